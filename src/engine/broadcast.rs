@@ -1,0 +1,124 @@
+//! Broadcast tables: compacted one-partition topics that every instance holds whole, read to their end before the first command.
+//!
+//! A decision may depend on which version of a row was in force, and compaction forgets old versions. So each task notes in its journal every
+//! row it used that it had not noted before; a replay takes the rows from there and needs no broadcast topic at all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
+
+use super::records::Record;
+use super::topics::TopicId;
+
+/// A row: its value and the offset of the record that brought it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row<'a> {
+    /// Rises with every change of the row.
+    pub version: u64,
+    /// The record's value.
+    pub value: &'a [u8],
+}
+
+#[derive(Clone, Debug)]
+struct Stored {
+    version: u64,
+    value: Arc<[u8]>,
+}
+
+/// Rows of some tables. A removed row stays as an empty value, so that its removal is seen.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    rows: BTreeMap<TopicId, IndexMap<Box<[u8]>, Stored, FxBuildHasher>>,
+}
+
+impl Tables {
+    /// Folds a record in; true if it changed anything. Records that do not suit a table are the role's to ignore: here bytes are bytes.
+    pub fn apply(&mut self, r: &Record<'_>) -> bool {
+        let Some(key) = r.key else { return false };
+        self.set(r.at.topic, key, r.offset + 1, r.value.unwrap_or_default())
+    }
+
+    /// Sets a row unless it is as new already. Version 0 is for rows that are not in the topic (yet).
+    pub fn set(&mut self, table: TopicId, key: &[u8], version: u64, value: &[u8]) -> bool {
+        let rows = self.rows.entry(table).or_default();
+        match rows.get_mut(key) {
+            Some(old) if old.version >= version && version > 0 => false,
+            Some(old) => {
+                *old = Stored { version, value: value.into() };
+                true
+            }
+            None => {
+                rows.insert(key.into(), Stored { version, value: value.into() });
+                true
+            }
+        }
+    }
+
+    /// The row of a key; none if it never was or was removed.
+    pub fn get(&self, table: TopicId, key: &[u8]) -> Option<Row<'_>> {
+        let s = self.rows.get(&table)?.get(key)?;
+        (!s.value.is_empty()).then_some(Row { version: s.version, value: &s.value })
+    }
+
+    /// All rows of a table that are there, in the order in which their keys were first seen.
+    pub fn iter(&self, table: TopicId) -> impl Iterator<Item = (&[u8], Row<'_>)> {
+        let rows = self.rows.get(&table).into_iter().flatten();
+        rows.filter(|(_, s)| !s.value.is_empty()).map(|(k, s)| (&**k, Row { version: s.version, value: &s.value }))
+    }
+}
+
+/// A row that a task used for the first time at this version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The table.
+    pub table: TopicId,
+    /// The row's key.
+    pub key: Box<[u8]>,
+    /// The version used.
+    pub version: u64,
+    /// Its value; empty: there was no such row.
+    pub value: Box<[u8]>,
+}
+
+/// Tables as one task sees them: shared rows, and a note of what the task has used.
+#[derive(Debug, Default)]
+pub struct TableView {
+    /// The rows; shared by the tasks of an instance, replaced between batches.
+    pub tables: Arc<Tables>,
+    journaled: bool,
+    /// The version last noted of each row; absence counts as [`ABSENT`].
+    noted: BTreeMap<TopicId, IndexMap<Box<[u8]>, u64, FxBuildHasher>>,
+    fresh: Vec<Seen>,
+}
+
+/// Stands for "there was no such row" among noted versions.
+pub const ABSENT: u64 = u64::MAX;
+
+impl TableView {
+    /// A view; `journaled` says whether use is noted.
+    pub fn new(tables: Arc<Tables>, journaled: bool) -> Self {
+        TableView { tables, journaled, ..Default::default() }
+    }
+
+    /// The row of a key, noted when it is not what this task saw last.
+    pub fn lookup(&mut self, table: TopicId, key: &[u8]) -> Option<Row<'_>> {
+        let row = self.tables.get(table, key);
+        if self.journaled {
+            let version = row.map_or(ABSENT, |r| r.version);
+            let noted = self.noted.entry(table).or_default();
+            if noted.get(key) != Some(&version) {
+                noted.insert(key.into(), version);
+                let value = row.map_or(&[][..], |r| r.value).into();
+                self.fresh.push(Seen { table, key: key.into(), version, value });
+            }
+        }
+        row
+    }
+
+    /// What was seen anew since the last call; goes into the journal with the transaction.
+    pub fn take_fresh(&mut self) -> Vec<Seen> {
+        std::mem::take(&mut self.fresh)
+    }
+}

@@ -1,0 +1,69 @@
+//! What a role is to the engine: a few topics and a pure function over records and state.
+
+use super::context::Ctx;
+use super::records::{Record, Records};
+use super::topics::TopicId;
+
+/// A topic that a role's group shares out.
+#[derive(Clone, Copy, Debug)]
+pub struct Input {
+    /// The topic.
+    pub topic: TopicId,
+    /// Written by another role of ours with a `(task, sequence)` header: repeated records are dropped and counted, a gap stops the task.
+    pub guarded: bool,
+}
+
+/// What a role reads, owns and writes; data, so that it can be printed and checked before anything runs.
+#[derive(Clone, Debug)]
+pub struct RoleSpec {
+    /// `orders`, `trading`, ...
+    pub name: &'static str,
+    /// Inputs, in the order in which a batch processes them (the merge order within one transaction, recorded by position).
+    pub inputs: Vec<Input>,
+    /// Compacted one-partition topics that every instance holds whole in memory.
+    pub broadcasts: Vec<TopicId>,
+    /// Topics written whose readers check `(task, sequence)`.
+    pub guarded_outputs: Vec<TopicId>,
+    /// Where state changes go.
+    pub changelog: TopicId,
+    /// Where each transaction leaves its input positions and broadcast values, for bit-exact replay. Needed by roles whose result depends on how
+    /// several inputs were merged.
+    pub journal: Option<TopicId>,
+    /// Where unprocessable records go.
+    pub dead_letters: TopicId,
+}
+
+/// The record cannot be what our own roles wrote, or an invariant broke: the task stops, nothing is committed, a person must look.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Bug(pub String);
+
+/// A role's logic for one task. Synchronous and deterministic: no clock, no randomness, no iteration over unordered maps. All lasting state goes
+/// through [`Ctx`]; the struct itself may only keep configuration and scratch buffers.
+pub trait Role: Send {
+    /// Handles one record. Bad input is answered with events or a dead letter, never with an error.
+    fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug>;
+
+    /// Called once after the records of a batch and before its commit, for output that is conflated per transaction.
+    fn batch_end(&mut self, _ctx: &mut Ctx<'_>) -> Result<(), Bug> {
+        Ok(())
+    }
+}
+
+/// Makes a role's logic for a task.
+pub trait RoleFactory: Send {
+    /// What the role is.
+    fn spec(&self) -> &RoleSpec;
+    /// Logic for task `task`.
+    fn make(&self, task: u32) -> Box<dyn Role>;
+    /// Extra records that belong to a broadcast table although they are not in its topic yet; asked once per incarnation, before anything runs.
+    /// `orders` uses it for ticks that `trading` has not turned into reference prices. The records' keys and values are the table's.
+    fn seed_broadcast(
+        &self,
+        _topic: TopicId,
+        _log: &dyn super::ports::Log,
+        _loaded: &super::broadcast::Tables,
+    ) -> Result<Records, super::ports::LogError> {
+        Ok(Records::new())
+    }
+}

@@ -1,0 +1,108 @@
+//! Topics as the engine knows them: small numbers into a table that the wire contract fills. Names matter only at the edges.
+
+use std::fmt;
+
+/// A topic, as a place in the [`TopicTable`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TopicId(pub u16);
+
+/// One partition of one topic.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TopicPartition {
+    /// The topic.
+    pub topic: TopicId,
+    /// The partition's number.
+    pub partition: u32,
+}
+
+impl TopicPartition {
+    /// Shorthand.
+    pub const fn new(topic: TopicId, partition: u32) -> Self {
+        TopicPartition { topic, partition }
+    }
+}
+
+/// How many partitions a topic has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Partitions {
+    /// The number chosen when the topics are created; the same for all of these.
+    Many,
+    /// Always one: broadcast tables.
+    One,
+}
+
+/// What the log does with old records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cleanup {
+    /// Kept for ever.
+    Keep,
+    /// The last record of each key is kept.
+    Compact,
+}
+
+/// What a topic must be like; `topics create` makes it so and `topics check` compares.
+#[derive(Clone, Debug)]
+pub struct TopicSpec {
+    /// Name without the prefix.
+    pub name: &'static str,
+    /// How many partitions.
+    pub partitions: Partitions,
+    /// Retention.
+    pub cleanup: Cleanup,
+    /// True: the broker stamps records on append (clients write here). False: we set the time.
+    pub append_time: bool,
+    /// Largest record batch in bytes (`max.message.bytes`).
+    pub record_bytes_max: u32,
+}
+
+/// All topics of one installation, under one prefix.
+#[derive(Clone, Debug)]
+pub struct TopicTable {
+    prefix: String,
+    specs: Vec<TopicSpec>,
+    names: Vec<String>,
+}
+
+impl TopicTable {
+    /// The table for a prefix. A [`TopicId`] is a place in `specs`.
+    pub fn new(prefix: &str, specs: Vec<TopicSpec>) -> Self {
+        let names = specs.iter().map(|s| format!("{prefix}{}", s.name)).collect();
+        TopicTable { prefix: prefix.to_string(), specs, names }
+    }
+
+    /// What goes before every name.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The full name, prefix included.
+    pub fn name(&self, topic: TopicId) -> &str {
+        &self.names[topic.0 as usize]
+    }
+
+    /// What the topic must be like.
+    pub fn spec(&self, topic: TopicId) -> &TopicSpec {
+        &self.specs[topic.0 as usize]
+    }
+
+    /// The topic of a full name.
+    pub fn find(&self, name: &str) -> Option<TopicId> {
+        self.names.iter().position(|n| n == name).map(|i| TopicId(i as u16))
+    }
+
+    /// All topics.
+    pub fn iter(&self) -> impl Iterator<Item = TopicId> {
+        (0..self.specs.len()).map(|i| TopicId(i as u16))
+    }
+
+    /// `topic/partition`, for messages and headers.
+    pub fn show(&self, at: TopicPartition) -> impl fmt::Display + '_ {
+        struct Show<'a>(&'a str, u32);
+        impl fmt::Display for Show<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}/{}", self.0, self.1)
+            }
+        }
+        Show(self.name(at.topic), at.partition)
+    }
+}
