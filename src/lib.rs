@@ -4,6 +4,9 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
 
+pub mod cli;
+pub mod client;
 pub mod domain;
 pub mod engine;
+pub mod runtime;
 pub mod wire;
