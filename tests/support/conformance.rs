@@ -10,7 +10,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use processor::engine::ports::{Committed, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Reader, Transaction};
+use processor::engine::ports::{
+    Committed, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Reader, Transaction,
+};
 use processor::engine::records::{HeaderBuf, Headers, Record, Records};
 use processor::engine::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
 
