@@ -8,5 +8,6 @@ pub mod cli;
 pub mod client;
 pub mod domain;
 pub mod engine;
+pub mod log;
 pub mod runtime;
 pub mod wire;

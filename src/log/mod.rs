@@ -1,0 +1,3 @@
+//! Adapters of the log port: where records live.
+
+pub mod local;
