@@ -1,0 +1,4 @@
+//! Adapters of [`crate::engine::ports::Log`].
+
+#[cfg(feature = "kafka")]
+pub mod kafka;
