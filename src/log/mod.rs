@@ -1,4 +1,5 @@
-//! Adapters of [`crate::engine::ports::Log`].
+//! Adapters of the log port: where records live.
 
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod local;
