@@ -7,4 +7,5 @@
 pub mod domain;
 pub mod engine;
 pub mod log;
+pub mod store;
 pub mod wire;
