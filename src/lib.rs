@@ -10,4 +10,5 @@ pub mod domain;
 pub mod engine;
 pub mod log;
 pub mod runtime;
+pub mod store;
 pub mod wire;
