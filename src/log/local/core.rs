@@ -198,10 +198,8 @@ impl Core {
 
     /// Tells the compactor which partitions have grown enough.
     fn want_compaction(&self, state: &State) {
-        if self.storage.read_only().is_none() {
-            if state.due().is_some() {
-                self.wanted.ask();
-            }
+        if state.due().is_some() && self.storage.read_only().is_none() {
+            self.wanted.ask();
         }
     }
 

@@ -118,10 +118,11 @@ impl Rocks {
 
 impl Drop for Rocks {
     fn drop(&mut self) {
-        if !self.read_only {
-            if let Err(e) = std::fs::remove_file(self.dir.join("pid")) {
-                tracing::debug!("the pid file stays behind: {e}");
-            }
+        if self.read_only {
+            return;
+        }
+        if let Err(e) = std::fs::remove_file(self.dir.join("pid")) {
+            tracing::debug!("the pid file stays behind: {e}");
         }
     }
 }
