@@ -4,8 +4,11 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
 
+pub mod cli;
+pub mod client;
 pub mod domain;
 pub mod engine;
 pub mod log;
+pub mod runtime;
 pub mod store;
 pub mod wire;

@@ -76,18 +76,18 @@ mod rocks {
     use std::path::{Path, PathBuf};
 
     use processor::store::dir::{Identity, InstanceDir};
-    use processor::store::rocks::RocksStore;
+    use processor::store::rocks::{RocksStore, RocksStores, SharedMemory};
 
     use super::*;
 
     const SOON: Duration = Duration::from_millis(50);
 
     fn identity() -> Identity {
-        Identity { cluster_id: "cluster-a".into(), topic_prefix: "p-".into(), role: "orders".into(), partitions: 6 }
+        Identity::new("cluster-a", "p-", "orders", 6)
     }
 
-    fn open(state: &Path) -> Result<InstanceDir, StoreError> {
-        InstanceDir::open(state, 0, &identity(), SOON)
+    fn open(state: &Path) -> Result<RocksStores, StoreError> {
+        RocksStores::open(state, "0", &identity(), SOON, &SharedMemory::default())
     }
 
     fn refusal<T>(found: Result<T, StoreError>) -> String {
@@ -118,31 +118,13 @@ mod rocks {
     }
 
     #[test]
-    fn wiping_leaves_only_what_was_put_aside() {
-        let state = tempfile::tempdir().expect("a directory");
-        let stores = open(state.path()).expect("the directory opens");
-        for task in [1, 12] {
-            put(&mut *stores.open(task).expect("a store opens"), &[("k", Some("v"))], "m");
-        }
-        let aside = stores.quarantine(1).expect("it can be put aside");
-        put(&mut *stores.open(1).expect("a store opens"), &[("k", Some("v"))], "m");
-        stores.wipe().expect("it can be wiped");
-        for task in [1, 12] {
-            assert_eq!(stores.open(task).expect("an empty one opens").meta().expect("meta"), None);
-        }
-        assert!(Path::new(&aside).exists());
-        drop(stores);
-        open(state.path()).expect("it is still ours");
-    }
-
-    #[test]
     fn state_of_another_world_is_refused() {
         let state = tempfile::tempdir().expect("a directory");
         drop(open(state.path()).expect("the directory opens"));
         let other = |change: fn(&mut Identity)| {
             let mut wanted = identity();
             change(&mut wanted);
-            refusal(InstanceDir::open(state.path(), 0, &wanted, SOON))
+            refusal(InstanceDir::open(state.path(), "0", &wanted, SOON))
         };
         let text = other(|i| i.cluster_id = "cluster-b".into());
         assert!(
@@ -165,7 +147,9 @@ mod rocks {
         let text = refusal(open(state.path()));
         assert!(text.contains(&format!("held by process {}", std::process::id())) && text.contains("--instance"), "{text}");
         let path: PathBuf = state.path().into();
-        let successor = std::thread::spawn(move || InstanceDir::open(&path, 0, &identity(), Duration::from_secs(60)).map(drop));
+        let successor = std::thread::spawn(move || {
+            RocksStores::open(&path, "0", &identity(), Duration::from_secs(60), &SharedMemory::default()).map(drop)
+        });
         drop(first);
         successor.join().expect("no panic").expect("the successor gets it");
     }
@@ -182,7 +166,7 @@ mod rocks {
         assert_eq!((all(&look, ""), look.meta().expect("meta")), (pairs(&[("k", "v")]), Some(b"m".to_vec())));
         assert!(look.write(&mut std::iter::empty(), b"no").is_err());
         assert!(refusal(RocksStore::open_read_only(&state.path().join("nothing"))).contains("there is no store"));
-        assert!(refusal(RocksStore::open(&path)).contains("open elsewhere"));
+        assert!(refusal(RocksStore::open(&path, &SharedMemory::default())).contains("open elsewhere"));
     }
 
     #[test]

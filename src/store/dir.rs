@@ -18,6 +18,8 @@ pub const FORMAT: u32 = 1;
 /// What state belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
+    /// See [`FORMAT`].
+    pub format: u32,
     /// Identity of the log's cluster.
     pub cluster_id: String,
     /// What goes before every topic name.
@@ -28,15 +30,12 @@ pub struct Identity {
     pub partitions: u32,
 }
 
-/// The file: the format on its own first, for a newer one may have other fields.
-#[derive(Serialize, Deserialize)]
-struct Versioned {
-    format: u32,
-    #[serde(flatten)]
-    rest: serde_json::Map<String, serde_json::Value>,
-}
-
 impl Identity {
+    /// An identity in today's format.
+    pub fn new(cluster_id: &str, topic_prefix: &str, role: &str, partitions: u32) -> Self {
+        Identity { format: FORMAT, cluster_id: cluster_id.into(), topic_prefix: topic_prefix.into(), role: role.into(), partitions }
+    }
+
     fn differences(&self, wanted: &Identity) -> Vec<String> {
         let mut found = Vec::new();
         if self.cluster_id != wanted.cluster_id {
@@ -64,8 +63,8 @@ pub struct InstanceDir {
 
 impl InstanceDir {
     /// Makes or opens `STATE/<role>/<instance>`. Waits up to `wait` for whoever holds it.
-    pub fn open(state: &Path, instance: u32, wanted: &Identity, wait: Duration) -> Result<Self, StoreError> {
-        let path = state.join(&wanted.role).join(instance.to_string());
+    pub fn open(state: &Path, instance: &str, wanted: &Identity, wait: Duration) -> Result<Self, StoreError> {
+        let path = state.join(&wanted.role).join(instance);
         std::fs::create_dir_all(&path).map_err(|e| io(&path, &e))?;
         let lock = lock(&path, wait)?;
         match read_identity(&path)? {
@@ -94,30 +93,25 @@ impl InstanceDir {
         self.path.join(task.to_string())
     }
 
+    /// Removes everything of every task.
+    pub fn wipe(&self) -> Result<(), StoreError> {
+        for entry in std::fs::read_dir(&self.path).map_err(|e| io(&self.path, &e))? {
+            let path = entry.map_err(|e| io(&self.path, &e))?.path();
+            if path.is_dir() {
+                std::fs::remove_dir_all(&path).map_err(|e| io(&path, &e))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Renames a task's store to `<task>.quarantine-<n>` and says so.
-    pub fn put_aside(&self, task: u32) -> Result<String, StoreError> {
+    pub fn quarantine(&self, task: u32) -> Result<String, StoreError> {
         let from = self.task(task);
         let free = (1_u32..).map(|n| self.path.join(format!("{task}.quarantine-{n}"))).find(|p| !p.exists());
         let to = free.ok_or_else(|| StoreError::Io(format!("{} holds too many quarantined stores; delete some", self.path.display())))?;
         std::fs::rename(&from, &to).map_err(|e| io(&from, &e))?;
         Ok(to.display().to_string())
     }
-
-    /// Deletes the stores of all tasks, so that they are rebuilt from the log. Quarantined ones stay for a person to look at.
-    pub fn wipe(&self) -> Result<(), StoreError> {
-        for entry in std::fs::read_dir(&self.path).map_err(|e| io(&self.path, &e))? {
-            let entry = entry.map_err(|e| io(&self.path, &e))?;
-            if is_task(&entry.file_name()) {
-                std::fs::remove_dir_all(entry.path()).map_err(|e| io(&entry.path(), &e))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether a directory's name is that of a task's store.
-fn is_task(name: &std::ffi::OsStr) -> bool {
-    name.to_str().is_some_and(|n| !n.is_empty() && n.bytes().all(|c| c.is_ascii_digit()))
 }
 
 /// The identity of an instance's directory, for looking in from outside; none if it has none yet.
@@ -128,6 +122,11 @@ pub fn read_identity(path: &Path) -> Result<Option<Identity>, StoreError> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(io(&file, &e)),
     };
+    /// Read on its own first: a newer format may have other fields.
+    #[derive(Deserialize)]
+    struct Versioned {
+        format: u32,
+    }
     let unreadable = |e: serde_json::Error| {
         StoreError::Invalid(format!(
             "{} is unreadable ({e}); delete {} and its state is rebuilt from the log",
@@ -135,11 +134,11 @@ pub fn read_identity(path: &Path) -> Result<Option<Identity>, StoreError> {
             path.display()
         ))
     };
-    let Versioned { format, rest } = serde_json::from_slice(&bytes).map_err(unreadable)?;
+    let Versioned { format } = serde_json::from_slice(&bytes).map_err(unreadable)?;
     if format > FORMAT {
         return Err(newer(path, format));
     }
-    serde_json::from_value(rest.into()).map(Some).map_err(unreadable)
+    serde_json::from_slice(&bytes).map(Some).map_err(unreadable)
 }
 
 /// The state was written by a version that knows more.
@@ -165,8 +164,7 @@ pub(crate) fn io(path: &Path, e: &std::io::Error) -> StoreError {
 fn write_identity(path: &Path, identity: &Identity) -> std::io::Result<()> {
     let half = path.join("identity.new");
     let mut file = File::create(&half)?;
-    let serde_json::Value::Object(rest) = serde_json::to_value(identity)? else { return Err(ErrorKind::InvalidData.into()) };
-    file.write_all(&serde_json::to_vec_pretty(&Versioned { format: FORMAT, rest })?)?;
+    file.write_all(&serde_json::to_vec_pretty(identity)?)?;
     file.sync_all()?;
     std::fs::rename(half, path.join("identity"))
 }

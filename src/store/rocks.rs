@@ -5,38 +5,73 @@
 //! so that nothing a task can name reaches the meta record.
 
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::time::Duration;
 
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, ErrorKind, LogLevel, Options, ReadOptions, WriteBatch,
     WriteBufferManager, WriteOptions,
 };
 
-use super::dir::{FORMAT, InstanceDir, newer};
+use super::dir::{FORMAT, Identity, InstanceDir, newer};
 use crate::engine::ports::{StateStore, StoreError, Stores, Write};
 
 const DATA: u8 = 1;
 const META: &[u8] = &[0, b'm'];
 const VERSION: &[u8] = &[0, b'f'];
 
-/// Memory that all stores of the process share, however many there are: blocks that were read, and writes that are not in a table yet.
-struct Shared {
+/// Memory that all stores of a process share, however many there are.
+#[derive(Clone)]
+pub struct SharedMemory {
     cache: Cache,
     buffers: WriteBufferManager,
 }
 
-static SHARED: LazyLock<Shared> = LazyLock::new(|| Shared {
-    cache: Cache::new_lru_cache(128 << 20),
-    buffers: WriteBufferManager::new_write_buffer_manager(192 << 20, false),
-});
+impl SharedMemory {
+    /// So much for blocks that were read, so much for writes that are not in a table yet.
+    pub fn new(cache_bytes: usize, buffer_bytes: usize) -> Self {
+        SharedMemory {
+            cache: Cache::new_lru_cache(cache_bytes),
+            buffers: WriteBufferManager::new_write_buffer_manager(buffer_bytes, false),
+        }
+    }
+}
 
-impl Stores for InstanceDir {
+impl Default for SharedMemory {
+    fn default() -> Self {
+        SharedMemory::new(128 << 20, 192 << 20)
+    }
+}
+
+/// The stores of one instance, in its locked directory.
+pub struct RocksStores {
+    dir: InstanceDir,
+    shared: SharedMemory,
+}
+
+impl RocksStores {
+    /// Opens `STATE/<role>/<instance>`; see [`InstanceDir::open`].
+    pub fn open(state: &Path, instance: &str, identity: &Identity, wait: Duration, shared: &SharedMemory) -> Result<Self, StoreError> {
+        Ok(RocksStores { dir: InstanceDir::open(state, instance, identity, wait)?, shared: shared.clone() })
+    }
+
+    /// Removes the stores of all tasks, also those that were put aside; lock and identity stay.
+    pub fn wipe(&self) -> Result<(), StoreError> {
+        self.dir.wipe()
+    }
+
+    /// The instance's directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Stores for RocksStores {
     fn open(&self, task: u32) -> Result<Box<dyn StateStore>, StoreError> {
-        Ok(Box::new(RocksStore::open(&self.task(task))?))
+        Ok(Box::new(RocksStore::open(&self.dir.task(task), &self.shared)?))
     }
 
     fn quarantine(&self, task: u32) -> Result<String, StoreError> {
-        self.put_aside(task)
+        self.dir.quarantine(task)
     }
 }
 
@@ -50,13 +85,13 @@ pub struct RocksStore {
 
 impl RocksStore {
     /// Opens or makes a store.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, shared: &SharedMemory) -> Result<Self, StoreError> {
         // Without this file RocksDB would take the rest for rubbish and begin anew.
         let has_files = std::fs::read_dir(path).is_ok_and(|mut files| files.next().is_some());
         if has_files && !path.join("CURRENT").exists() {
             return Err(StoreError::Corrupt(format!("{} has files but not CURRENT", path.display())));
         }
-        let mut options = options();
+        let mut options = options(shared);
         options.create_if_missing(true);
         let store = Self::with(path, DB::open(&options, path).map_err(|e| error(path, &e))?);
         if store.check_version()?.is_none() {
@@ -70,7 +105,7 @@ impl RocksStore {
         if !path.join("CURRENT").exists() {
             return Err(StoreError::Invalid(format!("there is no store in {}; has the role run here?", path.display())));
         }
-        let mut options = options();
+        let mut options = options(&SharedMemory::new(16 << 20, 0));
         // Files that the owner deletes later stay readable only while they are open.
         options.set_max_open_files(-1);
         let store = Self::with(path, DB::open_for_read_only(&options, path, false).map_err(|e| error(path, &e))?);
@@ -150,14 +185,14 @@ impl StateStore for RocksStore {
     }
 }
 
-fn options() -> Options {
+fn options(shared: &SharedMemory) -> Options {
     let mut table = BlockBasedOptions::default();
-    table.set_block_cache(&SHARED.cache);
+    table.set_block_cache(&shared.cache);
     table.set_bloom_filter(10.0, false);
     table.set_format_version(5);
     let mut o = Options::default();
     o.set_block_based_table_factory(&table);
-    o.set_write_buffer_manager(&SHARED.buffers);
+    o.set_write_buffer_manager(&shared.buffers);
     o.set_write_buffer_size(16 << 20);
     o.set_max_write_buffer_number(3);
     o.set_compression_type(DBCompressionType::Lz4);

@@ -186,8 +186,15 @@ impl<'a> World<'a> {
         appender.flush(self.cluster.patience()).expect("flushing works");
     }
 
-    /// Reads partitions of a topic from the start until caught up.
+    /// Reads partitions of a topic from the start until caught up. A commit is decided before it is visible, so it first waits until nothing is
+    /// pending there.
     pub fn read_all(&self, topic: TopicId, partitions: &[u32]) -> Vec<Owned> {
+        for partition in partitions {
+            self.until("nothing is pending", || {
+                let bounds = self.log.bounds(tp(topic, *partition)).expect("bounds");
+                (bounds.stable_end == bounds.end).then_some(())
+            });
+        }
         let from: Vec<_> = partitions.iter().map(|p| (*p, From::Start)).collect();
         let mut reader = self.log.reader(topic, &from, true).expect("a reader can be made");
         self.drain(&mut *reader)
