@@ -26,6 +26,8 @@ pub struct Core {
     pub options: Options,
     pub stop: AtomicBool,
     pub wanted: Wanted,
+    /// Held by whoever compacts: two at once would write each other's work away.
+    pub compacting: Mutex<()>,
     turn: Mutex<()>,
     state: Mutex<State>,
 }
@@ -105,6 +107,7 @@ impl Core {
             options,
             stop: AtomicBool::new(false),
             wanted: Wanted::default(),
+            compacting: Mutex::default(),
             turn: Mutex::default(),
             state: Mutex::new(state),
         };
