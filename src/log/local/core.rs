@@ -182,7 +182,7 @@ impl Core {
         let mut state = self.state();
         if let Err(e) = written {
             // Whether the write will show up after a restart is unknown; going on from here could contradict it.
-            let why = format!("the log cannot be written: {e}; put that right and start again");
+            let why = format!("{e}; then start again: what was committed is safe");
             state.broken = Some(why.clone());
             state.wake_groups();
             return Err(Refused::Broken(why));
