@@ -11,4 +11,5 @@ pub mod engine;
 pub mod log;
 pub mod runtime;
 pub mod store;
+pub mod roles;
 pub mod wire;
