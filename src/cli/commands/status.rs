@@ -38,12 +38,12 @@ pub fn run(config: &Config) -> Result<(), Failure> {
                     task.into(),
                     table.name(at.topic).into(),
                     at.partition.into(),
-                    state.into(),
-                    instance.into(),
+                    state,
+                    instance,
                     committed.into(),
                     end.into(),
                     lag.into(),
-                    restored.into(),
+                    restored,
                 ]);
             }
         }
