@@ -11,6 +11,7 @@ pub mod client;
 pub mod domain;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod engine;
+pub mod log;
 pub mod runtime;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod wire;

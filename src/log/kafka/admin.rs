@@ -1,0 +1,302 @@
+//! Questions about the cluster and its topics, and making topics.
+//!
+//! Clients that only ask are kept: a connection per question would make `status` slow. A client that asked about a topic before it existed may
+//! go on answering "unknown partition" for a long time, so that answer is only believed from a new client.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::config::KafkaSettings;
+use super::member::forbidden;
+use super::suspect::Quiet;
+use super::watchdog;
+use crate::engine::ports::{Bounds, LogError, TopicState};
+use crate::engine::topics::{Cleanup, Partitions, TopicSpec};
+
+/// Which client answers.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Who {
+    /// Sees what is stable.
+    Committed,
+    /// Sees everything.
+    Everything,
+    /// Asks about a group, without waiting for pending transactions.
+    Group(String),
+}
+
+type Asker = Arc<BaseConsumer<Quiet>>;
+
+/// The clients that ask.
+#[derive(Default)]
+pub(super) struct Askers(Mutex<BTreeMap<Who, Asker>>);
+
+impl Askers {
+    fn get(&self, settings: &KafkaSettings, who: Who) -> Result<Asker, LogError> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(asker) = all.get(&who) {
+            return Ok(Arc::clone(asker));
+        }
+        let config = match &who {
+            Who::Committed => settings.inquirer(None, true),
+            Who::Everything => settings.inquirer(None, false),
+            Who::Group(group) => settings.inquirer(Some(group), false),
+        };
+        let made: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(|e| super::bad_config(&e))?;
+        let asker = Arc::new(made);
+        all.insert(who, Arc::clone(&asker));
+        Ok(asker)
+    }
+
+    fn forget(&self, who: &Who) {
+        if let Some(asker) = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(who) {
+            watchdog::drop_aside("closing a client", asker);
+        }
+    }
+
+    /// Asks; on an answer that a stale client would give, asks a new one until the time is up.
+    fn ask<T>(
+        &self,
+        settings: &KafkaSettings,
+        who: &Who,
+        question: impl Fn(&BaseConsumer<Quiet>) -> Result<T, KafkaError>,
+    ) -> Result<T, LogError> {
+        let _guard = watchdog::exit_after("asking the cluster", settings.request_wait * 2 + settings.stuck_after);
+        let asker = self.get(settings, who.clone())?;
+        let mut answer = question(&asker);
+        if answer.as_ref().err().and_then(KafkaError::rdkafka_error_code).is_some_and(stale) {
+            self.forget(who);
+            let asker = self.get(settings, who.clone())?;
+            answer = question(&asker);
+        }
+        answer.map_err(|e| failed(settings, &e))
+    }
+}
+
+impl Drop for Askers {
+    fn drop(&mut self) {
+        let all = std::mem::take(self.0.get_mut().unwrap_or_else(PoisonError::into_inner));
+        if !all.is_empty() {
+            watchdog::drop_aside("closing clients", all);
+        }
+    }
+}
+
+fn stale(code: Code) -> bool {
+    matches!(code, Code::UnknownPartition | Code::UnknownTopic | Code::UnknownTopicOrPartition)
+}
+
+/// An error of a question, with what to do about it.
+fn failed(settings: &KafkaSettings, e: &KafkaError) -> LogError {
+    match e.rdkafka_error_code() {
+        Some(Code::BrokerTransportFailure | Code::OperationTimedOut | Code::AllBrokersDown | Code::Resolve) => no_answer(settings),
+        Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
+            forbidden(&e.to_string())
+        }
+        Some(code) if stale(code) => LogError::Invalid(format!("a topic does not exist ({e}); run `processor topics create`")),
+        _ => LogError::Unavailable(e.to_string()),
+    }
+}
+
+pub(super) fn no_answer(settings: &KafkaSettings) -> LogError {
+    let wait = settings.request_wait.as_secs();
+    LogError::Unavailable(format!("no answer from {} in {wait} s; is it running? check --brokers", settings.brokers))
+}
+
+/// All questions that are answered here.
+pub(super) struct Admin<'a> {
+    pub(super) settings: &'a KafkaSettings,
+    pub(super) askers: &'a Askers,
+}
+
+impl Admin<'_> {
+    pub(super) fn cluster_id(&self) -> Result<String, LogError> {
+        let wait = self.settings.request_wait;
+        let found = self.askers.ask(self.settings, &Who::Everything, |c| Ok(c.client().fetch_cluster_id(wait)))?;
+        found.ok_or_else(|| no_answer(self.settings))
+    }
+
+    pub(super) fn partitions(&self, topic: &str) -> Result<Option<u32>, LogError> {
+        let wait = self.settings.request_wait;
+        self.askers.ask(self.settings, &Who::Everything, |c| {
+            let metadata = c.fetch_metadata(Some(topic), wait)?;
+            let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
+            match found.error().map(Code::from) {
+                None => Ok(u32::try_from(found.partitions().len()).ok().filter(|n| *n > 0)),
+                Some(code) if stale(code) => Ok(None),
+                Some(code) => Err(KafkaError::MetadataFetch(code)),
+            }
+        })
+    }
+
+    pub(super) fn bounds(&self, topic: &str, partition: u32) -> Result<Bounds, LogError> {
+        let wait = self.settings.request_wait;
+        let ask = |who| self.askers.ask(self.settings, who, |c| c.fetch_watermarks(topic, partition as i32, wait));
+        // The stable end first: it never passes the other one in between.
+        let (_, stable_end) = ask(&Who::Committed)?;
+        let (start, end) = ask(&Who::Everything)?;
+        let offset = |o: i64| u64::try_from(o).map_err(|_| LogError::Corrupt(format!("{topic}/{partition} has offset {o}")));
+        Ok(Bounds { start: offset(start)?, stable_end: offset(stable_end)?, end: offset(end)? })
+    }
+
+    /// The first offset at or after a time; none if the log ends before it.
+    pub(super) fn offset_at(&self, topic: &str, partition: u32, time_ms: i64) -> Result<Option<u64>, LogError> {
+        let wait = self.settings.request_wait;
+        self.askers.ask(self.settings, &Who::Committed, |c| {
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(topic, partition as i32, Offset::Offset(time_ms.max(0)))?;
+            let found = c.offsets_for_times(list, wait)?;
+            let element = found.find_partition(topic, partition as i32).ok_or(KafkaError::MetadataFetch(Code::UnknownPartition))?;
+            element.error()?;
+            Ok(match element.offset() {
+                Offset::Offset(o) => u64::try_from(o).ok(),
+                _ => None,
+            })
+        })
+    }
+
+    pub(super) fn group_offsets(&self, group: &str, partitions: &[(&str, u32)]) -> Result<Vec<Option<u64>>, LogError> {
+        let wait = self.settings.request_wait;
+        self.askers.ask(self.settings, &Who::Group(group.to_string()), |c| {
+            let mut list = TopicPartitionList::new();
+            for &(topic, partition) in partitions {
+                list.add_partition(topic, partition as i32);
+            }
+            let found = c.committed_offsets(list, wait)?;
+            let mut offsets = Vec::with_capacity(partitions.len());
+            for &(topic, partition) in partitions {
+                let element = found.find_partition(topic, partition as i32).ok_or(KafkaError::MetadataFetch(Code::UnknownPartition))?;
+                element.error()?;
+                offsets.push(match element.offset() {
+                    Offset::Offset(o) => u64::try_from(o).ok(),
+                    _ => None,
+                });
+            }
+            Ok(offsets)
+        })
+    }
+
+    pub(super) fn create_topic(&self, name: &str, spec: &TopicSpec, partitions: u32) -> Result<(), LogError> {
+        let _guard = watchdog::exit_after("creating a topic", self.settings.request_wait * 4 + self.settings.stuck_after);
+        let largest = spec.record_bytes_max.to_string();
+        let count = i32::try_from(partitions).map_err(|_| LogError::Invalid(format!("{partitions} partitions are too many")))?;
+        let mut topic = NewTopic::new(name, count, TopicReplication::Fixed(-1))
+            .set("cleanup.policy", cleanup(spec))
+            .set("message.timestamp.type", timestamps(spec))
+            .set("max.message.bytes", &largest);
+        if spec.cleanup == Cleanup::Keep {
+            topic = topic.set("retention.ms", "-1").set("retention.bytes", "-1");
+        }
+        let admin = self.admin()?;
+        let results = block_on(admin.create_topics([&topic], &self.options())).map_err(|e| failed(self.settings, &e))?;
+        for result in results {
+            match result {
+                Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
+                Err((name, Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed)) => {
+                    return Err(forbidden(&format!("creating {name}")));
+                }
+                Err((name, Code::RequestTimedOut | Code::OperationTimedOut)) => {
+                    return Err(LogError::Unavailable(format!("creating {name} took too long")));
+                }
+                Err((name, code)) => return Err(LogError::Invalid(format!("{name} could not be created: {code}"))),
+            }
+        }
+        // The brokers learn of a topic one after the other.
+        let deadline = Instant::now() + self.settings.request_wait;
+        while self.partitions(name)?.is_none() {
+            if Instant::now() >= deadline {
+                return Err(LogError::Unavailable(format!("{name} was created but does not show up")));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    pub(super) fn describe_topic(&self, name: &str, spec: &TopicSpec) -> Result<Option<TopicState>, LogError> {
+        let _guard = watchdog::exit_after("describing a topic", self.settings.request_wait * 4 + self.settings.stuck_after);
+        let Some(partitions) = self.partitions(name)? else { return Ok(None) };
+        let admin = self.admin()?;
+        let asked = [ResourceSpecifier::Topic(name)];
+        let results = block_on(admin.describe_configs(&asked, &self.options())).map_err(|e| failed(self.settings, &e))?;
+        let mut settings = BTreeMap::new();
+        for result in results {
+            let resource = result.map_err(|code| LogError::Unavailable(format!("settings of {name}: {code}")))?;
+            for entry in resource.entries {
+                settings.insert(entry.name, entry.value.unwrap_or_default());
+            }
+        }
+        Ok(Some(TopicState { partitions, mismatches: mismatches(spec, partitions, &settings) }))
+    }
+
+    fn admin(&self) -> Result<AdminClient<Quiet>, LogError> {
+        self.settings.admin().create_with_context(Quiet).map_err(|e| super::bad_config(&e))
+    }
+
+    fn options(&self) -> AdminOptions {
+        AdminOptions::new().request_timeout(Some(self.settings.request_wait)).operation_timeout(Some(self.settings.request_wait))
+    }
+}
+
+fn cleanup(spec: &TopicSpec) -> &'static str {
+    match spec.cleanup {
+        Cleanup::Keep => "delete",
+        Cleanup::Compact => "compact",
+    }
+}
+
+fn timestamps(spec: &TopicSpec) -> &'static str {
+    if spec.append_time { "LogAppendTime" } else { "CreateTime" }
+}
+
+/// What of a topic's settings would break us, each with what it must be.
+fn mismatches(spec: &TopicSpec, partitions: u32, settings: &BTreeMap<String, String>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if spec.partitions == Partitions::One && partitions != 1 {
+        wrong.push(format!("has {partitions} partitions, must have 1"));
+    }
+    let mut must = |name: &str, wanted: &str| {
+        if let Some(found) = settings.get(name).filter(|found| *found != wanted) {
+            wrong.push(format!("{name} is {found}, must be {wanted}"));
+        }
+    };
+    must("cleanup.policy", cleanup(spec));
+    must("message.timestamp.type", timestamps(spec));
+    if spec.cleanup == Cleanup::Keep {
+        must("retention.ms", "-1");
+        must("retention.bytes", "-1");
+    }
+    // More is no harm.
+    let largest = settings.get("max.message.bytes").and_then(|v| v.parse::<u32>().ok());
+    if let Some(found) = largest.filter(|found| *found < spec.record_bytes_max) {
+        wrong.push(format!("max.message.bytes is {found}, must be at least {}", spec.record_bytes_max));
+    }
+    wrong
+}
+
+/// Waits for a future on this thread. Administration is rare and has threads of its own inside; a runtime would be too much for it.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

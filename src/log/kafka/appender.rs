@@ -1,0 +1,73 @@
+//! Appends as a client does: idempotent, to explicit partitions, outside any transaction.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::transact::Sender;
+use super::watchdog;
+use crate::engine::ports::{Appender, LogError};
+use crate::engine::records::Record;
+use crate::engine::topics::TopicTable;
+
+/// How long a full queue is waited for. Records give up by themselves before that, which makes room or an error.
+const ROOM_WAIT: Duration = Duration::from_secs(60);
+/// Deliveries are served at least this often, so that failures surface soon and their reports do not pile up.
+const SERVE_EVERY: u32 = 256;
+
+/// A client's writer over Kafka.
+pub(super) struct KafkaAppender {
+    names: Arc<TopicTable>,
+    brokers: String,
+    since_served: u32,
+    sender: Option<Sender>,
+}
+
+impl KafkaAppender {
+    pub(super) fn new(names: Arc<TopicTable>, brokers: String, sender: Sender) -> Self {
+        KafkaAppender { names, brokers, since_served: 0, sender: Some(sender) }
+    }
+
+    fn sender(&mut self) -> &mut Sender {
+        self.sender.as_mut().expect("the client is there until the appender is dropped")
+    }
+
+    fn failed(&mut self) -> Result<(), LogError> {
+        let brokers = self.brokers.clone();
+        match self.sender().take_failure() {
+            None => Ok(()),
+            Some(why) => Err(LogError::Unavailable(format!("a record was not accepted by {brokers}: {why}"))),
+        }
+    }
+}
+
+impl Appender for KafkaAppender {
+    fn append(&mut self, record: &Record<'_>) -> Result<(), LogError> {
+        self.since_served += 1;
+        if self.since_served >= SERVE_EVERY {
+            self.since_served = 0;
+            self.sender().serve(Duration::ZERO);
+        }
+        self.failed()?;
+        let names = Arc::clone(&self.names);
+        self.sender().send(&names, record, Instant::now() + ROOM_WAIT).map_err(LogError::Invalid)
+    }
+
+    fn flush(&mut self, wait: Duration) -> Result<(), LogError> {
+        let _guard = watchdog::exit_after("flushing", wait + Duration::from_secs(60));
+        let done = self.sender().drain(Instant::now() + wait);
+        self.failed()?;
+        if done {
+            return Ok(());
+        }
+        let (left, brokers) = (self.sender().outstanding(), self.brokers.clone());
+        Err(LogError::Unavailable(format!("{left} records were not acknowledged by {brokers} in {wait:?}; is it running? check --brokers")))
+    }
+}
+
+impl Drop for KafkaAppender {
+    fn drop(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            watchdog::drop_aside("closing a writer's client", sender);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What an error of librdkafka means for a transaction, and for a read. Each code carries the reason for its place.
+//!
+//! "Not committed" is only said before the commit request can have been sent. After that an error proves nothing: librdkafka may report a failure
+//! for a commit that the broker carried out. Then the answer is "unknown", and the group's stable offsets decide.
+
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use super::ffi::TxError;
+
+/// Where in the transaction it happened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// Up to and including the offsets: the end of the transaction was not requested yet.
+    BeforeCommit,
+    /// The commit itself.
+    Commit,
+}
+
+/// What to do about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// Call again with the same arguments, until the transaction's time is up.
+    Again,
+    /// Certainly not committed.
+    Not,
+    /// Perhaps committed.
+    Unknown,
+    /// Another producer has our transactional id, or the broker gave the transaction up: the group tells which (see `transact`).
+    ProducerFenced,
+    /// Another process is this group member now.
+    InstanceFenced,
+}
+
+/// Judges an error of a transactional call.
+pub(super) fn transaction(step: Step, e: &TxError) -> Verdict {
+    match e.code {
+        // The group's word on static members is final and does not depend on timeouts.
+        Code::FencedInstanceId => Verdict::InstanceFenced,
+        // All three names of "your epoch is old". Adding offsets reports it as merely abortable; fatal or not, this producer is done.
+        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Verdict::ProducerFenced,
+        // A time-out or a coordinator that is moving. A fatal or abortable error is never worth a second try, whatever its other flags say.
+        _ if e.retriable && !e.fatal && !e.abortable => Verdict::Again,
+        _ => match step {
+            // ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID: the group moved on. INVALID_TXN_STATE, lost sequences: the producer is broken.
+            Step::BeforeCommit => Verdict::Not,
+            // Also "the commit succeeded, but the transaction had failed locally".
+            Step::Commit => Verdict::Unknown,
+        },
+    }
+}
+
+/// What an error of a consumer means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Read {
+    /// librdkafka goes on by itself.
+    Passing,
+    /// This member's place was taken.
+    Fenced,
+    /// The position to read from is not there any more.
+    PositionGone,
+    /// A topic is missing.
+    NoTopic,
+    /// We may not.
+    Forbidden,
+    /// Only a new incarnation helps.
+    Broken,
+}
+
+/// Judges an error of a consumer; `fatal` as the client says.
+pub(super) fn read(code: Code, fatal: bool) -> Read {
+    match code {
+        Code::FencedInstanceId => Read::Fenced,
+        Code::AutoOffsetReset | Code::OffsetOutOfRange => Read::PositionGone,
+        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => Read::NoTopic,
+        Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::Authentication
+        | Code::SaslAuthenticationFailed => Read::Forbidden,
+        _ if fatal => Read::Broken,
+        // Lost connections, moving leaders and coordinators, and a poll that came late (the revocation follows by itself).
+        _ => Read::Passing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn e(code: Code, flags: &str) -> TxError {
+        let has = |c| flags.contains(c);
+        TxError { code, fatal: has('f'), retriable: has('r'), abortable: has('a'), text: String::new() }
+    }
+
+    /// Error classes as they were seen from a broker or read in librdkafka's source; f = fatal, r = retriable, a = abortable.
+    #[test]
+    fn every_known_error_class_has_its_verdict() {
+        use Step::*;
+        let table = [
+            (Commit, e(Code::Fenced, "f"), Verdict::ProducerFenced),
+            (Commit, e(Code::ProducerFenced, "f"), Verdict::ProducerFenced),
+            (Commit, e(Code::InvalidProducerEpoch, "f"), Verdict::ProducerFenced),
+            (Commit, e(Code::InvalidTransactionalState, "f"), Verdict::Unknown),
+            (Commit, e(Code::OutOfOrderSequenceNumber, "f"), Verdict::Unknown),
+            (BeforeCommit, e(Code::IllegalGeneration, "a"), Verdict::Not),
+            (BeforeCommit, e(Code::UnknownMemberId, "a"), Verdict::Not),
+            (BeforeCommit, e(Code::FencedInstanceId, "a"), Verdict::InstanceFenced),
+            (BeforeCommit, e(Code::Fenced, "a"), Verdict::ProducerFenced),
+            (Commit, e(Code::InvalidTransactionalState, "a"), Verdict::Unknown),
+            (Commit, e(Code::MessageSizeTooLarge, "a"), Verdict::Unknown),
+            (Commit, e(Code::OperationTimedOut, "r"), Verdict::Again),
+            (BeforeCommit, e(Code::OperationTimedOut, "r"), Verdict::Again),
+            (Commit, e(Code::UnsupportedFeature, "r"), Verdict::Again),
+            (Commit, e(Code::Unknown, "a"), Verdict::Unknown),
+            (Commit, e(Code::Unknown, "ra"), Verdict::Unknown),
+            (BeforeCommit, e(Code::State, ""), Verdict::Not),
+        ];
+        for (step, error, verdict) in table {
+            assert_eq!(transaction(step, &error), verdict, "{step:?} {error:?}");
+        }
+    }
+
+    #[test]
+    fn consumer_errors() {
+        assert_eq!(read(Code::FencedInstanceId, true), Read::Fenced);
+        assert_eq!(read(Code::PollExceeded, false), Read::Passing);
+        assert_eq!(read(Code::AllBrokersDown, false), Read::Passing);
+        assert_eq!(read(Code::AutoOffsetReset, false), Read::PositionGone);
+        assert_eq!(read(Code::UnreleasedInstanceId, true), Read::Broken);
+    }
+}

@@ -1,0 +1,178 @@
+//! Every setting of every client, in one place, each with its reason. What is not here is librdkafka's default.
+
+use std::time::Duration;
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+
+use crate::engine::topics::TopicTable;
+
+/// How to reach the cluster.
+#[derive(Clone, Debug)]
+pub struct KafkaSettings {
+    /// `host:port,...`.
+    pub brokers: String,
+    /// librdkafka properties that are passed on as they are (TLS, SASL, ...), applied last. They go to every client that knows them.
+    pub properties: Vec<(String, String)>,
+    /// How long a transaction may stay open before the broker aborts it, and so how long a dead instance can hold up readers.
+    pub transaction_timeout: Duration,
+    /// After this long without an answer a call is reported as failed.
+    pub request_wait: Duration,
+    /// A call that ignores its time limit is given this much more, then the process exits with [`super::EXIT_STUCK`].
+    pub stuck_after: Duration,
+}
+
+impl KafkaSettings {
+    /// Defaults for a list of brokers.
+    pub fn new(brokers: &str) -> Self {
+        KafkaSettings {
+            brokers: brokers.to_string(),
+            properties: Vec::new(),
+            transaction_timeout: Duration::from_secs(20),
+            request_wait: Duration::from_secs(10),
+            stuck_after: Duration::from_secs(60),
+        }
+    }
+
+    /// The value that a passed-through property sets, if it does.
+    fn property(&self, name: &str) -> Option<&str> {
+        self.properties.iter().rev().find(|(k, _)| k == name).map(|(_, v)| v.as_str())
+    }
+
+    /// How often a member says that it is alive. A replaced instance learns of its successor by this, hence 1 s and not 3.
+    pub(super) fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.property("heartbeat.interval.ms").and_then(|v| v.parse().ok()).unwrap_or(1_000))
+    }
+
+    fn base(&self) -> ClientConfig {
+        let mut c = ClientConfig::new();
+        c.set("bootstrap.servers", &self.brokers)
+            .set("client.id", "processor")
+            // Nagle's delay would be most of an idle commit.
+            .set("socket.nagle.disable", "true")
+            // Back quickly after a broker restart; the default grows to 10 s, longer than most restarts.
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "1000")
+            .set_log_level(RDKafkaLogLevel::Info);
+        c
+    }
+
+    fn finish(&self, mut c: ClientConfig) -> ClientConfig {
+        for (name, value) in &self.properties {
+            // The suspect filter reads librdkafka's own debug lines; without `broker` among them it would be blind.
+            if name == "debug" && c.get("debug").is_some() {
+                c.set(name, format!("{value},broker"));
+            } else {
+                c.set(name, value);
+            }
+        }
+        c
+    }
+
+    fn producer(&self, topics: &TopicTable) -> ClientConfig {
+        let mut c = self.base();
+        let largest = topics.iter().map(|t| topics.spec(t).record_bytes_max).max().unwrap_or(1_000_000);
+        // As large as the largest topic allows; smaller topics are checked by us before sending, since a refused record would be sent for ever.
+        c.set("message.max.bytes", largest.to_string())
+            // Below the smallest topic limit, so that only a single record can ever be too large, not a batch.
+            .set("batch.size", "900000")
+            .set("batch.num.messages", "10000")
+            // A transaction hands over its records at once and then waits for them: lingering only adds to its latency.
+            .set("linger.ms", "0")
+            .set("compression.type", "lz4")
+            // More than one large transaction fits, so that a full queue is the exception.
+            .set("queue.buffering.max.messages", "1000000")
+            .set("queue.buffering.max.kbytes", "1048576")
+            // Short, because a retried request waits this long, and growing to what a restart takes.
+            .set("retry.backoff.ms", "5")
+            .set("retry.backoff.max.ms", "500");
+        c
+    }
+
+    /// The transactional producer of a member.
+    pub(super) fn transactional(&self, topics: &TopicTable, instance: &str) -> ClientConfig {
+        let mut c = self.producer(topics);
+        let timeout = self.transaction_timeout.as_millis().max(3_000);
+        c.set("transactional.id", instance)
+            .set("transaction.timeout.ms", timeout.to_string())
+            // Must stay below the transaction's timeout, with room for a retry inside it.
+            .set("socket.timeout.ms", (timeout / 2).to_string())
+            .set("request.timeout.ms", (timeout * 2 / 5).to_string())
+            // A lost connection or a timed-out request shows in the log only, and at level Info only once in 30 s: see `suspect`.
+            .set("debug", "broker")
+            .set_log_level(RDKafkaLogLevel::Debug);
+        self.finish(c)
+    }
+
+    /// The idempotent producer of a client.
+    pub(super) fn appender(&self, topics: &TopicTable) -> ClientConfig {
+        let mut c = self.producer(topics);
+        c.set("enable.idempotence", "true")
+            // A client that sends records one by one still gets batches, for one millisecond.
+            .set("linger.ms", "1")
+            // Long enough for a broker restart, short enough for a person to wait for the message.
+            .set("message.timeout.ms", "30000");
+        self.finish(c)
+    }
+
+    fn consumer(&self) -> ClientConfig {
+        let mut c = self.base();
+        c.set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // A position that is gone is an error to look at, never a silent jump.
+            .set("auto.offset.reset", "error")
+            .set("check.crcs", "true")
+            .set("fetch.min.bytes", "1")
+            // Only how long an idle request is parked; records are sent the moment they are stable.
+            .set("fetch.wait.max.ms", "50")
+            .set("fetch.message.max.bytes", "2097152")
+            .set("fetch.error.backoff.ms", "100")
+            // Enough fetched ahead for several large transactions; the default back-off of 1 s would starve the loop once the queue was full.
+            .set("queued.min.messages", "100000")
+            .set("queued.max.messages.kbytes", "65536")
+            .set("fetch.queue.backoff.ms", "5");
+        c
+    }
+
+    /// The consumer of a member.
+    pub(super) fn member(&self, group: &str, instance: &str) -> ClientConfig {
+        let mut c = self.consumer();
+        c.set("group.id", group)
+            // Classic protocol and static membership: a restarted instance gets its partitions back at once, without a rebalance; under the
+            // new protocol it is refused until its predecessor's session ends.
+            .set("group.protocol", "classic")
+            .set("group.instance.id", instance)
+            // Partition i of every topic goes to the same member, in instance order.
+            .set("partition.assignment.strategy", "range")
+            // Also makes `committed` wait for pending transactions.
+            .set("isolation.level", "read_committed")
+            .set("session.timeout.ms", "10000")
+            .set("heartbeat.interval.ms", self.heartbeat().as_millis().to_string())
+            // Restoring polls all the time; this only has to outlast one slow batch and one slow commit.
+            .set("max.poll.interval.ms", "300000");
+        self.finish(c)
+    }
+
+    /// A consumer outside any group, for one topic.
+    pub(super) fn reader(&self) -> ClientConfig {
+        let mut c = self.consumer();
+        // librdkafka wants a group name before it lets anybody assign; nothing is ever joined or committed under it.
+        c.set("group.id", "processor-reader").set("isolation.level", "read_committed").set("enable.partition.eof", "true");
+        self.finish(c)
+    }
+
+    /// A client that only asks questions: without a group, or about the group it names.
+    pub(super) fn inquirer(&self, group: Option<&str>, committed_only: bool) -> ClientConfig {
+        let mut c = self.consumer();
+        if let Some(group) = group {
+            c.set("group.id", group);
+        }
+        c.set("isolation.level", if committed_only { "read_committed" } else { "read_uncommitted" });
+        self.finish(c)
+    }
+
+    /// The administrator.
+    pub(super) fn admin(&self) -> ClientConfig {
+        let c = self.base();
+        self.finish(c)
+    }
+}

@@ -1,0 +1,191 @@
+//! The log on Apache Kafka, through librdkafka (rdkafka).
+//!
+//! | file | what |
+//! |---|---|
+//! | `config` | every setting of every client, with its reason |
+//! | `member` | consuming as a group member: assignment, resume, delivery, committed offsets |
+//! | `transact` | the one transaction and the meaning of its end |
+//! | `classify` | what each error code means |
+//! | `suspect` | which log lines mean that a request may have been left on the wire; the client contexts |
+//! | `watchdog` | ends the process when a call never returns |
+//! | `reader`, `appender`, `admin` | reading outside groups, writing as a client, topics and offsets |
+//! | `ffi` | the only unsafe code |
+
+mod admin;
+mod appender;
+mod classify;
+mod config;
+mod ffi;
+mod member;
+mod reader;
+mod suspect;
+mod transact;
+mod watchdog;
+
+use std::ffi::CString;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+pub use config::KafkaSettings;
+pub use watchdog::EXIT_STUCK;
+
+use self::admin::{Admin, Askers};
+use self::ffi::{Handle, Queue};
+use self::suspect::{MemberWatch, Quiet};
+use self::transact::Sender;
+use crate::engine::ports::{Appender, Bounds, From, Log, LogError, Member, MemberSpec, Reader, TopicState};
+use crate::engine::topics::{TopicId, TopicPartition, TopicSpec, TopicTable};
+
+/// A Kafka cluster as the engine's log.
+pub struct KafkaLog {
+    settings: Arc<KafkaSettings>,
+    topics: Arc<TopicTable>,
+    askers: Askers,
+}
+
+/// A setting that librdkafka refuses.
+fn bad_config(e: &KafkaError) -> LogError {
+    LogError::Invalid(format!("a client could not be made: {e}; check the properties given with -X"))
+}
+
+impl KafkaLog {
+    /// A log on these brokers. Connects when first used.
+    pub fn new(settings: KafkaSettings, topics: Arc<TopicTable>) -> Self {
+        KafkaLog { settings: Arc::new(settings), topics, askers: Askers::default() }
+    }
+
+    fn admin(&self) -> Admin<'_> {
+        Admin { settings: &self.settings, askers: &self.askers }
+    }
+
+    fn existing(&self, topic: TopicId) -> Result<u32, LogError> {
+        let name = self.topics.name(topic);
+        let missing = || LogError::Invalid(format!("topic {name} does not exist; run `processor topics create`"));
+        self.admin().partitions(name)?.ok_or_else(missing)
+    }
+
+    /// A producer whose predecessor is fenced and finished.
+    fn fencing_producer(&self, instance: &str) -> Result<Sender, LogError> {
+        let config = self.settings.transactional(&self.topics, instance);
+        let client: BaseProducer<Quiet> = config.create_with_context(Quiet).map_err(|e| bad_config(&e))?;
+        let mut sender = Sender::new(client, &self.topics);
+        // A predecessor that is being finished answers "try again"; brokers that are starting up do not answer at all.
+        let deadline = Instant::now() + self.settings.transaction_timeout * 3;
+        let result = loop {
+            let result = ffi::init_transactions(Handle::of(sender.client().client()), Duration::from_secs(5));
+            sender.serve(Duration::ZERO);
+            match &result {
+                Err(e) if e.retriable && !e.fatal && Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+                _ => break result,
+            }
+        };
+        let refused = |e: &ffi::TxError| match e.code {
+            Code::TransactionalIdAuthorizationFailed | Code::ClusterAuthorizationFailed => member::forbidden(&e.text),
+            Code::InvalidTransactionTimeout => LogError::Invalid(format!(
+                "the brokers do not allow transactions of {:?}: {}; raise their transaction.max.timeout.ms",
+                self.settings.transaction_timeout, e.text
+            )),
+            _ => LogError::Unavailable(format!("starting transactions as {instance}: {} ({:?})", e.text, e.code)),
+        };
+        if let Err(e) = &result {
+            let error = refused(e);
+            watchdog::drop_aside("closing a producer", sender);
+            return Err(error);
+        }
+        sender.trust();
+        Ok(sender)
+    }
+}
+
+impl Log for KafkaLog {
+    fn cluster_id(&self) -> Result<String, LogError> {
+        self.admin().cluster_id()
+    }
+
+    fn partitions(&self, topic: TopicId) -> Result<Option<u32>, LogError> {
+        self.admin().partitions(self.topics.name(topic))
+    }
+
+    /// Fences first, subscribes then: whoever reads progress before fencing may read what its predecessor is about to change.
+    fn join(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
+        let _guard = watchdog::exit_after("joining", self.settings.transaction_timeout * 4 + self.settings.stuck_after);
+        for input in &spec.inputs {
+            self.existing(input.topic)?;
+        }
+        let sender = self.fencing_producer(&spec.instance)?;
+        let config = self.settings.member(&spec.group, &spec.instance);
+        let consumer: BaseConsumer<MemberWatch> = config.create_with_context(MemberWatch::default()).map_err(|e| bad_config(&e))?;
+        let names: Vec<_> = spec.inputs.iter().map(|i| self.topics.name(i.topic)).collect();
+        consumer.subscribe(&names).map_err(|e| LogError::Invalid(format!("subscribing to {names:?}: {e}")))?;
+        let (settings, topics) = (Arc::clone(&self.settings), Arc::clone(&self.topics));
+        Ok(Box::new(member::KafkaMember::new(settings, topics, spec, sender, consumer)))
+    }
+
+    fn reader(&self, topic: TopicId, from: &[(u32, From)], headers: bool) -> Result<Box<dyn Reader>, LogError> {
+        let _guard = watchdog::exit_after("making a reader", self.settings.request_wait * 4 + self.settings.stuck_after);
+        let name = self.topics.name(topic);
+        self.existing(topic)?;
+        let invalid = |e: KafkaError| LogError::Invalid(format!("reading {name}: {e}"));
+        let mut goals = Vec::with_capacity(from.len());
+        let mut list = TopicPartitionList::new();
+        for &(partition, from) in from {
+            let Bounds { start, stable_end, end } = self.admin().bounds(name, partition)?;
+            let (offset, next) = match from {
+                // Not the number: older records may be deleted between this answer and the first fetch.
+                From::Start => (Offset::Beginning, start),
+                From::End => (Offset::Offset(stable_end as i64), stable_end),
+                From::Offset(o) if o < start || o > end => {
+                    return Err(LogError::Invalid(format!("{name}/{partition} holds offsets {start} to {end}; {o} is not there")));
+                }
+                From::Offset(o) => (Offset::Offset(o as i64), o),
+            };
+            list.add_partition_offset(name, partition as i32, offset).map_err(invalid)?;
+            goals.push(reader::Goal { partition, next, end: stable_end });
+        }
+        let consumer: BaseConsumer<Quiet> = self.settings.reader().create_with_context(Quiet).map_err(|e| bad_config(&e))?;
+        let handle = Handle::of(consumer.client());
+        let data = Queue::new(handle);
+        let c_name = CString::new(name).map_err(|e| LogError::Invalid(e.to_string()))?;
+        // Before the assignment, so that the first records already come this way.
+        for &(partition, _) in from {
+            data.attach(handle, &c_name, partition as i32);
+        }
+        consumer.assign(&list).map_err(invalid)?;
+        Ok(Box::new(reader::KafkaReader::new(Arc::clone(&self.topics), topic, headers, goals, data, consumer)))
+    }
+
+    fn appender(&self) -> Result<Box<dyn Appender>, LogError> {
+        let client: BaseProducer<Quiet> = self.settings.appender(&self.topics).create_with_context(Quiet).map_err(|e| bad_config(&e))?;
+        let sender = Sender::new(client, &self.topics);
+        Ok(Box::new(appender::KafkaAppender::new(Arc::clone(&self.topics), self.settings.brokers.clone(), sender)))
+    }
+
+    fn bounds(&self, at: TopicPartition) -> Result<Bounds, LogError> {
+        self.admin().bounds(self.topics.name(at.topic), at.partition)
+    }
+
+    fn offset_at(&self, at: TopicPartition, time_ms: i64) -> Result<u64, LogError> {
+        match self.admin().offset_at(self.topics.name(at.topic), at.partition, time_ms)? {
+            Some(offset) => Ok(offset),
+            None => Ok(self.bounds(at)?.stable_end),
+        }
+    }
+
+    fn group_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError> {
+        let named: Vec<_> = partitions.iter().map(|at| (self.topics.name(at.topic), at.partition)).collect();
+        self.admin().group_offsets(group, &named)
+    }
+
+    fn create_topic(&self, topic: TopicId, spec: &TopicSpec, partitions: u32) -> Result<(), LogError> {
+        self.admin().create_topic(self.topics.name(topic), spec, partitions)
+    }
+
+    fn describe_topic(&self, topic: TopicId, spec: &TopicSpec) -> Result<Option<TopicState>, LogError> {
+        self.admin().describe_topic(self.topics.name(topic), spec)
+    }
+}

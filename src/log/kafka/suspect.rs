@@ -1,0 +1,146 @@
+//! Listens to librdkafka: what it logs, and which lines mean that a request of a transaction may still be under way somewhere.
+//!
+//! The old transaction protocol, the only one librdkafka speaks, lets a delayed request of one transaction take effect in the next. librdkafka
+//! retries timed-out requests inside and then reports success; the only trace is a log line with facility `REQTMOUT` or `FAIL`. After such a
+//! line the producer must be replaced before the next transaction: the new epoch makes the stale request harmless.
+//!
+//! A `FAIL` while *connecting* is no such trace: nothing was ever sent on that connection, and the loss of the one before had its own line. Were
+//! it counted, a member could not work while one broker of several is down, because every new incarnation would see the refused connection again.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::ProducerContext;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+
+/// Whether a log line means that a request may have been left on the wire.
+pub(super) fn is_suspect(facility: &str, line: &str) -> bool {
+    match facility {
+        "REQTMOUT" => true,
+        "FAIL" => !(line.contains("in state CONNECT") || line.contains("in state TRY_CONNECT")),
+        _ => false,
+    }
+}
+
+/// Passes a log line of librdkafka on to `tracing`. Levels are syslog's. Debug lines are only there for [`is_suspect`] and dropped.
+pub(super) fn trace_line(level: i32, facility: &str, line: &str) {
+    match level {
+        // `-X` properties go to consumers and producers alike; that one of them does not know a property is no news.
+        _ if facility == "CONFWARN" => tracing::debug!(target: "librdkafka", "{facility}: {line}"),
+        0..=2 => tracing::error!(target: "librdkafka", "{facility}: {line}"),
+        3..=4 => tracing::warn!(target: "librdkafka", "{facility}: {line}"),
+        5..=6 => tracing::debug!(target: "librdkafka", "{facility}: {line}"),
+        _ => {}
+    }
+}
+
+fn syslog(level: RDKafkaLogLevel) -> i32 {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => 2,
+        RDKafkaLogLevel::Error => 3,
+        RDKafkaLogLevel::Warning => 4,
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => 6,
+        RDKafkaLogLevel::Debug => 7,
+    }
+}
+
+/// Context of clients that only need their log lines passed on.
+pub(super) struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        trace_line(syslog(level), facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", "{error}: {reason}");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+impl ProducerContext for Quiet {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+/// Context of a member's producer. Its events are served by [`super::transact`]; only what comes while it is being closed arrives here.
+pub(super) type ProducerWatch = Quiet;
+
+/// A change of assignment, as the callback saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Assigned(Vec<(String, i32)>),
+    Revoked { lost: bool },
+}
+
+/// Context of a member's consumer: answers rebalances and remembers them for the poll that served them.
+#[derive(Default)]
+pub(super) struct MemberWatch {
+    changes: Mutex<VecDeque<Result<Change, String>>>,
+    closing: AtomicBool,
+}
+
+impl MemberWatch {
+    /// The next change that the member has not been told of.
+    pub(super) fn next_change(&self) -> Option<Result<Change, String>> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// From now on rebalances are only acknowledged.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+}
+
+impl ClientContext for MemberWatch {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        trace_line(syslog(level), facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", "{error}: {reason}");
+    }
+}
+
+impl ConsumerContext for MemberWatch {
+    /// Runs inside `poll`, on the member's own thread. The default body ignores failures and starts fetching at the committed offsets, which is
+    /// not for the client to decide: here everything is assigned paused, until the engine says where each partition resumes.
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let change = if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS && !self.closing.load(Ordering::Relaxed) {
+            let at: Vec<_> = list.elements().iter().map(|e| (e.topic().to_string(), e.partition())).collect();
+            list.set_all_offsets(Offset::Beginning)
+                .and_then(|()| consumer.assign(list))
+                .and_then(|()| consumer.pause(list))
+                .map(|()| Change::Assigned(at))
+                .map_err(|e| format!("taking over partitions: {e}"))
+        } else {
+            // Asked before giving them up: afterwards the answer is always no.
+            let lost = consumer.assignment_lost();
+            consumer.unassign().map(|()| Change::Revoked { lost }).map_err(|e| format!("giving up partitions: {e}"))
+        };
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push_back(change);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_suspect;
+
+    #[test]
+    fn only_what_may_have_left_a_request_behind_is_suspect() {
+        assert!(is_suspect("REQTMOUT", "[thrd:x]: Timed out EndTxnRequest in flight"));
+        assert!(is_suspect("FAIL", "127.0.0.1:9092/1: Disconnected (after 1234ms in state UP)"));
+        assert!(is_suspect("FAIL", "[thrd:x]: x: Disconnected (_TRANSPORT): identical to last error: error log suppressed"));
+        assert!(!is_suspect("FAIL", "x: Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)"));
+        assert!(!is_suspect("STATE", "Broker changed state CONNECT -> UP"));
+    }
+}

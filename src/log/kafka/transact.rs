@@ -1,0 +1,314 @@
+//! The one transaction: hand over the outputs, wait until they are delivered, add the offsets, commit; and what its end means.
+//!
+//! Its order is chosen for speed as well as safety. Offsets go **last**, because a request that meets the previous transaction still being
+//! finished is retried after 20 ms when it is the first one, but after a growing back-off when it is the offsets. Deliveries are awaited on
+//! the event queue itself, because rdkafka's own flush waits in steps of 100 ms. And the first record is held back until a short gap after the
+//! previous commit has passed: a commit returns before its markers are written, and what arrives in that moment is refused for 20 ms. The gap is
+//! measured: it grows when deliveries stall after a short one and shrinks otherwise. An idle member never waits.
+//!
+//! ## Fenced, or merely timed out?
+//!
+//! "Fenced" from the producer has two causes that look the same: another process started under our name (stop!), or the broker aborted a
+//! transaction that stayed open too long, say because this process was frozen (recover!). Recovering in the first case would fence the other
+//! process in turn, and both could go on like that for ever. The group decides: of two processes with the same static member name it
+//! keeps the one that joined last, and tells the other one `FENCED_INSTANCE_ID` at its next heartbeat, finally. A new incarnation first fences the
+//! producer and at once joins the group. So when our producer was fenced we keep the consumer alive for a few heartbeats: if the group says
+//! that our place is taken, we stop; if it does not, nobody is there, and we recover. Since a member joins only after that, the last to join
+//! stays, and of two instances the older one ends.
+//!
+//! Nothing is ever aborted here. An incarnation that failed is dropped; `init_transactions` of the next one finishes what it left.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::classify::{self, Step, Verdict};
+use super::ffi::{self, Event, GroupMetadata, Handle, Queue, Topic};
+use super::suspect::{self, MemberWatch, ProducerWatch};
+use crate::engine::ports::{Outcome, Transaction};
+use crate::engine::records::{Record, Records};
+use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
+
+/// What a record costs in a batch beyond its key, value and headers, at most.
+const RECORD_OVERHEAD: usize = 256;
+
+const GAP_MIN: Duration = Duration::from_micros(500);
+const GAP_MAX: Duration = Duration::from_micros(4_000);
+/// A refused first request waits this long inside librdkafka.
+const REFUSED: Duration = Duration::from_millis(20);
+
+/// How one call ended that did not go well.
+pub(super) enum Stop {
+    Not(String),
+    Unknown(String),
+    ProducerFenced(String),
+    InstanceFenced(String),
+}
+
+/// A producer with its event queue. Fields are dropped in this order: what belongs to the client goes before it.
+pub(super) struct Sender {
+    topics: Vec<Option<Topic>>,
+    events: Queue,
+    handle: Handle,
+    client: BaseProducer<ProducerWatch>,
+    sent: u64,
+    reported: u64,
+    failure: Option<String>,
+    appended: Vec<(usize, i32, i64)>,
+    suspect: bool,
+}
+
+impl Sender {
+    pub(super) fn new(client: BaseProducer<ProducerWatch>, topics: &TopicTable) -> Self {
+        let handle = Handle::of(client.client());
+        Sender {
+            topics: topics.iter().map(|_| None).collect(),
+            events: Queue::main(handle),
+            handle,
+            client,
+            sent: 0,
+            reported: 0,
+            failure: None,
+            appended: Vec::new(),
+            suspect: false,
+        }
+    }
+
+    /// How many records were neither delivered nor refused yet.
+    pub(super) fn outstanding(&self) -> u64 {
+        self.sent - self.reported
+    }
+
+    /// The first delivery that failed since the last call.
+    pub(super) fn take_failure(&mut self) -> Option<String> {
+        self.failure.take()
+    }
+
+    /// Whether a request may have been left on the wire since the last [`Sender::trust`].
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+
+    /// Forgets suspicions: a new epoch makes whatever was left behind harmless.
+    pub(super) fn trust(&mut self) {
+        self.suspect = false;
+    }
+
+    pub(super) fn client(&self) -> &BaseProducer<ProducerWatch> {
+        &self.client
+    }
+
+    /// Serves deliveries, log lines and errors: waits for the first, takes what is there.
+    pub(super) fn serve(&mut self, wait: Duration) {
+        let Sender { events, reported, failure, appended, suspect, topics, .. } = self;
+        let mut on = |event: Event<'_>| match event {
+            Event::Delivery { topic, partition, offset, error } => {
+                *reported += 1;
+                match error {
+                    Some(e) => {
+                        let place = topics.iter().position(|t| t.as_ref().is_some_and(|t| t.handle() == topic));
+                        failure.get_or_insert_with(|| format!("topic number {place:?}, partition {partition}: {e}"));
+                    }
+                    // Deliveries come a batch at a time, so the place is nearly always the last one.
+                    None => match appended.iter_mut().rfind(|(t, p, _)| *t == topic && *p == partition) {
+                        Some((_, _, last)) => *last = offset.max(*last),
+                        None => appended.push((topic, partition, offset)),
+                    },
+                }
+            }
+            Event::Log { level, facility, line } => {
+                *suspect |= suspect::is_suspect(facility, line);
+                suspect::trace_line(level, facility, line);
+            }
+            Event::Error { code, fatal, line } => {
+                tracing::debug!(target: "librdkafka", "producer: {line} ({code:?}{})", if fatal { ", fatal" } else { "" });
+            }
+        };
+        let mut wait = wait;
+        while events.next_event(wait, &mut on) {
+            wait = Duration::ZERO;
+        }
+    }
+
+    /// Queues one record; waits for room until the deadline.
+    pub(super) fn send(&mut self, names: &TopicTable, r: &Record<'_>, deadline: Instant) -> Result<(), String> {
+        let spec = names.spec(r.at.topic);
+        let bytes = r.key.map_or(0, <[u8]>::len) + r.value.map_or(0, <[u8]>::len) + r.headers.as_bytes().len() + RECORD_OVERHEAD;
+        if bytes > spec.record_bytes_max as usize {
+            return Err(format!(
+                "a record of {bytes} bytes for {} is larger than the topic's {} bytes (max.message.bytes)",
+                names.show(r.at),
+                spec.record_bytes_max
+            ));
+        }
+        let slot = r.at.topic.0 as usize;
+        if self.topics[slot].is_none() {
+            self.topics[slot] = Topic::open(self.handle, names.name(r.at.topic));
+        }
+        loop {
+            let topic = self.topics[slot].as_ref().ok_or_else(|| format!("{} is not a topic name", names.name(r.at.topic)))?;
+            match topic.produce(self.handle, r) {
+                Ok(()) => {
+                    self.sent += 1;
+                    return Ok(());
+                }
+                Err(Code::QueueFull) if Instant::now() < deadline => self.serve(Duration::from_millis(5)),
+                Err(Code::UnknownPartition) => {
+                    return Err(format!("{} does not exist; `processor topics check` says what differs", names.show(r.at)));
+                }
+                Err(e) => return Err(format!("{}: {e}", names.show(r.at))),
+            }
+        }
+    }
+
+    /// Waits until everything sent is delivered or failed. False when the deadline passed first.
+    pub(super) fn drain(&mut self, deadline: Instant) -> bool {
+        while self.outstanding() > 0 {
+            let now = Instant::now();
+            if now >= deadline {
+                return false;
+            }
+            self.serve((deadline - now).min(Duration::from_millis(100)));
+        }
+        true
+    }
+
+    fn take_appended(&mut self) -> Vec<(TopicPartition, u64)> {
+        let place = |handle: usize| self.topics.iter().position(|t| t.as_ref().is_some_and(|t| t.handle() == handle));
+        let mut all: Vec<_> = (self.appended.iter())
+            .filter_map(|&(t, p, o)| {
+                let topic = TopicId(u16::try_from(place(t)?).ok()?);
+                Some((TopicPartition::new(topic, u32::try_from(p).ok()?), u64::try_from(o).ok()?))
+            })
+            .collect();
+        all.sort_unstable();
+        self.appended.clear();
+        all
+    }
+}
+
+/// When the next transaction may hand over its first record.
+pub(super) struct Pace {
+    gap: Duration,
+    last_commit: Option<Instant>,
+}
+
+impl Pace {
+    pub(super) fn new() -> Self {
+        Pace { gap: Duration::from_micros(1_500), last_commit: None }
+    }
+
+    /// Waits out the rest of the gap; returns whether there was one to wait for.
+    fn hold_back(&self) -> bool {
+        let Some(rest) = self.last_commit.and_then(|at| self.gap.checked_sub(at.elapsed())) else { return false };
+        std::thread::sleep(rest);
+        true
+    }
+
+    /// Learns from how long the deliveries took after a wait of exactly the gap.
+    fn learn(&mut self, waited: bool, deliveries: Duration) {
+        if !waited {
+            return;
+        }
+        self.gap = if deliveries >= REFUSED { self.gap * 5 / 4 } else { self.gap - self.gap / 128 }.clamp(GAP_MIN, GAP_MAX);
+    }
+}
+
+/// Everything a transaction needs of its member.
+pub(super) struct Parts<'a> {
+    pub(super) names: &'a TopicTable,
+    pub(super) sender: &'a mut Sender,
+    pub(super) pace: &'a mut Pace,
+    pub(super) group: &'a GroupMetadata,
+    pub(super) timeout: Duration,
+}
+
+impl Parts<'_> {
+    /// Runs the transaction. On success returns the last offset written per partition.
+    pub(super) fn run(&mut self, tx: &Transaction<'_>) -> Result<Vec<(TopicPartition, u64)>, Stop> {
+        let handle = self.sender.handle;
+        // Checked before anything is begun: a group of -1 would not be checked by the broker at all.
+        if self.group.generation() < 0 {
+            return Err(Stop::Not("not a member of the group any more".into()));
+        }
+        if tx.offsets.is_empty() {
+            return Err(Stop::Not("a transaction without offsets would not be fenced by the group".into()));
+        }
+        let deadline = Instant::now() + self.timeout;
+        self.step(Step::BeforeCommit, deadline, |_| ffi::begin_transaction(handle))?;
+        let waited = self.pace.hold_back();
+        let started = Instant::now();
+        self.send_all(tx.outputs, deadline)?;
+        if !self.sender.drain(deadline) {
+            return Err(Stop::Not(format!("{} records were not acknowledged in {:?}", self.sender.outstanding(), self.timeout)));
+        }
+        if let Some(why) = self.sender.take_failure() {
+            return Err(Stop::Not(format!("a record was not accepted: {why}")));
+        }
+        if !tx.outputs.is_empty() {
+            self.pace.learn(waited, started.elapsed());
+        }
+        let offsets = self.offsets(tx).map_err(Stop::Not)?;
+        self.step(Step::BeforeCommit, deadline, |me| {
+            let wait = deadline.saturating_duration_since(Instant::now()).min(Duration::from_secs(5));
+            ffi::send_offsets(handle, &offsets, me.group, wait)
+        })?;
+        self.step(Step::Commit, deadline, |_| {
+            let wait = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
+            ffi::commit_transaction(handle, wait)
+        })?;
+        self.pace.last_commit = Some(Instant::now());
+        // The log lines of the commit are in the queue by now; whoever asks for `suspect` next must see them.
+        self.sender.serve(Duration::ZERO);
+        Ok(self.sender.take_appended())
+    }
+
+    fn send_all(&mut self, outputs: &Records, deadline: Instant) -> Result<(), Stop> {
+        for r in outputs.iter() {
+            self.sender.send(self.names, &r, deadline).map_err(Stop::Not)?;
+        }
+        Ok(())
+    }
+
+    fn offsets(&self, tx: &Transaction<'_>) -> Result<TopicPartitionList, String> {
+        let mut list = TopicPartitionList::with_capacity(tx.offsets.len());
+        for &(at, next) in tx.offsets {
+            let next = i64::try_from(next).map_err(|_| format!("offset {next} of {} is no offset", self.names.show(at)))?;
+            list.add_partition_offset(self.names.name(at.topic), at.partition as i32, Offset::Offset(next)).map_err(|e| e.to_string())?;
+        }
+        Ok(list)
+    }
+
+    /// Calls until it succeeds, fails for good, or the transaction's time is up. A commit that ran out of time may still happen.
+    fn step(&mut self, step: Step, deadline: Instant, mut call: impl FnMut(&mut Self) -> Result<(), ffi::TxError>) -> Result<(), Stop> {
+        loop {
+            let Err(e) = call(self) else { return Ok(()) };
+            self.sender.serve(Duration::ZERO);
+            let text = format!("{} ({:?})", e.text, e.code);
+            match classify::transaction(step, &e) {
+                Verdict::Again if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                Verdict::Again if step == Step::Commit => return Err(Stop::Unknown(text)),
+                Verdict::Again | Verdict::Not => return Err(Stop::Not(text)),
+                Verdict::Unknown => return Err(Stop::Unknown(text)),
+                Verdict::ProducerFenced => return Err(Stop::ProducerFenced(text)),
+                Verdict::InstanceFenced => return Err(Stop::InstanceFenced(text)),
+            }
+        }
+    }
+}
+
+/// Keeps the consumer alive for a few heartbeats and asks it whether its place was taken (see the file's header).
+pub(super) fn fenced_or_expired(why: &str, consumer: &BaseConsumer<MemberWatch>, heartbeat: Duration) -> Outcome {
+    let deadline = Instant::now() + heartbeat * 2 + Duration::from_secs(2);
+    while Instant::now() < deadline {
+        // What it returns is void with this incarnation; only its being called matters, and the client's fatal state.
+        drop(consumer.poll(Duration::from_millis(50)));
+        if let Some((Code::FencedInstanceId, text)) = consumer.client().fatal_error() {
+            return Outcome::Fenced(text);
+        }
+    }
+    Outcome::Unknown(format!("{why}; no other instance has joined, so the broker has given the transaction up"))
+}

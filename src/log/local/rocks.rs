@@ -1,0 +1,352 @@
+//! Storage in RocksDB: the embedded log.
+//!
+//! A directory holds `log` (RocksDB), `identity` (cluster id and format) and `pid` (who has it open). Each batch is one key: topic, partition, first
+//! offset. Batches of topics that are kept for ever live in a column family whose values go to blob files, which are written once and never
+//! rewritten; those of compacted topics in an ordinary one. A transaction is one write batch over all of it: in the write-ahead log when the call
+//! returns, so a killed process loses nothing, and on the disk when the system flushes it, or at once with `sync`.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, ErrorKind,
+    LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+};
+use serde::{Deserialize, Serialize};
+
+use super::batch::Packed;
+use super::storage::{Commit, Compacted, Loaded, Place, Storage, TopicRow};
+use crate::engine::ports::LogError;
+
+const FORMAT: u32 = 1;
+const KEPT: &str = "kept";
+const COMPACTED: &str = "compacted";
+const TOPIC: u8 = b't';
+const OFFSET: u8 = b'o';
+const PROGRESS: u8 = b'c';
+
+pub struct Rocks {
+    dir: PathBuf,
+    id: String,
+    db: DB,
+    write: WriteOptions,
+    read_only: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Identity {
+    format: u32,
+    cluster_id: String,
+}
+
+impl Rocks {
+    /// Opens or makes the log in a directory.
+    pub fn open(dir: &Path, sync: bool) -> Result<Self, LogError> {
+        std::fs::create_dir_all(dir).map_err(|e| unusable(dir, &e.to_string()))?;
+        let known = read_identity(dir)?;
+        let mut options = options();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        let db = DB::open_cf_descriptors(&options, dir.join("log"), families()).map_err(|e| open_error(dir, &e))?;
+        let id = match known {
+            Some(identity) => identity.cluster_id,
+            None if db.iterator(rocksdb::IteratorMode::Start).next().is_none() => {
+                make_identity(dir).map_err(|e| unusable(dir, &e.to_string()))?
+            }
+            None => {
+                return Err(LogError::Invalid(format!(
+                    "{} holds a log, but its identity file is gone; put it back, or use another directory",
+                    dir.display()
+                )));
+            }
+        };
+        // Only names the holder in a message; the lock itself is RocksDB's.
+        std::fs::write(dir.join("pid"), std::process::id().to_string()).map_err(|e| unusable(dir, &e.to_string()))?;
+        let mut write = WriteOptions::default();
+        write.set_sync(sync);
+        Ok(Rocks { dir: dir.to_path_buf(), id, db, write, read_only: false })
+    }
+
+    /// Looks at the log as it is now.
+    pub fn open_read_only(dir: &Path) -> Result<Self, LogError> {
+        let Some(identity) = read_identity(dir)? else {
+            return Err(LogError::Invalid(format!(
+                "there is no embedded log in {}; start something with --embedded {0} first, or name another directory",
+                dir.display()
+            )));
+        };
+        let mut options = options();
+        // Files that the owner deletes later stay readable only while they are open.
+        options.set_max_open_files(-1);
+        let db = DB::open_cf_descriptors_read_only(&options, dir.join("log"), families(), false).map_err(|e| open_error(dir, &e))?;
+        Ok(Rocks { dir: dir.to_path_buf(), id: identity.cluster_id, db, write: WriteOptions::default(), read_only: true })
+    }
+
+    fn family(&self, compact: bool) -> &ColumnFamily {
+        self.db.cf_handle(if compact { COMPACTED } else { KEPT }).expect("the column families are opened with the log")
+    }
+
+    fn iterator(&self, at: Place) -> DBRawIterator<'_> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(key(at, 0));
+        let mut past = key(at, u64::MAX);
+        past.push(0);
+        options.set_iterate_upper_bound(past);
+        self.db.raw_iterator_cf_opt(self.family(at.compact), options)
+    }
+
+    /// The batch an iterator stands on.
+    fn current(&self, iterator: &DBRawIterator<'_>) -> Result<Option<Arc<Packed>>, LogError> {
+        let Some((key, value)) = iterator.item() else {
+            iterator.status().map_err(|e| self.error(&e))?;
+            return Ok(None);
+        };
+        let base = key.get(6..14).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
+        let base = base.ok_or_else(|| self.damaged("a key is cut short"))?;
+        Packed::parse(base, value.to_vec()).map(Some).map_err(|why| self.damaged(&why))
+    }
+
+    fn damaged(&self, why: &str) -> LogError {
+        LogError::Corrupt(format!("{}: {why}; restore the directory from a backup, or begin anew in another one", self.dir.display()))
+    }
+
+    fn error(&self, e: &rocksdb::Error) -> LogError {
+        open_error(&self.dir, e)
+    }
+}
+
+impl Drop for Rocks {
+    fn drop(&mut self) {
+        if !self.read_only {
+            if let Err(e) = std::fs::remove_file(self.dir.join("pid")) {
+                tracing::debug!("the pid file stays behind: {e}");
+            }
+        }
+    }
+}
+
+impl Storage for Rocks {
+    fn cluster_id(&self) -> &str {
+        &self.id
+    }
+
+    fn read_only(&self) -> Option<String> {
+        let dir = self.dir.display();
+        self.read_only
+            .then(|| format!("the log in {dir} is open for looking only; do this in the process that runs on it, or stop that first"))
+    }
+
+    fn load(&self) -> Result<Loaded, LogError> {
+        let mut loaded = Loaded::default();
+        let mut iterator = self.db.raw_iterator();
+        iterator.seek_to_first();
+        while let Some((key, value)) = iterator.item() {
+            match key.first() {
+                Some(&TOPIC) => {
+                    loaded.topics.push(serde_json::from_slice(value).map_err(|e| self.damaged(&format!("a topic is unreadable: {e}")))?)
+                }
+                Some(&OFFSET) => loaded.offsets.push(parse_offset(key, value).ok_or_else(|| self.damaged("an offset is unreadable"))?),
+                _ => {}
+            }
+            iterator.next();
+        }
+        iterator.status().map_err(|e| self.error(&e))?;
+        Ok(loaded)
+    }
+
+    fn add_topic(&self, row: &TopicRow) -> Result<(), LogError> {
+        let mut key = vec![TOPIC];
+        key.extend_from_slice(&row.number.to_be_bytes());
+        let value = serde_json::to_vec(row).map_err(|e| LogError::Invalid(format!("topic {} cannot be written: {e}", row.name)))?;
+        self.db.put_opt(key, value, &self.write).map_err(|e| self.error(&e))
+    }
+
+    fn commit(&self, commit: &Commit<'_>) -> Result<(), LogError> {
+        let mut batch = WriteBatch::default();
+        for (at, packed) in commit.batches {
+            batch.put_cf(self.family(at.compact), key(*at, packed.base()), packed.as_bytes());
+        }
+        for (at, offset) in commit.offsets {
+            batch.put(offset_key(commit.group, *at), offset.to_le_bytes());
+        }
+        self.db.write_opt(batch, &self.write).map_err(|e| self.error(&e))
+    }
+
+    fn read(&self, at: Place, from: u64, bytes: usize) -> Result<Vec<Arc<Packed>>, LogError> {
+        let mut iterator = self.iterator(at);
+        iterator.seek_for_prev(key(at, from));
+        let mut found = Vec::new();
+        let mut size = 0;
+        match self.current(&iterator)? {
+            Some(batch) if batch.last() >= from => {
+                size = batch.as_bytes().len();
+                found.push(batch);
+                iterator.next();
+            }
+            Some(_) => iterator.next(),
+            None => iterator.seek_to_first(),
+        }
+        while size < bytes || found.is_empty() {
+            let Some(batch) = self.current(&iterator)? else { break };
+            size += batch.as_bytes().len();
+            found.push(batch);
+            iterator.next();
+        }
+        Ok(found)
+    }
+
+    fn last(&self, at: Place) -> Result<Option<Arc<Packed>>, LogError> {
+        let mut iterator = self.iterator(at);
+        iterator.seek_to_last();
+        self.current(&iterator)
+    }
+
+    fn compacted(&self, at: Place) -> Result<Compacted, LogError> {
+        let Some(value) = self.db.get(progress_key(at)).map_err(|e| self.error(&e))? else { return Ok(Compacted::default()) };
+        let number = |i: usize| value.get(i * 8..i * 8 + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
+        match (number(0), number(1), number(2)) {
+            (Some(to), Some(log_bytes), Some(kept_bytes)) => Ok(Compacted { to, log_bytes, kept_bytes }),
+            _ => Err(self.damaged("the progress of compaction is unreadable")),
+        }
+    }
+
+    fn replace(&self, at: Place, old: &[u64], new: Option<&Packed>) -> Result<(), LogError> {
+        let (mut batch, family) = (WriteBatch::default(), self.family(at.compact));
+        for base in old {
+            batch.delete_cf(family, key(at, *base));
+        }
+        if let Some(new) = new {
+            batch.put_cf(family, key(at, new.base()), new.as_bytes());
+        }
+        self.db.write_opt(batch, &self.write).map_err(|e| self.error(&e))
+    }
+
+    fn set_compacted(&self, at: Place, to: Compacted) -> Result<(), LogError> {
+        let value: Vec<u8> = [to.to, to.log_bytes, to.kept_bytes].iter().flat_map(|n| n.to_le_bytes()).collect();
+        self.db.put_opt(progress_key(at), value, &self.write).map_err(|e| self.error(&e))
+    }
+}
+
+fn key(at: Place, base: u64) -> Vec<u8> {
+    let mut key = Vec::with_capacity(15);
+    key.extend_from_slice(&at.topic.to_be_bytes());
+    key.extend_from_slice(&at.partition.to_be_bytes());
+    key.extend_from_slice(&base.to_be_bytes());
+    key
+}
+
+fn progress_key(at: Place) -> Vec<u8> {
+    let mut key = vec![PROGRESS];
+    key.extend_from_slice(&at.topic.to_be_bytes());
+    key.extend_from_slice(&at.partition.to_be_bytes());
+    key
+}
+
+fn offset_key(group: &str, at: Place) -> Vec<u8> {
+    let mut key = vec![OFFSET];
+    key.extend_from_slice(group.as_bytes());
+    key.extend_from_slice(&at.topic.to_be_bytes());
+    key.extend_from_slice(&at.partition.to_be_bytes());
+    key
+}
+
+fn parse_offset(key: &[u8], value: &[u8]) -> Option<(String, u16, u32, u64)> {
+    let (rest, partition) = key.split_last_chunk::<4>()?;
+    let (rest, topic) = rest.split_last_chunk::<2>()?;
+    let group = String::from_utf8(rest.get(1..)?.to_vec()).ok()?;
+    Some((group, u16::from_be_bytes(*topic), u32::from_be_bytes(*partition), u64::from_le_bytes(value.try_into().ok()?)))
+}
+
+fn options() -> Options {
+    let mut o = Options::default();
+    o.set_paranoid_checks(true);
+    o.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    o.set_max_total_wal_size(256 << 20);
+    o.set_max_background_jobs(2);
+    o.set_max_open_files(512);
+    o.set_bytes_per_sync(1 << 20);
+    o.set_keep_log_file_num(3);
+    o.set_log_level(LogLevel::Warn);
+    o.set_stats_dump_period_sec(0);
+    o
+}
+
+fn families() -> Vec<ColumnFamilyDescriptor> {
+    let cache = Cache::new_lru_cache(64 << 20);
+    let family = |write_buffer: usize| {
+        let mut o = Options::default();
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&cache);
+        table.set_format_version(5);
+        o.set_block_based_table_factory(&table);
+        o.set_compression_type(DBCompressionType::Lz4);
+        o.set_write_buffer_size(write_buffer);
+        o.set_max_write_buffer_number(4);
+        o
+    };
+    let mut kept = family(64 << 20);
+    kept.set_enable_blob_files(true);
+    kept.set_min_blob_size(1 << 10);
+    kept.set_blob_file_size(256 << 20);
+    kept.set_blob_compression_type(DBCompressionType::Lz4);
+    vec![
+        ColumnFamilyDescriptor::new("default", family(8 << 20)),
+        ColumnFamilyDescriptor::new(KEPT, kept),
+        ColumnFamilyDescriptor::new(COMPACTED, family(64 << 20)),
+    ]
+}
+
+fn read_identity(dir: &Path) -> Result<Option<Identity>, LogError> {
+    let path = dir.join("identity");
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(unusable(dir, &e.to_string())),
+    };
+    let identity: Identity = serde_json::from_slice(&bytes)
+        .map_err(|e| LogError::Invalid(format!("{} is unreadable ({e}); put it back, or use another directory", path.display())))?;
+    if identity.format > FORMAT {
+        return Err(LogError::Invalid(format!(
+            "the log in {} was written by a newer version (format {}, this one knows {FORMAT}); use that version",
+            dir.display(),
+            identity.format
+        )));
+    }
+    Ok(Some(identity))
+}
+
+fn make_identity(dir: &Path) -> std::io::Result<String> {
+    let identity = Identity { format: FORMAT, cluster_id: uuid::Uuid::now_v7().to_string() };
+    let half = dir.join("identity.new");
+    let mut file = std::fs::File::create(&half)?;
+    file.write_all(&serde_json::to_vec(&identity)?)?;
+    file.sync_all()?;
+    std::fs::rename(half, dir.join("identity"))?;
+    Ok(identity.cluster_id)
+}
+
+fn unusable(dir: &Path, why: &str) -> LogError {
+    LogError::Invalid(format!("the log in {} cannot be used: {why}; check the disk's space and the directory's permissions", dir.display()))
+}
+
+fn open_error(dir: &Path, e: &rocksdb::Error) -> LogError {
+    let text = e.to_string();
+    match e.kind() {
+        ErrorKind::Corruption => {
+            LogError::Corrupt(format!("{}: {text}; restore the directory from a backup, or begin anew in another one", dir.display()))
+        }
+        ErrorKind::IOError if text.to_lowercase().contains("lock") && text.contains("LOCK") => {
+            let holder = match std::fs::read_to_string(dir.join("pid")) {
+                Ok(pid) if pid.trim() == std::process::id().to_string() => "this very process".to_string(),
+                Ok(pid) => format!("process {}", pid.trim()),
+                Err(_) => "another process".to_string(),
+            };
+            LogError::Invalid(format!(
+                "{} is in use by {holder}; stop it, or use another --embedded directory, or Kafka (--brokers) for more than one process",
+                dir.display()
+            ))
+        }
+        _ => unusable(dir, &text),
+    }
+}
