@@ -243,7 +243,10 @@ fn spawn_for_life(command: Command) -> Child {
     });
     let (reply, answer) = mpsc::channel();
     keeper.lock().expect("keeper lock").send((command, reply)).expect("the keeper lives");
-    answer.recv().expect("the keeper answers").unwrap_or_else(|e| panic!("starting java under setpriv: {e}; install it: {INSTALL} util-linux"))
+    answer
+        .recv()
+        .expect("the keeper answers")
+        .unwrap_or_else(|e| panic!("starting java under setpriv: {e}; install it: {INSTALL} util-linux"))
 }
 
 fn read_from(path: &Path, at: u64) -> String {

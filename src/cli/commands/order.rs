@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::args::{Order, SideArg};
 use crate::cli::config::{self, Config};
 use crate::cli::exit::Failure;
+use crate::cli::open::Access;
 use crate::cli::output::Format;
 use crate::cli::{decode, open, output, read};
 use crate::client::instruments::Instruments;
@@ -32,7 +33,7 @@ pub fn run(config: &Config, order: &Order) -> Result<(), Failure> {
         Some(text) => raw(text)?,
         None => build(order)?,
     };
-    let log = open::log(config)?;
+    let log = open::log(config, Access::Write)?;
     send(config, &*log, &sending, (!order.no_wait).then_some(Duration::from_millis(timeout)), || instruments_allow(&log, &sending))
 }
 

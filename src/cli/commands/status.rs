@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::cli::config::{Config, RoleName};
 use crate::cli::exit::Failure;
+use crate::cli::open::Access;
 use crate::cli::{open, output, read};
 use crate::client::partitions;
 use crate::engine::ports::{From, Log};
@@ -22,7 +23,7 @@ const COUNTED_BELOW: u64 = 64;
 
 /// Prints the table.
 pub fn run(config: &Config) -> Result<(), Failure> {
-    let log = open::log(config)?;
+    let log = open::log(config, Access::Read)?;
     let table = topics::table(&config.topic_prefix);
     let mut rows = Vec::new();
     for role in config.roles_or_all() {
