@@ -13,5 +13,6 @@ pub mod domain;
 pub mod engine;
 pub mod log;
 pub mod runtime;
+pub mod store;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod wire;

@@ -9,10 +9,17 @@ mod broker;
 mod conformance;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use processor::engine::ports::Log;
-use processor::engine::topics::TopicTable;
+use processor::engine::ports::{Committed, Log, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction};
+use processor::engine::records::Records;
+use processor::engine::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
 use processor::log::kafka::{KafkaLog, KafkaSettings};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, Producer};
+
+use broker::Broker;
+use conformance::{INPUT, OUTPUT, WIDE, tp};
 
 struct SharedBroker;
 
@@ -23,3 +30,260 @@ impl conformance::Cluster for SharedBroker {
 }
 
 conformance!(|| SharedBroker);
+
+/// Topics of the tests below.
+fn small_table(prefix: &str) -> Arc<TopicTable> {
+    Arc::new(conformance::table(prefix))
+}
+
+fn settings(broker: &str) -> KafkaSettings {
+    KafkaSettings::new(broker)
+}
+
+fn log_on(broker: &str, table: &Arc<TopicTable>) -> KafkaLog {
+    KafkaLog::new(settings(broker), Arc::clone(table))
+}
+
+fn make(log: &KafkaLog, table: &TopicTable, topics: &[TopicId], partitions: u32) {
+    for topic in topics {
+        log.create_topic(*topic, table.spec(*topic), partitions).expect("the topic can be made");
+    }
+}
+
+fn spec(table: &TopicTable, group: &str, instance: &str) -> MemberSpec {
+    MemberSpec {
+        group: format!("{}{group}", table.prefix()),
+        instance: format!("{}{instance}", table.prefix()),
+        inputs: vec![MemberInput { topic: INPUT, headers: false }],
+    }
+}
+
+/// Polls until something is assigned.
+fn assigned(member: &mut dyn Member) -> Vec<TopicPartition> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut records = Records::new();
+    loop {
+        match member.poll(Duration::from_millis(50), WIDE, &mut records).expect("polling works") {
+            Polled::Assigned(p) => return p,
+            _ => assert!(Instant::now() < deadline, "nothing was assigned"),
+        }
+    }
+}
+
+/// Resumes everything at the stable committed offsets, or at the start.
+fn resume(member: &mut dyn Member, partitions: &[TopicPartition]) {
+    let positions: Vec<_> = match member.committed(partitions).expect("offsets") {
+        Committed::Stable(offsets) => partitions.iter().zip(offsets).map(|(at, o)| (*at, o.unwrap_or(0))).collect(),
+        Committed::Pending => panic!("nothing is pending"),
+    };
+    member.resume(&positions).expect("resuming works");
+}
+
+fn take(member: &mut dyn Member, count: usize) -> Vec<(TopicPartition, u64)> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let (mut records, mut all) = (Records::new(), Vec::new());
+    while all.len() < count {
+        records.clear();
+        let polled = member.poll(Duration::from_millis(50), WIDE, &mut records).expect("polling works");
+        assert_eq!(polled, Polled::Records);
+        all.extend(records.iter().map(|r| (r.at, r.offset)));
+        assert!(Instant::now() < deadline, "{} of {count} records came", all.len());
+    }
+    all
+}
+
+fn append(log: &KafkaLog, at: TopicPartition, values: usize) {
+    let mut appender = log.appender().expect("a writer");
+    for i in 0..values {
+        appender.append(&conformance::plain(at, &format!("v{i}"))).expect("appending works");
+    }
+    appender.flush(Duration::from_secs(30)).expect("flushing works");
+}
+
+fn one(at: TopicPartition, value: &str) -> Records {
+    let mut out = Records::new();
+    out.push(&conformance::plain(at, value));
+    out
+}
+
+#[test]
+fn a_commit_is_not_held_up_by_a_flush() {
+    let table = small_table(&broker::unique_prefix("latency"));
+    let log = log_on(&broker::shared().address, &table);
+    make(&log, &table, &[INPUT, OUTPUT], 1);
+    append(&log, tp(INPUT, 0), 60);
+    let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
+    let partitions = assigned(&mut *member);
+    resume(&mut *member, &partitions);
+    let seen = take(&mut *member, 60);
+    let mut took = Vec::new();
+    for (at, offset) in seen.iter().take(50) {
+        let started = Instant::now();
+        let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "v"), offsets: &[(*at, offset + 1)] });
+        took.push(started.elapsed());
+        assert!(matches!(outcome, Outcome::Committed { suspect: false, .. }), "{outcome:?}");
+        // An idle member: the next record comes later.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    took.sort_unstable();
+    println!("commit of one record: median {:?}, 90 of 100 within {:?}", took[25], took[45]);
+    assert!(took[25] < Duration::from_millis(50), "the median of {took:?} smells of a flush that waits 100 ms");
+}
+
+/// A transaction that another instance left open when it was killed hides its offsets until the broker gives it up.
+#[test]
+fn a_dead_instances_open_transaction_is_pending_and_then_resolved() {
+    let table = small_table(&broker::unique_prefix("pending"));
+    let mut short = settings(&broker::shared().address);
+    short.transaction_timeout = Duration::from_secs(4);
+    let log = KafkaLog::new(short, Arc::clone(&table));
+    make(&log, &table, &[INPUT, OUTPUT], 2);
+    let group = spec(&table, "group", "x").group;
+    // What kill -9 leaves between adding offsets and the commit, made with the bare client.
+    let producer: BaseProducer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", &broker::shared().address)
+        .set("transactional.id", format!("{}dead", table.prefix()))
+        .set("transaction.timeout.ms", "4000")
+        .create()
+        .expect("a producer");
+    producer.init_transactions(Duration::from_secs(20)).expect("init");
+    producer.begin_transaction().expect("begin");
+    let consumer: BaseConsumer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", &broker::shared().address)
+        .set("group.id", &group)
+        .create()
+        .expect("a consumer");
+    let mut offsets = rdkafka::TopicPartitionList::new();
+    offsets.add_partition_offset(table.name(INPUT), 0, rdkafka::Offset::Offset(7)).expect("an offset");
+    let metadata = consumer.group_metadata().expect("metadata");
+    producer.send_offsets_to_transaction(&offsets, &metadata, Duration::from_secs(10)).expect("offsets");
+
+    let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
+    let asked = [tp(INPUT, 0), tp(INPUT, 1)];
+    assert_eq!(member.committed(&asked).expect("an answer"), Committed::Pending);
+    // From outside, pending offsets simply do not show.
+    assert_eq!(log.group_offsets(&group, &asked).expect("an answer"), [None, None]);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match member.committed(&asked).expect("an answer") {
+            Committed::Stable(offsets) => {
+                assert_eq!(offsets, [None, None], "the broker aborted it");
+                break;
+            }
+            Committed::Pending => assert!(Instant::now() < deadline, "still pending"),
+        }
+    }
+}
+
+#[test]
+fn topic_settings_that_do_not_fit_are_named() {
+    let table = small_table(&broker::unique_prefix("mismatch"));
+    let log = log_on(&broker::shared().address, &table);
+    make(&log, &table, &[OUTPUT], 3);
+    let other =
+        TopicSpec { name: "output", partitions: Partitions::One, cleanup: Cleanup::Compact, append_time: true, record_bytes_max: 2 << 20 };
+    let state = log.describe_topic(OUTPUT, &other).expect("an answer").expect("it exists");
+    assert_eq!(
+        state.mismatches,
+        [
+            "has 3 partitions, must have 1",
+            "cleanup.policy is delete, must be compact",
+            "message.timestamp.type is CreateTime, must be LogAppendTime",
+            "max.message.bytes is 1048576, must be at least 2097152",
+        ]
+    );
+    assert_eq!(log.describe_topic(OUTPUT, table.spec(OUTPUT)).expect("an answer").expect("it exists").mismatches, Vec::<String>::new());
+}
+
+#[test]
+fn a_missing_broker_is_said_to_be_missing() {
+    let table = small_table("x-");
+    let mut settings = settings("127.0.0.1:1");
+    settings.request_wait = Duration::from_secs(1);
+    let log = KafkaLog::new(settings, table);
+    let e = log.cluster_id().expect_err("nobody is there");
+    assert_eq!(e.to_string(), "the log is unavailable: no answer from 127.0.0.1:1 in 1 s; is it running? check --brokers");
+    let e = log.partitions(INPUT).expect_err("nobody is there");
+    assert!(e.to_string().contains("no answer from 127.0.0.1:1"), "{e}");
+    let mut appender = log.appender().expect("made without asking anybody");
+    appender.append(&conformance::plain(tp(INPUT, 0), "v")).expect("queued");
+    let e = appender.flush(Duration::from_secs(1)).expect_err("nobody took it");
+    assert!(e.to_string().contains("check --brokers"), "{e}");
+}
+
+#[test]
+fn a_record_too_large_for_its_topic_is_refused_before_it_is_sent() {
+    let table = small_table(&broker::unique_prefix("large"));
+    let log = log_on(&broker::shared().address, &table);
+    make(&log, &table, &[INPUT, OUTPUT], 1);
+    append(&log, tp(INPUT, 0), 1);
+    let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
+    let partitions = assigned(&mut *member);
+    resume(&mut *member, &partitions);
+    let (at, offset) = take(&mut *member, 1)[0];
+    let out = one(tp(OUTPUT, 0), &"x".repeat(600 << 10));
+    let outcome = member.transact(&Transaction { outputs: &out, offsets: &[(at, offset + 1)] });
+    let Outcome::NotCommitted(why) = outcome else { panic!("{outcome:?}") };
+    assert!(why.contains("max.message.bytes") && why.contains("output/0"), "{why}");
+}
+
+/// The connection is lost between two commits: the incarnation is marked, and a new one goes on.
+#[test]
+fn a_lost_connection_makes_the_incarnation_suspect() {
+    let broker = Broker::start();
+    let table = small_table("suspect-");
+    let log = log_on(&broker.address, &table);
+    make(&log, &table, &[INPUT, OUTPUT], 1);
+    append(&log, tp(INPUT, 0), 3);
+    let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
+    let partitions = assigned(&mut *member);
+    resume(&mut *member, &partitions);
+    let seen = take(&mut *member, 3);
+    let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "a"), offsets: &[(seen[0].0, seen[0].1 + 1)] });
+    assert!(matches!(outcome, Outcome::Committed { suspect: false, .. }), "{outcome:?}");
+    broker.kill();
+    broker.restart();
+    let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "b"), offsets: &[(seen[1].0, seen[1].1 + 1)] });
+    println!("after the restart: {outcome:?}");
+    let committed = matches!(outcome, Outcome::Committed { suspect: true, .. });
+    assert!(committed || matches!(outcome, Outcome::NotCommitted(_) | Outcome::Unknown(_)), "{outcome:?}");
+    assert!(member.suspect());
+    drop(member);
+    let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
+    assert!(!member.suspect());
+    let partitions = assigned(&mut *member);
+    resume(&mut *member, &partitions);
+    let rest = take(&mut *member, if committed { 1 } else { 2 });
+    let last = rest[rest.len() - 1];
+    let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "c"), offsets: &[(last.0, last.1 + 1)] });
+    assert!(matches!(outcome, Outcome::Committed { suspect: false, .. }), "{outcome:?}");
+}
+
+/// The broker gave a transaction up that stayed open too long: that looks like being fenced, but nobody else is there, so the member recovers.
+#[test]
+fn an_expired_transaction_is_not_mistaken_for_a_newer_instance() {
+    let table = small_table(&broker::unique_prefix("expired"));
+    let log = log_on(&broker::shared().address, &table);
+    make(&log, &table, &[INPUT, OUTPUT], 1);
+    append(&log, tp(INPUT, 0), 2);
+    let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
+    let partitions = assigned(&mut *member);
+    resume(&mut *member, &partitions);
+    let seen = take(&mut *member, 2);
+    // The same effect without a long wait: somebody bumps the epoch, and does not join the group.
+    let bump: BaseProducer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", &broker::shared().address)
+        .set("transactional.id", spec(&table, "group", "group-1").instance)
+        .create()
+        .expect("a producer");
+    bump.init_transactions(Duration::from_secs(20)).expect("init");
+    let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "a"), offsets: &[(seen[0].0, seen[0].1 + 1)] });
+    assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+    drop(member);
+    let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
+    let partitions = assigned(&mut *member);
+    resume(&mut *member, &partitions);
+    let seen = take(&mut *member, 2);
+    let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "b"), offsets: &[(seen[1].0, seen[1].1 + 1)] });
+    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+}

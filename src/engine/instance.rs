@@ -403,8 +403,10 @@ impl Instance {
         match &self.work {
             None if self.counters.recoveries > 0 => "recovering",
             None => "joining",
-            Some(w) if w.restoring.is_empty() => "running",
-            Some(_) => "restoring",
+            Some(w) if !w.restoring.is_empty() => "restoring",
+            // Without partitions it waits for its share, be it for a moment or because there are more instances than partitions.
+            Some(w) if w.tasks.is_empty() => "joining",
+            Some(_) => "running",
         }
     }
 

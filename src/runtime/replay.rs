@@ -55,7 +55,7 @@ pub fn replay_task(system: &System, role: Role, task: u32, progress: &mut dyn Fn
         task,
         progress,
     };
-    let replayed = replay.run(Box::new(RocksStore::open(&scratch.0)?), &live.meta)?;
+    let replayed = replay.run(Box::new(RocksStore::open(&scratch.0, &system.memory)?), &live.meta)?;
     Ok(Some(TaskReplay { task, store: path, live: live.meta, replayed }))
 }
 

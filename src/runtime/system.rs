@@ -11,7 +11,8 @@ use crate::engine::ports::{Limits, Log, LogError, StoreError};
 use crate::engine::role::RoleFactory;
 use crate::engine::topics::{Partitions, TopicTable};
 use crate::roles::{self, Role, RoleSettings};
-use crate::store::dir::{Identity, InstanceDir};
+use crate::store::dir::Identity;
+use crate::store::rocks::{RocksStores, SharedMemory};
 
 /// Transaction timeout, the broker's check interval, and slack: the longest that a dead predecessor's transaction can stay pending.
 const TAKEOVER_WAIT: Duration = Duration::from_secs(45);
@@ -39,6 +40,8 @@ pub struct System {
     pub limits: Limits,
     /// How long to wait for a predecessor that still holds the local state.
     pub lock_wait: Duration,
+    /// Memory that the stores of this process share.
+    pub memory: SharedMemory,
 }
 
 impl System {
@@ -66,20 +69,11 @@ impl System {
         Ok(roles::factory(role, self.roles.clone(), self.topics.clone(), self.partitions()?))
     }
 
-    /// What local state of a role must say it belongs to.
-    pub fn identity(&self, role: Role) -> Result<Identity, LogError> {
-        Ok(Identity {
-            cluster_id: self.log.cluster_id()?,
-            topic_prefix: self.topics.prefix().to_string(),
-            role: role.name().to_string(),
-            partitions: self.tasks(role)?,
-        })
-    }
-
     /// Opens the local state of a role for this process alone.
-    pub fn local_state(&self, role: Role) -> Result<InstanceDir, Stop> {
-        let identity = self.identity(role).map_err(stop_log)?;
-        InstanceDir::open(&self.state, self.instance, &identity, self.lock_wait).map_err(stop_store)
+    pub fn local_state(&self, role: Role) -> Result<RocksStores, Stop> {
+        let belongs = || Ok(Identity::new(&self.log.cluster_id()?, self.topics.prefix(), role.name(), self.tasks(role)?));
+        let identity = belongs().map_err(stop_log)?;
+        RocksStores::open(&self.state, &self.instance.to_string(), &identity, self.lock_wait, &self.memory).map_err(stop_store)
     }
 
     /// An instance of a role, to be run by a supervisor.

@@ -187,6 +187,15 @@ impl Admin<'_> {
 
     pub(super) fn create_topic(&self, name: &str, spec: &TopicSpec, partitions: u32) -> Result<(), LogError> {
         let _guard = watchdog::exit_after("creating a topic", self.settings.request_wait * 4 + self.settings.stuck_after);
+        match self.partitions(name)? {
+            Some(found) if found == partitions => return Ok(()),
+            Some(found) => {
+                return Err(LogError::Invalid(format!(
+                    "{name} exists with {found} partitions, not {partitions}; counts are fixed when topics are made: choose {found} or another prefix"
+                )));
+            }
+            None => {}
+        }
         let largest = spec.record_bytes_max.to_string();
         let count = i32::try_from(partitions).map_err(|_| LogError::Invalid(format!("{partitions} partitions are too many")))?;
         let mut topic = NewTopic::new(name, count, TopicReplication::Fixed(-1))

@@ -140,7 +140,7 @@ impl KafkaSettings {
             // Classic protocol and static membership: a restarted instance gets its partitions back at once, without a rebalance; under the
             // new protocol it is refused until its predecessor's session ends.
             .set("group.protocol", "classic")
-            .set("group.instance.id", instance)
+            .set("group.instance.id", sortable(instance))
             // Partition i of every topic goes to the same member, in instance order.
             .set("partition.assignment.strategy", "range")
             // Also makes `committed` wait for pending transactions.
@@ -174,5 +174,34 @@ impl KafkaSettings {
     pub(super) fn admin(&self) -> ClientConfig {
         let c = self.base();
         self.finish(c)
+    }
+}
+
+/// The instance's name with its number padded: the group hands out partitions in the order of these names, and 2 comes before 10.
+fn sortable(instance: &str) -> String {
+    let digits = instance.len() - instance.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    let (name, number) = instance.split_at(instance.len() - digits);
+    if digits == 0 { instance.to_string() } else { format!("{name}{number:0>6}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_sort_by_number() {
+        assert_eq!(sortable("p-processor-orders-2"), "p-processor-orders-000002");
+        assert!(sortable("orders-2") < sortable("orders-10"));
+        assert_eq!(sortable("orders"), "orders");
+    }
+
+    #[test]
+    fn passed_properties_come_last_and_keep_the_suspect_filter_alive() {
+        let mut settings = KafkaSettings::new("a:1");
+        settings.properties = vec![("linger.ms".into(), "7".into()), ("debug".into(), "protocol".into())];
+        let table = TopicTable::new("", Vec::new());
+        let c = settings.transactional(&table, "i-1");
+        assert_eq!((c.get("linger.ms"), c.get("debug")), (Some("7"), Some("protocol,broker")));
+        assert_eq!(settings.reader().get("debug"), Some("protocol"));
     }
 }

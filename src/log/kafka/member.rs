@@ -59,7 +59,22 @@ struct Positions {
     topics: Vec<(usize, Option<(TopicId, bool)>)>,
     buffer: Vec<usize>,
     headers: HeaderBuf,
+    /// Running guess of a record's size, to take no more than asked for.
     record_bytes: usize,
+    /// Taken from the queue, but too much for the poll that took it; delivered by the next one.
+    held: Records,
+}
+
+/// What one poll may add to a batch.
+struct Room {
+    records: usize,
+    bytes: usize,
+}
+
+impl Room {
+    fn full(&self, into: &Records) -> bool {
+        into.len() >= self.records || into.size_bytes() >= self.bytes
+    }
 }
 
 impl Positions {
@@ -68,6 +83,27 @@ impl Positions {
         self.slots = partitions.into_iter().map(|at| (at, None)).collect();
         self.last = 0;
         self.topics.clear();
+        self.held.clear();
+    }
+
+    /// Drops held records of partitions whose position is set anew.
+    fn reposition(&mut self, positions: &[(TopicPartition, u64)]) {
+        let held = std::mem::take(&mut self.held);
+        held.iter().filter(|r| !positions.iter().any(|(at, _)| *at == r.at)).for_each(|r| self.held.push(&r));
+        for &(at, offset) in positions {
+            if let Some(slot) = self.slot(at) {
+                *slot = Some(offset);
+            }
+        }
+    }
+
+    /// Delivers what the last poll had too much of, as far as this one's limits allow.
+    fn release(&mut self, room: &Room, into: &mut Records) {
+        if self.held.is_empty() {
+            return;
+        }
+        let held = std::mem::take(&mut self.held);
+        held.iter().for_each(|r| if room.full(into) { self.held.push(&r) } else { into.push(&r) });
     }
 
     fn slot(&mut self, at: TopicPartition) -> Option<&mut Option<u64>> {
@@ -106,9 +142,17 @@ impl KafkaMember {
         self.settings.transaction_timeout * 2 + self.settings.stuck_after
     }
 
+    fn fenced(&self) -> LogError {
+        LogError::Fenced(format!("another process runs as {}, and it started later", self.spec.instance))
+    }
+
     /// Serves the consumer's own queue.
     fn serve_control(&mut self) -> Result<(), LogError> {
         let c = self.clients.as_ref().expect("the clients are there until the member is dropped");
+        // Asked every time: the event that told of it may have been consumed elsewhere, the client's state stays.
+        if c.consumer.client().fatal_error().is_some_and(|(code, _)| code == Code::FencedInstanceId) {
+            return Err(self.fenced());
+        }
         while let Some(event) = c.consumer.poll(Duration::ZERO) {
             // A record here was fetched before its partition was attached to our queue, that is, before it was resumed: void.
             let Err(error) = event else { continue };
@@ -122,9 +166,7 @@ impl KafkaMember {
                 Read::Passing => tracing::debug!("{}: {error}", self.spec.instance),
                 // Of a paused partition, on its way to being resumed elsewhere; delivered ones report to our queue.
                 Read::PositionGone => {}
-                Read::Fenced => {
-                    return Err(LogError::Fenced(format!("another process runs as {}, and it started later", self.spec.instance)));
-                }
+                Read::Fenced => return Err(self.fenced()),
                 Read::NoTopic => {
                     return Err(LogError::Invalid(format!(
                         "a topic that {} reads does not exist ({error}); run `processor topics create`",
@@ -175,26 +217,23 @@ impl KafkaMember {
         let Self { clients, positions, names, spec, .. } = self;
         let data = &clients.as_ref().expect("the clients are there until the member is dropped").data;
         let (start, start_bytes) = (into.len(), into.size_bytes());
-        let mut first: Option<Instant> = None;
+        let room = Room { records: start.saturating_add(limits.records), bytes: start_bytes.saturating_add(limits.bytes) };
+        positions.release(&room, into);
+        let mut first = (into.len() > start).then(Instant::now);
         let mut failed = None;
         let mut buffer = std::mem::take(&mut positions.buffer);
-        loop {
-            let (taken, bytes) = (into.len() - start, into.size_bytes() - start_bytes);
-            if taken >= limits.records || bytes >= limits.bytes && taken > 0 || first.is_some_and(|t| t.elapsed() >= limits.age) {
-                break;
-            }
-            let by_bytes = (limits.bytes - bytes.min(limits.bytes)) / positions.record_bytes.max(1) + 1;
-            let max = (limits.records - taken).min(by_bytes).min(CHUNK);
+        while !room.full(into) && first.is_none_or(|t| t.elapsed() < limits.age) {
+            let by_bytes = (room.bytes - into.size_bytes()) / positions.record_bytes.max(1) + 1;
+            let max = (room.records - into.len()).min(by_bytes).min(CHUNK);
             let wait = if first.is_none() { wait } else { Duration::ZERO };
             let n = data.take(wait, max, &mut buffer, &mut |m| {
-                if let Err(e) = deliver(positions, names, spec, m, into) {
+                if let Err(e) = deliver(positions, names, spec, m, &room, into) {
                     failed.get_or_insert(e);
                 }
             });
             first.get_or_insert_with(Instant::now);
-            let now_taken = into.len() - start;
-            if now_taken > taken {
-                positions.record_bytes = (into.size_bytes() - start_bytes).div_ceil(now_taken);
+            if into.len() > start {
+                positions.record_bytes = (into.size_bytes() - start_bytes).div_ceil(into.len() - start);
             }
             if n == 0 || failed.is_some() {
                 break;
@@ -215,7 +254,14 @@ impl KafkaMember {
 }
 
 /// Copies one record into the batch, if its partition was resumed at or before it.
-fn deliver(p: &mut Positions, names: &TopicTable, spec: &MemberSpec, m: &Message<'_>, into: &mut Records) -> Result<(), LogError> {
+fn deliver(
+    p: &mut Positions,
+    names: &TopicTable,
+    spec: &MemberSpec,
+    m: &Message<'_>,
+    room: &Room,
+    into: &mut Records,
+) -> Result<(), LogError> {
     let handle = m.topic_handle();
     let known = match p.topics.iter().find(|(h, _)| *h == handle) {
         Some((_, known)) => *known,
@@ -252,6 +298,7 @@ fn deliver(p: &mut Positions, names: &TopicTable, spec: &MemberSpec, m: &Message
     } else {
         p.headers.clear();
     }
+    let into = if room.full(into) { &mut p.held } else { into };
     into.push(&Record { at, offset, timestamp_ms: m.timestamp_ms(), key: m.key(), value: m.value(), headers: p.headers.headers() });
     Ok(())
 }
@@ -347,11 +394,7 @@ impl Member for KafkaMember {
         }
         let list = self.list(positions.iter().map(|&(at, _)| (at, Offset::Invalid)))?;
         self.clients().consumer.resume(&list).map_err(|e| LogError::Unavailable(format!("resuming: {e}")))?;
-        for &(at, offset) in positions {
-            if let Some(slot) = self.positions.slot(at) {
-                *slot = Some(offset);
-            }
-        }
+        self.positions.reposition(positions);
         Ok(())
     }
 
@@ -366,6 +409,10 @@ impl Member for KafkaMember {
             return Outcome::NotCommitted("nothing was polled since the assignment changed".into());
         };
         let run = Parts { names: &self.names, sender: &mut c.sender, pace: &mut self.pace, group, timeout }.run(tx);
+        let run = match (run, c.sender.fenced()) {
+            (Err(Stop::Not(_) | Stop::Unknown(_)), Some(why)) => Err(Stop::ProducerFenced(why)),
+            (run, _) => run,
+        };
         let outcome = match run {
             Ok(appended) => return Outcome::Committed { appended, suspect: c.sender.is_suspect() },
             Err(Stop::Not(why)) => Outcome::NotCommitted(why),

@@ -38,7 +38,8 @@ use self::admin::{Admin, Askers};
 use self::ffi::{Handle, Queue};
 use self::suspect::{MemberWatch, Quiet};
 use self::transact::Sender;
-use crate::engine::ports::{Appender, Bounds, From, Log, LogError, Member, MemberSpec, Reader, TopicState};
+use crate::engine::ports::{Appender, Bounds, From, Limits, Log, LogError, Member, MemberSpec, Reader, TopicState};
+use crate::engine::records::Records;
 use crate::engine::topics::{TopicId, TopicPartition, TopicSpec, TopicTable};
 
 /// A Kafka cluster as the engine's log.
@@ -169,10 +170,27 @@ impl Log for KafkaLog {
         self.admin().bounds(self.topics.name(at.topic), at.partition)
     }
 
+    /// Where we set the times ourselves, Kafka's answer may be a transaction marker: those carry the broker's present time, which is later than that
+    /// of the records around them. So the log is read on from there to the first record that really is at or after the time.
     fn offset_at(&self, at: TopicPartition, time_ms: i64) -> Result<u64, LogError> {
-        match self.admin().offset_at(self.topics.name(at.topic), at.partition, time_ms)? {
-            Some(offset) => Ok(offset),
-            None => Ok(self.bounds(at)?.stable_end),
+        let Some(found) = self.admin().offset_at(self.topics.name(at.topic), at.partition, time_ms)? else {
+            return Ok(self.bounds(at)?.stable_end);
+        };
+        if self.topics.spec(at.topic).append_time {
+            return Ok(found);
+        }
+        let mut reader = self.reader(at.topic, &[(at.partition, From::Offset(found))], false)?;
+        let limits = Limits { records: 10_000, bytes: 4 << 20, age: Duration::from_secs(1) };
+        let mut records = Records::new();
+        loop {
+            records.clear();
+            reader.poll(Duration::from_millis(100), limits, &mut records)?;
+            if let Some(record) = records.iter().find(|r| r.timestamp_ms >= time_ms) {
+                return Ok(record.offset);
+            }
+            if reader.caught_up() {
+                return Ok(self.bounds(at)?.stable_end);
+            }
         }
     }
 

@@ -133,6 +133,12 @@ impl Sender {
         }
     }
 
+    /// Whether this producer's epoch is over, whatever the call that failed has said: records of a fenced producer merely come back as purged.
+    pub(super) fn fenced(&self) -> Option<String> {
+        let (code, text) = self.client.client().fatal_error()?;
+        matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch).then_some(text)
+    }
+
     /// Queues one record; waits for room until the deadline.
     pub(super) fn send(&mut self, names: &TopicTable, r: &Record<'_>, deadline: Instant) -> Result<(), String> {
         let spec = names.spec(r.at.topic);
