@@ -8,6 +8,7 @@ use super::args::{self, Common};
 use super::exit::{Code, Failure};
 use super::output::Format;
 use crate::client::decimal;
+pub use crate::roles::Role as RoleName;
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,33 +51,6 @@ pub enum Target {
     Unset,
 }
 
-/// The five roles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum RoleName {
-    Orders,
-    Trading,
-    Portfolio,
-    Notifications,
-    Audit,
-}
-
-impl RoleName {
-    /// All of them, in the order in which a command flows through.
-    pub const ALL: [RoleName; 5] = [RoleName::Orders, RoleName::Trading, RoleName::Portfolio, RoleName::Notifications, RoleName::Audit];
-
-    /// Its name on the command line, in groups and directories.
-    pub fn name(self) -> &'static str {
-        match self {
-            RoleName::Orders => "orders",
-            RoleName::Trading => "trading",
-            RoleName::Portfolio => "portfolio",
-            RoleName::Notifications => "notifications",
-            RoleName::Audit => "audit",
-        }
-    }
-}
-
 /// Everything that is configured, checked and typed.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -99,11 +73,11 @@ pub struct Config {
     /// Commands a user may send at once.
     pub burst: u32,
     /// Age at which a price is stale.
-    pub stale_ms: i64,
+    pub stale_ms: u64,
     /// Opening cash in 10^-4 units; 0 = none.
     pub opening_cash_e4: i64,
     /// Age at which a command is stale; 0 = never.
-    pub max_command_age_ms: i64,
+    pub max_command_age_ms: u64,
     /// Longest a transaction gathers records.
     pub commit_interval_ms: u64,
     /// Most records in a transaction.
@@ -197,7 +171,7 @@ impl Config {
             burst: v.parse("burst", |t| number(t, 1, 1_000_000_000))?,
             stale_ms: v.parse("stale_ms", |t| number(t, 1, 366 * 86_400_000))?,
             opening_cash_e4: v.parse("opening_cash", cash)?,
-            max_command_age_ms: v.parse("max_command_age", |t| i64::try_from(duration_ms(t)?).map_err(|e| e.to_string()))?,
+            max_command_age_ms: v.parse("max_command_age", duration_ms)?,
             commit_interval_ms: v.parse("commit_interval_ms", |t| number(t, 1, 60_000))?,
             batch_records_max: v.parse("batch_records_max", |t| number(t, 1, 1_000_000))?,
             batch_bytes_max: v.parse("batch_bytes_max", |t| number(t, 65_536, 1 << 30))?,
@@ -218,7 +192,18 @@ impl Config {
 
     /// The roles to work on; none given means all.
     pub fn roles_or_all(&self) -> Vec<RoleName> {
-        if self.roles.is_empty() { RoleName::ALL.to_vec() } else { self.roles.clone() }
+        if self.roles.is_empty() { RoleName::all().to_vec() } else { self.roles.clone() }
+    }
+
+    /// The same on the embedded log in `dir`, if no log was named.
+    pub fn or_embedded(mut self, dir: &Path) -> Config {
+        if self.target == Target::Unset {
+            self.target = Target::Embedded { dir: dir.to_path_buf() };
+            if self.shown.iter().any(|(name, _, origin)| name == "state" && *origin == Origin::Default) {
+                self.state = dir.join("state");
+            }
+        }
+        self
     }
 
     /// The consumer group of a role.
@@ -398,11 +383,11 @@ fn roles(text: &str) -> Result<Vec<RoleName>, String> {
     let mut roles = Vec::new();
     for name in text.split(',').map(str::trim).filter(|n| !n.is_empty()) {
         if name == "all" {
-            roles.extend(RoleName::ALL);
+            roles.extend(RoleName::all());
             continue;
         }
         let known = || "is not a list of orders, trading, portfolio, notifications, audit; or all".to_string();
-        roles.push(RoleName::ALL.into_iter().find(|r| r.name() == name).ok_or_else(known)?);
+        roles.push(RoleName::all().into_iter().find(|r| r.name() == name).ok_or_else(known)?);
     }
     roles.sort();
     roles.dedup();

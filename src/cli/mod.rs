@@ -11,6 +11,7 @@ pub mod output;
 mod pace;
 mod read;
 mod signal;
+mod system;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -29,11 +29,12 @@ impl Rng {
     }
 }
 
-/// Prices that wander: each tick moves one symbol by up to 20 basis points, between 1 and 10 000.
+/// Prices that wander: each tick moves one symbol by up to 20 basis points, between half and twice the price it began at.
 #[derive(Clone, Debug)]
 pub struct PriceWalk {
     rng: Rng,
     symbols: Vec<String>,
+    began_e4: Vec<i64>,
     prices_e4: Vec<i64>,
     next: usize,
 }
@@ -44,8 +45,8 @@ impl PriceWalk {
     /// Begins between 20 and 520 for each symbol.
     pub fn new(seed: u64, symbols: Vec<String>) -> Self {
         let mut rng = Rng::new(seed);
-        let prices_e4 = symbols.iter().map(|_| (2000 + rng.below(50_000).cast_signed()) * CENT_E4).collect();
-        PriceWalk { rng, symbols, prices_e4, next: 0 }
+        let began_e4: Vec<i64> = symbols.iter().map(|_| (2000 + rng.below(50_000).cast_signed()) * CENT_E4).collect();
+        PriceWalk { rng, symbols, prices_e4: began_e4.clone(), began_e4, next: 0 }
     }
 
     /// The next tick: symbols take turns. None only if there are no symbols.
@@ -55,7 +56,7 @@ impl PriceWalk {
         self.next = (i + 1) % self.symbols.len();
         let span = (old / 500).max(CENT_E4);
         let step = self.rng.below(span.unsigned_abs() * 2 + 1).cast_signed() - span;
-        let price = ((old + step) / CENT_E4 * CENT_E4).clamp(10_000, 100_000_000);
+        let price = (old + step).clamp(self.began_e4[i] / 2, self.began_e4[i] * 2) / CENT_E4 * CENT_E4;
         self.prices_e4[i] = price;
         Some((&self.symbols[i], price))
     }
@@ -129,7 +130,7 @@ mod tests {
         assert_eq!(flow(7), flow(7));
         assert_ne!(flow(7), flow(8));
         let (ticks, orders) = flow(7);
-        assert!(ticks.iter().flatten().all(|(_, p)| *p >= 10_000 && p % CENT_E4 == 0));
+        assert!(ticks.iter().flatten().all(|(_, p)| (100_000..20_000_000).contains(p) && p % CENT_E4 == 0));
         assert!(orders.windows(2).any(|w| w[0] == w[1]), "some orders are sent twice");
         assert!(orders.iter().flatten().all(|o| (1..=100).contains(&o.quantity)));
     }

@@ -10,6 +10,7 @@ use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::listings::{self, Columns, Row};
 use crate::cli::open;
+use crate::cli::open::Access;
 use crate::cli::output::{self, Format, Progress};
 use crate::client::KeyedAppender;
 use crate::wire::topics::INSTRUMENTS;
@@ -27,7 +28,7 @@ struct Tally {
 /// Loads a file; bad rows are told and skipped.
 pub fn load(config: &Config, file: &Path) -> Result<(), Failure> {
     let (source, bytes) = source(file)?;
-    let log = open::log(config)?;
+    let log = open::log(config, Access::Write)?;
     let mut topic = KeyedAppender::new(&*log, INSTRUMENTS)?;
     let mut progress = Progress::new("loading listings", bytes);
     let mut tally = Tally::default();

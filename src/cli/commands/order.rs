@@ -1,20 +1,23 @@
 //! `order`: one command, and what becomes of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
 use crate::cli::args::{Order, SideArg};
-use crate::cli::config::{self, Config};
-use crate::cli::exit::Failure;
+use crate::cli::config::{self, Config, RoleName, Target};
+use crate::cli::exit::{Code, Failure};
+use crate::cli::open::Access;
 use crate::cli::output::Format;
-use crate::cli::{decode, open, output, read};
+use crate::cli::{decode, output, read, system};
 use crate::client::instruments::Instruments;
 use crate::client::{KeyedAppender, check_id, now_ms, partitions};
 use crate::domain::partitioner;
 use crate::engine::ports::{From, Log};
 use crate::engine::records::Records;
 use crate::engine::topics::TopicPartition;
+use crate::runtime::{signals, supervisor::Supervisor};
 use crate::wire::topics::{ORDER_COMMANDS, ORDER_EVENTS};
 
 /// A command ready to be sent.
@@ -25,33 +28,59 @@ struct Sending {
     value: Vec<u8>,
 }
 
-/// Sends, and waits unless told not to.
+/// Sends, and waits unless told not to. On the embedded log, which one process has to itself, the roles run here as long as the order does.
 pub fn run(config: &Config, order: &Order) -> Result<(), Failure> {
     let timeout = config::duration_ms(&order.timeout).map_err(|e| Failure::usage(format!("--timeout: {e}")))?;
     let sending = match &order.json {
         Some(text) => raw(text)?,
         None => build(order)?,
     };
-    let log = open::log(config)?;
-    send(config, &*log, &sending, (!order.no_wait).then_some(Duration::from_millis(timeout)), || instruments_allow(&log, &sending))
+    let wait = (!order.no_wait).then_some(Duration::from_millis(timeout));
+    let host = wait.is_some() && matches!(config.target, Target::Embedded { .. });
+    let system = system::of(config, Access::Write).map_err(|f| in_use(config, f))?;
+    allowed(&system.log, &sending)?;
+    if !host {
+        return send(config, &*system.log, &sending, wait);
+    }
+    system::block_on(async {
+        let signal = signals::first_of()?;
+        let members = RoleName::all().iter().map(|r| system.member(*r)).collect();
+        let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone());
+        let (config, log) = (config.clone(), system.log.clone());
+        let grace = system::grace(&config);
+        let mut outcome = Ok(());
+        let sent = tokio::task::spawn_blocking(move || send(&config, &*log, &sending, wait));
+        let until = async {
+            tokio::select! {
+                sent = sent => outcome = sent.unwrap_or_else(|e| Err(Failure::new(Code::Bug, e.to_string()))),
+                () = signal => outcome = Err(Failure::failed("stopped before the final event; the command is handled once by the next start")),
+            }
+        };
+        supervisor.run(until, grace).await?;
+        outcome
+    })
+}
+
+/// Says what to do about an embedded log that another process has.
+fn in_use(config: &Config, failure: Failure) -> Failure {
+    match &config.target {
+        Target::Embedded { .. } => Failure::new(
+            failure.code,
+            format!("{failure}\nOrders for an embedded log are sent by the process that has it: stop that one first, or use Kafka (--brokers)"),
+        ),
+        _ => failure,
+    }
 }
 
 /// The same check that the client library makes: an unlisted symbol is told before anything is sent.
-fn instruments_allow(log: &std::sync::Arc<dyn Log>, sending: &Sending) -> Result<(), Failure> {
+fn allowed(log: &Arc<dyn Log>, sending: &Sending) -> Result<(), Failure> {
     match &sending.symbol {
         Some(symbol) => Ok(Instruments::load(log)?.check(symbol)?),
         None => Ok(()),
     }
 }
 
-fn send(
-    config: &Config,
-    log: &dyn Log,
-    sending: &Sending,
-    wait: Option<Duration>,
-    allowed: impl FnOnce() -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    allowed()?;
+fn send(config: &Config, log: &dyn Log, sending: &Sending, wait: Option<Duration>) -> Result<(), Failure> {
     let partition = partitioner::partition(sending.user.as_bytes(), partitions(log, ORDER_EVENTS)?);
     let mut commands = KeyedAppender::new(log, ORDER_COMMANDS)?;
     // The end before sending: whatever the command causes comes after it.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
+use crate::cli::open::Access;
 use crate::cli::output::{self, Format};
 use crate::cli::{open, read};
 use crate::client::decimal::{show_e4, show_e4_wide};
@@ -40,7 +41,7 @@ struct Mark {
 /// Prints it.
 pub fn run(config: &Config, user: &str) -> Result<(), Failure> {
     check_id("user_id", user).map_err(|e| Failure::usage(e.to_string()))?;
-    let log = open::log(config)?;
+    let log = open::log(config, Access::Read)?;
     let partition = partitioner::partition(user.as_bytes(), partitions(&*log, PORTFOLIOS)?);
     let mut latest = None;
     read::to_end(&*log, PORTFOLIOS, &[partition], |r| {

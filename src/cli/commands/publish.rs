@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::cli::args::Publish;
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
+use crate::cli::open::Access;
 use crate::cli::output::{self, Format, Progress};
 use crate::cli::pace::{self, Speed};
 use crate::cli::{open, signal};
@@ -24,7 +25,7 @@ const COMPLAINTS_MAX: u64 = 20;
 /// Publishes until the end of the file, the count, or a signal.
 pub fn run(config: &Config, publish: &Publish) -> Result<(), Failure> {
     let speed = Speed::parse(&publish.speed).map_err(|e| Failure::usage(format!("--speed: {e}")))?;
-    let log = open::log(config)?;
+    let log = open::log(config, Access::Write)?;
     let stop = signal::stop_flag()?;
     let began = Instant::now();
     let (published, skipped) = match &publish.file {

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::cli::config::{Config, RoleName};
+use crate::cli::config::Config;
 use crate::cli::exit::Failure;
+use crate::cli::open::Access;
 use crate::cli::{open, output, read};
 use crate::client::partitions;
 use crate::engine::ports::{From, Log};
 use crate::engine::records::Records;
-use crate::engine::topics::{TopicId, TopicPartition};
+use crate::engine::topics::TopicPartition;
 use crate::runtime::status::{InstanceStatus, State, TaskStatus};
 use crate::wire::topics;
 
@@ -22,48 +23,34 @@ const COUNTED_BELOW: u64 = 64;
 
 /// Prints the table.
 pub fn run(config: &Config) -> Result<(), Failure> {
-    let log = open::log(config)?;
+    let log = open::log(config, Access::Read)?;
     let table = topics::table(&config.topic_prefix);
     let mut rows = Vec::new();
     for role in config.roles_or_all() {
         let instances = InstanceStatus::read_all(&config.state, role.name());
-        for topic in inputs(role) {
-            let at: Vec<_> = (0..partitions(&*log, *topic)?).map(|p| TopicPartition::new(*topic, p)).collect();
+        for topic in role.spec().inputs.iter().map(|i| i.topic) {
+            let at: Vec<_> = (0..partitions(&*log, topic)?).map(|p| TopicPartition::new(topic, p)).collect();
             let committed = log.group_offsets(&config.group(role), &at)?;
             for (at, committed, end, lag) in lags(&*log, &at, &committed)? {
-                let task = task_of(role, at);
+                // Partition i of every input belongs to task i.
+                let task = at.partition;
                 let (state, instance, restored) = told(&instances, task);
                 rows.push(vec![
                     role.name().into(),
                     task.into(),
                     table.name(at.topic).into(),
                     at.partition.into(),
-                    state.into(),
-                    instance.into(),
+                    state,
+                    instance,
                     committed.into(),
                     end.into(),
                     lag.into(),
-                    restored.into(),
+                    restored,
                 ]);
             }
         }
     }
     output::rows(config.format, &HEADER, &rows)
-}
-
-/// What a role's group reads.
-fn inputs(role: RoleName) -> &'static [TopicId] {
-    match role {
-        RoleName::Orders => &[topics::ORDER_COMMANDS, topics::EXECUTIONS],
-        RoleName::Trading => &[topics::BOOK_COMMANDS, topics::MARKET_DATA],
-        RoleName::Portfolio | RoleName::Notifications => &[topics::ORDER_EVENTS],
-        RoleName::Audit => &topics::AUDITED,
-    }
-}
-
-/// Partition i of every input belongs to task i.
-fn task_of(_role: RoleName, at: TopicPartition) -> u32 {
-    at.partition
 }
 
 type Lag = (TopicPartition, Option<u64>, u64, u64);

@@ -1,13 +1,16 @@
 //! `tail`: records of a topic, decoded.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::args::Tail;
-use crate::cli::config::Config;
+use crate::cli::config::{Config, Target};
 use crate::cli::exit::Failure;
+use crate::cli::open::Access;
 use crate::cli::output::Format;
 use crate::cli::{decode, open, output, read};
-use crate::engine::ports::{From, Log};
+use crate::engine::ports::{From, Log, Reader};
 use crate::engine::records::Records;
 use crate::engine::topics::{TopicId, TopicPartition};
 use crate::wire::topics;
@@ -62,7 +65,7 @@ impl Place {
 pub fn run(config: &Config, tail: &Tail) -> Result<(), Failure> {
     let place = Place::parse(&tail.from)?;
     let topic = topic(config, &tail.topic)?;
-    let log = open::log(config)?;
+    let log = open::log(config, Access::Read)?;
     let mut partitions = read::all_partitions(&*log, topic)?;
     if let Some(p) = tail.partition {
         if !partitions.contains(&p) {
@@ -72,25 +75,73 @@ pub fn run(config: &Config, tail: &Tail) -> Result<(), Failure> {
     }
     let from =
         partitions.iter().map(|p| Ok((*p, place.resolve(&*log, TopicPartition::new(topic, *p))?))).collect::<Result<Vec<_>, Failure>>()?;
-    let mut reader = log.reader(topic, &from, true)?;
-    let name = topics::table(&config.topic_prefix).name(topic).to_string();
-    let mut left = tail.count.unwrap_or(u64::MAX);
-    let mut batch = Records::new();
-    while left > 0 && !(tail.exit_at_end && reader.caught_up()) {
-        batch.clear();
-        reader.poll(Duration::from_millis(200), read::LIMITS, &mut batch)?;
-        for r in batch.iter() {
-            if left == 0 {
-                break;
-            }
-            left -= 1;
-            match config.format {
-                Format::Json => output::json(&decode::record(&name, &r))?,
-                Format::Text => output::line(decode::record_line(&r))?,
-            }
+    let mut show = Show { config, name: topics::table(&config.topic_prefix).name(topic).to_string(), left: tail.count.unwrap_or(u64::MAX) };
+    if tail.exit_at_end || matches!(config.target, Target::Kafka { .. }) {
+        let mut reader = log.reader(topic, &from, true)?;
+        return show.read(&mut *reader, tail.exit_at_end).map(drop);
+    }
+    follow_embedded(config, topic, log, from, &mut show)
+}
+
+/// A look into the embedded log is a look at one moment: to follow it, look again where the last look ended.
+fn follow_embedded(
+    config: &Config,
+    topic: TopicId,
+    mut log: Arc<dyn Log>,
+    mut from: Vec<(u32, From)>,
+    show: &mut Show<'_>,
+) -> Result<(), Failure> {
+    for (partition, from) in &mut from {
+        if *from == From::End {
+            *from = From::Offset(log.bounds(TopicPartition::new(topic, *partition))?.stable_end);
         }
     }
-    Ok(())
+    loop {
+        let mut reader = log.reader(topic, &from, true)?;
+        let next = show.read(&mut *reader, true)?;
+        if show.left == 0 {
+            return Ok(());
+        }
+        for (partition, from) in &mut from {
+            if let Some(next) = next.get(partition) {
+                *from = From::Offset(*next);
+            }
+        }
+        drop(reader);
+        std::thread::sleep(Duration::from_millis(500));
+        log = open::log(config, Access::Read)?;
+    }
+}
+
+/// Prints records, so many at most.
+struct Show<'a> {
+    config: &'a Config,
+    name: String,
+    left: u64,
+}
+
+impl Show<'_> {
+    /// Prints until enough was printed or the end was reached (if that counts). Answers the offset after the last record of each partition.
+    fn read(&mut self, reader: &mut dyn Reader, exit_at_end: bool) -> Result<BTreeMap<u32, u64>, Failure> {
+        let mut next = BTreeMap::new();
+        let mut batch = Records::new();
+        while self.left > 0 && !(exit_at_end && reader.caught_up()) {
+            batch.clear();
+            reader.poll(Duration::from_millis(200), read::LIMITS, &mut batch)?;
+            for r in batch.iter() {
+                if self.left == 0 {
+                    break;
+                }
+                self.left -= 1;
+                next.insert(r.at.partition, r.offset + 1);
+                match self.config.format {
+                    Format::Json => output::json(&decode::record(&self.name, &r))?,
+                    Format::Text => output::line(decode::record_line(&r))?,
+                }
+            }
+        }
+        Ok(next)
+    }
 }
 
 /// The topic of a name, with or without the prefix.

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
+use crate::cli::open::Access;
 use crate::cli::{open, output};
 use crate::engine::ports::Log;
 use crate::engine::topics::{Partitions, TopicId, TopicTable};
@@ -14,14 +15,14 @@ pub fn create(config: &Config, partitions: u32) -> Result<(), Failure> {
     if !(1..=1000).contains(&partitions) {
         return Err(Failure::usage(format!("--partitions {partitions}: must be from 1 to 1000")));
     }
-    let log = open::log(config)?;
+    let log = open::log(config, Access::Write)?;
     let report = ensure(&*log, &config.topic_prefix, partitions)?;
     finish(config, report)
 }
 
 /// Compares what is there with what must be.
 pub fn check(config: &Config) -> Result<(), Failure> {
-    let log = open::log(config)?;
+    let log = open::log(config, Access::Read)?;
     let table = topics::table(&config.topic_prefix);
     let count = log.partitions(topics::ORDER_COMMANDS)?.unwrap_or(0);
     let report = table.iter().map(|id| inspect(&*log, &table, id, count)).collect::<Result<Vec<_>, _>>()?;
@@ -67,7 +68,7 @@ fn inspect(log: &dyn Log, table: &TopicTable, id: TopicId, partitions: u32) -> R
     let mut problems = found.mismatches;
     let count = expected(table, id, partitions);
     if found.partitions != count {
-        problems.push(format!("has {} partitions, not {count}; a count cannot change once there are records", found.partitions));
+        problems.push(format!("has {} partitions, not {count}", found.partitions));
     }
     let result = if problems.is_empty() { "fits" } else { "does not fit" };
     Ok(Line { name, partitions: found.partitions, result, problems })
@@ -86,5 +87,11 @@ pub fn problems(report: &[Line]) -> Result<(), Failure> {
     if bad.is_empty() {
         return Ok(());
     }
-    Err(Failure::config(format!("{} of {} topics do not fit:\n  {}", bad.len(), report.len(), bad.join("\n  "))))
+    Err(Failure::config(format!(
+        "{} of {} topics do not fit:\n  {}\nA partition count cannot change once there are records: say the same --partitions again, or use another --topic-prefix; \
+         settings can be changed with the cluster's own tools.",
+        bad.len(),
+        report.len(),
+        bad.join("\n  ")
+    )))
 }

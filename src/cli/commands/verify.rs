@@ -1,11 +1,34 @@
-//! `verify`.
+//! `verify`: digests, meta records, books, sequences and audit chains.
+
+use serde_json::json;
 
 use crate::cli::config::Config;
-use crate::cli::exit::Failure;
-use crate::cli::open;
+use crate::cli::exit::{Code, Failure};
+use crate::cli::open::Access;
+use crate::cli::output::{self, Format};
+use crate::cli::system;
+use crate::runtime::verify;
 
-/// Runs it.
+/// Prints each check as it is made.
 pub fn run(config: &Config) -> Result<(), Failure> {
-    open::log(config)?;
-    Err(Failure::failed("this build cannot verify"))
+    let system = system::of(config, Access::Read)?;
+    let mut printed = Ok(());
+    let mut bad = 0_u64;
+    let mut all = 0_u64;
+    verify::run(&system, &config.roles_or_all(), &mut |check| {
+        all += 1;
+        bad += u64::from(!check.ok);
+        let line = match config.format {
+            Format::Json => output::json(&json!({"check": check.name, "ok": check.ok, "detail": check.detail})),
+            Format::Text => output::line(format_args!("{:<4} {}: {}", if check.ok { "ok" } else { "BAD" }, check.name, check.detail)),
+        };
+        if printed.is_ok() {
+            printed = line;
+        }
+    })?;
+    printed?;
+    match bad {
+        0 => Ok(()),
+        n => Err(Failure::new(Code::Bug, format!("{n} of {all} checks failed"))),
+    }
 }
