@@ -121,7 +121,7 @@ fn read_msgpack<'a>(bytes: &'a [u8], mut field: impl FnMut(&str, Value<'a>)) -> 
     for _ in 0..n {
         let key = r.key()?;
         let value = r.value(1)?;
-        if seen.is_new(&Cow::Borrowed(key)) {
+        if seen.is_new(key, Some(key)) {
             field(key, value);
         } else {
             r.fault.get_or_insert(TWICE);
@@ -151,17 +151,19 @@ pub(super) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn is_new(&mut self, key: &Cow<'a, str>) -> bool {
-        if self.few[..self.count].contains(&&**key) || (!self.more.is_empty() && self.more.contains(&**key)) {
+    /// Whether the key did not come before. A key with escapes has no place in the input that the list could point to.
+    pub(super) fn is_new(&mut self, key: &str, lasting: Option<&'a str>) -> bool {
+        if self.few[..self.count].contains(&key) || (!self.more.is_empty() && self.more.contains(key)) {
             return false;
         }
-        match key {
-            Cow::Borrowed(k) if self.count < self.few.len() => {
-                self.few[self.count] = k;
+        match lasting {
+            Some(key) if self.count < self.few.len() => {
+                self.few[self.count] = key;
                 self.count += 1;
                 true
             }
-            _ => self.more.insert(key.clone()),
+            Some(key) => self.more.insert(Cow::Borrowed(key)),
+            None => self.more.insert(Cow::Owned(key.to_string())),
         }
     }
 }
@@ -266,7 +268,7 @@ impl<'a> Packed<'a> {
                 let mut seen = Keys::default();
                 for _ in 0..n {
                     let key = self.key()?;
-                    if !seen.is_new(&Cow::Borrowed(key)) {
+                    if !seen.is_new(key, Some(key)) {
                         self.fault.get_or_insert(TWICE);
                     }
                     self.value(depth)?;

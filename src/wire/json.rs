@@ -61,7 +61,8 @@ impl<'a> Json<'a> {
             let key = self.string()?;
             self.expect(b':')?;
             let value = self.value(depth)?;
-            if seen.is_new(&key) {
+            let lasting = if let Cow::Borrowed(key) = key { Some(key) } else { None };
+            if seen.is_new(&key, lasting) {
                 field(&key, value);
             } else {
                 self.fault.get_or_insert(TWICE);
