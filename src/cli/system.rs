@@ -14,6 +14,7 @@ use crate::engine::topics::Partitions;
 use crate::roles::RoleSettings;
 use crate::runtime::system::System;
 use crate::runtime::verify::VerifyError;
+use crate::store::rocks::SharedMemory;
 use crate::wire::topics;
 
 /// How long a new instance waits for the local state of the one it replaces: longer than that one needs to notice.
@@ -39,6 +40,7 @@ pub fn of(config: &Config, access: Access) -> Result<System, Failure> {
             age: Duration::from_millis(config.commit_interval_ms),
         },
         lock_wait: LOCK_WAIT,
+        memory: SharedMemory::default(),
     })
 }
 

@@ -134,7 +134,8 @@ fn verdict(event: &Map<String, Value>, own: bool) -> Option<Result<(), String>> 
         ("OrderStatus", "rejected") => because(),
         ("OrderStatus" | "OrderReplaced", _) => Some(Ok(())),
         ("OrderCancelled", _) if !own => Some(Ok(())),
-        ("Deposited" | "Withdrawn", _) if own => Some(Ok(())),
+        // The opening deposit is caused by a user's first command, but does not end it.
+        ("Deposited" | "Withdrawn", _) => own.then_some(Ok(())),
         (_, "filled") => Some(Ok(())),
         (_, "cancelled" | "expired" | "rejected") => because(),
         _ => None,

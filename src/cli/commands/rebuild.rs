@@ -42,8 +42,8 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         rows.extend(
             done.tasks
                 .iter()
-                .map(|t| vec![role.name().into(), t.task.into(), t.restored.into(), t.transaction.into(), t.digest.as_str().into()]),
+                .map(|t| vec![role.name().into(), t.task.into(), t.transaction.into(), t.digest.as_str().into()]),
         );
     }
-    output::rows(config.format, &["ROLE", "TASK", "RESTORED_TO", "TRANSACTION", "DIGEST"], &rows)
+    output::rows(config.format, &["ROLE", "TASK", "TRANSACTION", "DIGEST"], &rows)
 }
