@@ -5,6 +5,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
 
+#[cfg(feature = "rocks")]
 pub mod cli;
 pub mod client;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -12,6 +13,9 @@ pub mod domain;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod engine;
 pub mod log;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod roles;
+#[cfg(feature = "rocks")]
 pub mod runtime;
 pub mod store;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

@@ -5,13 +5,16 @@
 mod conformance;
 
 mod memory {
-    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicI64, Ordering};
+    use std::sync::{Arc, Mutex, mpsc};
+    use std::time::{Duration, Instant};
 
-    use processor::engine::ports::Log;
+    use processor::engine::ports::{From, Log, LogError, MemberInput, MemberSpec, Polled};
+    use processor::engine::records::Records;
     use processor::engine::topics::TopicTable;
-    use processor::log::local::LocalLog;
+    use processor::log::local::{LocalLog, Options};
 
-    use crate::conformance::Cluster;
+    use crate::conformance::{Cluster, INPUT, Owned, WIDE, plain, table, tp};
 
     #[derive(Default)]
     struct Memory(Mutex<Option<LocalLog>>);
@@ -24,6 +27,61 @@ mod memory {
     }
 
     conformance!(Memory::default);
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn with_input(options: Options) -> LocalLog {
+        let storage = Box::new(processor::log::local::Memory::default());
+        let log = LocalLog::with_storage(storage, &table(""), options).expect("the log opens");
+        log.create_topic(INPUT, table("").spec(INPUT), 1).expect("a topic");
+        log
+    }
+
+    #[test]
+    fn stamps_never_fall_whatever_the_clock_does() {
+        let now = Arc::new(AtomicI64::new(0));
+        let theirs = now.clone();
+        let log = with_input(Options { clock: Arc::new(move || theirs.load(Ordering::Relaxed)), ..Options::default() });
+        let mut appender = log.appender().expect("a client can write");
+        for time in [500, 300, 700] {
+            now.store(time, Ordering::Relaxed);
+            appender.append(&plain(tp(INPUT, 0), "v")).expect("appending works");
+            appender.flush(LONG).expect("flushing works");
+        }
+        let mut reader = log.reader(INPUT, &[(0, From::Start)], false).expect("a reader");
+        let mut records = Records::new();
+        reader.poll(LONG, WIDE, &mut records).expect("reading works");
+        let times: Vec<_> = records.iter().map(|r| Owned::of(&r).timestamp_ms).collect();
+        assert_eq!(times, [500, 500, 700]);
+    }
+
+    #[test]
+    fn who_sleeps_is_woken() {
+        let log = with_input(Options::default());
+        let spec = MemberSpec { group: "g".into(), instance: "g-0".into(), inputs: vec![MemberInput { topic: INPUT, headers: false }] };
+        let (say, hear) = mpsc::channel();
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            let (log, spec) = (&log, &spec);
+            scope.spawn(move || {
+                let mut member = log.join(spec).expect("joins");
+                let mut records = Records::new();
+                assert_eq!(member.poll(LONG, WIDE, &mut records).expect("polling works"), Polled::Assigned(vec![tp(INPUT, 0)]));
+                member.resume(&[(tp(INPUT, 0), 0)]).expect("resumes");
+                say.send("resumed").expect("somebody listens");
+                while records.is_empty() {
+                    member.poll(LONG, WIDE, &mut records).expect("polling works");
+                }
+                say.send("got it").expect("somebody listens");
+                assert!(matches!(member.poll(LONG, WIDE, &mut records), Err(LogError::Fenced(_))));
+            });
+            assert_eq!(hear.recv_timeout(LONG), Ok("resumed"));
+            log.appender().expect("a client can write").append(&plain(tp(INPUT, 0), "v")).expect("appending works");
+            assert_eq!(hear.recv_timeout(LONG), Ok("got it"));
+            log.join(spec).expect("joins");
+        });
+        assert!(began.elapsed() < LONG, "somebody slept to the end");
+    }
 }
 
 #[cfg(feature = "rocks")]

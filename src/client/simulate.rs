@@ -100,7 +100,15 @@ const UNSETTLED: usize = 1_000;
 impl Traders {
     /// `run` begins every order id: use another one for each run on the same log, or all orders are duplicates.
     pub fn new(seed: u64, run: &str, users: u32, symbols: Vec<String>) -> Self {
-        Traders { rng: Rng::new(seed ^ 0x7472_6164_6572_7321), run: run.into(), users: users.max(1), symbols, sent: 0, last: None, bought: VecDeque::new() }
+        Traders {
+            rng: Rng::new(seed ^ 0x7472_6164_6572_7321),
+            run: run.into(),
+            users: users.max(1),
+            symbols,
+            sent: 0,
+            last: None,
+            bought: VecDeque::new(),
+        }
     }
 
     fn user(&mut self) -> u64 {

@@ -56,6 +56,11 @@ pub trait RoleFactory: Send {
     fn spec(&self) -> &RoleSpec;
     /// Logic for task `task`.
     fn make(&self, task: u32) -> Box<dyn Role>;
+    /// Whether a record may change a broadcast table. One that may not is passed over, and the row before it stays in force: a bad record changes
+    /// nothing.
+    fn accepts_broadcast(&self, _record: &Record<'_>) -> bool {
+        true
+    }
     /// Extra records that belong to a broadcast table although they are not in its topic yet; asked once per incarnation, before anything runs.
     /// `orders` uses it for ticks that `trading` has not turned into reference prices. The records' keys and values are the table's.
     fn seed_broadcast(

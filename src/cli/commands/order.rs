@@ -66,7 +66,9 @@ fn in_use(config: &Config, failure: Failure) -> Failure {
     match &config.target {
         Target::Embedded { .. } => Failure::new(
             failure.code,
-            format!("{failure}\nOrders for an embedded log are sent by the process that has it: stop that one first, or use Kafka (--brokers)"),
+            format!(
+                "{failure}\nOrders for an embedded log are sent by the process that has it: stop that one first, or use Kafka (--brokers)"
+            ),
         ),
         _ => failure,
     }

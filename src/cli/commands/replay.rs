@@ -40,7 +40,10 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     }
     output::rows(config.format, &HEADER, &rows)?;
     if rows.is_empty() {
-        return Err(Failure::failed(format!("there is no local state in {} to compare with: run a role first, or say --state", config.state.display())));
+        return Err(Failure::failed(format!(
+            "there is no local state in {} to compare with: run a role first, or say --state",
+            config.state.display()
+        )));
     }
     if diverged.is_empty() {
         return Ok(());
