@@ -90,6 +90,7 @@ pub struct Traders {
     last: Option<SimulatedOrder>,
     /// What was bought and not sold yet, oldest first: user, place of the symbol, quantity.
     bought: VecDeque<(u64, usize, u64)>,
+    unsettled: usize,
 }
 
 /// Enough purchases to sell from; older ones are kept for ever by their owners.
@@ -108,7 +109,14 @@ impl Traders {
             sent: 0,
             last: None,
             bought: VecDeque::new(),
+            unsettled: UNSETTLED,
         }
+    }
+
+    /// Keeps the latest `purchases` unsold: as many as may be on their way at once.
+    pub fn sell_after(mut self, purchases: usize) -> Self {
+        self.unsettled = purchases.min(BOUGHT_MAX - 1);
+        self
     }
 
     fn user(&mut self) -> u64 {
@@ -138,7 +146,7 @@ impl Traders {
         }
         let (side, user, place, quantity) = match self.rng.below(200) {
             0 => (Side::Sell, self.user(), self.place(), self.rng.below(100) + 1),
-            1..100 if self.bought.len() > UNSETTLED => self.sale()?,
+            1..100 if self.bought.len() > self.unsettled => self.sale()?,
             _ => {
                 let (user, place, quantity) = (self.user(), self.place(), self.rng.below(100) + 1);
                 self.bought.push_back((user, place, quantity));
