@@ -38,8 +38,8 @@ check: lint unit ## quick gate before a commit
 bench: install-tools ## benchmarks; make bench ARGS="engine"
 	cargo bench --locked --profile dev $(ARGS)
 
-kafka: install-tools ## a one-node Kafka on localhost:9092, data in state/kafka, until Ctrl-C
-	@scripts/kafka
+kafka: install-tools ## a one-node Kafka on localhost:9092; scripts/kafka.sh stop ends it
+	@scripts/kafka.sh start
 
 install-tools: ## Debian packages for building and for the tests' broker, only those that are missing
 	@scripts/install-tools

@@ -5,6 +5,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
 
+#[cfg(feature = "rocks")]
 pub mod cli;
 pub mod client;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -14,6 +15,7 @@ pub mod engine;
 pub mod log;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod roles;
+#[cfg(feature = "rocks")]
 pub mod runtime;
 pub mod store;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

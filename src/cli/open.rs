@@ -43,7 +43,6 @@ fn kafka(_config: &Config, brokers: &str, _table: TopicTable) -> Result<Arc<dyn 
     Err(Failure::config(format!("this program was built without Kafka, so it cannot reach {brokers}: build it with the feature `kafka`")))
 }
 
-#[cfg(feature = "rocks")]
 fn embedded(dir: &Path, table: &TopicTable, access: Access) -> Result<Arc<dyn Log>, Failure> {
     use crate::log::local::{LocalLog, Options};
     if access == Access::Read && !dir.is_dir() {
@@ -56,12 +55,4 @@ fn embedded(dir: &Path, table: &TopicTable, access: Access) -> Result<Arc<dyn Lo
         Access::Read => Arc::new(LocalLog::open_read_only(dir, table)?),
         Access::Write => Arc::new(LocalLog::open(dir, table, Options::default())?),
     })
-}
-
-#[cfg(not(feature = "rocks"))]
-fn embedded(dir: &Path, _table: &TopicTable, _access: Access) -> Result<Arc<dyn Log>, Failure> {
-    Err(Failure::config(format!(
-        "this program was built without the embedded log, so it cannot open {}: build it with the feature `rocks`",
-        dir.display()
-    )))
 }

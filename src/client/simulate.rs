@@ -1,5 +1,7 @@
 //! Simulated prices and traders. Seeded and in integers, so that the same seed gives the same flow on every machine.
 
+use std::collections::VecDeque;
+
 use super::Side;
 
 /// A small generator (xorshift64*): good enough for a simulation, and ours, so that its numbers never change under us.
@@ -73,7 +75,7 @@ pub struct SimulatedOrder {
     pub symbol: String,
     /// 1 to 100.
     pub quantity: u64,
-    /// Two buys for each sell, so that there is something to sell.
+    /// Buys, and sells of what was bought a while ago; now and then a sell of what is not there.
     pub side: Side,
 }
 
@@ -86,12 +88,50 @@ pub struct Traders {
     symbols: Vec<String>,
     sent: u64,
     last: Option<SimulatedOrder>,
+    /// What was bought and not sold yet, oldest first: user, place of the symbol, quantity.
+    bought: VecDeque<(u64, usize, u64)>,
+    unsettled: usize,
 }
+
+/// Enough purchases to sell from; older ones are kept for ever by their owners.
+const BOUGHT_MAX: usize = 50_000;
+/// The latest purchases may not be settled yet, so they are not sold.
+const UNSETTLED: usize = 1_000;
 
 impl Traders {
     /// `run` begins every order id: use another one for each run on the same log, or all orders are duplicates.
     pub fn new(seed: u64, run: &str, users: u32, symbols: Vec<String>) -> Self {
-        Traders { rng: Rng::new(seed ^ 0x7472_6164_6572_7321), run: run.into(), users: users.max(1), symbols, sent: 0, last: None }
+        Traders {
+            rng: Rng::new(seed ^ 0x7472_6164_6572_7321),
+            run: run.into(),
+            users: users.max(1),
+            symbols,
+            sent: 0,
+            last: None,
+            bought: VecDeque::new(),
+            unsettled: UNSETTLED,
+        }
+    }
+
+    /// Keeps the latest `purchases` unsold: as many as may be on their way at once.
+    pub fn sell_after(mut self, purchases: usize) -> Self {
+        self.unsettled = purchases.min(BOUGHT_MAX - 1);
+        self
+    }
+
+    fn user(&mut self) -> u64 {
+        self.rng.below(u64::from(self.users)) + 1
+    }
+
+    fn place(&mut self) -> usize {
+        usize::try_from(self.rng.below(self.symbols.len() as u64)).unwrap_or(0)
+    }
+
+    /// All or part of the oldest purchase.
+    fn sale(&mut self) -> Option<(Side, u64, usize, u64)> {
+        let (user, place, held) = self.bought.pop_front()?;
+        let quantity = self.rng.below(held) + 1;
+        Some((Side::Sell, user, place, quantity))
     }
 
     /// The next order. None only if there are no symbols.
@@ -101,14 +141,28 @@ impl Traders {
         {
             return Some(last.clone());
         }
-        let symbol = self.symbols.get(usize::try_from(self.rng.below(self.symbols.len() as u64)).ok()?)?.clone();
+        if self.symbols.is_empty() {
+            return None;
+        }
+        let (side, user, place, quantity) = match self.rng.below(200) {
+            0 => (Side::Sell, self.user(), self.place(), self.rng.below(100) + 1),
+            1..100 if self.bought.len() > self.unsettled => self.sale()?,
+            _ => {
+                let (user, place, quantity) = (self.user(), self.place(), self.rng.below(100) + 1);
+                self.bought.push_back((user, place, quantity));
+                if self.bought.len() > BOUGHT_MAX {
+                    self.bought.pop_front();
+                }
+                (Side::Buy, user, place, quantity)
+            }
+        };
         self.sent += 1;
         let order = SimulatedOrder {
             order_id: format!("{}-{}", self.run, self.sent),
-            user_id: format!("trader-{}", self.rng.below(u64::from(self.users)) + 1),
-            symbol,
-            quantity: self.rng.below(100) + 1,
-            side: if self.rng.below(3) < 2 { Side::Buy } else { Side::Sell },
+            user_id: format!("trader-{user}"),
+            symbol: self.symbols.get(place)?.clone(),
+            quantity,
+            side,
         };
         self.last = Some(order.clone());
         Some(order)

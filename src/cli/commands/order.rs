@@ -66,7 +66,9 @@ fn in_use(config: &Config, failure: Failure) -> Failure {
     match &config.target {
         Target::Embedded { .. } => Failure::new(
             failure.code,
-            format!("{failure}\nOrders for an embedded log are sent by the process that has it: stop that one first, or use Kafka (--brokers)"),
+            format!(
+                "{failure}\nOrders for an embedded log are sent by the process that has it: stop that one first, or use Kafka (--brokers)"
+            ),
         ),
         _ => failure,
     }
@@ -134,7 +136,8 @@ fn verdict(event: &Map<String, Value>, own: bool) -> Option<Result<(), String>> 
         ("OrderStatus", "rejected") => because(),
         ("OrderStatus" | "OrderReplaced", _) => Some(Ok(())),
         ("OrderCancelled", _) if !own => Some(Ok(())),
-        ("Deposited" | "Withdrawn", _) if own => Some(Ok(())),
+        // The opening deposit is caused by a user's first command, but does not end it.
+        ("Deposited" | "Withdrawn", _) => own.then_some(Ok(())),
         (_, "filled") => Some(Ok(())),
         (_, "cancelled" | "expired" | "rejected") => because(),
         _ => None,

@@ -39,11 +39,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         if done.tasks.is_empty() {
             return Err(Failure::failed(format!("stopped before {role} had its tasks; what is restored so far stays, run it again")));
         }
-        rows.extend(
-            done.tasks
-                .iter()
-                .map(|t| vec![role.name().into(), t.task.into(), t.restored.into(), t.transaction.into(), t.digest.as_str().into()]),
-        );
+        rows.extend(done.tasks.iter().map(|t| vec![role.name().into(), t.task.into(), t.transaction.into(), t.digest.as_str().into()]));
     }
-    output::rows(config.format, &["ROLE", "TASK", "RESTORED_TO", "TRANSACTION", "DIGEST"], &rows)
+    output::rows(config.format, &["ROLE", "TASK", "TRANSACTION", "DIGEST"], &rows)
 }

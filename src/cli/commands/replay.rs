@@ -15,7 +15,8 @@ const HEADER: [&str; 7] = ["ROLE", "TASK", "TRANSACTIONS", "RECORDS", "LIVE", "R
 
 /// Replays every task of the roles that has local state here.
 pub fn run(config: &Config) -> Result<(), Failure> {
-    let system = system::of(config, Access::Read)?;
+    // A look at a moving embedded log would be older than the stores it is compared with: it must be at rest. Kafka need not.
+    let system = system::of(config, Access::Write)?;
     let mut rows: Vec<Vec<Value>> = Vec::new();
     let mut diverged = Vec::new();
     for role in config.roles_or_all() {
@@ -40,7 +41,10 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     }
     output::rows(config.format, &HEADER, &rows)?;
     if rows.is_empty() {
-        return Err(Failure::failed(format!("there is no local state in {} to compare with: run a role first, or say --state", config.state.display())));
+        return Err(Failure::failed(format!(
+            "there is no local state in {} to compare with: run a role first, or say --state",
+            config.state.display()
+        )));
     }
     if diverged.is_empty() {
         return Ok(());

@@ -102,6 +102,7 @@ fn told(instances: &[InstanceStatus], task: u32) -> (Value, Value, Value) {
         (true, _) => task.state.name(),
     };
     let restored = match task.restore_end {
+        _ if task.state == State::Running => 100.into(),
         0 => Value::Null,
         end => u64::try_from(u128::from(task.restored.min(end)) * 100 / u128::from(end)).unwrap_or(100).into(),
     };
