@@ -47,14 +47,8 @@ pub fn replay_task(system: &System, role: Role, task: u32, progress: &mut dyn Fn
     let factory = system.factory(role)?;
     let scratch_dir = system.state.join(format!(".replay-{}-{}-{task}", std::process::id(), role.name()));
     let scratch = Scratch::new(scratch_dir)?;
-    let replay = Replay {
-        log: &*system.log,
-        topics: system.topics.clone(),
-        factory: &*factory,
-        partitions: system.partitions()?,
-        task,
-        progress,
-    };
+    let replay =
+        Replay { log: &*system.log, topics: system.topics.clone(), factory: &*factory, partitions: system.partitions()?, task, progress };
     let replayed = replay.run(Box::new(RocksStore::open(&scratch.0, &system.memory)?), &live.meta)?;
     Ok(Some(TaskReplay { task, store: path, live: live.meta, replayed }))
 }
@@ -64,7 +58,8 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(dir: PathBuf) -> Result<Scratch, LogError> {
-        std::fs::create_dir_all(&dir).map_err(|e| LogError::Invalid(format!("cannot make the scratch directory {}: {e}", dir.display())))?;
+        std::fs::create_dir_all(&dir)
+            .map_err(|e| LogError::Invalid(format!("cannot make the scratch directory {}: {e}", dir.display())))?;
         Ok(Scratch(dir))
     }
 }
