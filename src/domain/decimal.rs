@@ -55,31 +55,18 @@ impl Num {
 pub fn from_integer(n: i128, scale: u32) -> Num {
     match n.checked_mul(10_i128.pow(scale)).and_then(|n| i64::try_from(n).ok()) {
         Some(n) => Num::Exact(n),
-        None => {
-            let mut text = [0_u8; 48];
-            parse(format_into(&mut text, format_args!("{n}")), scale).expect("an integer's text is a number")
-        }
+        None => from_text(format_args!("{n}"), scale).expect("an integer's text is a number"),
     }
 }
 
-/// A binary floating-point number by its shortest decimal form.
-pub fn from_f64(n: f64, scale: u32) -> Num {
-    let mut text = [0_u8; 48];
-    parse(format_into(&mut text, format_args!("{n:e}")), scale).expect("a float's text is a number")
-}
-
-/// See [`from_f64`]; the shortest form of the 4-byte number, which is not that of the same number in 8 bytes.
-pub fn from_f32(n: f32, scale: u32) -> Num {
-    let mut text = [0_u8; 48];
-    parse(format_into(&mut text, format_args!("{n:e}")), scale).expect("a float's text is a number")
-}
-
-fn format_into<'a>(buffer: &'a mut [u8; 48], args: std::fmt::Arguments<'_>) -> &'a [u8] {
+/// A number by its text of at most 48 bytes, which is written into no memory but the stack.
+pub fn from_text(text: std::fmt::Arguments<'_>, scale: u32) -> Option<Num> {
     use std::io::Write;
+    let mut buffer = [0_u8; 48];
     let mut rest = &mut buffer[..];
-    rest.write_fmt(args).expect("48 bytes hold any number");
+    rest.write_fmt(text).ok()?;
     let left = rest.len();
-    &buffer[..48 - left]
+    parse(&buffer[..48 - left], scale)
 }
 
 /// Reads `[+-]digits[.digits][e[+-]digits]`, or a name of NaN or infinity. `None`: the text is no number. Digits are ASCII; no blanks.
@@ -228,20 +215,16 @@ mod tests {
         assert_eq!(parse(b"1.5", WHOLE), parse(b"15e-1", WHOLE));
         assert_ne!(parse(b"1.5", WHOLE), parse(b"1.6", WHOLE));
         assert_ne!(parse(b"1.5", WHOLE), parse(b"-1.5", WHOLE));
-        assert_eq!(from_f64(1.5, WHOLE), parse(b"1.5", WHOLE).expect("a number"));
-        assert_ne!(from_f64(f64::NAN, WHOLE), from_f64(f64::INFINITY, WHOLE));
+        assert_ne!(parse(b"nan", WHOLE), parse(b"inf", WHOLE));
     }
 
     #[test]
-    fn floats_are_read_by_their_shortest_form() {
-        assert_eq!(from_f64(189.25, MONEY), Num::Exact(1_892_500));
-        assert_eq!(from_f64(0.1, MONEY), Num::Exact(1_000));
-        assert_eq!(from_f32(0.1, MONEY), Num::Exact(1_000));
-        assert_eq!(from_f64(-0.0, MONEY), Num::Exact(0));
-        assert!(matches!(from_f64(f64::MAX, MONEY), Num::Odd(Odd::TooLarge, _)));
-        assert!(matches!(from_f64(5e-324, MONEY), Num::Odd(Odd::TooFine, _)));
+    fn integers_and_texts() {
         assert_eq!(from_integer(10, WHOLE), Num::Exact(10));
         assert!(matches!(from_integer(i128::from(u64::MAX), MONEY), Num::Odd(Odd::TooLarge, _)));
+        assert_eq!(from_integer(i128::MIN, MONEY), parse(i128::MIN.to_string().as_bytes(), MONEY).expect("a number"));
+        assert_eq!(from_text(format_args!("{}e{}", 5, -1), MONEY), Some(Num::Exact(5_000)));
+        assert_eq!(from_text(format_args!("{:0>49}", 1), MONEY), None, "longer than any number we write");
     }
 
     #[test]

@@ -39,7 +39,8 @@ pub struct RoleSpec {
 pub struct Bug(pub String);
 
 /// A role's logic for one task. Synchronous and deterministic: no clock, no randomness, no iteration over unordered maps. All lasting state goes
-/// through [`Ctx`]; the struct itself may only keep configuration and scratch buffers.
+/// through [`Ctx`]; the struct itself may only keep configuration, scratch buffers and what it needs until `batch_end`. After a batch that did not
+/// commit the engine makes a new one.
 pub trait Role: Send {
     /// Handles one record. Bad input is answered with events or a dead letter, never with an error.
     fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug>;

@@ -4,7 +4,7 @@
 mod audit;
 mod intake;
 mod notifications;
-mod orders;
+pub mod orders;
 mod portfolio;
 mod rows;
 mod trading;

@@ -12,6 +12,7 @@ use crate::engine::role::RoleFactory;
 use crate::engine::topics::{Partitions, TopicTable};
 use crate::roles::{self, Role, RoleSettings};
 use crate::store::dir::Identity;
+use crate::wire::topics;
 use crate::store::rocks::{RocksStores, SharedMemory};
 
 /// Transaction timeout, the broker's check interval, and slack: the longest that a dead predecessor's transaction can stay pending.
@@ -66,7 +67,8 @@ impl System {
 
     /// A role's logic.
     pub fn factory(&self, role: Role) -> Result<Box<dyn RoleFactory>, LogError> {
-        Ok(roles::factory(role, self.roles.clone(), self.topics.clone(), self.partitions()?))
+        let count = self.partitions()?[topics::ORDER_COMMANDS.0 as usize];
+        Ok(roles::factory(role, self.roles.clone(), self.topics.clone(), count))
     }
 
     /// Opens the local state of a role for this process alone.

@@ -1,7 +1,7 @@
 //! Reads what others wrote: one map, in MessagePack or JSON, strictly. Anything may come in here, so nothing panics, nothing recurses deeper than the
 //! contract allows, and nothing is allocated for a value unless it has escapes in it.
 //!
-//! A map can be complete and still be wrong (a key twice, bytes after the end). Such a fault is reported beside the fields, so that the sender can
+//! A map can be complete and still be wrong (a key twice, nested too deep, text that is not UTF-8, bytes after the end). Such a fault is reported beside the fields, so that the sender can
 //! be told which of his orders it was; what cannot be read to its end has no fields at all.
 
 use std::borrow::Cow;
@@ -45,8 +45,9 @@ impl<'a> Value<'a> {
     pub fn num(&self, scale: u32) -> Option<Num> {
         match self {
             Value::Int(n) => Some(decimal::from_integer(*n, scale)),
-            Value::F64(n) => Some(decimal::from_f64(*n, scale)),
-            Value::F32(n) => Some(decimal::from_f32(*n, scale)),
+            // Formatting finds the shortest decimal form; nothing is computed with the float.
+            Value::F64(n) => decimal::from_text(format_args!("{n:e}"), scale),
+            Value::F32(n) => decimal::from_text(format_args!("{n:e}"), scale),
             Value::Number(t) => decimal::parse(t.as_bytes(), scale),
             Value::Text(t) => decimal::parse(t.as_bytes(), scale),
             _ => None,
@@ -121,7 +122,8 @@ fn read_msgpack<'a>(bytes: &'a [u8], mut field: impl FnMut(&str, Value<'a>)) -> 
     for _ in 0..n {
         let key = r.key()?;
         let value = r.value(1)?;
-        if seen.is_new(&Cow::Borrowed(key)) {
+        let Some(key) = key else { continue };
+        if seen.is_new(key, Some(key)) {
             field(key, value);
         } else {
             r.fault.get_or_insert(TWICE);
@@ -137,9 +139,9 @@ fn read_msgpack<'a>(bytes: &'a [u8], mut field: impl FnMut(&str, Value<'a>)) -> 
 pub(super) const TWICE: Fault = "a key occurs twice";
 pub(super) const DEEP: Fault = "maps and lists are nested more than 32 deep";
 
-/// Checks a container's depth: the outer map is at 1.
-pub(super) fn deeper(depth: u32) -> Result<u32, Fault> {
-    if depth < DEPTH_MAX { Ok(depth + 1) } else { Err(DEEP) }
+/// The depth of a container within one of that depth (the outer map is at 1); none if that is too deep.
+pub(super) fn deeper(depth: u32) -> Option<u32> {
+    (depth < DEPTH_MAX).then_some(depth + 1)
 }
 
 /// Keys of a map seen so far: a short list, and a set once there are many (or if one had escapes), so that no map is slow to read.
@@ -151,17 +153,19 @@ pub(super) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn is_new(&mut self, key: &Cow<'a, str>) -> bool {
-        if self.few[..self.count].contains(&&**key) || (!self.more.is_empty() && self.more.contains(&**key)) {
+    /// Whether the key did not come before. A key with escapes has no place in the input that the list could point to.
+    pub(super) fn is_new(&mut self, key: &str, lasting: Option<&'a str>) -> bool {
+        if self.few[..self.count].contains(&key) || (!self.more.is_empty() && self.more.contains(key)) {
             return false;
         }
-        match key {
-            Cow::Borrowed(k) if self.count < self.few.len() => {
-                self.few[self.count] = k;
+        match lasting {
+            Some(key) if self.count < self.few.len() => {
+                self.few[self.count] = key;
                 self.count += 1;
                 true
             }
-            _ => self.more.insert(key.clone()),
+            Some(key) => self.more.insert(Cow::Borrowed(key)),
+            None => self.more.insert(Cow::Owned(key.to_string())),
         }
     }
 }
@@ -193,8 +197,15 @@ impl<'a> Packed<'a> {
     }
 
     fn text(&mut self, n: usize) -> Result<Token<'a>, Fault> {
-        let text = std::str::from_utf8(self.take(n)?).map_err(|_| "a text is not UTF-8")?;
-        Ok(Token::Plain(Value::Text(Cow::Borrowed(text))))
+        let bytes = self.take(n)?;
+        let value = match std::str::from_utf8(bytes) {
+            Ok(text) => Value::Text(Cow::Borrowed(text)),
+            Err(_) => {
+                self.fault.get_or_insert("a text is not UTF-8");
+                Value::Nested(bytes)
+            }
+        };
+        Ok(Token::Plain(value))
     }
 
     fn token(&mut self) -> Result<Token<'a>, Fault> {
@@ -241,38 +252,111 @@ impl<'a> Packed<'a> {
         Ok(self.take(width)?.iter().fold(0, |n, b| (n << 8) | usize::from(*b)))
     }
 
-    fn key(&mut self) -> Result<&'a str, Fault> {
-        match self.token()? {
-            Token::Plain(Value::Text(Cow::Borrowed(key))) => Ok(key),
-            _ => Err("a map's key is not text"),
+    /// A map's key; none, and a fault, if it is not text.
+    fn key(&mut self) -> Result<Option<&'a str>, Fault> {
+        match self.value(DEPTH_MAX)? {
+            Value::Text(Cow::Borrowed(key)) => Ok(Some(key)),
+            _ => {
+                self.fault.get_or_insert("a map's key is not text");
+                Ok(None)
+            }
         }
     }
 
     fn value(&mut self, depth: u32) -> Result<Value<'a>, Fault> {
         let start = self.at;
-        match self.token()? {
-            Token::Plain(v) => return Ok(v),
-            Token::Extension(n) => {
-                self.take(n + 1)?;
-            }
-            Token::List(n) => {
-                let depth = deeper(depth)?;
+        match (self.token()?, deeper(depth)) {
+            (Token::Plain(v), _) => return Ok(v),
+            (Token::Extension(n), _) => drop(self.take(n + 1)?),
+            (Token::List(n), Some(depth)) => {
                 for _ in 0..n {
                     self.value(depth)?;
                 }
             }
-            Token::Map(n) => {
-                let depth = deeper(depth)?;
+            (Token::Map(n), Some(depth)) => {
                 let mut seen = Keys::default();
                 for _ in 0..n {
                     let key = self.key()?;
-                    if !seen.is_new(&Cow::Borrowed(key)) {
+                    if key.is_some_and(|key| !seen.is_new(key, Some(key))) {
                         self.fault.get_or_insert(TWICE);
                     }
                     self.value(depth)?;
                 }
             }
+            (Token::List(n), None) => self.pass(u64::from(n))?,
+            (Token::Map(n), None) => self.pass(2 * u64::from(n))?,
         }
         Ok(Value::Nested(&self.bytes[start..self.at]))
+    }
+
+    /// Passes over so many values that lie too deep, without going deeper itself.
+    fn pass(&mut self, mut values: u64) -> Result<(), Fault> {
+        self.fault.get_or_insert(DEEP);
+        while values > 0 {
+            values -= 1;
+            // Each value takes at least one byte, so the sum stays far below overflow.
+            match self.token()? {
+                Token::Plain(_) => {}
+                Token::Extension(n) => drop(self.take(n + 1)?),
+                Token::List(n) => values = values.saturating_add(u64::from(n)),
+                Token::Map(n) => values = values.saturating_add(2 * u64::from(n)),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_are_read_by_their_shortest_form() {
+        use crate::domain::decimal::MONEY;
+        assert_eq!(Value::F64(189.25).num(MONEY), Some(Num::Exact(1_892_500)));
+        assert_eq!(Value::F64(0.1).num(MONEY), Some(Num::Exact(1_000)));
+        assert_eq!(Value::F32(0.1).num(MONEY), Some(Num::Exact(1_000)));
+        assert_eq!(Value::F64(-0.0).num(MONEY), Some(Num::Exact(0)));
+        assert_eq!(Value::F64(1.5).num(WHOLE), Value::Number("15e-1").num(WHOLE));
+        assert!(matches!(Value::F64(f64::MAX).num(MONEY), Some(Num::Odd(Odd::TooLarge, _))));
+        assert!(matches!(Value::F64(f64::MIN_POSITIVE).num(MONEY), Some(Num::Odd(Odd::TooFine, _))));
+        assert!(matches!(Value::F64(f64::NAN).num(MONEY), Some(Num::Odd(Odd::NotANumber, _))));
+        assert!(matches!(Value::F32(f32::NEG_INFINITY).num(MONEY), Some(Num::Odd(Odd::NotANumber, _))));
+    }
+
+    #[test]
+    fn the_unit_of_a_timestamp_follows_from_its_size() {
+        let second = 1_000_000_000;
+        for (n, want) in [
+            (0, 0),
+            (99_999_999_999, 99_999_999_999 * second),
+            (100_000_000_000, 100_000_000 * second),
+            (99_999_999_999_999, 99_999_999_999_999_000_000),
+            (100_000_000_000_000, 100_000_000 * second),
+            (99_999_999_999_999_999, 99_999_999_999_999_999_000),
+            (100_000_000_000_000_000, 100_000_000 * second),
+            (-1, -second),
+        ] {
+            assert_eq!(timestamp_ns(n), want, "{n}");
+        }
+    }
+
+    #[test]
+    fn a_faulty_map_still_says_its_fields() {
+        let read = |bytes: &[u8]| {
+            let mut names = Vec::new();
+            let fault = read_map(bytes, |name, v| names.push((name.to_string(), v != Value::Twice)));
+            (fault, names)
+        };
+        let good = |name: &str| (name.to_string(), true);
+        assert_eq!(read(b"\x82\x01\x02\xa1a\x03"), (Ok(Some("a map's key is not text")), vec![good("a")]));
+        assert_eq!(read(b"\x82\xa1b\xa1\xff\xa1a\x03"), (Ok(Some("a text is not UTF-8")), vec![good("b"), good("a")]));
+        assert_eq!(read(b"\x82\xa1a\x01\xa1a\x03"), (Ok(Some(TWICE)), vec![good("a"), ("a".to_string(), false)]));
+        assert_eq!(read(b"\x81\xa1a\x01\x00"), (Ok(Some("there are bytes after the end of the map")), vec![good("a")]));
+        let deep = [&b"\x82\xa1d"[..], &[0x91; 40], b"\x81\x01\x02\xa1a\x03"].concat();
+        assert_eq!(read(&deep), (Ok(Some(DEEP)), vec![good("d"), good("a")]));
+        let deep = format!("{{\"d\":{}\"]]}}\"{},\"a\":1}}", "[".repeat(40), "]".repeat(40));
+        assert_eq!(read(deep.as_bytes()), (Ok(Some(DEEP)), vec![good("d"), good("a")]));
+        assert_eq!(read(b"\x81\xa1a\xdf\xff\xff\xff\xff").0, Err(CUT));
     }
 }

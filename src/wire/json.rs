@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::input::{Fault, Keys, TWICE, Value, deeper};
+use super::input::{DEEP, Fault, Keys, TWICE, Value, deeper};
 
 pub(super) fn read_map<'a>(bytes: &'a [u8], mut field: impl FnMut(&str, Value<'a>)) -> Result<Option<Fault>, Fault> {
     let text = std::str::from_utf8(bytes).map_err(|_| "the value is not UTF-8")?;
@@ -61,7 +61,8 @@ impl<'a> Json<'a> {
             let key = self.string()?;
             self.expect(b':')?;
             let value = self.value(depth)?;
-            if seen.is_new(&key) {
+            let lasting = if let Cow::Borrowed(key) = key { Some(key) } else { None };
+            if seen.is_new(&key, lasting) {
                 field(&key, value);
             } else {
                 self.fault.get_or_insert(TWICE);
@@ -89,23 +90,12 @@ impl<'a> Json<'a> {
         match self.next() {
             Some(b'"') => Ok(Value::Text(self.string()?)),
             Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b'{') => {
+            Some(open @ (b'{' | b'[')) => {
                 let start = self.at;
-                self.object(deeper(depth)?, &mut |_, _| {})?;
-                Ok(Value::Nested(&self.bytes[start..self.at]))
-            }
-            Some(b'[') => {
-                let (start, depth) = (self.at, deeper(depth)?);
-                self.at += 1;
-                if self.next() == Some(b']') {
-                    self.at += 1;
-                } else {
-                    loop {
-                        self.value(depth)?;
-                        if !self.more(b']')? {
-                            break;
-                        }
-                    }
+                match deeper(depth) {
+                    Some(depth) if open == b'{' => self.object(depth, &mut |_, _| {})?,
+                    Some(depth) => self.list(depth)?,
+                    None => self.pass()?,
                 }
                 Ok(Value::Nested(&self.bytes[start..self.at]))
             }
@@ -117,6 +107,42 @@ impl<'a> Json<'a> {
                     }
                 }
                 Err(SYNTAX)
+            }
+        }
+    }
+
+    fn list(&mut self, depth: u32) -> Result<(), Fault> {
+        self.at += 1;
+        if self.next() == Some(b']') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.value(depth)?;
+            if !self.more(b']')? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Passes over a map or list that lies too deep, without going deeper itself: to the bracket that closes the one it stands at.
+    fn pass(&mut self) -> Result<(), Fault> {
+        self.fault.get_or_insert(DEEP);
+        let mut open = 0_usize;
+        loop {
+            match self.next().ok_or(SYNTAX)? {
+                b'"' => drop(self.string()?),
+                byte => {
+                    self.at += 1;
+                    match byte {
+                        b'{' | b'[' => open += 1,
+                        b'}' | b']' => open -= 1,
+                        _ => {}
+                    }
+                }
+            }
+            if open == 0 {
+                return Ok(());
             }
         }
     }

@@ -173,8 +173,9 @@ fn nesting_has_an_end() {
         w.append(topics::ORDER_COMMANDS, "u", value(deep).as_bytes());
         w.turn_of(Role::Orders);
         assert_eq!(w.dead().is_empty(), fine, "{deep}");
+        assert_eq!(w.last("u")["event"], if fine { "OrderPending" } else { "OrderRejected" }, "{deep}");
         let packed = [&b"\x81\xa1x"[..], &vec![0x91; deep], b"\x01"].concat();
-        assert_eq!(processor::wire::input::read_map(&packed, |_, _| {}).is_ok(), fine, "{deep}");
+        assert_eq!(processor::wire::input::read_map(&packed, |_, _| {}) == Ok(None), fine, "{deep}");
     }
 }
 
@@ -274,4 +275,27 @@ fn a_bad_instrument_changes_nothing_and_is_dead_lettered_once() {
     w.pump();
     assert_eq!(w.dead(), ["MALFORMED", "MALFORMED", "MALFORMED", "OVERSIZE"]);
     assert_eq!(w.last("u")["event"], "OrderFilled");
+}
+
+#[test]
+fn a_malformed_command_with_the_id_of_an_open_order_does_not_end_it() {
+    let mut w = World::ready(RoleSettings { max_command_age_ms: Some(1_000), ..Default::default() });
+    w.order("u", "x", "AAPL", "10", "buy");
+    w.pump();
+    w.order("u", "s", "AAPL", "4", "sell");
+    w.order("u", "s", "AAPL", "\"four\"", "sell");
+    w.command("u", r#""order_id":"s","symbol":"AAPL","quantity":4,"order_type":"sell","timestamp":1"#);
+    w.turn_of(Role::Orders);
+    w.turn_of(Role::Portfolio);
+    let events = w.events("u");
+    let refused: Vec<_> =
+        events.iter().filter(|e| e["event"] == "OrderRejected").map(|e| (&e["reason"], &e["status"], &e["leaves_quantity"])).collect();
+    assert_eq!(
+        refused,
+        [(&json!("MALFORMED"), &json!("pending_new"), &json!(4)), (&json!("STALE_ORDER"), &json!("pending_new"), &json!(4))]
+    );
+    let p = w.records(topics::PORTFOLIOS).last().expect("one").tree();
+    assert_eq!(p["positions"]["AAPL"]["reserved"], 4);
+    w.pump();
+    assert_eq!(w.last("u")["status"], "filled");
 }

@@ -18,9 +18,9 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0_u8..4, 0_u8..3, 0_u16..200, any::<bool>()).prop_map(|(u, s, q, b)| Step::Order(u, s, q, b)),
+        4 => (0_u8..4, 0_u8..3, 0_u16..60, any::<bool>()).prop_map(|(u, s, q, b)| Step::Order(u, s, q, b)),
         1 => (0_u8..4, 0_u16..2_000, any::<bool>()).prop_map(|(u, a, d)| Step::Transfer(u, a, d)),
-        2 => (0_u8..3, 0_u32..400_000).prop_map(|(s, p)| Step::Tick(s, p)),
+        2 => (0_u8..3, prop_oneof![100_000_u32..150_000, 0_u32..400_000]).prop_map(|(s, p)| Step::Tick(s, p)),
         1 => (0_u16..2_000).prop_map(Step::Wait),
         2 => prop_oneof![Just(Role::Orders), Just(Role::Trading), Just(Role::Portfolio)].prop_map(Step::Turn),
     ]
@@ -29,14 +29,16 @@ fn step() -> impl Strategy<Value = Step> {
 const SYMBOLS: [&str; 3] = ["A", "B", "C"];
 
 fn run(steps: &[Step]) -> World {
-    let mut w = World::new(2, RoleSettings { opening_cash_e4: 50_000_000, stale_ms: 3_000, ..Default::default() });
+    let mut w = World::new(2, RoleSettings { opening_cash_e4: 200_000_000, stale_ms: 5_000, ..Default::default() });
     w.list("A", r#"{"symbol":"A"}"#);
     w.list("B", r#"{"symbol":"B","half_spread_bps":20,"lot":5}"#);
     w.list("C", r#"{"symbol":"C","collar_bps":0,"band_bps":500}"#);
+    SYMBOLS.iter().for_each(|s| w.tick(s, "12.3456"));
+    w.pump();
     for (i, s) in steps.iter().enumerate() {
         match s {
             Step::Order(u, s, q, buy) => {
-                w.order(&format!("u{u}"), &format!("{}", i % 50), SYMBOLS[*s as usize], &q.to_string(), if *buy { "buy" } else { "sell" });
+                w.order(&format!("u{u}"), &format!("{}", i % 80), SYMBOLS[*s as usize], &q.to_string(), if *buy { "buy" } else { "sell" });
             }
             Step::Transfer(u, amount, into) => {
                 let command = if *into { "deposit" } else { "withdraw" };

@@ -22,7 +22,7 @@ fn x0_six_field_order() {
     let (time, hold, cost) = (START_MS * 1_000, 19_871_250, 18_925_000);
     let want = json!([
         {"event": "Deposited", "user_id": "501", "user_seq": 1, "time_us": time, "cash_available_e4": OPENING, "cash_reserved_e4": 0,
-         "cause_id": "1001", "status": "filled", "amount_e4": OPENING},
+         "cause_id": "1001", "amount_e4": OPENING},
         {"event": "OrderPending", "user_id": "501", "user_seq": 2, "time_us": time, "cash_available_e4": OPENING - hold, "cash_reserved_e4": hold,
          "order_id": "1001", "cause_id": "1001", "symbol": "AAPL", "side": "buy", "quantity": 10, "cum_quantity": 0, "leaves_quantity": 10,
          "status": "pending_new"},

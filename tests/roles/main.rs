@@ -7,3 +7,4 @@ mod driver;
 mod duplicates;
 mod flow;
 mod prices;
+mod seed;

@@ -119,7 +119,8 @@ fn in_the_book(change: fn(&mut World)) -> World {
 
 #[test]
 fn the_book_has_the_last_word() {
-    let cases: [(fn(&mut World), &[&str], &str); 4] = [
+    type Case = (fn(&mut World), &'static [&'static str], &'static str);
+    let cases: [Case; 4] = [
         (|w| w.list("AAPL", r#"{"symbol":"AAPL","house":false}"#), &["OrderAccepted", "OrderCancelled"], "NO_LIQUIDITY"),
         (|w| w.tick("AAPL", "250"), &["OrderAccepted", "OrderCancelled"], "PRICE_BAND"),
         (|w| w.list("AAPL", r#"{"symbol":"AAPL","status":"halted"}"#), &["OrderRejected"], "SYMBOL_HALTED"),

@@ -29,7 +29,7 @@ impl KafkaSettings {
             properties: Vec::new(),
             transaction_timeout: Duration::from_secs(20),
             request_wait: Duration::from_secs(10),
-            stuck_after: Duration::from_secs(60),
+            stuck_after: Duration::from_secs(40),
         }
     }
 

@@ -48,11 +48,17 @@ impl Orders {
         let content = Content(&self.content);
         let mut desk = Desk::open(ctx, &mut self.buffers, &c.user_id, self.opening_cash_e4, &c.order_id)?;
 
+        let first = match known {
+            true => Some(Entry::read(&self.entry).ok_or_else(|| unreadable(desk.ctx, "an order"))?),
+            false => None,
+        };
         if let Err(reason) = check_age(self.max_age_ns, c.timestamp_ns, desk.ctx.time_ms()) {
-            reject(&mut desk, &c, content, reason.into());
-        } else if known {
-            let first = Entry::read(&self.entry).ok_or_else(|| unreadable(desk.ctx, "an order"))?;
-            repeated(&mut desk, &c, content, &first);
+            match &first {
+                Some(first) => refuse_known(&mut desk, &c.order_id, first, reason, reason.text()),
+                None => reject(&mut desk, &c, content, reason.into()),
+            }
+        } else if let Some(first) = &first {
+            repeated(&mut desk, &c, content, first);
         } else {
             let limited = match (&self.limit, c.kind) {
                 (Some(limit), Kind::New | Kind::Replace) => {
@@ -64,10 +70,10 @@ impl Orders {
             let outcome = match (limited, c.kind) {
                 (Err(wait), _) => Err(Refusal { reason: Reason::RateLimited, retry_after_ms: Some(wait) }),
                 (Ok(()), Kind::New) => {
-                    let (instrument, reference) = match c.symbol.as_deref() {
-                        Some(symbol) => (self.instruments.get(desk.ctx, symbol), self.references.get(desk.ctx, symbol)),
-                        None => (None, None),
-                    };
+                    let symbol = c.symbol.as_deref().unwrap_or_default();
+                    let instrument = self.instruments.get(desk.ctx, symbol);
+                    // The price of a symbol that is not listed decides nothing, so it is not looked at and not journaled.
+                    let reference = instrument.and_then(|_| self.references.get(desk.ctx, symbol));
                     let facts = (instrument.as_ref(), reference, self.stale_ms);
                     order(&mut desk, &c, content, facts)?
                 }
@@ -90,7 +96,14 @@ impl Orders {
         if user.as_bytes() != key {
             return Ok(());
         }
+        let known = state::load_order(ctx, &mut self.buffers, user, order_id, &mut self.entry);
         let mut desk = Desk::open(ctx, &mut self.buffers, user, self.opening_cash_e4, order_id)?;
+        if known {
+            let first = Entry::read(&self.entry).ok_or_else(|| unreadable(desk.ctx, "an order"))?;
+            refuse_known(&mut desk, order_id, &first, Reason::Malformed, m.text);
+            desk.close();
+            return Ok(());
+        }
         desk.event(OrderEvent {
             order_id: Some(order_id),
             cause_id: Some(order_id),
@@ -134,6 +147,13 @@ fn repeated(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, firs
             ..about(Event::DuplicateRejected, user, &c.order_id, first)
         },
     });
+}
+
+/// A command that is refused before its id is even looked up, while the id belongs to an order: that order is untouched, and the event says how it
+/// stands, so that nobody takes it for ended.
+fn refuse_known(desk: &mut Desk<'_, '_>, order_id: &str, first: &Entry<'_>, reason: Reason, text: &str) {
+    let user = desk.user;
+    desk.event(OrderEvent { reason: Some(reason), text: Some(text), ..about(Event::OrderRejected, user, order_id, first) });
 }
 
 fn reject(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, refusal: Refusal) {

@@ -1,7 +1,6 @@
 //! One user's account in hand while a record is handled: numbers and stamps the user's events, and opens the account before the first of them.
 
 use crate::domain::account::{Account, Broken, Totals};
-use crate::domain::status::Status;
 use crate::engine::context::Ctx;
 use crate::engine::role::Bug;
 use crate::roles::intake::bug;
@@ -39,7 +38,6 @@ impl<'d, 'c> Desk<'d, 'c> {
             desk.event(OrderEvent {
                 cause_id: Some(cause_id),
                 amount_e4: Some(opening_cash_e4),
-                status: Some(Status::Filled),
                 ..OrderEvent::new(Event::Deposited, user)
             });
         }

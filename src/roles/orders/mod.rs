@@ -1,5 +1,6 @@
 //! `orders`: the only owner of money. It checks and reserves what users want, and books what the book did with it; everything it does is an event.
 
+mod books;
 mod commands;
 mod desk;
 pub(super) mod seed;
@@ -16,6 +17,7 @@ use crate::wire::topics;
 use super::RoleSettings;
 use super::intake::bug;
 use super::rows::{self, Rows};
+pub use books::check_books;
 use state::Buffers;
 
 /// The role's logic; see the module.

@@ -71,7 +71,7 @@ fn put_account(out: &mut Vec<u8>, a: &Account) {
     put_signed(out, i128::from(a.clock.last_seen_us));
 }
 
-fn read_account(bytes: &[u8]) -> Option<Account> {
+pub(super) fn read_account(bytes: &[u8]) -> Option<Account> {
     whole(bytes, |r| {
         Some(Account {
             available_e4: take_i64(r)?,
@@ -84,15 +84,15 @@ fn read_account(bytes: &[u8]) -> Option<Account> {
     })
 }
 
-fn read_position(bytes: &[u8]) -> Option<Position> {
+pub(super) fn read_position(bytes: &[u8]) -> Option<Position> {
     whole(bytes, |r| Some(Position { quantity: take_i64(r)?, reserved: take_i64(r)? }))
 }
 
-fn read_house(bytes: &[u8]) -> Option<House> {
+pub(super) fn read_house(bytes: &[u8]) -> Option<House> {
     whole(bytes, |r| Some(House { cash_e4: take_signed(r)?, quantity: take_signed(r)?, users_quantity: take_signed(r)? }))
 }
 
-fn read_totals(bytes: &[u8]) -> Option<Totals> {
+pub(super) fn read_totals(bytes: &[u8]) -> Option<Totals> {
     whole(bytes, |r| Some(Totals { users_e4: take_signed(r)?, house_e4: take_signed(r)?, external_e4: take_signed(r)? }))
 }
 

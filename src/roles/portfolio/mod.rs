@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
 use crate::domain::portfolio as arithmetic;
-use crate::domain::status::Side;
+use crate::domain::status::{Side, Status};
 use crate::engine::context::{Cause, Ctx};
 use crate::engine::records::Record;
 use crate::engine::role::{Bug, Role};
@@ -93,8 +93,9 @@ fn fold(s: &mut State, e: &OrderEvent<'_>) -> Result<(), &'static str> {
             s.drop_empty(symbol);
         }
         Event::OrderCancelled | Event::OrderExpired | Event::OrderRejected => {
-            // A reject at the first hop never held anything; one in the book did.
-            if let Some(order_id) = e.order_id {
+            // A reject at the first hop never held anything; one in the book did. A refused command whose id belongs to an open order says that
+            // order's status, and ends nothing.
+            if let (Some(order_id), true) = (e.order_id, e.status.is_some_and(Status::is_terminal)) {
                 s.release(order_id, None)?;
             }
         }
@@ -112,7 +113,7 @@ mod tests {
     fn sells_hold_shares_until_they_end() {
         let mut s = State::new("u");
         let mut seq = 0;
-        let mut on = |s: &mut State, event, side, quantity: i64| {
+        let mut on = |s: &mut State, event, side, quantity: i64, status| {
             seq += 1;
             let e = OrderEvent {
                 user_seq: seq,
@@ -123,19 +124,32 @@ mod tests {
                 leaves_quantity: Some(quantity),
                 last_quantity: Some(quantity),
                 last_price_e4: Some(100),
+                status: Some(status),
                 ..OrderEvent::new(event, "u")
             };
             fold(s, &e).expect("a good event");
             s.portfolio.positions.get("A").copied()
         };
-        assert_eq!(on(&mut s, Event::OrderFilled, Side::Buy, 5), Some(Holding { quantity: 5, reserved: 0, cost_basis_e4: 500 }));
+        assert_eq!(
+            on(&mut s, Event::OrderFilled, Side::Buy, 5, Status::Filled),
+            Some(Holding { quantity: 5, reserved: 0, cost_basis_e4: 500 })
+        );
         for end in [Event::OrderCancelled, Event::OrderRejected] {
-            assert_eq!(on(&mut s, Event::OrderPending, Side::Sell, 3), Some(Holding { quantity: 5, reserved: 3, cost_basis_e4: 500 }));
-            assert_eq!(on(&mut s, end, Side::Sell, 3), Some(Holding { quantity: 5, reserved: 0, cost_basis_e4: 500 }));
-            assert_eq!(on(&mut s, Event::OrderRejected, Side::Sell, 3).map(|h| h.reserved), Some(0), "malformed later: nothing to release");
+            assert_eq!(
+                on(&mut s, Event::OrderPending, Side::Sell, 3, Status::PendingNew),
+                Some(Holding { quantity: 5, reserved: 3, cost_basis_e4: 500 })
+            );
+            let refused = on(&mut s, Event::OrderRejected, Side::Sell, 3, Status::PendingNew);
+            assert_eq!(refused.map(|h| h.reserved), Some(3), "the id came again in a command that was refused");
+            assert_eq!(on(&mut s, end, Side::Sell, 3, Status::Cancelled), Some(Holding { quantity: 5, reserved: 0, cost_basis_e4: 500 }));
+            assert_eq!(
+                on(&mut s, Event::OrderRejected, Side::Sell, 3, Status::Rejected).map(|h| h.reserved),
+                Some(0),
+                "nothing to release"
+            );
         }
-        on(&mut s, Event::OrderPending, Side::Sell, 5);
-        assert_eq!(on(&mut s, Event::OrderFilled, Side::Sell, 5), None);
+        on(&mut s, Event::OrderPending, Side::Sell, 5, Status::PendingNew);
+        assert_eq!(on(&mut s, Event::OrderFilled, Side::Sell, 5, Status::Filled), None);
         let e = OrderEvent { user_seq: 1, ..OrderEvent::new(Event::Deposited, "u") };
         assert!(fold(&mut s, &e).is_err(), "a repeat");
     }

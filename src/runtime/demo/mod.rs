@@ -51,7 +51,7 @@ pub struct Summary {
 pub async fn run(system: &System, o: Options, until: impl Future<Output = ()>, grace: Duration) -> Result<Summary, Stop> {
     let failed = |e: crate::engine::ports::LogError| Stop::Failed(e.to_string());
     let observer = Observer::new(&*system.log).map_err(failed)?;
-    let members = Role::ALL.iter().map(|r| system.member(*r)).collect();
+    let members = Role::all().iter().map(|r| system.member(*r)).collect();
     let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone());
     let gauge = Arc::new(Gauge::default());
     let (feed, traders) = traffic(system, &o, &gauge);

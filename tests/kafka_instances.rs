@@ -1,0 +1,325 @@
+//! Several incarnations of one instance on a real broker, in several processes: frozen and thawed, started twice, killed in a transaction.
+//! Nobody may be fenced for ever, nobody may stay who was replaced, and every record is copied exactly once.
+
+#![cfg(feature = "kafka")]
+
+#[path = "support/broker.rs"]
+mod broker;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use processor::engine::ports::{Committed, From, Limits, Log, LogError, MemberInput, MemberSpec, Outcome, Polled, Transaction};
+use processor::engine::records::{Headers, Record, Records};
+use processor::engine::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use processor::log::kafka::{KafkaLog, KafkaSettings};
+
+const INPUT: TopicId = TopicId(0);
+const OUTPUT: TopicId = TopicId(1);
+const WIDE: Limits = Limits { records: 100, bytes: 1 << 20, age: Duration::from_secs(1) };
+
+fn log_on(broker: &str, prefix: &str) -> KafkaLog {
+    let spec =
+        |name| TopicSpec { name, partitions: Partitions::Many, cleanup: Cleanup::Keep, append_time: false, record_bytes_max: 1 << 20 };
+    let mut settings = KafkaSettings::new(broker);
+    settings.transaction_timeout = Duration::from_secs(4);
+    settings.properties.push(("session.timeout.ms".into(), "6000".into()));
+    KafkaLog::new(settings, Arc::new(TopicTable::new(prefix, vec![spec("input"), spec("output")])))
+}
+
+fn make_topics(log: &KafkaLog) {
+    let spec = TopicSpec { name: "", partitions: Partitions::Many, cleanup: Cleanup::Keep, append_time: false, record_bytes_max: 1 << 20 };
+    for topic in [INPUT, OUTPUT] {
+        log.create_topic(topic, &spec, 2).expect("the topic can be made");
+    }
+}
+
+/// How a worker ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Stopped,
+    Fenced,
+}
+
+/// Copies input to output, exactly once, recovering from everything but a newer instance; the engine's loop without its state.
+fn work(log: &KafkaLog, prefix: &str, name: &str, stop: &AtomicBool, say: &mut dyn FnMut(&str)) -> End {
+    let spec = MemberSpec {
+        group: format!("{prefix}group"),
+        instance: format!("{prefix}{name}"),
+        inputs: vec![MemberInput { topic: INPUT, headers: false }],
+    };
+    loop {
+        match incarnation(log, &spec, stop, say) {
+            Ok(()) => return End::Stopped,
+            Err(LogError::Fenced(_)) => return End::Fenced,
+            Err(e) => say(&format!("recovering: {e}")),
+        }
+    }
+}
+
+fn incarnation(log: &KafkaLog, spec: &MemberSpec, stop: &AtomicBool, say: &mut dyn FnMut(&str)) -> Result<(), LogError> {
+    let mut member = log.join(spec)?;
+    say("joined");
+    let (mut batch, mut out, mut waiting) = (Records::new(), Records::new(), Vec::new());
+    while !stop.load(Ordering::Relaxed) {
+        if member.suspect() {
+            return Err(LogError::Unavailable("suspect".into()));
+        }
+        batch.clear();
+        match member.poll(Duration::from_millis(20), WIDE, &mut batch)? {
+            Polled::Assigned(partitions) => waiting = partitions,
+            Polled::Revoked { .. } => waiting.clear(),
+            Polled::Records => {}
+        }
+        if !waiting.is_empty()
+            && let Committed::Stable(offsets) = member.committed(&waiting)?
+        {
+            let positions: Vec<_> = waiting.drain(..).zip(offsets).map(|(at, o)| (at, o.unwrap_or(0))).collect();
+            member.resume(&positions)?;
+        }
+        if batch.is_empty() {
+            continue;
+        }
+        out.clear();
+        let mut offsets = BTreeMap::new();
+        for r in batch.iter() {
+            out.push(&Record { at: TopicPartition::new(OUTPUT, r.at.partition), offset: 0, ..r });
+            offsets.insert(r.at, r.offset + 1);
+        }
+        let offsets: Vec<_> = offsets.into_iter().collect();
+        match member.transact(&Transaction { outputs: &out, offsets: &offsets }) {
+            Outcome::Committed { suspect: false, .. } => say("committed"),
+            Outcome::Committed { .. } => return Err(LogError::Unavailable("suspect commit".into())),
+            Outcome::Fenced(why) => return Err(LogError::Fenced(why)),
+            Outcome::NotCommitted(why) | Outcome::Unknown(why) => return Err(LogError::Unavailable(why)),
+        }
+    }
+    Ok(())
+}
+
+/// Appends numbered records, a few each time, until told to stop; returns how many.
+fn feed(log: &KafkaLog, stop: &AtomicBool) -> usize {
+    let mut appender = log.appender().expect("a writer");
+    let mut n = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for _ in 0..5 {
+            let value = n.to_string();
+            let at = TopicPartition::new(INPUT, (n % 2) as u32);
+            let record = Record { at, offset: 0, timestamp_ms: 1, key: None, value: Some(value.as_bytes()), headers: Headers::default() };
+            appender.append(&record).expect("appending works");
+            n += 1;
+        }
+        appender.flush(Duration::from_secs(30)).expect("flushing works");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    n
+}
+
+/// Waits until all of `count` records are there, and checks that each is there once and in order: what clients wrote, then the copy.
+fn check(log: &KafkaLog, count: usize) {
+    for (topic, what) in [(INPUT, "written"), (OUTPUT, "copied")] {
+        check_topic(log, topic, what, count);
+    }
+}
+
+fn check_topic(log: &KafkaLog, topic: TopicId, what: &str, count: usize) {
+    let mut reader = log.reader(topic, &[(0, From::Start), (1, From::Start)], false).expect("a reader");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let (mut records, mut seen) = (Records::new(), [Vec::new(), Vec::new()]);
+    while seen[0].len() + seen[1].len() < count {
+        assert!(Instant::now() < deadline, "{} of {count} records were {what}", seen[0].len() + seen[1].len());
+        records.clear();
+        reader.poll(Duration::from_millis(200), WIDE, &mut records).expect("reading works");
+        for r in records.iter() {
+            let n: usize = std::str::from_utf8(r.value.expect("a value")).expect("text").parse().expect("a number");
+            seen[r.at.partition as usize].push(n);
+        }
+    }
+    for (partition, seen) in seen.iter().enumerate() {
+        let expected: Vec<_> = (0..count).filter(|n| n % 2 == partition).collect();
+        let odd = seen.windows(2).find(|w| w[1] != w[0] + 2);
+        assert!(*seen == expected, "partition {partition}: {} {what} of {}, first break at {odd:?}", seen.len(), expected.len());
+    }
+}
+
+/// A worker in another process: this very test binary, started again.
+struct Worker {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Worker {
+    fn start(broker: &str, prefix: &str, name: &str) -> Worker {
+        let mut child = Command::new(std::env::current_exe().expect("this binary"))
+            .args(["--exact", "worker_process", "--nocapture"])
+            .env("WORKER", format!("{broker} {prefix} {name}"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a second process");
+        let out = child.stdout.take().expect("its output");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&lines);
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                into.lock().expect("lines").push(line);
+            }
+        });
+        Worker { child, lines }
+    }
+
+    fn count(&self, what: &str) -> usize {
+        self.lines.lock().expect("lines").iter().filter(|l| l.contains(what)).count()
+    }
+
+    fn wait_for(&self, what: &str, times: usize) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.count(what) < times {
+            assert!(Instant::now() < deadline, "`{what}` did not come {times} times: {:?}", self.lines.lock().expect("lines"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let done = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().expect("kill");
+        assert!(done.success());
+    }
+
+    fn kill(mut self) {
+        self.child.kill().expect("kill -9");
+        self.child.wait().expect("its end");
+    }
+}
+
+/// The second process's part; as a test of its own it has nothing to do.
+#[test]
+fn worker_process() {
+    let Ok(args) = std::env::var("WORKER") else { return };
+    let args: Vec<_> = args.split(' ').collect();
+    let log = log_on(args[0], args[1]);
+    let end = work(&log, args[1], args[2], &AtomicBool::new(false), &mut |line| println!("{line}"));
+    println!("end: {end:?}");
+}
+
+/// Frozen for longer than its session and its transaction: its work is taken over by nobody, it recovers and goes on.
+#[test]
+fn a_frozen_instance_recovers_when_thawed() {
+    let (broker, prefix) = (&broker::shared().address, broker::unique_prefix("frozen"));
+    let log = log_on(broker, &prefix);
+    make_topics(&log);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        let feeder = s.spawn(|| feed(&log, &stop));
+        let worker = Worker::start(broker, &prefix, "a-1");
+        worker.wait_for("committed", 20);
+        worker.signal("STOP");
+        std::thread::sleep(Duration::from_secs(10));
+        let before = worker.count("committed");
+        worker.signal("CONT");
+        worker.wait_for("committed", before + 20);
+        assert_eq!(worker.count("end:"), 0, "a single instance must not stop");
+        stop.store(true, Ordering::Relaxed);
+        let count = feeder.join().expect("the feeder's end");
+        check(&log, count);
+        println!("joined {} times", worker.count("joined"));
+        worker.kill();
+    });
+}
+
+/// Started twice under one name, while working: the older one ends, the newer one goes on, and they do not fence each other for ever.
+#[test]
+fn of_two_processes_with_one_name_the_older_ends() {
+    let (broker, prefix) = (&broker::shared().address, broker::unique_prefix("twice"));
+    let log = log_on(broker, &prefix);
+    make_topics(&log);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        let feeder = s.spawn(|| feed(&log, &stop));
+        let older = Worker::start(broker, &prefix, "a-1");
+        older.wait_for("committed", 20);
+        let newer = Worker::start(broker, &prefix, "a-1");
+        older.wait_for("end: Fenced", 1);
+        let so_far = newer.count("committed");
+        newer.wait_for("committed", so_far + 50);
+        assert_eq!(newer.count("end:"), 0, "the newer one stays");
+        println!("joined {} and {} times", older.count("joined"), newer.count("joined"));
+        assert_eq!(newer.count("joined"), 1, "nobody fenced it");
+        stop.store(true, Ordering::Relaxed);
+        let count = feeder.join().expect("the feeder's end");
+        check(&log, count);
+        older.kill();
+        newer.kill();
+    });
+}
+
+/// Killed with -9 again and again under load; its successor under the same name goes on at once.
+#[test]
+fn killed_instances_lose_and_repeat_nothing() {
+    let (broker, prefix) = (&broker::shared().address, broker::unique_prefix("killed"));
+    let log = log_on(broker, &prefix);
+    make_topics(&log);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        let feeder = s.spawn(|| feed(&log, &stop));
+        for round in 0..6 {
+            let started = Instant::now();
+            let worker = Worker::start(broker, &prefix, "a-1");
+            worker.wait_for("committed", 1);
+            println!("round {round}: first commit after {:?}", started.elapsed());
+            worker.wait_for("committed", 10 + round);
+            worker.kill();
+        }
+        let last = Worker::start(broker, &prefix, "a-1");
+        stop.store(true, Ordering::Relaxed);
+        let count = feeder.join().expect("the feeder's end");
+        check(&log, count);
+        last.kill();
+    });
+}
+
+/// The broker dies and comes back under a working member.
+#[test]
+fn a_broker_that_is_killed_and_restarted_costs_nothing_but_time() {
+    let broker = broker::Broker::start();
+    let log = log_on(&broker.address, "crash-");
+    make_topics(&log);
+    let commits = AtomicUsize::new(0);
+    let (stop, stop_feeding) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|s| {
+        let feeder = s.spawn(|| feed(&log, &stop_feeding));
+        let worker = s.spawn(|| {
+            let worker_log = log_on(&broker.address, "crash-");
+            work(&worker_log, "crash-", "a-1", &stop, &mut |line| {
+                if line == "committed" {
+                    commits.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    println!("{line}");
+                }
+            })
+        });
+        let wait = |n: usize| {
+            let until = commits.load(Ordering::Relaxed) + n;
+            let deadline = Instant::now() + Duration::from_secs(90);
+            while commits.load(Ordering::Relaxed) < until {
+                assert!(Instant::now() < deadline, "the member does not go on");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        };
+        wait(20);
+        for _ in 0..2 {
+            broker.kill();
+            broker.restart();
+            let back = Instant::now();
+            wait(20);
+            println!("20 commits {:?} after the restart", back.elapsed());
+        }
+        stop_feeding.store(true, Ordering::Relaxed);
+        let count = feeder.join().expect("the feeder's end");
+        check(&log, count);
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(worker.join().expect("the worker's end"), End::Stopped);
+    });
+}
