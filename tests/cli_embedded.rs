@@ -45,7 +45,8 @@ impl Drop for Guard {
 
 /// Starts the demo and waits until orders are filled.
 fn demo_under_way(dir: &Path) -> Guard {
-    let guard = Guard(command(dir, &["demo", "--users", "20"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts"));
+    let guard =
+        Guard(command(dir, &["demo", "--users", "20"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts"));
     let began = Instant::now();
     let mut seen = 0;
     while seen < 50 {

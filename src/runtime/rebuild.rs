@@ -31,7 +31,9 @@ pub async fn run(
             }
         }
     };
-    let stop = async { tokio::select! { () = restored => (), () = until => () } };
+    let stop = async {
+        tokio::select! { () = restored => (), () = until => () }
+    };
     supervisor.run(stop, grace).await?;
     Ok(last)
 }

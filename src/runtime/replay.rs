@@ -21,9 +21,12 @@ pub struct TaskReplay {
     pub replayed: Replayed,
 }
 
+/// A store, where it is and how far it is.
+pub type Found = (PathBuf, Box<dyn StateStore>, StoreMeta);
+
 /// The newest local store of a task among all instances below `state`, opened for reading only: its owner may go on.
-pub fn newest_store(state: &Path, role: Role, task: u32) -> Result<Option<(PathBuf, Box<dyn StateStore>, StoreMeta)>, StoreError> {
-    let mut newest: Option<(PathBuf, Box<dyn StateStore>, StoreMeta)> = None;
+pub fn newest_store(state: &Path, role: Role, task: u32) -> Result<Option<Found>, StoreError> {
+    let mut newest: Option<Found> = None;
     let Ok(instances) = std::fs::read_dir(state.join(role.name())) else { return Ok(None) };
     for dir in instances.flatten() {
         let path = dir.path().join(task.to_string());
@@ -47,14 +50,8 @@ pub fn replay_task(system: &System, role: Role, task: u32, progress: &mut dyn Fn
     let factory = system.factory(role)?;
     let scratch_dir = system.state.join(format!(".replay-{}-{}-{task}", std::process::id(), role.name()));
     let scratch = Scratch::new(scratch_dir)?;
-    let replay = Replay {
-        log: &*system.log,
-        topics: system.topics.clone(),
-        factory: &*factory,
-        partitions: system.partitions()?,
-        task,
-        progress,
-    };
+    let replay =
+        Replay { log: &*system.log, topics: system.topics.clone(), factory: &*factory, partitions: system.partitions()?, task, progress };
     let replayed = replay.run(Box::new(RocksStore::open(&scratch.0, &system.memory)?), &live.meta)?;
     Ok(Some(TaskReplay { task, store: path, live: live.meta, replayed }))
 }
@@ -64,7 +61,8 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(dir: PathBuf) -> Result<Scratch, LogError> {
-        std::fs::create_dir_all(&dir).map_err(|e| LogError::Invalid(format!("cannot make the scratch directory {}: {e}", dir.display())))?;
+        std::fs::create_dir_all(&dir)
+            .map_err(|e| LogError::Invalid(format!("cannot make the scratch directory {}: {e}", dir.display())))?;
         Ok(Scratch(dir))
     }
 }

@@ -12,8 +12,8 @@ use crate::engine::role::RoleFactory;
 use crate::engine::topics::{Partitions, TopicTable};
 use crate::roles::{self, Role, RoleSettings};
 use crate::store::dir::Identity;
-use crate::wire::topics;
 use crate::store::rocks::{RocksStores, SharedMemory};
+use crate::wire::topics;
 
 /// Transaction timeout, the broker's check interval, and slack: the longest that a dead predecessor's transaction can stay pending.
 const TAKEOVER_WAIT: Duration = Duration::from_secs(45);
@@ -54,7 +54,8 @@ impl System {
     /// Partition counts by topic number; an error names the first topic that is missing.
     pub fn partitions(&self) -> Result<Arc<[u32]>, LogError> {
         let count = |t| {
-            let missing = || LogError::Invalid(format!("topic {} does not exist; run `processor topics create` first", self.topics.name(t)));
+            let missing =
+                || LogError::Invalid(format!("topic {} does not exist; run `processor topics create` first", self.topics.name(t)));
             self.log.partitions(t)?.ok_or_else(missing)
         };
         self.topics.iter().map(count).collect()
@@ -68,7 +69,7 @@ impl System {
     /// A role's logic.
     pub fn factory(&self, role: Role) -> Result<Box<dyn RoleFactory>, LogError> {
         let count = self.partitions()?[topics::ORDER_COMMANDS.0 as usize];
-        Ok(roles::factory(role, self.roles.clone(), self.topics.clone(), count))
+        Ok(roles::factory(role, self.roles, self.topics.clone(), count))
     }
 
     /// Opens the local state of a role for this process alone.

@@ -11,8 +11,8 @@ use super::system::System;
 use crate::domain::chain::{self, Hash};
 use crate::engine::digest::{self, Digest};
 use crate::engine::ports::{LogError, StoreError};
-use crate::engine::restore::scan_digest;
 use crate::engine::records::Record;
+use crate::engine::restore::scan_digest;
 use crate::engine::topics::{Cleanup, TopicId, TopicPartition};
 use crate::roles::Role;
 use crate::roles::orders;
@@ -156,9 +156,8 @@ fn settlement(system: &System, partitions: &[u32]) -> Result<Check, LogError> {
     }
     let share = |id: &str, quantity: i64, price: i64| digest::of(id.as_bytes(), &[quantity.to_be_bytes(), price.to_be_bytes()].concat());
     let every = |topic: TopicId, visit: &mut dyn FnMut(&[u8])| {
-        (0..partitions[topic.0 as usize]).try_for_each(|p| {
-            scan::partition(&*system.log, TopicPartition::new(topic, p), &mut |r| visit(r.value.unwrap_or_default()))
-        })
+        (0..partitions[topic.0 as usize])
+            .try_for_each(|p| scan::partition(&*system.log, TopicPartition::new(topic, p), &mut |r| visit(r.value.unwrap_or_default())))
     };
     let (mut settled, mut settled_count) = (Digest::ZERO, 0u64);
     every(topics::ORDER_EVENTS, &mut |value| {
@@ -178,7 +177,8 @@ fn settlement(system: &System, partitions: &[u32]) -> Result<Check, LogError> {
     })?;
     let name = "trades: settlement".to_string();
     if traded_count != settled_count {
-        let detail = format!("{traded_count} trades, {settled_count} settled (equal at rest; the difference is on its way while roles run)");
+        let detail =
+            format!("{traded_count} trades, {settled_count} settled (equal at rest; the difference is on its way while roles run)");
         return Ok(Check { name, ok: false, detail });
     }
     let detail = match traded == settled {
@@ -193,11 +193,11 @@ struct AuditEntry<'a> {
     src_topic: &'a str,
     src_partition: u32,
     src_offset: u64,
-    #[serde(borrow, with = "bytes32")]
+    #[serde(with = "bytes32")]
     payload_hash: Hash,
-    #[serde(borrow, with = "bytes32")]
+    #[serde(with = "bytes32")]
     prev_hash: Hash,
-    #[serde(borrow, with = "bytes32")]
+    #[serde(with = "bytes32")]
     hash: Hash,
 }
 
@@ -220,13 +220,13 @@ fn audit(system: &System, partitions: &[u32], tell: &mut dyn FnMut(Check)) -> Re
     let mut chains = BTreeMap::<(String, u32), Vec<Link>>::new();
     let mut unreadable = None;
     for p in 0..partitions[topics::AUDIT_LOG.0 as usize] {
-        scan::partition(&*system.log, TopicPartition::new(topics::AUDIT_LOG, p), &mut |r| {
-            match rmp_serde::from_slice::<AuditEntry<'_>>(r.value.unwrap_or_default()) {
-                Err(e) => unreadable = Some(format!("audit-log/{p} offset {}: {e}", r.offset)),
-                Ok(e) => {
-                    let link = Link { offset: e.src_offset, payload: e.payload_hash, prev: e.prev_hash, hash: e.hash };
-                    chains.entry((e.src_topic.to_string(), e.src_partition)).or_default().push(link);
-                }
+        scan::partition(&*system.log, TopicPartition::new(topics::AUDIT_LOG, p), &mut |r| match rmp_serde::from_slice::<AuditEntry<'_>>(
+            r.value.unwrap_or_default(),
+        ) {
+            Err(e) => unreadable = Some(format!("audit-log/{p} offset {}: {e}", r.offset)),
+            Ok(e) => {
+                let link = Link { offset: e.src_offset, payload: e.payload_hash, prev: e.prev_hash, hash: e.hash };
+                chains.entry((e.src_topic.to_string(), e.src_partition)).or_default().push(link);
             }
         })?;
     }

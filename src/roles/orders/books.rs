@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::state::{self, Entry};
+use crate::domain::status::Side;
 use crate::domain::status::Status;
 use crate::engine::ports::StateStore;
-use crate::domain::status::Side;
 
 /// Invariants I1 to I3 over everything in a store. Answers figures for people, or the first thing that is wrong.
 pub fn check_books(store: &dyn StateStore) -> Result<String, String> {
