@@ -259,7 +259,9 @@ impl Instance {
             chunk.clear();
             reader.poll(Duration::from_millis(100), self.settings.limits, &mut chunk)?;
             for r in chunk.iter() {
-                tables.apply(&r);
+                if self.factory.accepts_broadcast(&r) {
+                    tables.apply(&r);
+                }
                 quiet_us = self.clock.now_us();
             }
             if Duration::from_micros(self.clock.now_us() - quiet_us) > self.settings.startup_wait {
@@ -288,7 +290,7 @@ impl Instance {
             }
             Polled::Records => {}
         }
-        refresh_tables(work, self.settings.limits)?;
+        refresh_tables(&*self.factory, work, self.settings.limits)?;
         let mut turn = Turn::Idle;
         if !work.restoring.is_empty() {
             self.restore(work)?;
@@ -437,7 +439,7 @@ pub(super) fn processing_order(spec: &RoleSpec, batch: &Records) -> Vec<(u32, u3
     order
 }
 
-fn refresh_tables(work: &mut Incarnation, limits: Limits) -> Result<(), LogError> {
+fn refresh_tables(factory: &dyn RoleFactory, work: &mut Incarnation, limits: Limits) -> Result<(), LogError> {
     let mut fresh = Records::new();
     for reader in &mut work.readers {
         reader.poll(Duration::ZERO, limits, &mut fresh)?;
@@ -448,9 +450,9 @@ fn refresh_tables(work: &mut Incarnation, limits: Limits) -> Result<(), LogError
     // Let go of the tasks' handles first, so that the rows are changed in place and not copied.
     work.tasks.values_mut().for_each(|t| t.view.tables = Arc::default());
     let tables = Arc::make_mut(&mut work.tables);
-    fresh.iter().for_each(|r| {
+    for r in fresh.iter().filter(|r| factory.accepts_broadcast(r)) {
         tables.apply(&r);
-    });
+    }
     work.tasks.values_mut().for_each(|t| t.view.tables = work.tables.clone());
     Ok(())
 }

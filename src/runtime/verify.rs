@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
 use super::replay::newest_store;
 use super::scan;
 use super::system::System;
@@ -16,7 +14,10 @@ use crate::engine::restore::scan_digest;
 use crate::engine::topics::{Cleanup, TopicId, TopicPartition};
 use crate::roles::Role;
 use crate::roles::orders;
+use crate::wire::audit::AuditEntry;
+use crate::wire::event::{Event, OrderEvent};
 use crate::wire::topics;
+use crate::wire::trade::Trade;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug)]
@@ -115,23 +116,13 @@ fn store(system: &System, role: Role, task: u32, tell: &mut dyn FnMut(Check)) ->
     Ok(())
 }
 
-#[derive(Deserialize)]
-struct Event<'a> {
-    event: &'a str,
-    user_id: &'a str,
-    user_seq: u64,
-    trade_id: Option<&'a str>,
-    last_quantity: Option<i64>,
-    last_price_e4: Option<i64>,
-}
-
 /// Every user's events are numbered 1, 2, 3, ...
 fn sequences(system: &System, partition: u32) -> Result<Check, LogError> {
     let mut last = BTreeMap::<String, u64>::new();
     let (mut events, mut wrong) = (0u64, Vec::new());
     scan::partition(&*system.log, TopicPartition::new(topics::ORDER_EVENTS, partition), &mut |r| {
         events += 1;
-        match rmp_serde::from_slice::<Event<'_>>(r.value.unwrap_or_default()) {
+        match OrderEvent::decode(r.value.unwrap_or_default()) {
             Err(e) => wrong.push(format!("offset {}: {e}", r.offset)),
             Ok(e) => {
                 let last = last.entry(e.user_id.to_string()).or_default();
@@ -148,12 +139,6 @@ fn sequences(system: &System, partition: u32) -> Result<Check, LogError> {
 
 /// Every trade is settled exactly once at its quantity and price: two sums over hashes, equal or not.
 fn settlement(system: &System, partitions: &[u32]) -> Result<Check, LogError> {
-    #[derive(Deserialize)]
-    struct Trade<'a> {
-        trade_id: &'a str,
-        quantity: i64,
-        price_e4: i64,
-    }
     let share = |id: &str, quantity: i64, price: i64| digest::of(id.as_bytes(), &[quantity.to_be_bytes(), price.to_be_bytes()].concat());
     let every = |topic: TopicId, visit: &mut dyn FnMut(&[u8])| {
         (0..partitions[topic.0 as usize])
@@ -161,8 +146,13 @@ fn settlement(system: &System, partitions: &[u32]) -> Result<Check, LogError> {
     };
     let (mut settled, mut settled_count) = (Digest::ZERO, 0u64);
     every(topics::ORDER_EVENTS, &mut |value| {
-        if let Ok(Event { event: "OrderFilled" | "OrderPartiallyFilled", trade_id: Some(id), last_quantity, last_price_e4, .. }) =
-            rmp_serde::from_slice(value)
+        if let Ok(OrderEvent {
+            event: Event::OrderFilled | Event::OrderPartiallyFilled,
+            trade_id: Some(id),
+            last_quantity,
+            last_price_e4,
+            ..
+        }) = OrderEvent::decode(value)
         {
             settled = settled.replace(Digest::ZERO, share(id, last_quantity.unwrap_or(0), last_price_e4.unwrap_or(0)));
             settled_count += 1;
@@ -170,7 +160,7 @@ fn settlement(system: &System, partitions: &[u32]) -> Result<Check, LogError> {
     })?;
     let (mut traded, mut traded_count) = (Digest::ZERO, 0u64);
     every(topics::TRADES, &mut |value| {
-        if let Ok(t) = rmp_serde::from_slice::<Trade<'_>>(value) {
+        if let Ok(t) = Trade::decode(value) {
             traded = traded.replace(Digest::ZERO, share(t.trade_id, t.quantity, t.price_e4));
             traded_count += 1;
         }
@@ -188,26 +178,6 @@ fn settlement(system: &System, partitions: &[u32]) -> Result<Check, LogError> {
     Ok(Check { name, ok: traded == settled, detail })
 }
 
-#[derive(Deserialize)]
-struct AuditEntry<'a> {
-    src_topic: &'a str,
-    src_partition: u32,
-    src_offset: u64,
-    #[serde(with = "bytes32")]
-    payload_hash: Hash,
-    #[serde(with = "bytes32")]
-    prev_hash: Hash,
-    #[serde(with = "bytes32")]
-    hash: Hash,
-}
-
-mod bytes32 {
-    pub fn deserialize<'de, D: serde::Deserializer<'de>>(d: D) -> Result<[u8; 32], D::Error> {
-        let bytes: &[u8] = serde::Deserialize::deserialize(d)?;
-        bytes.try_into().map_err(|_| serde::de::Error::custom("a hash has 32 bytes"))
-    }
-}
-
 struct Link {
     offset: u64,
     payload: Hash,
@@ -220,7 +190,7 @@ fn audit(system: &System, partitions: &[u32], tell: &mut dyn FnMut(Check)) -> Re
     let mut chains = BTreeMap::<(String, u32), Vec<Link>>::new();
     let mut unreadable = None;
     for p in 0..partitions[topics::AUDIT_LOG.0 as usize] {
-        scan::partition(&*system.log, TopicPartition::new(topics::AUDIT_LOG, p), &mut |r| match rmp_serde::from_slice::<AuditEntry<'_>>(
+        scan::partition(&*system.log, TopicPartition::new(topics::AUDIT_LOG, p), &mut |r| match AuditEntry::decode(
             r.value.unwrap_or_default(),
         ) {
             Err(e) => unreadable = Some(format!("audit-log/{p} offset {}: {e}", r.offset)),
