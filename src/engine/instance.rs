@@ -171,10 +171,13 @@ impl Instance {
     pub fn step(&mut self) -> Result<Turn, Stop> {
         let result = match self.work.take() {
             None => self.join(),
-            Some(mut work) => self.turn(&mut work).map(|turn| {
-                self.work = Some(work);
-                turn
-            }),
+            Some(mut work) => {
+                let result = self.turn(&mut work);
+                if result.is_ok() {
+                    self.work = Some(work);
+                }
+                result
+            }
         };
         match result {
             Ok(turn) => Ok(turn),
