@@ -56,6 +56,12 @@ impl Tables {
         }
     }
 
+    /// Sets a row to what a task saw, in a replay; absence included.
+    pub fn force(&mut self, seen: &Seen) {
+        let rows = self.rows.entry(seen.table).or_default();
+        rows.insert(seen.key.clone(), Stored { version: seen.version, value: (*seen.value).into() });
+    }
+
     /// The row of a key; none if it never was or was removed.
     pub fn get(&self, table: TopicId, key: &[u8]) -> Option<Row<'_>> {
         let s = self.rows.get(&table)?.get(key)?;

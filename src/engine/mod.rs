@@ -1,11 +1,18 @@
 //! The one loop that every role runs in, over ports: no Kafka, no RocksDB, no thread, no clock of its own.
 
 pub mod broadcast;
+pub mod commit;
 pub mod context;
 pub mod digest;
 pub mod guard;
+pub mod instance;
+pub mod meta;
 pub mod overlay;
 pub mod ports;
 pub mod records;
+pub mod replay;
+pub mod restore;
 pub mod role;
+pub mod task;
 pub mod topics;
+pub mod varint;

@@ -147,6 +147,3 @@ impl ReadCache {
         self.old.swap_remove(key);
     }
 }
-
-#[cfg(all(test, feature = "rocks"))]
-mod tests {}

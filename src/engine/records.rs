@@ -176,8 +176,8 @@ impl Records {
         (0..self.len()).map(|i| self.get(i))
     }
 
-    /// Whether any record is of that topic.
-    pub fn has_topic(&self, topic: TopicId) -> bool {
-        self.slots.iter().any(|s| s.at.topic == topic)
+    /// How many records are of that topic.
+    pub fn count_topic(&self, topic: TopicId) -> u64 {
+        self.slots.iter().filter(|s| s.at.topic == topic).count() as u64
     }
 }

@@ -39,7 +39,8 @@ pub struct RoleSpec {
 pub struct Bug(pub String);
 
 /// A role's logic for one task. Synchronous and deterministic: no clock, no randomness, no iteration over unordered maps. All lasting state goes
-/// through [`Ctx`]; the struct itself may only keep configuration and scratch buffers.
+/// through [`Ctx`]; the struct itself may only keep configuration, scratch buffers and what it needs until `batch_end`. After a batch that did not
+/// commit the engine makes a new one.
 pub trait Role: Send {
     /// Handles one record. Bad input is answered with events or a dead letter, never with an error.
     fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug>;
@@ -56,6 +57,11 @@ pub trait RoleFactory: Send {
     fn spec(&self) -> &RoleSpec;
     /// Logic for task `task`.
     fn make(&self, task: u32) -> Box<dyn Role>;
+    /// Whether a record may change a broadcast table. One that may not is passed over, and the row before it stays in force: a bad record changes
+    /// nothing.
+    fn accepts_broadcast(&self, _record: &Record<'_>) -> bool {
+        true
+    }
     /// Extra records that belong to a broadcast table although they are not in its topic yet; asked once per incarnation, before anything runs.
     /// `orders` uses it for ticks that `trading` has not turned into reference prices. The records' keys and values are the table's.
     fn seed_broadcast(

@@ -1,3 +1,18 @@
 //! The public contract in code: topics, and bytes to types and back.
 
+pub mod audit;
+pub mod book;
+pub mod command;
+pub mod content;
+pub mod encode;
+pub mod event;
+pub mod input;
+pub mod instrument;
+mod json;
+pub mod notification;
+pub mod portfolio;
+pub mod tick;
 pub mod topics;
+pub mod trade;
+pub mod varint;
+pub mod writer;

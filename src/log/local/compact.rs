@@ -77,6 +77,7 @@ pub fn run(core: &Core) {
 
 /// Compacts one partition as far as it may be.
 pub fn compact(core: &Core, place: Place) -> Result<Compaction, LogError> {
+    let _alone = core.compacting.lock().expect("nobody panics while compacting");
     let Some((memory, grown, before)) = core.state().compact_to(place) else { return Ok(Compaction::default()) };
     let newest = core.storage.last(place)?.map_or(0, |b| b.base());
     let (last, to) = note_keys(core, place, before.to, memory.min(newest))?;

@@ -26,6 +26,8 @@ pub struct Core {
     pub options: Options,
     pub stop: AtomicBool,
     pub wanted: Wanted,
+    /// Held by whoever compacts: two at once would write each other's work away.
+    pub compacting: Mutex<()>,
     turn: Mutex<()>,
     state: Mutex<State>,
 }
@@ -105,6 +107,7 @@ impl Core {
             options,
             stop: AtomicBool::new(false),
             wanted: Wanted::default(),
+            compacting: Mutex::default(),
             turn: Mutex::default(),
             state: Mutex::new(state),
         };
@@ -179,7 +182,7 @@ impl Core {
         let mut state = self.state();
         if let Err(e) = written {
             // Whether the write will show up after a restart is unknown; going on from here could contradict it.
-            let why = format!("the log cannot be written: {e}; put that right and start again");
+            let why = format!("{e}; then start again: what was committed is safe");
             state.broken = Some(why.clone());
             state.wake_groups();
             return Err(Refused::Broken(why));
@@ -198,10 +201,8 @@ impl Core {
 
     /// Tells the compactor which partitions have grown enough.
     fn want_compaction(&self, state: &State) {
-        if self.storage.read_only().is_none() {
-            if state.due().is_some() {
-                self.wanted.ask();
-            }
+        if state.due().is_some() && self.storage.read_only().is_none() {
+            self.wanted.ask();
         }
     }
 

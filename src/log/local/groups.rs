@@ -82,10 +82,9 @@ impl Groups {
 
     /// Leaves, unless a newer incarnation has the seat. Takes effect in [`Self::expire`].
     pub fn leave(&mut self, ticket: &Ticket, now: Instant) {
-        if let Some(seat) = self.groups.get_mut(&ticket.group).and_then(|g| g.seats.get_mut(&Natural(ticket.instance.clone()))) {
-            if seat.epoch == ticket.epoch {
-                seat.left = Some(now);
-            }
+        let seat = self.groups.get_mut(&ticket.group).and_then(|g| g.seats.get_mut(&Natural(ticket.instance.clone())));
+        if let Some(seat) = seat.filter(|seat| seat.epoch == ticket.epoch) {
+            seat.left = Some(now);
         }
     }
 

@@ -118,10 +118,11 @@ impl Rocks {
 
 impl Drop for Rocks {
     fn drop(&mut self) {
-        if !self.read_only {
-            if let Err(e) = std::fs::remove_file(self.dir.join("pid")) {
-                tracing::debug!("the pid file stays behind: {e}");
-            }
+        if self.read_only {
+            return;
+        }
+        if let Err(e) = std::fs::remove_file(self.dir.join("pid")) {
+            tracing::debug!("the pid file stays behind: {e}");
         }
     }
 }
@@ -327,7 +328,8 @@ fn make_identity(dir: &Path) -> std::io::Result<String> {
 }
 
 fn unusable(dir: &Path, why: &str) -> LogError {
-    LogError::Invalid(format!("the log in {} cannot be used: {why}; check the disk's space and the directory's permissions", dir.display()))
+    let advice = if why.contains("No space left") { "free some space" } else { "check the disk and the directory's permissions" };
+    LogError::Invalid(format!("the log in {} cannot be used: {why}; {advice}", dir.display()))
 }
 
 fn open_error(dir: &Path, e: &rocksdb::Error) -> LogError {

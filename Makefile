@@ -1,0 +1,49 @@
+# One word each. `make run` and `make test` need nothing but Debian and Rust: they install what is missing, and say so.
+
+SHELL := /bin/bash
+# Build output stays outside the clone, so that a fresh clone is warm and a clean one small.
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/processor/target
+PROCESSOR := $(CARGO_TARGET_DIR)/debug/processor
+ARGS ?=
+
+.PHONY: run test build clean lint fmt install-tools bench check unit kafka help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: install-tools build ## the demo: every role in one process; make run ARGS="--for 30s"
+	@$(PROCESSOR) demo $(ARGS)
+
+build: ## build, and link ./processor to the program
+	@cargo build --locked
+	@ln -sfn $(PROCESSOR) processor
+	@echo "built: ./processor" >&2
+
+test: install-tools ## everything, with a real broker that the tests start themselves
+	cargo test --locked $(ARGS)
+
+unit: ## what needs neither a broker nor the C++ libraries
+	cargo test --locked --no-default-features --lib --test structure $(ARGS)
+
+lint: ## formatting and clippy
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	@for script in .ci/run scripts/*; do bash -n $$script || exit 1; done
+
+fmt: ## format the code
+	cargo fmt
+
+check: lint unit ## quick gate before a commit
+
+bench: install-tools ## benchmarks; make bench ARGS="engine"
+	cargo bench --locked --profile dev $(ARGS)
+
+kafka: install-tools ## a one-node Kafka on localhost:9092; scripts/kafka.sh stop ends it
+	@scripts/kafka.sh start
+
+install-tools: ## Debian packages for building and for the tests' broker, only those that are missing
+	@scripts/install-tools
+
+clean: ## remove build output and local state (the demo's log too)
+	cargo clean
+	rm -rf processor state/*

@@ -1,0 +1,364 @@
+//! The command line as typed. Nothing is decided here: values stay text until [`super::config`] has joined flags, environment, file and defaults.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use super::output::Format;
+
+const EXAMPLES: &str = "\
+Examples:
+  processor demo                                        everything in one process, in state/demo
+  processor demo --for 30s                              the same, for half a minute
+  processor topics create --brokers localhost:9092      first step on a Kafka cluster
+  processor --role orders --instance 1 --brokers localhost:9092
+  processor order --user 501 --symbol AAPL --quantity 10 --side buy --brokers localhost:9092
+  processor tail order-events --from start --exit-at-end --json --brokers localhost:9092
+  processor status --brokers localhost:9092
+
+Where values come from: flags, then the environment (PROCESSOR_RATE_LIMIT for --rate-limit and so on; KAFKA_BROKERS for
+--brokers), then the file given with --config (processor.toml if it is there), then defaults. `processor config show`
+prints every value and its origin.
+
+Exit codes: 0 done or stopped gracefully; 1 failed, restart; 2 wrong use; 70 broken invariant; 75 fenced by a newer
+instance; 78 invalid configuration, topics or state that do not fit; 130 forced stop.";
+
+/// Event-sourced back office of a trading platform: exactly-once roles over Apache Kafka or an embedded log.
+#[derive(Debug, Parser)]
+#[command(name = "processor", version, after_help = EXAMPLES, max_term_width = 120)]
+pub struct Args {
+    /// Options that every command takes, before or after its name.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do; without it, the roles given with --role are run.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Options that every command takes. All are text, and optional: absence means "look at the next layer".
+#[derive(Debug, Default, Clone, ClapArgs)]
+#[command(next_help_heading = "Common options")]
+pub struct Common {
+    /// Kafka brokers, host:port[,host:port...] [env: KAFKA_BROKERS]
+    #[arg(long, global = true, value_name = "HOST:PORT,...")]
+    pub brokers: Option<String>,
+    /// Directory of the embedded log: one process, no Kafka (the demo's default: state/demo)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub embedded: Option<String>,
+    /// Goes before every topic, group and transactional id [default: none]
+    #[arg(long, global = true, value_name = "P")]
+    pub topic_prefix: Option<String>,
+    /// Directory of local state, state/<role>/<instance> [default: state; with --embedded: DIR/state]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state: Option<String>,
+    /// Roles: orders, trading, portfolio, notifications, audit, or all
+    #[arg(long, global = true, value_name = "R[,R2]")]
+    pub role: Option<String>,
+    /// Number of this instance; a second one with the same number takes over from the first [default: 1]
+    #[arg(long, global = true, value_name = "N")]
+    pub instance: Option<String>,
+    /// Configuration file, TOML [default: processor.toml if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// text for people, json for programs [default: text]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// librdkafka property, repeatable: -X security.protocol=ssl
+    #[arg(short = 'X', global = true, value_name = "KEY=VALUE", hide_short_help = true)]
+    pub property: Vec<String>,
+    /// Commands per second and user; 0 = no limit [default: 100]
+    #[arg(long, global = true, value_name = "N", hide_short_help = true)]
+    pub rate_limit: Option<String>,
+    /// Commands a user may send at once [default: 200]
+    #[arg(long, global = true, value_name = "N", hide_short_help = true)]
+    pub burst: Option<String>,
+    /// Age at which a price is too old to trade on, milliseconds [default: 120000]
+    #[arg(long, global = true, value_name = "MS", hide_short_help = true)]
+    pub stale_ms: Option<String>,
+    /// Cash a new account opens with; 0 = none [default: 1000000.00]
+    #[arg(long, global = true, value_name = "AMOUNT", hide_short_help = true)]
+    pub opening_cash: Option<String>,
+    /// Reject commands whose timestamp is older, e.g. 30s; 0 = off [default: 0]
+    #[arg(long, global = true, value_name = "AGE", hide_short_help = true)]
+    pub max_command_age: Option<String>,
+    /// Longest a transaction gathers records under load, milliseconds [default: 50]
+    #[arg(long, global = true, value_name = "MS", hide_short_help = true)]
+    pub commit_interval_ms: Option<String>,
+    /// Most records in one transaction [default: 10000]
+    #[arg(long, global = true, value_name = "N", hide_short_help = true)]
+    pub batch_records_max: Option<String>,
+    /// Most input bytes in one transaction [default: 8388608]
+    #[arg(long, global = true, value_name = "N", hide_short_help = true)]
+    pub batch_bytes_max: Option<String>,
+    /// Longest a graceful stop may take, milliseconds [default: 10000]
+    #[arg(long, global = true, value_name = "MS", hide_short_help = true)]
+    pub shutdown_grace_ms: Option<String>,
+    /// What is logged to stderr: error, warn, info, debug, or a tracing filter [default: warn; info while roles run]
+    #[arg(long, global = true, value_name = "FILTER", hide_short_help = true)]
+    pub log: Option<String>,
+    /// text or json log lines [default: text]
+    #[arg(long, global = true, value_name = "FORMAT", hide_short_help = true)]
+    pub log_format: Option<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run roles until a signal
+    #[command(after_help = "Example: processor run --role orders,trading --instance 1 --brokers localhost:9092")]
+    Run,
+    /// The whole system in one process, with a publisher and simulated traders
+    #[command(after_help = "A second run carries on where the first stopped, also after kill -9.\nExample: processor demo --for 30s")]
+    Demo(Demo),
+    /// Make the topics, or check that they fit
+    #[command(subcommand)]
+    Topics(Topics),
+    /// Load listings
+    #[command(subcommand)]
+    Instruments(Instruments),
+    /// Publish ticks: a random walk, or a file
+    #[command(after_help = PUBLISH_EXAMPLES)]
+    Publish(Publish),
+    /// Send one command and wait for its events
+    #[command(after_help = ORDER_EXAMPLES)]
+    Order(Order),
+    /// Print the records of a topic, decoded
+    #[command(after_help = TAIL_EXAMPLES)]
+    Tail(Tail),
+    /// State, lag and restore progress of every task
+    Status,
+    /// One user's portfolio at the latest prices
+    Portfolio {
+        /// The user's id
+        user: String,
+    },
+    /// Wipe a role's local state and restore it from its changelog
+    #[command(
+        after_help = "The role must not be running with this instance number.\nExample: processor rebuild --role orders --instance 1 --brokers localhost:9092"
+    )]
+    Rebuild,
+    /// Re-execute a role from offset zero and compare with its live state
+    #[command(after_help = "Example: processor replay --role trading --brokers localhost:9092")]
+    Replay,
+    /// Check digests, meta records and audit chains
+    Verify,
+    /// Configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print shell completions
+    #[command(after_help = "Example: processor completions bash > ~/.local/share/bash-completion/completions/processor")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Options of `demo`.
+#[derive(Debug, Default, Clone, ClapArgs)]
+pub struct Demo {
+    /// Stop after this long, e.g. 30s or 5m [default: until Ctrl-C]
+    #[arg(long = "for", value_name = "TIME")]
+    pub run_for: Option<String>,
+    /// Orders per second of the simulated traders; 0 = as fast as it goes
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    pub orders_per_second: u64,
+    /// Ticks per second
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub ticks_per_second: u64,
+    /// Simulated users
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub users: u32,
+    /// Symbols to trade
+    #[arg(long, default_value = "AAPL,MSFT,NVDA,AMZN,GOOGL,META,TSLA,NFLX", value_name = "S,S2")]
+    pub symbols: String,
+    /// Seed of the simulation
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// Partitions of topics that do not exist yet
+    #[arg(long, default_value_t = 6, value_name = "N")]
+    pub partitions: u32,
+}
+
+/// `topics ...`
+#[derive(Debug, Subcommand)]
+pub enum Topics {
+    /// Make those that are missing; existing ones must fit
+    Create {
+        /// Partitions of the topics keyed by user or symbol
+        #[arg(long, default_value_t = 6, value_name = "N")]
+        partitions: u32,
+    },
+    /// Say how each topic differs from what it must be
+    Check,
+}
+
+/// `instruments ...`
+#[derive(Debug, Subcommand)]
+pub enum Instruments {
+    /// Load a CSV file or JSON lines; `-` is stdin
+    #[command(
+        after_help = "Understands NASDAQ listings (test issues become not tradable), S&P 500 constituents (Symbol, Security), and columns\n\
+named like the fields: symbol,name,status,tick,lot,max_quantity,max_notional,collar_bps,band_bps,short_ok,half_spread_bps,\n\
+house,currency,test_issue. Bad rows are reported with their line and skipped; then the exit code is 1.\n\n\
+Example: echo '{\"symbol\":\"AAPL\"}' | processor instruments load - --brokers localhost:9092"
+    )]
+    Load {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+/// `config ...`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print every value with its origin; secrets are masked
+    Show,
+}
+
+const PUBLISH_EXAMPLES: &str = "\
+Examples:
+  processor publish --symbols AAPL,MSFT --rate 50 --brokers localhost:9092
+  processor publish --file ticks.csv --symbol BTC --time-column timestamp --price-column price --speed 100 --brokers ...";
+
+/// Options of `publish`.
+#[derive(Debug, Default, Clone, ClapArgs)]
+pub struct Publish {
+    /// Symbols of the random walk [default: all tradable listings]
+    #[arg(long, value_name = "S,S2", conflicts_with = "file")]
+    pub symbols: Option<String>,
+    /// Ticks per second of the random walk; 0 = as fast as it goes
+    #[arg(long, default_value_t = 10, value_name = "N", conflicts_with = "file")]
+    pub rate: u64,
+    /// Seed of the random walk
+    #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "file")]
+    pub seed: u64,
+    /// Stop after this many ticks [default: never; a file: at its end]
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Replay ticks from a CSV file; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Symbol of the file's ticks
+    #[arg(long, value_name = "S", requires = "file", conflicts_with = "symbol_column")]
+    pub symbol: Option<String>,
+    /// Column of the symbol
+    #[arg(long, value_name = "NAME", requires = "file")]
+    pub symbol_column: Option<String>,
+    /// Column of the time (seconds, ms, us or ns since 1970)
+    #[arg(long, default_value = "timestamp", value_name = "NAME")]
+    pub time_column: String,
+    /// Column of the price
+    #[arg(long, default_value = "price", value_name = "NAME")]
+    pub price_column: String,
+    /// How many times faster than real time; max = as fast as it goes
+    #[arg(long, default_value = "1", value_name = "FACTOR", requires = "file")]
+    pub speed: String,
+}
+
+const ORDER_EXAMPLES: &str = "\
+Examples:
+  processor order --user 501 --id 1001 --symbol AAPL --quantity 10 --side buy --brokers localhost:9092
+  processor order --user 501 --deposit 250.00 --brokers localhost:9092
+  processor order --json '{\"order_id\":\"1001\",\"user_id\":\"501\",\"symbol\":\"AAPL\",\"quantity\":10,\"order_type\":\"buy\"}' --brokers ...
+
+Sending the same id again is safe: it is answered with OrderStatus and executes nothing.
+Exit code: 0 when the command was carried out, 1 when it was rejected or no final event came in time.";
+
+/// Options of `order`.
+#[derive(Debug, Default, Clone, ClapArgs)]
+pub struct Order {
+    /// The user
+    #[arg(long, required_unless_present = "json", value_name = "ID")]
+    pub user: Option<String>,
+    /// Order id [default: a new UUID]
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// What to trade
+    #[arg(long, value_name = "S")]
+    pub symbol: Option<String>,
+    /// How many
+    #[arg(long, value_name = "N")]
+    pub quantity: Option<String>,
+    /// Buy or sell
+    #[arg(long, value_enum)]
+    pub side: Option<SideArg>,
+    /// market, limit, stop or stop_limit
+    #[arg(long = "type", value_name = "TYPE")]
+    pub order_type: Option<String>,
+    /// Limit price
+    #[arg(long, value_name = "PRICE")]
+    pub limit_price: Option<String>,
+    /// Stop price
+    #[arg(long, value_name = "PRICE")]
+    pub stop_price: Option<String>,
+    /// GTC, DAY, IOC, FOK or GTD
+    #[arg(long, value_name = "TIF")]
+    pub tif: Option<String>,
+    /// End of a GTD order
+    #[arg(long, value_name = "TIME")]
+    pub expire_at: Option<i64>,
+    /// Cancel this order instead of sending one
+    #[arg(long, value_name = "ORDER_ID", conflicts_with_all = ["side", "deposit", "withdraw"])]
+    pub cancel: Option<String>,
+    /// Pay in instead of sending an order
+    #[arg(long, value_name = "AMOUNT", conflicts_with_all = ["side", "withdraw"])]
+    pub deposit: Option<String>,
+    /// Pay out instead of sending an order
+    #[arg(long, value_name = "AMOUNT", conflicts_with = "side")]
+    pub withdraw: Option<String>,
+    /// The whole command as JSON, sent as it is
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["user", "symbol", "quantity", "side", "deposit", "withdraw", "cancel"])]
+    pub json: Option<String>,
+    /// Do not wait for events
+    #[arg(long)]
+    pub no_wait: bool,
+    /// How long to wait for the final event
+    #[arg(long, default_value = "10s", value_name = "TIME")]
+    pub timeout: String,
+}
+
+/// Buy or sell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SideArg {
+    /// Buy
+    Buy,
+    /// Sell
+    Sell,
+}
+
+const TAIL_EXAMPLES: &str = "\
+Examples:
+  processor tail order-events --from start --exit-at-end --json --brokers localhost:9092
+  processor tail trades --from -100 --brokers localhost:9092          the last 100 of each partition, then what comes
+  processor tail dead-letters --from 2026-01-31T09:30:00Z --brokers localhost:9092";
+
+/// Options of `tail`.
+#[derive(Debug, Default, Clone, ClapArgs)]
+pub struct Tail {
+    /// Topic, without the prefix
+    pub topic: String,
+    /// start, end, an offset, -N for the last N of each partition, or a time (2026-01-31T09:30:00Z)
+    #[arg(long, default_value = "end", value_name = "WHERE", allow_hyphen_values = true)]
+    pub from: String,
+    /// Stop after this many records
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Stop where the topic ended when we began
+    #[arg(long)]
+    pub exit_at_end: bool,
+    /// Only this partition
+    #[arg(long, value_name = "P")]
+    pub partition: Option<u32>,
+    /// One JSON object per line (same as --format json)
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Reads `text` or `json`.
+pub fn format(text: &str) -> Result<Format, String> {
+    match text {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        other => Err(format!("`{other}` is no format; say text or json")),
+    }
+}

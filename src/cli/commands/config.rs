@@ -1,0 +1,28 @@
+//! `config show`.
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::config::Config;
+use crate::cli::exit::Failure;
+use crate::cli::output::{self, Format};
+
+/// Prints every value with its origin. That it prints at all means the configuration is valid.
+pub fn show(config: &Config) -> Result<(), Failure> {
+    if config.format == Format::Json {
+        let all: Map<String, Value> = config
+            .shown
+            .iter()
+            .map(|(name, value, origin)| (name.clone(), json!({"value": value, "origin": origin.to_string()})))
+            .collect();
+        return output::json(&Value::Object(all));
+    }
+    let rows: Vec<Vec<Value>> = config
+        .shown
+        .iter()
+        .map(|(name, value, origin)| {
+            let value = if value.is_empty() { "-" } else { value };
+            vec![name.as_str().into(), value.into(), origin.to_string().into()]
+        })
+        .collect();
+    output::rows(Format::Text, &["NAME", "VALUE", "ORIGIN"], &rows)
+}

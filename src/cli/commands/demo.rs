@@ -1,0 +1,65 @@
+//! `demo`: everything in one process.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::cli::args::Demo;
+use crate::cli::config::{self, Config};
+use crate::cli::exit::{Code, Failure};
+use crate::cli::open::Access;
+use crate::cli::output::{self, Format};
+use crate::cli::system;
+use crate::client::KeyedAppender;
+use crate::client::instruments::Instruments;
+use crate::runtime::system::System;
+use crate::runtime::{demo, signals};
+use crate::wire::topics::{INSTRUMENTS, ORDER_COMMANDS};
+
+/// Runs the demo.
+pub fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
+    let run_for = typed.run_for.as_deref().map(config::duration_ms).transpose().map_err(|e| Failure::usage(format!("--for: {e}")))?;
+    let symbols: Vec<String> = typed.symbols.split(',').map(|s| s.trim().to_string()).filter(|s| !s.is_empty()).collect();
+    if symbols.is_empty() {
+        return Err(Failure::usage("--symbols: name at least one"));
+    }
+    for symbol in &symbols {
+        crate::client::check_id("symbol", symbol).map_err(|e| Failure::usage(e.to_string()))?;
+    }
+    let config = config.clone().or_embedded(Path::new("state/demo"));
+    let system = system::of(&config, Access::Write)?;
+    let partitions = system.log.partitions(ORDER_COMMANDS)?.unwrap_or(typed.partitions);
+    system.create_topics(partitions, &mut |_, _| {})?;
+    list(&system, &symbols)?;
+    let options = demo::Options {
+        run_for: run_for.map(Duration::from_millis),
+        orders_per_second: typed.orders_per_second,
+        ticks_per_second: typed.ticks_per_second,
+        users: typed.users,
+        symbols,
+        seed: typed.seed,
+    };
+    let summary = system::block_on(async {
+        let signal = signals::first_of()?;
+        Ok(demo::run(&system, options, signal, system::grace(&config)).await?)
+    })?;
+    match config.format {
+        Format::Text => output::line(summary.text.trim_end())?,
+        Format::Json => output::json(&json!({"violations": summary.violations, "text": summary.text}))?,
+    }
+    match summary.violations {
+        0 => Ok(()),
+        n => Err(Failure::new(Code::Bug, format!("{n} invariants were violated; keep {} and look", config.state.display()))),
+    }
+}
+
+/// Lists the symbols that are not listed yet.
+fn list(system: &System, symbols: &[String]) -> Result<(), Failure> {
+    let known: Vec<String> = Instruments::load(&system.log)?.tradable().map(String::from).collect();
+    let mut topic = KeyedAppender::new(&*system.log, INSTRUMENTS)?;
+    for symbol in symbols.iter().filter(|s| !known.contains(s)) {
+        topic.append(symbol, Some(json!({ "symbol": symbol }).to_string().as_bytes()))?;
+    }
+    Ok(topic.flush(Duration::from_secs(30))?)
+}

@@ -1,0 +1,15 @@
+//! One file per command.
+
+pub mod config;
+pub mod demo;
+pub mod instruments;
+pub mod order;
+pub mod portfolio;
+pub mod publish;
+pub mod rebuild;
+pub mod replay;
+pub mod run;
+pub mod status;
+pub mod tail;
+pub mod topics;
+pub mod verify;

@@ -1,0 +1,128 @@
+//! `portfolio`: what a user owns, at the latest prices. Marks are computed here, when somebody looks; they are no state.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+use crate::cli::config::Config;
+use crate::cli::exit::Failure;
+use crate::cli::open::Access;
+use crate::cli::output::{self, Format};
+use crate::cli::{open, read};
+use crate::client::decimal::{show_e4, show_e4_wide};
+use crate::client::{check_id, now_ms, partitions};
+use crate::domain::partitioner;
+use crate::wire::topics::{PORTFOLIOS, REFERENCE_PRICES};
+
+#[derive(Debug, Deserialize)]
+struct Portfolio {
+    user_seq: u64,
+    cash_available_e4: i64,
+    cash_reserved_e4: i64,
+    realised_e4: i64,
+    fees_e4: i64,
+    positions: BTreeMap<String, Position>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Position {
+    quantity: i64,
+    #[serde(default)]
+    reserved: i64,
+    cost_basis_e4: i64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Mark {
+    price_e4: i64,
+    time_us: i64,
+}
+
+/// Prints it.
+pub fn run(config: &Config, user: &str) -> Result<(), Failure> {
+    check_id("user_id", user).map_err(|e| Failure::usage(e.to_string()))?;
+    let log = open::log(config, Access::Read)?;
+    let partition = partitioner::partition(user.as_bytes(), partitions(&*log, PORTFOLIOS)?);
+    let mut latest = None;
+    read::to_end(&*log, PORTFOLIOS, &[partition], |r| {
+        if r.key == Some(user.as_bytes()) {
+            latest = r.value.map(<[u8]>::to_vec);
+        }
+    })?;
+    let Some(latest) = latest else {
+        return Err(Failure::failed(format!("user {user} has no portfolio: no event of theirs has been processed yet")));
+    };
+    let portfolio: Portfolio = rmp_serde::from_slice(&latest)
+        .map_err(|e| Failure::new(crate::cli::exit::Code::Bug, format!("the portfolio of {user} cannot be read: {e}")))?;
+    let mut marks = BTreeMap::new();
+    if !portfolio.positions.is_empty() {
+        let all = read::all_partitions(&*log, REFERENCE_PRICES)?;
+        read::to_end(&*log, REFERENCE_PRICES, &all, |r| {
+            let Some(symbol) = r.key.and_then(|k| std::str::from_utf8(k).ok()).filter(|s| portfolio.positions.contains_key(*s)) else {
+                return;
+            };
+            // A reference price that cannot be read is a missing mark, which is shown as such.
+            match r.value.and_then(|v| rmp_serde::from_slice::<Mark>(v).ok()) {
+                Some(mark) => marks.insert(symbol.to_string(), mark),
+                None => marks.remove(symbol),
+            };
+        })?;
+    }
+    show(config, user, &portfolio, &marks)
+}
+
+fn show(config: &Config, user: &str, p: &Portfolio, marks: &BTreeMap<String, Mark>) -> Result<(), Failure> {
+    let mut rows: Vec<Vec<Value>> = Vec::new();
+    let mut equity = i128::from(p.cash_available_e4) + i128::from(p.cash_reserved_e4);
+    let mut unrealised_total = 0_i128;
+    let mut all_marked = true;
+    for (symbol, position) in &p.positions {
+        let mark = marks.get(symbol);
+        let worth = mark.map(|m| i128::from(m.price_e4) * i128::from(position.quantity));
+        let unrealised = worth.map(|w| w - i128::from(position.cost_basis_e4));
+        equity += worth.unwrap_or(0);
+        unrealised_total += unrealised.unwrap_or(0);
+        all_marked &= mark.is_some();
+        let age_s = mark.map(|m| now_ms().saturating_sub(m.time_us / 1000).max(0) / 1000);
+        rows.push(vec![
+            symbol.as_str().into(),
+            position.quantity.into(),
+            position.reserved.into(),
+            show_e4(position.cost_basis_e4).into(),
+            mark.map(|m| show_e4(m.price_e4)).into(),
+            unrealised.map(show_e4_wide).into(),
+            age_s.into(),
+        ]);
+    }
+    const HEADER: [&str; 7] = ["SYMBOL", "QUANTITY", "RESERVED", "COST_BASIS", "PRICE", "UNREALISED", "PRICE_AGE_S"];
+    if config.format == Format::Json {
+        let positions: Vec<Value> =
+            rows.into_iter().map(|r| Value::Object(HEADER.iter().map(|h| h.to_lowercase()).zip(r).collect())).collect();
+        return output::json(&json!({
+            "user_id": user,
+            "user_seq": p.user_seq,
+            "cash_available": show_e4(p.cash_available_e4),
+            "cash_reserved": show_e4(p.cash_reserved_e4),
+            "realised": show_e4(p.realised_e4),
+            "fees": show_e4(p.fees_e4),
+            "unrealised": all_marked.then(|| show_e4_wide(unrealised_total)),
+            "equity": all_marked.then(|| show_e4_wide(equity)),
+            "positions": positions,
+        }));
+    }
+    output::line(format_args!("user {user}, as of their event {}", p.user_seq))?;
+    output::line(format_args!(
+        "cash {} available, {} reserved; realised {}, fees {}",
+        show_e4(p.cash_available_e4),
+        show_e4(p.cash_reserved_e4),
+        show_e4(p.realised_e4),
+        show_e4(p.fees_e4)
+    ))?;
+    if !rows.is_empty() {
+        output::rows(Format::Text, &HEADER, &rows)?;
+    }
+    match all_marked {
+        true => output::line(format_args!("unrealised {}, equity {}", show_e4_wide(unrealised_total), show_e4_wide(equity))),
+        false => output::line("equity unknown: a position has no price yet"),
+    }
+}

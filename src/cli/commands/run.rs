@@ -1,0 +1,20 @@
+//! `run`: roles until a signal.
+
+use crate::cli::config::Config;
+use crate::cli::exit::Failure;
+use crate::cli::open::Access;
+use crate::cli::system;
+use crate::runtime::{signals, supervisor::Supervisor};
+
+/// Runs the roles that were asked for.
+pub fn run(config: &Config) -> Result<(), Failure> {
+    let roles = config.roles_required()?;
+    let system = system::of(config, Access::Write)?;
+    system::check_partitions(&system)?;
+    system::block_on(async {
+        let signal = signals::first_of()?;
+        let members = roles.iter().map(|r| system.member(*r)).collect();
+        let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone());
+        Ok(supervisor.run(signal, system::grace(config)).await?)
+    })
+}

@@ -1,0 +1,115 @@
+//! `status`: where every task is, from the log itself; and what its instance says of itself, where one runs on this machine.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::cli::config::Config;
+use crate::cli::exit::Failure;
+use crate::cli::open::Access;
+use crate::cli::{open, output, read};
+use crate::client::partitions;
+use crate::engine::ports::{From, Log};
+use crate::engine::records::Records;
+use crate::engine::topics::TopicPartition;
+use crate::runtime::status::{InstanceStatus, State, TaskStatus};
+use crate::wire::topics;
+
+const HEADER: [&str; 10] = ["ROLE", "TASK", "TOPIC", "PARTITION", "STATE", "INSTANCE", "COMMITTED", "END", "LAG", "RESTORED%"];
+
+/// An offset may lag behind the end by transaction markers, which are no records. Below this distance the records are counted.
+const COUNTED_BELOW: u64 = 64;
+
+/// Prints the table.
+pub fn run(config: &Config) -> Result<(), Failure> {
+    let log = open::log(config, Access::Read)?;
+    let table = topics::table(&config.topic_prefix);
+    let mut rows = Vec::new();
+    for role in config.roles_or_all() {
+        let instances = InstanceStatus::read_all(&config.state, role.name());
+        for topic in role.spec().inputs.iter().map(|i| i.topic) {
+            let at: Vec<_> = (0..partitions(&*log, topic)?).map(|p| TopicPartition::new(topic, p)).collect();
+            let committed = log.group_offsets(&config.group(role), &at)?;
+            for (at, committed, end, lag) in lags(&*log, &at, &committed)? {
+                // Partition i of every input belongs to task i.
+                let task = at.partition;
+                let (state, instance, restored) = told(&instances, task);
+                rows.push(vec![
+                    role.name().into(),
+                    task.into(),
+                    table.name(at.topic).into(),
+                    at.partition.into(),
+                    state,
+                    instance,
+                    committed.into(),
+                    end.into(),
+                    lag.into(),
+                    restored,
+                ]);
+            }
+        }
+    }
+    output::rows(config.format, &HEADER, &rows)
+}
+
+type Lag = (TopicPartition, Option<u64>, u64, u64);
+
+/// Committed offset, end and lag of each partition of one topic.
+fn lags(log: &dyn Log, at: &[TopicPartition], committed: &[Option<u64>]) -> Result<Vec<Lag>, Failure> {
+    let mut all = Vec::new();
+    let mut close = Vec::new();
+    for (at, committed) in at.iter().zip(committed) {
+        let b = log.bounds(*at)?;
+        let next = committed.unwrap_or(b.start).max(b.start);
+        let lag = b.stable_end.saturating_sub(next);
+        if (1..COUNTED_BELOW).contains(&lag) {
+            close.push((at.partition, From::Offset(next)));
+        }
+        all.push((*at, *committed, b.stable_end, lag));
+    }
+    let Some(topic) = at.first().map(|a| a.topic).filter(|_| !close.is_empty()) else { return Ok(all) };
+    let mut counted: BTreeMap<u32, u64> = close.iter().map(|(p, _)| (*p, 0)).collect();
+    let ends: BTreeMap<u32, u64> = all.iter().map(|(at, _, end, _)| (at.partition, *end)).collect();
+    let mut reader = log.reader(topic, &close, false)?;
+    let mut batch = Records::new();
+    let began = Instant::now();
+    while !reader.caught_up() && began.elapsed() < Duration::from_secs(5) {
+        batch.clear();
+        reader.poll(Duration::from_millis(100), read::LIMITS, &mut batch)?;
+        for r in batch.iter().filter(|r| ends.get(&r.at.partition).is_some_and(|end| r.offset < *end)) {
+            counted.entry(r.at.partition).and_modify(|n| *n += 1);
+        }
+    }
+    if reader.caught_up() {
+        for (at, _, _, lag) in &mut all {
+            *lag = counted.get(&at.partition).copied().unwrap_or(*lag);
+        }
+    }
+    Ok(all)
+}
+
+/// What the instance that has a task says: state, number, restored share.
+fn told(instances: &[InstanceStatus], task: u32) -> (Value, Value, Value) {
+    let has = |s: &InstanceStatus| s.tasks.iter().find(|t| t.task == task).cloned();
+    let mut all: Vec<(&InstanceStatus, TaskStatus)> = instances.iter().filter_map(|s| Some((s, has(s)?))).collect();
+    // The one that is alive and wrote last knows best.
+    all.sort_by_key(|(s, _)| (alive(s), s.updated_ms));
+    let Some((instance, task)) = all.pop() else { return (Value::Null, Value::Null, Value::Null) };
+    let state = match (alive(instance), instance.state) {
+        (false, State::Stopped) => "stopped",
+        (false, _) => "gone",
+        (true, _) => task.state.name(),
+    };
+    let restored = match task.restore_end {
+        _ if task.state == State::Running => 100.into(),
+        0 => Value::Null,
+        end => u64::try_from(u128::from(task.restored.min(end)) * 100 / u128::from(end)).unwrap_or(100).into(),
+    };
+    (state.into(), instance.instance.into(), restored)
+}
+
+/// Whether the process that wrote the file is still there; the file outlives a `kill -9`.
+fn alive(s: &InstanceStatus) -> bool {
+    s.pid == std::process::id() || std::path::Path::new("/proc").join(s.pid.to_string()).exists()
+}

@@ -1,0 +1,170 @@
+//! `tail`: records of a topic, decoded.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cli::args::Tail;
+use crate::cli::config::{Config, Target};
+use crate::cli::exit::Failure;
+use crate::cli::open::Access;
+use crate::cli::output::Format;
+use crate::cli::{decode, open, output, read};
+use crate::engine::ports::{From, Log, Reader};
+use crate::engine::records::Records;
+use crate::engine::topics::{TopicId, TopicPartition};
+use crate::wire::topics;
+
+/// Where `--from` points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Start,
+    End,
+    Offset(u64),
+    Last(u64),
+    TimeMs(i64),
+}
+
+impl Place {
+    fn parse(text: &str) -> Result<Place, Failure> {
+        if let Some(n) = text.strip_prefix('-').and_then(|n| n.parse().ok()) {
+            return Ok(Place::Last(n));
+        }
+        match text {
+            "start" => Ok(Place::Start),
+            "end" => Ok(Place::End),
+            other => match (other.parse(), other.parse::<jiff::Timestamp>()) {
+                (Ok(offset), _) => Ok(Place::Offset(offset)),
+                (_, Ok(time)) => Ok(Place::TimeMs(time.as_millisecond())),
+                _ => Err(Failure::usage(format!(
+                    "--from {text}: say start, end, an offset, -N for the last N of each partition, or a time such as 2026-01-31T09:30:00Z"
+                ))),
+            },
+        }
+    }
+
+    /// An offset outside what is there means the nearest that is.
+    fn resolve(self, log: &dyn Log, at: TopicPartition) -> Result<From, Failure> {
+        Ok(match self {
+            Place::Start => From::Start,
+            Place::End => From::End,
+            Place::TimeMs(ms) => From::Offset(log.offset_at(at, ms)?),
+            Place::Offset(offset) => {
+                let b = log.bounds(at)?;
+                From::Offset(offset.clamp(b.start, b.stable_end.max(b.start)))
+            }
+            Place::Last(n) => {
+                let b = log.bounds(at)?;
+                From::Offset(b.stable_end.saturating_sub(n).max(b.start))
+            }
+        })
+    }
+}
+
+/// Prints until told to stop.
+pub fn run(config: &Config, tail: &Tail) -> Result<(), Failure> {
+    let place = Place::parse(&tail.from)?;
+    let topic = topic(config, &tail.topic)?;
+    let log = open::log(config, Access::Read)?;
+    let mut partitions = read::all_partitions(&*log, topic)?;
+    if let Some(p) = tail.partition {
+        if !partitions.contains(&p) {
+            return Err(Failure::usage(format!("--partition {p}: {} has partitions 0 to {}", tail.topic, partitions.len() - 1)));
+        }
+        partitions = vec![p];
+    }
+    let from =
+        partitions.iter().map(|p| Ok((*p, place.resolve(&*log, TopicPartition::new(topic, *p))?))).collect::<Result<Vec<_>, Failure>>()?;
+    let mut show = Show { config, name: topics::table(&config.topic_prefix).name(topic).to_string(), left: tail.count.unwrap_or(u64::MAX) };
+    if tail.exit_at_end || matches!(config.target, Target::Kafka { .. }) {
+        let mut reader = log.reader(topic, &from, true)?;
+        return show.read(&mut *reader, tail.exit_at_end).map(drop);
+    }
+    follow_embedded(config, topic, log, from, &mut show)
+}
+
+/// A look into the embedded log is a look at one moment: to follow it, look again where the last look ended.
+fn follow_embedded(
+    config: &Config,
+    topic: TopicId,
+    mut log: Arc<dyn Log>,
+    mut from: Vec<(u32, From)>,
+    show: &mut Show<'_>,
+) -> Result<(), Failure> {
+    for (partition, from) in &mut from {
+        if *from == From::End {
+            *from = From::Offset(log.bounds(TopicPartition::new(topic, *partition))?.stable_end);
+        }
+    }
+    loop {
+        let mut reader = log.reader(topic, &from, true)?;
+        let next = show.read(&mut *reader, true)?;
+        if show.left == 0 {
+            return Ok(());
+        }
+        for (partition, from) in &mut from {
+            if let Some(next) = next.get(partition) {
+                *from = From::Offset(*next);
+            }
+        }
+        drop(reader);
+        std::thread::sleep(Duration::from_millis(500));
+        log = open::log(config, Access::Read)?;
+    }
+}
+
+/// Prints records, so many at most.
+struct Show<'a> {
+    config: &'a Config,
+    name: String,
+    left: u64,
+}
+
+impl Show<'_> {
+    /// Prints until enough was printed or the end was reached (if that counts). Answers the offset after the last record of each partition.
+    fn read(&mut self, reader: &mut dyn Reader, exit_at_end: bool) -> Result<BTreeMap<u32, u64>, Failure> {
+        let mut next = BTreeMap::new();
+        let mut batch = Records::new();
+        while self.left > 0 && !(exit_at_end && reader.caught_up()) {
+            batch.clear();
+            reader.poll(Duration::from_millis(200), read::LIMITS, &mut batch)?;
+            for r in batch.iter() {
+                if self.left == 0 {
+                    break;
+                }
+                self.left -= 1;
+                next.insert(r.at.partition, r.offset + 1);
+                match self.config.format {
+                    Format::Json => output::json(&decode::record(&self.name, &r))?,
+                    Format::Text => output::line(decode::record_line(&r))?,
+                }
+            }
+        }
+        Ok(next)
+    }
+}
+
+/// The topic of a name, with or without the prefix.
+fn topic(config: &Config, name: &str) -> Result<TopicId, Failure> {
+    let (bare, full) = (topics::table(""), topics::table(&config.topic_prefix));
+    bare.find(name).or_else(|| full.find(name)).ok_or_else(|| {
+        let names: Vec<_> = bare.iter().map(|t| bare.name(t)).collect();
+        Failure::usage(format!("there is no topic {name}; the topics are {}", names.join(", ")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places() {
+        let place = |t| Place::parse(t).ok();
+        assert_eq!(place("start"), Some(Place::Start));
+        assert_eq!(place("end"), Some(Place::End));
+        assert_eq!(place("42"), Some(Place::Offset(42)));
+        assert_eq!(place("-100"), Some(Place::Last(100)));
+        assert_eq!(place("1970-01-01T00:00:01Z"), Some(Place::TimeMs(1000)));
+        assert_eq!(place("yesterday"), None);
+    }
+}

@@ -1,0 +1,425 @@
+//! Flags, environment, file and defaults joined once into a [`Config`] that needs no further checks. Everything that can be checked without the
+//! cluster is checked here, and each complaint names the place the value came from.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::args::{self, Common};
+use super::exit::{Code, Failure};
+use super::output::Format;
+use crate::client::decimal;
+pub use crate::roles::Role as RoleName;
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The command line.
+    Flag,
+    /// This environment variable.
+    Env(String),
+    /// This file.
+    File(PathBuf),
+    /// Built in.
+    Default,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Origin::Flag => f.write_str("flag"),
+            Origin::Env(name) => write!(f, "environment {name}"),
+            Origin::File(path) => write!(f, "file {}", path.display()),
+            Origin::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// The log to work on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A Kafka cluster.
+    Kafka {
+        /// Bootstrap servers.
+        brokers: String,
+    },
+    /// The embedded log.
+    Embedded {
+        /// Its directory.
+        dir: PathBuf,
+    },
+    /// Neither was named.
+    Unset,
+}
+
+/// Everything that is configured, checked and typed.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The log to work on.
+    pub target: Target,
+    /// Goes before every name.
+    pub topic_prefix: String,
+    /// Root of local state.
+    pub state: PathBuf,
+    /// Roles that were asked for; empty if none.
+    pub roles: Vec<RoleName>,
+    /// Number of this instance.
+    pub instance: u32,
+    /// Output format.
+    pub format: Format,
+    /// librdkafka properties.
+    pub properties: BTreeMap<String, String>,
+    /// Commands per second and user; 0 = no limit.
+    pub rate_limit: u32,
+    /// Commands a user may send at once.
+    pub burst: u32,
+    /// Age at which a price is stale.
+    pub stale_ms: u64,
+    /// Opening cash in 10^-4 units; 0 = none.
+    pub opening_cash_e4: i64,
+    /// Age at which a command is stale; 0 = never.
+    pub max_command_age_ms: u64,
+    /// Longest a transaction gathers records.
+    pub commit_interval_ms: u64,
+    /// Most records in a transaction.
+    pub batch_records_max: usize,
+    /// Most input bytes in a transaction.
+    pub batch_bytes_max: usize,
+    /// Longest a graceful stop may take.
+    pub shutdown_grace_ms: u64,
+    /// Log filter; empty = the command decides.
+    pub log: String,
+    /// Log lines as JSON.
+    pub log_json: bool,
+    /// What `config show` prints: name, value, origin.
+    pub shown: Vec<(String, String, Origin)>,
+}
+
+/// One setting: its name (flag with dashes, variable in capitals after `PROCESSOR_`, key in the file) and default.
+struct Setting {
+    name: &'static str,
+    default: &'static str,
+    flag: fn(&Common) -> Option<&String>,
+}
+
+const SETTINGS: &[Setting] = &[
+    Setting { name: "brokers", default: "", flag: |c| c.brokers.as_ref() },
+    Setting { name: "embedded", default: "", flag: |c| c.embedded.as_ref() },
+    Setting { name: "topic_prefix", default: "", flag: |c| c.topic_prefix.as_ref() },
+    Setting { name: "state", default: "state", flag: |c| c.state.as_ref() },
+    Setting { name: "role", default: "", flag: |c| c.role.as_ref() },
+    Setting { name: "instance", default: "1", flag: |c| c.instance.as_ref() },
+    Setting { name: "format", default: "text", flag: |c| c.format.as_ref() },
+    Setting { name: "rate_limit", default: "100", flag: |c| c.rate_limit.as_ref() },
+    Setting { name: "burst", default: "200", flag: |c| c.burst.as_ref() },
+    Setting { name: "stale_ms", default: "120000", flag: |c| c.stale_ms.as_ref() },
+    Setting { name: "opening_cash", default: "1000000.00", flag: |c| c.opening_cash.as_ref() },
+    Setting { name: "max_command_age", default: "0", flag: |c| c.max_command_age.as_ref() },
+    Setting { name: "commit_interval_ms", default: "50", flag: |c| c.commit_interval_ms.as_ref() },
+    Setting { name: "batch_records_max", default: "10000", flag: |c| c.batch_records_max.as_ref() },
+    Setting { name: "batch_bytes_max", default: "8388608", flag: |c| c.batch_bytes_max.as_ref() },
+    Setting { name: "shutdown_grace_ms", default: "10000", flag: |c| c.shutdown_grace_ms.as_ref() },
+    Setting { name: "log", default: "", flag: |c| c.log.as_ref() },
+    Setting { name: "log_format", default: "text", flag: |c| c.log_format.as_ref() },
+];
+
+/// Properties that are the engine's own: exactly-once depends on them.
+const RESERVED: &[&str] = &[
+    "bootstrap.servers",
+    "metadata.broker.list",
+    "group.id",
+    "group.instance.id",
+    "transactional.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "isolation.level",
+    "enable.idempotence",
+    "acks",
+    "request.required.acks",
+    "partitioner",
+];
+
+impl Config {
+    /// Joins the layers. `env` answers for environment variables, so that tests need none.
+    pub fn load(flags: &Common, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Failure> {
+        let file = File::read(flags, env)?;
+        let mut values = BTreeMap::new();
+        let mut shown = Vec::new();
+        for s in SETTINGS {
+            let (value, origin) = pick(s, flags, env, &file);
+            shown.push((s.name.to_string(), value.clone(), origin.clone()));
+            values.insert(s.name, (value, origin));
+        }
+        let properties = properties(flags, &file, &mut shown)?;
+        let v = Values(values);
+        let target = v.target()?;
+        let mut state = v.text("state").to_string();
+        if let (Target::Embedded { dir }, Origin::Default) = (&target, v.origin("state")) {
+            state = dir.join("state").display().to_string();
+            shown.iter_mut().filter(|(name, ..)| name == "state").for_each(|s| s.1.clone_from(&state));
+        }
+        Ok(Config {
+            target,
+            topic_prefix: v.parse("topic_prefix", prefix)?,
+            state: PathBuf::from(
+                v.parse("state", |_| if state.is_empty() { Err("must name a directory".into()) } else { Ok(state.clone()) })?,
+            ),
+            roles: v.parse("role", roles)?,
+            instance: v.parse("instance", |t| number(t, 0, 9999))?,
+            format: v.parse("format", args::format)?,
+            properties,
+            rate_limit: v.parse("rate_limit", |t| number(t, 0, 1_000_000))?,
+            burst: v.parse("burst", |t| number(t, 1, 1_000_000_000))?,
+            stale_ms: v.parse("stale_ms", |t| number(t, 1, 366 * 86_400_000))?,
+            opening_cash_e4: v.parse("opening_cash", cash)?,
+            max_command_age_ms: v.parse("max_command_age", duration_ms)?,
+            commit_interval_ms: v.parse("commit_interval_ms", |t| number(t, 1, 60_000))?,
+            batch_records_max: v.parse("batch_records_max", |t| number(t, 1, 1_000_000))?,
+            batch_bytes_max: v.parse("batch_bytes_max", |t| number(t, 65_536, 1 << 30))?,
+            shutdown_grace_ms: v.parse("shutdown_grace_ms", |t| number(t, 0, 3_600_000))?,
+            log: v.parse("log", log_filter)?,
+            log_json: v.parse("log_format", args::format)? == Format::Json,
+            shown,
+        })
+    }
+
+    /// The roles to work on; none given is wrong use.
+    pub fn roles_required(&self) -> Result<&[RoleName], Failure> {
+        if self.roles.is_empty() {
+            return Err(Failure::usage("no role given: say --role orders (or trading, portfolio, notifications, audit, a list, or all)"));
+        }
+        Ok(&self.roles)
+    }
+
+    /// The roles to work on; none given means all.
+    pub fn roles_or_all(&self) -> Vec<RoleName> {
+        if self.roles.is_empty() { RoleName::all().to_vec() } else { self.roles.clone() }
+    }
+
+    /// The same on the embedded log in `dir`, if no log was named.
+    pub fn or_embedded(mut self, dir: &Path) -> Config {
+        if self.target == Target::Unset {
+            self.target = Target::Embedded { dir: dir.to_path_buf() };
+            if self.shown.iter().any(|(name, _, origin)| name == "state" && *origin == Origin::Default) {
+                self.state = dir.join("state");
+            }
+        }
+        self
+    }
+
+    /// The consumer group of a role.
+    pub fn group(&self, role: RoleName) -> String {
+        format!("{}processor-{}", self.topic_prefix, role.name())
+    }
+}
+
+/// The configuration file's layer.
+#[derive(Default)]
+struct File {
+    path: PathBuf,
+    values: BTreeMap<String, String>,
+    properties: BTreeMap<String, String>,
+}
+
+impl File {
+    fn read(flags: &Common, env: &dyn Fn(&str) -> Option<String>) -> Result<File, Failure> {
+        let named = flags.config.clone().or_else(|| env("PROCESSOR_CONFIG").map(PathBuf::from));
+        let path = match named {
+            Some(path) => path,
+            None if Path::new("processor.toml").is_file() => PathBuf::from("processor.toml"),
+            None => return Ok(File::default()),
+        };
+        let text = std::fs::read_to_string(&path)
+            .map_err(|e| Failure::config(format!("cannot read the configuration file {}: {e}", path.display())))?;
+        let table: toml::Table = text.parse().map_err(|e| Failure::config(format!("{} is no valid TOML: {e}", path.display())))?;
+        let mut file = File { path, ..Default::default() };
+        for (key, value) in table {
+            let name = key.replace('-', "_");
+            match value {
+                toml::Value::Table(kafka) if name == "kafka" => {
+                    for (property, value) in kafka {
+                        let value =
+                            scalar(&value).ok_or_else(|| file.refuse(&format!("kafka.{property} must be text, a number or a boolean")))?;
+                        file.properties.insert(property, value);
+                    }
+                }
+                value if SETTINGS.iter().any(|s| s.name == name) => {
+                    let value = scalar(&value).ok_or_else(|| file.refuse(&format!("{key} must be text or a number")))?;
+                    file.values.insert(name, value);
+                }
+                _ => {
+                    let known: Vec<_> = SETTINGS.iter().map(|s| s.name).collect();
+                    return Err(
+                        file.refuse(&format!("there is no setting `{key}`; the settings are {}, and a table [kafka]", known.join(", ")))
+                    );
+                }
+            }
+        }
+        Ok(file)
+    }
+
+    fn refuse(&self, what: &str) -> Failure {
+        Failure::config(format!("{}: {what}", self.path.display()))
+    }
+}
+
+/// A TOML value as text; a list of texts becomes comma-separated.
+fn scalar(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(s) => Some(s.clone()),
+        toml::Value::Integer(i) => Some(i.to_string()),
+        toml::Value::Boolean(b) => Some(b.to_string()),
+        toml::Value::Array(items) => Some(items.iter().map(scalar).collect::<Option<Vec<_>>>()?.join(",")),
+        toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Table(_) => None,
+    }
+}
+
+fn pick(s: &Setting, flags: &Common, env: &dyn Fn(&str) -> Option<String>, file: &File) -> (String, Origin) {
+    if let Some(value) = (s.flag)(flags) {
+        return (value.clone(), Origin::Flag);
+    }
+    let own = format!("PROCESSOR_{}", s.name.to_uppercase());
+    let kafka = (s.name == "brokers").then(|| "KAFKA_BROKERS".to_string());
+    for name in kafka.into_iter().chain([own]) {
+        if let Some(value) = env(&name).filter(|v| !v.is_empty()) {
+            return (value, Origin::Env(name));
+        }
+    }
+    match file.values.get(s.name) {
+        Some(value) => (value.clone(), Origin::File(file.path.clone())),
+        None => (s.default.to_string(), Origin::Default),
+    }
+}
+
+fn properties(flags: &Common, file: &File, shown: &mut Vec<(String, String, Origin)>) -> Result<BTreeMap<String, String>, Failure> {
+    let mut all: BTreeMap<String, (String, Origin)> =
+        file.properties.iter().map(|(k, v)| (k.clone(), (v.clone(), Origin::File(file.path.clone())))).collect();
+    for given in &flags.property {
+        let Some((key, value)) = given.split_once('=').filter(|(k, _)| !k.trim().is_empty()) else {
+            return Err(Failure::usage(format!("-X {given}: say -X key=value, for example -X security.protocol=ssl")));
+        };
+        all.insert(key.trim().to_string(), (value.to_string(), Origin::Flag));
+    }
+    for (key, (value, origin)) in &all {
+        if RESERVED.contains(&key.as_str()) {
+            return Err(complaint(origin, &format!("the librdkafka property {key} is the program's own and cannot be set")));
+        }
+        let secret = ["password", "secret", "token", "key.pem", "jaas"].iter().any(|s| key.contains(s));
+        shown.push((format!("kafka.{key}"), if secret { "********".into() } else { value.clone() }, origin.clone()));
+    }
+    Ok(all.into_iter().map(|(k, (v, _))| (k, v)).collect())
+}
+
+fn complaint(origin: &Origin, what: &str) -> Failure {
+    let code = if *origin == Origin::Flag { Code::Usage } else { Code::Config };
+    Failure::new(code, format!("{what} (from: {origin})"))
+}
+
+struct Values(BTreeMap<&'static str, (String, Origin)>);
+
+impl Values {
+    fn text(&self, name: &str) -> &str {
+        &self.0[name].0
+    }
+
+    fn origin(&self, name: &str) -> &Origin {
+        &self.0[name].1
+    }
+
+    fn parse<T>(&self, name: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<T, Failure> {
+        let text = self.text(name);
+        read(text).map_err(|e| complaint(self.origin(name), &format!("--{} `{text}`: {e}", name.replace('_', "-"))))
+    }
+
+    /// The log that was named at the strongest layer; two at the same layer contradict each other.
+    fn target(&self) -> Result<Target, Failure> {
+        let rank = |name: &str| match self.origin(name) {
+            _ if self.text(name).is_empty() => 0,
+            Origin::Default => 0,
+            Origin::File(_) => 1,
+            Origin::Env(_) => 2,
+            Origin::Flag => 3,
+        };
+        let (kafka, embedded) = (rank("brokers"), rank("embedded"));
+        match kafka.cmp(&embedded) {
+            std::cmp::Ordering::Greater => Ok(Target::Kafka { brokers: self.parse("brokers", brokers)? }),
+            std::cmp::Ordering::Less => Ok(Target::Embedded { dir: PathBuf::from(self.text("embedded")) }),
+            std::cmp::Ordering::Equal if kafka == 0 => Ok(Target::Unset),
+            std::cmp::Ordering::Equal => Err(complaint(
+                self.origin("embedded"),
+                "both brokers and embedded are given: choose --brokers for Kafka or --embedded for the embedded log",
+            )),
+        }
+    }
+}
+
+fn number<T: TryFrom<i64>>(text: &str, min: i64, max: i64) -> Result<T, String> {
+    let range = || format!("must be a whole number from {min} to {max}");
+    let n: i64 = text.trim().parse().map_err(|_| range())?;
+    if n < min || n > max {
+        return Err(range());
+    }
+    T::try_from(n).map_err(|_| range())
+}
+
+fn brokers(text: &str) -> Result<String, String> {
+    for broker in text.split(',') {
+        let port = broker.trim().rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, p)| p.parse::<u16>().ok());
+        if port.is_none_or(|p| p == 0) {
+            return Err(format!("`{broker}` must be host:port, for example localhost:9092"));
+        }
+    }
+    Ok(text.split(',').map(str::trim).collect::<Vec<_>>().join(","))
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    if text.len() > 100 || !text.bytes().all(legal) {
+        return Err("may have up to 100 letters, digits, `.`, `_` and `-`".into());
+    }
+    Ok(text.into())
+}
+
+fn roles(text: &str) -> Result<Vec<RoleName>, String> {
+    let mut roles = Vec::new();
+    for name in text.split(',').map(str::trim).filter(|n| !n.is_empty()) {
+        if name == "all" {
+            roles.extend(RoleName::all());
+            continue;
+        }
+        let known = || "is not a list of orders, trading, portfolio, notifications, audit; or all".to_string();
+        roles.push(RoleName::all().into_iter().find(|r| r.name() == name).ok_or_else(known)?);
+    }
+    roles.sort();
+    roles.dedup();
+    Ok(roles)
+}
+
+fn cash(text: &str) -> Result<i64, String> {
+    let cash = decimal::parse_e4(text)?;
+    if !(0..1 << 62).contains(&cash) {
+        return Err("must be zero or more, and below 2^62 ten-thousandths".into());
+    }
+    Ok(cash)
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    tracing_subscriber::EnvFilter::try_new(text).map_err(|e| e.to_string())?;
+    Ok(text.into())
+}
+
+/// `500ms`, `30s`, `5m`, `2h`, `1d`; a bare number means seconds.
+pub fn duration_ms(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no length of time; say 500ms, 30s, 5m, 2h or 1d");
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let n: u64 = text[..digits].parse().map_err(|_| wrong())?;
+    let unit_ms = match &text[digits..] {
+        "ms" => 1,
+        "s" | "" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    n.checked_mul(unit_ms).filter(|ms| *ms <= 1 << 50).ok_or_else(wrong)
+}

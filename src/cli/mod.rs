@@ -1,0 +1,97 @@
+//! The command line: arguments, configuration, output, and one file per command.
+
+pub mod args;
+mod commands;
+pub mod config;
+pub mod decode;
+pub mod exit;
+pub mod listings;
+mod open;
+pub mod output;
+mod pace;
+mod read;
+mod signal;
+mod system;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use args::{Args, Command, ConfigCommand, Instruments, Topics};
+use config::Config;
+use exit::{Code, Failure};
+
+/// Runs the program and says how it ended.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<_> = args.into_iter().collect();
+    let args = match Args::command().try_get_matches_from(args).and_then(|m| Args::from_arg_matches(&m)) {
+        Ok(args) => args,
+        Err(e) => {
+            // clap prints help to stdout and complaints to stderr; if even that fails nobody is listening.
+            e.print().ok();
+            return ExitCode::from(if e.use_stderr() { Code::Usage as u8 } else { Code::Ok as u8 });
+        }
+    };
+    match run(&args) {
+        Ok(()) => ExitCode::from(Code::Ok as u8),
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                output::note(format_args!("processor: {failure}"));
+            }
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
+    let env = |name: &str| std::env::var(name).ok();
+    let mut config = Config::load(&args.common, &env)?;
+    if let Some(Command::Tail(tail)) = &args.command
+        && tail.json
+    {
+        config.format = output::Format::Json;
+    }
+    init_log(&config, args.command.as_ref());
+    match &args.command {
+        None if config.roles.is_empty() => {
+            Err(Failure::usage("nothing to do: name a command (`processor --help` lists them) or a role, such as --role orders"))
+        }
+        None | Some(Command::Run) => commands::run::run(&config),
+        Some(Command::Demo(demo)) => commands::demo::run(&config, demo),
+        Some(Command::Topics(Topics::Create { partitions })) => commands::topics::create(&config, *partitions),
+        Some(Command::Topics(Topics::Check)) => commands::topics::check(&config),
+        Some(Command::Instruments(Instruments::Load { file })) => commands::instruments::load(&config, file),
+        Some(Command::Publish(publish)) => commands::publish::run(&config, publish),
+        Some(Command::Order(order)) => commands::order::run(&config, order),
+        Some(Command::Tail(tail)) => commands::tail::run(&config, tail),
+        Some(Command::Status) => commands::status::run(&config),
+        Some(Command::Portfolio { user }) => commands::portfolio::run(&config, user),
+        Some(Command::Rebuild) => commands::rebuild::run(&config),
+        Some(Command::Replay) => commands::replay::run(&config),
+        Some(Command::Verify) => commands::verify::run(&config),
+        Some(Command::Config(ConfigCommand::Show)) => commands::config::show(&config),
+        Some(Command::Completions { shell }) => {
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "processor", &mut text);
+            output::line(String::from_utf8_lossy(&text).trim_end())
+        }
+    }
+}
+
+/// Log lines go to stderr; roles say what they do, one-shot commands only what is wrong.
+fn init_log(config: &Config, command: Option<&Command>) {
+    let quiet = !matches!(command, None | Some(Command::Run));
+    let filter = match config.log.as_str() {
+        "" if quiet => "warn",
+        "" => "info",
+        filter => filter,
+    };
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(output::colour());
+    // A second call (tests in one process) keeps the first subscriber, which is as good.
+    if config.log_json {
+        lines.json().try_init().ok()
+    } else {
+        lines.try_init().ok()
+    };
+}

@@ -1,0 +1,58 @@
+//! From configuration to a log.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::config::{Config, Target};
+use super::exit::Failure;
+use crate::engine::ports::Log;
+use crate::engine::topics::TopicTable;
+use crate::wire::topics;
+
+/// What a command wants of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To look. On the embedded log this works while another process runs on it, and shows that moment.
+    Read,
+    /// To append or to run roles. On the embedded log one process at a time can.
+    Write,
+}
+
+/// Opens the log that was asked for.
+pub fn log(config: &Config, access: Access) -> Result<Arc<dyn Log>, Failure> {
+    let table = topics::table(&config.topic_prefix);
+    match &config.target {
+        Target::Unset => Err(Failure::usage(
+            "which log? Say --brokers HOST:PORT (or set KAFKA_BROKERS) for Kafka, or --embedded DIR for the embedded log",
+        )),
+        Target::Kafka { brokers } => kafka(config, brokers, table),
+        Target::Embedded { dir } => embedded(dir, &table, access),
+    }
+}
+
+#[cfg(feature = "kafka")]
+fn kafka(config: &Config, brokers: &str, table: TopicTable) -> Result<Arc<dyn Log>, Failure> {
+    use crate::log::kafka::{KafkaLog, KafkaSettings};
+    let mut settings = KafkaSettings::new(brokers);
+    settings.properties = config.properties.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    Ok(Arc::new(KafkaLog::new(settings, Arc::new(table))))
+}
+
+#[cfg(not(feature = "kafka"))]
+fn kafka(_config: &Config, brokers: &str, _table: TopicTable) -> Result<Arc<dyn Log>, Failure> {
+    Err(Failure::config(format!("this program was built without Kafka, so it cannot reach {brokers}: build it with the feature `kafka`")))
+}
+
+fn embedded(dir: &Path, table: &TopicTable, access: Access) -> Result<Arc<dyn Log>, Failure> {
+    use crate::log::local::{LocalLog, Options};
+    if access == Access::Read && !dir.is_dir() {
+        return Err(Failure::config(format!(
+            "there is no embedded log in {}: `processor demo` or `processor topics create` makes one",
+            dir.display()
+        )));
+    }
+    Ok(match access {
+        Access::Read => Arc::new(LocalLog::open_read_only(dir, table)?),
+        Access::Write => Arc::new(LocalLog::open(dir, table, Options::default())?),
+    })
+}

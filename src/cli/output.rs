@@ -1,0 +1,141 @@
+//! What the person or the next program sees: data on stdout, everything else on stderr.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
+
+use super::exit::Failure;
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs: one JSON value, or one per line where there are many.
+    Json,
+}
+
+impl Format {
+    /// The name used on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Text => "text",
+            Format::Json => "json",
+        }
+    }
+}
+
+/// Writes a line of data to stdout.
+pub fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
+    writeln!(std::io::stdout().lock(), "{text}").map_err(Failure::from)
+}
+
+/// Writes a note to stderr. A closed stderr is nobody's problem.
+pub fn note(text: impl std::fmt::Display) {
+    writeln!(std::io::stderr().lock(), "{text}").ok();
+}
+
+/// Writes a JSON value to stdout, on one line.
+pub fn json(value: &Value) -> Result<(), Failure> {
+    line(value)
+}
+
+/// Prints rows under a header: a plain table, or a JSON array of objects with the header's names in lower case.
+pub fn rows(format: Format, header: &[&str], rows: &[Vec<Value>]) -> Result<(), Failure> {
+    if format == Format::Json {
+        let name = |h: &str| h.to_lowercase().replace([' ', '-'], "_").replace('%', "_percent");
+        let objects = rows.iter().map(|r| header.iter().map(|h| name(h)).zip(r.iter().cloned()).collect::<serde_json::Map<_, _>>());
+        return json(&Value::Array(objects.map(Value::Object).collect()));
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header.to_vec());
+    for r in rows {
+        table.add_row(r.iter().map(plain));
+    }
+    line(table.lines().map(|l| l.trim().to_string()).collect::<Vec<_>>().join("\n"))
+}
+
+/// A JSON value as a person would write it.
+pub fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        Value::String(s) => s.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Whether colour is wanted on stderr.
+pub fn colour() -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+    if set("NO_COLOR") || std::env::var_os("TERM").is_some_and(|t| t == "dumb") {
+        return false;
+    }
+    set("CLICOLOR_FORCE") || std::io::stderr().is_terminal()
+}
+
+/// Progress of a long job: a bar on a terminal, else one line every five seconds.
+pub struct Progress {
+    bar: ProgressBar,
+    what: String,
+    terminal: bool,
+    done: u64,
+    total: u64,
+    began: Instant,
+    said: Instant,
+}
+
+impl Progress {
+    /// Starts at zero of `total` (0: unknown).
+    pub fn new(what: &str, total: u64) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = ProgressBar::with_draw_target((total > 0).then_some(total), ProgressDrawTarget::stderr_with_hz(8));
+        if !terminal {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        let template = if total > 0 {
+            "{msg} [{wide_bar}] {human_pos}/{human_len} {per_sec} ETA {eta}"
+        } else {
+            "{msg} {spinner} {human_pos} {per_sec} {elapsed}"
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_message(what.to_string());
+        Progress { bar, what: what.into(), terminal, done: 0, total, began: Instant::now(), said: Instant::now() }
+    }
+
+    /// Sets how far the job is.
+    pub fn set(&mut self, done: u64) {
+        self.done = done;
+        self.bar.set_position(done);
+        if !self.terminal && self.said.elapsed() >= Duration::from_secs(5) {
+            self.said = Instant::now();
+            note(self.summary());
+        }
+    }
+
+    /// One step further.
+    pub fn step(&mut self) {
+        self.set(self.done + 1);
+    }
+
+    /// How far it is, in words.
+    pub fn summary(&self) -> String {
+        let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        let rate = self.done.saturating_mul(1000) / ms;
+        if self.total == 0 {
+            return format!("{}: {} ({rate}/s)", self.what, self.done);
+        }
+        let left = self.total.saturating_sub(self.done).checked_div(rate).map_or("?".into(), |s| format!("{s} s"));
+        let percent = self.done.saturating_mul(100) / self.total;
+        format!("{}: {}/{} ({percent} %, {rate}/s, {left} left)", self.what, self.done, self.total)
+    }
+
+    /// Ends the display.
+    pub fn finish(self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,70 @@
+//! Keeping to a schedule without drifting: each step has a moment, and who is late does not wait.
+
+use std::time::{Duration, Instant};
+
+/// How fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speed {
+    /// As fast as it goes.
+    Max,
+    /// So many thousandths of real time per real time.
+    Thousandths(u64),
+}
+
+impl Speed {
+    /// `max`, `100`, `0.5`.
+    pub fn parse(text: &str) -> Result<Speed, String> {
+        if text == "max" {
+            return Ok(Speed::Max);
+        }
+        match crate::client::decimal::parse_e4(text).map(|e4| e4 / 10) {
+            Ok(n) if n > 0 => Ok(Speed::Thousandths(n.unsigned_abs())),
+            _ => Err(format!("`{text}` is no speed; say 1 for real time, 100 for a hundred times that, or max")),
+        }
+    }
+
+    /// How long after the start something is due that happened `us` after the first event.
+    pub fn due(self, us: u64) -> Duration {
+        match self {
+            Speed::Max => Duration::ZERO,
+            Speed::Thousandths(n) => Duration::from_micros(us.saturating_mul(1000) / n.max(1)),
+        }
+    }
+}
+
+/// Sleeps until `due` after `began`, in steps short enough to notice a stop.
+pub fn wait_until(began: Instant, due: Duration, stop: &std::sync::atomic::AtomicBool) {
+    while let Some(left) = due.checked_sub(began.elapsed()).filter(|d| !d.is_zero()) {
+        if stop.load(std::sync::atomic::Ordering::Relaxed) {
+            return;
+        }
+        std::thread::sleep(left.min(Duration::from_millis(100)));
+    }
+}
+
+/// Microseconds of a timestamp whose unit is told by its size.
+pub fn timestamp_us(t: i64) -> Option<i64> {
+    match t {
+        ..0 => None,
+        0..100_000_000_000 => t.checked_mul(1_000_000),
+        100_000_000_000..100_000_000_000_000 => t.checked_mul(1000),
+        100_000_000_000_000..100_000_000_000_000_000 => Some(t),
+        _ => Some(t / 1000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn speeds_and_units() {
+        assert_eq!(Speed::parse("max"), Ok(Speed::Max));
+        assert_eq!(Speed::parse("100").map(|s| s.due(5_000_000)), Ok(Duration::from_millis(50)));
+        assert_eq!(Speed::parse("0.5").map(|s| s.due(1_000_000)), Ok(Duration::from_secs(2)));
+        assert!(["0", "-1", "fast", ""].iter().all(|t| Speed::parse(t).is_err()));
+        for t in [1_625_159_076, 1_625_159_076_000, 1_625_159_076_000_000, 1_625_159_076_000_000_000] {
+            assert_eq!(timestamp_us(t), Some(1_625_159_076_000_000));
+        }
+    }
+}

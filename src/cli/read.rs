@@ -1,0 +1,39 @@
+//! Reading topics to where they ended when we began.
+
+use std::time::{Duration, Instant};
+
+use super::exit::Failure;
+use crate::client;
+use crate::engine::ports::{From, Limits, Log};
+use crate::engine::records::{Record, Records};
+use crate::engine::topics::TopicId;
+
+/// Bounds of one poll of a command.
+pub const LIMITS: Limits = Limits { records: 5000, bytes: 8 << 20, age: Duration::from_millis(100) };
+
+/// A reader that makes no progress for this long counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Shows every committed record of some partitions from the start to their present end.
+pub fn to_end(log: &dyn Log, topic: TopicId, partitions: &[u32], mut visit: impl FnMut(&Record<'_>)) -> Result<(), Failure> {
+    let from: Vec<_> = partitions.iter().map(|p| (*p, From::Start)).collect();
+    let mut reader = log.reader(topic, &from, false)?;
+    let mut batch = Records::new();
+    let mut progress = Instant::now();
+    while !reader.caught_up() {
+        batch.clear();
+        reader.poll(Duration::from_millis(200), LIMITS, &mut batch)?;
+        batch.iter().for_each(|r| visit(&r));
+        if !batch.is_empty() {
+            progress = Instant::now();
+        } else if progress.elapsed() > PATIENCE {
+            return Err(Failure::failed("the log stopped answering while a topic was read; are the brokers well?"));
+        }
+    }
+    Ok(())
+}
+
+/// All partitions of a topic that must exist.
+pub fn all_partitions(log: &dyn Log, topic: TopicId) -> Result<Vec<u32>, Failure> {
+    Ok((0..client::partitions(log, topic)?).collect())
+}

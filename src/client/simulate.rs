@@ -1,0 +1,191 @@
+//! Simulated prices and traders. Seeded and in integers, so that the same seed gives the same flow on every machine.
+
+use std::collections::VecDeque;
+
+use super::Side;
+
+/// A small generator (xorshift64*): good enough for a simulation, and ours, so that its numbers never change under us.
+#[derive(Clone, Debug)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// Seeds are spread first, so that 1 and 2 have nothing in common.
+    pub fn new(seed: u64) -> Self {
+        let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Rng((z ^ (z >> 31)).max(1))
+    }
+
+    /// The next 64 bits.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// A number below `n` (0 for `n` = 0).
+    pub fn below(&mut self, n: u64) -> u64 {
+        u64::try_from((u128::from(self.next_u64()) * u128::from(n)) >> 64).unwrap_or(0)
+    }
+}
+
+/// Prices that wander: each tick moves one symbol by up to 20 basis points, between half and twice the price it began at.
+#[derive(Clone, Debug)]
+pub struct PriceWalk {
+    rng: Rng,
+    symbols: Vec<String>,
+    began_e4: Vec<i64>,
+    prices_e4: Vec<i64>,
+    next: usize,
+}
+
+const CENT_E4: i64 = 100;
+
+impl PriceWalk {
+    /// Begins between 20 and 520 for each symbol.
+    pub fn new(seed: u64, symbols: Vec<String>) -> Self {
+        let mut rng = Rng::new(seed);
+        let began_e4: Vec<i64> = symbols.iter().map(|_| (2000 + rng.below(50_000).cast_signed()) * CENT_E4).collect();
+        PriceWalk { rng, symbols, prices_e4: began_e4.clone(), began_e4, next: 0 }
+    }
+
+    /// The next tick: symbols take turns. None only if there are no symbols.
+    pub fn tick(&mut self) -> Option<(&str, i64)> {
+        let i = self.next;
+        let old = *self.prices_e4.get(i)?;
+        self.next = (i + 1) % self.symbols.len();
+        let span = (old / 500).max(CENT_E4);
+        let step = self.rng.below(span.unsigned_abs() * 2 + 1).cast_signed() - span;
+        let price = (old + step).clamp(self.began_e4[i] / 2, self.began_e4[i] * 2) / CENT_E4 * CENT_E4;
+        self.prices_e4[i] = price;
+        Some((&self.symbols[i], price))
+    }
+}
+
+/// An order of a simulated trader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SimulatedOrder {
+    /// Unique for a run name.
+    pub order_id: String,
+    /// One of the traders.
+    pub user_id: String,
+    /// One of the symbols.
+    pub symbol: String,
+    /// 1 to 100.
+    pub quantity: u64,
+    /// Buys, and sells of what was bought a while ago; now and then a sell of what is not there.
+    pub side: Side,
+}
+
+/// Traders who send market orders; now and then one sends an order twice, as real clients do after a timeout.
+#[derive(Clone, Debug)]
+pub struct Traders {
+    rng: Rng,
+    run: String,
+    users: u32,
+    symbols: Vec<String>,
+    sent: u64,
+    last: Option<SimulatedOrder>,
+    /// What was bought and not sold yet, oldest first: user, place of the symbol, quantity.
+    bought: VecDeque<(u64, usize, u64)>,
+    unsettled: usize,
+}
+
+/// Enough purchases to sell from; older ones are kept for ever by their owners.
+const BOUGHT_MAX: usize = 50_000;
+/// The latest purchases may not be settled yet, so they are not sold.
+const UNSETTLED: usize = 1_000;
+
+impl Traders {
+    /// `run` begins every order id: use another one for each run on the same log, or all orders are duplicates.
+    pub fn new(seed: u64, run: &str, users: u32, symbols: Vec<String>) -> Self {
+        Traders {
+            rng: Rng::new(seed ^ 0x7472_6164_6572_7321),
+            run: run.into(),
+            users: users.max(1),
+            symbols,
+            sent: 0,
+            last: None,
+            bought: VecDeque::new(),
+            unsettled: UNSETTLED,
+        }
+    }
+
+    /// Keeps the latest `purchases` unsold: as many as may be on their way at once.
+    pub fn sell_after(mut self, purchases: usize) -> Self {
+        self.unsettled = purchases.min(BOUGHT_MAX - 1);
+        self
+    }
+
+    fn user(&mut self) -> u64 {
+        self.rng.below(u64::from(self.users)) + 1
+    }
+
+    fn place(&mut self) -> usize {
+        usize::try_from(self.rng.below(self.symbols.len() as u64)).unwrap_or(0)
+    }
+
+    /// All or part of the oldest purchase.
+    fn sale(&mut self) -> Option<(Side, u64, usize, u64)> {
+        let (user, place, held) = self.bought.pop_front()?;
+        let quantity = self.rng.below(held) + 1;
+        Some((Side::Sell, user, place, quantity))
+    }
+
+    /// The next order. None only if there are no symbols.
+    pub fn order(&mut self) -> Option<SimulatedOrder> {
+        if self.rng.below(200) == 0
+            && let Some(last) = &self.last
+        {
+            return Some(last.clone());
+        }
+        if self.symbols.is_empty() {
+            return None;
+        }
+        let (side, user, place, quantity) = match self.rng.below(200) {
+            0 => (Side::Sell, self.user(), self.place(), self.rng.below(100) + 1),
+            1..100 if self.bought.len() > self.unsettled => self.sale()?,
+            _ => {
+                let (user, place, quantity) = (self.user(), self.place(), self.rng.below(100) + 1);
+                self.bought.push_back((user, place, quantity));
+                if self.bought.len() > BOUGHT_MAX {
+                    self.bought.pop_front();
+                }
+                (Side::Buy, user, place, quantity)
+            }
+        };
+        self.sent += 1;
+        let order = SimulatedOrder {
+            order_id: format!("{}-{}", self.run, self.sent),
+            user_id: format!("trader-{user}"),
+            symbol: self.symbols.get(place)?.clone(),
+            quantity,
+            side,
+        };
+        self.last = Some(order.clone());
+        Some(order)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_flow() {
+        let symbols = || vec!["AAPL".to_string(), "MSFT".to_string()];
+        let flow = |seed| {
+            let (mut prices, mut traders) = (PriceWalk::new(seed, symbols()), Traders::new(seed, "r", 10, symbols()));
+            let ticks: Vec<_> = (0..2000).map(|_| prices.tick().map(|(s, p)| (s.to_string(), p))).collect();
+            (ticks, (0..2000).map(|_| traders.order()).collect::<Vec<_>>())
+        };
+        assert_eq!(flow(7), flow(7));
+        assert_ne!(flow(7), flow(8));
+        let (ticks, orders) = flow(7);
+        assert!(ticks.iter().flatten().all(|(_, p)| (100_000..20_000_000).contains(p) && p % CENT_E4 == 0));
+        assert!(orders.windows(2).any(|w| w[0] == w[1]), "some orders are sent twice");
+        assert!(orders.iter().flatten().all(|o| (1..=100).contains(&o.quantity)));
+    }
+}

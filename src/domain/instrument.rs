@@ -1,0 +1,80 @@
+//! Reference data of one stock, as decisions need it.
+
+use super::status::words;
+
+words! {
+    /// Whether a stock trades.
+    Listing {
+        /// Open.
+        Listed = 1, "listed";
+        /// Nothing new, nothing matched.
+        Halted = 2, "halted";
+        /// Only cancels.
+        CancelOnly = 3, "cancel_only";
+        /// Gone: as if it were not there.
+        Delisted = 4, "delisted";
+    }
+}
+
+/// What is known of a stock. Prices and money in 10^-4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instrument {
+    /// Whether it trades.
+    pub status: Listing,
+    /// Step of order prices.
+    pub tick_e4: i64,
+    /// Step of quantities.
+    pub lot: i64,
+    /// Largest quantity of an order.
+    pub max_quantity: Option<i64>,
+    /// Largest value of an order.
+    pub max_notional_e4: Option<i64>,
+    /// How far from the reference a market order may trade.
+    pub collar_bps: i64,
+    /// How far from the last price a tick may be without confirmation.
+    pub band_bps: Option<i64>,
+    /// Whether it may be sold short.
+    pub short_ok: bool,
+    /// The house's margin on each side.
+    pub half_spread_bps: i64,
+    /// Whether the house fills what nobody else does.
+    pub house: bool,
+    /// Whether its currency is the accounts' own; orders for others are not served.
+    pub account_currency: bool,
+    /// Never tradable.
+    pub test_issue: bool,
+}
+
+/// The currency of all accounts.
+pub const CURRENCY: &str = "USD";
+
+impl Default for Instrument {
+    fn default() -> Self {
+        Instrument {
+            status: Listing::Listed,
+            tick_e4: 100,
+            lot: 1,
+            max_quantity: None,
+            max_notional_e4: None,
+            collar_bps: 500,
+            band_bps: None,
+            short_ok: false,
+            half_spread_bps: 0,
+            house: true,
+            account_currency: true,
+            test_issue: false,
+        }
+    }
+}
+
+impl Instrument {
+    /// Whether the symbol is known at all.
+    pub fn is_listed(&self) -> bool {
+        self.status != Listing::Delisted
+    }
+
+    /// Whether new orders may trade.
+    pub fn is_open(&self) -> bool {
+        self.status == Listing::Listed && !self.test_issue
+    }
+}

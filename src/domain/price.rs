@@ -1,0 +1,181 @@
+//! The last price of a symbol: which ticks count, which are late, which must be confirmed, and when the rest of the system is told.
+
+use super::instrument::Instrument;
+
+/// A tick's price and when it entered the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Priced {
+    /// 10^-4.
+    pub price_e4: i64,
+    /// Append time.
+    pub time_ms: i64,
+}
+
+/// What is remembered of a symbol's prices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Prices {
+    /// The last accepted tick.
+    pub last: Option<Priced>,
+    /// What was last told as reference price.
+    pub told: Option<Priced>,
+    /// A price outside the band that waits for confirmation, and how many ticks in a row agreed on it.
+    pub held: Option<(i64, u8)>,
+    /// Ticks that moved (or confirmed) the price.
+    pub accepted: u64,
+    /// Ticks that came too late to count.
+    pub late: u64,
+}
+
+/// What is remembered of one source of a symbol's ticks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// Highest `seq`.
+    pub seq: Option<u64>,
+    /// The last tick's own time, nanoseconds.
+    pub time_ns: Option<i128>,
+}
+
+/// How often three ticks in a row must agree on a price outside the band.
+const CONFIRMATIONS: u8 = 3;
+/// A reference price is told when it moved this much, ...
+const TELL_BPS: i128 = 10;
+/// ... or when this long has passed.
+const TELL_MS: i64 = 1_000;
+/// A tick may be this far ahead of the log's time.
+const AHEAD_NS: i128 = 1_000_000_000;
+
+/// Whether a tick's time lies in the future, seen from its append time.
+pub fn is_ahead(time_ns: i128, append_ms: i64) -> bool {
+    time_ns > i128::from(append_ms) * 1_000_000 + AHEAD_NS
+}
+
+impl Source {
+    /// Whether a tick is late: by `seq` where it has one, else by time.
+    pub fn is_late(&self, seq: Option<u64>, time_ns: Option<i128>) -> bool {
+        match (seq, time_ns) {
+            (Some(seq), _) => self.seq.is_some_and(|last| seq <= last),
+            (None, Some(time)) => self.time_ns.is_some_and(|last| time < last),
+            (None, None) => false,
+        }
+    }
+
+    /// Remembers a tick that was not late.
+    pub fn saw(&mut self, seq: Option<u64>, time_ns: Option<i128>) {
+        self.seq = seq.or(self.seq);
+        self.time_ns = time_ns.or(self.time_ns);
+    }
+}
+
+/// What became of a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is the last price now.
+    Accepted,
+    /// Too far from the last price; waits for others to agree.
+    Held,
+}
+
+impl Prices {
+    /// Folds a tick in that is not late.
+    pub fn take(&mut self, tick: Priced, instrument: &Instrument) -> Taken {
+        if let (Some(last), Some(band)) = (self.last, instrument.band_bps)
+            && outside(tick.price_e4, last.price_e4, band)
+        {
+            let agreed = match self.held {
+                Some((held, n)) if !outside(tick.price_e4, held, band) => n + 1,
+                _ => 1,
+            };
+            if agreed < CONFIRMATIONS {
+                self.held = Some((tick.price_e4, agreed));
+                return Taken::Held;
+            }
+        }
+        self.held = None;
+        self.last = Some(tick);
+        self.accepted += 1;
+        Taken::Accepted
+    }
+
+    /// Whether the last price must be told; if so it counts as told from here on.
+    pub fn tell(&mut self) -> Option<Priced> {
+        let last = self.last?;
+        let due = self.told.is_none_or(|told| {
+            let moved = (i128::from(last.price_e4) - i128::from(told.price_e4)).abs();
+            moved * 10_000 >= TELL_BPS * i128::from(told.price_e4) || last.time_ms.saturating_sub(told.time_ms) >= TELL_MS
+        });
+        if due {
+            self.told = Some(last);
+        }
+        due.then_some(last)
+    }
+}
+
+fn outside(price: i64, from: i64, band_bps: i64) -> bool {
+    (i128::from(price) - i128::from(from)).abs() * 10_000 > i128::from(band_bps) * i128::from(from)
+}
+
+/// Whether a price of that append time is fresh for something appended at `now_ms`.
+pub fn is_fresh(price_ms: i64, now_ms: i64, stale_ms: i64) -> bool {
+    now_ms.saturating_sub(price_ms) <= stale_ms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(price_e4: i64, time_ms: i64) -> Priced {
+        Priced { price_e4, time_ms }
+    }
+
+    #[test]
+    fn m1_late_by_seq_else_by_time() {
+        let mut s = Source::default();
+        assert!(!s.is_late(Some(5), Some(100)));
+        s.saw(Some(5), Some(100));
+        assert!(s.is_late(Some(5), Some(200)), "a repeat");
+        assert!(s.is_late(Some(4), None));
+        assert!(!s.is_late(Some(6), Some(1)), "seq decides where there is one");
+        assert!(s.is_late(None, Some(99)));
+        assert!(!s.is_late(None, Some(100)), "equal times are real prints");
+        assert!(!s.is_late(None, None));
+    }
+
+    #[test]
+    fn m2_one_second_ahead_is_allowed() {
+        assert!(!is_ahead(2_000_000_000, 1_000));
+        assert!(is_ahead(2_000_000_001, 1_000));
+    }
+
+    #[test]
+    fn m5_a_spike_needs_three_that_agree() {
+        let banded = Instrument { band_bps: Some(300), ..Default::default() };
+        let mut p = Prices::default();
+        assert_eq!(p.take(at(1_000_000, 0), &banded), Taken::Accepted);
+        assert_eq!(p.take(at(1_050_000, 1), &banded), Taken::Held);
+        assert_eq!(p.take(at(1_001_000, 2), &banded), Taken::Accepted, "back to normal: the spike is forgotten");
+        assert_eq!(p.take(at(1_050_000, 3), &banded), Taken::Held);
+        assert_eq!(p.take(at(1_051_000, 4), &banded), Taken::Held);
+        assert_eq!(p.last, Some(at(1_001_000, 2)));
+        assert_eq!(p.take(at(900_000, 5), &banded), Taken::Held, "another spike starts anew");
+        assert_eq!(p.take(at(900_000, 6), &banded), Taken::Held);
+        assert_eq!(p.take(at(900_000, 7), &banded), Taken::Accepted);
+        assert_eq!(p.last, Some(at(900_000, 7)));
+        assert_eq!(Prices { last: Some(at(1, 0)), ..p }.take(at(i64::MAX, 8), &Instrument::default()), Taken::Accepted, "no band, no hold");
+    }
+
+    #[test]
+    fn told_on_ten_basis_points_or_a_second() {
+        let (mut p, i) = (Prices::default(), Instrument::default());
+        let mut told = Vec::new();
+        for t in [at(1_000_000, 0), at(1_000_999, 1), at(1_001_000, 2), at(1_001_000, 900), at(1_001_001, 1_002), at(1_001_001, 1_003)] {
+            p.take(t, &i);
+            told.extend(p.tell());
+        }
+        assert_eq!(told, [at(1_000_000, 0), at(1_001_000, 2), at(1_001_001, 1_002)]);
+    }
+
+    #[test]
+    fn m4_fresh_up_to_the_limit() {
+        assert!(is_fresh(1_000, 121_000, 120_000) && !is_fresh(1_000, 121_001, 120_000) && is_fresh(5_000, 1_000, 120_000));
+    }
+}

@@ -1,0 +1,145 @@
+//! Why something was rejected or cancelled: the public name, the FIX code, and whether a rejected id may be tried again.
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $id:ident = $number:literal, $name:literal, $fix:literal, $burns:literal, $text:literal;)*) => {
+        /// A reason. The numbers are kept in state: they never change.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum Reason {
+            $($(#[$doc])* $id = $number),*
+        }
+
+        impl Reason {
+            /// All of them.
+            pub const ALL: &'static [Reason] = &[$(Reason::$id),*];
+
+            /// The public name.
+            pub fn name(self) -> &'static str {
+                match self { $(Reason::$id => $name),* }
+            }
+
+            /// FIX tag 103 where it has one, else 99.
+            pub fn code(self) -> u16 {
+                match self { $(Reason::$id => $fix),* }
+            }
+
+            /// Whether a reject at the first hop with this reason burns the order id.
+            pub fn burns_id(self) -> bool {
+                match self { $(Reason::$id => $burns),* }
+            }
+
+            /// One sentence for people.
+            pub fn text(self) -> &'static str {
+                match self { $(Reason::$id => $text),* }
+            }
+
+            /// By its number in state.
+            pub fn from_number(n: u64) -> Option<Reason> {
+                match n { $($number => Some(Reason::$id),)* _ => None }
+            }
+
+            /// By its public name.
+            pub fn from_name(name: &str) -> Option<Reason> {
+                match name { $($name => Some(Reason::$id),)* _ => None }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Not listed, or delisted.
+    UnknownSymbol = 1, "UNKNOWN_SYMBOL", 1, true, "the symbol is not listed";
+    /// Halted, cancel-only or a test issue.
+    SymbolHalted = 2, "SYMBOL_HALTED", 2, true, "the symbol is not open for new orders";
+    /// Quantity or open-order limit.
+    OrderExceedsLimit = 3, "ORDER_EXCEEDS_LIMIT", 3, true, "the quantity is above the symbol's limit";
+    /// Too late.
+    TooLateToEnter = 4, "TOO_LATE_TO_ENTER", 4, true, "it is too late to enter this order";
+    /// Nothing to cancel.
+    UnknownOrder = 5, "UNKNOWN_ORDER", 5, true, "there is no such open order";
+    /// Same id, other content.
+    DuplicateOrder = 6, "DUPLICATE_ORDER", 6, false, "the order id was used before with other content";
+    /// Older than `--max-command-age`.
+    StaleOrder = 7, "STALE_ORDER", 8, false, "the command is older than this system accepts";
+    /// The client's clock is ahead.
+    FutureTimestamp = 8, "FUTURE_TIMESTAMP", 99, false, "the command's timestamp lies in the future";
+    /// A combination that is not served.
+    UnsupportedCharacteristic = 9, "UNSUPPORTED_CHARACTERISTIC", 11, true, "this kind of order is not supported";
+    /// Zero, negative, fractional, not of lot size, too large.
+    IncorrectQuantity = 10, "INCORRECT_QUANTITY", 13, true, "the quantity is not a whole number of lots of at least one";
+    /// The account does not exist.
+    UnknownAccount = 11, "UNKNOWN_ACCOUNT", 15, true, "there is no such account";
+    /// The account may not trade.
+    AccountDisabled = 12, "ACCOUNT_DISABLED", 15, true, "the account may not trade";
+    /// Further from the reference than allowed.
+    PriceBand = 13, "PRICE_BAND", 16, true, "the price is too far from the reference price";
+    /// Off tick, not positive or too fine.
+    InvalidPriceIncrement = 14, "INVALID_PRICE_INCREMENT", 18, true, "the price is not a positive multiple of the tick";
+    /// No price yet.
+    NoReferencePrice = 15, "NO_REFERENCE_PRICE", 19, false, "the symbol has no price yet";
+    /// The last price is too old.
+    StalePrice = 16, "STALE_PRICE", 19, false, "the last price of the symbol is too old";
+    /// Value too large.
+    NotionalLimit = 17, "NOTIONAL_LIMIT", 20, true, "the order's value is above the limit";
+    /// Selling what one does not have.
+    ShortSellNotPermitted = 18, "SHORT_SELL_NOT_PERMITTED", 22, true, "the position is too small and the symbol may not be sold short";
+    /// Not enough money.
+    InsufficientFunds = 19, "INSUFFICIENT_FUNDS", 25, true, "the available cash is too little";
+    /// Fat finger.
+    ClipSize = 20, "CLIP_SIZE", 26, true, "the order is larger than the account's clip size";
+    /// Too many orders.
+    RateLimited = 21, "RATE_LIMITED", 99, false, "too many orders in a short time";
+    /// Trading is switched off.
+    KillSwitch = 22, "KILL_SWITCH", 99, false, "trading is switched off";
+    /// Overload.
+    SystemBusy = 23, "SYSTEM_BUSY", 99, false, "the system is busy";
+    /// Cannot be understood.
+    Malformed = 24, "MALFORMED", 99, false, "the command cannot be understood";
+    /// Not a transferable amount.
+    InvalidAmount = 25, "INVALID_AMOUNT", 99, true, "the amount is not a positive number of at most four decimals within the bounds of an account";
+    /// Post-only order would trade.
+    PostOnlyWouldCross = 26, "POST_ONLY_WOULD_CROSS", 99, true, "the post-only order would trade at once";
+    /// Stop would fire at once.
+    StopWouldTrigger = 27, "STOP_WOULD_TRIGGER", 99, true, "the stop would trigger at once";
+    /// The order was done before.
+    TooLateToCancel = 28, "TOO_LATE_TO_CANCEL", 99, true, "it is too late to cancel";
+    /// The user asked.
+    UserRequest = 29, "USER_REQUEST", 99, true, "cancelled by the user";
+    /// The user asked for all.
+    MassCancel = 30, "MASS_CANCEL", 99, true, "cancelled with all orders of the user";
+    /// Rest of an immediate-or-cancel order.
+    IocRemainder = 31, "IOC_REMAINDER", 99, true, "what could not be filled at once was cancelled";
+    /// Fill-or-kill without enough on the other side.
+    FokUnfilled = 32, "FOK_UNFILLED", 99, true, "the order could not be filled whole";
+    /// Nobody to trade with.
+    NoLiquidity = 33, "NO_LIQUIDITY", 99, true, "there was nobody to trade with";
+    /// Own orders would have met.
+    SelfTradePrevented = 34, "SELF_TRADE_PREVENTED", 99, true, "the order would have traded with the user's own order";
+    /// The symbol went away.
+    Delisted = 35, "DELISTED", 99, true, "the symbol was delisted";
+    /// An operator did it.
+    Operator = 36, "OPERATOR", 99, true, "cancelled by an operator";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_lead_back() {
+        for r in Reason::ALL {
+            assert_eq!(Reason::from_name(r.name()), Some(*r));
+            assert_eq!(Reason::from_number(*r as u64), Some(*r));
+            assert!(r.name().bytes().all(|b| b.is_ascii_uppercase() || b == b'_'));
+        }
+    }
+
+    #[test]
+    fn exactly_these_let_the_id_be_tried_again() {
+        use Reason::*;
+        let free: Vec<_> = Reason::ALL.iter().copied().filter(|r| !r.burns_id()).collect();
+        let want =
+            [DuplicateOrder, StaleOrder, FutureTimestamp, NoReferencePrice, StalePrice, RateLimited, KillSwitch, SystemBusy, Malformed];
+        assert_eq!(free, want);
+    }
+}

@@ -1,0 +1,53 @@
+//! The one place that commits: prepare -> transact -> apply.
+//!
+//! Output, state changes, journal, meta record and input positions go into one transaction; only when the log has decided does the store get the
+//! same changes. Every other end leaves the store as it was, and the incarnation is given up.
+
+use std::collections::BTreeMap;
+
+use super::ports::{Member, Outcome, StoreError, Transaction};
+use super::records::Records;
+use super::role::RoleSpec;
+use super::task::Task;
+use super::topics::TopicPartition;
+
+/// How a commit ended.
+pub enum Commit {
+    /// In the log and in the stores. `suspect`: begin the next one as a new incarnation.
+    Done {
+        /// See [`Outcome::Committed`].
+        suspect: bool,
+    },
+    /// Not, or nobody knows: give this incarnation up; the next one finds out.
+    Recover(String),
+    /// Somebody newer is there: stop.
+    Fenced(String),
+    /// In the log, but a store could not take it: stop; a restart replays it from the changelog.
+    StoreFailed(StoreError),
+}
+
+/// Commits what `touched` tasks have processed; `out` holds their output and gets the rest.
+pub fn commit(spec: &RoleSpec, member: &mut dyn Member, tasks: &mut BTreeMap<u32, Task>, touched: &[u32], out: &mut Records) -> Commit {
+    let mut offsets: Vec<(TopicPartition, u64)> = Vec::new();
+    for number in touched {
+        let task = tasks.get_mut(number).expect("only running tasks are touched");
+        offsets.extend_from_slice(&task.prepare(out).offsets);
+    }
+    assert!(!offsets.is_empty(), "a transaction without offsets would not be fenced");
+    let (appended, suspect) = match member.transact(&Transaction { outputs: out, offsets: &offsets }) {
+        Outcome::Committed { appended, suspect } => (appended, suspect),
+        Outcome::NotCommitted(why) => return Commit::Recover(format!("not committed: {why}")),
+        Outcome::Unknown(why) => return Commit::Recover(format!("outcome unknown: {why}")),
+        Outcome::Fenced(why) => return Commit::Fenced(why),
+    };
+    for number in touched {
+        let changelog = TopicPartition::new(spec.changelog, *number);
+        let last = appended.iter().find(|(at, _)| *at == changelog).map(|(_, offset)| *offset);
+        let last = last.expect("the log answers where the meta record went");
+        let task = tasks.get_mut(number).expect("only running tasks are touched");
+        if let Err(e) = task.post_commit(last) {
+            return Commit::StoreFailed(e);
+        }
+    }
+    Commit::Done { suspect }
+}

@@ -1,0 +1,517 @@
+//! One instance of one role: the loop.
+//!
+//! ```text
+//!            +--------------------------------------------------------------+
+//!            v                                                              |
+//!  joining: fence the predecessor, read broadcast tables to their end       |
+//!            |                                                              |
+//!            v                                                              | anything that is not a clean commit
+//!  working:  poll --> restore new tasks --> process --> commit --> (again)  |
+//!            |                                                    ----------+
+//!            v
+//!  stopped (fenced, invariant broken, configuration wrong, store unusable)
+//! ```
+//! There is one recovery path: give everything up and join again, exactly as after `kill -9`. [`Instance::step`] does one turn and returns, so
+//! that a caller can run many instances in one thread.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::broadcast::Tables;
+use super::commit::{Commit, commit};
+use super::ports::{Clock, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, Reader, StoreError, Stores};
+use super::records::Records;
+use super::restore::{Env, Progress, Restore, RestoreError};
+use super::role::{Bug, RoleFactory, RoleSpec};
+use super::task::{Task, TaskError, TaskParts};
+use super::topics::{Partitions, TopicId, TopicPartition, TopicTable};
+
+/// Settings of the loop; all bounds are here.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Consumer group.
+    pub group: String,
+    /// Transactional id and static member name.
+    pub instance: String,
+    /// Most records, bytes and age of one transaction.
+    pub limits: Limits,
+    /// Longest wait for input when there is none; bounds how late a broadcast row or a stop is seen on an idle system.
+    pub idle_wait: Duration,
+    /// Longest wait for a predecessor's pending transaction after a take-over: its timeout, the broker's check interval, and slack.
+    pub takeover_wait: Duration,
+    /// How long the first join may fail before the process gives up; later ones are tried for ever.
+    pub startup_wait: Duration,
+    /// Committed values kept in memory, all tasks together.
+    pub cache_bytes: usize,
+}
+
+/// Why an instance stopped for good.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    /// A newer incarnation with the same name is there.
+    #[error("fenced: {0}")]
+    Fenced(String),
+    /// Configuration, topics or local state do not fit.
+    #[error("{0}")]
+    Invalid(String),
+    /// An invariant broke; nothing was committed after that.
+    #[error("stopped by an invariant: {0}")]
+    Bug(String),
+    /// The log did not answer at start, or a disk failed: restart me.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What an instance counts since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Records processed and committed.
+    pub records_in: u64,
+    /// Records written, changelog included.
+    pub records_out: u64,
+    /// Transactions committed.
+    pub transactions: u64,
+    /// Incarnations after the first.
+    pub recoveries: u64,
+    /// Records of ours that came twice and were dropped; more than 0 means that transactions are broken.
+    pub repeats_dropped: u64,
+    /// Records sent to `dead-letters`.
+    pub dead_letters: u64,
+}
+
+/// What one task is doing, for people.
+#[derive(Clone, Debug)]
+pub enum TaskView {
+    /// Catching up with the changelog.
+    Restoring(Progress),
+    /// At work.
+    Running {
+        /// Transactions so far.
+        transaction: u64,
+        /// State digest as text.
+        digest: String,
+        /// Next offsets.
+        inputs: Vec<(TopicPartition, u64)>,
+    },
+}
+
+/// What one turn did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing to do.
+    Idle,
+    /// Something; more may be waiting.
+    Busy,
+}
+
+/// One instance; see the module.
+pub struct Instance {
+    log: Arc<dyn Log>,
+    stores: Box<dyn Stores>,
+    clock: Box<dyn Clock>,
+    factory: Box<dyn RoleFactory>,
+    topics: Arc<TopicTable>,
+    settings: Settings,
+    spec: Arc<RoleSpec>,
+    counters: Counters,
+    joined_once: bool,
+    started_us: u64,
+    backoff: Duration,
+    not_before_us: u64,
+    work: Option<Incarnation>,
+    batch: Records,
+    out: Records,
+}
+
+struct Incarnation {
+    member: Box<dyn Member>,
+    partitions: Arc<[u32]>,
+    tables: Arc<Tables>,
+    readers: Vec<Box<dyn Reader>>,
+    restoring: BTreeMap<u32, Restore>,
+    tasks: BTreeMap<u32, Task>,
+}
+
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+impl Instance {
+    /// An instance that has not joined yet.
+    pub fn new(
+        log: Arc<dyn Log>,
+        stores: Box<dyn Stores>,
+        clock: Box<dyn Clock>,
+        factory: Box<dyn RoleFactory>,
+        topics: Arc<TopicTable>,
+        settings: Settings,
+    ) -> Instance {
+        let spec = Arc::new(factory.spec().clone());
+        let started_us = clock.now_us();
+        Instance {
+            log,
+            stores,
+            clock,
+            factory,
+            topics,
+            settings,
+            spec,
+            counters: Counters::default(),
+            joined_once: false,
+            started_us,
+            backoff: BACKOFF_MIN,
+            not_before_us: 0,
+            work: None,
+            batch: Records::new(),
+            out: Records::new(),
+        }
+    }
+
+    /// One turn of the loop.
+    pub fn step(&mut self) -> Result<Turn, Stop> {
+        let result = match self.work.take() {
+            None => self.join(),
+            Some(mut work) => {
+                let result = self.turn(&mut work);
+                if result.is_ok() {
+                    self.work = Some(work);
+                }
+                result
+            }
+        };
+        match result {
+            Ok(turn) => Ok(turn),
+            Err(Halt::Stop(stop)) => Err(stop),
+            Err(Halt::Recover(why)) => self.recover(&why),
+        }
+    }
+
+    fn recover(&mut self, why: &str) -> Result<Turn, Stop> {
+        let waited = Duration::from_micros(self.clock.now_us() - self.started_us);
+        if !self.joined_once && waited > self.settings.startup_wait {
+            return Err(Stop::Failed(why.to_string()));
+        }
+        tracing::warn!(role = self.spec.name, instance = %self.settings.instance, %why, backoff_ms = self.backoff.as_millis() as u64, "recovering");
+        self.counters.recoveries += 1;
+        self.not_before_us = self.clock.now_us() + self.backoff.as_micros() as u64;
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        Ok(Turn::Busy)
+    }
+
+    fn join(&mut self) -> Result<Turn, Halt> {
+        let now = self.clock.now_us();
+        if now < self.not_before_us {
+            self.clock.sleep(Duration::from_micros(self.not_before_us - now).min(self.settings.idle_wait));
+            return Ok(Turn::Idle);
+        }
+        let partitions = self.check_topics()?;
+        let inputs = self.spec.inputs.iter().map(|i| MemberInput { topic: i.topic, headers: i.guarded }).collect();
+        let (group, instance) = (self.settings.group.clone(), self.settings.instance.clone());
+        // Fence first: whatever is read after this line can no longer be changed by a predecessor.
+        let member = self.log.join(&MemberSpec { group, instance, inputs })?;
+        let (mut tables, mut readers) = (Tables::default(), Vec::new());
+        for topic in &self.spec.broadcasts {
+            readers.push(self.load_table(*topic, &mut tables)?);
+        }
+        for topic in &self.spec.broadcasts {
+            for row in self.factory.seed_broadcast(*topic, &*self.log, &tables)?.iter() {
+                tables.set(*topic, row.key.unwrap_or_default(), 0, row.value.unwrap_or_default());
+            }
+        }
+        self.joined_once = true;
+        let (restoring, tasks) = (BTreeMap::new(), BTreeMap::new());
+        self.work = Some(Incarnation { member, partitions, tables: Arc::new(tables), readers, restoring, tasks });
+        tracing::info!(role = self.spec.name, instance = %self.settings.instance, "joined");
+        Ok(Turn::Busy)
+    }
+
+    /// Partition counts by topic number; refuses topics that are missing or cannot be shared out together.
+    fn check_topics(&self) -> Result<Arc<[u32]>, Halt> {
+        let mut counts = Vec::new();
+        for topic in self.topics.iter() {
+            let Some(n) = self.log.partitions(topic)? else {
+                let name = self.topics.name(topic);
+                return Err(Halt::invalid(format!("topic {name} does not exist; run `processor topics create` first")));
+            };
+            counts.push(n);
+        }
+        let count = |t: TopicId| counts[t.0 as usize];
+        let many = |t: &TopicId| self.topics.spec(*t).partitions == Partitions::Many;
+        let inputs: Vec<TopicId> = self.spec.inputs.iter().map(|i| i.topic).filter(many).collect();
+        let owned = [Some(self.spec.changelog), self.spec.journal];
+        for t in inputs.iter().copied().chain(owned.into_iter().flatten()) {
+            if count(t) != count(inputs[0]) {
+                let (a, b) = (self.topics.name(inputs[0]), self.topics.name(t));
+                let (n, m) = (count(inputs[0]), count(t));
+                return Err(Halt::invalid(format!(
+                    "{a} has {n} partitions and {b} has {m}: role {} needs them equal; recreate the topics with one --partitions",
+                    self.spec.name
+                )));
+            }
+        }
+        Ok(counts.into())
+    }
+
+    fn load_table(&self, topic: TopicId, tables: &mut Tables) -> Result<Box<dyn Reader>, Halt> {
+        let mut reader = self.log.reader(topic, &[(0, From::Start)], false)?;
+        let (mut chunk, mut quiet_us) = (Records::new(), self.clock.now_us());
+        while !reader.caught_up() {
+            chunk.clear();
+            reader.poll(Duration::from_millis(100), self.settings.limits, &mut chunk)?;
+            for r in chunk.iter() {
+                if self.factory.accepts_broadcast(&r) {
+                    tables.apply(&r);
+                }
+                quiet_us = self.clock.now_us();
+            }
+            if Duration::from_micros(self.clock.now_us() - quiet_us) > self.settings.startup_wait {
+                return Err(Halt::Recover(format!("{} cannot be read to its end", self.topics.name(topic))));
+            }
+        }
+        Ok(reader)
+    }
+
+    fn turn(&mut self, work: &mut Incarnation) -> Result<Turn, Halt> {
+        if work.member.suspect() {
+            return Err(Halt::Recover("a connection or request failed; taking a new epoch before the next transaction".into()));
+        }
+        let wait = if work.restoring.is_empty() { self.settings.idle_wait } else { Duration::ZERO };
+        self.batch.clear();
+        match work.member.poll(wait, self.settings.limits, &mut self.batch)? {
+            Polled::Assigned(partitions) => {
+                self.assigned(work, &partitions)?;
+                return Ok(Turn::Busy);
+            }
+            Polled::Revoked { lost } => {
+                tracing::info!(role = self.spec.name, instance = %self.settings.instance, lost, "partitions revoked");
+                work.restoring.clear();
+                work.tasks.clear();
+                return Ok(Turn::Busy);
+            }
+            Polled::Records => {}
+        }
+        refresh_tables(&*self.factory, work, self.settings.limits)?;
+        let mut turn = Turn::Idle;
+        if !work.restoring.is_empty() {
+            self.restore(work)?;
+            turn = Turn::Busy;
+        }
+        if !self.batch.is_empty() {
+            self.process(work)?;
+            turn = Turn::Busy;
+        }
+        Ok(turn)
+    }
+
+    fn assigned(&mut self, work: &mut Incarnation, partitions: &[TopicPartition]) -> Result<(), Halt> {
+        let (mut inputs, spec) = (BTreeMap::<u32, Vec<TopicPartition>>::new(), &self.spec);
+        for at in partitions {
+            inputs.entry(at.partition).or_default().push(*at);
+        }
+        for (task, got) in &mut inputs {
+            got.sort();
+            let mut want: Vec<TopicPartition> = spec.inputs.iter().map(|i| TopicPartition::new(i.topic, *task)).collect();
+            want.retain(|at| at.partition < work.partitions[at.topic.0 as usize]);
+            want.sort();
+            if *got != want {
+                return Err(Halt::invalid(format!(
+                    "task {task} of {} got {} of {} input partitions: is another kind of member in group {}?",
+                    spec.name,
+                    got.len(),
+                    want.len(),
+                    self.settings.group
+                )));
+            }
+        }
+        work.tasks.clear();
+        work.restoring = inputs.into_iter().map(|(task, at)| (task, Restore::new(task, at, &*self.clock))).collect();
+        let tasks: Vec<u32> = work.restoring.keys().copied().collect();
+        tracing::info!(role = spec.name, instance = %self.settings.instance, ?tasks, "assigned");
+        Ok(())
+    }
+
+    fn restore(&mut self, work: &mut Incarnation) -> Result<(), Halt> {
+        let env = Env {
+            log: &*self.log,
+            topics: &self.topics,
+            spec: &self.spec,
+            stores: &*self.stores,
+            clock: &*self.clock,
+            takeover_wait: self.settings.takeover_wait,
+            slice: Duration::from_millis(200),
+        };
+        let share = self.settings.cache_bytes / work.restoring.len().max(work.tasks.len()).max(1);
+        let mut ready = Vec::new();
+        for (number, restore) in &mut work.restoring {
+            let Some(done) = restore.step(&env, &mut *work.member)? else { continue };
+            let (untouched, records) = (done.untouched, restore.progress.records);
+            tracing::info!(role = self.spec.name, task = number, transaction = done.meta.transaction, untouched, records, "running");
+            let parts = TaskParts {
+                spec: self.spec.clone(),
+                role: self.factory.make(*number),
+                topics: self.topics.clone(),
+                partitions: work.partitions.clone(),
+                cache_bytes: share,
+            };
+            let mut task = Task::new(*number, parts, done.store, done.meta);
+            task.view.tables = work.tables.clone();
+            ready.push((*number, task));
+        }
+        for (number, task) in ready {
+            work.member.resume(&task.meta().offsets)?;
+            work.restoring.remove(&number);
+            work.tasks.insert(number, task);
+        }
+        Ok(())
+    }
+
+    fn process(&mut self, work: &mut Incarnation) -> Result<(), Halt> {
+        let order = processing_order(&self.spec, &self.batch);
+        self.out.clear();
+        let mut touched = Vec::new();
+        for group in order.chunk_by(|a, b| a.0 == b.0) {
+            let number = group[0].0;
+            let task = work.tasks.get_mut(&number).ok_or_else(|| Bug(format!("a record came for task {number}, which does not run")))?;
+            let batch = &self.batch;
+            task.process(group.iter().map(|(_, _, i)| batch.get(*i as usize)), &mut self.out)?;
+            touched.push(number);
+        }
+        let repeats: u64 = work.tasks.values().map(|t| t.repeats).sum();
+        let dead = self.out.count_topic(self.spec.dead_letters);
+        match commit(&self.spec, &mut *work.member, &mut work.tasks, &touched, &mut self.out) {
+            Commit::Done { suspect } => {
+                let c = &mut self.counters;
+                c.records_in += self.batch.len() as u64;
+                c.records_out += self.out.len() as u64;
+                c.transactions += 1;
+                c.dead_letters += dead;
+                c.repeats_dropped = c.repeats_dropped.max(repeats);
+                self.backoff = BACKOFF_MIN;
+                if suspect {
+                    return Err(Halt::Recover("something odd happened inside a transaction that committed; taking a new epoch".into()));
+                }
+                Ok(())
+            }
+            Commit::Recover(why) => Err(Halt::Recover(why)),
+            Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
+            Commit::StoreFailed(e) => Err(e.into()),
+        }
+    }
+
+    /// What is counted.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// `joining`, `restoring` or `running`.
+    pub fn phase(&self) -> &'static str {
+        match &self.work {
+            None if self.counters.recoveries > 0 => "recovering",
+            None => "joining",
+            Some(w) if !w.restoring.is_empty() => "restoring",
+            // Without partitions it waits for its share, be it for a moment or because there are more instances than partitions.
+            Some(w) if w.tasks.is_empty() => "joining",
+            Some(_) => "running",
+        }
+    }
+
+    /// Every task and what it is doing.
+    pub fn tasks(&self) -> BTreeMap<u32, TaskView> {
+        let Some(work) = &self.work else { return BTreeMap::new() };
+        let restoring = work.restoring.iter().map(|(n, r)| (*n, TaskView::Restoring(r.progress)));
+        let running = work.tasks.iter().map(|(n, t)| {
+            let m = t.meta();
+            (*n, TaskView::Running { transaction: m.transaction, digest: m.digest.to_string(), inputs: m.offsets.clone() })
+        });
+        restoring.chain(running).collect()
+    }
+}
+
+/// The order in which a batch is processed: by task, then input by input as the role declares them, each in log order. It depends only on which
+/// records are in the batch, so positions before and after a transaction say everything about it.
+pub(super) fn processing_order(spec: &RoleSpec, batch: &Records) -> Vec<(u32, u32, u32)> {
+    let mut order: Vec<(u32, u32, u32)> = Vec::with_capacity(batch.len());
+    for (i, r) in batch.iter().enumerate() {
+        let input = spec.inputs.iter().position(|x| x.topic == r.at.topic).unwrap_or(usize::MAX);
+        order.push((r.at.partition, input as u32, i as u32));
+    }
+    order.sort_unstable();
+    order
+}
+
+fn refresh_tables(factory: &dyn RoleFactory, work: &mut Incarnation, limits: Limits) -> Result<(), LogError> {
+    let mut fresh = Records::new();
+    for reader in &mut work.readers {
+        reader.poll(Duration::ZERO, limits, &mut fresh)?;
+    }
+    if fresh.is_empty() {
+        return Ok(());
+    }
+    // Let go of the tasks' handles first, so that the rows are changed in place and not copied.
+    work.tasks.values_mut().for_each(|t| t.view.tables = Arc::default());
+    let tables = Arc::make_mut(&mut work.tables);
+    for r in fresh.iter().filter(|r| factory.accepts_broadcast(r)) {
+        tables.apply(&r);
+    }
+    work.tasks.values_mut().for_each(|t| t.view.tables = work.tables.clone());
+    Ok(())
+}
+
+/// How a turn ends when it does not end well.
+enum Halt {
+    Recover(String),
+    Stop(Stop),
+}
+
+impl Halt {
+    fn invalid(text: String) -> Halt {
+        Halt::Stop(Stop::Invalid(text))
+    }
+}
+
+impl std::convert::From<LogError> for Halt {
+    fn from(e: LogError) -> Halt {
+        match e {
+            LogError::Unavailable(_) => Halt::Recover(e.to_string()),
+            LogError::Fenced(why) => Halt::Stop(Stop::Fenced(why)),
+            LogError::Invalid(why) => Halt::invalid(why),
+            LogError::Corrupt(_) => Halt::Stop(Stop::Bug(e.to_string())),
+        }
+    }
+}
+
+impl std::convert::From<StoreError> for Halt {
+    fn from(e: StoreError) -> Halt {
+        match e {
+            // Found while running: the next incarnation's restore looks closer and puts the store aside if it must.
+            StoreError::Corrupt(_) => Halt::Recover(e.to_string()),
+            StoreError::Io(_) => Halt::Stop(Stop::Failed(e.to_string())),
+            StoreError::Invalid(why) => Halt::invalid(why),
+        }
+    }
+}
+
+impl std::convert::From<Bug> for Halt {
+    fn from(e: Bug) -> Halt {
+        Halt::Stop(Stop::Bug(e.0))
+    }
+}
+
+impl std::convert::From<TaskError> for Halt {
+    fn from(e: TaskError) -> Halt {
+        match e {
+            TaskError::Bug(b) => b.into(),
+            TaskError::Store(s) => s.into(),
+        }
+    }
+}
+
+impl std::convert::From<RestoreError> for Halt {
+    fn from(e: RestoreError) -> Halt {
+        match e {
+            RestoreError::Log(e) => e.into(),
+            RestoreError::Store(e) => e.into(),
+            RestoreError::Stop(text) => Halt::Stop(Stop::Bug(text)),
+        }
+    }
+}

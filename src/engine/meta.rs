@@ -1,0 +1,241 @@
+//! What a task writes about itself with every transaction.
+//!
+//! [`Meta`] is the last changelog record of each transaction: how far every input was read, which transaction it was, and the digest of the state
+//! after it. A start compares it with the group's committed offsets: equality proves that state and input position belong together, and a
+//! restore knows where to stop without trusting any end of a partition. [`StoreMeta`] is the same in the local store. [`JournalEntry`] is the same for
+//! replay, kept for ever, with the broadcast rows that were used.
+
+use super::broadcast::Seen;
+use super::digest::Digest;
+use super::guard::{InSequences, OutSequences};
+use super::topics::{TopicId, TopicPartition};
+use super::varint::{put, put_bytes, take, take_bytes};
+
+/// Key of the meta record in a changelog. State keys begin with a printable byte, so nothing collides with it; and it is not four bytes long,
+/// which the broker's control records are.
+pub const META_KEY: &[u8] = b"\x00meta";
+
+/// Version of the encodings in this file; readers accept it and nothing newer.
+const VERSION: u64 = 1;
+
+/// A task's position, identity of its state, and guard counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// Transactions of this task so far.
+    pub transaction: u64,
+    /// Next offset to read, by input partition, ascending.
+    pub offsets: Vec<(TopicPartition, u64)>,
+    /// Digest of the state.
+    pub digest: Digest,
+    /// Last sequence sent per guarded output partition.
+    pub sent: Vec<(TopicPartition, u64)>,
+    /// Last sequence seen per guarded input and upstream task.
+    pub seen: Vec<(TopicId, u32, u64)>,
+}
+
+/// Written by a version that this build does not know.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} is not readable by this version of processor (format {version}); use the version that wrote it, or a newer one")]
+pub struct Unreadable {
+    what: &'static str,
+    version: u64,
+}
+
+fn put_positions(out: &mut Vec<u8>, positions: &[(TopicPartition, u64)]) {
+    put(out, positions.len() as u64);
+    for (at, offset) in positions {
+        put(out, u64::from(at.topic.0));
+        put(out, u64::from(at.partition));
+        put(out, *offset);
+    }
+}
+
+fn take_at(from: &mut &[u8]) -> Option<TopicPartition> {
+    let topic = TopicId(u16::try_from(take(from)?).ok()?);
+    Some(TopicPartition::new(topic, u32::try_from(take(from)?).ok()?))
+}
+
+fn take_positions(from: &mut &[u8]) -> Option<Vec<(TopicPartition, u64)>> {
+    (0..take(from)?).map(|_| Some((take_at(from)?, take(from)?))).collect()
+}
+
+fn take_digest(from: &mut &[u8]) -> Option<Digest> {
+    let (head, rest) = from.split_at_checked(16)?;
+    *from = rest;
+    Some(Digest(u128::from_be_bytes(head.try_into().ok()?)))
+}
+
+fn checked<T>(what: &'static str, mut bytes: &[u8], read: impl FnOnce(&mut &[u8]) -> Option<T>) -> Result<T, Unreadable> {
+    let version = take(&mut bytes).unwrap_or(0);
+    if version != VERSION {
+        return Err(Unreadable { what, version });
+    }
+    read(&mut bytes).filter(|_| bytes.is_empty()).ok_or(Unreadable { what, version })
+}
+
+impl Meta {
+    /// Rebuilds the guard counters.
+    pub fn sequences(&self, guarded: &[TopicId]) -> (OutSequences, InSequences) {
+        let (mut out, mut seen) = (OutSequences::new(guarded), InSequences::default());
+        self.sent.iter().for_each(|(at, last)| out.set(*at, *last));
+        self.seen.iter().for_each(|(topic, task, last)| seen.set(*topic, *task, *last));
+        (out, seen)
+    }
+
+    /// Next offset of one input.
+    pub fn next(&self, at: TopicPartition) -> Option<u64> {
+        self.offsets.iter().find(|(a, _)| *a == at).map(|(_, o)| *o)
+    }
+
+    /// To bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64 + 12 * (self.offsets.len() + self.sent.len() + self.seen.len()));
+        put(&mut out, VERSION);
+        put(&mut out, self.transaction);
+        put_positions(&mut out, &self.offsets);
+        out.extend_from_slice(&self.digest.0.to_be_bytes());
+        put_positions(&mut out, &self.sent);
+        put(&mut out, self.seen.len() as u64);
+        for (topic, task, last) in &self.seen {
+            put(&mut out, u64::from(topic.0));
+            put(&mut out, u64::from(*task));
+            put(&mut out, *last);
+        }
+        out
+    }
+
+    /// From bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Meta, Unreadable> {
+        checked("a task's meta record", bytes, |b| {
+            let (transaction, offsets, digest, sent) = (take(b)?, take_positions(b)?, take_digest(b)?, take_positions(b)?);
+            let seen = (0..take(b)?).map(|_| take_at(b).and_then(|at| Some((at.topic, at.partition, take(b)?)))).collect::<Option<_>>()?;
+            Some(Meta { transaction, offsets, digest, sent, seen })
+        })
+    }
+}
+
+/// The meta record as the local store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreMeta {
+    /// Offset of the changelog's meta record that the store contains; a restore goes on behind it.
+    pub changelog_offset: u64,
+    /// Whether `meta.digest` is known to be the digest of the content. False in the middle of a restore: a compacted changelog passes through
+    /// states that never were.
+    pub verified: bool,
+    /// The meta record.
+    pub meta: Meta,
+}
+
+impl StoreMeta {
+    /// To bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put(&mut out, VERSION);
+        put(&mut out, self.changelog_offset);
+        put(&mut out, u64::from(self.verified));
+        put_bytes(&mut out, &self.meta.encode());
+        out
+    }
+
+    /// From bytes.
+    pub fn decode(bytes: &[u8]) -> Result<StoreMeta, Unreadable> {
+        let (changelog_offset, verified, meta) =
+            checked("a store's meta record", bytes, |b| Some((take(b)?, take(b)? == 1, take_bytes(b)?.to_vec())))?;
+        Ok(StoreMeta { changelog_offset, verified, meta: Meta::decode(&meta)? })
+    }
+}
+
+/// One transaction of one task, on record for replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalEntry {
+    /// Number of the task's transaction.
+    pub transaction: u64,
+    /// Next offsets after it. The records between these and the previous entry's, input by input in the role's order, are what it processed.
+    pub offsets: Vec<(TopicPartition, u64)>,
+    /// Digest of the state after it.
+    pub digest: Digest,
+    /// Broadcast rows used that differ from what the task had used before.
+    pub rows: Vec<Seen>,
+}
+
+impl JournalEntry {
+    /// To bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put(&mut out, VERSION);
+        put(&mut out, self.transaction);
+        put_positions(&mut out, &self.offsets);
+        out.extend_from_slice(&self.digest.0.to_be_bytes());
+        put(&mut out, self.rows.len() as u64);
+        for row in &self.rows {
+            put(&mut out, u64::from(row.table.0));
+            put_bytes(&mut out, &row.key);
+            put(&mut out, row.version);
+            put_bytes(&mut out, &row.value);
+        }
+        out
+    }
+
+    /// From bytes.
+    pub fn decode(bytes: &[u8]) -> Result<JournalEntry, Unreadable> {
+        checked("a journal entry", bytes, |b| {
+            let (transaction, offsets, digest) = (take(b)?, take_positions(b)?, take_digest(b)?);
+            let row = |b: &mut &[u8]| {
+                let table = TopicId(u16::try_from(take(b)?).ok()?);
+                Some(Seen { table, key: take_bytes(b)?.into(), version: take(b)?, value: take_bytes(b)?.into() })
+            };
+            let rows = (0..take(b)?).map(|_| row(b)).collect::<Option<_>>()?;
+            Some(JournalEntry { transaction, offsets, digest, rows })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta() -> Meta {
+        let at = |t, p| TopicPartition::new(TopicId(t), p);
+        Meta {
+            transaction: 300,
+            offsets: vec![(at(0, 2), 17), (at(11, 2), 0)],
+            digest: Digest(0x1234_5678_9abc_def0_1122_3344_5566_7788),
+            sent: vec![(at(3, 2), 9)],
+            seen: vec![(TopicId(11), 4, 12)],
+        }
+    }
+
+    #[test]
+    fn what_is_written_comes_back() {
+        let m = meta();
+        assert_eq!(Meta::decode(&m.encode()).unwrap(), m);
+        let s = StoreMeta { changelog_offset: 77, verified: true, meta: m.clone() };
+        assert_eq!(StoreMeta::decode(&s.encode()).unwrap(), s);
+        let rows = vec![Seen { table: TopicId(2), key: (*b"AAPL").into(), version: 3, value: (*b"x").into() }];
+        let j = JournalEntry { transaction: 1, offsets: m.offsets.clone(), digest: m.digest, rows };
+        assert_eq!(JournalEntry::decode(&j.encode()).unwrap(), j);
+    }
+
+    /// Bytes of version 1, written once: every later version must read them.
+    #[test]
+    fn version_1_is_read_for_ever() {
+        let golden = [
+            &[1, 0xac, 2, 2, 0, 2, 17, 11, 2, 0][..],
+            &0x1234_5678_9abc_def0_1122_3344_5566_7788_u128.to_be_bytes(),
+            &[1, 3, 2, 9, 1, 11, 4, 12],
+        ]
+        .concat();
+        assert_eq!(Meta::decode(&golden).unwrap(), meta());
+    }
+
+    #[test]
+    fn a_newer_version_and_damage_are_refused() {
+        let mut bytes = meta().encode();
+        bytes[0] = 2;
+        assert!(Meta::decode(&bytes).unwrap_err().to_string().contains("format 2"));
+        let whole = meta().encode();
+        for cut in 0..whole.len() {
+            assert!(Meta::decode(&whole[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! One task: a role's logic and state for one partition.
+//!
+//! ```text
+//!  created --> restoring --> running --> dropped
+//!                  ^ (a wrong store is put aside, once)
+//! ```
+//! A task is dropped, never repaired: whatever goes wrong, the next incarnation makes a new one and proves it equal before it runs.
+
+use std::sync::Arc;
+
+use super::broadcast::TableView;
+use super::context::{Cause, Ctx, Outbox};
+use super::digest::Digest;
+use super::guard::{self, InSequences, Verdict};
+use super::meta::{JournalEntry, META_KEY, Meta, StoreMeta};
+use super::overlay::Overlay;
+use super::ports::{StateStore, StoreError};
+use super::records::{Headers, Record, Records};
+use super::role::{Bug, Role, RoleSpec};
+use super::topics::{TopicPartition, TopicTable};
+
+/// Why a task cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// Our own mistake or an invariant that broke.
+    #[error(transparent)]
+    Bug(#[from] Bug),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A running task.
+pub struct Task {
+    number: u32,
+    spec: Arc<RoleSpec>,
+    role: Box<dyn Role>,
+    store: Box<dyn StateStore>,
+    overlay: Overlay,
+    outbox: Outbox,
+    seen: InSequences,
+    /// What it knows of the broadcast tables.
+    pub view: TableView,
+    meta: Meta,
+    prepared: Option<Meta>,
+    /// Log time of the last record processed; state changes carry it.
+    time_ms: i64,
+    /// Guarded records that had been seen before and were dropped. Stays zero while transactions work.
+    pub repeats: u64,
+}
+
+/// What a task needs besides its state.
+pub struct TaskParts {
+    /// What the role is.
+    pub spec: Arc<RoleSpec>,
+    /// The role's logic.
+    pub role: Box<dyn Role>,
+    /// Names of topics.
+    pub topics: Arc<TopicTable>,
+    /// Partition counts by topic number.
+    pub partitions: Arc<[u32]>,
+    /// Committed values kept in memory, in bytes.
+    pub cache_bytes: usize,
+}
+
+impl Task {
+    /// A task over a store that holds exactly what `meta` says.
+    pub fn new(number: u32, parts: TaskParts, store: Box<dyn StateStore>, meta: Meta) -> Task {
+        let (sent, seen) = meta.sequences(&parts.spec.guarded_outputs);
+        let view = TableView::new(Arc::default(), parts.spec.journal.is_some());
+        Task {
+            number,
+            spec: parts.spec,
+            role: parts.role,
+            store,
+            overlay: Overlay::new(parts.cache_bytes),
+            outbox: Outbox::new(parts.topics, parts.partitions, sent),
+            seen,
+            view,
+            meta,
+            prepared: None,
+            time_ms: 0,
+            repeats: 0,
+        }
+    }
+
+    /// Position, digest and counters as of the last commit.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Processes records of this task, already in processing order; output goes to `out`.
+    pub fn process<'r>(&mut self, records: impl Iterator<Item = Record<'r>>, out: &mut Records) -> Result<(), TaskError> {
+        let mut next = std::mem::take(&mut self.meta.offsets);
+        let result = self.process_all(records, out, &mut next);
+        self.meta.offsets = next;
+        result
+    }
+
+    fn process_all<'r>(
+        &mut self,
+        records: impl Iterator<Item = Record<'r>>,
+        out: &mut Records,
+        next: &mut [(TopicPartition, u64)],
+    ) -> Result<(), TaskError> {
+        let spec = &self.spec;
+        let mut ctx = Ctx::new(self.number, &mut self.overlay, &*self.store, &mut self.view, &mut self.outbox, out, spec.dead_letters);
+        for r in records {
+            let position = next
+                .iter_mut()
+                .find(|(at, _)| *at == r.at)
+                .ok_or_else(|| Bug(format!("task {} got a record of a partition that is not its own: {:?}", self.number, r.at)))?;
+            if r.offset < position.1 {
+                return Err(Bug(format!("offsets went back in {:?}: {} where at least {} was due", r.at, r.offset, position.1)).into());
+            }
+            position.1 = r.offset + 1;
+            self.time_ms = r.timestamp_ms;
+            ctx.set_cause(Cause { at: r.at, offset: r.offset, timestamp_ms: r.timestamp_ms });
+            if spec.inputs.iter().any(|i| i.guarded && i.topic == r.at.topic) {
+                match check(&mut self.seen, &r)? {
+                    Verdict::Next => {}
+                    Verdict::Repeat => {
+                        self.repeats += 1;
+                        continue;
+                    }
+                    Verdict::Gap { due, came } => {
+                        let src = ctx.src();
+                        return Err(Bug(format!("{src}: a record of ours is missing: sequence {came} came where {due} was due")).into());
+                    }
+                }
+            }
+            let done = self.role.process(&mut ctx, &r);
+            // A failing store makes a role see too little; its verdict on that is void.
+            if let Some(e) = ctx.take_failure() {
+                return Err(e.into());
+            }
+            done.map_err(|Bug(text)| Bug(format!("{}: {text}", ctx.src())))?;
+        }
+        let done = self.role.batch_end(&mut ctx);
+        match ctx.take_failure() {
+            Some(e) => Err(e.into()),
+            None => Ok(done?),
+        }
+    }
+
+    /// Adds the state changes, the journal entry and, last, the meta record to the transaction.
+    pub fn prepare(&mut self, out: &mut Records) -> &Meta {
+        let changelog = TopicPartition::new(self.spec.changelog, self.number);
+        let timestamp_ms = self.time_ms;
+        let mut push =
+            |at, key, value: Option<&[u8]>| out.push(&Record { at, offset: 0, timestamp_ms, key, value, headers: Headers::default() });
+        for (key, value) in self.overlay.changes() {
+            push(changelog, Some(key), value);
+        }
+        let meta = Meta {
+            transaction: self.meta.transaction + 1,
+            offsets: self.meta.offsets.clone(),
+            digest: self.overlay.digest_after(self.meta.digest),
+            sent: self.outbox.sequences.iter().collect(),
+            seen: self.seen.iter().collect(),
+        };
+        if let Some(topic) = self.spec.journal {
+            let rows = self.view.take_fresh();
+            let entry = JournalEntry { transaction: meta.transaction, offsets: meta.offsets.clone(), digest: meta.digest, rows };
+            push(TopicPartition::new(topic, self.number), None, Some(&entry.encode()));
+        }
+        push(changelog, Some(META_KEY), Some(&meta.encode()));
+        self.prepared.insert(meta)
+    }
+
+    /// The transaction is in the log: now, and only now, the store may have it. `changelog_offset` is where its meta record is.
+    pub fn post_commit(&mut self, changelog_offset: u64) -> Result<(), StoreError> {
+        let meta = self.prepared.take().expect("prepare comes before post_commit");
+        let record = StoreMeta { changelog_offset, verified: true, meta };
+        self.store.write(&mut self.overlay.changes(), &record.encode())?;
+        self.overlay.committed();
+        self.meta = record.meta;
+        Ok(())
+    }
+
+    /// Digest as of the last commit.
+    pub fn digest(&self) -> Digest {
+        self.meta.digest
+    }
+}
+
+fn check(seen: &mut InSequences, r: &Record<'_>) -> Result<Verdict, Bug> {
+    let header = r.headers.get(guard::HEADER).and_then(guard::parse);
+    let (task, sequence) = header.ok_or_else(|| {
+        Bug(format!(
+            "a record without a {} header stands in an internal topic ({:?}, offset {}): who wrote it?",
+            guard::HEADER,
+            r.at,
+            r.offset
+        ))
+    })?;
+    Ok(seen.check(r.at.topic, task, sequence))
+}

@@ -1,0 +1,125 @@
+//! `audit`: one hash chain per source partition over everything that is public. It also says what is wrong with a bad record of `instruments`, which
+//! all roles pass over and none of them owns.
+
+use crate::domain::chain::{self, GENESIS, Hash};
+use crate::engine::context::Ctx;
+use crate::engine::records::Record;
+use crate::engine::role::{Bug, Role};
+use crate::wire::audit::{AUDIT_ENTRY, AuditEntry};
+use crate::wire::varint::{put, take_u64};
+use crate::wire::{instrument, topics};
+
+use super::intake::bug;
+
+const VERSION: u8 = 1;
+
+/// The role's logic; see the module.
+#[derive(Default)]
+pub(super) struct Audit {
+    key: String,
+    source: String,
+    value: Vec<u8>,
+}
+
+impl Role for Audit {
+    fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+        if !topics::AUDITED.contains(&record.at.topic) {
+            return Ok(());
+        }
+        // `topic/partition`: in state without the prefix, so that the state does not depend on it; in the log in full, as everywhere.
+        let name = ctx.src();
+        let full = name.rsplit_once('/').map_or(name, |(source, _)| source);
+        self.source.clear();
+        self.source.push_str(full);
+        self.key.clear();
+        self.key.push_str(short_name(record));
+        self.key.push_str(&self.source[self.source.rfind('/').unwrap_or(0)..]);
+
+        let (previous, count) = match ctx.get(self.key.as_bytes()) {
+            None => (GENESIS, 0),
+            Some(bytes) => match read(bytes) {
+                Some(head) => head,
+                None => return Err(bug(ctx, "state of a chain cannot be read; it was written by a newer version or is damaged")),
+            },
+        };
+        let payload = chain::payload_hash(record.key, record.value);
+        let hash = chain::link(&previous, ctx.src(), &payload);
+        self.value.clear();
+        AuditEntry {
+            src_topic: ctx.topic_name(record.at.topic),
+            src_partition: record.at.partition,
+            src_offset: record.offset,
+            log_time_ms: record.timestamp_ms,
+            payload_hash: payload,
+            prev_hash: previous,
+            hash,
+        }
+        .encode(&mut self.value);
+        ctx.emit(topics::AUDIT_LOG, self.source.as_bytes(), AUDIT_ENTRY, &self.value);
+        self.value.clear();
+        write(&mut self.value, &hash, count + 1);
+        ctx.put(self.key.as_bytes(), &self.value);
+
+        if record.at.topic == topics::INSTRUMENTS {
+            let large = record.value.is_some_and(|v| v.len() > topics::INPUT_BYTES_MAX);
+            if let Err(fault) = instrument::decode(record.key, record.value) {
+                ctx.dead_letter(record, if large { "OVERSIZE" } else { "MALFORMED" }, fault);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The topic's name without the prefix.
+fn short_name(record: &Record<'_>) -> &'static str {
+    match record.at.topic {
+        topics::ORDER_COMMANDS => "order-commands",
+        topics::MARKET_DATA => "market-data",
+        topics::INSTRUMENTS => "instruments",
+        topics::ORDER_EVENTS => "order-events",
+        topics::TRADES => "trades",
+        topics::REFERENCE_PRICES => "reference-prices",
+        topics::PORTFOLIOS => "portfolios",
+        topics::NOTIFICATIONS => "notifications",
+        _ => "dead-letters",
+    }
+}
+
+/// State of a chain: version, head, number of entries.
+fn write(out: &mut Vec<u8>, head: &Hash, count: u64) {
+    out.push(VERSION);
+    out.extend_from_slice(head);
+    put(out, u128::from(count));
+}
+
+fn read(bytes: &[u8]) -> Option<(Hash, u64)> {
+    let (&VERSION, rest) = bytes.split_first()? else { return None };
+    let (head, mut rest) = rest.split_at_checked(32)?;
+    let count = take_u64(&mut rest)?;
+    rest.is_empty().then_some((head.try_into().ok()?, count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Later versions must read what this one wrote.
+    #[test]
+    fn golden_bytes() {
+        let mut out = Vec::new();
+        write(&mut out, &[7; 32], 300);
+        assert_eq!(out, [&[1][..], &[7; 32], &[0xac, 2]].concat());
+        assert_eq!(read(&out), Some(([7; 32], 300)));
+        assert_eq!(read(&out[1..]), None);
+    }
+
+    #[test]
+    fn every_audited_topic_has_its_own_name() {
+        let table = crate::wire::topics::table("p-");
+        for topic in topics::AUDITED {
+            let at = crate::engine::topics::TopicPartition::new(topic, 0);
+            let record = Record { at, offset: 0, timestamp_ms: 0, key: None, value: None, headers: Default::default() };
+            assert_eq!(short_name(&record), table.spec(topic).name);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The five roles. Each is a pure function over records and state; what they decide lives in `domain`, how records look in `wire`, and who calls them
+//! and commits is the engine's business.
+
+mod audit;
+mod intake;
+mod notifications;
+pub mod orders;
+mod portfolio;
+mod rows;
+mod trading;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::engine::broadcast::Tables;
+use crate::engine::ports::{Log, LogError};
+use crate::engine::records::{Record, Records};
+use crate::engine::role::{Input, Role as Logic, RoleFactory, RoleSpec};
+use crate::engine::topics::{TopicId, TopicTable};
+use crate::wire::{instrument, topics, trade};
+
+/// A role by name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Role {
+    /// Accounts: checks, duplicates, funds, settlement.
+    Orders,
+    /// Books and prices.
+    Trading,
+    /// Portfolios, folded from order events.
+    Portfolio,
+    /// What users are told.
+    Notifications,
+    /// Hash chains over all public topics.
+    Audit,
+}
+
+impl Role {
+    /// All roles, in the order in which a record passes them.
+    pub fn all() -> [Role; 5] {
+        [Role::Orders, Role::Trading, Role::Portfolio, Role::Notifications, Role::Audit]
+    }
+
+    /// The name on the command line and in group names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Orders => "orders",
+            Role::Trading => "trading",
+            Role::Portfolio => "portfolio",
+            Role::Notifications => "notifications",
+            Role::Audit => "audit",
+        }
+    }
+
+    /// What the role reads, owns and writes.
+    pub fn spec(self) -> RoleSpec {
+        let guarded = |topic| Input { topic, guarded: true };
+        let open = |topic| Input { topic, guarded: false };
+        let base = RoleSpec {
+            name: self.name(),
+            inputs: Vec::new(),
+            broadcasts: Vec::new(),
+            guarded_outputs: Vec::new(),
+            changelog: topics::AUDIT_CHANGELOG,
+            journal: None,
+            dead_letters: topics::DEAD_LETTERS,
+        };
+        match self {
+            // Executions first: what they give back may pay for the orders of the same batch.
+            Role::Orders => RoleSpec {
+                inputs: vec![guarded(topics::EXECUTIONS), open(topics::ORDER_COMMANDS)],
+                broadcasts: vec![topics::INSTRUMENTS, topics::REFERENCE_PRICES],
+                guarded_outputs: vec![topics::BOOK_COMMANDS, topics::ORDER_EVENTS],
+                changelog: topics::ORDERS_CHANGELOG,
+                journal: Some(topics::ORDERS_JOURNAL),
+                ..base
+            },
+            // Prices first: orders trade at the latest price that is here.
+            Role::Trading => RoleSpec {
+                inputs: vec![open(topics::MARKET_DATA), guarded(topics::BOOK_COMMANDS)],
+                broadcasts: vec![topics::INSTRUMENTS],
+                guarded_outputs: vec![topics::EXECUTIONS],
+                changelog: topics::TRADING_CHANGELOG,
+                journal: Some(topics::TRADING_JOURNAL),
+                ..base
+            },
+            Role::Portfolio => RoleSpec { inputs: vec![guarded(topics::ORDER_EVENTS)], changelog: topics::PORTFOLIO_CHANGELOG, ..base },
+            Role::Notifications => {
+                RoleSpec { inputs: vec![guarded(topics::ORDER_EVENTS)], changelog: topics::NOTIFICATIONS_CHANGELOG, ..base }
+            }
+            // The internal topics are read so that the lag of `audit` says whether everything has come to rest.
+            Role::Audit => RoleSpec {
+                inputs: topics::AUDITED.into_iter().chain([topics::BOOK_COMMANDS, topics::EXECUTIONS]).map(open).collect(),
+                ..base
+            },
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that is no role's.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no role \"{0}\"; the roles are orders, trading, portfolio, notifications, audit (or all)")]
+pub struct UnknownRole(pub String);
+
+impl FromStr for Role {
+    type Err = UnknownRole;
+
+    fn from_str(name: &str) -> Result<Self, UnknownRole> {
+        Role::all().into_iter().find(|r| r.name() == name).ok_or_else(|| UnknownRole(name.to_string()))
+    }
+}
+
+/// What an operator may set about the roles' decisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoleSettings {
+    /// Orders per second and user; 0: no limit.
+    pub rate_limit: u32,
+    /// Orders that may come at once.
+    pub burst: u32,
+    /// Oldest price that counts as fresh.
+    pub stale_ms: u64,
+    /// What a new account begins with, 10^-4; 0: nothing.
+    pub opening_cash_e4: i64,
+    /// Oldest command that is accepted, if that is limited.
+    pub max_command_age_ms: Option<u64>,
+}
+
+impl Default for RoleSettings {
+    fn default() -> Self {
+        RoleSettings { rate_limit: 100, burst: 200, stale_ms: 120_000, opening_cash_e4: 10_000_000_000, max_command_age_ms: None }
+    }
+}
+
+/// Makes the logic of a role. `partitions`: how many partitions the topics with a chosen number have.
+pub fn factory(role: Role, settings: RoleSettings, topics: Arc<TopicTable>, partitions: u32) -> Box<dyn RoleFactory> {
+    Box::new(Factory { role, spec: role.spec(), settings, topics, partitions })
+}
+
+struct Factory {
+    role: Role,
+    spec: RoleSpec,
+    settings: RoleSettings,
+    topics: Arc<TopicTable>,
+    partitions: u32,
+}
+
+impl RoleFactory for Factory {
+    fn spec(&self) -> &RoleSpec {
+        &self.spec
+    }
+
+    fn make(&self, _task: u32) -> Box<dyn Logic> {
+        match self.role {
+            Role::Orders => Box::new(orders::Orders::new(&self.settings)),
+            Role::Trading => Box::new(trading::Trading::new(&self.settings)),
+            Role::Portfolio => Box::<portfolio::Portfolios>::default(),
+            Role::Notifications => Box::<notifications::Notifications>::default(),
+            Role::Audit => Box::<audit::Audit>::default(),
+        }
+    }
+
+    fn accepts_broadcast(&self, record: &Record<'_>) -> bool {
+        match record.at.topic {
+            topics::INSTRUMENTS => instrument::decode(record.key, record.value).is_ok(),
+            topics::REFERENCE_PRICES => record.value.is_some_and(|v| trade::ReferencePrice::decode(v).is_ok()),
+            _ => true,
+        }
+    }
+
+    fn seed_broadcast(&self, topic: TopicId, log: &dyn Log, loaded: &Tables) -> Result<Records, LogError> {
+        if self.role == Role::Orders && topic == topics::REFERENCE_PRICES {
+            orders::seed::reference_prices(log, loaded, &self.topics, self.partitions)
+        } else {
+            Ok(Records::new())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_back_and_others_are_explained() {
+        for r in Role::all() {
+            assert_eq!(r.name().parse(), Ok(r));
+            assert_eq!(r.spec().name, r.name());
+        }
+        let e = "broker".parse::<Role>().expect_err("no such role");
+        assert!(e.to_string().contains("orders, trading, portfolio, notifications, audit"));
+    }
+}

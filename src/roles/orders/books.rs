@@ -1,0 +1,129 @@
+//! The books of one task looked at from scratch: every account, position, open order and house entry added up, and compared with the running totals
+//! that the role keeps. For `verify` and for tests; the role itself checks every posting as it makes it.
+
+use std::collections::BTreeMap;
+
+use super::state::{self, Entry};
+use crate::domain::status::Side;
+use crate::domain::status::Status;
+use crate::engine::ports::StateStore;
+
+/// Invariants I1 to I3 over everything in a store. Answers figures for people, or the first thing that is wrong.
+pub fn check_books(store: &dyn StateStore) -> Result<String, String> {
+    let mut sums = Sums::default();
+    let mut unreadable = None;
+    let scanned = store.scan(b"", &mut |key, value| {
+        let known = sums.add(key, value);
+        if known.is_none() {
+            unreadable = Some(format!("the entry {} cannot be read", String::from_utf8_lossy(key).escape_debug()));
+        }
+        known.is_some()
+    });
+    scanned.map_err(|e| e.to_string())?;
+    unreadable.map_or(Ok(()), Err)?;
+    sums.compare()
+}
+
+#[derive(Default)]
+struct Sums {
+    users: BTreeMap<String, User>,
+    /// Per symbol: what users hold by their positions, and by the house's book.
+    shares: BTreeMap<String, (i128, i128)>,
+    /// Per user and symbol: shares reserved by the position, and by open sells.
+    reserved: BTreeMap<(String, String), (i64, i64)>,
+    totals: crate::domain::account::Totals,
+    house_cash: i128,
+    house_shares: i128,
+    users_shares: i128,
+    open: u64,
+    orders: u64,
+}
+
+#[derive(Default)]
+struct User {
+    available: i64,
+    reserved: i64,
+    incoming: i64,
+    held_by_buys: i64,
+    held_by_sells: i64,
+}
+
+impl Sums {
+    fn add(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        let (&letter, rest) = key.split_first()?;
+        let (first, second) = std::str::from_utf8(rest).ok()?.split_once('\0').unwrap_or((std::str::from_utf8(rest).ok()?, ""));
+        match letter {
+            b'a' => {
+                let a = state::read_account(value)?;
+                let u = self.users.entry(first.into()).or_default();
+                (u.available, u.reserved, u.incoming) = (a.available_e4, a.reserved_e4, a.incoming_e4);
+            }
+            b'p' => {
+                let p = state::read_position(value)?;
+                self.shares.entry(second.into()).or_default().0 += i128::from(p.quantity);
+                self.reserved.entry((first.into(), second.into())).or_default().0 = p.reserved;
+            }
+            b'o' => self.order(first, &Entry::read(value)?)?,
+            b'h' => {
+                let h = state::read_house(value)?;
+                self.shares.entry(first.into()).or_default().1 = h.users_quantity;
+                self.house_cash += h.cash_e4;
+                self.house_shares += h.quantity;
+                self.users_shares += h.users_quantity;
+            }
+            b't' => self.totals = state::read_totals(value)?,
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn order(&mut self, user: &str, e: &Entry<'_>) -> Option<()> {
+        self.orders += 1;
+        if e.status.is_terminal() || e.status == Status::Rejected {
+            return Some(());
+        }
+        self.open += 1;
+        let u = self.users.entry(user.into()).or_default();
+        if e.content.side()? == Side::Buy {
+            u.held_by_buys += e.hold_e4;
+        } else {
+            u.held_by_sells += e.hold_e4;
+            self.reserved.entry((user.into(), e.content.symbol()?.into())).or_default().1 += e.leaves();
+        }
+        Some(())
+    }
+
+    fn compare(self) -> Result<String, String> {
+        let mut cash = 0i128;
+        for (name, u) in &self.users {
+            cash += i128::from(u.available) + i128::from(u.reserved);
+            if u.available < 0 || u.reserved < 0 {
+                return Err(format!("user {name} has {} available and {} reserved", u.available, u.reserved));
+            }
+            if (u.reserved, u.incoming) != (u.held_by_buys, u.held_by_sells) {
+                return Err(format!(
+                    "user {name}: {} reserved and {} incoming, but open orders hold {} and {}",
+                    u.reserved, u.incoming, u.held_by_buys, u.held_by_sells
+                ));
+            }
+        }
+        for ((user, symbol), (position, orders)) in &self.reserved {
+            if position != orders {
+                return Err(format!("user {user}: {position} {symbol} reserved, but open sells hold {orders}"));
+            }
+        }
+        for (symbol, (positions, house)) in &self.shares {
+            if positions != house {
+                return Err(format!("users hold {positions} {symbol}, the house's book says {house}"));
+            }
+        }
+        let t = &self.totals;
+        if cash != t.users_e4 || self.house_cash != t.house_e4 || self.house_shares + self.users_shares != 0 {
+            return Err(format!("users have {cash} and the house {}, the totals say {} and {}", self.house_cash, t.users_e4, t.house_e4));
+        }
+        if t.users_e4 + t.house_e4 + t.external_e4 != 0 {
+            return Err(format!("cash does not sum to zero: {t:?}"));
+        }
+        Ok(format!("{} accounts, {} ids, {} open orders; cash and shares sum to zero", self.users.len(), self.orders, self.open))
+    }
+}

@@ -1,0 +1,94 @@
+//! One user's account in hand while a record is handled: numbers and stamps the user's events, and opens the account before the first of them.
+
+use crate::domain::account::{Account, Broken, Totals};
+use crate::engine::context::Ctx;
+use crate::engine::role::Bug;
+use crate::roles::intake::bug;
+use crate::wire::event::{Event, OrderEvent};
+use crate::wire::topics;
+
+use super::state::{self, Buffers, Entry};
+
+pub(super) struct Desk<'d, 'c> {
+    pub ctx: &'d mut Ctx<'c>,
+    pub buffers: &'d mut Buffers,
+    pub user: &'d str,
+    pub account: Account,
+}
+
+impl<'d, 'c> Desk<'d, 'c> {
+    /// The account of a user who must have one.
+    pub(super) fn existing(ctx: &'d mut Ctx<'c>, buffers: &'d mut Buffers, user: &'d str) -> Result<Self, Bug> {
+        let account = state::load_account(ctx, buffers, user)?.ok_or_else(|| bug(ctx, "an execution for a user without an account"))?;
+        Ok(Desk { ctx, buffers, user, account })
+    }
+
+    /// The account of a user who is about to get an event; opened if this is the first.
+    pub(super) fn open(
+        ctx: &'d mut Ctx<'c>,
+        buffers: &'d mut Buffers,
+        user: &'d str,
+        opening_cash_e4: i64,
+        cause_id: &str,
+    ) -> Result<Self, Bug> {
+        let found = state::load_account(ctx, buffers, user)?;
+        let mut desk = Desk { ctx, buffers, user, account: found.unwrap_or_default() };
+        if found.is_none() && opening_cash_e4 > 0 {
+            desk.post(|account, totals| account.deposit(totals, opening_cash_e4))?;
+            desk.event(OrderEvent {
+                cause_id: Some(cause_id),
+                amount_e4: Some(opening_cash_e4),
+                ..OrderEvent::new(Event::Deposited, user)
+            });
+        }
+        Ok(desk)
+    }
+
+    /// A posting between the account and the task's totals.
+    pub(super) fn post(&mut self, posting: impl FnOnce(&mut Account, &mut Totals) -> Result<(), Broken>) -> Result<(), Bug> {
+        let mut totals = state::load_totals(self.ctx)?;
+        posting(&mut self.account, &mut totals).map_err(|e| bug(self.ctx, e))?;
+        state::save_totals(self.ctx, self.buffers, &totals);
+        Ok(())
+    }
+
+    /// The next event of the user.
+    pub(super) fn event(&mut self, mut e: OrderEvent<'_>) {
+        self.account.user_seq += 1;
+        e.user_seq = self.account.user_seq;
+        e.time_us = self.ctx.time_ms().saturating_mul(1_000);
+        e.cash_available_e4 = self.account.available_e4;
+        e.cash_reserved_e4 = self.account.reserved_e4;
+        self.buffers.value.clear();
+        e.encode(&mut self.buffers.value);
+        self.ctx.emit(topics::ORDER_EVENTS, self.user.as_bytes(), e.event.name(), &self.buffers.value);
+    }
+
+    /// Notes what became of an id.
+    pub(super) fn note(&mut self, order_id: &str, entry: &Entry<'_>) {
+        state::save_order(self.ctx, self.buffers, self.user, order_id, entry);
+    }
+
+    /// Puts the account back.
+    pub(super) fn close(self) {
+        state::save_account(self.ctx, self.buffers, self.user, &self.account);
+    }
+}
+
+/// An event about an order (or transfer) as its entry has it.
+pub(super) fn about<'a>(event: Event, user: &'a str, order_id: &'a str, entry: &Entry<'a>) -> OrderEvent<'a> {
+    let quantity = entry.content.quantity();
+    OrderEvent {
+        order_id: Some(order_id),
+        cause_id: Some(order_id),
+        symbol: entry.content.symbol(),
+        side: entry.content.side(),
+        quantity,
+        cum_quantity: quantity.map(|_| entry.cum),
+        leaves_quantity: quantity.map(|_| entry.leaves()),
+        status: Some(entry.status),
+        limit_price_e4: entry.content.limit_price(),
+        amount_e4: entry.content.amount(),
+        ..OrderEvent::new(event, user)
+    }
+}

@@ -1,0 +1,103 @@
+//! Prices that `trading` has not told yet. `orders` starts with the reference prices that are in their topic; ticks that lie in `market-data` but
+//! were not handled yet would be missing, and orders that came after them would be refused for no good reason. So they are read once, at the start,
+//! and fill the gap until the real reference price comes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::domain::partitioner;
+use crate::domain::price::{Priced, Prices, Source, is_ahead};
+use crate::engine::broadcast::Tables;
+use crate::engine::ports::{From, Limits, Log, LogError};
+use crate::engine::records::{Record, Records};
+use crate::engine::topics::{TopicPartition, TopicTable};
+use crate::wire::topics::INPUT_BYTES_MAX;
+use crate::wire::trade::ReferencePrice;
+use crate::wire::{instrument, tick, topics};
+
+const LIMITS: Limits = Limits { records: 20_000, bytes: 8 << 20, age: Duration::from_millis(50) };
+const WAIT: Duration = Duration::from_millis(200);
+
+/// Rows for the table of reference prices, where ticks are newer than what is loaded.
+pub(in crate::roles) fn reference_prices(log: &dyn Log, loaded: &Tables, names: &TopicTable, partitions: u32) -> Result<Records, LogError> {
+    let all: Vec<_> = (0..partitions).map(|p| TopicPartition::new(topics::MARKET_DATA, p)).collect();
+    let done = log.group_offsets(&format!("{}processor-trading", names.prefix()), &all)?;
+    let mut from = Vec::new();
+    for (at, done) in all.iter().zip(done) {
+        let bounds = log.bounds(*at)?;
+        let start = done.unwrap_or(0).max(bounds.start);
+        if start < bounds.stable_end {
+            from.push((at.partition, From::Offset(start)));
+        }
+    }
+    let mut book = Book::default();
+    if !from.is_empty() {
+        let mut reader = log.reader(topics::MARKET_DATA, &from, false)?;
+        let mut batch = Records::new();
+        loop {
+            batch.clear();
+            reader.poll(WAIT, LIMITS, &mut batch)?;
+            batch.iter().for_each(|r| book.take(&r, loaded, partitions));
+            if reader.caught_up() {
+                break;
+            }
+        }
+    }
+    Ok(book.rows())
+}
+
+#[derive(Default)]
+struct Book {
+    prices: BTreeMap<String, Prices>,
+    sources: BTreeMap<(String, String), Source>,
+}
+
+impl Book {
+    /// The same acceptance as in `trading`; what is bad there is dead-lettered there.
+    fn take(&mut self, r: &Record<'_>, loaded: &Tables, partitions: u32) {
+        let (Some(key), Some(value)) = (r.key, r.value) else { return };
+        if value.len() > INPUT_BYTES_MAX || partitioner::partition(key, partitions) != r.at.partition {
+            return;
+        }
+        let Ok(t) = tick::decode(value) else { return };
+        let Some(price_e4) = t.price.positive().filter(|_| t.symbol.as_bytes() == key) else { return };
+        let row = loaded.get(topics::INSTRUMENTS, key);
+        let Some(i) = row.and_then(|row| instrument::decode(Some(key), Some(row.value)).ok().flatten()).filter(|i| i.is_listed()) else {
+            return;
+        };
+        if t.timestamp_ns.is_some_and(|ts| is_ahead(ts, r.timestamp_ms)) {
+            return;
+        }
+        let source = self.sources.entry((t.symbol.to_string(), t.source.as_deref().unwrap_or_default().to_string())).or_default();
+        if source.is_late(t.seq, t.timestamp_ns) {
+            return;
+        }
+        source.saw(t.seq, t.timestamp_ns);
+        let prices = self.prices.entry(t.symbol.to_string()).or_insert_with(|| {
+            let told = loaded.get(topics::REFERENCE_PRICES, key).and_then(|row| ReferencePrice::decode(row.value).ok());
+            let told = told.map(|p| Priced { price_e4: p.price_e4, time_ms: p.time_us.div_euclid(1_000) });
+            Prices { last: told, told, ..Prices::default() }
+        });
+        prices.take(Priced { price_e4, time_ms: r.timestamp_ms }, &i);
+    }
+
+    fn rows(&self) -> Records {
+        let (mut rows, mut value) = (Records::new(), Vec::new());
+        for (symbol, p) in &self.prices {
+            let Some(last) = p.last.filter(|last| p.told.is_none_or(|told| last.time_ms >= told.time_ms && *last != told)) else {
+                continue;
+            };
+            value.clear();
+            ReferencePrice { symbol, price_e4: last.price_e4, time_us: last.time_ms.saturating_mul(1_000) }.encode(&mut value);
+            rows.push(&Record {
+                at: TopicPartition::new(topics::REFERENCE_PRICES, 0),
+                offset: 0,
+                timestamp_ms: last.time_ms,
+                key: Some(symbol.as_bytes()),
+                value: Some(&value),
+                headers: Default::default(),
+            });
+        }
+        rows
+    }
+}

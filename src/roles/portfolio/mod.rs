@@ -1,0 +1,156 @@
+//! `portfolio`: folds order events into portfolios. A projection and nothing else; losing it can lose no money.
+//!
+//! A busy user has many events in a transaction, and only the last portfolio counts. So portfolios are kept in hand while a batch lasts, and written
+//! once at its end, in the order in which their users came up.
+
+mod state;
+
+use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
+
+use crate::domain::portfolio as arithmetic;
+use crate::domain::status::{Side, Status};
+use crate::engine::context::{Cause, Ctx};
+use crate::engine::records::Record;
+use crate::engine::role::{Bug, Role};
+use crate::wire::event::{Event, OrderEvent};
+use crate::wire::portfolio::PORTFOLIO;
+use crate::wire::topics;
+
+use super::intake::{bug, own};
+use state::State;
+
+/// The role's logic; see the module.
+#[derive(Default)]
+pub(super) struct Portfolios {
+    /// Portfolios touched by the batch, with the cause of the last event of each.
+    touched: IndexMap<Box<str>, (Cause, State), FxBuildHasher>,
+    value: Vec<u8>,
+}
+
+impl Role for Portfolios {
+    fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+        let value = own(ctx, record)?;
+        let e = OrderEvent::decode(value).map_err(|fault| bug(ctx, fault))?;
+        let cause = ctx.cause();
+        if !self.touched.contains_key(e.user_id) {
+            let state = match ctx.get(e.user_id.as_bytes()) {
+                None => State::new(e.user_id),
+                Some(bytes) => match State::read(e.user_id, bytes) {
+                    Some(state) => state,
+                    None => return Err(bug(ctx, "state of a portfolio cannot be read; it was written by a newer version or is damaged")),
+                },
+            };
+            self.touched.insert(e.user_id.into(), (cause, state));
+        }
+        let (last, state) = self.touched.get_mut(e.user_id).expect("just put there");
+        *last = cause;
+        fold(state, &e).map_err(|what| bug(ctx, format_args!("user {}, event {}: {what}", e.user_id, e.user_seq)))
+    }
+
+    fn batch_end(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Bug> {
+        for (user, (cause, state)) in self.touched.drain(..) {
+            ctx.set_cause(cause);
+            self.value.clear();
+            state.put(&mut self.value);
+            ctx.put(user.as_bytes(), &self.value);
+            self.value.clear();
+            state.portfolio.encode(&mut self.value);
+            ctx.emit(topics::PORTFOLIOS, user.as_bytes(), PORTFOLIO, &self.value);
+        }
+        Ok(())
+    }
+}
+
+/// Folds one event in. An error: the events cannot be what `orders` wrote.
+fn fold(s: &mut State, e: &OrderEvent<'_>) -> Result<(), &'static str> {
+    const INCOMPLETE: &str = "a field is missing";
+    if e.user_seq != s.portfolio.user_seq + 1 {
+        return Err("user_seq does not follow the one before it");
+    }
+    s.portfolio.user_seq = e.user_seq;
+    s.portfolio.cash_available_e4 = e.cash_available_e4;
+    s.portfolio.cash_reserved_e4 = e.cash_reserved_e4;
+    let order = || Some((e.order_id?, e.symbol?, e.side?));
+    match e.event {
+        Event::OrderPending => {
+            let (order_id, symbol, side) = order().ok_or(INCOMPLETE)?;
+            if side == Side::Sell {
+                s.hold(order_id, symbol, e.leaves_quantity.ok_or(INCOMPLETE)?);
+            }
+        }
+        Event::OrderFilled | Event::OrderPartiallyFilled => {
+            let (order_id, symbol, side) = order().ok_or(INCOMPLETE)?;
+            let (Some(quantity), Some(price)) = (e.last_quantity, e.last_price_e4) else { return Err(INCOMPLETE) };
+            if side == Side::Sell {
+                s.release(order_id, Some(quantity))?;
+            }
+            let holding = s.portfolio.positions.entry(symbol.to_string()).or_default();
+            let realised = arithmetic::fill(holding, side, quantity, price).ok_or("a position left its bounds")?;
+            let add = |a: i64, b: i64| a.checked_add(b).ok_or("a total left its bounds");
+            s.portfolio.realised_e4 = add(s.portfolio.realised_e4, realised)?;
+            s.portfolio.fees_e4 = add(s.portfolio.fees_e4, e.fee_e4.unwrap_or(0))?;
+            s.drop_empty(symbol);
+        }
+        Event::OrderCancelled | Event::OrderExpired | Event::OrderRejected => {
+            // A reject at the first hop never held anything; one in the book did. A refused command whose id belongs to an open order says that
+            // order's status, and ends nothing.
+            if let (Some(order_id), true) = (e.order_id, e.status.is_some_and(Status::is_terminal)) {
+                s.release(order_id, None)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::portfolio::Holding;
+
+    #[test]
+    fn sells_hold_shares_until_they_end() {
+        let mut s = State::new("u");
+        let mut seq = 0;
+        let mut on = |s: &mut State, event, side, quantity: i64, status| {
+            seq += 1;
+            let e = OrderEvent {
+                user_seq: seq,
+                order_id: Some("1"),
+                symbol: Some("A"),
+                side: Some(side),
+                quantity: Some(quantity),
+                leaves_quantity: Some(quantity),
+                last_quantity: Some(quantity),
+                last_price_e4: Some(100),
+                status: Some(status),
+                ..OrderEvent::new(event, "u")
+            };
+            fold(s, &e).expect("a good event");
+            s.portfolio.positions.get("A").copied()
+        };
+        assert_eq!(
+            on(&mut s, Event::OrderFilled, Side::Buy, 5, Status::Filled),
+            Some(Holding { quantity: 5, reserved: 0, cost_basis_e4: 500 })
+        );
+        for end in [Event::OrderCancelled, Event::OrderRejected] {
+            assert_eq!(
+                on(&mut s, Event::OrderPending, Side::Sell, 3, Status::PendingNew),
+                Some(Holding { quantity: 5, reserved: 3, cost_basis_e4: 500 })
+            );
+            let refused = on(&mut s, Event::OrderRejected, Side::Sell, 3, Status::PendingNew);
+            assert_eq!(refused.map(|h| h.reserved), Some(3), "the id came again in a command that was refused");
+            assert_eq!(on(&mut s, end, Side::Sell, 3, Status::Cancelled), Some(Holding { quantity: 5, reserved: 0, cost_basis_e4: 500 }));
+            assert_eq!(
+                on(&mut s, Event::OrderRejected, Side::Sell, 3, Status::Rejected).map(|h| h.reserved),
+                Some(0),
+                "nothing to release"
+            );
+        }
+        on(&mut s, Event::OrderPending, Side::Sell, 5, Status::PendingNew);
+        assert_eq!(on(&mut s, Event::OrderFilled, Side::Sell, 5, Status::Filled), None);
+        let e = OrderEvent { user_seq: 1, ..OrderEvent::new(Event::Deposited, "u") };
+        assert!(fold(&mut s, &e).is_err(), "a repeat");
+    }
+}

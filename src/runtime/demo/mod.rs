@@ -1,0 +1,131 @@
+//! `processor demo`: the whole system in one process, with a feed, simulated traders and a live summary.
+
+mod observer;
+mod screen;
+mod traffic;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use observer::Observer;
+use screen::{Screen, Side};
+use traffic::Gauge;
+
+use super::status::Counters;
+use super::supervisor::{Monitor, Supervisor};
+use super::system::System;
+use crate::client::simulate::Traders;
+use crate::engine::instance::Stop;
+use crate::roles::Role;
+
+/// What to simulate.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Stop after this long; none: until told to.
+    pub run_for: Option<Duration>,
+    /// Orders per second, 0 = as fast as it goes.
+    pub orders_per_second: u64,
+    /// Ticks per second.
+    pub ticks_per_second: u64,
+    /// Simulated users.
+    pub users: u32,
+    /// Symbols to trade; they must be listed.
+    pub symbols: Vec<String>,
+    /// Seed of the simulation.
+    pub seed: u64,
+}
+
+/// How long orders that are on their way may take to end once no new ones come.
+const SETTLE: Duration = Duration::from_secs(15);
+
+/// What a run came to.
+pub struct Summary {
+    /// For stdout.
+    pub text: String,
+    /// Things that were wrong.
+    pub violations: u64,
+}
+
+/// Runs until `until` resolves, the time is over, or a role stops for good.
+pub async fn run(system: &System, o: Options, until: impl Future<Output = ()>, grace: Duration) -> Result<Summary, Stop> {
+    let failed = |e: crate::engine::ports::LogError| Stop::Failed(e.to_string());
+    let observer = Observer::new(&*system.log).map_err(failed)?;
+    let members = Role::all().iter().map(|r| system.member(*r)).collect();
+    let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone());
+    let gauge = Arc::new(Gauge::default());
+    let (feed, traders) = traffic(system, &o, &gauge);
+    let watch = {
+        let (gauge, monitor) = (gauge.clone(), supervisor.monitor());
+        std::thread::spawn(move || watch(observer, &gauge, &monitor))
+    };
+    let quiet = async {
+        match o.run_for {
+            Some(limit) => tokio::select! { () = until => (), () = tokio::time::sleep(limit) => () },
+            None => until.await,
+        }
+        // First the world outside falls silent, then what is on its way ends, then the roles stop: what is left is at rest.
+        gauge.stop.store(true, Ordering::Relaxed);
+        let asked = Instant::now();
+        while !gauge.settled.load(Ordering::Relaxed) && asked.elapsed() < SETTLE {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let result = supervisor.run(quiet, grace).await;
+    gauge.stop.store(true, Ordering::Relaxed);
+    gauge.settled.store(true, Ordering::Relaxed);
+    for (what, thread) in [("feed", feed), ("traders", traders)] {
+        let ended = thread.join().map_err(|_| Stop::Bug(format!("the simulated {what} panicked")))?;
+        ended.map_err(|e| Stop::Failed(format!("the simulated {what} failed: {e}")))?;
+    }
+    let summary = watch.join().map_err(|_| Stop::Bug("the observer panicked".into()))?;
+    result?;
+    summary.map_err(failed)
+}
+
+type Worker = std::thread::JoinHandle<anyhow::Result<()>>;
+
+fn traffic(system: &System, o: &Options, gauge: &Arc<Gauge>) -> (Worker, Worker) {
+    // A new name for every run: the same ids again would all be duplicates.
+    let name = format!("demo-{}", uuid::Uuid::now_v7().simple());
+    let traders = Traders::new(o.seed, &name, o.users, o.symbols.clone());
+    let feed = {
+        let (log, gauge, o) = (system.log.clone(), gauge.clone(), o.clone());
+        std::thread::spawn(move || traffic::feed(log, o.symbols, o.seed, o.ticks_per_second, &gauge))
+    };
+    let (log, gauge, rate) = (system.log.clone(), gauge.clone(), o.orders_per_second);
+    (feed, std::thread::spawn(move || traffic::trade(log, traders, rate, &gauge)))
+}
+
+fn watch(mut observer: Observer, gauge: &Gauge, monitor: &Monitor) -> Result<Summary, crate::engine::ports::LogError> {
+    let mut screen = Screen::new();
+    loop {
+        observer.poll(Duration::from_millis(50))?;
+        gauge.answered.store(observer.totals.answered, Ordering::Relaxed);
+        let (sent, stopping) = (gauge.sent.load(Ordering::Relaxed), gauge.stop.load(Ordering::Relaxed));
+        let side = side(gauge, monitor, observer.open_orders());
+        if stopping && observer.totals.answered >= sent && observer.open_orders() == 0 {
+            gauge.settled.store(true, Ordering::Relaxed);
+        }
+        if gauge.settled.load(Ordering::Relaxed) {
+            observer.at_rest(sent);
+            return Ok(Summary { text: screen.finish(&observer.totals, &side), violations: observer.totals.violated });
+        }
+        screen.show(&observer.totals, &side);
+    }
+}
+
+fn side(gauge: &Gauge, monitor: &Monitor, open: usize) -> Side {
+    let all = monitor.statuses();
+    let roles = all.iter().map(|s| format!("{} {}", s.role, s.state.name())).collect::<Vec<_>>().join("   ");
+    let sum = |f: fn(&Counters) -> u64| all.iter().map(|s| f(&s.counters)).sum();
+    Side {
+        sent: gauge.sent.load(Ordering::Relaxed),
+        ticks: gauge.ticks.load(Ordering::Relaxed),
+        open,
+        transactions: sum(|c| c.transactions),
+        recoveries: sum(|c| c.recoveries),
+        repeats: sum(|c| c.repeats_dropped),
+        roles,
+    }
+}

@@ -1,0 +1,203 @@
+//! Watches `order-events` as a user's client would, counts and times what it sees, and checks what can be checked from outside: sequences without gap
+//! or repeat, every order's life in the right order and ended once, no balance below zero.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
+use serde::Deserialize;
+
+use crate::engine::ports::{From, Limits, Log, LogError, Reader};
+use crate::engine::records::Records;
+use crate::runtime::clock::wall_ms;
+use crate::wire::topics;
+
+/// What has been seen so far.
+#[derive(Clone)]
+pub struct Totals {
+    /// First answers to commands: pending, rejected, or recognised as repeated.
+    pub answered: u64,
+    /// Orders filled.
+    pub filled: u64,
+    /// Orders cancelled.
+    pub cancelled: u64,
+    /// Repeated commands recognised.
+    pub duplicates: u64,
+    /// Rejected orders by reason.
+    pub rejected: BTreeMap<String, u64>,
+    /// Milliseconds from the append of a command to its fill being readable.
+    pub fill_ms: Histogram<u32>,
+    /// Events checked.
+    pub checked: u64,
+    /// What was wrong, the first few in words.
+    pub violations: Vec<String>,
+    /// How many were wrong.
+    pub violated: u64,
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Totals {
+            answered: 0,
+            filled: 0,
+            cancelled: 0,
+            duplicates: 0,
+            rejected: BTreeMap::new(),
+            fill_ms: Histogram::new_with_bounds(1, 3_600_000, 3).expect("fixed bounds are valid"),
+            checked: 0,
+            violations: Vec::new(),
+            violated: 0,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    event: &'a str,
+    user_id: &'a str,
+    user_seq: i64,
+    order_id: Option<&'a str>,
+    reason: Option<&'a str>,
+    time_us: i64,
+    cash_available_e4: i64,
+    cash_reserved_e4: i64,
+}
+
+/// See the module.
+pub struct Observer {
+    readers: Vec<Box<dyn Reader>>,
+    sequences: IndexMap<String, i64, FxBuildHasher>,
+    /// Orders seen pending and not ended: whether they were accepted.
+    open: IndexMap<String, bool, FxBuildHasher>,
+    /// What it found.
+    pub totals: Totals,
+    records: Records,
+    key: String,
+}
+
+impl Observer {
+    /// Watches from now on.
+    pub fn new(log: &dyn Log) -> Result<Observer, LogError> {
+        let count = log.partitions(topics::ORDER_EVENTS)?.unwrap_or(0);
+        let from: Vec<(u32, From)> = (0..count).map(|p| (p, From::End)).collect();
+        let readers = vec![log.reader(topics::ORDER_EVENTS, &from, false)?];
+        Ok(Observer {
+            readers,
+            sequences: IndexMap::default(),
+            open: IndexMap::default(),
+            totals: Totals::default(),
+            records: Records::new(),
+            key: String::new(),
+        })
+    }
+
+    /// Takes what there is, waiting up to `wait` for the first.
+    pub fn poll(&mut self, wait: Duration) -> Result<(), LogError> {
+        let limits = Limits { records: 20_000, bytes: 16 << 20, age: Duration::from_millis(20) };
+        let mut records = std::mem::take(&mut self.records);
+        records.clear();
+        for reader in &mut self.readers {
+            reader.poll(wait, limits, &mut records)?;
+        }
+        let now_ms = wall_ms();
+        for r in records.iter() {
+            match rmp_serde::from_slice::<Event<'_>>(r.value.unwrap_or_default()) {
+                Ok(event) => self.see(&event, now_ms),
+                Err(e) => self.violation(format!("an event cannot be read: {e}")),
+            }
+        }
+        self.records = records;
+        Ok(())
+    }
+
+    /// Orders that were seen pending and have not ended.
+    pub fn open_orders(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Last checks, when nothing moves any more: every command has its answer, every order has ended.
+    pub fn at_rest(&mut self, sent: u64) {
+        if self.totals.answered != sent {
+            self.violation(format!("{} answers to {sent} commands", self.totals.answered));
+        }
+        if !self.open.is_empty() {
+            self.violation(format!("{} orders are still open", self.open.len()));
+        }
+    }
+
+    fn see(&mut self, e: &Event<'_>, now_ms: i64) {
+        self.totals.checked += 1;
+        let due = match self.sequences.get_mut(e.user_id) {
+            Some(last) => {
+                let due = *last + 1;
+                *last = e.user_seq;
+                due
+            }
+            None => {
+                self.sequences.insert(e.user_id.to_string(), e.user_seq);
+                e.user_seq
+            }
+        };
+        if e.user_seq != due {
+            self.violation(format!("user {}: event {} came where {due} was due", e.user_id, e.user_seq));
+        }
+        if e.cash_available_e4 < 0 || e.cash_reserved_e4 < 0 {
+            self.violation(format!("user {}: a balance is below zero at event {}", e.user_id, e.user_seq));
+        }
+        self.key.clear();
+        self.key.push_str(e.user_id);
+        self.key.push('/');
+        self.key.push_str(e.order_id.unwrap_or(""));
+        let t = &mut self.totals;
+        match e.event {
+            "OrderPending" => {
+                t.answered += 1;
+                if self.open.insert(self.key.clone(), false).is_some() {
+                    self.violation(format!("order {} is pending twice", self.key));
+                }
+            }
+            "OrderAccepted" => match self.open.get_mut(self.key.as_str()) {
+                Some(accepted) if !*accepted => *accepted = true,
+                Some(_) => self.violation(format!("order {} is accepted twice", self.key)),
+                None => {}
+            },
+            "OrderFilled" => {
+                t.filled += 1;
+                t.fill_ms.saturating_record((now_ms - e.time_us / 1000).clamp(1, 3_600_000).unsigned_abs());
+                self.ended();
+            }
+            "OrderCancelled" => {
+                t.cancelled += 1;
+                self.ended();
+            }
+            "OrderRejected" => {
+                *t.rejected.entry(e.reason.unwrap_or("?").to_string()).or_default() += 1;
+                // In the book if it was pending, at the first hop else.
+                if self.open.swap_remove(self.key.as_str()).is_none() {
+                    t.answered += 1;
+                }
+            }
+            "OrderStatus" | "DuplicateRejected" => {
+                t.answered += 1;
+                t.duplicates += 1;
+            }
+            _ => {}
+        }
+    }
+
+    /// An order that was seen pending ends once, after it was accepted. One that was pending before the watch began is not known.
+    fn ended(&mut self) {
+        if self.open.swap_remove(self.key.as_str()) == Some(false) {
+            self.violation(format!("order {} ended without being accepted", self.key));
+        }
+    }
+
+    fn violation(&mut self, text: String) {
+        self.totals.violated += 1;
+        if self.totals.violations.len() < 10 {
+            self.totals.violations.push(text);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `processor replay`: re-executes tasks from offset zero and compares with their live stores.
+
+use std::path::{Path, PathBuf};
+
+use super::system::System;
+use crate::engine::meta::{Meta, StoreMeta};
+use crate::engine::ports::{LogError, StateStore, StoreError};
+use crate::engine::replay::{Replay, ReplayError, Replayed};
+use crate::roles::Role;
+use crate::store::rocks::RocksStore;
+
+/// What one task's replay came to.
+pub struct TaskReplay {
+    /// The task.
+    pub task: u32,
+    /// The store it was compared with.
+    pub store: PathBuf,
+    /// The store's position and digest when the replay began.
+    pub live: Meta,
+    /// What the replay found.
+    pub replayed: Replayed,
+}
+
+/// A store, where it is and how far it is.
+pub type Found = (PathBuf, Box<dyn StateStore>, StoreMeta);
+
+/// The newest local store of a task among all instances below `state`, opened for reading only: its owner may go on.
+pub fn newest_store(state: &Path, role: Role, task: u32) -> Result<Option<Found>, StoreError> {
+    let mut newest: Option<Found> = None;
+    let Ok(instances) = std::fs::read_dir(state.join(role.name())) else { return Ok(None) };
+    for dir in instances.flatten() {
+        let path = dir.path().join(task.to_string());
+        if !path.is_dir() {
+            continue;
+        }
+        let store = RocksStore::open_read_only(&path)?;
+        let Some(bytes) = store.meta()? else { continue };
+        let meta = StoreMeta::decode(&bytes).map_err(|e| StoreError::Invalid(e.to_string()))?;
+        if newest.as_ref().is_none_or(|(_, _, n)| n.meta.transaction < meta.meta.transaction) {
+            newest = Some((path, Box::new(store), meta));
+        }
+    }
+    Ok(newest)
+}
+
+/// Replays one task; none if it has no local state to compare with.
+pub fn replay_task(system: &System, role: Role, task: u32, progress: &mut dyn FnMut(u64)) -> Result<Option<TaskReplay>, ReplayError> {
+    let Some((path, live_store, live)) = newest_store(&system.state, role, task)? else { return Ok(None) };
+    drop(live_store);
+    let factory = system.factory(role)?;
+    let scratch_dir = system.state.join(format!(".replay-{}-{}-{task}", std::process::id(), role.name()));
+    let scratch = Scratch::new(scratch_dir)?;
+    let replay =
+        Replay { log: &*system.log, topics: system.topics.clone(), factory: &*factory, partitions: system.partitions()?, task, progress };
+    let replayed = replay.run(Box::new(RocksStore::open(&scratch.0, &system.memory)?), &live.meta)?;
+    Ok(Some(TaskReplay { task, store: path, live: live.meta, replayed }))
+}
+
+/// A directory that goes with the value.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(dir: PathBuf) -> Result<Scratch, LogError> {
+        std::fs::create_dir_all(&dir)
+            .map_err(|e| LogError::Invalid(format!("cannot make the scratch directory {}: {e}", dir.display())))?;
+        Ok(Scratch(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!("the scratch directory {} stays behind: {e}", self.0.display());
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! One installation as a process sees it: the log, the names of its topics, where local state is, and the settings of the roles.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock::SystemClock;
+use super::supervisor::Member;
+use crate::engine::instance::{Instance, Settings, Stop};
+use crate::engine::ports::{Limits, Log, LogError, StoreError};
+use crate::engine::role::RoleFactory;
+use crate::engine::topics::{Partitions, TopicTable};
+use crate::roles::{self, Role, RoleSettings};
+use crate::store::dir::Identity;
+use crate::store::rocks::{RocksStores, SharedMemory};
+use crate::wire::topics;
+
+/// Transaction timeout, the broker's check interval, and slack: the longest that a dead predecessor's transaction can stay pending.
+const TAKEOVER_WAIT: Duration = Duration::from_secs(45);
+/// How long the first contact with the log may take.
+const STARTUP_WAIT: Duration = Duration::from_secs(30);
+/// Longest wait for input; a stop is seen this late on an idle system.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
+/// Committed values each role keeps in memory.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// See the module.
+#[derive(Clone)]
+pub struct System {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// Names of topics.
+    pub topics: Arc<TopicTable>,
+    /// Root of local state.
+    pub state: PathBuf,
+    /// Instance number of the roles that this process runs.
+    pub instance: u32,
+    /// Settings of the roles.
+    pub roles: RoleSettings,
+    /// Bounds of one transaction.
+    pub limits: Limits,
+    /// How long to wait for a predecessor that still holds the local state.
+    pub lock_wait: Duration,
+    /// Memory that the stores of this process share.
+    pub memory: SharedMemory,
+}
+
+impl System {
+    /// Consumer group of a role.
+    pub fn group(&self, role: Role) -> String {
+        format!("{}processor-{}", self.topics.prefix(), role.name())
+    }
+
+    /// Partition counts by topic number; an error names the first topic that is missing.
+    pub fn partitions(&self) -> Result<Arc<[u32]>, LogError> {
+        let count = |t| {
+            let missing =
+                || LogError::Invalid(format!("topic {} does not exist; run `processor topics create` first", self.topics.name(t)));
+            self.log.partitions(t)?.ok_or_else(missing)
+        };
+        self.topics.iter().map(count).collect()
+    }
+
+    /// How many tasks a role has: the partitions of its changelog.
+    pub fn tasks(&self, role: Role) -> Result<u32, LogError> {
+        Ok(self.partitions()?[self.factory(role)?.spec().changelog.0 as usize])
+    }
+
+    /// A role's logic.
+    pub fn factory(&self, role: Role) -> Result<Box<dyn RoleFactory>, LogError> {
+        let count = self.partitions()?[topics::ORDER_COMMANDS.0 as usize];
+        Ok(roles::factory(role, self.roles, self.topics.clone(), count))
+    }
+
+    /// Opens the local state of a role for this process alone.
+    pub fn local_state(&self, role: Role) -> Result<RocksStores, Stop> {
+        let belongs = || Ok(Identity::new(&self.log.cluster_id()?, self.topics.prefix(), role.name(), self.tasks(role)?));
+        let identity = belongs().map_err(stop_log)?;
+        RocksStores::open(&self.state, &self.instance.to_string(), &identity, self.lock_wait, &self.memory).map_err(stop_store)
+    }
+
+    /// An instance of a role, to be run by a supervisor.
+    pub fn member(&self, role: Role) -> Member {
+        let system = self.clone();
+        Member { role: role.name(), instance: self.instance, make: Box::new(move || system.instance(role)) }
+    }
+
+    fn instance(&self, role: Role) -> Result<Instance, Stop> {
+        let stores = self.local_state(role)?;
+        let settings = Settings {
+            group: self.group(role),
+            instance: format!("{}-{}", self.group(role), self.instance),
+            limits: self.limits,
+            idle_wait: IDLE_WAIT,
+            takeover_wait: TAKEOVER_WAIT,
+            startup_wait: STARTUP_WAIT,
+            cache_bytes: CACHE_BYTES,
+        };
+        let (log, clock) = (self.log.clone(), Box::new(SystemClock::new()));
+        let factory = self.factory(role).map_err(stop_log)?;
+        Ok(Instance::new(log, Box::new(stores), clock, factory, self.topics.clone(), settings))
+    }
+
+    /// Makes the topics that are missing; those that exist must fit. `many` is the number of partitions of all that are not broadcast.
+    /// `each` is told every topic's name and whether it was made.
+    pub fn create_topics(&self, many: u32, each: &mut dyn FnMut(&str, bool)) -> Result<(), LogError> {
+        let mut wrong = Vec::new();
+        for topic in self.topics.iter() {
+            let (name, spec) = (self.topics.name(topic), self.topics.spec(topic));
+            let want = match spec.partitions {
+                Partitions::Many => many,
+                Partitions::One => 1,
+            };
+            match self.log.describe_topic(topic, spec)? {
+                None => self.log.create_topic(topic, spec, want)?,
+                Some(state) => {
+                    wrong.extend(state.mismatches.iter().map(|m| format!("{name}: {m}")));
+                    if state.partitions != want {
+                        wrong.push(format!("{name}: {} partitions where {want} are wanted", state.partitions));
+                    }
+                    each(name, false);
+                    continue;
+                }
+            }
+            each(name, true);
+        }
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        Err(LogError::Invalid(format!(
+            "existing topics do not fit:\n  {}\nchange their settings, delete them, or use another --topic-prefix (or the same --partitions)",
+            wrong.join("\n  ")
+        )))
+    }
+}
+
+/// What a failing log means before anything runs.
+pub fn stop_log(e: LogError) -> Stop {
+    match e {
+        LogError::Unavailable(_) => Stop::Failed(e.to_string()),
+        LogError::Fenced(why) => Stop::Fenced(why),
+        LogError::Invalid(why) => Stop::Invalid(why),
+        LogError::Corrupt(_) => Stop::Bug(e.to_string()),
+    }
+}
+
+/// What a failing store means before anything runs.
+pub fn stop_store(e: StoreError) -> Stop {
+    match e {
+        StoreError::Io(_) => Stop::Failed(e.to_string()),
+        StoreError::Corrupt(_) => Stop::Bug(e.to_string()),
+        StoreError::Invalid(why) => Stop::Invalid(why),
+    }
+}

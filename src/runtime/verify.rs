@@ -1,0 +1,280 @@
+//! `processor verify`: is what is on disk and in the log what it must be? Reads only, and may run beside the roles; records that arrive meanwhile
+//! are left to the next run.
+
+use std::collections::BTreeMap;
+
+use super::replay::newest_store;
+use super::scan;
+use super::system::System;
+use crate::domain::chain::{self, Hash};
+use crate::engine::digest::{self, Digest};
+use crate::engine::ports::{LogError, StoreError};
+use crate::engine::records::Record;
+use crate::engine::restore::scan_digest;
+use crate::engine::topics::{Cleanup, TopicId, TopicPartition};
+use crate::roles::Role;
+use crate::roles::orders;
+use crate::wire::audit::AuditEntry;
+use crate::wire::event::{Event, OrderEvent};
+use crate::wire::topics;
+use crate::wire::trade::Trade;
+
+/// One thing that was looked at.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// What was looked at.
+    pub name: String,
+    /// Whether it is as it must be.
+    pub ok: bool,
+    /// Figures, or what is wrong.
+    pub detail: String,
+}
+
+/// Why nothing could be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Runs all checks for these roles; `each` is told every result as it comes.
+pub fn run(system: &System, roles: &[Role], each: &mut dyn FnMut(&Check)) -> Result<bool, VerifyError> {
+    let mut all_ok = true;
+    let mut tell = |check: Check| {
+        all_ok &= check.ok;
+        each(&check);
+    };
+    for role in roles {
+        for task in 0..system.tasks(*role)? {
+            store(system, *role, task, &mut tell)?;
+        }
+    }
+    let partitions = system.partitions()?;
+    if roles.contains(&Role::Orders) {
+        for p in 0..partitions[topics::ORDER_EVENTS.0 as usize] {
+            tell(sequences(system, p)?);
+        }
+        tell(settlement(system, &partitions)?);
+    }
+    if roles.contains(&Role::Audit) {
+        audit(system, &partitions, &mut tell)?;
+    }
+    Ok(all_ok)
+}
+
+/// Content against digest, position against the group's committed offsets, and for `orders` the books.
+fn store(system: &System, role: Role, task: u32, tell: &mut dyn FnMut(Check)) -> Result<(), VerifyError> {
+    let name = format!("{} task {task}: state", role.name());
+    let (path, store, meta) = match newest_store(&system.state, role, task) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(()),
+        Err(StoreError::Corrupt(why)) => {
+            let detail = format!("{why}; `processor rebuild --role {}` restores it from the changelog", role.name());
+            tell(Check { name, ok: false, detail });
+            return Ok(());
+        }
+        Err(e) => return Err(e.into()),
+    };
+    let digest = scan_digest(&*store)?;
+    let ok = digest == meta.meta.digest;
+    let detail = match ok {
+        true => format!("transaction {}, digest {digest} ({})", meta.meta.transaction, path.display()),
+        false => format!("digest of the content is {digest}, recorded is {} ({})", meta.meta.digest, path.display()),
+    };
+    tell(Check { name, ok, detail });
+    let asked: Vec<TopicPartition> = meta.meta.offsets.iter().map(|(at, _)| *at).collect();
+    let committed = system.log.group_offsets(&system.group(role), &asked)?;
+    let mut behind = 0;
+    let mut ahead = Vec::new();
+    for ((at, have), committed) in meta.meta.offsets.iter().zip(committed) {
+        match committed {
+            Some(c) if c == *have => {}
+            Some(c) if c > *have => behind += 1,
+            // A fresh task commits nothing until its first transaction.
+            None if meta.meta.transaction == 0 => {}
+            other => ahead.push(format!("{} at {have}, committed {other:?}", system.topics.show(*at))),
+        }
+    }
+    let (name, ok) = (format!("{} task {task}: position", role.name()), ahead.is_empty());
+    let detail = match (ok, behind) {
+        (true, 0) => "equals the committed offsets".to_string(),
+        (true, n) => format!("behind in {n} inputs (the role runs, or a restart will catch up)"),
+        (false, _) => format!("ahead of the log: {}", ahead.join(", ")),
+    };
+    tell(Check { name, ok, detail });
+    if role == Role::Orders {
+        let name = format!("orders task {task}: books");
+        tell(match orders::check_books(&*store) {
+            Ok(summary) => Check { name, ok: true, detail: summary },
+            Err(why) => Check { name, ok: false, detail: why },
+        });
+    }
+    Ok(())
+}
+
+/// Every user's events are numbered 1, 2, 3, ...
+fn sequences(system: &System, partition: u32) -> Result<Check, LogError> {
+    let mut last = BTreeMap::<String, u64>::new();
+    let (mut events, mut wrong) = (0u64, Vec::new());
+    scan::partition(&*system.log, TopicPartition::new(topics::ORDER_EVENTS, partition), &mut |r| {
+        events += 1;
+        match OrderEvent::decode(r.value.unwrap_or_default()) {
+            Err(e) => wrong.push(format!("offset {}: {e}", r.offset)),
+            Ok(e) => {
+                let last = last.entry(e.user_id.to_string()).or_default();
+                if e.user_seq != *last + 1 {
+                    wrong.push(format!("offset {}: user {} has {} where {} was due", r.offset, e.user_id, e.user_seq, *last + 1));
+                }
+                *last = e.user_seq;
+            }
+        }
+    })?;
+    let detail = wrong.first().map_or(format!("{events} events of {} users without gap or repeat", last.len()), Clone::clone);
+    Ok(Check { name: format!("order-events/{partition}: sequences"), ok: wrong.is_empty(), detail })
+}
+
+/// Every trade is settled exactly once at its quantity and price: two sums over hashes, equal or not.
+fn settlement(system: &System, partitions: &[u32]) -> Result<Check, LogError> {
+    let share = |id: &str, quantity: i64, price: i64| digest::of(id.as_bytes(), &[quantity.to_be_bytes(), price.to_be_bytes()].concat());
+    let every = |topic: TopicId, visit: &mut dyn FnMut(&[u8])| {
+        (0..partitions[topic.0 as usize])
+            .try_for_each(|p| scan::partition(&*system.log, TopicPartition::new(topic, p), &mut |r| visit(r.value.unwrap_or_default())))
+    };
+    let (mut settled, mut settled_count) = (Digest::ZERO, 0u64);
+    every(topics::ORDER_EVENTS, &mut |value| {
+        if let Ok(OrderEvent {
+            event: Event::OrderFilled | Event::OrderPartiallyFilled,
+            trade_id: Some(id),
+            last_quantity,
+            last_price_e4,
+            ..
+        }) = OrderEvent::decode(value)
+        {
+            settled = settled.replace(Digest::ZERO, share(id, last_quantity.unwrap_or(0), last_price_e4.unwrap_or(0)));
+            settled_count += 1;
+        }
+    })?;
+    let (mut traded, mut traded_count) = (Digest::ZERO, 0u64);
+    every(topics::TRADES, &mut |value| {
+        if let Ok(t) = Trade::decode(value) {
+            traded = traded.replace(Digest::ZERO, share(t.trade_id, t.quantity, t.price_e4));
+            traded_count += 1;
+        }
+    })?;
+    let name = "trades: settlement".to_string();
+    if traded_count != settled_count {
+        let detail =
+            format!("{traded_count} trades, {settled_count} settled (equal at rest; the difference is on its way while roles run)");
+        return Ok(Check { name, ok: false, detail });
+    }
+    let detail = match traded == settled {
+        true => format!("{traded_count} trades, each settled once at its quantity and price"),
+        false => format!("{traded_count} trades and as many fills, but they are not the same"),
+    };
+    Ok(Check { name, ok: traded == settled, detail })
+}
+
+struct Link {
+    offset: u64,
+    payload: Hash,
+    prev: Hash,
+    hash: Hash,
+}
+
+/// Recomputes every chain, and compares its payloads with the source records that are still there.
+fn audit(system: &System, partitions: &[u32], tell: &mut dyn FnMut(Check)) -> Result<(), LogError> {
+    let mut chains = BTreeMap::<(String, u32), Vec<Link>>::new();
+    let mut unreadable = None;
+    for p in 0..partitions[topics::AUDIT_LOG.0 as usize] {
+        scan::partition(&*system.log, TopicPartition::new(topics::AUDIT_LOG, p), &mut |r| match AuditEntry::decode(
+            r.value.unwrap_or_default(),
+        ) {
+            Err(e) => unreadable = Some(format!("audit-log/{p} offset {}: {e}", r.offset)),
+            Ok(e) => {
+                let link = Link { offset: e.src_offset, payload: e.payload_hash, prev: e.prev_hash, hash: e.hash };
+                chains.entry((e.src_topic.to_string(), e.src_partition)).or_default().push(link);
+            }
+        })?;
+    }
+    if let Some(detail) = unreadable {
+        tell(Check { name: "audit-log".into(), ok: false, detail });
+    }
+    for topic in topics::AUDITED {
+        for p in 0..partitions[topic.0 as usize] {
+            let name = system.topics.name(topic);
+            let links = chains.remove(&(name.to_string(), p)).unwrap_or_default();
+            let compacted = system.topics.spec(topic).cleanup == Cleanup::Compact;
+            let mut chain = Chain { name: format!("{name}/{p}"), links, next: 0, head: chain::GENESIS, compacted, wrong: None };
+            scan::partition(&*system.log, TopicPartition::new(topic, p), &mut |r| chain.record(r))?;
+            chain.end();
+            if chain.next > 0 || chain.wrong.is_some() {
+                let (ok, detail) = (chain.wrong.is_none(), chain.wrong.unwrap_or_else(|| format!("{} records chained", chain.next)));
+                tell(Check { name: format!("audit {}", chain.name), ok, detail });
+            }
+        }
+    }
+    for ((topic, p), chain) in chains {
+        let detail = format!("{} entries of an unknown topic", chain.len());
+        tell(Check { name: format!("audit {topic}/{p}"), ok: false, detail });
+    }
+    Ok(())
+}
+
+/// One chain beside its source partition.
+struct Chain {
+    name: String,
+    links: Vec<Link>,
+    next: usize,
+    head: Hash,
+    /// Whether the log may have dropped source records.
+    compacted: bool,
+    wrong: Option<String>,
+}
+
+impl Chain {
+    /// Takes the next source record. What came after the last link is not audited yet; the group's lag says how much that is.
+    fn record(&mut self, r: &Record<'_>) {
+        while self.wrong.is_none() && self.links.get(self.next).is_some_and(|l| l.offset < r.offset) {
+            self.without_record();
+        }
+        if self.wrong.is_some() || self.next == self.links.len() {
+            return;
+        }
+        let link = &self.links[self.next];
+        if link.offset != r.offset {
+            self.wrong = Some(format!("the record at offset {} has no entry", r.offset));
+        } else if link.payload != chain::payload_hash(r.key, r.value) {
+            self.wrong = Some(format!("the record at offset {} is not the one that was audited", r.offset));
+        } else {
+            self.advance();
+        }
+    }
+
+    fn without_record(&mut self) {
+        if self.compacted {
+            self.advance();
+        } else {
+            self.wrong = Some(format!("the record at offset {} was audited and is gone", self.links[self.next].offset));
+        }
+    }
+
+    fn advance(&mut self) {
+        let link = &self.links[self.next];
+        let want = chain::link(&self.head, &format!("{}/{}", self.name, link.offset), &link.payload);
+        if link.prev != self.head || link.hash != want {
+            self.wrong = Some(format!("the entry of offset {} does not continue the chain", link.offset));
+        }
+        self.head = want;
+        self.next += 1;
+    }
+
+    fn end(&mut self) {
+        while self.wrong.is_none() && self.next < self.links.len() {
+            self.without_record();
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The directory of one instance: `STATE/<role>/<instance>`, with one store for each task below it.
+//!
+//! `lock` is held for the life of the process; a successor waits for a predecessor that is still going away. `identity` says which cluster, prefix,
+//! role and partition count the state belongs to, so that state is never read into a world it was not made in.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::ports::StoreError;
+
+/// Format of the directory and of the stores in it.
+pub const FORMAT: u32 = 1;
+
+/// What state belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// See [`FORMAT`].
+    pub format: u32,
+    /// Identity of the log's cluster.
+    pub cluster_id: String,
+    /// What goes before every topic name.
+    pub topic_prefix: String,
+    /// The role.
+    pub role: String,
+    /// Partitions of the role's inputs; keys move between tasks if it changes.
+    pub partitions: u32,
+}
+
+impl Identity {
+    /// An identity in today's format.
+    pub fn new(cluster_id: &str, topic_prefix: &str, role: &str, partitions: u32) -> Self {
+        Identity { format: FORMAT, cluster_id: cluster_id.into(), topic_prefix: topic_prefix.into(), role: role.into(), partitions }
+    }
+
+    fn differences(&self, wanted: &Identity) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.cluster_id != wanted.cluster_id {
+            found.push(format!("it belongs to cluster {}, this is cluster {}", self.cluster_id, wanted.cluster_id));
+        }
+        if self.topic_prefix != wanted.topic_prefix {
+            found.push(format!("its topics begin with \"{}\", ours with \"{}\"", self.topic_prefix, wanted.topic_prefix));
+        }
+        if self.role != wanted.role {
+            found.push(format!("it belongs to role {}, this is role {}", self.role, wanted.role));
+        }
+        if self.partitions != wanted.partitions {
+            found.push(format!("it was made for {} partitions, the topics have {}", self.partitions, wanted.partitions));
+        }
+        found
+    }
+}
+
+/// An instance's directory, locked until it is dropped.
+#[derive(Debug)]
+pub struct InstanceDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl InstanceDir {
+    /// Makes or opens `STATE/<role>/<instance>`. Waits up to `wait` for whoever holds it.
+    pub fn open(state: &Path, instance: &str, wanted: &Identity, wait: Duration) -> Result<Self, StoreError> {
+        let path = state.join(&wanted.role).join(instance);
+        std::fs::create_dir_all(&path).map_err(|e| io(&path, &e))?;
+        let lock = lock(&path, wait)?;
+        match read_identity(&path)? {
+            Some(found) => {
+                let differences = found.differences(wanted);
+                if !differences.is_empty() {
+                    return Err(StoreError::Invalid(format!(
+                        "the state in {} does not fit: {}; use another --state directory, or delete this one (it is rebuilt from the log)",
+                        path.display(),
+                        differences.join("; ")
+                    )));
+                }
+            }
+            None => write_identity(&path, wanted).map_err(|e| io(&path, &e))?,
+        }
+        Ok(InstanceDir { path, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where a task's store is.
+    pub fn task(&self, task: u32) -> PathBuf {
+        self.path.join(task.to_string())
+    }
+
+    /// Removes everything of every task.
+    pub fn wipe(&self) -> Result<(), StoreError> {
+        for entry in std::fs::read_dir(&self.path).map_err(|e| io(&self.path, &e))? {
+            let path = entry.map_err(|e| io(&self.path, &e))?.path();
+            if path.is_dir() {
+                std::fs::remove_dir_all(&path).map_err(|e| io(&path, &e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Renames a task's store to `<task>.quarantine-<n>` and says so.
+    pub fn quarantine(&self, task: u32) -> Result<String, StoreError> {
+        let from = self.task(task);
+        let free = (1_u32..).map(|n| self.path.join(format!("{task}.quarantine-{n}"))).find(|p| !p.exists());
+        let to = free.ok_or_else(|| StoreError::Io(format!("{} holds too many quarantined stores; delete some", self.path.display())))?;
+        std::fs::rename(&from, &to).map_err(|e| io(&from, &e))?;
+        Ok(to.display().to_string())
+    }
+}
+
+/// The identity of an instance's directory, for looking in from outside; none if it has none yet.
+pub fn read_identity(path: &Path) -> Result<Option<Identity>, StoreError> {
+    let file = path.join("identity");
+    let bytes = match std::fs::read(&file) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io(&file, &e)),
+    };
+    /// Read on its own first: a newer format may have other fields.
+    #[derive(Deserialize)]
+    struct Versioned {
+        format: u32,
+    }
+    let unreadable = |e: serde_json::Error| {
+        StoreError::Invalid(format!(
+            "{} is unreadable ({e}); delete {} and its state is rebuilt from the log",
+            file.display(),
+            path.display()
+        ))
+    };
+    let Versioned { format } = serde_json::from_slice(&bytes).map_err(unreadable)?;
+    if format > FORMAT {
+        return Err(newer(path, format));
+    }
+    serde_json::from_slice(&bytes).map(Some).map_err(unreadable)
+}
+
+/// The state was written by a version that knows more.
+pub(crate) fn newer(path: &Path, format: u32) -> StoreError {
+    StoreError::Invalid(format!(
+        "the state in {} was written by a newer version (format {format}, this one knows {FORMAT}); use that version, or delete the directory and it is rebuilt",
+        path.display()
+    ))
+}
+
+/// A file system's answer, with what to do about it.
+pub(crate) fn io(path: &Path, e: &std::io::Error) -> StoreError {
+    let advice = match e.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space and start again; nothing is lost",
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+            "make the directory writable for this user, or choose another with --state"
+        }
+        _ => "put that right and start again; nothing is lost",
+    };
+    StoreError::Io(format!("{}: {e}; {advice}", path.display()))
+}
+
+fn write_identity(path: &Path, identity: &Identity) -> std::io::Result<()> {
+    let half = path.join("identity.new");
+    let mut file = File::create(&half)?;
+    file.write_all(&serde_json::to_vec_pretty(identity)?)?;
+    file.sync_all()?;
+    std::fs::rename(half, path.join("identity"))
+}
+
+fn lock(dir: &Path, wait: Duration) -> Result<File, StoreError> {
+    let path = dir.join("lock");
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(|e| io(&path, &e))?;
+    let until = Instant::now() + wait;
+    let mut told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!("{} is held by {}; waiting up to {wait:?} for it to go away", dir.display(), holder(&path));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::Invalid(format!(
+                    "{} is held by {}, which did not go away within {wait:?}; stop it, or use another --instance or --state",
+                    dir.display(),
+                    holder(&path)
+                )));
+            }
+            Err(TryLockError::Error(e)) => return Err(io(&path, &e)),
+        }
+    }
+    // Only names the holder in a message.
+    file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes())).map_err(|e| io(&path, &e))?;
+    Ok(file)
+}
+
+fn holder(lock: &Path) -> String {
+    match std::fs::read_to_string(lock) {
+        Ok(pid) if !pid.is_empty() => format!("process {pid}"),
+        _ => "another process".to_string(),
+    }
+}

@@ -1,0 +1,225 @@
+//! State in RocksDB: one database for each task.
+//!
+//! A write is one batch with the data and the meta record, in the write-ahead log when the call returns and not forced to the disk: after a power
+//! failure the store may be behind the log, never ahead of what it says, and the changelog makes up for it. Keys of the task stand behind one byte,
+//! so that nothing a task can name reaches the meta record.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, ErrorKind, LogLevel, Options, ReadOptions, WriteBatch,
+    WriteBufferManager, WriteOptions,
+};
+
+use super::dir::{FORMAT, Identity, InstanceDir, newer};
+use crate::engine::ports::{StateStore, StoreError, Stores, Write};
+
+const DATA: u8 = 1;
+const META: &[u8] = &[0, b'm'];
+const VERSION: &[u8] = &[0, b'f'];
+
+/// Memory that all stores of a process share, however many there are.
+#[derive(Clone)]
+pub struct SharedMemory {
+    cache: Cache,
+    buffers: WriteBufferManager,
+}
+
+impl SharedMemory {
+    /// So much for blocks that were read, so much for writes that are not in a table yet.
+    pub fn new(cache_bytes: usize, buffer_bytes: usize) -> Self {
+        SharedMemory {
+            cache: Cache::new_lru_cache(cache_bytes),
+            buffers: WriteBufferManager::new_write_buffer_manager(buffer_bytes, false),
+        }
+    }
+}
+
+impl Default for SharedMemory {
+    fn default() -> Self {
+        SharedMemory::new(128 << 20, 192 << 20)
+    }
+}
+
+/// The stores of one instance, in its locked directory.
+pub struct RocksStores {
+    dir: InstanceDir,
+    shared: SharedMemory,
+}
+
+impl RocksStores {
+    /// Opens `STATE/<role>/<instance>`; see [`InstanceDir::open`].
+    pub fn open(state: &Path, instance: &str, identity: &Identity, wait: Duration, shared: &SharedMemory) -> Result<Self, StoreError> {
+        Ok(RocksStores { dir: InstanceDir::open(state, instance, identity, wait)?, shared: shared.clone() })
+    }
+
+    /// Removes the stores of all tasks, also those that were put aside; lock and identity stay.
+    pub fn wipe(&self) -> Result<(), StoreError> {
+        self.dir.wipe()
+    }
+
+    /// The instance's directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Stores for RocksStores {
+    fn open(&self, task: u32) -> Result<Box<dyn StateStore>, StoreError> {
+        Ok(Box::new(RocksStore::open(&self.dir.task(task), &self.shared)?))
+    }
+
+    fn quarantine(&self, task: u32) -> Result<String, StoreError> {
+        self.dir.quarantine(task)
+    }
+}
+
+/// The store of one task.
+pub struct RocksStore {
+    path: PathBuf,
+    db: DB,
+    write: WriteOptions,
+    key: Vec<u8>,
+}
+
+impl RocksStore {
+    /// Opens or makes a store.
+    pub fn open(path: &Path, shared: &SharedMemory) -> Result<Self, StoreError> {
+        // Without this file RocksDB would take the rest for rubbish and begin anew.
+        let has_files = std::fs::read_dir(path).is_ok_and(|mut files| files.next().is_some());
+        if has_files && !path.join("CURRENT").exists() {
+            return Err(StoreError::Corrupt(format!("{} has files but not CURRENT", path.display())));
+        }
+        let mut options = options(shared);
+        options.create_if_missing(true);
+        let store = Self::with(path, DB::open(&options, path).map_err(|e| error(path, &e))?);
+        if store.check_version()?.is_none() {
+            store.db.put(VERSION, FORMAT.to_le_bytes()).map_err(|e| error(path, &e))?;
+        }
+        Ok(store)
+    }
+
+    /// Looks into a store, also while its owner runs: as it was at this moment. Writing fails.
+    pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
+        if !path.join("CURRENT").exists() {
+            return Err(StoreError::Invalid(format!("there is no store in {}; has the role run here?", path.display())));
+        }
+        let mut options = options(&SharedMemory::new(16 << 20, 0));
+        // Files that the owner deletes later stay readable only while they are open.
+        options.set_max_open_files(-1);
+        let store = Self::with(path, DB::open_for_read_only(&options, path, false).map_err(|e| error(path, &e))?);
+        store.check_version()?;
+        Ok(store)
+    }
+
+    fn with(path: &Path, db: DB) -> Self {
+        RocksStore { path: path.to_path_buf(), db, write: WriteOptions::default(), key: vec![DATA] }
+    }
+
+    fn check_version(&self) -> Result<Option<u32>, StoreError> {
+        let Some(bytes) = self.db.get(VERSION).map_err(|e| self.error(&e))? else { return Ok(None) };
+        let format = bytes
+            .try_into()
+            .map(u32::from_le_bytes)
+            .map_err(|_| StoreError::Corrupt(format!("{}: no format version", self.path.display())))?;
+        if format > FORMAT { Err(newer(&self.path, format)) } else { Ok(Some(format)) }
+    }
+
+    fn error(&self, e: &rocksdb::Error) -> StoreError {
+        error(&self.path, e)
+    }
+}
+
+/// Runs something with a task's key as the database knows it, without an allocation for keys of common length.
+fn with_key<T>(key: &[u8], then: impl FnOnce(&[u8]) -> T) -> T {
+    let mut short = [DATA; 129];
+    match short.get_mut(1..=key.len()) {
+        Some(place) => {
+            place.copy_from_slice(key);
+            then(&short[..=key.len()])
+        }
+        None => then(&[&[DATA], key].concat()),
+    }
+}
+
+impl StateStore for RocksStore {
+    fn meta(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.db.get(META).map_err(|e| self.error(&e))
+    }
+
+    fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StoreError> {
+        into.clear();
+        let found = with_key(key, |key| self.db.get_pinned(key)).map_err(|e| self.error(&e))?;
+        into.extend_from_slice(found.as_deref().unwrap_or_default());
+        Ok(found.is_some())
+    }
+
+    fn write(&mut self, changes: &mut dyn Iterator<Item = Write<'_>>, meta: &[u8]) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        for (key, value) in changes {
+            self.key.truncate(1);
+            self.key.extend_from_slice(key);
+            match value {
+                Some(value) => batch.put(&self.key, value),
+                None => batch.delete(&self.key),
+            }
+        }
+        batch.put(META, meta);
+        self.db.write_opt(batch, &self.write).map_err(|e| self.error(&e))
+    }
+
+    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
+        let mut iterator = self.db.raw_iterator_opt(options);
+        let first = [&[DATA], prefix].concat();
+        iterator.seek(&first);
+        while let Some((key, value)) = iterator.item() {
+            if !key.starts_with(&first) || !visit(&key[1..], value) {
+                return Ok(());
+            }
+            iterator.next();
+        }
+        iterator.status().map_err(|e| self.error(&e))
+    }
+}
+
+fn options(shared: &SharedMemory) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&shared.cache);
+    table.set_bloom_filter(10.0, false);
+    table.set_format_version(5);
+    let mut o = Options::default();
+    o.set_block_based_table_factory(&table);
+    o.set_write_buffer_manager(&shared.buffers);
+    o.set_write_buffer_size(16 << 20);
+    o.set_max_write_buffer_number(3);
+    o.set_compression_type(DBCompressionType::Lz4);
+    o.set_paranoid_checks(true);
+    o.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    o.set_max_background_jobs(2);
+    // Thirty stores must not eat a process's file handles.
+    o.set_max_open_files(32);
+    o.set_skip_stats_update_on_db_open(true);
+    o.set_keep_log_file_num(2);
+    o.set_log_level(LogLevel::Warn);
+    o.set_stats_dump_period_sec(0);
+    o
+}
+
+fn error(path: &Path, e: &rocksdb::Error) -> StoreError {
+    let (text, path) = (e.to_string(), path.display());
+    match e.kind() {
+        ErrorKind::Corruption => StoreError::Corrupt(format!("{path}: {text}")),
+        ErrorKind::IOError if text.contains("No such file") => StoreError::Corrupt(format!("{path}: a file is missing: {text}")),
+        ErrorKind::IOError if text.contains("/LOCK") => {
+            StoreError::Invalid(format!("{path} is open elsewhere; stop the process that has it, or use another --instance or --state"))
+        }
+        _ if text.contains("No space left") => StoreError::Io(format!("{path}: {text}; free some space and start again; nothing is lost")),
+        _ if text.contains("Read-only") || text.contains("Permission denied") => {
+            StoreError::Io(format!("{path}: {text}; make the directory writable for this user, or choose another with --state"))
+        }
+        _ => StoreError::Io(format!("{path}: {text}; put that right and start again; nothing is lost")),
+    }
+}

@@ -1,0 +1,297 @@
+//! `order-commands`: bytes to a typed command, and the content of a command in the one form in which two commands are compared.
+
+use std::borrow::Cow;
+
+use super::content::mark_of;
+use super::input::{Fault, Value, read_map, timestamp_ns};
+use crate::domain::decimal::{MONEY, Num, WHOLE};
+use crate::domain::ids;
+use crate::domain::status::{Side, words};
+
+words! {
+    /// What a command asks for.
+    Kind {
+        /// A new order.
+        New = 1, "new";
+        /// Cancel one order.
+        Cancel = 2, "cancel";
+        /// Change one order.
+        Replace = 3, "replace";
+        /// Cancel all orders.
+        MassCancel = 4, "mass_cancel";
+        /// Money in.
+        Deposit = 5, "deposit";
+        /// Money out.
+        Withdraw = 6, "withdraw";
+    }
+}
+
+words! {
+    /// Type of an order.
+    OrderType {
+        /// At once, at the price there is.
+        Market = 1, "market";
+        /// At a price or better.
+        Limit = 2, "limit";
+        /// A market order that waits for a price.
+        Stop = 3, "stop";
+        /// A limit order that waits for a price.
+        StopLimit = 4, "stop_limit";
+    }
+}
+
+words! {
+    /// How long an order lives.
+    TimeInForce {
+        /// Until cancelled.
+        Gtc = 1, "GTC";
+        /// Until the day ends.
+        Day = 2, "DAY";
+        /// What cannot trade at once is cancelled.
+        Ioc = 3, "IOC";
+        /// All at once or nothing.
+        Fok = 4, "FOK";
+        /// Until a time.
+        Gtd = 5, "GTD";
+    }
+}
+
+/// A word of a list, or one that is not in it: that is no error of form, only something nobody serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Choice<T> {
+    /// In the list.
+    Known(T),
+    /// Not in the list; the mark tells different ones apart.
+    Unknown([u8; 16]),
+}
+
+/// A command. Optional fields are those that its kind does not need.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Command<'a> {
+    /// What it asks for.
+    pub kind: Kind,
+    /// Who.
+    pub user_id: Cow<'a, str>,
+    /// Its id.
+    pub order_id: Cow<'a, str>,
+    /// The client's claim, nanoseconds since 1970.
+    pub timestamp_ns: Option<i128>,
+    /// Which stock.
+    pub symbol: Option<Cow<'a, str>>,
+    /// How many.
+    pub quantity: Option<Num>,
+    /// Which way (`order_type` in the contract).
+    pub side: Option<Side>,
+    /// `type`, defaulted.
+    pub order_type: Choice<OrderType>,
+    /// Limit.
+    pub limit_price: Option<Num>,
+    /// Stop.
+    pub stop_price: Option<Num>,
+    /// Time in force, defaulted.
+    pub tif: Choice<TimeInForce>,
+    /// Deadline, nanoseconds since 1970.
+    pub expire_at_ns: Option<i128>,
+    /// Must not trade at once.
+    pub post_only: bool,
+    /// The order that a cancel or replace is about.
+    pub orig_order_id: Option<Cow<'a, str>>,
+    /// Money to move.
+    pub amount: Option<Num>,
+}
+
+impl Command<'_> {
+    /// Whether this build serves an order like this: a market order that ends at once.
+    pub fn is_served_order(&self) -> bool {
+        self.order_type == Choice::Known(OrderType::Market)
+            && matches!(self.tif, Choice::Known(TimeInForce::Ioc | TimeInForce::Fok))
+            && self.limit_price.is_none()
+            && self.stop_price.is_none()
+            && self.expire_at_ns.is_none()
+            && !self.post_only
+    }
+}
+
+/// A command that cannot be understood, with what could be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Malformed<'a> {
+    /// What is wrong with it.
+    pub text: Fault,
+    /// The user, if valid.
+    pub user_id: Option<Cow<'a, str>>,
+    /// The id, if valid.
+    pub order_id: Option<Cow<'a, str>>,
+    /// The stock, if valid.
+    pub symbol: Option<Cow<'a, str>>,
+    /// How many, if it is a number that can be shown.
+    pub quantity: Option<i64>,
+    /// Which way, if known.
+    pub side: Option<Side>,
+}
+
+#[derive(Default)]
+struct Raw<'a> {
+    command: Option<Value<'a>>,
+    user_id: Option<Value<'a>>,
+    order_id: Option<Value<'a>>,
+    timestamp: Option<Value<'a>>,
+    symbol: Option<Value<'a>>,
+    quantity: Option<Value<'a>>,
+    side: Option<Value<'a>>,
+    order_type: Option<Value<'a>>,
+    limit_price: Option<Value<'a>>,
+    stop_price: Option<Value<'a>>,
+    tif: Option<Value<'a>>,
+    expire_at: Option<Value<'a>>,
+    post_only: Option<Value<'a>>,
+    orig_order_id: Option<Value<'a>>,
+    amount: Option<Value<'a>>,
+}
+
+/// Reads a command from a record's value.
+pub fn decode(bytes: &[u8]) -> Result<Command<'_>, Malformed<'_>> {
+    let mut raw = Raw::default();
+    let read = read_map(bytes, |name, value| {
+        let slot = match name {
+            "command" => &mut raw.command,
+            "user_id" => &mut raw.user_id,
+            "order_id" => &mut raw.order_id,
+            "timestamp" => &mut raw.timestamp,
+            "symbol" => &mut raw.symbol,
+            "quantity" => &mut raw.quantity,
+            "order_type" => &mut raw.side,
+            "type" => &mut raw.order_type,
+            "limit_price" => &mut raw.limit_price,
+            "stop_price" => &mut raw.stop_price,
+            "tif" => &mut raw.tif,
+            "expire_at" => &mut raw.expire_at,
+            "post_only" => &mut raw.post_only,
+            "orig_order_id" => &mut raw.orig_order_id,
+            "amount" => &mut raw.amount,
+            _ => return,
+        };
+        *slot = Some(value).filter(|v| *v != Value::Null);
+    });
+    match read {
+        Err(text) => Err(Malformed { text, user_id: None, order_id: None, symbol: None, quantity: None, side: None }),
+        Ok(Some(text)) => Err(raw.remains(text)),
+        Ok(None) => raw.command().map_err(|text| raw.remains(text)),
+    }
+}
+
+impl<'a> Raw<'a> {
+    fn remains(&self, text: Fault) -> Malformed<'a> {
+        let id = |v: &Option<Value<'a>>, valid: fn(&str) -> bool| v.clone().and_then(Value::text).filter(|t| valid(t));
+        Malformed {
+            text,
+            user_id: id(&self.user_id, ids::valid_user),
+            order_id: id(&self.order_id, ids::valid),
+            symbol: id(&self.symbol, ids::valid),
+            quantity: self.quantity.as_ref().and_then(|v| v.num(WHOLE)).and_then(Num::shown),
+            side: self.side.clone().and_then(Value::text).and_then(|t| Side::from_name(&t)),
+        }
+    }
+
+    fn command(&self) -> Result<Command<'a>, Fault> {
+        let user_id = id(&self.user_id, "user_id is missing or not text")?;
+        if !ids::valid_user(&user_id) {
+            return Err("user_id is not a valid id (1 to 64 printable ASCII characters without blank and '/', not a system account)");
+        }
+        let order_id = valid(id(&self.order_id, "order_id is missing or not text")?)?;
+        let kind = match word(&self.command, "command is not text")? {
+            None => Kind::New,
+            Some(t) => Kind::from_name(&t).ok_or("command is unknown")?,
+        };
+        let timestamp_ns = time(&self.timestamp, "timestamp is not a whole number")?;
+        let mut c = Command {
+            kind,
+            user_id,
+            order_id,
+            timestamp_ns,
+            symbol: None,
+            quantity: None,
+            side: None,
+            order_type: Choice::Known(OrderType::Market),
+            limit_price: None,
+            stop_price: None,
+            tif: Choice::Known(TimeInForce::Ioc),
+            expire_at_ns: None,
+            post_only: false,
+            orig_order_id: None,
+            amount: None,
+        };
+        match kind {
+            Kind::New => self.order(&mut c)?,
+            Kind::Cancel => c.orig_order_id = Some(self.orig()?),
+            Kind::Replace => {
+                c.orig_order_id = Some(self.orig()?);
+                c.quantity = number(&self.quantity, WHOLE, "quantity is not a number")?;
+                c.limit_price = number(&self.limit_price, MONEY, "limit_price is not a number")?;
+            }
+            Kind::MassCancel => c.symbol = self.symbol.is_some().then(|| self.symbol()).transpose()?,
+            Kind::Deposit | Kind::Withdraw => {
+                c.amount = Some(number(&self.amount, MONEY, "amount is not a number")?.ok_or("amount is missing")?);
+            }
+        }
+        Ok(c)
+    }
+
+    fn symbol(&self) -> Result<Cow<'a, str>, Fault> {
+        valid(id(&self.symbol, "symbol is missing or not text")?)
+    }
+
+    fn orig(&self) -> Result<Cow<'a, str>, Fault> {
+        valid(id(&self.orig_order_id, "orig_order_id is missing or not text")?)
+    }
+
+    fn order(&self, c: &mut Command<'a>) -> Result<(), Fault> {
+        c.symbol = Some(self.symbol()?);
+        c.quantity = Some(number(&self.quantity, WHOLE, "quantity is not a number")?.ok_or("quantity is missing")?);
+        let side = word(&self.side, "order_type is not text")?.ok_or("order_type is missing")?;
+        c.side = Some(Side::from_name(&side).ok_or("order_type is neither buy nor sell")?);
+        if let Some(t) = word(&self.order_type, "type is not text")? {
+            c.order_type = OrderType::from_name(&t).map_or_else(|| Choice::Unknown(mark_of(&t)), Choice::Known);
+        }
+        c.limit_price = number(&self.limit_price, MONEY, "limit_price is not a number")?;
+        c.stop_price = number(&self.stop_price, MONEY, "stop_price is not a number")?;
+        c.tif = match word(&self.tif, "tif is not text")? {
+            Some(t) => TimeInForce::from_name(&t).map_or_else(|| Choice::Unknown(mark_of(&t)), Choice::Known),
+            None if matches!(c.order_type, Choice::Known(OrderType::Market | OrderType::Stop)) => Choice::Known(TimeInForce::Ioc),
+            None => Choice::Known(TimeInForce::Gtc),
+        };
+        c.expire_at_ns = time(&self.expire_at, "expire_at is not a whole number")?;
+        c.post_only = match &self.post_only {
+            None => false,
+            Some(Value::Bool(b)) => *b,
+            Some(_) => return Err("post_only is neither true nor false"),
+        };
+        Ok(())
+    }
+}
+
+fn id<'a>(v: &Option<Value<'a>>, otherwise: Fault) -> Result<Cow<'a, str>, Fault> {
+    match v {
+        Some(Value::Text(t)) => Ok(t.clone()),
+        _ => Err(otherwise),
+    }
+}
+
+fn valid(id: Cow<'_, str>) -> Result<Cow<'_, str>, Fault> {
+    if ids::valid(&id) { Ok(id) } else { Err("an id is not 1 to 64 printable ASCII characters without blank and '/'") }
+}
+
+fn word<'a>(v: &Option<Value<'a>>, otherwise: Fault) -> Result<Option<Cow<'a, str>>, Fault> {
+    match v {
+        None => Ok(None),
+        Some(Value::Text(t)) => Ok(Some(t.clone())),
+        Some(_) => Err(otherwise),
+    }
+}
+
+fn number(v: &Option<Value<'_>>, scale: u32, otherwise: Fault) -> Result<Option<Num>, Fault> {
+    v.as_ref().map(|v| v.num(scale).ok_or(otherwise)).transpose()
+}
+
+fn time(v: &Option<Value<'_>>, otherwise: Fault) -> Result<Option<i128>, Fault> {
+    v.as_ref().map(|v| v.integer().map(timestamp_ns).ok_or(otherwise)).transpose()
+}

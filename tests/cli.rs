@@ -1,0 +1,265 @@
+//! The program as typed: help, exit codes, where configuration comes from, and the commands that need no role to run.
+
+#![cfg(feature = "rocks")]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use clap::Parser;
+use processor::cli::args::Args;
+use serde_json::Value;
+
+/// Runs the program in a directory, without this machine's configuration.
+fn processor(dir: &Path, args: &[&str]) -> Output {
+    command(dir, args).output().expect("the program starts")
+}
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut c = Command::new(env!("CARGO_BIN_EXE_processor"));
+    c.args(args).current_dir(dir).stdin(Stdio::null());
+    for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("PROCESSOR_") || n == "KAFKA_BROKERS") {
+        c.env_remove(name);
+    }
+    c
+}
+
+fn code(o: &Output) -> i32 {
+    o.status.code().expect("not killed")
+}
+
+fn out(o: &Output) -> String {
+    String::from_utf8_lossy(&o.stdout).into_owned()
+}
+
+fn err(o: &Output) -> String {
+    String::from_utf8_lossy(&o.stderr).into_owned()
+}
+
+fn temp() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+/// Feeds stdin.
+fn with_input(dir: &Path, args: &[&str], input: &str) -> Output {
+    use std::io::Write;
+    let mut child =
+        command(dir, args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    child.stdin.take().expect("stdin").write_all(input.as_bytes()).expect("input is taken");
+    child.wait_with_output().expect("the program ends")
+}
+
+#[test]
+fn help_goes_to_stdout_and_teaches() {
+    let dir = temp();
+    let help = processor(dir.path(), &["--help"]);
+    assert_eq!(code(&help), 0);
+    for part in ["Examples:", "Exit codes:", "--brokers", "--embedded", "--rate-limit", "KAFKA_BROKERS", "demo", "rebuild", "completions"] {
+        assert!(out(&help).contains(part), "{part} is missing");
+    }
+    for command in ["run", "demo", "publish", "order", "tail", "rebuild", "replay", "status", "verify", "portfolio", "completions"] {
+        let help = processor(dir.path(), &[command, "--help"]);
+        assert!(code(&help) == 0 && out(&help).contains("Usage: processor"), "{command}");
+    }
+    assert!(out(&processor(dir.path(), &["completions", "bash"])).contains("_processor"));
+    assert!(out(&processor(dir.path(), &["--version"])).starts_with("processor "));
+}
+
+#[test]
+fn wrong_use_ends_with_2_and_says_what_to_do() {
+    let dir = temp();
+    for (args, part) in [
+        (&["--nonsense"][..], "--nonsense"),
+        (&["tial", "trades"], "tail"),
+        (&[], "--help"),
+        (&["run", "--embedded", "e"], "--role"),
+        (&["status"], "--embedded DIR"),
+        (&["status"], "--brokers HOST:PORT"),
+        (&["status", "--embedded", "e", "--brokers", "h:1"], "choose"),
+        (&["status", "--brokers", "localhost"], "host:port"),
+        (&["status", "--brokers", "localhost:0"], "host:port"),
+        (&["run", "--role", "order"], "orders, trading"),
+        (&["run", "--role", "all", "--instance", "10000"], "whole number"),
+        (&["run", "--rate-limit", "many"], "whole number"),
+        (&["run", "--opening-cash", "1.23456"], "four decimals"),
+        (&["run", "--max-command-age", "soon"], "30s"),
+        (&["run", "-X", "no-equals-sign"], "key=value"),
+        (&["run", "-X", "group.id=mine"], "cannot be set"),
+        (&["run", "--topic-prefix", "a b"], "letters"),
+        (&["config", "show", "--format", "yaml"], "text or json"),
+        (&["tail", "nothing", "--embedded", "e"], "order-events"),
+        (&["tail", "trades", "--from", "yesterday", "--embedded", "e"], "start, end"),
+        (&["order", "--user", "1", "--embedded", "e"], "--symbol"),
+        (&["order", "--user", "a b", "--deposit", "1", "--embedded", "e"], "user_id"),
+        (&["order", "--json", "[]", "--embedded", "e"], "JSON object"),
+        (&["publish", "--file", "x.csv", "--speed", "fast", "--symbol", "S", "--embedded", "e"], "max"),
+        (&["topics", "create", "--partitions", "0", "--embedded", "e"], "1 to 1000"),
+    ] {
+        let o = processor(dir.path(), args);
+        assert_eq!(code(&o), 2, "{args:?}: {}", err(&o));
+        assert!(err(&o).contains(part), "{args:?} should mention {part}: {}", err(&o));
+        assert!(o.stdout.is_empty(), "{args:?} wrote to stdout");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).expect("directory").count(), 0, "wrong use leaves nothing behind");
+}
+
+#[test]
+fn configuration_comes_from_flags_then_environment_then_file_then_defaults() {
+    let dir = temp();
+    std::fs::write(
+        dir.path().join("processor.toml"),
+        "rate_limit = 1\nburst = 2\nstale-ms = 3\nrole = [\"orders\", \"audit\"]\n[kafka]\n\"sasl.password\" = \"hush\"\n\"security.protocol\" = \"ssl\"\n",
+    )
+    .expect("file");
+    let mut c = command(dir.path(), &["--rate-limit", "30", "config", "show", "--format", "json", "-X", "security.protocol=sasl_ssl"]);
+    let o = c.env("PROCESSOR_RATE_LIMIT", "20").env("PROCESSOR_BURST", "21").env("KAFKA_BROKERS", "a:1,b:2").output().expect("runs");
+    assert_eq!(code(&o), 0, "{}", err(&o));
+    let shown: Value = serde_json::from_str(&out(&o)).expect("JSON");
+    let is = |name: &str, value: &str, origin: &str| {
+        assert_eq!(shown[name]["value"], value, "{name}");
+        assert_eq!(shown[name]["origin"], origin, "{name}");
+    };
+    is("rate_limit", "30", "flag");
+    is("burst", "21", "environment PROCESSOR_BURST");
+    is("stale_ms", "3", "file processor.toml");
+    is("role", "orders,audit", "file processor.toml");
+    is("brokers", "a:1,b:2", "environment KAFKA_BROKERS");
+    is("opening_cash", "1000000.00", "default");
+    is("kafka.security.protocol", "sasl_ssl", "flag");
+    is("kafka.sasl.password", "********", "file processor.toml");
+    assert!(!out(&o).contains("hush"));
+    let text = out(&processor(dir.path(), &["config", "show"]));
+    assert!(text.contains("rate_limit") && text.contains("file processor.toml"), "{text}");
+}
+
+#[test]
+fn invalid_configuration_ends_with_78() {
+    let dir = temp();
+    for (file, part) in [
+        ("rate_limits = 1", "rate_limits"),
+        ("rate_limit = ", "TOML"),
+        ("rate_limit = \"x\"", "--rate-limit"),
+        ("burst = 0", "--burst"),
+        ("brokers = \"h\"", "host:port"),
+        ("[kafka]\n\"transactional.id\" = \"x\"", "transactional.id"),
+    ] {
+        std::fs::write(dir.path().join("c.toml"), file).expect("file");
+        let o = processor(dir.path(), &["config", "show", "--config", "c.toml"]);
+        assert_eq!(code(&o), 78, "{file}: {}", err(&o));
+        assert!(err(&o).contains(part) && err(&o).contains("c.toml"), "{file}: {}", err(&o));
+    }
+    assert_eq!(code(&processor(dir.path(), &["config", "show", "--config", "absent.toml"])), 78);
+    let o = command(dir.path(), &["config", "show"]).env("PROCESSOR_INSTANCE", "x").output().expect("runs");
+    assert!(code(&o) == 78 && err(&o).contains("PROCESSOR_INSTANCE"), "{}", err(&o));
+}
+
+#[test]
+fn the_embedded_log_from_the_command_line() {
+    let dir = temp();
+    let run = |args: &[&str]| processor(dir.path(), &[args, &["--embedded", "log"]].concat());
+    let absent = run(&["tail", "trades"]);
+    assert!(code(&absent) == 78 && err(&absent).contains("topics create"), "{}", err(&absent));
+
+    assert_eq!(code(&run(&["topics", "create", "--partitions", "3"])), 0);
+    assert_eq!(code(&run(&["topics", "create", "--partitions", "3"])), 0, "existing topics that fit are fine");
+    let other = run(&["topics", "create", "--partitions", "4"]);
+    assert!(code(&other) == 78 && err(&other).contains("order-commands"), "{}", err(&other));
+    assert_eq!(code(&run(&["topics", "check"])), 0);
+    let prefixed = run(&["topics", "check", "--topic-prefix", "t."]);
+    assert!(code(&prefixed) == 78 && err(&prefixed).contains("t.order-commands"), "{}", err(&prefixed));
+
+    let load = |text: &str| with_input(dir.path(), &["instruments", "load", "-", "--embedded", "log", "--format", "json"], text);
+    let good = load("Symbol,Security Name,Test Issue\nAAPL,Apple,N\nZVZZT,Test,Y\nFile Creation Time: 1,,\n");
+    assert_eq!((code(&good), out(&good).trim()), (0, r#"{"loaded":2,"test_issues":1,"skipped":0}"#));
+    let bad = load("{\"symbol\":\"MSFT\"}\nnot json\n{\"symbol\":\"A B\"}\n");
+    assert_eq!(code(&bad), 1);
+    assert!(err(&bad).contains("line 2") && err(&bad).contains("line 3"), "{}", err(&bad));
+
+    let listed = run(&["tail", "instruments", "--from", "start", "--exit-at-end", "--json"]);
+    let lines: Vec<Value> = out(&listed).lines().map(|l| serde_json::from_str(l).expect("JSON lines")).collect();
+    assert_eq!(lines.len(), 3);
+    assert_eq!(lines[1]["value"]["test_issue"], true);
+
+    std::fs::write(dir.path().join("t.csv"), "id,timestamp,price\n1,1430438404518,236.47\n2,1430438404635,0\n3,x,1\n").expect("file");
+    let ticks = run(&["publish", "--file", "t.csv", "--symbol", "AAPL", "--speed", "max"]);
+    assert!(code(&ticks) == 1 && err(&ticks).contains("line 4"), "{}", err(&ticks));
+    let walked = run(&["publish", "--symbols", "AAPL,MSFT", "--rate", "0", "--count", "1000", "--format", "json"]);
+    assert!(out(&walked).starts_with("{\"published\":1000,\"skipped\":0"), "{}{}", out(&walked), err(&walked));
+    let all = run(&["tail", "market-data", "--from", "start", "--exit-at-end"]);
+    assert_eq!(out(&all).lines().count(), 1002);
+    assert_eq!(out(&run(&["tail", "market-data", "--from", "start", "--count", "7"])).lines().count(), 7);
+
+    let unlisted = run(&["order", "--user", "501", "--symbol", "NOPE", "--quantity", "1", "--side", "buy"]);
+    assert!(code(&unlisted) == 1 && err(&unlisted).contains("not listed"), "{}", err(&unlisted));
+    let test_issue = run(&["order", "--user", "501", "--symbol", "ZVZZT", "--quantity", "1", "--side", "buy"]);
+    assert!(err(&test_issue).contains("test issue"), "{}", err(&test_issue));
+    assert!(out(&run(&["tail", "order-commands", "--from", "start", "--exit-at-end"])).is_empty(), "nothing was sent");
+
+    let status = run(&["status", "--format", "json", "--role", "orders"]);
+    let rows: Value = serde_json::from_str(&out(&status)).expect("JSON");
+    assert_eq!(rows.as_array().map(Vec::len), Some(6), "two inputs of three partitions: {rows}");
+    assert_eq!(rows[0]["lag"], 0);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_success() {
+    let dir = temp();
+    processor(dir.path(), &["topics", "create", "--embedded", "log"]);
+    processor(dir.path(), &["publish", "--symbols", "A", "--rate", "0", "--count", "5000", "--embedded", "log"]);
+    let mut child = command(dir.path(), &["tail", "market-data", "--from", "start", "--exit-at-end", "--embedded", "log"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    drop(child.stdout.take());
+    let o = child.wait_with_output().expect("the program ends");
+    assert_eq!((code(&o), err(&o)), (0, String::new()));
+}
+
+#[test]
+fn the_compose_file_says_only_what_the_program_understands() {
+    let text = include_str!("../docker/compose.yaml");
+    let commands: Vec<Vec<String>> = text
+        .lines()
+        .filter_map(|l| l.trim().strip_prefix("command: "))
+        .map(|list| serde_json::from_str(list).expect("a list of strings"))
+        .collect();
+    assert_eq!(commands.len(), 8, "topics, listings, five roles, publisher");
+    for command in commands {
+        let typed = std::iter::once("processor".to_string()).chain(command.iter().cloned());
+        assert!(Args::try_parse_from(typed).is_ok(), "{command:?}");
+    }
+}
+
+#[test]
+fn the_readme_types_only_what_the_program_understands() {
+    let mut seen = 0;
+    let mut code_block = false;
+    for line in include_str!("../README.md").lines() {
+        if line.starts_with("```") {
+            code_block = !code_block;
+            continue;
+        }
+        if !code_block {
+            continue;
+        }
+        for part in line.split(" | ").map(|p| p.split(" #").next().unwrap_or_default().trim()) {
+            let Some(rest) = part.strip_prefix("./processor") else { continue };
+            seen += 1;
+            let rest = rest.split(['>', '&']).next().unwrap_or_default();
+            let typed = std::iter::once("processor".to_string()).chain(words(rest));
+            if let Err(e) = Args::try_parse_from(typed) {
+                assert!(!e.use_stderr(), "{line}: {e}");
+            }
+        }
+    }
+    assert!(seen > 5, "the README shows how to use the program");
+}
+
+/// Splits like a shell does, with single quotes.
+fn words(text: &str) -> Vec<String> {
+    let quoted = |(i, part): (usize, &str)| match i % 2 {
+        0 => part.split_whitespace().map(String::from).collect(),
+        _ => vec![part.to_string()],
+    };
+    text.split('\'').enumerate().flat_map(quoted).collect()
+}

@@ -1,0 +1,124 @@
+//! The whole system on the embedded log, as a person meets it: the demo, orders, and the commands that look at what they left behind.
+#![cfg(feature = "rocks")]
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut c = Command::new(env!("CARGO_BIN_EXE_processor"));
+    c.args(args).current_dir(dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("PROCESSOR_") || n == "KAFKA_BROKERS") {
+        c.env_remove(name);
+    }
+    c
+}
+
+fn run(dir: &Path, args: &[&str]) -> Output {
+    command(dir, args).output().expect("the program starts")
+}
+
+/// Runs on the demo's log and expects success.
+fn good(dir: &Path, args: &[&str]) -> String {
+    let o = run(dir, &[args, &["--embedded", "state/demo"]].concat());
+    let (out, err) = (String::from_utf8_lossy(&o.stdout).into_owned(), String::from_utf8_lossy(&o.stderr).into_owned());
+    assert_eq!(o.status.code(), Some(0), "{args:?}: {err}\n{out}");
+    out
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|l| serde_json::from_str(l).expect("JSON lines")).collect()
+}
+
+/// A child that does not outlive the test.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.0.kill().unwrap_or_default();
+        self.0.wait().expect("its end");
+    }
+}
+
+/// Starts the demo and waits until orders are filled.
+fn demo_under_way(dir: &Path) -> Guard {
+    let guard =
+        Guard(command(dir, &["demo", "--users", "20"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts"));
+    let began = Instant::now();
+    let mut seen = 0;
+    while seen < 50 {
+        assert!(began.elapsed() < Duration::from_secs(60), "the demo does nothing");
+        std::thread::sleep(Duration::from_millis(200));
+        let o = run(dir, &["tail", "trades", "--from", "-50", "--exit-at-end", "--embedded", "state/demo"]);
+        seen = String::from_utf8_lossy(&o.stdout).lines().count();
+    }
+    guard
+}
+
+/// Waits until the instances say that they run; they report twice a second.
+fn told_to_run(dir: &Path) {
+    let began = Instant::now();
+    loop {
+        let status: Value = serde_json::from_str(&good(dir, &["status", "--format", "json"])).expect("JSON");
+        if status.as_array().is_some_and(|rows| rows.iter().all(|r| r["state"] == "running" && r["instance"] == 1)) {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "not every task runs");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn a_demo_that_is_killed_carries_on_and_everything_adds_up() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    // Twice killed in full flight (the guard kills with SIGKILL), while others look on.
+    for _ in 0..2 {
+        let running = demo_under_way(dir);
+        told_to_run(dir);
+        let busy = run(dir, &["order", "--user", "501", "--deposit", "1", "--embedded", "state/demo"]);
+        assert_eq!(busy.status.code(), Some(78), "the log has an owner");
+        assert!(String::from_utf8_lossy(&busy.stderr).contains("in use"));
+        drop(running);
+    }
+    let last = run(dir, &["demo", "--users", "20", "--for", "2s"]);
+    let said = String::from_utf8_lossy(&last.stdout).into_owned() + &String::from_utf8_lossy(&last.stderr);
+    assert_eq!(last.status.code(), Some(0), "{said}");
+    assert!(said.contains("0 violations"), "{said}");
+
+    let checks = json_lines(&good(dir, &["verify", "--format", "json"]));
+    assert!(checks.len() > 10 && checks.iter().all(|c| c["ok"] == true));
+    let replayed: Value = serde_json::from_str(&good(dir, &["replay", "--format", "json"])).expect("JSON");
+    let replayed = replayed.as_array().expect("rows");
+    assert!(replayed.len() >= 5 && replayed.iter().all(|r| r["result"] == "equal" && r["live"] == r["replayed"]), "{replayed:?}");
+
+    let rebuilt = |_| serde_json::from_str::<Value>(&good(dir, &["rebuild", "--role", "orders", "--format", "json"])).expect("JSON");
+    assert_eq!(rebuilt(1), rebuilt(2), "a rebuild changes nothing");
+    good(dir, &["verify"]);
+    let portfolio: Value = serde_json::from_str(&good(dir, &["portfolio", "trader-1", "--format", "json"])).expect("JSON");
+    assert!(portfolio["cash_available"].as_str().is_some_and(|c| c.contains('.')), "{portfolio}");
+}
+
+#[test]
+fn an_order_is_carried_out_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    good(dir, &["topics", "create"]);
+    std::fs::write(dir.join("l.csv"), "symbol\nAAPL\n").expect("file");
+    good(dir, &["instruments", "load", "l.csv"]);
+    good(dir, &["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
+    let order = ["order", "--user", "501", "--id", "1001", "--symbol", "AAPL", "--quantity", "10", "--side", "buy", "--format", "json"];
+    let names = |text: &str| json_lines(text).iter().map(|e| e["event"].as_str().unwrap_or_default().to_string()).collect::<Vec<_>>();
+    assert_eq!(names(&good(dir, &order)), ["Deposited", "OrderPending", "OrderAccepted", "OrderFilled"]);
+    assert_eq!(names(&good(dir, &order)), ["OrderStatus"]);
+    assert_eq!(names(&good(dir, &["order", "--user", "501", "--deposit", "25.50", "--format", "json"])), ["Deposited"]);
+    let refused = run(dir, &["order", "--user", "501", "--withdraw", "99999999", "--embedded", "state/demo"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("INSUFFICIENT_FUNDS"));
+    let portfolio: Value = serde_json::from_str(&good(dir, &["portfolio", "501", "--format", "json"])).expect("JSON");
+    assert_eq!(portfolio["positions"][0]["quantity"], 10);
+    assert_eq!(json_lines(&good(dir, &["tail", "trades", "--from", "start", "--exit-at-end", "--json"])).len(), 1);
+}

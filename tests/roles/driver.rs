@@ -1,0 +1,307 @@
+//! All roles over an in-memory log, one thread, no engine: what goes in comes out, and every state is there to look at.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use processor::domain::partitioner;
+use processor::engine::broadcast::{TableView, Tables};
+use processor::engine::context::{Cause, Ctx, Outbox};
+use processor::engine::guard::{self, InSequences, OutSequences, Verdict};
+use processor::engine::overlay::Overlay;
+use processor::engine::ports::{StateStore, StoreError, Write};
+use processor::engine::records::{HeaderBuf, Headers, Record, Records};
+use processor::engine::role::{Bug, Role as Logic, RoleFactory};
+use processor::engine::topics::{Partitions, TopicId, TopicPartition, TopicTable};
+use processor::roles::{Role, RoleSettings, factory};
+use processor::wire::topics;
+use serde_json::Value;
+
+/// A record in the log.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub time_ms: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    headers: Vec<u8>,
+}
+
+impl Stored {
+    pub fn header(&self, name: &str) -> String {
+        Headers::packed(&self.headers).text(name).unwrap_or_default().to_string()
+    }
+
+    /// The value as a tree.
+    pub fn tree(&self) -> Value {
+        rmp_serde::from_slice(self.value.as_deref().expect("a value")).expect("MessagePack")
+    }
+}
+
+#[derive(Default)]
+pub struct Memory(pub BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl StateStore for Memory {
+    fn meta(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(None)
+    }
+
+    fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StoreError> {
+        into.clear();
+        into.extend_from_slice(self.0.get(key).map_or(&[][..], |v| v));
+        Ok(self.0.contains_key(key))
+    }
+
+    fn write(&mut self, changes: &mut dyn Iterator<Item = Write<'_>>, _meta: &[u8]) -> Result<(), StoreError> {
+        for (key, value) in changes {
+            match value {
+                Some(v) => drop(self.0.insert(key.to_vec(), v.to_vec())),
+                None => drop(self.0.remove(key)),
+            }
+        }
+        Ok(())
+    }
+
+    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        for (k, v) in self.0.iter().filter(|(k, _)| k.starts_with(prefix)) {
+            if !visit(k, v) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Task {
+    role: Role,
+    number: u32,
+    logic: Box<dyn Logic>,
+    overlay: Overlay,
+    store: Memory,
+    view: TableView,
+    outbox: Outbox,
+    seen: InSequences,
+    read: BTreeMap<TopicPartition, usize>,
+}
+
+/// The world: a log and the tasks of all roles.
+pub struct World {
+    pub now_ms: i64,
+    names: Arc<TopicTable>,
+    counts: Arc<[u32]>,
+    log: BTreeMap<TopicPartition, Vec<Stored>>,
+    factories: Vec<(Role, Box<dyn RoleFactory>)>,
+    tasks: Vec<Task>,
+    tables: Arc<Tables>,
+    tables_read: BTreeMap<TopicId, usize>,
+}
+
+pub const START_MS: i64 = 1_800_000_000_000;
+
+impl World {
+    pub fn new(partitions: u32, settings: RoleSettings) -> World {
+        let names = Arc::new(topics::table("t-"));
+        let counts: Arc<[u32]> = names.iter().map(|t| if names.spec(t).partitions == Partitions::One { 1 } else { partitions }).collect();
+        let mut w = World {
+            now_ms: START_MS,
+            names: names.clone(),
+            counts: counts.clone(),
+            log: BTreeMap::new(),
+            factories: Vec::new(),
+            tasks: Vec::new(),
+            tables: Arc::default(),
+            tables_read: BTreeMap::new(),
+        };
+        for role in Role::all() {
+            let f = factory(role, settings, names.clone(), partitions);
+            for number in 0..partitions {
+                let spec = f.spec();
+                w.tasks.push(Task {
+                    role,
+                    number,
+                    logic: f.make(number),
+                    overlay: Overlay::new(1 << 20),
+                    store: Memory::default(),
+                    view: TableView::new(Arc::default(), spec.journal.is_some()),
+                    outbox: Outbox::new(names.clone(), counts.clone(), OutSequences::new(&spec.guarded_outputs)),
+                    seen: InSequences::default(),
+                    read: BTreeMap::new(),
+                });
+            }
+            w.factories.push((role, f));
+        }
+        w
+    }
+
+    /// A world with AAPL listed and priced at 189.25.
+    pub fn ready(settings: RoleSettings) -> World {
+        let mut w = World::new(1, settings);
+        w.list("AAPL", "{\"symbol\":\"AAPL\"}");
+        w.tick("AAPL", "189.25");
+        w.pump();
+        w
+    }
+
+    pub fn append(&mut self, topic: TopicId, key: &str, value: &[u8]) {
+        let partition = partitioner::partition(key.as_bytes(), self.counts[topic.0 as usize]);
+        self.append_at(TopicPartition::new(topic, partition), Some(key.as_bytes()), Some(value));
+    }
+
+    pub fn append_at(&mut self, at: TopicPartition, key: Option<&[u8]>, value: Option<&[u8]>) {
+        let stored = Stored { time_ms: self.now_ms, key: key.map(Into::into), value: value.map(Into::into), headers: Vec::new() };
+        self.log.entry(at).or_default().push(stored);
+    }
+
+    pub fn list(&mut self, symbol: &str, json: &str) {
+        self.append(topics::INSTRUMENTS, symbol, json.as_bytes());
+    }
+
+    pub fn tick(&mut self, symbol: &str, price: &str) {
+        self.append(topics::MARKET_DATA, symbol, format!("{{\"symbol\":\"{symbol}\",\"price\":{price}}}").as_bytes());
+    }
+
+    /// A command of a user, as JSON without its `user_id`.
+    pub fn command(&mut self, user: &str, fields: &str) {
+        self.append(topics::ORDER_COMMANDS, user, format!("{{\"user_id\":\"{user}\",{fields}}}").as_bytes());
+    }
+
+    /// A market order.
+    pub fn order(&mut self, user: &str, id: &str, symbol: &str, quantity: &str, side: &str) {
+        let fields = format!("\"order_id\":\"{id}\",\"symbol\":\"{symbol}\",\"quantity\":{quantity},\"order_type\":\"{side}\"");
+        self.command(user, &fields);
+    }
+
+    /// Runs everything to rest.
+    pub fn pump(&mut self) {
+        self.try_pump().expect("no bug");
+    }
+
+    pub fn try_pump(&mut self) -> Result<(), Bug> {
+        loop {
+            self.read_tables();
+            let mut busy = false;
+            for i in 0..self.tasks.len() {
+                busy |= self.turn(i)?;
+            }
+            if !busy {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Only one role, one batch per task.
+    pub fn turn_of(&mut self, role: Role) {
+        self.read_tables();
+        for i in 0..self.tasks.len() {
+            if self.tasks[i].role == role {
+                self.turn(i).expect("no bug");
+            }
+        }
+    }
+
+    fn read_tables(&mut self) {
+        let (orders, log) = (&self.factories[0].1, &self.log);
+        let mut tables = (*self.tables).clone();
+        for topic in [topics::INSTRUMENTS, topics::REFERENCE_PRICES] {
+            let at = TopicPartition::new(topic, 0);
+            let read = self.tables_read.entry(topic).or_default();
+            for (offset, s) in log.get(&at).into_iter().flatten().enumerate().skip(*read) {
+                let record = borrow(at, offset, s);
+                if orders.accepts_broadcast(&record) {
+                    tables.apply(&record);
+                }
+                *read = offset + 1;
+            }
+        }
+        self.tables = Arc::new(tables);
+    }
+
+    /// One batch of one task; false if there was nothing to do.
+    fn turn(&mut self, i: usize) -> Result<bool, Bug> {
+        let t = &mut self.tasks[i];
+        let spec = self.factories.iter().find(|(r, _)| *r == t.role).expect("made").1.spec().clone();
+        t.view.tables = self.tables.clone();
+        let mut out = Records::new();
+        let mut ctx = Ctx::new(t.number, &mut t.overlay, &t.store, &mut t.view, &mut t.outbox, &mut out, spec.dead_letters);
+        let mut busy = false;
+        for input in &spec.inputs {
+            let at = TopicPartition::new(input.topic, t.number);
+            let read = t.read.entry(at).or_default();
+            for (offset, s) in self.log.get(&at).into_iter().flatten().enumerate().skip(*read) {
+                *read = offset + 1;
+                busy = true;
+                let record = borrow(at, offset, s);
+                if input.guarded {
+                    let (task, sequence) = guard::parse(record.headers.get(guard::HEADER).expect("guarded")).expect("task/sequence");
+                    assert_eq!(t.seen.check(input.topic, task, sequence), Verdict::Next);
+                }
+                ctx.set_cause(Cause { at, offset: record.offset, timestamp_ms: record.timestamp_ms });
+                t.logic.process(&mut ctx, &record)?;
+            }
+        }
+        if !busy {
+            return Ok(false);
+        }
+        t.logic.batch_end(&mut ctx)?;
+        assert!(ctx.take_failure().is_none());
+        t.store.write(&mut t.overlay.changes(), b"").expect("memory");
+        t.overlay.committed();
+        for r in out.iter() {
+            let mut headers = HeaderBuf::default();
+            for (name, value) in r.headers.iter() {
+                headers.push(name, value);
+            }
+            self.log.entry(r.at).or_default().push(Stored {
+                time_ms: r.timestamp_ms,
+                key: r.key.map(Into::into),
+                value: r.value.map(Into::into),
+                headers: headers.headers().as_bytes().to_vec(),
+            });
+        }
+        Ok(true)
+    }
+
+    /// All records of a topic, partition by partition.
+    pub fn records(&self, topic: TopicId) -> Vec<&Stored> {
+        self.log.iter().filter(|(at, _)| at.topic == topic).flat_map(|(_, r)| r).collect()
+    }
+
+    /// Events of a user.
+    pub fn events(&self, user: &str) -> Vec<Value> {
+        let all = self.records(topics::ORDER_EVENTS);
+        all.iter().filter(|r| r.key.as_deref() == Some(user.as_bytes())).map(|r| r.tree()).collect()
+    }
+
+    /// Event names of a user.
+    pub fn names(&self, user: &str) -> Vec<String> {
+        self.events(user).iter().map(|e| e["event"].as_str().expect("a name").to_string()).collect()
+    }
+
+    /// The last event of a user.
+    pub fn last(&self, user: &str) -> Value {
+        self.events(user).pop().expect("an event")
+    }
+
+    /// Reasons in `dead-letters`.
+    pub fn dead(&self) -> Vec<String> {
+        self.records(topics::DEAD_LETTERS).iter().map(|r| r.header("reason")).collect()
+    }
+
+    /// The state of a role's tasks, in order.
+    pub fn state(&self, role: Role) -> Vec<&BTreeMap<Vec<u8>, Vec<u8>>> {
+        self.tasks.iter().filter(|t| t.role == role).map(|t| &t.store.0).collect()
+    }
+
+    pub fn topics(&self) -> &TopicTable {
+        &self.names
+    }
+}
+
+fn borrow(at: TopicPartition, offset: usize, s: &Stored) -> Record<'_> {
+    Record {
+        at,
+        offset: offset as u64,
+        timestamp_ms: s.time_ms,
+        key: s.key.as_deref(),
+        value: s.value.as_deref(),
+        headers: Headers::packed(&s.headers),
+    }
+}

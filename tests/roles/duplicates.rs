@@ -1,0 +1,161 @@
+//! The duplicate matrix, and what may be tried again.
+
+use processor::roles::{Role, RoleSettings};
+use processor::wire::topics;
+use serde_json::json;
+
+use super::driver::{START_MS, World};
+
+#[test]
+fn d1_d8_d10_the_same_order_twice_is_executed_once() {
+    let mut w = World::ready(RoleSettings::default());
+    let order = |ts: u64| format!(r#""order_id":"1002","symbol":"AAPL","quantity":10,"order_type":"buy","timestamp":{ts}"#);
+    w.command("501", &order(1_625_159_076));
+    w.command("501", &order(1_625_159_077));
+    w.turn_of(Role::Orders);
+    assert_eq!(w.names("501"), ["Deposited", "OrderPending", "OrderStatus"], "while the first is in flight");
+    assert_eq!(w.last("501")["status"], "pending_new");
+    w.pump();
+    w.command("501", &order(1_625_159_078));
+    w.pump();
+    let last = w.last("501");
+    assert_eq!((&last["event"], &last["status"]), (&json!("OrderStatus"), &json!("filled")));
+    assert_eq!((&last["quantity"], &last["cum_quantity"], &last["leaves_quantity"]), (&json!(10), &json!(10), &json!(0)));
+    assert_eq!(w.records(topics::TRADES).len(), 1);
+}
+
+#[test]
+fn d3_d4_other_content_is_refused() {
+    let mut w = World::ready(RoleSettings::default());
+    w.order("u", "1", "AAPL", "10", "buy");
+    w.order("u", "1", "AAPL", "20", "buy");
+    w.order("u", "1", "MSFT", "10", "buy");
+    w.order("u", "1", "AAPL", "10", "sell");
+    w.command("u", r#""order_id":"1","command":"deposit","amount":1"#);
+    w.pump();
+    let events = w.events("u");
+    let found: Vec<_> = events.iter().filter(|e| e["event"] == "DuplicateRejected").collect();
+    assert_eq!(
+        found.iter().map(|e| e["conflict_field"].as_str().expect("named")).collect::<Vec<_>>(),
+        ["quantity", "symbol", "order_type", "command"]
+    );
+    for e in found {
+        assert_eq!(
+            (&e["reason"], &e["reason_code"], &e["status"], &e["quantity"]),
+            (&json!("DUPLICATE_ORDER"), &json!(6), &json!("pending_new"), &json!(10))
+        );
+    }
+    assert_eq!(w.last("u")["event"], "OrderFilled");
+    assert_eq!(w.records(topics::TRADES).len(), 1);
+}
+
+#[test]
+fn d5_another_users_id_is_another_order() {
+    let mut w = World::ready(RoleSettings::default());
+    w.order("u", "1", "AAPL", "10", "buy");
+    w.order("v", "1", "AAPL", "20", "buy");
+    w.pump();
+    assert_eq!(w.records(topics::TRADES).len(), 2);
+    assert_eq!(w.last("v")["cum_quantity"], 20);
+}
+
+#[test]
+fn d6_r1_rate_limited_ids_may_be_tried_again() {
+    let mut w = World::ready(RoleSettings { rate_limit: 10, burst: 5, ..Default::default() });
+    for i in 1..=6 {
+        w.order("u", &i.to_string(), "AAPL", "1", "buy");
+    }
+    w.order("v", "1", "AAPL", "1", "buy");
+    w.command("u", r#""command":"cancel","order_id":"c","orig_order_id":"1""#);
+    w.order("u", "1", "AAPL", "1", "buy");
+    w.turn_of(Role::Orders);
+    let events = w.events("u");
+    let limited = &events[6];
+    assert_eq!((&limited["order_id"], &limited["reason"], &limited["retry_after_ms"]), (&json!("6"), &json!("RATE_LIMITED"), &json!(100)));
+    assert_eq!(events[7]["reason"], "UNSUPPORTED_CHARACTERISTIC", "R3: cancels are free");
+    assert_eq!(events[8]["event"], "OrderStatus", "a duplicate is never limited");
+    assert_eq!(w.last("v")["event"], "OrderPending", "R4");
+    w.now_ms += 99;
+    w.order("u", "6", "AAPL", "1", "buy");
+    w.turn_of(Role::Orders);
+    assert_eq!(w.last("u")["retry_after_ms"], 1);
+    w.now_ms += 1;
+    w.order("u", "6", "AAPL", "1", "buy");
+    w.order("u", "7", "AAPL", "1", "buy");
+    w.turn_of(Role::Orders);
+    let events = w.events("u");
+    assert_eq!(events[events.len() - 2]["event"], "OrderPending");
+    assert_eq!(w.last("u")["retry_after_ms"], 100);
+}
+
+#[test]
+fn d7_sticky_rejects_burn_the_id() {
+    let mut w = World::ready(RoleSettings { opening_cash_e4: 0, ..Default::default() });
+    w.order("u", "1", "AAPL", "1", "buy");
+    w.command("u", r#""command":"deposit","order_id":"d","amount":1000"#);
+    w.order("u", "1", "AAPL", "1", "buy");
+    w.order("u", "2", "AAPL", "1", "buy");
+    w.turn_of(Role::Orders);
+    let e = w.events("u");
+    assert_eq!((&e[0]["event"], &e[0]["reason"]), (&json!("OrderRejected"), &json!("INSUFFICIENT_FUNDS")));
+    assert_eq!(
+        (&e[2]["event"], &e[2]["status"], &e[2]["reason"]),
+        (&json!("OrderStatus"), &json!("rejected"), &json!("INSUFFICIENT_FUNDS"))
+    );
+    assert_eq!(e[3]["event"], "OrderPending");
+}
+
+#[test]
+fn d9_old_commands_are_stale_when_age_is_limited() {
+    let mut w = World::ready(RoleSettings { max_command_age_ms: Some(5_000), ..Default::default() });
+    let order = |id: &str, ts: i64| format!(r#""order_id":"{id}","symbol":"AAPL","quantity":1,"order_type":"buy","timestamp":{ts}"#);
+    w.command("u", &order("1", START_MS - 5_000));
+    w.command("u", &order("2", START_MS - 5_001));
+    w.command("u", &order("3", START_MS + 1_001));
+    w.command("u", &order("2", START_MS));
+    w.turn_of(Role::Orders);
+    let e = w.events("u");
+    assert_eq!(e[1]["event"], "OrderPending");
+    assert_eq!((&e[2]["reason"], &e[2]["reason_code"]), (&json!("STALE_ORDER"), &json!(8)));
+    assert_eq!(e[3]["reason"], "FUTURE_TIMESTAMP");
+    assert_eq!(e[4]["event"], "OrderPending", "a stale order does not burn its id");
+}
+
+#[test]
+fn a_repeated_deposit_is_filled_once_and_a_rejected_cancel_stays_rejected() {
+    let mut w = World::ready(RoleSettings { opening_cash_e4: 0, ..Default::default() });
+    for amount in ["5", "\"5.00\"", "6"] {
+        w.command("u", &format!(r#""command":"deposit","order_id":"d","amount":{amount}"#));
+    }
+    for orig in ["1", "1", "2"] {
+        w.command("u", &format!(r#""command":"cancel","order_id":"c","orig_order_id":"{orig}""#));
+    }
+    w.pump();
+    assert_eq!(w.names("u"), ["Deposited", "OrderStatus", "DuplicateRejected", "OrderRejected", "OrderStatus", "DuplicateRejected"]);
+    let e = w.events("u");
+    assert_eq!((&e[1]["status"], &e[1]["amount_e4"], &e[1]["cash_available_e4"]), (&json!("filled"), &json!(50_000), &json!(50_000)));
+    assert_eq!((&e[2]["conflict_field"], &e[2]["status"]), (&json!("amount"), &json!("filled")));
+    assert_eq!((&e[4]["status"], &e[4]["reason"]), (&json!("rejected"), &json!("UNSUPPORTED_CHARACTERISTIC")));
+    assert_eq!(e[5]["conflict_field"], "orig_order_id");
+}
+
+#[test]
+fn no_price_yet_does_not_burn_the_id_but_an_unknown_symbol_does() {
+    let mut w = World::new(1, RoleSettings::default());
+    w.list("AAPL", "{\"symbol\":\"AAPL\"}");
+    w.order("u", "1", "AAPL", "1", "buy");
+    w.order("u", "2", "MSFT", "1", "buy");
+    w.pump();
+    assert_eq!(w.events("u")[1]["reason"], "NO_REFERENCE_PRICE");
+    assert_eq!(w.events("u")[2]["reason"], "UNKNOWN_SYMBOL");
+    w.tick("AAPL", "1");
+    w.list("MSFT", "{\"symbol\":\"MSFT\"}");
+    w.pump();
+    w.tick("MSFT", "1");
+    w.pump();
+    w.order("u", "1", "AAPL", "1", "buy");
+    w.order("u", "2", "MSFT", "1", "buy");
+    w.order("u", "3", "MSFT", "1", "buy");
+    w.turn_of(Role::Orders);
+    assert_eq!(w.names("u")[3..], ["OrderPending", "OrderStatus", "OrderPending"], "S2");
+}

@@ -1,0 +1,10 @@
+//! The five roles together, without engine, log or store: the contract's flows and every row of its lists of bad input.
+
+mod bad_input;
+mod conservation;
+mod decoders;
+mod driver;
+mod duplicates;
+mod flow;
+mod prices;
+mod seed;

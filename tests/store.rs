@@ -1,0 +1,224 @@
+//! The stores: what they keep, what they refuse, and what they notice.
+
+use std::time::Duration;
+
+use processor::engine::ports::{StateStore, StoreError, Stores, Write};
+use processor::store::memory::MemoryStores;
+
+fn put(store: &mut dyn StateStore, changes: &[(&str, Option<&str>)], meta: &str) {
+    let mut changes = changes.iter().map(|(k, v)| -> Write<'_> { (k.as_bytes(), v.map(str::as_bytes)) });
+    store.write(&mut changes, meta.as_bytes()).expect("writing works");
+}
+
+fn all(store: &dyn StateStore, prefix: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let text = |b: &[u8]| String::from_utf8(b.to_vec()).expect("text");
+    store
+        .scan(prefix.as_bytes(), &mut |k, v| {
+            found.push((text(k), text(v)));
+            true
+        })
+        .expect("scanning works");
+    found
+}
+
+fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
+    of.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+}
+
+/// What every store does.
+fn keeps_its_promises(stores: &dyn Stores) {
+    {
+        let mut store = stores.open(3).expect("a store opens");
+        assert_eq!(store.meta().expect("meta"), None);
+        assert!(all(&*store, "").is_empty());
+        put(&mut *store, &[("a/1", Some("x")), ("b/1", Some("y")), ("a/2", Some("")), ("", Some("empty key"))], "one");
+        put(&mut *store, &[("a/1", None), ("c", Some("z")), ("c", Some("zz"))], "two");
+    }
+    let store = stores.open(3).expect("it opens again");
+    assert_eq!(store.meta().expect("meta"), Some(b"two".to_vec()));
+    assert_eq!(all(&*store, ""), pairs(&[("", "empty key"), ("a/2", ""), ("b/1", "y"), ("c", "zz")]));
+    assert_eq!(all(&*store, "a/"), pairs(&[("a/2", "")]));
+    let mut seen = 0;
+    store
+        .scan(b"", &mut |_, _| {
+            seen += 1;
+            seen < 2
+        })
+        .expect("scanning works");
+    assert_eq!(seen, 2);
+    let mut value = b"left over".to_vec();
+    assert!(!store.get(b"a/1", &mut value).expect("reading works") && value.is_empty());
+    assert!(store.get(b"a/2", &mut value).expect("reading works") && value.is_empty());
+    assert!(store.get(b"c", &mut value).expect("reading works") && value == b"zz");
+    let long = "k".repeat(500);
+    drop(store);
+    let mut store = stores.open(3).expect("it opens again");
+    put(&mut *store, &[(&long, Some("long"))], "three");
+    assert!(store.get(long.as_bytes(), &mut value).expect("reading works") && value == b"long");
+    for key in [&[0, b'm'][..], &[0], b"m", &[0, b'f']] {
+        assert!(!store.get(key, &mut value).expect("reading works"), "{key:?} reaches something");
+    }
+    let other = stores.open(4).expect("another opens");
+    assert!(all(&*other, "").is_empty());
+    drop((store, other));
+    stores.quarantine(3).expect("it can be put aside");
+    assert_eq!(stores.open(3).expect("an empty one opens").meta().expect("meta"), None);
+}
+
+#[test]
+fn a_store_in_memory_keeps_its_promises() {
+    keeps_its_promises(&MemoryStores::default());
+}
+
+#[cfg(feature = "rocks")]
+mod rocks {
+    use std::path::{Path, PathBuf};
+
+    use processor::store::dir::{Identity, InstanceDir};
+    use processor::store::rocks::{RocksStore, RocksStores, SharedMemory};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(50);
+
+    fn identity() -> Identity {
+        Identity::new("cluster-a", "p-", "orders", 6)
+    }
+
+    fn open(state: &Path) -> Result<RocksStores, StoreError> {
+        RocksStores::open(state, "0", &identity(), SOON, &SharedMemory::default())
+    }
+
+    fn refusal<T>(found: Result<T, StoreError>) -> String {
+        match found {
+            Err(StoreError::Invalid(text)) => text,
+            Err(other) => panic!("refused, but as: {other}"),
+            Ok(_) => panic!("not refused"),
+        }
+    }
+
+    #[test]
+    fn a_store_in_rocksdb_keeps_its_promises() {
+        let state = tempfile::tempdir().expect("a directory");
+        keeps_its_promises(&open(state.path()).expect("the directory opens"));
+    }
+
+    #[test]
+    fn a_store_put_aside_stays_to_be_looked_at() {
+        let state = tempfile::tempdir().expect("a directory");
+        let stores = open(state.path()).expect("the directory opens");
+        for n in 1..3 {
+            put(&mut *stores.open(5).expect("a store opens"), &[("k", Some("v"))], "m");
+            let to = stores.quarantine(5).expect("it can be put aside");
+            assert!(to.ends_with(&format!("orders/0/5.quarantine-{n}")), "{to}");
+            let old = RocksStore::open_read_only(Path::new(&to)).expect("it can be looked at");
+            assert_eq!(all(&old, ""), pairs(&[("k", "v")]));
+        }
+    }
+
+    #[test]
+    fn state_of_another_world_is_refused() {
+        let state = tempfile::tempdir().expect("a directory");
+        drop(open(state.path()).expect("the directory opens"));
+        let other = |change: fn(&mut Identity)| {
+            let mut wanted = identity();
+            change(&mut wanted);
+            refusal(InstanceDir::open(state.path(), "0", &wanted, SOON))
+        };
+        let text = other(|i| i.cluster_id = "cluster-b".into());
+        assert!(
+            text.contains("belongs to cluster cluster-a, this is cluster cluster-b") && text.contains("--state") && text.contains("delete"),
+            "{text}"
+        );
+        assert!(other(|i| i.topic_prefix = "q-".into()).contains("begin with \"p-\", ours with \"q-\""));
+        assert!(other(|i| i.partitions = 12).contains("made for 6 partitions, the topics have 12"));
+        let path = state.path().join("orders/0/identity");
+        std::fs::write(&path, r#"{"format":7,"something":"else"}"#).expect("written");
+        assert!(refusal(open(state.path())).contains("newer version (format 7"));
+        std::fs::write(&path, "{").expect("written");
+        assert!(refusal(open(state.path())).contains("unreadable"));
+    }
+
+    #[test]
+    fn a_directory_has_one_holder_and_a_successor_waits() {
+        let state = tempfile::tempdir().expect("a directory");
+        let first = open(state.path()).expect("the directory opens");
+        let text = refusal(open(state.path()));
+        assert!(text.contains(&format!("held by process {}", std::process::id())) && text.contains("--instance"), "{text}");
+        let path: PathBuf = state.path().into();
+        let successor = std::thread::spawn(move || {
+            RocksStores::open(&path, "0", &identity(), Duration::from_secs(60), &SharedMemory::default()).map(drop)
+        });
+        drop(first);
+        successor.join().expect("no panic").expect("the successor gets it");
+    }
+
+    #[test]
+    fn a_running_store_can_be_looked_into() {
+        let state = tempfile::tempdir().expect("a directory");
+        let stores = open(state.path()).expect("the directory opens");
+        let mut store = stores.open(0).expect("a store opens");
+        put(&mut *store, &[("k", Some("v"))], "m");
+        let path = state.path().join("orders/0/0");
+        let mut look = RocksStore::open_read_only(&path).expect("it can be looked into");
+        put(&mut *store, &[("k", Some("later"))], "n");
+        assert_eq!((all(&look, ""), look.meta().expect("meta")), (pairs(&[("k", "v")]), Some(b"m".to_vec())));
+        assert!(look.write(&mut std::iter::empty(), b"no").is_err());
+        assert!(refusal(RocksStore::open_read_only(&state.path().join("nothing"))).contains("there is no store"));
+        assert!(refusal(RocksStore::open(&path, &SharedMemory::default())).contains("open elsewhere"));
+    }
+
+    #[test]
+    fn damage_is_called_damage() {
+        let damaged = |hurt: &dyn Fn(&Path)| {
+            let state = tempfile::tempdir().expect("a directory");
+            let stores = open(state.path()).expect("the directory opens");
+            // Enough to leave the write-ahead log for a table.
+            let mut store = stores.open(0).expect("a store opens");
+            let value = "v".repeat(100_000);
+            for i in 0..400 {
+                put(&mut *store, &[(&format!("key-{i}-{}", i * 7919 % 1009), Some(&format!("{i}{value}")))], "m");
+            }
+            let path = state.path().join("orders/0/0");
+            let deadline = std::time::Instant::now() + Duration::from_secs(60);
+            while files(&path, ".sst").is_empty() {
+                assert!(std::time::Instant::now() < deadline, "no table was written");
+                std::thread::yield_now();
+            }
+            drop(store);
+            hurt(&path);
+            let found = stores.open(0).and_then(|store| store.scan(b"", &mut |_, _| true));
+            assert!(matches!(found, Err(StoreError::Corrupt(_))), "{found:?}");
+            stores.quarantine(0).expect("it can be put aside");
+            stores.open(0).expect("an empty one opens");
+        };
+        damaged(&|path| std::fs::remove_file(path.join("CURRENT")).expect("removed"));
+        damaged(&|path| std::fs::remove_file(&files(path, ".sst")[0]).expect("removed"));
+        damaged(&|path| std::fs::remove_file(&files(path, "MANIFEST")[0]).expect("removed"));
+        damaged(&|path| {
+            let file = &files(path, ".sst")[0];
+            let mut bytes = std::fs::read(file).expect("a table");
+            for at in (0..bytes.len()).step_by(1_000) {
+                bytes[at] ^= 0x40;
+            }
+            std::fs::write(file, bytes).expect("written");
+        });
+    }
+
+    fn files(path: &Path, part: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(path).expect("a directory").map(|e| e.expect("an entry").path());
+        entries.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().contains(part))).collect()
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_says_what_to_do() {
+        let state = tempfile::tempdir().expect("a directory");
+        let file = state.path().join("file");
+        std::fs::write(&file, "").expect("written");
+        match open(&file) {
+            Err(StoreError::Io(text)) => assert!(text.contains("nothing is lost"), "{text}"),
+            other => panic!("{:?}", other.err()),
+        }
+    }
+}

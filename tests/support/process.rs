@@ -1,0 +1,110 @@
+//! The real binary in a process of its own: started, killed, frozen, thawed; always ended with the test.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Builds command lines for one installation.
+#[derive(Clone)]
+pub struct Installation {
+    pub brokers: String,
+    pub prefix: String,
+    pub state: PathBuf,
+    pub logs: PathBuf,
+    /// More flags for every command.
+    pub flags: Vec<String>,
+}
+
+impl Installation {
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_processor"));
+        c.args(args).args(["--brokers", &self.brokers, "--topic-prefix", &self.prefix]).arg("--state").arg(&self.state).args(&self.flags);
+        c.env_remove("KAFKA_BROKERS");
+        c
+    }
+
+    /// Runs a command to its end; answers stdout. Fails the test on another exit code than 0.
+    pub fn run(&self, args: &[&str]) -> String {
+        let out = self.command(args).output().expect("the binary starts");
+        let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert!(out.status.success(), "{args:?}: {}\n{stdout}\n{stderr}", out.status);
+        stdout.into_owned()
+    }
+
+    /// Starts an instance of a role in the background; its output goes to a log file.
+    pub fn start(&self, role: &str, instance: u32) -> Process {
+        let log = self.logs.join(format!("{role}-{instance}.log"));
+        let out = File::options().create(true).append(true).open(&log).expect("a log file");
+        let mut command = self.command(&["--role", role, "--instance", &instance.to_string()]);
+        command.stdin(Stdio::null()).stdout(out.try_clone().expect("a second handle")).stderr(out);
+        // SAFETY: prctl is async-signal-safe and touches nothing of ours; it makes the child end when the test does, even by kill -9.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        Process { child: command.spawn().expect("the binary starts"), log, role: role.to_string(), instance }
+    }
+}
+
+/// A running instance.
+pub struct Process {
+    child: Child,
+    pub log: PathBuf,
+    pub role: String,
+    pub instance: u32,
+}
+
+impl Process {
+    pub fn kill9(&mut self) {
+        self.child.kill().expect("a kill");
+        self.child.wait().expect("an end");
+    }
+
+    pub fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        // SAFETY: sends a signal to a child that we started and have not waited for.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a status").is_none()
+    }
+
+    /// The exit code, once it has ended by itself.
+    pub fn exit_code(&mut self, within: Duration) -> Option<i32> {
+        let began = Instant::now();
+        while began.elapsed() < within {
+            if let Some(status) = self.child.try_wait().expect("a status") {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        None
+    }
+
+    /// SIGTERM and a graceful end.
+    pub fn stop(mut self) {
+        self.signal(libc::SIGTERM);
+        let code = self.exit_code(Duration::from_secs(30));
+        assert_eq!(code, Some(0), "{}-{} did not stop gracefully:\n{}", self.role, self.instance, tail(&self.log));
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.is_running() {
+            self.kill9();
+        }
+    }
+}
+
+/// The end of a log file, for messages.
+pub fn tail(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(25)..].join("\n")
+}
