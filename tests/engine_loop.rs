@@ -105,6 +105,10 @@ impl StateStore for Store {
     }
     fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StoreError> {
         into.clear();
+        if self.disk.damaged_reads.load(Ordering::Relaxed) > 0 {
+            self.disk.damaged_reads.fetch_sub(1, Ordering::Relaxed);
+            return Err(StoreError::Corrupt("a block's checksum is wrong".into()));
+        }
         Ok(self.with(|f| f.keys.get(key).map(|v| into.extend_from_slice(v)).is_some()))
     }
     fn write(&mut self, changes: &mut dyn Iterator<Item = Write<'_>>, meta: &[u8]) -> Result<(), StoreError> {
@@ -381,6 +385,45 @@ fn a_damaged_or_foreign_store_is_put_aside_and_rebuilt() {
     world.drain(&mut instance).unwrap();
     world.check(200, &instance);
     assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), PARTITIONS as usize);
+}
+
+#[test]
+fn damage_found_while_running_is_rebuilt_and_not_met_again() {
+    let world = World::new(&[]);
+    world.send(0..100);
+    let mut instance = world.instance();
+    world.drain(&mut instance).unwrap();
+    drop(instance);
+    // The position is right, so a start would never look; only the first read of a key finds it.
+    world.disk.damaged_reads.store(1, Ordering::Relaxed);
+    world.send(100..200);
+    let mut instance = world.instance();
+    world.drain(&mut instance).unwrap();
+    world.check(200, &instance);
+    assert_eq!((instance.counters().recoveries, world.disk.quarantined.load(Ordering::Relaxed)), (1, 1));
+}
+
+#[test]
+fn a_rebuild_that_dies_in_the_middle_goes_on() {
+    let world = World::new(&[]);
+    world.send(0..400);
+    let mut instance = world.instance();
+    world.drain(&mut instance).unwrap();
+    drop(instance);
+    for survived in 0..6 {
+        world.disk.tasks.lock().unwrap().clear();
+        world.disk.writes_left.store(survived, Ordering::Relaxed);
+        let mut instance = world.instance();
+        // With enough writes left the rebuild is simply done.
+        let died = world.drain(&mut instance).is_err();
+        assert_eq!(died, survived < 4, "{survived}");
+        drop(instance);
+        world.disk.writes_left.store(usize::MAX, Ordering::Relaxed);
+        let mut instance = world.instance();
+        world.drain(&mut instance).unwrap();
+        world.check(400, &instance);
+    }
+    assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), 0);
 }
 
 #[test]

@@ -96,12 +96,14 @@ impl Prices {
         Taken::Accepted
     }
 
-    /// Whether the last price must be told; if so it counts as told from here on.
-    pub fn tell(&mut self) -> Option<Priced> {
+    /// Whether the last price must be told; if so it counts as told from here on. Told prices are also the heartbeat, so where prices go stale
+    /// fast they are told more often.
+    pub fn tell(&mut self, stale_ms: i64) -> Option<Priced> {
         let last = self.last?;
+        let interval_ms = TELL_MS.min(stale_ms / 4);
         let due = self.told.is_none_or(|told| {
             let moved = (i128::from(last.price_e4) - i128::from(told.price_e4)).abs();
-            moved * 10_000 >= TELL_BPS * i128::from(told.price_e4) || last.time_ms.saturating_sub(told.time_ms) >= TELL_MS
+            moved * 10_000 >= TELL_BPS * i128::from(told.price_e4) || last.time_ms.saturating_sub(told.time_ms) >= interval_ms
         });
         if due {
             self.told = Some(last);
@@ -169,7 +171,7 @@ mod tests {
         let mut told = Vec::new();
         for t in [at(1_000_000, 0), at(1_000_999, 1), at(1_001_000, 2), at(1_001_000, 900), at(1_001_001, 1_002), at(1_001_001, 1_003)] {
             p.take(t, &i);
-            told.extend(p.tell());
+            told.extend(p.tell(120_000));
         }
         assert_eq!(told, [at(1_000_000, 0), at(1_001_000, 2), at(1_001_001, 1_002)]);
     }

@@ -97,6 +97,8 @@ pub struct TableView {
     /// The version last noted of each row; absence counts as [`ABSENT`].
     noted: BTreeMap<TopicId, IndexMap<Box<[u8]>, u64, FxBuildHasher>>,
     fresh: Vec<Seen>,
+    /// Whether something was taken from this view before.
+    taken: bool,
 }
 
 /// Stands for "there was no such row" among noted versions.
@@ -124,9 +126,10 @@ impl TableView {
         row
     }
 
-    /// What was seen anew since the last call; goes into the journal with the transaction.
-    pub fn take_fresh(&mut self) -> Vec<Seen> {
-        std::mem::take(&mut self.fresh)
+    /// What was seen anew since the last call; goes into the journal with the transaction. The flag says that this is the first call: whatever an
+    /// earlier incarnation noted counts no more, rows may have vanished since.
+    pub fn take_fresh(&mut self) -> (bool, Vec<Seen>) {
+        (!std::mem::replace(&mut self.taken, true), std::mem::take(&mut self.fresh))
     }
 }
 
@@ -141,7 +144,7 @@ mod tests {
         let mut look = |tables: &Tables| {
             view.tables = Arc::new(tables.clone());
             view.lookup(table, b"k");
-            view.take_fresh().into_iter().map(|s| (s.version, s.value.to_vec())).collect::<Vec<_>>()
+            view.take_fresh().1.into_iter().map(|s| (s.version, s.value.to_vec())).collect::<Vec<_>>()
         };
         assert_eq!(look(&tables), [], "absent as ever");
         tables.set(table, b"k", 1, b"one");

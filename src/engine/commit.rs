@@ -23,7 +23,7 @@ pub enum Commit {
     /// Somebody newer is there: stop.
     Fenced(String),
     /// In the log, but a store could not take it: stop; a restart replays it from the changelog.
-    StoreFailed(StoreError),
+    StoreFailed(u32, StoreError),
 }
 
 /// Commits what `touched` tasks have processed; `out` holds their output and gets the rest.
@@ -43,10 +43,13 @@ pub fn commit(spec: &RoleSpec, member: &mut dyn Member, tasks: &mut BTreeMap<u32
     for number in touched {
         let changelog = TopicPartition::new(spec.changelog, *number);
         let last = appended.iter().find(|(at, _)| *at == changelog).map(|(_, offset)| *offset);
-        let last = last.expect("the log answers where the meta record went");
+        // Committed all the same; the next incarnation finds the store behind and catches up.
+        let Some(last) = last else {
+            return Commit::Recover(format!("committed, but the log did not say where task {number}'s meta record is"));
+        };
         let task = tasks.get_mut(number).expect("only running tasks are touched");
         if let Err(e) = task.post_commit(last) {
-            return Commit::StoreFailed(e);
+            return Commit::StoreFailed(*number, e);
         }
     }
     Commit::Done { suspect }

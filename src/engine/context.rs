@@ -5,7 +5,7 @@
 use super::broadcast::{Row, TableView};
 use super::guard::OutSequences;
 use super::overlay::Overlay;
-use super::ports::{StateStore, StoreError};
+use super::ports::{RECORD_OVERHEAD, StateStore, StoreError};
 use super::records::{HeaderBuf, Headers, Record, Records};
 use super::topics::{TopicId, TopicPartition, TopicTable};
 use crate::domain::partitioner;
@@ -159,8 +159,17 @@ impl<'a> Ctx<'a> {
         };
         let at = TopicPartition::new(self.dead_letters, partition);
         self.write_headers(at, "DeadLetter");
+        let room = (self.outbox.topics.spec(self.dead_letters).record_bytes_max as usize).saturating_sub(RECORD_OVERHEAD + 1024);
+        let (key, value) = (record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len));
+        if key + value + text.len() <= room {
+            self.outbox.headers.push("reason", reason.as_bytes()).push("text", text.as_bytes());
+            self.append(at, record.key, record.value);
+            return;
+        }
+        // A compressed batch may hold records that no topic of ours could take. The original stays where it is, and `src` finds it.
+        let text = format!("{reason}: {key} bytes of key and {value} of value are left out here; src names the record");
         self.outbox.headers.push("reason", reason.as_bytes()).push("text", text.as_bytes());
-        self.append(at, record.key, record.value);
+        self.append(at, record.key.filter(|k| k.len() <= room), None);
     }
 
     fn write_headers(&mut self, at: TopicPartition, kind: &str) {

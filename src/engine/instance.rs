@@ -20,7 +20,9 @@ use std::time::Duration;
 
 use super::broadcast::Tables;
 use super::commit::{Commit, commit};
-use super::ports::{Clock, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, Reader, StoreError, Stores};
+use super::ports::{
+    Clock, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, RECORD_OVERHEAD, Reader, StoreError, Stores,
+};
 use super::records::Records;
 use super::restore::{Env, Progress, Restore, RestoreError};
 use super::role::{Bug, RoleFactory, RoleSpec};
@@ -120,6 +122,11 @@ pub struct Instance {
     backoff: Duration,
     not_before_us: u64,
     work: Option<Incarnation>,
+    /// Tasks whose stores were found damaged while they ran, and how.
+    damaged: BTreeMap<u32, String>,
+    /// Partition counts when the process began; keys would move between tasks if they changed.
+    counts: Option<Arc<[u32]>>,
+    recovered_us: u64,
     batch: Records,
     out: Records,
 }
@@ -135,6 +142,7 @@ struct Incarnation {
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+const CALM: Duration = Duration::from_secs(30);
 
 impl Instance {
     /// An instance that has not joined yet.
@@ -162,6 +170,9 @@ impl Instance {
             backoff: BACKOFF_MIN,
             not_before_us: 0,
             work: None,
+            damaged: BTreeMap::new(),
+            counts: None,
+            recovered_us: started_us,
             batch: Records::new(),
             out: Records::new(),
         }
@@ -193,6 +204,11 @@ impl Instance {
         }
         tracing::warn!(role = self.spec.name, instance = %self.settings.instance, %why, backoff_ms = self.backoff.as_millis() as u64, "recovering");
         self.counters.recoveries += 1;
+        // Trouble long past says nothing about this one.
+        let now = self.clock.now_us();
+        if Duration::from_micros(now - std::mem::replace(&mut self.recovered_us, now)) > CALM {
+            self.backoff = BACKOFF_MIN;
+        }
         self.not_before_us = self.clock.now_us() + self.backoff.as_micros() as u64;
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
         Ok(Turn::Busy)
@@ -226,11 +242,15 @@ impl Instance {
     }
 
     /// Partition counts by topic number; refuses topics that are missing or cannot be shared out together.
-    fn check_topics(&self) -> Result<Arc<[u32]>, Halt> {
+    fn check_topics(&mut self) -> Result<Arc<[u32]>, Halt> {
         let mut counts = Vec::new();
         for topic in self.topics.iter() {
             let Some(n) = self.log.partitions(topic)? else {
                 let name = self.topics.name(topic);
+                if self.joined_once {
+                    // It was there: a broker that has just started may not know it yet.
+                    return Err(Halt::Recover(format!("topic {name} is not known at the moment")));
+                }
                 return Err(Halt::invalid(format!("topic {name} does not exist; run `processor topics create` first")));
             };
             counts.push(n);
@@ -249,7 +269,13 @@ impl Instance {
                 )));
             }
         }
-        Ok(counts.into())
+        let counts: Arc<[u32]> = counts.into();
+        if *self.counts.get_or_insert_with(|| counts.clone()) != counts {
+            return Err(Halt::invalid(
+                "the partition counts of the topics were changed, which moves keys to other tasks: undo that".into(),
+            ));
+        }
+        Ok(counts)
     }
 
     fn load_table(&self, topic: TopicId, tables: &mut Tables) -> Result<Box<dyn Reader>, Halt> {
@@ -343,7 +369,8 @@ impl Instance {
             }
         }
         work.tasks.clear();
-        work.restoring = inputs.into_iter().map(|(task, at)| (task, Restore::new(task, at, &*self.clock))).collect();
+        let restore = |(task, at)| (task, Restore::new(task, at, self.damaged.remove(&task), &*self.clock));
+        work.restoring = inputs.into_iter().map(restore).collect();
         let tasks: Vec<u32> = work.restoring.keys().copied().collect();
         tracing::info!(role = spec.name, instance = %self.settings.instance, ?tasks, "assigned");
         Ok(())
@@ -392,7 +419,9 @@ impl Instance {
             let number = group[0].0;
             let task = work.tasks.get_mut(&number).ok_or_else(|| Bug(format!("a record came for task {number}, which does not run")))?;
             let batch = &self.batch;
-            task.process(group.iter().map(|(_, _, i)| batch.get(*i as usize)), &mut self.out)?;
+            if let Err(e) = task.process(group.iter().map(|(_, _, i)| batch.get(*i as usize)), &mut self.out) {
+                return Err(self.failed(number, e));
+            }
             touched.push(number);
         }
         self.check_sizes()?;
@@ -414,15 +443,22 @@ impl Instance {
             }
             Commit::Recover(why) => Err(Halt::Recover(why)),
             Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
-            Commit::StoreFailed(e) => Err(e.into()),
+            Commit::StoreFailed(number, e) => Err(self.failed(number, e.into())),
         }
+    }
+
+    /// A task failed. Damage is remembered: the next incarnation would find the position right and never look at the content.
+    fn failed(&mut self, number: u32, e: TaskError) -> Halt {
+        if let TaskError::Store(StoreError::Corrupt(why)) = &e {
+            self.damaged.insert(number, why.clone());
+        }
+        e.into()
     }
 
     /// A record that its topic cannot take would be refused again after every recovery, for ever: that is a bug, and said at once.
     fn check_sizes(&self) -> Result<(), Bug> {
-        const OVERHEAD: usize = 128;
         for r in self.out.iter() {
-            let size = r.key.map_or(0, <[u8]>::len) + r.value.map_or(0, <[u8]>::len) + r.headers.as_bytes().len() + OVERHEAD;
+            let size = r.key.map_or(0, <[u8]>::len) + r.value.map_or(0, <[u8]>::len) + r.headers.as_bytes().len() + RECORD_OVERHEAD;
             let (name, max) = (self.topics.name(r.at.topic), self.topics.spec(r.at.topic).record_bytes_max);
             if size > max as usize {
                 let key = String::from_utf8_lossy(r.key.unwrap_or_default()).into_owned();

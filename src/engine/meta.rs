@@ -154,6 +154,8 @@ pub struct JournalEntry {
     pub offsets: Vec<(TopicPartition, u64)>,
     /// Digest of the state after it.
     pub digest: Digest,
+    /// The first entry of an incarnation: forget all rows of the entries before.
+    pub forget: bool,
     /// Broadcast rows used that differ from what the task had used before.
     pub rows: Vec<Seen>,
 }
@@ -166,6 +168,7 @@ impl JournalEntry {
         put(&mut out, self.transaction);
         put_positions(&mut out, &self.offsets);
         out.extend_from_slice(&self.digest.0.to_be_bytes());
+        put(&mut out, u64::from(self.forget));
         put(&mut out, self.rows.len() as u64);
         for row in &self.rows {
             put(&mut out, u64::from(row.table.0));
@@ -184,8 +187,9 @@ impl JournalEntry {
                 let table = TopicId(u16::try_from(take(b)?).ok()?);
                 Some(Seen { table, key: take_bytes(b)?.into(), version: take(b)?, value: take_bytes(b)?.into() })
             };
+            let forget = take(b)? == 1;
             let rows = (0..take(b)?).map(|_| row(b)).collect::<Option<_>>()?;
-            Some(JournalEntry { transaction, offsets, digest, rows })
+            Some(JournalEntry { transaction, offsets, digest, forget, rows })
         })
     }
 }
@@ -212,7 +216,7 @@ mod tests {
         let s = StoreMeta { changelog_offset: 77, verified: true, meta: m.clone() };
         assert_eq!(StoreMeta::decode(&s.encode()).unwrap(), s);
         let rows = vec![Seen { table: TopicId(2), key: (*b"AAPL").into(), version: 3, value: (*b"x").into() }];
-        let j = JournalEntry { transaction: 1, offsets: m.offsets.clone(), digest: m.digest, rows };
+        let j = JournalEntry { transaction: 1, offsets: m.offsets.clone(), digest: m.digest, forget: true, rows };
         assert_eq!(JournalEntry::decode(&j.encode()).unwrap(), j);
     }
 

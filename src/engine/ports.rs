@@ -25,6 +25,9 @@ pub enum LogError {
     Corrupt(String),
 }
 
+/// What a record costs in a batch beyond its key, value and headers, at most; a topic's limit is on the whole.
+pub const RECORD_OVERHEAD: usize = 256;
+
 /// Bounds of one poll.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

@@ -120,6 +120,9 @@ impl Replay<'_> {
                 return Err(ReplayError::Journal(format!("{} skips from transaction {want} to {got}", self.topics.name(journal))));
             }
             task.view.tables = Arc::default();
+            if entry.forget {
+                tables = Tables::default();
+            }
             for row in &entry.rows {
                 tables.force(row);
             }
@@ -262,6 +265,7 @@ impl Cursor {
         Ok(true)
     }
 
+    /// Reads on; false at the end of the partition.
     fn fill(&mut self) -> Result<bool, ReplayError> {
         self.ahead.clear();
         self.used = 0;
@@ -274,7 +278,11 @@ impl Cursor {
             self.reader.poll(Duration::from_millis(100), LIMITS, &mut self.ahead)?;
             waited += Duration::from_millis(100);
         }
-        Ok(!self.ahead.is_empty())
+        if self.ahead.is_empty() {
+            // To go on without them would look like a divergence.
+            return Err(LogError::Unavailable(format!("no records of {:?} came for {} s", self.at, PATIENCE.as_secs())).into());
+        }
+        Ok(true)
     }
 
     fn next_value(&mut self) -> Result<Vec<u8>, ReplayError> {

@@ -77,6 +77,7 @@ pub struct Restore {
     started_us: u64,
     target: Option<Meta>,
     work: Option<Work>,
+    distrusted: Option<String>,
     quarantined: Option<String>,
     /// Whether it was said that somebody else holds the store.
     told: bool,
@@ -90,16 +91,15 @@ struct Work {
     /// What the store contains; none while it is empty.
     have: Option<StoreMeta>,
     reader: Box<dyn Reader>,
-    /// State changes read behind the last meta record.
-    tail: Records,
     /// Digest by arithmetic, while every step started from a verified state.
     digest: Option<Digest>,
 }
 
 impl Restore {
-    /// For a task that was just assigned.
-    pub fn new(task: u32, inputs: Vec<TopicPartition>, clock: &dyn Clock) -> Restore {
-        Restore { task, inputs, started_us: clock.now_us(), target: None, work: None, quarantined: None, told: false, progress: Progress::default() }
+    /// For a task that was just assigned. `distrusted`: why its store must be rebuilt, if the last incarnation found it damaged.
+    pub fn new(task: u32, inputs: Vec<TopicPartition>, distrusted: Option<String>, clock: &dyn Clock) -> Restore {
+        let (started_us, progress) = (clock.now_us(), Progress::default());
+        Restore { task, inputs, started_us, target: None, work: None, distrusted, quarantined: None, told: false, progress }
     }
 
     /// Does a slice of work; `Some` when the task may run.
@@ -107,7 +107,9 @@ impl Restore {
         if self.work.is_none() {
             let Committed::Stable(offsets) = member.committed(&self.inputs)? else {
                 if self.waited(env) >= env.takeover_wait {
-                    return Err(self.mismatch(env, "a predecessor's transaction is still pending; it may hang in the cluster"));
+                    let why =
+                        "committed offsets stay pending: a predecessor's transaction hangs in the cluster, or its coordinator is down";
+                    return Err(LogError::Unavailable(format!("{} task {}: {why}", env.spec.name, self.task)).into());
                 }
                 return self.ask_again(env).map(|()| None);
             };
@@ -120,10 +122,16 @@ impl Restore {
                     }
                     return self.ask_again(env).map(|()| None);
                 }
-                other => return other,
+                other => return self.or_start_over(env, other),
             }
         }
-        match self.read_changelog(env) {
+        let read = self.read_changelog(env);
+        self.or_start_over(env, read)
+    }
+
+    /// Damage, wherever it shows, is answered by a rebuild.
+    fn or_start_over(&mut self, env: &Env<'_>, result: Result<Option<Restored>, RestoreError>) -> Result<Option<Restored>, RestoreError> {
+        match result {
             Err(RestoreError::Store(StoreError::Corrupt(why)) | RestoreError::Log(LogError::Corrupt(why))) => {
                 self.start_over(env, &why).map(|()| None)
             }
@@ -135,10 +143,10 @@ impl Restore {
         let changelog = TopicPartition::new(env.spec.changelog, self.task);
         let bounds = env.log.bounds(changelog)?;
         self.progress.end = bounds.end;
-        let store = match env.stores.open(self.task) {
-            Err(StoreError::Corrupt(why)) if self.quarantined.is_none() => return self.start_over(env, &why).map(|()| None),
-            other => other?,
-        };
+        if let Some(why) = self.distrusted.take() {
+            return self.start_over(env, &why).map(|()| None);
+        }
+        let store = env.stores.open(self.task)?;
         let have = match store.meta()? {
             Some(bytes) => Some(StoreMeta::decode(&bytes).map_err(|e| StoreError::Invalid(e.to_string()))?),
             None => None,
@@ -162,9 +170,13 @@ impl Restore {
             ));
         }
         self.target = Some(Meta { offsets: target, ..Meta::default() });
-        if let Some(h) = have.as_ref().filter(|h| h.verified && self.reached(&h.meta)) {
-            let meta = self.completed(h.meta.clone());
-            return Ok(Some(Restored { store, meta, untouched: true }));
+        if let Some(h) = have.as_ref().filter(|h| self.reached(&h.meta)) {
+            if h.verified {
+                let meta = self.completed(h.meta.clone());
+                return Ok(Some(Restored { store, meta, untouched: true }));
+            }
+            // A predecessor got here and died before it could look at what it had.
+            return self.finish(env, store, h.clone(), None);
         }
         let from = match &have {
             None => From::Start,
@@ -182,7 +194,7 @@ impl Restore {
         };
         let reader = env.log.reader(env.spec.changelog, &[(self.task, from)], false)?;
         let digest = have.as_ref().filter(|h| h.verified).map(|h| h.meta.digest);
-        self.work = Some(Work { store, have, reader, tail: Records::new(), digest });
+        self.work = Some(Work { store, have, reader, digest });
         Ok(None)
     }
 
@@ -207,6 +219,10 @@ impl Restore {
             if !records.is_empty() {
                 return Err(self.mismatch(env, "the group has no committed offsets, but the changelog contains state"));
             }
+            if !reader.caught_up() {
+                let name = env.topics.show(TopicPartition::new(env.spec.changelog, self.task)).to_string();
+                return Err(LogError::Unavailable(format!("{name} cannot be read to its end, so nothing says that it is empty")).into());
+            }
         }
         let offsets = self.inputs.iter().map(|at| Ok((*at, env.log.bounds(*at)?.start))).collect::<Result<_, LogError>>()?;
         Ok(Some(Restored { store, meta: Meta { offsets, ..Meta::default() }, untouched: true }))
@@ -219,9 +235,9 @@ impl Restore {
         loop {
             chunk.clear();
             work.reader.poll(Duration::from_millis(20), limits(env), &mut chunk)?;
-            let found = self.apply(&mut work, &chunk)?;
-            if found {
-                return self.finish(env, work);
+            if self.apply(&mut work, &chunk)? {
+                let have = work.have.take().expect("a meta record was just applied");
+                return self.finish(env, work.store, have, work.digest);
             }
             if chunk.is_empty() && work.reader.caught_up() {
                 // Nothing more is readable, and the position was not there (yet).
@@ -240,29 +256,27 @@ impl Restore {
         }
     }
 
-    /// Puts what was read into the store, up to the last meta record in sight; true when that is the target.
+    /// Puts what was read into the store; true when the target's meta record was in it. Between meta records the store holds a state that never
+    /// was, and says so (`verified`), which costs a crash in the middle a scan at the end but never more memory than a chunk.
     fn apply(&mut self, work: &mut Work, chunk: &Records) -> Result<bool, RestoreError> {
-        let mut boundary: Option<(usize, StoreMeta)> = None;
+        let mut latest: indexmap::IndexMap<&[u8], Option<&[u8]>, rustc_hash::FxBuildHasher> = indexmap::IndexMap::default();
+        let mut meta = work.have.take().map(|h| h.meta).unwrap_or_default();
+        let (mut last, mut reached) = (None, false);
         for r in chunk.iter() {
             self.progress.at = r.offset;
             self.progress.records += 1;
+            last = Some(r.offset);
             if r.key == Some(META_KEY) {
-                let meta = Meta::decode(r.value.unwrap_or_default()).map_err(|e| StoreError::Invalid(e.to_string()))?;
-                let reached = self.reached(&meta);
-                boundary = Some((work.tail.len(), StoreMeta { changelog_offset: r.offset, verified: false, meta }));
+                meta = Meta::decode(r.value.unwrap_or_default()).map_err(|e| StoreError::Invalid(e.to_string()))?;
+                reached = self.reached(&meta);
                 if reached {
                     break;
                 }
             } else {
-                work.tail.push(&r);
+                latest.insert(r.key.unwrap_or_default(), r.value);
             }
         }
-        let Some((n, mut record)) = boundary else { return Ok(false) };
-        let mut latest: indexmap::IndexMap<&[u8], Option<&[u8]>, rustc_hash::FxBuildHasher> = indexmap::IndexMap::default();
-        for i in 0..n {
-            let r = work.tail.get(i);
-            latest.insert(r.key.unwrap_or_default(), r.value);
-        }
+        let Some(changelog_offset) = last else { return Ok(false) };
         if let Some(mut digest) = work.digest {
             let mut old = Vec::new();
             for (key, value) in &latest {
@@ -271,34 +285,35 @@ impl Restore {
             }
             work.digest = Some(digest);
         }
-        let reached = self.reached(&record.meta);
-        record.verified = reached && work.digest == Some(record.meta.digest);
+        let record = StoreMeta { changelog_offset, verified: reached && work.digest == Some(meta.digest), meta };
         work.store.write(&mut latest.iter().map(|(k, v)| (*k, *v)), &record.encode())?;
-        let mut rest = Records::new();
-        (n..work.tail.len()).for_each(|i| rest.push(&work.tail.get(i)));
-        work.tail = rest;
         work.have = Some(record);
         Ok(reached)
     }
 
     /// The position is right; now the content must be.
-    fn finish(&mut self, env: &Env<'_>, mut work: Work) -> Result<Option<Restored>, RestoreError> {
-        let mut record = work.have.take().expect("a meta record was just applied");
+    fn finish(
+        &mut self,
+        env: &Env<'_>,
+        mut store: Box<dyn StateStore>,
+        mut record: StoreMeta,
+        digest: Option<Digest>,
+    ) -> Result<Option<Restored>, RestoreError> {
         if !record.verified {
-            let digest = match work.digest {
+            let digest = match digest {
                 Some(d) => d,
-                None => scan_digest(&*work.store)?,
+                None => scan_digest(&*store)?,
             };
             if digest != record.meta.digest {
                 let why = format!("its digest is {digest} where the changelog says {}", record.meta.digest);
-                drop(work);
+                drop(store);
                 return self.start_over(env, &why).map(|()| None);
             }
             record.verified = true;
-            work.store.write(&mut std::iter::empty(), &record.encode())?;
+            store.write(&mut std::iter::empty(), &record.encode())?;
         }
         let meta = self.completed(record.meta);
-        Ok(Some(Restored { store: work.store, meta, untouched: false }))
+        Ok(Some(Restored { store, meta, untouched: false }))
     }
 
     /// Puts the store aside and begins again from the start of the changelog; the second time it stops.
@@ -318,7 +333,8 @@ impl Restore {
 
     fn reached(&self, meta: &Meta) -> bool {
         // Positions that were never committed are not in an older meta; the target has their start.
-        self.target.as_ref().is_some_and(|t| meta.offsets.iter().all(|(at, o)| t.next(*at) == Some(*o)))
+        // In the middle of a rebuild there may be no meta yet, and no position is not the right one.
+        !meta.offsets.is_empty() && self.target.as_ref().is_some_and(|t| meta.offsets.iter().all(|(at, o)| t.next(*at) == Some(*o)))
     }
 
     /// The meta to run from: the state's, with positions for inputs it does not know yet.

@@ -160,8 +160,8 @@ impl Task {
             seen: self.seen.iter().collect(),
         };
         if let Some(topic) = self.spec.journal {
-            let rows = self.view.take_fresh();
-            let entry = JournalEntry { transaction: meta.transaction, offsets: meta.offsets.clone(), digest: meta.digest, rows };
+            let (forget, rows) = self.view.take_fresh();
+            let entry = JournalEntry { transaction: meta.transaction, offsets: meta.offsets.clone(), digest: meta.digest, forget, rows };
             push(TopicPartition::new(topic, self.number), None, Some(&entry.encode()));
         }
         push(changelog, Some(META_KEY), Some(&meta.encode()));

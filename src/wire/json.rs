@@ -89,6 +89,8 @@ impl<'a> Json<'a> {
     fn value(&mut self, depth: u32) -> Result<Value<'a>, Fault> {
         match self.next() {
             Some(b'"') => Ok(Value::Text(self.string()?)),
+            Some(b'N' | b'I') => self.not_a_number(),
+            Some(b'-') if self.bytes[self.at..].starts_with(b"-I") => self.not_a_number(),
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(open @ (b'{' | b'[')) => {
                 let start = self.at;
@@ -153,6 +155,14 @@ impl<'a> Json<'a> {
             self.at += 1;
         }
         self.at - start
+    }
+
+    /// No JSON, but what common encoders write for a float that is no number; whoever reads the field says what is wrong with it.
+    fn not_a_number(&mut self) -> Result<Value<'a>, Fault> {
+        let rest = &self.text[self.at..];
+        let word = ["NaN", "Infinity", "-Infinity"].into_iter().find(|w| rest.starts_with(w)).ok_or(SYNTAX)?;
+        self.at += word.len();
+        Ok(Value::Number(&rest[..word.len()]))
     }
 
     fn number(&mut self) -> Result<Value<'a>, Fault> {

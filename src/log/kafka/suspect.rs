@@ -23,8 +23,9 @@ use rdkafka::types::RDKafkaRespErr;
 /// Whether a log line means that a request may have been left on the wire.
 pub(super) fn is_suspect(facility: &str, line: &str) -> bool {
     match facility {
-        "REQTMOUT" => true,
-        "FAIL" => !(line.contains("in state CONNECT") || line.contains("in state TRY_CONNECT")),
+        // What only greets a broker carries no transaction: a frozen broker that still takes connections would make us join again without end.
+        "REQTMOUT" => !line.contains("ApiVersion"),
+        "FAIL" => !["CONNECT", "TRY_CONNECT", "APIVERSION_QUERY", "SSL_HANDSHAKE"].iter().any(|s| line.contains(&format!("in state {s}"))),
         _ => false,
     }
 }

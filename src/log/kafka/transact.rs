@@ -28,12 +28,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::classify::{self, Step, Verdict};
 use super::ffi::{self, Event, GroupMetadata, Handle, Queue, Topic};
 use super::suspect::{self, MemberWatch, ProducerWatch};
-use crate::engine::ports::{Outcome, Transaction};
+use crate::engine::ports::{Outcome, RECORD_OVERHEAD, Transaction};
 use crate::engine::records::{Record, Records};
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
-
-/// What a record costs in a batch beyond its key, value and headers, at most.
-const RECORD_OVERHEAD: usize = 256;
 
 const GAP_MIN: Duration = Duration::from_micros(500);
 const GAP_MAX: Duration = Duration::from_micros(4_000);
@@ -242,6 +239,11 @@ impl Parts<'_> {
         }
         if tx.offsets.is_empty() {
             return Err(Stop::Not("a transaction without offsets would not be fenced by the group".into()));
+        }
+        // A line that came since the last look: what it speaks of may still be on the wire, and must not meet this transaction.
+        self.sender.serve(Duration::ZERO);
+        if self.sender.is_suspect() {
+            return Err(Stop::Not("a connection or request failed before the transaction began; it begins again under a new epoch".into()));
         }
         let deadline = Instant::now() + self.timeout;
         self.step(Step::BeforeCommit, deadline, |_| ffi::begin_transaction(handle))?;

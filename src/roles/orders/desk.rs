@@ -4,6 +4,7 @@ use crate::domain::account::{Account, Broken, Totals};
 use crate::engine::context::Ctx;
 use crate::engine::role::Bug;
 use crate::roles::intake::bug;
+use crate::wire::command::Kind;
 use crate::wire::event::{Event, OrderEvent};
 use crate::wire::topics;
 
@@ -77,15 +78,15 @@ impl<'d, 'c> Desk<'d, 'c> {
 
 /// An event about an order (or transfer) as its entry has it.
 pub(super) fn about<'a>(event: Event, user: &'a str, order_id: &'a str, entry: &Entry<'a>) -> OrderEvent<'a> {
-    let quantity = entry.content.quantity();
+    let is_order = entry.content.kind() == Some(Kind::New);
     OrderEvent {
         order_id: Some(order_id),
         cause_id: Some(order_id),
         symbol: entry.content.symbol(),
         side: entry.content.side(),
-        quantity,
-        cum_quantity: quantity.map(|_| entry.cum),
-        leaves_quantity: quantity.map(|_| entry.leaves()),
+        quantity: entry.content.quantity(),
+        cum_quantity: is_order.then_some(entry.cum),
+        leaves_quantity: is_order.then(|| entry.leaves()),
         status: Some(entry.status),
         limit_price_e4: entry.content.limit_price(),
         amount_e4: entry.content.amount(),

@@ -18,6 +18,9 @@ use crate::wire::{instrument, tick, topics};
 const LIMITS: Limits = Limits { records: 20_000, bytes: 8 << 20, age: Duration::from_millis(50) };
 const WAIT: Duration = Duration::from_millis(200);
 
+/// Polls without a record before the log counts as gone.
+const IDLE_MAX: u32 = 300;
+
 /// Rows for the table of reference prices, where ticks are newer than what is loaded.
 pub(in crate::roles) fn reference_prices(log: &dyn Log, loaded: &Tables, names: &TopicTable, partitions: u32) -> Result<Records, LogError> {
     let all: Vec<_> = (0..partitions).map(|p| TopicPartition::new(topics::MARKET_DATA, p)).collect();
@@ -33,10 +36,14 @@ pub(in crate::roles) fn reference_prices(log: &dyn Log, loaded: &Tables, names: 
     let mut book = Book::default();
     if !from.is_empty() {
         let mut reader = log.reader(topics::MARKET_DATA, &from, false)?;
-        let mut batch = Records::new();
+        let (mut batch, mut idle) = (Records::new(), 0);
         loop {
             batch.clear();
             reader.poll(WAIT, LIMITS, &mut batch)?;
+            idle = if batch.is_empty() { idle + 1 } else { 0 };
+            if idle > IDLE_MAX {
+                return Err(LogError::Unavailable("market-data cannot be read to its end".into()));
+            }
             batch.iter().for_each(|r| book.take(&r, loaded, partitions));
             if reader.caught_up() {
                 break;

@@ -77,7 +77,7 @@ impl Trading {
                 state::save_source(ctx, &mut self.buffers, &t.symbol, t.source.as_deref(), &source);
             }
             if prices.take(Priced { price_e4, time_ms: record.timestamp_ms }, &instrument) == Taken::Accepted
-                && let Some(told) = prices.tell()
+                && let Some(told) = prices.tell(self.stale_ms)
             {
                 let value = self.buffers.fresh();
                 ReferencePrice { symbol: &t.symbol, price_e4: told.price_e4, time_us: told.time_ms.saturating_mul(1_000) }.encode(value);
