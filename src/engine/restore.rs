@@ -99,7 +99,16 @@ struct Work {
 impl Restore {
     /// For a task that was just assigned.
     pub fn new(task: u32, inputs: Vec<TopicPartition>, clock: &dyn Clock) -> Restore {
-        Restore { task, inputs, started_us: clock.now_us(), target: None, work: None, quarantined: None, told: false, progress: Progress::default() }
+        Restore {
+            task,
+            inputs,
+            started_us: clock.now_us(),
+            target: None,
+            work: None,
+            quarantined: None,
+            told: false,
+            progress: Progress::default(),
+        }
     }
 
     /// Does a slice of work; `Some` when the task may run.
