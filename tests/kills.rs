@@ -67,6 +67,7 @@ fn nothing_is_lost_or_doubled_whatever_is_killed() {
     freeze(&mut fleet);
     part("an instance is started twice");
     start_twice(&mut fleet);
+    print_complaints(&fleet);
     part("the broker is killed and restarted, twice");
     for _ in 0..2 {
         let before = follower.count();
@@ -85,9 +86,7 @@ fn nothing_is_lost_or_doubled_whatever_is_killed() {
     let verified = installation.run(&["verify"]);
     fleet.stop_all();
     fleet.print_starts();
-    for (line, count) in fleet.complaints() {
-        println!("  {count} x {line}");
-    }
+    print_complaints(&fleet);
 
     let verdict = oracle::check(&*log, &t::table(&prefix), CASH * 10_000);
     part("the oracle has seen everything");
@@ -114,6 +113,12 @@ fn nothing_is_lost_or_doubled_whatever_is_killed() {
     assert!(verified.lines().all(|l| l.starts_with("ok")), "{verified}");
     assert_eq!(fleet.repeats(), 0, "transactions are broken: the same record was read twice");
     assert!(ROLES.iter().all(|r| fleet.kills[r] >= KILLS_EACH), "{:?}", fleet.kills);
+}
+
+fn print_complaints(fleet: &Fleet) {
+    for (line, count) in fleet.complaints() {
+        println!("  {count} x {line}");
+    }
 }
 
 /// In random order, after random pauses, so that kills hit transactions, restores and starts; the successor starts at once.

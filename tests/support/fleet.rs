@@ -31,7 +31,6 @@ struct Member {
 }
 
 /// One start of an instance.
-#[derive(Clone)]
 pub struct Start {
     name: Name,
     at: SystemTime,
@@ -170,7 +169,7 @@ impl Fleet {
         self.repeats
     }
 
-    /// Prints how long starts took; answers the count of starts that got to work.
+    /// Prints how long starts took, of those that got to work before they were ended.
     pub fn print_starts(&self) {
         let mut by_role = BTreeMap::<&str, Vec<u128>>::new();
         let mut slow = Vec::new();
@@ -178,7 +177,7 @@ impl Fleet {
             let Some(took) = start.until_running() else { continue };
             by_role.entry(start.name.0).or_default().push(took.as_millis());
             if took > Duration::from_secs(2) {
-                slow.push((start.name, took, start.clone()));
+                slow.push((start.name, took));
             }
         }
         for (role, mut took) in by_role {
@@ -193,15 +192,13 @@ impl Fleet {
                 at(100)
             );
         }
-        for (name, took, start) in slow {
+        for (name, took) in slow {
             println!("  slow start of {name:?}: {took:?}");
-            if std::env::var_os("KILLS_VERBOSE").is_some() {
-                println!("{}", start.text().lines().take(20).collect::<Vec<_>>().join("\n"));
-            }
         }
     }
 
-    /// All that instances logged as a warning or worse, once per wording, with counts; `recovering` lines among them.
+    /// All that instances logged as a warning or worse, once per wording, with counts; `recovering` lines among them. What the client library says
+    /// is counted by its kind alone.
     pub fn complaints(&self) -> BTreeMap<String, u32> {
         let mut found = BTreeMap::new();
         for file in std::fs::read_dir(&self.installation.logs).expect("logs").flatten() {
@@ -219,6 +216,9 @@ impl Fleet {
 /// A log line without its time and with its numbers replaced, so that like lines can be counted.
 fn wording(line: &str) -> String {
     let line = if line.starts_with("20") { line.split_once(' ').map_or(line, |(_, rest)| rest) } else { line };
+    if line.contains(" librdkafka: ") {
+        return line.split(": ").take(2).collect::<Vec<_>>().join(": ").trim().to_string();
+    }
     let mut out = String::new();
     for c in line.trim().chars() {
         match c {

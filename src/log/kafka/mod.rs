@@ -74,9 +74,13 @@ impl KafkaLog {
     fn fencing_producer(&self, instance: &str) -> Result<Sender, LogError> {
         let config = self.settings.transactional(&self.topics, instance);
         let client: BaseProducer<Quiet> = config.create_with_context(Quiet).map_err(|e| bad_config(&e))?;
-        // Makes it wait for a connection: without one, librdkafka looks for the transactions' coordinator in vain and then sleeps for 500 ms.
-        if let Err(e) = client.client().fetch_metadata(self.topics.iter().next().map(|t| self.topics.name(t)), Duration::from_secs(1)) {
-            tracing::debug!("{instance}: {e}");
+        // Asking waits for a connection; without one, librdkafka looks for the transactions' coordinator in vain and then sleeps for 500 ms. Twice,
+        // because the first answer ends the connection that it came by, in favour of one to a broker that it names.
+        let any_topic = self.topics.iter().next().map(|t| self.topics.name(t));
+        for _ in 0..2 {
+            if let Err(e) = client.client().fetch_metadata(any_topic, Duration::from_secs(1)) {
+                tracing::debug!("{instance}: {e}");
+            }
         }
         let mut sender = Sender::new(client, &self.topics);
         // A predecessor that is being finished answers "try again"; brokers that are starting up do not answer at all.
