@@ -12,7 +12,7 @@ use observer::Observer;
 use screen::{Screen, Side};
 use traffic::Gauge;
 
-use super::status::Counters;
+use super::status::{Counters, State};
 use super::supervisor::{Monitor, Supervisor};
 use super::system::System;
 use crate::client::simulate::Traders;
@@ -104,6 +104,9 @@ fn watch(mut observer: Observer, gauge: &Gauge, monitor: &Monitor) -> Result<Sum
         gauge.answered.store(observer.totals.answered, Ordering::Relaxed);
         let (sent, stopping) = (gauge.sent.load(Ordering::Relaxed), gauge.stop.load(Ordering::Relaxed));
         let side = side(gauge, monitor, observer.open_orders());
+        if !gauge.ready.load(Ordering::Relaxed) && monitor.statuses().iter().all(|s| s.state == State::Running) {
+            gauge.ready.store(true, Ordering::Relaxed);
+        }
         if stopping && observer.totals.answered >= sent && observer.open_orders() == 0 {
             gauge.settled.store(true, Ordering::Relaxed);
         }
