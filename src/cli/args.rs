@@ -317,7 +317,7 @@ pub struct Order {
     #[arg(long)]
     pub no_wait: bool,
     /// How long to wait for the final event
-    #[arg(long, default_value = "10s", value_name = "TIME")]
+    #[arg(long, default_value = "30s", value_name = "TIME")]
     pub timeout: String,
 }
 
