@@ -83,6 +83,12 @@ impl InstanceDir {
         Ok(InstanceDir { path, _lock: lock })
     }
 
+    /// Whether somebody holds it at this moment.
+    pub fn is_held(state: &Path, role: &str, instance: &str) -> bool {
+        let found = File::open(state.join(role).join(instance).join("lock"));
+        found.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -67,9 +67,8 @@ fn per_task(rows: &[Vec<Value>]) -> Vec<Vec<Value>> {
     for row in rows {
         let [role, task, _, _, state, instance, _, _, lag, restored] = row.as_slice() else { continue };
         let key = (role.as_str().unwrap_or_default().to_string(), task.as_u64().unwrap_or_default());
-        let sum = tasks.entry(key).or_insert_with(|| {
-            [role, task, state, instance, &Value::from(0), restored].into_iter().cloned().collect()
-        });
+        let sum =
+            tasks.entry(key).or_insert_with(|| [role, task, state, instance, &Value::from(0), restored].into_iter().cloned().collect());
         sum[4] = (sum[4].as_u64().unwrap_or(0) + lag.as_u64().unwrap_or(0)).into();
     }
     tasks.into_values().collect()
