@@ -143,7 +143,10 @@ mod rocks {
     #[test]
     fn a_directory_has_one_holder_and_a_successor_waits() {
         let state = tempfile::tempdir().expect("a directory");
+        let held = || InstanceDir::is_held(state.path(), "orders", "0");
+        assert!(!held(), "nobody was here yet");
         let first = open(state.path()).expect("the directory opens");
+        assert!(held() && held(), "asking takes nothing away");
         let text = refusal(open(state.path()));
         assert!(text.contains(&format!("held by process {}", std::process::id())) && text.contains("--instance"), "{text}");
         let path: PathBuf = state.path().into();
