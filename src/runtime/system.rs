@@ -1,6 +1,5 @@
 //! One installation as a process sees it: the log, the names of its topics, where local state is, and the settings of the roles.
 
-use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +7,11 @@ use std::time::Duration;
 use super::clock::SystemClock;
 use super::supervisor::Member;
 use crate::engine::instance::{Instance, Settings, Stop};
-use crate::engine::ports::{Limits, Log, LogError, StateStore, StoreError, Stores};
+use crate::engine::ports::{Limits, Log, LogError, StoreError};
 use crate::engine::role::RoleFactory;
 use crate::engine::topics::{Partitions, TopicTable};
 use crate::roles::{self, Role, RoleSettings};
-use crate::store::dir::{Identity, InstanceDir};
+use crate::store::dir::Identity;
 use crate::store::rocks::{RocksStores, SharedMemory};
 use crate::wire::topics;
 
@@ -75,16 +74,13 @@ impl System {
 
     /// Opens the local state of a role for this process alone.
     pub fn local_state(&self, role: Role) -> Result<RocksStores, Stop> {
-        let identity = self.identity(role).map_err(stop_log)?;
-        self.open_as(&identity).map_err(stop_store)
+        let identity = self.identity(role)?;
+        RocksStores::open(&self.state, &self.instance.to_string(), &identity, self.lock_wait, &self.memory).map_err(stop_store)
     }
 
-    fn identity(&self, role: Role) -> Result<Identity, LogError> {
-        Ok(Identity::new(&self.log.cluster_id()?, self.topics.prefix(), role.name(), self.tasks(role)?))
-    }
-
-    fn open_as(&self, identity: &Identity) -> Result<RocksStores, StoreError> {
-        RocksStores::open(&self.state, &self.instance.to_string(), identity, self.lock_wait, &self.memory)
+    fn identity(&self, role: Role) -> Result<Identity, Stop> {
+        let belongs = || Ok(Identity::new(&self.log.cluster_id()?, self.topics.prefix(), role.name(), self.tasks(role)?));
+        belongs().map_err(stop_log)
     }
 
     /// An instance of a role, to be run by a supervisor.
@@ -94,14 +90,8 @@ impl System {
     }
 
     fn instance(&self, role: Role) -> Result<Instance, Stop> {
-        // A predecessor of the same name on this machine holds the directory until it is fenced, and fencing it is what joining does. So in that case
-        // the directory is opened when the first task is. In all others it is opened now: whoever cannot write must not fence anybody.
-        let held = InstanceDir::is_held(&self.state, role.name(), &self.instance.to_string());
-        let (system, identity) = (self.clone(), self.identity(role).map_err(stop_log)?);
-        let stores = LocalStores { open: Box::new(move || system.open_as(&identity)), opened: OnceCell::new() };
-        if !held {
-            stores.get().map_err(stop_store)?;
-        }
+        let stores = RocksStores::open_later(&self.state, &self.instance.to_string(), &self.identity(role)?, &self.memory);
+        let stores = stores.map_err(stop_store)?;
         let settings = Settings {
             group: self.group(role),
             instance: format!("{}-{}", self.group(role), self.instance),
@@ -149,31 +139,6 @@ impl System {
     }
 }
 
-/// The local state of an instance, opened when it is first needed.
-struct LocalStores {
-    open: Box<dyn Fn() -> Result<RocksStores, StoreError> + Send>,
-    opened: OnceCell<RocksStores>,
-}
-
-impl LocalStores {
-    fn get(&self) -> Result<&RocksStores, StoreError> {
-        match self.opened.get() {
-            Some(stores) => Ok(stores),
-            None => (self.open)().map(|stores| self.opened.get_or_init(|| stores)),
-        }
-    }
-}
-
-impl Stores for LocalStores {
-    fn open(&self, task: u32) -> Result<Box<dyn StateStore>, StoreError> {
-        self.get()?.open(task)
-    }
-
-    fn quarantine(&self, task: u32) -> Result<String, StoreError> {
-        self.get()?.quarantine(task)
-    }
-}
-
 /// What a failing log means before anything runs.
 pub fn stop_log(e: LogError) -> Stop {
     match e {
@@ -189,6 +154,6 @@ pub fn stop_store(e: StoreError) -> Stop {
     match e {
         StoreError::Io(_) => Stop::Failed(e.to_string()),
         StoreError::Corrupt(_) => Stop::Bug(e.to_string()),
-        StoreError::Invalid(why) => Stop::Invalid(why),
+        StoreError::Held(why) | StoreError::Invalid(why) => Stop::Invalid(why),
     }
 }
