@@ -126,6 +126,10 @@ pub enum Command {
     #[command(after_help = TAIL_EXAMPLES)]
     Tail(Tail),
     /// State, lag and restore progress of every task
+    #[command(
+        after_help = "One line per task; --format json has one entry per input partition, with offsets. State and restore progress are known of instances\n\
+that use this --state directory; lag comes from the log and is always there.\nExample: processor status --brokers localhost:9092"
+    )]
     Status,
     /// One user's portfolio at the latest prices
     Portfolio {
@@ -313,7 +317,7 @@ pub struct Order {
     #[arg(long)]
     pub no_wait: bool,
     /// How long to wait for the final event
-    #[arg(long, default_value = "10s", value_name = "TIME")]
+    #[arg(long, default_value = "30s", value_name = "TIME")]
     pub timeout: String,
 }
 

@@ -83,8 +83,9 @@ fn run(args: &Args) -> Result<(), Failure> {
 fn init_log(config: &Config, command: Option<&Command>) {
     let quiet = !matches!(command, None | Some(Command::Run));
     let filter = match config.log.as_str() {
-        "" if quiet => "warn",
-        "" => "info",
+        // What the client's wrapper says by itself is no news: its errors come back to us, and we say what follows from them.
+        "" if quiet => "warn,rdkafka=off",
+        "" => "info,rdkafka=off",
         filter => filter,
     };
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(output::colour());

@@ -144,11 +144,12 @@ fn finished(m: &Running) -> bool {
 
 fn run(make: impl FnOnce() -> Result<Instance, Stop>, stop: &AtomicBool, mut reporter: Reporter) -> Result<(), Stop> {
     let mut instance = make()?;
-    let mut reported: Option<Instant> = None;
+    let mut reported: Option<(Instant, &'static str)> = None;
     while !stop.load(Ordering::Acquire) {
         let turn = instance.step();
-        if turn.is_err() || reported.is_none_or(|at| at.elapsed() >= STATUS_EVERY) {
-            reported = Some(Instant::now());
+        let phase = instance.phase();
+        if turn.is_err() || reported.is_none_or(|(at, told)| told != phase || at.elapsed() >= STATUS_EVERY) {
+            reported = Some((Instant::now(), phase));
             reporter.report(&instance, turn.is_err());
         }
         turn?;

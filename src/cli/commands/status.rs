@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use indexmap::IndexMap;
 use serde_json::Value;
 
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::open::Access;
+use crate::cli::output::Format;
 use crate::cli::{open, output, read};
 use crate::client::partitions;
 use crate::engine::ports::{From, Log};
@@ -17,6 +19,9 @@ use crate::runtime::status::{InstanceStatus, State, TaskStatus};
 use crate::wire::topics;
 
 const HEADER: [&str; 10] = ["ROLE", "TASK", "TOPIC", "PARTITION", "STATE", "INSTANCE", "COMMITTED", "END", "LAG", "RESTORED%"];
+
+/// The same for people: one line per task, its lag summed over its inputs.
+const TASKS: [&str; 6] = ["ROLE", "TASK", "STATE", "INSTANCE", "LAG", "RESTORED%"];
 
 /// An offset may lag behind the end by transaction markers, which are no records. Below this distance the records are counted.
 const COUNTED_BELOW: u64 = 64;
@@ -50,7 +55,23 @@ pub fn run(config: &Config) -> Result<(), Failure> {
             }
         }
     }
-    output::rows(config.format, &HEADER, &rows)
+    match config.format {
+        Format::Json => output::rows(config.format, &HEADER, &rows),
+        Format::Text => output::rows(config.format, &TASKS, &per_task(&rows)),
+    }
+}
+
+/// People want to know how each task is; the offsets of its every input are for programs.
+fn per_task(rows: &[Vec<Value>]) -> Vec<Vec<Value>> {
+    let mut tasks: IndexMap<(String, u64), Vec<Value>> = IndexMap::new();
+    for row in rows {
+        let [role, task, _, _, state, instance, _, _, lag, restored] = row.as_slice() else { continue };
+        let key = (role.as_str().unwrap_or_default().to_string(), task.as_u64().unwrap_or_default());
+        let sum =
+            tasks.entry(key).or_insert_with(|| [role, task, state, instance, &Value::from(0), restored].into_iter().cloned().collect());
+        sum[4] = (sum[4].as_u64().unwrap_or(0) + lag.as_u64().unwrap_or(0)).into();
+    }
+    tasks.into_values().collect()
 }
 
 type Lag = (TopicPartition, Option<u64>, u64, u64);

@@ -35,6 +35,10 @@ pub(super) fn trace_line(level: i32, facility: &str, line: &str) {
     match level {
         // `-X` properties go to consumers and producers alike; that one of them does not know a property is no news.
         _ if facility == "CONFWARN" => tracing::debug!(target: "librdkafka", "{facility}: {line}"),
+        // A broker that is still loading its coordinator is asked again; that is how every first start looks, and no reason to worry anybody.
+        _ if facility == "GETPID" && line.ends_with("retrying") => tracing::debug!(target: "librdkafka", "{facility}: {line}"),
+        // What is fatal to a client comes back from the next call, and is told there with what follows from it (fenced, or a new incarnation).
+        _ if facility == "FATAL" => tracing::info!(target: "librdkafka", "{facility}: {line}"),
         0..=2 => tracing::error!(target: "librdkafka", "{facility}: {line}"),
         3..=4 => tracing::warn!(target: "librdkafka", "{facility}: {line}"),
         5..=6 => tracing::debug!(target: "librdkafka", "{facility}: {line}"),

@@ -12,7 +12,7 @@ use observer::Observer;
 use screen::{Screen, Side};
 use traffic::Gauge;
 
-use super::status::Counters;
+use super::status::{Counters, State};
 use super::supervisor::{Monitor, Supervisor};
 use super::system::System;
 use crate::client::simulate::Traders;
@@ -39,6 +39,9 @@ pub struct Options {
 /// How long orders that are on their way may take to end once no new ones come.
 const SETTLE: Duration = Duration::from_secs(15);
 
+/// How long the roles may take to start before the time runs all the same.
+const READY: Duration = Duration::from_secs(60);
+
 /// What a run came to.
 pub struct Summary {
     /// For stdout.
@@ -60,8 +63,16 @@ pub async fn run(system: &System, o: Options, until: impl Future<Output = ()>, g
         std::thread::spawn(move || watch(observer, &gauge, &monitor))
     };
     let quiet = async {
+        // The time asked for is time with traffic, not time in which the roles start.
+        let limited = async |limit| {
+            let asked = Instant::now();
+            while !gauge.ready.load(Ordering::Relaxed) && asked.elapsed() < READY {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            tokio::time::sleep(limit).await;
+        };
         match o.run_for {
-            Some(limit) => tokio::select! { () = until => (), () = tokio::time::sleep(limit) => () },
+            Some(limit) => tokio::select! { () = until => (), () = limited(limit) => () },
             None => until.await,
         }
         // First the world outside falls silent, then what is on its way ends, then the roles stop: what is left is at rest.
@@ -104,6 +115,10 @@ fn watch(mut observer: Observer, gauge: &Gauge, monitor: &Monitor) -> Result<Sum
         gauge.answered.store(observer.totals.answered, Ordering::Relaxed);
         let (sent, stopping) = (gauge.sent.load(Ordering::Relaxed), gauge.stop.load(Ordering::Relaxed));
         let side = side(gauge, monitor, observer.open_orders());
+        if !gauge.ready.load(Ordering::Relaxed) && monitor.statuses().iter().all(|s| s.state == State::Running) {
+            gauge.ready.store(true, Ordering::Relaxed);
+            screen.begin();
+        }
         if stopping && observer.totals.answered >= sent && observer.open_orders() == 0 {
             gauge.settled.store(true, Ordering::Relaxed);
         }

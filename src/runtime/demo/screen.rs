@@ -50,6 +50,11 @@ impl Screen {
         Screen { bar, started: now, shown: now, before: (0, 0) }
     }
 
+    /// Counts time from here on: from now on there is something to count.
+    pub fn begin(&mut self) {
+        self.started = Instant::now();
+    }
+
     /// Shows the state of things if it is time.
     pub fn show(&mut self, totals: &Totals, side: &Side) {
         let every = if self.bar.is_some() { LIVE_EVERY } else { LINE_EVERY };

@@ -13,6 +13,8 @@ use crate::engine::ports::Log;
 pub struct Gauge {
     /// Set to end them.
     pub stop: AtomicBool,
+    /// Set when every role runs: traders who come earlier would measure the start, not the system.
+    pub ready: AtomicBool,
     /// Orders sent.
     pub sent: AtomicU64,
     /// Ticks published.
@@ -54,6 +56,9 @@ pub fn feed(log: Arc<dyn Log>, symbols: Vec<String>, seed: u64, per_second: u64,
 /// Sends orders until told to stop; `per_second` 0 is as fast as answers come.
 pub fn trade(log: Arc<dyn Log>, mut traders: Traders, per_second: u64, gauge: &Gauge) -> anyhow::Result<()> {
     let mut producer = OrderCommandProducer::new(log)?;
+    while !gauge.ready.load(Ordering::Relaxed) && !gauge.stop.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
     let (started, mut sent) = (Instant::now(), 0u64);
     while !gauge.stop.load(Ordering::Relaxed) {
         let room = (gauge.answered.load(Ordering::Relaxed) + WINDOW).saturating_sub(sent);
