@@ -92,11 +92,15 @@ fn drained(system: &System, role: Role) -> bool {
 /// Runs to rest; the time from when all had their tasks.
 fn run(system: &System, members: &mut [(Role, Instance)]) -> Duration {
     while members.iter().any(|(_, i)| i.phase() != "running") {
-        members.iter_mut().for_each(|(_, i)| drop(i.step().expect("joining works")));
+        for (_, instance) in members.iter_mut() {
+            instance.step().expect("joining works");
+        }
     }
     let began = Instant::now();
     while !members.iter().all(|(role, _)| drained(system, *role)) {
-        members.iter_mut().for_each(|(_, i)| drop(i.step().expect("processing works")));
+        for (_, instance) in members.iter_mut() {
+            instance.step().expect("processing works");
+        }
     }
     began.elapsed()
 }

@@ -150,8 +150,12 @@ for run in 1 2; do
     p replay >"$dir/replay-$run" 2>"$dir/logs/replay-$run.log" || code=$?
     judge "exit code of replay, run $run ($(grep -c ' equal$' "$dir/replay-$run") tasks equal to their live state)" "$code" 0
 done
-if cmp -s "$dir/replay-1" "$dir/replay-2"; then same=yes; else same=no; fi
-judge "both replays say the same" "$same" yes
+# But for the third column: a role without a journal is replayed in batches as they come, and that is how many there were.
+for run in 1 2; do
+    awk '{ $3 = ""; print }' "$dir/replay-$run" >"$dir/replayed-$run"
+done
+if cmp -s "$dir/replayed-1" "$dir/replayed-2"; then same=yes; else same=no; fi
+judge "both replays read the same records and found the same digests" "$same" yes
 if [ $bad -eq 0 ]; then
     echo PASS
     exit 0

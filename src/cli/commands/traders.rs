@@ -17,6 +17,8 @@ use crate::client::{OrderCommandProducer, check_id, now_ms};
 
 /// How long the last orders may take to reach the log.
 const FLUSH: Duration = Duration::from_secs(60);
+/// How long a purchase is kept before it is sold, on a busy system.
+const SETTLED_AFTER_S: u64 = 5;
 /// Without a schedule a step of the progress bar for every order would cost more than the order.
 const SHOW_EVERY: u64 = 256;
 
@@ -35,7 +37,10 @@ pub fn run(config: &Config, typed: &args::Traders) -> Result<(), Failure> {
         return Err(Failure::usage("no symbols: say --symbols AAPL,MSFT, or load listings first (`processor instruments load FILE`)"));
     }
     let mut producer = OrderCommandProducer::new(log)?;
-    let mut traders = Traders::new(typed.seed, &run, typed.users, symbols);
+    // What was bought within the last seconds may not be settled yet; to sell it would be to sell short.
+    let unsettled =
+        if typed.rate == 0 { usize::MAX } else { usize::try_from(typed.rate.saturating_mul(SETTLED_AFTER_S)).unwrap_or(usize::MAX) };
+    let mut traders = Traders::new(typed.seed, &run, typed.users, symbols).sell_after(unsettled);
     let mut progress = Progress::new("trading", typed.orders.unwrap_or(0));
     let (began, mut sent) = (Instant::now(), 0_u64);
     while sent < typed.orders.unwrap_or(u64::MAX) && !stop.load(Ordering::Relaxed) {
