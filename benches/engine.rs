@@ -23,7 +23,7 @@ use processor::store::memory::MemoryStores;
 use processor::store::rocks::SharedMemory;
 use processor::wire::topics;
 
-const ORDERS: u64 = 10_000;
+const ORDERS: u64 = 5_000;
 const LIMITS: Limits = Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(50) };
 
 fn system(state: &Path) -> System {
