@@ -22,18 +22,28 @@ const INPUT: TopicId = TopicId(0);
 const OUTPUT: TopicId = TopicId(1);
 const WIDE: Limits = Limits { records: 100, bytes: 1 << 20, age: Duration::from_secs(1) };
 
+/// Clients write to the first, so the broker stamps its records. (With times of their own from long ago the broker would forget the producer
+/// when it restarts, taking it for expired, and with it which records it has already.)
+fn specs() -> Vec<TopicSpec> {
+    let spec = |name, append_time| TopicSpec {
+        name,
+        partitions: Partitions::Many,
+        cleanup: Cleanup::Keep,
+        append_time,
+        record_bytes_max: 1 << 20,
+    };
+    vec![spec("input", true), spec("output", false)]
+}
+
 fn log_on(broker: &str, prefix: &str) -> KafkaLog {
-    let spec =
-        |name| TopicSpec { name, partitions: Partitions::Many, cleanup: Cleanup::Keep, append_time: false, record_bytes_max: 1 << 20 };
     let mut settings = KafkaSettings::new(broker);
     settings.transaction_timeout = Duration::from_secs(4);
     settings.properties.push(("session.timeout.ms".into(), "6000".into()));
-    KafkaLog::new(settings, Arc::new(TopicTable::new(prefix, vec![spec("input"), spec("output")])))
+    KafkaLog::new(settings, Arc::new(TopicTable::new(prefix, specs())))
 }
 
 fn make_topics(log: &KafkaLog) {
-    let spec = TopicSpec { name: "", partitions: Partitions::Many, cleanup: Cleanup::Keep, append_time: false, record_bytes_max: 1 << 20 };
-    for topic in [INPUT, OUTPUT] {
+    for (topic, spec) in [INPUT, OUTPUT].into_iter().zip(specs()) {
         log.create_topic(topic, &spec, 2).expect("the topic can be made");
     }
 }

@@ -395,6 +395,7 @@ impl Instance {
             task.process(group.iter().map(|(_, _, i)| batch.get(*i as usize)), &mut self.out)?;
             touched.push(number);
         }
+        self.check_sizes()?;
         let repeats: u64 = work.tasks.values().map(|t| t.repeats).sum();
         let dead = self.out.count_topic(self.spec.dead_letters);
         match commit(&self.spec, &mut *work.member, &mut work.tasks, &touched, &mut self.out) {
@@ -415,6 +416,20 @@ impl Instance {
             Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
             Commit::StoreFailed(e) => Err(e.into()),
         }
+    }
+
+    /// A record that its topic cannot take would be refused again after every recovery, for ever: that is a bug, and said at once.
+    fn check_sizes(&self) -> Result<(), Bug> {
+        const OVERHEAD: usize = 128;
+        for r in self.out.iter() {
+            let size = r.key.map_or(0, <[u8]>::len) + r.value.map_or(0, <[u8]>::len) + r.headers.as_bytes().len() + OVERHEAD;
+            let (name, max) = (self.topics.name(r.at.topic), self.topics.spec(r.at.topic).record_bytes_max);
+            if size > max as usize {
+                let key = String::from_utf8_lossy(r.key.unwrap_or_default()).into_owned();
+                return Err(Bug(format!("a record of {size} bytes for {name} (key {key}) is over that topic's limit of {max}")));
+            }
+        }
+        Ok(())
     }
 
     /// What is counted.
@@ -505,7 +520,7 @@ impl std::convert::From<StoreError> for Halt {
             // Found while running: the next incarnation's restore looks closer and puts the store aside if it must.
             StoreError::Corrupt(_) => Halt::Recover(e.to_string()),
             StoreError::Io(_) => Halt::Stop(Stop::Failed(e.to_string())),
-            StoreError::Invalid(why) => Halt::invalid(why),
+            StoreError::Held(why) | StoreError::Invalid(why) => Halt::invalid(why),
         }
     }
 }

@@ -3,6 +3,10 @@
 
 #[cfg(feature = "kafka")]
 pub mod broker;
+#[cfg(feature = "rocks")]
+pub mod fleet;
+pub mod follower;
 pub mod load;
 pub mod oracle;
 pub mod process;
+pub mod rest;
