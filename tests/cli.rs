@@ -56,7 +56,9 @@ fn help_goes_to_stdout_and_teaches() {
     for part in ["Examples:", "Exit codes:", "--brokers", "--embedded", "--rate-limit", "KAFKA_BROKERS", "demo", "rebuild", "completions"] {
         assert!(out(&help).contains(part), "{part} is missing");
     }
-    for command in ["run", "demo", "publish", "order", "tail", "rebuild", "replay", "status", "verify", "portfolio", "completions"] {
+    for command in
+        ["run", "demo", "publish", "traders", "order", "tail", "rebuild", "replay", "status", "verify", "portfolio", "completions"]
+    {
         let help = processor(dir.path(), &[command, "--help"]);
         assert!(code(&help) == 0 && out(&help).contains("Usage: processor"), "{command}");
     }

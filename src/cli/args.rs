@@ -119,6 +119,9 @@ pub enum Command {
     /// Publish ticks: a random walk, or a file
     #[command(after_help = PUBLISH_EXAMPLES)]
     Publish(Publish),
+    /// Simulated traders: send many orders
+    #[command(after_help = TRADERS_EXAMPLES)]
+    Traders(Traders),
     /// Send one command and wait for its events
     #[command(after_help = ORDER_EXAMPLES)]
     Order(Order),
@@ -257,6 +260,37 @@ pub struct Publish {
     /// How many times faster than real time; max = as fast as it goes
     #[arg(long, default_value = "1", value_name = "FACTOR", requires = "file")]
     pub speed: String,
+}
+
+const TRADERS_EXAMPLES: &str = "\
+Examples:
+  processor traders --symbols AAPL,MSFT --rate 50 --brokers localhost:9092
+  processor traders --orders 100000 --rate 0 --users 5000 --brokers ...        as fast as the log takes them
+
+They buy, sell what they bought, and now and then send an order twice, as real clients do. Without a price for a symbol its orders
+are rejected: `processor publish` makes some.";
+
+/// Options of `traders`.
+#[derive(Debug, Default, Clone, ClapArgs)]
+pub struct Traders {
+    /// Stop after this many orders [default: never]
+    #[arg(long, value_name = "N")]
+    pub orders: Option<u64>,
+    /// Orders per second; 0 = as fast as it goes
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    pub rate: u64,
+    /// How many users there are
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub users: u32,
+    /// Symbols to trade [default: all tradable listings]
+    #[arg(long, value_name = "S,S2")]
+    pub symbols: Option<String>,
+    /// Seed of the simulation
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// What order ids begin with; the same again with the same seed sends the same orders again [default: a new name]
+    #[arg(long, value_name = "NAME")]
+    pub run: Option<String>,
 }
 
 const ORDER_EXAMPLES: &str = "\

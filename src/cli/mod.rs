@@ -63,6 +63,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         Some(Command::Topics(Topics::Check)) => commands::topics::check(&config),
         Some(Command::Instruments(Instruments::Load { file })) => commands::instruments::load(&config, file),
         Some(Command::Publish(publish)) => commands::publish::run(&config, publish),
+        Some(Command::Traders(traders)) => commands::traders::run(&config, traders),
         Some(Command::Order(order)) => commands::order::run(&config, order),
         Some(Command::Tail(tail)) => commands::tail::run(&config, tail),
         Some(Command::Status) => commands::status::run(&config),

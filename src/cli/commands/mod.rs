@@ -12,4 +12,5 @@ pub mod run;
 pub mod status;
 pub mod tail;
 pub mod topics;
+pub mod traders;
 pub mod verify;

@@ -1,0 +1,196 @@
+//! The engine and the roles without network: each role over a log in memory, and all of them in one thread.
+//!
+//! A role's input is what the others wrote in a run before. Figures are orders, so that they compare; `orders` alone sees commands only.
+
+#[path = "support/load.rs"]
+mod load;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use processor::engine::instance::{Instance, Settings};
+use processor::engine::ports::{From, Limits, Log, LogError, Stores};
+use processor::engine::records::{Record, Records};
+use processor::engine::role::{Role as Logic, RoleFactory, RoleSpec};
+use processor::engine::topics::{TopicId, TopicPartition};
+use processor::log::local::LocalLog;
+use processor::roles::{Role, RoleSettings};
+use processor::runtime::clock::SystemClock;
+use processor::runtime::system::System;
+use processor::store::memory::MemoryStores;
+use processor::store::rocks::SharedMemory;
+use processor::wire::topics;
+
+const ORDERS: u64 = 5_000;
+const LIMITS: Limits = Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(50) };
+
+fn system(state: &Path) -> System {
+    let table = Arc::new(topics::table("bench-"));
+    let system = System {
+        log: Arc::new(LocalLog::in_memory(&table)),
+        topics: table,
+        state: state.to_path_buf(),
+        instance: 1,
+        roles: RoleSettings::default(),
+        limits: LIMITS,
+        lock_wait: Duration::from_secs(5),
+        memory: SharedMemory::default(),
+    };
+    system.create_topics(load::PARTITIONS, &mut |_, _| {}).expect("topics in memory");
+    system
+}
+
+/// A role that does not linger: here nothing comes from outside, so waiting for company would only be waiting.
+struct Eager(Box<dyn RoleFactory>, RoleSpec);
+
+impl RoleFactory for Eager {
+    fn spec(&self) -> &RoleSpec {
+        &self.1
+    }
+    fn make(&self, task: u32) -> Box<dyn Logic> {
+        self.0.make(task)
+    }
+    fn accepts_broadcast(&self, record: &Record<'_>) -> bool {
+        self.0.accepts_broadcast(record)
+    }
+    fn seed_broadcast(&self, topic: TopicId, log: &dyn Log, loaded: &processor::engine::broadcast::Tables) -> Result<Records, LogError> {
+        self.0.seed_broadcast(topic, log, loaded)
+    }
+}
+
+fn instance(system: &System, role: Role, stores: Box<dyn Stores>) -> Instance {
+    let settings = Settings {
+        group: system.group(role),
+        instance: format!("{}-1", system.group(role)),
+        limits: LIMITS,
+        idle_wait: Duration::ZERO,
+        takeover_wait: Duration::from_secs(5),
+        startup_wait: Duration::from_secs(5),
+        cache_bytes: 64 << 20,
+    };
+    let factory = system.factory(role).expect("the topics are there");
+    let spec = RoleSpec { linger: Duration::ZERO, ..factory.spec().clone() };
+    let clock = Box::new(SystemClock::new());
+    Instance::new(system.log.clone(), stores, clock, Box::new(Eager(factory, spec)), system.topics.clone(), settings)
+}
+
+fn partitions(log: &dyn Log, topic: TopicId) -> Vec<TopicPartition> {
+    let count = log.partitions(topic).expect("the log answers").expect("the topic is there");
+    (0..count).map(|p| TopicPartition::new(topic, p)).collect()
+}
+
+fn drained(system: &System, role: Role) -> bool {
+    role.spec().inputs.iter().all(|input| {
+        let at = partitions(&*system.log, input.topic);
+        let committed = system.log.group_offsets(&system.group(role), &at).expect("the log answers");
+        at.iter().zip(committed).all(|(at, next)| next.unwrap_or(0) == system.log.bounds(*at).expect("the log answers").end)
+    })
+}
+
+/// Runs to rest; the time from when all had their tasks.
+fn run(system: &System, members: &mut [(Role, Instance)]) -> Duration {
+    while members.iter().any(|(_, i)| i.phase() != "running") {
+        for (_, instance) in members.iter_mut() {
+            instance.step().expect("joining works");
+        }
+    }
+    let began = Instant::now();
+    while !members.iter().all(|(role, _)| drained(system, *role)) {
+        for (_, instance) in members.iter_mut() {
+            instance.step().expect("processing works");
+        }
+    }
+    began.elapsed()
+}
+
+fn read(log: &dyn Log, topic: TopicId) -> Records {
+    let from: Vec<_> = partitions(log, topic).iter().map(|at| (at.partition, From::Start)).collect();
+    let mut reader = log.reader(topic, &from, true).expect("a reader");
+    let mut all = Records::new();
+    while !reader.caught_up() {
+        reader
+            .poll(Duration::ZERO, Limits { records: usize::MAX, bytes: usize::MAX, age: Duration::MAX }, &mut all)
+            .expect("reading works");
+    }
+    all
+}
+
+/// Everything that any role read in a run of all of them.
+fn history(state: &Path) -> Vec<Records> {
+    let system = system(state);
+    load::prepare(&system);
+    load::orders(&*system.log, ORDERS);
+    run_all(&system);
+    system.topics.iter().map(|topic| read(&*system.log, topic)).collect()
+}
+
+fn run_all(system: &System) -> Duration {
+    let memory = |role| (role, instance(system, role, Box::<MemoryStores>::default()));
+    run(system, &mut Role::all().map(memory))
+}
+
+/// A log that holds a role's input and nothing else.
+fn before(state: &Path, role: Role, history: &[Records]) -> System {
+    let system = system(state);
+    let mut appender = system.log.appender().expect("a writer");
+    let spec = role.spec();
+    let mut wanted: Vec<TopicId> = spec.inputs.iter().map(|i| i.topic).chain(spec.broadcasts).collect();
+    // Executions answer what this run has not sent yet.
+    wanted.retain(|t| role != Role::Orders || *t != topics::EXECUTIONS);
+    for topic in wanted {
+        history[topic.0 as usize].iter().for_each(|r| appender.append(&r).expect("appending works"));
+    }
+    appender.flush(Duration::from_secs(60)).expect("flushing works");
+    drop(appender);
+    system
+}
+
+fn engine(c: &mut Criterion) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let history = history(dir.path());
+    let mut group = c.benchmark_group("orders through");
+    group.sampling_mode(SamplingMode::Flat).sample_size(10).throughput(Throughput::Elements(ORDERS));
+    for role in Role::all() {
+        group.bench_function(format!("{role}, state in memory"), |b| {
+            b.iter_custom(|n| {
+                let once = |_| {
+                    let system = before(dir.path(), role, &history);
+                    run(&system, &mut [(role, instance(&system, role, Box::<MemoryStores>::default()))])
+                };
+                (0..n).map(once).sum()
+            });
+        });
+    }
+    group.bench_function("orders, state in RocksDB", |b| {
+        b.iter_custom(|n| {
+            let once = |_| {
+                let state = tempfile::tempdir().expect("a directory");
+                let system = before(state.path(), Role::Orders, &history);
+                let stores = Box::new(system.local_state(Role::Orders).expect("local state"));
+                run(&system, &mut [(Role::Orders, instance(&system, Role::Orders, stores))])
+            };
+            (0..n).map(once).sum()
+        });
+    });
+    group.bench_function("all five roles in one thread", |b| {
+        b.iter_custom(|n| {
+            let once = |_| {
+                let system = system(dir.path());
+                load::prepare(&system);
+                load::orders(&*system.log, ORDERS);
+                run_all(&system)
+            };
+            (0..n).map(once).sum()
+        });
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3)).without_plots();
+    targets = engine
+}
+criterion_main!(benches);

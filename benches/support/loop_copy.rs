@@ -1,0 +1,84 @@
+//! The same copy through the engine's whole loop: a role that writes each record on and remembers its key.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use processor::engine::context::Ctx;
+use processor::engine::instance::{Instance, Settings};
+use processor::engine::ports::{Limits, Log};
+use processor::engine::records::Record;
+use processor::engine::role::{Bug, Input, Role, RoleFactory, RoleSpec};
+use processor::engine::topics::{Cleanup, TopicId, TopicTable};
+use processor::runtime::clock::SystemClock;
+use processor::store::dir::Identity;
+use processor::store::rocks::{RocksStores, SharedMemory};
+
+use crate::copy::{INPUT, OUTPUT, PARTITIONS, topic};
+
+const CHANGELOG: TopicId = TopicId(2);
+const DEAD_LETTERS: TopicId = TopicId(3);
+
+/// Topics of both copies.
+pub fn table(prefix: &str) -> Arc<TopicTable> {
+    let keep = |name| topic(name, Cleanup::Keep);
+    Arc::new(TopicTable::new(prefix, vec![keep("input"), keep("output"), topic("changelog", Cleanup::Compact), keep("dead-letters")]))
+}
+
+struct Copy;
+
+impl Role for Copy {
+    fn process(&mut self, ctx: &mut Ctx<'_>, r: &Record<'_>) -> Result<(), Bug> {
+        let (key, value) = (r.key.unwrap_or_default(), r.value.unwrap_or_default());
+        ctx.put(key, &r.offset.to_be_bytes());
+        ctx.emit(OUTPUT, key, "Copy", value);
+        Ok(())
+    }
+}
+
+struct Copies(RoleSpec);
+
+impl RoleFactory for Copies {
+    fn spec(&self) -> &RoleSpec {
+        &self.0
+    }
+    fn make(&self, _task: u32) -> Box<dyn Role> {
+        Box::new(Copy)
+    }
+}
+
+/// Records per second.
+pub fn run(log: &Arc<dyn Log>, table: &Arc<TopicTable>, dir: &Path, batch: usize, records: u64) -> f64 {
+    let cluster = log.cluster_id().expect("the log answers");
+    let identity = Identity::new(&cluster, table.prefix(), "copy", PARTITIONS);
+    let stores = RocksStores::open(dir, "1", &identity, Duration::from_secs(5), &SharedMemory::default()).expect("local state");
+    let spec = RoleSpec {
+        name: "copy",
+        inputs: vec![Input { topic: INPUT, guarded: false }],
+        broadcasts: vec![],
+        guarded_outputs: vec![],
+        changelog: CHANGELOG,
+        journal: None,
+        dead_letters: DEAD_LETTERS,
+        linger: Duration::ZERO,
+    };
+    let settings = Settings {
+        group: format!("{}loop", table.prefix()),
+        instance: format!("{}loop-1", table.prefix()),
+        limits: Limits { records: batch, bytes: 64 << 20, age: Duration::from_secs(1) },
+        idle_wait: Duration::from_millis(100),
+        takeover_wait: Duration::from_secs(30),
+        startup_wait: Duration::from_secs(30),
+        cache_bytes: 64 << 20,
+    };
+    let clock = Box::new(SystemClock::new());
+    let mut instance = Instance::new(log.clone(), Box::new(stores), clock, Box::new(Copies(spec)), table.clone(), settings);
+    while instance.phase() != "running" {
+        instance.step().expect("joining works");
+    }
+    let began = Instant::now();
+    while instance.counters().records_in < records {
+        instance.step().expect("copying works");
+    }
+    records as f64 / began.elapsed().as_secs_f64()
+}
