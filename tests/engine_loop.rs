@@ -78,6 +78,8 @@ struct Disk {
     tasks: Arc<Mutex<BTreeMap<u32, Files>>>,
     writes_left: Arc<AtomicUsize>,
     quarantined: Arc<AtomicUsize>,
+    /// This many reads find a damaged block.
+    damaged_reads: Arc<AtomicUsize>,
     /// So many attempts to open a store find that somebody else has it.
     held: Arc<AtomicUsize>,
 }
