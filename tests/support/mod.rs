@@ -6,3 +6,6 @@ pub mod broker;
 pub mod load;
 pub mod oracle;
 pub mod process;
+pub mod rest;
+#[cfg(feature = "rocks")]
+pub mod world;
