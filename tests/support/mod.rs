@@ -1,11 +1,13 @@
 //! What several test binaries share. Each uses a part of it.
 #![allow(dead_code, reason = "every test binary uses another part")]
 
+pub mod bad_rows;
 #[cfg(feature = "kafka")]
 pub mod broker;
 pub mod load;
 pub mod oracle;
 pub mod process;
+pub mod program;
 pub mod rest;
 #[cfg(feature = "rocks")]
 pub mod world;
