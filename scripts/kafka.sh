@@ -78,6 +78,36 @@ TEXT
         fail "the data directory $data could not be prepared; see $log"
 }
 
+# After a crash the controller alone runs for a moment and notices that the broker is dead. A single node that starts as a whole takes its old
+# leaderships up again, is fenced in the middle of that, and may then skip the ends of transactions.
+fence() {
+    echo "the broker was not stopped cleanly; settling what it left ..."
+    cat >"$data/controller.properties" <<TEXT
+process.roles=controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$controller
+listeners=CONTROLLER://127.0.0.1:$controller
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT
+log.dirs=$data/log
+broker.session.timeout.ms=300
+broker.heartbeat.interval.ms=100
+TEXT
+    java -Xmx256m -cp "$cache/lib/*" kafka.Kafka "$data/controller.properties" >>"$log" 2>&1 </dev/null &
+    settling=$!
+    tries=0
+    until grep -q 'Fencing broker 1' "$log"; do
+        tries=$((tries + 1))
+        kill -0 $settling 2>/dev/null || fail "the controller ended at once (is port $controller taken?); see $log"
+        # A broker that was fenced before it died is not fenced again.
+        [ $tries -lt 75 ] || break
+        sleep 0.2
+    done
+    sleep 1
+    kill $settling 2>/dev/null || true
+    wait $settling || true
+}
+
 start() {
     if running; then
         echo "running already on 127.0.0.1:$port (pid $pid)"
@@ -87,6 +117,11 @@ start() {
     fetch
     configure
     : >"$log"
+    # `stop` removes the file; so whoever left it did not stop.
+    if [ -f "$pid_file" ]; then
+        fence
+        : >"$log"
+    fi
     nohup java -Xmx512m -Xms128m -cp "$cache/lib/*" kafka.Kafka "$data/server.properties" >>"$log" 2>&1 </dev/null &
     echo $! >"$pid_file"
     tries=0

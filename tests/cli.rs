@@ -1,5 +1,7 @@
 //! The program as typed: help, exit codes, where configuration comes from, and the commands that need no role to run.
 
+#![cfg(feature = "rocks")]
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -150,7 +152,6 @@ fn invalid_configuration_ends_with_78() {
     assert!(code(&o) == 78 && err(&o).contains("PROCESSOR_INSTANCE"), "{}", err(&o));
 }
 
-#[cfg(feature = "rocks")]
 #[test]
 fn the_embedded_log_from_the_command_line() {
     let dir = temp();
@@ -199,7 +200,6 @@ fn the_embedded_log_from_the_command_line() {
     assert_eq!(rows[0]["lag"], 0);
 }
 
-#[cfg(feature = "rocks")]
 #[test]
 fn a_reader_that_goes_away_is_success() {
     let dir = temp();

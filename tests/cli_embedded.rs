@@ -45,7 +45,8 @@ impl Drop for Guard {
 
 /// Starts the demo and waits until orders are filled.
 fn demo_under_way(dir: &Path) -> Guard {
-    let guard = Guard(command(dir, &["demo"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts"));
+    let guard =
+        Guard(command(dir, &["demo", "--users", "20"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts"));
     let began = Instant::now();
     let mut seen = 0;
     while seen < 50 {
@@ -57,6 +58,19 @@ fn demo_under_way(dir: &Path) -> Guard {
     guard
 }
 
+/// Waits until the instances say that they run; they report twice a second.
+fn told_to_run(dir: &Path) {
+    let began = Instant::now();
+    loop {
+        let status: Value = serde_json::from_str(&good(dir, &["status", "--format", "json"])).expect("JSON");
+        if status.as_array().is_some_and(|rows| rows.iter().all(|r| r["state"] == "running" && r["instance"] == 1)) {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "not every task runs");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
 #[test]
 fn a_demo_that_is_killed_carries_on_and_everything_adds_up() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -64,14 +78,13 @@ fn a_demo_that_is_killed_carries_on_and_everything_adds_up() {
     // Twice killed in full flight (the guard kills with SIGKILL), while others look on.
     for _ in 0..2 {
         let running = demo_under_way(dir);
-        let status: Value = serde_json::from_str(&good(dir, &["status", "--format", "json"])).expect("JSON");
-        assert!(status.as_array().is_some_and(|rows| rows.iter().any(|r| r["state"] == "running")), "{status}");
+        told_to_run(dir);
         let busy = run(dir, &["order", "--user", "501", "--deposit", "1", "--embedded", "state/demo"]);
         assert_eq!(busy.status.code(), Some(78), "the log has an owner");
         assert!(String::from_utf8_lossy(&busy.stderr).contains("in use"));
         drop(running);
     }
-    let last = run(dir, &["demo", "--for", "2s"]);
+    let last = run(dir, &["demo", "--users", "20", "--for", "2s"]);
     let said = String::from_utf8_lossy(&last.stdout).into_owned() + &String::from_utf8_lossy(&last.stderr);
     assert_eq!(last.status.code(), Some(0), "{said}");
     assert!(said.contains("0 violations"), "{said}");

@@ -8,7 +8,7 @@ use super::args::{self, Common};
 use super::exit::{Code, Failure};
 use super::output::Format;
 use crate::client::decimal;
-pub use crate::roles::Role as RoleName;
+use crate::roles::Role;
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub struct Config {
     /// Root of local state.
     pub state: PathBuf,
     /// Roles that were asked for; empty if none.
-    pub roles: Vec<RoleName>,
+    pub roles: Vec<Role>,
     /// Number of this instance.
     pub instance: u32,
     /// Output format.
@@ -183,7 +183,7 @@ impl Config {
     }
 
     /// The roles to work on; none given is wrong use.
-    pub fn roles_required(&self) -> Result<&[RoleName], Failure> {
+    pub fn roles_required(&self) -> Result<&[Role], Failure> {
         if self.roles.is_empty() {
             return Err(Failure::usage("no role given: say --role orders (or trading, portfolio, notifications, audit, a list, or all)"));
         }
@@ -191,8 +191,8 @@ impl Config {
     }
 
     /// The roles to work on; none given means all.
-    pub fn roles_or_all(&self) -> Vec<RoleName> {
-        if self.roles.is_empty() { RoleName::all().to_vec() } else { self.roles.clone() }
+    pub fn roles_or_all(&self) -> Vec<Role> {
+        if self.roles.is_empty() { Role::all().to_vec() } else { self.roles.clone() }
     }
 
     /// The same on the embedded log in `dir`, if no log was named.
@@ -207,7 +207,7 @@ impl Config {
     }
 
     /// The consumer group of a role.
-    pub fn group(&self, role: RoleName) -> String {
+    pub fn group(&self, role: Role) -> String {
         format!("{}processor-{}", self.topic_prefix, role.name())
     }
 }
@@ -379,15 +379,15 @@ fn prefix(text: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
-fn roles(text: &str) -> Result<Vec<RoleName>, String> {
+fn roles(text: &str) -> Result<Vec<Role>, String> {
     let mut roles = Vec::new();
     for name in text.split(',').map(str::trim).filter(|n| !n.is_empty()) {
         if name == "all" {
-            roles.extend(RoleName::all());
+            roles.extend(Role::all());
             continue;
         }
         let known = || "is not a list of orders, trading, portfolio, notifications, audit; or all".to_string();
-        roles.push(RoleName::all().into_iter().find(|r| r.name() == name).ok_or_else(known)?);
+        roles.push(Role::all().into_iter().find(|r| r.name() == name).ok_or_else(known)?);
     }
     roles.sort();
     roles.dedup();

@@ -145,14 +145,19 @@ fn parse_exponent(text: &[u8]) -> Option<i64> {
     Some(if negative { -n } else { n })
 }
 
-/// Money for people: `1000000.00`, at least two decimals, at most four.
-pub struct Money(pub i64);
+/// Money for people: `1000000.00`; at least two decimals, more only where they are not zero. Wide, for products that pass an i64.
+pub struct Money(pub i128);
 
 impl std::fmt::Display for Money {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (sign, n) = (if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs());
         let (units, rest) = (n / 10_000, n % 10_000);
-        if rest.is_multiple_of(100) { write!(f, "{sign}{units}.{:02}", rest / 100) } else { write!(f, "{sign}{units}.{rest:04}") }
+        write!(f, "{sign}{units}.{:02}", rest / 100)?;
+        match (rest % 100 / 10, rest % 10) {
+            (0, 0) => Ok(()),
+            (third, 0) => write!(f, "{third}"),
+            (third, fourth) => write!(f, "{third}{fourth}"),
+        }
     }
 }
 

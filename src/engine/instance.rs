@@ -171,10 +171,13 @@ impl Instance {
     pub fn step(&mut self) -> Result<Turn, Stop> {
         let result = match self.work.take() {
             None => self.join(),
-            Some(mut work) => self.turn(&mut work).map(|turn| {
-                self.work = Some(work);
-                turn
-            }),
+            Some(mut work) => {
+                let result = self.turn(&mut work);
+                if result.is_ok() {
+                    self.work = Some(work);
+                }
+                result
+            }
         };
         match result {
             Ok(turn) => Ok(turn),
@@ -273,8 +276,7 @@ impl Instance {
             return Err(Halt::Recover("a connection or request failed; taking a new epoch before the next transaction".into()));
         }
         let wait = if work.restoring.is_empty() { self.settings.idle_wait } else { Duration::ZERO };
-        self.batch.clear();
-        match work.member.poll(wait, self.settings.limits, &mut self.batch)? {
+        match self.gather(work, wait)? {
             Polled::Assigned(partitions) => {
                 self.assigned(work, &partitions)?;
                 return Ok(Turn::Busy);
@@ -298,6 +300,26 @@ impl Instance {
             turn = Turn::Busy;
         }
         Ok(turn)
+    }
+
+    /// Waits for records and takes what is there; then for more, as long as the role lingers and the batch has room.
+    fn gather(&mut self, work: &mut Incarnation, wait: Duration) -> Result<Polled, LogError> {
+        let limits = self.settings.limits;
+        self.batch.clear();
+        let mut polled = work.member.poll(wait, limits, &mut self.batch)?;
+        if self.batch.is_empty() || self.spec.linger.is_zero() {
+            return Ok(polled);
+        }
+        let until = self.clock.now_us() + self.spec.linger.as_micros() as u64;
+        while polled == Polled::Records && self.batch.len() < limits.records && self.batch.size_bytes() < limits.bytes {
+            let left = until.saturating_sub(self.clock.now_us());
+            if left == 0 {
+                break;
+            }
+            let room = Limits { records: limits.records - self.batch.len(), bytes: limits.bytes - self.batch.size_bytes(), ..limits };
+            polled = work.member.poll(Duration::from_micros(left), room, &mut self.batch)?;
+        }
+        Ok(polled)
     }
 
     fn assigned(&mut self, work: &mut Incarnation, partitions: &[TopicPartition]) -> Result<(), Halt> {
@@ -373,6 +395,7 @@ impl Instance {
             task.process(group.iter().map(|(_, _, i)| batch.get(*i as usize)), &mut self.out)?;
             touched.push(number);
         }
+        self.check_sizes()?;
         let repeats: u64 = work.tasks.values().map(|t| t.repeats).sum();
         let dead = self.out.count_topic(self.spec.dead_letters);
         match commit(&self.spec, &mut *work.member, &mut work.tasks, &touched, &mut self.out) {
@@ -393,6 +416,20 @@ impl Instance {
             Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
             Commit::StoreFailed(e) => Err(e.into()),
         }
+    }
+
+    /// A record that its topic cannot take would be refused again after every recovery, for ever: that is a bug, and said at once.
+    fn check_sizes(&self) -> Result<(), Bug> {
+        const OVERHEAD: usize = 128;
+        for r in self.out.iter() {
+            let size = r.key.map_or(0, <[u8]>::len) + r.value.map_or(0, <[u8]>::len) + r.headers.as_bytes().len() + OVERHEAD;
+            let (name, max) = (self.topics.name(r.at.topic), self.topics.spec(r.at.topic).record_bytes_max);
+            if size > max as usize {
+                let key = String::from_utf8_lossy(r.key.unwrap_or_default()).into_owned();
+                return Err(Bug(format!("a record of {size} bytes for {name} (key {key}) is over that topic's limit of {max}")));
+            }
+        }
+        Ok(())
     }
 
     /// What is counted.

@@ -9,7 +9,7 @@ use super::broadcast::Seen;
 use super::digest::Digest;
 use super::guard::{InSequences, OutSequences};
 use super::topics::{TopicId, TopicPartition};
-use super::varint::{put, put_bytes, take, take_bytes};
+use super::varint::{put, put_bytes, take_bytes, take_u64 as take};
 
 /// Key of the meta record in a changelog. State keys begin with a printable byte, so nothing collides with it; and it is not four bytes long,
 /// which the broker's control records are.

@@ -31,6 +31,9 @@ pub struct RoleSpec {
     pub journal: Option<TopicId>,
     /// Where unprocessable records go.
     pub dead_letters: TopicId,
+    /// How long a batch waits for company after its first record. Zero where somebody waits for the answer; roles that only follow save most of
+    /// their transactions by it on a busy day.
+    pub linger: std::time::Duration,
 }
 
 /// The record cannot be what our own roles wrote, or an invariant broke: the task stops, nothing is committed, a person must look.

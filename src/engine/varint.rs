@@ -1,7 +1,8 @@
-//! Variable-length integers and short byte strings for the engine's own records.
+//! Compact integers and short byte strings for records that only we read: seven bits a byte, small numbers first.
 
-/// Appends an unsigned number, 7 bits a byte.
-pub fn put(out: &mut Vec<u8>, mut n: u64) {
+/// Appends an unsigned number.
+pub fn put(out: &mut Vec<u8>, n: impl Into<u128>) {
+    let mut n = n.into();
     while n >= 0x80 {
         out.push(n as u8 | 0x80);
         n >>= 7;
@@ -9,55 +10,93 @@ pub fn put(out: &mut Vec<u8>, mut n: u64) {
     out.push(n as u8);
 }
 
-/// Appends a length and the bytes.
-pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
+/// Appends a signed number; small magnitudes stay small.
+pub fn put_signed(out: &mut Vec<u8>, n: i128) {
+    put(out, ((n << 1) ^ (n >> 127)) as u128);
 }
 
-/// Reads what [`put`] wrote; `None` at the end of the bytes or if it is no number of 64 bits.
-pub fn take(from: &mut &[u8]) -> Option<u64> {
-    let mut n = 0u64;
-    for shift in (0..70).step_by(7) {
-        let (&b, rest) = from.split_first()?;
-        *from = rest;
-        let part = u64::from(b & 0x7f);
-        if shift == 63 && part > 1 {
+/// Takes an unsigned number off the front.
+pub fn take(bytes: &mut &[u8]) -> Option<u128> {
+    let (mut n, mut shift) = (0_u128, 0_u32);
+    loop {
+        let (&b, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let part = u128::from(b & 0x7f);
+        if shift > 126 || (shift == 126 && part > 3) {
             return None;
         }
         n |= part << shift;
         if b < 0x80 {
             return Some(n);
         }
+        shift += 7;
     }
-    None
 }
 
-/// Reads what [`put_bytes`] wrote.
-pub fn take_bytes<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let n = usize::try_from(take(from)?).ok()?;
-    if n > from.len() {
-        return None;
-    }
-    let (bytes, rest) = from.split_at(n);
-    *from = rest;
-    Some(bytes)
+/// Takes a signed number off the front.
+pub fn take_signed(bytes: &mut &[u8]) -> Option<i128> {
+    let n = take(bytes)?;
+    Some((n >> 1) as i128 ^ -((n & 1) as i128))
+}
+
+/// Appends bytes with their length before them.
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put(out, bytes.len() as u128);
+    out.extend_from_slice(bytes);
+}
+
+/// Takes bytes with their length before them off the front.
+pub fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let n = usize::try_from(take(bytes)?).ok()?;
+    let (head, rest) = bytes.split_at_checked(n)?;
+    *bytes = rest;
+    Some(head)
+}
+
+/// Takes an unsigned number that must fit.
+pub fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
+    take(bytes)?.try_into().ok()
+}
+
+/// Takes a signed number that must fit.
+pub fn take_i64(bytes: &mut &[u8]) -> Option<i64> {
+    take_signed(bytes)?.try_into().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn round_trip(a: u128, b: i128, c: Vec<u8>) {
+            let mut out = Vec::new();
+            put(&mut out, a);
+            put_signed(&mut out, b);
+            put_bytes(&mut out, &c);
+            let mut rest = &out[..];
+            prop_assert_eq!(take(&mut rest), Some(a));
+            prop_assert_eq!(take_signed(&mut rest), Some(b));
+            prop_assert_eq!(take_bytes(&mut rest), Some(&c[..]));
+            prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn any_bytes(bytes: Vec<u8>) {
+            let mut rest = &bytes[..];
+            while take_signed(&mut rest).is_some() {}
+            let mut rest = &bytes[..];
+            while take_bytes(&mut rest).is_some() {}
+        }
+    }
 
     #[test]
-    fn numbers_come_back_and_nonsense_does_not() {
-        for n in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX] {
-            let mut b = Vec::new();
-            put(&mut b, n);
-            let mut s = b.as_slice();
-            assert_eq!(take(&mut s), Some(n));
-            assert!(s.is_empty());
-        }
-        assert_eq!(take(&mut [0xffu8; 11].as_slice()), None);
-        assert_eq!(take_bytes(&mut [200u8, 1].as_slice()), None);
+    fn small_is_small() {
+        let mut out = Vec::new();
+        put_signed(&mut out, -64);
+        put(&mut out, 127_u64);
+        assert_eq!(out, [127, 127]);
+        assert_eq!(take(&mut &[0xff; 30][..]), None);
     }
 }

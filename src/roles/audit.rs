@@ -5,8 +5,8 @@ use crate::domain::chain::{self, GENESIS, Hash};
 use crate::engine::context::Ctx;
 use crate::engine::records::Record;
 use crate::engine::role::{Bug, Role};
+use crate::engine::varint::{put, take_u64};
 use crate::wire::audit::{AUDIT_ENTRY, AuditEntry};
-use crate::wire::varint::{put, take_u64};
 use crate::wire::{instrument, topics};
 
 use super::intake::bug;
@@ -89,7 +89,7 @@ fn short_name(record: &Record<'_>) -> &'static str {
 fn write(out: &mut Vec<u8>, head: &Hash, count: u64) {
     out.push(VERSION);
     out.extend_from_slice(head);
-    put(out, u128::from(count));
+    put(out, count);
 }
 
 fn read(bytes: &[u8]) -> Option<(Hash, u64)> {

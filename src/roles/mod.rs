@@ -12,6 +12,7 @@ mod trading;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::engine::broadcast::Tables;
 use crate::engine::ports::{Log, LogError};
@@ -64,6 +65,7 @@ impl Role {
             changelog: topics::AUDIT_CHANGELOG,
             journal: None,
             dead_letters: topics::DEAD_LETTERS,
+            linger: Duration::ZERO,
         };
         match self {
             // Executions first: what they give back may pay for the orders of the same batch.
@@ -84,13 +86,19 @@ impl Role {
                 journal: Some(topics::TRADING_JOURNAL),
                 ..base
             },
-            Role::Portfolio => RoleSpec { inputs: vec![guarded(topics::ORDER_EVENTS)], changelog: topics::PORTFOLIO_CHANGELOG, ..base },
+            Role::Portfolio => RoleSpec {
+                inputs: vec![guarded(topics::ORDER_EVENTS)],
+                changelog: topics::PORTFOLIO_CHANGELOG,
+                linger: Duration::from_millis(20),
+                ..base
+            },
             Role::Notifications => {
                 RoleSpec { inputs: vec![guarded(topics::ORDER_EVENTS)], changelog: topics::NOTIFICATIONS_CHANGELOG, ..base }
             }
             // The internal topics are read so that the lag of `audit` says whether everything has come to rest.
             Role::Audit => RoleSpec {
                 inputs: topics::AUDITED.into_iter().chain([topics::BOOK_COMMANDS, topics::EXECUTIONS]).map(open).collect(),
+                linger: Duration::from_millis(100),
                 ..base
             },
         }

@@ -42,8 +42,8 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
     match e.event {
         Event::Deposited | Event::Withdrawn => {
             let what = if e.event == Event::Deposited { "deposited" } else { "withdrawn" };
-            write!(out, "{} {CURRENCY} was {what}; ", Money(e.amount_e4.unwrap_or(0)))?;
-            return write!(out, "{} {CURRENCY} is available.", Money(e.cash_available_e4));
+            write!(out, "{} {CURRENCY} was {what}; ", Money(e.amount_e4.unwrap_or(0).into()))?;
+            return write!(out, "{} {CURRENCY} is available.", Money(e.cash_available_e4.into()));
         }
         Event::OrderPending => {
             write!(out, "Order {id}")?;
@@ -59,7 +59,7 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
             let done = if e.event == Event::OrderFilled { "filled" } else { "partly filled" };
             let did = if e.side == Some(Side::Sell) { "sold" } else { "bought" };
             let (quantity, symbol) = (e.last_quantity.unwrap_or(0), e.symbol.unwrap_or("?"));
-            write!(out, "Order {id} is {done}: {did} {quantity} {symbol} at {} {CURRENCY}", Money(e.last_price_e4.unwrap_or(0)))?;
+            write!(out, "Order {id} is {done}: {did} {quantity} {symbol} at {} {CURRENCY}", Money(e.last_price_e4.unwrap_or(0).into()))?;
         }
         Event::OrderRejected => {
             write!(out, "Order {id}")?;

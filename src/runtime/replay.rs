@@ -21,9 +21,12 @@ pub struct TaskReplay {
     pub replayed: Replayed,
 }
 
+/// A store, where it is and how far it is.
+pub type Found = (PathBuf, Box<dyn StateStore>, StoreMeta);
+
 /// The newest local store of a task among all instances below `state`, opened for reading only: its owner may go on.
-pub fn newest_store(state: &Path, role: Role, task: u32) -> Result<Option<(PathBuf, Box<dyn StateStore>, StoreMeta)>, StoreError> {
-    let mut newest: Option<(PathBuf, Box<dyn StateStore>, StoreMeta)> = None;
+pub fn newest_store(state: &Path, role: Role, task: u32) -> Result<Option<Found>, StoreError> {
+    let mut newest: Option<Found> = None;
     let Ok(instances) = std::fs::read_dir(state.join(role.name())) else { return Ok(None) };
     for dir in instances.flatten() {
         let path = dir.path().join(task.to_string());

@@ -69,7 +69,7 @@ impl System {
     /// A role's logic.
     pub fn factory(&self, role: Role) -> Result<Box<dyn RoleFactory>, LogError> {
         let count = self.partitions()?[topics::ORDER_COMMANDS.0 as usize];
-        Ok(roles::factory(role, self.roles.clone(), self.topics.clone(), count))
+        Ok(roles::factory(role, self.roles, self.topics.clone(), count))
     }
 
     /// Opens the local state of a role for this process alone.

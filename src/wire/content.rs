@@ -6,9 +6,9 @@
 use sha2::{Digest, Sha256};
 
 use super::command::{Choice, Command, Kind};
-use super::varint;
 use crate::domain::decimal::{Num, Odd};
 use crate::domain::status::Side;
+use crate::engine::varint;
 
 /// Identity of a word that is in no list.
 pub fn mark_of(word: &str) -> [u8; 16] {

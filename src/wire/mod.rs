@@ -14,5 +14,4 @@ pub mod portfolio;
 pub mod tick;
 pub mod topics;
 pub mod trade;
-pub mod varint;
 pub mod writer;

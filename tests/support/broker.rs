@@ -9,10 +9,10 @@
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ pub struct Broker {
     dir: PathBuf,
     child: Mutex<Option<Child>>,
     fast: bool,
+    crashed: AtomicBool,
 }
 
 /// The broker of this test binary, started on first use.
@@ -60,13 +61,14 @@ impl Broker {
         fs::create_dir_all(&dir).expect("a directory for the broker");
         let (client, controller) = (free_port(), free_port());
         let address = format!("127.0.0.1:{client}");
+        fs::write(dir.join("controller.properties"), controller_properties(controller, &dir.join("data"))).expect("controller.properties");
         let mut properties = properties(client, controller, &dir.join("data"));
         for line in extra {
             properties.push_str(line);
             properties.push('\n');
         }
         fs::write(dir.join("server.properties"), properties).expect("server.properties");
-        let broker = Broker { address, dir, child: Mutex::new(None), fast };
+        let broker = Broker { address, dir, child: Mutex::new(None), fast, crashed: AtomicBool::new(false) };
         let id = broker.tool(&["random-uuid"]);
         broker.tool(&["format", "-t", id.lines().last().unwrap_or_default().trim(), "-c", &broker.path("server.properties")]);
         broker.restart();
@@ -75,8 +77,30 @@ impl Broker {
 
     /// Starts it again after [`Broker::kill`] or [`Broker::stop`], on the same port with the same data.
     pub fn restart(&self) {
+        if self.crashed.swap(false, Ordering::Relaxed) {
+            self.fence();
+        }
         let mut child = self.child.lock().expect("broker lock");
         assert!(child.is_none(), "the broker is running");
+        *child = Some(self.java("server.properties", "Kafka Server started"));
+    }
+
+    /// Lets the controller alone notice that the broker is dead, as a controller on another machine would have done meanwhile.
+    ///
+    /// A single node that is killed and started at once takes up its old leaderships, is fenced in the middle of that when the session of its
+    /// former life runs out, and at that moment may record transactions as finished whose markers it has skipped ("these partitions are likely
+    /// deleted already"): the log then shows aborted records, or never shows committed ones. No client can do anything about that, and with
+    /// controllers that survive it cannot happen.
+    fn fence(&self) {
+        let mut controller = self.java("controller.properties", "Fencing broker 1");
+        // It says so before it is on disk, and a stop at that moment would lose it; the log shows nothing of the latter.
+        std::thread::sleep(Duration::from_millis(500));
+        signal(&controller, "TERM");
+        controller.wait().expect("the controller's end");
+    }
+
+    /// Starts a node and waits until it logs `ready`.
+    fn java(&self, properties: &str, ready: &str) -> Child {
         let log = fs::File::options().create(true).append(true).open(self.dir.join("broker.log")).expect("broker.log");
         let before = log.metadata().expect("broker.log").len();
         let mut command = Command::new("setpriv");
@@ -84,16 +108,16 @@ impl Broker {
         if self.fast {
             command.arg("-XX:TieredStopAtLevel=1");
         }
-        command.args(["-cp", &classpath(), "kafka.Kafka", &self.path("server.properties")]);
+        command.args(["-cp", &classpath(), "kafka.Kafka", &self.path(properties)]);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("broker.log")).stderr(log);
-        *child = Some(spawn_for_life(command));
+        let mut child = spawn_for_life(command);
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let new = read_from(&self.dir.join("broker.log"), before);
-            if new.contains("Kafka Server started") && TcpStream::connect(&self.address).is_ok() {
-                return;
+            if new.contains(ready) {
+                return child;
             }
-            let ended = child.as_mut().and_then(|c| c.try_wait().ok()).flatten();
+            let ended = child.try_wait().ok().flatten();
             assert!(ended.is_none() && Instant::now() < deadline, "the broker did not start ({ended:?}); its log:\n{new}");
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -104,6 +128,7 @@ impl Broker {
         if let Some(mut child) = self.child.lock().expect("broker lock").take() {
             child.kill().expect("killing the broker");
             child.wait().expect("the broker's end");
+            self.crashed.store(true, Ordering::Relaxed);
         }
     }
 
@@ -132,9 +157,7 @@ impl Broker {
 
     fn signal(&self, name: &str) {
         let child = self.child.lock().expect("broker lock");
-        let pid = child.as_ref().expect("the broker is running").id().to_string();
-        let done = Command::new("kill").args(["-s", name, &pid]).status().expect("kill");
-        assert!(done.success(), "kill -s {name} {pid}");
+        signal(child.as_ref().expect("the broker is running"), name);
     }
 
     fn path(&self, name: &str) -> String {
@@ -158,10 +181,20 @@ impl Drop for Broker {
                 eprintln!("ending the broker: {e}");
             }
         }
+        if std::thread::panicking() {
+            eprintln!("the broker's log and data stay in {} until the next run", self.dir.display());
+            return;
+        }
         if let Err(e) = fs::remove_dir_all(&self.dir) {
             eprintln!("removing {}: {e}", self.dir.display());
         }
     }
+}
+
+fn signal(child: &Child, name: &str) {
+    let pid = child.id().to_string();
+    let done = Command::new("kill").args(["-s", name, &pid]).status().expect("kill");
+    assert!(done.success(), "kill -s {name} {pid}");
 }
 
 fn properties(client: u16, controller: u16, data: &Path) -> String {
@@ -184,6 +217,23 @@ group.initial.rebalance.delay.ms=0
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 log.retention.check.interval.ms=1000
 log.cleaner.backoff.ms=500
+",
+        data.display()
+    )
+}
+
+/// The controller without the broker, quick to notice that the latter is gone.
+fn controller_properties(controller: u16, data: &Path) -> String {
+    format!(
+        "process.roles=controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=CONTROLLER://127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT
+log.dirs={}
+broker.session.timeout.ms=300
+broker.heartbeat.interval.ms=100
 ",
         data.display()
     )

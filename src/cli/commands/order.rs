@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use crate::cli::args::{Order, SideArg};
-use crate::cli::config::{self, Config, RoleName, Target};
+use crate::cli::config::{self, Config, Target};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
 use crate::cli::output::Format;
@@ -17,6 +17,7 @@ use crate::domain::partitioner;
 use crate::engine::ports::{From, Log};
 use crate::engine::records::Records;
 use crate::engine::topics::TopicPartition;
+use crate::roles::Role;
 use crate::runtime::{signals, supervisor::Supervisor};
 use crate::wire::topics::{ORDER_COMMANDS, ORDER_EVENTS};
 
@@ -44,7 +45,7 @@ pub fn run(config: &Config, order: &Order) -> Result<(), Failure> {
     }
     system::block_on(async {
         let signal = signals::first_of()?;
-        let members = RoleName::all().iter().map(|r| system.member(*r)).collect();
+        let members = Role::all().iter().map(|r| system.member(*r)).collect();
         let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone());
         let (config, log) = (config.clone(), system.log.clone());
         let grace = system::grace(&config);

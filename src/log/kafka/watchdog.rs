@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Exit code of a process that was ended because a call to Kafka hung (as for a temporary failure: start it again).
-pub const EXIT_STUCK: i32 = 75;
+pub const EXIT_STUCK: i32 = 1;
 
 const TICK: Duration = Duration::from_millis(100);
 

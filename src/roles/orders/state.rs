@@ -14,9 +14,9 @@ use crate::domain::reason::Reason;
 use crate::domain::status::Status;
 use crate::engine::context::Ctx;
 use crate::engine::role::Bug;
+use crate::engine::varint::{put, put_signed, take_i64, take_signed, take_u64};
 use crate::roles::intake::bug;
 use crate::wire::content::Content;
-use crate::wire::varint::{put, put_signed, take_i64, take_signed, take_u64};
 
 const VERSION: u8 = 1;
 
@@ -66,7 +66,7 @@ fn put_account(out: &mut Vec<u8>, a: &Account) {
     for n in [a.available_e4, a.reserved_e4, a.incoming_e4, a.turnover_e4] {
         put_signed(out, i128::from(n));
     }
-    put(out, u128::from(a.user_seq));
+    put(out, a.user_seq);
     put_signed(out, i128::from(a.clock.tat_us));
     put_signed(out, i128::from(a.clock.last_seen_us));
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::domain::portfolio::Holding;
+use crate::engine::varint::{put, put_bytes, put_signed, take, take_bytes, take_i64, take_u64};
 use crate::wire::portfolio::Portfolio;
-use crate::wire::varint::{put, put_bytes, put_signed, take, take_bytes, take_i64, take_u64};
 
 const VERSION: u8 = 1;
 
@@ -54,7 +54,7 @@ impl State {
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         let p = &self.portfolio;
         out.push(VERSION);
-        put(out, u128::from(p.user_seq));
+        put(out, p.user_seq);
         [p.cash_available_e4, p.cash_reserved_e4, p.realised_e4, p.fees_e4].into_iter().for_each(|n| put_signed(out, i128::from(n)));
         put(out, p.positions.len() as u128);
         for (symbol, h) in &p.positions {

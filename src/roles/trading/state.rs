@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 use crate::domain::price::{Priced, Prices, Source};
 use crate::engine::context::Ctx;
 use crate::engine::role::Bug;
+use crate::engine::varint::{put, put_signed, take, take_i64, take_signed, take_u64};
 use crate::roles::intake::bug;
-use crate::wire::varint::{put, put_signed, take, take_i64, take_signed, take_u64};
 
 const VERSION: u8 = 1;
 /// Names of sources up to here are keys as they are.
@@ -79,8 +79,8 @@ fn put_prices(out: &mut Vec<u8>, p: &Prices) {
         put_signed(out, i128::from(price));
         out.push(agreed);
     }
-    put(out, u128::from(p.accepted));
-    put(out, u128::from(p.late));
+    put(out, p.accepted);
+    put(out, p.late);
 }
 
 fn whole<T>(bytes: &[u8], read: impl FnOnce(&mut &[u8]) -> Option<T>) -> Option<T> {
@@ -99,7 +99,7 @@ fn read_prices(bytes: &[u8]) -> Option<Prices> {
 
 fn put_source(out: &mut Vec<u8>, s: &Source) {
     out.push(u8::from(s.seq.is_some()) | u8::from(s.time_ns.is_some()) << 1);
-    s.seq.into_iter().for_each(|n| put(out, u128::from(n)));
+    s.seq.into_iter().for_each(|n| put(out, n));
     s.time_ns.into_iter().for_each(|n| put_signed(out, n));
 }
 
