@@ -45,7 +45,7 @@ const ONE_ORDER: [&str; 4] = ["Deposited", "OrderPending", "OrderAccepted", "Ord
 
 #[test]
 fn a_full_disk_under_everything_stops_the_demo_and_nothing_is_lost() {
-    let Some(disk) = SmallDisk::new(48) else { return };
+    let Some(disk) = SmallDisk::new(200) else { return };
     let dir = temp();
     let p = Program::embedded(dir.path(), disk.path.join("log").to_str().expect("text"));
     p.good(&["demo", "--for", "2s"]);
@@ -63,7 +63,7 @@ fn a_full_disk_under_everything_stops_the_demo_and_nothing_is_lost() {
 
 #[test]
 fn a_full_disk_under_local_state_stops_the_roles_and_nothing_is_lost() {
-    let Some(disk) = SmallDisk::new(16) else { return };
+    let Some(disk) = SmallDisk::new(48) else { return };
     let dir = temp();
     let p = Program::embedded(dir.path(), "log").with(&["--state", disk.path.to_str().expect("text")]);
     set_up(&p);

@@ -119,7 +119,9 @@ impl Program {
     /// How many status files this process has written.
     fn statuses(&self, pid: u32) -> usize {
         let mut found = 0;
+        let state = self.flags.iter().position(|f| f == "--state").map(|i| PathBuf::from(&self.flags[i + 1]));
         let mut open = vec![self.dir.clone()];
+        open.extend(state.filter(|s| s.is_absolute()));
         while let Some(dir) = open.pop() {
             for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
                 let path = entry.path();
