@@ -78,6 +78,8 @@ struct Disk {
     tasks: Arc<Mutex<BTreeMap<u32, Files>>>,
     writes_left: Arc<AtomicUsize>,
     quarantined: Arc<AtomicUsize>,
+    /// So many attempts to open a store find that somebody else has it.
+    held: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Default)]
@@ -131,6 +133,11 @@ impl StateStore for Store {
 
 impl Stores for Disk {
     fn open(&self, task: u32) -> Result<Box<dyn StateStore>, StoreError> {
+        let held = self.held.load(Ordering::Relaxed);
+        if held > 0 {
+            self.held.store(held - 1, Ordering::Relaxed);
+            return Err(StoreError::Held("held by process 1".into()));
+        }
         Ok(Box::new(Store { disk: self.clone(), task }))
     }
     fn quarantine(&self, task: u32) -> Result<String, StoreError> {
@@ -403,6 +410,23 @@ fn a_second_instance_with_the_same_name_fences_the_first() {
     let fenced = (0..100).find_map(|_| first.step().err());
     assert!(matches!(fenced, Some(Stop::Fenced(_))), "{fenced:?}");
     world.check(100, &second);
+}
+
+/// On one machine the fenced one may need a moment to let go of the state; the newer one has joined by then, and waits, but not for ever.
+#[test]
+fn a_store_that_is_still_held_is_waited_for() {
+    let world = World::new(&[]);
+    world.send(0..50);
+    world.disk.held.store(5, Ordering::Relaxed);
+    let mut instance = world.instance();
+    world.drain(&mut instance).unwrap();
+    world.check(50, &instance);
+    assert_eq!(instance.counters().recoveries, 0);
+    world.disk.held.store(usize::MAX, Ordering::Relaxed);
+    match world.drain(&mut world.instance()) {
+        Err(Stop::Invalid(text)) => assert!(text.contains("held by process 1"), "{text}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

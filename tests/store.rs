@@ -92,7 +92,7 @@ mod rocks {
 
     fn refusal<T>(found: Result<T, StoreError>) -> String {
         match found {
-            Err(StoreError::Invalid(text)) => text,
+            Err(StoreError::Held(text) | StoreError::Invalid(text)) => text,
             Err(other) => panic!("refused, but as: {other}"),
             Ok(_) => panic!("not refused"),
         }
@@ -152,6 +152,22 @@ mod rocks {
         });
         drop(first);
         successor.join().expect("no panic").expect("the successor gets it");
+    }
+
+    #[test]
+    fn a_directory_is_looked_at_before_it_is_locked() {
+        let state = tempfile::tempdir().expect("a directory");
+        let first = open(state.path()).expect("the directory opens");
+        let later = |identity: &Identity| RocksStores::open_later(state.path(), "0", identity, &SharedMemory::default());
+        let other = Identity { partitions: 12, ..identity() };
+        assert!(refusal(later(&other)).contains("made for 6 partitions"), "said at once, whoever holds it");
+        let stores = later(&identity()).expect("nobody needs to let go of it for that");
+        for _ in 0..2 {
+            assert!(matches!(stores.open(0).map(drop), Err(StoreError::Held(_))), "the first still has it");
+        }
+        drop(first);
+        stores.open(0).expect("now it is free");
+        assert!(refusal(open(state.path())).contains("held by"), "and taken");
     }
 
     #[test]

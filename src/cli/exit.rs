@@ -70,7 +70,7 @@ impl From<StoreError> for Failure {
         let code = match &e {
             StoreError::Io(_) => Code::Failed,
             StoreError::Corrupt(_) => Code::Bug,
-            StoreError::Invalid(_) => Code::Config,
+            StoreError::Held(_) | StoreError::Invalid(_) => Code::Config,
         };
         Failure::new(code, e.to_string())
     }

@@ -521,7 +521,7 @@ impl std::convert::From<StoreError> for Halt {
             // Found while running: the next incarnation's restore looks closer and puts the store aside if it must.
             StoreError::Corrupt(_) => Halt::Recover(e.to_string()),
             StoreError::Io(_) => Halt::Stop(Stop::Failed(e.to_string())),
-            StoreError::Invalid(why) => Halt::invalid(why),
+            StoreError::Held(why) | StoreError::Invalid(why) => Halt::invalid(why),
         }
     }
 }

@@ -202,7 +202,10 @@ pub enum StoreError {
     /// Its content cannot be trusted: quarantine it and rebuild from the changelog.
     #[error("local state is damaged: {0}")]
     Corrupt(String),
-    /// Somebody else has it open, it belongs to another cluster, or was written by a newer version; the message says what to do.
+    /// Another process still has it: ask again for a while. Whoever joined before asking has fenced that process, so it will end.
+    #[error("{0}")]
+    Held(String),
+    /// It belongs to another cluster, or was written by a newer version; the message says what to do.
     #[error("{0}")]
     Invalid(String),
 }

@@ -78,6 +78,8 @@ pub struct Restore {
     target: Option<Meta>,
     work: Option<Work>,
     quarantined: Option<String>,
+    /// Whether it was said that somebody else holds the store.
+    told: bool,
     /// For display.
     pub progress: Progress,
 }
@@ -97,7 +99,16 @@ struct Work {
 impl Restore {
     /// For a task that was just assigned.
     pub fn new(task: u32, inputs: Vec<TopicPartition>, clock: &dyn Clock) -> Restore {
-        Restore { task, inputs, started_us: clock.now_us(), target: None, work: None, quarantined: None, progress: Progress::default() }
+        Restore {
+            task,
+            inputs,
+            started_us: clock.now_us(),
+            target: None,
+            work: None,
+            quarantined: None,
+            told: false,
+            progress: Progress::default(),
+        }
     }
 
     /// Does a slice of work; `Some` when the task may run.
@@ -109,8 +120,16 @@ impl Restore {
                 }
                 return self.ask_again(env).map(|()| None);
             };
-            if let Some(done) = self.begin(env, &offsets)? {
-                return Ok(Some(done));
+            match self.begin(env, &offsets) {
+                Ok(None) => {}
+                // A predecessor on this machine that was fenced and is on its way out. Meanwhile the member goes on being polled.
+                Err(RestoreError::Store(StoreError::Held(why))) if self.waited(env) < env.takeover_wait => {
+                    if !std::mem::replace(&mut self.told, true) {
+                        tracing::info!(role = env.spec.name, task = self.task, %why, "waiting for local state");
+                    }
+                    return self.ask_again(env).map(|()| None);
+                }
+                other => return other,
             }
         }
         match self.read_changelog(env) {

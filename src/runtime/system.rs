@@ -74,9 +74,13 @@ impl System {
 
     /// Opens the local state of a role for this process alone.
     pub fn local_state(&self, role: Role) -> Result<RocksStores, Stop> {
-        let belongs = || Ok(Identity::new(&self.log.cluster_id()?, self.topics.prefix(), role.name(), self.tasks(role)?));
-        let identity = belongs().map_err(stop_log)?;
+        let identity = self.identity(role)?;
         RocksStores::open(&self.state, &self.instance.to_string(), &identity, self.lock_wait, &self.memory).map_err(stop_store)
+    }
+
+    fn identity(&self, role: Role) -> Result<Identity, Stop> {
+        let belongs = || Ok(Identity::new(&self.log.cluster_id()?, self.topics.prefix(), role.name(), self.tasks(role)?));
+        belongs().map_err(stop_log)
     }
 
     /// An instance of a role, to be run by a supervisor.
@@ -86,7 +90,8 @@ impl System {
     }
 
     fn instance(&self, role: Role) -> Result<Instance, Stop> {
-        let stores = self.local_state(role)?;
+        let stores = RocksStores::open_later(&self.state, &self.instance.to_string(), &self.identity(role)?, &self.memory);
+        let stores = stores.map_err(stop_store)?;
         let settings = Settings {
             group: self.group(role),
             instance: format!("{}-{}", self.group(role), self.instance),
@@ -151,6 +156,6 @@ pub fn stop_store(e: StoreError) -> Stop {
     match e {
         StoreError::Io(_) => Stop::Failed(e.to_string()),
         StoreError::Corrupt(_) => Stop::Bug(e.to_string()),
-        StoreError::Invalid(why) => Stop::Invalid(why),
+        StoreError::Held(why) | StoreError::Invalid(why) => Stop::Invalid(why),
     }
 }

@@ -67,20 +67,18 @@ impl InstanceDir {
         let path = state.join(&wanted.role).join(instance);
         std::fs::create_dir_all(&path).map_err(|e| io(&path, &e))?;
         let lock = lock(&path, wait)?;
-        match read_identity(&path)? {
-            Some(found) => {
-                let differences = found.differences(wanted);
-                if !differences.is_empty() {
-                    return Err(StoreError::Invalid(format!(
-                        "the state in {} does not fit: {}; use another --state directory, or delete this one (it is rebuilt from the log)",
-                        path.display(),
-                        differences.join("; ")
-                    )));
-                }
-            }
-            None => write_identity(&path, wanted).map_err(|e| io(&path, &e))?,
+        if !fits(&path, wanted)? {
+            write_identity(&path, wanted).map_err(|e| io(&path, &e))?;
         }
         Ok(InstanceDir { path, _lock: lock })
+    }
+
+    /// Makes the directory if it is not there, and says what [`InstanceDir::open`] would complain about, but for a holder.
+    pub fn look(state: &Path, instance: &str, wanted: &Identity) -> Result<(), StoreError> {
+        let path = state.join(&wanted.role).join(instance);
+        std::fs::create_dir_all(&path).map_err(|e| io(&path, &e))?;
+        lock_file(&path)?;
+        fits(&path, wanted).map(drop)
     }
 
     /// Where it is.
@@ -112,6 +110,20 @@ impl InstanceDir {
         std::fs::rename(&from, &to).map_err(|e| io(&from, &e))?;
         Ok(to.display().to_string())
     }
+}
+
+/// Whether the directory says that it is what is wanted; false if it says nothing yet.
+fn fits(path: &Path, wanted: &Identity) -> Result<bool, StoreError> {
+    let Some(found) = read_identity(path)? else { return Ok(false) };
+    let differences = found.differences(wanted);
+    if differences.is_empty() {
+        return Ok(true);
+    }
+    Err(StoreError::Invalid(format!(
+        "the state in {} does not fit: {}; use another --state directory, or delete this one (it is rebuilt from the log)",
+        path.display(),
+        differences.join("; ")
+    )))
 }
 
 /// The identity of an instance's directory, for looking in from outside; none if it has none yet.
@@ -169,9 +181,13 @@ fn write_identity(path: &Path, identity: &Identity) -> std::io::Result<()> {
     std::fs::rename(half, path.join("identity"))
 }
 
-fn lock(dir: &Path, wait: Duration) -> Result<File, StoreError> {
+fn lock_file(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join("lock");
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(|e| io(&path, &e))?;
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(|e| io(&path, &e))
+}
+
+fn lock(dir: &Path, wait: Duration) -> Result<File, StoreError> {
+    let (path, mut file) = (dir.join("lock"), lock_file(dir)?);
     let until = Instant::now() + wait;
     let mut told = false;
     loop {
@@ -184,8 +200,8 @@ fn lock(dir: &Path, wait: Duration) -> Result<File, StoreError> {
                 std::thread::sleep(Duration::from_millis(20));
             }
             Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::Invalid(format!(
-                    "{} is held by {}, which did not go away within {wait:?}; stop it, or use another --instance or --state",
+                return Err(StoreError::Held(format!(
+                    "{} is held by {}; stop it, or use another --instance or --state",
                     dir.display(),
                     holder(&path)
                 )));

@@ -5,6 +5,7 @@
 //! so that nothing a task can name reaches the meta record.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rocksdb::{
@@ -44,34 +45,53 @@ impl Default for SharedMemory {
 
 /// The stores of one instance, in its locked directory.
 pub struct RocksStores {
-    dir: InstanceDir,
+    state: PathBuf,
+    instance: String,
+    identity: Identity,
+    dir: OnceLock<InstanceDir>,
     shared: SharedMemory,
 }
 
 impl RocksStores {
-    /// Opens `STATE/<role>/<instance>`; see [`InstanceDir::open`].
+    /// Opens `STATE/<role>/<instance>` at once; see [`InstanceDir::open`].
     pub fn open(state: &Path, instance: &str, identity: &Identity, wait: Duration, shared: &SharedMemory) -> Result<Self, StoreError> {
-        Ok(RocksStores { dir: InstanceDir::open(state, instance, identity, wait)?, shared: shared.clone() })
+        let dir = OnceLock::from(InstanceDir::open(state, instance, identity, wait)?);
+        Ok(RocksStores { dir, ..Self::unopened(state, instance, identity, shared) })
+    }
+
+    /// Looks whether the directory is right, and locks it when the first store is opened: an instance must first fence its predecessor in the log,
+    /// or a predecessor that works would keep the lock for ever.
+    pub fn open_later(state: &Path, instance: &str, identity: &Identity, shared: &SharedMemory) -> Result<Self, StoreError> {
+        InstanceDir::look(state, instance, identity)?;
+        Ok(Self::unopened(state, instance, identity, shared))
+    }
+
+    fn unopened(state: &Path, instance: &str, identity: &Identity, shared: &SharedMemory) -> Self {
+        let (state, instance, identity) = (state.to_path_buf(), instance.to_string(), identity.clone());
+        RocksStores { state, instance, identity, dir: OnceLock::new(), shared: shared.clone() }
+    }
+
+    fn dir(&self) -> Result<&InstanceDir, StoreError> {
+        if let Some(dir) = self.dir.get() {
+            return Ok(dir);
+        }
+        let dir = InstanceDir::open(&self.state, &self.instance, &self.identity, Duration::ZERO)?;
+        Ok(self.dir.get_or_init(|| dir))
     }
 
     /// Removes the stores of all tasks, also those that were put aside; lock and identity stay.
     pub fn wipe(&self) -> Result<(), StoreError> {
-        self.dir.wipe()
-    }
-
-    /// The instance's directory.
-    pub fn path(&self) -> &Path {
-        self.dir.path()
+        self.dir()?.wipe()
     }
 }
 
 impl Stores for RocksStores {
     fn open(&self, task: u32) -> Result<Box<dyn StateStore>, StoreError> {
-        Ok(Box::new(RocksStore::open(&self.dir.task(task), &self.shared)?))
+        Ok(Box::new(RocksStore::open(&self.dir()?.task(task), &self.shared)?))
     }
 
     fn quarantine(&self, task: u32) -> Result<String, StoreError> {
-        self.dir.quarantine(task)
+        self.dir()?.quarantine(task)
     }
 }
 

@@ -1,7 +1,10 @@
 //! Loads whose every answer the oracle can work out: market buys of accounts with ample cash, one price per symbol, and what real clients do
 //! besides: orders sent twice, ids used again for something else, symbols that do not exist.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use processor::client::simulate::Rng;
 use processor::domain::partitioner;
@@ -48,11 +51,14 @@ pub fn reference(sender: &mut Sender, symbols: u64) {
         sender.send(t::INSTRUMENTS, &symbol, format!(r#"{{"symbol":"{symbol}"}}"#));
     }
     sender.flush();
-    for i in 0..symbols {
-        let (symbol, price) = (format!("S{i}"), 10 + i % 90);
-        sender.send(t::MARKET_DATA, &symbol, format!(r#"{{"symbol":"{symbol}","price":"{price}.25","timestamp":1625159076}}"#));
-    }
+    (0..symbols).for_each(|i| tick(sender, i, 1_625_159_076));
     sender.flush();
+}
+
+/// A tick at the one price that a symbol has.
+pub fn tick(sender: &mut Sender, i: u64, timestamp: u64) {
+    let (symbol, price) = (format!("S{i}"), 10 + i % 90);
+    sender.send(t::MARKET_DATA, &symbol, format!(r#"{{"symbol":"{symbol}","price":"{price}.25","timestamp":{timestamp}}}"#));
 }
 
 /// A stream of commands.
@@ -87,6 +93,49 @@ impl Orders {
             r#"{{"order_id":"o{id}","user_id":"{user}","symbol":"S{symbol}","quantity":{quantity},"order_type":"buy","timestamp":{timestamp}}}"#
         );
         sender.send(t::ORDER_COMMANDS, &user, value);
+    }
+}
+
+/// A load in a thread of its own, in bursts, until it is told to stop.
+pub struct Stream {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
+}
+
+impl Stream {
+    /// About `rate` commands a second, and now and then a tick that repeats its symbol's price.
+    pub fn start(log: Arc<dyn Log>, mut orders: Orders, rate: u64) -> Stream {
+        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (until, count) = (stop.clone(), sent.clone());
+        let thread = std::thread::spawn(move || {
+            let (mut sender, mut rng) = (Sender::new(&*log), Rng::new(rate));
+            let (began, mut timestamp) = (Instant::now(), 1_625_159_076);
+            while !until.load(Ordering::Relaxed) {
+                let due = u64::try_from(began.elapsed().as_micros()).unwrap_or(0) * rate / 1_000_000;
+                let burst = due.saturating_sub(count.load(Ordering::Relaxed)).min(1_000);
+                (0..burst).for_each(|_| orders.send_next(&mut sender));
+                count.fetch_add(burst, Ordering::Relaxed);
+                timestamp += 1;
+                let i = rng.below(orders.symbols);
+                tick(&mut sender, i, timestamp);
+                std::thread::sleep(Duration::from_millis(rng.below(60)));
+            }
+            sender.flush();
+        });
+        Stream { stop, sent, thread }
+    }
+
+    /// Commands handed over so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Stops it when all it has sent is in the log; answers how many commands that were.
+    pub fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the load was sent");
+        self.sent.load(Ordering::Relaxed)
     }
 }
 

@@ -4,6 +4,9 @@
 pub mod bad_rows;
 #[cfg(feature = "kafka")]
 pub mod broker;
+#[cfg(feature = "rocks")]
+pub mod fleet;
+pub mod follower;
 pub mod load;
 pub mod oracle;
 pub mod process;

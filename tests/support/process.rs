@@ -33,9 +33,14 @@ impl Installation {
         stdout.into_owned()
     }
 
-    /// Starts an instance of a role in the background; its output goes to a log file.
+    /// Where the output of an instance goes, of all its processes one after the other.
+    pub fn log_of(&self, role: &str, instance: u32) -> PathBuf {
+        self.logs.join(format!("{role}-{instance}.log"))
+    }
+
+    /// Starts an instance of a role in the background; its output goes to a log file. It ends with the thread that called this.
     pub fn start(&self, role: &str, instance: u32) -> Process {
-        let log = self.logs.join(format!("{role}-{instance}.log"));
+        let log = self.log_of(role, instance);
         let out = File::options().create(true).append(true).open(&log).expect("a log file");
         let mut command = self.command(&["--role", role, "--instance", &instance.to_string()]);
         command.stdin(Stdio::null()).stdout(out.try_clone().expect("a second handle")).stderr(out);
@@ -59,6 +64,10 @@ pub struct Process {
 }
 
 impl Process {
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn kill9(&mut self) {
         self.child.kill().expect("a kill");
         self.child.wait().expect("an end");

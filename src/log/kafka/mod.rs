@@ -74,6 +74,10 @@ impl KafkaLog {
     fn fencing_producer(&self, instance: &str) -> Result<Sender, LogError> {
         let config = self.settings.transactional(&self.topics, instance);
         let client: BaseProducer<Quiet> = config.create_with_context(Quiet).map_err(|e| bad_config(&e))?;
+        // Makes it wait for a connection: without one, librdkafka looks for the transactions' coordinator in vain and then sleeps for 500 ms.
+        if let Err(e) = client.client().fetch_metadata(self.topics.iter().next().map(|t| self.topics.name(t)), Duration::from_secs(1)) {
+            tracing::debug!("{instance}: {e}");
+        }
         let mut sender = Sender::new(client, &self.topics);
         // A predecessor that is being finished answers "try again"; brokers that are starting up do not answer at all.
         let deadline = Instant::now() + self.settings.transaction_timeout * 3;
@@ -136,17 +140,18 @@ impl Log for KafkaLog {
         let mut list = TopicPartitionList::new();
         for &(partition, from) in from {
             let Bounds { start, stable_end, end } = self.admin().bounds(name, partition)?;
-            let (offset, next) = match from {
-                // Not the number: older records may be deleted between this answer and the first fetch.
-                From::Start => (Offset::Beginning, start),
-                From::End => (Offset::Offset(stable_end as i64), stable_end),
+            let next = match from {
+                From::Start => start,
+                From::End => stable_end,
                 From::Offset(o) if o < start || o > end => {
                     return Err(LogError::Invalid(format!("{name}/{partition} holds offsets {start} to {end}; {o} is not there")));
                 }
-                From::Offset(o) => (Offset::Offset(o as i64), o),
+                From::Offset(o) => o,
             };
-            list.add_partition_offset(name, partition as i32, offset).map_err(invalid)?;
-            goals.push(reader::Goal { partition, next, end: stable_end });
+            // Always the number: told to begin "at the beginning", a client that is new and knows no leader yet sleeps for 500 ms first.
+            list.add_partition_offset(name, partition as i32, Offset::Offset(next as i64)).map_err(invalid)?;
+            let start = (from == From::Start).then_some(next);
+            goals.push(reader::Goal { partition, next, end: stable_end, start });
         }
         let consumer: BaseConsumer<Quiet> = self.settings.reader().create_with_context(Quiet).map_err(|e| bad_config(&e))?;
         let handle = Handle::of(consumer.client());

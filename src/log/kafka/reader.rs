@@ -29,6 +29,8 @@ pub(super) struct Goal {
     pub(super) next: u64,
     /// Stable end when the reader was made.
     pub(super) end: u64,
+    /// Where the partition began, if it is read from there.
+    pub(super) start: Option<u64>,
 }
 
 /// A reader of one topic over Kafka.
@@ -109,6 +111,10 @@ impl Sink<'_> {
                 Ok(())
             }
             (Some(code), _) => match classify::read(code, false) {
+                // It began there a moment ago, when the reader was made; the next one begins later.
+                Read::PositionGone if goal.start == Some(goal.next) => {
+                    Err(LogError::Unavailable(format!("the first records of {} were just deleted; read again", self.names.show(at))))
+                }
                 Read::PositionGone => Err(LogError::Corrupt(format!(
                     "{} has no offset {} any more ({}): its older records were deleted",
                     self.names.show(at),

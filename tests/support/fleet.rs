@@ -1,0 +1,231 @@
+//! All instances of one installation: who runs, who was killed, how long starts took, and what their logs say afterwards. Whoever ends without
+//! being told to fails the test.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use processor::runtime::status::{InstanceStatus, State};
+
+use super::load::wait_for;
+use super::process::{Installation, Process, tail};
+
+/// Role and instance number.
+pub type Name = (&'static str, u32);
+
+/// See the module.
+pub struct Fleet {
+    installation: Installation,
+    running: BTreeMap<Name, Member>,
+    ended: Vec<Start>,
+    /// `kill -9`s so far, by role.
+    pub kills: BTreeMap<&'static str, u32>,
+    /// What instances counted before they ended: recoveries, and repeats that the sequence guard dropped.
+    recoveries: u64,
+    repeats: u64,
+}
+
+struct Member {
+    process: Process,
+    start: Start,
+}
+
+/// One start of an instance.
+#[derive(Clone)]
+pub struct Start {
+    name: Name,
+    at: SystemTime,
+    log: PathBuf,
+    /// Where its part of the log begins.
+    from: usize,
+}
+
+impl Start {
+    fn text(&self) -> String {
+        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&bytes[self.from.min(bytes.len())..]).into_owned()
+    }
+
+    /// How long it took until the first task ran.
+    fn until_running(&self) -> Option<Duration> {
+        let text = self.text();
+        let line = text.lines().find(|l| l.contains(": running "))?;
+        let at: jiff::Timestamp = line.split_whitespace().next()?.parse().ok()?;
+        SystemTime::from(at).duration_since(self.at).ok()
+    }
+}
+
+impl Fleet {
+    pub fn new(installation: Installation) -> Fleet {
+        Fleet { installation, running: BTreeMap::new(), ended: Vec::new(), kills: BTreeMap::new(), recoveries: 0, repeats: 0 }
+    }
+
+    pub fn start(&mut self, name: Name) {
+        assert!(!self.running.contains_key(&name), "{name:?} runs already");
+        let member = self.spawn(name);
+        self.running.insert(name, member);
+    }
+
+    fn spawn(&self, name: Name) -> Member {
+        let log = self.installation.log_of(name.0, name.1);
+        let from = std::fs::metadata(&log).map_or(0, |m| m.len() as usize);
+        let at = SystemTime::now();
+        let process = self.installation.start(name.0, name.1);
+        Member { process, start: Start { name, at, log, from } }
+    }
+
+    /// Starts a second process under a running one's name; the older one is handed out and is not watched any more.
+    pub fn start_again(&mut self, name: Name) -> Process {
+        let newer = self.spawn(name);
+        let older = self.running.insert(name, newer).expect("the older one runs");
+        self.ended.push(older.start);
+        older.process
+    }
+
+    pub fn kill9(&mut self, name: Name) {
+        self.count(name);
+        let mut member = self.running.remove(&name).expect("it runs");
+        assert!(member.process.is_running(), "{name:?} ended by itself:\n{}", tail(&member.process.log));
+        member.process.kill9();
+        self.ended.push(member.start);
+        *self.kills.entry(name.0).or_default() += 1;
+    }
+
+    /// SIGTERM; the exit code must be 0.
+    pub fn stop(&mut self, name: Name) {
+        let member = self.running.remove(&name).expect("it runs");
+        member.process.stop();
+        self.count(name);
+        self.ended.push(member.start);
+    }
+
+    /// Ends all, gracefully.
+    pub fn stop_all(&mut self) {
+        let names: Vec<Name> = self.running.keys().copied().collect();
+        for name in names {
+            self.stop(name);
+        }
+    }
+
+    pub fn signal(&self, name: Name, signal: i32) {
+        self.running[&name].process.signal(signal);
+    }
+
+    /// Fails the test if anybody ended who was not told to.
+    pub fn check(&mut self) {
+        for (name, member) in &mut self.running {
+            if let Some(code) = member.process.exit_code(Duration::from_millis(1)) {
+                panic!("{name:?} ended by itself with code {code}:\n{}", tail(&member.process.log));
+            }
+        }
+    }
+
+    /// What an instance says of itself, if it wrote that since its start.
+    pub fn status(&self, name: Name) -> Option<InstanceStatus> {
+        let bytes = std::fs::read(InstanceStatus::path(&self.installation.state, name.0, name.1)).ok()?;
+        let status: InstanceStatus = serde_json::from_slice(&bytes).ok()?;
+        let pid = self.running.get(&name)?.process.id();
+        (status.pid == pid).then_some(status)
+    }
+
+    /// Tasks of an instance that run, by what it said at or after some time.
+    fn tasks(&self, name: Name, since_ms: i64) -> Vec<u32> {
+        let status = self.status(name).filter(|s| s.updated_ms >= since_ms);
+        let tasks = status.map(|s| s.tasks).unwrap_or_default();
+        tasks.iter().filter(|t| t.state == State::Running).map(|t| t.task).collect()
+    }
+
+    /// Whether the present process of an instance has begun to work.
+    pub fn works(&self, name: Name) -> bool {
+        self.running[&name].start.until_running().is_some()
+    }
+
+    /// Waits until each of these instances runs something and together they run all of a role's tasks.
+    pub fn wait_shared(&mut self, role: &'static str, instances: &[u32], all: u32, within: Duration) {
+        let (began, since_ms) = (Instant::now(), processor::client::now_ms());
+        wait_for(&format!("{role} shared by instances {instances:?}"), within, || {
+            self.check();
+            let shares: Vec<_> = instances.iter().map(|i| self.tasks((role, *i), since_ms)).collect();
+            let mut tasks: Vec<u32> = shares.iter().flatten().copied().collect();
+            tasks.sort_unstable();
+            shares.iter().all(|s| !s.is_empty()) && tasks.into_iter().eq(0..all)
+        });
+        println!("  {role}: all tasks run in instances {instances:?} after {:.1} s", began.elapsed().as_secs_f64());
+    }
+
+    fn count(&mut self, name: Name) {
+        let bytes = std::fs::read(InstanceStatus::path(&self.installation.state, name.0, name.1)).unwrap_or_default();
+        let Ok(status) = serde_json::from_slice::<InstanceStatus>(&bytes) else { return };
+        self.recoveries += status.counters.recoveries;
+        self.repeats += status.counters.repeats_dropped;
+    }
+
+    /// Incarnations that were given up and begun anew without a new process, as far as status files told.
+    pub fn recoveries(&self) -> u64 {
+        self.recoveries
+    }
+
+    /// Records that a sequence guard had to drop, as far as status files told.
+    pub fn repeats(&self) -> u64 {
+        self.repeats
+    }
+
+    /// Prints how long starts took; answers the count of starts that got to work.
+    pub fn print_starts(&self) {
+        let mut by_role = BTreeMap::<&str, Vec<u128>>::new();
+        let mut slow = Vec::new();
+        for start in &self.ended {
+            let Some(took) = start.until_running() else { continue };
+            by_role.entry(start.name.0).or_default().push(took.as_millis());
+            if took > Duration::from_secs(2) {
+                slow.push((start.name, took, start.clone()));
+            }
+        }
+        for (role, mut took) in by_role {
+            took.sort_unstable();
+            let at = |percent: usize| took[(took.len() - 1) * percent / 100];
+            println!(
+                "  {role}: {} starts, ms to the first running task: min {} p50 {} p90 {} max {}",
+                took.len(),
+                at(0),
+                at(50),
+                at(90),
+                at(100)
+            );
+        }
+        for (name, took, start) in slow {
+            println!("  slow start of {name:?}: {took:?}");
+            if std::env::var_os("KILLS_VERBOSE").is_some() {
+                println!("{}", start.text().lines().take(20).collect::<Vec<_>>().join("\n"));
+            }
+        }
+    }
+
+    /// All that instances logged as a warning or worse, once per wording, with counts; `recovering` lines among them.
+    pub fn complaints(&self) -> BTreeMap<String, u32> {
+        let mut found = BTreeMap::new();
+        for file in std::fs::read_dir(&self.installation.logs).expect("logs").flatten() {
+            let bytes = std::fs::read(file.path()).expect("a log");
+            for line in String::from_utf8_lossy(&bytes).lines() {
+                if line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked") || line.starts_with("processor:") {
+                    *found.entry(wording(line)).or_insert(0) += 1;
+                }
+            }
+        }
+        found
+    }
+}
+
+/// A log line without its time and with its numbers replaced, so that like lines can be counted.
+fn wording(line: &str) -> String {
+    let line = if line.starts_with("20") { line.split_once(' ').map_or(line, |(_, rest)| rest) } else { line };
+    let mut out = String::new();
+    for c in line.trim().chars() {
+        match c {
+            '0'..='9' if out.ends_with('#') => {}
+            '0'..='9' => out.push('#'),
+            c => out.push(c),
+        }
+    }
+    out
+}
