@@ -56,7 +56,7 @@ impl Failure {
 impl From<LogError> for Failure {
     fn from(e: LogError) -> Self {
         let code = match &e {
-            LogError::Unavailable(_) => Code::Failed,
+            LogError::Unavailable(_) | LogError::Io(_) => Code::Failed,
             LogError::Fenced(_) => Code::Fenced,
             LogError::Invalid(_) => Code::Config,
             LogError::Corrupt(_) => Code::Bug,

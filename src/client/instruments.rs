@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
 use super::{ClientError, partitions};
+use crate::domain::instrument::{Instrument, Listing};
 use crate::engine::ports::{From, Limits, Log, LogError, Reader};
 use crate::engine::records::Records;
+use crate::wire::instrument;
 use crate::wire::topics::INSTRUMENTS;
 
 /// How long the first reading may take.
@@ -17,20 +17,11 @@ const LOAD_PATIENCE: Duration = Duration::from_secs(60);
 const FRESH: Duration = Duration::from_millis(20);
 const LIMITS: Limits = Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(100) };
 
-/// What a client needs to know of a listing.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-struct Listing {
-    #[serde(default)]
-    status: Option<String>,
-    #[serde(default)]
-    test_issue: bool,
-}
-
 /// All listings, by symbol.
 pub struct Instruments {
     reader: Box<dyn Reader>,
     batch: Records,
-    listings: BTreeMap<String, Listing>,
+    listings: BTreeMap<String, Instrument>,
     polled: Instant,
 }
 
@@ -63,20 +54,11 @@ impl Instruments {
         self.reader.poll(wait, LIMITS, &mut self.batch)?;
         for r in self.batch.iter() {
             let Some(symbol) = r.key.and_then(|k| std::str::from_utf8(k).ok()) else { continue };
-            match r.value.filter(|v| !v.is_empty()) {
-                None => {
-                    self.listings.remove(symbol);
-                }
-                Some(value) => {
-                    let listing = match value.first() {
-                        Some(b'{') => serde_json::from_slice(value).ok(),
-                        _ => rmp_serde::from_slice(value).ok(),
-                    };
-                    // A record that cannot be read changes nothing, as for the roles.
-                    if let Some(listing) = listing {
-                        self.listings.insert(symbol.to_string(), listing);
-                    }
-                }
+            // Read as the roles read it, so that both agree on what is listed; a bad record changes nothing.
+            match instrument::decode(r.key, r.value) {
+                Ok(Some(listing)) => drop(self.listings.insert(symbol.to_string(), listing)),
+                Ok(None) => drop(self.listings.remove(symbol)),
+                Err(_) => {}
             }
         }
         Ok(())
@@ -94,16 +76,15 @@ impl Instruments {
             return Err(ClientError::UnknownSymbol(symbol.into()));
         };
         let refuse = |why: &str| Err(ClientError::NotTradable { symbol: symbol.into(), why: why.into() });
-        match listing.status.as_deref() {
+        match listing.status {
             _ if listing.test_issue => refuse("it is a test issue"),
-            Some("delisted") => refuse("it is delisted"),
+            Listing::Delisted => refuse("it is delisted"),
             _ => Ok(()),
         }
     }
 
     /// Symbols that may be traded, in order.
     pub fn tradable(&self) -> impl Iterator<Item = &str> {
-        let may = |l: &Listing| !l.test_issue && l.status.as_deref().is_none_or(|s| s == "listed");
-        self.listings.iter().filter(move |(_, l)| may(l)).map(|(s, _)| s.as_str())
+        self.listings.iter().filter(|(_, l)| l.is_open()).map(|(s, _)| s.as_str())
     }
 }

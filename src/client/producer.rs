@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::instruments::Instruments;
 use super::{ClientError, KeyedAppender, check_id};
+use crate::domain::ids;
 use crate::engine::ports::{Log, LogError};
 use crate::wire::topics::ORDER_COMMANDS;
 
@@ -69,6 +70,10 @@ impl OrderCommandProducer {
         check_id("order_id", order_id)?;
         check_id("user_id", user_id)?;
         check_id("symbol", symbol)?;
+        if !ids::valid_user(user_id) {
+            let why = "is an account of the system itself; orders need a user of your own";
+            return Err(ClientError::BadField { field: "user_id", value: user_id.into(), why });
+        }
         if quantity == 0 {
             return Err(ClientError::BadField { field: "quantity", value: "0".into(), why: "must be at least 1" });
         }

@@ -543,6 +543,7 @@ impl std::convert::From<LogError> for Halt {
     fn from(e: LogError) -> Halt {
         match e {
             LogError::Unavailable(_) => Halt::Recover(e.to_string()),
+            LogError::Io(why) => Halt::Stop(Stop::Failed(why)),
             LogError::Fenced(why) => Halt::Stop(Stop::Fenced(why)),
             LogError::Invalid(why) => Halt::invalid(why),
             LogError::Corrupt(_) => Halt::Stop(Stop::Bug(e.to_string())),

@@ -20,6 +20,9 @@ pub enum LogError {
     /// Configuration or topics do not fit; the message says what to change.
     #[error("{0}")]
     Invalid(String),
+    /// The disk under an embedded log said no (full, read-only, ...): stop, and start again when it is well; what was committed is safe.
+    #[error("{0}")]
+    Io(String),
     /// What was read cannot be right: stop and let a person look.
     #[error("the log is corrupt: {0}")]
     Corrupt(String),

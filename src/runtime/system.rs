@@ -109,25 +109,27 @@ impl System {
     /// Makes the topics that are missing; those that exist must fit. `many` is the number of partitions of all that are not broadcast.
     /// `each` is told every topic's name and whether it was made.
     pub fn create_topics(&self, many: u32, each: &mut dyn FnMut(&str, bool)) -> Result<(), LogError> {
-        let mut wrong = Vec::new();
+        let (mut wrong, mut missing) = (Vec::new(), Vec::new());
         for topic in self.topics.iter() {
             let (name, spec) = (self.topics.name(topic), self.topics.spec(topic));
             let want = match spec.partitions {
                 Partitions::Many => many,
                 Partitions::One => 1,
             };
-            match self.log.describe_topic(topic, spec)? {
-                None => self.log.create_topic(topic, spec, want)?,
-                Some(state) => {
-                    wrong.extend(state.mismatches.iter().map(|m| format!("{name}: {m}")));
-                    if state.partitions != want {
-                        wrong.push(format!("{name}: {} partitions where {want} are wanted", state.partitions));
-                    }
-                    each(name, false);
-                    continue;
-                }
+            let Some(state) = self.log.describe_topic(topic, spec)? else {
+                missing.push((topic, want));
+                continue;
+            };
+            wrong.extend(state.mismatches.iter().map(|m| format!("{name}: {m}")));
+            if state.partitions != want {
+                wrong.push(format!("{name}: {} partitions where {want} are wanted", state.partitions));
             }
-            each(name, true);
+            each(name, false);
+        }
+        // All or none: topics made beside some that do not fit would have to be made again once those are put right.
+        for (topic, count) in missing.into_iter().filter(|_| wrong.is_empty()) {
+            self.log.create_topic(topic, self.topics.spec(topic), count)?;
+            each(self.topics.name(topic), true);
         }
         if wrong.is_empty() {
             return Ok(());
@@ -142,7 +144,7 @@ impl System {
 /// What a failing log means before anything runs.
 pub fn stop_log(e: LogError) -> Stop {
     match e {
-        LogError::Unavailable(_) => Stop::Failed(e.to_string()),
+        LogError::Unavailable(_) | LogError::Io(_) => Stop::Failed(e.to_string()),
         LogError::Fenced(why) => Stop::Fenced(why),
         LogError::Invalid(why) => Stop::Invalid(why),
         LogError::Corrupt(_) => Stop::Bug(e.to_string()),

@@ -214,6 +214,10 @@ fn options(shared: &SharedMemory) -> Options {
     o.set_block_based_table_factory(&table);
     o.set_write_buffer_manager(&shared.buffers);
     o.set_write_buffer_size(16 << 20);
+    // Room is set aside in advance for both kinds of log, by default 20 MB for each store, however little is in it: thirty stores would
+    // not fit on a small disk. With one column family the second bounds just that, and nothing else.
+    o.set_manifest_preallocation_size(64 << 10);
+    o.set_max_total_wal_size(1 << 20);
     o.set_max_write_buffer_number(3);
     o.set_compression_type(DBCompressionType::Lz4);
     o.set_paranoid_checks(true);

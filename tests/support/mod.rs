@@ -1,6 +1,7 @@
 //! What several test binaries share. Each uses a part of it.
 #![allow(dead_code, reason = "every test binary uses another part")]
 
+pub mod bad_rows;
 #[cfg(feature = "kafka")]
 pub mod broker;
 #[cfg(feature = "rocks")]
@@ -9,4 +10,7 @@ pub mod follower;
 pub mod load;
 pub mod oracle;
 pub mod process;
+pub mod program;
 pub mod rest;
+#[cfg(feature = "rocks")]
+pub mod world;

@@ -18,6 +18,9 @@ pub struct Seen {
     pub offset: u64,
     pub time_ms: i64,
     pub key: Vec<u8>,
+    /// No key, or no value: not the same as empty ones.
+    pub keyless: bool,
+    pub tombstone: bool,
     pub raw: Vec<u8>,
     pub value: Value,
     pub headers: BTreeMap<String, String>,
@@ -32,7 +35,8 @@ impl Seen {
         self.value[field].as_i64().unwrap_or_else(|| panic!("no number {field} in {:?}", self.value))
     }
 
-    fn src(&self, topics: &TopicTable, topic: TopicId) -> String {
+    /// `topic/partition/offset`.
+    pub fn src(&self, topics: &TopicTable, topic: TopicId) -> String {
         format!("{}/{}/{}", topics.name(topic), self.partition, self.offset)
     }
 }
@@ -101,29 +105,33 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// Everything committed in a topic, partition by partition.
 pub fn read_all(log: &dyn Log, topic: TopicId) -> Vec<Seen> {
-    let mut all = Vec::new();
-    for partition in 0..log.partitions(topic).expect("the log answers").expect("the topic exists") {
-        let mut reader = log.reader(topic, &[(partition, From::Start)], true).expect("a reader");
-        let mut chunk = Records::new();
-        let limits = Limits { records: 50_000, bytes: 32 << 20, age: Duration::from_millis(500) };
-        loop {
-            chunk.clear();
-            reader.poll(Duration::from_millis(50), limits, &mut chunk).expect("a read");
-            all.extend(chunk.iter().map(|r| Seen {
-                partition,
-                offset: r.offset,
-                time_ms: r.timestamp_ms,
-                key: r.key.unwrap_or_default().to_vec(),
-                raw: r.value.unwrap_or_default().to_vec(),
-                value: decode(r.value.unwrap_or_default()),
-                headers: r.headers.iter().map(|(k, v)| (k.to_string(), String::from_utf8_lossy(v).into_owned())).collect(),
-            }));
-            if chunk.is_empty() && reader.caught_up() {
-                break;
-            }
+    let count = log.partitions(topic).expect("the log answers").expect("the topic exists");
+    let from: Vec<_> = (0..count).map(|p| (p, From::Start)).collect();
+    let mut reader = log.reader(topic, &from, true).expect("a reader");
+    let (mut all, mut chunk) = (Vec::new(), Records::new());
+    let limits = Limits { records: 50_000, bytes: 32 << 20, age: Duration::from_millis(500) };
+    loop {
+        chunk.clear();
+        // Looked at first: what came after that is in the chunk.
+        let last = reader.caught_up();
+        let wait = if last { Duration::ZERO } else { Duration::from_millis(50) };
+        reader.poll(wait, limits, &mut chunk).expect("a read");
+        all.extend(chunk.iter().map(|r| Seen {
+            partition: r.at.partition,
+            offset: r.offset,
+            time_ms: r.timestamp_ms,
+            key: r.key.unwrap_or_default().to_vec(),
+            keyless: r.key.is_none(),
+            tombstone: r.value.is_none(),
+            raw: r.value.unwrap_or_default().to_vec(),
+            value: decode(r.value.unwrap_or_default()),
+            headers: r.headers.iter().map(|(k, v)| (k.to_string(), String::from_utf8_lossy(v).into_owned())).collect(),
+        }));
+        if chunk.is_empty() && last {
+            all.sort_by_key(|r| (r.partition, r.offset));
+            return all;
         }
     }
-    all
 }
 
 /// What was found, for the printed summary.
@@ -327,7 +335,7 @@ fn check_portfolios(v: &mut Verdict, log: &dyn Log, events: &[Seen], users: &BTr
 }
 
 /// Every record of the public topics has one entry, in order, and the chains are right to the last byte.
-fn check_audit(v: &mut Verdict, log: &dyn Log, topics: &TopicTable) {
+pub fn check_audit(v: &mut Verdict, log: &dyn Log, topics: &TopicTable) {
     let mut chains = BTreeMap::<(String, i64), Vec<Seen>>::new();
     for e in read_all(log, t::AUDIT_LOG) {
         v.audit_entries += 1;

@@ -40,15 +40,18 @@ pub struct Line {
 /// Makes the missing topics of a prefix; existing ones are compared only.
 pub fn ensure(log: &dyn Log, prefix: &str, partitions: u32) -> Result<Vec<Line>, Failure> {
     let table = topics::table(prefix);
-    let mut report = Vec::new();
-    for id in table.iter() {
-        let mut line = inspect(log, &table, id, partitions)?;
-        if line.result == "missing" {
-            let count = expected(&table, id, partitions);
-            log.create_topic(id, table.spec(id), count)?;
-            line = Line { name: line.name, partitions: count, result: "created", problems: Vec::new() };
+    let mut report = table.iter().map(|id| inspect(log, &table, id, partitions)).collect::<Result<Vec<_>, _>>()?;
+    // All or none: topics made beside some that do not fit would have to be made again once those are put right.
+    let unfit = report.iter().any(|l| l.result == "does not fit");
+    for (id, line) in table.iter().zip(&mut report).filter(|(_, l)| l.result == "missing") {
+        let count = expected(&table, id, partitions);
+        line.problems.clear();
+        if unfit {
+            line.result = "not created";
+            continue;
         }
-        report.push(line);
+        log.create_topic(id, table.spec(id), count)?;
+        (line.partitions, line.result) = (count, "created");
     }
     Ok(report)
 }

@@ -47,7 +47,7 @@ impl Queue {
 
 impl Inner {
     fn check(&self) -> Result<(), LogError> {
-        self.failed.clone().map_or(Ok(()), |why| Err(LogError::Invalid(why)))
+        self.failed.clone().map_or(Ok(()), |why| Err(LogError::Io(why)))
     }
 }
 
@@ -87,7 +87,7 @@ fn write_all(handle: &Handle, queue: &Queue) {
         let written = handle.pack(&batch).and_then(|packed| {
             let batches = packed.into_iter().map(|(_, part, builder)| (part, builder)).collect();
             handle.core.commit(batches, None, &[]).map(|_| ()).map_err(|refused| match refused {
-                Refused::Broken(why) => LogError::Invalid(why),
+                Refused::Broken(why) => LogError::Io(why),
                 Refused::Fenced | Refused::Stale => LogError::Invalid("an append belongs to no group".to_string()),
             })
         });

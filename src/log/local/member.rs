@@ -46,7 +46,7 @@ impl Member for LocalMember {
         let until = Instant::now() + wait;
         let mut state = core.state();
         loop {
-            state.check().map_err(LogError::Invalid)?;
+            state.check().map_err(LogError::Io)?;
             let due = state.groups.due(&self.ticket.group);
             if due.is_some_and(|due| due <= Instant::now()) {
                 drop(state);

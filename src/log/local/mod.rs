@@ -269,13 +269,13 @@ impl Log for LocalLog {
         }
         let joined = core.exclusively(|state| {
             if let Err(why) = state.check() {
-                return (Err(why), false);
+                return (Err(LogError::Io(why)), false);
             }
             let joined = state.groups.join(&spec.group, &spec.instance, &inputs);
             // Always awake: a fenced predecessor that sleeps must learn of it.
-            (joined.map(|(ticket, _)| ticket), true)
+            (joined.map(|(ticket, _)| ticket).map_err(LogError::Invalid), true)
         });
-        let ticket = joined.map_err(LogError::Invalid)?;
+        let ticket = joined?;
         Ok(Box::new(member::LocalMember::new(self.handle.clone(), ticket, spec.inputs.clone())))
     }
 

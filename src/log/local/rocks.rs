@@ -329,7 +329,7 @@ fn make_identity(dir: &Path) -> std::io::Result<String> {
 
 fn unusable(dir: &Path, why: &str) -> LogError {
     let advice = if why.contains("No space left") { "free some space" } else { "check the disk and the directory's permissions" };
-    LogError::Invalid(format!("the log in {} cannot be used: {why}; {advice}", dir.display()))
+    LogError::Io(format!("the log in {} cannot be used: {why}; {advice}", dir.display()))
 }
 
 fn open_error(dir: &Path, e: &rocksdb::Error) -> LogError {

@@ -53,11 +53,13 @@ pub struct Summary {
 /// Runs until `until` resolves, the time is over, or a role stops for good.
 pub async fn run(system: &System, o: Options, until: impl Future<Output = ()>, grace: Duration) -> Result<Summary, Stop> {
     let failed = |e: crate::engine::ports::LogError| Stop::Failed(e.to_string());
-    let observer = Observer::new(&*system.log).map_err(failed)?;
+    // A new name for every run: the same ids again would all be duplicates.
+    let name = format!("demo-{}", uuid::Uuid::now_v7().simple());
+    let observer = Observer::new(&*system.log, &name).map_err(failed)?;
     let members = Role::all().iter().map(|r| system.member(*r)).collect();
     let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone());
     let gauge = Arc::new(Gauge::default());
-    let (feed, traders) = traffic(system, &o, &gauge);
+    let (feed, traders) = traffic(system, &o, &name, &gauge);
     let watch = {
         let (gauge, monitor) = (gauge.clone(), supervisor.monitor());
         std::thread::spawn(move || watch(observer, &gauge, &monitor))
@@ -96,10 +98,8 @@ pub async fn run(system: &System, o: Options, until: impl Future<Output = ()>, g
 
 type Worker = std::thread::JoinHandle<anyhow::Result<()>>;
 
-fn traffic(system: &System, o: &Options, gauge: &Arc<Gauge>) -> (Worker, Worker) {
-    // A new name for every run: the same ids again would all be duplicates.
-    let name = format!("demo-{}", uuid::Uuid::now_v7().simple());
-    let traders = Traders::new(o.seed, &name, o.users, o.symbols.clone());
+fn traffic(system: &System, o: &Options, name: &str, gauge: &Arc<Gauge>) -> (Worker, Worker) {
+    let traders = Traders::new(o.seed, name, o.users, o.symbols.clone());
     let feed = {
         let (log, gauge, o) = (system.log.clone(), gauge.clone(), o.clone());
         std::thread::spawn(move || traffic::feed(log, o.symbols, o.seed, o.ticks_per_second, &gauge))

@@ -17,7 +17,7 @@ use crate::wire::topics;
 /// What has been seen so far.
 #[derive(Clone)]
 pub struct Totals {
-    /// First answers to commands: pending, rejected, or recognised as repeated.
+    /// First answers to this run's commands: pending, rejected, or recognised as repeated.
     pub answered: u64,
     /// Orders filled.
     pub filled: u64,
@@ -75,11 +75,13 @@ pub struct Observer {
     pub totals: Totals,
     records: Records,
     key: String,
+    /// Ids of this run's commands begin with it. What an earlier run left behind is carried out too, but is no answer to this one.
+    ours: String,
 }
 
 impl Observer {
-    /// Watches from now on.
-    pub fn new(log: &dyn Log) -> Result<Observer, LogError> {
+    /// Watches from now on; `run` is the name of the run, with which the ids of its commands begin.
+    pub fn new(log: &dyn Log, run: &str) -> Result<Observer, LogError> {
         let count = log.partitions(topics::ORDER_EVENTS)?.unwrap_or(0);
         let from: Vec<(u32, From)> = (0..count).map(|p| (p, From::End)).collect();
         let readers = vec![log.reader(topics::ORDER_EVENTS, &from, false)?];
@@ -90,6 +92,7 @@ impl Observer {
             totals: Totals::default(),
             records: Records::new(),
             key: String::new(),
+            ours: format!("{run}-"),
         })
     }
 
@@ -150,10 +153,11 @@ impl Observer {
         self.key.push_str(e.user_id);
         self.key.push('/');
         self.key.push_str(e.order_id.unwrap_or(""));
+        let answers = u64::from(e.order_id.is_some_and(|id| id.starts_with(&self.ours)));
         let t = &mut self.totals;
         match e.event {
             "OrderPending" => {
-                t.answered += 1;
+                t.answered += answers;
                 if self.open.insert(self.key.clone(), false).is_some() {
                     self.violation(format!("order {} is pending twice", self.key));
                 }
@@ -176,11 +180,11 @@ impl Observer {
                 *t.rejected.entry(e.reason.unwrap_or("?").to_string()).or_default() += 1;
                 // In the book if it was pending, at the first hop else.
                 if self.open.swap_remove(self.key.as_str()).is_none() {
-                    t.answered += 1;
+                    t.answered += answers;
                 }
             }
             "OrderStatus" | "DuplicateRejected" => {
-                t.answered += 1;
+                t.answered += answers;
                 t.duplicates += 1;
             }
             _ => {}
