@@ -77,8 +77,15 @@ impl InstanceDir {
     pub fn look(state: &Path, instance: &str, wanted: &Identity) -> Result<(), StoreError> {
         let path = state.join(&wanted.role).join(instance);
         std::fs::create_dir_all(&path).map_err(|e| io(&path, &e))?;
-        lock_file(&path)?;
-        fits(&path, wanted).map(drop)
+        let lock = lock_file(&path)?;
+        match fits(&path, wanted) {
+            // Whoever is told to delete it must know that somebody works in it.
+            Err(StoreError::Invalid(why)) if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) => {
+                let holder = holder(&path.join("lock"));
+                Err(StoreError::Invalid(format!("{why}. It is held by {holder}: leave it alone while that runs")))
+            }
+            other => other.map(drop),
+        }
     }
 
     /// Where it is.
