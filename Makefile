@@ -20,7 +20,7 @@ build: ## build, and link ./processor to the program
 	@echo "built: ./processor" >&2
 
 test: install-tools ## everything, with a real broker that the tests start themselves
-	cargo test --locked $(ARGS)
+	cargo test --locked --no-fail-fast $(ARGS)
 
 unit: ## what needs neither a broker nor the C++ libraries
 	cargo test --locked --no-default-features --lib --test structure $(ARGS)

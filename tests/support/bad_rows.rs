@@ -142,7 +142,6 @@ fn undecodable(r: &mut Rows) {
         ("a byte that is not MessagePack", b"\xc1"),
         ("MessagePack cut short", b"\x85\xa7user_id\xa5USER!\xa8order_id\xa1x\xa6symbol\xa4AA"),
         ("JSON cut short", br#"{"user_id":"USER!","order_id":"x","symbol":"AAPL","quan"#),
-        ("JSON NaN", br#"{"user_id":"USER!","order_id":"x","symbol":"AAPL","quantity":NaN,"order_type":"buy"}"#),
         ("user_id twice", br#"{"user_id":"USER!","user_id":"USER!","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy"}"#),
         ("order_id twice", br#"{"user_id":"USER!","order_id":"x","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy"}"#),
         ("user_id not UTF-8", b"\x82\xa7user_id\xa1\xff\xa8order_id\xa1x"),
@@ -263,6 +262,7 @@ fn numbers(r: &mut Rows) {
     let nan =
         b"\x85\xa7user_id\xa5USER!\xa8order_id\xa1x\xa6symbol\xa4AAPL\xa8quantity\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00\xaaorder_type\xa3buy";
     r.raw("MessagePack NaN", nan, quantity);
+    r.raw("JSON NaN", br#"{"user_id":"USER!","order_id":"x","symbol":"AAPL","quantity":NaN,"order_type":"buy"}"#, quantity);
     for (changes, reason, conflict) in [
         (json!({"quantity": 4_611_686_018_427_387_904_i64}), "NOTIONAL_LIMIT", "quantity"),
         (json!({"symbol": "BRK-B"}), "UNKNOWN_SYMBOL", "symbol"),
