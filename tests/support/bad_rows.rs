@@ -261,7 +261,7 @@ fn numbers(r: &mut Rows) {
     }
     let nan =
         b"\x85\xa7user_id\xa5USER!\xa8order_id\xa1x\xa6symbol\xa4AAPL\xa8quantity\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00\xaaorder_type\xa3buy";
-    r.raw("MessagePack NaN", nan, quantity);
+    r.raw("MessagePack NaN", nan, quantity.clone());
     r.raw("JSON NaN", br#"{"user_id":"USER!","order_id":"x","symbol":"AAPL","quantity":NaN,"order_type":"buy"}"#, quantity);
     for (changes, reason, conflict) in [
         (json!({"quantity": 4_611_686_018_427_387_904_i64}), "NOTIONAL_LIMIT", "quantity"),
