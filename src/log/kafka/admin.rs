@@ -78,6 +78,13 @@ impl Askers {
             let asker = self.get(settings, who.clone())?;
             answer = question(&asker);
         }
+        // A coordinator or leader that is moving or loading says so and is right again in a moment; nobody who asks can do anything but ask again.
+        let deadline = Instant::now() + settings.request_wait;
+        while answer.as_ref().err().and_then(KafkaError::rdkafka_error_code).is_some_and(moving) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+            let asker = self.get(settings, who.clone())?;
+            answer = question(&asker);
+        }
         answer.map_err(|e| failed(settings, &e))
     }
 }
@@ -89,6 +96,11 @@ impl Drop for Askers {
             watchdog::drop_aside("closing clients", all);
         }
     }
+}
+
+fn moving(code: Code) -> bool {
+    use Code::{CoordinatorLoadInProgress, CoordinatorNotAvailable, LeaderNotAvailable, NotCoordinator, NotLeaderForPartition};
+    matches!(code, NotCoordinator | CoordinatorNotAvailable | CoordinatorLoadInProgress | LeaderNotAvailable | NotLeaderForPartition)
 }
 
 fn stale(code: Code) -> bool {
