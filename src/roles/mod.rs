@@ -89,7 +89,7 @@ impl Role {
             Role::Portfolio => RoleSpec {
                 inputs: vec![guarded(topics::ORDER_EVENTS)],
                 changelog: topics::PORTFOLIO_CHANGELOG,
-                linger: Duration::from_millis(20),
+                linger: Duration::from_millis(100),
                 ..base
             },
             Role::Notifications => {
