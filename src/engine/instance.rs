@@ -65,8 +65,8 @@ pub enum Stop {
     Failed(String),
 }
 
-/// What an instance counts since the process began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What an instance counts since the process began; also as it stands in status files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counters {
     /// Records processed and committed.
     pub records_in: u64,

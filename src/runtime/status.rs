@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::engine::instance::Counters;
+
 /// Phase of an instance or a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -85,23 +87,6 @@ pub struct InputStatus {
     pub partition: u32,
     /// Next offset to read.
     pub next: u64,
-}
-
-/// Counts since the start of the process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
-    /// Records processed.
-    pub records_in: u64,
-    /// Records written, changelog included.
-    pub records_out: u64,
-    /// Transactions committed.
-    pub transactions: u64,
-    /// New incarnations after something went wrong.
-    pub recoveries: u64,
-    /// Repeats that the sequence guard dropped; 0 while transactions are healthy.
-    pub repeats_dropped: u64,
-    /// Records sent to `dead-letters`.
-    pub dead_letters: u64,
 }
 
 impl InstanceStatus {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::clock::wall_ms;
-use super::status::{Counters, InputStatus, InstanceStatus, State, TaskStatus};
+use super::status::{InputStatus, InstanceStatus, State, TaskStatus};
 use crate::engine::instance::{Instance, Stop, TaskView};
 use crate::engine::topics::TopicTable;
 
@@ -175,15 +175,7 @@ impl Reporter {
             _ => State::Joining,
         };
         let tasks = instance.tasks().into_iter().map(|(task, view)| self.task(task, view)).collect();
-        let c = instance.counters();
-        let counters = Counters {
-            records_in: c.records_in,
-            records_out: c.records_out,
-            transactions: c.transactions,
-            recoveries: c.recoveries,
-            repeats_dropped: c.repeats_dropped,
-            dead_letters: c.dead_letters,
-        };
+        let counters = instance.counters();
         let mut status = self.status.lock().expect("a status is plain data");
         let now = wall_ms();
         if status.state != state {
