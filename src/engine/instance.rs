@@ -20,11 +20,12 @@ use std::time::Duration;
 
 use super::broadcast::Tables;
 use super::commit::{Commit, commit};
+use super::halt::Halt;
 use super::ports::{
     Clock, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, RECORD_OVERHEAD, Reader, StoreError, Stores,
 };
 use super::records::Records;
-use super::restore::{Env, Progress, Restore, RestoreError};
+use super::restore::{Env, Progress, Restore};
 use super::role::{Bug, RoleFactory, RoleSpec};
 use super::task::{Task, TaskError, TaskParts};
 use super::topics::{Partitions, TopicId, TopicPartition, TopicTable};
@@ -525,64 +526,4 @@ fn refresh_tables(factory: &dyn RoleFactory, work: &mut Incarnation, limits: Lim
     }
     work.tasks.values_mut().for_each(|t| t.view.tables = work.tables.clone());
     Ok(())
-}
-
-/// How a turn ends when it does not end well.
-enum Halt {
-    Recover(String),
-    Stop(Stop),
-}
-
-impl Halt {
-    fn invalid(text: String) -> Halt {
-        Halt::Stop(Stop::Invalid(text))
-    }
-}
-
-impl std::convert::From<LogError> for Halt {
-    fn from(e: LogError) -> Halt {
-        match e {
-            LogError::Unavailable(_) => Halt::Recover(e.to_string()),
-            LogError::Io(why) => Halt::Stop(Stop::Failed(why)),
-            LogError::Fenced(why) => Halt::Stop(Stop::Fenced(why)),
-            LogError::Invalid(why) => Halt::invalid(why),
-            LogError::Corrupt(_) => Halt::Stop(Stop::Bug(e.to_string())),
-        }
-    }
-}
-
-impl std::convert::From<StoreError> for Halt {
-    fn from(e: StoreError) -> Halt {
-        match e {
-            // Found while running: the next incarnation's restore looks closer and puts the store aside if it must.
-            StoreError::Corrupt(_) => Halt::Recover(e.to_string()),
-            StoreError::Io(_) => Halt::Stop(Stop::Failed(e.to_string())),
-            StoreError::Held(why) | StoreError::Invalid(why) => Halt::invalid(why),
-        }
-    }
-}
-
-impl std::convert::From<Bug> for Halt {
-    fn from(e: Bug) -> Halt {
-        Halt::Stop(Stop::Bug(e.0))
-    }
-}
-
-impl std::convert::From<TaskError> for Halt {
-    fn from(e: TaskError) -> Halt {
-        match e {
-            TaskError::Bug(b) => b.into(),
-            TaskError::Store(s) => s.into(),
-        }
-    }
-}
-
-impl std::convert::From<RestoreError> for Halt {
-    fn from(e: RestoreError) -> Halt {
-        match e {
-            RestoreError::Log(e) => e.into(),
-            RestoreError::Store(e) => e.into(),
-            RestoreError::Stop(text) => Halt::Stop(Stop::Bug(text)),
-        }
-    }
 }

@@ -5,6 +5,7 @@ pub mod commit;
 pub mod context;
 pub mod digest;
 pub mod guard;
+mod halt;
 pub mod instance;
 pub mod meta;
 pub mod overlay;

@@ -1,0 +1,70 @@
+//! How a turn of the loop ends when it does not end well: recover or stop. Every error of every port is sorted here, and nowhere else.
+
+use super::instance::Stop;
+use super::ports::{LogError, StoreError};
+use super::restore::RestoreError;
+use super::role::Bug;
+use super::task::TaskError;
+
+/// How a turn ends when it does not end well.
+pub(super) enum Halt {
+    /// Give this incarnation up and join again.
+    Recover(String),
+    /// For good.
+    Stop(Stop),
+}
+
+impl Halt {
+    /// Configuration, topics or local state do not fit.
+    pub(super) fn invalid(text: String) -> Halt {
+        Halt::Stop(Stop::Invalid(text))
+    }
+}
+
+impl std::convert::From<LogError> for Halt {
+    fn from(e: LogError) -> Halt {
+        match e {
+            LogError::Unavailable(_) => Halt::Recover(e.to_string()),
+            LogError::Io(why) => Halt::Stop(Stop::Failed(why)),
+            LogError::Fenced(why) => Halt::Stop(Stop::Fenced(why)),
+            LogError::Invalid(why) => Halt::invalid(why),
+            LogError::Corrupt(_) => Halt::Stop(Stop::Bug(e.to_string())),
+        }
+    }
+}
+
+impl std::convert::From<StoreError> for Halt {
+    fn from(e: StoreError) -> Halt {
+        match e {
+            // Found while running: the next incarnation's restore looks closer and puts the store aside if it must.
+            StoreError::Corrupt(_) => Halt::Recover(e.to_string()),
+            StoreError::Io(_) => Halt::Stop(Stop::Failed(e.to_string())),
+            StoreError::Held(why) | StoreError::Invalid(why) => Halt::invalid(why),
+        }
+    }
+}
+
+impl std::convert::From<Bug> for Halt {
+    fn from(e: Bug) -> Halt {
+        Halt::Stop(Stop::Bug(e.0))
+    }
+}
+
+impl std::convert::From<TaskError> for Halt {
+    fn from(e: TaskError) -> Halt {
+        match e {
+            TaskError::Bug(b) => b.into(),
+            TaskError::Store(s) => s.into(),
+        }
+    }
+}
+
+impl std::convert::From<RestoreError> for Halt {
+    fn from(e: RestoreError) -> Halt {
+        match e {
+            RestoreError::Log(e) => e.into(),
+            RestoreError::Store(e) => e.into(),
+            RestoreError::Stop(text) => Halt::Stop(Stop::Bug(text)),
+        }
+    }
+}
