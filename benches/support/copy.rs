@@ -82,7 +82,10 @@ pub fn bare(brokers: &str, table: &TopicTable, group: &str, batch: usize, record
                 .insert(Header { key: "src", value: Some("copy-input/0/123456") });
             let key = m.key().unwrap_or_default();
             let value = m.payload().unwrap_or_default();
-            send(&producer, BaseRecord::to(table.name(OUTPUT)).partition(m.partition()).key(key).payload(value).timestamp(1).headers(headers));
+            send(
+                &producer,
+                BaseRecord::to(table.name(OUTPUT)).partition(m.partition()).key(key).payload(value).timestamp(1).headers(headers),
+            );
             if let Some(changelog) = changelog {
                 let offset = m.offset().to_be_bytes();
                 send(&producer, BaseRecord::to(table.name(changelog)).partition(m.partition()).key(key).payload(&offset[..]).timestamp(1));

@@ -42,6 +42,8 @@ pub struct Task {
     /// What it knows of the broadcast tables.
     pub view: TableView,
     meta: Meta,
+    /// Where the last meta record is in the changelog; none before the first transaction.
+    pub changelog_offset: Option<u64>,
     prepared: Option<Meta>,
     /// Log time of the last record processed; state changes carry it.
     time_ms: i64,
@@ -78,6 +80,7 @@ impl Task {
             seen,
             view,
             meta,
+            changelog_offset: None,
             prepared: None,
             time_ms: 0,
             repeats: 0,
@@ -117,7 +120,7 @@ impl Task {
             self.time_ms = r.timestamp_ms;
             ctx.set_cause(Cause { at: r.at, offset: r.offset, timestamp_ms: r.timestamp_ms });
             if spec.inputs.iter().any(|i| i.guarded && i.topic == r.at.topic) {
-                match check(&mut self.seen, &r)? {
+                match check(&mut self.seen, &r, ctx.src())? {
                     Verdict::Next => {}
                     Verdict::Repeat => {
                         self.repeats += 1;
@@ -173,6 +176,7 @@ impl Task {
         let meta = self.prepared.take().expect("prepare comes before post_commit");
         let record = StoreMeta { changelog_offset, verified: true, meta };
         self.store.write(&mut self.overlay.changes(), &record.encode())?;
+        self.changelog_offset = Some(changelog_offset);
         self.overlay.committed();
         self.meta = record.meta;
         Ok(())
@@ -184,15 +188,9 @@ impl Task {
     }
 }
 
-fn check(seen: &mut InSequences, r: &Record<'_>) -> Result<Verdict, Bug> {
+fn check(seen: &mut InSequences, r: &Record<'_>, src: &str) -> Result<Verdict, Bug> {
     let header = r.headers.get(guard::HEADER).and_then(guard::parse);
-    let (task, sequence) = header.ok_or_else(|| {
-        Bug(format!(
-            "a record without a {} header stands in an internal topic ({:?}, offset {}): who wrote it?",
-            guard::HEADER,
-            r.at,
-            r.offset
-        ))
-    })?;
+    let (task, sequence) = header
+        .ok_or_else(|| Bug(format!("{src}: a record without a {} header stands in an internal topic: who wrote it?", guard::HEADER)))?;
     Ok(seen.check(r.at.topic, task, sequence))
 }
