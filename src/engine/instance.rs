@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use super::broadcast::Tables;
 use super::commit::{Commit, commit};
+use super::crash::{self, Point};
 use super::halt::Halt;
 use super::ports::{
     Clock, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, RECORD_OVERHEAD, Reader, StoreError, Stores,
@@ -226,6 +227,7 @@ impl Instance {
         let (group, instance) = (self.settings.group.clone(), self.settings.instance.clone());
         // Fence first: whatever is read after this line can no longer be changed by a predecessor.
         let member = self.log.join(&MemberSpec { group, instance, inputs })?;
+        crash::point(Point::JoinMember);
         let (mut tables, mut readers) = (Tables::default(), Vec::new());
         for topic in &self.spec.broadcasts {
             readers.push(self.load_table(*topic, &mut tables)?);
@@ -235,6 +237,7 @@ impl Instance {
                 tables.set(*topic, row.key.unwrap_or_default(), 0, row.value.unwrap_or_default());
             }
         }
+        crash::point(Point::JoinTables);
         self.joined_once = true;
         let (restoring, tasks) = (BTreeMap::new(), BTreeMap::new());
         self.work = Some(Incarnation { member, partitions, tables: Arc::new(tables), readers, restoring, tasks });
@@ -285,6 +288,7 @@ impl Instance {
         while !reader.caught_up() {
             chunk.clear();
             reader.poll(Duration::from_millis(100), self.settings.limits, &mut chunk)?;
+            crash::point(Point::JoinTable);
             for r in chunk.iter() {
                 if self.factory.accepts_broadcast(&r) {
                     tables.apply(&r);
@@ -310,6 +314,7 @@ impl Instance {
             }
             Polled::Revoked { lost } => {
                 tracing::info!(role = self.spec.name, instance = %self.settings.instance, lost, "partitions revoked");
+                crash::point(Point::RevokeTasks);
                 work.restoring.clear();
                 work.tasks.clear();
                 return Ok(Turn::Busy);
@@ -376,6 +381,7 @@ impl Instance {
         work.restoring = inputs.into_iter().map(restore).collect();
         let tasks: Vec<u32> = work.restoring.keys().copied().collect();
         tracing::info!(role = spec.name, instance = %self.settings.instance, ?tasks, "assigned");
+        crash::point(Point::AssignTasks);
         Ok(())
     }
 
@@ -407,14 +413,17 @@ impl Instance {
             ready.push((*number, task));
         }
         for (number, task) in ready {
+            crash::point(Point::ResumeBefore);
             work.member.resume(&task.meta().offsets)?;
             work.restoring.remove(&number);
             work.tasks.insert(number, task);
+            crash::point(Point::ResumeAfter);
         }
         Ok(())
     }
 
     fn process(&mut self, work: &mut Incarnation) -> Result<(), Halt> {
+        crash::point(Point::LoopPolled);
         let order = processing_order(&self.spec, &self.batch);
         self.out.clear();
         let mut touched = Vec::new();
@@ -427,11 +436,13 @@ impl Instance {
             }
             touched.push(number);
         }
+        crash::point(Point::ProcessDone);
         self.check_sizes()?;
         let repeats: u64 = work.tasks.values().map(|t| t.repeats).sum();
         let dead = self.out.count_topic(self.spec.dead_letters);
         match commit(&self.spec, &mut *work.member, &mut work.tasks, &touched, &mut self.out) {
             Commit::Done { suspect } => {
+                crash::point(Point::CommitDone);
                 let c = &mut self.counters;
                 c.records_in += self.batch.len() as u64;
                 c.records_out += self.out.len() as u64;

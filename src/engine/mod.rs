@@ -3,6 +3,7 @@
 pub mod broadcast;
 pub mod commit;
 pub mod context;
+pub mod crash;
 pub mod digest;
 pub mod guard;
 mod halt;

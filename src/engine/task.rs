@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::broadcast::TableView;
 use super::context::{Cause, Ctx, Outbox};
+use super::crash::{self, Point};
 use super::digest::Digest;
 use super::guard::{self, InSequences, Verdict};
 use super::meta::{JournalEntry, META_KEY, Meta, StoreMeta};
@@ -133,6 +134,7 @@ impl Task {
                 }
             }
             let done = self.role.process(&mut ctx, &r);
+            crash::point(Point::ProcessRecord);
             // A failing store makes a role see too little; its verdict on that is void.
             if let Some(e) = ctx.take_failure() {
                 return Err(e.into());

@@ -14,6 +14,7 @@ use rocksdb::{
 };
 
 use super::dir::{FORMAT, Identity, InstanceDir, newer};
+use crate::engine::crash::{self, Point};
 use crate::engine::ports::{StateStore, StoreError, Stores, Write};
 
 const DATA: u8 = 1;
@@ -149,6 +150,17 @@ impl RocksStore {
     fn error(&self, e: &rocksdb::Error) -> StoreError {
         error(&self.path, e)
     }
+
+    /// Dies while RocksDB moves what was just written from memory to a table file.
+    #[cfg(feature = "faults")]
+    fn crash_in_flush(&self) {
+        if crash::due(Point::StoreFlush) {
+            let mut options = rocksdb::FlushOptions::default();
+            options.set_wait(false);
+            self.db.flush_opt(&options).expect("a flush can begin");
+            crash::die(Point::StoreFlush);
+        }
+    }
 }
 
 /// Runs something with a task's key as the database knows it, without an allocation for keys of common length.
@@ -186,7 +198,11 @@ impl StateStore for RocksStore {
             }
         }
         batch.put(META, meta);
-        self.db.write_opt(batch, &self.write).map_err(|e| self.error(&e))
+        crash::point(Point::StoreBatch);
+        self.db.write_opt(batch, &self.write).map_err(|e| self.error(&e))?;
+        #[cfg(feature = "faults")]
+        self.crash_in_flush();
+        Ok(())
     }
 
     fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {

@@ -19,6 +19,7 @@ use super::ffi::{GroupMetadata, Handle, Message, Queue};
 use super::suspect::{Change, MemberWatch};
 use super::transact::{self, Pace, Parts, Sender, Stop};
 use super::watchdog;
+use crate::engine::crash::{self, Point};
 use crate::engine::ports::{Committed, Limits, LogError, Member, MemberSpec, Outcome, Polled, Transaction};
 use crate::engine::records::{HeaderBuf, Record, Records};
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
@@ -433,6 +434,7 @@ impl Drop for KafkaMember {
     fn drop(&mut self) {
         if let Some(clients) = self.clients.take() {
             clients.consumer.context().close();
+            crash::point(Point::StopClosing);
             watchdog::drop_aside("closing a member's clients", clients);
         }
     }

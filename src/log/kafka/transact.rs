@@ -27,7 +27,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::classify::{self, Step, Verdict};
 use super::ffi::{self, Event, GroupMetadata, Handle, Queue, Topic};
+use super::in_flight;
 use super::suspect::{self, MemberWatch, ProducerWatch};
+use crate::engine::crash::{self, Point};
 use crate::engine::ports::{Outcome, RECORD_OVERHEAD, Transaction};
 use crate::engine::records::{Record, Records};
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
@@ -247,9 +249,11 @@ impl Parts<'_> {
         }
         let deadline = Instant::now() + self.timeout;
         self.step(Step::BeforeCommit, deadline, |_| ffi::begin_transaction(handle))?;
+        crash::point(Point::TxBegun);
         let waited = self.pace.hold_back();
         let started = Instant::now();
         self.send_all(tx.outputs, deadline)?;
+        crash::point(Point::TxSent);
         if !self.sender.drain(deadline) {
             return Err(Stop::Not(format!("{} records were not acknowledged in {:?}", self.sender.outstanding(), self.timeout)));
         }
@@ -259,14 +263,16 @@ impl Parts<'_> {
         if !tx.outputs.is_empty() {
             self.pace.learn(waited, started.elapsed());
         }
+        crash::point(Point::TxDelivered);
         let offsets = self.offsets(tx).map_err(Stop::Not)?;
         self.step(Step::BeforeCommit, deadline, |me| {
             let wait = deadline.saturating_duration_since(Instant::now()).min(Duration::from_secs(5));
-            ffi::send_offsets(handle, &offsets, me.group, wait)
+            in_flight::call(Point::TxOffsetsInFlight, handle, || ffi::send_offsets(handle, &offsets, me.group, wait))
         })?;
+        crash::point(Point::TxOffsets);
         self.step(Step::Commit, deadline, |_| {
             let wait = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
-            ffi::commit_transaction(handle, wait)
+            in_flight::call(Point::TxEndInFlight, handle, || ffi::commit_transaction(handle, wait))
         })?;
         self.pace.last_commit = Some(Instant::now());
         // The log lines of the commit are in the queue by now; whoever asks for `suspect` next must see them.
@@ -277,6 +283,7 @@ impl Parts<'_> {
     fn send_all(&mut self, outputs: &Records, deadline: Instant) -> Result<(), Stop> {
         for r in outputs.iter() {
             self.sender.send(self.names, &r, deadline).map_err(Stop::Not)?;
+            crash::point(Point::TxSending);
         }
         Ok(())
     }

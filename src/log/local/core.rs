@@ -16,6 +16,7 @@ use super::batch::{Builder, Packed};
 use super::compact::Wanted;
 use super::groups::{Fenced, Groups, Ticket};
 use super::storage::{Commit, Compacted, Place, Storage, TopicRow};
+use crate::engine::crash::{self, Point};
 use crate::engine::ports::LogError;
 
 /// A partition's place in [`State::parts`].
@@ -178,7 +179,9 @@ impl Core {
             moved.extend(offsets.iter().map(|(id, offset)| (state.parts[*id].place, *offset)));
         }
         let group = member.map_or("", |(ticket, _)| &ticket.group);
+        crash::point(Point::LogWrite);
         let written = self.storage.commit(&Commit { batches: &places, group, offsets: &moved });
+        crash::point(Point::LogWritten);
         let mut state = self.state();
         if let Err(e) = written {
             // Whether the write will show up after a restart is unknown; going on from here could contradict it.
