@@ -23,6 +23,8 @@ pub enum Commit {
     Recover(String),
     /// Somebody newer is there: stop.
     Fenced(String),
+    /// A person must change something: stop.
+    Refused(String),
     /// In the log, but a task could not take it: stop; a restart replays it from the changelog.
     TaskFailed(u32, TaskError),
 }
@@ -41,6 +43,7 @@ pub fn commit(spec: &RoleSpec, member: &mut dyn Member, tasks: &mut BTreeMap<u32
         Outcome::NotCommitted(why) => return Commit::Recover(format!("not committed: {why}")),
         Outcome::Unknown(why) => return Commit::Recover(format!("outcome unknown: {why}")),
         Outcome::Fenced(why) => return Commit::Fenced(why),
+        Outcome::Refused(why) => return Commit::Refused(why),
     };
     crash::point(Point::CommitDecided);
     for number in touched {

@@ -457,6 +457,7 @@ impl Instance {
             }
             Commit::Recover(why) => Err(Halt::Recover(why)),
             Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
+            Commit::Refused(why) => Err(Halt::invalid(why)),
             Commit::TaskFailed(number, e) => Err(self.failed(number, e)),
         }
     }

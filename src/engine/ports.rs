@@ -100,6 +100,8 @@ pub enum Outcome {
     Unknown(String),
     /// A newer incarnation exists.
     Fenced(String),
+    /// Not, and never until a person changes something; the message says what: stop.
+    Refused(String),
 }
 
 /// Stable committed offsets of a group.

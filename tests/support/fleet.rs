@@ -36,14 +36,22 @@ pub struct Start {
     name: Name,
     at: SystemTime,
     log: PathBuf,
-    /// Where its part of the log begins.
+    /// Where its part of the log begins, and where it ended, if it did.
     from: usize,
+    to: Option<usize>,
 }
 
 impl Start {
     fn text(&self) -> String {
         let bytes = std::fs::read(&self.log).unwrap_or_default();
-        String::from_utf8_lossy(&bytes[self.from.min(bytes.len())..]).into_owned()
+        let to = self.to.unwrap_or(bytes.len()).min(bytes.len());
+        String::from_utf8_lossy(&bytes[self.from.min(to)..to]).into_owned()
+    }
+
+    /// What comes later in the log is of the next process.
+    fn ended(mut self) -> Start {
+        self.to = std::fs::metadata(&self.log).ok().map(|m| m.len() as usize);
+        self
     }
 
     /// How long it took until the first task ran.
@@ -93,8 +101,9 @@ impl Fleet {
         self.count(name);
         let dead = self.running.remove(&name).expect("it was started");
         *self.kills.entry(name.0).or_default() += 1;
-        let said = dead.start.text();
-        self.ended.push(dead.start);
+        let dead = dead.start.ended();
+        let said = dead.text();
+        self.ended.push(dead);
         said
     }
 
@@ -103,7 +112,7 @@ impl Fleet {
         let from = std::fs::metadata(&log).map_or(0, |m| m.len() as usize);
         let at = SystemTime::now();
         let process = self.installation.start_with(name.0, name.1, variables);
-        Member { process, start: Start { name, at, log, from } }
+        Member { process, start: Start { name, at, log, from, to: None } }
     }
 
     /// Starts a second process under a running one's name; the older one is handed out and is not watched any more.
@@ -119,7 +128,7 @@ impl Fleet {
         let mut member = self.running.remove(&name).expect("it runs");
         assert!(member.process.is_running(), "{name:?} ended by itself:\n{}", tail(&member.process.log));
         member.process.kill9();
-        self.ended.push(member.start);
+        self.ended.push(member.start.ended());
         *self.kills.entry(name.0).or_default() += 1;
     }
 
@@ -128,7 +137,7 @@ impl Fleet {
         let member = self.running.remove(&name).expect("it runs");
         member.process.stop();
         self.count(name);
-        self.ended.push(member.start);
+        self.ended.push(member.start.ended());
     }
 
     /// Ends all, gracefully.

@@ -409,7 +409,7 @@ impl Member for KafkaMember {
         let Some(group) = &c.group else {
             return Outcome::NotCommitted("nothing was polled since the assignment changed".into());
         };
-        let run = Parts { names: &self.names, sender: &mut c.sender, pace: &mut self.pace, group, timeout }.run(tx);
+        let run = Parts { names: &self.names, spec: &self.spec, sender: &mut c.sender, pace: &mut self.pace, group, timeout }.run(tx);
         let run = match (run, c.sender.fenced()) {
             (Err(Stop::Not(_) | Stop::Unknown(_)), Some(why)) => Err(Stop::ProducerFenced(why)),
             (run, _) => run,
@@ -418,6 +418,7 @@ impl Member for KafkaMember {
             Ok(appended) => return Outcome::Committed { appended, suspect: c.sender.is_suspect() },
             Err(Stop::Not(why)) => Outcome::NotCommitted(why),
             Err(Stop::Unknown(why)) => Outcome::Unknown(why),
+            Err(Stop::Forbidden(why)) => Outcome::Refused(why),
             Err(Stop::InstanceFenced(why)) => Outcome::Fenced(why),
             Err(Stop::ProducerFenced(why)) => transact::fenced_or_expired(&why, &c.consumer, heartbeat),
         };

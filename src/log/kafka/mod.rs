@@ -98,7 +98,9 @@ impl KafkaLog {
             }
         };
         let refused = |e: &ffi::TxError| match e.code {
-            Code::TransactionalIdAuthorizationFailed | Code::ClusterAuthorizationFailed => member::forbidden(&e.text),
+            code if let Some(missing) = classify::missing_right(code, "", "", instance) => {
+                LogError::Invalid(transact::refused(instance, &missing, &e.text))
+            }
             Code::InvalidTransactionTimeout => LogError::Invalid(format!(
                 "the brokers do not allow transactions of {:?}: {}; raise their transaction.max.timeout.ms",
                 self.settings.transaction_timeout, e.text
