@@ -10,7 +10,6 @@ mod open;
 pub mod output;
 mod pace;
 mod read;
-mod signal;
 mod system;
 
 use std::ffi::OsString;

@@ -10,7 +10,6 @@ use crate::engine::instance::Stop;
 use crate::engine::ports::Limits;
 use crate::engine::replay::ReplayError;
 use crate::engine::task::TaskError;
-use crate::engine::topics::Partitions;
 use crate::roles::RoleSettings;
 use crate::runtime::system::System;
 use crate::runtime::verify::VerifyError;
@@ -44,24 +43,10 @@ pub fn of(config: &Config, access: Access) -> Result<System, Failure> {
     })
 }
 
-/// Roles share records out by partition number, so all counts must be equal; a look at them before anything runs.
+/// A look at the topics before anything runs or is thrown away.
 pub fn check_partitions(system: &System) -> Result<(), Failure> {
     let counts = system.partitions()?;
-    let many = counts[topics::ORDER_COMMANDS.0 as usize];
-    for topic in system.topics.iter() {
-        let (have, want) = match system.topics.spec(topic).partitions {
-            Partitions::One => (counts[topic.0 as usize], 1),
-            Partitions::Many => (counts[topic.0 as usize], many),
-        };
-        if have != want {
-            return Err(Failure::config(format!(
-                "topic {} has {have} partitions, not {want}: `processor topics check` shows all; delete it and run `processor topics create`, or use another \
-                 --topic-prefix",
-                system.topics.name(topic)
-            )));
-        }
-    }
-    Ok(())
+    system.topics.misfit(&counts).map_or(Ok(()), |why| Err(Failure::config(why)))
 }
 
 /// How long roles get to stop.

@@ -69,6 +69,7 @@ points! {
     CommitDone "commit.done" "everything written, nothing counted or polled",
     RevokeCallback "revoke.callback" "in the client's revoke callback, partitions not yet given up",
     RevokeTasks "revoke.tasks" "partitions given up, tasks still there",
+    RebuildWiping "rebuild.wiping" "a rebuild was asked for, some stores have lost their names, others not",
     StopAsked "stop.asked" "a graceful stop was asked for, clients and stores still open",
     StopClosing "stop.closing" "stores closed, clients about to be",
 }

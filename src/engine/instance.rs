@@ -29,7 +29,7 @@ use super::records::Records;
 use super::restore::{Env, Progress, Restore};
 use super::role::{Bug, RoleFactory, RoleSpec};
 use super::task::{Task, TaskError, TaskParts};
-use super::topics::{Partitions, TopicId, TopicPartition, TopicTable};
+use super::topics::{TopicId, TopicPartition, TopicTable};
 
 /// Settings of the loop; all bounds are here.
 #[derive(Clone, Debug)]
@@ -259,19 +259,8 @@ impl Instance {
             };
             counts.push(n);
         }
-        let count = |t: TopicId| counts[t.0 as usize];
-        let many = |t: &TopicId| self.topics.spec(*t).partitions == Partitions::Many;
-        let inputs: Vec<TopicId> = self.spec.inputs.iter().map(|i| i.topic).filter(many).collect();
-        let owned = [Some(self.spec.changelog), self.spec.journal];
-        for t in inputs.iter().copied().chain(owned.into_iter().flatten()) {
-            if count(t) != count(inputs[0]) {
-                let (a, b) = (self.topics.name(inputs[0]), self.topics.name(t));
-                let (n, m) = (count(inputs[0]), count(t));
-                return Err(Halt::invalid(format!(
-                    "{a} has {n} partitions and {b} has {m}: role {} needs them equal; recreate the topics with one --partitions",
-                    self.spec.name
-                )));
-            }
+        if let Some(why) = self.topics.misfit(&counts) {
+            return Err(Halt::invalid(why));
         }
         let counts: Arc<[u32]> = counts.into();
         if *self.counts.get_or_insert_with(|| counts.clone()) != counts {

@@ -95,6 +95,20 @@ impl TopicTable {
         (0..self.specs.len()).map(|i| TopicId(i as u16))
     }
 
+    /// What is wrong with these partition counts, by topic number, if anything is. Work is shared out by partition number, so all topics that may have
+    /// many partitions must have as many as each other.
+    pub fn misfit(&self, counts: &[u32]) -> Option<String> {
+        let many = self.iter().find(|t| self.spec(*t).partitions == Partitions::Many).map(|t| counts[t.0 as usize]);
+        let wanted = |t: TopicId| if self.spec(t).partitions == Partitions::One { Some(1) } else { many };
+        let (topic, want) = self.iter().filter_map(|t| Some((t, wanted(t)?))).find(|(t, want)| counts[t.0 as usize] != *want)?;
+        Some(format!(
+            "topic {} has {} partitions, not {want}: `processor topics check` shows all; delete it and run `processor topics create`, or use another \
+             --topic-prefix",
+            self.name(topic),
+            counts[topic.0 as usize]
+        ))
+    }
+
     /// `topic/partition`, for messages and headers.
     pub fn show(&self, at: TopicPartition) -> impl fmt::Display + '_ {
         struct Show<'a>(&'a str, u32);
