@@ -5,6 +5,8 @@
 pub mod anchor;
 pub mod chains;
 pub mod cursor;
+pub mod export;
+pub mod file;
 pub mod hex;
 pub mod merkle;
 pub mod walk;

@@ -134,6 +134,8 @@ pub struct Walker {
     name: String,
     good: Good,
     before: Option<Good>,
+    /// Where the last good entry is.
+    last_at: Option<u64>,
     open: Open,
     damage: Option<Damage>,
     anchors: VecDeque<Checkpoint>,
@@ -156,7 +158,7 @@ impl Walker {
     fn continuing(name: &str, head: Hash, anchors: Vec<Checkpoint>, from_start: bool) -> Walker {
         let good = Good { head, ..Good::default() };
         let anchors = anchors.into();
-        Walker { name: name.into(), good, before: None, open: Open::Nothing, damage: None, anchors, anchored: None, from_start }
+        Walker { name: name.into(), good, before: None, last_at: None, open: Open::Nothing, damage: None, anchors, anchored: None, from_start }
     }
 
     /// `topic/partition`.
@@ -172,6 +174,18 @@ impl Walker {
     /// Whether nothing wrong was seen so far.
     pub fn is_good(&self) -> bool {
         self.damage.is_none()
+    }
+
+    /// What anchors say of entries before this offset is not asked of a chain that begins there.
+    pub fn begin_at(&mut self, offset: u64) {
+        while self.good.entries == 0 && self.anchors.front().is_some_and(|c| c.offset < offset) {
+            self.anchors.pop_front();
+        }
+    }
+
+    /// The chain may go on elsewhere: anchors of what comes later are no complaint.
+    pub fn forget_anchors(&mut self) {
+        self.anchors.clear();
     }
 
     /// The next entry. `gap`: a record between the last entry's and this one's, which has none. `here`: what the source has at its offset.
@@ -272,7 +286,7 @@ impl Walker {
             }
             self.anchored = self.anchors.pop_front().map(|c| (c.offset, c.label));
         }
-        self.before = Some(self.good);
+        (self.before, self.last_at) = (Some(self.good), at);
         self.good = Good { entries: self.good.entries + 1, last: Some(e.offset), head: e.hash };
     }
 
@@ -284,7 +298,7 @@ impl Walker {
             Some(before) if e.prev == before.head && last.is_some_and(|last| e.offset > last) => {
                 self.good = before;
                 let text = "the chain goes on without this record and its entry".into();
-                self.wrong(Kind::Inserted, last.unwrap_or(0), None, text, Open::Closed);
+                self.wrong(Kind::Inserted, last.unwrap_or(0), self.last_at, text, Open::Closed);
             }
             _ if last.is_some_and(|last| e.offset <= last) => {
                 let text = format!("an entry of this offset stands here a second time, after {}", self.last_text());
@@ -312,10 +326,9 @@ impl Walker {
                 (Some(gap), _) => self.point(gap, format!("its entry is gone: after {last} comes that of offset {}", came.offset)),
                 // Nothing fits between them, so the earlier one is another than it was, together with its entry.
                 (None, Some(before)) if came.offset == next => {
-                    let offset = self.good.last.unwrap_or(0);
+                    let text = "the record and its entry are not those that the next entry continues".into();
+                    self.wrong(Kind::Changed, self.good.last.unwrap_or(0), self.last_at, text, Open::Closed);
                     self.good = before;
-                    self.settle(Kind::Changed, "the record and its entry are not those that the next entry continues".into());
-                    self.point(offset, "the record and its entry are not those that the next entry continues".into());
                 }
                 _ => self.point(next, format!("entries are gone: after {last} comes that of offset {}", came.offset)),
             },
