@@ -212,8 +212,9 @@ proptest! {
             1 => { tape.at(at).remove(i); Some((if i + 1 == n { Kind::Truncated } else { Kind::Deleted }, offset)) }
             2 => { tape.at(log).remove(places[i]); Some((if i + 1 == n { Kind::Truncated } else { Kind::Deleted }, offset)) }
             3 if i != j => {
-                let same = tape.at(at)[i].value == tape.at(at)[j].value && tape.at(at)[i].key == tape.at(at)[j].key;
-                swap_content(tape.at(at), i, j);
+                let kept = tape.at(at);
+                let same = kept[i].value == kept[j].value && kept[i].key == kept[j].key;
+                swap_content(kept, i, j);
                 (!same).then_some((Kind::Swapped, offset))
             }
             4 if i != j => { swap_content(tape.at(log), places[i], places[j]); Some((Kind::Swapped, tape.partitions[&at][j].offset)) }

@@ -4,5 +4,6 @@
 mod anchors;
 mod damage;
 mod export;
+mod find;
 mod tape;
 mod world;

@@ -8,6 +8,7 @@ use processor::domain::partitioner;
 use processor::engine::instance::{Instance, Settings};
 use processor::engine::ports::*;
 use processor::engine::records::{Headers, Record};
+use processor::engine::role::Input;
 use processor::engine::topics::*;
 use processor::log::local::{LocalLog, Memory, Options};
 use processor::roles::{Role, RoleSettings, factory};
@@ -105,23 +106,27 @@ impl World {
         );
     }
 
-    /// Lets all roles work until `audit` has read everything.
+    /// Lets all roles work until each has read everything.
     pub fn rest(&mut self) {
         for _ in 0..20_000 {
             for role in &mut self.roles {
                 role.step().expect("the role runs");
             }
-            let inputs = Role::Audit.spec().inputs;
-            let all: Vec<_> = inputs
-                .iter()
-                .flat_map(|i| (0..self.log.partitions(i.topic).expect("log").expect("topic")).map(|p| TopicPartition::new(i.topic, p)))
-                .collect();
-            let committed = self.log.group_offsets("processor-audit", &all).expect("offsets");
-            if all.iter().zip(committed).all(|(at, c)| c.unwrap_or(0) == self.log.bounds(*at).expect("bounds").end) {
+            if Role::all().into_iter().all(|role| self.has_read_all(role)) {
                 return;
             }
         }
         panic!("the roles do not come to rest");
+    }
+}
+
+impl World {
+    fn has_read_all(&self, role: Role) -> bool {
+        let count = |topic| self.log.partitions(topic).expect("log").expect("topic");
+        let at = |i: &Input| (0..count(i.topic)).map(|p| TopicPartition::new(i.topic, p)).collect::<Vec<_>>();
+        let all: Vec<_> = role.spec().inputs.iter().flat_map(at).collect();
+        let committed = self.log.group_offsets(&format!("processor-{role}"), &all).expect("offsets");
+        all.iter().zip(committed).all(|(at, c)| c.unwrap_or(0) == self.log.bounds(*at).expect("bounds").end)
     }
 }
 

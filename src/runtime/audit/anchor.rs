@@ -69,6 +69,12 @@ impl Anchor {
     }
 }
 
+/// Reads kept anchors, one on each line; empty lines are passed over. An error names the line.
+pub fn parse_all(text: &[u8]) -> Result<Vec<Anchor>, String> {
+    let lines = text.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
+    lines.map(|(i, line)| Anchor::parse(line).map_err(|why| format!("line {}: {why}", i + 1))).collect()
+}
+
 /// A head as JSON.
 pub fn head_json(h: &Head) -> Value {
     json!({"chain": h.chain, "entries": h.entries, "offset": h.offset, "hash": hex(&h.hash)})
@@ -114,6 +120,9 @@ mod tests {
             assert!(Anchor::parse(changed.as_bytes()).is_err_and(|e| e.contains("root")), "{changed}");
         }
         assert!(Anchor::parse(b"{\"anchor\":2}").is_err_and(|e| e.contains("format 2")));
+        let two = format!("{line}\n\n{}\n", line.replacen(":7", ":8", 1));
+        assert!(parse_all(two.as_bytes()).is_err_and(|e| e.starts_with("line 3: changed")));
+        assert_eq!(parse_all(format!("{line}\n").as_bytes()), Ok(vec![anchor()]));
         assert!(Anchor::parse(b"{}").is_err() && Anchor::parse(b"x").is_err());
     }
 }

@@ -19,6 +19,8 @@ use crate::wire::topics::{AUDIT_LOG, AUDITED};
 pub struct ChainReport {
     /// `topic/partition` of the source, prefix included.
     pub name: String,
+    /// Partition of the audit log that its entries are in.
+    pub kept_in: TopicPartition,
     /// How far it is good.
     pub good: Good,
     /// The first bad record, if there is one.
@@ -114,9 +116,9 @@ impl Chains<'_> {
                 }
             }
             for (name, chain) in chains {
-                let (at, (good, damage)) = (chain.at, chain.end()?);
+                let (at, kept_in, (good, damage)) = (chain.at, TopicPartition::new(AUDIT_LOG, p), chain.end()?);
                 if good.entries > 0 || damage.is_some() {
-                    reports.insert(at, ChainReport { name, good, damage });
+                    reports.insert(at, ChainReport { name, kept_in, good, damage });
                 }
             }
         }
@@ -169,7 +171,7 @@ fn stranger(topics: &TopicTable, r: &Record<'_>) -> ChainReport {
     let name = format!("{} ({key})", topics.show(r.at));
     let text = format!("an entry under the key `{key}`, whose chain is not kept in this partition");
     let damage = Damage { kind: Kind::Inserted, offset: 0, at: Some(r.offset), text };
-    ChainReport { name, good: Good::default(), damage: Some(damage) }
+    ChainReport { name, kept_in: r.at, good: Good::default(), damage: Some(damage) }
 }
 
 impl Beside {

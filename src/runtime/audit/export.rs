@@ -60,6 +60,8 @@ pub struct Export<'a> {
 /// What an export or a verified file holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
+    /// Which log it is of.
+    pub cluster: String,
     /// Chains with records in it.
     pub chains: u64,
     /// Records.
@@ -117,10 +119,10 @@ impl Export<'_> {
     /// Writes it; `progress` is told how many records are done. What is damaged is not exported: the error names it.
     pub fn write(&self, out: impl Write, progress: &mut dyn FnMut(u64)) -> Result<Summary, ExportError> {
         let mut lines = Lines::new(out);
-        let mut summary = Summary::default();
+        let mut summary = Summary { cluster: self.log.cluster_id()?, ..Summary::default() };
         lines.put(
             "export",
-            json!({"format": FORMAT, "cluster": self.log.cluster_id()?, "created": self.created, "from_ms": self.from_ms, "to_ms": self.to_ms}),
+            json!({"format": FORMAT, "cluster": summary.cluster, "created": self.created, "from_ms": self.from_ms, "to_ms": self.to_ms}),
         )?;
         for (name, at) in chains::names(self.log, self.topics)? {
             if let Some(head) = self.chain(&name, at, &mut lines, &mut summary.records, progress)? {

@@ -59,6 +59,7 @@ struct File<'a> {
     /// Lines read.
     line: u64,
     sums: Sha256,
+    cluster: String,
     walker: Option<Walker>,
     heads: Vec<Head>,
     records: u64,
@@ -124,7 +125,10 @@ impl File<'_> {
     fn fields(&mut self, v: &Value, sums: &Hash) -> Result<(), Option<&'static str>> {
         match v["type"].as_str() {
             Some("export") if self.line == 1 => match v["format"].as_u64() {
-                Some(FORMAT) => Ok(()),
+                Some(FORMAT) => {
+                    self.cluster = v["cluster"].as_str().unwrap_or_default().to_string();
+                    Ok(())
+                }
                 _ => Err(Some("the file's format is not known to this version; use the one that wrote it")),
             },
             Some("chain") if self.line > 1 => {
@@ -132,7 +136,8 @@ impl File<'_> {
                 let name = v["chain"].as_str().ok_or("a chain without a name")?;
                 let prev = v["prev"].as_str().and_then(hash_of).ok_or("a chain without the hash it begins after")?;
                 // A file may begin behind an anchor's offset, so it is not known how many entries came before.
-                let anchors = checkpoints(self.anchors, name).into_iter().map(|c| Checkpoint { entries: None, ..c }).collect();
+                let known: Vec<Anchor> = self.anchors.iter().filter(|a| a.cluster == self.cluster).cloned().collect();
+                let anchors = checkpoints(&known, name).into_iter().map(|c| Checkpoint { entries: None, ..c }).collect();
                 self.walker = Some(Walker::after(name, prev, anchors));
                 Ok(())
             }
@@ -211,7 +216,7 @@ impl File<'_> {
         match self.damage {
             Some(damage) => Err(damage),
             None => {
-                Ok(Summary { chains: self.heads.len() as u64, records: self.records, lines: self.line, heads: self.heads })
+                Ok(Summary { cluster: self.cluster, chains: self.heads.len() as u64, records: self.records, lines: self.line, heads: self.heads })
             }
         }
     }

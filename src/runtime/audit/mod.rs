@@ -5,8 +5,12 @@
 pub mod anchor;
 pub mod chains;
 pub mod cursor;
+pub mod equity;
 pub mod export;
 pub mod file;
+pub mod find;
 pub mod hex;
+pub mod inputs;
+pub mod matching;
 pub mod merkle;
 pub mod walk;

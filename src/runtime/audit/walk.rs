@@ -123,8 +123,8 @@ enum Open {
     Broken { came: Link, gap: Option<u64>, successor: Option<u64>, parent: bool },
     /// A record has another content than its entry says. A later entry may want just that content: then the two were swapped.
     Content { wanted: Hash, found: Hash },
-    /// An entry's record is not in the source; `before`: the chain's head before it.
-    NoRecord { before: Hash },
+    /// An entry continues the chain, but does not agree with the source. If the chain goes on without it, it was never there.
+    NoRecord { came: Link },
     /// Decided.
     Closed,
 }
@@ -194,7 +194,7 @@ impl Walker {
             Open::Nothing => self.take(e, gap, here),
             Open::Closed => {}
             Open::Broken { came, successor, parent, .. } => {
-                if e.prev == self.good.head && e.offset < came.offset {
+                if e.prev == self.good.head {
                     successor.get_or_insert(e.offset);
                 }
                 *parent |= e.hash == came.prev;
@@ -208,11 +208,12 @@ impl Walker {
                     self.settle(Kind::Swapped, text);
                 }
             }
-            Open::NoRecord { before } => {
-                if e.prev == *before {
-                    self.settle(Kind::Inserted, "the entry has no record, and the chain goes on without it".into());
-                } else {
-                    self.open = Open::Closed;
+            Open::NoRecord { came } => {
+                let came = *came;
+                self.open = Open::Closed;
+                if e.prev == came.prev {
+                    let text = "the entry has no record, and the chain goes on without it".into();
+                    self.wrong(Kind::Inserted, came.offset, Some(came.at), text, Open::Closed);
                 }
             }
         }
@@ -256,7 +257,8 @@ impl Walker {
             return self.wrong(Kind::Inserted, e.offset, at, text, Open::Closed);
         }
         if let Some(offset) = gap {
-            return self.wrong(Kind::Inserted, offset, None, "the record has no entry, and the chain goes on without it".into(), Open::Closed);
+            let text = "the record has no entry, and the chain goes on without it".into();
+            return self.wrong(Kind::Inserted, offset, None, text, Open::NoRecord { came: *e });
         }
         match here {
             Here::Record(found) if found != e.payload => {
@@ -266,7 +268,7 @@ impl Walker {
             Here::Missing { more } => {
                 let kind = if more { Kind::Deleted } else { Kind::Truncated };
                 let text = if more { "the record was audited and is gone" } else { "the record was audited, but the partition ends before it" };
-                return self.wrong(kind, e.offset, at, text.into(), Open::NoRecord { before: e.prev });
+                return self.wrong(kind, e.offset, at, text.into(), Open::NoRecord { came: *e });
             }
             _ => {}
         }
