@@ -25,7 +25,8 @@ fn swap_content(records: &mut [Kept], a: usize, b: usize) {
 fn a_whole_log_is_good() {
     let reports = busy().verify(&[]);
     assert!(reports.len() > 10 && reports.iter().all(|r| r.damage.is_none()), "{reports:#?}");
-    let records: usize = t::AUDITED.iter().flat_map(|topic| busy().partitions.iter().filter(|(at, _)| at.topic == *topic)).map(|(_, k)| k.len()).sum();
+    let records: usize =
+        t::AUDITED.iter().flat_map(|topic| busy().partitions.iter().filter(|(at, _)| at.topic == *topic)).map(|(_, k)| k.len()).sum();
     assert_eq!(reports.iter().map(|r| r.good.entries).sum::<u64>(), records as u64, "every record has its entry");
 }
 

@@ -149,7 +149,13 @@ fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
     let wrong = |e| Failure::failed(format!("{}: {e}", path.display()));
     let mut file = File::options().create(true).append(true).open(path).map_err(wrong)?;
     writeln!(file, "{}", anchor.line()).and_then(|()| file.sync_all()).map_err(wrong)?;
-    output::note(format_args!("anchored {} chains, root {}; {} anchors in {}", anchor.heads.len(), hex(&anchor.root), kept.len() + 1, path.display()));
+    output::note(format_args!(
+        "anchored {} chains, root {}; {} anchors in {}",
+        anchor.heads.len(),
+        hex(&anchor.root),
+        kept.len() + 1,
+        path.display()
+    ));
     Ok(())
 }
 
@@ -226,7 +232,9 @@ fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), F
             match config.format {
                 Format::Json => {
                     let heads: Vec<Value> = summary.heads.iter().map(anchor::head_json).collect();
-                    output::json(&json!({"file": path, "ok": true, "cluster": summary.cluster, "records": summary.records, "chains": heads}))
+                    output::json(
+                        &json!({"file": path, "ok": true, "cluster": summary.cluster, "records": summary.records, "chains": heads}),
+                    )
                 }
                 Format::Text => output::line(summary_text("whole:", &summary)),
             }

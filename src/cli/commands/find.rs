@@ -59,7 +59,10 @@ fn sum_up(config: &Config, timeline: &Timeline) -> Result<(), Failure> {
     }
     match differs {
         0 => Ok(()),
-        n => Err(Failure::new(Code::Bug, format!("{n} records are not those that were audited; `processor audit verify` says what was done"))),
+        n => Err(Failure::new(
+            Code::Bug,
+            format!("{n} records are not those that were audited; `processor audit verify` says what was done"),
+        )),
     }
 }
 
@@ -84,7 +87,7 @@ fn as_text(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Result<(), Failure>
         Some(Value::Object(mut map)) if !map.contains_key("bytes") => {
             // What is said already, or twice.
             ["event", "time_us"].iter().for_each(|f| drop(map.shift_remove(*f)));
-            decode::fields(&map)
+            decode::fields(&readable(map))
         }
         Some(other) => other.to_string(),
     };
@@ -96,6 +99,16 @@ fn as_text(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Result<(), Failure>
         Some(inputs) => output::line(format_args!("{:52}{indent}  {}", "", inputs_text(table, inputs))),
         None => Ok(()),
     }
+}
+
+/// Money as people write it: `last_price_e4=1892500` is `last_price=189.25`.
+fn readable(map: Map<String, Value>) -> Map<String, Value> {
+    let entry = |(name, value): (String, Value)| match (name.strip_suffix("_e4"), value) {
+        (Some(short), Value::Number(n)) if n.is_i64() => (short.to_string(), show_e4(n.as_i64().unwrap_or(0)).into()),
+        (_, Value::Object(inner)) => (name, Value::Object(readable(inner))),
+        (_, value) => (name, value),
+    };
+    map.into_iter().map(entry).collect()
 }
 
 fn inputs_text(table: &TopicTable, i: &Inputs) -> String {

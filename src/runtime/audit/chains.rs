@@ -3,6 +3,7 @@
 //! Reads only, and may run beside the roles: what arrives meanwhile is left to the next run. Memory is bounded by the number of chains.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::anchor::{Anchor, Head};
 use super::cursor::Cursor;
@@ -13,6 +14,10 @@ use crate::engine::records::Record;
 use crate::engine::topics::{Cleanup, TopicPartition, TopicTable};
 use crate::wire::audit::AuditEntry;
 use crate::wire::topics::{AUDIT_LOG, AUDITED};
+
+/// Longer than a transaction of ours can stay open.
+const SETTLE_TRIES: u32 = 300;
+const SETTLE_WAIT: Duration = Duration::from_millis(100);
 
 /// How one chain is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,9 +70,9 @@ pub fn names(log: &dyn Log, topics: &TopicTable) -> Result<Vec<(String, TopicPar
 
 /// Number of partitions of a topic that must exist.
 pub fn count(log: &dyn Log, topics: &TopicTable, topic: crate::engine::topics::TopicId) -> Result<u32, LogError> {
-    log.partitions(topic)?.filter(|n| *n > 0).ok_or_else(|| {
-        LogError::Invalid(format!("topic {} does not exist; run `processor topics create` first", topics.name(topic)))
-    })
+    log.partitions(topic)?
+        .filter(|n| *n > 0)
+        .ok_or_else(|| LogError::Invalid(format!("topic {} does not exist; run `processor topics create` first", topics.name(topic))))
 }
 
 impl Chains<'_> {
@@ -89,6 +94,7 @@ impl Chains<'_> {
         let places: Vec<TopicPartition> = all.iter().map(|(_, at)| *at).collect();
         // Before the entries are read, so that all of what it covers must be among them.
         let audited: BTreeMap<_, _> = places.iter().copied().zip(self.log.group_offsets(self.group, &places)?).collect();
+        let settled = self.settled(partitions)?;
         let mut reports = BTreeMap::new();
         let (mut strangers, mut done) = (Vec::new(), 0);
         for p in 0..partitions {
@@ -100,7 +106,7 @@ impl Chains<'_> {
                 let source = if self.sources { Some(Cursor::whole(self.log, *at, false)?) } else { None };
                 let compacted = self.topics.spec(at.topic).cleanup == Cleanup::Compact;
                 let walker = Walker::new(name, self.checkpoints(name));
-                let audited = audited.get(at).copied().flatten();
+                let audited = audited.get(at).copied().flatten().filter(|_| settled);
                 chains.insert(name.clone(), Beside { source, walker, compacted, audited, at: *at });
             }
             while let Some(r) = entries.peek()? {
@@ -130,6 +136,24 @@ impl Chains<'_> {
         Ok(reports)
     }
 
+    /// A broker may show committed positions a moment before it shows the entries that were committed with them. They are in the log by then, so
+    /// once everything that is in it now can be read, they can. False if that takes too long: then the ends of chains are not judged.
+    fn settled(&self, partitions: u32) -> Result<bool, LogError> {
+        let places: Vec<_> = (0..partitions).map(|p| TopicPartition::new(AUDIT_LOG, p)).collect();
+        let ends = places.iter().map(|at| Ok(self.log.bounds(*at)?.end)).collect::<Result<Vec<_>, LogError>>()?;
+        for _ in 0..SETTLE_TRIES {
+            let mut behind = false;
+            for (at, end) in places.iter().zip(&ends) {
+                behind |= self.log.bounds(*at)?.stable_end < *end;
+            }
+            if !behind {
+                return Ok(true);
+            }
+            std::thread::sleep(SETTLE_WAIT);
+        }
+        Ok(false)
+    }
+
     /// What the anchors say of a chain, in rising order.
     fn checkpoints(&self, name: &str) -> Vec<Checkpoint> {
         checkpoints(self.anchors, name)
@@ -150,9 +174,7 @@ pub fn checkpoints(anchors: &[Anchor], name: &str) -> Vec<Checkpoint> {
 
 /// The heads of chains that were found good, for an anchor.
 pub fn heads(reports: &[ChainReport]) -> Vec<Head> {
-    let head = |r: &ChainReport| {
-        Some(Head { chain: r.name.clone(), entries: r.good.entries, offset: r.good.last?, hash: r.good.head })
-    };
+    let head = |r: &ChainReport| Some(Head { chain: r.name.clone(), entries: r.good.entries, offset: r.good.last?, hash: r.good.head });
     reports.iter().filter_map(head).collect()
 }
 

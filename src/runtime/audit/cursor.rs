@@ -89,7 +89,10 @@ impl Cursor {
             waited += SLICE;
             if waited > PATIENCE {
                 let at = self.at;
-                return Err(LogError::Unavailable(format!("no records of {at:?} came for {} s; are the brokers well?", PATIENCE.as_secs())));
+                return Err(LogError::Unavailable(format!(
+                    "no records of {at:?} came for {} s; are the brokers well?",
+                    PATIENCE.as_secs()
+                )));
             }
         }
         Ok(())

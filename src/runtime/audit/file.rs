@@ -29,11 +29,7 @@ pub struct FileDamage {
 const LINE_MAX: u64 = 16 << 20;
 
 /// Verifies a file; `progress` is told how many bytes were read. The outer error: it cannot be read.
-pub fn verify(
-    mut input: impl BufRead,
-    anchors: &[Anchor],
-    progress: &mut dyn FnMut(u64),
-) -> io::Result<Result<Summary, FileDamage>> {
+pub fn verify(mut input: impl BufRead, anchors: &[Anchor], progress: &mut dyn FnMut(u64)) -> io::Result<Result<Summary, FileDamage>> {
     let mut f = File { anchors, ..File::default() };
     let (mut line, mut bytes) = (Vec::new(), 0);
     loop {
@@ -215,9 +211,13 @@ impl File<'_> {
         }
         match self.damage {
             Some(damage) => Err(damage),
-            None => {
-                Ok(Summary { cluster: self.cluster, chains: self.heads.len() as u64, records: self.records, lines: self.line, heads: self.heads })
-            }
+            None => Ok(Summary {
+                cluster: self.cluster,
+                chains: self.heads.len() as u64,
+                records: self.records,
+                lines: self.line,
+                heads: self.heads,
+            }),
         }
     }
 

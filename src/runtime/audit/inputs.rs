@@ -194,4 +194,3 @@ impl Followed {
         self.last = Some(Tick { offset: r.offset, price_e4, time_ms: r.timestamp_ms });
     }
 }
-

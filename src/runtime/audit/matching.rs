@@ -122,16 +122,14 @@ impl Ids {
                 self.symbol = v.text().map(Into::into);
                 return;
             }
-            // A notification carries the whole event, and with it the symbol.
+            // A notification carries the whole event, with ids that it does not repeat outside.
             "event" => {
                 if let Value::Nested(inner) = v {
-                    let mut symbol = None;
-                    let read = read_map(inner, |name, v| {
-                        if name == "symbol" {
-                            symbol = v.text().map(|s| s.to_string());
-                        }
-                    });
-                    self.symbol = self.symbol.take().or(symbol.filter(|_| read.is_ok()));
+                    let mut ids = Ids::default();
+                    if read_map(inner, |name, v| ids.take(name, v)).is_ok() {
+                        self.orders.extend(ids.orders);
+                        self.symbol = self.symbol.take().or(ids.symbol);
+                    }
                 }
                 return;
             }

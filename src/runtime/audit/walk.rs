@@ -158,7 +158,17 @@ impl Walker {
     fn continuing(name: &str, head: Hash, anchors: Vec<Checkpoint>, from_start: bool) -> Walker {
         let good = Good { head, ..Good::default() };
         let anchors = anchors.into();
-        Walker { name: name.into(), good, before: None, last_at: None, open: Open::Nothing, damage: None, anchors, anchored: None, from_start }
+        Walker {
+            name: name.into(),
+            good,
+            before: None,
+            last_at: None,
+            open: Open::Nothing,
+            damage: None,
+            anchors,
+            anchored: None,
+            from_start,
+        }
     }
 
     /// `topic/partition`.
@@ -267,7 +277,8 @@ impl Walker {
             }
             Here::Missing { more } => {
                 let kind = if more { Kind::Deleted } else { Kind::Truncated };
-                let text = if more { "the record was audited and is gone" } else { "the record was audited, but the partition ends before it" };
+                let text =
+                    if more { "the record was audited and is gone" } else { "the record was audited, but the partition ends before it" };
                 return self.wrong(kind, e.offset, at, text.into(), Open::NoRecord { came: *e });
             }
             _ => {}
@@ -320,7 +331,9 @@ impl Walker {
         let last = self.last_text();
         let next = self.good.last.map_or(0, |o| o + 1);
         match (successor, parent) {
-            (Some(moved), true) => self.settle(Kind::Swapped, format!("its entry stands where that of offset {moved} belongs, after {last}")),
+            (Some(moved), true) => {
+                self.settle(Kind::Swapped, format!("its entry stands where that of offset {moved} belongs, after {last}"))
+            }
             (Some(next), false) => {
                 self.settle(Kind::Inserted, format!("the entry continues nothing that is here; after {last} comes that of offset {next}"));
             }
