@@ -185,7 +185,7 @@ pub fn read_link(chain: &str, r: &Record<'_>) -> Result<Link, String> {
     if named != chain {
         return Err(format!("it says that it is of {named}"));
     }
-    Ok(Link { at: r.offset, offset: e.src_offset, payload: e.payload_hash, prev: e.prev_hash, hash: e.hash })
+    Ok(Link { at: r.offset, offset: e.src_offset, payload: e.payload_hash, prev: e.prev_hash, hash: e.hash, time_ms: e.log_time_ms })
 }
 
 fn stranger(topics: &TopicTable, r: &Record<'_>) -> ChainReport {
@@ -238,9 +238,10 @@ pub fn beside(source: &mut Cursor, e: &Link, last: Option<u64>, compacted: bool)
             return Ok((gap, missing(compacted, true)));
         }
         if r.offset == e.offset {
-            let here = Here::Record(chain::payload_hash(r.key, r.value));
+            let (payload, time_ms) = (chain::payload_hash(r.key, r.value), r.timestamp_ms);
             source.skip();
-            return Ok((gap, here));
+            let other_time = payload == e.payload && time_ms != e.time_ms;
+            return Ok((gap, if other_time { Here::Time(time_ms) } else { Here::Record(payload) }));
         }
         if last.is_none_or(|last| r.offset > last) {
             gap.get_or_insert(r.offset);

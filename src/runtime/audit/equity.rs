@@ -72,10 +72,7 @@ pub fn history(
             let event = OrderEvent::decode(r.value.unwrap_or_default()).map_err(wrong)?;
             let portfolio = fold.fold(&event).map_err(wrong)?;
             events += 1;
-            if to_ms.is_some_and(|to| r.timestamp_ms >= to) {
-                break;
-            }
-            if from_ms.is_none_or(|from| r.timestamp_ms >= from) {
+            if from_ms.is_none_or(|from| r.timestamp_ms >= from) && to_ms.is_none_or(|to| r.timestamp_ms < to) {
                 marks.until(r.timestamp_ms)?;
                 let cost_basis_e4 = portfolio.positions.values().map(|h| i128::from(h.cost_basis_e4)).sum();
                 let worth = portfolio.positions.iter().filter(|(_, h)| h.quantity != 0).map(|(symbol, h)| {

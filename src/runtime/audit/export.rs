@@ -188,7 +188,7 @@ impl Export<'_> {
                     };
                     let (gap, here) = beside(&mut source, &e, walker.good().last, compacted)?;
                     walker.link(&e, gap, here);
-                    let mut fields = json!({"offset": e.offset, "time_ms": r.timestamp_ms});
+                    let mut fields = json!({"offset": e.offset, "time_ms": e.time_ms});
                     let map = fields.as_object_mut().expect("an object");
                     match (here, before) {
                         (Here::Record(_), Some(content)) => map.extend(content),

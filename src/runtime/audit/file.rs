@@ -161,7 +161,8 @@ impl File<'_> {
             return Err(Some("a record without one of its fields"));
         };
         // Anchors from before the file's first record say nothing about it.
-        let link = Link { at: self.line, offset, payload, prev, hash: own };
+        let time_ms = v["time_ms"].as_i64().unwrap_or(0);
+        let link = Link { at: self.line, offset, payload, prev, hash: own, time_ms };
         walker.begin_at(offset);
         walker.link(&link, None, Here::Unknown);
         if walker.is_good() {

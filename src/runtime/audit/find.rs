@@ -88,6 +88,10 @@ impl Timeline {
     }
 }
 
+/// What we write carries the time of what it came from, so a partition's times may step back by as long as a record waited on its way. Reading goes
+/// on this far behind the end of the range.
+const LATE_MS: i64 = 10 * 60 * 1000;
+
 type Place = (TopicPartition, u64);
 
 /// A search under way.
@@ -130,11 +134,13 @@ impl Search<'_> {
         let partitions = count(self.log, self.topics, topic)?;
         for p in self.wanted.partitions(topic, partitions) {
             let at = TopicPartition::new(topic, p);
-            let mut cursor = Cursor::between(self.log, at, self.query.from_ms, self.query.to_ms, true)?;
+            let (from, to) = (self.query.from_ms, self.query.to_ms);
+            let mut cursor = Cursor::between(self.log, at, from, to.map(|ms| ms.saturating_add(LATE_MS)), true)?;
+            let in_time = |r: &Record<'_>| from.is_none_or(|ms| r.timestamp_ms >= ms) && to.is_none_or(|ms| r.timestamp_ms < ms);
             let (mut too_many, limit) = (false, self.query.limit);
             let (wanted, found, places) = (&mut self.wanted, &mut self.found, &mut self.places);
             cursor.each(&mut |r| {
-                if wanted.is(r) {
+                if in_time(r) && wanted.is(r) {
                     found.push(r);
                     places.insert((r.at, r.offset));
                     too_many = found.len() > limit;

@@ -72,6 +72,8 @@ pub struct Link {
     pub prev: Hash,
     /// Its own hash.
     pub hash: Hash,
+    /// The record's log time, which no hash covers.
+    pub time_ms: i64,
 }
 
 /// What the source partition has where an entry points.
@@ -79,6 +81,8 @@ pub struct Link {
 pub enum Here {
     /// A record with this content.
     Record(Hash),
+    /// The record, but with this log time instead of the entry's.
+    Time(i64),
     /// None; the log may have dropped it (a compacted topic), so that says nothing.
     Compacted,
     /// None. `more`: the partition goes on behind it.
@@ -274,6 +278,10 @@ impl Walker {
             Here::Record(found) if found != e.payload => {
                 let text = "the record is not the one that was audited".into();
                 return self.wrong(Kind::Changed, e.offset, at, text, Open::Content { wanted: e.payload, found });
+            }
+            Here::Time(found) => {
+                let text = format!("the entry says that the record is of {} ms, and it is of {found} ms", e.time_ms);
+                return self.wrong(Kind::Changed, e.offset, at, text, Open::Closed);
             }
             Here::Missing { more } => {
                 let kind = if more { Kind::Deleted } else { Kind::Truncated };
