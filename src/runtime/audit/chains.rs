@@ -96,7 +96,7 @@ impl Chains<'_> {
         let audited: BTreeMap<_, _> = places.iter().copied().zip(self.log.group_offsets(self.group, &places)?).collect();
         let settled = self.settled(partitions)?;
         let mut reports = BTreeMap::new();
-        let (mut strangers, mut done) = (Vec::new(), 0);
+        let (mut strangers, mut done) = (Vec::new(), 0_u64);
         for p in 0..partitions {
             let mine = all.iter().filter(|(name, _)| partitioner::partition(name.as_bytes(), partitions) == p);
             let mut entries = Cursor::whole(self.log, TopicPartition::new(AUDIT_LOG, p), false)?;
@@ -117,7 +117,7 @@ impl Chains<'_> {
                 }
                 entries.skip();
                 done += 1;
-                if done % 1024 == 0 {
+                if done.is_multiple_of(1024) {
                     progress(done);
                 }
             }

@@ -203,10 +203,14 @@ impl Export<'_> {
                 break;
             }
             *records += 1;
-            if *records % 1024 == 0 {
+            if records.is_multiple_of(1024) {
                 progress(*records);
             }
             entries.skip();
+            // Of a compacted source, records that are gone may have entries still to come.
+            if !compacted && source.peek()?.is_none() {
+                break;
+            }
         }
         let Some(walker) = walker else { return Ok(None) };
         let (good, damage) = walker.end(None);
