@@ -1,5 +1,7 @@
 //! The command line as typed. Nothing is decided here: values stay text until [`super::config`] has joined flags, environment, file and defaults.
 
+pub mod audit;
+
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -134,11 +136,14 @@ pub enum Command {
 that use this --state directory; lag comes from the log and is always there.\nExample: processor status --brokers localhost:9092"
     )]
     Status,
-    /// One user's portfolio at the latest prices
-    Portfolio {
-        /// The user's id
-        user: String,
-    },
+    /// One user's portfolio at the latest prices, or what it was after each of their events
+    #[command(
+        after_help = "Examples:\n  processor portfolio 501 --brokers localhost:9092\n  processor portfolio 501 --history --from 2026-01-31 --embedded state/demo"
+    )]
+    Portfolio(Portfolio),
+    /// Ask the audit log: is it whole, what happened, give me a copy that proves itself
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Wipe a role's local state and restore it from its changelog
     #[command(
         after_help = "The role must not be running with this instance number.\nExample: processor rebuild --role orders --instance 1 --brokers localhost:9092"
@@ -158,6 +163,22 @@ that use this --state directory; lag comes from the log and is always there.\nEx
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// Options of `portfolio`.
+#[derive(Debug, Default, Clone, ClapArgs)]
+pub struct Portfolio {
+    /// The user's id
+    pub user: String,
+    /// Cash, positions, profit and equity after every event of theirs, by replay
+    #[arg(long)]
+    pub history: bool,
+    /// First time of the history (2026-01-31T09:30:00Z, or a day)
+    #[arg(long, value_name = "TIME", requires = "history")]
+    pub from: Option<String>,
+    /// Time before which it ends
+    #[arg(long, value_name = "TIME", requires = "history")]
+    pub to: Option<String>,
 }
 
 /// Options of `demo`.

@@ -5,7 +5,7 @@ mod audit;
 mod intake;
 mod notifications;
 pub mod orders;
-mod portfolio;
+pub mod portfolio;
 mod rows;
 mod trading;
 

@@ -1,7 +1,10 @@
 //! One file per command.
 
+pub mod audit;
 pub mod config;
 pub mod demo;
+pub mod find;
+pub mod history;
 pub mod instruments;
 pub mod order;
 pub mod portfolio;
