@@ -7,7 +7,7 @@ use super::config::Config;
 use super::exit::{Code, Failure};
 use super::open::{self, Access};
 use crate::engine::instance::Stop;
-use crate::engine::ports::Limits;
+use crate::engine::ports::{Limits, LogError};
 use crate::engine::replay::ReplayError;
 use crate::engine::task::TaskError;
 use crate::engine::topics::Partitions;
@@ -97,6 +97,8 @@ impl From<ReplayError> for Failure {
             ReplayError::Task(TaskError::Store(e)) => e.into(),
             ReplayError::Task(TaskError::Bug(e)) => Failure::new(Code::Bug, e.to_string()),
             ReplayError::Journal(e) => Failure::new(Code::Bug, e),
+            ReplayError::Unreadable(e) => LogError::from(e).into(),
+            ReplayError::Moment(e) => Failure::failed(e),
         }
     }
 }

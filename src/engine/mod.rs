@@ -3,6 +3,7 @@
 pub mod broadcast;
 pub mod commit;
 pub mod context;
+mod cursor;
 pub mod digest;
 pub mod guard;
 mod halt;
@@ -16,4 +17,5 @@ pub mod restore;
 pub mod role;
 pub mod task;
 pub mod topics;
+pub mod travel;
 pub mod varint;

@@ -9,4 +9,5 @@ pub mod signals;
 pub mod status;
 pub mod supervisor;
 pub mod system;
+pub mod travel;
 pub mod verify;

@@ -8,6 +8,7 @@ pub mod portfolio;
 pub mod publish;
 pub mod rebuild;
 pub mod replay;
+pub mod state;
 pub mod run;
 pub mod status;
 pub mod tail;
