@@ -90,6 +90,9 @@ pub struct Common {
     /// Most input bytes in one transaction [default: 8388608]
     #[arg(long, global = true, value_name = "N", hide_short_help = true)]
     pub batch_bytes_max: Option<String>,
+    /// How often each running store is looked through for damage, e.g. 6h; 0 = never [default: 24h]
+    #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
+    pub scrub_every: Option<String>,
     /// Longest a graceful stop may take, milliseconds [default: 10000]
     #[arg(long, global = true, value_name = "MS", hide_short_help = true)]
     pub shutdown_grace_ms: Option<String>,

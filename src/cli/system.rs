@@ -39,6 +39,7 @@ pub fn of(config: &Config, access: Access) -> Result<System, Failure> {
             bytes: config.batch_bytes_max,
             age: Duration::from_millis(config.commit_interval_ms),
         },
+        scrub_every: Duration::from_millis(config.scrub_every_ms),
         lock_wait: LOCK_WAIT,
         memory: SharedMemory::default(),
     })
@@ -95,6 +96,7 @@ impl From<ReplayError> for Failure {
         match e {
             ReplayError::Log(e) => e.into(),
             ReplayError::Task(TaskError::Store(e)) => e.into(),
+            ReplayError::Task(TaskError::Newer(e)) => Failure::config(e),
             ReplayError::Task(TaskError::Bug(e)) => Failure::new(Code::Bug, e.to_string()),
             ReplayError::Journal(e) => Failure::new(Code::Bug, e),
             ReplayError::Unreadable(e) => LogError::from(e).into(),

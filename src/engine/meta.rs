@@ -38,7 +38,9 @@ pub struct Meta {
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// Written by a version that this build does not know.
-    #[error("{what} is not readable by this version of processor (format {version}, this one knows {VERSION}); use the version that wrote it, or a newer one")]
+    #[error(
+        "{what} is not readable by this version of processor (format {version}, this one knows {VERSION}); use the version that wrote it, or a newer one"
+    )]
     Newer {
         /// What it is.
         what: &'static str,

@@ -15,6 +15,7 @@ pub mod records;
 pub mod replay;
 pub mod restore;
 pub mod role;
+mod scrub;
 pub mod task;
 pub mod topics;
 pub mod travel;

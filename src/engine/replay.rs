@@ -139,7 +139,14 @@ impl Replay<'_> {
         Ok((Task::new(self.task, parts, scratch, Meta { offsets: starts, ..Meta::default() }), cursors))
     }
 
-    fn by_journal(&mut self, spec: &RoleSpec, journal: TopicId, task: Task, cursors: Vec<Cursor>, live: &Meta) -> Result<Replayed, ReplayError> {
+    fn by_journal(
+        &mut self,
+        spec: &RoleSpec,
+        journal: TopicId,
+        task: Task,
+        cursors: Vec<Cursor>,
+        live: &Meta,
+    ) -> Result<Replayed, ReplayError> {
         let mut entries = Cursor::new(self.log, TopicPartition::new(journal, self.task), 0, false)?;
         let mut run = Run::new(task, cursors);
         while run.task.meta().transaction < live.transaction {

@@ -17,6 +17,7 @@ use super::overlay::Overlay;
 use super::ports::{StateStore, StoreError};
 use super::records::{Headers, Record, Records};
 use super::role::{Bug, Role, RoleSpec};
+use super::scrub::Scrub;
 use super::topics::{TopicPartition, TopicTable};
 
 /// Why a task cannot go on.
@@ -28,6 +29,9 @@ pub enum TaskError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A record between roles that a newer version wrote.
+    #[error("{0}")]
+    Newer(String),
 }
 
 /// A running task.
@@ -45,6 +49,8 @@ pub struct Task {
     prepared: Option<Meta>,
     /// Log time of the last record processed; state changes carry it.
     time_ms: i64,
+    /// How far the store is looked through, while it is.
+    scrub: Option<Scrub>,
     /// Guarded records that had been seen before and were dropped. Stays zero while transactions work.
     pub repeats: u64,
 }
@@ -80,6 +86,7 @@ impl Task {
             meta,
             prepared: None,
             time_ms: 0,
+            scrub: None,
             repeats: 0,
         }
     }
@@ -173,9 +180,21 @@ impl Task {
         let meta = self.prepared.take().expect("prepare comes before post_commit");
         let record = StoreMeta { changelog_offset, verified: true, meta };
         self.store.write(&mut self.overlay.changes(), &record.encode())?;
+        if let Some(scrub) = &mut self.scrub {
+            scrub.moved(&self.overlay);
+        }
         self.overlay.committed();
         self.meta = record.meta;
         Ok(())
+    }
+
+    /// Looks through so many keys of the store, between transactions; true when it is through and all is right.
+    pub(super) fn scrub(&mut self, keys: usize) -> Result<bool, StoreError> {
+        let done = self.scrub.get_or_insert_default().slice(&*self.store, keys, self.meta.digest)?;
+        if done {
+            self.scrub = None;
+        }
+        Ok(done)
     }
 
     /// Digest as of the last commit.
@@ -184,7 +203,17 @@ impl Task {
     }
 }
 
-fn check(seen: &mut InSequences, r: &Record<'_>) -> Result<Verdict, Bug> {
+fn check(seen: &mut InSequences, r: &Record<'_>) -> Result<Verdict, TaskError> {
+    // Read as if it were known, it could mean something else.
+    if let Some(version) = r.headers.get(guard::VERSION_HEADER).filter(|v| *v != guard::VERSION) {
+        let version = String::from_utf8_lossy(version);
+        return Err(TaskError::Newer(format!(
+            "{:?}, offset {}: a record of format {version}, this version reads {}; upgrade this role, too",
+            r.at,
+            r.offset,
+            String::from_utf8_lossy(guard::VERSION)
+        )));
+    }
     let header = r.headers.get(guard::HEADER).and_then(guard::parse);
     let (task, sequence) = header.ok_or_else(|| {
         Bug(format!(

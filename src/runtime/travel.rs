@@ -23,8 +23,13 @@ pub fn travel_task(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Option<Travelled>, ReplayError> {
     let (partitions, factory) = (system.partitions()?, system.factory(role)?);
-    let inputs: Vec<TopicPartition> =
-        factory.spec().inputs.iter().map(|i| TopicPartition::new(i.topic, task)).filter(|at| task < partitions[at.topic.0 as usize]).collect();
+    let inputs: Vec<TopicPartition> = factory
+        .spec()
+        .inputs
+        .iter()
+        .map(|i| TopicPartition::new(i.topic, task))
+        .filter(|at| task < partitions[at.topic.0 as usize])
+        .collect();
     let group = system.log.group_offsets(&system.group(role), &inputs)?;
     if group.iter().all(Option::is_none) {
         return Ok(None);
@@ -41,8 +46,7 @@ pub fn travel_task(
             scratch.0.clone()
         }
     };
-    let replay =
-        Replay { log: &*system.log, topics: system.topics.clone(), factory: &*factory, partitions, task, progress };
+    let replay = Replay { log: &*system.log, topics: system.topics.clone(), factory: &*factory, partitions, task, progress };
     let travelled = replay.until(Box::new(RocksStore::open(&dir, &system.memory)?), moment, &committed)?;
     Ok(Some(travelled))
 }
@@ -53,7 +57,11 @@ fn place(system: &System, role: Role, task: u32, keep: &Path) -> Result<PathBuf,
     let dir = parent.join(task.to_string());
     let cannot = |e: std::io::Error| LogError::Invalid(format!("cannot keep state in {}: {e}; name another directory", dir.display()));
     if dir.exists() {
-        return Err(LogError::Invalid(format!("{} is there already; name another directory to keep state in, or remove it", dir.display())).into());
+        return Err(LogError::Invalid(format!(
+            "{} is there already; name another directory to keep state in, or remove it",
+            dir.display()
+        ))
+        .into());
     }
     std::fs::create_dir_all(&dir).map_err(cannot)?;
     let identity = Identity::new(&system.log.cluster_id()?, system.topics.prefix(), role.name(), system.tasks(role)?);

@@ -157,7 +157,8 @@ impl Look<'_> {
             let Some(store) = root.store(role, task)? else { continue };
             let mut printed = Ok(());
             store.scan(&show::prefix(role, prefix), &mut |key, value| {
-                let (shown, value) = show::show(role, key, value).unwrap_or_else(|| (decode::text(key), json!({"unreadable": decode::hex(value)})));
+                let (shown, value) =
+                    show::show(role, key, value).unwrap_or_else(|| (decode::text(key), json!({"unreadable": decode::hex(value)})));
                 if wanted(&shown) && self.left > 0 {
                     self.left -= 1;
                     self.found += 1;
