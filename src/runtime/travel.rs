@@ -23,13 +23,10 @@ pub fn travel_task(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Option<Travelled>, ReplayError> {
     let (partitions, factory) = (system.partitions()?, system.factory(role)?);
-    let inputs: Vec<TopicPartition> = factory
-        .spec()
-        .inputs
-        .iter()
-        .map(|i| TopicPartition::new(i.topic, task))
-        .filter(|at| task < partitions[at.topic.0 as usize])
-        .collect();
+    let own = |topic| Some(TopicPartition::new(topic, task)).filter(|at| task < partitions[at.topic.0 as usize]);
+    let mut inputs: Vec<TopicPartition> = factory.spec().inputs.iter().filter_map(|i| own(i.topic)).collect();
+    // The order of meta records.
+    inputs.sort();
     let group = system.log.group_offsets(&system.group(role), &inputs)?;
     if group.iter().all(Option::is_none) {
         return Ok(None);

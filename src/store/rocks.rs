@@ -14,11 +14,15 @@ use rocksdb::{
 };
 
 use super::dir::{FORMAT, Identity, InstanceDir, newer};
+use super::lives::Lives;
 use crate::engine::ports::{StateStore, StoreError, Stores, Write};
 
 const DATA: u8 = 1;
 const META: &[u8] = &[0, b'm'];
 const VERSION: &[u8] = &[0, b'f'];
+/// See [`super::lives`].
+const LIVES: [&[u8]; 2] = [&[0, b'l', 0], &[0, b'l', 1]];
+const BEFORE: &[u8] = &[0, b'p'];
 
 /// Memory that all stores of a process share, however many there are.
 #[derive(Clone)]
@@ -101,6 +105,7 @@ pub struct RocksStore {
     db: DB,
     write: WriteOptions,
     key: Vec<u8>,
+    lives: Lives,
 }
 
 impl RocksStore {
@@ -113,7 +118,7 @@ impl RocksStore {
         }
         let mut options = options(shared, guarded(path)?);
         options.create_if_missing(true);
-        let store = Self::with(path, DB::open(&options, path).map_err(|e| error(path, &e))?);
+        let store = Self::with(path, DB::open(&options, path).map_err(|e| error(path, &e))?)?;
         if store.check_version()?.is_none() {
             store.db.put(VERSION, FORMAT.to_le_bytes()).map_err(|e| error(path, &e))?;
         }
@@ -128,13 +133,16 @@ impl RocksStore {
         let mut options = options(&SharedMemory::new(16 << 20, 0), Options::default());
         // Files that the owner deletes later stay readable only while they are open.
         options.set_max_open_files(-1);
-        let store = Self::with(path, DB::open_for_read_only(&options, path, false).map_err(|e| error(path, &e))?);
+        let store = Self::with(path, DB::open_for_read_only(&options, path, false).map_err(|e| error(path, &e))?)?;
         store.check_version()?;
         Ok(store)
     }
 
-    fn with(path: &Path, db: DB) -> Self {
-        RocksStore { path: path.to_path_buf(), db, write: WriteOptions::default(), key: vec![DATA] }
+    fn with(path: &Path, db: DB) -> Result<Self, StoreError> {
+        let get = |key| db.get(key).map_err(|e| error(path, &e));
+        let lives = Lives::read([get(LIVES[0])?, get(LIVES[1])?], get(BEFORE)?);
+        let lives = lives.map_err(|why| StoreError::Corrupt(format!("{}: {why}", path.display())))?;
+        Ok(RocksStore { path: path.to_path_buf(), db, write: WriteOptions::default(), key: vec![DATA], lives })
     }
 
     fn check_version(&self) -> Result<Option<u32>, StoreError> {
@@ -199,6 +207,11 @@ impl StateStore for RocksStore {
             }
         }
         batch.put(META, meta);
+        let (slot, mark, before) = self.lives.next();
+        batch.put(LIVES[slot], mark);
+        if let Some(before) = before {
+            batch.put(BEFORE, before);
+        }
         self.db.write_opt(batch, &self.write).map_err(|e| self.error(&e))
     }
 
@@ -218,7 +231,8 @@ impl StateStore for RocksStore {
 }
 
 /// Options that make each write-ahead log name the one before it. Without that a store that lost a log, or the news of a table in its MANIFEST, while
-/// later logs are there, would open with a hole in the middle and the newest meta record: nothing would show it.
+/// later logs are there, would open with a hole in the middle and the newest meta record: nothing would show it. Between two openings RocksDB does not
+/// do that; there [`Lives`] does.
 fn guarded(path: &Path) -> Result<Options, StoreError> {
     Options::default().get_options_from_string("track_and_verify_wals=true").map_err(|e| error(path, &e))
 }

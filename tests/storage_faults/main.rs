@@ -7,5 +7,6 @@
 
 mod disk_full;
 mod files;
+mod newer;
 mod scrub;
 mod stage;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use processor::engine::ports::{StateStore, Stores, Write};
+use processor::engine::ports::{Stores, Write};
 
 use super::stage::{Baseline, Stage};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use processor::domain::partitioner;
 use processor::engine::instance::{Instance, Settings, Stop};
-use processor::engine::ports::{From, Limits, Log, Stores};
-use processor::engine::records::{Headers, Record, Records};
+use processor::engine::ports::{From, Limits, Log, StoreError, Stores};
+use processor::engine::records::{HeaderBuf, Record, Records};
 use processor::engine::topics::{Partitions, TopicId, TopicPartition, TopicTable};
 use processor::log::local::{LocalLog, Memory, Options};
 use processor::roles::{Role, RoleSettings, factory};
@@ -124,7 +124,11 @@ impl Stage {
     }
 
     pub fn rocks(&self) -> RocksStores {
-        RocksStores::open_later(&self.state, "1", &identity(), &SharedMemory::default()).expect("the directory is right")
+        self.try_rocks().expect("the directory is right")
+    }
+
+    pub fn try_rocks(&self) -> Result<RocksStores, StoreError> {
+        RocksStores::open_later(&self.state, "1", &identity(), &SharedMemory::default())
     }
 
     pub fn instance(&self, scrub: Option<Duration>) -> Instance {
@@ -149,16 +153,17 @@ impl Stage {
     }
 
     fn append(&self, topic: TopicId, key: &str, value: &str) {
+        self.append_raw(topic, key.as_bytes(), value.as_bytes(), &[]);
+    }
+
+    pub fn append_raw(&self, topic: TopicId, key: &[u8], value: &[u8], headers: &[(&str, &[u8])]) {
         let mut appender = self.log.appender().expect("an appender");
-        let at = TopicPartition::new(topic, partitioner::partition(key.as_bytes(), PARTITIONS));
-        let record = Record {
-            at,
-            offset: 0,
-            timestamp_ms: 0,
-            key: Some(key.as_bytes()),
-            value: Some(value.as_bytes()),
-            headers: Headers::default(),
-        };
+        let at = TopicPartition::new(topic, partitioner::partition(key, PARTITIONS));
+        let mut packed = HeaderBuf::default();
+        for (name, value) in headers {
+            packed.push(name, value);
+        }
+        let record = Record { at, offset: 0, timestamp_ms: 0, key: Some(key), value: Some(value), headers: packed.headers() };
         appender.append(&record).expect("appended");
         appender.flush(Duration::from_secs(5)).expect("flushed");
     }

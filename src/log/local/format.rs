@@ -1,7 +1,8 @@
 //! Small values of the embedded log, byte by byte: where groups are, how far compaction got, what topics there are. Each begins with a version; those of
 //! the first days had none, and are read as version 0. Batches have their own format in `batch`.
 
-use super::storage::{Compacted, TopicRow};
+use super::storage::Compacted;
+pub use super::storage::TopicRow;
 
 /// What is written today.
 pub const VERSION: u8 = 1;

@@ -46,7 +46,9 @@ impl Rocks {
     pub fn open(dir: &Path, sync: bool) -> Result<Self, LogError> {
         std::fs::create_dir_all(dir).map_err(|e| unusable(dir, &e.to_string()))?;
         let known = read_identity(dir)?;
-        let mut options = options();
+        // Each write-ahead log names the one before it, so that a lost one is noticed.
+        let tracked = Options::default().get_options_from_string("track_and_verify_wals=true").map_err(|e| open_error(dir, &e))?;
+        let mut options = options(tracked);
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         let db = DB::open_cf_descriptors(&options, dir.join("log"), families()).map_err(|e| open_error(dir, &e))?;
@@ -77,7 +79,7 @@ impl Rocks {
                 dir.display()
             )));
         };
-        let mut options = options();
+        let mut options = options(Options::default());
         // Files that the owner deletes later stay readable only while they are open.
         options.set_max_open_files(-1);
         let db = DB::open_cf_descriptors_read_only(&options, dir.join("log"), families(), false).map_err(|e| open_error(dir, &e))?;
@@ -266,8 +268,7 @@ fn parse_offset_key(key: &[u8]) -> Option<(String, u16, u32)> {
     Some((group, u16::from_be_bytes(*topic), u32::from_be_bytes(*partition)))
 }
 
-fn options() -> Options {
-    let mut o = Options::default();
+fn options(mut o: Options) -> Options {
     o.set_paranoid_checks(true);
     o.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     o.set_max_total_wal_size(256 << 20);
