@@ -70,7 +70,8 @@ fn run(args: &Args) -> Result<(), Failure> {
         Some(Command::Portfolio(p)) => commands::portfolio::run(&config, &p.user),
         Some(Command::Audit(audit)) => commands::audit::run(&config, audit),
         Some(Command::Rebuild) => commands::rebuild::run(&config),
-        Some(Command::Replay) => commands::replay::run(&config),
+        Some(Command::Replay(replay)) => commands::replay::run(&config, replay),
+        Some(Command::State(state)) => commands::state::run(&config, state),
         Some(Command::Verify) => commands::verify::run(&config),
         Some(Command::Config(ConfigCommand::Show)) => commands::config::show(&config),
         Some(Command::Completions { shell }) => {

@@ -7,7 +7,7 @@ use super::config::Config;
 use super::exit::{Code, Failure};
 use super::open::{self, Access};
 use crate::engine::instance::Stop;
-use crate::engine::ports::Limits;
+use crate::engine::ports::{Limits, LogError};
 use crate::engine::replay::ReplayError;
 use crate::engine::task::TaskError;
 use crate::roles::RoleSettings;
@@ -38,6 +38,7 @@ pub fn of(config: &Config, access: Access) -> Result<System, Failure> {
             bytes: config.batch_bytes_max,
             age: Duration::from_millis(config.commit_interval_ms),
         },
+        scrub_every: Duration::from_millis(config.scrub_every_ms),
         lock_wait: LOCK_WAIT,
         memory: SharedMemory::default(),
     })
@@ -80,8 +81,11 @@ impl From<ReplayError> for Failure {
         match e {
             ReplayError::Log(e) => e.into(),
             ReplayError::Task(TaskError::Store(e)) => e.into(),
+            ReplayError::Task(TaskError::Newer(e)) => Failure::config(e),
             ReplayError::Task(TaskError::Bug(e)) => Failure::new(Code::Bug, e.to_string()),
             ReplayError::Journal(e) => Failure::new(Code::Bug, e),
+            ReplayError::Unreadable(e) => LogError::from(e).into(),
+            ReplayError::Moment(e) => Failure::failed(e),
         }
     }
 }

@@ -28,6 +28,7 @@ use super::ports::{
 use super::records::Records;
 use super::restore::{Env, Progress, Restore};
 use super::role::{Bug, RoleFactory, RoleSpec};
+use super::scrub::Scrubber;
 use super::task::{Task, TaskError, TaskParts};
 use super::topics::{TopicId, TopicPartition, TopicTable};
 
@@ -82,6 +83,9 @@ pub struct Counters {
     pub repeats_dropped: u64,
     /// Records sent to `dead-letters`.
     pub dead_letters: u64,
+    /// Stores that were looked through and found right.
+    #[serde(default)]
+    pub scrubs: u64,
 }
 
 /// What one task is doing, for people.
@@ -129,6 +133,7 @@ pub struct Instance {
     /// Partition counts when the process began; keys would move between tasks if they changed.
     counts: Option<Arc<[u32]>>,
     recovered_us: u64,
+    scrubber: Scrubber,
     batch: Records,
     out: Records,
 }
@@ -144,6 +149,8 @@ struct Incarnation {
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Longest wait for input between two slices of a scrub.
+const SCRUB_WAIT: Duration = Duration::from_millis(5);
 const CALM: Duration = Duration::from_secs(30);
 
 impl Instance {
@@ -175,9 +182,15 @@ impl Instance {
             damaged: BTreeMap::new(),
             counts: None,
             recovered_us: started_us,
+            scrubber: Scrubber::new(),
             batch: Records::new(),
             out: Records::new(),
         }
+    }
+
+    /// Looks through every store this often, in slices; see [`super::scrub`]. Never, if not called.
+    pub fn scrub_every(&mut self, every: Option<Duration>) {
+        self.scrubber.set(every, self.clock.now_us());
     }
 
     /// One turn of the loop.
@@ -295,7 +308,11 @@ impl Instance {
         if work.member.suspect() {
             return Err(Halt::Recover("a connection or request failed; taking a new epoch before the next transaction".into()));
         }
-        let wait = if work.restoring.is_empty() { self.settings.idle_wait } else { Duration::ZERO };
+        let wait = match work.restoring.is_empty() {
+            true if self.scrubber.busy() => self.settings.idle_wait.min(SCRUB_WAIT),
+            true => self.settings.idle_wait,
+            false => Duration::ZERO,
+        };
         match self.gather(work, wait)? {
             Polled::Assigned(partitions) => {
                 self.assigned(work, &partitions)?;
@@ -319,6 +336,10 @@ impl Instance {
         if !self.batch.is_empty() {
             self.process(work)?;
             turn = Turn::Busy;
+        }
+        match self.scrubber.turn(&mut work.tasks, self.clock.now_us(), turn == Turn::Idle) {
+            Ok(done) => self.counters.scrubs += u64::from(done),
+            Err((number, e)) => return Err(self.failed(number, e.into())),
         }
         Ok(turn)
     }

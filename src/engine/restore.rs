@@ -153,7 +153,7 @@ impl Restore {
         let store = env.stores.open(self.task)?;
         crash::point(Point::RestoreOpened);
         let have = match store.meta()? {
-            Some(bytes) => Some(StoreMeta::decode(&bytes).map_err(|e| StoreError::Invalid(e.to_string()))?),
+            Some(bytes) => Some(StoreMeta::decode(&bytes).map_err(StoreError::from)?),
             None => None,
         };
         if offsets.iter().all(Option::is_none) {
@@ -283,7 +283,7 @@ impl Restore {
             self.progress.records += 1;
             last = Some(r.offset);
             if r.key == Some(META_KEY) {
-                meta = Meta::decode(r.value.unwrap_or_default()).map_err(|e| StoreError::Invalid(e.to_string()))?;
+                meta = Meta::decode(r.value.unwrap_or_default()).map_err(LogError::from)?;
                 reached = self.reached(&meta);
                 if reached {
                     break;

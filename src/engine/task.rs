@@ -18,6 +18,7 @@ use super::overlay::Overlay;
 use super::ports::{StateStore, StoreError};
 use super::records::{Headers, Record, Records};
 use super::role::{Bug, Role, RoleSpec};
+use super::scrub::Scrub;
 use super::topics::{TopicPartition, TopicTable};
 
 /// Why a task cannot go on.
@@ -29,6 +30,9 @@ pub enum TaskError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A record between roles that a newer version wrote.
+    #[error("{0}")]
+    Newer(String),
 }
 
 /// A running task.
@@ -48,6 +52,8 @@ pub struct Task {
     prepared: Option<Meta>,
     /// Log time of the last record processed; state changes carry it.
     time_ms: i64,
+    /// How far the store is looked through, while it is.
+    scrub: Option<Scrub>,
     /// Guarded records that had been seen before and were dropped. Stays zero while transactions work.
     pub repeats: u64,
 }
@@ -84,6 +90,7 @@ impl Task {
             changelog_offset: None,
             prepared: None,
             time_ms: 0,
+            scrub: None,
             repeats: 0,
         }
     }
@@ -179,9 +186,21 @@ impl Task {
         let record = StoreMeta { changelog_offset, verified: true, meta };
         self.store.write(&mut self.overlay.changes(), &record.encode())?;
         self.changelog_offset = Some(changelog_offset);
+        if let Some(scrub) = &mut self.scrub {
+            scrub.moved(&self.overlay);
+        }
         self.overlay.committed();
         self.meta = record.meta;
         Ok(())
+    }
+
+    /// Looks through so many keys of the store, between transactions; true when it is through and all is right.
+    pub(super) fn scrub(&mut self, keys: usize) -> Result<bool, StoreError> {
+        let done = self.scrub.get_or_insert_default().slice(&*self.store, keys, self.meta.digest)?;
+        if done {
+            self.scrub = None;
+        }
+        Ok(done)
     }
 
     /// Digest as of the last commit.
@@ -190,7 +209,15 @@ impl Task {
     }
 }
 
-fn check(seen: &mut InSequences, r: &Record<'_>, src: &str) -> Result<Verdict, Bug> {
+fn check(seen: &mut InSequences, r: &Record<'_>, src: &str) -> Result<Verdict, TaskError> {
+    // Read as if it were known, it could mean something else.
+    if let Some(version) = r.headers.get(guard::VERSION_HEADER).filter(|v| *v != guard::VERSION) {
+        let version = String::from_utf8_lossy(version);
+        return Err(TaskError::Newer(format!(
+            "{src}: a record of format {version}, this version reads {}; upgrade this role, too",
+            String::from_utf8_lossy(guard::VERSION)
+        )));
+    }
     let header = r.headers.get(guard::HEADER).and_then(guard::parse);
     let (task, sequence) = header
         .ok_or_else(|| Bug(format!("{src}: a record without a {} header stands in an internal topic: who wrote it?", guard::HEADER)))?;

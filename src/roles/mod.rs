@@ -7,6 +7,7 @@ mod notifications;
 pub mod orders;
 pub mod portfolio;
 mod rows;
+pub mod show;
 mod trading;
 
 use std::fmt;

@@ -19,4 +19,6 @@ pub mod supervisor;
 #[cfg(feature = "rocks")]
 pub mod system;
 #[cfg(feature = "rocks")]
+pub mod travel;
+#[cfg(feature = "rocks")]
 pub mod verify;

@@ -77,7 +77,15 @@ fn store(system: &System, role: Role, task: u32, tell: &mut dyn FnMut(Check)) ->
         }
         Err(e) => return Err(e.into()),
     };
-    let digest = scan_digest(&*store)?;
+    let digest = match scan_digest(&*store) {
+        Ok(digest) => digest,
+        Err(StoreError::Corrupt(why)) => {
+            let detail = format!("{why}; `processor rebuild --role {}` restores it from the changelog", role.name());
+            tell(Check { name, ok: false, detail });
+            return Ok(());
+        }
+        Err(e) => return Err(e.into()),
+    };
     let ok = digest == meta.meta.digest;
     let detail = match ok {
         true => format!("transaction {}, digest {digest} ({})", meta.meta.transaction, path.display()),

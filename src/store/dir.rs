@@ -200,7 +200,8 @@ pub(crate) fn io(path: &Path, e: &std::io::Error) -> StoreError {
     StoreError::Io(format!("{}: {e}; {advice}", path.display()))
 }
 
-fn write_identity(path: &Path, identity: &Identity) -> std::io::Result<()> {
+/// Labels a directory.
+pub(crate) fn write_identity(path: &Path, identity: &Identity) -> std::io::Result<()> {
     let half = path.join("identity.new");
     let mut file = File::create(&half)?;
     file.write_all(&serde_json::to_vec_pretty(identity)?)?;

@@ -12,6 +12,7 @@ pub mod publish;
 pub mod rebuild;
 pub mod replay;
 pub mod run;
+pub mod state;
 pub mod status;
 pub mod tail;
 pub mod topics;

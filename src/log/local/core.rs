@@ -101,6 +101,12 @@ impl Core {
                     "group {group} has an offset in partition {partition} of a topic {topic} that does not exist"
                 )));
             };
+            let end = state.parts[part].end;
+            if offset > end {
+                return Err(LogError::Corrupt(format!(
+                    "group {group} has read partition {partition} of topic {topic} up to offset {offset}, but it ends at {end}: records were lost"
+                )));
+            }
             state.offsets.entry(group).or_default().insert(part, offset);
         }
         let core = Core {

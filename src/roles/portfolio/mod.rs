@@ -19,6 +19,7 @@ use crate::wire::topics;
 
 use super::intake::{bug, own};
 use state::State;
+pub(super) use state::show;
 
 /// The role's logic; see the module.
 #[derive(Default)]
