@@ -40,9 +40,15 @@ impl Installation {
 
     /// Starts an instance of a role in the background; its output goes to a log file. It ends with the thread that called this.
     pub fn start(&self, role: &str, instance: u32) -> Process {
+        self.start_with(role, instance, &[])
+    }
+
+    /// The same, with more in its environment.
+    pub fn start_with(&self, role: &str, instance: u32, environment: &[(&str, &str)]) -> Process {
         let log = self.log_of(role, instance);
         let out = File::options().create(true).append(true).open(&log).expect("a log file");
         let mut command = self.command(&["--role", role, "--instance", &instance.to_string()]);
+        command.envs(environment.iter().copied());
         command.stdin(Stdio::null()).stdout(out.try_clone().expect("a second handle")).stderr(out);
         // SAFETY: prctl is async-signal-safe and touches nothing of ours; it makes the child end when the test does, even by kill -9.
         unsafe {
