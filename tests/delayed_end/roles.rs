@@ -1,6 +1,6 @@
-//! The same between roles. `orders` that keeps its producer (the recovery after suspicious events switched off in the real binary) shows strangers
-//! what it never decided; and what a torn transaction then does to `trading` is met by the `(task, sequence)` guard: a repeat is dropped and
-//! counted, a loss stops the pipeline.
+//! The same between roles. `orders` that keeps its producer (the recovery after suspicious events switched off in the real binary) shows others what
+//! it never decided. It does not get far: `orders` stops when `trading` answers what was never said; a repeat is dropped and counted by the
+//! `(task, sequence)` guard, and a loss stops `trading`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -57,7 +57,12 @@ impl Pair {
 
     fn wait_event(&self, id: &str, event: &str) {
         let there = || read_all(&*self.log, t::ORDER_EVENTS).iter().any(|e| e.text("order_id") == id && e.text("event") == event);
-        wait_for(&format!("{event} of {id}"), SOON, there);
+        let since = std::time::Instant::now();
+        while !there() {
+            let logs = ["orders", "trading"].map(|role| tail(&self.installation.log_of(role, 1)));
+            assert!(since.elapsed() < SOON, "no {event} of {id}; orders:\n{}\ntrading:\n{}", logs[0], logs[1]);
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
     }
 
     /// Records that bear a name that another one bears already.
@@ -102,21 +107,38 @@ fn begin(name: &str, dir: &Path, environment: &[(&str, &str)]) -> (Pair, Process
     (pair, orders, trading)
 }
 
+/// `trading` has acted on an order that `orders`, brought back to its last decided state, has never heard of.
 #[test]
-fn orders_that_keep_their_producer_repeat_themselves_and_trading_drops_it() {
+fn orders_that_keep_their_producer_stop_at_what_follows() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (mut pair, orders, mut trading) = begin("pair", dir.path(), KEEPS);
+    let (mut pair, orders, _trading) = begin("pair", dir.path(), KEEPS);
     let (answer, paused) = pair.delayed_end(orders);
     assert_eq!(answer, NONE, "the broker takes the delayed end for that of the transaction of o3");
     // Nobody decided this.
     pair.wait_event("o3", "OrderPending");
     cluster().faults.forget(&paused);
+    let mut again = pair.installation.start("orders", 1);
+    assert_eq!(again.exit_code(SOON), Some(70), "{}", tail(&again.log));
+    let said = tail(&again.log);
+    assert!(said.contains("stopped by an invariant") && said.contains("an execution of order o3"), "{said}");
+}
+
+/// The same while `trading` sleeps: `orders` says it all again, and `trading` finds both when it wakes up.
+#[test]
+fn orders_that_keep_their_producer_repeat_themselves_and_trading_drops_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut pair, orders, mut trading) = begin("pair", dir.path(), KEEPS);
+    trading.signal(libc::SIGSTOP);
+    let (answer, paused) = pair.delayed_end(orders);
+    assert_eq!(answer, NONE, "the broker takes the delayed end for that of the transaction of o3");
+    cluster().faults.forget(&paused);
     let again = pair.installation.start("orders", 1);
+    wait_for("orders to repeat itself", SOON, || pair.doubled(t::BOOK_COMMANDS) > 0);
+    trading.signal(libc::SIGCONT);
     pair.wait_event("o3", "OrderFilled");
-    let (events, commands) = (pair.doubled(t::ORDER_EVENTS), pair.doubled(t::BOOK_COMMANDS));
-    println!("{events} events and {commands} book commands are there twice; trading dropped {}", pair.repeats("trading"));
-    assert!(events > 0 && commands > 0, "this is the damage: {events} events, {commands} book commands");
     wait_for("trading to count the repeat", SOON, || pair.repeats("trading") > 0);
+    println!("{} events are there twice", pair.doubled(t::ORDER_EVENTS));
+    assert!(pair.doubled(t::ORDER_EVENTS) > 0, "this is the damage");
     assert!(trading.is_running());
     assert_eq!(read_all(&*pair.log, t::TRADES).len(), 3, "no order was traded twice");
     again.stop();
