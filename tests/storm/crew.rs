@@ -259,7 +259,8 @@ impl Crew {
             }
             other => {
                 self.findings.push(format!("{name:?} ended with {other:?}:\n{}", tail(&copy.process.log)));
-                self.restart(name, Duration::from_secs(2));
+                // What a person must look at is not started again and again.
+                self.restart(name, Duration::from_secs(3_600));
             }
         }
     }

@@ -137,7 +137,7 @@ fn run(seed: u64, time: Duration) -> Report {
         logs: installation.logs.clone(),
     };
     let clients: Vec<_> = (0..2).map(|i| Client::start(plan.clone(), i, seed)).collect();
-    let brokers = Brokers::start(seed, cluster.clone(), BROKERS, seed.is_multiple_of(4));
+    let brokers = Brokers::start(seed, cluster.clone(), BROKERS, std::env::var_os("TWO_DOWN").is_some());
     let mut nemesis = Nemesis::new(seed, &cluster, BROKERS, disk.as_ref().map(|d| (d, SMALL)));
     let began = Instant::now();
     // Damage ends the storm: what it left is then looked at.

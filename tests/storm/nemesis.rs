@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use processor::client::simulate::Rng;
@@ -19,6 +20,9 @@ pub type Counts = BTreeMap<&'static str, u64>;
 
 /// Further instances that come and go.
 const EXTRA: [Name; 5] = [("orders", 3), ("trading", 3), ("portfolio", 2), ("notifications", 2), ("audit", 2)];
+
+/// How long brokers may take until all follow again.
+const IN_SYNC: Duration = Duration::from_secs(180);
 
 fn ms(rng: &mut Rng, from: u64, to: u64) -> Duration {
     Duration::from_millis(from + rng.below(to - from + 1))
@@ -204,12 +208,13 @@ pub fn set_clock(file: &Path, seconds: i64) {
     file.write_all_at(&seconds.to_ne_bytes(), 0).expect("a clock file");
 }
 
-/// Trouble for brokers, in a thread of its own, because each takes its time. One broker at a time, unless `two_down`.
+/// Trouble for brokers, in a thread of its own, because each takes its time. One broker at a time, and the next one when all are in sync again; but for
+/// `two_down`, which takes leaders away altogether.
 pub struct Brokers {
     stop: Arc<AtomicBool>,
     pub faults: Arc<AtomicU64>,
     counts: Arc<Mutex<Counts>>,
-    thread: std::thread::JoinHandle<()>,
+    thread: JoinHandle<()>,
 }
 
 impl Brokers {
@@ -248,12 +253,13 @@ struct AtBrokers {
 
 impl AtBrokers {
     fn run(&mut self) {
-        self.wait(ms(&mut self.rng.clone(), 4_000, 10_000));
         while !self.stop.load(Ordering::Relaxed) {
-            self.strike();
-            let pause = ms(&mut self.rng, 8_000, 22_000);
+            let pause = ms(&mut self.rng, 4_000, 14_000);
             self.wait(pause);
+            self.cluster.wait_in_sync(IN_SYNC);
+            self.strike();
         }
+        self.cluster.wait_in_sync(IN_SYNC);
     }
 
     fn wait(&self, time: Duration) {
@@ -312,8 +318,7 @@ impl AtBrokers {
                     self.note("broker in a rolling restart");
                     self.cluster.stop(broker);
                     self.back(broker);
-                    // Until it follows again; the next one may then go.
-                    std::thread::sleep(Duration::from_secs(4));
+                    self.cluster.wait_in_sync(IN_SYNC);
                 }
             }
         }

@@ -164,10 +164,13 @@ impl Report {
         self.findings.extend(crew.findings.iter().cloned());
         if !self.damage().is_empty() {
             let path = dir.keep();
+            // What the brokers have on disk is the only witness; they are stopped, so that it is whole.
             for broker in 1..=3 {
-                if let Err(e) = std::fs::copy(cluster.log(broker), path.join(format!("broker-{broker}.log"))) {
-                    eprintln!("broker {broker}'s log is not kept: {e}");
-                }
+                cluster.stop(broker);
+            }
+            let copied = std::process::Command::new("cp").arg("-r").arg(cluster.dir()).arg(path.join("brokers")).status();
+            if !copied.is_ok_and(|s| s.success()) {
+                eprintln!("the brokers' data is not kept");
             }
             self.kept = Some(path.display().to_string());
         }

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+
 use super::broker::{classpath, free_port, read_from, signal, spawn_for_life, storage_tool, sweep};
 use super::proxy::{Faults, Proxy};
 
@@ -26,6 +28,7 @@ pub struct Cluster {
     /// By number, from 1.
     brokers: Vec<Node>,
     controller: Node,
+    replicas: u32,
     dir: PathBuf,
 }
 
@@ -43,24 +46,29 @@ struct Node {
 impl Cluster {
     /// Starts `count` brokers (1 or 3) and waits until they serve.
     pub fn start(count: u32) -> Cluster {
+        Cluster::start_with(count, count.min(3))
+    }
+
+    /// The same with so many replicas of each partition.
+    pub fn start_with(count: u32, replicas: u32) -> Cluster {
         sweep();
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("processor-kafka-{}-cluster-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(name);
         let faults = Arc::new(Faults::default());
         let quorum = free_port();
-        let controller = Node::new(CONTROLLER, &dir, "-Xmx192m", &controller_properties(quorum, &dir.join("100/data")));
+        let controller = Node::new(CONTROLLER, &dir, "-Xmx192m", &controller_properties(quorum, replicas, &dir.join("100/data")));
         let broker = |id: u32| {
             let proxy = Proxy::start(id, faults.clone());
             let (client, direct) = (free_port(), free_port());
             proxy.set_target(format!("127.0.0.1:{client}").parse().expect("an address"));
-            let text = broker_properties(id, count, quorum, &proxy.address, client, direct, &dir.join(id.to_string()).join("data"));
+            let text = broker_properties(id, replicas, quorum, &proxy.address, client, direct, &dir.join(id.to_string()).join("data"));
             let mut node = Node::new(id, &dir, "-Xmx400m", &text);
             (node.direct, node.proxied) = (format!("127.0.0.1:{direct}"), proxy.address);
             node
         };
         let brokers = (1..=count).map(broker).collect();
-        let cluster = Cluster { faults, brokers, controller, dir };
+        let cluster = Cluster { faults, brokers, controller, replicas, dir };
         let id = storage_tool(&["random-uuid"]).lines().last().unwrap_or_default().trim().to_string();
         std::thread::scope(|s| {
             for node in cluster.brokers.iter().chain([&cluster.controller]) {
@@ -123,6 +131,31 @@ impl Cluster {
     /// Waits until it has said that it serves since its last start.
     pub fn wait_started(&self, id: u32) {
         self.node(id).wait_started();
+    }
+
+    /// Waits until every partition of every topic has a leader and all its replicas in sync: only then may the next broker fail. A partition that is
+    /// left without a leader is one that Kafka 4.4 forgets to end transactions on ("these partitions are likely deleted already and hence can be
+    /// skipped"): their records stay undecided, or share the fate of the next transaction, while the offsets are committed.
+    pub fn wait_in_sync(&self, within: Duration) {
+        let asker: BaseConsumer =
+            rdkafka::ClientConfig::new().set("bootstrap.servers", self.direct()).set("log_level", "0").create().expect("a client");
+        let since = Instant::now();
+        loop {
+            let why = match asker.fetch_metadata(None, Duration::from_secs(2)) {
+                Ok(all) => {
+                    let partitions = all.topics().iter().flat_map(|t| t.partitions().iter().map(move |p| (t.name(), p)));
+                    let mut behind = partitions.filter(|(_, p)| p.leader() < 0 || p.isr().len() < self.replicas as usize);
+                    match behind.next() {
+                        None if all.brokers().len() == self.brokers.len() => return,
+                        None => format!("{} brokers", all.brokers().len()),
+                        Some((topic, p)) => format!("{topic}/{}: leader {}, in sync {:?}", p.id(), p.leader(), p.isr()),
+                    }
+                }
+                Err(e) => e.to_string(),
+            };
+            assert!(since.elapsed() < within, "the brokers are not in sync within {within:?}: {why}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     /// SIGSTOP: it keeps its connections and answers nothing.
@@ -220,7 +253,8 @@ impl Node {
     }
 }
 
-fn controller_properties(quorum: u16, data: &Path) -> String {
+fn controller_properties(quorum: u16, replicas: u32, data: &Path) -> String {
+    let in_sync = replicas.div_ceil(2);
     format!(
         "process.roles=controller
 node.id={CONTROLLER}
@@ -229,6 +263,10 @@ listeners=CONTROLLER://127.0.0.1:{quorum}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT
 log.dirs={}
+# It is the controller that gives new topics their defaults; what brokers say of them does not count.
+default.replication.factor={replicas}
+min.insync.replicas={in_sync}
+unclean.leader.election.enable=false
 # Leaders go back to where they belong soon after a broker has come back: one more move of leaders and coordinators each time.
 leader.imbalance.check.interval.seconds=5
 leader.imbalance.per.broker.percentage=0
@@ -238,8 +276,8 @@ leader.imbalance.per.broker.percentage=0
 }
 
 #[allow(clippy::too_many_arguments, reason = "all of it goes into one text")]
-fn broker_properties(id: u32, count: u32, quorum: u16, advertised: &str, client: u16, direct: u16, data: &Path) -> String {
-    let (replicas, in_sync) = (count.min(3), if count >= 3 { 2 } else { 1 });
+fn broker_properties(id: u32, replicas: u32, quorum: u16, advertised: &str, client: u16, direct: u16, data: &Path) -> String {
+    let in_sync = replicas.div_ceil(2);
     format!(
         "process.roles=broker
 node.id={id}
