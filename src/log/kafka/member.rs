@@ -168,11 +168,9 @@ impl KafkaMember {
                 // Of a paused partition, on its way to being resumed elsewhere; delivered ones report to our queue.
                 Read::PositionGone => {}
                 Read::Fenced => return Err(self.fenced()),
+                // Whether it is gone or its cluster is on the move, the next incarnation finds out before it joins.
                 Read::NoTopic => {
-                    return Err(LogError::Invalid(format!(
-                        "a topic that {} reads does not exist ({error}); run `processor topics create`",
-                        self.spec.group
-                    )));
+                    return Err(LogError::Unavailable(format!("a topic that {} reads is not known: {error}", self.spec.group)));
                 }
                 Read::Forbidden => return Err(forbidden(&error.to_string())),
                 Read::Broken => return Err(LogError::Unavailable(format!("{}: {error}", self.spec.instance))),

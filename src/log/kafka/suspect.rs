@@ -32,6 +32,19 @@ pub(super) fn is_suspect(facility: &str, line: &str) -> bool {
     }
 }
 
+/// For tests only: whether this process keeps its producer whatever happened, to show what that does.
+#[cfg(feature = "faults")]
+pub(super) fn keeps_producer() -> bool {
+    static KEEPS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *KEEPS.get_or_init(|| std::env::var_os("PROCESSOR_KEEP_PRODUCER").is_some())
+}
+
+/// Never, outside tests.
+#[cfg(not(feature = "faults"))]
+pub(super) const fn keeps_producer() -> bool {
+    false
+}
+
 /// Passes a log line of librdkafka on to `tracing`. Levels are syslog's. Debug lines are only there for [`is_suspect`] and dropped.
 pub(super) fn trace_line(level: i32, facility: &str, line: &str) {
     match level {

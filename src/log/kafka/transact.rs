@@ -90,7 +90,7 @@ impl Sender {
 
     /// Whether a request may have been left on the wire since the last [`Sender::trust`].
     pub(super) fn is_suspect(&self) -> bool {
-        self.suspect
+        self.suspect && !suspect::keeps_producer()
     }
 
     /// Forgets suspicions: a new epoch makes whatever was left behind harmless.
