@@ -96,17 +96,25 @@ impl TopicTable {
     }
 
     /// What is wrong with these partition counts, by topic number, if anything is. Work is shared out by partition number, so all topics that may have
-    /// many partitions must have as many as each other.
+    /// many partitions must have as many as the first of them.
     pub fn misfit(&self, counts: &[u32]) -> Option<String> {
-        let many = self.iter().find(|t| self.spec(*t).partitions == Partitions::Many).map(|t| counts[t.0 as usize]);
-        let wanted = |t: TopicId| if self.spec(t).partitions == Partitions::One { Some(1) } else { many };
-        let (topic, want) = self.iter().filter_map(|t| Some((t, wanted(t)?))).find(|(t, want)| counts[t.0 as usize] != *want)?;
-        Some(format!(
-            "topic {} has {} partitions, not {want}: `processor topics check` shows all; delete it and run `processor topics create`, or use another \
-             --topic-prefix",
-            self.name(topic),
-            counts[topic.0 as usize]
-        ))
+        let count = |t: TopicId| counts[t.0 as usize];
+        let first = self.iter().find(|t| self.spec(*t).partitions == Partitions::Many);
+        for topic in self.iter() {
+            let (want, like) = match (self.spec(topic).partitions, first) {
+                (Partitions::Many, Some(first)) => (count(first), format!(" like {}", self.name(first))),
+                _ => (1, String::new()),
+            };
+            if count(topic) != want {
+                return Some(format!(
+                    "topic {} has {} partitions, not {want}{like}: `processor topics check` shows all; delete it and run `processor topics create`, \
+                     or use another --topic-prefix",
+                    self.name(topic),
+                    count(topic)
+                ));
+            }
+        }
+        None
     }
 
     /// `topic/partition`, for messages and headers.
