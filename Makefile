@@ -35,7 +35,7 @@ fmt: ## format the code
 
 check: lint unit ## quick gate before a commit
 
-bench: install-tools ## benchmarks; make bench ARGS="engine"
+bench: install-tools ## benchmarks; make bench ARGS="--bench engine"
 	cargo bench --locked --profile dev $(ARGS)
 
 kafka: install-tools ## a one-node Kafka on localhost:9092; scripts/kafka.sh stop ends it

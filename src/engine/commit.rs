@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::ports::{Member, Outcome, StoreError, Transaction};
+use super::ports::{Member, Outcome, Transaction};
 use super::records::Records;
-use super::role::RoleSpec;
-use super::task::Task;
+use super::role::{Bug, RoleSpec};
+use super::task::{Task, TaskError};
 use super::topics::TopicPartition;
 
 /// How a commit ended.
@@ -22,8 +22,8 @@ pub enum Commit {
     Recover(String),
     /// Somebody newer is there: stop.
     Fenced(String),
-    /// In the log, but a store could not take it: stop; a restart replays it from the changelog.
-    StoreFailed(u32, StoreError),
+    /// In the log, but a task could not take it: stop; a restart replays it from the changelog.
+    TaskFailed(u32, TaskError),
 }
 
 /// Commits what `touched` tasks have processed; `out` holds their output and gets the rest.
@@ -48,8 +48,15 @@ pub fn commit(spec: &RoleSpec, member: &mut dyn Member, tasks: &mut BTreeMap<u32
             return Commit::Recover(format!("committed, but the log did not say where task {number}'s meta record is"));
         };
         let task = tasks.get_mut(number).expect("only running tasks are touched");
+        if let Some(before) = task.changelog_offset.filter(|before| *before >= last) {
+            let why = format!(
+                "task {number}: its changelog went back from offset {before} to {last}: was the topic deleted and made again? No state can be \
+                 rebuilt from what is left of it"
+            );
+            return Commit::TaskFailed(*number, Bug(why).into());
+        }
         if let Err(e) = task.post_commit(last) {
-            return Commit::StoreFailed(*number, e);
+            return Commit::TaskFailed(*number, e.into());
         }
     }
     Commit::Done { suspect }

@@ -371,7 +371,7 @@ impl Instance {
     }
 
     fn assigned(&mut self, work: &mut Incarnation, partitions: &[TopicPartition]) -> Result<(), Halt> {
-        let (mut inputs, spec) = (BTreeMap::<u32, Vec<TopicPartition>>::new(), &self.spec);
+        let (mut inputs, spec) = (BTreeMap::<u32, Vec<TopicPartition>>::new(), self.spec.clone());
         for at in partitions {
             inputs.entry(at.partition).or_default().push(*at);
         }
@@ -381,6 +381,8 @@ impl Instance {
             want.retain(|at| at.partition < work.partitions[at.topic.0 as usize]);
             want.sort();
             if *got != want {
+                // The likely cause first: partitions that were added meanwhile.
+                self.check_topics()?;
                 return Err(Halt::invalid(format!(
                     "task {task} of {} got {} of {} input partitions: is another kind of member in group {}?",
                     spec.name,
@@ -422,7 +424,7 @@ impl Instance {
                 cache_bytes: share,
             };
             let mut task = Task::new(*number, parts, done.store, done.meta);
-            task.view.tables = work.tables.clone();
+            (task.view.tables, task.changelog_offset) = (work.tables.clone(), done.changelog_offset);
             ready.push((*number, task));
         }
         for (number, task) in ready {
@@ -465,7 +467,7 @@ impl Instance {
             }
             Commit::Recover(why) => Err(Halt::Recover(why)),
             Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
-            Commit::StoreFailed(number, e) => Err(self.failed(number, e.into())),
+            Commit::TaskFailed(number, e) => Err(self.failed(number, e)),
         }
     }
 

@@ -48,6 +48,8 @@ pub struct Restored {
     pub store: Box<dyn StateStore>,
     /// Its position, which is the group's.
     pub meta: Meta,
+    /// Where in the changelog that position's meta record is; none before the first transaction.
+    pub changelog_offset: Option<u64>,
     /// True if the store was right as it was and no changelog was read.
     pub untouched: bool,
 }
@@ -171,9 +173,19 @@ impl Restore {
         }
         self.target = Some(Meta { offsets: target, ..Meta::default() });
         if let Some(h) = have.as_ref().filter(|h| self.reached(&h.meta)) {
+            if h.changelog_offset >= bounds.end {
+                // The state is right, but who rebuilds it from that changelog would get another.
+                let why = format!("state was last written at offset {} of a changelog that ends at {}", h.changelog_offset, bounds.end);
+                drop(store);
+                return if self.waited(env) < env.takeover_wait {
+                    self.ask_again(env).map(|()| None)
+                } else {
+                    Err(self.mismatch(env, &why))
+                };
+            }
             if h.verified {
-                let meta = self.completed(h.meta.clone());
-                return Ok(Some(Restored { store, meta, untouched: true }));
+                let (meta, changelog_offset) = (self.completed(h.meta.clone()), Some(h.changelog_offset));
+                return Ok(Some(Restored { store, meta, changelog_offset, untouched: true }));
             }
             // A predecessor got here and died before it could look at what it had.
             return self.finish(env, store, h.clone(), None);
@@ -225,7 +237,7 @@ impl Restore {
             }
         }
         let offsets = self.inputs.iter().map(|at| Ok((*at, env.log.bounds(*at)?.start))).collect::<Result<_, LogError>>()?;
-        Ok(Some(Restored { store, meta: Meta { offsets, ..Meta::default() }, untouched: true }))
+        Ok(Some(Restored { store, meta: Meta { offsets, ..Meta::default() }, changelog_offset: None, untouched: true }))
     }
 
     fn read_changelog(&mut self, env: &Env<'_>) -> Result<Option<Restored>, RestoreError> {
@@ -312,8 +324,8 @@ impl Restore {
             record.verified = true;
             store.write(&mut std::iter::empty(), &record.encode())?;
         }
-        let meta = self.completed(record.meta);
-        Ok(Some(Restored { store, meta, untouched: false }))
+        let (meta, changelog_offset) = (self.completed(record.meta), Some(record.changelog_offset));
+        Ok(Some(Restored { store, meta, changelog_offset, untouched: false }))
     }
 
     /// Puts the store aside and begins again from the start of the changelog; the second time it stops.

@@ -46,6 +46,8 @@ pub struct Task {
     /// What it knows of the broadcast tables.
     pub view: TableView,
     meta: Meta,
+    /// Where the last meta record is in the changelog; none before the first transaction.
+    pub changelog_offset: Option<u64>,
     prepared: Option<Meta>,
     /// Log time of the last record processed; state changes carry it.
     time_ms: i64,
@@ -84,6 +86,7 @@ impl Task {
             seen,
             view,
             meta,
+            changelog_offset: None,
             prepared: None,
             time_ms: 0,
             scrub: None,
@@ -124,7 +127,7 @@ impl Task {
             self.time_ms = r.timestamp_ms;
             ctx.set_cause(Cause { at: r.at, offset: r.offset, timestamp_ms: r.timestamp_ms });
             if spec.inputs.iter().any(|i| i.guarded && i.topic == r.at.topic) {
-                match check(&mut self.seen, &r)? {
+                match check(&mut self.seen, &r, ctx.src())? {
                     Verdict::Next => {}
                     Verdict::Repeat => {
                         self.repeats += 1;
@@ -183,6 +186,7 @@ impl Task {
         if let Some(scrub) = &mut self.scrub {
             scrub.moved(&self.overlay);
         }
+        self.changelog_offset = Some(changelog_offset);
         self.overlay.committed();
         self.meta = record.meta;
         Ok(())
@@ -203,25 +207,14 @@ impl Task {
     }
 }
 
-fn check(seen: &mut InSequences, r: &Record<'_>) -> Result<Verdict, TaskError> {
+fn check(seen: &mut InSequences, r: &Record<'_>, src: &str) -> Result<Verdict, TaskError> {
     // Read as if it were known, it could mean something else.
     if let Some(version) = r.headers.get(guard::VERSION_HEADER).filter(|v| *v != guard::VERSION) {
-        let version = String::from_utf8_lossy(version);
-        return Err(TaskError::Newer(format!(
-            "{:?}, offset {}: a record of format {version}, this version reads {}; upgrade this role, too",
-            r.at,
-            r.offset,
-            String::from_utf8_lossy(guard::VERSION)
-        )));
+        let (theirs, ours) = (String::from_utf8_lossy(version), String::from_utf8_lossy(guard::VERSION));
+        return Err(TaskError::Newer(format!("{src}: a record of format {theirs}, this version reads {ours}; upgrade this role, too")));
     }
     let header = r.headers.get(guard::HEADER).and_then(guard::parse);
-    let (task, sequence) = header.ok_or_else(|| {
-        Bug(format!(
-            "a record without a {} header stands in an internal topic ({:?}, offset {}): who wrote it?",
-            guard::HEADER,
-            r.at,
-            r.offset
-        ))
-    })?;
+    let (task, sequence) = header
+        .ok_or_else(|| Bug(format!("{src}: a record without a {} header stands in an internal topic: who wrote it?", guard::HEADER)))?;
     Ok(seen.check(r.at.topic, task, sequence))
 }
