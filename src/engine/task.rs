@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use super::broadcast::TableView;
 use super::context::{Cause, Ctx, Outbox};
-use super::crash::{self, Point};
 use super::digest::Digest;
 use super::guard::{self, InSequences, Verdict};
 use super::meta::{JournalEntry, META_KEY, Meta, StoreMeta};
@@ -141,7 +140,6 @@ impl Task {
                 }
             }
             let done = self.role.process(&mut ctx, &r);
-            crash::point(Point::ProcessRecord);
             // A failing store makes a role see too little; its verdict on that is void.
             if let Some(e) = ctx.take_failure() {
                 return Err(e.into());
@@ -185,10 +183,10 @@ impl Task {
         let meta = self.prepared.take().expect("prepare comes before post_commit");
         let record = StoreMeta { changelog_offset, verified: true, meta };
         self.store.write(&mut self.overlay.changes(), &record.encode())?;
-        self.changelog_offset = Some(changelog_offset);
         if let Some(scrub) = &mut self.scrub {
             scrub.moved(&self.overlay);
         }
+        self.changelog_offset = Some(changelog_offset);
         self.overlay.committed();
         self.meta = record.meta;
         Ok(())
@@ -212,11 +210,8 @@ impl Task {
 fn check(seen: &mut InSequences, r: &Record<'_>, src: &str) -> Result<Verdict, TaskError> {
     // Read as if it were known, it could mean something else.
     if let Some(version) = r.headers.get(guard::VERSION_HEADER).filter(|v| *v != guard::VERSION) {
-        let version = String::from_utf8_lossy(version);
-        return Err(TaskError::Newer(format!(
-            "{src}: a record of format {version}, this version reads {}; upgrade this role, too",
-            String::from_utf8_lossy(guard::VERSION)
-        )));
+        let (theirs, ours) = (String::from_utf8_lossy(version), String::from_utf8_lossy(guard::VERSION));
+        return Err(TaskError::Newer(format!("{src}: a record of format {theirs}, this version reads {ours}; upgrade this role, too")));
     }
     let header = r.headers.get(guard::HEADER).and_then(guard::parse);
     let (task, sequence) = header
