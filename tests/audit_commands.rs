@@ -13,6 +13,7 @@ use processor::runtime::audit::file;
 use processor::runtime::audit::find::{Proof, Query, find};
 use processor::wire::topics as t;
 use serde_json::Value;
+use support::load::{Orders, Stream};
 use support::program::Program;
 use support::world::on_both;
 
@@ -195,5 +196,30 @@ fn a1_a2_on_both_logs() {
         let written = export.write(&mut out, &mut |_| {}).expect("written");
         assert_eq!(written.records, records as u64, "{}", w.name);
         assert_eq!(file::verify(&out[..], &anchors, &mut |_| {}).expect("readable"), Ok(written), "{}", w.name);
+    });
+}
+
+/// A look at a log that is being written to must not see damage where there is only something that comes a moment later.
+#[test]
+fn verifying_beside_running_roles_raises_no_false_alarm() {
+    on_both("live", RoleSettings::default(), |w| {
+        support::load::reference(&mut w.sender, 5);
+        w.rest();
+        let load = Stream::start(w.log.clone(), Orders::new(3, 20, 5), 400);
+        let group = format!("{}processor-audit", w.topics.prefix());
+        let (mut kept, mut grown) = (Vec::new(), 0);
+        let began = std::time::Instant::now();
+        while began.elapsed() < std::time::Duration::from_secs(8) || kept.len() < 3 {
+            let chains = Chains { log: &*w.log, topics: &w.topics, group: &group, sources: true, anchors: &kept };
+            let reports = chains.verify(&mut |_| {}).expect("readable");
+            let bad: Vec<_> = reports.iter().filter(|r| r.damage.is_some()).collect();
+            assert!(bad.is_empty(), "{}: {bad:#?}", w.name);
+            let entries: u64 = reports.iter().map(|r| r.good.entries).sum();
+            assert!(entries >= grown, "{}", w.name);
+            grown = entries;
+            kept.push(Anchor::new(format!("run {}", kept.len()), w.log.cluster_id().expect("an id"), heads(&reports)));
+        }
+        load.stop();
+        assert!(grown > kept[0].heads.iter().map(|h| h.entries).sum(), "{}: nothing happened meanwhile", w.name);
     });
 }
