@@ -87,7 +87,7 @@ mod tests {
         }
         // The end of the last but one life is gone, in part or altogether.
         let last = Lives::read(kept.marks.clone(), kept.before.clone()).expect("nothing is missing").before;
-        let other = usize::from(last.life % 2 == 0);
+        let other = usize::from(last.life.is_multiple_of(2));
         let older = Mark::read(kept.marks[other].as_deref().expect("a mark")).expect("readable");
         for lost in [Some(Mark { writes: older.writes - 1, ..older }.bytes()), Some(Mark { life: 1, writes: 3 }.bytes()), None] {
             let mut kept = kept.clone();

@@ -202,6 +202,11 @@ impl Builder {
         self.bytes.len()
     }
 
+    /// Whether nothing was added yet.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// How many records there are.
     pub fn count(&self) -> u32 {
         self.count
