@@ -30,7 +30,8 @@ fn a_wrong_value_a_lost_one_and_a_strange_one_are_found() {
     let baseline = Baseline::get();
     let mut wrong = value_of(&baseline.stage(), key);
     wrong[1] ^= 2;
-    let cases: [(&str, &[u8], Option<&[u8]>); 3] =
+    type Case<'a> = (&'a str, &'a [u8], Option<&'a [u8]>);
+    let cases: [Case<'_>; 3] =
         [("a wrong balance", key, Some(&wrong)), ("a lost account", key, None), ("an account of nobody", b"azzz", Some(&wrong))];
     for (what, key, value) in cases {
         let stage = baseline.stage();
