@@ -226,8 +226,8 @@ fn equity_by_replay_ends_where_the_portfolio_is() {
             true
         });
         assert_eq!(events.expect("a history"), points);
-        let published = tape.partitions.iter().filter(|(at, _)| at.topic == t::PORTFOLIOS).flat_map(|(_, kept)| kept);
-        let published = published.filter(|k| k.key.as_deref() == Some(user.as_bytes())).next_back().expect("a portfolio");
+        let mut published = tape.partitions.iter().filter(|(at, _)| at.topic == t::PORTFOLIOS).flat_map(|(_, kept)| kept);
+        let published = published.rfind(|k| k.key.as_deref() == Some(user.as_bytes())).expect("a portfolio");
         assert_eq!(last, Some(Portfolio::decode(published.value.as_deref().expect("a value")).expect("a portfolio")));
     }
 }
