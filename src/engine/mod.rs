@@ -17,3 +17,4 @@ pub mod role;
 pub mod task;
 pub mod topics;
 pub mod varint;
+mod wake;
