@@ -4,9 +4,9 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use processor::domain::account::{Account, Books, House, Position, Totals};
+use processor::domain::account::{Account, Books, House, Position, Settled, Totals};
 use processor::domain::chain::{GENESIS, link, payload_hash};
-use processor::domain::checks::{Facts, Request, market};
+use processor::domain::checks::{Facts, Pricing, Request, order as check};
 use processor::domain::decimal::Num;
 use processor::domain::instrument::Instrument;
 use processor::domain::partitioner::partition;
@@ -38,7 +38,7 @@ fn decoding(c: &mut Criterion) {
 }
 
 fn deciding(c: &mut Criterion) {
-    let request = Request { side: Side::Buy, quantity: Num::Exact(10), served: true };
+    let request = Request { side: Side::Buy, quantity: Num::Exact(10), pricing: Some(Pricing::Market), deadline_ms: None };
     let instrument = Instrument::default();
     c.bench_function("decide and post a market order and its fill", |b| {
         let (mut account, mut position) = (Account::default(), Position::default());
@@ -52,12 +52,15 @@ fn deciding(c: &mut Criterion) {
                 position: &position,
                 now_ms: black_box(1),
                 stale_ms: 120_000,
+                open_max: None,
             };
-            let reservation = market(black_box(&request), &facts).expect("nothing speaks against it");
-            account.reserve_buy(reservation.hold_e4).expect("cash is there");
+            let r = check(black_box(&request), &facts).expect("nothing speaks against it");
+            account.reserve(&mut position, &r.hold).expect("cash is there");
+            let value = PRICE_E4 * r.terms.quantity;
+            let fee = r.terms.fee(0, value).expect("within bounds");
+            let trade = Settled { side: Side::Buy, quantity: r.terms.quantity, value_e4: value, fee, with_house: true };
             let books = Books { position: &mut position, house: &mut house, totals: &mut totals };
-            let value = PRICE_E4 * reservation.quantity;
-            account.buy_from_house(books, reservation.quantity, value, reservation.hold_e4).expect("the books balance");
+            account.settle(books, &trade, &r.hold).expect("the books balance");
             // Or the cash, and at last the turnover of a life, would end before the measurement.
             account.deposit(&mut totals, value).expect("within bounds");
             account.turnover_e4 = 0;

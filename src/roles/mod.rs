@@ -7,7 +7,7 @@ mod notifications;
 pub mod orders;
 mod portfolio;
 mod rows;
-mod trading;
+pub mod trading;
 
 use std::fmt;
 use std::str::FromStr;

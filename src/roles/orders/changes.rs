@@ -37,7 +37,8 @@ fn refuse(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, named:
 
 /// The order that a command named, if it may still trade.
 fn open<'a>(named: Option<Entry<'a>>) -> Result<(Entry<'a>, Terms, &'a str), Reason> {
-    let e = named.ok_or(Reason::UnknownOrder)?;
+    // What was rejected never was an order.
+    let e = named.filter(|e| e.status != Status::Rejected).ok_or(Reason::UnknownOrder)?;
     match (e.terms, e.content.symbol()) {
         (Some(terms), Some(symbol)) if e.is_open() => Ok((e, terms, symbol)),
         _ => Err(Reason::TooLateToCancel),

@@ -68,8 +68,7 @@ impl Orders {
             true => Some(Entry::read(&self.other).ok_or_else(|| unreadable(desk.ctx, "an order"))?),
             false => None,
         };
-        // Only orders can be cancelled and changed; what was rejected never was one.
-        let named = named.filter(|e| e.terms.is_some() && e.status != Status::Rejected);
+        let named = named.filter(|e| e.content.kind() == Some(Kind::New));
         if let Err(reason) = check_age(self.max_age_ns, c.timestamp_ns, desk.ctx.time_ms()) {
             match &first {
                 Some(first) => refuse_known(&mut desk, &c.order_id, first, reason, reason.text()),

@@ -368,9 +368,9 @@ impl Floor<'_, '_> {
     }
 
     /// The market is at a price: arms stops, unless nothing may trade.
-    pub(super) fn arm(&mut self) {
+    pub(super) fn arm(&mut self, price_e4: Option<i64>) {
         if self.is_open()
-            && let Some(price) = self.market_price()
+            && let Some(price) = price_e4
         {
             self.stand.book.price(price);
         }

@@ -2,6 +2,7 @@
 //! is one.
 
 mod floor;
+mod reading;
 mod state;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use super::RoleSettings;
 use super::intake::{bug, own, vet};
 use super::rows::{self, Rows};
 use floor::{Floor, Out, Stand, Texts};
+pub use reading::{BookLine, read_books};
 use state::Buffers;
 
 /// Stops that fire at once by one tick or command, before and after it; the rest go on in later transactions.
@@ -99,7 +101,7 @@ impl Trading {
                 }
                 state::save_prices(ctx, &mut self.buffers, &t.symbol, &prices);
                 return self.on_floor(ctx, &t.symbol, Some(prices.last), |floor| {
-                    floor.arm();
+                    floor.arm(Some(price_e4));
                     floor.fire(FIRE_MAX);
                 });
             }
@@ -192,7 +194,7 @@ impl Trading {
         for symbol in symbols {
             self.on_floor(ctx, &symbol, None, |floor| {
                 budget -= floor.bury_dead(budget, &mut slots).min(budget);
-                floor.arm();
+                floor.arm(floor.market_price());
                 budget -= floor.fire(budget).min(budget);
             })?;
         }

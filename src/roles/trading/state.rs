@@ -200,7 +200,7 @@ fn put_order<P>(out: &mut Vec<u8>, o: &Order<P>) {
     put_option(out, o.stop_e4);
 }
 
-fn read_order<P>(bytes: &[u8], party: P) -> Option<Order<P>> {
+pub(super) fn read_order<P>(bytes: &[u8], party: P) -> Option<Order<P>> {
     whole(bytes, |r| {
         let seq = take_u64(r)?;
         let side = Side::from_number(u8::try_from(take(r)?).ok()?)?;
