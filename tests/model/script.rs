@@ -183,21 +183,18 @@ const USERS: u64 = 5;
 
 /// Prices for all, and shares for everybody.
 fn preamble() -> Vec<Command> {
-    let mut all: Vec<Command> = SYMBOLS.iter().map(|s| Command::Tick { symbol: s.to_string(), price: 1_000_000 }).collect();
+    let stock = |user: u64, symbol: &str| {
+        let (user, id) = (format!("u{user}"), format!("stock-{symbol}"));
+        let symbol = symbol.to_string();
+        let kind = Kind::New { symbol, buy: true, quantity: 60, limit: None, stop: None, tif: Tif::Ioc, expire_at: None, post_only: false };
+        Command::Order { user, id, kind }
+    };
+    // Before there is a price: refused, and the id stays free.
+    let mut all = vec![stock(0, "A")];
+    all.extend(SYMBOLS.iter().map(|s| Command::Tick { symbol: s.to_string(), price: 1_000_000 }));
     for user in 0..USERS {
         for symbol in SYMBOLS {
-            let (user, id) = (format!("u{user}"), format!("stock-{symbol}"));
-            let kind = Kind::New {
-                symbol: symbol.to_string(),
-                buy: true,
-                quantity: 60,
-                limit: None,
-                stop: None,
-                tif: Tif::Ioc,
-                expire_at: None,
-                post_only: false,
-            };
-            all.push(Command::Order { user, id, kind });
+            all.push(stock(user, symbol));
         }
     }
     all

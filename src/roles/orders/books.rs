@@ -22,6 +22,52 @@ pub fn check_books(store: &dyn StateStore) -> Result<String, String> {
     sums.compare()
 }
 
+/// What one task cannot check alone: its share of what is on its way between users, and its open orders.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shared {
+    /// Cash and shares on their way, per symbol. Over all tasks, and at rest, each sums to zero.
+    pub clearing: BTreeMap<String, (i128, i128)>,
+    /// User, order id and leaves of all open orders.
+    pub open: Vec<(String, String, i64)>,
+}
+
+impl Shared {
+    /// Adds a task's share.
+    pub fn add(&mut self, store: &dyn StateStore) -> Result<(), String> {
+        let mut unreadable = None;
+        let scanned = store.scan(b"", &mut |key, value| {
+            let known = self.line(key, value);
+            if known.is_none() {
+                unreadable = Some(format!("the entry {} cannot be read", String::from_utf8_lossy(key).escape_debug()));
+            }
+            known.is_some()
+        });
+        scanned.map_err(|e| e.to_string())?;
+        unreadable.map_or(Ok(()), Err)
+    }
+
+    fn line(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        let (&letter, rest) = key.split_first()?;
+        let rest = std::str::from_utf8(rest).ok()?;
+        match letter {
+            b'h' => {
+                let h = state::read_house(value)?;
+                let sum = self.clearing.entry(rest.into()).or_default();
+                *sum = (sum.0 + h.clearing_e4, sum.1 + h.clearing_quantity);
+            }
+            b'o' => {
+                let (user, order) = rest.split_once('\0')?;
+                let e = Entry::read(value)?;
+                if e.is_open() {
+                    self.open.push((user.into(), order.into(), e.leaves()));
+                }
+            }
+            _ => {}
+        }
+        Some(())
+    }
+}
+
 #[derive(Default)]
 struct Sums {
     users: BTreeMap<String, User>,

@@ -19,7 +19,7 @@ use crate::wire::topics;
 use super::RoleSettings;
 use super::intake::bug;
 use super::rows::{self, Rows};
-pub use books::check_books;
+pub use books::{Shared, check_books};
 use state::{Buffers, Tally};
 
 /// The role's logic; see the module.
