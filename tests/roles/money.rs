@@ -110,3 +110,47 @@ fn p6_fees_and_their_rounding_are_somebodys() {
     assert_eq!(w.last("b")["cash_reserved_e4"], 0);
     w.check_books();
 }
+
+#[test]
+fn m4_a_limit_rests_on_a_stale_price() {
+    let mut w = floor(RoleSettings { stale_ms: 1_000, ..Default::default() });
+    w.now_ms += 1_001;
+    w.order("b", "1", "AAPL", "1", "buy");
+    w.limit("b", "2", "AAPL", 1, "buy", "99", "");
+    w.limit("s", "1", "AAPL", 1, "sell", "99", "");
+    w.pump();
+    assert_eq!(w.names("b")[1..], ["OrderRejected", "OrderPending", "OrderAccepted", "OrderFilled"]);
+    assert_eq!(w.events("b")[1]["reason"], "STALE_PRICE");
+}
+
+#[test]
+fn m5_a_held_tick_fires_no_stop() {
+    let mut w = floor(RoleSettings::default());
+    w.list("AAPL", r#"{"symbol":"AAPL","house":false,"band_bps":300}"#);
+    w.stop("b", "1", "AAPL", 1, "buy", "104");
+    w.limit("s", "1", "AAPL", 1, "sell", "104", "");
+    w.pump();
+    w.tick("AAPL", "105");
+    w.pump();
+    assert_eq!(w.last("b")["event"], "OrderAccepted", "a single spike");
+    w.tick("AAPL", "105");
+    w.tick("AAPL", "105.01");
+    w.pump();
+    assert_eq!(w.last("b")["event"], "OrderFilled", "three that agree are the market");
+}
+
+#[test]
+fn m6_identical_ticks_both_count() {
+    let mut w = floor(RoleSettings { stale_ms: 1_000, ..Default::default() });
+    let tick = br#"{"symbol":"AAPL","price":100,"timestamp":1625159080}"#;
+    for _ in 0..2 {
+        w.now_ms += 900;
+        w.append(topics::MARKET_DATA, "AAPL", tick);
+        w.pump();
+    }
+    w.list("AAPL", r#"{"symbol":"AAPL"}"#);
+    w.order("b", "1", "AAPL", "1", "buy");
+    w.pump();
+    assert_eq!(w.last("b")["event"], "OrderFilled", "the second kept the price fresh");
+    assert!(w.dead().is_empty());
+}
