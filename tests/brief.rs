@@ -285,7 +285,7 @@ fn burst(w: &mut World) {
     }
     // Cancels and transfers are free, whatever the state of the limit.
     for i in 0..8 {
-        let free = [r#""command":"cancel","orig_order_id":"o0""#, r#""command":"deposit","amount":"1""#];
+        let free = [r#""command":"cancel","orig_order_id":"never""#, r#""command":"deposit","amount":"1""#];
         w.sender.send(t::ORDER_COMMANDS, "501", format!(r#"{{"user_id":"501","order_id":"free{i}",{}}}"#, free[i % 2]));
     }
     w.sender.flush();
@@ -297,7 +297,7 @@ fn burst(w: &mut World) {
     for c in &commands {
         let id = c.text("order_id").to_string();
         let answer = match id.strip_prefix("free") {
-            Some(n) if n.parse::<u32>().is_ok_and(|n| n % 2 == 0) => ("OrderRejected", "UNSUPPORTED_CHARACTERISTIC", None),
+            Some(n) if n.parse::<u32>().is_ok_and(|n| n % 2 == 0) => ("CancelRejected", "UNKNOWN_ORDER", None),
             Some(_) => ("Deposited", "", None),
             None if done.contains(&id) => ("OrderStatus", "", None),
             None => match limit.take(c.time_ms) {
@@ -311,6 +311,8 @@ fn burst(w: &mut World) {
                 }
             },
         };
+        // The event is about the order that the cancel named.
+        let id = if answer.0 == "CancelRejected" { "never".to_string() } else { id };
         want.push((id, answer.0.to_string(), answer.1.to_string(), answer.2));
     }
     let got: Vec<_> = w

@@ -68,6 +68,7 @@ fn factory() -> Box<dyn RoleFactory> {
         changelog: CHANGELOG,
         journal: None,
         dead_letters: DEAD,
+        clock: None,
         linger: Duration::ZERO,
     }))
 }

@@ -63,6 +63,7 @@ pub fn run(log: &Arc<dyn Log>, table: &Arc<TopicTable>, dir: &Path, batch: usize
         changelog: CHANGELOG,
         journal: None,
         dead_letters: DEAD_LETTERS,
+        clock: None,
         linger: Duration::ZERO,
     };
     let settings = Settings {

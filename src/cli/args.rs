@@ -83,6 +83,12 @@ pub struct Common {
     /// Reject commands whose timestamp is older, e.g. 30s; 0 = off [default: 0]
     #[arg(long, global = true, value_name = "AGE", hide_short_help = true)]
     pub max_command_age: Option<String>,
+    /// Orders of one user that may rest or wait at a time [default: 10000]
+    #[arg(long, global = true, value_name = "N", hide_short_help = true)]
+    pub open_orders_max: Option<String>,
+    /// When DAY orders end, UTC [default: 24:00]
+    #[arg(long, global = true, value_name = "HH:MM", hide_short_help = true)]
+    pub day_end: Option<String>,
     /// Longest a transaction gathers records under load, milliseconds [default: 50]
     #[arg(long, global = true, value_name = "MS", hide_short_help = true)]
     pub commit_interval_ms: Option<String>,
@@ -214,8 +220,8 @@ pub struct Replay {
 
 const STATE_KEYS: &str = "\
 Keys:
-  orders     account/USER, position/USER/SYMBOL, order/USER/ORDER, house/SYMBOL, totals
-  trading    price/SYMBOL, source/SYMBOL/NAME, trades
+  orders     account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, house/SYMBOL, totals
+  trading    price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, under-way
   portfolio  portfolio/USER
   audit      TOPIC/PARTITION
 

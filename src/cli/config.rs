@@ -78,6 +78,10 @@ pub struct Config {
     pub opening_cash_e4: i64,
     /// Age at which a command is stale; 0 = never.
     pub max_command_age_ms: u64,
+    /// Orders of one user that may rest or wait at a time.
+    pub open_orders_max: u64,
+    /// When DAY orders end: milliseconds after midnight UTC.
+    pub day_ends_ms: i64,
     /// Longest a transaction gathers records.
     pub commit_interval_ms: u64,
     /// Most records in a transaction.
@@ -116,6 +120,8 @@ const SETTINGS: &[Setting] = &[
     Setting { name: "stale_ms", default: "120000", flag: |c| c.stale_ms.as_ref() },
     Setting { name: "opening_cash", default: "1000000.00", flag: |c| c.opening_cash.as_ref() },
     Setting { name: "max_command_age", default: "0", flag: |c| c.max_command_age.as_ref() },
+    Setting { name: "open_orders_max", default: "10000", flag: |c| c.open_orders_max.as_ref() },
+    Setting { name: "day_end", default: "24:00", flag: |c| c.day_end.as_ref() },
     Setting { name: "commit_interval_ms", default: "50", flag: |c| c.commit_interval_ms.as_ref() },
     Setting { name: "batch_records_max", default: "10000", flag: |c| c.batch_records_max.as_ref() },
     Setting { name: "batch_bytes_max", default: "8388608", flag: |c| c.batch_bytes_max.as_ref() },
@@ -183,6 +189,8 @@ impl Config {
             stale_ms: v.parse("stale_ms", |t| number(t, 1, 366 * 86_400_000))?,
             opening_cash_e4: v.parse("opening_cash", cash)?,
             max_command_age_ms: v.parse("max_command_age", duration_ms)?,
+            open_orders_max: v.parse("open_orders_max", |t| number(t, 0, 1_000_000))?,
+            day_ends_ms: v.parse("day_end", day_end)?,
             commit_interval_ms: v.parse("commit_interval_ms", |t| number(t, 1, 60_000))?,
             batch_records_max: v.parse("batch_records_max", |t| number(t, 1, 1_000_000))?,
             batch_bytes_max: v.parse("batch_bytes_max", |t| number(t, 65_536, 1 << 30))?,
@@ -375,6 +383,17 @@ fn number<T: TryFrom<i64>>(text: &str, min: i64, max: i64) -> Result<T, String> 
         return Err(range());
     }
     T::try_from(n).map_err(|_| range())
+}
+
+/// A time of day; 24:00 is 00:00.
+fn day_end(text: &str) -> Result<i64, String> {
+    let wrong = || format!("`{text}` is no time of day; say 24:00 or 21:30 (UTC)");
+    let (hours, minutes) = text.trim().split_once(':').ok_or_else(wrong)?;
+    let (hours, minutes): (i64, i64) = (hours.parse().map_err(|_| wrong())?, minutes.parse().map_err(|_| wrong())?);
+    if !(0..=24).contains(&hours) || !(0..60).contains(&minutes) || hours * 60 + minutes > 24 * 60 {
+        return Err(wrong());
+    }
+    Ok((hours * 60 + minutes) % (24 * 60) * 60_000)
 }
 
 fn brokers(text: &str) -> Result<String, String> {

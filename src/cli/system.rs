@@ -32,6 +32,8 @@ pub fn of(config: &Config, access: Access) -> Result<System, Failure> {
             stale_ms: config.stale_ms,
             opening_cash_e4: config.opening_cash_e4,
             max_command_age_ms: (config.max_command_age_ms > 0).then_some(config.max_command_age_ms),
+            open_orders_max: config.open_orders_max,
+            day_ends_ms: config.day_ends_ms,
         },
         limits: Limits {
             records: config.batch_records_max,

@@ -8,8 +8,10 @@
 //! costs at least one unit), cost basis and realised profit.
 
 use super::decimal::PUBLIC_MAX;
+use super::hold::{Fee, Hold};
 use super::rate_limit::Clock;
 use super::reason::Reason;
+use super::status::Side;
 
 /// An invariant does not hold.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +23,7 @@ pub struct Broken(pub &'static str);
 pub struct Account {
     /// Cash that may be spent, 10^-4.
     pub available_e4: i64,
-    /// Cash that open buys hold.
+    /// Cash that open orders and short positions hold.
     pub reserved_e4: i64,
     /// The most that open sells may bring.
     pub incoming_e4: i64,
@@ -31,18 +33,24 @@ pub struct Account {
     pub user_seq: u64,
     /// Rate limit.
     pub clock: Clock,
+    /// Orders that rest or wait for their stop.
+    pub open_orders: u64,
 }
 
-/// One user's shares of one symbol.
+/// One user's shares of one symbol. Long and short are kept apart, because shares that an open sell holds must not be used up by a short sale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// All of them.
-    pub quantity: i64,
+    /// Shares held.
+    pub long: i64,
     /// Those that open sells hold.
     pub reserved: i64,
+    /// Shares owed.
+    pub short: i64,
+    /// Cash held until they are bought back.
+    pub collateral_e4: i64,
 }
 
-/// The other side, for one symbol, as far as one task's users traded with it.
+/// The other sides, for one symbol, as far as one task's users traded with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct House {
     /// The house's cash from this symbol.
@@ -51,6 +59,10 @@ pub struct House {
     pub quantity: i128,
     /// All users' shares.
     pub users_quantity: i128,
+    /// Cash on its way between users of this task and of others. Over all tasks, and at rest, it sums to zero; so do the shares.
+    pub clearing_e4: i128,
+    /// Shares on their way.
+    pub clearing_quantity: i128,
 }
 
 /// Cash of one task, by whose it is.
@@ -62,17 +74,24 @@ pub struct Totals {
     pub house_e4: i128,
     /// The outside world's: minus what was deposited, plus what was withdrawn.
     pub external_e4: i128,
+    /// On its way between users.
+    pub clearing_e4: i128,
+    /// Fees, in whole units.
+    pub fees_e4: i128,
+    /// What rounding up took beyond the exact fees.
+    pub rounding_e4: i128,
 }
 
 impl Totals {
     fn balanced(&self) -> Result<(), Broken> {
-        if self.users_e4 + self.house_e4 + self.external_e4 == 0 { Ok(()) } else { Err(Broken("cash does not sum to zero")) }
+        let sum = self.users_e4 + self.house_e4 + self.external_e4 + self.clearing_e4 + self.fees_e4 + self.rounding_e4;
+        if sum == 0 { Ok(()) } else { Err(Broken("cash does not sum to zero")) }
     }
 }
 
 impl House {
     fn balanced(&self) -> Result<(), Broken> {
-        if self.quantity + self.users_quantity == 0 { Ok(()) } else { Err(Broken("shares do not sum to zero")) }
+        if self.quantity + self.users_quantity + self.clearing_quantity == 0 { Ok(()) } else { Err(Broken("shares do not sum to zero")) }
     }
 }
 
@@ -100,9 +119,10 @@ impl Account {
         fits(&[self.available_e4, self.reserved_e4, self.incoming_e4, amount])
     }
 
-    /// Whether an order may tie up that much without any bound being passed, if it is bought (cash leaves) or sold (cash may come).
-    pub fn within_bounds(&self, hold: i64, sells: bool) -> bool {
-        fits(&[self.turnover_e4, hold]) && (!sells || fits(&[self.available_e4, self.reserved_e4, self.incoming_e4, hold]))
+    /// Whether an order may tie up that much without any bound being passed.
+    pub fn within_bounds(&self, hold: &Hold) -> bool {
+        fits(&[self.turnover_e4, hold.cash_e4, hold.incoming_e4])
+            && (hold.incoming_e4 == 0 || fits(&[self.available_e4, self.reserved_e4, self.incoming_e4, hold.incoming_e4]))
     }
 
     /// From outside into the account.
@@ -121,93 +141,129 @@ impl Account {
         totals.balanced()
     }
 
-    /// Sets cash aside for a buy.
-    pub fn reserve_buy(&mut self, hold: i64) -> Result<(), Broken> {
-        sub(&mut self.available_e4, hold)?;
-        add(&mut self.reserved_e4, hold)?;
-        add(&mut self.turnover_e4, hold)
-    }
-
-    /// Gives the hold of a buy back.
-    pub fn release_buy(&mut self, hold: i64) -> Result<(), Broken> {
-        sub(&mut self.reserved_e4, hold)?;
-        add(&mut self.available_e4, hold)?;
-        sub(&mut self.turnover_e4, hold)
-    }
-
-    /// Sets shares aside for a sell; `hold` is the most that it may bring.
-    pub fn reserve_sell(&mut self, position: &mut Position, quantity: i64, hold: i64) -> Result<(), Broken> {
-        add(&mut position.reserved, quantity)?;
-        add(&mut self.incoming_e4, hold)?;
-        add(&mut self.turnover_e4, hold)?;
+    /// Sets cash and shares aside for an order.
+    pub fn reserve(&mut self, position: &mut Position, hold: &Hold) -> Result<(), Broken> {
+        sub(&mut self.available_e4, hold.cash_e4)?;
+        add(&mut self.reserved_e4, hold.cash_e4)?;
+        add(&mut position.reserved, hold.shares)?;
+        add(&mut self.incoming_e4, hold.incoming_e4)?;
+        add(&mut self.turnover_e4, hold.cash_e4)?;
+        add(&mut self.turnover_e4, hold.incoming_e4)?;
         position.check()
     }
 
-    /// Gives the hold of a sell back.
-    pub fn release_sell(&mut self, position: &mut Position, quantity: i64, hold: i64) -> Result<(), Broken> {
-        sub(&mut position.reserved, quantity)?;
-        sub(&mut self.incoming_e4, hold)?;
-        sub(&mut self.turnover_e4, hold)?;
+    /// Gives it back.
+    pub fn release(&mut self, position: &mut Position, hold: &Hold) -> Result<(), Broken> {
+        sub(&mut self.reserved_e4, hold.cash_e4)?;
+        add(&mut self.available_e4, hold.cash_e4)?;
+        sub(&mut position.reserved, hold.shares)?;
+        sub(&mut self.incoming_e4, hold.incoming_e4)?;
+        sub(&mut self.turnover_e4, hold.cash_e4)?;
+        sub(&mut self.turnover_e4, hold.incoming_e4)?;
         position.check()
     }
 
-    /// Books a buy from the house that ends its order: the hold goes, the value is paid, the rest is free again.
-    pub fn buy_from_house(&mut self, books: Books<'_>, quantity: i64, value: i64, hold: i64) -> Result<(), Broken> {
-        let before = self.cash();
-        self.release_buy(hold)?;
-        sub(&mut self.available_e4, value)?;
-        add(&mut self.turnover_e4, value)?;
-        add(&mut books.position.quantity, quantity)?;
-        books.house.cash_e4 += i128::from(value);
-        books.house.quantity -= i128::from(quantity);
-        books.house.users_quantity += i128::from(quantity);
-        books.totals.house_e4 += i128::from(value);
-        books.totals.users_e4 += self.cash() - before;
-        books.balanced()
-    }
-
-    /// Books a sell to the house that ends its order.
-    pub fn sell_to_house(&mut self, books: Books<'_>, quantity: i64, value: i64, hold: i64) -> Result<(), Broken> {
-        let before = self.cash();
-        self.release_sell(books.position, quantity, hold)?;
-        add(&mut self.available_e4, value)?;
-        add(&mut self.turnover_e4, value)?;
-        sub(&mut books.position.quantity, quantity)?;
-        books.house.cash_e4 -= i128::from(value);
-        books.house.quantity += i128::from(quantity);
-        books.house.users_quantity -= i128::from(quantity);
-        books.totals.house_e4 -= i128::from(value);
-        books.totals.users_e4 += self.cash() - before;
-        books.balanced()
+    /// Books a trade. What the order held for it (`freed`) goes, the value is paid or received, the fee is taken, shares change hands.
+    pub fn settle(&mut self, books: Books<'_>, trade: &Settled, freed: &Hold) -> Result<(), Broken> {
+        let Books { position, house, totals } = books;
+        let (cash, shares) = (self.cash(), position.net());
+        self.release(position, freed)?;
+        add(&mut self.turnover_e4, trade.value_e4)?;
+        match trade.side {
+            Side::Buy => {
+                sub(&mut self.available_e4, trade.value_e4)?;
+                add(&mut position.long, trade.quantity)?;
+            }
+            Side::Sell => {
+                add(&mut self.available_e4, trade.value_e4)?;
+                sub(&mut position.long, freed.shares)?;
+                add(&mut position.short, trade.quantity - freed.shares)?;
+                // What was held for selling short stays held, as the position's collateral.
+                sub(&mut self.available_e4, freed.cash_e4)?;
+                add(&mut self.reserved_e4, freed.cash_e4)?;
+                add(&mut position.collateral_e4, freed.cash_e4)?;
+            }
+        }
+        sub(&mut self.available_e4, trade.fee.charged_e4)?;
+        let uncovered = position.cover()?;
+        sub(&mut self.reserved_e4, uncovered)?;
+        add(&mut self.available_e4, uncovered)?;
+        let value = i128::from(trade.value_e4) * if trade.side == Side::Buy { 1 } else { -1 };
+        let moved = i128::from(position.net()) - i128::from(shares);
+        house.users_quantity += moved;
+        if trade.with_house {
+            house.cash_e4 += value;
+            house.quantity -= moved;
+            totals.house_e4 += value;
+        } else {
+            house.clearing_e4 += value;
+            house.clearing_quantity -= moved;
+            totals.clearing_e4 += value;
+        }
+        totals.fees_e4 += i128::from(trade.fee.exact_e4);
+        totals.rounding_e4 += i128::from(trade.fee.charged_e4) - i128::from(trade.fee.exact_e4);
+        totals.users_e4 += self.cash() - cash;
+        position.check()?;
+        house.balanced()?;
+        totals.balanced()
     }
 }
 
-/// What a trade with the house moves besides the account.
+/// One side of a trade.
+#[derive(Clone, Copy, Debug)]
+pub struct Settled {
+    /// Which way the user traded.
+    pub side: Side,
+    /// How many.
+    pub quantity: i64,
+    /// For how much.
+    pub value_e4: i64,
+    /// What it costs.
+    pub fee: Fee,
+    /// The other side is the house, not another user.
+    pub with_house: bool,
+}
+
+/// What a trade moves besides the account.
 pub struct Books<'a> {
     /// The user's shares.
     pub position: &'a mut Position,
-    /// The other side.
+    /// The other sides.
     pub house: &'a mut House,
     /// The task's cash.
     pub totals: &'a mut Totals,
 }
 
-impl Books<'_> {
-    fn balanced(&self) -> Result<(), Broken> {
-        self.position.check()?;
-        self.house.balanced()?;
-        self.totals.balanced()
-    }
-}
-
 impl Position {
-    /// What may still be sold.
+    /// What may still be sold without going short.
     pub fn sellable(&self) -> i64 {
-        self.quantity - self.reserved
+        self.long - self.reserved
+    }
+
+    /// Shares held less shares owed.
+    pub fn net(&self) -> i64 {
+        self.long - self.short
+    }
+
+    /// Free shares cover what is owed; answers the collateral that is free now. The last share covered frees the rest.
+    fn cover(&mut self) -> Result<i64, Broken> {
+        let covered = self.short.min(self.sellable());
+        if covered == 0 {
+            return Ok(0);
+        }
+        let freed = i128::from(self.collateral_e4) * i128::from(covered) / i128::from(self.short);
+        let freed = i64::try_from(freed).map_err(|_| Broken("a collateral left its bounds"))?;
+        sub(&mut self.long, covered)?;
+        sub(&mut self.short, covered)?;
+        sub(&mut self.collateral_e4, freed)?;
+        Ok(freed)
     }
 
     fn check(&self) -> Result<(), Broken> {
-        if self.reserved <= self.quantity { Ok(()) } else { Err(Broken("more shares reserved than held")) }
+        if self.reserved > self.long {
+            return Err(Broken("more shares reserved than held"));
+        }
+        if self.short == 0 && self.collateral_e4 != 0 { Err(Broken("collateral for nothing")) } else { Ok(()) }
     }
 }
 
@@ -218,6 +274,7 @@ pub fn may_withdraw(account: &Account, amount: i64) -> Result<(), Reason> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hold::Terms;
     use super::*;
     use proptest::prelude::*;
 
@@ -230,34 +287,66 @@ mod tests {
     }
 
     impl World {
-        fn parts(&mut self) -> (&mut Account, Books<'_>) {
-            (&mut self.account, Books { position: &mut self.position, house: &mut self.house, totals: &mut self.totals })
+        /// Reserves for an order and fills it in parts at these prices; what is left is released.
+        fn trade(&mut self, terms: &Terms, fills: &[(i64, i64)], with_house: bool) {
+            let mut hold = terms.need(0, 0, self.position.sellable()).expect("in bounds");
+            self.account.reserve(&mut self.position, &hold).expect("reserve");
+            let (mut cum, mut value) = (0, 0);
+            for (quantity, price) in fills {
+                let freed = terms.freed(&hold, cum, value, *quantity, quantity * price).expect("in bounds");
+                let fee = terms.fee(value, quantity * price).expect("in bounds");
+                let books = Books { position: &mut self.position, house: &mut self.house, totals: &mut self.totals };
+                let trade = Settled { side: terms.side, quantity: *quantity, value_e4: quantity * price, fee, with_house };
+                self.account.settle(books, &trade, &freed).expect("settle");
+                hold = hold.less(&freed).expect("no more than was held");
+                (cum, value) = (cum + quantity, value + quantity * price);
+            }
+            if cum == terms.quantity {
+                assert_eq!(hold, Hold::default(), "a filled order holds nothing");
+            }
+            self.account.release(&mut self.position, &hold).expect("release");
         }
     }
 
+    fn terms(side: Side, quantity: i64, limit_e4: i64) -> Terms {
+        Terms { side, quantity, limit_e4, ceiling_e4: 2 * limit_e4, fee_bps: 0, short_unit_e4: 0 }
+    }
+
     #[test]
-    fn a_round_trip_with_the_house() {
+    fn a_round_trip() {
         let mut w = World::default();
         w.account.deposit(&mut w.totals, 1_000).expect("room");
-        w.account.reserve_buy(600).expect("enough");
-        let (a, b) = w.parts();
-        a.buy_from_house(b, 5, 500, 600).expect("balanced");
-        assert_eq!((w.account.available_e4, w.account.reserved_e4, w.position.quantity), (500, 0, 5));
-        w.account.reserve_sell(&mut w.position, 5, 1_000).expect("enough");
-        assert_eq!((w.position.sellable(), w.account.incoming_e4), (0, 1_000));
-        let (a, b) = w.parts();
-        a.sell_to_house(b, 5, 450, 1_000).expect("balanced");
+        w.trade(&terms(Side::Buy, 5, 120), &[(5, 100)], true);
+        assert_eq!((w.account.available_e4, w.account.reserved_e4, w.position.long), (500, 0, 5));
+        w.trade(&terms(Side::Sell, 5, 80), &[(2, 90), (3, 90)], true);
         assert_eq!((w.account.available_e4, w.account.turnover_e4, w.house.cash_e4), (950, 950, 50));
         assert_eq!((w.account.incoming_e4, w.position), (0, Position::default()));
     }
 
     #[test]
+    fn a_short_sale_holds_cash_until_it_is_covered() {
+        let mut w = World::default();
+        w.account.deposit(&mut w.totals, 10_000).expect("room");
+        w.trade(&terms(Side::Buy, 3, 100), &[(3, 100)], false);
+        w.trade(&Terms { short_unit_e4: 105, ..terms(Side::Sell, 10, 95) }, &[(1, 100), (8, 100), (1, 100)], false);
+        assert_eq!((w.position.net(), w.position.short, w.position.collateral_e4), (-7, 7, 735));
+        assert_eq!((w.account.available_e4, w.account.reserved_e4), (10_700 - 735, 735));
+        w.trade(&terms(Side::Buy, 5, 100), &[(5, 90)], false);
+        assert_eq!((w.position.net(), w.position.collateral_e4), (-2, 210));
+        w.trade(&terms(Side::Buy, 5, 100), &[(5, 90)], false);
+        assert_eq!((w.position, w.account.reserved_e4), (Position { long: 3, ..Default::default() }, 0));
+        assert_eq!(w.house.clearing_quantity, -3);
+    }
+
+    #[test]
     fn what_must_not_happen_is_an_error() {
+        let cash = |cash_e4| Hold { cash_e4, ..Hold::default() };
+        let mut p = Position::default();
         let mut a = Account { available_e4: 10, ..Default::default() };
-        assert!(a.reserve_buy(11).is_err());
-        let mut a = Account::default();
-        assert!(a.release_buy(1).is_err());
-        assert!(a.reserve_sell(&mut Position { quantity: 1, reserved: 1 }, 1, 1).is_err());
+        assert!(a.reserve(&mut p, &cash(11)).is_err());
+        assert!(Account::default().release(&mut p, &cash(1)).is_err());
+        let mut full = Position { long: 1, reserved: 1, ..Default::default() };
+        assert!(Account::default().reserve(&mut full, &Hold { shares: 1, incoming_e4: 1, ..Hold::default() }).is_err());
         let mut totals = Totals { users_e4: 1, ..Default::default() };
         assert!(a.deposit(&mut totals, 5).is_err(), "totals that were wrong before are found");
     }
@@ -265,36 +354,35 @@ mod tests {
     #[test]
     fn bounds() {
         let a = Account { available_e4: PUBLIC_MAX - 10, incoming_e4: 5, ..Default::default() };
+        let (buy, sell) = (|cash_e4| Hold { cash_e4, ..Hold::default() }, |incoming_e4| Hold { incoming_e4, ..Hold::default() });
         assert!(a.can_deposit(5) && !a.can_deposit(6));
-        assert!(a.within_bounds(5, true) && !a.within_bounds(6, true) && a.within_bounds(6, false));
-        assert!(!Account { turnover_e4: PUBLIC_MAX, ..a }.within_bounds(1, false));
+        assert!(a.within_bounds(&sell(5)) && !a.within_bounds(&sell(6)) && a.within_bounds(&buy(6)));
+        assert!(!Account { turnover_e4: PUBLIC_MAX, ..a }.within_bounds(&buy(1)));
     }
 
     proptest! {
         /// P6, I1, I2: whatever is done in whatever order, everything sums to zero and nothing is negative.
         #[test]
-        fn conservation(steps in prop::collection::vec((0_u8..6, 1_i64..1_000, 1_i64..10_000), 1..200)) {
+        fn conservation(steps in prop::collection::vec((0_u8..7, 1_i64..1_000, 1_i64..10_000, 0_i64..300), 1..200)) {
             let mut w = World::default();
-            for (what, quantity, price) in steps {
+            for (what, quantity, price, fee_bps) in steps {
                 let value = quantity * price;
+                let t = |side| Terms { fee_bps, short_unit_e4: 2 * price, ..terms(side, quantity, price) };
+                let part = 1 + quantity / 3;
                 match what {
                     0 | 1 if w.account.can_deposit(value) => w.account.deposit(&mut w.totals, value).expect("deposit"),
                     2 if may_withdraw(&w.account, value).is_ok() => w.account.withdraw(&mut w.totals, value).expect("withdraw"),
-                    3 | 4 if value + 7 <= w.account.available_e4 => {
-                        w.account.reserve_buy(value + 7).expect("reserve");
-                        let (a, b) = w.parts();
-                        a.buy_from_house(b, quantity, value, value + 7).expect("buy");
-                    }
-                    5 if quantity <= w.position.sellable() => {
-                        w.account.reserve_sell(&mut w.position, quantity, 2 * value).expect("reserve");
-                        let (a, b) = w.parts();
-                        a.sell_to_house(b, quantity, value, 2 * value).expect("sell");
+                    3 | 4 if 2 * value <= w.account.available_e4 => w.trade(&t(Side::Buy), &[(part, price), (quantity - part, (price + 1) / 2)], what == 3),
+                    5 | 6 if quantity <= w.position.sellable() || 2 * value <= w.account.available_e4 => {
+                        w.trade(&t(Side::Sell), &[(part, price), (quantity - part, price + price / 2)], what == 5);
                     }
                     _ => {}
                 }
-                prop_assert!(w.account.available_e4 >= 0 && w.account.reserved_e4 == 0 && w.account.incoming_e4 == 0);
-                prop_assert_eq!(i128::from(w.account.available_e4) + w.house.cash_e4 + w.totals.external_e4, 0);
-                prop_assert_eq!(i128::from(w.position.quantity) + w.house.quantity, 0);
+                prop_assert!(w.account.available_e4 >= 0 && w.account.reserved_e4 == w.position.collateral_e4 && w.account.incoming_e4 == 0);
+                let fees = w.totals.fees_e4 + w.totals.rounding_e4;
+                let cash = w.account.cash() + w.house.cash_e4 + w.house.clearing_e4 + w.totals.external_e4 + fees;
+                prop_assert_eq!(cash, 0);
+                prop_assert_eq!(i128::from(w.position.net()) + w.house.quantity + w.house.clearing_quantity, 0);
             }
         }
     }

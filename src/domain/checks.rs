@@ -1,13 +1,32 @@
-//! The checks of a market order in their fixed order; the first that fails is the answer. What comes before them (age, duplicates, rate limit) and
-//! after them (posting) is the role's.
+//! The checks of an order in their fixed order; the first that fails is the answer. What comes before them (age, duplicates, rate limit) and after them
+//! (posting) is the role's.
 
 use super::account::{Account, Position};
 use super::decimal::Num;
+use super::hold::{Hold, Terms};
 use super::house;
 use super::instrument::Instrument;
 use super::price::is_fresh;
 use super::reason::Reason;
 use super::status::Side;
+
+/// Prices that came with an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pricing {
+    /// None: whatever there is, within the collar.
+    Market,
+    /// At this or better.
+    Limit(Num),
+    /// A market order once the price is reached.
+    Stop(Num),
+    /// A limit order once the price is reached.
+    StopLimit {
+        /// When.
+        stop: Num,
+        /// At which price then.
+        limit: Num,
+    },
+}
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -16,8 +35,10 @@ pub struct Request {
     pub side: Side,
     /// How much, as it was written.
     pub quantity: Num,
-    /// Whether this build serves that combination of type, time in force and prices.
-    pub served: bool,
+    /// At which prices; none for a combination of fields that is not served.
+    pub pricing: Option<Pricing>,
+    /// From when on it must not trade.
+    pub deadline_ms: Option<i64>,
 }
 
 /// What the decision rests on.
@@ -35,65 +56,137 @@ pub struct Facts<'a> {
     pub now_ms: i64,
     /// Oldest price that counts as fresh.
     pub stale_ms: i64,
+    /// Most orders that a user may have open; none for an order that ends at once.
+    pub open_max: Option<u64>,
 }
 
-/// What to set aside.
+/// An order that passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reservation {
-    /// How much is ordered.
-    pub quantity: i64,
-    /// Worst price the order may trade at.
-    pub worst_e4: i64,
-    /// Buy: cash to reserve. Sell: the most it may bring.
-    pub hold_e4: i64,
+    /// What it is bound to.
+    pub terms: Terms,
+    /// What to set aside.
+    pub hold: Hold,
+    /// When it wakes up.
+    pub stop_e4: Option<i64>,
 }
 
 /// Quantity representable, which is also when the kind of order is looked at.
-pub fn representable(r: &Request) -> Result<i64, Reason> {
+pub fn representable(r: &Request) -> Result<(i64, Pricing), Reason> {
     let quantity = r.quantity.positive().ok_or(Reason::IncorrectQuantity)?;
-    if r.served { Ok(quantity) } else { Err(Reason::UnsupportedCharacteristic) }
+    Ok((quantity, r.pricing.ok_or(Reason::UnsupportedCharacteristic)?))
 }
 
-/// All checks from "quantity representable" on.
-pub fn market(r: &Request, f: &Facts<'_>) -> Result<Reservation, Reason> {
-    let quantity = representable(r)?;
-    let i = f.instrument.filter(|i| i.is_listed()).ok_or(Reason::UnknownSymbol)?;
+/// The symbol is there and open for new orders and changes of orders.
+pub fn listed(instrument: Option<&Instrument>) -> Result<&Instrument, Reason> {
+    let i = instrument.filter(|i| i.is_listed()).ok_or(Reason::UnknownSymbol)?;
     if !i.is_open() {
         return Err(Reason::SymbolHalted);
     }
     if !i.account_currency {
         return Err(Reason::UnsupportedCharacteristic);
     }
+    Ok(i)
+}
+
+/// A price that orders may have.
+pub fn on_tick(price: Num, i: &Instrument) -> Result<i64, Reason> {
+    price.positive().filter(|p| p % i.tick_e4 == 0).ok_or(Reason::InvalidPriceIncrement)
+}
+
+/// Whole lots, and not too many.
+pub fn lots(quantity: i64, i: &Instrument) -> Result<(), Reason> {
     if quantity % i.lot != 0 {
         return Err(Reason::IncorrectQuantity);
     }
-    if i.max_quantity.is_some_and(|max| quantity > max) {
-        return Err(Reason::OrderExceedsLimit);
-    }
-    // A market order's value is only known by the reference price, so "there is none" comes before "the value is too large".
-    let (reference, reference_ms) = f.reference.ok_or(Reason::NoReferencePrice)?;
-    let notional = house::value(quantity, reference).ok_or(Reason::NotionalLimit)?;
-    let worst_e4 = house::worst_price(r.side, reference, i.collar_bps).ok_or(Reason::NotionalLimit)?;
-    let hold_e4 = match r.side {
-        Side::Buy => house::value(quantity, worst_e4),
-        // A sell may bring more than its reference; twice as much is where we stop.
-        Side::Sell => notional.checked_mul(2),
-    };
-    let sells = r.side == Side::Sell;
-    let hold_e4 = hold_e4.filter(|h| f.account.within_bounds(*h, sells)).ok_or(Reason::NotionalLimit)?;
-    if i.max_notional_e4.is_some_and(|max| notional > max) {
+    if i.max_quantity.is_some_and(|max| quantity > max) { Err(Reason::OrderExceedsLimit) } else { Ok(()) }
+}
+
+/// A limit price no further from the reference than the collar.
+pub fn in_band(limit_e4: i64, reference_e4: i64, i: &Instrument) -> Result<(), Reason> {
+    let away = (i128::from(limit_e4) - i128::from(reference_e4)).abs() * 10_000;
+    if away > i128::from(i.collar_bps) * i128::from(reference_e4) { Err(Reason::PriceBand) } else { Ok(()) }
+}
+
+/// The value of an order by its own price, or by the reference where it has none.
+pub fn notional(quantity: i64, price_e4: i64, i: &Instrument) -> Result<i64, Reason> {
+    let value = house::value(quantity, price_e4).ok_or(Reason::NotionalLimit)?;
+    if i.max_notional_e4.is_some_and(|max| value > max) { Err(Reason::NotionalLimit) } else { Ok(value) }
+}
+
+/// The most a sell may bring per share: twice what the market or its owner thinks.
+pub fn ceiling(prices: [i64; 3]) -> Result<i64, Reason> {
+    prices.into_iter().max().and_then(|p| p.checked_mul(2)).ok_or(Reason::NotionalLimit)
+}
+
+/// Funds for what an order needs beyond what it holds: bounds, short sale, cash.
+pub fn funds(more: &Hold, short_e4: i64, f: &Facts<'_>, i: &Instrument) -> Result<(), Reason> {
+    if !f.account.within_bounds(more) {
         return Err(Reason::NotionalLimit);
     }
-    if !is_fresh(reference_ms, f.now_ms, f.stale_ms) {
-        return Err(Reason::StalePrice);
+    if short_e4 > 0 && !i.short_ok {
+        return Err(Reason::ShortSellNotPermitted);
     }
-    if sells && quantity > f.position.sellable() {
-        return Err(if i.short_ok { Reason::UnsupportedCharacteristic } else { Reason::ShortSellNotPermitted });
+    if more.cash_e4 > f.account.available_e4 { Err(Reason::InsufficientFunds) } else { Ok(()) }
+}
+
+/// Cash that a share sold short holds: what it costs to buy it back at the collar.
+pub fn short_unit(reference_e4: i64, i: &Instrument) -> Result<i64, Reason> {
+    house::worst_price(Side::Buy, reference_e4, i.collar_bps).ok_or(Reason::NotionalLimit)
+}
+
+/// All checks from "quantity representable" on.
+pub fn order(r: &Request, f: &Facts<'_>) -> Result<Reservation, Reason> {
+    let (quantity, pricing) = representable(r)?;
+    let i = listed(f.instrument)?;
+    if r.deadline_ms.is_some_and(|d| d <= f.now_ms) {
+        return Err(Reason::TooLateToEnter);
     }
-    if !sells && hold_e4 > f.account.available_e4 {
-        return Err(Reason::InsufficientFunds);
+    let (limit, stop_e4) = match pricing {
+        Pricing::Market => (None, None),
+        Pricing::Limit(limit) => (Some(on_tick(limit, i)?), None),
+        Pricing::Stop(stop) => (None, Some(on_tick(stop, i)?)),
+        Pricing::StopLimit { stop, limit } => (Some(on_tick(limit, i)?), Some(on_tick(stop, i)?)),
+    };
+    lots(quantity, i)?;
+    if f.open_max.is_some_and(|max| f.account.open_orders >= max) {
+        return Err(Reason::OrderExceedsLimit);
     }
-    Ok(Reservation { quantity, worst_e4, hold_e4 })
+    let sells = r.side == Side::Sell;
+    let short = if sells { (quantity - f.position.sellable()).max(0) } else { 0 };
+    // What has its own price needs no reference, unless it goes short. A market order's value is only known by the reference price, so "there is none" comes
+    // before "the value is too large".
+    let needs_reference = (limit.is_none() && stop_e4.is_none()) || (short > 0 && i.short_ok);
+    if needs_reference && f.reference.is_none() {
+        return Err(Reason::NoReferencePrice);
+    }
+    let (reference, reference_ms) = f.reference.unwrap_or_default();
+    let limit_e4 = match limit {
+        Some(limit) => limit,
+        None => house::worst_price(r.side, stop_e4.unwrap_or(reference), i.collar_bps).ok_or(Reason::NotionalLimit)?,
+    };
+    notional(quantity, limit.or(stop_e4).unwrap_or(reference), i)?;
+    let terms = Terms {
+        side: r.side,
+        quantity,
+        limit_e4,
+        ceiling_e4: if sells { ceiling([reference, limit.unwrap_or(0), stop_e4.unwrap_or(0)])? } else { 0 },
+        fee_bps: i.fee_bps,
+        short_unit_e4: if short > 0 && i.short_ok { short_unit(reference, i)? } else { 0 },
+    };
+    let hold = terms.need(0, 0, f.position.sellable()).ok_or(Reason::NotionalLimit)?;
+    if !f.account.within_bounds(&hold) {
+        return Err(Reason::NotionalLimit);
+    }
+    match (limit, stop_e4) {
+        (None, None) if !is_fresh(reference_ms, f.now_ms, f.stale_ms) => return Err(Reason::StalePrice),
+        // A stop's limit belongs to the price at which it wakes up.
+        (Some(limit), Some(stop)) => in_band(limit, stop, i)?,
+        (Some(limit), None) if f.reference.is_some() => in_band(limit, reference, i)?,
+        _ => {}
+    }
+    funds(&hold, short, f, i)?;
+    Ok(Reservation { terms, hold, stop_e4 })
 }
 
 #[cfg(test)]
@@ -112,11 +205,11 @@ mod tests {
 
     fn good() -> Case {
         Case {
-            request: Request { side: Side::Buy, quantity: Num::Exact(10), served: true },
+            request: Request { side: Side::Buy, quantity: Num::Exact(10), pricing: Some(Pricing::Market), deadline_ms: None },
             instrument: Some(Instrument::default()),
             reference: Some((1_892_500, 0)),
             account: Account { available_e4: 10_000_000_000, ..Default::default() },
-            position: Position { quantity: 10, reserved: 0 },
+            position: Position { long: 10, ..Default::default() },
         }
     }
 
@@ -128,16 +221,38 @@ mod tests {
             position: &c.position,
             now_ms: 120_000,
             stale_ms: 120_000,
+            open_max: Some(3),
         };
-        market(&c.request, &f)
+        order(&c.request, &f)
+    }
+
+    fn reserved(c: &Case) -> (i64, Hold) {
+        let r = check(c).expect("a good order");
+        (r.terms.limit_e4, r.hold)
+    }
+
+    fn cash(cash_e4: i64) -> Hold {
+        Hold { cash_e4, ..Hold::default() }
     }
 
     #[test]
-    fn a_good_order_reserves() {
-        assert_eq!(check(&good()), Ok(Reservation { quantity: 10, worst_e4: 1_987_125, hold_e4: 19_871_250 }));
+    fn good_orders_reserve() {
+        let mut c = good();
+        assert_eq!(reserved(&c), (1_987_125, cash(19_871_250)));
+        c.request.pricing = Some(Pricing::Limit(Num::Exact(1_900_000)));
+        assert_eq!(reserved(&c), (1_900_000, cash(19_000_000)));
+        c.reference = None;
+        assert_eq!(reserved(&c), (1_900_000, cash(19_000_000)), "a limit needs no reference");
+        c.request.pricing = Some(Pricing::Stop(Num::Exact(2_000_000)));
+        assert_eq!(reserved(&c), (2_100_000, cash(21_000_000)));
+        c.instrument.as_mut().expect("listed").fee_bps = 10;
+        assert_eq!(reserved(&c).1, cash(21_021_000));
         let mut c = good();
         c.request.side = Side::Sell;
-        assert_eq!(check(&c), Ok(Reservation { quantity: 10, worst_e4: 1_797_875, hold_e4: 37_850_000 }));
+        assert_eq!(reserved(&c), (1_797_875, Hold { cash_e4: 0, shares: 10, incoming_e4: 37_850_000 }));
+        c.position.long = 4;
+        c.instrument.as_mut().expect("listed").short_ok = true;
+        assert_eq!(reserved(&c).1, Hold { cash_e4: 6 * 1_987_125, shares: 4, incoming_e4: 37_850_000 });
     }
 
     #[test]
@@ -146,36 +261,47 @@ mod tests {
         fn listing(c: &mut Case) -> &mut Instrument {
             c.instrument.as_mut().expect("listed")
         }
+        fn limit(c: &mut Case, e4: i64) {
+            c.request.pricing = Some(Pricing::Limit(Num::Exact(e4)));
+        }
         let rows: &[(Reason, Change)] = &[
             (Reason::IncorrectQuantity, |c| c.request.quantity = Num::Exact(0)),
             (Reason::IncorrectQuantity, |c| c.request.quantity = Num::Exact(-1)),
             (Reason::IncorrectQuantity, |c| c.request.quantity = Num::Odd(Odd::TooFine, [0; 16])),
             (Reason::IncorrectQuantity, |c| c.request.quantity = Num::Exact(PUBLIC_MAX + 1)),
-            (Reason::UnsupportedCharacteristic, |c| c.request.served = false),
+            (Reason::UnsupportedCharacteristic, |c| c.request.pricing = None),
             (Reason::UnknownSymbol, |c| c.instrument = None),
             (Reason::UnknownSymbol, |c| listing(c).status = Listing::Delisted),
             (Reason::SymbolHalted, |c| listing(c).status = Listing::Halted),
             (Reason::SymbolHalted, |c| listing(c).status = Listing::CancelOnly),
             (Reason::SymbolHalted, |c| listing(c).test_issue = true),
             (Reason::UnsupportedCharacteristic, |c| listing(c).account_currency = false),
+            (Reason::TooLateToEnter, |c| c.request.deadline_ms = Some(120_000)),
+            (Reason::InvalidPriceIncrement, |c| limit(c, 1_892_510)),
+            (Reason::InvalidPriceIncrement, |c| limit(c, 0)),
+            (Reason::InvalidPriceIncrement, |c| limit(c, -100)),
+            (Reason::InvalidPriceIncrement, |c| c.request.pricing = Some(Pricing::Stop(Num::Odd(Odd::TooFine, [0; 16])))),
             (Reason::IncorrectQuantity, |c| listing(c).lot = 3),
             (Reason::OrderExceedsLimit, |c| listing(c).max_quantity = Some(9)),
+            (Reason::OrderExceedsLimit, |c| c.account.open_orders = 3),
             (Reason::NoReferencePrice, |c| c.reference = None),
             (Reason::NotionalLimit, |c| c.request.quantity = Num::Exact(PUBLIC_MAX)),
             (Reason::NotionalLimit, |c| listing(c).max_notional_e4 = Some(18_924_999)),
             (Reason::NotionalLimit, |c| c.account.turnover_e4 = PUBLIC_MAX - 10),
             (Reason::StalePrice, |c| c.reference = Some((1_892_500, -1))),
+            (Reason::PriceBand, |c| limit(c, 1_987_200)),
+            (Reason::PriceBand, |c| limit(c, 1_797_800)),
             (Reason::InsufficientFunds, |c| c.account.available_e4 = 19_871_249),
             (Reason::ShortSellNotPermitted, |c| (c.request.side, c.position.reserved) = (Side::Sell, 1)),
-            (Reason::UnsupportedCharacteristic, |c| {
-                (c.request.side, c.position.quantity) = (Side::Sell, 9);
+            (Reason::InsufficientFunds, |c| {
+                (c.request.side, c.position.long, c.account.available_e4) = (Side::Sell, 9, 1_987_124);
                 listing(c).short_ok = true;
             }),
         ];
         for (i, (want, change)) in rows.iter().enumerate() {
             let mut c = good();
             change(&mut c);
-            assert_eq!(check(&c), Err(*want), "row {i}");
+            assert_eq!(check(&c).map(|_| ()), Err(*want), "row {i}");
         }
     }
 
@@ -183,12 +309,12 @@ mod tests {
     fn the_first_failure_wins() {
         let mut c = good();
         c.request.quantity = Num::Exact(0);
-        c.request.served = false;
+        c.request.pricing = None;
         c.instrument = None;
         assert_eq!(check(&c), Err(Reason::IncorrectQuantity));
         c.request.quantity = Num::Exact(1);
         assert_eq!(check(&c), Err(Reason::UnsupportedCharacteristic));
-        c.request.served = true;
+        c.request.pricing = Some(Pricing::Market);
         c.reference = None;
         assert_eq!(check(&c), Err(Reason::UnknownSymbol));
     }

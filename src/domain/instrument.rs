@@ -37,6 +37,8 @@ pub struct Instrument {
     pub short_ok: bool,
     /// The house's margin on each side.
     pub half_spread_bps: i64,
+    /// What a trade costs each side, of its value.
+    pub fee_bps: i64,
     /// Whether the house fills what nobody else does.
     pub house: bool,
     /// Whether its currency is the accounts' own; orders for others are not served.
@@ -60,6 +62,7 @@ impl Default for Instrument {
             band_bps: None,
             short_ok: false,
             half_spread_bps: 0,
+            fee_bps: 0,
             house: true,
             account_currency: true,
             test_issue: false,

@@ -1,9 +1,11 @@
 //! The pure core: money, ids, accounts, rules. No clock, no randomness, no I/O; integers with checked arithmetic.
 
 pub mod account;
+pub mod book;
 pub mod chain;
 pub mod checks;
 pub mod decimal;
+pub mod hold;
 pub mod house;
 pub mod ids;
 pub mod instrument;

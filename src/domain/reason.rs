@@ -46,6 +46,18 @@ macro_rules! reasons {
     };
 }
 
+impl Reason {
+    /// FIX tag 102, for a cancel or replacement that came to nothing.
+    pub fn cancel_code(self) -> u16 {
+        match self {
+            Reason::TooLateToCancel => 0,
+            Reason::UnknownOrder => 1,
+            Reason::DuplicateOrder => 6,
+            _ => 99,
+        }
+    }
+}
+
 reasons! {
     /// Not listed, or delisted.
     UnknownSymbol = 1, "UNKNOWN_SYMBOL", 1, true, "the symbol is not listed";

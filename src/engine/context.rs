@@ -133,6 +133,13 @@ impl<'a> Ctx<'a> {
         }
     }
 
+    /// Visits all keys of a prefix with their values, in order, with all earlier writes of this transaction.
+    pub fn scan(&mut self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8])) {
+        if let Err(e) = self.overlay.scan(prefix, self.store, visit) {
+            self.failed.get_or_insert(e);
+        }
+    }
+
     /// A row of a broadcast table. What was seen goes on record in the journal.
     pub fn lookup(&mut self, table: TopicId, key: &[u8]) -> Option<Row<'_>> {
         self.tables.lookup(table, key)

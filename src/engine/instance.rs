@@ -31,6 +31,8 @@ use super::role::{Bug, RoleFactory, RoleSpec};
 use super::scrub::Scrubber;
 use super::task::{Task, TaskError, TaskParts};
 use super::topics::{TopicId, TopicPartition, TopicTable};
+use super::wake::Wake;
+use crate::domain::partitioner::partition;
 
 /// Settings of the loop; all bounds are here.
 #[derive(Clone, Debug)]
@@ -145,6 +147,7 @@ struct Incarnation {
     readers: Vec<Box<dyn Reader>>,
     restoring: BTreeMap<u32, Restore>,
     tasks: BTreeMap<u32, Task>,
+    wake: Wake,
 }
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -253,7 +256,7 @@ impl Instance {
         crash::point(Point::JoinTables);
         self.joined_once = true;
         let (restoring, tasks) = (BTreeMap::new(), BTreeMap::new());
-        self.work = Some(Incarnation { member, partitions, tables: Arc::new(tables), readers, restoring, tasks });
+        self.work = Some(Incarnation { member, partitions, tables: Arc::new(tables), readers, restoring, tasks, wake: Wake::default() });
         tracing::info!(role = self.spec.name, instance = %self.settings.instance, "joined");
         Ok(Turn::Busy)
     }
@@ -327,7 +330,10 @@ impl Instance {
             }
             Polled::Records => {}
         }
-        refresh_tables(&*self.factory, work, self.settings.limits)?;
+        let changed = refresh_tables(&*self.factory, work, self.settings.limits)?;
+        if let Some(clock) = self.spec.clock {
+            self.wake(work, clock, &changed)?;
+        }
         let mut turn = Turn::Idle;
         if !work.restoring.is_empty() {
             self.restore(work)?;
@@ -342,6 +348,19 @@ impl Instance {
             Err((number, e)) => return Err(self.failed(number, e.into())),
         }
         Ok(turn)
+    }
+
+    /// Wakes tasks whose alarm is due, and those that the changed rows of broadcast tables belong to.
+    fn wake(&self, work: &mut Incarnation, clock: TopicId, changed: &[Box<[u8]>]) -> Result<(), LogError> {
+        let now_us = self.clock.now_us();
+        work.wake.saw(&self.batch, now_us);
+        let mut tasks: Vec<u32> = changed.iter().map(|key| partition(key, work.partitions[clock.0 as usize])).collect();
+        tasks.sort_unstable();
+        tasks.dedup();
+        for task in tasks.into_iter().filter(|t| work.tasks.contains_key(t)) {
+            work.wake.wake(&*self.log, clock, task)?;
+        }
+        work.wake.ring(&*self.log, clock, work.tasks.iter().map(|(n, t)| (*n, t.alarm_ms())), now_us)
     }
 
     /// Waits for records and takes what is there; then for more, as long as the role lingers and the batch has room.
@@ -425,6 +444,9 @@ impl Instance {
         for (number, task) in ready {
             crash::point(Point::ResumeBefore);
             work.member.resume(&task.meta().offsets)?;
+            if let Some(clock) = self.spec.clock {
+                work.wake.wake(&*self.log, clock, number)?;
+            }
             work.restoring.remove(&number);
             work.tasks.insert(number, task);
             crash::point(Point::ResumeAfter);
@@ -534,20 +556,23 @@ pub(super) fn processing_order(spec: &RoleSpec, batch: &Records) -> Vec<(u32, u3
     order
 }
 
-fn refresh_tables(factory: &dyn RoleFactory, work: &mut Incarnation, limits: Limits) -> Result<(), LogError> {
+/// Reads what is new in the broadcast topics; answers the keys of the rows that changed.
+fn refresh_tables(factory: &dyn RoleFactory, work: &mut Incarnation, limits: Limits) -> Result<Vec<Box<[u8]>>, LogError> {
     let mut fresh = Records::new();
     for reader in &mut work.readers {
         reader.poll(Duration::ZERO, limits, &mut fresh)?;
     }
     if fresh.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     // Let go of the tasks' handles first, so that the rows are changed in place and not copied.
     work.tasks.values_mut().for_each(|t| t.view.tables = Arc::default());
-    let tables = Arc::make_mut(&mut work.tables);
+    let (tables, mut changed) = (Arc::make_mut(&mut work.tables), Vec::new());
     for r in fresh.iter().filter(|r| factory.accepts_broadcast(r)) {
-        tables.apply(&r);
+        if tables.apply(&r) {
+            changed.push(r.key.unwrap_or_default().into());
+        }
     }
     work.tasks.values_mut().for_each(|t| t.view.tables = work.tables.clone());
-    Ok(())
+    Ok(changed)
 }

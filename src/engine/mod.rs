@@ -21,3 +21,4 @@ pub mod task;
 pub mod topics;
 pub mod travel;
 pub mod varint;
+mod wake;

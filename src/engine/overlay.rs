@@ -69,6 +69,25 @@ impl Overlay {
         Ok(())
     }
 
+    /// All keys of a prefix with their values, in order, as the open transaction sees them.
+    pub fn scan(&self, prefix: &[u8], store: &dyn StateStore, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
+        let mut written: Vec<(&[u8], Option<&[u8]>)> = self.changes().filter(|(k, _)| k.starts_with(prefix)).collect();
+        written.sort_unstable();
+        let mut next = written.into_iter().peekable();
+        store.scan(prefix, &mut |key, value| {
+            while let Some((k, v)) = next.next_if(|(k, _)| *k < key) {
+                v.into_iter().for_each(|v| visit(k, v));
+            }
+            match next.next_if(|(k, _)| *k == key) {
+                Some((_, v)) => v.into_iter().for_each(|v| visit(key, v)),
+                None => visit(key, value),
+            }
+            true
+        })?;
+        next.for_each(|(k, v)| v.into_iter().for_each(|v| visit(k, v)));
+        Ok(())
+    }
+
     /// Whether the open transaction has written nothing.
     pub fn is_clean(&self) -> bool {
         self.dirty == 0

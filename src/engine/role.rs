@@ -31,6 +31,9 @@ pub struct RoleSpec {
     pub journal: Option<TopicId>,
     /// Where unprocessable records go.
     pub dead_letters: TopicId,
+    /// An input in which a task of the role is woken: when its alarm is due, when a row of a broadcast table changed, and when it begins to run. Its
+    /// records bear the broker's time, so even a role that waits for a moment decides by the log alone.
+    pub clock: Option<TopicId>,
     /// How long a batch waits for company after its first record. Zero where somebody waits for the answer; roles that only follow save most of
     /// their transactions by it on a busy day.
     pub linger: std::time::Duration,
@@ -47,6 +50,11 @@ pub struct Bug(pub String);
 pub trait Role: Send {
     /// Handles one record. Bad input is answered with events or a dead letter, never with an error.
     fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug>;
+
+    /// The log time at which the role wants to be woken, if it waits for one; see [`RoleSpec::clock`].
+    fn alarm_ms(&self) -> Option<i64> {
+        None
+    }
 
     /// Called once after the records of a batch and before its commit, for output that is conflated per transaction.
     fn batch_end(&mut self, _ctx: &mut Ctx<'_>) -> Result<(), Bug> {

@@ -201,6 +201,11 @@ impl Task {
         Ok(done)
     }
 
+    /// The log time at which the role wants to be woken.
+    pub fn alarm_ms(&self) -> Option<i64> {
+        self.role.alarm_ms()
+    }
+
     /// Digest as of the last commit.
     pub fn digest(&self) -> Digest {
         self.meta.digest

@@ -8,7 +8,7 @@ pub mod orders;
 pub mod portfolio;
 mod rows;
 pub mod show;
-mod trading;
+pub mod trading;
 
 use std::fmt;
 use std::str::FromStr;
@@ -66,6 +66,7 @@ impl Role {
             changelog: topics::AUDIT_CHANGELOG,
             journal: None,
             dead_letters: topics::DEAD_LETTERS,
+            clock: None,
             linger: Duration::ZERO,
         };
         match self {
@@ -78,13 +79,14 @@ impl Role {
                 journal: Some(topics::ORDERS_JOURNAL),
                 ..base
             },
-            // Prices first: orders trade at the latest price that is here.
+            // Prices first: orders trade at the latest price that is here. Then the clock: what has expired is out of the way.
             Role::Trading => RoleSpec {
-                inputs: vec![open(topics::MARKET_DATA), guarded(topics::BOOK_COMMANDS)],
+                inputs: vec![open(topics::MARKET_DATA), open(topics::CLOCK), guarded(topics::BOOK_COMMANDS)],
                 broadcasts: vec![topics::INSTRUMENTS],
                 guarded_outputs: vec![topics::EXECUTIONS],
                 changelog: topics::TRADING_CHANGELOG,
                 journal: Some(topics::TRADING_JOURNAL),
+                clock: Some(topics::CLOCK),
                 ..base
             },
             Role::Portfolio => RoleSpec {
@@ -138,11 +140,23 @@ pub struct RoleSettings {
     pub opening_cash_e4: i64,
     /// Oldest command that is accepted, if that is limited.
     pub max_command_age_ms: Option<u64>,
+    /// Orders of one user that may rest or wait at a time.
+    pub open_orders_max: u64,
+    /// When DAY orders end: so long after midnight UTC, milliseconds.
+    pub day_ends_ms: i64,
 }
 
 impl Default for RoleSettings {
     fn default() -> Self {
-        RoleSettings { rate_limit: 100, burst: 200, stale_ms: 120_000, opening_cash_e4: 10_000_000_000, max_command_age_ms: None }
+        RoleSettings {
+            rate_limit: 100,
+            burst: 200,
+            stale_ms: 120_000,
+            opening_cash_e4: 10_000_000_000,
+            max_command_age_ms: None,
+            open_orders_max: 10_000,
+            day_ends_ms: 0,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::engine::ports::{LogError, StoreError};
 use crate::engine::restore::scan_digest;
 use crate::engine::topics::{TopicId, TopicPartition};
 use crate::roles::Role;
-use crate::roles::orders;
+use crate::roles::{orders, trading};
 use crate::wire::event::{Event, OrderEvent};
 use crate::wire::topics;
 use crate::wire::trade::Trade;
@@ -57,6 +57,11 @@ pub fn run(system: &System, roles: &[Role], each: &mut dyn FnMut(&Check)) -> Res
             tell(sequences(system, p)?);
         }
         tell(settlement(system, &partitions)?);
+        if roles.contains(&Role::Trading)
+            && let Some(check) = market(system)?
+        {
+            tell(check);
+        }
     }
     if roles.contains(&Role::Audit) {
         audit(system, &mut tell)?;
@@ -122,6 +127,45 @@ fn store(system: &System, role: Role, task: u32, tell: &mut dyn FnMut(Check)) ->
     Ok(())
 }
 
+/// What no task can check alone: trades between users of different tasks have come to both, and an order is open in `orders` if and only if it is in a
+/// book. Nothing is said unless the state of all tasks is here.
+fn market(system: &System) -> Result<Option<Check>, VerifyError> {
+    let name = "orders and trading: clearing and open orders".to_string();
+    let wrong = |detail: String| Ok(Some(Check { name: name.clone(), ok: false, detail }));
+    let (mut shared, mut in_books) = (orders::Shared::default(), Vec::new());
+    for role in [Role::Orders, Role::Trading] {
+        for task in 0..system.tasks(role)? {
+            let store = match newest_store(&system.state, role, task) {
+                Ok(Some((_, store, _))) => store,
+                // Said elsewhere, where it is this task's turn.
+                Ok(None) | Err(StoreError::Corrupt(_)) => return Ok(None),
+                Err(e) => return Err(e.into()),
+            };
+            let read = match role {
+                Role::Orders => shared.add(&*store),
+                _ => {
+                    trading::read_books(&*store).map(|lines| in_books.extend(lines.into_iter().map(|l| (l.user_id, l.order_id, l.leaves))))
+                }
+            };
+            if let Err(why) = read {
+                return wrong(why);
+            }
+        }
+    }
+    if let Some((symbol, (cash, shares))) = shared.clearing.iter().find(|(_, sum)| **sum != (0, 0)) {
+        return wrong(format!("{symbol}: {cash} of cash and {shares} shares are on their way (nothing is, at rest)"));
+    }
+    let mut open = shared.open;
+    open.sort();
+    in_books.sort();
+    let differs = open.iter().zip(&in_books).find(|(a, b)| a != b).map(|(a, b)| (Some(a), Some(b)));
+    let (a, b) = (open.len(), in_books.len());
+    match differs.or_else(|| (a != b).then(|| (open.get(b), in_books.get(a)))) {
+        None => Ok(Some(Check { name, ok: true, detail: format!("nothing is on its way; {a} orders are open and in a book") })),
+        Some(pair) => wrong(format!("{a} orders are open, {b} are in a book; the first that differ (equal at rest): {pair:?}")),
+    }
+}
+
 /// Every user's events are numbered 1, 2, 3, ...
 fn sequences(system: &System, partition: u32) -> Result<Check, LogError> {
     let mut last = BTreeMap::<String, u64>::new();
@@ -143,7 +187,7 @@ fn sequences(system: &System, partition: u32) -> Result<Check, LogError> {
     Ok(Check { name: format!("order-events/{partition}: sequences"), ok: wrong.is_empty(), detail })
 }
 
-/// Every trade is settled exactly once at its quantity and price: two sums over hashes, equal or not.
+/// Every side of every trade is settled exactly once at its quantity and price: two sums over hashes, equal or not.
 fn settlement(system: &System, partitions: &[u32]) -> Result<Check, LogError> {
     let share = |id: &str, quantity: i64, price: i64| digest::of(id.as_bytes(), &[quantity.to_be_bytes(), price.to_be_bytes()].concat());
     let every = |topic: TopicId, visit: &mut dyn FnMut(&[u8])| {
@@ -164,22 +208,28 @@ fn settlement(system: &System, partitions: &[u32]) -> Result<Check, LogError> {
             settled_count += 1;
         }
     })?;
-    let (mut traded, mut traded_count) = (Digest::ZERO, 0u64);
+    let (mut traded, mut traded_count, mut trades) = (Digest::ZERO, 0u64, 0u64);
     every(topics::TRADES, &mut |value| {
         if let Ok(t) = Trade::decode(value) {
-            traded = traded.replace(Digest::ZERO, share(t.trade_id, t.quantity, t.price_e4));
-            traded_count += 1;
+            // Both sides, unless one of them is the house.
+            let sides = if [t.buyer, t.seller].iter().any(|u| u.starts_with("house:")) { 1 } else { 2 };
+            for _ in 0..sides {
+                traded = traded.replace(Digest::ZERO, share(t.trade_id, t.quantity, t.price_e4));
+                traded_count += 1;
+            }
+            trades += 1;
         }
     })?;
     let name = "trades: settlement".to_string();
     if traded_count != settled_count {
-        let detail =
-            format!("{traded_count} trades, {settled_count} settled (equal at rest; the difference is on its way while roles run)");
+        let detail = format!(
+            "{traded_count} sides of {trades} trades, {settled_count} settled (equal at rest; the difference is on its way while roles run)"
+        );
         return Ok(Check { name, ok: false, detail });
     }
     let detail = match traded == settled {
-        true => format!("{traded_count} trades, each settled once at its quantity and price"),
-        false => format!("{traded_count} trades and as many fills, but they are not the same"),
+        true => format!("{trades} trades, each settled once at its quantity and price"),
+        false => format!("{traded_count} sides of trades and as many fills, but they are not the same"),
     };
     Ok(Check { name, ok: traded == settled, detail })
 }

@@ -4,8 +4,9 @@
 use super::event::named;
 use super::input::{Fault, read_map};
 use super::writer::MapWriter;
+use crate::domain::book::{FOREVER, Life};
 use crate::domain::reason::Reason;
-use crate::domain::status::{Side, words};
+use crate::domain::status::{Liquidity, Side, words};
 
 /// `type` header of book commands.
 pub const BOOK_COMMAND: &str = "BookCommand";
@@ -13,79 +14,192 @@ pub const BOOK_COMMAND: &str = "BookCommand";
 pub const EXECUTION: &str = "Execution";
 
 /// A reserved order on its way to the book.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewOrder {
+    /// Which way.
+    pub side: Side,
+    /// How many.
+    pub quantity: i64,
+    /// A market order: it has no price of its own.
+    pub market: bool,
+    /// It must not trade at a worse price, ...
+    pub limit_e4: i64,
+    /// ... nor, if it sells, at a better one than its account can take.
+    pub ceiling_e4: i64,
+    /// Waits for this price.
+    pub stop_e4: Option<i64>,
+    /// What becomes of the rest.
+    pub life: Life,
+    /// From then on it must not trade.
+    pub deadline_ms: i64,
+    /// Must not trade on arrival.
+    pub post_only: bool,
+}
+
+words! {
+    /// What is asked of the book.
+    Verb {
+        /// Take an order.
+        New = 1, "new";
+        /// End one.
+        Cancel = 2, "cancel";
+        /// Change one.
+        Replace = 3, "replace";
+    }
+}
+
+/// What is asked of the book, with what it takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BookOrder<'a> {
-    /// Whose it is; the execution goes back to this key.
+pub enum Ask<'a> {
+    /// Take an order.
+    New(NewOrder),
+    /// End one.
+    Cancel {
+        /// The command that asks.
+        cause_id: &'a str,
+        /// What the order's end is to say.
+        reason: Reason,
+    },
+    /// Change one.
+    Replace {
+        /// The command that asks.
+        cause_id: &'a str,
+        /// The new quantity, what has traded included.
+        quantity: i64,
+        /// The new limit.
+        limit_e4: i64,
+        /// The new ceiling.
+        ceiling_e4: i64,
+    },
+}
+
+/// A command to a book.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BookCommand<'a> {
+    /// Whose order; the executions go back to this key.
     pub user_id: &'a str,
     /// Which order.
     pub order_id: &'a str,
     /// Which stock.
     pub symbol: &'a str,
-    /// Which way.
-    pub side: Side,
-    /// How many.
-    pub quantity: i64,
-    /// It must not trade at a worse price, ...
-    pub worst_price_e4: i64,
-    /// ... nor for more money than this in total, which is what the account has set aside.
-    pub value_max_e4: i64,
+    /// What is asked.
+    pub ask: Ask<'a>,
 }
 
-impl<'a> BookOrder<'a> {
+impl<'a> BookCommand<'a> {
     /// Appends its MessagePack form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = MapWriter::begin(out);
-        w.text("user_id", self.user_id).text("order_id", self.order_id).text("symbol", self.symbol).text("side", self.side.name());
-        w.int("quantity", self.quantity).int("worst_price_e4", self.worst_price_e4).int("value_max_e4", self.value_max_e4);
+        w.text("user_id", self.user_id).text("order_id", self.order_id).text("symbol", self.symbol);
+        match self.ask {
+            Ask::New(o) => {
+                w.text("side", o.side.name()).int("quantity", o.quantity).int("limit_e4", o.limit_e4);
+                // Defaults are left out: most orders have them.
+                if o.market {
+                    w.flag("market", true);
+                }
+                if o.side == Side::Sell {
+                    w.int("ceiling_e4", o.ceiling_e4);
+                }
+                w.maybe_int("stop_e4", o.stop_e4).text("life", o.life.name());
+                w.maybe_int("deadline_ms", (o.deadline_ms != FOREVER).then_some(o.deadline_ms));
+                if o.post_only {
+                    w.flag("post_only", true);
+                }
+            }
+            Ask::Cancel { cause_id, reason } => {
+                w.text("verb", Verb::Cancel.name()).text("cause_id", cause_id).text("reason", reason.name());
+            }
+            Ask::Replace { cause_id, quantity, limit_e4, ceiling_e4 } => {
+                w.text("verb", Verb::Replace.name()).text("cause_id", cause_id);
+                w.int("quantity", quantity).int("limit_e4", limit_e4).int("ceiling_e4", ceiling_e4);
+            }
+        }
         w.end();
     }
 
-    /// Reads what [`BookOrder::encode`] wrote.
+    /// Reads what [`BookCommand::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
         let (mut user, mut order, mut symbol, mut side) = (None, None, None, None);
-        let (mut quantity, mut worst, mut value_max) = (None, None, None);
+        let (mut quantity, mut limit, mut ceiling, mut stop, mut deadline) = (None, None, None, None, None);
+        let (mut verb, mut life, mut cause, mut reason) = (Some(Verb::New), None, None, None);
+        let (mut market, mut post_only) = (false, false);
         let fault = read_map(bytes, |name, v| match name {
             "user_id" => user = v.plain_text(),
             "order_id" => order = v.plain_text(),
             "symbol" => symbol = v.plain_text(),
             "side" => side = named(v, Side::from_name).flatten(),
             "quantity" => quantity = v.i64(),
-            "worst_price_e4" => worst = v.i64(),
-            "value_max_e4" => value_max = v.i64(),
+            "limit_e4" => limit = v.i64(),
+            "ceiling_e4" => ceiling = v.i64(),
+            "stop_e4" => stop = v.i64(),
+            "deadline_ms" => deadline = v.i64(),
+            "verb" => verb = named(v, Verb::from_name).flatten(),
+            "life" => life = named(v, Life::from_name).flatten(),
+            "cause_id" => cause = v.plain_text(),
+            "reason" => reason = named(v, Reason::from_name).flatten(),
+            "market" => market = true,
+            "post_only" => post_only = true,
             _ => {}
         })?;
         const ODD: Fault = "a book command without one of its fields";
-        match fault {
-            Some(fault) => Err(fault),
-            None => Ok(BookOrder {
-                user_id: user.ok_or(ODD)?,
-                order_id: order.ok_or(ODD)?,
-                symbol: symbol.ok_or(ODD)?,
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
+        let ask = match verb.ok_or(ODD)? {
+            Verb::New => Ask::New(NewOrder {
                 side: side.ok_or(ODD)?,
                 quantity: quantity.ok_or(ODD)?,
-                worst_price_e4: worst.ok_or(ODD)?,
-                value_max_e4: value_max.ok_or(ODD)?,
+                market,
+                limit_e4: limit.ok_or(ODD)?,
+                ceiling_e4: ceiling.unwrap_or(i64::MAX),
+                stop_e4: stop,
+                life: life.ok_or(ODD)?,
+                deadline_ms: deadline.unwrap_or(FOREVER),
+                post_only,
             }),
-        }
+            Verb::Cancel => Ask::Cancel { cause_id: cause.ok_or(ODD)?, reason: reason.ok_or(ODD)? },
+            Verb::Replace => Ask::Replace {
+                cause_id: cause.ok_or(ODD)?,
+                quantity: quantity.ok_or(ODD)?,
+                limit_e4: limit.ok_or(ODD)?,
+                ceiling_e4: ceiling.ok_or(ODD)?,
+            },
+        };
+        Ok(BookCommand { user_id: user.ok_or(ODD)?, order_id: order.ok_or(ODD)?, symbol: symbol.ok_or(ODD)?, ask })
     }
 }
 
 words! {
     /// What the book did with an order.
     Kind {
-        /// All of it traded with the house; taken into the book by that.
+        /// Some of it traded.
         Fill = 1, "fill";
-        /// Taken into the book, and ended without a trade.
+        /// What was left of it is cancelled.
         Done = 2, "done";
         /// Not taken into the book.
         Rejected = 3, "rejected";
+        /// Taken; nothing else happened yet.
+        Accepted = 4, "accepted";
+        /// Its time was up.
+        Expired = 5, "expired";
+        /// Its stop fired.
+        Triggered = 6, "triggered";
+        /// Its terms are other ones now.
+        Replaced = 7, "replaced";
+        /// A cancel came to nothing.
+        CancelRefused = 8, "cancel_refused";
+        /// A change came to nothing.
+        ReplaceRefused = 9, "replace_refused";
     }
 }
 
-/// How an order fared.
+/// How an order fared. Whatever comes first for an order, other than a rejection, also says that it was taken.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome<'a> {
-    /// Traded whole with the house.
+    /// Taken; nothing else happened yet.
+    Accepted,
+    /// Some of it traded.
     Fill {
         /// Unique under one prefix.
         trade_id: &'a str,
@@ -93,11 +207,28 @@ pub enum Outcome<'a> {
         price_e4: i64,
         /// So many.
         quantity: i64,
+        /// Which part it played.
+        liquidity: Liquidity,
     },
-    /// Ended without a trade.
+    /// What was left of it is cancelled.
     Done(Reason),
+    /// Its time was up.
+    Expired,
     /// Not taken.
     Rejected(Reason),
+    /// Its stop fired.
+    Triggered,
+    /// Its terms are other ones now.
+    Replaced {
+        /// The quantity, what has traded included; if that is all, the order is filled.
+        quantity: i64,
+        /// The limit.
+        limit_e4: i64,
+    },
+    /// A cancel came to nothing.
+    CancelRefused(Reason),
+    /// A change came to nothing.
+    ReplaceRefused(Reason),
 }
 
 /// One outcome of one order.
@@ -107,6 +238,8 @@ pub struct Execution<'a> {
     pub user_id: &'a str,
     /// Which order.
     pub order_id: &'a str,
+    /// The command that caused it, where that is not the order itself.
+    pub cause_id: Option<&'a str>,
     /// What came of it.
     pub outcome: Outcome<'a>,
 }
@@ -115,33 +248,42 @@ impl<'a> Execution<'a> {
     /// Appends its MessagePack form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = MapWriter::begin(out);
-        w.text("user_id", self.user_id).text("order_id", self.order_id);
-        match self.outcome {
-            Outcome::Fill { trade_id, price_e4, quantity } => {
-                w.text("kind", Kind::Fill.name()).text("trade_id", trade_id).int("price_e4", price_e4).int("quantity", quantity);
+        w.text("user_id", self.user_id).text("order_id", self.order_id).maybe_text("cause_id", self.cause_id);
+        let (kind, reason) = match self.outcome {
+            Outcome::Accepted => (Kind::Accepted, None),
+            Outcome::Fill { trade_id, price_e4, quantity, liquidity } => {
+                w.text("trade_id", trade_id).int("price_e4", price_e4).int("quantity", quantity).text("liquidity", liquidity.name());
+                (Kind::Fill, None)
             }
-            Outcome::Done(reason) => {
-                w.text("kind", Kind::Done.name()).text("reason", reason.name());
+            Outcome::Done(reason) => (Kind::Done, Some(reason)),
+            Outcome::Expired => (Kind::Expired, None),
+            Outcome::Rejected(reason) => (Kind::Rejected, Some(reason)),
+            Outcome::Triggered => (Kind::Triggered, None),
+            Outcome::Replaced { quantity, limit_e4 } => {
+                w.int("quantity", quantity).int("price_e4", limit_e4);
+                (Kind::Replaced, None)
             }
-            Outcome::Rejected(reason) => {
-                w.text("kind", Kind::Rejected.name()).text("reason", reason.name());
-            }
-        }
+            Outcome::CancelRefused(reason) => (Kind::CancelRefused, Some(reason)),
+            Outcome::ReplaceRefused(reason) => (Kind::ReplaceRefused, Some(reason)),
+        };
+        w.text("kind", kind.name()).maybe_text("reason", reason.map(Reason::name));
         w.end();
     }
 
     /// Reads what [`Execution::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let (mut user, mut order, mut kind, mut reason) = (None, None, None, None);
-        let (mut trade, mut price, mut quantity) = (None, None, None);
+        let (mut user, mut order, mut kind, mut reason, mut cause) = (None, None, None, None, None);
+        let (mut trade, mut price, mut quantity, mut liquidity) = (None, None, None, None);
         let fault = read_map(bytes, |name, v| match name {
             "user_id" => user = v.plain_text(),
             "order_id" => order = v.plain_text(),
+            "cause_id" => cause = v.plain_text(),
             "kind" => kind = named(v, Kind::from_name).flatten(),
             "reason" => reason = named(v, Reason::from_name).flatten(),
             "trade_id" => trade = v.plain_text(),
             "price_e4" => price = v.i64(),
             "quantity" => quantity = v.i64(),
+            "liquidity" => liquidity = named(v, Liquidity::from_name).flatten(),
             _ => {}
         })?;
         const ODD: Fault = "an execution without one of its fields";
@@ -149,11 +291,22 @@ impl<'a> Execution<'a> {
             return Err(fault);
         }
         let outcome = match kind.ok_or(ODD)? {
-            Kind::Fill => Outcome::Fill { trade_id: trade.ok_or(ODD)?, price_e4: price.ok_or(ODD)?, quantity: quantity.ok_or(ODD)? },
+            Kind::Accepted => Outcome::Accepted,
+            Kind::Fill => Outcome::Fill {
+                trade_id: trade.ok_or(ODD)?,
+                price_e4: price.ok_or(ODD)?,
+                quantity: quantity.ok_or(ODD)?,
+                liquidity: liquidity.ok_or(ODD)?,
+            },
             Kind::Done => Outcome::Done(reason.ok_or(ODD)?),
+            Kind::Expired => Outcome::Expired,
             Kind::Rejected => Outcome::Rejected(reason.ok_or(ODD)?),
+            Kind::Triggered => Outcome::Triggered,
+            Kind::Replaced => Outcome::Replaced { quantity: quantity.ok_or(ODD)?, limit_e4: price.ok_or(ODD)? },
+            Kind::CancelRefused => Outcome::CancelRefused(reason.ok_or(ODD)?),
+            Kind::ReplaceRefused => Outcome::ReplaceRefused(reason.ok_or(ODD)?),
         };
-        Ok(Execution { user_id: user.ok_or(ODD)?, order_id: order.ok_or(ODD)?, outcome })
+        Ok(Execution { user_id: user.ok_or(ODD)?, order_id: order.ok_or(ODD)?, cause_id: cause, outcome })
     }
 }
 
@@ -163,24 +316,42 @@ mod tests {
 
     #[test]
     fn round_trips() {
-        let order = BookOrder {
-            user_id: "u",
-            order_id: "1",
-            symbol: "A",
-            side: Side::Sell,
+        let plain = NewOrder {
+            side: Side::Buy,
             quantity: 1,
-            worst_price_e4: 2,
-            value_max_e4: i64::MAX,
+            market: true,
+            limit_e4: 2,
+            ceiling_e4: i64::MAX,
+            stop_e4: None,
+            life: Life::Ioc,
+            deadline_ms: FOREVER,
+            post_only: false,
         };
+        let full = NewOrder { side: Side::Sell, market: false, ceiling_e4: 9, stop_e4: Some(3), deadline_ms: 7, post_only: true, ..plain };
         let mut out = Vec::new();
-        order.encode(&mut out);
-        assert_eq!(BookOrder::decode(&out), Ok(order));
-        for outcome in [
-            Outcome::Fill { trade_id: "0-1", price_e4: 5, quantity: 6 },
-            Outcome::Done(Reason::NoLiquidity),
-            Outcome::Rejected(Reason::StalePrice),
+        for ask in [
+            Ask::New(plain),
+            Ask::New(full),
+            Ask::Cancel { cause_id: "c", reason: Reason::MassCancel },
+            Ask::Replace { cause_id: "c", quantity: 5, limit_e4: 6, ceiling_e4: 7 },
         ] {
-            let e = Execution { user_id: "u", order_id: "1", outcome };
+            let command = BookCommand { user_id: "u", order_id: "1", symbol: "A", ask };
+            out.clear();
+            command.encode(&mut out);
+            assert_eq!(BookCommand::decode(&out), Ok(command));
+        }
+        for outcome in [
+            Outcome::Accepted,
+            Outcome::Fill { trade_id: "0-1", price_e4: 5, quantity: 6, liquidity: Liquidity::Maker },
+            Outcome::Done(Reason::NoLiquidity),
+            Outcome::Expired,
+            Outcome::Rejected(Reason::StalePrice),
+            Outcome::Triggered,
+            Outcome::Replaced { quantity: 5, limit_e4: 6 },
+            Outcome::CancelRefused(Reason::TooLateToCancel),
+            Outcome::ReplaceRefused(Reason::PostOnlyWouldCross),
+        ] {
+            let e = Execution { user_id: "u", order_id: "1", cause_id: Some("c"), outcome };
             out.clear();
             e.encode(&mut out);
             assert_eq!(Execution::decode(&out), Ok(e));

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use super::content::mark_of;
 use super::input::{Fault, Value, read_map, timestamp_ns};
+use crate::domain::book::Life;
+use crate::domain::checks::Pricing;
 use crate::domain::decimal::{MONEY, Num, WHOLE};
 use crate::domain::ids;
 use crate::domain::status::{Side, words};
@@ -100,15 +102,64 @@ pub struct Command<'a> {
     pub amount: Option<Num>,
 }
 
+/// Until when an order lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Until {
+    /// It ends by itself, or is cancelled.
+    Ended,
+    /// The end of the day on which it came.
+    DayEnd,
+    /// This moment, nanoseconds since 1970.
+    Time(i128),
+}
+
+/// A new order whose fields fit together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Served {
+    /// Its prices.
+    pub pricing: Pricing,
+    /// What becomes of the rest.
+    pub life: Life,
+    /// Until when.
+    pub until: Until,
+}
+
 impl Command<'_> {
-    /// Whether this build serves an order like this: a market order that ends at once.
-    pub fn is_served_order(&self) -> bool {
-        self.order_type == Choice::Known(OrderType::Market)
-            && matches!(self.tif, Choice::Known(TimeInForce::Ioc | TimeInForce::Fok))
-            && self.limit_price.is_none()
-            && self.stop_price.is_none()
-            && self.expire_at_ns.is_none()
-            && !self.post_only
+    /// The order, if its fields fit together.
+    pub fn served(&self) -> Option<Served> {
+        let (Choice::Known(kind), Choice::Known(tif)) = (self.order_type, self.tif) else { return None };
+        let pricing = match (kind, self.limit_price, self.stop_price) {
+            (OrderType::Market, None, None) => Pricing::Market,
+            (OrderType::Limit, Some(limit), None) => Pricing::Limit(limit),
+            (OrderType::Stop, None, Some(stop)) => Pricing::Stop(stop),
+            (OrderType::StopLimit, Some(limit), Some(stop)) => Pricing::StopLimit { stop, limit },
+            _ => return None,
+        };
+        let until = match (tif, self.expire_at_ns) {
+            (TimeInForce::Gtd, Some(time)) => Until::Time(time),
+            (TimeInForce::Gtd, None) | (_, Some(_)) => return None,
+            (TimeInForce::Day, None) => Until::DayEnd,
+            _ => Until::Ended,
+        };
+        let passing = matches!(tif, TimeInForce::Ioc | TimeInForce::Fok);
+        if (kind == OrderType::Market && !passing) || (self.post_only && (kind != OrderType::Limit || passing)) {
+            return None;
+        }
+        let life = match tif {
+            TimeInForce::Fok => Life::Fok,
+            TimeInForce::Ioc => Life::Ioc,
+            // A stop that has fired is a market order, whatever it waited for.
+            _ if kind == OrderType::Stop => Life::Ioc,
+            _ => Life::Rest,
+        };
+        Some(Served { pricing, life, until })
+    }
+}
+
+impl Served {
+    /// Whether it may stay in the book for a while, resting or waiting.
+    pub fn stays(&self) -> bool {
+        self.life == Life::Rest || matches!(self.pricing, Pricing::Stop(_) | Pricing::StopLimit { .. })
     }
 }
 

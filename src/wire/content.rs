@@ -131,6 +131,11 @@ impl<'a> Content<'a> {
         exact(self.part("amount")?)
     }
 
+    /// At which stop, if that can be shown.
+    pub fn stop_price(self) -> Option<i64> {
+        exact(self.part("stop_price")?)
+    }
+
     /// At which limit, if that can be shown.
     pub fn limit_price(self) -> Option<i64> {
         exact(self.part("limit_price")?)

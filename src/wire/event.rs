@@ -138,7 +138,8 @@ impl<'a> OrderEvent<'a> {
         w.maybe_int("cum_quantity", self.cum_quantity).maybe_int("leaves_quantity", self.leaves_quantity);
         w.maybe_text("status", self.status.map(Status::name)).maybe_int("limit_price_e4", self.limit_price_e4);
         if let Some(r) = self.reason {
-            w.text("reason", r.name()).int("reason_code", i64::from(r.code()));
+            let code = if self.event == Event::CancelRejected { r.cancel_code() } else { r.code() };
+            w.text("reason", r.name()).int("reason_code", i64::from(code));
         }
         w.maybe_text("text", self.text).maybe_int("retry_after_ms", self.retry_after_ms);
         w.maybe_text("conflict_field", self.conflict_field).maybe_text("trade_id", self.trade_id);

@@ -6,7 +6,7 @@ use crate::domain::decimal::{MONEY, Num, WHOLE};
 use crate::domain::ids;
 use crate::domain::instrument::{CURRENCY, Instrument, Listing};
 
-/// Widest collar, half spread: the whole price.
+/// Widest collar, half spread, fee: the whole price.
 const BPS_MAX: i64 = 10_000;
 /// Widest band.
 const BAND_BPS_MAX: i64 = 1_000_000;
@@ -38,6 +38,7 @@ pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<Instrum
             "collar_bps" => whole(&v, WHOLE, 0, BPS_MAX).map(|n| i.collar_bps = n),
             "band_bps" => whole(&v, WHOLE, 0, BAND_BPS_MAX).map(|n| i.band_bps = (n > 0).then_some(n)),
             "half_spread_bps" => whole(&v, WHOLE, 0, BPS_MAX).map(|n| i.half_spread_bps = n),
+            "fee_bps" => whole(&v, WHOLE, 0, BPS_MAX).map(|n| i.fee_bps = n),
             "short_ok" => flag(&v).map(|b| i.short_ok = b),
             "house" => flag(&v).map(|b| i.house = b),
             "test_issue" => flag(&v).map(|b| i.test_issue = b),
@@ -90,7 +91,7 @@ mod tests {
     #[test]
     fn all_fields() {
         let json = r#"{"symbol":"AAPL","name":"x","status":"halted","tick":"0.05","lot":10,"max_quantity":100,"max_notional":"5.5","collar_bps":1,
-            "band_bps":2,"short_ok":true,"half_spread_bps":3,"house":false,"currency":"EUR","test_issue":true}"#;
+            "band_bps":2,"short_ok":true,"half_spread_bps":3,"fee_bps":4,"house":false,"currency":"EUR","test_issue":true}"#;
         let want = Instrument {
             status: Listing::Halted,
             tick_e4: 500,
@@ -101,6 +102,7 @@ mod tests {
             band_bps: Some(2),
             short_ok: true,
             half_spread_bps: 3,
+            fee_bps: 4,
             house: false,
             account_currency: false,
             test_issue: true,

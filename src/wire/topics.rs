@@ -64,6 +64,8 @@ topics! {
     ORDERS_JOURNAL = 17, "orders-journal", Many, Keep, false, 0;
     /// See [`ORDERS_JOURNAL`].
     TRADING_JOURNAL = 18, "trading-journal", Many, Keep, false, 0;
+    /// Internal: wakes books up: their time has come, their listing changed, or work is left over from the transaction before.
+    CLOCK = 19, "clock", Many, Keep, true, 0;
 }
 
 /// The topics of the public contract that `audit` chains: all but `audit-log` itself.

@@ -106,15 +106,15 @@ fn malformed() {
 }
 
 #[test]
-fn not_served_yet_is_answered() {
+fn what_does_not_fit_together_is_answered() {
     const NOT: &str = "UNSUPPORTED_CHARACTERISTIC";
     check(&[
-        rejected(br#"{"user_id":"u","order_id":"x","command":"cancel","orig_order_id":"1"}"#, NOT),
-        rejected(br#"{"user_id":"u","order_id":"x","command":"replace","orig_order_id":"1","quantity":1}"#, NOT),
-        rejected(br#"{"user_id":"u","order_id":"x","command":"mass_cancel"}"#, NOT),
-        rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit","limit_price":1}"#, NOT),
         rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit"}"#, NOT),
-        rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"stop","stop_price":1}"#, NOT),
+        rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"stop"}"#, NOT),
+        rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"stop_limit","stop_price":190}"#, NOT),
+        rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit","limit_price":189,"tif":"GTD"}"#, NOT),
+        rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit","limit_price":189,"expire_at":1900000000}"#, NOT),
+        rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit","limit_price":189,"tif":"IOC","post_only":true}"#, NOT),
         rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"pegged"}"#, NOT),
         rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","tif":"OPG"}"#, NOT),
         rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","tif":"GTC"}"#, NOT),
@@ -122,6 +122,25 @@ fn not_served_yet_is_answered() {
         rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","post_only":true}"#, NOT),
         rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","expire_at":1900000000}"#, NOT),
         rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","stop_price":"1.00001"}"#, NOT),
+        rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","limit_price":189}"#, NOT),
+    ]);
+}
+
+#[test]
+fn prices_of_orders() {
+    const TICK: &str = "INVALID_PRICE_INCREMENT";
+    check(&[
+        rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit","limit_price":0}"#, TICK),
+        rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit","limit_price":-189}"#, TICK),
+        rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit","limit_price":"189.005"}"#, TICK),
+        rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit","limit_price":"189.00001"}"#, TICK),
+        rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit","limit_price":"nan"}"#, TICK),
+        rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"stop","stop_price":"1.00001"}"#, TICK),
+        rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit","limit_price":1}"#, "PRICE_BAND"),
+        rejected(
+            br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit","limit_price":189,"tif":"GTD","expire_at":1800000000}"#,
+            "TOO_LATE_TO_ENTER",
+        ),
     ]);
 }
 

@@ -1,7 +1,7 @@
 //! Whatever bytes come, no decoder panics, and JSON and MessagePack say the same.
 
 use processor::wire::audit::AuditEntry;
-use processor::wire::book::{BookOrder, Execution};
+use processor::wire::book::{BookCommand, Execution};
 use processor::wire::event::OrderEvent;
 use processor::wire::input::read_map;
 use processor::wire::notification::Notification;
@@ -16,7 +16,7 @@ fn throw(bytes: &[u8]) {
     let _ = instrument::decode(Some(b"AAPL"), Some(bytes));
     let _ = instrument::decode(Some(bytes), Some(bytes));
     let _ = (OrderEvent::decode(bytes), Trade::decode(bytes), ReferencePrice::decode(bytes), Notification::decode(bytes));
-    let _ = (Portfolio::decode(bytes), AuditEntry::decode(bytes), BookOrder::decode(bytes), Execution::decode(bytes));
+    let _ = (Portfolio::decode(bytes), AuditEntry::decode(bytes), BookCommand::decode(bytes), Execution::decode(bytes));
 }
 
 const ORDER: &str = r#"{"order_id":"1001","user_id":"501","symbol":"AAPL","quantity":10,"order_type":"buy","timestamp":1625159076}"#;

@@ -92,6 +92,7 @@ pub struct World {
     tasks: Vec<Task>,
     tables: Arc<Tables>,
     tables_read: BTreeMap<TopicId, usize>,
+    largest_turn: usize,
 }
 
 pub const START_MS: i64 = 1_800_000_000_000;
@@ -109,6 +110,7 @@ impl World {
             tasks: Vec::new(),
             tables: Arc::default(),
             tables_read: BTreeMap::new(),
+            largest_turn: 0,
         };
         for role in Role::all() {
             let f = factory(role, settings, names.clone(), partitions);
@@ -169,6 +171,69 @@ impl World {
         self.command(user, &fields);
     }
 
+    /// An order with a limit, and whatever else: `"tif":"IOC"` or the like.
+    pub fn limit(&mut self, user: &str, id: &str, symbol: &str, quantity: i64, side: &str, price: &str, more: &str) {
+        let more = if more.is_empty() { String::new() } else { format!(",{more}") };
+        self.command(
+            user,
+            &format!(
+                "\"order_id\":\"{id}\",\"symbol\":\"{symbol}\",\"quantity\":{quantity},\"order_type\":\"{side}\",\"type\":\"limit\",\"limit_price\":{price}{more}"
+            ),
+        );
+    }
+
+    /// A stop that becomes a market order.
+    pub fn stop(&mut self, user: &str, id: &str, symbol: &str, quantity: i64, side: &str, price: &str) {
+        self.command(
+            user,
+            &format!(
+                "\"order_id\":\"{id}\",\"symbol\":\"{symbol}\",\"quantity\":{quantity},\"order_type\":\"{side}\",\"type\":\"stop\",\"stop_price\":{price}"
+            ),
+        );
+    }
+
+    pub fn cancel(&mut self, user: &str, id: &str, orig: &str) {
+        self.command(user, &format!("\"command\":\"cancel\",\"order_id\":\"{id}\",\"orig_order_id\":\"{orig}\""));
+    }
+
+    pub fn replace(&mut self, user: &str, id: &str, orig: &str, fields: &str) {
+        self.command(user, &format!("\"command\":\"replace\",\"order_id\":\"{id}\",\"orig_order_id\":\"{orig}\",{fields}"));
+    }
+
+    /// What the engine does when an alarm is due, a listing changed or a task began to run.
+    pub fn wake(&mut self) {
+        for partition in 0..self.counts[topics::CLOCK.0 as usize] {
+            self.append_at(TopicPartition::new(topics::CLOCK, partition), None, Some(b"\x80"));
+        }
+    }
+
+    /// The tasks of a role begin anew, with nothing but their state.
+    pub fn restart(&mut self, role: Role) {
+        let factory = &self.factories.iter().find(|(r, _)| *r == role).expect("made").1;
+        for t in self.tasks.iter_mut().filter(|t| t.role == role) {
+            t.logic = factory.make(t.number);
+            t.overlay = Overlay::new(1 << 20);
+            t.view = TableView::new(Arc::default(), factory.spec().journal.is_some());
+        }
+        self.wake();
+    }
+
+    /// Checks the books of all tasks of `orders` as `verify` does.
+    pub fn check_books(&self) {
+        for t in self.tasks.iter().filter(|t| t.role == Role::Orders) {
+            processor::roles::orders::check_books(&t.store).expect("books that balance");
+        }
+    }
+
+    pub fn reset_largest_turn(&mut self) {
+        self.largest_turn = 0;
+    }
+
+    /// Most records that one turn of a task has written so far.
+    pub fn largest_turn(&self) -> usize {
+        self.largest_turn
+    }
+
     /// Runs everything to rest.
     pub fn pump(&mut self) {
         self.try_pump().expect("no bug");
@@ -199,8 +264,13 @@ impl World {
 
     fn read_tables(&mut self) {
         let (orders, log) = (&self.factories[0].1, &self.log);
+        let all = [topics::INSTRUMENTS, topics::REFERENCE_PRICES];
+        let new = |t: &TopicId| log.get(&TopicPartition::new(*t, 0)).map_or(0, Vec::len) > self.tables_read.get(t).copied().unwrap_or(0);
+        if !all.iter().any(new) {
+            return;
+        }
         let mut tables = (*self.tables).clone();
-        for topic in [topics::INSTRUMENTS, topics::REFERENCE_PRICES] {
+        for topic in all {
             let at = TopicPartition::new(topic, 0);
             let read = self.tables_read.entry(topic).or_default();
             for (offset, s) in log.get(&at).into_iter().flatten().enumerate().skip(*read) {
@@ -244,6 +314,9 @@ impl World {
         assert!(ctx.take_failure().is_none());
         t.store.write(&mut t.overlay.changes(), b"").expect("memory");
         t.overlay.committed();
+        if t.role == Role::Trading {
+            self.largest_turn = self.largest_turn.max(out.len());
+        }
         for r in out.iter() {
             let mut headers = HeaderBuf::default();
             for (name, value) in r.headers.iter() {

@@ -6,5 +6,8 @@ mod decoders;
 mod driver;
 mod duplicates;
 mod flow;
+mod market;
+mod market_large;
+mod money;
 mod prices;
 mod seed;

@@ -221,16 +221,11 @@ fn fields(r: &mut Rows) {
 
 fn not_served(r: &mut Rows) {
     for (changes, conflict) in [
-        (json!({"command": "cancel", "orig_order_id": "1"}), "command"),
-        (json!({"command": "replace", "orig_order_id": "1", "quantity": 2}), "command"),
-        (json!({"command": "mass_cancel"}), "command"),
-        (json!({"type": "limit", "limit_price": "1"}), "type"),
         (json!({"type": "limit"}), "type"),
-        (json!({"type": "limit", "limit_price": "1.001"}), "type"),
-        (json!({"type": "limit", "limit_price": 0}), "type"),
-        (json!({"type": "limit", "limit_price": "1.00001"}), "type"),
-        (json!({"type": "stop", "stop_price": 1}), "type"),
-        (json!({"type": "stop_limit", "stop_price": 1, "limit_price": 1}), "type"),
+        (json!({"type": "limit", "limit_price": 1, "tif": "GTD"}), "type"),
+        (json!({"type": "limit", "limit_price": 1, "tif": "IOC", "post_only": true}), "type"),
+        (json!({"type": "stop"}), "type"),
+        (json!({"type": "stop_limit", "stop_price": 1}), "type"),
         (json!({"type": "pegged"}), "type"),
         (json!({"tif": "GTC"}), "tif"),
         (json!({"tif": "DAY"}), "tif"),
@@ -241,6 +236,15 @@ fn not_served(r: &mut Rows) {
         (json!({"post_only": true}), "post_only"),
     ] {
         r.order(changes, Ends::Rejected(NOT_SERVED, conflict));
+    }
+    for (changes, reason) in [
+        (json!({"type": "limit", "limit_price": "1"}), "PRICE_BAND"),
+        (json!({"type": "limit", "limit_price": "1.001"}), "INVALID_PRICE_INCREMENT"),
+        (json!({"type": "limit", "limit_price": 0}), "INVALID_PRICE_INCREMENT"),
+        (json!({"type": "limit", "limit_price": "1.00001"}), "INVALID_PRICE_INCREMENT"),
+        (json!({"type": "stop", "stop_price": -1}), "INVALID_PRICE_INCREMENT"),
+    ] {
+        r.order(changes, Ends::Rejected(reason, "type"));
     }
 }
 

@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 
 use super::state::{self, Entry};
-use crate::domain::status::Side;
-use crate::domain::status::Status;
 use crate::engine::ports::StateStore;
 
 /// Invariants I1 to I3 over everything in a store. Answers figures for people, or the first thing that is wrong.
@@ -24,6 +22,52 @@ pub fn check_books(store: &dyn StateStore) -> Result<String, String> {
     sums.compare()
 }
 
+/// What one task cannot check alone: its share of what is on its way between users, and its open orders.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shared {
+    /// Cash and shares on their way, per symbol. Over all tasks, and at rest, each sums to zero.
+    pub clearing: BTreeMap<String, (i128, i128)>,
+    /// User, order id and leaves of all open orders.
+    pub open: Vec<(String, String, i64)>,
+}
+
+impl Shared {
+    /// Adds a task's share.
+    pub fn add(&mut self, store: &dyn StateStore) -> Result<(), String> {
+        let mut unreadable = None;
+        let scanned = store.scan(b"", &mut |key, value| {
+            let known = self.line(key, value);
+            if known.is_none() {
+                unreadable = Some(format!("the entry {} cannot be read", String::from_utf8_lossy(key).escape_debug()));
+            }
+            known.is_some()
+        });
+        scanned.map_err(|e| e.to_string())?;
+        unreadable.map_or(Ok(()), Err)
+    }
+
+    fn line(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        let (&letter, rest) = key.split_first()?;
+        let rest = std::str::from_utf8(rest).ok()?;
+        match letter {
+            b'h' => {
+                let h = state::read_house(value)?;
+                let sum = self.clearing.entry(rest.into()).or_default();
+                *sum = (sum.0 + h.clearing_e4, sum.1 + h.clearing_quantity);
+            }
+            b'o' => {
+                let (user, order) = rest.split_once('\0')?;
+                let e = Entry::read(value)?;
+                if e.is_open() {
+                    self.open.push((user.into(), order.into(), e.leaves()));
+                }
+            }
+            _ => {}
+        }
+        Some(())
+    }
+}
+
 #[derive(Default)]
 struct Sums {
     users: BTreeMap<String, User>,
@@ -33,8 +77,7 @@ struct Sums {
     reserved: BTreeMap<(String, String), (i64, i64)>,
     totals: crate::domain::account::Totals,
     house_cash: i128,
-    house_shares: i128,
-    users_shares: i128,
+    clearing_cash: i128,
     open: u64,
     orders: u64,
 }
@@ -44,8 +87,13 @@ struct User {
     available: i64,
     reserved: i64,
     incoming: i64,
-    held_by_buys: i64,
-    held_by_sells: i64,
+    /// Cash that open orders and short positions hold.
+    held: i128,
+    held_by_sells: i128,
+    /// Orders that may stay: as the account counts them, as they are marked, as they are.
+    open: u64,
+    marked: u64,
+    staying: u64,
 }
 
 impl Sums {
@@ -56,22 +104,26 @@ impl Sums {
             b'a' => {
                 let a = state::read_account(value)?;
                 let u = self.users.entry(first.into()).or_default();
-                (u.available, u.reserved, u.incoming) = (a.available_e4, a.reserved_e4, a.incoming_e4);
+                (u.available, u.reserved, u.incoming, u.open) = (a.available_e4, a.reserved_e4, a.incoming_e4, a.open_orders);
             }
             b'p' => {
                 let p = state::read_position(value)?;
-                self.shares.entry(second.into()).or_default().0 += i128::from(p.quantity);
+                self.shares.entry(second.into()).or_default().0 += i128::from(p.net());
                 self.reserved.entry((first.into(), second.into())).or_default().0 = p.reserved;
+                self.users.entry(first.into()).or_default().held += i128::from(p.collateral_e4);
             }
             b'o' => self.order(first, &Entry::read(value)?)?,
             b'h' => {
                 let h = state::read_house(value)?;
                 self.shares.entry(first.into()).or_default().1 = h.users_quantity;
                 self.house_cash += h.cash_e4;
-                self.house_shares += h.quantity;
-                self.users_shares += h.users_quantity;
+                self.clearing_cash += h.clearing_e4;
+                if h.quantity + h.users_quantity + h.clearing_quantity != 0 {
+                    return None;
+                }
             }
             b't' => self.totals = state::read_totals(value)?,
+            b'n' => self.users.entry(first.into()).or_default().marked += 1,
             _ => return None,
         }
         Some(())
@@ -79,17 +131,15 @@ impl Sums {
 
     fn order(&mut self, user: &str, e: &Entry<'_>) -> Option<()> {
         self.orders += 1;
-        if e.status.is_terminal() || e.status == Status::Rejected {
+        if !e.is_open() {
             return Some(());
         }
         self.open += 1;
         let u = self.users.entry(user.into()).or_default();
-        if e.content.side()? == Side::Buy {
-            u.held_by_buys += e.hold_e4;
-        } else {
-            u.held_by_sells += e.hold_e4;
-            self.reserved.entry((user.into(), e.content.symbol()?.into())).or_default().1 += e.leaves();
-        }
+        u.held += i128::from(e.hold.cash_e4);
+        u.held_by_sells += i128::from(e.hold.incoming_e4);
+        u.staying += u64::from(e.stays);
+        self.reserved.entry((user.into(), e.content.symbol()?.into())).or_default().1 += e.hold.shares;
         Some(())
     }
 
@@ -100,11 +150,14 @@ impl Sums {
             if u.available < 0 || u.reserved < 0 {
                 return Err(format!("user {name} has {} available and {} reserved", u.available, u.reserved));
             }
-            if (u.reserved, u.incoming) != (u.held_by_buys, u.held_by_sells) {
+            if (i128::from(u.reserved), i128::from(u.incoming)) != (u.held, u.held_by_sells) {
                 return Err(format!(
-                    "user {name}: {} reserved and {} incoming, but open orders hold {} and {}",
-                    u.reserved, u.incoming, u.held_by_buys, u.held_by_sells
+                    "user {name}: {} reserved and {} incoming, but open orders and short positions hold {} and {}",
+                    u.reserved, u.incoming, u.held, u.held_by_sells
                 ));
+            }
+            if (u.open, u.open) != (u.marked, u.staying) {
+                return Err(format!("user {name}: {} open orders counted, {} marked, {} there", u.open, u.marked, u.staying));
             }
         }
         for ((user, symbol), (position, orders)) in &self.reserved {
@@ -118,10 +171,11 @@ impl Sums {
             }
         }
         let t = &self.totals;
-        if cash != t.users_e4 || self.house_cash != t.house_e4 || self.house_shares + self.users_shares != 0 {
-            return Err(format!("users have {cash} and the house {}, the totals say {} and {}", self.house_cash, t.users_e4, t.house_e4));
+        if (cash, self.house_cash, self.clearing_cash) != (t.users_e4, t.house_e4, t.clearing_e4) {
+            let (house, clearing) = (self.house_cash, self.clearing_cash);
+            return Err(format!("users have {cash}, the house {house}, clearing {clearing}; the totals say {t:?}"));
         }
-        if t.users_e4 + t.house_e4 + t.external_e4 != 0 {
+        if t.users_e4 + t.house_e4 + t.external_e4 + t.clearing_e4 + t.fees_e4 + t.rounding_e4 != 0 {
             return Err(format!("cash does not sum to zero: {t:?}"));
         }
         Ok(format!("{} accounts, {} ids, {} open orders; cash and shares sum to zero", self.users.len(), self.orders, self.open))

@@ -1,28 +1,35 @@
 //! `order-commands`: the checks in their fixed order, and what follows from them.
 
-use crate::domain::account::{Position, may_withdraw};
-use crate::domain::checks::{self, Facts, Request, Reservation};
+use crate::domain::account::may_withdraw;
+use crate::domain::instrument::Instrument;
 use crate::domain::price::is_ahead;
 use crate::domain::reason::Reason;
-use crate::domain::status::{Side, Status};
+use crate::domain::status::Status;
 use crate::engine::context::Ctx;
 use crate::engine::records::Record;
 use crate::engine::role::Bug;
-use crate::roles::intake::{bug, vet};
-use crate::wire::book::{BOOK_COMMAND, BookOrder};
+use crate::roles::intake::vet;
 use crate::wire::command::{self, Command, Kind, Malformed};
 use crate::wire::content::{self, Content};
 use crate::wire::event::{Event, OrderEvent};
-use crate::wire::topics;
 
-use super::Orders;
 use super::desk::{Desk, about};
 use super::state::{self, Entry, unreadable};
+use super::{Orders, changes, entry};
 
 /// Why a command came to nothing.
-struct Refusal {
+pub(super) struct Refusal {
     reason: Reason,
     retry_after_ms: Option<i64>,
+}
+
+/// What a decision about an order rests on besides the account.
+pub(super) struct Market {
+    pub instrument: Option<Instrument>,
+    pub reference: Option<(i64, i64)>,
+    pub stale_ms: i64,
+    pub open_max: u64,
+    pub day_ends_ms: i64,
 }
 
 impl From<Reason> for Refusal {
@@ -46,19 +53,29 @@ impl Orders {
         self.content.clear();
         content::put(&c, &mut self.content);
         let content = Content(&self.content);
+        // The order that a cancel or replacement names.
+        let named = match (&c.orig_order_id, c.kind) {
+            (Some(id), Kind::Cancel | Kind::Replace) => state::load_order(ctx, &mut self.buffers, &c.user_id, id, &mut self.other),
+            _ => false,
+        };
         let mut desk = Desk::open(ctx, &mut self.buffers, &c.user_id, self.opening_cash_e4, &c.order_id)?;
 
         let first = match known {
             true => Some(Entry::read(&self.entry).ok_or_else(|| unreadable(desk.ctx, "an order"))?),
             false => None,
         };
+        let named = match named {
+            true => Some(Entry::read(&self.other).ok_or_else(|| unreadable(desk.ctx, "an order"))?),
+            false => None,
+        };
+        let named = named.filter(|e| e.content.kind() == Some(Kind::New));
         if let Err(reason) = check_age(self.max_age_ns, c.timestamp_ns, desk.ctx.time_ms()) {
             match &first {
                 Some(first) => refuse_known(&mut desk, &c.order_id, first, reason, reason.text()),
                 None => reject(&mut desk, &c, content, reason.into()),
             }
         } else if let Some(first) = &first {
-            repeated(&mut desk, &c, content, first);
+            repeated(&mut desk, &c, content, first, named.as_ref());
         } else {
             let limited = match (&self.limit, c.kind) {
                 (Some(limit), Kind::New | Kind::Replace) => {
@@ -69,17 +86,24 @@ impl Orders {
             };
             let outcome = match (limited, c.kind) {
                 (Err(wait), _) => Err(Refusal { reason: Reason::RateLimited, retry_after_ms: Some(wait) }),
-                (Ok(()), Kind::New) => {
-                    let symbol = c.symbol.as_deref().unwrap_or_default();
-                    let instrument = self.instruments.get(desk.ctx, symbol);
+                (Ok(()), Kind::New | Kind::Replace) => {
+                    let symbol = match c.kind {
+                        Kind::New => c.symbol.as_deref(),
+                        _ => named.and_then(|e| e.content.symbol()),
+                    };
+                    let instrument = symbol.and_then(|symbol| self.instruments.get(desk.ctx, symbol));
                     // The price of a symbol that is not listed decides nothing, so it is not looked at and not journaled.
-                    let reference = instrument.and_then(|_| self.references.get(desk.ctx, symbol));
-                    let facts = (instrument.as_ref(), reference, self.stale_ms);
-                    order(&mut desk, &c, content, facts)?
+                    let reference = instrument.and_then(|_| self.references.get(desk.ctx, symbol?));
+                    let market =
+                        Market { instrument, reference, stale_ms: self.stale_ms, open_max: self.open_max, day_ends_ms: self.day_ends_ms };
+                    match c.kind {
+                        Kind::New => entry::order(&mut desk, &c, content, &market)?,
+                        _ => changes::replace(&mut desk, &c, content, named, &market)?,
+                    }
                 }
                 (Ok(()), Kind::Deposit | Kind::Withdraw) => transfer(&mut desk, &c, content)?,
-                // Known commands that this build does not serve yet are answered, never ignored.
-                (Ok(()), Kind::Cancel | Kind::Replace | Kind::MassCancel) => Err(Reason::UnsupportedCharacteristic.into()),
+                (Ok(()), Kind::Cancel) => changes::cancel(&mut desk, &c, content, named),
+                (Ok(()), Kind::MassCancel) => changes::mass_cancel(&mut desk, &c, content),
             };
             if let Err(refusal) = outcome {
                 reject(&mut desk, &c, content, refusal);
@@ -131,20 +155,27 @@ fn check_age(max_ns: Option<i128>, timestamp_ns: Option<i128>, now_ms: i64) -> R
     if i128::from(now_ms) * 1_000_000 - timestamp > max { Err(Reason::StaleOrder) } else { Ok(()) }
 }
 
-/// The id was used before: the same command is told how it stands, another one is refused; neither does anything.
-fn repeated(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, first: &Entry<'_>) {
+/// The id was used before: the same command is told how it stands, another one is refused; neither does anything. What a cancel or a replacement did is how
+/// the order stands that it named.
+fn repeated(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, first: &Entry<'_>, named: Option<&Entry<'_>>) {
     let user = desk.user;
-    desk.event(match first.content.conflict(content) {
+    let conflict = first.content.conflict(content);
+    let (order_id, entry) = match (named, c.orig_order_id.as_deref(), conflict) {
+        (Some(named), Some(id), None) => (id, named),
+        _ => (&*c.order_id, first),
+    };
+    desk.event(match conflict {
         None => OrderEvent {
-            reason: first.reason,
+            cause_id: Some(&c.order_id),
+            reason: entry.reason.filter(|_| entry.status.is_terminal()),
             text: Some("the same command was handled before; this is how it stands"),
-            ..about(Event::OrderStatus, user, &c.order_id, first)
+            ..about(Event::OrderStatus, user, order_id, entry)
         },
         Some(field) => OrderEvent {
             reason: Some(Reason::DuplicateOrder),
             text: Some(Reason::DuplicateOrder.text()),
             conflict_field: Some(field),
-            ..about(Event::DuplicateRejected, user, &c.order_id, first)
+            ..about(Event::DuplicateRejected, user, order_id, entry)
         },
     });
 }
@@ -158,7 +189,7 @@ fn refuse_known(desk: &mut Desk<'_, '_>, order_id: &str, first: &Entry<'_>, reas
 
 fn reject(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, refusal: Refusal) {
     let Refusal { reason, retry_after_ms } = refusal;
-    let entry = Entry { status: Status::Rejected, reason: Some(reason), cum: 0, hold_e4: 0, content };
+    let entry = Entry::plain(Status::Rejected, Some(reason), content);
     let user = desk.user;
     desk.event(OrderEvent {
         reason: Some(reason),
@@ -181,46 +212,9 @@ fn transfer(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>) -> R
         return Ok(Err(reason.into()));
     }
     desk.post(|account, totals| if deposits { account.deposit(totals, amount) } else { account.withdraw(totals, amount) })?;
-    let entry = Entry { status: Status::Filled, reason: None, cum: 0, hold_e4: 0, content };
+    let entry = Entry::plain(Status::Filled, None, content);
     let user = desk.user;
     desk.event(about(if deposits { Event::Deposited } else { Event::Withdrawn }, user, &c.order_id, &entry));
     desk.note(&c.order_id, &entry);
-    Ok(Ok(()))
-}
-
-type Market<'a> = (Option<&'a crate::domain::instrument::Instrument>, Option<(i64, i64)>, i64);
-
-fn order(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, market: Market<'_>) -> Result<Result<(), Refusal>, Bug> {
-    let (Some(symbol), Some(side), Some(quantity)) = (c.symbol.as_deref(), c.side, c.quantity) else {
-        return Err(bug(desk.ctx, "an order was decoded without symbol, side or quantity"));
-    };
-    let (instrument, reference, stale_ms) = market;
-    let mut position = match side {
-        Side::Buy => Position::default(),
-        Side::Sell => state::load_position(desk.ctx, desk.buffers, desk.user, symbol)?,
-    };
-    let request = Request { side, quantity, served: c.is_served_order() };
-    let now_ms = desk.ctx.time_ms();
-    let facts = Facts { instrument, reference, account: &desk.account, position: &position, now_ms, stale_ms };
-    let Reservation { quantity, worst_e4, hold_e4 } = match checks::market(&request, &facts) {
-        Ok(r) => r,
-        Err(reason) => return Ok(Err(reason.into())),
-    };
-    let reserved = match side {
-        Side::Buy => desk.account.reserve_buy(hold_e4),
-        Side::Sell => desk.account.reserve_sell(&mut position, quantity, hold_e4),
-    };
-    reserved.map_err(|e| bug(desk.ctx, e))?;
-    if side == Side::Sell {
-        state::save_position(desk.ctx, desk.buffers, desk.user, symbol, &position);
-    }
-    let entry = Entry { status: Status::PendingNew, reason: None, cum: 0, hold_e4, content };
-    let user = desk.user;
-    desk.event(about(Event::OrderPending, user, &c.order_id, &entry));
-    desk.note(&c.order_id, &entry);
-    let book = BookOrder { user_id: user, order_id: &c.order_id, symbol, side, quantity, worst_price_e4: worst_e4, value_max_e4: hold_e4 };
-    desk.buffers.value.clear();
-    book.encode(&mut desk.buffers.value);
-    desk.ctx.emit(topics::BOOK_COMMANDS, symbol.as_bytes(), BOOK_COMMAND, &desk.buffers.value);
     Ok(Ok(()))
 }

@@ -1,9 +1,12 @@
 //! One user's account in hand while a record is handled: numbers and stamps the user's events, and opens the account before the first of them.
 
-use crate::domain::account::{Account, Broken, Totals};
+use crate::domain::account::{Account, Broken, Position, Totals};
+use crate::domain::hold::Hold;
+use crate::domain::status::Side;
 use crate::engine::context::Ctx;
 use crate::engine::role::Bug;
 use crate::roles::intake::bug;
+use crate::wire::book::{Ask, BOOK_COMMAND, BookCommand};
 use crate::wire::command::Kind;
 use crate::wire::event::{Event, OrderEvent};
 use crate::wire::topics;
@@ -70,6 +73,41 @@ impl<'d, 'c> Desk<'d, 'c> {
         state::save_order(self.ctx, self.buffers, self.user, order_id, entry);
     }
 
+    /// Counts an order that may be open for long, or ceases to.
+    pub(super) fn mark_open(&mut self, symbol: &str, order_id: &str, open: bool) -> Result<(), Bug> {
+        state::mark_open(self.ctx, self.buffers, self.user, symbol, order_id, open);
+        let count = self.account.open_orders;
+        let count = if open { count.checked_add(1) } else { count.checked_sub(1) };
+        self.account.open_orders = count.ok_or_else(|| bug(self.ctx, "more orders ended than were open"))?;
+        Ok(())
+    }
+
+    /// Shares of a symbol.
+    pub(super) fn position(&mut self, symbol: &str) -> Result<Position, Bug> {
+        state::load_position(self.ctx, self.buffers, self.user, symbol)
+    }
+
+    /// Sets aside, or gives back, what an order holds. Only sells touch the position.
+    pub(super) fn hold(&mut self, side: Side, symbol: &str, hold: &Hold, take: bool) -> Result<(), Bug> {
+        if *hold == Hold::default() {
+            return Ok(());
+        }
+        let mut position = if side == Side::Sell { self.position(symbol)? } else { Position::default() };
+        let moved = if take { self.account.reserve(&mut position, hold) } else { self.account.release(&mut position, hold) };
+        moved.map_err(|e| bug(self.ctx, e))?;
+        if side == Side::Sell {
+            state::save_position(self.ctx, self.buffers, self.user, symbol, &position);
+        }
+        Ok(())
+    }
+
+    /// Asks the book.
+    pub(super) fn ask(&mut self, symbol: &str, order_id: &str, ask: Ask<'_>) {
+        self.buffers.value.clear();
+        BookCommand { user_id: self.user, order_id, symbol, ask }.encode(&mut self.buffers.value);
+        self.ctx.emit(topics::BOOK_COMMANDS, symbol.as_bytes(), BOOK_COMMAND, &self.buffers.value);
+    }
+
     /// Puts the account back.
     pub(super) fn close(self) {
         state::save_account(self.ctx, self.buffers, self.user, &self.account);
@@ -84,11 +122,11 @@ pub(super) fn about<'a>(event: Event, user: &'a str, order_id: &'a str, entry: &
         cause_id: Some(order_id),
         symbol: entry.content.symbol(),
         side: entry.content.side(),
-        quantity: entry.content.quantity(),
+        quantity: if is_order { entry.quantity() } else { None },
         cum_quantity: is_order.then_some(entry.cum),
         leaves_quantity: is_order.then(|| entry.leaves()),
         status: Some(entry.status),
-        limit_price_e4: entry.content.limit_price(),
+        limit_price_e4: if is_order { entry.limit_price() } else { None },
         amount_e4: entry.content.amount(),
         ..OrderEvent::new(event, user)
     }

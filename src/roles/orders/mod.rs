@@ -1,8 +1,10 @@
 //! `orders`: the only owner of money. It checks and reserves what users want, and books what the book did with it; everything it does is an event.
 
 mod books;
+mod changes;
 mod commands;
 mod desk;
+mod entry;
 pub(super) mod seed;
 mod settlement;
 mod show;
@@ -18,9 +20,9 @@ use crate::wire::topics;
 use super::RoleSettings;
 use super::intake::bug;
 use super::rows::{self, Rows};
-pub use books::check_books;
+pub use books::{Shared, check_books};
 pub(super) use show::show;
-use state::Buffers;
+use state::{Buffers, Tally};
 
 /// The role's logic; see the module.
 pub(super) struct Orders {
@@ -35,6 +37,10 @@ pub(super) struct Orders {
     content: Vec<u8>,
     /// The order entry in hand as it lies in state.
     entry: Vec<u8>,
+    /// The order that a cancel or replacement names.
+    other: Vec<u8>,
+    open_max: u64,
+    day_ends_ms: i64,
 }
 
 impl Orders {
@@ -49,6 +55,9 @@ impl Orders {
             buffers: Buffers::default(),
             content: Vec::new(),
             entry: Vec::new(),
+            other: Vec::new(),
+            open_max: settings.open_orders_max,
+            day_ends_ms: settings.day_ends_ms,
         }
     }
 }
@@ -59,6 +68,14 @@ impl Role for Orders {
             topics::ORDER_COMMANDS => self.command(ctx, record),
             topics::EXECUTIONS => self.execution(ctx, record),
             _ => Err(bug(ctx, "orders does not read this topic")),
+        }
+    }
+
+    /// Every posting was checked as it was made (I1, I2); what only holds between records of state is checked here, before anything is committed.
+    fn batch_end(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Bug> {
+        match std::mem::take(&mut self.buffers.tally) {
+            tally if tally == Tally::default() => Ok(()),
+            tally => Err(bug(ctx, format_args!("accounts and the orders they hold money for differ by {tally:?}"))),
         }
     }
 }

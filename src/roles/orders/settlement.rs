@@ -1,6 +1,7 @@
 //! `executions`: what the book did is booked. Settlement never refuses; if it cannot be booked, the system is wrong and stops.
 
-use crate::domain::account::Books;
+use crate::domain::account::{Books, Settled};
+use crate::domain::hold::Terms;
 use crate::domain::house;
 use crate::domain::reason::Reason;
 use crate::domain::status::{Liquidity, Side, Status};
@@ -17,10 +18,12 @@ use super::state::{self, Entry, unreadable};
 
 /// The order that is settled.
 struct Open<'a> {
+    user: &'a str,
     id: &'a str,
+    /// The command that caused what happened.
+    cause: &'a str,
     symbol: &'a str,
-    side: Side,
-    quantity: i64,
+    terms: Terms,
     entry: Entry<'a>,
 }
 
@@ -32,23 +35,35 @@ impl Orders {
             return Err(bug(ctx, format_args!("an execution of order {} of user {}, which is not known", x.order_id, x.user_id)));
         }
         let entry = Entry::read(&self.entry).ok_or_else(|| unreadable(ctx, "an order"))?;
-        let (Status::PendingNew, Some(symbol), Some(side), Some(quantity)) =
-            (entry.status, entry.content.symbol(), entry.content.side(), entry.content.quantity())
-        else {
+        let refusal = matches!(x.outcome, Outcome::CancelRefused(_) | Outcome::ReplaceRefused(_));
+        let (Some(terms), Some(symbol), true) = (entry.terms, entry.content.symbol(), entry.is_open() || refusal) else {
             return Err(bug(ctx, format_args!("an execution of order {} of user {}, which is not open", x.order_id, x.user_id)));
         };
-        let open = Open { id: x.order_id, symbol, side, quantity, entry };
+        let mut open = Open { user: x.user_id, id: x.order_id, cause: x.cause_id.unwrap_or(x.order_id), symbol, terms, entry };
         let mut desk = Desk::existing(ctx, &mut self.buffers, x.user_id)?;
+        // Whatever comes first, except a rejection, says that the book has taken the order.
+        if open.entry.status == Status::PendingNew && !refusal && !matches!(x.outcome, Outcome::Rejected(_)) {
+            open.entry.status = Status::New;
+            desk.event(OrderEvent { cause_id: Some(x.order_id), ..open.event(Event::OrderAccepted) });
+        }
         match x.outcome {
-            Outcome::Fill { trade_id, price_e4, quantity } => fill(&mut desk, &open, trade_id, price_e4, quantity)?,
-            Outcome::Done(reason) => {
-                accepted(&mut desk, &open);
-                release(&mut desk, &open)?;
-                ended(&mut desk, &open, Event::OrderCancelled, Status::Cancelled, reason);
+            Outcome::Accepted => desk.note(open.id, &open.entry),
+            Outcome::Fill { trade_id, price_e4, quantity, liquidity } => open.fill(&mut desk, trade_id, price_e4, quantity, liquidity)?,
+            Outcome::Done(reason) => open.end(&mut desk, Event::OrderCancelled, Status::Cancelled, Some(reason))?,
+            Outcome::Expired => open.end(&mut desk, Event::OrderExpired, Status::Expired, None)?,
+            Outcome::Rejected(reason) => open.end(&mut desk, Event::OrderRejected, Status::Rejected, Some(reason))?,
+            Outcome::Triggered => {
+                desk.event(open.event(Event::OrderTriggered));
+                desk.note(open.id, &open.entry);
             }
-            Outcome::Rejected(reason) => {
-                release(&mut desk, &open)?;
-                ended(&mut desk, &open, Event::OrderRejected, Status::Rejected, reason);
+            Outcome::Replaced { quantity, limit_e4 } => open.replaced(&mut desk, quantity, limit_e4)?,
+            Outcome::CancelRefused(reason) => open.refused(&mut desk, reason),
+            Outcome::ReplaceRefused(reason) => {
+                if open.entry.is_open() {
+                    open.decided(&mut desk)?;
+                    desk.note(open.id, &open.entry);
+                }
+                open.refused(&mut desk, reason);
             }
         }
         desk.close();
@@ -56,59 +71,99 @@ impl Orders {
     }
 }
 
-fn accepted(desk: &mut Desk<'_, '_>, open: &Open<'_>) {
-    let user = desk.user;
-    desk.event(about(Event::OrderAccepted, user, open.id, &Entry { status: Status::New, ..open.entry }));
-}
+impl<'a> Open<'a> {
+    fn event(&self, event: Event) -> OrderEvent<'a> {
+        OrderEvent { cause_id: Some(self.cause), ..about(event, self.user, self.id, &self.entry) }
+    }
 
-fn fill(desk: &mut Desk<'_, '_>, open: &Open<'_>, trade_id: &str, price_e4: i64, quantity: i64) -> Result<(), Bug> {
-    let Some(value) = house::value(quantity, price_e4).filter(|_| quantity == open.quantity) else {
-        return Err(bug(desk.ctx, "a fill by the house that is not the whole order"));
-    };
-    accepted(desk, open);
-    let mut position = state::load_position(desk.ctx, desk.buffers, desk.user, open.symbol)?;
-    let mut house = state::load_house(desk.ctx, desk.buffers, open.symbol)?;
-    let hold = open.entry.hold_e4;
-    desk.post(|account, totals| {
-        let books = Books { position: &mut position, house: &mut house, totals };
-        match open.side {
-            Side::Buy => account.buy_from_house(books, quantity, value, hold),
-            Side::Sell => account.sell_to_house(books, quantity, value, hold),
+    fn fill(&mut self, desk: &mut Desk<'_, '_>, trade_id: &str, price_e4: i64, quantity: i64, liquidity: Liquidity) -> Result<(), Bug> {
+        let (e, t) = (&mut self.entry, &self.terms);
+        let wrong = |what: &str| Bug(format!("a fill of order {} that cannot be booked: {what}", self.id));
+        let value = house::value(quantity, price_e4).filter(|_| quantity > 0 && quantity <= t.quantity - e.cum);
+        let value = value.ok_or_else(|| wrong("it is more than the order"))?;
+        // The book's promise, on which all holds rest.
+        let kept = house::acceptable(t.side, price_e4, t.limit_e4) && (t.side == Side::Buy || price_e4 <= t.ceiling_e4);
+        if !kept {
+            return Err(wrong("its price is outside the order's bounds"));
         }
-    })?;
-    state::save_position(desk.ctx, desk.buffers, desk.user, open.symbol, &position);
-    state::save_house(desk.ctx, desk.buffers, open.symbol, &house);
-    let entry = Entry { status: Status::Filled, cum: quantity, hold_e4: 0, ..open.entry };
-    let user = desk.user;
-    desk.event(OrderEvent {
-        trade_id: Some(trade_id),
-        last_quantity: Some(quantity),
-        last_price_e4: Some(price_e4),
-        fee_e4: Some(0),
-        liquidity: Some(Liquidity::House),
-        ..about(Event::OrderFilled, user, open.id, &entry)
-    });
-    desk.note(open.id, &entry);
-    Ok(())
-}
-
-fn release(desk: &mut Desk<'_, '_>, open: &Open<'_>) -> Result<(), Bug> {
-    let hold = open.entry.hold_e4;
-    let released = match open.side {
-        Side::Buy => desk.account.release_buy(hold),
-        Side::Sell => {
-            let mut position = state::load_position(desk.ctx, desk.buffers, desk.user, open.symbol)?;
-            let released = desk.account.release_sell(&mut position, open.quantity, hold);
-            state::save_position(desk.ctx, desk.buffers, desk.user, open.symbol, &position);
-            released
+        let freed = t.freed(&e.hold, e.cum, e.value_e4, quantity, value).ok_or_else(|| wrong("its value is out of bounds"))?;
+        let fee = t.fee(e.value_e4, value).ok_or_else(|| wrong("its fee is out of bounds"))?;
+        e.hold = e.hold.less(&freed).ok_or_else(|| wrong("it frees more than the order holds"))?;
+        (e.cum, e.value_e4) = (e.cum + quantity, e.value_e4 + value);
+        let whole = e.cum == t.quantity;
+        e.status = if whole { Status::Filled } else { Status::PartiallyFilled };
+        let mut position = desk.position(self.symbol)?;
+        let collateral = position.collateral_e4;
+        let mut house = state::load_house(desk.ctx, desk.buffers, self.symbol)?;
+        let trade = Settled { side: t.side, quantity, value_e4: value, fee, with_house: liquidity == Liquidity::House };
+        desk.post(|account, totals| account.settle(Books { position: &mut position, house: &mut house, totals }, &trade, &freed))?;
+        desk.buffers.tally.cash -= i128::from(position.collateral_e4 - collateral);
+        state::save_position(desk.ctx, desk.buffers, desk.user, self.symbol, &position);
+        state::save_house(desk.ctx, desk.buffers, self.symbol, &house);
+        if whole {
+            self.close(desk)?;
         }
-    };
-    released.map_err(|e| bug(desk.ctx, e))
-}
+        let event = OrderEvent {
+            trade_id: Some(trade_id),
+            last_quantity: Some(quantity),
+            last_price_e4: Some(price_e4),
+            fee_e4: Some(fee.charged_e4),
+            liquidity: Some(liquidity),
+            ..self.event(if whole { Event::OrderFilled } else { Event::OrderPartiallyFilled })
+        };
+        desk.event(event);
+        desk.note(self.id, &self.entry);
+        Ok(())
+    }
 
-fn ended(desk: &mut Desk<'_, '_>, open: &Open<'_>, event: Event, status: Status, reason: Reason) {
-    let entry = Entry { status, reason: Some(reason), hold_e4: 0, ..open.entry };
-    let user = desk.user;
-    desk.event(OrderEvent { reason: Some(reason), text: Some(reason.text()), ..about(event, user, open.id, &entry) });
-    desk.note(open.id, &entry);
+    /// Gives back what the order still holds, and counts it as open no more.
+    fn close(&mut self, desk: &mut Desk<'_, '_>) -> Result<(), Bug> {
+        let hold = std::mem::take(&mut self.entry.hold);
+        desk.hold(self.terms.side, self.symbol, &hold, false)?;
+        if std::mem::take(&mut self.entry.stays) {
+            desk.mark_open(self.symbol, self.id, false)?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, desk: &mut Desk<'_, '_>, event: Event, status: Status, reason: Option<Reason>) -> Result<(), Bug> {
+        self.close(desk)?;
+        (self.entry.status, self.entry.reason) = (status, reason);
+        desk.event(OrderEvent { reason, text: reason.map(Reason::text), ..self.event(event) });
+        desk.note(self.id, &self.entry);
+        Ok(())
+    }
+
+    fn replaced(&mut self, desk: &mut Desk<'_, '_>, quantity: i64, limit_e4: i64) -> Result<(), Bug> {
+        // No more than what has traded: then that was all.
+        self.terms = Terms { quantity: quantity.max(self.entry.cum), limit_e4, ..self.terms };
+        self.entry.terms = Some(self.terms);
+        if self.terms.quantity == self.entry.cum {
+            self.entry.status = Status::Filled;
+            self.close(desk)?;
+        } else {
+            self.decided(desk)?;
+        }
+        desk.event(self.event(Event::OrderReplaced));
+        desk.note(self.id, &self.entry);
+        Ok(())
+    }
+
+    /// The book has answered a change. When no other is on its way, the order holds what its terms need, and no more.
+    fn decided(&mut self, desk: &mut Desk<'_, '_>) -> Result<(), Bug> {
+        let e = &mut self.entry;
+        e.pending = e.pending.checked_sub(1).ok_or_else(|| bug(desk.ctx, "an answer to a change that nobody asked for"))?;
+        if e.pending > 0 {
+            return Ok(());
+        }
+        let need =
+            self.terms.need(e.cum, e.value_e4, e.hold.shares).ok_or_else(|| bug(desk.ctx, "the terms of an order left their bounds"))?;
+        let surplus = e.hold.less(&need).ok_or_else(|| bug(desk.ctx, "an order holds less than it needs"))?;
+        e.hold = need;
+        desk.hold(self.terms.side, self.symbol, &surplus, false)
+    }
+
+    fn refused(&self, desk: &mut Desk<'_, '_>, reason: Reason) {
+        desk.event(OrderEvent { reason: Some(reason), text: Some(reason.text()), ..self.event(Event::CancelRejected) });
+    }
 }

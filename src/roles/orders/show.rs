@@ -10,30 +10,46 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
     Some(match letter {
         b'a' => {
             let a = state::read_account(value)?;
-            json!({
+            let account = json!({
                 "available_e4": a.available_e4,
                 "reserved_e4": a.reserved_e4,
                 "incoming_e4": a.incoming_e4,
                 "turnover_e4": a.turnover_e4,
                 "user_seq": a.user_seq,
                 "rate_limit": {"tat_us": a.clock.tat_us, "last_seen_us": a.clock.last_seen_us},
-            })
+            });
+            with(account, &[("open_orders", a.open_orders.into())])
         }
         b'p' => {
             let p = state::read_position(value)?;
-            json!({"quantity": p.quantity, "reserved": p.reserved})
+            with(
+                json!({"quantity": p.long, "reserved": p.reserved}),
+                &[("short", p.short.into()), ("collateral_e4", p.collateral_e4.into())],
+            )
         }
         b'o' => order(&Entry::read(value)?),
         b'h' => {
             let h = state::read_house(value)?;
-            json!({"cash_e4": number(h.cash_e4), "quantity": number(h.quantity), "users_quantity": number(h.users_quantity)})
+            let house = json!({"cash_e4": number(h.cash_e4), "quantity": number(h.quantity), "users_quantity": number(h.users_quantity)});
+            with(house, &[("clearing_e4", h.clearing_e4), ("clearing_quantity", h.clearing_quantity)])
         }
         b't' => {
             let t = state::read_totals(value)?;
-            json!({"users_e4": number(t.users_e4), "house_e4": number(t.house_e4), "external_e4": number(t.external_e4)})
+            let totals = json!({"users_e4": number(t.users_e4), "house_e4": number(t.house_e4), "external_e4": number(t.external_e4)});
+            with(totals, &[("clearing_e4", t.clearing_e4), ("fees_e4", t.fees_e4), ("rounding_e4", t.rounding_e4)])
         }
+        // A mark that this order may be open for long.
+        b'n' => Value::Bool(value == [state::VERSION]),
         _ => return None,
     })
+}
+
+/// Adds what is not zero: it came later, and most have none of it.
+fn with(mut shown: Value, later: &[(&str, i128)]) -> Value {
+    for (name, n) in later.iter().filter(|(_, n)| *n != 0) {
+        shown[*name] = number(*n);
+    }
+    shown
 }
 
 fn order(e: &Entry<'_>) -> Value {
@@ -44,11 +60,12 @@ fn order(e: &Entry<'_>) -> Value {
     put("reason", e.reason.map(|r| r.name().into()));
     put("symbol", e.content.symbol().map(Into::into));
     put("side", e.content.side().map(|s| s.name().into()));
-    put("quantity", e.content.quantity().map(Into::into));
+    put("quantity", e.quantity().map(Into::into));
     put("cum_quantity", Some(e.cum.into()));
     put("leaves_quantity", Some(e.leaves().into()));
-    put("limit_price_e4", e.content.limit_price().map(Into::into));
+    put("limit_price_e4", e.limit_price().map(Into::into));
     put("amount_e4", e.content.amount().map(Into::into));
-    put("hold_e4", Some(e.hold_e4.into()));
-    Value::Object(shown)
+    put("hold_e4", Some(e.hold.cash_e4.into()));
+    let later = [("hold_shares", e.hold.shares.into()), ("hold_incoming_e4", e.hold.incoming_e4.into()), ("pending", e.pending.into())];
+    with(Value::Object(shown), &later)
 }

@@ -5,26 +5,51 @@
 //! | `a` user | account |
 //! | `p` user 0 symbol | position |
 //! | `o` user 0 order id | what became of that id, and its content |
-//! | `h` symbol | the house's side of the symbol |
+//! | `n` user 0 symbol 0 order id | nothing: the order may be open for long, and a mass cancel must find it |
+//! | `h` symbol | the other sides of the symbol: the house, and what is on its way between users |
 //! | `t` | the task's totals |
 
 use crate::domain::account::{Account, House, Position, Totals};
+use crate::domain::hold::{Hold, Terms};
 use crate::domain::rate_limit::Clock;
 use crate::domain::reason::Reason;
-use crate::domain::status::Status;
+use crate::domain::status::{Side, Status};
 use crate::engine::context::Ctx;
 use crate::engine::role::Bug;
 use crate::engine::varint::{put, put_signed, take_i64, take_signed, take_u64};
 use crate::roles::intake::bug;
 use crate::wire::content::Content;
 
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
+/// Version of order entries: 2 since orders have terms. 1 is read.
+const ENTRY_VERSION: u8 = 2;
 
 /// Room for a key and a value, used again and again.
 #[derive(Default)]
 pub(super) struct Buffers {
     pub key: Vec<u8>,
     pub value: Vec<u8>,
+    pub tally: Tally,
+}
+
+/// I3 as it goes: what accounts came to hold in this transaction, less what the orders (and short positions) they hold it for came to hold. The two are
+/// written in different places, so nothing but good bookkeeping makes them equal.
+#[derive(Default, Debug, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub cash: i128,
+    pub incoming: i128,
+}
+
+impl Tally {
+    fn account(&mut self, a: &Account, sign: i128) {
+        self.cash += sign * i128::from(a.reserved_e4);
+        self.incoming += sign * i128::from(a.incoming_e4);
+    }
+
+    fn order(&mut self, h: &Hold, sign: i128) {
+        self.cash -= sign * i128::from(h.cash_e4);
+        self.incoming -= sign * i128::from(h.incoming_e4);
+    }
 }
 
 impl Buffers {
@@ -62,6 +87,23 @@ fn whole<T>(bytes: &[u8], read: impl FnOnce(&mut &[u8]) -> Option<T>) -> Option<
     rest.is_empty().then_some(value)
 }
 
+/// Fields that came later; left out while all of them are zero, so that what does not use them is as it always was.
+fn put_later(out: &mut Vec<u8>, fields: &[i128]) {
+    if fields.iter().any(|n| *n != 0) {
+        fields.iter().for_each(|n| put_signed(out, *n));
+    }
+}
+
+fn take_later<const N: usize>(r: &mut &[u8]) -> Option<[i128; N]> {
+    let mut all = [0; N];
+    if !r.is_empty() {
+        for slot in &mut all {
+            *slot = take_signed(r)?;
+        }
+    }
+    Some(all)
+}
+
 fn put_account(out: &mut Vec<u8>, a: &Account) {
     for n in [a.available_e4, a.reserved_e4, a.incoming_e4, a.turnover_e4] {
         put_signed(out, i128::from(n));
@@ -69,31 +111,48 @@ fn put_account(out: &mut Vec<u8>, a: &Account) {
     put(out, a.user_seq);
     put_signed(out, i128::from(a.clock.tat_us));
     put_signed(out, i128::from(a.clock.last_seen_us));
+    put_later(out, &[i128::from(a.open_orders)]);
 }
 
 pub(super) fn read_account(bytes: &[u8]) -> Option<Account> {
     whole(bytes, |r| {
-        Some(Account {
+        let mut a = Account {
             available_e4: take_i64(r)?,
             reserved_e4: take_i64(r)?,
             incoming_e4: take_i64(r)?,
             turnover_e4: take_i64(r)?,
             user_seq: take_u64(r)?,
             clock: Clock { tat_us: take_i64(r)?, last_seen_us: take_i64(r)? },
-        })
+            open_orders: 0,
+        };
+        let [open] = take_later(r)?;
+        a.open_orders = u64::try_from(open).ok()?;
+        Some(a)
     })
 }
 
 pub(super) fn read_position(bytes: &[u8]) -> Option<Position> {
-    whole(bytes, |r| Some(Position { quantity: take_i64(r)?, reserved: take_i64(r)? }))
+    whole(bytes, |r| {
+        let (long, reserved) = (take_i64(r)?, take_i64(r)?);
+        let [short, collateral] = take_later(r)?;
+        Some(Position { long, reserved, short: i64::try_from(short).ok()?, collateral_e4: i64::try_from(collateral).ok()? })
+    })
 }
 
 pub(super) fn read_house(bytes: &[u8]) -> Option<House> {
-    whole(bytes, |r| Some(House { cash_e4: take_signed(r)?, quantity: take_signed(r)?, users_quantity: take_signed(r)? }))
+    whole(bytes, |r| {
+        let (cash_e4, quantity, users_quantity) = (take_signed(r)?, take_signed(r)?, take_signed(r)?);
+        let [clearing_e4, clearing_quantity] = take_later(r)?;
+        Some(House { cash_e4, quantity, users_quantity, clearing_e4, clearing_quantity })
+    })
 }
 
 pub(super) fn read_totals(bytes: &[u8]) -> Option<Totals> {
-    whole(bytes, |r| Some(Totals { users_e4: take_signed(r)?, house_e4: take_signed(r)?, external_e4: take_signed(r)? }))
+    whole(bytes, |r| {
+        let (users_e4, house_e4, external_e4) = (take_signed(r)?, take_signed(r)?, take_signed(r)?);
+        let [clearing_e4, fees_e4, rounding_e4] = take_later(r)?;
+        Some(Totals { users_e4, house_e4, external_e4, clearing_e4, fees_e4, rounding_e4 })
+    })
 }
 
 /// What became of an order id.
@@ -104,38 +163,128 @@ pub(super) struct Entry<'a> {
     pub reason: Option<Reason>,
     /// How many traded.
     pub cum: i64,
+    /// For how much.
+    pub value_e4: i64,
+    /// What it is bound to now; none for what is no order, or was rejected at once.
+    pub terms: Option<Terms>,
     /// What is set aside for it.
-    pub hold_e4: i64,
+    pub hold: Hold,
+    /// Changes that are on their way to the book.
+    pub pending: u64,
+    /// It may be open for long, so it is counted and can be found.
+    pub stays: bool,
     /// What was asked for.
     pub content: Content<'a>,
 }
 
+const HAS_TERMS: u8 = 1;
+const IS_OPEN: u8 = 2;
+const STAYS: u8 = 4;
+
 impl<'a> Entry<'a> {
+    /// Of a command that is no order, or did not become one.
+    pub(super) fn plain(status: Status, reason: Option<Reason>, content: Content<'a>) -> Self {
+        Entry { status, reason, cum: 0, value_e4: 0, terms: None, hold: Hold::default(), pending: 0, stays: false, content }
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
-        out.push(self.status as u8);
+        out.clear();
+        out.extend_from_slice(&[ENTRY_VERSION, self.status as u8]);
         put(out, self.reason.map_or(0, |r| r as u128));
-        put_signed(out, i128::from(self.cum));
-        put_signed(out, i128::from(self.hold_e4));
+        let open = self.terms.filter(|_| !self.status.is_terminal());
+        let flags = [(self.terms.is_some(), HAS_TERMS), (open.is_some(), IS_OPEN), (self.stays, STAYS)];
+        out.push(flags.into_iter().filter(|(is, _)| *is).map(|(_, bit)| bit).sum());
+        if let Some(t) = self.terms {
+            [self.cum, t.quantity, t.limit_e4].into_iter().for_each(|n| put_signed(out, i128::from(n)));
+        }
+        // Ended orders stay for ever, and nobody needs the rest of them.
+        if let Some(t) = open {
+            let h = &self.hold;
+            let rest = [t.ceiling_e4, t.fee_bps, t.short_unit_e4, self.value_e4, h.cash_e4, h.shares, h.incoming_e4];
+            rest.into_iter().for_each(|n| put_signed(out, i128::from(n)));
+            put(out, self.pending);
+        }
         out.extend_from_slice(self.content.0);
     }
 
     /// Reads an entry as [`load_order`] copied it.
     pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
-        let (&status, mut rest) = body(bytes)?.split_first()?;
-        let reason = match take_u64(&mut rest)? {
+        let (&version, rest) = bytes.split_first()?;
+        let (&status, mut rest) = rest.split_first()?;
+        let r = &mut rest;
+        let reason = match take_u64(r)? {
             0 => None,
             n => Some(Reason::from_number(n)?),
         };
-        let (cum, hold_e4) = (take_i64(&mut rest)?, take_i64(&mut rest)?);
-        let content = Content(rest);
-        content.kind()?;
-        content.quantity().unwrap_or(0).checked_sub(cum)?;
-        Some(Entry { status: Status::from_number(status)?, reason, cum, hold_e4, content })
+        let mut e = Entry::plain(Status::from_number(status)?, reason, Content(&[]));
+        match version {
+            VERSION => {
+                let (cum, hold_e4) = (take_i64(r)?, take_i64(r)?);
+                e.first_version(cum, hold_e4, Content(r));
+            }
+            ENTRY_VERSION => {
+                let (&flags, tail) = r.split_first()?;
+                *r = tail;
+                e.stays = flags & STAYS != 0;
+                if flags & HAS_TERMS != 0 {
+                    let (cum, quantity, limit_e4) = (take_i64(r)?, take_i64(r)?, take_i64(r)?);
+                    e.cum = cum;
+                    e.terms = Some(Terms { side: Side::Buy, quantity, limit_e4, ceiling_e4: 0, fee_bps: 0, short_unit_e4: 0 });
+                }
+                if let Some(t) = e.terms.as_mut().filter(|_| flags & IS_OPEN != 0) {
+                    (t.ceiling_e4, t.fee_bps, t.short_unit_e4) = (take_i64(r)?, take_i64(r)?, take_i64(r)?);
+                    e.value_e4 = take_i64(r)?;
+                    e.hold = Hold { cash_e4: take_i64(r)?, shares: take_i64(r)?, incoming_e4: take_i64(r)? };
+                    e.pending = take_u64(r)?;
+                }
+                e.content = Content(r);
+                if let Some(t) = &mut e.terms {
+                    t.side = e.content.side()?;
+                }
+            }
+            _ => return None,
+        }
+        e.content.kind()?;
+        Some(e)
+    }
+
+    /// What version 1 left out follows from the one kind of order it had: a market order that trades whole.
+    fn first_version(&mut self, cum: i64, hold_e4: i64, content: Content<'a>) {
+        self.content = content;
+        self.cum = cum;
+        let (Some(side), Some(quantity), true) = (content.side(), content.quantity().filter(|q| *q > 0), self.reason.is_none()) else {
+            return;
+        };
+        let each = hold_e4 / quantity;
+        let mut terms = Terms { side, quantity, limit_e4: each, ceiling_e4: 0, fee_bps: 0, short_unit_e4: 0 };
+        if side == Side::Sell {
+            (terms.limit_e4, terms.ceiling_e4) = (1, each);
+        }
+        self.terms = Some(terms);
+        if !self.status.is_terminal() {
+            self.hold = terms.need(0, 0, quantity).unwrap_or_default();
+        }
+    }
+
+    /// Whether it is an order that may still trade.
+    pub(super) fn is_open(&self) -> bool {
+        self.terms.is_some() && !self.status.is_terminal()
+    }
+
+    /// What was ordered, as it stands now.
+    pub(super) fn quantity(&self) -> Option<i64> {
+        self.terms.map(|t| t.quantity).or_else(|| self.content.quantity())
+    }
+
+    /// The limit, as it stands now.
+    pub(super) fn limit_price(&self) -> Option<i64> {
+        let asked = self.content.limit_price();
+        self.terms.map(|t| t.limit_e4).filter(|_| asked.is_some()).or(asked)
     }
 
     /// What has not traded and still may.
     pub(super) fn leaves(&self) -> i64 {
-        if self.status.is_terminal() { 0 } else { self.content.quantity().unwrap_or(0) - self.cum }
+        if self.status.is_terminal() { 0 } else { self.quantity().unwrap_or(0) - self.cum }
     }
 }
 
@@ -153,10 +302,13 @@ pub(super) fn unreadable(ctx: &Ctx<'_>, what: &str) -> Bug {
 }
 
 pub(super) fn load_account(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str) -> Result<Option<Account>, Bug> {
-    load(ctx, b.key(b'a', user, None), "an account", read_account)
+    let account = load(ctx, b.key(b'a', user, None), "an account", read_account)?;
+    account.iter().for_each(|a| b.tally.account(a, -1));
+    Ok(account)
 }
 
 pub(super) fn save_account(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, a: &Account) {
+    b.tally.account(a, 1);
     put_account(b.fresh(), a);
     b.key(b'a', user, None);
     ctx.put(&b.key, &b.value);
@@ -168,8 +320,9 @@ pub(super) fn load_position(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, symb
 
 pub(super) fn save_position(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, symbol: &str, p: &Position) {
     let value = b.fresh();
-    put_signed(value, i128::from(p.quantity));
+    put_signed(value, i128::from(p.long));
     put_signed(value, i128::from(p.reserved));
+    put_later(value, &[i128::from(p.short), i128::from(p.collateral_e4)]);
     b.key(b'p', user, Some(symbol));
     if *p == Position::default() { ctx.delete(&b.key) } else { ctx.put(&b.key, &b.value) }
 }
@@ -187,9 +340,35 @@ pub(super) fn load_order(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_i
 }
 
 pub(super) fn save_order(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_id: &str, e: &Entry<'_>) {
-    e.put(b.fresh());
+    e.put(&mut b.value);
     b.key(b'o', user, Some(order_id));
+    if let Some(before) = ctx.get(&b.key).and_then(Entry::read) {
+        b.tally.order(&before.hold, -1);
+    }
+    b.tally.order(&e.hold, 1);
     ctx.put(&b.key, &b.value);
+}
+
+/// Notes that an order may be open for long, or that it is not any more.
+pub(super) fn mark_open(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, symbol: &str, order_id: &str, open: bool) {
+    b.key(b'n', user, Some(symbol));
+    b.key.push(0);
+    b.key.extend_from_slice(order_id.as_bytes());
+    if open { ctx.put(&b.key, &[VERSION]) } else { ctx.delete(&b.key) }
+}
+
+/// Symbol and id of a user's orders that may be open, in one symbol or in all.
+pub(super) fn open_orders(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, symbol: Option<&str>) -> Vec<(String, String)> {
+    b.key(b'n', user, Some(symbol.unwrap_or_default()));
+    if symbol.is_some() {
+        b.key.push(0);
+    }
+    let (start, mut found) = (user.len() + 2, Vec::new());
+    ctx.scan(&b.key, &mut |key, _| {
+        let (symbol, order) = std::str::from_utf8(&key[start..]).ok().and_then(|t| t.split_once('\0')).unwrap_or_default();
+        found.push((symbol.to_string(), order.to_string()));
+    });
+    found
 }
 
 pub(super) fn load_house(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) -> Result<House, Bug> {
@@ -199,6 +378,7 @@ pub(super) fn load_house(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) -> Re
 pub(super) fn save_house(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, h: &House) {
     let value = b.fresh();
     [h.cash_e4, h.quantity, h.users_quantity].into_iter().for_each(|n| put_signed(value, n));
+    put_later(value, &[h.clearing_e4, h.clearing_quantity]);
     b.key(b'h', symbol, None);
     ctx.put(&b.key, &b.value);
 }
@@ -210,6 +390,7 @@ pub(super) fn load_totals(ctx: &mut Ctx<'_>) -> Result<Totals, Bug> {
 pub(super) fn save_totals(ctx: &mut Ctx<'_>, b: &mut Buffers, t: &Totals) {
     let value = b.fresh();
     [t.users_e4, t.house_e4, t.external_e4].into_iter().for_each(|n| put_signed(value, n));
+    put_later(value, &[t.clearing_e4, t.fees_e4, t.rounding_e4]);
     ctx.put(b"t", &b.value);
 }
 
@@ -229,27 +410,47 @@ mod tests {
             turnover_e4: 4,
             user_seq: 300,
             clock: Clock { tat_us: -1, last_seen_us: 6 },
+            open_orders: 0,
         };
         put_account(b.fresh(), &a);
         assert_eq!(b.value, [1, 2, 4, 6, 8, 0xac, 2, 1, 12]);
         assert_eq!(read_account(&b.value), Some(a));
+        let a = Account { open_orders: 3, ..a };
+        put_account(b.fresh(), &a);
+        assert_eq!(b.value, [1, 2, 4, 6, 8, 0xac, 2, 1, 12, 6]);
+        assert_eq!(read_account(&b.value), Some(a));
+        let first = [1, 6, 19, 0, 10, 5, 2, 0, 2];
+        let back = Entry::read(&first).expect("an entry of version 1");
+        assert_eq!((back.status, back.reason, back.content.amount()), (Status::Rejected, Some(Reason::InsufficientFunds), Some(1)));
+        let content = Content(b"\x01\x01A\x02\x00\x14\x01\x02\x01\x02\x02\x00\x0a\x00\x01\x01\x00\x00");
+        let terms = Terms { side: Side::Sell, quantity: 10, limit_e4: 5, ceiling_e4: 6, fee_bps: 7, short_unit_e4: 8 };
+        let hold = Hold { cash_e4: 1, shares: 2, incoming_e4: 3 };
         let e = Entry {
-            status: Status::Rejected,
-            reason: Some(Reason::InsufficientFunds),
-            cum: 0,
-            hold_e4: 5,
-            content: Content(b"\x05\x02\x00\x02"),
+            cum: 4,
+            value_e4: 9,
+            terms: Some(terms),
+            hold,
+            pending: 1,
+            stays: true,
+            ..Entry::plain(Status::PartiallyFilled, None, content)
         };
-        e.put(b.fresh());
-        assert_eq!(b.value, [1, 6, 19, 0, 10, 5, 2, 0, 2]);
+        e.put(&mut b.value);
+        assert_eq!(b.value[..16], [2, 3, 0, 7, 8, 20, 10, 12, 14, 16, 18, 2, 4, 6, 1, 1]);
         let back = Entry::read(&b.value).expect("an entry");
-        assert_eq!((back.status, back.reason, back.hold_e4, back.content.amount()), (e.status, e.reason, 5, Some(1)));
+        assert_eq!((back.terms, back.hold, back.cum, back.value_e4, back.pending), (e.terms, hold, 4, 9, 1));
+        let ended = Entry { status: Status::Filled, ..e };
+        ended.put(&mut b.value);
+        assert_eq!(b.value[..8], [2, 4, 0, 5, 8, 20, 10, 1]);
+        assert_eq!(Entry::read(&b.value).expect("an entry").quantity(), Some(10));
         assert_eq!(b.key(b'o', "u", Some("1")), b"ou\x001");
-        assert_eq!(read_position(&[1, 20, 2]), Some(Position { quantity: 10, reserved: 1 }));
-        assert_eq!(read_house(&[1, 20, 1, 2]), Some(House { cash_e4: 10, quantity: -1, users_quantity: 1 }));
-        assert_eq!(read_totals(&[1, 20, 0, 19]), Some(Totals { users_e4: 10, house_e4: 0, external_e4: -10 }));
+        assert_eq!(read_position(&[1, 20, 2]), Some(Position { long: 10, reserved: 1, ..Default::default() }));
+        assert_eq!(read_position(&[1, 20, 2, 4, 6]), Some(Position { long: 10, reserved: 1, short: 2, collateral_e4: 3 }));
+        assert_eq!(read_house(&[1, 20, 1, 2]), Some(House { cash_e4: 10, quantity: -1, users_quantity: 1, ..Default::default() }));
+        assert_eq!(read_house(&[1, 20, 1, 2, 1, 0]).map(|h| (h.clearing_e4, h.clearing_quantity)), Some((-1, 0)));
+        assert_eq!(read_totals(&[1, 20, 0, 19]), Some(Totals { users_e4: 10, external_e4: -10, ..Default::default() }));
+        assert_eq!(read_totals(&[1, 20, 0, 25, 0, 4, 2]).map(|t| (t.external_e4, t.fees_e4, t.rounding_e4)), Some((-13, 2, 1)));
         assert_eq!(read_position(&[2, 20, 2]), None, "another version");
-        assert_eq!(read_position(&[1, 20, 2, 0]), None, "too long");
+        assert_eq!(read_position(&[1, 20, 2, 0, 0, 0]), None, "too long");
     }
 
     proptest! {

@@ -114,6 +114,15 @@ fn fold(s: &mut State, e: &OrderEvent<'_>) -> Result<(), &'static str> {
             // order's status, and ends nothing.
             if let (Some(order_id), true) = (e.order_id, e.status.is_some_and(Status::is_terminal)) {
                 s.release(order_id, None)?;
+                e.symbol.into_iter().for_each(|symbol| s.drop_empty(symbol));
+            }
+        }
+        Event::OrderReplaced => {
+            let (order_id, symbol, side) = order().ok_or(INCOMPLETE)?;
+            if side == Side::Sell {
+                s.release(order_id, None)?;
+                s.hold(order_id, symbol, e.leaves_quantity.ok_or(INCOMPLETE)?);
+                s.drop_empty(symbol);
             }
         }
         _ => {}

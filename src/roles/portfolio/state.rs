@@ -24,8 +24,11 @@ impl State {
         State { portfolio: Portfolio { user_id: user.to_string(), ..Portfolio::default() }, open_sells: BTreeMap::new() }
     }
 
-    /// An open sell holds shares.
+    /// An open sell holds shares (or will owe them, if it sells short).
     pub(super) fn hold(&mut self, order_id: &str, symbol: &str, quantity: i64) {
+        if quantity == 0 {
+            return;
+        }
         self.open_sells.insert(order_id.to_string(), (symbol.to_string(), quantity));
         self.portfolio.positions.entry(symbol.to_string()).or_default().reserved += quantity;
     }

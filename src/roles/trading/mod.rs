@@ -1,34 +1,48 @@
-//! `trading`: the last price of each symbol, and the fills. In house mode every market order that passes the last checks trades with the house.
+//! `trading`: the last price of each symbol, the books, and the fills. What a market order finds nobody for in the book trades with the house, where there
+//! is one.
 
+mod floor;
+mod reading;
 mod state;
 
-use std::fmt::Write;
+use std::collections::BTreeMap;
 
-use crate::domain::house;
 use crate::domain::instrument::Instrument;
-use crate::domain::price::{Priced, Taken, is_ahead, is_fresh};
-use crate::domain::reason::Reason;
-use crate::domain::status::Side;
+use crate::domain::price::{Priced, Taken, is_ahead};
 use crate::engine::context::Ctx;
 use crate::engine::records::Record;
 use crate::engine::role::{Bug, Role};
-use crate::wire::book::{BookOrder, EXECUTION, Execution, Outcome};
-use crate::wire::trade::{REFERENCE_PRICE, ReferencePrice, TRADE, Trade};
+use crate::wire::book::{Ask, BookCommand};
+use crate::wire::trade::{REFERENCE_PRICE, ReferencePrice};
 use crate::wire::{tick, topics};
 
 use super::RoleSettings;
 use super::intake::{bug, own, vet};
 use super::rows::{self, Rows};
+use floor::{Floor, Out, Stand, Texts};
+pub use reading::{BookLine, read_books};
 use state::Buffers;
 pub(super) use state::show;
+
+/// Stops that fire at once by one tick or command, before and after it; the rest go on in later transactions.
+const FIRE_MAX: usize = 64;
+/// Orders that one record of the clock clears away or fires.
+const WORK_MAX: usize = 1_000;
+/// Value of the clock's records that go on with what is left over: a map of one field.
+const CONTINUE: &[u8] = b"\x81\xa8continue\xc3";
 
 /// The role's logic; see the module.
 pub(super) struct Trading {
     stale_ms: i64,
     instruments: Rows<Instrument>,
     buffers: Buffers,
-    trade_id: String,
-    house: String,
+    texts: Texts,
+    /// Books that were looked at: copies of state. Sorted, because the order in which the clock visits them must not depend on which was looked at first.
+    stands: BTreeMap<Box<str>, Stand>,
+    /// All books of the state are in `stands`.
+    all_open: bool,
+    /// No deadline is before this.
+    alarm_ms: Option<i64>,
 }
 
 impl Trading {
@@ -37,8 +51,10 @@ impl Trading {
             stale_ms: i64::try_from(settings.stale_ms).unwrap_or(i64::MAX),
             instruments: rows::instruments(),
             buffers: Buffers::default(),
-            trade_id: String::new(),
-            house: String::new(),
+            texts: Texts::default(),
+            stands: BTreeMap::new(),
+            all_open: false,
+            alarm_ms: None,
         }
     }
 
@@ -77,63 +93,113 @@ impl Trading {
                 source.saw(t.seq, t.timestamp_ns);
                 state::save_source(ctx, &mut self.buffers, &t.symbol, t.source.as_deref(), &source);
             }
-            if prices.take(Priced { price_e4, time_ms: record.timestamp_ms }, &instrument) == Taken::Accepted
-                && let Some(told) = prices.tell(self.stale_ms)
-            {
-                let value = self.buffers.fresh();
-                ReferencePrice { symbol: &t.symbol, price_e4: told.price_e4, time_us: told.time_ms.saturating_mul(1_000) }.encode(value);
-                ctx.emit(topics::REFERENCE_PRICES, t.symbol.as_bytes(), REFERENCE_PRICE, value);
+            if prices.take(Priced { price_e4, time_ms: record.timestamp_ms }, &instrument) == Taken::Accepted {
+                if let Some(told) = prices.tell(self.stale_ms) {
+                    let value = self.buffers.fresh();
+                    ReferencePrice { symbol: &t.symbol, price_e4: told.price_e4, time_us: told.time_ms.saturating_mul(1_000) }
+                        .encode(value);
+                    ctx.emit(topics::REFERENCE_PRICES, t.symbol.as_bytes(), REFERENCE_PRICE, value);
+                }
+                state::save_prices(ctx, &mut self.buffers, &t.symbol, &prices);
+                return self.on_floor(ctx, &t.symbol, Some(prices.last), |floor| {
+                    floor.arm(Some(price_e4));
+                    floor.fire(FIRE_MAX);
+                });
             }
         }
         state::save_prices(ctx, &mut self.buffers, &t.symbol, &prices);
         Ok(())
     }
 
-    fn order(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+    fn book_command(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
         let value = own(ctx, record)?;
-        let o = BookOrder::decode(value).map_err(|fault| bug(ctx, fault))?;
-        let instrument = self.instruments.get(ctx, o.symbol);
-        let last = state::load_prices(ctx, &mut self.buffers, o.symbol)?.last;
-        let outcome = match decide(&o, instrument.as_ref(), last, record.timestamp_ms, self.stale_ms) {
-            Decision::Fill(price_e4) => {
-                let number = state::next_trade(ctx, &mut self.buffers)?;
-                self.trade_id.clear();
-                write!(self.trade_id, "{}-{number}", ctx.task()).expect("writing to a string");
-                self.trade(ctx, &o, price_e4, record.timestamp_ms);
-                Outcome::Fill { trade_id: &self.trade_id, price_e4, quantity: o.quantity }
+        let c = BookCommand::decode(value).map_err(|fault| bug(ctx, fault))?;
+        self.on_floor(ctx, c.symbol, None, |floor| {
+            // What was armed before comes before what comes now, as far as one record goes.
+            floor.fire(FIRE_MAX);
+            match c.ask {
+                Ask::New(order) => floor.enter(c.user_id, c.order_id, &order),
+                Ask::Cancel { cause_id, reason } => floor.cancel(c.user_id, c.order_id, cause_id, reason),
+                Ask::Replace { cause_id, quantity, limit_e4, ceiling_e4 } => {
+                    floor.replace(c.user_id, c.order_id, cause_id, quantity, limit_e4, ceiling_e4);
+                }
             }
-            Decision::Done(reason) => Outcome::Done(reason),
-            Decision::Rejected(reason) => Outcome::Rejected(reason),
-        };
-        let value = self.buffers.fresh();
-        Execution { user_id: o.user_id, order_id: o.order_id, outcome }.encode(value);
-        ctx.emit(topics::EXECUTIONS, o.user_id.as_bytes(), EXECUTION, value);
+            floor.fire(FIRE_MAX);
+        })
+    }
+
+    fn open_book(&mut self, ctx: &mut Ctx<'_>, symbol: &str) -> Result<(), Bug> {
+        if !self.stands.contains_key(symbol) {
+            let stand = Stand::load(ctx, &mut self.buffers, symbol)?;
+            self.stands.insert(symbol.into(), stand);
+        }
         Ok(())
     }
 
-    fn trade(&mut self, ctx: &mut Ctx<'_>, o: &BookOrder<'_>, price_e4: i64, time_ms: i64) {
-        self.house.clear();
-        write!(self.house, "house:{}", o.symbol).expect("writing to a string");
-        let (user, house) = ((o.user_id, Some(o.order_id)), (self.house.as_str(), None));
-        let (buyer, seller, maker_side) = match o.side {
-            Side::Buy => (user, house, Side::Sell),
-            Side::Sell => (house, user, Side::Buy),
+    /// Does something with a symbol's book. `tick`: the last tick, if the caller has it at hand.
+    fn on_floor(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        symbol: &str,
+        tick: Option<Option<Priced>>,
+        act: impl FnOnce(&mut Floor<'_, '_>),
+    ) -> Result<(), Bug> {
+        let instrument = self.instruments.get(ctx, symbol);
+        let tick = match tick {
+            Some(tick) => tick,
+            None => state::load_prices(ctx, &mut self.buffers, symbol)?.last,
         };
-        let trade = Trade {
-            trade_id: &self.trade_id,
-            symbol: o.symbol,
-            price_e4,
-            quantity: o.quantity,
-            buyer: buyer.0,
-            seller: seller.0,
-            buy_order_id: buyer.1,
-            sell_order_id: seller.1,
-            maker_side,
-            time_us: time_ms.saturating_mul(1_000),
-        };
-        let value = self.buffers.fresh();
-        trade.encode(value);
-        ctx.emit(topics::TRADES, o.symbol.as_bytes(), TRADE, value);
+        self.open_book(ctx, symbol)?;
+        let stand = self.stands.get_mut(symbol).ok_or_else(|| bug(ctx, "a book that was just opened is not there"))?;
+        let now_ms = ctx.time_ms();
+        let out = Out { ctx, buffers: &mut self.buffers, symbol, text: &mut self.texts, failed: None };
+        let mut floor = Floor { stand, out, instrument, tick, now_ms, stale_ms: self.stale_ms };
+        if !floor.stand.book.is_empty() && !instrument.is_some_and(|i| i.is_listed()) && !floor.stand.book.is_doomed() {
+            floor.stand.book.doom();
+        }
+        act(&mut floor);
+        let more = floor.has_more();
+        if let Some(e) = floor.out.failed {
+            return Err(e);
+        }
+        stand.save(ctx, &mut self.buffers, symbol);
+        self.alarm_ms = [self.alarm_ms, stand.book.next_deadline()].into_iter().flatten().min();
+        if more {
+            self.go_on(ctx, symbol);
+        }
+        Ok(())
+    }
+
+    /// Asks for another record, so that what is left over is done in another transaction. One at a time, for all symbols of the task.
+    fn go_on(&mut self, ctx: &mut Ctx<'_>, symbol: &str) {
+        if !state::goes_on(ctx) {
+            state::set_goes_on(ctx, true);
+            ctx.emit(topics::CLOCK, symbol.as_bytes(), "Continue", CONTINUE);
+        }
+    }
+
+    /// Something about time or listings may have changed, or work is left over: goes through all books, and does so much.
+    fn clock(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+        if record.value == Some(CONTINUE) {
+            state::set_goes_on(ctx, false);
+        }
+        if !std::mem::replace(&mut self.all_open, true) {
+            for symbol in state::symbols(ctx) {
+                self.open_book(ctx, &symbol)?;
+            }
+        }
+        let (mut budget, mut slots) = (WORK_MAX, Vec::new());
+        self.alarm_ms = None;
+        let busy = self.stands.iter().filter(|(_, s)| !s.book.is_empty() || s.book.has_fired());
+        let symbols: Vec<Box<str>> = busy.map(|(symbol, _)| symbol.clone()).collect();
+        for symbol in symbols {
+            self.on_floor(ctx, &symbol, None, |floor| {
+                budget -= floor.bury_dead(budget, &mut slots).min(budget);
+                floor.arm(floor.market_price());
+                budget -= floor.fire(budget).min(budget);
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -141,70 +207,13 @@ impl Role for Trading {
     fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
         match record.at.topic {
             topics::MARKET_DATA => self.tick(ctx, record),
-            topics::BOOK_COMMANDS => self.order(ctx, record),
+            topics::CLOCK => self.clock(ctx, record),
+            topics::BOOK_COMMANDS => self.book_command(ctx, record),
             _ => Err(bug(ctx, "trading does not read this topic")),
         }
     }
-}
 
-#[derive(Debug, PartialEq, Eq)]
-enum Decision {
-    Fill(i64),
-    Done(Reason),
-    Rejected(Reason),
-}
-
-/// What becomes of a market order that nobody in the book fills. The book has the last word on whether the symbol trades and the price is fresh.
-fn decide(o: &BookOrder<'_>, instrument: Option<&Instrument>, last: Option<Priced>, now_ms: i64, stale_ms: i64) -> Decision {
-    let Some(i) = instrument.filter(|i| i.is_listed()) else { return Decision::Rejected(Reason::UnknownSymbol) };
-    if !i.is_open() {
-        return Decision::Rejected(Reason::SymbolHalted);
-    }
-    if !i.house {
-        return Decision::Done(Reason::NoLiquidity);
-    }
-    let Some(last) = last else { return Decision::Rejected(Reason::NoReferencePrice) };
-    if !is_fresh(last.time_ms, now_ms, stale_ms) {
-        return Decision::Rejected(Reason::StalePrice);
-    }
-    match house::fill(o.side, o.quantity, last.price_e4, i, o.worst_price_e4, o.value_max_e4) {
-        Some((price_e4, _)) => Decision::Fill(price_e4),
-        None => Decision::Done(Reason::PriceBand),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::instrument::Listing;
-
-    #[test]
-    fn decisions() {
-        let o = BookOrder {
-            user_id: "u",
-            order_id: "1",
-            symbol: "A",
-            side: Side::Buy,
-            quantity: 10,
-            worst_price_e4: 1_050_000,
-            value_max_e4: 10_500_000,
-        };
-        let (good, last) = (Instrument::default(), Some(Priced { price_e4: 1_000_000, time_ms: 0 }));
-        let with = |change: fn(&mut Instrument)| {
-            let mut i = good;
-            change(&mut i);
-            decide(&o, Some(&i), last, 1_000, 1_000)
-        };
-        assert_eq!(with(|_| {}), Decision::Fill(1_000_000));
-        assert_eq!(with(|i| i.half_spread_bps = 500), Decision::Fill(1_050_000));
-        assert_eq!(with(|i| i.half_spread_bps = 501), Decision::Done(Reason::PriceBand));
-        assert_eq!(with(|i| i.house = false), Decision::Done(Reason::NoLiquidity));
-        assert_eq!(with(|i| i.status = Listing::Halted), Decision::Rejected(Reason::SymbolHalted));
-        assert_eq!(with(|i| i.status = Listing::Delisted), Decision::Rejected(Reason::UnknownSymbol));
-        assert_eq!(decide(&o, None, last, 0, 1), Decision::Rejected(Reason::UnknownSymbol));
-        assert_eq!(decide(&o, Some(&good), None, 0, 1), Decision::Rejected(Reason::NoReferencePrice));
-        assert_eq!(decide(&o, Some(&good), last, 1_001, 1_000), Decision::Rejected(Reason::StalePrice));
-        let risen = Some(Priced { price_e4: 1_050_001, time_ms: 0 });
-        assert_eq!(decide(&o, Some(&good), risen, 0, 1), Decision::Done(Reason::PriceBand));
+    fn alarm_ms(&self) -> Option<i64> {
+        self.alarm_ms
     }
 }

@@ -5,11 +5,16 @@
 //! | `s` symbol | prices |
 //! | `q` symbol 0 source | what was last seen of a source (`Q`: the hash of a source with a long name) |
 //! | `t` | number of the last trade |
+//! | `b` symbol | head of the book: the next place in the queue, armed stops, the last trade |
+//! | `o` symbol 0 user 0 order id | an order in the book; its place in the queue is in it, so the queues come back as they were |
+//! | `c` | there is a record under way that goes on with what is left over |
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::domain::book::{Head, Life, Order};
 use crate::domain::price::{Priced, Prices, Source};
+use crate::domain::status::Side;
 use crate::engine::context::Ctx;
 use crate::engine::role::Bug;
 use crate::engine::varint::{put, put_signed, take, take_i64, take_signed, take_u64};
@@ -166,8 +171,174 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
             json!({"seq": s.seq, "time_ns": s.time_ns.map(number)})
         }
         b't' => json!({"last": whole(value, take_u64)?}),
+        b'b' => {
+            let h = read_head(value)?;
+            let armed = json!({"rose_to_e4": h.head.rose_to, "fell_to_e4": h.head.fell_to});
+            json!({"next_place": h.head.next_seq, "doomed_below": h.head.doomed_below, "stops": armed, "last_trade": priced(h.trade)})
+        }
+        b'o' => {
+            let o = read_order(value, ())?;
+            json!({
+                "place": o.seq,
+                "side": o.side.name(),
+                "market": o.market,
+                "post_only": o.post_only,
+                "life": format!("{:?}", o.life).to_lowercase(),
+                "limit_e4": o.limit_e4,
+                "stop_e4": o.stop_e4,
+                "leaves": o.leaves,
+                "cum": o.cum,
+                "deadline_ms": o.deadline_ms,
+            })
+        }
+        b'c' => Value::Bool(value == [VERSION]),
         _ => return None,
     })
+}
+
+/// What of a book is not in its orders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct BookHead {
+    pub head: Head,
+    /// The last trade between users.
+    pub trade: Option<Priced>,
+}
+
+fn put_option(out: &mut Vec<u8>, n: Option<i64>) {
+    out.push(u8::from(n.is_some()));
+    n.into_iter().for_each(|n| put_signed(out, i128::from(n)));
+}
+
+fn take_option(r: &mut &[u8]) -> Option<Option<i64>> {
+    Some(if flag(r)? { Some(take_i64(r)?) } else { None })
+}
+
+fn put_head(out: &mut Vec<u8>, h: &BookHead) {
+    put(out, h.head.next_seq);
+    put(out, h.head.doomed_below);
+    put_option(out, h.head.rose_to);
+    put_option(out, h.head.fell_to);
+    put_priced(out, h.trade);
+}
+
+fn read_head(bytes: &[u8]) -> Option<BookHead> {
+    whole(bytes, |r| {
+        let (next_seq, doomed_below) = (take_u64(r)?, take_u64(r)?);
+        let head = Head { next_seq, doomed_below, rose_to: take_option(r)?, fell_to: take_option(r)? };
+        Some(BookHead { head, trade: take_priced(r)? })
+    })
+}
+
+const MARKET: u8 = 1;
+const POST_ONLY: u8 = 2;
+
+fn put_order<P>(out: &mut Vec<u8>, o: &Order<P>) {
+    put(out, o.seq);
+    out.push(o.side as u8);
+    out.push(o.life as u8);
+    out.push(u8::from(o.market) * MARKET + u8::from(o.post_only) * POST_ONLY);
+    [o.limit_e4, o.ceiling_e4, o.leaves, o.cum, o.deadline_ms].into_iter().for_each(|n| put_signed(out, i128::from(n)));
+    put_option(out, o.stop_e4);
+}
+
+pub(super) fn read_order<P>(bytes: &[u8], party: P) -> Option<Order<P>> {
+    whole(bytes, |r| {
+        let seq = take_u64(r)?;
+        let side = Side::from_number(u8::try_from(take(r)?).ok()?)?;
+        let life = Life::from_number(u8::try_from(take(r)?).ok()?)?;
+        let flags = u8::try_from(take(r)?).ok()?;
+        Some(Order {
+            party,
+            seq,
+            side,
+            market: flags & MARKET != 0,
+            post_only: flags & POST_ONLY != 0,
+            life,
+            limit_e4: take_i64(r)?,
+            ceiling_e4: take_i64(r)?,
+            leaves: take_i64(r)?,
+            cum: take_i64(r)?,
+            deadline_ms: take_i64(r)?,
+            stop_e4: take_option(r)?,
+        })
+    })
+}
+
+impl Buffers {
+    fn book(&mut self, symbol: &str) {
+        self.key.clear();
+        self.key.push(b'b');
+        self.key.extend_from_slice(symbol.as_bytes());
+    }
+
+    fn order(&mut self, symbol: &str, owner: &[u8]) {
+        self.key.clear();
+        self.key.push(b'o');
+        self.key.extend_from_slice(symbol.as_bytes());
+        self.key.push(0);
+        self.key.extend_from_slice(owner);
+    }
+}
+
+pub(super) fn load_head(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) -> Result<BookHead, Bug> {
+    b.book(symbol);
+    load(ctx, &b.key, "a book", read_head)
+}
+
+pub(super) fn save_head(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, h: &BookHead) {
+    put_head(b.state(), h);
+    b.book(symbol);
+    ctx.put(&b.key, &b.value);
+}
+
+/// Orders of a symbol in the order of their places, each with its owner's part of the key.
+pub(super) fn load_orders<P>(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    symbol: &str,
+    party: fn(&[u8]) -> Option<P>,
+) -> Result<Vec<Order<P>>, Bug> {
+    b.order(symbol, b"");
+    let (start, mut all, mut wrong) = (b.key.len(), Vec::new(), false);
+    ctx.scan(&b.key, &mut |key, value| match party(&key[start..]).and_then(|p| read_order(value, p)) {
+        Some(order) => all.push(order),
+        None => wrong = true,
+    });
+    if wrong {
+        return Err(bug(
+            ctx,
+            format_args!("an order in the book of {symbol} cannot be read; it was written by a newer version or is damaged"),
+        ));
+    }
+    all.sort_unstable_by_key(|o| o.seq);
+    Ok(all)
+}
+
+pub(super) fn save_order<P>(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, owner: &[u8], o: &Order<P>) {
+    put_order(b.state(), o);
+    b.order(symbol, owner);
+    ctx.put(&b.key, &b.value);
+}
+
+pub(super) fn delete_order(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, owner: &[u8]) {
+    b.order(symbol, owner);
+    ctx.delete(&b.key);
+}
+
+/// Symbols that have a book.
+pub(super) fn symbols(ctx: &mut Ctx<'_>) -> Vec<String> {
+    let mut all = Vec::new();
+    ctx.scan(b"b", &mut |key, _| all.extend(std::str::from_utf8(&key[1..]).map(str::to_string)));
+    all
+}
+
+/// Whether a record is under way that goes on with what is left over.
+pub(super) fn goes_on(ctx: &mut Ctx<'_>) -> bool {
+    ctx.get(b"c").is_some()
+}
+
+pub(super) fn set_goes_on(ctx: &mut Ctx<'_>, on: bool) {
+    if on { ctx.put(b"c", &[VERSION]) } else { ctx.delete(b"c") }
 }
 
 #[cfg(test)]
@@ -189,12 +360,36 @@ mod tests {
         assert_eq!(read_source(&b.value), Some(s));
         b.source("A", Some("x"));
         assert_eq!(b.key, b"qA\0x");
+        let head = Head { next_seq: 300, rose_to: Some(-1), fell_to: None, doomed_below: 1 };
+        let h = BookHead { head, trade: Some(Priced { price_e4: 5, time_ms: 6 }) };
+        put_head(b.state(), &h);
+        assert_eq!(b.value, [1, 0xac, 2, 1, 1, 1, 0, 1, 10, 12]);
+        assert_eq!(read_head(&b.value), Some(h));
+        let o = Order {
+            party: (),
+            seq: 3,
+            side: Side::Sell,
+            market: false,
+            limit_e4: 1,
+            ceiling_e4: 2,
+            stop_e4: Some(9),
+            leaves: 4,
+            cum: 5,
+            deadline_ms: 6,
+            life: Life::Fok,
+            post_only: true,
+        };
+        put_order(b.state(), &o);
+        assert_eq!(b.value, [1, 3, 2, 3, 2, 2, 4, 8, 10, 12, 1, 18]);
+        assert_eq!(read_order(&b.value, ()), Some(o));
+        b.order("A", b"u\x001");
+        assert_eq!(b.key, b"oA\0u\x001");
     }
 
     proptest! {
         #[test]
         fn any_bytes(bytes: Vec<u8>) {
-            let _ = (read_prices(&bytes), read_source(&bytes));
+            let _ = (read_prices(&bytes), read_source(&bytes), read_head(&bytes), read_order(&bytes, ()));
         }
     }
 }

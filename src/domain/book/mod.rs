@@ -1,0 +1,292 @@
+//! The matching core: one symbol's orders by price, then by the order of their arrival. Integers only, no clock, no randomness; the same commands in the same
+//! order give the same book to the byte.
+//!
+//! Every command is decided before anything is changed, so there is no half-done command. Orders lie in a slab, the orders of one price (and of one
+//! deadline) in a list that runs through the slab: a cancel is a few writes, wherever the order stands. Nothing is allocated per command once the slab has
+//! grown to the book's size.
+//!
+//! Orders whose time has come, or that a delisting has doomed, are *dead* from that moment: they never trade, even while they still wait to be cleared
+//! away. So clearing may be spread over many transactions, and nobody sees a half.
+
+mod ladder;
+mod matching;
+mod order;
+mod stops;
+
+use super::status::Side;
+use ladder::Ladder;
+pub use matching::Change;
+pub use order::{FOREVER, Life, Match, Order, Party, Verdict};
+
+const NIL: u32 = u32::MAX;
+/// Which of the two lists an order is in.
+const PLACE: usize = 0;
+const TIME: usize = 1;
+
+/// Ladders.
+const BIDS: usize = 0;
+const ASKS: usize = 1;
+const BUY_STOPS: usize = 2;
+const SELL_STOPS: usize = 3;
+const DEADLINES: usize = 4;
+
+#[derive(Clone, Copy, Debug)]
+struct Links {
+    list: u32,
+    prev: u32,
+    next: u32,
+}
+
+const UNLINKED: Links = Links { list: NIL, prev: NIL, next: NIL };
+
+#[derive(Debug)]
+struct Node<P> {
+    /// None: the slot is free, and `links[0].next` is the next free one.
+    order: Option<Order<P>>,
+    links: [Links; 2],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct List {
+    head: u32,
+    tail: u32,
+}
+
+/// What of a book is not in its orders, as its owner keeps it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// The next place in the queue.
+    pub next_seq: u64,
+    /// Highest price since stops above the market began to fire and were not done; and lowest.
+    pub rose_to: Option<i64>,
+    /// See `rose_to`.
+    pub fell_to: Option<i64>,
+    /// Orders with a place before this one are doomed.
+    pub doomed_below: u64,
+}
+
+/// One symbol's book.
+#[derive(Debug)]
+pub struct Book<P> {
+    nodes: Vec<Node<P>>,
+    free: u32,
+    lists: Vec<List>,
+    free_lists: Vec<u32>,
+    ladders: [Ladder; 5],
+    len: usize,
+    head: Head,
+}
+
+impl<P> Default for Book<P> {
+    fn default() -> Self {
+        Book {
+            nodes: Vec::new(),
+            free: NIL,
+            lists: Vec::new(),
+            free_lists: Vec::new(),
+            ladders: Default::default(),
+            len: 0,
+            head: Head::default(),
+        }
+    }
+}
+
+impl<P> Book<P> {
+    /// An empty book that goes on where another one was.
+    pub fn new(head: Head) -> Self {
+        Book { head, ..Default::default() }
+    }
+
+    /// What is not in the orders.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// Orders in it, waiting stops and dead ones included.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no orders.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// An order by its slot.
+    pub fn get(&self, slot: u32) -> Option<&Order<P>> {
+        self.nodes.get(slot as usize)?.order.as_ref()
+    }
+
+    /// Puts an order back where it was. Orders must come in the order of their `seq`.
+    pub fn restore(&mut self, order: Order<P>) -> u32 {
+        self.link(order)
+    }
+
+    /// Takes an order out.
+    pub fn remove(&mut self, slot: u32) -> Option<Order<P>> {
+        self.get(slot)?;
+        self.unlink(slot, PLACE);
+        self.unlink(slot, TIME);
+        let node = &mut self.nodes[slot as usize];
+        let order = node.order.take();
+        node.links[PLACE].next = self.free;
+        self.free = slot;
+        self.len -= 1;
+        order
+    }
+
+    /// All orders of one side that can trade, best first, each price in its queue's order; dead ones included.
+    pub fn side(&self, side: Side) -> impl Iterator<Item = &Order<P>> {
+        self.walk(if side == Side::Buy { BIDS } else { ASKS }).map(|slot| self.at(slot))
+    }
+
+    /// All stops of one side that wait, the next to fire first.
+    pub fn stops(&self, side: Side) -> impl Iterator<Item = &Order<P>> {
+        self.walk(if side == Side::Buy { BUY_STOPS } else { SELL_STOPS }).map(|slot| self.at(slot))
+    }
+
+    /// The earliest deadline of all orders.
+    pub fn next_deadline(&self) -> Option<i64> {
+        self.ladders[DEADLINES].best().map(|(key, _)| -key).filter(|d| *d != FOREVER)
+    }
+
+    /// Gives every order that is in the book now up for lost; they are cleared with [`Book::dead`].
+    pub fn doom(&mut self) {
+        self.head.doomed_below = self.head.next_seq;
+    }
+
+    /// Whether a doom is not done yet.
+    pub fn is_doomed(&self) -> bool {
+        self.head.doomed_below > 0
+    }
+
+    fn lives(&self, order: &Order<P>, now_ms: i64) -> bool {
+        order.deadline_ms > now_ms && order.seq >= self.head.doomed_below
+    }
+
+    /// Whether an order has not expired and is not doomed.
+    pub fn is_live(&self, slot: u32, now_ms: i64) -> bool {
+        self.get(slot).is_some_and(|o| self.lives(o, now_ms))
+    }
+
+    /// Up to `max` dead orders, the doomed and the earliest deadlines first. An answer shorter than `max` ends the doom.
+    pub fn dead(&mut self, now_ms: i64, max: usize, into: &mut Vec<u32>) {
+        into.clear();
+        let expired = self.next_deadline().is_some_and(|d| d <= now_ms);
+        if !expired && !self.is_doomed() {
+            return;
+        }
+        for (key, list) in self.ladders[DEADLINES].iter() {
+            let due = -key <= now_ms;
+            if !due && !self.is_doomed() {
+                break;
+            }
+            // Within a deadline, orders stand in the order of their places, so the doomed ones come first.
+            let mut slot = self.lists[list as usize].head;
+            while slot != NIL && into.len() < max && (due || self.at(slot).seq < self.head.doomed_below) {
+                into.push(slot);
+                slot = self.nodes[slot as usize].links[TIME].next;
+            }
+        }
+        if into.len() < max {
+            self.head.doomed_below = 0;
+        }
+    }
+
+    fn at(&self, slot: u32) -> &Order<P> {
+        self.nodes[slot as usize].order.as_ref().expect("a slot in a list has an order")
+    }
+
+    fn at_mut(&mut self, slot: u32) -> &mut Order<P> {
+        self.nodes[slot as usize].order.as_mut().expect("a slot in a list has an order")
+    }
+
+    fn walk(&self, ladder: usize) -> impl Iterator<Item = u32> + '_ {
+        self.ladders[ladder].iter().flat_map(move |(_, list)| {
+            let first = self.lists[list as usize].head;
+            std::iter::successors((first != NIL).then_some(first), move |slot| {
+                let next = self.nodes[*slot as usize].links[PLACE].next;
+                (next != NIL).then_some(next)
+            })
+        })
+    }
+
+    /// Gives an order the next place.
+    fn place(&mut self, mut order: Order<P>) -> u32 {
+        order.seq = self.head.next_seq;
+        self.head.next_seq += 1;
+        self.link(order)
+    }
+
+    fn link(&mut self, order: Order<P>) -> u32 {
+        let slot = match self.free {
+            NIL => {
+                self.nodes.push(Node { order: None, links: [UNLINKED; 2] });
+                u32::try_from(self.nodes.len() - 1).expect("fewer than 2^32 orders")
+            }
+            slot => {
+                self.free = self.nodes[slot as usize].links[PLACE].next;
+                slot
+            }
+        };
+        let (ladder, key) = home(&order);
+        let deadline = order.deadline_ms;
+        self.nodes[slot as usize].order = Some(order);
+        self.append(slot, PLACE, ladder, key);
+        self.append(slot, TIME, DEADLINES, -deadline);
+        self.len += 1;
+        slot
+    }
+
+    fn append(&mut self, slot: u32, which: usize, ladder: usize, key: i64) {
+        let list = match self.ladders[ladder].get(key) {
+            Some(list) => list,
+            None => {
+                let list = self.free_lists.pop().unwrap_or_else(|| {
+                    self.lists.push(List { head: NIL, tail: NIL });
+                    u32::try_from(self.lists.len() - 1).expect("fewer than 2^32 prices")
+                });
+                self.ladders[ladder].insert(key, list);
+                list
+            }
+        };
+        let tail = std::mem::replace(&mut self.lists[list as usize].tail, slot);
+        self.nodes[slot as usize].links[which] = Links { list, prev: tail, next: NIL };
+        match tail {
+            NIL => self.lists[list as usize].head = slot,
+            tail => self.nodes[tail as usize].links[which].next = slot,
+        }
+    }
+
+    fn unlink(&mut self, slot: u32, which: usize) {
+        let Links { list, prev, next } = self.nodes[slot as usize].links[which];
+        match prev {
+            NIL => self.lists[list as usize].head = next,
+            prev => self.nodes[prev as usize].links[which].next = next,
+        }
+        match next {
+            NIL => self.lists[list as usize].tail = prev,
+            next => self.nodes[next as usize].links[which].prev = prev,
+        }
+        if self.lists[list as usize].head == NIL {
+            let order = self.at(slot);
+            let (ladder, key) = if which == TIME { (DEADLINES, -order.deadline_ms) } else { home(order) };
+            self.ladders[ladder].remove(key);
+            self.free_lists.push(list);
+        }
+    }
+}
+
+/// Where an order stands: which ladder, under which key.
+fn home<P>(o: &Order<P>) -> (usize, i64) {
+    match (o.stop_e4, o.side) {
+        (None, Side::Buy) => (BIDS, o.limit_e4),
+        (None, Side::Sell) => (ASKS, -o.limit_e4),
+        // The stop that is reached first is the best: the lowest above the market, the highest below it.
+        (Some(stop), Side::Buy) => (BUY_STOPS, -stop),
+        (Some(stop), Side::Sell) => (SELL_STOPS, stop),
+    }
+}
+
+#[cfg(test)]
+mod tests;

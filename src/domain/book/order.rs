@@ -1,0 +1,97 @@
+//! An order as a book sees it.
+
+use super::super::reason::Reason;
+use super::super::status::{Side, words};
+
+words! {
+    /// What becomes of the part that does not trade at once.
+    Life {
+        /// It rests.
+        Rest = 1, "rest";
+        /// It is cancelled.
+        Ioc = 2, "ioc";
+        /// The order trades whole or not at all.
+        Fok = 3, "fok";
+    }
+}
+
+/// Stands for "no deadline".
+pub const FOREVER: i64 = i64::MAX;
+
+/// Whose an order is.
+pub trait Party {
+    /// Whether two orders have the same owner, and so must not trade.
+    fn same(&self, other: &Self) -> bool;
+}
+
+/// An order, on its way in or in the book. Prices in 10^-4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order<P> {
+    /// Whose, and whatever else the book's owner wants to find again.
+    pub party: P,
+    /// Place in the queue: less is earlier. The book sets it whenever the order takes a place.
+    pub seq: u64,
+    /// Which way.
+    pub side: Side,
+    /// A market order: its limit is a collar, and nothing of it ever rests.
+    pub market: bool,
+    /// Worst price it trades at.
+    pub limit_e4: i64,
+    /// A sell's highest price (what its owner's account can take); `i64::MAX` for none.
+    pub ceiling_e4: i64,
+    /// A stop that has not fired yet.
+    pub stop_e4: Option<i64>,
+    /// What may still trade.
+    pub leaves: i64,
+    /// What has traded.
+    pub cum: i64,
+    /// From this moment on it is dead, milliseconds.
+    pub deadline_ms: i64,
+    /// What becomes of the rest.
+    pub life: Life,
+    /// Must not trade on arrival.
+    pub post_only: bool,
+}
+
+impl<P> Order<P> {
+    /// What was ordered.
+    pub fn quantity(&self) -> i64 {
+        self.cum + self.leaves
+    }
+
+    /// Whether it may trade at a price.
+    pub(super) fn accepts(&self, price_e4: i64) -> bool {
+        match self.side {
+            Side::Buy => price_e4 <= self.limit_e4,
+            Side::Sell => price_e4 >= self.limit_e4 && price_e4 <= self.ceiling_e4,
+        }
+    }
+}
+
+/// How an order that was put to the book fared.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict<P> {
+    /// It has a place in the book now (or waits for its stop).
+    Rests(u32),
+    /// Nothing of it is left.
+    Filled(Order<P>),
+    /// Its rest is cancelled.
+    Cancelled(Order<P>, Reason),
+    /// It did not get in; nothing happened.
+    Rejected(Order<P>, Reason),
+    /// A market order of which the book could not fill the rest, and why.
+    Unfilled(Order<P>, Reason),
+}
+
+/// One trade between an incoming order and one that rested.
+#[derive(Debug)]
+pub struct Match<'a, P> {
+    /// Who came; as after the trade.
+    pub taker: &'a Order<P>,
+    /// Who rested; as after the trade.
+    pub maker: &'a Order<P>,
+    /// The maker's price.
+    pub price_e4: i64,
+    /// How many.
+    pub quantity: i64,
+}

@@ -1,0 +1,56 @@
+//! Stops: when they fire, and in which order.
+//!
+//! A price that passes stops arms them. They fire one by one, the stop that was reached first before the next, equal stops by their place; what they trade
+//! may arm more. How many fire at once is up to the book's owner: an armed stop stays armed, even if the price goes back before its turn comes.
+
+use super::super::status::Side;
+use super::{BUY_STOPS, Book, Order, Party, SELL_STOPS};
+
+impl<P: Party> Book<P> {
+    /// The market is at this price: arms the stops it has reached.
+    pub fn price(&mut self, price_e4: i64) {
+        if self.first_stop(Side::Buy).is_some_and(|stop| stop <= price_e4) {
+            self.head.rose_to = Some(self.head.rose_to.map_or(price_e4, |p| p.max(price_e4)));
+        }
+        if self.first_stop(Side::Sell).is_some_and(|stop| stop >= price_e4) {
+            self.head.fell_to = Some(self.head.fell_to.map_or(price_e4, |p| p.min(price_e4)));
+        }
+    }
+
+    /// Whether a stop would fire at once, with the market at this price.
+    pub fn would_fire(&self, side: Side, stop_e4: i64, price_e4: Option<i64>) -> bool {
+        match side {
+            Side::Buy => price_e4.max(self.head.rose_to).is_some_and(|p| stop_e4 <= p),
+            Side::Sell => [price_e4, self.head.fell_to].into_iter().flatten().min().is_some_and(|p| stop_e4 >= p),
+        }
+    }
+
+    /// The next stop that fires; taken out of the book, and no stop any more. Dead ones are passed over: they are cleared away in their own time.
+    pub fn next_fired(&mut self, now_ms: i64) -> Option<Order<P>> {
+        for (ladder, side) in [(BUY_STOPS, Side::Buy), (SELL_STOPS, Side::Sell)] {
+            let mark = if side == Side::Buy { self.head.rose_to } else { self.head.fell_to };
+            let Some(mark) = mark else { continue };
+            let armed = |o: &Order<P>| o.stop_e4.is_some_and(|s| if side == Side::Buy { s <= mark } else { s >= mark });
+            let found = self.walk(ladder).take_while(|s| armed(self.at(*s))).find(|s| self.lives(self.at(*s), now_ms));
+            if let Some(slot) = found {
+                return self.remove(slot).map(|o| Order { stop_e4: None, ..o });
+            }
+            match side {
+                Side::Buy => self.head.rose_to = None,
+                Side::Sell => self.head.fell_to = None,
+            }
+        }
+        None
+    }
+
+    /// Whether armed stops wait for their turn.
+    pub fn has_fired(&self) -> bool {
+        self.head.rose_to.is_some() || self.head.fell_to.is_some()
+    }
+
+    fn first_stop(&self, side: Side) -> Option<i64> {
+        let ladder = if side == Side::Buy { BUY_STOPS } else { SELL_STOPS };
+        let (key, _) = self.ladders[ladder].best()?;
+        Some(if side == Side::Buy { -key } else { key })
+    }
+}

@@ -1,0 +1,151 @@
+//! The core alone: what each kind of order does to a small book.
+
+use super::*;
+use crate::domain::reason::Reason;
+
+impl Party for u32 {
+    fn same(&self, other: &u32) -> bool {
+        self == other
+    }
+}
+
+fn limit(party: u32, side: Side, price: i64, quantity: i64) -> Order<u32> {
+    Order {
+        party,
+        seq: 0,
+        side,
+        market: false,
+        limit_e4: price,
+        ceiling_e4: i64::MAX,
+        stop_e4: None,
+        leaves: quantity,
+        cum: 0,
+        deadline_ms: FOREVER,
+        life: Life::Rest,
+        post_only: false,
+    }
+}
+
+fn put(b: &mut Book<u32>, o: Order<u32>) -> (Verdict<u32>, Vec<(u32, i64, i64)>) {
+    put_at(b, o, 0)
+}
+
+fn put_at(b: &mut Book<u32>, o: Order<u32>, now: i64) -> (Verdict<u32>, Vec<(u32, i64, i64)>) {
+    let mut matches = Vec::new();
+    let v = b.submit(o, now, false, |m| matches.push((m.maker.party, m.price_e4, m.quantity)));
+    b.check(now).expect("a good book");
+    (v, matches)
+}
+
+use Side::{Buy, Sell};
+
+#[test]
+fn x3_a_partly_filled_head_keeps_its_place() {
+    let mut b = Book::default();
+    put(&mut b, limit(1, Sell, 100, 10));
+    put(&mut b, limit(2, Sell, 100, 10));
+    put(&mut b, limit(3, Sell, 99, 1));
+    let (v, m) = put(&mut b, limit(9, Buy, 100, 5));
+    assert_eq!(m, [(3, 99, 1), (1, 100, 4)], "the better price first, at the maker's price");
+    assert!(matches!(v, Verdict::Filled(_)));
+    let (_, m) = put(&mut b, limit(9, Buy, 100, 8));
+    assert_eq!(m, [(1, 100, 6), (2, 100, 2)]);
+}
+
+#[test]
+fn x1_x2_fok_and_ioc() {
+    let mut b = Book::default();
+    put(&mut b, limit(1, Sell, 100, 99));
+    let fok = Order { life: Life::Fok, ..limit(2, Buy, 100, 100) };
+    assert_eq!(put(&mut b, fok), (Verdict::Cancelled(fok, Reason::FokUnfilled), vec![]));
+    let (v, m) = put(&mut b, Order { life: Life::Ioc, ..fok });
+    assert_eq!(m, [(1, 100, 99)]);
+    assert!(matches!(v, Verdict::Cancelled(Order { leaves: 1, cum: 99, .. }, Reason::IocRemainder)));
+    assert!(b.is_empty());
+}
+
+#[test]
+fn x6_oneself_is_no_partner() {
+    let mut b = Book::default();
+    put(&mut b, limit(2, Sell, 99, 1));
+    put(&mut b, limit(1, Sell, 100, 5));
+    let (v, m) = put(&mut b, limit(1, Buy, 101, 5));
+    assert_eq!(m, [(2, 99, 1)]);
+    assert!(matches!(v, Verdict::Cancelled(Order { leaves: 4, .. }, Reason::SelfTradePrevented)));
+    let fok = Order { life: Life::Fok, ..limit(1, Buy, 101, 2) };
+    assert!(matches!(put(&mut b, fok).0, Verdict::Cancelled(_, Reason::SelfTradePrevented)));
+    assert_eq!(b.side(Sell).map(|o| o.leaves).collect::<Vec<_>>(), [5], "the one that rested is untouched");
+}
+
+#[test]
+fn post_only_and_market() {
+    let mut b = Book::default();
+    put(&mut b, limit(1, Sell, 100, 5));
+    let post = Order { post_only: true, ..limit(2, Buy, 100, 1) };
+    assert_eq!(put(&mut b, post).0, Verdict::Rejected(post, Reason::PostOnlyWouldCross));
+    assert!(matches!(put(&mut b, Order { limit_e4: 99, ..post }).0, Verdict::Rests(_)));
+    let market = Order { market: true, life: Life::Ioc, ..limit(3, Buy, 105, 7) };
+    assert!(matches!(put(&mut b, market).0, Verdict::Unfilled(Order { leaves: 2, .. }, Reason::NoLiquidity)));
+    put(&mut b, limit(1, Sell, 106, 5));
+    assert!(matches!(put(&mut b, market).0, Verdict::Unfilled(Order { leaves: 7, .. }, Reason::PriceBand)));
+}
+
+#[test]
+fn replacing() {
+    let mut b = Book::default();
+    let Verdict::Rests(a) = put(&mut b, limit(1, Sell, 100, 10)).0 else { panic!("rests") };
+    put(&mut b, limit(2, Sell, 100, 10));
+    put(&mut b, limit(9, Buy, 100, 4));
+    assert_eq!(b.check_replace(a, 8, 100, 0), Ok(Change::InPlace));
+    assert_eq!(b.check_replace(a, 12, 100, 0), Ok(Change::Anew));
+    assert_eq!(b.check_replace(a, 8, 101, 0), Ok(Change::Anew));
+    assert_eq!(b.check_replace(a, 4, 101, 0), Ok(Change::Fills));
+    b.shrink(a, 8);
+    assert_eq!(put(&mut b, limit(9, Buy, 100, 5)).1, [(1, 100, 4), (2, 100, 1)], "smaller keeps its place");
+    let Verdict::Rests(p) = put(&mut b, Order { post_only: true, ..limit(3, Buy, 90, 1) }).0 else { panic!("rests") };
+    assert_eq!(b.check_replace(p, 1, 100, 0), Err(Reason::PostOnlyWouldCross));
+    assert_eq!(b.check_replace(77, 1, 100, 0), Err(Reason::TooLateToCancel));
+}
+
+#[test]
+fn the_dead_do_not_trade() {
+    let mut b = Book::default();
+    put(&mut b, Order { deadline_ms: 1_000, ..limit(1, Sell, 100, 5) });
+    put(&mut b, limit(2, Sell, 101, 5));
+    assert_eq!(put_at(&mut b, limit(3, Buy, 101, 1), 999).1, [(1, 100, 1)]);
+    assert_eq!(put_at(&mut b, limit(3, Buy, 101, 1), 1_000).1, [(2, 101, 1)], "dead from its deadline on");
+    let late = Order { deadline_ms: 1_000, ..limit(4, Sell, 90, 1) };
+    assert_eq!(put_at(&mut b, late, 1_000).0, Verdict::Rejected(late, Reason::TooLateToEnter));
+    let mut dead = Vec::new();
+    b.dead(999, 10, &mut dead);
+    assert!(dead.is_empty());
+    b.doom();
+    put(&mut b, limit(5, Sell, 102, 1));
+    assert_eq!(put(&mut b, limit(3, Buy, 102, 2)).1, [(5, 102, 1)], "the doomed do not trade, the new do");
+    b.dead(1_000, 1, &mut dead);
+    assert_eq!(dead.iter().map(|s| b.remove(*s).expect("there").party).collect::<Vec<_>>(), [1]);
+    assert!(b.is_doomed());
+    b.dead(1_000, 10, &mut dead);
+    assert_eq!(dead.iter().map(|s| b.remove(*s).expect("there").party).collect::<Vec<_>>(), [2]);
+    assert!(!b.is_doomed());
+    assert_eq!(b.side(Buy).map(|o| o.party).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn stops_fire_in_the_order_they_are_reached() {
+    let mut b = Book::default();
+    let stop = |party, side, stop| Order { stop_e4: Some(stop), market: true, ..limit(party, side, 1_000, 1) };
+    for (party, side, at) in [(1, Buy, 105), (2, Buy, 103), (3, Buy, 105), (4, Sell, 95), (5, Sell, 97)] {
+        assert!(!b.would_fire(side, at, Some(100)));
+        put(&mut b, stop(party, side, at));
+    }
+    b.price(102);
+    assert!(!b.has_fired());
+    b.price(105);
+    b.price(101);
+    assert!(b.would_fire(Buy, 104, Some(101)), "armed stops are not done yet");
+    let fired: Vec<u32> = std::iter::from_fn(|| b.next_fired(0)).map(|o| o.party).collect();
+    assert_eq!((fired, b.has_fired()), (vec![2, 1, 3], false));
+    b.price(95);
+    assert_eq!(std::iter::from_fn(|| b.next_fired(0)).map(|o| o.party).collect::<Vec<_>>(), [5, 4]);
+}

@@ -1,0 +1,152 @@
+//! What is set aside for an order, so that whatever trades it makes, they can be paid for; and what trades cost.
+//!
+//! A buy holds cash: what is left at its limit, and the fee. A sell holds shares; what it sells short holds cash instead. Fees are counted on the sum of an
+//! order's trades, so that many small fills cost what one large one does, and never more than was held.
+
+use super::decimal::PUBLIC_MAX;
+use super::status::Side;
+
+/// What an order holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hold {
+    /// Cash.
+    pub cash_e4: i64,
+    /// Shares.
+    pub shares: i64,
+    /// The most that a sell may bring.
+    pub incoming_e4: i64,
+}
+
+/// What an order is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Which way.
+    pub side: Side,
+    /// What was ordered in all.
+    pub quantity: i64,
+    /// Worst price.
+    pub limit_e4: i64,
+    /// Best price of a sell.
+    pub ceiling_e4: i64,
+    /// Fee, of the value.
+    pub fee_bps: i64,
+    /// Cash held for each share sold short; 0 until there is one.
+    pub short_unit_e4: i64,
+}
+
+/// What a trade costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fee {
+    /// What the user pays, rounded up.
+    pub charged_e4: i64,
+    /// What is due, rounded down.
+    pub exact_e4: i64,
+}
+
+fn bounded(n: i128) -> Option<i64> {
+    i64::try_from(n).ok().filter(|n| (0..=PUBLIC_MAX).contains(n))
+}
+
+impl Terms {
+    fn fee_up(&self, value: i128) -> i128 {
+        (value * i128::from(self.fee_bps) + 9_999) / 10_000
+    }
+
+    fn fee_down(&self, value: i128) -> i128 {
+        value * i128::from(self.fee_bps) / 10_000
+    }
+
+    /// What the order needs when `cum` of it have traded for `value_e4` and so many shares are there for it. None: beyond all bounds.
+    pub fn need(&self, cum: i64, value_e4: i64, shares: i64) -> Option<Hold> {
+        let leaves = i128::from((self.quantity - cum).max(0));
+        match self.side {
+            Side::Buy => {
+                let (traded, rest) = (i128::from(value_e4), leaves * i128::from(self.limit_e4));
+                let fee = self.fee_up(traded + rest) - self.fee_up(traded);
+                Some(Hold { cash_e4: bounded(rest + fee)?, ..Hold::default() })
+            }
+            Side::Sell => {
+                let covered = leaves.min(i128::from(shares.max(0)));
+                let cash_e4 = bounded((leaves - covered) * i128::from(self.short_unit_e4))?;
+                Some(Hold { cash_e4, shares: bounded(covered)?, incoming_e4: bounded(leaves * i128::from(self.ceiling_e4))? })
+            }
+        }
+    }
+
+    /// The part of a hold that a trade uses up.
+    pub fn freed(&self, hold: &Hold, cum: i64, value_e4: i64, quantity: i64, traded_e4: i64) -> Option<Hold> {
+        match self.side {
+            Side::Buy => {
+                let before = self.need(cum, value_e4, 0)?;
+                let after = self.need(cum + quantity, value_e4.checked_add(traded_e4)?, 0)?;
+                Some(Hold { cash_e4: before.cash_e4 - after.cash_e4, ..Hold::default() })
+            }
+            Side::Sell => {
+                let shares = quantity.min(hold.shares);
+                let cash_e4 = bounded(i128::from(quantity - shares) * i128::from(self.short_unit_e4))?;
+                Some(Hold { cash_e4, shares, incoming_e4: bounded(i128::from(quantity) * i128::from(self.ceiling_e4))? })
+            }
+        }
+    }
+
+    /// The fee of a trade after trades for `value_e4`.
+    pub fn fee(&self, value_e4: i64, traded_e4: i64) -> Option<Fee> {
+        let (before, after) = (i128::from(value_e4), i128::from(value_e4) + i128::from(traded_e4));
+        Some(Fee {
+            charged_e4: bounded(self.fee_up(after) - self.fee_up(before))?,
+            exact_e4: bounded(self.fee_down(after) - self.fee_down(before))?,
+        })
+    }
+}
+
+impl Hold {
+    /// What remains of it.
+    pub fn less(&self, other: &Hold) -> Option<Hold> {
+        let sub = |a: i64, b: i64| a.checked_sub(b).filter(|n| *n >= 0);
+        Some(Hold {
+            cash_e4: sub(self.cash_e4, other.cash_e4)?,
+            shares: sub(self.shares, other.shares)?,
+            incoming_e4: sub(self.incoming_e4, other.incoming_e4)?,
+        })
+    }
+
+    /// Both.
+    pub fn plus(&self, other: &Hold) -> Hold {
+        Hold {
+            cash_e4: self.cash_e4 + other.cash_e4,
+            shares: self.shares + other.shares,
+            incoming_e4: self.incoming_e4 + other.incoming_e4,
+        }
+    }
+
+    /// What this one needs beyond another.
+    pub fn beyond(&self, other: &Hold) -> Hold {
+        let over = |a: i64, b: i64| (a - b).max(0);
+        Hold {
+            cash_e4: over(self.cash_e4, other.cash_e4),
+            shares: over(self.shares, other.shares),
+            incoming_e4: over(self.incoming_e4, other.incoming_e4),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_fills_cost_what_one_does() {
+        let t = Terms { side: Side::Buy, quantity: 10, limit_e4: 101, ceiling_e4: 0, fee_bps: 33, short_unit_e4: 0 };
+        let whole = t.need(0, 0, 0).expect("in bounds");
+        assert_eq!(whole.cash_e4, 1_010 + 4);
+        let (mut hold, mut value, mut charged) = (whole, 0, 0);
+        for n in 0..10 {
+            let fee = t.fee(value, 101).expect("in bounds");
+            let freed = t.freed(&hold, n, value, 1, 101).expect("in bounds");
+            assert_eq!(freed.cash_e4, 101 + fee.charged_e4);
+            hold = hold.less(&freed).expect("held");
+            (value, charged) = (value + 101, charged + fee.charged_e4);
+        }
+        assert_eq!((hold, charged), (Hold::default(), 4));
+    }
+}

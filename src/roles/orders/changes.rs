@@ -1,0 +1,169 @@
+//! Cancels and changes of orders. What they need is set aside here; whether they come in time is for the book to say.
+
+use crate::domain::checks::{self, Facts};
+use crate::domain::hold::Terms;
+use crate::domain::reason::Reason;
+use crate::domain::status::{Side, Status};
+use crate::engine::role::Bug;
+use crate::roles::intake::bug;
+use crate::wire::book::Ask;
+use crate::wire::command::Command;
+use crate::wire::content::Content;
+use crate::wire::event::{Event, OrderEvent};
+
+use super::commands::{Market, Refusal};
+use super::desk::{Desk, about};
+use super::state::{self, Entry};
+
+/// The command did not reach the book: its id is used up, and the order it named (if there is one) is as it was.
+fn refuse(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, named: Option<&Entry<'_>>, reason: Reason) {
+    let own = Entry::plain(Status::Rejected, Some(reason), content);
+    let user = desk.user;
+    let (order_id, entry) = match (c.orig_order_id.as_deref(), named) {
+        (Some(id), Some(named)) => (id, named),
+        (Some(id), None) => (id, &own),
+        (None, _) => (&*c.order_id, &own),
+    };
+    desk.event(OrderEvent {
+        cause_id: Some(&c.order_id),
+        reason: Some(reason),
+        text: Some(reason.text()),
+        ..about(Event::CancelRejected, user, order_id, entry)
+    });
+    if reason.burns_id() {
+        desk.note(&c.order_id, &own);
+    }
+}
+
+/// The order that a command named, if it may still trade.
+fn open<'a>(named: Option<Entry<'a>>) -> Result<(Entry<'a>, Terms, &'a str), Reason> {
+    // What was rejected never was an order.
+    let e = named.filter(|e| e.status != Status::Rejected).ok_or(Reason::UnknownOrder)?;
+    match (e.terms, e.content.symbol()) {
+        (Some(terms), Some(symbol)) if e.is_open() => Ok((e, terms, symbol)),
+        _ => Err(Reason::TooLateToCancel),
+    }
+}
+
+/// The command went on its way.
+fn sent(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>) {
+    desk.note(&c.order_id, &Entry::plain(Status::Filled, None, content));
+}
+
+pub(super) fn cancel(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, named: Option<Entry<'_>>) -> Result<(), Refusal> {
+    match open(named) {
+        Err(reason) => refuse(desk, c, content, named.as_ref(), reason),
+        Ok((_, _, symbol)) => {
+            sent(desk, c, content);
+            desk.ask(
+                symbol,
+                c.orig_order_id.as_deref().unwrap_or_default(),
+                Ask::Cancel { cause_id: &c.order_id, reason: Reason::UserRequest },
+            );
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn mass_cancel(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>) -> Result<(), Refusal> {
+    let all = state::open_orders(desk.ctx, desk.buffers, desk.user, c.symbol.as_deref());
+    if all.is_empty() {
+        refuse(desk, c, content, None, Reason::UnknownOrder);
+        return Ok(());
+    }
+    sent(desk, c, content);
+    for (symbol, order_id) in &all {
+        desk.ask(symbol, order_id, Ask::Cancel { cause_id: &c.order_id, reason: Reason::MassCancel });
+    }
+    Ok(())
+}
+
+pub(super) fn replace(
+    desk: &mut Desk<'_, '_>,
+    c: &Command<'_>,
+    content: Content<'_>,
+    named: Option<Entry<'_>>,
+    market: &Market,
+) -> Result<Result<(), Refusal>, Bug> {
+    let (entry, terms, symbol) = match open(named) {
+        Ok(found) => found,
+        Err(reason) => {
+            refuse(desk, c, content, named.as_ref(), reason);
+            return Ok(Ok(()));
+        }
+    };
+    let position = if terms.side == Side::Sell { desk.position(symbol)? } else { Default::default() };
+    let facts = Facts {
+        instrument: market.instrument.as_ref(),
+        reference: market.reference,
+        account: &desk.account,
+        position: &position,
+        now_ms: desk.ctx.time_ms(),
+        stale_ms: market.stale_ms,
+        open_max: None,
+    };
+    let (new, more) = match changed(c, &entry, terms, &facts) {
+        Ok(found) => found,
+        Err(reason) => {
+            refuse(desk, c, content, Some(&entry), reason);
+            return Ok(Ok(()));
+        }
+    };
+    desk.hold(terms.side, symbol, &more, true)?;
+    // Until the book has spoken the order is bound to its old terms, but what it holds is enough for either.
+    let terms = Terms { ceiling_e4: new.ceiling_e4, short_unit_e4: new.short_unit_e4, ..terms };
+    let Some(order_id) = c.orig_order_id.as_deref() else {
+        return Err(bug(desk.ctx, "a replacement was decoded without the order it names"));
+    };
+    desk.note(order_id, &Entry { terms: Some(terms), hold: entry.hold.plus(&more), pending: entry.pending + 1, ..entry });
+    sent(desk, c, content);
+    let ask = Ask::Replace { cause_id: &c.order_id, quantity: new.quantity, limit_e4: new.limit_e4, ceiling_e4: new.ceiling_e4 };
+    desk.ask(symbol, order_id, ask);
+    Ok(Ok(()))
+}
+
+/// The new terms, and what they need beyond what the order holds; or why they cannot be.
+fn changed(c: &Command<'_>, entry: &Entry<'_>, old: Terms, f: &Facts<'_>) -> Result<(Terms, crate::domain::hold::Hold), Reason> {
+    let quantity = match c.quantity {
+        Some(q) => q.positive().ok_or(Reason::IncorrectQuantity)?,
+        None => old.quantity,
+    };
+    // Whatever ends at once cannot be changed in time; what has no limit cannot get one.
+    if !entry.stays {
+        return Err(Reason::TooLateToCancel);
+    }
+    let has_limit = entry.content.limit_price().is_some();
+    if (c.quantity.is_none() && c.limit_price.is_none()) || (c.limit_price.is_some() && !has_limit) {
+        return Err(Reason::UnsupportedCharacteristic);
+    }
+    let i = checks::listed(f.instrument)?;
+    let limit_e4 = match c.limit_price {
+        Some(limit) => checks::on_tick(limit, i)?,
+        None => old.limit_e4,
+    };
+    checks::lots(quantity, i)?;
+    checks::notional(quantity, limit_e4, i)?;
+    let mut new = Terms { quantity, limit_e4, ..old };
+    let reference = f.reference.map(|(price, _)| price);
+    let sells = old.side == Side::Sell;
+    if sells {
+        new.ceiling_e4 = checks::ceiling([reference.unwrap_or(0), limit_e4, old.ceiling_e4 / 2])?.max(old.ceiling_e4);
+    }
+    let shares = entry.hold.shares + f.position.sellable();
+    let short = if sells { (quantity - entry.cum - shares).max(0) } else { 0 };
+    if short > 0 && i.short_ok && new.short_unit_e4 == 0 {
+        new.short_unit_e4 = checks::short_unit(reference.ok_or(Reason::NoReferencePrice)?, i)?;
+    }
+    // Once a share is promised to the order it stays promised until the change is decided.
+    let need = new.need(entry.cum, entry.value_e4, shares).ok_or(Reason::NotionalLimit)?;
+    let more = need.beyond(&entry.hold);
+    if limit_e4 != old.limit_e4
+        && let Some(reference) = reference
+        && entry.content.stop_price().is_none()
+    {
+        checks::in_band(limit_e4, reference, i)?;
+    }
+    let more_short = if sells && (more.cash_e4 > 0 || short > 0) { short } else { 0 };
+    checks::funds(&more, more_short, f, i)?;
+    Ok((new, more))
+}

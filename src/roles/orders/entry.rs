@@ -1,0 +1,98 @@
+//! New orders: checked, funded, noted, sent to the book.
+
+use crate::domain::account::Position;
+use crate::domain::book::FOREVER;
+use crate::domain::checks::{self, Facts, Pricing, Request, Reservation};
+use crate::domain::status::{Side, Status};
+use crate::engine::role::Bug;
+use crate::roles::intake::bug;
+use crate::wire::book::{Ask, NewOrder};
+use crate::wire::command::{Command, Served, Until};
+use crate::wire::content::Content;
+use crate::wire::event::Event;
+
+use super::commands::{Market, Refusal};
+use super::desk::{Desk, about};
+use super::state::Entry;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// The moment from which on an order must not trade.
+fn deadline(until: Until, now_ms: i64, day_ends_ms: i64) -> Option<i64> {
+    match until {
+        Until::Ended => None,
+        Until::DayEnd => {
+            Some(now_ms.saturating_sub(day_ends_ms).div_euclid(DAY_MS).saturating_add(1).saturating_mul(DAY_MS).saturating_add(day_ends_ms))
+        }
+        // Rounded up: at the millisecond before, the moment had not come.
+        Until::Time(ns) => Some(i64::try_from(ns.saturating_add(999_999).div_euclid(1_000_000)).unwrap_or(FOREVER)),
+    }
+}
+
+pub(super) fn order(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, market: &Market) -> Result<Result<(), Refusal>, Bug> {
+    let (Some(symbol), Some(side), Some(quantity)) = (c.symbol.as_deref(), c.side, c.quantity) else {
+        return Err(bug(desk.ctx, "an order was decoded without symbol, side or quantity"));
+    };
+    let served = c.served();
+    let now_ms = desk.ctx.time_ms();
+    let deadline_ms = served.and_then(|s| deadline(s.until, now_ms, market.day_ends_ms));
+    let position = match side {
+        Side::Buy => Position::default(),
+        Side::Sell => desk.position(symbol)?,
+    };
+    let stays = served.is_some_and(|s| s.stays());
+    let request = Request { side, quantity, pricing: served.map(|s| s.pricing), deadline_ms };
+    let facts = Facts {
+        instrument: market.instrument.as_ref(),
+        reference: market.reference,
+        account: &desk.account,
+        position: &position,
+        now_ms,
+        stale_ms: market.stale_ms,
+        open_max: stays.then_some(market.open_max),
+    };
+    let (Reservation { terms, hold, stop_e4 }, Some(Served { pricing, life, .. })) = (match checks::order(&request, &facts) {
+        Ok(r) => (r, served),
+        Err(reason) => return Ok(Err(reason.into())),
+    }) else {
+        return Err(bug(desk.ctx, "an order that is not served passed the checks"));
+    };
+    desk.hold(side, symbol, &hold, true)?;
+    if stays {
+        desk.mark_open(symbol, &c.order_id, true)?;
+    }
+    let entry = Entry { terms: Some(terms), hold, stays, ..Entry::plain(Status::PendingNew, None, content) };
+    let user = desk.user;
+    desk.event(about(Event::OrderPending, user, &c.order_id, &entry));
+    desk.note(&c.order_id, &entry);
+    let new = NewOrder {
+        side,
+        quantity: terms.quantity,
+        market: matches!(pricing, Pricing::Market | Pricing::Stop(_)),
+        limit_e4: terms.limit_e4,
+        ceiling_e4: if side == Side::Sell { terms.ceiling_e4 } else { i64::MAX },
+        stop_e4,
+        life,
+        deadline_ms: deadline_ms.unwrap_or(FOREVER),
+        post_only: c.post_only,
+    };
+    desk.ask(symbol, &c.order_id, Ask::New(new));
+    Ok(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines() {
+        assert_eq!(deadline(Until::Ended, 5, 0), None);
+        assert_eq!(deadline(Until::DayEnd, 0, 0), Some(DAY_MS));
+        assert_eq!(deadline(Until::DayEnd, DAY_MS - 1, 0), Some(DAY_MS));
+        assert_eq!(deadline(Until::DayEnd, DAY_MS, 0), Some(2 * DAY_MS));
+        assert_eq!(deadline(Until::DayEnd, 5, 1_000), Some(1_000), "a day that ends a second after midnight");
+        assert_eq!(deadline(Until::Time(2_000_000), 0, 0), Some(2));
+        assert_eq!(deadline(Until::Time(2_000_001), 0, 0), Some(3));
+        assert_eq!(deadline(Until::Time(i128::MAX), 0, 0), Some(FOREVER));
+    }
+}

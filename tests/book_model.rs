@@ -1,0 +1,169 @@
+//! E7: the roles against a model that is obviously right: the same events for every user, the same books, the same balances; and the same state whether
+//! or not the roles began anew on the way. Random scripts of several users and symbols, with duplicates, cancels, changes, halts, delistings and expiry.
+//!
+//! `cargo test --test book_model` runs 200 000 commands. A campaign: `MODEL_COMMANDS=10000000 MODEL_SEED=7 cargo test --test book_model`. A failure is made
+//! as short as it gets and printed with its seed.
+
+mod model;
+
+use model::roles::{Pair, settings};
+use model::script::{Command, START_MS, SYMBOLS, Status, script, shrink};
+use model::{Model, Symbol};
+
+/// Commands of one script; the model looks at all orders there ever were, so long scripts are slow.
+const LENGTH: usize = 400;
+
+fn model() -> Model {
+    let symbol = |name: &str| Symbol {
+        status: Status::Listed,
+        house: true,
+        half_spread_bps: if name == "C" { 5 } else { 0 },
+        fee_bps: match name {
+            "A" => 0,
+            "B" => 13,
+            _ => 3,
+        },
+        tick: None,
+        told: None,
+        trade: None,
+        next_place: 0,
+        rose_to: None,
+        fell_to: None,
+    };
+    let s = settings();
+    Model {
+        now: START_MS,
+        opening: s.opening_cash_e4,
+        stale_ms: s.stale_ms as i64,
+        users: Default::default(),
+        known: Default::default(),
+        orders: Vec::new(),
+        symbols: SYMBOLS.iter().map(|s| (s.to_string(), symbol(s))).collect(),
+    }
+}
+
+/// Runs a script in both worlds; says where they part.
+fn compare(script: &[Command]) -> Result<usize, String> {
+    let (mut model, mut roles, mut steady) = (model(), Pair::new(), Pair::new());
+    let mut compared = std::collections::BTreeMap::<String, usize>::new();
+    for (n, c) in script.iter().enumerate() {
+        model.run(c);
+        roles.run(c, true).map_err(|e| format!("step {n}, {c:?}: {e}"))?;
+        steady.run(c, false).map_err(|e| format!("step {n} without restarts, {c:?}: {e}"))?;
+        for (user, expected) in &model.users {
+            let got = roles.told.get(user).map_or(&[][..], Vec::as_slice);
+            // What was compared before need not be compared again.
+            let done = compared.entry(user.clone()).or_insert(0);
+            if got[*done..] == expected.events[*done..] {
+                *done = got.len();
+            } else {
+                let at = got.iter().zip(&expected.events).position(|(a, b)| a != b).unwrap_or(got.len().min(expected.events.len()));
+                let (got, due) = (got.get(at), expected.events.get(at));
+                return Err(format!("step {n}, {c:?}: event {} of {user} is\n{got:#?}\nwhere due was\n{due:#?}", at + 1));
+            }
+        }
+        if n % 50 == 49 || n + 1 == script.len() {
+            let (books, due) = (roles.books(), model.books());
+            if books != due {
+                return Err(format!("step {n}, {c:?}: the books are\n{books:#?}\nwhere due was\n{due:#?}"));
+            }
+            roles.check().map_err(|e| format!("step {n}, {c:?}: {e}"))?;
+            if roles.state() != steady.state() {
+                return Err(format!("step {n}, {c:?}: restarts have changed the state"));
+            }
+        }
+    }
+    Ok(model.users.values().map(|u| u.events.len()).sum())
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+#[test]
+fn e7_the_roles_do_what_the_model_does() {
+    let (commands, first) = (number("MODEL_COMMANDS", 200_000), number("MODEL_SEED", 1));
+    let scripts = commands.div_ceil(LENGTH as u64);
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64).min(scripts);
+    let events: usize = std::thread::scope(|scope| {
+        let run = |thread| {
+            move || {
+                let mut events = 0;
+                for seed in (first + thread..first + scripts).step_by(threads as usize) {
+                    let full = script(seed, LENGTH);
+                    match compare(&full) {
+                        Ok(n) => events += n,
+                        Err(_) => {
+                            let short = shrink(full, |s| compare(s).is_err());
+                            panic!("seed {seed}: {}\nscript: {short:#?}", compare(&short).expect_err("it still fails"));
+                        }
+                    }
+                }
+                events
+            }
+        };
+        let all: Vec<_> = (0..threads).map(|t| scope.spawn(run(t))).collect();
+        all.into_iter().map(|h| h.join().unwrap_or_else(|e| std::panic::resume_unwind(e))).sum()
+    });
+    println!("{} commands in {scripts} scripts, {events} events: all as the model has them", scripts * LENGTH as u64);
+    assert!(events as u64 > commands / 2, "hardly anything happened: {events} events");
+}
+
+#[test]
+fn scripts_do_a_bit_of_everything() {
+    let mut seen = std::collections::BTreeMap::<String, usize>::new();
+    for seed in 1..40 {
+        let mut model = model();
+        script(seed, LENGTH).iter().for_each(|c| model.run(c));
+        for e in model.users.values().flat_map(|u| &u.events) {
+            *seen.entry(e.event.to_string()).or_default() += 1;
+            *seen.entry(e.reason.to_string()).or_default() += 1;
+            *seen.entry(e.last.map_or("", |l| l.3).to_string()).or_default() += 1;
+        }
+    }
+    let must = [
+        "OrderPending",
+        "OrderAccepted",
+        "OrderRejected",
+        "OrderStatus",
+        "DuplicateRejected",
+        "OrderTriggered",
+        "OrderPartiallyFilled",
+        "OrderFilled",
+        "OrderCancelled",
+        "OrderExpired",
+        "OrderReplaced",
+        "CancelRejected",
+        "Deposited",
+        "Withdrawn",
+        "maker",
+        "taker",
+        "house",
+        "UNKNOWN_SYMBOL",
+        "SYMBOL_HALTED",
+        "UNKNOWN_ORDER",
+        "DUPLICATE_ORDER",
+        "UNSUPPORTED_CHARACTERISTIC",
+        "INCORRECT_QUANTITY",
+        "PRICE_BAND",
+        "INVALID_PRICE_INCREMENT",
+        "NO_REFERENCE_PRICE",
+        "STALE_PRICE",
+        "SHORT_SELL_NOT_PERMITTED",
+        "INSUFFICIENT_FUNDS",
+        "INVALID_AMOUNT",
+        "POST_ONLY_WOULD_CROSS",
+        "STOP_WOULD_TRIGGER",
+        "TOO_LATE_TO_CANCEL",
+        "TOO_LATE_TO_ENTER",
+        "USER_REQUEST",
+        "MASS_CANCEL",
+        "IOC_REMAINDER",
+        "FOK_UNFILLED",
+        "NO_LIQUIDITY",
+        "SELF_TRADE_PREVENTED",
+        "DELISTED",
+    ];
+    let missing: Vec<_> = must.iter().filter(|m| seen.get(**m).copied().unwrap_or(0) == 0).collect();
+    assert!(missing.is_empty(), "never seen: {missing:?}; seen: {seen:?}");
+}

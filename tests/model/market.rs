@@ -1,0 +1,394 @@
+//! The model's books: all orders lie in one vector, and whoever trades next is found by looking at every one of them.
+
+use super::money::need;
+use super::script::{Kind, Status, Tif};
+use super::{Model, Order};
+
+impl Model {
+    pub fn tick(&mut self, symbol: &str, price: i64) {
+        let now = self.now;
+        let s = self.symbols.get_mut(symbol).expect("listed at the start");
+        if s.status == Status::Delisted {
+            return;
+        }
+        s.tick = Some((price, now));
+        let tell = s.told.is_none_or(|(told, time)| (price - told).abs() * 10_000 >= 10 * told || now - time >= 1_000);
+        if tell {
+            s.told = s.tick;
+        }
+        if self.symbols[symbol].status == Status::Listed {
+            self.reached(symbol, price);
+        }
+        self.fire(symbol);
+    }
+
+    /// Time or a listing changed: what is over ends, what was reached fires.
+    pub fn wake(&mut self) {
+        let symbols: Vec<String> = self.symbols.keys().cloned().collect();
+        for symbol in symbols {
+            let delisted = self.symbols[&symbol].status == Status::Delisted;
+            let mut dead: Vec<usize> = (0..self.orders.len())
+                .filter(|i| {
+                    let o = &self.orders[*i];
+                    o.symbol == symbol && o.is_open() && (delisted || o.deadline.is_some_and(|d| d <= self.now))
+                })
+                .collect();
+            dead.sort_by_key(|i| (self.orders[*i].deadline.unwrap_or(i64::MAX), self.orders[*i].place));
+            for i in dead {
+                if self.orders[i].deadline.is_some_and(|d| d <= self.now) {
+                    self.end(i, "OrderExpired", "expired", "", None);
+                } else {
+                    self.end(i, "OrderCancelled", "cancelled", "DELISTED", None);
+                }
+            }
+            self.arm(&symbol);
+            self.fire(&symbol);
+        }
+    }
+
+    pub fn end(&mut self, at: usize, event: &'static str, status: &'static str, reason: &'static str, cause: Option<&str>) {
+        let o = &mut self.orders[at];
+        (o.status, o.reason) = (status, reason);
+        let o = o.clone();
+        let mut told = self.about(event, &o);
+        told.reason = reason;
+        told.cause_id = cause.unwrap_or(&o.id).to_string();
+        self.tell(&o.user, told);
+    }
+
+    fn accept(&mut self, at: usize) {
+        if self.orders[at].status == "pending_new" {
+            self.orders[at].status = "new";
+            let o = self.orders[at].clone();
+            let told = self.about("OrderAccepted", &o);
+            self.tell(&o.user, told);
+        }
+    }
+
+    pub fn new_order(&mut self, user: &str, id: &str, kind: &Kind) -> Result<(), &'static str> {
+        let mut o = self.check(user, kind)?;
+        o.id = id.to_string();
+        self.orders.push(o.clone());
+        let at = self.orders.len() - 1;
+        let told = self.about("OrderPending", &o);
+        self.tell(user, told);
+        let s = &self.symbols[&o.symbol];
+        let stale = s.tick.is_none_or(|(_, time)| self.now - time > self.stale_ms);
+        if o.market && o.stop.is_none() && (s.tick.is_none() || stale) {
+            let reason = if s.tick.is_none() { "NO_REFERENCE_PRICE" } else { "STALE_PRICE" };
+            self.end(at, "OrderRejected", "rejected", reason, None);
+        } else if o.stop.is_some_and(|stop| self.is_reached(&o.symbol, o.buy, stop)) {
+            self.end(at, "OrderRejected", "rejected", "STOP_WOULD_TRIGGER", None);
+        } else if o.stop.is_some() {
+            self.accept(at);
+            self.place(at);
+        } else {
+            self.enter(at);
+        }
+        self.fire(&o.symbol);
+        Ok(())
+    }
+
+    fn is_reached(&self, symbol: &str, buy: bool, stop: i64) -> bool {
+        let s = &self.symbols[symbol];
+        self.price(symbol).is_some_and(|p| if buy { stop <= p } else { stop >= p })
+            || s.rose_to.is_some_and(|p| buy && stop <= p)
+            || s.fell_to.is_some_and(|p| !buy && stop >= p)
+    }
+
+    /// The last tick or trade, whichever came later.
+    fn price(&self, symbol: &str) -> Option<i64> {
+        let s = &self.symbols[symbol];
+        match (s.tick, s.trade) {
+            (Some(tick), Some(trade)) => Some(if tick.1 > trade.1 { tick.0 } else { trade.0 }),
+            (tick, trade) => tick.or(trade).map(|p| p.0),
+        }
+    }
+
+    fn place(&mut self, at: usize) {
+        let s = self.symbols.get_mut(&self.orders[at].symbol).expect("listed");
+        self.orders[at].place = s.next_place;
+        s.next_place += 1;
+    }
+
+    /// The order on the other side that trades next.
+    fn best(&self, at: usize) -> Option<usize> {
+        let o = &self.orders[at];
+        let others = (0..self.orders.len()).filter(|i| {
+            let m = &self.orders[*i];
+            *i != at && m.symbol == o.symbol && m.buy != o.buy && m.is_open() && m.stop.is_none() && m.deadline.is_none_or(|d| d > self.now)
+        });
+        others.min_by_key(|i| (if o.buy { self.orders[*i].limit } else { -self.orders[*i].limit }, self.orders[*i].place))
+    }
+
+    fn suits(&self, o: &Order, price: i64) -> bool {
+        if o.buy { price <= o.limit } else { price >= o.limit && price <= o.ceiling }
+    }
+
+    fn house_price(&self, o: &Order) -> Result<i64, &'static str> {
+        let s = &self.symbols[&o.symbol];
+        let (last, time) = s.tick.filter(|_| s.house).ok_or("NO_LIQUIDITY")?;
+        if self.now - time > self.stale_ms {
+            return Err("NO_LIQUIDITY");
+        }
+        let spread = (last * s.half_spread_bps + 9_999) / 10_000;
+        let price = if o.buy { last + spread } else { (last - spread).max(1) };
+        if self.suits(o, price) { Ok(price) } else { Err("PRICE_BAND") }
+    }
+
+    /// An order meets the book.
+    fn enter(&mut self, at: usize) {
+        let o = self.orders[at].clone();
+        let crossed = self.best(at).is_some_and(|m| if o.buy { self.orders[m].limit <= o.limit } else { self.orders[m].limit >= o.limit });
+        if o.post_only && crossed {
+            self.end(at, "OrderRejected", "rejected", "POST_ONLY_WOULD_CROSS", None);
+            return;
+        }
+        if o.tif == Tif::Fok
+            && let Some(reason) = self.cannot_fill(at)
+        {
+            self.accept(at);
+            self.end(at, "OrderCancelled", "cancelled", reason, None);
+            return;
+        }
+        let mut why = "IOC_REMAINDER";
+        let mut traded = None;
+        while self.orders[at].leaves() > 0 {
+            let Some(m) = self.best(at) else {
+                why = if o.market { "NO_LIQUIDITY" } else { why };
+                break;
+            };
+            let price = self.orders[m].limit;
+            if !self.suits(&o, price) {
+                why = if o.market { "PRICE_BAND" } else { why };
+                break;
+            }
+            if self.orders[m].user == o.user {
+                why = "SELF_TRADE_PREVENTED";
+                break;
+            }
+            let quantity = self.orders[at].leaves().min(self.orders[m].leaves());
+            self.accept(at);
+            self.book(at, price, quantity, "taker");
+            self.book(m, price, quantity, "maker");
+            traded = Some(price);
+        }
+        if let Some(price) = traded {
+            self.symbols.get_mut(&o.symbol).expect("listed").trade = Some((price, self.now));
+            self.reached(&o.symbol, price);
+        }
+        if self.orders[at].leaves() == 0 {
+            return;
+        }
+        self.accept(at);
+        if why == "SELF_TRADE_PREVENTED" {
+            self.end(at, "OrderCancelled", "cancelled", why, None);
+        } else if o.market {
+            match self.house_price(&o) {
+                Ok(price) => self.book(at, price, self.orders[at].leaves(), "house"),
+                Err("NO_LIQUIDITY") => self.end(at, "OrderCancelled", "cancelled", why, None),
+                Err(reason) => self.end(at, "OrderCancelled", "cancelled", reason, None),
+            }
+        } else if matches!(o.tif, Tif::Ioc | Tif::Fok) {
+            self.end(at, "OrderCancelled", "cancelled", why, None);
+        } else {
+            self.place(at);
+        }
+    }
+
+    fn cannot_fill(&self, at: usize) -> Option<&'static str> {
+        let o = &self.orders[at];
+        let mut left = o.leaves();
+        let mut gone = Vec::new();
+        loop {
+            let mut rest: Vec<usize> = (0..self.orders.len()).filter(|i| !gone.contains(i)).collect();
+            rest.retain(|i| {
+                let m = &self.orders[*i];
+                *i != at
+                    && m.symbol == o.symbol
+                    && m.buy != o.buy
+                    && m.is_open()
+                    && m.stop.is_none()
+                    && m.deadline.is_none_or(|d| d > self.now)
+            });
+            let key = |i: &usize| (if o.buy { self.orders[*i].limit } else { -self.orders[*i].limit }, self.orders[*i].place);
+            let next = rest.into_iter().min_by_key(key).filter(|m| self.suits(o, self.orders[*m].limit));
+            let Some(m) = next else {
+                return if o.market && self.house_price(o).is_ok() { None } else { Some("FOK_UNFILLED") };
+            };
+            if self.orders[m].user == o.user {
+                return Some("SELF_TRADE_PREVENTED");
+            }
+            left -= self.orders[m].leaves();
+            if left <= 0 {
+                return None;
+            }
+            gone.push(m);
+        }
+    }
+
+    fn stops(&self, symbol: &str, buy: bool) -> Vec<usize> {
+        let mut all: Vec<usize> = (0..self.orders.len())
+            .filter(|i| {
+                let o = &self.orders[*i];
+                o.symbol == symbol && o.buy == buy && o.is_open() && o.stop.is_some()
+            })
+            .collect();
+        all.sort_by_key(|i| {
+            let stop = self.orders[*i].stop.expect("a stop");
+            (if buy { stop } else { -stop }, self.orders[*i].place)
+        });
+        all
+    }
+
+    fn arm(&mut self, symbol: &str) {
+        if self.symbols[symbol].status == Status::Listed
+            && let Some(price) = self.price(symbol)
+        {
+            self.reached(symbol, price);
+        }
+    }
+
+    fn reached(&mut self, symbol: &str, price: i64) {
+        let rises = self.stops(symbol, true).iter().any(|i| self.orders[*i].stop.is_some_and(|s| s <= price));
+        let falls = self.stops(symbol, false).iter().any(|i| self.orders[*i].stop.is_some_and(|s| s >= price));
+        let s = self.symbols.get_mut(symbol).expect("listed");
+        if rises {
+            s.rose_to = Some(s.rose_to.map_or(price, |p| p.max(price)));
+        }
+        if falls {
+            s.fell_to = Some(s.fell_to.map_or(price, |p| p.min(price)));
+        }
+    }
+
+    fn fire(&mut self, symbol: &str) {
+        while self.symbols[symbol].status == Status::Listed {
+            let (rose, fell) = (self.symbols[symbol].rose_to, self.symbols[symbol].fell_to);
+            let buy =
+                self.stops(symbol, true).first().copied().filter(|i| rose.is_some_and(|p| self.orders[*i].stop.is_some_and(|s| s <= p)));
+            if buy.is_none() {
+                self.symbols.get_mut(symbol).expect("listed").rose_to = None;
+            }
+            let sell =
+                self.stops(symbol, false).first().copied().filter(|i| fell.is_some_and(|p| self.orders[*i].stop.is_some_and(|s| s >= p)));
+            if buy.is_none() && sell.is_none() {
+                self.symbols.get_mut(symbol).expect("listed").fell_to = None;
+            }
+            let Some(at) = buy.or(sell) else { return };
+            self.orders[at].stop = None;
+            let o = self.orders[at].clone();
+            let told = self.about("OrderTriggered", &o);
+            self.tell(&o.user, told);
+            self.enter(at);
+        }
+    }
+
+    /// The order that a command names: one that was taken, and is not over.
+    fn open(&self, user: &str, orig: &str) -> Result<usize, &'static str> {
+        let at = self.orders.iter().position(|o| o.user == user && o.id == orig && o.status != "rejected").ok_or("UNKNOWN_ORDER")?;
+        if self.orders[at].is_open() { Ok(at) } else { Err("TOO_LATE_TO_CANCEL") }
+    }
+
+    pub fn cancel(&mut self, user: &str, id: &str, orig: &str) -> Result<(), &'static str> {
+        let at = self.open(user, orig)?;
+        self.end(at, "OrderCancelled", "cancelled", "USER_REQUEST", Some(id));
+        Ok(())
+    }
+
+    pub fn mass_cancel(&mut self, user: &str, id: &str, symbol: Option<&str>) -> Result<(), &'static str> {
+        let mut all: Vec<usize> = (0..self.orders.len())
+            .filter(|i| {
+                let o = &self.orders[*i];
+                o.user == user && o.is_open() && symbol.is_none_or(|s| s == o.symbol)
+            })
+            .collect();
+        all.sort_by_key(|i| (self.orders[*i].symbol.clone(), self.orders[*i].id.clone()));
+        if all.is_empty() {
+            return Err("UNKNOWN_ORDER");
+        }
+        all.into_iter().for_each(|i| self.end(i, "OrderCancelled", "cancelled", "MASS_CANCEL", Some(id)));
+        Ok(())
+    }
+
+    pub fn replace(&mut self, user: &str, id: &str, orig: &str, quantity: Option<i64>, limit: Option<i64>) -> Result<(), &'static str> {
+        let at = self.open(user, orig)?;
+        let o = self.orders[at].clone();
+        let new_quantity = quantity.unwrap_or(o.quantity);
+        if new_quantity < 1 {
+            return Err("INCORRECT_QUANTITY");
+        }
+        if (quantity.is_none() && limit.is_none()) || (limit.is_some() && !o.has_limit) {
+            return Err("UNSUPPORTED_CHARACTERISTIC");
+        }
+        let s = &self.symbols[&o.symbol];
+        match s.status {
+            Status::Delisted => return Err("UNKNOWN_SYMBOL"),
+            Status::Halted => return Err("SYMBOL_HALTED"),
+            Status::Listed => {}
+        }
+        let new_limit = limit.unwrap_or(o.limit);
+        if limit.is_some_and(|p| p <= 0 || p % 100 != 0) {
+            return Err("INVALID_PRICE_INCREMENT");
+        }
+        let told = s.told.map(|(p, _)| p);
+        let waits = self.known_stop(user, orig);
+        if let (true, false, Some(center)) = (new_limit != o.limit, waits, told)
+            && (new_limit - center).abs() * 10_000 > 500 * center
+        {
+            return Err("PRICE_BAND");
+        }
+        if !o.buy && new_quantity - o.quantity > self.sellable(user, &o.symbol) && new_quantity > o.cum {
+            return Err("SHORT_SELL_NOT_PERMITTED");
+        }
+        if o.buy && need(&o, new_quantity, new_limit) - need(&o, o.quantity, o.limit) > self.available(user).max(0) {
+            return Err("INSUFFICIENT_FUNDS");
+        }
+        let ceiling = o.ceiling.max(2 * new_limit).max(2 * told.unwrap_or(0));
+        if new_quantity <= o.cum {
+            (self.orders[at].quantity, self.orders[at].limit, self.orders[at].status) = (o.cum, new_limit, "filled");
+            self.told_replaced(at, id);
+        } else if new_limit == o.limit && new_quantity <= o.quantity {
+            (self.orders[at].quantity, self.orders[at].ceiling) = (new_quantity, ceiling);
+            self.told_replaced(at, id);
+        } else {
+            let changed = Order { quantity: new_quantity, limit: new_limit, ..o.clone() };
+            let crossed = self.best(at).is_some_and(|m| {
+                let p = self.orders[m].limit;
+                if o.buy { p <= new_limit } else { p >= new_limit }
+            });
+            if o.post_only && crossed {
+                let told = super::Told { cause_id: id.into(), reason: "POST_ONLY_WOULD_CROSS", ..self.about("CancelRejected", &o) };
+                self.tell(user, told);
+                return Ok(());
+            }
+            self.orders[at] = Order { ceiling, ..changed };
+            self.told_replaced(at, id);
+            if o.stop.is_some() {
+                self.place(at);
+            } else {
+                // It was post-only when it came; what crosses now was looked at above.
+                self.enter(at);
+            }
+            self.fire(&o.symbol);
+        }
+        Ok(())
+    }
+
+    fn known_stop(&self, user: &str, orig: &str) -> bool {
+        let known = self.known.get(&(user.to_string(), orig.to_string()));
+        known.is_some_and(|k| matches!(&k.content, super::Command::Order { kind: Kind::New { stop: Some(_), .. }, .. }))
+    }
+
+    fn told_replaced(&mut self, at: usize, cause: &str) {
+        let o = self.orders[at].clone();
+        let told = super::Told { cause_id: cause.into(), ..self.about("OrderReplaced", &o) };
+        self.tell(&o.user, told);
+    }
+
+    /// All that rests or waits, in the order in which it would trade.
+    pub fn books(&self) -> Vec<(String, bool, bool, i64, i64, String, String)> {
+        let mut all: Vec<&Order> = self.orders.iter().filter(|o| o.is_open()).collect();
+        all.sort_by_key(|o| (o.symbol.clone(), o.place));
+        all.iter().map(|o| (o.symbol.clone(), o.buy, o.stop.is_some(), o.limit, o.leaves(), o.user.clone(), o.id.clone())).collect()
+    }
+}

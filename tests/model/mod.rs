@@ -1,0 +1,230 @@
+//! A market that is obviously right and slow: vectors that are searched from end to end, sums made anew each time. Every command is carried through to its
+//! end at once. It shares no code with the product; what it and the roles must agree on is every event of every user, every book, every balance.
+
+pub mod market;
+pub mod money;
+pub mod roles;
+pub mod script;
+
+use std::collections::BTreeMap;
+
+use script::{Command, Kind, Status, Tif};
+
+/// What a user is told, as far as it is compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    pub event: &'static str,
+    pub order_id: String,
+    pub cause_id: String,
+    pub status: &'static str,
+    pub quantity: Option<i64>,
+    pub cum: Option<i64>,
+    pub leaves: Option<i64>,
+    pub reason: &'static str,
+    pub last: Option<(i64, i64, i64, &'static str)>,
+    pub conflict: &'static str,
+    pub available: i64,
+    pub reserved: i64,
+}
+
+/// An order and everything that happened to it.
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub user: String,
+    pub id: String,
+    pub symbol: String,
+    pub buy: bool,
+    pub quantity: i64,
+    pub cum: i64,
+    pub value: i64,
+    pub limit: i64,
+    pub has_limit: bool,
+    pub stop: Option<i64>,
+    pub market: bool,
+    pub tif: Tif,
+    pub post_only: bool,
+    pub deadline: Option<i64>,
+    /// Place in the queue.
+    pub place: u64,
+    pub status: &'static str,
+    pub reason: &'static str,
+    pub fee_bps: i64,
+    pub ceiling: i64,
+}
+
+impl Order {
+    pub fn is_open(&self) -> bool {
+        ["pending_new", "new", "partially_filled"].contains(&self.status)
+    }
+
+    pub fn leaves(&self) -> i64 {
+        if self.is_open() { self.quantity - self.cum } else { 0 }
+    }
+}
+
+/// What became of an id.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub content: Command,
+    pub rejected: Option<&'static str>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Symbol {
+    pub status: Status,
+    pub house: bool,
+    pub half_spread_bps: i64,
+    pub fee_bps: i64,
+    pub tick: Option<(i64, i64)>,
+    pub told: Option<(i64, i64)>,
+    pub trade: Option<(i64, i64)>,
+    pub next_place: u64,
+    /// Stops between these have been reached and have not fired yet.
+    pub rose_to: Option<i64>,
+    pub fell_to: Option<i64>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct User {
+    pub cash: i64,
+    pub shares: BTreeMap<String, i64>,
+    pub events: Vec<Told>,
+}
+
+/// The whole market.
+pub struct Model {
+    pub now: i64,
+    pub opening: i64,
+    pub stale_ms: i64,
+    pub users: BTreeMap<String, User>,
+    pub known: BTreeMap<(String, String), Known>,
+    /// All orders there ever were.
+    pub orders: Vec<Order>,
+    pub symbols: BTreeMap<String, Symbol>,
+}
+
+impl Model {
+    pub fn run(&mut self, c: &Command) {
+        match c {
+            Command::Tick { symbol, price } => self.tick(symbol, *price),
+            Command::Wait(ms) => {
+                self.now += ms;
+                self.wake();
+            }
+            Command::List { symbol, status, house } => {
+                let s = self.symbols.get_mut(symbol).expect("listed at the start");
+                (s.status, s.house) = (*status, *house);
+                self.wake();
+            }
+            Command::Restart => {}
+            Command::Order { user, id, kind } => self.command(user, id, kind, c),
+        }
+    }
+
+    fn command(&mut self, user: &str, id: &str, kind: &Kind, c: &Command) {
+        self.open_account(user, id);
+        let key = (user.to_string(), id.to_string());
+        if let Some(first) = self.known.get(&key).cloned() {
+            self.repeated(user, id, kind, c, &first);
+            return;
+        }
+        let refused = match kind {
+            Kind::New { .. } => self.new_order(user, id, kind).err().map(|r| ("OrderRejected", id.to_string(), r)),
+            Kind::Cancel { orig } => self.cancel(user, id, orig).err().map(|r| ("CancelRejected", orig.clone(), r)),
+            Kind::Replace { orig, quantity, limit } => {
+                self.replace(user, id, orig, *quantity, *limit).err().map(|r| ("CancelRejected", orig.clone(), r))
+            }
+            Kind::MassCancel { symbol } => {
+                self.mass_cancel(user, id, symbol.as_deref()).err().map(|r| ("CancelRejected", id.to_string(), r))
+            }
+            Kind::Transfer { amount, deposit } => {
+                self.transfer(user, id, *amount, *deposit).err().map(|r| ("OrderRejected", id.to_string(), r))
+            }
+        };
+        let mut rejected = None;
+        if let Some((event, order_id, reason)) = refused {
+            rejected = Some(reason);
+            let named = if event == "CancelRejected" { self.named(event, user, &order_id) } else { None };
+            let mut told = named.unwrap_or_else(|| self.plain(event, &order_id, "rejected", kind));
+            (told.cause_id, told.reason) = (id.to_string(), reason);
+            self.tell(user, told);
+        }
+        // A reject at the first hop leaves the id free for some reasons. What the book rejects is an order's matter.
+        if !["NO_REFERENCE_PRICE", "STALE_PRICE"].contains(&rejected.unwrap_or_default()) {
+            self.known.insert(key, Known { content: c.clone(), rejected });
+        }
+    }
+
+    fn open_account(&mut self, user: &str, id: &str) {
+        if self.users.contains_key(user) {
+            return;
+        }
+        self.users.insert(user.to_string(), User { cash: self.opening, ..User::default() });
+        self.tell(user, Told { event: "Deposited", cause_id: id.to_string(), ..Told::default() });
+    }
+
+    fn repeated(&mut self, user: &str, id: &str, kind: &Kind, c: &Command, first: &Known) {
+        let conflict = script::conflict(&first.content, c);
+        let orig = match kind {
+            Kind::Cancel { orig } | Kind::Replace { orig, .. } if conflict.is_empty() => Some(orig.as_str()),
+            _ => None,
+        };
+        let event = if conflict.is_empty() { "OrderStatus" } else { "DuplicateRejected" };
+        let Command::Order { kind: first_kind, .. } = &first.content else { unreachable!() };
+        let named = orig.and_then(|orig| self.named(event, user, orig)).or_else(|| self.find(user, id).map(|o| self.about(event, o)));
+        let mut told = named.unwrap_or_else(|| {
+            let status = if first.rejected.is_some() { "rejected" } else { "filled" };
+            Told { reason: first.rejected.unwrap_or_default(), ..self.plain(event, id, status, first_kind) }
+        });
+        told.cause_id = id.to_string();
+        if !conflict.is_empty() {
+            (told.reason, told.conflict) = ("DUPLICATE_ORDER", conflict);
+        }
+        self.tell(user, told);
+    }
+
+    pub fn find(&self, user: &str, id: &str) -> Option<&Order> {
+        self.orders.iter().find(|o| o.user == user && o.id == id)
+    }
+
+    /// An event about the order that a command names, be it one that was rejected at once.
+    fn named(&self, event: &'static str, user: &str, orig: &str) -> Option<Told> {
+        if let Some(o) = self.find(user, orig) {
+            return Some(self.about(event, o));
+        }
+        let known = self.known.get(&(user.to_string(), orig.to_string()))?;
+        let Command::Order { kind: kind @ Kind::New { .. }, .. } = &known.content else { return None };
+        let reason = if event == "OrderStatus" { known.rejected.unwrap_or_default() } else { "" };
+        Some(Told { reason, ..self.plain(event, orig, "rejected", kind) })
+    }
+
+    /// An event about what is no order, or did not become one.
+    fn plain(&self, event: &'static str, order_id: &str, status: &'static str, kind: &Kind) -> Told {
+        let (quantity, zero) = match kind {
+            Kind::New { quantity, .. } => (Some(*quantity), Some(0)),
+            _ => (None, None),
+        };
+        Told { event, order_id: order_id.into(), cause_id: order_id.into(), status, quantity, cum: zero, leaves: zero, ..Told::default() }
+    }
+
+    pub fn about(&self, event: &'static str, o: &Order) -> Told {
+        Told {
+            event,
+            order_id: o.id.clone(),
+            cause_id: o.id.clone(),
+            status: o.status,
+            quantity: Some(o.quantity),
+            cum: Some(o.cum),
+            leaves: Some(o.leaves()),
+            reason: if event == "OrderStatus" && !o.is_open() { o.reason } else { "" },
+            ..Told::default()
+        }
+    }
+
+    /// Tells a user, with the balances as they are now.
+    pub fn tell(&mut self, user: &str, mut told: Told) {
+        told.reserved = self.reserved(user);
+        told.available = self.users[user].cash - told.reserved;
+        self.users.get_mut(user).expect("opened").events.push(told);
+    }
+}

@@ -1,0 +1,146 @@
+//! The model's money: nothing is kept but cash and shares; what is reserved is added up from the open orders each time somebody asks.
+
+use super::script::Kind;
+use super::{Model, Order, Told};
+
+/// A fee on the sum of an order's trades, rounded up.
+pub fn fee(value: i64, bps: i64) -> i64 {
+    i64::try_from((i128::from(value) * i128::from(bps) + 9_999) / 10_000).expect("small")
+}
+
+impl Model {
+    pub fn reserved(&self, user: &str) -> i64 {
+        self.orders.iter().filter(|o| o.user == user && o.buy && o.is_open()).map(|o| need(o, o.quantity, o.limit)).sum()
+    }
+
+    pub fn available(&self, user: &str) -> i64 {
+        self.users[user].cash - self.reserved(user)
+    }
+
+    /// Shares that no open sell has promised.
+    pub fn sellable(&self, user: &str, symbol: &str) -> i64 {
+        let promised: i64 = self.orders.iter().filter(|o| o.user == user && o.symbol == symbol && !o.buy).map(Order::leaves).sum();
+        self.users[user].shares.get(symbol).copied().unwrap_or(0) - promised
+    }
+
+    pub fn transfer(&mut self, user: &str, id: &str, amount: i64, deposit: bool) -> Result<(), &'static str> {
+        if amount <= 0 {
+            return Err("INVALID_AMOUNT");
+        }
+        if !deposit && amount > self.available(user) {
+            return Err("INSUFFICIENT_FUNDS");
+        }
+        let u = self.users.get_mut(user).expect("opened");
+        u.cash += if deposit { amount } else { -amount };
+        let told = Told {
+            event: if deposit { "Deposited" } else { "Withdrawn" },
+            order_id: id.into(),
+            cause_id: id.into(),
+            status: "filled",
+            ..Told::default()
+        };
+        self.tell(user, told);
+        Ok(())
+    }
+
+    /// Books one side of a trade and tells its owner.
+    pub fn book(&mut self, at: usize, price: i64, quantity: i64, liquidity: &'static str) {
+        let o = &mut self.orders[at];
+        let value = price * quantity;
+        let charged = fee(o.value + value, o.fee_bps) - fee(o.value, o.fee_bps);
+        let within = if o.buy { price <= o.limit } else { price >= o.limit && price <= o.ceiling };
+        assert!(within && quantity <= o.leaves(), "the model itself is wrong");
+        o.value += value;
+        o.cum += quantity;
+        let whole = o.cum == o.quantity;
+        o.status = if whole { "filled" } else { "partially_filled" };
+        let o = o.clone();
+        let u = self.users.get_mut(&o.user).expect("opened");
+        u.cash += if o.buy { -value - charged } else { value - charged };
+        *u.shares.entry(o.symbol.clone()).or_default() += if o.buy { quantity } else { -quantity };
+        let event = if whole { "OrderFilled" } else { "OrderPartiallyFilled" };
+        let told = Told { last: Some((quantity, price, charged, liquidity)), ..self.about(event, &o) };
+        self.tell(&o.user, told);
+    }
+
+    /// The checks of a new order, in their order.
+    pub fn check(&self, user: &str, kind: &Kind) -> Result<Order, &'static str> {
+        let Kind::New { symbol, buy, quantity, limit, stop, tif, expire_at, post_only } = kind else { unreachable!() };
+        use super::script::{Status, Tif};
+        let market = limit.is_none();
+        let passing = matches!(tif, Tif::Ioc | Tif::Fok);
+        let fits = (*tif == Tif::Gtd) == expire_at.is_some()
+            && !(market && stop.is_none() && !passing)
+            && !(*post_only && (market || stop.is_some() || passing));
+        if *quantity < 1 {
+            return Err("INCORRECT_QUANTITY");
+        }
+        if !fits {
+            return Err("UNSUPPORTED_CHARACTERISTIC");
+        }
+        let s = self.symbols.get(symbol).filter(|s| s.status != Status::Delisted).ok_or("UNKNOWN_SYMBOL")?;
+        if s.status != Status::Listed {
+            return Err("SYMBOL_HALTED");
+        }
+        let day = 86_400_000;
+        let deadline = match tif {
+            Tif::Day => Some((self.now / day + 1) * day),
+            _ => *expire_at,
+        };
+        if deadline.is_some_and(|d| d <= self.now) {
+            return Err("TOO_LATE_TO_ENTER");
+        }
+        if [*limit, *stop].into_iter().flatten().any(|p| p <= 0 || p % 100 != 0) {
+            return Err("INVALID_PRICE_INCREMENT");
+        }
+        if market && stop.is_none() && s.told.is_none() {
+            return Err("NO_REFERENCE_PRICE");
+        }
+        let reference = s.told.map(|(price, _)| price);
+        let base = stop.or(reference).unwrap_or(0);
+        let collar = (base * 500 + 9_999) / 10_000;
+        let worst = limit.unwrap_or(if *buy { base + collar } else { (base - collar).max(1) });
+        if market && stop.is_none() && s.told.is_some_and(|(_, time)| self.now - time > self.stale_ms) {
+            return Err("STALE_PRICE");
+        }
+        if let (Some(limit), Some(center)) = (limit, stop.or(reference))
+            && (limit - center).abs() * 10_000 > 500 * center
+        {
+            return Err("PRICE_BAND");
+        }
+        let o = Order {
+            user: user.into(),
+            id: String::new(),
+            symbol: symbol.clone(),
+            buy: *buy,
+            quantity: *quantity,
+            cum: 0,
+            value: 0,
+            limit: worst,
+            has_limit: limit.is_some(),
+            stop: *stop,
+            market,
+            tif: *tif,
+            post_only: *post_only,
+            deadline,
+            place: 0,
+            status: "pending_new",
+            reason: "",
+            fee_bps: s.fee_bps,
+            ceiling: 2 * [limit.unwrap_or(0), stop.unwrap_or(0), reference.unwrap_or(0)].into_iter().max().expect("three"),
+        };
+        if !*buy && *quantity > self.sellable(user, symbol) {
+            return Err("SHORT_SELL_NOT_PERMITTED");
+        }
+        if *buy && need(&o, o.quantity, o.limit) > self.available(user) {
+            return Err("INSUFFICIENT_FUNDS");
+        }
+        Ok(o)
+    }
+}
+
+/// Cash that a buy needs for what is left of it.
+pub fn need(o: &Order, quantity: i64, limit: i64) -> i64 {
+    let rest = (quantity - o.cum).max(0) * limit;
+    rest + fee(o.value + rest, o.fee_bps) - fee(o.value, o.fee_bps)
+}

@@ -1,0 +1,246 @@
+//! `orders` and `trading` as they are, over a log in memory, run to rest after each command.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use processor::engine::broadcast::{TableView, Tables};
+use processor::engine::context::{Cause, Ctx, Outbox};
+use processor::engine::guard::OutSequences;
+use processor::engine::overlay::Overlay;
+use processor::engine::ports::StateStore;
+use processor::engine::records::{Headers, Record, Records};
+use processor::engine::role::{Role as Logic, RoleFactory};
+use processor::engine::topics::{TopicId, TopicPartition};
+use processor::roles::{Role, RoleSettings, factory};
+use processor::store::memory::MemoryStore;
+use processor::wire::event::OrderEvent;
+use processor::wire::topics;
+
+use super::Told;
+use super::script::{Command, START_MS, SYMBOLS, Status, json};
+
+struct Task {
+    role: Role,
+    factory: Box<dyn RoleFactory>,
+    logic: Box<dyn Logic>,
+    overlay: Overlay,
+    store: MemoryStore,
+    view: TableView,
+    outbox: Outbox,
+}
+
+struct Waiting {
+    topic: TopicId,
+    key: Option<Vec<u8>>,
+    value: Vec<u8>,
+    time_ms: i64,
+}
+
+/// The pair of roles.
+pub struct Pair {
+    now: i64,
+    tasks: Vec<Task>,
+    tables: Tables,
+    queue: VecDeque<Waiting>,
+    offset: u64,
+    pub told: BTreeMap<String, Vec<Told>>,
+}
+
+pub fn settings() -> RoleSettings {
+    RoleSettings { rate_limit: 0, opening_cash_e4: 350_000_000, ..Default::default() }
+}
+
+pub fn listing(symbol: &str, status: Status, house: bool) -> String {
+    let status = match status {
+        Status::Listed => "listed",
+        Status::Halted => "halted",
+        Status::Delisted => "delisted",
+    };
+    let more = match symbol {
+        "A" => "",
+        "B" => r#","fee_bps":13"#,
+        _ => r#","half_spread_bps":5,"fee_bps":3"#,
+    };
+    format!(r#"{{"symbol":"{symbol}","status":"{status}","house":{house}{more}}}"#)
+}
+
+impl Pair {
+    pub fn new() -> Pair {
+        let names = Arc::new(topics::table(""));
+        let counts: Arc<[u32]> = names.iter().map(|_| 1).collect();
+        let task = |role: Role| {
+            let factory = factory(role, settings(), names.clone(), 1);
+            let outbox = Outbox::new(names.clone(), counts.clone(), OutSequences::new(&factory.spec().guarded_outputs));
+            Task {
+                role,
+                logic: factory.make(0),
+                view: TableView::new(Arc::default(), true),
+                factory,
+                overlay: Overlay::new(1 << 20),
+                store: MemoryStore::default(),
+                outbox,
+            }
+        };
+        let tasks = vec![task(Role::Orders), task(Role::Trading)];
+        let mut pair = Pair { now: START_MS, tasks, tables: Tables::default(), queue: VecDeque::new(), offset: 0, told: BTreeMap::new() };
+        SYMBOLS.iter().for_each(|s| pair.list(s, Status::Listed, true));
+        pair
+    }
+
+    fn list(&mut self, symbol: &str, status: Status, house: bool) {
+        self.offset += 1;
+        self.tables.set(topics::INSTRUMENTS, symbol.as_bytes(), self.offset, listing(symbol, status, house).as_bytes());
+    }
+
+    /// One command, and everything that follows from it.
+    pub fn run(&mut self, c: &Command, restarts: bool) -> Result<(), String> {
+        match c {
+            Command::Order { user, id, kind } => self.put(topics::ORDER_COMMANDS, Some(user), &json(user, id, kind)),
+            Command::Tick { symbol, price } => {
+                let tick = format!(r#"{{"symbol":"{symbol}","price":"{}.{:04}"}}"#, price / 10_000, price % 10_000);
+                self.put(topics::MARKET_DATA, Some(symbol), &tick);
+            }
+            Command::Wait(ms) => {
+                self.now += ms;
+                self.put(topics::CLOCK, None, "\u{0}");
+            }
+            Command::List { symbol, status, house } => {
+                self.list(symbol, *status, *house);
+                self.put(topics::CLOCK, None, "\u{0}");
+            }
+            Command::Restart if restarts => {
+                for t in &mut self.tasks {
+                    t.logic = t.factory.make(0);
+                    t.overlay = Overlay::new(1 << 20);
+                    t.view = TableView::new(Arc::default(), true);
+                }
+            }
+            Command::Restart => {}
+        }
+        self.rest()
+    }
+
+    fn put(&mut self, topic: TopicId, key: Option<&str>, value: &str) {
+        self.queue.push_back(Waiting {
+            topic,
+            key: key.map(|k| k.as_bytes().to_vec()),
+            value: value.as_bytes().to_vec(),
+            time_ms: self.now,
+        });
+    }
+
+    fn rest(&mut self) -> Result<(), String> {
+        while let Some(w) = self.queue.pop_front() {
+            self.offset += 1;
+            let at = TopicPartition::new(w.topic, 0);
+            let record = Record {
+                at,
+                offset: self.offset,
+                timestamp_ms: w.time_ms,
+                key: w.key.as_deref(),
+                value: Some(&w.value),
+                headers: Headers::default(),
+            };
+            if w.topic == topics::REFERENCE_PRICES {
+                self.tables.apply(&record);
+                continue;
+            }
+            let Some(t) = self.tasks.iter_mut().find(|t| t.factory.spec().inputs.iter().any(|i| i.topic == w.topic)) else { continue };
+            t.view.tables = Arc::new(std::mem::take(&mut self.tables));
+            let (mut out, dead) = (Records::new(), t.factory.spec().dead_letters);
+            let mut ctx = Ctx::new(0, &mut t.overlay, &t.store, &mut t.view, &mut t.outbox, &mut out, dead);
+            ctx.set_cause(Cause { at, offset: self.offset, timestamp_ms: w.time_ms });
+            let done = t.logic.process(&mut ctx, &record).and_then(|()| t.logic.batch_end(&mut ctx));
+            done.map_err(|e| format!("{}: {e}", t.role))?;
+            t.store.write(&mut t.overlay.changes(), b"").map_err(|e| e.to_string())?;
+            t.overlay.committed();
+            self.tables = Arc::try_unwrap(std::mem::take(&mut t.view.tables)).unwrap_or_else(|shared| (*shared).clone());
+            for r in out.iter() {
+                let value = r.value.unwrap_or_default();
+                match r.at.topic {
+                    topics::ORDER_EVENTS => hear(&mut self.told, value)?,
+                    topics::DEAD_LETTERS => {
+                        let text = r.headers.text("reason").unwrap_or_default();
+                        if text != "UNKNOWN_SYMBOL" {
+                            return Err(format!("a dead letter: {text}"));
+                        }
+                    }
+                    topic => self.queue.push_back(Waiting {
+                        topic,
+                        key: r.key.map(<[u8]>::to_vec),
+                        value: value.to_vec(),
+                        time_ms: if topic == topics::CLOCK { self.now } else { r.timestamp_ms },
+                    }),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything in the state of both roles.
+    pub fn state(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut all = Vec::new();
+        for t in &self.tasks {
+            let seen = t.store.scan(b"", &mut |k, v| {
+                all.push((k.to_vec(), v.to_vec()));
+                true
+            });
+            seen.expect("memory");
+        }
+        all
+    }
+
+    /// I1 to I3 from scratch.
+    pub fn check(&self) -> Result<String, String> {
+        processor::roles::orders::check_books(&self.tasks[0].store)
+    }
+
+    /// The books, in the order in which their orders would trade.
+    pub fn books(&self) -> Vec<(String, bool, bool, i64, i64, String, String)> {
+        let lines = processor::roles::trading::read_books(&self.tasks[1].store).expect("readable books");
+        lines.into_iter().map(|l| (l.symbol, l.side.name() == "buy", l.waits, l.limit_e4, l.leaves, l.user_id, l.order_id)).collect()
+    }
+}
+
+fn hear(told: &mut BTreeMap<String, Vec<Told>>, value: &[u8]) -> Result<(), String> {
+    let e = OrderEvent::decode(value)?;
+    let events = told.entry(e.user_id.to_string()).or_default();
+    if e.user_seq != events.len() as u64 + 1 {
+        return Err(format!("user_seq {} of {} where {} was due", e.user_seq, e.user_id, events.len() + 1));
+    }
+    let fill = e.trade_id.map(|_| {
+        let number = |n: Option<i64>| n.expect("a fill's field");
+        (number(e.last_quantity), number(e.last_price_e4), number(e.fee_e4), e.liquidity.expect("a fill's field").name())
+    });
+    events.push(Told {
+        event: e.event.name(),
+        order_id: e.order_id.unwrap_or_default().into(),
+        cause_id: e.cause_id.unwrap_or_default().into(),
+        status: e.status.map_or("", |s| s.name()),
+        quantity: e.quantity,
+        cum: e.cum_quantity,
+        leaves: e.leaves_quantity,
+        reason: e.reason.map_or("", |r| r.name()),
+        last: fill,
+        conflict: e.conflict_field.map_or("", |f| {
+            const FIELDS: [&str; 12] = [
+                "command",
+                "symbol",
+                "quantity",
+                "order_type",
+                "type",
+                "limit_price",
+                "stop_price",
+                "tif",
+                "expire_at",
+                "post_only",
+                "orig_order_id",
+                "amount",
+            ];
+            FIELDS.iter().find(|known| **known == f).unwrap_or(&"?")
+        }),
+        available: e.cash_available_e4,
+        reserved: e.cash_reserved_e4,
+    });
+    Ok(())
+}

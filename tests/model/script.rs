@@ -1,0 +1,316 @@
+//! Commands as data: made by dice, written as JSON for the roles, and made fewer when something is wrong.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Listed,
+    Halted,
+    Delisted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tif {
+    Gtc,
+    Day,
+    Ioc,
+    Fok,
+    Gtd,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    New {
+        symbol: String,
+        buy: bool,
+        quantity: i64,
+        limit: Option<i64>,
+        stop: Option<i64>,
+        tif: Tif,
+        expire_at: Option<i64>,
+        post_only: bool,
+    },
+    Cancel {
+        orig: String,
+    },
+    Replace {
+        orig: String,
+        quantity: Option<i64>,
+        limit: Option<i64>,
+    },
+    MassCancel {
+        symbol: Option<String>,
+    },
+    Transfer {
+        amount: i64,
+        deposit: bool,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    Order {
+        user: String,
+        id: String,
+        kind: Kind,
+    },
+    Tick {
+        symbol: String,
+        price: i64,
+    },
+    Wait(i64),
+    List {
+        symbol: String,
+        status: Status,
+        house: bool,
+    },
+    /// The roles begin anew with nothing but their state; the model does not care.
+    Restart,
+}
+
+fn decimal(e4: i64) -> String {
+    let sign = if e4 < 0 { "-" } else { "" };
+    format!("{sign}{}.{:04}", e4.abs() / 10_000, e4.abs() % 10_000)
+}
+
+fn tif_name(tif: Tif) -> &'static str {
+    match tif {
+        Tif::Gtc => "GTC",
+        Tif::Day => "DAY",
+        Tif::Ioc => "IOC",
+        Tif::Fok => "FOK",
+        Tif::Gtd => "GTD",
+    }
+}
+
+/// The type of an order, by the prices it has.
+fn type_name(limit: Option<i64>, stop: Option<i64>) -> &'static str {
+    match (limit, stop) {
+        (None, None) => "market",
+        (Some(_), None) => "limit",
+        (None, Some(_)) => "stop",
+        (Some(_), Some(_)) => "stop_limit",
+    }
+}
+
+/// A command of a user in JSON.
+pub fn json(user: &str, id: &str, kind: &Kind) -> String {
+    let mut f = vec![("user_id", quoted(user)), ("order_id", quoted(id))];
+    match kind {
+        Kind::New { symbol, buy, quantity, limit, stop, tif, expire_at, post_only } => {
+            f.extend([("symbol", quoted(symbol)), ("quantity", quantity.to_string())]);
+            f.extend([("order_type", quoted(if *buy { "buy" } else { "sell" })), ("type", quoted(type_name(*limit, *stop)))]);
+            f.extend([("tif", quoted(tif_name(*tif))), ("post_only", post_only.to_string())]);
+            f.extend(limit.map(|p| ("limit_price", quoted(&decimal(p)))));
+            f.extend(stop.map(|p| ("stop_price", quoted(&decimal(p)))));
+            f.extend(expire_at.map(|t| ("expire_at", t.to_string())));
+        }
+        Kind::Cancel { orig } => f.extend([("command", quoted("cancel")), ("orig_order_id", quoted(orig))]),
+        Kind::Replace { orig, quantity, limit } => {
+            f.extend([("command", quoted("replace")), ("orig_order_id", quoted(orig))]);
+            f.extend(quantity.map(|q| ("quantity", q.to_string())));
+            f.extend(limit.map(|p| ("limit_price", quoted(&decimal(p)))));
+        }
+        Kind::MassCancel { symbol } => {
+            f.push(("command", quoted("mass_cancel")));
+            f.extend(symbol.as_ref().map(|s| ("symbol", quoted(s))));
+        }
+        Kind::Transfer { amount, deposit } => {
+            f.extend([("command", quoted(if *deposit { "deposit" } else { "withdraw" })), ("amount", quoted(&decimal(*amount)))]);
+        }
+    }
+    let fields: Vec<String> = f.into_iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{text}\"")
+}
+
+/// The first field in which two commands with the same id differ, in the order of the contract; nothing if they are the same.
+pub fn conflict(first: &Command, second: &Command) -> &'static str {
+    let (Command::Order { kind: a, .. }, Command::Order { kind: b, .. }) = (first, second) else { unreachable!() };
+    let first_of = |pairs: &[(bool, &'static str)]| pairs.iter().find(|(differs, _)| *differs).map_or("", |(_, name)| name);
+    match (a, b) {
+        (
+            Kind::New { symbol: s1, buy: b1, quantity: q1, limit: l1, stop: p1, tif: t1, expire_at: e1, post_only: o1 },
+            Kind::New { symbol: s2, buy: b2, quantity: q2, limit: l2, stop: p2, tif: t2, expire_at: e2, post_only: o2 },
+        ) => first_of(&[
+            (s1 != s2, "symbol"),
+            (q1 != q2, "quantity"),
+            (b1 != b2, "order_type"),
+            (type_name(*l1, *p1) != type_name(*l2, *p2), "type"),
+            (l1 != l2, "limit_price"),
+            (p1 != p2, "stop_price"),
+            (t1 != t2, "tif"),
+            (e1 != e2, "expire_at"),
+            (o1 != o2, "post_only"),
+        ]),
+        (Kind::Cancel { orig: a }, Kind::Cancel { orig: b }) => first_of(&[(a != b, "orig_order_id")]),
+        (Kind::Replace { orig: a, quantity: q1, limit: l1 }, Kind::Replace { orig: b, quantity: q2, limit: l2 }) => {
+            first_of(&[(a != b, "orig_order_id"), (q1 != q2, "quantity"), (l1 != l2, "limit_price")])
+        }
+        (Kind::MassCancel { symbol: a }, Kind::MassCancel { symbol: b }) => first_of(&[(a != b, "symbol")]),
+        (Kind::Transfer { amount: a, deposit: d1 }, Kind::Transfer { amount: b, deposit: d2 }) => {
+            first_of(&[(d1 != d2, "command"), (a != b, "amount")])
+        }
+        _ => "command",
+    }
+}
+
+/// Numbers that are the same for the same seed.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Dice {
+        Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % sides
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.roll(100) < percent
+    }
+}
+
+pub const SYMBOLS: [&str; 3] = ["A", "B", "C"];
+pub const START_MS: i64 = 1_800_000_000_000;
+
+const USERS: u64 = 5;
+
+/// Prices for all, and shares for everybody.
+fn preamble() -> Vec<Command> {
+    let stock = |user: u64, symbol: &str| {
+        let (user, id) = (format!("u{user}"), format!("stock-{symbol}"));
+        let symbol = symbol.to_string();
+        let kind = Kind::New { symbol, buy: true, quantity: 60, limit: None, stop: None, tif: Tif::Ioc, expire_at: None, post_only: false };
+        Command::Order { user, id, kind }
+    };
+    // Before there is a price: refused, and the id stays free.
+    let mut all = vec![stock(0, "A")];
+    all.extend(SYMBOLS.iter().map(|s| Command::Tick { symbol: s.to_string(), price: 1_000_000 }));
+    for user in 0..USERS {
+        for symbol in SYMBOLS {
+            all.push(stock(user, symbol));
+        }
+    }
+    all
+}
+
+/// A script of so many commands.
+pub fn script(seed: u64, length: usize) -> Vec<Command> {
+    let mut d = Dice::new(seed);
+    let (mut all, mut now, mut given) = (preamble(), START_MS, Vec::<(String, String)>::new());
+    for symbol in &SYMBOLS[..2] {
+        all.push(Command::List { symbol: symbol.to_string(), status: Status::Listed, house: d.chance(20) });
+    }
+    for n in all.len()..length {
+        let user = format!("u{}", d.roll(USERS));
+        let symbol = SYMBOLS[d.roll(3) as usize].to_string();
+        let price = 1_000_000 + (d.roll(21) as i64 - 10) * 1_000;
+        // Mostly an order of one's own; now and then anybody's, whose ids are not one's own.
+        let named = |d: &mut Dice, user: &str| {
+            let own = given.iter().rev().filter(|(u, _)| u == user || d.roll(50) == 0).take(10).map(|(_, id)| id.clone());
+            let own: Vec<String> = own.collect();
+            if own.is_empty() { "none".to_string() } else { own[d.roll(own.len() as u64) as usize].clone() }
+        };
+        let command = match d.roll(1_000) {
+            0..100 => Command::Tick { symbol, price: price + d.roll(3) as i64 * 50 },
+            100..120 => {
+                let ms = [1, 300, 1_000, 5_000, 5_000, 130_000, 30_000_000][d.roll(7) as usize];
+                now += ms;
+                Command::Wait(ms)
+            }
+            120..140 => {
+                let status = [Status::Listed, Status::Listed, Status::Listed, Status::Halted, Status::Delisted][d.roll(5) as usize];
+                Command::List { house: symbol == "C" || d.chance(20), symbol, status }
+            }
+            140..148 => Command::Restart,
+            // The very same again, or another one with an id that was there.
+            148..190 => {
+                let again: Command = all[all.len() - 1 - d.roll(all.len().min(40) as u64) as usize].clone();
+                now += if let Command::Wait(ms) = again { ms } else { 0 };
+                again
+            }
+            _ => {
+                let id = if d.chance(3) { named(&mut d, &user) } else { format!("o{n}") };
+                let kind = match d.roll(100) {
+                    0..18 => Kind::Cancel { orig: named(&mut d, &user) },
+                    18..32 => {
+                        let quantity = d.chance(70).then(|| d.roll(30) as i64);
+                        let limit = d.chance(60).then_some(price);
+                        Kind::Replace { orig: named(&mut d, &user), quantity, limit }
+                    }
+                    32..34 => Kind::MassCancel { symbol: d.chance(50).then_some(symbol) },
+                    34..37 => {
+                        let amount = if d.chance(5) { 0 } else { d.roll(2_000) as i64 * 10_000 };
+                        Kind::Transfer { amount, deposit: d.chance(40) }
+                    }
+                    _ => new(&mut d, symbol, price, now),
+                };
+                if matches!(kind, Kind::New { .. }) {
+                    given.push((user.clone(), id.clone()));
+                }
+                Command::Order { user, id, kind }
+            }
+        };
+        all.push(command);
+    }
+    all
+}
+
+fn new(d: &mut Dice, symbol: String, price: i64, now: i64) -> Kind {
+    let buy = d.chance(55);
+    let quantity = if d.chance(1) {
+        0
+    } else if d.chance(5) {
+        300
+    } else {
+        1 + d.roll(20) as i64
+    };
+    let shape = d.roll(100);
+    let limit = match shape {
+        0..15 => None,
+        // Now and then far away, or off the tick.
+        15..17 => Some(price + 300_000),
+        17..19 => Some(price + 7),
+        19..24 => None,
+        _ => Some(price),
+    };
+    let stop = match shape {
+        19..34 => Some(1_000_000 + (d.roll(31) as i64 - 15) * 1_000),
+        _ => None,
+    };
+    let tif = match d.roll(100) {
+        0..45 => Tif::Gtc,
+        45..60 => Tif::Day,
+        60..75 => Tif::Ioc,
+        75..85 => Tif::Fok,
+        _ => Tif::Gtd,
+    };
+    let tif = if limit.is_none() && stop.is_none() && !d.chance(5) { if d.chance(80) { Tif::Ioc } else { Tif::Fok } } else { tif };
+    let expire_at = (tif == Tif::Gtd && !d.chance(3)).then(|| now + [0, 500, 3_000, 200_000][d.roll(4) as usize]);
+    Kind::New { symbol, buy, quantity, limit, stop, tif, expire_at, post_only: d.chance(8) }
+}
+
+/// A shorter script that still fails: parts are left out as long as that is so.
+pub fn shrink(script: Vec<Command>, fails: impl Fn(&[Command]) -> bool) -> Vec<Command> {
+    let (mut best, mut part) = (script.clone(), script.len() / 2);
+    while part > 0 {
+        let mut at = 0;
+        while at < best.len() {
+            let mut shorter = best.clone();
+            shorter.drain(at..(at + part).min(best.len()));
+            if fails(&shorter) {
+                best = shorter;
+            } else {
+                at += part;
+            }
+        }
+        part /= 2;
+    }
+    best
+}
