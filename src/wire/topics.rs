@@ -64,6 +64,8 @@ topics! {
     ORDERS_JOURNAL = 17, "orders-journal", Many, Keep, false, 0;
     /// See [`ORDERS_JOURNAL`].
     TRADING_JOURNAL = 18, "trading-journal", Many, Keep, false, 0;
+    /// Internal: the gateway's preferences, webhooks and their positions, keyed by `user/what/id`.
+    SUBSCRIPTIONS = 19, "subscriptions", One, Compact, true, 0;
 }
 
 /// The topics of the public contract that `audit` chains: all but `audit-log` itself.
