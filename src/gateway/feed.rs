@@ -258,7 +258,7 @@ impl Part {
             // Only a second record of the same number could be here, and the first one stands.
             return None;
         }
-        if u.marks.is_empty() || item.seq % MARK_EVERY == 0 {
+        if u.marks.is_empty() || item.seq.is_multiple_of(MARK_EVERY) {
             u.marks.push((item.seq, item.offset));
         }
         u.latest = item.seq;

@@ -103,7 +103,8 @@ async fn refuse(mut stream: TcpStream) {
     let answer = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     let work = async {
         // An answer to a question that was not read yet would be lost with the reset that follows.
-        stream.read(&mut [0; 4096]).await?;
+        // How much of the question there is does not matter: it is the same answer to all.
+        let _asked = stream.read(&mut [0; 4096]).await?;
         stream.write_all(answer).await?;
         stream.shutdown().await
     };
