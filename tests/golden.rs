@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use processor::cli::decode;
 use processor::engine::meta::{JournalEntry, META_KEY, Meta, StoreMeta};
-use processor::engine::ports::StateStore;
+use processor::engine::ports::{Log, StateStore};
 use processor::engine::restore::scan_digest;
 use processor::engine::topics::{TopicId, TopicPartition};
 use processor::log::local::batch::Packed;
