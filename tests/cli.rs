@@ -56,9 +56,21 @@ fn help_goes_to_stdout_and_teaches() {
     for part in ["Examples:", "Exit codes:", "--brokers", "--embedded", "--rate-limit", "KAFKA_BROKERS", "demo", "rebuild", "completions"] {
         assert!(out(&help).contains(part), "{part} is missing");
     }
-    for command in
-        ["run", "demo", "publish", "traders", "order", "tail", "rebuild", "replay", "status", "verify", "portfolio", "completions"]
-    {
+    for command in [
+        "run",
+        "demo",
+        "gateway",
+        "publish",
+        "traders",
+        "order",
+        "tail",
+        "rebuild",
+        "replay",
+        "status",
+        "verify",
+        "portfolio",
+        "completions",
+    ] {
         let help = processor(dir.path(), &[command, "--help"]);
         assert!(code(&help) == 0 && out(&help).contains("Usage: processor"), "{command}");
     }
@@ -95,6 +107,11 @@ fn wrong_use_ends_with_2_and_says_what_to_do() {
         (&["order", "--json", "[]", "--embedded", "e"], "JSON object"),
         (&["publish", "--file", "x.csv", "--speed", "fast", "--symbol", "S", "--embedded", "e"], "max"),
         (&["topics", "create", "--partitions", "0", "--embedded", "e"], "1 to 1000"),
+        (&["gateway", "--listen", "8080", "--embedded", "e"], "127.0.0.1:8080"),
+        (&["gateway", "--history", "long", "--embedded", "e"], "30s"),
+        (&["gateway", "--webhook-retries", "1s,0s", "--embedded", "e"], "longer than nothing"),
+        (&["gateway", "token", "a b"], "user"),
+        (&["demo", "--listen", "0.0.0.0:8080", "--embedded", "e"], "processor gateway"),
     ] {
         let o = processor(dir.path(), args);
         assert_eq!(code(&o), 2, "{args:?}: {}", err(&o));
@@ -152,6 +169,21 @@ fn invalid_configuration_ends_with_78() {
     assert_eq!(code(&processor(dir.path(), &["config", "show", "--config", "absent.toml"])), 78);
     let o = command(dir.path(), &["config", "show"]).env("PROCESSOR_INSTANCE", "x").output().expect("runs");
     assert!(code(&o) == 78 && err(&o).contains("PROCESSOR_INSTANCE"), "{}", err(&o));
+}
+
+#[test]
+fn a_gateway_for_other_machines_needs_tokens() {
+    let dir = temp();
+    let open = processor(dir.path(), &["gateway", "--listen", "0.0.0.0:0", "--embedded", "log"]);
+    assert!(code(&open) == 78 && err(&open).contains("--token-file"), "{}", err(&open));
+    let absent = processor(dir.path(), &["gateway", "--token-file", "tokens", "--embedded", "log"]);
+    assert!(code(&absent) == 78 && err(&absent).contains("tokens"), "{}", err(&absent));
+    assert_eq!(std::fs::read_dir(dir.path()).expect("directory").count(), 0, "nothing is left behind");
+    let made = processor(dir.path(), &["gateway", "token", "501"]);
+    let text = out(&made);
+    let (token, line) = text.trim().split_once('\n').expect("two lines");
+    assert!(code(&made) == 0 && token.starts_with("ptk_") && line.starts_with("501 sha256:"), "{text}");
+    assert!(!line.contains(token), "the file does not hold the token");
 }
 
 #[test]

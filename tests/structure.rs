@@ -14,8 +14,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["domain", "engine"]),
     ("log", &["domain", "engine", "wire"]),
     ("client", &["domain", "engine", "wire"]),
+    ("gateway", &["domain", "engine", "wire", "client"]),
     ("runtime", &["domain", "engine", "wire", "roles", "store", "log", "client"]),
-    ("cli", &["domain", "engine", "wire", "roles", "store", "log", "client", "runtime"]),
+    ("cli", &["domain", "engine", "wire", "roles", "store", "log", "client", "gateway", "runtime"]),
 ];
 
 /// Modules whose result may depend on nothing but their input.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+pub use super::args_gateway::{Gateway, GatewayCommand};
 use super::output::Format;
 
 const EXAMPLES: &str = "\
@@ -121,6 +122,9 @@ pub enum Command {
     /// The whole system in one process, with a publisher and simulated traders
     #[command(after_help = "A second run carries on where the first stopped, also after kill -9.\nExample: processor demo --for 30s")]
     Demo(Demo),
+    /// Notifications over HTTP: Server-Sent Events, WebSockets, webhooks
+    #[command(after_help = super::args_gateway::EXAMPLES)]
+    Gateway(Gateway),
     /// Make the topics, or check that they fit
     #[command(subcommand)]
     Topics(Topics),
@@ -298,6 +302,9 @@ pub struct Demo {
     /// Partitions of topics that do not exist yet
     #[arg(long, default_value_t = 6, value_name = "N")]
     pub partitions: u32,
+    /// Run a gateway too, for this machine, e.g. 127.0.0.1:8080
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
 }
 
 /// `topics ...`

@@ -1,6 +1,7 @@
 //! The command line: arguments, configuration, output, and one file per command.
 
 pub mod args;
+pub mod args_gateway;
 mod commands;
 pub mod config;
 pub mod decode;
@@ -57,6 +58,7 @@ fn run(args: &Args) -> Result<(), Failure> {
             Err(Failure::usage("nothing to do: name a command (`processor --help` lists them) or a role, such as --role orders"))
         }
         None | Some(Command::Run) => commands::run::run(&config),
+        Some(Command::Gateway(gateway)) => commands::gateway::run(&config, gateway),
         Some(Command::Demo(demo)) => commands::demo::run(&config, demo),
         Some(Command::Topics(Topics::Create { partitions })) => commands::topics::create(&config, *partitions),
         Some(Command::Topics(Topics::Check)) => commands::topics::check(&config),
@@ -84,7 +86,7 @@ fn run(args: &Args) -> Result<(), Failure> {
 
 /// Log lines go to stderr; roles say what they do, one-shot commands only what is wrong.
 fn init_log(config: &Config, command: Option<&Command>) {
-    let quiet = !matches!(command, None | Some(Command::Run));
+    let quiet = !matches!(command, None | Some(Command::Run | Command::Gateway(_)));
     let filter = match config.log.as_str() {
         // What the client's wrapper says by itself is no news: its errors come back to us, and we say what follows from them.
         "" if quiet => "warn,rdkafka=off",

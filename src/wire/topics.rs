@@ -66,6 +66,8 @@ topics! {
     TRADING_JOURNAL = 18, "trading-journal", Many, Keep, false, 0;
     /// Internal: wakes books up: their time has come, their listing changed, or work is left over from the transaction before.
     CLOCK = 19, "clock", Many, Keep, true, 0;
+    /// Internal: the gateway's preferences, webhooks and their positions, keyed by `user/what/id`.
+    SUBSCRIPTIONS = 20, "subscriptions", One, Compact, true, 0;
 }
 
 /// The topics of the public contract that `audit` chains: all but `audit-log` itself.

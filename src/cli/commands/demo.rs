@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::gateway::{self, Beside};
 use crate::cli::args::Demo;
 use crate::cli::config::{self, Config};
 use crate::cli::exit::{Code, Failure};
@@ -27,6 +28,7 @@ pub fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
     for symbol in &symbols {
         crate::client::check_id("symbol", symbol).map_err(|e| Failure::usage(e.to_string()))?;
     }
+    let listen = typed.listen.as_deref().map(gateway::local_address).transpose()?;
     let config = config.clone().or_embedded(Path::new("state/demo"));
     let system = system::of(&config, Access::Write)?;
     let partitions = system.log.partitions(ORDER_COMMANDS)?.unwrap_or(typed.partitions);
@@ -40,10 +42,15 @@ pub fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
         symbols,
         seed: typed.seed,
     };
+    let gateway = listen.map(|listen| Beside::start(&system, listen)).transpose()?;
     let summary = system::block_on(async {
         let signal = signals::first_of()?;
         Ok(demo::run(&system, options, signal, system::grace(&config)).await?)
-    })?;
+    });
+    if let Some(gateway) = gateway {
+        gateway.stop();
+    }
+    let summary = summary?;
     match config.format {
         Format::Text => output::line(summary.text.trim_end())?,
         Format::Json => output::json(&json!({"violations": summary.violations, "text": summary.text}))?,

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod config;
 pub mod demo;
 pub mod find;
+pub mod gateway;
 pub mod history;
 pub mod instruments;
 pub mod order;

@@ -1,0 +1,68 @@
+//! The command line of `gateway`.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand};
+
+/// Shown below the help.
+pub const EXAMPLES: &str = "\
+Examples:
+  processor gateway --brokers localhost:9092
+  processor gateway --role all --embedded state/log         with every role in the same process, as the embedded log needs it
+  curl -N http://127.0.0.1:8080/v1/users/501/notifications?after=0
+  processor gateway token 501                               a token, and its line for the token file
+  processor gateway --listen 0.0.0.0:8080 --token-file tokens --brokers ...
+
+Paths: /v1/users/{user}/notifications (Server-Sent Events: Last-Event-ID, ?after=N, ?kinds=a,b), .../notifications/ws
+(WebSocket, ?resume_from=N), .../portfolio, .../preferences, .../webhooks/{id}; /healthz, /metrics. docs/contract.md has them all.
+
+Several gateways may run; give each its own --instance, so that they share the webhooks. There is no TLS in it: put a proxy in front.";
+
+/// Options of `gateway`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Gateway {
+    /// What else than to run.
+    #[command(subcommand)]
+    pub command: Option<GatewayCommand>,
+    /// Where to listen; anything but this machine needs --token-file
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS", env = "PROCESSOR_LISTEN")]
+    pub listen: String,
+    /// File of tokens, a user and a hash on each line; read again when it changes
+    #[arg(long, value_name = "FILE", env = "PROCESSOR_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// How far back notifications can be asked for: 12h, 30d, or all
+    #[arg(long, default_value = "7d", value_name = "TIME")]
+    pub history: String,
+    /// Notifications kept in memory, MiB; older ones are read from the log
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub memory_mb: u64,
+    /// Most connections at once
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_connections: u64,
+    /// A sign of life on every stream at least so often
+    #[arg(long, default_value = "15s", value_name = "TIME")]
+    pub heartbeat: String,
+    /// How long a client may read nothing before it is disconnected
+    #[arg(long, default_value = "10s", value_name = "TIME")]
+    pub stall: String,
+    /// Leave webhooks to other gateways
+    #[arg(long)]
+    pub no_webhooks: bool,
+    /// Let webhooks go to http and to addresses that are not public
+    #[arg(long)]
+    pub allow_private_webhooks: bool,
+    /// When to try a webhook again after its first failure, its second, ...
+    #[arg(long, default_value = "30s,5m,30m,2h,8h,24h", value_name = "TIME,...")]
+    pub webhook_retries: String,
+}
+
+/// `gateway ...`
+#[derive(Debug, Clone, Subcommand)]
+pub enum GatewayCommand {
+    /// Make a token for a user
+    #[command(after_help = "Prints the token, and the line that the token file needs to know it. `*` is an admin, who sees everybody.")]
+    Token {
+        /// The user's id, or `*`
+        user: String,
+    },
+}

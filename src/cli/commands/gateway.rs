@@ -1,0 +1,156 @@
+//! `gateway`: notifications over HTTP. With `--role` the roles run in the same process, which the embedded log needs: it belongs to one process.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::cli::args::{Gateway, GatewayCommand};
+use crate::cli::config::{Config, duration_ms};
+use crate::cli::exit::Failure;
+use crate::cli::open::Access as LogAccess;
+use crate::cli::output::{self, Format};
+use crate::cli::system;
+use crate::engine::instance::Stop;
+use crate::gateway::access::{self, Access};
+use crate::gateway::{self, Running, Settings};
+use crate::runtime::system::System;
+use crate::runtime::{signals, supervisor::Supervisor};
+
+/// Threads that serve connections; reading the log has its own.
+const WORKERS: usize = 2;
+
+/// Runs the gateway, or makes a token.
+pub fn run(config: &Config, typed: &Gateway) -> Result<(), Failure> {
+    if let Some(GatewayCommand::Token { user }) = &typed.command {
+        return token(config, user);
+    }
+    let (settings, access) = (settings(config, typed)?, access(typed.token_file.as_deref())?);
+    // Said before the log is opened: a gateway that would be open to the world does not even begin.
+    if !settings.listen.ip().is_loopback() && !access.needs_token() {
+        return Err(Failure::config(format!(
+            "--listen {} lets other machines in, and without tokens everybody could read everything: give --token-file FILE \
+             (`processor gateway token USER` makes its lines), or listen on 127.0.0.1",
+            settings.listen
+        )));
+    }
+    let system = system::of(config, LogAccess::Write)?;
+    if !config.roles.is_empty() {
+        system::check_partitions(&system)?;
+    }
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        let signal = signals::first_of()?;
+        let mut running = start(&system, settings, access).await?;
+        let mut failed = None;
+        let until = async {
+            tokio::select! {
+                () = signal => {}
+                e = running.failed() => failed = Some(e),
+            }
+        };
+        let mut ended = Ok(());
+        if config.roles.is_empty() {
+            until.await;
+        } else {
+            let members = config.roles.iter().map(|r| system.member(*r)).collect();
+            let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone());
+            ended = supervisor.run(until, system::grace(config)).await;
+        }
+        running.stop().await;
+        match (ended, failed) {
+            (Err(stop), _) => Err(Failure::from(stop)),
+            (_, Some(e)) => Err(Failure::from(e)),
+            _ => Ok(()),
+        }
+    });
+    runtime.shutdown_background();
+    result
+}
+
+/// A gateway beside something else that runs on the same log.
+pub struct Beside {
+    runtime: tokio::runtime::Runtime,
+    running: Running,
+}
+
+impl Beside {
+    /// Starts it, for this machine only.
+    pub fn start(system: &System, listen: SocketAddr) -> Result<Beside, Failure> {
+        let runtime = runtime()?;
+        let running = runtime.block_on(start(system, Settings { listen, ..Settings::default() }, Access::open()))?;
+        Ok(Beside { runtime, running })
+    }
+
+    /// Ends it.
+    pub fn stop(self) {
+        self.runtime.block_on(self.running.stop());
+        self.runtime.shutdown_background();
+    }
+}
+
+/// An address of this machine.
+pub fn local_address(text: &str) -> Result<SocketAddr, Failure> {
+    let listen = address(text)?;
+    if !listen.ip().is_loopback() {
+        return Err(Failure::usage(format!(
+            "--listen {listen}: here only this machine can be let in; for others there is `processor gateway`"
+        )));
+    }
+    Ok(listen)
+}
+
+async fn start(system: &System, settings: Settings, access: Access) -> Result<Running, Failure> {
+    let running = gateway::start(system.log.clone(), system.topics.clone(), access, settings).await?;
+    output::note(format_args!("listening on http://{}", running.address));
+    Ok(running)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    built.map_err(|e| Stop::Failed(format!("no threads can be started: {e}")).into())
+}
+
+fn address(text: &str) -> Result<SocketAddr, Failure> {
+    text.parse().map_err(|_| Failure::usage(format!("--listen {text}: say ADDRESS:PORT, for example 127.0.0.1:8080 or [::1]:8080")))
+}
+
+fn access(file: Option<&Path>) -> Result<Access, Failure> {
+    file.map_or_else(|| Ok(Access::open()), |file| Access::with_file(file).map_err(Failure::config))
+}
+
+fn settings(config: &Config, typed: &Gateway) -> Result<Settings, Failure> {
+    let time = |name: &str, text: &str| match duration_ms(text) {
+        Ok(ms) if ms > 0 => Ok(Duration::from_millis(ms)),
+        Ok(_) => Err(Failure::usage(format!("--{name} {text}: must be longer than nothing"))),
+        Err(e) => Err(Failure::usage(format!("--{name}: {e}"))),
+    };
+    let history = if typed.history == "all" { None } else { Some(time("history", &typed.history)?) };
+    let retries = typed.webhook_retries.split(',').map(|t| time("webhook-retries", t)).collect::<Result<_, _>>()?;
+    Ok(Settings {
+        listen: address(&typed.listen)?,
+        history,
+        memory: usize::try_from(typed.memory_mb).unwrap_or(usize::MAX).saturating_mul(1 << 20),
+        connections: usize::try_from(typed.max_connections).unwrap_or(usize::MAX).min(tokio::sync::Semaphore::MAX_PERMITS),
+        heartbeat: time("heartbeat", &typed.heartbeat)?,
+        stall: time("stall", &typed.stall)?,
+        webhooks: !typed.no_webhooks,
+        private_webhooks: typed.allow_private_webhooks,
+        schedule: retries,
+        instance: config.instance,
+        ..Settings::default()
+    })
+}
+
+fn token(config: &Config, user: &str) -> Result<(), Failure> {
+    let (token, line) = access::new_token(user).map_err(Failure::usage)?;
+    if config.format == Format::Json {
+        return output::json(&json!({ "token": token, "line": line }));
+    }
+    output::note(
+        "the first line is the token, for the user; the second belongs into the file of --token-file, and nobody can make the token out of it",
+    );
+    output::line(token)?;
+    output::line(line)
+}

@@ -1,0 +1,281 @@
+//! Requests: who asks for what, and the answer.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use super::access::{Caller, Denied};
+use super::server::Place;
+use super::sse::SseBody;
+use super::stream::{self, Wanted};
+use super::writer::Writer;
+use super::{Gateway, manage, metrics, ws};
+use crate::client::check_id;
+use crate::wire::event::Event;
+
+/// A body of any of our kinds.
+pub type Body = BoxBody<Bytes, Infallible>;
+
+/// An answer that is an error: status, name for programs, sentence for people.
+#[derive(Debug)]
+pub struct Refusal(pub StatusCode, pub &'static str, pub String);
+
+impl Refusal {
+    /// 400.
+    pub fn bad(text: impl Into<String>) -> Refusal {
+        Refusal(StatusCode::BAD_REQUEST, "BAD_REQUEST", text.into())
+    }
+
+    /// 404.
+    pub fn not_found(text: impl Into<String>) -> Refusal {
+        Refusal(StatusCode::NOT_FOUND, "NOT_FOUND", text.into())
+    }
+
+    /// 503.
+    pub fn unavailable(text: impl Into<String>) -> Refusal {
+        Refusal(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", text.into())
+    }
+
+    fn response(self) -> Response<Body> {
+        let Refusal(status, name, text) = self;
+        let mut response = json(status, &json!({ "error": name, "message": text }));
+        match status {
+            StatusCode::UNAUTHORIZED => drop(response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                drop(response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1")));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Refusal {
+        match denied {
+            Denied::Unknown => {
+                let text = "give a token: Authorization: Bearer ptk_...; `processor gateway token USER` makes one";
+                Refusal(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", text.into())
+            }
+            Denied::NotYours => Refusal(StatusCode::FORBIDDEN, "FORBIDDEN", "this token is for another user".into()),
+            Denied::Foreign => {
+                let text = "the Host must name this machine (127.0.0.1 or localhost), and an Origin must be the same as the Host";
+                Refusal(StatusCode::FORBIDDEN, "FOREIGN_ORIGIN", text.into())
+            }
+        }
+    }
+}
+
+/// A JSON answer.
+pub fn json(status: StatusCode, value: &Value) -> Response<Body> {
+    let mut response = text(status, "application/json", format!("{value}\n"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn text(status: StatusCode, kind: &'static str, text: String) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(text)).boxed());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Answers a request.
+pub async fn answer(
+    gateway: Arc<Gateway>,
+    writer: Writer,
+    kill: Arc<Notify>,
+    place: Arc<Place>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let answered = route(&gateway, &writer, kill, place, request).await;
+    answered.unwrap_or_else(|refusal| {
+        if matches!(refusal.0, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            gateway.metrics.denied.fetch_add(1, Ordering::Relaxed);
+        }
+        refusal.response()
+    })
+}
+
+async fn route(
+    gateway: &Arc<Gateway>,
+    writer: &Writer,
+    kill: Arc<Notify>,
+    place: Arc<Place>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    let path = request.uri().path().trim_start_matches('/').to_string();
+    let parts: Vec<&str> = path.split('/').collect();
+    if parts == ["healthz"] {
+        only(&request, &[Method::GET])?;
+        return Ok(match gateway.feed.is_ready() {
+            true => json(StatusCode::OK, &json!({ "status": "ok" })),
+            false => json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "reading the history" })),
+        });
+    }
+    let caller = gateway.access.caller(request.headers())?;
+    if parts == ["metrics"] {
+        only(&request, &[Method::GET])?;
+        gateway.access.check(caller, None)?;
+        let gateway = gateway.clone();
+        let counted =
+            tokio::task::spawn_blocking(move || metrics::text(&gateway)).await.map_err(|e| Refusal::unavailable(e.to_string()))?;
+        let counted = counted.map_err(|e| Refusal::unavailable(e.to_string()))?;
+        return Ok(text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", counted));
+    }
+    let ["v1", "users", user, rest @ ..] = parts.as_slice() else {
+        return Err(Refusal::not_found("there is no such path; notifications are at /v1/users/{user}/notifications"));
+    };
+    // Before the token is looked at, so that a name that cannot be one is told so; it says nothing about who exists.
+    check_id("user", user).map_err(|e| Refusal::bad(e.to_string()))?;
+    gateway.access.check(caller, Some(user))?;
+    match rest {
+        ["notifications"] => {
+            only(&request, &[Method::GET])?;
+            sse(gateway, caller, user, kill, &request)
+        }
+        ["notifications", "ws"] => {
+            only(&request, &[Method::GET])?;
+            websocket(gateway, caller, user, kill, place, request)
+        }
+        ["portfolio"] => {
+            only(&request, &[Method::GET])?;
+            portfolio(gateway, user).await
+        }
+        ["preferences"] => {
+            only(&request, &[Method::GET, Method::PUT, Method::DELETE])?;
+            manage::preferences(gateway, writer, user, request).await
+        }
+        ["webhooks"] => {
+            only(&request, &[Method::GET])?;
+            Ok(manage::webhooks(gateway, user))
+        }
+        ["webhooks", id] => {
+            only(&request, &[Method::GET, Method::PUT, Method::DELETE])?;
+            manage::webhook(gateway, writer, user, id, request).await
+        }
+        ["alerts"] => {
+            only(&request, &[Method::GET])?;
+            Ok(manage::alerts(gateway, user))
+        }
+        ["alerts", id] => {
+            only(&request, &[Method::GET, Method::PUT, Method::DELETE])?;
+            manage::one_alert(gateway, writer, user, id, request).await
+        }
+        _ => Err(Refusal::not_found("a user has notifications, notifications/ws, portfolio, preferences, webhooks and alerts")),
+    }
+}
+
+fn only(request: &Request<Incoming>, methods: &[Method]) -> Result<(), Refusal> {
+    if methods.contains(request.method()) {
+        return Ok(());
+    }
+    let list = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", format!("this path answers {list}")))
+}
+
+/// Parameters of a stream: where it begins and what it carries.
+fn parameters(gateway: &Gateway, user: &str, request: &Request<Incoming>) -> Result<(Option<u64>, Wanted), Refusal> {
+    let number = |name: &str, text: &str| {
+        text.trim().parse::<u64>().map_err(|_| Refusal::bad(format!("{name} `{text}` must be the number of a notification, 0 for all")))
+    };
+    // What a browser sends when it comes back is newer than what the address says.
+    let header = request.headers().get("last-event-id").and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty());
+    let mut after = header.map(|v| number("Last-Event-ID", v)).transpose()?;
+    let mut wanted = gateway.subscriptions.of(user).preferences.stream.clone();
+    for (name, value) in request.uri().query().unwrap_or_default().split('&').filter(|p| !p.is_empty()).filter_map(|p| p.split_once('=')) {
+        match name {
+            "after" | "resume_from" => {
+                let given = number(name, value)?;
+                after.get_or_insert(given);
+            }
+            "kinds" if value == "all" => wanted = None,
+            "kinds" => {
+                let kinds: BTreeSet<String> = value.split(',').filter(|k| !k.is_empty()).map(String::from).collect();
+                check_kinds(&kinds)?;
+                wanted = Some(kinds);
+            }
+            _ => {}
+        }
+    }
+    if gateway.feed.followers(user) >= gateway.settings.streams_per_user {
+        let text = format!("user {user} has {} streams already", gateway.settings.streams_per_user);
+        return Err(Refusal(StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_STREAMS", text));
+    }
+    Ok((after, wanted))
+}
+
+/// Kinds must exist, or a misspelt one would silence a stream.
+pub fn check_kinds(kinds: &BTreeSet<String>) -> Result<(), Refusal> {
+    let known = || Event::ALL.iter().map(|e| e.kebab());
+    match kinds.iter().find(|k| !known().any(|known| known == k.as_str())) {
+        Some(unknown) => {
+            Err(Refusal::bad(format!("there is no kind `{unknown}`; the kinds are {}", known().collect::<Vec<_>>().join(", "))))
+        }
+        None => Ok(()),
+    }
+}
+
+fn sse(
+    gateway: &Arc<Gateway>,
+    caller: Caller,
+    user: &str,
+    kill: Arc<Notify>,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    let (after, wanted) = parameters(gateway, user, request)?;
+    let outgoing = stream::start(gateway, caller, user, after, wanted, kill);
+    let mut response = Response::new(SseBody::new(user, outgoing).boxed());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Proxies would otherwise collect events until a buffer is full.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    headers.insert("connection", HeaderValue::from_static("close"));
+    Ok(response)
+}
+
+fn websocket(
+    gateway: &Arc<Gateway>,
+    caller: Caller,
+    user: &str,
+    kill: Arc<Notify>,
+    place: Arc<Place>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    let accepted = ws::accept(request.headers()).map_err(|why| Refusal(StatusCode::UPGRADE_REQUIRED, "UPGRADE_REQUIRED", why.into()))?;
+    let (after, wanted) = parameters(gateway, user, &request)?;
+    let outgoing = stream::start(gateway, caller, user, after, wanted, kill.clone());
+    let upgrade = hyper::upgrade::on(&mut request);
+    let user = user.to_string();
+    tokio::spawn(async move {
+        ws::run(upgrade, user, outgoing, kill).await;
+        drop(place);
+    });
+    let mut response = Response::new(Full::new(Bytes::new()).boxed());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().extend(accepted);
+    Ok(response)
+}
+
+async fn portfolio(gateway: &Arc<Gateway>, user: &str) -> Result<Response<Body>, Refusal> {
+    let failed = |e: &dyn std::fmt::Display| Refusal::unavailable(e.to_string());
+    let _turn = gateway.feed.readers.acquire().await.map_err(|e| failed(&e))?;
+    let (theirs, name) = (gateway.clone(), user.to_string());
+    let read = tokio::task::spawn_blocking(move || theirs.portfolios.read(&*theirs.log, &name)).await.map_err(|e| failed(&e))?;
+    match read.map_err(|e| failed(&e))? {
+        Some(portfolio) => Ok(json(StatusCode::OK, &portfolio)),
+        None => Err(Refusal::not_found(format!("user {user} has no portfolio: no event of theirs has been processed yet"))),
+    }
+}

@@ -1,0 +1,213 @@
+//! One endpoint: its notifications in order, each until it is accepted or given up.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::{Shared, sign};
+use crate::client::now_ms;
+use crate::engine::records::HeaderBuf;
+use crate::engine::topics::TopicPartition;
+use crate::gateway::feed::{Item, Next};
+use crate::gateway::subscriptions::{Position, Webhook, position_key};
+use crate::gateway::view;
+use crate::gateway::writer::Write;
+use crate::wire::topics::DEAD_LETTERS;
+
+/// How long the log may fail to answer before it is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Longest error text that is kept.
+const ERROR_MAX: usize = 300;
+
+/// How an attempt ended.
+enum Outcome {
+    Accepted,
+    /// 410: never again.
+    Gone,
+    Failed(String),
+}
+
+/// See the module.
+pub(super) struct Delivery {
+    shared: Arc<Shared>,
+    user: String,
+    id: String,
+    hook: Webhook,
+    key: Vec<u8>,
+    preferred: Option<BTreeSet<String>>,
+    position: Arc<Mutex<Position>>,
+}
+
+impl Delivery {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        user: &str,
+        id: &str,
+        hook: Webhook,
+        preferred: Option<BTreeSet<String>>,
+        position: Arc<Mutex<Position>>,
+    ) -> Result<Self, String> {
+        let key = sign::key(&hook.secret)?;
+        Ok(Delivery { shared, user: user.into(), id: id.into(), hook, key, preferred, position })
+    }
+
+    pub(super) async fn run(self) {
+        let after = self.position().after;
+        let mut cursor = self.shared.gateway.feed.cursor(&self.user, after);
+        loop {
+            match cursor.next().await {
+                Ok(Next::Items(items)) => {
+                    for item in items {
+                        if !self.settle(&item).await {
+                            return;
+                        }
+                    }
+                }
+                Ok(Next::Gone { first }) => {
+                    tracing::warn!(user = self.user, id = self.id, first, "notifications are older than the history and are not sent");
+                    let mut position = self.position();
+                    (position.after, position.attempts, position.next_ms) = (first - 1, 0, 0);
+                    position.error = Some(format!("what came before notification {first} is older than the history and was not sent"));
+                    self.shared.gateway.metrics.webhooks_dead.fetch_add(1, Ordering::Relaxed);
+                    self.save(position).await;
+                }
+                Err(e) => {
+                    tracing::warn!(user = self.user, id = self.id, "webhooks wait: {e}");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Brings one notification to its end; false if the endpoint is not to be served any more.
+    async fn settle(&self, item: &Item) -> bool {
+        let m = &self.shared.gateway.metrics;
+        if !self.wants(item) {
+            self.done(item.seq, false).await;
+            return true;
+        }
+        loop {
+            let due = self.position().next_ms;
+            let wait = u64::try_from(due.saturating_sub(now_ms())).unwrap_or(0);
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            match self.attempt(item).await {
+                Outcome::Accepted => {
+                    m.webhooks_ok.fetch_add(1, Ordering::Relaxed);
+                    self.done(item.seq, false).await;
+                    return true;
+                }
+                Outcome::Gone => {
+                    m.webhooks_failed.fetch_add(1, Ordering::Relaxed);
+                    m.webhooks_disabled.fetch_add(1, Ordering::Relaxed);
+                    let mut position = self.position();
+                    position.error = Some("the endpoint answered 410 Gone".into());
+                    position.disabled = Some(self.hook.revision);
+                    self.save(position).await;
+                    return false;
+                }
+                Outcome::Failed(why) => {
+                    m.webhooks_failed.fetch_add(1, Ordering::Relaxed);
+                    if self.failed(item, why).await {
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn wants(&self, item: &Item) -> bool {
+        let kind = view::kind(item).unwrap_or_default();
+        [&self.preferred, &self.hook.kinds].into_iter().all(|wanted| wanted.as_ref().is_none_or(|w| w.contains(kind)))
+    }
+
+    async fn attempt(&self, item: &Item) -> Outcome {
+        let shared = &self.shared;
+        let Ok(_place) = shared.under_way.acquire().await else { return Outcome::Failed("the gateway is stopping".into()) };
+        let gateway = &shared.gateway;
+        let time = jiff::Timestamp::from_millisecond(item.time_ms).map(|t| format!("{t:.3}")).unwrap_or_default();
+        let kind = view::kind(item).unwrap_or_default();
+        let body = json!({ "type": kind, "timestamp": time, "data": view::notification(item) }).to_string();
+        let id = view::id(&gateway.cluster, gateway.topic_name(), &self.user, item.seq, "webhook");
+        let now_s = now_ms() / 1000;
+        let signature = sign::signature(&self.key, &id, now_s, body.as_bytes());
+        let headers = [("webhook-id", id), ("webhook-timestamp", now_s.to_string()), ("webhook-signature", signature)];
+        match shared.client.post(&self.hook.url, &headers, Bytes::from(body)).await {
+            Ok(200..=299) => Outcome::Accepted,
+            Ok(410) => Outcome::Gone,
+            Ok(status) => Outcome::Failed(format!("the endpoint answered {status}")),
+            Err(why) => Outcome::Failed(why),
+        }
+    }
+
+    /// Notes a failure; true if it was the last attempt and the notification is given up.
+    async fn failed(&self, item: &Item, mut why: String) -> bool {
+        why.truncate((0..=ERROR_MAX.min(why.len())).rev().find(|n| why.is_char_boundary(*n)).unwrap_or(0));
+        let mut position = self.position();
+        let schedule = &self.shared.gateway.settings.schedule;
+        let pause = schedule.get(position.attempts as usize).copied();
+        position.attempts += 1;
+        position.error = Some(why.clone());
+        if let Some(pause) = pause {
+            position.next_ms = now_ms().saturating_add(i64::try_from(jittered(pause).as_millis()).unwrap_or(i64::MAX));
+            self.save(position).await;
+            return false;
+        }
+        // First the letter, then the position: dying in between writes the letter twice, the other way round it would be lost.
+        while let Err(e) = self.dead_letter(item, &why).await {
+            tracing::warn!(user = self.user, id = self.id, "a dead letter waits: {e}");
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.shared.gateway.metrics.webhooks_dead.fetch_add(1, Ordering::Relaxed);
+        self.done(item.seq, true).await;
+        true
+    }
+
+    async fn dead_letter(&self, item: &Item, why: &str) -> Result<(), String> {
+        let gateway = &self.shared.gateway;
+        let source = TopicPartition::new(gateway.feed.topic, gateway.feed.partition(&self.user));
+        let src = format!("{}/{}", gateway.topics.show(source), item.offset);
+        let text = format!("webhook {} of {}: given up after {} attempts: {why}", self.id, self.user, gateway.settings.schedule.len() + 1);
+        let mut headers = HeaderBuf::default();
+        headers.push("type", b"DeadLetter").push("v", b"1").push("src", src.as_bytes()).push("n", b"0");
+        headers.push("reason", b"WEBHOOK_UNDELIVERABLE").push("text", text.as_bytes());
+        // Topics that are keyed by user have the same number of partitions.
+        let at = TopicPartition::new(DEAD_LETTERS, gateway.feed.partition(&self.user));
+        self.shared.writer.write(Write { at, key: self.user.clone(), value: Some(item.value.to_vec()), headers }).await
+    }
+
+    fn position(&self) -> Position {
+        self.position.lock().expect("plain data").clone()
+    }
+
+    /// The notification is dealt with. `at_once`: write that down before going on.
+    async fn done(&self, seq: u64, at_once: bool) {
+        let mut position = self.position();
+        (position.after, position.attempts, position.next_ms) = (seq, 0, 0);
+        if !at_once {
+            position.error = None;
+            let value = serde_json::to_vec(&position).expect("a position can be written");
+            *self.position.lock().expect("plain data") = position;
+            self.shared.writer.soon(position_key(&self.user, &self.id), value);
+            return;
+        }
+        self.save(position).await;
+    }
+
+    /// Writes the position down. If that fails we go on with what we know, and may repeat something after a restart.
+    async fn save(&self, position: Position) {
+        let value = serde_json::to_vec(&position).expect("a position can be written");
+        *self.position.lock().expect("plain data") = position;
+        if let Err(e) = self.shared.writer.subscribe(position_key(&self.user, &self.id), Some(value)).await {
+            tracing::warn!(user = self.user, id = self.id, "the position could not be written: {e}");
+        }
+    }
+}
+
+/// A fifth more at most, so that what failed together does not come back together.
+fn jittered(pause: Duration) -> Duration {
+    pause + pause.mul_f64(f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX) / 5.0)
+}

@@ -1,0 +1,198 @@
+//! Where a webhook may go. Users choose the address, and the gateway stands inside the house: so by default only `https` to public addresses.
+//!
+//! The name is resolved for every connection, each address is judged, and the connection is made to that very address. So a name that answers
+//! with a public address when it is registered and with 127.0.0.1 afterwards gains nothing; and redirects are not followed at all.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use hyper::Uri;
+use tokio::net::TcpStream;
+
+/// A URL taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Whether to speak TLS.
+    pub https: bool,
+    /// Name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// The `Host` header.
+    pub authority: String,
+    /// Path and query.
+    pub path: String,
+}
+
+/// Longest URL.
+const URL_MAX: usize = 2048;
+
+/// Takes a URL apart, or says what is wrong with it.
+pub fn parse(url: &str, private: bool) -> Result<Target, String> {
+    if url.len() > URL_MAX {
+        return Err(format!("is longer than {URL_MAX} bytes"));
+    }
+    let uri: Uri = url.parse().map_err(|e| format!("is no URL: {e}"))?;
+    let https = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") if private => false,
+        Some("http") => return Err("must be https".into()),
+        _ => return Err("must begin with https://".into()),
+    };
+    let authority = uri.authority().ok_or("has no host")?;
+    if authority.as_str().contains('@') {
+        return Err("must not hold a user name or password: whoever receives it checks the signature".into());
+    }
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_string();
+    if host.is_empty() {
+        return Err("has no host".into());
+    }
+    if let Ok(ip) = host.parse::<IpAddr>()
+        && !private
+        && !is_public(ip)
+    {
+        return Err(refused(ip));
+    }
+    let path = uri.path_and_query().map_or("/", |p| p.as_str()).to_string();
+    let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
+    Ok(Target { https, host, port, authority: authority.as_str().to_string(), path })
+}
+
+fn refused(ip: IpAddr) -> String {
+    format!("{ip} is not a public address; start the gateway with --allow-private-webhooks if it is meant")
+}
+
+/// Connects to the first address of the host that may be connected to.
+pub async fn connect(target: &Target, private: bool) -> Result<TcpStream, String> {
+    let addresses: Vec<SocketAddr> = match target.host.parse::<IpAddr>() {
+        Ok(ip) => vec![SocketAddr::new(ip, target.port)],
+        Err(_) => {
+            let found = tokio::net::lookup_host((target.host.as_str(), target.port)).await;
+            found.map_err(|e| format!("{} cannot be resolved: {e}", target.host))?.collect()
+        }
+    };
+    let mut wrong = format!("{} has no address", target.host);
+    for address in addresses {
+        if !private && !is_public(address.ip()) {
+            wrong = refused(address.ip());
+            continue;
+        }
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(e) => wrong = format!("{address}: {e}"),
+        }
+    }
+    Err(wrong)
+}
+
+/// Whether an address is one of the open internet.
+pub fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => public_v4(ip),
+        IpAddr::V6(ip) => public_v6(ip),
+    }
+}
+
+fn public_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, c, _] = ip.octets();
+    let special = ip.is_private()
+        || ip.is_loopback()
+        || ip.is_link_local()
+        || ip.is_documentation()
+        || a == 0
+        || a >= 224
+        || (a == 100 && (64..128).contains(&b))
+        || (a == 192 && b == 0 && c == 0)
+        || (a == 192 && b == 88 && c == 99)
+        || (a == 198 && (b == 18 || b == 19));
+    !special
+}
+
+fn public_v6(ip: Ipv6Addr) -> bool {
+    let s = ip.segments();
+    let v4 = |high: u16, low: u16| public_v4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
+    match s {
+        // Addresses of the older protocol in one of its disguises: mapped, NAT64, 6to4.
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
+        [0x2002, high, low, ..] => v4(high, low),
+        // Global unicast is 2000::/3; Teredo and documentation lie within it.
+        [0x2001, 0, ..] | [0x2001, 0xdb8, ..] | [0x3fff, ..] => false,
+        [first, ..] => first & 0xe000 == 0x2000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_public_addresses_by_default() {
+        for bad in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "10.1.2.3",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "192.0.0.8",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "203.0.113.5",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "fd12::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "2002:a00:1::",
+            "2001:db8::1",
+            "2001:0:1::",
+            "::127.0.0.1",
+        ] {
+            assert!(!is_public(bad.parse().expect("an address")), "{bad}");
+        }
+        for good in ["8.8.8.8", "1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"] {
+            assert!(is_public(good.parse().expect("an address")), "{good}");
+        }
+    }
+
+    #[test]
+    fn urls() {
+        let t = parse("https://example.com/hook?x=1", false).expect("good");
+        assert_eq!(
+            (t.https, t.host.as_str(), t.port, t.authority.as_str(), t.path.as_str()),
+            (true, "example.com", 443, "example.com", "/hook?x=1")
+        );
+        let t = parse("http://[::1]:8000", true).expect("good");
+        assert_eq!((t.https, t.host.as_str(), t.port, t.authority.as_str(), t.path.as_str()), (false, "::1", 8000, "[::1]:8000", "/"));
+        for (bad, part) in [
+            ("http://example.com/", "https"),
+            ("ftp://example.com/", "https://"),
+            ("example.com", "https://"),
+            ("https://user:pw@example.com/", "password"),
+            ("https://127.0.0.1/", "--allow-private-webhooks"),
+            ("https://[::1]/", "--allow-private-webhooks"),
+            ("https://[::ffff:169.254.169.254]/", "--allow-private-webhooks"),
+            ("", "URL"),
+            ("https://exa mple.com/", "URL"),
+        ] {
+            let e = parse(bad, false).expect_err(bad);
+            assert!(e.contains(part), "{bad}: {e}");
+        }
+        assert!(parse(&format!("https://example.com/{}", "x".repeat(3000)), false).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_name_is_judged_by_what_it_resolves_to() {
+        let target = parse("https://localhost:1/", false).expect("a name may be registered");
+        let e = connect(&target, false).await.expect_err("loopback");
+        assert!(e.contains("not a public address"), "{e}");
+    }
+}

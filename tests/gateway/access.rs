@@ -1,0 +1,132 @@
+//! Who may see what, over HTTP.
+
+use hyper::Method;
+use processor::engine::ports::LogError;
+use processor::gateway::Settings;
+use processor::gateway::access::{ADMIN, Access, new_token};
+
+use crate::support::{Sse, World, ask, count, request, settings};
+
+fn tokens(users: &[&str]) -> (tempfile::NamedTempFile, Vec<String>) {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let made: Vec<_> = users.iter().map(|u| new_token(u).expect("random")).collect();
+    let lines: Vec<_> = made.iter().map(|(_, line)| line.as_str()).collect();
+    std::fs::write(file.path(), lines.join("\n")).expect("written");
+    (file, made.into_iter().map(|(token, _)| format!("Bearer {token}")).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_opens_its_user_and_an_admins_opens_all() {
+    let world = World::new();
+    world.tell(["501", "502"]);
+    let (file, tokens) = tokens(&["501", "502", ADMIN]);
+    let access = Access::with_file(file.path()).expect("a good file");
+    let running = world.gateway_with(access, settings()).await;
+    let at = running.address;
+    let status = async |path: &str, token: Option<&str>| {
+        let headers: Vec<_> = token.iter().map(|t| ("authorization", *t)).collect();
+        request(at, Method::GET, path, &headers, "").await.status().as_u16()
+    };
+    for path in ["notifications?after=0", "notifications/ws", "portfolio", "preferences", "webhooks", "webhooks/a"] {
+        let path = format!("/v1/users/501/{path}");
+        assert_eq!(status(&path, None).await, 401, "{path}");
+        assert_eq!(status(&path, Some("Bearer ptk_wrong")).await, 401, "{path}");
+        assert_eq!(status(&path, Some(&tokens[1])).await, 403, "{path}");
+        assert!(![401, 403].contains(&status(&path, Some(&tokens[0])).await), "{path}");
+        assert!(![401, 403].contains(&status(&path, Some(&tokens[2])).await), "{path}");
+    }
+    assert_eq!((status("/metrics", None).await, status("/metrics", Some(&tokens[0])).await), (401, 403));
+    assert_eq!(status("/metrics", Some(&tokens[2])).await, 200);
+    assert_eq!(status("/healthz", None).await, 200, "a load balancer has no token");
+    let mut mine = Sse::open(at, "/v1/users/501/notifications?after=0", &[("authorization", &tokens[0])]).await;
+    assert_eq!(mine.numbers(1).await, [1]);
+    assert!(count(&running.gateway, |m| &m.denied) >= 18);
+
+    // A token that is taken away ends the streams that it opened.
+    let kept = std::fs::read_to_string(file.path()).expect("readable").lines().skip(1).collect::<Vec<_>>().join("\n");
+    std::fs::write(file.path(), kept).expect("written");
+    let end = mine.next().await.expect("a last event");
+    assert_eq!((end.event.as_str(), end.id), ("token_revoked", Some(1)));
+    assert_eq!(status("/v1/users/501/webhooks", Some(&tokens[0])).await, 401);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_machines_are_let_in_with_tokens_only() {
+    let world = World::new();
+    for open in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+        let settings = Settings { listen: open.parse().expect("an address"), ..settings() };
+        let topics = std::sync::Arc::new(processor::wire::topics::table(""));
+        match processor::gateway::start(world.log.clone(), topics, Access::open(), settings).await {
+            Err(LogError::Invalid(why)) => assert!(why.contains("--token-file"), "{why}"),
+            Err(e) => panic!("{e}"),
+            Ok(_) => panic!("{open} is open to the world"),
+        }
+    }
+    let (file, _) = tokens(&["501"]);
+    let access = Access::with_file(file.path()).expect("a good file");
+    let running = world.gateway_with(access, Settings { listen: "0.0.0.0:0".parse().expect("an address"), ..settings() }).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn web_pages_of_other_sites_get_nothing() {
+    let world = World::new();
+    let running = world.gateway(settings()).await;
+    let (at, path) = (running.address, "/v1/users/501/notifications");
+    let rebound = request(at, Method::GET, path, &[("host", "evil.example")], "").await;
+    assert_eq!(rebound.status(), 403, "a name that was made to point at this machine");
+    let foreign = request(at, Method::GET, path, &[("origin", "https://evil.example")], "").await;
+    assert_eq!(foreign.status(), 403);
+    let own = format!("http://{at}");
+    assert_eq!(request(at, Method::GET, path, &[("origin", &own)], "").await.status(), 200);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_requests_are_explained() {
+    let world = World::new();
+    let running = world.gateway(Settings { streams_per_user: 1, ..settings() }).await;
+    let at = running.address;
+    for (method, path, status, part) in [
+        (Method::GET, "/", 404, "/v1/users/{user}/notifications"),
+        (Method::GET, "/v1/users/501/orders", 404, "portfolio"),
+        (Method::GET, "/v1/users//notifications", 400, "user"),
+        (Method::POST, "/v1/users/501/notifications", 405, "GET"),
+        (Method::GET, "/v1/users/501/notifications?after=x", 400, "after `x`"),
+        (Method::GET, "/v1/users/501/notifications?after=-1", 400, "number"),
+        (Method::GET, "/v1/users/501/notifications?kinds=filled", 400, "order-filled"),
+        (Method::GET, "/v1/users/501/notifications/ws", 426, "WebSocket"),
+        (Method::GET, "/v1/users/501/webhooks/none", 404, "no webhook none"),
+    ] {
+        let (code, body) = ask(at, method, path, &[], "").await;
+        assert_eq!(code, status, "{path}: {body}");
+        assert!(body["message"].as_str().is_some_and(|m| m.contains(part)), "{path}: {body}");
+    }
+    let held = Sse::after(at, "501", 0).await;
+    crate::support::until("counted", || running.gateway.feed.followers("501") == 1).await;
+    let (status, body) = ask(at, Method::GET, "/v1/users/501/notifications", &[], "").await;
+    assert_eq!((status, &body["error"]), (429, &"TOO_MANY_STREAMS".into()));
+    drop(held);
+    let (status, metrics) = ask(at, Method::GET, "/metrics", &[], "").await;
+    assert!(status == 200 && metrics.as_str().is_some_and(|m| m.contains("processor_gateway_streams ")), "{metrics}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_connections_than_allowed_are_told_to_come_back() {
+    let world = World::new();
+    let running = world.gateway(Settings { connections: 2, ..settings() }).await;
+    crate::support::until("ready", || running.gateway.feed.is_ready()).await;
+    let (a, _b) = (Sse::after(running.address, "501", 0).await, Sse::after(running.address, "502", 0).await);
+    assert_eq!(request(running.address, Method::GET, "/healthz", &[], "").await.status(), 503);
+    assert_eq!(count(&running.gateway, |m| &m.refused), 1);
+    drop(a);
+    crate::support::until("a place is free", || count(&running.gateway, |m| &m.connections) == 1).await;
+    assert_eq!(request(running.address, Method::GET, "/healthz", &[], "").await.status(), 200);
+    // A WebSocket is a connection like any other.
+    crate::support::until("a place is free", || count(&running.gateway, |m| &m.connections) == 1).await;
+    let _ws = crate::websocket::open(running.address, "/v1/users/501/notifications/ws").await;
+    assert_eq!(request(running.address, Method::GET, "/healthz", &[], "").await.status(), 503);
+    running.stop().await;
+}

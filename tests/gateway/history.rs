@@ -1,0 +1,102 @@
+//! What is no longer in memory comes from the log; what is no longer in the log is said to be gone.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::Method;
+use processor::gateway::Settings;
+use processor::wire::topics;
+
+use crate::support::{Sse, World, ask, settings, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_left_the_memory_is_read_from_the_log() {
+    let world = World::new();
+    for _ in 0..700 {
+        world.tell(["501", "502", "503", "504", "505"]);
+    }
+    let running = world.gateway(Settings { memory: 30 << 10, ..settings() }).await;
+    let at = running.address;
+    for (user, after) in [("501", 0), ("502", 1), ("503", 63), ("504", 64), ("505", 65), ("501", 699)] {
+        let left = usize::try_from(700 - after).expect("small");
+        assert_eq!(Sse::after(at, user, after).await.numbers(left).await, (after + 1..=700).collect::<Vec<_>>(), "{user} after {after}");
+    }
+    assert!(running.gateway.feed.pages.load(Ordering::Relaxed) > 20, "the log was read");
+    let held: usize = running.gateway.feed.extents().iter().map(|e| e.bytes).sum();
+    assert!(held <= 30 << 10, "{held} bytes in memory");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_older_than_the_history_is_gone_and_said_so() {
+    let world = World::new();
+    world.tell(["501"; 10]);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    world.tell(["501"; 5]);
+    let running = world.gateway(Settings { history: Some(Duration::from_millis(250)), ..settings() }).await;
+    let mut sse = Sse::after(running.address, "501", 4).await;
+    assert_eq!(sse.next().await.expect("hello").id, Some(4));
+    let gone = sse.next().await.expect("an event");
+    assert_eq!((gone.event.as_str(), gone.id), ("resync_required", Some(10)));
+    assert_eq!((&gone.data["after"], &gone.data["first_user_seq"]), (&4.into(), &11.into()));
+    assert_eq!(gone.data["snapshot"], "/v1/users/501/portfolio");
+    assert_eq!(sse.numbers(5).await, [11, 12, 13, 14, 15], "and the stream goes on with what there is");
+    let mut whole = Sse::after(running.address, "501", 10).await;
+    assert_eq!(whole.numbers(5).await, [11, 12, 13, 14, 15], "nothing is missing after 10");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_never_was_is_corrected() {
+    let world = World::new();
+    world.tell(["501"; 3]);
+    let running = world.gateway(settings()).await;
+    until("ready", || running.gateway.feed.is_ready()).await;
+    let mut sse = Sse::after(running.address, "501", 900).await;
+    assert_eq!(sse.next().await.expect("hello").event, "hello");
+    let gone = sse.next().await.expect("an event");
+    assert_eq!((gone.event.as_str(), gone.id, &gone.data["first_user_seq"]), ("resync_required", Some(3), &4.into()));
+    world.tell(["501"]);
+    assert_eq!(sse.numbers(1).await, [4]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_are_no_notifications_do_no_harm() {
+    let world = World::new();
+    world.tell(["501"]);
+    for junk in [&b""[..], b"junk", b"{}", b"\x81\xa8user_seq\xa1x", b"\x81\xa8user_seq\xff", b"\xc1"] {
+        world.put(topics::NOTIFICATIONS, "501", junk);
+    }
+    world.tell(["501"]);
+    let running = world.gateway(settings()).await;
+    assert_eq!(Sse::after(running.address, "501", 0).await.numbers(2).await, [1, 2]);
+    assert_eq!(running.gateway.feed.odd.load(Ordering::Relaxed), 6);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_snapshot_is_the_latest_portfolio() {
+    let world = World::new();
+    let portfolio = |seq: u64| {
+        let p = serde_json::json!({"user_id": "501", "user_seq": seq, "cash_available_e4": 10_000, "positions": {"AAPL": {"cost_basis_e4": 5}}});
+        rmp_serde::to_vec_named(&p).expect("encodes")
+    };
+    for seq in 1..=3 {
+        world.put(topics::PORTFOLIOS, "501", &portfolio(seq));
+        world.put(topics::PORTFOLIOS, "502", &portfolio(seq));
+    }
+    let running = world.gateway(settings()).await;
+    let path = "/v1/users/501/portfolio";
+    let wait = async {
+        while ask(running.address, Method::GET, path, &[], "").await.1["user_seq"] != 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::LONG, wait).await.expect("the latest");
+    let (status, value) = ask(running.address, Method::GET, path, &[], "").await;
+    assert_eq!(status, 200);
+    assert_eq!((&value["cash_available"], &value["positions"]["AAPL"]["cost_basis"]), (&"1.00".into(), &"0.0005".into()));
+    assert_eq!(ask(running.address, Method::GET, "/v1/users/nobody/portfolio", &[], "").await.0, 404);
+    running.stop().await;
+}

@@ -1,0 +1,311 @@
+//! N2: webhooks that fail are tried again under the same id, in order, until they are accepted, given up, or told to stop.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hyper::Method;
+use processor::gateway::webhooks::sign;
+use processor::gateway::{Running, Settings};
+use processor::wire::event::Event;
+use processor::wire::topics;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+
+use crate::support::{World, ask, count, settings, until};
+
+/// One request as it came in.
+#[derive(Clone, Debug)]
+struct Got {
+    path: String,
+    headers: BTreeMap<String, String>,
+    body: Vec<u8>,
+    answered: u16,
+}
+
+impl Got {
+    fn seq(&self) -> u64 {
+        let body: Value = serde_json::from_slice(&self.body).expect("JSON");
+        body["data"]["user_seq"].as_u64().expect("a number")
+    }
+}
+
+/// An endpoint that answers as it is told: by path and how many requests for this path came before.
+#[derive(Clone)]
+struct Endpoint {
+    at: SocketAddr,
+    got: Arc<Mutex<Vec<Got>>>,
+}
+
+impl Endpoint {
+    async fn start(answer: impl Fn(&str, usize) -> u16 + Send + Sync + 'static) -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let endpoint = Endpoint { at: listener.local_addr().expect("bound"), got: Arc::default() };
+        let (got, answer) = (endpoint.got.clone(), Arc::new(answer));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (got, answer) = (got.clone(), answer.clone());
+                tokio::spawn(async move {
+                    let mut stream = BufReader::new(stream);
+                    let mut lines = Vec::new();
+                    loop {
+                        let mut line = String::new();
+                        stream.read_line(&mut line).await.expect("a line");
+                        if line.trim().is_empty() {
+                            break;
+                        }
+                        lines.push(line.trim().to_string());
+                    }
+                    let path = lines[0].split(' ').nth(1).expect("a path").to_string();
+                    let pairs = lines[1..].iter().filter_map(|l| l.split_once(": "));
+                    let headers: BTreeMap<_, _> = pairs.map(|(n, v)| (n.to_lowercase(), v.to_string())).collect();
+                    let mut body = vec![0; headers["content-length"].parse().expect("a length")];
+                    stream.read_exact(&mut body).await.expect("a body");
+                    let status = {
+                        let mut got = got.lock().expect("a list");
+                        let before = got.iter().filter(|g| g.path == path).count();
+                        let answered = answer(&path, before);
+                        got.push(Got { path, headers, body, answered });
+                        answered
+                    };
+                    if status == 0 {
+                        // Never answers.
+                        tokio::time::sleep(Duration::from_secs(60)).await;
+                    }
+                    let text = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n");
+                    stream.get_mut().write_all(text.as_bytes()).await.expect("answered");
+                });
+            }
+        });
+        endpoint
+    }
+
+    fn got(&self, path: &str) -> Vec<Got> {
+        self.got.lock().expect("a list").iter().filter(|g| g.path == path).cloned().collect()
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.at)
+    }
+}
+
+fn quick() -> Settings {
+    let schedule = [30, 40, 50, 60, 70, 80].map(Duration::from_millis).to_vec();
+    Settings { schedule, webhook_timeout: Duration::from_millis(300), ..settings() }
+}
+
+async fn register(running: &Running, user: &str, id: &str, wish: Value) -> Value {
+    until("ready", || running.gateway.feed.is_ready()).await;
+    let path = format!("/v1/users/{user}/webhooks/{id}");
+    let (status, answer) = ask(running.address, Method::PUT, &path, &[], &wish.to_string()).await;
+    assert!(status == 201 || status == 200, "{status} {answer}");
+    answer
+}
+
+async fn shown(running: &Running, user: &str, id: &str) -> Value {
+    ask(running.address, Method::GET, &format!("/v1/users/{user}/webhooks/{id}"), &[], "").await.1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n2_three_failures_then_success_is_one_delivery_with_one_id() {
+    let world = World::new();
+    let endpoint = Endpoint::start(|_, before| if before < 3 { 500 } else { 200 }).await;
+    let running = world.gateway(quick()).await;
+    world.tell(["501"; 4]);
+    until("read", || running.gateway.feed.latest("501") == Some(4)).await;
+    let made = register(&running, "501", "main", json!({"url": endpoint.url("/hook")})).await;
+    let secret = made["secret"].as_str().expect("shown once").to_string();
+    assert_eq!(shown(&running, "501", "main").await.get("secret"), None, "and never again");
+    world.tell(["501"]);
+    until("delivered", || count(&running.gateway, |m| &m.webhooks_ok) == 1).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+
+    let got = endpoint.got("/hook");
+    assert_eq!(got.iter().map(|g| g.answered).collect::<Vec<_>>(), [500, 500, 500, 200]);
+    assert!(got.iter().all(|g| g.seq() == 5), "only what came after the registration");
+    assert!(got.iter().all(|g| g.headers["webhook-id"] == got[0].headers["webhook-id"]), "one id over all attempts");
+    assert_eq!(got.iter().filter(|g| g.answered == 200).count(), 1, "one effective delivery");
+    let key = sign::key(&secret).expect("a secret");
+    for g in &got {
+        let time: i64 = g.headers["webhook-timestamp"].parse().expect("seconds");
+        assert!((processor::client::now_ms() / 1000 - time).abs() < 60);
+        assert_eq!(g.headers["webhook-signature"], sign::signature(&key, &g.headers["webhook-id"], time, &g.body));
+        assert_eq!(g.headers["content-type"], "application/json");
+    }
+    let body: Value = serde_json::from_slice(&got[0].body).expect("JSON");
+    assert_eq!((&body["type"], &body["data"]["event"]["last_price"]), (&"order-filled".into(), &"189.25".into()));
+
+    // The next one has an id of its own.
+    world.tell(["501"]);
+    until("delivered", || count(&running.gateway, |m| &m.webhooks_ok) == 2).await;
+    assert_ne!(endpoint.got("/hook")[4].headers["webhook-id"], got[0].headers["webhook-id"]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n2_order_holds_within_an_endpoint_and_a_slow_one_holds_up_no_other() {
+    let world = World::new();
+    let endpoint = Endpoint::start(|path, before| match path {
+        "/stuck" => 0,
+        _ if before % 5 == 1 => 503,
+        _ => 204,
+    });
+    let endpoint = endpoint.await;
+    let running = world.gateway(quick()).await;
+    for id in ["stuck", "good"] {
+        register(&running, "501", id, json!({"url": endpoint.url(&format!("/{id}"))})).await;
+    }
+    register(&running, "502", "other", json!({"url": endpoint.url("/other")})).await;
+    world.tell(["501", "502"].repeat(20));
+    until("delivered", || count(&running.gateway, |m| &m.webhooks_ok) == 40).await;
+    for path in ["/good", "/other"] {
+        let accepted: Vec<u64> = endpoint.got(path).iter().filter(|g| g.answered == 204).map(Got::seq).collect();
+        assert_eq!(accepted, (1..=20).collect::<Vec<_>>(), "{path}");
+        let all: Vec<u64> = endpoint.got(path).iter().map(Got::seq).collect();
+        assert!(all.is_sorted(), "nothing overtakes what failed: {all:?}");
+    }
+    assert!(endpoint.got("/stuck").iter().all(|g| g.seq() == 1));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n2_what_is_never_accepted_is_dead_lettered_and_the_next_has_its_turn() {
+    let world = World::new();
+    let endpoint = Endpoint::start(|_, before| if before < 7 { 500 } else { 200 }).await;
+    let running = world.gateway(quick()).await;
+    register(&running, "501", "main", json!({"url": endpoint.url("/hook")})).await;
+    world.tell(["501"; 2]);
+    until("the second is delivered", || count(&running.gateway, |m| &m.webhooks_ok) == 1).await;
+    let got = endpoint.got("/hook");
+    assert_eq!(got.iter().map(Got::seq).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 1, 2], "one attempt and six more");
+    let dead = world.records(topics::DEAD_LETTERS);
+    let (key, value, headers) = dead.first().expect("a dead letter");
+    assert_eq!((dead.len(), key.as_str(), headers["reason"].as_str()), (1, "501", "WEBHOOK_UNDELIVERABLE"));
+    assert!(headers["text"].contains("main") && headers["text"].contains("500"), "{headers:?}");
+    let source = world.records(topics::NOTIFICATIONS);
+    let partition = processor::domain::partitioner::partition(b"501", crate::support::PARTITIONS);
+    assert_eq!(headers["src"], format!("notifications/{partition}/0"));
+    assert!(source.iter().any(|(k, v, _)| k == "501" && v == value), "the letter holds the notification untouched");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n2_an_endpoint_that_is_gone_is_disabled_until_it_is_put_again() {
+    let world = World::new();
+    let endpoint = Endpoint::start(|_, before| if before == 1 { 410 } else { 200 }).await;
+    let running = world.gateway(quick()).await;
+    let wish = json!({"url": endpoint.url("/hook")});
+    register(&running, "501", "main", wish.clone()).await;
+    world.tell(["501"; 5]);
+    until("disabled", || count(&running.gateway, |m| &m.webhooks_disabled) == 1).await;
+    until("known", || running.gateway.feed.latest("501").is_some_and(|n| n >= 5)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(endpoint.got("/hook").len(), 2, "nothing is sent any more");
+    let now = shown(&running, "501", "main").await;
+    assert_eq!((&now["enabled"], &now["after"]), (&false.into(), &1.into()));
+    running.stop().await;
+
+    // Neither by another gateway, until the user says so; then it goes on where it was.
+    let running = world.gateway(quick()).await;
+    until("ready", || running.gateway.feed.is_ready()).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(endpoint.got("/hook").len(), 2);
+    register(&running, "501", "main", wish).await;
+    until("delivered", || count(&running.gateway, |m| &m.webhooks_ok) == 4).await;
+    assert_eq!(endpoint.got("/hook").iter().map(Got::seq).collect::<Vec<_>>(), [1, 2, 2, 3, 4, 5]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n2_delivery_goes_on_after_a_restart_without_a_loss() {
+    let world = World::new();
+    let endpoint = Endpoint::start(|_, before| if (20..23).contains(&before) { 500 } else { 200 }).await;
+    let mut running = world.gateway(quick()).await;
+    register(&running, "501", "main", json!({"url": endpoint.url("/hook")})).await;
+    for _ in 0..6 {
+        world.tell(["501"; 10]);
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        // Another one of the same number takes the partitions over while this one still runs: as after a crash.
+        let next = world.gateway(quick()).await;
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        running.stop().await;
+        running = next;
+    }
+    let seen = || endpoint.got("/hook").iter().filter(|g| g.answered == 200).map(Got::seq).collect::<std::collections::BTreeSet<_>>();
+    until("all are delivered", || seen().len() == 60).await;
+    // A repeat may happen when a gateway is replaced, and is recognisable.
+    let mut ids = BTreeMap::new();
+    for g in endpoint.got("/hook") {
+        assert_eq!(*ids.entry(g.seq()).or_insert(g.headers["webhook-id"].clone()), g.headers["webhook-id"]);
+    }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn preferences_and_kinds_decide_what_is_sent() {
+    let world = World::new();
+    let endpoint = Endpoint::start(|_, _| 200).await;
+    let running = world.gateway(quick()).await;
+    let at = running.address;
+    let preferences = "/v1/users/501/preferences";
+    let (status, set) =
+        ask(at, Method::PUT, preferences, &[], r#"{"webhook":["order-filled","order-rejected"],"stream":["deposited"]}"#).await;
+    assert_eq!((status, &set["stream"]), (200, &json!(["deposited"])));
+    assert_eq!(ask(at, Method::GET, preferences, &[], "").await.1, set);
+    register(&running, "501", "all", json!({"url": endpoint.url("/all")})).await;
+    register(&running, "501", "few", json!({"url": endpoint.url("/few"), "kinds": ["order-rejected", "deposited"]})).await;
+    let mut sse = crate::support::Sse::after(at, "501", 0).await;
+    for event in [Event::Deposited, Event::OrderFilled, Event::OrderRejected, Event::OrderPending] {
+        world.tell_event(["501"], event);
+    }
+    until("delivered", || count(&running.gateway, |m| &m.webhooks_ok) == 3).await;
+    assert_eq!(endpoint.got("/all").iter().map(Got::seq).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(endpoint.got("/few").iter().map(Got::seq).collect::<Vec<_>>(), [3]);
+    assert_eq!(sse.numbers(1).await, [1], "streams follow the preferences too");
+    for (wrong, part) in [(r#"{"webhook":["order-filed"]}"#, "order-filled"), (r#"{"mail":[]}"#, "mail"), ("[", "body")] {
+        let (status, e) = ask(at, Method::PUT, preferences, &[], wrong).await;
+        assert!(status == 400 && e["message"].as_str().is_some_and(|m| m.contains(part)), "{wrong}: {e}");
+    }
+    assert_eq!(ask(at, Method::DELETE, preferences, &[], "").await.1, json!({"stream": null, "webhook": null}));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_are_listed_changed_and_removed_and_bad_ones_refused() {
+    let world = World::new();
+    let running = world.gateway(Settings { private_webhooks: false, ..quick() }).await;
+    let at = running.address;
+    until("ready", || running.gateway.feed.is_ready()).await;
+    let put = async |id: &str, wish: Value| ask(at, Method::PUT, &format!("/v1/users/501/webhooks/{id}"), &[], &wish.to_string()).await;
+    for (wish, part) in [
+        (json!({"url": "http://example.com/"}), "https"),
+        (json!({"url": "https://127.0.0.1/"}), "--allow-private-webhooks"),
+        (json!({"url": "https://[::ffff:10.0.0.1]/"}), "not a public address"),
+        (json!({"url": "https://169.254.169.254/latest/meta-data"}), "not a public address"),
+        (json!({"url": "https://example.com/", "kinds": ["nonsense"]}), "order-filled"),
+        (json!({"url": "https://example.com/", "secret": "short"}), "whsec_"),
+        (json!({"url": "https://example.com/", "unknown": 1}), "unknown"),
+        (json!({}), "url"),
+    ] {
+        let (status, e) = put("a", wish.clone()).await;
+        assert!(status == 400 && e["message"].as_str().is_some_and(|m| m.contains(part)), "{wish}: {e}");
+    }
+    let (status, first) = put("a", json!({"url": "https://example.com/1"})).await;
+    assert_eq!((status, first["enabled"].clone()), (201, true.into()));
+    let (status, second) = put("a", json!({"url": "https://example.com/2"})).await;
+    assert_eq!((status, second["url"].clone(), second.get("secret")), (200, "https://example.com/2".into(), None));
+    for n in 1..10 {
+        assert_eq!(put(&format!("b{n}"), json!({"url": "https://example.com/"})).await.0, 201);
+    }
+    assert_eq!(put("c", json!({"url": "https://example.com/"})).await.0, 409);
+    let all = ask(at, Method::GET, "/v1/users/501/webhooks", &[], "").await.1;
+    assert_eq!(all["webhooks"].as_array().map(Vec::len), Some(10));
+    assert_eq!(ask(at, Method::DELETE, "/v1/users/501/webhooks/a", &[], "").await.0, 200);
+    assert_eq!(ask(at, Method::DELETE, "/v1/users/501/webhooks/a", &[], "").await.0, 404);
+    assert_eq!(ask(at, Method::GET, "/v1/users/501/webhooks/a", &[], "").await.0, 404);
+    let plain = crate::support::request(at, Method::PUT, "/v1/users/501/webhooks/d", &[("content-type", "text/plain")], "{}").await;
+    assert_eq!(plain.status(), 415, "what a web page can send without asking is not taken");
+    running.stop().await;
+}

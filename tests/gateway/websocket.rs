@@ -1,0 +1,93 @@
+//! The same promises over a WebSocket.
+
+use futures_util::{SinkExt, StreamExt};
+use processor::gateway::Settings;
+use serde_json::Value;
+use std::time::Duration;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::support::{LONG, World, count, settings, until};
+
+type Socket = WebSocketStream<TcpStream>;
+
+pub async fn open(at: std::net::SocketAddr, path: &str) -> Socket {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let stream = socket.connect(at).await.expect("connected");
+    tokio_tungstenite::client_async(format!("ws://{at}{path}"), stream).await.expect("a WebSocket").0
+}
+
+/// The next message of ours; pings are passed over.
+async fn next(ws: &mut Socket) -> Option<Value> {
+    loop {
+        match tokio::time::timeout(LONG, ws.next()).await.expect("a sign of life")?.ok()? {
+            Message::Text(text) => return Some(serde_json::from_str(&text).expect("JSON")),
+            Message::Close(_) => return None,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n1_a_websocket_resumes_without_gap_or_repeat() {
+    let world = World::new();
+    world.tell(["501"; 3]);
+    let running = world.gateway(settings()).await;
+    let mut ws = open(running.address, "/v1/users/501/notifications/ws?resume_from=0").await;
+    let hello = next(&mut ws).await.expect("hello");
+    assert_eq!((&hello["type"], &hello["id"]), (&"hello".into(), &0.into()));
+    for seq in 1..=3 {
+        let m = next(&mut ws).await.expect("a notification");
+        assert_eq!((&m["type"], &m["id"], &m["data"]["user_seq"]), (&"notification".into(), &seq.into(), &seq.into()));
+    }
+    // What a client says is read and changes nothing.
+    ws.send(Message::text("{\"resume_from\":0}")).await.expect("sent");
+    ws.close(None).await.expect("closed");
+    until("gone", || count(&running.gateway, |m| &m.streams) == 0).await;
+    world.tell(["501"; 400]);
+    let mut ws = open(running.address, "/v1/users/501/notifications/ws?resume_from=3").await;
+    assert_eq!(next(&mut ws).await.expect("hello")["id"], 3);
+    for seq in 4..=403 {
+        assert_eq!(next(&mut ws).await.expect("a notification")["id"], seq);
+    }
+    world.tell(["501"]);
+    assert_eq!(next(&mut ws).await.expect("live")["id"], 404);
+    let stopping = tokio::spawn(running.stop());
+    let end = next(&mut ws).await.expect("a last message");
+    assert_eq!((&end["type"], &end["data"]["resume_from"]), (&"closing".into(), &404.into()));
+    stopping.await.expect("stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n3_a_slow_websocket_is_closed_with_its_position() {
+    let world = World::new();
+    world.tell(["501"; 5_000]);
+    let running = world.gateway(Settings { stall: Duration::from_millis(200), grace: Duration::from_secs(20), ..settings() }).await;
+    let mut ws = open(running.address, "/v1/users/501/notifications/ws?resume_from=0").await;
+    until("given up", || count(&running.gateway, |m| &m.slow) == 1).await;
+    let (mut last, mut end) = (0, None);
+    let close = loop {
+        match tokio::time::timeout(LONG, ws.next()).await.expect("in time").expect("not yet").expect("well formed") {
+            Message::Text(text) => {
+                let m: Value = serde_json::from_str(&text).expect("JSON");
+                match m["type"].as_str() {
+                    Some("notification") => {
+                        assert_eq!(m["id"], last + 1);
+                        last += 1;
+                    }
+                    Some("slow_consumer") => end = m["data"]["resume_from"].as_u64(),
+                    _ => {}
+                }
+            }
+            Message::Close(frame) => break frame.expect("a reason"),
+            _ => {}
+        }
+    };
+    assert_eq!(end, Some(last));
+    assert!(last < 5_000);
+    assert_eq!((close.code, close.reason.as_str()), (CloseCode::Again, format!("slow_consumer: resume_from={last}").as_str()));
+    running.stop().await;
+}
