@@ -7,6 +7,7 @@ mod desk;
 mod entry;
 pub(super) mod seed;
 mod settlement;
+mod show;
 mod state;
 
 use crate::domain::instrument::Instrument;
@@ -20,6 +21,7 @@ use super::RoleSettings;
 use super::intake::bug;
 use super::rows::{self, Rows};
 pub use books::{Shared, check_books};
+pub(super) use show::show;
 use state::{Buffers, Tally};
 
 /// The role's logic; see the module.

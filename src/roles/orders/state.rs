@@ -245,6 +245,7 @@ impl<'a> Entry<'a> {
             _ => return None,
         }
         e.content.kind()?;
+        e.quantity().unwrap_or(0).checked_sub(e.cum)?;
         Some(e)
     }
 

@@ -22,6 +22,7 @@ use super::rows::{self, Rows};
 use floor::{Floor, Out, Stand, Texts};
 pub use reading::{BookLine, read_books};
 use state::Buffers;
+pub(super) use state::show;
 
 /// Stops that fire at once by one tick or command, before and after it; the rest go on in later transactions.
 const FIRE_MAX: usize = 64;

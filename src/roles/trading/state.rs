@@ -9,15 +9,17 @@
 //! | `o` symbol 0 user 0 order id | an order in the book; its place in the queue is in it, so the queues come back as they were |
 //! | `c` | there is a record under way that goes on with what is left over |
 
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::domain::book::{Head, Life, Order};
+use crate::domain::book::{FOREVER, Head, Life, Order};
 use crate::domain::price::{Priced, Prices, Source};
 use crate::domain::status::Side;
 use crate::engine::context::Ctx;
 use crate::engine::role::Bug;
 use crate::engine::varint::{put, put_signed, take, take_i64, take_signed, take_u64};
 use crate::roles::intake::bug;
+use crate::roles::show::number;
 
 const VERSION: u8 = 1;
 /// Names of sources up to here are keys as they are.
@@ -298,6 +300,44 @@ pub(super) fn goes_on(ctx: &mut Ctx<'_>) -> bool {
 
 pub(super) fn set_goes_on(ctx: &mut Ctx<'_>, on: bool) {
     if on { ctx.put(b"c", &[VERSION]) } else { ctx.delete(b"c") }
+}
+
+/// A value by the letter of its key, readable; none if it cannot be read.
+pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
+    let priced = |p: Option<Priced>| p.map(|p| json!({"price_e4": p.price_e4, "time_ms": p.time_ms}));
+    Some(match letter {
+        b's' => {
+            let p = read_prices(value)?;
+            let held = p.held.map(|(price, agreed)| json!({"price_e4": price, "agreed": agreed}));
+            json!({"last": priced(p.last), "told": priced(p.told), "held": held, "accepted": p.accepted, "late": p.late})
+        }
+        b'q' | b'Q' => {
+            let s = read_source(value)?;
+            json!({"seq": s.seq, "time_ns": s.time_ns.map(number)})
+        }
+        b't' => json!({"last": whole(value, take_u64)?}),
+        b'b' => {
+            let BookHead { head: h, trade } = read_head(value)?;
+            json!({"next_place": h.next_seq, "rose_to_e4": h.rose_to, "fell_to_e4": h.fell_to, "doomed_below": h.doomed_below, "trade": priced(trade)})
+        }
+        b'o' => {
+            let o = read_order(value, ())?;
+            json!({
+                "place": o.seq,
+                "side": o.side.name(),
+                "limit_price_e4": o.limit_e4,
+                "stop_price_e4": o.stop_e4,
+                "leaves_quantity": o.leaves,
+                "cum_quantity": o.cum,
+                "deadline_ms": (o.deadline_ms != FOREVER).then_some(o.deadline_ms),
+                "life": o.life.name(),
+                "market": o.market,
+                "post_only": o.post_only,
+            })
+        }
+        b'c' => json!({}),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
