@@ -22,7 +22,7 @@ use processor::runtime::replay::newest_store;
 use processor::store::dir::read_identity;
 use processor::store::rocks::{RocksStore, SharedMemory};
 use processor::wire::audit::AuditEntry;
-use processor::wire::book::{BookOrder, Execution};
+use processor::wire::book::{BookCommand, Execution};
 use processor::wire::event::OrderEvent;
 use processor::wire::notification::Notification;
 use processor::wire::portfolio::Portfolio;
@@ -77,7 +77,7 @@ fn read(what: &str, key: &[u8], bytes: &[u8]) -> Value {
                 "Portfolio" => Portfolio::decode(bytes).is_ok(),
                 "Notification" => Notification::decode(bytes).is_ok(),
                 "AuditEntry" => AuditEntry::decode(bytes).is_ok(),
-                "BookCommand" => BookOrder::decode(bytes).is_ok(),
+                "BookCommand" => BookCommand::decode(bytes).is_ok(),
                 "Execution" => Execution::decode(bytes).is_ok(),
                 _ => OrderEvent::decode(bytes).is_ok(),
             };

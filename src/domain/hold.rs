@@ -73,6 +73,20 @@ impl Terms {
         }
     }
 
+    /// What the order needs until the book has answered a change to `new`: it may still trade by its own terms, and then go on by the new ones.
+    pub fn need_until_decided(&self, new: &Terms, cum: i64, value_e4: i64, shares: i64) -> Option<Hold> {
+        let need = new.need(cum, value_e4, shares)?;
+        if self.side == Side::Sell {
+            return Some(need);
+        }
+        // All that is left at the old limit, and what is more at the new one.
+        let (left, more) = (i128::from((self.quantity - cum).max(0)), i128::from((new.quantity - self.quantity).max(0)));
+        let rest = left * i128::from(self.limit_e4) + more * i128::from(new.limit_e4);
+        let traded = i128::from(value_e4);
+        let both = bounded(rest + self.fee_up(traded + rest) - self.fee_up(traded))?;
+        Some(Hold { cash_e4: need.cash_e4.max(both), ..need })
+    }
+
     /// The part of a hold that a trade uses up.
     pub fn freed(&self, hold: &Hold, cum: i64, value_e4: i64, quantity: i64, traded_e4: i64) -> Option<Hold> {
         match self.side {

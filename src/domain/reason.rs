@@ -52,6 +52,7 @@ impl Reason {
         match self {
             Reason::TooLateToCancel => 0,
             Reason::UnknownOrder => 1,
+            Reason::SystemBusy => 3,
             Reason::DuplicateOrder => 6,
             _ => 99,
         }

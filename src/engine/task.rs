@@ -192,6 +192,11 @@ impl Task {
         Ok(())
     }
 
+    /// The log time at which the role wants to be woken.
+    pub fn alarm_ms(&self) -> Option<i64> {
+        self.role.alarm_ms()
+    }
+
     /// Looks through so many keys of the store, between transactions; true when it is through and all is right.
     pub(super) fn scrub(&mut self, keys: usize) -> Result<bool, StoreError> {
         let done = self.scrub.get_or_insert_default().slice(&*self.store, keys, self.meta.digest)?;
@@ -199,11 +204,6 @@ impl Task {
             self.scrub = None;
         }
         Ok(done)
-    }
-
-    /// The log time at which the role wants to be woken.
-    pub fn alarm_ms(&self) -> Option<i64> {
-        self.role.alarm_ms()
     }
 
     /// Digest as of the last commit.

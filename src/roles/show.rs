@@ -2,8 +2,8 @@
 //!
 //! | role | keys |
 //! |---|---|
-//! | `orders` | `account/USER`, `position/USER/SYMBOL`, `order/USER/ORDER`, `open/USER/SYMBOL/ORDER`, `house/SYMBOL`, `totals` |
-//! | `trading` | `price/SYMBOL`, `source/SYMBOL/NAME`, `source-hash/SYMBOL/HASH`, `trades`, `book/SYMBOL`, `resting/SYMBOL/USER/ORDER`, `under-way` |
+//! | `orders` | `account/USER`, `position/USER/SYMBOL`, `order/USER/ORDER`, `house/SYMBOL`, `totals`, `open/USER/SYMBOL/ORDER` |
+//! | `trading` | `price/SYMBOL`, `source/SYMBOL/NAME`, `source-hash/SYMBOL/HASH`, `trades`, `book/SYMBOL`, `resting/SYMBOL/USER/ORDER`, `goes-on` |
 //! | `portfolio` | `portfolio/USER` |
 //! | `audit` | `TOPIC/PARTITION` |
 //! | `notifications` | keeps nothing |
@@ -27,19 +27,16 @@ const KINDS: &[(Role, &str, u8)] = &[
     (Role::Trading, "trades", b't'),
     (Role::Trading, "book", b'b'),
     (Role::Trading, "resting", b'o'),
-    (Role::Trading, "under-way", b'c'),
+    (Role::Trading, "goes-on", b'c'),
 ];
-
-/// How many zero bytes of a key separate its parts; a source may be called anything, so a further one belongs to its name.
-fn separators(role: Role, letter: u8) -> usize {
-    match (role, letter) {
-        (Role::Orders, b'n') | (Role::Trading, b'o') => 2,
-        _ => 1,
-    }
-}
 
 /// Its second part is 32 bytes and not text.
 const HASHED: u8 = b'Q';
+
+/// How many separators a key's ids have at most: a source may contain anything, an id nothing that separates.
+fn parts(letter: u8) -> usize {
+    if [b'q', HASHED].contains(&letter) { 1 } else { 2 }
+}
 
 /// A key and its value, readable; none if this version cannot read one of them.
 pub fn show(role: Role, key: &[u8], value: &[u8]) -> Option<(String, Value)> {
@@ -55,7 +52,8 @@ pub fn show(role: Role, key: &[u8], value: &[u8]) -> Option<(String, Value)> {
                 shown.extend(hash[1..].iter().map(|b| format!("{b:02x}")));
             } else if !ids.is_empty() {
                 shown.push('/');
-                shown.push_str(&text(ids)?.replacen('\0', "/", separators(role, letter)));
+                // A source may be called anything, so only the first zero byte separates.
+                shown.push_str(&text(ids)?.replacen('\0', "/", parts(letter)));
             }
             let value = if role == Role::Orders { orders::show(letter, value) } else { trading::show(letter, value) };
             Some((shown, value?))
@@ -78,7 +76,7 @@ pub fn prefix(role: Role, text: &str) -> Vec<u8> {
             // Without a slash it may be the beginning of a longer word.
             Some((_, _, letter)) if text.len() > word.len() => {
                 let ids = if *letter == HASHED { ids.split('/').next().unwrap_or_default() } else { ids };
-                [&[*letter], ids.replacen('/', "\0", separators(role, *letter)).as_bytes()].concat()
+                [&[*letter], ids.replacen('/', "\0", parts(*letter)).as_bytes()].concat()
             }
             _ => Vec::new(),
         },
@@ -93,7 +91,7 @@ pub fn task_of(role: Role, text: &str, partitions: u32) -> Option<u32> {
     let mut parts = text.split('/');
     let (word, first) = (parts.next()?, parts.next()?);
     match (role, word) {
-        (Role::Orders, "account" | "position" | "order") | (Role::Trading, _) | (Role::Portfolio, _) => {
+        (Role::Orders, "account" | "position" | "order" | "open") | (Role::Trading, _) | (Role::Portfolio, _) => {
             (partitions > 0).then(|| partitioner::partition(first.as_bytes(), partitions))
         }
         (Role::Audit, _) => first.parse().ok(),
@@ -104,7 +102,7 @@ pub fn task_of(role: Role, text: &str, partitions: u32) -> Option<u32> {
 /// What a person should type.
 pub fn kinds(role: Role) -> &'static str {
     match role {
-        Role::Orders => "account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, house/SYMBOL, totals",
+        Role::Orders => "account/USER, position/USER/SYMBOL, order/USER/ORDER, house/SYMBOL, totals",
         Role::Trading => "price/SYMBOL, source/SYMBOL/NAME, trades",
         Role::Portfolio => "portfolio/USER",
         Role::Audit => "TOPIC/PARTITION, such as order-commands/0",

@@ -123,7 +123,7 @@ impl<'a> BookCommand<'a> {
         let (mut user, mut order, mut symbol, mut side) = (None, None, None, None);
         let (mut quantity, mut limit, mut ceiling, mut stop, mut deadline) = (None, None, None, None, None);
         let (mut verb, mut life, mut cause, mut reason) = (Some(Verb::New), None, None, None);
-        let (mut market, mut post_only) = (false, false);
+        let (mut market, mut post_only, mut value_max) = (false, false, None);
         let fault = read_map(bytes, |name, v| match name {
             "user_id" => user = v.plain_text(),
             "order_id" => order = v.plain_text(),
@@ -131,6 +131,9 @@ impl<'a> BookCommand<'a> {
             "side" => side = named(v, Side::from_name).flatten(),
             "quantity" => quantity = v.i64(),
             "limit_e4" => limit = v.i64(),
+            // So the first version called it; it knew market orders only.
+            "worst_price_e4" => (limit, market, life) = (v.i64(), true, Some(Life::Ioc)),
+            "value_max_e4" => value_max = v.i64(),
             "ceiling_e4" => ceiling = v.i64(),
             "stop_e4" => stop = v.i64(),
             "deadline_ms" => deadline = v.i64(),
@@ -145,6 +148,10 @@ impl<'a> BookCommand<'a> {
         const ODD: Fault = "a book command without one of its fields";
         if let Some(fault) = fault {
             return Err(fault);
+        }
+        // The first version bounded what a sell may bring as a whole.
+        if let (Some(Side::Sell), None, Some(max), Some(quantity)) = (side, ceiling, value_max, quantity.filter(|q| *q > 0)) {
+            ceiling = Some(max / quantity);
         }
         let ask = match verb.ok_or(ODD)? {
             Verb::New => Ask::New(NewOrder {
@@ -296,7 +303,8 @@ impl<'a> Execution<'a> {
                 trade_id: trade.ok_or(ODD)?,
                 price_e4: price.ok_or(ODD)?,
                 quantity: quantity.ok_or(ODD)?,
-                liquidity: liquidity.ok_or(ODD)?,
+                // The first version knew no others.
+                liquidity: liquidity.unwrap_or(Liquidity::House),
             },
             Kind::Done => Outcome::Done(reason.ok_or(ODD)?),
             Kind::Expired => Outcome::Expired,

@@ -1,6 +1,6 @@
 //! The model's books: all orders lie in one vector, and whoever trades next is found by looking at every one of them.
 
-use super::money::need;
+use super::money::{fee, need};
 use super::script::{Kind, Status, Tif};
 use super::{Model, Order};
 
@@ -340,15 +340,17 @@ impl Model {
         if !o.buy && new_quantity - o.quantity > self.sellable(user, &o.symbol) && new_quantity > o.cum {
             return Err("SHORT_SELL_NOT_PERMITTED");
         }
-        if o.buy && need(&o, new_quantity, new_limit) - need(&o, o.quantity, o.limit) > self.available(user).max(0) {
+        // Until the book has answered, the order may trade at its old limit and go on at the new one.
+        let rest = o.leaves() * o.limit + (new_quantity - o.quantity).max(0) * new_limit;
+        let both = rest + fee(o.value + rest, o.fee_bps) - fee(o.value, o.fee_bps);
+        if o.buy && need(&o, new_quantity, new_limit).max(both) - need(&o, o.quantity, o.limit) > self.available(user).max(0) {
             return Err("INSUFFICIENT_FUNDS");
         }
-        let ceiling = o.ceiling.max(2 * new_limit).max(2 * told.unwrap_or(0));
         if new_quantity <= o.cum {
             (self.orders[at].quantity, self.orders[at].limit, self.orders[at].status) = (o.cum, new_limit, "filled");
             self.told_replaced(at, id);
         } else if new_limit == o.limit && new_quantity <= o.quantity {
-            (self.orders[at].quantity, self.orders[at].ceiling) = (new_quantity, ceiling);
+            self.orders[at].quantity = new_quantity;
             self.told_replaced(at, id);
         } else {
             let changed = Order { quantity: new_quantity, limit: new_limit, ..o.clone() };
@@ -361,7 +363,7 @@ impl Model {
                 self.tell(user, told);
                 return Ok(());
             }
-            self.orders[at] = Order { ceiling, ..changed };
+            self.orders[at] = changed;
             self.told_replaced(at, id);
             if o.stop.is_some() {
                 self.place(at);

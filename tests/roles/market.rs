@@ -401,3 +401,36 @@ fn stops_wait_fire_and_are_refused_when_they_would_fire_at_once() {
     assert_eq!(trades(&w), [(3, 1_020_000), (1, 1_015_000)], "the stop-limit rests at its limit");
     w.check_books();
 }
+
+#[test]
+fn a_fill_at_the_old_limit_before_a_change_to_a_lower_one_leaves_enough() {
+    let mut w = floor(RoleSettings::default());
+    w.limit("b", "1", "AAPL", 10, "buy", "100", "");
+    w.pump();
+    w.limit("s", "1", "AAPL", 5, "sell", "100", "");
+    w.replace("b", "r", "1", r#""quantity":20,"limit_price":96"#);
+    w.replace("b", "q", "1", r#""quantity":30"#);
+    w.pump();
+    assert_eq!(told(&w, "b")[2..], ["CancelRejected SYSTEM_BUSY", "OrderPartiallyFilled", "OrderReplaced"]);
+    let e = w.last("b");
+    assert_eq!((&e["cash_reserved_e4"], &e["leaves_quantity"]), (&json!(15 * 960_000), &json!(15)));
+    assert_eq!(w.events("b")[3]["reason_code"], 3, "one change is under way");
+    w.replace("b", "q", "1", r#""quantity":30"#);
+    w.pump();
+    assert_eq!(w.last("b")["cash_reserved_e4"], 25 * 960_000, "the id was not used up");
+    w.check_books();
+}
+
+#[test]
+fn a_refused_change_of_a_sell_after_the_price_rose_leaves_what_it_needs() {
+    let mut w = floor(RoleSettings::default());
+    w.limit("b", "1", "AAPL", 16, "buy", "99.4", "");
+    w.limit("s", "1", "AAPL", 19, "sell", "100", r#""post_only":true"#);
+    w.pump();
+    w.tick("AAPL", "100.91");
+    w.pump();
+    w.replace("s", "r", "1", r#""quantity":6,"limit_price":"99.3""#);
+    w.pump();
+    assert_eq!(told(&w, "s").last().expect("one"), "CancelRejected POST_ONLY_WOULD_CROSS");
+    w.check_books();
+}

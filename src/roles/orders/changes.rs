@@ -111,7 +111,7 @@ pub(super) fn replace(
     };
     desk.hold(terms.side, symbol, &more, true)?;
     // Until the book has spoken the order is bound to its old terms, but what it holds is enough for either.
-    let terms = Terms { ceiling_e4: new.ceiling_e4, short_unit_e4: new.short_unit_e4, ..terms };
+    let terms = Terms { short_unit_e4: new.short_unit_e4, ..terms };
     let Some(order_id) = c.orig_order_id.as_deref() else {
         return Err(bug(desk.ctx, "a replacement was decoded without the order it names"));
     };
@@ -132,6 +132,10 @@ fn changed(c: &Command<'_>, entry: &Entry<'_>, old: Terms, f: &Facts<'_>) -> Res
     if !entry.stays {
         return Err(Reason::TooLateToCancel);
     }
+    // One change at a time: what an order needs while two are under way depends on which of them come through. The id may be tried again.
+    if entry.pending > 0 {
+        return Err(Reason::SystemBusy);
+    }
     let has_limit = entry.content.limit_price().is_some();
     if (c.quantity.is_none() && c.limit_price.is_none()) || (c.limit_price.is_some() && !has_limit) {
         return Err(Reason::UnsupportedCharacteristic);
@@ -146,8 +150,9 @@ fn changed(c: &Command<'_>, entry: &Entry<'_>, old: Terms, f: &Facts<'_>) -> Res
     let mut new = Terms { quantity, limit_e4, ..old };
     let reference = f.reference.map(|(price, _)| price);
     let sells = old.side == Side::Sell;
-    if sells {
-        new.ceiling_e4 = checks::ceiling([reference.unwrap_or(0), limit_e4, old.ceiling_e4 / 2])?.max(old.ceiling_e4);
+    // What the account can take was settled when the order came, and all holds rest on it.
+    if sells && limit_e4 > old.ceiling_e4 {
+        return Err(Reason::NotionalLimit);
     }
     let shares = entry.hold.shares + f.position.sellable();
     let short = if sells { (quantity - entry.cum - shares).max(0) } else { 0 };
@@ -155,7 +160,7 @@ fn changed(c: &Command<'_>, entry: &Entry<'_>, old: Terms, f: &Facts<'_>) -> Res
         new.short_unit_e4 = checks::short_unit(reference.ok_or(Reason::NoReferencePrice)?, i)?;
     }
     // Once a share is promised to the order it stays promised until the change is decided.
-    let need = new.need(entry.cum, entry.value_e4, shares).ok_or(Reason::NotionalLimit)?;
+    let need = old.need_until_decided(&new, entry.cum, entry.value_e4, shares).ok_or(Reason::NotionalLimit)?;
     let more = need.beyond(&entry.hold);
     if limit_e4 != old.limit_e4
         && let Some(reference) = reference

@@ -3,14 +3,16 @@
 use serde_json::{Map, Value, json};
 
 use super::state::{self, Entry};
+use crate::domain::status::Side;
 use crate::roles::show::number;
 
 /// A value by the letter of its key; none if it cannot be read.
 pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
+    // What came with books is shown where there is something to show.
     Some(match letter {
         b'a' => {
             let a = state::read_account(value)?;
-            let account = json!({
+            let shown = json!({
                 "available_e4": a.available_e4,
                 "reserved_e4": a.reserved_e4,
                 "incoming_e4": a.incoming_e4,
@@ -18,36 +20,33 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
                 "user_seq": a.user_seq,
                 "rate_limit": {"tat_us": a.clock.tat_us, "last_seen_us": a.clock.last_seen_us},
             });
-            with(account, &[("open_orders", a.open_orders.into())])
+            with(shown, &[("open_orders", a.open_orders.into())])
         }
         b'p' => {
             let p = state::read_position(value)?;
-            with(
-                json!({"quantity": p.long, "reserved": p.reserved}),
-                &[("short", p.short.into()), ("collateral_e4", p.collateral_e4.into())],
-            )
+            let shown = json!({"quantity": p.net(), "reserved": p.reserved});
+            with(shown, &[("short", p.short.into()), ("collateral_e4", p.collateral_e4.into())])
         }
         b'o' => order(&Entry::read(value)?),
         b'h' => {
             let h = state::read_house(value)?;
-            let house = json!({"cash_e4": number(h.cash_e4), "quantity": number(h.quantity), "users_quantity": number(h.users_quantity)});
-            with(house, &[("clearing_e4", h.clearing_e4), ("clearing_quantity", h.clearing_quantity)])
+            let shown = json!({"cash_e4": number(h.cash_e4), "quantity": number(h.quantity), "users_quantity": number(h.users_quantity)});
+            with(shown, &[("clearing_e4", h.clearing_e4), ("clearing_quantity", h.clearing_quantity)])
         }
         b't' => {
             let t = state::read_totals(value)?;
-            let totals = json!({"users_e4": number(t.users_e4), "house_e4": number(t.house_e4), "external_e4": number(t.external_e4)});
-            with(totals, &[("clearing_e4", t.clearing_e4), ("fees_e4", t.fees_e4), ("rounding_e4", t.rounding_e4)])
+            let shown = json!({"users_e4": number(t.users_e4), "house_e4": number(t.house_e4), "external_e4": number(t.external_e4)});
+            with(shown, &[("clearing_e4", t.clearing_e4), ("fees_e4", t.fees_e4), ("rounding_e4", t.rounding_e4)])
         }
-        // A mark that this order may be open for long.
-        b'n' => Value::Bool(value == [state::VERSION]),
+        b'n' => json!({}),
         _ => return None,
     })
 }
 
-/// Adds what is not zero: it came later, and most have none of it.
-fn with(mut shown: Value, later: &[(&str, i128)]) -> Value {
-    for (name, n) in later.iter().filter(|(_, n)| *n != 0) {
-        shown[*name] = number(*n);
+/// Adds what is not zero.
+fn with(mut shown: Value, more: &[(&str, i128)]) -> Value {
+    if let Value::Object(map) = &mut shown {
+        map.extend(more.iter().filter(|(_, n)| *n != 0).map(|(name, n)| (name.to_string(), number(*n))));
     }
     shown
 }
@@ -65,7 +64,12 @@ fn order(e: &Entry<'_>) -> Value {
     put("leaves_quantity", Some(e.leaves().into()));
     put("limit_price_e4", e.limit_price().map(Into::into));
     put("amount_e4", e.content.amount().map(Into::into));
-    put("hold_e4", Some(e.hold.cash_e4.into()));
-    let later = [("hold_shares", e.hold.shares.into()), ("hold_incoming_e4", e.hold.incoming_e4.into()), ("pending", e.pending.into())];
-    with(Value::Object(shown), &later)
+    let sells = e.content.side() == Some(Side::Sell);
+    put("hold_e4", Some(if sells { e.hold.incoming_e4 } else { e.hold.cash_e4 }.into()));
+    let more = [
+        ("hold_shares", e.hold.shares.into()),
+        ("hold_short_e4", if sells { e.hold.cash_e4 } else { 0 }.into()),
+        ("pending_changes", e.pending.into()),
+    ];
+    with(Value::Object(shown), &more)
 }

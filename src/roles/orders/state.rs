@@ -20,7 +20,7 @@ use crate::engine::varint::{put, put_signed, take_i64, take_signed, take_u64};
 use crate::roles::intake::bug;
 use crate::wire::content::Content;
 
-pub(super) const VERSION: u8 = 1;
+const VERSION: u8 = 1;
 /// Version of order entries: 2 since orders have terms. 1 is read.
 const ENTRY_VERSION: u8 = 2;
 
@@ -245,6 +245,7 @@ impl<'a> Entry<'a> {
             _ => return None,
         }
         e.content.kind()?;
+        e.quantity().unwrap_or(0).checked_sub(e.cum)?;
         Some(e)
     }
 

@@ -12,7 +12,7 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::domain::book::{Head, Life, Order};
+use crate::domain::book::{FOREVER, Head, Life, Order};
 use crate::domain::price::{Priced, Prices, Source};
 use crate::domain::status::Side;
 use crate::engine::context::Ctx;
@@ -155,45 +155,6 @@ pub(super) fn next_trade(ctx: &mut Ctx<'_>, b: &mut Buffers) -> Result<u64, Bug>
     put(b.state(), u128::from(next));
     ctx.put(b"t", &b.value);
     Ok(next)
-}
-
-/// A value by the letter of its key, readable; none if it cannot be read.
-pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
-    let priced = |p: Option<Priced>| p.map(|p| json!({"price_e4": p.price_e4, "time_ms": p.time_ms}));
-    Some(match letter {
-        b's' => {
-            let p = read_prices(value)?;
-            let held = p.held.map(|(price, agreed)| json!({"price_e4": price, "agreed": agreed}));
-            json!({"last": priced(p.last), "told": priced(p.told), "held": held, "accepted": p.accepted, "late": p.late})
-        }
-        b'q' | b'Q' => {
-            let s = read_source(value)?;
-            json!({"seq": s.seq, "time_ns": s.time_ns.map(number)})
-        }
-        b't' => json!({"last": whole(value, take_u64)?}),
-        b'b' => {
-            let h = read_head(value)?;
-            let armed = json!({"rose_to_e4": h.head.rose_to, "fell_to_e4": h.head.fell_to});
-            json!({"next_place": h.head.next_seq, "doomed_below": h.head.doomed_below, "stops": armed, "last_trade": priced(h.trade)})
-        }
-        b'o' => {
-            let o = read_order(value, ())?;
-            json!({
-                "place": o.seq,
-                "side": o.side.name(),
-                "market": o.market,
-                "post_only": o.post_only,
-                "life": format!("{:?}", o.life).to_lowercase(),
-                "limit_e4": o.limit_e4,
-                "stop_e4": o.stop_e4,
-                "leaves": o.leaves,
-                "cum": o.cum,
-                "deadline_ms": o.deadline_ms,
-            })
-        }
-        b'c' => Value::Bool(value == [VERSION]),
-        _ => return None,
-    })
 }
 
 /// What of a book is not in its orders.
@@ -339,6 +300,44 @@ pub(super) fn goes_on(ctx: &mut Ctx<'_>) -> bool {
 
 pub(super) fn set_goes_on(ctx: &mut Ctx<'_>, on: bool) {
     if on { ctx.put(b"c", &[VERSION]) } else { ctx.delete(b"c") }
+}
+
+/// A value by the letter of its key, readable; none if it cannot be read.
+pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
+    let priced = |p: Option<Priced>| p.map(|p| json!({"price_e4": p.price_e4, "time_ms": p.time_ms}));
+    Some(match letter {
+        b's' => {
+            let p = read_prices(value)?;
+            let held = p.held.map(|(price, agreed)| json!({"price_e4": price, "agreed": agreed}));
+            json!({"last": priced(p.last), "told": priced(p.told), "held": held, "accepted": p.accepted, "late": p.late})
+        }
+        b'q' | b'Q' => {
+            let s = read_source(value)?;
+            json!({"seq": s.seq, "time_ns": s.time_ns.map(number)})
+        }
+        b't' => json!({"last": whole(value, take_u64)?}),
+        b'b' => {
+            let BookHead { head: h, trade } = read_head(value)?;
+            json!({"next_place": h.next_seq, "rose_to_e4": h.rose_to, "fell_to_e4": h.fell_to, "doomed_below": h.doomed_below, "trade": priced(trade)})
+        }
+        b'o' => {
+            let o = read_order(value, ())?;
+            json!({
+                "place": o.seq,
+                "side": o.side.name(),
+                "limit_price_e4": o.limit_e4,
+                "stop_price_e4": o.stop_e4,
+                "leaves_quantity": o.leaves,
+                "cum_quantity": o.cum,
+                "deadline_ms": (o.deadline_ms != FOREVER).then_some(o.deadline_ms),
+                "life": o.life.name(),
+                "market": o.market,
+                "post_only": o.post_only,
+            })
+        }
+        b'c' => json!({}),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
