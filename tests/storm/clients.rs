@@ -241,10 +241,12 @@ pub struct Summary {
     pub unknown: usize,
     /// Of the unknown, those that are in the log.
     pub unknown_in_log: usize,
+    /// Sends that the client library wrote more than once, which it may after a timeout; the order id makes them one order.
+    pub written_again: usize,
     pub wrong: Vec<String>,
 }
 
-/// Compares the clients' logs with the topic: what was acknowledged is there, in its place; what failed is not; nothing is there twice.
+/// Compares the clients' logs with the topic: what was acknowledged is there, in its place; what failed is not; nobody else wrote there.
 pub fn compare(stories: &[Story], commands: &[Seen]) -> Summary {
     let mut found = BTreeMap::<u64, Vec<(u32, u64)>>::new();
     for c in commands {
@@ -255,13 +257,11 @@ pub fn compare(stories: &[Story], commands: &[Seen]) -> Summary {
         for (number, outcome) in &story.sends {
             sum.sent += 1;
             let places = found.remove(number).unwrap_or_default();
-            if places.len() > 1 {
-                sum.wrong.push(format!("send {number} is in the log {} times: {places:?}", places.len()));
-            }
+            sum.written_again += places.len().saturating_sub(1);
             match outcome.unwrap_or(Outcome::Unknown) {
                 Outcome::Ok(partition, offset) => {
                     sum.ok += 1;
-                    if places != [(partition, offset)] {
+                    if !places.contains(&(partition, offset)) {
                         sum.wrong.push(format!("send {number} was acknowledged at {partition}/{offset}, the log has it at {places:?}"));
                     }
                 }
@@ -273,7 +273,7 @@ pub fn compare(stories: &[Story], commands: &[Seen]) -> Summary {
                 }
                 Outcome::Unknown => {
                     sum.unknown += 1;
-                    sum.unknown_in_log += places.len();
+                    sum.unknown_in_log += places.len().min(1);
                 }
             }
         }

@@ -203,7 +203,10 @@ impl fmt::Display for Report {
         let rows = [
             (
                 "orders sent",
-                format!("{} (ok {}, failed {}, unknown {}: {} of those in the log)", s.sent, s.ok, s.failed, s.unknown, s.unknown_in_log),
+                format!(
+                    "{} (ok {}, failed {}, unknown {}: {} of those in the log; {} written again by the client library)",
+                    s.sent, s.ok, s.failed, s.unknown, s.unknown_in_log, s.written_again
+                ),
             ),
             (
                 "written",

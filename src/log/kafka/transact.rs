@@ -16,6 +16,11 @@
 //! that our place is taken, we stop; if it does not, nobody is there, and we recover. Since a member joins only after that, the last to join
 //! stays, and of two instances the older one ends.
 //!
+//! The group alone is not to be believed either. It gives a place to whoever asks for it last, and that may be a request that was under way for
+//! long, in front of a frozen coordinator, say: of a predecessor that is dead, or our own, sent a second time. Nobody is there then, and a member that
+//! stopped would be missed. But whoever really comes after us takes a new epoch before it joins. So when the group says that our place is taken, we
+//! ask the transaction coordinator whether our epoch is over. If it is not, we recover.
+//!
 //! Nothing is ever aborted here. An incarnation that failed is dropped; `init_transactions` of the next one finishes what it left.
 
 use std::time::{Duration, Instant};
@@ -304,6 +309,25 @@ impl Parts<'_> {
                 Verdict::ProducerFenced => return Err(Stop::ProducerFenced(text)),
                 Verdict::InstanceFenced => return Err(Stop::InstanceFenced(text)),
             }
+        }
+    }
+}
+
+/// Whether somebody has taken a newer epoch of our transactional id, or it cannot be found out that nobody has. Begins a transaction to ask, which is
+/// left to the next incarnation to finish, like any other.
+pub(super) fn epoch_is_over(sender: &Sender, offsets: &TopicPartitionList, group: &GroupMetadata, within: Duration) -> bool {
+    let deadline = Instant::now() + within;
+    if sender.fenced().is_some() || ffi::begin_transaction(sender.handle).is_err() {
+        return true;
+    }
+    loop {
+        // What comes of the offsets does not matter: they are added to the transaction first, and that is refused when the epoch is over.
+        let Err(e) = ffi::send_offsets(sender.handle, offsets, group, within) else { return false };
+        match classify::transaction(Step::BeforeCommit, &e) {
+            Verdict::ProducerFenced | Verdict::Unknown => return true,
+            Verdict::InstanceFenced | Verdict::Not => return sender.fenced().is_some(),
+            Verdict::Again if Instant::now() >= deadline => return true,
+            Verdict::Again => std::thread::sleep(Duration::from_millis(20)),
         }
     }
 }
