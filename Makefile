@@ -6,7 +6,10 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/processor/targ
 PROCESSOR := $(CARGO_TARGET_DIR)/debug/processor
 ARGS ?=
 
-.PHONY: run test build clean lint fmt install-tools bench check unit kafka help
+MINUTES ?= 10
+SEED ?= 1
+
+.PHONY: run test storm build clean lint fmt install-tools bench check unit kafka help
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -20,7 +23,10 @@ build: ## build, and link ./processor to the program
 	@echo "built: ./processor" >&2
 
 test: install-tools ## everything, with a real broker that the tests start themselves
-	cargo test --locked --no-fail-fast $(ARGS)
+	cargo test --locked --no-fail-fast --features faults $(ARGS)
+
+storm: install-tools ## everything that can go wrong, on three brokers; make storm MINUTES=10 SEED=1
+	MINUTES=$(MINUTES) STORM_SECONDS=$(STORM_SECONDS) SEED=$(SEED) cargo test --locked --features faults --test storm
 
 unit: ## what needs neither a broker nor the C++ libraries
 	cargo test --locked --no-default-features --lib --test structure $(ARGS)
