@@ -28,13 +28,13 @@ fn main() {
     }
     fill(&log, records);
     // Both once for nothing: the broker compiles its hot paths.
-    bare(&broker.address, &table, "warm-up-bare", 5_000, records);
+    bare(&broker.address, &table, "warm-up-bare", 5_000, records, None);
     adapted(&log, &table, "warm-up-adapted", 5_000, records, 1);
     println!("{records} records of {} bytes, {PARTITIONS} partitions, two headers, lz4; records in per second", VALUE.len());
     println!("| batch | bare rdkafka | adapter | adapter / bare | adapter, 4 records out per record in |");
     println!("|------:|-------------:|--------:|---------------:|-------------------------------------:|");
     for batch in [1_000, 5_000, 10_000] {
-        let bare = bare(&broker.address, &table, &format!("bare-{batch}"), batch, records);
+        let bare = bare(&broker.address, &table, &format!("bare-{batch}"), batch, records, None);
         let ours = adapted(&log, &table, &format!("adapted-{batch}"), batch, records, 1);
         let wide = adapted(&log, &table, &format!("wide-{batch}"), batch, records / 2, 4);
         println!("| {batch} | {bare:.0} | {ours:.0} | {:.2} | {wide:.0} |", ours / bare);

@@ -8,7 +8,7 @@ usage() {
     cat <<'TEXT'
 usage: scripts/recovery.sh [--brokers HOST:PORT] [--keep] [ORDERS]
 
-Fills the local state of `orders` with ORDERS orders (default 4000000, which is about 1 GB of state; 200000 take less than a minute), then
+Fills the local state of `orders` with ORDERS orders (default 4000000, some 130 MB of compressed state; 18 million made 590 MB; 200000 take less than a minute), then
 kills it (kill -9) and starts it again twice: with its state kept, and with its state directory deleted. Prints the time from the start of the
 process to its first committed event, as a reader of `order-events` sees it. At last `rebuild` restores the state with a progress bar.
 

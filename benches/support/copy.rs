@@ -35,8 +35,9 @@ pub fn fill(log: &KafkaLog, records: u64) {
     appender.flush(Duration::from_secs(60)).expect("flushing works");
 }
 
-/// The copy, as somebody would write it who knows rdkafka well: drained before the commit, offsets last, explicit partitions.
-pub fn bare(brokers: &str, table: &TopicTable, group: &str, batch: usize, records: u64) -> f64 {
+/// The copy, as somebody would write it who knows rdkafka well: drained before the commit, offsets last, explicit partitions. With a
+/// `changelog`, each record also leaves its key and offset there, as a loop with state does.
+pub fn bare(brokers: &str, table: &TopicTable, group: &str, batch: usize, records: u64, changelog: Option<TopicId>) -> f64 {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("transactional.id", format!("{}{group}", table.prefix()))
@@ -79,16 +80,15 @@ pub fn bare(brokers: &str, table: &TopicTable, group: &str, batch: usize, record
             let headers = OwnedHeaders::new_with_capacity(2)
                 .insert(Header { key: "type", value: Some("Copy") })
                 .insert(Header { key: "src", value: Some("copy-input/0/123456") });
-            let mut record = BaseRecord::to(table.name(OUTPUT))
-                .partition(m.partition())
-                .key(m.key().unwrap_or_default())
-                .payload(m.payload().unwrap_or_default())
-                .timestamp(1)
-                .headers(headers);
-            while let Err((e, back)) = producer.send(record) {
-                assert_eq!(e.rdkafka_error_code(), Some(rdkafka::error::RDKafkaErrorCode::QueueFull), "{e}");
-                producer.poll(Duration::from_millis(1));
-                record = back;
+            let key = m.key().unwrap_or_default();
+            let value = m.payload().unwrap_or_default();
+            send(
+                &producer,
+                BaseRecord::to(table.name(OUTPUT)).partition(m.partition()).key(key).payload(value).timestamp(1).headers(headers),
+            );
+            if let Some(changelog) = changelog {
+                let offset = m.offset().to_be_bytes();
+                send(&producer, BaseRecord::to(table.name(changelog)).partition(m.partition()).key(key).payload(&offset[..]).timestamp(1));
             }
         }
         while producer.in_flight_count() > 0 {
@@ -104,4 +104,12 @@ pub fn bare(brokers: &str, table: &TopicTable, group: &str, batch: usize, record
         done += taken.len() as u64;
     }
     done as f64 / started.expect("records came").elapsed().as_secs_f64()
+}
+
+fn send(producer: &BaseProducer, mut record: BaseRecord<'_, [u8], [u8]>) {
+    while let Err((e, back)) = producer.send(record) {
+        assert_eq!(e.rdkafka_error_code(), Some(rdkafka::error::RDKafkaErrorCode::QueueFull), "{e}");
+        producer.poll(Duration::from_millis(1));
+        record = back;
+    }
 }

@@ -18,11 +18,14 @@ use crate::copy::{INPUT, OUTPUT, PARTITIONS, topic};
 
 const CHANGELOG: TopicId = TopicId(2);
 const DEAD_LETTERS: TopicId = TopicId(3);
+/// The bare copy's changelog; the loop would refuse one that somebody else wrote.
+pub const BARE_CHANGELOG: TopicId = TopicId(4);
 
 /// Topics of both copies.
 pub fn table(prefix: &str) -> Arc<TopicTable> {
-    let keep = |name| topic(name, Cleanup::Keep);
-    Arc::new(TopicTable::new(prefix, vec![keep("input"), keep("output"), topic("changelog", Cleanup::Compact), keep("dead-letters")]))
+    let (keep, compact) = (|name| topic(name, Cleanup::Keep), |name| topic(name, Cleanup::Compact));
+    let topics = vec![keep("input"), keep("output"), compact("changelog"), keep("dead-letters"), compact("bare-changelog")];
+    Arc::new(TopicTable::new(prefix, topics))
 }
 
 struct Copy;

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use super::ports::{Member, Outcome, StoreError, Transaction};
+use super::crash::{self, Point};
+use super::ports::{Member, Outcome, Transaction};
 use super::records::Records;
-use super::role::RoleSpec;
-use super::task::Task;
+use super::role::{Bug, RoleSpec};
+use super::task::{Task, TaskError};
 use super::topics::TopicPartition;
 
 /// How a commit ended.
@@ -22,8 +23,10 @@ pub enum Commit {
     Recover(String),
     /// Somebody newer is there: stop.
     Fenced(String),
-    /// In the log, but a store could not take it: stop; a restart replays it from the changelog.
-    StoreFailed(u32, StoreError),
+    /// A person must change something: stop.
+    Refused(String),
+    /// In the log, but a task could not take it: stop; a restart replays it from the changelog.
+    TaskFailed(u32, TaskError),
 }
 
 /// Commits what `touched` tasks have processed; `out` holds their output and gets the rest.
@@ -33,13 +36,16 @@ pub fn commit(spec: &RoleSpec, member: &mut dyn Member, tasks: &mut BTreeMap<u32
         let task = tasks.get_mut(number).expect("only running tasks are touched");
         offsets.extend_from_slice(&task.prepare(out).offsets);
     }
+    crash::point(Point::CommitPrepared);
     assert!(!offsets.is_empty(), "a transaction without offsets would not be fenced");
     let (appended, suspect) = match member.transact(&Transaction { outputs: out, offsets: &offsets }) {
         Outcome::Committed { appended, suspect } => (appended, suspect),
         Outcome::NotCommitted(why) => return Commit::Recover(format!("not committed: {why}")),
         Outcome::Unknown(why) => return Commit::Recover(format!("outcome unknown: {why}")),
         Outcome::Fenced(why) => return Commit::Fenced(why),
+        Outcome::Refused(why) => return Commit::Refused(why),
     };
+    crash::point(Point::CommitDecided);
     for number in touched {
         let changelog = TopicPartition::new(spec.changelog, *number);
         let last = appended.iter().find(|(at, _)| *at == changelog).map(|(_, offset)| *offset);
@@ -48,9 +54,17 @@ pub fn commit(spec: &RoleSpec, member: &mut dyn Member, tasks: &mut BTreeMap<u32
             return Commit::Recover(format!("committed, but the log did not say where task {number}'s meta record is"));
         };
         let task = tasks.get_mut(number).expect("only running tasks are touched");
-        if let Err(e) = task.post_commit(last) {
-            return Commit::StoreFailed(*number, e);
+        if let Some(before) = task.changelog_offset.filter(|before| *before >= last) {
+            let why = format!(
+                "task {number}: its changelog went back from offset {before} to {last}: was the topic deleted and made again? No state can be \
+                 rebuilt from what is left of it"
+            );
+            return Commit::TaskFailed(*number, Bug(why).into());
         }
+        if let Err(e) = task.post_commit(last) {
+            return Commit::TaskFailed(*number, e.into());
+        }
+        crash::point(Point::CommitStored);
     }
     Commit::Done { suspect }
 }

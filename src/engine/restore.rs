@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use super::crash::{self, Point};
 use super::digest::{self, Digest};
 use super::meta::{META_KEY, Meta, StoreMeta};
 use super::ports::{Clock, Committed, From, Limits, Log, LogError, Member, Reader, StateStore, StoreError, Stores};
@@ -48,6 +49,8 @@ pub struct Restored {
     pub store: Box<dyn StateStore>,
     /// Its position, which is the group's.
     pub meta: Meta,
+    /// Where in the changelog that position's meta record is; none before the first transaction.
+    pub changelog_offset: Option<u64>,
     /// True if the store was right as it was and no changelog was read.
     pub untouched: bool,
 }
@@ -146,9 +149,11 @@ impl Restore {
         if let Some(why) = self.distrusted.take() {
             return self.start_over(env, &why).map(|()| None);
         }
+        crash::point(Point::RestoreOffsets);
         let store = env.stores.open(self.task)?;
+        crash::point(Point::RestoreOpened);
         let have = match store.meta()? {
-            Some(bytes) => Some(StoreMeta::decode(&bytes).map_err(|e| StoreError::Invalid(e.to_string()))?),
+            Some(bytes) => Some(StoreMeta::decode(&bytes).map_err(StoreError::from)?),
             None => None,
         };
         if offsets.iter().all(Option::is_none) {
@@ -171,9 +176,19 @@ impl Restore {
         }
         self.target = Some(Meta { offsets: target, ..Meta::default() });
         if let Some(h) = have.as_ref().filter(|h| self.reached(&h.meta)) {
+            if h.changelog_offset >= bounds.end {
+                // The state is right, but who rebuilds it from that changelog would get another.
+                let why = format!("state was last written at offset {} of a changelog that ends at {}", h.changelog_offset, bounds.end);
+                drop(store);
+                return if self.waited(env) < env.takeover_wait {
+                    self.ask_again(env).map(|()| None)
+                } else {
+                    Err(self.mismatch(env, &why))
+                };
+            }
             if h.verified {
-                let meta = self.completed(h.meta.clone());
-                return Ok(Some(Restored { store, meta, untouched: true }));
+                let (meta, changelog_offset) = (self.completed(h.meta.clone()), Some(h.changelog_offset));
+                return Ok(Some(Restored { store, meta, changelog_offset, untouched: true }));
             }
             // A predecessor got here and died before it could look at what it had.
             return self.finish(env, store, h.clone(), None);
@@ -193,6 +208,7 @@ impl Restore {
             Some(h) => From::Offset(h.changelog_offset + 1),
         };
         let reader = env.log.reader(env.spec.changelog, &[(self.task, from)], false)?;
+        crash::point(Point::RestoreReader);
         let digest = have.as_ref().filter(|h| h.verified).map(|h| h.meta.digest);
         self.work = Some(Work { store, have, reader, digest });
         Ok(None)
@@ -225,7 +241,7 @@ impl Restore {
             }
         }
         let offsets = self.inputs.iter().map(|at| Ok((*at, env.log.bounds(*at)?.start))).collect::<Result<_, LogError>>()?;
-        Ok(Some(Restored { store, meta: Meta { offsets, ..Meta::default() }, untouched: true }))
+        Ok(Some(Restored { store, meta: Meta { offsets, ..Meta::default() }, changelog_offset: None, untouched: true }))
     }
 
     fn read_changelog(&mut self, env: &Env<'_>) -> Result<Option<Restored>, RestoreError> {
@@ -267,7 +283,7 @@ impl Restore {
             self.progress.records += 1;
             last = Some(r.offset);
             if r.key == Some(META_KEY) {
-                meta = Meta::decode(r.value.unwrap_or_default()).map_err(|e| StoreError::Invalid(e.to_string()))?;
+                meta = Meta::decode(r.value.unwrap_or_default()).map_err(LogError::from)?;
                 reached = self.reached(&meta);
                 if reached {
                     break;
@@ -288,6 +304,7 @@ impl Restore {
         let record = StoreMeta { changelog_offset, verified: reached && work.digest == Some(meta.digest), meta };
         work.store.write(&mut latest.iter().map(|(k, v)| (*k, *v)), &record.encode())?;
         work.have = Some(record);
+        crash::point(if reached { Point::RestoreReached } else { Point::RestoreChunk });
         Ok(reached)
     }
 
@@ -310,10 +327,12 @@ impl Restore {
                 return self.start_over(env, &why).map(|()| None);
             }
             record.verified = true;
+            crash::point(Point::RestoreChecked);
             store.write(&mut std::iter::empty(), &record.encode())?;
+            crash::point(Point::RestoreVerified);
         }
-        let meta = self.completed(record.meta);
-        Ok(Some(Restored { store, meta, untouched: false }))
+        let (meta, changelog_offset) = (self.completed(record.meta), Some(record.changelog_offset));
+        Ok(Some(Restored { store, meta, changelog_offset, untouched: false }))
     }
 
     /// Puts the store aside and begins again from the start of the changelog; the second time it stops.
@@ -323,7 +342,9 @@ impl Restore {
             let text = format!("rebuilding did not help (first: {first}; now: {why})");
             return Err(self.mismatch(env, &text));
         }
+        crash::point(Point::RestoreDamaged);
         let place = env.stores.quarantine(self.task)?;
+        crash::point(Point::RestoreQuarantined);
         tracing::warn!(task = self.task, role = env.spec.name, %why, %place, "local state put aside; rebuilding it from the changelog");
         self.quarantined = Some(why.to_string());
         self.started_us = env.clock.now_us();
@@ -367,7 +388,8 @@ impl Restore {
 }
 
 fn limits(env: &Env<'_>) -> Limits {
-    Limits { records: 50_000, bytes: 16 << 20, age: env.slice }
+    let records = if crash::armed(Point::RestoreChunk) { 8 } else { 50_000 };
+    Limits { records, bytes: 16 << 20, age: env.slice }
 }
 
 /// Digest of everything in a store.

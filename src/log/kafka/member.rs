@@ -19,6 +19,7 @@ use super::ffi::{GroupMetadata, Handle, Message, Queue};
 use super::suspect::{Change, MemberWatch};
 use super::transact::{self, Pace, Parts, Sender, Stop};
 use super::watchdog;
+use crate::engine::crash::{self, Point};
 use crate::engine::ports::{Committed, Limits, LogError, Member, MemberSpec, Outcome, Polled, Transaction};
 use crate::engine::records::{HeaderBuf, Record, Records};
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
@@ -422,7 +423,7 @@ impl Member for KafkaMember {
         let Some(group) = &c.group else {
             return Outcome::NotCommitted("nothing was polled since the assignment changed".into());
         };
-        let run = Parts { names: &self.names, sender: &mut c.sender, pace: &mut self.pace, group, timeout }.run(tx);
+        let run = Parts { names: &self.names, spec: &self.spec, sender: &mut c.sender, pace: &mut self.pace, group, timeout }.run(tx);
         let run = match (run, c.sender.fenced()) {
             (Err(Stop::Not(_) | Stop::Unknown(_)), Some(why)) => Err(Stop::ProducerFenced(why)),
             (run, _) => run,
@@ -431,6 +432,7 @@ impl Member for KafkaMember {
             Ok(appended) => return Outcome::Committed { appended, suspect: c.sender.is_suspect() },
             Err(Stop::Not(why)) => Outcome::NotCommitted(why),
             Err(Stop::Unknown(why)) => Outcome::Unknown(why),
+            Err(Stop::Forbidden(why)) => Outcome::Refused(why),
             // Our epoch was in force a moment ago, when the offsets were added: nobody has come after us.
             Err(Stop::InstanceFenced(why)) => Outcome::NotCommitted(format!("{why}; taking our place in the group again")),
             Err(Stop::ProducerFenced(why)) => transact::fenced_or_expired(&why, &c.consumer, heartbeat),
@@ -448,6 +450,7 @@ impl Drop for KafkaMember {
     fn drop(&mut self) {
         if let Some(clients) = self.clients.take() {
             clients.consumer.context().close();
+            crash::point(Point::StopClosing);
             watchdog::drop_aside("closing a member's clients", clients);
         }
     }

@@ -20,6 +20,8 @@ use rdkafka::producer::ProducerContext;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
+use crate::engine::crash::{self, Point};
+
 /// Whether a log line means that a request may have been left on the wire.
 pub(super) fn is_suspect(facility: &str, line: &str) -> bool {
     match facility {
@@ -135,14 +137,13 @@ impl ConsumerContext for MemberWatch {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let change = if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS && !self.closing.load(Ordering::Relaxed) {
             let at: Vec<_> = list.elements().iter().map(|e| (e.topic().to_string(), e.partition())).collect();
-            list.set_all_offsets(Offset::Beginning)
-                .and_then(|()| consumer.assign(list))
-                .and_then(|()| consumer.pause(list))
-                .map(|()| Change::Assigned(at))
-                .map_err(|e| format!("taking over partitions: {e}"))
+            let taken = list.set_all_offsets(Offset::Beginning).and_then(|()| consumer.assign(list)).and_then(|()| consumer.pause(list));
+            crash::point(Point::AssignCallback);
+            taken.map(|()| Change::Assigned(at)).map_err(|e| format!("taking over partitions: {e}"))
         } else {
             // Asked before giving them up: afterwards the answer is always no.
             let lost = consumer.assignment_lost();
+            crash::point(Point::RevokeCallback);
             consumer.unassign().map(|()| Change::Revoked { lost }).map_err(|e| format!("giving up partitions: {e}"))
         };
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).push_back(change);

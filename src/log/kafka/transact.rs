@@ -23,6 +23,7 @@
 //!
 //! Nothing is ever aborted here. An incarnation that failed is dropped; `init_transactions` of the next one finishes what it left.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -32,8 +33,10 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::classify::{self, Step, Verdict};
 use super::ffi::{self, Event, GroupMetadata, Handle, Queue, Topic};
+use super::in_flight;
 use super::suspect::{self, MemberWatch, ProducerWatch};
-use crate::engine::ports::{Outcome, RECORD_OVERHEAD, Transaction};
+use crate::engine::crash::{self, Point};
+use crate::engine::ports::{MemberSpec, Outcome, RECORD_OVERHEAD, Transaction};
 use crate::engine::records::{Record, Records};
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
 
@@ -48,6 +51,7 @@ pub(super) enum Stop {
     Unknown(String),
     ProducerFenced(String),
     InstanceFenced(String),
+    Forbidden(String),
 }
 
 /// A producer with its event queue. Fields are dropped in this order: what belongs to the client goes before it.
@@ -228,6 +232,7 @@ impl Pace {
 /// Everything a transaction needs of its member.
 pub(super) struct Parts<'a> {
     pub(super) names: &'a TopicTable,
+    pub(super) spec: &'a MemberSpec,
     pub(super) sender: &'a mut Sender,
     pub(super) pace: &'a mut Pace,
     pub(super) group: &'a GroupMetadata,
@@ -252,26 +257,30 @@ impl Parts<'_> {
         }
         let deadline = Instant::now() + self.timeout;
         self.step(Step::BeforeCommit, deadline, |_| ffi::begin_transaction(handle))?;
+        crash::point(Point::TxBegun);
         let waited = self.pace.hold_back();
         let started = Instant::now();
         self.send_all(tx.outputs, deadline)?;
+        crash::point(Point::TxSent);
         if !self.sender.drain(deadline) {
             return Err(Stop::Not(format!("{} records were not acknowledged in {:?}", self.sender.outstanding(), self.timeout)));
         }
         if let Some(why) = self.sender.take_failure() {
-            return Err(Stop::Not(format!("a record was not accepted: {why}")));
+            return Err(self.cause(&why, tx));
         }
         if !tx.outputs.is_empty() {
             self.pace.learn(waited, started.elapsed());
         }
+        crash::point(Point::TxDelivered);
         let offsets = self.offsets(tx).map_err(Stop::Not)?;
         self.step(Step::BeforeCommit, deadline, |me| {
             let wait = deadline.saturating_duration_since(Instant::now()).min(Duration::from_secs(5));
-            ffi::send_offsets(handle, &offsets, me.group, wait)
+            in_flight::call(Point::TxOffsetsInFlight, handle, || ffi::send_offsets(handle, &offsets, me.group, wait))
         })?;
+        crash::point(Point::TxOffsets);
         self.step(Step::Commit, deadline, |_| {
             let wait = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
-            ffi::commit_transaction(handle, wait)
+            in_flight::call(Point::TxEndInFlight, handle, || ffi::commit_transaction(handle, wait))
         })?;
         self.pace.last_commit = Some(Instant::now());
         // The log lines of the commit are in the queue by now; whoever asks for `suspect` next must see them.
@@ -282,6 +291,7 @@ impl Parts<'_> {
     fn send_all(&mut self, outputs: &Records, deadline: Instant) -> Result<(), Stop> {
         for r in outputs.iter() {
             self.sender.send(self.names, &r, deadline).map_err(Stop::Not)?;
+            crash::point(Point::TxSending);
         }
         Ok(())
     }
@@ -308,28 +318,52 @@ impl Parts<'_> {
                 Verdict::Unknown => return Err(Stop::Unknown(text)),
                 Verdict::ProducerFenced => return Err(Stop::ProducerFenced(text)),
                 Verdict::InstanceFenced => return Err(Stop::InstanceFenced(text)),
+                // What is asked of topics after the records are delivered is to read them: the offsets are of those.
+                Verdict::Forbidden => return Err(self.forbidden(&e, "Read", self.spec.inputs.iter().map(|i| i.topic))),
             }
         }
     }
-}
 
-/// Whether somebody has taken a newer epoch of our transactional id, or it cannot be found out that nobody has. Begins a transaction to ask, which is
-/// left to the next incarnation to finish, like any other.
-pub(super) fn epoch_is_over(sender: &Sender, offsets: &TopicPartitionList, group: &GroupMetadata, within: Duration) -> bool {
-    let deadline = Instant::now() + within;
-    if sender.fenced().is_some() || ffi::begin_transaction(sender.handle).is_err() {
-        return true;
-    }
-    loop {
-        // What comes of the offsets does not matter: they are added to the transaction first, and that is refused when the epoch is over.
-        let Err(e) = ffi::send_offsets(sender.handle, offsets, group, within) else { return false };
-        match classify::transaction(Step::BeforeCommit, &e) {
-            Verdict::ProducerFenced | Verdict::Unknown => return true,
-            Verdict::InstanceFenced | Verdict::Not => return sender.fenced().is_some(),
-            Verdict::Again if Instant::now() >= deadline => return true,
-            Verdict::Again => std::thread::sleep(Duration::from_millis(20)),
+    /// Why records were not accepted. When a transaction fails as a whole they merely come back as purged; the next call says what it failed of.
+    fn cause(&self, why: &str, tx: &Transaction<'_>) -> Stop {
+        let asked = self.offsets(tx).map(|list| ffi::send_offsets(self.sender.handle, &list, self.group, Duration::from_secs(1)));
+        match asked {
+            Ok(Err(e)) if classify::is_forbidden(e.code) => self.forbidden(&e, "Write", tx.outputs.iter().map(|r| r.at.topic)),
+            Ok(Err(e)) => Stop::Not(format!("a record was not accepted: {why}; {}", e.text)),
+            _ => Stop::Not(format!("a record was not accepted: {why}")),
         }
     }
+
+    fn forbidden(&self, e: &ffi::TxError, right: &str, topics: impl Iterator<Item = TopicId>) -> Stop {
+        let names: BTreeSet<&str> = topics.map(|t| self.names.name(t)).collect();
+        let topics = format!("{right} on topics {}", names.into_iter().collect::<Vec<_>>().join(", "));
+        let missing = classify::missing_right(e.code, &topics, &self.spec.group, &self.spec.instance);
+        Stop::Forbidden(refused(&self.spec.instance, &missing.unwrap_or_default(), &e.text))
+    }
+}
+
+/// Tells a person which right to grant.
+pub(super) fn refused(instance: &str, missing: &str, text: &str) -> String {
+    format!(
+        "the brokers refuse the transactions of {instance} ({text}): allow its principal {missing} (kafka-acls.sh), then start again; nothing is lost"
+    )
+}
+
+/// Whether somebody has taken a newer epoch of our transactional id. No, if that cannot be found out in good time: then we join again, and whoever may
+/// be there finds out for certain. Begins a transaction to ask, which is left to the next incarnation to finish, like any other.
+pub(super) fn epoch_is_over(sender: &Sender, offsets: &TopicPartitionList, group: &GroupMetadata, within: Duration) -> bool {
+    let deadline = Instant::now() + within;
+    if sender.fenced().is_none() && ffi::begin_transaction(sender.handle).is_ok() {
+        // What comes of the offsets does not matter: they are added to the transaction first, and that is refused when the epoch is over.
+        while let Err(e) = ffi::send_offsets(sender.handle, offsets, group, within) {
+            match classify::transaction(Step::BeforeCommit, &e) {
+                Verdict::ProducerFenced => return true,
+                Verdict::Again if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+                _ => break,
+            }
+        }
+    }
+    sender.fenced().is_some()
 }
 
 /// Keeps the consumer alive for a few heartbeats and asks it whether its place was taken (see the file's header).
