@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/processor/targ
 PROCESSOR := $(CARGO_TARGET_DIR)/debug/processor
 ARGS ?=
 
-.PHONY: run test build clean lint fmt install-tools bench check unit kafka help
+.PHONY: run test storm build clean lint fmt install-tools bench check unit kafka help
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -22,6 +22,10 @@ build: ## build, and link ./processor to the program
 test: install-tools ## everything, with a real broker that the tests start themselves
 	@# With the faults that only tests may switch on. They build the same file that ./processor names, so that is put right again at the end.
 	cargo test --locked --features faults --no-fail-fast $(ARGS); code=$$?; if [ -e processor ]; then cargo build --locked; fi; exit $$code
+
+storm: install-tools ## everything that can go wrong, on three brokers; make storm MINUTES=10 SEED=1
+	@MINUTES=$(or $(MINUTES),10) STORM_SECONDS=$(STORM_SECONDS) SEED=$(or $(SEED),1) cargo test --locked --features faults --test storm; \
+		code=$$?; if [ -e processor ]; then cargo build --locked; fi; exit $$code
 
 unit: ## what needs neither a broker nor the C++ libraries
 	cargo test --locked --no-default-features --lib --test structure $(ARGS)

@@ -11,7 +11,7 @@ mod conformance;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::{Committed, Log, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction};
+use processor::engine::ports::{Committed, Log, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction};
 use processor::engine::records::Records;
 use processor::engine::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
 use processor::log::kafka::{KafkaLog, KafkaSettings};
@@ -257,6 +257,60 @@ fn a_lost_connection_makes_the_incarnation_suspect() {
     let last = rest[rest.len() - 1];
     let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "c"), offsets: &[(last.0, last.1 + 1)] });
     assert!(matches!(outcome, Outcome::Committed { suspect: false, .. }), "{outcome:?}");
+}
+
+/// A late request to join, of somebody who is not there any more, takes our place in the group. It used to end the process ("a newer instance took
+/// over", not to be restarted), and then nobody was left.
+#[test]
+fn a_place_taken_by_a_late_request_is_taken_again() {
+    let table = small_table(&broker::unique_prefix("late"));
+    let log = log_on(&broker::shared().address, &table);
+    make(&log, &table, &[INPUT, OUTPUT], 1);
+    append(&log, tp(INPUT, 0), 2);
+    let us = spec(&table, "group", "group-1");
+    let mut member = log.join(&us).expect("joining works");
+    let partitions = assigned(&mut *member);
+    resume(&mut *member, &partitions);
+    assert_eq!(take(&mut *member, 2).len(), 2);
+    // It joins, and takes no epoch first. Names are padded as the adapter does it.
+    let late: BaseConsumer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", &broker::shared().address)
+        .set("group.id", &us.group)
+        .set("group.instance.id", us.instance.replace("group-1", "group-000001"))
+        .set("partition.assignment.strategy", "range")
+        .create()
+        .expect("a consumer");
+    late.subscribe(&[table.name(INPUT)]).expect("subscribing");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut records = Records::new();
+    let error = loop {
+        drop(late.poll(Duration::from_millis(50)));
+        match member.poll(Duration::from_millis(50), WIDE, &mut records) {
+            Ok(_) => assert!(Instant::now() < deadline, "the place was not taken"),
+            Err(e) => break e,
+        }
+    };
+    assert!(matches!(error, LogError::Unavailable(_)), "{error}");
+    drop(late);
+    drop(member);
+    let mut member = log.join(&us).expect("joining works");
+    let partitions = assigned(&mut *member);
+    resume(&mut *member, &partitions);
+    let seen = take(&mut *member, 2);
+    let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "a"), offsets: &[(seen[1].0, seen[1].1 + 1)] });
+    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+    // Somebody who really comes after us is believed, by the next heartbeat.
+    let mut newer = log.join(&us).expect("joining works");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let error = loop {
+        let polled = newer.poll(Duration::from_millis(20), WIDE, &mut Records::new());
+        assert!(polled.is_ok(), "{polled:?}");
+        match member.poll(Duration::from_millis(20), WIDE, &mut records) {
+            Ok(_) => assert!(Instant::now() < deadline, "the older one stays"),
+            Err(e) => break e,
+        }
+    };
+    assert!(matches!(error, LogError::Fenced(_)), "{error}");
 }
 
 /// The broker gave a transaction up that stayed open too long: that looks like being fenced, but nobody else is there, so the member recovers.

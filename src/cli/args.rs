@@ -225,7 +225,7 @@ pub struct Replay {
 const STATE_KEYS: &str = "\
 Keys:
   orders     account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, house/SYMBOL, totals
-  trading    price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, under-way
+  trading    price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, goes-on
   portfolio  portfolio/USER
   audit      TOPIC/PARTITION
 

@@ -102,8 +102,8 @@ pub fn task_of(role: Role, text: &str, partitions: u32) -> Option<u32> {
 /// What a person should type.
 pub fn kinds(role: Role) -> &'static str {
     match role {
-        Role::Orders => "account/USER, position/USER/SYMBOL, order/USER/ORDER, house/SYMBOL, totals",
-        Role::Trading => "price/SYMBOL, source/SYMBOL/NAME, trades",
+        Role::Orders => "account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, house/SYMBOL, totals",
+        Role::Trading => "price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, goes-on",
         Role::Portfolio => "portfolio/USER",
         Role::Audit => "TOPIC/PARTITION, such as order-commands/0",
         Role::Notifications => "none: this role keeps nothing",

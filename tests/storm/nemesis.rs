@@ -78,7 +78,7 @@ impl<'a> Nemesis<'a> {
         if now < self.next {
             return;
         }
-        self.next = now + ms(&mut self.rng, 1_500, 6_000);
+        self.next = now + ms(&mut self.rng, 1_500, 5_000);
         // None, one, two or three.
         for _ in 0..self.rng.below(4) {
             self.strike(crew);
@@ -108,6 +108,10 @@ impl<'a> Nemesis<'a> {
         let kind = match rng.below(100) {
             0..30 => {
                 crew.kill9(name);
+                // Often several at once, as when a machine goes.
+                for _ in 0..rng.below(4) {
+                    pick(rng, &crew.running()).into_iter().for_each(|n| crew.kill9(n));
+                }
                 "kill -9"
             }
             30..38 => {
@@ -151,7 +155,7 @@ impl<'a> Nemesis<'a> {
             }
             63..75 => {
                 // Long enough for the client to give up, and for the next transaction to be under way.
-                let time = ms(rng, 500, 12_000);
+                let time = if rng.below(3) == 0 { ms(rng, 500, 4_000) } else { ms(rng, 4_500, 15_000) };
                 self.faults.add(Rule { api: END_TXN, of, act: Act::Hold(Ticket::new(), time), times: 1 });
                 "EndTxn held"
             }

@@ -20,6 +20,9 @@ use crate::support::process::Installation;
 use crate::support::proxy;
 use crate::support::rest;
 
+/// One cause may have hundreds of consequences.
+const FINDINGS_SHOWN: usize = 40;
+
 /// See the module.
 pub struct Report {
     seed: u64,
@@ -203,7 +206,10 @@ impl fmt::Display for Report {
         let rows = [
             (
                 "orders sent",
-                format!("{} (ok {}, failed {}, unknown {}: {} of those in the log)", s.sent, s.ok, s.failed, s.unknown, s.unknown_in_log),
+                format!(
+                    "{} (ok {}, failed {}, unknown {}: {} of those in the log; {} written again by the client library)",
+                    s.sent, s.ok, s.failed, s.unknown, s.unknown_in_log, s.written_again
+                ),
             ),
             (
                 "written",
@@ -230,11 +236,11 @@ impl fmt::Display for Report {
         let kinds: Vec<_> = self.kinds.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
         writeln!(f, "{:<18} {}", "kinds of trouble", kinds.join(", "))?;
         let damage = self.damage();
-        for finding in &damage {
+        for finding in damage.iter().take(FINDINGS_SHOWN) {
             writeln!(f, "DAMAGE: {finding}")?;
         }
         if let Some(kept) = &self.kept {
-            writeln!(f, "logs: {kept}\nagain: make storm SECONDS={} SEED={}", self.time.as_secs(), self.seed)?;
+            writeln!(f, "logs: {kept}\nagain: make storm STORM_SECONDS={} SEED={}", self.time.as_secs(), self.seed)?;
         }
         // One line to collect from many runs.
         write!(

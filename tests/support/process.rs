@@ -19,7 +19,9 @@ pub struct Installation {
 
 impl Installation {
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut c = Command::new(env!("CARGO_BIN_EXE_processor"));
+        // A long run names a copy, which a build beside it does not replace.
+        let binary = std::env::var_os("PROCESSOR_UNDER_TEST").unwrap_or_else(|| env!("CARGO_BIN_EXE_processor").into());
+        let mut c = Command::new(binary);
         c.args(args).args(["--brokers", &self.brokers, "--topic-prefix", &self.prefix]).arg("--state").arg(&self.state).args(&self.flags);
         c.env_remove("KAFKA_BROKERS");
         c

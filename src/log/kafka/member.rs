@@ -147,12 +147,28 @@ impl KafkaMember {
         LogError::Fenced(format!("another process runs as {}, and it started later", self.spec.instance))
     }
 
+    /// The group has given our place to somebody: to a newer process, or to nobody (see the header of [`super::transact`]).
+    fn place_lost(&self) -> LogError {
+        let c = self.clients.as_ref().expect("the clients are there until the member is dropped");
+        let here =
+            self.positions.slots.first().map(|(at, next)| (*at, Offset::Offset(next.and_then(|n| i64::try_from(n).ok()).unwrap_or(0))));
+        let any = self.spec.inputs.first().map(|i| (TopicPartition::new(i.topic, 0), Offset::Offset(0)));
+        let list = self.list(here.or(any).into_iter());
+        let group = GroupMetadata::of(Handle::of(c.consumer.client()));
+        match (list, group) {
+            (Ok(list), Some(group)) if !transact::epoch_is_over(&c.sender, &list, &group, self.settings.request_wait) => {
+                LogError::Unavailable("the group gave our place to a late request of our own or of a predecessor; taking it again".into())
+            }
+            _ => self.fenced(),
+        }
+    }
+
     /// Serves the consumer's own queue.
     fn serve_control(&mut self) -> Result<(), LogError> {
         let c = self.clients.as_ref().expect("the clients are there until the member is dropped");
         // Asked every time: the event that told of it may have been consumed elsewhere, the client's state stays.
         if c.consumer.client().fatal_error().is_some_and(|(code, _)| code == Code::FencedInstanceId) {
-            return Err(self.fenced());
+            return Err(self.place_lost());
         }
         while let Some(event) = c.consumer.poll(Duration::ZERO) {
             // A record here was fetched before its partition was attached to our queue, that is, before it was resumed: void.
@@ -167,7 +183,7 @@ impl KafkaMember {
                 Read::Passing => tracing::debug!("{}: {error}", self.spec.instance),
                 // Of a paused partition, on its way to being resumed elsewhere; delivered ones report to our queue.
                 Read::PositionGone => {}
-                Read::Fenced => return Err(self.fenced()),
+                Read::Fenced => return Err(self.place_lost()),
                 // Whether it is gone or its cluster is on the move, the next incarnation finds out before it joins.
                 Read::NoTopic => {
                     return Err(LogError::Unavailable(format!("a topic that {} reads is not known: {error}", self.spec.group)));
@@ -417,7 +433,8 @@ impl Member for KafkaMember {
             Err(Stop::Not(why)) => Outcome::NotCommitted(why),
             Err(Stop::Unknown(why)) => Outcome::Unknown(why),
             Err(Stop::Forbidden(why)) => Outcome::Refused(why),
-            Err(Stop::InstanceFenced(why)) => Outcome::Fenced(why),
+            // Our epoch was in force a moment ago, when the offsets were added: nobody has come after us.
+            Err(Stop::InstanceFenced(why)) => Outcome::NotCommitted(format!("{why}; taking our place in the group again")),
             Err(Stop::ProducerFenced(why)) => transact::fenced_or_expired(&why, &c.consumer, heartbeat),
         };
         self.ended = Some(format!("{outcome:?}"));

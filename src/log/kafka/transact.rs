@@ -16,6 +16,11 @@
 //! that our place is taken, we stop; if it does not, nobody is there, and we recover. Since a member joins only after that, the last to join
 //! stays, and of two instances the older one ends.
 //!
+//! The group alone is not to be believed either. It gives a place to whoever asks for it last, and that may be a request that was under way for
+//! long, in front of a frozen coordinator, say: of a predecessor that is dead, or our own, sent a second time. Nobody is there then, and a member that
+//! stopped would be missed. But whoever really comes after us takes a new epoch before it joins. So when the group says that our place is taken, we
+//! ask the transaction coordinator whether our epoch is over. If it is not, we recover.
+//!
 //! Nothing is ever aborted here. An incarnation that failed is dropped; `init_transactions` of the next one finishes what it left.
 
 use std::collections::BTreeSet;
@@ -342,6 +347,23 @@ pub(super) fn refused(instance: &str, missing: &str, text: &str) -> String {
     format!(
         "the brokers refuse the transactions of {instance} ({text}): allow its principal {missing} (kafka-acls.sh), then start again; nothing is lost"
     )
+}
+
+/// Whether somebody has taken a newer epoch of our transactional id. No, if that cannot be found out in good time: then we join again, and whoever may
+/// be there finds out for certain. Begins a transaction to ask, which is left to the next incarnation to finish, like any other.
+pub(super) fn epoch_is_over(sender: &Sender, offsets: &TopicPartitionList, group: &GroupMetadata, within: Duration) -> bool {
+    let deadline = Instant::now() + within;
+    if sender.fenced().is_none() && ffi::begin_transaction(sender.handle).is_ok() {
+        // What comes of the offsets does not matter: they are added to the transaction first, and that is refused when the epoch is over.
+        while let Err(e) = ffi::send_offsets(sender.handle, offsets, group, within) {
+            match classify::transaction(Step::BeforeCommit, &e) {
+                Verdict::ProducerFenced => return true,
+                Verdict::Again if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+                _ => break,
+            }
+        }
+    }
+    sender.fenced().is_some()
 }
 
 /// Keeps the consumer alive for a few heartbeats and asks it whether its place was taken (see the file's header).
