@@ -21,6 +21,7 @@ use std::time::Duration;
 use super::broadcast::Tables;
 use super::commit::{Commit, commit};
 use super::halt::Halt;
+use super::mutants::{self, Mutant};
 use super::ports::{
     Clock, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, RECORD_OVERHEAD, Reader, StoreError, Stores,
 };
@@ -308,6 +309,7 @@ impl Instance {
                 self.assigned(work, &partitions)?;
                 return Ok(Turn::Busy);
             }
+            Polled::Revoked { lost: true } if mutants::on(Mutant::LostIgnored) => return Ok(Turn::Busy),
             Polled::Revoked { lost } => {
                 tracing::info!(role = self.spec.name, instance = %self.settings.instance, lost, "partitions revoked");
                 work.restoring.clear();
@@ -325,6 +327,10 @@ impl Instance {
         if !self.batch.is_empty() {
             self.process(work)?;
             turn = Turn::Busy;
+        }
+        #[cfg(feature = "faults")]
+        if turn == Turn::Idle && mutants::on(Mutant::TimerWithoutOffsets) {
+            timer(&self.spec, work)?;
         }
         Ok(turn)
     }
@@ -371,7 +377,12 @@ impl Instance {
                 )));
             }
         }
-        work.tasks.clear();
+        if mutants::on(Mutant::LostIgnored) {
+            work.tasks.retain(|task, _| inputs.remove(task).is_some());
+            work.tasks.values().try_for_each(|task| work.member.resume(&task.meta().offsets))?;
+        } else {
+            work.tasks.clear();
+        }
         let restore = |(task, at)| (task, Restore::new(task, at, self.damaged.remove(&task), &*self.clock));
         work.restoring = inputs.into_iter().map(restore).collect();
         let tasks: Vec<u32> = work.restoring.keys().copied().collect();
@@ -444,6 +455,8 @@ impl Instance {
                 }
                 Ok(())
             }
+            #[cfg(feature = "faults")]
+            Commit::Recover(why) if mutants::on(Mutant::UnknownIsAbort) && why.starts_with("outcome unknown") => go_back(work, &touched, why),
             Commit::Recover(why) => Err(Halt::Recover(why)),
             Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
             Commit::TaskFailed(number, e) => Err(self.failed(number, e)),
@@ -510,6 +523,37 @@ pub(super) fn processing_order(spec: &RoleSpec, batch: &Records) -> Vec<(u32, u3
     }
     order.sort_unstable();
     order
+}
+
+/// For a mistake: a transaction that no record caused.
+#[cfg(feature = "faults")]
+fn timer(spec: &RoleSpec, work: &mut Incarnation) -> Result<(), Halt> {
+    let touched: Vec<u32> = work.tasks.keys().copied().collect();
+    if touched.is_empty() {
+        return Ok(());
+    }
+    mutants::set_timer(true);
+    let done = commit(spec, &mut *work.member, &mut work.tasks, &touched, &mut Records::new());
+    mutants::set_timer(false);
+    match done {
+        Commit::Done { suspect: false } => Ok(()),
+        Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
+        Commit::StoreFailed(_, e) => Err(e.into()),
+        Commit::Done { .. } | Commit::Recover(_) => Err(Halt::Recover("the timer's transaction was not well".into())),
+    }
+}
+
+/// For a mistake: goes on in place, as if the transaction were certainly aborted.
+#[cfg(feature = "faults")]
+fn go_back(work: &mut Incarnation, touched: &[u32], why: String) -> Result<(), Halt> {
+    for number in touched {
+        let task = work.tasks.get_mut(number).expect("only running tasks are touched");
+        if !task.go_back() {
+            return Err(Halt::Recover(why));
+        }
+        work.member.resume(&task.meta().offsets)?;
+    }
+    Ok(())
 }
 
 fn refresh_tables(factory: &dyn RoleFactory, work: &mut Incarnation, limits: Limits) -> Result<(), LogError> {

@@ -87,6 +87,13 @@ impl Overlay {
         })
     }
 
+    /// For a mistake: drops all writes.
+    #[cfg(feature = "faults")]
+    pub(super) fn forget(&mut self) {
+        self.slots.clear();
+        self.dirty = 0;
+    }
+
     /// The transaction is in the log and in the store: its writes become the cached, committed values.
     pub fn committed(&mut self) {
         for (key, slot) in self.slots.drain(..) {
