@@ -14,6 +14,9 @@
 //! There is one recovery path: give everything up and join again, exactly as after `kill -9`. [`Instance::step`] does one turn and returns, so
 //! that a caller can run many instances in one thread.
 
+#[cfg(feature = "faults")]
+mod mistakes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,6 +129,8 @@ pub struct Instance {
     work: Option<Incarnation>,
     /// Tasks whose stores were found damaged while they ran, and how.
     damaged: BTreeMap<u32, String>,
+    /// What each task last found impossible, and has not got past since; without a task: what the log did.
+    impossible: BTreeMap<Option<u32>, String>,
     /// Partition counts when the process began; keys would move between tasks if they changed.
     counts: Option<Arc<[u32]>>,
     recovered_us: u64,
@@ -173,6 +178,7 @@ impl Instance {
             not_before_us: 0,
             work: None,
             damaged: BTreeMap::new(),
+            impossible: BTreeMap::new(),
             counts: None,
             recovered_us: started_us,
             batch: Records::new(),
@@ -304,7 +310,8 @@ impl Instance {
             return Err(Halt::Recover("a connection or request failed; taking a new epoch before the next transaction".into()));
         }
         let wait = if work.restoring.is_empty() { self.settings.idle_wait } else { Duration::ZERO };
-        match self.gather(work, wait)? {
+        let polled = self.gather(work, wait);
+        match polled.or_else(|e| Err(self.unreadable(e)))? {
             Polled::Assigned(partitions) => {
                 self.assigned(work, &partitions)?;
                 return Ok(Turn::Busy);
@@ -330,7 +337,7 @@ impl Instance {
         }
         #[cfg(feature = "faults")]
         if turn == Turn::Idle && mutants::on(Mutant::TimerWithoutOffsets) {
-            timer(&self.spec, work)?;
+            mistakes::timer(&self.spec, work)?;
         }
         Ok(turn)
     }
@@ -449,6 +456,7 @@ impl Instance {
                 c.transactions += 1;
                 c.dead_letters += dead;
                 c.repeats_dropped = c.repeats_dropped.max(repeats);
+                self.impossible.retain(|task, _| task.is_some_and(|task| !touched.contains(&task)));
                 self.backoff = BACKOFF_MIN;
                 if suspect {
                     return Err(Halt::Recover("something odd happened inside a transaction that committed; taking a new epoch".into()));
@@ -456,7 +464,7 @@ impl Instance {
                 Ok(())
             }
             #[cfg(feature = "faults")]
-            Commit::Recover(why) if mutants::on(Mutant::UnknownIsAbort) && why.starts_with("outcome unknown") => go_back(work, &touched, why),
+            Commit::Recover(why) if mutants::on(Mutant::UnknownIsAbort) && why.starts_with("outcome unknown") => mistakes::go_back(work, &touched, why),
             Commit::Recover(why) => Err(Halt::Recover(why)),
             Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
             Commit::TaskFailed(number, e) => Err(self.failed(number, e)),
@@ -464,11 +472,31 @@ impl Instance {
     }
 
     /// A task failed. Damage is remembered: the next incarnation would find the position right and never look at the content.
+    ///
+    /// What is impossible may only look so: a process that was frozen for longer than its session goes on with old state, and may be handed records that
+    /// follow from what the tasks' new owner has done, before it learns that it is no owner any more. So the first time a new incarnation looks at the
+    /// same record again, with the state of that moment; only then it stops for good.
     fn failed(&mut self, number: u32, e: TaskError) -> Halt {
-        if let TaskError::Store(StoreError::Corrupt(why)) = &e {
-            self.damaged.insert(number, why.clone());
+        match e {
+            TaskError::Store(StoreError::Corrupt(why)) => {
+                self.damaged.insert(number, why.clone());
+                StoreError::Corrupt(why).into()
+            }
+            TaskError::Bug(Bug(why)) if self.is_new(Some(number), &why) => Halt::Recover(format!("looking again, with fresh state, at what cannot be: {why}")),
+            e => e.into(),
         }
-        e.into()
+    }
+
+    /// The log has failed a poll. A position that is gone may be an old one, by the same token.
+    fn unreadable(&mut self, e: LogError) -> Halt {
+        match e {
+            LogError::Corrupt(why) if self.is_new(None, &why) => Halt::Recover(format!("looking again, from fresh positions: {why}")),
+            e => e.into(),
+        }
+    }
+
+    fn is_new(&mut self, task: Option<u32>, why: &str) -> bool {
+        self.impossible.insert(task, why.to_string()).as_deref() != Some(why)
     }
 
     /// A record that its topic cannot take would be refused again after every recovery, for ever: that is a bug, and said at once.
@@ -523,37 +551,6 @@ pub(super) fn processing_order(spec: &RoleSpec, batch: &Records) -> Vec<(u32, u3
     }
     order.sort_unstable();
     order
-}
-
-/// For a mistake: a transaction that no record caused.
-#[cfg(feature = "faults")]
-fn timer(spec: &RoleSpec, work: &mut Incarnation) -> Result<(), Halt> {
-    let touched: Vec<u32> = work.tasks.keys().copied().collect();
-    if touched.is_empty() {
-        return Ok(());
-    }
-    mutants::set_timer(true);
-    let done = commit(spec, &mut *work.member, &mut work.tasks, &touched, &mut Records::new());
-    mutants::set_timer(false);
-    match done {
-        Commit::Done { suspect: false } => Ok(()),
-        Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
-        Commit::StoreFailed(_, e) => Err(e.into()),
-        Commit::Done { .. } | Commit::Recover(_) => Err(Halt::Recover("the timer's transaction was not well".into())),
-    }
-}
-
-/// For a mistake: goes on in place, as if the transaction were certainly aborted.
-#[cfg(feature = "faults")]
-fn go_back(work: &mut Incarnation, touched: &[u32], why: String) -> Result<(), Halt> {
-    for number in touched {
-        let task = work.tasks.get_mut(number).expect("only running tasks are touched");
-        if !task.go_back() {
-            return Err(Halt::Recover(why));
-        }
-        work.member.resume(&task.meta().offsets)?;
-    }
-    Ok(())
 }
 
 fn refresh_tables(factory: &dyn RoleFactory, work: &mut Incarnation, limits: Limits) -> Result<(), LogError> {

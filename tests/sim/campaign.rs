@@ -25,11 +25,12 @@ struct Options {
     mutant: Option<Mutant>,
     mutants: bool,
     write: bool,
+    keep_going: bool,
     threads: u64,
 }
 
 fn options() -> Result<Options, String> {
-    let mut o = Options { seeds: None, from: 0, seed: None, mutant: None, mutants: false, write: false, threads: 0 };
+    let mut o = Options { seeds: None, from: 0, seed: None, mutant: None, mutants: false, write: false, keep_going: false, threads: 0 };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|n| n.parse::<u64>().ok()).ok_or(format!("{arg} wants a number"));
@@ -46,9 +47,10 @@ fn options() -> Result<Options, String> {
             }
             "--mutants" => o.mutants = true,
             "--write" => o.write = true,
+            "--keep-going" => o.keep_going = true,
             // What `cargo test` passes to every test program.
             other if other.starts_with("--") || other == "sim" => {}
-            other => return Err(format!("{other}? Known: --seeds N, --from S, --seed N, --mutant NAME, --mutants, --write, --threads N")),
+            other => return Err(format!("{other}? Known: --seeds N, --from S, --seed N, --mutant NAME, --mutants, --write, --keep-going, --threads N")),
         }
     }
     Ok(o)
@@ -69,7 +71,7 @@ pub fn main() -> ExitCode {
     if o.mutants {
         return if all_mutants(&o) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let ok = seeds(o.from, o.seeds.unwrap_or(SEEDS), o.mutant, o.threads);
+    let ok = seeds(&o, o.seeds.unwrap_or(SEEDS));
     let more = o.seeds.is_none() && o.mutant.is_none();
     if ok && (!more || all_mutants(&o)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -77,7 +79,12 @@ pub fn main() -> ExitCode {
 /// A panic inside a run is a finding like any other, and told with it.
 fn quiet_panics(loud: bool) {
     if !loud {
-        std::panic::set_hook(Box::new(|_| {}));
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !super::process::is_running() {
+                usual(info);
+            }
+        }));
     }
 }
 
@@ -119,8 +126,8 @@ struct Sum {
 }
 
 /// Runs seeds on all cores until one is wrong or all are done. With a mutant, the lowest seed that finds it is what counts.
-fn explore(from: u64, count: u64, mutant: Option<Mutant>, threads: u64, told: &(dyn Fn(u64) + Sync)) -> Sum {
-    let threads = if threads > 0 { threads } else { std::thread::available_parallelism().map_or(2, |n| n.get() as u64) };
+fn explore(from: u64, count: u64, mutant: Option<Mutant>, o: &Options, told: &(dyn Fn(u64) + Sync)) -> Sum {
+    let threads = if o.threads > 0 { o.threads } else { std::thread::available_parallelism().map_or(2, |n| n.get() as u64) };
     let (next, done, found) = (AtomicU64::new(from), AtomicU64::new(0), AtomicBool::new(false));
     let sum = Mutex::new(Sum { coverage: Coverage::default(), steps: 0, virtual_us: 0, runs: 0, findings: Vec::new() });
     std::thread::scope(|scope| {
@@ -146,7 +153,7 @@ fn explore(from: u64, count: u64, mutant: Option<Mutant>, threads: u64, told: &(
                     runs += 1;
                     told(done.fetch_add(1, Ordering::Relaxed) + 1);
                     if result.violation.is_some() {
-                        found.store(true, Ordering::Relaxed);
+                        found.store(!o.keep_going, Ordering::Relaxed);
                         sum.lock().expect("no panic in here").findings.push(result);
                     }
                 }
@@ -163,10 +170,11 @@ fn explore(from: u64, count: u64, mutant: Option<Mutant>, threads: u64, told: &(
     sum
 }
 
-fn seeds(from: u64, count: u64, mutant: Option<Mutant>, threads: u64) -> bool {
+fn seeds(o: &Options, count: u64) -> bool {
+    let (from, mutant) = (o.from, o.mutant);
     let begun = Instant::now();
     let last = Mutex::new(Instant::now());
-    let sum = explore(from, count, mutant, threads, &|done| {
+    let sum = explore(from, count, mutant, o, &|done| {
         if let Ok(mut last) = last.try_lock()
             && last.elapsed() > Duration::from_secs(10)
         {
@@ -183,9 +191,11 @@ fn seeds(from: u64, count: u64, mutant: Option<Mutant>, threads: u64) -> bool {
         sum.steps,
         sum.virtual_us as f64 / 3.6e9
     );
-    if let Some(found) = sum.findings.first() {
+    for found in &sum.findings {
         println!("seed {}: {}", found.seed, found.violation.as_deref().unwrap_or_default());
         println!("again, with a trace: {}", command(found.seed, mutant));
+    }
+    if !sum.findings.is_empty() {
         return false;
     }
     if count >= 1_000 {
@@ -206,7 +216,7 @@ fn all_mutants(o: &Options) -> bool {
     let mut ok = true;
     for mutant in Mutant::ALL {
         let begun = Instant::now();
-        let sum = explore(o.from, MUTANT_SEEDS, Some(mutant), o.threads, &|_| {});
+        let sum = explore(o.from, MUTANT_SEEDS, Some(mutant), o, &|_| {});
         let row = match sum.findings.first() {
             Some(f) => {
                 let why = f.violation.as_deref().unwrap_or_default();

@@ -21,7 +21,7 @@ kinds! {
     Readded "partitions added to a finished transaction";
     InvalidState "answers INVALID_TXN_STATE";
     FencedEpoch "requests of an old epoch refused";
-    StaleApplied "delayed requests that met a later transaction";
+    StaleApplied "delayed requests that met a later epoch or transaction";
     Held "requests held past a reconnect";
     AnswerLost "answers lost";
     RequestLost "requests lost with their connection";
@@ -33,7 +33,7 @@ kinds! {
     StaticRejoin "static members that came back";
     SessionExpired "sessions expired";
     Lost "assignments lost";
-    IllegalGeneration "offset commits of an old generation refused";
+    NoMember "offset commits refused, of a member that is none any more";
     FencedInstance "instances fenced by their successor";
     PendingOffsets "reads of offsets that were pending";
     LeaderMove "leaders moved";

@@ -38,6 +38,13 @@ impl World {
                 let Some(p) = self.some_process(|p| p.life == Life::Running) else { return Action::None };
                 self.cover(Kind::Kill);
                 if attack == Attack::PowerLoss {
+                    // Everybody on that machine.
+                    let disk = self.processes[p].disk;
+                    let others: Vec<usize> = (0..self.processes.len()).filter(|o| *o != p && self.processes[*o].disk == disk).collect();
+                    for o in others.into_iter().filter(|o| self.processes[*o].life == Life::Running).collect::<Vec<_>>() {
+                        self.processes[o].doomed = true;
+                        self.wake(o, 0);
+                    }
                     self.lose_power(p);
                 }
                 self.trace(|| format!("process {p} is killed"));
@@ -122,11 +129,10 @@ impl World {
             Attack::Damage => {
                 let d = self.rng.index(self.disks.len());
                 let which = self.rng.index(64);
-                let silent = self.disks[d].tasks.values_mut().filter(|f| f.is_unverified()).any(|f| f.flip(which));
-                if silent {
+                if self.disks[d].flip(which) {
                     self.cover(Kind::DamageSilent);
-                } else if let Some(files) = self.disks[d].tasks.values_mut().next() {
-                    files.damaged = true;
+                } else if let Some(task) = self.disks[d].tasks.keys().next().copied() {
+                    self.disks[d].damage(task);
                 }
             }
             Attack::Wipe => {
@@ -170,7 +176,7 @@ impl World {
         if !self.healed && self.plan.attacks.contains(&Attack::Damage) && self.rng.permille(200) {
             let disk = self.processes[process].disk;
             let which = self.rng.index(64);
-            if self.disks[disk].tasks.values_mut().filter(|f| f.is_unverified()).any(|f| f.flip(which)) {
+            if self.disks[disk].flip(which) {
                 self.cover(Kind::DamageSilent);
             }
             self.processes[process].doomed = true;
@@ -368,6 +374,10 @@ impl World {
             let g = &self.cluster.groups[*role as usize];
             if matches!(g.state, GroupState::Preparing(_)) || !g.pending.is_empty() {
                 return format!("the group of {role} is being rebalanced, or has pending offsets");
+            }
+            let tasks: usize = self.processes.iter().filter(|p| p.role == *role && p.life == Life::Running).map(|p| p.tasks).sum();
+            if tasks != self.cluster.counts[role.spec().changelog.0 as usize] as usize {
+                return format!("{tasks} tasks of {role} run");
             }
             for (topic, count) in &g.inputs {
                 for n in 0..*count {

@@ -78,6 +78,11 @@ pub fn current() -> usize {
     CURRENT.get().0
 }
 
+/// Whether a process runs, or the model itself.
+pub fn is_running() -> bool {
+    CURRENT.get().0 != usize::MAX
+}
+
 /// Hands control back to the scheduler until it resumes this process.
 pub fn suspend() {
     let (number, yielder) = CURRENT.get();

@@ -117,6 +117,8 @@ fn body(p: usize) -> Ended {
             return Ended::Stopped(stop);
         }
         let phase = loop_.phase();
+        let healed = with(|w| w.healed);
+        let tasks = if healed && phase == "running" { loop_.tasks().len() } else { 0 };
         let asked = with(|w| {
             if phase != w.processes[p].phase {
                 w.trace(|| format!("process {p} is {phase}"));
@@ -130,7 +132,7 @@ fn body(p: usize) -> Ended {
                 w.violated(format!("sequence guard: {repeats} repeated records came by"));
             }
             let process = &mut w.processes[p];
-            process.phase = phase;
+            (process.phase, process.tasks) = (phase, tasks);
             process.asked_to_stop
         });
         if asked {

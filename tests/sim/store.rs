@@ -1,7 +1,7 @@
 //! The model of a machine's disk: stores with atomic batches, of which a loss of power takes the last ones; damage that a checksum finds and damage
 //! that only the digest can find; no space; and a lock that the process in charge holds until it ends.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use processor::engine::meta::StoreMeta;
@@ -20,6 +20,25 @@ pub struct Disk {
     pub holder: Option<usize>,
     pub full_until: u64,
     pub tasks: BTreeMap<u32, Files>,
+    /// Tasks whose store was damaged once. Not again: a second damage while the first is being repaired ends in a stop, as it should.
+    hurt: BTreeSet<u32>,
+}
+
+impl Disk {
+    /// Damage that a checksum finds.
+    pub fn damage(&mut self, task: u32) {
+        if self.hurt.insert(task)
+            && let Some(files) = self.tasks.get_mut(&task)
+        {
+            files.damaged = true;
+        }
+    }
+
+    /// Damage that no checksum finds, in a store that nothing has vouched for yet.
+    pub fn flip(&mut self, which: usize) -> bool {
+        let Disk { tasks, hurt, .. } = self;
+        tasks.iter_mut().any(|(task, files)| files.is_unverified() && !hurt.contains(task) && files.flip(which) && hurt.insert(*task))
+    }
 }
 
 /// What a batch replaced.
@@ -65,7 +84,7 @@ impl Files {
     }
 
     /// Changes a bit that no checksum covers.
-    pub fn flip(&mut self, which: usize) -> bool {
+    fn flip(&mut self, which: usize) -> bool {
         let count = self.data.len();
         let Some(value) = self.data.values_mut().nth(which % count.max(1)) else { return false };
         match value.last_mut() {
@@ -129,12 +148,12 @@ impl SimStore {
         with(|w| {
             let rate = if w.healed { 0 } else { w.plan.faults.disk_ppm / 20 };
             let hit = w.rng.ppm(rate);
-            let Some(files) = w.disks[self.disk].tasks.get_mut(&self.task) else {
+            if hit {
+                w.disks[self.disk].damage(self.task);
+            }
+            let Some(files) = w.disks[self.disk].tasks.get(&self.task) else {
                 return Err(StoreError::Corrupt("a file is missing".into()));
             };
-            if hit {
-                files.damaged = true;
-            }
             if files.damaged {
                 w.cover(Kind::DamageFound);
                 return Err(StoreError::Corrupt("a block's checksum is wrong".into()));

@@ -23,3 +23,5 @@ pub const STARTUP_WAIT: u64 = 30 * SECOND;
 pub const PATIENCE: u64 = 90 * SECOND;
 /// Milliseconds since 1970 when a run begins.
 pub const EPOCH_MS: i64 = 1_800_000_000_000;
+/// How long the next transaction is held back after a commit.
+pub const GAP: u64 = 1_500;

@@ -101,6 +101,8 @@ pub struct Process {
     pub doomed: bool,
     pub disk: usize,
     pub phase: &'static str,
+    /// How many tasks it runs; counted after the last fault only.
+    pub tasks: usize,
     pub hash_key: u64,
     pub wall_skew_ms: i64,
 }
@@ -255,6 +257,7 @@ impl World {
             doomed: false,
             disk,
             phase: "starting",
+            tasks: 0,
             hash_key: 0,
             wall_skew_ms: 0,
         });
@@ -382,6 +385,7 @@ impl World {
             }
             Event::Consumer(c) => self.consumer_timer(c),
             Event::Nemesis => return self.nemesis(),
+            Event::Input if self.left_to_send == 0 => {}
             Event::Input => {
                 self.input();
                 self.left_to_send -= 1;

@@ -13,7 +13,7 @@ use super::super::process;
 use super::super::timing::*;
 use super::super::world::with;
 use super::rpc::{Calls, Failed};
-use super::{Verdict, a_moment, classify};
+use super::{Verdict, a_moment, classify, pause};
 
 /// How a transaction ended that did not go well.
 #[derive(Debug)]
@@ -31,13 +31,15 @@ pub struct Sender {
     pid: u64,
     epoch: u32,
     sequences: Vec<(TopicPartition, u32)>,
+    /// When the last commit returned.
+    committed_at: Option<u64>,
     /// Transactions begun, only to recognise stale requests in the coverage.
     serial: u64,
 }
 
 impl Sender {
     pub fn new(txn: usize, producer: usize, pid: u64, epoch: u32) -> Sender {
-        Sender { txn, producer, pid, epoch, sequences: Vec::new(), serial: with(|w| w.cluster.txns[txn].serial) }
+        Sender { txn, producer, pid, epoch, sequences: Vec::new(), committed_at: None, serial: with(|w| w.cluster.txns[txn].serial) }
     }
 
     pub fn is_suspect(&self) -> bool {
@@ -72,6 +74,11 @@ impl Sender {
         }
         // Between the poll and this lies the work on the batch.
         a_moment(20, 300);
+        // A commit returns before its markers are written; what comes in that moment is refused.
+        let rest = self.committed_at.map_or(0, |at| (at + GAP).saturating_sub(with(|w| w.now)));
+        if rest > 0 {
+            pause(rest);
+        }
         let deadline = with(|w| w.now) + TXN_TIMEOUT;
         let mut calls = Calls::of_producer(process::current(), self.producer);
         let records = Rc::new(RecordsBox(tx.outputs.clone()));
@@ -108,6 +115,7 @@ impl Sender {
         }
         match calls.one(Request::EndTxn { txn, pid, epoch, serial, commit: true }, deadline) {
             Ok(_) => {
+                self.committed_at = Some(with(|w| w.now));
                 appended.sort_unstable();
                 Ok(appended)
             }

@@ -31,11 +31,11 @@ impl World {
         }
     }
 
-    /// Counts what the old protocol cannot tell from a request of the present transaction.
+    /// Counts requests that come when their transaction is over, and another one or another epoch has begun.
     fn notice_stale(&mut self, request: &Request) {
         if let Request::AddPartitions { txn, epoch, serial, .. } | Request::EndTxn { txn, epoch, serial, .. } = request {
             let t = &self.cluster.txns[*txn];
-            if t.epoch == *epoch && t.serial > *serial && t.state == TxnState::Ongoing {
+            if t.epoch > *epoch || t.serial > *serial && t.state == TxnState::Ongoing {
                 self.cover(Kind::StaleApplied);
             }
         }
@@ -100,7 +100,9 @@ impl World {
                 Code::Concurrent => self.cover(Kind::Concurrent),
                 Code::InvalidTxnState => self.cover(Kind::InvalidState),
                 Code::ProducerFenced | Code::InvalidEpoch => self.cover(Kind::FencedEpoch),
-                Code::IllegalGeneration if matches!(request, Request::TxnOffsets(_)) => self.cover(Kind::IllegalGeneration),
+                Code::IllegalGeneration | Code::UnknownMember | Code::FencedInstance if matches!(request, Request::TxnOffsets(_)) => {
+                    self.cover(Kind::NoMember);
+                }
                 Code::FencedInstance => self.cover(Kind::FencedInstance),
                 _ => {}
             }

@@ -55,7 +55,12 @@ impl World {
                 }).map_err(|e| e.to_string())?;
                 let mut found = 0;
                 for p in self.processes.iter().filter(|p| p.role == *role && p.life == Life::Running) {
-                    let Some(files) = self.disks[p.disk].tasks.get(&number).filter(|f| !f.damaged) else { continue };
+                    let Some(files) = self.disks[p.disk].tasks.get(&number) else { continue };
+                    if files.damaged {
+                        // Nobody has read it since; whoever does will rebuild it.
+                        found += 1;
+                        continue;
+                    }
                     let Some(meta) = files.meta.as_ref().and_then(|m| StoreMeta::decode(m).ok()) else { continue };
                     if !meta.verified || meta.meta.transaction != expected.transactions() {
                         continue;
