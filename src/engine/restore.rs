@@ -277,6 +277,9 @@ impl Restore {
     /// Puts what was read into the store; true when the target's meta record was in it. Between meta records the store holds a state that never
     /// was, and says so (`verified`), which costs a crash in the middle a scan at the end but never more memory than a chunk.
     fn apply(&mut self, work: &mut Work, chunk: &Records) -> Result<bool, RestoreError> {
+        if chunk.is_empty() {
+            return Ok(false);
+        }
         let mut latest: indexmap::IndexMap<&[u8], Option<&[u8]>, rustc_hash::FxBuildHasher> = indexmap::IndexMap::default();
         let mut meta = work.have.take().map(|h| h.meta).unwrap_or_default();
         let (mut last, mut reached) = (None, false);

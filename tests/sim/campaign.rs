@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use processor::engine::mutants::{self, Mutant};
 
 use super::coverage::{Coverage, Kind};
+use super::plan::set_untransacted;
 use super::run::{Finding, run};
 use super::trace::Trace;
 
@@ -15,9 +16,12 @@ use super::trace::Trace;
 const SEEDS: u64 = 20_000;
 /// A mutant that lives longer than this many seeds is not caught.
 const MUTANT_SEEDS: u64 = 20_000;
+/// Seeds with transactions off and the sequence guard on.
+const CONTROL_SEEDS: u64 = 1_000;
 /// Every so many seeds one is run twice, and must be the same.
 const TWICE_EVERY: u64 = 64;
 
+#[derive(Default)]
 struct Options {
     seeds: Option<u64>,
     from: u64,
@@ -26,11 +30,13 @@ struct Options {
     mutants: bool,
     write: bool,
     keep_going: bool,
+    /// `orders` writes outside transactions.
+    untransacted: bool,
     threads: u64,
 }
 
 fn options() -> Result<Options, String> {
-    let mut o = Options { seeds: None, from: 0, seed: None, mutant: None, mutants: false, write: false, keep_going: false, threads: 0 };
+    let mut o = Options::default();
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|n| n.parse::<u64>().ok()).ok_or(format!("{arg} wants a number"));
@@ -48,9 +54,10 @@ fn options() -> Result<Options, String> {
             "--mutants" => o.mutants = true,
             "--write" => o.write = true,
             "--keep-going" => o.keep_going = true,
+            "--untransacted" => o.untransacted = true,
             // What `cargo test` passes to every test program.
             other if other.starts_with("--") || other == "sim" => {}
-            other => return Err(format!("{other}? Known: --seeds N, --from S, --seed N, --mutant NAME, --mutants, --write, --keep-going, --threads N")),
+            other => return Err(format!("{other}? Known: --seeds N, --from S, --seed N, --mutant NAME, --mutants, --write, --keep-going, --untransacted, --threads N")),
         }
     }
     Ok(o)
@@ -66,6 +73,7 @@ pub fn main() -> ExitCode {
     };
     quiet_panics(o.seed.is_some());
     if let Some(seed) = o.seed {
+        set_untransacted(o.untransacted || o.mutant == Some(Mutant::GuardOff));
         return one(seed, o.mutant);
     }
     if o.mutants {
@@ -122,6 +130,7 @@ struct Sum {
     steps: u64,
     virtual_us: u64,
     runs: u64,
+    guard: (u64, u64),
     findings: Vec<Finding>,
 }
 
@@ -129,12 +138,13 @@ struct Sum {
 fn explore(from: u64, count: u64, mutant: Option<Mutant>, o: &Options, told: &(dyn Fn(u64) + Sync)) -> Sum {
     let threads = if o.threads > 0 { o.threads } else { std::thread::available_parallelism().map_or(2, |n| n.get() as u64) };
     let (next, done, found) = (AtomicU64::new(from), AtomicU64::new(0), AtomicBool::new(false));
-    let sum = Mutex::new(Sum { coverage: Coverage::default(), steps: 0, virtual_us: 0, runs: 0, findings: Vec::new() });
+    let sum = Mutex::new(Sum { coverage: Coverage::default(), steps: 0, virtual_us: 0, runs: 0, guard: (0, 0), findings: Vec::new() });
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 mutants::switch(mutant);
-                let (mut coverage, mut steps, mut virtual_us, mut runs) = (Coverage::default(), 0, 0, 0);
+                set_untransacted(o.untransacted || mutant == Some(Mutant::GuardOff));
+                let (mut coverage, mut steps, mut virtual_us, mut runs, mut guard) = (Coverage::default(), 0, 0, 0, (0, 0));
                 while !found.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= from + count {
@@ -151,6 +161,7 @@ fn explore(from: u64, count: u64, mutant: Option<Mutant>, o: &Options, told: &(d
                     steps += result.steps;
                     virtual_us += result.virtual_us;
                     runs += 1;
+                    guard = (guard.0 + result.guard.0, guard.1 + result.guard.1);
                     told(done.fetch_add(1, Ordering::Relaxed) + 1);
                     if result.violation.is_some() {
                         found.store(!o.keep_going, Ordering::Relaxed);
@@ -162,6 +173,7 @@ fn explore(from: u64, count: u64, mutant: Option<Mutant>, o: &Options, told: &(d
                 sum.steps += steps;
                 sum.virtual_us += virtual_us;
                 sum.runs += runs;
+                sum.guard = (sum.guard.0 + guard.0, sum.guard.1 + guard.1);
             });
         }
     });
@@ -198,7 +210,7 @@ fn seeds(o: &Options, count: u64) -> bool {
     if !sum.findings.is_empty() {
         return false;
     }
-    if count >= 1_000 {
+    if count >= 1_000 && !o.untransacted {
         for (kind, text) in Kind::ALL {
             println!("{:>12} {text}", sum.coverage.0[*kind as usize]);
         }
@@ -213,7 +225,15 @@ fn seeds(o: &Options, count: u64) -> bool {
 
 fn all_mutants(o: &Options) -> bool {
     let mut rows = Vec::new();
-    let mut ok = true;
+    // Before the guard is switched off: does it hold while it is on?
+    let control = Options { untransacted: true, keep_going: true, threads: o.threads, ..Options::default() };
+    let sum = explore(o.from, CONTROL_SEEDS, None, &control, &|_| {});
+    let (dropped, stopped) = sum.guard;
+    println!("transactions off, guard on: {CONTROL_SEEDS} seeds, {dropped} repeats dropped, {stopped} stops, {} passed on", sum.findings.len());
+    for f in &sum.findings {
+        println!("seed {}: {}", f.seed, f.violation.as_deref().unwrap_or_default());
+    }
+    let mut ok = sum.findings.is_empty() && dropped > 0;
     for mutant in Mutant::ALL {
         let begun = Instant::now();
         let sum = explore(o.from, MUTANT_SEEDS, Some(mutant), o, &|_| {});

@@ -4,7 +4,7 @@ use processor::roles::Role;
 
 use super::cluster::group::GroupState;
 use super::cluster::net::Owner;
-use super::cluster::{BROKERS, INSTANCES};
+use super::cluster::{BROKERS, INSTANCES, Place};
 use super::coverage::Kind;
 use super::plan::Attack;
 use super::timing::*;
@@ -62,7 +62,10 @@ impl World {
                 self.freeze(p, time);
             }
             Attack::Copy => self.copy(),
-            Attack::ScaleUp => self.scale_up(),
+            Attack::ScaleUp => {
+                let role = self.roles[self.rng.index(self.roles.len())];
+                self.scale_up(role);
+            }
             Attack::ScaleDown => {
                 let alone = |w: &World, p: &super::world::Process| w.processes.iter().filter(|o| o.role == p.role && o.life != Life::Gone).count() < 2;
                 let many: Vec<usize> = (0..self.processes.len())
@@ -84,9 +87,11 @@ impl World {
                 self.cover(Kind::BrokerFrozen);
             }
             Attack::LeaderMove => {
-                for _ in 0..self.rng.between(1, 6) {
-                    let i = self.rng.index(self.cluster.all().len());
-                    self.move_leader(i);
+                let share = self.rng.between(50, 600);
+                for i in 0..self.cluster.all().len() {
+                    if self.rng.permille(share) {
+                        self.move_leader(i);
+                    }
                 }
             }
             Attack::TxnCoordinatorMove => {
@@ -196,8 +201,28 @@ impl World {
         self.schedule(self.now, Event::Start(copy));
     }
 
-    fn scale_up(&mut self) {
-        let role = self.roles[self.rng.index(self.roles.len())];
+    /// Rare by itself, so it is helped along: partitions change hands while the last transaction on a changelog cannot be read yet.
+    pub fn hand_over_now(&mut self, group: usize, place: &Place, delay: u64) {
+        let role = Role::all()[group];
+        let changelog = matches!(place, Place::Partition(at) if at.topic == role.spec().changelog);
+        if !self.healed && changelog && delay > 250 * MS && self.plan.attacks.contains(&Attack::ScaleUp) && self.rng.permille(300) {
+            self.scale_up(role);
+        }
+    }
+
+    /// The same: a changelog has a new leader just when it is to be read.
+    pub fn new_leaders(&mut self, group: usize) {
+        if !self.healed && self.plan.attacks.contains(&Attack::LeaderMove) && self.rng.permille(200) {
+            let changelog = Role::all()[group].spec().changelog;
+            for i in 0..self.cluster.all().len() {
+                if self.cluster.all()[i].at.topic == changelog {
+                    self.move_leader(i);
+                }
+            }
+        }
+    }
+
+    fn scale_up(&mut self, role: Role) {
         let taken: Vec<u32> = self.processes.iter().filter(|p| p.role == role).map(|p| p.instance).collect();
         let Some(free) = (1..5).find(|n| !taken.contains(n)) else {
             // An instance that was taken away comes back, with the state it had.
@@ -413,7 +438,10 @@ impl World {
             }
             Ended::Stopped(Stop::Failed(why)) => self.trace(|| why),
             // What stops is stopped before money moves on wrong grounds: what the guard is there for.
-            Ended::Stopped(_) if unguarded => away = true,
+            Ended::Stopped(_) if unguarded => {
+                self.guard.1 += 1;
+                away = true;
+            }
             Ended::Stopped(Stop::Bug(why)) => self.violated(format!("{role}-{instance} stopped by an invariant: {why}")),
             Ended::Stopped(Stop::Invalid(why)) => {
                 // A store that somebody else holds for too long, while both are the same instance: one of them is not needed.

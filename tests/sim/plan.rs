@@ -1,10 +1,21 @@
 //! What a seed draws before it begins: how large the system is, what happens in it, and how often what goes wrong.
 
-use processor::engine::mutants::{self, Mutant};
+use std::cell::Cell;
+
 use processor::roles::Role;
 
 use super::rng::Rng;
 use super::timing::*;
+
+thread_local! {
+    static UNTRANSACTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on, runs of this thread are about what the sequence guard is there for: `orders` writes outside transactions. Everybody else must then
+/// pass nothing on twice, and may stop.
+pub fn set_untransacted(on: bool) {
+    UNTRANSACTED.set(on);
+}
 
 /// Rates of what goes wrong on the network, per million requests; and of late markers, per thousand transactions.
 #[derive(Clone, Copy, Debug, Default)]
@@ -119,7 +130,7 @@ impl Plan {
             disk_ppm: some(300, 8_000),
         };
         let mut attacks: Vec<Attack> = Attack::ALL.into_iter().filter(|_| rng.permille(300)).collect();
-        let untransacted = mutants::on(Mutant::GuardOff);
+        let untransacted = UNTRANSACTED.get();
         if untransacted {
             attacks = vec![Attack::Kill, Attack::Freeze];
             faults = Faults { kill_ppm: rng.skewed(500, 8_000), answer_lost_ppm: 5_000, ..Faults::default() };

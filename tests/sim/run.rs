@@ -27,6 +27,8 @@ pub struct Finding {
     pub hash: u64,
     pub steps: u64,
     pub virtual_us: u64,
+    /// What the sequence guard did: repeats dropped, instances stopped.
+    pub guard: (u64, u64),
 }
 
 thread_local! {
@@ -70,7 +72,7 @@ pub fn run(seed: u64, trace: Trace) -> Finding {
     }
     mutants::set_timer(false);
     let w = world::leave();
-    Finding { seed, violation: w.violation, coverage: w.coverage, hash: w.hash, steps: w.steps, virtual_us: w.now }
+    Finding { seed, violation: w.violation, coverage: w.coverage, hash: w.hash, steps: w.steps, virtual_us: w.now, guard: w.guard }
 }
 
 fn start(p: usize) {
@@ -111,7 +113,7 @@ fn body(p: usize) -> Ended {
     };
     let logic = factory(role, settings, table.clone(), counts[topics::ORDER_COMMANDS.0 as usize]);
     let mut loop_ = Instance::new(Arc::new(SimLog), Box::new(SimStores { process: p }), Box::new(SimClock), logic, table, settings_of_loop);
-    let mut restored = false;
+    let (mut restored, mut known) = (false, 0);
     loop {
         if let Err(stop) = loop_.step() {
             return Ended::Stopped(stop);
@@ -131,6 +133,8 @@ fn body(p: usize) -> Ended {
             if repeats > 0 && !w.plan.untransacted {
                 w.violated(format!("sequence guard: {repeats} repeated records came by"));
             }
+            w.guard.0 += repeats - known;
+            known = repeats;
             let process = &mut w.processes[p];
             (process.phase, process.tasks) = (phase, tasks);
             process.asked_to_stop

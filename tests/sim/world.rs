@@ -147,6 +147,8 @@ pub struct World {
     pub last_orders: Vec<(String, String)>,
     /// The first thing that must not be.
     pub violation: Option<String>,
+    /// What the sequence guard did: repeats dropped, instances stopped.
+    pub guard: (u64, u64),
     /// Roles that run.
     pub roles: Vec<Role>,
     /// For a mistake: where a process's consumers stood.
@@ -211,6 +213,7 @@ impl World {
             sent: 0,
             last_orders: Vec::new(),
             violation: None,
+            guard: (0, 0),
             roles,
             retained: Vec::new(),
             rng,
@@ -405,7 +408,8 @@ impl World {
             }
             Event::Heal => self.heal(),
             Event::Look => {
-                if self.at_rest() {
+                let stopped_is_fine = self.plan.untransacted && self.now > self.plan.heal_at + 5 * SECOND;
+                if self.at_rest() || stopped_is_fine {
                     return Action::Done;
                 }
                 if self.now > self.plan.heal_at + PATIENCE {

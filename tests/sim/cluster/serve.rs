@@ -143,8 +143,9 @@ impl World {
         for place in places {
             let mut delay = self.rng.between(50, 800);
             if late && self.rng.permille(500) {
-                delay = self.rng.skewed(5 * MS, 1_200 * MS);
+                delay = self.rng.skewed(5 * MS, 3 * SECOND);
                 self.cover(Kind::LateMarker);
+                self.hand_over_now(txn / INSTANCES, &place, delay);
             }
             let at = self.now + delay;
             self.schedule(at, Event::Marker { txn, place, pid: d.pid, epoch: d.epoch, commit: d.commit });
@@ -213,6 +214,7 @@ impl World {
         let answers = g.complete();
         let generation = g.generation;
         self.cover(Kind::Rebalance);
+        self.new_leaders(group);
         self.trace(|| format!("group {group} has generation {generation}: {answers:?}"));
         for (ticket, membership) in answers {
             if let Some(i) = self.joins.iter().position(|(t, ..)| *t == ticket) {
