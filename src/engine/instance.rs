@@ -311,7 +311,7 @@ impl Instance {
         }
         let wait = if work.restoring.is_empty() { self.settings.idle_wait } else { Duration::ZERO };
         let polled = self.gather(work, wait);
-        match polled.or_else(|e| Err(self.unreadable(e)))? {
+        match polled.map_err(|e| self.unreadable(e))? {
             Polled::Assigned(partitions) => {
                 self.assigned(work, &partitions)?;
                 return Ok(Turn::Busy);
@@ -464,7 +464,9 @@ impl Instance {
                 Ok(())
             }
             #[cfg(feature = "faults")]
-            Commit::Recover(why) if mutants::on(Mutant::UnknownIsAbort) && why.starts_with("outcome unknown") => mistakes::go_back(work, &touched, why),
+            Commit::Recover(why) if mutants::on(Mutant::UnknownIsAbort) && why.starts_with("outcome unknown") => {
+                mistakes::go_back(work, &touched, why)
+            }
             Commit::Recover(why) => Err(Halt::Recover(why)),
             Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
             Commit::TaskFailed(number, e) => Err(self.failed(number, e)),
@@ -482,7 +484,9 @@ impl Instance {
                 self.damaged.insert(number, why.clone());
                 StoreError::Corrupt(why).into()
             }
-            TaskError::Bug(Bug(why)) if self.is_new(Some(number), &why) => Halt::Recover(format!("looking again, with fresh state, at what cannot be: {why}")),
+            TaskError::Bug(Bug(why)) if self.is_new(Some(number), &why) => {
+                Halt::Recover(format!("looking again, with fresh state, at what cannot be: {why}"))
+            }
             e => e.into(),
         }
     }

@@ -197,6 +197,12 @@ impl Task {
         stored.map_or(0, |record| record.changelog_offset)
     }
 
+    /// For a mistake: whether anything was processed since it was made.
+    #[cfg(feature = "faults")]
+    pub(super) fn has_worked(&self) -> bool {
+        self.time_ms != 0
+    }
+
     /// For a mistake: back to what the store says, in place. False if it says nothing.
     #[cfg(feature = "faults")]
     pub(super) fn go_back(&mut self) -> bool {

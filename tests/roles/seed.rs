@@ -15,6 +15,8 @@ use processor::wire::trade::ReferencePrice;
 struct Ticks {
     values: Vec<&'static str>,
     done: Option<u64>,
+    /// Where the partition begins, each time that somebody asks; the last answer stays.
+    starts: std::sync::Mutex<Vec<u64>>,
 }
 
 struct Cursor {
@@ -54,10 +56,15 @@ impl Log for Ticks {
     fn reader(&self, topic: TopicId, from: &[(u32, From)], _headers: bool) -> Result<Box<dyn Reader>, LogError> {
         assert_eq!(topic, topics::MARKET_DATA);
         let [(0, From::Offset(at))] = from else { panic!("one partition, from an offset: {from:?}") };
+        if *at < *self.starts.lock().unwrap().last().unwrap() {
+            return Err(LogError::Invalid(format!("{at} is not there")));
+        }
         Ok(Box::new(Cursor { at: *at as usize, values: self.values.clone() }))
     }
     fn bounds(&self, _at: TopicPartition) -> Result<Bounds, LogError> {
-        Ok(Bounds { start: 1, stable_end: self.values.len() as u64, end: self.values.len() as u64 })
+        let mut starts = self.starts.lock().unwrap();
+        let start = if starts.len() > 1 { starts.remove(0) } else { starts[0] };
+        Ok(Bounds { start, stable_end: self.values.len() as u64, end: self.values.len() as u64 })
     }
     fn group_offsets(&self, group: &str, _partitions: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError> {
         assert_eq!(group, "t-processor-trading");
@@ -92,7 +99,7 @@ fn seeded(values: &[&'static str], done: Option<u64>, told: Option<(i64, i64)>) 
         tables.set(topics::REFERENCE_PRICES, b"AAPL", 1, &value);
     }
     let orders = factory(Role::Orders, RoleSettings::default(), Arc::new(topics::table("t-")), 1);
-    let log = Ticks { values: values.to_vec(), done };
+    let log = Ticks { values: values.to_vec(), done, starts: vec![1].into() };
     assert!(orders.seed_broadcast(topics::INSTRUMENTS, &log, &tables).expect("nothing").is_empty());
     let rows = orders.seed_broadcast(topics::REFERENCE_PRICES, &log, &tables).expect("rows");
     rows.iter()
@@ -120,4 +127,17 @@ fn s5_cold_start() {
     assert_eq!(seeded(&ticks, Some(7), None), [], "trading has seen all");
     assert_eq!(seeded(&ticks, None, Some((5, TIME_MS + 2))), [], "what was told is newer");
     assert_eq!(seeded(&ticks, None, Some((5, TIME_MS))), [(20_000, TIME_MS + 1)]);
+}
+
+#[test]
+fn ticks_that_are_deleted_while_they_are_read_are_asked_for_again() {
+    let orders = factory(Role::Orders, RoleSettings::default(), Arc::new(topics::table("t-")), 1);
+    let log = Ticks { values: vec!["rubbish"; 9], done: Some(2), starts: vec![1, 3].into() };
+    // The start is told as 1, and when the reader is made it is 3.
+    match orders.seed_broadcast(topics::REFERENCE_PRICES, &log, &Tables::default()) {
+        Err(LogError::Unavailable(why)) => assert!(why.contains("deleted"), "{why}"),
+        other => panic!("recover, and do not stop: {:?}", other.map(|rows| rows.len())),
+    }
+    // Now it is known from the beginning.
+    assert!(orders.seed_broadcast(topics::REFERENCE_PRICES, &log, &Tables::default()).expect("rows").is_empty());
 }

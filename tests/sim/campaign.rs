@@ -57,7 +57,11 @@ fn options() -> Result<Options, String> {
             "--untransacted" => o.untransacted = true,
             // What `cargo test` passes to every test program.
             other if other.starts_with("--") || other == "sim" => {}
-            other => return Err(format!("{other}? Known: --seeds N, --from S, --seed N, --mutant NAME, --mutants, --write, --keep-going, --untransacted, --threads N")),
+            other => {
+                return Err(format!(
+                    "{other}? Known: --seeds N, --from S, --seed N, --mutant NAME, --mutants, --write, --keep-going, --untransacted, --threads N"
+                ));
+            }
         }
     }
     Ok(o)
@@ -223,13 +227,24 @@ fn seeds(o: &Options, count: u64) -> bool {
     true
 }
 
+/// How a mutant was found.
+struct Caught {
+    mutant: Mutant,
+    /// The seed, and how many it took.
+    seed: Option<(u64, u64)>,
+    invariant: String,
+}
+
 fn all_mutants(o: &Options) -> bool {
     let mut rows = Vec::new();
     // Before the guard is switched off: does it hold while it is on?
     let control = Options { untransacted: true, keep_going: true, threads: o.threads, ..Options::default() };
     let sum = explore(o.from, CONTROL_SEEDS, None, &control, &|_| {});
     let (dropped, stopped) = sum.guard;
-    println!("transactions off, guard on: {CONTROL_SEEDS} seeds, {dropped} repeats dropped, {stopped} stops, {} passed on", sum.findings.len());
+    println!(
+        "transactions off, guard on: {CONTROL_SEEDS} seeds, {dropped} repeats dropped, {stopped} stops, {} passed on",
+        sum.findings.len()
+    );
     for f in &sum.findings {
         println!("seed {}: {}", f.seed, f.violation.as_deref().unwrap_or_default());
     }
@@ -237,19 +252,13 @@ fn all_mutants(o: &Options) -> bool {
     for mutant in Mutant::ALL {
         let begun = Instant::now();
         let sum = explore(o.from, MUTANT_SEEDS, Some(mutant), o, &|_| {});
-        let row = match sum.findings.first() {
-            Some(f) => {
-                let why = f.violation.as_deref().unwrap_or_default();
-                let invariant = why.split_once(": ").map_or(why, |(invariant, _)| invariant);
-                (mutant, Some((f.seed, f.seed - o.from + 1)), invariant.to_string())
-            }
-            None => {
-                ok = false;
-                (mutant, None, "NOT CAUGHT".to_string())
-            }
-        };
-        let seeds = row.1.map_or(format!("> {MUTANT_SEEDS}"), |(_, n)| n.to_string());
-        println!("mutant {:<22} seeds {seeds:>8}  {:>5.1} s  {}", mutant.name(), begun.elapsed().as_secs_f64(), row.2);
+        let found = sum.findings.first();
+        let why = found.and_then(|f| f.violation.as_deref()).unwrap_or("NOT CAUGHT");
+        let invariant = why.split_once(": ").map_or(why, |(invariant, _)| invariant).to_string();
+        let row = Caught { mutant, seed: found.map(|f| (f.seed, f.seed - o.from + 1)), invariant };
+        ok &= row.seed.is_some();
+        let seeds = row.seed.map_or(format!("> {MUTANT_SEEDS}"), |(_, n)| n.to_string());
+        println!("mutant {:<22} seeds {seeds:>8}  {:>5.1} s  {}", mutant.name(), begun.elapsed().as_secs_f64(), row.invariant);
         rows.push(row);
     }
     if o.write {
@@ -258,13 +267,13 @@ fn all_mutants(o: &Options) -> bool {
     ok
 }
 
-fn write(rows: &[(Mutant, Option<(u64, u64)>, String)]) {
+fn write(rows: &[Caught]) {
     let mut text = String::from(
         "# Mutants\n\nEach row is a wrong idea that a loop like ours could contain, switched on in the shipping code (or, for what the Kafka adapter decides, \
          in the model client), and left to the simulation to find. Made by `make mutants`.\n\n| mutant | seeds needed | invariant that caught it | again |\n|---|---|---|---|\n",
     );
-    for (mutant, found, invariant) in rows {
-        let (seeds, again) = match found {
+    for Caught { mutant, seed, invariant } in rows {
+        let (seeds, again) = match seed {
             Some((seed, n)) => (n.to_string(), format!("`{}`", command(*seed, Some(*mutant)))),
             None => ("not found".to_string(), String::new()),
         };

@@ -67,7 +67,9 @@ impl World {
                 self.scale_up(role);
             }
             Attack::ScaleDown => {
-                let alone = |w: &World, p: &super::world::Process| w.processes.iter().filter(|o| o.role == p.role && o.life != Life::Gone).count() < 2;
+                let alone = |w: &World, p: &super::world::Process| {
+                    w.processes.iter().filter(|o| o.role == p.role && o.life != Life::Gone).count() < 2
+                };
                 let many: Vec<usize> = (0..self.processes.len())
                     .filter(|i| self.processes[*i].life == Life::Running && !alone(self, &self.processes[*i]))
                     .collect();
@@ -110,8 +112,9 @@ impl World {
                     Owner::Consumer(c) => w.consumers[c].process == p,
                     Owner::Producer(_) => true,
                 };
-                let open: Vec<usize> =
-                    (0..self.connections.len()).filter(|i| self.connections[*i].open && of_process(self, self.connections[*i].owner)).collect();
+                let open: Vec<usize> = (0..self.connections.len())
+                    .filter(|i| self.connections[*i].open && of_process(self, self.connections[*i].owner))
+                    .collect();
                 for c in open {
                     if self.rng.permille(400) {
                         self.cut(c);
@@ -262,7 +265,8 @@ impl World {
                 self.move_group(group);
             }
         }
-        let open: Vec<usize> = (0..self.connections.len()).filter(|c| self.connections[*c].open && self.connections[*c].broker == b).collect();
+        let open: Vec<usize> =
+            (0..self.connections.len()).filter(|c| self.connections[*c].open && self.connections[*c].broker == b).collect();
         open.into_iter().for_each(|c| self.cut(c));
     }
 
@@ -434,7 +438,11 @@ impl World {
             Ended::Asked => self.cover(Kind::CleanStop),
             Ended::Stopped(Stop::Fenced(_)) => {
                 // Whoever took the place is there, or was: the supervisor of this one leaves it to that one.
-                away = self.processes.iter().enumerate().any(|(i, o)| i != process && o.role == role && o.instance == instance && o.life != Life::Gone);
+                away = self
+                    .processes
+                    .iter()
+                    .enumerate()
+                    .any(|(i, o)| i != process && o.role == role && o.instance == instance && o.life != Life::Gone);
             }
             Ended::Stopped(Stop::Failed(why)) => self.trace(|| why),
             // What stops is stopped before money moves on wrong grounds: what the guard is there for.

@@ -114,7 +114,6 @@ pub struct Producer {
 }
 
 pub struct World {
-    pub seed: u64,
     pub now: u64,
     pub rng: Rng,
     pub plan: Plan,
@@ -185,7 +184,6 @@ impl World {
         roles.dedup();
         let oracle = Oracle::new(&table, &cluster.counts, settings, &roles);
         let mut w = Box::new(World {
-            seed,
             now: 0,
             queue: BinaryHeap::with_capacity(256),
             events: Vec::with_capacity(256),

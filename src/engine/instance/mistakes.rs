@@ -1,12 +1,12 @@
 //! What two of the mistakes in [`crate::engine::mutants`] would do instead of what the loop does. For tests only.
 
-use super::{Commit, Halt, Incarnation, Records, RoleSpec, Stop, commit, mutants};
+use super::{Commit, Halt, Incarnation, Records, RoleSpec, Stop, Task, commit, mutants};
 
 /// A transaction that no record caused.
 pub(super) fn timer(spec: &RoleSpec, work: &mut Incarnation) -> Result<(), Halt> {
     let touched: Vec<u32> = work.tasks.keys().copied().collect();
-    // Without a first commit there would be no committed offsets at all, which the next start refuses.
-    if touched.is_empty() || work.tasks.values().any(|task| task.meta().transaction == 0) {
+    // Only what a working timer would do: a task that has done nothing yet has no time and no position to repeat.
+    if touched.is_empty() || !work.tasks.values().all(Task::has_worked) {
         return Ok(());
     }
     mutants::set_timer(true);

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use processor::engine::mutants::{self, Mutant};
 use processor::engine::ports::Polled;
-use processor::engine::topics::TopicPartition;
 
 use super::super::cluster::group::Claim;
 use super::super::cluster::net::{Cut, Owner, Target};
@@ -113,7 +112,8 @@ impl World {
     }
 
     fn drop_connections(&mut self, c: usize) {
-        let open: Vec<usize> = (0..self.connections.len()).filter(|i| self.connections[*i].open && self.connections[*i].owner == Owner::Consumer(c)).collect();
+        let open: Vec<usize> =
+            (0..self.connections.len()).filter(|i| self.connections[*i].open && self.connections[*i].owner == Owner::Consumer(c)).collect();
         open.into_iter().for_each(|i| self.connections[i].open = false);
     }
 
@@ -252,12 +252,5 @@ impl World {
                 c.open = false;
             }
         }
-    }
-
-    /// Partitions that a group deals out to a member, if they are its own now.
-    pub fn owns(&self, c: usize, at: TopicPartition) -> bool {
-        let k = &self.consumers[c];
-        let g = &self.cluster.groups[k.group];
-        g.generation == k.generation && g.seats.get(&k.instance).is_some_and(|s| s.member == k.member && s.partitions.contains(&at))
     }
 }

@@ -16,8 +16,8 @@ use processor::roles::Role;
 
 use self::member::SimMember;
 use self::reader::SimReader;
-use super::cluster::{INSTANCES, Response};
 use super::cluster::{Code, Request};
+use super::cluster::{INSTANCES, Response};
 use super::process;
 use super::timing::*;
 use super::world::{self, with};

@@ -95,7 +95,16 @@ impl Sender {
             for (at, picks) in by_partition.drain(..some.len()) {
                 let sequence = self.sequence(at, picks.len() as u32);
                 let transactional = true;
-                batches.push(Request::Produce(Rc::new(Produce { txn, pid, epoch, sequence, transactional, at, records: records.clone(), picks })));
+                batches.push(Request::Produce(Rc::new(Produce {
+                    txn,
+                    pid,
+                    epoch,
+                    sequence,
+                    transactional,
+                    at,
+                    records: records.clone(),
+                    picks,
+                })));
             }
             for (at, end) in some.iter().zip(calls.many(batches, deadline)) {
                 match self.step(end)? {
@@ -125,7 +134,12 @@ impl Sender {
     }
 
     /// The same without a transaction: what the sequence guard is there for.
-    pub fn run_untransacted(&mut self, tx: &Transaction<'_>, claim: Option<Claim>, group: usize) -> Result<Vec<(TopicPartition, u64)>, Stop> {
+    pub fn run_untransacted(
+        &mut self,
+        tx: &Transaction<'_>,
+        claim: Option<Claim>,
+        group: usize,
+    ) -> Result<Vec<(TopicPartition, u64)>, Stop> {
         let Some(claim) = claim else { return Err(Stop::Not("nothing was polled since the assignment changed".into())) };
         a_moment(20, 300);
         let deadline = with(|w| w.now) + TXN_TIMEOUT;
@@ -137,7 +151,16 @@ impl Sender {
             let sequence = self.sequence(at, picks.len() as u32);
             parts.push(at);
             let transactional = false;
-            batches.push(Request::Produce(Rc::new(Produce { txn, pid, epoch, sequence, transactional, at, records: records.clone(), picks })));
+            batches.push(Request::Produce(Rc::new(Produce {
+                txn,
+                pid,
+                epoch,
+                sequence,
+                transactional,
+                at,
+                records: records.clone(),
+                picks,
+            })));
         }
         let mut appended = Vec::new();
         for (at, end) in parts.into_iter().zip(calls.many(batches, deadline)) {

@@ -93,24 +93,6 @@ pub enum Request {
     Heartbeat { group: usize, claim: Claim },
 }
 
-impl Request {
-    pub fn name(&self) -> &'static str {
-        match self {
-            Request::Init { .. } => "InitProducerId",
-            Request::AddPartitions { .. } => "AddPartitionsToTxn",
-            Request::Produce(_) => "Produce",
-            Request::AddOffsets { .. } => "AddOffsetsToTxn",
-            Request::TxnOffsets(_) => "TxnOffsetCommit",
-            Request::EndTxn { commit: true, .. } => "EndTxn(commit)",
-            Request::EndTxn { commit: false, .. } => "EndTxn(abort)",
-            Request::PlainOffsets(_) => "OffsetCommit",
-            Request::FetchOffsets { .. } => "OffsetFetch",
-            Request::Join { .. } => "JoinGroup",
-            Request::Heartbeat { .. } => "Heartbeat",
-        }
-    }
-}
-
 #[derive(Clone, Debug)]
 pub enum Response {
     Done,
@@ -201,10 +183,9 @@ impl Cluster {
     /// The broker that a request has to go to.
     pub fn home(&self, request: &Request) -> usize {
         match request {
-            Request::Init { txn }
-            | Request::AddPartitions { txn, .. }
-            | Request::AddOffsets { txn, .. }
-            | Request::EndTxn { txn, .. } => self.txns[*txn].broker,
+            Request::Init { txn } | Request::AddPartitions { txn, .. } | Request::AddOffsets { txn, .. } | Request::EndTxn { txn, .. } => {
+                self.txns[*txn].broker
+            }
             Request::Produce(p) => self.part(p.at).leader,
             Request::TxnOffsets(o) | Request::PlainOffsets(o) => self.groups[o.group].broker,
             Request::FetchOffsets { group, .. } | Request::Join { group, .. } | Request::Heartbeat { group, .. } => {

@@ -33,7 +33,10 @@ impl World {
 
     /// Counts requests that come when their transaction is over, and another one or another epoch has begun.
     fn notice_stale(&mut self, request: &Request) {
-        if let Request::AddPartitions { txn, epoch, serial, .. } | Request::EndTxn { txn, epoch, serial, .. } = request {
+        if let Request::AddPartitions { txn, epoch, serial, .. }
+        | Request::AddOffsets { txn, epoch, serial, .. }
+        | Request::EndTxn { txn, epoch, serial, .. } = request
+        {
             let t = &self.cluster.txns[*txn];
             if t.epoch > *epoch || t.serial > *serial && t.state == TxnState::Ongoing {
                 self.cover(Kind::StaleApplied);

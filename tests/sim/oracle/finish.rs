@@ -24,7 +24,11 @@ impl World {
         let untransacted = self.plan.untransacted;
         let mut checks = vec![self.check_followers(), self.check_states()];
         if !untransacted {
-            checks.extend([self.check_books(), check_events(&self.cluster, self.runs(Role::Trading)), check_settled(&self.cluster, self.runs(Role::Trading))]);
+            checks.extend([
+                self.check_books(),
+                check_events(&self.cluster, self.runs(Role::Trading)),
+                check_settled(&self.cluster, self.runs(Role::Trading)),
+            ]);
             checks.extend([self.check_followups(), self.check_audit()]);
         }
         if let Some(why) = checks.into_iter().find_map(Result::err) {
@@ -49,10 +53,12 @@ impl World {
                 }
                 let store = oracle.stores.open(number).map_err(|e| e.to_string())?;
                 let mut must = Vec::new();
-                store.scan(b"", &mut |k, v| {
-                    must.push((k.to_vec(), v.to_vec()));
-                    true
-                }).map_err(|e| e.to_string())?;
+                store
+                    .scan(b"", &mut |k, v| {
+                        must.push((k.to_vec(), v.to_vec()));
+                        true
+                    })
+                    .map_err(|e| e.to_string())?;
                 let mut found = 0;
                 for p in self.processes.iter().filter(|p| p.role == *role && p.life == Life::Running) {
                     let Some(files) = self.disks[p.disk].tasks.get(&number) else { continue };

@@ -44,7 +44,11 @@ impl World {
                 count += 1;
             }
             if (sum, count) != (f.sum, f.count) {
-                return Err(format!("a reader never sees a record vanish: {} had {} records and has {count}", self.table.show(part.at), f.count));
+                return Err(format!(
+                    "a reader never sees a record vanish: {} had {} records and has {count}",
+                    self.table.show(part.at),
+                    f.count
+                ));
             }
         }
         Ok(())

@@ -51,9 +51,9 @@ impl Oracle {
     pub fn new(table: &Arc<TopicTable>, counts: &[u32], settings: RoleSettings, running: &[Role]) -> Oracle {
         let counts: Arc<[u32]> = counts.into();
         let many = counts[topics::ORDER_COMMANDS.0 as usize];
-        let roles = Role::all().into_iter().map(|role| {
-            running.contains(&role).then(|| RoleOracle::new(&*factory(role, settings, table.clone(), many), table, &counts))
-        });
+        let roles = Role::all()
+            .into_iter()
+            .map(|role| running.contains(&role).then(|| RoleOracle::new(&*factory(role, settings, table.clone(), many), table, &counts)));
         Oracle { roles: roles.collect(), followers: Vec::new(), out: Records::new(), batch: Records::new() }
     }
 
