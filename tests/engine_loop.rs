@@ -528,7 +528,8 @@ fn what_cannot_be_is_looked_at_again_with_fresh_state() {
     for (wrong, gone) in [(1, 0), (0, 1)] {
         let world = World::new(&[]);
         world.send(0..100);
-        (LOOKS_WRONG.set(wrong), POSITION_GONE.set(gone));
+        LOOKS_WRONG.set(wrong);
+        POSITION_GONE.set(gone);
         let mut instance = world.instance();
         world.drain(&mut instance).unwrap();
         world.check(100, &instance);
@@ -537,7 +538,8 @@ fn what_cannot_be_is_looked_at_again_with_fresh_state() {
     for (wrong, gone) in [(2, 0), (0, 2)] {
         let world = World::new(&[]);
         world.send(0..100);
-        (LOOKS_WRONG.set(wrong), POSITION_GONE.set(gone));
+        LOOKS_WRONG.set(wrong);
+        POSITION_GONE.set(gone);
         let stopped = world.drain(&mut world.instance()).unwrap_err();
         assert!(matches!(stopped, Stop::Bug(_)), "the second time it stops: {stopped}");
     }

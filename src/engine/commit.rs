@@ -35,7 +35,7 @@ pub fn commit(spec: &RoleSpec, member: &mut dyn Member, tasks: &mut BTreeMap<u32
         offsets.extend_from_slice(&task.prepare(out).offsets);
     }
     #[cfg(feature = "faults")]
-    if mutants::timer() {
+    if mutants::take_timer() {
         offsets.clear();
     }
     assert!(!offsets.is_empty() || mutants::on(Mutant::TimerWithoutOffsets), "a transaction without offsets would not be fenced");

@@ -17,7 +17,7 @@
 #[cfg(feature = "faults")]
 mod mistakes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,8 +129,8 @@ pub struct Instance {
     work: Option<Incarnation>,
     /// Tasks whose stores were found damaged while they ran, and how.
     damaged: BTreeMap<u32, String>,
-    /// What each task last found impossible, and has not got past since; without a task: what the log did.
-    impossible: BTreeMap<Option<u32>, String>,
+    /// What could not be, and was looked at a second time. What a task found is forgotten when it gets past it.
+    doubted: BTreeSet<(Option<u32>, String)>,
     /// Partition counts when the process began; keys would move between tasks if they changed.
     counts: Option<Arc<[u32]>>,
     recovered_us: u64,
@@ -178,7 +178,7 @@ impl Instance {
             not_before_us: 0,
             work: None,
             damaged: BTreeMap::new(),
-            impossible: BTreeMap::new(),
+            doubted: BTreeSet::new(),
             counts: None,
             recovered_us: started_us,
             batch: Records::new(),
@@ -311,7 +311,7 @@ impl Instance {
         }
         let wait = if work.restoring.is_empty() { self.settings.idle_wait } else { Duration::ZERO };
         let polled = self.gather(work, wait);
-        match polled.map_err(|e| self.unreadable(e))? {
+        match polled.map_err(|e| self.doubt(e.into()))? {
             Polled::Assigned(partitions) => {
                 self.assigned(work, &partitions)?;
                 return Ok(Turn::Busy);
@@ -328,7 +328,8 @@ impl Instance {
         refresh_tables(&*self.factory, work, self.settings.limits)?;
         let mut turn = Turn::Idle;
         if !work.restoring.is_empty() {
-            self.restore(work)?;
+            let restored = self.restore(work);
+            restored.map_err(|halt| self.doubt(halt))?;
             turn = Turn::Busy;
         }
         if !self.batch.is_empty() {
@@ -456,7 +457,7 @@ impl Instance {
                 c.transactions += 1;
                 c.dead_letters += dead;
                 c.repeats_dropped = c.repeats_dropped.max(repeats);
-                self.impossible.retain(|task, _| task.is_some_and(|task| !touched.contains(&task)));
+                self.doubted.retain(|(task, _)| task.is_none_or(|task| !touched.contains(&task)));
                 self.backoff = BACKOFF_MIN;
                 if suspect {
                     return Err(Halt::Recover("something odd happened inside a transaction that committed; taking a new epoch".into()));
@@ -474,33 +475,25 @@ impl Instance {
     }
 
     /// A task failed. Damage is remembered: the next incarnation would find the position right and never look at the content.
-    ///
-    /// What is impossible may only look so: a process that was frozen for longer than its session goes on with old state, and may be handed records that
-    /// follow from what the tasks' new owner has done, before it learns that it is no owner any more. So the first time a new incarnation looks at the
-    /// same record again, with the state of that moment; only then it stops for good.
     fn failed(&mut self, number: u32, e: TaskError) -> Halt {
         match e {
             TaskError::Store(StoreError::Corrupt(why)) => {
                 self.damaged.insert(number, why.clone());
                 StoreError::Corrupt(why).into()
             }
-            TaskError::Bug(Bug(why)) if self.is_new(Some(number), &why) => {
-                Halt::Recover(format!("looking again, with fresh state, at what cannot be: {why}"))
-            }
+            TaskError::Bug(Bug(why)) if self.doubted.insert((Some(number), why.clone())) => look_again(&why),
             e => e.into(),
         }
     }
 
-    /// The log has failed a poll. A position that is gone may be an old one, by the same token.
-    fn unreadable(&mut self, e: LogError) -> Halt {
-        match e {
-            LogError::Corrupt(why) if self.is_new(None, &why) => Halt::Recover(format!("looking again, from fresh positions: {why}")),
-            e => e.into(),
+    /// What is impossible may only look so. A process that was frozen for longer than its session goes on with old state and old answers: records may
+    /// follow from what the tasks' new owner has done, positions may be gone, and committed offsets may have been asked for long ago. So the first
+    /// time a new incarnation looks at the same thing again, with the state of that moment; only then it stops for good.
+    fn doubt(&mut self, halt: Halt) -> Halt {
+        match halt {
+            Halt::Stop(Stop::Bug(why)) if self.doubted.insert((None, why.clone())) => look_again(&why),
+            halt => halt,
         }
-    }
-
-    fn is_new(&mut self, task: Option<u32>, why: &str) -> bool {
-        self.impossible.insert(task, why.to_string()).as_deref() != Some(why)
     }
 
     /// A record that its topic cannot take would be refused again after every recovery, for ever: that is a bug, and said at once.
@@ -543,6 +536,10 @@ impl Instance {
         });
         restoring.chain(running).collect()
     }
+}
+
+fn look_again(why: &str) -> Halt {
+    Halt::Recover(format!("looking again, with fresh state, at what cannot be: {why}"))
 }
 
 /// The order in which a batch is processed: by task, then input by input as the role declares them, each in log order. It depends only on which

@@ -88,7 +88,7 @@ impl Mutant {
             Mutant::EndTrusted => "end-of-partition trusted",
             Mutant::LostIgnored => "lost assignment ignored",
             Mutant::GuardOff => "sequence guard off while transactions are off",
-            Mutant::HashOrder => "HashMap order in a role",
+            Mutant::HashOrder => "hash-map order in a role",
             Mutant::WallClock => "wall clock in a role",
         }
     }
@@ -144,13 +144,13 @@ mod switch {
         xxhash_rust::xxh3::xxh3_64_with_seed(key, HASH_KEY.get())
     }
 
-    /// Whether the transaction at hand was caused by a timer.
-    pub fn timer() -> bool {
-        TIMER.get()
+    /// Whether the transaction at hand was caused by a timer; asked once.
+    pub fn take_timer() -> bool {
+        TIMER.replace(false)
     }
 
-    /// Says that the transaction at hand was caused by a timer.
-    pub fn set_timer(timer: bool) {
-        TIMER.set(timer);
+    /// Says that the next transaction is caused by a timer.
+    pub fn set_timer() {
+        TIMER.set(true);
     }
 }

@@ -53,13 +53,11 @@ pub fn run(seed: u64, trace: Trace) -> Finding {
                     mutants::set_machine(EPOCH_MS + (now / 1_000) as i64 + p.wall_skew_ms + 3, p.hash_key);
                 });
                 if let Some(ended) = process::resume(p) {
-                    mutants::set_timer(false);
                     with(|w| w.ended(p, ended));
                 }
             }
             Action::Kill(p) => {
                 process::kill(p);
-                mutants::set_timer(false);
             }
             Action::Done => break,
         }
@@ -70,7 +68,6 @@ pub fn run(seed: u64, trace: Trace) -> Finding {
     for p in 0..with(|w| w.processes.len()) {
         process::kill(p);
     }
-    mutants::set_timer(false);
     let w = world::leave();
     Finding { seed, violation: w.violation, coverage: w.coverage, hash: w.hash, steps: w.steps, virtual_us: w.now, guard: w.guard }
 }

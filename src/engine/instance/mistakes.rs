@@ -9,10 +9,8 @@ pub(super) fn timer(spec: &RoleSpec, work: &mut Incarnation) -> Result<(), Halt>
     if touched.is_empty() || !work.tasks.values().all(Task::has_worked) {
         return Ok(());
     }
-    mutants::set_timer(true);
-    let done = commit(spec, &mut *work.member, &mut work.tasks, &touched, &mut Records::new());
-    mutants::set_timer(false);
-    match done {
+    mutants::set_timer();
+    match commit(spec, &mut *work.member, &mut work.tasks, &touched, &mut Records::new()) {
         Commit::Done { suspect: false } => Ok(()),
         Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
         Commit::StoreFailed(_, e) => Err(e.into()),

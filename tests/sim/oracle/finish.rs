@@ -72,7 +72,7 @@ impl World {
                         continue;
                     }
                     found += 1;
-                    if !files.data.iter().map(|(k, v)| (k, v)).eq(must.iter().map(|(k, v)| (k, v))) {
+                    if !files.data.iter().eq(must.iter().map(|(k, v)| (k, v))) {
                         return Err(format!("final state: the store of {role} task {number} is not what a replay gives"));
                     }
                 }
