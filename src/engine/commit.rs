@@ -42,7 +42,7 @@ pub fn commit(spec: &RoleSpec, member: &mut dyn Member, tasks: &mut BTreeMap<u32
     if mutants::on(Mutant::StoreFirst) {
         for number in touched {
             if let Err(e) = tasks.get_mut(number).expect("only running tasks are touched").write_early() {
-                return Commit::StoreFailed(*number, e);
+                return Commit::TaskFailed(*number, e.into());
             }
         }
     }
@@ -50,7 +50,7 @@ pub fn commit(spec: &RoleSpec, member: &mut dyn Member, tasks: &mut BTreeMap<u32
         Outcome::Committed { appended, suspect } => (appended, suspect),
         Outcome::NotCommitted(why) => return Commit::Recover(format!("not committed: {why}")),
         Outcome::Unknown(_) if mutants::on(Mutant::UnknownIsCommit) => {
-            (touched.iter().map(|n| (TopicPartition::new(spec.changelog, *n), tasks[n].last_changelog_offset())).collect(), true)
+            (touched.iter().map(|n| (TopicPartition::new(spec.changelog, *n), tasks[n].last_changelog_offset() + 1)).collect(), true)
         }
         Outcome::Unknown(why) => return Commit::Recover(format!("outcome unknown: {why}")),
         Outcome::Fenced(why) => return Commit::Fenced(why),

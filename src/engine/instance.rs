@@ -202,6 +202,10 @@ impl Instance {
             Ok(turn) => Ok(turn),
             Err(Halt::Stop(stop)) => Err(stop),
             Err(Halt::Recover(why)) => self.recover(&why),
+            Err(Halt::Doubt(task, why)) => match self.doubted.insert((task, why.clone())) {
+                true => self.recover(&format!("looking again, with fresh state, at what cannot be: {why}")),
+                false => Err(Stop::Bug(why)),
+            },
         }
     }
 
@@ -310,8 +314,7 @@ impl Instance {
             return Err(Halt::Recover("a connection or request failed; taking a new epoch before the next transaction".into()));
         }
         let wait = if work.restoring.is_empty() { self.settings.idle_wait } else { Duration::ZERO };
-        let polled = self.gather(work, wait);
-        match polled.map_err(|e| self.doubt(e.into()))? {
+        match self.gather(work, wait)? {
             Polled::Assigned(partitions) => {
                 self.assigned(work, &partitions)?;
                 return Ok(Turn::Busy);
@@ -328,8 +331,7 @@ impl Instance {
         refresh_tables(&*self.factory, work, self.settings.limits)?;
         let mut turn = Turn::Idle;
         if !work.restoring.is_empty() {
-            let restored = self.restore(work);
-            restored.map_err(|halt| self.doubt(halt))?;
+            self.restore(work)?;
             turn = Turn::Busy;
         }
         if !self.batch.is_empty() {
@@ -470,6 +472,8 @@ impl Instance {
             }
             Commit::Recover(why) => Err(Halt::Recover(why)),
             Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
+            // What the log has answered is no old news: nothing to look at again.
+            Commit::TaskFailed(_, TaskError::Bug(e)) => Err(e.into()),
             Commit::TaskFailed(number, e) => Err(self.failed(number, e)),
         }
     }
@@ -481,18 +485,8 @@ impl Instance {
                 self.damaged.insert(number, why.clone());
                 StoreError::Corrupt(why).into()
             }
-            TaskError::Bug(Bug(why)) if self.doubted.insert((Some(number), why.clone())) => look_again(&why),
+            TaskError::Bug(Bug(why)) => Halt::Doubt(Some(number), why),
             e => e.into(),
-        }
-    }
-
-    /// What is impossible may only look so. A process that was frozen for longer than its session goes on with old state and old answers: records may
-    /// follow from what the tasks' new owner has done, positions may be gone, and committed offsets may have been asked for long ago. So the first
-    /// time a new incarnation looks at the same thing again, with the state of that moment; only then it stops for good.
-    fn doubt(&mut self, halt: Halt) -> Halt {
-        match halt {
-            Halt::Stop(Stop::Bug(why)) if self.doubted.insert((None, why.clone())) => look_again(&why),
-            halt => halt,
         }
     }
 
@@ -536,10 +530,6 @@ impl Instance {
         });
         restoring.chain(running).collect()
     }
-}
-
-fn look_again(why: &str) -> Halt {
-    Halt::Recover(format!("looking again, with fresh state, at what cannot be: {why}"))
 }
 
 /// The order in which a batch is processed: by task, then input by input as the role declares them, each in log order. It depends only on which

@@ -27,7 +27,10 @@ pub enum RestoreError {
     /// The local store failed in a way that putting it aside does not help.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// State and committed position do not belong together, and no rebuild helps.
+    /// State and committed position do not belong together, if what was asked is still true.
+    #[error("{0}")]
+    Doubt(String),
+    /// They do not, although they were compared again and again for as long as a predecessor's transaction may take.
     #[error("{0}")]
     Stop(String),
 }
@@ -77,7 +80,9 @@ pub struct Env<'a> {
 pub struct Restore {
     task: u32,
     inputs: Vec<TopicPartition>,
-    started_us: u64,
+    /// When the wait was last looked at, and how long it is by then.
+    looked_us: u64,
+    waited: Duration,
     target: Option<Meta>,
     work: Option<Work>,
     distrusted: Option<String>,
@@ -101,8 +106,8 @@ struct Work {
 impl Restore {
     /// For a task that was just assigned. `distrusted`: why its store must be rebuilt, if the last incarnation found it damaged.
     pub fn new(task: u32, inputs: Vec<TopicPartition>, distrusted: Option<String>, clock: &dyn Clock) -> Restore {
-        let (started_us, progress) = (clock.now_us(), Progress::default());
-        Restore { task, inputs, started_us, target: None, work: None, distrusted, quarantined: None, told: false, progress }
+        let (looked_us, waited, progress) = (clock.now_us(), Duration::ZERO, Progress::default());
+        Restore { task, inputs, looked_us, waited, target: None, work: None, distrusted, quarantined: None, told: false, progress }
     }
 
     /// Does a slice of work; `Some` when the task may run.
@@ -347,7 +352,7 @@ impl Restore {
         let place = env.stores.quarantine(self.task)?;
         tracing::warn!(task = self.task, role = env.spec.name, %why, %place, "local state put aside; rebuilding it from the changelog");
         self.quarantined = Some(why.to_string());
-        self.started_us = env.clock.now_us();
+        (self.looked_us, self.waited) = (env.clock.now_us(), Duration::ZERO);
         self.progress = Progress::default();
         Ok(())
     }
@@ -366,8 +371,12 @@ impl Restore {
         meta
     }
 
-    fn waited(&self, env: &Env<'_>) -> Duration {
-        Duration::from_micros(env.clock.now_us() - self.started_us)
+    /// How long it has waited, looking again all the time. A process that stood still has not.
+    fn waited(&mut self, env: &Env<'_>) -> Duration {
+        let now = env.clock.now_us();
+        let since = Duration::from_micros(now - std::mem::replace(&mut self.looked_us, now));
+        self.waited += since.min(env.takeover_wait / 20);
+        self.waited
     }
 
     /// After a take-over, committed offsets and changelog may still move: look at both afresh in a moment.
@@ -379,7 +388,8 @@ impl Restore {
 
     fn mismatch(&self, env: &Env<'_>, why: &str) -> RestoreError {
         let topic = env.topics.name(env.spec.changelog);
-        RestoreError::Stop(format!(
+        let kind = if self.waited < env.takeover_wait { RestoreError::Doubt } else { RestoreError::Stop };
+        kind(format!(
             "{} task {} refuses to run: state and committed offsets do not belong together: {why}. Nothing was changed. If offsets were reset or \
              {topic} was deleted on purpose, remove the group's offsets, the changelog and the local state together and replay from zero",
             env.spec.name, self.task

@@ -13,7 +13,7 @@ pub(super) fn timer(spec: &RoleSpec, work: &mut Incarnation) -> Result<(), Halt>
     match commit(spec, &mut *work.member, &mut work.tasks, &touched, &mut Records::new()) {
         Commit::Done { suspect: false } => Ok(()),
         Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
-        Commit::StoreFailed(_, e) => Err(e.into()),
+        Commit::TaskFailed(_, e) => Err(e.into()),
         Commit::Done { .. } | Commit::Recover(_) => Err(Halt::Recover("the timer's transaction was not well".into())),
     }
 }
