@@ -137,7 +137,9 @@ impl World {
             Attack::Damage => {
                 let d = self.rng.index(self.disks.len());
                 let which = self.rng.index(64);
-                if self.disks[d].flip(which) {
+                // Who has a store open knows its digest by arithmetic, and relies on the disk's checksums.
+                if self.disks[d].holder.is_none() && self.disks[d].flip(which) {
+                    self.trace(|| format!("a bit flips on disk {d}"));
                     self.cover(Kind::DamageSilent);
                 } else if let Some(task) = self.disks[d].tasks.keys().next().copied() {
                     self.disks[d].damage(task);
@@ -174,6 +176,7 @@ impl World {
         for task in tasks {
             let batches = self.rng.index(5);
             if self.disks[disk].tasks.get_mut(&task).is_some_and(|f| f.lose_tail(batches)) {
+                self.trace(|| format!("disk {disk} loses up to {batches} batches of task {task}"));
                 self.cover(Kind::PowerLoss);
             }
         }
@@ -185,6 +188,7 @@ impl World {
             let disk = self.processes[process].disk;
             let which = self.rng.index(64);
             if self.disks[disk].flip(which) {
+                self.trace(|| format!("a bit flips on disk {disk}"));
                 self.cover(Kind::DamageSilent);
             }
             self.processes[process].doomed = true;

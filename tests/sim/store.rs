@@ -85,6 +85,8 @@ impl Files {
 
     /// Changes a bit that no checksum covers.
     fn flip(&mut self, which: usize) -> bool {
+        // What is flipped has reached the disk: no loss of power takes the store back to where it was vouched for.
+        self.tail.clear();
         let count = self.data.len();
         let Some(value) = self.data.values_mut().nth(which % count.max(1)) else { return false };
         match value.last_mut() {
@@ -182,10 +184,12 @@ impl StateStore for SimStore {
                 w.cover(Kind::DiskFull);
                 return Err(StoreError::Io("no space left".into()));
             }
-            if let Ok(record) = StoreMeta::decode(meta)
-                && record.verified
-            {
-                w.check_store(self.role, self.task, &record);
+            if let Ok(record) = StoreMeta::decode(meta) {
+                if record.verified {
+                    w.check_store(self.role, self.task, &record);
+                }
+                let (disk, task, n, sure) = (self.disk, self.task, record.meta.transaction, record.verified);
+                w.trace(|| format!("disk {disk} gets task {task} at transaction {n}{}", if sure { "" } else { ", not verified" }));
             }
             let Some(files) = w.disks[self.disk].tasks.get_mut(&self.task) else {
                 return Err(StoreError::Io("the directory is gone".into()));
