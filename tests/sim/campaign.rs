@@ -167,7 +167,10 @@ fn explore(from: u64, count: u64, mutant: Option<Mutant>, o: &Options, told: &(d
                     runs += 1;
                     guard = (guard.0 + result.guard.0, guard.1 + result.guard.1);
                     told(done.fetch_add(1, Ordering::Relaxed) + 1);
-                    if result.violation.is_some() {
+                    if let Some(why) = &result.violation {
+                        if mutant.is_none() {
+                            println!("seed {seed}: {why}");
+                        }
                         found.store(!o.keep_going, Ordering::Relaxed);
                         sum.lock().expect("no panic in here").findings.push(result);
                     }
@@ -211,7 +214,7 @@ fn seeds(o: &Options, count: u64) -> bool {
         println!("seed {}: {}", found.seed, found.violation.as_deref().unwrap_or_default());
         println!("again, with a trace: {}", command(found.seed, mutant));
     }
-    if !sum.findings.is_empty() {
+    if !sum.findings.is_empty() && !o.keep_going {
         return false;
     }
     if count >= 1_000 && !o.untransacted {
@@ -224,7 +227,7 @@ fn seeds(o: &Options, count: u64) -> bool {
             return false;
         }
     }
-    true
+    sum.findings.is_empty()
 }
 
 /// How a mutant was found.
