@@ -101,6 +101,7 @@ fn system(log: Arc<dyn Log>, topics: Arc<processor::engine::topics::TopicTable>,
         instance: 1,
         roles: RoleSettings::default(),
         limits: LIMITS,
+        scrub_every: Duration::ZERO,
         lock_wait: Duration::from_secs(5),
         memory: SharedMemory::default(),
     };

@@ -35,6 +35,7 @@ fn system(state: &Path) -> System {
         instance: 1,
         roles: RoleSettings::default(),
         limits: LIMITS,
+        scrub_every: Duration::ZERO,
         lock_wait: Duration::from_secs(5),
         memory: SharedMemory::default(),
     };

@@ -15,7 +15,6 @@ pub mod engine;
 pub mod log;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod roles;
-#[cfg(feature = "rocks")]
 pub mod runtime;
 pub mod store;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

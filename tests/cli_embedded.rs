@@ -122,3 +122,47 @@ fn an_order_is_carried_out_once() {
     assert_eq!(portfolio["positions"][0]["quantity"], 10);
     assert_eq!(json_lines(&good(dir, &["tail", "trades", "--from", "start", "--exit-at-end", "--json"])).len(), 1);
 }
+
+#[test]
+fn the_past_can_be_kept_and_looked_at() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    good(dir, &["demo", "--users", "10", "--for", "3s"]);
+    let one = |text: &str| serde_json::from_str::<Value>(text.lines().next().expect("a line")).expect("JSON");
+    let events = json_lines(&good(dir, &["tail", "order-commands", "--from", "start", "--exit-at-end", "--json"]));
+    let command = &events[events.len() / 2];
+    let (user, partition, offset) = (command["key"].as_str().expect("text"), &command["partition"], &command["offset"]);
+    let moment = format!("order-commands/{partition}/{offset}");
+    let rows: Value =
+        serde_json::from_str(&good(dir, &["replay", "--until", &moment, "--keep", "then", "--role", "orders", "--format", "json"]))
+            .expect("JSON");
+    let row = rows
+        .as_array()
+        .and_then(|r| r.iter().find(|r| r["topic"].as_str().is_some_and(|t| t.starts_with("order-commands/"))))
+        .expect("a row");
+    assert!(row["position"].as_u64() > offset.as_u64() && row["transaction"].as_u64() > Some(0), "{rows}");
+    let key = format!("account/{user}");
+    let then = one(&good(dir, &["state", "get", &key, "--role", "orders", "--at", "then", "--format", "json"]));
+    let now = one(&good(dir, &["state", "get", &key, "--role", "orders", "--format", "json"]));
+    assert!(then["value"]["user_seq"].as_u64() <= now["value"]["user_seq"].as_u64() && then["key"] == key.as_str(), "{then} {now}");
+    let shown = good(dir, &["state", "show", user]);
+    assert!(shown.contains(&key) && shown.contains("portfolio/") && shown.contains("order/"), "{shown}");
+    let listed = good(dir, &["state", "list", "--role", "trading", "--prefix", "price/A"]);
+    assert!(listed.lines().count() >= 2 && listed.lines().all(|l| l.starts_with("price/A")), "{listed}");
+    let audit = json_lines(&good(dir, &["state", "list", "--role", "audit,notifications", "--format", "json"]));
+    assert!(
+        audit.iter().any(|e| e["key"].as_str().is_some_and(|k| k.starts_with("order-events/")) && e["value"]["entries"].as_u64() > Some(0))
+    );
+    let fails = |args: &[&str], code: i32, part: &str| {
+        let o = run(dir, &[args, &["--embedded", "state/demo"]].concat());
+        let said = String::from_utf8_lossy(&o.stderr).into_owned();
+        assert!(o.status.code() == Some(code) && said.contains(part), "{args:?}: {said}");
+    };
+    fails(&["replay", "--until", "order-commands/0/99999999", "--role", "orders"], 1, "has not been reached");
+    fails(&["replay", "--until", "2999-01-01T00:00:00Z"], 1, "has not come yet");
+    fails(&["replay", "--until", "yesterday"], 2, "say a time such as");
+    fails(&["replay", "--until", &moment, "--keep", "then", "--role", "orders"], 78, "is there already");
+    fails(&["state", "get", "account/nobody", "--role", "orders"], 1, "there is no account/nobody");
+    fails(&["state", "get", "totals", "--role", "orders"], 2, "say --task");
+    fails(&["state", "get", &key], 2, "no role given");
+}

@@ -112,6 +112,7 @@ fn incarnation(log: &KafkaLog, spec: &MemberSpec, stop: &AtomicBool, say: &mut d
             Outcome::Committed { suspect: false, .. } => say("committed"),
             Outcome::Committed { .. } => return Err(LogError::Unavailable("suspect commit".into())),
             Outcome::Fenced(why) => return Err(LogError::Fenced(why)),
+            Outcome::Refused(why) => return Err(LogError::Invalid(why)),
             Outcome::NotCommitted(why) | Outcome::Unknown(why) => return Err(LogError::Unavailable(why)),
         }
     }

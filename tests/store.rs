@@ -118,6 +118,27 @@ mod rocks {
     }
 
     #[test]
+    fn what_is_wiped_goes_also_if_the_wipe_was_cut_short() {
+        let state = tempfile::tempdir().expect("a directory");
+        let stores = open(state.path()).expect("it opens");
+        for task in [0, 1] {
+            put(&mut *stores.open(task).expect("a store"), &[("a", Some("x"))], "one");
+        }
+        stores.quarantine(1).expect("it can be put aside");
+        stores.wipe().expect("it can be wiped");
+        let instance = state.path().join("orders").join("0");
+        let left = || std::fs::read_dir(&instance).expect("the directory").flatten().filter(|e| e.path().is_dir()).count();
+        assert_eq!(left(), 0);
+        // As a process leaves it that dies in the middle.
+        put(&mut *stores.open(0).expect("a store"), &[("a", Some("x"))], "one");
+        drop(stores);
+        std::fs::rename(instance.join("0"), instance.join("0.wiped")).expect("renamed");
+        let stores = open(state.path()).expect("it opens");
+        assert_eq!(left(), 0);
+        assert_eq!(stores.open(0).expect("a new one").meta().expect("meta"), None);
+    }
+
+    #[test]
     fn state_of_another_world_is_refused() {
         let state = tempfile::tempdir().expect("a directory");
         drop(open(state.path()).expect("the directory opens"));

@@ -1,5 +1,7 @@
 //! The command line as typed. Nothing is decided here: values stay text until [`super::config`] has joined flags, environment, file and defaults.
 
+pub mod audit;
+
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -90,6 +92,9 @@ pub struct Common {
     /// Most input bytes in one transaction [default: 8388608]
     #[arg(long, global = true, value_name = "N", hide_short_help = true)]
     pub batch_bytes_max: Option<String>,
+    /// How often each running store is looked through for damage, e.g. 6h; 0 = never [default: 24h]
+    #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
+    pub scrub_every: Option<String>,
     /// Longest a graceful stop may take, milliseconds [default: 10000]
     #[arg(long, global = true, value_name = "MS", hide_short_help = true)]
     pub shutdown_grace_ms: Option<String>,
@@ -134,19 +139,25 @@ pub enum Command {
 that use this --state directory; lag comes from the log and is always there.\nExample: processor status --brokers localhost:9092"
     )]
     Status,
-    /// One user's portfolio at the latest prices
-    Portfolio {
-        /// The user's id
-        user: String,
-    },
+    /// One user's portfolio at the latest prices, or what it was after each of their events
+    #[command(
+        after_help = "Examples:\n  processor portfolio 501 --brokers localhost:9092\n  processor portfolio 501 --history --from 2026-01-31 --embedded state/demo"
+    )]
+    Portfolio(Portfolio),
+    /// Ask the audit log: is it whole, what happened, give me a copy that proves itself
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Wipe a role's local state and restore it from its changelog
     #[command(
         after_help = "The role must not be running with this instance number.\nExample: processor rebuild --role orders --instance 1 --brokers localhost:9092"
     )]
     Rebuild,
-    /// Re-execute a role from offset zero and compare with its live state
-    #[command(after_help = "Example: processor replay --role trading --brokers localhost:9092")]
-    Replay,
+    /// Re-execute a role from offset zero: compare with its live state, or rebuild it as it was (--until)
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay(Replay),
+    /// Look into local state, or into state that `replay --until` kept
+    #[command(subcommand)]
+    State(State),
     /// Check digests, meta records and audit chains
     Verify,
     /// Configuration
@@ -158,6 +169,103 @@ that use this --state directory; lag comes from the log and is always there.\nEx
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// Options of `portfolio`.
+#[derive(Debug, Default, Clone, ClapArgs)]
+pub struct Portfolio {
+    /// The user's id
+    pub user: String,
+    /// Cash, positions, profit and equity after every event of theirs, by replay
+    #[arg(long)]
+    pub history: bool,
+    /// First time of the history (2026-01-31T09:30:00Z, or a day)
+    #[arg(long, value_name = "TIME", requires = "history")]
+    pub from: Option<String>,
+    /// Time before which it ends
+    #[arg(long, value_name = "TIME", requires = "history")]
+    pub to: Option<String>,
+}
+
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  processor replay --role trading --brokers localhost:9092
+  processor replay --role orders --until 2026-01-31T09:30:00Z --keep then --brokers localhost:9092
+  processor replay --role orders --until order-commands/2/1234 --embedded state/demo
+  processor state get account/501 --role orders --at then
+
+A time is log time: the state after everything whose log time is not later. A record is the state after the transaction that took it in.
+Roles without a journal (portfolio, audit) have no transaction number: they are read up to the moment in each input. A moment that the role has not
+reached yet is refused with exit code 1.";
+
+/// Options of `replay`.
+#[derive(Debug, Default, Clone, ClapArgs)]
+pub struct Replay {
+    /// A moment: RFC 3339, milliseconds since 1970, or topic/partition/offset of an input record
+    #[arg(long, value_name = "MOMENT")]
+    pub until: Option<String>,
+    /// Keep the rebuilt state in this directory, for `state --at`
+    #[arg(long, value_name = "DIR", requires = "until")]
+    pub keep: Option<PathBuf>,
+    /// Only this task
+    #[arg(long, value_name = "N")]
+    pub task: Option<u32>,
+}
+
+const STATE_KEYS: &str = "\
+Keys:
+  orders     account/USER, position/USER/SYMBOL, order/USER/ORDER, house/SYMBOL, totals
+  trading    price/SYMBOL, source/SYMBOL/NAME, trades
+  portfolio  portfolio/USER
+  audit      TOPIC/PARTITION
+
+Amounts named _e4 are in units of 10^-4. Reading needs no log and disturbs nobody: a running role's state is shown as it is at this moment.";
+
+/// `state ...`
+#[derive(Debug, Subcommand)]
+pub enum State {
+    /// One value
+    #[command(after_help = STATE_KEYS)]
+    Get {
+        /// The key, e.g. account/501
+        key: String,
+        /// Whose state.
+        #[command(flatten)]
+        place: StatePlace,
+    },
+    /// All keys and values of the roles given, or those that begin with something
+    #[command(after_help = STATE_KEYS)]
+    List {
+        /// Only keys that begin like this, e.g. order/501/
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+        prefix: String,
+        /// Stop after so many
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+        /// Whose state.
+        #[command(flatten)]
+        place: StatePlace,
+    },
+    /// Everything that is kept about a user, or about one order
+    #[command(after_help = STATE_KEYS)]
+    Show {
+        /// USER or USER/ORDER
+        what: String,
+        /// Whose state.
+        #[command(flatten)]
+        place: StatePlace,
+    },
+}
+
+/// Whose state is looked at.
+#[derive(Debug, Default, Clone, ClapArgs)]
+pub struct StatePlace {
+    /// The task [default: the one that the key belongs to; list: all]
+    #[arg(long, value_name = "N")]
+    pub task: Option<u32>,
+    /// State that `replay --until ... --keep DIR` left, instead of the live state
+    #[arg(long, value_name = "DIR")]
+    pub at: Option<PathBuf>,
 }
 
 /// Options of `demo`.

@@ -84,6 +84,8 @@ pub struct Config {
     pub batch_records_max: usize,
     /// Most input bytes in a transaction.
     pub batch_bytes_max: usize,
+    /// How often stores are looked through; 0: never.
+    pub scrub_every_ms: u64,
     /// Longest a graceful stop may take.
     pub shutdown_grace_ms: u64,
     /// Log filter; empty = the command decides.
@@ -117,6 +119,7 @@ const SETTINGS: &[Setting] = &[
     Setting { name: "commit_interval_ms", default: "50", flag: |c| c.commit_interval_ms.as_ref() },
     Setting { name: "batch_records_max", default: "10000", flag: |c| c.batch_records_max.as_ref() },
     Setting { name: "batch_bytes_max", default: "8388608", flag: |c| c.batch_bytes_max.as_ref() },
+    Setting { name: "scrub_every", default: "24h", flag: |c| c.scrub_every.as_ref() },
     Setting { name: "shutdown_grace_ms", default: "10000", flag: |c| c.shutdown_grace_ms.as_ref() },
     Setting { name: "log", default: "", flag: |c| c.log.as_ref() },
     Setting { name: "log_format", default: "text", flag: |c| c.log_format.as_ref() },
@@ -141,15 +144,23 @@ const RESERVED: &[&str] = &[
 impl Config {
     /// Joins the layers. `env` answers for environment variables, so that tests need none.
     pub fn load(flags: &Common, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Failure> {
-        let file = File::read(flags, env)?;
+        Self::join(flags, env, &File::read(flags, env)?)
+    }
+
+    /// The same with a configuration file's text in hand.
+    pub fn with_file(flags: &Common, env: &dyn Fn(&str) -> Option<String>, path: &Path, text: &str) -> Result<Config, Failure> {
+        Self::join(flags, env, &File::parse(path.to_path_buf(), text)?)
+    }
+
+    fn join(flags: &Common, env: &dyn Fn(&str) -> Option<String>, file: &File) -> Result<Config, Failure> {
         let mut values = BTreeMap::new();
         let mut shown = Vec::new();
         for s in SETTINGS {
-            let (value, origin) = pick(s, flags, env, &file);
+            let (value, origin) = pick(s, flags, env, file);
             shown.push((s.name.to_string(), value.clone(), origin.clone()));
             values.insert(s.name, (value, origin));
         }
-        let properties = properties(flags, &file, &mut shown)?;
+        let properties = properties(flags, file, &mut shown)?;
         let v = Values(values);
         let target = v.target()?;
         let mut state = v.text("state").to_string();
@@ -175,6 +186,7 @@ impl Config {
             commit_interval_ms: v.parse("commit_interval_ms", |t| number(t, 1, 60_000))?,
             batch_records_max: v.parse("batch_records_max", |t| number(t, 1, 1_000_000))?,
             batch_bytes_max: v.parse("batch_bytes_max", |t| number(t, 65_536, 1 << 30))?,
+            scrub_every_ms: v.parse("scrub_every", duration_ms)?,
             shutdown_grace_ms: v.parse("shutdown_grace_ms", |t| number(t, 0, 3_600_000))?,
             log: v.parse("log", log_filter)?,
             log_json: v.parse("log_format", args::format)? == Format::Json,
@@ -230,6 +242,10 @@ impl File {
         };
         let text = std::fs::read_to_string(&path)
             .map_err(|e| Failure::config(format!("cannot read the configuration file {}: {e}", path.display())))?;
+        File::parse(path, &text)
+    }
+
+    fn parse(path: PathBuf, text: &str) -> Result<File, Failure> {
         let table: toml::Table = text.parse().map_err(|e| Failure::config(format!("{} is no valid TOML: {e}", path.display())))?;
         let mut file = File { path, ..Default::default() };
         for (key, value) in table {

@@ -18,7 +18,7 @@ pub enum Code {
     /// Configuration invalid: also topics that do not fit, a store of another cluster, a log in use by another process.
     Config = 78,
     /// A second signal cut the graceful stop short.
-    Forced = 130,
+    Forced = crate::runtime::signals::FORCED as isize,
 }
 
 /// Why a command did not succeed: what is said to the person, and the code.

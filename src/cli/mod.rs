@@ -10,7 +10,6 @@ mod open;
 pub mod output;
 mod pace;
 mod read;
-mod signal;
 mod system;
 
 use std::ffi::OsString;
@@ -67,9 +66,12 @@ fn run(args: &Args) -> Result<(), Failure> {
         Some(Command::Order(order)) => commands::order::run(&config, order),
         Some(Command::Tail(tail)) => commands::tail::run(&config, tail),
         Some(Command::Status) => commands::status::run(&config),
-        Some(Command::Portfolio { user }) => commands::portfolio::run(&config, user),
+        Some(Command::Portfolio(p)) if p.history => commands::history::run(&config, p),
+        Some(Command::Portfolio(p)) => commands::portfolio::run(&config, &p.user),
+        Some(Command::Audit(audit)) => commands::audit::run(&config, audit),
         Some(Command::Rebuild) => commands::rebuild::run(&config),
-        Some(Command::Replay) => commands::replay::run(&config),
+        Some(Command::Replay(replay)) => commands::replay::run(&config, replay),
+        Some(Command::State(state)) => commands::state::run(&config, state),
         Some(Command::Verify) => commands::verify::run(&config),
         Some(Command::Config(ConfigCommand::Show)) => commands::config::show(&config),
         Some(Command::Completions { shell }) => {

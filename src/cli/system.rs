@@ -7,10 +7,9 @@ use super::config::Config;
 use super::exit::{Code, Failure};
 use super::open::{self, Access};
 use crate::engine::instance::Stop;
-use crate::engine::ports::Limits;
+use crate::engine::ports::{Limits, LogError};
 use crate::engine::replay::ReplayError;
 use crate::engine::task::TaskError;
-use crate::engine::topics::Partitions;
 use crate::roles::RoleSettings;
 use crate::runtime::system::System;
 use crate::runtime::verify::VerifyError;
@@ -39,29 +38,16 @@ pub fn of(config: &Config, access: Access) -> Result<System, Failure> {
             bytes: config.batch_bytes_max,
             age: Duration::from_millis(config.commit_interval_ms),
         },
+        scrub_every: Duration::from_millis(config.scrub_every_ms),
         lock_wait: LOCK_WAIT,
         memory: SharedMemory::default(),
     })
 }
 
-/// Roles share records out by partition number, so all counts must be equal; a look at them before anything runs.
+/// A look at the topics before anything runs or is thrown away.
 pub fn check_partitions(system: &System) -> Result<(), Failure> {
     let counts = system.partitions()?;
-    let many = counts[topics::ORDER_COMMANDS.0 as usize];
-    for topic in system.topics.iter() {
-        let (have, want) = match system.topics.spec(topic).partitions {
-            Partitions::One => (counts[topic.0 as usize], 1),
-            Partitions::Many => (counts[topic.0 as usize], many),
-        };
-        if have != want {
-            return Err(Failure::config(format!(
-                "topic {} has {have} partitions, not {want}: `processor topics check` shows all; delete it and run `processor topics create`, or use another \
-                 --topic-prefix",
-                system.topics.name(topic)
-            )));
-        }
-    }
-    Ok(())
+    system.topics.misfit(&counts).map_or(Ok(()), |why| Err(Failure::config(why)))
 }
 
 /// How long roles get to stop.
@@ -95,8 +81,11 @@ impl From<ReplayError> for Failure {
         match e {
             ReplayError::Log(e) => e.into(),
             ReplayError::Task(TaskError::Store(e)) => e.into(),
+            ReplayError::Task(TaskError::Newer(e)) => Failure::config(e),
             ReplayError::Task(TaskError::Bug(e)) => Failure::new(Code::Bug, e.to_string()),
             ReplayError::Journal(e) => Failure::new(Code::Bug, e),
+            ReplayError::Unreadable(e) => LogError::from(e).into(),
+            ReplayError::Moment(e) => Failure::failed(e),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::crash::{self, Point};
 use super::mutants::{self, Mutant};
 use super::ports::{Member, Outcome, Transaction};
 use super::records::Records;
@@ -23,6 +24,8 @@ pub enum Commit {
     Recover(String),
     /// Somebody newer is there: stop.
     Fenced(String),
+    /// A person must change something: stop.
+    Refused(String),
     /// In the log, but a task could not take it: stop; a restart replays it from the changelog.
     TaskFailed(u32, TaskError),
 }
@@ -34,6 +37,7 @@ pub fn commit(spec: &RoleSpec, member: &mut dyn Member, tasks: &mut BTreeMap<u32
         let task = tasks.get_mut(number).expect("only running tasks are touched");
         offsets.extend_from_slice(&task.prepare(out).offsets);
     }
+    crash::point(Point::CommitPrepared);
     #[cfg(feature = "faults")]
     if mutants::take_timer() {
         offsets.clear();
@@ -54,7 +58,9 @@ pub fn commit(spec: &RoleSpec, member: &mut dyn Member, tasks: &mut BTreeMap<u32
         }
         Outcome::Unknown(why) => return Commit::Recover(format!("outcome unknown: {why}")),
         Outcome::Fenced(why) => return Commit::Fenced(why),
+        Outcome::Refused(why) => return Commit::Refused(why),
     };
+    crash::point(Point::CommitDecided);
     for number in touched {
         let changelog = TopicPartition::new(spec.changelog, *number);
         let last = appended.iter().find(|(at, _)| *at == changelog).map(|(_, offset)| *offset);
@@ -73,6 +79,7 @@ pub fn commit(spec: &RoleSpec, member: &mut dyn Member, tasks: &mut BTreeMap<u32
         if let Err(e) = task.post_commit(last) {
             return Commit::TaskFailed(*number, e.into());
         }
+        crash::point(Point::CommitStored);
     }
     Commit::Done { suspect }
 }

@@ -183,7 +183,12 @@ impl<'a> Ctx<'a> {
         let o = &mut *self.outbox;
         let mut number = itoa_buf(o.n);
         o.n += 1;
-        o.headers.clear().push("type", kind.as_bytes()).push("v", b"1").push("src", o.src.as_bytes()).push("n", number.text());
+        o.headers
+            .clear()
+            .push("type", kind.as_bytes())
+            .push(super::guard::VERSION_HEADER, super::guard::VERSION)
+            .push("src", o.src.as_bytes())
+            .push("n", number.text());
         if let Some(sequence) = o.sequences.next(at) {
             o.scratch.clear();
             write!(o.scratch, "{}/{}", self.task, sequence).expect("writing to a string");

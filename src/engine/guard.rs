@@ -8,6 +8,11 @@ use super::topics::{TopicId, TopicPartition};
 /// Header that carries `task/sequence`.
 pub const HEADER: &str = "task-seq";
 
+/// Header that carries the format of a value that we wrote.
+pub const VERSION_HEADER: &str = "v";
+/// The format of all values of today.
+pub const VERSION: &[u8] = b"1";
+
 /// Last sequence sent to each guarded output partition; sequences start at 1.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutSequences {

@@ -60,6 +60,7 @@ impl std::convert::From<TaskError> for Halt {
         match e {
             TaskError::Bug(b) => b.into(),
             TaskError::Store(s) => s.into(),
+            TaskError::Newer(why) => Halt::invalid(why),
         }
     }
 }

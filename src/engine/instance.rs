@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use super::broadcast::Tables;
 use super::commit::{Commit, commit};
+use super::crash::{self, Point};
 use super::halt::Halt;
 use super::mutants::{self, Mutant};
 use super::ports::{
@@ -31,8 +32,9 @@ use super::ports::{
 use super::records::Records;
 use super::restore::{Env, Progress, Restore};
 use super::role::{Bug, RoleFactory, RoleSpec};
+use super::scrub::Scrubber;
 use super::task::{Task, TaskError, TaskParts};
-use super::topics::{Partitions, TopicId, TopicPartition, TopicTable};
+use super::topics::{TopicId, TopicPartition, TopicTable};
 
 /// Settings of the loop; all bounds are here.
 #[derive(Clone, Debug)]
@@ -85,6 +87,9 @@ pub struct Counters {
     pub repeats_dropped: u64,
     /// Records sent to `dead-letters`.
     pub dead_letters: u64,
+    /// Stores that were looked through and found right.
+    #[serde(default)]
+    pub scrubs: u64,
 }
 
 /// What one task is doing, for people.
@@ -134,6 +139,7 @@ pub struct Instance {
     /// Partition counts when the process began; keys would move between tasks if they changed.
     counts: Option<Arc<[u32]>>,
     recovered_us: u64,
+    scrubber: Scrubber,
     batch: Records,
     out: Records,
 }
@@ -149,6 +155,8 @@ struct Incarnation {
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Longest wait for input between two slices of a scrub.
+const SCRUB_WAIT: Duration = Duration::from_millis(5);
 const CALM: Duration = Duration::from_secs(30);
 
 impl Instance {
@@ -181,9 +189,15 @@ impl Instance {
             doubted: BTreeSet::new(),
             counts: None,
             recovered_us: started_us,
+            scrubber: Scrubber::new(),
             batch: Records::new(),
             out: Records::new(),
         }
+    }
+
+    /// Looks through every store this often, in slices; see [`super::scrub`]. Never, if not called.
+    pub fn scrub_every(&mut self, every: Option<Duration>) {
+        self.scrubber.set(every, self.clock.now_us());
     }
 
     /// One turn of the loop.
@@ -237,6 +251,7 @@ impl Instance {
         let (group, instance) = (self.settings.group.clone(), self.settings.instance.clone());
         // Fence first: whatever is read after this line can no longer be changed by a predecessor.
         let member = self.log.join(&MemberSpec { group, instance, inputs })?;
+        crash::point(Point::JoinMember);
         let (mut tables, mut readers) = (Tables::default(), Vec::new());
         for topic in &self.spec.broadcasts {
             readers.push(self.load_table(*topic, &mut tables)?);
@@ -246,6 +261,7 @@ impl Instance {
                 tables.set(*topic, row.key.unwrap_or_default(), 0, row.value.unwrap_or_default());
             }
         }
+        crash::point(Point::JoinTables);
         self.joined_once = true;
         let (restoring, tasks) = (BTreeMap::new(), BTreeMap::new());
         self.work = Some(Incarnation { member, partitions, tables: Arc::new(tables), readers, restoring, tasks });
@@ -267,19 +283,8 @@ impl Instance {
             };
             counts.push(n);
         }
-        let count = |t: TopicId| counts[t.0 as usize];
-        let many = |t: &TopicId| self.topics.spec(*t).partitions == Partitions::Many;
-        let inputs: Vec<TopicId> = self.spec.inputs.iter().map(|i| i.topic).filter(many).collect();
-        let owned = [Some(self.spec.changelog), self.spec.journal];
-        for t in inputs.iter().copied().chain(owned.into_iter().flatten()) {
-            if count(t) != count(inputs[0]) {
-                let (a, b) = (self.topics.name(inputs[0]), self.topics.name(t));
-                let (n, m) = (count(inputs[0]), count(t));
-                return Err(Halt::invalid(format!(
-                    "{a} has {n} partitions and {b} has {m}: role {} needs them equal; recreate the topics with one --partitions",
-                    self.spec.name
-                )));
-            }
+        if let Some(why) = self.topics.misfit(&counts) {
+            return Err(Halt::invalid(why));
         }
         let counts: Arc<[u32]> = counts.into();
         if *self.counts.get_or_insert_with(|| counts.clone()) != counts {
@@ -296,6 +301,7 @@ impl Instance {
         while !reader.caught_up() {
             chunk.clear();
             reader.poll(Duration::from_millis(100), self.settings.limits, &mut chunk)?;
+            crash::point(Point::JoinTable);
             for r in chunk.iter() {
                 if self.factory.accepts_broadcast(&r) {
                     tables.apply(&r);
@@ -313,7 +319,11 @@ impl Instance {
         if work.member.suspect() {
             return Err(Halt::Recover("a connection or request failed; taking a new epoch before the next transaction".into()));
         }
-        let wait = if work.restoring.is_empty() { self.settings.idle_wait } else { Duration::ZERO };
+        let wait = match work.restoring.is_empty() {
+            true if self.scrubber.busy() => self.settings.idle_wait.min(SCRUB_WAIT),
+            true => self.settings.idle_wait,
+            false => Duration::ZERO,
+        };
         match self.gather(work, wait)? {
             Polled::Assigned(partitions) => {
                 self.assigned(work, &partitions)?;
@@ -322,6 +332,7 @@ impl Instance {
             Polled::Revoked { lost: true } if mutants::on(Mutant::LostIgnored) => return Ok(Turn::Busy),
             Polled::Revoked { lost } => {
                 tracing::info!(role = self.spec.name, instance = %self.settings.instance, lost, "partitions revoked");
+                crash::point(Point::RevokeTasks);
                 work.restoring.clear();
                 work.tasks.clear();
                 return Ok(Turn::Busy);
@@ -337,6 +348,10 @@ impl Instance {
         if !self.batch.is_empty() {
             self.process(work)?;
             turn = Turn::Busy;
+        }
+        match self.scrubber.turn(&mut work.tasks, self.clock.now_us(), turn == Turn::Idle) {
+            Ok(done) => self.counters.scrubs += u64::from(done),
+            Err((number, e)) => return Err(self.failed(number, e.into())),
         }
         #[cfg(feature = "faults")]
         if turn == Turn::Idle && mutants::on(Mutant::TimerWithoutOffsets) {
@@ -397,6 +412,7 @@ impl Instance {
         work.restoring = inputs.into_iter().map(restore).collect();
         let tasks: Vec<u32> = work.restoring.keys().copied().collect();
         tracing::info!(role = spec.name, instance = %self.settings.instance, ?tasks, "assigned");
+        crash::point(Point::AssignTasks);
         Ok(())
     }
 
@@ -428,14 +444,17 @@ impl Instance {
             ready.push((*number, task));
         }
         for (number, task) in ready {
+            crash::point(Point::ResumeBefore);
             work.member.resume(&task.meta().offsets)?;
             work.restoring.remove(&number);
             work.tasks.insert(number, task);
+            crash::point(Point::ResumeAfter);
         }
         Ok(())
     }
 
     fn process(&mut self, work: &mut Incarnation) -> Result<(), Halt> {
+        crash::point(Point::LoopPolled);
         let order = processing_order(&self.spec, &self.batch);
         self.out.clear();
         let mut touched = Vec::new();
@@ -448,11 +467,13 @@ impl Instance {
             }
             touched.push(number);
         }
+        crash::point(Point::ProcessDone);
         self.check_sizes()?;
         let repeats: u64 = work.tasks.values().map(|t| t.repeats).sum();
         let dead = self.out.count_topic(self.spec.dead_letters);
         match commit(&self.spec, &mut *work.member, &mut work.tasks, &touched, &mut self.out) {
             Commit::Done { suspect } => {
+                crash::point(Point::CommitDone);
                 let c = &mut self.counters;
                 c.records_in += self.batch.len() as u64;
                 c.records_out += self.out.len() as u64;
@@ -474,6 +495,7 @@ impl Instance {
             Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
             // What the log has answered is no old news: nothing to look at again.
             Commit::TaskFailed(_, TaskError::Bug(e)) => Err(e.into()),
+            Commit::Refused(why) => Err(Halt::invalid(why)),
             Commit::TaskFailed(number, e) => Err(self.failed(number, e)),
         }
     }

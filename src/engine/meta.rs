@@ -8,6 +8,7 @@
 use super::broadcast::Seen;
 use super::digest::Digest;
 use super::guard::{InSequences, OutSequences};
+use super::ports::{LogError, StoreError};
 use super::topics::{TopicId, TopicPartition};
 use super::varint::{put, put_bytes, take_bytes, take_u64 as take};
 
@@ -33,12 +34,41 @@ pub struct Meta {
     pub seen: Vec<(TopicId, u32, u64)>,
 }
 
-/// Written by a version that this build does not know.
+/// Bytes of this file's kinds that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} is not readable by this version of processor (format {version}); use the version that wrote it, or a newer one")]
-pub struct Unreadable {
-    what: &'static str,
-    version: u64,
+pub enum Unreadable {
+    /// Written by a version that this build does not know.
+    #[error(
+        "{what} is not readable by this version of processor (format {version}, this one knows {VERSION}); use the version that wrote it, or a newer one"
+    )]
+    Newer {
+        /// What it is.
+        what: &'static str,
+        /// Its format.
+        version: u64,
+    },
+    /// Not what any version writes.
+    #[error("{0} is damaged")]
+    Damaged(&'static str),
+}
+
+impl std::convert::From<Unreadable> for StoreError {
+    /// A store that is damaged can be rebuilt; one that is newer must be left alone.
+    fn from(e: Unreadable) -> StoreError {
+        match e {
+            Unreadable::Newer { .. } => StoreError::Invalid(e.to_string()),
+            Unreadable::Damaged(_) => StoreError::Corrupt(e.to_string()),
+        }
+    }
+}
+
+impl std::convert::From<Unreadable> for LogError {
+    fn from(e: Unreadable) -> LogError {
+        match e {
+            Unreadable::Newer { .. } => LogError::Invalid(e.to_string()),
+            Unreadable::Damaged(_) => LogError::Corrupt(e.to_string()),
+        }
+    }
 }
 
 fn put_positions(out: &mut Vec<u8>, positions: &[(TopicPartition, u64)]) {
@@ -66,11 +96,11 @@ fn take_digest(from: &mut &[u8]) -> Option<Digest> {
 }
 
 fn checked<T>(what: &'static str, mut bytes: &[u8], read: impl FnOnce(&mut &[u8]) -> Option<T>) -> Result<T, Unreadable> {
-    let version = take(&mut bytes).unwrap_or(0);
-    if version != VERSION {
-        return Err(Unreadable { what, version });
+    match take(&mut bytes) {
+        Some(VERSION) => read(&mut bytes).filter(|_| bytes.is_empty()).ok_or(Unreadable::Damaged(what)),
+        Some(version) if version > VERSION => Err(Unreadable::Newer { what, version }),
+        _ => Err(Unreadable::Damaged(what)),
     }
-    read(&mut bytes).filter(|_| bytes.is_empty()).ok_or(Unreadable { what, version })
 }
 
 impl Meta {

@@ -3,6 +3,8 @@
 pub mod broadcast;
 pub mod commit;
 pub mod context;
+pub mod crash;
+mod cursor;
 pub mod digest;
 pub mod guard;
 mod halt;
@@ -15,6 +17,8 @@ pub mod records;
 pub mod replay;
 pub mod restore;
 pub mod role;
+mod scrub;
 pub mod task;
 pub mod topics;
+pub mod travel;
 pub mod varint;

@@ -94,6 +94,14 @@ impl Overlay {
         self.dirty = 0;
     }
 
+    /// The same for keys up to one and no others.
+    pub fn digest_after_up_to(&self, before: Digest, last: &[u8]) -> Digest {
+        self.slots.iter().filter(|(k, s)| s.dirty && &***k <= last).fold(before, |d, (k, s)| {
+            let new = s.value.as_deref().map_or(Digest::ZERO, |v| digest::of(k, v));
+            d.replace(s.base, new)
+        })
+    }
+
     /// The transaction is in the log and in the store: its writes become the cached, committed values.
     pub fn committed(&mut self) {
         for (key, slot) in self.slots.drain(..) {

@@ -100,6 +100,8 @@ pub enum Outcome {
     Unknown(String),
     /// A newer incarnation exists.
     Fenced(String),
+    /// Not, and never until a person changes something; the message says what: stop.
+    Refused(String),
 }
 
 /// Stable committed offsets of a group.
@@ -226,6 +228,10 @@ pub trait StateStore: Send {
     fn write(&mut self, changes: &mut dyn Iterator<Item = Write<'_>>, meta: &[u8]) -> Result<(), StoreError>;
     /// Visits all keys of a prefix in order; `false` stops.
     fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError>;
+    /// Visits all keys behind one in order, all of them if none is given; `false` stops. A store that can seek should.
+    fn scan_after(&self, key: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        self.scan(b"", &mut |k, v| key.is_some_and(|key| k <= key) || visit(k, v))
+    }
 }
 
 /// The local stores of one instance.

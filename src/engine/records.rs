@@ -57,6 +57,17 @@ impl<'a> Headers<'a> {
         self.0
     }
 
+    /// Bytes from outside; none if they are not what [`HeaderBuf`] makes.
+    pub fn checked(bytes: &'a [u8]) -> Option<Self> {
+        let mut rest = bytes;
+        while let Some((&n, tail)) = rest.split_first() {
+            let (_, tail) = tail.split_at_checked(n as usize)?;
+            let (len, tail) = tail.split_first_chunk::<4>()?;
+            (_, rest) = tail.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        }
+        Some(Headers(bytes))
+    }
+
     /// All headers in order.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
         let mut rest = self.0;

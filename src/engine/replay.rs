@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::broadcast::Tables;
+use super::cursor::{Cursor, LIMITS, position};
 use super::digest::Digest;
-use super::meta::{JournalEntry, Meta};
-use super::ports::{From, Limits, Log, LogError, Reader, StateStore, StoreError};
+use super::meta::{JournalEntry, Meta, Unreadable};
+use super::ports::{From, Log, LogError, StateStore, StoreError};
 use super::records::Records;
 use super::role::{RoleFactory, RoleSpec};
 use super::task::{Task, TaskError, TaskParts};
-use super::topics::{TopicPartition, TopicTable};
+use super::topics::{TopicId, TopicPartition, TopicTable};
 
 /// Why a replay could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,12 @@ pub enum ReplayError {
     /// The journal and the inputs do not fit together.
     #[error("{0}")]
     Journal(String),
+    /// A journal entry cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// The moment that was asked for is not one of this task's past.
+    #[error("{0}")]
+    Moment(String),
 }
 
 /// Where a replay differs from what is on record.
@@ -74,14 +81,48 @@ pub struct Replay<'a> {
     pub progress: &'a mut dyn FnMut(u64),
 }
 
-const LIMITS: Limits = Limits { records: 20_000, bytes: 16 << 20, age: Duration::from_millis(200) };
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A task being re-executed.
+pub(super) struct Run {
+    pub(super) task: Task,
+    cursors: Vec<Cursor>,
+    /// Broadcast rows as the journal has them so far.
+    tables: Tables,
+    out: Records,
+    batch: Records,
+    /// Records re-executed.
+    pub(super) records: u64,
+}
+
+impl Run {
+    pub(super) fn new(task: Task, cursors: Vec<Cursor>) -> Run {
+        Run { task, cursors, tables: Tables::default(), out: Records::new(), batch: Records::new(), records: 0 }
+    }
+}
 
 impl Replay<'_> {
     /// Replays up to the position in `live` (the meta record of a live store, or of the changelog) into an empty scratch store.
     pub fn run(mut self, scratch: Box<dyn StateStore>, live: &Meta) -> Result<Replayed, ReplayError> {
         let spec = Arc::new(self.factory.spec().clone());
-        let starts = live.offsets.iter().map(|(at, _)| Ok((*at, self.log.bounds(*at)?.start))).collect::<Result<Vec<_>, LogError>>()?;
+        let inputs: Vec<TopicPartition> = live.offsets.iter().map(|(at, _)| *at).collect();
+        let (task, cursors) = self.start(&spec, scratch, &inputs)?;
+        match spec.journal {
+            Some(journal) => self.by_journal(&spec, journal, task, cursors, live),
+            None => {
+                let mut run = Run::new(task, cursors);
+                self.by_position(&mut run, &live.offsets)?;
+                Ok(self.verdict(&run.task, live, run.records))
+            }
+        }
+    }
+
+    /// A task that has done nothing yet, and its inputs from their beginning.
+    pub(super) fn start(
+        &self,
+        spec: &Arc<RoleSpec>,
+        scratch: Box<dyn StateStore>,
+        inputs: &[TopicPartition],
+    ) -> Result<(Task, Vec<Cursor>), ReplayError> {
+        let starts = inputs.iter().map(|at| Ok((*at, self.log.bounds(*at)?.start))).collect::<Result<Vec<_>, LogError>>()?;
         let mut cursors = Vec::new();
         for input in &spec.inputs {
             for (at, start) in starts.iter().filter(|(at, _)| at.topic == input.topic) {
@@ -95,81 +136,93 @@ impl Replay<'_> {
             partitions: self.partitions.clone(),
             cache_bytes: 64 << 20,
         };
-        let task = Task::new(self.task, parts, scratch, Meta { offsets: starts, ..Meta::default() });
-        match spec.journal {
-            Some(journal) => self.by_journal(&spec, journal, task, cursors, live),
-            None => self.by_position(task, cursors, live),
-        }
+        Ok((Task::new(self.task, parts, scratch, Meta { offsets: starts, ..Meta::default() }), cursors))
     }
 
     fn by_journal(
         &mut self,
         spec: &RoleSpec,
-        journal: super::topics::TopicId,
-        mut task: Task,
-        mut cursors: Vec<Cursor>,
+        journal: TopicId,
+        task: Task,
+        cursors: Vec<Cursor>,
         live: &Meta,
     ) -> Result<Replayed, ReplayError> {
         let mut entries = Cursor::new(self.log, TopicPartition::new(journal, self.task), 0, false)?;
-        let (mut tables, mut out, mut batch, mut records) = (Tables::default(), Records::new(), Records::new(), 0u64);
-        while task.meta().transaction < live.transaction {
-            let entry = entries.next_value()?;
-            let entry = JournalEntry::decode(&entry).map_err(|e| ReplayError::Journal(e.to_string()))?;
-            if entry.transaction != task.meta().transaction + 1 {
-                let (want, got) = (task.meta().transaction + 1, entry.transaction);
-                return Err(ReplayError::Journal(format!("{} skips from transaction {want} to {got}", self.topics.name(journal))));
+        let mut run = Run::new(task, cursors);
+        while run.task.meta().transaction < live.transaction {
+            let Some(entry) = entries.next_value()? else {
+                return Err(ReplayError::Journal(format!("the journal ends too early in partition {}", self.task)));
+            };
+            if let Some(divergence) = self.entry(spec, journal, &mut run, &JournalEntry::decode(&entry)?)? {
+                let (transactions, digest) = (divergence.transaction, divergence.replayed);
+                return Ok(Replayed { transactions, records: run.records, digest, divergence: Some(divergence) });
             }
-            task.view.tables = Arc::default();
-            if entry.forget {
-                tables = Tables::default();
-            }
-            for row in &entry.rows {
-                tables.force(row);
-            }
-            task.view.tables = Arc::new(std::mem::take(&mut tables));
-            batch.clear();
-            let before = task.meta().offsets.clone();
-            for c in &mut cursors {
-                c.take_until(position(&entry.offsets, c.at)?, &mut batch)?;
-            }
-            out.clear();
-            let order = super::instance::processing_order(spec, &batch);
-            task.process(order.iter().map(|(_, _, i)| batch.get(*i as usize)), &mut out)?;
-            records += batch.len() as u64;
-            (self.progress)(records);
-            let replayed = task.prepare(&mut out).digest;
-            let transaction = entry.transaction;
-            if replayed != entry.digest {
-                let inputs = before.iter().zip(&entry.offsets).map(|((at, a), (_, b))| (*at, *a, *b)).collect();
-                let record = self.first_wrong_output(spec, &out)?;
-                let divergence = Some(Divergence { transaction, inputs, recorded: entry.digest, replayed, record });
-                return Ok(Replayed { transactions: transaction, records, digest: replayed, divergence });
-            }
-            task.post_commit(0).map_err(TaskError::from)?;
-            tables = Arc::try_unwrap(std::mem::take(&mut task.view.tables)).unwrap_or_else(|shared| (*shared).clone());
         }
-        Ok(self.verdict(&task, live, records))
+        Ok(self.verdict(&run.task, live, run.records))
     }
 
-    fn by_position(&mut self, mut task: Task, mut cursors: Vec<Cursor>, live: &Meta) -> Result<Replayed, ReplayError> {
-        let (mut out, mut batch, mut records) = (Records::new(), Records::new(), 0u64);
-        for c in &mut cursors {
-            let end = position(&live.offsets, c.at)?;
+    /// Re-executes one transaction and compares its digest with the one on record.
+    pub(super) fn entry(
+        &mut self,
+        spec: &RoleSpec,
+        journal: TopicId,
+        run: &mut Run,
+        entry: &JournalEntry,
+    ) -> Result<Option<Divergence>, ReplayError> {
+        let Run { task, cursors, tables, out, batch, records } = run;
+        if entry.transaction != task.meta().transaction + 1 {
+            let (want, got) = (task.meta().transaction + 1, entry.transaction);
+            return Err(ReplayError::Journal(format!("{} skips from transaction {want} to {got}", self.topics.name(journal))));
+        }
+        task.view.tables = Arc::default();
+        if entry.forget {
+            *tables = Tables::default();
+        }
+        for row in &entry.rows {
+            tables.force(row);
+        }
+        task.view.tables = Arc::new(std::mem::take(tables));
+        batch.clear();
+        let before = task.meta().offsets.clone();
+        for c in cursors {
+            c.take_until(position(&entry.offsets, c.at)?, batch)?;
+        }
+        out.clear();
+        let order = super::instance::processing_order(spec, batch);
+        task.process(order.iter().map(|(_, _, i)| batch.get(*i as usize)), out)?;
+        *records += batch.len() as u64;
+        (self.progress)(*records);
+        let replayed = task.prepare(out).digest;
+        if replayed != entry.digest {
+            let inputs = before.iter().zip(&entry.offsets).map(|((at, a), (_, b))| (*at, *a, *b)).collect();
+            let record = self.first_wrong_output(spec, out)?;
+            return Ok(Some(Divergence { transaction: entry.transaction, inputs, recorded: entry.digest, replayed, record }));
+        }
+        task.post_commit(0).map_err(TaskError::from)?;
+        *tables = Arc::try_unwrap(std::mem::take(&mut task.view.tables)).unwrap_or_else(|shared| (*shared).clone());
+        Ok(None)
+    }
+
+    /// Re-executes input by input, each up to its end in `ends`.
+    pub(super) fn by_position(&mut self, run: &mut Run, ends: &[(TopicPartition, u64)]) -> Result<(), ReplayError> {
+        let Run { task, cursors, out, batch, records, .. } = run;
+        for c in cursors {
+            let end = position(ends, c.at)?;
             while c.position < end {
                 batch.clear();
-                let got = c.take_some(end, &mut batch)?;
+                let got = c.take_some(end, batch)?;
                 out.clear();
-                task.process(batch.iter(), &mut out)?;
-                task.prepare(&mut out);
+                task.process(batch.iter(), out)?;
+                task.prepare(out);
                 task.post_commit(0).map_err(TaskError::from)?;
-                records += batch.len() as u64;
-                (self.progress)(records);
+                *records += batch.len() as u64;
+                (self.progress)(*records);
                 if !got {
                     break;
                 }
             }
         }
-        Ok(self.verdict(&task, live, records))
+        Ok(())
     }
 
     fn verdict(&self, task: &Task, live: &Meta, records: u64) -> Replayed {
@@ -216,81 +269,6 @@ impl Replay<'_> {
             first = [first, wrong].into_iter().flatten().min();
         }
         Ok(first.and_then(|i| out.get(i).headers.text("src").map(str::to_string)))
-    }
-}
-
-fn position(positions: &[(TopicPartition, u64)], at: TopicPartition) -> Result<u64, ReplayError> {
-    let found = positions.iter().find(|(a, _)| *a == at).map(|(_, o)| *o);
-    found.ok_or_else(|| ReplayError::Journal(format!("no position for {at:?} on record")))
-}
-
-/// Reads one partition forward, in pieces that end at given offsets.
-struct Cursor {
-    at: TopicPartition,
-    reader: Box<dyn Reader>,
-    ahead: Records,
-    /// Next record in `ahead`.
-    used: usize,
-    /// Everything below this offset was handed out.
-    position: u64,
-}
-
-impl Cursor {
-    fn new(log: &dyn Log, at: TopicPartition, start: u64, headers: bool) -> Result<Cursor, LogError> {
-        let reader = log.reader(at.topic, &[(at.partition, From::Start)], headers)?;
-        Ok(Cursor { at, reader, ahead: Records::new(), used: 0, position: start })
-    }
-
-    /// Moves records below `end` to `into`, until one at or above it shows up or the partition ends.
-    fn take_until(&mut self, end: u64, into: &mut Records) -> Result<(), ReplayError> {
-        while self.position < end && self.take_some(end, into)? {}
-        self.position = self.position.max(end);
-        Ok(())
-    }
-
-    /// Moves what is at hand and below `end`; false when there can be no more.
-    fn take_some(&mut self, end: u64, into: &mut Records) -> Result<bool, ReplayError> {
-        if self.used == self.ahead.len() && !self.fill()? {
-            return Ok(false);
-        }
-        while self.used < self.ahead.len() {
-            let r = self.ahead.get(self.used);
-            if r.offset >= end {
-                return Ok(false);
-            }
-            into.push(&r);
-            self.position = r.offset + 1;
-            self.used += 1;
-        }
-        Ok(true)
-    }
-
-    /// Reads on; false at the end of the partition.
-    fn fill(&mut self) -> Result<bool, ReplayError> {
-        self.ahead.clear();
-        self.used = 0;
-        let mut waited = Duration::ZERO;
-        while self.ahead.is_empty() && waited < PATIENCE {
-            if self.reader.caught_up() {
-                self.reader.poll(Duration::ZERO, LIMITS, &mut self.ahead)?;
-                return Ok(!self.ahead.is_empty());
-            }
-            self.reader.poll(Duration::from_millis(100), LIMITS, &mut self.ahead)?;
-            waited += Duration::from_millis(100);
-        }
-        if self.ahead.is_empty() {
-            // To go on without them would look like a divergence.
-            return Err(LogError::Unavailable(format!("no records of {:?} came for {} s", self.at, PATIENCE.as_secs())).into());
-        }
-        Ok(true)
-    }
-
-    fn next_value(&mut self) -> Result<Vec<u8>, ReplayError> {
-        if self.used == self.ahead.len() && !self.fill()? {
-            return Err(ReplayError::Journal(format!("the journal ends too early in partition {}", self.at.partition)));
-        }
-        self.used += 1;
-        Ok(self.ahead.get(self.used - 1).value.unwrap_or_default().to_vec())
     }
 }
 

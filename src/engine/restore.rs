@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use super::crash::{self, Point};
 use super::digest::{self, Digest};
 use super::meta::{META_KEY, Meta, StoreMeta};
 use super::mutants::{self, Mutant};
@@ -154,9 +155,11 @@ impl Restore {
         if let Some(why) = self.distrusted.take() {
             return self.start_over(env, &why).map(|()| None);
         }
+        crash::point(Point::RestoreOffsets);
         let store = env.stores.open(self.task)?;
+        crash::point(Point::RestoreOpened);
         let have = match store.meta()? {
-            Some(bytes) => Some(StoreMeta::decode(&bytes).map_err(|e| StoreError::Invalid(e.to_string()))?),
+            Some(bytes) => Some(StoreMeta::decode(&bytes).map_err(StoreError::from)?),
             None => None,
         };
         if offsets.iter().all(Option::is_none) {
@@ -211,6 +214,7 @@ impl Restore {
             Some(h) => From::Offset(h.changelog_offset + 1),
         };
         let reader = env.log.reader(env.spec.changelog, &[(self.task, from)], false)?;
+        crash::point(Point::RestoreReader);
         let digest = have.as_ref().filter(|h| h.verified).map(|h| h.meta.digest);
         self.work = Some(Work { store, have, reader, digest });
         Ok(None)
@@ -293,7 +297,7 @@ impl Restore {
             self.progress.records += 1;
             last = Some(r.offset);
             if r.key == Some(META_KEY) {
-                meta = Meta::decode(r.value.unwrap_or_default()).map_err(|e| StoreError::Invalid(e.to_string()))?;
+                meta = Meta::decode(r.value.unwrap_or_default()).map_err(LogError::from)?;
                 reached = self.reached(&meta);
                 if reached {
                     break;
@@ -314,6 +318,7 @@ impl Restore {
         let record = StoreMeta { changelog_offset, verified: reached && work.digest == Some(meta.digest), meta };
         work.store.write(&mut latest.iter().map(|(k, v)| (*k, *v)), &record.encode())?;
         work.have = Some(record);
+        crash::point(if reached { Point::RestoreReached } else { Point::RestoreChunk });
         Ok(reached)
     }
 
@@ -336,7 +341,9 @@ impl Restore {
                 return self.start_over(env, &why).map(|()| None);
             }
             record.verified = true;
+            crash::point(Point::RestoreChecked);
             store.write(&mut std::iter::empty(), &record.encode())?;
+            crash::point(Point::RestoreVerified);
         }
         let (meta, changelog_offset) = (self.completed(record.meta), Some(record.changelog_offset));
         Ok(Some(Restored { store, meta, changelog_offset, untouched: false }))
@@ -349,7 +356,9 @@ impl Restore {
             let text = format!("rebuilding did not help (first: {first}; now: {why})");
             return Err(self.mismatch(env, &text));
         }
+        crash::point(Point::RestoreDamaged);
         let place = env.stores.quarantine(self.task)?;
+        crash::point(Point::RestoreQuarantined);
         tracing::warn!(task = self.task, role = env.spec.name, %why, %place, "local state put aside; rebuilding it from the changelog");
         self.quarantined = Some(why.to_string());
         (self.looked_us, self.waited) = (env.clock.now_us(), Duration::ZERO);
@@ -398,7 +407,8 @@ impl Restore {
 }
 
 fn limits(env: &Env<'_>) -> Limits {
-    Limits { records: 50_000, bytes: 16 << 20, age: env.slice }
+    let records = if crash::armed(Point::RestoreChunk) { 8 } else { 50_000 };
+    Limits { records, bytes: 16 << 20, age: env.slice }
 }
 
 /// Digest of everything in a store.

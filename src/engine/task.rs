@@ -18,6 +18,7 @@ use super::overlay::Overlay;
 use super::ports::{StateStore, StoreError};
 use super::records::{Headers, Record, Records};
 use super::role::{Bug, Role, RoleSpec};
+use super::scrub::Scrub;
 use super::topics::{TopicPartition, TopicTable};
 
 /// Why a task cannot go on.
@@ -29,6 +30,9 @@ pub enum TaskError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A record between roles that a newer version wrote.
+    #[error("{0}")]
+    Newer(String),
 }
 
 /// A running task.
@@ -48,6 +52,8 @@ pub struct Task {
     prepared: Option<Meta>,
     /// Log time of the last record processed; state changes carry it.
     time_ms: i64,
+    /// How far the store is looked through, while it is.
+    scrub: Option<Scrub>,
     /// Guarded records that had been seen before and were dropped. Stays zero while transactions work.
     pub repeats: u64,
 }
@@ -84,6 +90,7 @@ impl Task {
             changelog_offset: None,
             prepared: None,
             time_ms: 0,
+            scrub: None,
             repeats: 0,
         }
     }
@@ -178,6 +185,9 @@ impl Task {
         let meta = self.prepared.take().expect("prepare comes before post_commit");
         let record = StoreMeta { changelog_offset, verified: true, meta };
         self.store.write(&mut self.overlay.changes(), &record.encode())?;
+        if let Some(scrub) = &mut self.scrub {
+            scrub.moved(&self.overlay);
+        }
         self.changelog_offset = Some(changelog_offset);
         self.overlay.committed();
         self.meta = record.meta;
@@ -214,13 +224,27 @@ impl Task {
         true
     }
 
+    /// Looks through so many keys of the store, between transactions; true when it is through and all is right.
+    pub(super) fn scrub(&mut self, keys: usize) -> Result<bool, StoreError> {
+        let done = self.scrub.get_or_insert_default().slice(&*self.store, keys, self.meta.digest)?;
+        if done {
+            self.scrub = None;
+        }
+        Ok(done)
+    }
+
     /// Digest as of the last commit.
     pub fn digest(&self) -> Digest {
         self.meta.digest
     }
 }
 
-fn check(seen: &mut InSequences, r: &Record<'_>, src: &str) -> Result<Verdict, Bug> {
+fn check(seen: &mut InSequences, r: &Record<'_>, src: &str) -> Result<Verdict, TaskError> {
+    // Read as if it were known, it could mean something else.
+    if let Some(version) = r.headers.get(guard::VERSION_HEADER).filter(|v| *v != guard::VERSION) {
+        let (theirs, ours) = (String::from_utf8_lossy(version), String::from_utf8_lossy(guard::VERSION));
+        return Err(TaskError::Newer(format!("{src}: a record of format {theirs}, this version reads {ours}; upgrade this role, too")));
+    }
     let header = r.headers.get(guard::HEADER).and_then(guard::parse);
     let (task, sequence) = header
         .ok_or_else(|| Bug(format!("{src}: a record without a {} header stands in an internal topic: who wrote it?", guard::HEADER)))?;

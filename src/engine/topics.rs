@@ -95,6 +95,28 @@ impl TopicTable {
         (0..self.specs.len()).map(|i| TopicId(i as u16))
     }
 
+    /// What is wrong with these partition counts, by topic number, if anything is. Work is shared out by partition number, so all topics that may have
+    /// many partitions must have as many as the first of them.
+    pub fn misfit(&self, counts: &[u32]) -> Option<String> {
+        let count = |t: TopicId| counts[t.0 as usize];
+        let first = self.iter().find(|t| self.spec(*t).partitions == Partitions::Many);
+        for topic in self.iter() {
+            let (want, like) = match (self.spec(topic).partitions, first) {
+                (Partitions::Many, Some(first)) => (count(first), format!(" like {}", self.name(first))),
+                _ => (1, String::new()),
+            };
+            if count(topic) != want {
+                return Some(format!(
+                    "topic {} has {} partitions, not {want}{like}: `processor topics check` shows all; delete it and run `processor topics create`, \
+                     or use another --topic-prefix",
+                    self.name(topic),
+                    count(topic)
+                ));
+            }
+        }
+        None
+    }
+
     /// `topic/partition`, for messages and headers.
     pub fn show(&self, at: TopicPartition) -> impl fmt::Display + '_ {
         struct Show<'a>(&'a str, u32);

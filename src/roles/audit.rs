@@ -99,6 +99,13 @@ fn read(bytes: &[u8]) -> Option<(Hash, u64)> {
     rest.is_empty().then_some((head.try_into().ok()?, count))
 }
 
+/// State of a chain, readable.
+pub(super) fn show(value: &[u8]) -> Option<serde_json::Value> {
+    let (head, count) = read(value)?;
+    let head: String = head.iter().map(|b| format!("{b:02x}")).collect();
+    Some(serde_json::json!({"entries": count, "head": head}))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,8 +5,9 @@ mod audit;
 mod intake;
 mod notifications;
 pub mod orders;
-mod portfolio;
+pub mod portfolio;
 mod rows;
+pub mod show;
 mod trading;
 
 use std::fmt;

@@ -35,7 +35,7 @@ pub fn newest_store(state: &Path, role: Role, task: u32) -> Result<Option<Found>
         }
         let store = RocksStore::open_read_only(&path)?;
         let Some(bytes) = store.meta()? else { continue };
-        let meta = StoreMeta::decode(&bytes).map_err(|e| StoreError::Invalid(e.to_string()))?;
+        let meta = StoreMeta::decode(&bytes).map_err(StoreError::from)?;
         if newest.as_ref().is_none_or(|(_, _, n)| n.meta.transaction < meta.meta.transaction) {
             newest = Some((path, Box::new(store), meta));
         }
@@ -57,10 +57,10 @@ pub fn replay_task(system: &System, role: Role, task: u32, progress: &mut dyn Fn
 }
 
 /// A directory that goes with the value.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
-    fn new(dir: PathBuf) -> Result<Scratch, LogError> {
+    pub(super) fn new(dir: PathBuf) -> Result<Scratch, LogError> {
         std::fs::create_dir_all(&dir)
             .map_err(|e| LogError::Invalid(format!("cannot make the scratch directory {}: {e}", dir.display())))?;
         Ok(Scratch(dir))

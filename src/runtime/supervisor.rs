@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::clock::wall_ms;
 use super::status::{InputStatus, InstanceStatus, State, TaskStatus};
+use crate::engine::crash::{self, Point};
 use crate::engine::instance::{Instance, Stop, TaskView};
 use crate::engine::topics::TopicTable;
 
@@ -154,6 +155,7 @@ fn run(make: impl FnOnce() -> Result<Instance, Stop>, stop: &AtomicBool, mut rep
         }
         turn?;
     }
+    crash::point(Point::StopAsked);
     reporter.report(&instance, true);
     Ok(())
 }

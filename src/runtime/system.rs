@@ -39,6 +39,8 @@ pub struct System {
     pub roles: RoleSettings,
     /// Bounds of one transaction.
     pub limits: Limits,
+    /// How often each store is looked through while it runs; zero: never.
+    pub scrub_every: Duration,
     /// How long to wait for a predecessor that still holds the local state.
     pub lock_wait: Duration,
     /// Memory that the stores of this process share.
@@ -103,7 +105,9 @@ impl System {
         };
         let (log, clock) = (self.log.clone(), Box::new(SystemClock::new()));
         let factory = self.factory(role).map_err(stop_log)?;
-        Ok(Instance::new(log, Box::new(stores), clock, factory, self.topics.clone(), settings))
+        let mut instance = Instance::new(log, Box::new(stores), clock, factory, self.topics.clone(), settings);
+        instance.scrub_every(Some(self.scrub_every));
+        Ok(instance)
     }
 
     /// Makes the topics that are missing; those that exist must fit. `many` is the number of partitions of all that are not broadcast.

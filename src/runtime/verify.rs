@@ -3,18 +3,16 @@
 
 use std::collections::BTreeMap;
 
+use super::audit::chains::Chains;
 use super::replay::newest_store;
 use super::scan;
 use super::system::System;
-use crate::domain::chain::{self, Hash};
 use crate::engine::digest::{self, Digest};
 use crate::engine::ports::{LogError, StoreError};
-use crate::engine::records::Record;
 use crate::engine::restore::scan_digest;
-use crate::engine::topics::{Cleanup, TopicId, TopicPartition};
+use crate::engine::topics::{TopicId, TopicPartition};
 use crate::roles::Role;
 use crate::roles::orders;
-use crate::wire::audit::AuditEntry;
 use crate::wire::event::{Event, OrderEvent};
 use crate::wire::topics;
 use crate::wire::trade::Trade;
@@ -61,7 +59,7 @@ pub fn run(system: &System, roles: &[Role], each: &mut dyn FnMut(&Check)) -> Res
         tell(settlement(system, &partitions)?);
     }
     if roles.contains(&Role::Audit) {
-        audit(system, &partitions, &mut tell)?;
+        audit(system, &mut tell)?;
     }
     Ok(all_ok)
 }
@@ -79,7 +77,15 @@ fn store(system: &System, role: Role, task: u32, tell: &mut dyn FnMut(Check)) ->
         }
         Err(e) => return Err(e.into()),
     };
-    let digest = scan_digest(&*store)?;
+    let digest = match scan_digest(&*store) {
+        Ok(digest) => digest,
+        Err(StoreError::Corrupt(why)) => {
+            let detail = format!("{why}; `processor rebuild --role {}` restores it from the changelog", role.name());
+            tell(Check { name, ok: false, detail });
+            return Ok(());
+        }
+        Err(e) => return Err(e.into()),
+    };
     let ok = digest == meta.meta.digest;
     let detail = match ok {
         true => format!("transaction {}, digest {digest} ({})", meta.meta.transaction, path.display()),
@@ -178,103 +184,16 @@ fn settlement(system: &System, partitions: &[u32]) -> Result<Check, LogError> {
     Ok(Check { name, ok: traded == settled, detail })
 }
 
-struct Link {
-    offset: u64,
-    payload: Hash,
-    prev: Hash,
-    hash: Hash,
-}
-
 /// Recomputes every chain, and compares its payloads with the source records that are still there.
-fn audit(system: &System, partitions: &[u32], tell: &mut dyn FnMut(Check)) -> Result<(), LogError> {
-    let mut chains = BTreeMap::<(String, u32), Vec<Link>>::new();
-    let mut unreadable = None;
-    for p in 0..partitions[topics::AUDIT_LOG.0 as usize] {
-        scan::partition(&*system.log, TopicPartition::new(topics::AUDIT_LOG, p), &mut |r| match AuditEntry::decode(
-            r.value.unwrap_or_default(),
-        ) {
-            Err(e) => unreadable = Some(format!("audit-log/{p} offset {}: {e}", r.offset)),
-            Ok(e) => {
-                let link = Link { offset: e.src_offset, payload: e.payload_hash, prev: e.prev_hash, hash: e.hash };
-                chains.entry((e.src_topic.to_string(), e.src_partition)).or_default().push(link);
-            }
-        })?;
-    }
-    if let Some(detail) = unreadable {
-        tell(Check { name: "audit-log".into(), ok: false, detail });
-    }
-    for topic in topics::AUDITED {
-        for p in 0..partitions[topic.0 as usize] {
-            let name = system.topics.name(topic);
-            let links = chains.remove(&(name.to_string(), p)).unwrap_or_default();
-            let compacted = system.topics.spec(topic).cleanup == Cleanup::Compact;
-            let mut chain = Chain { name: format!("{name}/{p}"), links, next: 0, head: chain::GENESIS, compacted, wrong: None };
-            scan::partition(&*system.log, TopicPartition::new(topic, p), &mut |r| chain.record(r))?;
-            chain.end();
-            if chain.next > 0 || chain.wrong.is_some() {
-                let (ok, detail) = (chain.wrong.is_none(), chain.wrong.unwrap_or_else(|| format!("{} records chained", chain.next)));
-                tell(Check { name: format!("audit {}", chain.name), ok, detail });
-            }
-        }
-    }
-    for ((topic, p), chain) in chains {
-        let detail = format!("{} entries of an unknown topic", chain.len());
-        tell(Check { name: format!("audit {topic}/{p}"), ok: false, detail });
+fn audit(system: &System, tell: &mut dyn FnMut(Check)) -> Result<(), LogError> {
+    let group = system.group(Role::Audit);
+    let chains = Chains { log: &*system.log, topics: &system.topics, group: &group, sources: true, anchors: &[] };
+    for chain in chains.verify(&mut |_| {})? {
+        let detail = match &chain.damage {
+            None => format!("{} records chained", chain.good.entries),
+            Some(d) => format!("offset {}: {}: {}", d.offset, d.kind, d.text),
+        };
+        tell(Check { name: format!("audit {}", chain.name), ok: chain.damage.is_none(), detail });
     }
     Ok(())
-}
-
-/// One chain beside its source partition.
-struct Chain {
-    name: String,
-    links: Vec<Link>,
-    next: usize,
-    head: Hash,
-    /// Whether the log may have dropped source records.
-    compacted: bool,
-    wrong: Option<String>,
-}
-
-impl Chain {
-    /// Takes the next source record. What came after the last link is not audited yet; the group's lag says how much that is.
-    fn record(&mut self, r: &Record<'_>) {
-        while self.wrong.is_none() && self.links.get(self.next).is_some_and(|l| l.offset < r.offset) {
-            self.without_record();
-        }
-        if self.wrong.is_some() || self.next == self.links.len() {
-            return;
-        }
-        let link = &self.links[self.next];
-        if link.offset != r.offset {
-            self.wrong = Some(format!("the record at offset {} has no entry", r.offset));
-        } else if link.payload != chain::payload_hash(r.key, r.value) {
-            self.wrong = Some(format!("the record at offset {} is not the one that was audited", r.offset));
-        } else {
-            self.advance();
-        }
-    }
-
-    fn without_record(&mut self) {
-        if self.compacted {
-            self.advance();
-        } else {
-            self.wrong = Some(format!("the record at offset {} was audited and is gone", self.links[self.next].offset));
-        }
-    }
-
-    fn advance(&mut self) {
-        let link = &self.links[self.next];
-        let want = chain::link(&self.head, &format!("{}/{}", self.name, link.offset), &link.payload);
-        if link.prev != self.head || link.hash != want {
-            self.wrong = Some(format!("the entry of offset {} does not continue the chain", link.offset));
-        }
-        self.head = want;
-        self.next += 1;
-    }
-
-    fn end(&mut self) {
-        while self.wrong.is_none() && self.next < self.links.len() {
-            self.without_record();
-        }
-    }
 }

@@ -10,10 +10,14 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::crash::{self, Point};
 use crate::engine::ports::StoreError;
 
 /// Format of the directory and of the stores in it.
 pub const FORMAT: u32 = 1;
+
+/// What the name of a store ends in that is being removed.
+const WIPED: &str = "wiped";
 
 /// What state belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +74,9 @@ impl InstanceDir {
         if !fits(&path, wanted)? {
             write_identity(&path, wanted).map_err(|e| io(&path, &e))?;
         }
-        Ok(InstanceDir { path, _lock: lock })
+        let dir = InstanceDir { path, _lock: lock };
+        dir.remove_wiped()?;
+        Ok(dir)
     }
 
     /// Makes the directory if it is not there, and says what [`InstanceDir::open`] would complain about, but for a holder.
@@ -98,15 +104,29 @@ impl InstanceDir {
         self.path.join(task.to_string())
     }
 
-    /// Removes everything of every task.
+    /// Removes everything of every task. Each store first loses its name, so that whoever dies here leaves no store that lacks some of its files: without
+    /// a part of its write-ahead log one may open all the same, with a hole in it.
     pub fn wipe(&self) -> Result<(), StoreError> {
-        for entry in std::fs::read_dir(&self.path).map_err(|e| io(&self.path, &e))? {
-            let path = entry.map_err(|e| io(&self.path, &e))?.path();
-            if path.is_dir() {
-                std::fs::remove_dir_all(&path).map_err(|e| io(&path, &e))?;
-            }
+        self.remove_wiped()?;
+        for path in self.dirs()? {
+            let to = path.with_added_extension(WIPED);
+            std::fs::rename(&path, &to).map_err(|e| io(&path, &e))?;
+            crash::point(Point::RebuildWiping);
+        }
+        self.remove_wiped()
+    }
+
+    /// What was wiped, also by a process that could not finish it.
+    fn remove_wiped(&self) -> Result<(), StoreError> {
+        for path in self.dirs()?.iter().filter(|p| p.extension().is_some_and(|e| e == WIPED)) {
+            std::fs::remove_dir_all(path).map_err(|e| io(path, &e))?;
         }
         Ok(())
+    }
+
+    fn dirs(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let found = std::fs::read_dir(&self.path).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(|e| io(&self.path, &e))?;
+        Ok(found.into_iter().map(|e| e.path()).filter(|p| p.is_dir()).collect())
     }
 
     /// Renames a task's store to `<task>.quarantine-<n>` and says so.
@@ -180,7 +200,8 @@ pub(crate) fn io(path: &Path, e: &std::io::Error) -> StoreError {
     StoreError::Io(format!("{}: {e}; {advice}", path.display()))
 }
 
-fn write_identity(path: &Path, identity: &Identity) -> std::io::Result<()> {
+/// Labels a directory.
+pub(crate) fn write_identity(path: &Path, identity: &Identity) -> std::io::Result<()> {
     let half = path.join("identity.new");
     let mut file = File::create(&half)?;
     file.write_all(&serde_json::to_vec_pretty(identity)?)?;

@@ -76,4 +76,15 @@ impl StateStore for MemoryStore {
         }
         Ok(())
     }
+
+    fn scan_after(&self, key: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        let content = self.read();
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        for (key, value) in content.data.range::<[u8], _>((from, Bound::Unbounded)) {
+            if !visit(key, value) {
+                break;
+            }
+        }
+        Ok(())
+    }
 }

@@ -14,11 +14,16 @@ use rocksdb::{
 };
 
 use super::dir::{FORMAT, Identity, InstanceDir, newer};
+use super::lives::Lives;
+use crate::engine::crash::{self, Point};
 use crate::engine::ports::{StateStore, StoreError, Stores, Write};
 
 const DATA: u8 = 1;
 const META: &[u8] = &[0, b'm'];
 const VERSION: &[u8] = &[0, b'f'];
+/// See [`super::lives`].
+const LIVES: [&[u8]; 2] = [&[0, b'l', 0], &[0, b'l', 1]];
+const BEFORE: &[u8] = &[0, b'p'];
 
 /// Memory that all stores of a process share, however many there are.
 #[derive(Clone)]
@@ -101,6 +106,7 @@ pub struct RocksStore {
     db: DB,
     write: WriteOptions,
     key: Vec<u8>,
+    lives: Lives,
 }
 
 impl RocksStore {
@@ -111,9 +117,9 @@ impl RocksStore {
         if has_files && !path.join("CURRENT").exists() {
             return Err(StoreError::Corrupt(format!("{} has files but not CURRENT", path.display())));
         }
-        let mut options = options(shared);
+        let mut options = options(shared, guarded(path)?);
         options.create_if_missing(true);
-        let store = Self::with(path, DB::open(&options, path).map_err(|e| error(path, &e))?);
+        let store = Self::with(path, DB::open(&options, path).map_err(|e| error(path, &e))?)?;
         if store.check_version()?.is_none() {
             store.db.put(VERSION, FORMAT.to_le_bytes()).map_err(|e| error(path, &e))?;
         }
@@ -125,16 +131,19 @@ impl RocksStore {
         if !path.join("CURRENT").exists() {
             return Err(StoreError::Invalid(format!("there is no store in {}; has the role run here?", path.display())));
         }
-        let mut options = options(&SharedMemory::new(16 << 20, 0));
+        let mut options = options(&SharedMemory::new(16 << 20, 0), Options::default());
         // Files that the owner deletes later stay readable only while they are open.
         options.set_max_open_files(-1);
-        let store = Self::with(path, DB::open_for_read_only(&options, path, false).map_err(|e| error(path, &e))?);
+        let store = Self::with(path, DB::open_for_read_only(&options, path, false).map_err(|e| error(path, &e))?)?;
         store.check_version()?;
         Ok(store)
     }
 
-    fn with(path: &Path, db: DB) -> Self {
-        RocksStore { path: path.to_path_buf(), db, write: WriteOptions::default(), key: vec![DATA] }
+    fn with(path: &Path, db: DB) -> Result<Self, StoreError> {
+        let get = |key| db.get(key).map_err(|e| error(path, &e));
+        let lives = Lives::read([get(LIVES[0])?, get(LIVES[1])?], get(BEFORE)?);
+        let lives = lives.map_err(|why| StoreError::Corrupt(format!("{}: {why}", path.display())))?;
+        Ok(RocksStore { path: path.to_path_buf(), db, write: WriteOptions::default(), key: vec![DATA], lives })
     }
 
     fn check_version(&self) -> Result<Option<u32>, StoreError> {
@@ -146,8 +155,32 @@ impl RocksStore {
         if format > FORMAT { Err(newer(&self.path, format)) } else { Ok(Some(format)) }
     }
 
+    fn walk(&self, first: &[u8], mut options: ReadOptions, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        options.set_total_order_seek(true);
+        let mut iterator = self.db.raw_iterator_opt(options);
+        iterator.seek(first);
+        while let Some((key, value)) = iterator.item() {
+            if !visit(key, value) {
+                return Ok(());
+            }
+            iterator.next();
+        }
+        iterator.status().map_err(|e| self.error(&e))
+    }
+
     fn error(&self, e: &rocksdb::Error) -> StoreError {
         error(&self.path, e)
+    }
+
+    /// Dies while RocksDB moves what was just written from memory to a table file.
+    #[cfg(feature = "faults")]
+    fn crash_in_flush(&self) {
+        if crash::due(Point::StoreFlush) {
+            let mut options = rocksdb::FlushOptions::default();
+            options.set_wait(false);
+            self.db.flush_opt(&options).expect("a flush can begin");
+            crash::die(Point::StoreFlush);
+        }
     }
 }
 
@@ -186,31 +219,45 @@ impl StateStore for RocksStore {
             }
         }
         batch.put(META, meta);
-        self.db.write_opt(batch, &self.write).map_err(|e| self.error(&e))
+        let (slot, mark, before) = self.lives.next();
+        batch.put(LIVES[slot], mark);
+        if let Some(before) = before {
+            batch.put(BEFORE, before);
+        }
+        crash::point(Point::StoreBatch);
+        self.db.write_opt(batch, &self.write).map_err(|e| self.error(&e))?;
+        #[cfg(feature = "faults")]
+        self.crash_in_flush();
+        Ok(())
     }
 
     fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
-        let mut options = ReadOptions::default();
-        options.set_total_order_seek(true);
-        let mut iterator = self.db.raw_iterator_opt(options);
         let first = [&[DATA], prefix].concat();
-        iterator.seek(&first);
-        while let Some((key, value)) = iterator.item() {
-            if !key.starts_with(&first) || !visit(&key[1..], value) {
-                return Ok(());
-            }
-            iterator.next();
-        }
-        iterator.status().map_err(|e| self.error(&e))
+        self.walk(&first, ReadOptions::default(), &mut |key, value| key.starts_with(&first) && visit(&key[1..], value))
+    }
+
+    fn scan_after(&self, key: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        // The key that comes next is this one with a zero byte behind it.
+        let first = key.map_or(vec![DATA], |key| [&[DATA], key, &[0]].concat());
+        let mut options = ReadOptions::default();
+        // Whoever works here must find the cache as it was.
+        options.fill_cache(false);
+        self.walk(&first, options, &mut |key, value| key.first() == Some(&DATA) && visit(&key[1..], value))
     }
 }
 
-fn options(shared: &SharedMemory) -> Options {
+/// Options that make each write-ahead log name the one before it. Without that a store that lost a log, or the news of a table in its MANIFEST, while
+/// later logs are there, would open with a hole in the middle and the newest meta record: nothing would show it. Between two openings RocksDB does not
+/// do that; there [`Lives`] does.
+fn guarded(path: &Path) -> Result<Options, StoreError> {
+    Options::default().get_options_from_string("track_and_verify_wals=true").map_err(|e| error(path, &e))
+}
+
+fn options(shared: &SharedMemory, mut o: Options) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&shared.cache);
     table.set_bloom_filter(10.0, false);
     table.set_format_version(5);
-    let mut o = Options::default();
     o.set_block_based_table_factory(&table);
     o.set_write_buffer_manager(&shared.buffers);
     o.set_write_buffer_size(16 << 20);

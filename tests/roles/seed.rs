@@ -1,6 +1,7 @@
 //! S5, cold start: prices that `trading` has not handled yet are known to `orders` from the first command on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use processor::engine::broadcast::Tables;
@@ -11,17 +12,20 @@ use processor::roles::{Role, RoleSettings, factory};
 use processor::wire::topics;
 use processor::wire::trade::ReferencePrice;
 
-/// `market-data` with one partition, and how far `trading` has come.
+/// `market-data` with one partition, how far `trading` has come, and the prices it has told, undecided for the first few looks.
 struct Ticks {
     values: Vec<&'static str>,
     done: Option<u64>,
     /// Where the partition begins, each time that somebody asks; the last answer stays.
     starts: std::sync::Mutex<Vec<u64>>,
+    told: Vec<Vec<u8>>,
+    undecided: AtomicU32,
 }
 
 struct Cursor {
+    topic: TopicId,
     at: usize,
-    values: Vec<&'static str>,
+    values: Vec<Vec<u8>>,
 }
 
 const TIME_MS: i64 = 1_000_000;
@@ -32,11 +36,11 @@ impl Reader for Cursor {
         for _ in 0..2 {
             let Some(value) = self.values.get(self.at) else { break };
             into.push(&Record {
-                at: TopicPartition::new(topics::MARKET_DATA, 0),
+                at: TopicPartition::new(self.topic, 0),
                 offset: self.at as u64,
                 timestamp_ms: TIME_MS + self.at as i64,
-                key: Some(if value.contains("MSFT") { b"MSFT" } else { b"AAPL" }),
-                value: Some(value.as_bytes()),
+                key: Some(if value.windows(4).any(|w| w == b"MSFT") { b"MSFT" } else { b"AAPL" }),
+                value: Some(value),
                 headers: Default::default(),
             });
             self.at += 1;
@@ -54,17 +58,29 @@ impl Log for Ticks {
         Ok(Some(1))
     }
     fn reader(&self, topic: TopicId, from: &[(u32, From)], _headers: bool) -> Result<Box<dyn Reader>, LogError> {
-        assert_eq!(topic, topics::MARKET_DATA);
-        let [(0, From::Offset(at))] = from else { panic!("one partition, from an offset: {from:?}") };
-        if *at < *self.starts.lock().unwrap().last().unwrap() {
-            return Err(LogError::Invalid(format!("{at} is not there")));
-        }
-        Ok(Box::new(Cursor { at: *at as usize, values: self.values.clone() }))
+        let all: Vec<_> = match topic {
+            topics::REFERENCE_PRICES => self.told.clone(),
+            _ => self.values.iter().map(|v| v.as_bytes().to_vec()).collect(),
+        };
+        let at = match from {
+            [(0, From::Offset(at))] if topic == topics::MARKET_DATA && *at < *self.starts.lock().unwrap().last().unwrap() => {
+                return Err(LogError::Invalid(format!("{at} is not there")));
+            }
+            [(0, From::Offset(at))] => *at as usize,
+            [(0, From::End)] => all.len(),
+            other => panic!("one partition, from an offset: {other:?}"),
+        };
+        Ok(Box::new(Cursor { topic, at, values: all }))
     }
-    fn bounds(&self, _at: TopicPartition) -> Result<Bounds, LogError> {
-        let mut starts = self.starts.lock().unwrap();
-        let start = if starts.len() > 1 { starts.remove(0) } else { starts[0] };
-        Ok(Bounds { start, stable_end: self.values.len() as u64, end: self.values.len() as u64 })
+    fn bounds(&self, at: TopicPartition) -> Result<Bounds, LogError> {
+        if at.topic != topics::REFERENCE_PRICES {
+            let mut starts = self.starts.lock().unwrap();
+            let start = if starts.len() > 1 { starts.remove(0) } else { starts[0] };
+            return Ok(Bounds { start, stable_end: self.values.len() as u64, end: self.values.len() as u64 });
+        }
+        let wait = self.undecided.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
+        let end = self.told.len() as u64;
+        Ok(Bounds { start: 0, stable_end: if wait { 0 } else { end }, end })
     }
     fn group_offsets(&self, group: &str, _partitions: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError> {
         assert_eq!(group, "t-processor-trading");
@@ -90,16 +106,27 @@ impl Log for Ticks {
     }
 }
 
+fn price(price_e4: i64, time_ms: i64) -> Vec<u8> {
+    let mut value = Vec::new();
+    ReferencePrice { symbol: "AAPL", price_e4, time_us: time_ms * 1_000 }.encode(&mut value);
+    value
+}
+
 fn seeded(values: &[&'static str], done: Option<u64>, told: Option<(i64, i64)>) -> Vec<(i64, i64)> {
+    seeded_late(values, done, told, Vec::new())
+}
+
+/// `late`: prices that were told after the table was read.
+fn seeded_late(values: &[&'static str], done: Option<u64>, told: Option<(i64, i64)>, late: Vec<Vec<u8>>) -> Vec<(i64, i64)> {
     let mut tables = Tables::default();
     tables.set(topics::INSTRUMENTS, b"AAPL", 1, br#"{"symbol":"AAPL"}"#);
     if let Some((price_e4, time_ms)) = told {
-        let mut value = Vec::new();
-        ReferencePrice { symbol: "AAPL", price_e4, time_us: time_ms * 1_000 }.encode(&mut value);
-        tables.set(topics::REFERENCE_PRICES, b"AAPL", 1, &value);
+        tables.set(topics::REFERENCE_PRICES, b"AAPL", 1, &price(price_e4, time_ms));
     }
     let orders = factory(Role::Orders, RoleSettings::default(), Arc::new(topics::table("t-")), 1);
-    let log = Ticks { values: values.to_vec(), done, starts: vec![1].into() };
+    // The record that the loaded row came from stands in front.
+    let told = told.iter().map(|t| price(t.0, t.1)).chain(late).collect();
+    let log = Ticks { values: values.to_vec(), done, told, undecided: AtomicU32::new(4), starts: vec![1].into() };
     assert!(orders.seed_broadcast(topics::INSTRUMENTS, &log, &tables).expect("nothing").is_empty());
     let rows = orders.seed_broadcast(topics::REFERENCE_PRICES, &log, &tables).expect("rows");
     rows.iter()
@@ -132,7 +159,7 @@ fn s5_cold_start() {
 #[test]
 fn ticks_that_are_deleted_while_they_are_read_are_asked_for_again() {
     let orders = factory(Role::Orders, RoleSettings::default(), Arc::new(topics::table("t-")), 1);
-    let log = Ticks { values: vec!["rubbish"; 9], done: Some(2), starts: vec![1, 3].into() };
+    let log = Ticks { values: vec!["rubbish"; 9], done: Some(2), told: vec![], undecided: AtomicU32::new(0), starts: vec![1, 3].into() };
     // The start is told as 1, and when the reader is made it is 3.
     match orders.seed_broadcast(topics::REFERENCE_PRICES, &log, &Tables::default()) {
         Err(LogError::Unavailable(why)) => assert!(why.contains("deleted"), "{why}"),
@@ -140,4 +167,19 @@ fn ticks_that_are_deleted_while_they_are_read_are_asked_for_again() {
     }
     // Now it is known from the beginning.
     assert!(orders.seed_broadcast(topics::REFERENCE_PRICES, &log, &Tables::default()).expect("rows").is_empty());
+}
+
+/// Offsets that `trading` has committed were visible while the prices of the same transaction were not: the ticks counted as handled, their prices were
+/// not there, and orders were refused for want of a price that was in the log.
+#[test]
+fn prices_told_in_a_transaction_that_is_still_being_finished_are_waited_for() {
+    let ticks = [r#"{"symbol":"AAPL","price":1}"#, r#"{"symbol":"AAPL","price":2}"#];
+    let late = || vec![price(20_000, TIME_MS + 1)];
+    assert_eq!(seeded_late(&ticks, Some(2), None, late()), [(20_000, TIME_MS + 1)]);
+    assert_eq!(seeded_late(&ticks, Some(2), Some((10_000, TIME_MS)), late()), [(20_000, TIME_MS + 1)], "it is newer than the table's");
+    assert_eq!(
+        seeded_late(&ticks, None, None, vec![price(5, TIME_MS)]),
+        [(20_000, TIME_MS + 1)],
+        "the last tick is newer than what was told"
+    );
 }

@@ -165,12 +165,17 @@ impl Broker {
     }
 
     fn tool(&self, args: &[&str]) -> String {
-        let mut command = Command::new("java");
-        command.args(["-XX:TieredStopAtLevel=1", "-cp", &classpath(), "kafka.tools.StorageTool"]).args(args);
-        let out = command.output().unwrap_or_else(|e| panic!("java: {e}; install it: {INSTALL}"));
-        assert!(out.status.success(), "StorageTool {args:?}:\n{}", String::from_utf8_lossy(&out.stderr));
-        String::from_utf8_lossy(&out.stdout).into_owned()
+        storage_tool(args)
     }
+}
+
+/// Runs Kafka's tool that formats data directories; answers what it prints.
+pub fn storage_tool(args: &[&str]) -> String {
+    let mut command = Command::new("java");
+    command.args(["-XX:TieredStopAtLevel=1", "-cp", &classpath(), "kafka.tools.StorageTool"]).args(args);
+    let out = command.output().unwrap_or_else(|e| panic!("java: {e}; install it: {INSTALL}"));
+    assert!(out.status.success(), "StorageTool {args:?}:\n{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
 impl Drop for Broker {
@@ -191,7 +196,7 @@ impl Drop for Broker {
     }
 }
 
-fn signal(child: &Child, name: &str) {
+pub fn signal(child: &Child, name: &str) {
     let pid = child.id().to_string();
     let done = Command::new("kill").args(["-s", name, &pid]).status().expect("kill");
     assert!(done.success(), "kill -s {name} {pid}");
@@ -240,7 +245,7 @@ broker.heartbeat.interval.ms=100
 }
 
 /// The jars, fetched on first use.
-fn classpath() -> String {
+pub fn classpath() -> String {
     static JARS: OnceLock<PathBuf> = OnceLock::new();
     let jars = JARS.get_or_init(|| {
         let version = pom_version();
@@ -273,13 +278,13 @@ fn pom_version() -> String {
     after.and_then(|s| s.split('<').next()).expect("a version in the pom").to_string()
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address").port()
 }
 
 /// Starts a process from a thread that never ends: `pdeathsig` is bound to the thread, and test threads come and go.
-fn spawn_for_life(command: Command) -> Child {
+pub fn spawn_for_life(command: Command) -> Child {
     type Job = (Command, mpsc::Sender<std::io::Result<Child>>);
     static KEEPER: OnceLock<Mutex<mpsc::Sender<Job>>> = OnceLock::new();
     let keeper = KEEPER.get_or_init(|| {
@@ -299,7 +304,7 @@ fn spawn_for_life(command: Command) -> Child {
         .unwrap_or_else(|e| panic!("starting java under setpriv: {e}; install it: {INSTALL} util-linux"))
 }
 
-fn read_from(path: &Path, at: u64) -> String {
+pub fn read_from(path: &Path, at: u64) -> String {
     let mut bytes = Vec::new();
     if let Ok(mut file) = fs::File::open(path) {
         let read = file.seek(SeekFrom::Start(at)).and_then(|_| file.read_to_end(&mut bytes));
@@ -311,7 +316,7 @@ fn read_from(path: &Path, at: u64) -> String {
 }
 
 /// Removes directories of brokers whose test process is gone; a killed run cannot do it itself.
-fn sweep() {
+pub fn sweep() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -2,6 +2,7 @@
 //! being told to fails the test.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -35,14 +36,22 @@ pub struct Start {
     name: Name,
     at: SystemTime,
     log: PathBuf,
-    /// Where its part of the log begins.
+    /// Where its part of the log begins, and where it ended, if it did.
     from: usize,
+    to: Option<usize>,
 }
 
 impl Start {
     fn text(&self) -> String {
         let bytes = std::fs::read(&self.log).unwrap_or_default();
-        String::from_utf8_lossy(&bytes[self.from.min(bytes.len())..]).into_owned()
+        let to = self.to.unwrap_or(bytes.len()).min(bytes.len());
+        String::from_utf8_lossy(&bytes[self.from.min(to)..to]).into_owned()
+    }
+
+    /// What comes later in the log is of the next process.
+    fn ended(mut self) -> Start {
+        self.to = std::fs::metadata(&self.log).ok().map(|m| m.len() as usize);
+        self
     }
 
     /// How long it took until the first task ran.
@@ -61,21 +70,54 @@ impl Fleet {
 
     pub fn start(&mut self, name: Name) {
         assert!(!self.running.contains_key(&name), "{name:?} runs already");
-        let member = self.spawn(name);
+        let member = self.spawn(name, &[]);
         self.running.insert(name, member);
     }
 
-    fn spawn(&self, name: Name) -> Member {
+    /// Starts an instance that is to abort at a crash point.
+    pub fn start_armed(&mut self, name: Name, plan: &str) {
+        assert!(!self.running.contains_key(&name), "{name:?} runs already");
+        let member = self.spawn(name, &[("PROCESSOR_CRASH", plan)]);
+        self.running.insert(name, member);
+    }
+
+    /// Whether an armed instance has died of it. Whoever else ends, or ends otherwise, fails the test.
+    pub fn aborted(&mut self, name: Name, point: &str) -> bool {
+        let mut armed = self.running.remove(&name).expect("it was started");
+        self.check();
+        let Some(status) = armed.process.ended() else {
+            self.running.insert(name, armed);
+            return false;
+        };
+        let said = armed.start.text();
+        let at_point = said.lines().any(|l| l.starts_with(&format!("crash point {point}: ")));
+        assert!(status.signal() == Some(libc::SIGABRT) && at_point, "{name:?} did not die at {point} but of {status}:\n{said}");
+        self.running.insert(name, armed);
+        true
+    }
+
+    /// Takes an instance that has aborted out of the books; answers what it logged.
+    pub fn bury(&mut self, name: Name) -> String {
+        self.count(name);
+        let dead = self.running.remove(&name).expect("it was started");
+        *self.kills.entry(name.0).or_default() += 1;
+        let dead = dead.start.ended();
+        let said = dead.text();
+        self.ended.push(dead);
+        said
+    }
+
+    fn spawn(&self, name: Name, variables: &[(&str, &str)]) -> Member {
         let log = self.installation.log_of(name.0, name.1);
         let from = std::fs::metadata(&log).map_or(0, |m| m.len() as usize);
         let at = SystemTime::now();
-        let process = self.installation.start(name.0, name.1);
-        Member { process, start: Start { name, at, log, from } }
+        let process = self.installation.start_with(name.0, name.1, variables);
+        Member { process, start: Start { name, at, log, from, to: None } }
     }
 
     /// Starts a second process under a running one's name; the older one is handed out and is not watched any more.
     pub fn start_again(&mut self, name: Name) -> Process {
-        let newer = self.spawn(name);
+        let newer = self.spawn(name, &[]);
         let older = self.running.insert(name, newer).expect("the older one runs");
         self.ended.push(older.start);
         older.process
@@ -86,7 +128,7 @@ impl Fleet {
         let mut member = self.running.remove(&name).expect("it runs");
         assert!(member.process.is_running(), "{name:?} ended by itself:\n{}", tail(&member.process.log));
         member.process.kill9();
-        self.ended.push(member.start);
+        self.ended.push(member.start.ended());
         *self.kills.entry(name.0).or_default() += 1;
     }
 
@@ -95,7 +137,7 @@ impl Fleet {
         let member = self.running.remove(&name).expect("it runs");
         member.process.stop();
         self.count(name);
-        self.ended.push(member.start);
+        self.ended.push(member.start.ended());
     }
 
     /// Ends all, gracefully.

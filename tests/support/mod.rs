@@ -4,6 +4,8 @@
 pub mod bad_rows;
 #[cfg(feature = "kafka")]
 pub mod broker;
+#[cfg(feature = "kafka")]
+pub mod cluster;
 #[cfg(feature = "rocks")]
 pub mod fleet;
 pub mod follower;
@@ -11,6 +13,8 @@ pub mod load;
 pub mod oracle;
 pub mod process;
 pub mod program;
+#[cfg(feature = "kafka")]
+pub mod proxy;
 pub mod rest;
 #[cfg(feature = "rocks")]
 pub mod world;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Builds command lines for one installation.
@@ -40,10 +40,15 @@ impl Installation {
 
     /// Starts an instance of a role in the background; its output goes to a log file. It ends with the thread that called this.
     pub fn start(&self, role: &str, instance: u32) -> Process {
+        self.start_with(role, instance, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_with(&self, role: &str, instance: u32, variables: &[(&str, &str)]) -> Process {
         let log = self.log_of(role, instance);
         let out = File::options().create(true).append(true).open(&log).expect("a log file");
         let mut command = self.command(&["--role", role, "--instance", &instance.to_string()]);
-        command.stdin(Stdio::null()).stdout(out.try_clone().expect("a second handle")).stderr(out);
+        command.stdin(Stdio::null()).stdout(out.try_clone().expect("a second handle")).stderr(out).envs(variables.iter().copied());
         // SAFETY: prctl is async-signal-safe and touches nothing of ours; it makes the child end when the test does, even by kill -9.
         unsafe {
             command.pre_exec(|| {
@@ -87,12 +92,17 @@ impl Process {
     pub fn exit_code(&mut self, within: Duration) -> Option<i32> {
         let began = Instant::now();
         while began.elapsed() < within {
-            if let Some(status) = self.child.try_wait().expect("a status") {
+            if let Some(status) = self.ended() {
                 return status.code();
             }
             std::thread::sleep(Duration::from_millis(20));
         }
         None
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a status")
     }
 
     /// SIGTERM and a graceful end.
@@ -116,4 +126,11 @@ pub fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(25)..].join("\n")
+}
+
+/// The rows of a `replay` that two runs must agree in: all but the number of transactions, which without a journal depends on how records came.
+pub fn replayed(table: &str) -> Vec<String> {
+    let columns =
+        |line: &str| line.split_whitespace().enumerate().filter(|(i, _)| *i != 2).map(|(_, c)| format!("{c} ")).collect::<String>();
+    table.lines().map(columns).collect()
 }

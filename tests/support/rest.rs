@@ -38,7 +38,7 @@ fn ends(log: &dyn Log) -> Vec<(TopicPartition, u64)> {
 }
 
 /// The first input found that a role has not read to its end.
-fn unread(log: &dyn Log, prefix: &str) -> Option<String> {
+pub fn unread(log: &dyn Log, prefix: &str) -> Option<String> {
     for role in Role::all() {
         let group = format!("{prefix}processor-{role}");
         let at = inputs(log, role);

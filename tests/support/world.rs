@@ -33,8 +33,10 @@ pub struct World {
     pub topics: Arc<TopicTable>,
     pub settings: RoleSettings,
     pub sender: Sender,
+    /// What the roles run on.
+    pub system: System,
     running: Option<Running>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 struct Running {
@@ -80,10 +82,12 @@ impl World {
             instance: 1,
             roles: settings,
             limits: Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(50) },
+            scrub_every: Duration::ZERO,
             lock_wait: Duration::from_secs(5),
             memory: SharedMemory::default(),
         };
         system.create_topics(PARTITIONS, &mut |_, made| assert!(made)).expect("topics can be made");
+        let kept = system.clone();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -96,7 +100,7 @@ impl World {
             })
         });
         let sender = Sender::new(&*log);
-        World { name, log, topics, settings, sender, running: Some(Running { stop, thread }), _dir: dir }
+        World { name, log, topics, settings, sender, system: kept, running: Some(Running { stop, thread }), dir }
     }
 
     /// Lists a symbol and gives it a price, and waits until orders can know both.
@@ -137,10 +141,16 @@ impl World {
     }
 
     /// Ends the roles gracefully; they must not have stopped before.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
+        drop(self.stop_and_keep());
+    }
+
+    /// The same, with all files left for as long as the directory is held, and nobody working on them.
+    pub fn stop_and_keep(mut self) -> tempfile::TempDir {
         let running = self.running.take().expect("it was started");
         running.stop.send(()).expect("the roles still run");
         running.thread.join().expect("no panic").expect("a graceful end");
+        self.dir
     }
 
     /// What the contract says of every record that we write, whatever it is about: headers, their values, keys, partitions, times, audit chains.

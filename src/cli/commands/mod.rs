@@ -1,7 +1,10 @@
 //! One file per command.
 
+pub mod audit;
 pub mod config;
 pub mod demo;
+pub mod find;
+pub mod history;
 pub mod instruments;
 pub mod order;
 pub mod portfolio;
@@ -9,6 +12,7 @@ pub mod publish;
 pub mod rebuild;
 pub mod replay;
 pub mod run;
+pub mod state;
 pub mod status;
 pub mod tail;
 pub mod topics;

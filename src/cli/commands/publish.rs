@@ -9,14 +9,15 @@ use serde_json::json;
 use crate::cli::args::Publish;
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
+use crate::cli::open;
 use crate::cli::open::Access;
 use crate::cli::output::{self, Format, Progress};
 use crate::cli::pace::{self, Speed};
-use crate::cli::{open, signal};
 use crate::client::instruments::Instruments;
 use crate::client::simulate::PriceWalk;
 use crate::client::{MarketDataPublisher, decimal, now_ms};
 use crate::engine::ports::Log;
+use crate::runtime::signals;
 
 /// How long the last records may take to reach the log.
 const FLUSH: Duration = Duration::from_secs(60);
@@ -26,7 +27,7 @@ const COMPLAINTS_MAX: u64 = 20;
 pub fn run(config: &Config, publish: &Publish) -> Result<(), Failure> {
     let speed = Speed::parse(&publish.speed).map_err(|e| Failure::usage(format!("--speed: {e}")))?;
     let log = open::log(config, Access::Write)?;
-    let stop = signal::stop_flag()?;
+    let stop = signals::flag()?;
     let began = Instant::now();
     let (published, skipped) = match &publish.file {
         None => walk(log, publish, &stop)?,

@@ -2,25 +2,39 @@
 
 use serde_json::Value;
 
+use crate::cli::args::Replay;
 use crate::cli::config::Config;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
 use crate::cli::output::{self, Progress};
 use crate::cli::system;
 use crate::engine::replay::Divergence;
-use crate::runtime::replay;
+use crate::engine::topics::TopicPartition;
+use crate::engine::travel::Moment;
+use crate::roles::Role;
+use crate::runtime::clock::wall_ms;
 use crate::runtime::system::System;
+use crate::runtime::{replay, travel};
+use crate::wire::topics;
 
 const HEADER: [&str; 7] = ["ROLE", "TASK", "TRANSACTIONS", "RECORDS", "LIVE", "REPLAYED", "RESULT"];
 
+/// Compares, or rebuilds a moment.
+pub fn run(config: &Config, replay: &Replay) -> Result<(), Failure> {
+    match &replay.until {
+        None => compare(config, replay.task),
+        Some(until) => travel(config, until, replay),
+    }
+}
+
 /// Replays every task of the roles that has local state here.
-pub fn run(config: &Config) -> Result<(), Failure> {
+fn compare(config: &Config, only: Option<u32>) -> Result<(), Failure> {
     // A look at a moving embedded log would be older than the stores it is compared with: it must be at rest. Kafka need not.
     let system = system::of(config, Access::Write)?;
     let mut rows: Vec<Vec<Value>> = Vec::new();
     let mut diverged = Vec::new();
     for role in config.roles_or_all() {
-        for task in 0..system.tasks(role)? {
+        for task in (0..system.tasks(role)?).filter(|task| only.is_none_or(|o| o == *task)) {
             let mut progress = Progress::new(&format!("replaying {role} task {task}"), 0);
             let found = replay::replay_task(&system, role, task, &mut |records| progress.set(records));
             progress.finish();
@@ -52,8 +66,98 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     Err(Failure::new(Code::Bug, format!("the replay differs from the live state:\n  {}", diverged.join("\n  "))))
 }
 
+const MOMENT: [&str; 7] = ["ROLE", "TASK", "TRANSACTION", "RECORDS", "DIGEST", "TOPIC", "POSITION"];
+
+/// Rebuilds tasks as they were; one row for each input, as it was read.
+fn travel(config: &Config, until: &str, replay: &Replay) -> Result<(), Failure> {
+    let moment = moment(config, until)?;
+    // What is compared with lies in the log itself, so a look at it as it is now will do.
+    let system = system::of(config, Access::Read)?;
+    let (mut rows, mut diverged): (Vec<Vec<Value>>, _) = (Vec::new(), Vec::new());
+    for role in config.roles_or_all() {
+        // A record is an input of one task of some roles; without --role those are meant.
+        let reads = |at: TopicPartition| role.spec().inputs.iter().any(|i| i.topic == at.topic);
+        for task in (0..system.tasks(role)?).filter(|task| replay.task.is_none_or(|o| o == *task)) {
+            if let Moment::Record(at, _) = moment
+                && (replay.task.is_none() && task != at.partition || config.roles.is_empty() && !reads(at))
+            {
+                continue;
+            }
+            let mut progress = Progress::new(&format!("replaying {role} task {task}"), 0);
+            let keep = replay.keep.as_deref();
+            let found = travel::travel_task(&system, role, task, moment, keep, &mut |records| progress.set(records));
+            progress.finish();
+            let Some(found) = found.map_err(|e| said_of(role, task, e.into()))? else { continue };
+            diverged.extend(found.divergence.as_ref().map(|d| format!("{role} task {task}: {}", describe(&system, d))));
+            for (at, next) in &found.meta.offsets {
+                rows.push(vec![
+                    role.name().into(),
+                    task.into(),
+                    found.transaction.into(),
+                    found.records.into(),
+                    found.meta.digest.to_string().into(),
+                    system.topics.show(*at).to_string().into(),
+                    (*next).into(),
+                ]);
+            }
+        }
+    }
+    if rows.is_empty() {
+        return Err(Failure::failed(format!("no task that was asked for has processed anything by {until}")));
+    }
+    output::rows(config.format, &MOMENT, &rows)?;
+    if diverged.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(Code::Bug, format!("re-execution differs from the journal:\n  {}", diverged.join("\n  "))))
+}
+
+fn said_of(role: Role, task: u32, failure: Failure) -> Failure {
+    Failure::new(failure.code, format!("{role} task {task}: {failure}"))
+}
+
+/// Reads a moment; a time that has not come is none.
+fn moment(config: &Config, text: &str) -> Result<Moment, Failure> {
+    let (bare, full) = (topics::table(""), topics::table(&config.topic_prefix));
+    let record = || {
+        let (rest, offset) = text.rsplit_once('/')?;
+        let (name, partition) = rest.rsplit_once('/')?;
+        let topic = bare.find(name).or_else(|| full.find(name))?;
+        Some(Moment::Record(TopicPartition::new(topic, partition.parse().ok()?), offset.parse().ok()?))
+    };
+    let time_ms = text.parse::<i64>().ok().or_else(|| text.parse::<jiff::Timestamp>().ok().map(|t| t.as_millisecond()));
+    match time_ms {
+        Some(ms) if ms > wall_ms() => Err(Failure::failed(format!("--until {text}: that moment has not come yet"))),
+        Some(ms) => Ok(Moment::Time(ms)),
+        None => record().ok_or_else(|| {
+            let what = "say a time such as 2026-01-31T09:30:00Z, milliseconds since 1970, or a record such as order-commands/2/1234";
+            Failure::usage(format!("--until {text}: {what}"))
+        }),
+    }
+}
+
 fn describe(system: &System, d: &Divergence) -> String {
     let inputs: Vec<_> = d.inputs.iter().map(|(at, first, end)| format!("{} from {first} to {end}", system.topics.show(*at))).collect();
     let record = d.record.as_ref().map(|r| format!("; first at record {r}")).unwrap_or_default();
     format!("transaction {} ({}): recorded {}, replayed {}{record}", d.transaction, inputs.join(", "), d.recorded, d.replayed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::Common;
+
+    #[test]
+    fn moments() {
+        let config = Config::load(&Common { topic_prefix: Some("p-".into()), ..Default::default() }, &|_| None).expect("a configuration");
+        let read = |text: &str| moment(&config, text).map_err(|e| e.code);
+        assert_eq!(read("1970-01-01T00:00:01.5Z"), Ok(Moment::Time(1500)));
+        assert_eq!(read("1500"), Ok(Moment::Time(1500)));
+        let record = Moment::Record(TopicPartition::new(topics::ORDER_COMMANDS, 2), 7);
+        assert_eq!((read("order-commands/2/7"), read("p-order-commands/2/7")), (Ok(record), Ok(record)));
+        assert_eq!(read("9999999999999"), Err(Code::Failed), "not yet");
+        for bad in ["yesterday", "order-commands/2", "order-commands/x/7", "q-order-commands/2/7", "order-commands/2/-7", ""] {
+            assert_eq!(read(bad), Err(Code::Usage), "{bad}");
+        }
+    }
 }

@@ -10,10 +10,11 @@ use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::open::Access;
 use crate::cli::output::{self, Format, Progress};
-use crate::cli::{open, pace, signal};
+use crate::cli::{open, pace};
 use crate::client::instruments::Instruments;
 use crate::client::simulate::Traders;
 use crate::client::{OrderCommandProducer, check_id, now_ms};
+use crate::runtime::signals;
 
 /// How long the last orders may take to reach the log.
 const FLUSH: Duration = Duration::from_secs(60);
@@ -28,7 +29,7 @@ pub fn run(config: &Config, typed: &args::Traders) -> Result<(), Failure> {
     // The number of an order goes behind it, so the longest id is checked before anything is sent.
     check_id("order_id", &format!("{run}-{}", typed.orders.unwrap_or(u64::MAX))).map_err(|e| Failure::usage(format!("--run: {e}")))?;
     let log = open::log(config, Access::Write)?;
-    let stop = signal::stop_flag()?;
+    let stop = signals::flag()?;
     let symbols: Vec<String> = match &typed.symbols {
         Some(list) => list.split(',').map(|s| s.trim().to_string()).filter(|s| !s.is_empty()).collect(),
         None => Instruments::load(&log)?.tradable().map(String::from).collect(),

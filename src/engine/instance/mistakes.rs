@@ -14,7 +14,7 @@ pub(super) fn timer(spec: &RoleSpec, work: &mut Incarnation) -> Result<(), Halt>
         Commit::Done { suspect: false } => Ok(()),
         Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
         Commit::TaskFailed(_, e) => Err(e.into()),
-        Commit::Done { .. } | Commit::Recover(_) => Err(Halt::Recover("the timer's transaction was not well".into())),
+        Commit::Done { .. } | Commit::Recover(_) | Commit::Refused(_) => Err(Halt::Recover("the timer's transaction was not well".into())),
     }
 }
 

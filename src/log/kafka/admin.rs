@@ -63,24 +63,35 @@ impl Askers {
         }
     }
 
-    /// Asks; on an answer that a stale client would give, asks a new one until the time is up.
+    /// Asks; on an answer that a stale client would give, asks a new one until the time is up. `exists`: whether what is asked about is there after
+    /// all, by the cluster's metadata; then an answer that it is not is one more that comes from a cluster on the move.
     fn ask<T>(
         &self,
         settings: &KafkaSettings,
         who: &Who,
+        exists: &dyn Fn() -> bool,
         question: impl Fn(&BaseConsumer<Quiet>) -> Result<T, KafkaError>,
     ) -> Result<T, LogError> {
         let _guard = watchdog::exit_after("asking the cluster", settings.request_wait * 2 + settings.stuck_after);
         let asker = self.get(settings, who.clone())?;
+        let code = |answer: &Result<T, KafkaError>| answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
         let mut answer = question(&asker);
-        if answer.as_ref().err().and_then(KafkaError::rdkafka_error_code).is_some_and(stale) {
+        if code(&answer).is_some_and(stale) {
             self.forget(who);
             let asker = self.get(settings, who.clone())?;
             answer = question(&asker);
         }
         // A coordinator or leader that is moving or loading says so and is right again in a moment; nobody who asks can do anything but ask again.
+        // A partition whose leader has just gone is "unknown" to librdkafka, like one that never was.
         let deadline = Instant::now() + settings.request_wait;
-        while answer.as_ref().err().and_then(KafkaError::rdkafka_error_code).is_some_and(moving) && Instant::now() < deadline {
+        while let Some(found) = code(&answer).filter(|c| moving(*c) || stale(*c) && exists()) {
+            if Instant::now() >= deadline {
+                return Err(LogError::Unavailable(format!("the cluster is on the move: {found}")));
+            }
+            if stale(found) {
+                self.forget(who);
+                std::thread::sleep(Duration::from_millis(200));
+            }
             std::thread::sleep(Duration::from_millis(50));
             let asker = self.get(settings, who.clone())?;
             answer = question(&asker);
@@ -133,13 +144,13 @@ pub(super) struct Admin<'a> {
 impl Admin<'_> {
     pub(super) fn cluster_id(&self) -> Result<String, LogError> {
         let wait = self.settings.request_wait;
-        let found = self.askers.ask(self.settings, &Who::Everything, |c| Ok(c.client().fetch_cluster_id(wait)))?;
+        let found = self.askers.ask(self.settings, &Who::Everything, &|| false, |c| Ok(c.client().fetch_cluster_id(wait)))?;
         found.ok_or_else(|| no_answer(self.settings))
     }
 
     pub(super) fn partitions(&self, topic: &str) -> Result<Option<u32>, LogError> {
         let wait = self.settings.request_wait;
-        self.askers.ask(self.settings, &Who::Everything, |c| {
+        self.askers.ask(self.settings, &Who::Everything, &|| false, |c| {
             let metadata = c.fetch_metadata(Some(topic), wait)?;
             let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
             match found.error().map(Code::from) {
@@ -150,9 +161,15 @@ impl Admin<'_> {
         })
     }
 
+    /// Whether the cluster's metadata names a partition; one that cannot be asked has not said no.
+    fn exists(&self, topic: &str, partition: u32) -> bool {
+        self.partitions(topic).map_or(true, |n| n.is_some_and(|n| partition < n))
+    }
+
     pub(super) fn bounds(&self, topic: &str, partition: u32) -> Result<Bounds, LogError> {
         let wait = self.settings.request_wait;
-        let ask = |who| self.askers.ask(self.settings, who, |c| c.fetch_watermarks(topic, partition as i32, wait));
+        let exists = || self.exists(topic, partition);
+        let ask = |who| self.askers.ask(self.settings, who, &exists, |c| c.fetch_watermarks(topic, partition as i32, wait));
         // The stable end first: it never passes the other one in between.
         let (_, stable_end) = ask(&Who::Committed)?;
         let (start, end) = ask(&Who::Everything)?;
@@ -163,7 +180,7 @@ impl Admin<'_> {
     /// The first offset at or after a time; none if the log ends before it.
     pub(super) fn offset_at(&self, topic: &str, partition: u32, time_ms: i64) -> Result<Option<u64>, LogError> {
         let wait = self.settings.request_wait;
-        self.askers.ask(self.settings, &Who::Committed, |c| {
+        self.askers.ask(self.settings, &Who::Committed, &|| self.exists(topic, partition), |c| {
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(topic, partition as i32, Offset::Offset(time_ms.max(0)))?;
             let found = c.offsets_for_times(list, wait)?;
@@ -178,7 +195,8 @@ impl Admin<'_> {
 
     pub(super) fn group_offsets(&self, group: &str, partitions: &[(&str, u32)]) -> Result<Vec<Option<u64>>, LogError> {
         let wait = self.settings.request_wait;
-        self.askers.ask(self.settings, &Who::Group(group.to_string()), |c| {
+        let exist = || partitions.iter().all(|(topic, partition)| self.exists(topic, *partition));
+        self.askers.ask(self.settings, &Who::Group(group.to_string()), &exist, |c| {
             let mut list = TopicPartitionList::new();
             for &(topic, partition) in partitions {
                 list.add_partition(topic, partition as i32);

@@ -29,6 +29,9 @@ pub(super) enum Verdict {
     ProducerFenced,
     /// Another process is this group member now.
     InstanceFenced,
+    /// The brokers do not allow it, and will not until somebody changes their ACLs: the process ends. Whether the transaction was committed all the
+    /// same (a commit that was answered late and asked for again) is for its successor to find out.
+    Forbidden,
 }
 
 /// Judges an error of a transactional call.
@@ -38,6 +41,7 @@ pub(super) fn transaction(step: Step, e: &TxError) -> Verdict {
         Code::FencedInstanceId => Verdict::InstanceFenced,
         // All three names of "your epoch is old". Adding offsets reports it as merely abortable; fatal or not, this producer is done.
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Verdict::ProducerFenced,
+        code if is_forbidden(code) => Verdict::Forbidden,
         // A time-out or a coordinator that is moving. A fatal or abortable error is never worth a second try, whatever its other flags say.
         _ if e.retriable && !e.fatal && !e.abortable => Verdict::Again,
         _ => match step {
@@ -46,6 +50,23 @@ pub(super) fn transaction(step: Step, e: &TxError) -> Verdict {
             // Also "the commit succeeded, but the transaction had failed locally".
             Step::Commit => Verdict::Unknown,
         },
+    }
+}
+
+/// Whether the brokers refuse because a right is missing.
+pub(super) fn is_forbidden(code: Code) -> bool {
+    missing_right(code, "", "", "").is_some()
+}
+
+/// What must be allowed for this error to go away, in the words of Kafka's tools; none if it is not about rights. `topics`: which right on which
+/// topics the request was about, if any.
+pub(super) fn missing_right(code: Code, topics: &str, group: &str, instance: &str) -> Option<String> {
+    match code {
+        Code::TopicAuthorizationFailed => Some(topics.to_string()),
+        Code::GroupAuthorizationFailed => Some(format!("Read on group {group}")),
+        Code::TransactionalIdAuthorizationFailed => Some(format!("Write and Describe on transactional id {instance}")),
+        Code::ClusterAuthorizationFailed => Some("IdempotentWrite on the cluster".to_string()),
+        _ => None,
     }
 }
 
@@ -114,6 +135,11 @@ mod tests {
             (Commit, e(Code::Unknown, "a"), Verdict::Unknown),
             (Commit, e(Code::Unknown, "ra"), Verdict::Unknown),
             (BeforeCommit, e(Code::State, ""), Verdict::Not),
+            (BeforeCommit, e(Code::TopicAuthorizationFailed, "a"), Verdict::Forbidden),
+            (BeforeCommit, e(Code::GroupAuthorizationFailed, "a"), Verdict::Forbidden),
+            (BeforeCommit, e(Code::TransactionalIdAuthorizationFailed, "f"), Verdict::Forbidden),
+            (BeforeCommit, e(Code::ClusterAuthorizationFailed, "f"), Verdict::Forbidden),
+            (Commit, e(Code::TransactionalIdAuthorizationFailed, "f"), Verdict::Forbidden),
         ];
         for (step, error, verdict) in table {
             assert_eq!(transaction(step, &error), verdict, "{step:?} {error:?}");

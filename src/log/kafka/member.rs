@@ -19,6 +19,7 @@ use super::ffi::{GroupMetadata, Handle, Message, Queue};
 use super::suspect::{Change, MemberWatch};
 use super::transact::{self, Pace, Parts, Sender, Stop};
 use super::watchdog;
+use crate::engine::crash::{self, Point};
 use crate::engine::ports::{Committed, Limits, LogError, Member, MemberSpec, Outcome, Polled, Transaction};
 use crate::engine::records::{HeaderBuf, Record, Records};
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
@@ -167,11 +168,9 @@ impl KafkaMember {
                 // Of a paused partition, on its way to being resumed elsewhere; delivered ones report to our queue.
                 Read::PositionGone => {}
                 Read::Fenced => return Err(self.fenced()),
+                // Whether it is gone or its cluster is on the move, the next incarnation finds out before it joins.
                 Read::NoTopic => {
-                    return Err(LogError::Invalid(format!(
-                        "a topic that {} reads does not exist ({error}); run `processor topics create`",
-                        self.spec.group
-                    )));
+                    return Err(LogError::Unavailable(format!("a topic that {} reads is not known: {error}", self.spec.group)));
                 }
                 Read::Forbidden => return Err(forbidden(&error.to_string())),
                 Read::Broken => return Err(LogError::Unavailable(format!("{}: {error}", self.spec.instance))),
@@ -408,7 +407,7 @@ impl Member for KafkaMember {
         let Some(group) = &c.group else {
             return Outcome::NotCommitted("nothing was polled since the assignment changed".into());
         };
-        let run = Parts { names: &self.names, sender: &mut c.sender, pace: &mut self.pace, group, timeout }.run(tx);
+        let run = Parts { names: &self.names, spec: &self.spec, sender: &mut c.sender, pace: &mut self.pace, group, timeout }.run(tx);
         let run = match (run, c.sender.fenced()) {
             (Err(Stop::Not(_) | Stop::Unknown(_)), Some(why)) => Err(Stop::ProducerFenced(why)),
             (run, _) => run,
@@ -417,6 +416,7 @@ impl Member for KafkaMember {
             Ok(appended) => return Outcome::Committed { appended, suspect: c.sender.is_suspect() },
             Err(Stop::Not(why)) => Outcome::NotCommitted(why),
             Err(Stop::Unknown(why)) => Outcome::Unknown(why),
+            Err(Stop::Forbidden(why)) => Outcome::Refused(why),
             Err(Stop::InstanceFenced(why)) => Outcome::Fenced(why),
             Err(Stop::ProducerFenced(why)) => transact::fenced_or_expired(&why, &c.consumer, heartbeat),
         };
@@ -433,6 +433,7 @@ impl Drop for KafkaMember {
     fn drop(&mut self) {
         if let Some(clients) = self.clients.take() {
             clients.consumer.context().close();
+            crash::point(Point::StopClosing);
             watchdog::drop_aside("closing a member's clients", clients);
         }
     }

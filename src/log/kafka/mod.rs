@@ -9,6 +9,7 @@
 //! | `suspect` | which log lines mean that a request may have been left on the wire; the client contexts |
 //! | `watchdog` | ends the process when a call never returns |
 //! | `reader`, `appender`, `admin` | reading outside groups, writing as a client, topics and offsets |
+//! | `in_flight` | for tests: dying while a request is under way |
 //! | `ffi` | the only unsafe code |
 
 mod admin;
@@ -16,6 +17,7 @@ mod appender;
 mod classify;
 mod config;
 mod ffi;
+mod in_flight;
 mod member;
 mod reader;
 mod suspect;
@@ -38,6 +40,7 @@ use self::admin::{Admin, Askers};
 use self::ffi::{Handle, Queue};
 use self::suspect::{MemberWatch, Quiet};
 use self::transact::Sender;
+use crate::engine::crash::{self, Point};
 use crate::engine::ports::{Appender, Bounds, From, Limits, Log, LogError, Member, MemberSpec, Reader, TopicState};
 use crate::engine::records::Records;
 use crate::engine::topics::{TopicId, TopicPartition, TopicSpec, TopicTable};
@@ -86,7 +89,8 @@ impl KafkaLog {
         // A predecessor that is being finished answers "try again"; brokers that are starting up do not answer at all.
         let deadline = Instant::now() + self.settings.transaction_timeout * 3;
         let result = loop {
-            let result = ffi::init_transactions(Handle::of(sender.client().client()), Duration::from_secs(5));
+            let handle = Handle::of(sender.client().client());
+            let result = in_flight::call(Point::JoinFencing, handle, || ffi::init_transactions(handle, Duration::from_secs(5)));
             sender.serve(Duration::ZERO);
             match &result {
                 Err(e) if e.retriable && !e.fatal && Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
@@ -94,7 +98,9 @@ impl KafkaLog {
             }
         };
         let refused = |e: &ffi::TxError| match e.code {
-            Code::TransactionalIdAuthorizationFailed | Code::ClusterAuthorizationFailed => member::forbidden(&e.text),
+            code if let Some(missing) = classify::missing_right(code, "", "", instance) => {
+                LogError::Invalid(transact::refused(instance, &missing, &e.text))
+            }
             Code::InvalidTransactionTimeout => LogError::Invalid(format!(
                 "the brokers do not allow transactions of {:?}: {}; raise their transaction.max.timeout.ms",
                 self.settings.transaction_timeout, e.text
@@ -127,6 +133,7 @@ impl Log for KafkaLog {
             self.existing(input.topic)?;
         }
         let sender = self.fencing_producer(&spec.instance)?;
+        crash::point(Point::JoinFenced);
         let config = self.settings.member(&spec.group, &spec.instance);
         let consumer: BaseConsumer<MemberWatch> = config.create_with_context(MemberWatch::default()).map_err(|e| bad_config(&e))?;
         let names: Vec<_> = spec.inputs.iter().map(|i| self.topics.name(i.topic)).collect();

@@ -121,7 +121,8 @@ impl Sink<'_> {
                     goal.next,
                     m.error_text()
                 ))),
-                Read::NoTopic => Err(LogError::Invalid(format!("{} does not exist; run `processor topics create`", self.names.show(at)))),
+                // It was there when the reader was made; whoever makes another one is told if it is gone.
+                Read::NoTopic => Err(LogError::Unavailable(format!("{} is not known at the moment", self.names.show(at)))),
                 Read::Forbidden => Err(forbidden(&m.error_text())),
                 _ => {
                     tracing::debug!("reading {}: {}", self.names.show(at), m.error_text());

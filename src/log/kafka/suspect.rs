@@ -20,6 +20,8 @@ use rdkafka::producer::ProducerContext;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
+use crate::engine::crash::{self, Point};
+
 /// Whether a log line means that a request may have been left on the wire.
 pub(super) fn is_suspect(facility: &str, line: &str) -> bool {
     match facility {
@@ -28,6 +30,19 @@ pub(super) fn is_suspect(facility: &str, line: &str) -> bool {
         "FAIL" => !["CONNECT", "TRY_CONNECT", "APIVERSION_QUERY", "SSL_HANDSHAKE"].iter().any(|s| line.contains(&format!("in state {s}"))),
         _ => false,
     }
+}
+
+/// For tests only: whether this process keeps its producer whatever happened, to show what that does.
+#[cfg(feature = "faults")]
+pub(super) fn keeps_producer() -> bool {
+    static KEEPS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *KEEPS.get_or_init(|| std::env::var_os("PROCESSOR_KEEP_PRODUCER").is_some())
+}
+
+/// Never, outside tests.
+#[cfg(not(feature = "faults"))]
+pub(super) const fn keeps_producer() -> bool {
+    false
 }
 
 /// Passes a log line of librdkafka on to `tracing`. Levels are syslog's. Debug lines are only there for [`is_suspect`] and dropped.
@@ -122,14 +137,13 @@ impl ConsumerContext for MemberWatch {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let change = if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS && !self.closing.load(Ordering::Relaxed) {
             let at: Vec<_> = list.elements().iter().map(|e| (e.topic().to_string(), e.partition())).collect();
-            list.set_all_offsets(Offset::Beginning)
-                .and_then(|()| consumer.assign(list))
-                .and_then(|()| consumer.pause(list))
-                .map(|()| Change::Assigned(at))
-                .map_err(|e| format!("taking over partitions: {e}"))
+            let taken = list.set_all_offsets(Offset::Beginning).and_then(|()| consumer.assign(list)).and_then(|()| consumer.pause(list));
+            crash::point(Point::AssignCallback);
+            taken.map(|()| Change::Assigned(at)).map_err(|e| format!("taking over partitions: {e}"))
         } else {
             // Asked before giving them up: afterwards the answer is always no.
             let lost = consumer.assignment_lost();
+            crash::point(Point::RevokeCallback);
             consumer.unassign().map(|()| Change::Revoked { lost }).map_err(|e| format!("giving up partitions: {e}"))
         };
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).push_back(change);

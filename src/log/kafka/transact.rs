@@ -18,6 +18,7 @@
 //!
 //! Nothing is ever aborted here. An incarnation that failed is dropped; `init_transactions` of the next one finishes what it left.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -27,8 +28,10 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::classify::{self, Step, Verdict};
 use super::ffi::{self, Event, GroupMetadata, Handle, Queue, Topic};
+use super::in_flight;
 use super::suspect::{self, MemberWatch, ProducerWatch};
-use crate::engine::ports::{Outcome, RECORD_OVERHEAD, Transaction};
+use crate::engine::crash::{self, Point};
+use crate::engine::ports::{MemberSpec, Outcome, RECORD_OVERHEAD, Transaction};
 use crate::engine::records::{Record, Records};
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
 
@@ -43,6 +46,7 @@ pub(super) enum Stop {
     Unknown(String),
     ProducerFenced(String),
     InstanceFenced(String),
+    Forbidden(String),
 }
 
 /// A producer with its event queue. Fields are dropped in this order: what belongs to the client goes before it.
@@ -86,7 +90,7 @@ impl Sender {
 
     /// Whether a request may have been left on the wire since the last [`Sender::trust`].
     pub(super) fn is_suspect(&self) -> bool {
-        self.suspect
+        self.suspect && !suspect::keeps_producer()
     }
 
     /// Forgets suspicions: a new epoch makes whatever was left behind harmless.
@@ -223,6 +227,7 @@ impl Pace {
 /// Everything a transaction needs of its member.
 pub(super) struct Parts<'a> {
     pub(super) names: &'a TopicTable,
+    pub(super) spec: &'a MemberSpec,
     pub(super) sender: &'a mut Sender,
     pub(super) pace: &'a mut Pace,
     pub(super) group: &'a GroupMetadata,
@@ -247,26 +252,30 @@ impl Parts<'_> {
         }
         let deadline = Instant::now() + self.timeout;
         self.step(Step::BeforeCommit, deadline, |_| ffi::begin_transaction(handle))?;
+        crash::point(Point::TxBegun);
         let waited = self.pace.hold_back();
         let started = Instant::now();
         self.send_all(tx.outputs, deadline)?;
+        crash::point(Point::TxSent);
         if !self.sender.drain(deadline) {
             return Err(Stop::Not(format!("{} records were not acknowledged in {:?}", self.sender.outstanding(), self.timeout)));
         }
         if let Some(why) = self.sender.take_failure() {
-            return Err(Stop::Not(format!("a record was not accepted: {why}")));
+            return Err(self.cause(&why, tx));
         }
         if !tx.outputs.is_empty() {
             self.pace.learn(waited, started.elapsed());
         }
+        crash::point(Point::TxDelivered);
         let offsets = self.offsets(tx).map_err(Stop::Not)?;
         self.step(Step::BeforeCommit, deadline, |me| {
             let wait = deadline.saturating_duration_since(Instant::now()).min(Duration::from_secs(5));
-            ffi::send_offsets(handle, &offsets, me.group, wait)
+            in_flight::call(Point::TxOffsetsInFlight, handle, || ffi::send_offsets(handle, &offsets, me.group, wait))
         })?;
+        crash::point(Point::TxOffsets);
         self.step(Step::Commit, deadline, |_| {
             let wait = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
-            ffi::commit_transaction(handle, wait)
+            in_flight::call(Point::TxEndInFlight, handle, || ffi::commit_transaction(handle, wait))
         })?;
         self.pace.last_commit = Some(Instant::now());
         // The log lines of the commit are in the queue by now; whoever asks for `suspect` next must see them.
@@ -277,6 +286,7 @@ impl Parts<'_> {
     fn send_all(&mut self, outputs: &Records, deadline: Instant) -> Result<(), Stop> {
         for r in outputs.iter() {
             self.sender.send(self.names, &r, deadline).map_err(Stop::Not)?;
+            crash::point(Point::TxSending);
         }
         Ok(())
     }
@@ -303,9 +313,35 @@ impl Parts<'_> {
                 Verdict::Unknown => return Err(Stop::Unknown(text)),
                 Verdict::ProducerFenced => return Err(Stop::ProducerFenced(text)),
                 Verdict::InstanceFenced => return Err(Stop::InstanceFenced(text)),
+                // What is asked of topics after the records are delivered is to read them: the offsets are of those.
+                Verdict::Forbidden => return Err(self.forbidden(&e, "Read", self.spec.inputs.iter().map(|i| i.topic))),
             }
         }
     }
+
+    /// Why records were not accepted. When a transaction fails as a whole they merely come back as purged; the next call says what it failed of.
+    fn cause(&self, why: &str, tx: &Transaction<'_>) -> Stop {
+        let asked = self.offsets(tx).map(|list| ffi::send_offsets(self.sender.handle, &list, self.group, Duration::from_secs(1)));
+        match asked {
+            Ok(Err(e)) if classify::is_forbidden(e.code) => self.forbidden(&e, "Write", tx.outputs.iter().map(|r| r.at.topic)),
+            Ok(Err(e)) => Stop::Not(format!("a record was not accepted: {why}; {}", e.text)),
+            _ => Stop::Not(format!("a record was not accepted: {why}")),
+        }
+    }
+
+    fn forbidden(&self, e: &ffi::TxError, right: &str, topics: impl Iterator<Item = TopicId>) -> Stop {
+        let names: BTreeSet<&str> = topics.map(|t| self.names.name(t)).collect();
+        let topics = format!("{right} on topics {}", names.into_iter().collect::<Vec<_>>().join(", "));
+        let missing = classify::missing_right(e.code, &topics, &self.spec.group, &self.spec.instance);
+        Stop::Forbidden(refused(&self.spec.instance, &missing.unwrap_or_default(), &e.text))
+    }
+}
+
+/// Tells a person which right to grant.
+pub(super) fn refused(instance: &str, missing: &str, text: &str) -> String {
+    format!(
+        "the brokers refuse the transactions of {instance} ({text}): allow its principal {missing} (kafka-acls.sh), then start again; nothing is lost"
+    )
 }
 
 /// Keeps the consumer alive for a few heartbeats and asks it whether its place was taken (see the file's header).

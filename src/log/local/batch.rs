@@ -16,6 +16,17 @@ const RECORD: usize = 24;
 const STAMPED: u8 = 1;
 const NONE: u32 = u32::MAX;
 
+/// Why a batch cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// Written by a version that knows more.
+    #[error("a batch has format {0}, this version knows {FORMAT}; use the version that wrote it, or a newer one")]
+    Newer(u8),
+    /// Not what any version writes.
+    #[error("{0}")]
+    Damaged(String),
+}
+
 /// A finished batch.
 #[derive(Debug)]
 pub struct Packed {
@@ -37,14 +48,23 @@ fn length(n: u32) -> usize {
 
 impl Packed {
     /// Takes what the storage kept, after a look at its structure, so that reading it later cannot fail.
-    pub fn parse(base: u64, bytes: Vec<u8>) -> Result<Arc<Self>, String> {
+    pub fn parse(base: u64, bytes: Vec<u8>) -> Result<Arc<Self>, Unreadable> {
+        match bytes.first() {
+            Some(&format) if format > FORMAT => Err(Unreadable::Newer(format)),
+            Some(&FORMAT) => Self::checked(base, bytes).map_err(Unreadable::Damaged),
+            _ => Err(Unreadable::Damaged(format!("the batch at offset {base} has no format"))),
+        }
+    }
+
+    fn checked(base: u64, bytes: Vec<u8>) -> Result<Arc<Self>, String> {
         if bytes.len() < HEADER {
             return Err(format!("the batch at offset {base} is cut short"));
         }
-        if bytes[0] != FORMAT {
-            return Err(format!("the batch at offset {base} has format {}, this program knows {FORMAT}; use a newer one", bytes[0]));
-        }
         let packed = Packed { base, bytes };
+        // The offset after the last one must be a number, too.
+        if base.checked_add(packed.span()).is_none_or(|last| last == u64::MAX) {
+            return Err(format!("the batch at offset {base} ends nowhere"));
+        }
         let (mut at, mut count, mut last) = (HEADER, 0, None);
         while at < packed.bytes.len() {
             let rest = packed.bytes.len() - at;
@@ -53,6 +73,10 @@ impl Packed {
             let distance = Some(u32_at(&packed.bytes, at));
             if distance <= last || distance.is_some_and(|d| u64::from(d) > packed.span()) {
                 return Err(format!("the batch at offset {base} is not in order"));
+            }
+            let headers = at + size - length(u32_at(&packed.bytes, at + 20));
+            if Headers::checked(&packed.bytes[headers..at + size]).is_none() {
+                return Err(format!("headers in the batch at offset {base} are cut short"));
             }
             (last, at, count) = (distance, at + size, count + 1);
         }
@@ -178,6 +202,11 @@ impl Builder {
         self.bytes.len()
     }
 
+    /// Whether nothing was added yet.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// How many records there are.
     pub fn count(&self) -> u32 {
         self.count
@@ -259,6 +288,21 @@ mod tests {
         assert!(Packed::parse(0, long).is_err());
         let mut newer = bytes;
         newer[0] = 9;
-        assert!(Packed::parse(0, newer).unwrap_err().contains("newer"));
+        assert!(matches!(Packed::parse(0, newer), Err(Unreadable::Newer(9))));
+    }
+
+    /// Both were taken as they were, and whoever read the records then panicked.
+    #[test]
+    fn damaged_headers_and_ends_are_seen_before_they_are_read() {
+        let mut headers = crate::engine::records::HeaderBuf::default();
+        headers.push("src", b"t/0/1");
+        let mut b = Builder::default();
+        b.push(&Record { headers: headers.headers(), ..record(None, Some(b"v"), 7) });
+        let bytes = b.append(0, None, (0, 0)).bytes;
+        assert!(Packed::parse(0, bytes.clone()).is_ok());
+        let mut long = bytes.clone();
+        long[HEADER + RECORD + 1] = 200;
+        assert!(matches!(Packed::parse(0, long), Err(Unreadable::Damaged(why)) if why.contains("headers")));
+        assert!(matches!(Packed::parse(u64::MAX, bytes), Err(Unreadable::Damaged(why)) if why.contains("nowhere")));
     }
 }

@@ -16,6 +16,7 @@ use super::batch::{Builder, Packed};
 use super::compact::Wanted;
 use super::groups::{Fenced, Groups, Ticket};
 use super::storage::{Commit, Compacted, Place, Storage, TopicRow};
+use crate::engine::crash::{self, Point};
 use crate::engine::ports::LogError;
 
 /// A partition's place in [`State::parts`].
@@ -100,6 +101,12 @@ impl Core {
                     "group {group} has an offset in partition {partition} of a topic {topic} that does not exist"
                 )));
             };
+            let end = state.parts[part].end;
+            if offset > end {
+                return Err(LogError::Corrupt(format!(
+                    "group {group} has read partition {partition} of topic {topic} up to offset {offset}, but it ends at {end}: records were lost"
+                )));
+            }
             state.offsets.entry(group).or_default().insert(part, offset);
         }
         let core = Core {
@@ -178,7 +185,9 @@ impl Core {
             moved.extend(offsets.iter().map(|(id, offset)| (state.parts[*id].place, *offset)));
         }
         let group = member.map_or("", |(ticket, _)| &ticket.group);
+        crash::point(Point::LogWrite);
         let written = self.storage.commit(&Commit { batches: &places, group, offsets: &moved });
+        crash::point(Point::LogWritten);
         let mut state = self.state();
         if let Err(e) = written {
             // Whether the write will show up after a restart is unknown; going on from here could contradict it.

@@ -56,7 +56,15 @@ impl Position {
     }
 
     fn fill_from_storage(&mut self, core: &Core) -> Result<(), LogError> {
-        self.ready.extend(core.storage.read(self.place, self.next, READY_BYTES)?);
+        let (mut due, read) = (self.next, core.storage.read(self.place, self.next, READY_BYTES)?);
+        for batch in &read {
+            // Only compaction takes records away. Anything else that is missing was lost.
+            if !self.place.compact && batch.base() > due {
+                return Err(LogError::Corrupt(format!("{:?}: the records from offset {due} to {} are missing", self.at, batch.base() - 1)));
+            }
+            due = batch.last() + 1;
+        }
+        self.ready.extend(read);
         if self.ready.is_empty() {
             return Err(LogError::Corrupt(format!("nothing was found at or after offset {} although the log goes further", self.next)));
         }
@@ -120,5 +128,68 @@ pub fn fetch(core: &Core, positions: &mut [Position], first: usize, limits: Limi
                 return Ok(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::storage::{Commit, Storage};
+    use super::super::{LocalLog, Memory, Options};
+    use super::*;
+    use crate::engine::ports::{From, Log};
+    use crate::engine::records::{Headers, Record};
+    use crate::engine::topics::{Cleanup, Partitions, TopicId, TopicSpec, TopicTable};
+
+    const AT: TopicPartition = TopicPartition::new(TopicId(0), 0);
+    const PLACE: Place = Place { topic: 0, partition: 0, compact: false };
+
+    fn open(storage: &Memory) -> Result<LocalLog, LogError> {
+        let spec =
+            TopicSpec { name: "kept", partitions: Partitions::One, cleanup: Cleanup::Keep, append_time: false, record_bytes_max: 1 << 20 };
+        LocalLog::with_storage(Box::new(storage.clone()), &TopicTable::new("", vec![spec]), Options { tail_bytes: 0, ..Options::default() })
+    }
+
+    fn written() -> Memory {
+        let storage = Memory::default();
+        let log = open(&storage).expect("a new log");
+        log.create_topic(AT.topic, log.handle.table.spec(AT.topic), 1).expect("a topic");
+        let mut appender = log.appender().expect("an appender");
+        for value in [b"a", b"b", b"c"] {
+            let headers = Headers::default();
+            appender.append(&Record { at: AT, offset: 0, timestamp_ms: 1, key: None, value: Some(value), headers }).expect("appended");
+            appender.flush(Duration::from_secs(5)).expect("flushed");
+        }
+        storage
+    }
+
+    fn read(storage: &Memory) -> Result<usize, LogError> {
+        let log = open(storage)?;
+        let mut reader = log.reader(AT.topic, &[(0, From::Start)], false)?;
+        let mut records = Records::new();
+        while !reader.caught_up() {
+            let limits = Limits { records: 10, bytes: 1 << 20, age: Duration::from_secs(1) };
+            reader.poll(Duration::ZERO, limits, &mut records)?;
+        }
+        Ok(records.len())
+    }
+
+    /// A reader used to go on behind the hole as if nothing had ever been there.
+    #[test]
+    fn a_hole_in_a_topic_that_is_kept_is_damage() {
+        let storage = written();
+        assert_eq!(read(&storage).ok(), Some(3));
+        storage.replace(PLACE, &[1], None).expect("a batch is gone");
+        assert!(matches!(read(&storage), Err(LogError::Corrupt(why)) if why.contains("from offset 1 to 1 are missing")));
+    }
+
+    #[test]
+    fn an_end_that_a_group_has_read_past_is_damage() {
+        let storage = written();
+        storage.commit(&Commit { batches: &[], group: "g", offsets: &[(PLACE, 3)] }).expect("an offset");
+        assert_eq!(read(&storage).ok(), Some(3));
+        storage.replace(PLACE, &[2], None).expect("the last batch is gone");
+        assert!(matches!(read(&storage), Err(LogError::Corrupt(why)) if why.contains("records were lost")));
     }
 }

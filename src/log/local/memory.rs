@@ -29,6 +29,18 @@ impl Default for Memory {
 }
 
 impl Memory {
+    /// A copy of everything that goes its own way from here.
+    pub fn fork(&self) -> Memory {
+        let kept = self.kept();
+        let copy = Kept {
+            topics: kept.topics.clone(),
+            batches: kept.batches.clone(),
+            offsets: kept.offsets.clone(),
+            compacted: kept.compacted.clone(),
+        };
+        Memory { id: self.id.clone(), kept: Arc::new(Mutex::new(copy)) }
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().expect("nobody panics while holding the maps")
     }
@@ -91,7 +103,7 @@ impl Storage for Memory {
             batches.remove(base);
         }
         if let Some(new) = new {
-            let copy = Packed::parse(new.base(), new.as_bytes().to_vec()).map_err(LogError::Corrupt)?;
+            let copy = Packed::parse(new.base(), new.as_bytes().to_vec()).map_err(|e| LogError::Corrupt(e.to_string()))?;
             batches.insert(new.base(), copy);
         }
         Ok(())

@@ -4,10 +4,11 @@
 //! everything that can be read is stable, and a reader needs no isolation level. It is not a broker: past one process, the answer is Kafka.
 
 mod appender;
-mod batch;
+pub mod batch;
 mod compact;
 mod core;
 mod fetch;
+pub mod format;
 mod groups;
 mod member;
 mod memory;

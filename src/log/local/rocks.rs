@@ -15,7 +15,8 @@ use rocksdb::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::batch::Packed;
+use super::batch::{Packed, Unreadable};
+use super::format;
 use super::storage::{Commit, Compacted, Loaded, Place, Storage, TopicRow};
 use crate::engine::ports::LogError;
 
@@ -45,7 +46,9 @@ impl Rocks {
     pub fn open(dir: &Path, sync: bool) -> Result<Self, LogError> {
         std::fs::create_dir_all(dir).map_err(|e| unusable(dir, &e.to_string()))?;
         let known = read_identity(dir)?;
-        let mut options = options();
+        // Each write-ahead log names the one before it, so that a lost one is noticed.
+        let tracked = Options::default().get_options_from_string("track_and_verify_wals=true").map_err(|e| open_error(dir, &e))?;
+        let mut options = options(tracked);
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         let db = DB::open_cf_descriptors(&options, dir.join("log"), families()).map_err(|e| open_error(dir, &e))?;
@@ -76,7 +79,7 @@ impl Rocks {
                 dir.display()
             )));
         };
-        let mut options = options();
+        let mut options = options(Options::default());
         // Files that the owner deletes later stay readable only while they are open.
         options.set_max_open_files(-1);
         let db = DB::open_cf_descriptors_read_only(&options, dir.join("log"), families(), false).map_err(|e| open_error(dir, &e))?;
@@ -104,7 +107,18 @@ impl Rocks {
         };
         let base = key.get(6..14).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
         let base = base.ok_or_else(|| self.damaged("a key is cut short"))?;
-        Packed::parse(base, value.to_vec()).map(Some).map_err(|why| self.damaged(&why))
+        Packed::parse(base, value.to_vec()).map(Some).map_err(|e| match e {
+            Unreadable::Newer(_) => LogError::Invalid(format!("{}: {e}", self.dir.display())),
+            Unreadable::Damaged(why) => self.damaged(&why),
+        })
+    }
+
+    /// What a format says of a small value.
+    fn known<T>(&self, found: Result<T, format::Unreadable>) -> Result<T, LogError> {
+        found.map_err(|e| match e {
+            format::Unreadable::Newer { .. } => LogError::Invalid(format!("{}: {e}", self.dir.display())),
+            format::Unreadable::Damaged(_) => self.damaged(&e.to_string()),
+        })
     }
 
     fn damaged(&self, why: &str) -> LogError {
@@ -144,10 +158,11 @@ impl Storage for Rocks {
         iterator.seek_to_first();
         while let Some((key, value)) = iterator.item() {
             match key.first() {
-                Some(&TOPIC) => {
-                    loaded.topics.push(serde_json::from_slice(value).map_err(|e| self.damaged(&format!("a topic is unreadable: {e}")))?)
+                Some(&TOPIC) => loaded.topics.push(self.known(format::topic(value))?),
+                Some(&OFFSET) => {
+                    let (group, topic, partition) = parse_offset_key(key).ok_or_else(|| self.damaged("an offset's key is unreadable"))?;
+                    loaded.offsets.push((group, topic, partition, self.known(format::offset(value))?));
                 }
-                Some(&OFFSET) => loaded.offsets.push(parse_offset(key, value).ok_or_else(|| self.damaged("an offset is unreadable"))?),
                 _ => {}
             }
             iterator.next();
@@ -159,8 +174,7 @@ impl Storage for Rocks {
     fn add_topic(&self, row: &TopicRow) -> Result<(), LogError> {
         let mut key = vec![TOPIC];
         key.extend_from_slice(&row.number.to_be_bytes());
-        let value = serde_json::to_vec(row).map_err(|e| LogError::Invalid(format!("topic {} cannot be written: {e}", row.name)))?;
-        self.db.put_opt(key, value, &self.write).map_err(|e| self.error(&e))
+        self.db.put_opt(key, format::put_topic(row), &self.write).map_err(|e| self.error(&e))
     }
 
     fn commit(&self, commit: &Commit<'_>) -> Result<(), LogError> {
@@ -169,7 +183,7 @@ impl Storage for Rocks {
             batch.put_cf(self.family(at.compact), key(*at, packed.base()), packed.as_bytes());
         }
         for (at, offset) in commit.offsets {
-            batch.put(offset_key(commit.group, *at), offset.to_le_bytes());
+            batch.put(offset_key(commit.group, *at), format::put_offset(*offset));
         }
         self.db.write_opt(batch, &self.write).map_err(|e| self.error(&e))
     }
@@ -205,11 +219,7 @@ impl Storage for Rocks {
 
     fn compacted(&self, at: Place) -> Result<Compacted, LogError> {
         let Some(value) = self.db.get(progress_key(at)).map_err(|e| self.error(&e))? else { return Ok(Compacted::default()) };
-        let number = |i: usize| value.get(i * 8..i * 8 + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
-        match (number(0), number(1), number(2)) {
-            (Some(to), Some(log_bytes), Some(kept_bytes)) => Ok(Compacted { to, log_bytes, kept_bytes }),
-            _ => Err(self.damaged("the progress of compaction is unreadable")),
-        }
+        self.known(format::progress(&value))
     }
 
     fn replace(&self, at: Place, old: &[u64], new: Option<&Packed>) -> Result<(), LogError> {
@@ -224,8 +234,7 @@ impl Storage for Rocks {
     }
 
     fn set_compacted(&self, at: Place, to: Compacted) -> Result<(), LogError> {
-        let value: Vec<u8> = [to.to, to.log_bytes, to.kept_bytes].iter().flat_map(|n| n.to_le_bytes()).collect();
-        self.db.put_opt(progress_key(at), value, &self.write).map_err(|e| self.error(&e))
+        self.db.put_opt(progress_key(at), format::put_progress(to), &self.write).map_err(|e| self.error(&e))
     }
 }
 
@@ -252,15 +261,14 @@ fn offset_key(group: &str, at: Place) -> Vec<u8> {
     key
 }
 
-fn parse_offset(key: &[u8], value: &[u8]) -> Option<(String, u16, u32, u64)> {
+fn parse_offset_key(key: &[u8]) -> Option<(String, u16, u32)> {
     let (rest, partition) = key.split_last_chunk::<4>()?;
     let (rest, topic) = rest.split_last_chunk::<2>()?;
     let group = String::from_utf8(rest.get(1..)?.to_vec()).ok()?;
-    Some((group, u16::from_be_bytes(*topic), u32::from_be_bytes(*partition), u64::from_le_bytes(value.try_into().ok()?)))
+    Some((group, u16::from_be_bytes(*topic), u32::from_be_bytes(*partition)))
 }
 
-fn options() -> Options {
-    let mut o = Options::default();
+fn options(mut o: Options) -> Options {
     o.set_paranoid_checks(true);
     o.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     o.set_max_total_wal_size(256 << 20);

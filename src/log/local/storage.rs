@@ -11,6 +11,9 @@ use crate::engine::topics::{Cleanup, TopicSpec};
 /// A topic as the storage remembers it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicRow {
+    /// Format of the row; absent in the first ones.
+    #[serde(default)]
+    pub v: u8,
     /// Its number in the storage; not a `TopicId`, for several prefixes share one storage.
     pub number: u16,
     /// Full name.
@@ -29,6 +32,7 @@ impl TopicRow {
     /// A row for a new topic.
     pub fn new(number: u16, name: &str, spec: &TopicSpec, partitions: u32) -> Self {
         TopicRow {
+            v: super::format::VERSION,
             number,
             name: name.to_string(),
             partitions,

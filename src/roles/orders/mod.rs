@@ -5,6 +5,7 @@ mod commands;
 mod desk;
 pub(super) mod seed;
 mod settlement;
+mod show;
 mod state;
 
 use crate::domain::instrument::Instrument;
@@ -18,6 +19,7 @@ use super::RoleSettings;
 use super::intake::bug;
 use super::rows::{self, Rows};
 pub use books::check_books;
+pub(super) use show::show;
 use state::Buffers;
 
 /// The role's logic; see the module.

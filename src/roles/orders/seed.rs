@@ -1,6 +1,10 @@
 //! Prices that `trading` has not told yet. `orders` starts with the reference prices that are in their topic; ticks that lie in `market-data` but
 //! were not handled yet would be missing, and orders that came after them would be refused for no good reason. So they are read once, at the start,
 //! and fill the gap until the real reference price comes.
+//!
+//! What `trading` has handled is known by its committed offsets, and these can be visible before the prices that it told in the same transaction:
+//! markers are written one partition at a time, and with a broker away that takes its time. So the prices are read once more after the offsets were
+//! asked for, up to where their topic ended at that moment, and for as long as that is undecided it is waited for.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,6 +29,7 @@ const IDLE_MAX: u32 = 300;
 pub(in crate::roles) fn reference_prices(log: &dyn Log, loaded: &Tables, names: &TopicTable, partitions: u32) -> Result<Records, LogError> {
     let all: Vec<_> = (0..partitions).map(|p| TopicPartition::new(topics::MARKET_DATA, p)).collect();
     let done = log.group_offsets(&format!("{}processor-trading", names.prefix()), &all)?;
+    let mut book = Book { told: told_since(log, loaded)?, ..Book::default() };
     let mut from = Vec::new();
     for (at, done) in all.iter().zip(done) {
         let bounds = log.bounds(*at)?;
@@ -33,7 +38,6 @@ pub(in crate::roles) fn reference_prices(log: &dyn Log, loaded: &Tables, names: 
             from.push((at.partition, From::Offset(start)));
         }
     }
-    let mut book = Book::default();
     if !from.is_empty() {
         let mut reader = log.reader(topics::MARKET_DATA, &from, false).map_err(|e| still_there(log, &from, e))?;
         let (mut batch, mut idle) = (Records::new(), 0);
@@ -67,8 +71,56 @@ fn still_there(log: &dyn Log, from: &[(u32, From)], e: LogError) -> LogError {
     }
 }
 
+/// Reference prices that are not in the loaded table, complete as of now.
+fn told_since(log: &dyn Log, loaded: &Tables) -> Result<BTreeMap<String, Priced>, LogError> {
+    let at = TopicPartition::new(topics::REFERENCE_PRICES, 0);
+    // A row's version is the offset after its record.
+    let next = loaded.iter(topics::REFERENCE_PRICES).map(|(_, row)| row.version).max().unwrap_or(0);
+    let end = log.bounds(at)?.end;
+    let mut told = BTreeMap::new();
+    let (mut batch, mut idle) = (Records::new(), 0);
+    let mut watch = None;
+    let mut now = log.bounds(at)?;
+    while now.stable_end < end {
+        if idle > IDLE_MAX {
+            return Err(LogError::Unavailable("prices that trading has told stay undecided".into()));
+        }
+        if watch.is_none() {
+            watch = Some(log.reader(at.topic, &[(0, From::End)], false)?);
+        }
+        batch.clear();
+        // Only to wait; what comes is read in its place below.
+        watch.as_mut().map_or(Ok(()), |w| w.poll(WAIT, LIMITS, &mut batch))?;
+        idle = if batch.is_empty() { idle + 1 } else { 0 };
+        now = log.bounds(at)?;
+    }
+    if next.max(now.start) >= now.stable_end {
+        return Ok(told);
+    }
+    let mut reader = log.reader(at.topic, &[(0, From::Offset(next.max(now.start)))], false)?;
+    idle = 0;
+    while !reader.caught_up() {
+        batch.clear();
+        reader.poll(WAIT, LIMITS, &mut batch)?;
+        idle = if batch.is_empty() { idle + 1 } else { 0 };
+        if idle > IDLE_MAX {
+            return Err(LogError::Unavailable("reference-prices cannot be read to its end".into()));
+        }
+        for price in batch.iter().filter_map(|r| ReferencePrice::decode(r.value?).ok()) {
+            told.insert(price.symbol.to_string(), priced(&price));
+        }
+    }
+    Ok(told)
+}
+
+fn priced(p: &ReferencePrice<'_>) -> Priced {
+    Priced { price_e4: p.price_e4, time_ms: p.time_us.div_euclid(1_000) }
+}
+
 #[derive(Default)]
 struct Book {
+    /// Prices told since the table was loaded.
+    told: BTreeMap<String, Priced>,
     prices: BTreeMap<String, Prices>,
     sources: BTreeMap<(String, String), Source>,
 }
@@ -95,8 +147,8 @@ impl Book {
         }
         source.saw(t.seq, t.timestamp_ns);
         let prices = self.prices.entry(t.symbol.to_string()).or_insert_with(|| {
-            let told = loaded.get(topics::REFERENCE_PRICES, key).and_then(|row| ReferencePrice::decode(row.value).ok());
-            let told = told.map(|p| Priced { price_e4: p.price_e4, time_ms: p.time_us.div_euclid(1_000) });
+            let row = || loaded.get(topics::REFERENCE_PRICES, key).and_then(|row| ReferencePrice::decode(row.value).ok());
+            let told = self.told.get(t.symbol.as_ref()).copied().or_else(|| row().map(|p| priced(&p)));
             Prices { last: told, told, ..Prices::default() }
         });
         prices.take(Priced { price_e4, time_ms: r.timestamp_ms }, &i);
@@ -104,10 +156,13 @@ impl Book {
 
     fn rows(&self) -> Records {
         let (mut rows, mut value) = (Records::new(), Vec::new());
+        let mut newest: BTreeMap<&String, Priced> = self.told.iter().map(|(symbol, told)| (symbol, *told)).collect();
         for (symbol, p) in &self.prices {
-            let Some(last) = p.last.filter(|last| p.told.is_none_or(|told| last.time_ms >= told.time_ms && *last != told)) else {
-                continue;
-            };
+            if let Some(last) = p.last.filter(|last| p.told.is_none_or(|told| last.time_ms >= told.time_ms && *last != told)) {
+                newest.insert(symbol, last);
+            }
+        }
+        for (symbol, last) in newest {
             value.clear();
             ReferencePrice { symbol, price_e4: last.price_e4, time_us: last.time_ms.saturating_mul(1_000) }.encode(&mut value);
             rows.push(&Record {

@@ -129,6 +129,7 @@ impl<'a> Entry<'a> {
         let (cum, hold_e4) = (take_i64(&mut rest)?, take_i64(&mut rest)?);
         let content = Content(rest);
         content.kind()?;
+        content.quantity().unwrap_or(0).checked_sub(cum)?;
         Some(Entry { status: Status::from_number(status)?, reason, cum, hold_e4, content })
     }
 

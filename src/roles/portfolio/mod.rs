@@ -16,11 +16,12 @@ use crate::engine::mutants;
 use crate::engine::records::Record;
 use crate::engine::role::{Bug, Role};
 use crate::wire::event::{Event, OrderEvent};
-use crate::wire::portfolio::PORTFOLIO;
+use crate::wire::portfolio::{PORTFOLIO, Portfolio};
 use crate::wire::topics;
 
 use super::intake::{bug, own};
 use state::State;
+pub(super) use state::show;
 
 /// The role's logic; see the module.
 #[derive(Default)]
@@ -65,6 +66,22 @@ impl Role for Portfolios {
             ctx.emit(topics::PORTFOLIOS, user.as_bytes(), PORTFOLIO, &self.value);
         }
         Ok(())
+    }
+}
+
+/// A portfolio folded event by event outside the role, to look back at what it was.
+pub struct History(State);
+
+impl History {
+    /// Of a user who has no events yet.
+    pub fn of(user: &str) -> History {
+        History(State::new(user))
+    }
+
+    /// Folds the user's next event in; answers the portfolio after it.
+    pub fn fold(&mut self, e: &OrderEvent<'_>) -> Result<&Portfolio, &'static str> {
+        fold(&mut self.0, e)?;
+        Ok(&self.0.portfolio)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Map, Value, json};
+
 use crate::domain::portfolio::Holding;
 use crate::engine::varint::{put, put_bytes, put_signed, take, take_bytes, take_i64, take_u64};
 use crate::wire::portfolio::Portfolio;
@@ -92,6 +94,25 @@ impl State {
 
 fn text(r: &mut &[u8]) -> Option<String> {
     String::from_utf8(take_bytes(r)?.to_vec()).ok()
+}
+
+/// A user's value, readable; none if it cannot be read.
+pub(in crate::roles) fn show(user: &str, value: &[u8]) -> Option<Value> {
+    let s = State::read(user, value)?;
+    let p = &s.portfolio;
+    let position = |(symbol, h): (&String, &Holding)| {
+        (symbol.clone(), json!({"quantity": h.quantity, "reserved": h.reserved, "cost_basis_e4": h.cost_basis_e4}))
+    };
+    let sell = |(id, (symbol, leaves)): (&String, &(String, i64))| (id.clone(), json!({"symbol": symbol, "leaves_quantity": leaves}));
+    Some(json!({
+        "user_seq": p.user_seq,
+        "cash_available_e4": p.cash_available_e4,
+        "cash_reserved_e4": p.cash_reserved_e4,
+        "realised_e4": p.realised_e4,
+        "fees_e4": p.fees_e4,
+        "positions": p.positions.iter().map(position).collect::<Map<_, _>>(),
+        "open_sells": s.open_sells.iter().map(sell).collect::<Map<_, _>>(),
+    }))
 }
 
 #[cfg(test)]

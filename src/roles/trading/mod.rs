@@ -20,6 +20,7 @@ use super::RoleSettings;
 use super::intake::{bug, own, vet};
 use super::rows::{self, Rows};
 use state::Buffers;
+pub(super) use state::show;
 
 /// The role's logic; see the module.
 pub(super) struct Trading {

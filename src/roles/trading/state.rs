@@ -6,6 +6,7 @@
 //! | `q` symbol 0 source | what was last seen of a source (`Q`: the hash of a source with a long name) |
 //! | `t` | number of the last trade |
 
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::domain::price::{Priced, Prices, Source};
@@ -13,6 +14,7 @@ use crate::engine::context::Ctx;
 use crate::engine::role::Bug;
 use crate::engine::varint::{put, put_signed, take, take_i64, take_signed, take_u64};
 use crate::roles::intake::bug;
+use crate::roles::show::number;
 
 const VERSION: u8 = 1;
 /// Names of sources up to here are keys as they are.
@@ -148,6 +150,24 @@ pub(super) fn next_trade(ctx: &mut Ctx<'_>, b: &mut Buffers) -> Result<u64, Bug>
     put(b.state(), u128::from(next));
     ctx.put(b"t", &b.value);
     Ok(next)
+}
+
+/// A value by the letter of its key, readable; none if it cannot be read.
+pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
+    let priced = |p: Option<Priced>| p.map(|p| json!({"price_e4": p.price_e4, "time_ms": p.time_ms}));
+    Some(match letter {
+        b's' => {
+            let p = read_prices(value)?;
+            let held = p.held.map(|(price, agreed)| json!({"price_e4": price, "agreed": agreed}));
+            json!({"last": priced(p.last), "told": priced(p.told), "held": held, "accepted": p.accepted, "late": p.late})
+        }
+        b'q' | b'Q' => {
+            let s = read_source(value)?;
+            json!({"seq": s.seq, "time_ns": s.time_ns.map(number)})
+        }
+        b't' => json!({"last": whole(value, take_u64)?}),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,267 @@
+//! `audit`: the log's own evidence, checked, anchored, copied out. `find` has a file of its own.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::cli::args::audit::{Anchor as AnchorArgs, Audit, Export as ExportArgs, Verify};
+use crate::cli::config::Config;
+use crate::cli::exit::{Code, Failure};
+use crate::cli::open::{self, Access};
+use crate::cli::output::{self, Format, Progress};
+use crate::engine::ports::Log;
+use crate::engine::topics::TopicTable;
+use crate::roles::Role;
+use crate::runtime::audit::anchor::{self, Anchor};
+use crate::runtime::audit::chains::{ChainReport, Chains, heads};
+use crate::runtime::audit::export::{Export, ExportError, Summary};
+use crate::runtime::audit::file;
+use crate::runtime::audit::hex::hex;
+use crate::wire::topics;
+
+/// Runs one of the subcommands.
+pub fn run(config: &Config, audit: &Audit) -> Result<(), Failure> {
+    match audit {
+        Audit::Verify(Verify { anchors, file: Some(path) }) => verify_file(config, path, &load(anchors.as_deref())?),
+        Audit::Verify(Verify { anchors, file: None }) => verify(config, &load(anchors.as_deref())?),
+        Audit::Anchor(args) => take_anchor(config, args),
+        Audit::Find(args) => super::find::run(config, args),
+        Audit::Export(args) => export(config, args),
+    }
+}
+
+/// A moment as people write it: a time with its zone, or a day in UTC. In milliseconds.
+pub fn moment(flag: &str, text: Option<&String>) -> Result<Option<i64>, Failure> {
+    let Some(text) = text else { return Ok(None) };
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Ok(Some(time.as_millisecond()));
+    }
+    let day = text.parse::<jiff::civil::Date>().ok().and_then(|d| d.to_zoned(jiff::tz::TimeZone::UTC).ok());
+    day.map(|d| Some(d.timestamp().as_millisecond()))
+        .ok_or_else(|| Failure::usage(format!("{flag} {text}: say a time such as 2026-01-31T09:30:00Z, or a day such as 2026-01-31 (UTC)")))
+}
+
+fn load(path: Option<&Path>) -> Result<Vec<Anchor>, Failure> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let text = std::fs::read(path).map_err(|e| Failure::config(format!("{}: {e}", path.display())))?;
+    let anchors = anchor::parse_all(&text).map_err(|why| Failure::config(format!("{}, {why}", path.display())))?;
+    match anchors.is_empty() {
+        true => Err(Failure::config(format!("{} has no anchors in it: `processor audit anchor -o` adds them", path.display()))),
+        false => Ok(anchors),
+    }
+}
+
+fn of_this_log(anchors: &[Anchor], cluster: &str) -> Result<(), Failure> {
+    match anchors.iter().find(|a| a.cluster != cluster) {
+        None => Ok(()),
+        Some(a) => Err(Failure::config(format!(
+            "the anchor of {} is of log {}, this is log {cluster}: was the log replaced, or is it another one?",
+            a.time, a.cluster
+        ))),
+    }
+}
+
+/// Walks all chains, with a bar.
+fn walk(config: &Config, log: &dyn Log, table: &TopicTable, sources: bool, anchors: &[Anchor]) -> Result<Vec<ChainReport>, Failure> {
+    of_this_log(anchors, &log.cluster_id()?)?;
+    let group = config.group(Role::Audit);
+    let chains = Chains { log, topics: table, group: &group, sources, anchors };
+    let mut progress = Progress::new("verifying", chains.total()?);
+    let reports = chains.verify(&mut |done| progress.set(done));
+    progress.finish();
+    Ok(reports?)
+}
+
+fn open(config: &Config) -> Result<(Arc<dyn Log>, TopicTable), Failure> {
+    Ok((open::log(config, Access::Read)?, topics::table(&config.topic_prefix)))
+}
+
+fn verify(config: &Config, anchors: &[Anchor]) -> Result<(), Failure> {
+    let (log, table) = open(config)?;
+    let reports = walk(config, &*log, &table, true, anchors)?;
+    for r in &reports {
+        match config.format {
+            Format::Json => output::json(&report_json(&table, r))?,
+            Format::Text => output::line(report_text(&table, r))?,
+        }
+    }
+    let bad = reports.iter().filter(|r| r.damage.is_some()).count();
+    if bad > 0 {
+        return Err(Failure::new(
+            Code::Bug,
+            format!("{bad} of {} chains are damaged; the first bad record of each is named above", reports.len()),
+        ));
+    }
+    if config.format == Format::Text {
+        let records: u64 = reports.iter().map(|r| r.good.entries).sum();
+        let against = match anchors {
+            [] => "without anchors, which alone show that all was cut short or rewritten".to_string(),
+            [a] => format!("as the anchor of {} saw them", a.time),
+            all => format!("as {} anchors saw them", all.len()),
+        };
+        output::line(format_args!("{} chains with {records} records are whole, {against}", reports.len()))?;
+    }
+    Ok(())
+}
+
+fn report_text(table: &TopicTable, r: &ChainReport) -> String {
+    let good = match r.good.last {
+        Some(last) => format!("{} records up to offset {last}, head {}", r.good.entries, &hex(&r.good.head)[..16]),
+        None => "no record".to_string(),
+    };
+    match &r.damage {
+        None => format!("ok   {}: {good}", r.name),
+        Some(d) => {
+            let at = d.at.map(|at| format!(" (entry: {} offset {at})", table.show(r.kept_in))).unwrap_or_default();
+            format!("BAD  {} offset {}{at}: {}: {}; good: {good}", r.name, d.offset, d.kind, d.text)
+        }
+    }
+}
+
+fn report_json(table: &TopicTable, r: &ChainReport) -> Value {
+    let damage = r.damage.as_ref().map(|d| json!({"kind": d.kind.name(), "offset": d.offset, "entry_offset": d.at, "text": d.text}));
+    json!({
+        "chain": r.name,
+        "ok": r.damage.is_none(),
+        "entries": r.good.entries,
+        "last_offset": r.good.last,
+        "head": hex(&r.good.head),
+        "entries_in": table.show(r.kept_in).to_string(),
+        "damage": damage,
+    })
+}
+
+fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
+    let kept = match &args.output {
+        Some(path) if path.exists() => load(Some(path.as_path()).filter(|p| p.metadata().is_ok_and(|m| m.len() > 0)))?,
+        _ => Vec::new(),
+    };
+    let (log, table) = open(config)?;
+    let reports = walk(config, &*log, &table, false, &kept)?;
+    if let Some(bad) = reports.iter().find(|r| r.damage.is_some()) {
+        return Err(Failure::new(Code::Bug, format!("no anchor is made over a damaged log. {}", report_text(&table, bad))));
+    }
+    let anchor = Anchor::new(now(), log.cluster_id()?, heads(&reports));
+    let Some(path) = &args.output else { return output::json(&anchor.line()) };
+    let wrong = |e| Failure::failed(format!("{}: {e}", path.display()));
+    let mut file = File::options().create(true).append(true).open(path).map_err(wrong)?;
+    writeln!(file, "{}", anchor.line()).and_then(|()| file.sync_all()).map_err(wrong)?;
+    output::note(format_args!(
+        "anchored {} chains, root {}; {} anchors in {}",
+        anchor.heads.len(),
+        hex(&anchor.root),
+        kept.len() + 1,
+        path.display()
+    ));
+    Ok(())
+}
+
+fn now() -> String {
+    format!("{:.3}", jiff::Timestamp::now())
+}
+
+fn export(config: &Config, args: &ExportArgs) -> Result<(), Failure> {
+    let (from_ms, to_ms) = (moment("--from", args.from.as_ref())?, moment("--to", args.to.as_ref())?);
+    let (log, table) = open(config)?;
+    let export = Export { log: &*log, topics: &table, from_ms, to_ms, created: now() };
+    let mut progress = Progress::new("exporting", 0);
+    let mut tell = |done| progress.set(done);
+    let summary = match &args.output {
+        None => export.write(BufWriter::new(std::io::stdout().lock()), &mut tell).map_err(refused)?,
+        Some(path) => to_file(&export, path, &mut tell)?,
+    };
+    progress.finish();
+    output::note(summary_text("exported", &summary));
+    Ok(())
+}
+
+/// Under another name until it is whole: a file that is there is a file that verifies.
+fn to_file(export: &Export<'_>, path: &Path, tell: &mut dyn FnMut(u64)) -> Result<Summary, Failure> {
+    if path.exists() {
+        return Err(Failure::usage(format!("{} exists: evidence is not overwritten; choose another name", path.display())));
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    let part = std::path::PathBuf::from(name);
+    let wrong = |e| Failure::failed(format!("{}: {e}", part.display()));
+    let file = File::create(&part).map_err(wrong)?;
+    let written = export.write(BufWriter::new(&file), tell).map_err(refused);
+    let done = written.and_then(|summary| {
+        file.sync_all().and_then(|()| std::fs::rename(&part, path)).map_err(wrong)?;
+        Ok(summary)
+    });
+    if done.is_err()
+        && let Err(e) = std::fs::remove_file(&part)
+    {
+        output::note(format_args!("{} is not whole and stays behind: {e}", part.display()));
+    }
+    done
+}
+
+fn refused(e: ExportError) -> Failure {
+    match e {
+        ExportError::Log(e) => e.into(),
+        ExportError::Write(e) if e.kind() == std::io::ErrorKind::BrokenPipe => e.into(),
+        ExportError::Write(_) => Failure::failed(e.to_string()),
+        ExportError::Damaged { .. } => Failure::new(Code::Bug, e.to_string()),
+    }
+}
+
+fn summary_text(what: &str, s: &Summary) -> String {
+    format!("{what} {} records of {} chains in {} lines, log {}", s.records, s.chains, s.lines, s.cluster)
+}
+
+fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), Failure> {
+    let wrong = |e| Failure::failed(format!("{}: {e}", path.display()));
+    let (input, size): (Box<dyn Read>, u64) = if path.as_os_str() == "-" {
+        (Box::new(std::io::stdin()), 0)
+    } else {
+        let file = File::open(path).map_err(wrong)?;
+        let size = file.metadata().map_err(wrong)?.len();
+        (Box::new(file), size)
+    };
+    let mut progress = Progress::new("verifying", size);
+    let verdict = file::verify(BufReader::with_capacity(1 << 16, input), anchors, &mut |bytes| progress.set(bytes)).map_err(wrong)?;
+    progress.finish();
+    match verdict {
+        Ok(summary) => {
+            of_this_log(anchors, &summary.cluster)?;
+            match config.format {
+                Format::Json => {
+                    let heads: Vec<Value> = summary.heads.iter().map(anchor::head_json).collect();
+                    output::json(
+                        &json!({"file": path, "ok": true, "cluster": summary.cluster, "records": summary.records, "chains": heads}),
+                    )
+                }
+                Format::Text => output::line(summary_text("whole:", &summary)),
+            }
+        }
+        Err(d) => {
+            match config.format {
+                Format::Json => output::json(
+                    &json!({"file": path, "ok": false, "damage": {"kind": d.kind.name(), "line": d.line, "record": d.record, "text": d.text}}),
+                )?,
+                Format::Text => {
+                    output::line(format_args!("BAD  {} line {} ({}): {}: {}", path.display(), d.line, d.record, d.kind, d.text))?;
+                }
+            }
+            Err(Failure::new(Code::Bug, "the file is damaged; its first bad line is named above"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments() {
+        let read = |t: &str| moment("--from", Some(&t.to_string()));
+        assert_eq!(read("1970-01-01T00:00:01Z").ok(), Some(Some(1000)));
+        assert_eq!(read("1970-01-02").ok(), Some(Some(86_400_000)));
+        assert!(read("yesterday").is_err_and(|f| f.code == Code::Usage));
+    }
+}

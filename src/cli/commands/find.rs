@@ -1,0 +1,171 @@
+//! `audit find`: a timeline for people, or one JSON object for each record.
+
+use serde_json::{Map, Value, json};
+
+use super::audit::moment;
+use crate::cli::args::audit::Find;
+use crate::cli::config::Config;
+use crate::cli::exit::{Code, Failure};
+use crate::cli::open::Access;
+use crate::cli::output::{self, Format};
+use crate::cli::{decode, open};
+use crate::client::check_id;
+use crate::client::decimal::show_e4;
+use crate::engine::records::Record;
+use crate::engine::topics::TopicTable;
+use crate::runtime::audit::find::{FindError, Hit, Proof, Query, Timeline, find, name};
+use crate::runtime::audit::inputs::{Inputs, Row};
+use crate::wire::topics;
+
+/// Searches and prints.
+pub fn run(config: &Config, args: &Find) -> Result<(), Failure> {
+    for (field, id) in [("--order", &args.order), ("--user", &args.user), ("--symbol", &args.symbol)] {
+        if let Some(id) = id {
+            check_id(field, id).map_err(|e| Failure::usage(e.to_string()))?;
+        }
+    }
+    let query = Query {
+        order: args.order.clone(),
+        user: args.user.clone(),
+        symbol: args.symbol.clone(),
+        from_ms: moment("--from", args.from.as_ref())?,
+        to_ms: moment("--to", args.to.as_ref())?,
+        limit: args.limit,
+        ticks: args.ticks,
+    };
+    let log = open::log(config, Access::Read)?;
+    let table = topics::table(&config.topic_prefix);
+    let timeline = find(&*log, &table, &query).map_err(|e| match e {
+        FindError::Log(e) => e.into(),
+        FindError::TooMany(_) => Failure::usage(e.to_string()),
+    })?;
+    for (r, hit) in timeline.iter() {
+        match config.format {
+            Format::Json => output::json(&as_json(&table, &r, hit))?,
+            Format::Text => as_text(&table, &r, hit)?,
+        }
+    }
+    sum_up(config, &timeline)
+}
+
+fn sum_up(config: &Config, timeline: &Timeline) -> Result<(), Failure> {
+    let count = |proof| timeline.iter().filter(|(_, h)| h.proof == proof).count();
+    let (chained, differs, missing) = (count(Proof::Chained), count(Proof::Differs), count(Proof::Missing));
+    if config.format == Format::Text {
+        match timeline.hits.len() {
+            0 => output::note("nothing is on record; --from and --to may be too narrow, or the id is another"),
+            n => output::note(format_args!("{n} records: {chained} as audited, {differs} not as audited, {missing} not audited yet")),
+        }
+    }
+    match differs {
+        0 => Ok(()),
+        n => Err(Failure::new(
+            Code::Bug,
+            format!("{n} records are not those that were audited; `processor audit verify` says what was done"),
+        )),
+    }
+}
+
+fn mark(proof: Proof) -> (char, &'static str) {
+    match proof {
+        Proof::Chained => ('+', "chained"),
+        Proof::Differs => ('!', "differs"),
+        Proof::Missing => ('?', "missing"),
+        Proof::Internal => ('.', "internal"),
+    }
+}
+
+fn as_text(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Result<(), Failure> {
+    let kind = r.headers.text("type").unwrap_or(match r.at.topic {
+        topics::ORDER_COMMANDS => "command",
+        topics::MARKET_DATA => "tick",
+        topics::INSTRUMENTS => "listing",
+        _ => "record",
+    });
+    let said = match r.value.map(decode::value) {
+        None => "deleted".to_string(),
+        Some(Value::Object(mut map)) if !map.contains_key("bytes") => {
+            // What is said already, or twice.
+            ["event", "time_us"].iter().for_each(|f| drop(map.shift_remove(*f)));
+            decode::fields(&readable(map))
+        }
+        Some(other) => other.to_string(),
+    };
+    let why = r.headers.text("reason").map(|reason| format!(" {reason}")).unwrap_or_default();
+    let indent = "  ".repeat(usize::try_from(hit.depth.min(8)).unwrap_or(0));
+    let place = name(table, r);
+    output::line(format_args!("{} {} {place:<24} {indent}{kind}{why} {said}", mark(hit.proof).0, decode::time(r.timestamp_ms)))?;
+    match &hit.inputs {
+        Some(inputs) => output::line(format_args!("{:52}{indent}  {}", "", inputs_text(table, inputs))),
+        None => Ok(()),
+    }
+}
+
+/// Money as people write it: `last_price_e4=1892500` is `last_price=189.25`.
+fn readable(map: Map<String, Value>) -> Map<String, Value> {
+    let entry = |(name, value): (String, Value)| match (name.strip_suffix("_e4"), value) {
+        (Some(short), Value::Number(n)) if n.is_i64() => (short.to_string(), show_e4(n.as_i64().unwrap_or(0)).into()),
+        (_, Value::Object(inner)) => (name, Value::Object(readable(inner))),
+        (_, value) => (name, value),
+    };
+    map.into_iter().map(entry).collect()
+}
+
+fn inputs_text(table: &TopicTable, i: &Inputs) -> String {
+    let place = |topic, row: &Row| match row.offset {
+        Some(offset) => format!("{}/0/{offset}", table.name(topic)),
+        None => "the ticks".to_string(),
+    };
+    let mut parts = vec![match &i.instrument {
+        Some(row) => format!("listing {} {}", place(topics::INSTRUMENTS, row), brief(&row.value)),
+        None => "no listing".into(),
+    }];
+    if let Some(row) = &i.reference {
+        let v = decode::value(&row.value);
+        let (price, time) = (v["price_e4"].as_i64().unwrap_or(0), v["time_us"].as_i64().unwrap_or(0) / 1000);
+        parts.push(format!("reference price {} of {} ({})", show_e4(price), decode::time(time), place(topics::REFERENCE_PRICES, row)));
+    }
+    if let Some(t) = &i.tick {
+        let market = table.name(topics::MARKET_DATA);
+        parts.push(format!("last tick {} of {} ({market}/{}/{})", show_e4(t.price_e4), decode::time(t.time_ms), i.task, t.offset));
+    }
+    format!("^ decided by {} task {}, transaction {}: {}", i.role, i.task, i.transaction, parts.join("; "))
+}
+
+/// A listing's fields without its name.
+fn brief(value: &[u8]) -> String {
+    match decode::value(value) {
+        Value::Object(mut map) => {
+            ["symbol", "name"].iter().for_each(|f| drop(map.shift_remove(*f)));
+            if map.is_empty() { "(all defaults)".into() } else { format!("({})", decode::fields(&map)) }
+        }
+        other => other.to_string(),
+    }
+}
+
+fn as_json(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Value {
+    let mut v = decode::record(table.name(r.at.topic), r);
+    if let Some(map) = v.as_object_mut() {
+        map.insert("audited".into(), mark(hit.proof).1.into());
+        map.insert("depth".into(), hit.depth.into());
+        map.insert("context".into(), hit.context.into());
+        map.insert("decision".into(), hit.inputs.as_ref().map_or(Value::Null, inputs_json));
+    }
+    v
+}
+
+fn inputs_json(i: &Inputs) -> Value {
+    let row = |row: &Option<Row>| row.as_ref().map(|r| json!({"offset": r.offset, "value": decode::value(&r.value)}));
+    let mut v = json!({"role": i.role, "task": i.task, "transaction": i.transaction, "instrument": row(&i.instrument)});
+    let more: Map<String, Value> = [
+        ("reference_price", row(&i.reference)),
+        ("tick", i.tick.map(|t| json!({"offset": t.offset, "price": show_e4(t.price_e4), "time_ms": t.time_ms}))),
+    ]
+    .into_iter()
+    .map(|(name, v)| (name.to_string(), v.unwrap_or(Value::Null)))
+    .collect();
+    if let Some(map) = v.as_object_mut() {
+        map.extend(more);
+    }
+    v
+}

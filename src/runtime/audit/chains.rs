@@ -1,0 +1,256 @@
+//! All chains of an installation, streamed: each partition of the audit log beside the source partitions whose chains lie in it.
+//!
+//! Reads only, and may run beside the roles: what arrives meanwhile is left to the next run. Memory is bounded by the number of chains.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::anchor::{Anchor, Head};
+use super::cursor::Cursor;
+use super::walk::{Checkpoint, Damage, Good, Here, Kind, Link, Walker};
+use crate::domain::{chain, partitioner};
+use crate::engine::ports::{Log, LogError};
+use crate::engine::records::Record;
+use crate::engine::topics::{Cleanup, TopicPartition, TopicTable};
+use crate::wire::audit::AuditEntry;
+use crate::wire::topics::{AUDIT_LOG, AUDITED};
+
+/// Longer than a transaction of ours can stay open.
+const SETTLE_TRIES: u32 = 300;
+const SETTLE_WAIT: Duration = Duration::from_millis(100);
+
+/// How one chain is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainReport {
+    /// `topic/partition` of the source, prefix included.
+    pub name: String,
+    /// Partition of the audit log that its entries are in.
+    pub kept_in: TopicPartition,
+    /// How far it is good.
+    pub good: Good,
+    /// The first bad record, if there is one.
+    pub damage: Option<Damage>,
+}
+
+/// What to look at.
+pub struct Chains<'a> {
+    /// The log.
+    pub log: &'a dyn Log,
+    /// Names of topics.
+    pub topics: &'a TopicTable,
+    /// Consumer group of the audit role: its positions say which records must have an entry.
+    pub group: &'a str,
+    /// Compare with the source records, too; else only the links are checked.
+    pub sources: bool,
+    /// Anchors kept elsewhere.
+    pub anchors: &'a [Anchor],
+}
+
+/// One chain on its way.
+struct Beside {
+    source: Option<Cursor>,
+    walker: Walker,
+    compacted: bool,
+    /// Position of the audit role before anything was read.
+    audited: Option<u64>,
+    at: TopicPartition,
+}
+
+/// The name of every chain there can be, with its source, in the order of the topics.
+pub fn names(log: &dyn Log, topics: &TopicTable) -> Result<Vec<(String, TopicPartition)>, LogError> {
+    let mut all = Vec::new();
+    for topic in AUDITED {
+        for p in 0..count(log, topics, topic)? {
+            let at = TopicPartition::new(topic, p);
+            all.push((topics.show(at).to_string(), at));
+        }
+    }
+    Ok(all)
+}
+
+/// Number of partitions of a topic that must exist.
+pub fn count(log: &dyn Log, topics: &TopicTable, topic: crate::engine::topics::TopicId) -> Result<u32, LogError> {
+    log.partitions(topic)?
+        .filter(|n| *n > 0)
+        .ok_or_else(|| LogError::Invalid(format!("topic {} does not exist; run `processor topics create` first", topics.name(topic))))
+}
+
+impl Chains<'_> {
+    /// How many entries there are to read, roughly (transaction markers count, too).
+    pub fn total(&self) -> Result<u64, LogError> {
+        let mut total = 0;
+        for p in 0..count(self.log, self.topics, AUDIT_LOG)? {
+            let bounds = self.log.bounds(TopicPartition::new(AUDIT_LOG, p))?;
+            total += bounds.stable_end.saturating_sub(bounds.start);
+        }
+        Ok(total)
+    }
+
+    /// Walks every chain; `progress` is told how many entries were read. The reports are in the order of the topics; chains without any entry that
+    /// need none are left out.
+    pub fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<Vec<ChainReport>, LogError> {
+        let partitions = count(self.log, self.topics, AUDIT_LOG)?;
+        let all = names(self.log, self.topics)?;
+        let places: Vec<TopicPartition> = all.iter().map(|(_, at)| *at).collect();
+        // Before the entries are read, so that all of what it covers must be among them.
+        let audited: BTreeMap<_, _> = places.iter().copied().zip(self.log.group_offsets(self.group, &places)?).collect();
+        let settled = self.settled(partitions)?;
+        let mut reports = BTreeMap::new();
+        let (mut strangers, mut done) = (Vec::new(), 0_u64);
+        for p in 0..partitions {
+            let mine = all.iter().filter(|(name, _)| partitioner::partition(name.as_bytes(), partitions) == p);
+            let mut entries = Cursor::whole(self.log, TopicPartition::new(AUDIT_LOG, p), false)?;
+            let mut chains = BTreeMap::new();
+            for (name, at) in mine {
+                // After the entries' end was asked for: a record that has an entry is here, too.
+                let source = if self.sources { Some(Cursor::whole(self.log, *at, false)?) } else { None };
+                let compacted = self.topics.spec(at.topic).cleanup == Cleanup::Compact;
+                let walker = Walker::new(name, self.checkpoints(name));
+                let audited = audited.get(at).copied().flatten().filter(|_| settled);
+                chains.insert(name.clone(), Beside { source, walker, compacted, audited, at: *at });
+            }
+            while let Some(r) = entries.peek()? {
+                let key = r.key.and_then(|k| std::str::from_utf8(k).ok()).unwrap_or_default();
+                match chains.get_mut(key) {
+                    Some(chain) => chain.entry(&r)?,
+                    None => strangers.push(stranger(self.topics, &r)),
+                }
+                entries.skip();
+                done += 1;
+                if done.is_multiple_of(1024) {
+                    progress(done);
+                }
+            }
+            for (name, chain) in chains {
+                let (at, kept_in, (good, damage)) = (chain.at, TopicPartition::new(AUDIT_LOG, p), chain.end()?);
+                if good.entries > 0 || damage.is_some() {
+                    reports.insert(at, ChainReport { name, kept_in, good, damage });
+                }
+            }
+        }
+        progress(done);
+        let mut reports: Vec<_> = reports.into_values().collect();
+        strangers.sort_by(|a, b| a.name.cmp(&b.name));
+        strangers.dedup_by(|a, b| a.name == b.name);
+        reports.extend(strangers);
+        Ok(reports)
+    }
+
+    /// A broker may show committed positions a moment before it shows the entries that were committed with them. They are in the log by then, so
+    /// once everything that is in it now can be read, they can. False if that takes too long: then the ends of chains are not judged.
+    fn settled(&self, partitions: u32) -> Result<bool, LogError> {
+        let places: Vec<_> = (0..partitions).map(|p| TopicPartition::new(AUDIT_LOG, p)).collect();
+        let ends = places.iter().map(|at| Ok(self.log.bounds(*at)?.end)).collect::<Result<Vec<_>, LogError>>()?;
+        for _ in 0..SETTLE_TRIES {
+            let mut behind = false;
+            for (at, end) in places.iter().zip(&ends) {
+                behind |= self.log.bounds(*at)?.stable_end < *end;
+            }
+            if !behind {
+                return Ok(true);
+            }
+            std::thread::sleep(SETTLE_WAIT);
+        }
+        Ok(false)
+    }
+
+    /// What the anchors say of a chain, in rising order.
+    fn checkpoints(&self, name: &str) -> Vec<Checkpoint> {
+        checkpoints(self.anchors, name)
+    }
+}
+
+/// What anchors say of a chain, in rising order.
+pub fn checkpoints(anchors: &[Anchor], name: &str) -> Vec<Checkpoint> {
+    let of = |a: &Anchor| {
+        let head = a.heads.iter().find(|h| h.chain == name)?;
+        let label = format!("the anchor of {}", a.time);
+        Some(Checkpoint { entries: Some(head.entries), offset: head.offset, hash: head.hash, label })
+    };
+    let mut all: Vec<_> = anchors.iter().filter_map(of).collect();
+    all.sort_by_key(|c| c.offset);
+    all
+}
+
+/// The heads of chains that were found good, for an anchor.
+pub fn heads(reports: &[ChainReport]) -> Vec<Head> {
+    let head = |r: &ChainReport| Some(Head { chain: r.name.clone(), entries: r.good.entries, offset: r.good.last?, hash: r.good.head });
+    reports.iter().filter_map(head).collect()
+}
+
+/// An entry as the walker sees it; an error says why it is none.
+pub fn read_link(chain: &str, r: &Record<'_>) -> Result<Link, String> {
+    let e = AuditEntry::decode(r.value.unwrap_or_default()).map_err(str::to_string)?;
+    let named = format!("{}/{}", e.src_topic, e.src_partition);
+    if named != chain {
+        return Err(format!("it says that it is of {named}"));
+    }
+    Ok(Link { at: r.offset, offset: e.src_offset, payload: e.payload_hash, prev: e.prev_hash, hash: e.hash, time_ms: e.log_time_ms })
+}
+
+fn stranger(topics: &TopicTable, r: &Record<'_>) -> ChainReport {
+    let key = r.key.map(String::from_utf8_lossy).unwrap_or_default();
+    let name = format!("{} ({key})", topics.show(r.at));
+    let text = format!("an entry under the key `{key}`, whose chain is not kept in this partition");
+    let damage = Damage { kind: Kind::Inserted, offset: 0, at: Some(r.offset), text };
+    ChainReport { name, kept_in: r.at, good: Good::default(), damage: Some(damage) }
+}
+
+impl Beside {
+    fn entry(&mut self, r: &Record<'_>) -> Result<(), LogError> {
+        let e = match read_link(self.walker.name(), r) {
+            Ok(e) => e,
+            Err(why) => {
+                self.walker.unreadable(r.offset, &why);
+                return Ok(());
+            }
+        };
+        let (gap, here) = match &mut self.source {
+            None => (None, Here::Unknown),
+            Some(source) => beside(source, &e, self.walker.good().last, self.compacted)?,
+        };
+        self.walker.link(&e, gap, here);
+        Ok(())
+    }
+
+    /// Every record below the audit role's position must have had an entry by now.
+    fn end(mut self) -> Result<(Good, Option<Damage>), LogError> {
+        let (mut missing, last) = (None, self.walker.good().last);
+        if let (Some(source), Some(audited), true) = (&mut self.source, self.audited, self.walker.is_good()) {
+            while let Some(r) = source.peek()? {
+                if last.is_none_or(|last| r.offset > last) {
+                    missing = Some(r.offset).filter(|o| *o < audited);
+                    break;
+                }
+                source.skip();
+            }
+        }
+        // Without the source there is still the position: it was committed together with the entries up to it.
+        Ok(self.walker.end(missing))
+    }
+}
+
+/// Goes to an entry's record. Answers a record on the way that has no entry, and what is at the entry's offset.
+pub fn beside(source: &mut Cursor, e: &Link, last: Option<u64>, compacted: bool) -> Result<(Option<u64>, Here), LogError> {
+    let mut gap = None;
+    while let Some(r) = source.peek()? {
+        if r.offset > e.offset {
+            return Ok((gap, missing(compacted, true)));
+        }
+        if r.offset == e.offset {
+            let (payload, time_ms) = (chain::payload_hash(r.key, r.value), r.timestamp_ms);
+            source.skip();
+            let other_time = payload == e.payload && time_ms != e.time_ms;
+            return Ok((gap, if other_time { Here::Time(time_ms) } else { Here::Record(payload) }));
+        }
+        if last.is_none_or(|last| r.offset > last) {
+            gap.get_or_insert(r.offset);
+        }
+        source.skip();
+    }
+    Ok((gap, missing(compacted, false)))
+}
+
+fn missing(compacted: bool, more: bool) -> Here {
+    if compacted { Here::Compacted } else { Here::Missing { more } }
+}

@@ -1,0 +1,196 @@
+//! What decisions were made upon. A task's journal says which records went into each of its transactions and which rows of the broadcast tables it
+//! had seen by then, so for any command the very versions that were in force can be named, also those that compaction has long dropped.
+
+use std::collections::BTreeMap;
+
+use super::cursor::Cursor;
+use super::matching::text_fields;
+use crate::domain::price::{Source, is_ahead};
+use crate::engine::meta::JournalEntry;
+use crate::engine::ports::{Log, LogError};
+use crate::engine::records::{Record, Records};
+use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
+use crate::wire::{tick, topics as t};
+
+/// A row of a table as a decision saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Where the record that brought it is (or was) in the log; none: it was read from the ticks when `trading` had not spoken yet.
+    pub offset: Option<u64>,
+    /// Its value, as it was written.
+    pub value: Vec<u8>,
+}
+
+/// A tick as a decision saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tick {
+    /// Where it is.
+    pub offset: u64,
+    /// 10^-4.
+    pub price_e4: i64,
+    /// Log time.
+    pub time_ms: i64,
+}
+
+/// What a role decided upon when it processed a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inputs {
+    /// `orders` or `trading`.
+    pub role: &'static str,
+    /// Its task.
+    pub task: u32,
+    /// Number of the transaction.
+    pub transaction: u64,
+    /// The listing, with its limits; none: not listed, or not looked at.
+    pub instrument: Option<Row>,
+    /// The reference price (`orders`); none: there was none, or it was not looked at.
+    pub reference: Option<Row>,
+    /// The last price that counted (`trading`).
+    pub tick: Option<Tick>,
+}
+
+/// One role that decides: its journal, the input that is decided about, and the partition numbers.
+struct Decider {
+    role: &'static str,
+    journal: TopicId,
+    input: TopicId,
+}
+
+const DECIDERS: [Decider; 2] = [
+    Decider { role: "orders", journal: t::ORDERS_JOURNAL, input: t::ORDER_COMMANDS },
+    Decider { role: "trading", journal: t::TRADING_JOURNAL, input: t::BOOK_COMMANDS },
+];
+
+/// A price older than this decides nothing whatever the settings are likely to be, so ticks are read from here on.
+const TICKS_BACK_MS: i64 = 10 * 60 * 1000;
+
+/// A record waiting for its transaction.
+struct Open {
+    place: usize,
+    time_ms: i64,
+    symbol: Option<String>,
+}
+
+/// Inputs of the decisions about these records, by place. Records that nobody has decided about yet have none.
+pub fn of(log: &dyn Log, topics: &TopicTable, found: &Records) -> Result<BTreeMap<usize, Inputs>, LogError> {
+    let mut inputs = BTreeMap::new();
+    for d in &DECIDERS {
+        let mut by_partition: BTreeMap<u32, BTreeMap<u64, Open>> = BTreeMap::new();
+        for (place, r) in found.iter().enumerate().filter(|(_, r)| r.at.topic == d.input) {
+            let [symbol] = text_fields(r.value.unwrap_or_default(), ["symbol"]);
+            by_partition.entry(r.at.partition).or_default().insert(r.offset, Open { place, time_ms: r.timestamp_ms, symbol });
+        }
+        for (task, open) in by_partition {
+            decisions(log, topics, d, task, open, &mut inputs)?;
+        }
+    }
+    Ok(inputs)
+}
+
+fn decisions(
+    log: &dyn Log,
+    topics: &TopicTable,
+    d: &Decider,
+    task: u32,
+    mut open: BTreeMap<u64, Open>,
+    inputs: &mut BTreeMap<usize, Inputs>,
+) -> Result<(), LogError> {
+    let mut rows: BTreeMap<(TopicId, Box<[u8]>), Row> = BTreeMap::new();
+    let input = TopicPartition::new(d.input, task);
+    let symbols: Vec<Vec<u8>> = open.values().filter_map(|o| o.symbol.clone().map(String::into_bytes)).collect();
+    let mut ticks_for: Vec<(u64, usize, i64, String)> = Vec::new();
+    let mut failed = None;
+    Cursor::whole(log, TopicPartition::new(d.journal, task), false)?.each(&mut |r| {
+        let entry = match JournalEntry::decode(r.value.unwrap_or_default()) {
+            Ok(entry) => entry,
+            Err(e) => {
+                failed = Some(LogError::Corrupt(format!("{}/{}: {e}", topics.show(r.at), r.offset)));
+                return false;
+            }
+        };
+        if entry.forget {
+            rows.clear();
+        }
+        for seen in entry.rows {
+            // Rows of other symbols would only take room.
+            if symbols.iter().any(|s| **s == *seen.key) {
+                let row = Row { offset: seen.version.checked_sub(1), value: seen.value.into() };
+                rows.insert((seen.table, seen.key), row);
+            }
+        }
+        let next = |topic| entry.offsets.iter().find(|(at, _)| *at == TopicPartition::new(topic, task)).map_or(0, |(_, o)| *o);
+        let later = open.split_off(&next(input.topic));
+        for (_, o) in std::mem::replace(&mut open, later) {
+            let row = |table| {
+                let key = o.symbol.as_ref()?.as_bytes();
+                rows.get(&(table, key.into())).filter(|row| !row.value.is_empty()).cloned()
+            };
+            let (instrument, reference) = (row(t::INSTRUMENTS), row(t::REFERENCE_PRICES));
+            if let (t::BOOK_COMMANDS, Some(symbol)) = (d.input, &o.symbol) {
+                // Prices come first in a transaction, so all ticks up to its position were in.
+                ticks_for.push((next(t::MARKET_DATA), o.place, o.time_ms, symbol.clone()));
+            }
+            let made = Inputs { role: d.role, task, transaction: entry.transaction, instrument, reference, tick: None };
+            inputs.insert(o.place, made);
+        }
+        !open.is_empty()
+    })?;
+    if let Some(e) = failed {
+        return Err(e);
+    }
+    ticks(log, task, ticks_for, inputs)
+}
+
+/// Follows the prices of the symbols, by the same rules as `trading`, and notes the last one at each position.
+fn ticks(
+    log: &dyn Log,
+    task: u32,
+    mut wanted: Vec<(u64, usize, i64, String)>,
+    inputs: &mut BTreeMap<usize, Inputs>,
+) -> Result<(), LogError> {
+    wanted.sort();
+    let (Some(earliest), Some(end)) = (wanted.iter().map(|(_, _, ms, _)| *ms).min(), wanted.last().map(|w| w.0)) else { return Ok(()) };
+    let at = TopicPartition::new(t::MARKET_DATA, task);
+    let from = log.offset_at(at, earliest.saturating_sub(TICKS_BACK_MS))?;
+    let mut prices: BTreeMap<&str, Followed> = wanted.iter().map(|(_, _, _, s)| (s.as_str(), Followed::default())).collect();
+    let mut due = wanted.iter().peekable();
+    let mut settle = |prices: &BTreeMap<&str, Followed>, below: u64| {
+        while let Some((_, place, _, symbol)) = due.next_if(|(position, ..)| *position <= below) {
+            if let (Some(made), Some(followed)) = (inputs.get_mut(place), prices.get(symbol.as_str())) {
+                made.tick = followed.last;
+            }
+        }
+    };
+    Cursor::range(log, at, from, end, false)?.each(&mut |r| {
+        settle(&prices, r.offset);
+        if let Some(followed) = r.key.and_then(|k| std::str::from_utf8(k).ok()).and_then(|k| prices.get_mut(k)) {
+            followed.take(r);
+        }
+        true
+    })?;
+    settle(&prices, u64::MAX);
+    Ok(())
+}
+
+/// One symbol's prices. The band is not known here at every moment, so ticks that `trading` held until others agreed count at once.
+#[derive(Default)]
+struct Followed {
+    sources: BTreeMap<Option<String>, Source>,
+    last: Option<Tick>,
+}
+
+impl Followed {
+    fn take(&mut self, r: &Record<'_>) {
+        let Ok(tick) = tick::decode(r.value.unwrap_or_default()) else { return };
+        let Some(price_e4) = tick.price.positive() else { return };
+        if tick.timestamp_ns.is_some_and(|ts| is_ahead(ts, r.timestamp_ms)) {
+            return;
+        }
+        let source = self.sources.entry(tick.source.map(Into::into)).or_default();
+        if source.is_late(tick.seq, tick.timestamp_ns) {
+            return;
+        }
+        source.saw(tick.seq, tick.timestamp_ns);
+        self.last = Some(Tick { offset: r.offset, price_e4, time_ms: r.timestamp_ms });
+    }
+}

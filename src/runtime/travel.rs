@@ -1,0 +1,82 @@
+//! `processor replay --until`: a task's state as it was at a moment, in a scratch directory that may be kept and looked at.
+
+use std::path::{Path, PathBuf};
+
+use super::replay::Scratch;
+use super::system::System;
+use crate::engine::meta::StoreMeta;
+use crate::engine::ports::{LogError, StoreError};
+use crate::engine::replay::{Replay, ReplayError};
+use crate::engine::topics::TopicPartition;
+use crate::engine::travel::{Moment, Travelled};
+use crate::roles::Role;
+use crate::store::dir::{Identity, write_identity};
+use crate::store::rocks::RocksStore;
+
+/// Rebuilds one task as it was; none if it has never committed anything. `keep`: where its store stays, as `KEEP/<role>/<task>`.
+pub fn travel_task(
+    system: &System,
+    role: Role,
+    task: u32,
+    moment: Moment,
+    keep: Option<&Path>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Option<Travelled>, ReplayError> {
+    let (partitions, factory) = (system.partitions()?, system.factory(role)?);
+    let own = |topic| Some(TopicPartition::new(topic, task)).filter(|at| task < partitions[at.topic.0 as usize]);
+    let mut inputs: Vec<TopicPartition> = factory.spec().inputs.iter().filter_map(|i| own(i.topic)).collect();
+    // The order of meta records.
+    inputs.sort();
+    let group = system.log.group_offsets(&system.group(role), &inputs)?;
+    if group.iter().all(Option::is_none) {
+        return Ok(None);
+    }
+    let mut committed = Vec::with_capacity(inputs.len());
+    for (at, offset) in inputs.into_iter().zip(group) {
+        committed.push((at, offset.map_or_else(|| system.log.bounds(at).map(|b| b.start), Ok)?));
+    }
+    let scratch;
+    let dir = match keep {
+        Some(keep) => place(system, role, task, keep)?,
+        None => {
+            scratch = Scratch::new(system.state.join(format!(".replay-{}-{}-{task}", std::process::id(), role.name())))?;
+            scratch.0.clone()
+        }
+    };
+    let replay = Replay { log: &*system.log, topics: system.topics.clone(), factory: &*factory, partitions, task, progress };
+    let travelled = replay.until(Box::new(RocksStore::open(&dir, &system.memory)?), moment, &committed)?;
+    Ok(Some(travelled))
+}
+
+/// An empty place for a store that is kept, labelled with what it belongs to.
+fn place(system: &System, role: Role, task: u32, keep: &Path) -> Result<PathBuf, ReplayError> {
+    let parent = keep.join(role.name());
+    let dir = parent.join(task.to_string());
+    let cannot = |e: std::io::Error| LogError::Invalid(format!("cannot keep state in {}: {e}; name another directory", dir.display()));
+    if dir.exists() {
+        return Err(LogError::Invalid(format!(
+            "{} is there already; name another directory to keep state in, or remove it",
+            dir.display()
+        ))
+        .into());
+    }
+    std::fs::create_dir_all(&dir).map_err(cannot)?;
+    let identity = Identity::new(&system.log.cluster_id()?, system.topics.prefix(), role.name(), system.tasks(role)?);
+    write_identity(&parent, &identity).map_err(cannot)?;
+    Ok(dir)
+}
+
+/// A task's store that was kept, opened for reading only.
+pub fn kept_store(keep: &Path, role: Role, task: u32) -> Result<Option<(PathBuf, RocksStore, Option<StoreMeta>)>, StoreError> {
+    use crate::engine::ports::StateStore as _;
+    let dir = keep.join(role.name()).join(task.to_string());
+    if !dir.is_dir() {
+        return Ok(None);
+    }
+    let store = RocksStore::open_read_only(&dir)?;
+    let meta = match store.meta()? {
+        Some(bytes) => Some(StoreMeta::decode(&bytes)?),
+        None => None,
+    };
+    Ok(Some((dir, store, meta)))
+}

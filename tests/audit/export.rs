@@ -1,0 +1,158 @@
+//! Row A1 in a file: an export proves itself, and whatever is done to it is found and named.
+
+use processor::runtime::audit::anchor::Anchor;
+use processor::runtime::audit::chains::heads;
+use processor::runtime::audit::export::{Export, ExportError, Summary};
+use processor::runtime::audit::file::{self, FileDamage};
+use processor::runtime::audit::walk::Kind;
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::tape::Tape;
+use super::world::{START_MS, busy};
+
+fn export(tape: &Tape, from_ms: Option<i64>, to_ms: Option<i64>) -> Result<(Vec<u8>, Summary), ExportError> {
+    let mut out = Vec::new();
+    let export = Export { log: tape, topics: &tape.topics, from_ms, to_ms, created: "now".into() };
+    let summary = export.write(&mut out, &mut |_| {})?;
+    Ok((out, summary))
+}
+
+fn verify(file: &[u8], anchors: &[Anchor]) -> Result<Summary, FileDamage> {
+    file::verify(file, anchors, &mut |_| {}).expect("it can be read")
+}
+
+fn whole() -> &'static Vec<u8> {
+    static FILE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+    FILE.get_or_init(|| export(busy(), None, None).expect("an export").0)
+}
+
+fn lines(file: &[u8]) -> Vec<Vec<u8>> {
+    file.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect()
+}
+
+#[test]
+fn an_export_proves_itself_and_agrees_with_anchors() {
+    let (file, written) = export(busy(), None, None).expect("an export");
+    assert_eq!(verify(&file, &[]).as_ref(), Ok(&written));
+    assert_eq!(written.lines as usize, lines(&file).len());
+    let anchor = Anchor::new("noon".into(), "tape".into(), heads(&busy().verify(&[])));
+    assert_eq!(anchor.heads.len() as u64, written.chains);
+    assert_eq!(anchor.heads.iter().map(|h| h.entries).sum::<u64>(), written.records);
+    assert_eq!(verify(&file, std::slice::from_ref(&anchor)), Ok(written));
+}
+
+#[test]
+fn a_range_holds_its_records_and_the_heads_around_them() {
+    let (from, to) = (START_MS + 2_000, START_MS + 5_000);
+    let (file, summary) = export(busy(), Some(from), Some(to)).expect("an export");
+    assert_eq!(verify(&file, &[]).as_ref(), Ok(&summary));
+    assert!(summary.records > 20 && (summary.records as usize) < lines(whole()).len() / 2, "{summary:?} of {}", lines(whole()).len());
+    let mut found = 0;
+    for line in lines(&file) {
+        let v: Value = serde_json::from_slice(&line).expect("JSON");
+        if v["type"] == "record" {
+            let time = v["time_ms"].as_i64().expect("a time");
+            assert!((from..to).contains(&time), "{time}");
+            found += 1;
+        }
+    }
+    assert_eq!(found, summary.records);
+    let (nothing, summary) = export(busy(), Some(to + 1_000_000_000), None).expect("an export");
+    assert_eq!((summary.records, verify(&nothing, &[])), (0, Ok(summary.clone())));
+}
+
+#[test]
+fn an_anchor_within_the_range_binds_the_file() {
+    let mut tape = busy().clone();
+    let anchor = Anchor::new("noon".into(), "tape".into(), heads(&tape.verify(&[])));
+    let name = anchor.heads.iter().max_by_key(|h| h.entries).expect("heads").chain.clone();
+    // Rewritten with everything that a file can check about itself.
+    let (log, places) = tape.entries(&name);
+    tape.forge(log, places[3], |e| e.payload_hash = [9; 32]);
+    tape.rewrite(&name, 3);
+    let file = forged(&tape);
+    assert!(verify(&file, &[]).is_ok(), "by itself it is whole");
+    let bad = verify(&file, &[anchor]).expect_err("the anchor knows better");
+    assert_eq!(bad.kind, Kind::Rewritten);
+    assert!(bad.record.starts_with(&name), "{bad:?}");
+}
+
+/// An export of a tape whose records were not looked at: each line has the payload's hash only.
+fn forged(tape: &Tape) -> Vec<u8> {
+    let mut bare = tape.clone();
+    let mut specs: Vec<_> = bare.topics.iter().map(|t| bare.topics.spec(t).clone()).collect();
+    for spec in &mut specs {
+        spec.cleanup = processor::engine::topics::Cleanup::Compact;
+    }
+    bare.topics = processor::engine::topics::TopicTable::new("", specs);
+    for topic in processor::wire::topics::AUDITED {
+        bare.partitions.iter_mut().filter(|(at, _)| at.topic == topic).for_each(|(_, kept)| kept.clear());
+    }
+    export(&bare, None, None).expect("an export").0
+}
+
+#[test]
+fn damage_is_not_exported() {
+    let mut tape = busy().clone();
+    let at = *tape.partitions.keys().find(|at| at.topic == processor::wire::topics::TRADES).expect("trades");
+    tape.at(at)[0].value.as_mut().expect("a value")[5] ^= 1;
+    let refused = export(&tape, None, None).expect_err("it is damaged");
+    assert!(matches!(&refused, ExportError::Damaged { damage, .. } if damage.kind == Kind::Changed), "{refused}");
+}
+
+#[test]
+fn a1_a_line_with_a_new_sum_is_named_by_the_chain() {
+    let mut all = lines(whole());
+    let i = all.iter().position(|l| l.windows(15).any(|w| w == b"\"type\":\"record\"")).expect("a record") + 5;
+    let text = String::from_utf8(all[i].clone()).expect("text");
+    let (head, _) = text.split_once(",\"sum\":\"").expect("a sum");
+    let changed = head.replacen("\"value\":\"", "\"value\":\"00", 1);
+    let sum = processor::runtime::audit::export::sum(changed.as_bytes());
+    all[i] = format!("{changed},\"sum\":\"{}\"}}\n", processor::runtime::audit::hex::hex(&sum)).into_bytes();
+    let bad = verify(&all.concat(), &[]).expect_err("damage");
+    assert_eq!((bad.kind, bad.line), (Kind::Changed, i as u64 + 1), "{bad:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// One bit anywhere: the line it is in is named.
+    #[test]
+    fn a1_a_flipped_bit_is_found_in_its_line(place in any::<prop::sample::Index>(), bit in 0_u8..8) {
+        let mut file = whole().clone();
+        let place = place.index(file.len());
+        file[place] ^= 1 << bit;
+        let line = 1 + whole()[..place].iter().filter(|b| **b == b'\n').count() as u64;
+        let bad = verify(&file, &[]).expect_err("damage");
+        prop_assert_eq!(bad.line, line, "{:?}", bad);
+        prop_assert!(matches!(bad.kind, Kind::Changed | Kind::Truncated), "{:?}", bad);
+    }
+
+    /// Cut anywhere.
+    #[test]
+    fn a1_a_file_cut_short_is_found(place in any::<prop::sample::Index>()) {
+        let place = place.index(whole().len());
+        let bad = verify(&whole()[..place], &[]).expect_err("damage");
+        prop_assert_eq!(bad.kind, Kind::Truncated, "{:?}", bad);
+        prop_assert_eq!(bad.line, 1 + whole()[..place].iter().filter(|b| **b == b'\n').count() as u64);
+    }
+
+    /// Lines taken out, doubled, changed about: the first one that is wrong is named, and why.
+    #[test]
+    fn a1_lines_out_of_place_are_found(a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>(), what in 0..3) {
+        let mut all = lines(whole());
+        let (mut a, mut b) = (a.index(all.len()), b.index(all.len()));
+        if a > b {
+            std::mem::swap(&mut a, &mut b);
+        }
+        let want = match what {
+            0 => { all.remove(a); (if a + 1 == lines(whole()).len() { Kind::Truncated } else { Kind::Deleted }, a) }
+            1 if a != b => { all.swap(a, b); (Kind::Swapped, a) }
+            1 => return Ok(()),
+            _ => { let copy = all[a].clone(); all.insert(b + 1, copy); (Kind::Inserted, b + 1) }
+        };
+        let bad = verify(&all.concat(), &[]).expect_err("damage");
+        prop_assert_eq!((bad.kind, bad.line), (want.0, want.1 as u64 + 1), "{:?}", bad);
+    }
+}

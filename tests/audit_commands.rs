@@ -1,0 +1,225 @@
+//! The audit commands as a person types them, and the same questions on the embedded log and on a real broker.
+#![cfg(feature = "rocks")]
+
+mod support;
+
+use std::path::Path;
+
+use processor::roles::RoleSettings;
+use processor::runtime::audit::anchor::Anchor;
+use processor::runtime::audit::chains::{Chains, heads};
+use processor::runtime::audit::export::Export;
+use processor::runtime::audit::file;
+use processor::runtime::audit::find::{Proof, Query, find};
+use processor::wire::topics as t;
+use serde_json::Value;
+use support::load::{Orders, Stream};
+use support::program::Program;
+use support::world::on_both;
+
+/// An embedded log with one filled order of user 501.
+fn traded(dir: &Path) -> Program {
+    let p = Program::embedded(dir, "log");
+    p.good(&["topics", "create", "--partitions", "2"]);
+    std::fs::write(dir.join("l.csv"), "symbol,collar_bps\nAAPL,200\n").expect("a file");
+    p.good(&["instruments", "load", "l.csv"]);
+    p.good(&["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
+    order(&p, "1001", "10");
+    p
+}
+
+fn order(p: &Program, id: &str, quantity: &str) {
+    let answer = p.good(&["order", "--user", "501", "--id", id, "--symbol", "AAPL", "--quantity", quantity, "--side", "buy"]);
+    assert!(answer.contains("OrderFilled"), "{answer}");
+    // The command ends with its answer; the roles that follow get their turn here.
+    p.good(&["order", "--user", "502", "--id", &format!("d{id}"), "--deposit", "1"]);
+    settle(p);
+}
+
+/// Runs the roles until audit has read everything.
+fn settle(p: &Program) {
+    let running = p.start_roles("all");
+    support::load::wait_for("audit to catch up", std::time::Duration::from_secs(60), || {
+        let status: Value = serde_json::from_str(&p.good(&["status", "--format", "json"])).expect("JSON");
+        status.as_array().is_some_and(|rows| rows.iter().all(|r| r["lag"] == 0))
+    });
+    running.stop();
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|l| serde_json::from_str(l).expect("JSON lines")).collect()
+}
+
+#[test]
+fn verify_anchor_find_and_export_as_typed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let p = traded(dir.path());
+    let whole = p.good(&["audit", "verify"]);
+    assert!(whole.contains("ok   order-events/") && whole.contains("are whole, without anchors"), "{whole}");
+    for line in json_lines(&p.good(&["audit", "verify", "--format", "json"])) {
+        assert!(line["ok"] == true && line["damage"].is_null() && line["head"].as_str().is_some_and(|h| h.len() == 64), "{line}");
+    }
+
+    // A backup, an anchor, more trading, another anchor.
+    copy(&dir.path().join("log"), &dir.path().join("backup"));
+    p.good(&["audit", "anchor", "-o", "anchors.jsonl"]);
+    order(&p, "1002", "5");
+    p.good(&["audit", "anchor", "-o", "anchors.jsonl"]);
+    let kept = std::fs::read_to_string(dir.path().join("anchors.jsonl")).expect("anchors");
+    assert_eq!(kept.lines().count(), 2);
+    assert!(p.good(&["audit", "verify", "--anchors", "anchors.jsonl"]).contains("as 2 anchors saw them"));
+    // The backup put back in place of the log: whole in itself, and cut short.
+    let backup = Program::embedded(dir.path(), "backup");
+    backup.good(&["audit", "verify"]);
+    let cut = backup.run(&["audit", "verify", "--anchors", "anchors.jsonl"]);
+    cut.fails(70, &["chains are damaged"]);
+    assert!(cut.out.contains("BAD  order-events/") && cut.out.contains(": truncated: the anchor of "), "{}", cut.out);
+    backup.run(&["audit", "anchor", "-o", "anchors.jsonl"]).fails(70, &["no anchor is made over a damaged log", "truncated"]);
+    std::fs::write(dir.path().join("changed.jsonl"), kept.replacen("\"entries\":", "\"entries\":1", 1)).expect("a file");
+    p.run(&["audit", "verify", "--anchors", "changed.jsonl"]).fails(78, &["line 1: changed"]);
+    let other = Program::embedded(dir.path(), "other");
+    other.good(&["topics", "create"]);
+    other.run(&["audit", "verify", "--anchors", "anchors.jsonl"]).fails(78, &["is of log"]);
+
+    // The order, from command to notification, with what was decided upon.
+    let text = p.good(&["audit", "find", "--order", "1001"]);
+    for part in [
+        "+ ",
+        "command order_id=1001",
+        "decided by orders task",
+        "(collar_bps=200)",
+        "reference price ",
+        "decided by trading",
+        "last tick ",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("1002") && text.contains("OrderFilled") && text.contains("last_price="), "{text}");
+    let found = json_lines(&p.good(&["audit", "find", "--user", "501", "--format", "json"]));
+    assert!(found.iter().all(|r| r["audited"] == "chained" || r["audited"] == "internal"));
+    let decided = found.iter().find(|r| r["topic"] == "order-commands").expect("the command");
+    assert_eq!(decided["decision"]["instrument"]["value"]["collar_bps"], 200, "{decided}");
+    assert_eq!(p.good(&["audit", "find", "--user", "501", "--from", "2100-01-01"]), "");
+
+    // A copy that proves itself.
+    p.good(&["audit", "export", "-o", "all.jsonl"]);
+    let nowhere = Program { dir: dir.path().to_path_buf(), flags: Vec::new() };
+    assert!(nowhere.good(&["audit", "verify", "--file", "all.jsonl", "--anchors", "anchors.jsonl"]).starts_with("whole: "));
+    let mut bytes = std::fs::read(dir.path().join("all.jsonl")).expect("a file");
+    let place = bytes.len() / 2;
+    bytes[place] ^= 1;
+    let line = 1 + bytes[..place].iter().filter(|b| **b == b'\n').count();
+    std::fs::write(dir.path().join("bad.jsonl"), &bytes).expect("a file");
+    let bad = nowhere.run(&["audit", "verify", "--file", "bad.jsonl"]);
+    bad.fails(70, &["the file is damaged"]);
+    assert!(bad.out.starts_with(&format!("BAD  bad.jsonl line {line} (")) && bad.out.contains(": changed: "), "{}", bad.out);
+    p.run(&["audit", "export", "-o", "all.jsonl"]).fails(2, &["exists", "another name"]);
+
+    // What the user was worth, to where they are.
+    let history = json_lines(&p.good(&["portfolio", "501", "--history", "--format", "json"]));
+    let now: Value = serde_json::from_str(&p.good(&["portfolio", "501", "--format", "json"])).expect("JSON");
+    let last = history.last().expect("events");
+    for field in ["user_seq", "cash_available", "cash_reserved", "realised", "fees", "equity"] {
+        assert_eq!(last[field], now[field], "{field}: {last} {now}");
+    }
+    assert_eq!(last["positions"]["AAPL"]["quantity"], 15);
+    assert!(p.good(&["portfolio", "501", "--history"]).lines().count() == history.len() + 1);
+}
+
+#[test]
+fn audit_commands_say_what_is_wrong_with_how_they_are_used() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let p = Program::embedded(dir.path(), "log");
+    p.run(&["audit", "find"]).fails(2, &["--order"]);
+    p.run(&["audit", "find", "--user", "a b"]).fails(2, &["--user"]);
+    p.run(&["audit", "export", "--from", "yesterday"]).fails(2, &["2026-01-31T09:30:00Z"]);
+    p.run(&["audit", "verify"]).fails(78, &["no embedded log"]);
+    p.run(&["audit", "verify", "--file", "nothing.jsonl"]).fails(1, &["nothing.jsonl"]);
+    p.run(&["audit", "verify", "--anchors", "nothing.jsonl"]).fails(78, &["nothing.jsonl"]);
+    p.run(&["portfolio", "501", "--from", "2026-01-01"]).fails(2, &["--history"]);
+    std::fs::write(dir.path().join("empty"), "").expect("a file");
+    let cut = p.run(&["audit", "verify", "--file", "empty"]);
+    cut.fails(70, &["damaged"]);
+    assert!(cut.out.contains("truncated"), "{}", cut.out);
+    for command in ["verify", "anchor", "find", "export"] {
+        let help = p.good(&["audit", command, "--help"]);
+        assert!(help.contains("Exit code:") && help.contains("Examples:"), "{help}");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+/// Rows A1 and A2 where the log is a real one; what is done to records is in `tests/audit`, where they can be got at.
+#[test]
+fn a1_a2_on_both_logs() {
+    on_both("audit", RoleSettings::default(), |w| {
+        w.list("AAPL", "189.25");
+        for i in 0..40 {
+            let (user, quantity) = (format!("u{}", i % 4), 1 + i);
+            let order = format!(r#"{{"user_id":"{user}","order_id":"o{i}","symbol":"AAPL","quantity":{quantity},"order_type":"buy"}}"#);
+            w.sender.send(t::ORDER_COMMANDS, &user, order);
+        }
+        w.sender.flush();
+        w.rest();
+        let group = format!("{}processor-audit", w.topics.prefix());
+        let mut chains = Chains { log: &*w.log, topics: &w.topics, group: &group, sources: true, anchors: &[] };
+        let reports = chains.verify(&mut |_| {}).expect("readable");
+        assert!(reports.iter().all(|r| r.damage.is_none()), "{}: {reports:#?}", w.name);
+        let records: usize = t::AUDITED.iter().map(|topic| w.read(*topic).len()).sum();
+        assert_eq!(reports.iter().map(|r| r.good.entries).sum::<u64>(), records as u64, "{}", w.name);
+        let cluster = w.log.cluster_id().expect("an id");
+        let anchors = [Anchor::new("then".into(), cluster, heads(&reports))];
+        chains.anchors = &anchors;
+        assert_eq!(chains.verify(&mut |_| {}).expect("readable"), reports, "{}", w.name);
+
+        let query = Query { order: Some("o7".into()), limit: 1000, ..Query::default() };
+        let timeline = find(&*w.log, &w.topics, &query).expect("an answer");
+        let decided = timeline.iter().filter(|(_, h)| h.inputs.is_some()).count();
+        let chained = timeline.iter().filter(|(_, h)| h.proof == Proof::Chained).count();
+        assert_eq!(decided, 2, "{}: orders and trading", w.name);
+        // The command, three events, three notifications and a trade.
+        assert_eq!(chained, 8, "{}", w.name);
+
+        let mut out = Vec::new();
+        let export = Export { log: &*w.log, topics: &w.topics, from_ms: None, to_ms: None, created: "now".into() };
+        let written = export.write(&mut out, &mut |_| {}).expect("written");
+        assert_eq!(written.records, records as u64, "{}", w.name);
+        assert_eq!(file::verify(&out[..], &anchors, &mut |_| {}).expect("readable"), Ok(written), "{}", w.name);
+    });
+}
+
+/// A look at a log that is being written to must not see damage where there is only something that comes a moment later.
+#[test]
+fn verifying_beside_running_roles_raises_no_false_alarm() {
+    on_both("live", RoleSettings::default(), |w| {
+        support::load::reference(&mut w.sender, 5);
+        w.rest();
+        let load = Stream::start(w.log.clone(), Orders::new(3, 20, 5), 400);
+        let group = format!("{}processor-audit", w.topics.prefix());
+        let (mut kept, mut grown) = (Vec::new(), 0);
+        let began = std::time::Instant::now();
+        while began.elapsed() < std::time::Duration::from_secs(8) || kept.len() < 3 {
+            let chains = Chains { log: &*w.log, topics: &w.topics, group: &group, sources: true, anchors: &kept };
+            let reports = chains.verify(&mut |_| {}).expect("readable");
+            let bad: Vec<_> = reports.iter().filter(|r| r.damage.is_some()).collect();
+            assert!(bad.is_empty(), "{}: {bad:#?}", w.name);
+            let entries: u64 = reports.iter().map(|r| r.good.entries).sum();
+            assert!(entries >= grown, "{}", w.name);
+            grown = entries;
+            kept.push(Anchor::new(format!("run {}", kept.len()), w.log.cluster_id().expect("an id"), heads(&reports)));
+        }
+        load.stop();
+        assert!(grown > kept[0].heads.iter().map(|h| h.entries).sum(), "{}: nothing happened meanwhile", w.name);
+    });
+}

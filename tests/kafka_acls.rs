@@ -1,0 +1,124 @@
+//! A cluster that does not allow what a role needs: it ends at once, with exit code 78 and the name of the right that is missing, whether the right
+//! was never there or is taken away under way; when it is granted the role goes on where it was.
+#![cfg(all(feature = "kafka", feature = "rocks"))]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use support::broker::{self, Broker};
+use support::load::wait_for;
+use support::program::Program;
+
+const TOPIC: u8 = 2;
+const GROUP: u8 = 3;
+const TRANSACTIONAL_ID: u8 = 5;
+const READ: u8 = 3;
+const WRITE: u8 = 4;
+const ALL: u8 = 2;
+const DENY: u8 = 2;
+const ALLOW: u8 = 3;
+const CREATE_ACLS: u16 = 30;
+const DELETE_ACLS: u16 = 31;
+const SOON: Duration = Duration::from_secs(60);
+
+/// Every client of a plaintext listener is nobody in particular; what no entry names is allowed.
+fn guarded_broker() -> Broker {
+    let authorizer = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer";
+    Broker::start_with(&[authorizer, "allow.everyone.if.no.acl.found=true"], true)
+}
+
+/// Sends one of the two requests about access lists; both have the same fields. No client library that we use can.
+fn acl(broker: &Broker, api: u16, kind: u8, name: &str, operation: u8, permission: u8) {
+    let text = |s: &str| [&u16::try_from(s.len()).expect("short").to_be_bytes()[..], s.as_bytes()].concat();
+    const LITERAL: u8 = 3;
+    let header = [&api.to_be_bytes()[..], &1_u16.to_be_bytes(), &7_u32.to_be_bytes(), &text("test")].concat();
+    let entry = [&[kind][..], &text(name), &[LITERAL], &text("User:ANONYMOUS"), &text("*"), &[operation, permission]].concat();
+    let request = [header, 1_u32.to_be_bytes().to_vec(), entry].concat();
+    let mut stream = TcpStream::connect(&broker.address).expect("the broker takes connections");
+    stream.write_all(&u32::try_from(request.len()).expect("short").to_be_bytes()).expect("sent");
+    stream.write_all(&request).expect("sent");
+    let mut size = [0; 4];
+    stream.read_exact(&mut size).expect("an answer");
+    let mut answer = vec![0; u32::from_be_bytes(size) as usize];
+    stream.read_exact(&mut answer).expect("an answer");
+    // Correlation, throttle time, number of results, and the first one's error.
+    assert_eq!(answer[12..14], [0, 0], "the broker refused to change {name}: {answer:?}");
+}
+
+/// Denies one operation on something and allows all others.
+fn deny(broker: &Broker, kind: u8, name: &str, operation: u8) {
+    acl(broker, CREATE_ACLS, kind, name, ALL, ALLOW);
+    acl(broker, CREATE_ACLS, kind, name, operation, DENY);
+}
+
+fn grant(broker: &Broker, kind: u8, name: &str, operation: u8) {
+    acl(broker, DELETE_ACLS, kind, name, operation, DENY);
+}
+
+/// Topics with a listing, and a few prices that `trading` will want to read.
+fn set_up(broker: &Broker, dir: &tempfile::TempDir, test: &str) -> (Program, String) {
+    let prefix = broker::unique_prefix(test);
+    let p = Program::kafka(dir.path(), &broker.address, &prefix).with(&["--state", &format!("state-{prefix}")]);
+    std::fs::write(p.dir.join("l.csv"), "symbol\nAAPL\n").expect("file");
+    p.good(&["topics", "create", "--partitions", "2"]);
+    p.good(&["instruments", "load", "l.csv"]);
+    publish(&p);
+    (p, prefix)
+}
+
+fn publish(p: &Program) {
+    p.good(&["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
+}
+
+/// How far `trading` has got with what there is to read.
+fn lag(p: &Program) -> u64 {
+    let rows: serde_json::Value = serde_json::from_str(&p.good(&["status", "--role", "trading", "--format", "json"])).expect("JSON");
+    rows.as_array().expect("rows").iter().map(|r| r["lag"].as_u64().unwrap_or(u64::MAX / 8)).sum()
+}
+
+#[test]
+fn a_missing_right_is_named_and_ends_the_role() {
+    let (broker, dir) = (guarded_broker(), tempfile::tempdir().expect("a directory"));
+    let role = ["run", "--role", "trading"];
+
+    let (p, prefix) = set_up(&broker, &dir, "topic");
+    let output = format!("{prefix}reference-prices");
+    deny(&broker, TOPIC, &output, WRITE);
+    p.run(&role).fails(78, &["Topic authorization failed", "Write on topics", &output, "kafka-acls.sh"]);
+    grant(&broker, TOPIC, &output, WRITE);
+    let running = p.start_roles("trading");
+    wait_for("everything to be read", SOON, || lag(&p) == 0);
+    running.stop();
+
+    let (p, prefix) = set_up(&broker, &dir, "id");
+    let id = format!("{prefix}processor-trading-1");
+    deny(&broker, TRANSACTIONAL_ID, &id, WRITE);
+    p.run(&role).fails(78, &["Write and Describe on transactional id", &id, "kafka-acls.sh"]);
+    grant(&broker, TRANSACTIONAL_ID, &id, WRITE);
+    let running = p.start_roles("trading");
+    wait_for("everything to be read", SOON, || lag(&p) == 0);
+    // Taken away under way: the next transaction finds out.
+    deny(&broker, TRANSACTIONAL_ID, &id, WRITE);
+    publish(&p);
+    running.ends(SOON).fails(78, &["Write and Describe on transactional id", &id]);
+
+    let (p, prefix) = set_up(&broker, &dir, "group");
+    let group = format!("{prefix}processor-trading");
+    let running = p.start_roles("trading");
+    wait_for("everything to be read", SOON, || lag(&p) == 0);
+    deny(&broker, GROUP, &group, READ);
+    publish(&p);
+    running.ends(SOON).fails(78, &["Group authorization failed"]);
+
+    let (p, prefix) = set_up(&broker, &dir, "input");
+    let input = format!("{prefix}market-data");
+    deny(&broker, TOPIC, &input, READ);
+    p.run(&role).fails(78, &["Topic authorization failed"]);
+    grant(&broker, TOPIC, &input, READ);
+    let running = p.start_roles("trading");
+    wait_for("everything to be read", SOON, || lag(&p) == 0);
+    running.stop();
+}

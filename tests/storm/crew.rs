@@ -1,0 +1,329 @@
+//! All instances of the installation and their supervisor: what was killed or has failed is started again, as a service manager would; what was
+//! replaced must end and stays ended. An exit code that tells a person to look is a finding.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use processor::runtime::status::InstanceStatus;
+
+use crate::nemesis::set_clock;
+use crate::support::process::{Installation, Process, tail};
+
+/// Role and instance number.
+pub type Name = (&'static str, u32);
+
+/// How long a replaced copy may take to notice, once it can, before that is a finding.
+const NOTICE: Duration = Duration::from_secs(120);
+/// A graceful stop may take long while brokers are down; then it is cut short, as a service manager would.
+const STOP: Duration = Duration::from_secs(60);
+
+/// What was done and seen.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub kills: u64,
+    pub pauses: u64,
+    pub stops: u64,
+    pub starts: u64,
+    pub twins: u64,
+    pub fences: u64,
+    /// Fenced although no copy was known: a late request of one that was killed.
+    pub fences_by_the_dead: u64,
+    pub failures: u64,
+    pub wipes: u64,
+    pub recoveries: u64,
+    pub repeats: u64,
+}
+
+/// A place for one instance.
+struct Post {
+    process: Option<Copy>,
+    wanted: bool,
+    restart_at: Instant,
+}
+
+/// One process of an instance.
+struct Copy {
+    process: Process,
+    thaw_at: Option<Instant>,
+    /// When it was told to stop.
+    stopping: Option<Instant>,
+    second_state: bool,
+    last: InstanceStatus,
+}
+
+/// A copy that was replaced, and since when it could have noticed.
+struct Older {
+    name: Name,
+    copy: Copy,
+    since: Instant,
+}
+
+/// See the module.
+pub struct Crew {
+    /// With the usual state directory, and with another one for copies.
+    installations: [Installation; 2],
+    clocks: Option<PathBuf>,
+    posts: BTreeMap<Name, Post>,
+    older: Vec<Older>,
+    /// When a name last had two copies, or had an instance killed.
+    disputed: BTreeMap<Name, Instant>,
+    pub counts: Counts,
+    pub findings: Vec<String>,
+}
+
+impl Crew {
+    /// `clocks`: the library that moves an instance's wall clock.
+    pub fn new(installation: Installation, clocks: Option<PathBuf>) -> Crew {
+        let mut second = installation.clone();
+        second.state = second.state.with_extension("second");
+        let (posts, older, disputed) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+        let (counts, findings) = (Counts::default(), Vec::new());
+        Crew { installations: [installation, second], clocks, posts, older, disputed, counts, findings }
+    }
+
+    /// From now on this instance is to run.
+    pub fn want(&mut self, name: Name) {
+        let post = self.posts.entry(name).or_insert(Post { process: None, wanted: true, restart_at: Instant::now() });
+        post.wanted = true;
+    }
+
+    /// Instances that are to run.
+    pub fn wanted(&self) -> Vec<Name> {
+        self.posts.iter().filter(|(_, p)| p.wanted).map(|(n, _)| *n).collect()
+    }
+
+    /// Instances with a process that can be hit, frozen ones included.
+    pub fn running(&self) -> Vec<Name> {
+        let up = |p: &&Post| p.process.as_ref().is_some_and(|c| c.stopping.is_none());
+        self.posts.iter().filter(|(_, p)| up(p)).map(|(n, _)| *n).collect()
+    }
+
+    fn spawn(&mut self, name: Name, second_state: bool) -> Copy {
+        self.counts.starts += 1;
+        let mut environment = Vec::new();
+        let clock = self.clock_file(name);
+        if !clock.exists() {
+            set_clock(&clock, 0);
+        }
+        let clock = clock.display().to_string();
+        let library = self.clocks.as_ref().map(|l| l.display().to_string());
+        if let Some(library) = &library {
+            environment.extend([("LD_PRELOAD", library.as_str()), ("CLOCK_OFFSET_FILE", clock.as_str())]);
+        }
+        let process = self.installations[usize::from(second_state)].start_with(name.0, name.1, &environment);
+        Copy { process, thaw_at: None, stopping: None, second_state, last: InstanceStatus::default() }
+    }
+
+    /// The file that says how many seconds an instance's wall clock is wrong.
+    pub fn clock_file(&self, name: Name) -> PathBuf {
+        self.installations[0].logs.join(format!("{}-{}.clock", name.0, name.1))
+    }
+
+    pub fn kill9(&mut self, name: Name) {
+        let Some(mut copy) = self.posts.get_mut(&name).and_then(|p| p.process.take()) else { return };
+        self.count(name, &mut copy);
+        copy.process.kill9();
+        self.counts.kills += 1;
+        self.disputed.insert(name, Instant::now());
+        self.restart(name, Duration::ZERO);
+    }
+
+    fn restart(&mut self, name: Name, after: Duration) {
+        if let Some(post) = self.posts.get_mut(&name) {
+            post.restart_at = Instant::now() + after;
+        }
+    }
+
+    /// SIGSTOP for some time.
+    pub fn freeze(&mut self, name: Name, time: Duration) {
+        let Some(copy) = self.posts.get_mut(&name).and_then(|p| p.process.as_mut()) else { return };
+        if copy.thaw_at.is_none() && copy.process.is_running() {
+            copy.process.signal(libc::SIGSTOP);
+            copy.thaw_at = Some(Instant::now() + time);
+            self.counts.pauses += 1;
+        }
+    }
+
+    /// SIGTERM; started again after a while if it is still wanted.
+    pub fn stop(&mut self, name: Name, again_after: Duration) {
+        let Some(post) = self.posts.get_mut(&name) else { return };
+        let Some(copy) = post.process.as_mut() else { return };
+        if copy.thaw_at.is_none() && copy.stopping.is_none() && copy.process.is_running() {
+            copy.process.signal(libc::SIGTERM);
+            copy.stopping = Some(Instant::now());
+            post.restart_at = Instant::now() + again_after;
+            self.counts.stops += 1;
+        }
+    }
+
+    /// It is not to run any more.
+    pub fn dismiss(&mut self, name: Name) {
+        if let Some(post) = self.posts.get_mut(&name) {
+            post.wanted = false;
+        }
+        self.stop(name, Duration::ZERO);
+    }
+
+    /// A second process under the same name, over the same state directory or another. The older one is on its own from now on.
+    pub fn twin(&mut self, name: Name, second_state: bool) {
+        let Some(copy) = self.posts.get_mut(&name).and_then(|p| p.process.take()) else { return };
+        self.counts.twins += 1;
+        let since = copy.thaw_at.unwrap_or_else(Instant::now).max(Instant::now());
+        self.older.push(Older { name, copy, since });
+        let newer = self.spawn(name, second_state);
+        self.disputed.insert(name, since + NOTICE);
+        self.posts.get_mut(&name).expect("it has a post").process = Some(newer);
+    }
+
+    /// Killed, and its local state is gone when it comes back.
+    pub fn wipe(&mut self, name: Name) {
+        self.kill9(name);
+        // An older copy over the same directory would be robbed of its files under its hands, which is another matter.
+        if self.older.iter().any(|o| o.name == name) {
+            return;
+        }
+        let dir = self.installations[0].state.join(name.0).join(name.1.to_string());
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let gone = if entry.path().is_dir() { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
+            gone.expect("a state directory can be deleted");
+        }
+        self.counts.wipes += 1;
+    }
+
+    /// Adds what a process says of itself to the counts, once.
+    fn count(&mut self, name: Name, copy: &mut Copy) {
+        if let Some(last) = status(&self.installations[usize::from(copy.second_state)], name, &copy.process) {
+            copy.last = last;
+        }
+        self.counts.recoveries += copy.last.counters.recoveries;
+        self.counts.repeats += copy.last.counters.repeats_dropped;
+        copy.last = InstanceStatus::default();
+    }
+
+    /// Looks after everybody; to be called often.
+    pub fn tend(&mut self) {
+        let now = Instant::now();
+        for name in self.posts.keys().copied().collect::<Vec<_>>() {
+            let post = self.posts.get_mut(&name).expect("just listed");
+            if let Some(mut copy) = post.process.take() {
+                match attend(&mut copy, now) {
+                    None => self.posts.get_mut(&name).expect("just listed").process = Some(copy),
+                    Some(code) => self.ended(name, copy, code),
+                }
+            } else if post.wanted && now >= post.restart_at {
+                let copy = self.spawn(name, false);
+                self.posts.get_mut(&name).expect("just listed").process = Some(copy);
+            }
+        }
+        for mut older in std::mem::take(&mut self.older) {
+            match attend(&mut older.copy, now) {
+                None if now > older.since + NOTICE => {
+                    let log = tail(&older.copy.process.log);
+                    self.findings.push(format!("{:?}: a copy that was replaced {NOTICE:?} ago still runs:\n{log}", older.name));
+                    older.copy.process.kill9();
+                }
+                None => self.older.push(older),
+                Some(code) => self.older_ended(older, code),
+            }
+        }
+    }
+
+    fn ended(&mut self, name: Name, mut copy: Copy, code: Option<i32>) {
+        self.count(name, &mut copy);
+        let stopped = copy.stopping.is_some();
+        match code {
+            Some(0 | 1) if stopped => {}
+            None if stopped => self.counts.kills += 1,
+            Some(75) => {
+                self.counts.fences += 1;
+                // Its older copy may have been the last to join: then that one stays.
+                if let Some(at) = self.older.iter().position(|o| o.name == name) {
+                    let older = self.older.remove(at);
+                    self.posts.get_mut(&name).expect("it has a post").process = Some(older.copy);
+                } else if self.disputed.get(&name).is_none_or(|until| Instant::now() > *until + NOTICE) {
+                    self.findings.push(format!("{name:?} was fenced, and nobody else was there:\n{}", tail(&copy.process.log)));
+                } else {
+                    self.counts.fences_by_the_dead += 1;
+                }
+                self.restart(name, Duration::from_secs(2));
+            }
+            Some(1) => {
+                self.counts.failures += 1;
+                self.restart(name, Duration::from_secs(1));
+            }
+            // The directory is held by an older copy that is frozen.
+            Some(78) if tail(&copy.process.log).contains("is held by") => {
+                self.counts.failures += 1;
+                self.restart(name, Duration::from_secs(2));
+            }
+            other => {
+                self.findings.push(format!("{name:?} ended with {other:?}:\n{}", tail(&copy.process.log)));
+                // What a person must look at is not started again and again.
+                self.restart(name, Duration::from_secs(3_600));
+            }
+        }
+    }
+
+    fn older_ended(&mut self, mut older: Older, code: Option<i32>) {
+        self.count(older.name, &mut older.copy);
+        match code {
+            Some(75) => self.counts.fences += 1,
+            // It was being stopped, or failed for another reason before it noticed.
+            Some(0 | 1) => self.counts.failures += 1,
+            Some(78) if tail(&older.copy.process.log).contains("is held by") => self.counts.failures += 1,
+            other => {
+                self.findings.push(format!("{:?}, a replaced copy, ended with {other:?}:\n{}", older.name, tail(&older.copy.process.log)))
+            }
+        }
+    }
+
+    /// No more trouble: the frozen are thawed, older copies get their time to notice, and only these instances run, over the usual state directory.
+    pub fn settle(&mut self, base: &[Name]) {
+        let now = Instant::now();
+        for copy in self.posts.values_mut().filter_map(|p| p.process.as_mut()).chain(self.older.iter_mut().map(|o| &mut o.copy)) {
+            copy.thaw_at = copy.thaw_at.map(|_| now);
+        }
+        while !self.older.is_empty() {
+            self.tend();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for name in self.posts.keys().copied().collect::<Vec<_>>() {
+            if !base.contains(&name) {
+                self.dismiss(name);
+            } else if self.posts[&name].process.as_ref().is_some_and(|c| c.second_state) {
+                self.stop(name, Duration::ZERO);
+            }
+        }
+        base.iter().for_each(|n| self.want(*n));
+    }
+
+    /// Ends all, gracefully.
+    pub fn stop_all(&mut self) {
+        self.posts.keys().copied().collect::<Vec<_>>().into_iter().for_each(|n| self.dismiss(n));
+        while self.posts.values().any(|p| p.process.is_some()) {
+            self.tend();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Thaws a copy when it is time and cuts short a stop that takes too long; its exit code once it has ended (none: by a signal).
+#[allow(clippy::option_option, reason = "not ended, ended by a signal, ended with a code")]
+fn attend(copy: &mut Copy, now: Instant) -> Option<Option<i32>> {
+    if copy.thaw_at.is_some_and(|at| now >= at) {
+        copy.thaw_at = None;
+        copy.process.signal(libc::SIGCONT);
+    }
+    if copy.stopping.is_some_and(|at| now > at + STOP) {
+        copy.process.kill9();
+        return Some(None);
+    }
+    if copy.process.is_running() { None } else { Some(copy.process.exit_code(Duration::from_secs(1))) }
+}
+
+fn status(installation: &Installation, name: Name, process: &Process) -> Option<InstanceStatus> {
+    let bytes = std::fs::read(InstanceStatus::path(&installation.state, name.0, name.1)).ok()?;
+    let status: InstanceStatus = serde_json::from_slice(&bytes).ok()?;
+    (status.pid == process.id()).then_some(status)
+}
