@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/processor/targ
 PROCESSOR := $(CARGO_TARGET_DIR)/debug/processor
 ARGS ?=
 
-.PHONY: run test storm build clean lint fmt install-tools bench check unit kafka help
+.PHONY: run sim mutants test storm build clean lint fmt install-tools bench check unit kafka help
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -26,6 +26,13 @@ test: install-tools ## everything, with a real broker that the tests start thems
 storm: install-tools ## everything that can go wrong, on three brokers; make storm MINUTES=10 SEED=1
 	@MINUTES=$(or $(MINUTES),10) STORM_SECONDS=$(STORM_SECONDS) SEED=$(or $(SEED),1) cargo test --locked --features faults --test storm; \
 		code=$$?; if [ -e processor ]; then cargo build --locked; fi; exit $$code
+
+sim: ## the simulation: 20 000 seeds and all mutants; or make sim SEEDS=n, SEED=n, FROM=n, MUTANT=name
+	cargo test --locked --no-default-features --features faults --test sim -- \
+	  $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM)) $(if $(MUTANT),--mutant $(MUTANT))
+
+mutants: ## which deliberate mistakes the simulation finds; writes docs/mutants.md
+	cargo test --locked --no-default-features --features faults --test sim -- --mutants --write
 
 unit: ## what needs neither a broker nor the C++ libraries
 	cargo test --locked --no-default-features --lib --test structure $(ARGS)

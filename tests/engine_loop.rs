@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,12 +11,12 @@ use std::time::Duration;
 
 use processor::engine::context::Ctx;
 use processor::engine::instance::{Instance, Settings, Stop, TaskView};
+use processor::engine::meta::StoreMeta;
 use processor::engine::ports::*;
 use processor::engine::records::{Headers, Record, Records};
 use processor::engine::role::{Bug, Input, Role, RoleFactory, RoleSpec};
 use processor::engine::topics::*;
 use processor::log::local::LocalLog;
-use processor::runtime::clock::SystemClock;
 
 const IN: TopicId = TopicId(0);
 const OUT: TopicId = TopicId(1);
@@ -31,6 +32,30 @@ fn table() -> Arc<TopicTable> {
     ))
 }
 
+struct SystemClock(std::time::Instant);
+
+impl Clock for SystemClock {
+    fn now_us(&self) -> u64 {
+        self.0.elapsed().as_micros() as u64
+    }
+    fn sleep(&self, d: Duration) {
+        std::thread::sleep(d);
+    }
+}
+
+thread_local! {
+    /// So many times a record looks impossible, though it is not.
+    static LOOKS_WRONG: Cell<u32> = const { Cell::new(0) };
+    /// So many polls find their position gone.
+    static POSITION_GONE: Cell<u32> = const { Cell::new(0) };
+}
+
+fn once_less(left: &'static std::thread::LocalKey<Cell<u32>>) -> bool {
+    let n = left.get();
+    left.set(n.saturating_sub(1));
+    n > 0
+}
+
 /// Counts records per key and says the count.
 struct Counter;
 
@@ -39,6 +64,9 @@ impl Role for Counter {
         let key = r.key.expect("keys are set");
         let state = [b"k", key].concat();
         let count = ctx.get(&state).map_or(0, |v| u64::from_be_bytes(v.try_into().expect("eight bytes"))) + 1;
+        if r.value == Some(b"50") && once_less(&LOOKS_WRONG) {
+            return Err(Bug("this cannot be".into()));
+        }
         if r.value == Some(b"poison") {
             return Err(Bug("poison".into()));
         }
@@ -180,6 +208,9 @@ struct FaultyMember {
 
 impl Member for FaultyMember {
     fn poll(&mut self, wait: Duration, limits: Limits, into: &mut Records) -> Result<Polled, LogError> {
+        if once_less(&POSITION_GONE) {
+            return Err(LogError::Corrupt("in/0 has no offset 7 any more".into()));
+        }
         self.inner.poll(wait, limits, into)
     }
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Committed, LogError> {
@@ -267,7 +298,7 @@ impl World {
             startup_wait: Duration::from_secs(5),
             cache_bytes: 1 << 20,
         };
-        let (log, clock) = (Arc::new(self.log.clone()), Box::new(SystemClock::new()));
+        let (log, clock) = (Arc::new(self.log.clone()), Box::new(SystemClock(std::time::Instant::now())));
         Instance::new(log, Box::new(self.disk.clone()), clock, factory(), table(), settings)
     }
 
@@ -489,6 +520,49 @@ fn a_bug_stops_before_anything_is_committed() {
     let stopped = world.drain(&mut world.instance()).unwrap_err();
     assert!(matches!(&stopped, Stop::Bug(text) if text.contains("in/0/1: poison")), "{stopped}");
     assert_eq!(world.outputs(), Vec::<String>::new());
+}
+
+/// A process that was frozen for longer than its session may be handed records that follow from what others have done since; or find its positions
+/// gone. With fresh state it sees what they mean.
+#[test]
+fn what_cannot_be_is_looked_at_again_with_fresh_state() {
+    for (wrong, gone) in [(1, 0), (0, 1)] {
+        let world = World::new(&[]);
+        world.send(0..100);
+        LOOKS_WRONG.set(wrong);
+        POSITION_GONE.set(gone);
+        let mut instance = world.instance();
+        world.drain(&mut instance).unwrap();
+        world.check(100, &instance);
+        assert_eq!(instance.counters().recoveries, 1, "one new incarnation");
+    }
+    for (wrong, gone) in [(2, 0), (0, 2)] {
+        let world = World::new(&[]);
+        world.send(0..100);
+        LOOKS_WRONG.set(wrong);
+        POSITION_GONE.set(gone);
+        let stopped = world.drain(&mut world.instance()).unwrap_err();
+        assert!(matches!(stopped, Stop::Bug(_)), "the second time it stops: {stopped}");
+    }
+}
+
+/// A store that its changelog does not lead on from (here: it claims a position that was never committed) is no reason to stop.
+#[test]
+fn a_store_that_the_changelog_does_not_know_is_rebuilt() {
+    let world = World::new(&[]);
+    world.send(0..100);
+    let mut instance = world.instance();
+    world.drain(&mut instance).unwrap();
+    drop(instance);
+    for files in world.disk.tasks.lock().unwrap().values_mut() {
+        let mut record = StoreMeta::decode(files.meta.as_ref().unwrap()).unwrap();
+        record.meta.offsets[0].1 += 1;
+        files.meta = Some(record.encode());
+    }
+    let mut instance = world.instance();
+    world.drain(&mut instance).unwrap();
+    world.check(100, &instance);
+    assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), PARTITIONS as usize);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::crash::{self, Point};
+use super::mutants::{self, Mutant};
 use super::ports::{Member, Outcome, Transaction};
 use super::records::Records;
 use super::role::{Bug, RoleSpec};
@@ -37,10 +38,24 @@ pub fn commit(spec: &RoleSpec, member: &mut dyn Member, tasks: &mut BTreeMap<u32
         offsets.extend_from_slice(&task.prepare(out).offsets);
     }
     crash::point(Point::CommitPrepared);
-    assert!(!offsets.is_empty(), "a transaction without offsets would not be fenced");
+    #[cfg(feature = "faults")]
+    if mutants::take_timer() {
+        offsets.clear();
+    }
+    assert!(!offsets.is_empty() || mutants::on(Mutant::TimerWithoutOffsets), "a transaction without offsets would not be fenced");
+    if mutants::on(Mutant::StoreFirst) {
+        for number in touched {
+            if let Err(e) = tasks.get_mut(number).expect("only running tasks are touched").write_early() {
+                return Commit::TaskFailed(*number, e.into());
+            }
+        }
+    }
     let (appended, suspect) = match member.transact(&Transaction { outputs: out, offsets: &offsets }) {
         Outcome::Committed { appended, suspect } => (appended, suspect),
         Outcome::NotCommitted(why) => return Commit::Recover(format!("not committed: {why}")),
+        Outcome::Unknown(_) if mutants::on(Mutant::UnknownIsCommit) => {
+            (touched.iter().map(|n| (TopicPartition::new(spec.changelog, *n), tasks[n].last_changelog_offset() + 1)).collect(), true)
+        }
         Outcome::Unknown(why) => return Commit::Recover(format!("outcome unknown: {why}")),
         Outcome::Fenced(why) => return Commit::Fenced(why),
         Outcome::Refused(why) => return Commit::Refused(why),

@@ -4,6 +4,8 @@
 
 use super::broadcast::{Row, TableView};
 use super::guard::OutSequences;
+#[cfg(feature = "faults")]
+use super::mutants;
 use super::overlay::Overlay;
 use super::ports::{RECORD_OVERHEAD, StateStore, StoreError};
 use super::records::{HeaderBuf, Headers, Record, Records};
@@ -95,6 +97,10 @@ impl<'a> Ctx<'a> {
 
     /// Log time of the record in hand, milliseconds since 1970. The only time there is.
     pub fn time_ms(&self) -> i64 {
+        #[cfg(feature = "faults")]
+        if mutants::on(mutants::Mutant::WallClock) {
+            return mutants::wall_ms();
+        }
         self.cause.timestamp_ms
     }
 

@@ -10,6 +10,11 @@ use super::task::TaskError;
 pub(super) enum Halt {
     /// Give this incarnation up and join again.
     Recover(String),
+    /// Something cannot be, or only looks so. A process that was frozen for longer than its session goes on with old state and old answers: records may
+    /// follow from what its tasks' new owner has done, positions may be gone, and committed offsets may have been asked for long ago. So the first time
+    /// a new incarnation looks at the same thing again, with the state of that moment; only then it stops for good. With the task that found it, if
+    /// one did.
+    Doubt(Option<u32>, String),
     /// For good.
     Stop(Stop),
 }
@@ -28,7 +33,7 @@ impl std::convert::From<LogError> for Halt {
             LogError::Io(why) => Halt::Stop(Stop::Failed(why)),
             LogError::Fenced(why) => Halt::Stop(Stop::Fenced(why)),
             LogError::Invalid(why) => Halt::invalid(why),
-            LogError::Corrupt(_) => Halt::Stop(Stop::Bug(e.to_string())),
+            LogError::Corrupt(_) => Halt::Doubt(None, e.to_string()),
         }
     }
 }
@@ -65,6 +70,7 @@ impl std::convert::From<RestoreError> for Halt {
         match e {
             RestoreError::Log(e) => e.into(),
             RestoreError::Store(e) => e.into(),
+            RestoreError::Doubt(text) => Halt::Doubt(None, text),
             RestoreError::Stop(text) => Halt::Stop(Stop::Bug(text)),
         }
     }

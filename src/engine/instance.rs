@@ -14,7 +14,10 @@
 //! There is one recovery path: give everything up and join again, exactly as after `kill -9`. [`Instance::step`] does one turn and returns, so
 //! that a caller can run many instances in one thread.
 
-use std::collections::BTreeMap;
+#[cfg(feature = "faults")]
+mod mistakes;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +25,7 @@ use super::broadcast::Tables;
 use super::commit::{Commit, commit};
 use super::crash::{self, Point};
 use super::halt::Halt;
+use super::mutants::{self, Mutant};
 use super::ports::{
     Clock, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, RECORD_OVERHEAD, Reader, StoreError, Stores,
 };
@@ -132,6 +136,8 @@ pub struct Instance {
     work: Option<Incarnation>,
     /// Tasks whose stores were found damaged while they ran, and how.
     damaged: BTreeMap<u32, String>,
+    /// What could not be, and was looked at a second time. What a task found is forgotten when it gets past it.
+    doubted: BTreeSet<(Option<u32>, String)>,
     /// Partition counts when the process began; keys would move between tasks if they changed.
     counts: Option<Arc<[u32]>>,
     recovered_us: u64,
@@ -183,6 +189,7 @@ impl Instance {
             not_before_us: 0,
             work: None,
             damaged: BTreeMap::new(),
+            doubted: BTreeSet::new(),
             counts: None,
             recovered_us: started_us,
             scrubber: Scrubber::new(),
@@ -212,6 +219,10 @@ impl Instance {
             Ok(turn) => Ok(turn),
             Err(Halt::Stop(stop)) => Err(stop),
             Err(Halt::Recover(why)) => self.recover(&why),
+            Err(Halt::Doubt(task, why)) => match self.doubted.insert((task, why.clone())) {
+                true => self.recover(&format!("looking again, with fresh state, at what cannot be: {why}")),
+                false => Err(Stop::Bug(why)),
+            },
         }
     }
 
@@ -321,6 +332,7 @@ impl Instance {
                 self.assigned(work, &partitions)?;
                 return Ok(Turn::Busy);
             }
+            Polled::Revoked { lost: true } if mutants::on(Mutant::LostIgnored) => return Ok(Turn::Busy),
             Polled::Revoked { lost } => {
                 tracing::info!(role = self.spec.name, instance = %self.settings.instance, lost, "partitions revoked");
                 crash::point(Point::RevokeTasks);
@@ -346,6 +358,10 @@ impl Instance {
         match self.scrubber.turn(&mut work.tasks, self.clock.now_us(), turn == Turn::Idle) {
             Ok(done) => self.counters.scrubs += u64::from(done),
             Err((number, e)) => return Err(self.failed(number, e.into())),
+        }
+        #[cfg(feature = "faults")]
+        if turn == Turn::Idle && mutants::on(Mutant::TimerWithoutOffsets) {
+            mistakes::timer(&self.spec, work)?;
         }
         Ok(turn)
     }
@@ -405,7 +421,12 @@ impl Instance {
                 )));
             }
         }
-        work.tasks.clear();
+        if mutants::on(Mutant::LostIgnored) {
+            work.tasks.retain(|task, _| inputs.remove(task).is_some());
+            work.tasks.values().try_for_each(|task| work.member.resume(&task.meta().offsets))?;
+        } else {
+            work.tasks.clear();
+        }
         let restore = |(task, at)| (task, Restore::new(task, at, self.damaged.remove(&task), &*self.clock));
         work.restoring = inputs.into_iter().map(restore).collect();
         let tasks: Vec<u32> = work.restoring.keys().copied().collect();
@@ -481,14 +502,21 @@ impl Instance {
                 c.transactions += 1;
                 c.dead_letters += dead;
                 c.repeats_dropped = c.repeats_dropped.max(repeats);
+                self.doubted.retain(|(task, _)| task.is_none_or(|task| !touched.contains(&task)));
                 self.backoff = BACKOFF_MIN;
                 if suspect {
                     return Err(Halt::Recover("something odd happened inside a transaction that committed; taking a new epoch".into()));
                 }
                 Ok(())
             }
+            #[cfg(feature = "faults")]
+            Commit::Recover(why) if mutants::on(Mutant::UnknownIsAbort) && why.starts_with("outcome unknown") => {
+                mistakes::go_back(work, &touched, why)
+            }
             Commit::Recover(why) => Err(Halt::Recover(why)),
             Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
+            // What the log has answered is no old news: nothing to look at again.
+            Commit::TaskFailed(_, TaskError::Bug(e)) => Err(e.into()),
             Commit::Refused(why) => Err(Halt::invalid(why)),
             Commit::TaskFailed(number, e) => Err(self.failed(number, e)),
         }
@@ -496,10 +524,14 @@ impl Instance {
 
     /// A task failed. Damage is remembered: the next incarnation would find the position right and never look at the content.
     fn failed(&mut self, number: u32, e: TaskError) -> Halt {
-        if let TaskError::Store(StoreError::Corrupt(why)) = &e {
-            self.damaged.insert(number, why.clone());
+        match e {
+            TaskError::Store(StoreError::Corrupt(why)) => {
+                self.damaged.insert(number, why.clone());
+                StoreError::Corrupt(why).into()
+            }
+            TaskError::Bug(Bug(why)) => Halt::Doubt(Some(number), why),
+            e => e.into(),
         }
-        e.into()
     }
 
     /// A record that its topic cannot take would be refused again after every recovery, for ever: that is a bug, and said at once.

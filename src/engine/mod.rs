@@ -10,6 +10,7 @@ pub mod guard;
 mod halt;
 pub mod instance;
 pub mod meta;
+pub mod mutants;
 pub mod overlay;
 pub mod ports;
 pub mod records;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::crash::{self, Point};
 use super::digest::{self, Digest};
 use super::meta::{META_KEY, Meta, StoreMeta};
+use super::mutants::{self, Mutant};
 use super::ports::{Clock, Committed, From, Limits, Log, LogError, Member, Reader, StateStore, StoreError, Stores};
 use super::records::Records;
 use super::role::RoleSpec;
@@ -27,7 +28,10 @@ pub enum RestoreError {
     /// The local store failed in a way that putting it aside does not help.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// State and committed position do not belong together, and no rebuild helps.
+    /// State and committed position do not belong together, if what was asked is still true.
+    #[error("{0}")]
+    Doubt(String),
+    /// They do not, although they were compared again and again for as long as a predecessor's transaction may take.
     #[error("{0}")]
     Stop(String),
 }
@@ -77,7 +81,9 @@ pub struct Env<'a> {
 pub struct Restore {
     task: u32,
     inputs: Vec<TopicPartition>,
-    started_us: u64,
+    /// When the wait was last looked at, and how long it is by then.
+    looked_us: u64,
+    waited: Duration,
     target: Option<Meta>,
     work: Option<Work>,
     distrusted: Option<String>,
@@ -101,8 +107,8 @@ struct Work {
 impl Restore {
     /// For a task that was just assigned. `distrusted`: why its store must be rebuilt, if the last incarnation found it damaged.
     pub fn new(task: u32, inputs: Vec<TopicPartition>, distrusted: Option<String>, clock: &dyn Clock) -> Restore {
-        let (started_us, progress) = (clock.now_us(), Progress::default());
-        Restore { task, inputs, started_us, target: None, work: None, distrusted, quarantined: None, told: false, progress }
+        let (looked_us, waited, progress) = (clock.now_us(), Duration::ZERO, Progress::default());
+        Restore { task, inputs, looked_us, waited, target: None, work: None, distrusted, quarantined: None, told: false, progress }
     }
 
     /// Does a slice of work; `Some` when the task may run.
@@ -256,6 +262,11 @@ impl Restore {
                 return self.finish(env, work.store, have, work.digest);
             }
             if chunk.is_empty() && work.reader.caught_up() {
+                if (mutants::on(Mutant::RestoreToStable) || mutants::on(Mutant::EndTrusted))
+                    && let Some(have) = work.have.take()
+                {
+                    return self.finish(env, work.store, have, work.digest);
+                }
                 // Nothing more is readable, and the position was not there (yet).
                 let stale = work.have.is_some() && self.quarantined.is_none();
                 drop(work);
@@ -275,6 +286,9 @@ impl Restore {
     /// Puts what was read into the store; true when the target's meta record was in it. Between meta records the store holds a state that never
     /// was, and says so (`verified`), which costs a crash in the middle a scan at the end but never more memory than a chunk.
     fn apply(&mut self, work: &mut Work, chunk: &Records) -> Result<bool, RestoreError> {
+        if chunk.is_empty() {
+            return Ok(false);
+        }
         let mut latest: indexmap::IndexMap<&[u8], Option<&[u8]>, rustc_hash::FxBuildHasher> = indexmap::IndexMap::default();
         let mut meta = work.have.take().map(|h| h.meta).unwrap_or_default();
         let (mut last, mut reached) = (None, false);
@@ -347,7 +361,7 @@ impl Restore {
         crash::point(Point::RestoreQuarantined);
         tracing::warn!(task = self.task, role = env.spec.name, %why, %place, "local state put aside; rebuilding it from the changelog");
         self.quarantined = Some(why.to_string());
-        self.started_us = env.clock.now_us();
+        (self.looked_us, self.waited) = (env.clock.now_us(), Duration::ZERO);
         self.progress = Progress::default();
         Ok(())
     }
@@ -366,8 +380,12 @@ impl Restore {
         meta
     }
 
-    fn waited(&self, env: &Env<'_>) -> Duration {
-        Duration::from_micros(env.clock.now_us() - self.started_us)
+    /// How long it has waited, looking again all the time. A process that stood still has not.
+    fn waited(&mut self, env: &Env<'_>) -> Duration {
+        let now = env.clock.now_us();
+        let since = Duration::from_micros(now - std::mem::replace(&mut self.looked_us, now));
+        self.waited += since.min(env.takeover_wait / 20);
+        self.waited
     }
 
     /// After a take-over, committed offsets and changelog may still move: look at both afresh in a moment.
@@ -379,7 +397,8 @@ impl Restore {
 
     fn mismatch(&self, env: &Env<'_>, why: &str) -> RestoreError {
         let topic = env.topics.name(env.spec.changelog);
-        RestoreError::Stop(format!(
+        let kind = if self.waited < env.takeover_wait { RestoreError::Doubt } else { RestoreError::Stop };
+        kind(format!(
             "{} task {} refuses to run: state and committed offsets do not belong together: {why}. Nothing was changed. If offsets were reset or \
              {topic} was deleted on purpose, remove the group's offsets, the changelog and the local state together and replay from zero",
             env.spec.name, self.task

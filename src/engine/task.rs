@@ -13,6 +13,7 @@ use super::context::{Cause, Ctx, Outbox};
 use super::digest::Digest;
 use super::guard::{self, InSequences, Verdict};
 use super::meta::{JournalEntry, META_KEY, Meta, StoreMeta};
+use super::mutants::{self, Mutant};
 use super::overlay::Overlay;
 use super::ports::{StateStore, StoreError};
 use super::records::{Headers, Record, Records};
@@ -129,6 +130,7 @@ impl Task {
             if spec.inputs.iter().any(|i| i.guarded && i.topic == r.at.topic) {
                 match check(&mut self.seen, &r, ctx.src())? {
                     Verdict::Next => {}
+                    _ if mutants::on(Mutant::GuardOff) => {}
                     Verdict::Repeat => {
                         self.repeats += 1;
                         continue;
@@ -195,6 +197,36 @@ impl Task {
     /// The log time at which the role wants to be woken.
     pub fn alarm_ms(&self) -> Option<i64> {
         self.role.alarm_ms()
+    }
+
+    /// For a mistake: writes the store although nothing is decided.
+    pub(super) fn write_early(&mut self) -> Result<(), StoreError> {
+        let meta = self.prepared.clone().expect("prepare comes before");
+        let record = StoreMeta { changelog_offset: self.last_changelog_offset(), verified: true, meta };
+        self.store.write(&mut self.overlay.changes(), &record.encode())
+    }
+
+    /// For mistakes: where the changelog ended when the store was last written.
+    pub(super) fn last_changelog_offset(&self) -> u64 {
+        let stored = self.store.meta().ok().flatten().and_then(|bytes| StoreMeta::decode(&bytes).ok());
+        stored.map_or(0, |record| record.changelog_offset)
+    }
+
+    /// For a mistake: whether anything was processed since it was made.
+    #[cfg(feature = "faults")]
+    pub(super) fn has_worked(&self) -> bool {
+        self.time_ms != 0
+    }
+
+    /// For a mistake: back to what the store says, in place. False if it says nothing.
+    #[cfg(feature = "faults")]
+    pub(super) fn go_back(&mut self) -> bool {
+        let Some(record) = self.store.meta().ok().flatten().and_then(|bytes| StoreMeta::decode(&bytes).ok()) else { return false };
+        self.overlay.forget();
+        self.meta = record.meta;
+        let (sent, seen) = self.meta.sequences(&self.spec.guarded_outputs);
+        (self.outbox.sequences, self.seen, self.prepared) = (sent, seen, None);
+        true
     }
 
     /// Looks through so many keys of the store, between transactions; true when it is through and all is right.

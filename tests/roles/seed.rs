@@ -16,6 +16,8 @@ use processor::wire::trade::ReferencePrice;
 struct Ticks {
     values: Vec<&'static str>,
     done: Option<u64>,
+    /// Where the partition begins, each time that somebody asks; the last answer stays.
+    starts: std::sync::Mutex<Vec<u64>>,
     told: Vec<Vec<u8>>,
     undecided: AtomicU32,
 }
@@ -61,6 +63,9 @@ impl Log for Ticks {
             _ => self.values.iter().map(|v| v.as_bytes().to_vec()).collect(),
         };
         let at = match from {
+            [(0, From::Offset(at))] if topic == topics::MARKET_DATA && *at < *self.starts.lock().unwrap().last().unwrap() => {
+                return Err(LogError::Invalid(format!("{at} is not there")));
+            }
             [(0, From::Offset(at))] => *at as usize,
             [(0, From::End)] => all.len(),
             other => panic!("one partition, from an offset: {other:?}"),
@@ -69,7 +74,9 @@ impl Log for Ticks {
     }
     fn bounds(&self, at: TopicPartition) -> Result<Bounds, LogError> {
         if at.topic != topics::REFERENCE_PRICES {
-            return Ok(Bounds { start: 1, stable_end: self.values.len() as u64, end: self.values.len() as u64 });
+            let mut starts = self.starts.lock().unwrap();
+            let start = if starts.len() > 1 { starts.remove(0) } else { starts[0] };
+            return Ok(Bounds { start, stable_end: self.values.len() as u64, end: self.values.len() as u64 });
         }
         let wait = self.undecided.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
         let end = self.told.len() as u64;
@@ -119,7 +126,7 @@ fn seeded_late(values: &[&'static str], done: Option<u64>, told: Option<(i64, i6
     let orders = factory(Role::Orders, RoleSettings::default(), Arc::new(topics::table("t-")), 1);
     // The record that the loaded row came from stands in front.
     let told = told.iter().map(|t| price(t.0, t.1)).chain(late).collect();
-    let log = Ticks { values: values.to_vec(), done, told, undecided: AtomicU32::new(4) };
+    let log = Ticks { values: values.to_vec(), done, told, undecided: AtomicU32::new(4), starts: vec![1].into() };
     assert!(orders.seed_broadcast(topics::INSTRUMENTS, &log, &tables).expect("nothing").is_empty());
     let rows = orders.seed_broadcast(topics::REFERENCE_PRICES, &log, &tables).expect("rows");
     rows.iter()
@@ -147,6 +154,19 @@ fn s5_cold_start() {
     assert_eq!(seeded(&ticks, Some(7), None), [], "trading has seen all");
     assert_eq!(seeded(&ticks, None, Some((5, TIME_MS + 2))), [], "what was told is newer");
     assert_eq!(seeded(&ticks, None, Some((5, TIME_MS))), [(20_000, TIME_MS + 1)]);
+}
+
+#[test]
+fn ticks_that_are_deleted_while_they_are_read_are_asked_for_again() {
+    let orders = factory(Role::Orders, RoleSettings::default(), Arc::new(topics::table("t-")), 1);
+    let log = Ticks { values: vec!["rubbish"; 9], done: Some(2), told: vec![], undecided: AtomicU32::new(0), starts: vec![1, 3].into() };
+    // The start is told as 1, and when the reader is made it is 3.
+    match orders.seed_broadcast(topics::REFERENCE_PRICES, &log, &Tables::default()) {
+        Err(LogError::Unavailable(why)) => assert!(why.contains("deleted"), "{why}"),
+        other => panic!("recover, and do not stop: {:?}", other.map(|rows| rows.len())),
+    }
+    // Now it is known from the beginning.
+    assert!(orders.seed_broadcast(topics::REFERENCE_PRICES, &log, &Tables::default()).expect("rows").is_empty());
 }
 
 /// Offsets that `trading` has committed were visible while the prices of the same transaction were not: the ticks counted as handled, their prices were

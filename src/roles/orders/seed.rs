@@ -39,11 +39,11 @@ pub(in crate::roles) fn reference_prices(log: &dyn Log, loaded: &Tables, names: 
         }
     }
     if !from.is_empty() {
-        let mut reader = log.reader(topics::MARKET_DATA, &from, false)?;
+        let mut reader = log.reader(topics::MARKET_DATA, &from, false).map_err(|e| still_there(log, &from, e))?;
         let (mut batch, mut idle) = (Records::new(), 0);
         loop {
             batch.clear();
-            reader.poll(WAIT, LIMITS, &mut batch)?;
+            reader.poll(WAIT, LIMITS, &mut batch).map_err(|e| still_there(log, &from, e))?;
             idle = if batch.is_empty() { idle + 1 } else { 0 };
             if idle > IDLE_MAX {
                 return Err(LogError::Unavailable("market-data cannot be read to its end".into()));
@@ -55,6 +55,20 @@ pub(in crate::roles) fn reference_prices(log: &dyn Log, loaded: &Tables, names: 
         }
     }
     Ok(book.rows())
+}
+
+/// Old ticks may be deleted between the question where they begin and the reading of them. That is no reason to stop: the next start asks again.
+fn still_there(log: &dyn Log, from: &[(u32, From)], e: LogError) -> LogError {
+    let gone = |(partition, from): &(u32, From)| match from {
+        From::Offset(offset) => log.bounds(TopicPartition::new(topics::MARKET_DATA, *partition)).is_ok_and(|b| b.start > *offset),
+        From::Start | From::End => false,
+    };
+    match e {
+        LogError::Invalid(why) | LogError::Corrupt(why) if from.iter().any(gone) => {
+            LogError::Unavailable(format!("ticks were deleted while they were read ({why}); reading again"))
+        }
+        e => e,
+    }
 }
 
 /// Reference prices that are not in the loaded table, complete as of now.

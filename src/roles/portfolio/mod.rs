@@ -11,6 +11,8 @@ use rustc_hash::FxBuildHasher;
 use crate::domain::portfolio as arithmetic;
 use crate::domain::status::{Side, Status};
 use crate::engine::context::{Cause, Ctx};
+#[cfg(feature = "faults")]
+use crate::engine::mutants;
 use crate::engine::records::Record;
 use crate::engine::role::{Bug, Role};
 use crate::wire::event::{Event, OrderEvent};
@@ -50,6 +52,10 @@ impl Role for Portfolios {
     }
 
     fn batch_end(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Bug> {
+        #[cfg(feature = "faults")]
+        if mutants::on(mutants::Mutant::HashOrder) {
+            self.touched.sort_by_cached_key(|user, _| mutants::bucket(user.as_bytes()));
+        }
         for (user, (cause, state)) in self.touched.drain(..) {
             ctx.set_cause(cause);
             self.value.clear();

@@ -1,0 +1,286 @@
+//! Many runs: over seeds, over mutants, on all cores; and what is printed of them.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use processor::engine::mutants::{self, Mutant};
+
+use super::coverage::{Coverage, Kind};
+use super::plan::set_untransacted;
+use super::run::{Finding, run};
+use super::trace::Trace;
+
+/// What `make test` runs.
+const SEEDS: u64 = 20_000;
+/// A mutant that lives longer than this many seeds is not caught.
+const MUTANT_SEEDS: u64 = 20_000;
+/// Seeds with transactions off and the sequence guard on.
+const CONTROL_SEEDS: u64 = 1_000;
+/// Every so many seeds one is run twice, and must be the same.
+const TWICE_EVERY: u64 = 64;
+
+#[derive(Default)]
+struct Options {
+    seeds: Option<u64>,
+    from: u64,
+    seed: Option<u64>,
+    mutant: Option<Mutant>,
+    mutants: bool,
+    write: bool,
+    keep_going: bool,
+    /// `orders` writes outside transactions.
+    untransacted: bool,
+    threads: u64,
+}
+
+fn options() -> Result<Options, String> {
+    let mut o = Options::default();
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut number = || args.next().and_then(|n| n.parse::<u64>().ok()).ok_or(format!("{arg} wants a number"));
+        match arg.as_str() {
+            "--seeds" => o.seeds = Some(number()?),
+            "--from" => o.from = number()?,
+            "--seed" => o.seed = Some(number()?),
+            "--threads" => o.threads = number()?,
+            "--mutant" => {
+                let name = args.next().unwrap_or_default();
+                let names: Vec<_> = Mutant::ALL.iter().map(|m| m.name()).collect();
+                let found = Mutant::ALL.into_iter().find(|m| m.name() == name);
+                o.mutant = Some(found.ok_or(format!("there is no mutant \"{name}\"; they are {}", names.join(", ")))?);
+            }
+            "--mutants" => o.mutants = true,
+            "--write" => o.write = true,
+            "--keep-going" => o.keep_going = true,
+            "--untransacted" => o.untransacted = true,
+            // What `cargo test` passes to every test program.
+            other if other.starts_with("--") || other == "sim" => {}
+            other => {
+                return Err(format!(
+                    "{other}? Known: --seeds N, --from S, --seed N, --mutant NAME, --mutants, --write, --keep-going, --untransacted, --threads N"
+                ));
+            }
+        }
+    }
+    Ok(o)
+}
+
+pub fn main() -> ExitCode {
+    let o = match options() {
+        Ok(o) => o,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::from(2);
+        }
+    };
+    quiet_panics(o.seed.is_some());
+    if let Some(seed) = o.seed {
+        set_untransacted(o.untransacted || o.mutant == Some(Mutant::GuardOff));
+        return one(seed, o.mutant);
+    }
+    if o.mutants {
+        return if all_mutants(&o) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let ok = seeds(&o, o.seeds.unwrap_or(SEEDS));
+    let more = o.seeds.is_none() && o.mutant.is_none();
+    if ok && (!more || all_mutants(&o)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A panic inside a run is a finding like any other, and told with it.
+fn quiet_panics(loud: bool) {
+    if !loud {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !super::process::is_running() {
+                usual(info);
+            }
+        }));
+    }
+}
+
+fn command(seed: u64, mutant: Option<Mutant>) -> String {
+    match mutant {
+        None => format!("make sim SEED={seed}"),
+        Some(m) => format!("make sim SEED={seed} MUTANT={}", m.name()),
+    }
+}
+
+fn one(seed: u64, mutant: Option<Mutant>) -> ExitCode {
+    mutants::switch(mutant);
+    let found = run(seed, Trace::Print);
+    println!("seed {seed}: {} events, {} s of virtual time, hash {:016x}", found.steps, found.virtual_us / 1_000_000, found.hash);
+    for (kind, text) in Kind::ALL {
+        let n = found.coverage.0[*kind as usize];
+        if n > 0 {
+            println!("{n:>8} {text}");
+        }
+    }
+    match found.violation {
+        None => {
+            println!("nothing wrong");
+            ExitCode::SUCCESS
+        }
+        Some(why) => {
+            println!("VIOLATION: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Sum {
+    coverage: Coverage,
+    steps: u64,
+    virtual_us: u64,
+    runs: u64,
+    guard: (u64, u64),
+    findings: Vec<Finding>,
+}
+
+/// Runs seeds on all cores until one is wrong or all are done. With a mutant, the lowest seed that finds it is what counts.
+fn explore(from: u64, count: u64, mutant: Option<Mutant>, o: &Options, told: &(dyn Fn(u64) + Sync)) -> Sum {
+    let threads = if o.threads > 0 { o.threads } else { std::thread::available_parallelism().map_or(2, |n| n.get() as u64) };
+    let (next, done, found) = (AtomicU64::new(from), AtomicU64::new(0), AtomicBool::new(false));
+    let sum = Mutex::new(Sum { coverage: Coverage::default(), steps: 0, virtual_us: 0, runs: 0, guard: (0, 0), findings: Vec::new() });
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                mutants::switch(mutant);
+                set_untransacted(o.untransacted || mutant == Some(Mutant::GuardOff));
+                let (mut coverage, mut steps, mut virtual_us, mut runs, mut guard) = (Coverage::default(), 0, 0, 0, (0, 0));
+                while !found.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + count {
+                        break;
+                    }
+                    let mut result = run(seed, Trace::Off);
+                    if mutant.is_none() && seed % TWICE_EVERY == 0 && result.violation.is_none() {
+                        let again = run(seed, Trace::Off);
+                        if again.hash != result.hash {
+                            result.violation = Some("determinism: two runs of one seed differ".into());
+                        }
+                    }
+                    coverage.add(&result.coverage);
+                    steps += result.steps;
+                    virtual_us += result.virtual_us;
+                    runs += 1;
+                    guard = (guard.0 + result.guard.0, guard.1 + result.guard.1);
+                    told(done.fetch_add(1, Ordering::Relaxed) + 1);
+                    if let Some(why) = &result.violation {
+                        if mutant.is_none() {
+                            println!("seed {seed}: {why}");
+                        }
+                        found.store(!o.keep_going, Ordering::Relaxed);
+                        sum.lock().expect("no panic in here").findings.push(result);
+                    }
+                }
+                let mut sum = sum.lock().expect("no panic in here");
+                sum.coverage.add(&coverage);
+                sum.steps += steps;
+                sum.virtual_us += virtual_us;
+                sum.runs += runs;
+                sum.guard = (sum.guard.0 + guard.0, sum.guard.1 + guard.1);
+            });
+        }
+    });
+    let mut sum = sum.into_inner().expect("all threads have ended");
+    sum.findings.sort_by_key(|f| f.seed);
+    sum
+}
+
+fn seeds(o: &Options, count: u64) -> bool {
+    let (from, mutant) = (o.from, o.mutant);
+    let begun = Instant::now();
+    let last = Mutex::new(Instant::now());
+    let sum = explore(from, count, mutant, o, &|done| {
+        if let Ok(mut last) = last.try_lock()
+            && last.elapsed() > Duration::from_secs(10)
+        {
+            *last = Instant::now();
+            println!("sim: {done} of {count} seeds, {:.0} per second", done as f64 / begun.elapsed().as_secs_f64());
+        }
+    });
+    let time = begun.elapsed();
+    println!(
+        "sim: {} seeds from {from} in {:.1} s ({:.0} per second), {} events, {:.1} h of virtual time",
+        sum.runs,
+        time.as_secs_f64(),
+        sum.runs as f64 / time.as_secs_f64(),
+        sum.steps,
+        sum.virtual_us as f64 / 3.6e9
+    );
+    for found in &sum.findings {
+        println!("seed {}: {}", found.seed, found.violation.as_deref().unwrap_or_default());
+        println!("again, with a trace: {}", command(found.seed, mutant));
+    }
+    if !sum.findings.is_empty() && !o.keep_going {
+        return false;
+    }
+    if count >= 1_000 && !o.untransacted {
+        for (kind, text) in Kind::ALL {
+            println!("{:>12} {text}", sum.coverage.0[*kind as usize]);
+        }
+        let never = sum.coverage.never();
+        if !never.is_empty() {
+            println!("never happened: {}", never.join("; "));
+            return false;
+        }
+    }
+    sum.findings.is_empty()
+}
+
+/// How a mutant was found.
+struct Caught {
+    mutant: Mutant,
+    /// The seed, and how many it took.
+    seed: Option<(u64, u64)>,
+    invariant: String,
+}
+
+fn all_mutants(o: &Options) -> bool {
+    let mut rows = Vec::new();
+    // Before the guard is switched off: does it hold while it is on?
+    let control = Options { untransacted: true, keep_going: true, threads: o.threads, ..Options::default() };
+    let sum = explore(o.from, CONTROL_SEEDS, None, &control, &|_| {});
+    let (dropped, stopped) = sum.guard;
+    println!(
+        "transactions off, guard on: {CONTROL_SEEDS} seeds, {dropped} repeats dropped, {stopped} stops, {} passed on",
+        sum.findings.len()
+    );
+    for f in &sum.findings {
+        println!("seed {}: {}", f.seed, f.violation.as_deref().unwrap_or_default());
+    }
+    let mut ok = sum.findings.is_empty() && dropped > 0;
+    for mutant in Mutant::ALL {
+        let begun = Instant::now();
+        let sum = explore(o.from, MUTANT_SEEDS, Some(mutant), o, &|_| {});
+        let found = sum.findings.first();
+        let why = found.and_then(|f| f.violation.as_deref()).unwrap_or("NOT CAUGHT");
+        let invariant = why.split_once(": ").map_or(why, |(invariant, _)| invariant).to_string();
+        let row = Caught { mutant, seed: found.map(|f| (f.seed, f.seed - o.from + 1)), invariant };
+        ok &= row.seed.is_some();
+        let seeds = row.seed.map_or(format!("> {MUTANT_SEEDS}"), |(_, n)| n.to_string());
+        println!("mutant {:<22} seeds {seeds:>8}  {:>5.1} s  {}", mutant.name(), begun.elapsed().as_secs_f64(), row.invariant);
+        rows.push(row);
+    }
+    if o.write {
+        write(&rows);
+    }
+    ok
+}
+
+fn write(rows: &[Caught]) {
+    let mut text = String::from(
+        "# Mutants\n\nEach row is a wrong idea that a loop like ours could contain, switched on in the shipping code (or, for what the Kafka adapter decides, \
+         in the model client), and left to the simulation to find. Made by `make mutants`.\n\n| mutant | seeds needed | invariant that caught it | again |\n|---|---|---|---|\n",
+    );
+    for Caught { mutant, seed, invariant } in rows {
+        let (seeds, again) = match seed {
+            Some((seed, n)) => (n.to_string(), format!("`{}`", command(*seed, Some(*mutant)))),
+            None => ("not found".to_string(), String::new()),
+        };
+        text.push_str(&format!("| {} (`{}`) | {seeds} | {invariant} | {again} |\n", mutant.idea(), mutant.name()));
+    }
+    std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/mutants.md"), text).expect("docs can be written");
+}

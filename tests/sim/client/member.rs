@@ -1,0 +1,292 @@
+//! A member of a group, as `log::kafka::member` is one: it delivers what it was told to resume, under a generation that it remembers.
+
+use std::time::Duration;
+
+use processor::engine::mutants::{self, Mutant};
+use processor::engine::ports::{Committed, Limits, LogError, Member, MemberSpec, Outcome, Polled, Transaction};
+use processor::engine::records::{Headers, Record, Records};
+use processor::engine::topics::TopicPartition;
+use processor::roles::Role;
+
+use super::super::cluster::group::Claim;
+use super::super::cluster::{Code, Request, Response};
+use super::super::coverage::Kind;
+use super::super::timing::*;
+use super::super::world::with;
+use super::rpc::{Calls, Failed};
+use super::transact::{Sender, Stop};
+use super::{a_moment, pause, wait_until};
+
+pub struct SimMember {
+    process: usize,
+    group: usize,
+    txn: usize,
+    instance: String,
+    wants_headers: Vec<(processor::engine::topics::TopicId, bool)>,
+    sender: Sender,
+    consumer: usize,
+    /// Sorted. `None` while paused.
+    positions: Vec<(TopicPartition, Option<u64>)>,
+    /// Taken from the queue, but too much for the poll that took it.
+    held: Records,
+    /// Who we were in the group when the records were taken.
+    claim: Option<Claim>,
+    ended: Option<String>,
+    first: usize,
+}
+
+impl SimMember {
+    pub fn new(process: usize, group: usize, txn: usize, spec: &MemberSpec, sender: Sender, consumer: usize) -> SimMember {
+        SimMember {
+            process,
+            group,
+            txn,
+            instance: spec.instance.clone(),
+            wants_headers: spec.inputs.iter().map(|i| (i.topic, i.headers)).collect(),
+            sender,
+            consumer,
+            positions: Vec::new(),
+            held: Records::new(),
+            claim: None,
+            ended: None,
+            first: 0,
+        }
+    }
+
+    fn fenced(&self) -> LogError {
+        LogError::Fenced(format!("another process runs as {}, and it started later", self.instance))
+    }
+
+    /// Serves the consumer's own queue.
+    fn control(&mut self) -> Result<Option<Polled>, LogError> {
+        let (fenced, change) = with(|w| {
+            let c = &mut w.consumers[self.consumer];
+            let change = if c.fenced { None } else { c.changes.pop_front() };
+            (c.fenced, change)
+        });
+        if fenced {
+            return Err(self.fenced());
+        }
+        let Some(change) = change else { return Ok(None) };
+        self.claim = None;
+        self.held.clear();
+        match &change {
+            Polled::Assigned(partitions) => self.positions = partitions.iter().map(|at| (*at, None)).collect(),
+            _ => {
+                self.positions.clear();
+                with(|w| w.consumer_revoked(self.consumer));
+            }
+        }
+        Ok(Some(change))
+    }
+
+    /// Takes what can be read, fairly; false if there is nothing. Sometimes more than there is room for.
+    fn take(&mut self, limits: Limits, into: &mut Records) -> Result<(), LogError> {
+        let (records, bytes) = (into.len() + limits.records, into.size_bytes().saturating_add(limits.bytes));
+        let full = |into: &Records| into.len() >= records || into.size_bytes() >= bytes;
+        if !self.held.is_empty() {
+            let held = std::mem::take(&mut self.held);
+            held.iter().for_each(|r| if full(into) { self.held.push(&r) } else { into.push(&r) });
+        }
+        let count = self.positions.len();
+        if full(into) || count == 0 {
+            return Ok(());
+        }
+        self.first = (self.first + 1) % count;
+        let Self { positions, held, wants_headers, first, .. } = self;
+        with(|w| {
+            let mut extra = if w.rng.permille(150) { w.rng.between(1, 4) } else { 0 };
+            let now = w.now;
+            for i in (0..count).map(|i| (*first + i) % count) {
+                let (at, position) = &mut positions[i];
+                let Some(next) = position else { continue };
+                let part = w.cluster.part(*at);
+                if !w.cluster.brokers[part.leader].up {
+                    continue;
+                }
+                if *next < part.start {
+                    return Err(LogError::Corrupt(format!("{at:?} has no offset {next} any more: it begins at {}", part.start)));
+                }
+                let end = part.readable_end(now);
+                let short = end < part.stable_end();
+                let headers = wants_headers.iter().any(|(t, wanted)| *t == at.topic && *wanted);
+                for offset in part.committed(*next, end).filter(|o| !part.entry(*o).gone) {
+                    let r = part.record(offset);
+                    let r = if headers { r } else { Record { headers: Headers::default(), ..r } };
+                    if full(into) {
+                        if extra == 0 {
+                            break;
+                        }
+                        extra -= 1;
+                        held.push(&r);
+                    } else {
+                        into.push(&r);
+                    }
+                    *next = offset + 1;
+                }
+                if short {
+                    w.coverage.hit(Kind::ShortFetch);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn listen(&self) {
+        with(|w| {
+            for (at, next) in &self.positions {
+                if next.is_some() {
+                    let waiters = &mut w.cluster.part_mut(*at).waiters;
+                    if !waiters.contains(&self.process) {
+                        waiters.push(self.process);
+                    }
+                }
+            }
+        });
+    }
+
+    /// Whether somebody has our place in the group, or the broker merely gave our transaction up.
+    fn fenced_or_expired(&mut self, why: &str) -> Outcome {
+        let until = with(|w| w.now) + FENCE_WAIT;
+        loop {
+            if with(|w| w.consumers[self.consumer].fenced) {
+                return Outcome::Fenced(why.to_string());
+            }
+            if with(|w| w.now) >= until {
+                return Outcome::Unknown(format!("{why}; no other instance has joined"));
+            }
+            // Rebalances are served meanwhile; what they say is void with this incarnation.
+            with(|w| {
+                let changes = std::mem::take(&mut w.consumers[self.consumer].changes);
+                if changes.iter().any(|c| matches!(c, Polled::Revoked { .. })) {
+                    w.consumer_revoked(self.consumer);
+                }
+            });
+            pause(20 * MS);
+        }
+    }
+}
+
+impl Member for SimMember {
+    fn poll(&mut self, wait: Duration, limits: Limits, into: &mut Records) -> Result<Polled, LogError> {
+        let before = into.len();
+        a_moment(20, 120);
+        let deadline = with(|w| w.now) + wait.as_micros() as u64;
+        loop {
+            if let Some(change) = self.control()? {
+                into.clear();
+                return Ok(change);
+            }
+            self.take(limits, into)?;
+            if into.len() > before {
+                break;
+            }
+            if with(|w| w.now) >= deadline {
+                return Ok(Polled::Records);
+            }
+            self.listen();
+            wait_until(deadline);
+        }
+        if with(|w| w.rng.permille(100)) {
+            a_moment(20, 200);
+        }
+        // Once more, so that nothing slips in between the records and the generation they are committed under.
+        if let Some(change) = self.control()? {
+            into.clear();
+            return Ok(change);
+        }
+        self.claim = Some(with(|w| w.consumers[self.consumer].claim()));
+        Ok(Polled::Records)
+    }
+
+    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Committed, LogError> {
+        let deadline = with(|w| w.now) + COMMITTED_WAIT;
+        let request = Request::FetchOffsets { group: self.group, parts: partitions.into() };
+        match Calls::of_consumer(self.process, self.consumer).one(request, deadline) {
+            Ok(Response::Offsets(offsets)) => Ok(Committed::Stable(offsets)),
+            Err(Failed::TimedOut | Failed::Refused(Code::Unstable)) => Ok(Committed::Pending),
+            other => Err(LogError::Unavailable(format!("committed offsets of {}: {other:?}", self.instance))),
+        }
+    }
+
+    fn resume(&mut self, positions: &[(TopicPartition, u64)]) -> Result<(), LogError> {
+        a_moment(20, 100);
+        let held = std::mem::take(&mut self.held);
+        held.iter().filter(|r| !positions.iter().any(|(at, _)| *at == r.at)).for_each(|r| self.held.push(&r));
+        for (at, offset) in positions {
+            let slot = self.positions.iter_mut().find(|(p, _)| p == at);
+            let Some((_, next)) = slot else { return Err(LogError::Unavailable(format!("{at:?} is not assigned to {}", self.instance))) };
+            let mut offset = *offset;
+            if mutants::on(Mutant::NotRewound) {
+                let kept = with(|w| w.retained(self.process, *at));
+                offset = offset.max(kept.unwrap_or(0));
+            }
+            *next = Some(offset);
+        }
+        Ok(())
+    }
+
+    fn transact(&mut self, tx: &Transaction<'_>) -> Outcome {
+        if let Some(why) = &self.ended {
+            if !mutants::on(Mutant::UnknownIsAbort) || !self.sender.begin_again() {
+                return Outcome::NotCommitted(format!("this incarnation has ended: {why}"));
+            }
+            self.ended = None;
+        }
+        let mut positions = Vec::new();
+        let mut tx = Transaction { outputs: tx.outputs, offsets: tx.offsets };
+        if mutants::on(Mutant::Position) {
+            let here = |at: &TopicPartition| self.positions.iter().find(|(p, _)| p == at).and_then(|(_, next)| *next);
+            positions.extend(tx.offsets.iter().map(|(at, next)| (*at, here(at).unwrap_or(*next))));
+            tx.offsets = &positions;
+        }
+        if mutants::on(Mutant::NotRewound) {
+            let now: Vec<_> = self.positions.iter().filter_map(|(at, next)| next.map(|next| (*at, next))).collect();
+            with(|w| w.retain(self.process, now));
+        }
+        let off = with(|w| w.plan.untransacted) && self.group == Role::Orders as usize;
+        let run = match off {
+            true => self.sender.run_untransacted(&tx, self.claim, self.group),
+            false => self.sender.run(&tx, self.claim, self.group, self.consumer),
+        };
+        let outcome = match run {
+            Ok(appended) => {
+                let suspect = self.sender.is_suspect();
+                if suspect {
+                    with(|w| w.cover(Kind::Suspect));
+                }
+                return Outcome::Committed { appended, suspect };
+            }
+            Err(Stop::Not(why)) => Outcome::NotCommitted(why),
+            Err(Stop::Unknown(why)) => Outcome::Unknown(why),
+            Err(Stop::InstanceFenced(why)) => Outcome::Fenced(why),
+            Err(Stop::ProducerFenced(why)) => self.fenced_or_expired(&why),
+        };
+        with(|w| {
+            if matches!(outcome, Outcome::Unknown(_)) {
+                w.cover(Kind::Unknown);
+            }
+            let (p, txn) = (self.process, self.txn);
+            w.trace(|| format!("process {p}: transaction of {}: {outcome:?}", super::super::cluster::txn_name(txn)));
+        });
+        self.ended = Some(format!("{outcome:?}"));
+        outcome
+    }
+
+    fn suspect(&self) -> bool {
+        let suspect = self.sender.is_suspect();
+        if suspect {
+            with(|w| w.cover(Kind::Suspect));
+        }
+        suspect
+    }
+}
+
+impl Drop for SimMember {
+    fn drop(&mut self) {
+        with(|w| {
+            w.end_consumer(self.consumer);
+            w.end_producer(self.sender.producer);
+        });
+    }
+}

@@ -1,0 +1,204 @@
+//! The model client: the third adapter of the log port. It takes the same steps and decisions as the one on librdkafka (`log::kafka`), on the model
+//! of the cluster.
+
+pub mod background;
+mod member;
+mod reader;
+mod rpc;
+mod transact;
+
+use std::time::Duration;
+
+use processor::engine::ports::{Appender, Bounds, Clock, From, Log, LogError, Member, MemberSpec, Reader, TopicState};
+use processor::engine::records::Record;
+use processor::engine::topics::{TopicId, TopicPartition, TopicSpec};
+use processor::roles::Role;
+
+use self::member::SimMember;
+use self::reader::SimReader;
+use super::cluster::{Code, Request};
+use super::cluster::{INSTANCES, Response};
+use super::process;
+use super::timing::*;
+use super::world::{self, with};
+
+/// Waits until a time, or until something wakes the process.
+pub fn wait_until(until: u64) {
+    let me = process::current();
+    with(|w| w.sleep_until(me, until));
+    process::suspend();
+}
+
+/// Waits that long, whatever happens.
+pub fn pause(us: u64) {
+    let until = world::with(|w| w.now) + us;
+    while with(|w| w.now) < until {
+        wait_until(until);
+    }
+}
+
+/// A little time passes, as drawn.
+pub fn a_moment(low: u64, high: u64) {
+    pause(with(|w| w.rng.between(low, high)));
+}
+
+/// The cluster as a process sees it.
+pub struct SimLog;
+
+/// The clock of a process.
+pub struct SimClock;
+
+impl Clock for SimClock {
+    fn now_us(&self) -> u64 {
+        with(|w| w.now)
+    }
+
+    fn sleep(&self, d: Duration) {
+        pause(d.as_micros() as u64);
+    }
+}
+
+/// Role and instance number of `processor-<role>-<number>`.
+fn parse_name(group: &str, instance: &str) -> (usize, u32) {
+    let role: Role = group.rsplit('-').next().and_then(|r| r.parse().ok()).expect("a group of ours");
+    let number = instance.rsplit('-').next().and_then(|n| n.parse().ok()).expect("an instance of ours");
+    (role as usize, number)
+}
+
+/// Waits until the leader of a partition is there.
+fn reach_leader(at: TopicPartition) -> Result<(), LogError> {
+    a_moment(60, 500);
+    let until = with(|w| w.now) + SECOND;
+    while with(|w| !w.cluster.brokers[w.cluster.part(at).leader].up) {
+        if with(|w| w.now) >= until {
+            return Err(LogError::Unavailable(format!("the leader of {at:?} does not answer")));
+        }
+        pause(50 * MS);
+    }
+    Ok(())
+}
+
+impl Log for SimLog {
+    fn cluster_id(&self) -> Result<String, LogError> {
+        Ok("sim".into())
+    }
+
+    fn partitions(&self, topic: TopicId) -> Result<Option<u32>, LogError> {
+        Ok(with(|w| w.cluster.counts.get(topic.0 as usize).copied()))
+    }
+
+    /// Fences first, subscribes then.
+    fn join(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
+        let (group, instance) = parse_name(&spec.group, &spec.instance);
+        let txn = group * INSTANCES + instance as usize;
+        let me = process::current();
+        let producer = with(|w| {
+            w.producers.push(world::Producer { suspect: false, alive: true });
+            w.producers.len() - 1
+        });
+        let mut calls = rpc::Calls::of_producer(me, producer);
+        let deadline = with(|w| w.now) + TXN_TIMEOUT * 3;
+        let answer = calls.one(Request::Init { txn }, deadline);
+        let (pid, epoch) = match answer {
+            Ok(Response::Producer { pid, epoch }) => (pid, epoch),
+            other => {
+                with(|w| w.end_producer(producer));
+                return Err(LogError::Unavailable(format!("starting transactions as {}: {other:?}", spec.instance)));
+            }
+        };
+        let consumer = with(|w| {
+            w.producers[producer].suspect = false;
+            w.add_consumer(me, group, instance)
+        });
+        Ok(Box::new(SimMember::new(me, group, txn, spec, transact::Sender::new(txn, producer, pid, epoch), consumer)))
+    }
+
+    fn reader(&self, topic: TopicId, from: &[(u32, From)], headers: bool) -> Result<Box<dyn Reader>, LogError> {
+        let mut goals = Vec::with_capacity(from.len());
+        for &(partition, from) in from {
+            let bounds = self.bounds(TopicPartition::new(topic, partition))?;
+            goals.push(reader::Goal::new(partition, from, bounds)?);
+        }
+        Ok(Box::new(SimReader::new(topic, headers, goals)))
+    }
+
+    fn appender(&self) -> Result<Box<dyn Appender>, LogError> {
+        Ok(Box::new(SimAppender))
+    }
+
+    fn bounds(&self, at: TopicPartition) -> Result<Bounds, LogError> {
+        reach_leader(at)?;
+        Ok(with(|w| {
+            let p = w.cluster.part(at);
+            Bounds { start: p.start, stable_end: p.stable_end(), end: p.end() }
+        }))
+    }
+
+    fn offset_at(&self, at: TopicPartition, time_ms: i64) -> Result<u64, LogError> {
+        reach_leader(at)?;
+        Ok(with(|w| {
+            let p = w.cluster.part(at);
+            let found = p.committed(p.start, p.stable_end()).find(|o| !p.entry(*o).gone && p.record(*o).timestamp_ms >= time_ms);
+            found.unwrap_or(p.stable_end())
+        }))
+    }
+
+    fn group_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError> {
+        a_moment(60, 500);
+        let (group, _) = parse_name(group, "0");
+        let deadline = with(|w| w.now) + SECOND;
+        loop {
+            if let Some(offsets) = with(|w| w.cluster.groups[group].fetch(partitions)) {
+                return Ok(offsets);
+            }
+            if with(|w| w.now) >= deadline {
+                return Err(LogError::Unavailable("committed offsets stay pending".into()));
+            }
+            pause(20 * MS);
+        }
+    }
+
+    fn create_topic(&self, _: TopicId, _: &TopicSpec, _: u32) -> Result<(), LogError> {
+        Err(LogError::Invalid("the model's topics are made with it".into()))
+    }
+
+    fn describe_topic(&self, topic: TopicId, _: &TopicSpec) -> Result<Option<TopicState>, LogError> {
+        Ok(self.partitions(topic)?.map(|partitions| TopicState { partitions, mismatches: Vec::new() }))
+    }
+}
+
+/// Appends as a client does.
+struct SimAppender;
+
+impl Appender for SimAppender {
+    fn append(&mut self, record: &Record<'_>) -> Result<(), LogError> {
+        with(|w| {
+            let wall = w.cluster.wall_ms(0, w.now);
+            w.cluster.part_mut(record.at).append(record, wall);
+            w.readable(record.at);
+        });
+        Ok(())
+    }
+
+    fn flush(&mut self, _: Duration) -> Result<(), LogError> {
+        Ok(())
+    }
+}
+
+/// What a refusal is for a transaction, as `log::kafka::classify` has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    Again,
+    Not,
+    ProducerFenced,
+    InstanceFenced,
+}
+
+fn classify(code: Code) -> Verdict {
+    match code {
+        Code::FencedInstance => Verdict::InstanceFenced,
+        Code::ProducerFenced | Code::InvalidEpoch => Verdict::ProducerFenced,
+        Code::NotHere | Code::Loading | Code::Concurrent | Code::Unstable => Verdict::Again,
+        _ => Verdict::Not,
+    }
+}

@@ -1,0 +1,235 @@
+//! A consumer group of the classic protocol with static members: who is in it, under which generation, and its offsets, stable and pending.
+//!
+//! Joining and syncing are one step here: the coordinator deals out the partitions itself, by the `range` rule in the order of the instances.
+
+use std::collections::BTreeMap;
+
+use processor::engine::topics::{TopicId, TopicPartition};
+
+use super::Code;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    pub member: u64,
+    pub generation: i64,
+    pub partitions: Vec<TopicPartition>,
+}
+
+/// A static member's place.
+pub struct Seat {
+    pub member: u64,
+    pub seen: u64,
+    pub partitions: Vec<TopicPartition>,
+    /// Waits for the rebalance to end; what to answer to.
+    pub waiting: Option<u64>,
+    /// Takes part in the present generation.
+    current: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GroupState {
+    Empty,
+    /// Members are expected to rejoin until then.
+    Preparing(u64),
+    Stable,
+}
+
+pub struct Group {
+    pub inputs: Vec<(TopicId, u32)>,
+    pub generation: i64,
+    pub state: GroupState,
+    /// By instance number.
+    pub seats: BTreeMap<u32, Seat>,
+    pub offsets: BTreeMap<TopicPartition, u64>,
+    /// Of open transactions, by producer.
+    pub pending: BTreeMap<u64, BTreeMap<TopicPartition, u64>>,
+    /// Epochs of producers, as far as this partition of the offsets' topic knows.
+    epochs: BTreeMap<u64, u32>,
+    pub broker: usize,
+    pub loading_until: u64,
+    members: u64,
+    /// Counts rebalances.
+    pub round: u64,
+}
+
+/// What a join led to.
+pub enum Join {
+    /// A static member came back: nobody else is disturbed.
+    Back(Membership),
+    /// Answered when the rebalance ends.
+    Wait,
+}
+
+/// A member's claim, as offset commits and heartbeats carry it.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    pub instance: u32,
+    pub member: u64,
+    pub generation: i64,
+}
+
+impl Group {
+    pub fn new(inputs: Vec<(TopicId, u32)>, broker: usize) -> Group {
+        Group {
+            inputs,
+            generation: 0,
+            state: GroupState::Empty,
+            seats: BTreeMap::new(),
+            offsets: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            broker,
+            loading_until: 0,
+            members: 0,
+            round: 0,
+        }
+    }
+
+    /// A member asks to join; `member` is 0 if it has no id yet. `ticket` finds the request again.
+    pub fn join(&mut self, instance: u32, member: u64, ticket: u64, now: u64, wait: u64) -> Result<Join, Code> {
+        let stable = self.state == GroupState::Stable;
+        if member == 0 {
+            self.members += 1;
+            let id = self.members;
+            if let Some(seat) = self.seats.get_mut(&instance) {
+                // The newer incarnation has the place; the older one learns of it at its next heartbeat.
+                (seat.member, seat.seen) = (id, now);
+                if stable {
+                    let partitions = seat.partitions.clone();
+                    return Ok(Join::Back(Membership { member: id, generation: self.generation, partitions }));
+                }
+                seat.waiting = Some(ticket);
+            } else {
+                let seat = Seat { member: id, seen: now, partitions: Vec::new(), waiting: Some(ticket), current: false };
+                self.seats.insert(instance, seat);
+                self.prepare(now, wait);
+            }
+            return Ok(Join::Wait);
+        }
+        let seat = self.seats.get_mut(&instance).ok_or(Code::UnknownMember)?;
+        if seat.member != member {
+            return Err(Code::FencedInstance);
+        }
+        (seat.seen, seat.waiting) = (now, Some(ticket));
+        if stable && seat.current {
+            seat.waiting = None;
+            let partitions = seat.partitions.clone();
+            return Ok(Join::Back(Membership { member, generation: self.generation, partitions }));
+        }
+        if stable {
+            self.prepare(now, wait);
+        }
+        Ok(Join::Wait)
+    }
+
+    fn prepare(&mut self, now: u64, wait: u64) {
+        if !matches!(self.state, GroupState::Preparing(_)) {
+            self.state = GroupState::Preparing(now + wait);
+            self.round += 1;
+        }
+    }
+
+    /// Whether the rebalance can end: everybody is here, or the time is up.
+    pub fn ready(&self, now: u64) -> bool {
+        match self.state {
+            GroupState::Preparing(until) => now >= until || self.seats.values().all(|s| s.waiting.is_some()),
+            _ => false,
+        }
+    }
+
+    /// Ends the rebalance: a new generation, partitions dealt out anew. Returns whom to answer what.
+    pub fn complete(&mut self) -> Vec<(u64, Membership)> {
+        if self.seats.is_empty() {
+            self.state = GroupState::Empty;
+            return Vec::new();
+        }
+        self.generation += 1;
+        self.state = GroupState::Stable;
+        let count = self.seats.len() as u32;
+        let mut answers = Vec::new();
+        for (i, seat) in (0_u32..).zip(self.seats.values_mut()) {
+            seat.partitions.clear();
+            for (topic, n) in &self.inputs {
+                let (each, more) = (n / count, n % count);
+                let first = i * each + i.min(more);
+                let share = each + u32::from(i < more);
+                seat.partitions.extend((first..first + share).map(|p| TopicPartition::new(*topic, p)));
+            }
+            seat.partitions.sort_unstable();
+            let answered = seat.waiting.take();
+            seat.current = answered.is_some();
+            if let Some(ticket) = answered {
+                let partitions = seat.partitions.clone();
+                answers.push((ticket, Membership { member: seat.member, generation: self.generation, partitions }));
+            }
+        }
+        answers
+    }
+
+    fn check(&self, claim: &Claim) -> Result<(), Code> {
+        let seat = self.seats.get(&claim.instance).ok_or(Code::UnknownMember)?;
+        if seat.member != claim.member {
+            return Err(Code::FencedInstance);
+        }
+        if claim.generation != self.generation || !seat.current { Err(Code::IllegalGeneration) } else { Ok(()) }
+    }
+
+    pub fn heartbeat(&mut self, claim: &Claim, now: u64) -> Result<(), Code> {
+        let checked = self.check(claim);
+        if let Some(seat) = self.seats.get_mut(&claim.instance).filter(|s| s.member == claim.member) {
+            seat.seen = now;
+        }
+        checked?;
+        if matches!(self.state, GroupState::Preparing(_)) { Err(Code::Rebalancing) } else { Ok(()) }
+    }
+
+    /// Puts a member out that was silent for too long.
+    pub fn expire(&mut self, instance: u32, now: u64, session: u64, wait: u64) -> bool {
+        let silent = self.seats.get(&instance).is_some_and(|s| now >= s.seen + session);
+        if silent {
+            self.seats.remove(&instance);
+            self.prepare(now, wait);
+        }
+        silent
+    }
+
+    /// Offsets of a transaction, not valid before its marker. A negative generation is not checked: that is how the broker does it.
+    pub fn txn_offsets(&mut self, pid: u64, epoch: u32, claim: &Claim, offsets: &[(TopicPartition, u64)]) -> Result<(), Code> {
+        if claim.generation >= 0 {
+            self.check(claim)?;
+        }
+        let known = self.epochs.entry(pid).or_insert(epoch);
+        if epoch < *known {
+            return Err(Code::InvalidEpoch);
+        }
+        *known = epoch;
+        self.pending.entry(pid).or_default().extend(offsets.iter().copied());
+        Ok(())
+    }
+
+    /// Offsets outside any transaction.
+    pub fn plain_offsets(&mut self, claim: &Claim, offsets: &[(TopicPartition, u64)]) -> Result<(), Code> {
+        self.check(claim)?;
+        self.offsets.extend(offsets.iter().copied());
+        Ok(())
+    }
+
+    pub fn marker(&mut self, pid: u64, epoch: u32, commit: bool) {
+        let known = self.epochs.entry(pid).or_insert(epoch);
+        *known = epoch.max(*known);
+        if let Some(offsets) = self.pending.remove(&pid).filter(|_| commit) {
+            self.offsets.extend(offsets);
+        }
+    }
+
+    /// What will be committed once all that is decided is marked: a producer's pending offsets over the stable ones.
+    pub fn after(&self, pid: u64, at: TopicPartition) -> Option<u64> {
+        self.pending.get(&pid).and_then(|p| p.get(&at)).or_else(|| self.offsets.get(&at)).copied()
+    }
+
+    /// Stable offsets; none while one of the partitions has a pending one.
+    pub fn fetch(&self, parts: &[TopicPartition]) -> Option<Vec<Option<u64>>> {
+        let pending = self.pending.values().any(|p| parts.iter().any(|at| p.contains_key(at)));
+        (!pending).then(|| parts.iter().map(|at| self.offsets.get(at).copied()).collect())
+    }
+}

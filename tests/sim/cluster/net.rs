@@ -1,0 +1,152 @@
+//! Connections: queues in both directions. What was sent on one arrives in order, some time later, also when its client has long closed it.
+
+use super::super::coverage::Kind;
+use super::super::timing::{MS, SECOND};
+use super::super::world::{Event, World};
+use super::{Request, Response};
+
+/// Who waits for an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    Process(usize),
+    Consumer(usize),
+}
+
+/// Which client a connection belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    Producer(usize),
+    Consumer(usize),
+}
+
+pub struct Connection {
+    pub open: bool,
+    pub broker: usize,
+    pub owner: Owner,
+    /// When the last request arrives, and the last answer.
+    last: (u64, u64),
+    /// Requests without an answer so far.
+    waiting: Vec<(Target, u64)>,
+}
+
+/// A request on its way.
+#[derive(Debug)]
+pub struct Frame {
+    pub connection: usize,
+    pub to: Target,
+    pub token: u64,
+    pub request: Request,
+    /// Whether its delay was drawn to outlive its client's patience.
+    pub held: bool,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cut;
+
+impl World {
+    /// The open connection of a client to a broker, or a new one. None if the broker cannot be reached.
+    pub fn connect(&mut self, owner: Owner, broker: usize) -> Option<usize> {
+        if !self.cluster.brokers[broker].up {
+            return None;
+        }
+        if let Some(i) = self.connections.iter().rposition(|c| c.open && c.owner == owner && c.broker == broker) {
+            return Some(i);
+        }
+        self.connections.push(Connection { open: true, broker, owner, last: (0, 0), waiting: Vec::new() });
+        Some(self.connections.len() - 1)
+    }
+
+    /// Sends a request; its answer comes to `to` under the token that is returned.
+    pub fn send(&mut self, connection: usize, to: Target, request: Request) -> u64 {
+        self.tokens += 1;
+        let token = self.tokens;
+        let f = self.plan.faults;
+        let mut delay = self.rng.between(50, 400);
+        let mut held = false;
+        if self.rng.ppm(f.slow_ppm) {
+            delay = self.rng.skewed(MS, 300 * MS);
+            self.cover(Kind::Slow);
+        }
+        let end = matches!(request, Request::EndTxn { .. } | Request::TxnOffsets(_) | Request::AddPartitions { .. } | Request::Produce(_));
+        if end && self.rng.ppm(f.hold_ppm) {
+            delay = self.rng.between(850 * MS, 3 * SECOND);
+            held = true;
+            self.cover(Kind::Held);
+        }
+        let lost = self.rng.ppm(f.lost_ppm);
+        let cut = lost || self.rng.ppm(f.cut_ppm);
+        let now = self.now;
+        let c = &mut self.connections[connection];
+        c.waiting.push((to, token));
+        c.last.0 = c.last.0.max(now + delay) + 1;
+        let arrival = c.last.0;
+        self.trace(|| format!("{to:?} sends {request:?} on connection {connection}, to arrive in {} us", arrival - now));
+        if lost {
+            self.cover(Kind::RequestLost);
+        } else {
+            self.schedule(arrival, Event::Arrive(Box::new(Frame { connection, to, token, request, held })));
+        }
+        if cut {
+            let at = now + self.rng.between(20, 600);
+            self.schedule(at, Event::Cut(connection));
+        }
+        token
+    }
+
+    /// Sends an answer back.
+    pub fn answer(&mut self, connection: usize, to: Target, token: u64, response: Response) {
+        let f = self.plan.faults;
+        if self.rng.ppm(f.answer_lost_ppm) {
+            self.cover(Kind::AnswerLost);
+            return;
+        }
+        let mut delay = self.rng.between(50, 400);
+        if self.rng.ppm(f.slow_ppm) {
+            delay = self.rng.skewed(MS, 300 * MS);
+        }
+        let now = self.now;
+        let c = &mut self.connections[connection];
+        c.last.1 = c.last.1.max(now + delay) + 1;
+        let at = c.last.1;
+        self.schedule(at, Event::Answer { connection, to, token, response });
+    }
+
+    pub fn answered(&mut self, connection: usize, to: Target, token: u64, response: Response) {
+        let c = &mut self.connections[connection];
+        if !c.open {
+            return;
+        }
+        c.waiting.retain(|w| *w != (to, token));
+        self.trace(|| format!("{to:?} gets {response:?}"));
+        self.hand_over(to, token, Ok(response));
+    }
+
+    /// Ends a connection at the client's end. What was sent stays under way; what waits for an answer learns that there will be none.
+    pub fn cut(&mut self, connection: usize) {
+        let c = &mut self.connections[connection];
+        if !c.open {
+            return;
+        }
+        c.open = false;
+        let (owner, waiting) = (c.owner, std::mem::take(&mut c.waiting));
+        self.cover(Kind::Disconnect);
+        self.trace(|| format!("connection {connection} of {owner:?} is cut"));
+        if let Owner::Producer(p) = owner {
+            self.suspicion(p);
+        }
+        for (to, token) in waiting {
+            self.hand_over(to, token, Err(Cut));
+        }
+    }
+
+    fn hand_over(&mut self, to: Target, token: u64, result: Result<Response, Cut>) {
+        match to {
+            Target::Process(p) => {
+                self.processes[p].mailbox.push((token, result));
+                self.wake(p, 0);
+            }
+            Target::Consumer(c) => self.consumer_hears(c, token, result),
+        }
+    }
+}

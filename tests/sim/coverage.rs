@@ -1,0 +1,92 @@
+//! What happened in a run, counted. A campaign in which one kind of fault never happened has not tested it, and fails.
+
+macro_rules! kinds {
+    ($($name:ident $text:literal;)*) => {
+        /// A kind of event that a campaign must have seen.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Kind { $($name),* }
+
+        impl Kind {
+            pub const ALL: &[(Kind, &str)] = &[$((Kind::$name, $text)),*];
+        }
+    };
+}
+
+kinds! {
+    Commit "transactions committed";
+    Abort "transactions aborted";
+    TimedOut "transactions aborted by timeout";
+    LateMarker "markers written late, one partition at a time";
+    Concurrent "answers CONCURRENT_TRANSACTIONS";
+    Readded "partitions added to a finished transaction";
+    InvalidState "answers INVALID_TXN_STATE";
+    FencedEpoch "requests of an old epoch refused";
+    StaleApplied "delayed requests that met a later epoch or transaction";
+    Held "requests held past a reconnect";
+    AnswerLost "answers lost";
+    RequestLost "requests lost with their connection";
+    Disconnect "connections cut";
+    Slow "requests delayed";
+    Suspect "new epochs after something suspect";
+    Unknown "commits with unknown outcome";
+    Rebalance "rebalances";
+    StaticRejoin "static members that came back";
+    SessionExpired "sessions expired";
+    Lost "assignments lost";
+    NoMember "offset commits refused, of a member that is none any more";
+    FencedInstance "instances fenced by their successor";
+    PendingOffsets "reads of offsets that were pending";
+    LeaderMove "leaders moved";
+    ShortFetch "fetches that ended early after a leader moved";
+    TxnCoordinatorMove "transaction coordinators moved";
+    GroupCoordinatorMove "group coordinators moved";
+    BrokerDown "brokers down";
+    BrokerFrozen "brokers frozen";
+    Kill "processes killed";
+    KillInStep "processes killed at a drawn wait";
+    PowerLoss "machines that lost power, with the tail of their stores";
+    CleanStop "processes stopped cleanly";
+    Freeze "processes frozen";
+    LongFreeze "processes frozen past their session (zombies)";
+    Copy "second copies of an instance";
+    ScaleUp "instances added";
+    ScaleDown "instances taken away";
+    ClockJump "clock jumps";
+    DiskFull "stores without space";
+    DamageFound "damaged stores found by checksum";
+    DamageSilent "damage that only the digest can find";
+    StoreWiped "state directories deleted";
+    StoreHeld "stores held by another process";
+    Quarantined "stores put aside";
+    Restored "stores restored from the changelog";
+    Compacted "partitions compacted";
+    TombstoneExpired "tombstones dropped";
+    Retention "old input records deleted";
+    Duplicate "commands sent twice";
+    DeadLetter "bad records";
+    ReaderChecked "readings of the concurrent reader";
+}
+
+/// Counters by kind.
+#[derive(Clone)]
+pub struct Coverage(pub [u64; Kind::ALL.len()]);
+
+impl Default for Coverage {
+    fn default() -> Self {
+        Coverage([0; Kind::ALL.len()])
+    }
+}
+
+impl Coverage {
+    pub fn hit(&mut self, kind: Kind) {
+        self.0[kind as usize] += 1;
+    }
+
+    pub fn add(&mut self, other: &Coverage) {
+        self.0.iter_mut().zip(other.0).for_each(|(a, b)| *a += b);
+    }
+
+    pub fn never(&self) -> Vec<&'static str> {
+        Kind::ALL.iter().filter(|(k, _)| self.0[*k as usize] == 0).map(|(_, text)| *text).collect()
+    }
+}

@@ -1,0 +1,28 @@
+//! The simulation: the shipping loop and the shipping roles over a model of a Kafka cluster, with everything that can go wrong drawn from one seed.
+//!
+//! ```text
+//! make sim                 the seeds that `make test` runs, and all mutants
+//! make sim SEEDS=n         that many seeds
+//! make sim SEED=n          one seed, with a trace
+//! ```
+//! `docs/reliability.md` says what it covers; `docs/mutants.md` is made by it.
+
+mod campaign;
+mod client;
+mod cluster;
+mod coverage;
+mod nemesis;
+mod oracle;
+mod plan;
+mod process;
+mod rng;
+mod run;
+mod store;
+mod timing;
+mod trace;
+mod workload;
+mod world;
+
+fn main() -> std::process::ExitCode {
+    campaign::main()
+}

@@ -1,0 +1,246 @@
+//! What must hold when everything has come to rest: every store equal to the oracle's, and the invariants of the domain.
+
+use std::collections::BTreeMap;
+
+use processor::domain::chain;
+use processor::domain::status::Status;
+use processor::engine::meta::StoreMeta;
+use processor::engine::ports::{StateStore, Stores};
+use processor::engine::topics::TopicId;
+use processor::roles::{Role, orders};
+use processor::wire::audit::AuditEntry;
+use processor::wire::event::{Event, OrderEvent};
+use processor::wire::portfolio::Portfolio;
+use processor::wire::topics;
+use processor::wire::trade::Trade;
+
+use super::super::cluster::Cluster;
+use super::super::world::{Life, World};
+
+impl World {
+    /// Everything that can be looked at in the end.
+    pub fn finish(&mut self) {
+        self.follow();
+        let untransacted = self.plan.untransacted;
+        let mut checks = vec![self.check_followers(), self.check_states()];
+        if !untransacted {
+            checks.extend([
+                self.check_books(),
+                check_events(&self.cluster, self.runs(Role::Trading)),
+                check_settled(&self.cluster, self.runs(Role::Trading)),
+            ]);
+            checks.extend([self.check_followups(), self.check_audit()]);
+        }
+        if let Some(why) = checks.into_iter().find_map(Result::err) {
+            self.violated(why);
+        }
+    }
+
+    fn runs(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    /// Stores at the last transaction hold what the oracle's do; and each task has one.
+    fn check_states(&self) -> Result<(), String> {
+        for role in &self.roles {
+            if self.plan.untransacted {
+                continue;
+            }
+            let oracle = self.oracle.role(*role).expect("it runs");
+            for (number, expected) in (0_u32..).zip(&oracle.tasks) {
+                if expected.transactions() == 0 {
+                    continue;
+                }
+                let store = oracle.stores.open(number).map_err(|e| e.to_string())?;
+                let mut must = Vec::new();
+                store
+                    .scan(b"", &mut |k, v| {
+                        must.push((k.to_vec(), v.to_vec()));
+                        true
+                    })
+                    .map_err(|e| e.to_string())?;
+                let mut found = 0;
+                for p in self.processes.iter().filter(|p| p.role == *role && p.life == Life::Running) {
+                    let Some(files) = self.disks[p.disk].tasks.get(&number) else { continue };
+                    if files.damaged {
+                        // Nobody has read it since; whoever does will rebuild it.
+                        found += 1;
+                        continue;
+                    }
+                    let Some(meta) = files.meta.as_ref().and_then(|m| StoreMeta::decode(m).ok()) else { continue };
+                    if !meta.verified || meta.meta.transaction != expected.transactions() {
+                        continue;
+                    }
+                    found += 1;
+                    if !files.data.iter().eq(must.iter().map(|(k, v)| (k, v))) {
+                        return Err(format!("final state: the store of {role} task {number} is not what a replay gives"));
+                    }
+                }
+                if found == 0 {
+                    return Err(format!("final state: no running {role} holds task {number} at transaction {}", expected.transactions()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// I1 to I4.
+    fn check_books(&self) -> Result<(), String> {
+        let Some(oracle) = self.oracle.role(Role::Orders) else { return Ok(()) };
+        for number in 0..oracle.tasks.len() as u32 {
+            let store: Box<dyn StateStore> = oracle.stores.open(number).map_err(|e| e.to_string())?;
+            let books = orders::check_books(&*store).map_err(|why| format!("I1-I3: orders task {number}: {why}"))?;
+            if self.runs(Role::Trading) && !books.contains(" 0 open orders") {
+                return Err(format!("I4: at rest, orders task {number} has {books}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What follows `order-events` has followed to the end.
+    fn check_followups(&self) -> Result<(), String> {
+        let mut last = BTreeMap::new();
+        let mut events = 0;
+        each(&self.cluster, topics::ORDER_EVENTS, &mut |value| {
+            events += 1;
+            let e = OrderEvent::decode(value)?;
+            last.insert(e.user_id.to_string(), e.user_seq);
+            Ok(())
+        })?;
+        if self.runs(Role::Notifications) {
+            let mut told = 0;
+            each(&self.cluster, topics::NOTIFICATIONS, &mut |_| {
+                told += 1;
+                Ok(())
+            })?;
+            if told != events {
+                return Err(format!("notifications: {told} for {events} events"));
+            }
+        }
+        if self.runs(Role::Portfolio) {
+            let mut portfolios = BTreeMap::new();
+            each(&self.cluster, topics::PORTFOLIOS, &mut |value| {
+                let p = Portfolio::decode(value)?;
+                portfolios.insert(p.user_id, p.user_seq);
+                Ok(())
+            })?;
+            if portfolios != last {
+                return Err(format!("portfolios: they stand at {portfolios:?} where {last:?} was due"));
+            }
+        }
+        Ok(())
+    }
+
+    /// I8: one entry for each record of the public topics, in chains that verify.
+    fn check_audit(&self) -> Result<(), String> {
+        if !self.runs(Role::Audit) {
+            return Ok(());
+        }
+        let mut chains = BTreeMap::<(String, u32), Vec<(u64, chain::Hash, chain::Hash, chain::Hash)>>::new();
+        each(&self.cluster, topics::AUDIT_LOG, &mut |value| {
+            let e = AuditEntry::decode(value)?;
+            let link = (e.src_offset, e.payload_hash, e.prev_hash, e.hash);
+            chains.entry((e.src_topic.to_string(), e.src_partition)).or_default().push(link);
+            Ok(())
+        })?;
+        for topic in topics::AUDITED {
+            let name = self.table.name(topic);
+            for part in self.cluster.topic(topic) {
+                let p = part.at.partition;
+                let links = chains.remove(&(name.to_string(), p)).unwrap_or_default();
+                let mut links = links.iter();
+                let mut previous = chain::GENESIS;
+                for offset in part.committed(0, part.end()) {
+                    let r = part.record(offset);
+                    let payload = chain::payload_hash(r.key, r.value);
+                    let hash = chain::link(&previous, &format!("{name}/{p}/{offset}"), &payload);
+                    if links.next() != Some(&(offset, payload, previous, hash)) {
+                        return Err(format!("I8: the audit entry for {name}/{p}/{offset} is missing or wrong"));
+                    }
+                    previous = hash;
+                }
+                if links.next().is_some() {
+                    return Err(format!("I8: more audit entries than records of {name}/{p}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn each(cluster: &Cluster, topic: TopicId, visit: &mut dyn FnMut(&[u8]) -> Result<(), &'static str>) -> Result<(), String> {
+    for part in cluster.topic(topic) {
+        for offset in part.committed(0, part.end()) {
+            visit(part.record(offset).value.unwrap_or_default()).map_err(|e| format!("{:?}/{offset}: {e}", part.at))?;
+        }
+    }
+    Ok(())
+}
+
+/// I2, I7, I10: sequences without gap or repeat, no negative balance, one end for each order.
+fn check_events(cluster: &Cluster, traded: bool) -> Result<(), String> {
+    let mut sequences = BTreeMap::<String, u64>::new();
+    let mut open = BTreeMap::<(String, String), bool>::new();
+    let mut wrong = None;
+    each(cluster, topics::ORDER_EVENTS, &mut |value| {
+        let e = OrderEvent::decode(value)?;
+        let last = sequences.entry(e.user_id.to_string()).or_default();
+        if e.user_seq != *last + 1 {
+            wrong.get_or_insert(format!("I7: user {} has event {} where {} was due", e.user_id, e.user_seq, *last + 1));
+        }
+        *last = e.user_seq;
+        if e.cash_available_e4 < 0 || e.cash_reserved_e4 < 0 {
+            wrong.get_or_insert(format!("I2: user {} has {} and {}", e.user_id, e.cash_available_e4, e.cash_reserved_e4));
+        }
+        let Some(id) = e.order_id else { return Ok(()) };
+        let order = (e.user_id.to_string(), id.to_string());
+        match e.event {
+            Event::OrderPending => {
+                if open.insert(order, true).is_some() {
+                    wrong.get_or_insert(format!("I10: order {id} was taken twice"));
+                }
+            }
+            Event::OrderFilled | Event::OrderCancelled | Event::OrderExpired | Event::OrderRejected
+                if e.status.is_some_and(Status::is_terminal) && open.contains_key(&order) =>
+            {
+                // A refusal of a repeated command says how the order stands, and ends nothing.
+                let refusal = e.event == Event::OrderRejected && e.status != Some(Status::Rejected);
+                if !refusal && open.insert(order, false) == Some(false) {
+                    wrong.get_or_insert(format!("I10: order {id} ended twice"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    })?;
+    wrong.map_or(Ok(()), Err)?;
+    match open.iter().find(|(_, open)| traded && **open) {
+        Some(((user, id), _)) => Err(format!("I10: order {id} of {user} has no end")),
+        None => Ok(()),
+    }
+}
+
+/// I5: each trade is settled once, at its quantity and price.
+fn check_settled(cluster: &Cluster, traded: bool) -> Result<(), String> {
+    let (mut trades, mut fills) = (BTreeMap::new(), BTreeMap::new());
+    let mut twice = None;
+    each(cluster, topics::TRADES, &mut |value| {
+        let t = Trade::decode(value)?;
+        if trades.insert(t.trade_id.to_string(), (t.quantity, t.price_e4)).is_some() {
+            twice.get_or_insert(format!("I5: trade {} happened twice", t.trade_id));
+        }
+        Ok(())
+    })?;
+    each(cluster, topics::ORDER_EVENTS, &mut |value| {
+        let e = OrderEvent::decode(value)?;
+        if let (Event::OrderFilled | Event::OrderPartiallyFilled, Some(id)) = (e.event, e.trade_id) {
+            let fill = (e.last_quantity.unwrap_or(0), e.last_price_e4.unwrap_or(0));
+            if fills.insert(id.to_string(), fill).is_some() {
+                twice.get_or_insert(format!("I5: trade {id} was settled twice"));
+            }
+        }
+        Ok(())
+    })?;
+    twice.map_or(Ok(()), Err)?;
+    if traded && trades != fills { Err(format!("I5: trades {trades:?} were settled as {fills:?}")) } else { Ok(()) }
+}

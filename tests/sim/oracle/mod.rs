@@ -1,0 +1,305 @@
+//! What must come out. Beside the system runs the same role code, alone, in one thread, over one store per task that never fails. Whenever the cluster
+//! decides to commit a transaction, the oracle takes the inputs between the last positions and the new ones *from the log*, processes them, and
+//! compares everything that the transaction wrote, byte for byte: outputs, state changes, journal, digest, position. So each output is a prefix of
+//! the oracle's at every commit, every input counts exactly once and in order, and what a journal claims is checked, not believed.
+
+mod finish;
+mod follow;
+
+use std::sync::Arc;
+
+use processor::engine::broadcast::{Seen, TableView, Tables};
+use processor::engine::digest::Digest;
+use processor::engine::meta::{JournalEntry, META_KEY, Meta, StoreMeta};
+use processor::engine::mutants;
+use processor::engine::ports::Stores;
+use processor::engine::records::{Headers, Record, Records};
+use processor::engine::role::{RoleFactory, RoleSpec};
+use processor::engine::task::{Task, TaskParts};
+use processor::engine::topics::{TopicPartition, TopicTable};
+use processor::roles::{Role, RoleSettings, factory};
+use processor::store::memory::MemoryStores;
+use processor::wire::topics;
+
+use self::follow::Follower;
+use super::cluster::coordinator::Txn;
+use super::cluster::{Cluster, INSTANCES};
+use super::world::World;
+
+/// One task, as it must be.
+pub struct Expected {
+    task: Task,
+    tables: Tables,
+    /// Digest after each transaction.
+    digests: Vec<Digest>,
+}
+
+pub struct RoleOracle {
+    spec: Arc<RoleSpec>,
+    pub tasks: Vec<Expected>,
+    pub stores: MemoryStores,
+}
+
+pub struct Oracle {
+    roles: Vec<Option<RoleOracle>>,
+    followers: Vec<Follower>,
+    out: Records,
+    batch: Records,
+}
+
+impl Oracle {
+    pub fn new(table: &Arc<TopicTable>, counts: &[u32], settings: RoleSettings, running: &[Role]) -> Oracle {
+        let counts: Arc<[u32]> = counts.into();
+        let many = counts[topics::ORDER_COMMANDS.0 as usize];
+        let roles = Role::all()
+            .into_iter()
+            .map(|role| running.contains(&role).then(|| RoleOracle::new(&*factory(role, settings, table.clone(), many), table, &counts)));
+        Oracle { roles: roles.collect(), followers: Vec::new(), out: Records::new(), batch: Records::new() }
+    }
+
+    pub fn role(&self, role: Role) -> Option<&RoleOracle> {
+        self.roles[role as usize].as_ref()
+    }
+
+    /// A transaction is committed: is it the one that had to come?
+    fn commit(&mut self, role: usize, cluster: &Cluster, txn: &Txn) -> Result<(), String> {
+        let Oracle { roles, out, batch, .. } = self;
+        let Some(oracle) = roles[role].as_mut() else { return Err("a role that does not run has committed".into()) };
+        let spec = oracle.spec.clone();
+        let mut touched: Vec<(u32, Meta)> = Vec::new();
+        let mut written = 0;
+        for at in &txn.partitions {
+            let part = cluster.part(*at);
+            let Some(last) = part.written_by(txn.pid).last() else { continue };
+            written += 1;
+            if at.topic == spec.changelog {
+                let r = part.record(last);
+                if r.key != Some(META_KEY) {
+                    return Err(format!("torn transaction: what {} got does not end with a position", cluster.table.show(*at)));
+                }
+                let meta = Meta::decode(r.value.unwrap_or_default()).map_err(|e| e.to_string())?;
+                touched.push((at.partition, meta));
+            }
+        }
+        if touched.is_empty() {
+            return if written > 0 { Err("torn transaction: committed output without a position".into()) } else { Ok(()) };
+        }
+        touched.sort_by_key(|(task, _)| *task);
+        out.clear();
+        for (number, meta) in &touched {
+            let expected = &mut oracle.tasks[*number as usize];
+            expected.process(&spec, *number, meta, cluster, txn.pid, batch, out)?;
+        }
+        for (number, meta) in &touched {
+            let expected = &mut oracle.tasks[*number as usize];
+            let prepared = expected.task.prepare(out).clone();
+            if prepared != *meta {
+                return Err(format!("state digest and position: {} task {number} wrote {meta:?} where {prepared:?} was due", spec.name));
+            }
+            expected.task.post_commit(0).map_err(|e| e.to_string())?;
+            expected.digests.push(meta.digest);
+            for (at, next) in &meta.offsets {
+                let committed = cluster.groups[role].after(txn.pid, *at);
+                if committed != Some(*next) {
+                    let at = cluster.table.show(*at);
+                    return Err(format!("meta = committed offsets: {at} is committed to {committed:?} and the state goes to {next}"));
+                }
+            }
+        }
+        compare(out, cluster, txn)
+    }
+
+    /// What a store is told to hold must be in the log.
+    fn store(&self, role: Role, task: u32, record: &StoreMeta) -> Result<(), String> {
+        let Some(oracle) = self.role(role) else { return Ok(()) };
+        let known = &oracle.tasks[task as usize].digests;
+        let n = record.meta.transaction as usize;
+        if n > known.len() {
+            return Err(format!("store ahead of the log: {role} task {task} holds transaction {n}, of {} decided", known.len()));
+        }
+        if n > 0 && known[n - 1] != record.meta.digest {
+            return Err(format!("state digest: the store of {role} task {task} holds another transaction {n} than the log"));
+        }
+        Ok(())
+    }
+}
+
+impl RoleOracle {
+    fn new(factory: &dyn RoleFactory, table: &Arc<TopicTable>, counts: &Arc<[u32]>) -> RoleOracle {
+        let (spec, stores) = (Arc::new(factory.spec().clone()), MemoryStores::default());
+        let tasks = (0..counts[spec.changelog.0 as usize]).map(|number| {
+            let mut offsets: Vec<_> = spec.inputs.iter().map(|i| (TopicPartition::new(i.topic, number), 0)).collect();
+            offsets.retain(|(at, _)| at.partition < counts[at.topic.0 as usize]);
+            offsets.sort_unstable();
+            let parts = TaskParts {
+                spec: spec.clone(),
+                role: factory.make(number),
+                topics: table.clone(),
+                partitions: counts.clone(),
+                cache_bytes: 1 << 20,
+            };
+            let store = stores.open(number).expect("memory");
+            let task = Task::new(number, parts, store, Meta { offsets, ..Meta::default() });
+            Expected { task, tables: Tables::default(), digests: Vec::new() }
+        });
+        let tasks = tasks.collect();
+        RoleOracle { spec, tasks, stores }
+    }
+}
+
+impl Expected {
+    pub fn transactions(&self) -> u64 {
+        self.task.meta().transaction
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn process(
+        &mut self,
+        spec: &RoleSpec,
+        number: u32,
+        meta: &Meta,
+        cluster: &Cluster,
+        pid: u64,
+        batch: &mut Records,
+        out: &mut Records,
+    ) -> Result<(), String> {
+        let before = self.task.meta().clone();
+        let name = format!("{} task {number}", spec.name);
+        if meta.transaction != before.transaction + 1 {
+            let due = before.transaction + 1;
+            return Err(format!("transactions in one chain: {name} committed number {} where {due} was due", meta.transaction));
+        }
+        if let Some(journal) = spec.journal {
+            self.journal(&name, TopicPartition::new(journal, number), cluster, pid)?;
+        }
+        batch.clear();
+        for input in &spec.inputs {
+            let at = TopicPartition::new(input.topic, number);
+            let Some(from) = before.next(at) else { continue };
+            let to = meta.next(at).ok_or_else(|| format!("inputs exactly once: {name} has no position in {}", cluster.table.show(at)))?;
+            let part = cluster.part(at);
+            if to < from || to > part.end() {
+                let at = cluster.table.show(at);
+                return Err(format!("inputs exactly once: {name} went from {from} to {to} in {at}, which ends at {}", part.end()));
+            }
+            for offset in (from..to).filter(|o| !part.entry(*o).gone) {
+                match part.entry(offset).state {
+                    super::cluster::partition::State::Committed => {
+                        let r = part.record(offset);
+                        batch.push(&if input.guarded { r } else { Record { headers: Headers::default(), ..r } });
+                    }
+                    super::cluster::partition::State::Open => {
+                        return Err(format!("only stable records: {name} read past the undecided {}/{offset}", cluster.table.show(at)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        self.task.view.tables = Arc::new(std::mem::take(&mut self.tables));
+        let done = self.task.process(batch.iter(), out);
+        self.tables = Arc::try_unwrap(std::mem::take(&mut self.task.view.tables)).unwrap_or_else(|shared| (*shared).clone());
+        done.map_err(|e| format!("replay: {name} fails where the system committed: {e}"))
+    }
+
+    /// Takes the broadcast rows that the transaction claims to have used, and checks each against its topic.
+    fn journal(&mut self, name: &str, at: TopicPartition, cluster: &Cluster, pid: u64) -> Result<(), String> {
+        let part = cluster.part(at);
+        let written: Vec<u64> = part.written_by(pid).collect();
+        let [offset] = written[..] else { return Err(format!("torn transaction: {name} wrote {} journal entries", written.len())) };
+        let entry = JournalEntry::decode(part.record(offset).value.unwrap_or_default()).map_err(|e| e.to_string())?;
+        if entry.forget {
+            self.tables = Tables::default();
+            self.task.view = TableView::new(Arc::default(), true);
+        }
+        for row in &entry.rows {
+            check_row(row, cluster).map_err(|why| format!("broadcast rows: {name} used {row:?}: {why}"))?;
+            self.tables.force(row);
+        }
+        Ok(())
+    }
+}
+
+/// A row that was used must be one that was there.
+fn check_row(row: &Seen, cluster: &Cluster) -> Result<(), &'static str> {
+    let part = cluster.part(TopicPartition::new(row.table, 0));
+    match row.version {
+        processor::engine::broadcast::ABSENT => Ok(()),
+        // Read ahead from ticks; the tick must exist.
+        0 => {
+            let price = processor::wire::trade::ReferencePrice::decode(&row.value).map_err(|_| "it cannot be read")?;
+            let known = cluster.topic(topics::MARKET_DATA).any(|p| {
+                p.committed(0, p.end()).any(|o| {
+                    let r = p.record(o);
+                    r.key == Some(&*row.key) && r.timestamp_ms.saturating_mul(1_000) == price.time_us
+                })
+            });
+            if known { Ok(()) } else { Err("no tick has that time") }
+        }
+        version if version > part.end() => Err("its topic is not that long"),
+        version => {
+            let offset = version - 1;
+            let fits = part.entry(offset).state == super::cluster::partition::State::Committed && {
+                let r = part.record(offset);
+                r.key == Some(&*row.key) && r.value.unwrap_or_default() == &*row.value
+            };
+            if fits { Ok(()) } else { Err("its topic says otherwise") }
+        }
+    }
+}
+
+/// Byte by byte, partition by partition.
+fn compare(out: &Records, cluster: &Cluster, txn: &Txn) -> Result<(), String> {
+    let show = |r: &Record<'_>| {
+        let text = |b: Option<&[u8]>| b.map(|b| String::from_utf8_lossy(b).escape_debug().to_string());
+        format!("key {:?}, value {:?}, headers {:?}, time {}", text(r.key), text(r.value), r.headers, r.timestamp_ms)
+    };
+    let mut total = 0;
+    for at in &txn.partitions {
+        let part = cluster.part(*at);
+        let mut due = out.iter().filter(|r| r.at == *at);
+        for offset in part.written_by(txn.pid) {
+            total += 1;
+            let (is, must) = (part.record(offset), due.next());
+            let same = must.is_some_and(|m| {
+                m.key == is.key && m.value == is.value && m.headers.as_bytes() == is.headers.as_bytes() && m.timestamp_ms == is.timestamp_ms
+            });
+            if !same {
+                let (at, must) = (cluster.table.show(*at), must.map(|m| show(&m)));
+                return Err(format!("outputs bit-identical: {at}/{offset} is {} where {must:?} was due", show(&is)));
+            }
+        }
+        if let Some(missing) = due.next() {
+            return Err(format!("torn transaction: {} lacks {}", cluster.table.show(*at), show(&missing)));
+        }
+    }
+    if total != out.len() {
+        return Err(format!("torn transaction: {total} records where {} were due", out.len()));
+    }
+    Ok(())
+}
+
+impl World {
+    /// The cluster has decided to commit.
+    pub fn check_commit(&mut self, txn: usize) {
+        let role = txn / INSTANCES;
+        if self.plan.untransacted && role == Role::Orders as usize {
+            return;
+        }
+        // The oracle makes no mistakes.
+        let mutant = mutants::switch(None);
+        let result = self.oracle.commit(role, &self.cluster, &self.cluster.txns[txn]);
+        mutants::switch(mutant);
+        if let Err(why) = result {
+            self.violated(why);
+        }
+    }
+
+    pub fn check_store(&mut self, role: Role, task: u32, record: &StoreMeta) {
+        if self.plan.untransacted && role == Role::Orders {
+            return;
+        }
+        if let Err(why) = self.oracle.store(role, task, record) {
+            self.violated(why);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What a seed draws before it begins: how large the system is, what happens in it, and how often what goes wrong.
+
+use std::cell::Cell;
+
+use processor::roles::Role;
+
+use super::rng::Rng;
+use super::timing::*;
+
+thread_local! {
+    static UNTRANSACTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on, runs of this thread are about what the sequence guard is there for: `orders` writes outside transactions. Everybody else must then
+/// pass nothing on twice, and may stop.
+pub fn set_untransacted(on: bool) {
+    UNTRANSACTED.set(on);
+}
+
+/// Rates of what goes wrong on the network, per million requests; and of late markers, per thousand transactions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    pub slow_ppm: u64,
+    pub hold_ppm: u64,
+    pub lost_ppm: u64,
+    pub cut_ppm: u64,
+    pub answer_lost_ppm: u64,
+    pub late_markers: u64,
+    /// Chance per wait of a process that it is killed there.
+    pub kill_ppm: u64,
+    /// Store writes that find no space, and reads that find damage.
+    pub disk_ppm: u64,
+}
+
+/// What a nemesis may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attack {
+    Kill,
+    PowerLoss,
+    CleanStop,
+    Freeze,
+    Zombie,
+    Copy,
+    ScaleUp,
+    ScaleDown,
+    BrokerDown,
+    BrokerFrozen,
+    LeaderMove,
+    TxnCoordinatorMove,
+    GroupCoordinatorMove,
+    Disconnect,
+    ClockJump,
+    DiskFull,
+    Damage,
+    Wipe,
+    Compact,
+    Retention,
+}
+
+impl Attack {
+    pub const ALL: [Attack; 20] = [
+        Attack::Kill,
+        Attack::PowerLoss,
+        Attack::CleanStop,
+        Attack::Freeze,
+        Attack::Zombie,
+        Attack::Copy,
+        Attack::ScaleUp,
+        Attack::ScaleDown,
+        Attack::BrokerDown,
+        Attack::BrokerFrozen,
+        Attack::LeaderMove,
+        Attack::TxnCoordinatorMove,
+        Attack::GroupCoordinatorMove,
+        Attack::Disconnect,
+        Attack::ClockJump,
+        Attack::DiskFull,
+        Attack::Damage,
+        Attack::Wipe,
+        Attack::Compact,
+        Attack::Retention,
+    ];
+}
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub partitions: u32,
+    /// Role and instance number of each process at the start.
+    pub processes: Vec<(Role, u32)>,
+    /// When faults end.
+    pub heal_at: u64,
+    pub faults: Faults,
+    pub attacks: Vec<Attack>,
+    /// Mean time between attacks.
+    pub attack_every: u64,
+    pub users: u64,
+    pub symbols: u64,
+    pub inputs: u64,
+    pub batch_records: usize,
+    pub cache_bytes: usize,
+    pub tombstones_live: u64,
+    /// Whether `orders` writes outside transactions (what the sequence guard is there for).
+    pub untransacted: bool,
+}
+
+impl Plan {
+    pub fn draw(rng: &mut Rng) -> Plan {
+        let quiet = rng.below(24) == 0;
+        let partitions = [1, 2, 2, 2, 3][rng.index(5)];
+        let mut processes = Vec::new();
+        let followers = [Role::Portfolio, Role::Notifications, Role::Audit];
+        for role in Role::all() {
+            let here = if followers.contains(&role) { rng.permille(400) } else { rng.permille(950) };
+            let count = if here { [1, 1, 2, 2, 3][rng.index(5)] } else { 0 };
+            processes.extend((1..=count).map(|n| (role, n)));
+        }
+        if !processes.iter().any(|(r, _)| *r == Role::Orders) {
+            processes.push((Role::Orders, 1));
+        }
+        let heal_at = rng.between(3 * SECOND, 9 * SECOND);
+        let mut some = |low: u64, high: u64| if rng.permille(350) { rng.skewed(low, high) } else { 0 };
+        let mut faults = Faults {
+            slow_ppm: some(2_000, 100_000),
+            hold_ppm: some(2_000, 40_000),
+            lost_ppm: some(500, 15_000),
+            cut_ppm: some(500, 15_000),
+            answer_lost_ppm: some(500, 15_000),
+            late_markers: some(20, 800),
+            kill_ppm: some(200, 6_000),
+            disk_ppm: some(300, 8_000),
+        };
+        let mut attacks: Vec<Attack> = Attack::ALL.into_iter().filter(|_| rng.permille(300)).collect();
+        let untransacted = UNTRANSACTED.get();
+        if untransacted {
+            attacks = vec![Attack::Kill, Attack::Freeze];
+            faults = Faults { kill_ppm: rng.skewed(500, 8_000), answer_lost_ppm: 5_000, ..Faults::default() };
+        }
+        if quiet {
+            (attacks, faults) = (Vec::new(), Faults::default());
+        }
+        Plan {
+            partitions,
+            processes,
+            heal_at,
+            faults,
+            attacks,
+            attack_every: rng.skewed(150 * MS, 2 * SECOND),
+            users: rng.between(2, 6),
+            symbols: rng.between(1, 3),
+            inputs: rng.between(12, 60),
+            batch_records: [1, 2, 5, 20, 100][rng.index(5)],
+            cache_bytes: [0, 2_000, 1 << 20][rng.index(3)],
+            tombstones_live: rng.between(SECOND, 8 * SECOND),
+            untransacted,
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! One run: a seed from its beginning to its end.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use processor::engine::instance::{Instance, Settings};
+use processor::engine::mutants;
+use processor::engine::ports::Limits;
+use processor::roles::factory;
+use processor::wire::topics;
+
+use super::client::{SimClock, SimLog};
+use super::coverage::{Coverage, Kind};
+use super::process::{self, Ended};
+use super::store::SimStores;
+use super::timing::*;
+use super::trace::Trace;
+use super::world::{self, Action, Life, World, with};
+
+/// How a run ended.
+pub struct Finding {
+    pub seed: u64,
+    /// The invariant, then what broke it.
+    pub violation: Option<String>,
+    pub coverage: Coverage,
+    pub hash: u64,
+    pub steps: u64,
+    pub virtual_us: u64,
+    /// What the sequence guard did: repeats dropped, instances stopped.
+    pub guard: (u64, u64),
+}
+
+thread_local! {
+    /// Events of the run at hand, to tell a run that hangs from a long one.
+    static LIMIT: Cell<u64> = const { Cell::new(400_000) };
+}
+
+/// Runs a seed.
+pub fn run(seed: u64, trace: Trace) -> Finding {
+    world::enter(World::new(seed, trace));
+    loop {
+        match with(World::next) {
+            Action::None => {
+                if with(|w| w.steps) > LIMIT.get() {
+                    with(|w| w.violated("progress: more events than any run needs".into()));
+                }
+            }
+            Action::Start(p) => start(p),
+            Action::Resume(p) => {
+                with(|w| {
+                    let (p, now) = (&w.processes[p], w.now);
+                    mutants::set_machine(EPOCH_MS + (now / 1_000) as i64 + p.wall_skew_ms + 3, p.hash_key);
+                });
+                if let Some(ended) = process::resume(p) {
+                    with(|w| w.ended(p, ended));
+                }
+            }
+            Action::Kill(p) => {
+                process::kill(p);
+            }
+            Action::Done => break,
+        }
+    }
+    if with(|w| w.violation.is_none()) {
+        with(World::finish);
+    }
+    for p in 0..with(|w| w.processes.len()) {
+        process::kill(p);
+    }
+    let w = world::leave();
+    Finding { seed, violation: w.violation, coverage: w.coverage, hash: w.hash, steps: w.steps, virtual_us: w.now, guard: w.guard }
+}
+
+fn start(p: usize) {
+    with(|w| {
+        let key = w.rng.next();
+        let process = &mut w.processes[p];
+        process.life = Life::Running;
+        process.lives += 1;
+        process.frozen = false;
+        process.asked_to_stop = false;
+        process.doomed = false;
+        process.hash_key = key;
+        w.forget_retained(p);
+        let (role, instance, lives) = (w.processes[p].role, w.processes[p].instance, w.processes[p].lives);
+        w.trace(|| format!("process {p} starts as {role}-{instance}, life {lives}"));
+    });
+    process::spawn(p, move || body(p));
+    with(|w| {
+        w.sleep_until(p, 0);
+    });
+}
+
+fn body(p: usize) -> Ended {
+    let (role, instance, table, settings, limits, cache_bytes, counts) = with(|w| {
+        let process = &w.processes[p];
+        let limits = Limits { records: w.plan.batch_records, bytes: 1 << 20, age: Duration::from_millis(50) };
+        (process.role, process.instance, w.table.clone(), w.settings, limits, w.plan.cache_bytes, w.cluster.counts.clone())
+    });
+    let group = format!("processor-{role}");
+    let settings_of_loop = Settings {
+        instance: format!("{group}-{instance}"),
+        group,
+        limits,
+        idle_wait: Duration::from_micros(IDLE_WAIT),
+        takeover_wait: Duration::from_micros(TAKEOVER_WAIT),
+        startup_wait: Duration::from_micros(STARTUP_WAIT),
+        cache_bytes,
+    };
+    let logic = factory(role, settings, table.clone(), counts[topics::ORDER_COMMANDS.0 as usize]);
+    let mut loop_ = Instance::new(Arc::new(SimLog), Box::new(SimStores { process: p }), Box::new(SimClock), logic, table, settings_of_loop);
+    let (mut restored, mut known) = (false, 0);
+    loop {
+        if let Err(stop) = loop_.step() {
+            return Ended::Stopped(stop);
+        }
+        let phase = loop_.phase();
+        let healed = with(|w| w.healed);
+        let tasks = if healed && phase == "running" { loop_.tasks().len() } else { 0 };
+        let asked = with(|w| {
+            if phase != w.processes[p].phase {
+                w.trace(|| format!("process {p} is {phase}"));
+            }
+            if phase == "restoring" && !restored {
+                w.cover(Kind::Restored);
+            }
+            restored = phase == "restoring";
+            let repeats = loop_.counters().repeats_dropped;
+            if repeats > 0 && !w.plan.untransacted {
+                w.violated(format!("sequence guard: {repeats} repeated records came by"));
+            }
+            w.guard.0 += repeats - known;
+            known = repeats;
+            let process = &mut w.processes[p];
+            (process.phase, process.tasks) = (phase, tasks);
+            process.asked_to_stop
+        });
+        if asked {
+            return Ended::Asked;
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! The world of one run: a virtual clock, a queue of events, the cluster, the processes and their disks. One thread, one seed.
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use processor::engine::topics::{TopicPartition, TopicTable};
+use processor::roles::{Role, RoleSettings};
+use processor::wire::topics;
+
+use super::client::background::Consumer;
+use super::cluster::net::{Connection, Cut, Frame, Target};
+use super::cluster::{Cluster, INSTANCES, Place, Response};
+use super::coverage::{Coverage, Kind};
+use super::oracle::Oracle;
+use super::plan::Plan;
+use super::rng::Rng;
+use super::store::Disk;
+use super::timing::*;
+use super::trace::Trace;
+
+pub enum Event {
+    Wake { process: usize, token: u64 },
+    Thaw { process: usize, life: u32 },
+    Start(usize),
+    Arrive(Box<Frame>),
+    Answer { connection: usize, to: Target, token: u64, response: Response },
+    Cut(usize),
+    Marker { txn: usize, place: Place, pid: u64, epoch: u32, commit: bool },
+    Session { group: usize, instance: u32 },
+    Rebalance(usize),
+    Expire,
+    Consumer(usize),
+    Nemesis,
+    Input,
+    Follow,
+    BrokerUp(usize),
+    Heal,
+    Look,
+}
+
+impl Event {
+    fn mark(&self) -> u64 {
+        let (kind, a) = match self {
+            Event::Wake { process, token } => (1, *process as u64 ^ token << 8),
+            Event::Thaw { process, life } => (2, *process as u64 ^ u64::from(*life) << 8),
+            Event::Start(p) => (3, *p as u64),
+            Event::Arrive(f) => (4, f.token),
+            Event::Answer { token, .. } => (5, *token),
+            Event::Cut(c) => (6, *c as u64),
+            Event::Marker { txn, epoch, commit, .. } => (7, *txn as u64 ^ u64::from(*epoch) << 8 ^ u64::from(*commit) << 40),
+            Event::Session { group, instance } => (8, *group as u64 ^ u64::from(*instance) << 8),
+            Event::Rebalance(g) => (9, *g as u64),
+            Event::Expire => (10, 0),
+            Event::Consumer(c) => (11, *c as u64),
+            Event::Nemesis => (12, 0),
+            Event::Input => (13, 0),
+            Event::Follow => (14, 0),
+            Event::BrokerUp(b) => (15, *b as u64),
+            Event::Heal => (16, 0),
+            Event::Look => (17, 0),
+        };
+        kind ^ a << 8
+    }
+}
+
+/// What the scheduler has to do outside the world.
+pub enum Action {
+    None,
+    Start(usize),
+    Resume(usize),
+    Kill(usize),
+    Done,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Life {
+    Running,
+    /// Not there; comes back.
+    Down,
+    /// Not there, and stays away.
+    Gone,
+}
+
+pub struct Process {
+    pub role: Role,
+    /// The number in its name.
+    pub instance: u32,
+    pub life: Life,
+    /// Counts its lives.
+    pub lives: u32,
+    pub frozen: bool,
+    /// Something happened while it was frozen.
+    owed: bool,
+    token: u64,
+    pub mailbox: Vec<(u64, Result<Response, Cut>)>,
+    /// Ends at the next turn of its loop.
+    pub asked_to_stop: bool,
+    /// Dies at its next wait.
+    pub doomed: bool,
+    pub disk: usize,
+    pub phase: &'static str,
+    /// How many tasks it runs; counted after the last fault only.
+    pub tasks: usize,
+    pub hash_key: u64,
+    pub wall_skew_ms: i64,
+}
+
+/// A producer, as far as its client's background sees it.
+pub struct Producer {
+    pub suspect: bool,
+    pub alive: bool,
+}
+
+pub struct World {
+    pub now: u64,
+    pub rng: Rng,
+    pub plan: Plan,
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    free: Vec<usize>,
+    order: u64,
+    /// Of everything that happened, so that two runs can be compared.
+    pub hash: u64,
+    pub steps: u64,
+    pub tokens: u64,
+    pub table: Arc<TopicTable>,
+    pub settings: RoleSettings,
+    pub cluster: Cluster,
+    pub connections: Vec<Connection>,
+    pub processes: Vec<Process>,
+    pub producers: Vec<Producer>,
+    pub consumers: Vec<Consumer>,
+    pub disks: Vec<Disk>,
+    /// Joins that wait for a rebalance: ticket, connection, whom to answer.
+    pub joins: Vec<(u64, usize, Target)>,
+    pub group_timer: Vec<u64>,
+    pub session_due: [[u64; INSTANCES]; 5],
+    pub oracle: Oracle,
+    pub coverage: Coverage,
+    pub trace: Trace,
+    pub healed: bool,
+    pub left_to_send: u64,
+    pub sent: u64,
+    pub last_orders: Vec<(String, String)>,
+    /// The first thing that must not be.
+    pub violation: Option<String>,
+    /// What the sequence guard did: repeats dropped, instances stopped.
+    pub guard: (u64, u64),
+    /// Roles that run.
+    pub roles: Vec<Role>,
+    /// For a mistake: where a process's consumers stood.
+    retained: Vec<(usize, TopicPartition, u64)>,
+}
+
+thread_local! {
+    static WORLD: RefCell<Option<Box<World>>> = const { RefCell::new(None) };
+}
+
+/// Makes a world the one of this thread.
+pub fn enter(world: Box<World>) {
+    WORLD.with_borrow_mut(|w| *w = Some(world));
+}
+
+/// Takes the world back.
+pub fn leave() -> Box<World> {
+    WORLD.with_borrow_mut(Option::take).expect("a world was entered")
+}
+
+/// Looks at the world, or changes it. Not to be nested.
+pub fn with<R>(f: impl FnOnce(&mut World) -> R) -> R {
+    WORLD.with_borrow_mut(|w| f(w.as_mut().expect("a world was entered")))
+}
+
+impl World {
+    pub fn new(seed: u64, trace: Trace) -> Box<World> {
+        let mut rng = Rng::new(seed);
+        let plan = Plan::draw(&mut rng);
+        let table = Arc::new(topics::table(""));
+        let settings = RoleSettings { rate_limit: 5, burst: 3, stale_ms: 4_000, opening_cash_e4: 100_000_000, max_command_age_ms: None };
+        let cluster = Cluster::new(&table, plan.partitions);
+        let mut roles: Vec<Role> = plan.processes.iter().map(|(r, _)| *r).collect();
+        roles.dedup();
+        let oracle = Oracle::new(&table, &cluster.counts, settings, &roles);
+        let mut w = Box::new(World {
+            now: 0,
+            queue: BinaryHeap::with_capacity(256),
+            events: Vec::with_capacity(256),
+            free: Vec::new(),
+            order: 0,
+            hash: seed,
+            steps: 0,
+            tokens: 0,
+            table,
+            settings,
+            cluster,
+            connections: Vec::new(),
+            processes: Vec::new(),
+            producers: Vec::new(),
+            consumers: Vec::new(),
+            disks: Vec::new(),
+            joins: Vec::new(),
+            group_timer: vec![u64::MAX; 5],
+            session_due: Default::default(),
+            oracle,
+            coverage: Coverage::default(),
+            trace,
+            healed: false,
+            left_to_send: plan.inputs,
+            sent: 0,
+            last_orders: Vec::new(),
+            violation: None,
+            guard: (0, 0),
+            roles,
+            retained: Vec::new(),
+            rng,
+            plan,
+        });
+        w.trace(|| "the run begins".to_string());
+        w.opening();
+        for (role, instance) in w.plan.processes.clone() {
+            w.add_process(role, instance, None);
+        }
+        for i in 0..w.processes.len() {
+            let at = w.rng.below(800 * MS);
+            w.schedule(at, Event::Start(i));
+        }
+        w.schedule(TXN_CHECK, Event::Expire);
+        let first = w.rng.between(10 * MS, 300 * MS);
+        w.schedule(first, Event::Input);
+        if !w.plan.attacks.is_empty() {
+            let first = w.rng.between(100 * MS, SECOND);
+            w.schedule(first, Event::Nemesis);
+        }
+        w.schedule(700 * MS, Event::Follow);
+        let heal_at = w.plan.heal_at;
+        w.schedule(heal_at, Event::Heal);
+        w
+    }
+
+    /// A process that is not started yet, on a machine of its own or on that of another.
+    pub fn add_process(&mut self, role: Role, instance: u32, disk: Option<usize>) -> usize {
+        let disk = disk.unwrap_or_else(|| {
+            self.disks.push(Disk::default());
+            self.disks.len() - 1
+        });
+        self.processes.push(Process {
+            role,
+            instance,
+            life: Life::Down,
+            lives: 0,
+            frozen: false,
+            owed: false,
+            token: 0,
+            mailbox: Vec::new(),
+            asked_to_stop: false,
+            doomed: false,
+            disk,
+            phase: "starting",
+            tasks: 0,
+            hash_key: 0,
+            wall_skew_ms: 0,
+        });
+        self.processes.len() - 1
+    }
+
+    pub fn schedule(&mut self, at: u64, event: Event) {
+        self.order += 1;
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.events[slot] = Some(event);
+                slot
+            }
+            None => {
+                self.events.push(Some(event));
+                self.events.len() - 1
+            }
+        };
+        self.queue.push(Reverse((at, self.order, slot)));
+    }
+
+    pub fn cover(&mut self, kind: Kind) {
+        self.coverage.hit(kind);
+    }
+
+    pub fn trace(&mut self, text: impl FnOnce() -> String) {
+        if self.trace.is_on() {
+            self.trace.line(self.now, &text());
+        }
+    }
+
+    /// Notes what must not be; the run ends there.
+    pub fn violated(&mut self, what: String) {
+        self.trace(|| format!("VIOLATION: {what}"));
+        self.violation.get_or_insert(what);
+    }
+
+    /// The token under which a process goes to sleep until a time.
+    pub fn sleep_until(&mut self, process: usize, until: u64) {
+        let p = &mut self.processes[process];
+        p.token += 1;
+        let token = p.token;
+        let at = until.max(self.now);
+        let kill = self.plan.faults.kill_ppm;
+        if !self.healed && self.rng.ppm(kill) {
+            self.processes[process].doomed = true;
+        }
+        self.schedule(at, Event::Wake { process, token });
+    }
+
+    /// Wakes a process that waits.
+    pub fn wake(&mut self, process: usize, delay: u64) {
+        let token = self.processes[process].token;
+        let at = self.now + delay;
+        self.schedule(at, Event::Wake { process, token });
+    }
+
+    /// Takes the next event.
+    pub fn next(&mut self) -> Action {
+        if self.violation.is_some() {
+            return Action::Done;
+        }
+        let Some(Reverse((at, _, slot))) = self.queue.pop() else {
+            self.violated("nothing is going to happen any more".into());
+            return Action::Done;
+        };
+        self.now = at;
+        self.steps += 1;
+        let event = self.events[slot].take().expect("a scheduled event");
+        self.free.push(slot);
+        self.hash = (self.hash ^ at ^ event.mark()).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        self.handle(event)
+    }
+
+    fn handle(&mut self, event: Event) -> Action {
+        match event {
+            Event::Wake { process, token } => {
+                let p = &mut self.processes[process];
+                if p.life != Life::Running || p.token != token {
+                    return Action::None;
+                }
+                if p.frozen {
+                    p.owed = true;
+                    return Action::None;
+                }
+                p.token += 1;
+                if std::mem::take(&mut p.doomed) {
+                    self.cover(Kind::KillInStep);
+                    self.trace(|| format!("process {process} is killed at its wait"));
+                    return self.put_down(process);
+                }
+                return Action::Resume(process);
+            }
+            Event::Thaw { process, life } => {
+                let p = &mut self.processes[process];
+                if p.lives != life || !p.frozen {
+                    return Action::None;
+                }
+                p.frozen = false;
+                self.trace(|| format!("process {process} goes on"));
+                self.consumers_thaw(process);
+                if std::mem::take(&mut self.processes[process].owed) {
+                    self.wake(process, 0);
+                }
+            }
+            Event::Start(process) => {
+                if self.processes[process].life == Life::Down {
+                    return Action::Start(process);
+                }
+            }
+            Event::Arrive(frame) => self.arrive(frame),
+            Event::Answer { connection, to, token, response } => self.answered(connection, to, token, response),
+            Event::Cut(connection) => self.cut(connection),
+            Event::Marker { txn, place, pid, epoch, commit } => self.marker(txn, place, pid, epoch, commit),
+            Event::Session { group, instance } => {
+                if self.session_due[group][instance as usize] == self.now {
+                    self.session_due[group][instance as usize] = 0;
+                    self.session(group, instance);
+                }
+            }
+            Event::Rebalance(group) => self.advance_group(group),
+            Event::Expire => {
+                self.expire_transactions();
+                self.schedule(self.now + TXN_CHECK, Event::Expire);
+            }
+            Event::Consumer(c) => self.consumer_timer(c),
+            Event::Nemesis => return self.nemesis(),
+            Event::Input if self.left_to_send == 0 => {}
+            Event::Input => {
+                self.input();
+                self.left_to_send -= 1;
+                if self.left_to_send > 0 {
+                    let mean = self.plan.heal_at / (self.plan.inputs + 1) * 2;
+                    let gap = if self.rng.permille(400) { self.rng.below(2 * MS) } else { self.rng.below(mean.max(2)) };
+                    self.schedule(self.now + gap, Event::Input);
+                }
+            }
+            Event::Follow => {
+                self.follow();
+                self.schedule(self.now + 500 * MS, Event::Follow);
+            }
+            Event::BrokerUp(b) => {
+                self.cluster.brokers[b].up = true;
+                self.trace(|| format!("broker {b} is back"));
+            }
+            Event::Heal => self.heal(),
+            Event::Look => {
+                let stopped_is_fine = self.plan.untransacted && self.now > self.plan.heal_at + 5 * SECOND;
+                if self.at_rest() || stopped_is_fine {
+                    return Action::Done;
+                }
+                if self.now > self.plan.heal_at + PATIENCE {
+                    let why = self.unrest();
+                    self.violated(format!("no rest after the last fault: {why}"));
+                    return Action::Done;
+                }
+                self.schedule(self.now + 250 * MS, Event::Look);
+            }
+        }
+        Action::None
+    }
+
+    /// Notes that a process is gone, from one moment to the next; it may come back.
+    pub fn put_down(&mut self, process: usize) -> Action {
+        let p = &mut self.processes[process];
+        p.life = Life::Down;
+        p.token += 1;
+        p.frozen = false;
+        p.owed = false;
+        p.mailbox.clear();
+        self.process_ended(process);
+        let delay = self.rng.skewed(5 * MS, 3 * SECOND);
+        self.schedule(self.now + delay, Event::Start(process));
+        Action::Kill(process)
+    }
+
+    /// Arms the look at a member's session, unless it is armed.
+    pub fn watch_session(&mut self, group: usize, instance: u32, at: u64) {
+        let due = &mut self.session_due[group][instance as usize];
+        if *due <= self.now {
+            *due = at;
+            self.schedule(at, Event::Session { group, instance });
+        }
+    }
+
+    /// For a mistake: where a process's consumer stood when it last handed records over.
+    pub fn retain(&mut self, process: usize, positions: Vec<(TopicPartition, u64)>) {
+        self.forget_retained(process);
+        self.retained.extend(positions.into_iter().map(|(at, next)| (process, at, next)));
+    }
+
+    pub fn retained(&self, process: usize, at: TopicPartition) -> Option<u64> {
+        self.retained.iter().find(|(p, a, _)| *p == process && *a == at).map(|(.., next)| *next)
+    }
+
+    pub fn forget_retained(&mut self, process: usize) {
+        self.retained.retain(|(p, ..)| *p != process);
+    }
+}
