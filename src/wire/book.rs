@@ -98,9 +98,7 @@ impl<'a> BookCommand<'a> {
                 if o.market {
                     w.flag("market", true);
                 }
-                if o.side == Side::Sell {
-                    w.int("ceiling_e4", o.ceiling_e4);
-                }
+                w.maybe_int("ceiling_e4", (o.ceiling_e4 != i64::MAX).then_some(o.ceiling_e4));
                 w.maybe_int("stop_e4", o.stop_e4).text("life", o.life.name());
                 w.maybe_int("deadline_ms", (o.deadline_ms != FOREVER).then_some(o.deadline_ms));
                 if o.post_only {

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
+use processor::domain::book::Life;
 use processor::domain::reason::Reason;
-use processor::domain::status::{Side, Status};
+use processor::domain::status::{Liquidity, Side, Status};
 use processor::engine::broadcast::{Seen, TableView, Tables};
 use processor::engine::context::{Cause, Ctx, Outbox};
 use processor::engine::digest::Digest;
@@ -18,7 +19,7 @@ use processor::log::local::format;
 use processor::roles::{Role, RoleSettings, factory, show};
 use processor::store::memory::MemoryStore;
 use processor::wire::audit::AuditEntry;
-use processor::wire::book::{BookOrder, Execution, Outcome};
+use processor::wire::book::{Ask, BookCommand, Execution, NewOrder, Outcome};
 use processor::wire::content::{self, Content};
 use processor::wire::event::{Event, OrderEvent};
 use processor::wire::notification::{self, Notification};
@@ -170,7 +171,7 @@ fn read_command(bytes: &[u8]) -> u64 {
                 Some(processor::domain::decimal::Num::Exact(_)) => 1,
                 Some(processor::domain::decimal::Num::Odd(..)) => 2,
             };
-            answer(&[b"ok", &[c.kind as u8, odd(&c.quantity), odd(&c.limit_price), odd(&c.amount), u8::from(c.is_served_order())]])
+            answer(&[b"ok", &[c.kind as u8, odd(&c.quantity), odd(&c.limit_price), odd(&c.amount), u8::from(c.served().is_some())]])
         }
     }
 }
@@ -242,8 +243,18 @@ fn events() -> Vec<Vec<u8>> {
         maker_side: Side::Sell,
         time_us: 7,
     };
-    let book =
-        BookOrder { user_id: "501", order_id: "1001", symbol: "AAPL", side: Side::Buy, quantity: 10, worst_price_e4: 9, value_max_e4: 90 };
+    let new = NewOrder {
+        side: Side::Sell,
+        quantity: 10,
+        market: false,
+        limit_e4: 9,
+        ceiling_e4: 18,
+        stop_e4: Some(10),
+        life: Life::Rest,
+        deadline_ms: 5,
+        post_only: true,
+    };
+    let book = |ask| packed(|o| BookCommand { user_id: "501", order_id: "1001", symbol: "AAPL", ask }.encode(o));
     let mut portfolio = Portfolio { user_id: "501".into(), user_seq: 3, cash_available_e4: -1, ..Default::default() };
     portfolio.positions.insert("AAPL".into(), Default::default());
     let audit = AuditEntry {
@@ -255,7 +266,7 @@ fn events() -> Vec<Vec<u8>> {
         prev_hash: [2; 32],
         hash: [3; 32],
     };
-    let execution = |outcome| packed(|o| Execution { user_id: "501", order_id: "1001", outcome }.encode(o));
+    let execution = |outcome| packed(|o| Execution { user_id: "501", order_id: "1001", cause_id: Some("1002"), outcome }.encode(o));
     vec![
         packed(|o| notification::encode(&event(), "Order 1001 is filled.", &raw, o)),
         raw.clone(),
@@ -263,8 +274,12 @@ fn events() -> Vec<Vec<u8>> {
         packed(|o| ReferencePrice { symbol: "AAPL", price_e4: 5, time_us: 6 }.encode(o)),
         packed(|o| portfolio.encode(o)),
         packed(|o| audit.encode(o)),
-        packed(|o| book.encode(o)),
-        execution(Outcome::Fill { trade_id: "3-7", price_e4: 5, quantity: 10 }),
+        book(Ask::New(new)),
+        book(Ask::Cancel { cause_id: "1002", reason: Reason::UserRequest }),
+        book(Ask::Replace { cause_id: "1002", quantity: 10, limit_e4: 9, ceiling_e4: 18 }),
+        execution(Outcome::Fill { trade_id: "3-7", price_e4: 5, quantity: 10, liquidity: Liquidity::Maker }),
+        execution(Outcome::Replaced { quantity: 5, limit_e4: 6 }),
+        execution(Outcome::CancelRefused(Reason::TooLateToCancel)),
         execution(Outcome::Done(Reason::PriceBand)),
         execution(Outcome::Rejected(Reason::StalePrice)),
     ]
@@ -288,7 +303,7 @@ macro_rules! there_and_back {
 
 fn read_ours(bytes: &[u8]) -> u64 {
     let told = Notification::decode(bytes).is_ok();
-    there_and_back!(bytes, OrderEvent, Trade, ReferencePrice, Portfolio, AuditEntry, BookOrder, Execution) ^ u64::from(told)
+    there_and_back!(bytes, OrderEvent, Trade, ReferencePrice, Portfolio, AuditEntry, BookCommand, Execution) ^ u64::from(told)
 }
 
 fn metas() -> Vec<Vec<u8>> {

@@ -90,9 +90,9 @@ mod tests {
                 if !add {
                     ladder.remove(key);
                     map.remove(&key);
-                } else if !map.contains_key(&key) {
+                } else if let std::collections::btree_map::Entry::Vacant(free) = map.entry(key) {
+                    free.insert(n as u32);
                     ladder.insert(key, n as u32);
-                    map.insert(key, n as u32);
                 }
                 prop_assert_eq!(ladder.best(), map.last_key_value().map(|(k, v)| (*k, *v)));
                 prop_assert_eq!(ladder.get(key), map.get(&key).copied());
