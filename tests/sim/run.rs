@@ -7,7 +7,8 @@ use std::time::Duration;
 use processor::engine::instance::{Instance, Settings};
 use processor::engine::mutants;
 use processor::engine::ports::Limits;
-use processor::roles::factory;
+use processor::engine::topics::TopicTable;
+use processor::roles::{Role, factory};
 use processor::wire::topics;
 
 use super::client::{SimClock, SimLog};
@@ -34,6 +35,34 @@ pub struct Finding {
 thread_local! {
     /// Events of the run at hand, to tell a run that hangs from a long one.
     static LIMIT: Cell<u64> = const { Cell::new(400_000) };
+}
+
+/// Runs a script on the model of a cluster, as its only process.
+#[allow(dead_code, reason = "for the tests that compare the model with a broker")]
+pub fn script(table: &TopicTable, body: impl FnOnce() + 'static) {
+    world::enter(World::bare(table));
+    let p = with(|w| {
+        let p = w.add_process(Role::Orders, 0, None);
+        w.processes[p].life = Life::Running;
+        w.sleep_until(p, 0);
+        p
+    });
+    process::spawn(p, move || {
+        body();
+        Ended::Asked
+    });
+    loop {
+        match with(World::next) {
+            Action::Resume(p) => match process::resume(p) {
+                None => {}
+                Some(Ended::Panicked(why)) => panic!("{why}"),
+                Some(_) => break,
+            },
+            Action::Done => panic!("{:?}", with(|w| w.violation.clone())),
+            _ => {}
+        }
+    }
+    drop(world::leave());
 }
 
 /// Runs a seed.

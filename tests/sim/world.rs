@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use processor::engine::topics::{TopicPartition, TopicTable};
@@ -11,10 +11,10 @@ use processor::wire::topics;
 
 use super::client::background::Consumer;
 use super::cluster::net::{Connection, Cut, Frame, Target};
-use super::cluster::{Cluster, INSTANCES, Place, Response};
+use super::cluster::{Cluster, Place, Response};
 use super::coverage::{Coverage, Kind};
 use super::oracle::Oracle;
-use super::plan::Plan;
+use super::plan::{Faults, Plan};
 use super::rng::Rng;
 use super::store::Disk;
 use super::timing::*;
@@ -135,8 +135,7 @@ pub struct World {
     pub disks: Vec<Disk>,
     /// Joins that wait for a rebalance: ticket, connection, whom to answer.
     pub joins: Vec<(u64, usize, Target)>,
-    pub group_timer: Vec<u64>,
-    pub session_due: [[u64; INSTANCES]; 5],
+    session_due: BTreeMap<(usize, u32), u64>,
     pub oracle: Oracle,
     pub coverage: Coverage,
     pub trace: Trace,
@@ -182,8 +181,36 @@ impl World {
         let cluster = Cluster::new(&table, plan.partitions);
         let mut roles: Vec<Role> = plan.processes.iter().map(|(r, _)| *r).collect();
         roles.dedup();
+        let mut w = World::make(seed, rng, plan, cluster, table, settings, roles, trace);
+        w.begin();
+        w
+    }
+
+    /// A cluster and nothing else: for scripts that use the model as they use a broker.
+    pub fn bare(table: &TopicTable) -> Box<World> {
+        let mut rng = Rng::new(1);
+        let plan = Plan { faults: Faults::default(), attacks: Vec::new(), ..Plan::draw(&mut rng) };
+        let mut cluster = Cluster::empty(table);
+        cluster.real_time = true;
+        let settings = RoleSettings::default();
+        let mut w = World::make(1, rng, plan, cluster, Arc::new(table.clone()), settings, Vec::new(), Trace::Off);
+        w.schedule(TXN_CHECK, Event::Expire);
+        w
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn make(
+        seed: u64,
+        rng: Rng,
+        plan: Plan,
+        cluster: Cluster,
+        table: Arc<TopicTable>,
+        settings: RoleSettings,
+        roles: Vec<Role>,
+        trace: Trace,
+    ) -> Box<World> {
         let oracle = Oracle::new(&table, &cluster.counts, settings, &roles);
-        let mut w = Box::new(World {
+        Box::new(World {
             now: 0,
             queue: BinaryHeap::with_capacity(256),
             events: Vec::with_capacity(256),
@@ -201,8 +228,7 @@ impl World {
             consumers: Vec::new(),
             disks: Vec::new(),
             joins: Vec::new(),
-            group_timer: vec![u64::MAX; 5],
-            session_due: Default::default(),
+            session_due: BTreeMap::new(),
             oracle,
             coverage: Coverage::default(),
             trace,
@@ -216,27 +242,29 @@ impl World {
             retained: Vec::new(),
             rng,
             plan,
-        });
-        w.trace(|| "the run begins".to_string());
-        w.opening();
-        for (role, instance) in w.plan.processes.clone() {
-            w.add_process(role, instance, None);
+        })
+    }
+
+    /// What every run begins with.
+    fn begin(&mut self) {
+        self.trace(|| "the run begins".to_string());
+        self.opening();
+        for (role, instance) in self.plan.processes.clone() {
+            self.add_process(role, instance, None);
         }
-        for i in 0..w.processes.len() {
-            let at = w.rng.below(800 * MS);
-            w.schedule(at, Event::Start(i));
+        for i in 0..self.processes.len() {
+            let at = self.rng.below(800 * MS);
+            self.schedule(at, Event::Start(i));
         }
-        w.schedule(TXN_CHECK, Event::Expire);
-        let first = w.rng.between(10 * MS, 300 * MS);
-        w.schedule(first, Event::Input);
-        if !w.plan.attacks.is_empty() {
-            let first = w.rng.between(100 * MS, SECOND);
-            w.schedule(first, Event::Nemesis);
+        self.schedule(TXN_CHECK, Event::Expire);
+        let first = self.rng.between(10 * MS, 300 * MS);
+        self.schedule(first, Event::Input);
+        if !self.plan.attacks.is_empty() {
+            let first = self.rng.between(100 * MS, SECOND);
+            self.schedule(first, Event::Nemesis);
         }
-        w.schedule(700 * MS, Event::Follow);
-        let heal_at = w.plan.heal_at;
-        w.schedule(heal_at, Event::Heal);
-        w
+        self.schedule(700 * MS, Event::Follow);
+        self.schedule(self.plan.heal_at, Event::Heal);
     }
 
     /// A process that is not started yet, on a machine of its own or on that of another.
@@ -374,8 +402,8 @@ impl World {
             Event::Cut(connection) => self.cut(connection),
             Event::Marker { txn, place, pid, epoch, commit } => self.marker(txn, place, pid, epoch, commit),
             Event::Session { group, instance } => {
-                if self.session_due[group][instance as usize] == self.now {
-                    self.session_due[group][instance as usize] = 0;
+                if self.session_due.get(&(group, instance)) == Some(&self.now) {
+                    self.session_due.remove(&(group, instance));
                     self.session(group, instance);
                 }
             }
@@ -437,7 +465,7 @@ impl World {
 
     /// Arms the look at a member's session, unless it is armed.
     pub fn watch_session(&mut self, group: usize, instance: u32, at: u64) {
-        let due = &mut self.session_due[group][instance as usize];
+        let due = self.session_due.entry((group, instance)).or_default();
         if *due <= self.now {
             *due = at;
             self.schedule(at, Event::Session { group, instance });

@@ -267,7 +267,8 @@ impl Member for SimMember {
                 w.cover(Kind::Unknown);
             }
             let (p, txn) = (self.process, self.txn);
-            w.trace(|| format!("process {p}: transaction of {}: {outcome:?}", super::super::cluster::txn_name(txn)));
+            let name = w.cluster.txn_name(txn).to_string();
+            w.trace(|| format!("process {p}: transaction of {name}: {outcome:?}"));
         });
         self.ended = Some(format!("{outcome:?}"));
         outcome

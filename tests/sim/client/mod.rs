@@ -4,7 +4,7 @@
 pub mod background;
 mod member;
 mod reader;
-mod rpc;
+pub mod rpc;
 mod transact;
 
 use std::time::Duration;
@@ -12,12 +12,11 @@ use std::time::Duration;
 use processor::engine::ports::{Appender, Bounds, Clock, From, Log, LogError, Member, MemberSpec, Reader, TopicState};
 use processor::engine::records::Record;
 use processor::engine::topics::{TopicId, TopicPartition, TopicSpec};
-use processor::roles::Role;
 
 use self::member::SimMember;
 use self::reader::SimReader;
+use super::cluster::Response;
 use super::cluster::{Code, Request};
-use super::cluster::{INSTANCES, Response};
 use super::process;
 use super::timing::*;
 use super::world::{self, with};
@@ -58,11 +57,13 @@ impl Clock for SimClock {
     }
 }
 
-/// Role and instance number of `processor-<role>-<number>`.
-fn parse_name(group: &str, instance: &str) -> (usize, u32) {
-    let role: Role = group.rsplit('-').next().and_then(|r| r.parse().ok()).expect("a group of ours");
-    let number = instance.rsplit('-').next().and_then(|n| n.parse().ok()).expect("an instance of ours");
-    (role as usize, number)
+/// The number at the end of an instance's name.
+fn number(instance: &str) -> u32 {
+    instance.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+fn missing(topic: TopicId) -> LogError {
+    LogError::Invalid(format!("topic {} does not exist", with(|w| w.table.name(topic).to_string())))
 }
 
 /// Waits until the leader of a partition is there.
@@ -84,13 +85,16 @@ impl Log for SimLog {
     }
 
     fn partitions(&self, topic: TopicId) -> Result<Option<u32>, LogError> {
-        Ok(with(|w| w.cluster.counts.get(topic.0 as usize).copied()))
+        Ok(with(|w| w.cluster.made(topic).map(|(_, count)| count)))
     }
 
     /// Fences first, subscribes then.
     fn join(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
-        let (group, instance) = parse_name(&spec.group, &spec.instance);
-        let txn = group * INSTANCES + instance as usize;
+        if let Some(input) = spec.inputs.iter().find(|i| with(|w| w.cluster.made(i.topic).is_none())) {
+            return Err(missing(input.topic));
+        }
+        let inputs: Vec<TopicId> = spec.inputs.iter().map(|i| i.topic).collect();
+        let (group, txn) = with(|w| (w.cluster.group(&spec.group, &inputs), w.cluster.txn(&spec.instance)));
         let me = process::current();
         let producer = with(|w| {
             w.producers.push(world::Producer { suspect: false, alive: true });
@@ -108,12 +112,15 @@ impl Log for SimLog {
         };
         let consumer = with(|w| {
             w.producers[producer].suspect = false;
-            w.add_consumer(me, group, instance)
+            w.add_consumer(me, group, number(&spec.instance))
         });
         Ok(Box::new(SimMember::new(me, group, txn, spec, transact::Sender::new(txn, producer, pid, epoch), consumer)))
     }
 
     fn reader(&self, topic: TopicId, from: &[(u32, From)], headers: bool) -> Result<Box<dyn Reader>, LogError> {
+        if with(|w| w.cluster.made(topic).is_none()) {
+            return Err(missing(topic));
+        }
         let mut goals = Vec::with_capacity(from.len());
         for &(partition, from) in from {
             let bounds = self.bounds(TopicPartition::new(topic, partition))?;
@@ -145,7 +152,7 @@ impl Log for SimLog {
 
     fn group_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError> {
         a_moment(60, 500);
-        let (group, _) = parse_name(group, "0");
+        let group = with(|w| w.cluster.group(group, &[]));
         let deadline = with(|w| w.now) + SECOND;
         loop {
             if let Some(offsets) = with(|w| w.cluster.groups[group].fetch(partitions)) {
@@ -158,12 +165,19 @@ impl Log for SimLog {
         }
     }
 
-    fn create_topic(&self, _: TopicId, _: &TopicSpec, _: u32) -> Result<(), LogError> {
-        Err(LogError::Invalid("the model's topics are made with it".into()))
+    fn create_topic(&self, topic: TopicId, spec: &TopicSpec, partitions: u32) -> Result<(), LogError> {
+        match with(|w| w.cluster.make(topic, spec, partitions)) {
+            None => Ok(()),
+            Some(found) => Err(LogError::Invalid(format!("the topic exists with {found} partitions, not {partitions}"))),
+        }
     }
 
-    fn describe_topic(&self, topic: TopicId, _: &TopicSpec) -> Result<Option<TopicState>, LogError> {
-        Ok(self.partitions(topic)?.map(|partitions| TopicState { partitions, mismatches: Vec::new() }))
+    fn describe_topic(&self, topic: TopicId, spec: &TopicSpec) -> Result<Option<TopicState>, LogError> {
+        Ok(with(|w| {
+            let (made, partitions) = w.cluster.made(topic)?;
+            let same = made.cleanup == spec.cleanup && made.append_time == spec.append_time;
+            Some(TopicState { partitions, mismatches: if same { Vec::new() } else { vec!["its settings differ".into()] } })
+        }))
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Group {
     members: u64,
     /// Counts rebalances.
     pub round: u64,
+    /// The rebalance whose end is on the schedule.
+    pub timer: u64,
 }
 
 /// What a join led to.
@@ -82,6 +84,7 @@ impl Group {
             loading_until: 0,
             members: 0,
             round: 0,
+            timer: 0,
         }
     }
 

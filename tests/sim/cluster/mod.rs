@@ -7,12 +7,11 @@ pub mod net;
 pub mod partition;
 mod serve;
 
-pub use self::serve::txn_name;
-
 use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use processor::engine::records::Records;
-use processor::engine::topics::{Partitions, TopicId, TopicPartition, TopicTable};
+use processor::engine::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
 use processor::roles::Role;
 
 use self::coordinator::Txn;
@@ -124,8 +123,14 @@ pub const BROKERS: usize = 3;
 
 pub struct Cluster {
     pub table: TopicTable,
-    /// Partition counts by topic.
-    pub counts: Rc<[u32]>,
+    /// Partition counts by topic; 0 where a topic was not made.
+    pub counts: Vec<u32>,
+    /// What each topic was made as.
+    specs: Vec<Option<TopicSpec>>,
+    /// Names of groups and of transactional ids, each at its place in `groups` and `txns`.
+    names: (Vec<String>, Vec<String>),
+    /// Whether the brokers' clocks show the real time: for tests that look at it.
+    pub real_time: bool,
     partitions: Vec<Partition>,
     first: Vec<usize>,
     /// By role and instance number.
@@ -136,23 +141,88 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// A cluster without topics, groups or transactional ids.
+    pub fn empty(table: &TopicTable) -> Cluster {
+        let brokers = (0..BROKERS).map(|_| Broker { up: true, frozen_until: 0, skew_ms: 0 }).collect();
+        let topics = table.iter().count();
+        Cluster {
+            table: table.clone(),
+            counts: vec![0; topics],
+            specs: vec![None; topics],
+            names: (Vec::new(), Vec::new()),
+            real_time: false,
+            partitions: Vec::new(),
+            first: vec![0; topics],
+            txns: Vec::new(),
+            groups: Vec::new(),
+            brokers,
+        }
+    }
+
+    /// A cluster with all topics, and the names that the roles go by.
     pub fn new(table: &TopicTable, many: u32) -> Cluster {
-        let counts: Rc<[u32]> = table.iter().map(|t| if table.spec(t).partitions == Partitions::One { 1 } else { many }).collect();
-        let (mut partitions, mut first) = (Vec::new(), Vec::new());
+        let mut c = Cluster::empty(table);
         for t in table.iter() {
-            first.push(partitions.len());
             let spec = table.spec(t);
-            let compacted = spec.cleanup == processor::engine::topics::Cleanup::Compact;
-            for p in 0..counts[t.0 as usize] {
-                let leader = partitions.len() % BROKERS;
-                partitions.push(Partition::new(TopicPartition::new(t, p), compacted, spec.append_time, leader));
+            c.make(t, spec, if spec.partitions == Partitions::One { 1 } else { many });
+        }
+        for role in Role::all() {
+            let inputs: Vec<_> = role.spec().inputs.iter().map(|i| i.topic).collect();
+            c.group(&format!("processor-{role}"), &inputs);
+            for n in 0..INSTANCES {
+                c.txn(&format!("processor-{role}-{n}"));
             }
         }
-        let txns = (0..5 * INSTANCES).map(|i| Txn::new(i as u64 + 1, i % BROKERS)).collect();
-        let inputs = |r: Role| r.spec().inputs.iter().map(|i| (i.topic, counts[i.topic.0 as usize])).collect();
-        let groups = Role::all().into_iter().enumerate().map(|(i, r)| Group::new(inputs(r), i % BROKERS)).collect();
-        let brokers = (0..BROKERS).map(|_| Broker { up: true, frozen_until: 0, skew_ms: 0 }).collect();
-        Cluster { table: table.clone(), counts, partitions, first, txns, groups, brokers }
+        c
+    }
+
+    /// Makes a topic. An error names the count that it has already.
+    pub fn make(&mut self, topic: TopicId, spec: &TopicSpec, count: u32) -> Option<u32> {
+        let i = topic.0 as usize;
+        if self.specs[i].is_some() {
+            return (self.counts[i] != count).then_some(self.counts[i]);
+        }
+        (self.specs[i], self.counts[i], self.first[i]) = (Some(spec.clone()), count, self.partitions.len());
+        for p in 0..count {
+            let leader = self.partitions.len() % BROKERS;
+            let compacted = spec.cleanup == Cleanup::Compact;
+            self.partitions.push(Partition::new(TopicPartition::new(topic, p), compacted, spec.append_time, leader));
+        }
+        None
+    }
+
+    /// What a topic was made as.
+    pub fn made(&self, topic: TopicId) -> Option<(&TopicSpec, u32)> {
+        let i = topic.0 as usize;
+        self.specs[i].as_ref().map(|spec| (spec, self.counts[i]))
+    }
+
+    /// The place of a group, made if nobody knew it.
+    pub fn group(&mut self, name: &str, inputs: &[TopicId]) -> usize {
+        let inputs: Vec<_> = inputs.iter().map(|t| (*t, self.counts[t.0 as usize])).collect();
+        if let Some(i) = self.names.0.iter().position(|n| n == name) {
+            if self.groups[i].inputs.is_empty() {
+                self.groups[i].inputs = inputs;
+            }
+            return i;
+        }
+        self.groups.push(Group::new(inputs, self.groups.len() % BROKERS));
+        self.names.0.push(name.to_string());
+        self.groups.len() - 1
+    }
+
+    /// The place of a transactional id, made if nobody knew it.
+    pub fn txn(&mut self, name: &str) -> usize {
+        if let Some(i) = self.names.1.iter().position(|n| n == name) {
+            return i;
+        }
+        self.txns.push(Txn::new(self.txns.len() as u64 + 1, self.txns.len() % BROKERS));
+        self.names.1.push(name.to_string());
+        self.txns.len() - 1
+    }
+
+    pub fn txn_name(&self, txn: usize) -> &str {
+        &self.names.1[txn]
     }
 
     pub fn part(&self, at: TopicPartition) -> &Partition {
@@ -177,6 +247,10 @@ impl Cluster {
 
     /// What a broker's clock says.
     pub fn wall_ms(&self, broker: usize, now: u64) -> i64 {
+        if self.real_time {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+            return since.as_millis() as i64;
+        }
         EPOCH_MS + (now / 1_000) as i64 + self.brokers[broker].skew_ms
     }
 

@@ -138,7 +138,8 @@ impl World {
         let t = &self.cluster.txns[txn];
         let places: Vec<Place> =
             t.partitions.iter().map(|at| Place::Partition(*at)).chain(t.groups.iter().map(|g| Place::Group(*g))).collect();
-        self.trace(|| format!("transaction of {} decided: {}", txn_name(txn), if d.commit { "commit" } else { "abort" }));
+        let name = self.cluster.txn_name(txn).to_string();
+        self.trace(|| format!("transaction of {name} decided: {}", if d.commit { "commit" } else { "abort" }));
         if d.commit {
             self.check_commit(txn);
         }
@@ -205,8 +206,8 @@ impl World {
         if let GroupState::Preparing(until) = g.state
             && !g.ready(now)
         {
-            if self.group_timer[group] != g.round {
-                self.group_timer[group] = g.round;
+            if g.timer != g.round {
+                g.timer = g.round;
                 self.schedule(until, Event::Rebalance(group));
             }
             return;
@@ -261,8 +262,4 @@ impl World {
             }
         }
     }
-}
-
-pub fn txn_name(txn: usize) -> String {
-    format!("{}-{}", processor::roles::Role::all()[txn / INSTANCES], txn % INSTANCES)
 }
