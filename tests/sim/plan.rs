@@ -150,7 +150,7 @@ impl Plan {
             inputs: rng.between(12, 60),
             batch_records: [1, 2, 5, 20, 100][rng.index(5)],
             cache_bytes: [0, 2_000, 1 << 20][rng.index(3)],
-            tombstones_live: rng.between(SECOND, 8 * SECOND),
+            tombstones_live: rng.between(300 * MS, 3 * SECOND),
             untransacted,
         }
     }

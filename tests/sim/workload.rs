@@ -79,7 +79,8 @@ impl World {
                 self.client_sends(topics::ORDER_COMMANDS, &user, Some(value.as_bytes()), false);
             }
             _ => {
-                let (quantity, side) = (self.rng.between(1, 30), if self.rng.permille(600) { "buy" } else { "sell" });
+                // Round numbers, so that positions come back to nothing now and then.
+                let (quantity, side) = (self.rng.between(1, 3) * 10, if self.rng.permille(550) { "buy" } else { "sell" });
                 let value = format!(
                     r#"{{"order_id":"{id}","user_id":"{user}","symbol":"{symbol}","quantity":{quantity},"order_type":"{side}","timestamp":1625159076}}"#
                 );

@@ -195,10 +195,8 @@ fn check_events(cluster: &Cluster, traded: bool) -> Result<(), String> {
         let Some(id) = e.order_id else { return Ok(()) };
         let order = (e.user_id.to_string(), id.to_string());
         match e.event {
-            Event::OrderPending => {
-                if open.insert(order, true).is_some() {
-                    wrong.get_or_insert(format!("I10: order {id} was taken twice"));
-                }
+            Event::OrderPending if open.insert(order.clone(), true).is_some() => {
+                wrong.get_or_insert(format!("I10: order {id} was taken twice"));
             }
             Event::OrderFilled | Event::OrderCancelled | Event::OrderExpired | Event::OrderRejected
                 if e.status.is_some_and(Status::is_terminal) && open.contains_key(&order) =>
