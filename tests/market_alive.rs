@@ -37,7 +37,7 @@ fn floor(w: &mut World) {
     w.list("AAPL", "100");
     market(w, "s", "stock", 100, "buy");
     w.rest();
-    w.sender.send(t::INSTRUMENTS, "AAPL", r#"{"symbol":"AAPL","house":false}"#.to_string());
+    w.sender.send(t::INSTRUMENTS, "AAPL", r#"{"symbol":"AAPL","house":false}"#);
     w.sender.flush();
     w.rest();
 }
@@ -87,7 +87,7 @@ fn s2_s3_listings_are_noticed_by_themselves() {
         limit(w, "s", "2", 5, "sell", "102", "");
         w.rest();
         let start = Instant::now();
-        w.sender.send(t::INSTRUMENTS, "AAPL", r#"{"symbol":"AAPL","status":"delisted"}"#.to_string());
+        w.sender.send(t::INSTRUMENTS, "AAPL", r#"{"symbol":"AAPL","status":"delisted"}"#);
         w.sender.flush();
         wait_for("both cancels", PATIENCE, || names(&w.events("s")).iter().filter(|n| **n == "OrderCancelled").count() == 2);
         println!("{}: cancelled {:?} after the delisting", w.name, start.elapsed());

@@ -16,10 +16,13 @@
 
 #[cfg(feature = "faults")]
 mod mistakes;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use view::TaskView;
 
 use super::broadcast::Tables;
 use super::commit::{Commit, commit};
@@ -30,7 +33,7 @@ use super::ports::{
     Clock, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, RECORD_OVERHEAD, Reader, StoreError, Stores,
 };
 use super::records::Records;
-use super::restore::{Env, Progress, Restore};
+use super::restore::{Env, Restore};
 use super::role::{Bug, RoleFactory, RoleSpec};
 use super::scrub::Scrubber;
 use super::task::{Task, TaskError, TaskParts};
@@ -92,22 +95,6 @@ pub struct Counters {
     /// Stores that were looked through and found right.
     #[serde(default)]
     pub scrubs: u64,
-}
-
-/// What one task is doing, for people.
-#[derive(Clone, Debug)]
-pub enum TaskView {
-    /// Catching up with the changelog.
-    Restoring(Progress),
-    /// At work.
-    Running {
-        /// Transactions so far.
-        transaction: u64,
-        /// State digest as text.
-        digest: String,
-        /// Next offsets.
-        inputs: Vec<(TopicPartition, u64)>,
-    },
 }
 
 /// What one turn did.
@@ -545,34 +532,6 @@ impl Instance {
             }
         }
         Ok(())
-    }
-
-    /// What is counted.
-    pub fn counters(&self) -> Counters {
-        self.counters
-    }
-
-    /// `joining`, `restoring` or `running`.
-    pub fn phase(&self) -> &'static str {
-        match &self.work {
-            None if self.counters.recoveries > 0 => "recovering",
-            None => "joining",
-            Some(w) if !w.restoring.is_empty() => "restoring",
-            // Without partitions it waits for its share, be it for a moment or because there are more instances than partitions.
-            Some(w) if w.tasks.is_empty() => "joining",
-            Some(_) => "running",
-        }
-    }
-
-    /// Every task and what it is doing.
-    pub fn tasks(&self) -> BTreeMap<u32, TaskView> {
-        let Some(work) = &self.work else { return BTreeMap::new() };
-        let restoring = work.restoring.iter().map(|(n, r)| (*n, TaskView::Restoring(r.progress)));
-        let running = work.tasks.iter().map(|(n, t)| {
-            let m = t.meta();
-            (*n, TaskView::Running { transaction: m.transaction, digest: m.digest.to_string(), inputs: m.offsets.clone() })
-        });
-        restoring.chain(running).collect()
     }
 }
 

@@ -172,6 +172,7 @@ impl World {
     }
 
     /// An order with a limit, and whatever else: `"tif":"IOC"` or the like.
+    #[expect(clippy::too_many_arguments, reason = "read as a sentence where it is called")]
     pub fn limit(&mut self, user: &str, id: &str, symbol: &str, quantity: i64, side: &str, price: &str, more: &str) {
         let more = if more.is_empty() { String::new() } else { format!(",{more}") };
         self.command(

@@ -177,7 +177,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng);
         let table = Arc::new(topics::table(""));
-        let settings = RoleSettings { rate_limit: 5, burst: 3, stale_ms: 4_000, opening_cash_e4: 100_000_000, max_command_age_ms: None };
+        let settings = RoleSettings { rate_limit: 5, burst: 3, stale_ms: 4_000, opening_cash_e4: 100_000_000, ..RoleSettings::default() };
         let cluster = Cluster::new(&table, plan.partitions);
         let mut roles: Vec<Role> = plan.processes.iter().map(|(r, _)| *r).collect();
         roles.dedup();

@@ -1,0 +1,53 @@
+//! What an instance tells about itself, for people.
+
+use std::collections::BTreeMap;
+
+use super::super::restore::Progress;
+use super::super::topics::TopicPartition;
+use super::{Counters, Instance};
+
+/// What one task is doing, for people.
+#[derive(Clone, Debug)]
+pub enum TaskView {
+    /// Catching up with the changelog.
+    Restoring(Progress),
+    /// At work.
+    Running {
+        /// Transactions so far.
+        transaction: u64,
+        /// State digest as text.
+        digest: String,
+        /// Next offsets.
+        inputs: Vec<(TopicPartition, u64)>,
+    },
+}
+
+impl Instance {
+    /// What is counted.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// `joining`, `restoring` or `running`.
+    pub fn phase(&self) -> &'static str {
+        match &self.work {
+            None if self.counters.recoveries > 0 => "recovering",
+            None => "joining",
+            Some(w) if !w.restoring.is_empty() => "restoring",
+            // Without partitions it waits for its share, be it for a moment or because there are more instances than partitions.
+            Some(w) if w.tasks.is_empty() => "joining",
+            Some(_) => "running",
+        }
+    }
+
+    /// Every task and what it is doing.
+    pub fn tasks(&self) -> BTreeMap<u32, TaskView> {
+        let Some(work) = &self.work else { return BTreeMap::new() };
+        let restoring = work.restoring.iter().map(|(n, r)| (*n, TaskView::Restoring(r.progress)));
+        let running = work.tasks.iter().map(|(n, t)| {
+            let m = t.meta();
+            (*n, TaskView::Running { transaction: m.transaction, digest: m.digest.to_string(), inputs: m.offsets.clone() })
+        });
+        restoring.chain(running).collect()
+    }
+}
