@@ -18,6 +18,7 @@ mod cluster;
 mod conformance;
 #[path = "../sim/coverage.rs"]
 mod coverage;
+mod delayed;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod model;

@@ -23,15 +23,22 @@ struct Open {
     pid: u64,
     epoch: u32,
     sequences: [u32; 2],
+    /// Partitions that the client believes to be in its transaction.
+    added: [bool; 2],
 }
 
-struct Model {
+pub struct Model {
     open: Vec<Open>,
     group: usize,
 }
 
 /// Runs a script on a new cluster.
 pub fn observe(script: fn(&mut dyn Side) -> Vec<String>) -> Vec<String> {
+    run(move |m| script(m))
+}
+
+/// Runs anything on a new cluster.
+pub fn run(script: impl FnOnce(&mut Model) -> Vec<String> + 'static) -> Vec<String> {
     let seen = Rc::new(RefCell::new(Vec::new()));
     let out = seen.clone();
     super::run::script(&table(""), move || {
@@ -68,6 +75,7 @@ fn kind(result: Result<Response, Failed>) -> String {
         Ok(_) => "ok".into(),
         Err(Failed::Refused(Code::ProducerFenced | Code::InvalidEpoch)) => "fenced".into(),
         Err(Failed::Refused(Code::UnknownMember)) => "unknown member".into(),
+        Err(Failed::Refused(Code::InvalidTxnState)) => "invalid state".into(),
         Err(other) => format!("{other:?}"),
     }
 }
@@ -78,7 +86,7 @@ impl Side for Model {
             w.producers.push(Producer { suspect: false, alive: true });
             (w.cluster.txn(id), w.producers.len() - 1)
         });
-        self.open.push(Open { txn, producer, pid: 0, epoch: 0, sequences: [0; 2] });
+        self.open.push(Open { txn, producer, pid: 0, epoch: 0, sequences: [0; 2], added: [false; 2] });
         let n = self.open.len() - 1;
         match self.call(n, Request::Init { txn }) {
             Ok(Response::Producer { pid, epoch }) => (self.open[n].pid, self.open[n].epoch) = (pid, epoch),
@@ -87,7 +95,8 @@ impl Side for Model {
         n
     }
 
-    fn begin(&mut self, _: usize) -> String {
+    fn begin(&mut self, producer: usize) -> String {
+        self.open[producer].added = [false; 2];
         "ok".into()
     }
 
@@ -97,7 +106,9 @@ impl Side for Model {
         let (txn, pid, epoch, sequence) = (*txn, *pid, *epoch, sequences[partition as usize]);
         sequences[partition as usize] += 1;
         let parts: Rc<[TopicPartition]> = [at].into();
-        if let Err(failed) = self.call(producer, Request::AddPartitions { txn, pid, epoch, serial: 0, parts }) {
+        if !std::mem::replace(&mut self.open[producer].added[partition as usize], true)
+            && let Err(failed) = self.call(producer, Request::AddPartitions { txn, pid, epoch, serial: 0, parts })
+        {
             return kind(Err(failed));
         }
         let mut records = Records::new();

@@ -145,6 +145,8 @@ pub struct World {
     pub last_orders: Vec<(String, String)>,
     /// The first thing that must not be.
     pub violation: Option<String>,
+    /// For scripts: the next request that ends a transaction takes so long.
+    pub hold_end: Option<u64>,
     /// What the sequence guard did: repeats dropped, instances stopped.
     pub guard: (u64, u64),
     /// Roles that run.
@@ -237,6 +239,7 @@ impl World {
             sent: 0,
             last_orders: Vec::new(),
             violation: None,
+            hold_end: None,
             guard: (0, 0),
             roles,
             retained: Vec::new(),

@@ -74,6 +74,11 @@ impl World {
             held = true;
             self.cover(Kind::Held);
         }
+        if matches!(request, Request::EndTxn { .. })
+            && let Some(us) = self.hold_end.take()
+        {
+            delay = us;
+        }
         let lost = self.rng.ppm(f.lost_ppm);
         let cut = lost || self.rng.ppm(f.cut_ppm);
         let now = self.now;
