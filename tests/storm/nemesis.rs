@@ -78,7 +78,7 @@ impl<'a> Nemesis<'a> {
         if now < self.next {
             return;
         }
-        self.next = now + ms(&mut self.rng, 1_500, 5_000);
+        self.next = now + ms(&mut self.rng, 1_000, 3_500);
         // None, one, two or three.
         for _ in 0..self.rng.below(4) {
             self.strike(crew);
