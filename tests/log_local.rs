@@ -172,6 +172,8 @@ mod directory {
     fn write(member: &mut dyn Member, records: &[Record<'_>], offset: u64) {
         let mut outputs = Records::new();
         records.iter().for_each(|r| outputs.push(r));
+        // A position must lie within what there is to read.
+        outputs.push(&plain(tp(INPUT, 0), "in"));
         let outcome = member.transact(&Transaction { outputs: &outputs, offsets: &[(tp(INPUT, 0), offset)] });
         assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
     }
