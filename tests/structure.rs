@@ -89,6 +89,23 @@ fn the_pure_part_has_no_clock_no_float_no_thread_and_no_unordered_map() {
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
+/// A crash point that nobody passes is a test that waits for ever. One was lost in a merge like that.
+#[test]
+fn every_crash_point_is_somewhere() {
+    let list = read(&root().join("src/engine/crash.rs"));
+    let points = list.lines().skip_while(|l| *l != "points! {").skip(1).take_while(|l| *l != "}");
+    let points: Vec<_> = points.filter_map(|l| l.split_whitespace().next()).collect();
+    assert!(points.len() > 30, "{points:?}");
+    let files = rust_files(&root().join("src")).into_iter().filter(|f| !f.ends_with("engine/crash.rs"));
+    let code: Vec<_> = files.flat_map(|f| product_lines(&f)).map(|(_, line)| line).collect();
+    let passed = |point: &str| {
+        let name = format!("Point::{point}");
+        code.iter().any(|l| l.split(&name).skip(1).any(|after| !after.starts_with(char::is_alphanumeric)))
+    };
+    let lost: Vec<_> = points.into_iter().filter(|p| !passed(p)).collect();
+    assert!(lost.is_empty(), "no code passes {lost:?}");
+}
+
 #[test]
 fn one_place_commits() {
     let mut calls: BTreeMap<PathBuf, usize> = BTreeMap::new();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::broadcast::TableView;
 use super::context::{Cause, Ctx, Outbox};
+use super::crash::{self, Point};
 use super::digest::Digest;
 use super::guard::{self, InSequences, Verdict};
 use super::meta::{JournalEntry, META_KEY, Meta, StoreMeta};
@@ -117,6 +118,7 @@ impl Task {
         let spec = &self.spec;
         let mut ctx = Ctx::new(self.number, &mut self.overlay, &*self.store, &mut self.view, &mut self.outbox, out, spec.dead_letters);
         for r in records {
+            crash::point(Point::ProcessRecord);
             let position = next
                 .iter_mut()
                 .find(|(at, _)| *at == r.at)
