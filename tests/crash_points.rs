@@ -10,13 +10,9 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use processor::engine::crash::Point::{self, *};
-use processor::engine::ports::Log;
-use processor::log::kafka::{KafkaLog, KafkaSettings};
 use processor::wire::topics as t;
 use support::fleet::{Fleet, Name};
 use support::follower::{self, Follower};
@@ -126,17 +122,6 @@ fn chosen(variable: &str, name: &str) -> bool {
     std::env::var(variable).map_or(true, |list| list.split(',').any(|n| n == name))
 }
 
-fn log_on(address: &str, prefix: &str) -> Arc<dyn Log> {
-    Arc::new(KafkaLog::new(KafkaSettings::new(address), Arc::new(t::table(prefix))))
-}
-
-fn installation(address: &str, prefix: &str, dir: &Path) -> Installation {
-    let flags = ["--rate-limit", "0", "--opening-cash", &CASH.to_string(), "--stale-ms", "1000000000", "-X", "session.timeout.ms=6000"];
-    let (state, logs) = (dir.join("state"), dir.join("logs"));
-    std::fs::create_dir_all(&logs).expect("a directory");
-    Installation { brokers: address.into(), prefix: prefix.into(), state, logs, flags: flags.map(String::from).to_vec() }
-}
-
 /// What the matrix shows of a cell.
 #[derive(Default)]
 struct Matrix {
@@ -149,16 +134,16 @@ struct Matrix {
 fn every_role_dies_at_every_point_and_nothing_is_lost_or_doubled() {
     let dir = tempfile::tempdir().expect("a directory");
     let (broker, prefix) = (broker::Broker::start(), broker::unique_prefix("crash"));
-    let log = log_on(&broker.address, &prefix);
-    let installation = installation(&broker.address, &prefix, dir.path());
+    let installation = Installation::ample(&broker.address, &prefix, dir.path(), CASH);
+    let log = installation.log();
     installation.run(&["topics", "create", "--partitions", &PARTITIONS.to_string()]);
     reference(&mut Sender::new(&*log), SYMBOLS);
-    let follower = Follower::start(log_on(&broker.address, &prefix), t::ORDER_EVENTS);
+    let follower = Follower::start(installation.log(), t::ORDER_EVENTS);
 
     let began = Instant::now();
     let part = |name: &str| println!("{:>5.1} s: {name}", began.elapsed().as_secs_f64());
     let mut fleet = Fleet::new(installation.clone());
-    let load = Stream::start(log_on(&broker.address, &prefix), Orders::new(7, USERS, SYMBOLS), RATE);
+    let load = Stream::start(installation.log(), Orders::new(7, USERS, SYMBOLS), RATE);
     let mut matrix = Matrix::default();
     for role in ROLES {
         part(&format!("{role} dies in its first moments"));

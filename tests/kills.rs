@@ -5,13 +5,9 @@
 
 mod support;
 
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use processor::client::simulate::Rng;
-use processor::engine::ports::Log;
-use processor::log::kafka::{KafkaLog, KafkaSettings};
 use processor::wire::topics as t;
 use support::fleet::{Fleet, Name};
 use support::follower::{self, Follower};
@@ -32,32 +28,21 @@ const CASH: i64 = 100_000_000;
 /// How long anything that must happen may take.
 const SOON: Duration = Duration::from_secs(60);
 
-fn log_on(address: &str, prefix: &str) -> Arc<dyn Log> {
-    Arc::new(KafkaLog::new(KafkaSettings::new(address), Arc::new(t::table(prefix))))
-}
-
-fn installation(address: &str, prefix: &str, dir: &Path) -> Installation {
-    let flags = ["--rate-limit", "0", "--opening-cash", &CASH.to_string(), "--stale-ms", "1000000000", "-X", "session.timeout.ms=6000"];
-    let (state, logs) = (dir.join("state"), dir.join("logs"));
-    std::fs::create_dir_all(&logs).expect("a directory");
-    Installation { brokers: address.into(), prefix: prefix.into(), state, logs, flags: flags.map(String::from).to_vec() }
-}
-
 #[test]
 fn nothing_is_lost_or_doubled_whatever_is_killed() {
     let dir = tempfile::tempdir().expect("a directory");
     let (broker, prefix) = (broker::Broker::start(), broker::unique_prefix("kills"));
-    let log = log_on(&broker.address, &prefix);
-    let installation = installation(&broker.address, &prefix, dir.path());
+    let installation = Installation::ample(&broker.address, &prefix, dir.path(), CASH);
+    let log = installation.log();
     installation.run(&["topics", "create", "--partitions", &PARTITIONS.to_string()]);
     reference(&mut Sender::new(&*log), SYMBOLS);
-    let follower = Follower::start(log_on(&broker.address, &prefix), t::ORDER_EVENTS);
+    let follower = Follower::start(installation.log(), t::ORDER_EVENTS);
 
     let began = Instant::now();
     let part = |name: &str| println!("{:>5.1} s: {name}", began.elapsed().as_secs_f64());
     let mut fleet = Fleet::new(installation.clone());
     ROLES.iter().for_each(|role| fleet.start((role, 1)));
-    let load = Stream::start(log_on(&broker.address, &prefix), Orders::new(7, USERS, SYMBOLS), RATE);
+    let load = Stream::start(installation.log(), Orders::new(7, USERS, SYMBOLS), RATE);
 
     part("each role is killed again and again");
     kill_each_role(&mut fleet);

@@ -288,7 +288,8 @@ fn check_trades(v: &mut Verdict, log: &dyn Log, users: &BTreeMap<String, User>) 
     }
 }
 
-fn check_notifications(v: &mut Verdict, log: &dyn Log, events: &[Seen]) {
+/// Every event has told its notification, in the same order.
+pub fn check_notifications(v: &mut Verdict, log: &dyn Log, events: &[Seen]) {
     let notifications = read_all(log, t::NOTIFICATIONS);
     v.notifications = notifications.len();
     let told: Vec<_> = notifications.iter().map(|n| (n.partition, n.value["event"].clone())).collect();

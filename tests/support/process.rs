@@ -4,7 +4,16 @@ use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+#[cfg(feature = "kafka")]
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+#[cfg(feature = "kafka")]
+use processor::{
+    engine::ports::Log,
+    log::kafka::{KafkaLog, KafkaSettings},
+    wire::topics,
+};
 
 /// Builds command lines for one installation.
 #[derive(Clone)]
@@ -18,6 +27,20 @@ pub struct Installation {
 }
 
 impl Installation {
+    /// One that keeps all in `dir`: ample accounts, no rate limit, prices that do not age, and a short session.
+    pub fn ample(brokers: &str, prefix: &str, dir: &Path, cash: i64) -> Installation {
+        let flags = ["--rate-limit", "0", "--opening-cash", &cash.to_string(), "--stale-ms", "1000000000", "-X", "session.timeout.ms=6000"];
+        let (state, logs) = (dir.join("state"), dir.join("logs"));
+        std::fs::create_dir_all(&logs).expect("a directory");
+        Installation { brokers: brokers.into(), prefix: prefix.into(), state, logs, flags: flags.map(String::from).to_vec() }
+    }
+
+    /// Its log, as any client sees it.
+    #[cfg(feature = "kafka")]
+    pub fn log(&self) -> Arc<dyn Log> {
+        Arc::new(KafkaLog::new(KafkaSettings::new(&self.brokers), Arc::new(topics::table(&self.prefix))))
+    }
+
     pub fn command(&self, args: &[&str]) -> Command {
         // A long run names a copy, which a build beside it does not replace.
         let binary = std::env::var_os("PROCESSOR_UNDER_TEST").unwrap_or_else(|| env!("CARGO_BIN_EXE_processor").into());

@@ -1,0 +1,171 @@
+//! Real order flow: the feed of an exchange, row by row, as commands of many users through all five roles on a real broker, while instances are
+//! killed. See `feed.rs` for the rule by which rows become commands.
+//!
+//! ```text
+//! cargo test --features faults --test order_flow                                 a feed that is made up, with the disorder of a real one
+//! ORDER_FLOW=orders.csv cargo test --features faults --test order_flow -- --nocapture
+//! ```
+//! The same flow runs twice through one book, and must lead to the same trades, orders and portfolios: with one partition the commands have one
+//! order. Then through four partitions and two instances, where the order in which users reach the book is nobody's to say, but everything else is.
+
+#![cfg(all(feature = "kafka", feature = "rocks"))]
+
+mod feed;
+mod outcome;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use feed::{SYMBOL, Step};
+use outcome::Outcome;
+use processor::engine::ports::{From, Limits, Log, Reader};
+use processor::engine::records::Records;
+use processor::wire::topics as t;
+use support::fleet::{Fleet, Name};
+use support::load::{Sender, wait_for};
+use support::oracle;
+use support::process::{Installation, replayed};
+use support::{broker, rest};
+
+const ROLES: [&str; 5] = ["orders", "trading", "portfolio", "notifications", "audit"];
+/// Rows of the feed that is made up.
+const ROWS: usize = 6_000;
+/// Of the accounts: short sales of the whole book fit into it.
+const CASH: i64 = 100_000_000_000;
+const SOON: Duration = Duration::from_secs(60);
+/// How far the flow may be ahead of the answers when somebody is killed, so that they are at work.
+const AHEAD: usize = 200;
+
+fn rows() -> Vec<feed::Row> {
+    match std::env::var_os("ORDER_FLOW") {
+        Some(file) => feed::read(Path::new(&file)),
+        None => feed::generate(2015, ROWS),
+    }
+}
+
+/// What a client knows of the answers so far.
+struct Answers {
+    reader: Box<dyn Reader>,
+    batch: Records,
+    seen: BTreeSet<(String, String)>,
+}
+
+impl Answers {
+    fn new(log: &dyn Log) -> Answers {
+        let count = log.partitions(t::ORDER_EVENTS).expect("the log answers").expect("the topic exists");
+        let from: Vec<_> = (0..count).map(|p| (p, From::Start)).collect();
+        Answers { reader: log.reader(t::ORDER_EVENTS, &from, true).expect("a reader"), batch: Records::new(), seen: BTreeSet::new() }
+    }
+
+    fn wait(&mut self, s: &Step, fleet: &mut Fleet) {
+        let key = (s.user.clone(), s.id.clone());
+        wait_for(&format!("an answer to {}", s.json), SOON, || {
+            self.batch.clear();
+            let limits = Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(20) };
+            self.reader.poll(Duration::from_millis(20), limits, &mut self.batch).expect("a read");
+            for e in self.batch.iter().map(|r| oracle::decode(r.value.unwrap_or_default())) {
+                let text = |field: &str| e[field].as_str().map(str::to_string);
+                if let (Some(user), Some(id)) = (text("user_id"), text("cause_id").or_else(|| text("order_id"))) {
+                    self.seen.insert((user, id));
+                }
+            }
+            fleet.check();
+            self.seen.contains(&key)
+        });
+    }
+}
+
+struct Run {
+    outcome: Outcome,
+    answers: String,
+    took: Duration,
+}
+
+/// Sends the flow through a new installation; kills `kills` times an instance on the way.
+fn run(broker: &broker::Broker, name: &str, steps: &[Step], partitions: u32, instances: &[Name], kills: usize) -> Run {
+    let (dir, prefix) = (tempfile::tempdir().expect("a directory"), broker::unique_prefix(name));
+    let installation = Installation::ample(&broker.address, &prefix, dir.path(), CASH);
+    let log = installation.log();
+    installation.run(&["topics", "create", "--partitions", &partitions.to_string()]);
+    let mut sender = Sender::new(&*log);
+    let price = steps.iter().find_map(|s| s.json.split_once(r#""limit_price":""#)).and_then(|(_, rest)| rest.split('"').next());
+    let listing = format!(r#"{{"symbol":"{SYMBOL}","house":false,"short_ok":true,"collar_bps":5000}}"#);
+    sender.send(t::INSTRUMENTS, SYMBOL, listing);
+    sender.send(t::MARKET_DATA, SYMBOL, format!(r#"{{"symbol":"{SYMBOL}","price":"{}"}}"#, price.expect("a row with a price")));
+    sender.flush();
+    let mut fleet = Fleet::new(installation.clone());
+    instances.iter().for_each(|name| fleet.start(*name));
+    wait_for("a reference price", SOON, || !oracle::read_all(&*log, t::REFERENCE_PRICES).is_empty());
+
+    let (began, mut answers, mut changing) = (Instant::now(), Answers::new(&*log), BTreeMap::<&str, &Step>::new());
+    let (every, mut killed) = (steps.len() / (kills + 1), 0);
+    for (i, s) in steps.iter().enumerate() {
+        // One change of an order at a time, as the contract wants it: the next one waits for the answer.
+        if s.changes
+            && let Some(before) = changing.insert(&s.order, s)
+        {
+            sender.flush();
+            answers.wait(before, &mut fleet);
+        }
+        sender.send(t::ORDER_COMMANDS, &s.user, &s.json);
+        if killed < kills && i == (killed + 1) * every {
+            sender.flush();
+            answers.wait(&steps[i.saturating_sub(AHEAD)], &mut fleet);
+            let name = instances[killed % instances.len()];
+            fleet.kill9(name);
+            fleet.start(name);
+            killed += 1;
+        }
+    }
+    sender.flush();
+    rest::wait_at_rest(&*log, &prefix, Duration::from_secs(300), || fleet.check());
+    let took = began.elapsed();
+    let verified = installation.run(&["verify"]);
+    fleet.stop_all();
+    let replays = [(); 2].map(|()| installation.run(&["replay"]));
+
+    let (outcome, counts, v) = outcome::judge(&*log, &t::table(&prefix), steps, CASH * 10_000);
+    println!(
+        "order flow, {name}: {} commands in {:.1} s, {} events, {} trades, {} audit entries, {} kills; wrong {}; outcome {}",
+        v.commands,
+        took.as_secs_f64(),
+        v.events,
+        v.trades,
+        v.audit_entries,
+        fleet.kills.values().sum::<u32>(),
+        v.wrong.len(),
+        outcome::digest(&outcome)
+    );
+    v.assert_clean();
+    assert_eq!(v.commands, steps.len());
+    assert!(v.trades > steps.len() / 200, "the flow hardly trades: {}", v.trades);
+    assert_eq!(oracle::read_all(&*log, t::DEAD_LETTERS).len(), 0);
+    assert_eq!(replayed(&replays[0]), replayed(&replays[1]));
+    assert_eq!(replays[0].matches("equal").count(), ROLES.len() * partitions as usize, "{}", replays[0]);
+    assert!(verified.lines().all(|l| l.starts_with("ok")), "{verified}");
+    Run { outcome, answers: outcome::table(&counts), took }
+}
+
+#[test]
+fn a_real_feed_leads_to_the_same_outcome_twice() {
+    let (broker, steps) = (broker::Broker::start(), feed::steps(&rows()));
+    let each: Vec<Name> = ROLES.iter().map(|role| (*role, 1)).collect();
+    let first = run(&broker, "first", &steps, 1, &each, 0);
+    print!("{}", first.answers);
+    let second = run(&broker, "killed", &steps, 1, &each, 10);
+    assert_eq!(outcome::first_difference(&first.outcome, &second.outcome), None);
+    assert_eq!(outcome::digest(&first.outcome), outcome::digest(&second.outcome));
+
+    let two: Vec<Name> = each.iter().copied().chain([("trading", 2), ("orders", 2), ("portfolio", 2)]).collect();
+    let spread = run(&broker, "spread", &steps, 4, &two, 16);
+    print!("{}", spread.answers);
+    println!(
+        "{:.1} s, {:.1} s with kills, {:.1} s on four partitions",
+        first.took.as_secs_f64(),
+        second.took.as_secs_f64(),
+        spread.took.as_secs_f64()
+    );
+}
