@@ -152,14 +152,27 @@ impl Account {
         position.check()
     }
 
-    /// Gives it back.
+    /// Gives it back. Shares that nobody is promised any more cover what is owed.
     pub fn release(&mut self, position: &mut Position, hold: &Hold) -> Result<(), Broken> {
+        self.give_back(position, hold)?;
+        self.cover(position)
+    }
+
+    fn give_back(&mut self, position: &mut Position, hold: &Hold) -> Result<(), Broken> {
         sub(&mut self.reserved_e4, hold.cash_e4)?;
         add(&mut self.available_e4, hold.cash_e4)?;
         sub(&mut position.reserved, hold.shares)?;
         sub(&mut self.incoming_e4, hold.incoming_e4)?;
         sub(&mut self.turnover_e4, hold.cash_e4)?;
         sub(&mut self.turnover_e4, hold.incoming_e4)?;
+        Ok(())
+    }
+
+    /// Free shares cover what is owed; the cash that was held for it is free, too.
+    fn cover(&mut self, position: &mut Position) -> Result<(), Broken> {
+        let uncovered = position.cover()?;
+        sub(&mut self.reserved_e4, uncovered)?;
+        add(&mut self.available_e4, uncovered)?;
         position.check()
     }
 
@@ -167,7 +180,7 @@ impl Account {
     pub fn settle(&mut self, books: Books<'_>, trade: &Settled, freed: &Hold) -> Result<(), Broken> {
         let Books { position, house, totals } = books;
         let (cash, shares) = (self.cash(), position.net());
-        self.release(position, freed)?;
+        self.give_back(position, freed)?;
         add(&mut self.turnover_e4, trade.value_e4)?;
         match trade.side {
             Side::Buy => {
@@ -185,9 +198,7 @@ impl Account {
             }
         }
         sub(&mut self.available_e4, trade.fee.charged_e4)?;
-        let uncovered = position.cover()?;
-        sub(&mut self.reserved_e4, uncovered)?;
-        add(&mut self.available_e4, uncovered)?;
+        self.cover(position)?;
         let value = i128::from(trade.value_e4) * if trade.side == Side::Buy { 1 } else { -1 };
         let moved = i128::from(position.net()) - i128::from(shares);
         house.users_quantity += moved;
@@ -203,7 +214,6 @@ impl Account {
         totals.fees_e4 += i128::from(trade.fee.exact_e4);
         totals.rounding_e4 += i128::from(trade.fee.charged_e4) - i128::from(trade.fee.exact_e4);
         totals.users_e4 += self.cash() - cash;
-        position.check()?;
         house.balanced()?;
         totals.balanced()
     }
@@ -336,6 +346,19 @@ mod tests {
         w.trade(&terms(Side::Buy, 5, 100), &[(5, 90)], false);
         assert_eq!((w.position, w.account.reserved_e4), (Position { long: 3, ..Default::default() }, 0));
         assert_eq!(w.house.clearing_quantity, -3);
+    }
+
+    #[test]
+    fn shares_that_are_given_back_cover_what_is_owed() {
+        let mut w = World::default();
+        w.account.deposit(&mut w.totals, 10_000).expect("room");
+        w.trade(&terms(Side::Buy, 10, 100), &[(10, 100)], false);
+        let all = terms(Side::Sell, 10, 104).need(0, 0, 10).expect("in bounds");
+        w.account.reserve(&mut w.position, &all).expect("shares");
+        w.trade(&Terms { short_unit_e4: 105, ..terms(Side::Sell, 5, 95) }, &[(5, 100)], false);
+        assert_eq!((w.position.short, w.account.reserved_e4), (5, 525));
+        w.account.release(&mut w.position, &all).expect("what was held");
+        assert_eq!((w.position, w.account.reserved_e4), (Position { long: 5, ..Default::default() }, 0));
     }
 
     #[test]

@@ -114,9 +114,13 @@ pub fn notional(quantity: i64, price_e4: i64, i: &Instrument) -> Result<i64, Rea
     if i.max_notional_e4.is_some_and(|max| value > max) { Err(Reason::NotionalLimit) } else { Ok(value) }
 }
 
-/// The most a sell may bring per share: twice what the market or its owner thinks.
+/// How much more than the market or its owner thinks a share may bring. So much only bounds the numbers: no bid of anybody in his right mind, left behind
+/// by a market that fell, is above it.
+const CEILING: i64 = 100;
+
+/// The most a sell may bring per share.
 pub fn ceiling(prices: [i64; 3]) -> Result<i64, Reason> {
-    prices.into_iter().max().and_then(|p| p.checked_mul(2)).ok_or(Reason::NotionalLimit)
+    prices.into_iter().max().and_then(|p| p.checked_mul(CEILING)).ok_or(Reason::NotionalLimit)
 }
 
 /// Funds for what an order needs beyond what it holds: bounds, short sale, cash.
@@ -249,10 +253,10 @@ mod tests {
         assert_eq!(reserved(&c).1, cash(21_021_000));
         let mut c = good();
         c.request.side = Side::Sell;
-        assert_eq!(reserved(&c), (1_797_875, Hold { cash_e4: 0, shares: 10, incoming_e4: 37_850_000 }));
+        assert_eq!(reserved(&c), (1_797_875, Hold { cash_e4: 0, shares: 10, incoming_e4: 1_892_500_000 }));
         c.position.long = 4;
         c.instrument.as_mut().expect("listed").short_ok = true;
-        assert_eq!(reserved(&c).1, Hold { cash_e4: 6 * 1_987_125, shares: 4, incoming_e4: 37_850_000 });
+        assert_eq!(reserved(&c).1, Hold { cash_e4: 6 * 1_987_125, shares: 4, incoming_e4: 1_892_500_000 });
     }
 
     #[test]

@@ -83,7 +83,9 @@ impl Terms {
         let (left, more) = (i128::from((self.quantity - cum).max(0)), i128::from((new.quantity - self.quantity).max(0)));
         let rest = left * i128::from(self.limit_e4) + more * i128::from(new.limit_e4);
         let traded = i128::from(value_e4);
-        let both = bounded(rest + self.fee_up(traded + rest) - self.fee_up(traded))?;
+        // Rounded up twice, the fees of two parts can be one more than the fee of both, wherever a better price parts them.
+        let apart = i128::from(self.fee_bps > 0 && more > 0);
+        let both = bounded(rest + self.fee_up(traded + rest) - self.fee_up(traded) + apart)?;
         Some(Hold { cash_e4: need.cash_e4.max(both), ..need })
     }
 

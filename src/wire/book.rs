@@ -5,6 +5,7 @@ use super::event::named;
 use super::input::{Fault, read_map};
 use super::writer::MapWriter;
 use crate::domain::book::{FOREVER, Life};
+use crate::domain::price::Priced;
 use crate::domain::reason::Reason;
 use crate::domain::status::{Liquidity, Side, words};
 
@@ -34,6 +35,8 @@ pub struct NewOrder {
     pub deadline_ms: i64,
     /// Must not trade on arrival.
     pub post_only: bool,
+    /// The tick that a market order without a stop was let in by.
+    pub reference: Option<Priced>,
 }
 
 words! {
@@ -104,6 +107,7 @@ impl<'a> BookCommand<'a> {
                 if o.post_only {
                     w.flag("post_only", true);
                 }
+                w.maybe_int("tick_e4", o.reference.map(|t| t.price_e4)).maybe_int("tick_ms", o.reference.map(|t| t.time_ms));
             }
             Ask::Cancel { cause_id, reason } => {
                 w.text("verb", Verb::Cancel.name()).text("cause_id", cause_id).text("reason", reason.name());
@@ -122,6 +126,7 @@ impl<'a> BookCommand<'a> {
         let (mut quantity, mut limit, mut ceiling, mut stop, mut deadline) = (None, None, None, None, None);
         let (mut verb, mut life, mut cause, mut reason) = (Some(Verb::New), None, None, None);
         let (mut market, mut post_only, mut value_max) = (false, false, None);
+        let (mut tick, mut tick_ms) = (None, None);
         let fault = read_map(bytes, |name, v| match name {
             "user_id" => user = v.plain_text(),
             "order_id" => order = v.plain_text(),
@@ -141,6 +146,8 @@ impl<'a> BookCommand<'a> {
             "reason" => reason = named(v, Reason::from_name).flatten(),
             "market" => market = true,
             "post_only" => post_only = true,
+            "tick_e4" => tick = v.i64(),
+            "tick_ms" => tick_ms = v.i64(),
             _ => {}
         })?;
         const ODD: Fault = "a book command without one of its fields";
@@ -162,6 +169,7 @@ impl<'a> BookCommand<'a> {
                 life: life.ok_or(ODD)?,
                 deadline_ms: deadline.unwrap_or(FOREVER),
                 post_only,
+                reference: tick.zip(tick_ms).map(|(price_e4, time_ms)| Priced { price_e4, time_ms }),
             }),
             Verb::Cancel => Ask::Cancel { cause_id: cause.ok_or(ODD)?, reason: reason.ok_or(ODD)? },
             Verb::Replace => Ask::Replace {
@@ -332,8 +340,18 @@ mod tests {
             life: Life::Ioc,
             deadline_ms: FOREVER,
             post_only: false,
+            reference: Some(Priced { price_e4: 4, time_ms: -5 }),
         };
-        let full = NewOrder { side: Side::Sell, market: false, ceiling_e4: 9, stop_e4: Some(3), deadline_ms: 7, post_only: true, ..plain };
+        let full = NewOrder {
+            side: Side::Sell,
+            market: false,
+            ceiling_e4: 9,
+            stop_e4: Some(3),
+            deadline_ms: 7,
+            post_only: true,
+            reference: None,
+            ..plain
+        };
         let mut out = Vec::new();
         for ask in [
             Ask::New(plain),

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use processor::domain::book::Life;
+use processor::domain::price::Priced;
 use processor::domain::reason::Reason;
 use processor::domain::status::{Liquidity, Side, Status};
 use processor::engine::broadcast::{Seen, TableView, Tables};
@@ -253,6 +254,7 @@ fn events() -> Vec<Vec<u8>> {
         life: Life::Rest,
         deadline_ms: 5,
         post_only: true,
+        reference: Some(Priced { price_e4: 4, time_ms: 5 }),
     };
     let book = |ask| packed(|o| BookCommand { user_id: "501", order_id: "1001", symbol: "AAPL", ask }.encode(o));
     let mut portfolio = Portfolio { user_id: "501".into(), user_seq: 3, cash_available_e4: -1, ..Default::default() };

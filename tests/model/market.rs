@@ -152,7 +152,7 @@ impl Model {
             return;
         }
         let mut why = "IOC_REMAINDER";
-        let mut traded = None;
+        let mut traded = Vec::new();
         while self.orders[at].leaves() > 0 {
             let Some(m) = self.best(at) else {
                 why = if o.market { "NO_LIQUIDITY" } else { why };
@@ -171,9 +171,9 @@ impl Model {
             self.accept(at);
             self.book(at, price, quantity, "taker");
             self.book(m, price, quantity, "maker");
-            traded = Some(price);
+            traded.push(price);
         }
-        if let Some(price) = traded {
+        for price in traded {
             self.symbols.get_mut(&o.symbol).expect("listed").trade = Some((price, self.now));
             self.reached(&o.symbol, price);
         }
@@ -331,10 +331,9 @@ impl Model {
             return Err("INVALID_PRICE_INCREMENT");
         }
         let told = s.told.map(|(p, _)| p);
-        let waits = self.known_stop(user, orig);
-        if let (true, false, Some(center)) = (new_limit != o.limit, waits, told)
-            && (new_limit - center).abs() * 10_000 > 500 * center
-        {
+        let near = |center: i64| (new_limit - center).abs() * 10_000 <= 500 * center;
+        let centers: Vec<i64> = [self.known_stop(user, orig), told].into_iter().flatten().collect();
+        if new_limit != o.limit && !centers.is_empty() && !centers.into_iter().any(near) {
             return Err("PRICE_BAND");
         }
         if !o.buy && new_quantity - o.quantity > self.sellable(user, &o.symbol) && new_quantity > o.cum {
@@ -342,7 +341,9 @@ impl Model {
         }
         // Until the book has answered, the order may trade at its old limit and go on at the new one.
         let rest = o.leaves() * o.limit + (new_quantity - o.quantity).max(0) * new_limit;
-        let both = rest + fee(o.value + rest, o.fee_bps) - fee(o.value, o.fee_bps);
+        // One for the fees of two parts, each rounded up.
+        let apart = i64::from(o.fee_bps > 0 && new_quantity > o.quantity);
+        let both = rest + fee(o.value + rest, o.fee_bps) - fee(o.value, o.fee_bps) + apart;
         if o.buy && need(&o, new_quantity, new_limit).max(both) - need(&o, o.quantity, o.limit) > self.available(user).max(0) {
             return Err("INSUFFICIENT_FUNDS");
         }
@@ -376,9 +377,11 @@ impl Model {
         Ok(())
     }
 
-    fn known_stop(&self, user: &str, orig: &str) -> bool {
-        let known = self.known.get(&(user.to_string(), orig.to_string()));
-        known.is_some_and(|k| matches!(&k.content, super::Command::Order { kind: Kind::New { stop: Some(_), .. }, .. }))
+    fn known_stop(&self, user: &str, orig: &str) -> Option<i64> {
+        match &self.known.get(&(user.to_string(), orig.to_string()))?.content {
+            super::Command::Order { kind: Kind::New { stop, .. }, .. } => *stop,
+            _ => None,
+        }
     }
 
     fn told_replaced(&mut self, at: usize, cause: &str) {

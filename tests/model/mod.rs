@@ -166,7 +166,8 @@ impl Model {
     fn repeated(&mut self, user: &str, id: &str, kind: &Kind, c: &Command, first: &Known) {
         let conflict = script::conflict(&first.content, c);
         let orig = match kind {
-            Kind::Cancel { orig } | Kind::Replace { orig, .. } if conflict.is_empty() => Some(orig.as_str()),
+            Kind::Cancel { orig } if conflict.is_empty() => Some(orig.as_str()),
+            Kind::Replace { orig, .. } if conflict.is_empty() && first.rejected.is_none() => Some(orig.as_str()),
             _ => None,
         };
         let event = if conflict.is_empty() { "OrderStatus" } else { "DuplicateRejected" };

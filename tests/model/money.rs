@@ -127,7 +127,7 @@ impl Model {
             status: "pending_new",
             reason: "",
             fee_bps: s.fee_bps,
-            ceiling: 2 * [limit.unwrap_or(0), stop.unwrap_or(0), reference.unwrap_or(0)].into_iter().max().expect("three"),
+            ceiling: 100 * [limit.unwrap_or(0), stop.unwrap_or(0), reference.unwrap_or(0)].into_iter().max().expect("three"),
         };
         if !*buy && *quantity > self.sellable(user, symbol) {
             return Err("SHORT_SELL_NOT_PERMITTED");

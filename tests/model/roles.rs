@@ -43,6 +43,7 @@ pub struct Pair {
     tables: Tables,
     queue: VecDeque<Waiting>,
     offset: u64,
+    short_ok: bool,
     pub told: BTreeMap<String, Vec<Told>>,
 }
 
@@ -50,7 +51,7 @@ pub fn settings() -> RoleSettings {
     RoleSettings { rate_limit: 0, opening_cash_e4: 350_000_000, ..Default::default() }
 }
 
-pub fn listing(symbol: &str, status: Status, house: bool) -> String {
+pub fn listing(symbol: &str, status: Status, house: bool, short_ok: bool) -> String {
     let status = match status {
         Status::Listed => "listed",
         Status::Halted => "halted",
@@ -61,11 +62,12 @@ pub fn listing(symbol: &str, status: Status, house: bool) -> String {
         "B" => r#","fee_bps":13"#,
         _ => r#","half_spread_bps":5,"fee_bps":3"#,
     };
-    format!(r#"{{"symbol":"{symbol}","status":"{status}","house":{house}{more}}}"#)
+    format!(r#"{{"symbol":"{symbol}","status":"{status}","house":{house},"short_ok":{short_ok}{more}}}"#)
 }
 
 impl Pair {
-    pub fn new() -> Pair {
+    /// `short_ok`: users may sell what they do not have.
+    pub fn new(short_ok: bool) -> Pair {
         let names = Arc::new(topics::table(""));
         let counts: Arc<[u32]> = names.iter().map(|_| 1).collect();
         let task = |role: Role| {
@@ -82,18 +84,30 @@ impl Pair {
             }
         };
         let tasks = vec![task(Role::Orders), task(Role::Trading)];
-        let mut pair = Pair { now: START_MS, tasks, tables: Tables::default(), queue: VecDeque::new(), offset: 0, told: BTreeMap::new() };
+        let mut pair =
+            Pair { now: START_MS, tasks, tables: Tables::default(), queue: VecDeque::new(), offset: 0, short_ok, told: BTreeMap::new() };
         SYMBOLS.iter().for_each(|s| pair.list(s, Status::Listed, true));
         pair
     }
 
     fn list(&mut self, symbol: &str, status: Status, house: bool) {
         self.offset += 1;
-        self.tables.set(topics::INSTRUMENTS, symbol.as_bytes(), self.offset, listing(symbol, status, house).as_bytes());
+        self.tables.set(topics::INSTRUMENTS, symbol.as_bytes(), self.offset, listing(symbol, status, house, self.short_ok).as_bytes());
     }
 
     /// One command, and everything that follows from it.
     pub fn run(&mut self, c: &Command, restarts: bool) -> Result<(), String> {
+        self.take(c, restarts);
+        self.rest(&mut |_| 0)
+    }
+
+    /// Several commands on their way at once, and everything that follows, in any order that the topics allow. `pick` chooses the topic that is read next.
+    pub fn run_at_once(&mut self, commands: &[Command], mut pick: impl FnMut(usize) -> usize) -> Result<(), String> {
+        commands.iter().for_each(|c| self.take(c, true));
+        self.rest(&mut pick)
+    }
+
+    fn take(&mut self, c: &Command, restarts: bool) {
         match c {
             Command::Order { user, id, kind } => self.put(topics::ORDER_COMMANDS, Some(user), &json(user, id, kind)),
             Command::Tick { symbol, price } => {
@@ -117,7 +131,6 @@ impl Pair {
             }
             Command::Restart => {}
         }
-        self.rest()
     }
 
     fn put(&mut self, topic: TopicId, key: Option<&str>, value: &str) {
@@ -129,8 +142,11 @@ impl Pair {
         });
     }
 
-    fn rest(&mut self) -> Result<(), String> {
-        while let Some(w) = self.queue.pop_front() {
+    fn rest(&mut self, pick: &mut dyn FnMut(usize) -> usize) -> Result<(), String> {
+        while !self.queue.is_empty() {
+            let topic = self.queue[pick(self.queue.len())].topic;
+            let next = self.queue.iter().position(|w| w.topic == topic).expect("the one that was picked, or one before it");
+            let w = self.queue.remove(next).expect("just found");
             self.offset += 1;
             let at = TopicPartition::new(w.topic, 0);
             let record = Record {

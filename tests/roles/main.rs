@@ -1,6 +1,7 @@
 //! The five roles together, without engine, log or store: the contract's flows and every row of its lists of bad input.
 
 mod bad_input;
+mod changes;
 mod conservation;
 mod decoders;
 mod driver;

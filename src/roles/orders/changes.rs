@@ -13,10 +13,17 @@ use crate::wire::event::{Event, OrderEvent};
 
 use super::commands::{Market, Refusal};
 use super::desk::{Desk, about};
-use super::state::{self, Entry};
+use super::state::{self, Entry, Rests};
 
 /// The command did not reach the book: its id is used up, and the order it named (if there is one) is as it was.
-fn refuse(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, named: Option<&Entry<'_>>, reason: Reason) {
+pub(super) fn refuse(
+    desk: &mut Desk<'_, '_>,
+    c: &Command<'_>,
+    content: Content<'_>,
+    named: Option<&Entry<'_>>,
+    reason: Reason,
+    retry_after_ms: Option<i64>,
+) {
     let own = Entry::plain(Status::Rejected, Some(reason), content);
     let user = desk.user;
     let (order_id, entry) = match (c.orig_order_id.as_deref(), named) {
@@ -28,6 +35,7 @@ fn refuse(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, named:
         cause_id: Some(&c.order_id),
         reason: Some(reason),
         text: Some(reason.text()),
+        retry_after_ms,
         ..about(Event::CancelRejected, user, order_id, entry)
     });
     if reason.burns_id() {
@@ -52,7 +60,7 @@ fn sent(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>) {
 
 pub(super) fn cancel(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, named: Option<Entry<'_>>) -> Result<(), Refusal> {
     match open(named) {
-        Err(reason) => refuse(desk, c, content, named.as_ref(), reason),
+        Err(reason) => refuse(desk, c, content, named.as_ref(), reason, None),
         Ok((_, _, symbol)) => {
             sent(desk, c, content);
             desk.ask(
@@ -68,11 +76,13 @@ pub(super) fn cancel(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<
 pub(super) fn mass_cancel(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>) -> Result<(), Refusal> {
     let all = state::open_orders(desk.ctx, desk.buffers, desk.user, c.symbol.as_deref());
     if all.is_empty() {
-        refuse(desk, c, content, None, Reason::UnknownOrder);
+        refuse(desk, c, content, None, Reason::UnknownOrder, None);
         return Ok(());
     }
     sent(desk, c, content);
     for (symbol, order_id) in &all {
+        // Asked again before the book has answered, a mass cancel finds nothing more to do: many in a row must not multiply.
+        state::mark_open(desk.ctx, desk.buffers, desk.user, symbol, order_id, Rests::Ending);
         desk.ask(symbol, order_id, Ask::Cancel { cause_id: &c.order_id, reason: Reason::MassCancel });
     }
     Ok(())
@@ -88,7 +98,7 @@ pub(super) fn replace(
     let (entry, terms, symbol) = match open(named) {
         Ok(found) => found,
         Err(reason) => {
-            refuse(desk, c, content, named.as_ref(), reason);
+            refuse(desk, c, content, named.as_ref(), reason, None);
             return Ok(Ok(()));
         }
     };
@@ -105,7 +115,7 @@ pub(super) fn replace(
     let (new, more) = match changed(c, &entry, terms, &facts) {
         Ok(found) => found,
         Err(reason) => {
-            refuse(desk, c, content, Some(&entry), reason);
+            refuse(desk, c, content, Some(&entry), reason, None);
             return Ok(Ok(()));
         }
     };
@@ -146,7 +156,8 @@ fn changed(c: &Command<'_>, entry: &Entry<'_>, old: Terms, f: &Facts<'_>) -> Res
         None => old.limit_e4,
     };
     checks::lots(quantity, i)?;
-    checks::notional(quantity, limit_e4, i)?;
+    // What has no limit of its own counts by its stop, as when it came.
+    checks::notional(quantity, if has_limit { limit_e4 } else { entry.content.stop_price().unwrap_or(limit_e4) }, i)?;
     let mut new = Terms { quantity, limit_e4, ..old };
     let reference = f.reference.map(|(price, _)| price);
     let sells = old.side == Side::Sell;
@@ -162,13 +173,18 @@ fn changed(c: &Command<'_>, entry: &Entry<'_>, old: Terms, f: &Facts<'_>) -> Res
     // Once a share is promised to the order it stays promised until the change is decided.
     let need = old.need_until_decided(&new, entry.cum, entry.value_e4, shares).ok_or(Reason::NotionalLimit)?;
     let more = need.beyond(&entry.hold);
-    if limit_e4 != old.limit_e4
-        && let Some(reference) = reference
-        && entry.content.stop_price().is_none()
-    {
-        checks::in_band(limit_e4, reference, i)?;
+    if limit_e4 != old.limit_e4 && has_limit {
+        // A stop's limit belongs to the price at which it wakes up. Whether it has is for the book to know: both prices are allowed it.
+        let near = |center: i64| checks::in_band(limit_e4, center, i);
+        match (entry.content.stop_price(), reference) {
+            (Some(stop), Some(reference)) => near(stop).or_else(|_| near(reference))?,
+            (Some(center), None) | (None, Some(center)) => near(center)?,
+            (None, None) => {}
+        }
     }
-    let more_short = if sells && (more.cash_e4 > 0 || short > 0) { short } else { 0 };
+    // To sell less than before is never a short sale.
+    let left = old.quantity - entry.cum;
+    let more_short = if quantity - entry.cum > left { short } else { 0 };
     checks::funds(&more, more_short, f, i)?;
     Ok((new, more))
 }

@@ -72,6 +72,9 @@ impl Orders {
         if let Err(reason) = check_age(self.max_age_ns, c.timestamp_ns, desk.ctx.time_ms()) {
             match &first {
                 Some(first) => refuse_known(&mut desk, &c.order_id, first, reason, reason.text()),
+                None if matches!(c.kind, Kind::Cancel | Kind::Replace) => {
+                    changes::refuse(&mut desk, &c, content, named.as_ref(), reason, None)
+                }
                 None => reject(&mut desk, &c, content, reason.into()),
             }
         } else if let Some(first) = &first {
@@ -105,8 +108,12 @@ impl Orders {
                 (Ok(()), Kind::Cancel) => changes::cancel(&mut desk, &c, content, named),
                 (Ok(()), Kind::MassCancel) => changes::mass_cancel(&mut desk, &c, content),
             };
-            if let Err(refusal) = outcome {
-                reject(&mut desk, &c, content, refusal);
+            match outcome {
+                Ok(()) => {}
+                Err(Refusal { reason, retry_after_ms }) if c.kind == Kind::Replace => {
+                    changes::refuse(&mut desk, &c, content, named.as_ref(), reason, retry_after_ms);
+                }
+                Err(refusal) => reject(&mut desk, &c, content, refusal),
             }
         }
         desk.close();
@@ -155,13 +162,14 @@ fn check_age(max_ns: Option<i128>, timestamp_ns: Option<i128>, now_ms: i64) -> R
     if i128::from(now_ms) * 1_000_000 - timestamp > max { Err(Reason::StaleOrder) } else { Ok(()) }
 }
 
-/// The id was used before: the same command is told how it stands, another one is refused; neither does anything. What a cancel or a replacement did is how
-/// the order stands that it named.
+/// The id was used before: the same command is told how it stands, another one is refused; neither does anything. What a cancel did is how the order stands
+/// that it named; so is what a replacement did, unless it was refused.
 fn repeated(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, first: &Entry<'_>, named: Option<&Entry<'_>>) {
     let user = desk.user;
     let conflict = first.content.conflict(content);
+    let refused = c.kind == Kind::Replace && first.status == Status::Rejected;
     let (order_id, entry) = match (named, c.orig_order_id.as_deref(), conflict) {
-        (Some(named), Some(id), None) => (id, named),
+        (Some(named), Some(id), None) if !refused => (id, named),
         _ => (&*c.order_id, first),
     };
     desk.event(match conflict {

@@ -75,7 +75,8 @@ impl<'d, 'c> Desk<'d, 'c> {
 
     /// Counts an order that may be open for long, or ceases to.
     pub(super) fn mark_open(&mut self, symbol: &str, order_id: &str, open: bool) -> Result<(), Bug> {
-        state::mark_open(self.ctx, self.buffers, self.user, symbol, order_id, open);
+        let row = if open { state::Rests::Yes } else { state::Rests::No };
+        state::mark_open(self.ctx, self.buffers, self.user, symbol, order_id, row);
         let count = self.account.open_orders;
         let count = if open { count.checked_add(1) } else { count.checked_sub(1) };
         self.account.open_orders = count.ok_or_else(|| bug(self.ctx, "more orders ended than were open"))?;

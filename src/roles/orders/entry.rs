@@ -3,6 +3,7 @@
 use crate::domain::account::Position;
 use crate::domain::book::FOREVER;
 use crate::domain::checks::{self, Facts, Pricing, Request, Reservation};
+use crate::domain::price::Priced;
 use crate::domain::status::{Side, Status};
 use crate::engine::role::Bug;
 use crate::roles::intake::bug;
@@ -25,7 +26,11 @@ fn deadline(until: Until, now_ms: i64, day_ends_ms: i64) -> Option<i64> {
             Some(now_ms.saturating_sub(day_ends_ms).div_euclid(DAY_MS).saturating_add(1).saturating_mul(DAY_MS).saturating_add(day_ends_ms))
         }
         // Rounded up: at the millisecond before, the moment had not come.
-        Until::Time(ns) => Some(i64::try_from(ns.saturating_add(999_999).div_euclid(1_000_000)).unwrap_or(FOREVER)),
+        // Whatever a number means that is too large for a time, it is later than everything; too small, earlier.
+        Until::Time(ns) => {
+            let ms = ns.saturating_add(999_999).div_euclid(1_000_000);
+            Some(i64::try_from(ms).unwrap_or(if ms < 0 { 0 } else { FOREVER }))
+        }
     }
 }
 
@@ -75,6 +80,7 @@ pub(super) fn order(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'
         life,
         deadline_ms: deadline_ms.unwrap_or(FOREVER),
         post_only: c.post_only,
+        reference: market.reference.filter(|_| matches!(pricing, Pricing::Market)).map(|(price_e4, time_ms)| Priced { price_e4, time_ms }),
     };
     desk.ask(symbol, &c.order_id, Ask::New(new));
     Ok(Ok(()))
@@ -94,5 +100,6 @@ mod tests {
         assert_eq!(deadline(Until::Time(2_000_000), 0, 0), Some(2));
         assert_eq!(deadline(Until::Time(2_000_001), 0, 0), Some(3));
         assert_eq!(deadline(Until::Time(i128::MAX), 0, 0), Some(FOREVER));
+        assert_eq!(deadline(Until::Time(i128::MIN), 0, 0), Some(0), "long ago, not never");
     }
 }

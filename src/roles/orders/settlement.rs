@@ -93,11 +93,9 @@ impl<'a> Open<'a> {
         let whole = e.cum == t.quantity;
         e.status = if whole { Status::Filled } else { Status::PartiallyFilled };
         let mut position = desk.position(self.symbol)?;
-        let collateral = position.collateral_e4;
         let mut house = state::load_house(desk.ctx, desk.buffers, self.symbol)?;
         let trade = Settled { side: t.side, quantity, value_e4: value, fee, with_house: liquidity == Liquidity::House };
         desk.post(|account, totals| account.settle(Books { position: &mut position, house: &mut house, totals }, &trade, &freed))?;
-        desk.buffers.tally.cash -= i128::from(position.collateral_e4 - collateral);
         state::save_position(desk.ctx, desk.buffers, desk.user, self.symbol, &position);
         state::save_house(desk.ctx, desk.buffers, self.symbol, &house);
         if whole {
@@ -158,7 +156,8 @@ impl<'a> Open<'a> {
         }
         let need =
             self.terms.need(e.cum, e.value_e4, e.hold.shares).ok_or_else(|| bug(desk.ctx, "the terms of an order left their bounds"))?;
-        let surplus = e.hold.less(&need).ok_or_else(|| bug(desk.ctx, "an order holds less than it needs"))?;
+        let less = || bug(desk.ctx, format_args!("order {} holds less than it needs: {:?} for {need:?} by {:?}", self.id, e.hold, self.terms));
+        let surplus = e.hold.less(&need).ok_or_else(less)?;
         e.hold = need;
         desk.hold(self.terms.side, self.symbol, &surplus, false)
     }

@@ -32,12 +32,13 @@ pub(super) struct Buffers {
     pub tally: Tally,
 }
 
-/// I3 as it goes: what accounts came to hold in this transaction, less what the orders (and short positions) they hold it for came to hold. The two are
-/// written in different places, so nothing but good bookkeeping makes them equal.
+/// I3 as it goes: what accounts and positions came to hold in this transaction, less what the orders (and short positions) they hold it for came to hold.
+/// The two are written in different places, so nothing but good bookkeeping makes them equal.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub(super) struct Tally {
-    pub cash: i128,
-    pub incoming: i128,
+    cash: i128,
+    incoming: i128,
+    shares: i128,
 }
 
 impl Tally {
@@ -49,6 +50,12 @@ impl Tally {
     fn order(&mut self, h: &Hold, sign: i128) {
         self.cash -= sign * i128::from(h.cash_e4);
         self.incoming -= sign * i128::from(h.incoming_e4);
+        self.shares -= sign * i128::from(h.shares);
+    }
+
+    fn position(&mut self, p: &Position, sign: i128) {
+        self.cash -= sign * i128::from(p.collateral_e4);
+        self.shares += sign * i128::from(p.reserved);
     }
 }
 
@@ -325,6 +332,10 @@ pub(super) fn save_position(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, symb
     put_signed(value, i128::from(p.reserved));
     put_later(value, &[i128::from(p.short), i128::from(p.collateral_e4)]);
     b.key(b'p', user, Some(symbol));
+    if let Some(before) = ctx.get(&b.key).and_then(read_position) {
+        b.tally.position(&before, -1);
+    }
+    b.tally.position(p, 1);
     if *p == Position::default() { ctx.delete(&b.key) } else { ctx.put(&b.key, &b.value) }
 }
 
@@ -350,22 +361,41 @@ pub(super) fn save_order(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_i
     ctx.put(&b.key, &b.value);
 }
 
+/// What is known of an order that may be open for long.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rests {
+    Yes,
+    /// Its cancel is on its way to the book.
+    Ending,
+    No,
+}
+
+/// In the row of an order: see [`Rests::Ending`].
+const ENDING: u8 = 1;
+
 /// Notes that an order may be open for long, or that it is not any more.
-pub(super) fn mark_open(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, symbol: &str, order_id: &str, open: bool) {
+pub(super) fn mark_open(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, symbol: &str, order_id: &str, rests: Rests) {
     b.key(b'n', user, Some(symbol));
     b.key.push(0);
     b.key.extend_from_slice(order_id.as_bytes());
-    if open { ctx.put(&b.key, &[VERSION]) } else { ctx.delete(&b.key) }
+    match rests {
+        Rests::Yes => ctx.put(&b.key, &[VERSION]),
+        Rests::Ending => ctx.put(&b.key, &[VERSION, ENDING]),
+        Rests::No => ctx.delete(&b.key),
+    }
 }
 
-/// Symbol and id of a user's orders that may be open, in one symbol or in all.
+/// Symbol and id of a user's orders that may be open, in one symbol or in all; without those that a mass cancel has found before.
 pub(super) fn open_orders(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, symbol: Option<&str>) -> Vec<(String, String)> {
     b.key(b'n', user, Some(symbol.unwrap_or_default()));
     if symbol.is_some() {
         b.key.push(0);
     }
     let (start, mut found) = (user.len() + 2, Vec::new());
-    ctx.scan(&b.key, &mut |key, _| {
+    ctx.scan(&b.key, &mut |key, value| {
+        if value.get(1) == Some(&ENDING) {
+            return;
+        }
         let (symbol, order) = std::str::from_utf8(&key[start..]).ok().and_then(|t| t.split_once('\0')).unwrap_or_default();
         found.push((symbol.to_string(), order.to_string()));
     });

@@ -238,6 +238,8 @@ impl Floor<'_, '_> {
 
     pub(super) fn enter(&mut self, user_id: &str, order_id: &str, n: &NewOrder) {
         let party = Owner::new(user_id, order_id);
+        // The order may have come before the tick by which it was let in: topics have no common clock.
+        self.tick = [n.reference, self.tick].into_iter().flatten().max_by_key(|p| p.time_ms);
         if let Err(reason) = self.may_enter(n) {
             self.out.tell(&party, None, Outcome::Rejected(reason));
             return;
@@ -263,16 +265,19 @@ impl Floor<'_, '_> {
     fn put(&mut self, order: Order<Owner>, new: bool) {
         let backstop = order.market && self.house_price(order.side, order.limit_e4, order.ceiling_e4).is_ok();
         let (out, slots) = (&mut self.out, &mut self.stand.slots);
-        let mut last = None;
+        let (mut first, mut last) = (None, None);
         let verdict = self.stand.book.submit(order, self.now_ms, backstop, |m| {
             out.matched(&m);
             if m.maker.leaves == 0 {
                 slots.swap_remove(&m.maker.party.key);
             }
             last = Some(m.price_e4);
+            first = first.or(last);
         });
-        if let Some(price_e4) = last {
+        // An order trades at one price after the other, up or down: the first and the last reach every stop that any of them does.
+        if let (Some(from), Some(price_e4)) = (first, last) {
             self.stand.trade = Some(Priced { price_e4, time_ms: self.now_ms });
+            self.stand.book.price(from);
             self.stand.book.price(price_e4);
         }
         match verdict {
