@@ -128,7 +128,7 @@ pub enum Command {
     /// Make the topics, or check that they fit
     #[command(subcommand)]
     Topics(Topics),
-    /// Load listings
+    /// Load listings, or take them away
     #[command(subcommand)]
     Instruments(Instruments),
     /// Publish ticks: a random walk, or a file
@@ -326,13 +326,23 @@ pub enum Instruments {
     /// Load a CSV file or JSON lines; `-` is stdin
     #[command(
         after_help = "Understands NASDAQ listings (test issues become not tradable), S&P 500 constituents (Symbol, Security), and columns\n\
-named like the fields: symbol,name,status,tick,lot,max_quantity,max_notional,collar_bps,band_bps,short_ok,half_spread_bps,\n\
-house,currency,test_issue. Bad rows are reported with their line and skipped; then the exit code is 1.\n\n\
+named like the fields: symbol,name,status,tick,lot,max_quantity,max_notional,collar_bps,band_bps,short_ok,fee_bps,\n\
+half_spread_bps,house,currency,test_issue. Other columns are named and left out. Bad rows are reported with their line and skipped; then the\n\
+exit code is 1.\n\n\
 Example: echo '{\"symbol\":\"AAPL\"}' | processor instruments load - --brokers localhost:9092"
     )]
     Load {
         /// The file
         file: PathBuf,
+    },
+    /// Take listings away: open orders are cancelled, and further ones refused, until they are loaded again
+    #[command(after_help = "Positions stay. To stop trading for a while, load the listing with `status` halted or cancel_only instead.\n\
+Exit code: 0 done; 1 some symbols were not listed, and are named; the others are delisted.\n\n\
+Example: processor instruments delist AAPL MSFT --brokers localhost:9092")]
+    Delist {
+        /// The symbols
+        #[arg(required = true, value_name = "SYMBOL")]
+        symbols: Vec<String>,
     },
 }
 
