@@ -106,7 +106,7 @@ fn a_chain_of_a_partition_that_is_gone_is_named_by_an_anchor() {
     assert!(d.text.contains(&format!("the anchor of noon saw the chain up to offset {}", gone.offset)), "{}", d.text);
 
     // A whole anchor of another prefix: every chain of it.
-    let heads: Vec<_> = kept[0].heads.iter().cloned().map(|h| Head { chain: format!("a-{}", h.chain), ..h }).collect();
+    let heads: Vec<_> = kept[0].heads.iter().map(|h| Head { chain: format!("a-{}", h.chain), ..*h }).collect();
     let other = [Anchor::new("noon".into(), "tape".into(), heads)];
     assert!(other[0].is_of("a-") && !other[0].is_of(""));
     let bad = busy().verify(&other).into_iter().filter(|r| r.damage.is_some()).count();

@@ -136,7 +136,7 @@ fn a_file_from_the_beginning_has_every_chain_that_an_anchor_saw() {
     let bad = verified(&file, &anchor).expect_err("a chain is gone");
     assert_eq!((bad.kind, bad.record.as_str()), (Kind::Truncated, "instruments/0 offset 0"), "{bad:?}");
     // Anchors of another prefix on the same log say nothing about it.
-    let heads = anchor[0].heads.iter().cloned().map(|h| Head { chain: format!("a-{}", h.chain), ..h }).collect();
+    let heads = anchor[0].heads.iter().map(|h| Head { chain: format!("a-{}", h.chain), ..*h }).collect();
     let other = [Anchor::new(NINE.into(), "tape".into(), heads)];
     assert_eq!(verified(&file, &other).map(|v| v.bound_records), Ok(0));
     // Nor may its chains begin in the middle, if it says that it has everything.
