@@ -80,6 +80,15 @@ fn verify_anchor_find_and_export_as_typed() {
     let other = Program::embedded(dir.path(), "other");
     other.good(&["topics", "create"]);
     other.run(&["audit", "verify", "--anchors", "anchors.jsonl"]).fails(78, &["is of log"]);
+    // The same log under another prefix has none of these chains: that is no reason to call it whole, nor to add an anchor of nothing.
+    let tenant = p.with(&["--topic-prefix", "b-"]);
+    tenant.good(&["topics", "create", "--partitions", "2"]);
+    tenant.run(&["audit", "verify", "--anchors", "anchors.jsonl"]).fails(78, &["prefix `b-`"]);
+    tenant.run(&["audit", "anchor", "-o", "anchors.jsonl"]).fails(78, &["prefix `b-`"]);
+    tenant.run(&["audit", "anchor", "-o", "b.jsonl"]).fails(1, &["nothing to anchor"]);
+    assert_eq!(std::fs::read_to_string(dir.path().join("anchors.jsonl")).expect("anchors"), kept);
+    assert!(p.good(&["audit", "anchor", "-o", "-"]).starts_with("{\"anchor\":1,"));
+    assert!(!dir.path().join("-").exists() && !dir.path().join("b.jsonl").exists());
 
     // The order, from command to notification, with what was decided upon.
     let text = p.good(&["audit", "find", "--order", "1001"]);
@@ -104,7 +113,21 @@ fn verify_anchor_find_and_export_as_typed() {
     // A copy that proves itself.
     p.good(&["audit", "export", "-o", "all.jsonl"]);
     let nowhere = Program { dir: dir.path().to_path_buf(), flags: Vec::new() };
-    assert!(nowhere.good(&["audit", "verify", "--file", "all.jsonl", "--anchors", "anchors.jsonl"]).starts_with("whole: "));
+    let verified = nowhere.run(&["audit", "verify", "--file", "all.jsonl", "--anchors", "anchors.jsonl"]);
+    assert!(
+        verified.is_good().starts_with("whole: ") && verified.out.contains("; anchors bind ") && verified.err.is_empty(),
+        "{verified:?}"
+    );
+    // Records that came after the only anchor: whole, and said to be bound by nothing.
+    let first = kept.lines().next().expect("an anchor");
+    std::fs::write(dir.path().join("first.jsonl"), format!("{first}\n")).expect("a file");
+    let since = Anchor::parse(first.as_bytes()).expect("an anchor").time;
+    p.good(&["audit", "export", "--from", &since, "-o", "late.jsonl"]);
+    let unbound = nowhere.run(&["audit", "verify", "--file", "late.jsonl", "--anchors", "first.jsonl"]);
+    assert!(unbound.is_good().contains("anchors bind 0 records of 0 chains"), "{}", unbound.out);
+    assert!(unbound.err.contains("warning: no anchor lies within this file"), "{}", unbound.err);
+    let json = json_lines(&nowhere.good(&["audit", "verify", "--file", "late.jsonl", "--anchors", "first.jsonl", "--format", "json"]));
+    assert!(json[0]["bound_records"] == 0 && json[0]["unbound_chains"].as_array().map(Vec::len) > Some(0), "{json:?}");
     let mut bytes = std::fs::read(dir.path().join("all.jsonl")).expect("a file");
     let place = bytes.len() / 2;
     bytes[place] ^= 1;
@@ -114,6 +137,10 @@ fn verify_anchor_find_and_export_as_typed() {
     bad.fails(70, &["the file is damaged"]);
     assert!(bad.out.starts_with(&format!("BAD  bad.jsonl line {line} (")) && bad.out.contains(": changed: "), "{}", bad.out);
     p.run(&["audit", "export", "-o", "all.jsonl"]).fails(2, &["exists", "another name"]);
+    std::fs::write(dir.path().join("z.jsonl.part"), "of another export").expect("a file");
+    p.run(&["audit", "export", "-o", "z.jsonl"]).fails(2, &["z.jsonl.part exists"]);
+    assert_eq!(std::fs::read_to_string(dir.path().join("z.jsonl.part")).ok().as_deref(), Some("of another export"));
+    assert!(p.good(&["audit", "export", "-o", "-"]).contains("\"type\":\"export\"") && !dir.path().join("-").exists());
 
     // What the user was worth, to where they are.
     let history = json_lines(&p.good(&["portfolio", "501", "--history", "--format", "json"]));
@@ -130,7 +157,11 @@ fn verify_anchor_find_and_export_as_typed() {
 fn audit_commands_say_what_is_wrong_with_how_they_are_used() {
     let dir = tempfile::tempdir().expect("a directory");
     let p = Program::embedded(dir.path(), "log");
-    p.run(&["audit", "find"]).fails(2, &["--order"]);
+    p.run(&["audit", "find"]).fails(2, &["--order", "--user", "--symbol"]);
+    for command in [&["audit", "find", "--user", "501"][..], &["audit", "export"], &["portfolio", "501", "--history"]] {
+        let turned = [command, &["--from", "2026-02-01", "--to", "2026-01-31"]].concat();
+        p.run(&turned).fails(2, &["--from 2026-02-01 is later than --to 2026-01-31"]);
+    }
     p.run(&["audit", "find", "--user", "a b"]).fails(2, &["--user"]);
     p.run(&["audit", "export", "--from", "yesterday"]).fails(2, &["2026-01-31T09:30:00Z"]);
     p.run(&["audit", "verify"]).fails(78, &["no embedded log"]);
@@ -145,6 +176,45 @@ fn audit_commands_say_what_is_wrong_with_how_they_are_used() {
         let help = p.good(&["audit", command, "--help"]);
         assert!(help.contains("Exit code:") && help.contains("Examples:"), "{help}");
     }
+}
+
+/// Of a cancel and of what could not be read it was said that there was no listing, as if the stock were not listed; of a wake-up nothing at all.
+#[test]
+fn find_says_what_was_decided_upon_and_no_more() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let p = Program::embedded(dir.path(), "log");
+    p.good(&["topics", "create", "--partitions", "2"]);
+    std::fs::write(dir.path().join("l.csv"), "symbol\nAAPL\n").expect("a file");
+    p.good(&["instruments", "load", "l.csv"]);
+    std::fs::write(dir.path().join("t.csv"), "timestamp,price\n1430438404,100\n").expect("a file");
+    p.good(&["publish", "--file", "t.csv", "--symbol", "AAPL"]);
+    let order = |id: &str, more: &[&str]| {
+        let limit = ["order", "--user", "501", "--id", id, "--symbol", "AAPL", "--quantity", "1", "--side", "buy", "--type", "limit"];
+        p.good(&[&limit[..], &["--limit-price", "97"], more].concat());
+    };
+    order("1", &[]);
+    p.good(&["order", "--user", "501", "--id", "c1", "--cancel", "1"]);
+    let malformed = r#"{"user_id":"501","order_id":"m1","symbol":"AAPL","quantity":[],"order_type":"buy"}"#;
+    p.run(&["order", "--json", malformed]).fails(1, &["MALFORMED"]);
+    let unlisted = r#"{"user_id":"501","order_id":"n1","symbol":"NOPE","quantity":1,"order_type":"buy"}"#;
+    p.run(&["order", "--json", unlisted]).fails(1, &["UNKNOWN_SYMBOL"]);
+    let soon = jiff::Timestamp::now().as_millisecond() + 1_000;
+    order("g1", &["--tif", "GTD", "--expire-at", &soon.to_string()]);
+    let running = p.start_roles("all");
+    support::load::wait_for("the order to expire", std::time::Duration::from_secs(30), || {
+        p.good(&["tail", "order-events", "--from", "start", "--exit-at-end"]).contains("OrderExpired")
+    });
+    running.stop();
+    settle(&p);
+
+    let find = |id: &str| p.good(&["audit", "find", "--order", id]);
+    for id in ["c1", "m1"] {
+        let text = find(id);
+        assert!(text.contains("decided by orders") && !text.contains("no listing"), "{text}");
+    }
+    assert!(find("n1").contains(": no listing"), "{}", find("n1"));
+    let expired = find("g1");
+    assert!(expired.contains("OrderExpired") && expired.contains("wake-up of trading task "), "{expired}");
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -195,7 +265,8 @@ fn a1_a2_on_both_logs() {
         let export = Export { log: &*w.log, topics: &w.topics, from_ms: None, to_ms: None, created: "now".into() };
         let written = export.write(&mut out, &mut |_| {}).expect("written");
         assert_eq!(written.records, records as u64, "{}", w.name);
-        assert_eq!(file::verify(&out[..], &anchors, &mut |_| {}).expect("readable"), Ok(written), "{}", w.name);
+        let verified = file::verify(&out[..], &anchors, &mut |_| {}).expect("readable");
+        assert_eq!(verified.map(|v| (v.bound_records, v.summary)), Ok((records as u64, written)), "{}", w.name);
     });
 }
 

@@ -105,6 +105,13 @@ fn wrong_use_ends_with_2_and_says_what_to_do() {
         (&["order", "--user", "1", "--embedded", "e"], "--symbol"),
         (&["order", "--user", "a b", "--deposit", "1", "--embedded", "e"], "user_id"),
         (&["order", "--json", "[]", "--embedded", "e"], "JSON object"),
+        (&["order", "--user", "house:AAPL", "--deposit", "1", "--embedded", "e"], "account of the system"),
+        (&["order", "--json", "{\"user_id\":\"external\",\"order_id\":\"1\"}", "--embedded", "e"], "account of the system"),
+        (&["order", "--user", "1", "--replace", "2", "--embedded", "e"], "what is to change"),
+        (&["order", "--user", "1", "--cancel", "2", "--mass-cancel", "--embedded", "e"], "cannot be used with"),
+        (&["order", "--user", "1", "--cancel", "2", "--post-only", "--embedded", "e"], "--side"),
+        (&["instruments", "delist", "--embedded", "e"], "SYMBOL"),
+        (&["instruments", "delist", "A B", "--embedded", "e"], "printable"),
         (&["publish", "--file", "x.csv", "--speed", "fast", "--symbol", "S", "--embedded", "e"], "max"),
         (&["topics", "create", "--partitions", "0", "--embedded", "e"], "1 to 1000"),
         (&["gateway", "--listen", "8080", "--embedded", "e"], "127.0.0.1:8080"),
@@ -208,14 +215,20 @@ fn the_embedded_log_from_the_command_line() {
     assert_eq!(code(&bad), 1);
     assert!(err(&bad).contains("line 2") && err(&bad).contains("line 3"), "{}", err(&bad));
 
+    let refused = load("{\"symbol\":\"NVDA\",\"collar_bps\":20000,\"house\":true,\"colour\":\"red\"}\n");
+    assert!(code(&refused) == 1 && err(&refused).contains("line 1: skipped: NVDA"), "the roles would refuse it: {}", err(&refused));
+    assert!(err(&refused).contains("left out: colour"), "{}", err(&refused));
+
     let listed = run(&["tail", "instruments", "--from", "start", "--exit-at-end", "--json"]);
     let lines: Vec<Value> = out(&listed).lines().map(|l| serde_json::from_str(l).expect("JSON lines")).collect();
     assert_eq!(lines.len(), 3);
     assert_eq!(lines[1]["value"]["test_issue"], true);
 
-    std::fs::write(dir.path().join("t.csv"), "id,timestamp,price\n1,1430438404518,236.47\n2,1430438404635,0\n3,x,1\n").expect("file");
+    std::fs::write(dir.path().join("t.csv"), "id,timestamp,price\n1,1430438404518,236.47\n2,1430438404635,0\n3,x,1\n4,1430438404700,abc\n")
+        .expect("file");
     let ticks = run(&["publish", "--file", "t.csv", "--symbol", "AAPL", "--speed", "max"]);
-    assert!(code(&ticks) == 1 && err(&ticks).contains("line 4"), "{}", err(&ticks));
+    assert!(code(&ticks) == 1 && err(&ticks).contains("line 4") && out(&ticks).starts_with("2 ticks"), "{}{}", out(&ticks), err(&ticks));
+    assert!(err(&ticks).contains("line 5: skipped: price `abc` is no number"), "{}", err(&ticks));
     let walked = run(&["publish", "--symbols", "AAPL,MSFT", "--rate", "0", "--count", "1000", "--format", "json"]);
     assert!(out(&walked).starts_with("{\"published\":1000,\"skipped\":0"), "{}{}", out(&walked), err(&walked));
     let all = run(&["tail", "market-data", "--from", "start", "--exit-at-end"]);
@@ -227,6 +240,17 @@ fn the_embedded_log_from_the_command_line() {
     let test_issue = run(&["order", "--user", "501", "--symbol", "ZVZZT", "--quantity", "1", "--side", "buy"]);
     assert!(err(&test_issue).contains("test issue"), "{}", err(&test_issue));
     assert!(out(&run(&["tail", "order-commands", "--from", "start", "--exit-at-end"])).is_empty(), "nothing was sent");
+
+    // A null value takes a listing away; what was not there is named.
+    let delisted = run(&["instruments", "delist", "AAPL", "NOPE", "--format", "json"]);
+    assert_eq!((code(&delisted), out(&delisted).trim()), (1, r#"{"delisted":["AAPL"],"not_listed":["NOPE"]}"#));
+    assert!(err(&delisted).contains("not listed: NOPE"), "{}", err(&delisted));
+    let last = run(&["tail", "instruments", "--from", "-1", "--exit-at-end", "--json"]);
+    let last: Value = serde_json::from_str(&out(&last)).expect("JSON");
+    assert!(last["key"] == "AAPL" && last["value"].is_null(), "{last}");
+    let gone = run(&["order", "--user", "501", "--symbol", "AAPL", "--quantity", "1", "--side", "buy"]);
+    assert!(code(&gone) == 1 && err(&gone).contains("not listed"), "{}", err(&gone));
+    assert_eq!(code(&run(&["instruments", "delist", "MSFT"])), 0);
 
     let status = run(&["status", "--format", "json", "--role", "orders"]);
     let rows: Value = serde_json::from_str(&out(&status)).expect("JSON");

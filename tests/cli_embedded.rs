@@ -97,6 +97,10 @@ fn a_demo_that_is_killed_carries_on_and_everything_adds_up() {
 
     let rebuilt = |_| serde_json::from_str::<Value>(&good(dir, &["rebuild", "--role", "orders", "--format", "json"])).expect("JSON");
     assert_eq!(rebuilt(1), rebuilt(2), "a rebuild changes nothing");
+    let portfolios = || good(dir, &["state", "list", "--role", "portfolio", "--format", "json"]);
+    let live = portfolios();
+    good(dir, &["rebuild", "--role", "portfolio"]);
+    assert!(live.contains("portfolio/trader-") && portfolios() == live, "e6: portfolios made anew are the live ones");
     good(dir, &["verify"]);
     let portfolio: Value = serde_json::from_str(&good(dir, &["portfolio", "trader-1", "--format", "json"])).expect("JSON");
     assert!(portfolio["cash_available"].as_str().is_some_and(|c| c.contains('.')), "{portfolio}");
@@ -121,6 +125,45 @@ fn an_order_is_carried_out_once() {
     let portfolio: Value = serde_json::from_str(&good(dir, &["portfolio", "501", "--format", "json"])).expect("JSON");
     assert_eq!(portfolio["positions"][0]["quantity"], 10);
     assert_eq!(json_lines(&good(dir, &["tail", "trades", "--from", "start", "--exit-at-end", "--json"])).len(), 1);
+}
+
+/// An order that rests was waited for until the time was up, and then reported as a failure of the roles; of a mass cancel only the first answer
+/// was shown.
+#[test]
+fn orders_that_rest_are_answered_changed_and_cancelled_all_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    good(dir, &["topics", "create", "--partitions", "3"]);
+    std::fs::write(dir.join("l.csv"), "symbol\nAAPL\nMSFT\nNVDA\n").expect("file");
+    good(dir, &["instruments", "load", "l.csv"]);
+    std::fs::write(dir.join("t.csv"), "symbol,timestamp,price\nAAPL,1430438404,100\nMSFT,1430438404,100\nNVDA,1430438404,100\n")
+        .expect("file");
+    good(dir, &["publish", "--file", "t.csv", "--speed", "max"]);
+    let began = Instant::now();
+    let send = |args: &[&str]| {
+        let answer = good(dir, &[&["order", "--user", "501", "--timeout", "5m", "--format", "json"], args].concat());
+        json_lines(&answer).iter().map(|e| e["event"].as_str().unwrap_or_default().to_string()).collect::<Vec<_>>()
+    };
+    let limit = |id: &str, symbol: &str, price: &str, more: &[&str]| {
+        let order = ["--id", id, "--symbol", symbol, "--quantity", "10", "--side", "buy", "--type", "limit", "--limit-price", price];
+        send(&[&order, more].concat())
+    };
+    assert_eq!(limit("1", "AAPL", "96", &["--post-only"]), ["Deposited", "OrderPending", "OrderAccepted"]);
+    assert_eq!(limit("2", "MSFT", "97", &["--tif", "DAY"]), ["OrderPending", "OrderAccepted"]);
+    let stop = ["--id", "3", "--symbol", "NVDA", "--quantity", "1", "--side", "buy", "--type", "stop", "--stop-price", "103"];
+    assert_eq!(send(&stop), ["OrderPending", "OrderAccepted"]);
+    assert_eq!(send(&["--replace", "1", "--quantity", "5", "--limit-price", "96.50"]), ["OrderReplaced"]);
+    assert_eq!(send(&["--cancel", "2"]), ["OrderCancelled"]);
+    assert_eq!(limit("4", "MSFT", "97", &[]), ["OrderPending", "OrderAccepted"]);
+    assert_eq!(limit("5", "AAPL", "95.50", &[]), ["OrderPending", "OrderAccepted"]);
+    assert_eq!(send(&["--mass-cancel", "--symbol", "AAPL"]), ["OrderCancelled"; 2]);
+    assert_eq!(limit("6", "AAPL", "95.50", &[]), ["OrderPending", "OrderAccepted"]);
+    assert_eq!(send(&["--mass-cancel"]), ["OrderCancelled"; 3]);
+    assert!(began.elapsed() < Duration::from_secs(120), "nobody waited for the time to be up");
+    let none = run(dir, &["order", "--user", "501", "--mass-cancel", "--embedded", "state/demo"]);
+    assert!(none.status.code() == Some(1) && String::from_utf8_lossy(&none.stderr).contains("UNKNOWN_ORDER"), "{none:?}");
+    let first = json_lines(&good(dir, &["tail", "order-commands", "--from", "start", "--exit-at-end", "--json"])).remove(0);
+    assert_eq!(first["value"]["post_only"], true, "{first}");
 }
 
 #[test]

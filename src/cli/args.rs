@@ -128,7 +128,7 @@ pub enum Command {
     /// Make the topics, or check that they fit
     #[command(subcommand)]
     Topics(Topics),
-    /// Load listings
+    /// Load listings, or take them away
     #[command(subcommand)]
     Instruments(Instruments),
     /// Publish ticks: a random walk, or a file
@@ -326,13 +326,23 @@ pub enum Instruments {
     /// Load a CSV file or JSON lines; `-` is stdin
     #[command(
         after_help = "Understands NASDAQ listings (test issues become not tradable), S&P 500 constituents (Symbol, Security), and columns\n\
-named like the fields: symbol,name,status,tick,lot,max_quantity,max_notional,collar_bps,band_bps,short_ok,half_spread_bps,\n\
-house,currency,test_issue. Bad rows are reported with their line and skipped; then the exit code is 1.\n\n\
+named like the fields: symbol,name,status,tick,lot,max_quantity,max_notional,collar_bps,band_bps,short_ok,fee_bps,\n\
+half_spread_bps,house,currency,test_issue. Other columns are named and left out. Bad rows are reported with their line and skipped; then the\n\
+exit code is 1.\n\n\
 Example: echo '{\"symbol\":\"AAPL\"}' | processor instruments load - --brokers localhost:9092"
     )]
     Load {
         /// The file
         file: PathBuf,
+    },
+    /// Take listings away: open orders are cancelled, and further ones refused, until they are loaded again
+    #[command(after_help = "Positions stay. To stop trading for a while, load the listing with `status` halted or cancel_only instead.\n\
+Exit code: 0 done; 1 some symbols were not listed, and are named; the others are delisted.\n\n\
+Example: processor instruments delist AAPL MSFT --brokers localhost:9092")]
+    Delist {
+        /// The symbols
+        #[arg(required = true, value_name = "SYMBOL")]
+        symbols: Vec<String>,
     },
 }
 
@@ -417,11 +427,14 @@ pub struct Traders {
 const ORDER_EXAMPLES: &str = "\
 Examples:
   processor order --user 501 --id 1001 --symbol AAPL --quantity 10 --side buy --brokers localhost:9092
+  processor order --user 501 --id 1002 --symbol AAPL --quantity 10 --side buy --type limit --limit-price 180.00 --brokers ...
+  processor order --user 501 --replace 1002 --quantity 20 --limit-price 181.00 --brokers ...
+  processor order --user 501 --cancel 1002 --brokers ...        or all: --mass-cancel, of one stock: --mass-cancel --symbol AAPL
   processor order --user 501 --deposit 250.00 --brokers localhost:9092
   processor order --json '{\"order_id\":\"1001\",\"user_id\":\"501\",\"symbol\":\"AAPL\",\"quantity\":10,\"order_type\":\"buy\"}' --brokers ...
 
 Sending the same id again is safe: it is answered with OrderStatus and executes nothing.
-Exit code: 0 when the command was carried out, 1 when it was rejected or no final event came in time.";
+Exit code: 0 when the command was carried out, or an order that may rest was accepted; 1 when it was rejected, or the answer did not come in time.";
 
 /// Options of `order`.
 #[derive(Debug, Default, Clone, ClapArgs)]
@@ -439,7 +452,7 @@ pub struct Order {
     #[arg(long, value_name = "N")]
     pub quantity: Option<String>,
     /// Buy or sell
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, group = "what")]
     pub side: Option<SideArg>,
     /// market, limit, stop or stop_limit
     #[arg(long = "type", value_name = "TYPE")]
@@ -456,22 +469,31 @@ pub struct Order {
     /// End of a GTD order
     #[arg(long, value_name = "TIME")]
     pub expire_at: Option<i64>,
+    /// Must not trade on arrival: then it is rejected
+    #[arg(long, conflicts_with = "json")]
+    pub post_only: bool,
     /// Cancel this order instead of sending one
-    #[arg(long, value_name = "ORDER_ID", conflicts_with_all = ["side", "deposit", "withdraw"])]
+    #[arg(long, value_name = "ORDER_ID", group = "what")]
     pub cancel: Option<String>,
+    /// Change this order's --quantity (what has traded included), --limit-price, or both
+    #[arg(long, value_name = "ORDER_ID", group = "what")]
+    pub replace: Option<String>,
+    /// Cancel all of the user's orders, or those of --symbol
+    #[arg(long, group = "what")]
+    pub mass_cancel: bool,
     /// Pay in instead of sending an order
-    #[arg(long, value_name = "AMOUNT", conflicts_with_all = ["side", "withdraw"])]
+    #[arg(long, value_name = "AMOUNT", group = "what")]
     pub deposit: Option<String>,
     /// Pay out instead of sending an order
-    #[arg(long, value_name = "AMOUNT", conflicts_with = "side")]
+    #[arg(long, value_name = "AMOUNT", group = "what")]
     pub withdraw: Option<String>,
     /// The whole command as JSON, sent as it is
-    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["user", "symbol", "quantity", "side", "deposit", "withdraw", "cancel"])]
+    #[arg(long, value_name = "COMMAND", group = "what", conflicts_with_all = ["user", "symbol", "quantity"])]
     pub json: Option<String>,
     /// Do not wait for events
     #[arg(long)]
     pub no_wait: bool,
-    /// How long to wait for the final event
+    /// How long to wait for the answer
     #[arg(long, default_value = "30s", value_name = "TIME")]
     pub timeout: String,
 }

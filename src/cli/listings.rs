@@ -13,6 +13,13 @@ pub enum Row {
         symbol: String,
         /// The record's fields.
         fields: Map<String, Value>,
+        /// Names in the line that no listing has.
+        unknown: Vec<String>,
+    },
+    /// The first line of a file of columns.
+    Header {
+        /// Columns that no listing has.
+        unknown: Vec<String>,
     },
     /// No listing at all, and meant so: a footer, an empty line.
     Nothing,
@@ -39,6 +46,7 @@ const FIELDS: &[(&str, Kind)] = &[
     ("collar_bps", Kind::Whole),
     ("band_bps", Kind::Whole),
     ("short_ok", Kind::YesNo),
+    ("fee_bps", Kind::Whole),
     ("half_spread_bps", Kind::Whole),
     ("house", Kind::YesNo),
     ("currency", Kind::Text),
@@ -51,7 +59,10 @@ const SYNONYMS: &[(&str, &[&str])] =
     &[("symbol", &["act symbol", "ticker"]), ("name", &["security name", "security", "company name"]), ("test_issue", &["test issue"])];
 
 /// Which column holds which field.
-pub struct Columns(Vec<(usize, &'static str, Kind)>);
+pub struct Columns {
+    found: Vec<(usize, &'static str, Kind)>,
+    unknown: Vec<String>,
+}
 
 impl Columns {
     /// Finds the fields in a header row.
@@ -66,13 +77,21 @@ impl Columns {
         if !found.iter().any(|(_, field, _)| *field == "symbol") {
             return Err(format!("no column is called `symbol`; the columns are {}", header.join(", ")));
         }
-        Ok(Columns(found))
+        // Known by any of its names is known, also where a better one was taken.
+        let known = |h: &String| FIELDS.iter().any(|(f, _)| f == h) || SYNONYMS.iter().any(|(_, others)| others.contains(&h.as_str()));
+        let unknown = header.iter().filter(|h| !h.is_empty() && !known(h)).cloned().collect();
+        Ok(Columns { found, unknown })
+    }
+
+    /// Columns that mean nothing to us.
+    pub fn unknown(&self) -> &[String] {
+        &self.unknown
     }
 
     /// Reads one row.
     pub fn row<'a>(&self, cell: impl Fn(usize) -> Option<&'a str>) -> Result<Row, String> {
         let mut fields = Map::new();
-        for (column, field, kind) in &self.0 {
+        for (column, field, kind) in &self.found {
             let text = cell(*column).unwrap_or_default().trim();
             if *field == "symbol" && text.starts_with("File Creation Time") {
                 return Ok(Row::Nothing);
@@ -81,7 +100,7 @@ impl Columns {
                 fields.insert((*field).to_string(), convert(field, *kind, text)?);
             }
         }
-        if fields.is_empty() { Ok(Row::Nothing) } else { listing(fields) }
+        if fields.is_empty() { Ok(Row::Nothing) } else { listing(fields, Vec::new()) }
     }
 }
 
@@ -101,13 +120,14 @@ pub fn json_line(line: &str) -> Result<Row, String> {
         };
         fields.insert((*field).to_string(), convert(field, *kind, &text)?);
     }
-    listing(fields)
+    let unknown = given.keys().filter(|name| !FIELDS.iter().any(|(f, _)| f == name)).cloned().collect();
+    listing(fields, unknown)
 }
 
-fn listing(fields: Map<String, Value>) -> Result<Row, String> {
+fn listing(fields: Map<String, Value>, unknown: Vec<String>) -> Result<Row, String> {
     let symbol = fields.get("symbol").and_then(Value::as_str).ok_or("has no symbol")?.to_string();
     check_id("symbol", &symbol).map_err(|e| e.to_string())?;
-    Ok(Row::Listing { symbol, fields })
+    Ok(Row::Listing { symbol, fields, unknown })
 }
 
 fn convert(field: &str, kind: Kind, text: &str) -> Result<Value, String> {
@@ -167,6 +187,21 @@ mod tests {
         assert_eq!(fields(&own[0]), json!({"symbol": "A", "tick": "0.05", "lot": 1, "house": false, "short_ok": true}));
         assert!(own[1..].iter().all(Result::is_err), "{own:?}");
         assert!(Columns::find(["name"].into_iter()).is_err());
+    }
+
+    /// `fee_bps` was dropped without a word, and so was whatever else was not in the table.
+    #[test]
+    fn fees_are_read_and_what_is_not_is_named() {
+        assert_eq!(fields(&rows("symbol,fee_bps\nA,25\n")[0]), json!({"symbol": "A", "fee_bps": 25}));
+        assert_eq!(fields(&json_line(r#"{"symbol":"A","fee_bps":25}"#)), json!({"symbol": "A", "fee_bps": 25}));
+        let unknown = |header: &str| Columns::find(header.split(',')).map(|c| c.unknown().to_vec());
+        assert_eq!(unknown("Symbol,Security,fee_bsp,Round Lot Size,"), Ok(vec!["fee_bsp".to_string(), "round lot size".to_string()]));
+        let all: Vec<_> = FIELDS.iter().map(|(f, _)| *f).collect();
+        assert_eq!(unknown(&all.join(",")), Ok(vec![]));
+        match json_line(r#"{"symbol":"A","fee":1,"house":true}"#) {
+            Ok(Row::Listing { unknown, .. }) => assert_eq!(unknown, ["fee"]),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

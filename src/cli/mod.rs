@@ -63,6 +63,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         Some(Command::Topics(Topics::Create { partitions })) => commands::topics::create(&config, *partitions),
         Some(Command::Topics(Topics::Check)) => commands::topics::check(&config),
         Some(Command::Instruments(Instruments::Load { file })) => commands::instruments::load(&config, file),
+        Some(Command::Instruments(Instruments::Delist { symbols })) => commands::instruments::delist(&config, symbols),
         Some(Command::Publish(publish)) => commands::publish::run(&config, publish),
         Some(Command::Traders(traders)) => commands::traders::run(&config, traders),
         Some(Command::Order(order)) => commands::order::run(&config, order),

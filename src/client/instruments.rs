@@ -83,6 +83,11 @@ impl Instruments {
         }
     }
 
+    /// Whether there is a listing for a symbol, tradable or not.
+    pub fn lists(&self, symbol: &str) -> bool {
+        self.listings.contains_key(symbol)
+    }
+
     /// Symbols that may be traded, in order.
     pub fn tradable(&self) -> impl Iterator<Item = &str> {
         self.listings.iter().filter(|(_, l)| l.is_open()).map(|(s, _)| s.as_str())

@@ -2,7 +2,7 @@
 
 use processor::domain::chain::payload_hash;
 use processor::engine::topics::TopicPartition;
-use processor::runtime::audit::anchor::Anchor;
+use processor::runtime::audit::anchor::{Anchor, Head};
 use processor::runtime::audit::chains::heads;
 use processor::runtime::audit::walk::Kind;
 use processor::wire::topics as t;
@@ -11,7 +11,7 @@ use super::tape::Tape;
 use super::world::busy;
 
 /// A tape as it was when each chain had at most so many entries.
-fn earlier(n: usize) -> Tape {
+pub fn earlier(n: usize) -> Tape {
     let mut tape = busy().clone();
     for topic in t::AUDITED {
         for p in 0..tape.partitions.keys().filter(|at| at.topic == topic).count() {
@@ -90,4 +90,25 @@ fn a_chain_that_vanished_as_a_whole_is_named_by_an_anchor() {
     assert!(tape.verify(&[]).iter().all(|r| r.damage.is_none()));
     let bad = tape.damaged(&kept);
     assert_eq!((bad.name.as_str(), bad.damage.map(|d| d.kind)), ("instruments/0", Some(Kind::Truncated)));
+}
+
+/// Checkpoints were looked up for chains that are there only, so that anchors of a log with other topics found everything whole.
+#[test]
+fn a_chain_of_a_partition_that_is_gone_is_named_by_an_anchor() {
+    let mut kept = anchor(busy(), "noon");
+    let mut gone = kept.heads[0].clone();
+    gone.chain = "order-events/77".into();
+    kept.heads.push(gone.clone());
+    let kept = [Anchor::new(kept.time, kept.cluster, kept.heads)];
+    let bad = busy().damaged(&kept);
+    let d = bad.damage.expect("damage");
+    assert_eq!((bad.name.as_str(), d.kind, d.offset, bad.good.entries), ("order-events/77", Kind::Truncated, 0, 0));
+    assert!(d.text.contains(&format!("the anchor of noon saw the chain up to offset {}", gone.offset)), "{}", d.text);
+
+    // A whole anchor of another prefix: every chain of it.
+    let heads: Vec<_> = kept[0].heads.iter().map(|h| Head { chain: format!("a-{}", h.chain), ..*h }).collect();
+    let other = [Anchor::new("noon".into(), "tape".into(), heads)];
+    assert!(other[0].is_of("a-") && !other[0].is_of(""));
+    let bad = busy().verify(&other).into_iter().filter(|r| r.damage.is_some()).count();
+    assert_eq!(bad, other[0].heads.len());
 }

@@ -1,25 +1,45 @@
 //! Row A1 in a file: an export proves itself, and whatever is done to it is found and named.
 
-use processor::runtime::audit::anchor::Anchor;
+use processor::domain::chain::payload_hash;
+use processor::engine::topics::TopicPartition;
+use processor::runtime::audit::anchor::{Anchor, Head};
 use processor::runtime::audit::chains::heads;
 use processor::runtime::audit::export::{Export, ExportError, Summary};
-use processor::runtime::audit::file::{self, FileDamage};
+use processor::runtime::audit::file::{self, FileDamage, Verified};
 use processor::runtime::audit::walk::Kind;
 use proptest::prelude::*;
 use serde_json::Value;
 
+use super::anchors::earlier;
 use super::tape::Tape;
 use super::world::{START_MS, busy};
 
 fn export(tape: &Tape, from_ms: Option<i64>, to_ms: Option<i64>) -> Result<(Vec<u8>, Summary), ExportError> {
+    export_made(tape, from_ms, to_ms, "now")
+}
+
+fn export_made(tape: &Tape, from_ms: Option<i64>, to_ms: Option<i64>, created: &str) -> Result<(Vec<u8>, Summary), ExportError> {
     let mut out = Vec::new();
-    let export = Export { log: tape, topics: &tape.topics, from_ms, to_ms, created: "now".into() };
+    let export = Export { log: tape, topics: &tape.topics, from_ms, to_ms, created: created.into() };
     let summary = export.write(&mut out, &mut |_| {})?;
     Ok((out, summary))
 }
 
 fn verify(file: &[u8], anchors: &[Anchor]) -> Result<Summary, FileDamage> {
+    verified(file, anchors).map(|v| v.summary)
+}
+
+fn verified(file: &[u8], anchors: &[Anchor]) -> Result<Verified, FileDamage> {
     file::verify(file, anchors, &mut |_| {}).expect("it can be read")
+}
+
+/// Some time after the last record.
+const NINE: &str = "2027-01-15T09:00:00Z";
+const TEN: &str = "2027-01-15T10:00:00Z";
+const TEN_MS: i64 = START_MS + 2 * 3_600_000;
+
+fn anchored(tape: &Tape, time: &str) -> Anchor {
+    Anchor::new(time.into(), "tape".into(), heads(&tape.verify(&[])))
 }
 
 fn whole() -> &'static Vec<u8> {
@@ -76,6 +96,105 @@ fn an_anchor_within_the_range_binds_the_file() {
     let bad = verify(&file, &[anchor]).expect_err("the anchor knows better");
     assert_eq!(bad.kind, Kind::Rewritten);
     assert!(bad.record.starts_with(&name), "{bad:?}");
+}
+
+/// A file whose tail was cut off, chain by chain, with new sums and heads, verified against an anchor that had seen more.
+#[test]
+fn a_file_that_is_later_than_an_anchor_reaches_it() {
+    let (cut, anchor) = (earlier(12), [anchored(busy(), NINE)]);
+    let made = |tape: &Tape, from, to, created| export_made(tape, from, to, created).expect("an export").0;
+    assert!(verified(&made(busy(), None, None, TEN), &anchor).is_ok());
+    let short = made(&cut, None, None, TEN);
+    assert!(verify(&short, &[]).is_ok(), "by itself it is whole");
+    let first = anchor[0].heads.iter().filter(|h| h.entries > 12).count();
+    assert!(first > 3);
+    for file in [&short, &made(&cut, None, Some(TEN_MS), TEN)] {
+        let bad = verified(file, &anchor).expect_err("it is as late as the anchor");
+        assert_eq!(bad.kind, Kind::Truncated, "{bad:?}");
+        assert!(bad.text.contains(NINE) && bad.text.contains("the file was made later"), "{bad:?}");
+    }
+    // From the middle on: what the file has of a chain goes on to the anchor's head.
+    let bad = verified(&made(&cut, Some(START_MS + 700), None, TEN), &anchor).expect_err("open at its end");
+    assert_eq!(bad.kind, Kind::Truncated, "{bad:?}");
+
+    // What was made before the anchor, or ends before it, need not reach it; then it is not bound by it either.
+    for file in [made(&cut, None, None, "2027-01-15T08:30:00Z"), made(&cut, None, Some(START_MS + 1_800_000), TEN)] {
+        let v = verified(&file, &anchor).expect("it may end there");
+        assert!(v.bound_records < v.summary.records && v.unbound.len() == first, "{v:?}");
+    }
+}
+
+#[test]
+fn a_file_from_the_beginning_has_every_chain_that_an_anchor_saw() {
+    let anchor = [anchored(busy(), NINE)];
+    let mut tape = busy().clone();
+    let (at, audit_log) = (TopicPartition::new(processor::wire::topics::INSTRUMENTS, 0), tape.entries("instruments/0").0);
+    tape.at(at).clear();
+    tape.at(audit_log).retain(|k| k.key.as_deref() != Some(b"instruments/0"));
+    let file = export_made(&tape, None, None, TEN).expect("an export").0;
+    assert!(verify(&file, &[]).is_ok(), "by itself it is whole");
+    let bad = verified(&file, &anchor).expect_err("a chain is gone");
+    assert_eq!((bad.kind, bad.record.as_str()), (Kind::Truncated, "instruments/0 offset 0"), "{bad:?}");
+    // Anchors of another prefix on the same log say nothing about it.
+    let heads = anchor[0].heads.iter().map(|h| Head { chain: format!("a-{}", h.chain), ..*h }).collect();
+    let other = [Anchor::new(NINE.into(), "tape".into(), heads)];
+    assert_eq!(verified(&file, &other).map(|v| v.bound_records), Ok(0));
+    // Nor may its chains begin in the middle, if it says that it has everything.
+    let middle = export_made(busy(), Some(START_MS + 2_000), None, TEN).expect("an export").0;
+    let bad = verify(&relabelled(&middle, &format!("\"from_ms\":{}", START_MS + 2_000), "\"from_ms\":null"), &[]).expect_err("it does not");
+    assert_eq!((bad.kind, bad.line), (Kind::Deleted, 2), "{bad:?}");
+}
+
+/// The first line changed, with all sums made to fit again.
+fn relabelled(file: &[u8], from: &str, to: &str) -> Vec<u8> {
+    use processor::runtime::audit::export::sum;
+    use processor::runtime::audit::hex::hex;
+    let all = lines(file);
+    let mut sums = <sha2::Sha256 as sha2::Digest>::new();
+    let mut out = Vec::new();
+    for (i, line) in all.iter().enumerate() {
+        let text = String::from_utf8(line.clone()).expect("text");
+        let (head, _) = text.rsplit_once(",\"sum\":\"").expect("a sum");
+        let mut head = head.to_string();
+        if i == 0 {
+            assert!(head.contains(from), "{head}");
+            head = head.replacen(from, to, 1);
+        }
+        if i + 1 == all.len() {
+            let (fields, _) = head.rsplit_once(",\"sums\":\"").expect("the sums");
+            head = format!("{fields},\"sums\":\"{}\"", hex(&sha2::Digest::finalize(sums.clone())[..]));
+        }
+        let own = sum(head.as_bytes());
+        sha2::Digest::update(&mut sums, own);
+        out.extend(format!("{head},\"sum\":\"{}\"}}\n", hex(&own)).bytes());
+    }
+    out
+}
+
+#[test]
+fn how_much_of_a_file_anchors_bind_is_counted() {
+    let (early, late) = (anchored(&earlier(12), "2027-01-15T08:00:05Z"), anchored(busy(), NINE));
+    let bound = |file: &[u8], anchors: &[Anchor]| {
+        let v = verified(file, anchors).expect("whole");
+        (v.bound_records, v.unbound.len() as u64, v.summary.records, v.summary.chains)
+    };
+    let entries = |a: &Anchor| a.heads.iter().map(|h| h.entries).sum::<u64>();
+    let (_, _, records, chains) = bound(whole(), &[]);
+    assert_eq!(bound(whole(), &[]), (0, chains, records, chains));
+    assert_eq!(bound(whole(), std::slice::from_ref(&early)), (entries(&early), chains - early.heads.len() as u64, records, chains));
+    assert_eq!(bound(whole(), &[early.clone(), late.clone()]), (records, 0, records, chains));
+    // A range that ends before the only anchor: it may have been rewritten, and nothing is bound.
+    let mut tape = busy().clone();
+    let at = *tape.partitions.keys().find(|at| at.topic == processor::wire::topics::ORDER_EVENTS).expect("events");
+    let name = tape.topics.show(at).to_string();
+    tape.at(at)[0].value.as_mut().expect("a value")[40] ^= 1;
+    let record = tape.at(at)[0].clone();
+    let (log, places) = tape.entries(&name);
+    tape.forge(log, places[0], |e| e.payload_hash = payload_hash(record.key.as_deref(), record.value.as_deref()));
+    tape.rewrite(&name, 0);
+    let rewritten = export_made(&tape, None, Some(START_MS + 3_000), TEN).expect("an export").0;
+    let v = verified(&rewritten, &[late]).expect("it cannot be known");
+    assert!(v.unbound.contains(&name) && v.bound_records < v.summary.records, "{v:?}");
 }
 
 /// An export of a tape whose records were not looked at: each line has the payload's hash only.

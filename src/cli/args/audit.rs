@@ -2,15 +2,16 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Subcommand};
+use clap::{ArgGroup, Args as ClapArgs, Subcommand};
 
 const VERIFY: &str = "\
 Walks every chain from its first entry and compares it with the records that are still there. Of a damaged chain the first bad record is
 named, with what was done to it (changed, deleted, swapped, truncated, inserted, rewritten) and how far all is well.
 A chain shows what was done inside it. That all of it was cut short or rewritten, records and entries together, only an anchor shows that
-was kept elsewhere.
+was kept elsewhere. A chain that an anchor saw and that is not there is damage.
+Of a file anchors bind the records that they saw; how many these are is said. One that is as late as an anchor must hold what it saw.
 
-Exit code: 0 whole; 70 damaged; 1 the log or the file could not be read; 78 the anchors are damaged or of another log.
+Exit code: 0 whole; 70 damaged; 1 the log or the file could not be read; 78 the anchors are damaged, or of another log or prefix.
 
 Examples:
   processor audit verify --brokers localhost:9092
@@ -21,7 +22,8 @@ const ANCHOR: &str = "\
 One line of JSON: the head of every chain (entries, offset, hash) and a Merkle root over all of them. Keep it where those who can change
 the log cannot: another machine, write-once storage, a mail. With -o it is added to a file, after the anchors there were found to agree.
 
-Exit code: 0 done; 70 a chain is damaged or does not agree with the file's anchors, and nothing is written.
+Exit code: 0 done. Else nothing is written: 70 a chain is damaged or does not agree with the file's anchors; 78 these are of another log or
+prefix; 1 no record has been audited yet.
 
 Examples:
   processor audit anchor --brokers localhost:9092 | ssh vault 'cat >> anchors.jsonl'
@@ -81,16 +83,17 @@ pub struct Verify {
 /// Options of `audit anchor`.
 #[derive(Debug, Default, Clone, ClapArgs)]
 pub struct Anchor {
-    /// Add it to this file [default: stdout]
+    /// Add it to this file; `-` is stdout [default: stdout]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 
 /// Options of `audit find`.
 #[derive(Debug, Default, Clone, ClapArgs)]
+#[command(group = ArgGroup::new("about").args(["order", "user", "symbol"]).required(true).multiple(true))]
 pub struct Find {
     /// Order or transfer id
-    #[arg(long, value_name = "ID", required_unless_present_any = ["user", "symbol"])]
+    #[arg(long, value_name = "ID")]
     pub order: Option<String>,
     /// User
     #[arg(long, value_name = "ID")]
@@ -121,7 +124,7 @@ pub struct Export {
     /// Time before which to stop [default: now]
     #[arg(long, value_name = "TIME")]
     pub to: Option<String>,
-    /// The file; it must not exist [default: stdout]
+    /// The file; it must not exist; `-` is stdout [default: stdout]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }

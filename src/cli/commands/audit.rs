@@ -18,7 +18,7 @@ use crate::roles::Role;
 use crate::runtime::audit::anchor::{self, Anchor};
 use crate::runtime::audit::chains::{ChainReport, Chains, heads};
 use crate::runtime::audit::export::{Export, ExportError, Summary};
-use crate::runtime::audit::file;
+use crate::runtime::audit::file::{self, Verified};
 use crate::runtime::audit::hex::hex;
 use crate::wire::topics;
 
@@ -26,7 +26,7 @@ use crate::wire::topics;
 pub fn run(config: &Config, audit: &Audit) -> Result<(), Failure> {
     match audit {
         Audit::Verify(Verify { anchors, file: Some(path) }) => verify_file(config, path, &load(anchors.as_deref())?),
-        Audit::Verify(Verify { anchors, file: None }) => verify(config, &load(anchors.as_deref())?),
+        Audit::Verify(Verify { anchors, file: None }) => verify(config, load(anchors.as_deref())?),
         Audit::Anchor(args) => take_anchor(config, args),
         Audit::Find(args) => super::find::run(config, args),
         Audit::Export(args) => export(config, args),
@@ -34,7 +34,7 @@ pub fn run(config: &Config, audit: &Audit) -> Result<(), Failure> {
 }
 
 /// A moment as people write it: a time with its zone, or a day in UTC. In milliseconds.
-pub fn moment(flag: &str, text: Option<&String>) -> Result<Option<i64>, Failure> {
+fn moment(flag: &str, text: Option<&String>) -> Result<Option<i64>, Failure> {
     let Some(text) = text else { return Ok(None) };
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Ok(Some(time.as_millisecond()));
@@ -42,6 +42,18 @@ pub fn moment(flag: &str, text: Option<&String>) -> Result<Option<i64>, Failure>
     let day = text.parse::<jiff::civil::Date>().ok().and_then(|d| d.to_zoned(jiff::tz::TimeZone::UTC).ok());
     day.map(|d| Some(d.timestamp().as_millisecond()))
         .ok_or_else(|| Failure::usage(format!("{flag} {text}: say a time such as 2026-01-31T09:30:00Z, or a day such as 2026-01-31 (UTC)")))
+}
+
+/// A range of time; either end may be open.
+pub fn range(from: Option<&String>, to: Option<&String>) -> Result<(Option<i64>, Option<i64>), Failure> {
+    let range = (moment("--from", from)?, moment("--to", to)?);
+    match range {
+        (Some(from_ms), Some(to_ms)) if from_ms > to_ms => {
+            let said = |t: Option<&String>| t.cloned().unwrap_or_default();
+            Err(Failure::usage(format!("--from {} is later than --to {}: nothing lies between them", said(from), said(to))))
+        }
+        _ => Ok(range),
+    }
 }
 
 fn load(path: Option<&Path>) -> Result<Vec<Anchor>, Failure> {
@@ -64,9 +76,25 @@ fn of_this_log(anchors: &[Anchor], cluster: &str) -> Result<(), Failure> {
     }
 }
 
+/// Those that are of our topics. Tenants may share a log and a file of anchors, but a check against anchors none of which says anything about
+/// what is checked would call everything whole.
+fn of_this_prefix(mut anchors: Vec<Anchor>, prefix: &str) -> Result<Vec<Anchor>, Failure> {
+    let all = anchors.len();
+    anchors.retain(|a| a.is_of(prefix));
+    match (all, anchors.len()) {
+        (1.., 0) => Err(Failure::config(format!(
+            "none of the {all} anchors names a chain of topics with the prefix `{prefix}`: are they of another --topic-prefix?"
+        ))),
+        (all, ours) if ours < all => {
+            output::note(format_args!("{} of {all} anchors are of another --topic-prefix and say nothing here", all - ours));
+            Ok(anchors)
+        }
+        _ => Ok(anchors),
+    }
+}
+
 /// Walks all chains, with a bar.
 fn walk(config: &Config, log: &dyn Log, table: &TopicTable, sources: bool, anchors: &[Anchor]) -> Result<Vec<ChainReport>, Failure> {
-    of_this_log(anchors, &log.cluster_id()?)?;
     let group = config.group(Role::Audit);
     let chains = Chains { log, topics: table, group: &group, sources, anchors };
     let mut progress = Progress::new("verifying", chains.total()?);
@@ -79,9 +107,11 @@ fn open(config: &Config) -> Result<(Arc<dyn Log>, TopicTable), Failure> {
     Ok((open::log(config, Access::Read)?, topics::table(&config.topic_prefix)))
 }
 
-fn verify(config: &Config, anchors: &[Anchor]) -> Result<(), Failure> {
+fn verify(config: &Config, anchors: Vec<Anchor>) -> Result<(), Failure> {
     let (log, table) = open(config)?;
-    let reports = walk(config, &*log, &table, true, anchors)?;
+    of_this_log(&anchors, &log.cluster_id()?)?;
+    let anchors = of_this_prefix(anchors, table.prefix())?;
+    let reports = walk(config, &*log, &table, true, &anchors)?;
     for r in &reports {
         match config.format {
             Format::Json => output::json(&report_json(&table, r))?,
@@ -97,7 +127,7 @@ fn verify(config: &Config, anchors: &[Anchor]) -> Result<(), Failure> {
     }
     if config.format == Format::Text {
         let records: u64 = reports.iter().map(|r| r.good.entries).sum();
-        let against = match anchors {
+        let against = match &anchors[..] {
             [] => "without anchors, which alone show that all was cut short or rewritten".to_string(),
             [a] => format!("as the anchor of {} saw them", a.time),
             all => format!("as {} anchors saw them", all.len()),
@@ -135,17 +165,26 @@ fn report_json(table: &TopicTable, r: &ChainReport) -> Value {
 }
 
 fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
-    let kept = match &args.output {
+    let file = args.output.as_ref().filter(|path| !is_stdout(path));
+    let kept = match file {
         Some(path) if path.exists() => load(Some(path.as_path()).filter(|p| p.metadata().is_ok_and(|m| m.len() > 0)))?,
         _ => Vec::new(),
     };
     let (log, table) = open(config)?;
-    let reports = walk(config, &*log, &table, false, &kept)?;
+    of_this_log(&kept, &log.cluster_id()?)?;
+    let kept_ours = of_this_prefix(kept.clone(), table.prefix())?;
+    let reports = walk(config, &*log, &table, false, &kept_ours)?;
     if let Some(bad) = reports.iter().find(|r| r.damage.is_some()) {
         return Err(Failure::new(Code::Bug, format!("no anchor is made over a damaged log. {}", report_text(&table, bad))));
     }
     let anchor = Anchor::new(now(), log.cluster_id()?, heads(&reports));
-    let Some(path) = &args.output else { return output::json(&anchor.line()) };
+    if anchor.heads.is_empty() {
+        return Err(Failure::failed(format!(
+            "there is nothing to anchor: no record of topics with the prefix `{}` has been audited. Is --topic-prefix right, and does `audit` run?",
+            table.prefix()
+        )));
+    }
+    let Some(path) = file else { return output::json(&anchor.line()) };
     let wrong = |e| Failure::failed(format!("{}: {e}", path.display()));
     let mut file = File::options().create(true).append(true).open(path).map_err(wrong)?;
     writeln!(file, "{}", anchor.line()).and_then(|()| file.sync_all()).map_err(wrong)?;
@@ -159,17 +198,22 @@ fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The usual name for it where a file is asked for.
+fn is_stdout(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
 fn now() -> String {
     format!("{:.3}", jiff::Timestamp::now())
 }
 
 fn export(config: &Config, args: &ExportArgs) -> Result<(), Failure> {
-    let (from_ms, to_ms) = (moment("--from", args.from.as_ref())?, moment("--to", args.to.as_ref())?);
+    let (from_ms, to_ms) = range(args.from.as_ref(), args.to.as_ref())?;
     let (log, table) = open(config)?;
     let export = Export { log: &*log, topics: &table, from_ms, to_ms, created: now() };
     let mut progress = Progress::new("exporting", 0);
     let mut tell = |done| progress.set(done);
-    let summary = match &args.output {
+    let summary = match args.output.as_ref().filter(|path| !is_stdout(path)) {
         None => export.write(BufWriter::new(std::io::stdout().lock()), &mut tell).map_err(refused)?,
         Some(path) => to_file(&export, path, &mut tell)?,
     };
@@ -187,7 +231,14 @@ fn to_file(export: &Export<'_>, path: &Path, tell: &mut dyn FnMut(u64)) -> Resul
     name.push(".part");
     let part = std::path::PathBuf::from(name);
     let wrong = |e| Failure::failed(format!("{}: {e}", part.display()));
-    let file = File::create(&part).map_err(wrong)?;
+    // What another export is writing, or left behind, is not ours to throw away.
+    let file = File::create_new(&part).map_err(|e| match e.kind() {
+        std::io::ErrorKind::AlreadyExists => Failure::usage(format!(
+            "{} exists: another export is writing it, or broke off; remove it, or choose another name",
+            part.display()
+        )),
+        _ => wrong(e),
+    })?;
     let written = export.write(BufWriter::new(&file), tell).map_err(refused);
     let done = written.and_then(|summary| {
         file.sync_all().and_then(|()| std::fs::rename(&part, path)).map_err(wrong)?;
@@ -227,17 +278,28 @@ fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), F
     let verdict = file::verify(BufReader::with_capacity(1 << 16, input), anchors, &mut |bytes| progress.set(bytes)).map_err(wrong)?;
     progress.finish();
     match verdict {
-        Ok(summary) => {
+        Ok(Verified { summary, bound_records, unbound }) => {
             of_this_log(anchors, &summary.cluster)?;
             match config.format {
                 Format::Json => {
                     let heads: Vec<Value> = summary.heads.iter().map(anchor::head_json).collect();
                     output::json(
-                        &json!({"file": path, "ok": true, "cluster": summary.cluster, "records": summary.records, "chains": heads}),
-                    )
+                        &json!({"file": path, "ok": true, "cluster": summary.cluster, "records": summary.records, "chains": heads,
+                        "bound_records": bound_records, "unbound_chains": unbound}),
+                    )?;
                 }
-                Format::Text => output::line(summary_text("whole:", &summary)),
+                Format::Text => {
+                    let bound = match anchors {
+                        [] => "without anchors, which alone show that it was not written anew".to_string(),
+                        _ => format!("anchors bind {bound_records} records of {} chains", summary.chains - unbound.len() as u64),
+                    };
+                    output::line(format_args!("{}; {bound}", summary_text("whole:", &summary)))?;
+                }
             }
+            if !anchors.is_empty() {
+                warn_of_unbound(bound_records, summary.records, &unbound);
+            }
+            Ok(())
         }
         Err(d) => {
             match config.format {
@@ -253,6 +315,21 @@ fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), F
     }
 }
 
+/// What no anchor binds may have been written anew, sums and all, and the person who brought anchors thinks that it was checked.
+fn warn_of_unbound(bound: u64, records: u64, unbound: &[String]) {
+    const NAMED: usize = 5;
+    if bound == 0 && records > 0 {
+        output::note(
+            "warning: no anchor lies within this file, so nothing shows that it was not written anew. An anchor binds the records that it saw, from \
+             the file's first one on: a day's file needs an anchor of that day, one of everything needs any that is older than the file",
+        );
+    } else if !unbound.is_empty() {
+        let more = if unbound.len() > NAMED { ", ..." } else { "" };
+        let names = unbound.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+        output::note(format_args!("warning: no anchor binds anything of {} chains: {names}{more}", unbound.len()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,5 +340,10 @@ mod tests {
         assert_eq!(read("1970-01-01T00:00:01Z").ok(), Some(Some(1000)));
         assert_eq!(read("1970-01-02").ok(), Some(Some(86_400_000)));
         assert!(read("yesterday").is_err_and(|f| f.code == Code::Usage));
+        let between = |from: &str, to: &str| range(Some(&from.to_string()), Some(&to.to_string()));
+        assert_eq!(between("1970-01-01", "1970-01-02").ok(), Some((Some(0), Some(86_400_000))));
+        assert!(
+            between("1970-01-02", "1970-01-01").is_err_and(|f| f.code == Code::Usage && f.message.contains("later than --to 1970-01-01"))
+        );
     }
 }

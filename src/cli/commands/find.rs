@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::audit::moment;
+use super::audit;
 use crate::cli::args::audit::Find;
 use crate::cli::config::Config;
 use crate::cli::exit::{Code, Failure};
@@ -15,6 +15,8 @@ use crate::engine::records::Record;
 use crate::engine::topics::TopicTable;
 use crate::runtime::audit::find::{FindError, Hit, Proof, Query, Timeline, find, name};
 use crate::runtime::audit::inputs::{Inputs, Row};
+use crate::wire::book::{Ask, BookCommand};
+use crate::wire::command::{self, Kind};
 use crate::wire::topics;
 
 /// Searches and prints.
@@ -24,12 +26,13 @@ pub fn run(config: &Config, args: &Find) -> Result<(), Failure> {
             check_id(field, id).map_err(|e| Failure::usage(e.to_string()))?;
         }
     }
+    let (from_ms, to_ms) = audit::range(args.from.as_ref(), args.to.as_ref())?;
     let query = Query {
         order: args.order.clone(),
         user: args.user.clone(),
         symbol: args.symbol.clone(),
-        from_ms: moment("--from", args.from.as_ref())?,
-        to_ms: moment("--to", args.to.as_ref())?,
+        from_ms,
+        to_ms,
         limit: args.limit,
         ticks: args.ticks,
     };
@@ -80,10 +83,13 @@ fn as_text(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Result<(), Failure>
         topics::ORDER_COMMANDS => "command",
         topics::MARKET_DATA => "tick",
         topics::INSTRUMENTS => "listing",
+        topics::CLOCK => "wake-up",
         _ => "record",
     });
     let said = match r.value.map(decode::value) {
         None => "deleted".to_string(),
+        // Nothing is in a wake-up: it means that a moment has come, or that a listing has changed.
+        Some(Value::Object(map)) if r.at.topic == topics::CLOCK && map.is_empty() => format!("of trading task {}", r.at.partition),
         Some(Value::Object(mut map)) if !map.contains_key("bytes") => {
             // What is said already, or twice.
             ["event", "time_us"].iter().for_each(|f| drop(map.shift_remove(*f)));
@@ -96,7 +102,7 @@ fn as_text(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Result<(), Failure>
     let place = name(table, r);
     output::line(format_args!("{} {} {place:<24} {indent}{kind}{why} {said}", mark(hit.proof).0, decode::time(r.timestamp_ms)))?;
     match &hit.inputs {
-        Some(inputs) => output::line(format_args!("{:52}{indent}  {}", "", inputs_text(table, inputs))),
+        Some(inputs) => output::line(format_args!("{:52}{indent}  {}", "", inputs_text(table, inputs, is_new(r)))),
         None => Ok(()),
     }
 }
@@ -111,15 +117,26 @@ fn readable(map: Map<String, Value>) -> Map<String, Value> {
     map.into_iter().map(entry).collect()
 }
 
-fn inputs_text(table: &TopicTable, i: &Inputs) -> String {
+/// Whether it asks for a new order. Of these the listing is always looked at; of a cancel, or of what cannot be read, it says nothing that none was.
+fn is_new(r: &Record<'_>) -> bool {
+    let value = r.value.unwrap_or_default();
+    match r.at.topic {
+        topics::ORDER_COMMANDS => command::decode(value).is_ok_and(|c| c.kind == Kind::New),
+        _ => BookCommand::decode(value).is_ok_and(|c| matches!(c.ask, Ask::New(_))),
+    }
+}
+
+fn inputs_text(table: &TopicTable, i: &Inputs, new: bool) -> String {
     let place = |topic, row: &Row| match row.offset {
         Some(offset) => format!("{}/0/{offset}", table.name(topic)),
         None => "the ticks".to_string(),
     };
-    let mut parts = vec![match &i.instrument {
-        Some(row) => format!("listing {} {}", place(topics::INSTRUMENTS, row), brief(&row.value)),
-        None => "no listing".into(),
-    }];
+    let mut parts = Vec::new();
+    match &i.instrument {
+        Some(row) => parts.push(format!("listing {} {}", place(topics::INSTRUMENTS, row), brief(&row.value))),
+        None if new => parts.push("no listing".into()),
+        None => {}
+    }
     if let Some(row) = &i.reference {
         let v = decode::value(&row.value);
         let (price, time) = (v["price_e4"].as_i64().unwrap_or(0), v["time_us"].as_i64().unwrap_or(0) / 1000);
@@ -129,7 +146,8 @@ fn inputs_text(table: &TopicTable, i: &Inputs) -> String {
         let market = table.name(topics::MARKET_DATA);
         parts.push(format!("last tick {} of {} ({market}/{}/{})", show_e4(t.price_e4), decode::time(t.time_ms), i.task, t.offset));
     }
-    format!("^ decided by {} task {}, transaction {}: {}", i.role, i.task, i.transaction, parts.join("; "))
+    let colon = if parts.is_empty() { "" } else { ": " };
+    format!("^ decided by {} task {}, transaction {}{colon}{}", i.role, i.task, i.transaction, parts.join("; "))
 }
 
 /// A listing's fields without its name.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::audit::moment;
+use super::audit;
 use crate::cli::args::Portfolio;
 use crate::cli::config::Config;
 use crate::cli::exit::{Code, Failure};
@@ -17,7 +17,7 @@ use crate::wire::topics;
 /// Prints one line for each event.
 pub fn run(config: &Config, args: &Portfolio) -> Result<(), Failure> {
     check_id("user_id", &args.user).map_err(|e| Failure::usage(e.to_string()))?;
-    let range = (moment("--from", args.from.as_ref())?, moment("--to", args.to.as_ref())?);
+    let range = audit::range(args.from.as_ref(), args.to.as_ref())?;
     let log = open::log(config, Access::Read)?;
     let table = topics::table(&config.topic_prefix);
     let mut printed = match config.format {

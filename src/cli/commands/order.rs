@@ -1,25 +1,24 @@
 //! `order`: one command, and what becomes of it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::answers::Answers;
 use crate::cli::args::{Order, SideArg};
 use crate::cli::config::{self, Config, Target};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
 use crate::cli::output::Format;
-use crate::cli::{decode, output, read, system};
+use crate::cli::{output, system};
 use crate::client::instruments::Instruments;
-use crate::client::{KeyedAppender, check_id, now_ms, partitions};
-use crate::domain::partitioner;
-use crate::engine::ports::{From, Log};
-use crate::engine::records::Records;
-use crate::engine::topics::TopicPartition;
+use crate::client::{KeyedAppender, check_id, now_ms};
+use crate::domain::ids;
+use crate::engine::ports::Log;
 use crate::roles::Role;
 use crate::runtime::{signals, supervisor::Supervisor};
-use crate::wire::topics::{ORDER_COMMANDS, ORDER_EVENTS};
+use crate::wire::topics::ORDER_COMMANDS;
 
 /// A command ready to be sent.
 struct Sending {
@@ -36,6 +35,10 @@ pub fn run(config: &Config, order: &Order) -> Result<(), Failure> {
         Some(text) => raw(text)?,
         None => build(order)?,
     };
+    // Sent as it is, whatever it is, if nobody waits for what comes of it.
+    if order.json.is_none() || !order.no_wait {
+        own_user(&sending.user)?;
+    }
     let wait = (!order.no_wait).then_some(Duration::from_millis(timeout));
     let host = wait.is_some() && matches!(config.target, Target::Embedded { .. });
     let system = system::of(config, Access::Write).map_err(|f| in_use(config, f))?;
@@ -84,74 +87,28 @@ fn allowed(log: &Arc<dyn Log>, sending: &Sending) -> Result<(), Failure> {
 }
 
 fn send(config: &Config, log: &dyn Log, sending: &Sending, wait: Option<Duration>) -> Result<(), Failure> {
-    let partition = partitioner::partition(sending.user.as_bytes(), partitions(log, ORDER_EVENTS)?);
+    let answers = wait.map(|_| Answers::listen(config, log, &sending.user, &sending.id, &sending.value)).transpose()?;
     let mut commands = KeyedAppender::new(log, ORDER_COMMANDS)?;
-    // The end before sending: whatever the command causes comes after it.
-    let end = log.bounds(TopicPartition::new(ORDER_EVENTS, partition))?.stable_end;
-    let mut events = log.reader(ORDER_EVENTS, &[(partition, From::Offset(end))], true)?;
     commands.append(&sending.user, Some(&sending.value))?;
     commands.flush(Duration::from_secs(30))?;
-    let Some(wait) = wait else {
-        return match config.format {
+    match (answers, wait) {
+        (Some(answers), Some(wait)) => answers.wait(wait),
+        _ => match config.format {
             Format::Json => output::json(&json!({"sent": true, "user_id": sending.user, "order_id": sending.id})),
             Format::Text => output::line(format_args!("sent {} for user {}", sending.id, sending.user)),
-        };
-    };
-    let began = Instant::now();
-    let mut batch = Records::new();
-    loop {
-        let left = wait.saturating_sub(began.elapsed());
-        batch.clear();
-        events.poll(left.min(Duration::from_millis(100)), read::LIMITS, &mut batch)?;
-        for r in batch.iter() {
-            let Some(Value::Object(event)) = r.value.map(decode::value) else { continue };
-            let ours = |field: &str| event.get(field).and_then(Value::as_str) == Some(sending.id.as_str());
-            if event.get("user_id").and_then(Value::as_str) != Some(sending.user.as_str()) || !(ours("order_id") || ours("cause_id")) {
-                continue;
-            }
-            show(config, &event)?;
-            match verdict(&event, ours("order_id")) {
-                None => {}
-                Some(Ok(())) => return Ok(()),
-                Some(Err(why)) => return Err(Failure::failed(why)),
-            }
-        }
-        if left.is_zero() {
-            return Err(Failure::failed(format!(
-                "no final event within {} ms; the command is in the log and will be handled once: is the role `orders` running (`processor status`)? \
-                 Sending {} again is safe",
-                wait.as_millis(),
-                sending.id
-            )));
-        }
+        },
     }
 }
 
-/// Whether an event ends the wait, and how. `own`: the event talks about the command's own id.
-fn verdict(event: &Map<String, Value>, own: bool) -> Option<Result<(), String>> {
-    let text = |field: &str| event.get(field).and_then(Value::as_str).unwrap_or_default();
-    let because =
-        || Some(Err([text("event"), text("reason"), text("text")].iter().filter(|t| !t.is_empty()).copied().collect::<Vec<_>>().join(" ")));
-    match (text("event"), text("status")) {
-        ("OrderRejected" | "DuplicateRejected" | "CancelRejected", _) => because(),
-        ("OrderStatus", "rejected") => because(),
-        ("OrderStatus" | "OrderReplaced", _) => Some(Ok(())),
-        ("OrderCancelled", _) if !own => Some(Ok(())),
-        // The opening deposit is caused by a user's first command, but does not end it.
-        ("Deposited" | "Withdrawn", _) => own.then_some(Ok(())),
-        (_, "filled") => Some(Ok(())),
-        (_, "cancelled" | "expired" | "rejected") => because(),
-        _ => None,
+/// Commands for the system's own accounts are dead letters: nobody answers them.
+fn own_user(user: &str) -> Result<(), Failure> {
+    match ids::valid_user(user) {
+        true => Ok(()),
+        false => Err(Failure::usage(format!(
+            "user_id `{user}`: must be 1 to 64 printable ASCII characters without blanks and `/`, and not an account of the system itself \
+             (`external`, `house:*`)"
+        ))),
     }
-}
-
-fn show(config: &Config, event: &Map<String, Value>) -> Result<(), Failure> {
-    if config.format == Format::Json {
-        return output::json(&Value::Object(event.clone()));
-    }
-    let mut rest = event.clone();
-    let name = rest.shift_remove("event").as_ref().map(output::plain).unwrap_or_default();
-    output::line(format_args!("{name:<22} {}", decode::fields(&rest)))
 }
 
 fn raw(text: &str) -> Result<Sending, Failure> {
@@ -171,16 +128,38 @@ fn build(order: &Order) -> Result<Sending, Failure> {
     let wrong = |e: crate::client::ClientError| Failure::usage(e.to_string());
     let user = order.user.clone().ok_or_else(|| Failure::usage("--user is missing"))?;
     let id = order.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-    check_id("user_id", &user).map_err(wrong)?;
     check_id("order_id", &id).map_err(wrong)?;
+    if order.post_only && order.side.is_none() {
+        return Err(Failure::usage("--post-only is for a new order: one with --side"));
+    }
     let mut fields = Map::new();
     let mut set = |name: &str, value: Value| fields.insert(name.into(), value);
     set("order_id", id.as_str().into());
     set("user_id", user.as_str().into());
     let mut symbol = None;
-    if let Some(orig) = &order.cancel {
-        set("command", "cancel".into());
+    if let Some((command, orig)) = order.cancel.as_ref().map(|o| ("cancel", o)).or_else(|| order.replace.as_ref().map(|o| ("replace", o))) {
+        check_id("orig_order_id", orig).map_err(wrong)?;
+        set("command", command.into());
         set("orig_order_id", orig.as_str().into());
+        if command == "replace" {
+            if order.quantity.is_none() && order.limit_price.is_none() {
+                return Err(Failure::usage(
+                    "--replace needs what is to change: --quantity (what has traded included), --limit-price, or both",
+                ));
+            }
+            if let Some(q) = &order.quantity {
+                set("quantity", quantity(q)?.into());
+            }
+            if let Some(price) = &order.limit_price {
+                set("limit_price", price.as_str().into());
+            }
+        }
+    } else if order.mass_cancel {
+        set("command", "mass_cancel".into());
+        if let Some(s) = &order.symbol {
+            check_id("symbol", s).map_err(wrong)?;
+            set("symbol", s.as_str().into());
+        }
     } else if let Some((command, amount)) =
         order.deposit.as_ref().map(|a| ("deposit", a)).or_else(|| order.withdraw.as_ref().map(|a| ("withdraw", a)))
     {
@@ -188,13 +167,14 @@ fn build(order: &Order) -> Result<Sending, Failure> {
         set("command", command.into());
         set("amount", amount.as_str().into());
     } else {
-        let (Some(s), Some(quantity), Some(side)) = (&order.symbol, &order.quantity, order.side) else {
-            return Err(Failure::usage("an order needs --symbol, --quantity and --side; or say --deposit, --withdraw, --cancel or --json"));
+        let (Some(s), Some(q), Some(side)) = (&order.symbol, &order.quantity, order.side) else {
+            return Err(Failure::usage(
+                "an order needs --symbol, --quantity and --side; or say --cancel, --replace, --mass-cancel, --deposit, --withdraw or --json",
+            ));
         };
         check_id("symbol", s).map_err(wrong)?;
-        let quantity: u64 = quantity.parse().map_err(|_| Failure::usage(format!("--quantity {quantity}: must be a whole number")))?;
         set("symbol", s.as_str().into());
-        set("quantity", quantity.into());
+        set("quantity", quantity(q)?.into());
         set("order_type", if side == SideArg::Buy { "buy".into() } else { "sell".into() });
         let texts =
             [("type", &order.order_type), ("limit_price", &order.limit_price), ("stop_price", &order.stop_price), ("tif", &order.tif)];
@@ -206,9 +186,16 @@ fn build(order: &Order) -> Result<Sending, Failure> {
         if let Some(t) = order.expire_at {
             set("expire_at", t.into());
         }
+        if order.post_only {
+            set("post_only", true.into());
+        }
         symbol = Some(s.clone());
     }
     set("timestamp", now_ms().into());
     let value = rmp_serde::to_vec_named(&fields).map_err(|e| Failure::failed(format!("the command cannot be encoded: {e}")))?;
     Ok(Sending { user, id, symbol, value })
+}
+
+fn quantity(text: &str) -> Result<u64, Failure> {
+    text.parse().map_err(|_| Failure::usage(format!("--quantity {text}: must be a whole number")))
 }

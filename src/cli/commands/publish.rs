@@ -16,6 +16,7 @@ use crate::cli::pace::{self, Speed};
 use crate::client::instruments::Instruments;
 use crate::client::simulate::PriceWalk;
 use crate::client::{MarketDataPublisher, decimal, now_ms};
+use crate::domain::decimal::{MONEY, parse};
 use crate::engine::ports::Log;
 use crate::runtime::signals;
 
@@ -149,6 +150,10 @@ fn tick<'a>(row: &'a csv::StringRecord, columns: &Columns, symbol: Option<&'a st
     let cell = |i: usize| row.get(i).map(str::trim).filter(|c| !c.is_empty());
     let symbol = columns.symbol.map_or(symbol, cell).ok_or("has no symbol")?;
     let price = cell(columns.price).ok_or("has no price")?;
+    // A price that is no price is the reader's to judge; what is no number at all is a fault of the file.
+    if parse(price.as_bytes(), MONEY).is_none() {
+        return Err(format!("price `{price}` is no number"));
+    }
     let time = cell(columns.time).ok_or("has no time")?;
     let time = time.parse().map_err(|_| format!("time `{time}` is no whole number of s, ms, us or ns since 1970"))?;
     Ok((symbol, price, time))

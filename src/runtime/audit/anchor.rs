@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::hex::{hash_of, hex};
 use super::merkle;
 use crate::domain::chain::Hash;
+use crate::wire::topics::{self, AUDITED};
 
 /// Version of the line's form.
 pub const FORMAT: u64 = 1;
@@ -44,6 +45,11 @@ impl Anchor {
         Anchor { time, cluster, heads, root }
     }
 
+    /// Whether any of its chains is of topics with this prefix. One anchor is of one prefix, but several may share a log, and a file of anchors.
+    pub fn is_of(&self, prefix: &str) -> bool {
+        self.heads.iter().any(|h| prefix_of(&h.chain) == Some(prefix))
+    }
+
     /// As one line of JSON.
     pub fn line(&self) -> Value {
         let heads: Vec<Value> = self.heads.iter().map(head_json).collect();
@@ -73,6 +79,13 @@ impl Anchor {
 pub fn parse_all(text: &[u8]) -> Result<Vec<Anchor>, String> {
     let lines = text.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
     lines.map(|(i, line)| Anchor::parse(line).map_err(|why| format!("line {}: {why}", i + 1))).collect()
+}
+
+/// What goes before the topic's name in the name of a chain; none if it is the chain of no topic that is audited.
+pub fn prefix_of(chain: &str) -> Option<&str> {
+    let (topic, _) = chain.rsplit_once('/')?;
+    let plain = topics::table("");
+    AUDITED.iter().find_map(|t| topic.strip_suffix(plain.name(*t)))
 }
 
 /// A head as JSON.
@@ -124,5 +137,17 @@ mod tests {
         assert!(parse_all(two.as_bytes()).is_err_and(|e| e.starts_with("line 3: changed")));
         assert_eq!(parse_all(format!("{line}\n").as_bytes()), Ok(vec![anchor()]));
         assert!(Anchor::parse(b"{}").is_err() && Anchor::parse(b"x").is_err());
+    }
+
+    #[test]
+    fn an_anchor_is_of_the_prefix_of_its_chains() {
+        assert!(anchor().is_of("") && !anchor().is_of("a-"));
+        assert_eq!(prefix_of("a-order-events/12"), Some("a-"));
+        assert_eq!((prefix_of("clock/0"), prefix_of("trades")), (None, None));
+        assert!(!Anchor::new("t".into(), "c".into(), Vec::new()).is_of(""), "one without chains is of none");
+        for (i, a) in AUDITED.iter().enumerate() {
+            let (table, name) = (topics::table(""), |t| topics::table("").name(t).to_string());
+            assert!(AUDITED.iter().enumerate().all(|(j, b)| i == j || !name(*a).ends_with(table.name(*b))), "else names are ambiguous");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Reads only, and may run beside the roles: what arrives meanwhile is left to the next run. Memory is bounded by the number of chains.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::anchor::{Anchor, Head};
@@ -87,7 +87,7 @@ impl Chains<'_> {
     }
 
     /// Walks every chain; `progress` is told how many entries were read. The reports are in the order of the topics; chains without any entry that
-    /// need none are left out.
+    /// need none are left out. A chain that an anchor saw is never left out: one that cannot even be there any more is cut short at its start.
     pub fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<Vec<ChainReport>, LogError> {
         let partitions = count(self.log, self.topics, AUDIT_LOG)?;
         let all = names(self.log, self.topics)?;
@@ -130,10 +130,24 @@ impl Chains<'_> {
         }
         progress(done);
         let mut reports: Vec<_> = reports.into_values().collect();
+        reports.extend(self.vanished(&all, partitions));
         strangers.sort_by(|a, b| a.name.cmp(&b.name));
         strangers.dedup_by(|a, b| a.name == b.name);
         reports.extend(strangers);
         Ok(reports)
+    }
+
+    /// Chains that anchors saw, of partitions that do not exist.
+    fn vanished(&self, all: &[(String, TopicPartition)], partitions: u32) -> Vec<ChainReport> {
+        let seen: BTreeSet<&str> = self.anchors.iter().flat_map(|a| &a.heads).map(|h| h.chain.as_str()).collect();
+        let gone = seen.into_iter().filter(|name| !all.iter().any(|(n, _)| n == name));
+        gone.map(|name| {
+            let (good, damage) = Walker::new(name, self.checkpoints(name)).end(None);
+            let text = |d: Damage| Damage { text: format!("{}; there is no such partition", d.text), ..d };
+            let kept_in = TopicPartition::new(AUDIT_LOG, partitioner::partition(name.as_bytes(), partitions));
+            ChainReport { name: name.to_string(), kept_in, good, damage: damage.map(text) }
+        })
+        .collect()
     }
 
     /// A broker may show committed positions a moment before it shows the entries that were committed with them. They are in the log by then, so

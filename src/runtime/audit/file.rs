@@ -1,16 +1,20 @@
 //! Reading an export back: is it what was written? Streams; the longest line bounds the memory.
+//!
+//! A file's own sums find damage, not forgery. An anchor binds what its heads cover, as far as the file has it: up to such a head nothing was
+//! changed. A file that is said to reach as far as an anchor did must; where it need not, it is only said how much of it is bound.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::anchor::{Anchor, Head, parse_head};
+use super::anchor::{Anchor, Head, parse_head, prefix_of};
 use super::chains::checkpoints;
 use super::export::{FORMAT, SUM, Summary, sum};
 use super::hex::{hash_of, hex, unhex};
 use super::walk::{Checkpoint, Damage, Here, Kind, Link, Walker};
-use crate::domain::chain::{self, Hash};
+use crate::domain::chain::{self, GENESIS, Hash};
 
 /// The first thing that is wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +29,25 @@ pub struct FileDamage {
     pub text: String,
 }
 
+/// A file that is whole, and how much of it anchors vouch for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// What it holds.
+    pub summary: Summary,
+    /// How many records lie at or before one that an anchor saw as it is here.
+    pub bound_records: u64,
+    /// Chains without any such record.
+    pub unbound: Vec<String>,
+}
+
+/// The clocks of who anchors and of the brokers may differ by this much.
+const CLOCKS_MS: i64 = 60_000;
+
 /// A line longer than this is no line of ours: a record has 1 MiB and 64 KiB at most, and two digits stand for a byte.
 const LINE_MAX: u64 = 16 << 20;
 
 /// Verifies a file; `progress` is told how many bytes were read. The outer error: it cannot be read.
-pub fn verify(mut input: impl BufRead, anchors: &[Anchor], progress: &mut dyn FnMut(u64)) -> io::Result<Result<Summary, FileDamage>> {
+pub fn verify(mut input: impl BufRead, anchors: &[Anchor], progress: &mut dyn FnMut(u64)) -> io::Result<Result<Verified, FileDamage>> {
     let mut f = File { anchors, ..File::default() };
     let (mut line, mut bytes) = (Vec::new(), 0);
     loop {
@@ -56,7 +74,16 @@ struct File<'a> {
     line: u64,
     sums: Sha256,
     cluster: String,
+    /// What it is said to hold, and when it was made: claims that nothing binds.
+    from_ms: Option<i64>,
+    to_ms: Option<i64>,
+    created_ms: Option<i64>,
     walker: Option<Walker>,
+    /// Records of the chain at hand that an anchor vouches for, and the last offset that it must have.
+    bound_here: u64,
+    due_here: Option<Checkpoint>,
+    bound: u64,
+    unbound: Vec<String>,
     heads: Vec<Head>,
     records: u64,
     /// The last record that was good.
@@ -123,6 +150,8 @@ impl File<'_> {
             Some("export") if self.line == 1 => match v["format"].as_u64() {
                 Some(FORMAT) => {
                     self.cluster = v["cluster"].as_str().unwrap_or_default().to_string();
+                    (self.from_ms, self.to_ms) = (v["from_ms"].as_i64(), v["to_ms"].as_i64());
+                    self.created_ms = v["created"].as_str().and_then(time_ms);
                     Ok(())
                 }
                 _ => Err(Some("the file's format is not known to this version; use the one that wrote it")),
@@ -131,10 +160,19 @@ impl File<'_> {
                 self.end_chain()?;
                 let name = v["chain"].as_str().ok_or("a chain without a name")?;
                 let prev = v["prev"].as_str().and_then(hash_of).ok_or("a chain without the hash it begins after")?;
+                if self.from_ms.is_none() && prev != GENESIS {
+                    let text = "the file is said to hold everything from the beginning, but this chain begins in the middle".into();
+                    self.damage = Some(FileDamage { kind: Kind::Deleted, line: self.line, record: format!("{name} offset 0"), text });
+                    return Err(None);
+                }
+                let ours = |a: &&Anchor| a.cluster == self.cluster;
+                let known: Vec<Anchor> = self.anchors.iter().filter(ours).cloned().collect();
+                let due: Vec<Anchor> = self.anchors.iter().filter(ours).filter(|a| self.is_due(a)).cloned().collect();
+                self.due_here = checkpoints(&due, name).pop();
                 // A file may begin behind an anchor's offset, so it is not known how many entries came before.
-                let known: Vec<Anchor> = self.anchors.iter().filter(|a| a.cluster == self.cluster).cloned().collect();
                 let anchors = checkpoints(&known, name).into_iter().map(|c| Checkpoint { entries: None, ..c }).collect();
                 self.walker = Some(Walker::after(name, prev, anchors));
+                self.bound_here = 0;
                 Ok(())
             }
             Some("record") => self.record(v),
@@ -168,6 +206,9 @@ impl File<'_> {
         if walker.is_good() {
             self.records += 1;
             self.last = format!("{} offset {offset}", walker.name());
+            if walker.anchored() == Some(offset) {
+                self.bound_here = walker.good().entries;
+            }
         }
         Ok(())
     }
@@ -175,7 +216,7 @@ impl File<'_> {
     /// Ends the chain in hand; `Err(None)`: it is damaged, and that is said.
     fn end_chain(&mut self) -> Result<(), Option<&'static str>> {
         let Some(mut walker) = self.walker.take() else { return Ok(()) };
-        // A range may end before an anchor; whether the chain goes on, the file cannot know.
+        // A range may end before an anchor; whether the chain goes on, the file cannot know. What is due is another matter.
         walker.forget_anchors();
         let name = walker.name().to_string();
         let (good, damage) = walker.end(None);
@@ -184,8 +225,48 @@ impl File<'_> {
             self.damage = Some(FileDamage { kind, line, record: format!("{name} offset {offset}"), text });
             return Err(None);
         }
+        if let Some(due) = self.due_here.take().filter(|due| good.last.is_none_or(|last| last < due.offset)) {
+            let next = good.last.map_or(0, |last| last + 1);
+            let end = good.last.map_or("has nothing of it".to_string(), |last| format!("ends it with offset {last}"));
+            return self.falls_short(&name, next, &due, &end);
+        }
+        match self.bound_here {
+            0 => self.unbound.push(name.clone()),
+            n => self.bound += n,
+        }
         self.heads.extend(good.last.map(|offset| Head { chain: name, entries: good.entries, offset, hash: good.head }));
         Ok(())
+    }
+
+    /// Whether the file, as it describes itself, must have what this anchor saw, unless that lies before its beginning. Records are older than the
+    /// anchor that saw them, so a file made later has them, if its range goes on for long enough.
+    fn is_due(&self, a: &Anchor) -> bool {
+        let Some(anchored_ms) = time_ms(&a.time) else { return false };
+        self.created_ms.is_some_and(|created| created > anchored_ms)
+            && self.to_ms.is_none_or(|to| to >= anchored_ms.saturating_add(CLOCKS_MS))
+    }
+
+    fn falls_short(&mut self, chain: &str, offset: u64, due: &Checkpoint, end: &str) -> Result<(), Option<&'static str>> {
+        let text = format!("{} saw the chain up to offset {}, and the file was made later, but {end}", due.label, due.offset);
+        self.damage = Some(FileDamage { kind: Kind::Truncated, line: self.line, record: format!("{chain} offset {offset}"), text });
+        Err(None)
+    }
+
+    /// A chain that an anchor saw must be in a file of everything from the beginning. Of a range it may have no record.
+    fn vanished(&mut self) -> Result<(), Option<&'static str>> {
+        if self.from_ms.is_some() {
+            return Ok(());
+        }
+        let prefixes: BTreeSet<&str> = self.heads.iter().filter_map(|h| prefix_of(&h.chain)).collect();
+        let ours =
+            |a: &&Anchor| a.cluster == self.cluster && self.is_due(a) && (prefixes.is_empty() || prefixes.iter().any(|p| a.is_of(p)));
+        let due: Vec<Anchor> = self.anchors.iter().filter(ours).cloned().collect();
+        let seen: BTreeSet<&str> = due.iter().flat_map(|a| &a.heads).map(|h| h.chain.as_str()).collect();
+        let gone = seen.into_iter().find(|name| !self.heads.iter().any(|h| h.chain == *name));
+        match gone.and_then(|name| Some((name.to_string(), checkpoints(&due, name).pop()?))) {
+            Some((name, due)) => self.falls_short(&name, 0, &due, "has nothing of it"),
+            None => Ok(()),
+        }
     }
 
     fn footer(&mut self, v: &Value, sums: &Hash) -> Result<(), Option<&'static str>> {
@@ -197,11 +278,12 @@ impl File<'_> {
         if v["sums"].as_str() != Some(hex(sums).as_str()) {
             return Err(Some("the hash over all sums is another: a line was replaced by one with a sum of its own"));
         }
+        self.vanished()?;
         self.ended = true;
         Ok(())
     }
 
-    fn end(mut self) -> Result<Summary, FileDamage> {
+    fn end(mut self) -> Result<Verified, FileDamage> {
         if self.damage.is_none() && !self.ended {
             // A damage within the chain at hand is older than the missing end.
             let open = self.end_chain();
@@ -212,12 +294,16 @@ impl File<'_> {
         }
         match self.damage {
             Some(damage) => Err(damage),
-            None => Ok(Summary {
-                cluster: self.cluster,
-                chains: self.heads.len() as u64,
-                records: self.records,
-                lines: self.line,
-                heads: self.heads,
+            None => Ok(Verified {
+                summary: Summary {
+                    cluster: self.cluster,
+                    chains: self.heads.len() as u64,
+                    records: self.records,
+                    lines: self.line,
+                    heads: self.heads,
+                },
+                bound_records: self.bound,
+                unbound: self.unbound,
             }),
         }
     }
@@ -239,6 +325,11 @@ impl File<'_> {
             (d.kind, d.text) = (kind, text);
         }
     }
+}
+
+/// When something is said to have been made; none if that is no time.
+fn time_ms(text: &str) -> Option<i64> {
+    text.parse::<jiff::Timestamp>().ok().map(|t| t.as_millisecond())
 }
 
 /// A line's text and its sum, if it has the form of a line.

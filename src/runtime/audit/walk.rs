@@ -190,6 +190,11 @@ impl Walker {
         self.damage.is_none()
     }
 
+    /// The offset of the last entry that an anchor was found to agree with.
+    pub fn anchored(&self) -> Option<u64> {
+        self.anchored.as_ref().map(|(offset, _)| *offset)
+    }
+
     /// What anchors say of entries before this offset is not asked of a chain that begins there.
     pub fn begin_at(&mut self, offset: u64) {
         while self.good.entries == 0 && self.anchors.front().is_some_and(|c| c.offset < offset) {

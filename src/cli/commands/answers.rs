@@ -1,0 +1,268 @@
+//! What becomes of a command that was sent: the events about it, up to the one after which nothing more is due.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+use crate::cli::config::Config;
+use crate::cli::exit::Failure;
+use crate::cli::output::{self, Format};
+use crate::cli::{decode, read};
+use crate::client::partitions;
+use crate::domain::partitioner;
+use crate::engine::ports::{From, Log, Reader};
+use crate::engine::records::Records;
+use crate::engine::topics::TopicPartition;
+use crate::runtime::audit::cursor::Cursor;
+use crate::wire::book::{Ask, BookCommand};
+use crate::wire::command::{self, Kind};
+use crate::wire::topics::{BOOK_COMMANDS, ORDER_EVENTS};
+
+/// An order that may rest is told to have been accepted; what it trades at once follows without a pause as long as this.
+const LULL: Duration = Duration::from_millis(300);
+
+/// What ends the wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// The end of the order, or the one answer to another command.
+    End,
+    /// The order may rest or wait for days: that it was accepted is all that is due.
+    Acceptance,
+    /// The end of every order that the command is about.
+    EachEnd,
+}
+
+impl Awaited {
+    /// Of a command's bytes.
+    pub fn of(command: &[u8]) -> Awaited {
+        match command::decode(command) {
+            Ok(c) if c.kind == Kind::MassCancel => Awaited::EachEnd,
+            Ok(c) if c.kind == Kind::New && c.served().is_some_and(|order| order.stays()) => Awaited::Acceptance,
+            _ => Awaited::End,
+        }
+    }
+}
+
+/// What one event says about the command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    /// There is more to come.
+    More,
+    /// It may rest now.
+    Accepted,
+    /// One of the orders that it is about has ended.
+    OneEnded,
+    /// It was carried out.
+    Done,
+    /// It was not.
+    Refused(String),
+}
+
+/// Listens for the answers to one command.
+pub struct Answers<'a> {
+    config: &'a Config,
+    log: &'a dyn Log,
+    user: &'a str,
+    id: &'a str,
+    awaited: Awaited,
+    events: Box<dyn Reader>,
+    /// Where the books' commands ended before this one was sent, if it matters.
+    books: Vec<(TopicPartition, u64)>,
+}
+
+impl<'a> Answers<'a> {
+    /// From here on; the command must not have been sent yet.
+    pub fn listen(config: &'a Config, log: &'a dyn Log, user: &'a str, id: &'a str, command: &[u8]) -> Result<Self, Failure> {
+        let partition = partitioner::partition(user.as_bytes(), partitions(log, ORDER_EVENTS)?);
+        // The end before sending: whatever the command causes comes after it.
+        let end = log.bounds(TopicPartition::new(ORDER_EVENTS, partition))?.stable_end;
+        let events = log.reader(ORDER_EVENTS, &[(partition, From::Offset(end))], true)?;
+        let awaited = Awaited::of(command);
+        let mut books = Vec::new();
+        if awaited == Awaited::EachEnd {
+            for p in 0..partitions(log, BOOK_COMMANDS)? {
+                let at = TopicPartition::new(BOOK_COMMANDS, p);
+                books.push((at, log.bounds(at)?.stable_end));
+            }
+        }
+        Ok(Answers { config, log, user, id, awaited, events, books })
+    }
+
+    /// Shows them until nothing more is due. Fails if the command was not carried out, or not in time.
+    pub fn wait(mut self, wait: Duration) -> Result<(), Failure> {
+        let began = Instant::now();
+        let mut batch = Records::new();
+        let (mut last, mut quiet_at) = (None, None);
+        let (mut ended, mut to_end) = (0_u64, None);
+        loop {
+            let left = wait.saturating_sub(began.elapsed());
+            batch.clear();
+            self.events.poll(left.min(Duration::from_millis(100)), read::LIMITS, &mut batch)?;
+            for r in batch.iter() {
+                let Some(Value::Object(event)) = r.value.map(decode::value) else { continue };
+                let ours = |field: &str| event.get(field).and_then(Value::as_str) == Some(self.id);
+                if event.get("user_id").and_then(Value::as_str) != Some(self.user) || !(ours("order_id") || ours("cause_id")) {
+                    continue;
+                }
+                show(self.config, &event)?;
+                last = event.get("event").map(output::plain);
+                match step(&event, ours("order_id"), self.awaited) {
+                    Step::More => quiet_at = quiet_at.map(|_| Instant::now() + LULL),
+                    Step::Accepted => quiet_at = Some(Instant::now() + LULL),
+                    Step::OneEnded => ended += 1,
+                    Step::Done => return Ok(()),
+                    Step::Refused(why) => return Err(Failure::failed(why)),
+                }
+            }
+            if ended > 0 {
+                let all = match to_end {
+                    Some(all) => all,
+                    None => *to_end.insert(self.asked_of_books(left)?),
+                };
+                if ended >= all {
+                    return Ok(());
+                }
+            }
+            if quiet_at.is_some_and(|at| left.is_zero() || Instant::now() >= at) {
+                return Ok(());
+            }
+            if left.is_zero() {
+                return Err(Failure::failed(late(self.id, wait, last.as_deref(), to_end.map(|all| (ended, all)))));
+            }
+        }
+    }
+
+    /// How many orders the command asks the books to end. `orders` writes that in one transaction, so once the first of them has ended it is all
+    /// in the log.
+    fn asked_of_books(&self, patience: Duration) -> Result<u64, Failure> {
+        let began = Instant::now();
+        let mut count = 0;
+        for (at, from) in &self.books {
+            let end = self.log.bounds(*at)?.end;
+            // A broker may show the end of a transaction later on one partition than on another.
+            while self.log.bounds(*at)?.stable_end < end && began.elapsed() < patience {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Cursor::range(self.log, *at, *from, end, false)?.each(&mut |r| {
+                let asked = BookCommand::decode(r.value.unwrap_or_default());
+                let ours =
+                    asked.is_ok_and(|c| c.user_id == self.user && matches!(c.ask, Ask::Cancel { cause_id, .. } if cause_id == self.id));
+                count += u64::from(ours);
+                true
+            })?;
+        }
+        Ok(count)
+    }
+}
+
+/// What to say when the answer did not come in time. `last`: the last event that came; `ended`: of orders to be ended, if these are counted.
+fn late(id: &str, wait: Duration, last: Option<&str>, ended: Option<(u64, u64)>) -> String {
+    let ms = wait.as_millis();
+    match (last, ended) {
+        (None, _) => format!(
+            "no event within {ms} ms; the command is in the log and will be handled once: is the role `orders` running (`processor status`)? \
+             Sending {id} again is safe"
+        ),
+        (_, Some((ended, all))) => format!(
+            "{ended} of {all} orders have ended within {ms} ms, and the others will: `processor tail order-events` shows them, `processor status` \
+             whether the role `trading` is behind"
+        ),
+        (Some(last), None) => format!(
+            "no final event within {ms} ms, the last was {last}: the command is under way and is handled once. `processor status` shows whether the \
+             role `trading` is behind; sending {id} again is safe, and tells how it stands"
+        ),
+    }
+}
+
+/// What an event says. `own`: it talks about the command's own id.
+fn step(event: &Map<String, Value>, own: bool, awaited: Awaited) -> Step {
+    let text = |field: &str| event.get(field).and_then(Value::as_str).unwrap_or_default();
+    let refused = || {
+        let parts = [text("event"), text("reason"), text("text")];
+        Step::Refused(parts.iter().filter(|t| !t.is_empty()).copied().collect::<Vec<_>>().join(" "))
+    };
+    match (text("event"), text("status")) {
+        // Too late for one of many: it has ended all the same.
+        ("OrderCancelled" | "CancelRejected", _) if awaited == Awaited::EachEnd && !own => Step::OneEnded,
+        ("OrderRejected" | "DuplicateRejected" | "CancelRejected", _) | ("OrderStatus", "rejected") => refused(),
+        ("OrderStatus" | "OrderReplaced", _) => Step::Done,
+        ("OrderCancelled", _) if !own => Step::Done,
+        // The opening deposit is caused by a user's first command, but does not end it.
+        ("Deposited" | "Withdrawn", _) => {
+            if own {
+                Step::Done
+            } else {
+                Step::More
+            }
+        }
+        ("OrderAccepted", _) if awaited == Awaited::Acceptance => Step::Accepted,
+        (_, "filled") => Step::Done,
+        (_, "cancelled" | "expired" | "rejected") => refused(),
+        _ => Step::More,
+    }
+}
+
+fn show(config: &Config, event: &Map<String, Value>) -> Result<(), Failure> {
+    if config.format == Format::Json {
+        return output::json(&Value::Object(event.clone()));
+    }
+    let mut rest = event.clone();
+    let name = rest.shift_remove("event").as_ref().map(output::plain).unwrap_or_default();
+    output::line(format_args!("{name:<22} {}", decode::fields(&rest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_awaited_depends_on_the_command() {
+        let of = |fields: Value| {
+            let mut command = json!({"user_id": "501", "order_id": "1", "symbol": "A", "quantity": 1, "order_type": "buy"});
+            for (name, value) in fields.as_object().expect("fields") {
+                command[name] = value.clone();
+            }
+            Awaited::of(command.to_string().as_bytes())
+        };
+        assert_eq!(of(json!({})), Awaited::End);
+        assert_eq!(of(json!({"type": "limit", "limit_price": "1"})), Awaited::Acceptance);
+        assert_eq!(of(json!({"type": "limit", "limit_price": "1", "tif": "DAY"})), Awaited::Acceptance);
+        assert_eq!(of(json!({"type": "limit", "limit_price": "1", "tif": "IOC"})), Awaited::End);
+        assert_eq!(of(json!({"type": "limit", "limit_price": "1", "tif": "FOK"})), Awaited::End);
+        assert_eq!(of(json!({"type": "stop", "stop_price": "1"})), Awaited::Acceptance, "it waits for its price");
+        assert_eq!(of(json!({"command": "mass_cancel"})), Awaited::EachEnd);
+        assert_eq!(of(json!({"command": "cancel", "orig_order_id": "2"})), Awaited::End);
+        assert_eq!(Awaited::of(b"{"), Awaited::End);
+    }
+
+    #[test]
+    fn who_waits_in_vain_is_told_what_is_known() {
+        let said = |last, ended| late("1001", Duration::from_secs(3), last, ended);
+        assert!(said(None, None).contains("is the role `orders` running") && said(None, None).contains("1001 again"));
+        let pending = said(Some("OrderPending"), None);
+        assert!(pending.contains("the last was OrderPending") && !pending.contains("`orders`"), "orders has answered: {pending}");
+        assert!(said(Some("OrderCancelled"), Some((2, 3))).contains("2 of 3 orders"));
+    }
+
+    #[test]
+    fn what_events_say() {
+        let says = |event: &str, status: &str, own, awaited| {
+            let fields = json!({"event": event, "status": status, "reason": "WHY"});
+            step(fields.as_object().expect("fields"), own, awaited)
+        };
+        let refused = |event: &str| Step::Refused(format!("{event} WHY"));
+        for awaited in [Awaited::End, Awaited::Acceptance] {
+            assert_eq!(says("OrderFilled", "filled", true, awaited), Step::Done);
+            assert_eq!(says("OrderCancelled", "cancelled", true, awaited), refused("OrderCancelled"));
+            assert_eq!(says("OrderRejected", "rejected", true, awaited), refused("OrderRejected"));
+            assert_eq!(says("Deposited", "", false, awaited), Step::More);
+        }
+        assert_eq!(says("OrderAccepted", "new", true, Awaited::End), Step::More);
+        assert_eq!(says("OrderAccepted", "new", true, Awaited::Acceptance), Step::Accepted);
+        assert_eq!(says("OrderCancelled", "cancelled", false, Awaited::End), Step::Done, "another's end was asked for");
+        assert_eq!(says("OrderCancelled", "cancelled", false, Awaited::EachEnd), Step::OneEnded);
+        assert_eq!(says("CancelRejected", "filled", false, Awaited::EachEnd), Step::OneEnded);
+        assert_eq!(says("CancelRejected", "rejected", true, Awaited::EachEnd), refused("CancelRejected"), "nothing was open");
+    }
+}
