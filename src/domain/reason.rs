@@ -115,7 +115,7 @@ reasons! {
     /// Stop would fire at once.
     StopWouldTrigger = 27, "STOP_WOULD_TRIGGER", 99, true, "the stop would trigger at once";
     /// The order was done before.
-    TooLateToCancel = 28, "TOO_LATE_TO_CANCEL", 99, true, "it is too late to cancel";
+    TooLateToCancel = 28, "TOO_LATE_TO_CANCEL", 99, true, "it is too late, the order has ended";
     /// The user asked.
     UserRequest = 29, "USER_REQUEST", 99, true, "cancelled by the user";
     /// The user asked for all.
