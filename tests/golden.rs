@@ -156,6 +156,11 @@ fn write(name: &str, what: &str, key: &[u8], bytes: &[u8]) {
     std::fs::write(path, serde_json::to_string_pretty(&golden).expect("JSON") + "\n").expect("a file");
 }
 
+/// The name of a value that begins with its version; of an empty one there has been no other.
+fn versioned(name: &str, bytes: &[u8]) -> String {
+    format!("{name}-v{}", bytes.first().unwrap_or(&1))
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
     for entry in std::fs::read_dir(from).expect("a directory").flatten() {
@@ -225,6 +230,7 @@ fn write_all() {
         r#"{"user_id":"501","order_id":"3","symbol":"NOPE","quantity":4,"order_type":"buy"}"#,
         r#"{"user_id":"501","order_id":"4","command":"deposit","amount":"25.50"}"#,
         r#"{"user_id":"501","order_id":"5","command":"withdraw","amount":"5"}"#,
+        r#"{"user_id":"501","order_id":"6","symbol":"AAPL","quantity":2,"order_type":"sell","type":"limit","limit_price":"190"}"#,
     ];
     for command in commands {
         w.sender.send(t::ORDER_COMMANDS, "501", command);
@@ -234,15 +240,15 @@ fn write_all() {
     for role in Role::all() {
         for task in 0..support::world::PARTITIONS {
             let Some((_, store, record)) = newest_store(&w.system.state, role, task).expect("a store") else { continue };
-            write(&format!("store-meta-{role}-v1"), "store-meta", b"", &record.encode());
-            write(&format!("meta-{role}-v1"), "meta", META_KEY, &record.meta.encode());
+            write(&versioned(&format!("store-meta-{role}"), &record.encode()), "store-meta", b"", &record.encode());
+            write(&versioned(&format!("meta-{role}"), &record.meta.encode()), "meta", META_KEY, &record.meta.encode());
             store
                 .scan(b"", &mut |key, value| {
                     let (shown, _) = show::show(role, key, value).expect("readable");
                     let kind = shown.split('/').next().expect("a word").to_string();
                     let kind = if role == Role::Audit { "chain".to_string() } else { kind };
                     let order = shown.rsplit('/').next().filter(|_| kind == "order").map(|id| format!("-{id}")).unwrap_or_default();
-                    write(&format!("state-{role}-{kind}{order}-v1"), &format!("state {role} {kind}"), key, value);
+                    write(&versioned(&format!("state-{role}-{kind}{order}"), value), &format!("state {role} {kind}"), key, value);
                     true
                 })
                 .expect("a scan");
@@ -252,7 +258,7 @@ fn write_all() {
         let entries = read_all(&*w.log, topic);
         let with_rows = entries.iter().filter(|r| JournalEntry::decode(&r.raw).is_ok_and(|j| !j.rows.is_empty()));
         for (i, r) in with_rows.take(1).chain(entries.last()).enumerate() {
-            write(&format!("journal-{name}-{i}-v1"), "journal", b"", &r.raw);
+            write(&versioned(&format!("journal-{name}-{i}"), &r.raw), "journal", b"", &r.raw);
         }
     }
     for topic in w.topics.iter() {

@@ -226,7 +226,7 @@ const STATE_KEYS: &str = "\
 Keys:
   orders     account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, house/SYMBOL, totals
   trading    price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, goes-on
-  portfolio  portfolio/USER
+  portfolio  portfolio/USER, sell/USER/ORDER
   audit      TOPIC/PARTITION
 
 Amounts named _e4 are in units of 10^-4. Reading needs no log and disturbs nobody: a running role's state is shown as it is at this moment.";

@@ -54,6 +54,8 @@ impl Reason {
             Reason::UnknownOrder => 1,
             Reason::SystemBusy => 3,
             Reason::DuplicateOrder => 6,
+            Reason::PriceBand => 8,
+            Reason::InvalidPriceIncrement => 18,
             _ => 99,
         }
     }
@@ -115,7 +117,7 @@ reasons! {
     /// Stop would fire at once.
     StopWouldTrigger = 27, "STOP_WOULD_TRIGGER", 99, true, "the stop would trigger at once";
     /// The order was done before.
-    TooLateToCancel = 28, "TOO_LATE_TO_CANCEL", 99, true, "it is too late to cancel";
+    TooLateToCancel = 28, "TOO_LATE_TO_CANCEL", 99, true, "it is too late, the order has ended";
     /// The user asked.
     UserRequest = 29, "USER_REQUEST", 99, true, "cancelled by the user";
     /// The user asked for all.
@@ -145,6 +147,15 @@ mod tests {
             assert_eq!(Reason::from_number(*r as u64), Some(*r));
             assert!(r.name().bytes().all(|b| b.is_ascii_uppercase() || b == b'_'));
         }
+    }
+
+    #[test]
+    fn cancels_have_the_codes_of_their_own_tag() {
+        use Reason::*;
+        let coded: Vec<_> = Reason::ALL.iter().map(|r| (*r, r.cancel_code())).filter(|(_, code)| *code != 99).collect();
+        let want =
+            [(UnknownOrder, 1), (DuplicateOrder, 6), (PriceBand, 8), (InvalidPriceIncrement, 18), (SystemBusy, 3), (TooLateToCancel, 0)];
+        assert_eq!(coded, want);
     }
 
     #[test]

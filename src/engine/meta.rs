@@ -16,8 +16,9 @@ use super::varint::{put, put_bytes, take_bytes, take_u64 as take};
 /// which the broker's control records are.
 pub const META_KEY: &[u8] = b"\x00meta";
 
-/// Version of the encodings in this file; readers accept it and nothing newer.
-const VERSION: u64 = 1;
+/// Version of what this file encodes and of the state values that go with it; readers accept it and older ones, and nothing newer. In version 1
+/// `portfolio` kept a user's open sells in one value; what is encoded here has not changed since.
+const VERSION: u64 = 2;
 
 /// A task's position, identity of its state, and guard counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,7 +98,7 @@ fn take_digest(from: &mut &[u8]) -> Option<Digest> {
 
 fn checked<T>(what: &'static str, mut bytes: &[u8], read: impl FnOnce(&mut &[u8]) -> Option<T>) -> Result<T, Unreadable> {
     match take(&mut bytes) {
-        Some(VERSION) => read(&mut bytes).filter(|_| bytes.is_empty()).ok_or(Unreadable::Damaged(what)),
+        Some(1..=VERSION) => read(&mut bytes).filter(|_| bytes.is_empty()).ok_or(Unreadable::Damaged(what)),
         Some(version) if version > VERSION => Err(Unreadable::Newer { what, version }),
         _ => Err(Unreadable::Damaged(what)),
     }
@@ -250,23 +251,26 @@ mod tests {
         assert_eq!(JournalEntry::decode(&j.encode()).unwrap(), j);
     }
 
-    /// Bytes of version 1, written once: every later version must read them.
+    /// Bytes written once: every later version must read them.
     #[test]
-    fn version_1_is_read_for_ever() {
-        let golden = [
-            &[1, 0xac, 2, 2, 0, 2, 17, 11, 2, 0][..],
-            &0x1234_5678_9abc_def0_1122_3344_5566_7788_u128.to_be_bytes(),
-            &[1, 3, 2, 9, 1, 11, 4, 12],
-        ]
-        .concat();
-        assert_eq!(Meta::decode(&golden).unwrap(), meta());
+    fn versions_1_and_2_are_read_for_ever() {
+        let golden = |version: u8| {
+            [
+                &[version, 0xac, 2, 2, 0, 2, 17, 11, 2, 0][..],
+                &0x1234_5678_9abc_def0_1122_3344_5566_7788_u128.to_be_bytes(),
+                &[1, 3, 2, 9, 1, 11, 4, 12],
+            ]
+            .concat()
+        };
+        assert_eq!((Meta::decode(&golden(1)).unwrap(), Meta::decode(&golden(2)).unwrap()), (meta(), meta()));
+        assert_eq!(meta().encode(), golden(2));
     }
 
     #[test]
     fn a_newer_version_and_damage_are_refused() {
         let mut bytes = meta().encode();
-        bytes[0] = 2;
-        assert!(Meta::decode(&bytes).unwrap_err().to_string().contains("format 2"));
+        bytes[0] = 3;
+        assert!(Meta::decode(&bytes).unwrap_err().to_string().contains("format 3"));
         let whole = meta().encode();
         for cut in 0..whole.len() {
             assert!(Meta::decode(&whole[..cut]).is_err(), "cut at {cut}");

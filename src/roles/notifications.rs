@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::domain::decimal::Money;
 use crate::domain::instrument::CURRENCY;
 use crate::domain::reason::Reason;
-use crate::domain::status::Side;
+use crate::domain::status::{Side, Status};
 use crate::engine::context::Ctx;
 use crate::engine::records::Record;
 use crate::engine::role::{Bug, Role};
@@ -61,6 +61,18 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
             let (quantity, symbol) = (e.last_quantity.unwrap_or(0), e.symbol.unwrap_or("?"));
             write!(out, "Order {id} is {done}: {did} {quantity} {symbol} at {} {CURRENCY}", Money(e.last_price_e4.unwrap_or(0).into()))?;
         }
+        // A command was refused whose id belongs to an earlier one; the event says how that one stands, and it stands as it did.
+        Event::OrderRejected if e.status.is_some_and(|s| s != Status::Rejected) => {
+            write!(out, "A command with the id {id} was refused")?;
+            reason.map_or(Ok(()), |r| write!(out, ": {r}"))?;
+            if e.quantity.is_some() {
+                write!(out, "; order {id}")?;
+                order(e, out)?;
+                write!(out, " stands as it was ({})", status(e))?;
+            } else {
+                out.push_str("; what was done under this id before stands as it was");
+            }
+        }
         Event::OrderRejected => {
             write!(out, "Order {id}")?;
             order(e, out)?;
@@ -77,8 +89,7 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
             reason.map_or(Ok(()), |r| write!(out, ": {r}"))?;
         }
         Event::OrderStatus => {
-            let status = e.status.map_or("unknown", |s| s.name()).replace('_', " ");
-            write!(out, "Order {id} came again and was not executed again; its status is {status}")?;
+            write!(out, "Order {id} came again and was not executed again; its status is {}", status(e))?;
         }
         Event::DuplicateRejected => {
             write!(out, "Order id {id} was used before with another {}; nothing was done", e.conflict_field.unwrap_or("content"))?;
@@ -86,13 +97,20 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
         Event::OrderTriggered => write!(out, "The stop of order {id} was triggered")?,
         Event::OrderReplaced => write!(out, "Order {id} was changed")?,
         Event::CancelRejected => {
-            write!(out, "Order {id} could not be cancelled")?;
+            // A change is answered so, too, and the event does not say which of both it was. Only a command that named no order is its own cause.
+            let what = if e.order_id == e.cause_id { "Command" } else { "The change or cancel of order" };
+            write!(out, "{what} {id} was refused")?;
             reason.map_or(Ok(()), |r| write!(out, ": {r}"))?;
         }
         Event::TradeBusted => write!(out, "Trade {} of order {id} was taken back", e.trade_id.unwrap_or("?"))?,
     }
     out.push('.');
     Ok(())
+}
+
+/// `partially filled`.
+fn status(e: &OrderEvent<'_>) -> String {
+    e.status.map_or("unknown", Status::name).replace('_', " ")
 }
 
 /// ` to buy 10 AAPL`, as far as it is known.
@@ -106,7 +124,6 @@ fn order(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::status::Status;
 
     #[test]
     fn sentences() {
@@ -138,6 +155,29 @@ mod tests {
         assert_eq!(
             of(Event::OrderStatus, |e| e.status = Some(Status::PendingNew)),
             "Order 1001 came again and was not executed again; its status is pending new."
+        );
+        let refused = |e: &mut OrderEvent<'_>| {
+            (e.reason, e.text, e.status) = (Some(Reason::Malformed), Some("no quantity"), Some(Status::PartiallyFilled))
+        };
+        assert_eq!(
+            of(Event::OrderRejected, refused),
+            "A command with the id 1001 was refused: no quantity; order 1001 to buy 10 AAPL stands as it was (partially filled)."
+        );
+        assert_eq!(
+            of(Event::OrderRejected, |e| (e.quantity, e.reason, e.status) = (None, Some(Reason::StaleOrder), Some(Status::Filled))),
+            "A command with the id 1001 was refused: the command is older than this system accepts; what was done under this id before stands as it was."
+        );
+        assert_eq!(
+            of(Event::OrderRejected, |e| (e.reason, e.status) = (Some(Reason::PriceBand), Some(Status::Rejected))),
+            "Order 1001 to buy 10 AAPL is rejected: the price is too far from the reference price."
+        );
+        assert_eq!(
+            of(Event::CancelRejected, |e| (e.cause_id, e.reason) = (Some("c"), Some(Reason::TooLateToCancel))),
+            "The change or cancel of order 1001 was refused: it is too late, the order has ended."
+        );
+        assert_eq!(
+            of(Event::CancelRejected, |e| (e.cause_id, e.reason) = (Some("1001"), Some(Reason::UnknownOrder))),
+            "Command 1001 was refused: there is no such open order."
         );
         for event in Event::ALL {
             let text = of(*event, |_| {});

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `orders` | `account/USER`, `position/USER/SYMBOL`, `order/USER/ORDER`, `house/SYMBOL`, `totals`, `open/USER/SYMBOL/ORDER` |
 //! | `trading` | `price/SYMBOL`, `source/SYMBOL/NAME`, `source-hash/SYMBOL/HASH`, `trades`, `book/SYMBOL`, `resting/SYMBOL/USER/ORDER`, `goes-on` |
-//! | `portfolio` | `portfolio/USER` |
+//! | `portfolio` | `portfolio/USER`, `sell/USER/ORDER` |
 //! | `audit` | `TOPIC/PARTITION` |
 //! | `notifications` | keeps nothing |
 
@@ -58,11 +58,7 @@ pub fn show(role: Role, key: &[u8], value: &[u8]) -> Option<(String, Value)> {
             let value = if role == Role::Orders { orders::show(letter, value) } else { trading::show(letter, value) };
             Some((shown, value?))
         }
-        Role::Portfolio => {
-            let user = text(key)?;
-            let value = portfolio::show(&user, value)?;
-            Some((format!("portfolio/{user}"), value))
-        }
+        Role::Portfolio => portfolio::show(&text(key)?, value),
         Role::Audit => Some((text(key)?, audit::show(value)?)),
         Role::Notifications => None,
     }
@@ -81,6 +77,7 @@ pub fn prefix(role: Role, text: &str) -> Vec<u8> {
             _ => Vec::new(),
         },
         Role::Portfolio if word == "portfolio" && text.len() > word.len() => ids.into(),
+        Role::Portfolio if word == "sell" && text.len() > word.len() => ids.replacen('/', "\0", 1).into(),
         Role::Audit => text.into(),
         Role::Portfolio | Role::Notifications => Vec::new(),
     }
@@ -104,7 +101,7 @@ pub fn kinds(role: Role) -> &'static str {
     match role {
         Role::Orders => "account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, house/SYMBOL, totals",
         Role::Trading => "price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, goes-on",
-        Role::Portfolio => "portfolio/USER",
+        Role::Portfolio => "portfolio/USER, sell/USER/ORDER",
         Role::Audit => "TOPIC/PARTITION, such as order-commands/0",
         Role::Notifications => "none: this role keeps nothing",
     }
@@ -131,6 +128,8 @@ mod tests {
             (Role::Trading, &hash, &[1, 0], &format!("source-hash/AAPL/{}", "ab".repeat(32))),
             (Role::Audit, b"order-events/2", &[&[1][..], &[7; 32], &[3]].concat(), "order-events/2"),
             (Role::Portfolio, b"501", &[1, 0, 0, 0, 0, 0, 0, 0], "portfolio/501"),
+            (Role::Portfolio, b"501", &[2, 0, 0, 0, 0, 0, 0], "portfolio/501"),
+            (Role::Portfolio, b"501\x001001", &[1, 1, b'A', 4], "sell/501/1001"),
         ];
         for (role, key, value, text) in cases {
             let (shown, _) = show(*role, key, value).unwrap_or_else(|| panic!("{text} is readable"));

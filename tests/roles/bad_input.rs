@@ -315,6 +315,13 @@ fn a_malformed_command_with_the_id_of_an_open_order_does_not_end_it() {
     );
     let p = w.records(topics::PORTFOLIOS).last().expect("one").tree();
     assert_eq!(p["positions"]["AAPL"]["reserved"], 4);
+    w.turn_of(Role::Notifications);
+    let told = w.records(topics::NOTIFICATIONS).into_iter().map(|r| r.tree()["text"].as_str().expect("text").to_string());
+    let told: Vec<_> = told.filter(|text| text.contains("refused")).collect();
+    assert!(
+        told.len() == 2 && told.iter().all(|text| text.ends_with("; order s to sell 4 AAPL stands as it was (pending new).")),
+        "{told:?}"
+    );
     w.pump();
     assert_eq!(w.last("u")["status"], "filled");
 }

@@ -10,5 +10,6 @@ mod flow;
 mod market;
 mod market_large;
 mod money;
+mod portfolio;
 mod prices;
 mod seed;

@@ -196,6 +196,8 @@ fn replacements_reserve_the_difference_and_lose_or_keep_their_place() {
     let reasons: Vec<_> = told(&w, "b").split_off(5);
     let want = ["INSUFFICIENT_FUNDS", "INVALID_PRICE_INCREMENT", "PRICE_BAND", "INCORRECT_QUANTITY", "UNKNOWN_ORDER"];
     assert_eq!(reasons, want.map(|r| format!("CancelRejected {r}")));
+    let codes: Vec<_> = w.events("b").iter().rev().take(5).rev().map(|e| e["reason_code"].clone()).collect();
+    assert_eq!(codes, [99, 18, 8, 99, 1]);
     w.limit("s", "2", "AAPL", 14, "sell", "99", "");
     w.replace("b", "r8", "1", r#""quantity":30"#);
     w.pump();

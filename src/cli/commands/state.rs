@@ -70,10 +70,13 @@ fn about(config: &Config, what: &str, place: &StatePlace) -> Result<(), Failure>
         prefixes.iter().try_for_each(|prefix| looked.list(role, Some(task), prefix))
     };
     match order {
-        Some(order) => tell(Role::Orders, &[format!("order/{user}/{order}")], &[])?,
+        Some(order) => {
+            tell(Role::Orders, &[format!("order/{user}/{order}")], &[])?;
+            tell(Role::Portfolio, &[format!("sell/{user}/{order}")], &[])?;
+        }
         None => {
             tell(Role::Orders, &[format!("account/{user}")], &[format!("position/{user}/"), format!("order/{user}/")])?;
-            tell(Role::Portfolio, &[format!("portfolio/{user}")], &[])?;
+            tell(Role::Portfolio, &[format!("portfolio/{user}")], &[format!("sell/{user}/")])?;
         }
     }
     if looked.found > 0 {

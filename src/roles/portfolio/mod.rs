@@ -1,7 +1,7 @@
 //! `portfolio`: folds order events into portfolios. A projection and nothing else; losing it can lose no money.
 //!
-//! A busy user has many events in a transaction, and only the last portfolio counts. So portfolios are kept in hand while a batch lasts, and written
-//! once at its end, in the order in which their users came up.
+//! A busy user has many events in a transaction, and only the last portfolio counts. So portfolios are kept in hand while a batch lasts, with those open
+//! sells that events came for, and written once at its end: users in the order in which they came up, each with the rows of the sells that changed.
 
 mod state;
 
@@ -20,16 +20,20 @@ use crate::wire::portfolio::{PORTFOLIO, Portfolio};
 use crate::wire::topics;
 
 use super::intake::{bug, own};
-use state::State;
 pub(super) use state::show;
+use state::{Rows, Sell, State, row_key};
 
 /// The role's logic; see the module.
 #[derive(Default)]
 pub(super) struct Portfolios {
     /// Portfolios touched by the batch, with the cause of the last event of each.
     touched: IndexMap<Box<str>, (Cause, State), FxBuildHasher>,
+    key: Vec<u8>,
     value: Vec<u8>,
 }
+
+/// What the role could not read.
+const UNREADABLE: &str = "state of a portfolio cannot be read; it was written by a newer version or is damaged";
 
 impl Role for Portfolios {
     fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
@@ -41,14 +45,19 @@ impl Role for Portfolios {
                 None => State::new(e.user_id),
                 Some(bytes) => match State::read(e.user_id, bytes) {
                     Some(state) => state,
-                    None => return Err(bug(ctx, "state of a portfolio cannot be read; it was written by a newer version or is damaged")),
+                    None => return Err(bug(ctx, UNREADABLE)),
                 },
             };
             self.touched.insert(e.user_id.into(), (cause, state));
         }
         let (last, state) = self.touched.get_mut(e.user_id).expect("just put there");
         *last = cause;
-        fold(state, &e).map_err(|what| bug(ctx, format_args!("user {}, event {}: {what}", e.user_id, e.user_seq)))
+        let key = &mut self.key;
+        let mut rows = |order_id: &str| {
+            row_key(e.user_id, order_id, key);
+            ctx.get(key).map(|bytes| Sell::read(bytes).ok_or(UNREADABLE)).transpose()
+        };
+        fold(state, &e, &mut rows).map_err(|what| bug(ctx, format_args!("user {}, event {}: {what}", e.user_id, e.user_seq)))
     }
 
     fn batch_end(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Bug> {
@@ -61,6 +70,17 @@ impl Role for Portfolios {
             self.value.clear();
             state.put(&mut self.value);
             ctx.put(user.as_bytes(), &self.value);
+            for (order_id, sell) in state.changed_rows() {
+                row_key(&user, order_id, &mut self.key);
+                match sell {
+                    Some(sell) => {
+                        self.value.clear();
+                        sell.put(&mut self.value);
+                        ctx.put(&self.key, &self.value);
+                    }
+                    None => ctx.delete(&self.key),
+                }
+            }
             self.value.clear();
             state.portfolio.encode(&mut self.value);
             ctx.emit(topics::PORTFOLIOS, user.as_bytes(), PORTFOLIO, &self.value);
@@ -80,13 +100,14 @@ impl History {
 
     /// Folds the user's next event in; answers the portfolio after it.
     pub fn fold(&mut self, e: &OrderEvent<'_>) -> Result<&Portfolio, &'static str> {
-        fold(&mut self.0, e)?;
+        // From the first event on, every open sell is in hand.
+        fold(&mut self.0, e, &mut |_| Ok(None))?;
         Ok(&self.0.portfolio)
     }
 }
 
 /// Folds one event in. An error: the events cannot be what `orders` wrote.
-fn fold(s: &mut State, e: &OrderEvent<'_>) -> Result<(), &'static str> {
+fn fold(s: &mut State, e: &OrderEvent<'_>, rows: Rows<'_>) -> Result<(), &'static str> {
     const INCOMPLETE: &str = "a field is missing";
     if e.user_seq != s.portfolio.user_seq + 1 {
         return Err("user_seq does not follow the one before it");
@@ -99,14 +120,14 @@ fn fold(s: &mut State, e: &OrderEvent<'_>) -> Result<(), &'static str> {
         Event::OrderPending => {
             let (order_id, symbol, side) = order().ok_or(INCOMPLETE)?;
             if side == Side::Sell {
-                s.hold(order_id, symbol, e.leaves_quantity.ok_or(INCOMPLETE)?);
+                s.hold(order_id, symbol, e.leaves_quantity.ok_or(INCOMPLETE)?, rows)?;
             }
         }
         Event::OrderFilled | Event::OrderPartiallyFilled => {
             let (order_id, symbol, side) = order().ok_or(INCOMPLETE)?;
             let (Some(quantity), Some(price)) = (e.last_quantity, e.last_price_e4) else { return Err(INCOMPLETE) };
             if side == Side::Sell {
-                s.release(order_id, Some(quantity))?;
+                s.release(order_id, Some(quantity), rows)?;
             }
             let holding = s.portfolio.positions.entry(symbol.to_string()).or_default();
             let realised = arithmetic::fill(holding, side, quantity, price).ok_or("a position left its bounds")?;
@@ -119,15 +140,15 @@ fn fold(s: &mut State, e: &OrderEvent<'_>) -> Result<(), &'static str> {
             // A reject at the first hop never held anything; one in the book did. A refused command whose id belongs to an open order says that
             // order's status, and ends nothing.
             if let (Some(order_id), true) = (e.order_id, e.status.is_some_and(Status::is_terminal)) {
-                s.release(order_id, None)?;
+                s.release(order_id, None, rows)?;
                 e.symbol.into_iter().for_each(|symbol| s.drop_empty(symbol));
             }
         }
         Event::OrderReplaced => {
             let (order_id, symbol, side) = order().ok_or(INCOMPLETE)?;
             if side == Side::Sell {
-                s.release(order_id, None)?;
-                s.hold(order_id, symbol, e.leaves_quantity.ok_or(INCOMPLETE)?);
+                s.release(order_id, None, rows)?;
+                s.hold(order_id, symbol, e.leaves_quantity.ok_or(INCOMPLETE)?, rows)?;
                 s.drop_empty(symbol);
             }
         }
@@ -159,7 +180,7 @@ mod tests {
                 status: Some(status),
                 ..OrderEvent::new(event, "u")
             };
-            fold(s, &e).expect("a good event");
+            fold(s, &e, &mut |_| Ok(None)).expect("a good event");
             s.portfolio.positions.get("A").copied()
         };
         assert_eq!(
@@ -183,6 +204,6 @@ mod tests {
         on(&mut s, Event::OrderPending, Side::Sell, 5, Status::PendingNew);
         assert_eq!(on(&mut s, Event::OrderFilled, Side::Sell, 5, Status::Filled), None);
         let e = OrderEvent { user_seq: 1, ..OrderEvent::new(Event::Deposited, "u") };
-        assert!(fold(&mut s, &e).is_err(), "a repeat");
+        assert!(fold(&mut s, &e, &mut |_| Ok(None)).is_err(), "a repeat");
     }
 }
