@@ -7,7 +7,7 @@ use processor::gateway::access::{ADMIN, Access, new_token};
 
 use crate::support::{Sse, World, ask, count, request, settings};
 
-fn tokens(users: &[&str]) -> (tempfile::NamedTempFile, Vec<String>) {
+pub fn tokens(users: &[&str]) -> (tempfile::NamedTempFile, Vec<String>) {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let made: Vec<_> = users.iter().map(|u| new_token(u).expect("random")).collect();
     let lines: Vec<_> = made.iter().map(|(_, line)| line.as_str()).collect();
