@@ -7,15 +7,14 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::access::Caller;
-use super::feed::{Cursor, Item, Next};
-use super::{Gateway, manage, view};
+use super::feed::{Begin, Cursor, Item, Next};
+use super::{Gateway, manage, percent, view};
 
 /// What a connection is told.
 #[derive(Clone, Debug)]
@@ -26,7 +25,7 @@ pub enum Message {
     Notification(Item),
     /// A price alert fired: the alert's id, and what happened. It has no number, and does not move the position.
     Alert(Value),
-    /// Something between the client's position and this number is not there any more.
+    /// Something between the client's position and this number is not there any more, or the position is ahead of the log.
     Resync {
         /// The client's position.
         after: u64,
@@ -72,7 +71,7 @@ impl Message {
             Message::Hello(after) => Some(("hello", Some(*after), json!({ "user_id": user, "resume_from": after }))),
             Message::Notification(item) => Some(("notification", Some(item.seq), view::notification(item))),
             Message::Resync { after, first } => {
-                let snapshot = format!("/v1/users/{user}/portfolio");
+                let snapshot = format!("/v1/users/{}/portfolio", percent::encode(user));
                 Some((
                     "resync_required",
                     Some(first - 1),
@@ -163,39 +162,16 @@ impl Pump {
         if let Some(why) = early {
             return Some((why, after.unwrap_or(0)));
         }
-        let latest = gateway.feed.latest(&self.user).unwrap_or(0);
-        let mut cursor = gateway.feed.cursor(&self.user, after.unwrap_or(latest));
+        let mut cursor = gateway.feed.cursor(&self.user, after.map_or(Begin::Now, Begin::After));
         self.told = cursor.after();
         if let Err(over) = self.put(Message::Hello(cursor.after())).await {
             return over;
-        }
-        if cursor.after() > latest && latest > 0 && !self.arrives(&mut cursor).await {
-            // A position of some other log, or of a future that did not come about.
-            let latest = gateway.feed.latest(&self.user).unwrap_or(0);
-            let ahead = Message::Resync { after: cursor.after(), first: latest + 1 };
-            cursor.seek(latest);
-            self.told = latest;
-            if let Err(over) = self.put(ahead).await {
-                return over;
-            }
         }
         loop {
             if let Err(over) = self.step(&mut cursor).await {
                 return over;
             }
         }
-    }
-
-    /// Whether the feed comes to the cursor's position: another gateway may have been quicker than this one.
-    async fn arrives(&self, cursor: &mut Cursor) -> bool {
-        let until = tokio::time::Instant::now() + self.gateway.settings.ahead;
-        while self.gateway.feed.latest(&self.user).unwrap_or(0) < cursor.after() {
-            if tokio::time::Instant::now() >= until || self.send.is_closed() {
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        true
     }
 
     /// Waits for what comes next and hands it on.
