@@ -118,6 +118,8 @@ fn wrong_use_ends_with_2_and_says_what_to_do() {
         (&["gateway", "--history", "long", "--embedded", "e"], "30s"),
         (&["gateway", "--webhook-retries", "1s,0s", "--embedded", "e"], "longer than nothing"),
         (&["gateway", "token", "a b"], "user"),
+        (&["gateway", "token"], "--admin"),
+        (&["gateway", "token", "501", "--admin"], "--admin"),
         (&["demo", "--listen", "0.0.0.0:8080", "--embedded", "e"], "processor gateway"),
     ] {
         let o = processor(dir.path(), args);
@@ -191,6 +193,31 @@ fn a_gateway_for_other_machines_needs_tokens() {
     let (token, line) = text.trim().split_once('\n').expect("two lines");
     assert!(code(&made) == 0 && token.starts_with("ptk_") && line.starts_with("501 sha256:"), "{text}");
     assert!(!line.contains(token), "the file does not hold the token");
+    let line = |args: &[&str]| out(&processor(dir.path(), args)).lines().nth(1).expect("two lines").to_string();
+    assert!(line(&["gateway", "token", "*"]).starts_with("%2A sha256:"), "a user of this name is no admin");
+    assert!(line(&["gateway", "token", "--admin"]).starts_with("* sha256:"));
+}
+
+#[test]
+fn options_of_the_gateway_come_from_the_environment_too() {
+    let dir = temp();
+    for (name, value, part) in [
+        ("PROCESSOR_HISTORY", "zzz", "--history"),
+        ("PROCESSOR_HEARTBEAT", "0", "--heartbeat"),
+        ("PROCESSOR_STALL", "0s", "--stall"),
+        ("PROCESSOR_WEBHOOK_RETRIES", "1s,x", "--webhook-retries"),
+        ("PROCESSOR_MEMORY_MB", "0", "--memory-mb"),
+        ("PROCESSOR_MAX_CONNECTIONS", "0", "--max-connections"),
+        ("PROCESSOR_NO_WEBHOOKS", "perhaps", "--no-webhooks"),
+        ("PROCESSOR_ALLOW_PRIVATE_WEBHOOKS", "perhaps", "--allow-private-webhooks"),
+    ] {
+        let o = command(dir.path(), &["gateway", "--embedded", "e"]).env(name, value).output().expect("runs");
+        assert!(code(&o) == 2 && err(&o).contains(part), "{name}: {}", err(&o));
+    }
+    // Two that are right, and one that is not, so that it ends.
+    let mut right = command(dir.path(), &["gateway", "--embedded", "e"]);
+    let o = right.env("PROCESSOR_NO_WEBHOOKS", "yes").env("PROCESSOR_HISTORY", "all").env("PROCESSOR_STALL", "0s").output().expect("runs");
+    assert!(code(&o) == 2 && err(&o).contains("--stall"), "{}", err(&o));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args as ClapArgs, Subcommand};
 
 /// Shown below the help.
@@ -14,9 +15,11 @@ Examples:
   processor gateway --listen 0.0.0.0:8080 --token-file tokens --brokers ...
 
 Paths: /v1/users/{user}/notifications (Server-Sent Events: Last-Event-ID, ?after=N, ?kinds=a,b), .../notifications/ws
-(WebSocket, ?resume_from=N), .../portfolio, .../preferences, .../webhooks/{id}; /healthz, /metrics. docs/contract.md has them all.
+(WebSocket, ?resume_from=N), .../portfolio, .../preferences, .../webhooks/{id}, .../alerts/{id}; /healthz, /metrics. docs/gateway.md has them all.
 
-Several gateways may run; give each its own --instance, so that they share the webhooks. There is no TLS in it: put a proxy in front.";
+Several gateways may run; give each its own --instance, so that they share the webhooks. There is no TLS in it: put a proxy in front.
+
+The options of gateway come from flags, else from the environment (PROCESSOR_HISTORY for --history and so on); they have no place in processor.toml.";
 
 /// Options of `gateway`.
 #[derive(Debug, Clone, ClapArgs)]
@@ -31,38 +34,43 @@ pub struct Gateway {
     #[arg(long, value_name = "FILE", env = "PROCESSOR_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
     /// How far back notifications can be asked for: 12h, 30d, or all
-    #[arg(long, default_value = "7d", value_name = "TIME")]
+    #[arg(long, default_value = "7d", value_name = "TIME", env = "PROCESSOR_HISTORY")]
     pub history: String,
     /// Notifications kept in memory, MiB; older ones are read from the log
-    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20), env = "PROCESSOR_MEMORY_MB")]
     pub memory_mb: u64,
     /// Most connections at once
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), env = "PROCESSOR_MAX_CONNECTIONS")]
     pub max_connections: u64,
     /// A sign of life on every stream at least so often
-    #[arg(long, default_value = "15s", value_name = "TIME")]
+    #[arg(long, default_value = "15s", value_name = "TIME", env = "PROCESSOR_HEARTBEAT")]
     pub heartbeat: String,
-    /// How long a client may read nothing before it is disconnected
-    #[arg(long, default_value = "10s", value_name = "TIME")]
+    /// How long a client may read nothing of what it is sent before it is disconnected
+    #[arg(long, default_value = "10s", value_name = "TIME", env = "PROCESSOR_STALL")]
     pub stall: String,
-    /// Leave webhooks to other gateways
-    #[arg(long)]
+    /// Leave webhooks and price alerts to other gateways: they can be set here all the same
+    #[arg(long, env = "PROCESSOR_NO_WEBHOOKS", value_parser = BoolishValueParser::new())]
     pub no_webhooks: bool,
     /// Let webhooks go to http and to addresses that are not public
-    #[arg(long)]
+    #[arg(long, env = "PROCESSOR_ALLOW_PRIVATE_WEBHOOKS", value_parser = BoolishValueParser::new())]
     pub allow_private_webhooks: bool,
     /// When to try a webhook again after its first failure, its second, ...
-    #[arg(long, default_value = "30s,5m,30m,2h,8h,24h", value_name = "TIME,...")]
+    #[arg(long, default_value = "30s,5m,30m,2h,8h,24h", value_name = "TIME,...", env = "PROCESSOR_WEBHOOK_RETRIES")]
     pub webhook_retries: String,
 }
 
 /// `gateway ...`
 #[derive(Debug, Clone, Subcommand)]
 pub enum GatewayCommand {
-    /// Make a token for a user
-    #[command(after_help = "Prints the token, and the line that the token file needs to know it. `*` is an admin, who sees everybody.")]
+    /// Make a token for a user, or for an admin
+    #[command(
+        after_help = "Prints the token, and the line that the token file needs to know it: the user is written there as in a path, `a#b` as a%23b."
+    )]
     Token {
-        /// The user's id, or `*`
-        user: String,
+        /// The user's id
+        user: Option<String>,
+        /// A token that opens everybody's paths, and /metrics
+        #[arg(long, conflicts_with = "user")]
+        admin: bool,
     },
 }

@@ -4,7 +4,8 @@
 //! ```text
 //! # user  hash                (processor gateway token 501)
 //! 501     sha256:9f86d0...
-//! *       sha256:60303a...    an admin: sees everybody
+//! a%23b   sha256:2c26b4...    # the user `a#b`, written as in a path
+//! *       sha256:60303a...    # an admin: sees everybody (processor gateway token --admin)
 //! ```
 //!
 //! Without a token file only this machine can connect, and every request must name it in its `Host`: or a web page that has its name resolved to
@@ -15,18 +16,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::SystemTime;
+use std::{fs, io};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
 use sha2::{Digest, Sha256};
 
+use super::percent;
 use crate::client::check_id;
 
 type Hash = [u8; 32];
 
-/// The user name that stands for an admin in the token file.
-pub const ADMIN: &str = "*";
+/// Stands for an admin in the token file. A user of this name is written `%2A`.
+const ADMIN: &str = "*";
 const PREFIX: &str = "ptk_";
 
 /// Why a request is turned away.
@@ -56,8 +59,12 @@ struct Tokens {
 pub struct Access {
     file: Option<PathBuf>,
     tokens: RwLock<Arc<Tokens>>,
-    stamp: RwLock<Option<SystemTime>>,
+    stamp: RwLock<Option<Stamp>>,
 }
+
+/// What changes whenever a file does: its times and its length. The time of writing alone misses a file that another one was put in the place of, and one
+/// that has become readable.
+type Stamp = (SystemTime, i64, i64, u64);
 
 impl Access {
     /// Everybody who can connect may see everything.
@@ -67,8 +74,13 @@ impl Access {
 
     /// Only who has a token of this file.
     pub fn with_file(file: &Path) -> Result<Access, String> {
+        // Before it is read: what is written in between is read again.
+        let stamp = stamp(file);
         let tokens = read(file)?;
-        Ok(Access { file: Some(file.into()), tokens: RwLock::new(Arc::new(tokens)), stamp: RwLock::new(modified(file)) })
+        if tokens == Tokens::default() {
+            return Err(format!("{}: has no token; `processor gateway token USER` makes one", file.display()));
+        }
+        Ok(Access { file: Some(file.into()), tokens: RwLock::new(Arc::new(tokens)), stamp: RwLock::new(stamp) })
     }
 
     /// Whether tokens are asked for.
@@ -76,17 +88,19 @@ impl Access {
         self.file.is_some()
     }
 
-    /// Reads the file again if it changed; true if it did. One that cannot be read changes nothing: the tokens that were good stay good.
-    pub fn reload(&self) -> Result<bool, String> {
-        let Some(file) = &self.file else { return Ok(false) };
-        let stamp = modified(file);
+    /// Reads the file again if it changed; if it did, how many tokens there are now. Without any, or without the file, nobody has one: the last token can
+    /// be taken away like any other. A file that cannot be understood changes nothing: the tokens that were good stay good.
+    pub fn reload(&self) -> Result<Option<usize>, String> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let stamp = stamp(file);
         if *self.stamp.read().expect("plain data") == stamp {
-            return Ok(false);
+            return Ok(None);
         }
         *self.stamp.write().expect("plain data") = stamp;
-        let new = Arc::new(read(file)?);
-        *self.tokens.write().expect("plain data") = new;
-        Ok(true)
+        let new = if fs::metadata(file).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) { Tokens::default() } else { read(file)? };
+        let count = new.admins.len() + new.users.values().map(Vec::len).sum::<usize>();
+        *self.tokens.write().expect("plain data") = Arc::new(new);
+        Ok(Some(count))
     }
 
     /// Who asks.
@@ -124,15 +138,22 @@ impl Access {
     }
 }
 
-/// A new token and the line for the file.
+/// A new token of a user and its line for the file.
 pub fn new_token(user: &str) -> Result<(String, String), String> {
-    if user != ADMIN {
-        check_id("user", user).map_err(|e| e.to_string())?;
-    }
+    check_id("user", user).map_err(|e| e.to_string())?;
+    make(&percent::encode(user))
+}
+
+/// A new token that opens everything, and its line for the file.
+pub fn new_admin_token() -> Result<(String, String), String> {
+    make(ADMIN)
+}
+
+fn make(name: &str) -> Result<(String, String), String> {
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(|e| format!("this machine gives no random numbers: {e}"))?;
     let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
-    let line = format!("{user} sha256:{}", hash(&token).iter().map(|b| format!("{b:02x}")).collect::<String>());
+    let line = format!("{name} sha256:{}", hash(&token).iter().map(|b| format!("{b:02x}")).collect::<String>());
     Ok((token, line))
 }
 
@@ -158,12 +179,17 @@ fn is_local(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-fn modified(file: &Path) -> Option<SystemTime> {
-    std::fs::metadata(file).and_then(|m| m.modified()).ok()
+fn stamp(file: &Path) -> Option<Stamp> {
+    let m = fs::metadata(file).ok()?;
+    #[cfg(unix)]
+    let (seconds, nanos) = (std::os::unix::fs::MetadataExt::ctime(&m), std::os::unix::fs::MetadataExt::ctime_nsec(&m));
+    #[cfg(not(unix))]
+    let (seconds, nanos) = (0, 0);
+    Some((m.modified().ok()?, seconds, nanos, m.len()))
 }
 
 fn read(file: &Path) -> Result<Tokens, String> {
-    let text = std::fs::read_to_string(file).map_err(|e| format!("cannot read the token file {}: {e}", file.display()))?;
+    let text = fs::read_to_string(file).map_err(|e| format!("cannot read the token file {}: {e}", file.display()))?;
     parse(&text).map_err(|e| format!("{}: {e}", file.display()))
 }
 
@@ -180,12 +206,10 @@ fn parse(text: &str) -> Result<Tokens, String> {
         if user == ADMIN {
             tokens.admins.push(hash);
         } else {
-            check_id("user", user).map_err(|e| wrong(&e.to_string()))?;
-            tokens.users.entry(user.to_string()).or_default().push(hash);
+            let user = percent::decode(user).ok_or_else(|| wrong("the user is written as in a path: %25 for %, %23 for #"))?;
+            check_id("user", &user).map_err(|e| wrong(&e.to_string()))?;
+            tokens.users.entry(user).or_default().push(hash);
         }
-    }
-    if tokens == Tokens::default() {
-        return Err("has no token; `processor gateway token USER` makes one".into());
     }
     Ok(tokens)
 }
@@ -213,7 +237,7 @@ mod tests {
     fn tokens_open_their_user_only() {
         let (mine, my_line) = new_token("501").expect("random");
         let (theirs, their_line) = new_token("502").expect("random");
-        let (admin, admin_line) = new_token(ADMIN).expect("random");
+        let (admin, admin_line) = new_admin_token().expect("random");
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), format!("# tokens\n{my_line}\n\n{their_line} # second\n{admin_line}\n")).expect("written");
         let access = Access::with_file(file.path()).expect("a good file");
@@ -232,14 +256,41 @@ mod tests {
         assert_eq!(access.caller(&headers(&[("authorization", "Basic abc")])), Err(Denied::Unknown));
 
         // A token that is taken out of the file is worth nothing from then on; a file that cannot be read changes nothing.
-        std::fs::write(file.path(), their_line).expect("written");
-        *access.stamp.write().expect("plain") = None;
-        assert_eq!(access.reload(), Ok(true));
+        let write = |text: &str| std::fs::write(file.path(), text).expect("written");
+        assert_eq!(access.reload(), Ok(None));
+        write(&their_line);
+        assert_eq!(access.reload(), Ok(Some(1)));
         assert_eq!((may(&mine, Some("501")), may(&theirs, Some("502"))), (Err(Denied::Unknown), Ok(())));
-        std::fs::write(file.path(), "nonsense").expect("written");
-        *access.stamp.write().expect("plain") = None;
+        write("nonsense");
         assert!(access.reload().is_err());
         assert_eq!(may(&theirs, Some("502")), Ok(()));
+
+        // The last one is taken away like any other: by an empty file, and by none.
+        write("# nobody\n");
+        assert_eq!((access.reload(), may(&theirs, Some("502"))), (Ok(Some(0)), Err(Denied::Unknown)));
+        write(&their_line);
+        assert_eq!((access.reload(), may(&theirs, Some("502"))), (Ok(Some(1)), Ok(())));
+        std::fs::remove_file(file.path()).expect("removed");
+        assert_eq!((access.reload(), may(&theirs, Some("502"))), (Ok(Some(0)), Err(Denied::Unknown)));
+        write(&their_line);
+        assert_eq!((access.reload(), may(&theirs, Some("502"))), (Ok(Some(1)), Ok(())));
+        assert!(access.needs_token(), "whatever happens to the file");
+    }
+
+    #[test]
+    fn every_user_that_may_exist_can_have_a_token() {
+        let users = ["a#b", "#x", "*", "%41", "a?b", "joe@example.com"];
+        let made: Vec<_> = users.iter().map(|u| new_token(u).expect("random")).collect();
+        let lines: Vec<_> = made.iter().map(|(_, line)| format!("{line} # theirs")).collect();
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), lines.join("\n")).expect("written");
+        let access = Access::with_file(file.path()).expect("a good file");
+        for (user, (token, _)) in users.iter().zip(&made) {
+            let caller = access.caller(&headers(&[("authorization", &format!("Bearer {token}"))])).expect("a token");
+            assert_eq!(access.check(caller, Some(user)), Ok(()), "{user}");
+            assert_eq!(access.check(caller, None), Err(Denied::NotYours), "{user} is no admin");
+            assert_eq!(access.check(caller, Some("A")), Err(Denied::NotYours), "{user}");
+        }
     }
 
     #[test]
@@ -262,16 +313,18 @@ mod tests {
     #[test]
     fn bad_token_files_are_explained() {
         for (text, part) in [
-            ("", "has no token"),
             ("501", "line 1"),
             ("501 md5:00", "sha256:"),
             ("# x\n5/1 sha256:00", "line 2"),
             ("501 sha256:zz", "64 hex"),
+            (&format!("5%1 sha256:{}", "0".repeat(64)), "%25"),
         ] {
             let e = parse(text).expect_err(text);
             assert!(e.contains(part) && e.contains("gateway token"), "{e}");
         }
         assert!(parse(&format!("5/1 sha256:{}", "0".repeat(64))).expect_err("a bad id").contains("user"));
         assert!(parse(&format!("501 sha256:{}", "é".repeat(32))).is_err());
+        let empty = tempfile::NamedTempFile::new().expect("a file");
+        assert!(Access::with_file(empty.path()).expect_err("useless").contains("has no token"), "at the start it is a mistake");
     }
 }

@@ -11,10 +11,12 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use super::history;
 use crate::domain::partitioner;
@@ -50,11 +52,23 @@ pub struct Item {
 pub enum Next {
     /// Some notifications, in order and without a gap.
     Items(Vec<Item>),
-    /// What follows is not there any more; the next one that is has this number. The cursor stands before it.
+    /// What follows is not there: it is there no more, or the position is of a future that did not come about. The next one that is there, or that will
+    /// be, has this number. The cursor stands before it.
     Gone {
         /// The first that can be told.
         first: u64,
     },
+}
+
+/// Where a cursor begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// After the notification of this number; 0: before the first.
+    After(u64),
+    /// With the first that comes from now on.
+    Now,
+    /// With the oldest there is within the history, or the first that comes, whatever its number.
+    Oldest,
 }
 
 /// See the module.
@@ -63,6 +77,8 @@ pub struct Feed {
     pub(super) topic: TopicId,
     parts: Vec<Mutex<Part>>,
     part_bytes: usize,
+    /// How long a position may be ahead of what was read: another gateway may have been quicker than this one.
+    ahead: Duration,
     ready: watch::Sender<bool>,
     pub(super) readers: Semaphore,
     /// Notifications read since the start.
@@ -106,13 +122,14 @@ pub struct Extent {
 
 impl Feed {
     /// A feed that knows nothing yet. `starts` has the first offset of the history for each partition.
-    pub fn new(log: Arc<dyn Log>, topic: TopicId, starts: &[u64], memory: usize) -> Arc<Feed> {
+    pub fn new(log: Arc<dyn Log>, topic: TopicId, starts: &[u64], memory: usize, ahead: Duration) -> Arc<Feed> {
         let parts = starts.iter().map(|next| Mutex::new(Part { next: *next, ..Part::default() })).collect();
         Arc::new(Feed {
             log,
             topic,
             parts,
             part_bytes: memory / starts.len().max(1),
+            ahead,
             ready: watch::channel(false).0,
             readers: Semaphore::new(READERS),
             read: AtomicU64::new(0),
@@ -206,17 +223,28 @@ impl Feed {
         self.part(user).1.users.get(user).and_then(|u| u.wake.as_ref()).map_or(0, watch::Sender::receiver_count)
     }
 
-    /// A cursor that stands after a user's notification `after` (0: before the first).
-    pub fn cursor(self: &Arc<Self>, user: &str, after: u64) -> Cursor {
+    /// A cursor over a user's notifications.
+    pub fn cursor(self: &Arc<Self>, user: &str, begin: Begin) -> Cursor {
         let user: Arc<str> = user.into();
         let (partition, mut part) = self.part(&user);
-        let wake = part.users.entry(user.clone()).or_default().wake.get_or_insert_with(|| watch::channel(0).0).subscribe();
+        let u = part.users.entry(user.clone()).or_default();
+        let wake = u.wake.get_or_insert_with(|| watch::channel(0).0).subscribe();
+        let known = u.latest;
         drop(part);
+        // Without any notification within the history nobody knows what the number of the next one is.
+        let (after, placed) = match begin {
+            Begin::After(after) => (after, true),
+            Begin::Now => (known, known > 0),
+            Begin::Oldest => (0, false),
+        };
         Cursor {
             feed: self.clone(),
             at: TopicPartition::new(self.topic, partition),
             user,
             after,
+            placed,
+            known,
+            ahead: None,
             scan: None,
             wake: Some(wake),
             live: false,
@@ -282,6 +310,8 @@ enum Step {
     /// Read the log from here, up to this offset.
     Scan(u64, u64),
     Wait,
+    /// The position is ahead of the newest: which may be on its way.
+    Ahead,
 }
 
 /// One reader's place among a user's notifications.
@@ -290,6 +320,12 @@ pub struct Cursor {
     at: TopicPartition,
     user: Arc<str>,
     after: u64,
+    /// False until the first notification says where a cursor stands that began without a position.
+    placed: bool,
+    /// Number of the newest when the cursor was made.
+    known: u64,
+    /// Until when a position ahead of the newest may come true.
+    ahead: Option<Instant>,
     /// Where the log was read to for this cursor, while it is behind what is in memory.
     scan: Option<u64>,
     /// None only while the cursor is dropped.
@@ -314,14 +350,9 @@ impl Cursor {
         part.users.get(&self.user).is_some_and(|u| matches!(self.step(u), Step::Scan(..)))
     }
 
-    /// Stands elsewhere.
-    pub fn seek(&mut self, after: u64) {
-        (self.after, self.scan) = (after, None);
-    }
-
     fn step(&self, u: &User) -> Step {
         if u.latest <= self.after {
-            return Step::Wait;
+            return if (1..self.after).contains(&u.latest) { Step::Ahead } else { Step::Wait };
         }
         let wanted = self.after + 1;
         if let Some(front) = u.recent.front()
@@ -353,6 +384,11 @@ impl Cursor {
                 // Seen before it is looked at, so that what comes in between wakes us.
                 self.wake.as_mut().expect("there until the drop").mark_unchanged();
                 let next = part.next;
+                if !self.placed
+                    && let Some((first, _)) = part.users.get(&self.user).and_then(|u| u.marks.first())
+                {
+                    (self.after, self.placed) = (first - 1, true);
+                }
                 match part.users.get(&self.user).map_or(Step::Wait, |u| self.step(u)) {
                     Step::Scan(from, upto) => Step::Scan(from, upto.min(next)),
                     other => other,
@@ -381,10 +417,34 @@ impl Cursor {
                 }
                 Step::Wait => {
                     self.live = true;
-                    self.wake.as_mut().expect("there until the drop").changed().await.map_err(|_| gone())?;
+                    self.changed().await?;
+                }
+                Step::Ahead => {
+                    let until = *self.ahead.get_or_insert_with(|| Instant::now() + self.feed.ahead);
+                    if Instant::now() >= until {
+                        return Ok(self.back());
+                    }
+                    // Whether something came or the time is over is seen in the next round.
+                    if let Ok(changed) = tokio::time::timeout_at(until, self.changed()).await {
+                        changed?;
+                    }
                 }
             }
         }
+    }
+
+    async fn changed(&mut self) -> Result<(), LogError> {
+        self.wake.as_mut().expect("there until the drop").changed().await.map_err(|_| gone())
+    }
+
+    /// The position is of some other log, or of a future that did not come about: stands before the first that came since the cursor was made.
+    fn back(&mut self) -> Next {
+        let part = self.feed.lock(self.at.partition);
+        let oldest = part.users.get(&self.user).and_then(|u| u.marks.first()).map_or(1, |(seq, _)| *seq);
+        drop(part);
+        let first = if self.known > 0 { self.known + 1 } else { oldest };
+        (self.after, self.scan, self.ahead) = (first - 1, None, None);
+        Next::Gone { first }
     }
 
     /// The log has nothing of the user before `upto` although the index says so: its beginning was cut off. Go on with what is after that.

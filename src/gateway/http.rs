@@ -19,7 +19,7 @@ use super::server::Place;
 use super::sse::SseBody;
 use super::stream::{self, Wanted};
 use super::writer::Writer;
-use super::{Gateway, manage, metrics, ws};
+use super::{Gateway, manage, metrics, percent, ws};
 use crate::client::check_id;
 use crate::wire::event::Event;
 
@@ -116,7 +116,9 @@ async fn route(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
     let path = request.uri().path().trim_start_matches('/').to_string();
-    let parts: Vec<&str> = path.split('/').collect();
+    let decoded: Option<Vec<String>> = path.split('/').map(percent::decode).collect();
+    let decoded = decoded.ok_or_else(|| Refusal::bad("in the path, a % must be followed by two hex digits; a % itself is %25"))?;
+    let parts: Vec<&str> = decoded.iter().map(String::as_str).collect();
     if parts == ["healthz"] {
         only(&request, &[Method::GET])?;
         return Ok(match gateway.feed.is_ready() {
@@ -143,7 +145,7 @@ async fn route(
     match rest {
         ["notifications"] => {
             only(&request, &[Method::GET])?;
-            sse(gateway, caller, user, kill, &request)
+            sse(gateway, caller, user, kill, &place, &request)
         }
         ["notifications", "ws"] => {
             only(&request, &[Method::GET])?;
@@ -194,15 +196,21 @@ fn parameters(gateway: &Gateway, user: &str, request: &Request<Incoming>) -> Res
     let header = request.headers().get("last-event-id").and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty());
     let mut after = header.map(|v| number("Last-Event-ID", v)).transpose()?;
     let mut wanted = gateway.subscriptions.of(user).preferences.stream.clone();
-    for (name, value) in request.uri().query().unwrap_or_default().split('&').filter(|p| !p.is_empty()).filter_map(|p| p.split_once('=')) {
-        match name {
-            "after" | "resume_from" => {
-                let given = number(name, value)?;
+    for pair in request.uri().query().unwrap_or_default().split('&').filter(|p| !p.is_empty()) {
+        let (name, value) = pair.split_once('=').map_or((pair, None), |(name, value)| (name, Some(value)));
+        let decoded = |text: &str| {
+            percent::decode_query(text).ok_or_else(|| Refusal::bad(format!("{text}: in the query, a % must be followed by two hex digits")))
+        };
+        let (name, value) = (decoded(name)?, value.map(decoded).transpose()?);
+        match (name.as_str(), value.as_deref()) {
+            ("after" | "resume_from", value) => {
+                let given = number(&name, value.unwrap_or_default())?;
                 after.get_or_insert(given);
             }
-            "kinds" if value == "all" => wanted = None,
-            "kinds" => {
-                let kinds: BTreeSet<String> = value.split(',').filter(|k| !k.is_empty()).map(String::from).collect();
+            ("kinds", None) => return Err(Refusal::bad("kinds: say which, as in kinds=order-filled,order-rejected; or kinds=all")),
+            ("kinds", Some("all")) => wanted = None,
+            ("kinds", Some(value)) => {
+                let kinds: BTreeSet<String> = value.split(',').map(str::trim).filter(|k| !k.is_empty()).map(String::from).collect();
                 check_kinds(&kinds)?;
                 wanted = Some(kinds);
             }
@@ -232,9 +240,11 @@ fn sse(
     caller: Caller,
     user: &str,
     kill: Arc<Notify>,
+    place: &Place,
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
     let (after, wanted) = parameters(gateway, user, request)?;
+    place.streams();
     let outgoing = stream::start(gateway, caller, user, after, wanted, kill);
     let mut response = Response::new(SseBody::new(user, outgoing).boxed());
     let headers = response.headers_mut();
@@ -256,6 +266,7 @@ fn websocket(
 ) -> Result<Response<Body>, Refusal> {
     let accepted = ws::accept(request.headers()).map_err(|why| Refusal(StatusCode::UPGRADE_REQUIRED, "UPGRADE_REQUIRED", why.into()))?;
     let (after, wanted) = parameters(gateway, user, &request)?;
+    place.streams();
     let outgoing = stream::start(gateway, caller, user, after, wanted, kill.clone());
     let upgrade = hyper::upgrade::on(&mut request);
     let user = user.to_string();

@@ -73,7 +73,8 @@ pub async fn preferences(
         }
     };
     let wanted = value.clone().unwrap_or_default();
-    put(gateway, writer, user, preferences_key(user), value, |s| s.preferences == wanted).await?;
+    let set = put(gateway, writer, user, preferences_key(user), value, |s| s.preferences == wanted);
+    gateway.turns.after_others(user, set).await?;
     Ok(http::json(StatusCode::OK, &shown(&wanted)))
 }
 
@@ -93,34 +94,34 @@ pub async fn webhook(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
     check_id("webhook id", id).map_err(|e| Refusal::bad(e.to_string()))?;
-    let subscriber = gateway.subscriptions.of(user);
-    let absent = || Refusal::not_found(format!("user {user} has no webhook {id}"));
-    match *request.method() {
-        Method::GET => Ok(http::json(StatusCode::OK, &status(&subscriber, id).ok_or_else(absent)?)),
-        Method::DELETE => {
-            if !subscriber.webhooks.contains_key(id) {
-                return Err(absent());
-            }
-            put::<Webhook>(gateway, writer, user, webhook_key(user, id), None, |s| !s.webhooks.contains_key(id)).await?;
-            // Only to be tidy: a position of a registration that is gone counts for nothing.
-            put::<Webhook>(gateway, writer, user, position_key(user, id), None, |_| true).await?;
-            Ok(http::json(StatusCode::OK, &json!({ "removed": id })))
-        }
-        _ => {
-            let wish: Wish = body(request).await?;
-            register(gateway, writer, user, id, wish, &subscriber).await
-        }
+    let method = request.method().clone();
+    if method == Method::GET {
+        return Ok(http::json(StatusCode::OK, &status(&gateway.subscriptions.of(user), id).ok_or_else(|| no_webhook(user, id))?));
     }
+    if method == Method::DELETE {
+        return gateway.turns.after_others(user, remove(gateway, writer, user, id)).await;
+    }
+    // Read before it is our turn: a slow sender holds nobody up.
+    let wish: Wish = body(request).await?;
+    gateway.turns.after_others(user, register(gateway, writer, user, id, wish)).await
 }
 
-async fn register(
-    gateway: &Arc<Gateway>,
-    writer: &Writer,
-    user: &str,
-    id: &str,
-    wish: Wish,
-    subscriber: &Subscriber,
-) -> Result<Response<Body>, Refusal> {
+fn no_webhook(user: &str, id: &str) -> Refusal {
+    Refusal::not_found(format!("user {user} has no webhook {id}"))
+}
+
+async fn remove(gateway: &Arc<Gateway>, writer: &Writer, user: &str, id: &str) -> Result<Response<Body>, Refusal> {
+    if !gateway.subscriptions.of(user).webhooks.contains_key(id) {
+        return Err(no_webhook(user, id));
+    }
+    put::<Webhook>(gateway, writer, user, webhook_key(user, id), None, |s| !s.webhooks.contains_key(id)).await?;
+    // Only to be tidy: a position of a registration that is gone counts for nothing.
+    put::<Webhook>(gateway, writer, user, position_key(user, id), None, |_| true).await?;
+    Ok(http::json(StatusCode::OK, &json!({ "removed": id })))
+}
+
+async fn register(gateway: &Arc<Gateway>, writer: &Writer, user: &str, id: &str, wish: Wish) -> Result<Response<Body>, Refusal> {
+    let subscriber = gateway.subscriptions.of(user);
     target::parse(&wish.url, gateway.settings.private_webhooks).map_err(|e| Refusal::bad(format!("url {e}")))?;
     if let Some(kinds) = &wish.kinds {
         check_kinds(kinds)?;
@@ -140,7 +141,12 @@ async fn register(
     if !gateway.feed.is_ready() {
         return Err(Refusal::unavailable("the gateway is still reading the history"));
     }
-    let after = wish.after.unwrap_or_else(|| gateway.feed.latest(user).unwrap_or(0));
+    // In this order: what comes in between is after it either way.
+    let end = gateway.feed.next_offset(gateway.feed.partition(user));
+    let (after, from) = match wish.after.or_else(|| gateway.feed.latest(user)) {
+        Some(after) => (after, None),
+        None => (0, Some(end)),
+    };
     let made = wish.secret.is_none() && before.is_none();
     let secret = match (wish.secret, before) {
         (Some(secret), _) => secret,
@@ -152,7 +158,7 @@ async fn register(
         Some(b) if wish.after.is_none() => Webhook { url: wish.url, secret, kinds: wish.kinds, revision: b.revision + 1, ..b.clone() },
         _ => {
             let registration = uuid::Uuid::now_v7().to_string();
-            Webhook { url: wish.url, secret, kinds: wish.kinds, registration, revision: 1, after }
+            Webhook { url: wish.url, secret, kinds: wish.kinds, registration, revision: 1, after, from }
         }
     };
     let (created, secret) = (before.is_none(), hook.secret.clone());
@@ -197,21 +203,27 @@ pub async fn one_alert(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
     check_id("alert id", id).map_err(|e| Refusal::bad(e.to_string()))?;
+    let method = request.method().clone();
+    if method == Method::PUT {
+        let wish: AlertWish = body(request).await?;
+        return gateway.turns.after_others(user, arm(gateway, writer, user, id, wish)).await;
+    }
     let subscriber = gateway.subscriptions.of(user);
-    let known = subscriber.alerts.contains_key(id);
-    if !known && *request.method() != Method::PUT {
+    if !subscriber.alerts.contains_key(id) {
         return Err(Refusal::not_found(format!("user {user} has no alert {id}")));
     }
-    match *request.method() {
-        Method::GET => return Ok(http::json(StatusCode::OK, &alert(&subscriber, id))),
-        Method::DELETE => {
-            put::<Alert>(gateway, writer, user, alert_key(user, id), None, |s| !s.alerts.contains_key(id)).await?;
-            put::<Alert>(gateway, writer, user, fired_key(user, id), None, |_| true).await?;
-            return Ok(http::json(StatusCode::OK, &json!({ "removed": id })));
-        }
-        _ => {}
+    if method == Method::GET {
+        return Ok(http::json(StatusCode::OK, &alert(&subscriber, id)));
     }
-    let wish: AlertWish = body(request).await?;
+    let disarm = async {
+        put::<Alert>(gateway, writer, user, alert_key(user, id), None, |s| !s.alerts.contains_key(id)).await?;
+        put::<Alert>(gateway, writer, user, fired_key(user, id), None, |_| true).await
+    };
+    gateway.turns.after_others(user, disarm).await?;
+    Ok(http::json(StatusCode::OK, &json!({ "removed": id })))
+}
+
+async fn arm(gateway: &Arc<Gateway>, writer: &Writer, user: &str, id: &str, wish: AlertWish) -> Result<Response<Body>, Refusal> {
     check_id("symbol", &wish.symbol).map_err(|e| Refusal::bad(e.to_string()))?;
     let price = |name: &str, text: &Option<String>| match text.as_deref().map(parse_e4).transpose() {
         Ok(Some(price)) if price <= 0 => Err(Refusal::bad(format!("{name} must be a price above 0"))),
@@ -222,6 +234,8 @@ pub async fn one_alert(
     if above_e4.is_some() == below_e4.is_some() {
         return Err(Refusal::bad("give either above or below, a price as text such as \"189.25\""));
     }
+    let subscriber = gateway.subscriptions.of(user);
+    let known = subscriber.alerts.contains_key(id);
     if !known && subscriber.alerts.len() >= ALERTS_MAX {
         return Err(Refusal(StatusCode::CONFLICT, "TOO_MANY_ALERTS", format!("a user may have {ALERTS_MAX} alerts; remove one first")));
     }

@@ -17,11 +17,14 @@ mod history;
 mod http;
 mod manage;
 mod metrics;
+mod percent;
 mod portfolios;
 mod server;
 mod sse;
 mod stream;
 pub mod subscriptions;
+mod turns;
+mod unread;
 pub mod view;
 pub mod webhooks;
 mod writer;
@@ -43,6 +46,7 @@ use feed::Feed;
 pub use metrics::Metrics;
 use portfolios::Portfolios;
 use subscriptions::Subscriptions;
+use turns::Turns;
 use writer::Writer;
 
 /// How a gateway behaves; all bounds are here.
@@ -60,7 +64,7 @@ pub struct Settings {
     pub streams_per_user: usize,
     /// Messages that wait for one connection at most.
     pub queue: usize,
-    /// How long a full queue may stay full.
+    /// How long a full queue may stay full, and an answer be unread.
     pub stall: Duration,
     /// How long a connection may take to read its last words.
     pub grace: Duration,
@@ -119,6 +123,7 @@ pub struct Gateway {
     pub feed: Arc<Feed>,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) portfolios: Portfolios,
+    pub(crate) turns: Turns,
     /// What is counted.
     pub metrics: Metrics,
     pub(crate) stop: watch::Receiver<bool>,
@@ -129,6 +134,11 @@ impl Gateway {
     pub(crate) async fn stopping(&self) {
         // The sender lives as long as the gateway runs; if it is gone, that is a stop too.
         self.stop.clone().wait_for(|s| *s).await.map(drop).unwrap_or_default();
+    }
+
+    /// What users want, and how far their endpoints were served.
+    pub fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
     }
 
     pub(crate) fn topic_name(&self) -> &str {
@@ -168,7 +178,7 @@ pub async fn start(log: Arc<dyn Log>, topics: Arc<TopicTable>, access: Access, s
     });
     let (cluster, starts, subscription_starts, portfolio_starts) =
         setup.await.map_err(|e| LogError::Unavailable(format!("starting the gateway: {e}")))??;
-    let feed = Feed::new(log.clone(), NOTIFICATIONS, &starts, settings.memory);
+    let feed = Feed::new(log.clone(), NOTIFICATIONS, &starts, settings.memory, settings.ahead);
     let (stop, stopping) = watch::channel(false);
     let (writer, writer_thread) = Writer::start(log.clone(), settings.positions_every)?;
     let gateway = Arc::new(Gateway {
@@ -180,6 +190,7 @@ pub async fn start(log: Arc<dyn Log>, topics: Arc<TopicTable>, access: Access, s
         feed,
         subscriptions: Subscriptions::default(),
         portfolios: Portfolios::default(),
+        turns: Turns::default(),
         metrics: Metrics::default(),
         stop: stopping,
     });

@@ -3,17 +3,19 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::unread::Unread;
 use super::writer::Writer;
 use super::{Gateway, Settings, http};
 use crate::engine::ports::LogError;
@@ -82,12 +84,18 @@ pub async fn serve(gateway: Arc<Gateway>, writer: Writer, listener: TcpListener)
 pub struct Place {
     gateway: Arc<Gateway>,
     permit: Option<OwnedSemaphorePermit>,
+    streams: Arc<AtomicBool>,
 }
 
 impl Place {
     fn take(gateway: &Arc<Gateway>, permit: OwnedSemaphorePermit) -> Arc<Place> {
         gateway.metrics.connections.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Place { gateway: gateway.clone(), permit: Some(permit) })
+        Arc::new(Place { gateway: gateway.clone(), permit: Some(permit), streams: Arc::default() })
+    }
+
+    /// From now on the connection carries a stream, which minds by itself whether it is read.
+    pub fn streams(&self) {
+        self.streams.store(true, Ordering::Relaxed);
     }
 }
 
@@ -100,12 +108,15 @@ impl Drop for Place {
 }
 
 async fn refuse(mut stream: TcpStream) {
-    let answer = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let body = json!({ "error": "UNAVAILABLE", "message": "there are too many connections (--max-connections); come back later" });
+    let (body, status) = (format!("{body}\n"), "HTTP/1.1 503 Service Unavailable");
+    let headers = format!("retry-after: 5\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}", body.len());
+    let answer = format!("{status}\r\n{headers}\r\n\r\n{body}");
     let work = async {
         // An answer to a question that was not read yet would be lost with the reset that follows.
         // How much of the question there is does not matter: it is the same answer to all.
         let _asked = stream.read(&mut [0; 4096]).await?;
-        stream.write_all(answer).await?;
+        stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await
     };
     // Whether it arrives is the client's affair.
@@ -117,13 +128,14 @@ async fn connection(gateway: Arc<Gateway>, writer: Writer, stream: TcpStream, fr
         tracing::debug!(%from, "no TCP_NODELAY: {e}");
     }
     let kill = Arc::new(Notify::new());
+    let io = TokioIo::new(Unread::new(stream, gateway.settings.stall, place.streams.clone()));
     let service = service_fn(|request| {
         let (gateway, writer, kill, place) = (gateway.clone(), writer.clone(), kill.clone(), place.clone());
         async move { Ok::<_, Infallible>(http::answer(gateway, writer, kill, place, request).await) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(REQUEST_WAIT).max_buf_size(BUFFER);
-    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let mut serving = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
     let mut stopping = false;
     loop {
         tokio::select! {
@@ -150,8 +162,9 @@ pub async fn watch_tokens(gateway: Arc<Gateway>) {
             () = gateway.stopping() => return,
         }
         match gateway.access.reload() {
-            Ok(false) => {}
-            Ok(true) => tracing::info!("the token file was read again"),
+            Ok(None) => {}
+            Ok(Some(0)) => tracing::warn!("the token file has no token any more, or is gone: nobody is let in until it has one"),
+            Ok(Some(tokens)) => tracing::info!(tokens, "the token file was read again"),
             Err(e) => tracing::error!("the token file is not used: {e}; the tokens from before stay"),
         }
     }

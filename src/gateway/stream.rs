@@ -7,15 +7,14 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use super::access::Caller;
-use super::feed::{Cursor, Item, Next};
-use super::{Gateway, manage, view};
+use super::feed::{Begin, Cursor, Item, Next};
+use super::{Gateway, manage, percent, view};
 
 /// What a connection is told.
 #[derive(Clone, Debug)]
@@ -26,7 +25,7 @@ pub enum Message {
     Notification(Item),
     /// A price alert fired: the alert's id, and what happened. It has no number, and does not move the position.
     Alert(Value),
-    /// Something between the client's position and this number is not there any more.
+    /// Something between the client's position and this number is not there any more, or the position is ahead of the log.
     Resync {
         /// The client's position.
         after: u64,
@@ -72,7 +71,7 @@ impl Message {
             Message::Hello(after) => Some(("hello", Some(*after), json!({ "user_id": user, "resume_from": after }))),
             Message::Notification(item) => Some(("notification", Some(item.seq), view::notification(item))),
             Message::Resync { after, first } => {
-                let snapshot = format!("/v1/users/{user}/portfolio");
+                let snapshot = format!("/v1/users/{}/portfolio", percent::encode(user));
                 Some((
                     "resync_required",
                     Some(first - 1),
@@ -108,7 +107,9 @@ pub fn start(gateway: &Arc<Gateway>, caller: Caller, user: &str, after: Option<u
     let mut changes = gateway.subscriptions.watch();
     // Alerts that fired before are told first, and all alerts after the notifications that are there already.
     changes.mark_changed();
-    let pump = Pump { gateway: gateway.clone(), caller, user: user.to_string(), wanted, send, told: 0, changes, alerted: BTreeSet::new() };
+    let due = Instant::now() + gateway.settings.heartbeat;
+    let pump =
+        Pump { gateway: gateway.clone(), caller, user: user.to_string(), wanted, send, told: 0, due, changes, alerted: BTreeSet::new() };
     let theirs = last.clone();
     tokio::spawn(async move {
         let m = &pump.gateway.metrics;
@@ -138,6 +139,9 @@ struct Pump {
     send: mpsc::Sender<Message>,
     /// The position that the client knows of.
     told: u64,
+    /// When the next heartbeat is due, and the token looked at again: kept over everything that happens in between, or a stream on which something
+    /// always happens would have neither.
+    due: Instant,
     changes: tokio::sync::watch::Receiver<u64>,
     /// Registrations of alerts that this stream was told of.
     alerted: BTreeSet<String>,
@@ -158,39 +162,16 @@ impl Pump {
         if let Some(why) = early {
             return Some((why, after.unwrap_or(0)));
         }
-        let latest = gateway.feed.latest(&self.user).unwrap_or(0);
-        let mut cursor = gateway.feed.cursor(&self.user, after.unwrap_or(latest));
+        let mut cursor = gateway.feed.cursor(&self.user, after.map_or(Begin::Now, Begin::After));
         self.told = cursor.after();
         if let Err(over) = self.put(Message::Hello(cursor.after())).await {
             return over;
-        }
-        if cursor.after() > latest && latest > 0 && !self.arrives(&mut cursor).await {
-            // A position of some other log, or of a future that did not come about.
-            let latest = gateway.feed.latest(&self.user).unwrap_or(0);
-            let ahead = Message::Resync { after: cursor.after(), first: latest + 1 };
-            cursor.seek(latest);
-            self.told = latest;
-            if let Err(over) = self.put(ahead).await {
-                return over;
-            }
         }
         loop {
             if let Err(over) = self.step(&mut cursor).await {
                 return over;
             }
         }
-    }
-
-    /// Whether the feed comes to the cursor's position: another gateway may have been quicker than this one.
-    async fn arrives(&self, cursor: &mut Cursor) -> bool {
-        let until = tokio::time::Instant::now() + self.gateway.settings.ahead;
-        while self.gateway.feed.latest(&self.user).unwrap_or(0) < cursor.after() {
-            if tokio::time::Instant::now() >= until || self.send.is_closed() {
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        true
     }
 
     /// Waits for what comes next and hands it on.
@@ -205,21 +186,15 @@ impl Pump {
             let mut next = std::pin::pin!(cursor.next());
             loop {
                 tokio::select! {
+                    // The heartbeat comes before what comes next: of that there may always be more.
                     biased;
                     () = gateway.stopping() => return Err(Some((End::Closing, self.told))),
                     () = self.send.closed() => return Err(None),
+                    () = tokio::time::sleep_until(self.due) => self.beat(after).await?,
                     next = &mut next => break next,
                     changed = self.changes.changed() => if changed.is_ok() {
                         self.alerts().await?;
                     },
-                    () = tokio::time::sleep(gateway.settings.heartbeat) => {
-                        if gateway.access.check(self.caller, Some(&self.user)).is_err() {
-                            return Err(Some((End::Revoked, self.told)));
-                        }
-                        let moved = (self.told < after).then_some(after);
-                        self.put(Message::Heartbeat(moved)).await?;
-                        self.told = self.told.max(after);
-                    }
                 }
             }
         };
@@ -247,6 +222,15 @@ impl Pump {
         }
     }
 
+    /// A sign of life that carries the position past what was not wanted.
+    async fn beat(&mut self, after: u64) -> Result<(), Over> {
+        let moved = (self.told < after).then_some(after);
+        self.put(Message::Heartbeat(moved)).await?;
+        self.told = self.told.max(after);
+        self.due = Instant::now() + self.gateway.settings.heartbeat;
+        Ok(())
+    }
+
     /// Tells of alerts that fired and were not told here yet.
     async fn alerts(&mut self) -> Result<(), Over> {
         let subscriber = self.gateway.subscriptions.of(&self.user);
@@ -260,11 +244,18 @@ impl Pump {
         Ok(())
     }
 
+    /// Puts a message into the queue; once a heartbeat is due, only for who still may have it.
     async fn put(&self, message: Message) -> Result<(), Over> {
-        match self.send.send_timeout(message, self.gateway.settings.stall).await {
-            Ok(()) => Ok(()),
-            Err(SendTimeoutError::Closed(_)) => Err(None),
-            Err(SendTimeoutError::Timeout(_)) => Err(Some((End::Slow, self.told))),
+        let place = match tokio::time::timeout(self.gateway.settings.stall, self.send.reserve()).await {
+            Ok(Ok(place)) => place,
+            Ok(Err(_)) => return Err(None),
+            Err(_) => return Err(Some((End::Slow, self.told))),
+        };
+        // Not only with the heartbeat itself: a page of history may take its time to be told.
+        if Instant::now() >= self.due && self.gateway.access.check(self.caller, Some(&self.user)).is_err() {
+            return Err(Some((End::Revoked, self.told)));
         }
+        place.send(message);
+        Ok(())
     }
 }

@@ -47,6 +47,10 @@ pub struct Webhook {
     pub revision: u64,
     /// What came up to here was before the endpoint.
     pub after: u64,
+    /// In place of that, for a user who had no notification within the history, so that no number was known: offset in their partition of
+    /// `notifications` before which everything was before the endpoint.
+    #[serde(default)]
+    pub from: Option<u64>,
 }
 
 /// How far an endpoint was served.
@@ -58,12 +62,24 @@ pub struct Position {
     pub after: u64,
     /// Failed attempts at the notification that follows.
     pub attempts: u32,
+    /// Which revision of the endpoint failed; another one begins without failures.
+    #[serde(default)]
+    pub revision: u64,
     /// When to try again, milliseconds since 1970; 0: at once.
     pub next_ms: i64,
     /// What went wrong last.
     pub error: Option<String>,
     /// Set when the endpoint was disabled: the revision that was.
     pub disabled: Option<u64>,
+}
+
+impl Position {
+    /// Goes on under a revision of the endpoint: one that was corrected need not wait for what the wrong one has earned.
+    pub fn revise(&mut self, revision: u64) {
+        if self.revision != revision {
+            (self.revision, self.attempts, self.next_ms) = (revision, 0, 0);
+        }
+    }
 }
 
 /// A price to be told of.
@@ -118,7 +134,9 @@ impl Subscriber {
     pub fn position(&self, id: &str) -> Option<Position> {
         let hook = self.webhooks.get(id)?;
         let fresh = || Position { registration: hook.registration.clone(), after: hook.after, ..Position::default() };
-        Some(self.positions.get(id).filter(|p| p.registration == hook.registration).cloned().unwrap_or_else(fresh))
+        let mut position = self.positions.get(id).filter(|p| p.registration == hook.registration).cloned().unwrap_or_else(fresh);
+        position.revise(hook.revision);
+        Some(position)
     }
 
     /// How an alert fired; none if it has not.
@@ -283,17 +301,27 @@ mod tests {
         feed(&s, 2, "501/webhook/a", Some(&hook("r1", 2)));
         assert!(s.of("501").is_enabled("a"), "a change enables it again, from where it was");
         assert_eq!(s.of("501").position("a").map(|p| p.after), Some(9));
-        feed(&s, 3, "501/webhook/a", Some(&hook("r2", 1)));
+        feed(
+            &s,
+            3,
+            "501/position/a",
+            Some(r#"{"registration":"r1","after":9,"attempts":3,"next_ms":77,"error":"x","disabled":null,"revision":2}"#),
+        );
+        let failures = |p: Option<Position>| p.map(|p| (p.after, p.attempts, p.next_ms, p.revision));
+        assert_eq!(failures(s.of("501").position("a")), Some((9, 3, 77, 2)));
+        feed(&s, 4, "501/webhook/a", Some(&hook("r1", 3)));
+        assert_eq!(failures(s.of("501").position("a")), Some((9, 0, 0, 3)), "what was corrected has not failed yet");
+        feed(&s, 5, "501/webhook/a", Some(&hook("r2", 1)));
         assert_eq!(s.of("501").position("a").map(|p| p.after), Some(5), "another registration begins anew");
         assert!(s.of("501").is_enabled("a"));
-        feed(&s, 4, "501/webhook/a", Some("not JSON"));
-        feed(&s, 5, "501/preferences", Some(r#"{"stream":["order-filled"]}"#));
+        feed(&s, 6, "501/webhook/a", Some("not JSON"));
+        feed(&s, 7, "501/preferences", Some(r#"{"stream":["order-filled"]}"#));
         feed(&s, 3, "501/webhook/a", None);
         assert!(s.of("501").is_enabled("a"), "what was taken in before is not taken in again");
-        feed(&s, 6, "501/webhook/a", None);
-        feed(&s, 7, "501/position/a", None);
+        feed(&s, 8, "501/webhook/a", None);
+        feed(&s, 9, "501/position/a", None);
         assert_eq!(s.endpoints(), []);
-        feed(&s, 8, "501/preferences", None);
+        feed(&s, 10, "501/preferences", None);
         assert_eq!(s.users.read().expect("plain").len(), 0, "nothing is kept of who has nothing");
     }
 }

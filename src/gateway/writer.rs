@@ -29,6 +29,15 @@ pub struct Write {
     pub value: Option<Vec<u8>>,
     /// Its headers.
     pub headers: HeaderBuf,
+    /// Its time: that of its direct cause.
+    pub time_ms: i64,
+}
+
+impl Write {
+    /// A record of `subscriptions`, caused by somebody's wish now.
+    fn subscription(key: String, value: Option<Vec<u8>>) -> Write {
+        Write { at: TopicPartition::new(SUBSCRIPTIONS, 0), key, value, headers: HeaderBuf::default(), time_ms: now_ms() }
+    }
 }
 
 struct Job {
@@ -71,18 +80,16 @@ impl Writer {
 
     /// Writes a record of `subscriptions`.
     pub async fn subscribe(&self, key: String, value: Option<Vec<u8>>) -> Result<(), String> {
-        let at = TopicPartition::new(SUBSCRIPTIONS, 0);
         // What is waiting to be written under this key is older.
         self.moved.lock().expect("plain data").remove(&key);
-        self.write(Write { at, key, value, headers: HeaderBuf::default() }).await
+        self.write(Write::subscription(key, value)).await
     }
 
     /// The same for a thread that may wait.
     pub fn subscribe_blocking(&self, key: String, value: Option<Vec<u8>>) -> Result<(), String> {
         let gone = || "the gateway is stopping".to_string();
         let (done, written) = oneshot::channel();
-        let write = Write { at: TopicPartition::new(SUBSCRIPTIONS, 0), key, value, headers: HeaderBuf::default() };
-        self.jobs.send(Job { write, done }).map_err(|_| gone())?;
+        self.jobs.send(Job { write: Write::subscription(key, value), done }).map_err(|_| gone())?;
         written.blocking_recv().map_err(|_| gone())?
     }
 
@@ -139,10 +146,7 @@ impl Work {
         if moved.is_empty() {
             return;
         }
-        let at = TopicPartition::new(SUBSCRIPTIONS, 0);
-        let mut write = |key: &String, value: &Vec<u8>| {
-            self.append(&Write { at, key: key.clone(), value: Some(value.clone()), headers: HeaderBuf::default() })
-        };
+        let mut write = |key: &String, value: &Vec<u8>| self.append(&Write::subscription(key.clone(), Some(value.clone())));
         let written = moved.iter().try_for_each(|(k, v)| write(k, v)).and_then(|()| self.appender.flush(FLUSH_WAIT));
         if let Err(e) = written {
             tracing::warn!("positions of webhooks could not be written, trying again: {e}");
@@ -167,7 +171,7 @@ impl Work {
         let record = Record {
             at: w.at,
             offset: 0,
-            timestamp_ms: now_ms(),
+            timestamp_ms: w.time_ms,
             key: Some(w.key.as_bytes()),
             value: w.value.as_deref(),
             headers: w.headers.headers(),

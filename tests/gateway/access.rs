@@ -3,13 +3,16 @@
 use hyper::Method;
 use processor::engine::ports::LogError;
 use processor::gateway::Settings;
-use processor::gateway::access::{ADMIN, Access, new_token};
+use processor::gateway::access::{Access, new_admin_token, new_token};
 
 use crate::support::{Sse, World, ask, count, request, settings};
 
-fn tokens(users: &[&str]) -> (tempfile::NamedTempFile, Vec<String>) {
+/// Stands for an admin among users.
+const ADMIN: &str = "";
+
+pub fn tokens(users: &[&str]) -> (tempfile::NamedTempFile, Vec<String>) {
     let file = tempfile::NamedTempFile::new().expect("a file");
-    let made: Vec<_> = users.iter().map(|u| new_token(u).expect("random")).collect();
+    let made: Vec<_> = users.iter().map(|u| if *u == ADMIN { new_admin_token() } else { new_token(u) }.expect("random")).collect();
     let lines: Vec<_> = made.iter().map(|(_, line)| line.as_str()).collect();
     std::fs::write(file.path(), lines.join("\n")).expect("written");
     (file, made.into_iter().map(|(token, _)| format!("Bearer {token}")).collect())
@@ -96,6 +99,11 @@ async fn wrong_requests_are_explained() {
         (Method::GET, "/v1/users/501/notifications?after=x", 400, "after `x`"),
         (Method::GET, "/v1/users/501/notifications?after=-1", 400, "number"),
         (Method::GET, "/v1/users/501/notifications?kinds=filled", 400, "order-filled"),
+        (Method::GET, "/v1/users/501/notifications?after", 400, "number"),
+        (Method::GET, "/v1/users/501/notifications?kinds", 400, "kinds=all"),
+        (Method::GET, "/v1/users/501/notifications?after=%3", 400, "hex digits"),
+        (Method::GET, "/v1/users/50%/notifications", 400, "%25"),
+        (Method::GET, "/v1/users/5%2f01/notifications", 400, "user"),
         (Method::GET, "/v1/users/501/notifications/ws", 426, "WebSocket"),
         (Method::GET, "/v1/users/501/webhooks/none", 404, "no webhook none"),
     ] {
@@ -113,13 +121,33 @@ async fn wrong_requests_are_explained() {
     running.stop().await;
 }
 
+/// Ids may have any printable character but `/`; in a path some of them are written with a `%`.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_user_that_may_exist_can_be_asked_for() {
+    let world = World::new();
+    let users = ["a?b", "a#b", "*", "100%"];
+    world.tell(users);
+    let (file, tokens) = tokens(&users);
+    let running = world.gateway_with(Access::with_file(file.path()).expect("a good file"), settings()).await;
+    for (path, token) in ["a%3Fb", "a%23b", "%2a", "100%25"].iter().zip(&tokens) {
+        let path = format!("/v1/users/{path}/notifications?after=0&kinds=order-filled%2Corder-rejected");
+        let mut sse = Sse::open(running.address, &path, &[("authorization", token)]).await;
+        assert_eq!(sse.numbers(1).await, [1], "{path}");
+    }
+    let mut ahead = Sse::open(running.address, "/v1/users/a%3Fb/notifications?after=9", &[("authorization", &tokens[0])]).await;
+    ahead.next().await.expect("hello");
+    assert_eq!(ahead.next().await.expect("an event").data["snapshot"], "/v1/users/a%3Fb/portfolio", "links are written so too");
+    running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn more_connections_than_allowed_are_told_to_come_back() {
     let world = World::new();
     let running = world.gateway(Settings { connections: 2, ..settings() }).await;
     crate::support::until("ready", || running.gateway.feed.is_ready()).await;
     let (a, _b) = (Sse::after(running.address, "501", 0).await, Sse::after(running.address, "502", 0).await);
-    assert_eq!(request(running.address, Method::GET, "/healthz", &[], "").await.status(), 503);
+    let (status, full) = ask(running.address, Method::GET, "/healthz", &[], "").await;
+    assert_eq!((status, &full["error"]), (503, &"UNAVAILABLE".into()), "JSON like every error");
     assert_eq!(count(&running.gateway, |m| &m.refused), 1);
     drop(a);
     crate::support::until("a place is free", || count(&running.gateway, |m| &m.connections) == 1).await;

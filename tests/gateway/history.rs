@@ -7,7 +7,7 @@ use hyper::Method;
 use processor::gateway::Settings;
 use processor::wire::topics;
 
-use crate::support::{Sse, World, ask, settings, until};
+use crate::support::{Sse, World, ask, old_user, settings, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_left_the_memory_is_read_from_the_log() {
@@ -58,6 +58,51 @@ async fn a_position_that_never_was_is_corrected() {
     assert_eq!((gone.event.as_str(), gone.id, &gone.data["first_user_seq"]), ("resync_required", Some(3), &4.into()));
     world.tell(["501"]);
     assert_eq!(sse.numbers(1).await, [4]);
+    running.stop().await;
+}
+
+/// Nothing of the user is within the history when the client comes, so only the first notification shows that its position never was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_never_was_is_corrected_without_history_too() {
+    let world = World::new();
+    let running = old_user(&world, "501", settings()).await;
+    let mut ahead = Sse::after(running.address, "501", 1_000).await;
+    let mut right = Sse::after(running.address, "501", 10).await;
+    assert_eq!(ahead.next().await.expect("hello").id, Some(1_000));
+    world.tell(["501"; 2]);
+    assert_eq!(right.numbers(2).await, [11, 12], "who has the right position is not disturbed");
+    let gone = ahead.next().await.expect("an event");
+    assert_eq!((gone.event.as_str(), gone.id, &gone.data["first_user_seq"]), ("resync_required", Some(10), &11.into()));
+    assert_eq!(ahead.numbers(2).await, [11, 12], "and nothing of what came is left out");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_begins_now_misses_nothing_that_is_too_old() {
+    let world = World::new();
+    let running = old_user(&world, "501", settings()).await;
+    let mut sse = Sse::open(running.address, "/v1/users/501/notifications", &[]).await;
+    assert_eq!(sse.next().await.expect("hello").id, Some(0), "nobody knows the number yet");
+    world.tell(["501"; 3]);
+    // Panics at a resync_required.
+    assert_eq!(sse.numbers(3).await, [11, 12, 13]);
+    running.stop().await;
+}
+
+/// Another gateway may be a little quicker than this one: then the position comes true, and nothing is told twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_a_little_ahead_comes_true() {
+    let world = World::new();
+    world.tell(["501"; 3]);
+    let running = world.gateway(Settings { ahead: Duration::from_secs(20), ..settings() }).await;
+    until("read", || running.gateway.feed.latest("501") == Some(3)).await;
+    let mut sse = Sse::after(running.address, "501", 5).await;
+    assert_eq!(sse.next().await.expect("hello").id, Some(5));
+    for _ in 0..3 {
+        world.tell(["501"]);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(sse.numbers(1).await, [6]);
     running.stop().await;
 }
 

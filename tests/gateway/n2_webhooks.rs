@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
-use crate::support::{World, ask, count, settings, until};
+use crate::support::{World, ask, count, old_user, settings, until};
 
 /// One request as it came in.
 #[derive(Clone, Debug)]
@@ -191,6 +191,86 @@ async fn n2_what_is_never_accepted_is_dead_lettered_and_the_next_has_its_turn() 
     running.stop().await;
 }
 
+/// `(src, n)` names a record for ever, and its time is that of what caused it.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_endpoints_that_give_up_the_same_notification_write_letters_of_two_names() {
+    let world = World::new();
+    let endpoint = Endpoint::start(|_, _| 500).await;
+    let running = world.gateway(Settings { schedule: vec![Duration::from_millis(200)], ..quick() }).await;
+    for id in ["a", "b"] {
+        register(&running, "501", id, json!({"url": endpoint.url(&format!("/{id}"))})).await;
+    }
+    world.tell(["501"]);
+    until("both give up", || world.records(topics::DEAD_LETTERS).len() == 2).await;
+    let names: Vec<_> = world.records(topics::DEAD_LETTERS).into_iter().map(|(.., h)| (h["src"].clone(), h["n"].clone())).collect();
+    assert_eq!(names[0].0, names[1].0);
+    assert_ne!(names[0].1, names[1].1);
+    for (_, n) in &names {
+        assert!(n.parse::<i32>().expect("a number") >= 1 << 30, "{n} is none of a role's");
+    }
+    let told = world.times(topics::NOTIFICATIONS)[0];
+    assert_eq!(world.times(topics::DEAD_LETTERS), [told, told]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_was_corrected_is_tried_at_once() {
+    let world = World::new();
+    let endpoint = Endpoint::start(|path, _| if path == "/wrong" { 500 } else { 200 }).await;
+    let day = || Settings { schedule: vec![Duration::from_secs(86_400)], ..quick() };
+    let running = world.gateway(day()).await;
+    register(&running, "501", "main", json!({"url": endpoint.url("/wrong")})).await;
+    world.tell(["501"]);
+    until("it failed", || count(&running.gateway, |m| &m.webhooks_failed) == 1).await;
+    until("that is known", || world.records(topics::SUBSCRIPTIONS).iter().any(|(k, ..)| k == "501/position/main")).await;
+    let corrected = register(&running, "501", "main", json!({"url": endpoint.url("/right")})).await;
+    assert_eq!((&corrected["failed_attempts"], &corrected["next_attempt_ms"]), (&0.into(), &Value::Null));
+    until("delivered", || count(&running.gateway, |m| &m.webhooks_ok) == 1).await;
+
+    // The same if the gateway that takes the correction is not the one that delivers.
+    register(&running, "501", "main", json!({"url": endpoint.url("/wrong")})).await;
+    // The first ones may still go to where it was right.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    world.tell(["501"]);
+    until("it failed again", || count(&running.gateway, |m| &m.webhooks_failed) == 2).await;
+    running.stop().await;
+    let clerk = world.gateway(Settings { webhooks: false, ..day() }).await;
+    until("the position is read", || clerk.gateway.subscriptions().of("501").position("main").is_some_and(|p| p.attempts == 1)).await;
+    register(&clerk, "501", "main", json!({"url": endpoint.url("/right")})).await;
+    clerk.stop().await;
+    let running = world.gateway(day()).await;
+    let right = || endpoint.got("/right").iter().map(Got::seq).collect::<Vec<_>>();
+    until("delivered", || right().last() == Some(&world.told("501"))).await;
+    assert_eq!(right(), (1..=world.told("501")).collect::<Vec<_>>());
+    running.stop().await;
+}
+
+/// Nothing of the user is within the history, so there is no number after which the endpoint could begin.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_endpoint_of_a_quiet_user_begins_with_what_comes_and_complains_of_nothing() {
+    let world = World::new();
+    let endpoint = Endpoint::start(|_, _| 200).await;
+    let running = old_user(&world, "501", quick()).await;
+    register(&running, "501", "main", json!({"url": endpoint.url("/hook")})).await;
+    running.stop().await;
+    // Told while no gateway runs: one with more history finds what was before the endpoint, too.
+    world.tell(["501"]);
+    let running = world.gateway(quick()).await;
+    world.tell(["501"]);
+    until("delivered", || count(&running.gateway, |m| &m.webhooks_ok) == 2).await;
+    assert_eq!(endpoint.got("/hook").iter().map(Got::seq).collect::<Vec<_>>(), [11, 12]);
+    assert_eq!(count(&running.gateway, |m| &m.webhooks_dead), 0);
+    assert_eq!(shown(&running, "501", "main").await["error"], Value::Null);
+
+    // And one that begins at a number that never was says so, and goes on.
+    register(&running, "501", "far", json!({"url": endpoint.url("/far"), "after": 900})).await;
+    until("it is served", || running.gateway.feed.followers("501") == 2).await;
+    world.tell(["501"]);
+    until("corrected", || endpoint.got("/far").iter().any(|g| g.seq() == 13)).await;
+    assert_eq!(count(&running.gateway, |m| &m.webhooks_dead), 0);
+    running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn n2_an_endpoint_that_is_gone_is_disabled_until_it_is_put_again() {
     let world = World::new();
@@ -307,5 +387,29 @@ async fn endpoints_are_listed_changed_and_removed_and_bad_ones_refused() {
     assert_eq!(ask(at, Method::GET, "/v1/users/501/webhooks/a", &[], "").await.0, 404);
     let plain = crate::support::request(at, Method::PUT, "/v1/users/501/webhooks/d", &[("content-type", "text/plain")], "{}").await;
     assert_eq!(plain.status(), 415, "what a web page can send without asking is not taken");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_hold_against_requests_at_the_same_time() {
+    let world = World::new();
+    let running = world.gateway(quick()).await;
+    until("ready", || running.gateway.feed.is_ready()).await;
+    let at = running.address;
+    let accepted = async |what: &str, wish: Value, requests: usize| {
+        let put = |n: usize| {
+            let (path, body) = (format!("/v1/users/501/{what}/{n}"), wish.to_string());
+            tokio::spawn(async move { ask(at, Method::PUT, &path, &[], &body).await.0 })
+        };
+        let mut accepted = 0;
+        for answer in (0..requests).map(put).collect::<Vec<_>>() {
+            let status = answer.await.expect("answered");
+            assert!(status == 201 || status == 409, "{status}");
+            accepted += usize::from(status == 201);
+        }
+        accepted
+    };
+    assert_eq!(accepted("webhooks", json!({"url": "https://example.com/"}), 30).await, 10);
+    assert_eq!(accepted("alerts", json!({"symbol": "AAPL", "above": "1"}), 70).await, 50);
     running.stop().await;
 }

@@ -120,3 +120,25 @@ async fn n3_memory_is_bounded_whatever_clients_do() {
     until("all are forgotten", || count(&running.gateway, |m| &m.streams) == 1).await;
     running.stop().await;
 }
+
+/// It needs no token for that: what it asks for are refusals.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_and_asks_and_never_reads_loses_the_place() {
+    let world = World::new();
+    let running = world.gateway(Settings { connections: 1, ..settings() }).await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let stream = socket.connect(running.address).await.expect("connected");
+    let (held, mut asking) = stream.into_split();
+    let asks = tokio::spawn(async move {
+        let many = "GET /nothing HTTP/1.1\r\nhost: evil.example\r\n\r\n".repeat(1_000);
+        // Until the connection is cut.
+        while asking.write_all(many.as_bytes()).await.is_ok() {}
+    });
+    until("it is there", || count(&running.gateway, |m| &m.denied) > 100).await;
+    assert_eq!(count(&running.gateway, |m| &m.connections), 1);
+    until("its place is free", || count(&running.gateway, |m| &m.connections) == 0).await;
+    asks.await.expect("cut off");
+    drop(held);
+    running.stop().await;
+}

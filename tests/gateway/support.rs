@@ -86,8 +86,7 @@ impl World {
         appender.flush(LONG).expect("written");
     }
 
-    /// All records of a topic: key, value, headers.
-    pub fn records(&self, topic: TopicId) -> Vec<(String, Vec<u8>, BTreeMap<String, String>)> {
+    fn all(&self, topic: TopicId) -> Records {
         let count = self.log.partitions(topic).expect("known").expect("there");
         let from: Vec<_> = (0..count).map(|p| (p, From::Start)).collect();
         let mut reader = self.log.reader(topic, &from, true).expect("a reader");
@@ -96,12 +95,22 @@ impl World {
         while !reader.caught_up() {
             reader.poll(Duration::from_millis(10), limits, &mut records).expect("readable");
         }
+        records
+    }
+
+    /// All records of a topic: key, value, headers.
+    pub fn records(&self, topic: TopicId) -> Vec<(String, Vec<u8>, BTreeMap<String, String>)> {
         let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
         let one = |r: Record<'_>| {
             let headers = r.headers.iter().map(|(n, v)| (n.to_string(), text(v))).collect();
             (r.key.map(text).unwrap_or_default(), r.value.unwrap_or_default().to_vec(), headers)
         };
-        records.iter().map(one).collect()
+        self.all(topic).iter().map(one).collect()
+    }
+
+    /// The times of all records of a topic.
+    pub fn times(&self, topic: TopicId) -> Vec<i64> {
+        self.all(topic).iter().map(|r| r.timestamp_ms).collect()
     }
 
     pub async fn gateway(&self, settings: Settings) -> Running {
@@ -111,6 +120,16 @@ impl World {
     pub async fn gateway_with(&self, access: Access, settings: Settings) -> Running {
         gateway::start(self.log.clone(), Arc::new(topics::table("")), access, settings).await.expect("the gateway starts")
     }
+}
+
+/// A user with ten notifications, all of them older than the history; and a gateway.
+pub async fn old_user(world: &World, user: &str, settings: Settings) -> Running {
+    world.tell([user; 10]);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let running = world.gateway(Settings { history: Some(Duration::from_millis(250)), ..settings }).await;
+    until("ready", || running.gateway.feed.is_ready()).await;
+    assert_eq!(running.gateway.feed.latest(user), None);
+    running
 }
 
 /// Any port, and everything quick.
@@ -164,7 +183,8 @@ pub async fn ask(at: SocketAddr, method: Method, path: &str, headers: &[(&str, &
     }
     let response = request(at, method, path, &all, body).await;
     let status = response.status().as_u16();
-    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+    let body = tokio::time::timeout(LONG, response.into_body().collect()).await;
+    let bytes = body.unwrap_or_else(|_| panic!("{path}: a body without an end")).expect("a body").to_bytes();
     (status, serde_json::from_slice(&bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned())))
 }
 

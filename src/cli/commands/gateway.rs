@@ -23,8 +23,11 @@ const WORKERS: usize = 2;
 
 /// Runs the gateway, or makes a token.
 pub fn run(config: &Config, typed: &Gateway) -> Result<(), Failure> {
-    if let Some(GatewayCommand::Token { user }) = &typed.command {
-        return token(config, user);
+    if let Some(GatewayCommand::Token { user, admin }) = &typed.command {
+        if user.is_none() && !admin {
+            return Err(Failure::usage("say whose token: `processor gateway token USER`, or `processor gateway token --admin`"));
+        }
+        return token(config, user.as_deref());
     }
     let (settings, access) = (settings(config, typed)?, access(typed.token_file.as_deref())?);
     // Said before the log is opened: a gateway that would be open to the world does not even begin.
@@ -143,8 +146,9 @@ fn settings(config: &Config, typed: &Gateway) -> Result<Settings, Failure> {
     })
 }
 
-fn token(config: &Config, user: &str) -> Result<(), Failure> {
-    let (token, line) = access::new_token(user).map_err(Failure::usage)?;
+/// A token of a user; of an admin if there is none.
+fn token(config: &Config, user: Option<&str>) -> Result<(), Failure> {
+    let (token, line) = user.map_or_else(access::new_admin_token, access::new_token).map_err(Failure::usage)?;
     if config.format == Format::Json {
         return output::json(&json!({ "token": token, "line": line }));
     }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::{Shared, sign};
 use crate::client::now_ms;
 use crate::engine::records::HeaderBuf;
 use crate::engine::topics::TopicPartition;
-use crate::gateway::feed::{Item, Next};
+use crate::gateway::feed::{Begin, Item, Next};
 use crate::gateway::subscriptions::{Position, Webhook, position_key};
 use crate::gateway::view;
 use crate::gateway::writer::Write;
@@ -56,8 +57,12 @@ impl Delivery {
     }
 
     pub(super) async fn run(self) {
-        let after = self.position().after;
-        let mut cursor = self.shared.gateway.feed.cursor(&self.user, after);
+        // Before anything is settled, where an endpoint begins may be an offset instead of a number.
+        let begin = match self.position().after {
+            0 if self.hook.from.is_some() => Begin::Oldest,
+            after => Begin::After(after),
+        };
+        let mut cursor = self.shared.gateway.feed.cursor(&self.user, begin);
         loop {
             match cursor.next().await {
                 Ok(Next::Items(items)) => {
@@ -68,11 +73,16 @@ impl Delivery {
                     }
                 }
                 Ok(Next::Gone { first }) => {
-                    tracing::warn!(user = self.user, id = self.id, first, "notifications are older than the history and are not sent");
                     let mut position = self.position();
+                    let why = if position.after >= first {
+                        format!("position {} is ahead of the log; it goes on with notification {first}", position.after)
+                    } else {
+                        self.shared.gateway.metrics.webhooks_dead.fetch_add(1, Ordering::Relaxed);
+                        format!("what came before notification {first} is older than the history and was not sent")
+                    };
+                    tracing::warn!(user = self.user, id = self.id, "{why}");
                     (position.after, position.attempts, position.next_ms) = (first - 1, 0, 0);
-                    position.error = Some(format!("what came before notification {first} is older than the history and was not sent"));
-                    self.shared.gateway.metrics.webhooks_dead.fetch_add(1, Ordering::Relaxed);
+                    position.error = Some(why);
                     self.save(position).await;
                 }
                 Err(e) => {
@@ -86,7 +96,8 @@ impl Delivery {
     /// Brings one notification to its end; false if the endpoint is not to be served any more.
     async fn settle(&self, item: &Item) -> bool {
         let m = &self.shared.gateway.metrics;
-        if !self.wants(item) {
+        let before = self.hook.from.is_some_and(|from| item.offset < from);
+        if before || !self.wants(item) {
             self.done(item.seq, false).await;
             return true;
         }
@@ -172,11 +183,26 @@ impl Delivery {
         let src = format!("{}/{}", gateway.topics.show(source), item.offset);
         let text = format!("webhook {} of {}: given up after {} attempts: {why}", self.id, self.user, gateway.settings.schedule.len() + 1);
         let mut headers = HeaderBuf::default();
-        headers.push("type", b"DeadLetter").push("v", b"1").push("src", src.as_bytes()).push("n", b"0");
+        headers.push("type", b"DeadLetter").push("v", b"1").push("src", src.as_bytes()).push("n", self.number().to_string().as_bytes());
         headers.push("reason", b"WEBHOOK_UNDELIVERABLE").push("text", text.as_bytes());
         // Topics that are keyed by user have the same number of partitions.
         let at = TopicPartition::new(DEAD_LETTERS, gateway.feed.partition(&self.user));
-        self.shared.writer.write(Write { at, key: self.user.clone(), value: Some(item.value.to_vec()), headers }).await
+        self.shared
+            .writer
+            .write(Write { at, key: self.user.clone(), value: Some(item.value.to_vec()), headers, time_ms: item.time_ms })
+            .await
+    }
+
+    /// `n` of our dead letters: `(src, n)` names a record for ever, so it tells the registrations of a user apart that give the same notification up, and
+    /// the repeat of a letter that was written before a crash has its name again. Small numbers are those of roles that read `notifications`.
+    fn number(&self) -> u32 {
+        let mut hash = Sha256::new();
+        for part in [&self.id, &self.hook.registration] {
+            hash.update(u32::try_from(part.len()).expect("names are short").to_be_bytes());
+            hash.update(part);
+        }
+        let start = hash.finalize().first_chunk().copied().expect("a hash has 32 bytes");
+        (1 << 30) | (u32::from_be_bytes(start) >> 2)
     }
 
     fn position(&self) -> Position {

@@ -120,14 +120,13 @@ fn reconcile(shared: &Arc<Shared>, ours: &Owned, running: &mut BTreeMap<(String,
             let newest = before.position.lock().expect("plain data").clone();
             if newest.registration == hook.registration && newest.after >= position.after {
                 position = newest;
+                position.revise(hook.revision);
             }
         }
         if position.disabled == Some(hook.revision) {
             continue;
         }
-        if position.disabled.take().is_some() {
-            (position.attempts, position.next_ms) = (0, 0);
-        }
+        position.disabled = None;
         let held = Arc::new(Mutex::new(position));
         let delivery = Delivery::new(shared.clone(), &user, &id, hook.clone(), subscriber.preferences.webhook.clone(), held.clone());
         let task = match delivery {
