@@ -426,6 +426,9 @@ impl World {
                 return format!("a transaction is open in {}", self.table.show(p.at));
             }
         }
+        if let Some((role, task)) = self.unstored() {
+            return format!("no running {role} holds task {task} at its last transaction");
+        }
         String::new()
     }
 

@@ -156,7 +156,8 @@ impl<'a> Open<'a> {
         }
         let need =
             self.terms.need(e.cum, e.value_e4, e.hold.shares).ok_or_else(|| bug(desk.ctx, "the terms of an order left their bounds"))?;
-        let less = || bug(desk.ctx, format_args!("order {} holds less than it needs: {:?} for {need:?} by {:?}", self.id, e.hold, self.terms));
+        let less =
+            || bug(desk.ctx, format_args!("order {} holds less than it needs: {:?} for {need:?} by {:?}", self.id, e.hold, self.terms));
         let surplus = e.hold.less(&need).ok_or_else(less)?;
         e.hold = need;
         desk.hold(self.terms.side, self.symbol, &surplus, false)
