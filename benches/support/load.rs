@@ -1,4 +1,4 @@
-//! What benches give the roles to do: listings, one price each, and market buys that will all be filled.
+//! What benches give the roles to do: listings, one price each, market buys that the house fills, and orders that meet in books.
 
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
@@ -9,10 +9,13 @@ use processor::engine::ports::Log;
 use processor::runtime::system::System;
 use processor::wire::encode::{self, Format, MarketOrder};
 use processor::wire::topics;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 pub const PARTITIONS: u32 = 6;
 const SYMBOLS: u64 = 8;
+/// Reference price of the books' symbols, in cents.
+const MIDDLE: u64 = 10_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Topics, listings, prices.
@@ -22,11 +25,14 @@ pub fn prepare(system: &System) {
     let mut ticks = KeyedAppender::new(&*system.log, topics::MARKET_DATA).expect("a writer");
     let mut value = Vec::new();
     for n in 0..SYMBOLS {
-        let symbol = format!("S{n}");
-        listings.append(&symbol, Some(format!(r#"{{"symbol":"{symbol}"}}"#).as_bytes())).expect("appending works");
-        value.clear();
-        encode::tick(Format::MessagePack, &symbol, &format!("{}.25", 10 + n), None, &mut value);
-        ticks.append(&symbol, Some(&value)).expect("appending works");
+        let (house, book) = (format!("S{n}"), format!("B{n}"));
+        let (housed, booked) = (json!({"symbol": house}), json!({"symbol": book, "house": false, "short_ok": true}));
+        for (symbol, listing, price) in [(house, housed, format!("{}.25", 10 + n)), (book, booked, cents(MIDDLE))] {
+            listings.append(&symbol, Some(listing.to_string().as_bytes())).expect("appending works");
+            value.clear();
+            encode::tick(Format::MessagePack, &symbol, &price, None, &mut value);
+            ticks.append(&symbol, Some(&value)).expect("appending works");
+        }
     }
     listings.flush(PATIENCE).expect("flushing works");
     ticks.flush(PATIENCE).expect("flushing works");
@@ -79,4 +85,57 @@ pub fn orders(log: &dyn Log, count: u64) {
         orders.send();
     }
     orders.flush();
+}
+
+/// `count` commands of as many users, for books: of a hundred, 44 limit orders near the middle of which most are to rest, 38 cancels and 6 replacements of one's
+/// own, 9 IOC and 3 market orders (the shares of exchange-core's published test).
+pub fn book_orders(log: &dyn Log, count: u64) {
+    let mut commands = KeyedAppender::new(log, topics::ORDER_COMMANDS).expect("a writer");
+    let mut rng = Rng::new(2);
+    let users = count / 20 + 1;
+    let mut resting: Vec<(u64, String)> = Vec::new();
+    for n in 0..count {
+        let roll = rng.below(100);
+        let (user, command) = match roll {
+            0..44 if !resting.is_empty() => {
+                let at = usize::try_from(rng.below(resting.len() as u64)).expect("it fits");
+                let (user, order) = if roll < 38 { resting.swap_remove(at) } else { resting[at].clone() };
+                let replace =
+                    json!({"command": "replace", "orig_order_id": order, "quantity": 4, "limit_price": cents(MIDDLE - 30 + rng.below(61))});
+                let cancel = json!({"command": "cancel", "orig_order_id": order});
+                (user, if roll < 38 { cancel } else { replace })
+            }
+            _ => {
+                let user = rng.below(users);
+                let (buys, distance) = (rng.below(2) == 0, 1 + rng.below(30));
+                // Whoever waits keeps their distance from the middle, whoever takes goes beyond it.
+                let takes = roll >= 88;
+                let price = cents(if buys == takes { MIDDLE + 40 } else { MIDDLE - 40 });
+                let waiting = cents(if buys { MIDDLE - distance } else { MIDDLE + distance });
+                let mut order = json!({"symbol": format!("B{}", rng.below(SYMBOLS)), "quantity": 1 + rng.below(5), "order_type": if buys { "buy" } else { "sell" }});
+                match roll {
+                    97.. => {}
+                    88.. => extend(&mut order, json!({"type": "limit", "tif": "IOC", "limit_price": price})),
+                    _ => {
+                        extend(&mut order, json!({"type": "limit", "limit_price": waiting}));
+                        resting.push((user, format!("b{n}")));
+                    }
+                }
+                (user, order)
+            }
+        };
+        let (user, mut command) = (format!("member-{user}"), command);
+        extend(&mut command, json!({"order_id": format!("b{n}"), "user_id": user}));
+        commands.append(&user, Some(&rmp_serde::to_vec_named(&command).expect("it can be written"))).expect("appending works");
+    }
+    commands.flush(PATIENCE).expect("flushing works");
+}
+
+fn extend(object: &mut Value, with: Value) {
+    let (Value::Object(object), Value::Object(with)) = (object, with) else { unreachable!("objects only") };
+    object.extend(with);
+}
+
+fn cents(cents: u64) -> String {
+    format!("{}.{:02}", cents / 100, cents % 100)
 }
