@@ -4,6 +4,7 @@ pub mod account;
 pub mod book;
 pub mod chain;
 pub mod checks;
+pub mod control;
 pub mod decimal;
 pub mod hold;
 pub mod house;

@@ -20,7 +20,7 @@ use crate::engine::ports::{Log, LogError};
 use crate::engine::records::{Record, Records};
 use crate::engine::role::{Input, Role as Logic, RoleFactory, RoleSpec};
 use crate::engine::topics::{TopicId, TopicTable};
-use crate::wire::{instrument, topics, trade};
+use crate::wire::{control, instrument, topics, trade};
 
 /// A role by name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -73,7 +73,7 @@ impl Role {
             // Executions first: what they give back may pay for the orders of the same batch.
             Role::Orders => RoleSpec {
                 inputs: vec![guarded(topics::EXECUTIONS), open(topics::ORDER_COMMANDS)],
-                broadcasts: vec![topics::INSTRUMENTS, topics::REFERENCE_PRICES],
+                broadcasts: vec![topics::INSTRUMENTS, topics::REFERENCE_PRICES, topics::CONTROLS],
                 guarded_outputs: vec![topics::BOOK_COMMANDS, topics::ORDER_EVENTS],
                 changelog: topics::ORDERS_CHANGELOG,
                 journal: Some(topics::ORDERS_JOURNAL),
@@ -192,6 +192,7 @@ impl RoleFactory for Factory {
         match record.at.topic {
             topics::INSTRUMENTS => instrument::decode(record.key, record.value).is_ok(),
             topics::REFERENCE_PRICES => record.value.is_some_and(|v| trade::ReferencePrice::decode(v).is_ok()),
+            topics::CONTROLS => control::decode(record.key, record.value).is_ok(),
             _ => true,
         }
     }

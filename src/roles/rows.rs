@@ -1,13 +1,14 @@
-//! Rows of broadcast tables in decoded form. Every order looks at two of them, so what was decoded is kept as long as the row's version is the same.
+//! Rows of broadcast tables in decoded form. Every order looks at some of them, so what was decoded is kept as long as the row's version is the same.
 
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
+use crate::domain::control::Control;
 use crate::domain::instrument::Instrument;
 use crate::engine::context::Ctx;
 use crate::engine::topics::TopicId;
 use crate::wire::trade::ReferencePrice;
-use crate::wire::{instrument, topics};
+use crate::wire::{control, instrument, topics};
 
 /// Decoded rows of one table.
 pub(super) struct Rows<T> {
@@ -48,4 +49,9 @@ pub(super) fn references() -> Rows<(i64, i64)> {
         let p = ReferencePrice::decode(value).ok()?;
         Some((p.price_e4, p.time_us.div_euclid(1_000)))
     })
+}
+
+/// What operators have switched off.
+pub(super) fn controls() -> Rows<Control> {
+    Rows::new(topics::CONTROLS, |key, value| Some(control::decode(Some(key), Some(value)).ok()??.state))
 }

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod book;
 pub mod command;
 pub mod content;
+pub mod control;
 pub mod encode;
 pub mod event;
 pub mod input;

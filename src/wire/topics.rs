@@ -68,6 +68,8 @@ topics! {
     CLOCK = 19, "clock", Many, Keep, true, 0;
     /// Internal: the gateway's preferences, webhooks and their positions, keyed by `user/what/id`.
     SUBSCRIPTIONS = 20, "subscriptions", One, Compact, true, 0;
+    /// Internal: what operators have switched off, keyed by user or `*`, broadcast.
+    CONTROLS = 21, "controls", One, Compact, true, 0;
 }
 
 /// The topics of the public contract that `audit` chains: all but `audit-log` itself.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use processor::domain::partitioner;
-use processor::engine::broadcast::{TableView, Tables};
+use processor::engine::broadcast::{Seen, TableView, Tables};
 use processor::engine::context::{Cause, Ctx, Outbox};
 use processor::engine::guard::{self, InSequences, OutSequences, Verdict};
 use processor::engine::overlay::Overlay;
@@ -156,6 +156,13 @@ impl World {
         self.append(topics::INSTRUMENTS, symbol, json.as_bytes());
     }
 
+    /// An operator switches something off for a user or, with `*`, for everybody; an empty state lifts that again.
+    pub fn control(&mut self, key: &str, state: &str) {
+        let value = format!("{{\"state\":\"{state}\"}}");
+        let at = TopicPartition::new(topics::CONTROLS, 0);
+        self.append_at(at, Some(key.as_bytes()), (!state.is_empty()).then_some(value.as_bytes()));
+    }
+
     pub fn tick(&mut self, symbol: &str, price: &str) {
         self.append(topics::MARKET_DATA, symbol, format!("{{\"symbol\":\"{symbol}\",\"price\":{price}}}").as_bytes());
     }
@@ -265,7 +272,7 @@ impl World {
 
     fn read_tables(&mut self) {
         let (orders, log) = (&self.factories[0].1, &self.log);
-        let all = [topics::INSTRUMENTS, topics::REFERENCE_PRICES];
+        let all = [topics::INSTRUMENTS, topics::REFERENCE_PRICES, topics::CONTROLS];
         let new = |t: &TopicId| log.get(&TopicPartition::new(*t, 0)).map_or(0, Vec::len) > self.tables_read.get(t).copied().unwrap_or(0);
         if !all.iter().any(new) {
             return;
@@ -369,6 +376,11 @@ impl World {
         let task = self.tasks.iter_mut().find(|t| t.role == role && t.number == number).expect("a task");
         task.store = Memory(state);
         self.restart(role);
+    }
+
+    /// Rows of broadcast tables that the tasks of a role have used since this was last asked; what goes into their journals.
+    pub fn used(&mut self, role: Role) -> Vec<Seen> {
+        self.tasks.iter_mut().filter(|t| t.role == role).flat_map(|t| t.view.take_fresh().1).collect()
     }
 
     pub fn topics(&self) -> &TopicTable {

@@ -3,6 +3,7 @@
 mod bad_input;
 mod changes;
 mod conservation;
+mod controls;
 mod decoders;
 mod driver;
 mod duplicates;

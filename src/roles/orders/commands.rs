@@ -1,6 +1,7 @@
 //! `order-commands`: the checks in their fixed order, and what follows from them.
 
 use crate::domain::account::may_withdraw;
+use crate::domain::control::{self, Act, Control, EVERYBODY};
 use crate::domain::instrument::Instrument;
 use crate::domain::price::is_ahead;
 use crate::domain::reason::Reason;
@@ -9,6 +10,7 @@ use crate::engine::context::Ctx;
 use crate::engine::records::Record;
 use crate::engine::role::Bug;
 use crate::roles::intake::vet;
+use crate::roles::rows::Rows;
 use crate::wire::command::{self, Command, Kind, Malformed};
 use crate::wire::content::{self, Content};
 use crate::wire::event::{Event, OrderEvent};
@@ -87,8 +89,12 @@ impl Orders {
                 }
                 _ => Ok(()),
             };
-            let outcome = match (limited, c.kind) {
-                (Err(wait), _) => Err(Refusal { reason: Reason::RateLimited, retry_after_ms: Some(wait) }),
+            let may = match limited {
+                Err(wait) => Err(Refusal { reason: Reason::RateLimited, retry_after_ms: Some(wait) }),
+                Ok(()) => switched_on(&mut self.controls, desk.ctx, &c).map_err(Refusal::from),
+            };
+            let outcome = match (may, c.kind) {
+                (Err(refusal), _) => Err(refusal),
                 (Ok(()), Kind::New | Kind::Replace) => {
                     let symbol = match c.kind {
                         Kind::New => c.symbol.as_deref(),
@@ -160,6 +166,17 @@ fn check_age(max_ns: Option<i128>, timestamp_ns: Option<i128>, now_ms: i64) -> R
         return Err(Reason::FutureTimestamp);
     }
     if i128::from(now_ms) * 1_000_000 - timestamp > max { Err(Reason::StaleOrder) } else { Ok(()) }
+}
+
+/// Whether operators let this user, and everybody, do that. Where nothing is switched off there is no row: nothing is journaled, and a replay finds none.
+fn switched_on(controls: &mut Rows<Control>, ctx: &mut Ctx<'_>, c: &Command<'_>) -> Result<(), Reason> {
+    let act = match c.kind {
+        Kind::New | Kind::Replace => Act::Order,
+        Kind::Deposit | Kind::Withdraw => Act::Transfer,
+        // No row is looked at that decides nothing.
+        Kind::Cancel | Kind::MassCancel => return Ok(()),
+    };
+    control::check(act, controls.get(ctx, &c.user_id), controls.get(ctx, EVERYBODY))
 }
 
 /// The id was used before: the same command is told how it stands, another one is refused; neither does anything. What a cancel did is how the order stands

@@ -10,6 +10,7 @@ mod settlement;
 mod show;
 mod state;
 
+use crate::domain::control::Control;
 use crate::domain::instrument::Instrument;
 use crate::domain::rate_limit::Limit;
 use crate::engine::context::Ctx;
@@ -32,6 +33,7 @@ pub(super) struct Orders {
     max_age_ns: Option<i128>,
     instruments: Rows<Instrument>,
     references: Rows<(i64, i64)>,
+    controls: Rows<Control>,
     buffers: Buffers,
     /// Content of the command in hand.
     content: Vec<u8>,
@@ -52,6 +54,7 @@ impl Orders {
             max_age_ns: settings.max_command_age_ms.map(|ms| i128::from(ms) * 1_000_000),
             instruments: rows::instruments(),
             references: rows::references(),
+            controls: rows::controls(),
             buffers: Buffers::default(),
             content: Vec::new(),
             entry: Vec::new(),

@@ -1,0 +1,58 @@
+//! What operators may switch off, for one user or for everybody.
+
+use super::reason::Reason;
+use super::status::words;
+
+words! {
+    /// How much of an account is switched off. What is written later is stricter.
+    Control {
+        /// Nothing that adds risk: no new orders and no changes of orders. Money moves.
+        Stopped = 1, "stopped";
+        /// Nothing but cancels.
+        Disabled = 2, "disabled";
+    }
+}
+
+/// Stands for everybody where a user could be named.
+pub const EVERYBODY: &str = "*";
+
+/// What a command does, as far as controls tell commands apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// A new order, or a change of one.
+    Order,
+    /// Money in or out.
+    Transfer,
+    /// Less risk than before: always allowed.
+    Cancel,
+}
+
+/// Whether a user may do that, by what is switched off for the user and for everybody.
+pub fn check(act: Act, user: Option<Control>, everybody: Option<Control>) -> Result<(), Reason> {
+    match (user.max(everybody), act) {
+        (_, Act::Cancel) | (None, _) | (Some(Control::Stopped), Act::Transfer) => Ok(()),
+        (Some(Control::Stopped), Act::Order) => Err(Reason::KillSwitch),
+        (Some(Control::Disabled), Act::Order | Act::Transfer) => Err(Reason::AccountDisabled),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Control::*;
+
+    #[test]
+    fn the_stricter_one_counts_and_cancels_always_pass() {
+        for (user, everybody, order, transfer) in [
+            (None, None, Ok(()), Ok(())),
+            (Some(Stopped), None, Err(Reason::KillSwitch), Ok(())),
+            (None, Some(Stopped), Err(Reason::KillSwitch), Ok(())),
+            (Some(Disabled), None, Err(Reason::AccountDisabled), Err(Reason::AccountDisabled)),
+            (Some(Disabled), Some(Stopped), Err(Reason::AccountDisabled), Err(Reason::AccountDisabled)),
+            (Some(Stopped), Some(Disabled), Err(Reason::AccountDisabled), Err(Reason::AccountDisabled)),
+        ] {
+            let may = |act| check(act, user, everybody);
+            assert_eq!((may(Act::Order), may(Act::Transfer), may(Act::Cancel)), (order, transfer, Ok(())), "{user:?}, {everybody:?}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `controls`: what operators have switched off. Internal, but written by hand now and then, so it is read as strictly as what clients write.
+
+use std::borrow::Cow;
+
+use super::encode::{self, Field, Format};
+use super::input::{Fault, Value, read_map};
+use super::topics::INPUT_BYTES_MAX;
+use crate::domain::control::{Control, EVERYBODY};
+use crate::domain::ids;
+
+/// A row: what is switched off, and why, in an operator's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlRow<'a> {
+    /// How much.
+    pub state: Control,
+    /// For whoever reads the list; decides nothing.
+    pub text: Option<Cow<'a, str>>,
+}
+
+/// Reads a record of `controls`. None: a null value has lifted it. An error: the record changes nothing.
+pub fn decode<'a>(key: Option<&[u8]>, value: Option<&'a [u8]>) -> Result<Option<ControlRow<'a>>, Fault> {
+    let key = key.and_then(|k| std::str::from_utf8(k).ok());
+    key.filter(|k| *k == EVERYBODY || ids::valid_user(k)).ok_or("the key is neither a user nor `*`")?;
+    let Some(value) = value else { return Ok(None) };
+    if value.len() > INPUT_BYTES_MAX {
+        return Err("the value is larger than 64 KiB");
+    }
+    let (mut state, mut text, mut wrong) = (None, None, None);
+    let fault = read_map(value, |name, v| match name {
+        _ if v == Value::Null => {}
+        "state" => match v.text().and_then(|t| Control::from_name(&t)) {
+            None => wrong = Some("state is neither `stopped` nor `disabled`"),
+            known => state = known,
+        },
+        "text" => match v.text() {
+            None => wrong = Some("text is not text"),
+            some => text = some,
+        },
+        _ => {}
+    })?;
+    match (fault.or(wrong), state) {
+        (Some(fault), _) => Err(fault),
+        (None, None) => Err("state is missing; a null value lifts what was switched off"),
+        (None, Some(state)) => Ok(Some(ControlRow { state, text })),
+    }
+}
+
+impl ControlRow<'_> {
+    /// Appends its wire form, which a person can read.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let all = [("state", Field::Text(self.state.name())), ("text", Field::Text(self.text.as_deref().unwrap_or_default()))];
+        encode::fields(Format::Json, &all[..if self.text.is_some() { 2 } else { 1 }], out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        for row in [
+            ControlRow { state: Control::Stopped, text: None },
+            ControlRow { state: Control::Disabled, text: Some("\"left\"\nin May".into()) },
+        ] {
+            let mut value = Vec::new();
+            row.encode(&mut value);
+            for key in ["501", "*"] {
+                assert_eq!(decode(Some(key.as_bytes()), Some(&value)), Ok(Some(row.clone())));
+            }
+        }
+        assert_eq!(decode(Some(b"501"), None), Ok(None));
+        let more = br#"{"state":"stopped","text":null,"by":{"name":"x"}}"#;
+        assert_eq!(decode(Some(b"501"), Some(more)), Ok(Some(ControlRow { state: Control::Stopped, text: None })));
+    }
+
+    #[test]
+    fn bad_records_are_bad() {
+        for bad in [
+            "",
+            "stopped",
+            "{}",
+            r#"{"state":null}"#,
+            r#"{"state":"halted"}"#,
+            r#"{"state":1}"#,
+            r#"{"state":"stopped","state":"stopped"}"#,
+            r#"{"state":"stopped","text":1}"#,
+            r#"{"text":"why"}"#,
+        ] {
+            assert!(decode(Some(b"501"), Some(bad.as_bytes())).is_err(), "{bad}");
+        }
+        for key in [None, Some(&b""[..]), Some(b"a b"), Some(b"external"), Some(b"house:AAPL"), Some(b"\xff")] {
+            assert!(decode(key, None).is_err(), "{key:?}");
+            assert!(decode(key, Some(br#"{"state":"stopped"}"#)).is_err(), "{key:?}");
+        }
+        let long = format!(r#"{{"state":"stopped","text":"{}"}}"#, "x".repeat(INPUT_BYTES_MAX));
+        assert!(decode(Some(b"501"), Some(long.as_bytes())).is_err());
+    }
+}
