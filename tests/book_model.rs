@@ -1,5 +1,6 @@
 //! E7: the roles against a model that is obviously right: the same events for every user, the same books, the same balances; and the same state whether
-//! or not the roles began anew on the way. Random scripts of several users and symbols, with duplicates, cancels, changes, halts, delistings and expiry.
+//! or not the roles began anew on the way. Random scripts of several users and symbols, with duplicates, cancels, changes, halts, delistings, expiry, and operators
+//! who switch users or everybody off and on.
 //!
 //! `cargo test --test book_model` runs 200 000 commands. A campaign: `MODEL_COMMANDS=10000000 MODEL_SEED=7 cargo test --test book_model`. A failure is made
 //! as short as it gets and printed with its seed.
@@ -40,6 +41,7 @@ fn model() -> Model {
         known: Default::default(),
         orders: Vec::new(),
         symbols: SYMBOLS.iter().map(|s| (s.to_string(), symbol(s))).collect(),
+        off: Vec::new(),
     }
 }
 
@@ -226,6 +228,8 @@ fn scripts_do_a_bit_of_everything() {
         "NO_LIQUIDITY",
         "SELF_TRADE_PREVENTED",
         "DELISTED",
+        "KILL_SWITCH",
+        "ACCOUNT_DISABLED",
     ];
     let missing: Vec<_> = must.iter().filter(|m| seen.get(**m).copied().unwrap_or(0) == 0).collect();
     assert!(missing.is_empty(), "never seen: {missing:?}; seen: {seen:?}");

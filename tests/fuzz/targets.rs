@@ -26,7 +26,7 @@ use processor::wire::event::{Event, OrderEvent};
 use processor::wire::notification::{self, Notification};
 use processor::wire::portfolio::Portfolio;
 use processor::wire::trade::{ReferencePrice, Trade};
-use processor::wire::{command, instrument, tick, topics};
+use processor::wire::{command, control, instrument, tick, topics};
 
 /// Something that reads bytes.
 pub struct Target {
@@ -44,6 +44,7 @@ pub fn all() -> Vec<Target> {
         Target { name: "commands", weight: 24, samples: commands, words: WORDS, run: read_command },
         Target { name: "ticks", weight: 8, samples: ticks, words: WORDS, run: read_tick },
         Target { name: "instruments", weight: 6, samples: instruments, words: WORDS, run: read_instrument },
+        Target { name: "controls", weight: 3, samples: controls, words: WORDS, run: read_control },
         Target { name: "events", weight: 8, samples: events, words: WORDS, run: read_ours },
         Target { name: "meta", weight: 8, samples: metas, words: &[], run: read_meta },
         Target { name: "guard", weight: 4, samples: || vec![b"7/12".to_vec()], words: &[b"/", b"4294967296"], run: read_guard },
@@ -90,6 +91,10 @@ const WORDS: &[&[u8]] = &[
     b"size",
     b"status",
     b"listed",
+    b"state",
+    b"stopped",
+    b"disabled",
+    b"text",
     b"halted",
     b"tick",
     b"lot",
@@ -205,6 +210,23 @@ fn read_instrument(bytes: &[u8]) -> u64 {
         Err(fault) => answer(&[fault.as_bytes(), &[u8::from(odd_key)]]),
         Ok(None) => answer(&[b"none"]),
         Ok(Some(i)) => answer(&[b"ok", &[u8::from(i.is_open()), u8::from(i.house), u8::from(i.is_listed())]]),
+    }
+}
+
+fn controls() -> Vec<Vec<u8>> {
+    [r#"{"state":"stopped","text":"why"}"#, r#"{"state":"disabled"}"#].into_iter().flat_map(both).collect()
+}
+
+fn read_control(bytes: &[u8]) -> u64 {
+    let odd_key = control::decode(Some(bytes), None).is_ok();
+    match control::decode(Some(b"*"), Some(bytes)) {
+        Err(fault) => answer(&[fault.as_bytes(), &[u8::from(odd_key)]]),
+        Ok(None) => answer(&[b"none"]),
+        Ok(Some(row)) => {
+            let again = packed(|o| row.encode(o));
+            assert_eq!(control::decode(Some(b"*"), Some(&again)), Ok(Some(row.clone())));
+            answer(&[b"ok", row.state.name().as_bytes(), &[u8::from(row.text.is_some())]])
+        }
     }
 }
 

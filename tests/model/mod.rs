@@ -8,7 +8,7 @@ pub mod script;
 
 use std::collections::BTreeMap;
 
-use script::{Command, Kind, Status, Tif};
+use script::{Command, Kind, Off, Status, Tif};
 
 /// What a user is told, as far as it is compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,6 +101,8 @@ pub struct Model {
     /// All orders there ever were.
     pub orders: Vec<Order>,
     pub symbols: BTreeMap<String, Symbol>,
+    /// What is switched off, for a user or for all.
+    pub off: Vec<(Option<String>, Off)>,
 }
 
 impl Model {
@@ -116,6 +118,10 @@ impl Model {
                 (s.status, s.house) = (*status, *house);
                 self.wake();
             }
+            Command::Control { user, off } => {
+                self.off.retain(|(whom, _)| whom != user);
+                self.off.extend(off.map(|off| (user.clone(), off)));
+            }
             Command::Restart => {}
             Command::Order { user, id, kind } => self.command(user, id, kind, c),
         }
@@ -129,6 +135,12 @@ impl Model {
             return;
         }
         let refused = match kind {
+            Kind::New { .. } | Kind::Transfer { .. } if self.forbids(user, kind).is_some() => {
+                self.forbids(user, kind).map(|r| ("OrderRejected", id.to_string(), r))
+            }
+            Kind::Replace { orig, .. } if self.forbids(user, kind).is_some() => {
+                self.forbids(user, kind).map(|r| ("CancelRejected", orig.clone(), r))
+            }
             Kind::New { .. } => self.new_order(user, id, kind).err().map(|r| ("OrderRejected", id.to_string(), r)),
             Kind::Cancel { orig } => self.cancel(user, id, orig).err().map(|r| ("CancelRejected", orig.clone(), r)),
             Kind::Replace { orig, quantity, limit } => {
@@ -150,8 +162,19 @@ impl Model {
             self.tell(user, told);
         }
         // A reject at the first hop leaves the id free for some reasons. What the book rejects is an order's matter.
-        if !["NO_REFERENCE_PRICE", "STALE_PRICE"].contains(&rejected.unwrap_or_default()) {
+        if !["NO_REFERENCE_PRICE", "STALE_PRICE", "KILL_SWITCH"].contains(&rejected.unwrap_or_default()) {
             self.known.insert(key, Known { content: c.clone(), rejected });
+        }
+    }
+
+    /// Why an operator does not let a user do something.
+    fn forbids(&self, user: &str, kind: &Kind) -> Option<&'static str> {
+        let is_off = |off| self.off.iter().any(|(whom, what)| *what == off && whom.as_deref().is_none_or(|whom| whom == user));
+        match kind {
+            Kind::Cancel { .. } | Kind::MassCancel { .. } => None,
+            _ if is_off(Off::Everything) => Some("ACCOUNT_DISABLED"),
+            Kind::New { .. } | Kind::Replace { .. } if is_off(Off::Orders) => Some("KILL_SWITCH"),
+            _ => None,
         }
     }
 

@@ -17,7 +17,7 @@ use processor::wire::event::OrderEvent;
 use processor::wire::topics;
 
 use super::Told;
-use super::script::{Command, START_MS, SYMBOLS, Status, json};
+use super::script::{Command, Off, START_MS, SYMBOLS, Status, json};
 
 struct Task {
     role: Role,
@@ -95,6 +95,19 @@ impl Pair {
         self.tables.set(topics::INSTRUMENTS, symbol.as_bytes(), self.offset, listing(symbol, status, house, self.short_ok).as_bytes());
     }
 
+    fn control(&mut self, key: &str, off: Option<Off>) {
+        self.offset += 1;
+        let value = off.map(|off| match off {
+            Off::Orders => r#"{"state":"stopped","text":"why"}"#,
+            Off::Everything => r#"{"state":"disabled"}"#,
+        });
+        let at = TopicPartition::new(topics::CONTROLS, 0);
+        let (key, value) = (Some(key.as_bytes()), value.map(str::as_bytes));
+        let record = Record { at, offset: self.offset, timestamp_ms: self.now, key, value, headers: Headers::default() };
+        assert!(self.tasks[0].factory.accepts_broadcast(&record), "{record:?}");
+        self.tables.apply(&record);
+    }
+
     /// One command, and everything that follows from it.
     pub fn run(&mut self, c: &Command, restarts: bool) -> Result<(), String> {
         self.take(c, restarts);
@@ -122,6 +135,7 @@ impl Pair {
                 self.list(symbol, *status, *house);
                 self.put(topics::CLOCK, None, "\u{0}");
             }
+            Command::Control { user, off } => self.control(user.as_deref().unwrap_or("*"), *off),
             Command::Restart if restarts => {
                 for t in &mut self.tasks {
                     t.logic = t.factory.make(0);

@@ -45,6 +45,13 @@ pub enum Kind {
     },
 }
 
+/// What an operator has switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Off {
+    Orders,
+    Everything,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     Order {
@@ -61,6 +68,11 @@ pub enum Command {
         symbol: String,
         status: Status,
         house: bool,
+    },
+    /// An operator switches something off for a user, or for all, or on again.
+    Control {
+        user: Option<String>,
+        off: Option<Off>,
     },
     /// The roles begin anew with nothing but their state; the model does not care.
     Restart,
@@ -207,7 +219,13 @@ pub fn script(seed: u64, length: usize) -> Vec<Command> {
     for symbol in &SYMBOLS[..2] {
         all.push(Command::List { symbol: symbol.to_string(), status: Status::Listed, house: d.chance(20) });
     }
+    // What was switched off is switched on again a while later, or little else would happen.
+    let mut lifts = Vec::<(usize, Option<String>)>::new();
     for n in all.len()..length {
+        if let Some(due) = lifts.iter().position(|(at, _)| *at <= n) {
+            all.push(Command::Control { user: lifts.swap_remove(due).1, off: None });
+            continue;
+        }
         let user = format!("u{}", d.roll(USERS));
         let symbol = SYMBOLS[d.roll(3) as usize].to_string();
         let price = 1_000_000 + (d.roll(21) as i64 - 10) * 1_000;
@@ -229,6 +247,16 @@ pub fn script(seed: u64, length: usize) -> Vec<Command> {
                 Command::List { house: symbol == "C" || d.chance(20), symbol, status }
             }
             140..148 => Command::Restart,
+            190..202 => {
+                let user = d.chance(75).then_some(user);
+                let off = match d.roll(10) {
+                    0 => None,
+                    1..5 => Some(Off::Everything),
+                    _ => Some(Off::Orders),
+                };
+                lifts.extend(off.map(|_| (n + 1 + d.roll(15) as usize, user.clone())));
+                Command::Control { user, off }
+            }
             // The very same again, or another one with an id that was there.
             148..190 => {
                 let again: Command = all[all.len() - 1 - d.roll(all.len().min(40) as u64) as usize].clone();

@@ -64,6 +64,8 @@ kinds! {
     Retention "old input records deleted";
     Duplicate "commands sent twice";
     DeadLetter "bad records";
+    Control "users or everybody switched off or on";
+    SwitchedOff "commands refused because somebody was switched off";
     ReaderChecked "readings of the concurrent reader";
 }
 

@@ -64,7 +64,7 @@ impl World {
             5 => {
                 self.cover(Kind::DeadLetter);
                 let value: &[u8] = [&b"not a command"[..], b"{\"user_id\":\"x\"}", b"\x81"][self.rng.index(3)];
-                let topic = [topics::ORDER_COMMANDS, topics::MARKET_DATA, topics::INSTRUMENTS][self.rng.index(3)];
+                let topic = [topics::ORDER_COMMANDS, topics::MARKET_DATA, topics::INSTRUMENTS, topics::CONTROLS][self.rng.index(4)];
                 let misplaced = self.rng.permille(300);
                 self.client_sends(topic, &user, Some(value), misplaced);
             }
@@ -77,6 +77,14 @@ impl World {
                 let Some((user, value)) = self.last_orders.last().cloned() else { return };
                 self.cover(Kind::Duplicate);
                 self.client_sends(topics::ORDER_COMMANDS, &user, Some(value.as_bytes()), false);
+            }
+            8 if self.rng.permille(300) => {
+                self.cover(Kind::Control);
+                let key = if self.rng.permille(300) { "*".to_string() } else { user };
+                // More often on than off: what is switched off stays so until it is switched on.
+                let value = ["stopped", "stopped", "disabled", "", "", ""][self.rng.index(6)];
+                let row = format!(r#"{{"state":"{value}"}}"#);
+                self.client_sends(topics::CONTROLS, &key, (!value.is_empty()).then_some(row.as_bytes()), false);
             }
             _ => {
                 // Round numbers, so that positions come back to nothing now and then.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use processor::domain::chain;
+use processor::domain::reason::Reason;
 use processor::domain::status::Status;
 use processor::engine::meta::StoreMeta;
 use processor::engine::ports::{StateStore, Stores};
@@ -15,6 +16,7 @@ use processor::wire::topics;
 use processor::wire::trade::Trade;
 
 use super::super::cluster::Cluster;
+use super::super::coverage::Kind;
 use super::super::store::Files;
 use super::super::world::{Life, World};
 
@@ -34,6 +36,9 @@ impl World {
         }
         if let Some(why) = checks.into_iter().find_map(Result::err) {
             self.violated(why);
+        }
+        for _ in 0..switched_off(&self.cluster) {
+            self.cover(Kind::SwitchedOff);
         }
     }
 
@@ -172,6 +177,18 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// Commands that were refused because of what operators did.
+fn switched_off(cluster: &Cluster) -> usize {
+    let mut count = 0;
+    let all = each(cluster, topics::ORDER_EVENTS, &mut |value| {
+        let reason = OrderEvent::decode(value)?.reason;
+        count += usize::from(matches!(reason, Some(Reason::KillSwitch | Reason::AccountDisabled)));
+        Ok(())
+    });
+    // What cannot be read is a violation, and told as one above.
+    if all.is_ok() { count } else { 0 }
 }
 
 fn each(cluster: &Cluster, topic: TopicId, visit: &mut dyn FnMut(&[u8]) -> Result<(), &'static str>) -> Result<(), String> {
