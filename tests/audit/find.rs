@@ -23,7 +23,11 @@ fn order(id: &str) -> Query {
 }
 
 fn tree(kept: &Kept) -> Value {
-    let value = kept.value.as_deref().unwrap_or_default();
+    tree_of(kept.value.as_deref())
+}
+
+fn tree_of(value: Option<&[u8]>) -> Value {
+    let value = value.unwrap_or_default();
     match value.first() {
         Some(b'{') => serde_json::from_slice(value).unwrap_or_default(),
         _ => rmp_serde::from_slice(value).unwrap_or_default(),
@@ -124,6 +128,46 @@ fn a2_a_version_that_is_long_gone_is_still_named() {
     };
     assert_eq!((limit("1"), limit("2")), (5.into(), 50.into()));
     assert_eq!(event_names(&ask(&tape, order("1"))), ["Deposited", "OrderRejected"], "the account opened with it");
+}
+
+#[test]
+fn a2_what_was_switched_off_is_named_with_the_decision() {
+    let mut w = World::new();
+    w.list("AAPL", "");
+    w.tick("AAPL", "100");
+    w.rest();
+    let mut step = |control: Option<(&str, &str)>, id: &str| {
+        if let Some((key, state)) = control {
+            w.send(t::CONTROLS, key, &format!("{{\"state\":\"{state}\"}}"));
+        }
+        w.rest();
+        w.order("501", id, "AAPL", 1, "buy");
+        w.rest();
+    };
+    step(None, "1");
+    step(Some(("501", "stopped")), "2");
+    step(Some(("*", "stopped")), "3");
+    step(Some(("501", "disabled")), "4");
+    let cancel = r#"{"command":"cancel","user_id":"501","order_id":"5","orig_order_id":"1"}"#;
+    w.send(t::ORDER_COMMANDS, "501", cancel);
+    w.rest();
+    let tape = Tape::of(&w.log, &w.topics);
+    let controls = |id: &str| {
+        let timeline = ask(&tape, order(id));
+        let (_, hit) = timeline.iter().find(|(r, _)| tree_of(r.value)["order_id"] == id).expect("the command");
+        let rows = hit.inputs.clone().expect("decided").controls.into_iter();
+        rows.map(|(key, row)| format!("{key} {:?} {}", row.offset.expect("in the log"), tree_of(Some(&row.value))["state"]))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(controls("1"), [""; 0]);
+    assert_eq!(controls("2"), [r#"501 0 "stopped""#]);
+    assert_eq!(controls("3"), [r#"501 0 "stopped""#, r#"* 1 "stopped""#]);
+    assert_eq!(controls("4"), [r#"501 2 "disabled""#, r#"* 1 "stopped""#]);
+    assert_eq!(controls("5"), [""; 0], "of a cancel nothing is looked at");
+    // The user's own rows are part of the user's story; they are internal.
+    let timeline = ask(&tape, Query { user: Some("501".into()), ..Query::default() });
+    let rows: Vec<_> = timeline.iter().filter(|(r, _)| r.at.topic == t::CONTROLS).map(|(r, hit)| (r.offset, hit.proof)).collect();
+    assert_eq!(rows, [(0, Proof::Internal), (2, Proof::Internal)]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::cli::output::{self, Format};
 use crate::cli::{decode, open};
 use crate::client::check_id;
 use crate::client::decimal::show_e4;
+use crate::domain::control::EVERYBODY;
 use crate::engine::records::Record;
 use crate::engine::topics::TopicTable;
 use crate::runtime::audit::find::{FindError, Hit, Proof, Query, Timeline, find, name};
@@ -83,6 +84,7 @@ fn as_text(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Result<(), Failure>
         topics::ORDER_COMMANDS => "command",
         topics::MARKET_DATA => "tick",
         topics::INSTRUMENTS => "listing",
+        topics::CONTROLS => "control",
         topics::CLOCK => "wake-up",
         _ => "record",
     });
@@ -147,6 +149,11 @@ fn inputs_text(table: &TopicTable, i: &Inputs, new: bool) -> String {
         parts.push(format!("last tick {} of {} ({market}/{}/{})", show_e4(t.price_e4), decode::time(t.time_ms), i.task, t.offset));
     }
     let colon = if parts.is_empty() { "" } else { ": " };
+    for (whose, row) in &i.controls {
+        let what = decode::value(&row.value)["state"].as_str().unwrap_or("?").to_string();
+        let whom = if whose == EVERYBODY { "everybody" } else { "the user" };
+        parts.push(format!("{whom} {what} ({})", place(topics::CONTROLS, row)));
+    }
     format!("^ decided by {} task {}, transaction {}{colon}{}", i.role, i.task, i.transaction, parts.join("; "))
 }
 
@@ -184,6 +191,8 @@ fn inputs_json(i: &Inputs) -> Value {
     .collect();
     if let Some(map) = v.as_object_mut() {
         map.extend(more);
+        let named = |(key, r): &(String, Row)| json!({"key": key, "offset": r.offset, "value": decode::value(&r.value)});
+        map.insert("controls".into(), i.controls.iter().map(named).collect());
     }
     v
 }

@@ -114,6 +114,10 @@ pub fn find(log: &dyn Log, topics: &TopicTable, query: &Query) -> Result<Timelin
     for topic in [t::BOOK_COMMANDS, t::EXECUTIONS, t::TRADES, t::NOTIFICATIONS, t::PORTFOLIOS, t::DEAD_LETTERS] {
         s.scan(topic)?;
     }
+    // A log of an older version has no such topic, and is read all the same.
+    if query.user.is_some() && log.partitions(t::CONTROLS)?.is_some() {
+        s.scan(t::CONTROLS)?;
+    }
     if query.order.is_none() && query.user.is_none() {
         s.scan(t::INSTRUMENTS)?;
         s.scan(t::REFERENCE_PRICES)?;
@@ -203,7 +207,7 @@ pub fn cause(topics: &TopicTable, r: &Record<'_>) -> Option<Place> {
     let mut parts = r.headers.text("src")?.rsplitn(3, '/');
     let (offset, partition, topic) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
     // What clients write may carry any header; only ours says what it came from.
-    let ours = !matches!(r.at.topic, t::ORDER_COMMANDS | t::MARKET_DATA | t::INSTRUMENTS);
+    let ours = !matches!(r.at.topic, t::ORDER_COMMANDS | t::MARKET_DATA | t::INSTRUMENTS | t::CONTROLS);
     ours.then_some((TopicPartition::new(topics.find(topic)?, partition), offset))
 }
 

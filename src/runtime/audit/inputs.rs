@@ -1,10 +1,11 @@
 //! What decisions were made upon. A task's journal says which records went into each of its transactions and which rows of the broadcast tables it
 //! had seen by then, so for any command the very versions that were in force can be named, also those that compaction has long dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::cursor::Cursor;
 use super::matching::text_fields;
+use crate::domain::control::EVERYBODY;
 use crate::domain::price::{Source, is_ahead};
 use crate::engine::meta::JournalEntry;
 use crate::engine::ports::{Log, LogError};
@@ -47,6 +48,8 @@ pub struct Inputs {
     pub reference: Option<Row>,
     /// The last price that counted (`trading`).
     pub tick: Option<Tick>,
+    /// What was switched off for the user, then for everybody (`orders`); none: nothing, or it was not looked at.
+    pub controls: Vec<(String, Row)>,
 }
 
 /// One role that decides: its journal, the input that is decided about, and the partition numbers.
@@ -69,6 +72,8 @@ struct Open {
     place: usize,
     time_ms: i64,
     symbol: Option<String>,
+    /// Whose controls were looked at, if any were.
+    user: Option<String>,
 }
 
 /// Inputs of the decisions about these records, by place. Records that nobody has decided about yet have none.
@@ -77,8 +82,9 @@ pub fn of(log: &dyn Log, topics: &TopicTable, found: &Records) -> Result<BTreeMa
     for d in &DECIDERS {
         let mut by_partition: BTreeMap<u32, BTreeMap<u64, Open>> = BTreeMap::new();
         for (place, r) in found.iter().enumerate().filter(|(_, r)| r.at.topic == d.input) {
-            let [symbol] = text_fields(r.value.unwrap_or_default(), ["symbol"]);
-            by_partition.entry(r.at.partition).or_default().insert(r.offset, Open { place, time_ms: r.timestamp_ms, symbol });
+            let [symbol, user, command] = text_fields(r.value.unwrap_or_default(), ["symbol", "user_id", "command"]);
+            let user = user.filter(|_| d.input == t::ORDER_COMMANDS && !matches!(command.as_deref(), Some("cancel" | "mass_cancel")));
+            by_partition.entry(r.at.partition).or_default().insert(r.offset, Open { place, time_ms: r.timestamp_ms, symbol, user });
         }
         for (task, open) in by_partition {
             decisions(log, topics, d, task, open, &mut inputs)?;
@@ -97,7 +103,8 @@ fn decisions(
 ) -> Result<(), LogError> {
     let mut rows: BTreeMap<(TopicId, Box<[u8]>), Row> = BTreeMap::new();
     let input = TopicPartition::new(d.input, task);
-    let symbols: Vec<Vec<u8>> = open.values().filter_map(|o| o.symbol.clone().map(String::into_bytes)).collect();
+    let keys = open.values().flat_map(|o| [&o.symbol, &o.user]).flatten().map(String::as_str).chain([EVERYBODY]);
+    let keys: BTreeSet<Vec<u8>> = keys.map(|k| k.as_bytes().to_vec()).collect();
     let mut ticks_for: Vec<(u64, usize, i64, String)> = Vec::new();
     let mut failed = None;
     Cursor::whole(log, TopicPartition::new(d.journal, task), false)?.each(&mut |r| {
@@ -112,8 +119,8 @@ fn decisions(
             rows.clear();
         }
         for seen in entry.rows {
-            // Rows of other symbols would only take room.
-            if symbols.iter().any(|s| **s == *seen.key) {
+            // Rows of other symbols and users would only take room.
+            if keys.contains(&*seen.key) {
                 let row = Row { offset: seen.version.checked_sub(1), value: seen.value.into() };
                 rows.insert((seen.table, seen.key), row);
             }
@@ -121,16 +128,16 @@ fn decisions(
         let next = |topic| entry.offsets.iter().find(|(at, _)| *at == TopicPartition::new(topic, task)).map_or(0, |(_, o)| *o);
         let later = open.split_off(&next(input.topic));
         for (_, o) in std::mem::replace(&mut open, later) {
-            let row = |table| {
-                let key = o.symbol.as_ref()?.as_bytes();
-                rows.get(&(table, key.into())).filter(|row| !row.value.is_empty()).cloned()
-            };
-            let (instrument, reference) = (row(t::INSTRUMENTS), row(t::REFERENCE_PRICES));
+            let row = |table, key: Option<&str>| rows.get(&(table, key?.as_bytes().into())).filter(|row| !row.value.is_empty()).cloned();
+            let symbol = o.symbol.as_deref();
+            let (instrument, reference) = (row(t::INSTRUMENTS, symbol), row(t::REFERENCE_PRICES, symbol));
+            let whose = o.user.iter().map(String::as_str).filter(|user| *user != EVERYBODY).chain(o.user.as_ref().map(|_| EVERYBODY));
+            let controls = whose.filter_map(|key| Some((key.to_string(), row(t::CONTROLS, Some(key))?))).collect();
             if let (t::BOOK_COMMANDS, Some(symbol)) = (d.input, &o.symbol) {
                 // Prices come first in a transaction, so all ticks up to its position were in.
                 ticks_for.push((next(t::MARKET_DATA), o.place, o.time_ms, symbol.clone()));
             }
-            let made = Inputs { role: d.role, task, transaction: entry.transaction, instrument, reference, tick: None };
+            let made = Inputs { role: d.role, task, transaction: entry.transaction, instrument, reference, tick: None, controls };
             inputs.insert(o.place, made);
         }
         !open.is_empty()
