@@ -112,6 +112,12 @@ fn wrong_use_ends_with_2_and_says_what_to_do() {
         (&["order", "--user", "1", "--cancel", "2", "--post-only", "--embedded", "e"], "--side"),
         (&["instruments", "delist", "--embedded", "e"], "SYMBOL"),
         (&["instruments", "delist", "A B", "--embedded", "e"], "printable"),
+        (&["account", "stop", "--embedded", "e"], "--all"),
+        (&["account", "stop", "501", "--all", "--embedded", "e"], "--all"),
+        (&["account", "stop", "*", "--embedded", "e"], "--all"),
+        (&["account", "resume", "house:AAPL", "--embedded", "e"], "account of the system"),
+        (&["account", "disable", "--all", "--embedded", "e"], "--all"),
+        (&["account", "disable", "a b", "--embedded", "e"], "printable"),
         (&["publish", "--file", "x.csv", "--speed", "fast", "--symbol", "S", "--embedded", "e"], "max"),
         (&["topics", "create", "--partitions", "0", "--embedded", "e"], "1 to 1000"),
         (&["gateway", "--listen", "8080", "--embedded", "e"], "127.0.0.1:8080"),
@@ -283,6 +289,43 @@ fn the_embedded_log_from_the_command_line() {
     let rows: Value = serde_json::from_str(&out(&status)).expect("JSON");
     assert_eq!(rows.as_array().map(Vec::len), Some(6), "two inputs of three partitions: {rows}");
     assert_eq!(rows[0]["lag"], 0);
+}
+
+#[test]
+fn accounts_are_stopped_disabled_listed_and_resumed() {
+    let dir = temp();
+    let run = |args: &[&str]| processor(dir.path(), &[&["account"], args, &["--embedded", "log", "--format", "json"]].concat());
+    let old = run(&["list"]);
+    assert!(code(&old) == 78 && err(&old).contains("topics create"), "{}", err(&old));
+    assert_eq!(code(&processor(dir.path(), &["topics", "create", "--embedded", "log"])), 0);
+    let json = |o: &Output| serde_json::from_str::<Value>(&out(o)).expect("JSON");
+    let list = || -> Vec<String> {
+        let listed = run(&["list"]);
+        assert_eq!((code(&listed), err(&listed)), (0, String::new()));
+        let rows = json(&listed);
+        let row = |r: &Value| format!("{} {} {}", r["user"].as_str().unwrap_or("?"), r["state"].as_str().unwrap_or("?"), r["text"]);
+        rows.as_array().expect("rows").iter().map(row).collect()
+    };
+    assert_eq!(list(), [""; 0]);
+    let stopped = run(&["stop", "501", "--text", "runaway strategy"]);
+    assert_eq!((code(&stopped), out(&stopped).trim()), (0, r#"{"user":"501","state":"stopped","changed":true}"#));
+    assert!(err(&stopped).contains("processor order --mass-cancel --user=501"), "{}", err(&stopped));
+    let all = run(&["stop", "--all"]);
+    assert!(code(&all) == 0 && out(&all).contains(r#""user":"*""#) && err(&all).contains("--user=USER"), "{}{}", out(&all), err(&all));
+    assert_eq!(code(&run(&["disable", "502"])), 0);
+    // To stop somebody never allows more than before.
+    let kept = run(&["stop", "502"]);
+    assert_eq!((code(&kept), out(&kept).trim()), (0, r#"{"user":"502","state":"disabled","changed":false}"#));
+    assert_eq!(list(), ["* stopped null", r#"501 stopped "runaway strategy""#, "502 disabled null"]);
+    let resumed = run(&["resume", "501"]);
+    assert_eq!((code(&resumed), out(&resumed).trim()), (0, r#"{"user":"501","state":null,"changed":true}"#));
+    assert!(err(&resumed).contains("resume --all"), "everybody is stopped: {}", err(&resumed));
+    let again = run(&["resume", "501"]);
+    assert!(code(&again) == 1 && err(&again).contains("neither stopped nor disabled"), "{}", err(&again));
+    let all = run(&["resume", "--all"]);
+    assert!(code(&all) == 0 && err(&all).contains("one by one: 1"), "{}", err(&all));
+    assert_eq!(code(&run(&["resume", "--all"])), 1);
+    assert_eq!(list(), ["502 disabled null"]);
 }
 
 #[test]

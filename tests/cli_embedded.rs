@@ -167,6 +167,40 @@ fn orders_that_rest_are_answered_changed_and_cancelled_all_at_once() {
 }
 
 #[test]
+fn a_user_who_is_stopped_can_cancel_and_goes_on_when_resumed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    good(dir, &["topics", "create", "--partitions", "2"]);
+    std::fs::write(dir.join("l.csv"), "symbol\nAAPL\n").expect("file");
+    good(dir, &["instruments", "load", "l.csv"]);
+    std::fs::write(dir.join("t.csv"), "symbol,timestamp,price\nAAPL,1430438404,100\n").expect("file");
+    good(dir, &["publish", "--file", "t.csv", "--speed", "max"]);
+    let limit = ["--symbol", "AAPL", "--quantity", "1", "--side", "buy", "--type", "limit", "--limit-price", "99"];
+    let send = |args: &[&str]| {
+        let o = run(dir, &[&["order", "--user", "501", "--embedded", "state/demo"], args].concat());
+        (o.status.code(), String::from_utf8_lossy(&o.stderr).into_owned())
+    };
+    let order = |id: &str| send(&[&["--id", id], &limit[..]].concat());
+    assert_eq!(order("1").0, Some(0));
+    good(dir, &["account", "stop", "--all"]);
+    let (code, said) = order("2");
+    assert!(code == Some(1) && said.contains("KILL_SWITCH"), "{said}");
+    assert_eq!(send(&["--mass-cancel"]).0, Some(0));
+    good(dir, &["account", "resume", "--all"]);
+    assert_eq!(order("2").0, Some(0), "the id was not used up");
+    good(dir, &["account", "disable", "501"]);
+    let (code, said) = send(&["--deposit", "1"]);
+    assert!(code == Some(1) && said.contains("ACCOUNT_DISABLED"), "{said}");
+    let found = good(dir, &["audit", "find", "--user", "501"]);
+    assert!(found.contains("everybody stopped (controls/0/0)") && found.contains("the user disabled (controls/0/2)"), "{found}");
+    assert!(found.contains("control state=disabled"), "{found}");
+    // What came and went decides the same.
+    let replayed: Value = serde_json::from_str(&good(dir, &["replay", "--role", "orders", "--format", "json"])).expect("JSON");
+    let rows = replayed.as_array().expect("rows");
+    assert!(!rows.is_empty() && rows.iter().all(|r| r["result"] == "equal"), "{replayed}");
+}
+
+#[test]
 fn the_past_can_be_kept_and_looked_at() {
     let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();

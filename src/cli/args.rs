@@ -1,5 +1,6 @@
 //! The command line as typed. Nothing is decided here: values stay text until [`super::config`] has joined flags, environment, file and defaults.
 
+pub mod account;
 pub mod audit;
 
 use std::path::PathBuf;
@@ -131,6 +132,9 @@ pub enum Command {
     /// Load listings, or take them away
     #[command(subcommand)]
     Instruments(Instruments),
+    /// Stop or disable users, or everybody: the kill switch
+    #[command(subcommand)]
+    Account(account::Account),
     /// Publish ticks: a random walk, or a file
     #[command(after_help = PUBLISH_EXAMPLES)]
     Publish(Publish),

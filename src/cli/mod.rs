@@ -18,9 +18,12 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 
+use args::account::{Account, Whom};
 use args::{Args, Command, ConfigCommand, Instruments, Topics};
 use config::Config;
 use exit::{Code, Failure};
+
+use crate::domain::control::Control;
 
 /// Runs the program and says how it ended.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -64,6 +67,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         Some(Command::Topics(Topics::Check)) => commands::topics::check(&config),
         Some(Command::Instruments(Instruments::Load { file })) => commands::instruments::load(&config, file),
         Some(Command::Instruments(Instruments::Delist { symbols })) => commands::instruments::delist(&config, symbols),
+        Some(Command::Account(account)) => switch(&config, account),
         Some(Command::Publish(publish)) => commands::publish::run(&config, publish),
         Some(Command::Traders(traders)) => commands::traders::run(&config, traders),
         Some(Command::Order(order)) => commands::order::run(&config, order),
@@ -82,6 +86,18 @@ fn run(args: &Args) -> Result<(), Failure> {
             clap_complete::generate(*shell, &mut Args::command(), "processor", &mut text);
             output::line(String::from_utf8_lossy(&text).trim_end())
         }
+    }
+}
+
+fn switch(config: &Config, account: &Account) -> Result<(), Failure> {
+    use commands::account::{list, resume, switch_off};
+    match account {
+        Account::Stop { whom, text } => switch_off(config, whom, Control::Stopped, text.as_deref()),
+        Account::Disable { user, text } => {
+            switch_off(config, &Whom { user: Some(user.clone()), all: false }, Control::Disabled, text.as_deref())
+        }
+        Account::Resume { whom } => resume(config, whom),
+        Account::List => list(config),
     }
 }
 

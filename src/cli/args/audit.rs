@@ -31,7 +31,7 @@ Examples:
 
 const FIND: &str = "\
 Shows all records about it in the order of time and cause, internal ones too, and below each command what was decided upon: the listing's
-version with its limits, the reference price, the tick. The first column says what the audit log knows of a record:
+version with its limits, the reference price, the tick, and what was switched off. The first column says what the audit log knows of a record:
   +  its entry has its hash       !  it is not the record that was audited
   ?  not audited (yet)            .  internal, not audited
 

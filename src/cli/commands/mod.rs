@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod account;
 pub mod answers;
 pub mod audit;
 pub mod config;

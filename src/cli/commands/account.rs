@@ -1,0 +1,194 @@
+//! `account stop`, `disable`, `resume`, `list`: what operators have switched off.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cli::args::account::Whom;
+use crate::cli::config::Config;
+use crate::cli::exit::Failure;
+use crate::cli::open::Access;
+use crate::cli::output::{self, Format};
+use crate::cli::{decode, open, read};
+use crate::client::KeyedAppender;
+use crate::domain::control::{Control, EVERYBODY};
+use crate::domain::ids;
+use crate::engine::ports::Log;
+use crate::wire::control::{self, ControlRow};
+use crate::wire::topics::{CONTROLS, INPUT_BYTES_MAX};
+
+const FLUSH: Duration = Duration::from_secs(60);
+
+/// Switches off what `state` says, for a user or for everybody.
+pub fn switch_off(config: &Config, whom: &Whom, state: Control, text: Option<&str>) -> Result<(), Failure> {
+    let key = key(whom)?;
+    let mut value = Vec::new();
+    ControlRow { state, text: text.map(Into::into) }.encode(&mut value);
+    if value.len() > INPUT_BYTES_MAX {
+        return Err(Failure::usage("--text: is too long; a record may have 64 KiB"));
+    }
+    let log = open::log(config, Access::Write)?;
+    let table = Switched::load(&*log)?;
+    // One row for each: to write this one would allow more than before, which nobody asks for who stops somebody.
+    let kept = table.rows.get(key).map(|row| row.state).filter(|before| *before > state);
+    if kept.is_none() {
+        write(&*log, key, Some(&value))?;
+    }
+    let now = kept.unwrap_or(state);
+    match config.format {
+        Format::Json => output::json(&json!({"user": key, "state": now.name(), "changed": kept.is_none()}))?,
+        Format::Text => output::line(format_args!("{} {}", whom_text(key), now.name()))?,
+    }
+    if kept.is_some() {
+        output::note(format_args!("It was so before, which is more than {}: nothing was written.", state.name()));
+    }
+    let (user, each) = if key == EVERYBODY { ("USER".into(), " (for each user)") } else { (typed(key), "") };
+    output::note(format_args!("Orders that rest stay and may trade. To end them: processor order --mass-cancel --user={user}{each}"));
+    Ok(())
+}
+
+/// Lifts what was switched off for a user, or for everybody.
+pub fn resume(config: &Config, whom: &Whom) -> Result<(), Failure> {
+    let key = key(whom)?;
+    let log = open::log(config, Access::Write)?;
+    let mut table = Switched::load(&*log)?;
+    // A record that cannot be read is taken away as well.
+    let there = table.bad.contains_key(key) || table.rows.contains_key(key);
+    if there {
+        write(&*log, key, None)?;
+        table.rows.remove(key);
+    }
+    match config.format {
+        Format::Json => output::json(&json!({"user": key, "state": null, "changed": there}))?,
+        Format::Text if there => output::line(format_args!("{} resumed", whom_text(key)))?,
+        Format::Text => {}
+    }
+    match table.rows.get(EVERYBODY) {
+        Some(row) if key != EVERYBODY => {
+            output::note(format_args!(
+                "Everybody is {}, and {key} with them; `processor account resume --all` lifts that.",
+                row.state.name()
+            ));
+        }
+        None if key == EVERYBODY && !table.rows.is_empty() => {
+            output::note(format_args!("Still stopped or disabled one by one: {} (`processor account list` names them).", table.rows.len()))
+        }
+        _ => {}
+    }
+    match there {
+        true => Ok(()),
+        false if key == EVERYBODY => Err(Failure::failed("nothing is switched off for everybody at once")),
+        false => Err(Failure::failed(format!("{key} is neither stopped nor disabled"))),
+    }
+}
+
+/// Prints who is stopped or disabled.
+pub fn list(config: &Config) -> Result<(), Failure> {
+    let log = open::log(config, Access::Read)?;
+    let table = Switched::load(&*log)?;
+    let row = |(key, row): (&String, &Switch)| -> Vec<Value> {
+        vec![key.as_str().into(), row.state.name().into(), decode::time(row.since_ms).into(), row.text.clone().into()]
+    };
+    let rows: Vec<_> = table.rows.iter().map(row).collect();
+    output::rows(config.format, &["USER", "STATE", "SINCE", "TEXT"], &rows)?;
+    for (key, bad) in &table.bad {
+        output::note(format_args!("controls/0/{} of `{key}` changes nothing: {}", bad.offset, bad.why));
+    }
+    Ok(())
+}
+
+/// What is switched off for somebody.
+struct Switch {
+    state: Control,
+    text: Option<String>,
+    since_ms: i64,
+}
+
+/// A record that the roles pass over.
+struct Bad {
+    offset: u64,
+    why: &'static str,
+}
+
+/// The table as the roles have it.
+#[derive(Default)]
+struct Switched {
+    rows: BTreeMap<String, Switch>,
+    /// Newest records of their keys that cannot be read.
+    bad: BTreeMap<String, Bad>,
+}
+
+impl Switched {
+    fn load(log: &dyn Log) -> Result<Switched, Failure> {
+        let mut all = Switched::default();
+        read::to_end(log, CONTROLS, &read::all_partitions(log, CONTROLS)?, |r| {
+            let key = r.key.map_or("-".into(), decode::text);
+            all.bad.remove(&key);
+            match control::decode(r.key, r.value) {
+                Ok(Some(row)) => {
+                    let text = row.text.map(|t| t.into_owned());
+                    all.rows.insert(key, Switch { state: row.state, text, since_ms: r.timestamp_ms });
+                }
+                Ok(None) => drop(all.rows.remove(&key)),
+                Err(why) => drop(all.bad.insert(key, Bad { offset: r.offset, why })),
+            }
+        })?;
+        Ok(all)
+    }
+}
+
+/// The key of a user, or of everybody.
+fn key(whom: &Whom) -> Result<&str, Failure> {
+    match whom.user.as_deref() {
+        None => Ok(EVERYBODY),
+        Some(EVERYBODY) => Err(Failure::usage(
+            "`*` stands for everybody among controls: say --all if that is meant. A user of that very name cannot be stopped or disabled alone",
+        )),
+        Some(user) if ids::valid_user(user) => Ok(user),
+        Some(user) => Err(Failure::usage(format!(
+            "user `{user}`: must be 1 to 64 printable ASCII characters without blanks and `/`, and not an account of the system itself \
+             (`external`, `house:*`)"
+        ))),
+    }
+}
+
+/// A user as a shell takes it: an id may hold whatever a shell has plans with.
+fn typed(user: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@:+".contains(c);
+    if user.chars().all(plain) { user.into() } else { format!("'{}'", user.replace('\'', r"'\''")) }
+}
+
+fn whom_text(key: &str) -> String {
+    if key == EVERYBODY { "everybody is".into() } else { format!("{key} is") }
+}
+
+fn write(log: &dyn Log, key: &str, value: Option<&[u8]>) -> Result<(), Failure> {
+    let mut topic = KeyedAppender::new(log, CONTROLS)?;
+    topic.append(key, value)?;
+    Ok(topic.flush(FLUSH)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(user: &str) -> Whom {
+        Whom { user: Some(user.into()), all: false }
+    }
+
+    #[test]
+    fn everybody_is_said_and_not_meant_by_accident() {
+        assert_eq!(key(&of("501")).ok(), Some("501"));
+        assert_eq!(key(&Whom { user: None, all: true }).ok(), Some("*"));
+        for (user, part) in [("*", "--all"), ("a b", "printable"), ("house:AAPL", "account of the system"), ("", "printable")] {
+            let e = key(&of(user)).expect_err("no user to stop");
+            assert!(e.message.contains(part), "{user}: {e}");
+        }
+    }
+
+    #[test]
+    fn a_user_can_be_typed_into_a_shell() {
+        assert_eq!([typed("trader-7"), typed("a;b"), typed("it's")], ["trader-7", "'a;b'", r"'it'\''s'"]);
+    }
+}
