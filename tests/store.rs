@@ -75,6 +75,9 @@ fn a_store_in_memory_keeps_its_promises() {
 mod rocks {
     use std::path::{Path, PathBuf};
 
+    use processor::engine::meta::{Meta, StoreMeta};
+    use processor::roles::Role;
+    use processor::runtime::replay::newest_store;
     use processor::store::dir::{Identity, InstanceDir};
     use processor::store::rocks::{RocksStore, RocksStores, SharedMemory};
 
@@ -204,6 +207,25 @@ mod rocks {
         assert!(look.write(&mut std::iter::empty(), b"no").is_err());
         assert!(refusal(RocksStore::open_read_only(&state.path().join("nothing"))).contains("there is no store"));
         assert!(refusal(RocksStore::open(&path, &SharedMemory::default())).contains("open elsewhere"));
+    }
+
+    #[test]
+    fn a_store_that_a_full_disk_left_half_made_is_no_store() {
+        let state = tempfile::tempdir().expect("a directory");
+        let newest = || newest_store(state.path(), Role::Orders, 0);
+        let half = state.path().join("orders/2/0");
+        std::fs::create_dir_all(&half).expect("made");
+        ["LOCK", "LOG", "IDENTITY", "MANIFEST-000001"].into_iter().for_each(|f| std::fs::write(half.join(f), "").expect("written"));
+        assert!(newest().expect("nothing to look at").is_none());
+        let meta = StoreMeta { changelog_offset: 0, verified: true, meta: Meta { transaction: 7, ..Meta::default() } };
+        let whole = state.path().join("orders/1/0");
+        std::fs::create_dir_all(&whole).expect("made");
+        let mut store = RocksStore::open(&whole, &SharedMemory::default()).expect("a store opens");
+        store.write(&mut std::iter::empty(), &meta.encode()).expect("written");
+        assert_eq!(newest().expect("readable").map(|(path, _, found)| (path, found.meta.transaction)), Some((whole, 7)));
+        // But what held something once is not passed over.
+        std::fs::write(half.join("000008.sst"), "").expect("written");
+        assert!(matches!(newest(), Err(StoreError::Corrupt(_))));
     }
 
     #[test]

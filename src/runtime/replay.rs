@@ -30,7 +30,7 @@ pub fn newest_store(state: &Path, role: Role, task: u32) -> Result<Option<Found>
     let Ok(instances) = std::fs::read_dir(state.join(role.name())) else { return Ok(None) };
     for dir in instances.flatten() {
         let path = dir.path().join(task.to_string());
-        if !path.is_dir() {
+        if !path.is_dir() || !RocksStore::was_made(&path) {
             continue;
         }
         let store = RocksStore::open_read_only(&path)?;

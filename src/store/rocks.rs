@@ -100,6 +100,10 @@ impl Stores for RocksStores {
     }
 }
 
+fn without_current(path: &Path) -> StoreError {
+    StoreError::Corrupt(format!("{} has files but not CURRENT", path.display()))
+}
+
 /// The store of one task.
 pub struct RocksStore {
     path: PathBuf,
@@ -115,7 +119,7 @@ impl RocksStore {
         // Without this file RocksDB would take the rest for rubbish and begin anew.
         let has_files = std::fs::read_dir(path).is_ok_and(|mut files| files.next().is_some());
         if has_files && !path.join("CURRENT").exists() {
-            return Err(StoreError::Corrupt(format!("{} has files but not CURRENT", path.display())));
+            return Err(without_current(path));
         }
         let mut options = options(shared, guarded(path)?);
         options.create_if_missing(true);
@@ -126,9 +130,19 @@ impl RocksStore {
         Ok(store)
     }
 
+    /// Whether a directory was ever a store. One whose disk was full, or whose owner died, while RocksDB made its first files never held anything.
+    pub fn was_made(path: &Path) -> bool {
+        let held_something = |name: std::ffi::OsString| matches!(Path::new(&name).extension(), Some(e) if e == "sst" || e == "log");
+        path.join("CURRENT").exists()
+            || std::fs::read_dir(path).is_ok_and(|mut files| files.any(|f| f.is_ok_and(|f| held_something(f.file_name()))))
+    }
+
     /// Looks into a store, also while its owner runs: as it was at this moment. Writing fails.
     pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
         if !path.join("CURRENT").exists() {
+            if Self::was_made(path) {
+                return Err(without_current(path));
+            }
             return Err(StoreError::Invalid(format!("there is no store in {}; has the role run here?", path.display())));
         }
         let mut options = options(&SharedMemory::new(16 << 20, 0), Options::default());

@@ -2,6 +2,7 @@
 
 mod access;
 mod alerts;
+mod endpoint;
 mod heartbeats;
 mod history;
 mod n1_resume;

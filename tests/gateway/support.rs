@@ -162,8 +162,13 @@ pub async fn until(what: &str, holds: impl Fn() -> bool) {
 
 /// One request on a connection of its own.
 pub async fn request(at: SocketAddr, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Response<Incoming> {
-    let stream = TcpStream::connect(at).await.expect("connected");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+    try_request(at, method, path, headers, body).await.expect("an answer")
+}
+
+/// The same of a gateway that may not be there; none if it is not, or dies before it answers.
+pub async fn try_request(at: SocketAddr, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Option<Response<Incoming>> {
+    let stream = TcpStream::connect(at).await.ok()?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
     tokio::spawn(connection);
     let mut r = Request::builder().method(method).uri(path);
     if !headers.iter().any(|(n, _)| *n == "host") {
@@ -172,7 +177,7 @@ pub async fn request(at: SocketAddr, method: Method, path: &str, headers: &[(&st
     for (name, value) in headers {
         r = r.header(*name, *value);
     }
-    sender.send_request(r.body(Full::new(Bytes::from(body.to_string()))).expect("a request")).await.expect("an answer")
+    sender.send_request(r.body(Full::new(Bytes::from(body.to_string()))).expect("a request")).await.ok()
 }
 
 /// Status and JSON of an answer.
@@ -208,6 +213,11 @@ impl Sse {
     pub async fn open(at: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Sse {
         let response = request(at, Method::GET, path, headers, "").await;
         assert_eq!(response.status(), 200, "{path}");
+        Sse::of(response)
+    }
+
+    /// The stream of an answer.
+    pub fn of(response: Response<Incoming>) -> Sse {
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Sse { body: response.into_body(), text: String::new(), last_id: 0 }
     }

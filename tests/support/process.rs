@@ -70,9 +70,15 @@ impl Installation {
 
     /// The same with variables in its environment.
     pub fn start_with(&self, role: &str, instance: u32, variables: &[(&str, &str)]) -> Process {
+        self.spawn(role, instance, &["--role", role], variables)
+    }
+
+    /// The same of what is typed differently: the gateway.
+    pub fn spawn(&self, role: &str, instance: u32, args: &[&str], variables: &[(&str, &str)]) -> Process {
         let log = self.log_of(role, instance);
         let out = File::options().create(true).append(true).open(&log).expect("a log file");
-        let mut command = self.command(&["--role", role, "--instance", &instance.to_string()]);
+        let mut command = self.command(args);
+        command.args(["--instance", &instance.to_string()]);
         command.stdin(Stdio::null()).stdout(out.try_clone().expect("a second handle")).stderr(out).envs(variables.iter().copied());
         // SAFETY: prctl is async-signal-safe and touches nothing of ours; it makes the child end when the test does, even by kill -9.
         unsafe {
