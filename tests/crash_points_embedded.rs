@@ -211,7 +211,7 @@ fn come_to_rest(place: &mut Place) {
         signal(&child);
         assert!(child.wait().expect("its end").success(), "{}", text(&said));
         let log: Arc<dyn Log> = Arc::new(place.log());
-        let Some(why) = rest::unread(&*log, "") else { return };
+        let Some(why) = rest::unread(&*log, "").expect("the log answers") else { return };
         assert!(began.elapsed() < SOON, "not at rest: {why}");
     }
 }
