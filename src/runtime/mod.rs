@@ -5,6 +5,7 @@ pub mod audit;
 pub mod clock;
 #[cfg(feature = "rocks")]
 pub mod demo;
+pub mod lag;
 #[cfg(feature = "rocks")]
 pub mod rebuild;
 #[cfg(feature = "rocks")]

@@ -1,7 +1,7 @@
 //! `order`: one command, and what becomes of it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
@@ -17,8 +17,13 @@ use crate::client::{KeyedAppender, check_id, now_ms};
 use crate::domain::ids;
 use crate::engine::ports::Log;
 use crate::roles::Role;
-use crate::runtime::{signals, supervisor::Supervisor};
+use crate::runtime::signals;
+use crate::runtime::supervisor::Supervisor;
+use crate::runtime::system::System;
 use crate::wire::topics::ORDER_COMMANDS;
+
+/// How long to wait for what follows from a command. What takes longer is done by whoever runs the roles next.
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// A command ready to be sent.
 struct Sending {
@@ -50,10 +55,13 @@ pub fn run(config: &Config, order: &Order) -> Result<(), Failure> {
         let signal = signals::first_of()?;
         let members = Role::all().iter().map(|r| system.member(*r)).collect();
         let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone());
-        let (config, log) = (config.clone(), system.log.clone());
+        let config = config.clone();
         let grace = system::grace(&config);
         let mut outcome = Ok(());
-        let sent = tokio::task::spawn_blocking(move || send(&config, &*log, &sending, wait));
+        let sent = tokio::task::spawn_blocking(move || {
+            let sent = send(&config, &*system.log, &sending, wait);
+            settle(&system).and(sent)
+        });
         let until = async {
             tokio::select! {
                 sent = sent => outcome = sent.unwrap_or_else(|e| Err(Failure::new(Code::Bug, e.to_string()))),
@@ -63,6 +71,15 @@ pub fn run(config: &Config, order: &Order) -> Result<(), Failure> {
         supervisor.run(until, grace).await?;
         outcome
     })
+}
+
+/// What follows from a command (the portfolio, the notification, the audit entries) is there too before the roles stop: who looks next wants to find it.
+fn settle(system: &System) -> Result<(), Failure> {
+    let began = Instant::now();
+    while system.unread()? > 0 && began.elapsed() < SETTLE {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 /// Says what to do about an embedded log that another process has.

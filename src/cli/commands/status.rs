@@ -1,8 +1,5 @@
 //! `status`: where every task is, from the log itself; and what its instance says of itself, where one runs on this machine.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
-
 use indexmap::IndexMap;
 use serde_json::Value;
 
@@ -10,11 +7,10 @@ use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::open::Access;
 use crate::cli::output::Format;
-use crate::cli::{open, output, read};
+use crate::cli::{open, output};
 use crate::client::partitions;
-use crate::engine::ports::{From, Log};
-use crate::engine::records::Records;
 use crate::engine::topics::TopicPartition;
+use crate::runtime::lag::{Lag, lags};
 use crate::runtime::status::{InstanceStatus, State, TaskStatus};
 use crate::wire::topics;
 
@@ -22,9 +18,6 @@ const HEADER: [&str; 10] = ["ROLE", "TASK", "TOPIC", "PARTITION", "STATE", "INST
 
 /// The same for people: one line per task, its lag summed over its inputs.
 const TASKS: [&str; 6] = ["ROLE", "TASK", "STATE", "INSTANCE", "LAG", "RESTORED%"];
-
-/// An offset may lag behind the end by transaction markers, which are no records. Below this distance the records are counted.
-const COUNTED_BELOW: u64 = 64;
 
 /// Prints the table.
 pub fn run(config: &Config) -> Result<(), Failure> {
@@ -36,7 +29,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         for topic in role.spec().inputs.iter().map(|i| i.topic) {
             let at: Vec<_> = (0..partitions(&*log, topic)?).map(|p| TopicPartition::new(topic, p)).collect();
             let committed = log.group_offsets(&config.group(role), &at)?;
-            for (at, committed, end, lag) in lags(&*log, &at, &committed)? {
+            for Lag { at, committed, end, records } in lags(&*log, &at, &committed)? {
                 // Partition i of every input belongs to task i.
                 let task = at.partition;
                 let (state, instance, restored) = told(&instances, task);
@@ -49,7 +42,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
                     instance,
                     committed.into(),
                     end.into(),
-                    lag.into(),
+                    records.into(),
                     restored,
                 ]);
             }
@@ -72,42 +65,6 @@ fn per_task(rows: &[Vec<Value>]) -> Vec<Vec<Value>> {
         sum[4] = (sum[4].as_u64().unwrap_or(0) + lag.as_u64().unwrap_or(0)).into();
     }
     tasks.into_values().collect()
-}
-
-type Lag = (TopicPartition, Option<u64>, u64, u64);
-
-/// Committed offset, end and lag of each partition of one topic.
-fn lags(log: &dyn Log, at: &[TopicPartition], committed: &[Option<u64>]) -> Result<Vec<Lag>, Failure> {
-    let mut all = Vec::new();
-    let mut close = Vec::new();
-    for (at, committed) in at.iter().zip(committed) {
-        let b = log.bounds(*at)?;
-        let next = committed.unwrap_or(b.start).max(b.start);
-        let lag = b.stable_end.saturating_sub(next);
-        if (1..COUNTED_BELOW).contains(&lag) {
-            close.push((at.partition, From::Offset(next)));
-        }
-        all.push((*at, *committed, b.stable_end, lag));
-    }
-    let Some(topic) = at.first().map(|a| a.topic).filter(|_| !close.is_empty()) else { return Ok(all) };
-    let mut counted: BTreeMap<u32, u64> = close.iter().map(|(p, _)| (*p, 0)).collect();
-    let ends: BTreeMap<u32, u64> = all.iter().map(|(at, _, end, _)| (at.partition, *end)).collect();
-    let mut reader = log.reader(topic, &close, false)?;
-    let mut batch = Records::new();
-    let began = Instant::now();
-    while !reader.caught_up() && began.elapsed() < Duration::from_secs(5) {
-        batch.clear();
-        reader.poll(Duration::from_millis(100), read::LIMITS, &mut batch)?;
-        for r in batch.iter().filter(|r| ends.get(&r.at.partition).is_some_and(|end| r.offset < *end)) {
-            counted.entry(r.at.partition).and_modify(|n| *n += 1);
-        }
-    }
-    if reader.caught_up() {
-        for (at, _, _, lag) in &mut all {
-            *lag = counted.get(&at.partition).copied().unwrap_or(*lag);
-        }
-    }
-    Ok(all)
 }
 
 /// What the instance that has a task says: state, number, restored share.
