@@ -9,6 +9,7 @@ mod broker;
 mod conformance;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use processor::engine::ports::{Committed, Log, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction};
@@ -259,6 +260,31 @@ fn a_lost_connection_makes_the_incarnation_suspect() {
     assert!(matches!(outcome, Outcome::Committed { suspect: false, .. }), "{outcome:?}");
 }
 
+/// A consumer in the place of a member, which is all that a late request to join looks like. Names are padded as the adapter does it.
+fn ghost(broker: &str, member: &MemberSpec, input: &str) -> BaseConsumer {
+    let late: BaseConsumer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", broker)
+        .set("group.id", &member.group)
+        .set("group.instance.id", member.instance.replace("group-1", "group-000001"))
+        .set("partition.assignment.strategy", "range")
+        .set("session.timeout.ms", "10000")
+        .set("heartbeat.interval.ms", "1000")
+        .create()
+        .expect("a consumer");
+    late.subscribe(&[input]).expect("subscribing");
+    late
+}
+
+/// Takes the epoch of a member, as the broker does when it gives a transaction up.
+fn bump(broker: &str, member: &MemberSpec) {
+    let bump: BaseProducer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", broker)
+        .set("transactional.id", &member.instance)
+        .create()
+        .expect("a producer");
+    bump.init_transactions(Duration::from_secs(20)).expect("init");
+}
+
 /// A late request to join, of somebody who is not there any more, takes our place in the group. It used to end the process ("a newer instance took
 /// over", not to be restarted), and then nobody was left.
 #[test]
@@ -272,15 +298,8 @@ fn a_place_taken_by_a_late_request_is_taken_again() {
     let partitions = assigned(&mut *member);
     resume(&mut *member, &partitions);
     assert_eq!(take(&mut *member, 2).len(), 2);
-    // It joins, and takes no epoch first. Names are padded as the adapter does it.
-    let late: BaseConsumer = rdkafka::ClientConfig::new()
-        .set("bootstrap.servers", &broker::shared().address)
-        .set("group.id", &us.group)
-        .set("group.instance.id", us.instance.replace("group-1", "group-000001"))
-        .set("partition.assignment.strategy", "range")
-        .create()
-        .expect("a consumer");
-    late.subscribe(&[table.name(INPUT)]).expect("subscribing");
+    // It joins, and takes no epoch first.
+    let late = ghost(&broker::shared().address, &us, table.name(INPUT));
     let deadline = Instant::now() + Duration::from_secs(30);
     let mut records = Records::new();
     let error = loop {
@@ -325,12 +344,7 @@ fn an_expired_transaction_is_not_mistaken_for_a_newer_instance() {
     resume(&mut *member, &partitions);
     let seen = take(&mut *member, 2);
     // The same effect without a long wait: somebody bumps the epoch, and does not join the group.
-    let bump: BaseProducer = rdkafka::ClientConfig::new()
-        .set("bootstrap.servers", &broker::shared().address)
-        .set("transactional.id", spec(&table, "group", "group-1").instance)
-        .create()
-        .expect("a producer");
-    bump.init_transactions(Duration::from_secs(20)).expect("init");
+    bump(&broker::shared().address, &spec(&table, "group", "group-1"));
     let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "a"), offsets: &[(seen[0].0, seen[0].1 + 1)] });
     assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
     drop(member);
@@ -340,4 +354,61 @@ fn an_expired_transaction_is_not_mistaken_for_a_newer_instance() {
     let seen = take(&mut *member, 2);
     let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "b"), offsets: &[(seen[1].0, seen[1].1 + 1)] });
     assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+}
+
+/// The epoch is over and the place in the group is gone, after a transaction that was open for long: that may have been the broker's clock and a late
+/// request, and used to end the process although nobody was there. Whether somebody is alive decides.
+#[test]
+fn after_a_long_transaction_only_a_living_successor_ends_the_member() {
+    let broker = Broker::start();
+    for (prefix, alive) in [("gone-", false), ("alive-", true)] {
+        let table = small_table(prefix);
+        let mut short = settings(&broker.address);
+        short.transaction_timeout = Duration::from_secs(8);
+        let log = KafkaLog::new(short, Arc::clone(&table));
+        make(&log, &table, &[INPUT, OUTPUT], 1);
+        append(&log, tp(INPUT, 0), 1);
+        let us = spec(&table, "group", "group-1");
+        let mut member = log.join(&us).expect("joining works");
+        let partitions = assigned(&mut *member);
+        resume(&mut *member, &partitions);
+        let seen = take(&mut *member, 1);
+        bump(&broker.address, &us);
+        let late = ghost(&broker.address, &us, table.name(INPUT));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while late.assignment().expect("its assignment").count() == 0 {
+            drop(late.poll(Duration::from_millis(50)));
+            assert!(Instant::now() < deadline, "the place was not taken");
+        }
+        let (kept, gone) = if alive { (Some(late), None) } else { (None, Some(late)) };
+        drop(gone);
+        broker.freeze();
+        let done = AtomicBool::new(false);
+        let outcome = std::thread::scope(|s| {
+            s.spawn(|| {
+                // Longer than half the transaction's timeout.
+                std::thread::sleep(Duration::from_secs(5));
+                broker.thaw();
+                while !done.load(Ordering::Relaxed) {
+                    kept.iter().for_each(|k| drop(k.poll(Duration::from_millis(50))));
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            });
+            let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "a"), offsets: &[(seen[0].0, seen[0].1 + 1)] });
+            done.store(true, Ordering::Relaxed);
+            outcome
+        });
+        println!("{prefix}: {outcome:?}");
+        assert_eq!(matches!(outcome, Outcome::Fenced(_)), alive, "{outcome:?}");
+        assert!(alive || matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+        if !alive {
+            drop(member);
+            let mut member = log.join(&us).expect("joining works");
+            let partitions = assigned(&mut *member);
+            resume(&mut *member, &partitions);
+            let seen = take(&mut *member, 1);
+            let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "b"), offsets: &[(seen[0].0, seen[0].1 + 1)] });
+            assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+        }
+    }
 }

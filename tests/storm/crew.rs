@@ -241,7 +241,7 @@ impl Crew {
                 if let Some(at) = self.older.iter().position(|o| o.name == name) {
                     let older = self.older.remove(at);
                     self.posts.get_mut(&name).expect("it has a post").process = Some(older.copy);
-                } else if self.disputed.get(&name).is_none_or(|until| Instant::now() > *until + NOTICE) && !ran_out(&copy) {
+                } else if self.disputed.get(&name).is_none_or(|until| Instant::now() > *until + NOTICE) {
                     self.findings.push(format!("{name:?} was fenced, and nobody else was there:\n{}", tail(&copy.process.log)));
                 } else {
                     self.counts.fences_by_the_dead += 1;
@@ -326,11 +326,4 @@ fn status(installation: &Installation, name: Name, process: &Process) -> Option<
     let bytes = std::fs::read(InstanceStatus::path(&installation.state, name.0, name.1)).ok()?;
     let status: InstanceStatus = serde_json::from_slice(&bytes).ok()?;
     (status.pid == process.id()).then_some(status)
-}
-
-/// Whether the coordinator had ended its transaction because it took too long. Nobody else takes epochs when there is no second copy; and together with the loss of
-/// its place in the group that is the one case in which an instance takes itself for replaced although nobody is there (`docs/reliability.md`, known and open).
-fn ran_out(copy: &Copy) -> bool {
-    let log = std::fs::read_to_string(&copy.process.log).expect("its log");
-    log.lines().rev().take(40).any(|line| line.contains("old epoch"))
 }

@@ -221,13 +221,7 @@ impl fmt::Display for Report {
             ("transactions", format!("{} of tasks, {} ends on the wire", self.transactions, self.end_txn)),
             ("kills", format!("{} (and {} clean stops, {} starts)", c.kills, c.stops, c.starts)),
             ("pauses", c.pauses.to_string()),
-            (
-                "twins, fences",
-                format!(
-                    "{} twins, {} fenced, {} of those by requests of the dead, or after all its time had run out",
-                    c.twins, c.fences, c.fences_by_the_dead
-                ),
-            ),
+            ("twins, fences", format!("{} twins, {} fenced, {} of those by requests of the dead", c.twins, c.fences, c.fences_by_the_dead)),
             ("recoveries", format!("{} new epochs in a running process, {} restarts after failures", c.recoveries, c.failures)),
             ("unknown outcomes", format!("{} of clients, {} of commits", s.unknown, self.unknown_commits)),
             ("broker faults", self.broker_faults.to_string()),

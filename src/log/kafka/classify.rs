@@ -25,7 +25,7 @@ pub(super) enum Verdict {
     Not,
     /// Perhaps committed.
     Unknown,
-    /// Another producer has our transactional id, or the broker gave the transaction up: the group tells which (see `transact`).
+    /// Another producer has our transactional id, or the broker gave the transaction up: the group tells which (see `successor`).
     ProducerFenced,
     /// Another process is this group member now.
     InstanceFenced,

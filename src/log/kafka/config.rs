@@ -43,6 +43,16 @@ impl KafkaSettings {
         Duration::from_millis(self.property("heartbeat.interval.ms").and_then(|v| v.parse().ok()).unwrap_or(1_000))
     }
 
+    /// After this long without a heartbeat a member is put out of its group.
+    pub(super) fn session(&self) -> Duration {
+        Duration::from_millis(self.property("session.timeout.ms").and_then(|v| v.parse().ok()).unwrap_or(10_000))
+    }
+
+    /// How long a fenced instance may take to find out whether its successor is alive: a rebalance, and a session.
+    pub(super) fn successor_wait(&self) -> Duration {
+        self.session() * 3
+    }
+
     fn base(&self) -> ClientConfig {
         let mut c = ClientConfig::new();
         c.set("bootstrap.servers", &self.brokers)
@@ -140,12 +150,12 @@ impl KafkaSettings {
             // Classic protocol and static membership: a restarted instance gets its partitions back at once, without a rebalance; under the
             // new protocol it is refused until its predecessor's session ends.
             .set("group.protocol", "classic")
-            .set("group.instance.id", sortable(instance))
+            .set("group.instance.id", group_instance(instance))
             // Partition i of every topic goes to the same member, in instance order.
             .set("partition.assignment.strategy", "range")
             // Also makes `committed` wait for pending transactions.
             .set("isolation.level", "read_committed")
-            .set("session.timeout.ms", "10000")
+            .set("session.timeout.ms", self.session().as_millis().to_string())
             .set("heartbeat.interval.ms", self.heartbeat().as_millis().to_string())
             // Restoring polls all the time; this only has to outlast one slow batch and one slow commit.
             .set("max.poll.interval.ms", "300000");
@@ -177,8 +187,8 @@ impl KafkaSettings {
     }
 }
 
-/// The instance's name with its number padded: the group hands out partitions in the order of these names, and 2 comes before 10.
-fn sortable(instance: &str) -> String {
+/// The instance's static name in its group, with its number padded: the group hands out partitions in the order of these names, and 2 comes before 10.
+pub(super) fn group_instance(instance: &str) -> String {
     let digits = instance.len() - instance.trim_end_matches(|c: char| c.is_ascii_digit()).len();
     let (name, number) = instance.split_at(instance.len() - digits);
     if digits == 0 { instance.to_string() } else { format!("{name}{number:0>6}") }
@@ -190,9 +200,9 @@ mod tests {
 
     #[test]
     fn instances_sort_by_number() {
-        assert_eq!(sortable("p-processor-orders-2"), "p-processor-orders-000002");
-        assert!(sortable("orders-2") < sortable("orders-10"));
-        assert_eq!(sortable("orders"), "orders");
+        assert_eq!(group_instance("p-processor-orders-2"), "p-processor-orders-000002");
+        assert!(group_instance("orders-2") < group_instance("orders-10"));
+        assert_eq!(group_instance("orders"), "orders");
     }
 
     #[test]

@@ -16,8 +16,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::classify::{self, Read};
 use super::config::KafkaSettings;
 use super::ffi::{GroupMetadata, Handle, Message, Queue};
+use super::successor;
 use super::suspect::{Change, MemberWatch};
-use super::transact::{self, Pace, Parts, Sender, Stop};
+use super::transact::{Pace, Parts, Sender, Stop};
 use super::watchdog;
 use crate::engine::crash::{self, Point};
 use crate::engine::ports::{Committed, Limits, LogError, Member, MemberSpec, Outcome, Polled, Transaction};
@@ -140,14 +141,14 @@ impl KafkaMember {
     }
 
     fn watched_for(&self) -> Duration {
-        self.settings.transaction_timeout * 2 + self.settings.stuck_after
+        self.settings.transaction_timeout * 2 + self.settings.successor_wait() + self.settings.stuck_after
     }
 
     fn fenced(&self) -> LogError {
         LogError::Fenced(format!("another process runs as {}, and it started later", self.spec.instance))
     }
 
-    /// The group has given our place to somebody: to a newer process, or to nobody (see the header of [`super::transact`]).
+    /// The group has given our place to somebody: to a newer process, or to nobody (see [`super::successor`]).
     fn place_lost(&self) -> LogError {
         let c = self.clients.as_ref().expect("the clients are there until the member is dropped");
         let here =
@@ -156,7 +157,7 @@ impl KafkaMember {
         let list = self.list(here.or(any).into_iter());
         let group = GroupMetadata::of(Handle::of(c.consumer.client()));
         match (list, group) {
-            (Ok(list), Some(group)) if !transact::epoch_is_over(&c.sender, &list, &group, self.settings.request_wait) => {
+            (Ok(list), Some(group)) if !successor::epoch_is_over(&c.sender, &list, &group, self.settings.request_wait) => {
                 LogError::Unavailable("the group gave our place to a late request of our own or of a predecessor; taking it again".into())
             }
             _ => self.fenced(),
@@ -418,11 +419,12 @@ impl Member for KafkaMember {
         if let Some(why) = &self.ended {
             return Outcome::NotCommitted(format!("this incarnation has ended: {why}"));
         }
-        let (timeout, heartbeat) = (self.settings.transaction_timeout, self.settings.heartbeat());
+        let timeout = self.settings.transaction_timeout;
         let c = self.clients.as_mut().expect("the clients are there until the member is dropped");
         let Some(group) = &c.group else {
             return Outcome::NotCommitted("nothing was polled since the assignment changed".into());
         };
+        let begun = Instant::now();
         let run = Parts { names: &self.names, spec: &self.spec, sender: &mut c.sender, pace: &mut self.pace, group, timeout }.run(tx);
         let run = match (run, c.sender.fenced()) {
             (Err(Stop::Not(_) | Stop::Unknown(_)), Some(why)) => Err(Stop::ProducerFenced(why)),
@@ -435,7 +437,7 @@ impl Member for KafkaMember {
             Err(Stop::Forbidden(why)) => Outcome::Refused(why),
             // Our epoch was in force a moment ago, when the offsets were added: nobody has come after us.
             Err(Stop::InstanceFenced(why)) => Outcome::NotCommitted(format!("{why}; taking our place in the group again")),
-            Err(Stop::ProducerFenced(why)) => transact::fenced_or_expired(&why, &c.consumer, heartbeat),
+            Err(Stop::ProducerFenced(why)) => successor::fenced_or_expired(&why, begun.elapsed(), &c.consumer, &self.settings, &self.spec),
         };
         self.ended = Some(format!("{outcome:?}"));
         outcome

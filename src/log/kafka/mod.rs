@@ -20,6 +20,7 @@ mod ffi;
 mod in_flight;
 mod member;
 mod reader;
+mod successor;
 mod suspect;
 mod transact;
 mod watchdog;

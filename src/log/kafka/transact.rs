@@ -6,27 +6,11 @@
 //! previous commit has passed: a commit returns before its markers are written, and what arrives in that moment is refused for 20 ms. The gap is
 //! measured: it grows when deliveries stall after a short one and shrinks otherwise. An idle member never waits.
 //!
-//! ## Fenced, or merely timed out?
-//!
-//! "Fenced" from the producer has two causes that look the same: another process started under our name (stop!), or the broker aborted a
-//! transaction that stayed open too long, say because this process was frozen (recover!). Recovering in the first case would fence the other
-//! process in turn, and both could go on like that for ever. The group decides: of two processes with the same static member name it
-//! keeps the one that joined last, and tells the other one `FENCED_INSTANCE_ID` at its next heartbeat, finally. A new incarnation first fences the
-//! producer and at once joins the group. So when our producer was fenced we keep the consumer alive for a few heartbeats: if the group says
-//! that our place is taken, we stop; if it does not, nobody is there, and we recover. Since a member joins only after that, the last to join
-//! stays, and of two instances the older one ends.
-//!
-//! The group alone is not to be believed either. It gives a place to whoever asks for it last, and that may be a request that was under way for
-//! long, in front of a frozen coordinator, say: of a predecessor that is dead, or our own, sent a second time. Nobody is there then, and a member that
-//! stopped would be missed. But whoever really comes after us takes a new epoch before it joins. So when the group says that our place is taken, we
-//! ask the transaction coordinator whether our epoch is over. If it is not, we recover.
-//!
 //! Nothing is ever aborted here. An incarnation that failed is dropped; `init_transactions` of the next one finishes what it left.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -34,9 +18,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::classify::{self, Step, Verdict};
 use super::ffi::{self, Event, GroupMetadata, Handle, Queue, Topic};
 use super::in_flight;
-use super::suspect::{self, MemberWatch, ProducerWatch};
+use super::suspect::{self, ProducerWatch};
 use crate::engine::crash::{self, Point};
-use crate::engine::ports::{MemberSpec, Outcome, RECORD_OVERHEAD, Transaction};
+use crate::engine::ports::{MemberSpec, RECORD_OVERHEAD, Transaction};
 use crate::engine::records::{Record, Records};
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
 
@@ -58,7 +42,7 @@ pub(super) enum Stop {
 pub(super) struct Sender {
     topics: Vec<Option<Topic>>,
     events: Queue,
-    handle: Handle,
+    pub(super) handle: Handle,
     client: BaseProducer<ProducerWatch>,
     sent: u64,
     reported: u64,
@@ -347,34 +331,4 @@ pub(super) fn refused(instance: &str, missing: &str, text: &str) -> String {
     format!(
         "the brokers refuse the transactions of {instance} ({text}): allow its principal {missing} (kafka-acls.sh), then start again; nothing is lost"
     )
-}
-
-/// Whether somebody has taken a newer epoch of our transactional id. No, if that cannot be found out in good time: then we join again, and whoever may
-/// be there finds out for certain. Begins a transaction to ask, which is left to the next incarnation to finish, like any other.
-pub(super) fn epoch_is_over(sender: &Sender, offsets: &TopicPartitionList, group: &GroupMetadata, within: Duration) -> bool {
-    let deadline = Instant::now() + within;
-    if sender.fenced().is_none() && ffi::begin_transaction(sender.handle).is_ok() {
-        // What comes of the offsets does not matter: they are added to the transaction first, and that is refused when the epoch is over.
-        while let Err(e) = ffi::send_offsets(sender.handle, offsets, group, within) {
-            match classify::transaction(Step::BeforeCommit, &e) {
-                Verdict::ProducerFenced => return true,
-                Verdict::Again if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
-                _ => break,
-            }
-        }
-    }
-    sender.fenced().is_some()
-}
-
-/// Keeps the consumer alive for a few heartbeats and asks it whether its place was taken (see the file's header).
-pub(super) fn fenced_or_expired(why: &str, consumer: &BaseConsumer<MemberWatch>, heartbeat: Duration) -> Outcome {
-    let deadline = Instant::now() + heartbeat * 2 + Duration::from_secs(2);
-    while Instant::now() < deadline {
-        // What it returns is void with this incarnation; only its being called matters, and the client's fatal state.
-        drop(consumer.poll(Duration::from_millis(50)));
-        if let Some((Code::FencedInstanceId, text)) = consumer.client().fatal_error() {
-            return Outcome::Fenced(text);
-        }
-    }
-    Outcome::Unknown(format!("{why}; no other instance has joined, so the broker has given the transaction up"))
 }
