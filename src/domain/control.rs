@@ -16,21 +16,19 @@ words! {
 /// Stands for everybody where a user could be named.
 pub const EVERYBODY: &str = "*";
 
-/// What a command does, as far as controls tell commands apart.
+/// What a command does, as far as controls tell commands apart. What only lessens risk is always allowed, and not asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     /// A new order, or a change of one.
     Order,
     /// Money in or out.
     Transfer,
-    /// Less risk than before: always allowed.
-    Cancel,
 }
 
 /// Whether a user may do that, by what is switched off for the user and for everybody.
 pub fn check(act: Act, user: Option<Control>, everybody: Option<Control>) -> Result<(), Reason> {
     match (user.max(everybody), act) {
-        (_, Act::Cancel) | (None, _) | (Some(Control::Stopped), Act::Transfer) => Ok(()),
+        (None, _) | (Some(Control::Stopped), Act::Transfer) => Ok(()),
         (Some(Control::Stopped), Act::Order) => Err(Reason::KillSwitch),
         (Some(Control::Disabled), Act::Order | Act::Transfer) => Err(Reason::AccountDisabled),
     }
@@ -42,7 +40,7 @@ mod tests {
     use Control::*;
 
     #[test]
-    fn the_stricter_one_counts_and_cancels_always_pass() {
+    fn the_stricter_one_counts() {
         for (user, everybody, order, transfer) in [
             (None, None, Ok(()), Ok(())),
             (Some(Stopped), None, Err(Reason::KillSwitch), Ok(())),
@@ -52,7 +50,7 @@ mod tests {
             (Some(Stopped), Some(Disabled), Err(Reason::AccountDisabled), Err(Reason::AccountDisabled)),
         ] {
             let may = |act| check(act, user, everybody);
-            assert_eq!((may(Act::Order), may(Act::Transfer), may(Act::Cancel)), (order, transfer, Ok(())), "{user:?}, {everybody:?}");
+            assert_eq!((may(Act::Order), may(Act::Transfer)), (order, transfer), "{user:?}, {everybody:?}");
         }
     }
 }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::client;
 use crate::engine::ports::{From, Limits, Log, LogError};
 use crate::engine::records::Records;
 use crate::engine::topics::TopicPartition;
+use crate::roles::Role;
 
 /// An offset may lag behind the end by transaction markers, which are no records. Below this distance the records are counted.
 const COUNTED_BELOW: u64 = 64;
@@ -24,8 +26,19 @@ pub struct Lag {
     pub records: u64,
 }
 
+/// The lag of a role's group in every partition of its inputs.
+pub fn of_role(log: &dyn Log, role: Role, group: &str) -> Result<Vec<Lag>, LogError> {
+    let mut all = Vec::new();
+    for topic in role.spec().inputs.iter().map(|i| i.topic) {
+        let at: Vec<_> = (0..client::partitions(log, topic)?).map(|p| TopicPartition::new(topic, p)).collect();
+        let committed = log.group_offsets(group, &at)?;
+        all.extend(of_topic(log, &at, &committed)?);
+    }
+    Ok(all)
+}
+
 /// The lag in each of some partitions of one topic.
-pub fn lags(log: &dyn Log, at: &[TopicPartition], committed: &[Option<u64>]) -> Result<Vec<Lag>, LogError> {
+fn of_topic(log: &dyn Log, at: &[TopicPartition], committed: &[Option<u64>]) -> Result<Vec<Lag>, LogError> {
     let mut all = Vec::new();
     let mut close = Vec::new();
     for (at, committed) in at.iter().zip(committed) {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::SystemClock;
-use super::lag::lags;
+use super::lag;
 use super::supervisor::Member;
 use crate::engine::instance::{Instance, Settings, Stop};
 use crate::engine::ports::{Limits, Log, LogError, StoreError};
 use crate::engine::role::RoleFactory;
-use crate::engine::topics::{Partitions, TopicPartition, TopicTable};
+use crate::engine::topics::{Partitions, TopicTable};
 use crate::roles::{self, Role, RoleSettings};
 use crate::store::dir::Identity;
 use crate::store::rocks::{RocksStores, SharedMemory};
@@ -71,14 +71,9 @@ impl System {
 
     /// Records that some role has yet to handle. The roles are asked in the order in which records flow, so 0 means that nothing was on its way.
     pub fn unread(&self) -> Result<u64, LogError> {
-        let partitions = self.partitions()?;
         let mut records = 0;
         for role in Role::all() {
-            for topic in role.spec().inputs.iter().map(|i| i.topic) {
-                let at: Vec<_> = (0..partitions[topic.0 as usize]).map(|p| TopicPartition::new(topic, p)).collect();
-                let committed = self.log.group_offsets(&self.group(role), &at)?;
-                records += lags(&*self.log, &at, &committed)?.iter().map(|lag| lag.records).sum::<u64>();
-            }
+            records += lag::of_role(&*self.log, role, &self.group(role))?.iter().map(|lag| lag.records).sum::<u64>();
         }
         Ok(records)
     }

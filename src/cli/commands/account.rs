@@ -13,7 +13,6 @@ use crate::cli::output::{self, Format};
 use crate::cli::{decode, open, read};
 use crate::client::KeyedAppender;
 use crate::domain::control::{Control, EVERYBODY};
-use crate::domain::ids;
 use crate::engine::ports::Log;
 use crate::wire::control::{self, ControlRow};
 use crate::wire::topics::{CONTROLS, INPUT_BYTES_MAX};
@@ -145,11 +144,7 @@ fn key(whom: &Whom) -> Result<&str, Failure> {
         Some(EVERYBODY) => Err(Failure::usage(
             "`*` stands for everybody among controls: say --all if that is meant. A user of that very name cannot be stopped or disabled alone",
         )),
-        Some(user) if ids::valid_user(user) => Ok(user),
-        Some(user) => Err(Failure::usage(format!(
-            "user `{user}`: must be 1 to 64 printable ASCII characters without blanks and `/`, and not an account of the system itself \
-             (`external`, `house:*`)"
-        ))),
+        Some(user) => super::user(user),
     }
 }
 

@@ -21,3 +21,17 @@ pub mod tail;
 pub mod topics;
 pub mod traders;
 pub mod verify;
+
+use super::exit::Failure;
+use crate::domain::ids;
+
+/// A user that may be named. Commands for the system's own accounts are dead letters, and nobody answers them.
+fn user(user: &str) -> Result<&str, Failure> {
+    match ids::valid_user(user) {
+        true => Ok(user),
+        false => Err(Failure::usage(format!(
+            "user `{user}`: must be 1 to 64 printable ASCII characters without blanks and `/`, and not an account of the system itself \
+             (`external`, `house:*`)"
+        ))),
+    }
+}

@@ -14,7 +14,6 @@ use crate::cli::output::Format;
 use crate::cli::{output, system};
 use crate::client::instruments::Instruments;
 use crate::client::{KeyedAppender, check_id, now_ms};
-use crate::domain::ids;
 use crate::engine::ports::Log;
 use crate::roles::Role;
 use crate::runtime::signals;
@@ -42,7 +41,7 @@ pub fn run(config: &Config, order: &Order) -> Result<(), Failure> {
     };
     // Sent as it is, whatever it is, if nobody waits for what comes of it.
     if order.json.is_none() || !order.no_wait {
-        own_user(&sending.user)?;
+        super::user(&sending.user)?;
     }
     let wait = (!order.no_wait).then_some(Duration::from_millis(timeout));
     let host = wait.is_some() && matches!(config.target, Target::Embedded { .. });
@@ -114,17 +113,6 @@ fn send(config: &Config, log: &dyn Log, sending: &Sending, wait: Option<Duration
             Format::Json => output::json(&json!({"sent": true, "user_id": sending.user, "order_id": sending.id})),
             Format::Text => output::line(format_args!("sent {} for user {}", sending.id, sending.user)),
         },
-    }
-}
-
-/// Commands for the system's own accounts are dead letters: nobody answers them.
-fn own_user(user: &str) -> Result<(), Failure> {
-    match ids::valid_user(user) {
-        true => Ok(()),
-        false => Err(Failure::usage(format!(
-            "user_id `{user}`: must be 1 to 64 printable ASCII characters without blanks and `/`, and not an account of the system itself \
-             (`external`, `house:*`)"
-        ))),
     }
 }
 

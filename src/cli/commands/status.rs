@@ -8,9 +8,7 @@ use crate::cli::exit::Failure;
 use crate::cli::open::Access;
 use crate::cli::output::Format;
 use crate::cli::{open, output};
-use crate::client::partitions;
-use crate::engine::topics::TopicPartition;
-use crate::runtime::lag::{Lag, lags};
+use crate::runtime::lag::{self, Lag};
 use crate::runtime::status::{InstanceStatus, State, TaskStatus};
 use crate::wire::topics;
 
@@ -26,26 +24,22 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for role in config.roles_or_all() {
         let instances = InstanceStatus::read_all(&config.state, role.name());
-        for topic in role.spec().inputs.iter().map(|i| i.topic) {
-            let at: Vec<_> = (0..partitions(&*log, topic)?).map(|p| TopicPartition::new(topic, p)).collect();
-            let committed = log.group_offsets(&config.group(role), &at)?;
-            for Lag { at, committed, end, records } in lags(&*log, &at, &committed)? {
-                // Partition i of every input belongs to task i.
-                let task = at.partition;
-                let (state, instance, restored) = told(&instances, task);
-                rows.push(vec![
-                    role.name().into(),
-                    task.into(),
-                    table.name(at.topic).into(),
-                    at.partition.into(),
-                    state,
-                    instance,
-                    committed.into(),
-                    end.into(),
-                    records.into(),
-                    restored,
-                ]);
-            }
+        for Lag { at, committed, end, records } in lag::of_role(&*log, role, &config.group(role))? {
+            // Partition i of every input belongs to task i.
+            let task = at.partition;
+            let (state, instance, restored) = told(&instances, task);
+            rows.push(vec![
+                role.name().into(),
+                task.into(),
+                table.name(at.topic).into(),
+                at.partition.into(),
+                state,
+                instance,
+                committed.into(),
+                end.into(),
+                records.into(),
+                restored,
+            ]);
         }
     }
     match config.format {

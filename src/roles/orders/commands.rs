@@ -173,7 +173,6 @@ fn switched_on(controls: &mut Rows<Control>, ctx: &mut Ctx<'_>, c: &Command<'_>)
     let act = match c.kind {
         Kind::New | Kind::Replace => Act::Order,
         Kind::Deposit | Kind::Withdraw => Act::Transfer,
-        // No row is looked at that decides nothing.
         Kind::Cancel | Kind::MassCancel => return Ok(()),
     };
     control::check(act, controls.get(ctx, &c.user_id), controls.get(ctx, EVERYBODY))
