@@ -12,7 +12,9 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -34,7 +36,49 @@ enum Who {
     Group(String),
 }
 
-type Asker = Arc<BaseConsumer<Quiet>>;
+type Asker = Arc<BaseConsumer<Told>>;
+
+/// Remembers why a connection failed last. A question that is not answered only says that it took too long.
+#[derive(Default)]
+struct Told(Mutex<Option<(KafkaError, String)>>);
+
+impl Told {
+    /// That credentials were refused is not forgotten over a connection that closed, which may be how the broker said so.
+    fn note(&self, error: KafkaError, reason: &str) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_none_or(|(before, _)| !refuses(before) || refuses(&error)) {
+            *last = Some((error, reason.to_string()));
+        }
+    }
+}
+
+impl ClientContext for Told {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        Quiet.log(level, facility, line);
+        // A connection that merely closed is no error to librdkafka, and only logged; the line begins with the name of a thread.
+        if facility == "FAIL" {
+            let said = line.split_once("]: ").map_or(line, |(_, said)| said);
+            self.note(KafkaError::Global(Code::BrokerTransportFailure), said);
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Quiet.error(error.clone(), reason);
+        // That none is left follows from what happened to each, which was told before.
+        if error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
+            self.note(error, reason);
+        }
+    }
+}
+
+impl ConsumerContext for Told {}
+
+/// Why this client's last connection failed, if one did.
+fn why(asker: &BaseConsumer<Told>) -> Option<(KafkaError, String)> {
+    // What librdkafka has to tell waits until the client is polled.
+    while asker.poll(Duration::from_millis(20)).is_some() {}
+    asker.context().0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
 
 /// The clients that ask.
 #[derive(Default)]
@@ -51,7 +95,7 @@ impl Askers {
             Who::Everything => settings.inquirer(None, false),
             Who::Group(group) => settings.inquirer(Some(group), false),
         };
-        let made: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(|e| super::bad_config(&e))?;
+        let made: BaseConsumer<Told> = config.create_with_context(Told::default()).map_err(|e| super::bad_config(&e))?;
         let asker = Arc::new(made);
         all.insert(who, Arc::clone(&asker));
         Ok(asker)
@@ -70,7 +114,7 @@ impl Askers {
         settings: &KafkaSettings,
         who: &Who,
         exists: &dyn Fn() -> bool,
-        question: impl Fn(&BaseConsumer<Quiet>) -> Result<T, KafkaError>,
+        question: impl Fn(&BaseConsumer<Told>) -> Result<T, KafkaError>,
     ) -> Result<T, LogError> {
         let _guard = watchdog::exit_after("asking the cluster", settings.request_wait * 2 + settings.stuck_after);
         let asker = self.get(settings, who.clone())?;
@@ -96,7 +140,7 @@ impl Askers {
             let asker = self.get(settings, who.clone())?;
             answer = question(&asker);
         }
-        answer.map_err(|e| failed(settings, &e))
+        answer.map_err(|e| failed(settings, &e, self.get(settings, who.clone()).ok().and_then(|asker| why(&asker))))
     }
 }
 
@@ -119,9 +163,12 @@ fn stale(code: Code) -> bool {
 }
 
 /// An error of a question, with what to do about it.
-fn failed(settings: &KafkaSettings, e: &KafkaError) -> LogError {
+fn failed(settings: &KafkaSettings, e: &KafkaError, why: Option<(KafkaError, String)>) -> LogError {
     match e.rdkafka_error_code() {
-        Some(Code::BrokerTransportFailure | Code::OperationTimedOut | Code::AllBrokersDown | Code::Resolve) => no_answer(settings),
+        Some(Code::BrokerTransportFailure | Code::OperationTimedOut | Code::AllBrokersDown | Code::Resolve) => match why {
+            Some((e, why)) if refuses(&e) => forbidden(&why),
+            why => no_answer(settings, why.map(|(_, why)| why)),
+        },
         Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
             forbidden(&e.to_string())
         }
@@ -130,9 +177,19 @@ fn failed(settings: &KafkaSettings, e: &KafkaError) -> LogError {
     }
 }
 
-pub(super) fn no_answer(settings: &KafkaSettings) -> LogError {
-    let wait = settings.request_wait.as_secs();
-    LogError::Unavailable(format!("no answer from {} in {wait} s; is it running? check --brokers", settings.brokers))
+fn refuses(e: &KafkaError) -> bool {
+    matches!(e.rdkafka_error_code(), Some(Code::Authentication | Code::SaslAuthenticationFailed))
+}
+
+fn no_answer(settings: &KafkaSettings, why: Option<String>) -> LogError {
+    let (wait, why) = (settings.request_wait.as_secs(), why.map_or(String::new(), |why| format!(" ({why})")));
+    // A listener that speaks something else hangs up on our first request.
+    let hint = if ["APIVERSION_QUERY", "SSL_HANDSHAKE"].iter().any(|s| why.contains(&format!("in state {s}"))) {
+        "check security.protocol and what belongs to it (-X, or [kafka] in the file)"
+    } else {
+        "is it running? check --brokers"
+    };
+    LogError::Unavailable(format!("no answer from {} in {wait} s{why}; {hint}", settings.brokers))
 }
 
 /// All questions that are answered here.
@@ -145,7 +202,7 @@ impl Admin<'_> {
     pub(super) fn cluster_id(&self) -> Result<String, LogError> {
         let wait = self.settings.request_wait;
         let found = self.askers.ask(self.settings, &Who::Everything, &|| false, |c| Ok(c.client().fetch_cluster_id(wait)))?;
-        found.ok_or_else(|| no_answer(self.settings))
+        found.ok_or_else(|| no_answer(self.settings, None))
     }
 
     pub(super) fn partitions(&self, topic: &str) -> Result<Option<u32>, LogError> {
@@ -236,7 +293,7 @@ impl Admin<'_> {
             topic = topic.set("retention.ms", "-1").set("retention.bytes", "-1");
         }
         let admin = self.admin()?;
-        let results = block_on(admin.create_topics([&topic], &self.options())).map_err(|e| failed(self.settings, &e))?;
+        let results = block_on(admin.create_topics([&topic], &self.options())).map_err(|e| failed(self.settings, &e, None))?;
         for result in results {
             match result {
                 Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
@@ -265,7 +322,7 @@ impl Admin<'_> {
         let Some(partitions) = self.partitions(name)? else { return Ok(None) };
         let admin = self.admin()?;
         let asked = [ResourceSpecifier::Topic(name)];
-        let results = block_on(admin.describe_configs(&asked, &self.options())).map_err(|e| failed(self.settings, &e))?;
+        let results = block_on(admin.describe_configs(&asked, &self.options())).map_err(|e| failed(self.settings, &e, None))?;
         let mut settings = BTreeMap::new();
         for result in results {
             let resource = result.map_err(|code| LogError::Unavailable(format!("settings of {name}: {code}")))?;

@@ -320,7 +320,9 @@ fn deliver(
 }
 
 pub(super) fn forbidden(what: &str) -> LogError {
-    LogError::Invalid(format!("the brokers refuse access ({what}); check the credentials given with -X and the cluster's ACLs"))
+    LogError::Invalid(format!(
+        "the brokers refuse access ({what}); check the credentials (-X, or [kafka] in the file) and the cluster's ACLs"
+    ))
 }
 
 impl Member for KafkaMember {

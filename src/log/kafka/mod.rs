@@ -55,7 +55,7 @@ pub struct KafkaLog {
 
 /// A setting that librdkafka refuses.
 fn bad_config(e: &KafkaError) -> LogError {
-    LogError::Invalid(format!("a client could not be made: {e}; check the properties given with -X"))
+    LogError::Invalid(format!("a client could not be made: {e}; check the properties (-X, or [kafka] in the file)"))
 }
 
 impl KafkaLog {

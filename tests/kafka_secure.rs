@@ -1,0 +1,104 @@
+//! A cluster that talks TLS and wants a name and a password: the librdkafka properties of the configuration file reach every client there is, and
+//! what is wrong with them is said.
+#![cfg(all(feature = "kafka", feature = "rocks"))]
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use support::broker::Broker;
+use support::program::Program;
+
+const PASSWORD: &str = "between-brokers-and-us";
+
+/// A key for 127.0.0.1 with a certificate that it signed itself.
+fn certificate(dir: &Path) {
+    let keytool = |args: &[&str]| {
+        let out = Command::new("keytool").args(args).current_dir(dir).output().expect("keytool comes with Java");
+        assert!(out.status.success(), "{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    };
+    let store = ["-keystore", "broker.p12", "-storetype", "PKCS12", "-storepass", PASSWORD, "-alias", "broker"];
+    let key = ["-genkeypair", "-keyalg", "EC", "-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1", "-validity", "2"];
+    keytool(&[&key[..], &store].concat());
+    keytool(&[&["-exportcert", "-rfc", "-file", "ca.pem"][..], &store].concat());
+}
+
+/// Its one listener for clients and brokers takes only SASL over TLS, whatever that listener is called.
+fn secure_broker(dir: &Path) -> Broker {
+    let file = |name: &str| dir.join(name).display().to_string();
+    let login = "org.apache.kafka.common.security.plain.PlainLoginModule required";
+    let users = format!("{login} username=\"broker\" password=\"{PASSWORD}\" user_broker=\"{PASSWORD}\" user_desk=\"{PASSWORD}\";");
+    let lines = [
+        "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:SASL_SSL".into(),
+        "inter.broker.listener.name=PLAINTEXT".into(),
+        "sasl.enabled.mechanisms=PLAIN".into(),
+        "sasl.mechanism.inter.broker.protocol=PLAIN".into(),
+        format!("listener.name.plaintext.plain.sasl.jaas.config={users}"),
+        "ssl.keystore.type=PKCS12".into(),
+        format!("ssl.keystore.location={}", file("broker.p12")),
+        format!("ssl.keystore.password={PASSWORD}"),
+        "ssl.truststore.type=PEM".into(),
+        format!("ssl.truststore.location={}", file("ca.pem")),
+    ];
+    Broker::start_with(&lines.each_ref().map(String::as_str), true)
+}
+
+/// A directory with a configuration file, as an operator would have it.
+fn configured(dir: &Path, broker: &Broker, properties: &[(&str, &str)]) -> Program {
+    let lines: Vec<_> = properties.iter().map(|(k, v)| format!("\"{k}\" = \"{v}\"\n")).collect();
+    std::fs::create_dir_all(dir).expect("a directory");
+    std::fs::write(dir.join("processor.toml"), format!("brokers = \"{}\"\n\n[kafka]\n{}", broker.address, lines.concat())).expect("a file");
+    Program { dir: dir.to_path_buf(), flags: Vec::new() }
+}
+
+#[test]
+fn tls_and_a_password() {
+    let dir = tempfile::tempdir().expect("a directory");
+    certificate(dir.path());
+    let broker = secure_broker(dir.path());
+    let ca = dir.path().join("ca.pem").display().to_string();
+    let right = [
+        ("security.protocol", "sasl_ssl"),
+        ("ssl.ca.location", &*ca),
+        ("sasl.mechanism", "PLAIN"),
+        ("sasl.username", "desk"),
+        ("sasl.password", PASSWORD),
+    ];
+
+    let p = configured(&dir.path().join("right"), &broker, &right);
+    std::fs::write(p.dir.join("l.csv"), "symbol\nAAPL\n").expect("file");
+    p.good(&["topics", "create", "--partitions", "2"]);
+    p.good(&["topics", "check"]);
+    p.good(&["instruments", "load", "l.csv"]);
+    p.good(&["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
+    let running = p.start_roles("all");
+    p.good(&["order", "--user", "501", "--deposit", "100000"]);
+    let answer = p.good(&["order", "--user", "501", "--symbol", "AAPL", "--quantity", "1", "--side", "buy", "--format", "json"]);
+    let last: Value = serde_json::from_str(answer.lines().last().expect("events")).expect("JSON");
+    assert_eq!(last["event"], "OrderFilled", "{answer}");
+    assert!(p.good(&["tail", "trades", "--from", "start", "--count", "1"]).contains("AAPL"));
+    running.stop();
+    p.good(&["verify"]);
+    p.good(&["replay"]);
+    assert!(!p.good(&["config", "show"]).contains(PASSWORD), "a password is shown");
+
+    let refused = |name: &str, properties: &[(&str, &str)], code: i32, parts: &[&str]| {
+        let p = configured(&dir.path().join(name), &broker, properties);
+        p.run(&["topics", "check"]).fails(code, parts);
+        p.run(&["run", "--role", "orders"]).fails(code, parts);
+    };
+    refused(
+        "password",
+        &[&right[..4], &[("sasl.password", "guessed")]].concat(),
+        78,
+        &["Invalid username or password", "check the credentials"],
+    );
+    let mechanism = [&right[..2], &[("sasl.mechanism", "SCRAM-SHA-256")], &right[3..]].concat();
+    refused("mechanism", &mechanism, 78, &["supported mechanisms: PLAIN", "check the credentials"]);
+    refused("certificate", &[&right[..1], &right[2..]].concat(), 1, &[&broker.address, "certificate verify failed", "security.protocol"]);
+    refused("plaintext", &[], 1, &[&broker.address, "security.protocol"]);
+    let nowhere = [&right[..1], &[("ssl.ca.location", "/nowhere/ca.pem")], &right[2..]].concat();
+    refused("nowhere", &nowhere, 78, &["ssl.ca.location failed", "check the properties"]);
+}
