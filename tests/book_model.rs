@@ -25,6 +25,7 @@ fn model() -> Model {
             "B" => 13,
             _ => 3,
         },
+        clip: (name == "B").then_some(100),
         tick: None,
         told: None,
         trade: None,
@@ -144,7 +145,7 @@ fn in_flight(seed: u64, script: &[Command], short_ok: bool) -> Result<usize, Str
     let end: Vec<Command> = pair
         .told
         .keys()
-        .map(|user| (user.clone(), Kind::MassCancel { symbol: None }))
+        .map(|user| (user.clone(), Kind::MassCancel { symbol: None, operator: false }))
         .map(|(user, kind)| Command::Order { user, id: "end".into(), kind })
         .collect();
     pair.run_at_once(&end, |_| 0)?;
@@ -230,6 +231,10 @@ fn scripts_do_a_bit_of_everything() {
         "DELISTED",
         "KILL_SWITCH",
         "ACCOUNT_DISABLED",
+        "TradeBusted",
+        "OPERATOR",
+        "CLIP_SIZE",
+        "SYSTEM_BUSY",
     ];
     let missing: Vec<_> = must.iter().filter(|m| seen.get(**m).copied().unwrap_or(0) == 0).collect();
     assert!(missing.is_empty(), "never seen: {missing:?}; seen: {seen:?}");

@@ -309,9 +309,9 @@ fn accounts_are_stopped_disabled_listed_and_resumed() {
     assert_eq!(list(), [""; 0]);
     let stopped = run(&["stop", "501", "--text", "runaway strategy"]);
     assert_eq!((code(&stopped), out(&stopped).trim()), (0, r#"{"user":"501","state":"stopped","changed":true}"#));
-    assert!(err(&stopped).contains("processor order --mass-cancel --user=501"), "{}", err(&stopped));
+    assert!(err(&stopped).contains("processor account cancel 501 --operator"), "{}", err(&stopped));
     let all = run(&["stop", "--all"]);
-    assert!(code(&all) == 0 && out(&all).contains(r#""user":"*""#) && err(&all).contains("--user=USER"), "{}{}", out(&all), err(&all));
+    assert!(code(&all) == 0 && out(&all).contains(r#""user":"*""#) && err(&all).contains("cancel USER"), "{}{}", out(&all), err(&all));
     assert_eq!(code(&run(&["disable", "502"])), 0);
     // To stop somebody never allows more than before.
     let kept = run(&["stop", "502"]);

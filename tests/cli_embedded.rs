@@ -167,6 +167,57 @@ fn orders_that_rest_are_answered_changed_and_cancelled_all_at_once() {
 }
 
 #[test]
+fn an_operator_ends_orders_and_takes_trades_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    good(dir, &["topics", "create", "--partitions", "2"]);
+    std::fs::write(dir.join("l.csv"), "symbol,fee_bps,clip_size\nAAPL,7,50\n").expect("file");
+    good(dir, &["instruments", "load", "l.csv"]);
+    std::fs::write(dir.join("t.csv"), "symbol,timestamp,price\nAAPL,1430438404,100\n").expect("file");
+    good(dir, &["publish", "--file", "t.csv", "--speed", "max"]);
+    let order = |more: &[&str]| {
+        let base = ["order", "--user", "501", "--symbol", "AAPL", "--side", "buy", "--format", "json", "--embedded", "state/demo"];
+        let o = run(dir, &[&base, more].concat());
+        (o.status.code(), json_lines(&String::from_utf8_lossy(&o.stdout)))
+    };
+    let (code, events) = order(&["--id", "1", "--quantity", "10"]);
+    let filled = events.last().expect("events").clone();
+    assert_eq!((code, &filled["event"]), (Some(0), &Value::from("OrderFilled")));
+    let (code, events) = order(&["--id", "big", "--quantity", "51"]);
+    assert_eq!((code, &events[0]["reason"]), (Some(1), &Value::from("CLIP_SIZE")));
+    for id in ["2", "3", "4"] {
+        assert_eq!(order(&["--id", id, "--quantity", "1", "--type", "limit", "--limit-price", "99"]).0, Some(0));
+    }
+    let ended = |args: &[&str]| {
+        let answer = good(dir, &[&["account", "cancel", "501", "--operator", "ana", "--format", "json"], args].concat());
+        json_lines(&answer).iter().map(|e| format!("{} {}", e["order_id"], e["reason"])).collect::<Vec<_>>()
+    };
+    assert_eq!(ended(&["--order-id", "3"]), [r#""3" "OPERATOR""#]);
+    assert_eq!(ended(&[]), [r#""2" "OPERATOR""#, r#""4" "OPERATOR""#]);
+
+    let trade = filled["trade_id"].as_str().expect("a trade");
+    let none = run(dir, &["account", "bust", "501", "1", "9-9", "--operator", "ana", "--embedded", "state/demo"]);
+    let said = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert!(none.status.code() == Some(1) && said.contains("has no trade 9-9") && said.contains("audit find"), "{said}");
+    let busted = json_lines(&good(dir, &["account", "bust", "501", "1", trade, "--operator", "ana", "--format", "json"]));
+    assert_eq!(busted[0]["event"], "TradeBusted", "{busted:?}");
+    assert_eq!((&busted[0]["fee_e4"], &busted[0]["cash_available_e4"]), (&Value::from(-7_000), &Value::from(10_000_000_000_i64)));
+    let again = run(dir, &["account", "bust", "501", "1", trade, "--operator", "ana", "--embedded", "state/demo"]);
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(again.status.code() == Some(1) && said.contains("TOO_LATE_TO_CANCEL"), "{said}");
+
+    let portfolio: Value = serde_json::from_str(&good(dir, &["portfolio", "501", "--format", "json"])).expect("JSON");
+    assert_eq!((portfolio["positions"].as_array().map(Vec::len), &portfolio["fees"]), (Some(0), &Value::from("0.00")));
+    let found = good(dir, &["audit", "find", "--user", "501", "--order", "1"]);
+    assert!(found.contains("TradeBusted") && found.contains("operator=ana"), "{found}");
+    good(dir, &["verify"]);
+    let replayed: Value = serde_json::from_str(&good(dir, &["replay", "--format", "json"])).expect("JSON");
+    assert!(replayed.as_array().expect("rows").iter().all(|r| r["result"] == "equal"), "{replayed}");
+    let state = good(dir, &["state", "get", &format!("busted/501/1/{trade}"), "--role", "orders"]);
+    assert!(!state.is_empty());
+}
+
+#[test]
 fn a_user_who_is_stopped_can_cancel_and_goes_on_when_resumed() {
     let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();

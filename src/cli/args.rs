@@ -228,7 +228,8 @@ pub struct Replay {
 
 const STATE_KEYS: &str = "\
 Keys:
-  orders     account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, house/SYMBOL, totals
+  orders     account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, busted/USER/ORDER/TRADE,
+             house/SYMBOL, totals
   trading    price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, goes-on
   portfolio  portfolio/USER, sell/USER/ORDER
   audit      TOPIC/PARTITION
@@ -330,7 +331,7 @@ pub enum Instruments {
     /// Load a CSV file or JSON lines; `-` is stdin
     #[command(
         after_help = "Understands NASDAQ listings (test issues become not tradable), S&P 500 constituents (Symbol, Security), and columns\n\
-named like the fields: symbol,name,status,tick,lot,max_quantity,max_notional,collar_bps,band_bps,short_ok,fee_bps,\n\
+named like the fields: symbol,name,status,tick,lot,max_quantity,clip_size,max_notional,collar_bps,band_bps,short_ok,fee_bps,\n\
 half_spread_bps,house,currency,test_issue. Other columns are named and left out. Bad rows are reported with their line and skipped; then the\n\
 exit code is 1.\n\n\
 Example: echo '{\"symbol\":\"AAPL\"}' | processor instruments load - --brokers localhost:9092"

@@ -42,6 +42,7 @@ const FIELDS: &[(&str, Kind)] = &[
     ("tick", Kind::Decimal),
     ("lot", Kind::Whole),
     ("max_quantity", Kind::Whole),
+    ("clip_size", Kind::Whole),
     ("max_notional", Kind::Decimal),
     ("collar_bps", Kind::Whole),
     ("band_bps", Kind::Whole),

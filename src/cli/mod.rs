@@ -91,6 +91,7 @@ fn run(args: &Args) -> Result<(), Failure> {
 
 fn switch(config: &Config, account: &Account) -> Result<(), Failure> {
     use commands::account::{list, resume, switch_off};
+    use commands::operator;
     match account {
         Account::Stop { whom, text } => switch_off(config, whom, Control::Stopped, text.as_deref()),
         Account::Disable { user, text } => {
@@ -98,6 +99,8 @@ fn switch(config: &Config, account: &Account) -> Result<(), Failure> {
         }
         Account::Resume { whom } => resume(config, whom),
         Account::List => list(config),
+        Account::Cancel(cancel) => operator::cancel(config, cancel),
+        Account::Bust(bust) => operator::bust(config, bust),
     }
 }
 

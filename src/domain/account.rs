@@ -199,7 +199,7 @@ impl Account {
         }
         sub(&mut self.available_e4, trade.fee.charged_e4)?;
         self.cover(position)?;
-        let value = i128::from(trade.value_e4) * if trade.side == Side::Buy { 1 } else { -1 };
+        let value = signed(trade);
         let moved = i128::from(position.net()) - i128::from(shares);
         house.users_quantity += moved;
         if trade.with_house {
@@ -217,6 +217,57 @@ impl Account {
         house.balanced()?;
         totals.balanced()
     }
+
+    /// Whether a trade can be taken back: what it brought must still be there.
+    pub fn may_take_back(&self, position: &Position, trade: &Settled) -> Result<(), Reason> {
+        let fee = trade.fee.charged_e4;
+        match trade.side {
+            Side::Buy if position.sellable() < trade.quantity => return Err(Reason::ShortSellNotPermitted),
+            Side::Sell if i128::from(self.available_e4) + i128::from(fee) < i128::from(trade.value_e4) => {
+                return Err(Reason::InsufficientFunds);
+            }
+            _ => {}
+        }
+        let fits = fits(&[self.turnover_e4, trade.value_e4])
+            && fits(&[position.long, trade.quantity])
+            && fits(&[self.available_e4, self.reserved_e4, self.incoming_e4, trade.value_e4, fee]);
+        if fits { Ok(()) } else { Err(Reason::NotionalLimit) }
+    }
+
+    /// Takes a trade back that was settled before: value and shares return, the fee is given back. The house is the other side, whoever that was
+    /// in the trade: nobody else's account is touched.
+    pub fn take_back(&mut self, books: Books<'_>, trade: &Settled) -> Result<(), Broken> {
+        let Books { position, house, totals } = books;
+        let (cash, shares) = (self.cash(), position.net());
+        add(&mut self.turnover_e4, trade.value_e4)?;
+        add(&mut self.available_e4, trade.fee.charged_e4)?;
+        match trade.side {
+            Side::Buy => {
+                add(&mut self.available_e4, trade.value_e4)?;
+                sub(&mut position.long, trade.quantity)?;
+            }
+            Side::Sell => {
+                sub(&mut self.available_e4, trade.value_e4)?;
+                add(&mut position.long, trade.quantity)?;
+            }
+        }
+        self.cover(position)?;
+        let moved = i128::from(position.net()) - i128::from(shares);
+        house.users_quantity += moved;
+        house.quantity -= moved;
+        house.cash_e4 -= signed(trade);
+        totals.house_e4 -= signed(trade);
+        totals.fees_e4 -= i128::from(trade.fee.exact_e4);
+        totals.rounding_e4 -= i128::from(trade.fee.charged_e4) - i128::from(trade.fee.exact_e4);
+        totals.users_e4 += self.cash() - cash;
+        house.balanced()?;
+        totals.balanced()
+    }
+}
+
+/// What a trade brought the other side.
+fn signed(trade: &Settled) -> i128 {
+    i128::from(trade.value_e4) * if trade.side == Side::Buy { 1 } else { -1 }
 }
 
 /// One side of a trade.
@@ -334,6 +385,34 @@ mod tests {
     }
 
     #[test]
+    fn a_trade_that_is_taken_back_was_not() {
+        for side in [Side::Buy, Side::Sell] {
+            let mut w = World::default();
+            w.account.deposit(&mut w.totals, 10_000).expect("room");
+            w.trade(&terms(Side::Buy, 5, 100), &[(5, 100)], false);
+            let (account, position) = (w.account, w.position);
+            w.trade(&Terms { fee_bps: 13, ..terms(side, 5, 100) }, &[(5, 100)], false);
+            let trade = Settled { side, quantity: 5, value_e4: 500, fee: Fee { charged_e4: 1, exact_e4: 0 }, with_house: false };
+            assert_eq!(w.account.may_take_back(&w.position, &trade), Ok(()));
+            w.account
+                .take_back(Books { position: &mut w.position, house: &mut w.house, totals: &mut w.totals }, &trade)
+                .expect("it is there");
+            let turnover_e4 = w.account.turnover_e4;
+            assert_eq!((w.account, w.position), (Account { turnover_e4, ..account }, position));
+            assert_eq!((w.totals.fees_e4, w.totals.rounding_e4), (0, 0));
+            // The house stands in for whoever was on the other side, and keeps that.
+            let way = if side == Side::Buy { 1 } else { -1 };
+            assert_eq!((w.house.quantity, w.house.cash_e4), (5 * way, -500 * i128::from(way)));
+        }
+        let w = World::default();
+        let trade = |side| Settled { side, quantity: 5, value_e4: 500, fee: Fee::default(), with_house: true };
+        assert_eq!(w.account.may_take_back(&w.position, &trade(Side::Buy)), Err(Reason::ShortSellNotPermitted));
+        assert_eq!(w.account.may_take_back(&w.position, &trade(Side::Sell)), Err(Reason::InsufficientFunds));
+        let rich = Account { available_e4: PUBLIC_MAX, ..Default::default() };
+        assert_eq!(rich.may_take_back(&Position { long: 5, ..Default::default() }, &trade(Side::Buy)), Err(Reason::NotionalLimit));
+    }
+
+    #[test]
     fn a_short_sale_holds_cash_until_it_is_covered() {
         let mut w = World::default();
         w.account.deposit(&mut w.totals, 10_000).expect("room");
@@ -386,7 +465,7 @@ mod tests {
     proptest! {
         /// P6, I1, I2: whatever is done in whatever order, everything sums to zero and nothing is negative.
         #[test]
-        fn conservation(steps in prop::collection::vec((0_u8..7, 1_i64..1_000, 1_i64..10_000, 0_i64..300), 1..200)) {
+        fn conservation(steps in prop::collection::vec((0_u8..8, 1_i64..1_000, 1_i64..10_000, 0_i64..300), 1..200)) {
             let mut w = World::default();
             for (what, quantity, price, fee_bps) in steps {
                 let value = quantity * price;
@@ -398,6 +477,14 @@ mod tests {
                     3 | 4 if 2 * value <= w.account.available_e4 => w.trade(&t(Side::Buy), &[(part, price), (quantity - part, (price + 1) / 2)], what == 3),
                     5 | 6 if quantity <= w.position.sellable() || 2 * value <= w.account.available_e4 => {
                         w.trade(&t(Side::Sell), &[(part, price), (quantity - part, price + price / 2)], what == 5);
+                    }
+                    7 => {
+                        let side = if fee_bps % 2 == 0 { Side::Buy } else { Side::Sell };
+                        let trade = Settled { side, quantity: part, value_e4: part * price, fee: Fee { charged_e4: 2, exact_e4: 1 }, with_house: false };
+                        if w.account.may_take_back(&w.position, &trade).is_ok() {
+                            let books = Books { position: &mut w.position, house: &mut w.house, totals: &mut w.totals };
+                            w.account.take_back(books, &trade).expect("it may");
+                        }
                     }
                     _ => {}
                 }

@@ -102,6 +102,11 @@ pub fn lots(quantity: i64, i: &Instrument) -> Result<(), Reason> {
     if i.max_quantity.is_some_and(|max| quantity > max) { Err(Reason::OrderExceedsLimit) } else { Ok(()) }
 }
 
+/// What takes whatever price there is may be smaller only: a finger too fat costs more there.
+pub fn clip(quantity: i64, has_limit: bool, i: &Instrument) -> Result<(), Reason> {
+    if !has_limit && i.clip_size.is_some_and(|max| quantity > max) { Err(Reason::ClipSize) } else { Ok(()) }
+}
+
 /// A limit price no further from the reference than the collar.
 pub fn in_band(limit_e4: i64, reference_e4: i64, i: &Instrument) -> Result<(), Reason> {
     let away = (i128::from(limit_e4) - i128::from(reference_e4)).abs() * 10_000;
@@ -153,6 +158,7 @@ pub fn order(r: &Request, f: &Facts<'_>) -> Result<Reservation, Reason> {
         Pricing::StopLimit { stop, limit } => (Some(on_tick(limit, i)?), Some(on_tick(stop, i)?)),
     };
     lots(quantity, i)?;
+    clip(quantity, limit.is_some(), i)?;
     if f.open_max.is_some_and(|max| f.account.open_orders >= max) {
         return Err(Reason::OrderExceedsLimit);
     }
@@ -287,6 +293,7 @@ mod tests {
             (Reason::InvalidPriceIncrement, |c| c.request.pricing = Some(Pricing::Stop(Num::Odd(Odd::TooFine, [0; 16])))),
             (Reason::IncorrectQuantity, |c| listing(c).lot = 3),
             (Reason::OrderExceedsLimit, |c| listing(c).max_quantity = Some(9)),
+            (Reason::ClipSize, |c| listing(c).clip_size = Some(9)),
             (Reason::OrderExceedsLimit, |c| c.account.open_orders = 3),
             (Reason::NoReferencePrice, |c| c.reference = None),
             (Reason::NotionalLimit, |c| c.request.quantity = Num::Exact(PUBLIC_MAX)),

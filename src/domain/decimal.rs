@@ -42,6 +42,14 @@ impl Num {
         }
     }
 
+    /// The count, if it is between 0 and the public bound.
+    pub fn not_negative(self) -> Option<i64> {
+        match self {
+            Num::Exact(0) => Some(0),
+            _ => self.positive(),
+        }
+    }
+
     /// The count, if it is one that can be shown.
     pub fn shown(self) -> Option<i64> {
         match self {

@@ -27,6 +27,8 @@ pub struct Instrument {
     pub lot: i64,
     /// Largest quantity of an order.
     pub max_quantity: Option<i64>,
+    /// Largest quantity of a market order, or of a stop without a limit, which becomes one.
+    pub clip_size: Option<i64>,
     /// Largest value of an order.
     pub max_notional_e4: Option<i64>,
     /// How far from the reference a market order may trade.
@@ -57,6 +59,7 @@ impl Default for Instrument {
             tick_e4: 100,
             lot: 1,
             max_quantity: None,
+            clip_size: None,
             max_notional_e4: None,
             collar_bps: 500,
             band_bps: None,

@@ -101,7 +101,7 @@ reasons! {
     /// Not enough money.
     InsufficientFunds = 19, "INSUFFICIENT_FUNDS", 25, true, "the available cash is too little";
     /// Fat finger.
-    ClipSize = 20, "CLIP_SIZE", 26, true, "the order is larger than the account's clip size";
+    ClipSize = 20, "CLIP_SIZE", 26, true, "the order is larger than one without a limit may be";
     /// Too many orders.
     RateLimited = 21, "RATE_LIMITED", 99, false, "too many orders in a short time";
     /// Trading is switched off.

@@ -41,6 +41,16 @@ words! {
     }
 }
 
+impl Side {
+    /// The other way.
+    pub fn opposite(self) -> Side {
+        match self {
+            Side::Buy => Side::Sell,
+            Side::Sell => Side::Buy,
+        }
+    }
+}
+
 words! {
     /// Where an order stands.
     Status {

@@ -102,7 +102,12 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
             write!(out, "{what} {id} was refused")?;
             reason.map_or(Ok(()), |r| write!(out, ": {r}"))?;
         }
-        Event::TradeBusted => write!(out, "Trade {} of order {id} was taken back", e.trade_id.unwrap_or("?"))?,
+        Event::TradeBusted => {
+            let did = if e.side == Some(Side::Sell) { "sold" } else { "bought" };
+            let (trade, quantity, symbol) = (e.trade_id.unwrap_or("?"), e.last_quantity.unwrap_or(0), e.symbol.unwrap_or("?"));
+            let price = Money(e.last_price_e4.unwrap_or(0).into());
+            write!(out, "Trade {trade} of order {id}, {did} {quantity} {symbol} at {price} {CURRENCY}, was taken back by an operator")?;
+        }
     }
     out.push('.');
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! | role | keys |
 //! |---|---|
-//! | `orders` | `account/USER`, `position/USER/SYMBOL`, `order/USER/ORDER`, `house/SYMBOL`, `totals`, `open/USER/SYMBOL/ORDER` |
+//! | `orders` | `account/USER`, `position/USER/SYMBOL`, `order/USER/ORDER`, `house/SYMBOL`, `totals`, `open/USER/SYMBOL/ORDER`, `busted/USER/ORDER/TRADE` |
 //! | `trading` | `price/SYMBOL`, `source/SYMBOL/NAME`, `source-hash/SYMBOL/HASH`, `trades`, `book/SYMBOL`, `resting/SYMBOL/USER/ORDER`, `goes-on` |
 //! | `portfolio` | `portfolio/USER`, `sell/USER/ORDER` |
 //! | `audit` | `TOPIC/PARTITION` |
@@ -21,6 +21,7 @@ const KINDS: &[(Role, &str, u8)] = &[
     (Role::Orders, "house", b'h'),
     (Role::Orders, "totals", b't'),
     (Role::Orders, "open", b'n'),
+    (Role::Orders, "busted", b'b'),
     (Role::Trading, "price", b's'),
     (Role::Trading, "source", b'q'),
     (Role::Trading, "source-hash", HASHED),
@@ -88,7 +89,7 @@ pub fn task_of(role: Role, text: &str, partitions: u32) -> Option<u32> {
     let mut parts = text.split('/');
     let (word, first) = (parts.next()?, parts.next()?);
     match (role, word) {
-        (Role::Orders, "account" | "position" | "order" | "open") | (Role::Trading, _) | (Role::Portfolio, _) => {
+        (Role::Orders, "account" | "position" | "order" | "open" | "busted") | (Role::Trading, _) | (Role::Portfolio, _) => {
             (partitions > 0).then(|| partitioner::partition(first.as_bytes(), partitions))
         }
         (Role::Audit, _) => first.parse().ok(),
@@ -99,7 +100,9 @@ pub fn task_of(role: Role, text: &str, partitions: u32) -> Option<u32> {
 /// What a person should type.
 pub fn kinds(role: Role) -> &'static str {
     match role {
-        Role::Orders => "account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, house/SYMBOL, totals",
+        Role::Orders => {
+            "account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, busted/USER/ORDER/TRADE, house/SYMBOL, totals"
+        }
         Role::Trading => "price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, goes-on",
         Role::Portfolio => "portfolio/USER, sell/USER/ORDER",
         Role::Audit => "TOPIC/PARTITION, such as order-commands/0",
@@ -123,6 +126,7 @@ mod tests {
             (Role::Orders, b"a501", &[1, 2, 4, 6, 8, 9, 1, 12], "account/501"),
             (Role::Orders, b"p501\0BRK.B", &[1, 20, 2], "position/501/BRK.B"),
             (Role::Orders, b"t", &[1, 20, 0, 19], "totals"),
+            (Role::Orders, b"b501\x001\x000-7", &[1], "busted/501/1/0-7"),
             (Role::Trading, b"qAAPL\0ny/se", &[1, 0], "source/AAPL/ny/se"),
             (Role::Trading, b"qAAPL\0", &[1, 0], "source/AAPL/"),
             (Role::Trading, &hash, &[1, 0], &format!("source-hash/AAPL/{}", "ab".repeat(32))),

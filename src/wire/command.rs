@@ -25,6 +25,8 @@ words! {
         Deposit = 5, "deposit";
         /// Money out.
         Withdraw = 6, "withdraw";
+        /// Take a trade back, for an operator.
+        Bust = 7, "bust";
     }
 }
 
@@ -96,10 +98,18 @@ pub struct Command<'a> {
     pub expire_at_ns: Option<i128>,
     /// Must not trade at once.
     pub post_only: bool,
-    /// The order that a cancel or replace is about.
+    /// The order that a cancel, replacement or bust is about.
     pub orig_order_id: Option<Cow<'a, str>>,
     /// Money to move.
     pub amount: Option<Num>,
+    /// The operator who asks, if it is not the user.
+    pub operator: Option<Cow<'a, str>>,
+    /// The trade to take back, ...
+    pub trade_id: Option<Cow<'a, str>>,
+    /// ... its price, ...
+    pub price: Option<Num>,
+    /// ... and its fee.
+    pub fee: Option<Num>,
 }
 
 /// Until when an order lives.
@@ -197,6 +207,10 @@ struct Raw<'a> {
     post_only: Option<Value<'a>>,
     orig_order_id: Option<Value<'a>>,
     amount: Option<Value<'a>>,
+    operator: Option<Value<'a>>,
+    trade_id: Option<Value<'a>>,
+    price: Option<Value<'a>>,
+    fee: Option<Value<'a>>,
 }
 
 /// Reads a command from a record's value.
@@ -219,6 +233,10 @@ pub fn decode(bytes: &[u8]) -> Result<Command<'_>, Malformed<'_>> {
             "post_only" => &mut raw.post_only,
             "orig_order_id" => &mut raw.orig_order_id,
             "amount" => &mut raw.amount,
+            "operator" => &mut raw.operator,
+            "trade_id" => &mut raw.trade_id,
+            "price" => &mut raw.price,
+            "fee" => &mut raw.fee,
             _ => return,
         };
         *slot = Some(value).filter(|v| *v != Value::Null);
@@ -270,16 +288,27 @@ impl<'a> Raw<'a> {
             post_only: false,
             orig_order_id: None,
             amount: None,
+            operator: None,
+            trade_id: None,
+            price: None,
+            fee: None,
         };
         match kind {
             Kind::New => self.order(&mut c)?,
-            Kind::Cancel => c.orig_order_id = Some(self.orig()?),
+            Kind::Cancel => {
+                c.orig_order_id = Some(self.orig()?);
+                c.operator = self.operator()?;
+            }
             Kind::Replace => {
                 c.orig_order_id = Some(self.orig()?);
                 c.quantity = number(&self.quantity, WHOLE, "quantity is not a number")?;
                 c.limit_price = number(&self.limit_price, MONEY, "limit_price is not a number")?;
             }
-            Kind::MassCancel => c.symbol = self.symbol.is_some().then(|| self.symbol()).transpose()?,
+            Kind::MassCancel => {
+                c.symbol = self.symbol.is_some().then(|| self.symbol()).transpose()?;
+                c.operator = self.operator()?;
+            }
+            Kind::Bust => self.bust(&mut c)?,
             Kind::Deposit | Kind::Withdraw => {
                 c.amount = Some(number(&self.amount, MONEY, "amount is not a number")?.ok_or("amount is missing")?);
             }
@@ -293,6 +322,20 @@ impl<'a> Raw<'a> {
 
     fn orig(&self) -> Result<Cow<'a, str>, Fault> {
         valid(id(&self.orig_order_id, "orig_order_id is missing or not text")?)
+    }
+
+    fn operator(&self) -> Result<Option<Cow<'a, str>>, Fault> {
+        self.operator.is_some().then(|| valid(id(&self.operator, "operator is not text")?)).transpose()
+    }
+
+    fn bust(&self, c: &mut Command<'a>) -> Result<(), Fault> {
+        c.operator = Some(self.operator()?.ok_or("operator is missing")?);
+        c.orig_order_id = Some(self.orig()?);
+        c.trade_id = Some(valid(id(&self.trade_id, "trade_id is missing or not text")?)?);
+        c.quantity = Some(number(&self.quantity, WHOLE, "quantity is not a number")?.ok_or("quantity is missing")?);
+        c.price = Some(number(&self.price, MONEY, "price is not a number")?.ok_or("price is missing")?);
+        c.fee = number(&self.fee, MONEY, "fee is not a number")?;
+        Ok(())
     }
 
     fn order(&self, c: &mut Command<'a>) -> Result<(), Fault> {

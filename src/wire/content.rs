@@ -23,6 +23,7 @@ fn fields(kind: Kind) -> &'static [&'static str] {
         Kind::Replace => &["orig_order_id", "quantity", "limit_price"],
         Kind::MassCancel => &["symbol"],
         Kind::Deposit | Kind::Withdraw => &["amount"],
+        Kind::Bust => &["orig_order_id", "trade_id", "quantity", "price", "fee"],
     }
 }
 
@@ -44,6 +45,9 @@ pub fn put(c: &Command<'_>, out: &mut Vec<u8>) {
             "post_only" => out.extend(c.post_only.then_some(1)),
             "orig_order_id" => out.extend_from_slice(c.orig_order_id.as_deref().unwrap_or_default().as_bytes()),
             "amount" => put_num(out, c.amount),
+            "trade_id" => out.extend_from_slice(c.trade_id.as_deref().unwrap_or_default().as_bytes()),
+            "price" => put_num(out, c.price),
+            "fee" => put_num(out, c.fee),
             _ => unreachable!("a field of the table"),
         }
         out[at] = u8::try_from(out.len() - at - 1).expect("no field is longer than an id");

@@ -34,6 +34,7 @@ pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<Instrum
             "tick" => whole(&v, MONEY, 1, i64::MAX).map(|n| i.tick_e4 = n),
             "lot" => whole(&v, WHOLE, 1, i64::MAX).map(|n| i.lot = n),
             "max_quantity" => whole(&v, WHOLE, 1, i64::MAX).map(|n| i.max_quantity = Some(n)),
+            "clip_size" => whole(&v, WHOLE, 1, i64::MAX).map(|n| i.clip_size = Some(n)),
             "max_notional" => whole(&v, MONEY, 1, i64::MAX).map(|n| i.max_notional_e4 = Some(n)),
             "collar_bps" => whole(&v, WHOLE, 0, BPS_MAX).map(|n| i.collar_bps = n),
             "band_bps" => whole(&v, WHOLE, 0, BAND_BPS_MAX).map(|n| i.band_bps = (n > 0).then_some(n)),
@@ -90,13 +91,14 @@ mod tests {
 
     #[test]
     fn all_fields() {
-        let json = r#"{"symbol":"AAPL","name":"x","status":"halted","tick":"0.05","lot":10,"max_quantity":100,"max_notional":"5.5","collar_bps":1,
+        let json = r#"{"symbol":"AAPL","name":"x","status":"halted","tick":"0.05","lot":10,"max_quantity":100,"clip_size":50,"max_notional":"5.5","collar_bps":1,
             "band_bps":2,"short_ok":true,"half_spread_bps":3,"fee_bps":4,"house":false,"currency":"EUR","test_issue":true}"#;
         let want = Instrument {
             status: Listing::Halted,
             tick_e4: 500,
             lot: 10,
             max_quantity: Some(100),
+            clip_size: Some(50),
             max_notional_e4: Some(55_000),
             collar_bps: 1,
             band_bps: Some(2),

@@ -289,13 +289,14 @@ impl Model {
         if self.orders[at].is_open() { Ok(at) } else { Err("TOO_LATE_TO_CANCEL") }
     }
 
-    pub fn cancel(&mut self, user: &str, id: &str, orig: &str) -> Result<(), &'static str> {
+    pub fn cancel(&mut self, user: &str, id: &str, orig: &str, operator: bool) -> Result<(), &'static str> {
         let at = self.open(user, orig)?;
-        self.end(at, "OrderCancelled", "cancelled", "USER_REQUEST", Some(id));
+        self.end(at, "OrderCancelled", "cancelled", if operator { "OPERATOR" } else { "USER_REQUEST" }, Some(id));
         Ok(())
     }
 
-    pub fn mass_cancel(&mut self, user: &str, id: &str, symbol: Option<&str>) -> Result<(), &'static str> {
+    pub fn mass_cancel(&mut self, user: &str, id: &str, symbol: Option<&str>, operator: bool) -> Result<(), &'static str> {
+        let reason = if operator { "OPERATOR" } else { "MASS_CANCEL" };
         let mut all: Vec<usize> = (0..self.orders.len())
             .filter(|i| {
                 let o = &self.orders[*i];
@@ -306,7 +307,7 @@ impl Model {
         if all.is_empty() {
             return Err("UNKNOWN_ORDER");
         }
-        all.into_iter().for_each(|i| self.end(i, "OrderCancelled", "cancelled", "MASS_CANCEL", Some(id)));
+        all.into_iter().for_each(|i| self.end(i, "OrderCancelled", "cancelled", reason, Some(id)));
         Ok(())
     }
 
@@ -329,6 +330,9 @@ impl Model {
         let new_limit = limit.unwrap_or(o.limit);
         if limit.is_some_and(|p| p <= 0 || p % 100 != 0) {
             return Err("INVALID_PRICE_INCREMENT");
+        }
+        if !o.has_limit && s.clip.is_some_and(|clip| new_quantity > clip) {
+            return Err("CLIP_SIZE");
         }
         let told = s.told.map(|(p, _)| p);
         let near = |center: i64| (new_limit - center).abs() * 10_000 <= 500 * center;

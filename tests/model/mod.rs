@@ -48,6 +48,8 @@ pub struct Order {
     pub place: u64,
     pub status: &'static str,
     pub reason: &'static str,
+    /// Trades that were taken back.
+    pub busted: Vec<String>,
     pub fee_bps: i64,
     pub ceiling: i64,
 }
@@ -75,6 +77,7 @@ pub struct Symbol {
     pub house: bool,
     pub half_spread_bps: i64,
     pub fee_bps: i64,
+    pub clip: Option<i64>,
     pub tick: Option<(i64, i64)>,
     pub told: Option<(i64, i64)>,
     pub trade: Option<(i64, i64)>,
@@ -142,12 +145,13 @@ impl Model {
                 self.forbids(user, kind).map(|r| ("CancelRejected", orig.clone(), r))
             }
             Kind::New { .. } => self.new_order(user, id, kind).err().map(|r| ("OrderRejected", id.to_string(), r)),
-            Kind::Cancel { orig } => self.cancel(user, id, orig).err().map(|r| ("CancelRejected", orig.clone(), r)),
+            Kind::Bust { orig, .. } => self.bust(user, id, kind).err().map(|r| ("CancelRejected", orig.clone(), r)),
+            Kind::Cancel { orig, operator } => self.cancel(user, id, orig, *operator).err().map(|r| ("CancelRejected", orig.clone(), r)),
             Kind::Replace { orig, quantity, limit } => {
                 self.replace(user, id, orig, *quantity, *limit).err().map(|r| ("CancelRejected", orig.clone(), r))
             }
-            Kind::MassCancel { symbol } => {
-                self.mass_cancel(user, id, symbol.as_deref()).err().map(|r| ("CancelRejected", id.to_string(), r))
+            Kind::MassCancel { symbol, operator } => {
+                self.mass_cancel(user, id, symbol.as_deref(), *operator).err().map(|r| ("CancelRejected", id.to_string(), r))
             }
             Kind::Transfer { amount, deposit } => {
                 self.transfer(user, id, *amount, *deposit).err().map(|r| ("OrderRejected", id.to_string(), r))
@@ -162,7 +166,7 @@ impl Model {
             self.tell(user, told);
         }
         // A reject at the first hop leaves the id free for some reasons. What the book rejects is an order's matter.
-        if !["NO_REFERENCE_PRICE", "STALE_PRICE", "KILL_SWITCH"].contains(&rejected.unwrap_or_default()) {
+        if !["NO_REFERENCE_PRICE", "STALE_PRICE", "KILL_SWITCH", "SYSTEM_BUSY"].contains(&rejected.unwrap_or_default()) {
             self.known.insert(key, Known { content: c.clone(), rejected });
         }
     }
@@ -171,7 +175,7 @@ impl Model {
     fn forbids(&self, user: &str, kind: &Kind) -> Option<&'static str> {
         let is_off = |off| self.off.iter().any(|(whom, what)| *what == off && whom.as_deref().is_none_or(|whom| whom == user));
         match kind {
-            Kind::Cancel { .. } | Kind::MassCancel { .. } => None,
+            Kind::Cancel { .. } | Kind::MassCancel { .. } | Kind::Bust { .. } => None,
             _ if is_off(Off::Everything) => Some("ACCOUNT_DISABLED"),
             Kind::New { .. } | Kind::Replace { .. } if is_off(Off::Orders) => Some("KILL_SWITCH"),
             _ => None,
@@ -189,8 +193,8 @@ impl Model {
     fn repeated(&mut self, user: &str, id: &str, kind: &Kind, c: &Command, first: &Known) {
         let conflict = script::conflict(&first.content, c);
         let orig = match kind {
-            Kind::Cancel { orig } if conflict.is_empty() => Some(orig.as_str()),
-            Kind::Replace { orig, .. } if conflict.is_empty() && first.rejected.is_none() => Some(orig.as_str()),
+            Kind::Cancel { orig, .. } if conflict.is_empty() => Some(orig.as_str()),
+            Kind::Replace { orig, .. } | Kind::Bust { orig, .. } if conflict.is_empty() && first.rejected.is_none() => Some(orig.as_str()),
             _ => None,
         };
         let event = if conflict.is_empty() { "OrderStatus" } else { "DuplicateRejected" };

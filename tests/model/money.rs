@@ -63,6 +63,42 @@ impl Model {
         self.tell(&o.user, told);
     }
 
+    /// An operator takes a trade back: what it brought must be there, and the order must have ended.
+    pub fn bust(&mut self, user: &str, id: &str, kind: &Kind) -> Result<(), &'static str> {
+        let Kind::Bust { orig, trade, quantity, price, fee } = kind else { unreachable!() };
+        let found = self.orders.iter().position(|o| o.user == user && o.id == *orig && o.status != "rejected");
+        let at = found.ok_or("UNKNOWN_ORDER")?;
+        let o = self.orders[at].clone();
+        let (value, fee) = (price * quantity, fee.unwrap_or(0));
+        if o.is_open() {
+            return Err("SYSTEM_BUSY");
+        }
+        if o.busted.contains(trade) {
+            return Err("TOO_LATE_TO_CANCEL");
+        }
+        if *quantity < 1 || *quantity > o.cum {
+            return Err("INCORRECT_QUANTITY");
+        }
+        if *price < 1 || fee > value {
+            return Err("INVALID_AMOUNT");
+        }
+        if o.buy && self.sellable(user, &o.symbol) < *quantity {
+            return Err("SHORT_SELL_NOT_PERMITTED");
+        }
+        if !o.buy && self.available(user) + fee < value {
+            return Err("INSUFFICIENT_FUNDS");
+        }
+        let u = self.users.get_mut(user).expect("opened");
+        u.cash += fee + if o.buy { value } else { -value };
+        *u.shares.entry(o.symbol.clone()).or_default() += if o.buy { -quantity } else { *quantity };
+        self.orders[at].cum -= quantity;
+        self.orders[at].busted.push(trade.clone());
+        let o = self.orders[at].clone();
+        let told = Told { cause_id: id.into(), last: Some((*quantity, *price, -fee, "")), ..self.about("TradeBusted", &o) };
+        self.tell(user, told);
+        Ok(())
+    }
+
     /// The checks of a new order, in their order.
     pub fn check(&self, user: &str, kind: &Kind) -> Result<Order, &'static str> {
         let Kind::New { symbol, buy, quantity, limit, stop, tif, expire_at, post_only } = kind else { unreachable!() };
@@ -92,6 +128,9 @@ impl Model {
         }
         if [*limit, *stop].into_iter().flatten().any(|p| p <= 0 || p % 100 != 0) {
             return Err("INVALID_PRICE_INCREMENT");
+        }
+        if market && s.clip.is_some_and(|clip| *quantity > clip) {
+            return Err("CLIP_SIZE");
         }
         if market && stop.is_none() && s.told.is_none() {
             return Err("NO_REFERENCE_PRICE");
@@ -126,6 +165,7 @@ impl Model {
             place: 0,
             status: "pending_new",
             reason: "",
+            busted: Vec::new(),
             fee_bps: s.fee_bps,
             ceiling: 100 * [limit.unwrap_or(0), stop.unwrap_or(0), reference.unwrap_or(0)].into_iter().max().expect("three"),
         };

@@ -59,7 +59,7 @@ pub fn listing(symbol: &str, status: Status, house: bool, short_ok: bool) -> Str
     };
     let more = match symbol {
         "A" => "",
-        "B" => r#","fee_bps":13"#,
+        "B" => r#","fee_bps":13,"clip_size":100"#,
         _ => r#","half_spread_bps":5,"fee_bps":3"#,
     };
     format!(r#"{{"symbol":"{symbol}","status":"{status}","house":{house},"short_ok":{short_ok}{more}}}"#)
@@ -240,7 +240,7 @@ fn hear(told: &mut BTreeMap<String, Vec<Told>>, value: &[u8]) -> Result<(), Stri
     }
     let fill = e.trade_id.map(|_| {
         let number = |n: Option<i64>| n.expect("a fill's field");
-        (number(e.last_quantity), number(e.last_price_e4), number(e.fee_e4), e.liquidity.expect("a fill's field").name())
+        (number(e.last_quantity), number(e.last_price_e4), number(e.fee_e4), e.liquidity.map_or("", |l| l.name()))
     });
     events.push(Told {
         event: e.event.name(),
@@ -253,7 +253,7 @@ fn hear(told: &mut BTreeMap<String, Vec<Told>>, value: &[u8]) -> Result<(), Stri
         reason: e.reason.map_or("", |r| r.name()),
         last: fill,
         conflict: e.conflict_field.map_or("", |f| {
-            const FIELDS: [&str; 12] = [
+            const FIELDS: [&str; 15] = [
                 "command",
                 "symbol",
                 "quantity",
@@ -266,6 +266,9 @@ fn hear(told: &mut BTreeMap<String, Vec<Told>>, value: &[u8]) -> Result<(), Stri
                 "post_only",
                 "orig_order_id",
                 "amount",
+                "trade_id",
+                "price",
+                "fee",
             ];
             FIELDS.iter().find(|known| **known == f).unwrap_or(&"?")
         }),

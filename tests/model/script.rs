@@ -30,6 +30,7 @@ pub enum Kind {
     },
     Cancel {
         orig: String,
+        operator: bool,
     },
     Replace {
         orig: String,
@@ -38,6 +39,14 @@ pub enum Kind {
     },
     MassCancel {
         symbol: Option<String>,
+        operator: bool,
+    },
+    Bust {
+        orig: String,
+        trade: String,
+        quantity: i64,
+        price: i64,
+        fee: Option<i64>,
     },
     Transfer {
         amount: i64,
@@ -115,14 +124,23 @@ pub fn json(user: &str, id: &str, kind: &Kind) -> String {
             f.extend(stop.map(|p| ("stop_price", quoted(&decimal(p)))));
             f.extend(expire_at.map(|t| ("expire_at", t.to_string())));
         }
-        Kind::Cancel { orig } => f.extend([("command", quoted("cancel")), ("orig_order_id", quoted(orig))]),
+        Kind::Cancel { orig, operator } => {
+            f.extend([("command", quoted("cancel")), ("orig_order_id", quoted(orig))]);
+            f.extend(operator.then(|| ("operator", quoted("desk"))));
+        }
         Kind::Replace { orig, quantity, limit } => {
             f.extend([("command", quoted("replace")), ("orig_order_id", quoted(orig))]);
             f.extend(quantity.map(|q| ("quantity", q.to_string())));
             f.extend(limit.map(|p| ("limit_price", quoted(&decimal(p)))));
         }
-        Kind::MassCancel { symbol } => {
+        Kind::Bust { orig, trade, quantity, price, fee } => {
+            f.extend([("command", quoted("bust")), ("operator", quoted("desk")), ("orig_order_id", quoted(orig))]);
+            f.extend([("trade_id", quoted(trade)), ("quantity", quantity.to_string()), ("price", quoted(&decimal(*price)))]);
+            f.extend(fee.map(|fee| ("fee", quoted(&decimal(fee)))));
+        }
+        Kind::MassCancel { symbol, operator } => {
             f.push(("command", quoted("mass_cancel")));
+            f.extend(operator.then(|| ("operator", quoted("desk"))));
             f.extend(symbol.as_ref().map(|s| ("symbol", quoted(s))));
         }
         Kind::Transfer { amount, deposit } => {
@@ -156,11 +174,17 @@ pub fn conflict(first: &Command, second: &Command) -> &'static str {
             (e1 != e2, "expire_at"),
             (o1 != o2, "post_only"),
         ]),
-        (Kind::Cancel { orig: a }, Kind::Cancel { orig: b }) => first_of(&[(a != b, "orig_order_id")]),
+        (Kind::Cancel { orig: a, .. }, Kind::Cancel { orig: b, .. }) => first_of(&[(a != b, "orig_order_id")]),
         (Kind::Replace { orig: a, quantity: q1, limit: l1 }, Kind::Replace { orig: b, quantity: q2, limit: l2 }) => {
             first_of(&[(a != b, "orig_order_id"), (q1 != q2, "quantity"), (l1 != l2, "limit_price")])
         }
-        (Kind::MassCancel { symbol: a }, Kind::MassCancel { symbol: b }) => first_of(&[(a != b, "symbol")]),
+        (Kind::MassCancel { symbol: a, .. }, Kind::MassCancel { symbol: b, .. }) => first_of(&[(a != b, "symbol")]),
+        (
+            Kind::Bust { orig: o1, trade: t1, quantity: q1, price: p1, fee: f1 },
+            Kind::Bust { orig: o2, trade: t2, quantity: q2, price: p2, fee: f2 },
+        ) => {
+            first_of(&[(o1 != o2, "orig_order_id"), (t1 != t2, "trade_id"), (q1 != q2, "quantity"), (p1 != p2, "price"), (f1 != f2, "fee")])
+        }
         (Kind::Transfer { amount: a, deposit: d1 }, Kind::Transfer { amount: b, deposit: d2 }) => {
             first_of(&[(d1 != d2, "command"), (a != b, "amount")])
         }
@@ -266,13 +290,19 @@ pub fn script(seed: u64, length: usize) -> Vec<Command> {
             _ => {
                 let id = if d.chance(3) { named(&mut d, &user) } else { format!("o{n}") };
                 let kind = match d.roll(100) {
-                    0..18 => Kind::Cancel { orig: named(&mut d, &user) },
-                    18..32 => {
+                    0..18 => Kind::Cancel { orig: named(&mut d, &user), operator: d.chance(10) },
+                    18..22 => {
+                        // As an operator would: what was traded, by a name that may come twice.
+                        let (orig, trade) = (named(&mut d, &user), format!("t{}", d.roll(3)));
+                        let price = if d.chance(5) { 0 } else { price };
+                        Kind::Bust { orig, trade, quantity: d.roll(12) as i64, price, fee: d.chance(50).then(|| d.roll(2_000) as i64) }
+                    }
+                    22..32 => {
                         let quantity = d.chance(70).then(|| d.roll(30) as i64);
                         let limit = d.chance(60).then_some(price);
                         Kind::Replace { orig: named(&mut d, &user), quantity, limit }
                     }
-                    32..34 => Kind::MassCancel { symbol: d.chance(50).then_some(symbol) },
+                    32..34 => Kind::MassCancel { symbol: d.chance(50).then_some(symbol), operator: d.chance(20) },
                     34..37 => {
                         let amount = if d.chance(5) { 0 } else { d.roll(2_000) as i64 * 10_000 };
                         Kind::Transfer { amount, deposit: d.chance(40) }

@@ -11,6 +11,7 @@ mod flow;
 mod market;
 mod market_large;
 mod money;
+mod operators;
 mod portfolio;
 mod prices;
 mod seed;

@@ -5,7 +5,7 @@ use clap::{Args as ClapArgs, Subcommand};
 const STOP: &str = "\
 From then on new orders and changes of orders are refused with KILL_SWITCH; their ids are not used up. Cancels, deposits and withdrawals pass.
 It takes hold as soon as each instance of `orders` has read it, as a rule within a second; what was let in before goes on.
-Orders that rest stay and may trade. `processor order --mass-cancel --user USER` ends those of a user.
+Orders that rest stay and may trade. `processor account cancel USER` ends those of a user.
 
 Exit code: 0 done; else nothing was written.
 
@@ -15,7 +15,7 @@ Examples:
 
 const DISABLE: &str = "\
 From then on everything but cancels is refused with ACCOUNT_DISABLED: orders, changes of orders, deposits and withdrawals. Their ids are used up.
-Orders that rest stay and may trade. `processor order --mass-cancel --user USER` ends those of a user.
+Orders that rest stay and may trade. `processor account cancel USER` ends those of a user.
 
 Exit code: 0 done; else nothing was written.
 
@@ -36,6 +36,28 @@ One line for each user who is stopped or disabled; `*` is everybody. A record th
 Examples:
   processor account list --brokers localhost:9092
   processor account list --format json --embedded state/demo";
+
+const CANCEL: &str = "\
+The orders end with OrderCancelled and the reason OPERATOR. The book has the last word: what has
+traded before stays.
+
+Exit code: 0 every order has ended; 1 there was none, or not in time.
+
+Examples:
+  processor account cancel 501 --operator ana --brokers localhost:9092
+  processor account cancel 501 --order-id 1001 --operator ana --brokers localhost:9092";
+
+const BUST: &str = "\
+Money, shares and fee of the trade go back, and the user is told TradeBusted. Quantity, price and
+fee are those of the user's own events. The order must have ended, and what the trade brought must
+still be there: shares that were sold on, or money that was spent, cannot go back.
+Only this side is taken back, and the house takes its place: whoever was on the other side keeps
+the trade, until it is taken back there, too.
+
+Exit code: 0 taken back; 1 refused, no such trade, or not in time.
+
+Example: processor account bust 501 1001 0-17 --operator ana --brokers localhost:9092
+`processor audit find --user 501 --order 1001` shows an order's trades.";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
@@ -66,6 +88,12 @@ pub enum Account {
         #[command(flatten)]
         whom: Whom,
     },
+    /// End orders of a user
+    #[command(after_help = CANCEL)]
+    Cancel(Cancel),
+    /// Take a trade back
+    #[command(after_help = BUST)]
+    Bust(Bust),
     /// Who is stopped or disabled
     #[command(after_help = LIST)]
     List,
@@ -80,4 +108,40 @@ pub struct Whom {
     /// Everybody
     #[arg(long)]
     pub all: bool,
+}
+
+/// Options of `account cancel`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Cancel {
+    /// The user
+    pub user: String,
+    /// Only this order
+    #[arg(long, value_name = "ID", conflicts_with = "symbol")]
+    pub order_id: Option<String>,
+    /// Only orders of this symbol
+    #[arg(long, value_name = "S")]
+    pub symbol: Option<String>,
+    /// Who does it, for the record
+    #[arg(long, value_name = "NAME")]
+    pub operator: String,
+    /// How long to wait for the answer
+    #[arg(long, default_value = "30s", value_name = "TIME")]
+    pub timeout: String,
+}
+
+/// Options of `account bust`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Bust {
+    /// The user
+    pub user: String,
+    /// The order that traded
+    pub order_id: String,
+    /// The trade
+    pub trade_id: String,
+    /// Who does it, for the record
+    #[arg(long, value_name = "NAME")]
+    pub operator: String,
+    /// How long to wait for the answer
+    #[arg(long, default_value = "30s", value_name = "TIME")]
+    pub timeout: String,
 }

@@ -43,7 +43,7 @@ pub fn switch_off(config: &Config, whom: &Whom, state: Control, text: Option<&st
         output::note(format_args!("It was so before, which is more than {}: nothing was written.", state.name()));
     }
     let (user, each) = if key == EVERYBODY { ("USER".into(), " (for each user)") } else { (typed(key), "") };
-    output::note(format_args!("Orders that rest stay and may trade. To end them: processor order --mass-cancel --user={user}{each}"));
+    output::note(format_args!("Orders that rest stay and may trade. To end them: processor account cancel {user} --operator NAME{each}"));
     Ok(())
 }
 

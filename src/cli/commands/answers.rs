@@ -185,7 +185,7 @@ fn step(event: &Map<String, Value>, own: bool, awaited: Awaited) -> Step {
         // Too late for one of many: it has ended all the same.
         ("OrderCancelled" | "CancelRejected", _) if awaited == Awaited::EachEnd && !own => Step::OneEnded,
         ("OrderRejected" | "DuplicateRejected" | "CancelRejected", _) | ("OrderStatus", "rejected") => refused(),
-        ("OrderStatus" | "OrderReplaced", _) => Step::Done,
+        ("OrderStatus" | "OrderReplaced" | "TradeBusted", _) => Step::Done,
         ("OrderCancelled", _) if !own => Step::Done,
         // The opening deposit is caused by a user's first command, but does not end it.
         ("Deposited" | "Withdrawn", _) => {
@@ -261,6 +261,7 @@ mod tests {
         assert_eq!(says("OrderAccepted", "new", true, Awaited::End), Step::More);
         assert_eq!(says("OrderAccepted", "new", true, Awaited::Acceptance), Step::Accepted);
         assert_eq!(says("OrderCancelled", "cancelled", false, Awaited::End), Step::Done, "another's end was asked for");
+        assert_eq!(says("TradeBusted", "cancelled", false, Awaited::End), Step::Done);
         assert_eq!(says("OrderCancelled", "cancelled", false, Awaited::EachEnd), Step::OneEnded);
         assert_eq!(says("CancelRejected", "filled", false, Awaited::EachEnd), Step::OneEnded);
         assert_eq!(says("CancelRejected", "rejected", true, Awaited::EachEnd), refused("CancelRejected"), "nothing was open");

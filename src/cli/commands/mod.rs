@@ -9,12 +9,14 @@ pub mod find;
 pub mod gateway;
 pub mod history;
 pub mod instruments;
+pub mod operator;
 pub mod order;
 pub mod portfolio;
 pub mod publish;
 pub mod rebuild;
 pub mod replay;
 pub mod run;
+pub mod send;
 pub mod state;
 pub mod status;
 pub mod tail;
@@ -30,7 +32,7 @@ fn user(user: &str) -> Result<&str, Failure> {
     match ids::valid_user(user) {
         true => Ok(user),
         false => Err(Failure::usage(format!(
-            "user `{user}`: must be 1 to 64 printable ASCII characters without blanks and `/`, and not an account of the system itself \
+            "user_id `{user}`: must be 1 to 64 printable ASCII characters without blanks and `/`, and not an account of the system itself \
              (`external`, `house:*`)"
         ))),
     }

@@ -54,8 +54,13 @@ fn open<'a>(named: Option<Entry<'a>>) -> Result<(Entry<'a>, Terms, &'a str), Rea
 }
 
 /// The command went on its way.
-fn sent(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>) {
+pub(super) fn sent(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>) {
     desk.note(&c.order_id, &Entry::plain(Status::Filled, None, content));
+}
+
+/// The reason of an order's end that was asked for.
+fn on_whose_word(c: &Command<'_>, users: Reason) -> Reason {
+    if c.operator.is_some() { Reason::Operator } else { users }
 }
 
 pub(super) fn cancel(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, named: Option<Entry<'_>>) -> Result<(), Refusal> {
@@ -66,7 +71,7 @@ pub(super) fn cancel(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<
             desk.ask(
                 symbol,
                 c.orig_order_id.as_deref().unwrap_or_default(),
-                Ask::Cancel { cause_id: &c.order_id, reason: Reason::UserRequest },
+                Ask::Cancel { cause_id: &c.order_id, reason: on_whose_word(c, Reason::UserRequest) },
             );
         }
     }
@@ -83,7 +88,7 @@ pub(super) fn mass_cancel(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Con
     for (symbol, order_id) in &all {
         // Asked again before the book has answered, a mass cancel finds nothing more to do: many in a row must not multiply.
         state::mark_open(desk.ctx, desk.buffers, desk.user, symbol, order_id, Rests::Ending);
-        desk.ask(symbol, order_id, Ask::Cancel { cause_id: &c.order_id, reason: Reason::MassCancel });
+        desk.ask(symbol, order_id, Ask::Cancel { cause_id: &c.order_id, reason: on_whose_word(c, Reason::MassCancel) });
     }
     Ok(())
 }
@@ -156,6 +161,7 @@ fn changed(c: &Command<'_>, entry: &Entry<'_>, old: Terms, f: &Facts<'_>) -> Res
         None => old.limit_e4,
     };
     checks::lots(quantity, i)?;
+    checks::clip(quantity, has_limit, i)?;
     // What has no limit of its own counts by its stop, as when it came.
     checks::notional(quantity, if has_limit { limit_e4 } else { entry.content.stop_price().unwrap_or(limit_e4) }, i)?;
     let mut new = Terms { quantity, limit_e4, ..old };

@@ -17,7 +17,7 @@ use crate::wire::event::{Event, OrderEvent};
 
 use super::desk::{Desk, about};
 use super::state::{self, Entry, unreadable};
-use super::{Orders, changes, entry};
+use super::{Orders, bust, changes, entry};
 
 /// Why a command came to nothing.
 pub(super) struct Refusal {
@@ -55,9 +55,11 @@ impl Orders {
         self.content.clear();
         content::put(&c, &mut self.content);
         let content = Content(&self.content);
-        // The order that a cancel or replacement names.
+        // The order that a cancel, replacement or bust names.
         let named = match (&c.orig_order_id, c.kind) {
-            (Some(id), Kind::Cancel | Kind::Replace) => state::load_order(ctx, &mut self.buffers, &c.user_id, id, &mut self.other),
+            (Some(id), Kind::Cancel | Kind::Replace | Kind::Bust) => {
+                state::load_order(ctx, &mut self.buffers, &c.user_id, id, &mut self.other)
+            }
             _ => false,
         };
         let mut desk = Desk::open(ctx, &mut self.buffers, &c.user_id, self.opening_cash_e4, &c.order_id)?;
@@ -74,7 +76,7 @@ impl Orders {
         if let Err(reason) = check_age(self.max_age_ns, c.timestamp_ns, desk.ctx.time_ms()) {
             match &first {
                 Some(first) => refuse_known(&mut desk, &c.order_id, first, reason, reason.text()),
-                None if matches!(c.kind, Kind::Cancel | Kind::Replace) => {
+                None if matches!(c.kind, Kind::Cancel | Kind::Replace | Kind::Bust) => {
                     changes::refuse(&mut desk, &c, content, named.as_ref(), reason, None)
                 }
                 None => reject(&mut desk, &c, content, reason.into()),
@@ -113,10 +115,11 @@ impl Orders {
                 (Ok(()), Kind::Deposit | Kind::Withdraw) => transfer(&mut desk, &c, content)?,
                 (Ok(()), Kind::Cancel) => changes::cancel(&mut desk, &c, content, named),
                 (Ok(()), Kind::MassCancel) => changes::mass_cancel(&mut desk, &c, content),
+                (Ok(()), Kind::Bust) => bust::trade(&mut desk, &c, content, named)?,
             };
             match outcome {
                 Ok(()) => {}
-                Err(Refusal { reason, retry_after_ms }) if c.kind == Kind::Replace => {
+                Err(Refusal { reason, retry_after_ms }) if matches!(c.kind, Kind::Replace | Kind::Bust) => {
                     changes::refuse(&mut desk, &c, content, named.as_ref(), reason, retry_after_ms);
                 }
                 Err(refusal) => reject(&mut desk, &c, content, refusal),
@@ -173,17 +176,17 @@ fn switched_on(controls: &mut Rows<Control>, ctx: &mut Ctx<'_>, c: &Command<'_>)
     let act = match c.kind {
         Kind::New | Kind::Replace => Act::Order,
         Kind::Deposit | Kind::Withdraw => Act::Transfer,
-        Kind::Cancel | Kind::MassCancel => return Ok(()),
+        Kind::Cancel | Kind::MassCancel | Kind::Bust => return Ok(()),
     };
     control::check(act, controls.get(ctx, &c.user_id), controls.get(ctx, EVERYBODY))
 }
 
 /// The id was used before: the same command is told how it stands, another one is refused; neither does anything. What a cancel did is how the order stands
-/// that it named; so is what a replacement did, unless it was refused.
+/// that it named; so is what a replacement or bust did, unless it was refused.
 fn repeated(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, first: &Entry<'_>, named: Option<&Entry<'_>>) {
     let user = desk.user;
     let conflict = first.content.conflict(content);
-    let refused = c.kind == Kind::Replace && first.status == Status::Rejected;
+    let refused = matches!(c.kind, Kind::Replace | Kind::Bust) && first.status == Status::Rejected;
     let (order_id, entry) = match (named, c.orig_order_id.as_deref(), conflict) {
         (Some(named), Some(id), None) if !refused => (id, named),
         _ => (&*c.order_id, first),

@@ -1,6 +1,7 @@
 //! `orders`: the only owner of money. It checks and reserves what users want, and books what the book did with it; everything it does is an event.
 
 mod books;
+mod bust;
 mod changes;
 mod commands;
 mod desk;

@@ -38,7 +38,7 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
             let shown = json!({"users_e4": number(t.users_e4), "house_e4": number(t.house_e4), "external_e4": number(t.external_e4)});
             with(shown, &[("clearing_e4", t.clearing_e4), ("fees_e4", t.fees_e4), ("rounding_e4", t.rounding_e4)])
         }
-        b'n' => json!({}),
+        b'b' | b'n' => json!({}),
         _ => return None,
     })
 }

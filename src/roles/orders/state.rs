@@ -6,6 +6,7 @@
 //! | `p` user 0 symbol | position |
 //! | `o` user 0 order id | what became of that id, and its content |
 //! | `n` user 0 symbol 0 order id | nothing: the order may be open for long, and a mass cancel must find it |
+//! | `b` user 0 order id 0 trade id | nothing: the trade was taken back |
 //! | `h` symbol | the other sides of the symbol: the house, and what is on its way between users |
 //! | `t` | the task's totals |
 
@@ -383,6 +384,23 @@ pub(super) fn mark_open(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, symbol: 
         Rests::Ending => ctx.put(&b.key, &[VERSION, ENDING]),
         Rests::No => ctx.delete(&b.key),
     }
+}
+
+fn busted_key<'a>(b: &'a mut Buffers, user: &str, order_id: &str, trade_id: &str) -> &'a [u8] {
+    b.key(b'b', user, Some(order_id));
+    b.key.push(0);
+    b.key.extend_from_slice(trade_id.as_bytes());
+    &b.key
+}
+
+/// Whether a trade of an order was taken back.
+pub(super) fn was_busted(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_id: &str, trade_id: &str) -> bool {
+    ctx.get(busted_key(b, user, order_id, trade_id)).is_some()
+}
+
+/// Notes that it was.
+pub(super) fn mark_busted(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_id: &str, trade_id: &str) {
+    ctx.put(busted_key(b, user, order_id, trade_id), &[VERSION]);
 }
 
 /// Symbol and id of a user's orders that may be open, in one symbol or in all; without those that a mass cancel has found before.

@@ -8,7 +8,6 @@ mod state;
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
-use crate::domain::portfolio as arithmetic;
 use crate::domain::status::{Side, Status};
 use crate::engine::context::{Cause, Ctx};
 #[cfg(feature = "faults")]
@@ -129,12 +128,13 @@ fn fold(s: &mut State, e: &OrderEvent<'_>, rows: Rows<'_>) -> Result<(), &'stati
             if side == Side::Sell {
                 s.release(order_id, Some(quantity), rows)?;
             }
-            let holding = s.portfolio.positions.entry(symbol.to_string()).or_default();
-            let realised = arithmetic::fill(holding, side, quantity, price).ok_or("a position left its bounds")?;
-            let add = |a: i64, b: i64| a.checked_add(b).ok_or("a total left its bounds");
-            s.portfolio.realised_e4 = add(s.portfolio.realised_e4, realised)?;
-            s.portfolio.fees_e4 = add(s.portfolio.fees_e4, e.fee_e4.unwrap_or(0))?;
-            s.drop_empty(symbol);
+            s.trade(symbol, side, quantity, price, e.fee_e4.unwrap_or(0))?;
+        }
+        Event::TradeBusted => {
+            let (_, symbol, side) = order().ok_or(INCOMPLETE)?;
+            let (Some(quantity), Some(price)) = (e.last_quantity, e.last_price_e4) else { return Err(INCOMPLETE) };
+            // As if it had been traded back at its own price.
+            s.trade(symbol, side.opposite(), quantity, price, e.fee_e4.unwrap_or(0))?;
         }
         Event::OrderCancelled | Event::OrderExpired | Event::OrderRejected => {
             // A reject at the first hop never held anything; one in the book did. A refused command whose id belongs to an open order says that

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::domain::portfolio::Holding;
+use crate::domain::portfolio::{self as arithmetic, Holding};
+use crate::domain::status::Side;
 use crate::engine::varint::{put, put_bytes, put_signed, take, take_bytes, take_i64, take_u64};
 use crate::wire::portfolio::Portfolio;
 
@@ -125,6 +126,18 @@ impl State {
     /// Rows that differ from the store, by order: what to write, or none to delete it.
     pub(super) fn changed_rows(&self) -> impl Iterator<Item = (&str, Option<&Sell>)> {
         self.sells.iter().filter(|(_, s)| s.stored != s.now).map(|(order_id, s)| (order_id.as_str(), s.now.as_ref()))
+    }
+
+    /// Folds a trade in.
+    pub(super) fn trade(&mut self, symbol: &str, side: Side, quantity: i64, price_e4: i64, fee_e4: i64) -> Result<(), &'static str> {
+        let p = &mut self.portfolio;
+        let holding = p.positions.entry(symbol.to_string()).or_default();
+        let realised = arithmetic::fill(holding, side, quantity, price_e4).ok_or("a position left its bounds")?;
+        let add = |a: i64, b: i64| a.checked_add(b).ok_or("a total left its bounds");
+        p.realised_e4 = add(p.realised_e4, realised)?;
+        p.fees_e4 = add(p.fees_e4, fee_e4)?;
+        self.drop_empty(symbol);
+        Ok(())
     }
 
     /// A position of nothing is left out.

@@ -1,0 +1,87 @@
+//! What operators do to orders of others: `account cancel` and `account bust`.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::send::{Sending, carry_out};
+use crate::cli::args::account::{Bust, Cancel};
+use crate::cli::config::{self, Config};
+use crate::cli::exit::Failure;
+use crate::cli::read;
+use crate::client::{check_id, partitions};
+use crate::domain::partitioner;
+use crate::engine::ports::Log;
+use crate::wire::event::{Event, OrderEvent};
+use crate::wire::topics::ORDER_EVENTS;
+
+/// Ends one order of a user, or all, or those of a symbol.
+pub fn cancel(config: &Config, cancel: &Cancel) -> Result<(), Failure> {
+    let mut fields = Map::new();
+    let command = match (&cancel.order_id, &cancel.symbol) {
+        (Some(id), _) => {
+            set(&mut fields, "orig_order_id", id)?;
+            "cancel"
+        }
+        (None, symbol) => {
+            symbol.iter().try_for_each(|s| set(&mut fields, "symbol", s))?;
+            "mass_cancel"
+        }
+    };
+    set(&mut fields, "command", command)?;
+    set(&mut fields, "operator", &cancel.operator)?;
+    let sending = Sending::new(super::user(&cancel.user)?.to_string(), new_id(), fields)?;
+    carry_out(config, Some(wait(&cancel.timeout)?), |_| Ok(sending))
+}
+
+/// Takes a trade of a user's order back, as the user's events describe it.
+pub fn bust(config: &Config, bust: &Bust) -> Result<(), Failure> {
+    let mut fields = Map::new();
+    let named = [("command", "bust"), ("orig_order_id", &bust.order_id), ("trade_id", &bust.trade_id), ("operator", &bust.operator)];
+    named.into_iter().try_for_each(|(name, value)| set(&mut fields, name, value))?;
+    let user = super::user(&bust.user)?;
+    carry_out(config, Some(wait(&bust.timeout)?), |log| {
+        let (quantity, price_e4, fee_e4) = fill(&**log, bust)?;
+        fields.insert("quantity".into(), quantity.into());
+        fields.insert("price".into(), money(price_e4));
+        fields.insert("fee".into(), money(fee_e4));
+        Sending::new(user.to_string(), new_id(), fields)
+    })
+}
+
+/// Quantity, price and fee of a trade of a user's order.
+fn fill(log: &dyn Log, bust: &Bust) -> Result<(i64, i64, i64), Failure> {
+    let partition = partitioner::partition(bust.user.as_bytes(), partitions(log, ORDER_EVENTS)?);
+    let mut found = None;
+    read::to_end(log, ORDER_EVENTS, &[partition], |r| {
+        let Ok(e) = OrderEvent::decode(r.value.unwrap_or_default()) else { return };
+        let named = (e.user_id, e.order_id, e.trade_id) == (&*bust.user, Some(&*bust.order_id), Some(&*bust.trade_id));
+        if named && matches!(e.event, Event::OrderFilled | Event::OrderPartiallyFilled) {
+            found = e.last_quantity.zip(e.last_price_e4).map(|(quantity, price)| (quantity, price, e.fee_e4.unwrap_or(0)));
+        }
+    })?;
+    found.ok_or_else(|| {
+        let Bust { user, order_id, trade_id, .. } = bust;
+        Failure::failed(format!(
+            "order {order_id} of user {user} has no trade {trade_id}; `processor audit find --user {user} --order {order_id}` shows what it has"
+        ))
+    })
+}
+
+fn set(fields: &mut Map<String, Value>, name: &'static str, value: &str) -> Result<(), Failure> {
+    check_id(name, value).map_err(|e| Failure::usage(e.to_string()))?;
+    fields.insert(name.into(), value.into());
+    Ok(())
+}
+
+fn money(e4: i64) -> Value {
+    format!("{}.{:04}", e4 / 10_000, e4 % 10_000).into()
+}
+
+fn new_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+fn wait(timeout: &str) -> Result<Duration, Failure> {
+    config::duration_ms(timeout).map(Duration::from_millis).map_err(|e| Failure::usage(format!("--timeout: {e}")))
+}

@@ -1,0 +1,114 @@
+//! One command on its way: sent, and its answers shown.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+
+use super::answers::Answers;
+use crate::cli::config::{Config, Target};
+use crate::cli::exit::{Code, Failure};
+use crate::cli::open::Access;
+use crate::cli::output::Format;
+use crate::cli::{output, system};
+use crate::client::{KeyedAppender, now_ms};
+use crate::engine::ports::Log;
+use crate::roles::Role;
+use crate::runtime::signals;
+use crate::runtime::supervisor::Supervisor;
+use crate::runtime::system::System;
+use crate::wire::topics::ORDER_COMMANDS;
+
+/// How long to wait for what follows from a command. What takes longer is done by whoever runs the roles next.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// A command ready to be sent.
+pub struct Sending {
+    /// Who; the record's key.
+    pub user: String,
+    /// Its id.
+    pub id: String,
+    /// The record's value.
+    pub value: Vec<u8>,
+}
+
+impl Sending {
+    /// A command of these fields, and the ones that all have.
+    pub fn new(user: String, id: String, mut fields: Map<String, Value>) -> Result<Sending, Failure> {
+        let all = [("order_id", id.as_str().into()), ("user_id", user.as_str().into()), ("timestamp", now_ms().into())];
+        fields.extend(all.map(|(name, value): (_, Value)| (name.to_string(), value)));
+        let value = rmp_serde::to_vec_named(&fields).map_err(|e| Failure::failed(format!("the command cannot be encoded: {e}")))?;
+        Ok(Sending { user, id, value })
+    }
+}
+
+/// Sends what `make` comes to, and waits unless told not to. On the embedded log, which one process has to itself, the roles run here as long as the
+/// command does.
+pub fn carry_out(
+    config: &Config,
+    wait: Option<Duration>,
+    make: impl FnOnce(&Arc<dyn Log>) -> Result<Sending, Failure>,
+) -> Result<(), Failure> {
+    let host = wait.is_some() && matches!(config.target, Target::Embedded { .. });
+    let system = system::of(config, Access::Write).map_err(|f| in_use(config, f))?;
+    let sending = make(&system.log)?;
+    if !host {
+        return send(config, &*system.log, &sending, wait);
+    }
+    system::block_on(async {
+        let signal = signals::first_of()?;
+        let members = Role::all().iter().map(|r| system.member(*r)).collect();
+        let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone());
+        let config = config.clone();
+        let grace = system::grace(&config);
+        let mut outcome = Ok(());
+        let sent = tokio::task::spawn_blocking(move || {
+            let sent = send(&config, &*system.log, &sending, wait);
+            settle(&system).and(sent)
+        });
+        let until = async {
+            tokio::select! {
+                sent = sent => outcome = sent.unwrap_or_else(|e| Err(Failure::new(Code::Bug, e.to_string()))),
+                () = signal => outcome = Err(Failure::failed("stopped before the final event; the command is handled once by the next start")),
+            }
+        };
+        supervisor.run(until, grace).await?;
+        outcome
+    })
+}
+
+/// What follows from a command (the portfolio, the notification, the audit entries) is there too before the roles stop: who looks next wants to find it.
+fn settle(system: &System) -> Result<(), Failure> {
+    let began = Instant::now();
+    while system.unread()? > 0 && began.elapsed() < SETTLE {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// Says what to do about an embedded log that another process has.
+fn in_use(config: &Config, failure: Failure) -> Failure {
+    match &config.target {
+        Target::Embedded { .. } => Failure::new(
+            failure.code,
+            format!(
+                "{failure}\nOrders for an embedded log are sent by the process that has it: stop that one first, or use Kafka (--brokers)"
+            ),
+        ),
+        _ => failure,
+    }
+}
+
+fn send(config: &Config, log: &dyn Log, sending: &Sending, wait: Option<Duration>) -> Result<(), Failure> {
+    let answers = wait.map(|_| Answers::listen(config, log, &sending.user, &sending.id, &sending.value)).transpose()?;
+    let mut commands = KeyedAppender::new(log, ORDER_COMMANDS)?;
+    commands.append(&sending.user, Some(&sending.value))?;
+    commands.flush(Duration::from_secs(30))?;
+    match (answers, wait) {
+        (Some(answers), Some(wait)) => answers.wait(wait),
+        _ => match config.format {
+            Format::Json => output::json(&json!({"sent": true, "user_id": sending.user, "order_id": sending.id})),
+            Format::Text => output::line(format_args!("sent {} for user {}", sending.id, sending.user)),
+        },
+    }
+}
