@@ -125,7 +125,8 @@ impl Restore {
             match self.begin(env, &offsets) {
                 Ok(None) => {}
                 // A predecessor on this machine that was fenced and is on its way out. Meanwhile the member goes on being polled.
-                Err(RestoreError::Store(StoreError::Held(why))) if self.waited(env) < env.takeover_wait => {
+                // Twice as long: a predecessor that was frozen first looks whether we are alive, and holds on to its directory until it knows.
+                Err(RestoreError::Store(StoreError::Held(why))) if self.waited(env) < env.takeover_wait * 2 => {
                     if !std::mem::replace(&mut self.told, true) {
                         tracing::info!(role = env.spec.name, task = self.task, %why, "waiting for local state");
                     }

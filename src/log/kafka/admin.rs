@@ -76,8 +76,20 @@ impl ConsumerContext for Told {}
 /// Why this client's last connection failed, if one did.
 fn why(asker: &BaseConsumer<Told>) -> Option<(KafkaError, String)> {
     // What librdkafka has to tell waits until the client is polled.
-    while asker.poll(Duration::from_millis(20)).is_some() {}
+    let deadline = Instant::now() + Duration::from_millis(200);
+    while Instant::now() < deadline {
+        drop(asker.poll(Duration::from_millis(20)));
+    }
     asker.context().0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// What was told before a question was asked has nothing to do with its answer.
+fn forget_why(asker: &BaseConsumer<Told>) {
+    // Each call takes one thing that librdkafka has to tell, and does not wait.
+    for _ in 0..64 {
+        drop(asker.poll(Duration::ZERO));
+    }
+    *asker.context().0.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 /// The clients that ask.
@@ -118,6 +130,7 @@ impl Askers {
     ) -> Result<T, LogError> {
         let _guard = watchdog::exit_after("asking the cluster", settings.request_wait * 2 + settings.stuck_after);
         let asker = self.get(settings, who.clone())?;
+        forget_why(&asker);
         let code = |answer: &Result<T, KafkaError>| answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
         let mut answer = question(&asker);
         if code(&answer).is_some_and(stale) {
@@ -201,8 +214,9 @@ pub(super) struct Admin<'a> {
 impl Admin<'_> {
     pub(super) fn cluster_id(&self) -> Result<String, LogError> {
         let wait = self.settings.request_wait;
-        let found = self.askers.ask(self.settings, &Who::Everything, &|| false, |c| Ok(c.client().fetch_cluster_id(wait)))?;
-        found.ok_or_else(|| no_answer(self.settings, None))
+        self.askers.ask(self.settings, &Who::Everything, &|| false, |c| {
+            c.client().fetch_cluster_id(wait).ok_or(KafkaError::MetadataFetch(Code::OperationTimedOut))
+        })
     }
 
     pub(super) fn partitions(&self, topic: &str) -> Result<Option<u32>, LogError> {

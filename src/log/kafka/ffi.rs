@@ -7,6 +7,7 @@
 //! * **Waiting for deliveries.** `BaseProducer::poll` never returns before its time is up, which puts a floor of 100 ms under its
 //!   `commit_transaction`. Polling the same event queue ourselves returns with the first delivery report.
 //! * **Generation.** The safe layer has no getter, and a transaction sent with generation -1 is not fenced by the group at all.
+//! * **OpenSSL's end.** Librdkafka leaves its initialisation to the program.
 //! * **Who is in a group.** The safe layer only lists groups by asking every broker, so it fails while any of them is down, and leaves static names out.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -19,6 +20,23 @@ use rdkafka_sys as sys;
 use rdkafka_sys::rd_kafka_vtype_t as vtype;
 
 use crate::engine::records::{HeaderBuf, Record};
+
+unsafe extern "C" {
+    fn OPENSSL_init_crypto(options: u64, settings: *const c_void) -> c_int;
+}
+
+/// Leaves OpenSSL's memory alone when the process ends. By default it is torn down by an exit handler, and a client that is still closing its
+/// connections in a thread of librdkafka then reads what is gone: a command that had done its work ended with a segmentation fault now and then.
+pub(super) fn keep_openssl_to_the_end() {
+    const NO_ATEXIT: u64 = 0x0008_0000;
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    // SAFETY: OpenSSL (1.1 and later, which librdkafka links) may be initialised explicitly, from any thread, before its first use; without settings.
+    ONCE.call_once(|| {
+        if unsafe { OPENSSL_init_crypto(NO_ATEXIT, ptr::null()) } == 0 {
+            tracing::debug!("OpenSSL was not initialised; librdkafka will say why");
+        }
+    });
+}
 
 /// A client handle of librdkafka. Whoever holds one keeps the client alive longer (field order in the owning structs).
 #[derive(Clone, Copy)]
@@ -134,6 +152,8 @@ pub(super) struct Place {
     pub(super) taken: bool,
     /// No rebalance is going on: then a member that says nothing is put out after its session.
     pub(super) stable: bool,
+    /// Whose word this is: another coordinator begins all sessions anew.
+    pub(super) coordinator: i32,
 }
 
 /// Asks for a static member's place; none if no answer came in time.
@@ -169,7 +189,9 @@ unsafe fn described(event: *mut sys::rd_kafka_event_t, instance: &str) -> Option
         let name = |i| text(sys::rd_kafka_MemberDescription_group_instance_id(sys::rd_kafka_ConsumerGroupDescription_member(*groups, i)));
         let state = sys::rd_kafka_ConsumerGroupDescription_state(*groups);
         let stable = state == sys::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE;
-        Some(Place { taken: members.into_iter().any(|i| name(i) == instance), stable })
+        let node = sys::rd_kafka_ConsumerGroupDescription_coordinator(*groups);
+        let coordinator = if node.is_null() { -1 } else { sys::rd_kafka_Node_id(node) };
+        Some(Place { taken: members.into_iter().any(|i| name(i) == instance), stable, coordinator })
     }
 }
 

@@ -61,6 +61,7 @@ fn bad_config(e: &KafkaError) -> LogError {
 impl KafkaLog {
     /// A log on these brokers. Connects when first used.
     pub fn new(settings: KafkaSettings, topics: Arc<TopicTable>) -> Self {
+        ffi::keep_openssl_to_the_end();
         KafkaLog { settings: Arc::new(settings), topics, askers: Askers::default() }
     }
 

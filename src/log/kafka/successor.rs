@@ -95,15 +95,20 @@ fn is_alive(consumer: &BaseConsumer<MemberWatch>, settings: &KafkaSettings, spec
     let Ok(group) = CString::new(spec.group.as_str()) else { return false };
     let silent = settings.session() + settings.heartbeat() * 2;
     let deadline = Instant::now() + settings.successor_wait();
-    let mut since = None;
+    // Since when, and by whom, it was said without a break that the place is taken.
+    let mut seen = None;
     while Instant::now() < deadline {
-        match ffi::place(handle, &group, &instance, settings.session() / 2) {
+        seen = match ffi::place(handle, &group, &instance, settings.session() / 2) {
             Some(Place { taken: false, .. }) => return false,
-            Some(Place { stable: true, .. }) if since.get_or_insert_with(Instant::now).elapsed() > silent => return true,
-            Some(Place { stable: true, .. }) => {}
-            // During a rebalance a member has as long as that takes.
-            Some(Place { stable: false, .. }) => since = None,
-            None => tracing::debug!("{}: no answer about its group", spec.instance),
+            Some(Place { stable: true, coordinator, .. }) => match seen {
+                Some((by, since)) if by == coordinator => Some((by, since)),
+                _ => Some((coordinator, Instant::now())),
+            },
+            // During a rebalance a member has as long as that takes; and a coordinator that does not answer may be one that is going.
+            Some(Place { stable: false, .. }) | None => None,
+        };
+        if seen.is_some_and(|(_, since)| since.elapsed() > silent) {
+            return true;
         }
         std::thread::sleep(LOOK);
     }
