@@ -215,6 +215,14 @@ fn an_operator_ends_orders_and_takes_trades_back() {
     assert!(replayed.as_array().expect("rows").iter().all(|r| r["result"] == "equal"), "{replayed}");
     let state = good(dir, &["state", "get", &format!("busted/501/1/{trade}"), "--role", "orders"]);
     assert!(!state.is_empty());
+    // A trade that never was: `orders` takes the operator's word, `verify` does not.
+    assert_eq!(order(&["--id", "7", "--quantity", "2"]).0, Some(0));
+    let bust =
+        r#"{"command":"bust","user_id":"501","order_id":"b","orig_order_id":"7","trade_id":"x","quantity":1,"price":90,"operator":"ana"}"#;
+    assert!(good(dir, &["order", "--json", bust]).contains("TradeBusted"));
+    let found = run(dir, &["verify", "--embedded", "state/demo"]);
+    let said = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(found.status.code() == Some(70) && said.contains("got trade x of order 7 back, and no fill is like it"), "{found:?}");
 }
 
 #[test]

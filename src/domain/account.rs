@@ -218,20 +218,21 @@ impl Account {
         totals.balanced()
     }
 
-    /// Whether a trade can be taken back: what it brought must still be there.
+    /// Whether a trade can be taken back: what it brought must still be there. Tried on copies, so what is found is what would happen.
     pub fn may_take_back(&self, position: &Position, trade: &Settled) -> Result<(), Reason> {
-        let fee = trade.fee.charged_e4;
-        match trade.side {
-            Side::Buy if position.sellable() < trade.quantity => return Err(Reason::ShortSellNotPermitted),
-            Side::Sell if i128::from(self.available_e4) + i128::from(fee) < i128::from(trade.value_e4) => {
-                return Err(Reason::InsufficientFunds);
-            }
-            _ => {}
+        let (mut account, mut position) = (*self, *position);
+        let books = Books { position: &mut position, house: &mut House::default(), totals: &mut Totals::default() };
+        if trade.side == Side::Buy && books.position.sellable() < trade.quantity {
+            return Err(Reason::ShortSellNotPermitted);
         }
         let fits = fits(&[self.turnover_e4, trade.value_e4])
-            && fits(&[position.long, trade.quantity])
-            && fits(&[self.available_e4, self.reserved_e4, self.incoming_e4, trade.value_e4, fee]);
-        if fits { Ok(()) } else { Err(Reason::NotionalLimit) }
+            && fits(&[books.position.long, trade.quantity])
+            && fits(&[self.available_e4, self.reserved_e4, self.incoming_e4, trade.value_e4, trade.fee.charged_e4]);
+        match account.take_back(books, trade) {
+            Ok(()) if fits => Ok(()),
+            Err(_) if fits && trade.side == Side::Sell => Err(Reason::InsufficientFunds),
+            _ => Err(Reason::NotionalLimit),
+        }
     }
 
     /// Takes a trade back that was settled before: value and shares return, the fee is given back. The house is the other side, whoever that was
@@ -246,12 +247,13 @@ impl Account {
                 add(&mut self.available_e4, trade.value_e4)?;
                 sub(&mut position.long, trade.quantity)?;
             }
-            Side::Sell => {
-                sub(&mut self.available_e4, trade.value_e4)?;
-                add(&mut position.long, trade.quantity)?;
-            }
+            Side::Sell => add(&mut position.long, trade.quantity)?,
         }
+        // First, because the collateral of a short sale may be what pays for its end.
         self.cover(position)?;
+        if trade.side == Side::Sell {
+            sub(&mut self.available_e4, trade.value_e4)?;
+        }
         let moved = i128::from(position.net()) - i128::from(shares);
         house.users_quantity += moved;
         house.quantity -= moved;
@@ -402,12 +404,15 @@ mod tests {
             assert_eq!((w.totals.fees_e4, w.totals.rounding_e4), (0, 0));
             // The house stands in for whoever was on the other side, and keeps that.
             let way = if side == Side::Buy { 1 } else { -1 };
-            assert_eq!((w.house.quantity, w.house.cash_e4), (5 * way, -500 * i128::from(way)));
+            assert_eq!((w.house.quantity, w.house.cash_e4), (5 * way, -500 * way));
         }
         let w = World::default();
         let trade = |side| Settled { side, quantity: 5, value_e4: 500, fee: Fee::default(), with_house: true };
         assert_eq!(w.account.may_take_back(&w.position, &trade(Side::Buy)), Err(Reason::ShortSellNotPermitted));
         assert_eq!(w.account.may_take_back(&w.position, &trade(Side::Sell)), Err(Reason::InsufficientFunds));
+        // A short sale frees what was held for it.
+        let sold = Account { reserved_e4: 525, ..Default::default() };
+        assert_eq!(sold.may_take_back(&Position { short: 5, collateral_e4: 525, ..Default::default() }, &trade(Side::Sell)), Ok(()));
         let rich = Account { available_e4: PUBLIC_MAX, ..Default::default() };
         assert_eq!(rich.may_take_back(&Position { long: 5, ..Default::default() }, &trade(Side::Buy)), Err(Reason::NotionalLimit));
     }

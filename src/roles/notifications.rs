@@ -98,7 +98,7 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
         Event::OrderReplaced => write!(out, "Order {id} was changed")?,
         Event::CancelRejected => {
             // A change is answered so, too, and the event does not say which of both it was. Only a command that named no order is its own cause.
-            let what = if e.order_id == e.cause_id { "Command" } else { "The change or cancel of order" };
+            let what = if e.order_id == e.cause_id { "Command" } else { "A command about order" };
             write!(out, "{what} {id} was refused")?;
             reason.map_or(Ok(()), |r| write!(out, ": {r}"))?;
         }
@@ -178,7 +178,7 @@ mod tests {
         );
         assert_eq!(
             of(Event::CancelRejected, |e| (e.cause_id, e.reason) = (Some("c"), Some(Reason::TooLateToCancel))),
-            "The change or cancel of order 1001 was refused: it is too late, the order has ended."
+            "A command about order 1001 was refused: it is too late, the order has ended."
         );
         assert_eq!(
             of(Event::CancelRejected, |e| (e.cause_id, e.reason) = (Some("1001"), Some(Reason::UnknownOrder))),

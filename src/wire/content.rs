@@ -19,11 +19,11 @@ pub fn mark_of(word: &str) -> [u8; 16] {
 fn fields(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::New => &["symbol", "quantity", "order_type", "type", "limit_price", "stop_price", "tif", "expire_at", "post_only"],
-        Kind::Cancel => &["orig_order_id"],
+        Kind::Cancel => &["orig_order_id", "operator"],
         Kind::Replace => &["orig_order_id", "quantity", "limit_price"],
-        Kind::MassCancel => &["symbol"],
+        Kind::MassCancel => &["symbol", "operator"],
         Kind::Deposit | Kind::Withdraw => &["amount"],
-        Kind::Bust => &["orig_order_id", "trade_id", "quantity", "price", "fee"],
+        Kind::Bust => &["orig_order_id", "trade_id", "quantity", "price", "fee", "operator"],
     }
 }
 
@@ -31,6 +31,10 @@ fn fields(kind: Kind) -> &'static [&'static str] {
 pub fn put(c: &Command<'_>, out: &mut Vec<u8>) {
     out.push(c.kind as u8);
     for name in fields(c.kind) {
+        // It came later and is the last: what does not have it is as it always was.
+        if *name == "operator" && c.operator.is_none() {
+            break;
+        }
         let at = out.len();
         out.push(0);
         match *name {
@@ -48,6 +52,7 @@ pub fn put(c: &Command<'_>, out: &mut Vec<u8>) {
             "trade_id" => out.extend_from_slice(c.trade_id.as_deref().unwrap_or_default().as_bytes()),
             "price" => put_num(out, c.price),
             "fee" => put_num(out, c.fee),
+            "operator" => out.extend_from_slice(c.operator.as_deref().unwrap_or_default().as_bytes()),
             _ => unreachable!("a field of the table"),
         }
         out[at] = u8::try_from(out.len() - at - 1).expect("no field is longer than an id");
@@ -207,6 +212,11 @@ mod tests {
         let d = content(r#"{"user_id":"u","order_id":"1","command":"deposit","amount":"2.5"}"#);
         assert_eq!(d, b"\x05\x04\x00\xd0\x86\x03");
         assert_eq!(Content(&d).amount(), Some(25_000));
+        let (user, operator) =
+            (r#"{"user_id":"u","order_id":"1","command":"cancel","orig_order_id":"2"}"#, r#""command":"cancel","operator":"ana""#);
+        let (user, operator) = (content(user), content(&user.replace(r#""command":"cancel""#, operator)));
+        assert_eq!((&user[..], &operator[..]), (&b"\x02\x012"[..], &b"\x02\x012\x03ana"[..]));
+        assert_eq!(Content(&user).conflict(Content(&operator)), Some("operator"));
     }
 
     proptest::proptest! {

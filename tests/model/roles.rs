@@ -253,7 +253,7 @@ fn hear(told: &mut BTreeMap<String, Vec<Told>>, value: &[u8]) -> Result<(), Stri
         reason: e.reason.map_or("", |r| r.name()),
         last: fill,
         conflict: e.conflict_field.map_or("", |f| {
-            const FIELDS: [&str; 15] = [
+            const FIELDS: [&str; 16] = [
                 "command",
                 "symbol",
                 "quantity",
@@ -269,6 +269,7 @@ fn hear(told: &mut BTreeMap<String, Vec<Told>>, value: &[u8]) -> Result<(), Stri
                 "trade_id",
                 "price",
                 "fee",
+                "operator",
             ];
             FIELDS.iter().find(|known| **known == f).unwrap_or(&"?")
         }),

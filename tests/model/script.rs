@@ -174,11 +174,15 @@ pub fn conflict(first: &Command, second: &Command) -> &'static str {
             (e1 != e2, "expire_at"),
             (o1 != o2, "post_only"),
         ]),
-        (Kind::Cancel { orig: a, .. }, Kind::Cancel { orig: b, .. }) => first_of(&[(a != b, "orig_order_id")]),
+        (Kind::Cancel { orig: a, operator: o1 }, Kind::Cancel { orig: b, operator: o2 }) => {
+            first_of(&[(a != b, "orig_order_id"), (o1 != o2, "operator")])
+        }
         (Kind::Replace { orig: a, quantity: q1, limit: l1 }, Kind::Replace { orig: b, quantity: q2, limit: l2 }) => {
             first_of(&[(a != b, "orig_order_id"), (q1 != q2, "quantity"), (l1 != l2, "limit_price")])
         }
-        (Kind::MassCancel { symbol: a, .. }, Kind::MassCancel { symbol: b, .. }) => first_of(&[(a != b, "symbol")]),
+        (Kind::MassCancel { symbol: a, operator: o1 }, Kind::MassCancel { symbol: b, operator: o2 }) => {
+            first_of(&[(a != b, "symbol"), (o1 != o2, "operator")])
+        }
         (
             Kind::Bust { orig: o1, trade: t1, quantity: q1, price: p1, fee: f1 },
             Kind::Bust { orig: o2, trade: t2, quantity: q2, price: p2, fee: f2 },

@@ -107,6 +107,25 @@ fn a_trade_that_is_taken_back_leaves_what_was_before() {
     }
 }
 
+/// The order of trades cannot be rewritten: quantity, cash and equity are as if the trade had not been, not what counts as realised.
+#[test]
+fn in_the_portfolio_a_bust_is_a_trade_the_other_way() {
+    let mut w = floor(RoleSettings::default());
+    for (id, price) in [("1", "100"), ("2", "104")] {
+        w.limit("s", &format!("ask{id}"), "AAPL", 10, "sell", price, "");
+        w.limit("b", id, "AAPL", 10, "buy", price, "");
+        w.pump();
+    }
+    let trade = w.events("b").into_iter().find(|e| e["event"] == "OrderFilled").expect("the first")["trade_id"].clone();
+    bust(&mut w, "b", "x", "1", &format!(r#""trade_id":{trade},"quantity":10,"price":100"#));
+    let p = portfolio(&w, "b");
+    // 20 shares for 2040; half of them go for 1000, which half of the cost is 20 more than.
+    assert_eq!(p["positions"]["AAPL"], json!({"quantity": 10, "reserved": 0, "cost_basis_e4": 10_200_000}));
+    assert_eq!(p["realised_e4"], -200_000);
+    assert_eq!(p["cash_available_e4"], 10_000_000_000_i64 - 10_400_000);
+    w.check_books();
+}
+
 #[test]
 fn a_bust_that_cannot_be_is_refused_and_changes_nothing() {
     let refused = |w: &mut World, user: &str, id: &str, order: &str, fields_: &str| {
@@ -132,6 +151,7 @@ fn a_bust_that_cannot_be_is_refused_and_changes_nothing() {
     w.pump();
     let part = good.replace(":3,", ":2,");
     assert_eq!(refused(&mut w, "b", "7", "open", &part), "SYSTEM_BUSY");
+    assert_eq!(w.last("b")["text"], "the order may still trade; cancel it first");
     w.cancel("b", "c", "open");
     w.pump();
     bust(&mut w, "b", "7", "open", &part);

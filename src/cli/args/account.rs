@@ -5,7 +5,8 @@ use clap::{Args as ClapArgs, Subcommand};
 const STOP: &str = "\
 From then on new orders and changes of orders are refused with KILL_SWITCH; their ids are not used up. Cancels, deposits and withdrawals pass.
 It takes hold as soon as each instance of `orders` has read it, as a rule within a second; what was let in before goes on.
-Orders that rest stay and may trade. `processor account cancel USER` ends those of a user.
+Orders that rest stay and may trade. `processor account cancel USER --operator NAME` ends those
+of a user.
 
 Exit code: 0 done; else nothing was written.
 
@@ -15,7 +16,8 @@ Examples:
 
 const DISABLE: &str = "\
 From then on everything but cancels is refused with ACCOUNT_DISABLED: orders, changes of orders, deposits and withdrawals. Their ids are used up.
-Orders that rest stay and may trade. `processor account cancel USER` ends those of a user.
+Orders that rest stay and may trade. `processor account cancel USER --operator NAME` ends those
+of a user.
 
 Exit code: 0 done; else nothing was written.
 

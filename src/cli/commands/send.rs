@@ -34,10 +34,11 @@ pub struct Sending {
 
 impl Sending {
     /// A command of these fields, and the ones that all have.
-    pub fn new(user: String, id: String, mut fields: Map<String, Value>) -> Result<Sending, Failure> {
-        let all = [("order_id", id.as_str().into()), ("user_id", user.as_str().into()), ("timestamp", now_ms().into())];
-        fields.extend(all.map(|(name, value): (_, Value)| (name.to_string(), value)));
-        let value = rmp_serde::to_vec_named(&fields).map_err(|e| Failure::failed(format!("the command cannot be encoded: {e}")))?;
+    pub fn new(user: String, id: String, fields: Map<String, Value>) -> Result<Sending, Failure> {
+        let mut all = Map::from_iter([("order_id".to_string(), id.as_str().into()), ("user_id".to_string(), user.as_str().into())]);
+        all.extend(fields);
+        all.insert("timestamp".into(), now_ms().into());
+        let value = rmp_serde::to_vec_named(&all).map_err(|e| Failure::failed(format!("the command cannot be encoded: {e}")))?;
         Ok(Sending { user, id, value })
     }
 }

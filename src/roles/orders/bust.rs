@@ -65,6 +65,20 @@ pub(super) fn trade(
     Ok(Ok(()))
 }
 
+/// What a reason means here.
+pub(super) fn text(reason: Reason) -> &'static str {
+    match reason {
+        Reason::UnknownOrder => "there is no such order",
+        Reason::SystemBusy => "the order may still trade; cancel it first",
+        Reason::TooLateToCancel => "the trade was taken back before",
+        Reason::IncorrectQuantity => "the order has not traded so many",
+        Reason::InvalidAmount => "no trade has such a price or such a fee",
+        Reason::ShortSellNotPermitted => "the shares are not there any more, or are promised to other orders",
+        Reason::InsufficientFunds => "the money is not there any more, or is promised to other orders",
+        _ => reason.text(),
+    }
+}
+
 /// The trade as the operator describes it, as far as the order allows it.
 fn facts(c: &Command<'_>, entry: &Entry<'_>) -> Result<Settled, Reason> {
     let side = entry.content.side().ok_or(Reason::UnknownOrder)?;

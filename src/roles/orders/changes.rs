@@ -7,10 +7,11 @@ use crate::domain::status::{Side, Status};
 use crate::engine::role::Bug;
 use crate::roles::intake::bug;
 use crate::wire::book::Ask;
-use crate::wire::command::Command;
+use crate::wire::command::{Command, Kind};
 use crate::wire::content::Content;
 use crate::wire::event::{Event, OrderEvent};
 
+use super::bust;
 use super::commands::{Market, Refusal};
 use super::desk::{Desk, about};
 use super::state::{self, Entry, Rests};
@@ -34,7 +35,7 @@ pub(super) fn refuse(
     desk.event(OrderEvent {
         cause_id: Some(&c.order_id),
         reason: Some(reason),
-        text: Some(reason.text()),
+        text: Some(if c.kind == Kind::Bust { bust::text(reason) } else { reason.text() }),
         retry_after_ms,
         ..about(Event::CancelRejected, user, order_id, entry)
     });

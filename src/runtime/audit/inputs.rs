@@ -83,7 +83,8 @@ pub fn of(log: &dyn Log, topics: &TopicTable, found: &Records) -> Result<BTreeMa
         let mut by_partition: BTreeMap<u32, BTreeMap<u64, Open>> = BTreeMap::new();
         for (place, r) in found.iter().enumerate().filter(|(_, r)| r.at.topic == d.input) {
             let [symbol, user, command] = text_fields(r.value.unwrap_or_default(), ["symbol", "user_id", "command"]);
-            let user = user.filter(|_| d.input == t::ORDER_COMMANDS && !matches!(command.as_deref(), Some("cancel" | "mass_cancel")));
+            let user =
+                user.filter(|_| d.input == t::ORDER_COMMANDS && !matches!(command.as_deref(), Some("cancel" | "mass_cancel" | "bust")));
             by_partition.entry(r.at.partition).or_default().insert(r.offset, Open { place, time_ms: r.timestamp_ms, symbol, user });
         }
         for (task, open) in by_partition {
