@@ -8,7 +8,6 @@
 //!   `commit_transaction`. Polling the same event queue ourselves returns with the first delivery report.
 //! * **Generation.** The safe layer has no getter, and a transaction sent with generation -1 is not fenced by the group at all.
 //! * **OpenSSL's end.** Librdkafka leaves its initialisation to the program.
-//! * **Who is in a group.** The safe layer only lists groups by asking every broker, so it fails while any of them is down, and leaves static names out.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
@@ -143,55 +142,6 @@ impl Drop for GroupMetadata {
     fn drop(&mut self) {
         // SAFETY: ours, destroyed once.
         unsafe { sys::rd_kafka_consumer_group_metadata_destroy(self.0.as_ptr()) }
-    }
-}
-
-/// A static member's place in its group, as the group's coordinator has it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Place {
-    pub(super) taken: bool,
-    /// No rebalance is going on: then a member that says nothing is put out after its session.
-    pub(super) stable: bool,
-    /// Whose word this is: another coordinator begins all sessions anew.
-    pub(super) coordinator: i32,
-}
-
-/// Asks for a static member's place; none if no answer came in time.
-pub(super) fn place(h: Handle, group: &CStr, instance: &str, wait: Duration) -> Option<Place> {
-    let answers = Queue::new(h);
-    // SAFETY: the handle is alive; options and event are ours, each destroyed once, after the last look at what belongs to them; librdkafka copies
-    // the group's name, and says itself how many groups and members there are.
-    unsafe {
-        let options = sys::rd_kafka_AdminOptions_new(h.0, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS);
-        sys::rd_kafka_AdminOptions_set_request_timeout(options, ms(wait), ptr::null_mut(), 0);
-        sys::rd_kafka_DescribeConsumerGroups(h.0, &mut group.as_ptr(), 1, options, answers.0.as_ptr());
-        sys::rd_kafka_AdminOptions_destroy(options);
-        // The time-out is librdkafka's own; ours is only for the case that it does not keep to it.
-        let event = NonNull::new(sys::rd_kafka_queue_poll(answers.0.as_ptr(), ms(wait * 2)))?.as_ptr();
-        let found = described(event, instance);
-        sys::rd_kafka_event_destroy(event);
-        found
-    }
-}
-
-/// # Safety
-/// `event` is alive.
-unsafe fn described(event: *mut sys::rd_kafka_event_t, instance: &str) -> Option<Place> {
-    // SAFETY: everything that is read here belongs to the event.
-    unsafe {
-        let result = NonNull::new(sys::rd_kafka_event_DescribeConsumerGroups_result(event).cast_mut())?;
-        let mut count = 0;
-        let groups = sys::rd_kafka_DescribeConsumerGroups_result_groups(result.as_ptr(), &mut count);
-        if count == 0 || !sys::rd_kafka_ConsumerGroupDescription_error(*groups).is_null() {
-            return None;
-        }
-        let members = 0..sys::rd_kafka_ConsumerGroupDescription_member_count(*groups);
-        let name = |i| text(sys::rd_kafka_MemberDescription_group_instance_id(sys::rd_kafka_ConsumerGroupDescription_member(*groups, i)));
-        let state = sys::rd_kafka_ConsumerGroupDescription_state(*groups);
-        let stable = state == sys::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE;
-        let node = sys::rd_kafka_ConsumerGroupDescription_coordinator(*groups);
-        let coordinator = if node.is_null() { -1 } else { sys::rd_kafka_Node_id(node) };
-        Some(Place { taken: members.into_iter().any(|i| name(i) == instance), stable, coordinator })
     }
 }
 

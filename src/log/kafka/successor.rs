@@ -17,7 +17,6 @@
 //! that, and the place may have gone to a late request. What is alive sends heartbeats and keeps the place; what is not is put out when its session ends.
 //! So we look whether it is still there after that.
 
-use std::ffi::CString;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -26,7 +25,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::classify::{self, Step, Verdict};
 use super::config::{KafkaSettings, group_instance};
-use super::ffi::{self, GroupMetadata, Handle, Place};
+use super::ffi::{self, GroupMetadata};
 use super::suspect::MemberWatch;
 use super::transact::Sender;
 use crate::engine::ports::{MemberSpec, Outcome};
@@ -91,26 +90,46 @@ fn place_taken(consumer: &BaseConsumer<MemberWatch>, within: Duration) -> Option
 /// Whether who has our place keeps it for longer than its session lasts without heartbeats. No, if that cannot be found out in good time, for the
 /// same reason as above.
 fn is_alive(consumer: &BaseConsumer<MemberWatch>, settings: &KafkaSettings, spec: &MemberSpec) -> bool {
-    let (handle, instance) = (Handle::of(consumer.client()), group_instance(&spec.instance));
-    let Ok(group) = CString::new(spec.group.as_str()) else { return false };
+    let instance = group_instance(&spec.instance);
     let silent = settings.session() + settings.heartbeat() * 2;
     let deadline = Instant::now() + settings.successor_wait();
-    // Since when, and by whom, it was said without a break that the place is taken.
-    let mut seen = None;
+    // Since when it was said without a break that this member has the place.
+    let mut seen: Option<(String, Instant)> = None;
     while Instant::now() < deadline {
-        seen = match ffi::place(handle, &group, &instance, settings.session() / 2) {
-            Some(Place { taken: false, .. }) => return false,
-            Some(Place { stable: true, coordinator, .. }) => match seen {
-                Some((by, since)) if by == coordinator => Some((by, since)),
-                _ => Some((coordinator, Instant::now())),
-            },
-            // During a rebalance a member has as long as that takes; and a coordinator that does not answer may be one that is going.
-            Some(Place { stable: false, .. }) | None => None,
+        seen = match place(consumer, &spec.group, &instance, settings.session() / 2) {
+            Place::Free => return false,
+            Place::Taken(member) => seen.filter(|(before, _)| *before == member).or_else(|| Some((member, Instant::now()))),
+            Place::Unknown => None,
         };
-        if seen.is_some_and(|(_, since)| since.elapsed() > silent) {
+        if seen.as_ref().is_some_and(|(_, since)| since.elapsed() > silent) {
             return true;
         }
         std::thread::sleep(LOOK);
     }
     false
+}
+
+/// A static member's place in its group.
+enum Place {
+    Free,
+    /// By this member.
+    Taken(String),
+    /// No answer, or a rebalance is going on: then a member that says nothing has as long as that takes.
+    Unknown,
+}
+
+/// Asks the brokers, all of them. The request that goes to the group's coordinator only (DescribeConsumerGroups) is not used: librdkafka 2.12 ended
+/// the process over it when the coordinator was on the move (`eonce->refcnt > 0`).
+fn place(consumer: &BaseConsumer<MemberWatch>, group: &str, instance: &str, wait: Duration) -> Place {
+    let Ok(list) = consumer.client().fetch_group_list(Some(group), wait) else { return Place::Unknown };
+    let group = list.groups().iter().find(|g| g.name() == group);
+    match group.map(|g| g.state()) {
+        Some("Stable") => {}
+        Some("Empty" | "Dead") => return Place::Free,
+        _ => return Place::Unknown,
+    }
+    // Brokers make the id of a static member of its name, a dash and a UUID.
+    let is_ours = |id: &str| id.len() == instance.len() + 37 && id.starts_with(instance) && id.as_bytes()[instance.len()] == b'-';
+    let ours = group.and_then(|g| g.members().iter().find(|m| is_ours(m.id())));
+    ours.map_or(Place::Free, |m| Place::Taken(m.id().to_string()))
 }
