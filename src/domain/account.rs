@@ -199,10 +199,18 @@ impl Account {
         }
         sub(&mut self.available_e4, trade.fee.charged_e4)?;
         self.cover(position)?;
-        let value = signed(trade);
+        let (value, books) = (signed(trade), Books { position, house, totals });
+        self.balance(books, (cash, shares), value, trade.fee, trade.with_house)
+    }
+
+    /// The other sides of a posting that changed the account and the position: `before` are its cash and its shares before, `value` is what the other
+    /// side gets.
+    fn balance(&self, books: Books<'_>, before: (i128, i64), value: i128, fee: Fee, with_house: bool) -> Result<(), Broken> {
+        let Books { position, house, totals } = books;
+        let (cash, shares) = before;
         let moved = i128::from(position.net()) - i128::from(shares);
         house.users_quantity += moved;
-        if trade.with_house {
+        if with_house {
             house.cash_e4 += value;
             house.quantity -= moved;
             totals.house_e4 += value;
@@ -211,8 +219,8 @@ impl Account {
             house.clearing_quantity -= moved;
             totals.clearing_e4 += value;
         }
-        totals.fees_e4 += i128::from(trade.fee.exact_e4);
-        totals.rounding_e4 += i128::from(trade.fee.charged_e4) - i128::from(trade.fee.exact_e4);
+        totals.fees_e4 += i128::from(fee.exact_e4);
+        totals.rounding_e4 += i128::from(fee.charged_e4) - i128::from(fee.exact_e4);
         totals.users_e4 += self.cash() - cash;
         house.balanced()?;
         totals.balanced()
@@ -254,16 +262,8 @@ impl Account {
         if trade.side == Side::Sell {
             sub(&mut self.available_e4, trade.value_e4)?;
         }
-        let moved = i128::from(position.net()) - i128::from(shares);
-        house.users_quantity += moved;
-        house.quantity -= moved;
-        house.cash_e4 -= signed(trade);
-        totals.house_e4 -= signed(trade);
-        totals.fees_e4 -= i128::from(trade.fee.exact_e4);
-        totals.rounding_e4 -= i128::from(trade.fee.charged_e4) - i128::from(trade.fee.exact_e4);
-        totals.users_e4 += self.cash() - cash;
-        house.balanced()?;
-        totals.balanced()
+        let fee = Fee { charged_e4: -trade.fee.charged_e4, exact_e4: -trade.fee.exact_e4 };
+        self.balance(Books { position, house, totals }, (cash, shares), -signed(trade), fee, true)
     }
 }
 

@@ -1,14 +1,13 @@
 //! What operators do to orders of others: `account cancel` and `account bust`.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value};
 
-use super::send::{Sending, carry_out};
+use super::send::{Sending, carry_out, new_id, patience};
 use crate::cli::args::account::{Bust, Cancel};
-use crate::cli::config::{self, Config};
+use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::read;
+use crate::client::decimal::show_e4;
 use crate::client::{check_id, partitions};
 use crate::domain::partitioner;
 use crate::engine::ports::Log;
@@ -31,7 +30,7 @@ pub fn cancel(config: &Config, cancel: &Cancel) -> Result<(), Failure> {
     set(&mut fields, "command", command)?;
     set(&mut fields, "operator", &cancel.operator)?;
     let sending = Sending::new(super::user(&cancel.user)?.to_string(), new_id(), fields)?;
-    carry_out(config, Some(wait(&cancel.timeout)?), |_| Ok(sending))
+    carry_out(config, Some(patience(&cancel.timeout)?), |_| Ok(sending))
 }
 
 /// Takes a trade of a user's order back, as the user's events describe it.
@@ -40,11 +39,11 @@ pub fn bust(config: &Config, bust: &Bust) -> Result<(), Failure> {
     let named = [("command", "bust"), ("orig_order_id", &bust.order_id), ("trade_id", &bust.trade_id), ("operator", &bust.operator)];
     named.into_iter().try_for_each(|(name, value)| set(&mut fields, name, value))?;
     let user = super::user(&bust.user)?;
-    carry_out(config, Some(wait(&bust.timeout)?), |log| {
+    carry_out(config, Some(patience(&bust.timeout)?), |log| {
         let (quantity, price_e4, fee_e4) = fill(&**log, bust)?;
         fields.insert("quantity".into(), quantity.into());
-        fields.insert("price".into(), money(price_e4));
-        fields.insert("fee".into(), money(fee_e4));
+        fields.insert("price".into(), show_e4(price_e4).into());
+        fields.insert("fee".into(), show_e4(fee_e4).into());
         Sending::new(user.to_string(), new_id(), fields)
     })
 }
@@ -72,16 +71,4 @@ fn set(fields: &mut Map<String, Value>, name: &'static str, value: &str) -> Resu
     check_id(name, value).map_err(|e| Failure::usage(e.to_string()))?;
     fields.insert(name.into(), value.into());
     Ok(())
-}
-
-fn money(e4: i64) -> Value {
-    format!("{}.{:04}", e4 / 10_000, e4 % 10_000).into()
-}
-
-fn new_id() -> String {
-    uuid::Uuid::now_v7().to_string()
-}
-
-fn wait(timeout: &str) -> Result<Duration, Failure> {
-    config::duration_ms(timeout).map(Duration::from_millis).map_err(|e| Failure::usage(format!("--timeout: {e}")))
 }

@@ -1,19 +1,17 @@
 //! `order`: one command, and what becomes of it.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value};
 
-use super::send::{Sending, carry_out};
+use super::send::{Sending, carry_out, new_id, patience};
 use crate::cli::args::{Order, SideArg};
-use crate::cli::config::{self, Config};
+use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::client::check_id;
 use crate::client::instruments::Instruments;
 
 /// Sends, and waits unless told not to.
 pub fn run(config: &Config, order: &Order) -> Result<(), Failure> {
-    let timeout = config::duration_ms(&order.timeout).map_err(|e| Failure::usage(format!("--timeout: {e}")))?;
+    let timeout = patience(&order.timeout)?;
     let sending = match &order.json {
         Some(text) => raw(text)?,
         None => build(order)?,
@@ -22,7 +20,7 @@ pub fn run(config: &Config, order: &Order) -> Result<(), Failure> {
     if order.json.is_none() || !order.no_wait {
         super::user(&sending.user)?;
     }
-    let wait = (!order.no_wait).then_some(Duration::from_millis(timeout));
+    let wait = (!order.no_wait).then_some(timeout);
     carry_out(config, wait, |log| {
         // The same check that the client library makes: an unlisted symbol is told before anything is sent.
         if let Some(symbol) = order.side.and(order.symbol.as_ref()) {
@@ -48,7 +46,7 @@ fn raw(text: &str) -> Result<Sending, Failure> {
 fn build(order: &Order) -> Result<Sending, Failure> {
     let wrong = |e: crate::client::ClientError| Failure::usage(e.to_string());
     let user = order.user.clone().ok_or_else(|| Failure::usage("--user is missing"))?;
-    let id = order.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let id = order.id.clone().unwrap_or_else(new_id);
     check_id("order_id", &id).map_err(wrong)?;
     if order.post_only && order.side.is_none() {
         return Err(Failure::usage("--post-only is for a new order: one with --side"));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::answers::Answers;
-use crate::cli::config::{Config, Target};
+use crate::cli::config::{self, Config, Target};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
 use crate::cli::output::Format;
@@ -41,6 +41,16 @@ impl Sending {
         let value = rmp_serde::to_vec_named(&all).map_err(|e| Failure::failed(format!("the command cannot be encoded: {e}")))?;
         Ok(Sending { user, id, value })
     }
+}
+
+/// The id of a command that nobody gave one.
+pub fn new_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+/// `--timeout` as typed.
+pub fn patience(timeout: &str) -> Result<Duration, Failure> {
+    config::duration_ms(timeout).map(Duration::from_millis).map_err(|e| Failure::usage(format!("--timeout: {e}")))
 }
 
 /// Sends what `make` comes to, and waits unless told not to. On the embedded log, which one process has to itself, the roles run here as long as the

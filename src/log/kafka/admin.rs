@@ -153,7 +153,7 @@ impl Askers {
             let asker = self.get(settings, who.clone())?;
             answer = question(&asker);
         }
-        answer.map_err(|e| failed(settings, &e, self.get(settings, who.clone()).ok().and_then(|asker| why(&asker))))
+        answer.map_err(|e| failed(settings, &e, || why(&*self.get(settings, who.clone()).ok()?)))
     }
 }
 
@@ -175,10 +175,10 @@ fn stale(code: Code) -> bool {
     matches!(code, Code::UnknownPartition | Code::UnknownTopic | Code::UnknownTopicOrPartition)
 }
 
-/// An error of a question, with what to do about it.
-fn failed(settings: &KafkaSettings, e: &KafkaError, why: Option<(KafkaError, String)>) -> LogError {
+/// An error of a question, with what to do about it. `why` the connection failed is only asked if there was no answer.
+fn failed(settings: &KafkaSettings, e: &KafkaError, why: impl FnOnce() -> Option<(KafkaError, String)>) -> LogError {
     match e.rdkafka_error_code() {
-        Some(Code::BrokerTransportFailure | Code::OperationTimedOut | Code::AllBrokersDown | Code::Resolve) => match why {
+        Some(Code::BrokerTransportFailure | Code::OperationTimedOut | Code::AllBrokersDown | Code::Resolve) => match why() {
             Some((e, why)) if refuses(&e) => forbidden(&why),
             why => no_answer(settings, why.map(|(_, why)| why)),
         },
@@ -307,7 +307,7 @@ impl Admin<'_> {
             topic = topic.set("retention.ms", "-1").set("retention.bytes", "-1");
         }
         let admin = self.admin()?;
-        let results = block_on(admin.create_topics([&topic], &self.options())).map_err(|e| failed(self.settings, &e, None))?;
+        let results = block_on(admin.create_topics([&topic], &self.options())).map_err(|e| failed(self.settings, &e, || None))?;
         for result in results {
             match result {
                 Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
@@ -336,7 +336,7 @@ impl Admin<'_> {
         let Some(partitions) = self.partitions(name)? else { return Ok(None) };
         let admin = self.admin()?;
         let asked = [ResourceSpecifier::Topic(name)];
-        let results = block_on(admin.describe_configs(&asked, &self.options())).map_err(|e| failed(self.settings, &e, None))?;
+        let results = block_on(admin.describe_configs(&asked, &self.options())).map_err(|e| failed(self.settings, &e, || None))?;
         let mut settings = BTreeMap::new();
         for result in results {
             let resource = result.map_err(|code| LogError::Unavailable(format!("settings of {name}: {code}")))?;

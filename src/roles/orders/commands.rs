@@ -56,11 +56,9 @@ impl Orders {
         content::put(&c, &mut self.content);
         let content = Content(&self.content);
         // The order that a cancel, replacement or bust names.
-        let named = match (&c.orig_order_id, c.kind) {
-            (Some(id), Kind::Cancel | Kind::Replace | Kind::Bust) => {
-                state::load_order(ctx, &mut self.buffers, &c.user_id, id, &mut self.other)
-            }
-            _ => false,
+        let named = match &c.orig_order_id {
+            Some(id) => state::load_order(ctx, &mut self.buffers, &c.user_id, id, &mut self.other),
+            None => false,
         };
         let mut desk = Desk::open(ctx, &mut self.buffers, &c.user_id, self.opening_cash_e4, &c.order_id)?;
 
@@ -76,9 +74,7 @@ impl Orders {
         if let Err(reason) = check_age(self.max_age_ns, c.timestamp_ns, desk.ctx.time_ms()) {
             match &first {
                 Some(first) => refuse_known(&mut desk, &c.order_id, first, reason, reason.text()),
-                None if matches!(c.kind, Kind::Cancel | Kind::Replace | Kind::Bust) => {
-                    changes::refuse(&mut desk, &c, content, named.as_ref(), reason, None)
-                }
+                None if c.orig_order_id.is_some() => changes::refuse(&mut desk, &c, content, named.as_ref(), reason, None),
                 None => reject(&mut desk, &c, content, reason.into()),
             }
         } else if let Some(first) = &first {
