@@ -259,6 +259,28 @@ fn a_user_who_is_stopped_can_cancel_and_goes_on_when_resumed() {
     assert!(!rows.is_empty() && rows.iter().all(|r| r["result"] == "equal"), "{replayed}");
 }
 
+/// What was decided under other settings is replayed under those, from the journal, and a decision says under which it was made.
+#[test]
+fn settings_may_change_between_two_runs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    let demo = |limit: &str| good(dir, &["demo", "--users", "3", "--for", "2s", "--rate-limit", limit, "--burst", limit]);
+    demo("1");
+    demo("500");
+    demo("2");
+    let events = json_lines(&good(dir, &["tail", "order-events", "--from", "start", "--exit-at-end", "--json"]));
+    let refused = events.iter().find(|e| e["value"]["reason"] == "RATE_LIMITED").expect("more than one order in a second");
+    let replayed: Value = serde_json::from_str(&good(dir, &["replay", "--format", "json"])).expect("JSON");
+    let rows = replayed.as_array().expect("rows");
+    assert!(rows.len() >= 5 && rows.iter().all(|r| r["result"] == "equal"), "{replayed}");
+    let order = refused["value"]["order_id"].as_str().expect("an id");
+    let found = json_lines(&good(dir, &["audit", "find", "--order", order, "--format", "json"]));
+    let decision = found.iter().find(|r| r["decision"]["role"] == "orders").expect("decided");
+    assert_eq!(decision["decision"]["settings"]["rate_limit"], 1, "{decision}");
+    let text = good(dir, &["audit", "find", "--order", order]);
+    assert!(text.lines().any(|line| line.contains("^ decided by orders") && line.ends_with("set to rate_limit=1 burst=1")), "{text}");
+}
+
 #[test]
 fn the_past_can_be_kept_and_looked_at() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -132,7 +132,7 @@ pub enum Command {
     /// Load listings, or take them away
     #[command(subcommand)]
     Instruments(Instruments),
-    /// Stop or disable users, or everybody: the kill switch
+    /// What operators do: stop or disable users, or everybody; end orders, take trades back
     #[command(subcommand)]
     Account(account::Account),
     /// Publish ticks: a random walk, or a file

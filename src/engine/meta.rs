@@ -189,7 +189,12 @@ pub struct JournalEntry {
     pub forget: bool,
     /// Broadcast rows used that differ from what the task had used before.
     pub rows: Vec<Seen>,
+    /// What the role decides by from here on; said once by each incarnation. Absent in journals of before there was this: then nobody knows.
+    pub settings: Option<Vec<u8>>,
 }
+
+/// Settings lie among the rows, as the row of a table that cannot be: versions before there was this read over it.
+const SETTINGS: TopicId = TopicId(u16::MAX);
 
 impl JournalEntry {
     /// To bytes.
@@ -200,13 +205,15 @@ impl JournalEntry {
         put_positions(&mut out, &self.offsets);
         out.extend_from_slice(&self.digest.0.to_be_bytes());
         put(&mut out, u64::from(self.forget));
-        put(&mut out, self.rows.len() as u64);
-        for row in &self.rows {
-            put(&mut out, u64::from(row.table.0));
-            put_bytes(&mut out, &row.key);
-            put(&mut out, row.version);
-            put_bytes(&mut out, &row.value);
-        }
+        put(&mut out, self.rows.len() as u64 + u64::from(self.settings.is_some()));
+        let mut row = |table: TopicId, key: &[u8], version, value: &[u8]| {
+            put(&mut out, u64::from(table.0));
+            put_bytes(&mut out, key);
+            put(&mut out, version);
+            put_bytes(&mut out, value);
+        };
+        self.rows.iter().for_each(|r| row(r.table, &r.key, r.version, &r.value));
+        self.settings.iter().for_each(|settings| row(SETTINGS, &[], 0, settings));
         out
     }
 
@@ -219,8 +226,9 @@ impl JournalEntry {
                 Some(Seen { table, key: take_bytes(b)?.into(), version: take(b)?, value: take_bytes(b)?.into() })
             };
             let forget = take(b)? == 1;
-            let rows = (0..take(b)?).map(|_| row(b)).collect::<Option<_>>()?;
-            Some(JournalEntry { transaction, offsets, digest, forget, rows })
+            let mut rows = (0..take(b)?).map(|_| row(b)).collect::<Option<Vec<_>>>()?;
+            let settings = rows.iter().position(|r| r.table == SETTINGS).map(|i| rows.remove(i).value.into());
+            Some(JournalEntry { transaction, offsets, digest, forget, rows, settings })
         })
     }
 }
@@ -247,7 +255,9 @@ mod tests {
         let s = StoreMeta { changelog_offset: 77, verified: true, meta: m.clone() };
         assert_eq!(StoreMeta::decode(&s.encode()).unwrap(), s);
         let rows = vec![Seen { table: TopicId(2), key: (*b"AAPL").into(), version: 3, value: (*b"x").into() }];
-        let j = JournalEntry { transaction: 1, offsets: m.offsets.clone(), digest: m.digest, forget: true, rows };
+        let mut j = JournalEntry { transaction: 1, offsets: m.offsets.clone(), digest: m.digest, forget: true, rows, settings: None };
+        assert_eq!(JournalEntry::decode(&j.encode()).unwrap(), j);
+        j.settings = Some(b"{}".to_vec());
         assert_eq!(JournalEntry::decode(&j.encode()).unwrap(), j);
     }
 

@@ -181,6 +181,9 @@ impl Replay<'_> {
         for row in &entry.rows {
             tables.force(row);
         }
+        if let Some(settings) = &entry.settings {
+            task.decide_by(self.factory.make_under(settings, self.task).map_err(TaskError::from)?);
+        }
         task.view.tables = Arc::new(std::mem::take(tables));
         batch.clear();
         let before = task.meta().offsets.clone();

@@ -51,6 +51,11 @@ pub trait Role: Send {
     /// Handles one record. Bad input is answered with events or a dead letter, never with an error.
     fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug>;
 
+    /// What it decides by besides records and state, in a form that stays readable; goes into the journal, so that a replay decides by the same.
+    fn settings(&self) -> Option<Vec<u8>> {
+        None
+    }
+
     /// The log time at which the role wants to be woken, if it waits for one; see [`RoleSpec::clock`].
     fn alarm_ms(&self) -> Option<i64> {
         None
@@ -68,6 +73,10 @@ pub trait RoleFactory: Send {
     fn spec(&self) -> &RoleSpec;
     /// Logic for task `task`.
     fn make(&self, task: u32) -> Box<dyn Role>;
+    /// The same logic under settings that a journal has; see [`Role::settings`].
+    fn make_under(&self, _settings: &[u8], _task: u32) -> Result<Box<dyn Role>, Bug> {
+        Err(Bug("the journal has settings, and the role knows of none".into()))
+    }
     /// Whether a record may change a broadcast table. One that may not is passed over, and the row before it stays in force: a bad record changes
     /// nothing.
     fn accepts_broadcast(&self, _record: &Record<'_>) -> bool {

@@ -175,7 +175,9 @@ impl Task {
         };
         if let Some(topic) = self.spec.journal {
             let (forget, rows) = self.view.take_fresh();
-            let entry = JournalEntry { transaction: meta.transaction, offsets: meta.offsets.clone(), digest: meta.digest, forget, rows };
+            let settings = if forget { self.role.settings() } else { None };
+            let (transaction, offsets, digest) = (meta.transaction, meta.offsets.clone(), meta.digest);
+            let entry = JournalEntry { transaction, offsets, digest, forget, rows, settings };
             push(TopicPartition::new(topic, self.number), None, Some(&entry.encode()));
         }
         push(changelog, Some(META_KEY), Some(&meta.encode()));
@@ -194,6 +196,11 @@ impl Task {
         self.overlay.committed();
         self.meta = record.meta;
         Ok(())
+    }
+
+    /// Decides by other settings from now on; between transactions, for a replay.
+    pub fn decide_by(&mut self, role: Box<dyn Role>) {
+        self.role = role;
     }
 
     /// The log time at which the role wants to be woken.

@@ -7,6 +7,7 @@ mod notifications;
 pub mod orders;
 pub mod portfolio;
 mod rows;
+mod settings;
 pub mod show;
 pub mod trading;
 
@@ -18,9 +19,10 @@ use std::time::Duration;
 use crate::engine::broadcast::Tables;
 use crate::engine::ports::{Log, LogError};
 use crate::engine::records::{Record, Records};
-use crate::engine::role::{Input, Role as Logic, RoleFactory, RoleSpec};
+use crate::engine::role::{Bug, Input, Role as Logic, RoleFactory, RoleSpec};
 use crate::engine::topics::{TopicId, TopicTable};
 use crate::wire::{control, instrument, topics, trade};
+pub use settings::RoleSettings;
 
 /// A role by name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -127,39 +129,6 @@ impl FromStr for Role {
     }
 }
 
-/// What an operator may set about the roles' decisions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RoleSettings {
-    /// Orders per second and user; 0: no limit.
-    pub rate_limit: u32,
-    /// Orders that may come at once.
-    pub burst: u32,
-    /// Oldest price that counts as fresh.
-    pub stale_ms: u64,
-    /// What a new account begins with, 10^-4; 0: nothing.
-    pub opening_cash_e4: i64,
-    /// Oldest command that is accepted, if that is limited.
-    pub max_command_age_ms: Option<u64>,
-    /// Orders of one user that may rest or wait at a time.
-    pub open_orders_max: u64,
-    /// When DAY orders end: so long after midnight UTC, milliseconds.
-    pub day_ends_ms: i64,
-}
-
-impl Default for RoleSettings {
-    fn default() -> Self {
-        RoleSettings {
-            rate_limit: 100,
-            burst: 200,
-            stale_ms: 120_000,
-            opening_cash_e4: 10_000_000_000,
-            max_command_age_ms: None,
-            open_orders_max: 10_000,
-            day_ends_ms: 0,
-        }
-    }
-}
-
 /// Makes the logic of a role. `partitions`: how many partitions the topics with a chosen number have.
 pub fn factory(role: Role, settings: RoleSettings, topics: Arc<TopicTable>, partitions: u32) -> Box<dyn RoleFactory> {
     Box::new(Factory { role, spec: role.spec(), settings, topics, partitions })
@@ -173,19 +142,29 @@ struct Factory {
     partitions: u32,
 }
 
+impl Factory {
+    fn logic(&self, settings: &RoleSettings) -> Box<dyn Logic> {
+        match self.role {
+            Role::Orders => Box::new(orders::Orders::new(settings)),
+            Role::Trading => Box::new(trading::Trading::new(settings)),
+            Role::Portfolio => Box::<portfolio::Portfolios>::default(),
+            Role::Notifications => Box::<notifications::Notifications>::default(),
+            Role::Audit => Box::<audit::Audit>::default(),
+        }
+    }
+}
+
 impl RoleFactory for Factory {
     fn spec(&self) -> &RoleSpec {
         &self.spec
     }
 
     fn make(&self, _task: u32) -> Box<dyn Logic> {
-        match self.role {
-            Role::Orders => Box::new(orders::Orders::new(&self.settings)),
-            Role::Trading => Box::new(trading::Trading::new(&self.settings)),
-            Role::Portfolio => Box::<portfolio::Portfolios>::default(),
-            Role::Notifications => Box::<notifications::Notifications>::default(),
-            Role::Audit => Box::<audit::Audit>::default(),
-        }
+        self.logic(&self.settings)
+    }
+
+    fn make_under(&self, settings: &[u8], _task: u32) -> Result<Box<dyn Logic>, Bug> {
+        Ok(self.logic(&RoleSettings::decode(settings).map_err(Bug)?))
     }
 
     fn accepts_broadcast(&self, record: &Record<'_>) -> bool {

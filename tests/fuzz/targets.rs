@@ -346,7 +346,8 @@ fn metas() -> Vec<Vec<u8>> {
     };
     let store = StoreMeta { changelog_offset: 77, verified: true, meta: meta.clone() };
     let rows = vec![Seen { table: TopicId(2), key: (*b"AAPL").into(), version: 3, value: (*b"x").into() }];
-    let entry = JournalEntry { transaction: 1, offsets: meta.offsets.clone(), digest: meta.digest, forget: true, rows };
+    let (offsets, settings) = (meta.offsets.clone(), Some(b"{}".to_vec()));
+    let entry = JournalEntry { transaction: 1, offsets, digest: meta.digest, forget: true, rows, settings };
     vec![meta.encode(), store.encode(), entry.encode()]
 }
 

@@ -14,6 +14,7 @@ use crate::client::decimal::show_e4;
 use crate::domain::control::EVERYBODY;
 use crate::engine::records::Record;
 use crate::engine::topics::TopicTable;
+use crate::roles::RoleSettings;
 use crate::runtime::audit::find::{FindError, Hit, Proof, Query, Timeline, find, name};
 use crate::runtime::audit::inputs::{Inputs, Row};
 use crate::wire::book::{Ask, BookCommand};
@@ -148,13 +149,25 @@ fn inputs_text(table: &TopicTable, i: &Inputs, new: bool) -> String {
         let market = table.name(topics::MARKET_DATA);
         parts.push(format!("last tick {} of {} ({market}/{}/{})", show_e4(t.price_e4), decode::time(t.time_ms), i.task, t.offset));
     }
-    let colon = if parts.is_empty() { "" } else { ": " };
     for (whose, row) in &i.controls {
         let what = decode::value(&row.value)["state"].as_str().unwrap_or("?").to_string();
         let whom = if whose == EVERYBODY { "everybody" } else { "the user" };
         parts.push(format!("{whom} {what} ({})", place(topics::CONTROLS, row)));
     }
+    if let Some(set) = i.settings.as_deref().map(unusual).filter(|set| !set.is_empty()) {
+        parts.push(format!("set to {}", decode::fields(&readable(set))));
+    }
+    let colon = if parts.is_empty() { "" } else { ": " };
     format!("^ decided by {} task {}, transaction {}{colon}{}", i.role, i.task, i.transaction, parts.join("; "))
+}
+
+/// The settings that are not what they are when nobody says anything.
+fn unusual(settings: &[u8]) -> Map<String, Value> {
+    let usual = decode::value(&RoleSettings::default().encode());
+    match decode::value(settings) {
+        Value::Object(all) => all.into_iter().filter(|(name, value)| usual.get(name) != Some(value)).collect(),
+        _ => Map::new(),
+    }
 }
 
 /// A listing's fields without its name.
@@ -193,6 +206,7 @@ fn inputs_json(i: &Inputs) -> Value {
         map.extend(more);
         let named = |(key, r): &(String, Row)| json!({"key": key, "offset": r.offset, "value": decode::value(&r.value)});
         map.insert("controls".into(), i.controls.iter().map(named).collect());
+        map.insert("settings".into(), i.settings.as_deref().map_or(Value::Null, decode::value));
     }
     v
 }

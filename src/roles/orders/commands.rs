@@ -17,7 +17,7 @@ use crate::wire::event::{Event, OrderEvent};
 
 use super::desk::{Desk, about};
 use super::state::{self, Entry, unreadable};
-use super::{Orders, bust, changes, entry};
+use super::{Orders, RoleSettings, bust, changes, entry};
 
 /// Why a command came to nothing.
 pub(super) struct Refusal {
@@ -60,7 +60,7 @@ impl Orders {
             Some(id) => state::load_order(ctx, &mut self.buffers, &c.user_id, id, &mut self.other),
             None => false,
         };
-        let mut desk = Desk::open(ctx, &mut self.buffers, &c.user_id, self.opening_cash_e4, &c.order_id)?;
+        let mut desk = Desk::open(ctx, &mut self.buffers, &c.user_id, self.settings.opening_cash_e4, &c.order_id)?;
 
         let first = match known {
             true => Some(Entry::read(&self.entry).ok_or_else(|| unreadable(desk.ctx, "an order"))?),
@@ -101,8 +101,8 @@ impl Orders {
                     let instrument = symbol.and_then(|symbol| self.instruments.get(desk.ctx, symbol));
                     // The price of a symbol that is not listed decides nothing, so it is not looked at and not journaled.
                     let reference = instrument.and_then(|_| self.references.get(desk.ctx, symbol?));
-                    let market =
-                        Market { instrument, reference, stale_ms: self.stale_ms, open_max: self.open_max, day_ends_ms: self.day_ends_ms };
+                    let RoleSettings { open_orders_max: open_max, day_ends_ms, .. } = self.settings;
+                    let market = Market { instrument, reference, stale_ms: self.stale_ms, open_max, day_ends_ms };
                     match c.kind {
                         Kind::New => entry::order(&mut desk, &c, content, &market)?,
                         _ => changes::replace(&mut desk, &c, content, named, &market)?,
@@ -133,7 +133,7 @@ impl Orders {
             return Ok(());
         }
         let known = state::load_order(ctx, &mut self.buffers, user, order_id, &mut self.entry);
-        let mut desk = Desk::open(ctx, &mut self.buffers, user, self.opening_cash_e4, order_id)?;
+        let mut desk = Desk::open(ctx, &mut self.buffers, user, self.settings.opening_cash_e4, order_id)?;
         if known {
             let first = Entry::read(&self.entry).ok_or_else(|| unreadable(desk.ctx, "an order"))?;
             refuse_known(&mut desk, order_id, &first, Reason::Malformed, m.text);

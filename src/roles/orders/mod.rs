@@ -28,9 +28,9 @@ use state::{Buffers, Tally};
 
 /// The role's logic; see the module.
 pub(super) struct Orders {
+    settings: RoleSettings,
     limit: Option<Limit>,
     stale_ms: i64,
-    opening_cash_e4: i64,
     max_age_ns: Option<i128>,
     instruments: Rows<Instrument>,
     references: Rows<(i64, i64)>,
@@ -42,16 +42,14 @@ pub(super) struct Orders {
     entry: Vec<u8>,
     /// The order that a cancel or replacement names.
     other: Vec<u8>,
-    open_max: u64,
-    day_ends_ms: i64,
 }
 
 impl Orders {
     pub(super) fn new(settings: &RoleSettings) -> Self {
         Orders {
+            settings: *settings,
             limit: Limit::new(settings.rate_limit, settings.burst),
             stale_ms: i64::try_from(settings.stale_ms).unwrap_or(i64::MAX),
-            opening_cash_e4: settings.opening_cash_e4,
             max_age_ns: settings.max_command_age_ms.map(|ms| i128::from(ms) * 1_000_000),
             instruments: rows::instruments(),
             references: rows::references(),
@@ -60,8 +58,6 @@ impl Orders {
             content: Vec::new(),
             entry: Vec::new(),
             other: Vec::new(),
-            open_max: settings.open_orders_max,
-            day_ends_ms: settings.day_ends_ms,
         }
     }
 }
@@ -73,6 +69,10 @@ impl Role for Orders {
             topics::EXECUTIONS => self.execution(ctx, record),
             _ => Err(bug(ctx, "orders does not read this topic")),
         }
+    }
+
+    fn settings(&self) -> Option<Vec<u8>> {
+        Some(self.settings.encode())
     }
 
     /// Every posting was checked as it was made (I1, I2); what only holds between records of state is checked here, before anything is committed.

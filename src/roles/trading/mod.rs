@@ -33,6 +33,7 @@ const CONTINUE: &[u8] = b"\x81\xa8continue\xc3";
 
 /// The role's logic; see the module.
 pub(super) struct Trading {
+    settings: RoleSettings,
     stale_ms: i64,
     instruments: Rows<Instrument>,
     buffers: Buffers,
@@ -48,6 +49,7 @@ pub(super) struct Trading {
 impl Trading {
     pub(super) fn new(settings: &RoleSettings) -> Self {
         Trading {
+            settings: *settings,
             stale_ms: i64::try_from(settings.stale_ms).unwrap_or(i64::MAX),
             instruments: rows::instruments(),
             buffers: Buffers::default(),
@@ -211,6 +213,10 @@ impl Role for Trading {
             topics::BOOK_COMMANDS => self.book_command(ctx, record),
             _ => Err(bug(ctx, "trading does not read this topic")),
         }
+    }
+
+    fn settings(&self) -> Option<Vec<u8>> {
+        Some(self.settings.encode())
     }
 
     fn alarm_ms(&self) -> Option<i64> {

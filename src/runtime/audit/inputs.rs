@@ -50,6 +50,8 @@ pub struct Inputs {
     pub tick: Option<Tick>,
     /// What was switched off for the user, then for everybody (`orders`); none: nothing, or it was not looked at.
     pub controls: Vec<(String, Row)>,
+    /// What the role was set to, as JSON; none in journals of before it was noted.
+    pub settings: Option<Vec<u8>>,
 }
 
 /// One role that decides: its journal, the input that is decided about, and the partition numbers.
@@ -107,7 +109,7 @@ fn decisions(
     let keys = open.values().flat_map(|o| [&o.symbol, &o.user]).flatten().map(String::as_str).chain([EVERYBODY]);
     let keys: BTreeSet<Vec<u8>> = keys.map(|k| k.as_bytes().to_vec()).collect();
     let mut ticks_for: Vec<(u64, usize, i64, String)> = Vec::new();
-    let mut failed = None;
+    let (mut failed, mut settings) = (None, None);
     Cursor::whole(log, TopicPartition::new(d.journal, task), false)?.each(&mut |r| {
         let entry = match JournalEntry::decode(r.value.unwrap_or_default()) {
             Ok(entry) => entry,
@@ -118,6 +120,7 @@ fn decisions(
         };
         if entry.forget {
             rows.clear();
+            settings = entry.settings;
         }
         for seen in entry.rows {
             // Rows of other symbols and users would only take room.
@@ -138,7 +141,8 @@ fn decisions(
                 // Prices come first in a transaction, so all ticks up to its position were in.
                 ticks_for.push((next(t::MARKET_DATA), o.place, o.time_ms, symbol.clone()));
             }
-            let made = Inputs { role: d.role, task, transaction: entry.transaction, instrument, reference, tick: None, controls };
+            let (transaction, settings) = (entry.transaction, settings.clone());
+            let made = Inputs { role: d.role, task, transaction, instrument, reference, tick: None, controls, settings };
             inputs.insert(o.place, made);
         }
         !open.is_empty()

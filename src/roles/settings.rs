@@ -1,0 +1,123 @@
+//! What an operator may set about the roles' decisions. The roles that decide leave it in their journals, so that a replay decides as was decided then,
+//! whatever is set by now, and so that `audit find` can say it.
+
+use crate::wire::encode::{self, Field, Format};
+use crate::wire::input::{Value, read_map};
+
+/// See the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoleSettings {
+    /// Orders per second and user; 0: no limit.
+    pub rate_limit: u32,
+    /// Orders that may come at once.
+    pub burst: u32,
+    /// Oldest price that counts as fresh.
+    pub stale_ms: u64,
+    /// What a new account begins with, 10^-4; 0: nothing.
+    pub opening_cash_e4: i64,
+    /// Oldest command that is accepted, if that is limited.
+    pub max_command_age_ms: Option<u64>,
+    /// Orders of one user that may rest or wait at a time.
+    pub open_orders_max: u64,
+    /// When DAY orders end: so long after midnight UTC, milliseconds.
+    pub day_ends_ms: i64,
+}
+
+impl Default for RoleSettings {
+    fn default() -> Self {
+        RoleSettings {
+            rate_limit: 100,
+            burst: 200,
+            stale_ms: 120_000,
+            opening_cash_e4: 10_000_000_000,
+            max_command_age_ms: None,
+            open_orders_max: 10_000,
+            day_ends_ms: 0,
+        }
+    }
+}
+
+impl RoleSettings {
+    /// As JSON, by the names that the command line has for them. What is beyond i64 is as good as unlimited, there and here.
+    pub fn encode(&self) -> Vec<u8> {
+        let int = |n: u64| Field::Int(i64::try_from(n).unwrap_or(i64::MAX));
+        let all = [
+            ("rate_limit", int(self.rate_limit.into())),
+            ("burst", int(self.burst.into())),
+            ("stale_ms", int(self.stale_ms)),
+            ("opening_cash_e4", Field::Int(self.opening_cash_e4)),
+            ("open_orders_max", int(self.open_orders_max)),
+            ("day_ends_ms", Field::Int(self.day_ends_ms)),
+            ("max_command_age_ms", int(self.max_command_age_ms.unwrap_or_default())),
+        ];
+        let mut out = Vec::new();
+        encode::fields(Format::Json, &all[..if self.max_command_age_ms.is_some() { 7 } else { 6 }], &mut out);
+        out
+    }
+
+    /// From what [`Self::encode`] wrote, in this version or an older one: a setting that came later begins with a default under which nothing
+    /// changes. One that this version does not know is an error, since it may have decided something.
+    pub(super) fn decode(bytes: &[u8]) -> Result<RoleSettings, String> {
+        let mut s = RoleSettings::default();
+        let mut wrong = None;
+        let fault = read_map(bytes, |name, value| {
+            let n = value.integer().and_then(|n| i64::try_from(n).ok());
+            let fits = match (name, n) {
+                (_, None) => false,
+                ("rate_limit", Some(n)) => u32::try_from(n).map(|n| s.rate_limit = n).is_ok(),
+                ("burst", Some(n)) => u32::try_from(n).map(|n| s.burst = n).is_ok(),
+                ("stale_ms", Some(n)) => u64::try_from(n).map(|n| s.stale_ms = n).is_ok(),
+                ("max_command_age_ms", Some(n)) => u64::try_from(n).map(|n| s.max_command_age_ms = Some(n)).is_ok(),
+                ("open_orders_max", Some(n)) => u64::try_from(n).map(|n| s.open_orders_max = n).is_ok(),
+                ("opening_cash_e4", Some(n)) => {
+                    s.opening_cash_e4 = n;
+                    true
+                }
+                ("day_ends_ms", Some(n)) => {
+                    s.day_ends_ms = n;
+                    true
+                }
+                _ => false,
+            };
+            if !fits || value == Value::Twice {
+                wrong.get_or_insert(format!(
+                    "the setting {name} is unknown to this version of processor, or has a value that is: use the version that wrote it"
+                ));
+            }
+        });
+        match (wrong, fault) {
+            (Some(wrong), _) => Err(wrong),
+            (None, Err(fault) | Ok(Some(fault))) => Err(format!("settings that cannot be read: {fault}")),
+            (None, Ok(None)) => Ok(s),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        let odd = RoleSettings {
+            rate_limit: 0,
+            burst: u32::MAX,
+            stale_ms: 1,
+            opening_cash_e4: 0,
+            max_command_age_ms: Some(60_000),
+            open_orders_max: 3,
+            day_ends_ms: 79_200_000,
+        };
+        for s in [RoleSettings::default(), odd] {
+            assert_eq!(RoleSettings::decode(&s.encode()), Ok(s));
+        }
+        assert_eq!(RoleSettings::decode(b"{}"), Ok(RoleSettings::default()));
+    }
+
+    #[test]
+    fn what_this_version_does_not_know_is_an_error() {
+        for bad in ["", "x", r#"{"burst":"2"}"#, r#"{"burst":-1}"#, r#"{"burst":1,"burst":1}"#, r#"{"fees":1}"#, r#"{"stale_ms":null}"#] {
+            assert!(RoleSettings::decode(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}
