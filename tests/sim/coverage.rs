@@ -66,6 +66,15 @@ kinds! {
     DeadLetter "bad records";
     Control "users or everybody switched off or on";
     SwitchedOff "commands refused because somebody was switched off";
+    Traded "trades between users";
+    Fired "stops that fired";
+    Changed "orders replaced";
+    Cancelled "orders cancelled";
+    ByOperator "orders cancelled by an operator";
+    Expired "orders expired";
+    Delisted "orders whose listing was taken away";
+    TakenBack "trades taken back";
+    Resettled "incarnations under other settings than the one before";
     ReaderChecked "readings of the concurrent reader";
 }
 

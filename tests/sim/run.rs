@@ -8,7 +8,7 @@ use processor::engine::instance::{Instance, Settings};
 use processor::engine::mutants;
 use processor::engine::ports::Limits;
 use processor::engine::topics::TopicTable;
-use processor::roles::{Role, factory};
+use processor::roles::{Role, RoleSettings, factory};
 use processor::wire::topics;
 
 use super::client::{SimClock, SimLog};
@@ -114,6 +114,9 @@ fn start(p: usize) {
         w.forget_retained(p);
         let (role, instance, lives) = (w.processes[p].role, w.processes[p].instance, w.processes[p].lives);
         w.trace(|| format!("process {p} starts as {role}-{instance}, life {lives}"));
+        if lives > 1 {
+            w.cover(Kind::Resettled);
+        }
     });
     process::spawn(p, move || body(p));
     with(|w| {
@@ -125,7 +128,13 @@ fn body(p: usize) -> Ended {
     let (role, instance, table, settings, limits, cache_bytes, counts) = with(|w| {
         let process = &w.processes[p];
         let limits = Limits { records: w.plan.batch_records, bytes: 1 << 20, age: Duration::from_millis(50) };
-        (process.role, process.instance, w.table.clone(), w.settings, limits, w.plan.cache_bytes, w.cluster.counts.clone())
+        // Somebody changes the configuration between two lives, and never of all instances at once.
+        let settings = RoleSettings {
+            rate_limit: w.settings.rate_limit + process.lives % 3,
+            stale_ms: w.settings.stale_ms + u64::from(process.instance % 2) * 500,
+            ..w.settings
+        };
+        (process.role, process.instance, w.table.clone(), settings, limits, w.plan.cache_bytes, w.cluster.counts.clone())
     });
     let group = format!("processor-{role}");
     let settings_of_loop = Settings {

@@ -1,12 +1,22 @@
 //! What users, feeds and operators send: mostly sensible, with duplicates, bad records and records in the wrong partition among them.
 
+use processor::client::decimal::show_e4;
 use processor::domain::partitioner;
 use processor::engine::records::{Headers, Record};
 use processor::engine::topics::{TopicId, TopicPartition};
+use processor::wire::event::OrderEvent;
 use processor::wire::topics;
 
 use super::coverage::Kind;
 use super::world::World;
+
+/// An order that a user sent.
+#[derive(Clone)]
+pub struct Sent {
+    user: String,
+    id: String,
+    value: String,
+}
 
 impl World {
     fn client_sends(&mut self, topic: TopicId, key: &str, value: Option<&[u8]>, misplaced: bool) {
@@ -74,7 +84,7 @@ impl World {
                 self.client_sends(topics::INSTRUMENTS, &symbol, (!delisted).then_some(value.as_bytes()), false);
             }
             7 => {
-                let Some((user, value)) = self.last_orders.last().cloned() else { return };
+                let Some(Sent { user, value, .. }) = self.orders.last().cloned() else { return };
                 self.cover(Kind::Duplicate);
                 self.client_sends(topics::ORDER_COMMANDS, &user, Some(value.as_bytes()), false);
             }
@@ -86,15 +96,90 @@ impl World {
                 let row = format!(r#"{{"state":"{value}"}}"#);
                 self.client_sends(topics::CONTROLS, &key, (!value.is_empty()).then_some(row.as_bytes()), false);
             }
+            9..=10 => self.about_an_order(id),
+            11 if self.rng.permille(200) => self.bust(id),
+            12..=15 => {
+                let (kind, quantity) = (self.kind_of_order(), self.rng.between(1, 3) * 10);
+                self.order(id, user, &symbol, quantity, &kind);
+            }
+            // Round numbers, so that positions come back to nothing now and then.
             _ => {
-                // Round numbers, so that positions come back to nothing now and then.
-                let (quantity, side) = (self.rng.between(1, 3) * 10, if self.rng.permille(550) { "buy" } else { "sell" });
-                let value = format!(
-                    r#"{{"order_id":"{id}","user_id":"{user}","symbol":"{symbol}","quantity":{quantity},"order_type":"{side}","timestamp":1625159076}}"#
-                );
-                self.client_sends(topics::ORDER_COMMANDS, &user, Some(value.as_bytes()), false);
-                self.last_orders.push((user, value));
+                let quantity = self.rng.between(1, 3) * 10;
+                self.order(id, user, &symbol, quantity, r#""timestamp":1625159076"#);
             }
         }
+    }
+
+    fn order(&mut self, id: u64, user: String, symbol: &str, quantity: u64, more: &str) {
+        let side = if self.rng.permille(550) { "buy" } else { "sell" };
+        let value =
+            format!(r#"{{"order_id":"{id}","user_id":"{user}","symbol":"{symbol}","quantity":{quantity},"order_type":"{side}",{more}}}"#);
+        self.client_sends(topics::ORDER_COMMANDS, &user, Some(value.as_bytes()), false);
+        self.orders.push(Sent { user, id: id.to_string(), value });
+    }
+
+    /// An order that names its prices, so that it may rest, wait, be too late, or trade with another user's.
+    fn kind_of_order(&mut self) -> String {
+        let price = self.rng.between(94, 106);
+        let tif = match self.rng.below(8) {
+            0 => r#","tif":"IOC""#.to_string(),
+            1 => r#","tif":"FOK""#.to_string(),
+            2 => r#","tif":"DAY""#.to_string(),
+            3 => {
+                let wall = self.cluster.wall_ms(0, self.now);
+                format!(r#","tif":"GTD","expire_at":{}"#, wall + self.rng.between(0, 3_000) as i64)
+            }
+            4 => r#","post_only":true"#.to_string(),
+            _ => String::new(),
+        };
+        match self.rng.below(8) {
+            0 => format!(r#""type":"stop","stop_price":{price}"#),
+            1 => format!(r#""type":"stop_limit","stop_price":{price},"limit_price":{price}{tif}"#),
+            _ => format!(r#""type":"limit","limit_price":{price}{tif}"#),
+        }
+    }
+
+    /// A user or an operator cancels or changes what was sent before, whatever has become of it.
+    fn about_an_order(&mut self, id: u64) {
+        if self.orders.is_empty() {
+            return;
+        }
+        // Rather a late one: it may still be open.
+        let back = self.rng.skewed(1, self.orders.len() as u64) as usize;
+        let Sent { user, id: order, .. } = self.orders[self.orders.len() - back].clone();
+        let by = if self.rng.permille(200) { r#","operator":"ana""# } else { "" };
+        let what = match self.rng.below(8) {
+            0..=3 => format!(r#""command":"cancel","orig_order_id":"{order}"{by}"#),
+            4 => format!(r#""command":"mass_cancel"{by}"#),
+            5 => format!(r#""command":"replace","orig_order_id":"{order}","quantity":{}"#, self.rng.between(1, 4) * 10),
+            _ => format!(r#""command":"replace","orig_order_id":"{order}","limit_price":{}"#, self.rng.between(94, 106)),
+        };
+        let value = format!(r#"{{"order_id":"c{id}","user_id":"{user}",{what}}}"#);
+        self.client_sends(topics::ORDER_COMMANDS, &user, Some(value.as_bytes()), false);
+    }
+
+    /// An operator takes a trade back that can be seen by now.
+    fn bust(&mut self, id: u64) {
+        let mut fills = Vec::new();
+        for part in self.cluster.topic(topics::ORDER_EVENTS) {
+            for offset in part.committed(0, part.readable_end(self.now)) {
+                let Ok(e) = OrderEvent::decode(part.record(offset).value.unwrap_or_default()) else { continue };
+                let (Some(order), Some(trade)) = (e.order_id, e.trade_id) else { continue };
+                let (user, fee) = (e.user_id.to_string(), e.fee_e4.unwrap_or(0));
+                let (quantity, price) = (e.last_quantity.unwrap_or(0), e.last_price_e4.unwrap_or(0));
+                let what = format!(
+                    r#""command":"bust","operator":"ana","orig_order_id":"{order}","trade_id":"{trade}","quantity":{quantity},"price":"{}","fee":"{}""#,
+                    show_e4(price),
+                    show_e4(fee)
+                );
+                fills.push((user, what));
+            }
+        }
+        if fills.is_empty() {
+            return;
+        }
+        let (user, what) = fills.swap_remove(self.rng.index(fills.len()));
+        let value = format!(r#"{{"order_id":"b{id}","user_id":"{user}",{what}}}"#);
+        self.client_sends(topics::ORDER_COMMANDS, &user, Some(value.as_bytes()), false);
     }
 }

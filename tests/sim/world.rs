@@ -19,6 +19,7 @@ use super::rng::Rng;
 use super::store::Disk;
 use super::timing::*;
 use super::trace::Trace;
+use super::workload::Sent;
 
 pub enum Event {
     Wake { process: usize, token: u64 },
@@ -142,7 +143,8 @@ pub struct World {
     pub healed: bool,
     pub left_to_send: u64,
     pub sent: u64,
-    pub last_orders: Vec<(String, String)>,
+    /// Orders that users sent, to be repeated, changed and cancelled.
+    pub orders: Vec<Sent>,
     /// The first thing that must not be.
     pub violation: Option<String>,
     /// For scripts: the next request that ends a transaction takes so long.
@@ -237,7 +239,7 @@ impl World {
             healed: false,
             left_to_send: plan.inputs,
             sent: 0,
-            last_orders: Vec::new(),
+            orders: Vec::new(),
             violation: None,
             hold_end: None,
             guard: (0, 0),

@@ -1,14 +1,14 @@
 //! What must hold when everything has come to rest: every store equal to the oracle's, and the invariants of the domain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use processor::domain::chain;
 use processor::domain::reason::Reason;
-use processor::domain::status::Status;
+use processor::domain::status::{Liquidity, Side, Status};
 use processor::engine::meta::StoreMeta;
 use processor::engine::ports::{StateStore, Stores};
 use processor::engine::topics::TopicId;
-use processor::roles::{Role, orders};
+use processor::roles::{Role, orders, trading};
 use processor::wire::audit::AuditEntry;
 use processor::wire::event::{Event, OrderEvent};
 use processor::wire::portfolio::Portfolio;
@@ -27,18 +27,14 @@ impl World {
         let untransacted = self.plan.untransacted;
         let mut checks = vec![self.check_followers(), self.check_states()];
         if !untransacted {
-            checks.extend([
-                self.check_books(),
-                check_events(&self.cluster, self.runs(Role::Trading)),
-                check_settled(&self.cluster, self.runs(Role::Trading)),
-            ]);
+            checks.extend([self.check_books(), self.check_market(), check_settled(&self.cluster, self.runs(Role::Trading))]);
             checks.extend([self.check_followups(), self.check_audit()]);
         }
         if let Some(why) = checks.into_iter().find_map(Result::err) {
             self.violated(why);
         }
-        for _ in 0..switched_off(&self.cluster) {
-            self.cover(Kind::SwitchedOff);
+        for kind in seen(&self.cluster) {
+            self.cover(kind);
         }
     }
 
@@ -95,17 +91,38 @@ impl World {
         Ok(())
     }
 
-    /// I1 to I4.
+    /// I1 to I3.
     fn check_books(&self) -> Result<(), String> {
         let Some(oracle) = self.oracle.role(Role::Orders) else { return Ok(()) };
         for number in 0..oracle.tasks.len() as u32 {
             let store: Box<dyn StateStore> = oracle.stores.open(number).map_err(|e| e.to_string())?;
-            let books = orders::check_books(&*store).map_err(|why| format!("I1-I3: orders task {number}: {why}"))?;
-            if self.runs(Role::Trading) && !books.contains(" 0 open orders") {
-                return Err(format!("I4: at rest, orders task {number} has {books}"));
-            }
+            orders::check_books(&*store).map_err(|why| format!("I1-I3: orders task {number}: {why}"))?;
         }
         Ok(())
+    }
+
+    /// I4: at rest nothing is on its way, and what is open in `orders` is what is in a book. Then the events, which must end all others.
+    fn check_market(&self) -> Result<(), String> {
+        let (Some(accounts), Some(books)) = (self.oracle.role(Role::Orders), self.oracle.role(Role::Trading)) else {
+            return check_events(&self.cluster, None);
+        };
+        let (mut shared, mut in_books) = (orders::Shared::default(), Vec::new());
+        for number in 0..accounts.tasks.len() as u32 {
+            shared.add(&*accounts.stores.open(number).map_err(|e| e.to_string())?)?;
+        }
+        for number in 0..books.tasks.len() as u32 {
+            let lines = trading::read_books(&*books.stores.open(number).map_err(|e| e.to_string())?)?;
+            in_books.extend(lines.into_iter().map(|l| (l.user_id, l.order_id, l.leaves)));
+        }
+        shared.open.sort();
+        in_books.sort();
+        if shared.open != in_books {
+            return Err(format!("I4: at rest {:?} are open and {in_books:?} are in books", shared.open));
+        }
+        if let Some((symbol, sum)) = shared.clearing.iter().find(|(_, sum)| **sum != (0, 0)) {
+            return Err(format!("I1: at rest {sum:?} of {symbol} are on their way"));
+        }
+        check_events(&self.cluster, Some(&in_books.into_iter().map(|(user, order, _)| (user, order)).collect()))
     }
 
     /// What follows `order-events` has followed to the end.
@@ -179,16 +196,27 @@ impl World {
     }
 }
 
-/// Commands that were refused because of what operators did.
-fn switched_off(cluster: &Cluster) -> usize {
-    let mut count = 0;
+/// What came of the commands, counted by kinds that a campaign must have seen.
+fn seen(cluster: &Cluster) -> Vec<Kind> {
+    let mut kinds = Vec::new();
     let all = each(cluster, topics::ORDER_EVENTS, &mut |value| {
-        let reason = OrderEvent::decode(value)?.reason;
-        count += usize::from(matches!(reason, Some(Reason::KillSwitch | Reason::AccountDisabled)));
+        let e = OrderEvent::decode(value)?;
+        kinds.extend(match (e.event, e.reason) {
+            (_, Some(Reason::KillSwitch | Reason::AccountDisabled)) => Some(Kind::SwitchedOff),
+            (Event::OrderCancelled, Some(Reason::Operator)) => Some(Kind::ByOperator),
+            (Event::OrderCancelled, Some(Reason::Delisted)) => Some(Kind::Delisted),
+            (Event::OrderCancelled, Some(Reason::UserRequest | Reason::MassCancel)) => Some(Kind::Cancelled),
+            (Event::OrderFilled | Event::OrderPartiallyFilled, _) if e.liquidity == Some(Liquidity::Maker) => Some(Kind::Traded),
+            (Event::OrderTriggered, _) => Some(Kind::Fired),
+            (Event::OrderReplaced, _) => Some(Kind::Changed),
+            (Event::OrderExpired, _) => Some(Kind::Expired),
+            (Event::TradeBusted, _) => Some(Kind::TakenBack),
+            _ => None,
+        });
         Ok(())
     });
     // What cannot be read is a violation, and told as one above.
-    if all.is_ok() { count } else { 0 }
+    if all.is_ok() { kinds } else { Vec::new() }
 }
 
 fn each(cluster: &Cluster, topic: TopicId, visit: &mut dyn FnMut(&[u8]) -> Result<(), &'static str>) -> Result<(), String> {
@@ -200,8 +228,8 @@ fn each(cluster: &Cluster, topic: TopicId, visit: &mut dyn FnMut(&[u8]) -> Resul
     Ok(())
 }
 
-/// I2, I7, I10: sequences without gap or repeat, no negative balance, one end for each order.
-fn check_events(cluster: &Cluster, traded: bool) -> Result<(), String> {
+/// I2, I7, I10: sequences without gap or repeat, no negative balance, one end for each order that is not in a book (nobody knows if there are none).
+fn check_events(cluster: &Cluster, in_books: Option<&BTreeSet<(String, String)>>) -> Result<(), String> {
     let mut sequences = BTreeMap::<String, u64>::new();
     let mut open = BTreeMap::<(String, String), bool>::new();
     let mut wrong = None;
@@ -221,7 +249,7 @@ fn check_events(cluster: &Cluster, traded: bool) -> Result<(), String> {
             Event::OrderPending if open.insert(order.clone(), true).is_some() => {
                 wrong.get_or_insert(format!("I10: order {id} was taken twice"));
             }
-            Event::OrderFilled | Event::OrderCancelled | Event::OrderExpired | Event::OrderRejected
+            Event::OrderFilled | Event::OrderReplaced | Event::OrderCancelled | Event::OrderExpired | Event::OrderRejected
                 if e.status.is_some_and(Status::is_terminal) && open.contains_key(&order) =>
             {
                 // A refusal of a repeated command says how the order stands, and ends nothing.
@@ -235,33 +263,37 @@ fn check_events(cluster: &Cluster, traded: bool) -> Result<(), String> {
         Ok(())
     })?;
     wrong.map_or(Ok(()), Err)?;
-    match open.iter().find(|(_, open)| traded && **open) {
-        Some(((user, id), _)) => Err(format!("I10: order {id} of {user} has no end")),
+    match open.iter().find(|(order, open)| in_books.is_some_and(|books| **open != books.contains(order))) {
+        Some(((user, id), true)) => Err(format!("I10: order {id} of {user} has no end")),
+        Some(((user, id), false)) => Err(format!("I10: order {id} of {user} has ended and is in a book")),
         None => Ok(()),
     }
 }
 
-/// I5: each trade is settled once, at its quantity and price.
+/// I5: each leg of each trade is settled once, at its quantity and price. The house's have no order.
 fn check_settled(cluster: &Cluster, traded: bool) -> Result<(), String> {
-    let (mut trades, mut fills) = (BTreeMap::new(), BTreeMap::new());
+    let (mut legs, mut fills) = (BTreeMap::new(), BTreeMap::new());
     let mut twice = None;
     each(cluster, topics::TRADES, &mut |value| {
         let t = Trade::decode(value)?;
-        if trades.insert(t.trade_id.to_string(), (t.quantity, t.price_e4)).is_some() {
-            twice.get_or_insert(format!("I5: trade {} happened twice", t.trade_id));
+        for (side, order) in [(Side::Buy, t.buy_order_id), (Side::Sell, t.sell_order_id)] {
+            let Some(order) = order else { continue };
+            if legs.insert((t.trade_id.to_string(), side), (order.to_string(), t.quantity, t.price_e4)).is_some() {
+                twice.get_or_insert(format!("I5: trade {} happened twice", t.trade_id));
+            }
         }
         Ok(())
     })?;
     each(cluster, topics::ORDER_EVENTS, &mut |value| {
         let e = OrderEvent::decode(value)?;
         if let (Event::OrderFilled | Event::OrderPartiallyFilled, Some(id)) = (e.event, e.trade_id) {
-            let fill = (e.last_quantity.unwrap_or(0), e.last_price_e4.unwrap_or(0));
-            if fills.insert(id.to_string(), fill).is_some() {
+            let fill = (e.order_id.unwrap_or("").to_string(), e.last_quantity.unwrap_or(0), e.last_price_e4.unwrap_or(0));
+            if fills.insert((id.to_string(), e.side.unwrap_or(Side::Buy)), fill).is_some() {
                 twice.get_or_insert(format!("I5: trade {id} was settled twice"));
             }
         }
         Ok(())
     })?;
     twice.map_or(Ok(()), Err)?;
-    if traded && trades != fills { Err(format!("I5: trades {trades:?} were settled as {fills:?}")) } else { Ok(()) }
+    if traded && legs != fills { Err(format!("I5: trades {legs:?} were settled as {fills:?}")) } else { Ok(()) }
 }

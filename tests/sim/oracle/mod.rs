@@ -36,6 +36,7 @@ pub struct Expected {
 
 pub struct RoleOracle {
     spec: Arc<RoleSpec>,
+    logic: Box<dyn RoleFactory>,
     pub tasks: Vec<Expected>,
     pub stores: MemoryStores,
 }
@@ -53,7 +54,7 @@ impl Oracle {
         let many = counts[topics::ORDER_COMMANDS.0 as usize];
         let roles = Role::all()
             .into_iter()
-            .map(|role| running.contains(&role).then(|| RoleOracle::new(&*factory(role, settings, table.clone(), many), table, &counts)));
+            .map(|role| running.contains(&role).then(|| RoleOracle::new(factory(role, settings, table.clone(), many), table, &counts)));
         Oracle { roles: roles.collect(), followers: Vec::new(), out: Records::new(), batch: Records::new() }
     }
 
@@ -88,7 +89,7 @@ impl Oracle {
         out.clear();
         for (number, meta) in &touched {
             let expected = &mut oracle.tasks[*number as usize];
-            expected.process(&spec, *number, meta, cluster, txn.pid, batch, out)?;
+            expected.process(&spec, &*oracle.logic, *number, meta, cluster, txn.pid, batch, out)?;
         }
         for (number, meta) in &touched {
             let expected = &mut oracle.tasks[*number as usize];
@@ -125,7 +126,7 @@ impl Oracle {
 }
 
 impl RoleOracle {
-    fn new(factory: &dyn RoleFactory, table: &Arc<TopicTable>, counts: &Arc<[u32]>) -> RoleOracle {
+    fn new(factory: Box<dyn RoleFactory>, table: &Arc<TopicTable>, counts: &Arc<[u32]>) -> RoleOracle {
         let (spec, stores) = (Arc::new(factory.spec().clone()), MemoryStores::default());
         let tasks = (0..counts[spec.changelog.0 as usize]).map(|number| {
             let mut offsets: Vec<_> = spec.inputs.iter().map(|i| (TopicPartition::new(i.topic, number), 0)).collect();
@@ -143,7 +144,7 @@ impl RoleOracle {
             Expected { task, tables: Tables::default(), digests: Vec::new() }
         });
         let tasks = tasks.collect();
-        RoleOracle { spec, tasks, stores }
+        RoleOracle { spec, logic: factory, tasks, stores }
     }
 }
 
@@ -156,6 +157,7 @@ impl Expected {
     fn process(
         &mut self,
         spec: &RoleSpec,
+        logic: &dyn RoleFactory,
         number: u32,
         meta: &Meta,
         cluster: &Cluster,
@@ -170,7 +172,7 @@ impl Expected {
             return Err(format!("transactions in one chain: {name} committed number {} where {due} was due", meta.transaction));
         }
         if let Some(journal) = spec.journal {
-            self.journal(&name, TopicPartition::new(journal, number), cluster, pid)?;
+            self.journal(&name, TopicPartition::new(journal, number), logic, cluster, pid)?;
         }
         batch.clear();
         for input in &spec.inputs {
@@ -201,8 +203,8 @@ impl Expected {
         done.map_err(|e| format!("replay: {name} fails where the system committed: {e}"))
     }
 
-    /// Takes the broadcast rows that the transaction claims to have used, and checks each against its topic.
-    fn journal(&mut self, name: &str, at: TopicPartition, cluster: &Cluster, pid: u64) -> Result<(), String> {
+    /// Takes the broadcast rows that the transaction claims to have used, and checks each against its topic; and the settings of a new incarnation.
+    fn journal(&mut self, name: &str, at: TopicPartition, logic: &dyn RoleFactory, cluster: &Cluster, pid: u64) -> Result<(), String> {
         let part = cluster.part(at);
         let written: Vec<u64> = part.written_by(pid).collect();
         let [offset] = written[..] else { return Err(format!("torn transaction: {name} wrote {} journal entries", written.len())) };
@@ -210,6 +212,8 @@ impl Expected {
         if entry.forget {
             self.tables = Tables::default();
             self.task.view = TableView::new(Arc::default(), true);
+            let settings = entry.settings.as_deref().ok_or_else(|| format!("settings: {name} begins anew and does not say under which"))?;
+            self.task.decide_by(logic.make_under(settings, at.partition).map_err(|e| e.to_string())?);
         }
         for row in &entry.rows {
             check_row(row, cluster).map_err(|why| format!("broadcast rows: {name} used {row:?}: {why}"))?;
@@ -261,7 +265,9 @@ fn compare(out: &Records, cluster: &Cluster, txn: &Txn) -> Result<(), String> {
             total += 1;
             let (is, must) = (part.record(offset), due.next());
             let same = must.is_some_and(|m| {
-                m.key == is.key && m.value == is.value && m.headers.as_bytes() == is.headers.as_bytes() && m.timestamp_ms == is.timestamp_ms
+                // What the broker stamps has the broker's time.
+                let time = part.append_time || m.timestamp_ms == is.timestamp_ms;
+                m.key == is.key && m.value == is.value && m.headers.as_bytes() == is.headers.as_bytes() && time
             });
             if !same {
                 let (at, must) = (cluster.table.show(*at), must.map(|m| show(&m)));
