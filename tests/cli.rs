@@ -96,6 +96,8 @@ fn wrong_use_ends_with_2_and_says_what_to_do() {
         (&["run", "--rate-limit", "many"], "whole number"),
         (&["run", "--opening-cash", "1.23456"], "four decimals"),
         (&["run", "--max-command-age", "soon"], "30s"),
+        (&["run", "--dedup-window", "1h"], "--max-command-age"),
+        (&["run", "--dedup-window", "31s", "--max-command-age", "30s"], "more than a second longer"),
         (&["run", "-X", "no-equals-sign"], "key=value"),
         (&["run", "-X", "group.id=mine"], "cannot be set"),
         (&["run", "--topic-prefix", "a b"], "letters"),

@@ -1,8 +1,6 @@
 //! The stores: what they keep, what they refuse, and what they notice.
 
-use std::time::Duration;
-
-use processor::engine::ports::{StateStore, StoreError, Stores, Write};
+use processor::engine::ports::{StateStore, Stores, Write};
 use processor::store::memory::MemoryStores;
 
 fn put(store: &mut dyn StateStore, changes: &[(&str, Option<&str>)], meta: &str) {
@@ -74,8 +72,10 @@ fn a_store_in_memory_keeps_its_promises() {
 #[cfg(feature = "rocks")]
 mod rocks {
     use std::path::{Path, PathBuf};
+    use std::time::Duration;
 
     use processor::engine::meta::{Meta, StoreMeta};
+    use processor::engine::ports::StoreError;
     use processor::roles::Role;
     use processor::runtime::replay::newest_store;
     use processor::store::dir::{Identity, InstanceDir};

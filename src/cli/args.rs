@@ -85,6 +85,9 @@ pub struct Common {
     /// Reject commands whose timestamp is older, e.g. 30s; 0 = off [default: 0]
     #[arg(long, global = true, value_name = "AGE", hide_short_help = true)]
     pub max_command_age: Option<String>,
+    /// Forget ids so long after they have ended, e.g. 24h; must be above --max-command-age; 0 = never [default: 0]
+    #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
+    pub dedup_window: Option<String>,
     /// Orders of one user that may rest or wait at a time [default: 10000]
     #[arg(long, global = true, value_name = "N", hide_short_help = true)]
     pub open_orders_max: Option<String>,
@@ -229,7 +232,7 @@ pub struct Replay {
 const STATE_KEYS: &str = "\
 Keys:
   orders     account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, busted/USER/ORDER/TRADE,
-             house/SYMBOL, totals
+             house/SYMBOL, totals, ended/NUMBER, window
   trading    price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, goes-on
   portfolio  portfolio/USER, sell/USER/ORDER
   audit      TOPIC/PARTITION

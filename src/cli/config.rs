@@ -78,6 +78,8 @@ pub struct Config {
     pub opening_cash_e4: i64,
     /// Age at which a command is stale; 0 = never.
     pub max_command_age_ms: u64,
+    /// How long an id that has ended is remembered; 0 = for ever.
+    pub dedup_window_ms: u64,
     /// Orders of one user that may rest or wait at a time.
     pub open_orders_max: u64,
     /// When DAY orders end: milliseconds after midnight UTC.
@@ -120,6 +122,7 @@ const SETTINGS: &[Setting] = &[
     Setting { name: "stale_ms", default: "120000", flag: |c| c.stale_ms.as_ref() },
     Setting { name: "opening_cash", default: "1000000.00", flag: |c| c.opening_cash.as_ref() },
     Setting { name: "max_command_age", default: "0", flag: |c| c.max_command_age.as_ref() },
+    Setting { name: "dedup_window", default: "0", flag: |c| c.dedup_window.as_ref() },
     Setting { name: "open_orders_max", default: "10000", flag: |c| c.open_orders_max.as_ref() },
     Setting { name: "day_end", default: "24:00", flag: |c| c.day_end.as_ref() },
     Setting { name: "commit_interval_ms", default: "50", flag: |c| c.commit_interval_ms.as_ref() },
@@ -169,6 +172,7 @@ impl Config {
         let properties = properties(flags, file, &mut shown)?;
         let v = Values(values);
         let target = v.target()?;
+        let max_command_age_ms = v.parse("max_command_age", duration_ms)?;
         let mut state = v.text("state").to_string();
         if let (Target::Embedded { dir }, Origin::Default) = (&target, v.origin("state")) {
             state = dir.join("state").display().to_string();
@@ -188,7 +192,8 @@ impl Config {
             burst: v.parse("burst", |t| number(t, 1, 1_000_000_000))?,
             stale_ms: v.parse("stale_ms", |t| number(t, 1, 366 * 86_400_000))?,
             opening_cash_e4: v.parse("opening_cash", cash)?,
-            max_command_age_ms: v.parse("max_command_age", duration_ms)?,
+            max_command_age_ms,
+            dedup_window_ms: v.parse("dedup_window", |t| window(t, max_command_age_ms))?,
             open_orders_max: v.parse("open_orders_max", |t| number(t, 0, 1_000_000))?,
             day_ends_ms: v.parse("day_end", day_end)?,
             commit_interval_ms: v.parse("commit_interval_ms", |t| number(t, 1, 60_000))?,
@@ -440,6 +445,18 @@ fn cash(text: &str) -> Result<i64, String> {
 fn log_filter(text: &str) -> Result<String, String> {
     tracing_subscriber::EnvFilter::try_new(text).map_err(|e| e.to_string())?;
     Ok(text.into())
+}
+
+/// A time after which ids are forgotten. A command that comes again after that must be too old by its timestamp, which may be a second ahead.
+fn window(text: &str, max_age_ms: u64) -> Result<u64, String> {
+    match duration_ms(text)? {
+        0 => Ok(0),
+        _ if max_age_ms == 0 => {
+            Err("it needs --max-command-age, or a command that comes again after that would be carried out again".into())
+        }
+        ms if ms <= max_age_ms + 1_000 => Err("it must be more than a second longer than --max-command-age".into()),
+        ms => Ok(ms),
+    }
 }
 
 /// `500ms`, `30s`, `5m`, `2h`, `1d`; a bare number means seconds.

@@ -17,6 +17,8 @@ pub struct RoleSettings {
     pub opening_cash_e4: i64,
     /// Oldest command that is accepted, if that is limited.
     pub max_command_age_ms: Option<u64>,
+    /// How long an id that has ended is remembered; none: for ever.
+    pub dedup_window_ms: Option<i64>,
     /// Orders of one user that may rest or wait at a time.
     pub open_orders_max: u64,
     /// When DAY orders end: so long after midnight UTC, milliseconds.
@@ -31,6 +33,7 @@ impl Default for RoleSettings {
             stale_ms: 120_000,
             opening_cash_e4: 10_000_000_000,
             max_command_age_ms: None,
+            dedup_window_ms: None,
             open_orders_max: 10_000,
             day_ends_ms: 0,
         }
@@ -48,10 +51,12 @@ impl RoleSettings {
             ("opening_cash_e4", Field::Int(self.opening_cash_e4)),
             ("open_orders_max", int(self.open_orders_max)),
             ("day_ends_ms", Field::Int(self.day_ends_ms)),
-            ("max_command_age_ms", int(self.max_command_age_ms.unwrap_or_default())),
         ];
+        // What is off is not said.
+        let limits = [("max_command_age_ms", self.max_command_age_ms.map(int)), ("dedup_window_ms", self.dedup_window_ms.map(Field::Int))];
+        let all: Vec<_> = all.into_iter().chain(limits.into_iter().filter_map(|(name, n)| Some((name, n?)))).collect();
         let mut out = Vec::new();
-        encode::fields(Format::Json, &all[..if self.max_command_age_ms.is_some() { 7 } else { 6 }], &mut out);
+        encode::fields(Format::Json, &all, &mut out);
         out
     }
 
@@ -71,6 +76,10 @@ impl RoleSettings {
                 ("open_orders_max", Some(n)) => u64::try_from(n).map(|n| s.open_orders_max = n).is_ok(),
                 ("opening_cash_e4", Some(n)) => {
                     s.opening_cash_e4 = n;
+                    true
+                }
+                ("dedup_window_ms", Some(n)) => {
+                    s.dedup_window_ms = Some(n);
                     true
                 }
                 ("day_ends_ms", Some(n)) => {
@@ -105,6 +114,7 @@ mod tests {
             stale_ms: 1,
             opening_cash_e4: 0,
             max_command_age_ms: Some(60_000),
+            dedup_window_ms: Some(120_000),
             open_orders_max: 3,
             day_ends_ms: 79_200_000,
         };

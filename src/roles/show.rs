@@ -2,7 +2,7 @@
 //!
 //! | role | keys |
 //! |---|---|
-//! | `orders` | `account/USER`, `position/USER/SYMBOL`, `order/USER/ORDER`, `house/SYMBOL`, `totals`, `open/USER/SYMBOL/ORDER`, `busted/USER/ORDER/TRADE` |
+//! | `orders` | `account/USER`, `position/USER/SYMBOL`, `order/USER/ORDER`, `house/SYMBOL`, `totals`, `open/USER/SYMBOL/ORDER`, `busted/USER/ORDER/TRADE`, `ended/NUMBER`, `window` |
 //! | `trading` | `price/SYMBOL`, `source/SYMBOL/NAME`, `source-hash/SYMBOL/HASH`, `trades`, `book/SYMBOL`, `resting/SYMBOL/USER/ORDER`, `goes-on` |
 //! | `portfolio` | `portfolio/USER`, `sell/USER/ORDER` |
 //! | `audit` | `TOPIC/PARTITION` |
@@ -22,6 +22,8 @@ const KINDS: &[(Role, &str, u8)] = &[
     (Role::Orders, "totals", b't'),
     (Role::Orders, "open", b'n'),
     (Role::Orders, "busted", b'b'),
+    (Role::Orders, "ended", b'e'),
+    (Role::Orders, "window", b'w'),
     (Role::Trading, "price", b's'),
     (Role::Trading, "source", b'q'),
     (Role::Trading, "source-hash", HASHED),
@@ -101,7 +103,7 @@ pub fn task_of(role: Role, text: &str, partitions: u32) -> Option<u32> {
 pub fn kinds(role: Role) -> &'static str {
     match role {
         Role::Orders => {
-            "account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, busted/USER/ORDER/TRADE, house/SYMBOL, totals"
+            "account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, busted/USER/ORDER/TRADE, house/SYMBOL, totals, ended/NUMBER, window"
         }
         Role::Trading => "price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, goes-on",
         Role::Portfolio => "portfolio/USER, sell/USER/ORDER",

@@ -40,7 +40,7 @@ pub struct Target {
 }
 
 pub fn all() -> Vec<Target> {
-    let mut all = vec![
+    let all = vec![
         Target { name: "commands", weight: 24, samples: commands, words: WORDS, run: read_command },
         Target { name: "ticks", weight: 8, samples: ticks, words: WORDS, run: read_tick },
         Target { name: "instruments", weight: 6, samples: instruments, words: WORDS, run: read_instrument },
@@ -56,7 +56,7 @@ pub fn all() -> Vec<Target> {
         Target { name: "roles", weight: 3, samples: role_inputs, words: WORDS, run: run_roles },
     ];
     #[cfg(feature = "rocks")]
-    all.extend(super::targets::cli::all());
+    let all = all.into_iter().chain(cli::all()).collect();
     all
 }
 

@@ -121,6 +121,76 @@ fn d9_old_commands_are_stale_when_age_is_limited() {
     assert_eq!(e[4]["event"], "OrderPending", "a stale order does not burn its id");
 }
 
+/// How many rows of each kind `orders` keeps.
+fn rows(w: &World, letter: u8) -> usize {
+    w.state(Role::Orders).iter().flat_map(|state| state.keys()).filter(|key| key[0] == letter).count()
+}
+
+#[test]
+fn d9_an_id_is_forgotten_when_its_window_is_over_and_an_old_command_is_stale_then() {
+    let settings = RoleSettings { max_command_age_ms: Some(5_000), dedup_window_ms: Some(10_000), ..Default::default() };
+    let mut w = World::ready(settings);
+    let order = |ts: i64| format!(r#""order_id":"1","symbol":"AAPL","quantity":1,"order_type":"buy","timestamp":{ts}"#);
+    w.command("u", &order(START_MS));
+    w.limit("u", "rests", "AAPL", 1, "buy", "186", "");
+    w.pump();
+    for (later, answer) in [(4_000, "OrderStatus"), (9_999, "OrderRejected"), (10_000, "OrderRejected"), (3_600_000, "OrderRejected")] {
+        w.now_ms = START_MS + later;
+        w.command("u", &order(START_MS));
+        w.pump();
+        w.restart(Role::Orders);
+        w.pump();
+        let e = w.last("u");
+        assert_eq!((&e["event"], e["reason"] == "STALE_ORDER"), (&json!(answer), answer == "OrderRejected"), "{later}");
+    }
+    assert_eq!(rows(&w, b'o'), 1, "only the one that rests");
+    w.tick("AAPL", "189.25");
+    w.pump();
+    w.command("u", &order(START_MS + 3_600_000));
+    w.limit("u", "rests", "AAPL", 1, "buy", "186", "");
+    w.pump();
+    let names = w.names("u");
+    assert_eq!(names[names.len() - 4..], ["OrderPending", "OrderStatus", "OrderAccepted", "OrderFilled"], "{names:?}");
+    w.check_books();
+}
+
+#[test]
+fn what_is_remembered_does_not_grow_beyond_the_window() {
+    let settings = RoleSettings { dedup_window_ms: Some(10_000), opening_cash_e4: 10_000_000_000_000, rate_limit: 0, ..Default::default() };
+    let mut w = World::ready(settings);
+    let mut most = 0;
+    for n in 0..300_i64 {
+        w.now_ms = START_MS + n * 250;
+        w.tick("AAPL", "100");
+        w.order("u", &format!("{n}"), "AAPL", "2", "buy");
+        w.pump();
+        // Some of it is taken back, and cancels and deposits have ids, too.
+        let e = w.last("u");
+        assert_eq!(e["event"], "OrderFilled");
+        let (trade, what) = (e["trade_id"].clone(), r#""operator":"ana","quantity":1,"price":100"#);
+        w.command("u", &format!(r#""command":"bust","order_id":"b{n}","orig_order_id":"{n}","trade_id":{trade},{what}"#));
+        w.command("u", &format!(r#""command":"cancel","order_id":"c{n}","orig_order_id":"{n}""#));
+        w.pump();
+        most = most.max(rows(&w, b'o'));
+        if n % 50 == 0 {
+            w.restart(Role::Orders);
+        }
+    }
+    assert_eq!(w.names("u").iter().filter(|name| *name == "TradeBusted").count(), 300);
+    assert!((120..130).contains(&most), "forty orders of ten seconds, each with a bust and a cancel: {most}");
+    assert_eq!((rows(&w, b'o'), rows(&w, b'e')), (most, most));
+    assert_eq!(rows(&w, b'b'), 40, "trades taken back of orders that are remembered");
+    w.check_books();
+    // An id of before is as good as new, and what was an order once cannot be named any more.
+    w.cancel("u", "late", "1");
+    w.order("u", "2", "AAPL", "5", "buy");
+    w.pump();
+    let events = w.events("u");
+    let late = events.iter().find(|e| e["cause_id"] == "late").expect("an answer");
+    assert_eq!((&late["event"], &late["reason"]), (&json!("CancelRejected"), &json!("UNKNOWN_ORDER")));
+    assert_eq!((&w.last("u")["event"], &w.last("u")["quantity"]), (&json!("OrderFilled"), &json!(5)));
+}
+
 #[test]
 fn a_repeated_deposit_is_filled_once_and_a_rejected_cancel_stays_rejected() {
     let mut w = World::ready(RoleSettings { opening_cash_e4: 0, ..Default::default() });

@@ -74,6 +74,9 @@ kinds! {
     Expired "orders expired";
     Delisted "orders whose listing was taken away";
     TakenBack "trades taken back";
+    Forgotten "ids forgotten";
+    TakenAgain "ids of before used again";
+    AnsweredLate "answers about orders that were forgotten";
     Resettled "incarnations under other settings than the one before";
     ReaderChecked "readings of the concurrent reader";
 }

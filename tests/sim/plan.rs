@@ -99,6 +99,8 @@ pub struct Plan {
     pub batch_records: usize,
     pub cache_bytes: usize,
     pub tombstones_live: u64,
+    /// After how many milliseconds ids are forgotten, if they are.
+    pub window_ms: Option<i64>,
     /// Whether `orders` writes outside transactions (what the sequence guard is there for).
     pub untransacted: bool,
 }
@@ -151,6 +153,7 @@ impl Plan {
             batch_records: [1, 2, 5, 20, 100][rng.index(5)],
             cache_bytes: [0, 2_000, 1 << 20][rng.index(3)],
             tombstones_live: rng.between(300 * MS, 3 * SECOND),
+            window_ms: rng.permille(400).then(|| rng.skewed(20, 4_000) as i64),
             untransacted,
         }
     }

@@ -131,6 +131,7 @@ fn body(p: usize) -> Ended {
         // Somebody changes the configuration between two lives, and never of all instances at once.
         let settings = RoleSettings {
             rate_limit: w.settings.rate_limit + process.lives % 3,
+            dedup_window_ms: w.plan.window_ms.filter(|_| process.lives % 4 != 0),
             stale_ms: w.settings.stale_ms + u64::from(process.instance % 2) * 500,
             ..w.settings
         };

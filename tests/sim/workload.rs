@@ -84,7 +84,7 @@ impl World {
                 self.client_sends(topics::INSTRUMENTS, &symbol, (!delisted).then_some(value.as_bytes()), false);
             }
             7 => {
-                let Some(Sent { user, value, .. }) = self.orders.last().cloned() else { return };
+                let Some(Sent { user, value, .. }) = self.earlier() else { return };
                 self.cover(Kind::Duplicate);
                 self.client_sends(topics::ORDER_COMMANDS, &user, Some(value.as_bytes()), false);
             }
@@ -139,14 +139,15 @@ impl World {
         }
     }
 
+    /// An order that was sent before, rather a late one: it may still be open.
+    fn earlier(&mut self) -> Option<Sent> {
+        let back = self.rng.skewed(1, (self.orders.len() as u64).max(1)) as usize;
+        self.orders.len().checked_sub(back).map(|i| self.orders[i].clone())
+    }
+
     /// A user or an operator cancels or changes what was sent before, whatever has become of it.
     fn about_an_order(&mut self, id: u64) {
-        if self.orders.is_empty() {
-            return;
-        }
-        // Rather a late one: it may still be open.
-        let back = self.rng.skewed(1, self.orders.len() as u64) as usize;
-        let Sent { user, id: order, .. } = self.orders[self.orders.len() - back].clone();
+        let Some(Sent { user, id: order, .. }) = self.earlier() else { return };
         let by = if self.rng.permille(200) { r#","operator":"ana""# } else { "" };
         let what = match self.rng.below(8) {
             0..=3 => format!(r#""command":"cancel","orig_order_id":"{order}"{by}"#),

@@ -6,6 +6,7 @@ mod changes;
 mod commands;
 mod desk;
 mod entry;
+mod forget;
 pub(super) mod seed;
 mod settlement;
 mod show;
@@ -54,7 +55,7 @@ impl Orders {
             instruments: rows::instruments(),
             references: rows::references(),
             controls: rows::controls(),
-            buffers: Buffers::default(),
+            buffers: Buffers { ended: settings.dedup_window_ms.map(|_| Vec::new()), ..Buffers::default() },
             content: Vec::new(),
             entry: Vec::new(),
             other: Vec::new(),
@@ -65,9 +66,13 @@ impl Orders {
 impl Role for Orders {
     fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
         match record.at.topic {
-            topics::ORDER_COMMANDS => self.command(ctx, record),
-            topics::EXECUTIONS => self.execution(ctx, record),
-            _ => Err(bug(ctx, "orders does not read this topic")),
+            topics::ORDER_COMMANDS => self.command(ctx, record)?,
+            topics::EXECUTIONS => self.execution(ctx, record)?,
+            _ => return Err(bug(ctx, "orders does not read this topic")),
+        }
+        match self.settings.dedup_window_ms {
+            Some(window) => forget::some(ctx, &mut self.buffers, window, record.at.topic == topics::ORDER_COMMANDS),
+            None => Ok(()),
         }
     }
 

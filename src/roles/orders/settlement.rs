@@ -14,6 +14,7 @@ use crate::wire::event::{Event, OrderEvent};
 
 use super::Orders;
 use super::desk::{Desk, about};
+use super::forget;
 use super::state::{self, Entry, unreadable};
 
 /// The order that is settled.
@@ -31,11 +32,15 @@ impl Orders {
     pub(super) fn execution(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
         let value = own(ctx, record)?;
         let x = Execution::decode(value).map_err(|fault| bug(ctx, fault))?;
+        let refusal = matches!(x.outcome, Outcome::CancelRefused(_) | Outcome::ReplaceRefused(_));
         if !state::load_order(ctx, &mut self.buffers, x.user_id, x.order_id, &mut self.entry) {
+            // An order can be forgotten while the answer to a late cancel of it is on its way.
+            if let (Outcome::CancelRefused(reason) | Outcome::ReplaceRefused(reason), true) = (x.outcome, forget::has_forgotten(ctx)?) {
+                return self.too_late(ctx, &x, reason);
+            }
             return Err(bug(ctx, format_args!("an execution of order {} of user {}, which is not known", x.order_id, x.user_id)));
         }
         let entry = Entry::read(&self.entry).ok_or_else(|| unreadable(ctx, "an order"))?;
-        let refusal = matches!(x.outcome, Outcome::CancelRefused(_) | Outcome::ReplaceRefused(_));
         let (Some(terms), Some(symbol), true) = (entry.terms, entry.content.symbol(), entry.is_open() || refusal) else {
             return Err(bug(ctx, format_args!("an execution of order {} of user {}, which is not open", x.order_id, x.user_id)));
         };
@@ -66,6 +71,19 @@ impl Orders {
                 open.refused(&mut desk, reason);
             }
         }
+        desk.close();
+        Ok(())
+    }
+
+    fn too_late(&mut self, ctx: &mut Ctx<'_>, x: &Execution<'_>, reason: Reason) -> Result<(), Bug> {
+        let mut desk = Desk::existing(ctx, &mut self.buffers, x.user_id)?;
+        desk.event(OrderEvent {
+            order_id: Some(x.order_id),
+            cause_id: Some(x.cause_id.unwrap_or(x.order_id)),
+            reason: Some(reason),
+            text: Some(reason.text()),
+            ..OrderEvent::new(Event::CancelRejected, x.user_id)
+        });
         desk.close();
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::forget::{Ended, Row};
 use super::state::{self, Entry};
 use crate::domain::status::Side;
 use crate::roles::show::number;
@@ -39,6 +40,14 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
             with(shown, &[("clearing_e4", t.clearing_e4), ("fees_e4", t.fees_e4), ("rounding_e4", t.rounding_e4)])
         }
         b'b' | b'n' => json!({}),
+        b'e' => {
+            let Row { time_ms, user, order_id } = Row::read(value)?;
+            json!({"ended_ms": time_ms, "user_id": user, "order_id": order_id})
+        }
+        b'w' => {
+            let Ended { first, next, now_ms } = Ended::read(value)?;
+            json!({"first": first, "next": next, "now_ms": now_ms})
+        }
         _ => return None,
     })
 }

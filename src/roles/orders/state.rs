@@ -7,6 +7,8 @@
 //! | `o` user 0 order id | what became of that id, and its content |
 //! | `n` user 0 symbol 0 order id | nothing: the order may be open for long, and a mass cancel must find it |
 //! | `b` user 0 order id 0 trade id | nothing: the trade was taken back |
+//! | `e` number | an id that has ended, waiting to be forgotten (only with a window) |
+//! | `w` | the ends of that queue |
 //! | `h` symbol | the other sides of the symbol: the house, and what is on its way between users |
 //! | `t` | the task's totals |
 
@@ -31,6 +33,8 @@ pub(super) struct Buffers {
     pub key: Vec<u8>,
     pub value: Vec<u8>,
     pub tally: Tally,
+    /// Users and ids that have ended with this record, where they are to be forgotten some day.
+    pub ended: Option<Vec<(Box<str>, Box<str>)>>,
 }
 
 /// I3 as it goes: what accounts and positions came to hold in this transaction, less what the orders (and short positions) they hold it for came to hold.
@@ -61,7 +65,7 @@ impl Tally {
 }
 
 impl Buffers {
-    fn key(&mut self, letter: u8, first: &str, second: Option<&str>) -> &[u8] {
+    pub(super) fn key(&mut self, letter: u8, first: &str, second: Option<&str>) -> &[u8] {
         self.key.clear();
         self.key.push(letter);
         self.key.extend_from_slice(first.as_bytes());
@@ -73,7 +77,7 @@ impl Buffers {
     }
 
     /// Begins a value.
-    fn fresh(&mut self) -> &mut Vec<u8> {
+    pub(super) fn fresh(&mut self) -> &mut Vec<u8> {
         self.value.clear();
         self.value.push(VERSION);
         &mut self.value
@@ -81,7 +85,7 @@ impl Buffers {
 }
 
 /// Splits the version off.
-fn body(bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn body(bytes: &[u8]) -> Option<&[u8]> {
     match bytes.split_first() {
         Some((&VERSION, rest)) => Some(rest),
         _ => None,
@@ -89,7 +93,7 @@ fn body(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 /// Reads a value that ends where it should.
-fn whole<T>(bytes: &[u8], read: impl FnOnce(&mut &[u8]) -> Option<T>) -> Option<T> {
+pub(super) fn whole<T>(bytes: &[u8], read: impl FnOnce(&mut &[u8]) -> Option<T>) -> Option<T> {
     let mut rest = body(bytes)?;
     let value = read(&mut rest)?;
     rest.is_empty().then_some(value)
@@ -297,7 +301,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-fn load<T>(ctx: &mut Ctx<'_>, key: &[u8], what: &str, read: fn(&[u8]) -> Option<T>) -> Result<Option<T>, Bug> {
+pub(super) fn load<T>(ctx: &mut Ctx<'_>, key: &[u8], what: &str, read: fn(&[u8]) -> Option<T>) -> Result<Option<T>, Bug> {
     let Some(bytes) = ctx.get(key) else { return Ok(None) };
     match read(bytes) {
         Some(value) => Ok(Some(value)),
@@ -355,11 +359,36 @@ pub(super) fn load_order(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_i
 pub(super) fn save_order(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_id: &str, e: &Entry<'_>) {
     e.put(&mut b.value);
     b.key(b'o', user, Some(order_id));
-    if let Some(before) = ctx.get(&b.key).and_then(Entry::read) {
+    let before = ctx.get(&b.key).and_then(Entry::read);
+    let lived = before.is_none_or(|before| {
         b.tally.order(&before.hold, -1);
-    }
+        before.is_open()
+    });
     b.tally.order(&e.hold, 1);
     ctx.put(&b.key, &b.value);
+    if let Some(ended) = b.ended.as_mut().filter(|_| lived && !e.is_open()) {
+        ended.push((user.into(), order_id.into()));
+    }
+}
+
+/// Forgets an id that has ended, and what was taken back of its trades.
+pub(super) fn delete_order(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_id: &str) -> Result<(), Bug> {
+    b.key(b'o', user, Some(order_id));
+    let entry = ctx.get(&b.key).and_then(Entry::read);
+    let Some(whole) =
+        entry.filter(|e| !e.is_open()).map(|e| e.terms.is_none() || e.status == Status::Filled && e.quantity() == Some(e.cum))
+    else {
+        return Err(bug(ctx, format_args!("the id {order_id} of user {user} is to be forgotten, and is open or not there")));
+    };
+    ctx.delete(&b.key);
+    // What traded whole, and still has, was not taken back.
+    if !whole {
+        busted_key(b, user, order_id, "");
+        let mut rows: Vec<Vec<u8>> = Vec::new();
+        ctx.scan(&b.key, &mut |key, _| rows.push(key.to_vec()));
+        rows.iter().for_each(|key| ctx.delete(key));
+    }
+    Ok(())
 }
 
 /// What is known of an order that may be open for long.

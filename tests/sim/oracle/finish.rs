@@ -8,7 +8,7 @@ use processor::domain::status::{Liquidity, Side, Status};
 use processor::engine::meta::StoreMeta;
 use processor::engine::ports::{StateStore, Stores};
 use processor::engine::topics::TopicId;
-use processor::roles::{Role, orders, trading};
+use processor::roles::{Role, orders, show, trading};
 use processor::wire::audit::AuditEntry;
 use processor::wire::event::{Event, OrderEvent};
 use processor::wire::portfolio::Portfolio;
@@ -33,7 +33,7 @@ impl World {
         if let Some(why) = checks.into_iter().find_map(Result::err) {
             self.violated(why);
         }
-        for kind in seen(&self.cluster) {
+        for kind in seen(&self.cluster).into_iter().chain(self.forgotten()) {
             self.cover(kind);
         }
     }
@@ -101,10 +101,22 @@ impl World {
         Ok(())
     }
 
+    /// One for each id that was forgotten.
+    fn forgotten(&self) -> Vec<Kind> {
+        let stores = self.oracle.role(Role::Orders).into_iter().flat_map(|o| (0..o.tasks.len() as u32).map(|n| o.stores.open(n)));
+        let queue = |store: Box<dyn StateStore>| {
+            let mut row = Vec::new();
+            store.get(b"w", &mut row).ok()?.then_some(())?;
+            show::show(Role::Orders, b"w", &row)?.1["first"].as_u64()
+        };
+        let count = stores.filter_map(|store| queue(store.ok()?)).sum::<u64>();
+        vec![Kind::Forgotten; count as usize]
+    }
+
     /// I4: at rest nothing is on its way, and what is open in `orders` is what is in a book. Then the events, which must end all others.
     fn check_market(&self) -> Result<(), String> {
         let (Some(accounts), Some(books)) = (self.oracle.role(Role::Orders), self.oracle.role(Role::Trading)) else {
-            return check_events(&self.cluster, None);
+            return check_events(&self.cluster, None, self.plan.window_ms.is_some());
         };
         let (mut shared, mut in_books) = (orders::Shared::default(), Vec::new());
         for number in 0..accounts.tasks.len() as u32 {
@@ -122,7 +134,8 @@ impl World {
         if let Some((symbol, sum)) = shared.clearing.iter().find(|(_, sum)| **sum != (0, 0)) {
             return Err(format!("I1: at rest {sum:?} of {symbol} are on their way"));
         }
-        check_events(&self.cluster, Some(&in_books.into_iter().map(|(user, order, _)| (user, order)).collect()))
+        let in_books = in_books.into_iter().map(|(user, order, _)| (user, order)).collect();
+        check_events(&self.cluster, Some(&in_books), self.plan.window_ms.is_some())
     }
 
     /// What follows `order-events` has followed to the end.
@@ -198,7 +211,7 @@ impl World {
 
 /// What came of the commands, counted by kinds that a campaign must have seen.
 fn seen(cluster: &Cluster) -> Vec<Kind> {
-    let mut kinds = Vec::new();
+    let (mut kinds, mut taken) = (Vec::new(), BTreeSet::new());
     let all = each(cluster, topics::ORDER_EVENTS, &mut |value| {
         let e = OrderEvent::decode(value)?;
         kinds.extend(match (e.event, e.reason) {
@@ -211,6 +224,11 @@ fn seen(cluster: &Cluster) -> Vec<Kind> {
             (Event::OrderReplaced, _) => Some(Kind::Changed),
             (Event::OrderExpired, _) => Some(Kind::Expired),
             (Event::TradeBusted, _) => Some(Kind::TakenBack),
+            (Event::CancelRejected, _) if e.status.is_none() => Some(Kind::AnsweredLate),
+            (Event::OrderPending, _) => {
+                let order = (e.user_id.to_string(), e.order_id.map(str::to_string));
+                (!taken.insert(order)).then_some(Kind::TakenAgain)
+            }
             _ => None,
         });
         Ok(())
@@ -229,7 +247,7 @@ fn each(cluster: &Cluster, topic: TopicId, visit: &mut dyn FnMut(&[u8]) -> Resul
 }
 
 /// I2, I7, I10: sequences without gap or repeat, no negative balance, one end for each order that is not in a book (nobody knows if there are none).
-fn check_events(cluster: &Cluster, in_books: Option<&BTreeSet<(String, String)>>) -> Result<(), String> {
+fn check_events(cluster: &Cluster, in_books: Option<&BTreeSet<(String, String)>>, forgets: bool) -> Result<(), String> {
     let mut sequences = BTreeMap::<String, u64>::new();
     let mut open = BTreeMap::<(String, String), bool>::new();
     let mut wrong = None;
@@ -246,14 +264,17 @@ fn check_events(cluster: &Cluster, in_books: Option<&BTreeSet<(String, String)>>
         let Some(id) = e.order_id else { return Ok(()) };
         let order = (e.user_id.to_string(), id.to_string());
         match e.event {
-            Event::OrderPending if open.insert(order.clone(), true).is_some() => {
+            // An id may come again when it was forgotten, which open ones never are.
+            Event::OrderPending if open.insert(order.clone(), true).is_some_and(|was_open| was_open || !forgets) => {
                 wrong.get_or_insert(format!("I10: order {id} was taken twice"));
             }
             Event::OrderFilled | Event::OrderReplaced | Event::OrderCancelled | Event::OrderExpired | Event::OrderRejected
                 if e.status.is_some_and(Status::is_terminal) && open.contains_key(&order) =>
             {
                 // A refusal of a repeated command says how the order stands, and ends nothing.
-                let refusal = e.event == Event::OrderRejected && e.status != Some(Status::Rejected);
+                // So does one of an id that was forgotten, and was never taken again.
+                let anew = forgets && open.get(&order) == Some(&false);
+                let refusal = e.event == Event::OrderRejected && (e.status != Some(Status::Rejected) || anew);
                 if !refusal && open.insert(order, false) == Some(false) {
                     wrong.get_or_insert(format!("I10: order {id} ended twice"));
                 }
