@@ -93,6 +93,8 @@ pub struct World {
     tables: Arc<Tables>,
     tables_read: BTreeMap<TopicId, usize>,
     largest_turn: usize,
+    /// Most records of an input that a task handles in a turn.
+    pub turn_max: usize,
 }
 
 pub const START_MS: i64 = 1_800_000_000_000;
@@ -111,6 +113,7 @@ impl World {
             tables: Arc::default(),
             tables_read: BTreeMap::new(),
             largest_turn: 0,
+            turn_max: usize::MAX,
         };
         for role in Role::all() {
             let f = factory(role, settings, names.clone(), partitions);
@@ -303,7 +306,7 @@ impl World {
         for input in &spec.inputs {
             let at = TopicPartition::new(input.topic, t.number);
             let read = t.read.entry(at).or_default();
-            for (offset, s) in self.log.get(&at).into_iter().flatten().enumerate().skip(*read) {
+            for (offset, s) in self.log.get(&at).into_iter().flatten().enumerate().skip(*read).take(self.turn_max) {
                 *read = offset + 1;
                 busy = true;
                 let record = borrow(at, offset, s);

@@ -191,6 +191,57 @@ fn what_is_remembered_does_not_grow_beyond_the_window() {
     assert_eq!((&w.last("u")["event"], &w.last("u")["quantity"]), (&json!("OrderFilled"), &json!(5)));
 }
 
+/// The book may have been away for longer than the window. What it answers then must not meet another order of the same id.
+#[test]
+fn a_late_answer_does_not_meet_the_id_when_it_is_used_again() {
+    let settings = RoleSettings { dedup_window_ms: Some(10_000), stale_ms: 100_000_000, ..Default::default() };
+    for late in ["replace", "cancel"] {
+        let mut w = World::ready(settings);
+        w.limit("u", "x", "AAPL", 2, "buy", "186", "");
+        w.pump();
+        w.cancel("u", "c", "x");
+        if late == "replace" {
+            w.replace("u", "r", "x", r#""quantity":1"#)
+        } else {
+            w.cancel("u", "r", "x")
+        }
+        w.turn_of(Role::Orders);
+        // The book does one of the two, and is away for a day.
+        w.turn_max = 1;
+        w.turn_of(Role::Trading);
+        w.turn_max = usize::MAX;
+        w.turn_of(Role::Orders);
+        assert_eq!(w.last("u")["event"], "OrderCancelled");
+        w.now_ms += 86_400_000;
+        for n in 0..6 {
+            w.command("u", &format!(r#""command":"deposit","order_id":"d{n}","amount":1"#));
+        }
+        w.turn_of(Role::Orders);
+        w.limit("u", "x", "AAPL", 5, "buy", "187", "");
+        w.turn_of(Role::Orders);
+        let answer = w.last("u");
+        match late {
+            // Its id is kept until the change is answered.
+            "replace" => assert_eq!((&answer["event"], &answer["conflict_field"]), (&json!("DuplicateRejected"), &json!("quantity"))),
+            _ => assert_eq!(answer["event"], "OrderPending"),
+        }
+        w.pump();
+        let (events, names) = (w.events("u"), w.names("u"));
+        let refused = events.iter().filter(|e| e["event"] == "CancelRejected" && e["cause_id"] == "r").count();
+        assert_eq!(refused, 1, "{names:?}");
+        w.check_books();
+        // Once it is answered, the window begins.
+        w.now_ms += 10_000;
+        for n in 0..6 {
+            w.command("u", &format!(r#""command":"deposit","order_id":"e{n}","amount":1"#));
+        }
+        w.limit("u", "x", "AAPL", 5, "buy", "187", "");
+        w.pump();
+        assert_eq!(w.last("u")["event"], if late == "replace" { "OrderAccepted" } else { "OrderStatus" });
+        w.check_books();
+    }
+}
+
 #[test]
 fn a_repeated_deposit_is_filled_once_and_a_rejected_cancel_stays_rejected() {
     let mut w = World::ready(RoleSettings { opening_cash_e4: 0, ..Default::default() });

@@ -65,8 +65,12 @@ impl Orders {
             Outcome::CancelRefused(reason) => open.refused(&mut desk, reason),
             Outcome::ReplaceRefused(reason) => {
                 if open.entry.is_open() {
+                    open.answered(desk.ctx)?;
                     open.decided(&mut desk)?;
                     desk.note(open.id, &open.entry);
+                } else {
+                    // It ended with the change on its way, of which there is never more than one.
+                    desk.buffers.has_ended(open.user, open.id);
                 }
                 open.refused(&mut desk, reason);
             }
@@ -154,6 +158,7 @@ impl<'a> Open<'a> {
         // No more than what has traded: then that was all.
         self.terms = Terms { quantity: quantity.max(self.entry.cum), limit_e4, ..self.terms };
         self.entry.terms = Some(self.terms);
+        self.answered(desk.ctx)?;
         if self.terms.quantity == self.entry.cum {
             self.entry.status = Status::Filled;
             self.close(desk)?;
@@ -165,10 +170,16 @@ impl<'a> Open<'a> {
         Ok(())
     }
 
-    /// The book has answered a change. When no other is on its way, the order holds what its terms need, and no more.
+    /// The book has answered a change.
+    fn answered(&mut self, ctx: &Ctx<'_>) -> Result<(), Bug> {
+        let left = self.entry.pending.checked_sub(1);
+        self.entry.pending = left.ok_or_else(|| bug(ctx, "an answer to a change that nobody asked for"))?;
+        Ok(())
+    }
+
+    /// When no change is on its way any more, the order holds what its terms need, and no more.
     fn decided(&mut self, desk: &mut Desk<'_, '_>) -> Result<(), Bug> {
         let e = &mut self.entry;
-        e.pending = e.pending.checked_sub(1).ok_or_else(|| bug(desk.ctx, "an answer to a change that nobody asked for"))?;
         if e.pending > 0 {
             return Ok(());
         }

@@ -76,6 +76,11 @@ impl Buffers {
         &self.key
     }
 
+    /// Nothing more comes of this id: it may be forgotten some day, if ids are.
+    pub(super) fn has_ended(&mut self, user: &str, order_id: &str) {
+        self.ended.iter_mut().for_each(|all| all.push((user.into(), order_id.into())));
+    }
+
     /// Begins a value.
     pub(super) fn fresh(&mut self) -> &mut Vec<u8> {
         self.value.clear();
@@ -366,8 +371,9 @@ pub(super) fn save_order(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_i
     });
     b.tally.order(&e.hold, 1);
     ctx.put(&b.key, &b.value);
-    if let Some(ended) = b.ended.as_mut().filter(|_| lived && !e.is_open()) {
-        ended.push((user.into(), order_id.into()));
+    // With a change on its way it is remembered until the book has answered that: an answer must never meet another order of the same id.
+    if lived && !e.is_open() && e.pending == 0 {
+        b.has_ended(user, order_id);
     }
 }
 
