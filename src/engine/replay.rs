@@ -181,8 +181,12 @@ impl Replay<'_> {
         for row in &entry.rows {
             tables.force(row);
         }
-        if let Some(settings) = &entry.settings {
-            task.decide_by(self.factory.make_under(settings, self.task).map_err(TaskError::from)?);
+        // As the incarnation did that began here. Where it did not say under what, nobody knows.
+        if entry.forget {
+            task.decide_by(match &entry.settings {
+                Some(settings) => self.factory.make_under(settings, self.task).map_err(TaskError::Newer)?,
+                None => self.factory.make(self.task),
+            });
         }
         task.view.tables = Arc::new(std::mem::take(tables));
         batch.clear();

@@ -73,9 +73,9 @@ pub trait RoleFactory: Send {
     fn spec(&self) -> &RoleSpec;
     /// Logic for task `task`.
     fn make(&self, task: u32) -> Box<dyn Role>;
-    /// The same logic under settings that a journal has; see [`Role::settings`].
-    fn make_under(&self, _settings: &[u8], _task: u32) -> Result<Box<dyn Role>, Bug> {
-        Err(Bug("the journal has settings, and the role knows of none".into()))
+    /// The same logic under settings that a journal has; see [`Role::settings`]. An error: a newer version wrote them.
+    fn make_under(&self, _settings: &[u8], _task: u32) -> Result<Box<dyn Role>, String> {
+        Err("the journal has settings, and this version of the role knows of none: use the version that wrote it".into())
     }
     /// Whether a record may change a broadcast table. One that may not is passed over, and the row before it stays in force: a bad record changes
     /// nothing.

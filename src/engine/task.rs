@@ -31,7 +31,7 @@ pub enum TaskError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A record between roles that a newer version wrote.
+    /// Something that a newer version wrote: a record between roles, or settings in a journal.
     #[error("{0}")]
     Newer(String),
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::engine::broadcast::Tables;
 use crate::engine::ports::{Log, LogError};
 use crate::engine::records::{Record, Records};
-use crate::engine::role::{Bug, Input, Role as Logic, RoleFactory, RoleSpec};
+use crate::engine::role::{Input, Role as Logic, RoleFactory, RoleSpec};
 use crate::engine::topics::{TopicId, TopicTable};
 use crate::wire::{control, instrument, topics, trade};
 pub use settings::RoleSettings;
@@ -163,8 +163,8 @@ impl RoleFactory for Factory {
         self.logic(&self.settings)
     }
 
-    fn make_under(&self, settings: &[u8], _task: u32) -> Result<Box<dyn Logic>, Bug> {
-        Ok(self.logic(&RoleSettings::decode(settings).map_err(Bug)?))
+    fn make_under(&self, settings: &[u8], _task: u32) -> Result<Box<dyn Logic>, String> {
+        Ok(self.logic(&RoleSettings::decode(settings)?))
     }
 
     fn accepts_broadcast(&self, record: &Record<'_>) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! | role | keys |
 //! |---|---|
-//! | `orders` | `account/USER`, `position/USER/SYMBOL`, `order/USER/ORDER`, `house/SYMBOL`, `totals`, `open/USER/SYMBOL/ORDER`, `busted/USER/ORDER/TRADE`, `ended/NUMBER`, `window` |
+//! | `orders` | `account/USER`, `position/USER/SYMBOL`, `order/USER/ORDER`, `house/SYMBOL`, `totals`, `open/USER/SYMBOL/ORDER`, `busted/USER/ORDER/TRADE`, `ended/NUMBER`, `mark/NUMBER`, `window` |
 //! | `trading` | `price/SYMBOL`, `source/SYMBOL/NAME`, `source-hash/SYMBOL/HASH`, `trades`, `book/SYMBOL`, `resting/SYMBOL/USER/ORDER`, `goes-on` |
 //! | `portfolio` | `portfolio/USER`, `sell/USER/ORDER` |
 //! | `audit` | `TOPIC/PARTITION` |
@@ -23,6 +23,7 @@ const KINDS: &[(Role, &str, u8)] = &[
     (Role::Orders, "open", b'n'),
     (Role::Orders, "busted", b'b'),
     (Role::Orders, "ended", b'e'),
+    (Role::Orders, "mark", b'm'),
     (Role::Orders, "window", b'w'),
     (Role::Trading, "price", b's'),
     (Role::Trading, "source", b'q'),
@@ -103,7 +104,7 @@ pub fn task_of(role: Role, text: &str, partitions: u32) -> Option<u32> {
 pub fn kinds(role: Role) -> &'static str {
     match role {
         Role::Orders => {
-            "account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, busted/USER/ORDER/TRADE, house/SYMBOL, totals, ended/NUMBER, window"
+            "account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, busted/USER/ORDER/TRADE, house/SYMBOL, totals, ended/NUMBER, mark/NUMBER, window"
         }
         Role::Trading => "price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, goes-on",
         Role::Portfolio => "portfolio/USER, sell/USER/ORDER",

@@ -43,6 +43,8 @@ impl World {
                     let others: Vec<usize> = (0..self.processes.len()).filter(|o| *o != p && self.processes[*o].disk == disk).collect();
                     for o in others.into_iter().filter(|o| self.processes[*o].life == Life::Running).collect::<Vec<_>>() {
                         self.processes[o].doomed = true;
+                        // Also one that stands still; left so, it would be healed and go on over a disk that has changed under it.
+                        self.processes[o].frozen = false;
                         self.wake(o, 0);
                     }
                     self.lose_power(p);

@@ -123,7 +123,7 @@ impl Sums {
                 }
             }
             b't' => self.totals = state::read_totals(value)?,
-            b'b' | b'e' | b'w' => {}
+            b'b' | b'e' | b'm' | b'w' => {}
             b'n' => self.users.entry(first.into()).or_default().marked += 1,
             _ => return None,
         }

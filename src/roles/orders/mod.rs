@@ -55,7 +55,7 @@ impl Orders {
             instruments: rows::instruments(),
             references: rows::references(),
             controls: rows::controls(),
-            buffers: Buffers { ended: settings.dedup_window_ms.map(|_| Vec::new()), ..Buffers::default() },
+            buffers: Buffers { forgets: settings.dedup_window_ms.is_some(), ..Buffers::default() },
             content: Vec::new(),
             entry: Vec::new(),
             other: Vec::new(),

@@ -33,14 +33,18 @@ impl Orders {
         let value = own(ctx, record)?;
         let x = Execution::decode(value).map_err(|fault| bug(ctx, fault))?;
         let refusal = matches!(x.outcome, Outcome::CancelRefused(_) | Outcome::ReplaceRefused(_));
-        if !state::load_order(ctx, &mut self.buffers, x.user_id, x.order_id, &mut self.entry) {
-            // An order can be forgotten while the answer to a late cancel of it is on its way.
-            if let (Outcome::CancelRefused(reason) | Outcome::ReplaceRefused(reason), true) = (x.outcome, forget::has_forgotten(ctx)?) {
-                return self.too_late(ctx, &x, reason);
-            }
-            return Err(bug(ctx, format_args!("an execution of order {} of user {}, which is not known", x.order_id, x.user_id)));
+        let known = state::load_order(ctx, &mut self.buffers, x.user_id, x.order_id, &mut self.entry);
+        let entry = if known { Some(Entry::read(&self.entry).ok_or_else(|| unreadable(ctx, "an order"))?) } else { None };
+        // A cancel is refused because the order has ended. It may be forgotten by now, and its id may be another command's.
+        if let Outcome::CancelRefused(reason) = x.outcome
+            && entry.is_none_or(|e| e.terms.is_none() || e.is_open())
+            && forget::has_forgotten(ctx)?
+        {
+            return self.too_late(ctx, &x, reason);
         }
-        let entry = Entry::read(&self.entry).ok_or_else(|| unreadable(ctx, "an order"))?;
+        let Some(entry) = entry else {
+            return Err(bug(ctx, format_args!("an execution of order {} of user {}, which is not known", x.order_id, x.user_id)));
+        };
         let (Some(terms), Some(symbol), true) = (entry.terms, entry.content.symbol(), entry.is_open() || refusal) else {
             return Err(bug(ctx, format_args!("an execution of order {} of user {}, which is not open", x.order_id, x.user_id)));
         };

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::forget::{Ended, Row};
+use super::forget::{Ended, Mark, Row};
 use super::state::{self, Entry};
 use crate::domain::status::Side;
 use crate::roles::show::number;
@@ -41,12 +41,16 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
         }
         b'b' | b'n' => json!({}),
         b'e' => {
-            let Row { time_ms, user, order_id } = Row::read(value)?;
-            json!({"ended_ms": time_ms, "user_id": user, "order_id": order_id})
+            let Row { user, order_id } = Row::read(value)?;
+            json!({"user_id": user, "order_id": order_id})
+        }
+        b'm' => {
+            let Mark { below, time_ms } = Mark::read(value)?;
+            json!({"ended_below": below, "time_ms": time_ms})
         }
         b'w' => {
-            let Ended { first, next, now_ms } = Ended::read(value)?;
-            json!({"first": first, "next": next, "now_ms": now_ms})
+            let e = Ended::read(value)?;
+            json!({"ended": [e.first, e.next], "marks": [e.first_mark, e.next_mark], "marked": e.marked, "marked_ms": e.marked_ms})
         }
         _ => return None,
     })

@@ -6,9 +6,10 @@
 //! | `p` user 0 symbol | position |
 //! | `o` user 0 order id | what became of that id, and its content |
 //! | `n` user 0 symbol 0 order id | nothing: the order may be open for long, and a mass cancel must find it |
-//! | `b` user 0 order id 0 trade id | nothing: the trade was taken back |
+//! | `b` user 0 order id 0 trade id | nothing: the trade was taken back; also when the order is forgotten, or it could be taken back again |
 //! | `e` number | an id that has ended, waiting to be forgotten (only with a window) |
-//! | `w` | the ends of that queue |
+//! | `m` number | what time it was when so many ids had ended |
+//! | `w` | the ends of both queues |
 //! | `h` symbol | the other sides of the symbol: the house, and what is on its way between users |
 //! | `t` | the task's totals |
 
@@ -33,8 +34,10 @@ pub(super) struct Buffers {
     pub key: Vec<u8>,
     pub value: Vec<u8>,
     pub tally: Tally,
-    /// Users and ids that have ended with this record, where they are to be forgotten some day.
-    pub ended: Option<Vec<(Box<str>, Box<str>)>>,
+    /// Ids are forgotten some day.
+    pub forgets: bool,
+    /// If they are: users and ids that have ended with this record.
+    pub ended: Vec<(Box<str>, Box<str>)>,
 }
 
 /// I3 as it goes: what accounts and positions came to hold in this transaction, less what the orders (and short positions) they hold it for came to hold.
@@ -78,7 +81,9 @@ impl Buffers {
 
     /// Nothing more comes of this id: it may be forgotten some day, if ids are.
     pub(super) fn has_ended(&mut self, user: &str, order_id: &str) {
-        self.ended.iter_mut().for_each(|all| all.push((user.into(), order_id.into())));
+        if self.forgets {
+            self.ended.push((user.into(), order_id.into()));
+        }
     }
 
     /// Begins a value.
@@ -377,22 +382,13 @@ pub(super) fn save_order(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_i
     }
 }
 
-/// Forgets an id that has ended, and what was taken back of its trades.
+/// Forgets an id that has ended.
 pub(super) fn delete_order(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_id: &str) -> Result<(), Bug> {
     b.key(b'o', user, Some(order_id));
-    let entry = ctx.get(&b.key).and_then(Entry::read);
-    let Some(whole) =
-        entry.filter(|e| !e.is_open()).map(|e| e.terms.is_none() || e.status == Status::Filled && e.quantity() == Some(e.cum))
-    else {
-        return Err(bug(ctx, format_args!("the id {order_id} of user {user} is to be forgotten, and is open or not there")));
-    };
-    ctx.delete(&b.key);
-    // What traded whole, and still has, was not taken back.
-    if !whole {
-        busted_key(b, user, order_id, "");
-        let mut rows: Vec<Vec<u8>> = Vec::new();
-        ctx.scan(&b.key, &mut |key, _| rows.push(key.to_vec()));
-        rows.iter().for_each(|key| ctx.delete(key));
+    match ctx.get(&b.key).map(Entry::read) {
+        Some(Some(entry)) if !entry.is_open() => ctx.delete(&b.key),
+        Some(None) => return Err(unreadable(ctx, "an order")),
+        _ => return Err(bug(ctx, format_args!("the id {order_id} of user {user} is to be forgotten, and is open or not there"))),
     }
     Ok(())
 }

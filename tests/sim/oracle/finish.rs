@@ -107,7 +107,7 @@ impl World {
         let queue = |store: Box<dyn StateStore>| {
             let mut row = Vec::new();
             store.get(b"w", &mut row).ok()?.then_some(())?;
-            show::show(Role::Orders, b"w", &row)?.1["first"].as_u64()
+            show::show(Role::Orders, b"w", &row)?.1["ended"][0].as_u64()
         };
         let count = stores.filter_map(|store| queue(store.ok()?)).sum::<u64>();
         vec![Kind::Forgotten; count as usize]

@@ -213,7 +213,7 @@ impl Expected {
             self.tables = Tables::default();
             self.task.view = TableView::new(Arc::default(), true);
             let settings = entry.settings.as_deref().ok_or_else(|| format!("settings: {name} begins anew and does not say under which"))?;
-            self.task.decide_by(logic.make_under(settings, at.partition).map_err(|e| e.to_string())?);
+            self.task.decide_by(logic.make_under(settings, at.partition)?);
         }
         for row in &entry.rows {
             check_row(row, cluster).map_err(|why| format!("broadcast rows: {name} used {row:?}: {why}"))?;
