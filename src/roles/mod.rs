@@ -1,6 +1,7 @@
 //! The five roles. Each is a pure function over records and state; what they decide lives in `domain`, how records look in `wire`, and who calls them
 //! and commits is the engine's business.
 
+pub mod at_rest;
 mod audit;
 mod intake;
 mod notifications;

@@ -2,7 +2,7 @@
 //! whatever is set by now, and so that `audit find` can say it.
 
 use crate::wire::encode::{self, Field, Format};
-use crate::wire::input::{Value, read_map};
+use crate::wire::input::read_map;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,28 +67,18 @@ impl RoleSettings {
         let mut wrong = None;
         let fault = read_map(bytes, |name, value| {
             let n = value.integer().and_then(|n| i64::try_from(n).ok());
-            let fits = match (name, n) {
-                (_, None) => false,
-                ("rate_limit", Some(n)) => u32::try_from(n).map(|n| s.rate_limit = n).is_ok(),
-                ("burst", Some(n)) => u32::try_from(n).map(|n| s.burst = n).is_ok(),
-                ("stale_ms", Some(n)) => u64::try_from(n).map(|n| s.stale_ms = n).is_ok(),
-                ("max_command_age_ms", Some(n)) => u64::try_from(n).map(|n| s.max_command_age_ms = Some(n)).is_ok(),
-                ("open_orders_max", Some(n)) => u64::try_from(n).map(|n| s.open_orders_max = n).is_ok(),
-                ("opening_cash_e4", Some(n)) => {
-                    s.opening_cash_e4 = n;
-                    true
-                }
-                ("dedup_window_ms", Some(n)) => {
-                    s.dedup_window_ms = Some(n);
-                    true
-                }
-                ("day_ends_ms", Some(n)) => {
-                    s.day_ends_ms = n;
-                    true
-                }
+            let fits = n.is_some_and(|n| match name {
+                "rate_limit" => put(&mut s.rate_limit, n),
+                "burst" => put(&mut s.burst, n),
+                "stale_ms" => put(&mut s.stale_ms, n),
+                "opening_cash_e4" => put(&mut s.opening_cash_e4, n),
+                "max_command_age_ms" => put(s.max_command_age_ms.get_or_insert_default(), n),
+                "dedup_window_ms" => put(s.dedup_window_ms.get_or_insert_default(), n),
+                "open_orders_max" => put(&mut s.open_orders_max, n),
+                "day_ends_ms" => put(&mut s.day_ends_ms, n),
                 _ => false,
-            };
-            if !fits || value == Value::Twice {
+            });
+            if !fits {
                 wrong.get_or_insert(format!(
                     "the setting {name} is unknown to this version of processor, or has a value that is: use the version that wrote it"
                 ));
@@ -100,6 +90,11 @@ impl RoleSettings {
             (None, Ok(None)) => Ok(s),
         }
     }
+}
+
+/// False: it does not fit there.
+fn put<T: TryFrom<i64>>(setting: &mut T, n: i64) -> bool {
+    T::try_from(n).map(|n| *setting = n).is_ok()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Ids that are forgotten. With a window (`--dedup-window`) what is known of an id goes away that long after it has ended. A queue holds what has ended, in
-//! the order in which it did; commands mark in it what time it is, and every record that is handled takes up to two due ids off its front: it adds at most
-//! one, so the queue drains faster than it fills, and no transaction does much of it. Without a window nothing is queued and nothing costs anything.
+//! the order in which it did; every command marks in it what time it is, and takes up to two due ids off its front. It brings one id that will end some
+//! day, so the queue drains faster than it fills, and no transaction does much of it. Without a window nothing is queued and nothing costs anything.
 //!
 //! Time is the log time of commands. That of an execution is its cause's, long ago when somebody was away for a while, and what ends late must not be
 //! forgotten at once: whatever has ended since the last mark counts from the next one.
@@ -11,7 +11,7 @@ use crate::engine::varint::{put, put_bytes, put_signed, take_bytes, take_i64, ta
 
 use super::state::{self, Buffers};
 
-/// How many ids a record takes off the queue.
+/// How many ids a command takes off the queue.
 const AT_ONCE: usize = 2;
 /// Marks are so far apart, or a sixteenth of the window if that is less.
 const MARK_MS: i64 = 1_000;
@@ -85,6 +85,9 @@ impl Mark {
 
 /// After a record: what has ended with it joins the queue, and a little of what is due is forgotten. `command`: it was one, so its time is the time.
 pub(super) fn some(ctx: &mut Ctx<'_>, b: &mut Buffers, window_ms: i64, command: bool) -> Result<(), Bug> {
+    if !command && b.ended.is_empty() {
+        return Ok(());
+    }
     let before = load(ctx)?;
     let mut ended = before;
     for (user, order_id) in std::mem::take(&mut b.ended) {

@@ -23,7 +23,8 @@ use crate::wire::topics;
 use super::RoleSettings;
 use super::intake::bug;
 use super::rows::{self, Rows};
-pub use books::{Shared, check_books};
+pub(super) use books::Shared;
+pub use books::check_books;
 pub(super) use show::show;
 use state::{Buffers, Tally};
 

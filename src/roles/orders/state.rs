@@ -370,10 +370,8 @@ pub(super) fn save_order(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_i
     e.put(&mut b.value);
     b.key(b'o', user, Some(order_id));
     let before = ctx.get(&b.key).and_then(Entry::read);
-    let lived = before.is_none_or(|before| {
-        b.tally.order(&before.hold, -1);
-        before.is_open()
-    });
+    before.iter().for_each(|before| b.tally.order(&before.hold, -1));
+    let lived = before.is_none_or(|before| before.is_open());
     b.tally.order(&e.hold, 1);
     ctx.put(&b.key, &b.value);
     // With a change on its way it is remembered until the book has answered that: an answer must never meet another order of the same id.

@@ -8,7 +8,8 @@ use processor::domain::status::{Liquidity, Side, Status};
 use processor::engine::meta::StoreMeta;
 use processor::engine::ports::{StateStore, Stores};
 use processor::engine::topics::TopicId;
-use processor::roles::{Role, orders, show, trading};
+use processor::roles::at_rest::AtRest;
+use processor::roles::{Role, orders, show};
 use processor::wire::audit::AuditEntry;
 use processor::wire::event::{Event, OrderEvent};
 use processor::wire::portfolio::Portfolio;
@@ -118,23 +119,15 @@ impl World {
         let (Some(accounts), Some(books)) = (self.oracle.role(Role::Orders), self.oracle.role(Role::Trading)) else {
             return check_events(&self.cluster, None, self.plan.window_ms.is_some());
         };
-        let (mut shared, mut in_books) = (orders::Shared::default(), Vec::new());
+        let mut all = AtRest::default();
         for number in 0..accounts.tasks.len() as u32 {
-            shared.add(&*accounts.stores.open(number).map_err(|e| e.to_string())?)?;
+            all.add_orders(&*accounts.stores.open(number).map_err(|e| e.to_string())?)?;
         }
         for number in 0..books.tasks.len() as u32 {
-            let lines = trading::read_books(&*books.stores.open(number).map_err(|e| e.to_string())?)?;
-            in_books.extend(lines.into_iter().map(|l| (l.user_id, l.order_id, l.leaves)));
+            all.add_trading(&*books.stores.open(number).map_err(|e| e.to_string())?)?;
         }
-        shared.open.sort();
-        in_books.sort();
-        if shared.open != in_books {
-            return Err(format!("I4: at rest {:?} are open and {in_books:?} are in books", shared.open));
-        }
-        if let Some((symbol, sum)) = shared.clearing.iter().find(|(_, sum)| **sum != (0, 0)) {
-            return Err(format!("I1: at rest {sum:?} of {symbol} are on their way"));
-        }
-        let in_books = in_books.into_iter().map(|(user, order, _)| (user, order)).collect();
+        let open = all.check().map_err(|why| format!("I1, I4: {why}"))?;
+        let in_books = open.into_iter().map(|(user, order, _)| (user, order)).collect();
         check_events(&self.cluster, Some(&in_books), self.plan.window_ms.is_some())
     }
 
