@@ -104,6 +104,7 @@ fn system(log: Arc<dyn Log>, topics: Arc<processor::engine::topics::TopicTable>,
         roles: RoleSettings::default(),
         limits: LIMITS,
         scrub_every: Duration::ZERO,
+        leave: false,
         lock_wait: Duration::from_secs(5),
         memory: SharedMemory::default(),
     };

@@ -36,6 +36,7 @@ fn system(state: &Path) -> System {
         roles: RoleSettings::default(),
         limits: LIMITS,
         scrub_every: Duration::ZERO,
+        leave: false,
         lock_wait: Duration::from_secs(5),
         memory: SharedMemory::default(),
     };

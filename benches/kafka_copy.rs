@@ -44,7 +44,12 @@ fn main() {
 /// The copy through the adapter.
 fn adapted(log: &KafkaLog, table: &TopicTable, group: &str, batch: usize, records: u64, out_per_in: usize) -> f64 {
     let inputs = vec![MemberInput { topic: INPUT, headers: false }];
-    let spec = MemberSpec { group: format!("{}{group}", table.prefix()), instance: format!("{}{group}-1", table.prefix()), inputs };
+    let spec = MemberSpec {
+        group: format!("{}{group}", table.prefix()),
+        instance: format!("{}{group}-1", table.prefix()),
+        inputs,
+        linger: Duration::ZERO,
+    };
     let mut member = log.join(&spec).expect("joining works");
     let limits = Limits { records: batch, bytes: 64 << 20, age: Duration::from_secs(1) };
     let (mut input, mut output) = (Records::new(), Records::new());

@@ -48,6 +48,8 @@ thread_local! {
     static LOOKS_WRONG: Cell<u32> = const { Cell::new(0) };
     /// So many polls find their position gone.
     static POSITION_GONE: Cell<u32> = const { Cell::new(0) };
+    /// So many polls are refused.
+    static REFUSED: Cell<u32> = const { Cell::new(0) };
 }
 
 fn once_less(left: &'static std::thread::LocalKey<Cell<u32>>) -> bool {
@@ -210,6 +212,9 @@ impl Member for FaultyMember {
     fn poll(&mut self, wait: Duration, limits: Limits, into: &mut Records) -> Result<Polled, LogError> {
         if once_less(&POSITION_GONE) {
             return Err(LogError::Corrupt("in/0 has no offset 7 any more".into()));
+        }
+        if once_less(&REFUSED) {
+            return Err(LogError::Refused("no such user".into()));
         }
         self.inner.poll(wait, limits, into)
     }
@@ -563,6 +568,23 @@ fn a_store_that_the_changelog_does_not_know_is_rebuilt() {
     world.drain(&mut instance).unwrap();
     world.check(100, &instance);
     assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), PARTITIONS as usize);
+}
+
+/// A broker that restarts may not know its users for a moment. A role that was never let in has nothing to wait for.
+#[test]
+fn a_refusal_ends_a_role_that_was_never_let_in_and_is_waited_for_by_others() {
+    let world = World::new(&[]);
+    world.send(0..50);
+    REFUSED.set(1);
+    let stopped = world.drain(&mut world.instance()).unwrap_err();
+    assert!(matches!(&stopped, Stop::Invalid(why) if why == "no such user"), "{stopped}");
+    let mut instance = world.instance();
+    world.drain(&mut instance).unwrap();
+    world.send(50..100);
+    REFUSED.set(4);
+    world.drain(&mut instance).unwrap();
+    world.check(100, &instance);
+    assert_eq!(instance.counters().recoveries, 4);
 }
 
 #[test]

@@ -61,6 +61,7 @@ fn work(log: &KafkaLog, prefix: &str, name: &str, stop: &AtomicBool, say: &mut d
         group: format!("{prefix}group"),
         instance: format!("{prefix}{name}"),
         inputs: vec![MemberInput { topic: INPUT, headers: false }],
+        linger: Duration::ZERO,
     };
     loop {
         match incarnation(log, &spec, stop, say) {

@@ -56,6 +56,7 @@ fn spec(table: &TopicTable, group: &str, instance: &str) -> MemberSpec {
         group: format!("{}{group}", table.prefix()),
         instance: format!("{}{instance}", table.prefix()),
         inputs: vec![MemberInput { topic: INPUT, headers: false }],
+        linger: Duration::ZERO,
     }
 }
 
@@ -233,11 +234,11 @@ fn a_record_too_large_for_its_topic_is_refused_before_it_is_sent() {
     assert!(why.contains("max.message.bytes") && why.contains("output/0"), "{why}");
 }
 
-/// The connection is lost between two commits: the incarnation is marked, and a new one goes on.
+/// The broker dies and comes back between two transactions. Nothing of ours is on any wire then, so the same incarnation goes on.
 #[test]
-fn a_lost_connection_makes_the_incarnation_suspect() {
+fn a_connection_that_is_lost_between_two_transactions_leaves_nothing_behind() {
     let broker = Broker::start();
-    let table = small_table("suspect-");
+    let table = small_table("between-");
     let log = log_on(&broker.address, &table);
     make(&log, &table, &[INPUT, OUTPUT], 1);
     append(&log, tp(INPUT, 0), 3);
@@ -251,18 +252,8 @@ fn a_lost_connection_makes_the_incarnation_suspect() {
     broker.restart();
     let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "b"), offsets: &[(seen[1].0, seen[1].1 + 1)] });
     println!("after the restart: {outcome:?}");
-    let committed = matches!(outcome, Outcome::Committed { suspect: true, .. });
-    assert!(committed || matches!(outcome, Outcome::NotCommitted(_) | Outcome::Unknown(_)), "{outcome:?}");
-    assert!(member.suspect());
-    drop(member);
-    let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
-    assert!(!member.suspect());
-    let partitions = assigned(&mut *member);
-    resume(&mut *member, &partitions);
-    let rest = take(&mut *member, if committed { 1 } else { 2 });
-    let last = rest[rest.len() - 1];
-    let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "c"), offsets: &[(last.0, last.1 + 1)] });
-    assert!(matches!(outcome, Outcome::Committed { suspect: false, .. }), "{outcome:?}");
+    // A line that comes late counts for the transaction in which it is seen, so both are right; to be lost is not.
+    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
 }
 
 /// A consumer in the place of a member, which is all that a late request to join looks like. Names are padded as the adapter does it.

@@ -58,7 +58,12 @@ mod memory {
     #[test]
     fn who_sleeps_is_woken() {
         let log = with_input(Options::default());
-        let spec = MemberSpec { group: "g".into(), instance: "g-0".into(), inputs: vec![MemberInput { topic: INPUT, headers: false }] };
+        let spec = MemberSpec {
+            group: "g".into(),
+            instance: "g-0".into(),
+            inputs: vec![MemberInput { topic: INPUT, headers: false }],
+            linger: Duration::ZERO,
+        };
         let (say, hear) = mpsc::channel();
         let began = Instant::now();
         std::thread::scope(|scope| {
@@ -149,7 +154,8 @@ mod directory {
 
     fn joined(log: &LocalLog) -> Box<dyn Member> {
         let inputs = vec![MemberInput { topic: INPUT, headers: false }];
-        let mut member = log.join(&MemberSpec { group: "g".into(), instance: "g-0".into(), inputs }).expect("joins");
+        let mut member =
+            log.join(&MemberSpec { group: "g".into(), instance: "g-0".into(), inputs, linger: Duration::ZERO }).expect("joins");
         assert!(matches!(member.poll(PATIENCE, WIDE, &mut Records::new()), Ok(Polled::Assigned(_))));
         member
     }
@@ -257,7 +263,10 @@ mod directory {
         assert!(seen.len() as u64 > said);
         assert_eq!(texts(&seen), texts(&read(&look, tp(OUTPUT, 3))));
         let inputs = vec![MemberInput { topic: INPUT, headers: false }];
-        let join = look.join(&MemberSpec { group: "g".into(), instance: "g-1".into(), inputs }).err().map(|e| e.to_string());
+        let join = look
+            .join(&MemberSpec { group: "g".into(), instance: "g-1".into(), inputs, linger: Duration::ZERO })
+            .err()
+            .map(|e| e.to_string());
         let append = look.appender().err().map(|e| e.to_string());
         let create =
             look.create_topic(crate::conformance::SPARE, table("").spec(crate::conformance::SPARE), 1).err().map(|e| e.to_string());

@@ -52,7 +52,8 @@ fn copier(log: &LocalLog, instance: u64, seed: u64, done: &AtomicBool, count: &C
     let (mut input, mut output) = (Records::new(), Records::new());
     'incarnation: while !done.load(Ordering::Relaxed) {
         let inputs = vec![MemberInput { topic: INPUT, headers: false }];
-        let mut member = log.join(&MemberSpec { group: "g".into(), instance: format!("g-{instance}"), inputs }).expect("joins");
+        let mut member =
+            log.join(&MemberSpec { group: "g".into(), instance: format!("g-{instance}"), inputs, linger: Duration::ZERO }).expect("joins");
         while !done.load(Ordering::Relaxed) {
             if dice.roll(25) == 0 {
                 continue 'incarnation;

@@ -106,6 +106,9 @@ pub struct Common {
     /// How often each running store is looked through for damage, e.g. 6h; 0 = never [default: 24h]
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     pub scrub_every: Option<String>,
+    /// Hand tasks over to the other instances at once when this one is stopped; without it a restart within 10 s keeps them
+    #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_short_help = true)]
+    pub leave: Option<String>,
     /// Longest a graceful stop may take, milliseconds [default: 10000]
     #[arg(long, global = true, value_name = "MS", hide_short_help = true)]
     pub shutdown_grace_ms: Option<String>,

@@ -92,6 +92,8 @@ pub struct Config {
     pub batch_bytes_max: usize,
     /// How often stores are looked through; 0: never.
     pub scrub_every_ms: u64,
+    /// Whether a graceful stop leaves the group.
+    pub leave: bool,
     /// Longest a graceful stop may take.
     pub shutdown_grace_ms: u64,
     /// Log filter; empty = the command decides.
@@ -129,6 +131,7 @@ const SETTINGS: &[Setting] = &[
     Setting { name: "batch_records_max", default: "10000", flag: |c| c.batch_records_max.as_ref() },
     Setting { name: "batch_bytes_max", default: "8388608", flag: |c| c.batch_bytes_max.as_ref() },
     Setting { name: "scrub_every", default: "24h", flag: |c| c.scrub_every.as_ref() },
+    Setting { name: "leave", default: "false", flag: |c| c.leave.as_ref() },
     Setting { name: "shutdown_grace_ms", default: "10000", flag: |c| c.shutdown_grace_ms.as_ref() },
     Setting { name: "log", default: "", flag: |c| c.log.as_ref() },
     Setting { name: "log_format", default: "text", flag: |c| c.log_format.as_ref() },
@@ -200,6 +203,7 @@ impl Config {
             batch_records_max: v.parse("batch_records_max", |t| number(t, 1, 1_000_000))?,
             batch_bytes_max: v.parse("batch_bytes_max", |t| number(t, 65_536, 1 << 30))?,
             scrub_every_ms: v.parse("scrub_every", duration_ms)?,
+            leave: v.parse("leave", |t| t.parse().map_err(|_| "say true or false".into()))?,
             shutdown_grace_ms: v.parse("shutdown_grace_ms", |t| number(t, 0, 3_600_000))?,
             log: v.parse("log", log_filter)?,
             log_json: v.parse("log_format", args::format)? == Format::Json,

@@ -58,7 +58,7 @@ impl From<LogError> for Failure {
         let code = match &e {
             LogError::Unavailable(_) | LogError::Io(_) => Code::Failed,
             LogError::Fenced(_) => Code::Fenced,
-            LogError::Invalid(_) => Code::Config,
+            LogError::Invalid(_) | LogError::Refused(_) => Code::Config,
             LogError::Corrupt(_) => Code::Bug,
         };
         Failure::new(code, e.to_string())

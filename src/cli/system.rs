@@ -42,6 +42,7 @@ pub fn of(config: &Config, access: Access) -> Result<System, Failure> {
             age: Duration::from_millis(config.commit_interval_ms),
         },
         scrub_every: Duration::from_millis(config.scrub_every_ms),
+        leave: config.leave,
         lock_wait: LOCK_WAIT,
         memory: SharedMemory::default(),
     })

@@ -15,6 +15,8 @@ pub(super) enum Halt {
     /// a new incarnation looks at the same thing again, with the state of that moment; only then it stops for good. With the task that found it, if
     /// one did.
     Doubt(Option<u32>, String),
+    /// The log refuses us: recover, or stop if that was never otherwise or lasts.
+    Refused(String),
     /// For good.
     Stop(Stop),
 }
@@ -33,6 +35,7 @@ impl std::convert::From<LogError> for Halt {
             LogError::Io(why) => Halt::Stop(Stop::Failed(why)),
             LogError::Fenced(why) => Halt::Stop(Stop::Fenced(why)),
             LogError::Invalid(why) => Halt::invalid(why),
+            LogError::Refused(why) => Halt::Refused(why),
             LogError::Corrupt(_) => Halt::Doubt(None, e.to_string()),
         }
     }

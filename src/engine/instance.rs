@@ -33,6 +33,7 @@ use super::ports::{
     Clock, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, RECORD_OVERHEAD, Reader, StoreError, Stores,
 };
 use super::records::Records;
+use super::refusal::{Refusals, Refused};
 use super::restore::{Env, Restore};
 use super::role::{Bug, RoleFactory, RoleSpec};
 use super::scrub::Scrubber;
@@ -128,6 +129,7 @@ pub struct Instance {
     /// Partition counts when the process began; keys would move between tasks if they changed.
     counts: Option<Arc<[u32]>>,
     recovered_us: u64,
+    refusals: Refusals,
     scrubber: Scrubber,
     batch: Records,
     out: Records,
@@ -179,6 +181,7 @@ impl Instance {
             doubted: BTreeSet::new(),
             counts: None,
             recovered_us: started_us,
+            refusals: Refusals::default(),
             scrubber: Scrubber::new(),
             batch: Records::new(),
             out: Records::new(),
@@ -206,6 +209,7 @@ impl Instance {
             Ok(turn) => Ok(turn),
             Err(Halt::Stop(stop)) => Err(stop),
             Err(Halt::Recover(why)) => self.recover(&why),
+            Err(Halt::Refused(why)) => self.refused(why),
             Err(Halt::Doubt(task, why)) => match self.doubted.insert((task, why.clone())) {
                 true => self.recover(&format!("looking again, with fresh state, at what cannot be: {why}")),
                 false => Err(Stop::Bug(why)),
@@ -213,7 +217,27 @@ impl Instance {
         }
     }
 
+    /// Hands the tasks over to the other instances at once: this one stops for good.
+    pub fn leave(&mut self) {
+        if let Some(mut work) = self.work.take() {
+            work.member.leave();
+        }
+    }
+
+    /// The log refuses us: the configuration does not fit, or something there is not as it was (see [`super::refusal`]).
+    fn refused(&mut self, why: String) -> Result<Turn, Stop> {
+        match self.refusals.refused(self.clock.now_us()) {
+            Refused::Stop => return Err(Stop::Invalid(why)),
+            Refused::Wait { tell: Some(seconds) } => {
+                tracing::error!(role = self.spec.name, instance = %self.settings.instance, "{why}; trying again for {seconds} s, then the role ends");
+            }
+            Refused::Wait { tell: None } => {}
+        }
+        self.recover(&why)
+    }
+
     fn recover(&mut self, why: &str) -> Result<Turn, Stop> {
+        self.refusals.ended();
         let waited = Duration::from_micros(self.clock.now_us() - self.started_us);
         if !self.joined_once && waited > self.settings.startup_wait {
             return Err(Stop::Failed(why.to_string()));
@@ -240,7 +264,7 @@ impl Instance {
         let inputs = self.spec.inputs.iter().map(|i| MemberInput { topic: i.topic, headers: i.guarded }).collect();
         let (group, instance) = (self.settings.group.clone(), self.settings.instance.clone());
         // Fence first: whatever is read after this line can no longer be changed by a predecessor.
-        let member = self.log.join(&MemberSpec { group, instance, inputs })?;
+        let member = self.log.join(&MemberSpec { group, instance, inputs, linger: self.spec.linger })?;
         crash::point(Point::JoinMember);
         let (mut tables, mut readers) = (Tables::default(), Vec::new());
         for topic in &self.spec.broadcasts {
@@ -255,7 +279,7 @@ impl Instance {
         self.joined_once = true;
         let (restoring, tasks) = (BTreeMap::new(), BTreeMap::new());
         self.work = Some(Incarnation { member, partitions, tables: Arc::new(tables), readers, restoring, tasks, wake: Wake::default() });
-        tracing::info!(role = self.spec.name, instance = %self.settings.instance, "joined");
+        tracing::info!(role = self.spec.name, instance = %self.settings.instance, "predecessor fenced, asking the group for partitions");
         Ok(Turn::Busy)
     }
 
@@ -337,6 +361,8 @@ impl Instance {
         if !work.restoring.is_empty() {
             self.restore(work)?;
             turn = Turn::Busy;
+        } else if !work.tasks.is_empty() {
+            self.refusals.ran(self.clock.now_us());
         }
         if !self.batch.is_empty() {
             self.process(work)?;
@@ -417,7 +443,7 @@ impl Instance {
         let restore = |(task, at)| (task, Restore::new(task, at, self.damaged.remove(&task), &*self.clock));
         work.restoring = inputs.into_iter().map(restore).collect();
         let tasks: Vec<u32> = work.restoring.keys().copied().collect();
-        tracing::info!(role = spec.name, instance = %self.settings.instance, ?tasks, "assigned");
+        tracing::info!(role = spec.name, instance = %self.settings.instance, ?tasks, "joined");
         crash::point(Point::AssignTasks);
         Ok(())
     }
@@ -491,6 +517,7 @@ impl Instance {
                 c.repeats_dropped = c.repeats_dropped.max(repeats);
                 self.doubted.retain(|(task, _)| task.is_none_or(|task| !touched.contains(&task)));
                 self.backoff = BACKOFF_MIN;
+                self.refusals.allowed();
                 if suspect {
                     return Err(Halt::Recover("something odd happened inside a transaction that committed; taking a new epoch".into()));
                 }
@@ -502,9 +529,11 @@ impl Instance {
             }
             Commit::Recover(why) => Err(Halt::Recover(why)),
             Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
+            // The first transaction of a process shows whether it may write at all.
+            Commit::Refused(why) if self.counters.transactions == 0 => Err(Halt::invalid(why)),
+            Commit::Refused(why) => Err(Halt::Refused(why)),
             // What the log has answered is no old news: nothing to look at again.
             Commit::TaskFailed(_, TaskError::Bug(e)) => Err(e.into()),
-            Commit::Refused(why) => Err(Halt::invalid(why)),
             Commit::TaskFailed(number, e) => Err(self.failed(number, e)),
         }
     }

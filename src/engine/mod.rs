@@ -14,6 +14,7 @@ pub mod mutants;
 pub mod overlay;
 pub mod ports;
 pub mod records;
+mod refusal;
 pub mod replay;
 pub mod restore;
 pub mod role;

@@ -20,6 +20,10 @@ pub enum LogError {
     /// Configuration or topics do not fit; the message says what to change.
     #[error("{0}")]
     Invalid(String),
+    /// The log does not let us in, or not do what we must; the message says what to change. At the first start that is a configuration that does not
+    /// fit. Later it may pass (a broker that restarts may not know its users yet): recover, and stop when it lasts.
+    #[error("{0}")]
+    Refused(String),
     /// The disk under an embedded log said no (full, read-only, ...): stop, and start again when it is well; what was committed is safe.
     #[error("{0}")]
     Io(String),
@@ -51,6 +55,8 @@ pub struct MemberSpec {
     pub instance: String,
     /// Topics to share out; partition i of each goes to the same member.
     pub inputs: Vec<MemberInput>,
+    /// How long the member's owner gathers records before it commits; zero if somebody waits for each.
+    pub linger: Duration,
 }
 
 /// One topic that a group reads.
@@ -136,6 +142,8 @@ pub trait Member {
     fn transact(&mut self, tx: &Transaction<'_>) -> Outcome;
     /// Whether something odd was seen since the incarnation began (also outside a transaction).
     fn suspect(&self) -> bool;
+    /// Leaves the group for good, so that others get its partitions at once and not when its session ends. Nothing else may follow.
+    fn leave(&mut self) {}
 }
 
 /// Reads committed records of one topic from given offsets, outside any group.

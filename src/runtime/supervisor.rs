@@ -51,6 +51,8 @@ pub struct Member {
     pub role: &'static str,
     /// Instance number.
     pub instance: u32,
+    /// Whether it leaves its group when it is stopped.
+    pub leave: bool,
     /// Makes the instance, in its own thread.
     pub make: Box<dyn FnOnce() -> Result<Instance, Stop> + Send>,
 }
@@ -75,7 +77,7 @@ impl Supervisor {
                 let reporter = Reporter { status: status.clone(), topics: topics.clone(), state: state.clone(), warned: false };
                 let (stop, send, thread_name) = (stop.clone(), send.clone(), name.clone());
                 let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
-                    let run = std::panic::AssertUnwindSafe(|| run(m.make, &stop, reporter));
+                    let run = std::panic::AssertUnwindSafe(|| run(m.make, m.leave, &stop, reporter));
                     let result = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
                         let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
                         Err(Stop::Bug(format!("panicked: {}", text.unwrap_or("no message"))))
@@ -143,7 +145,7 @@ fn finished(m: &Running) -> bool {
     m.thread.as_ref().is_none_or(std::thread::JoinHandle::is_finished)
 }
 
-fn run(make: impl FnOnce() -> Result<Instance, Stop>, stop: &AtomicBool, mut reporter: Reporter) -> Result<(), Stop> {
+fn run(make: impl FnOnce() -> Result<Instance, Stop>, leave: bool, stop: &AtomicBool, mut reporter: Reporter) -> Result<(), Stop> {
     let mut instance = make()?;
     let mut reported: Option<(Instant, &'static str)> = None;
     while !stop.load(Ordering::Acquire) {
@@ -157,6 +159,9 @@ fn run(make: impl FnOnce() -> Result<Instance, Stop>, stop: &AtomicBool, mut rep
     }
     crash::point(Point::StopAsked);
     reporter.report(&instance, true);
+    if leave {
+        instance.leave();
+    }
     Ok(())
 }
 

@@ -42,6 +42,8 @@ pub struct System {
     pub limits: Limits,
     /// How often each store is looked through while it runs; zero: never.
     pub scrub_every: Duration,
+    /// Whether instances leave their groups when they are stopped.
+    pub leave: bool,
     /// How long to wait for a predecessor that still holds the local state.
     pub lock_wait: Duration,
     /// Memory that the stores of this process share.
@@ -98,7 +100,7 @@ impl System {
     /// An instance of a role, to be run by a supervisor.
     pub fn member(&self, role: Role) -> Member {
         let system = self.clone();
-        Member { role: role.name(), instance: self.instance, make: Box::new(move || system.instance(role)) }
+        Member { role: role.name(), instance: self.instance, leave: self.leave, make: Box::new(move || system.instance(role)) }
     }
 
     fn instance(&self, role: Role) -> Result<Instance, Stop> {
@@ -160,7 +162,7 @@ pub fn stop_log(e: LogError) -> Stop {
     match e {
         LogError::Unavailable(_) | LogError::Io(_) => Stop::Failed(e.to_string()),
         LogError::Fenced(why) => Stop::Fenced(why),
-        LogError::Invalid(why) => Stop::Invalid(why),
+        LogError::Invalid(why) | LogError::Refused(why) => Stop::Invalid(why),
         LogError::Corrupt(_) => Stop::Bug(e.to_string()),
     }
 }

@@ -196,6 +196,7 @@ fn join(stage: &Stage) -> (Box<dyn Member>, TopicPartition, u64) {
         group: format!("{}copy", stage.prefix),
         instance: stage.instance(),
         inputs: vec![MemberInput { topic: INPUT, headers: false }],
+        linger: Duration::ZERO,
     };
     let mut member = stage.log.join(&spec).expect("joining works");
     let (mut records, since) = (Records::new(), Instant::now());

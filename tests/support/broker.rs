@@ -41,6 +41,9 @@ pub fn unique_prefix(test: &str) -> String {
     format!("{test}-{}-{}-", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// As a broker is out of the box: a transaction whose time is up may stay open for so much longer.
+pub const DEFAULT_ABORTS: &str = "transaction.abort.timed.out.transaction.cleanup.interval.ms=10000";
+
 impl Broker {
     /// Starts a new one with settings for tests: small, and quick to start and stop.
     pub fn start() -> Broker {
@@ -52,7 +55,7 @@ impl Broker {
         Broker::start_with(&[], false)
     }
 
-    /// Starts a new one with further `key=value` lines in its `server.properties`.
+    /// Starts a new one with further `key=value` lines in its `server.properties`; they count more than those of the tests.
     pub fn start_with(extra: &[&str], fast: bool) -> Broker {
         sweep();
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -148,6 +151,19 @@ impl Broker {
     /// SIGCONT.
     pub fn thaw(&self) {
         self.signal("CONT");
+    }
+
+    /// Where it keeps its partitions, each in a directory of its topic's name, a dash and its number.
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// Changes its settings, for the next start. Of two lines for one setting the later one counts.
+    pub fn set(&self, lines: &[&str]) {
+        let path = self.dir.join("server.properties");
+        let mut text = fs::read_to_string(&path).expect("server.properties");
+        lines.iter().for_each(|line| text.extend([line, "\n"]));
+        fs::write(path, text).expect("server.properties");
     }
 
     /// What it logged.

@@ -106,7 +106,7 @@ impl<'a> World<'a> {
 
     fn spec(&self, instance: u32, inputs: &[TopicId]) -> MemberSpec {
         let inputs = inputs.iter().map(|&topic| MemberInput { topic, headers: true }).collect();
-        MemberSpec { group: self.group(), instance: format!("{}-{instance}", self.group()), inputs }
+        MemberSpec { group: self.group(), instance: format!("{}-{instance}", self.group()), inputs, linger: Duration::ZERO }
     }
 
     /// Repeats until there is an answer.

@@ -83,6 +83,7 @@ impl World {
             roles: settings,
             limits: Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(50) },
             scrub_every: Duration::ZERO,
+            leave: false,
             lock_wait: Duration::from_secs(5),
             memory: SharedMemory::default(),
         };

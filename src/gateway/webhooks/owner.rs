@@ -37,7 +37,7 @@ pub fn run(
     owned: &watch::Sender<Owned>,
 ) -> Result<(), LogError> {
     let inputs = vec![MemberInput { topic, headers: false }];
-    let spec = MemberSpec { group: group.into(), instance: instance.into(), inputs };
+    let spec = MemberSpec { group: group.into(), instance: instance.into(), inputs, linger: Duration::ZERO };
     while !stop.load(Ordering::Acquire) {
         let ended = log.join(&spec).and_then(|member| stay(&**log, member, stop, owned));
         owned.send_replace(Owned::default());

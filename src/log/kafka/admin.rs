@@ -3,7 +3,7 @@
 //! Clients that only ask are kept: a connection per question would make `status` slow. A client that asked about a topic before it existed may
 //! go on answering "unknown partition" for a long time, so that answer is only believed from a new client.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,10 +16,10 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use super::config::KafkaSettings;
-use super::member::forbidden;
+use super::refused::forbidden;
 use super::suspect::Quiet;
 use super::watchdog;
 use crate::engine::ports::{Bounds, LogError, TopicState};
@@ -94,11 +94,15 @@ fn forget_why(asker: &BaseConsumer<Told>) {
 
 /// The clients that ask.
 #[derive(Default)]
-pub(super) struct Askers(Mutex<BTreeMap<Who, Asker>>);
+pub(super) struct Askers {
+    clients: Mutex<BTreeMap<Who, Asker>>,
+    /// Topics that the cluster knew when it was asked. Such a topic does not go away: a broker that does not know it has just started.
+    known: Mutex<BTreeSet<String>>,
+}
 
 impl Askers {
     fn get(&self, settings: &KafkaSettings, who: Who) -> Result<Asker, LogError> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(asker) = all.get(&who) {
             return Ok(Arc::clone(asker));
         }
@@ -113,8 +117,13 @@ impl Askers {
         Ok(asker)
     }
 
+    /// Whether the topic was there when somebody asked before.
+    pub(super) fn knew(&self, topic: &str) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(topic)
+    }
+
     fn forget(&self, who: &Who) {
-        if let Some(asker) = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(who) {
+        if let Some(asker) = self.clients.lock().unwrap_or_else(PoisonError::into_inner).remove(who) {
             watchdog::drop_aside("closing a client", asker);
         }
     }
@@ -159,7 +168,7 @@ impl Askers {
 
 impl Drop for Askers {
     fn drop(&mut self) {
-        let all = std::mem::take(self.0.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let all = std::mem::take(self.clients.get_mut().unwrap_or_else(PoisonError::into_inner));
         if !all.is_empty() {
             watchdog::drop_aside("closing clients", all);
         }
@@ -221,7 +230,7 @@ impl Admin<'_> {
 
     pub(super) fn partitions(&self, topic: &str) -> Result<Option<u32>, LogError> {
         let wait = self.settings.request_wait;
-        self.askers.ask(self.settings, &Who::Everything, &|| false, |c| {
+        let found = self.askers.ask(self.settings, &Who::Everything, &|| false, |c| {
             let metadata = c.fetch_metadata(Some(topic), wait)?;
             let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
             match found.error().map(Code::from) {
@@ -229,12 +238,16 @@ impl Admin<'_> {
                 Some(code) if stale(code) => Ok(None),
                 Some(code) => Err(KafkaError::MetadataFetch(code)),
             }
-        })
+        })?;
+        if found.is_some() && !self.askers.knew(topic) {
+            self.askers.known.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.to_string());
+        }
+        Ok(found)
     }
 
-    /// Whether the cluster's metadata names a partition; one that cannot be asked has not said no.
+    /// Whether the cluster's metadata names a partition, or named the topic before; one that cannot be asked has not said no.
     fn exists(&self, topic: &str, partition: u32) -> bool {
-        self.partitions(topic).map_or(true, |n| n.is_some_and(|n| partition < n))
+        self.askers.knew(topic) || self.partitions(topic).map_or(true, |n| n.is_some_and(|n| partition < n))
     }
 
     pub(super) fn bounds(&self, topic: &str, partition: u32) -> Result<Bounds, LogError> {
@@ -265,6 +278,34 @@ impl Admin<'_> {
     }
 
     pub(super) fn group_offsets(&self, group: &str, partitions: &[(&str, u32)]) -> Result<Vec<Option<u64>>, LogError> {
+        self.group_commits(group, partitions, |element| match element.offset() {
+            Offset::Offset(o) => u64::try_from(o).ok(),
+            _ => None,
+        })
+    }
+
+    /// What stands beside the committed offsets of a group.
+    pub(super) fn group_metadata(&self, group: &str, partitions: &[(&str, u32)]) -> Result<Vec<String>, LogError> {
+        self.group_commits(group, partitions, |element| element.metadata().to_string())
+    }
+
+    /// The ids of a group's members.
+    pub(super) fn group_members(&self, group: &str) -> Result<Vec<String>, LogError> {
+        let wait = self.settings.request_wait;
+        self.askers.ask(self.settings, &Who::Group(group.to_string()), &|| false, |c| {
+            let list = c.client().fetch_group_list(Some(group), wait)?;
+            let members = list.groups().iter().filter(|g| g.name() == group).flat_map(|g| g.members());
+            Ok(members.map(|m| m.id().to_string()).collect())
+        })
+    }
+
+    /// What of each partition's commit is wanted, without waiting for those that are pending.
+    fn group_commits<T>(
+        &self,
+        group: &str,
+        partitions: &[(&str, u32)],
+        wanted: impl Fn(&TopicPartitionListElem<'_>) -> T,
+    ) -> Result<Vec<T>, LogError> {
         let wait = self.settings.request_wait;
         let exist = || partitions.iter().all(|(topic, partition)| self.exists(topic, *partition));
         self.askers.ask(self.settings, &Who::Group(group.to_string()), &exist, |c| {
@@ -273,16 +314,13 @@ impl Admin<'_> {
                 list.add_partition(topic, partition as i32);
             }
             let found = c.committed_offsets(list, wait)?;
-            let mut offsets = Vec::with_capacity(partitions.len());
+            let mut found_there = Vec::with_capacity(partitions.len());
             for &(topic, partition) in partitions {
                 let element = found.find_partition(topic, partition as i32).ok_or(KafkaError::MetadataFetch(Code::UnknownPartition))?;
                 element.error()?;
-                offsets.push(match element.offset() {
-                    Offset::Offset(o) => u64::try_from(o).ok(),
-                    _ => None,
-                });
+                found_there.push(wanted(&element));
             }
-            Ok(offsets)
+            Ok(found_there)
         })
     }
 
@@ -345,6 +383,18 @@ impl Admin<'_> {
             }
         }
         Ok(Some(TopicState { partitions, mismatches: mismatches(spec, partitions, &settings) }))
+    }
+
+    /// How a broker is set; none if it does not say. Any broker: what is asked for here is set alike on all of a sane cluster.
+    pub(super) fn broker_setting(&self, name: &str) -> Option<String> {
+        let wait = self.settings.request_wait;
+        let broker = self.askers.ask(self.settings, &Who::Everything, &|| false, |c| {
+            let metadata = c.fetch_metadata(None, wait)?;
+            Ok(metadata.brokers().first().map(rdkafka::metadata::MetadataBroker::id))
+        });
+        let asked = [ResourceSpecifier::Broker(broker.ok()??)];
+        let results = block_on(self.admin().ok()?.describe_configs(&asked, &self.options())).ok()?;
+        results.into_iter().flatten().flat_map(|r| r.entries).find(|e| e.name == name)?.value
     }
 
     fn admin(&self) -> Result<AdminClient<Quiet>, LogError> {

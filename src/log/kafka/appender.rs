@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::transact::Sender;
+use super::transact::{self, Sender};
 use super::watchdog;
 use crate::engine::ports::{Appender, LogError};
 use crate::engine::records::Record;
@@ -49,7 +49,11 @@ impl Appender for KafkaAppender {
         }
         self.failed()?;
         let names = Arc::clone(&self.names);
-        self.sender().send(&names, record, Instant::now() + ROOM_WAIT).map_err(LogError::Invalid)
+        if let Some(why) = transact::too_large(&names, record) {
+            return Err(LogError::Invalid(why));
+        }
+        // A full queue, a producer that librdkafka has given up, a partition that is not known at the moment: a new writer may do better.
+        self.sender().send(&names, record, Instant::now() + ROOM_WAIT).map_err(LogError::Unavailable)
     }
 
     fn flush(&mut self, wait: Duration) -> Result<(), LogError> {

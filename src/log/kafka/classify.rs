@@ -83,6 +83,10 @@ pub(super) enum Read {
     NoTopic,
     /// We may not.
     Forbidden,
+    /// The group does not take the member in, and will not until a setting is changed.
+    GroupRefuses,
+    /// What is there cannot be read. Librdkafka may go on behind it.
+    Unreadable,
     /// Only a new incarnation helps.
     Broken,
 }
@@ -98,6 +102,15 @@ pub(super) fn read(code: Code, fatal: bool) -> Read {
         | Code::ClusterAuthorizationFailed
         | Code::Authentication
         | Code::SaslAuthenticationFailed => Read::Forbidden,
+        // Answers to JoinGroup; librdkafka asks again every second, with the same answer.
+        Code::InvalidSessionTimeout
+        | Code::InconsistentGroupProtocol
+        | Code::GroupMaxSizeReached
+        | Code::InvalidGroupId
+        | Code::UnsupportedVersion
+        | Code::UnsupportedFeature => Read::GroupRefuses,
+        // A wrong checksum, a compression that does not come out or is not built in, a format from the future, a record beyond all bounds.
+        Code::BadMessage | Code::BadCompression | Code::NotImplemented | Code::MessageSizeTooLarge => Read::Unreadable,
         _ if fatal => Read::Broken,
         // Lost connections, moving leaders and coordinators, and a poll that came late (the revocation follows by itself).
         _ => Read::Passing,
@@ -153,5 +166,7 @@ mod tests {
         assert_eq!(read(Code::AllBrokersDown, false), Read::Passing);
         assert_eq!(read(Code::AutoOffsetReset, false), Read::PositionGone);
         assert_eq!(read(Code::UnreleasedInstanceId, true), Read::Broken);
+        assert_eq!(read(Code::InvalidSessionTimeout, false), Read::GroupRefuses);
+        assert_eq!(read(Code::BadMessage, false), Read::Unreadable);
     }
 }

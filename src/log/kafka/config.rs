@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
+use crate::engine::ports::MemberSpec;
 use crate::engine::topics::TopicTable;
 
 /// How to reach the cluster.
@@ -132,20 +133,25 @@ impl KafkaSettings {
             .set("auto.offset.reset", "error")
             .set("check.crcs", "true")
             .set("fetch.min.bytes", "1")
-            // Only how long an idle request is parked; records are sent the moment they are stable.
+            // How long a request is parked when there is nothing; records are sent the moment they are stable. Not longer, because a broker is asked for
+            // one thing at a time: a partition that was resumed, or whose queue has drained, meanwhile waits until the parked request is over.
             .set("fetch.wait.max.ms", "50")
-            .set("fetch.message.max.bytes", "2097152")
             .set("fetch.error.backoff.ms", "100")
-            // Enough fetched ahead for several large transactions; the default back-off of 1 s would starve the loop once the queue was full.
-            .set("queued.min.messages", "100000")
-            .set("queued.max.messages.kbytes", "65536")
+            // The default back-off of 1 s would starve the loop once a queue was full.
             .set("fetch.queue.backoff.ms", "5");
         c
     }
 
-    /// The consumer of a member.
-    pub(super) fn member(&self, group: &str, instance: &str) -> ClientConfig {
+    /// The consumer of a member whose inputs have so many partitions.
+    pub(super) fn member(&self, spec: &MemberSpec, partitions: u32) -> ClientConfig {
+        let (group, instance) = (&*spec.group, &*spec.instance);
         let mut c = self.consumer();
+        ahead(&mut c, partitions);
+        if !spec.linger.is_zero() {
+            // Nobody waits for these records one by one: a fetch is answered when many have come or when half of the linger is over (the other half
+            // is left for the records after the first), instead of at every commit of everybody.
+            c.set("fetch.min.bytes", "65536").set("fetch.wait.max.ms", (spec.linger / 2).as_millis().max(1).to_string());
+        }
         c.set("group.id", group)
             // Classic protocol and static membership: a restarted instance gets its partitions back at once, without a rebalance; under the
             // new protocol it is refused until its predecessor's session ends.
@@ -162,9 +168,13 @@ impl KafkaSettings {
         self.finish(c)
     }
 
-    /// A consumer outside any group, for one topic.
-    pub(super) fn reader(&self) -> ClientConfig {
+    /// A consumer outside any group, for so many partitions of one topic. They share one queue, and so its bounds.
+    pub(super) fn reader(&self, partitions: u32) -> ClientConfig {
         let mut c = self.consumer();
+        let (records, kbytes) = if partitions == 1 { (AHEAD_RECORDS, AHEAD_KBYTES / 4) } else { (AHEAD_RECORDS * 4, AHEAD_KBYTES) };
+        c.set("fetch.message.max.bytes", if partitions == 1 { "2097152" } else { "1048576" })
+            .set("queued.min.messages", records.to_string())
+            .set("queued.max.messages.kbytes", kbytes.to_string());
         // librdkafka wants a group name before it lets anybody assign; nothing is ever joined or committed under it.
         c.set("group.id", "processor-reader").set("isolation.level", "read_committed").set("enable.partition.eof", "true");
         self.finish(c)
@@ -185,6 +195,25 @@ impl KafkaSettings {
         let c = self.base();
         self.finish(c)
     }
+}
+
+/// Fetched ahead for one partition at most: about two large transactions.
+const AHEAD_RECORDS: u32 = 20_000;
+/// Fetched ahead for all partitions of one client together. Librdkafka looks before it fetches and counts what has come, without its own overhead
+/// (about 500 bytes a record); so an answer of `fetch.max.bytes` may come on top.
+const AHEAD_KBYTES: u32 = 64 << 10;
+
+/// Bounds what is fetched ahead for a client whose partitions have queues of their own: librdkafka holds each queue to these bounds by itself
+/// (`rd_kafka_toppar_fetch_decide` looks at the length and size of the partition's own queue, and only follows it where it is forwarded to).
+fn ahead(c: &mut ClientConfig, partitions: u32) {
+    let partitions = partitions.max(1);
+    let kbytes = (AHEAD_KBYTES / partitions).clamp(128, AHEAD_KBYTES / 4);
+    let records = (AHEAD_RECORDS * 6 / partitions).clamp(1_000, AHEAD_RECORDS);
+    c.set("queued.min.messages", records.to_string())
+        .set("queued.max.messages.kbytes", kbytes.to_string())
+        // What one answer may bring for one partition, compressed; the broker sends a larger record all the same.
+        .set("fetch.message.max.bytes", (kbytes * 1_024).min(2 << 20).to_string())
+        .set("fetch.max.bytes", (16 << 20).to_string());
 }
 
 /// The instance's static name in its group, with its number padded: the group hands out partitions in the order of these names, and 2 comes before 10.
@@ -212,6 +241,6 @@ mod tests {
         let table = TopicTable::new("", Vec::new());
         let c = settings.transactional(&table, "i-1");
         assert_eq!((c.get("linger.ms"), c.get("debug")), (Some("7"), Some("protocol,broker")));
-        assert_eq!(settings.reader().get("debug"), Some("protocol"));
+        assert_eq!(settings.reader(1).get("debug"), Some("protocol"));
     }
 }

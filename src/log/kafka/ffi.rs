@@ -1,8 +1,9 @@
 //! The only unsafe code of the adapter: the few calls of librdkafka that rdkafka's safe layer does not offer, or offers too slowly.
 //!
 //! Why each is here:
-//! * **Batches.** `BaseConsumer::poll` makes an event and an `Arc` per record; `rd_kafka_consume_batch_queue` on a queue of our own hands over
-//!   hundreds per call, and names the partition of an error, which the safe layer loses.
+//! * **Batches.** `BaseConsumer::poll` makes an event and an `Arc` per record; `rd_kafka_consume_batch_queue` on a queue hands over hundreds per
+//!   call, and names the partition of an error, which the safe layer loses.
+//! * **Wake-ups.** A member waits on the queues of many partitions at once; a callback of each queue rings one bell (see [`super::bell`]).
 //! * **Topic handles and headers.** `BaseProducer::send` looks the topic up by name and makes a C string for every record.
 //! * **Waiting for deliveries.** `BaseProducer::poll` never returns before its time is up, which puts a floor of 100 ms under its
 //!   `commit_transaction`. Polling the same event queue ourselves returns with the first delivery report.
@@ -11,6 +12,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
@@ -18,6 +20,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 use rdkafka_sys::rd_kafka_vtype_t as vtype;
 
+use super::bell::Bell;
 use crate::engine::records::{HeaderBuf, Record};
 
 unsafe extern "C" {
@@ -146,16 +149,40 @@ impl Drop for GroupMetadata {
 }
 
 /// One queue of librdkafka.
-pub(super) struct Queue(NonNull<sys::rd_kafka_queue_t>);
+pub(super) struct Queue {
+    raw: NonNull<sys::rd_kafka_queue_t>,
+    /// What librdkafka calls back with; null if the queue rings no bell.
+    ring: *mut Ring,
+}
 
-// SAFETY: librdkafka's queues are locked inside; one may be polled from any thread.
+/// Which bell a queue rings, and as whom.
+struct Ring {
+    bell: Arc<Bell>,
+    key: u32,
+}
+
+// SAFETY: librdkafka's queues are locked inside, so one may be polled from any thread; the ring is only read, and a bell may be rung from any thread.
 unsafe impl Send for Queue {}
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // SAFETY: we hold one reference, given up once, before the client (field order in the owners).
-        unsafe { sys::rd_kafka_queue_destroy(self.0.as_ptr()) }
+        // SAFETY: we hold one reference, given up once, before the client (field order in the owners). Librdkafka calls back and takes the callback
+        // off under the same lock of the queue: after the second call no callback is running or will be made, so the ring can be freed.
+        unsafe {
+            if !self.ring.is_null() {
+                sys::rd_kafka_queue_cb_event_enable(self.raw.as_ptr(), None, ptr::null_mut());
+                drop(Box::from_raw(self.ring));
+            }
+            sys::rd_kafka_queue_destroy(self.raw.as_ptr());
+        }
     }
+}
+
+/// Librdkafka calls this when a queue that was empty has got something, with the queue's lock held: it must not call back into librdkafka.
+unsafe extern "C" fn rung(_: *mut sys::rd_kafka_t, ring: *mut c_void) {
+    // SAFETY: `ring` is what `Queue::connect` gave, alive until the callback is taken off; nobody has a mutable reference to it.
+    let ring = unsafe { &*ring.cast::<Ring>() };
+    ring.bell.ring(ring.key);
 }
 
 /// What a producer's event queue yielded.
@@ -172,13 +199,42 @@ impl Queue {
     /// A new queue for records.
     pub(super) fn new(h: Handle) -> Self {
         // SAFETY: the handle is alive; librdkafka never answers null here.
-        Queue(NonNull::new(unsafe { sys::rd_kafka_queue_new(h.0) }).expect("librdkafka makes a queue"))
+        Queue::of(unsafe { sys::rd_kafka_queue_new(h.0) }).expect("librdkafka makes a queue")
     }
 
     /// The client's main queue: deliveries, logs, errors.
     pub(super) fn main(h: Handle) -> Self {
         // SAFETY: the handle is alive; librdkafka never answers null here.
-        Queue(NonNull::new(unsafe { sys::rd_kafka_queue_get_main(h.0) }).expect("librdkafka has a main queue"))
+        Queue::of(unsafe { sys::rd_kafka_queue_get_main(h.0) }).expect("librdkafka has a main queue")
+    }
+
+    /// A consumer's own queue: rebalances and errors. None if the client is no consumer of a group.
+    pub(super) fn control(h: Handle) -> Option<Self> {
+        // SAFETY: the handle is alive.
+        Queue::of(unsafe { sys::rd_kafka_queue_get_consumer(h.0) })
+    }
+
+    /// The queue of one partition. From now on what is fetched for the partition stays there: that holds for the client's life, also over new
+    /// assignments. What came before went to the consumer's own queue.
+    pub(super) fn of_partition(h: Handle, topic: &CStr, partition: i32) -> Option<Self> {
+        // SAFETY: handle and name are alive; the reference that we get is ours until `drop`; null is allowed as the place to forward to.
+        unsafe {
+            let queue = Queue::of(sys::rd_kafka_queue_get_partition(h.0, topic.as_ptr(), partition))?;
+            sys::rd_kafka_queue_forward(queue.raw.as_ptr(), ptr::null_mut());
+            Some(queue)
+        }
+    }
+
+    fn of(raw: *mut sys::rd_kafka_queue_t) -> Option<Self> {
+        Some(Queue { raw: NonNull::new(raw)?, ring: ptr::null_mut() })
+    }
+
+    /// Rings the bell with this key whenever the queue was empty and gets something. What is there already rings nothing: look once.
+    pub(super) fn connect(&mut self, bell: &Arc<Bell>, key: u32) {
+        debug_assert!(self.ring.is_null(), "a queue rings one bell");
+        self.ring = Box::into_raw(Box::new(Ring { bell: Arc::clone(bell), key }));
+        // SAFETY: the queue is alive; the ring lives until `drop` has taken the callback off.
+        unsafe { sys::rd_kafka_queue_cb_event_enable(self.raw.as_ptr(), Some(rung), self.ring.cast()) }
     }
 
     /// Sends what is fetched for a partition to this queue. Stays in force for the client's life, also over new assignments.
@@ -186,7 +242,7 @@ impl Queue {
         // SAFETY: handle, name and both queues are alive; the partition's reference is given up after forwarding, which keeps its own.
         unsafe {
             if let Some(part) = NonNull::new(sys::rd_kafka_queue_get_partition(h.0, topic.as_ptr(), partition)) {
-                sys::rd_kafka_queue_forward(part.as_ptr(), self.0.as_ptr());
+                sys::rd_kafka_queue_forward(part.as_ptr(), self.raw.as_ptr());
                 sys::rd_kafka_queue_destroy(part.as_ptr());
             }
         }
@@ -197,7 +253,7 @@ impl Queue {
         // SAFETY: the queue is alive; the event is ours, read with its own accessors and destroyed once; borrowed texts and messages do not
         // leave the callback.
         unsafe {
-            let Some(event) = NonNull::new(sys::rd_kafka_queue_poll(self.0.as_ptr(), ms(wait))) else { return false };
+            let Some(event) = NonNull::new(sys::rd_kafka_queue_poll(self.raw.as_ptr(), ms(wait))) else { return false };
             let e = event.as_ptr();
             match sys::rd_kafka_event_type(e) {
                 sys::RD_KAFKA_EVENT_DR => loop {
@@ -234,6 +290,11 @@ impl Queue {
         if first == 0 || max <= 1 { first } else { first + self.batch(Duration::ZERO, max - 1, buffer, on) }
     }
 
+    /// Takes up to `max` of what is there, without waiting. Fewer than that means that the queue was empty for a moment.
+    pub(super) fn take_ready(&self, max: usize, buffer: &mut Vec<usize>, on: &mut dyn FnMut(&Message<'_>)) -> usize {
+        self.batch(Duration::ZERO, max, buffer, on)
+    }
+
     fn batch(&self, wait: Duration, max: usize, buffer: &mut Vec<usize>, on: &mut dyn FnMut(&Message<'_>)) -> usize {
         if buffer.len() < max {
             buffer.resize(max, 0);
@@ -241,7 +302,7 @@ impl Queue {
         // SAFETY: the array has room for `max` pointers (usize and pointers have the same size and alignment); librdkafka fills the first `n`
         // with messages that are ours; each is read, then destroyed once, and no borrow leaves the callback.
         unsafe {
-            let n = sys::rd_kafka_consume_batch_queue(self.0.as_ptr(), ms(wait), buffer.as_mut_ptr().cast(), max);
+            let n = sys::rd_kafka_consume_batch_queue(self.raw.as_ptr(), ms(wait), buffer.as_mut_ptr().cast(), max);
             let n = usize::try_from(n).unwrap_or(0);
             for p in &buffer[..n] {
                 let m = *p as *mut sys::rd_kafka_message_t;
@@ -259,19 +320,6 @@ pub(super) struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// Identity of the topic's handle, stable while the client lives.
-    pub(super) fn topic_handle(&self) -> usize {
-        self.raw.rkt as usize
-    }
-
-    pub(super) fn topic(&self) -> String {
-        if self.raw.rkt.is_null() {
-            return String::new();
-        }
-        // SAFETY: the message holds its topic.
-        text(unsafe { sys::rd_kafka_topic_name(self.raw.rkt) })
-    }
-
     pub(super) fn partition(&self) -> i32 {
         self.raw.partition
     }

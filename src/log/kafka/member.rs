@@ -1,11 +1,18 @@
 //! One incarnation of one group member: a consumer that delivers only what it was told to resume, and the producer of its transactions.
 //!
-//! Two queues are served by the member's one thread. The consumer's own queue carries rebalances and client errors and is polled with
-//! `BaseConsumer::poll`, which runs the callback of [`super::suspect`]; records of all partitions go to a queue of ours, from which they are
-//! taken in bulk. A member's generation cannot move on before a revocation was served on the first queue, so records that were taken and the group
-//! metadata captured right after belong together, unless a change was found in between; then the records are dropped.
+//! The member's one thread serves the consumer's own queue, which carries rebalances and client errors, with `BaseConsumer::poll`, which runs the
+//! callback of [`super::suspect`]; records wait in a queue for each partition (see [`super::fetch`]). All of them ring one bell, which an idle member
+//! waits for.
+//!
+//! **Why no record is ever committed under a generation that it does not belong to.** The group metadata is taken once, in the callback that hands
+//! over an assignment, and serves until the assignment is revoked; a transaction without it is refused here. Records are delivered only from positions
+//! that were set after that callback, and a revocation or a new assignment voids what was taken before it and the metadata with it. So what a
+//! transaction carries was read under the very assignment whose generation it names. When the group has moved on and this thread has not heard of it
+//! yet, the generation is an old one, and the broker refuses the transaction: that is right, because somebody else may own the partitions. (To ask
+//! for the metadata after each poll, as was done before, could only pick up a generation that is *newer* than the assignment.) The callback cannot
+//! meet a newer generation either: librdkafka joins again only after the assignment was handed over and taken back, or when this thread has
+//! not polled for `max.poll.interval.ms`, and then the generation is -1, which is refused too.
 
-use std::ffi::CString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,126 +20,92 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::admin::{Admin, Askers};
+use super::bell::Bell;
 use super::classify::{self, Read};
 use super::config::KafkaSettings;
-use super::ffi::{GroupMetadata, Handle, Message, Queue};
+use super::fetch::Slots;
+use super::ffi::{GroupMetadata, Handle, Queue};
+use super::refused::{self, forbidden};
 use super::successor;
 use super::suspect::{Change, MemberWatch};
+use super::takeover::{Look, Seen};
 use super::transact::{Pace, Parts, Sender, Stop};
 use super::watchdog;
 use crate::engine::crash::{self, Point};
 use crate::engine::ports::{Committed, Limits, LogError, Member, MemberSpec, Outcome, Polled, Transaction};
-use crate::engine::records::{HeaderBuf, Record, Records};
-use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
+use crate::engine::records::Records;
+use crate::engine::topics::{TopicPartition, TopicTable};
 
-/// How long a wait for records may delay a rebalance.
-const SLICE: Duration = Duration::from_millis(10);
+/// How often an idle member looks at what rings no bell: the log lines of its producer.
+const SLICE: Duration = Duration::from_millis(50);
+/// How long a farewell may take.
+const LEAVE_WAIT: Duration = Duration::from_secs(5);
+/// The consumer's own queue; no partition has this number.
+const CONTROL: u32 = u32::MAX;
+/// How often it is told that the group has no partitions for this member.
+const TELL_EVERY: Duration = Duration::from_secs(30);
 /// After this long without an answer, committed offsets count as pending.
 const COMMITTED_WAIT: Duration = Duration::from_millis(1_000);
-const CHUNK: usize = 1_024;
 
 /// A member of a consumer group over Kafka.
 pub(super) struct KafkaMember {
     settings: Arc<KafkaSettings>,
+    askers: Arc<Askers>,
     names: Arc<TopicTable>,
+    seen: Arc<Seen>,
     spec: MemberSpec,
+    /// Whether the group has put this incarnation out since it joined, so that somebody may have ended our transactions for us.
+    was_out: bool,
     pace: Pace,
-    positions: Positions,
+    slots: Slots,
+    bell: Arc<Bell>,
+    /// Since when the group has not taken this member in, and when that was told last.
+    waiting: Option<(Instant, Instant)>,
     /// Why this incarnation cannot write any more.
     ended: Option<String>,
     clients: Option<Clients>,
 }
 
+/// What a member has of its log.
+pub(super) struct Shared {
+    pub(super) settings: Arc<KafkaSettings>,
+    pub(super) askers: Arc<Askers>,
+    pub(super) names: Arc<TopicTable>,
+    pub(super) seen: Arc<Seen>,
+}
+
 /// What has to be closed, in this order.
 struct Clients {
     group: Option<GroupMetadata>,
-    data: Queue,
+    /// Rings when the consumer's own queue gets something; that is polled through the consumer.
+    _control: Option<Queue>,
     sender: Sender,
     consumer: BaseConsumer<MemberWatch>,
 }
 
-/// Which partitions are delivered, and from where.
-#[derive(Default)]
-struct Positions {
-    /// Sorted. `None` while paused.
-    slots: Vec<(TopicPartition, Option<u64>)>,
-    last: usize,
-    /// Handles of topics seen, with what to do with their headers.
-    topics: Vec<(usize, Option<(TopicId, bool)>)>,
-    buffer: Vec<usize>,
-    headers: HeaderBuf,
-    /// Running guess of a record's size, to take no more than asked for.
-    record_bytes: usize,
-    /// Taken from the queue, but too much for the poll that took it; delivered by the next one.
-    held: Records,
-}
-
-/// What one poll may add to a batch.
-struct Room {
-    records: usize,
-    bytes: usize,
-}
-
-impl Room {
-    fn full(&self, into: &Records) -> bool {
-        into.len() >= self.records || into.size_bytes() >= self.bytes
-    }
-}
-
-impl Positions {
-    fn assign(&mut self, mut partitions: Vec<TopicPartition>) {
-        partitions.sort_unstable();
-        self.slots = partitions.into_iter().map(|at| (at, None)).collect();
-        self.last = 0;
-        self.topics.clear();
-        self.held.clear();
-    }
-
-    /// Drops held records of partitions whose position is set anew.
-    fn reposition(&mut self, positions: &[(TopicPartition, u64)]) {
-        let held = std::mem::take(&mut self.held);
-        held.iter().filter(|r| !positions.iter().any(|(at, _)| *at == r.at)).for_each(|r| self.held.push(&r));
-        for &(at, offset) in positions {
-            if let Some(slot) = self.slot(at) {
-                *slot = Some(offset);
-            }
-        }
-    }
-
-    /// Delivers what the last poll had too much of, as far as this one's limits allow.
-    fn release(&mut self, room: &Room, into: &mut Records) {
-        if self.held.is_empty() {
-            return;
-        }
-        let held = std::mem::take(&mut self.held);
-        held.iter().for_each(|r| if room.full(into) { self.held.push(&r) } else { into.push(&r) });
-    }
-
-    fn slot(&mut self, at: TopicPartition) -> Option<&mut Option<u64>> {
-        if self.slots.get(self.last).is_none_or(|(p, _)| *p != at) {
-            self.last = self.slots.binary_search_by_key(&at, |(p, _)| *p).ok()?;
-        }
-        Some(&mut self.slots[self.last].1)
-    }
-}
-
 impl KafkaMember {
-    pub(super) fn new(
-        settings: Arc<KafkaSettings>,
-        names: Arc<TopicTable>,
-        spec: &MemberSpec,
-        sender: Sender,
-        consumer: BaseConsumer<MemberWatch>,
-    ) -> Self {
-        let data = Queue::new(Handle::of(consumer.client()));
+    pub(super) fn new(shared: Shared, spec: &MemberSpec, sender: Sender, consumer: BaseConsumer<MemberWatch>) -> Self {
+        let Shared { settings, askers, names, seen } = shared;
+        let bell = Arc::new(Bell::default());
+        let mut control = Queue::control(Handle::of(consumer.client()));
+        if let Some(queue) = &mut control {
+            queue.connect(&bell, CONTROL);
+        }
+        let now = Instant::now();
         KafkaMember {
             settings,
+            askers,
             names,
+            seen,
             spec: spec.clone(),
+            was_out: false,
             pace: Pace::new(),
-            positions: Positions { record_bytes: 256, ..Positions::default() },
+            slots: Slots::new(Arc::clone(&bell)),
+            bell,
+            waiting: Some((now, now)),
             ended: None,
-            clients: Some(Clients { group: None, data, sender, consumer }),
+            clients: Some(Clients { group: None, _control: control, sender, consumer }),
         }
     }
 
@@ -151,13 +124,16 @@ impl KafkaMember {
     /// The group has given our place to somebody: to a newer process, or to nobody (see [`super::successor`]).
     fn place_lost(&self) -> LogError {
         let c = self.clients.as_ref().expect("the clients are there until the member is dropped");
-        let here =
-            self.positions.slots.first().map(|(at, next)| (*at, Offset::Offset(next.and_then(|n| i64::try_from(n).ok()).unwrap_or(0))));
+        let here = self.slots.any().map(|(at, next)| (at, Offset::Offset(i64::try_from(next).unwrap_or(0))));
         let any = self.spec.inputs.first().map(|i| (TopicPartition::new(i.topic, 0), Offset::Offset(0)));
         let list = self.list(here.or(any).into_iter());
         let group = GroupMetadata::of(Handle::of(c.consumer.client()));
         match (list, group) {
-            (Ok(list), Some(group)) if !successor::epoch_is_over(&c.sender, &list, &group, self.settings.request_wait) => {
+            (Ok(list), Some(group))
+                if !successor::epoch_is_over(&c.sender, &list, &group, self.settings.request_wait)
+                    // The epoch proves nothing if others have ended our transactions while we were out of the group.
+                    || self.was_out && !successor::is_alive(&c.consumer, &self.settings, &self.spec) =>
+            {
                 LogError::Unavailable("the group gave our place to a late request of our own or of a predecessor; taking it again".into())
             }
             _ => self.fenced(),
@@ -172,7 +148,7 @@ impl KafkaMember {
             return Err(self.place_lost());
         }
         while let Some(event) = c.consumer.poll(Duration::ZERO) {
-            // A record here was fetched before its partition was attached to our queue, that is, before it was resumed: void.
+            // A record here was fetched before its partition got a queue of its own, that is, before it was resumed: void.
             let Err(error) = event else { continue };
             let (code, fatal) = match (&error, c.consumer.client().fatal_error()) {
                 (_, Some((code, _))) => (code, true),
@@ -182,8 +158,12 @@ impl KafkaMember {
             };
             match classify::read(code, fatal) {
                 Read::Passing => tracing::debug!("{}: {error}", self.spec.instance),
-                // Of a paused partition, on its way to being resumed elsewhere; delivered ones report to our queue.
-                Read::PositionGone => {}
+                // Of a paused partition, on its way to being resumed elsewhere; delivered ones report to their own queues.
+                Read::PositionGone | Read::Unreadable => {}
+                Read::GroupRefuses => {
+                    let admin = Admin { settings: &self.settings, askers: &self.askers };
+                    return Err(refused::by_group(code, &error.to_string(), &self.spec.group, &self.settings, Some(&admin)));
+                }
                 Read::Fenced => return Err(self.place_lost()),
                 // Whether it is gone or its cluster is on the move, the next incarnation finds out before it joins.
                 Read::NoTopic => {
@@ -201,14 +181,17 @@ impl KafkaMember {
         let c = self.clients();
         let Some(change) = c.consumer.context().next_change() else { return Ok(None) };
         c.group = None;
+        self.slots.clear();
         match change.map_err(LogError::Unavailable)? {
             Change::Revoked { lost } => {
-                self.positions.assign(Vec::new());
+                self.waiting.get_or_insert((Instant::now(), Instant::now()));
+                self.was_out |= lost;
                 Ok(Some(Polled::Revoked { lost }))
             }
-            Change::Assigned(list) => {
-                let mut assigned = Vec::with_capacity(list.len());
-                for (topic, partition) in &list {
+            Change::Assigned { partitions, group } => {
+                self.waiting = None;
+                let mut assigned = Vec::with_capacity(partitions.len());
+                for (topic, partition) in &partitions {
                     let id = self.names.find(topic).filter(|t| self.spec.inputs.iter().any(|i| i.topic == *t));
                     let (Some(id), Ok(number)) = (id, u32::try_from(*partition)) else {
                         return Err(LogError::Invalid(format!(
@@ -216,47 +199,43 @@ impl KafkaMember {
                             self.spec.instance
                         )));
                     };
-                    let name = CString::new(topic.as_str()).map_err(|e| LogError::Invalid(e.to_string()))?;
-                    let c = self.clients.as_ref().expect("the clients are there until the member is dropped");
-                    c.data.attach(Handle::of(c.consumer.client()), &name, *partition);
                     assigned.push(TopicPartition::new(id, number));
                 }
                 assigned.sort_unstable();
-                self.positions.assign(assigned.clone());
+                let c = self.clients.as_mut().expect("the clients are there until the member is dropped");
+                self.slots.assign(Handle::of(c.consumer.client()), &self.names, &self.spec.inputs, &assigned)?;
+                c.group = group;
+                self.look_after(&assigned);
                 Ok(Some(Polled::Assigned(assigned)))
             }
         }
     }
 
-    /// Takes records that are there, waiting for the first.
-    fn take(&mut self, wait: Duration, limits: Limits, into: &mut Records) -> Result<(), LogError> {
-        let Self { clients, positions, names, spec, .. } = self;
-        let data = &clients.as_ref().expect("the clients are there until the member is dropped").data;
-        let (start, start_bytes) = (into.len(), into.size_bytes());
-        let room = Room { records: start.saturating_add(limits.records), bytes: start_bytes.saturating_add(limits.bytes) };
-        positions.release(&room, into);
-        let mut first = (into.len() > start).then(Instant::now);
-        let mut failed = None;
-        let mut buffer = std::mem::take(&mut positions.buffer);
-        while !room.full(into) && first.is_none_or(|t| t.elapsed() < limits.age) {
-            let by_bytes = (room.bytes - into.size_bytes()) / positions.record_bytes.max(1) + 1;
-            let max = (room.records - into.len()).min(by_bytes).min(CHUNK);
-            let wait = if first.is_none() { wait } else { Duration::ZERO };
-            let n = data.take(wait, max, &mut buffer, &mut |m| {
-                if let Err(e) = deliver(positions, names, spec, m, &room, into) {
-                    failed.get_or_insert(e);
-                }
-            });
-            first.get_or_insert_with(Instant::now);
-            if into.len() > start {
-                positions.record_bytes = (into.size_bytes() - start_bytes).div_ceil(into.len() - start);
-            }
-            if n == 0 || failed.is_some() {
-                break;
-            }
+    /// Ends what those have left open who had these partitions before and are gone.
+    fn look_after(&self, assigned: &[TopicPartition]) {
+        let look = Look {
+            settings: Arc::clone(&self.settings),
+            askers: Arc::clone(&self.askers),
+            names: Arc::clone(&self.names),
+            seen: Arc::clone(&self.seen),
+            group: self.spec.group.clone(),
+            instance: self.spec.instance.clone(),
+        };
+        look.after(assigned.to_vec());
+    }
+
+    /// A member that the group does not take in reads nothing and reports no error; somebody should know.
+    fn tell_waiting(&mut self) {
+        let Some((since, told)) = &mut self.waiting else { return };
+        if told.elapsed() >= TELL_EVERY {
+            *told = Instant::now();
+            tracing::warn!(
+                "group {} has given {} no partitions for {} s: waiting for its coordinator and its other members",
+                self.spec.group,
+                self.spec.instance,
+                since.elapsed().as_secs()
+            );
         }
-        positions.buffer = buffer;
-        failed.map_or(Ok(()), Err)
     }
 
     fn list(&self, partitions: impl Iterator<Item = (TopicPartition, Offset)>) -> Result<TopicPartitionList, LogError> {
@@ -267,62 +246,6 @@ impl KafkaMember {
         }
         Ok(list)
     }
-}
-
-/// Copies one record into the batch, if its partition was resumed at or before it.
-fn deliver(
-    p: &mut Positions,
-    names: &TopicTable,
-    spec: &MemberSpec,
-    m: &Message<'_>,
-    room: &Room,
-    into: &mut Records,
-) -> Result<(), LogError> {
-    let handle = m.topic_handle();
-    let known = match p.topics.iter().find(|(h, _)| *h == handle) {
-        Some((_, known)) => *known,
-        None => {
-            let known = names.find(&m.topic()).and_then(|t| spec.inputs.iter().find(|i| i.topic == t)).map(|i| (i.topic, i.headers));
-            p.topics.push((handle, known));
-            known
-        }
-    };
-    let (Some((topic, wants_headers)), Ok(partition)) = (known, u32::try_from(m.partition())) else { return Ok(()) };
-    let at = TopicPartition::new(topic, partition);
-    let Some(Some(next)) = p.slot(at) else { return Ok(()) };
-    if let Some(code) = m.error() {
-        return match classify::read(code, false) {
-            Read::PositionGone => Err(LogError::Corrupt(format!(
-                "{} has no offset {next} any more ({}): were records deleted before they were processed? Its retention must be unlimited",
-                names.show(at),
-                m.error_text()
-            ))),
-            Read::Forbidden => Err(forbidden(&m.error_text())),
-            _ => {
-                tracing::debug!("{}: {}", names.show(at), m.error_text());
-                Ok(())
-            }
-        };
-    }
-    let Ok(offset) = u64::try_from(m.offset()) else { return Ok(()) };
-    if offset < *next {
-        return Ok(());
-    }
-    *next = offset + 1;
-    if wants_headers {
-        m.headers(&mut p.headers);
-    } else {
-        p.headers.clear();
-    }
-    let into = if room.full(into) { &mut p.held } else { into };
-    into.push(&Record { at, offset, timestamp_ms: m.timestamp_ms(), key: m.key(), value: m.value(), headers: p.headers.headers() });
-    Ok(())
-}
-
-pub(super) fn forbidden(what: &str) -> LogError {
-    LogError::Invalid(format!(
-        "the brokers refuse access ({what}); check the credentials (-X, or [kafka] in the file) and the cluster's ACLs"
-    ))
 }
 
 impl Member for KafkaMember {
@@ -337,23 +260,23 @@ impl Member for KafkaMember {
                 into.clear();
                 return Ok(change);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            self.take(left.min(SLICE), limits, into)?;
+            self.slots.take(&self.names, limits, into)?;
             if into.len() > before {
                 break;
             }
+            self.tell_waiting();
+            let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(Polled::Records);
             }
+            self.bell.wait(left.min(SLICE));
         }
-        // Once more, so that nothing slips in between the records and the generation they are committed under.
+        // Once more: records of an assignment that has just ended would be processed in vain.
         self.serve_control()?;
         if let Some(change) = self.next_change()? {
             into.clear();
             return Ok(change);
         }
-        let c = self.clients();
-        c.group = GroupMetadata::of(Handle::of(c.consumer.client()));
         Ok(Polled::Records)
     }
 
@@ -382,7 +305,7 @@ impl Member for KafkaMember {
         let _guard = watchdog::exit_after("resuming", self.settings.request_wait * 2 + self.settings.stuck_after);
         let deadline = Instant::now() + self.settings.request_wait;
         for &(at, _) in positions {
-            if self.positions.slot(at).is_none() {
+            if !self.slots.has(at) {
                 return Err(LogError::Unavailable(format!("{} is not assigned to {}", self.names.show(at), self.spec.instance)));
             }
         }
@@ -412,7 +335,7 @@ impl Member for KafkaMember {
         }
         let list = self.list(positions.iter().map(|&(at, _)| (at, Offset::Invalid)))?;
         self.clients().consumer.resume(&list).map_err(|e| LogError::Unavailable(format!("resuming: {e}")))?;
-        self.positions.reposition(positions);
+        self.slots.resume(positions);
         Ok(())
     }
 
@@ -424,7 +347,7 @@ impl Member for KafkaMember {
         let timeout = self.settings.transaction_timeout;
         let c = self.clients.as_mut().expect("the clients are there until the member is dropped");
         let Some(group) = &c.group else {
-            return Outcome::NotCommitted("nothing was polled since the assignment changed".into());
+            return Outcome::NotCommitted("no partitions are assigned".into());
         };
         let begun = Instant::now();
         let run = Parts { names: &self.names, spec: &self.spec, sender: &mut c.sender, pace: &mut self.pace, group, timeout }.run(tx);
@@ -445,6 +368,38 @@ impl Member for KafkaMember {
         outcome
     }
 
+    /// A static member does not leave when it is closed, so it gives up its subscription first: then librdkafka says farewell.
+    fn leave(&mut self) {
+        let _guard = watchdog::exit_after("leaving the group", LEAVE_WAIT * 2 + self.settings.stuck_after);
+        self.slots.clear();
+        let Some(clients) = self.clients.take() else { return };
+        let deadline = Instant::now() + LEAVE_WAIT;
+        clients.consumer.unsubscribe();
+        // The farewell goes out when the revocation was answered.
+        let mut revoked = false;
+        while !revoked && Instant::now() < deadline {
+            drop(clients.consumer.poll(Duration::from_millis(20)));
+            while let Some(change) = clients.consumer.context().next_change() {
+                revoked |= matches!(change, Ok(Change::Revoked { .. }));
+            }
+        }
+        clients.consumer.context().close();
+        // To close the consumer is to wait for the answer.
+        let (closed, done) = std::sync::mpsc::channel::<()>();
+        watchdog::drop_aside("closing a member's clients", (clients, closed));
+        let left = deadline.saturating_duration_since(Instant::now());
+        match done.recv_timeout(left) {
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) if revoked => {
+                tracing::info!("{} has left group {}: its tasks go to the others at once", self.spec.instance, self.spec.group);
+            }
+            _ => tracing::warn!(
+                "{} could not leave group {} in {LEAVE_WAIT:?}: its tasks go to the others when its session ends",
+                self.spec.instance,
+                self.spec.group
+            ),
+        }
+    }
+
     fn suspect(&self) -> bool {
         self.clients.as_ref().is_some_and(|c| c.sender.is_suspect())
     }
@@ -452,6 +407,8 @@ impl Member for KafkaMember {
 
 impl Drop for KafkaMember {
     fn drop(&mut self) {
+        // The queues of partitions go before their client.
+        self.slots.clear();
         if let Some(clients) = self.clients.take() {
             clients.consumer.context().close();
             crash::point(Point::StopClosing);

@@ -3,10 +3,13 @@
 //! | file | what |
 //! |---|---|
 //! | `config` | every setting of every client, with its reason |
-//! | `member` | consuming as a group member: assignment, resume, delivery, committed offsets |
+//! | `member` | consuming as a group member: assignment, resume, committed offsets |
+//! | `fetch`, `bell` | a queue for each partition, taken from in turns; waiting for all of them at once |
+//! | `trouble`, `refused` | errors of a partition: waited for, told, or the end; what brokers refuse, and what to change |
 //! | `transact` | the one transaction and the meaning of its end |
 //! | `classify` | what each error code means |
 //! | `suspect` | which log lines mean that a request may have been left on the wire; the client contexts |
+//! | `successor`, `takeover` | whether somebody came after us; ending what a dead instance left open |
 //! | `watchdog` | ends the process when a call never returns |
 //! | `reader`, `appender`, `admin` | reading outside groups, writing as a client, topics and offsets |
 //! | `in_flight` | for tests: dying while a request is under way |
@@ -14,19 +17,25 @@
 
 mod admin;
 mod appender;
+mod bell;
 mod classify;
 mod config;
+mod fetch;
 mod ffi;
 mod in_flight;
 mod member;
 mod reader;
+mod refused;
 mod successor;
 mod suspect;
+mod takeover;
 mod transact;
+mod trouble;
 mod watchdog;
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -41,6 +50,7 @@ use self::admin::{Admin, Askers};
 use self::ffi::{Handle, Queue};
 use self::suspect::{MemberWatch, Quiet};
 use self::transact::Sender;
+use self::trouble::Trouble;
 use crate::engine::crash::{self, Point};
 use crate::engine::ports::{Appender, Bounds, From, Limits, Log, LogError, Member, MemberSpec, Reader, TopicState};
 use crate::engine::records::Records;
@@ -50,7 +60,9 @@ use crate::engine::topics::{TopicId, TopicPartition, TopicSpec, TopicTable};
 pub struct KafkaLog {
     settings: Arc<KafkaSettings>,
     topics: Arc<TopicTable>,
-    askers: Askers,
+    askers: Arc<Askers>,
+    /// Who was seen in which group.
+    seen: Mutex<BTreeMap<String, Arc<takeover::Seen>>>,
 }
 
 /// A setting that librdkafka refuses.
@@ -62,7 +74,7 @@ impl KafkaLog {
     /// A log on these brokers. Connects when first used.
     pub fn new(settings: KafkaSettings, topics: Arc<TopicTable>) -> Self {
         ffi::keep_openssl_to_the_end();
-        KafkaLog { settings: Arc::new(settings), topics, askers: Askers::default() }
+        KafkaLog { settings: Arc::new(settings), topics, askers: Arc::default(), seen: Mutex::default() }
     }
 
     fn admin(&self) -> Admin<'_> {
@@ -71,7 +83,10 @@ impl KafkaLog {
 
     fn existing(&self, topic: TopicId) -> Result<u32, LogError> {
         let name = self.topics.name(topic);
-        let missing = || LogError::Invalid(format!("topic {name} does not exist; run `processor topics create`"));
+        let missing = || match self.askers.knew(name) {
+            true => LogError::Unavailable(format!("topic {name} is not known at the moment")),
+            false => LogError::Invalid(format!("topic {name} does not exist; run `processor topics create`")),
+        };
         self.admin().partitions(name)?.ok_or_else(missing)
     }
 
@@ -101,7 +116,7 @@ impl KafkaLog {
         };
         let refused = |e: &ffi::TxError| match e.code {
             code if let Some(missing) = classify::missing_right(code, "", "", instance) => {
-                LogError::Invalid(transact::refused(instance, &missing, &e.text))
+                LogError::Refused(transact::refused(instance, &missing, &e.text))
             }
             Code::InvalidTransactionTimeout => LogError::Invalid(format!(
                 "the brokers do not allow transactions of {:?}: {}; raise their transaction.max.timeout.ms",
@@ -131,17 +146,24 @@ impl Log for KafkaLog {
     /// Fences first, subscribes then: whoever reads progress before fencing may read what its predecessor is about to change.
     fn join(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
         let _guard = watchdog::exit_after("joining", self.settings.transaction_timeout * 4 + self.settings.stuck_after);
+        let mut partitions = 0;
         for input in &spec.inputs {
-            self.existing(input.topic)?;
+            partitions += self.existing(input.topic)?;
         }
         let sender = self.fencing_producer(&spec.instance)?;
         crash::point(Point::JoinFenced);
-        let config = self.settings.member(&spec.group, &spec.instance);
+        let config = self.settings.member(spec, partitions);
         let consumer: BaseConsumer<MemberWatch> = config.create_with_context(MemberWatch::default()).map_err(|e| bad_config(&e))?;
         let names: Vec<_> = spec.inputs.iter().map(|i| self.topics.name(i.topic)).collect();
         consumer.subscribe(&names).map_err(|e| LogError::Invalid(format!("subscribing to {names:?}: {e}")))?;
-        let (settings, topics) = (Arc::clone(&self.settings), Arc::clone(&self.topics));
-        Ok(Box::new(member::KafkaMember::new(settings, topics, spec, sender, consumer)))
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).entry(spec.group.clone()).or_default().clone();
+        let shared = member::Shared {
+            settings: Arc::clone(&self.settings),
+            askers: Arc::clone(&self.askers),
+            names: Arc::clone(&self.topics),
+            seen,
+        };
+        Ok(Box::new(member::KafkaMember::new(shared, spec, sender, consumer)))
     }
 
     fn reader(&self, topic: TopicId, from: &[(u32, From)], headers: bool) -> Result<Box<dyn Reader>, LogError> {
@@ -164,9 +186,10 @@ impl Log for KafkaLog {
             // Always the number: told to begin "at the beginning", a client that is new and knows no leader yet sleeps for 500 ms first.
             list.add_partition_offset(name, partition as i32, Offset::Offset(next as i64)).map_err(invalid)?;
             let start = (from == From::Start).then_some(next);
-            goals.push(reader::Goal { partition, next, end: stable_end, start });
+            goals.push(reader::Goal { partition, next, end: stable_end, start, trouble: Trouble::default() });
         }
-        let consumer: BaseConsumer<Quiet> = self.settings.reader().create_with_context(Quiet).map_err(|e| bad_config(&e))?;
+        let consumer: BaseConsumer<Quiet> =
+            self.settings.reader(u32::try_from(from.len()).unwrap_or(u32::MAX)).create_with_context(Quiet).map_err(|e| bad_config(&e))?;
         let handle = Handle::of(consumer.client());
         let data = Queue::new(handle);
         let c_name = CString::new(name).map_err(|e| LogError::Invalid(e.to_string()))?;

@@ -12,8 +12,8 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::classify::{self, Read};
 use super::ffi::{Message, Queue};
-use super::member::forbidden;
 use super::suspect::Quiet;
+use super::trouble::Trouble;
 use super::watchdog;
 use crate::engine::ports::{Limits, LogError, Reader};
 use crate::engine::records::{HeaderBuf, Record, Records};
@@ -31,6 +31,7 @@ pub(super) struct Goal {
     pub(super) end: u64,
     /// Where the partition began, if it is read from there.
     pub(super) start: Option<u64>,
+    pub(super) trouble: Trouble,
 }
 
 /// A reader of one topic over Kafka.
@@ -38,6 +39,7 @@ pub(super) struct KafkaReader {
     names: Arc<TopicTable>,
     topic: TopicId,
     headers: bool,
+    /// Sorted by partition.
     goals: Vec<Goal>,
     open: usize,
     buffer: Vec<usize>,
@@ -56,10 +58,11 @@ impl KafkaReader {
         names: Arc<TopicTable>,
         topic: TopicId,
         headers: bool,
-        goals: Vec<Goal>,
+        mut goals: Vec<Goal>,
         data: Queue,
         consumer: BaseConsumer<Quiet>,
     ) -> Self {
+        goals.sort_by_key(|g| g.partition);
         let open = goals.iter().filter(|g| g.next < g.end).count();
         let clients = Some(Clients { data, consumer });
         KafkaReader { names, topic, headers, goals, open, buffer: Vec::new(), scratch: HeaderBuf::default(), clients }
@@ -91,11 +94,15 @@ impl Sink<'_> {
     fn take(&mut self, m: &Message<'_>, into: &mut Records) -> Result<(), LogError> {
         let Ok(partition) = u32::try_from(m.partition()) else { return Ok(()) };
         let at = TopicPartition::new(self.topic, partition);
-        let Some(goal) = self.goals.iter_mut().find(|g| g.partition == partition) else { return Ok(()) };
+        let Ok(i) = self.goals.binary_search_by_key(&partition, |g| g.partition) else { return Ok(()) };
+        let goal = &mut self.goals[i];
         let offset = u64::try_from(m.offset()).ok();
         match (m.error(), offset) {
             (None, Some(offset)) if offset >= goal.next => {
-                self.advance(partition, offset + 1);
+                if goal.trouble.is_some() {
+                    goal.trouble.passed(&self.names.show(at).to_string());
+                }
+                *self.open -= usize::from(goal.advance(offset + 1));
                 self.scratch.clear();
                 if self.headers {
                     m.headers(self.scratch);
@@ -107,38 +114,38 @@ impl Sink<'_> {
             (None, _) => Ok(()),
             // The consumer stands at this offset, and everything stable before it was delivered.
             (Some(Code::PartitionEOF), Some(offset)) => {
-                self.advance(partition, offset);
+                *self.open -= usize::from(goal.advance(offset));
                 Ok(())
             }
-            (Some(code), _) => match classify::read(code, false) {
-                // It began there a moment ago, when the reader was made; the next one begins later.
-                Read::PositionGone if goal.start == Some(goal.next) => {
-                    Err(LogError::Unavailable(format!("the first records of {} were just deleted; read again", self.names.show(at))))
+            (Some(code), _) => {
+                let (place, text) = (self.names.show(at).to_string(), m.error_text());
+                match classify::read(code, false) {
+                    // It began there a moment ago, when the reader was made; the next one begins later.
+                    Read::PositionGone if goal.start == Some(goal.next) => {
+                        Err(LogError::Unavailable(format!("the first records of {place} were just deleted; read again")))
+                    }
+                    Read::PositionGone => Err(LogError::Corrupt(format!(
+                        "{place} has no offset {} any more ({text}): its older records were deleted",
+                        goal.next
+                    ))),
+                    // It was there when the reader was made; whoever makes another one is told if it is gone.
+                    Read::NoTopic => Err(LogError::Unavailable(format!("{place} is not known at the moment"))),
+                    _ => {
+                        tracing::debug!("reading {place}: {text}");
+                        goal.trouble.note(&place, goal.next, code, &text, Instant::now()).map_or(Ok(()), Err)
+                    }
                 }
-                Read::PositionGone => Err(LogError::Corrupt(format!(
-                    "{} has no offset {} any more ({}): its older records were deleted",
-                    self.names.show(at),
-                    goal.next,
-                    m.error_text()
-                ))),
-                // It was there when the reader was made; whoever makes another one is told if it is gone.
-                Read::NoTopic => Err(LogError::Unavailable(format!("{} is not known at the moment", self.names.show(at)))),
-                Read::Forbidden => Err(forbidden(&m.error_text())),
-                _ => {
-                    tracing::debug!("reading {}: {}", self.names.show(at), m.error_text());
-                    Ok(())
-                }
-            },
+            }
         }
     }
+}
 
-    fn advance(&mut self, partition: u32, next: u64) {
-        let Some(goal) = self.goals.iter_mut().find(|g| g.partition == partition) else { return };
-        let was_open = goal.next < goal.end;
-        goal.next = goal.next.max(next);
-        if was_open && goal.next >= goal.end {
-            *self.open -= 1;
-        }
+impl Goal {
+    /// Moves on; whether the end that was asked for is reached by that.
+    fn advance(&mut self, next: u64) -> bool {
+        let was_open = self.next < self.end;
+        self.next = self.next.max(next);
+        was_open && self.next >= self.end
     }
 }
 
@@ -162,8 +169,9 @@ impl Reader for KafkaReader {
             let average = if taken == 0 { 256 } else { bytes.div_ceil(taken).max(1) };
             let max = (limits.records - taken).min(CHUNK).min((limits.bytes - bytes.min(limits.bytes)) / average + 1);
             let n = c.data.take(left.min(SLICE), max, buffer, &mut |m| {
-                if let Err(e) = sink.take(m, into) {
-                    failed.get_or_insert(e);
+                // Nothing behind what cannot be read: librdkafka goes on there.
+                if failed.is_none() {
+                    failed = sink.take(m, into).err();
                 }
             });
             if let Some(e) = failed {

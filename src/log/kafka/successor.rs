@@ -89,7 +89,7 @@ fn place_taken(consumer: &BaseConsumer<MemberWatch>, within: Duration) -> Option
 
 /// Whether who has our place keeps it for longer than its session lasts without heartbeats. No, if that cannot be found out in good time, for the
 /// same reason as above.
-fn is_alive(consumer: &BaseConsumer<MemberWatch>, settings: &KafkaSettings, spec: &MemberSpec) -> bool {
+pub(super) fn is_alive(consumer: &BaseConsumer<MemberWatch>, settings: &KafkaSettings, spec: &MemberSpec) -> bool {
     let instance = group_instance(&spec.instance);
     let silent = settings.session() + settings.heartbeat() * 2;
     let deadline = Instant::now() + settings.successor_wait();
@@ -128,8 +128,24 @@ fn place(consumer: &BaseConsumer<MemberWatch>, group: &str, instance: &str, wait
         Some("Empty" | "Dead") => return Place::Free,
         _ => return Place::Unknown,
     }
-    // Brokers make the id of a static member of its name, a dash and a UUID.
-    let is_ours = |id: &str| id.len() == instance.len() + 37 && id.starts_with(instance) && id.as_bytes()[instance.len()] == b'-';
-    let ours = group.and_then(|g| g.members().iter().find(|m| is_ours(m.id())));
+    let ours = group.and_then(|g| g.members().iter().find(|m| static_name(m.id()) == Some(instance)));
     ours.map_or(Place::Free, |m| Place::Taken(m.id().to_string()))
+}
+
+/// The name of the static member that has this id: brokers make it of the name, a dash and a UUID.
+pub(super) fn static_name(id: &str) -> Option<&str> {
+    let (name, uuid) = id.split_at_checked(id.len().checked_sub(37)?)?;
+    (!name.is_empty() && uuid.starts_with('-')).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::static_name;
+
+    #[test]
+    fn the_name_of_a_static_member_is_in_its_id() {
+        assert_eq!(static_name("processor-orders-000002-0a1b2c3d-0000-4000-8000-0123456789ab"), Some("processor-orders-000002"));
+        assert_eq!(static_name("-0a1b2c3d-0000-4000-8000-0123456789ab"), None);
+        assert_eq!(static_name("short"), None);
+    }
 }

@@ -6,6 +6,11 @@
 //!
 //! A `FAIL` while *connecting* is no such trace: nothing was ever sent on that connection, and the loss of the one before had its own line. Were
 //! it counted, a member could not work while one broker of several is down, because every new incarnation would see the refused connection again.
+//!
+//! Nor is a `FAIL` *between* transactions, when every request of the last one was answered and no line told of trouble in it: then nothing of ours is
+//! on any wire. A request can only be left behind if librdkafka sent it again, that is, after a line inside the transaction; and that line is in the
+//! queue before the call that waited for the request returns, so the transaction's own end finds it. Brokers close connections that were idle for
+//! ten minutes (`connections.max.idle.ms`), and an idle member would otherwise begin anew each time.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,13 +25,15 @@ use rdkafka::producer::ProducerContext;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
+use super::ffi::{GroupMetadata, Handle};
 use crate::engine::crash::{self, Point};
 
-/// Whether a log line means that a request may have been left on the wire.
-pub(super) fn is_suspect(facility: &str, line: &str) -> bool {
+/// Whether a log line means that a request may have been left on the wire. `busy`: whether requests of a transaction may be under way.
+pub(super) fn is_suspect(facility: &str, line: &str, busy: bool) -> bool {
     match facility {
         // What only greets a broker carries no transaction: a frozen broker that still takes connections would make us join again without end.
         "REQTMOUT" => !line.contains("ApiVersion"),
+        "FAIL" if !busy => false,
         "FAIL" => !["CONNECT", "TRY_CONNECT", "APIVERSION_QUERY", "SSL_HANDSHAKE"].iter().any(|s| line.contains(&format!("in state {s}"))),
         _ => false,
     }
@@ -96,10 +103,15 @@ impl ProducerContext for Quiet {
 pub(super) type ProducerWatch = Quiet;
 
 /// A change of assignment, as the callback saw it.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    Assigned(Vec<(String, i32)>),
-    Revoked { lost: bool },
+    /// With who we are in the group now: the generation that this assignment belongs to.
+    Assigned {
+        partitions: Vec<(String, i32)>,
+        group: Option<GroupMetadata>,
+    },
+    Revoked {
+        lost: bool,
+    },
 }
 
 /// Context of a member's consumer: answers rebalances and remembers them for the poll that served them.
@@ -136,10 +148,11 @@ impl ConsumerContext for MemberWatch {
     /// not for the client to decide: here everything is assigned paused, until the engine says where each partition resumes.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let change = if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS && !self.closing.load(Ordering::Relaxed) {
-            let at: Vec<_> = list.elements().iter().map(|e| (e.topic().to_string(), e.partition())).collect();
+            let partitions: Vec<_> = list.elements().iter().map(|e| (e.topic().to_string(), e.partition())).collect();
+            let group = GroupMetadata::of(Handle::of(consumer.client()));
             let taken = list.set_all_offsets(Offset::Beginning).and_then(|()| consumer.assign(list)).and_then(|()| consumer.pause(list));
             crash::point(Point::AssignCallback);
-            taken.map(|()| Change::Assigned(at)).map_err(|e| format!("taking over partitions: {e}"))
+            taken.map(|()| Change::Assigned { partitions, group }).map_err(|e| format!("taking over partitions: {e}"))
         } else {
             // Asked before giving them up: afterwards the answer is always no.
             let lost = consumer.assignment_lost();
@@ -156,12 +169,20 @@ mod tests {
 
     #[test]
     fn only_what_may_have_left_a_request_behind_is_suspect() {
-        assert!(is_suspect("REQTMOUT", "[thrd:x]: Timed out EndTxnRequest in flight"));
-        assert!(is_suspect("FAIL", "127.0.0.1:9092/1: Disconnected (after 1234ms in state UP)"));
-        assert!(is_suspect("FAIL", "[thrd:x]: x: Disconnected (_TRANSPORT): identical to last error: error log suppressed"));
-        assert!(!is_suspect("FAIL", "x: Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)"));
+        let busy = |facility, line| is_suspect(facility, line, true);
+        assert!(busy("REQTMOUT", "[thrd:x]: Timed out EndTxnRequest in flight"));
+        assert!(busy("FAIL", "127.0.0.1:9092/1: Disconnected (after 1234ms in state UP)"));
+        assert!(busy("FAIL", "[thrd:x]: x: Disconnected (_TRANSPORT): identical to last error: error log suppressed"));
+        assert!(!busy("FAIL", "x: Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)"));
         // A connection in use authenticates again now and then, with requests of a transaction on it.
-        assert!(is_suspect("FAIL", "x: Disconnected (after 5ms in state AUTH_HANDSHAKE)"));
-        assert!(!is_suspect("STATE", "Broker changed state CONNECT -> UP"));
+        assert!(busy("FAIL", "x: Disconnected (after 5ms in state AUTH_HANDSHAKE)"));
+        assert!(!busy("STATE", "Broker changed state CONNECT -> UP"));
+    }
+
+    #[test]
+    fn a_connection_that_closes_between_transactions_leaves_nothing_behind() {
+        assert!(!is_suspect("FAIL", "127.0.0.1:9092/1: Disconnected (after 600123ms in state UP)", false));
+        // A request that timed out was sent, whenever the line came.
+        assert!(is_suspect("REQTMOUT", "[thrd:x]: Timed out ProduceRequest in flight", false));
     }
 }

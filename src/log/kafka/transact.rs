@@ -19,6 +19,7 @@ use super::classify::{self, Step, Verdict};
 use super::ffi::{self, Event, GroupMetadata, Handle, Queue, Topic};
 use super::in_flight;
 use super::suspect::{self, ProducerWatch};
+use super::takeover;
 use crate::engine::crash::{self, Point};
 use crate::engine::ports::{MemberSpec, RECORD_OVERHEAD, Transaction};
 use crate::engine::records::{Record, Records};
@@ -38,6 +39,14 @@ pub(super) enum Stop {
     Forbidden(String),
 }
 
+/// Why a record can never be in its topic, if it is larger than the topic allows.
+pub(super) fn too_large(names: &TopicTable, r: &Record<'_>) -> Option<String> {
+    let max = names.spec(r.at.topic).record_bytes_max;
+    let bytes = r.key.map_or(0, <[u8]>::len) + r.value.map_or(0, <[u8]>::len) + r.headers.as_bytes().len() + RECORD_OVERHEAD;
+    (bytes > max as usize)
+        .then(|| format!("a record of {bytes} bytes for {} is larger than the topic's {max} bytes (max.message.bytes)", names.show(r.at)))
+}
+
 /// A producer with its event queue. Fields are dropped in this order: what belongs to the client goes before it.
 pub(super) struct Sender {
     topics: Vec<Option<Topic>>,
@@ -49,6 +58,8 @@ pub(super) struct Sender {
     failure: Option<String>,
     appended: Vec<(usize, i32, i64)>,
     suspect: bool,
+    /// Whether a transaction is open, or one ended other than well: only then can a lost connection leave a request behind.
+    busy: bool,
 }
 
 impl Sender {
@@ -64,6 +75,7 @@ impl Sender {
             failure: None,
             appended: Vec::new(),
             suspect: false,
+            busy: false,
         }
     }
 
@@ -93,7 +105,7 @@ impl Sender {
 
     /// Serves deliveries, log lines and errors: waits for the first, takes what is there.
     pub(super) fn serve(&mut self, wait: Duration) {
-        let Sender { events, reported, failure, appended, suspect, topics, .. } = self;
+        let Sender { events, reported, failure, appended, suspect, topics, busy, .. } = self;
         let mut on = |event: Event<'_>| match event {
             Event::Delivery { topic, partition, offset, error } => {
                 *reported += 1;
@@ -110,7 +122,7 @@ impl Sender {
                 }
             }
             Event::Log { level, facility, line } => {
-                *suspect |= suspect::is_suspect(facility, line);
+                *suspect |= suspect::is_suspect(facility, line, *busy);
                 suspect::trace_line(level, facility, line);
             }
             Event::Error { code, fatal, line } => {
@@ -131,14 +143,8 @@ impl Sender {
 
     /// Queues one record; waits for room until the deadline.
     pub(super) fn send(&mut self, names: &TopicTable, r: &Record<'_>, deadline: Instant) -> Result<(), String> {
-        let spec = names.spec(r.at.topic);
-        let bytes = r.key.map_or(0, <[u8]>::len) + r.value.map_or(0, <[u8]>::len) + r.headers.as_bytes().len() + RECORD_OVERHEAD;
-        if bytes > spec.record_bytes_max as usize {
-            return Err(format!(
-                "a record of {bytes} bytes for {} is larger than the topic's {} bytes (max.message.bytes)",
-                names.show(r.at),
-                spec.record_bytes_max
-            ));
+        if let Some(why) = too_large(names, r) {
+            return Err(why);
         }
         let slot = r.at.topic.0 as usize;
         if self.topics[slot].is_none() {
@@ -239,6 +245,7 @@ impl Parts<'_> {
         if self.sender.is_suspect() {
             return Err(Stop::Not("a connection or request failed before the transaction began; it begins again under a new epoch".into()));
         }
+        self.sender.busy = true;
         let deadline = Instant::now() + self.timeout;
         self.step(Step::BeforeCommit, deadline, |_| ffi::begin_transaction(handle))?;
         crash::point(Point::TxBegun);
@@ -269,6 +276,7 @@ impl Parts<'_> {
         self.pace.last_commit = Some(Instant::now());
         // The log lines of the commit are in the queue by now; whoever asks for `suspect` next must see them.
         self.sender.serve(Duration::ZERO);
+        self.sender.busy = false;
         Ok(self.sender.take_appended())
     }
 
@@ -284,7 +292,9 @@ impl Parts<'_> {
         let mut list = TopicPartitionList::with_capacity(tx.offsets.len());
         for &(at, next) in tx.offsets {
             let next = i64::try_from(next).map_err(|_| format!("offset {next} of {} is no offset", self.names.show(at)))?;
-            list.add_partition_offset(self.names.name(at.topic), at.partition as i32, Offset::Offset(next)).map_err(|e| e.to_string())?;
+            let mut element = list.add_partition(self.names.name(at.topic), at.partition as i32);
+            element.set_offset(Offset::Offset(next)).map_err(|e| e.to_string())?;
+            element.set_metadata(takeover::signature(&self.spec.instance));
         }
         Ok(list)
     }
