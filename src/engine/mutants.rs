@@ -32,11 +32,13 @@ pub enum Mutant {
     HashOrder,
     /// A role asks the machine for the time.
     WallClock,
+    /// One queue for all partitions, first come, first served.
+    SharedQueue,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 14] = [
+    pub const ALL: [Mutant; 15] = [
         Mutant::Position,
         Mutant::NotRewound,
         Mutant::LateMetadata,
@@ -51,6 +53,7 @@ impl Mutant {
         Mutant::GuardOff,
         Mutant::HashOrder,
         Mutant::WallClock,
+        Mutant::SharedQueue,
     ];
 
     /// The name on a command line.
@@ -70,6 +73,7 @@ impl Mutant {
             Mutant::GuardOff => "guard-off",
             Mutant::HashOrder => "hash-order",
             Mutant::WallClock => "wall-clock",
+            Mutant::SharedQueue => "shared-queue",
         }
     }
 
@@ -90,6 +94,7 @@ impl Mutant {
             Mutant::GuardOff => "sequence guard off while transactions are off",
             Mutant::HashOrder => "hash-map order in a role",
             Mutant::WallClock => "wall clock in a role",
+            Mutant::SharedQueue => "one queue for all partitions",
         }
     }
 }

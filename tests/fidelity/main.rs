@@ -24,12 +24,16 @@ mod kafka;
 mod model;
 #[path = "../sim/nemesis.rs"]
 mod nemesis;
+#[path = "../sim/operator.rs"]
+mod operator;
 #[path = "../sim/oracle/mod.rs"]
 mod oracle;
 #[path = "../sim/plan.rs"]
 mod plan;
 #[path = "../sim/process.rs"]
 mod process;
+#[path = "../sim/progress.rs"]
+mod progress;
 #[path = "../sim/rng.rs"]
 mod rng;
 #[path = "../sim/run.rs"]
@@ -41,6 +45,8 @@ mod store;
 mod timing;
 #[path = "../sim/trace.rs"]
 mod trace;
+#[path = "../sim/traffic.rs"]
+mod traffic;
 #[path = "../sim/workload.rs"]
 mod workload;
 #[path = "../sim/world.rs"]

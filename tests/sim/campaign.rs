@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use processor::engine::mutants::{self, Mutant};
 
 use super::coverage::{Coverage, Kind};
-use super::plan::set_untransacted;
+use super::plan::{Eager, set_eager, set_untransacted};
+use super::progress::Silence;
 use super::run::{Finding, run};
 use super::trace::Trace;
 
@@ -32,6 +33,8 @@ struct Options {
     keep_going: bool,
     /// `orders` writes outside transactions.
     untransacted: bool,
+    /// Attacks that the code is not ready for, too.
+    eager: Eager,
     threads: u64,
 }
 
@@ -55,11 +58,14 @@ fn options() -> Result<Options, String> {
             "--write" => o.write = true,
             "--keep-going" => o.keep_going = true,
             "--untransacted" => o.untransacted = true,
+            "--eager-offsets" => o.eager.offsets = true,
+            "--eager-restores" => o.eager.restores = true,
+            "--eager-heavy" => o.eager.heavy = true,
             // What `cargo test` passes to every test program.
             other if other.starts_with("--") || other == "sim" => {}
             other => {
                 return Err(format!(
-                    "{other}? Known: --seeds N, --from S, --seed N, --mutant NAME, --mutants, --write, --keep-going, --untransacted, --threads N"
+                    "{other}? Known: --seeds N, --from S, --seed N, --mutant NAME, --mutants, --write, --keep-going, --untransacted, --eager-offsets, --eager-heavy, --eager-restores, --threads N"
                 ));
             }
         }
@@ -78,6 +84,7 @@ pub fn main() -> ExitCode {
     quiet_panics(o.seed.is_some());
     if let Some(seed) = o.seed {
         set_untransacted(o.untransacted || o.mutant == Some(Mutant::GuardOff));
+        set_eager(o.eager);
         return one(seed, o.mutant);
     }
     if o.mutants {
@@ -111,6 +118,7 @@ fn one(seed: u64, mutant: Option<Mutant>) -> ExitCode {
     mutants::switch(mutant);
     let found = run(seed, Trace::Print);
     println!("seed {seed}: {} events, {} s of virtual time, hash {:016x}", found.steps, found.virtual_us / 1_000_000, found.hash);
+    println!("longest silence of a task: {} ms, of one while all was well: {} ms", found.silence.any / 1_000, found.silence.well / 1_000);
     for (kind, text) in Kind::ALL {
         let n = found.coverage.0[*kind as usize];
         if n > 0 {
@@ -135,6 +143,7 @@ struct Sum {
     virtual_us: u64,
     runs: u64,
     guard: (u64, u64),
+    silences: Vec<Silence>,
     findings: Vec<Finding>,
 }
 
@@ -142,12 +151,22 @@ struct Sum {
 fn explore(from: u64, count: u64, mutant: Option<Mutant>, o: &Options, told: &(dyn Fn(u64) + Sync)) -> Sum {
     let threads = if o.threads > 0 { o.threads } else { std::thread::available_parallelism().map_or(2, |n| n.get() as u64) };
     let (next, done, found) = (AtomicU64::new(from), AtomicU64::new(0), AtomicBool::new(false));
-    let sum = Mutex::new(Sum { coverage: Coverage::default(), steps: 0, virtual_us: 0, runs: 0, guard: (0, 0), findings: Vec::new() });
+    let sum = Mutex::new(Sum {
+        coverage: Coverage::default(),
+        steps: 0,
+        virtual_us: 0,
+        runs: 0,
+        guard: (0, 0),
+        silences: Vec::new(),
+        findings: Vec::new(),
+    });
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 mutants::switch(mutant);
                 set_untransacted(o.untransacted || mutant == Some(Mutant::GuardOff));
+                set_eager(o.eager);
+                let mut silences = Vec::new();
                 let (mut coverage, mut steps, mut virtual_us, mut runs, mut guard) = (Coverage::default(), 0, 0, 0, (0, 0));
                 while !found.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -162,6 +181,7 @@ fn explore(from: u64, count: u64, mutant: Option<Mutant>, o: &Options, told: &(d
                         }
                     }
                     coverage.add(&result.coverage);
+                    silences.push(result.silence);
                     steps += result.steps;
                     virtual_us += result.virtual_us;
                     runs += 1;
@@ -177,6 +197,7 @@ fn explore(from: u64, count: u64, mutant: Option<Mutant>, o: &Options, told: &(d
                 }
                 let mut sum = sum.lock().expect("no panic in here");
                 sum.coverage.add(&coverage);
+                sum.silences.append(&mut silences);
                 sum.steps += steps;
                 sum.virtual_us += virtual_us;
                 sum.runs += runs;
@@ -210,6 +231,7 @@ fn seeds(o: &Options, count: u64) -> bool {
         sum.steps,
         sum.virtual_us as f64 / 3.6e9
     );
+    tell_silences(&sum.silences);
     for found in &sum.findings {
         println!("seed {}: {}", found.seed, found.violation.as_deref().unwrap_or_default());
         println!("again, with a trace: {}", command(found.seed, mutant));
@@ -221,13 +243,26 @@ fn seeds(o: &Options, count: u64) -> bool {
         for (kind, text) in Kind::ALL {
             println!("{:>12} {text}", sum.coverage.0[*kind as usize]);
         }
-        let never = sum.coverage.never();
+        let never = sum.coverage.never(o.eager);
         if !never.is_empty() {
             println!("never happened: {}", never.join("; "));
             return false;
         }
     }
     sum.findings.is_empty()
+}
+
+/// The longest silence of each seed: the largest of them, and which all but one in a hundred do not pass.
+fn tell_silences(all: &[Silence]) {
+    let told = |name: &str, unit: &str, of: &dyn Fn(&Silence) -> u64| {
+        let mut each: Vec<u64> = all.iter().map(of).collect();
+        each.sort_unstable();
+        let at = |permille: usize| each.get(each.len().saturating_sub(1) * permille / 1_000).copied().unwrap_or(0);
+        println!("{name}: half of the seeds {}, p99 {}, most {} {unit}", at(500), at(990), at(1_000));
+    };
+    told("longest silence of a task with something to read", "ms", &|s| s.any / 1_000);
+    told("the same while all was well", "ms", &|s| s.well / 1_000);
+    told("a partition with something to read was passed over by", "transactions in a row", &|s| s.passed);
 }
 
 /// How a mutant was found.

@@ -12,14 +12,17 @@ mod client;
 mod cluster;
 mod coverage;
 mod nemesis;
+mod operator;
 mod oracle;
 mod plan;
 mod process;
+mod progress;
 mod rng;
 mod run;
 mod store;
 mod timing;
 mod trace;
+mod traffic;
 mod workload;
 mod world;
 

@@ -1,11 +1,14 @@
 //! What goes wrong beside the network: processes, brokers, machines, clocks. And the end of it.
 
+use processor::engine::topics::TopicPartition;
 use processor::roles::Role;
 
+use super::cluster::coordinator::{Txn, TxnState};
 use super::cluster::group::GroupState;
 use super::cluster::net::Owner;
 use super::cluster::{BROKERS, INSTANCES, Place};
 use super::coverage::Kind;
+use super::operator::Move;
 use super::plan::Attack;
 use super::timing::*;
 use super::world::{Action, Event, Life, World};
@@ -161,6 +164,24 @@ impl World {
             }
             Attack::Compact => self.compact(),
             Attack::Retention => self.retention(),
+            Attack::BrokerClock => {
+                // Far ahead for a moment, then as before.
+                let b = self.rng.index(BROKERS);
+                let (skew_ms, far) = (self.cluster.brokers[b].skew_ms, self.rng.skewed(60_000, 400 * 86_400_000) as i64);
+                let time = self.rng.skewed(MS, SECOND);
+                self.cluster.brokers[b].skew_ms = skew_ms + far;
+                self.schedule(self.now + time, Event::ClockRight { broker: b, skew_ms });
+                self.trace(|| format!("the clock of broker {b} jumps {far} ms ahead for {} ms", time / MS));
+                self.cover(Kind::BrokerClock);
+            }
+            Attack::NoLeader => {
+                let role = self.roles[self.rng.index(self.roles.len())];
+                let time = self.rng.skewed(100 * MS, 5 * SECOND);
+                self.lose_a_leader(role, time);
+            }
+            Attack::OffsetsBack => self.attack_offsets(Move::Back),
+            Attack::OffsetsForward => self.attack_offsets(Move::Forward),
+            Attack::OffsetsLost => self.attack_offsets(Move::Lost),
         }
         Action::None
     }
@@ -276,6 +297,36 @@ impl World {
         open.into_iter().for_each(|c| self.cut(c));
     }
 
+    /// All processes of a role begin anew while one of their changelog partitions has no leader; the other tasks must go on. Not while a transaction
+    /// that such an instance must end first is open there: that holds up the instance, as it does in Kafka.
+    fn lose_a_leader(&mut self, role: Role, time: u64) {
+        let at = TopicPartition::new(role.spec().changelog, self.rng.below(u64::from(self.plan.partitions)) as u32);
+        let part = self.cluster.part(at);
+        let ids = role as usize * INSTANCES..(role as usize + 1) * INSTANCES;
+        let under_way = |t: &Txn| (t.left > 0 || t.state == TxnState::Ongoing) && t.partitions.contains(&at);
+        if part.stable_end() != part.end() || self.cluster.txns[ids].iter().any(under_way) {
+            return;
+        }
+        self.put_all_down(role);
+        self.cluster.part_mut(at).no_leader_until = self.now + time;
+        self.trace(|| format!("{at:?} has no leader for {} ms", time / MS));
+        self.cover(Kind::NoLeader);
+    }
+
+    /// How far ahead records may be in topics whose times are ours.
+    pub fn bound_times(&mut self, ahead_ms_max: Option<i64>) {
+        self.cluster.all_mut().iter_mut().for_each(|p| p.ahead_ms_max = ahead_ms_max);
+    }
+
+    /// A record is refused for its time. Sooner or later somebody learns of it, and takes the limit away.
+    pub fn refuse_a_time(&mut self) {
+        self.cover(Kind::InvalidTimestamp);
+        if !std::mem::replace(&mut self.times_refused, true) {
+            let delay = self.rng.skewed(SECOND, 8 * SECOND);
+            self.schedule(self.now + delay, Event::TimeBoundsLifted);
+        }
+    }
+
     fn another_broker(&mut self, than: usize) -> usize {
         let to = (than + 1 + self.rng.index(BROKERS - 1)) % BROKERS;
         if self.cluster.brokers[to].up { to } else { (0..BROKERS).find(|b| *b != than && self.cluster.brokers[*b].up).unwrap_or(than) }
@@ -314,11 +365,15 @@ impl World {
     }
 
     /// How far all groups that read a partition have committed.
-    fn read_by_all(&self, at: processor::engine::topics::TopicPartition) -> u64 {
+    fn read_by_all(&self, at: TopicPartition) -> u64 {
         let mut least = u64::MAX;
         for role in &self.roles {
             if role.spec().inputs.iter().any(|i| i.topic == at.topic) {
                 least = least.min(self.cluster.groups[*role as usize].offsets.get(&at).copied().unwrap_or(0));
+                // Offsets that somebody has moved forward say nothing about what was read.
+                if let Some(oracle) = self.oracle.role(*role).filter(|_| !self.plan.untransacted) {
+                    least = least.min(oracle.read_to(at));
+                }
             }
         }
         least
@@ -378,6 +433,11 @@ impl World {
             self.input();
             self.left_to_send -= 1;
         }
+        // The last of all: one task cannot be restored for a long time, and that is all.
+        if self.plan.attacks.contains(&Attack::NoLeader) {
+            let role = self.roles[self.rng.index(self.roles.len())];
+            self.lose_a_leader(role, SILENCE_MAX + 5 * SECOND);
+        }
         self.schedule(self.now + 250 * MS, Event::Look);
     }
 
@@ -416,8 +476,10 @@ impl World {
             }
             for (topic, count) in &g.inputs {
                 for n in 0..*count {
-                    let at = processor::engine::topics::TopicPartition::new(*topic, n);
-                    if self.cluster.part(at).anything_from(g.offsets.get(&at).copied().unwrap_or(0)) {
+                    let at = TopicPartition::new(*topic, n);
+                    let oracle = self.oracle.role(*role).filter(|_| !self.plan.untransacted);
+                    let read = oracle.map_or_else(|| g.offsets.get(&at).copied().unwrap_or(0), |o| o.read_to(at));
+                    if self.cluster.part(at).anything_from(read) {
                         return format!("{role} has not read {}", self.table.show(at));
                     }
                 }
@@ -454,6 +516,7 @@ impl World {
                     .any(|(i, o)| i != process && o.role == role && o.instance == instance && o.life != Life::Gone);
             }
             Ended::Stopped(Stop::Failed(why)) => self.trace(|| why),
+            Ended::Stopped(Stop::Bug(_)) if self.may_stop_over_offsets(role) => self.call_an_operator(role),
             // What stops is stopped before money moves on wrong grounds: what the guard is there for.
             Ended::Stopped(_) if unguarded => {
                 self.guard.1 += 1;

@@ -6,8 +6,10 @@ use processor::roles::Role;
 
 use super::rng::Rng;
 use super::timing::*;
+use super::traffic::Heavy;
 
 thread_local! {
+    static EAGER: Cell<Eager> = const { Cell::new(Eager { offsets: false, heavy: false, restores: false }) };
     static UNTRANSACTED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -17,8 +19,24 @@ pub fn set_untransacted(on: bool) {
     UNTRANSACTED.set(on);
 }
 
+/// Attacks that the code is not ready for, to be switched on while it is made ready.
+#[derive(Clone, Copy, Default)]
+pub struct Eager {
+    /// Committed offsets that move.
+    pub offsets: bool,
+    /// Transactions that are too large for their topics, or for their time.
+    pub heavy: bool,
+    /// Tasks that cannot be restored while others can.
+    pub restores: bool,
+}
+
+/// From now on, runs of this thread have these, too.
+pub fn set_eager(eager: Eager) {
+    EAGER.set(eager);
+}
+
 /// Rates of what goes wrong on the network, per million requests; and of late markers, per thousand transactions.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Faults {
     pub slow_ppm: u64,
     pub hold_ppm: u64,
@@ -30,6 +48,12 @@ pub struct Faults {
     pub kill_ppm: u64,
     /// Store writes that find no space, and reads that find damage.
     pub disk_ppm: u64,
+}
+
+impl Faults {
+    pub fn is_none(&self) -> bool {
+        *self == Faults::default()
+    }
 }
 
 /// What a nemesis may do.
@@ -55,10 +79,15 @@ pub enum Attack {
     Wipe,
     Compact,
     Retention,
+    OffsetsBack,
+    OffsetsForward,
+    OffsetsLost,
+    BrokerClock,
+    NoLeader,
 }
 
 impl Attack {
-    pub const ALL: [Attack; 20] = [
+    pub const ALL: [Attack; 25] = [
         Attack::Kill,
         Attack::PowerLoss,
         Attack::CleanStop,
@@ -79,7 +108,15 @@ impl Attack {
         Attack::Wipe,
         Attack::Compact,
         Attack::Retention,
+        Attack::OffsetsBack,
+        Attack::OffsetsForward,
+        Attack::OffsetsLost,
+        Attack::BrokerClock,
+        Attack::NoLeader,
     ];
+
+    /// Attacks that the code is not ready for.
+    const EAGER: [Attack; 3] = [Attack::OffsetsBack, Attack::OffsetsForward, Attack::OffsetsLost];
 }
 
 #[derive(Clone, Debug)]
@@ -101,6 +138,14 @@ pub struct Plan {
     pub tombstones_live: u64,
     /// After how many milliseconds ids are forgotten, if they are.
     pub window_ms: Option<i64>,
+    /// What is heavy in its traffic.
+    pub heavy: Option<Heavy>,
+    /// Largest record of most topics, if that is small.
+    pub record_bytes_max: Option<u32>,
+    /// How far ahead of a broker's clock the times of records may be, if that is limited.
+    pub ahead_ms_max: Option<i64>,
+    /// How long a broker takes for each record of a transaction.
+    pub record_us: u64,
     /// Whether `orders` writes outside transactions (what the sequence guard is there for).
     pub untransacted: bool,
 }
@@ -132,10 +177,21 @@ impl Plan {
             disk_ppm: some(300, 8_000),
         };
         let mut attacks: Vec<Attack> = Attack::ALL.into_iter().filter(|_| rng.permille(300)).collect();
+        if !EAGER.get().offsets {
+            attacks.retain(|a| !Attack::EAGER.contains(a));
+        }
+        if !EAGER.get().restores {
+            attacks.retain(|a| *a != Attack::NoLeader);
+        }
         let untransacted = UNTRANSACTED.get();
         if untransacted {
             attacks = vec![Attack::Kill, Attack::Freeze];
             faults = Faults { kill_ppm: rng.skewed(500, 8_000), answer_lost_ppm: 5_000, ..Faults::default() };
+        }
+        let (mut heavy, mut record_bytes_max) = Heavy::draw(rng);
+        let mut record_us = if heavy.is_some() && rng.permille(500) { rng.skewed(100, 5_000) } else { 0 };
+        if untransacted || !EAGER.get().heavy && !matches!(heavy, Some(Heavy::Flood(_))) {
+            (heavy, record_bytes_max, record_us) = (None, None, 0);
         }
         if quiet {
             (attacks, faults) = (Vec::new(), Faults::default());
@@ -154,6 +210,10 @@ impl Plan {
             cache_bytes: [0, 2_000, 1 << 20][rng.index(3)],
             tombstones_live: rng.between(300 * MS, 3 * SECOND),
             window_ms: rng.permille(400).then(|| rng.skewed(20, 4_000) as i64),
+            heavy,
+            record_bytes_max,
+            ahead_ms_max: (EAGER.get().heavy && rng.permille(100)).then_some(3_600_000),
+            record_us,
             untransacted,
         }
     }

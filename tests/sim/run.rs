@@ -14,6 +14,7 @@ use processor::wire::topics;
 use super::client::{SimClock, SimLog};
 use super::coverage::{Coverage, Kind};
 use super::process::{self, Ended};
+use super::progress::Silence;
 use super::store::SimStores;
 use super::timing::*;
 use super::trace::Trace;
@@ -30,6 +31,7 @@ pub struct Finding {
     pub virtual_us: u64,
     /// What the sequence guard did: repeats dropped, instances stopped.
     pub guard: (u64, u64),
+    pub silence: Silence,
 }
 
 thread_local! {
@@ -98,7 +100,16 @@ pub fn run(seed: u64, trace: Trace) -> Finding {
         process::kill(p);
     }
     let w = world::leave();
-    Finding { seed, violation: w.violation, coverage: w.coverage, hash: w.hash, steps: w.steps, virtual_us: w.now, guard: w.guard }
+    Finding {
+        seed,
+        violation: w.violation,
+        coverage: w.coverage,
+        hash: w.hash,
+        steps: w.steps,
+        virtual_us: w.now,
+        guard: w.guard,
+        silence: w.progress.silence,
+    }
 }
 
 fn start(p: usize) {

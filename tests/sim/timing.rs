@@ -21,6 +21,10 @@ pub const TAKEOVER_WAIT: u64 = 4_500 * MS;
 pub const STARTUP_WAIT: u64 = 30 * SECOND;
 /// Everything must have come to rest so long after the last fault.
 pub const PATIENCE: u64 = 90 * SECOND;
+/// No task with something to read may be silent for so long while all is well.
+pub const SILENCE_MAX: u64 = 15 * SECOND;
+/// A partition with something to read may be passed over so often, for each partition that its member reads.
+pub const PASSED_OVER_MAX: usize = 4;
 /// Milliseconds since 1970 when a run begins.
 pub const EPOCH_MS: i64 = 1_800_000_000_000;
 /// How long the next transaction is held back after a commit.

@@ -19,7 +19,7 @@ pub struct Sent {
 }
 
 impl World {
-    fn client_sends(&mut self, topic: TopicId, key: &str, value: Option<&[u8]>, misplaced: bool) {
+    pub fn client_sends(&mut self, topic: TopicId, key: &str, value: Option<&[u8]>, misplaced: bool) {
         let count = self.cluster.counts[topic.0 as usize];
         let mut partition = partitioner::partition(key.as_bytes(), count);
         if misplaced {
@@ -29,7 +29,8 @@ impl World {
         let wall = self.cluster.wall_ms(self.cluster.part(at).leader, self.now);
         let r = Record { at, offset: 0, timestamp_ms: wall, key: Some(key.as_bytes()), value, headers: Headers::default() };
         let offset = self.cluster.part_mut(at).append(&r, wall);
-        self.trace(|| format!("a client writes {at:?} offset {offset}: {}", String::from_utf8_lossy(value.unwrap_or_default())));
+        let start = &value.unwrap_or_default()[..value.unwrap_or_default().len().min(300)];
+        self.trace(|| format!("a client writes {at:?} offset {offset}: {}", String::from_utf8_lossy(start)));
         self.readable(at);
     }
 

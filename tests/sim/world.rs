@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
-use processor::engine::topics::{TopicPartition, TopicTable};
+use processor::engine::topics::{TopicPartition, TopicSpec, TopicTable};
 use processor::roles::{Role, RoleSettings};
 use processor::wire::topics;
 
@@ -13,12 +13,15 @@ use super::client::background::Consumer;
 use super::cluster::net::{Connection, Cut, Frame, Target};
 use super::cluster::{Cluster, Place, Response};
 use super::coverage::{Coverage, Kind};
+use super::operator::{Move, Moved};
 use super::oracle::Oracle;
 use super::plan::{Faults, Plan};
+use super::progress::Progress;
 use super::rng::Rng;
 use super::store::Disk;
 use super::timing::*;
 use super::trace::Trace;
+use super::traffic::Heavy;
 use super::workload::Sent;
 
 pub enum Event {
@@ -39,6 +42,12 @@ pub enum Event {
     BrokerUp(usize),
     Heal,
     Look,
+    Pulse,
+    Offsets { role: Role, how: Move, wipe: bool },
+    PutRight(Role),
+    Heavy(u32),
+    ClockRight { broker: usize, skew_ms: i64 },
+    TimeBoundsLifted,
 }
 
 impl Event {
@@ -61,6 +70,12 @@ impl Event {
             Event::BrokerUp(b) => (15, *b as u64),
             Event::Heal => (16, 0),
             Event::Look => (17, 0),
+            Event::Pulse => (18, 0),
+            Event::Offsets { role, how, .. } => (19, *role as u64 ^ (*how as u64) << 8),
+            Event::PutRight(role) => (20, *role as u64),
+            Event::Heavy(step) => (21, u64::from(*step)),
+            Event::ClockRight { broker, .. } => (22, *broker as u64),
+            Event::TimeBoundsLifted => (23, 0),
         };
         kind ^ a << 8
     }
@@ -153,6 +168,10 @@ pub struct World {
     pub guard: (u64, u64),
     /// Roles that run.
     pub roles: Vec<Role>,
+    pub moved: Moved,
+    /// Whether a record was refused because of its time.
+    pub times_refused: bool,
+    pub progress: Progress,
     /// For a mistake: where a process's consumers stood.
     retained: Vec<(usize, TopicPartition, u64)>,
 }
@@ -176,12 +195,25 @@ pub fn with<R>(f: impl FnOnce(&mut World) -> R) -> R {
     WORLD.with_borrow_mut(|w| f(w.as_mut().expect("a world was entered")))
 }
 
+/// The same topics, which take no larger records than that. A dead letter contains what could not be read.
+fn small_records(table: &TopicTable, max: u32) -> TopicTable {
+    let more = |t| if t == topics::DEAD_LETTERS { 65_536 } else { 0 };
+    TopicTable::new("", table.iter().map(|t| TopicSpec { record_bytes_max: max + more(t), ..table.spec(t).clone() }).collect())
+}
+
 impl World {
     pub fn new(seed: u64, trace: Trace) -> Box<World> {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng);
-        let table = Arc::new(topics::table(""));
-        let settings = RoleSettings { rate_limit: 5, burst: 3, stale_ms: 4_000, opening_cash_e4: 100_000_000, ..RoleSettings::default() };
+        let table = Arc::new(match plan.record_bytes_max {
+            None => topics::table(""),
+            Some(max) => small_records(&topics::table(""), max),
+        });
+        let mut settings =
+            RoleSettings { rate_limit: 5, burst: 3, stale_ms: 4_000, opening_cash_e4: 100_000_000, ..RoleSettings::default() };
+        if plan.heavy.is_some_and(|h| !matches!(h, Heavy::Flood(_))) {
+            (settings.rate_limit, settings.burst) = (100_000, 100_000);
+        }
         let cluster = Cluster::new(&table, plan.partitions);
         let mut roles: Vec<Role> = plan.processes.iter().map(|(r, _)| *r).collect();
         roles.dedup();
@@ -244,6 +276,9 @@ impl World {
             hold_end: None,
             guard: (0, 0),
             roles,
+            moved: Moved::default(),
+            times_refused: false,
+            progress: Progress::default(),
             retained: Vec::new(),
             rng,
             plan,
@@ -253,6 +288,7 @@ impl World {
     /// What every run begins with.
     fn begin(&mut self) {
         self.trace(|| "the run begins".to_string());
+        self.bound_times(self.plan.ahead_ms_max);
         self.opening();
         for (role, instance) in self.plan.processes.clone() {
             self.add_process(role, instance, None);
@@ -269,6 +305,11 @@ impl World {
             self.schedule(first, Event::Nemesis);
         }
         self.schedule(700 * MS, Event::Follow);
+        self.schedule(300 * MS, Event::Pulse);
+        if self.plan.heavy.is_some() {
+            let at = self.rng.between(self.plan.heal_at / 8, self.plan.heal_at);
+            self.schedule(at, Event::Heavy(0));
+        }
         self.schedule(self.plan.heal_at, Event::Heal);
     }
 
@@ -398,7 +439,9 @@ impl World {
                 }
             }
             Event::Start(process) => {
-                if self.processes[process].life == Life::Down {
+                if self.is_closed(self.processes[process].role) {
+                    self.schedule(self.now + 200 * MS, Event::Start(process));
+                } else if self.processes[process].life == Life::Down {
                     return Action::Start(process);
                 }
             }
@@ -438,6 +481,15 @@ impl World {
                 self.trace(|| format!("broker {b} is back"));
             }
             Event::Heal => self.heal(),
+            Event::Pulse => self.pulse(),
+            Event::Offsets { role, how, wipe } => self.move_offsets(role, how, wipe),
+            Event::PutRight(role) => self.put_right(role),
+            Event::Heavy(step) => self.heavy(step),
+            Event::ClockRight { broker, skew_ms } => {
+                self.cluster.brokers[broker].skew_ms = skew_ms;
+                self.trace(|| format!("the clock of broker {broker} is put right"));
+            }
+            Event::TimeBoundsLifted => self.bound_times(None),
             Event::Look => {
                 let stopped_is_fine = self.plan.untransacted && self.now > self.plan.heal_at + 5 * SECOND;
                 if self.at_rest() || stopped_is_fine {

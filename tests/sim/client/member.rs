@@ -33,6 +33,14 @@ pub struct SimMember {
     claim: Option<Claim>,
     ended: Option<String>,
     first: usize,
+    /// What is delivered: how far it is committed, and how many transactions in a row have passed it over.
+    lanes: Vec<Lane>,
+}
+
+struct Lane {
+    at: TopicPartition,
+    done: u64,
+    passed: usize,
 }
 
 impl SimMember {
@@ -50,6 +58,7 @@ impl SimMember {
             claim: None,
             ended: None,
             first: 0,
+            lanes: Vec::new(),
         }
     }
 
@@ -70,6 +79,7 @@ impl SimMember {
         let Some(change) = change else { return Ok(None) };
         self.claim = None;
         self.held.clear();
+        self.lanes.clear();
         match &change {
             Polled::Assigned(partitions) => self.positions = partitions.iter().map(|at| (*at, None)).collect(),
             _ => {
@@ -87,6 +97,9 @@ impl SimMember {
         if !self.held.is_empty() {
             let held = std::mem::take(&mut self.held);
             held.iter().for_each(|r| if full(into) { self.held.push(&r) } else { into.push(&r) });
+        }
+        if mutants::on(Mutant::SharedQueue) {
+            return self.take_in_one_queue(&full, into);
         }
         let count = self.positions.len();
         if full(into) || count == 0 {
@@ -132,6 +145,29 @@ impl SimMember {
         })
     }
 
+    /// For a mistake: one queue for all partitions, first come, first served; while it is long, nothing is fetched for anybody.
+    fn take_in_one_queue(&mut self, full: &dyn Fn(&Records) -> bool, into: &mut Records) -> Result<(), LogError> {
+        let Self { positions, held, wants_headers, .. } = self;
+        with(|w| {
+            for (at, position) in positions.iter_mut() {
+                let Some(next) = position.as_mut().filter(|_| held.len() < 100) else { continue };
+                let part = w.cluster.part(*at);
+                if !w.cluster.brokers[part.leader].up || *next < part.start {
+                    continue;
+                }
+                let headers = wants_headers.iter().any(|(t, wanted)| *t == at.topic && *wanted);
+                for offset in part.committed(*next, part.readable_end(w.now)).filter(|o| !part.entry(*o).gone) {
+                    let r = part.record(offset);
+                    held.push(&if headers { r } else { Record { headers: Headers::default(), ..r } });
+                    *next = offset + 1;
+                }
+            }
+        });
+        let all = std::mem::take(held);
+        all.iter().for_each(|r| if full(into) { held.push(&r) } else { into.push(&r) });
+        Ok(())
+    }
+
     fn listen(&self) {
         with(|w| {
             for (at, next) in &self.positions {
@@ -143,6 +179,27 @@ impl SimMember {
                 }
             }
         });
+    }
+
+    /// A partition that has something to read gets its turn, whatever waits in the others.
+    fn look_who_waits(&mut self, tx: &Transaction<'_>) {
+        let most = PASSED_OVER_MAX * self.lanes.len().max(2);
+        for lane in &mut self.lanes {
+            let next = tx.offsets.iter().find(|(at, _)| *at == lane.at).map_or(lane.done, |(_, next)| *next);
+            let moved = next > lane.done;
+            lane.done = lane.done.max(next);
+            with(|w| {
+                let part = w.cluster.part(lane.at);
+                let end = part.readable_end(w.now);
+                let due = !moved && part.committed(lane.done, end).any(|o| !part.entry(o).gone);
+                lane.passed = if due { lane.passed + 1 } else { 0 };
+                w.progress.silence.passed = w.progress.silence.passed.max(lane.passed as u64);
+                if lane.passed > most && !w.plan.untransacted {
+                    let at = w.table.show(lane.at).to_string();
+                    w.violated(format!("fair: {at} has something to read and was passed over in {} transactions in a row", lane.passed));
+                }
+            });
+        }
     }
 
     /// Whether somebody has our place in the group, or the broker merely gave our transaction up.
@@ -222,6 +279,8 @@ impl Member for SimMember {
                 offset = offset.max(kept.unwrap_or(0));
             }
             *next = Some(offset);
+            self.lanes.retain(|lane| lane.at != *at);
+            self.lanes.push(Lane { at: *at, done: offset, passed: 0 });
         }
         Ok(())
     }
@@ -251,13 +310,15 @@ impl Member for SimMember {
         };
         let outcome = match run {
             Ok(appended) => {
+                self.look_who_waits(&tx);
                 let suspect = self.sender.is_suspect();
                 if suspect {
                     with(|w| w.cover(Kind::Suspect));
                 }
                 return Outcome::Committed { appended, suspect };
             }
-            Err(Stop::Not(why)) => Outcome::NotCommitted(why),
+            Err(Stop::Not(why) | Stop::Late(why)) => Outcome::NotCommitted(why),
+            Err(Stop::Rejected { reason, text }) => Outcome::NotCommitted(format!("{reason}: {text}")),
             Err(Stop::Unknown(why)) => Outcome::Unknown(why),
             Err(Stop::InstanceFenced(why)) => Outcome::Fenced(why),
             Err(Stop::ProducerFenced(why)) => self.fenced_or_expired(&why),

@@ -70,7 +70,7 @@ fn missing(topic: TopicId) -> LogError {
 fn reach_leader(at: TopicPartition) -> Result<(), LogError> {
     a_moment(60, 500);
     let until = with(|w| w.now) + SECOND;
-    while with(|w| !w.cluster.brokers[w.cluster.part(at).leader].up) {
+    while with(|w| !w.cluster.has_leader(at, w.now)) {
         if with(|w| w.now) >= until {
             return Err(LogError::Unavailable(format!("the leader of {at:?} does not answer")));
         }

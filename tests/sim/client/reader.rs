@@ -55,7 +55,7 @@ impl SimReader {
             for goal in &mut self.goals {
                 let at = TopicPartition::new(self.topic, goal.partition);
                 let part = w.cluster.part(at);
-                if !w.cluster.brokers[part.leader].up {
+                if !w.cluster.has_leader(at, now) {
                     self.at_end = false;
                     continue;
                 }

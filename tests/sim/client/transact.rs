@@ -19,6 +19,13 @@ use super::{Verdict, a_moment, classify, pause};
 #[derive(Debug)]
 pub enum Stop {
     Not(String),
+    /// Out of time: so many of the records were taken.
+    Late(String),
+    /// A record is refused for what it is: the rule, and which record.
+    Rejected {
+        reason: String,
+        text: String,
+    },
     Unknown(String),
     ProducerFenced(String),
     InstanceFenced(String),
@@ -107,10 +114,23 @@ impl Sender {
                 })));
             }
             for (at, end) in some.iter().zip(calls.many(batches, deadline)) {
+                if let Err(Failed::Refused(code @ (Code::TooLarge | Code::InvalidTimestamp))) = end {
+                    let text = format!("a record for {at:?} is refused: {code:?}");
+                    return Err(Stop::Rejected { reason: format!("{code:?}"), text });
+                }
                 match self.step(end)? {
                     Response::Appended(last) => appended.push((*at, last)),
                     other => return Err(Stop::Not(format!("{other:?}"))),
                 }
+            }
+        }
+        let work = with(|w| w.plan.record_us) * tx.outputs.len() as u64;
+        if work > 0 {
+            let left = deadline.saturating_sub(with(|w| w.now));
+            pause(work.min(left));
+            if work >= left {
+                let (done, of) = ((left / with(|w| w.plan.record_us)) as usize, tx.outputs.len());
+                return Err(Stop::Late(format!("{done} of {of} records were taken before the transaction's timeout")));
             }
         }
         if !tx.offsets.is_empty() {

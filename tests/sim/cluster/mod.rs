@@ -35,6 +35,8 @@ pub enum Code {
     FencedInstance,
     Rebalancing,
     Unstable,
+    TooLarge,
+    InvalidTimestamp,
 }
 
 /// A batch for one partition.
@@ -186,7 +188,8 @@ impl Cluster {
         for p in 0..count {
             let leader = self.partitions.len() % BROKERS;
             let compacted = spec.cleanup == Cleanup::Compact;
-            self.partitions.push(Partition::new(TopicPartition::new(topic, p), compacted, spec.append_time, leader));
+            let at = TopicPartition::new(topic, p);
+            self.partitions.push(Partition::new(at, compacted, spec.append_time, spec.record_bytes_max, leader));
         }
         None
     }
@@ -252,6 +255,12 @@ impl Cluster {
             return since.as_millis() as i64;
         }
         EPOCH_MS + (now / 1_000) as i64 + self.brokers[broker].skew_ms
+    }
+
+    /// Whether a partition can be read and written now.
+    pub fn has_leader(&self, at: TopicPartition, now: u64) -> bool {
+        let p = self.part(at);
+        self.brokers[p.leader].up && now >= p.no_leader_until
     }
 
     /// The broker that a request has to go to.

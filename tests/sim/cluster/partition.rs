@@ -42,8 +42,14 @@ pub struct Partition {
     pub at: TopicPartition,
     pub compacted: bool,
     pub append_time: bool,
+    /// Largest record that it takes.
+    pub record_bytes_max: u32,
+    /// How far ahead of the broker's clock a record's time may be, where producers set it.
+    pub ahead_ms_max: Option<i64>,
     pub start: u64,
     pub leader: usize,
+    /// No broker leads it until then.
+    pub no_leader_until: u64,
     /// A new leader does not know at once how far the log is replicated: until then, fetches end here.
     pub short: Option<(u64, u64)>,
     /// Processes that wait for something to read.
@@ -56,13 +62,16 @@ pub struct Partition {
 }
 
 impl Partition {
-    pub fn new(at: TopicPartition, compacted: bool, append_time: bool, leader: usize) -> Partition {
+    pub fn new(at: TopicPartition, compacted: bool, append_time: bool, record_bytes_max: u32, leader: usize) -> Partition {
         Partition {
             at,
             compacted,
             append_time,
+            record_bytes_max,
+            ahead_ms_max: None,
             start: 0,
             leader,
+            no_leader_until: 0,
             short: None,
             waiters: Vec::new(),
             tombstones: Vec::new(),
@@ -160,6 +169,15 @@ impl Partition {
             }
             (p.epoch, p.next) = (b.epoch, 0);
             p.recent.clear();
+        }
+        for r in b.picks.iter().map(|i| b.records.get(*i as usize)) {
+            let size = r.key.map_or(0, <[u8]>::len) + r.value.map_or(0, <[u8]>::len) + r.headers.as_bytes().len();
+            if size > self.record_bytes_max as usize {
+                return Err(Code::TooLarge);
+            }
+            if !self.append_time && self.ahead_ms_max.is_some_and(|max| r.timestamp_ms > wall_ms + max) {
+                return Err(Code::InvalidTimestamp);
+            }
         }
         let first = self.end();
         let state = if b.transactional { State::Open } else { State::Committed };

@@ -65,6 +65,7 @@ impl World {
                 }
                 Ok(Response::Done)
             }),
+            Request::Produce(p) if now < self.cluster.part(p.at).no_leader_until => Err(Code::NotHere),
             Request::Produce(p) => {
                 let verified = !p.transactional || self.cluster.txns[p.txn].verify(p.pid, p.epoch, Some(p.at), None).is_ok();
                 let wall = self.cluster.wall_ms(broker, now);
@@ -107,6 +108,8 @@ impl World {
                     self.cover(Kind::NoMember);
                 }
                 Code::FencedInstance => self.cover(Kind::FencedInstance),
+                Code::TooLarge => self.cover(Kind::TooLarge),
+                Code::InvalidTimestamp => self.refuse_a_time(),
                 _ => {}
             }
         }
@@ -158,6 +161,10 @@ impl World {
 
     pub fn marker(&mut self, txn: usize, place: Place, pid: u64, epoch: u32, commit: bool) {
         match place {
+            Place::Partition(at) if self.now < self.cluster.part(at).no_leader_until => {
+                let until = self.cluster.part(at).no_leader_until;
+                return self.schedule(until, Event::Marker { txn, place, pid, epoch, commit });
+            }
             Place::Partition(at) => {
                 self.cluster.part_mut(at).marker(pid, epoch, commit);
                 self.readable(at);

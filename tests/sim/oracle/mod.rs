@@ -30,8 +30,10 @@ use super::world::World;
 pub struct Expected {
     task: Task,
     tables: Tables,
-    /// Digest after each transaction.
-    digests: Vec<Digest>,
+    /// Where it began.
+    first: Vec<(TopicPartition, u64)>,
+    /// Digest and position after each transaction.
+    done: Vec<(Digest, Vec<(TopicPartition, u64)>)>,
 }
 
 pub struct RoleOracle {
@@ -63,7 +65,7 @@ impl Oracle {
     }
 
     /// A transaction is committed: is it the one that had to come?
-    fn commit(&mut self, role: usize, cluster: &Cluster, txn: &Txn) -> Result<(), String> {
+    fn commit(&mut self, role: usize, cluster: &Cluster, txn: &Txn) -> Result<Vec<u32>, String> {
         let Oracle { roles, out, batch, .. } = self;
         let Some(oracle) = roles[role].as_mut() else { return Err("a role that does not run has committed".into()) };
         let spec = oracle.spec.clone();
@@ -83,7 +85,7 @@ impl Oracle {
             }
         }
         if touched.is_empty() {
-            return if written > 0 { Err("torn transaction: committed output without a position".into()) } else { Ok(()) };
+            return if written > 0 { Err("torn transaction: committed output without a position".into()) } else { Ok(Vec::new()) };
         }
         touched.sort_by_key(|(task, _)| *task);
         out.clear();
@@ -98,7 +100,7 @@ impl Oracle {
                 return Err(format!("state digest and position: {} task {number} wrote {meta:?} where {prepared:?} was due", spec.name));
             }
             expected.task.post_commit(0).map_err(|e| e.to_string())?;
-            expected.digests.push(meta.digest);
+            expected.done.push((meta.digest, meta.offsets.clone()));
             for (at, next) in &meta.offsets {
                 let committed = cluster.groups[role].after(txn.pid, *at);
                 if committed != Some(*next) {
@@ -107,18 +109,19 @@ impl Oracle {
                 }
             }
         }
-        compare(out, cluster, txn)
+        compare(out, cluster, txn)?;
+        Ok(touched.into_iter().map(|(task, _)| task).collect())
     }
 
     /// What a store is told to hold must be in the log.
     fn store(&self, role: Role, task: u32, record: &StoreMeta) -> Result<(), String> {
         let Some(oracle) = self.role(role) else { return Ok(()) };
-        let known = &oracle.tasks[task as usize].digests;
+        let known = &oracle.tasks[task as usize].done;
         let n = record.meta.transaction as usize;
         if n > known.len() {
             return Err(format!("store ahead of the log: {role} task {task} holds transaction {n}, of {} decided", known.len()));
         }
-        if n > 0 && known[n - 1] != record.meta.digest {
+        if n > 0 && known[n - 1].0 != record.meta.digest {
             return Err(format!("state digest: the store of {role} task {task} holds another transaction {n} than the log"));
         }
         Ok(())
@@ -140,17 +143,37 @@ impl RoleOracle {
                 cache_bytes: 1 << 20,
             };
             let store = stores.open(number).expect("memory");
+            let first = offsets.clone();
             let task = Task::new(number, parts, store, Meta { offsets, ..Meta::default() });
-            Expected { task, tables: Tables::default(), digests: Vec::new() }
+            Expected { task, tables: Tables::default(), first, done: Vec::new() }
         });
         let tasks = tasks.collect();
         RoleOracle { spec, logic: factory, tasks, stores }
     }
 }
 
+impl RoleOracle {
+    /// How far a partition was read by the role.
+    pub fn read_to(&self, at: TopicPartition) -> u64 {
+        let task = self.tasks.get(at.partition as usize);
+        task.and_then(|t| t.position().iter().find(|(a, _)| *a == at)).map_or(0, |(_, next)| *next)
+    }
+}
+
 impl Expected {
     pub fn transactions(&self) -> u64 {
         self.task.meta().transaction
+    }
+
+    /// Next offsets after its last transaction.
+    pub fn position(&self) -> &[(TopicPartition, u64)] {
+        &self.task.meta().offsets
+    }
+
+    /// Next offsets after a transaction; before the first, where it began.
+    pub fn offsets_after(&self, transaction: u64) -> impl Iterator<Item = (TopicPartition, u64)> + Clone + '_ {
+        let at = (transaction as usize).checked_sub(1).map_or(&self.first, |i| &self.done[i].1);
+        at.iter().copied()
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -295,8 +318,9 @@ impl World {
         let mutant = mutants::switch(None);
         let result = self.oracle.commit(role, &self.cluster, &self.cluster.txns[txn]);
         mutants::switch(mutant);
-        if let Err(why) = result {
-            self.violated(why);
+        match result {
+            Ok(touched) => touched.into_iter().for_each(|task| self.moved_on(role, task)),
+            Err(why) => self.violated(why),
         }
     }
 
