@@ -83,7 +83,7 @@ fn kind(result: Result<Response, Failed>) -> String {
 impl Side for Model {
     fn open(&mut self, id: &str) -> usize {
         let (txn, producer) = with(|w| {
-            w.producers.push(Producer { suspect: false, alive: true });
+            w.producers.push(Producer { suspect: false, busy: true, alive: true });
             (w.cluster.txn(id), w.producers.len() - 1)
         });
         self.open.push(Open { txn, producer, pid: 0, epoch: 0, sequences: [0; 2], added: [false; 2] });

@@ -88,6 +88,8 @@ kinds! {
     NoLeader "changelog partitions without a leader at a start";
     TooLarge "records refused because they are too large";
     InvalidTimestamp "records refused because their time is too far ahead";
+    TakenOver "transactions of dead instances ended by whoever has their partitions";
+    TakenOverAlive "the same, of an instance that was back";
     OffsetsBack "tasks whose committed offsets went back";
     OffsetsForward "tasks whose committed offsets went forward";
     OffsetsLost "tasks whose committed offsets were lost";

@@ -46,6 +46,7 @@ pub enum Event {
     Offsets { role: Role, how: Move, wipe: bool },
     PutRight(Role),
     Heavy(u32),
+    TakeOver { group: usize, txn: usize, sure: bool },
     ClockRight { broker: usize, skew_ms: i64 },
     TimeBoundsLifted,
 }
@@ -76,6 +77,7 @@ impl Event {
             Event::Heavy(step) => (21, u64::from(*step)),
             Event::ClockRight { broker, .. } => (22, *broker as u64),
             Event::TimeBoundsLifted => (23, 0),
+            Event::TakeOver { txn, sure, .. } => (24, *txn as u64 ^ u64::from(*sure) << 8),
         };
         kind ^ a << 8
     }
@@ -126,6 +128,8 @@ pub struct Process {
 /// A producer, as far as its client's background sees it.
 pub struct Producer {
     pub suspect: bool,
+    /// Whether requests of a transaction may be under way.
+    pub busy: bool,
     pub alive: bool,
 }
 
@@ -490,6 +494,7 @@ impl World {
                 self.trace(|| format!("the clock of broker {broker} is put right"));
             }
             Event::TimeBoundsLifted => self.bound_times(None),
+            Event::TakeOver { group, txn, sure } => self.take_over(group, txn, sure),
             Event::Look => {
                 let stopped_is_fine = self.plan.untransacted && self.now > self.plan.heal_at + 5 * SECOND;
                 if self.at_rest() || stopped_is_fine {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use processor::engine::mutants::{self, Mutant};
 use processor::engine::ports::Polled;
+use processor::engine::topics::TopicPartition;
 
 use super::super::cluster::group::Claim;
 use super::super::cluster::net::{Cut, Owner, Target};
@@ -11,6 +12,7 @@ use super::super::cluster::{Code, Request, Response};
 use super::super::coverage::Kind;
 use super::super::timing::*;
 use super::super::world::{Event, World};
+use super::number;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -222,8 +224,44 @@ impl World {
 
     /// Something on a producer's connections may have left a request behind.
     pub fn suspicion(&mut self, producer: usize) {
-        if !mutants::on(Mutant::ProducerKept) {
+        // Between transactions nothing of ours is on any wire: what was sent twice was noticed when it was.
+        if !mutants::on(Mutant::ProducerKept) && self.producers[producer].busy {
             self.producers[producer].suspect = true;
+        }
+    }
+
+    /// Somebody is given partitions: what an instance that is gone left open there is ended. Who committed last stands beside the offsets.
+    pub fn look_after(&mut self, group: usize, own: usize, partitions: &[TopicPartition]) {
+        let g = &self.cluster.groups[group];
+        let mut owners: Vec<usize> = partitions.iter().filter_map(|at| g.signed.get(at).copied()).filter(|txn| *txn != own).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        for txn in owners {
+            // Mostly quick; sometimes so late that the other one is back.
+            let delay = if self.rng.permille(800) { self.rng.between(MS, 20 * MS) } else { self.rng.skewed(20 * MS, 6 * SECOND) };
+            let sure = self.rng.permille(500);
+            if sure && self.is_seated(group, txn) {
+                continue;
+            }
+            self.schedule(self.now + delay, Event::TakeOver { group, txn, sure });
+        }
+    }
+
+    /// Whether the owner of a transactional id is in its group.
+    fn is_seated(&self, group: usize, txn: usize) -> bool {
+        self.cluster.groups[group].seats.contains_key(&number(self.cluster.txn_name(txn)))
+    }
+
+    /// Initialises the id of one that is gone. `sure`: that was seen some time ago, and is not looked at again.
+    pub fn take_over(&mut self, group: usize, txn: usize, sure: bool) {
+        if !sure && self.is_seated(group, txn) {
+            return;
+        }
+        self.cover(if self.is_seated(group, txn) { Kind::TakenOverAlive } else { Kind::TakenOver });
+        let name = self.cluster.txn_name(txn).to_string();
+        self.trace(|| format!("{name} is gone, somebody thinks: what it left open is ended"));
+        if let Err(Code::Concurrent) = self.init(txn) {
+            self.schedule(self.now + 20 * MS, Event::TakeOver { group, txn, sure });
         }
     }
 

@@ -29,7 +29,7 @@ pub struct SimMember {
     positions: Vec<(TopicPartition, Option<u64>)>,
     /// Taken from the queue, but too much for the poll that took it.
     held: Records,
-    /// Who we were in the group when the records were taken.
+    /// Who we were in the group when the partitions were given to us.
     claim: Option<Claim>,
     ended: Option<String>,
     first: usize,
@@ -81,7 +81,14 @@ impl SimMember {
         self.held.clear();
         self.lanes.clear();
         match &change {
-            Polled::Assigned(partitions) => self.positions = partitions.iter().map(|at| (*at, None)).collect(),
+            Polled::Assigned(partitions) => {
+                self.positions = partitions.iter().map(|at| (*at, None)).collect();
+                let (group, txn) = (self.group, self.txn);
+                self.claim = Some(with(|w| {
+                    w.look_after(group, txn, partitions);
+                    w.consumers[self.consumer].claim()
+                }));
+            }
             _ => {
                 self.positions.clear();
                 with(|w| w.consumer_revoked(self.consumer));
@@ -247,12 +254,11 @@ impl Member for SimMember {
         if with(|w| w.rng.permille(100)) {
             a_moment(20, 200);
         }
-        // Once more, so that nothing slips in between the records and the generation they are committed under.
+        // Once more: records of an assignment that has just ended would be processed in vain.
         if let Some(change) = self.control()? {
             into.clear();
             return Ok(change);
         }
-        self.claim = Some(with(|w| w.consumers[self.consumer].claim()));
         Ok(Polled::Records)
     }
 

@@ -97,7 +97,7 @@ impl Log for SimLog {
         let (group, txn) = with(|w| (w.cluster.group(&spec.group, &inputs), w.cluster.txn(&spec.instance)));
         let me = process::current();
         let producer = with(|w| {
-            w.producers.push(world::Producer { suspect: false, alive: true });
+            w.producers.push(world::Producer { suspect: false, busy: true, alive: true });
             w.producers.len() - 1
         });
         let mut calls = rpc::Calls::of_producer(me, producer);
@@ -111,7 +111,7 @@ impl Log for SimLog {
             }
         };
         let consumer = with(|w| {
-            w.producers[producer].suspect = false;
+            (w.producers[producer].suspect, w.producers[producer].busy) = (false, false);
             w.add_consumer(me, group, number(&spec.instance))
         });
         Ok(Box::new(SimMember::new(me, group, txn, spec, transact::Sender::new(txn, producer, pid, epoch), consumer)))

@@ -72,6 +72,21 @@ impl Sender {
         group: usize,
         consumer: usize,
     ) -> Result<Vec<(TopicPartition, u64)>, Stop> {
+        let producer = self.producer;
+        with(|w| w.producers[producer].busy = true);
+        let end = self.steps(tx, claim, group, consumer);
+        // After anything but a commit this producer is not used again.
+        with(|w| w.producers[producer].busy = end.is_err());
+        end
+    }
+
+    fn steps(
+        &mut self,
+        tx: &Transaction<'_>,
+        claim: Option<Claim>,
+        group: usize,
+        consumer: usize,
+    ) -> Result<Vec<(TopicPartition, u64)>, Stop> {
         let Some(mut claim) = claim else { return Err(Stop::Not("nothing was polled since the assignment changed".into())) };
         if claim.generation < 0 {
             return Err(Stop::Not("not a member of the group any more".into()));

@@ -41,6 +41,8 @@ pub struct Group {
     /// By instance number.
     pub seats: BTreeMap<u32, Seat>,
     pub offsets: BTreeMap<TopicPartition, u64>,
+    /// Who committed an offset last: its transactional id.
+    pub signed: BTreeMap<TopicPartition, usize>,
     /// Of open transactions, by producer.
     pub pending: BTreeMap<u64, BTreeMap<TopicPartition, u64>>,
     /// Epochs of producers, as far as this partition of the offsets' topic knows.
@@ -78,6 +80,7 @@ impl Group {
             state: GroupState::Empty,
             seats: BTreeMap::new(),
             offsets: BTreeMap::new(),
+            signed: BTreeMap::new(),
             pending: BTreeMap::new(),
             epochs: BTreeMap::new(),
             broker,
@@ -217,10 +220,11 @@ impl Group {
         Ok(())
     }
 
-    pub fn marker(&mut self, pid: u64, epoch: u32, commit: bool) {
+    pub fn marker(&mut self, pid: u64, epoch: u32, commit: bool, txn: usize) {
         let known = self.epochs.entry(pid).or_insert(epoch);
         *known = epoch.max(*known);
         if let Some(offsets) = self.pending.remove(&pid).filter(|_| commit) {
+            self.signed.extend(offsets.keys().map(|at| (*at, txn)));
             self.offsets.extend(offsets);
         }
     }

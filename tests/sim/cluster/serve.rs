@@ -120,7 +120,7 @@ impl World {
         if self.now < self.cluster.txns[txn].loading_until { Err(Code::Loading) } else { Ok(()) }
     }
 
-    fn init(&mut self, txn: usize) -> Result<Response, Code> {
+    pub fn init(&mut self, txn: usize) -> Result<Response, Code> {
         let (result, decided) = self.cluster.txns[txn].init();
         if let Some(d) = decided {
             self.decided(txn, d);
@@ -169,7 +169,7 @@ impl World {
                 self.cluster.part_mut(at).marker(pid, epoch, commit);
                 self.readable(at);
             }
-            Place::Group(g) => self.cluster.groups[g].marker(pid, epoch, commit),
+            Place::Group(g) => self.cluster.groups[g].marker(pid, epoch, commit, txn),
         }
         self.cluster.txns[txn].marked();
     }
