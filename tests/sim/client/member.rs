@@ -198,7 +198,7 @@ impl SimMember {
             with(|w| {
                 let part = w.cluster.part(lane.at);
                 let end = part.readable_end(w.now);
-                let due = !moved && part.committed(lane.done, end).any(|o| !part.entry(o).gone);
+                let due = !moved && w.cluster.has_leader(lane.at, w.now) && part.committed(lane.done, end).any(|o| !part.entry(o).gone);
                 lane.passed = if due { lane.passed + 1 } else { 0 };
                 w.progress.silence.passed = w.progress.silence.passed.max(lane.passed as u64);
                 if lane.passed > most && !w.plan.untransacted {
