@@ -100,6 +100,11 @@ fn wrong_use_ends_with_2_and_says_what_to_do() {
         (&["run", "--dedup-window", "31s", "--max-command-age", "30s"], "more than a second longer"),
         (&["run", "-X", "no-equals-sign"], "key=value"),
         (&["run", "-X", "group.id=mine"], "cannot be set"),
+        (&["run", "-X", "auto.offset.reset=earliest"], "skipped without a word"),
+        (&["run", "-X", "partition.assignment.strategy=cooperative-sticky"], "cannot be set"),
+        (&["run", "-X", "sesion.timeout.ms=6000"], "session.timeout.ms"),
+        (&["run", "-X", "session.timeout.ms=100"], "from 3000 to 300000"),
+        (&["run", "-X", "session.timeout.ms=6000", "-X", "heartbeat.interval.ms=3000"], "a third"),
         (&["run", "--topic-prefix", "a b"], "letters"),
         (&["config", "show", "--format", "yaml"], "text or json"),
         (&["tail", "nothing", "--embedded", "e"], "order-events"),
@@ -177,6 +182,9 @@ fn invalid_configuration_ends_with_78() {
         ("burst = 0", "--burst"),
         ("brokers = \"h\"", "host:port"),
         ("[kafka]\n\"transactional.id\" = \"x\"", "transactional.id"),
+        ("[kafka]\n\"auto.offset.reset\" = \"latest\"", "auto.offset.reset"),
+        ("[kafka]\n\"enable.partition.eof\" = false", "enable.partition.eof"),
+        ("[kafka]\n\"fetch.min.bytes\" = 0", "from 1 to"),
     ] {
         std::fs::write(dir.path().join("c.toml"), file).expect("file");
         let o = processor(dir.path(), &["config", "show", "--config", "c.toml"]);
@@ -186,6 +194,32 @@ fn invalid_configuration_ends_with_78() {
     assert_eq!(code(&processor(dir.path(), &["config", "show", "--config", "absent.toml"])), 78);
     let o = command(dir.path(), &["config", "show"]).env("PROCESSOR_INSTANCE", "x").output().expect("runs");
     assert!(code(&o) == 78 && err(&o).contains("PROCESSOR_INSTANCE"), "{}", err(&o));
+}
+
+/// A value that was typed in the wrong place or form may be a password all the same.
+#[test]
+fn a_secret_is_not_repeated_by_a_complaint() {
+    let dir = temp();
+    for file in [
+        "[kafka]\n\"sasl.password\" = hush",
+        "[kafka]\n\"sasl.password\" = \"hush\"\n\"sasl.password\" = \"hush\"",
+        "[kafka]\n\"sasl.pasword\" = \"hush\"",
+        "[kafka]\n\"sasl.password\" = \"hush",
+        "[kafka]\n\"sasl.oauthbearer.assertion.private.key.passphrase\" = { hush = 1 }",
+    ] {
+        std::fs::write(dir.path().join("c.toml"), file).expect("file");
+        let o = processor(dir.path(), &["config", "show", "--config", "c.toml"]);
+        assert_eq!(code(&o), 78, "{file}: {}", err(&o));
+        assert!(!err(&o).contains("hush") && !out(&o).contains("hush"), "{file}: {}", err(&o));
+    }
+    for typed in ["sasl.password:hush", "sasl.pasword=hush", "sasl.oauthbearer.client.secret hush", "SASL.PASSWORD=hush"] {
+        let o = processor(dir.path(), &["config", "show", "-X", typed]);
+        assert_eq!(code(&o), 2, "{typed}: {}", err(&o));
+        assert!(!err(&o).contains("hush"), "{typed}: {}", err(&o));
+    }
+    let key = "sasl.oauthbearer.assertion.private.key.passphrase=hush";
+    let o = processor(dir.path(), &["config", "show", "-X", key]);
+    assert!(code(&o) == 0 && out(&o).contains("********") && !out(&o).contains("hush"), "{}{}", out(&o), err(&o));
 }
 
 #[test]

@@ -322,13 +322,28 @@ pub struct Demo {
 #[derive(Debug, Subcommand)]
 pub enum Topics {
     /// Make those that are missing; existing ones must fit
+    #[command(after_help = "docs/kafka.md has every setting of topics and brokers, its reason and its cost.")]
     Create {
         /// Partitions of the topics keyed by user or symbol
         #[arg(long, default_value_t = 6, value_name = "N")]
         partitions: u32,
+        /// Replicas of new topics; min.insync.replicas becomes one less [default: the cluster's]
+        #[arg(long, value_name = "N")]
+        replication: Option<u16>,
+        /// Change settings of existing topics that do not fit; no such change loses a record
+        #[arg(long)]
+        fix: bool,
     },
-    /// Say how each topic differs from what it must be
-    Check,
+    /// Say how topics and brokers differ from what they must be, and what each difference costs
+    #[command(
+        after_help = "Errors end with 78: a promise cannot hold. Warnings (few replicas, for example) end with 0, or with 78 under --strict.\n\
+A start of roles looks at the same; it refuses errors, and logs warnings.\nExample: processor topics check --strict --brokers localhost:9092"
+    )]
+    Check {
+        /// Warnings fail, too
+        #[arg(long)]
+        strict: bool,
+    },
 }
 
 /// `instruments ...`

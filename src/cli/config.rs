@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::args::{self, Common};
 use super::exit::{Code, Failure};
 use super::output::Format;
+use super::properties as allowed;
 use crate::client::decimal;
 use crate::roles::Role;
 
@@ -137,22 +138,6 @@ const SETTINGS: &[Setting] = &[
     Setting { name: "log_format", default: "text", flag: |c| c.log_format.as_ref() },
 ];
 
-/// Properties that are the engine's own: exactly-once depends on them.
-const RESERVED: &[&str] = &[
-    "bootstrap.servers",
-    "metadata.broker.list",
-    "group.id",
-    "group.instance.id",
-    "transactional.id",
-    "enable.auto.commit",
-    "enable.auto.offset.store",
-    "isolation.level",
-    "enable.idempotence",
-    "acks",
-    "request.required.acks",
-    "partitioner",
-];
-
 impl Config {
     /// Joins the layers. `env` answers for environment variables, so that tests need none.
     pub fn load(flags: &Common, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Failure> {
@@ -263,7 +248,7 @@ impl File {
     }
 
     fn parse(path: PathBuf, text: &str) -> Result<File, Failure> {
-        let table: toml::Table = text.parse().map_err(|e| Failure::config(format!("{} is no valid TOML: {e}", path.display())))?;
+        let table: toml::Table = text.parse().map_err(|e| not_toml(&path, text, &e))?;
         let mut file = File { path, ..Default::default() };
         for (key, value) in table {
             let name = key.replace('-', "_");
@@ -293,6 +278,12 @@ impl File {
     fn refuse(&self, what: &str) -> Failure {
         Failure::config(format!("{}: {what}", self.path.display()))
     }
+}
+
+/// The place and the reason, but not the line itself as the parser would have it: that may hold a password.
+fn not_toml(path: &Path, text: &str, e: &toml::de::Error) -> Failure {
+    let line = e.span().map_or(1, |at| text.bytes().take(at.start).filter(|b| *b == b'\n').count() + 1);
+    Failure::config(format!("{} is no valid TOML: line {line}: {}", path.display(), e.message()))
 }
 
 /// A TOML value as text; a list of texts becomes comma-separated.
@@ -328,16 +319,20 @@ fn properties(flags: &Common, file: &File, shown: &mut Vec<(String, String, Orig
         file.properties.iter().map(|(k, v)| (k.clone(), (v.clone(), Origin::File(file.path.clone())))).collect();
     for given in &flags.property {
         let Some((key, value)) = given.split_once('=').filter(|(k, _)| !k.trim().is_empty()) else {
-            return Err(Failure::usage(format!("-X {given}: say -X key=value, for example -X security.protocol=ssl")));
+            // What was typed may be a secret behind the wrong sign.
+            let end = given.find(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c)).unwrap_or(given.len());
+            let name = if allowed::is_secret(given) { &given[..end] } else { given };
+            return Err(Failure::usage(format!("-X {name}: say -X key=value, for example -X security.protocol=ssl")));
         };
         all.insert(key.trim().to_string(), (value.to_string(), Origin::Flag));
     }
     for (key, (value, origin)) in &all {
-        if RESERVED.contains(&key.as_str()) {
-            return Err(complaint(origin, &format!("the librdkafka property {key} is the program's own and cannot be set")));
-        }
-        let secret = ["password", "secret", "token", "key.pem", "jaas"].iter().any(|s| key.contains(s));
-        shown.push((format!("kafka.{key}"), if secret { "********".into() } else { value.clone() }, origin.clone()));
+        allowed::check(key, value).map_err(|why| complaint(origin, &why))?;
+        shown.push((format!("kafka.{key}"), allowed::shown(key, value), origin.clone()));
+    }
+    if let Err(why) = allowed::check_together(|name| all.get(name).map(|(value, _)| value.as_str())) {
+        let origin = all.values().map(|(_, origin)| origin).find(|o| **o == Origin::Flag).or(all.values().map(|(_, o)| o).next());
+        return Err(complaint(origin.unwrap_or(&Origin::Default), &why));
     }
     Ok(all.into_iter().map(|(k, (v, _))| (k, v)).collect())
 }

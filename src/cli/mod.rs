@@ -10,6 +10,7 @@ pub mod listings;
 mod open;
 pub mod output;
 mod pace;
+pub mod properties;
 mod read;
 mod system;
 
@@ -63,8 +64,10 @@ fn run(args: &Args) -> Result<(), Failure> {
         None | Some(Command::Run) => commands::run::run(&config),
         Some(Command::Gateway(gateway)) => commands::gateway::run(&config, gateway),
         Some(Command::Demo(demo)) => commands::demo::run(&config, demo),
-        Some(Command::Topics(Topics::Create { partitions })) => commands::topics::create(&config, *partitions),
-        Some(Command::Topics(Topics::Check)) => commands::topics::check(&config),
+        Some(Command::Topics(Topics::Create { partitions, replication, fix })) => {
+            commands::topics::create(&config, *partitions, *replication, *fix)
+        }
+        Some(Command::Topics(Topics::Check { strict })) => commands::topics::check(&config, *strict),
         Some(Command::Instruments(Instruments::Load { file })) => commands::instruments::load(&config, file),
         Some(Command::Instruments(Instruments::Delist { symbols })) => commands::instruments::delist(&config, symbols),
         Some(Command::Account(account)) => switch(&config, account),

@@ -20,26 +20,32 @@ pub enum Access {
 
 /// Opens the log that was asked for.
 pub fn log(config: &Config, access: Access) -> Result<Arc<dyn Log>, Failure> {
+    log_with(config, access, None)
+}
+
+/// The same, to make topics with that many replicas.
+pub fn log_with(config: &Config, access: Access, replication: Option<u16>) -> Result<Arc<dyn Log>, Failure> {
     let table = topics::table(&config.topic_prefix);
     match &config.target {
         Target::Unset => Err(Failure::usage(
             "which log? Say --brokers HOST:PORT (or set KAFKA_BROKERS) for Kafka, or --embedded DIR for the embedded log",
         )),
-        Target::Kafka { brokers } => kafka(config, brokers, table),
+        Target::Kafka { brokers } => kafka(config, brokers, table, replication),
         Target::Embedded { dir } => embedded(dir, &table, access),
     }
 }
 
 #[cfg(feature = "kafka")]
-fn kafka(config: &Config, brokers: &str, table: TopicTable) -> Result<Arc<dyn Log>, Failure> {
+fn kafka(config: &Config, brokers: &str, table: TopicTable, replication: Option<u16>) -> Result<Arc<dyn Log>, Failure> {
     use crate::log::kafka::{KafkaLog, KafkaSettings};
     let mut settings = KafkaSettings::new(brokers);
+    settings.replication = replication;
     settings.properties = config.properties.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
     Ok(Arc::new(KafkaLog::new(settings, Arc::new(table))))
 }
 
 #[cfg(not(feature = "kafka"))]
-fn kafka(_config: &Config, brokers: &str, _table: TopicTable) -> Result<Arc<dyn Log>, Failure> {
+fn kafka(_config: &Config, brokers: &str, _table: TopicTable, _replication: Option<u16>) -> Result<Arc<dyn Log>, Failure> {
     Err(Failure::config(format!("this program was built without Kafka, so it cannot reach {brokers}: build it with the feature `kafka`")))
 }
 

@@ -10,6 +10,7 @@ use crate::engine::instance::Stop;
 use crate::engine::ports::{Limits, LogError};
 use crate::engine::replay::ReplayError;
 use crate::engine::task::TaskError;
+use crate::engine::topics::{Finding, Severity};
 use crate::roles::RoleSettings;
 use crate::runtime::system::System;
 use crate::runtime::verify::VerifyError;
@@ -52,6 +53,75 @@ pub fn of(config: &Config, access: Access) -> Result<System, Failure> {
 pub fn check_partitions(system: &System) -> Result<(), Failure> {
     let counts = system.partitions()?;
     system.topics.misfit(&counts).map_or(Ok(()), |why| Err(Failure::config(why)))
+}
+
+/// A look at the settings of topics and brokers before roles run: an error refuses the start, a warning is logged once. Where the settings cannot be
+/// looked at (a right is missing, a broker is restarting) the roles run all the same: they need none of the answers to be exact.
+pub fn check_settings(system: &System) -> Result<(), Failure> {
+    let findings = match system.log.findings() {
+        Ok(findings) => findings,
+        Err(e) => {
+            tracing::warn!("the settings of topics and brokers could not be looked at, and the roles start without that: {e}");
+            return Ok(());
+        }
+    };
+    let mut wrong = Vec::new();
+    // One line for what is the same of several topics.
+    let mut said: Vec<(String, Vec<String>)> = Vec::new();
+    for f in findings {
+        if f.severity == Severity::Error {
+            wrong.push(format!("{}: {}", f.subject, f.text));
+            continue;
+        }
+        match said.iter_mut().find(|(text, _)| *text == f.text) {
+            Some((_, subjects)) => subjects.push(f.subject),
+            None => said.push((f.text, vec![f.subject])),
+        }
+    }
+    for (text, subjects) in said {
+        tracing::warn!("{}: {text}; `processor topics check` shows all", named(&subjects));
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::config(format!(
+        "topics or brokers do not fit, and no role was started:\n  {}\n`processor topics check` shows all; `processor topics create --fix` changes \
+         settings of topics, with the same --partitions and --topic-prefix; no record is lost by that.",
+        wrong.join("\n  ")
+    )))
+}
+
+/// The first few names, and how many more there are.
+fn named(subjects: &[String]) -> String {
+    match subjects {
+        [first, second, third, _, rest @ ..] => format!("{first}, {second}, {third} and {} more", rest.len() + 1),
+        few => few.join(", "),
+    }
+}
+
+/// Looks again every so often while roles run, in a thread of its own: settings can be changed under them. What has become wrong is logged once; it does
+/// not stop a role that works, but the next start will refuse it.
+pub fn watch_settings(system: &System, every: Duration) -> Result<(), Failure> {
+    let log = Arc::clone(&system.log);
+    std::thread::Builder::new().name("settings".into()).spawn(move || {
+        let mut known: Option<Vec<Finding>> = None;
+        loop {
+            if let Ok(found) = log.findings() {
+                // What was there at the start was told then.
+                for f in found.iter().filter(|f| known.as_ref().is_some_and(|known| !known.contains(f))) {
+                    match f.severity {
+                        Severity::Error => {
+                            tracing::error!("{}: {}; the next start refuses this: run `processor topics check`", f.subject, f.text)
+                        }
+                        _ => tracing::warn!("{}: {}", f.subject, f.text),
+                    }
+                }
+                known = Some(found);
+            }
+            std::thread::sleep(every);
+        }
+    })?;
+    Ok(())
 }
 
 /// How long roles get to stop.

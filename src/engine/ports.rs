@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::records::{Record, Records};
-use super::topics::{TopicId, TopicPartition, TopicSpec};
+use super::topics::{Finding, TopicId, TopicPartition, TopicSpec};
 
 /// Why a call to the log failed; each kind names what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -204,6 +204,15 @@ pub trait Log: Send + Sync {
     fn create_topic(&self, topic: TopicId, spec: &TopicSpec, partitions: u32) -> Result<(), LogError>;
     /// How the topic is, compared with what it must be; none if it does not exist.
     fn describe_topic(&self, topic: TopicId, spec: &TopicSpec) -> Result<Option<TopicState>, LogError>;
+    /// What of all topics that exist, and of the cluster, does not fit. A log without settings has nothing to say.
+    fn findings(&self) -> Result<Vec<Finding>, LogError> {
+        Ok(Vec::new())
+    }
+    /// Gives a topic these settings and leaves its others as they are. A log without settings has nothing to change.
+    fn alter_topic(&self, topic: TopicId, changes: &[(&str, &str)]) -> Result<(), LogError> {
+        let (_, _) = (topic, changes);
+        Ok(())
+    }
 }
 
 /// Why a store failed.

@@ -4,6 +4,10 @@
 
 use super::topics::{TopicId, TopicPartition};
 
+/// Time of a record in an input topic that the log did not stamp: its client chose the time, which decides nothing. See
+/// [`super::topics::TopicSpec::append_time`].
+pub const NO_LOG_TIME: i64 = -1;
+
 /// A batch of records in one arena. Ranges are offsets into `bytes`.
 #[derive(Default, Clone)]
 pub struct Records {

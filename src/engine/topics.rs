@@ -55,6 +55,32 @@ pub struct TopicSpec {
     pub record_bytes_max: u32,
 }
 
+/// How much it matters that something does not fit.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Severity {
+    /// The promises hold until something else goes wrong.
+    Warning,
+    /// It could not be looked at.
+    Unknown,
+    /// The promises cannot hold.
+    Error,
+}
+
+/// Something about a topic or the cluster that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The topic; none: the brokers, or topics of their own.
+    pub topic: Option<TopicId>,
+    /// The topic's full name, or the brokers.
+    pub subject: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// What is there, what must be there, and the cost of that.
+    pub text: String,
+    /// The setting and value that put it right, where such a change loses nothing.
+    pub fix: Option<(&'static str, String)>,
+}
+
 /// All topics of one installation, under one prefix.
 #[derive(Clone, Debug)]
 pub struct TopicTable {
@@ -107,8 +133,8 @@ impl TopicTable {
             };
             if count(topic) != want {
                 return Some(format!(
-                    "topic {} has {} partitions, not {want}{like}: `processor topics check` shows all; delete it and run `processor topics create`, \
-                     or use another --topic-prefix",
+                    "topic {} has {} partitions, not {want}{like}: `processor topics check` shows all topics; partitions cannot be taken away again, \
+                     so use another --topic-prefix (only a topic that never held a record may be deleted, and made again with `processor topics create`)",
                     self.name(topic),
                     count(topic)
                 ));

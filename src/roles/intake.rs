@@ -1,13 +1,21 @@
 //! What can be said of a client's record before its value is read.
 
 use crate::engine::context::Ctx;
-use crate::engine::records::Record;
+use crate::engine::records::{NO_LOG_TIME, Record};
 use crate::engine::role::Bug;
 use crate::wire::topics::INPUT_BYTES_MAX;
 
 /// Key and value of a record that is where it belongs; `None`: it went to `dead-letters`.
 pub(super) fn vet<'r>(ctx: &mut Ctx<'_>, record: &Record<'r>) -> Option<(&'r [u8], &'r [u8])> {
     let value = record.value;
+    if record.timestamp_ms == NO_LOG_TIME {
+        ctx.dead_letter(
+            record,
+            "NO_LOG_TIME",
+            "the topic's message.timestamp.type was CreateTime: the client chose the time; send it again",
+        );
+        return None;
+    }
     if value.is_some_and(|v| v.len() > INPUT_BYTES_MAX) {
         ctx.dead_letter(record, "OVERSIZE", "the value is larger than 64 KiB; send smaller ones");
         return None;

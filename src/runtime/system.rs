@@ -151,7 +151,8 @@ impl System {
             return Ok(());
         }
         Err(LogError::Invalid(format!(
-            "existing topics do not fit:\n  {}\nchange their settings, delete them, or use another --topic-prefix (or the same --partitions)",
+            "existing topics do not fit:\n  {}\n`processor topics create --fix` changes their settings; a partition count cannot change: use another \
+             --topic-prefix, or the same --partitions",
             wrong.join("\n  ")
         )))
     }

@@ -209,6 +209,19 @@ fn ours_are_not_theirs() {
     }
 }
 
+/// The topic was switched to the clients' time: what a client chose decides nothing, whatever else the record says.
+#[test]
+fn a_record_that_the_log_did_not_stamp() {
+    let mut w = World::ready(RoleSettings::default());
+    let before = w.records(topics::REFERENCE_PRICES).len();
+    w.now_ms = processor::engine::records::NO_LOG_TIME;
+    w.order("u", "x", "AAPL", "1", "buy");
+    w.tick("AAPL", "190");
+    w.pump();
+    assert_eq!(w.dead(), ["NO_LOG_TIME", "NO_LOG_TIME"]);
+    assert!(w.events("u").is_empty() && w.records(topics::REFERENCE_PRICES).len() == before);
+}
+
 #[test]
 fn wrong_partition_too_large_no_key() {
     let mut w = World::new(6, RoleSettings::default());

@@ -27,6 +27,8 @@ pub struct Broker {
     child: Mutex<Option<Child>>,
     fast: bool,
     crashed: AtomicBool,
+    /// Environment of its process.
+    env: Vec<(String, String)>,
 }
 
 /// The broker of this test binary, started on first use.
@@ -57,6 +59,11 @@ impl Broker {
 
     /// Starts a new one with further `key=value` lines in its `server.properties`; they count more than those of the tests.
     pub fn start_with(extra: &[&str], fast: bool) -> Broker {
+        Broker::start_under(extra, fast, Vec::new())
+    }
+
+    /// The same with further variables in the environment of its process.
+    pub fn start_under(extra: &[&str], fast: bool, env: Vec<(String, String)>) -> Broker {
         sweep();
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("processor-kafka-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -71,7 +78,7 @@ impl Broker {
             properties.push('\n');
         }
         fs::write(dir.join("server.properties"), properties).expect("server.properties");
-        let broker = Broker { address, dir, child: Mutex::new(None), fast, crashed: AtomicBool::new(false) };
+        let broker = Broker { address, dir, child: Mutex::new(None), fast, crashed: AtomicBool::new(false), env };
         let id = broker.tool(&["random-uuid"]);
         broker.tool(&["format", "-t", id.lines().last().unwrap_or_default().trim(), "-c", &broker.path("server.properties")]);
         broker.restart();
@@ -112,6 +119,7 @@ impl Broker {
             command.arg("-XX:TieredStopAtLevel=1");
         }
         command.args(["-cp", &classpath(), "kafka.Kafka", &self.path(properties)]);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("broker.log")).stderr(log);
         let mut child = spawn_for_life(command);
         let deadline = Instant::now() + Duration::from_secs(60);

@@ -33,6 +33,7 @@ pub fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
     let system = system::of(&config, Access::Write)?;
     let partitions = system.log.partitions(ORDER_COMMANDS)?.unwrap_or(typed.partitions);
     system.create_topics(partitions, &mut |_, _| {})?;
+    system::check_settings(&system)?;
     list(&system, &symbols)?;
     let options = demo::Options {
         run_for: run_for.map(Duration::from_millis),

@@ -1,16 +1,23 @@
 //! `run`: roles until a signal.
 
+use std::time::Duration;
+
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::open::Access;
 use crate::cli::system;
 use crate::runtime::{signals, supervisor::Supervisor};
 
+/// How often the settings of topics and brokers are looked at while roles run.
+const SETTINGS_EVERY: Duration = Duration::from_mins(10);
+
 /// Runs the roles that were asked for.
 pub fn run(config: &Config) -> Result<(), Failure> {
     let roles = config.roles_required()?;
     let system = system::of(config, Access::Write)?;
     system::check_partitions(&system)?;
+    system::check_settings(&system)?;
+    system::watch_settings(&system, SETTINGS_EVERY)?;
     system::block_on(async {
         let signal = signals::first_of()?;
         let members = roles.iter().map(|r| system.member(*r)).collect();

@@ -7,94 +7,213 @@ use crate::cli::exit::Failure;
 use crate::cli::open::Access;
 use crate::cli::{open, output};
 use crate::engine::ports::Log;
-use crate::engine::topics::{Partitions, TopicId, TopicTable};
+use crate::engine::topics::{Finding, Partitions, Severity, TopicId, TopicTable};
 use crate::wire::topics;
 
-/// Makes what is missing; says what does not fit.
-pub fn create(config: &Config, partitions: u32) -> Result<(), Failure> {
+/// Makes the topics that are missing; says what does not fit, and with `fix` puts right what can be without a loss.
+pub fn create(config: &Config, partitions: u32, replication: Option<u16>, fix: bool) -> Result<(), Failure> {
     if !(1..=1000).contains(&partitions) {
         return Err(Failure::usage(format!("--partitions {partitions}: must be from 1 to 1000")));
     }
-    let log = open::log(config, Access::Write)?;
-    let report = ensure(&*log, &config.topic_prefix, partitions)?;
-    finish(config, report)
+    if replication.is_some_and(|n| !(1..=1000).contains(&n)) {
+        return Err(Failure::usage("--replication: must be from 1 to 1000"));
+    }
+    let log = open::log_with(config, Access::Write, replication)?;
+    let (log, table) = (&*log, topics::table(&config.topic_prefix));
+    let mut report = Report::of(log, &table, partitions)?;
+    if fix {
+        let changed = report.fix(log, &table)?;
+        report = Report::of(log, &table, partitions)?;
+        report.lines.iter_mut().filter(|l| l.topic.is_some_and(|id| changed.contains(&id))).for_each(|l| l.changed = true);
+    }
+    report.create(log, &table)?;
+    report.print(config)?;
+    report.verdict(false)
 }
 
 /// Compares what is there with what must be.
-pub fn check(config: &Config) -> Result<(), Failure> {
+pub fn check(config: &Config, strict: bool) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let table = topics::table(&config.topic_prefix);
     let count = log.partitions(topics::ORDER_COMMANDS)?.unwrap_or(0);
-    let report = table.iter().map(|id| inspect(&*log, &table, id, count)).collect::<Result<Vec<_>, _>>()?;
-    finish(config, report)
+    let report = Report::of(&*log, &table, count)?;
+    report.print(config)?;
+    report.verdict(strict)
 }
 
-/// What was found or done for a topic.
-pub struct Line {
+/// What was found or done for each topic, and for the brokers.
+struct Report {
+    lines: Vec<Line>,
+}
+
+struct Line {
+    /// None: the brokers.
+    topic: Option<TopicId>,
     name: String,
+    /// How many it has; 0 if it does not exist.
     partitions: u32,
-    result: &'static str,
-    problems: Vec<String>,
+    /// How many it must have.
+    expected: u32,
+    created: bool,
+    changed: bool,
+    skipped: bool,
+    /// A partition count that does not fit; no setting can change it.
+    count: Option<String>,
+    findings: Vec<Finding>,
 }
 
-/// Makes the missing topics of a prefix; existing ones are compared only.
-pub fn ensure(log: &dyn Log, prefix: &str, partitions: u32) -> Result<Vec<Line>, Failure> {
-    let table = topics::table(prefix);
-    let mut report = table.iter().map(|id| inspect(log, &table, id, partitions)).collect::<Result<Vec<_>, _>>()?;
-    // All or none: topics made beside some that do not fit would have to be made again once those are put right.
-    let unfit = report.iter().any(|l| l.result == "does not fit");
-    for (id, line) in table.iter().zip(&mut report).filter(|(_, l)| l.result == "missing") {
-        let count = expected(&table, id, partitions);
-        line.problems.clear();
-        if unfit {
-            line.result = "not created";
-            continue;
+impl Report {
+    fn of(log: &dyn Log, table: &TopicTable, partitions: u32) -> Result<Report, Failure> {
+        let mut found = log.findings()?;
+        let mut lines = Vec::new();
+        for id in table.iter() {
+            let expected = match table.spec(id).partitions {
+                Partitions::One => 1,
+                Partitions::Many => partitions,
+            };
+            let name = table.name(id).to_string();
+            let there = log.partitions(id)?;
+            let count = there.filter(|n| *n != expected).map(|n| match table.spec(id).partitions {
+                Partitions::One => format!("has {n} partitions, must have 1"),
+                Partitions::Many => format!("has {n} partitions, not {expected}"),
+            });
+            let findings = found.extract_if(.., |f| f.topic == Some(id)).collect();
+            let (created, changed, skipped) = (false, false, false);
+            lines.push(Line {
+                topic: Some(id),
+                name,
+                partitions: there.unwrap_or(0),
+                expected,
+                created,
+                changed,
+                skipped,
+                count,
+                findings,
+            });
         }
-        log.create_topic(id, table.spec(id), count)?;
-        (line.partitions, line.result) = (count, "created");
+        for finding in found {
+            let (created, changed, skipped) = (false, false, false);
+            let name = finding.subject.clone();
+            lines.push(Line {
+                topic: None,
+                name,
+                partitions: 0,
+                expected: 0,
+                created,
+                changed,
+                skipped,
+                count: None,
+                findings: vec![finding],
+            });
+        }
+        Ok(Report { lines })
     }
-    Ok(report)
+
+    /// Makes what is missing. All or none: topics made beside some that do not fit would have to be made again once those are put right.
+    fn create(&mut self, log: &dyn Log, table: &TopicTable) -> Result<(), Failure> {
+        let unfit = self.lines.iter().any(|l| l.partitions > 0 && l.is_wrong());
+        for line in self.lines.iter_mut().filter(|l| l.missing()) {
+            let Some(id) = line.topic else { continue };
+            if unfit {
+                line.skipped = true;
+                continue;
+            }
+            log.create_topic(id, table.spec(id), line.expected)?;
+            (line.partitions, line.created) = (line.expected, true);
+        }
+        Ok(())
+    }
+
+    /// Changes the settings that can be put right; each topic's in one request, so that none of them holds without the others.
+    fn fix(&self, log: &dyn Log, table: &TopicTable) -> Result<Vec<TopicId>, Failure> {
+        let mut changed = Vec::new();
+        for line in &self.lines {
+            let changes: Vec<_> =
+                line.findings.iter().filter_map(|f| f.fix.as_ref()).map(|(name, value)| (*name, value.as_str())).collect();
+            let Some(id) = line.topic.filter(|_| !changes.is_empty()) else { continue };
+            log.alter_topic(id, &changes)?;
+            for (name, value) in changes {
+                tracing::info!("{}: {name} is {value} now", table.name(id));
+            }
+            changed.push(id);
+        }
+        // Brokers take up a change one after the other; what was changed must be seen before it is judged.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let left = |findings: Vec<Finding>| findings.iter().any(|f| f.fix.is_some() && f.topic.is_some_and(|id| changed.contains(&id)));
+        while left(log.findings()?) && std::time::Instant::now() < deadline {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        Ok(changed)
+    }
+
+    fn print(&self, config: &Config) -> Result<(), Failure> {
+        let row = |l: &Line| {
+            let partitions = if l.topic.is_some() { l.partitions.into() } else { Value::from("-") };
+            vec![l.name.as_str().into(), partitions, l.result().into(), l.texts(Severity::Warning).join("; ").into()]
+        };
+        let rows: Vec<Vec<Value>> = self.lines.iter().map(row).collect();
+        output::rows(config.format, &["TOPIC", "PARTITIONS", "RESULT", "PROBLEM"], &rows)
+    }
+
+    /// An error that names everything that does not fit.
+    fn verdict(&self, strict: bool) -> Result<(), Failure> {
+        let bad: Vec<_> = self.lines.iter().filter(|l| !l.skipped && (l.is_wrong() || strict && !l.findings.is_empty())).collect();
+        if bad.is_empty() {
+            return Ok(());
+        }
+        let topics = bad.iter().filter(|l| l.topic.is_some()).count();
+        let others = bad.len() - topics;
+        let mut advice = String::new();
+        if bad.iter().any(|l| l.findings.iter().any(|f| f.fix.is_some())) {
+            advice += "\n`processor topics create --fix` changes these settings of topics, with the same --partitions and --topic-prefix; no record is lost by that.";
+        }
+        if bad.iter().any(|l| l.count.is_some()) {
+            advice +=
+                "\nA partition count cannot change once there are records: say the same --partitions again, or use another --topic-prefix.";
+        }
+        if others > 0 {
+            advice += "\nSettings of brokers are changed by those who run the cluster; docs/kafka.md says which and why.";
+        }
+        let all = self.lines.iter().filter(|l| l.topic.is_some()).count();
+        let what = match (topics, others) {
+            (n, 0) => format!("{n} of {all} topics do not fit"),
+            (0, _) => "the brokers do not fit".to_string(),
+            (n, _) => format!("{n} of {all} topics and the brokers do not fit"),
+        };
+        let least = if strict { Severity::Warning } else { Severity::Unknown };
+        let texts: Vec<_> = bad.iter().map(|l| format!("{}: {}", l.name, l.texts(least).join("; "))).collect();
+        Err(Failure::config(format!("{what}:\n  {}{advice}", texts.join("\n  "))))
+    }
 }
 
-fn expected(table: &TopicTable, id: TopicId, partitions: u32) -> u32 {
-    match table.spec(id).partitions {
-        Partitions::One => 1,
-        Partitions::Many => partitions,
+impl Line {
+    fn missing(&self) -> bool {
+        self.topic.is_some() && self.partitions == 0
     }
-}
 
-fn inspect(log: &dyn Log, table: &TopicTable, id: TopicId, partitions: u32) -> Result<Line, Failure> {
-    let name = table.name(id).to_string();
-    let Some(found) = log.describe_topic(id, table.spec(id))? else {
-        return Ok(Line { name, partitions: 0, result: "missing", problems: vec!["does not exist: run `processor topics create`".into()] });
-    };
-    let mut problems = found.mismatches;
-    let count = expected(table, id, partitions);
-    if found.partitions != count {
-        problems.push(format!("has {} partitions, not {count}", found.partitions));
+    fn is_wrong(&self) -> bool {
+        self.missing() || self.count.is_some() || self.findings.iter().any(|f| f.severity > Severity::Warning)
     }
-    let result = if problems.is_empty() { "fits" } else { "does not fit" };
-    Ok(Line { name, partitions: found.partitions, result, problems })
-}
 
-fn finish(config: &Config, report: Vec<Line>) -> Result<(), Failure> {
-    let rows: Vec<Vec<Value>> =
-        report.iter().map(|l| vec![l.name.as_str().into(), l.partitions.into(), l.result.into(), l.problems.join("; ").into()]).collect();
-    output::rows(config.format, &["TOPIC", "PARTITIONS", "RESULT", "PROBLEM"], &rows)?;
-    problems(&report)
-}
-
-/// An error that names every topic that does not fit.
-pub fn problems(report: &[Line]) -> Result<(), Failure> {
-    let bad: Vec<_> = report.iter().filter(|l| !l.problems.is_empty()).map(|l| format!("{}: {}", l.name, l.problems.join("; "))).collect();
-    if bad.is_empty() {
-        return Ok(());
+    fn result(&self) -> &'static str {
+        match self {
+            l if l.created => "created",
+            l if l.skipped => "not created",
+            l if l.missing() => "missing",
+            l if l.is_wrong() => "does not fit",
+            l if !l.findings.is_empty() => "warning",
+            l if l.changed => "changed",
+            _ => "fits",
+        }
     }
-    Err(Failure::config(format!(
-        "{} of {} topics do not fit:\n  {}\nA partition count cannot change once there are records: say the same --partitions again, or use another --topic-prefix; \
-         settings can be changed with the cluster's own tools.",
-        bad.len(),
-        report.len(),
-        bad.join("\n  ")
-    )))
+
+    /// What is wrong with it, from this severity on.
+    fn texts(&self, least: Severity) -> Vec<String> {
+        let mut all: Vec<String> = self.count.iter().cloned().collect();
+        if self.missing() && !self.skipped {
+            all.push("does not exist: run `processor topics create`".into());
+        }
+        all.extend(self.findings.iter().filter(|f| f.severity >= least).map(|f| f.text.clone()));
+        all
+    }
 }

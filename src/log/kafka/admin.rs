@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -20,14 +20,15 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionLi
 
 use super::config::KafkaSettings;
 use super::refused::forbidden;
+use super::requirements as req;
 use super::suspect::Quiet;
 use super::watchdog;
 use crate::engine::ports::{Bounds, LogError, TopicState};
-use crate::engine::topics::{Cleanup, Partitions, TopicSpec};
+use crate::engine::topics::{Partitions, Severity, TopicSpec};
 
 /// Which client answers.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Who {
+pub(super) enum Who {
     /// Sees what is stable.
     Committed,
     /// Sees everything.
@@ -36,11 +37,11 @@ enum Who {
     Group(String),
 }
 
-type Asker = Arc<BaseConsumer<Told>>;
+pub(super) type Asker = Arc<BaseConsumer<Told>>;
 
 /// Remembers why a connection failed last. A question that is not answered only says that it took too long.
 #[derive(Default)]
-struct Told(Mutex<Option<(KafkaError, String)>>);
+pub(super) struct Told(Mutex<Option<(KafkaError, String)>>);
 
 impl Told {
     /// That credentials were refused is not forgotten over a connection that closed, which may be how the broker said so.
@@ -101,7 +102,7 @@ pub(super) struct Askers {
 }
 
 impl Askers {
-    fn get(&self, settings: &KafkaSettings, who: Who) -> Result<Asker, LogError> {
+    pub(super) fn get(&self, settings: &KafkaSettings, who: Who) -> Result<Asker, LogError> {
         let mut all = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(asker) = all.get(&who) {
             return Ok(Arc::clone(asker));
@@ -130,7 +131,7 @@ impl Askers {
 
     /// Asks; on an answer that a stale client would give, asks a new one until the time is up. `exists`: whether what is asked about is there after
     /// all, by the cluster's metadata; then an answer that it is not is one more that comes from a cluster on the move.
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &self,
         settings: &KafkaSettings,
         who: &Who,
@@ -152,7 +153,8 @@ impl Askers {
         let deadline = Instant::now() + settings.request_wait;
         while let Some(found) = code(&answer).filter(|c| moving(*c) || stale(*c) && exists()) {
             if Instant::now() >= deadline {
-                return Err(LogError::Unavailable(format!("the cluster is on the move: {found}")));
+                let cause = Admin { settings, askers: self }.diagnose(&[]);
+                return Err(LogError::Unavailable(cause.unwrap_or_else(|| format!("the cluster is on the move: {found}"))));
             }
             if stale(found) {
                 self.forget(who);
@@ -162,7 +164,7 @@ impl Askers {
             let asker = self.get(settings, who.clone())?;
             answer = question(&asker);
         }
-        answer.map_err(|e| failed(settings, &e, || why(&*self.get(settings, who.clone()).ok()?)))
+        answer.map_err(|e| failed(&Admin { settings, askers: self }, &e, || why(&*self.get(settings, who.clone()).ok()?)))
     }
 }
 
@@ -180,16 +182,20 @@ fn moving(code: Code) -> bool {
     matches!(code, NotCoordinator | CoordinatorNotAvailable | CoordinatorLoadInProgress | LeaderNotAvailable | NotLeaderForPartition)
 }
 
-fn stale(code: Code) -> bool {
+pub(super) fn stale(code: Code) -> bool {
     matches!(code, Code::UnknownPartition | Code::UnknownTopic | Code::UnknownTopicOrPartition)
 }
 
 /// An error of a question, with what to do about it. `why` the connection failed is only asked if there was no answer.
-fn failed(settings: &KafkaSettings, e: &KafkaError, why: impl FnOnce() -> Option<(KafkaError, String)>) -> LogError {
-    match e.rdkafka_error_code() {
+pub(super) fn failed(admin: &Admin<'_>, e: &KafkaError, why: impl FnOnce() -> Option<(KafkaError, String)>) -> LogError {
+    let code = match e {
+        KafkaError::AdminOp(code) => Some(*code),
+        _ => e.rdkafka_error_code(),
+    };
+    match code {
         Some(Code::BrokerTransportFailure | Code::OperationTimedOut | Code::AllBrokersDown | Code::Resolve) => match why() {
             Some((e, why)) if refuses(&e) => forbidden(&why),
-            why => no_answer(settings, why.map(|(_, why)| why)),
+            why => no_answer(admin, why.map(|(_, why)| why)),
         },
         Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
             forbidden(&e.to_string())
@@ -203,7 +209,12 @@ fn refuses(e: &KafkaError) -> bool {
     matches!(e.rdkafka_error_code(), Some(Code::Authentication | Code::SaslAuthenticationFailed))
 }
 
-fn no_answer(settings: &KafkaSettings, why: Option<String>) -> LogError {
+fn no_answer(admin: &Admin<'_>, why: Option<String>) -> LogError {
+    let settings = admin.settings;
+    // Brokers that answer some questions are there; asking whether they run would send a person the wrong way.
+    if let Some(cause) = admin.diagnose(&[]) {
+        return LogError::Unavailable(cause);
+    }
     let (wait, why) = (settings.request_wait.as_secs(), why.map_or(String::new(), |why| format!(" ({why})")));
     // A listener that speaks something else hangs up on our first request.
     let hint = if ["APIVERSION_QUERY", "SSL_HANDSHAKE"].iter().any(|s| why.contains(&format!("in state {s}"))) {
@@ -221,16 +232,25 @@ pub(super) struct Admin<'a> {
 }
 
 impl Admin<'_> {
+    pub(super) fn ask<T>(
+        &self,
+        who: &Who,
+        exists: &dyn Fn() -> bool,
+        question: impl Fn(&BaseConsumer<Told>) -> Result<T, KafkaError>,
+    ) -> Result<T, LogError> {
+        self.askers.ask(self.settings, who, exists, question)
+    }
+
     pub(super) fn cluster_id(&self) -> Result<String, LogError> {
         let wait = self.settings.request_wait;
-        self.askers.ask(self.settings, &Who::Everything, &|| false, |c| {
+        self.ask(&Who::Everything, &|| false, |c| {
             c.client().fetch_cluster_id(wait).ok_or(KafkaError::MetadataFetch(Code::OperationTimedOut))
         })
     }
 
     pub(super) fn partitions(&self, topic: &str) -> Result<Option<u32>, LogError> {
         let wait = self.settings.request_wait;
-        let found = self.askers.ask(self.settings, &Who::Everything, &|| false, |c| {
+        let found = self.ask(&Who::Everything, &|| false, |c| {
             let metadata = c.fetch_metadata(Some(topic), wait)?;
             let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
             match found.error().map(Code::from) {
@@ -253,7 +273,7 @@ impl Admin<'_> {
     pub(super) fn bounds(&self, topic: &str, partition: u32) -> Result<Bounds, LogError> {
         let wait = self.settings.request_wait;
         let exists = || self.exists(topic, partition);
-        let ask = |who| self.askers.ask(self.settings, who, &exists, |c| c.fetch_watermarks(topic, partition as i32, wait));
+        let ask = |who| self.ask(who, &exists, |c| c.fetch_watermarks(topic, partition as i32, wait));
         // The stable end first: it never passes the other one in between.
         let (_, stable_end) = ask(&Who::Committed)?;
         let (start, end) = ask(&Who::Everything)?;
@@ -264,7 +284,7 @@ impl Admin<'_> {
     /// The first offset at or after a time; none if the log ends before it.
     pub(super) fn offset_at(&self, topic: &str, partition: u32, time_ms: i64) -> Result<Option<u64>, LogError> {
         let wait = self.settings.request_wait;
-        self.askers.ask(self.settings, &Who::Committed, &|| self.exists(topic, partition), |c| {
+        self.ask(&Who::Committed, &|| self.exists(topic, partition), |c| {
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(topic, partition as i32, Offset::Offset(time_ms.max(0)))?;
             let found = c.offsets_for_times(list, wait)?;
@@ -292,7 +312,7 @@ impl Admin<'_> {
     /// The ids of a group's members.
     pub(super) fn group_members(&self, group: &str) -> Result<Vec<String>, LogError> {
         let wait = self.settings.request_wait;
-        self.askers.ask(self.settings, &Who::Group(group.to_string()), &|| false, |c| {
+        self.ask(&Who::Group(group.to_string()), &|| false, |c| {
             let list = c.client().fetch_group_list(Some(group), wait)?;
             let members = list.groups().iter().filter(|g| g.name() == group).flat_map(|g| g.members());
             Ok(members.map(|m| m.id().to_string()).collect())
@@ -308,7 +328,7 @@ impl Admin<'_> {
     ) -> Result<Vec<T>, LogError> {
         let wait = self.settings.request_wait;
         let exist = || partitions.iter().all(|(topic, partition)| self.exists(topic, *partition));
-        self.askers.ask(self.settings, &Who::Group(group.to_string()), &exist, |c| {
+        self.ask(&Who::Group(group.to_string()), &exist, |c| {
             let mut list = TopicPartitionList::new();
             for &(topic, partition) in partitions {
                 list.add_partition(topic, partition as i32);
@@ -335,17 +355,18 @@ impl Admin<'_> {
             }
             None => {}
         }
-        let largest = spec.record_bytes_max.to_string();
         let count = i32::try_from(partitions).map_err(|_| LogError::Invalid(format!("{partitions} partitions are too many")))?;
-        let mut topic = NewTopic::new(name, count, TopicReplication::Fixed(-1))
-            .set("cleanup.policy", cleanup(spec))
-            .set("message.timestamp.type", timestamps(spec))
-            .set("max.message.bytes", &largest);
-        if spec.cleanup == Cleanup::Keep {
-            topic = topic.set("retention.ms", "-1").set("retention.bytes", "-1");
+        let replicas = self.settings.replication.map_or(-1, i32::from);
+        let (wanted, insync) = (req::wanted(spec), self.settings.replication.map(|n| req::insync(n.into()).to_string()));
+        let mut topic = NewTopic::new(name, count, TopicReplication::Fixed(replicas));
+        for (setting, value) in &wanted {
+            topic = topic.set(setting, value);
+        }
+        if let Some(insync) = &insync {
+            topic = topic.set("min.insync.replicas", insync);
         }
         let admin = self.admin()?;
-        let results = block_on(admin.create_topics([&topic], &self.options())).map_err(|e| failed(self.settings, &e, || None))?;
+        let results = block_on(admin.create_topics([&topic], &self.options())).map_err(|e| failed(self, &e, || None))?;
         for result in results {
             match result {
                 Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
@@ -355,7 +376,7 @@ impl Admin<'_> {
                 Err((name, Code::RequestTimedOut | Code::OperationTimedOut)) => {
                     return Err(LogError::Unavailable(format!("creating {name} took too long")));
                 }
-                Err((name, code)) => return Err(LogError::Invalid(format!("{name} could not be created: {code}"))),
+                Err((name, code)) => return Err(self.not_created(&name, code)),
             }
         }
         // The brokers learn of a topic one after the other.
@@ -366,84 +387,81 @@ impl Admin<'_> {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        if self.settings.replication.is_none() {
+            self.set_insync(name)?;
+        }
         Ok(())
+    }
+
+    /// The cluster alone knows how many replicas it gives to a topic that does not say.
+    fn set_insync(&self, name: &str) -> Result<(), LogError> {
+        let replicas = self.replicas(name)?;
+        let insync = req::insync(replicas).to_string();
+        let settings = self.describe(&[name])?.pop().and_then(Result::ok);
+        if replicas == 0 || settings.is_none_or(|s| s.get("min.insync.replicas") == Some(&insync)) {
+            return Ok(());
+        }
+        match self.alter_topic(name, &[("min.insync.replicas", &insync)]) {
+            // The topic is there and works; `topics check` says what it lacks.
+            Err(LogError::Invalid(why)) => {
+                tracing::warn!("{why}");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn not_created(&self, name: &str, code: Code) -> LogError {
+        LogError::Invalid(match code {
+            Code::InvalidTopic => format!(
+                "{name} could not be created: the brokers refuse its name. Kafka takes two names that differ only in `.` and `_` for the same (a topic \
+                 of another --topic-prefix may have this one's), and allows 249 letters, digits, `.`, `_` and `-`: use another --topic-prefix"
+            ),
+            Code::InvalidReplicationFactor => format!(
+                "{name} could not be created: the brokers cannot give it {} replicas, because fewer of them are there; start the others, or say \
+                 a smaller --replication",
+                self.settings.replication.map_or("default.replication.factor".to_string(), |n| n.to_string())
+            ),
+            Code::PolicyViolation => format!("{name} could not be created: a policy of the cluster forbids it; ask its operators"),
+            code => format!("{name} could not be created: {code}"),
+        })
     }
 
     pub(super) fn describe_topic(&self, name: &str, spec: &TopicSpec) -> Result<Option<TopicState>, LogError> {
         let _guard = watchdog::exit_after("describing a topic", self.settings.request_wait * 4 + self.settings.stuck_after);
         let Some(partitions) = self.partitions(name)? else { return Ok(None) };
-        let admin = self.admin()?;
-        let asked = [ResourceSpecifier::Topic(name)];
-        let results = block_on(admin.describe_configs(&asked, &self.options())).map_err(|e| failed(self.settings, &e, || None))?;
-        let mut settings = BTreeMap::new();
-        for result in results {
-            let resource = result.map_err(|code| LogError::Unavailable(format!("settings of {name}: {code}")))?;
-            for entry in resource.entries {
-                settings.insert(entry.name, entry.value.unwrap_or_default());
-            }
+        let settings = self.describe(&[name])?.pop().unwrap_or(Err(Code::Unknown));
+        let settings = settings.map_err(|code| LogError::Unavailable(format!("settings of {name}: {code}")))?;
+        let mut mismatches = Vec::new();
+        if spec.partitions == Partitions::One && partitions != 1 {
+            mismatches.push(format!("has {partitions} partitions, must have 1"));
         }
-        Ok(Some(TopicState { partitions, mismatches: mismatches(spec, partitions, &settings) }))
+        let found = req::of_topic(spec, self.replicas(name)?, &settings);
+        mismatches.extend(found.into_iter().filter(|f| f.severity == Severity::Error).map(|f| f.text));
+        Ok(Some(TopicState { partitions, mismatches }))
     }
 
     /// How a broker is set; none if it does not say. Any broker: what is asked for here is set alike on all of a sane cluster.
     pub(super) fn broker_setting(&self, name: &str) -> Option<String> {
         let wait = self.settings.request_wait;
-        let broker = self.askers.ask(self.settings, &Who::Everything, &|| false, |c| {
+        let broker = self.ask(&Who::Everything, &|| false, |c| {
             let metadata = c.fetch_metadata(None, wait)?;
             Ok(metadata.brokers().first().map(rdkafka::metadata::MetadataBroker::id))
         });
-        let asked = [ResourceSpecifier::Broker(broker.ok()??)];
-        let results = block_on(self.admin().ok()?.describe_configs(&asked, &self.options())).ok()?;
-        results.into_iter().flatten().flat_map(|r| r.entries).find(|e| e.name == name)?.value
+        self.broker_settings(&[broker.ok()??]).remove(name)
     }
 
-    fn admin(&self) -> Result<AdminClient<Quiet>, LogError> {
+    pub(super) fn admin(&self) -> Result<AdminClient<Quiet>, LogError> {
         self.settings.admin().create_with_context(Quiet).map_err(|e| super::bad_config(&e))
     }
 
-    fn options(&self) -> AdminOptions {
+    pub(super) fn options(&self) -> AdminOptions {
         AdminOptions::new().request_timeout(Some(self.settings.request_wait)).operation_timeout(Some(self.settings.request_wait))
     }
 }
 
-fn cleanup(spec: &TopicSpec) -> &'static str {
-    match spec.cleanup {
-        Cleanup::Keep => "delete",
-        Cleanup::Compact => "compact",
-    }
-}
-
-fn timestamps(spec: &TopicSpec) -> &'static str {
-    if spec.append_time { "LogAppendTime" } else { "CreateTime" }
-}
-
-/// What of a topic's settings would break us, each with what it must be.
-fn mismatches(spec: &TopicSpec, partitions: u32, settings: &BTreeMap<String, String>) -> Vec<String> {
-    let mut wrong = Vec::new();
-    if spec.partitions == Partitions::One && partitions != 1 {
-        wrong.push(format!("has {partitions} partitions, must have 1"));
-    }
-    let mut must = |name: &str, wanted: &str| {
-        if let Some(found) = settings.get(name).filter(|found| *found != wanted) {
-            wrong.push(format!("{name} is {found}, must be {wanted}"));
-        }
-    };
-    must("cleanup.policy", cleanup(spec));
-    must("message.timestamp.type", timestamps(spec));
-    if spec.cleanup == Cleanup::Keep {
-        must("retention.ms", "-1");
-        must("retention.bytes", "-1");
-    }
-    // More is no harm.
-    let largest = settings.get("max.message.bytes").and_then(|v| v.parse::<u32>().ok());
-    if let Some(found) = largest.filter(|found| *found < spec.record_bytes_max) {
-        wrong.push(format!("max.message.bytes is {found}, must be at least {}", spec.record_bytes_max));
-    }
-    wrong
-}
-
 /// Waits for a future on this thread. Administration is rare and has threads of its own inside; a runtime would be too much for it.
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {

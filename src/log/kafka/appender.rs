@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::config::KafkaSettings;
+use super::survey;
 use super::transact::{self, Sender};
 use super::watchdog;
 use crate::engine::ports::{Appender, LogError};
 use crate::engine::records::Record;
-use crate::engine::topics::TopicTable;
+use crate::engine::topics::{TopicId, TopicTable};
 
 /// How long a full queue is waited for. Records give up by themselves before that, which makes room or an error.
 const ROOM_WAIT: Duration = Duration::from_secs(60);
@@ -17,14 +19,16 @@ const SERVE_EVERY: u32 = 256;
 /// A client's writer over Kafka.
 pub(super) struct KafkaAppender {
     names: Arc<TopicTable>,
-    brokers: String,
+    settings: Arc<KafkaSettings>,
+    /// Where the last record went: a failure is most likely about that.
+    last: Option<TopicId>,
     since_served: u32,
     sender: Option<Sender>,
 }
 
 impl KafkaAppender {
-    pub(super) fn new(names: Arc<TopicTable>, brokers: String, sender: Sender) -> Self {
-        KafkaAppender { names, brokers, since_served: 0, sender: Some(sender) }
+    pub(super) fn new(names: Arc<TopicTable>, settings: Arc<KafkaSettings>, sender: Sender) -> Self {
+        KafkaAppender { names, settings, last: None, since_served: 0, sender: Some(sender) }
     }
 
     fn sender(&mut self) -> &mut Sender {
@@ -32,11 +36,17 @@ impl KafkaAppender {
     }
 
     fn failed(&mut self) -> Result<(), LogError> {
-        let brokers = self.brokers.clone();
         match self.sender().take_failure() {
             None => Ok(()),
-            Some(why) => Err(LogError::Unavailable(format!("a record was not accepted by {brokers}: {why}"))),
+            Some(why) => Err(self.unavailable(format!("a record was not accepted by {}: {why}", self.settings.brokers), "")),
         }
+    }
+
+    /// With the cause, as far as the cluster shows one, else with the hint.
+    fn unavailable(&self, what: String, hint: &str) -> LogError {
+        let topics: Vec<_> = self.last.iter().map(|id| self.names.name(*id)).collect();
+        let said = survey::diagnosed(&self.settings, what.clone(), &topics);
+        LogError::Unavailable(if said == what { what + hint } else { said })
     }
 }
 
@@ -48,6 +58,7 @@ impl Appender for KafkaAppender {
             self.sender().serve(Duration::ZERO);
         }
         self.failed()?;
+        self.last = Some(record.at.topic);
         let names = Arc::clone(&self.names);
         if let Some(why) = transact::too_large(&names, record) {
             return Err(LogError::Invalid(why));
@@ -63,8 +74,9 @@ impl Appender for KafkaAppender {
         if done {
             return Ok(());
         }
-        let (left, brokers) = (self.sender().outstanding(), self.brokers.clone());
-        Err(LogError::Unavailable(format!("{left} records were not acknowledged by {brokers} in {wait:?}; is it running? check --brokers")))
+        let left = self.sender().outstanding();
+        let what = format!("{left} records were not acknowledged by {} in {wait:?}", self.settings.brokers);
+        Err(self.unavailable(what, "; is it running? check --brokers"))
     }
 }
 

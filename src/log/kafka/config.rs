@@ -16,6 +16,8 @@ pub struct KafkaSettings {
     pub properties: Vec<(String, String)>,
     /// How long a transaction may stay open before the broker aborts it, and so how long a dead instance can hold up readers.
     pub transaction_timeout: Duration,
+    /// Replicas of topics that are made; none: as many as the cluster gives by default.
+    pub replication: Option<u16>,
     /// After this long without an answer a call is reported as failed.
     pub request_wait: Duration,
     /// A call that ignores its time limit is given this much more, then the process exits with [`super::EXIT_STUCK`].
@@ -29,6 +31,7 @@ impl KafkaSettings {
             brokers: brokers.to_string(),
             properties: Vec::new(),
             transaction_timeout: Duration::from_secs(20),
+            replication: None,
             request_wait: Duration::from_secs(10),
             stuck_after: Duration::from_secs(40),
         }
@@ -58,6 +61,8 @@ impl KafkaSettings {
         let mut c = ClientConfig::new();
         c.set("bootstrap.servers", &self.brokers)
             .set("client.id", "processor")
+            // Topics are made by `topics create`, with the settings that they need, never in passing.
+            .set("allow.auto.create.topics", "false")
             // Nagle's delay would be most of an idle commit.
             .set("socket.nagle.disable", "true")
             // Back quickly after a broker restart; the default grows to 10 s, longer than most restarts.

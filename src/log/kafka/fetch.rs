@@ -16,7 +16,7 @@ use super::classify::{self, Read};
 use super::ffi::{Handle, Message, Queue};
 use super::trouble::Trouble;
 use crate::engine::ports::{Limits, LogError, MemberInput};
-use crate::engine::records::{HeaderBuf, Record, Records};
+use crate::engine::records::{HeaderBuf, NO_LOG_TIME, Record, Records};
 use crate::engine::topics::{TopicPartition, TopicTable};
 
 /// Most records that one call to librdkafka hands over.
@@ -40,6 +40,8 @@ struct Slot {
     /// Running guess of a record's size, to take no more than asked for.
     record_bytes: usize,
     trouble: Trouble,
+    /// The first record that the broker did not stamp.
+    unstamped: Option<u64>,
     /// What ended the reading here. Told by the first poll that has nothing else to say, so that what came before it is committed.
     failed: Option<LogError>,
 }
@@ -66,11 +68,13 @@ pub(super) struct Slots {
     first: usize,
     buffer: Vec<usize>,
     headers: HeaderBuf,
+    /// The first record that the broker did not stamp, though its topic wants that, since somebody asked.
+    unstamped: Option<(TopicPartition, u64)>,
 }
 
 impl Slots {
     pub(super) fn new(bell: Arc<Bell>) -> Self {
-        Slots { slots: Vec::new(), bell, first: 0, buffer: Vec::new(), headers: HeaderBuf::default() }
+        Slots { slots: Vec::new(), bell, first: 0, buffer: Vec::new(), headers: HeaderBuf::default(), unstamped: None }
     }
 
     /// Takes over these partitions, paused, instead of those before.
@@ -97,6 +101,7 @@ impl Slots {
                 released: 0,
                 record_bytes: RECORD_BYTES,
                 trouble: Trouble::default(),
+                unstamped: None,
                 failed: None,
             });
         }
@@ -119,6 +124,11 @@ impl Slots {
     /// The first partition and how far it was read.
     pub(super) fn any(&self) -> Option<(TopicPartition, u64)> {
         self.slots.first().map(|s| (s.at, s.next.unwrap_or(0)))
+    }
+
+    /// The first record without the broker's time since the last call.
+    pub(super) fn take_unstamped(&mut self) -> Option<(TopicPartition, u64)> {
+        self.unstamped.take()
     }
 
     fn find(&self, at: TopicPartition) -> Option<usize> {
@@ -163,6 +173,9 @@ impl Slots {
                     bytes: into.size_bytes() + (room.bytes - into.size_bytes()).div_ceil(left),
                 };
                 self.slots[*i].take(names, share, &mut self.buffer, &mut self.headers, into);
+                if let Some(offset) = self.slots[*i].unstamped.take() {
+                    self.unstamped.get_or_insert((self.slots[*i].at, offset));
+                }
                 if into.len() > start && began.elapsed() >= limits.age {
                     self.first = (*i + 1) % count;
                     return Ok(());
@@ -192,14 +205,17 @@ impl Slot {
             self.held.clear();
             self.released = 0;
         }
-        let Slot { at, next: Some(next), headers: wanted, queue, held, record_bytes, trouble, failed, .. } = self else { return };
+        let Slot { at, next: Some(next), headers: wanted, queue, held, record_bytes, trouble, unstamped, failed, .. } = self else {
+            return;
+        };
         while self.awake && failed.is_none() && !share.full(into) {
             let (start, start_bytes) = (into.len(), into.size_bytes());
             let by_bytes = (share.bytes - start_bytes) / (*record_bytes).max(1) + 1;
             let max = (share.records - start).min(by_bytes).min(CHUNK);
             let n = queue.take_ready(max, buffer, &mut |m| {
                 if failed.is_none() {
-                    *failed = deliver(*at, next, *wanted, trouble, names, m, headers, if share.full(into) { held } else { into });
+                    *failed =
+                        deliver(*at, next, *wanted, trouble, unstamped, names, m, headers, if share.full(into) { held } else { into });
                 }
             });
             if into.len() > start {
@@ -217,6 +233,7 @@ fn deliver(
     next: &mut u64,
     wants_headers: bool,
     trouble: &mut Trouble,
+    unstamped: &mut Option<u64>,
     names: &TopicTable,
     m: &Message<'_>,
     headers: &mut HeaderBuf,
@@ -242,6 +259,10 @@ fn deliver(
     if wants_headers {
         m.headers(headers);
     }
-    into.push(&Record { at, offset, timestamp_ms: m.timestamp_ms(), key: m.key(), value: m.value(), headers: headers.headers() });
+    let timestamp_ms = m.log_time_ms(names.spec(at.topic).append_time).unwrap_or_else(|| {
+        unstamped.get_or_insert(offset);
+        NO_LOG_TIME
+    });
+    into.push(&Record { at, offset, timestamp_ms, key: m.key(), value: m.value(), headers: headers.headers() });
     None
 }

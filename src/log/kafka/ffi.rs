@@ -8,7 +8,10 @@
 //! * **Waiting for deliveries.** `BaseProducer::poll` never returns before its time is up, which puts a floor of 100 ms under its
 //!   `commit_transaction`. Polling the same event queue ourselves returns with the first delivery report.
 //! * **Generation.** The safe layer has no getter, and a transaction sent with generation -1 is not fenced by the group at all.
+//! * **Changing one setting of a topic.** The safe layer has only the older request, which resets all settings that it does not name (`alter`).
 //! * **OpenSSL's end.** Librdkafka leaves its initialisation to the program.
+
+mod alter;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
@@ -20,6 +23,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 use rdkafka_sys::rd_kafka_vtype_t as vtype;
 
+pub(super) use self::alter::alter_topic;
 use super::bell::Bell;
 use crate::engine::records::{HeaderBuf, Record};
 
@@ -347,9 +351,12 @@ impl Message<'_> {
         (!self.raw.payload.is_null()).then(|| unsafe { std::slice::from_raw_parts(self.raw.payload.cast(), self.raw.len) })
     }
 
-    pub(super) fn timestamp_ms(&self) -> i64 {
-        // SAFETY: the message is alive; the type is not wanted, and null is allowed for it.
-        unsafe { sys::rd_kafka_message_timestamp(self.raw, ptr::null_mut()) }
+    /// The record's time; none if the broker had to stamp it (`by_broker`) and did not.
+    pub(super) fn log_time_ms(&self, by_broker: bool) -> Option<i64> {
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: the message is alive, and `kind` outlives the call.
+        let time = unsafe { sys::rd_kafka_message_timestamp(self.raw, &mut kind) };
+        (!by_broker || kind == sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME).then_some(time)
     }
 
     /// Packs the headers. Lazily parsed by librdkafka, so it costs only who asks.
@@ -431,7 +438,8 @@ impl Topic {
                 key,
                 key_len,
                 vtype::RD_KAFKA_VTYPE_TIMESTAMP,
-                r.timestamp_ms,
+                // What follows from a record without a time has the time of its writing: that is what 0 means to librdkafka.
+                r.timestamp_ms.max(0),
                 vtype::RD_KAFKA_VTYPE_HEADERS,
                 headers,
                 vtype::RD_KAFKA_VTYPE_END,

@@ -28,6 +28,7 @@ use super::fetch::Slots;
 use super::ffi::{GroupMetadata, Handle, Queue};
 use super::refused::{self, forbidden};
 use super::successor;
+use super::survey;
 use super::suspect::{Change, MemberWatch};
 use super::takeover::{Look, Seen};
 use super::transact::{Pace, Parts, Sender, Stop};
@@ -35,7 +36,7 @@ use super::watchdog;
 use crate::engine::crash::{self, Point};
 use crate::engine::ports::{Committed, Limits, LogError, Member, MemberSpec, Outcome, Polled, Transaction};
 use crate::engine::records::Records;
-use crate::engine::topics::{TopicPartition, TopicTable};
+use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
 
 /// How often an idle member looks at what rings no bell: the log lines of its producer.
 const SLICE: Duration = Duration::from_millis(50);
@@ -64,6 +65,8 @@ pub(super) struct KafkaMember {
     waiting: Option<(Instant, Instant)>,
     /// Why this incarnation cannot write any more.
     ended: Option<String>,
+    /// Topics with records that the broker did not stamp, and whose settings were found to be right again.
+    told_unstamped: Vec<TopicId>,
     clients: Option<Clients>,
 }
 
@@ -105,6 +108,7 @@ impl KafkaMember {
             bell,
             waiting: Some((now, now)),
             ended: None,
+            told_unstamped: Vec::new(),
             clients: Some(Clients { group: None, _control: control, sender, consumer }),
         }
     }
@@ -261,6 +265,10 @@ impl Member for KafkaMember {
                 return Ok(change);
             }
             self.slots.take(&self.names, limits, into)?;
+            if let Some((at, offset)) = self.slots.take_unstamped().filter(|(at, _)| !self.told_unstamped.contains(&at.topic)) {
+                survey::judge_unstamped(&self.settings, self.names.name(at.topic), at.partition, offset)?;
+                self.told_unstamped.push(at.topic);
+            }
             if into.len() > before {
                 break;
             }
@@ -357,6 +365,14 @@ impl Member for KafkaMember {
         };
         let outcome = match run {
             Ok(appended) => return Outcome::Committed { appended, suspect: c.sender.is_suspect() },
+            // The time was up; what brokers are short of is only seen by asking.
+            Err(Stop::Not(why)) if begun.elapsed() >= timeout / 2 => {
+                let mut topics: Vec<_> = tx.outputs.iter().map(|r| self.names.name(r.at.topic)).collect();
+                topics.sort_unstable();
+                topics.dedup();
+                topics.truncate(4);
+                Outcome::NotCommitted(survey::diagnosed(&self.settings, why, &topics))
+            }
             Err(Stop::Not(why)) => Outcome::NotCommitted(why),
             Err(Stop::Unknown(why)) => Outcome::Unknown(why),
             Err(Stop::Forbidden(why)) => Outcome::Refused(why),

@@ -12,6 +12,8 @@
 //! | `successor`, `takeover` | whether somebody came after us; ending what a dead instance left open |
 //! | `watchdog` | ends the process when a call never returns |
 //! | `reader`, `appender`, `admin` | reading outside groups, writing as a client, topics and offsets |
+//! | `survey`, `requirements` | what topics and brokers are like, and what they must be like |
+//! | `diagnose` | why brokers that answer do not do what they are asked |
 //! | `in_flight` | for tests: dying while a request is under way |
 //! | `ffi` | the only unsafe code |
 
@@ -20,13 +22,16 @@ mod appender;
 mod bell;
 mod classify;
 mod config;
+mod diagnose;
 mod fetch;
 mod ffi;
 mod in_flight;
 mod member;
 mod reader;
 mod refused;
+mod requirements;
 mod successor;
+mod survey;
 mod suspect;
 mod takeover;
 mod transact;
@@ -54,7 +59,7 @@ use self::trouble::Trouble;
 use crate::engine::crash::{self, Point};
 use crate::engine::ports::{Appender, Bounds, From, Limits, Log, LogError, Member, MemberSpec, Reader, TopicState};
 use crate::engine::records::Records;
-use crate::engine::topics::{TopicId, TopicPartition, TopicSpec, TopicTable};
+use crate::engine::topics::{Finding, TopicId, TopicPartition, TopicSpec, TopicTable};
 
 /// A Kafka cluster as the engine's log.
 pub struct KafkaLog {
@@ -122,7 +127,10 @@ impl KafkaLog {
                 "the brokers do not allow transactions of {:?}: {}; raise their transaction.max.timeout.ms",
                 self.settings.transaction_timeout, e.text
             )),
-            _ => LogError::Unavailable(format!("starting transactions as {instance}: {} ({:?})", e.text, e.code)),
+            _ => {
+                let what = format!("starting transactions as {instance}: {} ({:?})", e.text, e.code);
+                LogError::Unavailable(survey::diagnosed(&self.settings, what, &[]))
+            }
         };
         if let Err(e) = &result {
             let error = refused(e);
@@ -204,7 +212,7 @@ impl Log for KafkaLog {
     fn appender(&self) -> Result<Box<dyn Appender>, LogError> {
         let client: BaseProducer<Quiet> = self.settings.appender(&self.topics).create_with_context(Quiet).map_err(|e| bad_config(&e))?;
         let sender = Sender::new(client, &self.topics);
-        Ok(Box::new(appender::KafkaAppender::new(Arc::clone(&self.topics), self.settings.brokers.clone(), sender)))
+        Ok(Box::new(appender::KafkaAppender::new(Arc::clone(&self.topics), Arc::clone(&self.settings), sender)))
     }
 
     fn bounds(&self, at: TopicPartition) -> Result<Bounds, LogError> {
@@ -246,5 +254,13 @@ impl Log for KafkaLog {
 
     fn describe_topic(&self, topic: TopicId, spec: &TopicSpec) -> Result<Option<TopicState>, LogError> {
         self.admin().describe_topic(self.topics.name(topic), spec)
+    }
+
+    fn findings(&self) -> Result<Vec<Finding>, LogError> {
+        self.admin().findings(&self.topics)
+    }
+
+    fn alter_topic(&self, topic: TopicId, changes: &[(&str, &str)]) -> Result<(), LogError> {
+        self.admin().alter_topic(self.topics.name(topic), changes)
     }
 }

@@ -16,7 +16,7 @@ use super::suspect::Quiet;
 use super::trouble::Trouble;
 use super::watchdog;
 use crate::engine::ports::{Limits, LogError, Reader};
-use crate::engine::records::{HeaderBuf, Record, Records};
+use crate::engine::records::{HeaderBuf, NO_LOG_TIME, Record, Records};
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
 
 const SLICE: Duration = Duration::from_millis(50);
@@ -108,7 +108,8 @@ impl Sink<'_> {
                     m.headers(self.scratch);
                 }
                 let headers = self.scratch.headers();
-                into.push(&Record { at, offset, timestamp_ms: m.timestamp_ms(), key: m.key(), value: m.value(), headers });
+                let timestamp_ms = m.log_time_ms(self.names.spec(self.topic).append_time).unwrap_or(NO_LOG_TIME);
+                into.push(&Record { at, offset, timestamp_ms, key: m.key(), value: m.value(), headers });
                 Ok(())
             }
             (None, _) => Ok(()),

@@ -13,7 +13,7 @@ use crate::domain::partitioner;
 use crate::domain::price::{Priced, Prices, Source, is_ahead};
 use crate::engine::broadcast::Tables;
 use crate::engine::ports::{From, Limits, Log, LogError};
-use crate::engine::records::{Record, Records};
+use crate::engine::records::{NO_LOG_TIME, Record, Records};
 use crate::engine::topics::{TopicPartition, TopicTable};
 use crate::wire::topics::INPUT_BYTES_MAX;
 use crate::wire::trade::ReferencePrice;
@@ -129,7 +129,7 @@ impl Book {
     /// The same acceptance as in `trading`; what is bad there is dead-lettered there.
     fn take(&mut self, r: &Record<'_>, loaded: &Tables, partitions: u32) {
         let (Some(key), Some(value)) = (r.key, r.value) else { return };
-        if value.len() > INPUT_BYTES_MAX || partitioner::partition(key, partitions) != r.at.partition {
+        if r.timestamp_ms == NO_LOG_TIME || value.len() > INPUT_BYTES_MAX || partitioner::partition(key, partitions) != r.at.partition {
             return;
         }
         let Ok(t) = tick::decode(value) else { return };
