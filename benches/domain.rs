@@ -13,6 +13,7 @@ use processor::domain::checks::{Facts, Pricing, Request, order as check};
 use processor::domain::decimal::Num;
 use processor::domain::instrument::Instrument;
 use processor::domain::partitioner::partition;
+use processor::domain::price::Stale;
 use processor::domain::rate_limit::{Clock, Limit};
 use processor::domain::status::{Liquidity, Side, Status};
 use processor::wire::encode::{Format, MarketOrder};
@@ -54,7 +55,7 @@ fn deciding(c: &mut Criterion) {
                 account: &account,
                 position: &position,
                 now_ms: black_box(1),
-                stale_ms: 120_000,
+                stale: Stale::new(120_000, true),
                 open_max: None,
             };
             let r = check(black_box(&request), &facts).expect("nothing speaks against it");

@@ -36,6 +36,7 @@ pub fn of(config: &Config, access: Access) -> Result<System, Failure> {
             dedup_window_ms: i64::try_from(config.dedup_window_ms).ok().filter(|ms| *ms > 0),
             open_orders_max: config.open_orders_max,
             day_ends_ms: config.day_ends_ms,
+            ..RoleSettings::default()
         },
         limits: Limits {
             records: config.batch_records_max,

@@ -6,7 +6,7 @@ use super::decimal::Num;
 use super::hold::{Hold, Terms};
 use super::house;
 use super::instrument::Instrument;
-use super::price::is_fresh;
+use super::price::{Stale, is_fresh};
 use super::reason::Reason;
 use super::status::Side;
 
@@ -55,7 +55,7 @@ pub struct Facts<'a> {
     /// Append time of the command.
     pub now_ms: i64,
     /// Oldest price that counts as fresh.
-    pub stale_ms: i64,
+    pub stale: Stale,
     /// Most orders that a user may have open; none for an order that ends at once.
     pub open_max: Option<u64>,
 }
@@ -189,7 +189,7 @@ pub fn order(r: &Request, f: &Facts<'_>) -> Result<Reservation, Reason> {
         return Err(Reason::NotionalLimit);
     }
     match (limit, stop_e4) {
-        (None, None) if !is_fresh(reference_ms, f.now_ms, f.stale_ms) => return Err(Reason::StalePrice),
+        (None, None) if !is_fresh(reference_ms, f.now_ms, f.stale) => return Err(Reason::StalePrice),
         // A stop's limit belongs to the price at which it wakes up.
         (Some(limit), Some(stop)) => in_band(limit, stop, i)?,
         (Some(limit), None) if f.reference.is_some() => in_band(limit, reference, i)?,
@@ -230,7 +230,7 @@ mod tests {
             account: &c.account,
             position: &c.position,
             now_ms: 120_000,
-            stale_ms: 120_000,
+            stale: Stale::new(120_000, true),
             open_max: Some(3),
         };
         order(&c.request, &f)

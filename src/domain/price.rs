@@ -97,13 +97,15 @@ impl Prices {
     }
 
     /// Whether the last price must be told; if so it counts as told from here on. Told prices are also the heartbeat, so where prices go stale
-    /// fast they are told more often.
-    pub fn tell(&mut self, stale_ms: i64) -> Option<Priced> {
+    /// fast they are told more often. What was told with a time far ahead is told again, with the right one.
+    pub fn tell(&mut self, stale: Stale) -> Option<Priced> {
         let last = self.last?;
-        let interval_ms = TELL_MS.min(stale_ms / 4);
+        let interval_ms = TELL_MS.min(stale.behind_ms / 4);
         let due = self.told.is_none_or(|told| {
             let moved = (i128::from(last.price_e4) - i128::from(told.price_e4)).abs();
-            moved * 10_000 >= TELL_BPS * i128::from(told.price_e4) || last.time_ms.saturating_sub(told.time_ms) >= interval_ms
+            moved * 10_000 >= TELL_BPS * i128::from(told.price_e4)
+                || last.time_ms.saturating_sub(told.time_ms) >= interval_ms
+                || told.time_ms.saturating_sub(last.time_ms) > stale.ahead_ms
         });
         if due {
             self.told = Some(last);
@@ -116,9 +118,34 @@ fn outside(price: i64, from: i64, band_bps: i64) -> bool {
     (i128::from(price) - i128::from(from)).abs() * 10_000 > i128::from(band_bps) * i128::from(from)
 }
 
+/// Clocks of brokers may differ by this much, however fast prices go stale.
+const AHEAD_MIN_MS: i64 = 60_000;
+
+/// How far a price's time may lie from that of what is decided upon it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stale {
+    /// A price may be so old.
+    pub behind_ms: i64,
+    /// Topics have no common clock, so a price may be ahead; but one that is further ahead was stamped by a clock that was wrong.
+    pub ahead_ms: i64,
+}
+
+impl Stale {
+    /// As old as that at most. `falls`: times may fall, so that what is far ahead is not fresh; else the future always is, as it once was.
+    pub fn new(stale_ms: u64, falls: bool) -> Stale {
+        let behind_ms = i64::try_from(stale_ms).unwrap_or(i64::MAX);
+        Stale { behind_ms, ahead_ms: if falls { behind_ms.max(AHEAD_MIN_MS) } else { i64::MAX } }
+    }
+}
+
 /// Whether a price of that append time is fresh for something appended at `now_ms`.
-pub fn is_fresh(price_ms: i64, now_ms: i64, stale_ms: i64) -> bool {
-    now_ms.saturating_sub(price_ms) <= stale_ms
+pub fn is_fresh(price_ms: i64, now_ms: i64, stale: Stale) -> bool {
+    now_ms.saturating_sub(price_ms) <= stale.behind_ms && !is_beyond(price_ms, now_ms, stale)
+}
+
+/// Whether a time is further ahead than clocks differ.
+pub fn is_beyond(time_ms: i64, now_ms: i64, stale: Stale) -> bool {
+    time_ms.saturating_sub(now_ms) > stale.ahead_ms
 }
 
 #[cfg(test)]
@@ -171,13 +198,31 @@ mod tests {
         let mut told = Vec::new();
         for t in [at(1_000_000, 0), at(1_000_999, 1), at(1_001_000, 2), at(1_001_000, 900), at(1_001_001, 1_002), at(1_001_001, 1_003)] {
             p.take(t, &i);
-            told.extend(p.tell(120_000));
+            told.extend(p.tell(Stale::new(120_000, true)));
         }
         assert_eq!(told, [at(1_000_000, 0), at(1_001_000, 2), at(1_001_001, 1_002)]);
     }
 
     #[test]
     fn m4_fresh_up_to_the_limit() {
-        assert!(is_fresh(1_000, 121_000, 120_000) && !is_fresh(1_000, 121_001, 120_000) && is_fresh(5_000, 1_000, 120_000));
+        for falls in [false, true] {
+            let stale = Stale::new(120_000, falls);
+            assert!(is_fresh(1_000, 121_000, stale) && !is_fresh(1_000, 121_001, stale) && is_fresh(5_000, 1_000, stale));
+            assert!(is_fresh(121_000, 1_000, stale) && is_fresh(121_001, 1_000, stale) != falls, "fresh for ever once, and no longer");
+        }
+    }
+
+    /// A price that was told with a time of tomorrow was told again tomorrow, or when it had moved by ten basis points.
+    #[test]
+    fn what_was_told_with_a_time_far_ahead_is_told_again() {
+        for falls in [false, true] {
+            let (mut p, i, stale) = (Prices::default(), Instrument::default(), Stale::new(120_000, falls));
+            let mut told = Vec::new();
+            for t in [at(1_000_000, 1_000), at(1_000_001, 86_400_000), at(1_000_002, 2_000), at(1_000_002, 2_001)] {
+                p.take(t, &i);
+                told.extend(p.tell(stale).map(|t| t.time_ms));
+            }
+            assert_eq!(told, if falls { vec![1_000, 86_400_000, 2_000] } else { vec![1_000, 86_400_000] });
+        }
     }
 }

@@ -185,7 +185,7 @@ impl Replay<'_> {
         if entry.forget {
             task.decide_by(match &entry.settings {
                 Some(settings) => self.factory.make_under(settings, self.task).map_err(TaskError::Newer)?,
-                None => self.factory.make(self.task),
+                None => self.factory.make_unrecorded(self.task),
             });
         }
         task.view.tables = Arc::new(std::mem::take(tables));

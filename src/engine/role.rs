@@ -73,6 +73,10 @@ pub trait RoleFactory: Send {
     fn spec(&self) -> &RoleSpec;
     /// Logic for task `task`.
     fn make(&self, task: u32) -> Box<dyn Role>;
+    /// The same logic for a replay of a journal that says nothing about settings: by the rules of the time in which journals did not.
+    fn make_unrecorded(&self, task: u32) -> Box<dyn Role> {
+        self.make(task)
+    }
     /// The same logic under settings that a journal has; see [`Role::settings`]. An error: a newer version wrote them.
     fn make_under(&self, _settings: &[u8], _task: u32) -> Result<Box<dyn Role>, String> {
         Err("the journal has settings, and this version of the role knows of none: use the version that wrote it".into())

@@ -164,6 +164,10 @@ impl RoleFactory for Factory {
         self.logic(&self.settings)
     }
 
+    fn make_unrecorded(&self, _task: u32) -> Box<dyn Logic> {
+        self.logic(&RoleSettings { time_may_fall: false, ..self.settings })
+    }
+
     fn make_under(&self, settings: &[u8], _task: u32) -> Result<Box<dyn Logic>, String> {
         Ok(self.logic(&RoleSettings::decode(settings)?))
     }

@@ -23,6 +23,9 @@ pub struct RoleSettings {
     pub open_orders_max: u64,
     /// When DAY orders end: so long after midnight UTC, milliseconds.
     pub day_ends_ms: i64,
+    /// The rule of times that fall: a clock that was far ahead for a moment is outlived. Not for operators: journals from before it came do not name it,
+    /// and are replayed without.
+    pub time_may_fall: bool,
 }
 
 impl Default for RoleSettings {
@@ -36,6 +39,7 @@ impl Default for RoleSettings {
             dedup_window_ms: None,
             open_orders_max: 10_000,
             day_ends_ms: 0,
+            time_may_fall: true,
         }
     }
 }
@@ -53,7 +57,11 @@ impl RoleSettings {
             ("day_ends_ms", Field::Int(self.day_ends_ms)),
         ];
         // What is off is not said.
-        let limits = [("max_command_age_ms", self.max_command_age_ms.map(int)), ("dedup_window_ms", self.dedup_window_ms.map(Field::Int))];
+        let limits = [
+            ("max_command_age_ms", self.max_command_age_ms.map(int)),
+            ("dedup_window_ms", self.dedup_window_ms.map(Field::Int)),
+            ("time_may_fall", self.time_may_fall.then_some(Field::Int(1))),
+        ];
         let all: Vec<_> = all.into_iter().chain(limits.into_iter().filter_map(|(name, n)| Some((name, n?)))).collect();
         let mut out = Vec::new();
         encode::fields(Format::Json, &all, &mut out);
@@ -62,8 +70,8 @@ impl RoleSettings {
 
     /// From what [`Self::encode`] wrote, in this version or an older one: a setting that came later begins with a default under which nothing
     /// changes. One that this version does not know is an error, since it may have decided something.
-    pub(super) fn decode(bytes: &[u8]) -> Result<RoleSettings, String> {
-        let mut s = RoleSettings::default();
+    pub fn decode(bytes: &[u8]) -> Result<RoleSettings, String> {
+        let mut s = RoleSettings { time_may_fall: false, ..RoleSettings::default() };
         let mut wrong = None;
         let fault = read_map(bytes, |name, value| {
             let n = value.integer().and_then(|n| i64::try_from(n).ok());
@@ -76,6 +84,10 @@ impl RoleSettings {
                 "dedup_window_ms" => put(s.dedup_window_ms.get_or_insert_default(), n),
                 "open_orders_max" => put(&mut s.open_orders_max, n),
                 "day_ends_ms" => put(&mut s.day_ends_ms, n),
+                "time_may_fall" => {
+                    s.time_may_fall = n == 1;
+                    n == 1
+                }
                 _ => false,
             });
             if !fits {
@@ -112,16 +124,30 @@ mod tests {
             dedup_window_ms: Some(120_000),
             open_orders_max: 3,
             day_ends_ms: 79_200_000,
+            time_may_fall: false,
         };
         for s in [RoleSettings::default(), odd] {
             assert_eq!(RoleSettings::decode(&s.encode()), Ok(s));
         }
-        assert_eq!(RoleSettings::decode(b"{}"), Ok(RoleSettings::default()));
+        assert_eq!(
+            RoleSettings::decode(b"{}"),
+            Ok(RoleSettings { time_may_fall: false, ..RoleSettings::default() }),
+            "as before the rule came"
+        );
     }
 
     #[test]
     fn what_this_version_does_not_know_is_an_error() {
-        for bad in ["", "x", r#"{"burst":"2"}"#, r#"{"burst":-1}"#, r#"{"burst":1,"burst":1}"#, r#"{"fees":1}"#, r#"{"stale_ms":null}"#] {
+        for bad in [
+            "",
+            "x",
+            r#"{"burst":"2"}"#,
+            r#"{"burst":-1}"#,
+            r#"{"burst":1,"burst":1}"#,
+            r#"{"fees":1}"#,
+            r#"{"stale_ms":null}"#,
+            r#"{"time_may_fall":2}"#,
+        ] {
             assert!(RoleSettings::decode(bad.as_bytes()).is_err(), "{bad}");
         }
     }

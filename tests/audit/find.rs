@@ -1,7 +1,7 @@
 //! Row A2: asked by order, user, symbol and time, the audit log tells the whole lifecycle with what each decision was made upon. What is found is
 //! compared with a plain search of every record.
 
-use processor::domain::price::is_fresh;
+use processor::domain::price::{Stale, is_fresh};
 use processor::engine::topics::TopicPartition;
 use processor::runtime::audit::equity;
 use processor::runtime::audit::find::{FindError, Proof, Query, Timeline, find};
@@ -95,7 +95,7 @@ fn a2_the_inputs_of_each_decision_are_on_record() {
     assert_eq!(instrument.value, row(t::INSTRUMENTS, instrument.offset.expect("in the log")));
     assert_eq!(reference.value, row(t::REFERENCE_PRICES, reference.offset.expect("in the log")));
     let price = ReferencePrice::decode(&reference.value).expect("a price");
-    assert!(price.symbol == "MSFT" && is_fresh(price.time_us / 1000, command.0.timestamp_ms, 120_000));
+    assert!(price.symbol == "MSFT" && is_fresh(price.time_us / 1000, command.0.timestamp_ms, Stale::new(120_000, true)));
     let book = timeline.iter().find(|(r, _)| r.at.topic == t::BOOK_COMMANDS).expect("sent to the book");
     let inputs = book.1.inputs.as_ref().expect("decided");
     assert_eq!(inputs.role, "trading");

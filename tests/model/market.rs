@@ -6,13 +6,14 @@ use super::{Model, Order};
 
 impl Model {
     pub fn tick(&mut self, symbol: &str, price: i64) {
-        let now = self.now;
+        let (now, ahead) = (self.now, self.stale_ms.max(60_000));
         let s = self.symbols.get_mut(symbol).expect("listed at the start");
         if s.status == Status::Delisted {
             return;
         }
         s.tick = Some((price, now));
-        let tell = s.told.is_none_or(|(told, time)| (price - told).abs() * 10_000 >= 10 * told || now - time >= 1_000);
+        let tell =
+            s.told.is_none_or(|(told, time)| (price - told).abs() * 10_000 >= 10 * told || now - time >= 1_000 || time - now > ahead);
         if tell {
             s.told = s.tick;
         }
@@ -73,7 +74,7 @@ impl Model {
         let told = self.about("OrderPending", &o);
         self.tell(user, told);
         let s = &self.symbols[&o.symbol];
-        let stale = s.tick.is_none_or(|(_, time)| self.now - time > self.stale_ms);
+        let stale = s.tick.is_none_or(|(_, time)| !self.fresh(time));
         if o.market && o.stop.is_none() && (s.tick.is_none() || stale) {
             let reason = if s.tick.is_none() { "NO_REFERENCE_PRICE" } else { "STALE_PRICE" };
             self.end(at, "OrderRejected", "rejected", reason, None);
@@ -96,11 +97,20 @@ impl Model {
             || s.fell_to.is_some_and(|p| !buy && stop >= p)
     }
 
+    /// Further ahead than clocks differ: a clock was wrong.
+    fn beyond(&self, time: i64) -> bool {
+        time - self.now > self.stale_ms.max(60_000)
+    }
+
+    pub fn fresh(&self, time: i64) -> bool {
+        self.now - time <= self.stale_ms && !self.beyond(time)
+    }
+
     /// The last tick or trade, whichever came later.
     fn price(&self, symbol: &str) -> Option<i64> {
         let s = &self.symbols[symbol];
         match (s.tick, s.trade) {
-            (Some(tick), Some(trade)) => Some(if tick.1 > trade.1 { tick.0 } else { trade.0 }),
+            (Some(tick), Some(trade)) => Some(if tick.1 > trade.1 || self.beyond(trade.1) { tick.0 } else { trade.0 }),
             (tick, trade) => tick.or(trade).map(|p| p.0),
         }
     }
@@ -128,7 +138,7 @@ impl Model {
     fn house_price(&self, o: &Order) -> Result<i64, &'static str> {
         let s = &self.symbols[&o.symbol];
         let (last, time) = s.tick.filter(|_| s.house).ok_or("NO_LIQUIDITY")?;
-        if self.now - time > self.stale_ms {
+        if !self.fresh(time) {
             return Err("NO_LIQUIDITY");
         }
         let spread = (last * s.half_spread_bps + 9_999) / 10_000;

@@ -139,7 +139,7 @@ impl Model {
         let base = stop.or(reference).unwrap_or(0);
         let collar = (base * 500 + 9_999) / 10_000;
         let worst = limit.unwrap_or(if *buy { base + collar } else { (base - collar).max(1) });
-        if market && stop.is_none() && s.told.is_some_and(|(_, time)| self.now - time > self.stale_ms) {
+        if market && stop.is_none() && s.told.is_some_and(|(_, time)| !self.fresh(time)) {
             return Err("STALE_PRICE");
         }
         if let (Some(limit), Some(center)) = (limit, stop.or(reference))

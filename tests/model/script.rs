@@ -266,7 +266,8 @@ pub fn script(seed: u64, length: usize) -> Vec<Command> {
         let command = match d.roll(1_000) {
             0..100 => Command::Tick { symbol, price: price + d.roll(3) as i64 * 50 },
             100..120 => {
-                let ms = [1, 300, 1_000, 5_000, 5_000, 130_000, 30_000_000][d.roll(7) as usize];
+                // Time also falls: a clock was ahead for a while.
+                let ms = [1, 300, 1_000, 5_000, 5_000, 130_000, 30_000_000, -130_000, -30_000_000][d.roll(9) as usize];
                 now += ms;
                 Command::Wait(ms)
             }

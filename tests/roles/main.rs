@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod changes;
+mod clocks;
 mod conservation;
 mod controls;
 mod decoders;

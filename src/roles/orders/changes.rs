@@ -115,7 +115,7 @@ pub(super) fn replace(
         account: &desk.account,
         position: &position,
         now_ms: desk.ctx.time_ms(),
-        stale_ms: market.stale_ms,
+        stale: market.stale,
         open_max: None,
     };
     let (new, more) = match changed(c, &entry, terms, &facts) {

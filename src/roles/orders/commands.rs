@@ -3,7 +3,7 @@
 use crate::domain::account::may_withdraw;
 use crate::domain::control::{self, Act, Control, EVERYBODY};
 use crate::domain::instrument::Instrument;
-use crate::domain::price::is_ahead;
+use crate::domain::price::{Stale, is_ahead};
 use crate::domain::reason::Reason;
 use crate::domain::status::Status;
 use crate::engine::context::Ctx;
@@ -29,7 +29,7 @@ pub(super) struct Refusal {
 pub(super) struct Market {
     pub instrument: Option<Instrument>,
     pub reference: Option<(i64, i64)>,
-    pub stale_ms: i64,
+    pub stale: Stale,
     pub open_max: u64,
     pub day_ends_ms: i64,
 }
@@ -71,7 +71,9 @@ impl Orders {
             false => None,
         };
         let named = named.filter(|e| e.content.kind() == Some(Kind::New));
-        if let Err(reason) = check_age(self.max_age_ns, c.timestamp_ns, desk.ctx.time_ms()) {
+        let in_age = check_age(self.max_age_ns, c.timestamp_ns, desk.ctx.time_ms());
+        self.in_time = in_age.is_ok();
+        if let Err(reason) = in_age {
             match &first {
                 Some(first) => refuse_known(&mut desk, &c.order_id, first, reason, reason.text()),
                 None if c.orig_order_id.is_some() => changes::refuse(&mut desk, &c, content, named.as_ref(), reason, None),
@@ -102,7 +104,7 @@ impl Orders {
                     // The price of a symbol that is not listed decides nothing, so it is not looked at and not journaled.
                     let reference = instrument.and_then(|_| self.references.get(desk.ctx, symbol?));
                     let RoleSettings { open_orders_max: open_max, day_ends_ms, .. } = self.settings;
-                    let market = Market { instrument, reference, stale_ms: self.stale_ms, open_max, day_ends_ms };
+                    let market = Market { instrument, reference, stale: self.stale, open_max, day_ends_ms };
                     match c.kind {
                         Kind::New => entry::order(&mut desk, &c, content, &market)?,
                         _ => changes::replace(&mut desk, &c, content, named, &market)?,

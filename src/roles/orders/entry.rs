@@ -53,7 +53,7 @@ pub(super) fn order(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'
         account: &desk.account,
         position: &position,
         now_ms,
-        stale_ms: market.stale_ms,
+        stale: market.stale,
         open_max: stays.then_some(market.open_max),
     };
     let (Reservation { terms, hold, stop_e4 }, Some(Served { pricing, life, .. })) = (match checks::order(&request, &facts) {

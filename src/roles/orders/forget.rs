@@ -2,7 +2,8 @@
 //! the order in which it did; every command marks in it what time it is, and takes up to two due ids off its front. It brings one id that will end some
 //! day, so the queue drains faster than it fills, and no transaction does much of it. Without a window nothing is queued and nothing costs anything.
 //!
-//! Time is the log time of commands. That of an execution is its cause's, long ago when somebody was away for a while, and what ends late must not be
+//! Time is the log time of commands, unless their own timestamp contradicts it (they are older or newer than commands may be): so a broker's clock that is
+//! ahead for a moment neither forgets ids too early nor stops the queue until that time comes. That of an execution is its cause's, long ago when somebody was away for a while, and what ends late must not be
 //! forgotten at once: whatever has ended since the last mark counts from the next one.
 
 use crate::engine::context::Ctx;
@@ -83,7 +84,7 @@ impl Mark {
     }
 }
 
-/// After a record: what has ended with it joins the queue, and a little of what is due is forgotten. `command`: it was one, so its time is the time.
+/// After a record: what has ended with it joins the queue, and a little of what is due is forgotten. `command`: it was one whose time may be believed, so that is the time.
 pub(super) fn some(ctx: &mut Ctx<'_>, b: &mut Buffers, window_ms: i64, command: bool) -> Result<(), Bug> {
     if !command && b.ended.is_empty() {
         return Ok(());

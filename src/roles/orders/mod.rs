@@ -14,6 +14,7 @@ mod state;
 
 use crate::domain::control::Control;
 use crate::domain::instrument::Instrument;
+use crate::domain::price::Stale;
 use crate::domain::rate_limit::Limit;
 use crate::engine::context::Ctx;
 use crate::engine::records::Record;
@@ -32,7 +33,7 @@ use state::{Buffers, Tally};
 pub(super) struct Orders {
     settings: RoleSettings,
     limit: Option<Limit>,
-    stale_ms: i64,
+    stale: Stale,
     max_age_ns: Option<i128>,
     instruments: Rows<Instrument>,
     references: Rows<(i64, i64)>,
@@ -44,14 +45,16 @@ pub(super) struct Orders {
     entry: Vec<u8>,
     /// The order that a cancel or replacement names.
     other: Vec<u8>,
+    /// The command in hand has no time of its own, or one that fits that of the log.
+    in_time: bool,
 }
 
 impl Orders {
     pub(super) fn new(settings: &RoleSettings) -> Self {
         Orders {
             settings: *settings,
-            limit: Limit::new(settings.rate_limit, settings.burst),
-            stale_ms: i64::try_from(settings.stale_ms).unwrap_or(i64::MAX),
+            limit: Limit::new(settings.rate_limit, settings.burst).map(|l| l.falling(settings.time_may_fall)),
+            stale: Stale::new(settings.stale_ms, settings.time_may_fall),
             max_age_ns: settings.max_command_age_ms.map(|ms| i128::from(ms) * 1_000_000),
             instruments: rows::instruments(),
             references: rows::references(),
@@ -60,6 +63,7 @@ impl Orders {
             content: Vec::new(),
             entry: Vec::new(),
             other: Vec::new(),
+            in_time: false,
         }
     }
 }
@@ -72,7 +76,11 @@ impl Role for Orders {
             _ => return Err(bug(ctx, "orders does not read this topic")),
         }
         match self.settings.dedup_window_ms {
-            Some(window) => forget::some(ctx, &mut self.buffers, window, record.at.topic == topics::ORDER_COMMANDS),
+            Some(window) => {
+                let command = record.at.topic == topics::ORDER_COMMANDS;
+                let in_time = std::mem::take(&mut self.in_time) || !self.settings.time_may_fall;
+                forget::some(ctx, &mut self.buffers, window, command && in_time)
+            }
             None => Ok(()),
         }
     }

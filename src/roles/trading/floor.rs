@@ -8,7 +8,7 @@ use rustc_hash::FxBuildHasher;
 use crate::domain::book::{Book, Change, Match, Order, Party, Verdict};
 use crate::domain::house;
 use crate::domain::instrument::Instrument;
-use crate::domain::price::{Priced, is_fresh};
+use crate::domain::price::{Priced, Stale, is_beyond, is_fresh};
 use crate::domain::reason::Reason;
 use crate::domain::status::{Liquidity, Side};
 use crate::engine::context::Ctx;
@@ -187,14 +187,17 @@ pub(super) struct Floor<'o, 'c> {
     /// The last accepted tick.
     pub tick: Option<Priced>,
     pub now_ms: i64,
-    pub stale_ms: i64,
+    pub stale: Stale,
 }
 
 impl Floor<'_, '_> {
     /// The price that stops look at: the last tick or the last trade between users, whichever came later.
     pub(super) fn market_price(&self) -> Option<i64> {
         match (self.tick, self.stand.trade) {
-            (Some(tick), Some(trade)) if tick.time_ms > trade.time_ms => Some(tick.price_e4),
+            // A trade that a wrong clock stamped would be the last word until that time comes.
+            (Some(tick), Some(trade)) if tick.time_ms > trade.time_ms || is_beyond(trade.time_ms, self.now_ms, self.stale) => {
+                Some(tick.price_e4)
+            }
             (tick, trade) => trade.or(tick).map(|p| p.price_e4),
         }
     }
@@ -214,7 +217,7 @@ impl Floor<'_, '_> {
     /// What the house asks of a market order now, if it would deal.
     fn house_price(&self, side: Side, limit_e4: i64, ceiling_e4: i64) -> Result<i64, Reason> {
         let i = self.instrument.filter(|i| i.house).ok_or(Reason::NoLiquidity)?;
-        let last = self.tick.filter(|t| is_fresh(t.time_ms, self.now_ms, self.stale_ms)).ok_or(Reason::NoLiquidity)?;
+        let last = self.tick.filter(|t| is_fresh(t.time_ms, self.now_ms, self.stale)).ok_or(Reason::NoLiquidity)?;
         let price = house::price(side, last.price_e4, i.half_spread_bps);
         price.filter(|p| house::acceptable(side, *p, limit_e4) && (side == Side::Buy || *p <= ceiling_e4)).ok_or(Reason::PriceBand)
     }
@@ -226,7 +229,7 @@ impl Floor<'_, '_> {
         }
         if n.market && n.stop_e4.is_none() {
             let last = self.tick.ok_or(Reason::NoReferencePrice)?;
-            if !is_fresh(last.time_ms, self.now_ms, self.stale_ms) {
+            if !is_fresh(last.time_ms, self.now_ms, self.stale) {
                 return Err(Reason::StalePrice);
             }
         }
@@ -239,7 +242,8 @@ impl Floor<'_, '_> {
     pub(super) fn enter(&mut self, user_id: &str, order_id: &str, n: &NewOrder) {
         let party = Owner::new(user_id, order_id);
         // The order may have come before the tick by which it was let in: topics have no common clock.
-        self.tick = [n.reference, self.tick].into_iter().flatten().max_by_key(|p| p.time_ms);
+        let reference = n.reference.filter(|p| !is_beyond(p.time_ms, self.now_ms, self.stale));
+        self.tick = [reference, self.tick].into_iter().flatten().max_by_key(|p| p.time_ms);
         if let Err(reason) = self.may_enter(n) {
             self.out.tell(&party, None, Outcome::Rejected(reason));
             return;

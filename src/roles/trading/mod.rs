@@ -8,7 +8,7 @@ mod state;
 use std::collections::BTreeMap;
 
 use crate::domain::instrument::Instrument;
-use crate::domain::price::{Priced, Taken, is_ahead};
+use crate::domain::price::{Priced, Stale, Taken, is_ahead};
 use crate::engine::context::Ctx;
 use crate::engine::records::Record;
 use crate::engine::role::{Bug, Role};
@@ -34,7 +34,7 @@ const CONTINUE: &[u8] = b"\x81\xa8continue\xc3";
 /// The role's logic; see the module.
 pub(super) struct Trading {
     settings: RoleSettings,
-    stale_ms: i64,
+    stale: Stale,
     instruments: Rows<Instrument>,
     buffers: Buffers,
     texts: Texts,
@@ -50,7 +50,7 @@ impl Trading {
     pub(super) fn new(settings: &RoleSettings) -> Self {
         Trading {
             settings: *settings,
-            stale_ms: i64::try_from(settings.stale_ms).unwrap_or(i64::MAX),
+            stale: Stale::new(settings.stale_ms, settings.time_may_fall),
             instruments: rows::instruments(),
             buffers: Buffers::default(),
             texts: Texts::default(),
@@ -96,7 +96,7 @@ impl Trading {
                 state::save_source(ctx, &mut self.buffers, &t.symbol, t.source.as_deref(), &source);
             }
             if prices.take(Priced { price_e4, time_ms: record.timestamp_ms }, &instrument) == Taken::Accepted {
-                if let Some(told) = prices.tell(self.stale_ms) {
+                if let Some(told) = prices.tell(self.stale) {
                     let value = self.buffers.fresh();
                     ReferencePrice { symbol: &t.symbol, price_e4: told.price_e4, time_us: told.time_ms.saturating_mul(1_000) }
                         .encode(value);
@@ -155,7 +155,7 @@ impl Trading {
         let stand = self.stands.get_mut(symbol).ok_or_else(|| bug(ctx, "a book that was just opened is not there"))?;
         let now_ms = ctx.time_ms();
         let out = Out { ctx, buffers: &mut self.buffers, symbol, text: &mut self.texts, failed: None };
-        let mut floor = Floor { stand, out, instrument, tick, now_ms, stale_ms: self.stale_ms };
+        let mut floor = Floor { stand, out, instrument, tick, now_ms, stale: self.stale };
         if !floor.stand.book.is_empty() && !instrument.is_some_and(|i| i.is_listed()) && !floor.stand.book.is_doomed() {
             floor.stand.book.doom();
         }

@@ -1,0 +1,106 @@
+//! A broker's clock that was a day ahead for a moment: what it stamped is in the log for ever, and nobody waits for that day.
+
+use processor::roles::{Role, RoleSettings};
+
+use crate::driver::World;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Does something while the log's clock is a day ahead.
+fn a_day_ahead(w: &mut World, act: impl FnOnce(&mut World)) {
+    w.now_ms += DAY_MS;
+    act(w);
+    w.pump();
+    w.now_ms -= DAY_MS;
+}
+
+#[test]
+fn the_rate_limit_does_not_wait_for_it() {
+    for (may_fall, refused) in [(true, 0), (false, 50)] {
+        let mut w = World::ready(RoleSettings { rate_limit: 1, burst: 10, time_may_fall: may_fall, ..Default::default() });
+        a_day_ahead(&mut w, |w| (0..10).for_each(|n| w.order("u", &format!("a{n}"), "AAPL", "1", "buy")));
+        for n in 0..60 {
+            w.now_ms += 1_000;
+            w.tick("AAPL", "189.25");
+            w.order("u", &n.to_string(), "AAPL", "1", "buy");
+            w.pump();
+        }
+        let limited: Vec<_> = w.events("u").into_iter().filter(|e| e["reason"] == "RATE_LIMITED").collect();
+        assert!(if may_fall { limited.len() == refused } else { limited.len() >= refused }, "{may_fall}: {} refused", limited.len());
+    }
+}
+
+#[test]
+fn a_price_of_tomorrow_is_not_fresh_today_and_is_told_again() {
+    let mut w = World::ready(RoleSettings::default());
+    a_day_ahead(&mut w, |w| w.tick("AAPL", "189.30"));
+    // The feed is silent: what the wrong clock stamped must not pass for a price of now.
+    w.now_ms += 1_000;
+    w.order("u", "1", "AAPL", "1", "buy");
+    w.pump();
+    assert_eq!(w.last("u")["reason"], "STALE_PRICE");
+    // The next tick has hardly moved, and is told all the same.
+    w.tick("AAPL", "189.30");
+    w.pump();
+    w.order("u", "2", "AAPL", "1", "buy");
+    w.pump();
+    assert_eq!(w.last("u")["event"], "OrderFilled");
+}
+
+#[test]
+fn stops_do_not_go_by_a_trade_of_tomorrow() {
+    let mut w = World::ready(RoleSettings { rate_limit: 0, ..Default::default() });
+    a_day_ahead(&mut w, |w| {
+        w.limit("m", "1", "AAPL", 1, "sell", "190", "");
+        w.limit("t", "1", "AAPL", 1, "buy", "190", "\"tif\":\"IOC\"");
+    });
+    for price in ["189.00", "188.00", "187.00"] {
+        w.now_ms += 1_000;
+        w.tick("AAPL", price);
+        w.pump();
+    }
+    // A buy stop at 189 is above the market of 187; by the trade of tomorrow at 190 it would be reached already.
+    w.stop("u", "s", "AAPL", 1, "buy", "189");
+    w.pump();
+    assert_eq!(w.last("u")["event"], "OrderAccepted", "{:?}", w.last("u"));
+}
+
+/// Ids are forgotten by the time that commands vouch for. A clock that was ahead used to forget them at once, and the next command of the id was new.
+#[test]
+fn no_id_is_forgotten_early_and_the_queue_does_not_stop() {
+    let settings = |time_may_fall| RoleSettings {
+        dedup_window_ms: Some(20_000),
+        max_command_age_ms: Some(10_000),
+        time_may_fall,
+        ..Default::default()
+    };
+    for may_fall in [true, false] {
+        let mut w = World::ready(settings(may_fall));
+        let deposit = |w: &mut World, id: &str, at_ms: i64| {
+            w.command("u", &format!(r#""command":"deposit","order_id":"{id}","amount":1,"timestamp":{at_ms}"#));
+        };
+        let began = w.now_ms;
+        deposit(&mut w, "x", began);
+        w.turn_of(Role::Orders);
+        w.now_ms += 1_000;
+        let now = w.now_ms;
+        deposit(&mut w, "y", now);
+        w.turn_of(Role::Orders);
+        // The clients' clocks are right.
+        a_day_ahead(&mut w, |w| (0..4).for_each(|n| deposit(w, &format!("late{n}"), now)));
+        w.now_ms += 1_000;
+        deposit(&mut w, "x", began);
+        w.pump();
+        let twice = w.events("u").iter().filter(|e| e["event"] == "Deposited" && e["order_id"] == "x").count();
+        assert_eq!(twice, if may_fall { 1 } else { 2 });
+        // And later it is forgotten as ever.
+        for n in 0..20 {
+            w.now_ms += 5_000;
+            let now = w.now_ms;
+            deposit(&mut w, &format!("n{n}"), now);
+        }
+        w.pump();
+        let kept = w.state(Role::Orders)[0].keys().filter(|k| k.first() == Some(&b'e')).count();
+        assert!(!may_fall || kept < 12, "{kept} ids wait to be forgotten");
+    }
+}
