@@ -12,6 +12,7 @@ pub mod client;
 pub mod domain;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod engine;
+pub mod files;
 pub mod gateway;
 pub mod log;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

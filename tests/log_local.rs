@@ -55,6 +55,45 @@ mod memory {
         assert_eq!(times, [500, 500, 700]);
     }
 
+    /// One stamp of next year used to be the time of its partition until next year, also after a restart.
+    #[test]
+    fn a_clock_that_was_far_ahead_is_outlived() {
+        const YEAR: i64 = 365 * 86_400_000;
+        let storage = processor::log::local::Memory::default();
+        let now = Arc::new(AtomicI64::new(0));
+        let open = || {
+            let theirs = now.clone();
+            let options = Options { clock: Arc::new(move || theirs.load(Ordering::Relaxed)), ..Options::default() };
+            LocalLog::with_storage(Box::new(storage.clone()), &table(""), options).expect("the log opens")
+        };
+        let append = |log: &LocalLog, time: i64| {
+            now.store(time, Ordering::Relaxed);
+            let mut appender = log.appender().expect("a client can write");
+            appender.append(&plain(tp(INPUT, 0), "v")).expect("appending works");
+            appender.flush(LONG).expect("flushing works");
+        };
+        let log = open();
+        log.create_topic(INPUT, table("").spec(INPUT), 1).expect("a topic");
+        for time in [500, YEAR, YEAR - 60_000, 600, 550] {
+            append(&log, time);
+        }
+        append(&log, 2 * YEAR);
+        drop(log);
+        now.store(700, Ordering::Relaxed);
+        let log = open();
+        append(&log, 700);
+        append(&log, 800);
+        let mut reader = log.reader(INPUT, &[(0, From::Start)], false).expect("a reader");
+        let mut records = Records::new();
+        reader.poll(LONG, WIDE, &mut records).expect("reading works");
+        let times: Vec<_> = records.iter().map(|r| Owned::of(&r).timestamp_ms).collect();
+        assert_eq!(times, [500, YEAR, YEAR, 600, 600, 2 * YEAR, 700, 800]);
+        // A time is the first record of that time or later, wherever it is; as on Kafka.
+        for (time, offset) in [(0, 0), (500, 0), (550, 1), (YEAR, 1), (YEAR + 1, 5), (2 * YEAR + 1, 8)] {
+            assert_eq!(log.offset_at(tp(INPUT, 0), time).expect("an offset"), offset, "{time}");
+        }
+    }
+
     #[test]
     fn who_sleeps_is_woken() {
         let log = with_input(Options::default());

@@ -11,12 +11,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &["domain"]),
     ("wire", &["domain", "engine"]),
     ("roles", &["domain", "engine", "wire"]),
-    ("store", &["domain", "engine"]),
-    ("log", &["domain", "engine", "wire"]),
+    ("files", &[]),
+    ("store", &["domain", "engine", "files"]),
+    ("log", &["domain", "engine", "wire", "files"]),
     ("client", &["domain", "engine", "wire"]),
     ("gateway", &["domain", "engine", "wire", "client"]),
-    ("runtime", &["domain", "engine", "wire", "roles", "store", "log", "client"]),
-    ("cli", &["domain", "engine", "wire", "roles", "store", "log", "client", "gateway", "runtime"]),
+    ("runtime", &["domain", "engine", "wire", "roles", "store", "log", "client", "files"]),
+    ("cli", &["domain", "engine", "wire", "roles", "store", "log", "client", "gateway", "runtime", "files"]),
 ];
 
 /// Modules whose result may depend on nothing but their input.

@@ -112,6 +112,9 @@ pub struct Common {
     /// Longest a graceful stop may take, milliseconds [default: 10000]
     #[arg(long, global = true, value_name = "MS", hide_short_help = true)]
     pub shutdown_grace_ms: Option<String>,
+    /// What a commit to the embedded log waits for: os, or the disk, so that a power failure costs nothing [default: os]
+    #[arg(long, global = true, value_name = "disk|os", hide_short_help = true)]
+    pub durability: Option<String>,
     /// What is logged to stderr: error, warn, info, debug, or a tracing filter [default: warn; info while roles run]
     #[arg(long, global = true, value_name = "FILTER", hide_short_help = true)]
     pub log: Option<String>,

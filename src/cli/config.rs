@@ -9,6 +9,7 @@ use super::exit::{Code, Failure};
 use super::output::Format;
 use super::properties as allowed;
 use crate::client::decimal;
+use crate::log::local::Durability;
 use crate::roles::Role;
 
 /// Where a value came from.
@@ -97,6 +98,8 @@ pub struct Config {
     pub leave: bool,
     /// Longest a graceful stop may take.
     pub shutdown_grace_ms: u64,
+    /// What a commit to the embedded log waits for.
+    pub durability: Durability,
     /// Log filter; empty = the command decides.
     pub log: String,
     /// Log lines as JSON.
@@ -134,6 +137,7 @@ const SETTINGS: &[Setting] = &[
     Setting { name: "scrub_every", default: "24h", flag: |c| c.scrub_every.as_ref() },
     Setting { name: "leave", default: "false", flag: |c| c.leave.as_ref() },
     Setting { name: "shutdown_grace_ms", default: "10000", flag: |c| c.shutdown_grace_ms.as_ref() },
+    Setting { name: "durability", default: "os", flag: |c| c.durability.as_ref() },
     Setting { name: "log", default: "", flag: |c| c.log.as_ref() },
     Setting { name: "log_format", default: "text", flag: |c| c.log_format.as_ref() },
 ];
@@ -190,6 +194,7 @@ impl Config {
             scrub_every_ms: v.parse("scrub_every", duration_ms)?,
             leave: v.parse("leave", |t| t.parse().map_err(|_| "say true or false".into()))?,
             shutdown_grace_ms: v.parse("shutdown_grace_ms", |t| number(t, 0, 3_600_000))?,
+            durability: v.parse("durability", durability)?,
             log: v.parse("log", log_filter)?,
             log_json: v.parse("log_format", args::format)? == Format::Json,
             shown,
@@ -218,6 +223,11 @@ impl Config {
             }
         }
         self
+    }
+
+    /// Where a setting's value comes from.
+    pub fn origin(&self, name: &str) -> Origin {
+        self.shown.iter().find(|(shown, ..)| shown == name).map_or(Origin::Default, |(.., origin)| origin.clone())
     }
 
     /// The consumer group of a role.
@@ -439,6 +449,14 @@ fn cash(text: &str) -> Result<i64, String> {
         return Err("must be zero or more, and below 2^62 ten-thousandths".into());
     }
     Ok(cash)
+}
+
+fn durability(text: &str) -> Result<Durability, String> {
+    match text.trim() {
+        "disk" => Ok(Durability::Disk),
+        "os" => Ok(Durability::Os),
+        _ => Err("must be disk (a commit waits for the disk) or os (it does not; a power failure costs a second or two)".into()),
+    }
 }
 
 fn log_filter(text: &str) -> Result<String, String> {

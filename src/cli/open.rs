@@ -7,6 +7,7 @@ use super::config::{Config, Target};
 use super::exit::Failure;
 use crate::engine::ports::Log;
 use crate::engine::topics::TopicTable;
+use crate::log::local::{Durability, LocalLog, Options};
 use crate::wire::topics;
 
 /// What a command wants of the log.
@@ -31,7 +32,7 @@ pub fn log_with(config: &Config, access: Access, replication: Option<u16>) -> Re
             "which log? Say --brokers HOST:PORT (or set KAFKA_BROKERS) for Kafka, or --embedded DIR for the embedded log",
         )),
         Target::Kafka { brokers } => kafka(config, brokers, table, replication),
-        Target::Embedded { dir } => embedded(dir, &table, access),
+        Target::Embedded { dir } => embedded(dir, &table, access, config.durability),
     }
 }
 
@@ -49,8 +50,7 @@ fn kafka(_config: &Config, brokers: &str, _table: TopicTable, _replication: Opti
     Err(Failure::config(format!("this program was built without Kafka, so it cannot reach {brokers}: build it with the feature `kafka`")))
 }
 
-fn embedded(dir: &Path, table: &TopicTable, access: Access) -> Result<Arc<dyn Log>, Failure> {
-    use crate::log::local::{LocalLog, Options};
+fn embedded(dir: &Path, table: &TopicTable, access: Access, durability: Durability) -> Result<Arc<dyn Log>, Failure> {
     if access == Access::Read && !dir.is_dir() {
         return Err(Failure::config(format!(
             "there is no embedded log in {}: `processor demo` or `processor topics create` makes one",
@@ -59,6 +59,6 @@ fn embedded(dir: &Path, table: &TopicTable, access: Access) -> Result<Arc<dyn Lo
     }
     Ok(match access {
         Access::Read => Arc::new(LocalLog::open_read_only(dir, table)?),
-        Access::Write => Arc::new(LocalLog::open(dir, table, Options::default())?),
+        Access::Write => Arc::new(LocalLog::open(dir, table, Options { durability, ..Options::default() })?),
     })
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::engine::records::{Headers, Record};
-use crate::engine::topics::TopicPartition;
+use crate::engine::topics::{TopicId, TopicPartition};
 
 const FORMAT: u8 = 1;
 /// Format, flags, two unused bytes, count u32, span u64, stamp i64, running maximum of times i64, bytes appended to the partition so far u64.
@@ -112,6 +112,12 @@ impl Packed {
     /// Largest time in the partition up to the end of this batch. It never falls, so a time can be found by halving.
     pub fn max_time(&self) -> i64 {
         u64_at(&self.bytes, 24) as i64
+    }
+
+    /// Time of the last record; of a stamped batch, that of all. None if compaction has left no record.
+    pub fn last_time(&self) -> Option<i64> {
+        const ANY: TopicPartition = TopicPartition::new(TopicId(0), 0);
+        self.iter(ANY).last().map(|r| r.timestamp_ms)
     }
 
     /// Bytes that had been appended to the partition when this batch was written, itself included.
@@ -241,7 +247,6 @@ impl Builder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::topics::TopicId;
 
     const AT: TopicPartition = TopicPartition::new(TopicId(1), 2);
 

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_128;
@@ -18,6 +19,8 @@ use crate::engine::topics::{TopicId, TopicPartition};
 
 /// Keys noted at a time; bounds memory to about 200 MB. What is beyond waits for the next time.
 const KEYS_MAX: usize = 4_000_000;
+/// After a compaction that failed.
+const FAILED_WAIT: Duration = Duration::from_secs(60);
 const READ_BYTES: usize = 1 << 20;
 /// Small neighbours are put together up to this.
 const BATCH_BYTES: usize = 256 << 10;
@@ -35,6 +38,13 @@ impl Wanted {
     pub fn ask(&self) {
         *self.asked.lock().expect("nobody panics while asking") = true;
         self.bell.notify_one();
+    }
+
+    /// Waits for a while, or for the end.
+    fn pause(&self, core: &Core, wait: Duration) {
+        let asked = self.asked.lock().expect("nobody panics while asking");
+        let ended = |_: &mut bool| !core.stop.load(Ordering::Acquire);
+        let _woken = self.bell.wait_timeout_while(asked, wait, ended).expect("nobody panics while asking");
     }
 
     fn wait(&self, core: &Core) {
@@ -67,9 +77,14 @@ pub fn run(core: &Core) {
             Ok(done) => {
                 tracing::debug!(topic = place.topic, partition = place.partition, read = done.read, dropped = done.dropped, "compacted")
             }
+            // A full disk, say, or too many open files: such things pass.
             Err(e) => {
-                tracing::warn!(topic = place.topic, partition = place.partition, "compaction failed, the log only grows: {e}");
-                return;
+                tracing::warn!(
+                    topic = place.topic,
+                    partition = place.partition,
+                    "compaction failed and the log only grows; the next attempt is in {FAILED_WAIT:?}: {e}"
+                );
+                core.wanted.pause(core, FAILED_WAIT);
             }
         }
     }

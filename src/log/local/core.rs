@@ -1,8 +1,9 @@
 //! The log itself, shared by all handles of a process.
 //!
-//! Two locks. `turn` is held by whoever writes, from the check of its right to write until its records can be read; so transactions happen one
-//! after another, and a join (which takes its turn too) finds its predecessor's transaction decided. `state` guards what is in memory and is held
-//! for moments only: records are packed before the turn and copied out after, under no lock.
+//! Two locks. `turn` is held by whoever writes, from the check of its right to write until its records are written; so transactions happen one
+//! after another. They count (can be read, move a group) once they are as durable as was asked for, see [`super::pending`]; a join takes its turn too and
+//! waits for that, so it finds its predecessor's transaction decided. `state` guards what is in memory and is held for moments only: records are packed
+//! before the turn and copied out after, under no lock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::AtomicBool;
@@ -11,11 +12,14 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use super::Options;
 use super::batch::{Builder, Packed};
+use super::clock::STEP_MS;
 use super::compact::Wanted;
 use super::groups::{Fenced, Groups, Ticket};
+use super::pending::{Pending, Written};
 use super::storage::{Commit, Compacted, Place, Storage, TopicRow};
+use super::syncer::Unsynced;
+use super::{Durability, Options};
 use crate::engine::crash::{self, Point};
 use crate::engine::ports::LogError;
 
@@ -27,10 +31,12 @@ pub struct Core {
     pub options: Options,
     pub stop: AtomicBool,
     pub wanted: Wanted,
+    pub unsynced: Unsynced,
     /// Held by whoever compacts: two at once would write each other's work away.
     pub compacting: Mutex<()>,
     turn: Mutex<()>,
     state: Mutex<State>,
+    pending: Pending,
 }
 
 pub struct State {
@@ -53,13 +59,18 @@ pub struct Topic {
 pub struct Part {
     pub place: Place,
     append_time: bool,
-    /// Offset of the next record.
+    /// Offset of the next record for readers: all before it are as durable as was asked for.
     pub end: u64,
+    /// Offset of the next record that is written.
+    next: u64,
     /// The newest batches, for readers that keep up.
     pub tail: VecDeque<Arc<Packed>>,
     tail_bytes: usize,
-    pub max_time: i64,
-    pub log_bytes: u64,
+    /// What the last record is stamped with.
+    stamp: i64,
+    /// Largest time ever written, and bytes ever written.
+    max_time: i64,
+    log_bytes: u64,
     pub compacted: Compacted,
     sleepers: Vec<Arc<Condvar>>,
 }
@@ -91,9 +102,12 @@ impl Core {
         for part in &mut state.parts {
             part.compacted = storage.compacted(part.place)?;
             if let Some(last) = storage.last(part.place)? {
-                (part.end, part.max_time, part.log_bytes) = (last.last() + 1, last.max_time(), last.log_bytes());
+                (part.end, part.next) = (last.last() + 1, last.last() + 1);
+                (part.max_time, part.log_bytes) = (last.max_time(), last.log_bytes());
+                part.stamp = last.last_time().unwrap_or(part.max_time);
             }
         }
+        state.tell_of_the_future((options.clock)());
         for (group, topic, partition, offset) in loaded.offsets {
             let known = state.topics.iter().find(|t| t.row.number == topic).filter(|t| partition < t.row.partitions);
             let Some(part) = known.map(|t| t.first + partition as usize) else {
@@ -114,9 +128,11 @@ impl Core {
             options,
             stop: AtomicBool::new(false),
             wanted: Wanted::default(),
+            unsynced: Unsynced::default(),
             compacting: Mutex::default(),
             turn: Mutex::default(),
             state: Mutex::new(state),
+            pending: Pending::default(),
         };
         core.want_compaction(&core.state());
         Ok(core)
@@ -130,9 +146,16 @@ impl Core {
         self.turn.lock().expect("nobody panics while writing to the log")
     }
 
+    /// Whether the disk is asked in the background, and only there.
+    pub fn syncs_later(&self) -> bool {
+        self.options.durability == Durability::Os
+    }
+
     /// Does something that no transaction may overlap. `change` says whether groups changed.
     pub fn exclusively<T>(&self, change: impl FnOnce(&mut State) -> (T, bool)) -> T {
         let _turn = self.turn();
+        // Whoever failed to have it written knows it, and so does `state.check`.
+        self.durable(self.pending.last()).ok();
         let mut state = self.state();
         let (found, changed) = change(&mut state);
         if changed {
@@ -163,11 +186,11 @@ impl Core {
         member: Option<(&Ticket, u64)>,
         offsets: &[(PartId, u64)],
     ) -> Result<Vec<(PartId, u64)>, Refused> {
-        let _turn = self.turn();
+        let turn = self.turn();
         let now = (self.options.clock)();
         let (mut places, mut parts, mut moved) = (Vec::with_capacity(batches.len()), Vec::with_capacity(batches.len()), Vec::new());
         {
-            let state = self.state();
+            let mut state = self.state();
             state.check().map_err(Refused::Broken)?;
             if let Some((ticket, generation)) = member {
                 match state.groups.generation(ticket) {
@@ -177,9 +200,12 @@ impl Core {
                 }
             }
             for (id, builder) in batches {
-                let part = &state.parts[id];
-                let stamp = part.append_time.then(|| now.max(part.max_time));
-                places.push((part.place, Arc::new(builder.append(part.end, stamp, (part.max_time, part.log_bytes)))));
+                let part = &mut state.parts[id];
+                let stamp = part.append_time.then(|| part.stamp_at(now));
+                let batch = builder.append(part.next, stamp, (part.max_time, part.log_bytes));
+                (part.next, part.max_time, part.log_bytes) = (batch.last() + 1, batch.max_time(), batch.log_bytes());
+                part.stamp = stamp.unwrap_or(part.stamp);
+                places.push((part.place, Arc::new(batch)));
                 parts.push(id);
             }
             moved.extend(offsets.iter().map(|(id, offset)| (state.parts[*id].place, *offset)));
@@ -188,24 +214,57 @@ impl Core {
         crash::point(Point::LogWrite);
         let written = self.storage.commit(&Commit { batches: &places, group, offsets: &moved });
         crash::point(Point::LogWritten);
+        written.map_err(|e| self.broken(&e))?;
+        let batches: Vec<_> = parts.into_iter().zip(places.into_iter().map(|(_, batch)| batch)).collect();
+        let appended = batches.iter().map(|(id, batch)| (*id, batch.last())).collect();
+        let written = Written { batches, group: group.to_string(), offsets: offsets.to_vec() };
+        match self.options.durability {
+            // Published within the turn, or two writers could publish in the other order than they wrote.
+            Durability::Os => {
+                self.unsynced.count();
+                self.publish([written]);
+            }
+            Durability::Disk => {
+                let number = self.pending.add(written);
+                drop(turn);
+                self.durable(number)?;
+            }
+        }
+        Ok(appended)
+    }
+
+    /// Waits until transaction `number` is on the disk and counts.
+    fn durable(&self, number: u64) -> Result<(), Refused> {
+        let sync = || {
+            self.storage.sync().map_err(|e| match self.broken(&e) {
+                Refused::Broken(why) => why,
+                Refused::Fenced | Refused::Stale => e.to_string(),
+            })
+        };
+        self.pending.wait(number, sync, |ready| self.publish(ready)).map_err(Refused::Broken)
+    }
+
+    /// The storage failed. Whether the write will show up after a restart is unknown; going on from here could contradict it.
+    fn broken(&self, e: &LogError) -> Refused {
+        let why = format!("{e}; then start again: what was committed is safe");
         let mut state = self.state();
-        if let Err(e) = written {
-            // Whether the write will show up after a restart is unknown; going on from here could contradict it.
-            let why = format!("{e}; then start again: what was committed is safe");
-            state.broken = Some(why.clone());
-            state.wake_groups();
-            return Err(Refused::Broken(why));
-        }
-        if !offsets.is_empty() {
-            state.offsets.entry(group.to_string()).or_default().extend(offsets.iter().copied());
-        }
-        let mut appended = Vec::with_capacity(parts.len());
-        for (id, (_, batch)) in parts.into_iter().zip(places) {
-            appended.push((id, batch.last()));
-            state.parts[id].publish(batch, self.options.tail_bytes);
+        state.broken = Some(why.clone());
+        state.wake_groups();
+        Refused::Broken(why)
+    }
+
+    /// From here on transactions count.
+    fn publish(&self, written: impl IntoIterator<Item = Written>) {
+        let mut state = self.state();
+        for Written { batches, group, offsets } in written {
+            for (id, batch) in batches {
+                state.parts[id].publish(batch, self.options.tail_bytes);
+            }
+            if !offsets.is_empty() {
+                state.offsets.entry(group).or_default().extend(offsets);
+            }
         }
         self.want_compaction(&state);
-        Ok(appended)
     }
 
     /// Tells the compactor which partitions have grown enough.
@@ -248,8 +307,10 @@ impl State {
                 place: Place { topic: row.number, partition, compact: row.compact },
                 append_time: row.append_time,
                 end: 0,
+                next: 0,
                 tail: VecDeque::new(),
                 tail_bytes: 0,
+                stamp: i64::MIN,
                 max_time: i64::MIN,
                 log_bytes: 0,
                 compacted: Compacted::default(),
@@ -257,6 +318,16 @@ impl State {
             });
         }
         self.topics.push(Arc::new(Topic { row, first }));
+    }
+
+    /// Says if a clock was wrong before.
+    fn tell_of_the_future(&self, now_ms: i64) {
+        let part = self.parts.iter().filter(|p| p.append_time).max_by_key(|p| p.stamp);
+        let Some(ahead_ms) = part.map(|p| p.stamp.saturating_sub(now_ms)).filter(|ms| *ms > STEP_MS) else { return };
+        tracing::warn!(
+            "the log's newest record is stamped {} s ahead of this machine's clock: one of the two clocks was wrong. New records are stamped by the clock as it is now, so times in the log fall; if the clock is wrong now, put it right and start again",
+            ahead_ms / 1_000
+        );
     }
 
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
@@ -301,13 +372,20 @@ impl State {
 }
 
 impl Part {
-    /// Bytes ever appended, without what is in the tail.
+    /// Bytes ever appended, without what is in the tail or not on the disk yet.
     fn old_bytes(&self) -> u64 {
-        self.log_bytes - self.tail_bytes as u64
+        let published = self.tail.back().map_or(self.log_bytes, |b| b.log_bytes());
+        published.saturating_sub(self.tail_bytes as u64)
+    }
+
+    /// The stamp of what comes now. Stamps do not fall when the clock goes back a little; but one that was far ahead was wrong, and time does not stand
+    /// still until it comes.
+    fn stamp_at(&self, now_ms: i64) -> i64 {
+        if self.stamp.saturating_sub(now_ms) > STEP_MS { now_ms } else { now_ms.max(self.stamp) }
     }
 
     fn publish(&mut self, batch: Arc<Packed>, keep: usize) {
-        (self.end, self.max_time, self.log_bytes) = (batch.last() + 1, batch.max_time(), batch.log_bytes());
+        self.end = batch.last() + 1;
         self.tail_bytes += batch.as_bytes().len();
         self.tail.push_back(batch);
         while self.tail_bytes > keep && self.tail.len() > 1 {

@@ -5,6 +5,7 @@
 
 mod appender;
 pub mod batch;
+pub mod clock;
 mod compact;
 mod core;
 mod fetch;
@@ -12,19 +13,22 @@ pub mod format;
 mod groups;
 mod member;
 mod memory;
+mod pending;
 mod reader;
 #[cfg(feature = "rocks")]
 mod rocks;
 mod storage;
+mod syncer;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
 use self::batch::Builder;
+use self::clock::StampClock;
 pub use self::compact::Compaction;
 use self::core::{Core, PartId, State, Topic};
 pub use self::memory::Memory;
@@ -34,16 +38,24 @@ use crate::engine::ports::{Appender, Bounds, From, Log, LogError, Member, Member
 use crate::engine::records::{Record, Records};
 use crate::engine::topics::{TopicId, TopicPartition, TopicSpec, TopicTable};
 
-/// Milliseconds since 1970, for the stamps of what clients write.
-pub type StampClock = Arc<dyn Fn() -> i64 + Send + Sync>;
+/// What a commit waits for before it is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The disk: what was acknowledged survives a power failure. Commits that come at the same time share one wait.
+    Disk,
+    /// The operating system: what was acknowledged survives the death of the process at any point, and a power failure costs what the system had not
+    /// written yet, whole transactions from the end.
+    #[default]
+    Os,
+}
 
 /// How a local log behaves.
 #[derive(Clone)]
 pub struct Options {
-    /// Stamps records of topics with append time. A partition's stamps never fall, whatever the clock does.
+    /// Stamps records of topics with append time. A partition's stamps do not fall, unless the clock does by more than [`clock::STEP_MS`].
     pub clock: StampClock,
-    /// Whether each write waits for the disk. Without it nothing is lost when the process dies; the last moments may be when the power does.
-    pub sync: bool,
+    /// What a commit waits for.
+    pub durability: Durability,
     /// How much of each partition's end stays in memory for readers that keep up.
     pub tail_bytes: usize,
     /// A partition of a compacted topic is compacted when it has grown by this much (and has doubled).
@@ -59,10 +71,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            clock: Arc::new(|| {
-                SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
-            }),
-            sync: false,
+            clock: clock::of_the_machine(),
+            durability: Durability::default(),
             tail_bytes: 2 << 20,
             compact_bytes: 64 << 20,
             tombstones_ms: 24 * 3600 * 1000,
@@ -79,18 +89,28 @@ pub struct LocalLog {
     owner: Arc<Owner>,
 }
 
-/// Stops the compactor when the last log goes, so that the directory is free when its last member, reader and writer are gone too.
+/// Stops the threads when the last log goes, so that the directory is free when its last member, reader and writer are gone too.
 struct Owner {
     core: Arc<Core>,
-    compactor: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Owner {
+    fn start(&mut self, name: &str, work: fn(&Core)) -> Result<(), LogError> {
+        let theirs = self.core.clone();
+        let thread = std::thread::Builder::new().name(name.to_string()).spawn(move || work(&theirs));
+        let thread = thread.map_err(|e| LogError::Unavailable(format!("no thread can be started: {e}")))?;
+        self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
+    }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
         self.core.stop.store(true, Ordering::Release);
         self.core.wanted.ask();
-        let thread = self.compactor.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        self.core.unsynced.stop();
+        for thread in self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
             // A panic there has already been printed by its own thread, and a destructor cannot hand it on.
             let _joined = thread.join();
         }
@@ -114,21 +134,22 @@ impl LocalLog {
     /// A log on any storage.
     pub fn with_storage(storage: Box<dyn Storage>, table: &TopicTable, options: Options) -> Result<Self, LogError> {
         let core = Arc::new(Core::open(storage, options)?);
-        let compactor = if core.storage.read_only().is_some() {
-            None
-        } else {
-            let theirs = core.clone();
-            let thread = std::thread::Builder::new().name("log-compactor".to_string()).spawn(move || compact::run(&theirs));
-            Some(thread.map_err(|e| LogError::Unavailable(format!("no thread can be started: {e}")))?)
-        };
         let handle = Handle::new(core.clone(), table);
-        Ok(LocalLog { handle, owner: Arc::new(Owner { core, compactor: Mutex::new(compactor) }) })
+        // Made first, so that a second thread that cannot be started does not leave the first one alone.
+        let mut owner = Owner { core, threads: Mutex::default() };
+        if owner.core.storage.read_only().is_none() {
+            owner.start("log-compactor", compact::run)?;
+            if owner.core.syncs_later() {
+                owner.start("log-syncer", syncer::run)?;
+            }
+        }
+        Ok(LocalLog { handle, owner: Arc::new(owner) })
     }
 
     /// Opens the embedded log in a directory, or makes one. Only one process may have it open.
     #[cfg(feature = "rocks")]
     pub fn open(dir: &std::path::Path, table: &TopicTable, options: Options) -> Result<Self, LogError> {
-        Self::with_storage(Box::new(rocks::Rocks::open(dir, options.sync)?), table, options)
+        Self::with_storage(Box::new(rocks::Rocks::open(dir, options.durability)?), table, options)
     }
 
     /// Looks into an embedded log, also while another process runs on it: everything as it was at this moment, and nothing can be written.

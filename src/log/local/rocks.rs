@@ -3,7 +3,7 @@
 //! A directory holds `log` (RocksDB), `identity` (cluster id and format) and `pid` (who has it open). Each batch is one key: topic, partition, first
 //! offset. Batches of topics that are kept for ever live in a column family whose values go to blob files, which are written once and never
 //! rewritten; those of compacted topics in an ordinary one. A transaction is one write batch over all of it: in the write-ahead log when the call
-//! returns, so a killed process loses nothing, and on the disk when the system flushes it, or at once with `sync`.
+//! returns, so a killed process loses nothing, and on the disk after [`Storage::sync`], at the latest.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,17 @@ use std::sync::Arc;
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, ErrorKind,
-    LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+    InfoLogger, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 use serde::{Deserialize, Serialize};
 
+use super::Durability;
 use super::batch::{Packed, Unreadable};
 use super::format;
 use super::storage::{Commit, Compacted, Loaded, Place, Storage, TopicRow};
 use crate::engine::ports::LogError;
+use crate::files;
+use crate::files::look::{self, Look};
 
 const FORMAT: u32 = 1;
 const KEPT: &str = "kept";
@@ -31,7 +34,8 @@ pub struct Rocks {
     dir: PathBuf,
     id: String,
     db: DB,
-    write: WriteOptions,
+    /// For what is written seldom, and not with the others.
+    rare: WriteOptions,
     read_only: bool,
 }
 
@@ -43,12 +47,10 @@ struct Identity {
 
 impl Rocks {
     /// Opens or makes the log in a directory.
-    pub fn open(dir: &Path, sync: bool) -> Result<Self, LogError> {
-        std::fs::create_dir_all(dir).map_err(|e| unusable(dir, &e.to_string()))?;
+    pub fn open(dir: &Path, durability: Durability) -> Result<Self, LogError> {
+        files::create_dir(dir).and_then(|()| files::private_dir(&dir.join("log"))).map_err(|e| unusable(dir, &e.to_string()))?;
         let known = read_identity(dir)?;
-        // Each write-ahead log names the one before it, so that a lost one is noticed.
-        let tracked = Options::default().get_options_from_string("track_and_verify_wals=true").map_err(|e| open_error(dir, &e))?;
-        let mut options = options(tracked);
+        let mut options = options(tracked(dir)?);
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         let db = DB::open_cf_descriptors(&options, dir.join("log"), families()).map_err(|e| open_error(dir, &e))?;
@@ -65,10 +67,11 @@ impl Rocks {
             }
         };
         // Only names the holder in a message; the lock itself is RocksDB's.
-        std::fs::write(dir.join("pid"), std::process::id().to_string()).map_err(|e| unusable(dir, &e.to_string()))?;
-        let mut write = WriteOptions::default();
-        write.set_sync(sync);
-        Ok(Rocks { dir: dir.to_path_buf(), id, db, write, read_only: false })
+        let pid = std::process::id().to_string();
+        files::create(&dir.join("pid")).and_then(|mut file| file.write_all(pid.as_bytes())).map_err(|e| unusable(dir, &e.to_string()))?;
+        let mut rare = WriteOptions::default();
+        rare.set_sync(durability == Durability::Disk);
+        Ok(Rocks { dir: dir.to_path_buf(), id, db, rare, read_only: false })
     }
 
     /// Looks at the log as it is now.
@@ -79,11 +82,23 @@ impl Rocks {
                 dir.display()
             )));
         };
-        let mut options = options(Options::default());
-        // Files that the owner deletes later stay readable only while they are open.
-        options.set_max_open_files(-1);
-        let db = DB::open_cf_descriptors_read_only(&options, dir.join("log"), families(), false).map_err(|e| open_error(dir, &e))?;
-        Ok(Rocks { dir: dir.to_path_buf(), id: identity.cluster_id, db, write: WriteOptions::default(), read_only: true })
+        let files = dir.join("log");
+        let open = || {
+            let mut options = options(tracked(dir)?);
+            // Files that the owner deletes later stay readable only while they are open.
+            options.set_max_open_files(-1);
+            DB::open_cf_descriptors_read_only(&options, &files, families(), false).map_err(|e| open_error(dir, &e))
+        };
+        let db = match look::at_rest(&files, open) {
+            Look::Found(opened) => opened?,
+            Look::Busy(tries) => {
+                return Err(LogError::Io(format!(
+                    "{}: the process that runs on this log replaced its files during each of {tries} attempts to look into it; try again when it has less to do",
+                    dir.display()
+                )));
+            }
+        };
+        Ok(Rocks { dir: dir.to_path_buf(), id: identity.cluster_id, db, rare: WriteOptions::default(), read_only: true })
     }
 
     fn family(&self, compact: bool) -> &ColumnFamily {
@@ -174,7 +189,11 @@ impl Storage for Rocks {
     fn add_topic(&self, row: &TopicRow) -> Result<(), LogError> {
         let mut key = vec![TOPIC];
         key.extend_from_slice(&row.number.to_be_bytes());
-        self.db.put_opt(key, format::put_topic(row), &self.write).map_err(|e| self.error(&e))
+        self.db.put_opt(key, format::put_topic(row), &self.rare).map_err(|e| self.error(&e))
+    }
+
+    fn sync(&self) -> Result<(), LogError> {
+        self.db.flush_wal(true).map_err(|e| self.error(&e))
     }
 
     fn commit(&self, commit: &Commit<'_>) -> Result<(), LogError> {
@@ -185,7 +204,7 @@ impl Storage for Rocks {
         for (at, offset) in commit.offsets {
             batch.put(offset_key(commit.group, *at), format::put_offset(*offset));
         }
-        self.db.write_opt(batch, &self.write).map_err(|e| self.error(&e))
+        self.db.write(batch).map_err(|e| self.error(&e))
     }
 
     fn read(&self, at: Place, from: u64, bytes: usize) -> Result<Vec<Arc<Packed>>, LogError> {
@@ -230,11 +249,11 @@ impl Storage for Rocks {
         if let Some(new) = new {
             batch.put_cf(family, key(at, new.base()), new.as_bytes());
         }
-        self.db.write_opt(batch, &self.write).map_err(|e| self.error(&e))
+        self.db.write(batch).map_err(|e| self.error(&e))
     }
 
     fn set_compacted(&self, at: Place, to: Compacted) -> Result<(), LogError> {
-        self.db.put_opt(progress_key(at), format::put_progress(to), &self.write).map_err(|e| self.error(&e))
+        self.db.put(progress_key(at), format::put_progress(to)).map_err(|e| self.error(&e))
     }
 }
 
@@ -268,6 +287,11 @@ fn parse_offset_key(key: &[u8]) -> Option<(String, u16, u32)> {
     Some((group, u16::from_be_bytes(*topic), u32::from_be_bytes(*partition)))
 }
 
+/// Options by which each write-ahead log names the one before it, so that a lost one is noticed.
+fn tracked(dir: &Path) -> Result<Options, LogError> {
+    Options::default().get_options_from_string("track_and_verify_wals=true").map_err(|e| open_error(dir, &e))
+}
+
 fn options(mut o: Options) -> Options {
     o.set_paranoid_checks(true);
     o.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
@@ -275,8 +299,7 @@ fn options(mut o: Options) -> Options {
     o.set_max_background_jobs(2);
     o.set_max_open_files(512);
     o.set_bytes_per_sync(1 << 20);
-    o.set_keep_log_file_num(3);
-    o.set_log_level(LogLevel::Warn);
+    o.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, |level, text| tracing::debug!(target: "rocksdb", ?level, "{text}")));
     o.set_stats_dump_period_sec(0);
     o
 }
@@ -327,16 +350,23 @@ fn read_identity(dir: &Path) -> Result<Option<Identity>, LogError> {
 
 fn make_identity(dir: &Path) -> std::io::Result<String> {
     let identity = Identity { format: FORMAT, cluster_id: uuid::Uuid::now_v7().to_string() };
-    let half = dir.join("identity.new");
-    let mut file = std::fs::File::create(&half)?;
-    file.write_all(&serde_json::to_vec(&identity)?)?;
-    file.sync_all()?;
-    std::fs::rename(half, dir.join("identity"))?;
+    // The directory's own name, too: what is acknowledged later must not lie in one that a power failure takes away.
+    dir.parent().map_or(Ok(()), files::sync_dir)?;
+    files::replace(&dir.join("identity"), &serde_json::to_vec(&identity)?)?;
     Ok(identity.cluster_id)
 }
 
+/// RocksDB's words for a lock that somebody has: another process, or this one.
+fn is_locked(text: &str) -> bool {
+    text.contains("While lock file") || text.contains("lock hold by current process")
+}
+
 fn unusable(dir: &Path, why: &str) -> LogError {
-    let advice = if why.contains("No space left") { "free some space" } else { "check the disk and the directory's permissions" };
+    let advice = match why {
+        _ if why.contains("No space left") => "free some space",
+        _ if files::says_out_of_descriptors(why) => files::DESCRIPTORS_ADVICE,
+        _ => "check the disk and the directory's permissions",
+    };
     LogError::Io(format!("the log in {} cannot be used: {why}; {advice}", dir.display()))
 }
 
@@ -346,7 +376,8 @@ fn open_error(dir: &Path, e: &rocksdb::Error) -> LogError {
         ErrorKind::Corruption => {
             LogError::Corrupt(format!("{}: {text}; restore the directory from a backup, or begin anew in another one", dir.display()))
         }
-        ErrorKind::IOError if text.to_lowercase().contains("lock") && text.contains("LOCK") => {
+        _ if files::says_out_of_descriptors(&text) => unusable(dir, &text),
+        ErrorKind::IOError if text.contains("LOCK") && is_locked(&text) => {
             let holder = match std::fs::read_to_string(dir.join("pid")) {
                 Ok(pid) if pid.trim() == std::process::id().to_string() => "this very process".to_string(),
                 Ok(pid) => format!("process {}", pid.trim()),

@@ -101,7 +101,7 @@ pub struct Commit<'a> {
     pub offsets: &'a [(Place, u64)],
 }
 
-/// Keeps batches, topics and offsets. Calls of [`Self::commit`] and [`Self::add_topic`] come one at a time; everything else at any time.
+/// Keeps batches, topics and offsets. Calls of [`Self::commit`] and [`Self::add_topic`] come one at a time, and so do those of [`Self::sync`]; everything else at any time.
 pub trait Storage: Send + Sync {
     /// Identity, made with the storage.
     fn cluster_id(&self) -> &str;
@@ -113,6 +113,10 @@ pub trait Storage: Send + Sync {
     fn load(&self) -> Result<Loaded, LogError>;
     /// Makes a topic.
     fn add_topic(&self, row: &TopicRow) -> Result<(), LogError>;
+    /// Has the disk write all that was committed before this call.
+    fn sync(&self) -> Result<(), LogError> {
+        Ok(())
+    }
     /// Writes atomically.
     fn commit(&self, commit: &Commit<'_>) -> Result<(), LogError>;
     /// Batches in order from the one that holds `from`, or else the next: at least one if there is any, and no more once `bytes` are reached.
