@@ -140,6 +140,92 @@ fn local_state_of_another_world() {
     all_is_right(&here);
 }
 
+/// Stores that lost their label used to be taken for the present cluster's, whatever they were.
+#[test]
+fn state_without_its_identity() {
+    let dir = temp();
+    let p = Program::embedded(dir.path(), "log");
+    set_up(&p);
+    assert_eq!(order(&p, "1"), ONE_ORDER);
+    let state = dir.path().join("log/state");
+    let kept = std::fs::read(identity_of(&state)).expect("an identity");
+    std::fs::remove_file(identity_of(&state)).expect("it is there");
+    let says = ["orders/1 holds stores, but its identity file is gone", "put the file back, or delete", "rebuilt from the log"];
+    refused(&p, 78, &says);
+    p.run(&["rebuild", "--role", "orders"]).fails(78, &says);
+    // As the message says: put back, ...
+    std::fs::write(identity_of(&state), kept).expect("file");
+    assert_eq!(order(&p, "2"), ONE_ORDER[1..]);
+    // ... or deleted, and rebuilt from the log.
+    std::fs::remove_file(identity_of(&state)).expect("it is there");
+    std::fs::remove_dir_all(state.join("orders/1")).expect("it is there");
+    assert_eq!(order(&p, "1"), ["OrderStatus"], "nothing was lost");
+    all_is_right(&p);
+    // A directory in which nothing was ever kept is no such case.
+    std::fs::remove_dir_all(state.join("orders/1")).expect("it is there");
+    std::fs::create_dir_all(state.join("orders/1/0")).expect("a directory");
+    assert_eq!(order(&p, "3"), ONE_ORDER[1..]);
+}
+
+/// Every balance and the secrets of webhooks are in these files.
+#[test]
+fn what_is_kept_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = temp();
+    let p = Program::embedded(dir.path(), "log");
+    set_up(&p);
+    order(&p, "1");
+    p.good(&["audit", "export", "-o", "day.jsonl"]);
+    p.good(&["audit", "anchor", "-o", "anchors.jsonl"]);
+
+    let open_to_others = |ours: &dyn Fn(&Path) -> bool| {
+        let (mut found, mut look) = (Vec::new(), vec![dir.path().to_path_buf()]);
+        while let Some(path) = look.pop() {
+            for entry in std::fs::read_dir(&path).expect("a directory").flatten() {
+                let meta = entry.metadata().expect("metadata");
+                if meta.is_dir() {
+                    look.push(entry.path());
+                }
+                if meta.permissions().mode() & 0o077 != 0 && ours(&entry.path()) {
+                    found.push(entry.path());
+                }
+            }
+        }
+        found
+    };
+    let all = |path: &Path| !path.ends_with("l.csv");
+    assert!(open_to_others(&all).is_empty(), "{:?}", open_to_others(&all));
+    // An installation from before: whoever it was open to, it no longer is.
+    let role = dir.path().join("log/state/orders");
+    for path in [role.clone(), role.join("1"), role.join("1/0"), dir.path().join("log/log")] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("opened to all");
+    }
+    order(&p, "2");
+    assert!(open_to_others(&all).is_empty(), "{:?}", open_to_others(&all));
+}
+
+/// One command after another, each of which runs the roles for a moment: they decide as the installation does, not by defaults.
+#[test]
+fn a_command_decides_by_the_settings_of_the_installation() {
+    let dir = temp();
+    let p = Program::embedded(dir.path(), "log");
+    set_up(&p);
+    let opening_0 = p.with(&["--opening-cash", "0"]);
+    let first = opening_0.run(&[&AAPL[..], &["1"]].concat());
+    assert!(first.out.contains("INSUFFICIENT_FUNDS"), "{}{}", first.out, first.err);
+    price(&p);
+    let mut another = AAPL;
+    another[2] = "502";
+    let second = p.run(&[&another[..], &["1"]].concat());
+    assert!(second.out.contains("INSUFFICIENT_FUNDS"), "an account with nothing: {}{}", second.out, second.err);
+    assert!(second.err.contains("--opening-cash 0.00, as this installation last ran, and not the default 1000000.00"), "{}", second.err);
+    another[2] = "503";
+    let third = p.with(&["--opening-cash", "500"]).run(&[&another[..], &["1"]].concat());
+    assert!(third.out.contains("OrderFilled"), "as was said: {}{}", third.out, third.err);
+    assert!(third.err.contains("--opening-cash 500.00, from: flag; this installation last ran with 0.00"), "{}", third.err);
+    all_is_right(&p);
+}
+
 #[test]
 fn an_embedded_log_of_a_newer_version_or_without_its_identity() {
     let dir = temp();

@@ -141,6 +141,109 @@ mod rocks {
         assert_eq!(stores.open(0).expect("a new one").meta().expect("meta"), None);
     }
 
+    /// A look takes the list of files and then opens them; its owner deletes files all the time. That used to be called damage, or, worse, showed a
+    /// store with a hole in it.
+    #[test]
+    fn looking_beside_a_busy_owner_never_fails_and_never_sees_a_hole() {
+        const KEYS: u64 = 500;
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("0");
+        // Little memory, so that files come and go many times a second.
+        let mut store = RocksStore::open(&path, &SharedMemory::new(1 << 20, 128 << 10)).expect("a store");
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let mut write = |n: u64| {
+            let (key, value) = (format!("k{}", n % KEYS), [&n.to_le_bytes()[..], &[b'x'; 2_000]].concat());
+            let mut changes = std::iter::once((key.as_bytes(), Some(&value[..])));
+            store.write(&mut changes, &n.to_le_bytes()).expect("written");
+        };
+        (0..KEYS).for_each(&mut write);
+        let files =
+            || -> std::collections::BTreeSet<_> { std::fs::read_dir(&path).expect("files").flatten().map(|e| e.file_name()).collect() };
+        let mut gone = 0;
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut n = KEYS;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    write(n);
+                    n += 1;
+                    std::thread::sleep(Duration::from_micros(300));
+                }
+            });
+            let mut before = files();
+            for look in 0..200 {
+                let store = RocksStore::open_read_only(&path).unwrap_or_else(|e| panic!("look {look}: {e}"));
+                let number = |bytes: &[u8]| u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
+                let last = number(&store.meta().expect("meta").expect("a meta record"));
+                let mut value = Vec::new();
+                for n in last + 1 - KEYS..=last {
+                    assert!(store.get(format!("k{}", n % KEYS).as_bytes(), &mut value).expect("read"), "look {look}: {n} of {last}");
+                    assert_eq!(number(&value), n, "look {look}: of {last}");
+                }
+                let now = files();
+                gone += usize::from(!now.is_superset(&before));
+                before = now;
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            writer.join().expect("the writer");
+        });
+        assert!(gone > 20, "files were deleted between two looks only {gone} times");
+    }
+
+    /// Run by the test below; by itself it does nothing.
+    #[test]
+    fn opener() {
+        let Ok(limit) = std::env::var("PROCESSOR_TEST_OPEN_FILES") else { return };
+        let dir = std::path::PathBuf::from(std::env::var("PROCESSOR_TEST_DIR").expect("a directory"));
+        // SAFETY: plain calls about this process; the structure is ours and initialised.
+        unsafe {
+            let limits = libc::rlimit { rlim_cur: limit.parse().expect("a number"), rlim_max: limit.parse().expect("a number") };
+            assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits), 0);
+        }
+        let stores = RocksStores::open(&dir, "0", &identity(), SOON, &SharedMemory::default());
+        let all = stores.and_then(|stores| (0..200).map(|task| stores.open(task)).collect::<Result<Vec<_>, _>>());
+        match all {
+            Ok(all) => {
+                println!("opened {} with {} descriptors", all.len(), std::fs::read_dir("/proc/self/fd").expect("descriptors").count())
+            }
+            Err(StoreError::Io(why)) => println!("io: {why}"),
+            Err(other) => println!("other: {other}"),
+        }
+    }
+
+    fn with_descriptors(dir: &Path, limit: usize) -> String {
+        let done = std::process::Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "rocks::opener", "--nocapture", "--test-threads", "1"])
+            .env("PROCESSOR_TEST_OPEN_FILES", limit.to_string())
+            .env("PROCESSOR_TEST_DIR", dir)
+            .output()
+            .expect("the child runs");
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        let wanted = |l: &&str| ["opened", "io:", "other:"].iter().any(|w| l.contains(w));
+        said.lines().find(wanted).unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&done.stderr))).to_string()
+    }
+
+    /// A store needs five descriptors (its directory twice, lock, MANIFEST, write-ahead log), and one for each of its tables. Whatever the limit is, what is
+    /// wrong is said, and never that somebody else has the store.
+    #[test]
+    fn a_store_needs_few_descriptors_and_too_few_are_named() {
+        const TABLES: usize = 3;
+        let dir = tempfile::tempdir().expect("a directory");
+        {
+            let stores = open(dir.path()).expect("the directory opens");
+            for task in 0..200 {
+                put(&mut *stores.open(task).expect("a store"), &[("k", Some("v"))], "m");
+            }
+        }
+        let began = std::time::Instant::now();
+        let said = with_descriptors(dir.path(), 200 * (5 + TABLES) + 32);
+        println!("{said} in {:?}", began.elapsed());
+        assert!(said.contains("opened 200"), "{said}");
+        for limit in (12..60).step_by(3) {
+            let said = with_descriptors(dir.path(), limit);
+            assert!(said.contains("io:") && said.contains("raise the limit of open files"), "{limit}: {said}");
+        }
+    }
+
     #[test]
     fn state_of_another_world_is_refused() {
         let state = tempfile::tempdir().expect("a directory");

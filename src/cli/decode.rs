@@ -1,12 +1,15 @@
 //! Any record as JSON for people: MessagePack and JSON values decoded, bytes as hexadecimal, nothing refused.
 
+use std::borrow::Cow;
+
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value, json};
 
 use crate::engine::records::Record;
 
-/// A record's value. What is neither JSON nor one whole MessagePack value is shown as `{"bytes": "..."}`.
+/// A record's value. What is neither JSON nor one whole MessagePack value is shown as `{"bytes": "..."}`. Secrets are masked.
 pub fn value(bytes: &[u8]) -> Value {
+    let bytes = &*masked(bytes);
     if bytes.first() == Some(&b'{')
         && let Ok(v) = serde_json::from_slice(bytes)
     {
@@ -25,8 +28,26 @@ pub fn value(bytes: &[u8]) -> Value {
     }
 }
 
-/// Text if it is text, else hexadecimal.
+/// How secrets of webhooks begin, wherever they are.
+const SECRET: &[u8] = b"whsec_";
+
+/// The same bytes with `*` in the place of every secret. Lengths stay, so that whatever encoding it is can still be read.
+fn masked(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let mut masked = Cow::Borrowed(bytes);
+    let (mut at, end) = (0, bytes.len());
+    while let Some(found) = bytes[at..end].windows(SECRET.len()).position(|w| w == SECRET) {
+        at += found + SECRET.len();
+        while at < end && (bytes[at].is_ascii_alphanumeric() || b"+/=_-".contains(&bytes[at])) {
+            masked.to_mut()[at] = b'*';
+            at += 1;
+        }
+    }
+    masked
+}
+
+/// Text if it is text, else hexadecimal. Secrets are masked.
 pub fn text(bytes: &[u8]) -> String {
+    let bytes = &*masked(bytes);
     match std::str::from_utf8(bytes) {
         Ok(s) if !s.chars().any(char::is_control) => s.to_string(),
         _ => format!("0x{}", hex(bytes)),
@@ -173,6 +194,19 @@ impl<'de> Visitor<'de> for AnyVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_are_masked_in_whatever_they_lie() {
+        let hook = json!({"url": "https://x/", "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "kinds": null});
+        let hidden = json!({"url": "https://x/", "secret": format!("whsec_{}", "*".repeat(32)), "kinds": null});
+        assert_eq!(value(&rmp_serde::to_vec_named(&hook).expect("encodes")), hidden);
+        assert_eq!(value(hook.to_string().as_bytes()), hidden);
+        // A dead letter: nothing can read it, and it holds the secret all the same.
+        let broken = &hook.to_string().into_bytes()[1..];
+        let shown = value(broken).to_string();
+        assert!(!shown.contains(&hex(b"MfKQ9r8G")) && shown.contains(&hex(b"whsec_***")), "{shown}");
+        assert_eq!(text(b"a whsec_ab+/= whsec_"), "a whsec_***** whsec_");
+    }
 
     #[test]
     fn messagepack_json_and_anything_else() {

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod args_gateway;
+mod as_before;
 mod commands;
 pub mod config;
 pub mod decode;
@@ -28,6 +29,7 @@ use crate::domain::control::Control;
 
 /// Runs the program and says how it ended.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    crate::files::owner_only();
     let args: Vec<_> = args.into_iter().collect();
     let args = match Args::command().try_get_matches_from(args).and_then(|m| Args::from_arg_matches(&m)) {
         Ok(args) => args,

@@ -12,6 +12,8 @@ pub mod rebuild;
 pub mod replay;
 pub mod scan;
 #[cfg(feature = "rocks")]
+pub mod settings;
+#[cfg(feature = "rocks")]
 pub mod signals;
 #[cfg(feature = "rocks")]
 pub mod status;

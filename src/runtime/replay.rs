@@ -6,7 +6,9 @@ use super::system::System;
 use crate::engine::meta::{Meta, StoreMeta};
 use crate::engine::ports::{LogError, StateStore, StoreError};
 use crate::engine::replay::{Replay, ReplayError, Replayed};
+use crate::files;
 use crate::roles::Role;
+use crate::store::dir::io;
 use crate::store::rocks::RocksStore;
 
 /// What one task's replay came to.
@@ -27,13 +29,23 @@ pub type Found = (PathBuf, Box<dyn StateStore>, StoreMeta);
 /// The newest local store of a task among all instances below `state`, opened for reading only: its owner may go on.
 pub fn newest_store(state: &Path, role: Role, task: u32) -> Result<Option<Found>, StoreError> {
     let mut newest: Option<Found> = None;
-    let Ok(instances) = std::fs::read_dir(state.join(role.name())) else { return Ok(None) };
-    for dir in instances.flatten() {
-        let path = dir.path().join(task.to_string());
+    let root = state.join(role.name());
+    let instances = match std::fs::read_dir(&root) {
+        Ok(instances) => instances,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io(&root, &e)),
+    };
+    for dir in instances {
+        let path = dir.map_err(|e| io(&root, &e))?.path().join(task.to_string());
         if !path.is_dir() || !RocksStore::was_made(&path) {
             continue;
         }
-        let store = RocksStore::open_read_only(&path)?;
+        let store = match RocksStore::open_read_only(&path) {
+            Ok(store) => store,
+            // Its owner has put it aside meanwhile, to make another one.
+            Err(StoreError::Invalid(_)) if !RocksStore::was_made(&path) => continue,
+            Err(e) => return Err(e),
+        };
         let Some(bytes) = store.meta()? else { continue };
         let meta = StoreMeta::decode(&bytes).map_err(StoreError::from)?;
         if newest.as_ref().is_none_or(|(_, _, n)| n.meta.transaction < meta.meta.transaction) {
@@ -61,8 +73,7 @@ pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
     pub(super) fn new(dir: PathBuf) -> Result<Scratch, LogError> {
-        std::fs::create_dir_all(&dir)
-            .map_err(|e| LogError::Invalid(format!("cannot make the scratch directory {}: {e}", dir.display())))?;
+        files::create_dir(&dir).map_err(|e| LogError::Invalid(format!("cannot make the scratch directory {}: {e}", dir.display())))?;
         Ok(Scratch(dir))
     }
 }

@@ -1,12 +1,13 @@
 //! What a running instance tells about itself in `STATE/<role>/<instance>/status.json`. `processor status` reads it beside the log's own figures;
 //! nothing in the system depends on it.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 pub use crate::engine::instance::Counters;
+use crate::files;
 
 /// Phase of an instance or a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,9 +101,9 @@ impl InstanceStatus {
         let path = Self::path(state, &self.role, self.instance);
         let fresh = path.with_extension("json.new");
         if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir)?;
+            files::create_dir(dir)?;
         }
-        std::fs::write(&fresh, serde_json::to_vec(self)?)?;
+        files::create(&fresh)?.write_all(&serde_json::to_vec(self)?)?;
         std::fs::rename(fresh, path)
     }
 

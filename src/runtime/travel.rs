@@ -9,6 +9,7 @@ use crate::engine::ports::{LogError, StoreError};
 use crate::engine::replay::{Replay, ReplayError};
 use crate::engine::topics::TopicPartition;
 use crate::engine::travel::{Moment, Travelled};
+use crate::files;
 use crate::roles::Role;
 use crate::store::dir::{Identity, write_identity};
 use crate::store::rocks::RocksStore;
@@ -60,7 +61,7 @@ fn place(system: &System, role: Role, task: u32, keep: &Path) -> Result<PathBuf,
         ))
         .into());
     }
-    std::fs::create_dir_all(&dir).map_err(cannot)?;
+    files::create_dir(&dir).map_err(cannot)?;
     let identity = Identity::new(&system.log.cluster_id()?, system.topics.prefix(), role.name(), system.tasks(role)?);
     write_identity(&parent, &identity).map_err(cannot)?;
     Ok(dir)

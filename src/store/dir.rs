@@ -3,7 +3,7 @@
 //! `lock` is held for the life of the process; a successor waits for a predecessor that is still going away. `identity` says which cluster, prefix,
 //! role and partition count the state belongs to, so that state is never read into a world it was not made in.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::crash::{self, Point};
 use crate::engine::ports::StoreError;
+use crate::files;
 
 /// Format of the directory and of the stores in it.
 pub const FORMAT: u32 = 1;
@@ -68,8 +69,7 @@ pub struct InstanceDir {
 impl InstanceDir {
     /// Makes or opens `STATE/<role>/<instance>`. Waits up to `wait` for whoever holds it.
     pub fn open(state: &Path, instance: &str, wanted: &Identity, wait: Duration) -> Result<Self, StoreError> {
-        let path = state.join(&wanted.role).join(instance);
-        std::fs::create_dir_all(&path).map_err(|e| io(&path, &e))?;
+        let path = make(state, instance, wanted)?;
         let lock = lock(&path, wait)?;
         if !fits(&path, wanted)? {
             write_identity(&path, wanted).map_err(|e| io(&path, &e))?;
@@ -81,8 +81,7 @@ impl InstanceDir {
 
     /// Makes the directory if it is not there, and says what [`InstanceDir::open`] would complain about, but for a holder.
     pub fn look(state: &Path, instance: &str, wanted: &Identity) -> Result<(), StoreError> {
-        let path = state.join(&wanted.role).join(instance);
-        std::fs::create_dir_all(&path).map_err(|e| io(&path, &e))?;
+        let path = make(state, instance, wanted)?;
         let lock = lock_file(&path)?;
         match fits(&path, wanted) {
             // Whoever is told to delete it must know that somebody works in it.
@@ -139,9 +138,22 @@ impl InstanceDir {
     }
 }
 
-/// Whether the directory says that it is what is wanted; false if it says nothing yet.
+/// Makes the directory of an instance, for its owner alone.
+fn make(state: &Path, instance: &str, wanted: &Identity) -> Result<PathBuf, StoreError> {
+    let role = state.join(&wanted.role);
+    let path = role.join(instance);
+    for dir in [&role, &path] {
+        files::private_dir(dir).map_err(|e| io(dir, &e))?;
+    }
+    Ok(path)
+}
+
+/// Whether the directory says that it is what is wanted; false if it says nothing yet, and holds nothing.
 fn fits(path: &Path, wanted: &Identity) -> Result<bool, StoreError> {
-    let Some(found) = read_identity(path)? else { return Ok(false) };
+    let Some(found) = read_identity(path)? else {
+        // The label is on the disk before the first store is made. So stores without one were brought here, or have lost it.
+        return if holds_stores(path)? { Err(unlabelled(path)) } else { Ok(false) };
+    };
     let differences = found.differences(wanted);
     if differences.is_empty() {
         return Ok(true);
@@ -151,6 +163,25 @@ fn fits(path: &Path, wanted: &Identity) -> Result<bool, StoreError> {
         path.display(),
         differences.join("; ")
     )))
+}
+
+/// Whether there is any file in a directory that has a task's name.
+fn holds_stores(path: &Path) -> Result<bool, StoreError> {
+    for entry in std::fs::read_dir(path).map_err(|e| io(path, &e))? {
+        let entry = entry.map_err(|e| io(path, &e))?;
+        let is_task = entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+        if is_task && entry.path().is_dir() && std::fs::read_dir(entry.path()).map_err(|e| io(path, &e))?.next().is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn unlabelled(path: &Path) -> StoreError {
+    StoreError::Invalid(format!(
+        "{} holds stores, but its identity file is gone, so nothing says which log they belong to; put the file back, or delete {0} (its state is rebuilt from the log)",
+        path.display()
+    ))
 }
 
 /// The identity of an instance's directory, for looking in from outside; none if it has none yet.
@@ -191,6 +222,7 @@ pub(crate) fn newer(path: &Path, format: u32) -> StoreError {
 /// A file system's answer, with what to do about it.
 pub(crate) fn io(path: &Path, e: &std::io::Error) -> StoreError {
     let advice = match e.kind() {
+        _ if files::is_out_of_descriptors(e) => files::DESCRIPTORS_ADVICE,
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space and start again; nothing is lost",
         ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
             "make the directory writable for this user, or choose another with --state"
@@ -202,16 +234,12 @@ pub(crate) fn io(path: &Path, e: &std::io::Error) -> StoreError {
 
 /// Labels a directory.
 pub(crate) fn write_identity(path: &Path, identity: &Identity) -> std::io::Result<()> {
-    let half = path.join("identity.new");
-    let mut file = File::create(&half)?;
-    file.write_all(&serde_json::to_vec_pretty(identity)?)?;
-    file.sync_all()?;
-    std::fs::rename(half, path.join("identity"))
+    files::replace(&path.join("identity"), &serde_json::to_vec_pretty(identity)?)
 }
 
 fn lock_file(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join("lock");
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(|e| io(&path, &e))
+    files::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(|e| io(&path, &e))
 }
 
 fn lock(dir: &Path, wait: Duration) -> Result<File, StoreError> {

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, ErrorKind, LogLevel, Options, ReadOptions, WriteBatch,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, ErrorKind, InfoLogger, LogLevel, Options, ReadOptions, WriteBatch,
     WriteBufferManager, WriteOptions,
 };
 
@@ -17,6 +17,8 @@ use super::dir::{FORMAT, Identity, InstanceDir, newer};
 use super::lives::Lives;
 use crate::engine::crash::{self, Point};
 use crate::engine::ports::{StateStore, StoreError, Stores, Write};
+use crate::files;
+use crate::files::look::{self, Look};
 
 const DATA: u8 = 1;
 const META: &[u8] = &[0, b'm'];
@@ -116,6 +118,7 @@ pub struct RocksStore {
 impl RocksStore {
     /// Opens or makes a store.
     pub fn open(path: &Path, shared: &SharedMemory) -> Result<Self, StoreError> {
+        files::private_dir(path).map_err(|e| super::dir::io(path, &e))?;
         // Without this file RocksDB would take the rest for rubbish and begin anew.
         let has_files = std::fs::read_dir(path).is_ok_and(|mut files| files.next().is_some());
         if has_files && !path.join("CURRENT").exists() {
@@ -139,13 +142,23 @@ impl RocksStore {
 
     /// Looks into a store, also while its owner runs: as it was at this moment. Writing fails.
     pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
+        match look::at_rest(path, || Self::open_once(path)) {
+            Look::Found(found) => found,
+            Look::Busy(tries) => Err(StoreError::Io(format!(
+                "{}: the process that owns this store replaced its files during each of {tries} attempts to open it; try again when it has less to do",
+                path.display()
+            ))),
+        }
+    }
+
+    fn open_once(path: &Path) -> Result<Self, StoreError> {
         if !path.join("CURRENT").exists() {
             if Self::was_made(path) {
                 return Err(without_current(path));
             }
             return Err(StoreError::Invalid(format!("there is no store in {}; has the role run here?", path.display())));
         }
-        let mut options = options(&SharedMemory::new(16 << 20, 0), Options::default());
+        let mut options = options(&SharedMemory::new(16 << 20, 0), guarded(path)?);
         // Files that the owner deletes later stay readable only while they are open.
         options.set_max_open_files(-1);
         let store = Self::with(path, DB::open_for_read_only(&options, path, false).map_err(|e| error(path, &e))?)?;
@@ -287,8 +300,8 @@ fn options(shared: &SharedMemory, mut o: Options) -> Options {
     // Thirty stores must not eat a process's file handles.
     o.set_max_open_files(32);
     o.set_skip_stats_update_on_db_open(true);
-    o.set_keep_log_file_num(2);
-    o.set_log_level(LogLevel::Warn);
+    // RocksDB's own words go to ours: a file for them would cost each store a descriptor, and nobody would look there.
+    o.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, |level, text| tracing::debug!(target: "rocksdb", ?level, "{text}")));
     o.set_stats_dump_period_sec(0);
     o
 }
@@ -297,8 +310,9 @@ fn error(path: &Path, e: &rocksdb::Error) -> StoreError {
     let (text, path) = (e.to_string(), path.display());
     match e.kind() {
         ErrorKind::Corruption => StoreError::Corrupt(format!("{path}: {text}")),
+        _ if files::says_out_of_descriptors(&text) => StoreError::Io(format!("{path}: {text}; {}", files::DESCRIPTORS_ADVICE)),
         ErrorKind::IOError if text.contains("No such file") => StoreError::Corrupt(format!("{path}: a file is missing: {text}")),
-        ErrorKind::IOError if text.contains("/LOCK") => {
+        ErrorKind::IOError if text.contains("While lock file") || text.contains("lock hold by current process") => {
             StoreError::Invalid(format!("{path} is open elsewhere; stop the process that has it, or use another --instance or --state"))
         }
         _ if text.contains("No space left") => StoreError::Io(format!("{path}: {text}; free some space and start again; nothing is lost")),

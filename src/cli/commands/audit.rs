@@ -14,6 +14,7 @@ use crate::cli::open::{self, Access};
 use crate::cli::output::{self, Format, Progress};
 use crate::engine::ports::Log;
 use crate::engine::topics::TopicTable;
+use crate::files;
 use crate::roles::Role;
 use crate::runtime::audit::anchor::{self, Anchor};
 use crate::runtime::audit::chains::{ChainReport, Chains, heads};
@@ -186,7 +187,7 @@ fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
     }
     let Some(path) = file else { return output::json(&anchor.line()) };
     let wrong = |e| Failure::failed(format!("{}: {e}", path.display()));
-    let mut file = File::options().create(true).append(true).open(path).map_err(wrong)?;
+    let mut file = files::options().create(true).append(true).open(path).map_err(wrong)?;
     writeln!(file, "{}", anchor.line()).and_then(|()| file.sync_all()).map_err(wrong)?;
     output::note(format_args!(
         "anchored {} chains, root {}; {} anchors in {}",
@@ -232,7 +233,7 @@ fn to_file(export: &Export<'_>, path: &Path, tell: &mut dyn FnMut(u64)) -> Resul
     let part = std::path::PathBuf::from(name);
     let wrong = |e| Failure::failed(format!("{}: {e}", part.display()));
     // What another export is writing, or left behind, is not ours to throw away.
-    let file = File::create_new(&part).map_err(|e| match e.kind() {
+    let file = files::options().write(true).create_new(true).open(&part).map_err(|e| match e.kind() {
         std::io::ErrorKind::AlreadyExists => Failure::usage(format!(
             "{} exists: another export is writing it, or broke off; remove it, or choose another name",
             part.display()

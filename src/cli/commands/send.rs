@@ -10,7 +10,7 @@ use crate::cli::config::{self, Config, Target};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
 use crate::cli::output::Format;
-use crate::cli::{output, system};
+use crate::cli::{as_before, output, system};
 use crate::client::{KeyedAppender, now_ms};
 use crate::engine::ports::Log;
 use crate::roles::Role;
@@ -61,7 +61,10 @@ pub fn carry_out(
     make: impl FnOnce(&Arc<dyn Log>) -> Result<Sending, Failure>,
 ) -> Result<(), Failure> {
     let host = wait.is_some() && matches!(config.target, Target::Embedded { .. });
-    let system = system::of(config, Access::Write).map_err(|f| in_use(config, f))?;
+    let mut system = system::of(config, Access::Write).map_err(|f| in_use(config, f))?;
+    if host {
+        as_before::take_over(config, &mut system)?;
+    }
     let sending = make(&system.log)?;
     if !host {
         return send(config, &*system.log, &sending, wait);

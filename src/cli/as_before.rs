@@ -1,0 +1,107 @@
+//! Commands that run the roles for a moment, on an embedded log, decide as the installation did that they find: by the settings in its journals, unless a
+//! flag, the environment or a file says otherwise.
+
+use super::config::{Config, Origin};
+use super::output;
+use crate::client::decimal;
+use crate::engine::ports::LogError;
+use crate::roles::{Role, RoleSettings};
+use crate::runtime::settings;
+use crate::runtime::system::System;
+
+/// One setting: its name in the configuration, how it is taken over, and how it is shown.
+struct Setting {
+    name: &'static str,
+    take: fn(&mut RoleSettings, &RoleSettings),
+    show: fn(&RoleSettings) -> String,
+}
+
+const SETTINGS: &[Setting] = &[
+    Setting { name: "rate_limit", take: |to, from| to.rate_limit = from.rate_limit, show: |s| s.rate_limit.to_string() },
+    Setting { name: "burst", take: |to, from| to.burst = from.burst, show: |s| s.burst.to_string() },
+    Setting { name: "stale_ms", take: |to, from| to.stale_ms = from.stale_ms, show: |s| s.stale_ms.to_string() },
+    Setting {
+        name: "opening_cash",
+        take: |to, from| to.opening_cash_e4 = from.opening_cash_e4,
+        show: |s| decimal::show_e4(s.opening_cash_e4),
+    },
+    Setting {
+        name: "max_command_age",
+        take: |to, from| to.max_command_age_ms = from.max_command_age_ms,
+        show: |s| s.max_command_age_ms.map_or("0".into(), |ms| format!("{ms}ms")),
+    },
+    Setting {
+        name: "dedup_window",
+        take: |to, from| to.dedup_window_ms = from.dedup_window_ms,
+        show: |s| s.dedup_window_ms.map_or("0".into(), |ms| format!("{ms}ms")),
+    },
+    Setting {
+        name: "open_orders_max",
+        take: |to, from| to.open_orders_max = from.open_orders_max,
+        show: |s| s.open_orders_max.to_string(),
+    },
+    Setting {
+        name: "day_end",
+        take: |to, from| to.day_ends_ms = from.day_ends_ms,
+        show: |s| format!("{:02}:{:02}", s.day_ends_ms / 3_600_000, s.day_ends_ms / 60_000 % 60),
+    },
+];
+
+/// Takes over what the installation last ran with, and says on stderr what is not the default, or not what it was.
+pub fn take_over(config: &Config, system: &mut System) -> Result<(), LogError> {
+    let last = match settings::last_used(system, Role::Orders)? {
+        Some(last) => Some(last),
+        None => settings::last_used(system, Role::Trading)?,
+    };
+    let Some(last) = last else { return Ok(()) };
+    for (name, text) in merge(&mut system.roles, &last, &|name| config.origin(name)) {
+        output::note(format_args!("processor: --{} {text}", name.replace('_', "-")));
+    }
+    Ok(())
+}
+
+/// Joins the settings in hand with the last ones. Answers those that differ, with what to say about each.
+fn merge(now: &mut RoleSettings, last: &RoleSettings, origin: &dyn Fn(&str) -> Origin) -> Vec<(&'static str, String)> {
+    let mut differ = Vec::new();
+    for setting in SETTINGS {
+        let (mine, theirs) = ((setting.show)(now), (setting.show)(last));
+        if mine == theirs {
+            continue;
+        }
+        differ.push((
+            setting.name,
+            match origin(setting.name) {
+                Origin::Default => {
+                    (setting.take)(now, last);
+                    format!("{theirs}, as this installation last ran, and not the default {mine}")
+                }
+                given => format!("{mine}, from: {given}; this installation last ran with {theirs}"),
+            },
+        ));
+    }
+    differ
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_said_is_taken_over_and_what_differs_is_told() {
+        let last = RoleSettings { opening_cash_e4: 0, burst: 7, dedup_window_ms: Some(60_000), time_may_fall: false, ..Default::default() };
+        let mut now = RoleSettings { burst: 9, ..Default::default() };
+        let origin = |name: &str| if name == "burst" { Origin::Flag } else { Origin::Default };
+        let told = merge(&mut now, &last, &origin);
+        assert_eq!(now, RoleSettings { burst: 9, time_may_fall: true, ..last }, "rules are not settings");
+        let told: Vec<_> = told.iter().map(|(name, text)| format!("{name}: {text}")).collect();
+        assert_eq!(
+            told,
+            [
+                "burst: 9, from: flag; this installation last ran with 7",
+                "opening_cash: 0.00, as this installation last ran, and not the default 1000000.00",
+                "dedup_window: 60000ms, as this installation last ran, and not the default 0",
+            ]
+        );
+        assert!(merge(&mut now.clone(), &now, &origin).is_empty());
+    }
+}
