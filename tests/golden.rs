@@ -11,6 +11,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use processor::cli::decode;
+use processor::engine::journal::JournalPart;
 use processor::engine::meta::{JournalEntry, META_KEY, Meta, StoreMeta};
 use processor::engine::ports::{Log, StateStore};
 use processor::engine::restore::scan_digest;
@@ -69,6 +70,11 @@ fn read(what: &str, key: &[u8], bytes: &[u8]) -> Value {
             let row = |r: &processor::engine::broadcast::Seen| json!({"table": r.table.0, "key": decode::text(&r.key), "version": r.version, "value": hex(&r.value)});
             let rows: Vec<Value> = j.rows.iter().map(row).collect();
             json!({"transaction": j.transaction, "offsets": positions(&j.offsets), "digest": j.digest.to_string(), "forget": j.forget, "rows": rows})
+        }
+        "journal-part" => {
+            let p = JournalPart::decode(bytes).expect("readable").expect("a part");
+            let row = |r: &processor::engine::broadcast::Seen| json!({"table": r.table.0, "key": decode::text(&r.key), "version": r.version, "value": hex(&r.value)});
+            json!({"transaction": p.transaction, "number": p.number, "rows": p.rows.iter().map(row).collect::<Vec<_>>()})
         }
         "message" => {
             let ours = match rest {
@@ -129,6 +135,7 @@ fn every_record_of_every_version_is_read() {
         "meta",
         "store-meta",
         "journal",
+        "journal-part",
         "message OrderFilled",
         "message Trade",
         "message AuditEntry",

@@ -114,7 +114,8 @@ fn incarnation(log: &KafkaLog, spec: &MemberSpec, stop: &AtomicBool, say: &mut d
             Outcome::Committed { .. } => return Err(LogError::Unavailable("suspect commit".into())),
             Outcome::Fenced(why) => return Err(LogError::Fenced(why)),
             Outcome::Refused(why) => return Err(LogError::Invalid(why)),
-            Outcome::NotCommitted(why) | Outcome::Unknown(why) => return Err(LogError::Unavailable(why)),
+            Outcome::NotCommitted(why) | Outcome::Unknown(why) | Outcome::Late { why, .. } => return Err(LogError::Unavailable(why)),
+            Outcome::Rejected(rejection) => return Err(LogError::Invalid(rejection.text)),
         }
     }
     Ok(())

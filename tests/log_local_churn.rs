@@ -105,7 +105,7 @@ fn copier(log: &LocalLog, instance: u64, seed: u64, done: &AtomicBool, count: &C
                     count.fenced.fetch_add(1, Ordering::Relaxed);
                     continue 'incarnation;
                 }
-                Outcome::Unknown(why) | Outcome::Refused(why) => panic!("{why}"),
+                other => panic!("{other:?}"),
             };
         }
     }

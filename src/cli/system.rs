@@ -144,7 +144,7 @@ impl From<Stop> for Failure {
         let code = match &stop {
             Stop::Fenced(_) => Code::Fenced,
             Stop::Invalid(_) => Code::Config,
-            Stop::Bug(_) => Code::Bug,
+            Stop::Bug(_) | Stop::Refused(_) => Code::Bug,
             Stop::Failed(_) => Code::Failed,
         };
         Failure::new(code, stop.to_string())

@@ -97,6 +97,7 @@ pub struct TableView {
     /// The version last noted of each row; absence counts as [`ABSENT`].
     noted: BTreeMap<TopicId, IndexMap<Box<[u8]>, u64, FxBuildHasher>>,
     fresh: Vec<Seen>,
+    fresh_bytes: usize,
     /// Whether something was taken from this view before.
     taken: bool,
 }
@@ -120,15 +121,23 @@ impl TableView {
             if noted.get(key).copied().unwrap_or(ABSENT) != version {
                 noted.insert(key.into(), version);
                 let value = row.map_or(&[][..], |r| r.value).into();
-                self.fresh.push(Seen { table, key: key.into(), version, value });
+                let seen = Seen { table, key: key.into(), version, value };
+                self.fresh_bytes += super::journal::size(&seen);
+                self.fresh.push(seen);
             }
         }
         row
     }
 
+    /// What the rows that were seen anew will take in the journal, at most.
+    pub fn fresh_bytes(&self) -> usize {
+        self.fresh_bytes
+    }
+
     /// What was seen anew since the last call; goes into the journal with the transaction. The flag says that this is the first call: whatever an
     /// earlier incarnation noted counts no more, rows may have vanished since.
     pub fn take_fresh(&mut self) -> (bool, Vec<Seen>) {
+        self.fresh_bytes = 0;
         (!std::mem::replace(&mut self.taken, true), std::mem::take(&mut self.fresh))
     }
 }

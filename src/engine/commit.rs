@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use super::crash::{self, Point};
 use super::mutants::{self, Mutant};
-use super::ports::{Member, Outcome, Transaction};
-use super::records::Records;
+use super::ports::{Member, Outcome, RECORD_OVERHEAD, Rejection, Transaction};
+use super::records::{Record, Records};
 use super::role::{Bug, RoleSpec};
 use super::task::{Task, TaskError};
-use super::topics::TopicPartition;
+use super::topics::{TopicPartition, TopicTable};
 
 /// How a commit ended.
 pub enum Commit {
@@ -22,6 +22,17 @@ pub enum Commit {
     },
     /// Not, or nobody knows: give this incarnation up; the next one finds out.
     Recover(String),
+    /// Not in time: likewise, and with less.
+    Late {
+        /// What ran out, and for how sure.
+        why: String,
+        /// Records that were accepted in time, and of how many.
+        done: (usize, usize),
+    },
+    /// The log will not have one of the records: likewise, a few times.
+    Rejected(Rejection),
+    /// A record is larger than its topic can ever take, so nothing was sent: stop.
+    TooLarge(String),
     /// Somebody newer is there: stop.
     Fenced(String),
     /// A person must change something: stop.
@@ -31,13 +42,23 @@ pub enum Commit {
 }
 
 /// Commits what `touched` tasks have processed; `out` holds their output and gets the rest.
-pub fn commit(spec: &RoleSpec, member: &mut dyn Member, tasks: &mut BTreeMap<u32, Task>, touched: &[u32], out: &mut Records) -> Commit {
+pub fn commit(
+    spec: &RoleSpec,
+    topics: &TopicTable,
+    member: &mut dyn Member,
+    tasks: &mut BTreeMap<u32, Task>,
+    touched: &[u32],
+    out: &mut Records,
+) -> Commit {
     let mut offsets: Vec<(TopicPartition, u64)> = Vec::new();
     for number in touched {
         let task = tasks.get_mut(number).expect("only running tasks are touched");
         offsets.extend_from_slice(&task.prepare(out).offsets);
     }
     crash::point(Point::CommitPrepared);
+    if let Some(why) = too_large(topics, out) {
+        return Commit::TooLarge(why);
+    }
     #[cfg(feature = "faults")]
     if mutants::take_timer() {
         offsets.clear();
@@ -53,10 +74,13 @@ pub fn commit(spec: &RoleSpec, member: &mut dyn Member, tasks: &mut BTreeMap<u32
     let (appended, suspect) = match member.transact(&Transaction { outputs: out, offsets: &offsets }) {
         Outcome::Committed { appended, suspect } => (appended, suspect),
         Outcome::NotCommitted(why) => return Commit::Recover(format!("not committed: {why}")),
+        Outcome::Late { why, done, of } => return Commit::Late { why: format!("not committed: {why}"), done: (done, of) },
+        Outcome::Rejected(rejection) => return Commit::Rejected(rejection),
         Outcome::Unknown(_) if mutants::on(Mutant::UnknownIsCommit) => {
             (touched.iter().map(|n| (TopicPartition::new(spec.changelog, *n), tasks[n].last_changelog_offset() + 1)).collect(), true)
         }
-        Outcome::Unknown(why) => return Commit::Recover(format!("outcome unknown: {why}")),
+        // Mostly a commit that had no answer in time; that it was too large is one of the reasons.
+        Outcome::Unknown(why) => return Commit::Late { why: format!("outcome unknown: {why}"), done: (out.len(), out.len()) },
         Outcome::Fenced(why) => return Commit::Fenced(why),
         Outcome::Refused(why) => return Commit::Refused(why),
     };
@@ -82,4 +106,20 @@ pub fn commit(spec: &RoleSpec, member: &mut dyn Member, tasks: &mut BTreeMap<u32
         crash::point(Point::CommitStored);
     }
     Commit::Done { suspect }
+}
+
+/// The first record that its topic cannot take. It would be refused again after every recovery, for ever, so this is said at once. Everything that goes
+/// into the transaction is looked at, state changes and journal included.
+fn too_large(topics: &TopicTable, out: &Records) -> Option<String> {
+    let size =
+        |r: &Record<'_>| r.key.map_or(0, <[u8]>::len) + r.value.map_or(0, <[u8]>::len) + r.headers.as_bytes().len() + RECORD_OVERHEAD;
+    let r = out.iter().find(|r| size(r) > topics.spec(r.at.topic).record_bytes_max as usize)?;
+    let (max, at, key) = (topics.spec(r.at.topic).record_bytes_max, topics.show(r.at), r.key.unwrap_or_default());
+    let cause = r.headers.text("src").map(|src| format!(", caused by {src},")).unwrap_or_default();
+    Some(format!(
+        "a record of {} bytes for {at} (key \"{}\"){cause} is over the limit of that topic, {max} bytes. Nothing of its transaction was committed, and a \
+         restart would meet it again. No setting raises this limit: report this message, and run a version that splits such records",
+        size(&r),
+        key.escape_ascii(),
+    ))
 }

@@ -7,6 +7,7 @@ use super::guard::OutSequences;
 #[cfg(feature = "faults")]
 use super::mutants;
 use super::overlay::Overlay;
+use super::pace::Written;
 use super::ports::{RECORD_OVERHEAD, StateStore, StoreError};
 use super::records::{HeaderBuf, Headers, Record, Records};
 use super::topics::{TopicId, TopicPartition, TopicTable};
@@ -206,6 +207,12 @@ impl<'a> Ctx<'a> {
     fn append(&mut self, at: TopicPartition, key: Option<&[u8]>, value: Option<&[u8]>) {
         let headers = Headers::packed(self.outbox.headers.headers().as_bytes());
         self.out.push(&Record { at, offset: 0, timestamp_ms: self.cause.timestamp_ms, key, value, headers });
+    }
+
+    /// What the transaction holds so far: this task's output and that of tasks before it, this task's state changes and rows for its journal.
+    pub(super) fn written(&self) -> Written {
+        let ((changes, bytes), rows) = (self.overlay.written(), self.tables.fresh_bytes());
+        Written { records: self.out.len() + changes, bytes: self.out.size_bytes() + bytes + rows, row_bytes: rows }
     }
 
     /// The store's failure, if there was one; the engine asks after each record.

@@ -14,6 +14,7 @@
 //! There is one recovery path: give everything up and join again, exactly as after `kill -9`. [`Instance::step`] does one turn and returns, so
 //! that a caller can run many instances in one thread.
 
+mod batch;
 #[cfg(feature = "faults")]
 mod mistakes;
 mod view;
@@ -22,18 +23,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(super) use batch::processing_order;
 pub use view::TaskView;
 
 use super::broadcast::Tables;
-use super::commit::{Commit, commit};
 use super::crash::{self, Point};
 use super::halt::Halt;
 use super::mutants::{self, Mutant};
-use super::ports::{
-    Clock, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, RECORD_OVERHEAD, Reader, StoreError, Stores,
-};
+use super::pace::{Bounds, Pace};
+use super::ports::{Clock, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, Reader, StoreError, Stores};
 use super::records::Records;
 use super::refusal::{Refusals, Refused};
+use super::rejections::Rejections;
 use super::restore::{Env, Restore};
 use super::role::{Bug, RoleFactory, RoleSpec};
 use super::scrub::Scrubber;
@@ -73,6 +74,9 @@ pub enum Stop {
     /// An invariant broke; nothing was committed after that.
     #[error("stopped by an invariant: {0}")]
     Bug(String),
+    /// A record cannot be written as it must be, now or after a restart.
+    #[error("{0}")]
+    Refused(String),
     /// The log did not answer at start, or a disk failed: restart me.
     #[error("{0}")]
     Failed(String),
@@ -89,6 +93,9 @@ pub struct Counters {
     pub transactions: u64,
     /// Incarnations after the first.
     pub recoveries: u64,
+    /// Incarnations since something was last committed, or since all was last quiet for a while: more than a few say that something does not pass.
+    #[serde(default)]
+    pub without_progress: u64,
     /// Records of ours that came twice and were dropped; more than 0 means that transactions are broken.
     pub repeats_dropped: u64,
     /// Records sent to `dead-letters`.
@@ -130,7 +137,14 @@ pub struct Instance {
     counts: Option<Arc<[u32]>>,
     recovered_us: u64,
     refusals: Refusals,
+    /// Why the last incarnation ended, until there is progress.
+    trouble: Option<String>,
     scrubber: Scrubber,
+    pace: Pace,
+    rejections: Rejections,
+    wake: Wake,
+    /// The task that is processed first in the next turn.
+    first: u32,
     batch: Records,
     out: Records,
 }
@@ -142,7 +156,11 @@ struct Incarnation {
     readers: Vec<Box<dyn Reader>>,
     restoring: BTreeMap<u32, Restore>,
     tasks: BTreeMap<u32, Task>,
-    wake: Wake,
+    /// Records that were taken and had no room in the last transaction; they come first in the next. They go with the incarnation and with the assignment, and
+    /// are read again.
+    left: Records,
+    /// Whether the member was told to pass over their partitions.
+    passes_over: bool,
 }
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -150,6 +168,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for input between two slices of a scrub.
 const SCRUB_WAIT: Duration = Duration::from_millis(5);
 const CALM: Duration = Duration::from_secs(30);
+/// Most that is read of one broadcast table in a turn: records wait meanwhile, and a table of any size may be written while tasks run.
+const TABLE_LIMITS: Limits = Limits { records: 1_000, bytes: 1 << 20, age: Duration::from_millis(5) };
 
 impl Instance {
     /// An instance that has not joined yet.
@@ -163,6 +183,7 @@ impl Instance {
     ) -> Instance {
         let spec = Arc::new(factory.spec().clone());
         let started_us = clock.now_us();
+        let pace = Pace::new(settings.limits, Bounds::default(), !spec.linger.is_zero());
         Instance {
             log,
             stores,
@@ -182,7 +203,12 @@ impl Instance {
             counts: None,
             recovered_us: started_us,
             refusals: Refusals::default(),
+            trouble: None,
             scrubber: Scrubber::new(),
+            pace,
+            rejections: Rejections::default(),
+            wake: Wake::default(),
+            first: 0,
             batch: Records::new(),
             out: Records::new(),
         }
@@ -191,6 +217,11 @@ impl Instance {
     /// Looks through every store this often, in slices; see [`super::scrub`]. Never, if not called.
     pub fn scrub_every(&mut self, every: Option<Duration>) {
         self.scrubber.set(every, self.clock.now_us());
+    }
+
+    /// Bounds transactions otherwise than usual; for tests.
+    pub fn bound_by(&mut self, bounds: Bounds) {
+        self.pace = Pace::new(self.settings.limits, bounds, !self.spec.linger.is_zero());
     }
 
     /// One turn of the loop.
@@ -206,7 +237,13 @@ impl Instance {
             }
         };
         match result {
-            Ok(turn) => Ok(turn),
+            Ok(turn) => {
+                if turn == Turn::Idle && self.counters.without_progress > 0 && self.phase() == "running" {
+                    let calm = Duration::from_micros(self.clock.now_us().saturating_sub(self.recovered_us)) > CALM;
+                    calm.then(|| self.progressed());
+                }
+                Ok(turn)
+            }
             Err(Halt::Stop(stop)) => Err(stop),
             Err(Halt::Recover(why)) => self.recover(&why),
             Err(Halt::Refused(why)) => self.refused(why),
@@ -242,8 +279,17 @@ impl Instance {
         if !self.joined_once && waited > self.settings.startup_wait {
             return Err(Stop::Failed(why.to_string()));
         }
-        tracing::warn!(role = self.spec.name, instance = %self.settings.instance, %why, backoff_ms = self.backoff.as_millis() as u64, "recovering");
         self.counters.recoveries += 1;
+        self.counters.without_progress += 1;
+        self.trouble = Some(why.to_string());
+        tracing::warn!(
+            role = self.spec.name,
+            instance = %self.settings.instance,
+            %why,
+            without_progress = self.counters.without_progress,
+            backoff_ms = self.backoff.as_millis() as u64,
+            "recovering: everything since the last commit is done again by a new incarnation"
+        );
         // Trouble long past says nothing about this one.
         let now = self.clock.now_us();
         if Duration::from_micros(now - std::mem::replace(&mut self.recovered_us, now)) > CALM {
@@ -252,6 +298,11 @@ impl Instance {
         self.not_before_us = self.clock.now_us() + self.backoff.as_micros() as u64;
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
         Ok(Turn::Busy)
+    }
+
+    fn progressed(&mut self) {
+        self.counters.without_progress = 0;
+        self.trouble = None;
     }
 
     fn join(&mut self) -> Result<Turn, Halt> {
@@ -278,7 +329,9 @@ impl Instance {
         crash::point(Point::JoinTables);
         self.joined_once = true;
         let (restoring, tasks) = (BTreeMap::new(), BTreeMap::new());
-        self.work = Some(Incarnation { member, partitions, tables: Arc::new(tables), readers, restoring, tasks, wake: Wake::default() });
+        let (tables, left) = (Arc::new(tables), Records::new());
+        self.work = Some(Incarnation { member, partitions, tables, readers, restoring, tasks, left, passes_over: false });
+        self.wake.begin();
         tracing::info!(role = self.spec.name, instance = %self.settings.instance, "predecessor fenced, asking the group for partitions");
         Ok(Turn::Busy)
     }
@@ -345,6 +398,7 @@ impl Instance {
             }
             Polled::Revoked { lost: true } if mutants::on(Mutant::LostIgnored) => return Ok(Turn::Busy),
             Polled::Revoked { lost } => {
+                work.left.clear();
                 tracing::info!(role = self.spec.name, instance = %self.settings.instance, lost, "partitions revoked");
                 crash::point(Point::RevokeTasks);
                 work.restoring.clear();
@@ -353,7 +407,7 @@ impl Instance {
             }
             Polled::Records => {}
         }
-        let changed = refresh_tables(&*self.factory, work, self.settings.limits)?;
+        let changed = refresh_tables(&*self.factory, work)?;
         if let Some(clock) = self.spec.clock {
             self.wake(work, clock, &changed)?;
         }
@@ -374,45 +428,26 @@ impl Instance {
         }
         #[cfg(feature = "faults")]
         if turn == Turn::Idle && mutants::on(Mutant::TimerWithoutOffsets) {
-            mistakes::timer(&self.spec, work)?;
+            mistakes::timer(&self.spec, &self.topics, work)?;
         }
         Ok(turn)
     }
 
     /// Wakes tasks whose alarm is due, and those that the changed rows of broadcast tables belong to.
-    fn wake(&self, work: &mut Incarnation, clock: TopicId, changed: &[Box<[u8]>]) -> Result<(), LogError> {
+    fn wake(&mut self, work: &mut Incarnation, clock: TopicId, changed: &[Box<[u8]>]) -> Result<(), LogError> {
         let now_us = self.clock.now_us();
-        work.wake.saw(&self.batch, now_us);
+        self.wake.saw(&self.batch, now_us);
         let mut tasks: Vec<u32> = changed.iter().map(|key| partition(key, work.partitions[clock.0 as usize])).collect();
         tasks.sort_unstable();
         tasks.dedup();
         for task in tasks.into_iter().filter(|t| work.tasks.contains_key(t)) {
-            work.wake.wake(&*self.log, clock, task)?;
+            self.wake.wake(&*self.log, clock, task, now_us)?;
         }
-        work.wake.ring(&*self.log, clock, work.tasks.iter().map(|(n, t)| (*n, t.alarm_ms())), now_us)
-    }
-
-    /// Waits for records and takes what is there; then for more, as long as the role lingers and the batch has room.
-    fn gather(&mut self, work: &mut Incarnation, wait: Duration) -> Result<Polled, LogError> {
-        let limits = self.settings.limits;
-        self.batch.clear();
-        let mut polled = work.member.poll(wait, limits, &mut self.batch)?;
-        if self.batch.is_empty() || self.spec.linger.is_zero() {
-            return Ok(polled);
-        }
-        let until = self.clock.now_us() + self.spec.linger.as_micros() as u64;
-        while polled == Polled::Records && self.batch.len() < limits.records && self.batch.size_bytes() < limits.bytes {
-            let left = until.saturating_sub(self.clock.now_us());
-            if left == 0 {
-                break;
-            }
-            let room = Limits { records: limits.records - self.batch.len(), bytes: limits.bytes - self.batch.size_bytes(), ..limits };
-            polled = work.member.poll(Duration::from_micros(left), room, &mut self.batch)?;
-        }
-        Ok(polled)
+        self.wake.ring(&*self.log, clock, work.tasks.iter().map(|(n, t)| (*n, t.alarm_ms())), now_us)
     }
 
     fn assigned(&mut self, work: &mut Incarnation, partitions: &[TopicPartition]) -> Result<(), Halt> {
+        work.left.clear();
         let (mut inputs, spec) = (BTreeMap::<u32, Vec<TopicPartition>>::new(), self.spec.clone());
         for at in partitions {
             inputs.entry(at.partition).or_default().push(*at);
@@ -473,69 +508,20 @@ impl Instance {
             };
             let mut task = Task::new(*number, parts, done.store, done.meta);
             (task.view.tables, task.changelog_offset) = (work.tables.clone(), done.changelog_offset);
+            task.journal_part = self.pace.bounds().journal_part;
             ready.push((*number, task));
         }
         for (number, task) in ready {
             crash::point(Point::ResumeBefore);
             work.member.resume(&task.meta().offsets)?;
             if let Some(clock) = self.spec.clock {
-                work.wake.wake(&*self.log, clock, number)?;
+                self.wake.wake(&*self.log, clock, number, self.clock.now_us())?;
             }
             work.restoring.remove(&number);
             work.tasks.insert(number, task);
             crash::point(Point::ResumeAfter);
         }
         Ok(())
-    }
-
-    fn process(&mut self, work: &mut Incarnation) -> Result<(), Halt> {
-        crash::point(Point::LoopPolled);
-        let order = processing_order(&self.spec, &self.batch);
-        self.out.clear();
-        let mut touched = Vec::new();
-        for group in order.chunk_by(|a, b| a.0 == b.0) {
-            let number = group[0].0;
-            let task = work.tasks.get_mut(&number).ok_or_else(|| Bug(format!("a record came for task {number}, which does not run")))?;
-            let batch = &self.batch;
-            if let Err(e) = task.process(group.iter().map(|(_, _, i)| batch.get(*i as usize)), &mut self.out) {
-                return Err(self.failed(number, e));
-            }
-            touched.push(number);
-        }
-        crash::point(Point::ProcessDone);
-        self.check_sizes()?;
-        let repeats: u64 = work.tasks.values().map(|t| t.repeats).sum();
-        let dead = self.out.count_topic(self.spec.dead_letters);
-        match commit(&self.spec, &mut *work.member, &mut work.tasks, &touched, &mut self.out) {
-            Commit::Done { suspect } => {
-                crash::point(Point::CommitDone);
-                let c = &mut self.counters;
-                c.records_in += self.batch.len() as u64;
-                c.records_out += self.out.len() as u64;
-                c.transactions += 1;
-                c.dead_letters += dead;
-                c.repeats_dropped = c.repeats_dropped.max(repeats);
-                self.doubted.retain(|(task, _)| task.is_none_or(|task| !touched.contains(&task)));
-                self.backoff = BACKOFF_MIN;
-                self.refusals.allowed();
-                if suspect {
-                    return Err(Halt::Recover("something odd happened inside a transaction that committed; taking a new epoch".into()));
-                }
-                Ok(())
-            }
-            #[cfg(feature = "faults")]
-            Commit::Recover(why) if mutants::on(Mutant::UnknownIsAbort) && why.starts_with("outcome unknown") => {
-                mistakes::go_back(work, &touched, why)
-            }
-            Commit::Recover(why) => Err(Halt::Recover(why)),
-            Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
-            // The first transaction of a process shows whether it may write at all.
-            Commit::Refused(why) if self.counters.transactions == 0 => Err(Halt::invalid(why)),
-            Commit::Refused(why) => Err(Halt::Refused(why)),
-            // What the log has answered is no old news: nothing to look at again.
-            Commit::TaskFailed(_, TaskError::Bug(e)) => Err(e.into()),
-            Commit::TaskFailed(number, e) => Err(self.failed(number, e)),
-        }
     }
 
     /// A task failed. Damage is remembered: the next incarnation would find the position right and never look at the content.
@@ -549,44 +535,20 @@ impl Instance {
             e => e.into(),
         }
     }
-
-    /// A record that its topic cannot take would be refused again after every recovery, for ever: that is a bug, and said at once.
-    fn check_sizes(&self) -> Result<(), Bug> {
-        for r in self.out.iter() {
-            let size = r.key.map_or(0, <[u8]>::len) + r.value.map_or(0, <[u8]>::len) + r.headers.as_bytes().len() + RECORD_OVERHEAD;
-            let (name, max) = (self.topics.name(r.at.topic), self.topics.spec(r.at.topic).record_bytes_max);
-            if size > max as usize {
-                let key = String::from_utf8_lossy(r.key.unwrap_or_default()).into_owned();
-                return Err(Bug(format!("a record of {size} bytes for {name} (key {key}) is over that topic's limit of {max}")));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The order in which a batch is processed: by task, then input by input as the role declares them, each in log order. It depends only on which
-/// records are in the batch, so positions before and after a transaction say everything about it.
-pub(super) fn processing_order(spec: &RoleSpec, batch: &Records) -> Vec<(u32, u32, u32)> {
-    let mut order: Vec<(u32, u32, u32)> = Vec::with_capacity(batch.len());
-    for (i, r) in batch.iter().enumerate() {
-        let input = spec.inputs.iter().position(|x| x.topic == r.at.topic).unwrap_or(usize::MAX);
-        order.push((r.at.partition, input as u32, i as u32));
-    }
-    order.sort_unstable();
-    order
 }
 
 /// Reads what is new in the broadcast topics; answers the keys of the rows that changed.
-fn refresh_tables(factory: &dyn RoleFactory, work: &mut Incarnation, limits: Limits) -> Result<Vec<Box<[u8]>>, LogError> {
+fn refresh_tables(factory: &dyn RoleFactory, work: &mut Incarnation) -> Result<Vec<Box<[u8]>>, LogError> {
     let mut fresh = Records::new();
     for reader in &mut work.readers {
-        reader.poll(Duration::ZERO, limits, &mut fresh)?;
+        reader.poll(Duration::ZERO, TABLE_LIMITS, &mut fresh)?;
     }
     if fresh.is_empty() {
         return Ok(Vec::new());
     }
     // Let go of the tasks' handles first, so that the rows are changed in place and not copied.
     work.tasks.values_mut().for_each(|t| t.view.tables = Arc::default());
+    debug_assert_eq!(Arc::strong_count(&work.tables), 1, "somebody else holds the tables, and every change copies all of them");
     let (tables, mut changed) = (Arc::make_mut(&mut work.tables), Vec::new());
     for r in fresh.iter().filter(|r| factory.accepts_broadcast(r)) {
         if tables.apply(&r) {

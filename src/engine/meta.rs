@@ -3,7 +3,7 @@
 //! [`Meta`] is the last changelog record of each transaction: how far every input was read, which transaction it was, and the digest of the state
 //! after it. A start compares it with the group's committed offsets: equality proves that state and input position belong together, and a
 //! restore knows where to stop without trusting any end of a partition. [`StoreMeta`] is the same in the local store. [`JournalEntry`] is the same for
-//! replay, kept for ever, with the broadcast rows that were used.
+//! replay, kept for ever, with the broadcast rows that were used; [`super::journal`] spreads it over several records where they are many.
 
 use super::broadcast::Seen;
 use super::digest::Digest;
@@ -195,42 +195,74 @@ pub struct JournalEntry {
 
 /// Settings lie among the rows, as the row of a table that cannot be: versions before there was this read over it.
 const SETTINGS: TopicId = TopicId(u16::MAX);
+/// Stands for how many parts come before an entry, as the version of a row. Versions from before parts have met a part by then, and stopped.
+const PARTS: TopicId = TopicId(u16::MAX - 1);
 
 impl JournalEntry {
-    /// To bytes.
+    /// To one record; see [`JournalEntry::encode_all`] for as many as it takes.
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_with(&self.rows, 0)
+    }
+
+    /// To the record that comes last, behind so many parts that have the rows.
+    pub(super) fn encode_behind(&self, parts: u64) -> Vec<u8> {
+        self.encode_with(&[], parts)
+    }
+
+    fn encode_with(&self, rows: &[Seen], parts: u64) -> Vec<u8> {
         let mut out = Vec::new();
         put(&mut out, VERSION);
         put(&mut out, self.transaction);
         put_positions(&mut out, &self.offsets);
         out.extend_from_slice(&self.digest.0.to_be_bytes());
         put(&mut out, u64::from(self.forget));
-        put(&mut out, self.rows.len() as u64 + u64::from(self.settings.is_some()));
-        let mut row = |table: TopicId, key: &[u8], version, value: &[u8]| {
-            put(&mut out, u64::from(table.0));
-            put_bytes(&mut out, key);
-            put(&mut out, version);
-            put_bytes(&mut out, value);
-        };
-        self.rows.iter().for_each(|r| row(r.table, &r.key, r.version, &r.value));
-        self.settings.iter().for_each(|settings| row(SETTINGS, &[], 0, settings));
+        put(&mut out, rows.len() as u64 + u64::from(self.settings.is_some()) + u64::from(parts > 0));
+        rows.iter().for_each(|r| put_row(&mut out, r.table, &r.key, r.version, &r.value));
+        self.settings.iter().for_each(|settings| put_row(&mut out, SETTINGS, &[], 0, settings));
+        if parts > 0 {
+            put_row(&mut out, PARTS, &[], parts, &[]);
+        }
         out
     }
 
-    /// From bytes.
+    /// From the only record that it is in.
     pub fn decode(bytes: &[u8]) -> Result<JournalEntry, Unreadable> {
+        match JournalEntry::decode_last(bytes)? {
+            (entry, 0) => Ok(entry),
+            _ => Err(Unreadable::Damaged("a journal entry without its parts")),
+        }
+    }
+
+    /// From its last record, with the number of parts before it.
+    pub(super) fn decode_last(bytes: &[u8]) -> Result<(JournalEntry, u64), Unreadable> {
         checked("a journal entry", bytes, |b| {
             let (transaction, offsets, digest) = (take(b)?, take_positions(b)?, take_digest(b)?);
-            let row = |b: &mut &[u8]| {
-                let table = TopicId(u16::try_from(take(b)?).ok()?);
-                Some(Seen { table, key: take_bytes(b)?.into(), version: take(b)?, value: take_bytes(b)?.into() })
-            };
             let forget = take(b)? == 1;
-            let mut rows = (0..take(b)?).map(|_| row(b)).collect::<Option<Vec<_>>>()?;
-            let settings = rows.iter().position(|r| r.table == SETTINGS).map(|i| rows.remove(i).value.into());
-            Some(JournalEntry { transaction, offsets, digest, forget, rows, settings })
+            let mut rows = (0..take(b)?).map(|_| take_row(b)).collect::<Option<Vec<_>>>()?;
+            let mut aside = |table| rows.iter().position(|r| r.table == table).map(|i| rows.remove(i));
+            let (settings, parts) = (aside(SETTINGS), aside(PARTS));
+            // Each is there once at most; of two, nobody could say which counts.
+            if rows.iter().any(|r| r.table >= PARTS)
+                || parts.as_ref().is_some_and(|p| p.version == 0 || !p.key.is_empty() || !p.value.is_empty())
+            {
+                return None;
+            }
+            let (settings, parts) = (settings.map(|r| r.value.into()), parts.map_or(0, |r| r.version));
+            Some((JournalEntry { transaction, offsets, digest, forget, rows, settings }, parts))
         })
     }
+}
+
+pub(super) fn put_row(out: &mut Vec<u8>, table: TopicId, key: &[u8], version: u64, value: &[u8]) {
+    put(out, u64::from(table.0));
+    put_bytes(out, key);
+    put(out, version);
+    put_bytes(out, value);
+}
+
+pub(super) fn take_row(b: &mut &[u8]) -> Option<Seen> {
+    let table = TopicId(u16::try_from(take(b)?).ok()?);
+    Some(Seen { table, key: take_bytes(b)?.into(), version: take(b)?, value: take_bytes(b)?.into() })
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ struct Slot {
 pub struct Overlay {
     slots: Map<Slot>,
     dirty: usize,
+    dirty_bytes: usize,
     cache: ReadCache,
     scratch: Vec<u8>,
 }
@@ -29,7 +30,7 @@ pub struct Overlay {
 impl Overlay {
     /// Nothing written yet; keeps up to `cache_bytes` of committed values at hand.
     pub fn new(cache_bytes: usize) -> Self {
-        Overlay { slots: Map::default(), dirty: 0, cache: ReadCache::new(cache_bytes), scratch: Vec::new() }
+        Overlay { slots: Map::default(), dirty: 0, dirty_bytes: 0, cache: ReadCache::new(cache_bytes), scratch: Vec::new() }
     }
 
     /// The value of a key as the open transaction sees it.
@@ -51,8 +52,15 @@ impl Overlay {
 
     /// Writes or removes a key.
     pub fn put(&mut self, key: &[u8], value: Option<&[u8]>, store: &dyn StateStore) -> Result<(), StoreError> {
+        let size = value.map_or(0, <[u8]>::len);
         if let Some(slot) = self.slots.get_mut(key) {
-            self.dirty += usize::from(!slot.dirty);
+            match slot.dirty {
+                true => self.dirty_bytes = self.dirty_bytes - slot.value.as_ref().map_or(0, |v| v.len()) + size,
+                false => {
+                    self.dirty += 1;
+                    self.dirty_bytes += key.len() + size;
+                }
+            }
             slot.dirty = true;
             slot.value = value.map(Into::into);
             return Ok(());
@@ -66,6 +74,7 @@ impl Overlay {
         };
         self.slots.insert(key.into(), Slot { value: value.map(Into::into), base, dirty: true });
         self.dirty += 1;
+        self.dirty_bytes += key.len() + size;
         Ok(())
     }
 
@@ -93,6 +102,11 @@ impl Overlay {
         self.dirty == 0
     }
 
+    /// How many keys the open transaction has written, and the bytes of those keys and their values.
+    pub fn written(&self) -> (usize, usize) {
+        (self.dirty, self.dirty_bytes)
+    }
+
     /// All writes, in the order in which their keys were first touched.
     pub fn changes(&self) -> impl Iterator<Item = Write<'_>> {
         self.slots.iter().filter(|(_, s)| s.dirty).map(|(k, s)| (&**k, s.value.as_deref()))
@@ -110,7 +124,7 @@ impl Overlay {
     #[cfg(feature = "faults")]
     pub(super) fn forget(&mut self) {
         self.slots.clear();
-        self.dirty = 0;
+        (self.dirty, self.dirty_bytes) = (0, 0);
     }
 
     /// The same for keys up to one and no others.
@@ -130,7 +144,7 @@ impl Overlay {
                 _ => {}
             }
         }
-        self.dirty = 0;
+        (self.dirty, self.dirty_bytes) = (0, 0);
     }
 }
 

@@ -102,12 +102,32 @@ pub enum Outcome {
     },
     /// Certainly not.
     NotCommitted(String),
+    /// Certainly not, because it did not fit into its time or into the client's queue. So many of the records it was `of` had been accepted by then.
+    Late {
+        /// What ran out.
+        why: String,
+        /// Records that were accepted in time.
+        done: usize,
+        /// Records of the transaction.
+        of: usize,
+    },
+    /// Certainly not, because the log looked at a record and will not have it. The same record would be refused again, however often it is sent.
+    Rejected(Rejection),
     /// Nobody knows; only the stable committed offsets will tell.
     Unknown(String),
     /// A newer incarnation exists.
     Fenced(String),
     /// Not, and never until a person changes something; the message says what: stop.
     Refused(String),
+}
+
+/// A record that the log refuses for what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The rule, in words that stay the same from one attempt to the next.
+    pub reason: String,
+    /// For people: which record, which rule, and what to do about it.
+    pub text: String,
 }
 
 /// Stable committed offsets of a group.
@@ -138,6 +158,9 @@ pub trait Member {
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Committed, LogError>;
     /// Starts delivery of assigned partitions at these offsets.
     fn resume(&mut self, positions: &[(TopicPartition, u64)]) -> Result<(), LogError>;
+    /// Takes nothing from these partitions in the polls that follow, and from all others again: the instance has records of theirs left. A member that
+    /// hands some over all the same does no harm.
+    fn pass_over(&mut self, _partitions: &[TopicPartition]) {}
     /// Appends and commits in one transaction, fenced by the generation of the last poll. Blocks until decided or given up.
     fn transact(&mut self, tx: &Transaction<'_>) -> Outcome;
     /// Whether something odd was seen since the incarnation began (also outside a transaction).

@@ -10,7 +10,9 @@ use std::time::Duration;
 use super::broadcast::Tables;
 use super::cursor::{Cursor, LIMITS, position};
 use super::digest::Digest;
+use super::journal::Assembler;
 use super::meta::{JournalEntry, Meta, Unreadable};
+use super::pace::Room;
 use super::ports::{From, Log, LogError, StateStore, StoreError};
 use super::records::Records;
 use super::role::{RoleFactory, RoleSpec};
@@ -148,12 +150,13 @@ impl Replay<'_> {
         live: &Meta,
     ) -> Result<Replayed, ReplayError> {
         let mut entries = Cursor::new(self.log, TopicPartition::new(journal, self.task), 0, false)?;
-        let mut run = Run::new(task, cursors);
+        let (mut run, mut whole) = (Run::new(task, cursors), Assembler::default());
         while run.task.meta().transaction < live.transaction {
-            let Some(entry) = entries.next_value()? else {
+            let Some(record) = entries.next_value()? else {
                 return Err(ReplayError::Journal(format!("the journal ends too early in partition {}", self.task)));
             };
-            if let Some(divergence) = self.entry(spec, journal, &mut run, &JournalEntry::decode(&entry)?)? {
+            let Some(entry) = whole.take(&record)? else { continue };
+            if let Some(divergence) = self.entry(spec, journal, &mut run, &entry)? {
                 let (transactions, digest) = (divergence.transaction, divergence.replayed);
                 return Ok(Replayed { transactions, records: run.records, digest, divergence: Some(divergence) });
             }
@@ -196,7 +199,7 @@ impl Replay<'_> {
         }
         out.clear();
         let order = super::instance::processing_order(spec, batch);
-        task.process(order.iter().map(|(_, _, i)| batch.get(*i as usize)), out)?;
+        task.process(order.iter().map(|(_, _, i)| batch.get(*i as usize)), out, Room::UNBOUNDED)?;
         *records += batch.len() as u64;
         (self.progress)(*records);
         let replayed = task.prepare(out).digest;
@@ -219,7 +222,7 @@ impl Replay<'_> {
                 batch.clear();
                 let got = c.take_some(end, batch)?;
                 out.clear();
-                task.process(batch.iter(), out)?;
+                task.process(batch.iter(), out, Room::UNBOUNDED)?;
                 task.prepare(out);
                 task.post_commit(0).map_err(TaskError::from)?;
                 *records += batch.len() as u64;

@@ -61,6 +61,12 @@ pub trait Role: Send {
         None
     }
 
+    /// How many records, and bytes, `batch_end` and its state changes will add, roughly: a transaction's output is bounded, and a batch ends early when
+    /// there is enough of it. Asked after each record.
+    fn held_back(&self) -> (usize, usize) {
+        (0, 0)
+    }
+
     /// Called once after the records of a batch and before its commit, for output that is conflated per transaction.
     fn batch_end(&mut self, _ctx: &mut Ctx<'_>) -> Result<(), Bug> {
         Ok(())

@@ -13,9 +13,11 @@ use super::context::{Cause, Ctx, Outbox};
 use super::crash::{self, Point};
 use super::digest::Digest;
 use super::guard::{self, InSequences, Verdict};
+use super::journal::PART_BYTES;
 use super::meta::{JournalEntry, META_KEY, Meta, StoreMeta};
 use super::mutants::{self, Mutant};
 use super::overlay::Overlay;
+use super::pace::{Room, Written};
 use super::ports::{StateStore, StoreError};
 use super::records::{Headers, Record, Records};
 use super::role::{Bug, Role, RoleSpec};
@@ -51,6 +53,8 @@ pub struct Task {
     /// Where the last meta record is in the changelog; none before the first transaction.
     pub changelog_offset: Option<u64>,
     prepared: Option<Meta>,
+    /// Most bytes of rows in one journal record.
+    pub journal_part: usize,
     /// Log time of the last record processed; state changes carry it.
     time_ms: i64,
     /// How far the store is looked through, while it is.
@@ -90,6 +94,7 @@ impl Task {
             meta,
             changelog_offset: None,
             prepared: None,
+            journal_part: PART_BYTES,
             time_ms: 0,
             scrub: None,
             repeats: 0,
@@ -101,24 +106,33 @@ impl Task {
         &self.meta
     }
 
-    /// Processes records of this task, already in processing order; output goes to `out`.
-    pub fn process<'r>(&mut self, records: impl Iterator<Item = Record<'r>>, out: &mut Records) -> Result<(), TaskError> {
+    /// Processes records of this task, already in processing order; output goes to `out`. Ends early when the transaction has enough in it, but takes one
+    /// at least. Answers how many it took: positions say no more than that, so the rest may come in any later batch.
+    pub fn process<'r>(&mut self, records: impl Iterator<Item = Record<'r>>, out: &mut Records, room: Room) -> Result<usize, TaskError> {
         let mut next = std::mem::take(&mut self.meta.offsets);
-        let result = self.process_all(records, out, &mut next);
+        let result = self.process_all(records, out, room, &mut next);
         self.meta.offsets = next;
         result
+    }
+
+    /// What `prepare` will add to the transaction, the entry and the meta record apart.
+    pub fn to_prepare(&self) -> Written {
+        let ((changes, bytes), rows) = (self.overlay.written(), self.view.fresh_bytes());
+        Written { records: changes, bytes: bytes + rows, row_bytes: rows }
     }
 
     fn process_all<'r>(
         &mut self,
         records: impl Iterator<Item = Record<'r>>,
         out: &mut Records,
+        room: Room,
         next: &mut [(TopicPartition, u64)],
-    ) -> Result<(), TaskError> {
-        let spec = &self.spec;
+    ) -> Result<usize, TaskError> {
+        let (spec, mut taken) = (&self.spec, 0);
         let mut ctx = Ctx::new(self.number, &mut self.overlay, &*self.store, &mut self.view, &mut self.outbox, out, spec.dead_letters);
         for r in records {
             crash::point(Point::ProcessRecord);
+            taken += 1;
             let position = next
                 .iter_mut()
                 .find(|(at, _)| *at == r.at)
@@ -149,11 +163,14 @@ impl Task {
                 return Err(e.into());
             }
             done.map_err(|Bug(text)| Bug(format!("{}: {text}", ctx.src())))?;
+            if room.is_used_up_by(ctx.written().and(self.role.held_back())) {
+                break;
+            }
         }
         let done = self.role.batch_end(&mut ctx);
         match ctx.take_failure() {
             Some(e) => Err(e.into()),
-            None => Ok(done?),
+            None => Ok(done.map(|()| taken)?),
         }
     }
 
@@ -178,7 +195,9 @@ impl Task {
             let settings = if forget { self.role.settings() } else { None };
             let (transaction, offsets, digest) = (meta.transaction, meta.offsets.clone(), meta.digest);
             let entry = JournalEntry { transaction, offsets, digest, forget, rows, settings };
-            push(TopicPartition::new(topic, self.number), None, Some(&entry.encode()));
+            for record in entry.encode_all(self.journal_part) {
+                push(TopicPartition::new(topic, self.number), None, Some(&record));
+            }
         }
         push(changelog, Some(META_KEY), Some(&meta.encode()));
         self.prepared.insert(meta)

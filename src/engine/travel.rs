@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cursor::{Cursor, LIMITS, position};
-use super::meta::{JournalEntry, Meta};
+use super::journal::Assembler;
+use super::meta::Meta;
 use super::ports::{From, LogError, StateStore};
 use super::records::Records;
 use super::replay::{Divergence, Replay, ReplayError, Run};
@@ -64,8 +65,9 @@ impl Replay<'_> {
 
     fn follow(&mut self, spec: &RoleSpec, journal: TopicId, run: &mut Run, goal: &Goal) -> Result<Option<Divergence>, ReplayError> {
         let mut entries = Cursor::new(self.log, TopicPartition::new(journal, self.task), 0, false)?;
-        while let Some(entry) = entries.next_value()? {
-            let entry = JournalEntry::decode(&entry)?;
+        let mut whole = Assembler::default();
+        while let Some(record) = entries.next_value()? {
+            let Some(entry) = whole.take(&record)? else { continue };
             if goal.passed_by(&entry.offsets) {
                 return Ok(None);
             }

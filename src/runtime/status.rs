@@ -58,6 +58,9 @@ pub struct InstanceStatus {
     pub tasks: Vec<TaskStatus>,
     /// What it has done since it started.
     pub counters: Counters,
+    /// Why it began anew the last time, if nothing was committed since.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// One task.

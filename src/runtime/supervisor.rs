@@ -189,6 +189,7 @@ impl Reporter {
             status.since_ms = now;
         }
         (status.state, status.updated_ms, status.tasks, status.counters) = (state, now, tasks, counters);
+        status.trouble = instance.trouble().map(str::to_string);
         if let Err(e) = status.write(&self.state)
             && !std::mem::replace(&mut self.warned, true)
         {

@@ -10,6 +10,7 @@ use processor::engine::broadcast::{Seen, TableView, Tables};
 use processor::engine::context::{Cause, Ctx, Outbox};
 use processor::engine::digest::Digest;
 use processor::engine::guard::{self, OutSequences};
+use processor::engine::journal::{Assembler, JournalPart};
 use processor::engine::meta::{JournalEntry, Meta, StoreMeta};
 use processor::engine::overlay::Overlay;
 use processor::engine::records::{HeaderBuf, Headers, Record, Records};
@@ -348,7 +349,7 @@ fn metas() -> Vec<Vec<u8>> {
     let rows = vec![Seen { table: TopicId(2), key: (*b"AAPL").into(), version: 3, value: (*b"x").into() }];
     let (offsets, settings) = (meta.offsets.clone(), Some(b"{}".to_vec()));
     let entry = JournalEntry { transaction: 1, offsets, digest: meta.digest, forget: true, rows, settings };
-    vec![meta.encode(), store.encode(), entry.encode()]
+    [vec![meta.encode(), store.encode(), entry.encode()], entry.encode_all(0)].concat()
 }
 
 fn read_meta(bytes: &[u8]) -> u64 {
@@ -364,6 +365,15 @@ fn read_meta(bytes: &[u8]) -> u64 {
         })*};
     }
     read!(Meta, StoreMeta, JournalEntry);
+    match JournalPart::decode(bytes) {
+        Ok(Some(part)) => {
+            assert_eq!(JournalPart::decode(&part.encode()).expect("what was encoded"), Some(part));
+            // A part alone completes nothing.
+            assert!(!matches!(Assembler::default().take(bytes), Ok(Some(_))));
+            said.push("part".to_string());
+        }
+        other => said.push(other.map_or("bad part", |_| "no part").to_string()),
+    }
     answer(&said.iter().map(String::as_bytes).collect::<Vec<_>>())
 }
 

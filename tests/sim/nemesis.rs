@@ -522,7 +522,9 @@ impl World {
                 self.guard.1 += 1;
                 away = true;
             }
-            Ended::Stopped(Stop::Bug(why)) => self.violated(format!("stopped by an invariant of its own: {role}-{instance}: {why}")),
+            Ended::Stopped(Stop::Bug(why) | Stop::Refused(why)) => {
+                self.violated(format!("stopped by an invariant of its own: {role}-{instance}: {why}"))
+            }
             Ended::Stopped(Stop::Invalid(why)) => {
                 // A store that somebody else holds for too long, while both are the same instance: one of them is not needed.
                 if !why.starts_with("held by") {

@@ -1,5 +1,7 @@
 //! `status`: where every task is, from the log itself; and what its instance says of itself, where one runs on this machine.
 
+use std::io::Write;
+
 use indexmap::IndexMap;
 use serde_json::Value;
 
@@ -21,9 +23,10 @@ const TASKS: [&str; 6] = ["ROLE", "TASK", "STATE", "INSTANCE", "LAG", "RESTORED%
 pub fn run(config: &Config) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let table = topics::table(&config.topic_prefix);
-    let mut rows = Vec::new();
+    let (mut rows, mut troubles) = (Vec::new(), Vec::new());
     for role in config.roles_or_all() {
         let instances = InstanceStatus::read_all(&config.state, role.name());
+        troubles.extend(instances.iter().filter_map(trouble));
         for Lag { at, committed, end, records } in lag::of_role(&*log, role, &config.group(role))? {
             // Partition i of every input belongs to task i.
             let task = at.partition;
@@ -44,8 +47,21 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     }
     match config.format {
         Format::Json => output::rows(config.format, &HEADER, &rows),
-        Format::Text => output::rows(config.format, &TASKS, &per_task(&rows)),
+        Format::Text => {
+            output::rows(config.format, &TASKS, &per_task(&rows))?;
+            let mut out = std::io::stdout().lock();
+            troubles.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+            Ok(())
+        }
     }
+}
+
+/// What people should know of an instance that begins anew again and again.
+fn trouble(s: &InstanceStatus) -> Option<String> {
+    let (times, why) = (s.counters.without_progress, s.trouble.as_deref()?);
+    let is = if times == 1 { "time" } else { "times" };
+    (alive(s) && s.state != State::Stopped && times > 0)
+        .then(|| format!("{}-{} is recovering: {times} {is} without progress, because {why}", s.role, s.instance))
 }
 
 /// People want to know how each task is; the offsets of its every input are for programs.
@@ -84,4 +100,34 @@ fn told(instances: &[InstanceStatus], task: u32) -> (Value, Value, Value) {
 /// Whether the process that wrote the file is still there; the file outlives a `kill -9`.
 fn alive(s: &InstanceStatus) -> bool {
     s.pid == std::process::id() || std::path::Path::new("/proc").join(s.pid.to_string()).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::status::Counters;
+
+    #[test]
+    fn an_instance_without_progress_is_named_with_the_cause() {
+        let counters = Counters { recoveries: 9, without_progress: 7, ..Counters::default() };
+        let why = "not committed: 3 of 9 records were not acknowledged in 20s".to_string();
+        let s = InstanceStatus {
+            role: "orders".into(),
+            instance: 2,
+            pid: std::process::id(),
+            counters,
+            trouble: Some(why),
+            ..Default::default()
+        };
+        let line = "orders-2 is recovering: 7 times without progress, because not committed: 3 of 9 records were not acknowledged in 20s";
+        assert_eq!(trouble(&s).as_deref(), Some(line));
+        assert_eq!(trouble(&InstanceStatus { trouble: None, ..s.clone() }), None, "it has committed since");
+        assert_eq!(trouble(&InstanceStatus { state: State::Stopped, ..s }), None);
+        // Files of older versions lack both.
+        let old: Counters = serde_json::from_str(
+            r#"{"records_in":1,"records_out":2,"transactions":3,"recoveries":4,"repeats_dropped":0,"dead_letters":0}"#,
+        )
+        .expect("an older version's figures");
+        assert_eq!((old.recoveries, old.without_progress), (4, 0));
+    }
 }

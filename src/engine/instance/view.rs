@@ -28,6 +28,11 @@ impl Instance {
         self.counters
     }
 
+    /// Why the last incarnation ended, if nothing was committed since.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
     /// `joining`, `restoring` or `running`.
     pub fn phase(&self) -> &'static str {
         match &self.work {

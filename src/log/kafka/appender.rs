@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::config::KafkaSettings;
 use super::survey;
-use super::transact::{self, Sender};
+use super::transact::{Sender, Stop};
 use super::watchdog;
 use crate::engine::ports::{Appender, LogError};
 use crate::engine::records::Record;
@@ -36,7 +36,9 @@ impl KafkaAppender {
     }
 
     fn failed(&mut self) -> Result<(), LogError> {
-        match self.sender().take_failure() {
+        let names = self.names.clone();
+        let failure = self.sender().take_failure().map(|failed| self.sender().show(&names, &failed));
+        match failure {
             None => Ok(()),
             Some(why) => Err(self.unavailable(format!("a record was not accepted by {}: {why}", self.settings.brokers), "")),
         }
@@ -60,11 +62,8 @@ impl Appender for KafkaAppender {
         self.failed()?;
         self.last = Some(record.at.topic);
         let names = Arc::clone(&self.names);
-        if let Some(why) = transact::too_large(&names, record) {
-            return Err(LogError::Invalid(why));
-        }
         // A full queue, a producer that librdkafka has given up, a partition that is not known at the moment: a new writer may do better.
-        self.sender().send(&names, record, Instant::now() + ROOM_WAIT).map_err(LogError::Unavailable)
+        self.sender().send(&names, record, Instant::now() + ROOM_WAIT).map_err(Stop::of_a_record)
     }
 
     fn flush(&mut self, wait: Duration) -> Result<(), LogError> {

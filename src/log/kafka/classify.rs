@@ -70,6 +70,22 @@ pub(super) fn missing_right(code: Code, topics: &str, group: &str, instance: &st
     }
 }
 
+/// Whether an error is an answer about a record itself, which the same record will meet again however often it is sent; Kafka's name of it.
+pub(super) fn refusal(code: Code) -> Option<&'static str> {
+    match code {
+        Code::MessageSizeTooLarge => Some("MESSAGE_TOO_LARGE"),
+        Code::MessageBatchTooLarge => Some("RECORD_LIST_TOO_LARGE"),
+        Code::InvalidMessageSize => Some("INVALID_FETCH_SIZE"),
+        Code::InvalidTimestamp => Some("INVALID_TIMESTAMP"),
+        Code::InvalidRecord => Some("INVALID_RECORD"),
+        Code::PolicyViolation => Some("POLICY_VIOLATION"),
+        Code::UnsupportedCompressionType => Some("UNSUPPORTED_COMPRESSION_TYPE"),
+        Code::UnsupportedForMessageFormat => Some("UNSUPPORTED_FOR_MESSAGE_FORMAT"),
+        // CORRUPT_MESSAGE is not among them: bytes that were changed on their way are sent again.
+        _ => None,
+    }
+}
+
 /// What an error of a consumer means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Read {
@@ -156,6 +172,29 @@ mod tests {
         ];
         for (step, error, verdict) in table {
             assert_eq!(transaction(step, &error), verdict, "{step:?} {error:?}");
+        }
+    }
+
+    #[test]
+    fn an_outage_is_no_refusal() {
+        assert_eq!(refusal(Code::MessageSizeTooLarge), Some("MESSAGE_TOO_LARGE"));
+        assert_eq!(refusal(Code::InvalidTimestamp), Some("INVALID_TIMESTAMP"));
+        for code in [
+            Code::MessageTimedOut,
+            Code::BrokerTransportFailure,
+            Code::NotEnoughReplicas,
+            Code::NotEnoughReplicasAfterAppend,
+            Code::RequestTimedOut,
+            Code::LeaderNotAvailable,
+            Code::UnknownTopicOrPartition,
+            Code::PurgeQueue,
+            Code::PurgeInflight,
+            Code::InvalidMessage,
+            Code::QueueFull,
+            Code::ThrottlingQuotaExceeded,
+            Code::InvalidProducerEpoch,
+        ] {
+            assert_eq!(refusal(code), None, "{code:?}");
         }
     }
 

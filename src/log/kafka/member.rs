@@ -360,7 +360,7 @@ impl Member for KafkaMember {
         let begun = Instant::now();
         let run = Parts { names: &self.names, spec: &self.spec, sender: &mut c.sender, pace: &mut self.pace, group, timeout }.run(tx);
         let run = match (run, c.sender.fenced()) {
-            (Err(Stop::Not(_) | Stop::Unknown(_)), Some(why)) => Err(Stop::ProducerFenced(why)),
+            (Err(Stop::Not(_) | Stop::Late(..) | Stop::Unknown(_)), Some(why)) => Err(Stop::ProducerFenced(why)),
             (run, _) => run,
         };
         let outcome = match run {
@@ -374,6 +374,8 @@ impl Member for KafkaMember {
                 Outcome::NotCommitted(survey::diagnosed(&self.settings, why, &topics))
             }
             Err(Stop::Not(why)) => Outcome::NotCommitted(why),
+            Err(Stop::Late(why, done)) => Outcome::Late { why, done, of: tx.outputs.len() },
+            Err(Stop::Rejected(rejection)) => Outcome::Rejected(rejection),
             Err(Stop::Unknown(why)) => Outcome::Unknown(why),
             Err(Stop::Forbidden(why)) => Outcome::Refused(why),
             // Our epoch was in force a moment ago, when the offsets were added: nobody has come after us.

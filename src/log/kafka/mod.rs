@@ -29,6 +29,7 @@ mod in_flight;
 mod member;
 mod reader;
 mod refused;
+mod rejection;
 mod requirements;
 mod successor;
 mod survey;

@@ -18,10 +18,11 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::classify::{self, Step, Verdict};
 use super::ffi::{self, Event, GroupMetadata, Handle, Queue, Topic};
 use super::in_flight;
+use super::rejection::{self, size};
 use super::suspect::{self, ProducerWatch};
 use super::takeover;
 use crate::engine::crash::{self, Point};
-use crate::engine::ports::{MemberSpec, RECORD_OVERHEAD, Transaction};
+use crate::engine::ports::{LogError, MemberSpec, Rejection, Transaction};
 use crate::engine::records::{Record, Records};
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
 
@@ -33,18 +34,36 @@ const REFUSED: Duration = Duration::from_millis(20);
 /// How one call ended that did not go well.
 pub(super) enum Stop {
     Not(String),
+    /// The transaction's time is up before its end was asked for; so many records had been accepted.
+    Late(String, usize),
+    /// The brokers will not have one of the records.
+    Rejected(Rejection),
     Unknown(String),
     ProducerFenced(String),
     InstanceFenced(String),
     Forbidden(String),
 }
 
-/// Why a record can never be in its topic, if it is larger than the topic allows.
-pub(super) fn too_large(names: &TopicTable, r: &Record<'_>) -> Option<String> {
-    let max = names.spec(r.at.topic).record_bytes_max;
-    let bytes = r.key.map_or(0, <[u8]>::len) + r.value.map_or(0, <[u8]>::len) + r.headers.as_bytes().len() + RECORD_OVERHEAD;
-    (bytes > max as usize)
-        .then(|| format!("a record of {bytes} bytes for {} is larger than the topic's {max} bytes (max.message.bytes)", names.show(r.at)))
+/// A record that did not get into the log.
+#[derive(Clone, Copy)]
+pub(super) struct Failed {
+    /// Handle of its topic.
+    topic: usize,
+    partition: i32,
+    code: Code,
+}
+
+impl Stop {
+    /// What it means to a writer outside transactions.
+    pub(super) fn of_a_record(self) -> LogError {
+        match self {
+            Stop::Late(why, _) => LogError::Unavailable(why),
+            Stop::Rejected(rejection) => LogError::Invalid(rejection.text),
+            Stop::Not(why) | Stop::Unknown(why) | Stop::ProducerFenced(why) | Stop::InstanceFenced(why) | Stop::Forbidden(why) => {
+                LogError::Unavailable(why)
+            }
+        }
+    }
 }
 
 /// A producer with its event queue. Fields are dropped in this order: what belongs to the client goes before it.
@@ -55,7 +74,7 @@ pub(super) struct Sender {
     client: BaseProducer<ProducerWatch>,
     sent: u64,
     reported: u64,
-    failure: Option<String>,
+    failure: Option<Failed>,
     appended: Vec<(usize, i32, i64)>,
     suspect: bool,
     /// Whether a transaction is open, or one ended other than well: only then can a lost connection leave a request behind.
@@ -84,9 +103,20 @@ impl Sender {
         self.sent - self.reported
     }
 
-    /// The first delivery that failed since the last call.
-    pub(super) fn take_failure(&mut self) -> Option<String> {
+    /// The delivery that failed since the last call: the first one that brokers refused for what it is, or else the first one. When one of a transaction's
+    /// records is refused the others merely come back as purged.
+    pub(super) fn take_failure(&mut self) -> Option<Failed> {
         self.failure.take()
+    }
+
+    /// Where a failed record was to go, and why it did not get there.
+    pub(super) fn show(&self, names: &TopicTable, failed: &Failed) -> String {
+        format!("{}: {}", self.place_of(failed).map_or("a topic".into(), |at| names.show(at).to_string()), failed.code)
+    }
+
+    fn place_of(&self, failed: &Failed) -> Option<TopicPartition> {
+        let topic = self.topics.iter().position(|t| t.as_ref().is_some_and(|t| t.handle() == failed.topic))?;
+        Some(TopicPartition::new(TopicId(u16::try_from(topic).ok()?), u32::try_from(failed.partition).ok()?))
     }
 
     /// Whether a request may have been left on the wire since the last [`Sender::trust`].
@@ -105,14 +135,16 @@ impl Sender {
 
     /// Serves deliveries, log lines and errors: waits for the first, takes what is there.
     pub(super) fn serve(&mut self, wait: Duration) {
-        let Sender { events, reported, failure, appended, suspect, topics, busy, .. } = self;
+        let Sender { events, reported, failure, appended, suspect, busy, .. } = self;
         let mut on = |event: Event<'_>| match event {
             Event::Delivery { topic, partition, offset, error } => {
                 *reported += 1;
                 match error {
-                    Some(e) => {
-                        let place = topics.iter().position(|t| t.as_ref().is_some_and(|t| t.handle() == topic));
-                        failure.get_or_insert_with(|| format!("topic number {place:?}, partition {partition}: {e}"));
+                    Some(code) => {
+                        let tells_more = |known: &mut Failed| classify::refusal(code).is_some() && classify::refusal(known.code).is_none();
+                        if failure.as_mut().is_none_or(tells_more) {
+                            *failure = Some(Failed { topic, partition, code });
+                        }
                     }
                     // Deliveries come a batch at a time, so the place is nearly always the last one.
                     None => match appended.iter_mut().rfind(|(t, p, _)| *t == topic && *p == partition) {
@@ -142,26 +174,31 @@ impl Sender {
     }
 
     /// Queues one record; waits for room until the deadline.
-    pub(super) fn send(&mut self, names: &TopicTable, r: &Record<'_>, deadline: Instant) -> Result<(), String> {
-        if let Some(why) = too_large(names, r) {
-            return Err(why);
+    pub(super) fn send(&mut self, names: &TopicTable, r: &Record<'_>, deadline: Instant) -> Result<(), Stop> {
+        if size(r) > names.spec(r.at.topic).record_bytes_max as usize {
+            return Err(Stop::Rejected(rejection::of(names, Code::MessageSizeTooLarge, Some(r))));
         }
         let slot = r.at.topic.0 as usize;
         if self.topics[slot].is_none() {
             self.topics[slot] = Topic::open(self.handle, names.name(r.at.topic));
         }
         loop {
-            let topic = self.topics[slot].as_ref().ok_or_else(|| format!("{} is not a topic name", names.name(r.at.topic)))?;
+            let topic = self.topics[slot].as_ref();
+            let topic = topic.ok_or_else(|| Stop::Not(format!("{} is not a topic name", names.name(r.at.topic))))?;
             match topic.produce(self.handle, r) {
                 Ok(()) => {
                     self.sent += 1;
                     return Ok(());
                 }
                 Err(Code::QueueFull) if Instant::now() < deadline => self.serve(Duration::from_millis(5)),
-                Err(Code::UnknownPartition) => {
-                    return Err(format!("{} does not exist; `processor topics check` says what differs", names.show(r.at)));
+                Err(Code::QueueFull) => {
+                    return Err(Stop::Late("the client's queue was full until the transaction's time was up".into(), 0));
                 }
-                Err(e) => return Err(format!("{}: {e}", names.show(r.at))),
+                Err(Code::UnknownPartition) => {
+                    return Err(Stop::Not(format!("{} does not exist; `processor topics check` says what differs", names.show(r.at))));
+                }
+                Err(code) if classify::refusal(code).is_some() => return Err(Stop::Rejected(rejection::of(names, code, Some(r)))),
+                Err(e) => return Err(Stop::Not(format!("{}: {e}", names.show(r.at)))),
             }
         }
     }
@@ -254,10 +291,16 @@ impl Parts<'_> {
         self.send_all(tx.outputs, deadline)?;
         crash::point(Point::TxSent);
         if !self.sender.drain(deadline) {
-            return Err(Stop::Not(format!("{} records were not acknowledged in {:?}", self.sender.outstanding(), self.timeout)));
+            let (left, all) = (self.sender.outstanding(), tx.outputs.len());
+            let done = all.saturating_sub(usize::try_from(left).unwrap_or(usize::MAX));
+            let why = format!(
+                "{left} of {all} records were not acknowledged in {:?} (a slow link, a quota, or brokers that are away)",
+                self.timeout
+            );
+            return Err(Stop::Late(why, done));
         }
-        if let Some(why) = self.sender.take_failure() {
-            return Err(self.cause(&why, tx));
+        if let Some(failed) = self.sender.take_failure() {
+            return Err(self.cause(&failed, tx));
         }
         if !tx.outputs.is_empty() {
             self.pace.learn(waited, started.elapsed());
@@ -281,8 +324,13 @@ impl Parts<'_> {
     }
 
     fn send_all(&mut self, outputs: &Records, deadline: Instant) -> Result<(), Stop> {
-        for r in outputs.iter() {
-            self.sender.send(self.names, &r, deadline).map_err(Stop::Not)?;
+        for (sent, r) in outputs.iter().enumerate() {
+            self.sender.send(self.names, &r, deadline).map_err(|e| match e {
+                Stop::Late(why, _) => {
+                    Stop::Late(why, sent.saturating_sub(usize::try_from(self.sender.outstanding()).unwrap_or(usize::MAX)))
+                }
+                e => e,
+            })?;
             crash::point(Point::TxSending);
         }
         Ok(())
@@ -308,7 +356,8 @@ impl Parts<'_> {
             match classify::transaction(step, &e) {
                 Verdict::Again if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
                 Verdict::Again if step == Step::Commit => return Err(Stop::Unknown(text)),
-                Verdict::Again | Verdict::Not => return Err(Stop::Not(text)),
+                Verdict::Again => return Err(Stop::Late(text, 0)),
+                Verdict::Not => return Err(Stop::Not(text)),
                 Verdict::Unknown => return Err(Stop::Unknown(text)),
                 Verdict::ProducerFenced => return Err(Stop::ProducerFenced(text)),
                 Verdict::InstanceFenced => return Err(Stop::InstanceFenced(text)),
@@ -319,7 +368,16 @@ impl Parts<'_> {
     }
 
     /// Why records were not accepted. When a transaction fails as a whole they merely come back as purged; the next call says what it failed of.
-    fn cause(&self, why: &str, tx: &Transaction<'_>) -> Stop {
+    fn cause(&self, failed: &Failed, tx: &Transaction<'_>) -> Stop {
+        let at = self.sender.place_of(failed);
+        if classify::refusal(failed.code).is_some() {
+            return Stop::Rejected(rejection::of(
+                self.names,
+                failed.code,
+                at.and_then(|at| rejection::to_blame(failed.code, tx.outputs, at)).as_ref(),
+            ));
+        }
+        let why = self.sender.show(self.names, failed);
         let asked = self.offsets(tx).map(|list| ffi::send_offsets(self.sender.handle, &list, self.group, Duration::from_secs(1)));
         match asked {
             Ok(Err(e)) if classify::is_forbidden(e.code) => self.forbidden(&e, "Write", tx.outputs.iter().map(|r| r.at.topic)),

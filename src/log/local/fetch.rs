@@ -22,6 +22,8 @@ pub struct Position {
     headers: bool,
     /// Next offset to deliver.
     pub next: u64,
+    /// Whether nothing is taken from it for now.
+    pub passed_over: bool,
     ready: VecDeque<Arc<Packed>>,
     /// Where in the first ready batch.
     inside: Option<usize>,
@@ -29,12 +31,12 @@ pub struct Position {
 
 impl Position {
     pub fn new(at: TopicPartition, part: PartId, place: Place, next: u64, headers: bool) -> Self {
-        Position { at, part, place, headers, next, ready: VecDeque::new(), inside: None }
+        Position { at, part, place, headers, next, passed_over: false, ready: VecDeque::new(), inside: None }
     }
 
     /// Whether there is something to take.
     pub fn has_more(&self, state: &State) -> bool {
-        self.next < state.parts[self.part].end
+        !self.passed_over && self.next < state.parts[self.part].end
     }
 
     /// Takes batches from the tail in memory. False if they must come from the storage.
@@ -102,6 +104,9 @@ pub fn fetch(core: &Core, positions: &mut [Position], first: usize, limits: Limi
             let state = core.state();
             for i in (0..count).map(|i| (first + i) % count) {
                 let position = &mut positions[i];
+                if position.passed_over {
+                    continue;
+                }
                 if !position.ready.is_empty() {
                     turns.push((i, true));
                 } else if position.has_more(&state) {

@@ -7,7 +7,7 @@ use super::Handle;
 use super::core::Refused;
 use super::fetch::{Position, fetch};
 use super::groups::{Fenced, Ticket};
-use crate::engine::ports::{Committed, Limits, LogError, Member, MemberInput, Outcome, Polled, Transaction};
+use crate::engine::ports::{Committed, Limits, LogError, Member, MemberInput, Outcome, Polled, Rejection, Transaction};
 use crate::engine::records::Records;
 use crate::engine::topics::TopicPartition;
 
@@ -113,13 +113,24 @@ impl Member for LocalMember {
         Ok(())
     }
 
+    fn pass_over(&mut self, partitions: &[TopicPartition]) {
+        self.positions.iter_mut().for_each(|p| p.passed_over = partitions.contains(&p.at));
+    }
+
     fn transact(&mut self, tx: &Transaction<'_>) -> Outcome {
-        let packed = self.handle.pack(tx.outputs);
+        // What this log does not take it will not take the next time either.
+        let packed = match self.handle.pack(tx.outputs) {
+            Ok(packed) => packed,
+            Err(e @ LogError::Invalid(_)) => {
+                return Outcome::Rejected(Rejection { reason: "embedded log".into(), text: e.to_string() });
+            }
+            Err(e) => return Outcome::NotCommitted(e.to_string()),
+        };
         let offsets: Result<Vec<_>, _> =
             tx.offsets.iter().map(|(at, offset)| self.handle.part(*at).map(|(part, ..)| (part, *offset))).collect();
-        let (packed, offsets) = match (packed, offsets) {
-            (Ok(packed), Ok(offsets)) => (packed, offsets),
-            (Err(e), _) | (_, Err(e)) => return Outcome::NotCommitted(e.to_string()),
+        let offsets = match offsets {
+            Ok(offsets) => offsets,
+            Err(e) => return Outcome::NotCommitted(e.to_string()),
         };
         let ids: Vec<_> = packed.iter().map(|(at, part, _)| (*at, *part)).collect();
         let batches = packed.into_iter().map(|(_, part, builder)| (part, builder)).collect();

@@ -7,7 +7,7 @@ use super::cursor::Cursor;
 use super::matching::text_fields;
 use crate::domain::control::EVERYBODY;
 use crate::domain::price::{Source, is_ahead};
-use crate::engine::meta::JournalEntry;
+use crate::engine::journal::Assembler;
 use crate::engine::ports::{Log, LogError};
 use crate::engine::records::{Record, Records};
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
@@ -109,10 +109,11 @@ fn decisions(
     let keys = open.values().flat_map(|o| [&o.symbol, &o.user]).flatten().map(String::as_str).chain([EVERYBODY]);
     let keys: BTreeSet<Vec<u8>> = keys.map(|k| k.as_bytes().to_vec()).collect();
     let mut ticks_for: Vec<(u64, usize, i64, String)> = Vec::new();
-    let (mut failed, mut settings) = (None, None);
+    let (mut failed, mut settings, mut whole) = (None, None, Assembler::default());
     Cursor::whole(log, TopicPartition::new(d.journal, task), false)?.each(&mut |r| {
-        let entry = match JournalEntry::decode(r.value.unwrap_or_default()) {
-            Ok(entry) => entry,
+        let entry = match whole.take(r.value.unwrap_or_default()) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return true,
             Err(e) => {
                 failed = Some(LogError::Corrupt(format!("{}/{}: {e}", topics.show(r.at), r.offset)));
                 return false;

@@ -6,12 +6,15 @@
 mod finish;
 mod follow;
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use processor::engine::broadcast::{Seen, TableView, Tables};
 use processor::engine::digest::Digest;
+use processor::engine::journal::Assembler;
 use processor::engine::meta::{JournalEntry, META_KEY, Meta, StoreMeta};
 use processor::engine::mutants;
+use processor::engine::pace::Room;
 use processor::engine::ports::Stores;
 use processor::engine::records::{Headers, Record, Records};
 use processor::engine::role::{RoleFactory, RoleSpec};
@@ -221,7 +224,7 @@ impl Expected {
             }
         }
         self.task.view.tables = Arc::new(std::mem::take(&mut self.tables));
-        let done = self.task.process(batch.iter(), out);
+        let done = self.task.process(batch.iter(), out, Room::UNBOUNDED).map(drop);
         self.tables = Arc::try_unwrap(std::mem::take(&mut self.task.view.tables)).unwrap_or_else(|shared| (*shared).clone());
         done.map_err(|e| format!("replay: {name} fails where the system committed: {e}"))
     }
@@ -230,8 +233,13 @@ impl Expected {
     fn journal(&mut self, name: &str, at: TopicPartition, logic: &dyn RoleFactory, cluster: &Cluster, pid: u64) -> Result<(), String> {
         let part = cluster.part(at);
         let written: Vec<u64> = part.written_by(pid).collect();
-        let [offset] = written[..] else { return Err(format!("torn transaction: {name} wrote {} journal entries", written.len())) };
-        let entry = JournalEntry::decode(part.record(offset).value.unwrap_or_default()).map_err(|e| e.to_string())?;
+        let (mut whole, mut entries) = (Assembler::default(), Vec::new());
+        for offset in written {
+            entries.extend(whole.take(part.record(offset).value.unwrap_or_default()).map_err(|e| e.to_string())?);
+        }
+        let Ok([entry]) = <[JournalEntry; 1]>::try_from(entries) else {
+            return Err(format!("torn transaction: {name} wrote no whole journal entry, or several"));
+        };
         if entry.forget {
             self.tables = Tables::default();
             self.task.view = TableView::new(Arc::default(), true);
@@ -274,7 +282,12 @@ fn check_row(row: &Seen, cluster: &Cluster) -> Result<(), &'static str> {
     }
 }
 
-/// Byte by byte, partition by partition.
+/// The task that wrote a record: its output names the record of its inputs that it follows from, and all else is in its own partition.
+fn task_of(r: &Record<'_>) -> u32 {
+    r.headers.text("src").and_then(|src| src.rsplit('/').nth(1)?.parse().ok()).unwrap_or(r.at.partition)
+}
+
+/// Byte by byte, partition by partition and in each task's order. In which order an instance takes its tasks is its own affair.
 fn compare(out: &Records, cluster: &Cluster, txn: &Txn) -> Result<(), String> {
     let show = |r: &Record<'_>| {
         let text = |b: Option<&[u8]>| b.map(|b| String::from_utf8_lossy(b).escape_debug().to_string());
@@ -283,10 +296,12 @@ fn compare(out: &Records, cluster: &Cluster, txn: &Txn) -> Result<(), String> {
     let mut total = 0;
     for at in &txn.partitions {
         let part = cluster.part(*at);
-        let mut due = out.iter().filter(|r| r.at == *at);
+        let mut due: BTreeMap<u32, VecDeque<Record<'_>>> = BTreeMap::new();
+        out.iter().filter(|r| r.at == *at).for_each(|r| due.entry(task_of(&r)).or_default().push_back(r));
         for offset in part.written_by(txn.pid) {
             total += 1;
-            let (is, must) = (part.record(offset), due.next());
+            let is = part.record(offset);
+            let must = due.get_mut(&task_of(&is)).and_then(VecDeque::pop_front);
             let same = must.is_some_and(|m| {
                 // What the broker stamps has the broker's time.
                 let time = part.append_time || m.timestamp_ms == is.timestamp_ms;
@@ -297,8 +312,8 @@ fn compare(out: &Records, cluster: &Cluster, txn: &Txn) -> Result<(), String> {
                 return Err(format!("outputs bit-identical: {at}/{offset} is {} where {must:?} was due", show(&is)));
             }
         }
-        if let Some(missing) = due.next() {
-            return Err(format!("torn transaction: {} lacks {}", cluster.table.show(*at), show(&missing)));
+        if let Some(missing) = due.values().flatten().next() {
+            return Err(format!("torn transaction: {} lacks {}", cluster.table.show(*at), show(missing)));
         }
     }
     if total != out.len() {

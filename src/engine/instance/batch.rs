@@ -1,0 +1,201 @@
+//! One batch: what is taken, what of it is processed in this turn, and what its transaction came to.
+
+use std::time::Duration;
+
+use super::super::commit::{Commit, commit};
+use super::super::crash::{self, Point};
+use super::super::halt::Halt;
+#[cfg(feature = "faults")]
+use super::super::mutants::{self, Mutant};
+use super::super::pace::Written;
+use super::super::ports::{Limits, LogError, Polled, Rejection};
+use super::super::records::Records;
+use super::super::rejections::TIMES;
+use super::super::role::{Bug, RoleSpec};
+use super::super::task::TaskError;
+use super::super::topics::TopicPartition;
+#[cfg(feature = "faults")]
+use super::mistakes;
+use super::{BACKOFF_MIN, Incarnation, Instance, Stop};
+
+/// What the tasks did in one turn.
+#[derive(Default)]
+struct Processed {
+    /// Tasks that processed something, ascending.
+    touched: Vec<u32>,
+    /// Tasks that read a wake-up.
+    woken: Vec<u32>,
+    /// Records processed.
+    taken: usize,
+    /// The first of them.
+    first: Option<(TopicPartition, u64)>,
+}
+
+impl Instance {
+    /// Waits for records and takes what is there; then for more, as long as the role lingers and the batch has room. What is left of the last batch comes
+    /// first, and then nothing is waited for; other tasks get what is there for them, so that they need not wait until all of it is done.
+    pub(super) fn gather(&mut self, work: &mut Incarnation, wait: Duration) -> Result<Polled, LogError> {
+        let limits = self.pace.limits(self.clock.now_us());
+        self.batch.clear();
+        std::mem::swap(&mut self.batch, &mut work.left);
+        let left = self.batch.len();
+        if left > 0 || work.passes_over {
+            let mut partitions: Vec<TopicPartition> = self.batch.iter().map(|r| r.at).collect();
+            partitions.sort_unstable();
+            partitions.dedup();
+            work.member.pass_over(&partitions);
+            work.passes_over = left > 0;
+        }
+        if left > 0 {
+            let all = self.settings.limits;
+            // A member that does not pass over partitions must not pile up their records here.
+            let full = left >= 2 * all.records || self.batch.size_bytes() >= 2 * all.bytes;
+            let limits = if full { Limits { records: 0, bytes: 0, ..limits } } else { limits };
+            return work.member.poll(Duration::ZERO, limits, &mut self.batch);
+        }
+        let mut polled = work.member.poll(wait, limits, &mut self.batch)?;
+        if self.batch.is_empty() || self.spec.linger.is_zero() {
+            return Ok(polled);
+        }
+        let until = self.clock.now_us() + self.spec.linger.as_micros() as u64;
+        while polled == Polled::Records && self.batch.len() < limits.records && self.batch.size_bytes() < limits.bytes {
+            let left = until.saturating_sub(self.clock.now_us());
+            if left == 0 {
+                break;
+            }
+            let room = Limits { records: limits.records - self.batch.len(), bytes: limits.bytes - self.batch.size_bytes(), ..limits };
+            polled = work.member.poll(Duration::from_micros(left), room, &mut self.batch)?;
+        }
+        Ok(polled)
+    }
+
+    pub(super) fn process(&mut self, work: &mut Incarnation) -> Result<(), Halt> {
+        crash::point(Point::LoopPolled);
+        let began_us = self.clock.now_us();
+        let done = self.process_tasks(work, began_us)?;
+        crash::point(Point::ProcessDone);
+        let repeats: u64 = work.tasks.values().map(|t| t.repeats).sum();
+        let dead = self.out.count_topic(self.spec.dead_letters);
+        let (taken, written) = (done.taken, self.out.len());
+        match commit(&self.spec, &self.topics, &mut *work.member, &mut work.tasks, &done.touched, &mut self.out) {
+            Commit::Done { suspect } => {
+                crash::point(Point::CommitDone);
+                let c = &mut self.counters;
+                c.records_in += taken as u64;
+                c.records_out += self.out.len() as u64;
+                c.transactions += 1;
+                c.dead_letters += dead;
+                c.repeats_dropped = c.repeats_dropped.max(repeats);
+                self.doubted.retain(|(task, _)| task.is_none_or(|task| !done.touched.contains(&task)));
+                self.backoff = BACKOFF_MIN;
+                self.refusals.allowed();
+                self.progressed();
+                self.pace.well(taken, written, self.clock.now_us().saturating_sub(began_us));
+                done.touched.iter().for_each(|task| self.rejections.past(*task));
+                done.woken.iter().for_each(|task| self.wake.read(*task));
+                if suspect {
+                    return Err(Halt::Recover("something odd happened inside a transaction that committed; taking a new epoch".into()));
+                }
+                Ok(())
+            }
+            #[cfg(feature = "faults")]
+            Commit::Recover(why) | Commit::Late { why, .. }
+                if mutants::on(Mutant::UnknownIsAbort) && why.starts_with("outcome unknown") =>
+            {
+                mistakes::go_back(work, &done.touched, why)
+            }
+            Commit::Recover(why) => Err(Halt::Recover(why)),
+            Commit::Late { why, done: (accepted, of) } => {
+                self.pace.late(taken, written, accepted, of);
+                let next = self.pace.next();
+                Err(Halt::Recover(format!("{why}; it took in {taken} records, and the next transaction takes at most {next}")))
+            }
+            Commit::Rejected(Rejection { reason, text }) => Err(self.rejected(taken, &done.first, &reason, &text)),
+            Commit::TooLarge(why) => Err(Halt::Stop(Stop::Refused(why))),
+            Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
+            // What the log has answered is no old news: nothing to look at again.
+            Commit::TaskFailed(_, TaskError::Bug(e)) => Err(e.into()),
+            // The first transaction of a process shows whether it may write at all.
+            Commit::Refused(why) if self.counters.transactions == 0 => Err(Halt::invalid(why)),
+            Commit::Refused(why) => Err(Halt::Refused(why)),
+            Commit::TaskFailed(number, e) => Err(self.failed(number, e)),
+        }
+    }
+
+    /// Lets the tasks process what there is room for, beginning with another one each turn; what is left of the batch goes to `work.left`.
+    fn process_tasks(&mut self, work: &mut Incarnation, now_us: u64) -> Result<Processed, Halt> {
+        let order = processing_order(&self.spec, &self.batch);
+        let mut groups: Vec<&[(u32, u32, u32)]> = order.chunk_by(|a, b| a.0 == b.0).collect();
+        let behind = groups.partition_point(|g| g[0].0 < self.first);
+        groups.rotate_left(behind);
+        let counts: Vec<(u32, usize)> = groups.iter().map(|g| (g[0].0, g.len())).collect();
+        let more = self.batch.len() >= self.pace.limits(now_us).records;
+        let shares = self.pace.share(&counts, more, now_us);
+        self.out.clear();
+        work.left.clear();
+        let mut done = Processed::default();
+        let mut room = self.pace.room();
+        for (group, share) in groups.iter().zip(shares) {
+            let number = group[0].0;
+            let mut taken = 0;
+            let full = room.is_used_up_by(Written { records: self.out.len(), bytes: self.out.size_bytes(), row_bytes: 0 });
+            if share > 0 && (!full || done.taken == 0) {
+                let task =
+                    work.tasks.get_mut(&number).ok_or_else(|| Bug(format!("a record came for task {number}, which does not run")))?;
+                let (batch, records) = (&self.batch, group[..share].iter());
+                taken = match task.process(records.map(|(_, _, i)| batch.get(*i as usize)), &mut self.out, room) {
+                    Ok(taken) => taken,
+                    Err(e) => return Err(self.failed(number, e)),
+                };
+                room = room.beside(task.to_prepare());
+                done.touched.push(number);
+                done.taken += taken;
+                let r = self.batch.get(group[0].2 as usize);
+                done.first.get_or_insert((r.at, r.offset));
+                if self.spec.clock.is_some_and(|clock| group[..taken].iter().any(|(_, _, i)| self.batch.get(*i as usize).at.topic == clock))
+                {
+                    done.woken.push(number);
+                }
+            }
+            if taken < group.len() {
+                // Those behind it have waited for a turn; the first of them begins the next.
+                if work.left.is_empty() {
+                    self.first = if taken == 0 { number } else { number + 1 };
+                }
+                group[taken..].iter().for_each(|(_, _, i)| work.left.push(&self.batch.get(*i as usize)));
+            }
+        }
+        done.touched.sort_unstable();
+        Ok(done)
+    }
+
+    /// The log will not have what the batch led to: less the next time, until one record is known to be to blame; and that one not for ever.
+    fn rejected(&mut self, taken: usize, first: &Option<(TopicPartition, u64)>, reason: &str, text: &str) -> Halt {
+        self.pace.refused(taken);
+        let (Some((at, offset)), 1) = (first, taken) else {
+            let next = self.pace.next();
+            return Halt::Recover(format!(
+                "not committed: {text}. The transaction took in {taken} records; the next takes at most {next}, until the one to blame is known"
+            ));
+        };
+        let (times, record) = (self.rejections.again(*at, *offset, reason), format!("{}/{offset}", self.topics.show(*at)));
+        if times < TIMES {
+            return Halt::Recover(format!("not committed: {text}. {record} leads to that; refused {times} of {TIMES} times"));
+        }
+        Halt::Stop(Stop::Refused(format!(
+            "what record {record} leads to was refused {times} times, while brokers were there: {text}. Nothing behind that record is processed until then;              nothing is lost, and the role goes on from there when it is started again"
+        )))
+    }
+}
+
+/// The order in which a batch is processed: by task, then input by input as the role declares them, each in log order. It depends only on which
+/// records are in the batch, so positions before and after a transaction say everything about it.
+pub(in super::super) fn processing_order(spec: &RoleSpec, batch: &Records) -> Vec<(u32, u32, u32)> {
+    let mut order: Vec<(u32, u32, u32)> = Vec::with_capacity(batch.len());
+    for (i, r) in batch.iter().enumerate() {
+        let input = spec.inputs.iter().position(|x| x.topic == r.at.topic).unwrap_or(usize::MAX);
+        order.push((r.at.partition, input as u32, i as u32));
+    }
+    order.sort_unstable();
+    order
+}

@@ -1,0 +1,344 @@
+//! What a transaction may contain, and what becomes of one that cannot be committed: bounded by construction, smaller when it was too much, and never tried
+//! again for ever. Over a log in memory and a clock that moves with the work.
+
+mod replays;
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use processor::engine::instance::Stop;
+use processor::engine::pace::Bounds;
+use processor::engine::ports::{Limits, Log, Outcome, Rejection};
+use processor::engine::topics::TopicPartition;
+use world::*;
+
+fn numbered(n: usize, what: &str) -> impl Iterator<Item = (&'static str, String)> + '_ {
+    const KEYS: [&str; 3] = ["a", "b", "c"];
+    (0..n).map(move |i| (KEYS[i % 3], what.to_string()))
+}
+
+fn bounds(records: usize) -> Bounds {
+    Bounds { records, ..Bounds::default() }
+}
+
+/// Forty commands that each cause two thousand records were one transaction of eighty thousand.
+#[test]
+fn a_batch_ends_early_when_there_is_enough_output() {
+    let world = World::new(|_, _| None);
+    world.send(0, numbered(40, "emit=2000"));
+    let mut instance = world.instance(1, LIMITS);
+    instance.bound_by(bounds(5_000));
+    world.drain(&mut instance).unwrap();
+    assert_eq!(world.check().values().sum::<u64>(), 40);
+    let all = world.transactions();
+    let most = all.iter().map(|t| t.records).max().unwrap();
+    assert!(most <= 5_000 + 2_010, "a transaction of {most} records");
+    assert!((14..=22).contains(&all.len()), "{} transactions", all.len());
+    assert_eq!((instance.counters().recoveries, instance.counters().records_in), (0, 40 + u64::from(PARTITIONS)));
+    // Bytes and rows bound it likewise.
+    let world = World::new(|_, _| None);
+    world.send(0, (0..50).map(|i| ("a", format!("big={}", 10_000 + i))));
+    world.rows((0..50).map(|i| (format!("S{i}"), vec![b'x'; 10_000])));
+    world.send(1, (0..50).map(|i| ("b", format!("look=S{i}"))));
+    let mut instance = world.instance(1, LIMITS);
+    instance.bound_by(Bounds { bytes: 30_000, row_bytes: 25_000, ..Bounds::default() });
+    world.drain(&mut instance).unwrap();
+    assert_eq!(world.check().into_iter().collect::<Vec<_>>(), [("a".to_string(), 50), ("b".to_string(), 50)]);
+    let most = world.transactions().iter().map(|t| t.bytes).max().unwrap();
+    assert!(most < 60_000, "a transaction of {most} bytes");
+}
+
+/// Rows of any number and size fit; a small journal is one record as ever.
+#[test]
+fn a_journal_takes_as_many_records_as_it_needs() {
+    let world = World::new(|_, _| None);
+    world.rows((0..900).map(|i| (format!("S{i}"), vec![b'x'; 2_200])).chain((0..17).map(|i| (format!("L{i}"), vec![b'y'; 63 << 10]))));
+    world.send(0, (0..900).map(|i| ("a", format!("look=S{i}"))).chain((0..17).map(|i| ("a", format!("look=L{i}")))));
+    world.send(1, [("b", "look=S1".to_string())]);
+    let mut instance = world.instance(1, LIMITS);
+    // No bound but that of the topic: 3 MiB of rows in one transaction.
+    instance.bound_by(Bounds { row_bytes: usize::MAX, ..Bounds::default() });
+    world.drain(&mut instance).unwrap();
+    assert_eq!(world.check().values().sum::<u64>(), 918);
+    assert_eq!(instance.counters().recoveries, 0);
+    let all = world.transactions();
+    assert!(all.iter().any(|t| t.journal.len() >= 10), "{:?}", all.iter().map(|t| t.journal.len()).collect::<Vec<_>>());
+    assert!(all.iter().flat_map(|t| &t.journal).all(|size| *size <= 256 << 10));
+    replays::replays(&world, &instance);
+    // As usual: several transactions, each with few parts.
+    let world = World::new(|_, _| None);
+    world.rows((0..900).map(|i| (format!("S{i}"), vec![b'x'; 2_200])));
+    world.send(0, (0..900).map(|i| ("a", format!("look=S{i}"))));
+    let mut instance = world.instance(1, LIMITS);
+    world.drain(&mut instance).unwrap();
+    let all = world.transactions();
+    let parts = all.iter().map(|t| t.journal.len()).max().unwrap();
+    assert!((2..=6).contains(&parts), "{parts} records of journal in a transaction");
+    replays::replays(&world, &instance);
+}
+
+/// A log that has no time for more than so many records: the same batch would be tried again and again.
+#[test]
+fn a_transaction_that_was_late_comes_back_smaller_until_one_fits() {
+    for told in [true, false] {
+        let world = World::new(move |tx, _| {
+            let of = tx.outputs.len();
+            (of > 400)
+                .then(|| if told { Outcome::Late { why: "no time".into(), done: 400, of } } else { Outcome::Unknown("no answer".into()) })
+        });
+        world.send(0, numbered(20_000, "emit=3"));
+        let mut instance = world.instance(1, Limits { records: 10_000, ..LIMITS });
+        world.drain(&mut instance).unwrap();
+        assert_eq!(world.check().values().sum::<u64>(), 20_000);
+        let all = world.transactions();
+        let (late, well) = (all.iter().filter(|t| !t.committed).count(), all.iter().filter(|t| t.committed).count());
+        assert!(late < 30, "{late} transactions were late");
+        assert!(well < 1_000, "{well} transactions");
+        assert_eq!(instance.counters().without_progress, 0);
+        assert_eq!(instance.trouble(), None);
+    }
+}
+
+/// One record that nothing can make smaller: tried with the least, for as long as it takes.
+#[test]
+fn an_outage_is_waited_for_without_a_limit_and_counted() {
+    let world = World::new(|_, n| (n < 60).then(|| Outcome::Late { why: "brokers are away".into(), done: 0, of: 9 }));
+    world.send(0, numbered(100, "emit=1"));
+    let mut instance = world.instance(1, LIMITS);
+    let mut most = 0;
+    for _ in 0..400_000 {
+        instance.step().expect("an outage ends nothing");
+        most = most.max(instance.counters().without_progress);
+        if instance.counters().without_progress > 3 {
+            let trouble = instance.trouble().expect("the cause");
+            assert!(trouble.contains("brokers are away") && trouble.contains("the next transaction takes at most"), "{trouble}");
+        }
+        if world.is_drained() {
+            break;
+        }
+    }
+    assert_eq!((most, instance.counters().without_progress, instance.trouble()), (60, 0, None));
+    assert_eq!(world.check().values().sum::<u64>(), 100);
+}
+
+fn refuses(key: &'static [u8]) -> impl Fn(&processor::engine::ports::Transaction<'_>) -> Option<Outcome> {
+    move |tx| {
+        let rejection = || Rejection {
+            reason: "MESSAGE_TOO_LARGE out".into(),
+            text: "a record for out/1 is too large: raise max.message.bytes of out".into(),
+        };
+        writes(tx, OUT, key).then(|| Outcome::Rejected(rejection()))
+    }
+}
+
+/// What brokers refuse for what it is ends the role; and everything before it is done, and outages in between count for nothing.
+#[test]
+fn the_third_refusal_of_the_same_record_ends_the_role() {
+    let (outages, refusals) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (o, r) = (outages.clone(), refusals.clone());
+    let refuse = refuses(b"bad");
+    let world = World::new(move |tx, n| {
+        // Every second attempt meets brokers that are away.
+        let refused = refuse(tx)?;
+        if n % 2 == 0 {
+            o.fetch_add(1, Ordering::Relaxed);
+            return Some(Outcome::NotCommitted("brokers are away".into()));
+        }
+        r.fetch_add(1, Ordering::Relaxed);
+        Some(refused)
+    });
+    world.send(1, numbered(300, "emit=2").chain([("bad", "emit=1".to_string())]).chain(numbered(300, "emit=2")));
+    world.send(0, (0..50).map(|_| ("z", "emit=1".to_string())));
+    let mut instance = world.instance(1, LIMITS);
+    let stopped = world.drain(&mut instance).unwrap_err();
+    let text = stopped.to_string();
+    assert!(matches!(stopped, Stop::Refused(_)), "{text}");
+    for part in ["in/1/300", "refused 3 times", "raise max.message.bytes of out", "nothing is lost"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!((3..20).contains(&refusals.load(Ordering::Relaxed)), "{refusals:?}");
+    assert!(outages.load(Ordering::Relaxed) > 1);
+    let done = world.log.group_offsets("does", &[TopicPartition::new(IN, 1)]).unwrap();
+    assert_eq!(done, [Some(300)], "all before the record is done");
+    // Somebody has raised the limit.
+    let World { log, stores, ticks } = world;
+    let well = World { log: log.with_policy(|_, _| None), stores, ticks };
+    let mut instance = well.instance(1, LIMITS);
+    well.drain(&mut instance).unwrap();
+    assert_eq!(well.check().values().sum::<u64>(), 651);
+}
+
+/// A limit on what is sent at once (a broker's limit is on batches) is no reason to stop when less at a time gets through.
+#[test]
+fn what_is_refused_only_together_gets_through_in_pieces() {
+    let world = World::new(|tx, _| {
+        let rejection = Rejection { reason: "MESSAGE_TOO_LARGE out".into(), text: "too large".into() };
+        (tx.outputs.iter().filter(|r| r.at.topic == OUT).count() > 50).then_some(Outcome::Rejected(rejection))
+    });
+    world.send(0, numbered(2_000, "emit=2"));
+    let mut instance = world.instance(1, LIMITS);
+    world.drain(&mut instance).unwrap();
+    assert_eq!(world.check().values().sum::<u64>(), 2_000);
+}
+
+/// State changes, journal and meta records are looked at, too: one of those used to be refused by the log, for ever.
+#[test]
+fn a_record_that_its_topic_can_never_take_ends_the_role_at_once() {
+    let world = World::new(|_, _| None);
+    world.send(0, [("a", "emit=1".to_string())]);
+    let mut instance = world.instance(1, LIMITS);
+    world.drain(&mut instance).unwrap();
+    world.send(0, [("a", "big=2000000".to_string())]);
+    let stopped = world.drain(&mut instance).unwrap_err();
+    let text = stopped.to_string();
+    assert!(matches!(stopped, Stop::Refused(_)), "{text}");
+    for part in ["changelog/0", "key \"big\"", "2000259 bytes", "1048576 bytes", "Nothing of its transaction was committed"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(instance.counters().recoveries, 0);
+}
+
+/// Records that are left over belong to the assignment under which they were taken.
+#[test]
+fn what_is_left_goes_with_the_assignment() {
+    let world = World::new(|_, _| None);
+    for partition in 0..PARTITIONS {
+        world.send(
+            partition,
+            numbered(200, "emit=100").map(|(k, v)| (["a", "b", "c"][partition as usize], v + if k == "a" { "" } else { " x" })),
+        );
+    }
+    let mut first = world.instance(1, LIMITS);
+    first.bound_by(bounds(1_000));
+    let mut others = Vec::new();
+    for i in 0..20_000 {
+        first.step().unwrap();
+        others.iter_mut().try_for_each(|o: &mut processor::engine::instance::Instance| o.step().map(drop)).unwrap();
+        // Others come and go while something is left.
+        if i % 40 == 15 && others.len() < 2 {
+            let mut other = world.instance(2 + others.len() as u32, LIMITS);
+            other.bound_by(bounds(700));
+            others.push(other);
+        }
+        if i % 90 == 80 {
+            others.pop();
+        }
+        if world.is_drained() {
+            break;
+        }
+    }
+    assert!(world.is_drained());
+    assert_eq!(world.check().values().sum::<u64>(), 600);
+}
+
+/// Tasks take turns at what a transaction may contain.
+#[test]
+fn a_low_task_number_is_no_privilege() {
+    let world = World::new(|_, _| None);
+    for (partition, key) in (0..PARTITIONS).zip(["a", "b", "c"]) {
+        world.send(partition, (0..60).map(|_| (key, "emit=50".to_string())));
+    }
+    let mut instance = world.instance(1, LIMITS);
+    // Room for two records of input.
+    instance.bound_by(bounds(100));
+    let at: Vec<_> = (0..PARTITIONS).map(|p| TopicPartition::new(IN, p)).collect();
+    while !world.is_drained() {
+        instance.step().unwrap();
+        let done: Vec<_> = world.log.group_offsets("does", &at).unwrap().into_iter().map(Option::unwrap_or_default).collect();
+        let (least, most) = (done.iter().min().unwrap(), done.iter().max().unwrap());
+        assert!(most - least <= 6, "{done:?}");
+    }
+    assert_eq!(world.check().values().sum::<u64>(), 180);
+}
+
+/// Beside a backlog, an order in a quiet partition waits for a short transaction and not for a full batch.
+#[test]
+fn a_quiet_partition_waits_for_short_turns_only() {
+    let world = World::new(|_, _| None);
+    // 20 us each and 5 ms a transaction: a full batch of 10 000 takes 205 ms.
+    world.send(0, numbered(600_000, ""));
+    let mut instance = world.instance(1, Limits { records: 10_000, ..LIMITS });
+    let mut waits = Vec::new();
+    let quiet = TopicPartition::new(IN, 1);
+    while instance.counters().records_in < 10 {
+        instance.step().unwrap();
+    }
+    for n in 1..=25 {
+        world.send(1, [("q", String::new())]);
+        let sent = world.ticks.0.load(Ordering::Relaxed);
+        while world.log.group_offsets("does", &[quiet]).unwrap()[0] != Some(n) {
+            instance.step().unwrap();
+        }
+        waits.push((world.ticks.0.load(Ordering::Relaxed) - sent) / 1_000);
+        // The next one comes a quarter of a second later.
+        let until = world.ticks.0.load(Ordering::Relaxed) + 250_000;
+        while world.ticks.0.load(Ordering::Relaxed) < until && !world.is_drained() {
+            instance.step().unwrap();
+        }
+    }
+    assert!(!world.is_drained(), "the backlog lasted");
+    assert!(waits[2..].iter().all(|ms| *ms <= 60), "{waits:?} ms");
+    // Then nobody else is there, and batches are full again.
+    world.drain(&mut instance).unwrap();
+    let largest = world.transactions().iter().rev().take(20).map(|t| t.records).max().unwrap();
+    assert!(largest > 9_000, "{largest}");
+}
+
+/// One unread wake-up is as good as many: an instance that began anew again and again used to add one each time.
+#[test]
+fn wake_ups_do_not_pile_up() {
+    let world = World::new(|_, n| (n < 40).then(|| Outcome::NotCommitted("not now".into())));
+    world.send(0, numbered(10, "emit=1"));
+    let mut instance = world.instance(1, LIMITS);
+    world.drain(&mut instance).unwrap();
+    let sent: u64 = (0..PARTITIONS).map(|p| world.log.bounds(TopicPartition::new(CLOCK, p)).unwrap().end).sum();
+    assert_eq!(instance.counters().recoveries, 40);
+    // Forty attempts with up to two seconds between them are a little more than a minute: one each ten seconds and task.
+    assert!(sent <= u64::from(PARTITIONS) * 9, "{sent} wake-ups");
+}
+
+/// A table of any size may be written while tasks run.
+#[test]
+fn reading_a_large_table_takes_no_turn_for_itself() {
+    let world = World::new(|_, _| None);
+    world.rows([("S0".to_string(), b"x".to_vec())]);
+    let mut instance = world.instance(1, LIMITS);
+    world.send(0, [("a", "look=S0".to_string())]);
+    world.drain(&mut instance).unwrap();
+    let before = world.log.table_rows.load(Ordering::Relaxed);
+    world.rows((0..50_000).map(|i| (format!("S{i}"), vec![b'y'; 40])));
+    world.send(0, [("a", "look=S7".to_string())]);
+    world.drain(&mut instance).unwrap();
+    let read = world.log.table_rows.load(Ordering::Relaxed) - before;
+    assert!(read <= 2_000, "{read} rows were read before the record was processed");
+    for _ in 0..200 {
+        instance.step().unwrap();
+    }
+    assert_eq!(world.log.table_rows.load(Ordering::Relaxed) - before, 50_000, "and all of it is read");
+    replays::replays(&world, &instance);
+}
+
+/// How a backlog was cut into transactions changes nothing of what comes out.
+#[test]
+fn other_bounds_lead_to_the_same_state_and_output() {
+    let mut known: Option<(Vec<String>, Vec<(u32, String)>)> = None;
+    for (limits, output, row_bytes) in [(1_000, 150_000, 1 << 20), (7, 150_000, 1 << 20), (1_000, 40, 1 << 20), (50, 60, 300), (1, 1, 1)] {
+        let world = World::new(|_, _| None);
+        world.rows((0..60).map(|i| (format!("S{i}"), vec![b'x'; 90])));
+        for partition in 0..PARTITIONS {
+            let key = ["a", "b", "c"][partition as usize];
+            world.send(partition, (0..150).map(|i| (key, format!("emit={} look=S{} big={}", i % 9 + 1, i % 60, i % 5))));
+        }
+        let mut instance = world.instance(1, Limits { records: limits, age: Duration::from_secs(5), ..LIMITS });
+        instance.bound_by(Bounds { records: output, row_bytes, journal_part: 200, ..Bounds::default() });
+        world.drain(&mut instance).unwrap();
+        replays::replays(&world, &instance);
+        // Tasks may take turns at a partition of output; what each of them says stays in order.
+        let mut out = world.outputs();
+        out.sort_by_key(|(_, line)| line.as_bytes()[0]);
+        let got = (digests(&instance), out);
+        assert!(*known.get_or_insert_with(|| got.clone()) == got, "limits {limits}, {output}, {row_bytes}");
+    }
+}

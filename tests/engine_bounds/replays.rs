@@ -1,0 +1,120 @@
+//! Whatever a transaction was made of, its journal says enough to do it again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use processor::domain::partitioner::partition;
+use processor::engine::instance::{Instance, Settings};
+use processor::engine::meta::Meta;
+use processor::engine::pace::Bounds;
+use processor::engine::ports::{Limits, Log, Stores};
+use processor::engine::records::{Headers, Record};
+use processor::engine::replay::Replay;
+use processor::engine::role::RoleFactory;
+use processor::engine::topics::{Partitions, TopicId, TopicPartition, TopicTable};
+use processor::engine::travel::Moment;
+use processor::log::local::LocalLog;
+use processor::roles::{Role, RoleSettings, factory};
+use processor::runtime::clock::SystemClock;
+use processor::store::memory::MemoryStores;
+use processor::wire::topics;
+
+use super::world::{self, World};
+
+/// Replays every task of a world and compares with what runs.
+pub fn replays(world: &World, instance: &Instance) {
+    let logic = world::factory(&world.ticks);
+    let counts: Vec<u32> = world::table().iter().map(|t| world.log.partitions(t).unwrap().unwrap()).collect();
+    compare(&world.log, world::table(), &*logic, counts.into(), instance);
+}
+
+fn compare(log: &dyn Log, names: Arc<TopicTable>, logic: &dyn RoleFactory, counts: Arc<[u32]>, instance: &Instance) {
+    use processor::engine::instance::TaskView;
+    for (task, view) in instance.tasks() {
+        let TaskView::Running { transaction, digest, inputs } = view else { panic!("task {task} does not run") };
+        let progress = &mut |_| {};
+        let replay = Replay { log, topics: names.clone(), factory: logic, partitions: counts.clone(), task, progress };
+        let goal = Meta { transaction, offsets: inputs.clone(), ..Meta::default() };
+        let replayed = replay.run(MemoryStores::default().open(task).unwrap(), &goal).unwrap();
+        // The goal's digest is not known here as such, so the end counts as a divergence; a real one names the transaction in which it happened.
+        assert_eq!((replayed.transactions, replayed.digest.to_string()), (transaction, digest.clone()), "task {task}: {replayed:?}");
+        let progress = &mut |_| {};
+        let replay = Replay { log, topics: names.clone(), factory: logic, partitions: counts.clone(), task, progress };
+        let there = replay.until(MemoryStores::default().open(task).unwrap(), Moment::Time(i64::MAX - 1), &inputs).unwrap();
+        assert_eq!((there.transaction, there.meta.digest.to_string(), there.divergence), (Some(transaction), digest, None), "task {task}");
+    }
+}
+
+const PARTITIONS: u32 = 2;
+
+fn append(a: &mut dyn processor::engine::ports::Appender, log: &LocalLog, topic: TopicId, key: &str, value: &[u8]) {
+    let at = TopicPartition::new(topic, partition(key.as_bytes(), log.partitions(topic).unwrap().unwrap()));
+    a.append(&Record { at, offset: 0, timestamp_ms: 0, key: Some(key.as_bytes()), value: Some(value), headers: Headers::default() })
+        .unwrap();
+}
+
+/// Vendors' records of 2 KB for each listing, or a few of the largest that are taken, all of them used by what waited: one journal record of more than
+/// a topic takes, for ever. With little room, the same system is cut into many small transactions.
+#[test]
+fn orders_and_trading_get_past_large_listings() {
+    for (listings, bytes, tight) in [(700, 2_200, false), (18, 60_000, false), (40, 300, true)] {
+        let names = Arc::new(topics::table(""));
+        let log = LocalLog::in_memory(&names).with_topics(&names);
+        let mut counts = Vec::new();
+        for topic in names.iter() {
+            let spec = names.spec(topic);
+            counts.push(if spec.partitions == Partitions::One { 1 } else { PARTITIONS });
+            log.create_topic(topic, spec, counts[counts.len() - 1]).unwrap();
+        }
+        let mut a = log.appender().unwrap();
+        let more = "x".repeat(bytes);
+        for i in 0..listings {
+            append(&mut *a, &log, topics::INSTRUMENTS, &format!("S{i}"), format!(r#"{{"symbol":"S{i}","more":"{more}"}}"#).as_bytes());
+            append(&mut *a, &log, topics::MARKET_DATA, &format!("S{i}"), format!(r#"{{"symbol":"S{i}","price":"100.25"}}"#).as_bytes());
+        }
+        for i in 0..listings * 3 {
+            let user = format!("u{}", i % 4);
+            let order = format!(r#"{{"user_id":"{user}","order_id":"o{i}","symbol":"S{}","quantity":1,"order_type":"buy"}}"#, i % listings);
+            append(&mut *a, &log, topics::ORDER_COMMANDS, &user, order.as_bytes());
+        }
+        a.flush(Duration::from_secs(60)).unwrap();
+        let stores = [MemoryStores::default(), MemoryStores::default()];
+        let settings = RoleSettings { stale_ms: 1_000_000_000, rate_limit: 0, ..Default::default() };
+        let logic = |role| factory(role, settings, names.clone(), PARTITIONS);
+        let mut running: Vec<Instance> = [Role::Orders, Role::Trading]
+            .into_iter()
+            .zip(&stores)
+            .map(|(role, stores)| {
+                let group = format!("processor-{}", role.name());
+                let settings = Settings {
+                    instance: format!("{group}-1"),
+                    group,
+                    limits: Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(50) },
+                    idle_wait: Duration::from_millis(1),
+                    takeover_wait: Duration::from_secs(45),
+                    startup_wait: Duration::from_secs(30),
+                    cache_bytes: 64 << 20,
+                };
+                let clock = Box::new(SystemClock::new());
+                let mut i = Instance::new(Arc::new(log.clone()), Box::new(stores.clone()), clock, logic(role), names.clone(), settings);
+                if tight {
+                    i.bound_by(Bounds { records: 30, bytes: 4_000, row_bytes: 1_000, journal_part: 700 });
+                }
+                i
+            })
+            .collect();
+        let (mut quiet, mut before) = (0, Default::default());
+        while quiet < 200 {
+            running.iter_mut().for_each(|i| assert!(i.step().is_ok()));
+            let now: Vec<_> = running.iter().map(Instance::counters).collect();
+            quiet = if now == before { quiet + 1 } else { 0 };
+            before = now;
+        }
+        let trades: u64 = (0..PARTITIONS).map(|p| log.bounds(TopicPartition::new(topics::TRADES, p)).unwrap().end).sum();
+        assert_eq!(trades, listings * 3, "every order is filled");
+        assert_eq!(running.iter().map(|i| i.counters().recoveries).sum::<u64>(), 0);
+        for (role, instance) in [Role::Orders, Role::Trading].into_iter().zip(&running) {
+            compare(&log, names.clone(), &*logic(role), counts.clone().into(), instance);
+        }
+    }
+}
