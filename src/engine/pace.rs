@@ -197,9 +197,6 @@ impl Pace {
         // little about sizes.
         let less = |n: usize| (n * done / (2 * of.max(1))).clamp(n / 16, n / 2).max(1);
         self.shrink(less(records), less(outputs));
-        if std::mem::replace(&mut self.raised, false) {
-            self.well_needed = (self.well_needed * 2).min(WELL_MOST);
-        }
     }
 
     /// A transaction of so many records was refused for one of its records, which shows sooner among few.
@@ -210,6 +207,9 @@ impl Pace {
     fn shrink(&mut self, inputs: usize, outputs: usize) {
         (self.inputs, self.outputs) = (self.inputs.min(inputs), self.outputs.min(outputs));
         self.well = 0;
+        if std::mem::replace(&mut self.raised, false) {
+            self.well_needed = (self.well_needed * 2).min(WELL_MOST);
+        }
     }
 
     /// Most records that the next transaction takes.
