@@ -323,7 +323,7 @@ fn reading_a_large_table_takes_no_turn_for_itself() {
 /// How a backlog was cut into transactions changes nothing of what comes out.
 #[test]
 fn other_bounds_lead_to_the_same_state_and_output() {
-    let mut known: Option<(Vec<String>, Vec<(u32, String)>)> = None;
+    let mut known = None::<(Vec<String>, Vec<_>)>;
     for (limits, output, row_bytes) in [(1_000, 150_000, 1 << 20), (7, 150_000, 1 << 20), (1_000, 40, 1 << 20), (50, 60, 300), (1, 1, 1)] {
         let world = World::new(|_, _| None);
         world.rows((0..60).map(|i| (format!("S{i}"), vec![b'x'; 90])));

@@ -30,6 +30,8 @@ struct Slot {
     /// Next offset to deliver; none while paused.
     next: Option<u64>,
     headers: bool,
+    /// Whether nothing is taken from it for now, although there may be something.
+    passed_over: bool,
     queue: Queue,
     /// Whether there may be something in the queue.
     awake: bool,
@@ -95,6 +97,7 @@ impl Slots {
                 at,
                 next: None,
                 headers: inputs.iter().any(|i| i.topic == at.topic && i.headers),
+                passed_over: false,
                 queue,
                 awake: true,
                 held: Records::new(),
@@ -145,6 +148,11 @@ impl Slots {
         }
     }
 
+    /// Takes nothing from these partitions until it is told otherwise.
+    pub(super) fn pass_over(&mut self, partitions: &[TopicPartition]) {
+        self.slots.iter_mut().for_each(|s| s.passed_over = partitions.contains(&s.at));
+    }
+
     /// Takes what is there, within the limits, in turns.
     pub(super) fn take(&mut self, names: &TopicTable, limits: Limits, into: &mut Records) -> Result<(), LogError> {
         if into.is_empty()
@@ -192,7 +200,7 @@ impl Slots {
 
 impl Slot {
     fn has_more(&self) -> bool {
-        self.next.is_some() && self.failed.is_none() && (self.awake || self.released < self.held.len())
+        self.next.is_some() && !self.passed_over && self.failed.is_none() && (self.awake || self.released < self.held.len())
     }
 
     /// Takes records until the batch has grown to its share, or nothing is left here.

@@ -347,6 +347,10 @@ impl Member for KafkaMember {
         Ok(())
     }
 
+    fn pass_over(&mut self, partitions: &[TopicPartition]) {
+        self.slots.pass_over(partitions);
+    }
+
     fn transact(&mut self, tx: &Transaction<'_>) -> Outcome {
         let _guard = watchdog::exit_after("a transaction", self.watched_for());
         if let Some(why) = &self.ended {
