@@ -250,6 +250,41 @@ fn a_frozen_instance_recovers_when_thawed() {
     });
 }
 
+/// Frozen for so long that another instance has taken its tasks over, and ended what it had open under its own name: it is fenced as a producer, but
+/// nobody has its place, so it comes back and works again.
+#[test]
+fn an_instance_whose_transaction_was_ended_by_another_comes_back() {
+    let (broker, prefix) = (&broker::shared().address, broker::unique_prefix("ended"));
+    let log = log_on(broker, &prefix);
+    make_topics(&log);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        let _stop = StopAtEnd(&[&stop]);
+        let feeder = s.spawn(|| feed(&log, &stop));
+        let stays = Worker::start(broker, &prefix, "a-1");
+        stays.wait_for("committed", 20);
+        let frozen = Worker::start(broker, &prefix, "a-2");
+        frozen.wait_for("committed", 20);
+        let before = stays.count("resumed");
+        frozen.signal("STOP");
+        stays.wait_for("resumed", before + 1);
+        let so_far = stays.count("committed");
+        stays.wait_for("committed", so_far + 20);
+        let before = frozen.count("committed");
+        frozen.signal("CONT");
+        frozen.wait_for("committed", before + 20);
+        let so_far = stays.count("committed");
+        stays.wait_for("committed", so_far + 20);
+        assert_eq!((stays.count("end:"), frozen.count("end:")), (0, 0), "nobody stops over this");
+        stop.store(true, Ordering::Relaxed);
+        let count = feeder.join().expect("the feeder's end");
+        check(&log, count);
+        println!("joined {} and {} times", stays.count("joined"), frozen.count("joined"));
+        stays.kill();
+        frozen.kill();
+    });
+}
+
 /// Started twice under one name, while working: the older one ends, the newer one goes on, and they do not fence each other for ever.
 #[test]
 fn of_two_processes_with_one_name_the_older_ends() {

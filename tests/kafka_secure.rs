@@ -6,9 +6,11 @@ mod support;
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 use support::broker::Broker;
+use support::load::wait_for;
 use support::program::Program;
 
 const PASSWORD: &str = "between-brokers-and-us";
@@ -104,4 +106,57 @@ fn tls_and_a_password() {
     refused("plaintext", &[], 1, &[&broker.address, "security.protocol"]);
     let nowhere = [&right[..1], &[("ssl.ca.location", "/nowhere/ca.pem")], &right[2..]].concat();
     refused("nowhere", &nowhere, 78, &["ssl.ca.location failed", "check the properties"]);
+}
+
+/// A broker that restarts may know its users a moment later than it takes connections. A role that has worked before waits for that, and says so.
+#[test]
+fn a_login_that_is_refused_for_a_while_does_not_end_a_role() {
+    const SOON: Duration = Duration::from_secs(60);
+    let login = "org.apache.kafka.common.security.plain.PlainLoginModule required";
+    let users = |desk: &str| {
+        let users = format!("username=\"broker\" password=\"{PASSWORD}\" user_broker=\"{PASSWORD}\" user_desk=\"{desk}\"");
+        format!("listener.name.plaintext.plain.sasl.jaas.config={login} {users};")
+    };
+    let lines = [
+        "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:SASL_PLAINTEXT",
+        "inter.broker.listener.name=PLAINTEXT",
+        "sasl.enabled.mechanisms=PLAIN",
+        "sasl.mechanism.inter.broker.protocol=PLAIN",
+        &users("right"),
+    ];
+    let broker = Broker::start_with(&lines, true);
+    let dir = tempfile::tempdir().expect("a directory");
+    let properties =
+        [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "desk"), ("sasl.password", "right")];
+    let p = configured(dir.path(), &broker, &properties);
+    std::fs::write(p.dir.join("l.csv"), "symbol\nAAPL\n").expect("file");
+    p.good(&["topics", "create", "--partitions", "2"]);
+    p.good(&["instruments", "load", "l.csv"]);
+    let publish = || p.good(&["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
+    let at_rest = || {
+        let rows: Value = serde_json::from_str(&p.good(&["status", "--role", "trading", "--format", "json"])).expect("JSON");
+        rows.as_array().expect("rows").iter().all(|r| r["lag"] == 0)
+    };
+    publish();
+    let mut running = p.start_roles("trading");
+    wait_for("a first transaction", SOON, at_rest);
+    broker.stop();
+    broker.set(&[&users("other")]);
+    broker.restart();
+    let recoveries = || -> u64 {
+        let text = std::fs::read_to_string(p.dir.join("state/trading/1/status.json")).unwrap_or_default();
+        serde_json::from_str::<Value>(&text).unwrap_or_default()["counters"]["recoveries"].as_u64().unwrap_or(0)
+    };
+    let before = recoveries();
+    wait_for("the refusal to be met twice", SOON, || recoveries() >= before + 2);
+    assert!(running.is_running(), "it waits");
+    // Whoever starts now learns at once that the password is wrong.
+    p.run(&["run", "--role", "orders"]).fails(78, &["Invalid username or password", "check the credentials"]);
+    broker.stop();
+    broker.set(&[&users("right")]);
+    broker.restart();
+    publish();
+    wait_for("everything to be read", SOON, at_rest);
+    let said = running.stop().err;
+    assert!(said.lines().any(|l| l.contains("ERROR") && l.contains("check the credentials") && l.contains("trying again for")), "{said}");
 }
