@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::Gateway;
+use super::passing::Passing;
 use super::subscriptions::{Alert, Fired, fired_key};
 use super::webhooks::Owned;
 use super::writer::Writer;
@@ -41,15 +42,13 @@ type Armed = BTreeMap<String, Vec<(String, String, Alert)>>;
 
 /// Watches prices until told to stop.
 pub fn run(g: &Gateway, writer: &Writer, owned: watch::Receiver<Owned>, stop: &AtomicBool) -> Result<(), LogError> {
+    let mut passing = Passing::default();
     while !stop.load(Ordering::Acquire) {
         let mut watcher = Watcher { g, writer, owned: owned.clone(), fired: BTreeSet::new(), recent: VecDeque::new() };
-        match watcher.watch(stop) {
-            Ok(()) => {}
-            Err(LogError::Unavailable(why)) => {
-                tracing::warn!("price alerts pause: {why}");
-                std::thread::sleep(BACKOFF);
-            }
-            Err(e) => return Err(e),
+        if let Err(e) = watcher.watch(stop, &mut passing) {
+            let why = passing.wait(e)?;
+            tracing::warn!("price alerts pause: {why}");
+            std::thread::sleep(BACKOFF);
         }
     }
     Ok(())
@@ -66,7 +65,7 @@ struct Watcher<'a> {
 
 impl Watcher<'_> {
     /// Watches for as long as the partitions that are ours stay the same.
-    fn watch(&mut self, stop: &AtomicBool) -> Result<(), LogError> {
+    fn watch(&mut self, stop: &AtomicBool, passing: &mut Passing) -> Result<(), LogError> {
         let ours = self.owned.borrow_and_update().clone();
         while self.g.subscriptions.next_offset() < ours.subscriptions_end {
             if stop.load(Ordering::Acquire) {
@@ -93,6 +92,7 @@ impl Watcher<'_> {
             }
             batch.clear();
             reader.poll(WAIT, LIMITS, &mut batch)?;
+            passing.works();
             for r in batch.iter() {
                 let Some(p) = r.value.and_then(|v| ReferencePrice::decode(v).ok()) else { continue };
                 let price = Price { offset: r.offset, symbol: p.symbol.into(), price_e4: p.price_e4, time_us: p.time_us };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::passing::Passing;
 use crate::engine::ports::{From, Limits, Log, LogError};
 use crate::engine::records::Records;
 use crate::engine::topics::TopicId;
@@ -23,13 +24,14 @@ pub fn run(
     mut batch: impl FnMut(&Records, bool),
 ) -> Result<(), LogError> {
     let mut next = starts.to_vec();
-    let mut records = Records::new();
+    let (mut records, mut passing) = (Records::new(), Passing::default());
     while !stop.load(Ordering::Acquire) {
         let from: Vec<_> = (0..).zip(&next).map(|(p, offset)| (p, From::Offset(*offset))).collect();
         let ended = log.reader(topic, &from, false).and_then(|mut reader| {
             while !stop.load(Ordering::Acquire) {
                 records.clear();
                 reader.poll(WAIT, LIMITS, &mut records)?;
+                passing.works();
                 for r in records.iter() {
                     next[r.at.partition as usize] = r.offset + 1;
                 }
@@ -37,13 +39,10 @@ pub fn run(
             }
             Ok(())
         });
-        match ended {
-            Ok(()) => {}
-            Err(LogError::Unavailable(why)) => {
-                tracing::warn!("following the log: {why}; trying again");
-                std::thread::sleep(BACKOFF);
-            }
-            Err(e) => return Err(e),
+        if let Err(e) = ended {
+            let why = passing.wait(e)?;
+            tracing::warn!("following the log: {why}; trying again");
+            std::thread::sleep(BACKOFF);
         }
     }
     Ok(())

@@ -17,6 +17,7 @@ mod history;
 mod http;
 mod manage;
 mod metrics;
+mod passing;
 mod percent;
 mod portfolios;
 mod server;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::engine::ports::{Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled};
 use crate::engine::records::Records;
 use crate::engine::topics::{TopicId, TopicPartition};
+use crate::gateway::passing::Passing;
 use crate::wire::topics::SUBSCRIPTIONS;
 
 /// What is ours.
@@ -38,22 +39,26 @@ pub fn run(
 ) -> Result<(), LogError> {
     let inputs = vec![MemberInput { topic, headers: false }];
     let spec = MemberSpec { group: group.into(), instance: instance.into(), inputs, linger: Duration::ZERO };
+    let mut passing = Passing::default();
     while !stop.load(Ordering::Acquire) {
-        let ended = log.join(&spec).and_then(|member| stay(&**log, member, stop, owned));
+        let ended = log.join(&spec).and_then(|member| stay(&**log, member, stop, owned, &mut passing));
         owned.send_replace(Owned::default());
-        match ended {
-            Ok(()) => {}
-            Err(LogError::Unavailable(why)) => {
-                tracing::warn!("webhooks pause: {why}");
-                std::thread::sleep(BACKOFF);
-            }
-            Err(e) => return Err(e),
+        if let Err(e) = ended {
+            let why = passing.wait(e)?;
+            tracing::warn!("webhooks pause: {why}");
+            std::thread::sleep(BACKOFF);
         }
     }
     Ok(())
 }
 
-fn stay(log: &dyn Log, mut member: Box<dyn Member>, stop: &AtomicBool, owned: &watch::Sender<Owned>) -> Result<(), LogError> {
+fn stay(
+    log: &dyn Log,
+    mut member: Box<dyn Member>,
+    stop: &AtomicBool,
+    owned: &watch::Sender<Owned>,
+    passing: &mut Passing,
+) -> Result<(), LogError> {
     let mut nothing = Records::new();
     while !stop.load(Ordering::Acquire) {
         // Assigned partitions are never resumed: the feed reads the topic for everybody, this only holds the place.
@@ -61,6 +66,7 @@ fn stay(log: &dyn Log, mut member: Box<dyn Member>, stop: &AtomicBool, owned: &w
             Polled::Records => {}
             Polled::Revoked { .. } => drop(owned.send_replace(Owned::default())),
             Polled::Assigned(partitions) => {
+                passing.works();
                 let subscriptions_end = log.bounds(TopicPartition::new(SUBSCRIPTIONS, 0))?.stable_end;
                 let partitions: BTreeSet<u32> = partitions.iter().map(|at| at.partition).collect();
                 tracing::info!(?partitions, "serving the webhooks of these partitions");
