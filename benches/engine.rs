@@ -36,6 +36,7 @@ fn system(state: &Path) -> System {
         roles: RoleSettings::default(),
         limits: LIMITS,
         scrub_every: Duration::ZERO,
+        standby: processor::engine::restore::Standby::None,
         leave: false,
         lock_wait: Duration::from_secs(5),
         memory: SharedMemory::default(),
@@ -71,6 +72,7 @@ fn instance(system: &System, role: Role, stores: Box<dyn Stores>) -> Instance {
         takeover_wait: Duration::from_secs(5),
         startup_wait: Duration::from_secs(5),
         cache_bytes: 64 << 20,
+        standby: processor::engine::restore::Standby::None,
     };
     let factory = system.factory(role).expect("the topics are there");
     let spec = RoleSpec { linger: Duration::ZERO, ..factory.spec().clone() };

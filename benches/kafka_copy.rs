@@ -61,7 +61,7 @@ fn adapted(log: &KafkaLog, table: &TopicTable, group: &str, batch: usize, record
         input.clear();
         match member.poll(Duration::from_secs(1), limits, &mut input).expect("polling works") {
             Polled::Assigned(partitions) => {
-                resume(&mut *member, &partitions);
+                resume(log, &spec.group, &mut *member, &partitions);
                 started = Instant::now();
             }
             Polled::Revoked { .. } => panic!("nobody else is in the group"),
@@ -85,8 +85,8 @@ fn adapted(log: &KafkaLog, table: &TopicTable, group: &str, batch: usize, record
     done as f64 / started.elapsed().as_secs_f64()
 }
 
-fn resume(member: &mut dyn Member, partitions: &[TopicPartition]) {
-    let Ok(Committed::Stable(offsets)) = member.committed(partitions) else { panic!("offsets are stable") };
+fn resume(log: &KafkaLog, group: &str, member: &mut dyn Member, partitions: &[TopicPartition]) {
+    let Ok(Committed::Stable(offsets)) = log.committed(group, partitions) else { panic!("offsets are stable") };
     let positions: Vec<_> = partitions.iter().zip(offsets).map(|(at, o)| (*at, o.unwrap_or(0))).collect();
     member.resume(&positions).expect("resuming works");
 }

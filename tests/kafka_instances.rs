@@ -90,7 +90,7 @@ fn incarnation(log: &KafkaLog, spec: &MemberSpec, stop: &AtomicBool, say: &mut d
             Polled::Records => {}
         }
         if !waiting.is_empty() {
-            match member.committed(&waiting)? {
+            match log.committed(&spec.group, &waiting)? {
                 Committed::Stable(offsets) => {
                     let positions: Vec<_> = waiting.drain(..).zip(offsets).map(|(at, o)| (at, o.unwrap_or(0))).collect();
                     member.resume(&positions)?;

@@ -73,19 +73,19 @@ fn append(appender: &mut dyn Appender, partition: u32, value: &str) {
 }
 
 /// Polls until the member's partitions are these many, and resumes them where the group is.
-fn own(member: &mut dyn Member, partitions: usize) {
+fn own(place: &Place, member: &mut dyn Member, partitions: usize) {
     let (deadline, mut records) = (Instant::now() + SOON, Records::new());
     loop {
         assert!(Instant::now() < deadline, "{partitions} partitions were not assigned");
         let Polled::Assigned(mine) = member.poll(Duration::from_millis(50), LIMITS, &mut records).expect("a poll") else { continue };
         if mine.len() == partitions {
-            return resume(member, &mine);
+            return resume(place, member, &mine);
         }
     }
 }
 
 /// The same for two members of one group, with one partition each. One thread polls them in turns.
-fn own_one_each(members: [&mut dyn Member; 2]) {
+fn own_one_each(place: &Place, members: [&mut dyn Member; 2]) {
     let (deadline, mut records, mut mine) = (Instant::now() + SOON, Records::new(), [Vec::new(), Vec::new()]);
     let [a, b] = members;
     while mine.iter().any(|m| m.len() != 1) {
@@ -98,14 +98,14 @@ fn own_one_each(members: [&mut dyn Member; 2]) {
             }
         }
     }
-    resume(a, &mine[0]);
-    resume(b, &mine[1]);
+    resume(place, a, &mine[0]);
+    resume(place, b, &mine[1]);
 }
 
-fn resume(member: &mut dyn Member, mine: &[TopicPartition]) {
+fn resume(place: &Place, member: &mut dyn Member, mine: &[TopicPartition]) {
     let deadline = Instant::now() + SOON;
     loop {
-        if let Committed::Stable(offsets) = member.committed(mine).expect("offsets") {
+        if let Committed::Stable(offsets) = place.log.committed(&format!("{}group", place.table.prefix()), mine).expect("offsets") {
             let positions: Vec<_> = mine.iter().copied().zip(offsets.into_iter().map(|o| o.unwrap_or(0))).collect();
             return member.resume(&positions).expect("resuming works");
         }
@@ -151,7 +151,7 @@ fn time_one(place: &Place, member: &mut dyn Member, partition: u32) -> (Duration
 fn a_backlog_in_one_partition_does_not_hold_up_another() {
     let place = Place::new(&broker::shared().address, "hot", 6, &[]);
     let mut member = place.join(1);
-    own(&mut *member, 6);
+    own(&place, &mut *member, 6);
     let mut alone: Vec<_> = (0..15).map(|_| time_one(&place, &mut *member, 1).0).collect();
     alone.sort_unstable();
     let mut appender = place.log.appender().expect("a writer");
@@ -179,9 +179,9 @@ fn a_dead_owners_transaction_is_ended_by_who_takes_over() {
     let broker = Broker::start_with(&[broker::DEFAULT_ABORTS], true);
     let place = Place::new(&broker.address, "dead", 2, &[("session.timeout.ms", "6000")]);
     let mut survivor = place.join(1);
-    own(&mut *survivor, 2);
+    own(&place, &mut *survivor, 2);
     let mut dying = place.join(2);
-    own_one_each([&mut *survivor, &mut *dying]);
+    own_one_each(&place, [&mut *survivor, &mut *dying]);
     let mut appender = place.log.appender().expect("a writer");
     append(&mut *appender, 1, "signed");
     appender.flush(SOON).expect("flushing works");
@@ -203,7 +203,7 @@ fn a_dead_owners_transaction_is_ended_by_who_takes_over() {
     }
     let (stable, end) = place.end(OUTPUT, 0);
     assert!(stable < end, "the transaction is open");
-    own(&mut *survivor, 2);
+    own(&place, &mut *survivor, 2);
     let taken_over = Instant::now();
     while place.end(OUTPUT, 0).0 < end {
         assert_eq!(copy(&mut *survivor, Duration::from_millis(20)), BTreeMap::new());
@@ -218,12 +218,12 @@ fn a_dead_owners_transaction_is_ended_by_who_takes_over() {
 fn who_leaves_hands_over_at_once() {
     let place = Place::new(&broker::shared().address, "leave", 2, &[("session.timeout.ms", "30000")]);
     let mut stays = place.join(1);
-    own(&mut *stays, 2);
+    own(&place, &mut *stays, 2);
     let mut leaves = place.join(2);
-    own_one_each([&mut *stays, &mut *leaves]);
+    own_one_each(&place, [&mut *stays, &mut *leaves]);
     let began = Instant::now();
     leaves.leave();
-    own(&mut *stays, 2);
+    own(&place, &mut *stays, 2);
     println!("handed over in {:?}", began.elapsed());
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }
@@ -234,7 +234,7 @@ fn idle_connections_that_the_broker_closes_do_not_end_an_incarnation() {
     let broker = Broker::start_with(&["connections.max.idle.ms=5000"], true);
     let place = Place::new(&broker.address, "idle", 2, &[]);
     let mut member = place.join(1);
-    own(&mut *member, 2);
+    own(&place, &mut *member, 2);
     assert!(time_one(&place, &mut *member, 1).0 < SOON);
     let (began, mut records) = (Instant::now(), Records::new());
     while began.elapsed() < Duration::from_secs(30) {
@@ -246,12 +246,12 @@ fn idle_connections_that_the_broker_closes_do_not_end_an_incarnation() {
 }
 
 /// What a poll says after it has said that nothing came for a while.
-fn refusal(member: &mut dyn Member) -> LogError {
+fn refusal(place: &Place, member: &mut dyn Member) -> LogError {
     let (deadline, mut records) = (Instant::now() + SOON, Records::new());
     loop {
         assert!(Instant::now() < deadline, "nothing is said");
         match member.poll(Duration::from_millis(50), LIMITS, &mut records) {
-            Ok(Polled::Assigned(mine)) => resume(member, &mine),
+            Ok(Polled::Assigned(mine)) => resume(place, member, &mine),
             Ok(_) => {}
             Err(e) => return e,
         }
@@ -261,7 +261,7 @@ fn refusal(member: &mut dyn Member) -> LogError {
 #[test]
 fn a_group_that_refuses_the_member_is_named_with_its_bounds() {
     let place = Place::new(&broker::shared().address, "session", 1, &[("session.timeout.ms", "5000")]);
-    let e = refusal(&mut *place.join(1));
+    let e = refusal(&place, &mut *place.join(1));
     let LogError::Refused(why) = e else { panic!("{e:?}") };
     for part in ["does not take this member in", "session.timeout.ms is 5000", "6000 to 1800000", "group.min.session.timeout.ms"] {
         assert!(why.contains(part), "{part}: {why}");
@@ -304,7 +304,7 @@ fn damage_on_the_brokers_disk_ends_the_reading_and_skips_nothing() {
     assert!(records.len() <= 1, "nothing behind the damage");
 
     let mut member = place.join(1);
-    own(&mut *member, 1);
+    own(&place, &mut *member, 1);
     let (mut records, mut seen) = (Records::new(), Vec::new());
     let e = loop {
         assert!(Instant::now() < deadline, "nothing is said");

@@ -73,8 +73,8 @@ fn assigned(member: &mut dyn Member) -> Vec<TopicPartition> {
 }
 
 /// Resumes everything at the stable committed offsets, or at the start.
-fn resume(member: &mut dyn Member, partitions: &[TopicPartition]) {
-    let positions: Vec<_> = match member.committed(partitions).expect("offsets") {
+fn resume(log: &dyn Log, table: &TopicTable, member: &mut dyn Member, partitions: &[TopicPartition]) {
+    let positions: Vec<_> = match log.committed(&spec(table, "group", "x").group, partitions).expect("offsets") {
         Committed::Stable(offsets) => partitions.iter().zip(offsets).map(|(at, o)| (*at, o.unwrap_or(0))).collect(),
         Committed::Pending => panic!("nothing is pending"),
     };
@@ -116,7 +116,7 @@ fn a_commit_is_not_held_up_by_a_flush() {
     append(&log, tp(INPUT, 0), 60);
     let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
     let partitions = assigned(&mut *member);
-    resume(&mut *member, &partitions);
+    resume(&log, &table, &mut *member, &partitions);
     let seen = take(&mut *member, 60);
     let mut took = Vec::new();
     for (at, offset) in seen.iter().take(50) {
@@ -160,14 +160,14 @@ fn a_dead_instances_open_transaction_is_pending_and_then_resolved() {
     let metadata = consumer.group_metadata().expect("metadata");
     producer.send_offsets_to_transaction(&offsets, &metadata, Duration::from_secs(10)).expect("offsets");
 
-    let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
+    let _member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
     let asked = [tp(INPUT, 0), tp(INPUT, 1)];
-    assert_eq!(member.committed(&asked).expect("an answer"), Committed::Pending);
+    assert_eq!(log.committed(&group, &asked).expect("an answer"), Committed::Pending);
     // From outside, pending offsets simply do not show.
     assert_eq!(log.group_offsets(&group, &asked).expect("an answer"), [None, None]);
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
-        match member.committed(&asked).expect("an answer") {
+        match log.committed(&group, &asked).expect("an answer") {
             Committed::Stable(offsets) => {
                 assert_eq!(offsets, [None, None], "the broker aborted it");
                 break;
@@ -227,7 +227,7 @@ fn a_record_too_large_for_its_topic_is_refused_before_it_is_sent() {
     append(&log, tp(INPUT, 0), 1);
     let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
     let partitions = assigned(&mut *member);
-    resume(&mut *member, &partitions);
+    resume(&log, &table, &mut *member, &partitions);
     let (at, offset) = take(&mut *member, 1)[0];
     let out = one(tp(OUTPUT, 0), &"x".repeat(600 << 10));
     let outcome = member.transact(&Transaction { outputs: &out, offsets: &[(at, offset + 1)] });
@@ -245,7 +245,7 @@ fn a_connection_that_is_lost_between_two_transactions_leaves_nothing_behind() {
     append(&log, tp(INPUT, 0), 3);
     let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
     let partitions = assigned(&mut *member);
-    resume(&mut *member, &partitions);
+    resume(&log, &table, &mut *member, &partitions);
     let seen = take(&mut *member, 3);
     let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "a"), offsets: &[(seen[0].0, seen[0].1 + 1)] });
     assert!(matches!(outcome, Outcome::Committed { suspect: false, .. }), "{outcome:?}");
@@ -293,7 +293,7 @@ fn a_place_taken_by_a_late_request_is_taken_again() {
     let us = spec(&table, "group", "group-1");
     let mut member = log.join(&us).expect("joining works");
     let partitions = assigned(&mut *member);
-    resume(&mut *member, &partitions);
+    resume(&log, &table, &mut *member, &partitions);
     assert_eq!(take(&mut *member, 2).len(), 2);
     // It joins, and takes no epoch first.
     let late = ghost(&broker::shared().address, &us, table.name(INPUT));
@@ -311,7 +311,7 @@ fn a_place_taken_by_a_late_request_is_taken_again() {
     drop(member);
     let mut member = log.join(&us).expect("joining works");
     let partitions = assigned(&mut *member);
-    resume(&mut *member, &partitions);
+    resume(&log, &table, &mut *member, &partitions);
     let seen = take(&mut *member, 2);
     let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "a"), offsets: &[(seen[1].0, seen[1].1 + 1)] });
     assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
@@ -338,7 +338,7 @@ fn an_expired_transaction_is_not_mistaken_for_a_newer_instance() {
     append(&log, tp(INPUT, 0), 2);
     let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
     let partitions = assigned(&mut *member);
-    resume(&mut *member, &partitions);
+    resume(&log, &table, &mut *member, &partitions);
     let seen = take(&mut *member, 2);
     // The same effect without a long wait: somebody bumps the epoch, and does not join the group.
     bump(&broker::shared().address, &spec(&table, "group", "group-1"));
@@ -347,7 +347,7 @@ fn an_expired_transaction_is_not_mistaken_for_a_newer_instance() {
     drop(member);
     let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
     let partitions = assigned(&mut *member);
-    resume(&mut *member, &partitions);
+    resume(&log, &table, &mut *member, &partitions);
     let seen = take(&mut *member, 2);
     let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "b"), offsets: &[(seen[1].0, seen[1].1 + 1)] });
     assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
@@ -368,7 +368,7 @@ fn after_a_long_transaction_only_a_living_successor_ends_the_member() {
         let us = spec(&table, "group", "group-1");
         let mut member = log.join(&us).expect("joining works");
         let partitions = assigned(&mut *member);
-        resume(&mut *member, &partitions);
+        resume(&log, &table, &mut *member, &partitions);
         let seen = take(&mut *member, 1);
         bump(&broker.address, &us);
         let late = ghost(&broker.address, &us, table.name(INPUT));
@@ -402,7 +402,7 @@ fn after_a_long_transaction_only_a_living_successor_ends_the_member() {
             drop(member);
             let mut member = log.join(&us).expect("joining works");
             let partitions = assigned(&mut *member);
-            resume(&mut *member, &partitions);
+            resume(&log, &table, &mut *member, &partitions);
             let seen = take(&mut *member, 1);
             let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "b"), offsets: &[(seen[0].0, seen[0].1 + 1)] });
             assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");

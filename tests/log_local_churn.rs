@@ -73,7 +73,7 @@ fn copier(log: &LocalLog, instance: u64, seed: u64, done: &AtomicBool, count: &C
                     continue;
                 }
                 Ok(Polled::Assigned(partitions)) => {
-                    let Ok(Committed::Stable(offsets)) = member.committed(&partitions) else { continue 'incarnation };
+                    let Ok(Committed::Stable(offsets)) = log.committed("g", &partitions) else { continue 'incarnation };
                     let from: Vec<_> = partitions.into_iter().zip(offsets.into_iter().map(|o| o.unwrap_or(0))).collect();
                     member.resume(&from).expect("resumes");
                     continue;

@@ -69,6 +69,7 @@ impl World {
                 takeover_wait: Duration::from_millis(300),
                 startup_wait: Duration::from_secs(5),
                 cache_bytes: 1 << 20,
+                standby: processor::engine::restore::Standby::None,
             };
             let made = factory(*role, RoleSettings { stale_ms: 1_000_000_000, ..Default::default() }, self.names.clone(), PARTITIONS);
             let log: Arc<dyn Log> = Arc::new(self.log.clone());

@@ -74,6 +74,7 @@ pub fn run(log: &Arc<dyn Log>, table: &Arc<TopicTable>, dir: &Path, batch: usize
         takeover_wait: Duration::from_secs(30),
         startup_wait: Duration::from_secs(30),
         cache_bytes: 64 << 20,
+        standby: processor::engine::restore::Standby::None,
     };
     let clock = Box::new(SystemClock::new());
     let mut instance = Instance::new(log.clone(), Box::new(stores), clock, Box::new(Copies(spec)), table.clone(), settings);

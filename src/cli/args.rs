@@ -109,6 +109,9 @@ pub struct Common {
     /// Hand tasks over to the other instances at once when this one is stopped; without it a restart within 10 s keeps them
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_short_help = true)]
     pub leave: Option<String>,
+    /// Keep warm copies of tasks that other instances run: for how many lost instances, or `all`; a task that moves here then runs at once [default: 0]
+    #[arg(long, global = true, value_name = "N|all", hide_short_help = true)]
+    pub standby: Option<String>,
     /// Longest a graceful stop may take, milliseconds [default: 10000]
     #[arg(long, global = true, value_name = "MS", hide_short_help = true)]
     pub shutdown_grace_ms: Option<String>,

@@ -9,6 +9,7 @@ use super::exit::{Code, Failure};
 use super::output::Format;
 use super::properties as allowed;
 use crate::client::decimal;
+use crate::engine::restore::Standby;
 use crate::log::local::Durability;
 use crate::roles::Role;
 
@@ -96,6 +97,8 @@ pub struct Config {
     pub scrub_every_ms: u64,
     /// Whether a graceful stop leaves the group.
     pub leave: bool,
+    /// Of which tasks that other instances run warm copies are kept.
+    pub standby: Standby,
     /// Longest a graceful stop may take.
     pub shutdown_grace_ms: u64,
     /// What a commit to the embedded log waits for.
@@ -136,6 +139,7 @@ const SETTINGS: &[Setting] = &[
     Setting { name: "batch_bytes_max", default: "8388608", flag: |c| c.batch_bytes_max.as_ref() },
     Setting { name: "scrub_every", default: "24h", flag: |c| c.scrub_every.as_ref() },
     Setting { name: "leave", default: "false", flag: |c| c.leave.as_ref() },
+    Setting { name: "standby", default: "0", flag: |c| c.standby.as_ref() },
     Setting { name: "shutdown_grace_ms", default: "10000", flag: |c| c.shutdown_grace_ms.as_ref() },
     Setting { name: "durability", default: "os", flag: |c| c.durability.as_ref() },
     Setting { name: "log", default: "", flag: |c| c.log.as_ref() },
@@ -193,6 +197,7 @@ impl Config {
             batch_bytes_max: v.parse("batch_bytes_max", |t| number(t, 65_536, 1 << 30))?,
             scrub_every_ms: v.parse("scrub_every", duration_ms)?,
             leave: v.parse("leave", |t| t.parse().map_err(|_| "say true or false".into()))?,
+            standby: v.parse("standby", standby)?,
             shutdown_grace_ms: v.parse("shutdown_grace_ms", |t| number(t, 0, 3_600_000))?,
             durability: v.parse("durability", durability)?,
             log: v.parse("log", log_filter)?,
@@ -441,6 +446,19 @@ fn roles(text: &str) -> Result<Vec<Role>, String> {
     roles.sort();
     roles.dedup();
     Ok(roles)
+}
+
+/// `all`, or of how many lost instances the tasks are kept warm.
+fn standby(text: &str) -> Result<Standby, String> {
+    match text.trim() {
+        "all" => Ok(Standby::All),
+        n => match number::<u32>(n, 0, 1_000)
+            .map_err(|_| "must be `all`, or how many lost instances to be ready for (0: none)".to_string())?
+        {
+            0 => Ok(Standby::None),
+            n => Ok(Standby::Neighbours(n)),
+        },
+    }
 }
 
 fn cash(text: &str) -> Result<i64, String> {

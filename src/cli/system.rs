@@ -45,6 +45,7 @@ pub fn of(config: &Config, access: Access) -> Result<System, Failure> {
         },
         scrub_every: Duration::from_millis(config.scrub_every_ms),
         leave: config.leave,
+        standby: config.standby,
         lock_wait: LOCK_WAIT,
         memory: SharedMemory::default(),
     })

@@ -41,6 +41,34 @@ pub enum Commit {
     TaskFailed(u32, TaskError),
 }
 
+/// Last offset written, by partition, and whether something odd happened on the way.
+type Decided = (Vec<(TopicPartition, u64)>, bool);
+
+/// The one transaction. An error is how it ended otherwise.
+fn decide(member: &mut dyn Member, outputs: &Records, offsets: &[(TopicPartition, u64)]) -> Result<Decided, Commit> {
+    Err(match member.transact(&Transaction { outputs, offsets }) {
+        Outcome::Committed { appended, suspect } => return Ok((appended, suspect)),
+        Outcome::NotCommitted(why) => Commit::Recover(format!("not committed: {why}")),
+        Outcome::Late { why, done, of } => Commit::Late { why: format!("not committed: {why}"), done: (done, of) },
+        Outcome::Rejected(rejection) => Commit::Rejected(rejection),
+        // Mostly a commit that had no answer in time; that it was too large is one of the reasons.
+        Outcome::Unknown(why) => Commit::Late { why: format!("{UNKNOWN}: {why}"), done: (outputs.len(), outputs.len()) },
+        Outcome::Fenced(why) => Commit::Fenced(why),
+        Outcome::Refused(why) => Commit::Refused(why),
+    })
+}
+
+/// How a commit of unknown outcome is told.
+const UNKNOWN: &str = "outcome unknown";
+
+/// Commits positions alone, of a task whose group had forgotten them.
+pub fn commit_positions(member: &mut dyn Member, offsets: &[(TopicPartition, u64)]) -> Commit {
+    match decide(member, &Records::new(), offsets) {
+        Ok((_, suspect)) => Commit::Done { suspect },
+        Err(end) => end,
+    }
+}
+
 /// Commits what `touched` tasks have processed; `out` holds their output and gets the rest.
 pub fn commit(
     spec: &RoleSpec,
@@ -71,18 +99,12 @@ pub fn commit(
             }
         }
     }
-    let (appended, suspect) = match member.transact(&Transaction { outputs: out, offsets: &offsets }) {
-        Outcome::Committed { appended, suspect } => (appended, suspect),
-        Outcome::NotCommitted(why) => return Commit::Recover(format!("not committed: {why}")),
-        Outcome::Late { why, done, of } => return Commit::Late { why: format!("not committed: {why}"), done: (done, of) },
-        Outcome::Rejected(rejection) => return Commit::Rejected(rejection),
-        Outcome::Unknown(_) if mutants::on(Mutant::UnknownIsCommit) => {
+    let (appended, suspect) = match decide(member, out, &offsets) {
+        Ok(decided) => decided,
+        Err(Commit::Late { why, .. }) if mutants::on(Mutant::UnknownIsCommit) && why.starts_with(UNKNOWN) => {
             (touched.iter().map(|n| (TopicPartition::new(spec.changelog, *n), tasks[n].last_changelog_offset() + 1)).collect(), true)
         }
-        // Mostly a commit that had no answer in time; that it was too large is one of the reasons.
-        Outcome::Unknown(why) => return Commit::Late { why: format!("outcome unknown: {why}"), done: (out.len(), out.len()) },
-        Outcome::Fenced(why) => return Commit::Fenced(why),
-        Outcome::Refused(why) => return Commit::Refused(why),
+        Err(end) => return end,
     };
     crash::point(Point::CommitDecided);
     for number in touched {

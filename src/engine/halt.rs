@@ -22,6 +22,16 @@ pub(super) enum Halt {
 }
 
 impl Halt {
+    /// A task could not be restored.
+    pub(super) fn of_restore(task: u32, e: RestoreError) -> Halt {
+        match e {
+            RestoreError::Log(e) => e.into(),
+            RestoreError::Store(e) => e.into(),
+            RestoreError::Doubt(text) => Halt::Doubt(Some(task), text),
+            RestoreError::Stop(text) => Halt::Stop(Stop::Bug(text)),
+        }
+    }
+
     /// Configuration, topics or local state do not fit.
     pub(super) fn invalid(text: String) -> Halt {
         Halt::Stop(Stop::Invalid(text))
@@ -46,8 +56,9 @@ impl std::convert::From<StoreError> for Halt {
         match e {
             // Found while running: the next incarnation's restore looks closer and puts the store aside if it must.
             StoreError::Corrupt(_) => Halt::Recover(e.to_string()),
-            StoreError::Io(_) => Halt::Stop(Stop::Failed(e.to_string())),
-            StoreError::Held(why) | StoreError::Invalid(why) => Halt::invalid(why),
+            // Whoever holds it ends some day: starting again later helps.
+            StoreError::Io(_) | StoreError::Held(_) => Halt::Stop(Stop::Failed(e.to_string())),
+            StoreError::Invalid(why) => Halt::invalid(why),
         }
     }
 }
@@ -64,17 +75,6 @@ impl std::convert::From<TaskError> for Halt {
             TaskError::Bug(b) => b.into(),
             TaskError::Store(s) => s.into(),
             TaskError::Newer(why) => Halt::invalid(why),
-        }
-    }
-}
-
-impl std::convert::From<RestoreError> for Halt {
-    fn from(e: RestoreError) -> Halt {
-        match e {
-            RestoreError::Log(e) => e.into(),
-            RestoreError::Store(e) => e.into(),
-            RestoreError::Doubt(text) => Halt::Doubt(None, text),
-            RestoreError::Stop(text) => Halt::Stop(Stop::Bug(text)),
         }
     }
 }

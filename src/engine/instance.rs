@@ -14,6 +14,7 @@
 //! There is one recovery path: give everything up and join again, exactly as after `kill -9`. [`Instance::step`] does one turn and returns, so
 //! that a caller can run many instances in one thread.
 
+mod assign;
 mod batch;
 #[cfg(feature = "faults")]
 mod mistakes;
@@ -31,15 +32,18 @@ use super::crash::{self, Point};
 use super::halt::Halt;
 use super::mutants::{self, Mutant};
 use super::pace::{Bounds, Pace};
-use super::ports::{Clock, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, Reader, StoreError, Stores};
+use super::ports::{
+    Clock, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, Reader, SpawnThread, StateStore, StoreError, Stores,
+};
 use super::records::Records;
 use super::refusal::{Refusals, Refused};
 use super::rejections::Rejections;
-use super::restore::{Env, Restore};
+use super::restore::beside::Beside;
+use super::restore::{Request, Restorer, Standby};
 use super::role::{Bug, RoleFactory, RoleSpec};
 use super::scrub::Scrubber;
-use super::task::{Task, TaskError, TaskParts};
-use super::topics::{TopicId, TopicPartition, TopicTable};
+use super::task::{Task, TaskError};
+use super::topics::{TopicId, TopicTable};
 use super::wake::Wake;
 use crate::domain::partitioner::partition;
 
@@ -60,6 +64,8 @@ pub struct Settings {
     pub startup_wait: Duration,
     /// Committed values kept in memory, all tasks together.
     pub cache_bytes: usize,
+    /// Of which tasks that others run this instance keeps warm copies.
+    pub standby: Standby,
 }
 
 /// Why an instance stopped for good.
@@ -117,8 +123,8 @@ pub enum Turn {
 /// One instance; see the module.
 pub struct Instance {
     log: Arc<dyn Log>,
-    stores: Box<dyn Stores>,
-    clock: Box<dyn Clock>,
+    restorer: Beside,
+    clock: Arc<dyn Clock>,
     factory: Box<dyn RoleFactory>,
     topics: Arc<TopicTable>,
     settings: Settings,
@@ -129,10 +135,11 @@ pub struct Instance {
     backoff: Duration,
     not_before_us: u64,
     work: Option<Incarnation>,
-    /// Tasks whose stores were found damaged while they ran, and how.
-    damaged: BTreeMap<u32, String>,
-    /// What could not be, and was looked at a second time. What a task found is forgotten when it gets past it.
-    doubted: BTreeSet<(Option<u32>, String)>,
+    /// Counts assignments: a restore that was asked for by an earlier one is void.
+    assignments: u64,
+    /// What could not be, and is looked at a second time; with the moment of the first look. What a task found is forgotten when the task gets past
+    /// it, all else when the loop has worked for a while since.
+    doubted: BTreeMap<(Option<u32>, String), u64>,
     /// Partition counts when the process began; keys would move between tasks if they changed.
     counts: Option<Arc<[u32]>>,
     recovered_us: u64,
@@ -154,13 +161,21 @@ struct Incarnation {
     partitions: Arc<[u32]>,
     tables: Arc<Tables>,
     readers: Vec<Box<dyn Reader>>,
-    restoring: BTreeMap<u32, Restore>,
+    /// Tasks that are assigned and do not run yet.
+    restoring: BTreeSet<u32>,
     tasks: BTreeMap<u32, Task>,
     /// Records that were taken and had no room in the last transaction; they come first in the next. They go with the incarnation and with the assignment, and
     /// are read again.
     left: Records,
     /// Whether the member was told to pass over their partitions.
     passes_over: bool,
+}
+
+impl Incarnation {
+    /// The stores of all tasks, which end here.
+    fn end_tasks(&mut self) -> Vec<(u32, Box<dyn StateStore>)> {
+        std::mem::take(&mut self.tasks).into_iter().map(|(number, task)| (number, task.into_store())).collect()
+    }
 }
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -170,6 +185,10 @@ const SCRUB_WAIT: Duration = Duration::from_millis(5);
 const CALM: Duration = Duration::from_secs(30);
 /// Most that is read of one broadcast table in a turn: records wait meanwhile, and a table of any size may be written while tasks run.
 const TABLE_LIMITS: Limits = Limits { records: 1_000, bytes: 1 << 20, age: Duration::from_millis(5) };
+/// Longest wait for input while tasks are restored beside: a task that is ready begins to run this late.
+const RESTORING_WAIT: Duration = Duration::from_millis(5);
+/// After this long of work a doubt that no task is to blame for is over.
+const DOUBT: Duration = Duration::from_secs(120);
 
 impl Instance {
     /// An instance that has not joined yet.
@@ -182,11 +201,14 @@ impl Instance {
         settings: Settings,
     ) -> Instance {
         let spec = Arc::new(factory.spec().clone());
+        let clock: Arc<dyn Clock> = clock.into();
         let started_us = clock.now_us();
         let pace = Pace::new(settings.limits, Bounds::default(), !spec.linger.is_zero());
+        let (group, wait, standby) = (settings.group.clone(), settings.takeover_wait, settings.standby);
+        let restorer = Restorer::new(log.clone(), topics.clone(), spec.clone(), stores, group, wait, standby);
         Instance {
             log,
-            stores,
+            restorer: Beside::Turns { restorer: Box::new(restorer), busy: false },
             clock,
             factory,
             topics,
@@ -198,8 +220,8 @@ impl Instance {
             backoff: BACKOFF_MIN,
             not_before_us: 0,
             work: None,
-            damaged: BTreeMap::new(),
-            doubted: BTreeSet::new(),
+            assignments: 0,
+            doubted: BTreeMap::new(),
             counts: None,
             recovered_us: started_us,
             refusals: Refusals::default(),
@@ -224,14 +246,23 @@ impl Instance {
         self.pace = Pace::new(self.settings.limits, bounds, !self.spec.linger.is_zero());
     }
 
+    /// Restores in a thread beside the loop, from now on; to be called before the first step. Without it they take slices of the loop's turns.
+    pub fn restore_in_thread(self, spawn: SpawnThread) -> std::io::Result<Instance> {
+        let name = format!("{}-restore", self.spec.name);
+        let (clock, restorer) = (self.clock.clone(), self.restorer);
+        Ok(Instance { restorer: restorer.into_thread(name, clock, spawn)?, ..self })
+    }
+
     /// One turn of the loop.
     pub fn step(&mut self) -> Result<Turn, Stop> {
         let result = match self.work.take() {
             None => self.join(),
             Some(mut work) => {
                 let result = self.turn(&mut work);
-                if result.is_ok() {
-                    self.work = Some(work);
+                match result {
+                    Ok(_) => self.work = Some(work),
+                    // Stores stay open for the next incarnation: it proves their positions anew, whoever held them.
+                    Err(_) => self.end_assignment(&mut work)?,
                 }
                 result
             }
@@ -247,9 +278,9 @@ impl Instance {
             Err(Halt::Stop(stop)) => Err(stop),
             Err(Halt::Recover(why)) => self.recover(&why),
             Err(Halt::Refused(why)) => self.refused(why),
-            Err(Halt::Doubt(task, why)) => match self.doubted.insert((task, why.clone())) {
-                true => self.recover(&format!("looking again, with fresh state, at what cannot be: {why}")),
-                false => Err(Stop::Bug(why)),
+            Err(Halt::Doubt(task, why)) => match self.doubted.insert((task, why.clone()), self.clock.now_us()) {
+                None => self.recover(&format!("looking again, with fresh state, at what cannot be: {why}")),
+                Some(_) => Err(Stop::Bug(why)),
             },
         }
     }
@@ -328,7 +359,7 @@ impl Instance {
         }
         crash::point(Point::JoinTables);
         self.joined_once = true;
-        let (restoring, tasks) = (BTreeMap::new(), BTreeMap::new());
+        let (restoring, tasks) = (BTreeSet::new(), BTreeMap::new());
         let (tables, left) = (Arc::new(tables), Records::new());
         self.work = Some(Incarnation { member, partitions, tables, readers, restoring, tasks, left, passes_over: false });
         self.wake.begin();
@@ -387,9 +418,10 @@ impl Instance {
             return Err(Halt::Recover("a connection or request failed; taking a new epoch before the next transaction".into()));
         }
         let wait = match work.restoring.is_empty() {
+            _ if self.restorer.needs_turns() => Duration::ZERO,
             true if self.scrubber.busy() => self.settings.idle_wait.min(SCRUB_WAIT),
             true => self.settings.idle_wait,
-            false => Duration::ZERO,
+            false => self.settings.idle_wait.min(RESTORING_WAIT),
         };
         match self.gather(work, wait)? {
             Polled::Assigned(partitions) => {
@@ -401,8 +433,7 @@ impl Instance {
                 work.left.clear();
                 tracing::info!(role = self.spec.name, instance = %self.settings.instance, lost, "partitions revoked");
                 crash::point(Point::RevokeTasks);
-                work.restoring.clear();
-                work.tasks.clear();
+                self.end_assignment(work).map_err(Halt::Stop)?;
                 return Ok(Turn::Busy);
             }
             Polled::Records => {}
@@ -411,11 +442,11 @@ impl Instance {
         if let Some(clock) = self.spec.clock {
             self.wake(work, clock, &changed)?;
         }
-        let mut turn = Turn::Idle;
-        if !work.restoring.is_empty() {
-            self.restore(work)?;
-            turn = Turn::Busy;
-        } else if !work.tasks.is_empty() {
+        let mut turn = match self.restore(work)? {
+            0 if work.restoring.is_empty() => Turn::Idle,
+            _ => Turn::Busy,
+        };
+        if work.restoring.is_empty() && !work.tasks.is_empty() {
             self.refusals.ran(self.clock.now_us());
         }
         if !self.batch.is_empty() {
@@ -446,91 +477,13 @@ impl Instance {
         self.wake.ring(&*self.log, clock, work.tasks.iter().map(|(n, t)| (*n, t.alarm_ms())), now_us)
     }
 
-    fn assigned(&mut self, work: &mut Incarnation, partitions: &[TopicPartition]) -> Result<(), Halt> {
-        work.left.clear();
-        let (mut inputs, spec) = (BTreeMap::<u32, Vec<TopicPartition>>::new(), self.spec.clone());
-        for at in partitions {
-            inputs.entry(at.partition).or_default().push(*at);
-        }
-        for (task, got) in &mut inputs {
-            got.sort();
-            let mut want: Vec<TopicPartition> = spec.inputs.iter().map(|i| TopicPartition::new(i.topic, *task)).collect();
-            want.retain(|at| at.partition < work.partitions[at.topic.0 as usize]);
-            want.sort();
-            if *got != want {
-                // The likely cause first: partitions that were added meanwhile.
-                self.check_topics()?;
-                return Err(Halt::invalid(format!(
-                    "task {task} of {} got {} of {} input partitions: is another kind of member in group {}?",
-                    spec.name,
-                    got.len(),
-                    want.len(),
-                    self.settings.group
-                )));
-            }
-        }
-        if mutants::on(Mutant::LostIgnored) {
-            work.tasks.retain(|task, _| inputs.remove(task).is_some());
-            work.tasks.values().try_for_each(|task| work.member.resume(&task.meta().offsets))?;
-        } else {
-            work.tasks.clear();
-        }
-        let restore = |(task, at)| (task, Restore::new(task, at, self.damaged.remove(&task), &*self.clock));
-        work.restoring = inputs.into_iter().map(restore).collect();
-        let tasks: Vec<u32> = work.restoring.keys().copied().collect();
-        tracing::info!(role = spec.name, instance = %self.settings.instance, ?tasks, "joined");
-        crash::point(Point::AssignTasks);
-        Ok(())
-    }
-
-    fn restore(&mut self, work: &mut Incarnation) -> Result<(), Halt> {
-        let env = Env {
-            log: &*self.log,
-            topics: &self.topics,
-            spec: &self.spec,
-            stores: &*self.stores,
-            clock: &*self.clock,
-            takeover_wait: self.settings.takeover_wait,
-            slice: Duration::from_millis(200),
-        };
-        let share = self.settings.cache_bytes / work.restoring.len().max(work.tasks.len()).max(1);
-        let mut ready = Vec::new();
-        for (number, restore) in &mut work.restoring {
-            let Some(done) = restore.step(&env, &mut *work.member)? else { continue };
-            let (untouched, records) = (done.untouched, restore.progress.records);
-            tracing::info!(role = self.spec.name, task = number, transaction = done.meta.transaction, untouched, records, "running");
-            let parts = TaskParts {
-                spec: self.spec.clone(),
-                role: self.factory.make(*number),
-                topics: self.topics.clone(),
-                partitions: work.partitions.clone(),
-                cache_bytes: share,
-            };
-            let mut task = Task::new(*number, parts, done.store, done.meta);
-            (task.view.tables, task.changelog_offset) = (work.tables.clone(), done.changelog_offset);
-            task.journal_part = self.pace.bounds().journal_part;
-            ready.push((*number, task));
-        }
-        for (number, task) in ready {
-            crash::point(Point::ResumeBefore);
-            work.member.resume(&task.meta().offsets)?;
-            if let Some(clock) = self.spec.clock {
-                self.wake.wake(&*self.log, clock, number, self.clock.now_us())?;
-            }
-            work.restoring.remove(&number);
-            work.tasks.insert(number, task);
-            crash::point(Point::ResumeAfter);
-        }
-        Ok(())
-    }
-
-    /// A task failed. Damage is remembered: the next incarnation would find the position right and never look at the content.
+    /// A task failed. Damage is remembered until the store is put aside: a restore would find the position right and never look at the content.
     fn failed(&mut self, number: u32, e: TaskError) -> Halt {
         match e {
-            TaskError::Store(StoreError::Corrupt(why)) => {
-                self.damaged.insert(number, why.clone());
-                StoreError::Corrupt(why).into()
-            }
+            TaskError::Store(StoreError::Corrupt(why)) => match self.tell(Request::Distrust(number, why.clone())) {
+                Ok(()) => StoreError::Corrupt(why).into(),
+                Err(stop) => Halt::Stop(stop),
+            },
             TaskError::Bug(Bug(why)) => Halt::Doubt(Some(number), why),
             e => e.into(),
         }

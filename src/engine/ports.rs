@@ -9,7 +9,7 @@ use super::records::{Record, Records};
 use super::topics::{Finding, TopicId, TopicPartition, TopicSpec};
 
 /// Why a call to the log failed; each kind names what to do next.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum LogError {
     /// The log did not answer, or something passing went wrong: recover (new incarnation, with backoff).
     #[error("the log is unavailable: {0}")]
@@ -154,8 +154,6 @@ pub struct Bounds {
 pub trait Member {
     /// Blocks up to `wait` for something to happen, then takes what is there at once, up to the limits. A change of assignment is answered alone.
     fn poll(&mut self, wait: Duration, limits: Limits, into: &mut Records) -> Result<Polled, LogError>;
-    /// The group's stable committed offsets.
-    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Committed, LogError>;
     /// Starts delivery of assigned partitions at these offsets.
     fn resume(&mut self, positions: &[(TopicPartition, u64)]) -> Result<(), LogError>;
     /// Takes nothing from these partitions in the polls that follow, and from all others again: the instance has records of theirs left. A member that
@@ -175,6 +173,10 @@ pub trait Reader: Send {
     fn poll(&mut self, wait: Duration, limits: Limits, into: &mut Records) -> Result<(), LogError>;
     /// True once every record that was stable when the reader was made has been delivered by `poll`.
     fn caught_up(&self) -> bool;
+    /// The same for one of its partitions.
+    fn reached(&self, _partition: u32) -> bool {
+        self.caught_up()
+    }
 }
 
 /// Where a reader begins.
@@ -219,6 +221,17 @@ pub trait Log: Send + Sync {
     fn appender(&self) -> Result<Box<dyn Appender>, LogError>;
     /// Where a partition begins and ends.
     fn bounds(&self, at: TopicPartition) -> Result<Bounds, LogError>;
+    /// The same for many partitions, in one request where the log has one; an error of one partition is that one's.
+    fn bounds_of(&self, at: &[TopicPartition]) -> Vec<Result<Bounds, LogError>> {
+        at.iter().map(|at| self.bounds(*at)).collect()
+    }
+    /// Whether the end of a transaction takes an offset of its own behind its records, as on Kafka.
+    fn ends_take_offsets(&self) -> bool {
+        false
+    }
+    /// A group's stable committed offsets: transactions that are still pending are waited for, for a moment. Whoever asks has joined the group before,
+    /// so that no predecessor can change them any more.
+    fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Committed, LogError>;
     /// First offset whose log time is at or after `time_ms`; the end if there is none.
     fn offset_at(&self, at: TopicPartition, time_ms: i64) -> Result<u64, LogError>;
     /// Committed offsets of any group, read from outside; pending ones do not show.
@@ -282,8 +295,11 @@ pub trait Stores: Send {
     fn quarantine(&self, task: u32) -> Result<String, StoreError>;
 }
 
+/// Starts a thread under a name. The engine has none of its own: a simulation has no threads.
+pub type SpawnThread = fn(String, Box<dyn FnOnce() + Send>) -> std::io::Result<()>;
+
 /// Time that only ever moves forward, for ages and backoff. It never decides what a record means.
-pub trait Clock: Send {
+pub trait Clock: Send + Sync {
     /// Microseconds since some moment.
     fn now_us(&self) -> u64;
     /// Waits (a simulated clock only moves on).

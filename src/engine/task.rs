@@ -266,6 +266,11 @@ impl Task {
         Ok(done)
     }
 
+    /// The store, when the task ends: what it holds is what was committed.
+    pub fn into_store(self) -> Box<dyn StateStore> {
+        self.store
+    }
+
     /// Digest as of the last commit.
     pub fn digest(&self) -> Digest {
         self.meta.digest

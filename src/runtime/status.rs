@@ -22,6 +22,8 @@ pub enum State {
     Running,
     /// Beginning anew after something went wrong.
     Recovering,
+    /// A task that another instance runs; a warm copy is kept here.
+    Standby,
     /// Ended.
     Stopped,
 }
@@ -34,6 +36,7 @@ impl State {
             State::Restoring => "restoring",
             State::Running => "running",
             State::Recovering => "recovering",
+            State::Standby => "standby",
             State::Stopped => "stopped",
         }
     }

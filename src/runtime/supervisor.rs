@@ -202,6 +202,7 @@ impl Reporter {
             TaskView::Restoring(p) => {
                 TaskStatus { task, state: State::Restoring, restored: p.at, restore_end: p.end, ..Default::default() }
             }
+            TaskView::Standby(p) => TaskStatus { task, state: State::Standby, restored: p.at, restore_end: p.end, ..Default::default() },
             TaskView::Running { transaction, digest, inputs } => TaskStatus {
                 task,
                 state: State::Running,

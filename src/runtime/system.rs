@@ -9,6 +9,7 @@ use super::lag;
 use super::supervisor::Member;
 use crate::engine::instance::{Instance, Settings, Stop};
 use crate::engine::ports::{Limits, Log, LogError, StoreError};
+use crate::engine::restore::Standby;
 use crate::engine::role::RoleFactory;
 use crate::engine::topics::{Partitions, TopicTable};
 use crate::roles::{self, Role, RoleSettings};
@@ -44,6 +45,8 @@ pub struct System {
     pub scrub_every: Duration,
     /// Whether instances leave their groups when they are stopped.
     pub leave: bool,
+    /// Of which tasks that other instances run warm copies are kept.
+    pub standby: Standby,
     /// How long to wait for a predecessor that still holds the local state.
     pub lock_wait: Duration,
     /// Memory that the stores of this process share.
@@ -114,12 +117,14 @@ impl System {
             takeover_wait: TAKEOVER_WAIT,
             startup_wait: STARTUP_WAIT,
             cache_bytes: CACHE_BYTES,
+            standby: self.standby,
         };
         let (log, clock) = (self.log.clone(), Box::new(SystemClock::new()));
         let factory = self.factory(role).map_err(stop_log)?;
         let mut instance = Instance::new(log, Box::new(stores), clock, factory, self.topics.clone(), settings);
         instance.scrub_every(Some(self.scrub_every));
-        Ok(instance)
+        let spawn = |name: String, work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name).spawn(work).map(drop);
+        instance.restore_in_thread(spawn).map_err(|e| Stop::Failed(format!("no thread can be started: {e}")))
     }
 
     /// Makes the topics that are missing; those that exist must fit. `many` is the number of partitions of all that are not broadcast.
@@ -171,8 +176,9 @@ pub fn stop_log(e: LogError) -> Stop {
 /// What a failing store means before anything runs.
 pub fn stop_store(e: StoreError) -> Stop {
     match e {
-        StoreError::Io(_) => Stop::Failed(e.to_string()),
+        // Whoever holds it ends some day: starting again later helps.
+        StoreError::Io(_) | StoreError::Held(_) => Stop::Failed(e.to_string()),
         StoreError::Corrupt(_) => Stop::Bug(e.to_string()),
-        StoreError::Held(why) | StoreError::Invalid(why) => Stop::Invalid(why),
+        StoreError::Invalid(why) => Stop::Invalid(why),
     }
 }

@@ -166,6 +166,9 @@ impl Log for Tape {
     fn appender(&self) -> Result<Box<dyn Appender>, LogError> {
         no()
     }
+    fn committed(&self, _group: &str, _partitions: &[TopicPartition]) -> Result<Committed, LogError> {
+        no()
+    }
     fn bounds(&self, at: TopicPartition) -> Result<Bounds, LogError> {
         let end = self.partitions[&at].last().map_or(0, |k| k.offset + 1);
         Ok(Bounds { start: 0, stable_end: end, end })

@@ -49,6 +49,7 @@ impl World {
                 takeover_wait: Duration::from_secs(1),
                 startup_wait: Duration::from_secs(5),
                 cache_bytes: 1 << 20,
+                standby: processor::engine::restore::Standby::None,
             };
             let factory = factory(role, RoleSettings::default(), topics.clone(), PARTITIONS);
             Instance::new(

@@ -204,7 +204,9 @@ fn join(stage: &Stage) -> (Box<dyn Member>, TopicPartition, u64) {
     loop {
         assert!(since.elapsed() < SOON, "nothing came");
         if let Polled::Assigned(at) = member.poll(Duration::from_millis(50), limits, &mut records).expect("a poll") {
-            let Committed::Stable(offsets) = member.committed(&at).expect("offsets") else { panic!("nothing is pending after joining") };
+            let Committed::Stable(offsets) = stage.log.committed(&spec.group, &at).expect("offsets") else {
+                panic!("nothing is pending after joining")
+            };
             member.resume(&[(at[0], offsets[0].unwrap_or(0))]).expect("resuming works");
         }
         if let Some(r) = records.iter().next() {

@@ -74,8 +74,9 @@ fn a_journal_takes_as_many_records_as_it_needs() {
     let mut instance = world.instance(1, LIMITS);
     world.drain(&mut instance).unwrap();
     let all = world.transactions();
-    let parts = all.iter().map(|t| t.journal.len()).max().unwrap();
-    assert!((2..=6).contains(&parts), "{parts} records of journal in a transaction");
+    // Entries without rows are those of other tasks, which were woken in the same transaction.
+    let parts = all.iter().map(|t| t.journal.iter().filter(|size| **size > 1_000).count()).max().unwrap();
+    assert!((2..=5).contains(&parts), "{parts} records of journal in a transaction");
     replays::replays(&world, &instance);
 }
 

@@ -94,6 +94,7 @@ fn orders_and_trading_get_past_large_listings() {
                     takeover_wait: Duration::from_secs(45),
                     startup_wait: Duration::from_secs(30),
                     cache_bytes: 64 << 20,
+                    standby: processor::engine::restore::Standby::None,
                 };
                 let clock = Box::new(SystemClock::new());
                 let mut i = Instance::new(Arc::new(log.clone()), Box::new(stores.clone()), clock, logic(role), names.clone(), settings);

@@ -148,9 +148,6 @@ impl Member for ToldMember {
     fn poll(&mut self, wait: Duration, limits: Limits, into: &mut Records) -> Result<Polled, LogError> {
         self.0.poll(wait, limits, into)
     }
-    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Committed, LogError> {
-        self.0.committed(partitions)
-    }
     fn resume(&mut self, positions: &[(TopicPartition, u64)]) -> Result<(), LogError> {
         self.0.resume(positions)
     }
@@ -208,6 +205,7 @@ impl Log for Told {
         partitions(topic: TopicId) -> Option<u32>;
         appender() -> Box<dyn Appender>;
         bounds(at: TopicPartition) -> Bounds;
+        committed(group: &str, partitions: &[TopicPartition]) -> Committed;
         offset_at(at: TopicPartition, time_ms: i64) -> u64;
         group_offsets(group: &str, partitions: &[TopicPartition]) -> Vec<Option<u64>>;
         create_topic(topic: TopicId, spec: &TopicSpec, partitions: u32) -> ();
@@ -270,6 +268,7 @@ impl World {
             takeover_wait: Duration::from_millis(300),
             startup_wait: Duration::from_secs(5),
             cache_bytes: 1 << 20,
+            standby: processor::engine::restore::Standby::None,
         };
         let (log, clock) = (Arc::new(self.log.clone()), Box::new(self.ticks.clone()));
         Instance::new(log, Box::new(self.stores.clone()), clock, factory(&self.ticks), table(), settings)
@@ -325,7 +324,7 @@ pub fn digests(instance: &Instance) -> Vec<String> {
         .values()
         .map(|view| match view {
             TaskView::Running { digest, .. } => digest.clone(),
-            TaskView::Restoring(p) => panic!("still restoring: {p:?}"),
+            TaskView::Restoring(p) | TaskView::Standby(p) => panic!("not running: {p:?}"),
         })
         .collect()
 }

@@ -99,6 +99,7 @@ fn read_config(bytes: &[u8]) -> u64 {
             "log" => &mut flags.log,
             "role" => &mut flags.role,
             "topic_prefix" => &mut flags.topic_prefix,
+            "standby" => &mut flags.standby,
             "shutdown_grace_ms" => &mut flags.shutdown_grace_ms,
             "commit_interval_ms" => &mut flags.commit_interval_ms,
             "batch_records_max" => &mut flags.batch_records_max,

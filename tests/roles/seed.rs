@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use processor::engine::broadcast::Tables;
-use processor::engine::ports::{Appender, Bounds, From, Limits, Log, LogError, Member, MemberSpec, Reader, TopicState};
+use processor::engine::ports::{Appender, Bounds, Committed, From, Limits, Log, LogError, Member, MemberSpec, Reader, TopicState};
 use processor::engine::records::{Record, Records};
 use processor::engine::topics::{TopicId, TopicPartition, TopicSpec};
 use processor::roles::{Role, RoleSettings, factory};
@@ -85,6 +85,9 @@ impl Log for Ticks {
     fn group_offsets(&self, group: &str, _partitions: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError> {
         assert_eq!(group, "t-processor-trading");
         Ok(vec![self.done])
+    }
+    fn committed(&self, _group: &str, _partitions: &[TopicPartition]) -> Result<Committed, LogError> {
+        unreachable!()
     }
     fn cluster_id(&self) -> Result<String, LogError> {
         unreachable!()

@@ -157,6 +157,7 @@ fn body(p: usize) -> Ended {
         takeover_wait: Duration::from_micros(TAKEOVER_WAIT),
         startup_wait: Duration::from_micros(STARTUP_WAIT),
         cache_bytes,
+        standby: processor::engine::restore::Standby::None,
     };
     let logic = factory(role, settings, table.clone(), counts[topics::ORDER_COMMANDS.0 as usize]);
     let mut loop_ = Instance::new(Arc::new(SimLog), Box::new(SimStores { process: p }), Box::new(SimClock), logic, table, settings_of_loop);

@@ -144,6 +144,7 @@ impl Stage {
             takeover_wait: Duration::from_millis(500),
             startup_wait: Duration::from_secs(2),
             cache_bytes: 1 << 16,
+            standby: processor::engine::restore::Standby::None,
         };
         let (log, clock) = (Arc::new(self.log.clone()), Box::new(SystemClock::new()));
         let logic = factory(Role::Orders, settings(), table(), PARTITIONS);

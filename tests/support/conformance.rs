@@ -147,17 +147,19 @@ impl<'a> World<'a> {
         });
     }
 
-    /// The group's stable offsets, as the member sees them.
-    pub fn committed(&self, member: &mut dyn Member, partitions: &[TopicPartition]) -> Vec<Option<u64>> {
-        self.until("the committed offsets are stable", || match member.committed(partitions).expect("offsets can be asked") {
-            Committed::Stable(offsets) => Some(offsets),
-            Committed::Pending => None,
+    /// The group's stable offsets.
+    pub fn committed(&self, partitions: &[TopicPartition]) -> Vec<Option<u64>> {
+        self.until("the committed offsets are stable", || {
+            match self.log.committed(&self.group(), partitions).expect("offsets can be asked") {
+                Committed::Stable(offsets) => Some(offsets),
+                Committed::Pending => None,
+            }
         })
     }
 
     /// Starts all partitions where the group left off, or at their beginning.
     pub fn resume(&self, member: &mut dyn Member, partitions: &[TopicPartition]) {
-        let offsets = self.committed(member, partitions);
+        let offsets = self.committed(partitions);
         let positions: Vec<_> =
             partitions.iter().zip(offsets).map(|(at, o)| (*at, o.unwrap_or_else(|| self.log.bounds(*at).expect("bounds").start))).collect();
         member.resume(&positions).expect("resuming works");

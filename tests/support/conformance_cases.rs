@@ -33,7 +33,7 @@ pub fn a_transaction_is_all_of_it(w: &World<'_>) {
     assert_eq!(appended.len(), 3);
     let asked = [a, b, tp(INPUT, 1)];
     let expected = vec![Some(offsets[0].1), Some(offsets[1].1), None];
-    assert_eq!(w.committed(&mut *member, &asked), expected);
+    assert_eq!(w.committed(&asked), expected);
     let outside = w.second_handle();
     w.until("the offsets show outside", || (outside.group_offsets(&w.group(), &asked).expect("offsets") == expected).then_some(()));
     assert!(!member.suspect(), "nothing odd happened");
@@ -50,7 +50,7 @@ pub fn what_is_not_committed_is_never_seen(w: &World<'_>) {
     let outcome = old.transact(&Transaction { outputs: &out, offsets: &[(a, end_of(&seen, a))] });
     assert!(!matches!(outcome, Outcome::Committed { .. }), "a fenced incarnation committed: {outcome:?}");
     let partitions = w.assigned(&mut *new);
-    assert_eq!(w.committed(&mut *new, &[a]), [None]);
+    assert_eq!(w.committed(&[a]), [None]);
     w.resume(&mut *new, &partitions);
     let again = w.take(&mut *new, 3);
     assert_eq!(texts(&again), ["a-0", "a-1", "a-2"]);
@@ -69,7 +69,7 @@ pub fn the_newer_incarnation_fences_the_older(w: &World<'_>) {
     let first = w.take(&mut *old, 1);
     committed_at(old.transact(&Transaction { outputs: &batch(&[(tp(OUTPUT, 0), "before")]), offsets: &[(a, end_of(&first, a))] }));
     let mut new = w.join(&*w.second_handle(), 0, &[INPUT]);
-    assert_eq!(w.committed(&mut *new, &[a]), [Some(end_of(&first, a))], "the predecessor's last transaction is decided when join returns");
+    assert_eq!(w.committed(&[a]), [Some(end_of(&first, a))], "the predecessor's last transaction is decided when join returns");
     w.append(a, &numbered("b", 1));
     let partitions = w.assigned(&mut *new);
     w.resume(&mut *new, &partitions);
@@ -140,7 +140,7 @@ pub fn a_transaction_may_have_no_output(w: &World<'_>) {
     let seen = w.take(&mut *member, 2);
     let appended = committed_at(member.transact(&Transaction { outputs: &Records::new(), offsets: &[(a, end_of(&seen, a))] }));
     assert!(appended.is_empty());
-    assert_eq!(w.committed(&mut *member, &[a]), [Some(end_of(&seen, a))]);
+    assert_eq!(w.committed(&[a]), [Some(end_of(&seen, a))]);
 }
 
 /// Nothing is delivered between assignment and resume.
@@ -148,7 +148,7 @@ pub fn assigned_partitions_stay_paused(w: &World<'_>) {
     w.append(tp(INPUT, 0), &numbered("a", 3));
     let mut member = w.join(&*w.log, 0, &[INPUT]);
     let partitions = w.assigned(&mut *member);
-    assert_eq!(w.committed(&mut *member, &partitions), vec![None; partitions.len()]);
+    assert_eq!(w.committed(&partitions), vec![None; partitions.len()]);
     let mut records = Records::new();
     for _ in 0..5 {
         assert_eq!(member.poll(SHORT, WIDE, &mut records).expect("polling works"), Polled::Records);
@@ -203,7 +203,7 @@ pub fn a_stale_generation_cannot_commit(w: &World<'_>) {
     });
     let outcome = old.transact(&Transaction { outputs: &batch(&[(tp(OUTPUT, 0), "stale")]), offsets: &[(a, end_of(&seen, a))] });
     assert!(!matches!(outcome, Outcome::Committed { .. }), "a stale generation committed: {outcome:?}");
-    assert_eq!(w.committed(&mut *other, &[a]), [None]);
+    assert_eq!(w.committed(&[a]), [None]);
     assert!(w.read_all(OUTPUT, &[0]).is_empty());
 }
 

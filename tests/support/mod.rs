@@ -6,6 +6,7 @@ pub mod bad_rows;
 pub mod broker;
 #[cfg(feature = "kafka")]
 pub mod cluster;
+pub mod counter;
 #[cfg(feature = "rocks")]
 pub mod fleet;
 pub mod follower;

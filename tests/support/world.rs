@@ -84,6 +84,7 @@ impl World {
             limits: Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(50) },
             scrub_every: Duration::ZERO,
             leave: false,
+            standby: processor::engine::restore::Standby::None,
             lock_wait: Duration::from_secs(5),
             memory: SharedMemory::default(),
         };

@@ -86,7 +86,11 @@ impl Instance {
                 c.transactions += 1;
                 c.dead_letters += dead;
                 c.repeats_dropped = c.repeats_dropped.max(repeats);
-                self.doubted.retain(|(task, _)| task.is_none_or(|task| !done.touched.contains(&task)));
+                let now_us = self.clock.now_us();
+                self.doubted.retain(|(task, _), since_us| match task {
+                    Some(task) => !done.touched.contains(task),
+                    None => now_us.saturating_sub(*since_us) < super::DOUBT.as_micros() as u64,
+                });
                 self.backoff = BACKOFF_MIN;
                 self.refusals.allowed();
                 self.progressed();

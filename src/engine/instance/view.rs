@@ -11,6 +11,8 @@ use super::{Counters, Instance};
 pub enum TaskView {
     /// Catching up with the changelog.
     Restoring(Progress),
+    /// Run by another instance; kept warm here.
+    Standby(Progress),
     /// At work.
     Running {
         /// Transactions so far.
@@ -48,11 +50,13 @@ impl Instance {
     /// Every task and what it is doing.
     pub fn tasks(&self) -> BTreeMap<u32, TaskView> {
         let Some(work) = &self.work else { return BTreeMap::new() };
-        let restoring = work.restoring.iter().map(|(n, r)| (*n, TaskView::Restoring(r.progress)));
+        let shown = self.restorer.shown();
+        let standbys = shown.standbys.iter().map(|(n, p)| (*n, TaskView::Standby(*p)));
+        let restoring = work.restoring.iter().map(|n| (*n, TaskView::Restoring(shown.restores.get(n).copied().unwrap_or_default())));
         let running = work.tasks.iter().map(|(n, t)| {
             let m = t.meta();
             (*n, TaskView::Running { transaction: m.transaction, digest: m.digest.to_string(), inputs: m.offsets.clone() })
         });
-        restoring.chain(running).collect()
+        standbys.chain(restoring).chain(running).collect()
     }
 }

@@ -23,8 +23,16 @@ use super::refused::forbidden;
 use super::requirements as req;
 use super::suspect::Quiet;
 use super::watchdog;
-use crate::engine::ports::{Bounds, LogError, TopicState};
+use crate::engine::ports::{Bounds, Committed, LogError, TopicState};
 use crate::engine::topics::{Partitions, Severity, TopicSpec};
+
+/// After this long without an answer, committed offsets count as pending.
+const COMMITTED_WAIT: Duration = Duration::from_millis(1_000);
+/// How long the ends of many partitions are waited for before each is asked for alone.
+const ENDS_WAIT: Duration = Duration::from_secs(2);
+/// Times by which ListOffsets means the end (for this client's isolation level) and the start.
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
 
 /// Which client answers.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +43,8 @@ pub(super) enum Who {
     Everything,
     /// Asks about a group, without waiting for pending transactions.
     Group(String),
+    /// Asks about a group, and waits for pending transactions.
+    Stable(String),
 }
 
 pub(super) type Asker = Arc<BaseConsumer<Told>>;
@@ -111,6 +121,7 @@ impl Askers {
             Who::Committed => settings.inquirer(None, true),
             Who::Everything => settings.inquirer(None, false),
             Who::Group(group) => settings.inquirer(Some(group), false),
+            Who::Stable(group) => settings.inquirer(Some(group), true),
         };
         let made: BaseConsumer<Told> = config.create_with_context(Told::default()).map_err(|e| super::bad_config(&e))?;
         let asker = Arc::new(made);
@@ -298,10 +309,7 @@ impl Admin<'_> {
     }
 
     pub(super) fn group_offsets(&self, group: &str, partitions: &[(&str, u32)]) -> Result<Vec<Option<u64>>, LogError> {
-        self.group_commits(group, partitions, |element| match element.offset() {
-            Offset::Offset(o) => u64::try_from(o).ok(),
-            _ => None,
-        })
+        self.group_commits(group, partitions, offset_in)
     }
 
     /// What stands beside the committed offsets of a group.
@@ -328,20 +336,38 @@ impl Admin<'_> {
     ) -> Result<Vec<T>, LogError> {
         let wait = self.settings.request_wait;
         let exist = || partitions.iter().all(|(topic, partition)| self.exists(topic, *partition));
-        self.ask(&Who::Group(group.to_string()), &exist, |c| {
-            let mut list = TopicPartitionList::new();
-            for &(topic, partition) in partitions {
-                list.add_partition(topic, partition as i32);
-            }
-            let found = c.committed_offsets(list, wait)?;
-            let mut found_there = Vec::with_capacity(partitions.len());
-            for &(topic, partition) in partitions {
-                let element = found.find_partition(topic, partition as i32).ok_or(KafkaError::MetadataFetch(Code::UnknownPartition))?;
-                element.error()?;
-                found_there.push(wanted(&element));
-            }
-            Ok(found_there)
-        })
+        self.ask(&Who::Group(group.to_string()), &exist, |c| commits_of(c, partitions, wait, &wanted))
+    }
+
+    /// Committed offsets as far as they are decided.
+    pub(super) fn committed(&self, group: &str, partitions: &[(&str, u32)]) -> Result<Committed, LogError> {
+        let exist = || partitions.iter().all(|(topic, partition)| self.exists(topic, *partition));
+        let ask = |c: &BaseConsumer<Told>| match commits_of(c, partitions, COMMITTED_WAIT, &offset_in) {
+            // librdkafka asks again while offsets are unstable, until the time is up.
+            Err(KafkaError::MetadataFetch(Code::OperationTimedOut | Code::WaitingForCoordinator)) => Ok(Committed::Pending),
+            answer => answer.map(Committed::Stable),
+        };
+        self.ask(&Who::Stable(group.to_string()), &exist, ask)
+    }
+
+    /// Both ends of many partitions, in one request to each broker for the starts, the stable ends and the ends. Where that fails each
+    /// partition is asked for alone, so that one without a leader is an error of its own.
+    pub(super) fn bounds_of(&self, partitions: &[(&str, u32)]) -> Vec<Result<Bounds, LogError>> {
+        if partitions.len() > 1
+            && let Ok(all) = self.all_bounds(partitions)
+        {
+            return all.into_iter().map(Ok).collect();
+        }
+        partitions.iter().map(|(topic, partition)| self.bounds(topic, *partition)).collect()
+    }
+
+    fn all_bounds(&self, partitions: &[(&str, u32)]) -> Result<Vec<Bounds>, LogError> {
+        let ask = |who: &Who, time: i64| self.ask(who, &|| false, |c| ends_of(c, partitions, time));
+        // The stable ends first: they never pass the other ones in between.
+        let stable = ask(&Who::Committed, LATEST)?;
+        let (starts, ends) = (ask(&Who::Everything, EARLIEST)?, ask(&Who::Everything, LATEST)?);
+        let all = starts.into_iter().zip(stable).zip(ends);
+        Ok(all.map(|((start, stable_end), end)| Bounds { start, stable_end, end }).collect())
     }
 
     pub(super) fn create_topic(&self, name: &str, spec: &TopicSpec, partitions: u32) -> Result<(), LogError> {
@@ -458,6 +484,52 @@ impl Admin<'_> {
     pub(super) fn options(&self) -> AdminOptions {
         AdminOptions::new().request_timeout(Some(self.settings.request_wait)).operation_timeout(Some(self.settings.request_wait))
     }
+}
+
+/// What is wanted of the commit of each partition.
+fn commits_of<T>(
+    c: &BaseConsumer<Told>,
+    partitions: &[(&str, u32)],
+    wait: Duration,
+    wanted: &dyn Fn(&TopicPartitionListElem<'_>) -> T,
+) -> Result<Vec<T>, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for &(topic, partition) in partitions {
+        list.add_partition(topic, partition as i32);
+    }
+    let found = c.committed_offsets(list, wait)?;
+    let mut all = Vec::with_capacity(partitions.len());
+    for &(topic, partition) in partitions {
+        let element = found.find_partition(topic, partition as i32).ok_or(KafkaError::MetadataFetch(Code::UnknownPartition))?;
+        element.error()?;
+        all.push(wanted(&element));
+    }
+    Ok(all)
+}
+
+/// The offset in a commit, if there is one.
+fn offset_in(element: &TopicPartitionListElem<'_>) -> Option<u64> {
+    match element.offset() {
+        Offset::Offset(o) => u64::try_from(o).ok(),
+        _ => None,
+    }
+}
+
+/// The offset that the protocol names by one of its two special times.
+fn ends_of(c: &BaseConsumer<Told>, partitions: &[(&str, u32)], time: i64) -> Result<Vec<u64>, KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for &(topic, partition) in partitions {
+        list.add_partition_offset(topic, partition as i32, Offset::from_raw(time))?;
+    }
+    let found = c.offsets_for_times(list, ENDS_WAIT)?;
+    let mut offsets = Vec::with_capacity(partitions.len());
+    for &(topic, partition) in partitions {
+        let element = found.find_partition(topic, partition as i32).ok_or(KafkaError::MetadataFetch(Code::UnknownPartition))?;
+        element.error()?;
+        let Offset::Offset(offset) = element.offset() else { return Err(KafkaError::MetadataFetch(Code::InvalidArgument)) };
+        offsets.push(u64::try_from(offset).map_err(|_| KafkaError::MetadataFetch(Code::InvalidArgument))?);
+    }
+    Ok(offsets)
 }
 
 /// Waits for a future on this thread. Administration is rare and has threads of its own inside; a runtime would be too much for it.

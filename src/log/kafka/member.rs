@@ -34,7 +34,7 @@ use super::takeover::{Look, Seen};
 use super::transact::{Pace, Parts, Sender, Stop};
 use super::watchdog;
 use crate::engine::crash::{self, Point};
-use crate::engine::ports::{Committed, Limits, LogError, Member, MemberSpec, Outcome, Polled, Transaction};
+use crate::engine::ports::{Limits, LogError, Member, MemberSpec, Outcome, Polled, Transaction};
 use crate::engine::records::Records;
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
 
@@ -46,8 +46,6 @@ const LEAVE_WAIT: Duration = Duration::from_secs(5);
 const CONTROL: u32 = u32::MAX;
 /// How often it is told that the group has no partitions for this member.
 const TELL_EVERY: Duration = Duration::from_secs(30);
-/// After this long without an answer, committed offsets count as pending.
-const COMMITTED_WAIT: Duration = Duration::from_millis(1_000);
 
 /// A member of a consumer group over Kafka.
 pub(super) struct KafkaMember {
@@ -286,27 +284,6 @@ impl Member for KafkaMember {
             return Ok(change);
         }
         Ok(Polled::Records)
-    }
-
-    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Committed, LogError> {
-        let _guard = watchdog::exit_after("asking for committed offsets", COMMITTED_WAIT + self.settings.stuck_after);
-        let list = self.list(partitions.iter().map(|&at| (at, Offset::Invalid)))?;
-        let found = match self.clients().consumer.committed_offsets(list, COMMITTED_WAIT) {
-            Ok(found) => found,
-            Err(KafkaError::MetadataFetch(Code::OperationTimedOut | Code::WaitingForCoordinator)) => return Ok(Committed::Pending),
-            Err(e) => return Err(LogError::Unavailable(format!("committed offsets of {}: {e}", self.spec.group))),
-        };
-        let mut offsets = Vec::with_capacity(partitions.len());
-        for &at in partitions {
-            let e = found.find_partition(self.names.name(at.topic), at.partition as i32);
-            let e = e.ok_or_else(|| LogError::Unavailable(format!("no committed offset was told for {}", self.names.show(at))))?;
-            e.error().map_err(|e| LogError::Unavailable(format!("committed offset of {}: {e}", self.names.show(at))))?;
-            offsets.push(match e.offset() {
-                Offset::Offset(o) => u64::try_from(o).ok(),
-                _ => None,
-            });
-        }
-        Ok(Committed::Stable(offsets))
     }
 
     fn resume(&mut self, positions: &[(TopicPartition, u64)]) -> Result<(), LogError> {

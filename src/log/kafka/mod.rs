@@ -58,7 +58,7 @@ use self::suspect::{MemberWatch, Quiet};
 use self::transact::Sender;
 use self::trouble::Trouble;
 use crate::engine::crash::{self, Point};
-use crate::engine::ports::{Appender, Bounds, From, Limits, Log, LogError, Member, MemberSpec, Reader, TopicState};
+use crate::engine::ports::{Appender, Bounds, Committed, From, Limits, Log, LogError, Member, MemberSpec, Reader, TopicState};
 use crate::engine::records::Records;
 use crate::engine::topics::{Finding, TopicId, TopicPartition, TopicSpec, TopicTable};
 
@@ -218,6 +218,20 @@ impl Log for KafkaLog {
 
     fn bounds(&self, at: TopicPartition) -> Result<Bounds, LogError> {
         self.admin().bounds(self.topics.name(at.topic), at.partition)
+    }
+
+    fn bounds_of(&self, at: &[TopicPartition]) -> Vec<Result<Bounds, LogError>> {
+        let named: Vec<_> = at.iter().map(|at| (self.topics.name(at.topic), at.partition)).collect();
+        self.admin().bounds_of(&named)
+    }
+
+    fn ends_take_offsets(&self) -> bool {
+        true
+    }
+
+    fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Committed, LogError> {
+        let named: Vec<_> = partitions.iter().map(|at| (self.topics.name(at.topic), at.partition)).collect();
+        self.admin().committed(group, &named)
     }
 
     /// Where we set the times ourselves, Kafka's answer may be a transaction marker: those carry the broker's present time, which is later than that

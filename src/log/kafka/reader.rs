@@ -194,6 +194,10 @@ impl Reader for KafkaReader {
     fn caught_up(&self) -> bool {
         self.open == 0
     }
+
+    fn reached(&self, partition: u32) -> bool {
+        self.goals.iter().all(|g| g.partition != partition || g.next >= g.end)
+    }
 }
 
 impl Drop for KafkaReader {

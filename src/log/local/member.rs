@@ -7,7 +7,7 @@ use super::Handle;
 use super::core::Refused;
 use super::fetch::{Position, fetch};
 use super::groups::{Fenced, Ticket};
-use crate::engine::ports::{Committed, Limits, LogError, Member, MemberInput, Outcome, Polled, Rejection, Transaction};
+use crate::engine::ports::{Limits, LogError, Member, MemberInput, Outcome, Polled, Rejection, Transaction};
 use crate::engine::records::Records;
 use crate::engine::topics::TopicPartition;
 
@@ -84,14 +84,6 @@ impl Member for LocalMember {
         self.first = (self.first + 1) % self.positions.len();
         fetch(core, &mut self.positions, self.first, limits, into)?;
         Ok(Polled::Records)
-    }
-
-    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Committed, LogError> {
-        {
-            let state = self.handle.core.state();
-            state.groups.generation(&self.ticket).map_err(|Fenced| self.fenced())?;
-        }
-        self.handle.offsets(&self.ticket.group, partitions).map(Committed::Stable)
     }
 
     fn resume(&mut self, positions: &[(TopicPartition, u64)]) -> Result<(), LogError> {

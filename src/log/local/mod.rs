@@ -34,7 +34,7 @@ use self::core::{Core, PartId, State, Topic};
 pub use self::memory::Memory;
 pub use self::storage::Storage;
 use self::storage::{Place, TopicRow};
-use crate::engine::ports::{Appender, Bounds, From, Log, LogError, Member, MemberSpec, Reader, TopicState};
+use crate::engine::ports::{Appender, Bounds, Committed, From, Log, LogError, Member, MemberSpec, Reader, TopicState};
 use crate::engine::records::{Record, Records};
 use crate::engine::topics::{TopicId, TopicPartition, TopicSpec, TopicTable};
 
@@ -342,6 +342,10 @@ impl Log for LocalLog {
 
     fn group_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError> {
         self.handle.offsets(group, partitions)
+    }
+
+    fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Committed, LogError> {
+        self.handle.offsets(group, partitions).map(Committed::Stable)
     }
 
     fn create_topic(&self, topic: TopicId, spec: &TopicSpec, partitions: u32) -> Result<(), LogError> {

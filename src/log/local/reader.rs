@@ -62,4 +62,8 @@ impl Reader for LocalReader {
     fn caught_up(&self) -> bool {
         self.positions.iter().zip(&self.targets).all(|(p, target)| p.next >= *target)
     }
+
+    fn reached(&self, partition: u32) -> bool {
+        self.positions.iter().zip(&self.targets).all(|(p, target)| p.at.partition != partition || p.next >= *target)
+    }
 }

@@ -3,17 +3,15 @@
 use std::time::Duration;
 
 use processor::engine::mutants::{self, Mutant};
-use processor::engine::ports::{Committed, Limits, LogError, Member, MemberSpec, Outcome, Polled, Transaction};
+use processor::engine::ports::{Limits, LogError, Member, MemberSpec, Outcome, Polled, Transaction};
 use processor::engine::records::{Headers, Record, Records};
 use processor::engine::topics::TopicPartition;
 use processor::roles::Role;
 
 use super::super::cluster::group::Claim;
-use super::super::cluster::{Code, Request, Response};
 use super::super::coverage::Kind;
 use super::super::timing::*;
 use super::super::world::with;
-use super::rpc::{Calls, Failed};
 use super::transact::{Sender, Stop};
 use super::{a_moment, pause, wait_until};
 
@@ -260,16 +258,6 @@ impl Member for SimMember {
             return Ok(change);
         }
         Ok(Polled::Records)
-    }
-
-    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Committed, LogError> {
-        let deadline = with(|w| w.now) + COMMITTED_WAIT;
-        let request = Request::FetchOffsets { group: self.group, parts: partitions.into() };
-        match Calls::of_consumer(self.process, self.consumer).one(request, deadline) {
-            Ok(Response::Offsets(offsets)) => Ok(Committed::Stable(offsets)),
-            Err(Failed::TimedOut | Failed::Refused(Code::Unstable)) => Ok(Committed::Pending),
-            other => Err(LogError::Unavailable(format!("committed offsets of {}: {other:?}", self.instance))),
-        }
     }
 
     fn resume(&mut self, positions: &[(TopicPartition, u64)]) -> Result<(), LogError> {

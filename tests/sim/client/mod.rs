@@ -9,7 +9,7 @@ mod transact;
 
 use std::time::Duration;
 
-use processor::engine::ports::{Appender, Bounds, Clock, From, Log, LogError, Member, MemberSpec, Reader, TopicState};
+use processor::engine::ports::{Appender, Bounds, Clock, Committed, From, Log, LogError, Member, MemberSpec, Reader, TopicState};
 use processor::engine::records::Record;
 use processor::engine::topics::{TopicId, TopicPartition, TopicSpec};
 
@@ -139,6 +139,26 @@ impl Log for SimLog {
             let p = w.cluster.part(at);
             Bounds { start: p.start, stable_end: p.stable_end(), end: p.end() }
         }))
+    }
+
+    fn ends_take_offsets(&self) -> bool {
+        true
+    }
+
+    /// Asked over the connections of the process's own consumer.
+    fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Committed, LogError> {
+        let me = process::current();
+        let group = with(|w| w.cluster.group(group, &[]));
+        let Some(consumer) = with(|w| w.consumers.iter().rposition(|c| c.process == me)) else {
+            return Err(LogError::Unavailable("no consumer to ask with".into()));
+        };
+        let deadline = with(|w| w.now) + COMMITTED_WAIT;
+        let request = Request::FetchOffsets { group, parts: partitions.into() };
+        match rpc::Calls::of_consumer(me, consumer).one(request, deadline) {
+            Ok(Response::Offsets(offsets)) => Ok(Committed::Stable(offsets)),
+            Err(rpc::Failed::TimedOut | rpc::Failed::Refused(Code::Unstable)) => Ok(Committed::Pending),
+            other => Err(LogError::Unavailable(format!("committed offsets of group {group}: {other:?}"))),
+        }
     }
 
     fn offset_at(&self, at: TopicPartition, time_ms: i64) -> Result<u64, LogError> {

@@ -116,4 +116,9 @@ impl Reader for SimReader {
     fn caught_up(&self) -> bool {
         self.at_end && mutants::on(Mutant::EndTrusted) || self.goals.iter().all(|g| g.next >= g.end)
     }
+
+    fn reached(&self, partition: u32) -> bool {
+        let own = |g: &&Goal| g.partition == partition;
+        self.at_end && mutants::on(Mutant::EndTrusted) || self.goals.iter().filter(own).all(|g| g.next >= g.end)
+    }
 }

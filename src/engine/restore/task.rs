@@ -1,0 +1,490 @@
+//! One task's restore: which position its store must have, and what follows when it has another.
+
+use std::time::Duration;
+
+use super::copy::StoreCopy;
+use super::{Env, Progress, RestoreError, Restored};
+use crate::engine::crash::{self, Point};
+use crate::engine::meta::Meta;
+use crate::engine::mutants::{self, Mutant};
+use crate::engine::ports::{Bounds, From, LogError, StateStore};
+use crate::engine::topics::TopicPartition;
+
+/// Asking again, while something may still change.
+const AGAIN_US: u64 = 20_000;
+/// Asking again after the log has failed, at first and at most.
+const FAILED_US: u64 = 200_000;
+const FAILED_MAX_US: u64 = 5_000_000;
+/// Offsets that are behind the changelog are asked for so often before they count: the process may have stood still between two answers.
+const BEHIND_LOOKS: u32 = 3;
+
+/// What a restore does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Wants the group's committed offsets.
+    Ask,
+    /// Knows them, and wants its store.
+    Open,
+    /// Reads the changelog from here, into the store.
+    Read(From),
+    /// Reads the changelog from here, only to find its last meta record.
+    Look(From),
+}
+
+/// How the committed offsets stand to a meta record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offsets {
+    /// All that are there are equal, and none is missing.
+    Equal,
+    /// All that are there are equal (there may be none), and some are missing.
+    Missing,
+    /// Some are less: transactions that are in the changelog would be done again.
+    Behind,
+    /// Some are more: transactions that were committed are not in the changelog.
+    Ahead,
+}
+
+/// A restore in progress.
+pub(super) struct Restore {
+    pub task: u32,
+    pub inputs: Vec<TopicPartition>,
+    pub phase: Phase,
+    /// Not before this moment.
+    pub not_before_us: u64,
+    /// For display.
+    pub progress: Progress,
+    /// The store, while it is open and not in use.
+    pub copy: Option<StoreCopy>,
+    /// When the wait was last looked at, and how long it is by then.
+    looked_us: u64,
+    waited: Duration,
+    /// Committed offsets, as they were told last.
+    offsets: Vec<Option<u64>>,
+    behind: u32,
+    failures: u32,
+    /// Why the store was put aside.
+    quarantined: Option<String>,
+    /// The last meta record that a look has found; outer none: it has not begun.
+    found: Option<Meta>,
+    /// Whether the look has begun at the changelog's start.
+    from_start: bool,
+    /// Has a reader of its own, because one for several failed in a way that does not say for which.
+    pub alone: bool,
+    /// Whether it was said what is waited for.
+    told: bool,
+}
+
+/// What a step of a restore came to.
+pub(super) enum Step {
+    /// Goes on by its phase.
+    On,
+    /// The task may run.
+    Done(Box<Restored>),
+    /// The store must be put aside and rebuilt.
+    StartOver(String),
+}
+
+impl Restore {
+    /// For a task that was just assigned.
+    pub(super) fn new(task: u32, inputs: Vec<TopicPartition>, now_us: u64) -> Restore {
+        Restore {
+            task,
+            inputs,
+            phase: Phase::Ask,
+            not_before_us: 0,
+            progress: Progress::default(),
+            copy: None,
+            looked_us: now_us,
+            waited: Duration::ZERO,
+            offsets: Vec::new(),
+            behind: 0,
+            failures: 0,
+            quarantined: None,
+            found: None,
+            from_start: false,
+            alone: false,
+            told: false,
+        }
+    }
+
+    /// The changelog partition.
+    pub(super) fn changelog(&self, env: &Env<'_>) -> TopicPartition {
+        TopicPartition::new(env.spec.changelog, self.task)
+    }
+
+    /// The group has answered.
+    pub(super) fn told_offsets(&mut self, offsets: Vec<Option<u64>>) {
+        (self.offsets, self.phase) = (offsets, Phase::Open);
+    }
+
+    /// The group's offsets stay pending.
+    pub(super) fn pending(&mut self, env: &Env<'_>) {
+        if self.waited(env) >= env.takeover_wait && !std::mem::replace(&mut self.told, true) {
+            let (role, task) = (env.spec.name, self.task);
+            tracing::warn!(
+                role,
+                task,
+                "committed offsets stay pending: a transaction hangs in the cluster, or its coordinator is down; asking again until it is decided"
+            );
+        }
+        self.ask_again(env);
+    }
+
+    /// The log did not answer. That is no reason to stop anything but this restore.
+    pub(super) fn failed(&mut self, env: &Env<'_>, why: &LogError) {
+        let wait = (FAILED_US << self.failures.min(8)).min(FAILED_MAX_US);
+        if self.failures == 0 {
+            tracing::warn!(role = env.spec.name, task = self.task, %why, "a restore waits: its part of the log does not answer; asking again");
+        }
+        self.failures += 1;
+        self.phase = Phase::Ask;
+        self.not_before_us = env.clock.now_us() + wait;
+    }
+
+    /// Somebody else has the store. An error: for too long.
+    pub(super) fn held(&mut self, env: &Env<'_>, why: &str) -> Result<(), ()> {
+        // A predecessor on this machine that was fenced and is on its way out. Twice as long as for others: one that was frozen first looks
+        // whether we are alive, and holds on to its directory until it knows.
+        if self.waited(env) >= env.takeover_wait * 2 {
+            return Err(());
+        }
+        if !std::mem::replace(&mut self.told, true) {
+            tracing::info!(role = env.spec.name, task = self.task, why, "waiting for local state");
+        }
+        self.ask_again(env);
+        Ok(())
+    }
+
+    /// The store is open, and the changelog's ends were asked for after the offsets.
+    pub(super) fn opened(&mut self, env: &Env<'_>, bounds: Bounds, markers: bool) -> Result<Step, RestoreError> {
+        self.failures = 0;
+        self.progress.end = bounds.stable_end;
+        let Some(at) = self.copy.as_ref().and_then(StoreCopy::at) else {
+            if bounds.end == bounds.start {
+                return self.judge(env, bounds);
+            }
+            self.phase = Phase::Read(From::Start);
+            return Ok(Step::On);
+        };
+        self.progress.at = at;
+        if at >= bounds.end {
+            let why = format!("state was last written at offset {at} of a changelog that ends at {}", bounds.end);
+            return self.doubtful(env, &why, bounds);
+        }
+        if at + 1 < bounds.start {
+            let why = format!("state was last written at offset {at} of a changelog that begins at {}", bounds.start);
+            return self.doubtful(env, &why, bounds);
+        }
+        if at >= bounds.stable_end {
+            // A leader that has just changed does not know yet what is decided.
+            self.ask_again(env);
+            return Ok(Step::On);
+        }
+        // Behind our last meta record there is the end of its transaction, where those take an offset, and nothing else.
+        if bounds.stable_end <= at + 1 + u64::from(markers) {
+            return self.judge(env, bounds);
+        }
+        self.phase = Phase::Read(From::Offset(at + 1));
+        Ok(Step::On)
+    }
+
+    /// All that was stable when the reader was made has been read: is it the position?
+    pub(super) fn judge(&mut self, env: &Env<'_>, bounds: Bounds) -> Result<Step, RestoreError> {
+        let Some(copy) = &self.copy else {
+            self.ask_again(env);
+            return Ok(Step::On);
+        };
+        let Some(meta) = copy.meta().cloned() else { return self.judge_empty(env, bounds) };
+        let (from_log, offsets) = (copy.from_log, self.compare(&meta));
+        match offsets {
+            Offsets::Equal => self.finish(env, &meta, false),
+            // Which of them is the truth can be said when the log was asked.
+            Offsets::Missing if from_log => self.adopt(env, &meta, bounds),
+            Offsets::Missing => Ok(self.look(bounds)),
+            Offsets::Behind => {
+                self.behind += 1;
+                if self.behind < BEHIND_LOOKS {
+                    self.ask_again(env);
+                    Ok(Step::On)
+                } else if from_log {
+                    Err(self.behind_the_changelog(env, &meta))
+                } else {
+                    Ok(self.look(bounds))
+                }
+            }
+            Offsets::Ahead => {
+                if mutants::on(Mutant::RestoreToStable) || mutants::on(Mutant::EndTrusted) {
+                    return self.finish(env, &meta, false);
+                }
+                if self.waited(env) < env.takeover_wait {
+                    self.ask_again(env);
+                    Ok(Step::On)
+                } else if from_log {
+                    Err(self.ahead_of_the_changelog(env, Some(&meta)))
+                } else {
+                    Ok(self.look(bounds))
+                }
+            }
+        }
+    }
+
+    /// Neither the store nor the changelog has a meta record.
+    fn judge_empty(&mut self, env: &Env<'_>, bounds: Bounds) -> Result<Step, RestoreError> {
+        if bounds.stable_end < bounds.end && self.waited(env) < env.takeover_wait {
+            // A transaction is open, and its meta record may yet become readable.
+            self.ask_again(env);
+            return Ok(Step::On);
+        }
+        if self.offsets.iter().all(Option::is_none) {
+            return Ok(self.done(Meta::default(), false));
+        }
+        if self.waited(env) < env.takeover_wait {
+            self.ask_again(env);
+            return Ok(Step::On);
+        }
+        Err(self.ahead_of_the_changelog(env, None))
+    }
+
+    /// The store and the changelog's ends cannot belong together.
+    fn doubtful(&mut self, env: &Env<'_>, why: &str, bounds: Bounds) -> Result<Step, RestoreError> {
+        if self.waited(env) < env.takeover_wait {
+            self.ask_again(env);
+            return Ok(Step::On);
+        }
+        if bounds.stable_end == bounds.start {
+            // No state can be rebuilt from nothing.
+            let forgotten = match self.offsets.iter().all(Option::is_none) {
+                true => "; the group has no committed offsets either",
+                false => "",
+            };
+            return Err(self.refuse(env, &format!("{why}{forgotten}"), &self.no_way_out(env)));
+        }
+        Ok(self.look(bounds))
+    }
+
+    /// Reads the changelog to find its last meta record, before a store is put aside for it.
+    fn look(&mut self, bounds: Bounds) -> Step {
+        let at = self.copy.as_ref().and_then(StoreCopy::at).filter(|at| (bounds.start..bounds.stable_end).contains(at));
+        self.found = None;
+        self.from_start = at.is_none();
+        self.phase = Phase::Look(at.map_or(From::Start, From::Offset));
+        Step::On
+    }
+
+    /// A meta record came by in a look.
+    pub(super) fn saw(&mut self, meta: Meta) {
+        self.found = Some(meta);
+    }
+
+    /// A look has come to the stable end.
+    pub(super) fn looked(&mut self, env: &Env<'_>, bounds: Bounds) -> Result<Step, RestoreError> {
+        if self.found.is_none() && !std::mem::replace(&mut self.from_start, true) {
+            self.phase = Phase::Look(From::Start);
+            return Ok(Step::On);
+        }
+        let Some(last) = self.found.take() else {
+            let have = self.copy.as_ref().and_then(StoreCopy::meta).map_or(0, |m| m.transaction);
+            return match self.offsets.iter().all(Option::is_none) {
+                true => {
+                    let why = format!(
+                        "the group has no committed offsets and the changelog contains no state, but local state contains {have} transactions"
+                    );
+                    Err(self.refuse(env, &why, &self.no_way_out(env)))
+                }
+                false => Err(self.ahead_of_the_changelog(env, None)),
+            };
+        };
+        let own = self.copy.as_ref().and_then(StoreCopy::meta) == Some(&last);
+        if own && let Some(copy) = &mut self.copy {
+            copy.from_log = true;
+        }
+        match self.compare(&last) {
+            // The changelog leads to the position, and the store is not what it leads to.
+            Offsets::Equal | Offsets::Missing if !own => {
+                Ok(Step::StartOver("it does not hold what the changelog's last transaction says".into()))
+            }
+            Offsets::Equal => self.finish(env, &last, false),
+            Offsets::Missing => self.adopt(env, &last, bounds),
+            Offsets::Behind => Err(self.behind_the_changelog(env, &last)),
+            Offsets::Ahead => Err(self.ahead_of_the_changelog(env, Some(&last))),
+        }
+    }
+
+    /// Offsets that the brokers have forgotten are those of the last transaction.
+    fn adopt(&mut self, env: &Env<'_>, meta: &Meta, bounds: Bounds) -> Result<Step, RestoreError> {
+        if bounds.stable_end < bounds.end && self.waited(env) < env.takeover_wait {
+            self.ask_again(env);
+            return Ok(Step::On);
+        }
+        let (role, task, transaction) = (env.spec.name, self.task, meta.transaction);
+        tracing::warn!(
+            role,
+            task,
+            transaction,
+            "the group has no committed offsets here, though the changelog has transactions: the brokers forgot them, or somebody deleted them; \
+             taking them from the last transaction in the changelog and committing them anew"
+        );
+        self.finish(env, meta, true)
+    }
+
+    fn compare(&self, meta: &Meta) -> Offsets {
+        let (mut behind, mut ahead, mut missing) = (false, false, false);
+        for (at, offset) in self.inputs.iter().zip(&self.offsets) {
+            match (offset, meta.next(*at)) {
+                (Some(o), Some(m)) => {
+                    behind |= *o < m;
+                    ahead |= *o > m;
+                }
+                (None, Some(_)) => missing = true,
+                // An input of a newer version, which the last transaction knew nothing of.
+                (_, None) => {}
+            }
+        }
+        match () {
+            () if ahead => Offsets::Ahead,
+            () if behind => Offsets::Behind,
+            () if missing => Offsets::Missing,
+            () => Offsets::Equal,
+        }
+    }
+
+    /// The position is right; now the content must be.
+    fn finish(&mut self, env: &Env<'_>, meta: &Meta, adopted: bool) -> Result<Step, RestoreError> {
+        let Some(copy) = &mut self.copy else {
+            self.ask_again(env);
+            return Ok(Step::On);
+        };
+        crash::point(Point::RestoreReached);
+        if let Err(why) = copy.verify()? {
+            return Ok(Step::StartOver(why));
+        }
+        Ok(self.done(meta.clone(), adopted))
+    }
+
+    /// The task may run. Where inputs begin that the position does not know, the restorer asks the log.
+    fn done(&mut self, meta: Meta, adopted: bool) -> Step {
+        let Some(copy) = self.copy.take() else { return Step::On };
+        let (changelog_offset, records) = (copy.at(), copy.records);
+        Step::Done(Box::new(Restored { store: copy.store, meta, changelog_offset, records, adopted }))
+    }
+
+    /// The store was put aside: everything begins anew with an empty one. An error: that was done once already.
+    pub(super) fn begin_anew(&mut self, env: &Env<'_>, why: &str) -> Result<(), RestoreError> {
+        self.copy = None;
+        if let Some(first) = &self.quarantined {
+            let text = format!("rebuilding its state did not help (first: {first}; now: {why})");
+            return Err(self.refuse(env, &text, &self.no_way_out(env)));
+        }
+        Ok(())
+    }
+
+    /// Notes that the store is aside now.
+    pub(super) fn put_aside(&mut self, env: &Env<'_>, why: String) {
+        self.quarantined = Some(why);
+        (self.looked_us, self.waited) = (env.clock.now_us(), Duration::ZERO);
+        self.progress = Progress::default();
+        self.ask_again(env);
+        self.not_before_us = 0;
+    }
+
+    /// Takes an open store for this restore.
+    pub(super) fn take(&mut self, store: Box<dyn StateStore>) -> Result<(), RestoreError> {
+        self.copy = Some(StoreCopy::of(store)?);
+        Ok(())
+    }
+
+    /// How long it has waited, looking again all the time. A process that stood still has not.
+    fn waited(&mut self, env: &Env<'_>) -> Duration {
+        let now = env.clock.now_us();
+        let since = Duration::from_micros(now - std::mem::replace(&mut self.looked_us, now));
+        self.waited += since.min(env.takeover_wait / 20);
+        self.waited
+    }
+
+    /// Committed offsets and changelog may still move: look at both afresh in a moment.
+    fn ask_again(&mut self, env: &Env<'_>) {
+        self.waited(env);
+        self.phase = Phase::Ask;
+        self.not_before_us = env.clock.now_us() + AGAIN_US;
+    }
+
+    fn behind_the_changelog(&self, env: &Env<'_>, last: &Meta) -> RestoreError {
+        let changelog = env.topics.name(env.spec.changelog);
+        let why = format!(
+            "the group's committed offsets ({}) are older than transaction {} in {changelog} ({}): somebody reset them, or the brokers lost the \
+             newest ones; running from there would carry out again what is carried out",
+            self.show_offsets(env),
+            last.transaction,
+            show_meta(env, last)
+        );
+        let text = self.text(env, &why, &self.repair(env));
+        RestoreError::Doubt(text)
+    }
+
+    fn ahead_of_the_changelog(&self, env: &Env<'_>, last: Option<&Meta>) -> RestoreError {
+        let changelog = env.topics.show(self.changelog(env)).to_string();
+        let offsets = self.show_offsets(env);
+        match last {
+            Some(last) => {
+                let why = format!(
+                    "the group's committed offsets ({offsets}) are ahead of the last transaction in {changelog} (number {}: {}): somebody moved \
+                     them, or the brokers lost the end of the changelog",
+                    last.transaction,
+                    show_meta(env, last)
+                );
+                self.refuse(env, &why, &self.repair(env))
+            }
+            None => {
+                let why = format!("the group has committed offsets ({offsets}), but {changelog} contains no state: was the topic deleted?");
+                self.refuse(env, &why, &self.no_way_out(env))
+            }
+        }
+    }
+
+    fn refuse(&self, env: &Env<'_>, why: &str, advice: &str) -> RestoreError {
+        let text = self.text(env, why, advice);
+        if self.waited < env.takeover_wait { RestoreError::Doubt(text) } else { RestoreError::Stop(text) }
+    }
+
+    fn text(&self, env: &Env<'_>, why: &str, advice: &str) -> String {
+        let (role, task) = (env.spec.name, self.task);
+        let changed = match self.quarantined {
+            Some(_) => "The local state was put aside, the log is as it was.",
+            None => "Nothing was changed.",
+        };
+        format!("{role} task {task} refuses to run: state and committed offsets do not belong together: {why}. {changed} {advice}")
+    }
+
+    fn repair(&self, env: &Env<'_>) -> String {
+        format!(
+            "`processor repair offsets --role {} --dry-run` shows what the offsets should be; without --dry-run it sets them to the last \
+             transaction, then start again",
+            env.spec.name
+        )
+    }
+
+    fn no_way_out(&self, env: &Env<'_>) -> String {
+        format!(
+            "Delete nothing: bring {} back from a backup or a mirror; if there is none, keep this installation for reading and begin a new one \
+             under another --topic-prefix",
+            env.topics.name(env.spec.changelog)
+        )
+    }
+
+    fn show_offsets(&self, env: &Env<'_>) -> String {
+        let one = |(at, o): (&TopicPartition, &Option<u64>)| match o {
+            Some(o) => format!("{}: {o}", env.topics.show(*at)),
+            None => format!("{}: none", env.topics.show(*at)),
+        };
+        self.inputs.iter().zip(&self.offsets).map(one).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The committed offset of each input, if it has one.
+    pub(super) fn committed(&self) -> impl Iterator<Item = (TopicPartition, Option<u64>)> + '_ {
+        self.inputs.iter().copied().zip(self.offsets.iter().copied())
+    }
+}
+
+fn show_meta(env: &Env<'_>, meta: &Meta) -> String {
+    meta.offsets.iter().map(|(at, o)| format!("{}: {o}", env.topics.show(*at))).collect::<Vec<_>>().join(", ")
+}

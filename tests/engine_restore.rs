@@ -1,0 +1,262 @@
+//! Restores and standbys over a log in memory: offsets that were moved or forgotten, changelogs without a leader, tasks that move.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use processor::engine::instance::{Instance, Stop, TaskView};
+use processor::engine::ports::*;
+use processor::engine::records::Records;
+use processor::engine::restore::Standby;
+use processor::engine::topics::*;
+use support::counter::*;
+
+fn input(partition: u32) -> TopicPartition {
+    TopicPartition::new(IN, partition)
+}
+
+/// 100 records, handled and committed, and where that was after each transaction: from the meta records of the changelog.
+fn worked() -> (World, Vec<BTreeMap<TopicPartition, u64>>) {
+    let world = World::new(&[]);
+    let mut instance = world.instance();
+    for n in 0..10 {
+        world.send(n * 10..n * 10 + 10);
+        world.drain(&mut instance).unwrap();
+    }
+    drop(instance);
+    let mut boundaries = Vec::new();
+    let mut reader = world.log.reader(CHANGELOG, &[(0, From::Start)], false).unwrap();
+    let mut records = Records::new();
+    while !reader.caught_up() {
+        let limits = Limits { records: 1_000, bytes: 1 << 20, age: Duration::from_secs(1) };
+        reader.poll(Duration::ZERO, limits, &mut records).unwrap();
+    }
+    for r in records.iter().filter(|r| r.key == Some(processor::engine::meta::META_KEY)) {
+        let meta = processor::engine::meta::Meta::decode(r.value.unwrap()).unwrap();
+        boundaries.push(meta.offsets.into_iter().collect());
+    }
+    (world, boundaries)
+}
+
+/// With local state, without it, and with state of any age: what was carried out must not be carried out again.
+#[test]
+fn offsets_that_went_back_to_any_transaction_stop_the_task() {
+    let (_, boundaries) = worked();
+    assert!(boundaries.len() > 5, "{}", boundaries.len());
+    for (n, boundary) in boundaries.iter().enumerate().take(boundaries.len() - 1) {
+        for local_state in [true, false] {
+            let (world, _) = worked();
+            if !local_state {
+                world.disk.tasks.lock().unwrap().clear();
+            }
+            let before = world.disk.tasks.lock().unwrap().get(&0).map(|f| f.meta.clone());
+            let offsets = boundary.iter().map(|(at, o)| (*at, Some(*o))).collect();
+            *world.log.offsets.lock().unwrap() = offsets;
+            let stopped = world.run_into(&mut world.instance());
+            assert!(
+                matches!(&stopped, Stop::Bug(text) if text.contains("older than transaction") && text.contains("repair offsets")),
+                "{stopped}"
+            );
+            assert_eq!(world.outputs().len(), 100, "boundary {n}");
+            if local_state {
+                assert_eq!(world.disk.tasks.lock().unwrap().get(&0).map(|f| f.meta.clone()), before, "the state was left alone");
+            }
+            assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), 0);
+        }
+    }
+}
+
+#[test]
+fn offsets_that_went_ahead_stop_the_task_and_leave_its_state() {
+    for local_state in [true, false] {
+        let (world, boundaries) = worked();
+        if !local_state {
+            world.disk.tasks.lock().unwrap().clear();
+        }
+        let last = boundaries.last().unwrap()[&input(0)];
+        world.log.offsets.lock().unwrap().insert(input(0), Some(last + 1));
+        let stopped = world.run_into(&mut world.instance());
+        assert!(matches!(&stopped, Stop::Bug(text) if text.contains("ahead of the last transaction")), "{stopped}");
+        assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), 0, "nothing could take the place of the state");
+        assert_eq!(world.outputs().len(), 100);
+    }
+}
+
+/// An idle week, a group that was deleted: the last transaction says where the group was.
+#[test]
+fn offsets_that_are_gone_are_taken_from_the_changelog_and_committed() {
+    for local_state in [true, false] {
+        let (world, _) = worked();
+        if !local_state {
+            world.disk.tasks.lock().unwrap().clear();
+        }
+        for p in 0..PARTITIONS {
+            world.log.offsets.lock().unwrap().insert(input(p), None);
+        }
+        let mut instance = world.instance();
+        world.run_until(&mut instance, |i| i.phase() == "running");
+        // One of them has its commit; after that the group's own word counts again.
+        assert!(world.log.bare.load(Ordering::Relaxed) >= 1, "the positions were committed before anything was processed");
+        world.send(100..150);
+        world.drain(&mut instance).unwrap();
+        world.check(150, &instance);
+        assert_eq!(instance.counters().recoveries, 0);
+    }
+}
+
+/// A store of another time, and offsets that are gone: the changelog is the truth, not the store.
+#[test]
+fn a_store_that_is_not_the_changelogs_is_rebuilt_when_offsets_are_gone() {
+    let (world, _) = worked();
+    let (foreign, _) = worked();
+    foreign.send(100..150);
+    let mut instance = foreign.instance();
+    foreign.drain(&mut instance).unwrap();
+    drop(instance);
+    // It ends at an offset that this changelog has, too, and claims more.
+    let mut files = foreign.disk.tasks.lock().unwrap().clone();
+    for (task, files) in &mut files {
+        let own = world.disk.tasks.lock().unwrap()[task].meta.clone().unwrap();
+        let own = processor::engine::meta::StoreMeta::decode(&own).unwrap();
+        let mut theirs = processor::engine::meta::StoreMeta::decode(files.meta.as_ref().unwrap()).unwrap();
+        theirs.changelog_offset = own.changelog_offset;
+        files.meta = Some(theirs.encode());
+    }
+    *world.disk.tasks.lock().unwrap() = files;
+    for p in 0..PARTITIONS {
+        world.log.offsets.lock().unwrap().insert(input(p), None);
+    }
+    let mut instance = world.instance();
+    world.drain(&mut instance).unwrap();
+    world.send(100..120);
+    world.drain(&mut instance).unwrap();
+    world.check(120, &instance);
+    assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), PARTITIONS as usize);
+}
+
+/// One partition of a changelog has no leader: its task waits, the other one works.
+#[test]
+fn a_changelog_without_a_leader_holds_up_its_own_task_only() {
+    let (world, _) = worked();
+    world.log.headless.lock().unwrap().push(1);
+    let mut instance = world.instance();
+    world.run_until(&mut instance, |i| matches!(i.tasks().get(&0), Some(TaskView::Running { .. })));
+    world.send(100..150);
+    world.run_until(&mut instance, |_| world.committed(0) == world.log.bounds(input(0)).unwrap().end);
+    assert!(matches!(instance.tasks().get(&1), Some(TaskView::Restoring(_))));
+    assert_eq!(instance.counters().recoveries, 0);
+    world.log.headless.lock().unwrap().clear();
+    world.drain(&mut instance).unwrap();
+    world.check(150, &instance);
+}
+
+/// Damage that was found while the task ran is not forgotten because the next incarnation ended before the store could be put aside.
+#[test]
+fn damage_is_remembered_until_the_store_is_put_aside() {
+    let (world, _) = worked();
+    let mut instance = world.instance();
+    world.drain(&mut instance).unwrap();
+    world.disk.damaged_reads.store(1, Ordering::Relaxed);
+    world.send(100..150);
+    world.run_until(&mut instance, |i| i.counters().recoveries == 1);
+    // The next incarnation joins, gets its tasks, and ends at once: its producer is suspect.
+    world.log.headless.lock().unwrap().extend([0, 1]);
+    world.run_until(&mut instance, |i| i.phase() == "restoring");
+    support::counter::POSITION_GONE.set(1);
+    world.run_until(&mut instance, |i| i.counters().recoveries == 2);
+    world.log.headless.lock().unwrap().clear();
+    world.drain(&mut instance).unwrap();
+    world.check(150, &instance);
+    assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), 1);
+}
+
+/// A process that lost its machine: the standby has what it had, and begins to run where it stood.
+#[test]
+fn a_standby_takes_over_from_where_it_is() {
+    for standby in [Standby::All, Standby::Neighbours(1)] {
+        let world = World::new(&[]);
+        world.send(0..50);
+        let mut first = world.instance_of("counter-1", Standby::None);
+        world.drain(&mut first).unwrap();
+        let spare = World { disk: Disk::default(), log: world.log.clone() };
+        spare.disk.writes_left.store(usize::MAX, Ordering::Relaxed);
+        let mut second = spare.instance_of("counter-2", standby);
+        let mut both = |until: &dyn Fn(&Instance, &Instance) -> bool| {
+            for _ in 0..200_000 {
+                first.step().unwrap();
+                second.step().unwrap();
+                if until(&first, &second) {
+                    return;
+                }
+            }
+            panic!("no progress: {:?} {:?}", first.tasks(), second.tasks());
+        };
+        both(&|a, b| a.phase() == "running" && b.phase() == "running" && matches!(b.tasks().get(&0), Some(TaskView::Standby(_))));
+        world.send(50..100);
+        let at_end = |i: &Instance| match i.tasks().get(&0) {
+            Some(TaskView::Standby(p)) => p.at + 1 == world.log.bounds(TopicPartition::new(CHANGELOG, 0)).unwrap().end,
+            _ => false,
+        };
+        both(&|_, b| (0..PARTITIONS).all(|p| world.committed(p) == world.log.bounds(input(p)).unwrap().end) && at_end(b));
+        drop(first);
+        world.send(100..150);
+        spare.run_until(&mut second, |i| i.tasks().values().filter(|t| matches!(t, TaskView::Running { .. })).count() == 2);
+        spare.drain(&mut second).unwrap();
+        spare.check(150, &second);
+        let Some(TaskView::Running { .. }) = second.tasks().get(&0) else { panic!("it runs") };
+        assert_eq!(spare.disk.quarantined.load(Ordering::Relaxed), 0);
+    }
+}
+
+/// A standby whose copy is damaged is copied anew, while nobody depends on it.
+#[test]
+fn a_damaged_standby_is_copied_anew() {
+    let world = World::new(&[]);
+    world.send(0..50);
+    let mut first = world.instance_of("counter-1", Standby::None);
+    world.drain(&mut first).unwrap();
+    let spare = World { disk: Disk::default(), log: world.log.clone() };
+    spare.disk.writes_left.store(usize::MAX, Ordering::Relaxed);
+    let mut second = spare.instance_of("counter-2", Standby::All);
+    let mut both = |until: &dyn Fn() -> bool| {
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while !until() {
+            assert!(std::time::Instant::now() < deadline, "no progress: {:?}", second.tasks());
+            first.step().unwrap();
+            second.step().unwrap();
+        }
+    };
+    let stored = || spare.disk.tasks.lock().unwrap().get(&0).and_then(|f| f.meta.clone());
+    both(&|| stored().is_some_and(|m| processor::engine::meta::StoreMeta::decode(&m).unwrap().verified));
+    let flip = |f: &mut Files| f.keys.values_mut().for_each(|v| v[7] ^= 1);
+    spare.disk.tasks.lock().unwrap().entry(0).and_modify(flip);
+    world.send(50..100);
+    both(&|| spare.disk.quarantined.load(Ordering::Relaxed) == 1);
+    both(&|| stored().is_some_and(|m| processor::engine::meta::StoreMeta::decode(&m).unwrap().verified));
+    drop(first);
+    spare.run_until(&mut second, |i| i.tasks().values().filter(|t| matches!(t, TaskView::Running { .. })).count() == 2);
+    spare.drain(&mut second).unwrap();
+    spare.check(100, &second);
+}
+
+/// The same in a thread beside the loop, as a process runs it.
+#[test]
+fn restores_in_a_thread_end_the_same_way() {
+    let spawn = |name: String, work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name).spawn(work).map(drop);
+    let (world, _) = worked();
+    for round in 0..3 {
+        if round == 1 {
+            world.disk.tasks.lock().unwrap().clear();
+        }
+        let mut instance = world.instance().restore_in_thread(spawn).unwrap();
+        let sent = 100 + round * 10;
+        world.send(sent..sent + 10);
+        world.drain(&mut instance).unwrap();
+        world.check(sent + 10, &instance);
+    }
+    world.log.offsets.lock().unwrap().insert(input(0), Some(1));
+    let stopped = world.run_into(&mut world.instance().restore_in_thread(spawn).unwrap());
+    assert!(matches!(&stopped, Stop::Bug(text) if text.contains("older than transaction")), "{stopped}");
+}
