@@ -81,7 +81,7 @@ impl Beside {
             }
             Beside::Thread(there) => match there.requests.as_ref().map(|r| r.send(request)) {
                 Some(Ok(())) => Ok(()),
-                _ => Err("the thread that restores has ended".into()),
+                _ => Err("the restorer has ended".into()),
             },
         }
     }
