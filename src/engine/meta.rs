@@ -17,8 +17,9 @@ use super::varint::{put, put_bytes, take_bytes, take_u64 as take};
 pub const META_KEY: &[u8] = b"\x00meta";
 
 /// Version of what this file encodes and of the state values that go with it; readers accept it and older ones, and nothing newer. In version 1
-/// `portfolio` kept a user's open sells in one value; what is encoded here has not changed since.
-const VERSION: u64 = 2;
+/// `portfolio` kept a user's open sells in one value. Since version 3 it keeps the positions of a large portfolio in rows of their own, and `orders`
+/// notes at each open order when it came, and which mass cancels are under way. What is encoded here has not changed since version 1.
+const VERSION: u64 = 3;
 
 /// A task's position, identity of its state, and guard counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -295,7 +296,7 @@ mod tests {
 
     /// Bytes written once: every later version must read them.
     #[test]
-    fn versions_1_and_2_are_read_for_ever() {
+    fn old_versions_are_read_for_ever() {
         let golden = |version: u8| {
             [
                 &[version, 0xac, 2, 2, 0, 2, 17, 11, 2, 0][..],
@@ -304,15 +305,17 @@ mod tests {
             ]
             .concat()
         };
-        assert_eq!((Meta::decode(&golden(1)).unwrap(), Meta::decode(&golden(2)).unwrap()), (meta(), meta()));
-        assert_eq!(meta().encode(), golden(2));
+        for version in 1..=3 {
+            assert_eq!(Meta::decode(&golden(version)).unwrap(), meta(), "version {version}");
+        }
+        assert_eq!(meta().encode(), golden(3));
     }
 
     #[test]
     fn a_newer_version_and_damage_are_refused() {
         let mut bytes = meta().encode();
-        bytes[0] = 3;
-        assert!(Meta::decode(&bytes).unwrap_err().to_string().contains("format 3"));
+        bytes[0] = 4;
+        assert!(Meta::decode(&bytes).unwrap_err().to_string().contains("format 4"));
         let whole = meta().encode();
         for cut in 0..whole.len() {
             assert!(Meta::decode(&whole[..cut]).is_err(), "cut at {cut}");
