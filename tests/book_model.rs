@@ -139,7 +139,7 @@ fn in_flight(seed: u64, script: &[Command], short_ok: bool) -> Result<usize, Str
             }
         }
         pair.run_at_once(&now, |n| rng.below(n as u64) as usize)?;
-        pair.check().map_err(|e| format!("after {now:?}: {e}"))?;
+        pair.check().and_then(|_| pair.check_rest()).map_err(|e| format!("after {now:?}: {e}"))?;
         rest = later;
     }
     let end: Vec<Command> = pair

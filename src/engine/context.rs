@@ -142,7 +142,15 @@ impl<'a> Ctx<'a> {
 
     /// Visits all keys of a prefix with their values, in order, with all earlier writes of this transaction.
     pub fn scan(&mut self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8])) {
-        if let Err(e) = self.overlay.scan(prefix, self.store, visit) {
+        self.scan_after(prefix, None, &mut |key, value| {
+            visit(key, value);
+            true
+        });
+    }
+
+    /// The same behind a key of the prefix, if one is given, and for as long as `visit` answers `true`.
+    pub fn scan_after(&mut self, prefix: &[u8], after: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
+        if let Err(e) = self.overlay.scan_after(prefix, after, self.store, visit) {
             self.failed.get_or_insert(e);
         }
     }
@@ -159,9 +167,14 @@ impl<'a> Ctx<'a> {
 
     /// Appends a record to its key's partition of a topic. `kind` is the `type` header; `src`, `n`, `v` and the time come from the cause.
     pub fn emit(&mut self, topic: TopicId, key: &[u8], kind: &str, value: &[u8]) {
-        let at = TopicPartition::new(topic, self.partition_of(topic, key));
+        self.emit_beside(topic, key, key, kind, Some(value));
+    }
+
+    /// The same into the partition of another key, so that records which belong together lie together. No value: a tombstone.
+    pub fn emit_beside(&mut self, topic: TopicId, beside: &[u8], key: &[u8], kind: &str, value: Option<&[u8]>) {
+        let at = TopicPartition::new(topic, self.partition_of(topic, beside));
         self.write_headers(at, kind);
-        self.append(at, Some(key), Some(value));
+        self.append(at, Some(key), value);
     }
 
     /// Sends a record that cannot be processed to `dead-letters`, key and value untouched, with the reason.

@@ -78,22 +78,41 @@ impl Overlay {
         Ok(())
     }
 
-    /// All keys of a prefix with their values, in order, as the open transaction sees them.
-    pub fn scan(&self, prefix: &[u8], store: &dyn StateStore, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
-        let mut written: Vec<(&[u8], Option<&[u8]>)> = self.changes().filter(|(k, _)| k.starts_with(prefix)).collect();
+    /// Visits all keys of a prefix that come after one of them (from the first, if none is given), in order, as the open transaction sees them; `false`
+    /// stops. A caller that stops early costs what it has seen, not what there is.
+    pub fn scan_after(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        store: &dyn StateStore,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        let wanted = |key: &[u8]| key.starts_with(prefix) && after.is_none_or(|after| key > after);
+        let mut written: Vec<(&[u8], Option<&[u8]>)> = self.changes().filter(|(k, _)| wanted(k)).collect();
         written.sort_unstable();
         let mut next = written.into_iter().peekable();
-        store.scan(prefix, &mut |key, value| {
+        let mut goes_on = true;
+        let mut merge = |key: &[u8], value: &[u8]| {
+            if !key.starts_with(prefix) {
+                return false;
+            }
             while let Some((k, v)) = next.next_if(|(k, _)| *k < key) {
-                v.into_iter().for_each(|v| visit(k, v));
+                goes_on = goes_on && v.is_none_or(|v| visit(k, v));
             }
-            match next.next_if(|(k, _)| *k == key) {
-                Some((_, v)) => v.into_iter().for_each(|v| visit(key, v)),
-                None => visit(key, value),
-            }
-            true
-        })?;
-        next.for_each(|(k, v)| v.into_iter().for_each(|v| visit(k, v)));
+            goes_on = goes_on
+                && match next.next_if(|(k, _)| *k == key) {
+                    Some((_, v)) => v.is_none_or(|v| visit(key, v)),
+                    None => visit(key, value),
+                };
+            goes_on
+        };
+        match after {
+            None => store.scan(prefix, &mut merge)?,
+            Some(after) => store.scan_after(Some(after), &mut merge)?,
+        }
+        while goes_on && let Some((k, v)) = next.next() {
+            goes_on = v.is_none_or(|v| visit(k, v));
+        }
         Ok(())
     }
 

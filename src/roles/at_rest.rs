@@ -33,6 +33,9 @@ impl AtRest {
         if let Some((symbol, (cash, shares))) = accounts.clearing.iter().find(|(_, sum)| **sum != (0, 0)) {
             return Err(format!("{symbol}: {cash} of cash and {shares} shares are on their way (nothing is, at rest)"));
         }
+        if let Some((user, id)) = accounts.mass_cancels.first() {
+            return Err(format!("mass cancel {id} of user {user} is not through (none is under way, at rest)"));
+        }
         let mut open = accounts.open;
         open.sort();
         in_books.sort();

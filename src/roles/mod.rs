@@ -165,7 +165,7 @@ impl RoleFactory for Factory {
     }
 
     fn make_unrecorded(&self, _task: u32) -> Box<dyn Logic> {
-        self.logic(&RoleSettings { time_may_fall: false, ..self.settings })
+        self.logic(&self.settings.before_settings())
     }
 
     fn make_under(&self, settings: &[u8], _task: u32) -> Result<Box<dyn Logic>, String> {

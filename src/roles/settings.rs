@@ -26,6 +26,8 @@ pub struct RoleSettings {
     /// The rule of times that fall: a clock that was far ahead for a moment is outlived. Not for operators: journals from before it came do not name it,
     /// and are replayed without.
     pub time_may_fall: bool,
+    /// Orders that a mass cancel takes at a time; 0: all at once, as it was before there were parts.
+    pub mass_cancel_part: u64,
 }
 
 impl Default for RoleSettings {
@@ -40,6 +42,7 @@ impl Default for RoleSettings {
             open_orders_max: 10_000,
             day_ends_ms: 0,
             time_may_fall: true,
+            mass_cancel_part: 500,
         }
     }
 }
@@ -61,6 +64,7 @@ impl RoleSettings {
             ("max_command_age_ms", self.max_command_age_ms.map(int)),
             ("dedup_window_ms", self.dedup_window_ms.map(Field::Int)),
             ("time_may_fall", self.time_may_fall.then_some(Field::Int(1))),
+            ("mass_cancel_part", Some(int(self.mass_cancel_part)).filter(|_| self.mass_cancel_part > 0)),
         ];
         let all: Vec<_> = all.into_iter().chain(limits.into_iter().filter_map(|(name, n)| Some((name, n?)))).collect();
         let mut out = Vec::new();
@@ -68,10 +72,15 @@ impl RoleSettings {
         out
     }
 
+    /// The same without what came after journals had settings: an entry that does not name it was decided without it.
+    pub(super) fn before_settings(self) -> RoleSettings {
+        RoleSettings { time_may_fall: false, mass_cancel_part: 0, ..self }
+    }
+
     /// From what [`Self::encode`] wrote, in this version or an older one: a setting that came later begins with a default under which nothing
     /// changes. One that this version does not know is an error, since it may have decided something.
     pub fn decode(bytes: &[u8]) -> Result<RoleSettings, String> {
-        let mut s = RoleSettings { time_may_fall: false, ..RoleSettings::default() };
+        let mut s = RoleSettings::default().before_settings();
         let mut wrong = None;
         let fault = read_map(bytes, |name, value| {
             let n = value.integer().and_then(|n| i64::try_from(n).ok());
@@ -88,6 +97,7 @@ impl RoleSettings {
                     s.time_may_fall = n == 1;
                     n == 1
                 }
+                "mass_cancel_part" => put(&mut s.mass_cancel_part, n),
                 _ => false,
             });
             if !fits {
@@ -125,15 +135,14 @@ mod tests {
             open_orders_max: 3,
             day_ends_ms: 79_200_000,
             time_may_fall: false,
+            mass_cancel_part: 0,
         };
         for s in [RoleSettings::default(), odd] {
             assert_eq!(RoleSettings::decode(&s.encode()), Ok(s));
         }
-        assert_eq!(
-            RoleSettings::decode(b"{}"),
-            Ok(RoleSettings { time_may_fall: false, ..RoleSettings::default() }),
-            "as before the rule came"
-        );
+        assert_eq!(RoleSettings::decode(b"{}"), Ok(RoleSettings::default().before_settings()));
+        let before = r#"{"rate_limit":1,"burst":2,"stale_ms":3,"opening_cash_e4":4,"open_orders_max":5,"day_ends_ms":6}"#;
+        assert_eq!(RoleSettings::decode(before.as_bytes()).map(|s| s.mass_cancel_part), Ok(0), "all at once, as it was decided then");
     }
 
     #[test]

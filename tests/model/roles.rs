@@ -11,6 +11,7 @@ use processor::engine::ports::StateStore;
 use processor::engine::records::{Headers, Record, Records};
 use processor::engine::role::{Role as Logic, RoleFactory};
 use processor::engine::topics::{TopicId, TopicPartition};
+use processor::roles::at_rest::AtRest;
 use processor::roles::{Role, RoleSettings, factory};
 use processor::store::memory::MemoryStore;
 use processor::wire::event::OrderEvent;
@@ -48,7 +49,7 @@ pub struct Pair {
 }
 
 pub fn settings() -> RoleSettings {
-    RoleSettings { rate_limit: 0, opening_cash_e4: 350_000_000, ..Default::default() }
+    RoleSettings { rate_limit: 0, opening_cash_e4: 350_000_000, mass_cancel_part: 2, ..Default::default() }
 }
 
 pub fn listing(symbol: &str, status: Status, house: bool, short_ok: bool) -> String {
@@ -223,6 +224,14 @@ impl Pair {
     /// I1 to I3 from scratch.
     pub fn check(&self) -> Result<String, String> {
         processor::roles::orders::check_books(&self.tasks[0].store)
+    }
+
+    /// Nothing is under way any more, and both roles have the same orders.
+    pub fn check_rest(&self) -> Result<(), String> {
+        let mut all = AtRest::default();
+        all.add_orders(&self.tasks[0].store)?;
+        all.add_trading(&self.tasks[1].store)?;
+        all.check().map(drop)
     }
 
     /// The books, in the order in which their orders would trade.

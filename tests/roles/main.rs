@@ -11,6 +11,7 @@ mod duplicates;
 mod flow;
 mod market;
 mod market_large;
+mod mass_cancel;
 mod money;
 mod operators;
 mod portfolio;

@@ -13,10 +13,11 @@ use crate::domain::partitioner;
 use crate::engine::ports::{From, Log, Reader};
 use crate::engine::records::Records;
 use crate::engine::topics::TopicPartition;
+use crate::roles::Role;
 use crate::runtime::audit::cursor::Cursor;
-use crate::wire::book::{Ask, BookCommand};
+use crate::wire::book::{Ask, BookCommand, Execution};
 use crate::wire::command::{self, Kind};
-use crate::wire::topics::{BOOK_COMMANDS, ORDER_EVENTS};
+use crate::wire::topics::{BOOK_COMMANDS, EXECUTIONS, ORDER_EVENTS};
 
 /// An order that may rest is told to have been accepted; what it trades at once follows without a pause as long as this.
 const LULL: Duration = Duration::from_millis(300);
@@ -66,8 +67,23 @@ pub struct Answers<'a> {
     id: &'a str,
     awaited: Awaited,
     events: Box<dyn Reader>,
-    /// Where the books' commands ended before this one was sent, if it matters.
+    /// How far the books' commands were looked through, if it matters: first where they ended before this one was sent.
     books: Vec<(TopicPartition, u64)>,
+    /// What the books were asked in its name so far.
+    asked: Asked,
+    /// Where executions for the user ended before this one was sent, and how far they were looked through for answers that a part is done.
+    parts_done: Option<(TopicPartition, u64)>,
+    /// Offset of the last of those answers, and how many there were.
+    last_part: (u64, u64),
+}
+
+/// What a mass cancel has asked of the books.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Asked {
+    /// Orders to end.
+    orders: u64,
+    /// Parts that another one follows: behind each, the mass cancel itself is to be cancelled, which the book refuses.
+    parts: u64,
 }
 
 impl<'a> Answers<'a> {
@@ -78,14 +94,16 @@ impl<'a> Answers<'a> {
         let end = log.bounds(TopicPartition::new(ORDER_EVENTS, partition))?.stable_end;
         let events = log.reader(ORDER_EVENTS, &[(partition, From::Offset(end))], true)?;
         let awaited = Awaited::of(command);
-        let mut books = Vec::new();
+        let (mut books, mut parts_done) = (Vec::new(), None);
         if awaited == Awaited::EachEnd {
+            let at = TopicPartition::new(EXECUTIONS, partitioner::partition(user.as_bytes(), partitions(log, EXECUTIONS)?));
+            parts_done = Some((at, log.bounds(at)?.stable_end));
             for p in 0..partitions(log, BOOK_COMMANDS)? {
                 let at = TopicPartition::new(BOOK_COMMANDS, p);
                 books.push((at, log.bounds(at)?.stable_end));
             }
         }
-        Ok(Answers { config, log, user, id, awaited, events, books })
+        Ok(Answers { config, log, user, id, awaited, events, books, asked: Asked::default(), parts_done, last_part: (0, 0) })
     }
 
     /// Shows them until nothing more is due. Fails if the command was not carried out, or not in time.
@@ -93,7 +111,7 @@ impl<'a> Answers<'a> {
         let began = Instant::now();
         let mut batch = Records::new();
         let (mut last, mut quiet_at) = (None, None);
-        let (mut ended, mut to_end) = (0_u64, None);
+        let mut ended = 0_u64;
         loop {
             let left = wait.saturating_sub(began.elapsed());
             batch.clear();
@@ -114,58 +132,83 @@ impl<'a> Answers<'a> {
                     Step::Refused(why) => return Err(Failure::failed(why)),
                 }
             }
-            if ended > 0 {
-                let all = match to_end {
-                    Some(all) => all,
-                    None => *to_end.insert(self.asked_of_books(left)?),
-                };
-                if ended >= all {
-                    return Ok(());
-                }
+            if ended > 0 && ended >= self.asked.orders && self.is_through(left, ended)? {
+                return Ok(());
             }
             if quiet_at.is_some_and(|at| left.is_zero() || Instant::now() >= at) {
                 return Ok(());
             }
             if left.is_zero() {
-                return Err(Failure::failed(late(self.id, wait, last.as_deref(), to_end.map(|all| (ended, all)))));
+                return Err(Failure::failed(late(self.id, wait, last.as_deref(), Some((ended, self.asked)).filter(|_| ended > 0))));
             }
         }
     }
 
-    /// How many orders the command asks the books to end. `orders` writes that in one transaction, so once the first of them has ended it is all
-    /// in the log.
-    fn asked_of_books(&self, patience: Duration) -> Result<u64, Failure> {
+    /// Whether the command has asked the books for all that it will, and so many orders are all of it. `orders` writes a part in one transaction, so once
+    /// one of its orders has ended all of it is in the log.
+    fn is_through(&mut self, patience: Duration, ended: u64) -> Result<bool, Failure> {
+        let is_last = self.are_parts_done()?;
+        self.count(patience)?;
+        // Whatever followed from the last part that is done, has been counted.
+        Ok(ended >= self.asked.orders && (self.asked.parts == 0 || (is_last && self.last_part.1 == self.asked.parts)))
+    }
+
+    /// Goes on counting what the books were asked.
+    fn count(&mut self, patience: Duration) -> Result<(), Failure> {
         let began = Instant::now();
-        let mut count = 0;
-        for (at, from) in &self.books {
+        for (at, from) in &mut self.books {
             let end = self.log.bounds(*at)?.end;
             // A broker may show the end of a transaction later on one partition than on another.
             while self.log.bounds(*at)?.stable_end < end && began.elapsed() < patience {
                 std::thread::sleep(Duration::from_millis(20));
             }
+            let (user, id, asked) = (self.user, self.id, &mut self.asked);
             Cursor::range(self.log, *at, *from, end, false)?.each(&mut |r| {
-                let asked = BookCommand::decode(r.value.unwrap_or_default());
-                let ours =
-                    asked.is_ok_and(|c| c.user_id == self.user && matches!(c.ask, Ask::Cancel { cause_id, .. } if cause_id == self.id));
-                count += u64::from(ours);
+                if let Ok(c) = BookCommand::decode(r.value.unwrap_or_default())
+                    && c.user_id == user
+                    && matches!(c.ask, Ask::Cancel { cause_id, .. } if cause_id == id)
+                {
+                    let count = if c.order_id == id { &mut asked.parts } else { &mut asked.orders };
+                    *count += 1;
+                }
                 true
             })?;
+            *from = end;
         }
-        Ok(count)
+        Ok(())
+    }
+
+    /// Whether `orders` has gone on behind every part that the books have done so far.
+    fn are_parts_done(&mut self) -> Result<bool, Failure> {
+        let Some((at, from)) = self.parts_done.filter(|_| self.asked.parts > 0) else { return Ok(true) };
+        let end = self.log.bounds(at)?.stable_end;
+        let (user, id, last) = (self.user, self.id, &mut self.last_part);
+        Cursor::range(self.log, at, from, end, false)?.each(&mut |r| {
+            if Execution::decode(r.value.unwrap_or_default()).is_ok_and(|x| x.user_id == user && x.order_id == id && x.cause_id == Some(id))
+            {
+                *last = (r.offset, last.1 + 1);
+            }
+            true
+        })?;
+        self.parts_done = Some((at, end));
+        let read = self.log.group_offsets(&self.config.group(Role::Orders), &[at])?;
+        Ok(self.last_part.1 > 0 && read.first().copied().flatten().is_some_and(|next| next > self.last_part.0))
     }
 }
 
 /// What to say when the answer did not come in time. `last`: the last event that came; `ended`: of orders to be ended, if these are counted.
-fn late(id: &str, wait: Duration, last: Option<&str>, ended: Option<(u64, u64)>) -> String {
+fn late(id: &str, wait: Duration, last: Option<&str>, ended: Option<(u64, Asked)>) -> String {
     let ms = wait.as_millis();
     match (last, ended) {
         (None, _) => format!(
             "no event within {ms} ms; the command is in the log and will be handled once: is the role `orders` running (`processor status`)? \
              Sending {id} again is safe"
         ),
-        (_, Some((ended, all))) => format!(
-            "{ended} of {all} orders have ended within {ms} ms, and the others will: `processor tail order-events` shows them, `processor status` \
-             whether the role `trading` is behind"
+        (_, Some((ended, asked))) => format!(
+            "{ended} of {}{} orders have ended within {ms} ms, and the others will: `processor tail order-events` shows them, `processor status` \
+             whether the role `trading` is behind",
+            if asked.parts > 0 { "at least " } else { "" },
+            asked.orders
         ),
         (Some(last), None) => format!(
             "no final event within {ms} ms, the last was {last}: the command is under way and is handled once. `processor status` shows whether the \
@@ -242,7 +285,9 @@ mod tests {
         assert!(said(None, None).contains("is the role `orders` running") && said(None, None).contains("1001 again"));
         let pending = said(Some("OrderPending"), None);
         assert!(pending.contains("the last was OrderPending") && !pending.contains("`orders`"), "orders has answered: {pending}");
-        assert!(said(Some("OrderCancelled"), Some((2, 3))).contains("2 of 3 orders"));
+        let asked = Asked { orders: 3, parts: 0 };
+        assert!(said(Some("OrderCancelled"), Some((2, asked))).contains("2 of 3 orders"));
+        assert!(said(Some("OrderCancelled"), Some((2, Asked { parts: 1, ..asked }))).contains("2 of at least 3 orders"));
     }
 
     #[test]

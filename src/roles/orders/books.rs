@@ -29,6 +29,8 @@ pub struct Shared {
     pub clearing: BTreeMap<String, (i128, i128)>,
     /// User, order id and leaves of all open orders.
     pub open: Vec<(String, String, i64)>,
+    /// User and id of the mass cancels that are not through. At rest there is none.
+    pub mass_cancels: Vec<(String, String)>,
 }
 
 impl Shared {
@@ -61,6 +63,10 @@ impl Shared {
                 if e.is_open() {
                     self.open.push((user.into(), order.into(), e.leaves()));
                 }
+            }
+            b'c' => {
+                let (user, id) = rest.split_once('\0')?;
+                self.mass_cancels.push((user.into(), id.into()));
             }
             _ => {}
         }
@@ -123,8 +129,8 @@ impl Sums {
                 }
             }
             b't' => self.totals = state::read_totals(value)?,
-            b'b' | b'e' | b'm' | b'w' => {}
-            b'n' => self.users.entry(first.into()).or_default().marked += 1,
+            b'b' | b'c' | b'e' | b'm' | b'w' => {}
+            b'n' | b'x' => self.users.entry(first.into()).or_default().marked += 1,
             _ => return None,
         }
         Some(())

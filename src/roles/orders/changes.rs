@@ -14,7 +14,7 @@ use crate::wire::event::{Event, OrderEvent};
 use super::bust;
 use super::commands::{Market, Refusal};
 use super::desk::{Desk, about};
-use super::state::{self, Entry, Rests};
+use super::state::Entry;
 
 /// The command did not reach the book: its id is used up, and the order it named (if there is one) is as it was.
 pub(super) fn refuse(
@@ -60,7 +60,7 @@ pub(super) fn sent(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_
 }
 
 /// The reason of an order's end that was asked for.
-fn on_whose_word(c: &Command<'_>, users: Reason) -> Reason {
+pub(super) fn on_whose_word(c: &Command<'_>, users: Reason) -> Reason {
     if c.operator.is_some() { Reason::Operator } else { users }
 }
 
@@ -75,21 +75,6 @@ pub(super) fn cancel(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<
                 Ask::Cancel { cause_id: &c.order_id, reason: on_whose_word(c, Reason::UserRequest) },
             );
         }
-    }
-    Ok(())
-}
-
-pub(super) fn mass_cancel(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>) -> Result<(), Refusal> {
-    let all = state::open_orders(desk.ctx, desk.buffers, desk.user, c.symbol.as_deref());
-    if all.is_empty() {
-        refuse(desk, c, content, None, Reason::UnknownOrder, None);
-        return Ok(());
-    }
-    sent(desk, c, content);
-    for (symbol, order_id) in &all {
-        // Asked again before the book has answered, a mass cancel finds nothing more to do: many in a row must not multiply.
-        state::mark_open(desk.ctx, desk.buffers, desk.user, symbol, order_id, Rests::Ending);
-        desk.ask(symbol, order_id, Ask::Cancel { cause_id: &c.order_id, reason: on_whose_word(c, Reason::MassCancel) });
     }
     Ok(())
 }

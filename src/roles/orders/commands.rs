@@ -17,7 +17,7 @@ use crate::wire::event::{Event, OrderEvent};
 
 use super::desk::{Desk, about};
 use super::state::{self, Entry, unreadable};
-use super::{Orders, RoleSettings, bust, changes, entry};
+use super::{Orders, RoleSettings, bust, changes, entry, mass};
 
 /// Why a command came to nothing.
 pub(super) struct Refusal {
@@ -112,7 +112,7 @@ impl Orders {
                 }
                 (Ok(()), Kind::Deposit | Kind::Withdraw) => transfer(&mut desk, &c, content)?,
                 (Ok(()), Kind::Cancel) => changes::cancel(&mut desk, &c, content, named),
-                (Ok(()), Kind::MassCancel) => changes::mass_cancel(&mut desk, &c, content),
+                (Ok(()), Kind::MassCancel) => mass::begin(&mut desk, &c, content)?,
                 (Ok(()), Kind::Bust) => bust::trade(&mut desk, &c, content, named)?,
             };
             match outcome {

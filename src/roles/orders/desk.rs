@@ -11,6 +11,7 @@ use crate::wire::command::Kind;
 use crate::wire::event::{Event, OrderEvent};
 use crate::wire::topics;
 
+use super::mass;
 use super::state::{self, Buffers, Entry};
 
 pub(super) struct Desk<'d, 'c> {
@@ -75,8 +76,12 @@ impl<'d, 'c> Desk<'d, 'c> {
 
     /// Counts an order that may be open for long, or ceases to.
     pub(super) fn mark_open(&mut self, symbol: &str, order_id: &str, open: bool) -> Result<(), Bug> {
-        let row = if open { state::Rests::Yes } else { state::Rests::No };
-        state::mark_open(self.ctx, self.buffers, self.user, symbol, order_id, row);
+        if open {
+            // Its first event is the next one.
+            mass::opened(self.ctx, self.buffers, (self.user, symbol, order_id), self.account.user_seq + 1);
+        } else {
+            mass::ended(self.ctx, self.buffers, (self.user, symbol, order_id));
+        }
         let count = self.account.open_orders;
         let count = if open { count.checked_add(1) } else { count.checked_sub(1) };
         self.account.open_orders = count.ok_or_else(|| bug(self.ctx, "more orders ended than were open"))?;

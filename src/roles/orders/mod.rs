@@ -7,6 +7,7 @@ mod commands;
 mod desk;
 mod entry;
 mod forget;
+mod mass;
 pub(super) mod seed;
 mod settlement;
 mod show;
@@ -59,7 +60,11 @@ impl Orders {
             instruments: rows::instruments(),
             references: rows::references(),
             controls: rows::controls(),
-            buffers: Buffers { forgets: settings.dedup_window_ms.is_some(), ..Buffers::default() },
+            buffers: Buffers {
+                forgets: settings.dedup_window_ms.is_some(),
+                cancel_part: usize::try_from(settings.mass_cancel_part).unwrap_or(usize::MAX),
+                ..Buffers::default()
+            },
             content: Vec::new(),
             entry: Vec::new(),
             other: Vec::new(),

@@ -14,8 +14,8 @@ use crate::wire::event::{Event, OrderEvent};
 
 use super::Orders;
 use super::desk::{Desk, about};
-use super::forget;
 use super::state::{self, Entry, unreadable};
+use super::{forget, mass};
 
 /// The order that is settled.
 struct Open<'a> {
@@ -32,6 +32,10 @@ impl Orders {
     pub(super) fn execution(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
         let value = own(ctx, record)?;
         let x = Execution::decode(value).map_err(|fault| bug(ctx, fault))?;
+        // No order was ever cancelled by itself: this is how a mass cancel asks to be gone on with.
+        if x.cause_id == Some(x.order_id) && matches!(x.outcome, Outcome::CancelRefused(_)) {
+            return mass::go_on(ctx, &mut self.buffers, x.user_id, x.order_id);
+        }
         let refusal = matches!(x.outcome, Outcome::CancelRefused(_) | Outcome::ReplaceRefused(_));
         let known = state::load_order(ctx, &mut self.buffers, x.user_id, x.order_id, &mut self.entry);
         let entry = if known { Some(Entry::read(&self.entry).ok_or_else(|| unreadable(ctx, "an order"))?) } else { None };

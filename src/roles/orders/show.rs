@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::forget::{Ended, Mark, Row};
+use super::mass;
 use super::state::{self, Entry};
 use crate::domain::status::Side;
 use crate::roles::show::number;
@@ -39,7 +40,12 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
             let shown = json!({"users_e4": number(t.users_e4), "house_e4": number(t.house_e4), "external_e4": number(t.external_e4)});
             with(shown, &[("clearing_e4", t.clearing_e4), ("fees_e4", t.fees_e4), ("rounding_e4", t.rounding_e4)])
         }
-        b'b' | b'n' => json!({}),
+        b'b' | b'x' => json!({}),
+        b'n' => with(json!({}), &[("since_user_seq", i128::from(mass::Row::read(value)?.since()))]),
+        b'c' => {
+            let mass::UnderWay { symbol, reason, since, after } = mass::UnderWay::read(value)?;
+            json!({"symbol": symbol, "reason": reason.name(), "up_to_user_seq": since, "after_symbol": after.0, "after_order_id": after.1})
+        }
         b'e' => {
             let Row { user, order_id } = Row::read(value)?;
             json!({"user_id": user, "order_id": order_id})

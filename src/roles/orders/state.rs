@@ -5,7 +5,9 @@
 //! | `a` user | account |
 //! | `p` user 0 symbol | position |
 //! | `o` user 0 order id | what became of that id, and its content |
-//! | `n` user 0 symbol 0 order id | nothing: the order may be open for long, and a mass cancel must find it |
+//! | `n` user 0 symbol 0 order id | when the order came: it may be open for long, and a mass cancel must find it (see [`super::mass`]) |
+//! | `x` user 0 symbol 0 order id | nothing: the same of an order whose mass cancel is on its way to the book |
+//! | `c` user 0 order id | a mass cancel that is not through yet |
 //! | `b` user 0 order id 0 trade id | nothing: the trade was taken back; also when the order is forgotten, or it could be taken back again |
 //! | `e` number | an id that has ended, waiting to be forgotten (only with a window) |
 //! | `m` number | what time it was when so many ids had ended |
@@ -36,6 +38,8 @@ pub(super) struct Buffers {
     pub tally: Tally,
     /// Ids are forgotten some day.
     pub forgets: bool,
+    /// Orders that a mass cancel takes at a time; 0: all.
+    pub cancel_part: usize,
     /// If they are: users and ids that have ended with this record.
     pub ended: Vec<(Box<str>, Box<str>)>,
 }
@@ -391,30 +395,6 @@ pub(super) fn delete_order(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order
     Ok(())
 }
 
-/// What is known of an order that may be open for long.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rests {
-    Yes,
-    /// Its cancel is on its way to the book.
-    Ending,
-    No,
-}
-
-/// In the row of an order: see [`Rests::Ending`].
-const ENDING: u8 = 1;
-
-/// Notes that an order may be open for long, or that it is not any more.
-pub(super) fn mark_open(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, symbol: &str, order_id: &str, rests: Rests) {
-    b.key(b'n', user, Some(symbol));
-    b.key.push(0);
-    b.key.extend_from_slice(order_id.as_bytes());
-    match rests {
-        Rests::Yes => ctx.put(&b.key, &[VERSION]),
-        Rests::Ending => ctx.put(&b.key, &[VERSION, ENDING]),
-        Rests::No => ctx.delete(&b.key),
-    }
-}
-
 fn busted_key<'a>(b: &'a mut Buffers, user: &str, order_id: &str, trade_id: &str) -> &'a [u8] {
     b.key(b'b', user, Some(order_id));
     b.key.push(0);
@@ -430,23 +410,6 @@ pub(super) fn was_busted(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_i
 /// Notes that it was.
 pub(super) fn mark_busted(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_id: &str, trade_id: &str) {
     ctx.put(busted_key(b, user, order_id, trade_id), &[VERSION]);
-}
-
-/// Symbol and id of a user's orders that may be open, in one symbol or in all; without those that a mass cancel has found before.
-pub(super) fn open_orders(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, symbol: Option<&str>) -> Vec<(String, String)> {
-    b.key(b'n', user, Some(symbol.unwrap_or_default()));
-    if symbol.is_some() {
-        b.key.push(0);
-    }
-    let (start, mut found) = (user.len() + 2, Vec::new());
-    ctx.scan(&b.key, &mut |key, value| {
-        if value.get(1) == Some(&ENDING) {
-            return;
-        }
-        let (symbol, order) = std::str::from_utf8(&key[start..]).ok().and_then(|t| t.split_once('\0')).unwrap_or_default();
-        found.push((symbol.to_string(), order.to_string()));
-    });
-    found
 }
 
 pub(super) fn load_house(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) -> Result<House, Bug> {
