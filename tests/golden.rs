@@ -26,7 +26,7 @@ use processor::wire::audit::AuditEntry;
 use processor::wire::book::{BookCommand, Execution};
 use processor::wire::event::OrderEvent;
 use processor::wire::notification::Notification;
-use processor::wire::portfolio::Portfolio;
+use processor::wire::portfolio::{Portfolio, Position};
 use processor::wire::topics as t;
 use processor::wire::trade::{ReferencePrice, Trade};
 use serde_json::{Value, json};
@@ -81,6 +81,7 @@ fn read(what: &str, key: &[u8], bytes: &[u8]) -> Value {
                 "Trade" => Trade::decode(bytes).is_ok(),
                 "ReferencePrice" => ReferencePrice::decode(bytes).is_ok(),
                 "Portfolio" => Portfolio::decode(bytes).is_ok(),
+                "Position" => Position::decode(bytes).is_ok(),
                 "Notification" => Notification::decode(bytes).is_ok(),
                 "AuditEntry" => AuditEntry::decode(bytes).is_ok(),
                 "BookCommand" => BookCommand::decode(bytes).is_ok(),
@@ -142,6 +143,7 @@ fn every_record_of_every_version_is_read() {
         "message Execution",
         "message BookCommand",
         "message Portfolio",
+        "message Position",
         "message Notification",
         "message ReferencePrice",
         "log offset",

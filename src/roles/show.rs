@@ -2,9 +2,9 @@
 //!
 //! | role | keys |
 //! |---|---|
-//! | `orders` | `account/USER`, `position/USER/SYMBOL`, `order/USER/ORDER`, `house/SYMBOL`, `totals`, `open/USER/SYMBOL/ORDER`, `busted/USER/ORDER/TRADE`, `ended/NUMBER`, `mark/NUMBER`, `window` |
+//! | `orders` | `account/USER`, `position/USER/SYMBOL`, `order/USER/ORDER`, `house/SYMBOL`, `totals`, `open/USER/SYMBOL/ORDER`, `ending/USER/SYMBOL/ORDER`, `mass-cancel/USER/ORDER`, `busted/USER/ORDER/TRADE`, `ended/NUMBER`, `mark/NUMBER`, `window` |
 //! | `trading` | `price/SYMBOL`, `source/SYMBOL/NAME`, `source-hash/SYMBOL/HASH`, `trades`, `book/SYMBOL`, `resting/SYMBOL/USER/ORDER`, `goes-on` |
-//! | `portfolio` | `portfolio/USER`, `sell/USER/ORDER` |
+//! | `portfolio` | `portfolio/USER`, `sell/USER/ORDER`, `position/USER/SYMBOL` |
 //! | `audit` | `TOPIC/PARTITION` |
 //! | `notifications` | keeps nothing |
 
@@ -21,6 +21,8 @@ const KINDS: &[(Role, &str, u8)] = &[
     (Role::Orders, "house", b'h'),
     (Role::Orders, "totals", b't'),
     (Role::Orders, "open", b'n'),
+    (Role::Orders, "ending", b'x'),
+    (Role::Orders, "mass-cancel", b'c'),
     (Role::Orders, "busted", b'b'),
     (Role::Orders, "ended", b'e'),
     (Role::Orders, "mark", b'm'),
@@ -80,8 +82,7 @@ pub fn prefix(role: Role, text: &str) -> Vec<u8> {
             }
             _ => Vec::new(),
         },
-        Role::Portfolio if word == "portfolio" && text.len() > word.len() => ids.into(),
-        Role::Portfolio if word == "sell" && text.len() > word.len() => ids.replacen('/', "\0", 1).into(),
+        Role::Portfolio if text.len() > word.len() => portfolio::prefix(word, ids),
         Role::Audit => text.into(),
         Role::Portfolio | Role::Notifications => Vec::new(),
     }
@@ -92,9 +93,9 @@ pub fn task_of(role: Role, text: &str, partitions: u32) -> Option<u32> {
     let mut parts = text.split('/');
     let (word, first) = (parts.next()?, parts.next()?);
     match (role, word) {
-        (Role::Orders, "account" | "position" | "order" | "open" | "busted") | (Role::Trading, _) | (Role::Portfolio, _) => {
-            (partitions > 0).then(|| partitioner::partition(first.as_bytes(), partitions))
-        }
+        (Role::Orders, "account" | "position" | "order" | "open" | "ending" | "mass-cancel" | "busted")
+        | (Role::Trading, _)
+        | (Role::Portfolio, _) => (partitions > 0).then(|| partitioner::partition(first.as_bytes(), partitions)),
         (Role::Audit, _) => first.parse().ok(),
         _ => None,
     }
@@ -104,10 +105,10 @@ pub fn task_of(role: Role, text: &str, partitions: u32) -> Option<u32> {
 pub fn kinds(role: Role) -> &'static str {
     match role {
         Role::Orders => {
-            "account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, busted/USER/ORDER/TRADE, house/SYMBOL, totals, ended/NUMBER, mark/NUMBER, window"
+            "account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, ending/USER/SYMBOL/ORDER, mass-cancel/USER/ORDER, busted/USER/ORDER/TRADE, house/SYMBOL, totals, ended/NUMBER, mark/NUMBER, window"
         }
         Role::Trading => "price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, goes-on",
-        Role::Portfolio => "portfolio/USER, sell/USER/ORDER",
+        Role::Portfolio => "portfolio/USER, sell/USER/ORDER, position/USER/SYMBOL",
         Role::Audit => "TOPIC/PARTITION, such as order-commands/0",
         Role::Notifications => "none: this role keeps nothing",
     }
@@ -130,12 +131,15 @@ mod tests {
             (Role::Orders, b"p501\0BRK.B", &[1, 20, 2], "position/501/BRK.B"),
             (Role::Orders, b"t", &[1, 20, 0, 19], "totals"),
             (Role::Orders, b"b501\x001\x000-7", &[1], "busted/501/1/0-7"),
+            (Role::Orders, b"n501\0AAPL\x001", &[2, 7], "open/501/AAPL/1"),
+            (Role::Orders, b"x501\0AAPL\x001", &[1], "ending/501/AAPL/1"),
             (Role::Trading, b"qAAPL\0ny/se", &[1, 0], "source/AAPL/ny/se"),
             (Role::Trading, b"qAAPL\0", &[1, 0], "source/AAPL/"),
             (Role::Trading, &hash, &[1, 0], &format!("source-hash/AAPL/{}", "ab".repeat(32))),
             (Role::Audit, b"order-events/2", &[&[1][..], &[7; 32], &[3]].concat(), "order-events/2"),
             (Role::Portfolio, b"501", &[1, 0, 0, 0, 0, 0, 0, 0], "portfolio/501"),
             (Role::Portfolio, b"501", &[2, 0, 0, 0, 0, 0, 0], "portfolio/501"),
+            (Role::Portfolio, b"501\x01BRK.B", &[1, 2, 0, 4], "position/501/BRK.B"),
             (Role::Portfolio, b"501\x001001", &[1, 1, b'A', 4], "sell/501/1001"),
         ];
         for (role, key, value, text) in cases {
@@ -147,7 +151,7 @@ mod tests {
             }
         }
         assert_eq!(prefix(Role::Orders, "order/501/"), b"o501\0");
-        assert_eq!(show(Role::Orders, b"x501", &[1]), None);
+        assert_eq!(show(Role::Orders, b"z501", &[1]), None);
         assert_eq!(show(Role::Orders, b"a501", &[2, 2, 4, 6, 8, 9, 1, 12]), None, "a newer version");
         assert_eq!(task_of(Role::Orders, "totals", 6), None);
         assert_eq!(task_of(Role::Audit, "trades/4", 6), Some(4));

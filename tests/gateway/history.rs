@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::Method;
+use processor::domain::portfolio::Holding;
 use processor::gateway::Settings;
+use processor::wire::portfolio::{Portfolio, Position};
 use processor::wire::topics;
 
 use crate::support::{Sse, World, ask, old_user, settings, until};
@@ -143,5 +145,65 @@ async fn the_snapshot_is_the_latest_portfolio() {
     assert_eq!(status, 200);
     assert_eq!((&value["cash_available"], &value["positions"]["AAPL"]["cost_basis"]), (&"1.00".into(), &"0.0005".into()));
     assert_eq!(ask(running.address, Method::GET, "/v1/users/nobody/portfolio", &[], "").await.0, 404);
+    running.stop().await;
+}
+
+/// A large portfolio lies in many records. What is shown is all of it, and at any moment as it was after one of the user's events.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_snapshot_of_a_large_portfolio_has_all_its_positions() {
+    let world = World::new();
+    let held = |quantity: i64| Holding { quantity, ..Holding::default() };
+    let user = |seq: u64, inline: &[(&str, i64)], apart: u64| {
+        let mut p = Portfolio { user_id: "501".into(), user_seq: seq, positions_apart: apart, ..Portfolio::default() };
+        p.positions = inline.iter().map(|(symbol, quantity)| (symbol.to_string(), held(*quantity))).collect();
+        let mut out = Vec::new();
+        p.encode(&mut out);
+        world.put(topics::PORTFOLIOS, "501", &out);
+    };
+    let position = |seq: u64, symbol: &str, quantity: Option<i64>| {
+        let mut out = Vec::new();
+        let value = quantity.map(|quantity| {
+            Position { user_id: "501", user_seq: seq, symbol, holding: held(quantity) }.encode(&mut out);
+            &out[..]
+        });
+        world.put_beside(topics::PORTFOLIOS, "501", &format!("501/{symbol}"), value);
+    };
+    let running = world.gateway(settings()).await;
+    let shown = async |seq: u64| {
+        let wait = async {
+            loop {
+                let (status, value) = ask(running.address, Method::GET, "/v1/users/501/portfolio", &[], "").await;
+                if status == 200 && value["user_seq"] == seq {
+                    let positions = value["positions"].as_object().expect("positions");
+                    return positions.iter().map(|(symbol, p)| format!("{symbol} {}", p["quantity"])).collect::<Vec<_>>().join(", ");
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(crate::support::LONG, wait).await.expect("the latest")
+    };
+    user(1, &[("A", 1), ("B", 2)], 0);
+    assert_eq!(shown(1).await, "A 1, B 2");
+    position(2, "A", Some(5));
+    assert_eq!(shown(1).await, "A 1, B 2", "the event is not through yet");
+    user(2, &[("B", 2)], 1);
+    assert_eq!(shown(2).await, "A 5, B 2");
+    position(3, "B", Some(2));
+    position(3, "A", None);
+    user(3, &[], 1);
+    assert_eq!(shown(3).await, "B 2");
+    // A gateway that begins now reads all of it first.
+    let other = world.gateway(settings()).await;
+    let wait = async {
+        while ask(other.address, Method::GET, "/v1/users/501/portfolio", &[], "").await.1["positions"]["B"]["quantity"] != 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::LONG, wait).await.expect("the same");
+    other.stop().await;
+    position(4, "B", None);
+    user(4, &[("B", 2)], 0);
+    assert_eq!(shown(4).await, "B 2");
+    assert_eq!(ask(running.address, Method::GET, "/v1/users/501%2FB/portfolio", &[], "").await.0, 404, "a position is no user");
     running.stop().await;
 }

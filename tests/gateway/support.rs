@@ -77,11 +77,16 @@ impl World {
 
     /// Appends anything.
     pub fn put(&self, topic: TopicId, key: &str, value: &[u8]) {
+        self.put_beside(topic, key, key, Some(value));
+    }
+
+    /// Into the partition of another key.
+    pub fn put_beside(&self, topic: TopicId, beside: &str, key: &str, value: Option<&[u8]>) {
         let mut appender = self.appender.lock().expect("a writer");
         let count = self.log.partitions(topic).expect("known").expect("there");
-        let at = TopicPartition::new(topic, partitioner::partition(key.as_bytes(), count));
+        let at = TopicPartition::new(topic, partitioner::partition(beside.as_bytes(), count));
         let headers = HeaderBuf::default();
-        let r = Record { at, offset: 0, timestamp_ms: now(), key: Some(key.as_bytes()), value: Some(value), headers: headers.headers() };
+        let r = Record { at, offset: 0, timestamp_ms: now(), key: Some(key.as_bytes()), value, headers: headers.headers() };
         appender.append(&r).expect("appended");
         appender.flush(LONG).expect("written");
     }

@@ -1,6 +1,7 @@
 //! All roles over an in-memory log, one thread, no engine: what goes in comes out, and every state is there to look at.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use processor::domain::partitioner;
@@ -12,7 +13,9 @@ use processor::engine::ports::{StateStore, StoreError, Write};
 use processor::engine::records::{HeaderBuf, Headers, Record, Records};
 use processor::engine::role::{Bug, Role as Logic, RoleFactory};
 use processor::engine::topics::{Partitions, TopicId, TopicPartition, TopicTable};
+use processor::roles::at_rest::AtRest;
 use processor::roles::{Role, RoleSettings, factory};
+use processor::wire::event::OrderEvent;
 use processor::wire::topics;
 use serde_json::Value;
 
@@ -61,7 +64,17 @@ impl StateStore for Memory {
     }
 
     fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
-        for (k, v) in self.0.iter().filter(|(k, _)| k.starts_with(prefix)) {
+        for (k, v) in self.0.range(prefix.to_vec()..).take_while(|(k, _)| k.starts_with(prefix)) {
+            if !visit(k, v) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_after(&self, key: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        let from = key.map_or(Bound::Unbounded, |key| Bound::Excluded(key.to_vec()));
+        for (k, v) in self.0.range((from, Bound::Unbounded)) {
             if !visit(k, v) {
                 break;
             }
@@ -93,6 +106,7 @@ pub struct World {
     tables: Arc<Tables>,
     tables_read: BTreeMap<TopicId, usize>,
     largest_turn: usize,
+    largest_turns: BTreeMap<Role, usize>,
     /// Most records of an input that a task handles in a turn.
     pub turn_max: usize,
 }
@@ -113,6 +127,7 @@ impl World {
             tables: Arc::default(),
             tables_read: BTreeMap::new(),
             largest_turn: 0,
+            largest_turns: BTreeMap::new(),
             turn_max: usize::MAX,
         };
         for role in Role::all() {
@@ -153,6 +168,22 @@ impl World {
     pub fn append_at(&mut self, at: TopicPartition, key: Option<&[u8]>, value: Option<&[u8]>) {
         let stored = Stored { time_ms: self.now_ms, key: key.map(Into::into), value: value.map(Into::into), headers: Vec::new() };
         self.log.entry(at).or_default().push(stored);
+    }
+
+    /// An event of a user, as `orders` would have written it.
+    pub fn event(&mut self, e: &OrderEvent<'_>) {
+        let (key, mut value, mut headers) = (e.user_id.as_bytes(), Vec::new(), HeaderBuf::default());
+        e.encode(&mut value);
+        let at = TopicPartition::new(topics::ORDER_EVENTS, partitioner::partition(key, self.counts[topics::ORDER_EVENTS.0 as usize]));
+        let events = self.log.entry(at).or_default();
+        headers.push(guard::HEADER, format!("{}/{}", at.partition, events.len() + 1).as_bytes());
+        let headers = headers.headers().as_bytes().to_vec();
+        events.push(Stored { time_ms: self.now_ms, key: Some(key.into()), value: Some(value), headers });
+    }
+
+    /// The records of one partition.
+    pub fn partition(&self, at: TopicPartition) -> &[Stored] {
+        self.log.get(&at).map_or(&[], Vec::as_slice)
     }
 
     pub fn list(&mut self, symbol: &str, json: &str) {
@@ -238,6 +269,25 @@ impl World {
 
     pub fn reset_largest_turn(&mut self) {
         self.largest_turn = 0;
+        self.largest_turns.clear();
+    }
+
+    /// Most records that one turn of a role has written, changes of state included.
+    pub fn largest_turn_of(&self, role: Role) -> usize {
+        self.largest_turns.get(&role).copied().unwrap_or(0)
+    }
+
+    /// What no task can check alone: at rest nothing is under way, and an order is open if and only if it is in a book.
+    pub fn check_rest(&self) {
+        let mut all = AtRest::default();
+        for t in &self.tasks {
+            match t.role {
+                Role::Orders => all.add_orders(&t.store).expect("readable"),
+                Role::Trading => all.add_trading(&t.store).expect("readable"),
+                _ => {}
+            }
+        }
+        all.check().expect("a market at rest");
     }
 
     /// Most records that one turn of a task has written so far.
@@ -323,6 +373,9 @@ impl World {
         }
         t.logic.batch_end(&mut ctx)?;
         assert!(ctx.take_failure().is_none());
+        let size = out.len() + t.overlay.changes().count();
+        let largest = self.largest_turns.entry(t.role).or_default();
+        *largest = size.max(*largest);
         t.store.write(&mut t.overlay.changes(), b"").expect("memory");
         t.overlay.committed();
         if t.role == Role::Trading {

@@ -5,32 +5,16 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 use crate::cli::config::Config;
-use crate::cli::exit::Failure;
+use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
 use crate::cli::output::{self, Format};
 use crate::cli::{open, read};
 use crate::client::decimal::{show_e4, show_e4_wide};
 use crate::client::{check_id, now_ms, partitions};
 use crate::domain::partitioner;
+use crate::engine::ports::Log;
+use crate::wire::portfolio::{Portfolio, PortfolioFold, read_key};
 use crate::wire::topics::{PORTFOLIOS, REFERENCE_PRICES};
-
-#[derive(Debug, Deserialize)]
-struct Portfolio {
-    user_seq: u64,
-    cash_available_e4: i64,
-    cash_reserved_e4: i64,
-    realised_e4: i64,
-    fees_e4: i64,
-    positions: BTreeMap<String, Position>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Position {
-    quantity: i64,
-    #[serde(default)]
-    reserved: i64,
-    cost_basis_e4: i64,
-}
 
 #[derive(Debug, Deserialize)]
 struct Mark {
@@ -43,17 +27,9 @@ pub fn run(config: &Config, user: &str) -> Result<(), Failure> {
     check_id("user_id", user).map_err(|e| Failure::usage(e.to_string()))?;
     let log = open::log(config, Access::Read)?;
     let partition = partitioner::partition(user.as_bytes(), partitions(&*log, PORTFOLIOS)?);
-    let mut latest = None;
-    read::to_end(&*log, PORTFOLIOS, &[partition], |r| {
-        if r.key == Some(user.as_bytes()) {
-            latest = r.value.map(<[u8]>::to_vec);
-        }
-    })?;
-    let Some(latest) = latest else {
+    let Some(portfolio) = latest(&*log, partition, user)? else {
         return Err(Failure::failed(format!("user {user} has no portfolio: no event of theirs has been processed yet")));
     };
-    let portfolio: Portfolio = rmp_serde::from_slice(&latest)
-        .map_err(|e| Failure::new(crate::cli::exit::Code::Bug, format!("the portfolio of {user} cannot be read: {e}")))?;
     let mut marks = BTreeMap::new();
     if !portfolio.positions.is_empty() {
         let all = read::all_partitions(&*log, REFERENCE_PRICES)?;
@@ -69,6 +45,32 @@ pub fn run(config: &Config, user: &str) -> Result<(), Failure> {
         })?;
     }
     show(config, user, &portfolio, &marks)
+}
+
+/// How often the topic is read again if it was compacted under our hands.
+const READINGS: u32 = 5;
+
+fn latest(log: &dyn Log, partition: u32, user: &str) -> Result<Option<Portfolio>, Failure> {
+    let mut missing = String::new();
+    for _ in 0..READINGS {
+        let (mut fold, mut unreadable) = (PortfolioFold::default(), None);
+        read::to_end(log, PORTFOLIOS, &[partition], |r| {
+            if let Some((_, symbol)) = r.key.and_then(read_key).filter(|(whose, _)| *whose == user)
+                && let Err(fault) = fold.take(symbol, r.value)
+            {
+                unreadable.get_or_insert(fault);
+            }
+        })?;
+        if let Some(fault) = unreadable {
+            return Err(Failure::new(Code::Bug, format!("the portfolio of {user} cannot be read: {fault}")));
+        }
+        match fold.portfolio() {
+            Ok(portfolio) => return Ok(portfolio),
+            // A position that has changed since the reading began may be gone from where it was.
+            Err(e) => missing = e.to_string(),
+        }
+    }
+    Err(Failure::failed(format!("the portfolio of {user} changes too fast to be read: {missing}; try again")))
 }
 
 fn show(config: &Config, user: &str, p: &Portfolio, marks: &BTreeMap<String, Mark>) -> Result<(), Failure> {

@@ -1,7 +1,10 @@
-//! What `portfolio` keeps: one record per user, and one row per open sell, which says how many shares it holds.
+//! What `portfolio` keeps: one record per user, one row per open sell, which says how many shares it holds, and in a large portfolio one row per position.
 //!
-//! Rows, because a user may have ten thousand open sells and one event is about one of them: kept in the user's record (its version 1 did), they were
-//! written again with every batch, and enough of them made a record that the changelog does not take.
+//! Rows, because a user may have ten thousand open sells or positions and one event is about one of them: kept in the user's record, they were written
+//! again with every batch, and enough of them made a record that the changelog does not take. A small portfolio stays in the user's record: one read and one
+//! write for all of it is less work than a row each, and its size has a bound.
+//!
+//! Which form a portfolio has follows from its user's events alone, never from the batches that they came in: so a replay ends with the same state.
 
 use std::collections::BTreeMap;
 
@@ -12,20 +15,32 @@ use crate::domain::status::Side;
 use crate::engine::varint::{put, put_bytes, put_signed, take, take_bytes, take_i64, take_u64};
 use crate::wire::portfolio::Portfolio;
 
-/// Version of a user's record.
-const VERSION: u8 = 2;
-
-/// The user's record that had the open sells in it.
+/// Versions of a user's record: with the open sells in it; with all positions in it; with rows of positions besides, or with sells of version 1 that are not
+/// rows yet.
 const WITH_SELLS: u8 = 1;
+const WHOLE: u8 = 2;
+const APART: u8 = 3;
 
-/// Version of an open sell's row.
-const SELL_VERSION: u8 = 1;
+/// Version of the row of an open sell, and of a position.
+const ROW_VERSION: u8 = 1;
 
-/// Between user and order in the key of a row. Ids are printable, so the key of a user's record has none.
-const SEPARATOR: u8 = 0;
+/// Between user and order in the key of a sell, and between user and symbol in that of a position. Ids are printable, so the key of a user's record has none.
+const SELL: u8 = 0;
+const POSITION: u8 = 1;
 
-/// Reads an open sell from its row, if there is one.
-pub(super) type Rows<'a> = &'a mut dyn FnMut(&str) -> Result<Option<Sell>, &'static str>;
+/// A portfolio has rows when it gets more positions than this, ...
+pub(super) const WHOLE_MAX: usize = 256;
+/// ... and none any more when so many are left; in between it stays as it is, so that a user who goes back and forth does not move everything each time.
+const WHOLE_AGAIN: u64 = 128;
+/// What an older version kept in one record moves to rows so many at an event.
+pub(super) const MOVED_AT_ONCE: usize = 500;
+
+/// Reads rows of the user.
+pub(super) trait Rows {
+    fn sell(&mut self, order_id: &str) -> Result<Option<Sell>, &'static str>;
+    fn position(&mut self, symbol: &str) -> Result<Option<Holding>, &'static str>;
+    fn positions(&mut self) -> Result<Vec<(String, Holding)>, &'static str>;
+}
 
 /// An open sell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,63 +49,177 @@ pub(super) struct Sell {
     leaves: i64,
 }
 
-impl Sell {
-    pub(super) fn put(&self, out: &mut Vec<u8>) {
-        out.push(SELL_VERSION);
+/// A value that lies in a row.
+pub(super) trait Row: Sized + Clone + PartialEq {
+    fn put(&self, out: &mut Vec<u8>);
+    fn take(bytes: &mut &[u8]) -> Option<Self>;
+
+    /// Appends the value of a row.
+    fn put_row(&self, out: &mut Vec<u8>) {
+        out.push(ROW_VERSION);
+        self.put(out);
+    }
+
+    fn read_row(bytes: &[u8]) -> Option<Self> {
+        let (&ROW_VERSION, mut rest) = bytes.split_first()? else { return None };
+        Self::take(&mut rest).filter(|_| rest.is_empty())
+    }
+}
+
+impl Row for Sell {
+    fn put(&self, out: &mut Vec<u8>) {
         put_bytes(out, self.symbol.as_bytes());
         put_signed(out, i128::from(self.leaves));
     }
 
-    pub(super) fn read(bytes: &[u8]) -> Option<Sell> {
-        let (&SELL_VERSION, mut rest) = bytes.split_first()? else { return None };
-        let sell = Sell { symbol: text(&mut rest)?, leaves: take_i64(&mut rest)? };
-        rest.is_empty().then_some(sell)
+    fn take(r: &mut &[u8]) -> Option<Sell> {
+        Some(Sell { symbol: text(r)?, leaves: take_i64(r)? })
     }
 }
 
-/// The key of an open sell's row.
-pub(super) fn row_key(user: &str, order_id: &str, out: &mut Vec<u8>) {
+impl Row for Holding {
+    fn put(&self, out: &mut Vec<u8>) {
+        [self.quantity, self.reserved, self.cost_basis_e4].into_iter().for_each(|n| put_signed(out, i128::from(n)));
+    }
+
+    fn take(r: &mut &[u8]) -> Option<Holding> {
+        Some(Holding { quantity: take_i64(r)?, reserved: take_i64(r)?, cost_basis_e4: take_i64(r)? })
+    }
+}
+
+fn key(user: &str, separator: u8, id: &str, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(user.as_bytes());
-    out.push(SEPARATOR);
-    out.extend_from_slice(order_id.as_bytes());
+    out.push(separator);
+    out.extend_from_slice(id.as_bytes());
 }
 
-/// A sell that events have come for since the state was read.
+/// The key of an open sell's row.
+pub(super) fn sell_key(user: &str, order_id: &str, out: &mut Vec<u8>) {
+    key(user, SELL, order_id, out);
+}
+
+/// The key of a position's row; without a symbol, the beginning of all of them.
+pub(super) fn position_key(user: &str, symbol: &str, out: &mut Vec<u8>) {
+    key(user, POSITION, symbol, out);
+}
+
+/// What events have come for since the state was read.
 #[derive(Debug, PartialEq, Eq)]
-struct InHand {
+struct InHand<T> {
     /// Its row, as it is in the store.
-    stored: Option<Sell>,
+    stored: Option<T>,
     /// What it is now; none once it has ended.
-    now: Option<Sell>,
+    now: Option<T>,
 }
 
-/// One user's state, as far as it is needed: of the open sells only those that something happened to.
+/// A row that differs from the store: as it is there, and as it is now.
+type Changed<'a, T> = (&'a str, Option<&'a T>, Option<&'a T>);
+
+/// One user's state, as far as it is needed: of the rows only those that something happened to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct State {
-    /// What is published; positions of nothing are left out.
+    /// Figures, and the positions that are no rows.
     pub portfolio: Portfolio,
+    /// How many positions are rows.
+    rows: u64,
+    /// Positions that are rows, by symbol.
+    positions: BTreeMap<String, InHand<Holding>>,
     /// By order.
-    sells: BTreeMap<String, InHand>,
+    sells: BTreeMap<String, InHand<Sell>>,
+    /// Sells that version 1 had in the record and that are not rows yet.
+    kept_sells: BTreeMap<String, Sell>,
+    /// More positions than this do not lie in the record.
+    whole_max: usize,
 }
 
 impl State {
     pub(super) fn new(user: &str) -> Self {
-        State { portfolio: Portfolio { user_id: user.to_string(), ..Portfolio::default() }, sells: BTreeMap::new() }
+        State {
+            portfolio: Portfolio { user_id: user.to_string(), ..Portfolio::default() },
+            rows: 0,
+            positions: BTreeMap::new(),
+            sells: BTreeMap::new(),
+            kept_sells: BTreeMap::new(),
+            whole_max: WHOLE_MAX,
+        }
+    }
+
+    /// One that is kept nowhere, and stays whole.
+    pub(super) fn in_memory(user: &str) -> Self {
+        State { whole_max: usize::MAX, ..State::new(user) }
+    }
+
+    /// The position, if there is one.
+    fn position(&mut self, symbol: &str, rows: &mut dyn Rows) -> Result<Option<&mut Holding>, &'static str> {
+        if let Some(holding) = self.portfolio.positions.get_mut(symbol) {
+            return Ok(Some(holding));
+        }
+        if self.rows > 0
+            && !self.positions.contains_key(symbol)
+            && let Some(stored) = rows.position(symbol)?
+        {
+            self.positions.insert(symbol.to_string(), InHand { now: Some(stored), stored: Some(stored) });
+        }
+        Ok(self.positions.get_mut(symbol).and_then(|in_hand| in_hand.now.as_mut()))
+    }
+
+    /// The position, which begins with nothing if there was none.
+    fn position_or_new(&mut self, symbol: &str, rows: &mut dyn Rows) -> Result<&mut Holding, &'static str> {
+        if self.position(symbol, rows)?.is_none() {
+            if self.rows == 0 && self.portfolio.positions.len() < self.whole_max {
+                self.portfolio.positions.insert(symbol.to_string(), Holding::default());
+            } else {
+                self.to_row(symbol, Holding::default());
+            }
+        }
+        self.position(symbol, rows)?.ok_or("a position that was just made is not there")
+    }
+
+    fn to_row(&mut self, symbol: &str, holding: Holding) {
+        self.positions.entry(symbol.to_string()).or_insert(InHand { stored: None, now: None }).now = Some(holding);
+        self.rows += 1;
+    }
+
+    /// A position of nothing is left out.
+    pub(super) fn drop_empty(&mut self, symbol: &str) {
+        let nothing = Holding::default();
+        if self.portfolio.positions.get(symbol) == Some(&nothing) {
+            self.portfolio.positions.remove(symbol);
+        }
+        if let Some(in_hand) = self.positions.get_mut(symbol).filter(|in_hand| in_hand.now == Some(nothing)) {
+            (in_hand.now, self.rows) = (None, self.rows - 1);
+            if in_hand.stored.is_none() {
+                self.positions.remove(symbol);
+            }
+        }
+    }
+
+    /// Takes a sell in hand; false if there is none.
+    fn sell(&mut self, order_id: &str, rows: &mut dyn Rows) -> Result<bool, &'static str> {
+        if self.sells.contains_key(order_id) {
+            return Ok(true);
+        }
+        let in_hand = match self.kept_sells.remove(order_id) {
+            Some(kept) => InHand { stored: None, now: Some(kept) },
+            None => match rows.sell(order_id)? {
+                Some(stored) => InHand { now: Some(stored.clone()), stored: Some(stored) },
+                None => return Ok(false),
+            },
+        };
+        self.sells.insert(order_id.to_string(), in_hand);
+        Ok(true)
     }
 
     /// An open sell holds shares (or will owe them, if it sells short).
-    pub(super) fn hold(&mut self, order_id: &str, symbol: &str, quantity: i64, rows: Rows<'_>) -> Result<(), &'static str> {
+    pub(super) fn hold(&mut self, order_id: &str, symbol: &str, quantity: i64, rows: &mut dyn Rows) -> Result<(), &'static str> {
         if quantity == 0 {
             return Ok(());
         }
-        let holding = self.portfolio.positions.entry(symbol.to_string()).or_default();
+        let holding = self.position_or_new(symbol, rows)?;
         holding.reserved = holding.reserved.checked_add(quantity).ok_or("the shares that are held left their bounds")?;
-        if !self.sells.contains_key(order_id) {
-            let stored = rows(order_id)?;
-            self.sells.insert(order_id.to_string(), InHand { now: stored.clone(), stored });
-        }
-        let sell = self.sells.get_mut(order_id).expect("just put there");
+        self.sell(order_id, rows)?;
+        let sell = self.sells.entry(order_id.to_string()).or_insert(InHand { stored: None, now: None });
         if sell.now.is_some() {
             return Err("a sell that is open was opened again");
         }
@@ -99,70 +228,110 @@ impl State {
     }
 
     /// So much of a sell's hold ends (all of it: none). Orders without a hold are passed over.
-    pub(super) fn release(&mut self, order_id: &str, quantity: Option<i64>, rows: Rows<'_>) -> Result<(), &'static str> {
-        if !self.sells.contains_key(order_id) {
-            let Some(stored) = rows(order_id)? else { return Ok(()) };
-            self.sells.insert(order_id.to_string(), InHand { now: Some(stored.clone()), stored: Some(stored) });
+    pub(super) fn release(&mut self, order_id: &str, quantity: Option<i64>, rows: &mut dyn Rows) -> Result<(), &'static str> {
+        if !self.sell(order_id, rows)? {
+            return Ok(());
         }
-        let in_hand = self.sells.get_mut(order_id).expect("just put there");
+        let in_hand = self.sells.get_mut(order_id).expect("just taken in hand");
         let Some(sell) = &mut in_hand.now else { return Ok(()) };
         let quantity = quantity.unwrap_or(sell.leaves);
         sell.leaves -= quantity;
-        let holding = self.portfolio.positions.get_mut(&sell.symbol).ok_or("a sell of a position that is not there")?;
-        holding.reserved -= quantity;
-        if sell.leaves < 0 || holding.reserved < 0 {
-            return Err("more shares were released than held");
-        }
-        if sell.leaves == 0 {
+        let (left, symbol) = (sell.leaves, sell.symbol.clone());
+        if left == 0 {
             in_hand.now = None;
-            // It came and went: no row has to be told, and whoever folds a long history does not keep its dead.
+            // It came and went: no row has to be told, and a fold of a long history does not keep its dead.
             if in_hand.stored.is_none() {
                 self.sells.remove(order_id);
             }
         }
+        let holding = self.position(&symbol, rows)?.ok_or("a sell of a position that is not there")?;
+        holding.reserved -= quantity;
+        if left < 0 || holding.reserved < 0 {
+            return Err("more shares were released than held");
+        }
         Ok(())
     }
 
-    /// Rows that differ from the store, by order: what to write, or none to delete it.
-    pub(super) fn changed_rows(&self) -> impl Iterator<Item = (&str, Option<&Sell>)> {
-        self.sells.iter().filter(|(_, s)| s.stored != s.now).map(|(order_id, s)| (order_id.as_str(), s.now.as_ref()))
-    }
-
     /// Folds a trade in.
-    pub(super) fn trade(&mut self, symbol: &str, side: Side, quantity: i64, price_e4: i64, fee_e4: i64) -> Result<(), &'static str> {
-        let p = &mut self.portfolio;
-        let holding = p.positions.entry(symbol.to_string()).or_default();
+    pub(super) fn trade(
+        &mut self,
+        symbol: &str,
+        side: Side,
+        (quantity, price_e4, fee_e4): (i64, i64, i64),
+        rows: &mut dyn Rows,
+    ) -> Result<(), &'static str> {
+        let holding = self.position_or_new(symbol, rows)?;
         let realised = arithmetic::fill(holding, side, quantity, price_e4).ok_or("a position left its bounds")?;
         let add = |a: i64, b: i64| a.checked_add(b).ok_or("a total left its bounds");
+        let p = &mut self.portfolio;
         p.realised_e4 = add(p.realised_e4, realised)?;
         p.fees_e4 = add(p.fees_e4, fee_e4)?;
         self.drop_empty(symbol);
         Ok(())
     }
 
-    /// A position of nothing is left out.
-    pub(super) fn drop_empty(&mut self, symbol: &str) {
-        if self.portfolio.positions.get(symbol) == Some(&Holding::default()) {
-            self.portfolio.positions.remove(symbol);
+    /// After each event: what is to lie apart moves to rows, so many at an event; what has become small comes together again.
+    pub(super) fn settle(&mut self, rows: &mut dyn Rows) -> Result<(), &'static str> {
+        let inline = self.portfolio.positions.len();
+        if self.rows > 0 && self.rows + inline as u64 <= WHOLE_AGAIN {
+            for (symbol, holding) in rows.positions()? {
+                self.positions.entry(symbol).or_insert(InHand { stored: Some(holding), now: Some(holding) });
+            }
+            for (symbol, in_hand) in &mut self.positions {
+                self.portfolio.positions.extend(in_hand.now.take().map(|holding| (symbol.clone(), holding)));
+            }
+            self.positions.retain(|_, in_hand| in_hand.stored.is_some());
+            self.rows = 0;
+        } else if self.rows > 0 || inline > self.whole_max {
+            for _ in 0..MOVED_AT_ONCE.min(inline) {
+                let Some((symbol, holding)) = self.portfolio.positions.pop_first() else { break };
+                self.to_row(&symbol, holding);
+            }
         }
+        for _ in 0..MOVED_AT_ONCE.min(self.kept_sells.len()) {
+            let Some((order_id, sell)) = self.kept_sells.pop_first() else { break };
+            self.sells.insert(order_id, InHand { stored: None, now: Some(sell) });
+        }
+        Ok(())
+    }
+
+    /// Sells that differ from the store, by order.
+    pub(super) fn changed_sells(&self) -> impl Iterator<Item = Changed<'_, Sell>> {
+        changed(&self.sells)
+    }
+
+    /// Positions that differ from the store, by symbol.
+    pub(super) fn changed_positions(&self) -> impl Iterator<Item = Changed<'_, Holding>> {
+        changed(&self.positions)
+    }
+
+    /// Before the record is written: how many positions are published in records of their own.
+    pub(super) fn count_apart(&mut self) {
+        let shown = |h: Option<&Holding>| u64::from(h.is_some_and(|h| h.quantity != 0));
+        let apart = self.portfolio.positions_apart;
+        self.portfolio.positions_apart = self.changed_positions().fold(apart, |n, (_, stored, now)| n + shown(now) - shown(stored));
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         let p = &self.portfolio;
-        out.push(VERSION);
+        let apart = self.rows > 0 || !self.kept_sells.is_empty();
+        out.push(if apart { APART } else { WHOLE });
         put(out, p.user_seq);
         [p.cash_available_e4, p.cash_reserved_e4, p.realised_e4, p.fees_e4].into_iter().for_each(|n| put_signed(out, i128::from(n)));
-        put(out, p.positions.len() as u128);
-        for (symbol, h) in &p.positions {
-            put_bytes(out, symbol.as_bytes());
-            [h.quantity, h.reserved, h.cost_basis_e4].into_iter().for_each(|n| put_signed(out, i128::from(n)));
+        if apart {
+            put(out, self.rows);
+            put(out, p.positions_apart);
+        }
+        put_all(out, &p.positions);
+        if apart {
+            put_all(out, &self.kept_sells);
         }
     }
 
-    /// A version that kept the open sells in the record has them all in hand, to become rows.
+    /// From a record of any version.
     pub(super) fn read(user: &str, bytes: &[u8]) -> Option<State> {
         let (&version, mut rest) = bytes.split_first()?;
-        if ![WITH_SELLS, VERSION].contains(&version) {
+        if ![WITH_SELLS, WHOLE, APART].contains(&version) {
             return None;
         }
         let r = &mut rest;
@@ -172,17 +341,35 @@ impl State {
         for slot in [&mut p.cash_available_e4, &mut p.cash_reserved_e4, &mut p.realised_e4, &mut p.fees_e4] {
             *slot = take_i64(r)?;
         }
-        for _ in 0..take(r)? {
-            let symbol = text(r)?;
-            p.positions.insert(symbol, Holding { quantity: take_i64(r)?, reserved: take_i64(r)?, cost_basis_e4: take_i64(r)? });
+        if version == APART {
+            (s.rows, p.positions_apart) = (take_u64(r)?, take_u64(r)?);
         }
-        let sells = if version == WITH_SELLS { take(r)? } else { 0 };
-        for _ in 0..sells {
-            let order_id = text(r)?;
-            s.sells.insert(order_id, InHand { stored: None, now: Some(Sell { symbol: text(r)?, leaves: take_i64(r)? }) });
+        p.positions = take_all(r)?;
+        if version != WHOLE {
+            s.kept_sells = take_all(r)?;
         }
         rest.is_empty().then_some(s)
     }
+}
+
+fn changed<T: PartialEq>(all: &BTreeMap<String, InHand<T>>) -> impl Iterator<Item = Changed<'_, T>> {
+    all.iter().filter(|(_, h)| h.stored != h.now).map(|(id, h)| (id.as_str(), h.stored.as_ref(), h.now.as_ref()))
+}
+
+fn put_all<T: Row>(out: &mut Vec<u8>, all: &BTreeMap<String, T>) {
+    put(out, all.len() as u128);
+    for (id, value) in all {
+        put_bytes(out, id.as_bytes());
+        value.put(out);
+    }
+}
+
+fn take_all<T: Row>(r: &mut &[u8]) -> Option<BTreeMap<String, T>> {
+    let mut all = BTreeMap::new();
+    for _ in 0..take(r)? {
+        all.insert(text(r)?, T::take(r)?);
+    }
+    Some(all)
 }
 
 fn text(r: &mut &[u8]) -> Option<String> {
@@ -192,102 +379,42 @@ fn text(r: &mut &[u8]) -> Option<String> {
 /// A key and its value, readable; none if they cannot be read.
 pub(in crate::roles) fn show(key: &str, value: &[u8]) -> Option<(String, Value)> {
     let sell = |s: &Sell| json!({"symbol": s.symbol, "leaves_quantity": s.leaves});
-    if let Some((user, order_id)) = key.split_once(char::from(SEPARATOR)) {
-        return Some((format!("sell/{user}/{order_id}"), sell(&Sell::read(value)?)));
+    let position = |h: &Holding| json!({"quantity": h.quantity, "reserved": h.reserved, "cost_basis_e4": h.cost_basis_e4});
+    if let Some((user, order_id)) = key.split_once(char::from(SELL)) {
+        return Some((format!("sell/{user}/{order_id}"), sell(&Sell::read_row(value)?)));
+    }
+    if let Some((user, symbol)) = key.split_once(char::from(POSITION)) {
+        return Some((format!("position/{user}/{symbol}"), position(&Holding::read_row(value)?)));
     }
     let s = State::read(key, value)?;
     let p = &s.portfolio;
-    let position = |(symbol, h): (&String, &Holding)| {
-        (symbol.clone(), json!({"quantity": h.quantity, "reserved": h.reserved, "cost_basis_e4": h.cost_basis_e4}))
-    };
     let mut shown = json!({
         "user_seq": p.user_seq,
         "cash_available_e4": p.cash_available_e4,
         "cash_reserved_e4": p.cash_reserved_e4,
         "realised_e4": p.realised_e4,
         "fees_e4": p.fees_e4,
-        "positions": p.positions.iter().map(position).collect::<Map<_, _>>(),
+        "positions": p.positions.iter().map(|(symbol, h)| (symbol.clone(), position(h))).collect::<Map<_, _>>(),
     });
-    if value.first() == Some(&WITH_SELLS) {
-        shown["open_sells"] = s.changed_rows().filter_map(|(id, now)| Some((id.to_string(), sell(now?)))).collect::<Map<_, _>>().into();
+    if s.rows > 0 {
+        shown["positions_apart"] = s.rows.into();
+    }
+    if value.first() == Some(&WITH_SELLS) || !s.kept_sells.is_empty() {
+        shown["open_sells"] = s.kept_sells.iter().map(|(id, now)| (id.clone(), sell(now))).collect::<Map<_, _>>().into();
     }
     Some((format!("portfolio/{key}"), shown))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn bytes(put: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-        let mut out = Vec::new();
-        put(&mut out);
-        out
-    }
-
-    /// A position with a sell of 2 open.
-    fn state(stored: Option<Sell>) -> State {
-        let mut s = State::new("u");
-        s.portfolio.user_seq = 3;
-        s.portfolio.realised_e4 = -1;
-        s.portfolio.positions.insert("A".into(), Holding { quantity: 5, reserved: 2, cost_basis_e4: 6 });
-        s.sells.insert("1".into(), InHand { stored, now: Some(Sell { symbol: "A".into(), leaves: 2 }) });
-        s
-    }
-
-    /// Later versions must read what this one wrote.
-    #[test]
-    fn golden_bytes() {
-        let s = state(None);
-        let user = bytes(|out| s.put(out));
-        assert_eq!(user, [2, 3, 0, 0, 1, 0, 1, 1, b'A', 10, 4, 12]);
-        let read = State::read("u", &user).expect("readable");
-        assert_eq!((&read.portfolio, read.sells.len()), (&s.portfolio, 0));
-        let rows: Vec<_> = s.changed_rows().map(|(id, now)| (id, bytes(|out| now.expect("open").put(out)))).collect();
-        assert_eq!(rows, [("1", vec![1, 1, b'A', 4])]);
-        assert_eq!(Sell::read(&rows[0].1).as_ref(), s.sells["1"].now.as_ref());
-        assert_eq!(show("u\x001", &rows[0].1), Some(("sell/u/1".into(), json!({"symbol": "A", "leaves_quantity": 2}))));
-        assert_eq!((State::read("u", &[3]), Sell::read(&[2, 1, b'A', 4])), (None, None), "newer versions");
-    }
-
-    #[test]
-    fn version_1_is_read_for_ever() {
-        let with_sells = [1, 3, 0, 0, 1, 0, 1, 1, b'A', 10, 4, 12, 1, 1, b'1', 1, b'A', 4];
-        assert_eq!(State::read("u", &with_sells), Some(state(None)), "its sells are in hand, and no row has them yet");
-        let (_, shown) = show("u", &with_sells).expect("readable");
-        assert_eq!(shown["open_sells"], json!({"1": {"symbol": "A", "leaves_quantity": 2}}));
-    }
-
-    #[test]
-    fn rows_are_written_if_and_only_if_they_changed() {
-        let sell = |leaves| Sell { symbol: "A".into(), leaves };
-        let mut s = state(Some(sell(2)));
-        let mut asked = Vec::new();
-        let mut rows = |id: &str| {
-            asked.push(id.to_string());
-            Ok((id == "2").then(|| sell(1)))
-        };
-        s.portfolio.positions.get_mut("A").expect("there").reserved += 1;
-        assert_eq!(s.changed_rows().count(), 0);
-        for id in ["2", "buy"] {
-            s.release(id, None, &mut rows).expect("a good release");
-        }
-        s.hold("3", "A", 1, &mut rows).expect("a good hold");
-        s.hold("4", "A", 1, &mut rows).expect("a good hold");
-        s.release("3", Some(1), &mut rows).expect("came and went");
-        s.release("1", Some(1), &mut rows).expect("some of it");
-        let changed: Vec<_> = s.changed_rows().map(|(id, now)| (id, now.map(|s| s.leaves))).collect();
-        assert_eq!(changed, [("1", Some(1)), ("2", None), ("4", Some(1))]);
-        assert_eq!(s.portfolio.positions["A"].reserved, 2);
-        assert!(s.hold("4", "A", 1, &mut rows).is_err() && s.release("1", Some(2), &mut rows).is_err());
-        assert_eq!(asked, ["2", "buy", "3", "4"], "what is in hand is not read again");
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes(bytes: Vec<u8>) {
-            let _ = State::read("u", &bytes);
-            let _ = Sell::read(&bytes);
-        }
+/// The state key that a readable one stands for, or the beginning of it: `word` and what follows its slash.
+pub(in crate::roles) fn prefix(word: &str, ids: &str) -> Vec<u8> {
+    let separated = |by: u8| ids.replacen('/', char::from(by).encode_utf8(&mut [0]), 1).into_bytes();
+    match word {
+        "portfolio" => ids.into(),
+        "sell" => separated(SELL),
+        "position" => separated(POSITION),
+        _ => Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;
