@@ -204,6 +204,6 @@ async fn the_snapshot_of_a_large_portfolio_has_all_its_positions() {
     position(4, "B", None);
     user(4, &[("B", 2)], 0);
     assert_eq!(shown(4).await, "B 2");
-    assert_eq!(ask(running.address, Method::GET, "/v1/users/501%2FB/portfolio", &[], "").await.0, 404, "a position is no user");
+    assert_eq!(ask(running.address, Method::GET, "/v1/users/501%2FB/portfolio", &[], "").await.0, 400, "a position is no user");
     running.stop().await;
 }
