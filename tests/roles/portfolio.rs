@@ -216,9 +216,9 @@ impl Trader {
         };
         w.event(&e);
         self.fold.fold(&e).expect("a good event");
-        if self.was.is_some() {
-            let now = self.now();
-            self.was.as_mut().expect("kept").push(now);
+        let now = self.was.is_some().then(|| self.now());
+        if let (Some(was), Some(now)) = (&mut self.was, now) {
+            was.push(now);
         }
     }
 

@@ -170,13 +170,13 @@ impl State {
             if self.rows == 0 && self.portfolio.positions.len() < self.whole_max {
                 self.portfolio.positions.insert(symbol.to_string(), Holding::default());
             } else {
-                self.to_row(symbol, Holding::default());
+                self.put_row(symbol, Holding::default());
             }
         }
         self.position(symbol, rows)?.ok_or("a position that was just made is not there")
     }
 
-    fn to_row(&mut self, symbol: &str, holding: Holding) {
+    fn put_row(&mut self, symbol: &str, holding: Holding) {
         self.positions.entry(symbol.to_string()).or_insert(InHand { stored: None, now: None }).now = Some(holding);
         self.rows += 1;
     }
@@ -285,7 +285,7 @@ impl State {
         } else if self.rows > 0 || inline > self.whole_max {
             for _ in 0..MOVED_AT_ONCE.min(inline) {
                 let Some((symbol, holding)) = self.portfolio.positions.pop_first() else { break };
-                self.to_row(&symbol, holding);
+                self.put_row(&symbol, holding);
             }
         }
         for _ in 0..MOVED_AT_ONCE.min(self.kept_sells.len()) {
