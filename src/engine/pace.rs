@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(p.limits(0).records, 1, "a sixteenth at a time");
         let mut p = pace();
         p.inputs = 100;
-        assert_eq!(p.share(&[(0, 5_000), (1, 3), (2, 700)], true, 0), [49, 3, 48]);
+        assert_eq!(p.share(&[(0, 5_000), (1, 3), (2, 700)], true, 0), [48, 3, 49]);
         assert_eq!(p.share(&[(0, 5), (1, 3)], false, 0), [5, 3]);
     }
 }
