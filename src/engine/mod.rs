@@ -10,6 +10,7 @@ pub mod guard;
 mod halt;
 pub mod instance;
 pub mod journal;
+pub mod last_meta;
 pub mod meta;
 pub mod mutants;
 pub mod overlay;

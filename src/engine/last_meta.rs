@@ -1,0 +1,304 @@
+//! The last stable meta record of changelog partitions: where each task stood after its last transaction, whatever the group's offsets say.
+//!
+//! A transaction's meta record and its committed offsets are decided together. So when the offsets are gone (expired, the group deleted) or were moved
+//! by somebody, the last meta record still has them. That holds only after a fence: the caller has joined the group, and nobody else commits meanwhile.
+//!
+//! Compaction keeps the last record of a key, and a transaction ends with its meta record, so the record is near the end. Reading therefore begins
+//! near the end, and further back only where no meta record was found.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::meta::{META_KEY, Meta};
+use super::ports::{Bounds, Clock, From, Limits, Log, LogError};
+use super::records::Records;
+use super::topics::{TopicId, TopicPartition, TopicTable};
+
+/// How far before the end the first look begins, in offsets; each further look goes back this many times as far.
+const FIRST_LOOK: u64 = 1_000;
+const FURTHER: u64 = 10;
+const LIMITS: Limits = Limits { records: 10_000, bytes: 4 << 20, age: Duration::from_millis(200) };
+const POLL: Duration = Duration::from_millis(50);
+
+/// Where a task stood after its last transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastMeta {
+    /// The meta record.
+    pub meta: Meta,
+    /// Its offset in the changelog.
+    pub offset: u64,
+}
+
+/// The last meta record of each of these partitions of a changelog; tasks that have none are absent. Waits up to `give_up` for open transactions to end,
+/// and as long for each further record. State that no meta record follows means that a transaction was torn, which is damage.
+pub fn last_meta(
+    log: &dyn Log,
+    clock: &dyn Clock,
+    topics: &TopicTable,
+    changelog: TopicId,
+    tasks: &[u32],
+    give_up: Duration,
+) -> Result<BTreeMap<u32, LastMeta>, LogError> {
+    let mut left = settled(log, clock, topics, changelog, tasks, give_up)?;
+    left.retain(|_, b| b.end > b.start);
+    let (mut found, mut look) = (BTreeMap::new(), FIRST_LOOK);
+    while !left.is_empty() {
+        let from: Vec<_> = left.iter().map(|(task, b)| (*task, begin(b, look))).collect();
+        for (task, last) in read(log, clock, topics, changelog, &from, give_up)? {
+            found.insert(task, last);
+        }
+        left.retain(|task, b| !found.contains_key(task) && begin(b, look) != From::Start);
+        look = look.saturating_mul(FURTHER);
+    }
+    Ok(found)
+}
+
+fn begin(bounds: &Bounds, look: u64) -> From {
+    match bounds.end.saturating_sub(look) {
+        at if at > bounds.start => From::Offset(at),
+        _ => From::Start,
+    }
+}
+
+/// The partitions' bounds, when no transaction is open in any of them.
+fn settled(
+    log: &dyn Log,
+    clock: &dyn Clock,
+    topics: &TopicTable,
+    changelog: TopicId,
+    tasks: &[u32],
+    give_up: Duration,
+) -> Result<BTreeMap<u32, Bounds>, LogError> {
+    let (began, mut done) = (clock.now_us(), BTreeMap::new());
+    for task in tasks {
+        let at = TopicPartition::new(changelog, *task);
+        loop {
+            let bounds = log.bounds(at)?;
+            if bounds.stable_end >= bounds.end {
+                done.insert(*task, bounds);
+                break;
+            }
+            if waited(clock, began) >= give_up {
+                return Err(LogError::Unavailable(format!(
+                    "a transaction has been open in {} since offset {} for longer than {} s, so nobody knows which state is the last",
+                    topics.show(at),
+                    bounds.stable_end,
+                    give_up.as_secs()
+                )));
+            }
+            clock.sleep(POLL);
+        }
+    }
+    Ok(done)
+}
+
+/// Reads on to the stable end, and keeps the last meta record of each partition.
+fn read(
+    log: &dyn Log,
+    clock: &dyn Clock,
+    topics: &TopicTable,
+    changelog: TopicId,
+    from: &[(u32, From)],
+    give_up: Duration,
+) -> Result<Vec<(u32, LastMeta)>, LogError> {
+    let mut reader = log.reader(changelog, from, false)?;
+    let (mut chunk, mut heard) = (Records::new(), clock.now_us());
+    let mut metas: BTreeMap<u32, (u64, Vec<u8>)> = BTreeMap::new();
+    let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
+    while !reader.caught_up() {
+        chunk.clear();
+        reader.poll(POLL, LIMITS, &mut chunk)?;
+        for r in chunk.iter() {
+            ends.insert(r.at.partition, r.offset);
+            if r.key == Some(META_KEY) {
+                let (offset, bytes) = metas.entry(r.at.partition).or_default();
+                *offset = r.offset;
+                bytes.clear();
+                bytes.extend_from_slice(r.value.unwrap_or_default());
+            }
+        }
+        if !chunk.is_empty() {
+            heard = clock.now_us();
+        } else if waited(clock, heard) >= give_up {
+            let name = topics.name(changelog);
+            return Err(LogError::Unavailable(format!("{name} cannot be read to its end: no record came for {} s", give_up.as_secs())));
+        }
+    }
+    for (task, begin) in from {
+        let at = topics.show(TopicPartition::new(changelog, *task));
+        let why = match (metas.get(task), ends.get(task)) {
+            (Some((offset, _)), Some(end)) if end > offset => format!("behind its last meta record at offset {offset}"),
+            (None, Some(_)) if *begin == From::Start => "and no meta record at all".to_string(),
+            _ => continue,
+        };
+        let end = ends.get(task).copied().unwrap_or_default();
+        return Err(LogError::Corrupt(format!(
+            "{at} has state at offset {end} {why}: a transaction was torn, or somebody else wrote there"
+        )));
+    }
+    metas.into_iter().map(|(task, (offset, bytes))| Ok((task, LastMeta { meta: Meta::decode(&bytes)?, offset }))).collect()
+}
+
+fn waited(clock: &dyn Clock, since_us: u64) -> Duration {
+    Duration::from_micros(clock.now_us().saturating_sub(since_us))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::super::ports::{Appender, Member, MemberSpec, Reader, TopicState};
+    use super::super::records::{Headers, Record};
+    use super::super::topics::{Cleanup, Partitions, TopicSpec};
+    use super::*;
+    use crate::log::local::LocalLog;
+
+    const CHANGELOG: TopicId = TopicId(0);
+    const GIVE_UP: Duration = Duration::from_secs(5);
+
+    /// Time passes only while somebody sleeps or asks.
+    #[derive(Default)]
+    struct Steps(Cell<u64>);
+
+    impl Clock for Steps {
+        fn now_us(&self) -> u64 {
+            self.0.set(self.0.get() + 1_000);
+            self.0.get()
+        }
+        fn sleep(&self, d: Duration) {
+            self.0.set(self.0.get() + d.as_micros() as u64);
+        }
+    }
+
+    fn table() -> TopicTable {
+        let spec = TopicSpec {
+            name: "changelog",
+            partitions: Partitions::Many,
+            cleanup: Cleanup::Compact,
+            append_time: false,
+            record_bytes_max: 1 << 20,
+        };
+        TopicTable::new("p-", vec![spec])
+    }
+
+    fn empty(partitions: u32) -> LocalLog {
+        let log = LocalLog::in_memory(&table());
+        log.create_topic(CHANGELOG, table().spec(CHANGELOG), partitions).expect("a topic");
+        log
+    }
+
+    fn meta(transaction: u64) -> Meta {
+        Meta { transaction, offsets: vec![(TopicPartition::new(CHANGELOG, 0), transaction * 10)], ..Meta::default() }
+    }
+
+    fn append(log: &LocalLog, partition: u32, records: &[(&[u8], &[u8])]) {
+        let mut appender = log.appender().expect("an appender");
+        for (key, value) in records {
+            let at = TopicPartition::new(CHANGELOG, partition);
+            let record = Record { at, offset: 0, timestamp_ms: 1, key: Some(key), value: Some(value), headers: Headers::default() };
+            appender.append(&record).expect("appended");
+        }
+        appender.flush(GIVE_UP).expect("flushed");
+    }
+
+    fn find(log: &dyn Log, tasks: &[u32]) -> Result<BTreeMap<u32, LastMeta>, LogError> {
+        last_meta(log, &Steps::default(), &table(), CHANGELOG, tasks, GIVE_UP)
+    }
+
+    #[test]
+    fn the_last_of_each_partition_and_none_where_there_is_none() {
+        let log = empty(3);
+        for n in 1..=3 {
+            append(&log, 0, &[(b"k", b"v"), (META_KEY, &meta(n).encode())]);
+        }
+        append(&log, 2, &[(META_KEY, &meta(7).encode())]);
+        let found = find(&log, &[0, 1, 2]).expect("readable");
+        assert_eq!(found, BTreeMap::from([(0, LastMeta { meta: meta(3), offset: 5 }), (2, LastMeta { meta: meta(7), offset: 0 })]));
+        assert_eq!(find(&log, &[]).expect("nothing to read"), BTreeMap::new());
+    }
+
+    /// The last transaction may be larger than the first look, and than the second.
+    #[test]
+    fn further_back_than_one_look() {
+        let log = empty(1);
+        let state: Vec<(Vec<u8>, &[u8])> = (0..15_000_u32).map(|n| (n.to_be_bytes().to_vec(), b"v".as_slice())).collect();
+        let state: Vec<(&[u8], &[u8])> = state.iter().map(|(k, v)| (k.as_slice(), *v)).collect();
+        append(&log, 0, &[(META_KEY, &meta(1).encode())]);
+        append(&log, 0, &state);
+        append(&log, 0, &[(META_KEY, &meta(2).encode())]);
+        assert_eq!(find(&log, &[0]).expect("readable")[&0], LastMeta { meta: meta(2), offset: 15_001 });
+    }
+
+    #[test]
+    fn state_behind_the_last_meta_record_is_damage() {
+        let log = empty(1);
+        append(&log, 0, &[(META_KEY, &meta(1).encode())]);
+        for size in [1, 1_500] {
+            append(&log, 0, &vec![(b"k".as_slice(), b"v".as_slice()); size]);
+            let why = find(&log, &[0]).expect_err("torn").to_string();
+            assert!(why.contains("p-changelog/0 has state at offset") && why.contains("last meta record at offset 0"), "{why}");
+        }
+        let log = empty(1);
+        append(&log, 0, &[(b"k", b"v")]);
+        let why = find(&log, &[0]).expect_err("never closed").to_string();
+        assert!(why.contains("p-changelog/0 has state at offset 0 and no meta record at all"), "{why}");
+    }
+
+    #[test]
+    fn a_meta_record_of_a_newer_version_is_refused_and_a_damaged_one_is_damage() {
+        let log = empty(2);
+        append(&log, 0, &[(META_KEY, b"\x7f")]);
+        append(&log, 1, &[(META_KEY, b"")]);
+        assert!(matches!(find(&log, &[0]), Err(LogError::Invalid(why)) if why.contains("format 127")));
+        assert!(matches!(find(&log, &[1]), Err(LogError::Corrupt(_))));
+    }
+
+    /// A log in which a transaction is open for so many looks.
+    struct Open(LocalLog, AtomicU64);
+
+    impl Log for Open {
+        fn bounds(&self, at: TopicPartition) -> Result<Bounds, LogError> {
+            let bounds = self.0.bounds(at)?;
+            let open = self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
+            Ok(if open { Bounds { end: bounds.end + 1, ..bounds } } else { bounds })
+        }
+        fn cluster_id(&self) -> Result<String, LogError> {
+            self.0.cluster_id()
+        }
+        fn partitions(&self, topic: TopicId) -> Result<Option<u32>, LogError> {
+            self.0.partitions(topic)
+        }
+        fn join(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
+            self.0.join(spec)
+        }
+        fn reader(&self, topic: TopicId, from: &[(u32, From)], headers: bool) -> Result<Box<dyn Reader>, LogError> {
+            self.0.reader(topic, from, headers)
+        }
+        fn appender(&self) -> Result<Box<dyn Appender>, LogError> {
+            self.0.appender()
+        }
+        fn offset_at(&self, at: TopicPartition, time_ms: i64) -> Result<u64, LogError> {
+            self.0.offset_at(at, time_ms)
+        }
+        fn group_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError> {
+            self.0.group_offsets(group, partitions)
+        }
+        fn create_topic(&self, topic: TopicId, spec: &TopicSpec, partitions: u32) -> Result<(), LogError> {
+            self.0.create_topic(topic, spec, partitions)
+        }
+        fn describe_topic(&self, topic: TopicId, spec: &TopicSpec) -> Result<Option<TopicState>, LogError> {
+            self.0.describe_topic(topic, spec)
+        }
+    }
+
+    #[test]
+    fn an_open_transaction_is_waited_for_but_not_for_ever() {
+        let log = empty(1);
+        append(&log, 0, &[(META_KEY, &meta(1).encode())]);
+        let found = find(&Open(log.clone(), AtomicU64::new(3)), &[0]).expect("it ended");
+        assert_eq!(found[&0].meta, meta(1));
+        let why = find(&Open(log, AtomicU64::new(u64::MAX)), &[0]).expect_err("it never ends");
+        assert!(matches!(&why, LogError::Unavailable(why) if why.contains("a transaction has been open in p-changelog/0")), "{why}");
+    }
+}
