@@ -145,6 +145,7 @@ pub struct Instance {
     recovered_us: u64,
     refusals: Refusals,
     /// Why the last incarnation ended, until there is progress.
+    /// Why the last incarnation ended.
     trouble: Option<String>,
     scrubber: Scrubber,
     pace: Pace,
@@ -321,6 +322,7 @@ impl Instance {
             backoff_ms = self.backoff.as_millis() as u64,
             "recovering: everything since the last commit is done again by a new incarnation"
         );
+        self.trouble = Some(why.to_string());
         // Trouble long past says nothing about this one.
         let now = self.clock.now_us();
         if Duration::from_micros(now - std::mem::replace(&mut self.recovered_us, now)) > CALM {

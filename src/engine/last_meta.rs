@@ -39,12 +39,22 @@ pub fn last_meta(
     tasks: &[u32],
     give_up: Duration,
 ) -> Result<BTreeMap<u32, LastMeta>, LogError> {
-    let mut left = settled(log, clock, topics, changelog, tasks, give_up)?;
-    left.retain(|_, b| b.end > b.start);
+    last_meta_within(log, clock, topics, changelog, &settled(log, clock, topics, changelog, tasks, give_up)?, give_up)
+}
+
+/// The same as of these bounds, while transactions may go on: for who only looks.
+pub fn last_meta_within(
+    log: &dyn Log,
+    clock: &dyn Clock,
+    topics: &TopicTable,
+    changelog: TopicId,
+    bounds: &BTreeMap<u32, Bounds>,
+    give_up: Duration,
+) -> Result<BTreeMap<u32, LastMeta>, LogError> {
+    let mut left: BTreeMap<u32, Bounds> = bounds.iter().filter(|(_, b)| b.stable_end > b.start).map(|(t, b)| (*t, *b)).collect();
     let (mut found, mut look) = (BTreeMap::new(), FIRST_LOOK);
     while !left.is_empty() {
-        let from: Vec<_> = left.iter().map(|(task, b)| (*task, begin(b, look))).collect();
-        for (task, last) in read(log, clock, topics, changelog, &from, give_up)? {
+        for (task, last) in read(log, clock, topics, changelog, &left, look, give_up)? {
             found.insert(task, last);
         }
         left.retain(|task, b| !found.contains_key(task) && begin(b, look) != From::Start);
@@ -53,8 +63,36 @@ pub fn last_meta(
     Ok(found)
 }
 
+/// How a group's committed offsets and the last meta record of a task fit together. A start and `verify` judge by this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// Neither is there: the task has never committed anything.
+    Fresh,
+    /// They say the same.
+    Equal,
+    /// The group has no offsets (any more); the meta record has them.
+    Absent,
+    /// They differ here: the input, what is committed, what the meta record says.
+    Differ(Vec<(TopicPartition, Option<u64>, Option<u64>)>),
+}
+
+/// Compares. An input that the meta record does not know was added by a later version, and says nothing.
+pub fn fit(committed: &[(TopicPartition, Option<u64>)], last: Option<&Meta>) -> Fit {
+    let none = committed.iter().all(|(_, c)| c.is_none());
+    match last {
+        None if none => Fit::Fresh,
+        None => Fit::Differ(committed.iter().filter(|(_, c)| c.is_some()).map(|(at, c)| (*at, *c, None)).collect()),
+        Some(_) if none => Fit::Absent,
+        Some(meta) => {
+            let known = committed.iter().filter_map(|(at, c)| Some((*at, *c, Some(meta.next(*at)?))));
+            let differ: Vec<_> = known.filter(|(_, c, m)| c != m).collect();
+            if differ.is_empty() { Fit::Equal } else { Fit::Differ(differ) }
+        }
+    }
+}
+
 fn begin(bounds: &Bounds, look: u64) -> From {
-    match bounds.end.saturating_sub(look) {
+    match bounds.stable_end.saturating_sub(look) {
         at if at > bounds.start => From::Offset(at),
         _ => From::Start,
     }
@@ -98,17 +136,20 @@ fn read(
     clock: &dyn Clock,
     topics: &TopicTable,
     changelog: TopicId,
-    from: &[(u32, From)],
+    bounds: &BTreeMap<u32, Bounds>,
+    look: u64,
     give_up: Duration,
 ) -> Result<Vec<(u32, LastMeta)>, LogError> {
-    let mut reader = log.reader(changelog, from, false)?;
+    let from: Vec<_> = bounds.iter().map(|(task, b)| (*task, begin(b, look))).collect();
+    let mut reader = log.reader(changelog, &from, false)?;
     let (mut chunk, mut heard) = (Records::new(), clock.now_us());
     let mut metas: BTreeMap<u32, (u64, Vec<u8>)> = BTreeMap::new();
     let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
     while !reader.caught_up() {
         chunk.clear();
         reader.poll(POLL, LIMITS, &mut chunk)?;
-        for r in chunk.iter() {
+        // What is behind the bounds came meanwhile, and may be the first half of a transaction.
+        for r in chunk.iter().filter(|r| bounds.get(&r.at.partition).is_some_and(|b| r.offset < b.stable_end)) {
             ends.insert(r.at.partition, r.offset);
             if r.key == Some(META_KEY) {
                 let (offset, bytes) = metas.entry(r.at.partition).or_default();
@@ -124,7 +165,7 @@ fn read(
             return Err(LogError::Unavailable(format!("{name} cannot be read to its end: no record came for {} s", give_up.as_secs())));
         }
     }
-    for (task, begin) in from {
+    for (task, begin) in &from {
         let at = topics.show(TopicPartition::new(changelog, *task));
         let why = match (metas.get(task), ends.get(task)) {
             (Some((offset, _)), Some(end)) if end > offset => format!("behind its last meta record at offset {offset}"),
@@ -290,6 +331,31 @@ mod tests {
         fn describe_topic(&self, topic: TopicId, spec: &TopicSpec) -> Result<Option<TopicState>, LogError> {
             self.0.describe_topic(topic, spec)
         }
+    }
+
+    #[test]
+    fn what_comes_behind_the_bounds_is_not_looked_at() {
+        let log = empty(1);
+        append(&log, 0, &[(b"k", b"v"), (META_KEY, &meta(1).encode())]);
+        let bounds = BTreeMap::from([(0, log.bounds(TopicPartition::new(CHANGELOG, 0)).expect("bounds"))]);
+        append(&log, 0, &[(b"k", b"w")]);
+        let found = last_meta_within(&log, &Steps::default(), &table(), CHANGELOG, &bounds, GIVE_UP).expect("readable");
+        assert_eq!(found[&0].meta, meta(1));
+    }
+
+    #[test]
+    fn how_offsets_and_meta_records_fit() {
+        let at = |p| TopicPartition::new(CHANGELOG, p);
+        let meta = Meta { offsets: vec![(at(0), 10), (at(1), 20)], ..Meta::default() };
+        let of = |a: Option<u64>, b: Option<u64>, last| fit(&[(at(0), a), (at(1), b)], last);
+        assert_eq!((of(None, None, None), of(None, None, Some(&meta))), (Fit::Fresh, Fit::Absent));
+        assert_eq!(of(Some(10), Some(20), Some(&meta)), Fit::Equal);
+        assert_eq!(of(Some(9), Some(20), Some(&meta)), Fit::Differ(vec![(at(0), Some(9), Some(10))]), "moved back");
+        assert_eq!(of(Some(10), Some(21), Some(&meta)), Fit::Differ(vec![(at(1), Some(21), Some(20))]), "moved forward");
+        assert_eq!(of(Some(10), None, Some(&meta)), Fit::Differ(vec![(at(1), None, Some(20))]), "one is gone");
+        assert_eq!(of(None, Some(1), None), Fit::Differ(vec![(at(1), Some(1), None)]), "committed by nobody that we know");
+        let older = Meta { offsets: vec![(at(0), 10)], ..Meta::default() };
+        assert_eq!((of(Some(10), None, Some(&older)), of(Some(10), Some(3), Some(&older))), (Fit::Equal, Fit::Equal), "a new input");
     }
 
     #[test]

@@ -234,6 +234,14 @@ pub trait Log: Send + Sync {
     fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Committed, LogError>;
     /// First offset whose log time is at or after `time_ms`; the end if there is none.
     fn offset_at(&self, at: TopicPartition, time_ms: i64) -> Result<u64, LogError>;
+    /// When the record at the stable end was appended, where an open transaction holds it back; none if there is no such record, or nobody can tell.
+    fn held_since_ms(&self, _at: TopicPartition, _stable_end: u64) -> Result<Option<i64>, LogError> {
+        Ok(None)
+    }
+    /// Who is in a group at the moment, as seen from outside, each in words; members of this process may be left out.
+    fn group_members(&self, _group: &str) -> Result<Vec<String>, LogError> {
+        Ok(Vec::new())
+    }
     /// Committed offsets of any group, read from outside; pending ones do not show.
     fn group_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError>;
     /// Makes a topic; replication as the cluster's default.

@@ -14,6 +14,7 @@
 //! | `reader`, `appender`, `admin` | reading outside groups, writing as a client, topics and offsets |
 //! | `survey`, `requirements` | what topics and brokers are like, and what they must be like |
 //! | `diagnose` | why brokers that answer do not do what they are asked |
+//! | `outside` | for operators: who is in a group, what an open transaction holds back |
 //! | `in_flight` | for tests: dying while a request is under way |
 //! | `ffi` | the only unsafe code |
 
@@ -27,6 +28,7 @@ mod fetch;
 mod ffi;
 mod in_flight;
 mod member;
+mod outside;
 mod reader;
 mod refused;
 mod rejection;
@@ -256,6 +258,14 @@ impl Log for KafkaLog {
                 return Ok(self.bounds(at)?.stable_end);
             }
         }
+    }
+
+    fn held_since_ms(&self, at: TopicPartition, stable_end: u64) -> Result<Option<i64>, LogError> {
+        outside::time_of(&self.settings, self.topics.name(at.topic), at.partition, stable_end)
+    }
+
+    fn group_members(&self, group: &str) -> Result<Vec<String>, LogError> {
+        outside::members(&self.settings, group)
     }
 
     fn group_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError> {
