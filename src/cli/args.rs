@@ -2,11 +2,13 @@
 
 pub mod account;
 pub mod audit;
+mod repair;
 
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+pub use self::repair::Repair;
 pub use super::args_gateway::{Gateway, GatewayCommand};
 use super::output::Format;
 
@@ -118,6 +120,9 @@ pub struct Common {
     /// What a commit to the embedded log waits for: os, or the disk, so that a power failure costs nothing [default: os]
     #[arg(long, global = true, value_name = "disk|os", hide_short_help = true)]
     pub durability: Option<String>,
+    /// The first role that ends takes the others of this process with it; else they go on, and passing trouble is tried again
+    #[arg(long, global = true, value_name = "BOOL", hide_short_help = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub fail_fast: Option<String>,
     /// What is logged to stderr: error, warn, info, debug, or a tracing filter [default: warn; info while roles run]
     #[arg(long, global = true, value_name = "FILTER", hide_short_help = true)]
     pub log: Option<String>,
@@ -173,6 +178,9 @@ that use this --state directory; lag comes from the log and is always there.\nEx
     /// Ask the audit log: is it whole, what happened, give me a copy that proves itself
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Put right what was done to a role from outside
+    #[command(subcommand)]
+    Repair(Repair),
     /// Wipe a role's local state and restore it from its changelog
     #[command(
         after_help = "The role must not be running with this instance number.\nExample: processor rebuild --role orders --instance 1 --brokers localhost:9092"

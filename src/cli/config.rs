@@ -12,6 +12,7 @@ use crate::client::decimal;
 use crate::engine::restore::Standby;
 use crate::log::local::Durability;
 use crate::roles::Role;
+use crate::runtime::supervisor::Ends;
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +104,8 @@ pub struct Config {
     pub shutdown_grace_ms: u64,
     /// What a commit to the embedded log waits for.
     pub durability: Durability,
+    /// Whether the first role that ends takes the others of the process with it.
+    pub fail_fast: bool,
     /// Log filter; empty = the command decides.
     pub log: String,
     /// Log lines as JSON.
@@ -142,6 +145,7 @@ const SETTINGS: &[Setting] = &[
     Setting { name: "standby", default: "0", flag: |c| c.standby.as_ref() },
     Setting { name: "shutdown_grace_ms", default: "10000", flag: |c| c.shutdown_grace_ms.as_ref() },
     Setting { name: "durability", default: "os", flag: |c| c.durability.as_ref() },
+    Setting { name: "fail_fast", default: "false", flag: |c| c.fail_fast.as_ref() },
     Setting { name: "log", default: "", flag: |c| c.log.as_ref() },
     Setting { name: "log_format", default: "text", flag: |c| c.log_format.as_ref() },
 ];
@@ -200,6 +204,7 @@ impl Config {
             standby: v.parse("standby", standby)?,
             shutdown_grace_ms: v.parse("shutdown_grace_ms", |t| number(t, 0, 3_600_000))?,
             durability: v.parse("durability", durability)?,
+            fail_fast: v.parse("fail_fast", |t| t.parse().map_err(|_| "must be true or false".to_string()))?,
             log: v.parse("log", log_filter)?,
             log_json: v.parse("log_format", args::format)? == Format::Json,
             shown,
@@ -217,6 +222,11 @@ impl Config {
     /// The roles to work on; none given means all.
     pub fn roles_or_all(&self) -> Vec<Role> {
         if self.roles.is_empty() { Role::all().to_vec() } else { self.roles.clone() }
+    }
+
+    /// What the end of one role means for the others of a process that runs until it is told to stop.
+    pub fn ends(&self) -> Ends {
+        if self.fail_fast { Ends::Together } else { Ends::Alone }
     }
 
     /// The same on the embedded log in `dir`, if no log was named.

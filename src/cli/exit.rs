@@ -77,12 +77,8 @@ impl From<StoreError> for Failure {
 }
 
 impl From<std::io::Error> for Failure {
-    /// A reader that went away (`processor tail ... | head`) has had enough: that is success.
     fn from(e: std::io::Error) -> Self {
-        match e.kind() {
-            std::io::ErrorKind::BrokenPipe => Failure::new(Code::Ok, ""),
-            _ => Failure::failed(e.to_string()),
-        }
+        Failure::failed(e.to_string())
     }
 }
 

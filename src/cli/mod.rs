@@ -21,11 +21,13 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches};
 
 use args::account::{Account, Whom};
-use args::{Args, Command, ConfigCommand, Instruments, Topics};
+use args::{Args, Command, ConfigCommand, Instruments, Repair, Topics};
 use config::Config;
 use exit::{Code, Failure};
 
 use crate::domain::control::Control;
+use crate::runtime::limits;
+use crate::runtime::stderr::Stderr;
 
 /// Runs the program and says how it ended.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -39,7 +41,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if e.use_stderr() { Code::Usage as u8 } else { Code::Ok as u8 });
         }
     };
-    match run(&args) {
+    match run(&args).and_then(|()| output::failure().map_or(Ok(()), Err)) {
         Ok(()) => ExitCode::from(Code::Ok as u8),
         Err(failure) => {
             if !failure.message.is_empty() {
@@ -59,6 +61,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         config.format = output::Format::Json;
     }
     init_log(&config, args.command.as_ref());
+    limits::raise_open_files();
     match &args.command {
         None if config.roles.is_empty() => {
             Err(Failure::usage("nothing to do: name a command (`processor --help` lists them) or a role, such as --role orders"))
@@ -81,6 +84,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         Some(Command::Portfolio(p)) if p.history => commands::history::run(&config, p),
         Some(Command::Portfolio(p)) => commands::portfolio::run(&config, &p.user),
         Some(Command::Audit(audit)) => commands::audit::run(&config, audit),
+        Some(Command::Repair(Repair::Offsets { dry_run })) => commands::repair::offsets(&config, *dry_run),
         Some(Command::Rebuild) => commands::rebuild::run(&config),
         Some(Command::Replay(replay)) => commands::replay::run(&config, replay),
         Some(Command::State(state)) => commands::state::run(&config, state),
@@ -109,7 +113,7 @@ fn switch(config: &Config, account: &Account) -> Result<(), Failure> {
     }
 }
 
-/// Log lines go to stderr; roles say what they do, one-shot commands only what is wrong.
+/// Log lines go to stderr, in a way that ends no role; roles say what they do, one-shot commands only what is wrong.
 fn init_log(config: &Config, command: Option<&Command>) {
     let quiet = !matches!(command, None | Some(Command::Run | Command::Gateway(_)));
     let filter = match config.log.as_str() {
@@ -118,7 +122,8 @@ fn init_log(config: &Config, command: Option<&Command>) {
         "" => "info,rdkafka=off",
         filter => filter,
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(output::colour());
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Stderr).log_internal_errors(false).with_ansi(output::colour());
     // A second call (tests in one process) keeps the first subscriber, which is as good.
     if config.log_json {
         lines.json().try_init().ok()

@@ -1,6 +1,11 @@
 //! What the person or the next program sees: data on stdout, everything else on stderr.
+//!
+//! Printing never decides how a command ends. `processor verify | head` must end with the verdict, and a role's answer must not change because the
+//! disk under a log file is full. So what cannot be printed is dropped and remembered: output without end looks at [`broken`], and the program says at
+//! its end what went wrong ([`failure`]), if nothing worse did.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -8,6 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
 use super::exit::Failure;
+use crate::runtime::stderr;
 
 /// How data is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,14 +34,38 @@ impl Format {
     }
 }
 
-/// Writes a line of data to stdout.
+/// Why stdout cannot be written any more.
+static BROKEN: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Writes a line of data to stdout. Always `Ok` (see the module); the result is there so that a command can end with a line.
 pub fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
-    writeln!(std::io::stdout().lock(), "{text}").map_err(Failure::from)
+    if !broken()
+        && let Err(e) = writeln!(std::io::stdout().lock(), "{text}")
+    {
+        cannot(e);
+    }
+    Ok(())
+}
+
+/// Remembers that stdout cannot be written. For output that does not come line by line.
+pub fn cannot(e: std::io::Error) {
+    BROKEN.get_or_init(|| e);
+}
+
+/// Whether nothing can be printed any more: a reader that went away (`processor tail ... | head`), a full disk.
+pub fn broken() -> bool {
+    BROKEN.get().is_some()
+}
+
+/// What to say of stdout at the end. A reader that went away has had enough, and that is no failure.
+pub fn failure() -> Option<Failure> {
+    let e = BROKEN.get().filter(|e| e.kind() != ErrorKind::BrokenPipe)?;
+    Some(Failure::failed(format!("not everything could be printed: {e}")))
 }
 
 /// Writes a note to stderr. A closed stderr is nobody's problem.
 pub fn note(text: impl std::fmt::Display) {
-    writeln!(std::io::stderr().lock(), "{text}").ok();
+    stderr::note(text);
 }
 
 /// Writes a JSON value to stdout, on one line.

@@ -323,6 +323,8 @@ impl Instance {
             "recovering: everything since the last commit is done again by a new incarnation"
         );
         self.trouble = Some(why.to_string());
+        tracing::warn!(role = self.spec.name, instance = %self.settings.instance, %why, backoff_ms = self.backoff.as_millis() as u64, "recovering");
+        (self.trouble, self.counters.recoveries) = (Some(why.to_string()), self.counters.recoveries + 1);
         // Trouble long past says nothing about this one.
         let now = self.clock.now_us();
         if Duration::from_micros(now - std::mem::replace(&mut self.recovered_us, now)) > CALM {

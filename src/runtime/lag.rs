@@ -8,6 +8,7 @@ use crate::engine::ports::{From, Limits, Log, LogError};
 use crate::engine::records::Records;
 use crate::engine::topics::TopicPartition;
 use crate::roles::Role;
+use crate::wire::topics;
 
 /// An offset may lag behind the end by transaction markers, which are no records. Below this distance the records are counted.
 const COUNTED_BELOW: u64 = 64;
@@ -20,19 +21,36 @@ pub struct Lag {
     pub at: TopicPartition,
     /// Its committed offset, if it has one.
     pub committed: Option<u64>,
-    /// The last stable offset.
+    /// Up to where committed readers can read (last stable offset).
+    pub stable_end: u64,
+    /// The end, open transactions included (high watermark).
     pub end: u64,
-    /// Records in between.
+    /// Records from the committed offset to the end; those behind the stable end are counted by offsets.
     pub records: u64,
+    /// When the first record that an open transaction holds back was appended, where that can be told.
+    pub held_since_ms: Option<i64>,
+}
+
+impl Lag {
+    /// How much nobody can read yet, because a transaction is open before it.
+    pub fn held(&self) -> u64 {
+        self.end.saturating_sub(self.stable_end)
+    }
 }
 
 /// The lag of a role's group in every partition of its inputs.
 pub fn of_role(log: &dyn Log, role: Role, group: &str) -> Result<Vec<Lag>, LogError> {
+    let table = topics::table("");
     let mut all = Vec::new();
     for topic in role.spec().inputs.iter().map(|i| i.topic) {
         let at: Vec<_> = (0..client::partitions(log, topic)?).map(|p| TopicPartition::new(topic, p)).collect();
         let committed = log.group_offsets(group, &at)?;
-        all.extend(of_topic(log, &at, &committed)?);
+        let mut found = of_topic(log, &at, &committed)?;
+        // Where clients write, the time of a record is when it came. What our own roles write has the time of its cause, and their transactions are short.
+        for lag in found.iter_mut().filter(|lag| lag.held() > 0 && table.spec(topic).append_time) {
+            lag.held_since_ms = log.held_since_ms(lag.at, lag.stable_end)?;
+        }
+        all.extend(found);
     }
     Ok(all)
 }
@@ -48,11 +66,15 @@ fn of_topic(log: &dyn Log, at: &[TopicPartition], committed: &[Option<u64>]) -> 
         if (1..COUNTED_BELOW).contains(&records) {
             close.push((at.partition, From::Offset(next)));
         }
-        all.push(Lag { at: *at, committed: *committed, end: b.stable_end, records });
+        all.push(Lag { at: *at, committed: *committed, stable_end: b.stable_end, end: b.end, records, held_since_ms: None });
     }
-    let Some(topic) = at.first().map(|a| a.topic).filter(|_| !close.is_empty()) else { return Ok(all) };
+    let with_held = |mut all: Vec<Lag>| {
+        all.iter_mut().for_each(|lag| lag.records += lag.held());
+        all
+    };
+    let Some(topic) = at.first().map(|a| a.topic).filter(|_| !close.is_empty()) else { return Ok(with_held(all)) };
     let mut counted: BTreeMap<u32, u64> = close.iter().map(|(p, _)| (*p, 0)).collect();
-    let ends: BTreeMap<u32, u64> = all.iter().map(|lag| (lag.at.partition, lag.end)).collect();
+    let ends: BTreeMap<u32, u64> = all.iter().map(|lag| (lag.at.partition, lag.stable_end)).collect();
     let mut reader = log.reader(topic, &close, false)?;
     let mut batch = Records::new();
     let began = Instant::now();
@@ -68,5 +90,5 @@ fn of_topic(log: &dyn Log, at: &[TopicPartition], committed: &[Option<u64>]) -> 
             lag.records = counted.get(&lag.at.partition).copied().unwrap_or(lag.records);
         }
     }
-    Ok(all)
+    Ok(with_held(all))
 }

@@ -7,16 +7,25 @@ pub mod clock;
 pub mod demo;
 pub mod lag;
 #[cfg(feature = "rocks")]
+pub mod limits;
+#[cfg(feature = "rocks")]
 pub mod rebuild;
+#[cfg(feature = "rocks")]
+pub mod repair;
 #[cfg(feature = "rocks")]
 pub mod replay;
 pub mod scan;
 #[cfg(feature = "rocks")]
 pub mod settings;
+mod scratch;
 #[cfg(feature = "rocks")]
 pub mod signals;
 #[cfg(feature = "rocks")]
+pub mod standing;
+#[cfg(feature = "rocks")]
 pub mod status;
+#[cfg(feature = "rocks")]
+pub mod stderr;
 #[cfg(feature = "rocks")]
 pub mod supervisor;
 #[cfg(feature = "rocks")]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::status::{InstanceStatus, State};
-use super::supervisor::Supervisor;
+use super::supervisor::{Ends, Supervisor};
 use super::system::{System, stop_store};
 use crate::engine::instance::Stop;
 use crate::roles::Role;
@@ -17,7 +17,7 @@ pub async fn run(
     grace: Duration,
 ) -> Result<InstanceStatus, Stop> {
     system.local_state(role)?.wipe().map_err(stop_store)?;
-    let supervisor = Supervisor::start(vec![system.member(role)], system.topics.clone(), system.state.clone());
+    let supervisor = Supervisor::start(vec![system.member(role)], system.topics.clone(), system.state.clone(), Ends::Together);
     let monitor = supervisor.monitor();
     let mut last = InstanceStatus::default();
     let restored = async {

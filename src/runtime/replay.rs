@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::scratch::Scratch;
 use super::system::System;
 use crate::engine::meta::{Meta, StoreMeta};
-use crate::engine::ports::{LogError, StateStore, StoreError};
+use crate::engine::ports::{StateStore, StoreError};
 use crate::engine::replay::{Replay, ReplayError, Replayed};
 use crate::files;
 use crate::roles::Role;
@@ -60,11 +61,10 @@ pub fn replay_task(system: &System, role: Role, task: u32, progress: &mut dyn Fn
     let Some((path, live_store, live)) = newest_store(&system.state, role, task)? else { return Ok(None) };
     drop(live_store);
     let factory = system.factory(role)?;
-    let scratch_dir = system.state.join(format!(".replay-{}-{}-{task}", std::process::id(), role.name()));
-    let scratch = Scratch::new(scratch_dir)?;
+    let scratch = Scratch::new(&system.state)?;
     let replay =
         Replay { log: &*system.log, topics: system.topics.clone(), factory: &*factory, partitions: system.partitions()?, task, progress };
-    let replayed = replay.run(Box::new(RocksStore::open(&scratch.0, &system.memory)?), &live.meta)?;
+    let replayed = replay.run(Box::new(RocksStore::open(&scratch.store(), &system.memory)?), &live.meta)?;
     Ok(Some(TaskReplay { task, store: path, live: live.meta, replayed }))
 }
 

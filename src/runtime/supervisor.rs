@@ -1,33 +1,56 @@
-//! Runs instances, one thread each, until a signal, the end of a given time, or the first of them to stop for good.
+//! Runs instances, one thread each, until a signal, the end of a given time, or the end of the last of them.
 //!
 //! A stop is asked for by a flag that each loop sees between two turns; a turn ends with a commit, so nothing is left half done. What does not end
 //! within the grace is left to the operating system: the next start recovers exactly as after a crash.
+//!
+//! Roles in one process have nothing to do with each other: a bug in `notifications` is no reason to stop `orders`. So where that was asked for
+//! ([`Ends::Alone`]) a role that ends leaves the others running, and one that ended for a passing reason is started again, as a service manager
+//! would do it, so many times. The process then ends with the worst reason of all, which is the one that a person must see.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::clock::wall_ms;
-use super::status::{InputStatus, InstanceStatus, State, TaskStatus};
+use super::status::{InputStatus, InstanceStatus, State, TaskStatus, host};
 use crate::engine::crash::{self, Point};
 use crate::engine::instance::{Instance, Stop, TaskView};
 use crate::engine::topics::TopicTable;
 
-/// How often a status file is written.
+/// How often what a status file says is renewed, and how often the file is written whatever the loop does.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
+/// Starts of a role after passing trouble, in a row; a run longer than [`CALM`] begins a new row.
+const RESTARTS: u32 = 10;
+const CALM: Duration = Duration::from_secs(600);
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// What the end of one instance means for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// The first that ends takes the others with it.
+    Together,
+    /// The others go on, and passing trouble is tried again here.
+    Alone,
+}
 
 /// A running set of instances.
 pub struct Supervisor {
     stop: Arc<AtomicBool>,
+    ends: Ends,
     members: Vec<Running>,
     ended: tokio::sync::mpsc::UnboundedReceiver<Ended>,
+    _heart: Heart,
 }
 
 struct Running {
     name: String,
-    thread: Option<std::thread::JoinHandle<()>>,
-    status: Arc<Mutex<InstanceStatus>>,
+    thread: Option<JoinHandle<()>>,
+    status: Told,
 }
 
 struct Ended {
@@ -35,13 +58,21 @@ struct Ended {
     result: Result<(), Stop>,
 }
 
+/// What an instance says of itself, shared by its loop, the thread that gives signs of life, and who looks.
+type Told = Arc<Mutex<InstanceStatus>>;
+
+fn lock(told: &Told) -> std::sync::MutexGuard<'_, InstanceStatus> {
+    // Plain data, whole at any time.
+    told.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What running instances say of themselves.
-pub struct Monitor(Vec<Arc<Mutex<InstanceStatus>>>);
+pub struct Monitor(Vec<Told>);
 
 impl Monitor {
     /// Every instance as of its last report.
     pub fn statuses(&self) -> Vec<InstanceStatus> {
-        self.0.iter().map(|s| s.lock().expect("a status is plain data").clone()).collect()
+        self.0.iter().map(|s| lock(s).clone()).collect()
     }
 }
 
@@ -53,17 +84,19 @@ pub struct Member {
     pub instance: u32,
     /// Whether it leaves its group when it is stopped.
     pub leave: bool,
-    /// Makes the instance, in its own thread.
-    pub make: Box<dyn FnOnce() -> Result<Instance, Stop> + Send>,
+    /// Makes the instance, in its own thread; again for each start.
+    pub make: Box<dyn Fn() -> Result<Instance, Stop> + Send>,
 }
 
 impl Supervisor {
     /// Starts a thread for every member. `state` is where status files go.
-    pub fn start(members: Vec<Member>, topics: Arc<TopicTable>, state: PathBuf) -> Supervisor {
+    pub fn start(members: Vec<Member>, topics: Arc<TopicTable>, state: PathBuf, ends: Ends) -> Supervisor {
         let stop = Arc::new(AtomicBool::new(false));
+        // A process that runs one role leaves the starts to whoever started it.
+        let ends = if members.len() < 2 { Ends::Together } else { ends };
         // Unbounded, but each member sends exactly one message.
         let (send, ended) = tokio::sync::mpsc::unbounded_channel();
-        let members = members
+        let members: Vec<_> = members
             .into_iter()
             .map(|m| {
                 let name = format!("{}-{}", m.role, m.instance);
@@ -71,24 +104,31 @@ impl Supervisor {
                     role: m.role.to_string(),
                     instance: m.instance,
                     pid: std::process::id(),
+                    host: host(),
                     since_ms: wall_ms(),
                     ..Default::default()
                 }));
-                let reporter = Reporter { status: status.clone(), topics: topics.clone(), state: state.clone(), warned: false };
-                let (stop, send, thread_name) = (stop.clone(), send.clone(), name.clone());
-                let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
-                    let run = std::panic::AssertUnwindSafe(|| run(m.make, m.leave, &stop, reporter));
-                    let result = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
-                        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-                        Err(Stop::Bug(format!("panicked: {}", text.unwrap_or("no message"))))
-                    });
+                let reporter =
+                    Reporter { name: name.clone(), status: status.clone(), topics: topics.clone(), state: state.clone(), warned: false };
+                let (stop, tell, mine) = (stop.clone(), send.clone(), name.clone());
+                let live = move || {
+                    let result = live(&m, &stop, reporter, ends);
                     // The receiver is gone only when the process is on its way out.
-                    send.send(Ended { name: thread_name, result }).unwrap_or_default();
-                });
-                Running { name, thread: Some(thread.expect("a thread can be started")), status }
+                    tell.send(Ended { name: mine, result }).unwrap_or_default();
+                };
+                let thread = match std::thread::Builder::new().name(name.clone()).spawn(live) {
+                    Ok(thread) => Some(thread),
+                    Err(e) => {
+                        let result = Err(Stop::Failed(format!("no thread can be started for {name}: {e}")));
+                        send.send(Ended { name: name.clone(), result }).unwrap_or_default();
+                        None
+                    }
+                };
+                Running { name, thread, status }
             })
             .collect();
-        Supervisor { stop, members, ended }
+        let heart = Heart::start(members.iter().map(|m| m.status.clone()).collect(), state);
+        Supervisor { stop, ends, members, ended, _heart: heart }
     }
 
     /// A view of the instances that outlives [`Supervisor::run`].
@@ -96,39 +136,36 @@ impl Supervisor {
         Monitor(self.members.iter().map(|m| m.status.clone()).collect())
     }
 
-    /// Waits until one instance stops for good (its reason) or `until` is over (`Ok`), then stops the others within `grace`.
+    /// Waits until `until` is over, or until the last instance has ended (the first, if they end together); then stops what still runs, within
+    /// `grace`. The worst reason of all is the answer.
     pub async fn run(mut self, until: impl Future<Output = ()>, grace: Duration) -> Result<(), Stop> {
-        let first = tokio::select! {
-            ended = self.ended.recv() => ended,
-            () = until => None,
-        };
-        self.stop.store(true, Ordering::Release);
-        let mut result = Ok(());
-        let mut left = self.members.len();
-        let mut settle = |ended: Ended| {
-            if let Err(e) = ended.result {
-                tracing::error!(instance = %ended.name, "{e}");
-                if result.is_ok() {
-                    result = Err(e);
-                }
-            }
-        };
-        if let Some(ended) = first {
-            settle(ended);
+        tokio::pin!(until);
+        let (mut left, mut worst) = (self.members.len(), Ok(()));
+        while left > 0 {
+            let ended = tokio::select! {
+                ended = self.ended.recv() => ended,
+                () = &mut until => None,
+            };
+            let Some(ended) = ended else { break };
             left -= 1;
+            settle(&mut worst, ended, if self.ends == Ends::Alone { left } else { 0 });
+            if self.ends == Ends::Together {
+                break;
+            }
         }
+        self.stop.store(true, Ordering::Release);
         let deadline = tokio::time::Instant::now() + grace;
         while left > 0 {
             match tokio::time::timeout_at(deadline, self.ended.recv()).await {
                 Ok(Some(ended)) => {
-                    settle(ended);
+                    settle(&mut worst, ended, 0);
                     left -= 1;
                 }
                 Ok(None) => break,
                 Err(_) => {
                     let names: Vec<_> = self.members.iter().filter(|m| !finished(m)).map(|m| m.name.as_str()).collect();
                     tracing::warn!(?names, grace_ms = grace.as_millis() as u64, "did not stop in time; leaving it to the next start");
-                    return result;
+                    return worst;
                 }
             }
         }
@@ -137,45 +174,163 @@ impl Supervisor {
                 thread.join().map_err(|_| Stop::Bug(format!("{} panicked while closing", m.name)))?;
             }
         }
-        result
+        worst
+    }
+}
+
+/// Says that an instance has ended, and remembers the worst reason.
+fn settle(worst: &mut Result<(), Stop>, ended: Ended, others: usize) {
+    let Err(e) = ended.result else { return };
+    match others {
+        0 => tracing::error!(instance = %ended.name, "{e}"),
+        n => tracing::error!(instance = %ended.name, "{e}; this role has ended for good, {n} others of this process go on"),
+    }
+    if worst.as_ref().err().is_none_or(|before| badness(before) < badness(&e)) {
+        *worst = Err(e);
+    }
+}
+
+/// Which end a person must see first: a broken invariant (70), then a wrong configuration (78), a takeover (75), and passing trouble (1).
+fn badness(stop: &Stop) -> u8 {
+    match stop {
+        Stop::Failed(_) => 1,
+        Stop::Fenced(_) => 2,
+        Stop::Invalid(_) => 3,
+        Stop::Bug(_) => 4,
     }
 }
 
 fn finished(m: &Running) -> bool {
-    m.thread.as_ref().is_none_or(std::thread::JoinHandle::is_finished)
+    m.thread.as_ref().is_none_or(JoinHandle::is_finished)
 }
 
-fn run(make: impl FnOnce() -> Result<Instance, Stop>, leave: bool, stop: &AtomicBool, mut reporter: Reporter) -> Result<(), Stop> {
-    let mut instance = make()?;
+/// Runs a member, and starts it again after passing trouble, if that is our part.
+fn live(member: &Member, stop: &AtomicBool, mut reporter: Reporter, ends: Ends) -> Result<(), Stop> {
+    let mut restarts = Restarts::default();
+    loop {
+        let began = Instant::now();
+        let run = std::panic::AssertUnwindSafe(|| run(member, stop, &mut reporter));
+        let result = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            Err(Stop::Bug(format!("panicked: {}", text.unwrap_or("no message"))))
+        });
+        let Err(Stop::Failed(why)) = &result else {
+            reporter.ended(result.as_ref().err());
+            return result;
+        };
+        let Some(wait) = (ends == Ends::Alone).then(|| restarts.next(began.elapsed())).flatten() else {
+            reporter.ended(result.as_ref().err());
+            return result;
+        };
+        tracing::error!(
+            instance = %reporter.name,
+            "{why}; this role has ended and is started again in {} s (start {} of {RESTARTS}); the others go on",
+            wait.as_secs(),
+            restarts.made
+        );
+        reporter.waiting(why);
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            if stop.load(Ordering::Acquire) {
+                reporter.ended(None);
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// How often a role was started again, and when it may be.
+#[derive(Default)]
+struct Restarts {
+    made: u32,
+}
+
+impl Restarts {
+    /// How long to wait before the next start; none if there were enough.
+    fn next(&mut self, ran: Duration) -> Option<Duration> {
+        if ran > CALM {
+            self.made = 0;
+        }
+        let wait = BACKOFF_MIN.saturating_mul(1 << self.made.min(16)).min(BACKOFF_MAX);
+        self.made += 1;
+        (self.made <= RESTARTS).then_some(wait)
+    }
+}
+
+fn run(member: &Member, stop: &AtomicBool, reporter: &mut Reporter) -> Result<(), Stop> {
+    let mut instance = (member.make)()?;
     let mut reported: Option<(Instant, &'static str)> = None;
     while !stop.load(Ordering::Acquire) {
         let turn = instance.step();
         let phase = instance.phase();
         if turn.is_err() || reported.is_none_or(|(at, told)| told != phase || at.elapsed() >= STATUS_EVERY) {
             reported = Some((Instant::now(), phase));
-            reporter.report(&instance, turn.is_err());
+            reporter.report(&instance);
         }
         turn?;
     }
     crash::point(Point::StopAsked);
-    reporter.report(&instance, true);
-    if leave {
+    reporter.report(&instance);
+    if member.leave {
         instance.leave();
     }
     Ok(())
 }
 
+/// Gives signs of life: writes the status files of instances that have begun and not ended, however long a turn of their loop takes.
+struct Heart {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Heart {
+    fn start(members: Vec<Told>, state: PathBuf) -> Heart {
+        let stop = Arc::new(AtomicBool::new(false));
+        let ended = stop.clone();
+        let beat = move || {
+            while !ended.load(Ordering::Acquire) {
+                std::thread::park_timeout(SIGN_OF_LIFE);
+                for told in &members {
+                    let mut status = lock(told);
+                    if status.updated_ms > 0 && status.state != State::Stopped && !ended.load(Ordering::Acquire) {
+                        status.updated_ms = wall_ms();
+                        // The loop has said so, or will.
+                        status.write(&state).unwrap_or_default();
+                    }
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("signs-of-life".into()).spawn(beat);
+        if let Err(e) = &thread {
+            tracing::warn!("no thread can be started for signs of life: {e}; `processor status` may take this process for dead");
+        }
+        Heart { stop, thread: thread.ok() }
+    }
+}
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A panic there has been printed, and a destructor cannot hand it on.
+            let _joined = thread.join();
+        }
+    }
+}
+
 struct Reporter {
-    status: Arc<Mutex<InstanceStatus>>,
+    name: String,
+    status: Told,
     topics: Arc<TopicTable>,
     state: PathBuf,
     warned: bool,
 }
 
 impl Reporter {
-    fn report(&mut self, instance: &Instance, stopped: bool) {
+    fn report(&mut self, instance: &Instance) {
         let state = match instance.phase() {
-            _ if stopped => State::Stopped,
             "running" => State::Running,
             "restoring" => State::Restoring,
             "recovering" => State::Recovering,
@@ -183,13 +338,32 @@ impl Reporter {
         };
         let tasks = instance.tasks().into_iter().map(|(task, view)| self.task(task, view)).collect();
         let counters = instance.counters();
-        let mut status = self.status.lock().expect("a status is plain data");
+        let why = instance.trouble().filter(|_| state != State::Running).map(String::from);
+        self.tell(state, why, |status| (status.tasks, status.counters) = (tasks, counters));
+    }
+
+    /// The role has ended for a passing reason and is started again in a moment.
+    fn waiting(&mut self, why: &str) {
+        self.tell(State::Recovering, Some(why.to_string()), |status| status.tasks.clear());
+    }
+
+    fn ended(&mut self, why: Option<&Stop>) {
+        // An instance that could not even be made has said nothing; the file, if there is one, is of somebody else.
+        if lock(&self.status).updated_ms > 0 {
+            self.tell(State::Stopped, why.map(ToString::to_string), |_| {});
+        }
+    }
+
+    fn tell(&mut self, state: State, why: Option<String>, more: impl FnOnce(&mut InstanceStatus)) {
+        let mut status = lock(&self.status);
         let now = wall_ms();
         if status.state != state {
             status.since_ms = now;
         }
         (status.state, status.updated_ms, status.tasks, status.counters) = (state, now, tasks, counters);
         status.trouble = instance.trouble().map(str::to_string);
+        (status.state, status.why, status.updated_ms, status.turned_ms) = (state, why, now, now);
+        more(&mut status);
         if let Err(e) = status.write(&self.state)
             && !std::mem::replace(&mut self.warned, true)
         {
@@ -217,3 +391,6 @@ impl Reporter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::replay::Scratch;
+use super::scratch::Scratch;
 use super::system::System;
 use crate::engine::meta::StoreMeta;
 use crate::engine::ports::{LogError, StoreError};
@@ -40,8 +40,8 @@ pub fn travel_task(
     let dir = match keep {
         Some(keep) => place(system, role, task, keep)?,
         None => {
-            scratch = Scratch::new(system.state.join(format!(".replay-{}-{}-{task}", std::process::id(), role.name())))?;
-            scratch.0.clone()
+            scratch = Scratch::new(&system.state)?;
+            scratch.store()
         }
     };
     let replay = Replay { log: &*system.log, topics: system.topics.clone(), factory: &*factory, partitions, task, progress };

@@ -4,10 +4,13 @@
 use std::collections::BTreeMap;
 
 use super::audit::chains::Chains;
+use super::clock::wall_ms;
 use super::replay::newest_store;
-use super::scan;
 use super::system::System;
+use super::{lag, scan, standing};
 use crate::engine::digest::{self, Digest};
+use crate::engine::last_meta::Fit;
+use crate::engine::meta::Meta;
 use crate::engine::ports::{LogError, StoreError};
 use crate::engine::restore::scan_digest;
 use crate::engine::topics::{TopicId, TopicPartition};
@@ -16,6 +19,9 @@ use crate::roles::{Role, orders};
 use crate::wire::event::{Event, OrderEvent};
 use crate::wire::topics;
 use crate::wire::trade::Trade;
+
+/// Clients' transactions that are open for longer are told of.
+const HELD_MS: i64 = 10_000;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug)]
@@ -47,9 +53,12 @@ pub fn run(system: &System, roles: &[Role], each: &mut dyn FnMut(&Check)) -> Res
         each(&check);
     };
     for role in roles {
+        let mut stores = BTreeMap::new();
         for task in 0..system.tasks(*role)? {
-            store(system, *role, task, &mut tell)?;
+            stores.extend(store(system, *role, task, &mut tell)?.map(|meta| (task, meta)));
         }
+        positions(system, *role, &stores, &mut tell)?;
+        held(system, *role, &mut tell)?;
     }
     let partitions = system.partitions()?;
     if roles.contains(&Role::Orders) {
@@ -69,16 +78,16 @@ pub fn run(system: &System, roles: &[Role], each: &mut dyn FnMut(&Check)) -> Res
     Ok(all_ok)
 }
 
-/// Content against digest, position against the group's committed offsets, and for `orders` the books.
-fn store(system: &System, role: Role, task: u32, tell: &mut dyn FnMut(Check)) -> Result<(), VerifyError> {
+/// Content against digest, and for `orders` the books. Answers where the store is.
+fn store(system: &System, role: Role, task: u32, tell: &mut dyn FnMut(Check)) -> Result<Option<Meta>, VerifyError> {
     let name = format!("{} task {task}: state", role.name());
     let (path, store, meta) = match newest_store(&system.state, role, task) {
         Ok(Some(found)) => found,
-        Ok(None) => return Ok(()),
+        Ok(None) => return Ok(None),
         Err(StoreError::Corrupt(why)) => {
             let detail = format!("{why}; `processor rebuild --role {}` restores it from the changelog", role.name());
             tell(Check { name, ok: false, detail });
-            return Ok(());
+            return Ok(None);
         }
         Err(e) => return Err(e.into()),
     };
@@ -87,7 +96,7 @@ fn store(system: &System, role: Role, task: u32, tell: &mut dyn FnMut(Check)) ->
         Err(StoreError::Corrupt(why)) => {
             let detail = format!("{why}; `processor rebuild --role {}` restores it from the changelog", role.name());
             tell(Check { name, ok: false, detail });
-            return Ok(());
+            return Ok(None);
         }
         Err(e) => return Err(e.into()),
     };
@@ -97,32 +106,64 @@ fn store(system: &System, role: Role, task: u32, tell: &mut dyn FnMut(Check)) ->
         false => format!("digest of the content is {digest}, recorded is {} ({})", meta.meta.digest, path.display()),
     };
     tell(Check { name, ok, detail });
-    let asked: Vec<TopicPartition> = meta.meta.offsets.iter().map(|(at, _)| *at).collect();
-    let committed = system.log.group_offsets(&system.group(role), &asked)?;
-    let mut behind = 0;
-    let mut ahead = Vec::new();
-    for ((at, have), committed) in meta.meta.offsets.iter().zip(committed) {
-        match committed {
-            Some(c) if c == *have => {}
-            Some(c) if c > *have => behind += 1,
-            // A fresh task commits nothing until its first transaction.
-            None if meta.meta.transaction == 0 => {}
-            other => ahead.push(format!("{} at {have}, committed {other:?}", system.topics.show(*at))),
-        }
-    }
-    let (name, ok) = (format!("{} task {task}: position", role.name()), ahead.is_empty());
-    let detail = match (ok, behind) {
-        (true, 0) => "equals the committed offsets".to_string(),
-        (true, n) => format!("behind in {n} inputs (the role runs, or a restart will catch up)"),
-        (false, _) => format!("ahead of the log: {}", ahead.join(", ")),
-    };
-    tell(Check { name, ok, detail });
     if role == Role::Orders {
         let name = format!("orders task {task}: books");
         tell(match orders::check_books(&*store) {
             Ok(summary) => Check { name, ok: true, detail: summary },
             Err(why) => Check { name, ok: false, detail: why },
         });
+    }
+    Ok(Some(meta.meta))
+}
+
+/// What a start would find: the group's committed offsets, the last meta record of each changelog partition, and the local stores.
+fn positions(system: &System, role: Role, stores: &BTreeMap<u32, Meta>, tell: &mut dyn FnMut(Check)) -> Result<(), VerifyError> {
+    for (task, standing) in standing::look(system, role)? {
+        let (store, last) = (stores.get(&task), standing.last.as_ref().map(|l| &l.meta));
+        let name = format!("{} task {task}: position", role.name());
+        if let Fit::Differ(_) = standing.fit {
+            let what = standing::differences(system, role, task, &standing);
+            let repair = format!("`processor repair offsets --role {}`", role.name());
+            let detail =
+                format!("a start refuses to run, because committed offsets and changelog do not fit: {what}. {repair} puts that right");
+            tell(Check { name, ok: false, detail });
+            continue;
+        }
+        let (ok, detail) = match (store, last) {
+            (None, None) => continue,
+            (Some(have), None) if have.transaction == 0 => (true, "at the start, as the group".to_string()),
+            (Some(have), None) => {
+                (false, format!("local state has {} transactions, of which neither the changelog nor the group knows", have.transaction))
+            }
+            (None, Some(last)) => (true, format!("transaction {}; no local state here", last.transaction)),
+            (Some(have), Some(last)) if have.offsets == last.offsets => (true, "equals the committed offsets".to_string()),
+            (Some(have), Some(last)) if have.transaction < last.transaction => {
+                let n = last.transaction - have.transaction;
+                (true, format!("{n} transactions behind (the role runs, or a restart will catch up)"))
+            }
+            (Some(have), Some(last)) => (
+                false,
+                format!(
+                    "ahead of the log: local state is at transaction {}, the changelog at {}; a start puts it aside and rebuilds it",
+                    have.transaction, last.transaction
+                ),
+            ),
+        };
+        let absent =
+            if standing.fit == Fit::Absent { "; the group's offsets are gone, a start takes those of the last meta record" } else { "" };
+        tell(Check { name, ok, detail: format!("{detail}{absent}") });
+    }
+    Ok(())
+}
+
+/// Input that nobody can read: a client's transaction is open before it. Nothing is damaged by that, but everything behind it stands.
+fn held(system: &System, role: Role, tell: &mut dyn FnMut(Check)) -> Result<(), LogError> {
+    let now = wall_ms();
+    for lag in lag::of_role(&*system.log, role, &system.group(role))? {
+        let Some(since) = lag.held_since_ms.filter(|since| now - since > HELD_MS) else { continue };
+        let name = format!("{}: {}", role.name(), system.topics.show(lag.at));
+        let detail = format!("{} records wait behind a transaction that has been open for {} s", lag.held(), (now - since) / 1000);
+        tell(Check { name, ok: true, detail });
     }
     Ok(())
 }

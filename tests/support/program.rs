@@ -58,7 +58,8 @@ impl Program {
         Program { dir: self.dir.clone(), flags }
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// The command, to be started in another way than usual.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut c = Command::new(env!("CARGO_BIN_EXE_processor"));
         c.args(args).args(&self.flags).current_dir(&self.dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("PROCESSOR_") || n == "KAFKA_BROKERS") {

@@ -10,7 +10,7 @@ use processor::engine::ports::{Limits, Log};
 use processor::engine::topics::{TopicId, TopicTable};
 use processor::log::local::{LocalLog, Options};
 use processor::roles::{Role, RoleSettings};
-use processor::runtime::supervisor::Supervisor;
+use processor::runtime::supervisor::{Ends, Supervisor};
 use processor::runtime::system::System;
 use processor::store::rocks::SharedMemory;
 use processor::wire::topics as t;
@@ -95,7 +95,7 @@ impl World {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let members = Role::all().into_iter().map(|r| system.member(r)).collect();
-                let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone());
+                let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone(), Ends::Together);
                 // A sender that went away (a test that failed) is a stop too.
                 let until = async { stopped.await.unwrap_or_default() };
                 supervisor.run(until, Duration::from_secs(30)).await

@@ -256,7 +256,6 @@ fn to_file(export: &Export<'_>, path: &Path, tell: &mut dyn FnMut(u64)) -> Resul
 fn refused(e: ExportError) -> Failure {
     match e {
         ExportError::Log(e) => e.into(),
-        ExportError::Write(e) if e.kind() == std::io::ErrorKind::BrokenPipe => e.into(),
         ExportError::Write(_) => Failure::failed(e.to_string()),
         ExportError::Damaged { .. } => Failure::new(Code::Bug, e.to_string()),
     }

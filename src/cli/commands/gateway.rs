@@ -58,7 +58,7 @@ pub fn run(config: &Config, typed: &Gateway) -> Result<(), Failure> {
             until.await;
         } else {
             let members = config.roles.iter().map(|r| system.member(*r)).collect();
-            let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone());
+            let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone(), config.ends());
             ended = supervisor.run(until, system::grace(config)).await;
         }
         running.stop().await;

@@ -20,13 +20,14 @@ pub fn run(config: &Config, args: &Portfolio) -> Result<(), Failure> {
     let range = audit::range(args.from.as_ref(), args.to.as_ref())?;
     let log = open::log(config, Access::Read)?;
     let table = topics::table(&config.topic_prefix);
-    let mut printed = match config.format {
-        Format::Json => Ok(()),
+    match config.format {
+        Format::Json => {}
         Format::Text => output::line(format_args!(
             "{:<24} {:>5} {:<20} {:<16} {:>14} {:>12} {:>12} {:>14} {:>14}  {}",
             "TIME", "SEQ", "EVENT", "ORDER", "AVAILABLE", "RESERVED", "REALISED", "COST_BASIS", "EQUITY", "POSITIONS"
-        )),
-    };
+        ))?,
+    }
+    let mut printed = Ok(());
     let events = history(&*log, &table, &args.user, range, &mut |p| {
         if printed.is_ok() {
             printed = match config.format {
@@ -34,7 +35,7 @@ pub fn run(config: &Config, args: &Portfolio) -> Result<(), Failure> {
                 Format::Text => as_text(p),
             };
         }
-        printed.is_ok()
+        printed.is_ok() && !output::broken()
     });
     printed?;
     match events {

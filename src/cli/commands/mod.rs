@@ -14,6 +14,7 @@ pub mod order;
 pub mod portfolio;
 pub mod publish;
 pub mod rebuild;
+pub mod repair;
 pub mod replay;
 pub mod run;
 pub mod send;

@@ -15,7 +15,7 @@ use crate::client::{KeyedAppender, now_ms};
 use crate::engine::ports::Log;
 use crate::roles::Role;
 use crate::runtime::signals;
-use crate::runtime::supervisor::Supervisor;
+use crate::runtime::supervisor::{Ends, Supervisor};
 use crate::runtime::system::System;
 use crate::wire::topics::ORDER_COMMANDS;
 
@@ -72,7 +72,7 @@ pub fn carry_out(
     system::block_on(async {
         let signal = signals::first_of()?;
         let members = Role::all().iter().map(|r| system.member(*r)).collect();
-        let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone());
+        let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone(), Ends::Together);
         let config = config.clone();
         let grace = system::grace(&config);
         let mut outcome = Ok(());

@@ -156,7 +156,7 @@ impl Look<'_> {
             Some(task) => task..task + 1,
             None => 0..root.partitions(role)?,
         };
-        for task in tasks {
+        for task in tasks.take_while(|_| !output::broken()) {
             let Some(store) = root.store(role, task)? else { continue };
             let mut printed = Ok(());
             store.scan(&show::prefix(role, prefix), &mut |key, value| {
@@ -167,7 +167,7 @@ impl Look<'_> {
                     self.found += 1;
                     printed = self.print(role, task, &shown, &value);
                 }
-                self.left > 0 && printed.is_ok()
+                self.left > 0 && printed.is_ok() && !output::broken()
             })?;
             printed?;
         }

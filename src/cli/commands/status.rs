@@ -1,4 +1,6 @@
-//! `status`: where every task is, from the log itself; and what its instance says of itself, where one runs on this machine.
+//! `status`: where every task is, from the log itself; and what its instance says of itself, where its status file can be read.
+
+use std::collections::BTreeSet;
 
 use std::io::Write;
 
@@ -9,17 +11,37 @@ use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::open::Access;
 use crate::cli::output::Format;
-use crate::cli::{open, output};
+use crate::cli::{decode, open, output};
+use crate::runtime::clock::wall_ms;
 use crate::runtime::lag::{self, Lag};
-use crate::runtime::status::{InstanceStatus, State, TaskStatus};
+use crate::runtime::status::{InstanceStatus, Life, SILENCE_MS, State, TaskStatus};
 use crate::wire::topics;
 
-const HEADER: [&str; 10] = ["ROLE", "TASK", "TOPIC", "PARTITION", "STATE", "INSTANCE", "COMMITTED", "END", "LAG", "RESTORED%"];
+const HEADER: [&str; 15] = [
+    "ROLE",
+    "TASK",
+    "TOPIC",
+    "PARTITION",
+    "STATE",
+    "INSTANCE",
+    "COMMITTED",
+    "END",
+    "LAG",
+    "RESTORED%",
+    "STABLE_END",
+    "HELD_SINCE",
+    "HOST",
+    "UPDATED",
+    "WHY",
+];
 
 /// The same for people: one line per task, its lag summed over its inputs.
 const TASKS: [&str; 6] = ["ROLE", "TASK", "STATE", "INSTANCE", "LAG", "RESTORED%"];
 
-/// Prints the table.
+/// A transaction that is open for longer is told of.
+const HELD_MS: i64 = 5_000;
+
+/// Prints the table; for people, below it, what they must know.
 pub fn run(config: &Config) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let table = topics::table(&config.topic_prefix);
@@ -28,20 +50,40 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         let instances = InstanceStatus::read_all(&config.state, role.name());
         troubles.extend(instances.iter().filter_map(trouble));
         for Lag { at, committed, end, records } in lag::of_role(&*log, role, &config.group(role))? {
+    let (mut rows, mut remarks, now) = (Vec::new(), Vec::new(), wall_ms());
+    for role in config.roles_or_all() {
+        let instances = InstanceStatus::read_all(&config.state, role.name());
+        remarks.extend(instances.iter().filter_map(|s| remark(s, now)));
+        for lag in lag::of_role(&*log, role, &config.group(role))? {
+            let Lag { at, committed, stable_end, end, records, held_since_ms } = lag;
+            if let Some(since) = held_since_ms.filter(|since| now - since > HELD_MS) {
+                remarks.push(format!(
+                    "{}: {} records wait behind a transaction that has been open since {}; it is a client's, and ends when that client ends it or \
+                     the brokers give it up",
+                    table.show(at),
+                    lag.held(),
+                    decode::time(since)
+                ));
+            }
             // Partition i of every input belongs to task i.
             let task = at.partition;
-            let (state, instance, restored) = told(&instances, task);
+            let told = told(&instances, task, now);
             rows.push(vec![
                 role.name().into(),
                 task.into(),
                 table.name(at.topic).into(),
                 at.partition.into(),
-                state,
-                instance,
+                told.state,
+                told.instance,
                 committed.into(),
                 end.into(),
                 records.into(),
-                restored,
+                told.restored,
+                stable_end.into(),
+                held_since_ms.map(decode::time).into(),
+                told.host,
+                told.updated,
+                told.why,
             ]);
         }
     }
@@ -53,6 +95,33 @@ pub fn run(config: &Config) -> Result<(), Failure> {
             troubles.iter().try_for_each(|line| writeln!(out, "{line}"))?;
             Ok(())
         }
+    if config.format == Format::Json {
+        return output::rows(config.format, &HEADER, &rows);
+    }
+    output::rows(config.format, &TASKS, &per_task(&rows))?;
+    // A transaction before the input of several roles is told once.
+    let mut said = BTreeSet::new();
+    remarks.iter().filter(|r| said.insert(r.as_str())).try_for_each(output::line)
+}
+
+/// What is to be said of an instance that does not simply run.
+fn remark(s: &InstanceStatus, now: i64) -> Option<String> {
+    let name = match s.host.as_str() {
+        "" => format!("{}-{}", s.role, s.instance),
+        host => format!("{}-{} on {host}", s.role, s.instance),
+    };
+    let why = s.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+    match s.life(now) {
+        Life::Silent { since_ms } => Some(format!(
+            "{name}: no sign of life since {} (they come every second): killed, frozen, or its machine or disk is gone",
+            decode::time(since_ms)
+        )),
+        Life::Busy { since_ms } => Some(format!("{name}: one turn of its loop has lasted since {}", decode::time(since_ms))),
+        Life::Ended => s.why.as_ref().map(|_| format!("{name}: ended at {}{why}", decode::time(s.updated_ms))),
+        Life::Alive if s.why.is_some() && now - s.since_ms > SILENCE_MS => {
+            Some(format!("{name}: {} since {}{why}", s.state.name(), decode::time(s.since_ms)))
+        }
+        Life::Alive => s.why.as_ref().map(|_| format!("{name}: {}{why}", s.state.name())),
     }
 }
 
@@ -68,7 +137,7 @@ fn trouble(s: &InstanceStatus) -> Option<String> {
 fn per_task(rows: &[Vec<Value>]) -> Vec<Vec<Value>> {
     let mut tasks: IndexMap<(String, u64), Vec<Value>> = IndexMap::new();
     for row in rows {
-        let [role, task, _, _, state, instance, _, _, lag, restored] = row.as_slice() else { continue };
+        let [role, task, _, _, state, instance, _, _, lag, restored, ..] = row.as_slice() else { continue };
         let key = (role.as_str().unwrap_or_default().to_string(), task.as_u64().unwrap_or_default());
         let sum =
             tasks.entry(key).or_insert_with(|| [role, task, state, instance, &Value::from(0), restored].into_iter().cloned().collect());
@@ -77,29 +146,95 @@ fn per_task(rows: &[Vec<Value>]) -> Vec<Vec<Value>> {
     tasks.into_values().collect()
 }
 
-/// What the instance that has a task says: state, number, restored share.
-fn told(instances: &[InstanceStatus], task: u32) -> (Value, Value, Value) {
+/// What the instance that has a task says of it.
+#[derive(Default)]
+struct Told {
+    state: Value,
+    instance: Value,
+    restored: Value,
+    host: Value,
+    updated: Value,
+    why: Value,
+}
+
+fn told(instances: &[InstanceStatus], task: u32, now: i64) -> Told {
     let has = |s: &InstanceStatus| s.tasks.iter().find(|t| t.task == task).cloned();
     let mut all: Vec<(&InstanceStatus, TaskStatus)> = instances.iter().filter_map(|s| Some((s, has(s)?))).collect();
     // The one that is alive and wrote last knows best.
-    all.sort_by_key(|(s, _)| (alive(s), s.updated_ms));
-    let Some((instance, task)) = all.pop() else { return (Value::Null, Value::Null, Value::Null) };
-    let state = match (alive(instance), instance.state) {
-        (false, State::Stopped) => "stopped",
-        (false, _) => "gone",
-        (true, _) => task.state.name(),
+    all.sort_by_key(|(s, _)| (matches!(s.life(now), Life::Alive | Life::Busy { .. }), s.updated_ms));
+    let Some((instance, task)) = all.pop() else { return Told::default() };
+    let life = instance.life(now);
+    let state = match life {
+        Life::Ended => "stopped",
+        Life::Silent { .. } => "gone",
+        Life::Alive | Life::Busy { .. } => task.state.name(),
     };
     let restored = match task.restore_end {
         _ if task.state == State::Running => 100.into(),
         0 => Value::Null,
         end => u64::try_from(u128::from(task.restored.min(end)) * 100 / u128::from(end)).unwrap_or(100).into(),
     };
-    (state.into(), instance.instance.into(), restored)
+    Told {
+        state: state.into(),
+        instance: instance.instance.into(),
+        restored,
+        host: instance.host.as_str().into(),
+        updated: decode::time(instance.updated_ms).into(),
+        why: instance.why.clone().into(),
+    }
 }
 
-/// Whether the process that wrote the file is still there; the file outlives a `kill -9`.
-fn alive(s: &InstanceStatus) -> bool {
-    s.pid == std::process::id() || std::path::Path::new("/proc").join(s.pid.to_string()).exists()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(state: State, updated_ms: i64, why: Option<&str>) -> InstanceStatus {
+        let tasks = vec![TaskStatus { task: 0, state: State::Running, ..Default::default() }];
+        let (role, why) = ("orders".to_string(), why.map(String::from));
+        // A process id that is there: of the test itself.
+        let pid = std::process::id();
+        InstanceStatus {
+            role,
+            instance: 1,
+            pid,
+            host: "h1".into(),
+            state,
+            updated_ms,
+            turned_ms: updated_ms,
+            why,
+            tasks,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn states_are_told_by_signs_of_life() {
+        let now = 1_000_000;
+        let state = |s: InstanceStatus| told(&[s], 0, now).state;
+        assert_eq!(state(instance(State::Running, now - 500, None)), "running");
+        assert_eq!(state(instance(State::Running, now - 60_000, None)), "gone", "the process id is of somebody else");
+        assert_eq!(state(instance(State::Stopped, now - 60_000, None)), "stopped");
+        let (old, new) =
+            (instance(State::Running, now - 60_000, None), InstanceStatus { instance: 2, ..instance(State::Running, now, None) });
+        assert_eq!(told(&[new, old], 0, now).instance, 2);
+    }
+
+    #[test]
+    fn remarks_say_why_and_since_when() {
+        let now = 1_000_000;
+        let said = |s: InstanceStatus| remark(&s, now).unwrap_or_default();
+        assert_eq!(said(instance(State::Running, now, None)), "");
+        assert_eq!(said(instance(State::Stopped, now - 60_000, None)), "");
+        assert!(
+            said(instance(State::Running, now - 60_000, None)).starts_with("orders-1 on h1: no sign of life since 1970-01-01T00:15:40")
+        );
+        let ended = said(instance(State::Stopped, now, Some("a bug")));
+        assert!(ended.contains("ended at") && ended.ends_with("a bug"), "{ended}");
+        let recovering = said(instance(State::Recovering, now, Some("no broker")));
+        assert!(recovering.contains("recovering since 1970") && recovering.ends_with("no broker"), "{recovering}");
+        let busy = InstanceStatus { turned_ms: now - 9_000, ..instance(State::Running, now, None) };
+        assert!(said(busy).contains("one turn of its loop has lasted since 1970-01-01T00:16:31"));
+    }
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ fn follow_embedded(
     loop {
         let mut reader = log.reader(topic, &from, true)?;
         let next = show.read(&mut *reader, true)?;
-        if show.left == 0 {
+        if show.left == 0 || output::broken() {
             return Ok(());
         }
         for (partition, from) in &mut from {
@@ -125,7 +125,7 @@ impl Show<'_> {
     fn read(&mut self, reader: &mut dyn Reader, exit_at_end: bool) -> Result<BTreeMap<u32, u64>, Failure> {
         let mut next = BTreeMap::new();
         let mut batch = Records::new();
-        while self.left > 0 && !(exit_at_end && reader.caught_up()) {
+        while self.left > 0 && !output::broken() && !(exit_at_end && reader.caught_up()) {
             batch.clear();
             reader.poll(Duration::from_millis(200), read::LIMITS, &mut batch)?;
             for r in batch.iter() {

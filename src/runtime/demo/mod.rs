@@ -13,7 +13,7 @@ use screen::{Screen, Side};
 use traffic::Gauge;
 
 use super::status::{Counters, State};
-use super::supervisor::{Monitor, Supervisor};
+use super::supervisor::{Ends, Monitor, Supervisor};
 use super::system::System;
 use crate::client::simulate::Traders;
 use crate::engine::instance::Stop;
@@ -57,7 +57,7 @@ pub async fn run(system: &System, o: Options, until: impl Future<Output = ()>, g
     let name = format!("demo-{}", uuid::Uuid::now_v7().simple());
     let observer = Observer::new(&*system.log, &name).map_err(failed)?;
     let members = Role::all().iter().map(|r| system.member(*r)).collect();
-    let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone());
+    let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone(), Ends::Together);
     let gauge = Arc::new(Gauge::default());
     let (feed, traders) = traffic(system, &o, &name, &gauge);
     let watch = {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::super::stderr;
 use super::observer::Totals;
 
 /// How often the summary is renewed on a terminal, and elsewhere.
@@ -69,7 +70,7 @@ impl Screen {
         self.shown = Instant::now();
         match &self.bar {
             Some(bar) => bar.set_message(self.block(totals, side, orders, fills)),
-            None => eprintln!(
+            None => stderr::note(format_args!(
                 "{:>4} s  {orders} orders/s  {fills} fills/s  p50 {} ms  p99 {} ms  rejected {}  open {}  checked {}  violations {}",
                 self.started.elapsed().as_secs(),
                 totals.fill_ms.value_at_quantile(0.5),
@@ -78,7 +79,7 @@ impl Screen {
                 side.open,
                 totals.checked,
                 totals.violated,
-            ),
+            )),
         }
     }
 

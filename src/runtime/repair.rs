@@ -1,0 +1,226 @@
+//! `processor repair offsets`: a group's offsets put to where its changelogs say that its tasks stand.
+//!
+//! The last meta record of a changelog partition and the offsets that were committed with it are one transaction, so the record *is* the offsets,
+//! when the group has lost its own. That is certain only when nobody commits meanwhile. So the group must be empty; then we join it under the name of
+//! the instance, which fences whoever has it, and must be given every partition, which nobody else then has; and open transactions must end first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::clock::SystemClock;
+use super::standing::{self, Standing};
+use super::system::System;
+use crate::engine::last_meta::{Fit, fit, last_meta};
+use crate::engine::ports::{Committed, Limits, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction};
+use crate::engine::records::Records;
+use crate::engine::topics::TopicPartition;
+use crate::roles::Role;
+
+/// An instance that was killed stays in its group until its session ends.
+const EMPTY_WAIT: Duration = Duration::from_secs(30);
+/// How long the group may take to give us all partitions, and to tell its offsets.
+const JOIN_WAIT: Duration = Duration::from_secs(60);
+/// As long as a start waits: the transaction timeout, the brokers' check interval, and slack.
+const OPEN_WAIT: Duration = Duration::from_secs(45);
+const LIMITS: Limits = Limits { records: 1, bytes: 1 << 20, age: Duration::from_millis(1) };
+
+/// What is done about one task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The offsets are right.
+    Fits,
+    /// The task has never committed anything, and its group neither.
+    Fresh,
+    /// The offsets are set, or would be.
+    Set,
+}
+
+/// One task, before the repair.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Where it stood.
+    pub standing: Standing,
+    /// What is done about it.
+    pub action: Action,
+}
+
+/// Why nothing was repaired.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The role runs.
+    #[error("{0}")]
+    Runs(String),
+    /// The positions cannot be right.
+    #[error("{0}")]
+    Impossible(String),
+}
+
+/// What would be done, by looking only: it may be different by the time that it is done.
+pub fn plan(system: &System, role: Role) -> Result<BTreeMap<u32, Task>, RepairError> {
+    judge(system, role, standing::look(system, role)?)
+}
+
+/// Puts the offsets right; answers how it was before.
+pub fn offsets(system: &System, role: Role) -> Result<BTreeMap<u32, Task>, RepairError> {
+    let group = system.group(role);
+    wait_until_empty(system, &group)?;
+    let inputs = role.spec().inputs.iter().map(|i| MemberInput { topic: i.topic, headers: false }).collect();
+    let instance = format!("{group}-{}", system.instance);
+    let mut member = system.log.join(&MemberSpec { group, instance, inputs, linger: Duration::ZERO })?;
+    let done = put_right(system, role, &mut *member);
+    // A start after this one need not wait until our session ends.
+    member.leave();
+    done
+}
+
+/// What the member does that nobody else is.
+fn put_right(system: &System, role: Role, member: &mut dyn Member) -> Result<BTreeMap<u32, Task>, RepairError> {
+    let (spec, group) = (role.spec(), system.group(role));
+    let tasks: Vec<u32> = (0..system.tasks(role)?).collect();
+    let mut wanted = BTreeSet::new();
+    for task in &tasks {
+        wanted.extend(standing::inputs(system, role, *task)?);
+    }
+    take_all(member, &group, &wanted)?;
+    // From here on nobody but us can commit; transactions that were open before the fence end by themselves.
+    let mut last = last_meta(&*system.log, &SystemClock::new(), &system.topics, spec.changelog, &tasks, OPEN_WAIT)?;
+    let mut found = BTreeMap::new();
+    for task in tasks {
+        let inputs = standing::inputs(system, role, task)?;
+        let committed: Vec<_> = inputs.iter().copied().zip(committed(member, &inputs)?).collect();
+        let last = last.remove(&task);
+        let fit = fit(&committed, last.as_ref().map(|l| &l.meta));
+        found.insert(task, Standing { committed, last, fit });
+    }
+    let judged = judge(system, role, found)?;
+    let positions: Vec<(TopicPartition, u64)> = judged.values().filter(|t| t.action == Action::Set).flat_map(positions).collect();
+    if !positions.is_empty() {
+        commit(member, &positions)?;
+    }
+    Ok(judged)
+}
+
+/// The positions of a task's last meta record.
+fn positions(task: &Task) -> Vec<(TopicPartition, u64)> {
+    let meta = task.standing.last.as_ref().map(|l| &l.meta);
+    task.standing.committed.iter().filter_map(|(at, _)| Some((*at, meta?.next(*at)?))).collect()
+}
+
+fn wait_until_empty(system: &System, group: &str) -> Result<(), RepairError> {
+    let until = Instant::now() + EMPTY_WAIT;
+    let mut told = false;
+    loop {
+        let members = system.log.group_members(group)?;
+        if members.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            return Err(RepairError::Runs(format!(
+                "group {group} has members ({}), so the role runs: stop all its instances first. Nothing was changed",
+                members.join(", ")
+            )));
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(%group, ?members, "waiting up to {EMPTY_WAIT:?} for members that do not run any more to be forgotten");
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Polls until every partition is ours, and once more: a transaction is committed under the generation of the last poll.
+fn take_all(member: &mut dyn Member, group: &str, wanted: &BTreeSet<TopicPartition>) -> Result<(), RepairError> {
+    let (until, mut ours, mut records) = (Instant::now() + JOIN_WAIT, None, Records::new());
+    while Instant::now() < until {
+        match member.poll(Duration::from_millis(100), LIMITS, &mut records)? {
+            Polled::Assigned(got) => ours = Some(got.into_iter().collect::<BTreeSet<_>>()),
+            Polled::Revoked { .. } => ours = None,
+            Polled::Records if ours.as_ref() == Some(wanted) => return Ok(()),
+            Polled::Records => {}
+        }
+    }
+    Err(match ours {
+        Some(ours) => RepairError::Runs(format!(
+            "group {group} gave us {} of {} partitions, so another instance of the role runs: stop it first. Nothing was changed",
+            ours.len(),
+            wanted.len()
+        )),
+        None => LogError::Unavailable(format!("group {group} did not give us its partitions in {} s", JOIN_WAIT.as_secs())).into(),
+    })
+}
+
+fn committed(member: &mut dyn Member, inputs: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError> {
+    let until = Instant::now() + JOIN_WAIT;
+    loop {
+        match member.committed(inputs)? {
+            Committed::Stable(offsets) => return Ok(offsets),
+            Committed::Pending if Instant::now() >= until => {
+                return Err(LogError::Unavailable("committed offsets stay pending: a transaction hangs in the cluster".into()));
+            }
+            Committed::Pending => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// What is to be done about each task. A position that its input does not hold any more, or not yet, cannot be committed: the next start would skip
+/// or stop.
+fn judge(system: &System, role: Role, found: BTreeMap<u32, Standing>) -> Result<BTreeMap<u32, Task>, RepairError> {
+    let mut judged = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for (task, standing) in found {
+        let action = match &standing.fit {
+            Fit::Fresh => Action::Fresh,
+            Fit::Equal => Action::Fits,
+            Fit::Absent | Fit::Differ(_) => Action::Set,
+        };
+        if action == Action::Set && standing.last.is_none() {
+            wrong.push(format!(
+                "task {task}: the group has committed offsets, but the changelog has no transaction; was it deleted, or did somebody else commit them? \
+                 Then delete the group's offsets"
+            ));
+        }
+        let task_found = Task { standing, action };
+        if action != Action::Fresh {
+            for (at, next) in positions(&task_found) {
+                let (bounds, name) = (system.log.bounds(at)?, system.topics.show(at).to_string());
+                if next < bounds.start {
+                    wrong.push(format!(
+                        "{name}: offset {next} is next, and the topic begins at {}: records {next} to {} were deleted before they were read",
+                        bounds.start,
+                        bounds.start - 1
+                    ));
+                } else if next > bounds.end {
+                    wrong.push(format!("{name}: offset {next} is next, and the topic ends at {}: records were lost", bounds.end));
+                }
+            }
+        }
+        judged.insert(task, task_found);
+    }
+    if wrong.is_empty() {
+        return Ok(judged);
+    }
+    Err(RepairError::Impossible(format!(
+        "the offsets of {} cannot be repaired; nothing was changed:\n  {}",
+        role.name(),
+        wrong.join("\n  ")
+    )))
+}
+
+fn commit(member: &mut dyn Member, positions: &[(TopicPartition, u64)]) -> Result<(), RepairError> {
+    let again = |why: String| LogError::Unavailable(format!("{why}; run the command again").replace("; ;", ";"));
+    match member.transact(&Transaction { outputs: &Records::new(), offsets: positions }) {
+        Outcome::Committed { .. } => {}
+        Outcome::NotCommitted(why) => return Err(again(format!("nothing was changed: {why}")).into()),
+        Outcome::Unknown(why) => return Err(again(format!("nobody knows whether the offsets were committed: {why}")).into()),
+        Outcome::Fenced(why) => return Err(LogError::Fenced(why).into()),
+        Outcome::Refused(why) => return Err(LogError::Invalid(why).into()),
+    }
+    let asked: Vec<_> = positions.iter().map(|(at, _)| *at).collect();
+    let now = committed(member, &asked)?;
+    if positions.iter().zip(&now).any(|((_, wanted), now)| Some(*wanted) != *now) {
+        return Err(again("the offsets were committed, and are others already".into()).into());
+    }
+    Ok(())
+}

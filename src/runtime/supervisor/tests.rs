@@ -1,0 +1,131 @@
+use std::sync::atomic::AtomicU32;
+
+use super::*;
+use crate::wire::topics;
+
+/// A member that ends like this, each time it is started; answers how often that was.
+fn ending(role: &'static str, end: fn(u32) -> Stop) -> (Member, Arc<AtomicU32>) {
+    let starts = Arc::new(AtomicU32::new(0));
+    let counted = starts.clone();
+    let make = Box::new(move || Err(end(counted.fetch_add(1, Ordering::Relaxed) + 1)));
+    (Member { role, instance: 1, leave: false, make }, starts)
+}
+
+/// A member that would run for ever: it takes its time to start.
+fn lasting(role: &'static str, began: Arc<AtomicBool>, stopped: Arc<AtomicBool>) -> Member {
+    let make = Box::new(move || {
+        began.store(true, Ordering::Release);
+        while !stopped.load(Ordering::Acquire) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Err(Stop::Fenced("told to".into()))
+    });
+    Member { role, instance: 1, leave: false, make }
+}
+
+fn supervise(members: Vec<Member>, ends: Ends, until: impl Future<Output = ()>) -> Result<(), Stop> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let supervisor = Supervisor::start(members, Arc::new(topics::table("")), dir.path().to_path_buf(), ends);
+    runtime.block_on(supervisor.run(until, Duration::from_secs(20)))
+}
+
+fn bug(_: u32) -> Stop {
+    Stop::Bug("a bug".into())
+}
+
+fn failed(_: u32) -> Stop {
+    Stop::Failed("no broker".into())
+}
+
+#[test]
+fn one_roles_end_leaves_the_others_running_and_the_worst_is_the_answer() {
+    let (began, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (buggy, starts) = ending("notifications", bug);
+    let watched = (starts.clone(), stopped.clone());
+    std::thread::spawn(move || {
+        while watched.0.load(Ordering::Relaxed) == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Long after the bug, the other one still runs.
+        std::thread::sleep(Duration::from_millis(300));
+        watched.1.store(true, Ordering::Release);
+    });
+    let members = vec![buggy, lasting("orders", began, stopped.clone())];
+    let started = Instant::now();
+    let end = supervise(members, Ends::Alone, std::future::pending());
+    assert!(matches!(&end, Err(Stop::Bug(why)) if why == "a bug"), "70 goes before 75: {end:?}");
+    assert!(stopped.load(Ordering::Acquire) && started.elapsed() >= Duration::from_millis(300), "the other role was not left alone");
+    assert_eq!(starts.load(Ordering::Relaxed), 1, "a bug is no reason to start again");
+}
+
+#[test]
+fn the_first_end_takes_the_others_with_it_if_asked() {
+    let (began, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (buggy, _) = ending("notifications", bug);
+    let (asked, at_once) = (stopped.clone(), Instant::now());
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(2));
+        asked.store(true, Ordering::Release);
+    });
+    let dir = tempfile::tempdir().expect("a directory");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let members = vec![buggy, lasting("orders", began, stopped)];
+    let supervisor = Supervisor::start(members, Arc::new(topics::table("")), dir.path().to_path_buf(), Ends::Together);
+    let end = runtime.block_on(supervisor.run(std::future::pending(), Duration::from_millis(10)));
+    assert!(matches!(end, Err(Stop::Bug(_))) && at_once.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn passing_trouble_is_tried_again_beside_others_and_a_signal_ends_it_well() {
+    let (began, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (weak, starts) = ending("audit", failed);
+    let members = vec![weak, lasting("orders", began, stopped.clone())];
+    let seen = starts.clone();
+    let signal = async move {
+        while seen.load(Ordering::Relaxed) < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        stopped.store(true, Ordering::Release);
+    };
+    let end = supervise(members, Ends::Alone, signal);
+    assert!(matches!(end, Err(Stop::Fenced(_))), "a role that waits for its next start has not failed: {end:?}");
+    assert!(starts.load(Ordering::Relaxed) >= 2);
+}
+
+#[test]
+fn a_process_with_one_role_ends_with_it() {
+    let (weak, starts) = ending("audit", failed);
+    assert!(matches!(supervise(vec![weak], Ends::Alone, std::future::pending()), Err(Stop::Failed(_))));
+    assert_eq!(starts.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn starts_are_bounded_and_a_long_run_begins_anew() {
+    let (mut restarts, short) = (Restarts::default(), Duration::from_secs(1));
+    let waits: Vec<_> = std::iter::from_fn(|| restarts.next(short)).map(|w| w.as_secs()).collect();
+    assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30, 30, 30]);
+    assert_eq!((restarts.next(short), restarts.next(CALM * 2)), (None, Some(BACKOFF_MIN)));
+}
+
+#[test]
+fn signs_of_life_come_while_a_turn_lasts_and_only_of_who_has_begun() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let status = |role: &str, updated_ms| {
+        Arc::new(Mutex::new(InstanceStatus { role: role.into(), instance: 1, updated_ms, turned_ms: updated_ms, ..Default::default() }))
+    };
+    let (busy, not_made) = (status("orders", 5), status("trading", 0));
+    let heart = Heart::start(vec![busy, not_made], dir.path().to_path_buf());
+    let began = Instant::now();
+    let found = loop {
+        let found = InstanceStatus::read_all(dir.path(), "orders");
+        if !found.is_empty() {
+            break found;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "no sign of life");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(found[0].updated_ms > 5 && found[0].turned_ms == 5, "{found:?}");
+    drop(heart);
+    assert!(InstanceStatus::read_all(dir.path(), "trading").is_empty());
+}
