@@ -37,7 +37,7 @@ pub(super) fn members(settings: &KafkaSettings, group: &str) -> Result<Vec<Strin
 /// The time of a record that committed readers do not see yet.
 pub(super) fn time_of(settings: &KafkaSettings, topic: &str, partition: u32, offset: u64) -> Result<Option<i64>, LogError> {
     let _guard = watchdog::exit_after("looking behind the stable end", RECORD_WAIT * 2 + settings.stuck_after);
-    let mut config = settings.reader();
+    let mut config = settings.reader(1);
     config.set("isolation.level", "read_uncommitted");
     let client: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(|e| bad_config(&e))?;
     let mut list = TopicPartitionList::new();
