@@ -77,8 +77,8 @@ impl Place {
         let families = rocksdb::DB::list_cf(&options, &dir).expect("its families");
         let db = rocksdb::DB::open_cf(&options, &dir, families).expect("the database");
         let keys: Vec<Box<[u8]>> = db.iterator(rocksdb::IteratorMode::Start).map(|kv| kv.expect("a row").0).collect();
-        let of_group = |k: &&Box<[u8]>| k.windows(group.len()).any(|w| w == group.as_bytes());
-        let found: Vec<_> = keys.iter().filter(of_group).collect();
+        let of_group = |k: &[u8]| k.windows(group.len()).any(|w| w == group.as_bytes());
+        let found: Vec<_> = keys.iter().filter(|k| of_group(k)).collect();
         assert!(!found.is_empty());
         found.iter().for_each(|k| db.delete(k).expect("deleted"));
     }

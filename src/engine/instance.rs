@@ -145,7 +145,6 @@ pub struct Instance {
     recovered_us: u64,
     refusals: Refusals,
     /// Why the last incarnation ended, until there is progress.
-    /// Why the last incarnation ended.
     trouble: Option<String>,
     scrubber: Scrubber,
     pace: Pace,
@@ -322,9 +321,6 @@ impl Instance {
             backoff_ms = self.backoff.as_millis() as u64,
             "recovering: everything since the last commit is done again by a new incarnation"
         );
-        self.trouble = Some(why.to_string());
-        tracing::warn!(role = self.spec.name, instance = %self.settings.instance, %why, backoff_ms = self.backoff.as_millis() as u64, "recovering");
-        (self.trouble, self.counters.recoveries) = (Some(why.to_string()), self.counters.recoveries + 1);
         // Trouble long past says nothing about this one.
         let now = self.clock.now_us();
         if Duration::from_micros(now - std::mem::replace(&mut self.recovered_us, now)) > CALM {

@@ -16,8 +16,9 @@ pub mod repair;
 pub mod replay;
 pub mod scan;
 #[cfg(feature = "rocks")]
-pub mod settings;
 mod scratch;
+#[cfg(feature = "rocks")]
+pub mod settings;
 #[cfg(feature = "rocks")]
 pub mod signals;
 #[cfg(feature = "rocks")]

@@ -212,7 +212,8 @@ fn commit(member: &mut dyn Member, positions: &[(TopicPartition, u64)]) -> Resul
     let again = |why: String| LogError::Unavailable(format!("{why}; run the command again").replace("; ;", ";"));
     match member.transact(&Transaction { outputs: &Records::new(), offsets: positions }) {
         Outcome::Committed { .. } => {}
-        Outcome::NotCommitted(why) => return Err(again(format!("nothing was changed: {why}")).into()),
+        Outcome::NotCommitted(why) | Outcome::Late { why, .. } => return Err(again(format!("nothing was changed: {why}")).into()),
+        Outcome::Rejected(r) => return Err(LogError::Invalid(r.text).into()),
         Outcome::Unknown(why) => return Err(again(format!("nobody knows whether the offsets were committed: {why}")).into()),
         Outcome::Fenced(why) => return Err(LogError::Fenced(why).into()),
         Outcome::Refused(why) => return Err(LogError::Invalid(why).into()),

@@ -7,7 +7,6 @@ use super::system::System;
 use crate::engine::meta::{Meta, StoreMeta};
 use crate::engine::ports::{StateStore, StoreError};
 use crate::engine::replay::{Replay, ReplayError, Replayed};
-use crate::files;
 use crate::roles::Role;
 use crate::store::dir::io;
 use crate::store::rocks::RocksStore;
@@ -66,22 +65,4 @@ pub fn replay_task(system: &System, role: Role, task: u32, progress: &mut dyn Fn
         Replay { log: &*system.log, topics: system.topics.clone(), factory: &*factory, partitions: system.partitions()?, task, progress };
     let replayed = replay.run(Box::new(RocksStore::open(&scratch.store(), &system.memory)?), &live.meta)?;
     Ok(Some(TaskReplay { task, store: path, live: live.meta, replayed }))
-}
-
-/// A directory that goes with the value.
-pub(super) struct Scratch(pub(super) PathBuf);
-
-impl Scratch {
-    pub(super) fn new(dir: PathBuf) -> Result<Scratch, LogError> {
-        files::create_dir(&dir).map_err(|e| LogError::Invalid(format!("cannot make the scratch directory {}: {e}", dir.display())))?;
-        Ok(Scratch(dir))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(e) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!("the scratch directory {} stays behind: {e}", self.0.display());
-        }
-    }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::engine::ports::LogError;
+use crate::files;
 
 /// What their names begin with.
 const PREFIX: &str = ".replay-";
@@ -32,12 +33,12 @@ impl Scratch {
                 state.display()
             ))
         };
-        std::fs::create_dir_all(state).map_err(cannot)?;
+        files::create_dir(state).map_err(cannot)?;
         let making = lock_file(&state.join(MAKING)).map_err(cannot)?;
         making.lock().map_err(cannot)?;
         remove_leftovers(state);
         let dir = state.join(format!("{PREFIX}{}", uuid::Uuid::now_v7().simple()));
-        std::fs::create_dir(&dir).map_err(cannot)?;
+        files::create_dir(&dir).map_err(cannot)?;
         let lock = lock_file(&dir.join("lock")).and_then(|lock| lock.lock().map(|()| lock)).map_err(cannot)?;
         Ok(Scratch { dir, _lock: lock })
     }

@@ -196,7 +196,7 @@ fn badness(stop: &Stop) -> u8 {
         Stop::Failed(_) => 1,
         Stop::Fenced(_) => 2,
         Stop::Invalid(_) => 3,
-        Stop::Bug(_) => 4,
+        Stop::Bug(_) | Stop::Refused(_) => 4,
     }
 }
 
@@ -338,8 +338,9 @@ impl Reporter {
         };
         let tasks = instance.tasks().into_iter().map(|(task, view)| self.task(task, view)).collect();
         let counters = instance.counters();
-        let why = instance.trouble().filter(|_| state != State::Running).map(String::from);
-        self.tell(state, why, |status| (status.tasks, status.counters) = (tasks, counters));
+        let trouble = instance.trouble().map(String::from);
+        let why = trouble.clone().filter(|_| state != State::Running);
+        self.tell(state, why, |status| (status.tasks, status.counters, status.trouble) = (tasks, counters, trouble));
     }
 
     /// The role has ended for a passing reason and is started again in a moment.
@@ -360,8 +361,6 @@ impl Reporter {
         if status.state != state {
             status.since_ms = now;
         }
-        (status.state, status.updated_ms, status.tasks, status.counters) = (state, now, tasks, counters);
-        status.trouble = instance.trouble().map(str::to_string);
         (status.state, status.why, status.updated_ms, status.turned_ms) = (state, why, now, now);
         more(&mut status);
         if let Err(e) = status.write(&self.state)

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use std::io::Write;
-
 use indexmap::IndexMap;
 use serde_json::Value;
 
@@ -45,15 +43,10 @@ const HELD_MS: i64 = 5_000;
 pub fn run(config: &Config) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let table = topics::table(&config.topic_prefix);
-    let (mut rows, mut troubles) = (Vec::new(), Vec::new());
-    for role in config.roles_or_all() {
-        let instances = InstanceStatus::read_all(&config.state, role.name());
-        troubles.extend(instances.iter().filter_map(trouble));
-        for Lag { at, committed, end, records } in lag::of_role(&*log, role, &config.group(role))? {
     let (mut rows, mut remarks, now) = (Vec::new(), Vec::new(), wall_ms());
     for role in config.roles_or_all() {
         let instances = InstanceStatus::read_all(&config.state, role.name());
-        remarks.extend(instances.iter().filter_map(|s| remark(s, now)));
+        remarks.extend(instances.iter().filter_map(|s| trouble(s, now).or_else(|| remark(s, now))));
         for lag in lag::of_role(&*log, role, &config.group(role))? {
             let Lag { at, committed, stable_end, end, records, held_since_ms } = lag;
             if let Some(since) = held_since_ms.filter(|since| now - since > HELD_MS) {
@@ -87,14 +80,6 @@ pub fn run(config: &Config) -> Result<(), Failure> {
             ]);
         }
     }
-    match config.format {
-        Format::Json => output::rows(config.format, &HEADER, &rows),
-        Format::Text => {
-            output::rows(config.format, &TASKS, &per_task(&rows))?;
-            let mut out = std::io::stdout().lock();
-            troubles.iter().try_for_each(|line| writeln!(out, "{line}"))?;
-            Ok(())
-        }
     if config.format == Format::Json {
         return output::rows(config.format, &HEADER, &rows);
     }
@@ -126,10 +111,10 @@ fn remark(s: &InstanceStatus, now: i64) -> Option<String> {
 }
 
 /// What people should know of an instance that begins anew again and again.
-fn trouble(s: &InstanceStatus) -> Option<String> {
+fn trouble(s: &InstanceStatus, now: i64) -> Option<String> {
     let (times, why) = (s.counters.without_progress, s.trouble.as_deref()?);
     let is = if times == 1 { "time" } else { "times" };
-    (alive(s) && s.state != State::Stopped && times > 0)
+    (matches!(s.life(now), Life::Alive | Life::Busy { .. }) && times > 0)
         .then(|| format!("{}-{} is recovering: {times} {is} without progress, because {why}", s.role, s.instance))
 }
 
@@ -187,6 +172,7 @@ fn told(instances: &[InstanceStatus], task: u32, now: i64) -> Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::status::Counters;
 
     fn instance(state: State, updated_ms: i64, why: Option<&str>) -> InstanceStatus {
         let tasks = vec![TaskStatus { task: 0, state: State::Running, ..Default::default() }];
@@ -235,12 +221,6 @@ mod tests {
         let busy = InstanceStatus { turned_ms: now - 9_000, ..instance(State::Running, now, None) };
         assert!(said(busy).contains("one turn of its loop has lasted since 1970-01-01T00:16:31"));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::runtime::status::Counters;
 
     #[test]
     fn an_instance_without_progress_is_named_with_the_cause() {
@@ -255,9 +235,9 @@ mod tests {
             ..Default::default()
         };
         let line = "orders-2 is recovering: 7 times without progress, because not committed: 3 of 9 records were not acknowledged in 20s";
-        assert_eq!(trouble(&s).as_deref(), Some(line));
-        assert_eq!(trouble(&InstanceStatus { trouble: None, ..s.clone() }), None, "it has committed since");
-        assert_eq!(trouble(&InstanceStatus { state: State::Stopped, ..s }), None);
+        assert_eq!(trouble(&s, 0).as_deref(), Some(line));
+        assert_eq!(trouble(&InstanceStatus { trouble: None, ..s.clone() }, 0), None, "it has committed since");
+        assert_eq!(trouble(&InstanceStatus { state: State::Stopped, ..s }, 0), None);
         // Files of older versions lack both.
         let old: Counters = serde_json::from_str(
             r#"{"records_in":1,"records_out":2,"transactions":3,"recoveries":4,"repeats_dropped":0,"dead_letters":0}"#,

@@ -47,11 +47,6 @@ impl Instance {
         }
     }
 
-    /// Why the last incarnation ended, if one did.
-    pub fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
-    }
-
     /// Every task and what it is doing.
     pub fn tasks(&self) -> BTreeMap<u32, TaskView> {
         let Some(work) = &self.work else { return BTreeMap::new() };
