@@ -186,10 +186,9 @@ fn waited(clock: &dyn Clock, since_us: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use super::super::ports::{Appender, Member, MemberSpec, Reader, TopicState};
+    use super::super::ports::{Appender, Committed, Member, MemberSpec, Reader, TopicState};
     use super::super::records::{Headers, Record};
     use super::super::topics::{Cleanup, Partitions, TopicSpec};
     use super::*;
@@ -200,15 +199,14 @@ mod tests {
 
     /// Time passes only while somebody sleeps or asks.
     #[derive(Default)]
-    struct Steps(Cell<u64>);
+    struct Steps(AtomicU64);
 
     impl Clock for Steps {
         fn now_us(&self) -> u64 {
-            self.0.set(self.0.get() + 1_000);
-            self.0.get()
+            self.0.fetch_add(1_000, Ordering::Relaxed) + 1_000
         }
         fn sleep(&self, d: Duration) {
-            self.0.set(self.0.get() + d.as_micros() as u64);
+            self.0.fetch_add(d.as_micros() as u64, Ordering::Relaxed);
         }
     }
 
@@ -303,6 +301,9 @@ mod tests {
             let bounds = self.0.bounds(at)?;
             let open = self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
             Ok(if open { Bounds { end: bounds.end + 1, ..bounds } } else { bounds })
+        }
+        fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Committed, LogError> {
+            self.0.committed(group, partitions)
         }
         fn cluster_id(&self) -> Result<String, LogError> {
             self.0.cluster_id()

@@ -11,7 +11,7 @@ use super::clock::SystemClock;
 use super::standing::{self, Standing};
 use super::system::System;
 use crate::engine::last_meta::{Fit, fit, last_meta};
-use crate::engine::ports::{Committed, Limits, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction};
+use crate::engine::ports::{Committed, Limits, Log, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction};
 use crate::engine::records::Records;
 use crate::engine::topics::TopicPartition;
 use crate::roles::Role;
@@ -90,7 +90,7 @@ fn put_right(system: &System, role: Role, member: &mut dyn Member) -> Result<BTr
     let mut found = BTreeMap::new();
     for task in tasks {
         let inputs = standing::inputs(system, role, task)?;
-        let committed: Vec<_> = inputs.iter().copied().zip(committed(member, &inputs)?).collect();
+        let committed: Vec<_> = inputs.iter().copied().zip(committed(&*system.log, &group, &inputs)?).collect();
         let last = last.remove(&task);
         let fit = fit(&committed, last.as_ref().map(|l| &l.meta));
         found.insert(task, Standing { committed, last, fit });
@@ -98,7 +98,7 @@ fn put_right(system: &System, role: Role, member: &mut dyn Member) -> Result<BTr
     let judged = judge(system, role, found)?;
     let positions: Vec<(TopicPartition, u64)> = judged.values().filter(|t| t.action == Action::Set).flat_map(positions).collect();
     if !positions.is_empty() {
-        commit(member, &positions)?;
+        commit(&*system.log, &group, member, &positions)?;
     }
     Ok(judged)
 }
@@ -151,10 +151,10 @@ fn take_all(member: &mut dyn Member, group: &str, wanted: &BTreeSet<TopicPartiti
     })
 }
 
-fn committed(member: &mut dyn Member, inputs: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError> {
+fn committed(log: &dyn Log, group: &str, inputs: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError> {
     let until = Instant::now() + JOIN_WAIT;
     loop {
-        match member.committed(inputs)? {
+        match log.committed(group, inputs)? {
             Committed::Stable(offsets) => return Ok(offsets),
             Committed::Pending if Instant::now() >= until => {
                 return Err(LogError::Unavailable("committed offsets stay pending: a transaction hangs in the cluster".into()));
@@ -177,8 +177,8 @@ fn judge(system: &System, role: Role, found: BTreeMap<u32, Standing>) -> Result<
         };
         if action == Action::Set && standing.last.is_none() {
             wrong.push(format!(
-                "task {task}: the group has committed offsets, but the changelog has no transaction; was it deleted, or did somebody else commit them? \
-                 Then delete the group's offsets"
+                "task {task}: the group has committed offsets, but the changelog has no transaction: was it deleted? Bring it back from a backup or a \
+                 mirror; no offsets can be put to it"
             ));
         }
         let task_found = Task { standing, action };
@@ -208,7 +208,7 @@ fn judge(system: &System, role: Role, found: BTreeMap<u32, Standing>) -> Result<
     )))
 }
 
-fn commit(member: &mut dyn Member, positions: &[(TopicPartition, u64)]) -> Result<(), RepairError> {
+fn commit(log: &dyn Log, group: &str, member: &mut dyn Member, positions: &[(TopicPartition, u64)]) -> Result<(), RepairError> {
     let again = |why: String| LogError::Unavailable(format!("{why}; run the command again").replace("; ;", ";"));
     match member.transact(&Transaction { outputs: &Records::new(), offsets: positions }) {
         Outcome::Committed { .. } => {}
@@ -219,7 +219,7 @@ fn commit(member: &mut dyn Member, positions: &[(TopicPartition, u64)]) -> Resul
         Outcome::Refused(why) => return Err(LogError::Invalid(why).into()),
     }
     let asked: Vec<_> = positions.iter().map(|(at, _)| *at).collect();
-    let now = committed(member, &asked)?;
+    let now = committed(log, group, &asked)?;
     if positions.iter().zip(&now).any(|((_, wanted), now)| Some(*wanted) != *now) {
         return Err(again("the offsets were committed, and are others already".into()).into());
     }

@@ -146,7 +146,8 @@ fn told(instances: &[InstanceStatus], task: u32, now: i64) -> Told {
     let has = |s: &InstanceStatus| s.tasks.iter().find(|t| t.task == task).cloned();
     let mut all: Vec<(&InstanceStatus, TaskStatus)> = instances.iter().filter_map(|s| Some((s, has(s)?))).collect();
     // The one that is alive and wrote last knows best.
-    all.sort_by_key(|(s, _)| (matches!(s.life(now), Life::Alive | Life::Busy { .. }), s.updated_ms));
+    // An instance that has a task knows more of it than a standby's.
+    all.sort_by_key(|(s, t)| (t.state != State::Standby, matches!(s.life(now), Life::Alive | Life::Busy { .. }), s.updated_ms));
     let Some((instance, task)) = all.pop() else { return Told::default() };
     let life = instance.life(now);
     let state = match life {
