@@ -97,7 +97,7 @@ fn a_directory_that_cannot_be_written() {
 
 /// Starts all roles and expects that they refuse.
 fn refused(p: &Program, code: i32, parts: &[&str]) {
-    p.run(&["run", "--role", "all"]).fails(code, parts);
+    p.run(&["run", "--role", "all", "--fail-fast"]).fails(code, parts);
 }
 
 fn identity_of(state: &Path) -> std::path::PathBuf {

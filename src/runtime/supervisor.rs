@@ -8,7 +8,7 @@
 //! would do it, so many times. The process then ends with the worst reason of all, which is the one that a person must see.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -96,6 +96,7 @@ impl Supervisor {
         let ends = if members.len() < 2 { Ends::Together } else { ends };
         // Unbounded, but each member sends exactly one message.
         let (send, ended) = tokio::sync::mpsc::unbounded_channel();
+        let working = Arc::new(AtomicUsize::new(members.len()));
         let members: Vec<_> = members
             .into_iter()
             .map(|m| {
@@ -110,9 +111,9 @@ impl Supervisor {
                 }));
                 let reporter =
                     Reporter { name: name.clone(), status: status.clone(), topics: topics.clone(), state: state.clone(), warned: false };
-                let (stop, tell, mine) = (stop.clone(), send.clone(), name.clone());
+                let (stop, tell, mine, working) = (stop.clone(), send.clone(), name.clone(), working.clone());
                 let live = move || {
-                    let result = live(&m, &stop, reporter, ends);
+                    let result = live(&m, &stop, reporter, ends, &working);
                     // The receiver is gone only when the process is on its way out.
                     tell.send(Ended { name: mine, result }).unwrap_or_default();
                 };
@@ -205,7 +206,10 @@ fn finished(m: &Running) -> bool {
 }
 
 /// Runs a member, and starts it again after passing trouble, if that is our part.
-fn live(member: &Member, stop: &AtomicBool, mut reporter: Reporter, ends: Ends) -> Result<(), Stop> {
+///
+/// `working`: how many members of the process neither have ended nor wait for a start. Where none is left, the process ends, and whoever started it
+/// decides: trouble of all roles is the process's own (its disk, its brokers).
+fn live(member: &Member, stop: &AtomicBool, mut reporter: Reporter, ends: Ends, working: &AtomicUsize) -> Result<(), Stop> {
     let mut restarts = Restarts::default();
     loop {
         let began = Instant::now();
@@ -214,11 +218,12 @@ fn live(member: &Member, stop: &AtomicBool, mut reporter: Reporter, ends: Ends) 
             let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
             Err(Stop::Bug(format!("panicked: {}", text.unwrap_or("no message"))))
         });
+        let others = working.fetch_sub(1, Ordering::AcqRel) - 1;
         let Err(Stop::Failed(why)) = &result else {
             reporter.ended(result.as_ref().err());
             return result;
         };
-        let Some(wait) = (ends == Ends::Alone).then(|| restarts.next(began.elapsed())).flatten() else {
+        let Some(wait) = (ends == Ends::Alone && others > 0).then(|| restarts.next(began.elapsed())).flatten() else {
             reporter.ended(result.as_ref().err());
             return result;
         };
@@ -235,8 +240,13 @@ fn live(member: &Member, stop: &AtomicBool, mut reporter: Reporter, ends: Ends) 
                 reporter.ended(None);
                 return Ok(());
             }
+            if working.load(Ordering::Acquire) == 0 {
+                reporter.ended(result.as_ref().err());
+                return result;
+            }
             std::thread::sleep(Duration::from_millis(50));
         }
+        working.fetch_add(1, Ordering::AcqRel);
     }
 }
 

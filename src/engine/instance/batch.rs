@@ -40,9 +40,12 @@ impl Instance {
         std::mem::swap(&mut self.batch, &mut work.left);
         let left = self.batch.len();
         if left > 0 || work.passes_over {
-            let mut partitions: Vec<TopicPartition> = self.batch.iter().map(|r| r.at).collect();
-            partitions.sort_unstable();
-            partitions.dedup();
+            // All inputs of a task that has records left: an input that comes first in the order would pass the others again and again.
+            let mut tasks: Vec<u32> = self.batch.iter().map(|r| r.at.partition).collect();
+            tasks.sort_unstable();
+            tasks.dedup();
+            let inputs = |task: u32| self.spec.inputs.iter().map(move |i| TopicPartition::new(i.topic, task));
+            let partitions: Vec<TopicPartition> = tasks.into_iter().flat_map(inputs).collect();
             work.member.pass_over(&partitions);
             work.passes_over = left > 0;
         }

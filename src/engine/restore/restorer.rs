@@ -242,7 +242,6 @@ impl Restorer {
         // After the offsets: whatever is in the changelog by now was decided before them, or is somebody's who must not be there.
         let at: Vec<_> = tasks.iter().map(|task| TopicPartition::new(self.spec.changelog, *task)).collect();
         let bounds = self.log.bounds_of(&at);
-        crash::point(Point::RestoreOffsets);
         // One at least: the question itself may have taken all of the turn's time, because a partition among them has no leader.
         let mut opened = false;
         for (task, bounds) in tasks.into_iter().zip(bounds) {
@@ -259,6 +258,7 @@ impl Restorer {
     }
 
     fn open_one(&mut self, task: u32, bounds: Bounds, clock: &dyn Clock, reports: &mut Vec<Report>) {
+        crash::point(Point::RestoreOffsets);
         self.bounds.insert(task, bounds);
         if let Some(why) = self.distrusted.get(&task).cloned() {
             return self.start_over(task, why, clock, reports);

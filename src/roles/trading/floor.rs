@@ -243,7 +243,11 @@ impl Floor<'_, '_> {
         let party = Owner::new(user_id, order_id);
         // The order may have come before the tick by which it was let in: topics have no common clock.
         let reference = n.reference.filter(|p| !is_beyond(p.time_ms, self.now_ms, self.stale));
-        self.tick = [reference, self.tick].into_iter().flatten().max_by_key(|p| p.time_ms);
+        // Where times may fall, a reference that is ahead of the order says nothing against a fresh tick: it may be from before the fall.
+        let ahead = self.stale.ahead_ms != i64::MAX && reference.is_some_and(|p| p.time_ms > self.now_ms);
+        if !(ahead && self.tick.is_some_and(|t| is_fresh(t.time_ms, self.now_ms, self.stale))) {
+            self.tick = [reference, self.tick].into_iter().flatten().max_by_key(|p| p.time_ms);
+        }
         if let Err(reason) = self.may_enter(n) {
             self.out.tell(&party, None, Outcome::Rejected(reason));
             return;

@@ -27,6 +27,8 @@ pub struct SimMember {
     positions: Vec<(TopicPartition, Option<u64>)>,
     /// Taken from the queue, but too much for the poll that took it.
     held: Records,
+    /// Their records wait: the engine still has some of them.
+    passed_over: Vec<TopicPartition>,
     /// Who we were in the group when the partitions were given to us.
     claim: Option<Claim>,
     ended: Option<String>,
@@ -53,6 +55,7 @@ impl SimMember {
             consumer,
             positions: Vec::new(),
             held: Records::new(),
+            passed_over: Vec::new(),
             claim: None,
             ended: None,
             first: 0,
@@ -78,6 +81,7 @@ impl SimMember {
         self.claim = None;
         self.held.clear();
         self.lanes.clear();
+        self.passed_over.clear();
         match &change {
             Polled::Assigned(partitions) => {
                 self.positions = partitions.iter().map(|at| (*at, None)).collect();
@@ -110,14 +114,16 @@ impl SimMember {
         if full(into) || count == 0 {
             return Ok(());
         }
-        self.first = (self.first + 1) % count;
-        let Self { positions, held, wants_headers, first, .. } = self;
+        let Self { positions, held, wants_headers, first, passed_over, .. } = self;
         with(|w| {
             let mut extra = if w.rng.permille(150) { w.rng.between(1, 4) } else { 0 };
             let now = w.now;
-            for i in (0..count).map(|i| (*first + i) % count) {
+            // The next poll begins behind the last partition that had its turn. Counting polls instead would give a partition no turn at all where
+            // a transaction takes as many polls as there are partitions.
+            let begin = *first;
+            for i in (0..count).map(|i| (begin + i) % count) {
                 let (at, position) = &mut positions[i];
-                let Some(next) = position else { continue };
+                let Some(next) = position.as_mut().filter(|_| !passed_over.contains(at)) else { continue };
                 let part = w.cluster.part(*at);
                 if !w.cluster.brokers[part.leader].up {
                     continue;
@@ -141,6 +147,7 @@ impl SimMember {
                         into.push(&r);
                     }
                     *next = offset + 1;
+                    *first = (i + 1) % count;
                 }
                 if short {
                     w.coverage.hit(Kind::ShortFetch);
@@ -277,6 +284,10 @@ impl Member for SimMember {
             self.lanes.push(Lane { at: *at, done: offset, passed: 0 });
         }
         Ok(())
+    }
+
+    fn pass_over(&mut self, partitions: &[TopicPartition]) {
+        self.passed_over = partitions.to_vec();
     }
 
     fn transact(&mut self, tx: &Transaction<'_>) -> Outcome {
