@@ -387,7 +387,9 @@ impl Instance {
         let counts: Arc<[u32]> = counts.into();
         if *self.counts.get_or_insert_with(|| counts.clone()) != counts {
             return Err(Halt::invalid(
-                "the partition counts of the topics were changed, which moves keys to other tasks: undo that".into(),
+                "the partition counts of the topics were changed, which moves keys to other tasks; nothing was processed under the new ones. Kafka cannot \
+                 take partitions away: `processor topics check` shows which topics have more"
+                    .into(),
             ));
         }
         Ok(counts)

@@ -8,7 +8,7 @@ use crate::engine::ports::MemberSpec;
 use crate::engine::topics::TopicTable;
 
 /// How to reach the cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct KafkaSettings {
     /// `host:port,...`.
     pub brokers: String,
@@ -22,6 +22,14 @@ pub struct KafkaSettings {
     pub request_wait: Duration,
     /// A call that ignores its time limit is given this much more, then the process exits with [`super::EXIT_STUCK`].
     pub stuck_after: Duration,
+}
+
+/// Names of properties only: their values may be passwords.
+impl std::fmt::Debug for KafkaSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.properties.iter().map(|(name, _)| name).collect();
+        f.debug_struct("KafkaSettings").field("brokers", &self.brokers).field("properties", &names).finish_non_exhaustive()
+    }
 }
 
 impl KafkaSettings {

@@ -38,9 +38,8 @@ impl Admin<'_> {
             brokers = metadata.brokers().iter().map(|b| (b.id(), b.host().to_string(), b.port())).collect();
             shapes.insert(name, places(&metadata, name));
         }
-        unreachable(&self.settings.brokers, &brokers)
-            .or_else(|| self.internal(&shapes, &brokers.iter().map(|(id, ..)| *id).collect::<Vec<_>>()))
-            .or_else(|| self.replicas_missing(&shapes))
+        let ids: Vec<_> = brokers.iter().map(|(id, ..)| *id).collect();
+        unreachable(&self.settings.brokers, &brokers).or_else(|| self.replicas_missing(&shapes)).or_else(|| self.internal(&shapes, &ids))
     }
 
     /// Kafka's own topics that the brokers cannot make.

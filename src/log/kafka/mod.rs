@@ -75,7 +75,12 @@ pub struct KafkaLog {
 
 /// A setting that librdkafka refuses.
 fn bad_config(e: &KafkaError) -> LogError {
-    LogError::Invalid(format!("a client could not be made: {e}; check the properties (-X, or [kafka] in the file)"))
+    // Without the value, which may be a password.
+    let said = match e {
+        KafkaError::ClientConfig(_, why, key, _) => format!("{key}: {why}"),
+        e => e.to_string(),
+    };
+    LogError::Invalid(format!("a client could not be made: {said}; check the properties (-X, or [kafka] in the file)"))
 }
 
 impl KafkaLog {

@@ -159,8 +159,8 @@ fn replication(replicas: usize, insync_min: Option<usize>) -> Vec<Found> {
     let fix = Some(("min.insync.replicas", insync(replicas).to_string()));
     match insync_min {
         Some(n) if n > replicas => {
-            let cost = "no write is ever acknowledged";
-            all.push(error(format!("min.insync.replicas is {n}, must be at most {replicas}, the number of replicas: {cost}"), fix));
+            let cost = "brokers before Kafka 3.7 acknowledge no write, later ones take it for that number";
+            all.push(warning(format!("min.insync.replicas is {n}, must be at most {replicas}, the number of replicas: {cost}"), fix));
         }
         Some(n) if n == replicas && n > 1 => {
             all.push(warning(
@@ -269,12 +269,6 @@ pub(super) fn of_internal(kind: Internal, replicas: Option<usize>, brokers: usiz
         let (s, lost) = (if replicas == 1 { "" } else { "s" }, kind.lost);
         all.push(warning(format!("{} has {replicas} replica{s}: a cluster that loses them loses {lost}", kind.name), None));
     }
-    if let Some(n) = number("min.insync.replicas").filter(|n| *n > replicas) {
-        all.push(error(
-            format!("min.insync.replicas of {} is {n}, above its {replicas} replicas: no transaction can end", kind.name),
-            None,
-        ));
-    }
     if settings.get("unclean.leader.election.enable").is_some_and(|v| v == "true") {
         all.push(error(
             format!("unclean.leader.election.enable of {} is true, must be false: the cluster may lose {}", kind.name, kind.lost),
@@ -341,7 +335,7 @@ mod tests {
             (KEEP_OURS, "message.timestamp.difference.max.ms", "60000", Error),
             (KEEP_OURS, "message.timestamp.after.max.ms", "60000", Error),
             (KEEP_OURS, "message.timestamp.after.max.ms", "3600000", Warning),
-            (KEEP_OURS, "min.insync.replicas", "4", Error),
+            (KEEP_OURS, "min.insync.replicas", "4", Warning),
             (KEEP_OURS, "min.insync.replicas", "3", Warning),
             (KEEP_OURS, "min.insync.replicas", "1", Warning),
             (COMPACT, "min.compaction.lag.ms", UNBOUNDED, Warning),
@@ -377,11 +371,11 @@ mod tests {
         let said = |replicas, insync| {
             replication(replicas, Some(insync)).into_iter().map(|f| (f.severity, f.fix.map(|(_, v)| v))).collect::<Vec<_>>()
         };
-        use Severity::{Error, Warning};
+        use Severity::Warning;
         assert_eq!(said(3, 2), []);
         assert_eq!(said(5, 4), []);
         assert_eq!(said(1, 1), [(Warning, None)]);
-        assert_eq!(said(1, 2), [(Warning, None), (Error, Some("1".into()))]);
+        assert_eq!(said(1, 2), [(Warning, None), (Warning, Some("1".into()))]);
         assert_eq!(said(2, 1), [(Warning, None)]);
         assert_eq!(said(2, 2), [(Warning, None), (Warning, Some("1".into()))]);
         assert_eq!(said(0, 2), [], "unknown");
@@ -420,7 +414,7 @@ mod tests {
         assert_eq!(of_internal(INTERNAL[1], None, 3, &factor), []);
         let good = settings(&[("min.insync.replicas", "2"), ("unclean.leader.election.enable", "false"), ("cleanup.policy", "compact")]);
         assert_eq!(of_internal(INTERNAL[0], Some(3), 3, &good), []);
-        for (name, value) in [("min.insync.replicas", "4"), ("unclean.leader.election.enable", "true"), ("cleanup.policy", "delete")] {
+        for (name, value) in [("unclean.leader.election.enable", "true"), ("cleanup.policy", "delete")] {
             let found = of_internal(INTERNAL[0], Some(3), 3, &settings(&[(name, value)]));
             assert!(found[0].severity == Severity::Error && found[0].text.contains(name), "{found:?}");
         }

@@ -143,7 +143,8 @@ impl Admin<'_> {
                 Ok(Some(answer)) => all.push((id, answer.map(entries))),
                 Ok(None) => {}
                 // It was there a moment ago; its own settings are no reason to wait for it.
-                Err(e) => tracing::debug!("settings of broker {id}: {e}"),
+                Err(KafkaError::AdminOp(code)) => all.push((id, Err(code))),
+                Err(e) => all.push((id, Err(e.rdkafka_error_code().unwrap_or(Code::Unknown)))),
             }
         }
         all
