@@ -22,6 +22,7 @@ const DENY: u8 = 2;
 const ALLOW: u8 = 3;
 const CREATE_ACLS: u16 = 30;
 const DELETE_ACLS: u16 = 31;
+const CLUSTER: u8 = 4;
 const DESCRIBE_CONFIGS: u8 = 10;
 const SOON: Duration = Duration::from_secs(60);
 
@@ -107,6 +108,12 @@ fn settings_that_may_not_be_read() {
     let (broker, dir) = (guarded_broker(), tempfile::tempdir().expect("a directory"));
     let (p, prefix) = set_up(&broker, &dir, "settings");
     p.good(&["topics", "check"]);
+    deny(&broker, CLUSTER, "kafka-cluster", DESCRIBE_CONFIGS);
+    let mut said = String::new();
+    wait_for("the cluster's right to be missed", SOON, || {
+        said = p.good(&["topics", "check"]);
+        said.contains("the right DescribeConfigs on the cluster is missing")
+    });
     let topic = format!("{prefix}order-events");
     deny(&broker, TOPIC, &topic, DESCRIBE_CONFIGS);
     wait_for("the topic's right to be missed", SOON, || p.run(&["topics", "check"]).code == Some(78));

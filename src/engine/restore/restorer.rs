@@ -224,7 +224,7 @@ impl Restorer {
         let env = judging!(self, clock);
         let Some(restore) = self.restores.get_mut(&task) else { return };
         match e {
-            LogError::Unavailable(_) | LogError::Refused(_) => restore.failed(&env, e),
+            LogError::Unavailable(_) => restore.failed(&env, e),
             e => self.fail(task, e.clone().into(), reports),
         }
     }
