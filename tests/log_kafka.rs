@@ -231,7 +231,8 @@ fn a_record_too_large_for_its_topic_is_refused_before_it_is_sent() {
     let (at, offset) = take(&mut *member, 1)[0];
     let out = one(tp(OUTPUT, 0), &"x".repeat(600 << 10));
     let outcome = member.transact(&Transaction { outputs: &out, offsets: &[(at, offset + 1)] });
-    let Outcome::NotCommitted(why) = outcome else { panic!("{outcome:?}") };
+    let Outcome::Rejected(rejection) = outcome else { panic!("{outcome:?}") };
+    let why = rejection.text;
     assert!(why.contains("max.message.bytes") && why.contains("output/0"), "{why}");
 }
 

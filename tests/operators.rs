@@ -175,7 +175,7 @@ fn a_changelog_that_was_deleted() {
 #[test]
 fn partitions_that_were_added_under_a_running_role() {
     let place = Place::new("wider");
-    let quick = place.p.with(&["-X", "topic.metadata.refresh.interval.ms=1000"]);
+    let quick = place.p.with(&["--fail-fast", "-X", "topic.metadata.refresh.interval.ms=1000"]);
     let running = quick.start_roles("all");
     assert_eq!(place.order("1"), FIRST);
     let name = place.name(t::ORDER_COMMANDS);
@@ -189,7 +189,7 @@ fn partitions_that_were_added_under_a_running_role() {
 #[test]
 fn a_stranger_who_writes_into_an_internal_topic() {
     let place = Place::new("stranger");
-    let running = place.p.start_roles("all");
+    let running = place.p.with(&["--fail-fast"]).start_roles("all");
     assert_eq!(place.order("1"), FIRST);
     place.append(t::BOOK_COMMANDS, b"AAPL", b"anything");
     running.ends(Duration::from_secs(60)).fails(BUG, &["task-seq", "book-commands", "who wrote it?"]);

@@ -68,6 +68,8 @@ impl Program {
         // SAFETY: prctl is async-signal-safe and touches nothing of ours; it makes the child end when the test does, even by kill -9.
         unsafe {
             c.pre_exec(|| {
+                // Whoever runs the tests under nohup has set this one aside, and children inherit that.
+                libc::signal(libc::SIGHUP, libc::SIG_DFL);
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 Ok(())
             });
