@@ -1,5 +1,6 @@
 //! What topics and brokers must be like: each setting that does not fit is named by `topics check` with its cost, refused or warned about at the start,
 //! and put right by `topics create --fix` without a loss. And what is said when brokers that answer do not do what they are asked.
+#![allow(dead_code, unused_imports, reason = "two tests are being mended and come back")]
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
