@@ -153,7 +153,7 @@ fn local_state_of_another_cluster_and_a_disk_that_says_no() {
     p.run(&["run", "--role", "all"]).fails(1, &["Read-only file system", "make the directory writable", "--state"]);
     disk.remount("rw");
 
-    let running = p.start_roles("all");
+    let running = p.with(&["--fail-fast"]).start_roles("all");
     disk.fill();
     // Orders until a store has no room for them; the roles end, and the log keeps what they did not get to.
     let log = KafkaLog::new(KafkaSettings::new(&broker::shared().address), Arc::new(t::table(&prefix)));
