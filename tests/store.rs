@@ -173,12 +173,15 @@ mod rocks {
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                     write(n);
                     n += 1;
-                    std::thread::sleep(Duration::from_micros(300));
+                    std::thread::sleep(Duration::from_millis(1));
                 }
             });
             let stopper = Stop(&stop);
             let mut before = files();
-            for look in 0..200 {
+            // As often as files go, however fast the machine is.
+            let (began, mut look) = (std::time::Instant::now(), 0);
+            while look < 200 || gone <= 10 && began.elapsed() < Duration::from_secs(60) {
+                look += 1;
                 let store = RocksStore::open_read_only(&path).unwrap_or_else(|e| panic!("look {look}: {e}"));
                 let number = |bytes: &[u8]| u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
                 let last = number(&store.meta().expect("meta").expect("a meta record"));
