@@ -148,8 +148,8 @@ mod rocks {
         const KEYS: u64 = 500;
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("0");
-        // Little memory, so that files come and go several times a second; as often as they do in a store that is restored at full speed.
-        let mut store = RocksStore::open(&path, &SharedMemory::new(1 << 20, 1 << 20)).expect("a store");
+        // A write-ahead log of 1 MiB makes files come and go about twice a second; with less memory than this every write would make a table.
+        let mut store = RocksStore::open(&path, &SharedMemory::new(1 << 20, 24 << 20)).expect("a store");
         let stop = std::sync::atomic::AtomicBool::new(false);
         /// Also when a look fails: the writer must not go on for ever.
         struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
