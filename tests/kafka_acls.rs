@@ -22,6 +22,8 @@ const DENY: u8 = 2;
 const ALLOW: u8 = 3;
 const CREATE_ACLS: u16 = 30;
 const DELETE_ACLS: u16 = 31;
+const CLUSTER: u8 = 4;
+const DESCRIBE_CONFIGS: u8 = 10;
 const SOON: Duration = Duration::from_secs(60);
 
 /// Every client of a plaintext listener is nobody in particular; what no entry names is allowed.
@@ -98,6 +100,28 @@ fn waits_for(broker: &Broker, p: &Program, prefix: &str, mut running: Background
     let said_all = running.stop().err;
     let loudly = said_all.lines().find(|l| l.contains("ERROR") && l.contains(said));
     assert!(loudly.is_some_and(|l| l.contains("trying again for")), "{said}: {said_all}");
+}
+
+/// Whoever may not read settings is told so, and can run roles all the same; a check that could not check does not say that all is well.
+#[test]
+fn settings_that_may_not_be_read() {
+    let (broker, dir) = (guarded_broker(), tempfile::tempdir().expect("a directory"));
+    let (p, prefix) = set_up(&broker, &dir, "settings");
+    p.good(&["topics", "check"]);
+    deny(&broker, CLUSTER, "kafka-cluster", DESCRIBE_CONFIGS);
+    wait_for("the cluster's right to be missed", SOON, || {
+        p.good(&["topics", "check"]).contains("the right DescribeConfigs on the cluster is missing")
+    });
+    let topic = format!("{prefix}order-events");
+    deny(&broker, TOPIC, &topic, DESCRIBE_CONFIGS);
+    wait_for("the topic's right to be missed", SOON, || p.run(&["topics", "check"]).code == Some(78));
+    p.run(&["topics", "check"]).fails(78, &[&topic, "the right DescribeConfigs on the topic is missing"]);
+    let running = p.start_roles("trading");
+    wait_for("everything to be read", SOON, || lag(&p) == 0);
+    let said = running.stop();
+    assert!(said.err.contains("the right DescribeConfigs on the topic is missing"), "{}", said.err);
+    grant(&broker, TOPIC, &topic, DESCRIBE_CONFIGS);
+    wait_for("the right to be back", SOON, || p.run(&["topics", "check"]).code == Some(0));
 }
 
 #[test]

@@ -128,7 +128,7 @@ impl Admin<'_> {
         }
         let asked: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let answers = block_on(admin.describe_configs(&asked, &self.options()))?;
-        Ok(answers.into_iter().map(|answer| answer.map(entries)).collect())
+        Ok(answers.into_iter().map(|answer| readable(answer, Code::TopicAuthorizationFailed)).collect())
     }
 
     pub(super) fn describe_brokers(&self, admin: &AdminClient<Quiet>, brokers: &[i32]) -> Vec<(i32, Result<Settings, Code>)> {
@@ -140,7 +140,7 @@ impl Admin<'_> {
             }
             let answer = block_on(admin.describe_configs(&[ResourceSpecifier::Broker(id)], &self.options()));
             match answer.map(|mut answers| answers.pop()) {
-                Ok(Some(answer)) => all.push((id, answer.map(entries))),
+                Ok(Some(answer)) => all.push((id, readable(answer, Code::ClusterAuthorizationFailed))),
                 Ok(None) => {}
                 // It was there a moment ago; its own settings are no reason to wait for it.
                 Err(KafkaError::AdminOp(code)) => all.push((id, Err(code))),
@@ -195,6 +195,12 @@ pub(super) fn judge_unstamped(settings: &KafkaSettings, topic: &str, partition: 
             Ok(())
         }
     }
+}
+
+/// The settings in an answer. rdkafka drops the error of a resource and hands over an empty list; every topic and every broker has settings, so an
+/// empty list is a refusal.
+fn readable(answer: Result<ConfigResource, Code>, refused: Code) -> Result<Settings, Code> {
+    answer.map(entries).and_then(|found| if found.is_empty() { Err(refused) } else { Ok(found) })
 }
 
 fn entries(resource: ConfigResource) -> Settings {
