@@ -11,6 +11,9 @@ use processor::engine::ports::Log;
 use processor::engine::topics::{Cleanup, TopicId, TopicSpec};
 use processor::log::kafka::{KafkaLog, KafkaSettings};
 use processor::wire::topics as t;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
 use serde_json::Value;
 use support::broker::{self, Broker};
 use support::load::wait_for;
@@ -125,8 +128,21 @@ fn topics_that_are_missing_or_do_not_fit() {
     for role in ["orders", "trading", "all"] {
         wide.run(&["run", "--role", role]).fails(78, &["book-commands", "4 partitions", "topics check"]);
     }
+    // As the message says: no topic here ever held a record, so the wide one may be deleted, and made again.
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &broker::shared().address).create().expect("an admin client");
+    let unused = format!("{prefix}wide-book-commands");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(admin.delete_topics(&[&unused], &AdminOptions::new())).expect("it can be deleted");
+    wait_for("the topic to be gone and made again", Duration::from_secs(30), || {
+        wide.run(&["topics", "create", "--partitions", "2"]).code == Some(0)
+    });
+    set_up(&wide);
+    let running = wide.start_roles("all");
+    assert_eq!(order(&wide, "1"), FIRST);
+    running.stop();
     // Or another prefix.
-    let fresh = Program::kafka(dir.path(), &broker::shared().address, &format!("{prefix}fresh-"));
+    let fresh = Program::kafka(dir.path(), &broker::shared().address, &format!("{prefix}fresh-")).with(&["--state", "state-fresh"]);
     set_up(&fresh);
     let running = fresh.start_roles("all");
     assert_eq!(order(&fresh, "1"), FIRST);

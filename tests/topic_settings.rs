@@ -1,6 +1,5 @@
 //! What topics and brokers must be like: each setting that does not fit is named by `topics check` with its cost, refused or warned about at the start,
 //! and put right by `topics create --fix` without a loss. And what is said when brokers that answer do not do what they are asked.
-#![allow(dead_code, unused_imports, reason = "two tests are being mended and come back")]
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
@@ -210,6 +209,47 @@ fn a_prefix_that_collides_is_told_why() {
     Program::kafka(&first.p.dir, broker, &first.prefix.replace('.', "-")).good(&CREATE);
 }
 
+/// Replicas on three brokers: what is asked for, what the cluster gives, and what is said when too few are in sync.
+#[test]
+fn replicas_and_how_many_must_have_a_record() {
+    let cluster = Cluster::start(3);
+    let place = Place::new(&cluster.direct(), "nodes");
+    let said = place.p.good(&["topics", "check", "--strict"]);
+    assert!(!said.contains("replica"), "{said}");
+    let one = Place::empty(&cluster.direct(), "one");
+    one.p.good(&["topics", "create", "--partitions", "1", "--replication", "1"]);
+    one.checked(0, &["has 1 replica"]);
+    place.set(t::ORDER_EVENTS, "min.insync.replicas", "1");
+    place.checked(0, &["min.insync.replicas is 1, must be at least 2"]);
+    place.p.good(&FIX);
+    place.set(t::ORDER_EVENTS, "min.insync.replicas", "3");
+    place.checked(0, &["one broker that is down stops the roles"]);
+    place.p.good(&FIX);
+
+    // Two brokers of three must have each record, and one is left.
+    cluster.stop(2);
+    cluster.stop(3);
+    let left = cluster.direct();
+    let left = left.split(',').next().expect("an address");
+    let mut settings = KafkaSettings::new(left);
+    settings.properties = vec![("message.timeout.ms".into(), "3000".into())];
+    let log = KafkaLog::new(settings, Arc::new(t::table(&place.prefix)));
+    let mut appender = log.appender().expect("a writer");
+    let at = TopicPartition::new(t::ORDER_COMMANDS, 0);
+    let sent = appender.append(&Record { at, offset: 0, timestamp_ms: 1, key: Some(b"1"), value: Some(b"x"), headers: Headers::default() });
+    let answer = sent.and_then(|()| appender.flush(Duration::from_secs(20))).expect_err("too few are in sync").to_string();
+    println!("{answer}");
+    assert!(answer.contains("NOT_ENOUGH_REPLICAS") || answer.contains("has no leader"), "{answer}");
+    assert!(answer.contains("order-commands") || answer.contains("__"), "{answer}");
+    cluster.restart(2);
+    cluster.restart(3);
+    cluster.wait_started(2);
+    cluster.wait_started(3);
+    let running = place.p.start_roles("all");
+    assert_eq!(place.order("1"), FIRST);
+    running.stop();
+}
+
 /// zstd on every kind of topic, and from a client that chose it: read by roles, restored from, replayed.
 #[test]
 fn zstd_is_read_like_any_other_compression() {
@@ -237,6 +277,52 @@ fn zstd_is_read_like_any_other_compression() {
     let running = place.p.start_roles("all");
     assert_eq!(place.order("2"), NEXT);
     running.stop();
+    place.p.good(&["replay", "--role", "orders"]);
+}
+
+/// An input topic that is switched to the clients' time under running roles: named at the first record, nothing of it decides anything, and the way
+/// out that is printed leads on.
+#[test]
+fn a_time_that_the_client_chose_decides_nothing() {
+    let place = Place::new(&broker::shared().address, "switched");
+    let running = place.p.with(&["--fail-fast"]).start_roles("all");
+    assert_eq!(place.order("1"), FIRST);
+    place
+        .log
+        .alter_topic(
+            t::ORDER_COMMANDS,
+            &[("message.timestamp.type", "CreateTime"), ("message.timestamp.after.max.ms", i64::MAX.to_string().as_str())],
+        )
+        .expect("changed");
+    let year_2100 = 4_102_444_800_000;
+    let order = |id: &str| format!(r#"{{"user_id":"501","order_id":"{id}","symbol":"AAPL","quantity":1,"order_type":"buy"}}"#);
+    let send = |id: &str| {
+        let mut appender = place.log.appender().expect("a writer");
+        let at = TopicPartition::new(t::ORDER_COMMANDS, 0);
+        let value = order(id);
+        let record = Record {
+            at,
+            offset: 0,
+            timestamp_ms: year_2100,
+            key: Some(b"501"),
+            value: Some(value.as_bytes()),
+            headers: Headers::default(),
+        };
+        appender.append(&record).and_then(|()| appender.flush(Duration::from_secs(20))).expect("it is in the log");
+    };
+    // Brokers take up a setting in their own time; until then they go on stamping.
+    place.checked(CONFIG, &["message.timestamp.type is CreateTime"]);
+    send("2100");
+    running.ends(SOON).fails(CONFIG, &["order-commands/0/", "message.timestamp.type", "is CreateTime, must be LogAppendTime", "--fix"]);
+    place.p.run(&["run", "--role", "all"]).fails(CONFIG, &["message.timestamp.type is CreateTime", "--fix"]);
+    place.p.good(&FIX);
+    let running = place.p.start_roles("all");
+    wait_for("the record to be put aside", SOON, || place.dead() == ["NO_LOG_TIME"]);
+    assert_eq!(place.order("2"), NEXT, "its partition goes on, and the user's limits are as if nothing had been");
+    let said = running.stop();
+    assert!(said.err.contains("go to dead-letters (NO_LOG_TIME)"), "{}", said.err);
+    let checks = place.p.good(&["verify", "--format", "json"]);
+    assert!(checks.lines().all(|l| serde_json::from_str::<Value>(l).expect("JSON")["ok"] == true), "{checks}");
     place.p.good(&["replay", "--role", "orders"]);
 }
 
