@@ -63,7 +63,8 @@ pub fn last_meta_within(
     Ok(found)
 }
 
-/// How a group's committed offsets and the last meta record of a task fit together. A start and `verify` judge by this.
+/// How a group's committed offsets and the last meta record of a task fit together. `verify` and `repair` judge by this; a start by `restore`, which also
+/// waits for what is on its way, and takes single offsets that are missing from the meta record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fit {
     /// Neither is there: the task has never committed anything.

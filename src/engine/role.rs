@@ -2,7 +2,7 @@
 
 use super::context::Ctx;
 use super::records::{Record, Records};
-use super::topics::TopicId;
+use super::topics::{TopicId, TopicPartition};
 
 /// A topic that a role's group shares out.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,16 @@ pub struct RoleSpec {
     /// How long a batch waits for company after its first record. Zero where somebody waits for the answer; roles that only follow save most of
     /// their transactions by it on a busy day.
     pub linger: std::time::Duration,
+}
+
+impl RoleSpec {
+    /// The input partitions of a task, ascending, as meta records have them. `partitions`: counts by topic number; an input with fewer has none for it.
+    pub fn inputs_of(&self, task: u32, partitions: &[u32]) -> Vec<TopicPartition> {
+        let all = self.inputs.iter().map(|i| TopicPartition::new(i.topic, task));
+        let mut own: Vec<_> = all.filter(|at| at.partition < partitions[at.topic.0 as usize]).collect();
+        own.sort();
+        own
+    }
 }
 
 /// The record cannot be what our own roles wrote, or an invariant broke: the task stops, nothing is committed, a person must look.

@@ -79,17 +79,14 @@ pub fn offsets(system: &System, role: Role) -> Result<BTreeMap<u32, Task>, Repai
 /// What the member does that nobody else is.
 fn put_right(system: &System, role: Role, member: &mut dyn Member) -> Result<BTreeMap<u32, Task>, RepairError> {
     let (spec, group) = (role.spec(), system.group(role));
-    let tasks: Vec<u32> = (0..system.tasks(role)?).collect();
-    let mut wanted = BTreeSet::new();
-    for task in &tasks {
-        wanted.extend(standing::inputs(system, role, *task)?);
-    }
+    let inputs = standing::inputs(system, role)?;
+    let tasks: Vec<u32> = inputs.keys().copied().collect();
+    let wanted: BTreeSet<_> = inputs.values().flatten().copied().collect();
     take_all(member, &group, &wanted)?;
     // From here on nobody but us can commit; transactions that were open before the fence end by themselves.
     let mut last = last_meta(&*system.log, &SystemClock::new(), &system.topics, spec.changelog, &tasks, OPEN_WAIT)?;
     let mut found = BTreeMap::new();
-    for task in tasks {
-        let inputs = standing::inputs(system, role, task)?;
+    for (task, inputs) in inputs {
         let committed: Vec<_> = inputs.iter().copied().zip(committed(&*system.log, &group, &inputs)?).collect();
         let last = last.remove(&task);
         let fit = fit(&committed, last.as_ref().map(|l| &l.meta));

@@ -29,20 +29,16 @@ pub struct Standing {
     pub fit: Fit,
 }
 
-/// The inputs of a task, in the order of meta records.
-pub fn inputs(system: &System, role: Role, task: u32) -> Result<Vec<TopicPartition>, LogError> {
-    let partitions = system.partitions()?;
-    let spec = role.spec();
-    let own = spec.inputs.iter().map(|i| TopicPartition::new(i.topic, task));
-    let mut inputs: Vec<_> = own.filter(|at| task < partitions[at.topic.0 as usize]).collect();
-    inputs.sort();
-    Ok(inputs)
+/// The inputs of every task of a role, in the order of meta records.
+pub fn inputs(system: &System, role: Role) -> Result<BTreeMap<u32, Vec<TopicPartition>>, LogError> {
+    let (spec, partitions) = (role.spec(), system.partitions()?);
+    let tasks = 0..partitions[spec.changelog.0 as usize];
+    Ok(tasks.map(|task| (task, spec.inputs_of(task, &partitions))).collect())
 }
 
 /// Looks, also while the role runs. A difference is only told when it lasts.
 pub fn look(system: &System, role: Role) -> Result<BTreeMap<u32, Standing>, LogError> {
-    let inputs =
-        (0..system.tasks(role)?).map(|task| Ok((task, inputs(system, role, task)?))).collect::<Result<BTreeMap<_, _>, LogError>>()?;
+    let inputs = inputs(system, role)?;
     let (began, mut done) = (Instant::now(), BTreeMap::new());
     let mut differ: BTreeMap<u32, (Instant, Standing)> = BTreeMap::new();
     loop {

@@ -33,9 +33,7 @@ impl Instance {
         }
         for (task, got) in &mut inputs {
             got.sort();
-            let mut want: Vec<TopicPartition> = spec.inputs.iter().map(|i| TopicPartition::new(i.topic, *task)).collect();
-            want.retain(|at| at.partition < work.partitions[at.topic.0 as usize]);
-            want.sort();
+            let want = spec.inputs_of(*task, &work.partitions);
             if *got != want {
                 // The likely cause first: partitions that were added meanwhile.
                 self.check_topics()?;
@@ -48,14 +46,13 @@ impl Instance {
                 )));
             }
         }
+        let mut stores = Vec::new();
         if mutants::on(Mutant::LostIgnored) {
             work.tasks.retain(|task, _| inputs.remove(task).is_some());
             work.tasks.values().try_for_each(|task| work.member.resume(&task.meta().offsets))?;
+        } else {
+            stores = work.end_tasks();
         }
-        let stores = match mutants::on(Mutant::LostIgnored) {
-            true => Vec::new(),
-            false => work.end_tasks(),
-        };
         self.assignments += 1;
         work.restoring = inputs.keys().copied().collect();
         let assignment = Assignment { number: self.assignments, tasks: inputs.into_iter().collect() };

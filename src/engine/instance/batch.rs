@@ -44,8 +44,7 @@ impl Instance {
             let mut tasks: Vec<u32> = self.batch.iter().map(|r| r.at.partition).collect();
             tasks.sort_unstable();
             tasks.dedup();
-            let inputs = |task: u32| self.spec.inputs.iter().map(move |i| TopicPartition::new(i.topic, task));
-            let partitions: Vec<TopicPartition> = tasks.into_iter().flat_map(inputs).collect();
+            let partitions: Vec<TopicPartition> = tasks.into_iter().flat_map(|task| self.spec.inputs_of(task, &work.partitions)).collect();
             work.member.pass_over(&partitions);
             work.passes_over = left > 0;
         }

@@ -91,7 +91,7 @@ impl Beside {
         matches!(self, Beside::Turns { restorer, busy: true } if restorer.is_restoring())
     }
 
-    /// What restores have come to; `tasks`: how many tasks run.
+    /// Results of restores since the last call; `tasks`: how many tasks run.
     pub fn reports(&mut self, clock: &dyn Clock, tasks: usize) -> Vec<Report> {
         match self {
             Beside::Turns { restorer, busy } => {

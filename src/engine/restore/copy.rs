@@ -15,7 +15,7 @@ use super::RestoreError;
 /// An open store, and how far along the changelog it is.
 pub(super) struct StoreCopy {
     pub store: Box<dyn StateStore>,
-    /// What the store contains; none while it is empty.
+    /// The meta record in the store; none while the store is empty.
     pub have: Option<StoreMeta>,
     /// Digest by arithmetic, while every step started from a verified state.
     digest: Option<Digest>,
@@ -28,7 +28,7 @@ pub(super) struct StoreCopy {
 }
 
 impl StoreCopy {
-    /// What an open store says of itself.
+    /// Reads the meta record of an open store.
     pub fn of(store: Box<dyn StateStore>) -> Result<StoreCopy, StoreError> {
         let have = match store.meta()? {
             Some(bytes) => Some(StoreMeta::decode(&bytes).map_err(StoreError::from)?),

@@ -91,7 +91,7 @@ pub struct Assignment {
     pub tasks: Vec<(u32, Vec<TopicPartition>)>,
 }
 
-/// What the loop tells the restorer.
+/// A request of the loop to the restorer.
 pub enum Request {
     /// These tasks are ours now, and no others.
     Assign(Assignment),
@@ -105,7 +105,7 @@ pub enum Request {
     Running(usize),
 }
 
-/// What the restorer tells the loop.
+/// An answer of the restorer to the loop.
 pub enum Report {
     /// A task of that assignment may run.
     Ready(u64, u32, Box<Restored>),
@@ -113,11 +113,11 @@ pub enum Report {
     Failed(u64, u32, RestoreError),
 }
 
-/// What the judgement of a restore needs to know.
+/// Facts and ports that the judgement of a restore needs.
 pub(super) struct Env<'a> {
     /// Names of topics, for messages.
     pub topics: &'a TopicTable,
-    /// What the role is.
+    /// The role's description.
     pub spec: &'a RoleSpec,
     /// For bounded waits.
     pub clock: &'a dyn Clock,

@@ -48,7 +48,7 @@ pub struct Restorer {
     chunk: Records,
 }
 
-/// What a judgement needs to know. A macro, because it borrows some fields while others change.
+/// The facts that a judgement needs. A macro, because it borrows some fields while others change.
 macro_rules! judging {
     ($me:ident, $clock:expr) => {
         Env { topics: &$me.topics, spec: &$me.spec, clock: $clock, takeover_wait: $me.takeover_wait }
@@ -373,7 +373,7 @@ impl Restorer {
         worked
     }
 
-    /// What a chunk has for one task. True if that ended its reading.
+    /// Gives one task its records of a chunk. True if that ended its reading.
     fn take(&mut self, reader: usize, task: u32, chunk: &Records, clock: &dyn Clock, reports: &mut Vec<Report>) -> bool {
         let Some(restore) = self.restores.get_mut(&task) else {
             self.readers[reader].reading.remove(&task);
@@ -453,7 +453,7 @@ impl Restorer {
                 (Some(restore), _) => {
                     restore.alone = true;
                     let again = LogError::Unavailable(e.to_string());
-                    // What does not pass ends this task's restore when it is alone with it.
+                    // An error that does not pass ends the restore of a task that has the reader alone.
                     match tasks.len() {
                         1 => self.log_failed(*task, e, clock, reports),
                         _ => self.log_failed(*task, &again, clock, reports),

@@ -18,7 +18,7 @@ const FAILED_MAX_US: u64 = 5_000_000;
 /// Offsets that are behind the changelog are asked for so often before they count: the process may have stood still between two answers.
 const BEHIND_LOOKS: u32 = 3;
 
-/// What a restore does next.
+/// The next step of a restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Wants the group's committed offsets.
@@ -74,7 +74,7 @@ pub(super) struct Restore {
     told: bool,
 }
 
-/// What a step of a restore came to.
+/// The result of a step.
 pub(super) enum Step {
     /// Goes on by its phase.
     On,
