@@ -9,11 +9,13 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::metadata::Metadata;
 
-use super::admin::{Admin, Who, stale};
+use super::admin::{Admin, Askers, Who, stale};
 use super::requirements::{INTERNAL, Internal, Settings};
 
 /// Longest wait for the metadata of one topic, and for one connection.
 const WAIT: Duration = Duration::from_secs(1);
+/// Longest wait for the first answer, which needs a connection.
+const FIRST_WAIT: Duration = Duration::from_secs(3);
 /// More brokers are not tried: one that cannot be reached is enough to say so.
 const BROKERS_MAX: usize = 5;
 
@@ -30,16 +32,22 @@ impl Admin<'_> {
     /// What is wrong with brokers that answer, as far as can be seen from here; `topics` are those that the failed call was about. None if nobody
     /// answers, or nothing is seen.
     pub(super) fn diagnose(&self, topics: &[&str]) -> Option<String> {
-        let asker = self.askers.get(self.settings, Who::Everything).ok()?;
-        let mut shapes = BTreeMap::new();
-        let mut brokers = Vec::new();
-        for name in INTERNAL.iter().map(|kind| kind.name).chain(topics.iter().copied()) {
-            let metadata = asker.fetch_metadata(Some(name), WAIT).ok()?;
-            brokers = metadata.brokers().iter().map(|b| (b.id(), b.host().to_string(), b.port())).collect();
-            shapes.insert(name, places(&metadata, name));
+        // A new client: one that was told addresses that lead nowhere may have given up the connection that answers.
+        let askers = Askers::default();
+        let asker = askers.get(self.settings, Who::Everything).ok()?;
+        let mut names = INTERNAL.iter().map(|kind| kind.name).chain(topics.iter().copied());
+        let first = names.next()?;
+        let metadata = asker.fetch_metadata(Some(first), FIRST_WAIT).ok()?;
+        let brokers: Vec<_> = metadata.brokers().iter().map(|b| (b.id(), b.host().to_string(), b.port())).collect();
+        if let Some(cause) = unreachable(&self.settings.brokers, &brokers) {
+            return Some(cause);
+        }
+        let mut shapes = BTreeMap::from([(first, places(&metadata, first))]);
+        for name in names {
+            shapes.insert(name, places(&asker.fetch_metadata(Some(name), WAIT).ok()?, name));
         }
         let ids: Vec<_> = brokers.iter().map(|(id, ..)| *id).collect();
-        unreachable(&self.settings.brokers, &brokers).or_else(|| self.replicas_missing(&shapes)).or_else(|| self.internal(&shapes, &ids))
+        self.replicas_missing(&shapes).or_else(|| self.internal(&shapes, &ids))
     }
 
     /// Kafka's own topics that the brokers cannot make.
