@@ -11,6 +11,7 @@ use rdkafka::metadata::Metadata;
 
 use super::admin::{Admin, Askers, Who, stale};
 use super::requirements::{INTERNAL, Internal, Settings};
+use crate::engine::ports::LogError;
 
 /// Longest wait for the metadata of one topic, and for one connection.
 const WAIT: Duration = Duration::from_secs(1);
@@ -38,7 +39,7 @@ impl Admin<'_> {
         let mut names = INTERNAL.iter().map(|kind| kind.name).chain(topics.iter().copied());
         let first = names.next()?;
         let metadata = asker.fetch_metadata(Some(first), FIRST_WAIT).ok()?;
-        let brokers: Vec<_> = metadata.brokers().iter().map(|b| (b.id(), b.host().to_string(), b.port())).collect();
+        let brokers = addresses(&metadata);
         if let Some(cause) = unreachable(&self.settings.brokers, &brokers) {
             return Some(cause);
         }
@@ -48,6 +49,17 @@ impl Admin<'_> {
         }
         let ids: Vec<_> = brokers.iter().map(|(id, ..)| *id).collect();
         self.replicas_missing(&shapes).or_else(|| self.internal(&shapes, &ids))
+    }
+
+    /// Fails if the brokers answer where they were looked for, but none can be reached where they say they are. Every question after the first one
+    /// would wait until its time is up.
+    pub(super) fn reach(&self, topic: &str) -> Result<(), LogError> {
+        let wait = self.settings.request_wait;
+        let brokers = self.ask(&Who::Everything, &|| false, |c| c.fetch_metadata(Some(topic), wait).map(|m| addresses(&m)))?;
+        // One of several that is down is no finding.
+        let each: Vec<_> = brokers.iter().take(BROKERS_MAX).map(|b| unreachable(&self.settings.brokers, std::slice::from_ref(b))).collect();
+        let none = each.into_iter().collect::<Option<Vec<_>>>();
+        none.and_then(|all| all.into_iter().next()).map_or(Ok(()), |cause| Err(LogError::Unavailable(cause)))
     }
 
     /// Kafka's own topics that the brokers cannot make.
@@ -86,6 +98,11 @@ impl Admin<'_> {
         super::watchdog::drop_aside("closing a client", admin);
         answers.into_iter().find_map(|(_, answer)| answer.ok()).unwrap_or_default()
     }
+}
+
+/// Number, host and port of each broker.
+fn addresses(metadata: &Metadata) -> Vec<(i32, String, i32)> {
+    metadata.brokers().iter().map(|b| (b.id(), b.host().to_string(), b.port())).collect()
 }
 
 fn places(metadata: &Metadata, name: &str) -> Option<Vec<Place>> {

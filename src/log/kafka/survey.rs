@@ -35,6 +35,9 @@ impl Admin<'_> {
     /// What of the topics and brokers does not fit. Topics that do not exist are not spoken of.
     pub(super) fn findings(&self, topics: &TopicTable) -> Result<Vec<Finding>, LogError> {
         let _guard = watchdog::exit_after("looking at the cluster's settings", self.settings.request_wait * 6 + self.settings.stuck_after);
+        if let Some(id) = topics.iter().next() {
+            self.reach(topics.name(id))?;
+        }
         let (mut there, mut brokers) = (Vec::new(), Vec::new());
         for id in topics.iter() {
             if let Some(shape) = self.shape(topics.name(id))? {
