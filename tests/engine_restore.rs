@@ -152,6 +152,27 @@ fn a_changelog_without_a_leader_holds_up_its_own_task_only() {
     world.check(150, &instance);
 }
 
+/// A changelog that the brokers cannot read: the store may be the only good copy of the state, and nothing could take its place.
+#[test]
+fn a_changelog_that_cannot_be_read_stops_the_task_and_leaves_its_state() {
+    let (world, _) = worked();
+    // The store is behind the changelog, so the changelog must be read.
+    let before = world.disk.tasks.lock().unwrap().clone();
+    let mut instance = world.instance();
+    world.send(100..150);
+    world.drain(&mut instance).unwrap();
+    drop(instance);
+    *world.disk.tasks.lock().unwrap() = before;
+    world.log.unreadable.lock().unwrap().push(0);
+    let stopped = world.run_into(&mut world.instance());
+    assert!(matches!(&stopped, Stop::Bug(text) if text.contains("changelog/0 cannot be read from offset 7")), "{stopped}");
+    assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), 0, "nothing could take the place of the state");
+    world.log.unreadable.lock().unwrap().clear();
+    let mut instance = world.instance();
+    world.drain(&mut instance).unwrap();
+    world.check(150, &instance);
+}
+
 /// Damage that was found while the task ran is not forgotten because the next incarnation ended before the store could be put aside.
 #[test]
 fn damage_is_remembered_until_the_store_is_put_aside() {

@@ -190,6 +190,8 @@ pub struct Faulty {
     pub offsets: Arc<Mutex<BTreeMap<TopicPartition, Option<u64>>>>,
     /// Changelog partitions without a leader.
     pub headless: Arc<Mutex<Vec<u32>>>,
+    /// Changelog partitions whose records cannot be read.
+    pub unreadable: Arc<Mutex<Vec<u32>>>,
     /// Transactions without any output.
     pub bare: Arc<AtomicUsize>,
 }
@@ -197,7 +199,7 @@ pub struct Faulty {
 impl Faulty {
     pub fn over(inner: LocalLog, plan: &[Fault]) -> Faulty {
         let plan = Arc::new(Mutex::new(plan.iter().rev().copied().collect()));
-        Faulty { inner, plan, offsets: Arc::default(), headless: Arc::default(), bare: Arc::default() }
+        Faulty { inner, plan, offsets: Arc::default(), headless: Arc::default(), unreadable: Arc::default(), bare: Arc::default() }
     }
 }
 
@@ -251,6 +253,21 @@ impl Member for FaultyMember {
     }
 }
 
+/// Reads a partition whose copy on the leading broker is damaged.
+struct UnreadableReader(u32);
+
+impl Reader for UnreadableReader {
+    fn poll(&mut self, _wait: Duration, _limits: Limits, _into: &mut Records) -> Result<(), LogError> {
+        Err(LogError::Corrupt(format!("changelog/{} cannot be read from offset 7: wrong checksum", self.0)))
+    }
+    fn caught_up(&self) -> bool {
+        false
+    }
+    fn reached(&self, _partition: u32) -> bool {
+        false
+    }
+}
+
 macro_rules! pass_on {
     ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
         $(fn $name(&self, $($arg: $type),*) -> Result<$out, LogError> { self.inner.$name($($arg),*) })*
@@ -273,10 +290,17 @@ impl Log for Faulty {
         let offset = |(at, told)| bent.get(at).copied().unwrap_or(told);
         Ok(Committed::Stable(partitions.iter().zip(told).map(offset).collect()))
     }
+    fn reader(&self, topic: TopicId, from: &[(u32, From)], headers: bool) -> Result<Box<dyn Reader>, LogError> {
+        let reader = self.inner.reader(topic, from, headers)?;
+        let unreadable = self.unreadable.lock().unwrap();
+        match from.iter().find(|(partition, _)| topic == CHANGELOG && unreadable.contains(partition)) {
+            Some((partition, _)) => Ok(Box::new(UnreadableReader(*partition))),
+            None => Ok(reader),
+        }
+    }
     pass_on! {
         cluster_id() -> String;
         partitions(topic: TopicId) -> Option<u32>;
-        reader(topic: TopicId, from: &[(u32, From)], headers: bool) -> Box<dyn Reader>;
         appender() -> Box<dyn Appender>;
         offset_at(at: TopicPartition, time_ms: i64) -> u64;
         group_offsets(group: &str, partitions: &[TopicPartition]) -> Vec<Option<u64>>;

@@ -293,10 +293,9 @@ impl Restorer {
             Ok(Step::On) => {}
             Ok(Step::StartOver(why)) => self.start_over(task, why, clock, reports),
             Ok(Step::Done(restored)) => self.done(task, restored, clock, reports),
-            // Damage, wherever it shows, is answered by a rebuild.
-            Err(RestoreError::Store(StoreError::Corrupt(why)) | RestoreError::Log(LogError::Corrupt(why))) => {
-                self.start_over(task, why, clock, reports);
-            }
+            // Damage of the store is answered by a rebuild; damage of the changelog cannot be.
+            Err(RestoreError::Store(StoreError::Corrupt(why))) => self.start_over(task, why, clock, reports),
+            Err(RestoreError::Log(LogError::Corrupt(why))) => self.unreadable(task, &why, clock, reports),
             Err(RestoreError::Log(e)) => self.log_failed(task, &e, clock, reports),
             Err(e) => self.fail(task, e, reports),
         }
@@ -344,6 +343,15 @@ impl Restorer {
         tracing::warn!(role, task, %why, %place, "local state put aside; rebuilding it from the changelog");
         self.distrusted.remove(&task);
         restore.put_aside(&env, why);
+    }
+
+    /// The changelog cannot be read where the restore is.
+    fn unreadable(&mut self, task: u32, why: &str, clock: &dyn Clock, reports: &mut Vec<Report>) {
+        let env = judging!(self, clock);
+        let Some(restore) = self.restores.get_mut(&task) else { return };
+        if let Err(e) = restore.unreadable(&env, why) {
+            self.fail(task, e, reports);
+        }
     }
 
     /// Reads what is there for all restores that wait for the changelog; true if there was anything.
@@ -446,10 +454,7 @@ impl Restorer {
     fn reader_failed(&mut self, tasks: &[u32], e: &LogError, clock: &dyn Clock, reports: &mut Vec<Report>) {
         for task in tasks {
             match (self.restores.get_mut(task), e) {
-                (Some(restore), LogError::Corrupt(why)) if restore.alone => {
-                    let why = why.clone();
-                    self.start_over(*task, why, clock, reports);
-                }
+                (Some(restore), LogError::Corrupt(why)) if restore.alone => self.unreadable(*task, why, clock, reports),
                 (Some(restore), _) => {
                     restore.alone = true;
                     let again = LogError::Unavailable(e.to_string());

@@ -271,6 +271,22 @@ impl Restore {
         Step::On
     }
 
+    /// The changelog cannot be read from where this restore is. From its start it may be (its older records were deleted); a look shows whether it leads to
+    /// the position. Only then is the store put aside: it may be the last good copy.
+    pub(super) fn unreadable(&mut self, env: &Env<'_>, why: &str) -> Result<(), RestoreError> {
+        let begun_at_start = match self.phase {
+            Phase::Look(_) => self.from_start,
+            Phase::Read(from) => from == From::Start,
+            Phase::Ask | Phase::Open => false,
+        };
+        if begun_at_start {
+            let (role, task, changed) = (env.spec.name, self.task, self.changed());
+            return Err(RestoreError::Doubt(format!("{role} task {task} refuses to run: its changelog cannot be read: {why}. {changed}")));
+        }
+        (self.found, self.from_start, self.phase) = (None, true, Phase::Look(From::Start));
+        Ok(())
+    }
+
     /// A meta record came by in a look.
     pub(super) fn saw(&mut self, meta: Meta) {
         self.found = Some(meta);
@@ -447,12 +463,15 @@ impl Restore {
     }
 
     fn text(&self, env: &Env<'_>, why: &str, advice: &str) -> String {
-        let (role, task) = (env.spec.name, self.task);
-        let changed = match self.quarantined {
+        let (role, task, changed) = (env.spec.name, self.task, self.changed());
+        format!("{role} task {task} refuses to run: state and committed offsets do not belong together: {why}. {changed} {advice}")
+    }
+
+    fn changed(&self) -> &'static str {
+        match self.quarantined {
             Some(_) => "The local state was put aside, the log is as it was.",
             None => "Nothing was changed.",
-        };
-        format!("{role} task {task} refuses to run: state and committed offsets do not belong together: {why}. {changed} {advice}")
+        }
     }
 
     fn repair(&self, env: &Env<'_>) -> String {
