@@ -2,14 +2,15 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use processor::engine::instance::{Instance, Stop, TaskView};
 use processor::engine::ports::*;
 use processor::engine::records::Records;
-use processor::engine::restore::Standby;
+use processor::engine::restore::{Assignment, Report, Request, Restorer, Standby};
 use processor::engine::topics::*;
 use support::counter::*;
 
@@ -260,6 +261,74 @@ fn a_damaged_standby_is_copied_anew() {
     spare.run_until(&mut second, |i| i.tasks().values().filter(|t| matches!(t, TaskView::Running { .. })).count() == 2);
     spare.drain(&mut second).unwrap();
     spare.check(100, &second);
+}
+
+/// Stores that are open once at a time, as RocksDB's are within one process.
+struct OneAtATime(Disk, Arc<Mutex<BTreeSet<u32>>>);
+
+struct Open(Box<dyn StateStore>, u32, Arc<Mutex<BTreeSet<u32>>>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.2.lock().unwrap().remove(&self.1);
+    }
+}
+
+impl StateStore for Open {
+    fn meta(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.meta()
+    }
+    fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StoreError> {
+        self.0.get(key, into)
+    }
+    fn write(&mut self, changes: &mut dyn Iterator<Item = Write<'_>>, meta: &[u8]) -> Result<(), StoreError> {
+        self.0.write(changes, meta)
+    }
+    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        self.0.scan(prefix, visit)
+    }
+}
+
+impl Stores for OneAtATime {
+    fn open(&self, task: u32) -> Result<Box<dyn StateStore>, StoreError> {
+        if !self.1.lock().unwrap().insert(task) {
+            return Err(StoreError::Held("open in this process".into()));
+        }
+        Ok(Box::new(Open(self.0.open(task)?, task, self.1.clone())))
+    }
+    fn quarantine(&self, task: u32) -> Result<String, StoreError> {
+        self.0.quarantine(task)
+    }
+}
+
+/// A restore ends, and before the loop has heard of that it assigns the same task anew: the store is on its way, and must be waited for.
+#[test]
+fn a_store_on_its_way_to_the_loop_is_waited_for() {
+    let (world, _) = worked();
+    let clock = SystemClock::default();
+    let stores = OneAtATime(world.disk.clone(), Arc::default());
+    let (log, wait) = (Arc::new(world.log.clone()), Duration::from_secs(30));
+    let spec = Arc::new(factory().spec().clone());
+    let mut restorer = Restorer::new(log, table(), spec, Box::new(stores), "counter".into(), wait, Standby::None);
+    let assign = |number| Request::Assign(Assignment { number, tasks: vec![(0, vec![input(0)])] });
+    let step = |restorer: &mut Restorer, turns: u32| {
+        let mut reports = Vec::new();
+        for _ in 0..turns {
+            restorer.step(&clock, Duration::from_millis(10), Duration::ZERO, &mut reports);
+            if !reports.is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        reports.pop()
+    };
+    restorer.request(assign(1), &clock);
+    let Some(Report::Ready(1, 0, first)) = step(&mut restorer, 10_000) else { panic!("the first restore did not end well") };
+    restorer.request(assign(2), &clock);
+    let early = step(&mut restorer, 300);
+    assert!(early.is_none(), "the store is not there yet: {}", matches!(early, Some(Report::Failed(..))));
+    restorer.request(Request::Keep(vec![(0, first.store)]), &clock);
+    assert!(matches!(step(&mut restorer, 10_000), Some(Report::Ready(2, 0, _))));
 }
 
 /// The same in a thread beside the loop, as a process runs it.

@@ -31,6 +31,12 @@ pub fn table() -> Arc<TopicTable> {
 
 pub struct SystemClock(std::time::Instant);
 
+impl Default for SystemClock {
+    fn default() -> Self {
+        SystemClock(std::time::Instant::now())
+    }
+}
+
 impl Clock for SystemClock {
     fn now_us(&self) -> u64 {
         self.0.elapsed().as_micros() as u64

@@ -144,7 +144,8 @@ impl Restore {
     /// Somebody else has the store. An error: for too long.
     pub(super) fn held(&mut self, env: &Env<'_>, why: &str) -> Result<(), ()> {
         // A predecessor on this machine that was fenced and is on its way out. Twice as long as for others: one that was frozen first looks
-        // whether we are alive, and holds on to its directory until it knows.
+        // whether we are alive, and holds on to its directory until it knows. Or the loop: a restore of an assignment that is over is on its way
+        // there, and the store comes back.
         if self.waited(env) >= env.takeover_wait * 2 {
             return Err(());
         }
