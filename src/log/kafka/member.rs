@@ -42,6 +42,8 @@ use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
 const SLICE: Duration = Duration::from_millis(50);
 /// How long a farewell may take.
 const LEAVE_WAIT: Duration = Duration::from_secs(5);
+/// How much longer than its time a transaction's calls may take on a machine that is short of everything. After that one of them hangs.
+const OVERSTAY: Duration = Duration::from_secs(10);
 /// The consumer's own queue; no partition has this number.
 const CONTROL: u32 = u32::MAX;
 /// How often it is told that the group has no partitions for this member.
@@ -339,7 +341,12 @@ impl Member for KafkaMember {
             return Outcome::NotCommitted("no partitions are assigned".into());
         };
         let begun = Instant::now();
-        let run = Parts { names: &self.names, spec: &self.spec, sender: &mut c.sender, pace: &mut self.pace, group, timeout }.run(tx);
+        let run = {
+            // Every call in there has a limit within the transaction's time. One that ignores it holds up the group besides: a member that sends
+            // heartbeats and does not poll is waited for by all that join.
+            let _guard = watchdog::exit_after("a call of a transaction", timeout + OVERSTAY);
+            Parts { names: &self.names, spec: &self.spec, sender: &mut c.sender, pace: &mut self.pace, group, timeout }.run(tx)
+        };
         let run = match (run, c.sender.fenced()) {
             (Err(Stop::Not(_) | Stop::Late(..) | Stop::Unknown(_)), Some(why)) => Err(Stop::ProducerFenced(why)),
             (run, _) => run,
