@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use processor::engine::instance::{Instance, Settings};
-use processor::engine::ports::{From, Limits, Log, LogError, Stores};
+use processor::engine::ports::{Clock, From, Limits, Log, LogError, Stores};
 use processor::engine::records::{Record, Records};
 use processor::engine::role::{Role as Logic, RoleFactory, RoleSpec};
 use processor::engine::topics::{TopicId, TopicPartition};
@@ -58,8 +58,14 @@ impl RoleFactory for Eager {
     fn accepts_broadcast(&self, record: &Record<'_>) -> bool {
         self.0.accepts_broadcast(record)
     }
-    fn seed_broadcast(&self, topic: TopicId, log: &dyn Log, loaded: &processor::engine::broadcast::Tables) -> Result<Records, LogError> {
-        self.0.seed_broadcast(topic, log, loaded)
+    fn seed_broadcast(
+        &self,
+        topic: TopicId,
+        log: &dyn Log,
+        clock: &dyn Clock,
+        loaded: &processor::engine::broadcast::Tables,
+    ) -> Result<Records, LogError> {
+        self.0.seed_broadcast(topic, log, clock, loaded)
     }
 }
 

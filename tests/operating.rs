@@ -276,6 +276,8 @@ fn offsets_that_were_moved_or_lost_are_repaired() {
     assert_eq!(place.committed("processor-orders"), None);
     let told = verify();
     assert!(told.code == Some(0) && told.out.contains("the group's offsets are gone"), "{told:?}");
+    let past = place.p.run(&["replay", "--role", "orders", "--until", "order-commands/0/0"]);
+    assert!(past.is_good().contains("order-commands/0"), "the past is there, whatever the group has: {past:?}");
     assert_eq!(actions(&dry())[0], format!("null {right} would be set"));
     let said = place.p.run(&["repair", "offsets", "--role", "orders"]);
     assert!(said.is_good().contains("set") && said.err.contains("the offsets of 1 tasks were set"), "{said:?}");

@@ -353,7 +353,7 @@ impl Instance {
             readers.push(self.load_table(*topic, &mut tables)?);
         }
         for topic in &self.spec.broadcasts {
-            for row in self.factory.seed_broadcast(*topic, &*self.log, &tables)?.iter() {
+            for row in self.factory.seed_broadcast(*topic, &*self.log, &*self.clock, &tables)?.iter() {
                 tables.set(*topic, row.key.unwrap_or_default(), 0, row.value.unwrap_or_default());
             }
         }

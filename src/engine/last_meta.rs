@@ -6,7 +6,7 @@
 //! Compaction keeps the last record of a key, and a transaction ends with its meta record, so the record is near the end. Reading therefore begins
 //! near the end, and further back only where no meta record was found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::meta::{META_KEY, Meta};
@@ -61,6 +61,34 @@ pub fn last_meta_within(
         look = look.saturating_mul(FURTHER);
     }
     Ok(found)
+}
+
+/// Fills in offsets that a group does not have (any more) from the last transaction of their task, for who only looks. A changelog that cannot be read leaves
+/// them absent: its own role says what is wrong with it.
+pub fn fill_absent(
+    log: &dyn Log,
+    clock: &dyn Clock,
+    topics: &TopicTable,
+    changelog: TopicId,
+    committed: &mut [(TopicPartition, Option<u64>)],
+    give_up: Duration,
+) -> Result<(), LogError> {
+    let tasks: BTreeSet<u32> = committed.iter().filter(|(_, committed)| committed.is_none()).map(|(at, _)| at.partition).collect();
+    let mut bounds = BTreeMap::new();
+    for task in tasks {
+        bounds.insert(task, log.bounds(TopicPartition::new(changelog, task))?);
+    }
+    let last = match last_meta_within(log, clock, topics, changelog, &bounds, give_up) {
+        Err(LogError::Corrupt(why) | LogError::Invalid(why)) => {
+            tracing::warn!(%why, "positions that the group does not have cannot be taken from {}", topics.name(changelog));
+            return Ok(());
+        }
+        last => last?,
+    };
+    for (at, offset) in committed.iter_mut().filter(|(_, committed)| committed.is_none()) {
+        *offset = last.get(&at.partition).and_then(|last| last.meta.next(*at));
+    }
+    Ok(())
 }
 
 /// How a group's committed offsets and the last meta record of a task fit together. `verify` and `repair` judge by this; a start by `restore`, which also

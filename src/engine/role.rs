@@ -108,6 +108,7 @@ pub trait RoleFactory: Send {
         &self,
         _topic: TopicId,
         _log: &dyn super::ports::Log,
+        _clock: &dyn super::ports::Clock,
         _loaded: &super::broadcast::Tables,
     ) -> Result<Records, super::ports::LogError> {
         Ok(Records::new())

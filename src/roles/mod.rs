@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::broadcast::Tables;
-use crate::engine::ports::{Log, LogError};
+use crate::engine::ports::{Clock, Log, LogError};
 use crate::engine::records::{Record, Records};
 use crate::engine::role::{Input, Role as Logic, RoleFactory, RoleSpec};
 use crate::engine::topics::{TopicId, TopicTable};
@@ -181,9 +181,9 @@ impl RoleFactory for Factory {
         }
     }
 
-    fn seed_broadcast(&self, topic: TopicId, log: &dyn Log, loaded: &Tables) -> Result<Records, LogError> {
+    fn seed_broadcast(&self, topic: TopicId, log: &dyn Log, clock: &dyn Clock, loaded: &Tables) -> Result<Records, LogError> {
         if self.role == Role::Orders && topic == topics::REFERENCE_PRICES {
-            orders::seed::reference_prices(log, loaded, &self.topics, self.partitions)
+            orders::seed::reference_prices(log, clock, loaded, &self.topics, self.partitions)
         } else {
             Ok(Records::new())
         }

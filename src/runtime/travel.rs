@@ -1,9 +1,12 @@
 //! `processor replay --until`: a task's state as it was at a moment, in a scratch directory that may be kept and looked at.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use super::clock::SystemClock;
 use super::scratch::Scratch;
 use super::system::System;
+use crate::engine::last_meta::fill_absent;
 use crate::engine::meta::StoreMeta;
 use crate::engine::ports::{LogError, StoreError};
 use crate::engine::replay::{Replay, ReplayError};
@@ -13,6 +16,9 @@ use crate::files;
 use crate::roles::Role;
 use crate::store::dir::{Identity, write_identity};
 use crate::store::rocks::RocksStore;
+
+/// Longest silence of the changelog while its end is read.
+const GIVE_UP: Duration = Duration::from_secs(30);
 
 /// Rebuilds one task as it was; none if it has never committed anything. `keep`: where its store stays, as `KEEP/<role>/<task>`.
 pub fn travel_task(
@@ -29,11 +35,13 @@ pub fn travel_task(
     // The order of meta records.
     inputs.sort();
     let group = system.log.group_offsets(&system.group(role), &inputs)?;
-    if group.iter().all(Option::is_none) {
+    let mut group: Vec<_> = inputs.into_iter().zip(group).collect();
+    fill_absent(&*system.log, &SystemClock::new(), &system.topics, factory.spec().changelog, &mut group, GIVE_UP)?;
+    if group.iter().all(|(_, offset)| offset.is_none()) {
         return Ok(None);
     }
-    let mut committed = Vec::with_capacity(inputs.len());
-    for (at, offset) in inputs.into_iter().zip(group) {
+    let mut committed = Vec::with_capacity(group.len());
+    for (at, offset) in group {
         committed.push((at, offset.map_or_else(|| system.log.bounds(at).map(|b| b.start), Ok)?));
     }
     let scratch;

@@ -5,10 +5,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use processor::engine::broadcast::Tables;
+use processor::engine::meta::{META_KEY, Meta};
 use processor::engine::ports::{Appender, Bounds, Committed, From, Limits, Log, LogError, Member, MemberSpec, Reader, TopicState};
 use processor::engine::records::{Record, Records};
 use processor::engine::topics::{TopicId, TopicPartition, TopicSpec};
+use processor::log::local::LocalLog;
 use processor::roles::{Role, RoleSettings, factory};
+use processor::runtime::clock::SystemClock;
 use processor::wire::topics;
 use processor::wire::trade::ReferencePrice;
 
@@ -73,6 +76,9 @@ impl Log for Ticks {
         Ok(Box::new(Cursor { topic, at, values: all }))
     }
     fn bounds(&self, at: TopicPartition) -> Result<Bounds, LogError> {
+        if at.topic == topics::TRADING_CHANGELOG {
+            return Ok(Bounds { start: 0, stable_end: 0, end: 0 });
+        }
         if at.topic != topics::REFERENCE_PRICES {
             let mut starts = self.starts.lock().unwrap();
             let start = if starts.len() > 1 { starts.remove(0) } else { starts[0] };
@@ -130,8 +136,8 @@ fn seeded_late(values: &[&'static str], done: Option<u64>, told: Option<(i64, i6
     // The record that the loaded row came from stands in front.
     let told = told.iter().map(|t| price(t.0, t.1)).chain(late).collect();
     let log = Ticks { values: values.to_vec(), done, told, undecided: AtomicU32::new(4), starts: vec![1].into() };
-    assert!(orders.seed_broadcast(topics::INSTRUMENTS, &log, &tables).expect("nothing").is_empty());
-    let rows = orders.seed_broadcast(topics::REFERENCE_PRICES, &log, &tables).expect("rows");
+    assert!(orders.seed_broadcast(topics::INSTRUMENTS, &log, &SystemClock::new(), &tables).expect("nothing").is_empty());
+    let rows = orders.seed_broadcast(topics::REFERENCE_PRICES, &log, &SystemClock::new(), &tables).expect("rows");
     rows.iter()
         .map(|r| {
             assert_eq!((r.at.topic, r.key), (topics::REFERENCE_PRICES, Some(&b"AAPL"[..])));
@@ -164,12 +170,12 @@ fn ticks_that_are_deleted_while_they_are_read_are_asked_for_again() {
     let orders = factory(Role::Orders, RoleSettings::default(), Arc::new(topics::table("t-")), 1);
     let log = Ticks { values: vec!["rubbish"; 9], done: Some(2), told: vec![], undecided: AtomicU32::new(0), starts: vec![1, 3].into() };
     // The start is told as 1, and when the reader is made it is 3.
-    match orders.seed_broadcast(topics::REFERENCE_PRICES, &log, &Tables::default()) {
+    match orders.seed_broadcast(topics::REFERENCE_PRICES, &log, &SystemClock::new(), &Tables::default()) {
         Err(LogError::Unavailable(why)) => assert!(why.contains("deleted"), "{why}"),
         other => panic!("recover, and do not stop: {:?}", other.map(|rows| rows.len())),
     }
     // Now it is known from the beginning.
-    assert!(orders.seed_broadcast(topics::REFERENCE_PRICES, &log, &Tables::default()).expect("rows").is_empty());
+    assert!(orders.seed_broadcast(topics::REFERENCE_PRICES, &log, &SystemClock::new(), &Tables::default()).expect("rows").is_empty());
 }
 
 /// Offsets that `trading` has committed were visible while the prices of the same transaction were not: the ticks counted as handled, their prices were
@@ -185,4 +191,35 @@ fn prices_told_in_a_transaction_that_is_still_being_finished_are_waited_for() {
         [(20_000, TIME_MS + 1)],
         "the last tick is newer than what was told"
     );
+}
+
+/// Brokers forget the offsets of a group that was away for a week; all ticks that ever were would be read.
+#[test]
+fn ticks_that_trading_has_handled_are_not_read_again_when_its_offsets_are_forgotten() {
+    let table = topics::table("t-");
+    let at = |topic| TopicPartition::new(topic, 0);
+    let seeded = |last: Option<&[u8]>| {
+        let log = LocalLog::in_memory(&table);
+        table.iter().for_each(|t| log.create_topic(t, table.spec(t), 1).expect("a topic"));
+        let mut appender = log.appender().expect("a writer");
+        let mut append = |topic, key: &[u8], value: &[u8]| {
+            let record =
+                Record { at: at(topic), offset: 0, timestamp_ms: TIME_MS, key: Some(key), value: Some(value), headers: Default::default() };
+            appender.append(&record).expect("appended");
+        };
+        append(topics::MARKET_DATA, b"AAPL", br#"{"symbol":"AAPL","price":1}"#);
+        append(topics::MARKET_DATA, b"AAPL", br#"{"symbol":"AAPL","price":2}"#);
+        last.into_iter().for_each(|meta| append(topics::TRADING_CHANGELOG, META_KEY, meta));
+        appender.flush(Duration::from_secs(5)).expect("written");
+        let mut tables = Tables::default();
+        tables.set(topics::INSTRUMENTS, b"AAPL", 1, br#"{"symbol":"AAPL"}"#);
+        let orders = factory(Role::Orders, RoleSettings::default(), Arc::new(topics::table("t-")), 1);
+        let rows = orders.seed_broadcast(topics::REFERENCE_PRICES, &log, &SystemClock::new(), &tables).expect("rows");
+        rows.iter().map(|r| ReferencePrice::decode(r.value.expect("a value")).expect("a price").price_e4).collect::<Vec<_>>()
+    };
+    let meta = |next| Meta { transaction: 1, offsets: vec![(at(topics::MARKET_DATA), next)], ..Meta::default() }.encode();
+    assert_eq!(seeded(Some(&meta(2))), [0_i64; 0], "trading has seen all");
+    assert_eq!(seeded(Some(&meta(1))), [20_000]);
+    assert_eq!(seeded(None), [20_000], "trading has never begun");
+    assert_eq!(seeded(Some(b"rubbish")), [20_000], "what is wrong with it is trading's to say");
 }

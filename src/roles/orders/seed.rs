@@ -5,6 +5,9 @@
 //! What `trading` has handled is known by its committed offsets, and these can be visible before the prices that it told in the same transaction:
 //! markers are written one partition at a time, and with a broker away that takes its time. So the prices are read once more after the offsets were
 //! asked for, up to where their topic ended at that moment, and for as long as that is undecided it is waited for.
+//!
+//! Brokers forget the offsets of a group that was away for a week. Then `trading` takes them from its last transaction, and so does this; or all ticks that
+//! ever were would be read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +15,8 @@ use std::time::Duration;
 use crate::domain::partitioner;
 use crate::domain::price::{Priced, Prices, Source, is_ahead};
 use crate::engine::broadcast::Tables;
-use crate::engine::ports::{From, Limits, Log, LogError};
+use crate::engine::last_meta::fill_absent;
+use crate::engine::ports::{Clock, From, Limits, Log, LogError};
 use crate::engine::records::{NO_LOG_TIME, Record, Records};
 use crate::engine::topics::{TopicPartition, TopicTable};
 use crate::wire::topics::INPUT_BYTES_MAX;
@@ -22,17 +26,27 @@ use crate::wire::{instrument, tick, topics};
 const LIMITS: Limits = Limits { records: 20_000, bytes: 8 << 20, age: Duration::from_millis(50) };
 const WAIT: Duration = Duration::from_millis(200);
 
+/// Longest silence of `trading`'s changelog while its end is read.
+const GIVE_UP: Duration = Duration::from_secs(30);
 /// Polls without a record before the log counts as gone.
 const IDLE_MAX: u32 = 300;
 
 /// Rows for the table of reference prices, where ticks are newer than what is loaded.
-pub(in crate::roles) fn reference_prices(log: &dyn Log, loaded: &Tables, names: &TopicTable, partitions: u32) -> Result<Records, LogError> {
+pub(in crate::roles) fn reference_prices(
+    log: &dyn Log,
+    clock: &dyn Clock,
+    loaded: &Tables,
+    names: &TopicTable,
+    partitions: u32,
+) -> Result<Records, LogError> {
     let all: Vec<_> = (0..partitions).map(|p| TopicPartition::new(topics::MARKET_DATA, p)).collect();
     let done = log.group_offsets(&format!("{}processor-trading", names.prefix()), &all)?;
+    let mut done: Vec<_> = all.into_iter().zip(done).collect();
+    fill_absent(log, clock, names, topics::TRADING_CHANGELOG, &mut done, GIVE_UP)?;
     let mut book = Book { told: told_since(log, loaded)?, ..Book::default() };
     let mut from = Vec::new();
-    for (at, done) in all.iter().zip(done) {
-        let bounds = log.bounds(*at)?;
+    for (at, done) in done {
+        let bounds = log.bounds(at)?;
         let start = done.unwrap_or(0).max(bounds.start);
         if start < bounds.stable_end {
             from.push((at.partition, From::Offset(start)));

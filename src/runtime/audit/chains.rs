@@ -9,15 +9,19 @@ use super::anchor::{Anchor, Head};
 use super::cursor::Cursor;
 use super::walk::{Checkpoint, Damage, Good, Here, Kind, Link, Walker};
 use crate::domain::{chain, partitioner};
+use crate::engine::last_meta::fill_absent;
 use crate::engine::ports::{Log, LogError};
 use crate::engine::records::Record;
 use crate::engine::topics::{Cleanup, TopicPartition, TopicTable};
+use crate::runtime::clock::SystemClock;
 use crate::wire::audit::AuditEntry;
-use crate::wire::topics::{AUDIT_LOG, AUDITED};
+use crate::wire::topics::{AUDIT_CHANGELOG, AUDIT_LOG, AUDITED};
 
 /// Longer than a transaction of ours can stay open.
 const SETTLE_TRIES: u32 = 300;
 const SETTLE_WAIT: Duration = Duration::from_millis(100);
+/// Longest silence of the changelog while its end is read.
+const GIVE_UP: Duration = Duration::from_secs(30);
 
 /// How one chain is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +97,9 @@ impl Chains<'_> {
         let all = names(self.log, self.topics)?;
         let places: Vec<TopicPartition> = all.iter().map(|(_, at)| *at).collect();
         // Before the entries are read, so that all of what it covers must be among them.
-        let audited: BTreeMap<_, _> = places.iter().copied().zip(self.log.group_offsets(self.group, &places)?).collect();
+        let mut audited: Vec<_> = places.iter().copied().zip(self.log.group_offsets(self.group, &places)?).collect();
+        fill_absent(self.log, &SystemClock::new(), self.topics, AUDIT_CHANGELOG, &mut audited, GIVE_UP)?;
+        let audited: BTreeMap<_, _> = audited.into_iter().collect();
         let settled = self.settled(partitions)?;
         let mut reports = BTreeMap::new();
         let (mut strangers, mut done) = (Vec::new(), 0_u64);
