@@ -24,7 +24,7 @@ The options of gateway come from flags, else from the environment (PROCESSOR_HIS
 /// Options of `gateway`.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Gateway {
-    /// What else than to run.
+    /// The other commands of `gateway`.
     #[command(subcommand)]
     pub command: Option<GatewayCommand>,
     /// Where to listen; anything but this machine needs --token-file

@@ -102,7 +102,7 @@ pub struct Config {
     pub standby: Standby,
     /// Longest a graceful stop may take.
     pub shutdown_grace_ms: u64,
-    /// What a commit to the embedded log waits for.
+    /// When a commit to the embedded log is acknowledged.
     pub durability: Durability,
     /// Whether the first role that ends takes the others of the process with it.
     pub fail_fast: bool,
@@ -110,7 +110,7 @@ pub struct Config {
     pub log: String,
     /// Log lines as JSON.
     pub log_json: bool,
-    /// What `config show` prints: name, value, origin.
+    /// The lines of `config show`: name, value, origin.
     pub shown: Vec<(String, String, Origin)>,
 }
 
@@ -224,7 +224,7 @@ impl Config {
         if self.roles.is_empty() { Role::all().to_vec() } else { self.roles.clone() }
     }
 
-    /// What the end of one role means for the others of a process that runs until it is told to stop.
+    /// The meaning of one role's end for the others, in a process that runs until it is told to stop.
     pub fn ends(&self) -> Ends {
         if self.fail_fast { Ends::Together } else { Ends::Alone }
     }
@@ -344,7 +344,7 @@ fn properties(flags: &Common, file: &File, shown: &mut Vec<(String, String, Orig
         file.properties.iter().map(|(k, v)| (k.clone(), (v.clone(), Origin::File(file.path.clone())))).collect();
     for given in &flags.property {
         let Some((key, value)) = given.split_once('=').filter(|(k, _)| !k.trim().is_empty()) else {
-            // What was typed may be a secret behind the wrong sign.
+            // The text may contain a secret behind the wrong sign.
             let end = given.find(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c)).unwrap_or(given.len());
             let name = if allowed::is_secret(given) { &given[..end] } else { given };
             return Err(Failure::usage(format!("-X {name}: say -X key=value, for example -X security.protocol=ssl")));

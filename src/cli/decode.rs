@@ -120,7 +120,7 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Whatever MessagePack holds, as JSON; unlike `serde_json::Value` it takes bytes and keys that are not text.
+/// Any MessagePack value, as JSON; unlike `serde_json::Value` it takes bytes and keys that are not text.
 struct Any(Value);
 
 impl<'de> Deserialize<'de> for Any {

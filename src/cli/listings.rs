@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::client::{check_id, decimal};
 
-/// What one row of a file is.
+/// One row of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Row {
     /// A listing, ready to be written.

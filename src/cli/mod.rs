@@ -117,7 +117,7 @@ fn switch(config: &Config, account: &Account) -> Result<(), Failure> {
 fn init_log(config: &Config, command: Option<&Command>) {
     let quiet = !matches!(command, None | Some(Command::Run | Command::Gateway(_)));
     let filter = match config.log.as_str() {
-        // What the client's wrapper says by itself is no news: its errors come back to us, and we say what follows from them.
+        // Log lines of the client's wrapper are no news: its errors come back to us, and we say what follows from them.
         "" if quiet => "warn,rdkafka=off",
         "" => "info,rdkafka=off",
         filter => filter,

@@ -10,7 +10,7 @@ use crate::engine::topics::TopicTable;
 use crate::log::local::{Durability, LocalLog, Options};
 use crate::wire::topics;
 
-/// What a command wants of the log.
+/// The access to the log that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// To look. On the embedded log this works while another process runs on it, and shows that moment.

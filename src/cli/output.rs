@@ -1,4 +1,4 @@
-//! What the person or the next program sees: data on stdout, everything else on stderr.
+//! Output for the person or the next program: data on stdout, everything else on stderr.
 //!
 //! Printing never decides how a command ends. `processor verify | head` must end with the verdict, and a role's answer must not change because the
 //! disk under a log file is full. So what cannot be printed is dropped and remembered: output without end looks at [`broken`], and the program says at
@@ -57,7 +57,7 @@ pub fn broken() -> bool {
     BROKEN.get().is_some()
 }
 
-/// What to say of stdout at the end. A reader that went away has had enough, and that is no failure.
+/// The failure of stdout, if it had one. A reader that went away has had enough, and that is no failure.
 pub fn failure() -> Option<Failure> {
     let e = BROKEN.get().filter(|e| e.kind() != ErrorKind::BrokenPipe)?;
     Some(Failure::failed(format!("not everything could be printed: {e}")))

@@ -4,14 +4,14 @@
 //! Bounds are those within which the program's own waits still hold: the time of a transaction (20 s), sessions, takeovers. Where librdkafka or a
 //! broker is stricter, they say so themselves.
 
-/// What may be done with a property.
+/// The verdict about a property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// Any value that librdkafka takes.
     Any,
     /// A whole number within these bounds.
     Number(i64, i64),
-    /// It cannot be set; the reason.
+    /// The property cannot be set; the reason.
     Refused(&'static str),
 }
 
@@ -139,7 +139,7 @@ pub fn check(name: &str, value: &str) -> Result<(), String> {
     }
 }
 
-/// What several values must be to each other.
+/// Checks values that depend on each other.
 pub fn check_together<'a>(value: impl Fn(&str) -> Option<&'a str>) -> Result<(), String> {
     let number = |name: &str, default: i64| value(name).and_then(|v| v.parse::<i64>().ok()).unwrap_or(default);
     let (session, heartbeat, poll) =

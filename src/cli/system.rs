@@ -109,7 +109,7 @@ pub fn watch_settings(system: &System, every: Duration) -> Result<(), Failure> {
         let mut known: Option<Vec<Finding>> = None;
         loop {
             if let Ok(found) = log.findings() {
-                // What was there at the start was told then.
+                // Findings of the start were told then.
                 for f in found.iter().filter(|f| known.as_ref().is_some_and(|known| !known.contains(f))) {
                     match f.severity {
                         Severity::Error => {
@@ -135,7 +135,7 @@ pub fn grace(config: &Config) -> Duration {
 pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(work);
-    // What still runs after the grace is left to the next start; waiting for it here would make the grace longer.
+    // Threads that still run after the grace are left to the next start; waiting for them here would make the grace longer.
     runtime.shutdown_background();
     result
 }

@@ -129,12 +129,12 @@ impl TableView {
         row
     }
 
-    /// What the rows that were seen anew will take in the journal, at most.
+    /// Bytes that the rows seen anew will take in the journal, at most.
     pub fn fresh_bytes(&self) -> usize {
         self.fresh_bytes
     }
 
-    /// What was seen anew since the last call; goes into the journal with the transaction. The flag says that this is the first call: whatever an
+    /// The rows seen anew since the last call; they go into the journal with the transaction. The flag says that this is the first call: whatever an
     /// earlier incarnation noted counts no more, rows may have vanished since.
     pub fn take_fresh(&mut self) -> (bool, Vec<Seen>) {
         self.fresh_bytes = 0;

@@ -1,4 +1,4 @@
-//! What a role may do while it handles a record: read and write the task's state, look up broadcast tables, emit records.
+//! A role's means while it handles a record: read and write the task's state, look up broadcast tables, emit records.
 //!
 //! Nothing leaves the process here. Writes go to the overlay, output to the batch of the transaction; both vanish if it does not commit.
 
@@ -222,7 +222,7 @@ impl<'a> Ctx<'a> {
         self.out.push(&Record { at, offset: 0, timestamp_ms: self.cause.timestamp_ms, key, value, headers });
     }
 
-    /// What the transaction holds so far: this task's output and that of tasks before it, this task's state changes and rows for its journal.
+    /// The size of the transaction so far: this task's output and that of tasks before it, this task's state changes and rows for its journal.
     pub(super) fn written(&self) -> Written {
         let ((changes, bytes), rows) = (self.overlay.written(), self.tables.fresh_bytes());
         Written { records: self.out.len() + changes, bytes: self.out.size_bytes() + bytes + rows, row_bytes: rows }

@@ -36,7 +36,7 @@ impl OutSequences {
         Some(*last)
     }
 
-    /// What was sent, in order of topic and partition.
+    /// The last sequence sent, in order of topic and partition.
     pub fn iter(&self) -> impl Iterator<Item = (TopicPartition, u64)> + '_ {
         self.last.iter().map(|(k, v)| (*k, *v))
     }
@@ -47,7 +47,7 @@ impl OutSequences {
     }
 }
 
-/// What a guarded record is.
+/// The verdict about a guarded record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The one that was due.
@@ -83,7 +83,7 @@ impl InSequences {
         Verdict::Next
     }
 
-    /// What was seen, in order.
+    /// The last sequence seen, in order.
     pub fn iter(&self) -> impl Iterator<Item = (TopicId, u32, u64)> + '_ {
         self.last.iter().map(|(k, v)| (k.0, k.1, *v))
     }

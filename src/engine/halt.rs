@@ -56,7 +56,7 @@ impl std::convert::From<StoreError> for Halt {
         match e {
             // Found while running: the next incarnation's restore looks closer and puts the store aside if it must.
             StoreError::Corrupt(_) => Halt::Recover(e.to_string()),
-            // Whoever holds it ends some day: starting again later helps.
+            // The process that holds the store ends some day: starting again later helps.
             StoreError::Io(_) | StoreError::Held(_) => Halt::Stop(Stop::Failed(e.to_string())),
             StoreError::Invalid(why) => Halt::invalid(why),
         }

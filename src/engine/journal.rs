@@ -17,7 +17,7 @@ pub const PART_BYTES: usize = 256 << 10;
 /// Version of a part. Far above those of [`super::meta`], which count up and tell other things apart.
 const VERSION: u64 = 1 << 16;
 
-/// What a row costs in a part besides its key and value, at most.
+/// Bytes that a row takes in a part besides its key and value, at most.
 const ROW_OVERHEAD: usize = 24;
 
 /// Some of the rows that a transaction used.
@@ -65,7 +65,7 @@ fn encode(transaction: u64, number: u64, rows: &[Seen]) -> Vec<u8> {
     out
 }
 
-/// What a row takes in a journal record, at most.
+/// Bytes that a row takes in a journal record, at most.
 pub(super) fn size(row: &Seen) -> usize {
     row.key.len() + row.value.len() + ROW_OVERHEAD
 }
@@ -206,7 +206,7 @@ mod tests {
         assert!(JournalEntry::decode(&records[0]).is_err() && JournalEntry::decode(&records[4]).is_err());
     }
 
-    /// Whatever reads versions as every build before parts did (the meta record's reader still does) must not take one for something it knows.
+    /// A reader of versions as every build before parts had it (the meta record's reader still is one) must not take a part for a record it knows.
     #[test]
     fn a_version_from_before_parts_says_that_a_newer_one_wrote_them() {
         let records = entry(4, 100).encode_all(150);

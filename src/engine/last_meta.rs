@@ -177,7 +177,7 @@ fn read(
     while !reader.caught_up() {
         chunk.clear();
         reader.poll(POLL, LIMITS, &mut chunk)?;
-        // What is behind the bounds came meanwhile, and may be the first half of a transaction.
+        // Records behind the bounds came meanwhile, and may be the first half of a transaction.
         for r in chunk.iter().filter(|r| bounds.get(&r.at.partition).is_some_and(|b| r.offset < b.stable_end)) {
             ends.insert(r.at.partition, r.offset);
             if r.key == Some(META_KEY) {

@@ -1,4 +1,4 @@
-//! What the engine needs of the world. It knows nothing else: no Kafka, no RocksDB, no thread, no clock of its own.
+//! The engine's ports to the world. The engine knows nothing else: no Kafka, no RocksDB, no thread, no clock of its own.
 //!
 //! Adapters: `log::kafka` (rdkafka), `log::local` (embedded in RocksDB, or in memory), `store::rocks`, `store::memory`. A call may block up to
 //! the time it is given; a simulated adapter answers at once and moves a virtual clock instead, so that many engines run in one thread.
@@ -27,12 +27,12 @@ pub enum LogError {
     /// The disk under an embedded log said no (full, read-only, ...): stop, and start again when it is well; what was committed is safe.
     #[error("{0}")]
     Io(String),
-    /// What was read cannot be right: stop and let a person look.
+    /// The records that were read cannot be right: stop and let a person look.
     #[error("the log is corrupt: {0}")]
     Corrupt(String),
 }
 
-/// What a record costs in a batch beyond its key, value and headers, at most; a topic's limit is on the whole.
+/// Bytes that a record takes in a batch beyond its key, value and headers, at most; a topic's limit is on the whole.
 pub const RECORD_OVERHEAD: usize = 256;
 
 /// Bounds of one poll.
@@ -46,7 +46,7 @@ pub struct Limits {
     pub age: Duration,
 }
 
-/// Who joins which group to read what.
+/// A membership: the instance, its group, and the topics that it reads.
 #[derive(Clone, Debug)]
 pub struct MemberSpec {
     /// Consumer group, e.g. `processor-orders`.
@@ -68,7 +68,7 @@ pub struct MemberInput {
     pub headers: bool,
 }
 
-/// What a poll found.
+/// The result of a poll.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Polled {
     /// Records were added to the batch (maybe none).
@@ -82,7 +82,7 @@ pub enum Polled {
     },
 }
 
-/// What to append and how far the inputs were read, all or nothing.
+/// Records to append, and how far the inputs were read: all or nothing.
 pub struct Transaction<'a> {
     /// Records with explicit partition, key, value, headers and time.
     pub outputs: &'a Records,
@@ -104,7 +104,7 @@ pub enum Outcome {
     NotCommitted(String),
     /// Certainly not, because it did not fit into its time or into the client's queue. So many of the records it was `of` had been accepted by then.
     Late {
-        /// What ran out.
+        /// The bound that ran out.
         why: String,
         /// Records that were accepted in time.
         done: usize,
@@ -198,12 +198,12 @@ pub trait Appender: Send {
     fn flush(&mut self, wait: Duration) -> Result<(), LogError>;
 }
 
-/// What a topic looks like in the log.
+/// The shape of a topic in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicState {
     /// How many partitions it has.
     pub partitions: u32,
-    /// What of its settings differs from its [`TopicSpec`], in words; empty when it fits.
+    /// Settings that differ from its [`TopicSpec`], in words; empty when it fits.
     pub mismatches: Vec<String>,
 }
 
@@ -238,7 +238,7 @@ pub trait Log: Send + Sync {
     fn held_since_ms(&self, _at: TopicPartition, _stable_end: u64) -> Result<Option<i64>, LogError> {
         Ok(None)
     }
-    /// Who is in a group at the moment, as seen from outside, each in words; members of this process may be left out.
+    /// The members of a group at the moment, as seen from outside, each in words; members of this process may be left out.
     fn group_members(&self, _group: &str) -> Result<Vec<String>, LogError> {
         Ok(Vec::new())
     }
@@ -248,7 +248,7 @@ pub trait Log: Send + Sync {
     fn create_topic(&self, topic: TopicId, spec: &TopicSpec, partitions: u32) -> Result<(), LogError>;
     /// How the topic is, compared with what it must be; none if it does not exist.
     fn describe_topic(&self, topic: TopicId, spec: &TopicSpec) -> Result<Option<TopicState>, LogError>;
-    /// What of all topics that exist, and of the cluster, does not fit. A log without settings has nothing to say.
+    /// Settings that do not fit, of all topics that exist and of the cluster. A log without settings has none.
     fn findings(&self) -> Result<Vec<Finding>, LogError> {
         Ok(Vec::new())
     }
@@ -271,7 +271,7 @@ pub enum StoreError {
     /// Another process still has it: ask again for a while. Whoever joined before asking has fenced that process, so it will end.
     #[error("{0}")]
     Held(String),
-    /// It belongs to another cluster, or was written by a newer version; the message says what to do.
+    /// The store belongs to another cluster, or was written by a newer version; the message says what to do.
     #[error("{0}")]
     Invalid(String),
 }

@@ -124,7 +124,7 @@ impl HeaderBuf {
         self
     }
 
-    /// What was packed.
+    /// The packed headers.
     pub fn headers(&self) -> Headers<'_> {
         Headers(&self.0)
     }

@@ -1,4 +1,4 @@
-//! What the log refuses: a login, a right, a place in the group. At the first start that is a configuration which does not fit, and ends the role. Once
+//! Refusals by the log: a login, a right, a place in the group. At the first start that is a configuration which does not fit, and ends the role. Once
 //! everything was right it may pass, because a broker that restarts may not know its users yet, or somebody is just changing the rights: then the role
 //! tries again, says so loudly, and ends only when it lasts.
 
@@ -11,7 +11,7 @@ const ENDS_AFTER: Duration = Duration::from_secs(300);
 /// How often it is told.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// What was refused so far, and what was not.
+/// Refusals so far, and whether everything was allowed once.
 #[derive(Default)]
 pub(super) struct Refusals {
     /// Whether everything was allowed once.
@@ -21,10 +21,10 @@ pub(super) struct Refusals {
     told_us: Option<u64>,
 }
 
-/// What to do about a refusal.
+/// The answer to a refusal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// It is no news that will pass: stop.
+    /// The refusal will not pass: stop.
     Stop,
     /// Try again; `tell`, with the seconds that are left, if it is time to.
     Wait {

@@ -1,4 +1,4 @@
-//! What brokers refuse again and again: a record that is too large for its topic as somebody set it, a time that it does not accept. An outage passes; this
+//! Records that brokers refuse again and again: too large for the topic as somebody set it, a time that it does not accept. An outage passes; this
 //! does not, and a supervisor sees nothing of a process that begins anew for ever. So the third refusal of the same record ends the role.
 //!
 //! A transaction that was refused comes back smaller, down to one record of input, so that the record which is to blame is known and all before it are
@@ -16,7 +16,7 @@ pub(super) const TIMES: u32 = 3;
 pub(super) struct Rejections(BTreeMap<u32, (TopicPartition, u64, String, u32)>);
 
 impl Rejections {
-    /// What one record of input leads to was refused; answers how often that was.
+    /// The output of one input record was refused; answers how often that was.
     pub(super) fn again(&mut self, at: TopicPartition, offset: u64, reason: &str) -> u32 {
         let known = self.0.remove(&at.partition).filter(|(a, o, r, _)| (*a, *o, r.as_str()) == (at, offset, reason));
         let times = known.map_or(0, |(.., times)| times) + 1;

@@ -1,4 +1,4 @@
-//! What a role is to the engine: a few topics and a pure function over records and state.
+//! A role as the engine sees it: a few topics and a pure function over records and state.
 
 use super::context::Ctx;
 use super::records::{Record, Records};
@@ -13,7 +13,7 @@ pub struct Input {
     pub guarded: bool,
 }
 
-/// What a role reads, owns and writes; data, so that it can be printed and checked before anything runs.
+/// The topics that a role reads, owns and writes; data, so that it can be printed and checked before anything runs.
 #[derive(Clone, Debug)]
 pub struct RoleSpec {
     /// `orders`, `trading`, ...
@@ -61,7 +61,7 @@ pub trait Role: Send {
     /// Handles one record. Bad input is answered with events or a dead letter, never with an error.
     fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug>;
 
-    /// What it decides by besides records and state, in a form that stays readable; goes into the journal, so that a replay decides by the same.
+    /// The settings that it decides by besides records and state, in a form that stays readable; they go into the journal, so that a replay decides by the same.
     fn settings(&self) -> Option<Vec<u8>> {
         None
     }
@@ -85,7 +85,7 @@ pub trait Role: Send {
 
 /// Makes a role's logic for a task.
 pub trait RoleFactory: Send {
-    /// What the role is.
+    /// The role's description.
     fn spec(&self) -> &RoleSpec;
     /// Logic for task `task`.
     fn make(&self, task: u32) -> Box<dyn Role>;

@@ -91,7 +91,7 @@ impl Scrubber {
             self.due_us = now_us + every.as_micros() as u64;
         }
         let Some(&number) = self.left.last() else { return Ok(false) };
-        // It may have moved to another instance.
+        // The task may have moved to another instance.
         let Some(task) = tasks.get_mut(&number) else {
             self.left.pop();
             return Ok(false);

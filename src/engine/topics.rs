@@ -31,7 +31,7 @@ pub enum Partitions {
     One,
 }
 
-/// What the log does with old records.
+/// The log's treatment of old records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cleanup {
     /// Kept for ever.
@@ -40,7 +40,7 @@ pub enum Cleanup {
     Compact,
 }
 
-/// What a topic must be like; `topics create` makes it so and `topics check` compares.
+/// The requirements of a topic; `topics create` makes it so and `topics check` compares.
 #[derive(Clone, Debug)]
 pub struct TopicSpec {
     /// Name without the prefix.
@@ -60,7 +60,7 @@ pub struct TopicSpec {
 pub enum Severity {
     /// The promises hold until something else goes wrong.
     Warning,
-    /// It could not be looked at.
+    /// The setting could not be looked at.
     Unknown,
     /// The promises cannot hold.
     Error,
@@ -75,7 +75,7 @@ pub struct Finding {
     pub subject: String,
     /// How much it matters.
     pub severity: Severity,
-    /// What is there, what must be there, and the cost of that.
+    /// The value that is there, the value that must be there, and the cost of the difference.
     pub text: String,
     /// The setting and value that put it right, where such a change loses nothing.
     pub fix: Option<(&'static str, String)>,
@@ -96,7 +96,7 @@ impl TopicTable {
         TopicTable { prefix: prefix.to_string(), specs, names }
     }
 
-    /// What goes before every name.
+    /// The prefix of every name.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -106,7 +106,7 @@ impl TopicTable {
         &self.names[topic.0 as usize]
     }
 
-    /// What the topic must be like.
+    /// The requirements of the topic.
     pub fn spec(&self, topic: TopicId) -> &TopicSpec {
         &self.specs[topic.0 as usize]
     }
@@ -121,7 +121,7 @@ impl TopicTable {
         (0..self.specs.len()).map(|i| TopicId(i as u16))
     }
 
-    /// What is wrong with these partition counts, by topic number, if anything is. Work is shared out by partition number, so all topics that may have
+    /// The fault of these partition counts, by topic number, if there is one. Work is shared out by partition number, so all topics that may have
     /// many partitions must have as many as the first of them.
     pub fn misfit(&self, counts: &[u32]) -> Option<String> {
         let count = |t: TopicId| counts[t.0 as usize];

@@ -25,7 +25,7 @@ pub enum Moment {
     Record(TopicPartition, u64),
 }
 
-/// What was there.
+/// The state that was there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Travelled {
     /// Positions of all inputs, digest, and guard counters; the transaction counts only if [`Self::transaction`] says so.
@@ -84,7 +84,7 @@ impl Replay<'_> {
         }
     }
 
-    /// What a moment means for each input; an error if the task has not come that far.
+    /// A moment's position in each input; an error if the task has not come that far.
     fn goal(&self, spec: &RoleSpec, moment: Moment, committed: &[(TopicPartition, u64)]) -> Result<Goal, ReplayError> {
         let (time_ms, record) = match moment {
             Moment::Time(ms) => (ms, None),

@@ -9,7 +9,7 @@ use super::ports::{Appender, Log, LogError};
 use super::records::{Headers, Record, Records};
 use super::topics::{TopicId, TopicPartition};
 
-/// What a wake-up says: nothing, an empty map.
+/// The value of a wake-up: an empty map.
 const VALUE: &[u8] = b"\x80";
 /// A due alarm that nobody reacted to is sent again after this long.
 const AGAIN_US: u64 = 500_000;

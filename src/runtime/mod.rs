@@ -1,4 +1,4 @@
-//! What runs: an installation put together, supervision of roles, and what instances tell about themselves. What only reads the log is built
+//! The running system: an installation put together, supervision of roles, and the status of instances. Modules that only read the log are built
 //! without RocksDB, too, so that its tests need no C++.
 
 pub mod audit;

@@ -24,7 +24,7 @@ const JOIN_WAIT: Duration = Duration::from_secs(60);
 const OPEN_WAIT: Duration = Duration::from_secs(45);
 const LIMITS: Limits = Limits { records: 1, bytes: 1 << 20, age: Duration::from_millis(1) };
 
-/// What is done about one task.
+/// The repair of one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// The offsets are right.
@@ -40,7 +40,7 @@ pub enum Action {
 pub struct Task {
     /// Where it stood.
     pub standing: Standing,
-    /// What is done about it.
+    /// The action about it.
     pub action: Action,
 }
 
@@ -58,7 +58,7 @@ pub enum RepairError {
     Impossible(String),
 }
 
-/// What would be done, by looking only: it may be different by the time that it is done.
+/// The plan, by looking only: it may be different by the time that it is carried out.
 pub fn plan(system: &System, role: Role) -> Result<BTreeMap<u32, Task>, RepairError> {
     judge(system, role, standing::look(system, role)?)
 }
@@ -76,7 +76,7 @@ pub fn offsets(system: &System, role: Role) -> Result<BTreeMap<u32, Task>, Repai
     done
 }
 
-/// What the member does that nobody else is.
+/// The repair itself, by a member beside whom there is no other.
 fn put_right(system: &System, role: Role, member: &mut dyn Member) -> Result<BTreeMap<u32, Task>, RepairError> {
     let (spec, group) = (role.spec(), system.group(role));
     let inputs = standing::inputs(system, role)?;
@@ -161,7 +161,7 @@ fn committed(log: &dyn Log, group: &str, inputs: &[TopicPartition]) -> Result<Ve
     }
 }
 
-/// What is to be done about each task. A position that its input does not hold any more, or not yet, cannot be committed: the next start would skip
+/// Decides the action for each task. A position that its input does not hold any more, or not yet, cannot be committed: the next start would skip
 /// or stop.
 fn judge(system: &System, role: Role, found: BTreeMap<u32, Standing>) -> Result<BTreeMap<u32, Task>, RepairError> {
     let mut judged = BTreeMap::new();

@@ -11,7 +11,7 @@ use crate::roles::Role;
 use crate::store::dir::io;
 use crate::store::rocks::RocksStore;
 
-/// What one task's replay came to.
+/// The result of one task's replay.
 pub struct TaskReplay {
     /// The task.
     pub task: u32,
@@ -19,7 +19,7 @@ pub struct TaskReplay {
     pub store: PathBuf,
     /// The store's position and digest when the replay began.
     pub live: Meta,
-    /// What the replay found.
+    /// The replayed state.
     pub replayed: Replayed,
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::engine::ports::LogError;
 use crate::files;
 
-/// What their names begin with.
+/// The first letters of their names.
 const PREFIX: &str = ".replay-";
 /// Held while a directory is made or a leftover is removed, so that nobody removes what another one is making.
 const MAKING: &str = ".replay.lock";

@@ -1,4 +1,4 @@
-//! What an installation last ran with: the newest settings in the journals of its roles.
+//! The settings that an installation last ran with: the newest ones in the journals of its roles.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub fn last_used(system: &System, role: Role) -> Result<Option<RoleSettings>, Lo
             newest = Some(found);
         }
     }
-    // What a newer version wrote is refused where it matters, by the role itself.
+    // Settings that a newer version wrote are refused where it matters, by the role itself.
     Ok(newest.and_then(|(_, bytes)| RoleSettings::decode(&bytes).ok()))
 }
 

@@ -48,7 +48,7 @@ pub fn look(system: &System, role: Role) -> Result<BTreeMap<u32, Standing>, LogE
             let since = before.map_or_else(Instant::now, |(since, _)| since);
             match standing.fit {
                 Fit::Differ(_) if since.elapsed() < LASTING && began.elapsed() < PATIENCE => drop(differ.insert(task, (since, standing))),
-                // It moves all the time, so the role runs.
+                // The difference moves all the time, so the role runs.
                 Fit::Differ(_) if since.elapsed() < LASTING => drop(done.insert(task, Standing { fit: Fit::Equal, ..standing })),
                 _ => drop(done.insert(task, standing)),
             }
@@ -87,7 +87,7 @@ fn once(system: &System, role: Role, inputs: &BTreeMap<u32, &[TopicPartition]>) 
     Ok(inputs.iter().map(standing).collect())
 }
 
-/// What differs, in words.
+/// The differences, in words.
 pub fn differences(system: &System, role: Role, task: u32, standing: &Standing) -> String {
     let Fit::Differ(differ) = &standing.fit else { return String::new() };
     let offset = |o: &Option<u64>| o.map_or("nothing".to_string(), |o| o.to_string());

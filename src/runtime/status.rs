@@ -1,4 +1,4 @@
-//! What a running instance tells about itself in `STATE/<role>/<instance>/status.json`. `processor status` reads it beside the log's own figures;
+//! A running instance's report about itself in `STATE/<role>/<instance>/status.json`. `processor status` reads it beside the log's own figures;
 //! nothing in the system depends on it.
 //!
 //! The file is written every second or so as long as the process lives. Whether it does is told by that alone: a process id means nothing in another
@@ -57,7 +57,7 @@ pub struct InstanceStatus {
     /// Name of the machine (or container) where it runs; empty in files of before there was this.
     #[serde(default)]
     pub host: String,
-    /// What it is doing.
+    /// Its state.
     pub state: State,
     /// When that began, milliseconds since 1970.
     pub since_ms: i64,
@@ -71,7 +71,7 @@ pub struct InstanceStatus {
     pub turned_ms: i64,
     /// Its tasks.
     pub tasks: Vec<TaskStatus>,
-    /// What it has done since it started.
+    /// Its counters since it started.
     pub counters: Counters,
     /// Why it began anew the last time, if nothing was committed since.
     #[serde(default)]
@@ -83,7 +83,7 @@ pub struct InstanceStatus {
 pub struct TaskStatus {
     /// Its number, which is its partitions' number.
     pub task: u32,
-    /// What it is doing.
+    /// Its state.
     pub state: State,
     /// Changelog offset up to which state is restored.
     pub restored: u64,
@@ -111,19 +111,19 @@ pub struct InputStatus {
 /// Signs of life come every second; without one for so long an instance counts as gone. Clocks of two machines may differ by this much either way.
 pub const SILENCE_MS: i64 = 5_000;
 
-/// What is known of an instance's life.
+/// An instance's life, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
-    /// It runs.
+    /// The instance runs.
     Alive,
-    /// It runs, and its loop has been in one turn since then: a commit that takes long, a broker that does not answer.
+    /// The instance runs, and its loop has been in one turn since then: a commit that takes long, a broker that does not answer.
     Busy {
         /// Since when, milliseconds since 1970.
         since_ms: i64,
     },
-    /// It ended, and said so.
+    /// The instance ended, and said so.
     Ended,
-    /// It gives no sign of life: killed, frozen, or its machine or disk is gone.
+    /// The instance gives no sign of life: killed, frozen, or its machine or disk is gone.
     Silent {
         /// Its last sign, milliseconds since 1970.
         since_ms: i64,

@@ -64,7 +64,7 @@ fn writable(to: &impl std::os::fd::AsFd, patience: Duration) -> bool {
     let mut asked = [PollFd::new(to, PollFlags::OUT)];
     match poll(&mut asked, Some(&wait)) {
         Ok(n) => n > 0,
-        // What cannot be asked is tried.
+        // A stream that cannot be asked is tried.
         Err(_) => true,
     }
 }

@@ -29,7 +29,7 @@ const CALM: Duration = Duration::from_secs(600);
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// What the end of one instance means for the others.
+/// The meaning of one instance's end for the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ends {
     /// The first that ends takes the others with it.
@@ -58,7 +58,7 @@ struct Ended {
     result: Result<(), Stop>,
 }
 
-/// What an instance says of itself, shared by its loop, the thread that gives signs of life, and who looks.
+/// An instance's status, shared by its loop, the thread that gives signs of life, and those who look.
 type Told = Arc<Mutex<InstanceStatus>>;
 
 fn lock(told: &Told) -> std::sync::MutexGuard<'_, InstanceStatus> {
@@ -66,7 +66,7 @@ fn lock(told: &Told) -> std::sync::MutexGuard<'_, InstanceStatus> {
     told.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What running instances say of themselves.
+/// The statuses of running instances.
 pub struct Monitor(Vec<Told>);
 
 impl Monitor {

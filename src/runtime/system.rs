@@ -163,7 +163,7 @@ impl System {
     }
 }
 
-/// What a failing log means before anything runs.
+/// The end that a failing log means before anything runs.
 pub fn stop_log(e: LogError) -> Stop {
     match e {
         LogError::Unavailable(_) | LogError::Io(_) => Stop::Failed(e.to_string()),
@@ -173,10 +173,10 @@ pub fn stop_log(e: LogError) -> Stop {
     }
 }
 
-/// What a failing store means before anything runs.
+/// The end that a failing store means before anything runs.
 pub fn stop_store(e: StoreError) -> Stop {
     match e {
-        // Whoever holds it ends some day: starting again later helps.
+        // The process that holds the store ends some day: starting again later helps.
         StoreError::Io(_) | StoreError::Held(_) => Stop::Failed(e.to_string()),
         StoreError::Corrupt(_) => Stop::Bug(e.to_string()),
         StoreError::Invalid(why) => Stop::Invalid(why),

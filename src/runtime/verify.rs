@@ -26,7 +26,7 @@ const HELD_MS: i64 = 10_000;
 /// One thing that was looked at.
 #[derive(Clone, Debug)]
 pub struct Check {
-    /// What was looked at.
+    /// The object of the check.
     pub name: String,
     /// Whether it is as it must be.
     pub ok: bool,
@@ -116,7 +116,7 @@ fn store(system: &System, role: Role, task: u32, tell: &mut dyn FnMut(Check)) ->
     Ok(Some(meta.meta))
 }
 
-/// What a start would find: the group's committed offsets, the last meta record of each changelog partition, and the local stores.
+/// Compares as a start does: the group's committed offsets, the last meta record of each changelog partition, and the local stores.
 fn positions(system: &System, role: Role, stores: &BTreeMap<u32, Meta>, tell: &mut dyn FnMut(Check)) -> Result<(), VerifyError> {
     for (task, standing) in standing::look(system, role)? {
         let (store, last) = (stores.get(&task), standing.last.as_ref().map(|l| &l.meta));
@@ -168,7 +168,7 @@ fn held(system: &System, role: Role, tell: &mut dyn FnMut(Check)) -> Result<(), 
     Ok(())
 }
 
-/// What no task can check alone. Nothing is said unless the state of all tasks is here.
+/// A check that no task can make alone. Nothing is said unless the state of all tasks is here.
 fn market(system: &System) -> Result<Option<Check>, VerifyError> {
     let name = "orders and trading: clearing and open orders".to_string();
     let wrong = |detail: String| Ok(Some(Check { name: name.clone(), ok: false, detail }));

@@ -97,7 +97,7 @@ pub fn list(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is switched off for somebody.
+/// A switch of one user, or of all.
 struct Switch {
     state: Control,
     text: Option<String>,

@@ -1,4 +1,4 @@
-//! What becomes of a command that was sent: the events about it, up to the one after which nothing more is due.
+//! The answers to a command that was sent: the events about it, up to the one after which nothing more is due.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use crate::wire::topics::{BOOK_COMMANDS, EXECUTIONS, ORDER_EVENTS};
 /// An order that may rest is told to have been accepted; what it trades at once follows without a pause as long as this.
 const LULL: Duration = Duration::from_millis(300);
 
-/// What ends the wait.
+/// The event that ends the wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Awaited {
     /// The end of the order, or the one answer to another command.
@@ -44,18 +44,18 @@ impl Awaited {
     }
 }
 
-/// What one event says about the command.
+/// The command's state after one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     /// There is more to come.
     More,
-    /// It may rest now.
+    /// The order may rest now.
     Accepted,
     /// One of the orders that it is about has ended.
     OneEnded,
-    /// It was carried out.
+    /// The command was carried out.
     Done,
-    /// It was not.
+    /// The command was refused.
     Refused(String),
 }
 
@@ -69,7 +69,7 @@ pub struct Answers<'a> {
     events: Box<dyn Reader>,
     /// How far the books' commands were looked through, if it matters: first where they ended before this one was sent.
     books: Vec<(TopicPartition, u64)>,
-    /// What the books were asked in its name so far.
+    /// Requests to the books in its name so far.
     asked: Asked,
     /// Where executions for the user ended before this one was sent, and how far they were looked through for answers that a part is done.
     parts_done: Option<(TopicPartition, u64)>,
@@ -77,7 +77,7 @@ pub struct Answers<'a> {
     last_part: (u64, u64),
 }
 
-/// What a mass cancel has asked of the books.
+/// A mass cancel's requests to the books.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Asked {
     /// Orders to end.
@@ -149,7 +149,7 @@ impl<'a> Answers<'a> {
     fn is_through(&mut self, patience: Duration, ended: u64) -> Result<bool, Failure> {
         let is_last = self.are_parts_done()?;
         self.count(patience)?;
-        // Whatever followed from the last part that is done, has been counted.
+        // The last part is done, and everything that followed from it has been counted.
         Ok(ended >= self.asked.orders && (self.asked.parts == 0 || (is_last && self.last_part.1 == self.asked.parts)))
     }
 
@@ -196,7 +196,7 @@ impl<'a> Answers<'a> {
     }
 }
 
-/// What to say when the answer did not come in time. `last`: the last event that came; `ended`: of orders to be ended, if these are counted.
+/// The message when the answer did not come in time. `last`: the last event that came; `ended`: of orders to be ended, if these are counted.
 fn late(id: &str, wait: Duration, last: Option<&str>, ended: Option<(u64, Asked)>) -> String {
     let ms = wait.as_millis();
     match (last, ended) {
@@ -217,7 +217,7 @@ fn late(id: &str, wait: Duration, last: Option<&str>, ended: Option<(u64, Asked)
     }
 }
 
-/// What an event says. `own`: it talks about the command's own id.
+/// Reads an event. `own`: it talks about the command's own id.
 fn step(event: &Map<String, Value>, own: bool, awaited: Awaited) -> Step {
     let text = |field: &str| event.get(field).and_then(Value::as_str).unwrap_or_default();
     let refused = || {

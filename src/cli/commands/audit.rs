@@ -232,7 +232,7 @@ fn to_file(export: &Export<'_>, path: &Path, tell: &mut dyn FnMut(u64)) -> Resul
     name.push(".part");
     let part = std::path::PathBuf::from(name);
     let wrong = |e| Failure::failed(format!("{}: {e}", part.display()));
-    // What another export is writing, or left behind, is not ours to throw away.
+    // A part that another export is writing, or left behind, is not ours to throw away.
     let file = files::options().write(true).create_new(true).open(&part).map_err(|e| match e.kind() {
         std::io::ErrorKind::AlreadyExists => Failure::usage(format!(
             "{} exists: another export is writing it, or broke off; remove it, or choose another name",
@@ -315,7 +315,7 @@ fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), F
     }
 }
 
-/// What no anchor binds may have been written anew, sums and all, and the person who brought anchors thinks that it was checked.
+/// Records that no anchor binds may have been written anew, sums and all, and the person who brought anchors thinks that they were checked.
 fn warn_of_unbound(bound: u64, records: u64, unbound: &[String]) {
     const NAMED: usize = 5;
     if bound == 0 && records > 0 {

@@ -94,7 +94,7 @@ fn as_text(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Result<(), Failure>
         // Nothing is in a wake-up: it means that a moment has come, or that a listing has changed.
         Some(Value::Object(map)) if r.at.topic == topics::CLOCK && map.is_empty() => format!("of trading task {}", r.at.partition),
         Some(Value::Object(mut map)) if !map.contains_key("bytes") => {
-            // What is said already, or twice.
+            // Fields that are shown already.
             ["event", "time_us"].iter().for_each(|f| drop(map.shift_remove(*f)));
             decode::fields(&readable(map))
         }

@@ -1,4 +1,4 @@
-//! What operators do to orders of others: `account cancel` and `account bust`.
+//! Operators' commands about orders of others: `account cancel` and `account bust`.
 
 use serde_json::{Map, Value};
 

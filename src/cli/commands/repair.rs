@@ -23,7 +23,7 @@ pub fn offsets(config: &Config, dry_run: bool) -> Result<(), Failure> {
         let tasks = match done {
             Ok(tasks) => tasks,
             Err(e) => {
-                // What was done for the roles before is done, and must be shown.
+                // The roles before this one are repaired, and that must be shown.
                 failed = Err(Failure::from(e));
                 break;
             }

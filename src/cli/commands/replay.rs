@@ -71,7 +71,7 @@ const MOMENT: [&str; 7] = ["ROLE", "TASK", "TRANSACTION", "RECORDS", "DIGEST", "
 /// Rebuilds tasks as they were; one row for each input, as it was read.
 fn travel(config: &Config, until: &str, replay: &Replay) -> Result<(), Failure> {
     let moment = moment(config, until)?;
-    // What is compared with lies in the log itself, so a look at it as it is now will do.
+    // The journal, which the replay is compared with, lies in the log itself, so a look at the log as it is now will do.
     let system = system::of(config, Access::Read)?;
     let (mut rows, mut diverged): (Vec<Vec<Value>>, _) = (Vec::new(), Vec::new());
     for role in config.roles_or_all() {

@@ -24,7 +24,7 @@ const SETTLE: Duration = Duration::from_secs(10);
 
 /// A command ready to be sent.
 pub struct Sending {
-    /// Who; the record's key.
+    /// The user; the record's key.
     pub user: String,
     /// Its id.
     pub id: String,
@@ -91,7 +91,7 @@ pub fn carry_out(
     })
 }
 
-/// What follows from a command (the portfolio, the notification, the audit entries) is there too before the roles stop: who looks next wants to find it.
+/// Waits for everything that follows from a command (portfolio, notification, audit entries) before the roles stop: the next command wants to find it.
 fn settle(system: &System) -> Result<(), Failure> {
     let began = Instant::now();
     while system.unread()? > 0 && began.elapsed() < SETTLE {

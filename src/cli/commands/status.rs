@@ -89,7 +89,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     remarks.iter().filter(|r| said.insert(r.as_str())).try_for_each(output::line)
 }
 
-/// What is to be said of an instance that does not simply run.
+/// A remark about an instance that does not simply run.
 fn remark(s: &InstanceStatus, now: i64) -> Option<String> {
     let name = match s.host.as_str() {
         "" => format!("{}-{}", s.role, s.instance),
@@ -110,7 +110,7 @@ fn remark(s: &InstanceStatus, now: i64) -> Option<String> {
     }
 }
 
-/// What people should know of an instance that begins anew again and again.
+/// A remark about an instance that begins anew again and again.
 fn trouble(s: &InstanceStatus, now: i64) -> Option<String> {
     let (times, why) = (s.counters.without_progress, s.trouble.as_deref()?);
     let is = if times == 1 { "time" } else { "times" };
@@ -131,7 +131,7 @@ fn per_task(rows: &[Vec<Value>]) -> Vec<Vec<Value>> {
     tasks.into_values().collect()
 }
 
-/// What the instance that has a task says of it.
+/// A task as its instance tells it.
 #[derive(Default)]
 struct Told {
     state: Value,

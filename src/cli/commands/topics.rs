@@ -41,7 +41,7 @@ pub fn check(config: &Config, strict: bool) -> Result<(), Failure> {
     report.verdict(strict)
 }
 
-/// What was found or done for each topic, and for the brokers.
+/// Findings and changes, for each topic and for the brokers.
 struct Report {
     lines: Vec<Line>,
 }
@@ -207,7 +207,7 @@ impl Line {
         }
     }
 
-    /// What is wrong with it, from this severity on.
+    /// The findings from this severity on, in words.
     fn texts(&self, least: Severity) -> Vec<String> {
         let mut all: Vec<String> = self.count.iter().cloned().collect();
         if self.missing() && !self.skipped {

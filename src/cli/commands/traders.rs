@@ -38,7 +38,7 @@ pub fn run(config: &Config, typed: &args::Traders) -> Result<(), Failure> {
         return Err(Failure::usage("no symbols: say --symbols AAPL,MSFT, or load listings first (`processor instruments load FILE`)"));
     }
     let mut producer = OrderCommandProducer::new(log)?;
-    // What was bought within the last seconds may not be settled yet; to sell it would be to sell short.
+    // Shares that were bought within the last seconds may not be settled yet; to sell them would be to sell short.
     let unsettled =
         if typed.rate == 0 { usize::MAX } else { usize::try_from(typed.rate.saturating_mul(SETTLED_AFTER_S)).unwrap_or(usize::MAX) };
     let mut traders = Traders::new(typed.seed, &run, typed.users, symbols).sell_after(unsettled);

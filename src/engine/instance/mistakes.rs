@@ -1,4 +1,4 @@
-//! What two of the mistakes in [`crate::engine::mutants`] would do instead of what the loop does. For tests only.
+//! Two of the mistakes in [`crate::engine::mutants`], in the place of the loop's own steps. For tests only.
 
 use super::super::commit::{Commit, commit};
 use super::{Halt, Incarnation, Records, RoleSpec, Stop, Task, TopicTable, mutants};

@@ -1,4 +1,4 @@
-//! What an instance tells about itself, for people.
+//! An instance as it shows itself to people.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::super::restore::Progress;
 use super::super::topics::TopicPartition;
 use super::{Counters, Instance};
 
-/// What one task is doing, for people.
+/// The state of one task, for people.
 #[derive(Clone, Debug)]
 pub enum TaskView {
     /// Catching up with the changelog.
@@ -25,7 +25,7 @@ pub enum TaskView {
 }
 
 impl Instance {
-    /// What is counted.
+    /// The counters since the process began.
     pub fn counters(&self) -> Counters {
         self.counters
     }

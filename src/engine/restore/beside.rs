@@ -34,7 +34,7 @@ pub struct Shown {
 pub enum Beside {
     /// In the loop's own turns.
     Turns {
-        /// It.
+        /// The restorer.
         restorer: Box<Restorer>,
         /// Whether the last slice found something to do.
         busy: bool,

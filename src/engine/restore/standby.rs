@@ -181,7 +181,7 @@ impl Standbys {
             match self.copies.get(&at.partition).and_then(StoreCopy::at) {
                 None => from.push((at.partition, From::Start)),
                 Some(o) if (bounds.start..=bounds.stable_end).contains(&(o + 1)) => from.push((at.partition, From::Offset(o + 1))),
-                // It lies outside the changelog: for its restore to judge.
+                // The copy lies outside the changelog: for its restore to judge.
                 Some(_) => {}
             }
         }

@@ -86,7 +86,7 @@ impl ConsumerContext for Told {}
 
 /// Why this client's last connection failed, if one did.
 fn why(asker: &BaseConsumer<Told>) -> Option<(KafkaError, String)> {
-    // What librdkafka has to tell waits until the client is polled.
+    // Errors of librdkafka wait until the client is polled.
     let deadline = Instant::now() + Duration::from_millis(200);
     while Instant::now() < deadline {
         drop(asker.poll(Duration::from_millis(20)));
@@ -94,7 +94,7 @@ fn why(asker: &BaseConsumer<Told>) -> Option<(KafkaError, String)> {
     asker.context().0.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// What was told before a question was asked has nothing to do with its answer.
+/// Forgets errors that were told before a question was asked: they have nothing to do with its answer.
 fn forget_why(asker: &BaseConsumer<Told>) {
     // Each call takes one thing that librdkafka has to tell, and does not wait.
     for _ in 0..64 {
@@ -312,7 +312,7 @@ impl Admin<'_> {
         self.group_commits(group, partitions, offset_in)
     }
 
-    /// What stands beside the committed offsets of a group.
+    /// The metadata beside the committed offsets of a group.
     pub(super) fn group_metadata(&self, group: &str, partitions: &[(&str, u32)]) -> Result<Vec<String>, LogError> {
         self.group_commits(group, partitions, |element| element.metadata().to_string())
     }
@@ -327,7 +327,7 @@ impl Admin<'_> {
         })
     }
 
-    /// What of each partition's commit is wanted, without waiting for those that are pending.
+    /// One field of each partition's commit, without waiting for commits that are pending.
     fn group_commits<T>(
         &self,
         group: &str,
@@ -486,7 +486,7 @@ impl Admin<'_> {
     }
 }
 
-/// What is wanted of the commit of each partition.
+/// One field of the commit of each partition.
 fn commits_of<T>(
     c: &BaseConsumer<Told>,
     partitions: &[(&str, u32)],

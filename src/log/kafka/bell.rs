@@ -31,7 +31,7 @@ impl Bell {
         }
     }
 
-    /// Who rang since the last call.
+    /// The queues that rang since the last call.
     pub(super) fn take(&self) -> BTreeSet<u32> {
         std::mem::take(&mut self.keys())
     }

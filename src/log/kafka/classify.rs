@@ -1,4 +1,4 @@
-//! What an error of librdkafka means for a transaction, and for a read. Each code carries the reason for its place.
+//! The meaning of librdkafka's errors for a transaction, and for a read. Each code carries the reason for its place.
 //!
 //! "Not committed" is only said before the commit request can have been sent. After that an error proves nothing: librdkafka may report a failure
 //! for a commit that the broker carried out. Then the answer is "unknown", and the group's stable offsets decide.
@@ -16,7 +16,7 @@ pub(super) enum Step {
     Commit,
 }
 
-/// What to do about it.
+/// The verdict about an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
     /// Call again with the same arguments, until the transaction's time is up.
@@ -58,7 +58,7 @@ pub(super) fn is_forbidden(code: Code) -> bool {
     missing_right(code, "", "", "").is_some()
 }
 
-/// What must be allowed for this error to go away, in the words of Kafka's tools; none if it is not about rights. `topics`: which right on which
+/// The right that is missing, in the words of Kafka's tools; none if the error is not about rights. `topics`: which right on which
 /// topics the request was about, if any.
 pub(super) fn missing_right(code: Code, topics: &str, group: &str, instance: &str) -> Option<String> {
     match code {
@@ -86,7 +86,7 @@ pub(super) fn refusal(code: Code) -> Option<&'static str> {
     }
 }
 
-/// What an error of a consumer means.
+/// The meaning of a consumer's error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Read {
     /// librdkafka goes on by itself.
@@ -101,7 +101,7 @@ pub(super) enum Read {
     Forbidden,
     /// The group does not take the member in, and will not until a setting is changed.
     GroupRefuses,
-    /// What is there cannot be read. Librdkafka may go on behind it.
+    /// The record that is there cannot be read. Librdkafka may go on behind it.
     Unreadable,
     /// Only a new incarnation helps.
     Broken,

@@ -224,7 +224,7 @@ fn ahead(c: &mut ClientConfig, partitions: u32) {
     let records = (AHEAD_RECORDS * 6 / partitions).clamp(1_000, AHEAD_RECORDS);
     c.set("queued.min.messages", records.to_string())
         .set("queued.max.messages.kbytes", kbytes.to_string())
-        // What one answer may bring for one partition, compressed; the broker sends a larger record all the same.
+        // The most bytes of one partition in one answer, compressed; the broker sends a larger record all the same.
         .set("fetch.message.max.bytes", (kbytes * 1_024).min(2 << 20).to_string())
         .set("fetch.max.bytes", (16 << 20).to_string());
 }

@@ -44,7 +44,7 @@ struct Slot {
     trouble: Trouble,
     /// The first record that the broker did not stamp.
     unstamped: Option<u64>,
-    /// What ended the reading here. Told by the first poll that has nothing else to say, so that what came before it is committed.
+    /// The error that ended the reading here. Told by the first poll that has nothing else to say, so that the records before it are committed.
     failed: Option<LogError>,
 }
 

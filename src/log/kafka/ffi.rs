@@ -126,7 +126,7 @@ pub(super) fn send_offsets(h: Handle, offsets: &TopicPartitionList, group: &Grou
     take_error(unsafe { sys::rd_kafka_send_offsets_to_transaction(h.0, offsets.ptr(), group.0.as_ptr(), ms(wait)) })
 }
 
-/// Who the consumer is in its group, at one moment.
+/// The consumer's identity in its group, at one moment.
 pub(super) struct GroupMetadata(NonNull<sys::rd_kafka_consumer_group_metadata_t>);
 
 // SAFETY: a plain object of its own, not tied to a thread.
@@ -155,7 +155,7 @@ impl Drop for GroupMetadata {
 /// One queue of librdkafka.
 pub(super) struct Queue {
     raw: NonNull<sys::rd_kafka_queue_t>,
-    /// What librdkafka calls back with; null if the queue rings no bell.
+    /// The argument of librdkafka's callback; null if the queue rings no bell.
     ring: *mut Ring,
 }
 
@@ -189,7 +189,7 @@ unsafe extern "C" fn rung(_: *mut sys::rd_kafka_t, ring: *mut c_void) {
     ring.bell.ring(ring.key);
 }
 
-/// What a producer's event queue yielded.
+/// An event of a producer's queue.
 pub(super) enum Event<'a> {
     /// The fate of one record that was sent.
     Delivery { topic: usize, partition: i32, offset: i64, error: Option<RDKafkaErrorCode> },
@@ -438,7 +438,7 @@ impl Topic {
                 key,
                 key_len,
                 vtype::RD_KAFKA_VTYPE_TIMESTAMP,
-                // What follows from a record without a time has the time of its writing: that is what 0 means to librdkafka.
+                // Output that follows from a record without a time has the time of its writing: that is what 0 means to librdkafka.
                 r.timestamp_ms.max(0),
                 vtype::RD_KAFKA_VTYPE_HEADERS,
                 headers,

@@ -6,7 +6,7 @@
 use super::ffi::{Handle, TxError};
 use crate::engine::crash::{self, Point};
 
-/// What the transactional producer's `debug` is set to; `broker` is what `suspect` needs.
+/// The transactional producer's `debug` setting; `suspect` needs `broker`.
 pub(super) fn debug() -> &'static str {
     let wanted = [Point::JoinFencing, Point::TxOffsetsInFlight, Point::TxEndInFlight].into_iter().any(crash::armed);
     if wanted { "broker,protocol" } else { "broker" }

@@ -69,7 +69,7 @@ pub struct KafkaLog {
     settings: Arc<KafkaSettings>,
     topics: Arc<TopicTable>,
     askers: Arc<Askers>,
-    /// Who was seen in which group.
+    /// The members that were seen in each group.
     seen: Mutex<BTreeMap<String, Arc<takeover::Seen>>>,
 }
 

@@ -1,4 +1,4 @@
-//! What operators ask that no role does: who is in a group, and since when records wait behind an open transaction.
+//! Operators' questions that no role asks: who is in a group, and since when records wait behind an open transaction.
 
 use std::time::{Duration, Instant};
 

@@ -47,7 +47,7 @@ pub(super) struct KafkaReader {
     clients: Option<Clients>,
 }
 
-/// What has to be closed, in this order.
+/// Clients that have to be closed, in this order.
 struct Clients {
     data: Queue,
     consumer: BaseConsumer<Quiet>,
@@ -80,7 +80,7 @@ impl KafkaReader {
     }
 }
 
-/// What reading a message needs, apart from the queue it comes from.
+/// The means to read a message, apart from the queue it comes from.
 struct Sink<'a> {
     names: &'a TopicTable,
     topic: TopicId,
@@ -121,7 +121,7 @@ impl Sink<'_> {
             (Some(code), _) => {
                 let (place, text) = (self.names.show(at).to_string(), m.error_text());
                 match classify::read(code, false) {
-                    // It began there a moment ago, when the reader was made; the next one begins later.
+                    // The partition began there a moment ago, when the reader was made; the next reader begins later.
                     Read::PositionGone if goal.start == Some(goal.next) => {
                         Err(LogError::Unavailable(format!("the first records of {place} were just deleted; read again")))
                     }
@@ -129,7 +129,7 @@ impl Sink<'_> {
                         "{place} has no offset {} any more ({text}): its older records were deleted",
                         goal.next
                     ))),
-                    // It was there when the reader was made; whoever makes another one is told if it is gone.
+                    // The topic was there when the reader was made; the next reader is told if it is gone.
                     Read::NoTopic => Err(LogError::Unavailable(format!("{place} is not known at the moment"))),
                     _ => {
                         tracing::debug!("reading {place}: {text}");

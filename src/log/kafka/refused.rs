@@ -1,4 +1,4 @@
-//! What brokers refuse, in words that say what to change. Whether a refusal ends the process is the engine's to say: one at the first start does, one
+//! Refusals by brokers, in words that say what to change. Whether a refusal ends the process is the engine's to say: one at the first start does, one
 //! that comes when everything was right before may pass (a broker that restarts may not know its users yet).
 
 use rdkafka::error::RDKafkaErrorCode as Code;

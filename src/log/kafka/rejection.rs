@@ -1,4 +1,4 @@
-//! What brokers will not have, said so that a person can put it right: which record, which rule, which setting.
+//! Records that brokers will not have, told so that a person can put it right: which record, which rule, which setting.
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
@@ -7,7 +7,7 @@ use crate::engine::ports::{RECORD_OVERHEAD, Rejection};
 use crate::engine::records::{Record, Records};
 use crate::engine::topics::{TopicPartition, TopicTable};
 
-/// What a record takes in its topic, at most.
+/// Bytes that a record takes in its topic, at most.
 pub(super) fn size(r: &Record<'_>) -> usize {
     r.key.map_or(0, <[u8]>::len) + r.value.map_or(0, <[u8]>::len) + r.headers.as_bytes().len() + RECORD_OVERHEAD
 }
@@ -23,7 +23,7 @@ pub(super) fn to_blame(code: Code, outputs: &Records, at: TopicPartition) -> Opt
     }
 }
 
-/// What to tell about a record that brokers refuse.
+/// The message about a record that brokers refuse.
 pub(super) fn of(names: &TopicTable, code: Code, r: Option<&Record<'_>>) -> Rejection {
     let rule = classify::refusal(code).unwrap_or("unknown");
     let Some(r) = r else {

@@ -1,4 +1,4 @@
-//! What topics and brokers must be like, what each setting costs when it is otherwise, and which of them a program may put right. Pure tables: the
+//! Requirements of topics and brokers, the cost of each setting that is otherwise, and which of them a program may put right. Pure tables: the
 //! questions to the cluster are in [`super::survey`].
 //!
 //! An *error* is a setting under which a promise cannot hold: records or state are deleted, time is not the broker's, no transaction can begin, or a
@@ -51,7 +51,7 @@ pub(super) fn insync(replicas: usize) -> usize {
     replicas.saturating_sub(1).max(1)
 }
 
-/// What a new topic is told, apart from `min.insync.replicas`, which depends on its replicas.
+/// The settings of a new topic, apart from `min.insync.replicas`, which depends on its replicas.
 pub(super) fn wanted(spec: &TopicSpec) -> Vec<(&'static str, String)> {
     let mut all = vec![
         ("cleanup.policy", cleanup(spec).to_string()),
@@ -143,7 +143,7 @@ fn bound(name: &'static str, ms: i64) -> Option<Found> {
     Some(error(format!("{head}: {cost}"), fix))
 }
 
-/// What the number of replicas, and how many of them must have a record, cost.
+/// Judges the number of replicas, and how many of them must have a record.
 fn replication(replicas: usize, insync_min: Option<usize>) -> Vec<Found> {
     let mut all = Vec::new();
     match replicas {
@@ -202,7 +202,7 @@ fn compaction(number: &dyn Fn(&str) -> Option<i64>, dirty_ratio: Option<&str>) -
     all
 }
 
-/// What the program needs of brokers.
+/// The program's needs of brokers.
 pub(super) struct Needs {
     pub(super) session: Duration,
     pub(super) transaction: Duration,

@@ -38,7 +38,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(super) fn epoch_is_over(sender: &Sender, offsets: &TopicPartitionList, group: &GroupMetadata, within: Duration) -> bool {
     let deadline = Instant::now() + within;
     if sender.fenced().is_none() && ffi::begin_transaction(sender.handle).is_ok() {
-        // What comes of the offsets does not matter: they are added to the transaction first, and that is refused when the epoch is over.
+        // The fate of the offsets does not matter: they are added to the transaction first, and that is refused when the epoch is over.
         while let Err(e) = ffi::send_offsets(sender.handle, offsets, group, within) {
             match classify::transaction(Step::BeforeCommit, &e) {
                 Verdict::ProducerFenced => return true,
@@ -50,7 +50,7 @@ pub(super) fn epoch_is_over(sender: &Sender, offsets: &TopicPartitionList, group
     sender.fenced().is_some()
 }
 
-/// What became of a transaction whose producer was fenced after it had been open for so long.
+/// The outcome of a transaction whose producer was fenced after it had been open for so long.
 pub(super) fn fenced_or_expired(
     why: &str,
     open: Duration,
@@ -74,11 +74,11 @@ pub(super) fn fenced_or_expired(
     Outcome::Fenced(taken)
 }
 
-/// What the group says when it has given our place away; keeps the consumer alive for some time to hear it.
+/// The group's message when it has given our place away; keeps the consumer alive for some time to hear it.
 fn place_taken(consumer: &BaseConsumer<MemberWatch>, within: Duration) -> Option<String> {
     let deadline = Instant::now() + within;
     while Instant::now() < deadline {
-        // What it returns is void with this incarnation; only its being called matters, and the client's fatal state.
+        // The result of the poll is void with this incarnation; only the call matters, and the client's fatal state.
         drop(consumer.poll(Duration::from_millis(50)));
         if let Some((Code::FencedInstanceId, text)) = consumer.client().fatal_error() {
             return Some(text);

@@ -31,7 +31,7 @@ use crate::engine::crash::{self, Point};
 /// Whether a log line means that a request may have been left on the wire. `busy`: whether requests of a transaction may be under way.
 pub(super) fn is_suspect(facility: &str, line: &str, busy: bool) -> bool {
     match facility {
-        // What only greets a broker carries no transaction: a frozen broker that still takes connections would make us join again without end.
+        // A greeting carries no transaction: a frozen broker that still takes connections would make us join again without end.
         "REQTMOUT" => !line.contains("ApiVersion"),
         "FAIL" if !busy => false,
         "FAIL" => !["CONNECT", "TRY_CONNECT", "APIVERSION_QUERY", "SSL_HANDSHAKE"].iter().any(|s| line.contains(&format!("in state {s}"))),
@@ -59,7 +59,7 @@ pub(super) fn trace_line(level: i32, facility: &str, line: &str) {
         _ if facility == "CONFWARN" => tracing::debug!(target: "librdkafka", "{facility}: {line}"),
         // A broker that is still loading its coordinator is asked again; that is how every first start looks, and no reason to worry anybody.
         _ if facility == "GETPID" && line.ends_with("retrying") => tracing::debug!(target: "librdkafka", "{facility}: {line}"),
-        // What is fatal to a client comes back from the next call, and is told there with what follows from it (fenced, or a new incarnation).
+        // A fatal error of a client comes back from the next call, and is told there with its consequence (fenced, or a new incarnation).
         _ if facility == "FATAL" => tracing::info!(target: "librdkafka", "{facility}: {line}"),
         0..=2 => tracing::error!(target: "librdkafka", "{facility}: {line}"),
         3..=4 => tracing::warn!(target: "librdkafka", "{facility}: {line}"),

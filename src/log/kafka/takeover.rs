@@ -3,7 +3,7 @@
 //! A transaction belongs to its instance's transactional id, not to the partitions. When an instance dies for good, nobody takes its id over, and its
 //! open transaction holds up everybody who reads what it wrote, and the one who gets its partitions, until the broker gives it up: 20 s, and up to
 //! 10 s more until the broker looks. So each commit signs its offsets with the instance's id, as the metadata that Kafka keeps beside an offset.
-//! Whoever is given partitions looks who signed them last; an instance that is no member of the group any more gets its id initialised once, by a
+//! An instance that is given partitions looks who signed them last; an owner that is no member of the group any more gets its id initialised once, by a
 //! producer that does nothing else, which makes the broker abort the open transaction at once.
 //!
 //! **That is safe whatever the other one is doing.** To initialise an id is what its owner does itself at each start. If the owner is alive after all (it
@@ -37,17 +37,17 @@ const BOUND: Duration = Duration::from_secs(30);
 /// So many dead instances are looked after at a time; there are never more than a few.
 const OWNERS_MAX: usize = 16;
 
-/// What a commit of this instance leaves beside its offsets.
+/// The signature that a commit of this instance leaves beside its offsets.
 pub(super) fn signature(instance: &str) -> String {
     format!("{SIGNED}{instance}")
 }
 
-/// Whose signature this is.
+/// The instance that left this signature.
 fn signer(metadata: &str) -> Option<&str> {
     metadata.strip_prefix(SIGNED).filter(|s| !s.is_empty())
 }
 
-/// Who was in the group when somebody looked last, as names of static members. Shared by the incarnations of one process.
+/// The group's static members when somebody looked last, by name. Shared by the incarnations of one process.
 #[derive(Default)]
 pub(super) struct Seen(Mutex<BTreeSet<String>>);
 

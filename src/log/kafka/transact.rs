@@ -54,7 +54,7 @@ pub(super) struct Failed {
 }
 
 impl Stop {
-    /// What it means to a writer outside transactions.
+    /// The same as an error of a writer outside transactions.
     pub(super) fn of_a_record(self) -> LogError {
         match self {
             Stop::Late(why, _) => LogError::Unavailable(why),
@@ -361,7 +361,7 @@ impl Parts<'_> {
                 Verdict::Unknown => return Err(Stop::Unknown(text)),
                 Verdict::ProducerFenced => return Err(Stop::ProducerFenced(text)),
                 Verdict::InstanceFenced => return Err(Stop::InstanceFenced(text)),
-                // What is asked of topics after the records are delivered is to read them: the offsets are of those.
+                // After the records are delivered, only the right to read topics can be missing: the offsets are of those.
                 Verdict::Forbidden => return Err(self.forbidden(&e, "Read", self.spec.inputs.iter().map(|i| i.topic))),
             }
         }

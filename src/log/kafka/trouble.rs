@@ -20,7 +20,7 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
 /// After so long without an error the next one begins a new story.
 const OVER_AFTER: Duration = Duration::from_secs(10);
 
-/// What a partition has reported since something could be read last.
+/// A partition's errors since something could be read last.
 #[derive(Default)]
 pub(super) struct Trouble(Option<Story>);
 

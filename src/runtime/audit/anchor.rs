@@ -81,7 +81,7 @@ pub fn parse_all(text: &[u8]) -> Result<Vec<Anchor>, String> {
     lines.map(|(i, line)| Anchor::parse(line).map_err(|why| format!("line {}: {why}", i + 1))).collect()
 }
 
-/// What goes before the topic's name in the name of a chain; none if it is the chain of no topic that is audited.
+/// The prefix before the topic's name in the name of a chain; none if it is the chain of no topic that is audited.
 pub fn prefix_of(chain: &str) -> Option<&str> {
     let (topic, _) = chain.rsplit_once('/')?;
     let plain = topics::table("");

@@ -36,7 +36,7 @@ pub struct ChainReport {
     pub damage: Option<Damage>,
 }
 
-/// What to look at.
+/// A look at all chains of an installation.
 pub struct Chains<'a> {
     /// The log.
     pub log: &'a dyn Log,
@@ -174,13 +174,13 @@ impl Chains<'_> {
         Ok(false)
     }
 
-    /// What the anchors say of a chain, in rising order.
+    /// The anchors' checkpoints of a chain, in rising order.
     fn checkpoints(&self, name: &str) -> Vec<Checkpoint> {
         checkpoints(self.anchors, name)
     }
 }
 
-/// What anchors say of a chain, in rising order.
+/// Checkpoints of a chain from these anchors, in rising order.
 pub fn checkpoints(anchors: &[Anchor], name: &str) -> Vec<Checkpoint> {
     let of = |a: &Anchor| {
         let head = a.heads.iter().find(|h| h.chain == name)?;

@@ -1,4 +1,4 @@
-//! What a user was worth after each of their events, by replay: the portfolio is folded again from `order-events`, by the code of the role, and
+//! A user's worth after each of their events, by replay: the portfolio is folded again from `order-events`, by the code of the role, and
 //! marked at the ticks of that time. Nothing of it is stored anywhere, so any moment can be looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,7 @@ pub enum EquityError {
     Events {
         /// The record.
         at: String,
-        /// What is wrong with it.
+        /// The fault.
         why: &'static str,
     },
 }
@@ -36,9 +36,9 @@ pub struct Point<'a> {
     pub event: &'a OrderEvent<'a>,
     /// The portfolio after it.
     pub portfolio: &'a Portfolio,
-    /// What all positions cost.
+    /// The cost of all positions.
     pub cost_basis_e4: i128,
-    /// What they were worth at the last tick of each symbol; none if a position has had none.
+    /// Their worth at the last tick of each symbol; none if a position has had no tick.
     pub worth_e4: Option<i128>,
 }
 

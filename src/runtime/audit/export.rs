@@ -33,7 +33,7 @@ pub enum ExportError {
     /// The file could not be written.
     #[error("the export cannot be written: {0}")]
     Write(#[from] io::Error),
-    /// What should be exported is not whole.
+    /// The chain that should be exported is not whole.
     #[error("{chain}, offset {}: {}: {}; `processor audit verify` says more", .damage.offset, .damage.kind, .damage.text)]
     Damaged {
         /// The chain.
@@ -43,7 +43,7 @@ pub enum ExportError {
     },
 }
 
-/// What to export.
+/// An export's range and places.
 pub struct Export<'a> {
     /// The log.
     pub log: &'a dyn Log,
@@ -57,7 +57,7 @@ pub struct Export<'a> {
     pub created: String,
 }
 
-/// What an export or a verified file holds.
+/// The content of an export or a verified file, counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Which log it is of.
@@ -107,7 +107,7 @@ impl<W: Write> Lines<W> {
     }
 }
 
-/// What stands between a line's fields and its sum.
+/// The text between a line's fields and its sum.
 pub const SUM: &str = ",\"sum\":\"";
 
 /// The sum of a line's text up to [`SUM`].
@@ -221,7 +221,7 @@ impl Export<'_> {
     }
 }
 
-/// What a line says of a record besides its place: the bytes that are hashed, and the headers, which are not.
+/// A record's fields in a line besides its place: the bytes that are hashed, and the headers, which are not.
 fn content(r: &Record<'_>) -> Map<String, Value> {
     let headers: Map<String, Value> = r.headers.iter().map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v).into())).collect();
     let mut map = Map::new();

@@ -19,20 +19,20 @@ use crate::domain::chain::{self, GENESIS, Hash};
 /// The first thing that is wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileDamage {
-    /// What happened.
+    /// The kind of damage.
     pub kind: Kind,
     /// The line, from 1.
     pub line: u64,
     /// The chain and offset of the record there, if the line can be trusted to say so; else of the last good one before.
     pub record: String,
-    /// What is wrong, in words.
+    /// The damage in words.
     pub text: String,
 }
 
 /// A file that is whole, and how much of it anchors vouch for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// What it holds.
+    /// The content, counted.
     pub summary: Summary,
     /// How many records lie at or before one that an anchor saw as it is here.
     pub bound_records: u64,
@@ -74,7 +74,7 @@ struct File<'a> {
     line: u64,
     sums: Sha256,
     cluster: String,
-    /// What it is said to hold, and when it was made: claims that nothing binds.
+    /// Its claims about its range and the time it was made; nothing binds them.
     from_ms: Option<i64>,
     to_ms: Option<i64>,
     created_ms: Option<i64>,
@@ -144,7 +144,7 @@ impl File<'_> {
         }
     }
 
-    /// What the line says. Its sum is right, so only a line written by somebody else is wrong here.
+    /// Reads the line's fields. Its sum is right, so only a line written by somebody else is wrong here.
     fn fields(&mut self, v: &Value, sums: &Hash) -> Result<(), Option<&'static str>> {
         match v["type"].as_str() {
             Some("export") if self.line == 1 => match v["format"].as_u64() {

@@ -16,7 +16,7 @@ use crate::engine::records::{Record, Records};
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
 use crate::wire::topics as t;
 
-/// What is asked for.
+/// A question to the audit log.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
     /// An order (or transfer) id.
@@ -46,29 +46,29 @@ pub enum FindError {
     TooMany(usize),
 }
 
-/// What the audit log says of a record.
+/// The audit log's word about a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// Its entry has its hash.
     Chained,
     /// Its entry has another hash: it is not the record that was audited.
     Differs,
-    /// It has no entry (yet).
+    /// The record has no entry (yet).
     Missing,
     /// Records of internal topics have none.
     Internal,
 }
 
-/// What is known of one record besides itself.
+/// One record, with the facts about it.
 #[derive(Clone, Debug)]
 pub struct Hit {
     /// Whether it is only here because another record was caused by it.
     pub context: bool,
     /// How many causes are between it and what came from outside.
     pub depth: u32,
-    /// What the audit log says.
+    /// The audit log's word about it.
     pub proof: Proof,
-    /// What it was decided upon, if a role decided about it.
+    /// The inputs of the decision about it, if a role decided.
     pub inputs: Option<Inputs>,
 }
 
@@ -88,7 +88,7 @@ impl Timeline {
     }
 }
 
-/// What we write carries the time of what it came from, so a partition's times may step back by as long as a record waited on its way. Reading goes
+/// Our records carry the time of their cause, so a partition's times may step back by as long as a record waited on its way. Reading goes
 /// on this far behind the end of the range.
 const LATE_MS: i64 = 10 * 60 * 1000;
 
@@ -206,7 +206,7 @@ impl Search<'_> {
 pub fn cause(topics: &TopicTable, r: &Record<'_>) -> Option<Place> {
     let mut parts = r.headers.text("src")?.rsplitn(3, '/');
     let (offset, partition, topic) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
-    // What clients write may carry any header; only ours says what it came from.
+    // Clients' records may carry any header; only ours name their cause.
     let ours = !matches!(r.at.topic, t::ORDER_COMMANDS | t::MARKET_DATA | t::INSTRUMENTS | t::CONTROLS);
     ours.then_some((TopicPartition::new(topics.find(topic)?, partition), offset))
 }

@@ -1,4 +1,4 @@
-//! What decisions were made upon. A task's journal says which records went into each of its transactions and which rows of the broadcast tables it
+//! The inputs of decisions. A task's journal says which records went into each of its transactions and which rows of the broadcast tables it
 //! had seen by then, so for any command the very versions that were in force can be named, also those that compaction has long dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +33,7 @@ pub struct Tick {
     pub time_ms: i64,
 }
 
-/// What a role decided upon when it processed a record.
+/// The inputs of a role's decision about a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inputs {
     /// `orders` or `trading`.
@@ -48,9 +48,9 @@ pub struct Inputs {
     pub reference: Option<Row>,
     /// The last price that counted (`trading`).
     pub tick: Option<Tick>,
-    /// What was switched off for the user, then for everybody (`orders`); none: nothing, or it was not looked at.
+    /// Switches of the user, then of everybody (`orders`); none: nothing was switched off, or they were not looked at.
     pub controls: Vec<(String, Row)>,
-    /// What the role was set to, as JSON; none in journals of before it was noted.
+    /// The role's settings, as JSON; none in journals of before they were noted.
     pub settings: Option<Vec<u8>>,
 }
 
@@ -74,7 +74,7 @@ struct Open {
     place: usize,
     time_ms: i64,
     symbol: Option<String>,
-    /// Whose controls were looked at, if any were.
+    /// The user whose controls were looked at, if any were.
     user: Option<String>,
 }
 

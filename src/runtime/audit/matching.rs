@@ -9,12 +9,12 @@ use crate::engine::topics::TopicId;
 use crate::wire::input::{Value, read_map};
 use crate::wire::topics as t;
 
-/// What is wanted, and what was learned on the way.
+/// The records that are wanted, and the facts learned on the way.
 pub struct Wanted {
     user: Option<String>,
     order: Option<String>,
     symbol: Option<String>,
-    /// Whose records to look at; none: everybody's.
+    /// The users whose records to look at; none: everybody's.
     users: Option<BTreeSet<String>>,
     /// Users of the commands that were found.
     met: BTreeSet<String>,
@@ -76,7 +76,7 @@ impl Wanted {
         }
         let mut ids = Ids::default();
         if read_map(value, |name, v| ids.take(name, v)).is_err() {
-            // It cannot be read; the bytes are in it.
+            // The record cannot be read; the order's bytes are in it.
             return self.order.is_some() && contains(value, self.order.as_deref().unwrap_or_default().as_bytes())
                 || self.order.is_none() && self.user.as_deref().is_some_and(|u| key == u.as_bytes());
         }

@@ -9,18 +9,18 @@ use std::fmt;
 
 use crate::domain::chain::{GENESIS, Hash, link};
 
-/// What was done to a chain or its records.
+/// The damage done to a chain or its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A record or an entry is not what it was.
     Changed,
-    /// It is gone, and later ones are there.
+    /// The record is gone, and later ones are there.
     Deleted,
-    /// It stands in another's place.
+    /// The record stands in another's place.
     Swapped,
     /// Everything from there on is gone.
     Truncated,
-    /// It was never there.
+    /// The record was never there.
     Inserted,
     /// The chain is whole, but it is not the one that an anchor saw.
     Rewritten,
@@ -49,13 +49,13 @@ impl fmt::Display for Kind {
 /// The first bad record of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// What happened to it.
+    /// The kind of damage.
     pub kind: Kind,
     /// Its offset in the source partition.
     pub offset: u64,
     /// Where in the audit log (or, of a file, in which line) this shows; none if it shows nowhere there.
     pub at: Option<u64>,
-    /// What is wrong, in words.
+    /// The damage in words.
     pub text: String,
 }
 
@@ -76,7 +76,7 @@ pub struct Link {
     pub time_ms: i64,
 }
 
-/// What the source partition has where an entry points.
+/// The source partition's content where an entry points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Here {
     /// A record with this content.
@@ -105,7 +105,7 @@ pub struct Good {
     pub head: Hash,
 }
 
-/// What an anchor says of a chain.
+/// An anchor's head of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Entries up to here; none if the chain is not walked from its start.
@@ -118,7 +118,7 @@ pub struct Checkpoint {
     pub label: String,
 }
 
-/// What cannot be told apart until more of the chain was seen.
+/// Damage that cannot be told apart until more of the chain was seen.
 #[derive(Clone, Debug)]
 enum Open {
     /// Nothing yet: all is well.
@@ -195,7 +195,7 @@ impl Walker {
         self.anchored.as_ref().map(|(offset, _)| *offset)
     }
 
-    /// What anchors say of entries before this offset is not asked of a chain that begins there.
+    /// Begins the chain at this offset: checkpoints before it are not asked for.
     pub fn begin_at(&mut self, offset: u64) {
         while self.good.entries == 0 && self.anchors.front().is_some_and(|c| c.offset < offset) {
             self.anchors.pop_front();
@@ -320,7 +320,7 @@ impl Walker {
     fn broken(&mut self, e: &Link, gap: Option<u64>) {
         let last = self.good.last;
         match self.before {
-            // It continues what was there before the last one: that one does not belong.
+            // The entry continues the chain before the last one: the last one does not belong.
             Some(before) if e.prev == before.head && last.is_some_and(|last| e.offset > last) => {
                 self.good = before;
                 let text = "the chain goes on without this record and its entry".into();

@@ -19,7 +19,7 @@ use crate::client::simulate::Traders;
 use crate::engine::instance::Stop;
 use crate::roles::Role;
 
-/// What to simulate.
+/// The simulation's settings.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Stop after this long; none: until told to.
@@ -42,7 +42,7 @@ const SETTLE: Duration = Duration::from_secs(15);
 /// How long the roles may take to start before the time runs all the same.
 const READY: Duration = Duration::from_secs(60);
 
-/// What a run came to.
+/// The result of a run.
 pub struct Summary {
     /// For stdout.
     pub text: String,

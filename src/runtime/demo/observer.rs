@@ -14,7 +14,7 @@ use crate::engine::records::Records;
 use crate::runtime::clock::wall_ms;
 use crate::wire::topics;
 
-/// What has been seen so far.
+/// The totals so far.
 #[derive(Clone)]
 pub struct Totals {
     /// First answers to this run's commands: pending, rejected, or recognised as repeated.
@@ -31,7 +31,7 @@ pub struct Totals {
     pub fill_ms: Histogram<u32>,
     /// Events checked.
     pub checked: u64,
-    /// What was wrong, the first few in words.
+    /// The violations, the first few in words.
     pub violations: Vec<String>,
     /// How many were wrong.
     pub violated: u64,
@@ -71,7 +71,7 @@ pub struct Observer {
     sequences: IndexMap<String, i64, FxBuildHasher>,
     /// Orders seen pending and not ended: whether they were accepted.
     open: IndexMap<String, bool, FxBuildHasher>,
-    /// What it found.
+    /// The totals that it found.
     pub totals: Totals,
     records: Records,
     key: String,

@@ -21,7 +21,7 @@ pub struct Screen {
     before: (u64, u64),
 }
 
-/// What the screen shows besides what was observed.
+/// Figures on the screen besides the observed ones.
 pub struct Side {
     /// Orders sent.
     pub sent: u64,
@@ -35,7 +35,7 @@ pub struct Side {
     pub recoveries: u64,
     /// Records of ours that came twice and were dropped.
     pub repeats: u64,
-    /// What the roles are doing, e.g. `orders running`.
+    /// The roles' states, e.g. `orders running`.
     pub roles: String,
 }
 

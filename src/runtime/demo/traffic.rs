@@ -8,7 +8,7 @@ use crate::client::simulate::{PriceWalk, Traders};
 use crate::client::{MarketDataPublisher, OrderCommandProducer, now_ms};
 use crate::engine::ports::Log;
 
-/// What the threads share.
+/// Values that the threads share.
 #[derive(Default)]
 pub struct Gauge {
     /// Set to end them.
