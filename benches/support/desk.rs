@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use indexmap::IndexMap;
-use processor::domain::book::{Book, Change, FOREVER, Life, Order, Party, Verdict};
+use processor::domain::book::{Book, Change, FOREVER, Life, Order, Party, Room, Verdict};
 use processor::domain::status::Side;
 use rustc_hash::FxBuildHasher;
 
@@ -159,7 +159,7 @@ impl Desk {
 
     fn submit(&mut self, order: Order<Id>) {
         let (slots, traded, id) = (&mut self.slots, &mut self.traded, order.party.order);
-        let verdict = self.book.submit(order, 0, false, |m| {
+        let verdict = self.book.submit(order, 0, false, &mut Room::UNBOUNDED.clone(), |m| {
             *traded += m.quantity as u64;
             if m.maker.leaves == 0 {
                 slots.swap_remove(&m.maker.party.order);

@@ -250,7 +250,8 @@ const STATE_KEYS: &str = "\
 Keys:
   orders     account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, busted/USER/ORDER/TRADE,
              house/SYMBOL, totals, ended/NUMBER, mark/NUMBER, window
-  trading    price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, goes-on
+  trading    price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, crossing/SYMBOL,
+             waiting/SYMBOL/NUMBER, goes-on
   portfolio  portfolio/USER, sell/USER/ORDER
   audit      TOPIC/PARTITION
 

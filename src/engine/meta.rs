@@ -18,8 +18,9 @@ pub const META_KEY: &[u8] = b"\x00meta";
 
 /// Version of what this file encodes and of the state values that go with it; readers accept it and older ones, and nothing newer. In version 1
 /// `portfolio` kept a user's open sells in one value. Since version 3 it keeps the positions of a large portfolio in rows of their own, and `orders`
-/// notes at each open order when it came, and which mass cancels are under way. What is encoded here has not changed since version 1.
-const VERSION: u64 = 3;
+/// notes at each open order when it came, and which mass cancels are under way. Since version 4 `trading` keeps orders that trade in parts, and what waits
+/// behind them; an older version would lose them. What is encoded here has not changed since version 1.
+const VERSION: u64 = 4;
 
 /// A task's position, identity of its state, and guard counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

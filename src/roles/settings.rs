@@ -28,6 +28,8 @@ pub struct RoleSettings {
     pub time_may_fall: bool,
     /// Orders that a mass cancel takes at a time; 0: all at once, as it was before there were parts.
     pub mass_cancel_part: u64,
+    /// Trades that one record leads to; an order that meets more goes on in parts. 0: all at once, as it was before there were parts.
+    pub match_part: u64,
 }
 
 impl Default for RoleSettings {
@@ -43,6 +45,7 @@ impl Default for RoleSettings {
             day_ends_ms: 0,
             time_may_fall: true,
             mass_cancel_part: 500,
+            match_part: 1_000,
         }
     }
 }
@@ -65,6 +68,7 @@ impl RoleSettings {
             ("dedup_window_ms", self.dedup_window_ms.map(Field::Int)),
             ("time_may_fall", self.time_may_fall.then_some(Field::Int(1))),
             ("mass_cancel_part", Some(int(self.mass_cancel_part)).filter(|_| self.mass_cancel_part > 0)),
+            ("match_part", Some(int(self.match_part)).filter(|_| self.match_part > 0)),
         ];
         let all: Vec<_> = all.into_iter().chain(limits.into_iter().filter_map(|(name, n)| Some((name, n?)))).collect();
         let mut out = Vec::new();
@@ -74,7 +78,7 @@ impl RoleSettings {
 
     /// The same without what came after journals had settings: an entry that does not name it was decided without it.
     pub(super) fn before_settings(self) -> RoleSettings {
-        RoleSettings { time_may_fall: false, mass_cancel_part: 0, ..self }
+        RoleSettings { time_may_fall: false, mass_cancel_part: 0, match_part: 0, ..self }
     }
 
     /// From what [`Self::encode`] wrote, in this version or an older one: a setting that came later begins with a default under which nothing
@@ -98,6 +102,7 @@ impl RoleSettings {
                     n == 1
                 }
                 "mass_cancel_part" => put(&mut s.mass_cancel_part, n),
+                "match_part" => put(&mut s.match_part, n),
                 _ => false,
             });
             if !fits {
@@ -136,13 +141,18 @@ mod tests {
             day_ends_ms: 79_200_000,
             time_may_fall: false,
             mass_cancel_part: 0,
+            match_part: 0,
         };
         for s in [RoleSettings::default(), odd] {
             assert_eq!(RoleSettings::decode(&s.encode()), Ok(s));
         }
         assert_eq!(RoleSettings::decode(b"{}"), Ok(RoleSettings::default().before_settings()));
         let before = r#"{"rate_limit":1,"burst":2,"stale_ms":3,"opening_cash_e4":4,"open_orders_max":5,"day_ends_ms":6}"#;
-        assert_eq!(RoleSettings::decode(before.as_bytes()).map(|s| s.mass_cancel_part), Ok(0), "all at once, as it was decided then");
+        assert_eq!(
+            RoleSettings::decode(before.as_bytes()).map(|s| (s.mass_cancel_part, s.match_part)),
+            Ok((0, 0)),
+            "all at once, as it was decided then"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! | role | keys |
 //! |---|---|
 //! | `orders` | `account/USER`, `position/USER/SYMBOL`, `order/USER/ORDER`, `house/SYMBOL`, `totals`, `open/USER/SYMBOL/ORDER`, `ending/USER/SYMBOL/ORDER`, `mass-cancel/USER/ORDER`, `busted/USER/ORDER/TRADE`, `ended/NUMBER`, `mark/NUMBER`, `window` |
-//! | `trading` | `price/SYMBOL`, `source/SYMBOL/NAME`, `source-hash/SYMBOL/HASH`, `trades`, `book/SYMBOL`, `resting/SYMBOL/USER/ORDER`, `goes-on` |
+//! | `trading` | `price/SYMBOL`, `source/SYMBOL/NAME`, `source-hash/SYMBOL/HASH`, `trades`, `book/SYMBOL`, `resting/SYMBOL/USER/ORDER`, `crossing/SYMBOL`, `waiting/SYMBOL/NUMBER`, `goes-on` |
 //! | `portfolio` | `portfolio/USER`, `sell/USER/ORDER`, `position/USER/SYMBOL` |
 //! | `audit` | `TOPIC/PARTITION` |
 //! | `notifications` | keeps nothing |
@@ -33,6 +33,8 @@ const KINDS: &[(Role, &str, u8)] = &[
     (Role::Trading, "trades", b't'),
     (Role::Trading, "book", b'b'),
     (Role::Trading, "resting", b'o'),
+    (Role::Trading, "crossing", b'u'),
+    (Role::Trading, "waiting", b'w'),
     (Role::Trading, "goes-on", b'c'),
 ];
 
@@ -107,7 +109,9 @@ pub fn kinds(role: Role) -> &'static str {
         Role::Orders => {
             "account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, ending/USER/SYMBOL/ORDER, mass-cancel/USER/ORDER, busted/USER/ORDER/TRADE, house/SYMBOL, totals, ended/NUMBER, mark/NUMBER, window"
         }
-        Role::Trading => "price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, goes-on",
+        Role::Trading => {
+            "price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, crossing/SYMBOL, waiting/SYMBOL/NUMBER, goes-on"
+        }
         Role::Portfolio => "portfolio/USER, sell/USER/ORDER, position/USER/SYMBOL",
         Role::Audit => "TOPIC/PARTITION, such as order-commands/0",
         Role::Notifications => "none: this role keeps nothing",

@@ -49,7 +49,7 @@ pub struct Pair {
 }
 
 pub fn settings() -> RoleSettings {
-    RoleSettings { rate_limit: 0, opening_cash_e4: 350_000_000, mass_cancel_part: 2, ..Default::default() }
+    RoleSettings { rate_limit: 0, opening_cash_e4: 350_000_000, mass_cancel_part: 2, match_part: 2, ..Default::default() }
 }
 
 pub fn listing(symbol: &str, status: Status, house: bool, short_ok: bool) -> String {

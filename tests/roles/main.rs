@@ -17,3 +17,4 @@ mod operators;
 mod portfolio;
 mod prices;
 mod seed;
+mod sweeps;

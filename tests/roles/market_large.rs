@@ -1,5 +1,9 @@
 //! Much at one moment: cascades, expiries and delistings are spread over several transactions, and nobody sees a half.
 
+use std::time::Instant;
+
+use processor::domain::book::{Book, FOREVER, Life, Order, Party, Room};
+use processor::domain::status::Side;
 use processor::roles::{Role, RoleSettings};
 use processor::wire::topics;
 
@@ -88,4 +92,57 @@ fn an_expiry_of_many_day_orders_at_one_moment_is_spread() {
 #[test]
 fn a_delisting_with_many_resting_orders_is_spread() {
     ends(many(), "OrderCancelled", |w| w.list("AAPL", r#"{"symbol":"AAPL","status":"delisted"}"#));
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Id(u32);
+
+impl Party for Id {
+    fn same(&self, other: &Id) -> bool {
+        self == other
+    }
+}
+
+/// Each command once passed over all dead orders that were not cleared away yet.
+#[test]
+fn the_dead_are_passed_over_once() {
+    let order = |id, side, limit_e4, leaves| Order {
+        party: Id(id),
+        seq: 0,
+        side,
+        market: false,
+        limit_e4,
+        ceiling_e4: i64::MAX,
+        stop_e4: None,
+        leaves,
+        cum: 0,
+        deadline_ms: FOREVER,
+        life: Life::Rest,
+        post_only: false,
+    };
+    let put = |b: &mut Book<Id>, o, now_ms| {
+        let mut traded = 0;
+        b.submit(o, now_ms, false, &mut Room::UNBOUNDED.clone(), |m| traded += m.quantity);
+        traded
+    };
+    let mut b = Book::default();
+    for n in 0..20_000 {
+        put(&mut b, Order { deadline_ms: 1_000, ..order(1, Side::Sell, 100 - n % 50, 1) }, 0);
+        put(&mut b, Order { deadline_ms: 1_000, stop_e4: Some(100 + n % 50), ..order(1, Side::Buy, 100, 1) }, 0);
+    }
+    put(&mut b, order(2, Side::Sell, 101, i64::MAX), 0);
+    put(&mut b, Order { stop_e4: Some(500), ..order(1, Side::Buy, 100, 1) }, 0);
+    let step = |b: &mut Book<Id>, n: u32| {
+        b.price(200);
+        assert!(b.next_fired(1_000).is_none());
+        assert_eq!(put(b, order(3 + n, Side::Buy, 101, 1), 1_000), 1);
+    };
+    let began = Instant::now();
+    step(&mut b, 0);
+    let first = began.elapsed();
+    let began = Instant::now();
+    (1..=2_000).for_each(|n| step(&mut b, n));
+    // They were two thousand times the first one's work. The machine may be busy with other things for a while.
+    assert!(began.elapsed() < first * 500, "2000 steps took {:?}, and the first {first:?}", began.elapsed());
+    b.check(1_000).expect("a good book");
 }

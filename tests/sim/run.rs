@@ -144,6 +144,7 @@ fn body(p: usize) -> Ended {
             rate_limit: w.settings.rate_limit + process.lives % 3,
             dedup_window_ms: w.plan.window_ms.filter(|_| process.lives % 4 != 0),
             mass_cancel_part: 1 + u64::from(process.lives % 3),
+            match_part: 1 + u64::from(process.lives % 3),
             stale_ms: w.settings.stale_ms + u64::from(process.instance % 2) * 500,
             ..w.settings
         };

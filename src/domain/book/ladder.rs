@@ -41,6 +41,16 @@ impl Ladder {
         Some(self.pieces[i][at].1)
     }
 
+    /// The best key that is worse than this one, and its list.
+    pub(super) fn below(&self, key: i64) -> Option<(i64, u32)> {
+        let (i, at) = self.find(key);
+        let at = at.unwrap_or_else(|at| at);
+        match at.checked_sub(1) {
+            Some(at) => Some(self.pieces[i][at]),
+            None => self.pieces[..i].last()?.last().copied(),
+        }
+    }
+
     /// Adds a key that is not there.
     pub(super) fn insert(&mut self, key: i64, list: u32) {
         let (mut i, at) = self.find(key);
@@ -96,6 +106,7 @@ mod tests {
                 }
                 prop_assert_eq!(ladder.best(), map.last_key_value().map(|(k, v)| (*k, *v)));
                 prop_assert_eq!(ladder.get(key), map.get(&key).copied());
+                prop_assert_eq!(ladder.below(key), map.range(..key).next_back().map(|(k, v)| (*k, *v)));
             }
             prop_assert!(ladder.iter().eq(map.into_iter().rev()));
         }

@@ -2,7 +2,7 @@
 
 use super::super::reason::Reason;
 use super::super::status::Side;
-use super::{ASKS, BIDS, Book, Life, Match, NIL, Order, PLACE, Party, Verdict};
+use super::{ASKS, BIDS, Book, Life, Match, NIL, Order, PLACE, Party, Room, Stage, Verdict};
 
 /// What a replacement would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +23,32 @@ enum Stop {
     TooFar,
     /// The next one is the same owner.
     Oneself,
+    /// There is no more room in this step.
+    Room,
+}
+
+/// What a look through the book found for an order that trades whole or not at all.
+enum Looked {
+    /// All of it can trade.
+    Whole,
+    /// It cannot, and why.
+    Short(Reason),
+    /// There is no more room in this step; so many orders were passed, and so much is still to be found.
+    Room(u64, i64),
 }
 
 impl<P: Party> Book<P> {
     /// Puts an order to the book. Every trade is told to `on_match` as it happens. `backstop`: somebody outside the book would take the rest of a market
-    /// order, which matters for "all or nothing".
-    pub fn submit(&mut self, mut order: Order<P>, now_ms: i64, backstop: bool, mut on_match: impl FnMut(Match<'_, P>)) -> Verdict<P> {
+    /// order, which matters for "all or nothing". An order that needs more than `room` pauses, and [`Book::go_on`] goes on with it: until then nobody may
+    /// touch the book, and then all is as if it had been one step.
+    pub fn submit(
+        &mut self,
+        order: Order<P>,
+        now_ms: i64,
+        backstop: bool,
+        room: &mut Room,
+        on_match: impl FnMut(Match<'_, P>),
+    ) -> Verdict<P> {
         if order.deadline_ms <= now_ms {
             return Verdict::Rejected(order, Reason::TooLateToEnter);
         }
@@ -38,14 +58,30 @@ impl<P: Party> Book<P> {
         if order.post_only && self.would_cross(&order, now_ms) {
             return Verdict::Rejected(order, Reason::PostOnlyWouldCross);
         }
-        if order.life == Life::Fok
-            && let Err(reason) = self.can_fill(&order, now_ms, backstop)
-        {
-            return Verdict::Cancelled(order, reason);
+        let stage = if order.life == Life::Fok { Stage::Looks { passed: 0, left: order.leaves } } else { Stage::Trades };
+        self.go_on(order, stage, now_ms, backstop, room, on_match)
+    }
+
+    /// Goes on with an order that paused; with the same time and the same `backstop` as when it came.
+    pub fn go_on(
+        &mut self,
+        mut order: Order<P>,
+        stage: Stage,
+        now_ms: i64,
+        backstop: bool,
+        room: &mut Room,
+        mut on_match: impl FnMut(Match<'_, P>),
+    ) -> Verdict<P> {
+        if let Stage::Looks { passed, left } = stage {
+            match self.look(&order, (passed, left), now_ms, backstop, room) {
+                Looked::Whole => {}
+                Looked::Short(reason) => return Verdict::Cancelled(order, reason),
+                Looked::Room(passed, left) => return Verdict::Pauses(order, Stage::Looks { passed, left }),
+            }
         }
-        let stop = self.fill(&mut order, now_ms, &mut on_match);
-        match stop {
+        match self.fill(&mut order, now_ms, room, &mut on_match) {
             None => Verdict::Filled(order),
+            Some(Stop::Room) => Verdict::Pauses(order, Stage::Trades),
             Some(Stop::Oneself) => Verdict::Cancelled(order, Reason::SelfTradePrevented),
             Some(Stop::TooFar) if order.market => Verdict::Unfilled(order, Reason::PriceBand),
             Some(_) if order.market => Verdict::Unfilled(order, Reason::NoLiquidity),
@@ -95,34 +131,43 @@ impl<P: Party> Book<P> {
 
     /// The first order on the other side that is alive.
     fn next_maker(&self, side: Side, now_ms: i64) -> Option<u32> {
-        let ladder = if side == Side::Buy { ASKS } else { BIDS };
-        // Only while dead orders wait to be cleared away must they be passed over.
-        if !self.is_doomed() && self.next_deadline().is_none_or(|d| d > now_ms) {
-            return self.ladders[ladder].best().map(|(_, list)| self.lists[list as usize].head);
-        }
-        self.walk(ladder).find(|slot| self.lives(self.at(*slot), now_ms))
+        self.first_live(if side == Side::Buy { ASKS } else { BIDS }, now_ms)
     }
 
-    /// Whether an all-or-nothing order would be filled: looked at before anything is done.
-    fn can_fill(&self, order: &Order<P>, now_ms: i64, backstop: bool) -> Result<(), Reason> {
-        let mut left = order.leaves;
+    /// Whether an all-or-nothing order would be filled: looked at before anything is done. `from`: how many live and dead orders behind the first live one
+    /// were passed before, and what was left to be found then.
+    fn look(&self, order: &Order<P>, from: (u64, i64), now_ms: i64, backstop: bool, room: &mut Room) -> Looked {
+        let (mut passed, mut left) = from;
         let ladder = if order.side == Side::Buy { ASKS } else { BIDS };
-        for maker in self.walk(ladder).map(|slot| self.at(slot)).filter(|m| self.lives(m, now_ms)) {
-            if !order.accepts(maker.limit_e4) {
-                break;
+        let mut next = match self.looked.get() {
+            Some((at, slot)) if at == passed && passed > 0 => slot,
+            _ => self.behind(ladder, self.first_live(ladder, now_ms), passed),
+        };
+        while let Some(slot) = next {
+            if room.looks == 0 {
+                self.looked.set(Some((passed, next)));
+                return Looked::Room(passed, left);
             }
-            if maker.party.same(&order.party) {
-                return Err(Reason::SelfTradePrevented);
+            (room.looks, passed) = (room.looks - 1, passed + 1);
+            let maker = self.at(slot);
+            if self.lives(maker, now_ms) {
+                if !order.accepts(maker.limit_e4) {
+                    break;
+                }
+                if maker.party.same(&order.party) {
+                    return Looked::Short(Reason::SelfTradePrevented);
+                }
+                left = left.saturating_sub(maker.leaves);
+                if left <= 0 {
+                    return Looked::Whole;
+                }
             }
-            left = left.saturating_sub(maker.leaves);
-            if left <= 0 {
-                return Ok(());
-            }
+            next = self.after(ladder, slot);
         }
-        if backstop { Ok(()) } else { Err(Reason::FokUnfilled) }
+        if backstop { Looked::Whole } else { Looked::Short(Reason::FokUnfilled) }
     }
 
-    fn fill(&mut self, taker: &mut Order<P>, now_ms: i64, on_match: &mut impl FnMut(Match<'_, P>)) -> Option<Stop> {
+    fn fill(&mut self, taker: &mut Order<P>, now_ms: i64, room: &mut Room, on_match: &mut impl FnMut(Match<'_, P>)) -> Option<Stop> {
         while taker.leaves > 0 {
             let Some(slot) = self.next_maker(taker.side, now_ms) else { return Some(Stop::NoOne) };
             let maker = self.at_mut(slot);
@@ -133,6 +178,10 @@ impl<P: Party> Book<P> {
             if maker.party.same(&taker.party) {
                 return Some(Stop::Oneself);
             }
+            if room.fills == 0 {
+                return Some(Stop::Room);
+            }
+            room.fills -= 1;
             let quantity = taker.leaves.min(maker.leaves);
             (taker.leaves, taker.cum) = (taker.leaves - quantity, taker.cum + quantity);
             (maker.leaves, maker.cum) = (maker.leaves - quantity, maker.cum + quantity);
@@ -160,6 +209,11 @@ impl<P: Party> Book<P> {
             }
             if self.at(slot).leaves <= 0 {
                 return Err("an order without anything left is in the book");
+            }
+        }
+        for ladder in (0..5).filter(|l| *l != super::DEADLINES) {
+            if self.first_live(ladder, now_ms) != self.walk(ladder).find(|slot| self.lives(self.at(*slot), now_ms)) {
+                return Err("a living order is passed over");
             }
         }
         Ok(())

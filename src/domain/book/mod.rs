@@ -6,17 +6,22 @@
 //! grown to the book's size.
 //!
 //! Orders whose time has come, or that a delisting has doomed, are *dead* from that moment: they never trade, even while they still wait to be cleared
-//! away. So clearing may be spread over many transactions, and nobody sees a half.
+//! away. So clearing may be spread over many transactions, and nobody sees a half. Each list of prices remembers its first order that may be alive, so
+//! however many dead wait there, they are passed over once and not by every command.
+//!
+//! An order that would trade with very many others pauses where its step has no more room, and goes on in the next: see [`Room`].
 
 mod ladder;
 mod matching;
 mod order;
 mod stops;
 
+use std::cell::Cell;
+
 use super::status::Side;
 use ladder::Ladder;
 pub use matching::Change;
-pub use order::{FOREVER, Life, Match, Order, Party, Verdict};
+pub use order::{FOREVER, Life, Match, Order, Party, Room, Stage, Verdict};
 
 const NIL: u32 = u32::MAX;
 /// Which of the two lists an order is in.
@@ -52,6 +57,14 @@ struct List {
     tail: u32,
 }
 
+/// The first order of a ladder that may be alive: at this time all before it were dead.
+#[derive(Clone, Copy, Debug)]
+struct Front {
+    now_ms: i64,
+    /// Its key and slot; none: all in the ladder were dead.
+    at: Option<(i64, u32)>,
+}
+
 /// What of a book is not in its orders, as its owner keeps it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Head {
@@ -73,6 +86,10 @@ pub struct Book<P> {
     lists: Vec<List>,
     free_lists: Vec<u32>,
     ladders: [Ladder; 5],
+    /// What is known of who is dead, by ladder; what [`Book::first_live`] found.
+    fronts: [Cell<Option<Front>>; 4],
+    /// How many orders an all-or-nothing order has passed, and the next one: valid until an order comes or goes.
+    looked: Cell<Option<(u64, Option<u32>)>>,
     len: usize,
     head: Head,
 }
@@ -85,6 +102,8 @@ impl<P> Default for Book<P> {
             lists: Vec::new(),
             free_lists: Vec::new(),
             ladders: Default::default(),
+            fronts: Default::default(),
+            looked: Cell::new(None),
             len: 0,
             head: Head::default(),
         }
@@ -125,6 +144,7 @@ impl<P> Book<P> {
     /// Takes an order out.
     pub fn remove(&mut self, slot: u32) -> Option<Order<P>> {
         self.get(slot)?;
+        self.goes(slot);
         self.unlink(slot, PLACE);
         self.unlink(slot, TIME);
         let node = &mut self.nodes[slot as usize];
@@ -178,7 +198,7 @@ impl<P> Book<P> {
         }
         for (key, list) in self.ladders[DEADLINES].iter() {
             let due = -key <= now_ms;
-            if !due && !self.is_doomed() {
+            if !due && !self.is_doomed() || into.len() == max {
                 break;
             }
             // Within a deadline, orders stand in the order of their places, so the doomed ones come first.
@@ -190,6 +210,7 @@ impl<P> Book<P> {
         }
         if into.len() < max {
             self.head.doomed_below = 0;
+            self.fronts = Default::default();
         }
     }
 
@@ -209,6 +230,64 @@ impl<P> Book<P> {
                 (next != NIL).then_some(next)
             })
         })
+    }
+
+    /// The first order of a ladder that is alive. Dead ones are passed over once: they stay dead, unless time falls.
+    fn first_live(&self, ladder: usize, now_ms: i64) -> Option<u32> {
+        if !self.is_doomed() && self.next_deadline().is_none_or(|d| d > now_ms) {
+            return self.ladders[ladder].best().map(|(_, list)| self.lists[list as usize].head);
+        }
+        let known = self.fronts[ladder].get().filter(|f| f.now_ms <= now_ms);
+        let mut next = match known {
+            Some(front) => front.at.map(|(_, slot)| slot),
+            None => self.ladders[ladder].best().map(|(_, list)| self.lists[list as usize].head),
+        };
+        while let Some(slot) = next
+            && !self.lives(self.at(slot), now_ms)
+        {
+            next = self.after(ladder, slot);
+        }
+        self.fronts[ladder].set(Some(Front { now_ms, at: next.map(|slot| (home(self.at(slot)).1, slot)) }));
+        next
+    }
+
+    /// The order behind another one of its ladder.
+    fn after(&self, ladder: usize, slot: u32) -> Option<u32> {
+        match self.nodes[slot as usize].links[PLACE].next {
+            NIL => self.ladders[ladder].below(home(self.at(slot)).1).map(|(_, list)| self.lists[list as usize].head),
+            next => Some(next),
+        }
+    }
+
+    /// The order that stands so many places behind another one.
+    fn behind(&self, ladder: usize, mut slot: Option<u32>, places: u64) -> Option<u32> {
+        for _ in 0..places {
+            slot = self.after(ladder, slot?);
+        }
+        slot
+    }
+
+    /// An order has come into a ladder: among the dead, if it came before the front.
+    fn came(&self, ladder: usize, key: i64, slot: u32) {
+        self.looked.set(None);
+        if let Some(front) = self.fronts.get(ladder)
+            && let Some(f) = front.get()
+            && f.at.is_none_or(|(first, _)| key > first)
+        {
+            front.set(Some(Front { at: Some((key, slot)), ..f }));
+        }
+    }
+
+    /// An order is about to leave its ladder.
+    fn goes(&self, slot: u32) {
+        self.looked.set(None);
+        let (ladder, _) = home(self.at(slot));
+        if let Some(f) = self.fronts[ladder].get()
+            && f.at.is_some_and(|(_, first)| first == slot)
+        {
+            let at = self.after(ladder, slot).map(|next| (home(self.at(next)).1, next));
+            self.fronts[ladder].set(Some(Front { at, ..f }));
+        }
     }
 
     /// Gives an order the next place.
@@ -233,6 +312,7 @@ impl<P> Book<P> {
         let deadline = order.deadline_ms;
         self.nodes[slot as usize].order = Some(order);
         self.append(slot, PLACE, ladder, key);
+        self.came(ladder, key, slot);
         self.append(slot, TIME, DEADLINES, -deadline);
         self.len += 1;
         slot

@@ -81,6 +81,36 @@ pub enum Verdict<P> {
     Rejected(Order<P>, Reason),
     /// A market order of which the book could not fill the rest, and why.
     Unfilled(Order<P>, Reason),
+    /// There was no more room in this step: [`super::Book::go_on`] goes on from there.
+    Pauses(Order<P>, Stage),
+}
+
+/// How far an order has come that pauses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// All or nothing: nothing was done yet. So many orders were looked at, and so much is still to be found.
+    Looks {
+        /// Orders.
+        passed: u64,
+        /// Quantity.
+        left: i64,
+    },
+    /// It trades.
+    Trades,
+}
+
+/// How much one step may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Trades.
+    pub fills: usize,
+    /// Orders that an all-or-nothing order looks at.
+    pub looks: usize,
+}
+
+impl Room {
+    /// Everything in one step.
+    pub const UNBOUNDED: Room = Room { fills: usize::MAX, looks: usize::MAX };
 }
 
 /// One trade between an incoming order and one that rested.

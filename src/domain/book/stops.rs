@@ -31,8 +31,8 @@ impl<P: Party> Book<P> {
             let mark = if side == Side::Buy { self.head.rose_to } else { self.head.fell_to };
             let Some(mark) = mark else { continue };
             let armed = |o: &Order<P>| o.stop_e4.is_some_and(|s| if side == Side::Buy { s <= mark } else { s >= mark });
-            let found = self.walk(ladder).take_while(|s| armed(self.at(*s))).find(|s| self.lives(self.at(*s), now_ms));
-            if let Some(slot) = found {
+            // Armed stops come before all others.
+            if let Some(slot) = self.first_live(ladder, now_ms).filter(|s| armed(self.at(*s))) {
                 return self.remove(slot).map(|o| Order { stop_e4: None, ..o });
             }
             match side {

@@ -32,7 +32,7 @@ fn put(b: &mut Book<u32>, o: Order<u32>) -> (Verdict<u32>, Vec<(u32, i64, i64)>)
 
 fn put_at(b: &mut Book<u32>, o: Order<u32>, now: i64) -> (Verdict<u32>, Vec<(u32, i64, i64)>) {
     let mut matches = Vec::new();
-    let v = b.submit(o, now, false, |m| matches.push((m.maker.party, m.price_e4, m.quantity)));
+    let v = b.submit(o, now, false, &mut Room::UNBOUNDED.clone(), |m| matches.push((m.maker.party, m.price_e4, m.quantity)));
     b.check(now).expect("a good book");
     (v, matches)
 }
@@ -148,4 +148,80 @@ fn stops_fire_in_the_order_they_are_reached() {
     assert_eq!((fired, b.has_fired()), (vec![2, 1, 3], false));
     b.price(95);
     assert_eq!(std::iter::from_fn(|| b.next_fired(0)).map(|o| o.party).collect::<Vec<_>>(), [5, 4]);
+}
+
+/// The same orders put to two books, to one of them in steps of few trades and looks: all comes out the same, whatever dies on the way.
+#[test]
+fn what_goes_on_in_steps_comes_out_as_in_one() {
+    let mut seed = 1_u64;
+    let mut below = |n: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % n
+    };
+    let (mut whole, mut parts, mut pauses, mut now) = (Book::default(), Book::default(), [0, 0], 0);
+    for n in 0..60_000_u32 {
+        now += below(3) as i64;
+        let side = if below(2) == 0 { Buy } else { Sell };
+        let big = below(20) == 0;
+        let life = [Life::Rest, Life::Ioc, Life::Fok][if big { below(3) } else { 0 } as usize];
+        let order = Order {
+            life,
+            deadline_ms: if below(4) == 0 { now + below(60) as i64 } else { FOREVER },
+            market: big && life != Life::Rest && below(2) == 0,
+            post_only: !big && below(3) == 0,
+            ..limit(n % 40, side, 100 + below(20) as i64, 1 + below(if big { 60 } else { 4 }) as i64)
+        };
+        let backstop = below(2) == 0;
+        let (mut due, mut got) = (Vec::new(), Vec::new());
+        let told =
+            |into: &mut Vec<_>, m: Match<'_, u32>| into.push((m.taker.leaves, m.maker.party, m.maker.leaves, m.price_e4, m.quantity));
+        let verdict = whole.submit(order, now, backstop, &mut Room::UNBOUNDED.clone(), |m| told(&mut due, m));
+        let step = Room { fills: 1 + below(3) as usize, looks: 1 + below(3) as usize };
+        let mut outcome = parts.submit(order, now, backstop, &mut step.clone(), |m| told(&mut got, m));
+        while let Verdict::Pauses(order, stage) = outcome {
+            pauses[usize::from(stage == Stage::Trades)] += 1;
+            if below(8) == 0 {
+                parts = again(&parts);
+            }
+            let before = got.len();
+            outcome = parts.go_on(order, stage, now, backstop, &mut step.clone(), |m| told(&mut got, m));
+            assert!(got.len() - before <= step.fills, "a step does no more than it may");
+        }
+        // Slots are a book's own business.
+        let same = matches!((&outcome, &verdict), (Verdict::Rests(_), Verdict::Rests(_))) || outcome == verdict;
+        assert!(same, "order {n}: {outcome:?} where {verdict:?} was due");
+        assert_eq!(got, due, "order {n}");
+        // Now and then some of the dead are cleared away, and once in a while all are given up for lost.
+        if below(50) == 0 {
+            for book in [&mut whole, &mut parts] {
+                let mut dead = Vec::new();
+                book.dead(now, 10, &mut dead);
+                for slot in dead {
+                    book.remove(slot);
+                }
+            }
+        }
+        if below(5_000) == 0 {
+            whole.doom();
+            parts.doom();
+        }
+        if n % 16 == 0 {
+            [&whole, &parts].into_iter().for_each(|book| book.check(now).expect("a good book"));
+            for side in [Buy, Sell] {
+                assert!(whole.side(side).eq(parts.side(side)), "order {n}");
+            }
+        }
+    }
+    assert!(pauses.into_iter().all(|n| n > 500), "{pauses:?} pauses");
+}
+
+/// The book as a restart brings it back.
+fn again(book: &Book<u32>) -> Book<u32> {
+    let mut orders: Vec<_> = [Buy, Sell].into_iter().flat_map(|side| book.side(side).chain(book.stops(side))).copied().collect();
+    orders.sort_by_key(|o| o.seq);
+    let mut again = Book::new(book.head());
+    for order in orders {
+        again.restore(order);
+    }
+    again
 }

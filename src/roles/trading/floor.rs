@@ -1,11 +1,12 @@
 //! One symbol's book at work: every step changes the book, the state that it is rebuilt from, and tells the owners, all three together.
 
 use std::fmt::Write;
+use std::ops::Range;
 
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
-use crate::domain::book::{Book, Change, Match, Order, Party, Verdict};
+use crate::domain::book::{self, Book, Change, Match, Order, Party, Stage, Verdict};
 use crate::domain::house;
 use crate::domain::instrument::Instrument;
 use crate::domain::price::{Priced, Stale, is_beyond, is_fresh};
@@ -13,11 +14,19 @@ use crate::domain::reason::Reason;
 use crate::domain::status::{Liquidity, Side};
 use crate::engine::context::Ctx;
 use crate::engine::role::Bug;
-use crate::wire::book::{EXECUTION, Execution, NewOrder, Outcome};
+use crate::roles::intake::bug;
+use crate::wire::book::{Ask, BookCommand, EXECUTION, Execution, NewOrder, Outcome};
 use crate::wire::topics;
 use crate::wire::trade::{TRADE, Trade};
 
-use super::state::{self, BookHead, Buffers};
+use super::state::{self, Act, BookHead, Buffers, Moment, Rest, Taker};
+
+/// Stops that fire at once by one tick or command, before and after it; the rest go on in later transactions.
+const FIRE_MAX: usize = 64;
+/// Stops that fire, and commands and prices whose turn comes, in one record.
+const STEPS_MAX: usize = 1_000;
+/// Orders that all-or-nothing orders look at in one record, for each trade that it may lead to: a look is that much cheaper.
+const LOOKS: usize = 20;
 
 /// Whose an order is: user and order id, as they stand in the order's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +67,10 @@ pub(super) struct Stand {
     pub slots: IndexMap<Box<[u8]>, u32, FxBuildHasher>,
     /// The last trade between users.
     pub trade: Option<Priced>,
+    /// The order that is on its way through the book, if it met more than one record may lead to.
+    rest: Option<Rest<Owner>>,
+    /// Numbers of what waits behind it, in state.
+    line: Range<u64>,
     saved: BookHead,
 }
 
@@ -65,13 +78,19 @@ impl Stand {
     /// Brings the book back as it was, queues included.
     pub(super) fn load(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) -> Result<Stand, Bug> {
         let saved = state::load_head(ctx, b, symbol)?;
-        let mut stand = Stand { book: Book::new(saved.head), slots: IndexMap::default(), trade: saved.trade, saved };
+        let (rest, line) = (state::load_rest(ctx, b, symbol, Owner::read)?, state::load_line(ctx, b, symbol));
+        let mut stand = Stand { book: Book::new(saved.head), slots: IndexMap::default(), trade: saved.trade, rest, line, saved };
         for order in state::load_orders(ctx, b, symbol, Owner::read)? {
             let key = order.party.key.clone();
             let slot = stand.book.restore(order);
             stand.slots.insert(key, slot);
         }
         Ok(stand)
+    }
+
+    /// Whether an order is on its way, or something waits for its turn: whatever comes now waits behind that.
+    pub(super) fn is_busy(&self) -> bool {
+        self.rest.is_some() || !self.line.is_empty()
     }
 
     pub(super) fn save(&mut self, ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) {
@@ -89,7 +108,9 @@ pub(super) struct Out<'o, 'c> {
     pub buffers: &'o mut Buffers,
     pub symbol: &'o str,
     pub text: &'o mut Texts,
-    /// Number of the last trade, once it was looked up.
+    /// When what is told came to the book.
+    pub now_ms: i64,
+    /// A trade's number could not be had.
     pub failed: Option<Bug>,
 }
 
@@ -141,7 +162,7 @@ impl Out<'_, '_> {
             buy_order_id: buyer.1,
             sell_order_id: seller.1,
             maker_side,
-            time_us: self.ctx.time_ms().saturating_mul(1_000),
+            time_us: self.now_ms.saturating_mul(1_000),
         };
         let value = self.buffers.fresh();
         trade.encode(value);
@@ -179,6 +200,23 @@ impl Out<'_, '_> {
     }
 }
 
+/// What one record may lead to, at whatever books.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    book: book::Room,
+    steps: usize,
+}
+
+impl Room {
+    /// For so many trades; 0: for all there are.
+    pub(super) fn new(fills: u64) -> Room {
+        match usize::try_from(fills).unwrap_or(usize::MAX) {
+            0 => Room { book: book::Room::UNBOUNDED, steps: usize::MAX },
+            fills => Room { book: book::Room { fills, looks: fills.saturating_mul(LOOKS) }, steps: STEPS_MAX },
+        }
+    }
+}
+
 /// A book with what its decisions rest on.
 pub(super) struct Floor<'o, 'c> {
     pub stand: &'o mut Stand,
@@ -188,6 +226,7 @@ pub(super) struct Floor<'o, 'c> {
     pub tick: Option<Priced>,
     pub now_ms: i64,
     pub stale: Stale,
+    pub room: &'o mut Room,
 }
 
 impl Floor<'_, '_> {
@@ -269,19 +308,35 @@ impl Floor<'_, '_> {
         self.put(order, true);
     }
 
-    /// Puts an order to the book, and deals with what becomes of it. `new`: its owner has not heard of it yet.
+    /// Puts an order to the book. `new`: its owner has not heard of it yet.
     fn put(&mut self, order: Order<Owner>, new: bool) {
-        let backstop = order.market && self.house_price(order.side, order.limit_e4, order.ceiling_e4).is_ok();
-        let (out, slots) = (&mut self.out, &mut self.stand.slots);
-        let (mut first, mut last) = (None, None);
-        let verdict = self.stand.book.submit(order, self.now_ms, backstop, |m| {
+        let house = if order.market { self.house_price(order.side, order.limit_e4, order.ceiling_e4) } else { Err(Reason::NoLiquidity) };
+        self.meet(order, None, Taker { new, house, first: None, last: None });
+    }
+
+    /// Lets an order trade, and deals with what becomes of it. `stage`: how far it had come, if it goes on.
+    fn meet(&mut self, order: Order<Owner>, stage: Option<Stage>, taker: Taker) {
+        let (out, slots, room) = (&mut self.out, &mut self.stand.slots, &mut self.room.book);
+        let Taker { new, house, mut first, mut last } = taker;
+        let on_match = |m: Match<'_, Owner>| {
             out.matched(&m);
             if m.maker.leaves == 0 {
                 slots.swap_remove(&m.maker.party.key);
             }
             last = Some(m.price_e4);
             first = first.or(last);
-        });
+        };
+        let (book, backstop) = (&mut self.stand.book, house.is_ok());
+        let verdict = match stage {
+            None => book.submit(order, self.now_ms, backstop, room, on_match),
+            Some(stage) => book.go_on(order, stage, self.now_ms, backstop, room, on_match),
+        };
+        if let Verdict::Pauses(order, stage) = verdict {
+            let moment = Moment { time_ms: self.now_ms, tick: self.tick };
+            let rest = self.stand.rest.insert(Rest { order, stage, taker: Taker { first, last, ..taker }, moment });
+            state::save_rest(self.out.ctx, self.out.buffers, self.out.symbol, &rest.order.party.key, rest);
+            return;
+        }
         // An order trades at one price after the other, up or down: the first and the last reach every stop that any of them does.
         if let (Some(from), Some(price_e4)) = (first, last) {
             self.stand.trade = Some(Priced { price_e4, time_ms: self.now_ms });
@@ -289,7 +344,7 @@ impl Floor<'_, '_> {
             self.stand.book.price(price_e4);
         }
         match verdict {
-            Verdict::Filled(_) => {}
+            Verdict::Filled(_) | Verdict::Pauses(..) => {}
             Verdict::Rests(slot) => {
                 let Some(order) = self.stand.book.get(slot) else { return };
                 self.stand.slots.insert(order.party.key.clone(), slot);
@@ -302,7 +357,7 @@ impl Floor<'_, '_> {
             Verdict::Rejected(o, reason) => {
                 self.out.tell(&o.party, None, if new { Outcome::Rejected(reason) } else { Outcome::Done(reason) });
             }
-            Verdict::Unfilled(o, reason) => match self.house_price(o.side, o.limit_e4, o.ceiling_e4) {
+            Verdict::Unfilled(o, reason) => match house {
                 Ok(price_e4) => self.out.with_house(&o, price_e4),
                 Err(Reason::NoLiquidity) => self.out.tell(&o.party, None, Outcome::Done(reason)),
                 Err(band) => self.out.tell(&o.party, None, Outcome::Done(band)),
@@ -389,10 +444,12 @@ impl Floor<'_, '_> {
         }
     }
 
-    /// Lets up to `max` armed stops fire; answers how many did.
+    /// Lets up to `max` armed stops fire, as far as there is room; answers how many did.
     pub(super) fn fire(&mut self, max: usize) -> usize {
         let mut fired = 0;
-        while fired < max
+        while fired < max.min(self.room.steps)
+            && self.room.book.fills > 0
+            && self.stand.rest.is_none()
             && self.is_open()
             && let Some(order) = self.stand.book.next_fired(self.now_ms)
         {
@@ -402,12 +459,107 @@ impl Floor<'_, '_> {
             self.out.tell(&order.party, None, Outcome::Triggered);
             self.put(order, false);
         }
+        self.room.steps -= fired;
         fired
+    }
+
+    /// A symbol that is not listed has lost its orders.
+    pub(super) fn doom(&mut self) {
+        if !self.stand.book.is_empty() && !self.instrument.is_some_and(|i| i.is_listed()) && !self.stand.book.is_doomed() {
+            self.stand.book.doom();
+        }
+    }
+
+    /// Does what came for the symbol, or lets it wait for its turn. Whatever waits goes on.
+    pub(super) fn take_in(&mut self, act: Act<'_>) -> Result<(), Bug> {
+        let moment = Moment { time_ms: self.now_ms, tick: self.tick };
+        if self.stand.is_busy() || !self.act(act)? {
+            state::save_act(self.out.ctx, self.out.buffers, self.out.symbol, self.stand.line.end, moment, act);
+            self.stand.line.end += 1;
+            self.go_on()?;
+        }
+        Ok(())
+    }
+
+    /// False: something that must come first is not done, and the act was not begun.
+    fn act(&mut self, act: Act<'_>) -> Result<bool, Bug> {
+        self.doom();
+        match act {
+            Act::Price(price_e4) => {
+                self.arm(Some(price_e4));
+                self.fire(FIRE_MAX);
+            }
+            Act::Command(value) => {
+                let c = BookCommand::decode(value).map_err(|fault| bug(self.out.ctx, fault))?;
+                // What was armed before comes before what comes now, as far as one record goes.
+                self.fire(FIRE_MAX);
+                let cut_short = self.room.book.fills == 0 && self.stand.book.has_fired() && self.is_open();
+                if self.stand.rest.is_some() || cut_short {
+                    return Ok(false);
+                }
+                match c.ask {
+                    Ask::New(order) => self.enter(c.user_id, c.order_id, &order),
+                    Ask::Cancel { cause_id, reason } => self.cancel(c.user_id, c.order_id, cause_id, reason),
+                    Ask::Replace { cause_id, quantity, limit_e4, ceiling_e4 } => {
+                        self.replace(c.user_id, c.order_id, cause_id, quantity, limit_e4, ceiling_e4);
+                    }
+                }
+                self.fire(FIRE_MAX);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Goes on with the order that is on its way, and then with what waits behind it, as far as there is room. Each is decided by the moment at which it
+    /// came, so nothing depends on how much of it one record takes.
+    pub(super) fn go_on(&mut self) -> Result<(), Bug> {
+        let now = Moment { time_ms: self.now_ms, tick: self.tick };
+        let done = self.go_on_in_turn();
+        self.at(now);
+        done
+    }
+
+    fn go_on_in_turn(&mut self) -> Result<(), Bug> {
+        let mut value = Vec::new();
+        loop {
+            if let Some(Rest { order, stage, taker, moment }) = self.stand.rest.take() {
+                self.at(moment);
+                self.meet(order, Some(stage), taker);
+                if self.stand.rest.is_some() {
+                    return Ok(());
+                }
+                state::delete_rest(self.out.ctx, self.out.buffers, self.out.symbol);
+                self.fire(FIRE_MAX);
+            }
+            let number = self.stand.line.start;
+            if self.stand.rest.is_some() || self.stand.line.is_empty() || self.room.steps == 0 || self.room.book.fills == 0 {
+                return Ok(());
+            }
+            state::load_act(self.out.ctx, self.out.buffers, self.out.symbol, number, &mut value);
+            let (moment, act) = state::read_waiting(self.out.ctx, self.out.symbol, &value)?;
+            self.at(moment);
+            if self.act(act)? {
+                self.room.steps -= 1.min(self.room.steps);
+                state::delete_act(self.out.ctx, self.out.buffers, self.out.symbol, number);
+                self.stand.line.start += 1;
+                if self.stand.line.is_empty() {
+                    // As it is found after a restart.
+                    self.stand.line = 0..0;
+                }
+            }
+        }
+    }
+
+    fn at(&mut self, moment: Moment) {
+        (self.now_ms, self.out.now_ms, self.tick) = (moment.time_ms, moment.time_ms, moment.tick);
     }
 
     /// Whether work is left that a later record must go on with.
     pub(super) fn has_more(&self) -> bool {
         let book = &self.stand.book;
-        book.is_doomed() || book.next_deadline().is_some_and(|d| d <= self.now_ms) || (book.has_fired() && self.is_open())
+        self.stand.is_busy()
+            || book.is_doomed()
+            || book.next_deadline().is_some_and(|d| d <= self.now_ms)
+            || (book.has_fired() && self.is_open())
     }
 }

@@ -12,20 +12,18 @@ use crate::domain::price::{Priced, Stale, Taken, is_ahead};
 use crate::engine::context::Ctx;
 use crate::engine::records::Record;
 use crate::engine::role::{Bug, Role};
-use crate::wire::book::{Ask, BookCommand};
+use crate::wire::book::BookCommand;
 use crate::wire::trade::{REFERENCE_PRICE, ReferencePrice};
 use crate::wire::{tick, topics};
 
 use super::RoleSettings;
 use super::intake::{bug, own, vet};
 use super::rows::{self, Rows};
-use floor::{Floor, Out, Stand, Texts};
+use floor::{Floor, Out, Room, Stand, Texts};
 pub use reading::{BookLine, read_books};
-use state::Buffers;
 pub(super) use state::show;
+use state::{Act, Buffers};
 
-/// Stops that fire at once by one tick or command, before and after it; the rest go on in later transactions.
-const FIRE_MAX: usize = 64;
 /// Orders that one record of the clock clears away or fires.
 const WORK_MAX: usize = 1_000;
 /// Value of the clock's records that go on with what is left over: a map of one field.
@@ -103,10 +101,8 @@ impl Trading {
                     ctx.emit(topics::REFERENCE_PRICES, t.symbol.as_bytes(), REFERENCE_PRICE, value);
                 }
                 state::save_prices(ctx, &mut self.buffers, &t.symbol, &prices);
-                return self.on_floor(ctx, &t.symbol, Some(prices.last), |floor| {
-                    floor.arm(Some(price_e4));
-                    floor.fire(FIRE_MAX);
-                });
+                let mut room = self.room();
+                return self.on_floor(ctx, &t.symbol, Some(prices.last), &mut room, |floor| floor.take_in(Act::Price(price_e4)));
             }
         }
         state::save_prices(ctx, &mut self.buffers, &t.symbol, &prices);
@@ -116,18 +112,13 @@ impl Trading {
     fn book_command(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
         let value = own(ctx, record)?;
         let c = BookCommand::decode(value).map_err(|fault| bug(ctx, fault))?;
-        self.on_floor(ctx, c.symbol, None, |floor| {
-            // What was armed before comes before what comes now, as far as one record goes.
-            floor.fire(FIRE_MAX);
-            match c.ask {
-                Ask::New(order) => floor.enter(c.user_id, c.order_id, &order),
-                Ask::Cancel { cause_id, reason } => floor.cancel(c.user_id, c.order_id, cause_id, reason),
-                Ask::Replace { cause_id, quantity, limit_e4, ceiling_e4 } => {
-                    floor.replace(c.user_id, c.order_id, cause_id, quantity, limit_e4, ceiling_e4);
-                }
-            }
-            floor.fire(FIRE_MAX);
-        })
+        let mut room = self.room();
+        self.on_floor(ctx, c.symbol, None, &mut room, |floor| floor.take_in(Act::Command(value)))
+    }
+
+    /// What one record may lead to.
+    fn room(&self) -> Room {
+        Room::new(self.settings.match_part)
     }
 
     fn open_book(&mut self, ctx: &mut Ctx<'_>, symbol: &str) -> Result<(), Bug> {
@@ -144,7 +135,8 @@ impl Trading {
         ctx: &mut Ctx<'_>,
         symbol: &str,
         tick: Option<Option<Priced>>,
-        act: impl FnOnce(&mut Floor<'_, '_>),
+        room: &mut Room,
+        act: impl FnOnce(&mut Floor<'_, '_>) -> Result<(), Bug>,
     ) -> Result<(), Bug> {
         let instrument = self.instruments.get(ctx, symbol);
         let tick = match tick {
@@ -154,12 +146,9 @@ impl Trading {
         self.open_book(ctx, symbol)?;
         let stand = self.stands.get_mut(symbol).ok_or_else(|| bug(ctx, "a book that was just opened is not there"))?;
         let now_ms = ctx.time_ms();
-        let out = Out { ctx, buffers: &mut self.buffers, symbol, text: &mut self.texts, failed: None };
-        let mut floor = Floor { stand, out, instrument, tick, now_ms, stale: self.stale };
-        if !floor.stand.book.is_empty() && !instrument.is_some_and(|i| i.is_listed()) && !floor.stand.book.is_doomed() {
-            floor.stand.book.doom();
-        }
-        act(&mut floor);
+        let out = Out { ctx, buffers: &mut self.buffers, symbol, text: &mut self.texts, now_ms, failed: None };
+        let mut floor = Floor { stand, out, instrument, tick, now_ms, stale: self.stale, room };
+        act(&mut floor)?;
         let more = floor.has_more();
         if let Some(e) = floor.out.failed {
             return Err(e);
@@ -190,15 +179,26 @@ impl Trading {
                 self.open_book(ctx, &symbol)?;
             }
         }
-        let (mut budget, mut slots) = (WORK_MAX, Vec::new());
+        let (mut budget, mut slots, mut room) = (WORK_MAX, Vec::new(), self.room());
         self.alarm_ms = None;
-        let busy = self.stands.iter().filter(|(_, s)| !s.book.is_empty() || s.book.has_fired());
-        let symbols: Vec<Box<str>> = busy.map(|(symbol, _)| symbol.clone()).collect();
+        let busy = self.stands.iter().filter(|(_, s)| !s.book.is_empty() || s.book.has_fired() || s.is_busy());
+        let mut symbols: Vec<Box<str>> = busy.map(|(symbol, _)| symbol.clone()).collect();
+        // Books at which somebody waits share the room by turns.
+        let waits: Vec<usize> = (0..symbols.len()).filter(|i| self.stands[&symbols[*i]].is_busy()).collect();
+        if !waits.is_empty() {
+            symbols.rotate_left(waits[record.offset as usize % waits.len()]);
+        }
         for symbol in symbols {
-            self.on_floor(ctx, &symbol, None, |floor| {
+            self.on_floor(ctx, &symbol, None, &mut room, |floor| {
+                floor.go_on()?;
+                if floor.stand.is_busy() {
+                    return Ok(());
+                }
+                floor.doom();
                 budget -= floor.bury_dead(budget, &mut slots).min(budget);
                 floor.arm(floor.market_price());
                 budget -= floor.fire(budget).min(budget);
+                Ok(())
             })?;
         }
         Ok(())

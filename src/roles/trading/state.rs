@@ -7,6 +7,8 @@
 //! | `t` | number of the last trade |
 //! | `b` symbol | head of the book: the next place in the queue, armed stops, the last trade |
 //! | `o` symbol 0 user 0 order id | an order in the book; its place in the queue is in it, so the queues come back as they were |
+//! | `u` symbol | an order that met more than one record may lead to, and how far it has come |
+//! | `w` symbol 0 number | what came meanwhile and waits for its turn, in the order of the numbers |
 //! | `c` | there is a record under way that goes on with what is left over |
 
 use serde_json::{Value, json};
@@ -20,6 +22,12 @@ use crate::engine::role::Bug;
 use crate::engine::varint::{put, put_signed, take, take_i64, take_signed, take_u64};
 use crate::roles::intake::bug;
 use crate::roles::show::number;
+
+mod line;
+
+pub(super) use line::{
+    Act, Moment, Rest, Taker, delete_act, delete_rest, load_act, load_line, load_rest, read_waiting, save_act, save_rest,
+};
 
 const VERSION: u8 = 1;
 /// Names of sources up to here are keys as they are.
@@ -202,27 +210,29 @@ fn put_order<P>(out: &mut Vec<u8>, o: &Order<P>) {
     put_option(out, o.stop_e4);
 }
 
-pub(super) fn read_order<P>(bytes: &[u8], party: P) -> Option<Order<P>> {
-    whole(bytes, |r| {
-        let seq = take_u64(r)?;
-        let side = Side::from_number(u8::try_from(take(r)?).ok()?)?;
-        let life = Life::from_number(u8::try_from(take(r)?).ok()?)?;
-        let flags = u8::try_from(take(r)?).ok()?;
-        Some(Order {
-            party,
-            seq,
-            side,
-            market: flags & MARKET != 0,
-            post_only: flags & POST_ONLY != 0,
-            life,
-            limit_e4: take_i64(r)?,
-            ceiling_e4: take_i64(r)?,
-            leaves: take_i64(r)?,
-            cum: take_i64(r)?,
-            deadline_ms: take_i64(r)?,
-            stop_e4: take_option(r)?,
-        })
+fn take_order<P>(r: &mut &[u8], party: P) -> Option<Order<P>> {
+    let seq = take_u64(r)?;
+    let side = Side::from_number(u8::try_from(take(r)?).ok()?)?;
+    let life = Life::from_number(u8::try_from(take(r)?).ok()?)?;
+    let flags = u8::try_from(take(r)?).ok()?;
+    Some(Order {
+        party,
+        seq,
+        side,
+        market: flags & MARKET != 0,
+        post_only: flags & POST_ONLY != 0,
+        life,
+        limit_e4: take_i64(r)?,
+        ceiling_e4: take_i64(r)?,
+        leaves: take_i64(r)?,
+        cum: take_i64(r)?,
+        deadline_ms: take_i64(r)?,
+        stop_e4: take_option(r)?,
     })
+}
+
+pub(super) fn read_order<P>(bytes: &[u8], party: P) -> Option<Order<P>> {
+    whole(bytes, |r| take_order(r, party))
 }
 
 impl Buffers {
@@ -302,6 +312,21 @@ pub(super) fn set_goes_on(ctx: &mut Ctx<'_>, on: bool) {
     if on { ctx.put(b"c", &[VERSION]) } else { ctx.delete(b"c") }
 }
 
+fn order<P>(o: &Order<P>) -> Value {
+    json!({
+        "place": o.seq,
+        "side": o.side.name(),
+        "limit_price_e4": o.limit_e4,
+        "stop_price_e4": o.stop_e4,
+        "leaves_quantity": o.leaves,
+        "cum_quantity": o.cum,
+        "deadline_ms": (o.deadline_ms != FOREVER).then_some(o.deadline_ms),
+        "life": o.life.name(),
+        "market": o.market,
+        "post_only": o.post_only,
+    })
+}
+
 /// A value by the letter of its key, readable; none if it cannot be read.
 pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
     let priced = |p: Option<Priced>| p.map(|p| json!({"price_e4": p.price_e4, "time_ms": p.time_ms}));
@@ -320,21 +345,8 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
             let BookHead { head: h, trade } = read_head(value)?;
             json!({"next_place": h.next_seq, "rose_to_e4": h.rose_to, "fell_to_e4": h.fell_to, "doomed_below": h.doomed_below, "trade": priced(trade)})
         }
-        b'o' => {
-            let o = read_order(value, ())?;
-            json!({
-                "place": o.seq,
-                "side": o.side.name(),
-                "limit_price_e4": o.limit_e4,
-                "stop_price_e4": o.stop_e4,
-                "leaves_quantity": o.leaves,
-                "cum_quantity": o.cum,
-                "deadline_ms": (o.deadline_ms != FOREVER).then_some(o.deadline_ms),
-                "life": o.life.name(),
-                "market": o.market,
-                "post_only": o.post_only,
-            })
-        }
+        b'o' => order(&read_order(value, ())?),
+        b'u' | b'w' => line::show(letter, value)?,
         b'c' => json!({}),
         _ => return None,
     })
