@@ -153,6 +153,32 @@ fn a_changelog_without_a_leader_holds_up_its_own_task_only() {
     world.check(150, &instance);
 }
 
+/// A restore that takes long costs a turn of the running tasks a short slice, however much there is to read. One slice was 200 ms, for each restore.
+#[test]
+fn a_turn_beside_a_long_restore_is_short() {
+    let world = World::new(&[]);
+    let mut instance = world.instance();
+    world.send(0..2_000);
+    world.drain(&mut instance).unwrap();
+    drop(instance);
+    world.disk.tasks.lock().unwrap().remove(&1);
+    world.log.slow.lock().unwrap().push(1);
+    let mut instance = world.instance();
+    world.run_until(&mut instance, |i| matches!(i.tasks().get(&0), Some(TaskView::Running { .. })));
+    let (mut most, mut turns) = (0, 0);
+    world.send(2_000..2_200);
+    while matches!(instance.tasks().get(&1), Some(TaskView::Restoring(_))) {
+        let before = world.log.slowly.load(Ordering::Relaxed);
+        instance.step().unwrap();
+        most = most.max(world.log.slowly.load(Ordering::Relaxed) - before);
+        turns += 1;
+    }
+    assert!(most <= 20, "a turn waited for {most} polls of a millisecond");
+    assert!(turns >= 10 && world.committed(0) == world.log.bounds(input(0)).unwrap().end, "the other task worked meanwhile: {turns} turns");
+    world.drain(&mut instance).unwrap();
+    world.check(2_200, &instance);
+}
+
 /// A changelog that the brokers cannot read: the store may be the only good copy of the state, and nothing could take its place.
 #[test]
 fn a_changelog_that_cannot_be_read_stops_the_task_and_leaves_its_state() {

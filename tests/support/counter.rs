@@ -198,6 +198,9 @@ pub struct Faulty {
     pub headless: Arc<Mutex<Vec<u32>>>,
     /// Changelog partitions whose records cannot be read.
     pub unreadable: Arc<Mutex<Vec<u32>>>,
+    /// Changelog partitions that come one record a millisecond, and how many came so.
+    pub slow: Arc<Mutex<Vec<u32>>>,
+    pub slowly: Arc<AtomicUsize>,
     /// Transactions without any output.
     pub bare: Arc<AtomicUsize>,
 }
@@ -205,7 +208,16 @@ pub struct Faulty {
 impl Faulty {
     pub fn over(inner: LocalLog, plan: &[Fault]) -> Faulty {
         let plan = Arc::new(Mutex::new(plan.iter().rev().copied().collect()));
-        Faulty { inner, plan, offsets: Arc::default(), headless: Arc::default(), unreadable: Arc::default(), bare: Arc::default() }
+        Faulty {
+            inner,
+            plan,
+            offsets: Arc::default(),
+            headless: Arc::default(),
+            unreadable: Arc::default(),
+            slow: Arc::default(),
+            slowly: Arc::default(),
+            bare: Arc::default(),
+        }
     }
 }
 
@@ -274,6 +286,26 @@ impl Reader for UnreadableReader {
     }
 }
 
+/// Reads one record in each poll, which takes a millisecond.
+struct SlowReader {
+    inner: Box<dyn Reader>,
+    polls: Arc<AtomicUsize>,
+}
+
+impl Reader for SlowReader {
+    fn poll(&mut self, _wait: Duration, limits: Limits, into: &mut Records) -> Result<(), LogError> {
+        std::thread::sleep(Duration::from_millis(1));
+        self.polls.fetch_add(1, Ordering::Relaxed);
+        self.inner.poll(Duration::ZERO, Limits { records: 1, ..limits }, into)
+    }
+    fn caught_up(&self) -> bool {
+        self.inner.caught_up()
+    }
+    fn reached(&self, partition: u32) -> bool {
+        self.inner.reached(partition)
+    }
+}
+
 macro_rules! pass_on {
     ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
         $(fn $name(&self, $($arg: $type),*) -> Result<$out, LogError> { self.inner.$name($($arg),*) })*
@@ -301,6 +333,9 @@ impl Log for Faulty {
         let unreadable = self.unreadable.lock().unwrap();
         match from.iter().find(|(partition, _)| topic == CHANGELOG && unreadable.contains(partition)) {
             Some((partition, _)) => Ok(Box::new(UnreadableReader(*partition))),
+            None if topic == CHANGELOG && self.slow.lock().unwrap().iter().any(|slow| from.iter().any(|(p, _)| p == slow)) => {
+                Ok(Box::new(SlowReader { inner: reader, polls: self.slowly.clone() }))
+            }
             None => Ok(reader),
         }
     }
