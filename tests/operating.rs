@@ -282,6 +282,12 @@ fn offsets_that_were_moved_or_lost_are_repaired() {
     let said = place.p.run(&["repair", "offsets", "--role", "orders"]);
     assert!(said.is_good().contains("set") && said.err.contains("the offsets of 1 tasks were set"), "{said:?}");
     assert_eq!(place.committed("processor-orders"), Some(right));
+    // One input's offset is gone: a start takes that one from the meta record, and verify says so.
+    place.forget("processor-orders");
+    place.orders_at(right);
+    assert!(actions(&dry()).iter().any(|a| a.starts_with("null") && a.ends_with("would be set")), "{:?}", actions(&dry()));
+    let told = verify();
+    assert!(told.code == Some(0) && told.out.contains("the group's offsets are gone"), "{told:?}");
     // Nothing was doubled, and nothing is missing.
     place.deposit("4");
     let events = place.p.good(&["tail", "order-events", "--from", "start", "--exit-at-end"]);

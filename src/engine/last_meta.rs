@@ -91,32 +91,39 @@ pub fn fill_absent(
     Ok(())
 }
 
-/// How a group's committed offsets and the last meta record of a task fit together. `verify` and `repair` judge by this; a start by `restore`, which also
-/// waits for what is on its way, and takes single offsets that are missing from the meta record.
+/// How a group's committed offsets and the last meta record of a task fit together: a start, `verify` and `repair` judge by this.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fit {
     /// Neither is there: the task has never committed anything.
     Fresh,
     /// They say the same.
     Equal,
-    /// The group has no offsets (any more); the meta record has them.
+    /// The group lacks some offsets or all of them, and those that it has are equal: a start takes what is missing from the meta record.
     Absent,
-    /// They differ here: the input, what is committed, what the meta record says.
+    /// They differ here: the input, what is committed, what the meta record says. At least one is committed.
     Differ(Vec<(TopicPartition, Option<u64>, Option<u64>)>),
+}
+
+impl Fit {
+    /// Whether something is committed that is more than the meta record says: transactions are missing in the changelog. Else what differs is less, and
+    /// transactions of the changelog would be done again.
+    pub fn is_ahead(&self) -> bool {
+        matches!(self, Fit::Differ(differ) if differ.iter().any(|(_, committed, meta)| committed > meta))
+    }
 }
 
 /// Compares. An input that the meta record does not know was added by a later version, and says nothing.
 pub fn fit(committed: &[(TopicPartition, Option<u64>)], last: Option<&Meta>) -> Fit {
-    let none = committed.iter().all(|(_, c)| c.is_none());
-    match last {
-        None if none => Fit::Fresh,
-        None => Fit::Differ(committed.iter().filter(|(_, c)| c.is_some()).map(|(at, c)| (*at, *c, None)).collect()),
-        Some(_) if none => Fit::Absent,
-        Some(meta) => {
-            let known = committed.iter().filter_map(|(at, c)| Some((*at, *c, Some(meta.next(*at)?))));
-            let differ: Vec<_> = known.filter(|(_, c, m)| c != m).collect();
-            if differ.is_empty() { Fit::Equal } else { Fit::Differ(differ) }
-        }
+    let Some(meta) = last else {
+        let differ: Vec<_> = committed.iter().filter(|(_, c)| c.is_some()).map(|(at, c)| (*at, *c, None)).collect();
+        return if differ.is_empty() { Fit::Fresh } else { Fit::Differ(differ) };
+    };
+    let known = committed.iter().filter_map(|(at, c)| Some((*at, *c, Some(meta.next(*at)?))));
+    let differ: Vec<_> = known.filter(|(_, c, m)| c != m).collect();
+    match () {
+        () if differ.is_empty() => Fit::Equal,
+        () if differ.iter().all(|(_, c, _)| c.is_none()) => Fit::Absent,
+        () => Fit::Differ(differ),
     }
 }
 
@@ -382,7 +389,10 @@ mod tests {
         assert_eq!(of(Some(10), Some(20), Some(&meta)), Fit::Equal);
         assert_eq!(of(Some(9), Some(20), Some(&meta)), Fit::Differ(vec![(at(0), Some(9), Some(10))]), "moved back");
         assert_eq!(of(Some(10), Some(21), Some(&meta)), Fit::Differ(vec![(at(1), Some(21), Some(20))]), "moved forward");
-        assert_eq!(of(Some(10), None, Some(&meta)), Fit::Differ(vec![(at(1), None, Some(20))]), "one is gone");
+        assert_eq!(of(Some(10), None, Some(&meta)), Fit::Absent, "one is gone: a start takes it from the meta record");
+        let both = of(Some(9), None, Some(&meta));
+        assert_eq!(both, Fit::Differ(vec![(at(0), Some(9), Some(10)), (at(1), None, Some(20))]), "one is gone, and the other moved back");
+        assert!(!both.is_ahead() && of(Some(9), Some(21), Some(&meta)).is_ahead() && of(None, Some(1), None).is_ahead());
         assert_eq!(of(None, Some(1), None), Fit::Differ(vec![(at(1), Some(1), None)]), "committed by nobody that we know");
         let older = Meta { offsets: vec![(at(0), 10)], ..Meta::default() };
         assert_eq!((of(Some(10), None, Some(&older)), of(Some(10), Some(3), Some(&older))), (Fit::Equal, Fit::Equal), "a new input");

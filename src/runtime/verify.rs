@@ -149,8 +149,11 @@ fn positions(system: &System, role: Role, stores: &BTreeMap<u32, Meta>, tell: &m
                 ),
             ),
         };
-        let absent =
-            if standing.fit == Fit::Absent { "; the group's offsets are gone, a start takes those of the last meta record" } else { "" };
+        let absent = if standing.fit == Fit::Absent {
+            "; some or all of the group's offsets are gone, a start takes those of the last meta record"
+        } else {
+            ""
+        };
         tell(Check { name, ok, detail: format!("{detail}{absent}") });
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::copy::StoreCopy;
 use super::{Env, Progress, RestoreError, Restored};
 use crate::engine::crash::{self, Point};
+use crate::engine::last_meta::{Fit, fit};
 use crate::engine::meta::Meta;
 use crate::engine::mutants::{self, Mutant};
 use crate::engine::ports::{Bounds, From, LogError, StateStore};
@@ -29,19 +30,6 @@ pub(super) enum Phase {
     Read(From),
     /// Reads the changelog from here, only to find its last meta record.
     Look(From),
-}
-
-/// How the committed offsets stand to a meta record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Offsets {
-    /// All that are there are equal, and none is missing.
-    Equal,
-    /// All that are there are equal (there may be none), and some are missing.
-    Missing,
-    /// Some are less: transactions that are in the changelog would be done again.
-    Behind,
-    /// Some are more: transactions that were committed are not in the changelog.
-    Ahead,
 }
 
 /// A restore in progress.
@@ -198,11 +186,11 @@ impl Restore {
         let Some(meta) = copy.meta().cloned() else { return self.judge_empty(env, bounds) };
         let (from_log, offsets) = (copy.from_log, self.compare(&meta));
         match offsets {
-            Offsets::Equal => self.finish(env, &meta, false),
+            Fit::Equal | Fit::Fresh => self.finish(env, &meta, false),
             // Which of them is the truth can be said when the log was asked.
-            Offsets::Missing if from_log => self.adopt(env, &meta, bounds),
-            Offsets::Missing => Ok(self.look(bounds)),
-            Offsets::Behind => {
+            Fit::Absent if from_log => self.adopt(env, &meta, bounds),
+            Fit::Absent => Ok(self.look(bounds)),
+            Fit::Differ(_) if !offsets.is_ahead() => {
                 self.behind += 1;
                 if self.behind < BEHIND_LOOKS {
                     self.ask_again(env);
@@ -213,7 +201,7 @@ impl Restore {
                     Ok(self.look(bounds))
                 }
             }
-            Offsets::Ahead => {
+            Fit::Differ(_) => {
                 if mutants::on(Mutant::RestoreToStable) || mutants::on(Mutant::EndTrusted) {
                     return self.finish(env, &meta, false);
                 }
@@ -315,15 +303,16 @@ impl Restore {
         if own && let Some(copy) = &mut self.copy {
             copy.from_log = true;
         }
-        match self.compare(&last) {
+        let offsets = self.compare(&last);
+        match offsets {
             // The changelog leads to the position, and the store is not what it leads to.
-            Offsets::Equal | Offsets::Missing if !own => {
+            Fit::Equal | Fit::Fresh | Fit::Absent if !own => {
                 Ok(Step::StartOver("it does not hold what the changelog's last transaction says".into()))
             }
-            Offsets::Equal => self.finish(env, &last, false),
-            Offsets::Missing => self.adopt(env, &last, bounds),
-            Offsets::Behind => Err(self.behind_the_changelog(env, &last)),
-            Offsets::Ahead => Err(self.ahead_of_the_changelog(env, Some(&last))),
+            Fit::Equal | Fit::Fresh => self.finish(env, &last, false),
+            Fit::Absent => self.adopt(env, &last, bounds),
+            Fit::Differ(_) if !offsets.is_ahead() => Err(self.behind_the_changelog(env, &last)),
+            Fit::Differ(_) => Err(self.ahead_of_the_changelog(env, Some(&last))),
         }
     }
 
@@ -344,25 +333,9 @@ impl Restore {
         self.finish(env, meta, true)
     }
 
-    fn compare(&self, meta: &Meta) -> Offsets {
-        let (mut behind, mut ahead, mut missing) = (false, false, false);
-        for (at, offset) in self.inputs.iter().zip(&self.offsets) {
-            match (offset, meta.next(*at)) {
-                (Some(o), Some(m)) => {
-                    behind |= *o < m;
-                    ahead |= *o > m;
-                }
-                (None, Some(_)) => missing = true,
-                // An input of a newer version, which the last transaction knew nothing of.
-                (_, None) => {}
-            }
-        }
-        match () {
-            () if ahead => Offsets::Ahead,
-            () if behind => Offsets::Behind,
-            () if missing => Offsets::Missing,
-            () => Offsets::Equal,
-        }
+    fn compare(&self, meta: &Meta) -> Fit {
+        let committed: Vec<_> = self.committed().collect();
+        fit(&committed, Some(meta))
     }
 
     /// The position is right; now the content must be.
