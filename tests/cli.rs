@@ -395,28 +395,31 @@ fn the_compose_file_says_only_what_the_program_understands() {
 }
 
 #[test]
-fn the_readme_types_only_what_the_program_understands() {
-    let mut seen = 0;
-    let mut code_block = false;
-    for line in include_str!("../README.md").lines() {
-        if line.starts_with("```") {
-            code_block = !code_block;
-            continue;
-        }
-        if !code_block {
-            continue;
-        }
-        for part in line.split(" | ").map(|p| p.split(" #").next().unwrap_or_default().trim()) {
-            let Some(rest) = part.strip_prefix("./processor") else { continue };
-            seen += 1;
-            let rest = rest.split(['>', '&']).next().unwrap_or_default();
-            let typed = std::iter::once("processor".to_string()).chain(words(rest));
-            if let Err(e) = Args::try_parse_from(typed) {
-                assert!(!e.use_stderr(), "{line}: {e}");
+fn the_pages_type_only_what_the_program_understands() {
+    let pages = [include_str!("../README.md"), include_str!("../docs/operations.md"), include_str!("../docs/kafka.md")];
+    for (page, least) in pages.into_iter().zip([6, 3, 3]) {
+        let mut seen = 0;
+        let mut code_block = false;
+        for line in page.lines() {
+            if line.starts_with("```") {
+                code_block = !code_block;
+                continue;
+            }
+            if !code_block {
+                continue;
+            }
+            for part in line.split(" | ").map(|p| p.split(" #").next().unwrap_or_default().trim()) {
+                let Some(rest) = part.trim_start_matches("$ ").trim_start_matches("./").strip_prefix("processor ") else { continue };
+                seen += 1;
+                let rest = rest.split(['>', '&']).next().unwrap_or_default();
+                let typed = std::iter::once("processor".to_string()).chain(words(rest));
+                if let Err(e) = Args::try_parse_from(typed) {
+                    assert!(!e.use_stderr(), "{line}: {e}");
+                }
             }
         }
+        assert!(seen >= least, "a page shows how to use the program: {seen} commands");
     }
-    assert!(seen > 5, "the README shows how to use the program");
 }
 
 /// Splits like a shell does, with single quotes.
