@@ -265,6 +265,9 @@ fn offsets_that_were_moved_or_lost_are_repaired() {
         ] {
             assert!(told.out.contains(part), "{part}: {}", told.out);
         }
+        // Local state may be the last copy: it is not thrown away for a start that would refuse to run.
+        place.p.run(&["rebuild", "--role", "orders"]).fails(BUG, &["cannot be rebuilt", "repair offsets", "Nothing was changed"]);
+        assert!(verify().out.contains("orders task 0: state: transaction"), "{}", verify().out);
         assert_eq!(actions(&dry())[0], format!("{wrong} {right} would be set"));
         assert_eq!(place.committed("processor-orders"), Some(wrong), "a dry run changes nothing");
         let done = place.p.good(&["repair", "offsets", "--role", "orders", "--format", "json"]);

@@ -169,6 +169,9 @@ fn a_changelog_that_was_deleted() {
     place.refuses("orders", CONFIG, &["orders-changelog", "does not exist"]);
     place.p.good(&["topics", "create", "--partitions", "1"]);
     place.refuses("orders", BUG, &["orders task 0 refuses to run", "of a changelog that ends at 0"]);
+    // The local state is the last copy now.
+    place.p.run(&["rebuild", "--role", "orders"]).fails(BUG, &["cannot be rebuilt", "which has no transaction", "Nothing was changed"]);
+    assert!(place.p.good(&["state", "list", "--role", "orders"]).contains("account/501"), "it is still there");
 }
 
 /// Hazard 23: more partitions move keys to other tasks.
