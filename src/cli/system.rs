@@ -7,7 +7,7 @@ use super::config::Config;
 use super::exit::{Code, Failure};
 use super::open::{self, Access};
 use crate::engine::instance::Stop;
-use crate::engine::ports::{Limits, LogError};
+use crate::engine::ports::{Limits, Log, LogError};
 use crate::engine::replay::ReplayError;
 use crate::engine::task::TaskError;
 use crate::engine::topics::{Finding, Severity};
@@ -102,14 +102,14 @@ fn named(subjects: &[String]) -> String {
 }
 
 /// Looks again every so often while roles run, in a thread of its own: settings can be changed under them. What has become wrong is logged once; it does
-/// not stop a role that works, but the next start will refuse it.
-pub fn watch_settings(system: &System, every: Duration) -> Result<(), Failure> {
-    let log = Arc::clone(&system.log);
+/// not stop a role that works, but the next start will refuse it. The thread ends when nobody else has the log any more.
+pub fn watch_settings(log: &Arc<dyn Log>, every: Duration) -> Result<(), Failure> {
+    let log = Arc::downgrade(log);
     std::thread::Builder::new().name("settings".into()).spawn(move || {
         let mut known: Option<Vec<Finding>> = None;
-        loop {
+        while let Some(log) = log.upgrade() {
             if let Ok(found) = log.findings() {
-                // Findings of the start were told then.
+                // What was there at the start was told then.
                 for f in found.iter().filter(|f| known.as_ref().is_some_and(|known| !known.contains(f))) {
                     match f.severity {
                         Severity::Error => {
@@ -120,6 +120,7 @@ pub fn watch_settings(system: &System, every: Duration) -> Result<(), Failure> {
                 }
                 known = Some(found);
             }
+            drop(log);
             std::thread::sleep(every);
         }
     })?;
@@ -171,6 +172,135 @@ impl From<VerifyError> for Failure {
         match e {
             VerifyError::Log(e) => e.into(),
             VerifyError::Store(e) => e.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::engine::ports::{Appender, Bounds, Committed, From, Member, MemberSpec, Reader, TopicState};
+    use crate::engine::topics::{TopicId, TopicPartition, TopicSpec};
+    use crate::log::local::LocalLog;
+
+    /// A log whose settings are what somebody says they are; an answer of none: they cannot be looked at.
+    struct Settings {
+        log: LocalLog,
+        findings: Mutex<Option<Vec<Finding>>>,
+        looks: Mutex<u64>,
+    }
+
+    impl Settings {
+        /// From now on these do not fit; comes back when they were looked at.
+        fn are(&self, findings: Option<Vec<Finding>>) {
+            *self.findings.lock().expect("whole") = findings;
+            let looks = || *self.looks.lock().expect("whole");
+            let (before, began) = (looks(), Instant::now());
+            // The look that is under way may have asked before.
+            while looks() < before + 2 {
+                assert!(began.elapsed() < Duration::from_secs(60), "nobody looks");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    impl Log for Settings {
+        fn findings(&self) -> Result<Vec<Finding>, LogError> {
+            *self.looks.lock().expect("whole") += 1;
+            self.findings.lock().expect("whole").clone().ok_or(LogError::Unavailable("no broker".into()))
+        }
+        fn cluster_id(&self) -> Result<String, LogError> {
+            self.log.cluster_id()
+        }
+        fn partitions(&self, topic: TopicId) -> Result<Option<u32>, LogError> {
+            self.log.partitions(topic)
+        }
+        fn join(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
+            self.log.join(spec)
+        }
+        fn reader(&self, topic: TopicId, from: &[(u32, From)], headers: bool) -> Result<Box<dyn Reader>, LogError> {
+            self.log.reader(topic, from, headers)
+        }
+        fn appender(&self) -> Result<Box<dyn Appender>, LogError> {
+            self.log.appender()
+        }
+        fn bounds(&self, at: TopicPartition) -> Result<Bounds, LogError> {
+            self.log.bounds(at)
+        }
+        fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Committed, LogError> {
+            self.log.committed(group, partitions)
+        }
+        fn offset_at(&self, at: TopicPartition, time_ms: i64) -> Result<u64, LogError> {
+            self.log.offset_at(at, time_ms)
+        }
+        fn group_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError> {
+            self.log.group_offsets(group, partitions)
+        }
+        fn create_topic(&self, topic: TopicId, spec: &TopicSpec, partitions: u32) -> Result<(), LogError> {
+            self.log.create_topic(topic, spec, partitions)
+        }
+        fn describe_topic(&self, topic: TopicId, spec: &TopicSpec) -> Result<Option<TopicState>, LogError> {
+            self.log.describe_topic(topic, spec)
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Said(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Said {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("whole").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_becomes_wrong_is_told_once_and_what_was_there_is_not() {
+        let said = Said::default();
+        let writer = said.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::set_global_default(subscriber).expect("the only one of this program");
+        let finding =
+            |text: &str, severity| Finding { topic: None, subject: "watched-settings".into(), severity, text: text.into(), fix: None };
+        let (old, wrong, odd) =
+            (finding("was so", Severity::Error), finding("is wrong now", Severity::Error), finding("is odd now", Severity::Warning));
+        let settings = Arc::new(Settings {
+            log: LocalLog::in_memory(&topics::table("")),
+            findings: Mutex::new(Some(vec![old.clone()])),
+            looks: Mutex::new(0),
+        });
+        let log: Arc<dyn Log> = settings.clone();
+        watch_settings(&log, Duration::from_millis(1)).expect("a thread");
+        drop(log);
+        settings.are(Some(vec![old.clone()]));
+        settings.are(Some(vec![old.clone(), wrong.clone(), odd.clone()]));
+        settings.are(Some(vec![old.clone(), wrong.clone(), odd.clone()]));
+        // What cannot be looked at has not become right.
+        settings.are(None);
+        settings.are(Some(vec![old.clone(), wrong.clone(), odd]));
+        let told = || {
+            let all = String::from_utf8_lossy(&said.0.lock().expect("whole")).into_owned();
+            all.lines().filter(|l| l.contains("watched-settings")).map(str::to_string).collect::<Vec<_>>()
+        };
+        let lines = told();
+        let [first, second] = &lines[..] else { panic!("{lines:#?}") };
+        assert!(first.contains("ERROR") && first.contains("is wrong now; the next start refuses this"), "{first}");
+        assert!(second.contains("WARN") && second.contains("is odd now"), "{second}");
+        // Put right and wrong again, it is news again.
+        settings.are(Some(vec![old.clone()]));
+        settings.are(Some(vec![old, wrong]));
+        assert_eq!(told().len(), 3, "{:#?}", told());
+        let (gone, began) = (Arc::downgrade(&settings), Instant::now());
+        drop(settings);
+        while gone.upgrade().is_some() {
+            assert!(began.elapsed() < Duration::from_secs(60), "the thread keeps the log");
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

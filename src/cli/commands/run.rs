@@ -17,7 +17,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let system = system::of(config, Access::Write)?;
     system::check_partitions(&system)?;
     system::check_settings(&system)?;
-    system::watch_settings(&system, SETTINGS_EVERY)?;
+    system::watch_settings(&system.log, SETTINGS_EVERY)?;
     system::block_on(async {
         let signal = signals::first_of()?;
         let members = roles.iter().map(|r| system.member(*r)).collect();
