@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
+use super::throttle;
 use crate::engine::ports::MemberSpec;
 use crate::engine::topics::TopicTable;
 
@@ -118,6 +119,8 @@ impl KafkaSettings {
         let timeout = self.transaction_timeout.as_millis().max(3_000);
         c.set("transactional.id", instance)
             .set("transaction.timeout.ms", timeout.to_string())
+            // How brokers hold it back is in there, see `throttle`.
+            .set("statistics.interval.ms", throttle::EVERY.as_millis().to_string())
             // Must stay below the transaction's timeout, with room for a retry inside it.
             .set("socket.timeout.ms", (timeout / 2).to_string())
             .set("request.timeout.ms", (timeout * 2 / 5).to_string())
@@ -166,6 +169,7 @@ impl KafkaSettings {
             c.set("fetch.min.bytes", "65536").set("fetch.wait.max.ms", (spec.linger / 2).as_millis().max(1).to_string());
         }
         c.set("group.id", group)
+            .set("statistics.interval.ms", throttle::EVERY.as_millis().to_string())
             // Classic protocol and static membership: a restarted instance gets its partitions back at once, without a rebalance; under the
             // new protocol it is refused until its predecessor's session ends.
             .set("group.protocol", "classic")

@@ -195,6 +195,8 @@ pub(super) enum Event<'a> {
     Delivery { topic: usize, partition: i32, offset: i64, error: Option<RDKafkaErrorCode> },
     /// A log line.
     Log { level: i32, facility: &'a str, line: &'a str },
+    /// Statistics, as JSON.
+    Statistics(&'a [u8]),
     /// A client-wide error.
     Error { code: Option<RDKafkaErrorCode>, fatal: bool, line: &'a str },
 }
@@ -279,6 +281,12 @@ impl Queue {
                     let line = text(sys::rd_kafka_event_error_string(e));
                     let fatal = sys::rd_kafka_event_error_is_fatal(e) != 0;
                     on(Event::Error { code: code(sys::rd_kafka_event_error(e)), fatal, line: &line });
+                }
+                sys::RD_KAFKA_EVENT_STATS => {
+                    let json = sys::rd_kafka_event_stats(e);
+                    if !json.is_null() {
+                        on(Event::Statistics(CStr::from_ptr(json).to_bytes()));
+                    }
                 }
                 _ => {}
             }

@@ -37,6 +37,7 @@ mod successor;
 mod survey;
 mod suspect;
 mod takeover;
+mod throttle;
 mod transact;
 mod trouble;
 mod watchdog;
@@ -115,7 +116,7 @@ impl KafkaLog {
                 tracing::debug!("{instance}: {e}");
             }
         }
-        let mut sender = Sender::new(client, &self.topics);
+        let mut sender = Sender::new(client, &self.topics, &format!("the producer of {instance}"));
         // A predecessor that is being finished answers "try again"; brokers that are starting up do not answer at all.
         let deadline = Instant::now() + self.settings.transaction_timeout * 3;
         let result = loop {
@@ -169,7 +170,8 @@ impl Log for KafkaLog {
         let sender = self.fencing_producer(&spec.instance)?;
         crash::point(Point::JoinFenced);
         let config = self.settings.member(spec, partitions);
-        let consumer: BaseConsumer<MemberWatch> = config.create_with_context(MemberWatch::default()).map_err(|e| bad_config(&e))?;
+        let consumer: BaseConsumer<MemberWatch> =
+            config.create_with_context(MemberWatch::of(&spec.instance)).map_err(|e| bad_config(&e))?;
         let names: Vec<_> = spec.inputs.iter().map(|i| self.topics.name(i.topic)).collect();
         consumer.subscribe(&names).map_err(|e| LogError::Invalid(format!("subscribing to {names:?}: {e}")))?;
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).entry(spec.group.clone()).or_default().clone();
@@ -219,7 +221,7 @@ impl Log for KafkaLog {
 
     fn appender(&self) -> Result<Box<dyn Appender>, LogError> {
         let client: BaseProducer<Quiet> = self.settings.appender(&self.topics).create_with_context(Quiet).map_err(|e| bad_config(&e))?;
-        let sender = Sender::new(client, &self.topics);
+        let sender = Sender::new(client, &self.topics, "a client's producer");
         Ok(Box::new(appender::KafkaAppender::new(Arc::clone(&self.topics), Arc::clone(&self.settings), sender)))
     }
 

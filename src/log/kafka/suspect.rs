@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -26,6 +27,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::ffi::{GroupMetadata, Handle};
+use super::throttle::Throttle;
 use crate::engine::crash::{self, Point};
 
 /// Whether a log line means that a request may have been left on the wire. `busy`: whether requests of a transaction may be under way.
@@ -115,13 +117,19 @@ pub(super) enum Change {
 }
 
 /// Context of a member's consumer: answers rebalances and remembers them for the poll that served them.
-#[derive(Default)]
 pub(super) struct MemberWatch {
     changes: Mutex<VecDeque<Result<Change, String>>>,
     closing: AtomicBool,
+    throttle: Throttle,
 }
 
 impl MemberWatch {
+    /// For the member of this instance.
+    pub(super) fn of(instance: &str) -> MemberWatch {
+        let throttle = Throttle::of(format!("the consumer of {instance}"));
+        MemberWatch { changes: Mutex::default(), closing: AtomicBool::new(false), throttle }
+    }
+
     /// The next change that the member has not been told of.
     pub(super) fn next_change(&self) -> Option<Result<Change, String>> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
@@ -140,6 +148,10 @@ impl ClientContext for MemberWatch {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", "{error}: {reason}");
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.throttle.note(statistics, Instant::now());
     }
 }
 

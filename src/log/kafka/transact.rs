@@ -21,6 +21,7 @@ use super::in_flight;
 use super::rejection::{self, size};
 use super::suspect::{self, ProducerWatch};
 use super::takeover;
+use super::throttle::Throttle;
 use crate::engine::crash::{self, Point};
 use crate::engine::ports::{LogError, MemberSpec, Rejection, Transaction};
 use crate::engine::records::{Record, Records};
@@ -77,12 +78,13 @@ pub(super) struct Sender {
     failure: Option<Failed>,
     appended: Vec<(usize, i32, i64)>,
     suspect: bool,
+    throttle: Throttle,
     /// Whether a transaction is open, or one ended other than well: only then can a lost connection leave a request behind.
     busy: bool,
 }
 
 impl Sender {
-    pub(super) fn new(client: BaseProducer<ProducerWatch>, topics: &TopicTable) -> Self {
+    pub(super) fn new(client: BaseProducer<ProducerWatch>, topics: &TopicTable, whose: &str) -> Self {
         let handle = Handle::of(client.client());
         Sender {
             topics: topics.iter().map(|_| None).collect(),
@@ -94,6 +96,7 @@ impl Sender {
             failure: None,
             appended: Vec::new(),
             suspect: false,
+            throttle: Throttle::of(whose),
             busy: false,
         }
     }
@@ -135,7 +138,7 @@ impl Sender {
 
     /// Serves deliveries, log lines and errors: waits for the first, takes what is there.
     pub(super) fn serve(&mut self, wait: Duration) {
-        let Sender { events, reported, failure, appended, suspect, busy, .. } = self;
+        let Sender { events, reported, failure, appended, suspect, throttle, busy, .. } = self;
         let mut on = |event: Event<'_>| match event {
             Event::Delivery { topic, partition, offset, error } => {
                 *reported += 1;
@@ -157,6 +160,7 @@ impl Sender {
                 *suspect |= suspect::is_suspect(facility, line, *busy);
                 suspect::trace_line(level, facility, line);
             }
+            Event::Statistics(json) => throttle.note(json, Instant::now()),
             Event::Error { code, fatal, line } => {
                 tracing::debug!(target: "librdkafka", "producer: {line} ({code:?}{})", if fatal { ", fatal" } else { "" });
             }
@@ -293,10 +297,8 @@ impl Parts<'_> {
         if !self.sender.drain(deadline) {
             let (left, all) = (self.sender.outstanding(), tx.outputs.len());
             let done = all.saturating_sub(usize::try_from(left).unwrap_or(usize::MAX));
-            let why = format!(
-                "{left} of {all} records were not acknowledged in {:?} (a slow link, a quota, or brokers that are away)",
-                self.timeout
-            );
+            let cause = self.sender.throttle.why().unwrap_or_else(|| "a slow link, a quota, or brokers that are away".into());
+            let why = format!("{left} of {all} records were not acknowledged in {:?} ({cause})", self.timeout);
             return Err(Stop::Late(why, done));
         }
         if let Some(failed) = self.sender.take_failure() {
