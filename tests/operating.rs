@@ -279,6 +279,9 @@ fn offsets_that_were_moved_or_lost_are_repaired() {
     assert_eq!(place.committed("processor-orders"), None);
     let told = verify();
     assert!(told.code == Some(0) && told.out.contains("the group's offsets are gone"), "{told:?}");
+    let rows: Value = serde_json::from_str(&place.p.good(&["status", "--role", "orders", "--format", "json"])).expect("JSON");
+    let rows = rows.as_array().expect("rows");
+    assert!(rows.iter().all(|r| r["committed"].is_null() && r["lag"] == 0), "everything was read: {rows:?}");
     let past = place.p.run(&["replay", "--role", "orders", "--until", "order-commands/0/0"]);
     assert!(past.is_good().contains("order-commands/0"), "the past is there, whatever the group has: {past:?}");
     assert_eq!(actions(&dry())[0], format!("null {right} would be set"));

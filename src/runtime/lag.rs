@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::clock::SystemClock;
 use crate::client;
+use crate::engine::last_meta::fill_absent;
 use crate::engine::ports::{From, Limits, Log, LogError};
 use crate::engine::records::Records;
 use crate::engine::topics::TopicPartition;
@@ -12,6 +14,8 @@ use crate::wire::topics;
 
 /// An offset may lag behind the end by transaction markers, which are no records. Below this distance the records are counted.
 const COUNTED_BELOW: u64 = 64;
+/// Longest silence of a changelog while its end is read.
+const GIVE_UP: Duration = Duration::from_secs(30);
 const LIMITS: Limits = Limits { records: 1_000, bytes: 8 << 20, age: Duration::from_secs(1) };
 
 /// Where a group is in a partition.
@@ -42,10 +46,15 @@ impl Lag {
 pub fn of_role(log: &dyn Log, role: Role, group: &str) -> Result<Vec<Lag>, LogError> {
     let table = topics::table("");
     let mut all = Vec::new();
-    for topic in role.spec().inputs.iter().map(|i| i.topic) {
+    let spec = role.spec();
+    for topic in spec.inputs.iter().map(|i| i.topic) {
         let at: Vec<_> = (0..client::partitions(log, topic)?).map(|p| TopicPartition::new(topic, p)).collect();
         let committed = log.group_offsets(group, &at)?;
-        let mut found = of_topic(log, &at, &committed)?;
+        // Where brokers have forgotten the offsets, a start goes on from the last transaction; all that was ever read is no lag.
+        let mut next: Vec<_> = at.iter().copied().zip(committed.iter().copied()).collect();
+        fill_absent(log, &SystemClock::new(), &table, spec.changelog, &mut next, GIVE_UP)?;
+        let mut found = of_topic(log, &next)?;
+        found.iter_mut().zip(committed).for_each(|(lag, committed)| lag.committed = committed);
         // Where clients write, the time of a record is when it came. What our own roles write has the time of its cause, and their transactions are short.
         for lag in found.iter_mut().filter(|lag| lag.held() > 0 && table.spec(topic).append_time) {
             lag.held_since_ms = log.held_since_ms(lag.at, lag.stable_end)?;
@@ -56,10 +65,10 @@ pub fn of_role(log: &dyn Log, role: Role, group: &str) -> Result<Vec<Lag>, LogEr
 }
 
 /// The lag in each of some partitions of one topic.
-fn of_topic(log: &dyn Log, at: &[TopicPartition], committed: &[Option<u64>]) -> Result<Vec<Lag>, LogError> {
+fn of_topic(log: &dyn Log, at: &[(TopicPartition, Option<u64>)]) -> Result<Vec<Lag>, LogError> {
     let mut all = Vec::new();
     let mut close = Vec::new();
-    for (at, committed) in at.iter().zip(committed) {
+    for (at, committed) in at {
         let b = log.bounds(*at)?;
         let next = committed.unwrap_or(b.start).max(b.start);
         let records = b.stable_end.saturating_sub(next);
@@ -72,7 +81,7 @@ fn of_topic(log: &dyn Log, at: &[TopicPartition], committed: &[Option<u64>]) -> 
         all.iter_mut().for_each(|lag| lag.records += lag.held());
         all
     };
-    let Some(topic) = at.first().map(|a| a.topic).filter(|_| !close.is_empty()) else { return Ok(with_held(all)) };
+    let Some(topic) = at.first().map(|(at, _)| at.topic).filter(|_| !close.is_empty()) else { return Ok(with_held(all)) };
     let mut counted: BTreeMap<u32, u64> = close.iter().map(|(p, _)| (*p, 0)).collect();
     let ends: BTreeMap<u32, u64> = all.iter().map(|lag| (lag.at.partition, lag.stable_end)).collect();
     let mut reader = log.reader(topic, &close, false)?;
