@@ -79,12 +79,13 @@ pub fn commit(
     out: &mut Records,
 ) -> Commit {
     let mut offsets: Vec<(TopicPartition, u64)> = Vec::new();
+    let early = mutants::on(Mutant::SizeBeforePrepare).then(|| too_large(topics, out));
     for number in touched {
         let task = tasks.get_mut(number).expect("only running tasks are touched");
         offsets.extend_from_slice(&task.prepare(out).offsets);
     }
     crash::point(Point::CommitPrepared);
-    if let Some(why) = too_large(topics, out) {
+    if let Some(why) = early.unwrap_or_else(|| too_large(topics, out)) {
         return Commit::TooLarge(why);
     }
     #[cfg(feature = "faults")]

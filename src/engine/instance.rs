@@ -18,6 +18,7 @@ mod assign;
 mod batch;
 #[cfg(feature = "faults")]
 mod mistakes;
+mod turns;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) use batch::processing_order;
+pub(super) use turns::deal;
 pub use view::TaskView;
 
 use super::broadcast::Tables;
@@ -150,8 +152,8 @@ pub struct Instance {
     pace: Pace,
     rejections: Rejections,
     wake: Wake,
-    /// The task that is processed first in the next turn.
-    first: u32,
+    /// The partition whose records are processed first in the next turn.
+    first: turns::First,
     batch: Records,
     out: Records,
 }
@@ -230,7 +232,7 @@ impl Instance {
             pace,
             rejections: Rejections::default(),
             wake: Wake::default(),
-            first: 0,
+            first: turns::First::default(),
             batch: Records::new(),
             out: Records::new(),
         }
@@ -432,7 +434,9 @@ impl Instance {
             }
             Polled::Revoked { lost: true } if mutants::on(Mutant::LostIgnored) => return Ok(Turn::Busy),
             Polled::Revoked { lost } => {
-                work.left.clear();
+                if !mutants::on(Mutant::LeftKept) {
+                    work.left.clear();
+                }
                 tracing::info!(role = self.spec.name, instance = %self.settings.instance, lost, "partitions revoked");
                 crash::point(Point::RevokeTasks);
                 self.end_assignment(work).map_err(Halt::Stop)?;

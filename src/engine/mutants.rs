@@ -34,11 +34,23 @@ pub enum Mutant {
     WallClock,
     /// One queue for all partitions, first come, first served.
     SharedQueue,
+    /// A restore ends at the first meta record that is the committed offsets.
+    FirstMeta,
+    /// A task whose group has no committed offsets begins from nothing.
+    AbsentIsFresh,
+    /// The content of a standby is not looked at when its task comes over.
+    StandbyTrusted,
+    /// Sizes are looked at before journal and state changes are there, and rows that are too much for one journal record go into one.
+    SizeBeforePrepare,
+    /// What is left of a batch that ended early is forgotten.
+    LeftForgotten,
+    /// What is left of a batch outlives its assignment.
+    LeftKept,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 15] = [
+    pub const ALL: [Mutant; 21] = [
         Mutant::Position,
         Mutant::NotRewound,
         Mutant::LateMetadata,
@@ -54,6 +66,12 @@ impl Mutant {
         Mutant::HashOrder,
         Mutant::WallClock,
         Mutant::SharedQueue,
+        Mutant::FirstMeta,
+        Mutant::AbsentIsFresh,
+        Mutant::StandbyTrusted,
+        Mutant::SizeBeforePrepare,
+        Mutant::LeftForgotten,
+        Mutant::LeftKept,
     ];
 
     /// The name on a command line.
@@ -74,6 +92,12 @@ impl Mutant {
             Mutant::HashOrder => "hash-order",
             Mutant::WallClock => "wall-clock",
             Mutant::SharedQueue => "shared-queue",
+            Mutant::FirstMeta => "first-meta",
+            Mutant::AbsentIsFresh => "absent-is-fresh",
+            Mutant::StandbyTrusted => "standby-trusted",
+            Mutant::SizeBeforePrepare => "size-before-prepare",
+            Mutant::LeftForgotten => "left-forgotten",
+            Mutant::LeftKept => "left-kept",
         }
     }
 
@@ -95,6 +119,12 @@ impl Mutant {
             Mutant::HashOrder => "hash-map order in a role",
             Mutant::WallClock => "wall clock in a role",
             Mutant::SharedQueue => "one queue for all partitions",
+            Mutant::FirstMeta => "restore to the first meta record that fits, not the last",
+            Mutant::AbsentIsFresh => "absent offsets taken for a fresh task",
+            Mutant::StandbyTrusted => "standby trusted without its digest",
+            Mutant::SizeBeforePrepare => "sizes looked at before the journal is written",
+            Mutant::LeftForgotten => "rest of a batch forgotten",
+            Mutant::LeftKept => "rest of a batch kept over an assignment",
         }
     }
 }

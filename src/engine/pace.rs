@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 
+use super::instance::deal;
 use super::journal::PART_BYTES;
 use super::ports::Limits;
 
@@ -157,15 +158,8 @@ impl Pace {
                 self.short_until_us = now_us + SHORT_FOR_US;
             }
         }
-        let mut by_size: Vec<usize> = (0..counts.len()).collect();
-        by_size.sort_by_key(|i| counts[*i].1);
-        let (mut room, mut shares) = (self.records(now_us), vec![0; counts.len()]);
-        for (done, i) in by_size.into_iter().enumerate() {
-            let share = counts[i].1.min(room.div_ceil(counts.len() - done));
-            shares[i] = share;
-            room -= share;
-        }
-        shares
+        let counts: Vec<usize> = counts.iter().map(|(_, n)| *n).collect();
+        deal(&counts, self.records(now_us))
     }
 
     /// A transaction of so many records, in and out, was committed; the turn took so long.

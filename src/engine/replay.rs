@@ -199,7 +199,7 @@ impl Replay<'_> {
         }
         out.clear();
         let order = super::instance::processing_order(spec, batch);
-        task.process(order.iter().map(|(_, _, i)| batch.get(*i as usize)), out, Room::UNBOUNDED)?;
+        task.process(order.iter().map(|place| batch.get(place.index as usize)), out, Room::UNBOUNDED)?;
         *records += batch.len() as u64;
         (self.progress)(*records);
         let replayed = task.prepare(out).digest;

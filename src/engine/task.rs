@@ -195,7 +195,10 @@ impl Task {
             let settings = if forget { self.role.settings() } else { None };
             let (transaction, offsets, digest) = (meta.transaction, meta.offsets.clone(), meta.digest);
             let entry = JournalEntry { transaction, offsets, digest, forget, rows, settings };
-            for record in entry.encode_all(self.journal_part) {
+            let most = self.outbox.topics.spec(topic).record_bytes_max as usize;
+            let too_much = || entry.rows.iter().map(|row| row.value.len()).sum::<usize>() > most;
+            let part = if mutants::on(Mutant::SizeBeforePrepare) && too_much() { usize::MAX } else { self.journal_part };
+            for record in entry.encode_all(part) {
                 push(TopicPartition::new(topic, self.number), None, Some(&record));
             }
         }

@@ -254,6 +254,45 @@ fn a_low_task_number_is_no_privilege() {
     assert_eq!(world.check().values().sum::<u64>(), 180);
 }
 
+/// What is left of one partition's backlog holds up no other, be it of the same task or of another one: each waits for as many transactions as there are
+/// partitions, at most. The other inputs of the task used to wait until all that was left was done.
+#[test]
+fn what_is_left_of_a_backlog_holds_up_no_other_partition() {
+    let world = World::new(|_, _| None);
+    let mut instance = world.instance(1, Limits { records: 50, ..LIMITS });
+    world.drain(&mut instance).unwrap();
+    // Room for one record of the backlog in each transaction.
+    instance.bound_by(bounds(50));
+    world.send(0, numbered(400, "emit=60"));
+    let mut longest = 0;
+    for round in 0..12 {
+        // Everybody else gets a record, now before the batch is taken and now while most of it is left.
+        for _ in 0..round {
+            instance.step().unwrap();
+        }
+        let mut others = vec![TopicPartition::new(CLOCK, 0)];
+        others.extend((1..PARTITIONS).flat_map(|p| [TopicPartition::new(IN, p), TopicPartition::new(CLOCK, p)]));
+        for p in 0..PARTITIONS {
+            world.wake(p);
+            if p > 0 {
+                world.send(p, [(["", "q", "r"][p as usize], "emit=60".to_string())]);
+            }
+        }
+        let (before, mut waits) = (world.transactions().len(), 0);
+        let due: Vec<_> = others.iter().map(|at| Some(world.log.bounds(*at).unwrap().end)).collect();
+        while world.log.group_offsets("does", &others).unwrap() != due {
+            instance.step().unwrap();
+            waits = world.transactions().len() - before;
+            assert!(waits < 100, "round {round}: {:?} of {due:?}", world.log.group_offsets("does", &others).unwrap());
+        }
+        longest = longest.max(waits);
+    }
+    assert!(!world.is_drained(), "the backlog lasted");
+    assert!(longest <= 2 * 2 * PARTITIONS as usize, "{longest} transactions");
+    world.drain(&mut instance).unwrap();
+    assert_eq!(world.check().values().sum::<u64>(), 400 + 12 * 2);
+}
+
 /// Beside a backlog, an order in a quiet partition waits for a short transaction and not for a full batch.
 #[test]
 fn a_quiet_partition_waits_for_short_turns_only() {

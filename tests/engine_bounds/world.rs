@@ -250,6 +250,13 @@ impl World {
         appender.flush(Duration::from_secs(5)).unwrap();
     }
 
+    /// Appends a wake-up, as the engine does.
+    pub fn wake(&self, partition: u32) {
+        let (mut appender, at) = (self.log.appender().unwrap(), TopicPartition::new(CLOCK, partition));
+        appender.append(&Record { at, offset: 0, timestamp_ms: 1, key: None, value: Some(b"now"), headers: Headers::default() }).unwrap();
+        appender.flush(Duration::from_secs(5)).unwrap();
+    }
+
     pub fn rows(&self, rows: impl IntoIterator<Item = (String, Vec<u8>)>) {
         let mut appender = self.log.appender().unwrap();
         for (key, value) in rows {

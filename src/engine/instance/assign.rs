@@ -19,14 +19,18 @@ impl Instance {
     /// All tasks end; the restorer gets their stores.
     pub(super) fn end_assignment(&mut self, work: &mut Incarnation) -> Result<(), Stop> {
         work.restoring.clear();
-        work.left.clear();
+        if !mutants::on(Mutant::LeftKept) {
+            work.left.clear();
+        }
         let stores = work.end_tasks();
         self.tell(Request::Keep(stores))?;
         self.tell(Request::Cease)
     }
 
     pub(super) fn assigned(&mut self, work: &mut Incarnation, partitions: &[TopicPartition]) -> Result<(), Halt> {
-        work.left.clear();
+        if !mutants::on(Mutant::LeftKept) {
+            work.left.clear();
+        }
         let (mut inputs, spec) = (BTreeMap::<u32, Vec<TopicPartition>>::new(), self.spec.clone());
         for at in partitions {
             inputs.entry(at.partition).or_default().push(*at);

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::super::commit::{Commit, commit};
 use super::super::crash::{self, Point};
 use super::super::halt::Halt;
-#[cfg(feature = "faults")]
 use super::super::mutants::{self, Mutant};
 use super::super::pace::Written;
 use super::super::ports::{Limits, LogError, Polled, Rejection};
@@ -16,6 +15,7 @@ use super::super::task::TaskError;
 use super::super::topics::TopicPartition;
 #[cfg(feature = "faults")]
 use super::mistakes;
+use super::turns::{Turns, choose};
 use super::{BACKOFF_MIN, Incarnation, Instance, Stop};
 
 /// What the tasks did in one turn.
@@ -33,27 +33,28 @@ struct Processed {
 
 impl Instance {
     /// Waits for records and takes what is there; then for more, as long as the role lingers and the batch has room. What is left of the last batch comes
-    /// first, and then nothing is waited for; other tasks get what is there for them, so that they need not wait until all of it is done.
+    /// first, and then nothing is waited for; all other partitions get what is there for them, so that they need not wait until all of it is done.
     pub(super) fn gather(&mut self, work: &mut Incarnation, wait: Duration) -> Result<Polled, LogError> {
         let limits = self.pace.limits(self.clock.now_us());
         self.batch.clear();
         std::mem::swap(&mut self.batch, &mut work.left);
         let left = self.batch.len();
+        let mut partitions: Vec<TopicPartition> = self.batch.iter().map(|r| r.at).collect();
+        partitions.sort_unstable();
+        partitions.dedup();
         if left > 0 || work.passes_over {
-            // All inputs of a task that has records left: an input that comes first in the order would pass the others again and again.
-            let mut tasks: Vec<u32> = self.batch.iter().map(|r| r.at.partition).collect();
-            tasks.sort_unstable();
-            tasks.dedup();
-            let partitions: Vec<TopicPartition> = tasks.into_iter().flat_map(|task| self.spec.inputs_of(task, &work.partitions)).collect();
             work.member.pass_over(&partitions);
             work.passes_over = left > 0;
         }
         if left > 0 {
-            let all = self.settings.limits;
-            // A member that does not pass over partitions must not pile up their records here.
-            let full = left >= 2 * all.records || self.batch.size_bytes() >= 2 * all.bytes;
-            let limits = if full { Limits { records: 0, bytes: 0, ..limits } } else { limits };
-            return work.member.poll(Duration::ZERO, limits, &mut self.batch);
+            let all = work.tasks.keys().map(|task| self.spec.inputs_of(*task, &work.partitions).len()).sum::<usize>();
+            let limits = self.limits_beside(limits, all, all.saturating_sub(partitions.len()));
+            let rest = mutants::on(Mutant::LeftKept).then(|| self.batch.clone());
+            let polled = work.member.poll(Duration::ZERO, limits, &mut self.batch)?;
+            if let Some(rest) = rest.filter(|_| polled != Polled::Records) {
+                work.left = rest;
+            }
+            return Ok(polled);
         }
         let mut polled = work.member.poll(wait, limits, &mut self.batch)?;
         if self.batch.is_empty() || self.spec.linger.is_zero() {
@@ -69,6 +70,18 @@ impl Instance {
             polled = work.member.poll(Duration::from_micros(left), room, &mut self.batch)?;
         }
         Ok(polled)
+    }
+
+    /// How much is polled beside what is left, of the `others` among `all` partitions. About two batches are kept at most, and whatever one partition has, the
+    /// others find room for a record each: else a partition would wait until all that the rest has is done.
+    fn limits_beside(&self, limits: Limits, all: usize, others: usize) -> Limits {
+        let (most, has) = (self.settings.limits, (self.batch.len(), self.batch.size_bytes()));
+        // A member that does not pass over partitions must not pile up their records here.
+        if others == 0 || has.0 >= most.records.saturating_mul(2).saturating_add(all) {
+            return Limits { records: 0, bytes: 0, ..limits };
+        }
+        let share = |most: usize, has: usize| (most.saturating_mul(2).saturating_sub(has) / (2 * others)).max(1);
+        Limits { records: limits.records.min(share(most.records, has.0)), bytes: limits.bytes.min(share(most.bytes, has.1)), ..limits }
     }
 
     pub(super) fn process(&mut self, work: &mut Incarnation) -> Result<(), Halt> {
@@ -128,48 +141,51 @@ impl Instance {
         }
     }
 
-    /// Lets the tasks process what there is room for, beginning with another one each turn; what is left of the batch goes to `work.left`.
+    /// Lets the tasks process what there is room for; what is left of the batch goes to `work.left`. Whoever got nothing of the turn begins the next one, so
+    /// a partition with records waits for as many turns as there are partitions, at most.
     fn process_tasks(&mut self, work: &mut Incarnation, now_us: u64) -> Result<Processed, Halt> {
         let order = processing_order(&self.spec, &self.batch);
-        let mut groups: Vec<&[(u32, u32, u32)]> = order.chunk_by(|a, b| a.0 == b.0).collect();
-        let behind = groups.partition_point(|g| g[0].0 < self.first);
+        let mut groups: Vec<&[Place]> = order.chunk_by(|a, b| a.task == b.task).collect();
+        let behind = groups.partition_point(|g| g[0].task < self.first.task);
         groups.rotate_left(behind);
-        let counts: Vec<(u32, usize)> = groups.iter().map(|g| (g[0].0, g.len())).collect();
+        let counts: Vec<(u32, usize)> = groups.iter().map(|g| (g[0].task, g.len())).collect();
         let more = self.batch.len() >= self.pace.limits(now_us).records;
         let shares = self.pace.share(&counts, more, now_us);
         self.out.clear();
         work.left.clear();
-        let mut done = Processed::default();
-        let mut room = self.pace.room();
+        let (mut done, mut room, mut turns) = (Processed::default(), self.pace.room(), Turns::default());
         for (group, share) in groups.iter().zip(shares) {
-            let number = group[0].0;
-            let mut taken = 0;
+            let number = group[0].task;
+            let from = if number == self.first.task { self.first.input } else { 0 };
             let full = room.is_used_up_by(Written { records: self.out.len(), bytes: self.out.size_bytes(), row_bytes: 0 });
-            if share > 0 && (!full || done.taken == 0) {
+            let mut taken: &[Place] = &[];
+            let chosen = choose(group, share, from);
+            if !chosen.is_empty() && (!full || done.taken == 0) {
                 let task =
                     work.tasks.get_mut(&number).ok_or_else(|| Bug(format!("a record came for task {number}, which does not run")))?;
-                let (batch, records) = (&self.batch, group[..share].iter());
-                taken = match task.process(records.map(|(_, _, i)| batch.get(*i as usize)), &mut self.out, room) {
-                    Ok(taken) => taken,
+                let batch = &self.batch;
+                taken = match task.process(chosen.iter().map(|place| batch.get(place.index as usize)), &mut self.out, room) {
+                    Ok(n) => &chosen[..n],
                     Err(e) => return Err(self.failed(number, e)),
                 };
                 room = room.beside(task.to_prepare());
                 done.touched.push(number);
-                done.taken += taken;
-                let r = self.batch.get(group[0].2 as usize);
+                done.taken += taken.len();
+                let at = |place: &Place| self.batch.get(place.index as usize);
+                let r = at(&chosen[0]);
                 done.first.get_or_insert((r.at, r.offset));
-                if self.spec.clock.is_some_and(|clock| group[..taken].iter().any(|(_, _, i)| self.batch.get(*i as usize).at.topic == clock))
-                {
+                if self.spec.clock.is_some_and(|clock| taken.iter().any(|place| at(place).at.topic == clock)) {
                     done.woken.push(number);
                 }
             }
-            if taken < group.len() {
-                // Those behind it have waited for a turn; the first of them begins the next.
-                if work.left.is_empty() {
-                    self.first = if taken == 0 { number } else { number + 1 };
-                }
-                group[taken..].iter().for_each(|(_, _, i)| work.left.push(&self.batch.get(*i as usize)));
+            turns.took(group, from, taken);
+            if !mutants::on(Mutant::LeftForgotten) {
+                let left = group.iter().filter(|place| taken.binary_search(place).is_err());
+                left.for_each(|place| work.left.push(&self.batch.get(place.index as usize)));
             }
+        }
+        if let Some(first) = turns.next() {
+            self.first = first;
         }
         done.touched.sort_unstable();
         Ok(done)
@@ -194,13 +210,23 @@ impl Instance {
     }
 }
 
+/// Where a record stands in the order in which its batch is processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in super::super) struct Place {
+    pub task: u32,
+    /// Which of the role's inputs.
+    pub input: u32,
+    /// Which of the batch's records.
+    pub index: u32,
+}
+
 /// The order in which a batch is processed: by task, then input by input as the role declares them, each in log order. It depends only on which
 /// records are in the batch, so positions before and after a transaction say everything about it.
-pub(in super::super) fn processing_order(spec: &RoleSpec, batch: &Records) -> Vec<(u32, u32, u32)> {
-    let mut order: Vec<(u32, u32, u32)> = Vec::with_capacity(batch.len());
+pub(in super::super) fn processing_order(spec: &RoleSpec, batch: &Records) -> Vec<Place> {
+    let mut order: Vec<Place> = Vec::with_capacity(batch.len());
     for (i, r) in batch.iter().enumerate() {
         let input = spec.inputs.iter().position(|x| x.topic == r.at.topic).unwrap_or(usize::MAX);
-        order.push((r.at.partition, input as u32, i as u32));
+        order.push(Place { task: r.at.partition, input: input as u32, index: i as u32 });
     }
     order.sort_unstable();
     order

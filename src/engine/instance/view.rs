@@ -47,6 +47,11 @@ impl Instance {
         }
     }
 
+    /// How many tasks run.
+    pub fn running(&self) -> usize {
+        self.work.as_ref().map_or(0, |work| work.tasks.len())
+    }
+
     /// Every task and what it is doing.
     pub fn tasks(&self) -> BTreeMap<u32, TaskView> {
         let Some(work) = &self.work else { return BTreeMap::new() };

@@ -81,6 +81,13 @@ impl StoreCopy {
         Ok(())
     }
 
+    /// For a mistake: as if the content had been looked at.
+    pub fn trust(&mut self) {
+        if let Some(record) = &mut self.have {
+            (record.verified, self.digest) = (true, Some(record.meta.digest));
+        }
+    }
+
     /// The position is right; now the content must be. An error says how it differs.
     pub fn verify(&mut self) -> Result<Result<(), String>, StoreError> {
         let Some(record) = &mut self.have else { return Ok(Ok(())) };

@@ -9,6 +9,7 @@ use super::task::{Phase, Restore, Step};
 use super::{Assignment, Env, Progress, Report, Request, RestoreError, Restored};
 use crate::engine::crash::{self, Point};
 use crate::engine::meta::{META_KEY, Meta};
+use crate::engine::mutants::{self, Mutant};
 use crate::engine::ports::{Bounds, Clock, Committed, From, Limits, Log, LogError, Reader, StateStore, StoreError, Stores};
 use crate::engine::records::Records;
 use crate::engine::role::RoleSpec;
@@ -145,7 +146,10 @@ impl Restorer {
         self.kept.retain(|task, _| own.contains(task) || wanted.contains(task));
         let now_us = clock.now_us();
         self.restores = assignment.tasks.into_iter().map(|(task, inputs)| (task, Restore::new(task, inputs, now_us))).collect();
-        for (task, copy) in self.standbys.assign(wanted) {
+        for (task, mut copy) in self.standbys.assign(wanted) {
+            if mutants::on(Mutant::StandbyTrusted) {
+                copy.trust();
+            }
             // Its restore goes on where the standby is.
             if let Some(restore) = self.restores.get_mut(&task) {
                 restore.copy = Some(copy);
@@ -392,6 +396,7 @@ impl Restorer {
         let result = match (restore.phase, any) {
             (_, false) => Ok(()),
             (Phase::Look(_), true) => look_at(restore, records),
+            (_, true) if mutants::on(Mutant::FirstMeta) => restore.apply_to_the_first(records),
             (_, true) => restore.copy.as_mut().map_or(Ok(()), |copy| copy.apply(records)),
         };
         if any {
@@ -404,7 +409,8 @@ impl Restorer {
             self.follow(task, Err(e), clock, reports);
             return true;
         }
-        if !self.readers[reader].reader.reached(task) {
+        let reached = self.readers[reader].reader.reached(task) || mutants::on(Mutant::FirstMeta) && restore.fits();
+        if !reached {
             return false;
         }
         self.readers[reader].reading.remove(&task);

@@ -9,6 +9,7 @@ use crate::engine::last_meta::{Fit, fit};
 use crate::engine::meta::Meta;
 use crate::engine::mutants::{self, Mutant};
 use crate::engine::ports::{Bounds, From, LogError, StateStore};
+use crate::engine::records::Record;
 use crate::engine::topics::TopicPartition;
 
 /// Asking again, while something may still change.
@@ -185,6 +186,9 @@ impl Restore {
         };
         let Some(meta) = copy.meta().cloned() else { return self.judge_empty(env, bounds) };
         let (from_log, offsets) = (copy.from_log, self.compare(&meta));
+        if mutants::on(Mutant::AbsentIsFresh) && self.offsets.iter().all(Option::is_none) {
+            return Ok(self.done(Meta::default(), false));
+        }
         match offsets {
             Fit::Equal | Fit::Fresh => self.finish(env, &meta, false),
             // Which of them is the truth can be said when the log was asked.
@@ -336,6 +340,24 @@ impl Restore {
     fn compare(&self, meta: &Meta) -> Fit {
         let committed: Vec<_> = self.committed().collect();
         fit(&committed, Some(meta))
+    }
+
+    /// For a mistake: whether the store's meta record is the committed offsets.
+    pub(super) fn fits(&self) -> bool {
+        self.copy.as_ref().and_then(StoreCopy::meta).is_some_and(|meta| self.compare(meta) == Fit::Equal)
+    }
+
+    /// For a mistake: puts records into the store up to the first meta record that is the committed offsets.
+    pub(super) fn apply_to_the_first<'r>(&mut self, records: impl Iterator<Item = Record<'r>>) -> Result<(), RestoreError> {
+        for r in records {
+            if self.fits() {
+                break;
+            }
+            if let Some(copy) = &mut self.copy {
+                copy.apply(std::iter::once(r))?;
+            }
+        }
+        Ok(())
     }
 
     /// The position is right; now the content must be.
