@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use processor::engine::mutants::{self, Mutant};
 
 use super::coverage::{Coverage, Kind};
-use super::plan::{Eager, set_eager, set_untransacted};
+use super::plan::set_untransacted;
 use super::progress::Silence;
 use super::run::{Finding, run};
 use super::trace::Trace;
@@ -33,8 +33,6 @@ struct Options {
     keep_going: bool,
     /// `orders` writes outside transactions.
     untransacted: bool,
-    /// Attacks that the code is not ready for, too.
-    eager: Eager,
     threads: u64,
 }
 
@@ -58,14 +56,11 @@ fn options() -> Result<Options, String> {
             "--write" => o.write = true,
             "--keep-going" => o.keep_going = true,
             "--untransacted" => o.untransacted = true,
-            "--eager-offsets" => o.eager.offsets = true,
-            "--eager-restores" => o.eager.restores = true,
-            "--eager-heavy" => o.eager.heavy = true,
             // What `cargo test` passes to every test program.
             other if other.starts_with("--") || other == "sim" => {}
             other => {
                 return Err(format!(
-                    "{other}? Known: --seeds N, --from S, --seed N, --mutant NAME, --mutants, --write, --keep-going, --untransacted, --eager-offsets, --eager-heavy, --eager-restores, --threads N"
+                    "{other}? Known: --seeds N, --from S, --seed N, --mutant NAME, --mutants, --write, --keep-going, --untransacted, --threads N"
                 ));
             }
         }
@@ -84,7 +79,6 @@ pub fn main() -> ExitCode {
     quiet_panics(o.seed.is_some());
     if let Some(seed) = o.seed {
         set_untransacted(o.untransacted || o.mutant == Some(Mutant::GuardOff));
-        set_eager(o.eager);
         return one(seed, o.mutant);
     }
     if o.mutants {
@@ -119,6 +113,7 @@ fn one(seed: u64, mutant: Option<Mutant>) -> ExitCode {
     let found = run(seed, Trace::Print);
     println!("seed {seed}: {} events, {} s of virtual time, hash {:016x}", found.steps, found.virtual_us / 1_000_000, found.hash);
     println!("longest silence of a task: {} ms, of one while all was well: {} ms", found.silence.any / 1_000, found.silence.well / 1_000);
+    println!("most transactions in a row that passed over a partition with something to read: {}", found.silence.passed);
     for (kind, text) in Kind::ALL {
         let n = found.coverage.0[*kind as usize];
         if n > 0 {
@@ -165,7 +160,6 @@ fn explore(from: u64, count: u64, mutant: Option<Mutant>, o: &Options, told: &(d
             scope.spawn(|| {
                 mutants::switch(mutant);
                 set_untransacted(o.untransacted || mutant == Some(Mutant::GuardOff));
-                set_eager(o.eager);
                 let mut silences = Vec::new();
                 let (mut coverage, mut steps, mut virtual_us, mut runs, mut guard) = (Coverage::default(), 0, 0, 0, (0, 0));
                 while !found.load(Ordering::Relaxed) {
@@ -243,7 +237,7 @@ fn seeds(o: &Options, count: u64) -> bool {
         for (kind, text) in Kind::ALL {
             println!("{:>12} {text}", sum.coverage.0[*kind as usize]);
         }
-        let never = sum.coverage.never(o.eager);
+        let never = sum.coverage.never();
         if !never.is_empty() {
             println!("never happened: {}", never.join("; "));
             return false;
@@ -262,6 +256,7 @@ fn tell_silences(all: &[Silence]) {
     };
     told("longest silence of a task with something to read", "ms", &|s| s.any / 1_000);
     told("the same while all was well", "ms", &|s| s.well / 1_000);
+    told("longest restore while all was well", "ms", &|s| s.restore / 1_000);
     told("a partition with something to read was passed over by", "transactions in a row", &|s| s.passed);
 }
 

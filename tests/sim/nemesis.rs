@@ -522,6 +522,10 @@ impl World {
                 self.guard.1 += 1;
                 away = true;
             }
+            // A limit on the time of records: somebody takes it away.
+            Ended::Stopped(Stop::Refused(why)) if self.times_refused && why.contains("InvalidTimestamp") => {
+                self.cover(Kind::StoppedOverTimes)
+            }
             Ended::Stopped(Stop::Bug(why) | Stop::Refused(why)) => {
                 self.violated(format!("stopped by an invariant of its own: {role}-{instance}: {why}"))
             }

@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use processor::engine::pace::Bounds;
+use processor::engine::restore::Standby;
 use processor::roles::Role;
 
 use super::rng::Rng;
@@ -9,7 +11,6 @@ use super::timing::*;
 use super::traffic::Heavy;
 
 thread_local! {
-    static EAGER: Cell<Eager> = const { Cell::new(Eager { offsets: false, heavy: false, restores: false }) };
     static UNTRANSACTED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -17,22 +18,6 @@ thread_local! {
 /// pass nothing on twice, and may stop.
 pub fn set_untransacted(on: bool) {
     UNTRANSACTED.set(on);
-}
-
-/// Attacks that the code is not ready for, to be switched on while it is made ready.
-#[derive(Clone, Copy, Default)]
-pub struct Eager {
-    /// Committed offsets that move.
-    pub offsets: bool,
-    /// Transactions that are too large for their topics, or for their time.
-    pub heavy: bool,
-    /// Tasks that cannot be restored while others can.
-    pub restores: bool,
-}
-
-/// From now on, runs of this thread have these, too.
-pub fn set_eager(eager: Eager) {
-    EAGER.set(eager);
 }
 
 /// Rates of what goes wrong on the network, per million requests; and of late markers, per thousand transactions.
@@ -115,8 +100,27 @@ impl Attack {
         Attack::NoLeader,
     ];
 
-    /// Attacks that the code is not ready for.
-    const EAGER: [Attack; 3] = [Attack::OffsetsBack, Attack::OffsetsForward, Attack::OffsetsLost];
+    /// Those after which a role stands still until somebody has come: in fewer seeds, so that the others are not idle in most.
+    const STOPPING: [Attack; 4] = [Attack::OffsetsBack, Attack::OffsetsForward, Attack::OffsetsLost, Attack::NoLeader];
+
+    fn permille(self) -> u64 {
+        if Attack::STOPPING.contains(&self) { 80 } else { 300 }
+    }
+}
+
+/// What one transaction may contain: mostly what the product lets it, sometimes so little that batches end early.
+fn draw_bounds(rng: &mut Rng, record_bytes_max: Option<u32>) -> Bounds {
+    let usual = Bounds::default();
+    let most = record_bytes_max.map_or(usual.journal_part, |max| max as usize / 2);
+    match rng.permille(300) {
+        true => Bounds {
+            records: rng.skewed(1, 300) as usize,
+            bytes: rng.skewed(200, 100_000) as usize,
+            row_bytes: rng.skewed(100, 100_000) as usize,
+            journal_part: (rng.skewed(100, 20_000) as usize).min(most),
+        },
+        false => Bounds { journal_part: most, ..usual },
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -144,11 +148,17 @@ pub struct Plan {
     pub record_bytes_max: Option<u32>,
     /// How far ahead of a broker's clock the times of records may be, if that is limited.
     pub ahead_ms_max: Option<i64>,
+    /// What one transaction may contain.
+    pub bounds: Bounds,
+    /// Of which tasks the instances keep warm copies; each in every other life only.
+    pub standby: Standby,
     /// How long a broker takes for each record of a transaction.
     pub record_us: u64,
     /// Whether `orders` writes outside transactions (what the sequence guard is there for).
     pub untransacted: bool,
 }
+
+const STANDBYS: [Standby; 4] = [Standby::None, Standby::None, Standby::Neighbours(1), Standby::All];
 
 impl Plan {
     pub fn draw(rng: &mut Rng) -> Plan {
@@ -176,23 +186,19 @@ impl Plan {
             kill_ppm: some(200, 6_000),
             disk_ppm: some(300, 8_000),
         };
-        let mut attacks: Vec<Attack> = Attack::ALL.into_iter().filter(|_| rng.permille(300)).collect();
-        if !EAGER.get().offsets {
-            attacks.retain(|a| !Attack::EAGER.contains(a));
-        }
-        if !EAGER.get().restores {
-            attacks.retain(|a| *a != Attack::NoLeader);
-        }
+        let mut attacks: Vec<Attack> = Attack::ALL.into_iter().filter(|a| rng.permille(a.permille())).collect();
         let untransacted = UNTRANSACTED.get();
         if untransacted {
             attacks = vec![Attack::Kill, Attack::Freeze];
-            faults = Faults { kill_ppm: rng.skewed(500, 8_000), answer_lost_ppm: 5_000, ..Faults::default() };
+            // Slow requests: between what is written and the changelog that says so there is time to die.
+            faults = Faults { kill_ppm: rng.skewed(2_000, 30_000), answer_lost_ppm: 5_000, slow_ppm: 200_000, ..Faults::default() };
         }
         let (mut heavy, mut record_bytes_max) = Heavy::draw(rng);
-        let mut record_us = if heavy.is_some() && rng.permille(500) { rng.skewed(100, 5_000) } else { 0 };
-        if untransacted || !EAGER.get().heavy && !matches!(heavy, Some(Heavy::Flood(_))) {
+        let mut record_us = if heavy.is_some() && rng.permille(500) { rng.skewed(200, 10_000) } else { 0 };
+        if untransacted {
             (heavy, record_bytes_max, record_us) = (None, None, 0);
         }
+        let bounds = draw_bounds(rng, record_bytes_max);
         if quiet {
             (attacks, faults) = (Vec::new(), Faults::default());
         }
@@ -212,7 +218,9 @@ impl Plan {
             window_ms: rng.permille(400).then(|| rng.skewed(20, 4_000) as i64),
             heavy,
             record_bytes_max,
-            ahead_ms_max: (EAGER.get().heavy && rng.permille(100)).then_some(3_600_000),
+            ahead_ms_max: (!untransacted && rng.permille(100)).then_some(3_600_000),
+            bounds,
+            standby: STANDBYS[rng.index(4)],
             record_us,
             untransacted,
         }

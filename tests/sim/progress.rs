@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use processor::engine::topics::TopicPartition;
 
+use super::cluster::INSTANCES;
+use super::cluster::coordinator::Txn;
 use super::timing::*;
 use super::world::{Event, Life, World};
 
@@ -17,6 +19,8 @@ pub struct Silence {
     pub any: u64,
     /// While the cluster, the role's processes and its offsets were well.
     pub well: u64,
+    /// Of one restore, while all was well.
+    pub restore: u64,
     /// Most transactions in a row that passed a partition over.
     pub passed: u64,
 }
@@ -27,6 +31,8 @@ pub struct Progress {
     due: BTreeMap<(usize, u32), u64>,
     /// Since when all is well, by role.
     well: BTreeMap<usize, u64>,
+    /// By process: since when it restores while all is well.
+    restoring: BTreeMap<usize, u64>,
     pub silence: Silence,
 }
 
@@ -36,7 +42,14 @@ impl World {
         let brokers = self.cluster.brokers.iter().all(|b| b.up && b.frozen_until <= self.now);
         let here = |p: &super::world::Process| p.life == Life::Gone || p.life == Life::Running && !p.frozen;
         let calm = self.healed || self.plan.attacks.is_empty() && self.plan.faults.is_none();
-        calm && brokers && !self.is_closed(role) && self.processes.iter().filter(|p| p.role == role).all(here)
+        // A transaction that cannot be ended, because one of its partitions has no leader, holds its instance up, as it does in Kafka.
+        let ids = role as usize * INSTANCES..(role as usize + 1) * INSTANCES;
+        let stuck = |t: &Txn| t.left > 0 && t.partitions.iter().any(|at| !self.cluster.has_leader(*at, self.now));
+        let calm = calm && !self.cluster.txns[ids].iter().any(stuck);
+        // `orders` reads at its start how far `trading` is: in its changelog, where the group has no offsets.
+        let asked = processor::roles::Role::Trading.spec().changelog;
+        let seeds = role != processor::roles::Role::Orders || self.cluster.topic(asked).all(|p| self.cluster.has_leader(p.at, self.now));
+        calm && seeds && brokers && !self.is_closed(role) && self.processes.iter().filter(|p| p.role == role).all(here)
     }
 
     /// Looks at every task.
@@ -68,7 +81,27 @@ impl World {
                 self.progress.due.remove(&(role, task));
             }
         }
+        self.look_at_restores();
         self.schedule(now + PULSE, Event::Pulse);
+    }
+
+    /// Measures restores that go on.
+    fn look_at_restores(&mut self) {
+        for p in 0..self.processes.len() {
+            let (role, phase, life) = (self.processes[p].role, self.processes[p].phase, self.processes[p].life);
+            let changelog = role.spec().changelog;
+            let leaders = self.cluster.topic(changelog).all(|part| self.cluster.has_leader(part.at, self.now));
+            if life != Life::Running || phase != "restoring" || !leaders || !self.progress.well.contains_key(&(role as usize)) {
+                self.progress.restoring.remove(&p);
+                continue;
+            }
+            let since = *self.progress.restoring.entry(p).or_insert(self.now);
+            let long = self.now - since;
+            self.progress.silence.restore = self.progress.silence.restore.max(long);
+            if long > SILENCE_MAX {
+                self.violated(format!("progress: process {p} of {role} has been restoring for {} ms while all was well", long / MS));
+            }
+        }
     }
 
     /// Measures a silence that goes on, or that a commit has just ended.

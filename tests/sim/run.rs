@@ -1,12 +1,14 @@
 //! One run: a seed from its beginning to its end.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use processor::engine::instance::{Instance, Settings};
+use processor::engine::instance::{Instance, Settings, TaskView};
 use processor::engine::mutants;
 use processor::engine::ports::Limits;
+use processor::engine::restore::Standby;
 use processor::engine::topics::TopicTable;
 use processor::roles::{Role, RoleSettings, factory};
 use processor::wire::topics;
@@ -135,8 +137,32 @@ fn start(p: usize) {
     });
 }
 
+/// Tasks of which there was a warm copy before an assignment.
+#[derive(Default)]
+struct Warm {
+    phase: &'static str,
+    turns: u64,
+    copies: BTreeSet<u32>,
+}
+
+impl Warm {
+    fn look(&mut self, loop_: &Instance, phase: &'static str) {
+        let was = std::mem::replace(&mut self.phase, phase);
+        if phase == "running" && was == "restoring" {
+            let here = |v: &TaskView| matches!(v, TaskView::Running { .. });
+            let taken = loop_.tasks().iter().filter(|(task, view)| here(view) && self.copies.contains(task)).count();
+            (0..taken).for_each(|_| with(|w| w.cover(Kind::StandbyTaken)));
+        }
+        self.turns += 1;
+        if phase != "restoring" && self.turns.is_multiple_of(16) {
+            let copies = loop_.tasks().into_iter().filter(|(_, view)| matches!(view, TaskView::Standby(p) if p.at > 0));
+            self.copies = copies.map(|(task, _)| task).collect();
+        }
+    }
+}
+
 fn body(p: usize) -> Ended {
-    let (role, instance, table, settings, limits, cache_bytes, counts) = with(|w| {
+    let (role, instance, table, settings, limits, plan, counts, standby) = with(|w| {
         let process = &w.processes[p];
         let limits = Limits { records: w.plan.batch_records, bytes: 1 << 20, age: Duration::from_millis(50) };
         // Somebody changes the configuration between two lives, and never of all instances at once.
@@ -148,7 +174,8 @@ fn body(p: usize) -> Ended {
             stale_ms: w.settings.stale_ms + u64::from(process.instance % 2) * 500,
             ..w.settings
         };
-        (process.role, process.instance, w.table.clone(), settings, limits, w.plan.cache_bytes, w.cluster.counts.clone())
+        let standby = if process.lives % 2 == 0 { w.plan.standby } else { Standby::None };
+        (process.role, process.instance, w.table.clone(), settings, limits, w.plan.clone(), w.cluster.counts.clone(), standby)
     });
     let group = format!("processor-{role}");
     let settings_of_loop = Settings {
@@ -158,19 +185,23 @@ fn body(p: usize) -> Ended {
         idle_wait: Duration::from_micros(IDLE_WAIT),
         takeover_wait: Duration::from_micros(TAKEOVER_WAIT),
         startup_wait: Duration::from_micros(STARTUP_WAIT),
-        cache_bytes,
-        standby: processor::engine::restore::Standby::None,
+        cache_bytes: plan.cache_bytes,
+        standby,
     };
     let logic = factory(role, settings, table.clone(), counts[topics::ORDER_COMMANDS.0 as usize]);
     let mut loop_ = Instance::new(Arc::new(SimLog), Box::new(SimStores { process: p }), Box::new(SimClock), logic, table, settings_of_loop);
-    let (mut restored, mut known) = (false, 0);
+    loop_.bound_by(plan.bounds);
+    let (mut restored, mut known, mut warm) = (false, 0, Warm::default());
     loop {
         if let Err(stop) = loop_.step() {
             return Ended::Stopped(stop);
         }
         let phase = loop_.phase();
         let healed = with(|w| w.healed);
-        let tasks = if healed && phase == "running" { loop_.tasks().len() } else { 0 };
+        let tasks = if healed && phase == "running" { loop_.running() } else { 0 };
+        if standby != Standby::None {
+            warm.look(&loop_, phase);
+        }
         let asked = with(|w| {
             if phase != w.processes[p].phase {
                 w.trace(|| format!("process {p} is {phase}"));

@@ -26,14 +26,18 @@ impl Heavy {
             return (None, None);
         }
         let small = rng.permille(600);
+        let mut limit = 8 * 1024;
         let heavy = match rng.below(8) {
             0..=2 => Heavy::Flood(rng.between(100, 600)),
             3..=5 => Heavy::MassCancels { orders: rng.between(20, 120), times: rng.between(1, 12) },
             6 if small => Heavy::FatRows { listings: rng.between(10, 60), bytes: rng.between(300, 5_000) },
             6 => Heavy::FatRows { listings: rng.between(17, 40), bytes: rng.between(40_000, 64_000) },
-            _ => Heavy::Positions(rng.between(20, 200)),
+            _ => {
+                limit = 32 * 1024;
+                Heavy::Positions(rng.between(20, 200))
+            }
         };
-        (Some(heavy), small.then_some(8 * 1024))
+        (Some(heavy), small.then_some(limit))
     }
 }
 

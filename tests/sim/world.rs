@@ -249,7 +249,8 @@ impl World {
         roles: Vec<Role>,
         trace: Trace,
     ) -> Box<World> {
-        let oracle = Oracle::new(&table, &cluster.counts, settings, &roles);
+        let mut oracle = Oracle::new(&table, &cluster.counts, settings, &roles);
+        oracle.set_journal_part(plan.bounds.journal_part);
         Box::new(World {
             now: 0,
             queue: BinaryHeap::with_capacity(256),
@@ -513,8 +514,11 @@ impl World {
 
     /// Notes that a process is gone, from one moment to the next; it may come back.
     pub fn put_down(&mut self, process: usize) -> Action {
+        if self.processes[process].phase == "restoring" {
+            self.cover(Kind::KilledInRestore);
+        }
         let p = &mut self.processes[process];
-        p.life = Life::Down;
+        (p.life, p.phase) = (Life::Down, "starting");
         p.token += 1;
         p.frozen = false;
         p.owed = false;

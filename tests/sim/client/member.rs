@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use processor::engine::mutants::{self, Mutant};
-use processor::engine::ports::{Limits, LogError, Member, MemberSpec, Outcome, Polled, Transaction};
+use processor::engine::ports::{Limits, LogError, Member, MemberSpec, Outcome, Polled, Rejection, Transaction};
 use processor::engine::records::{Headers, Record, Records};
 use processor::engine::topics::TopicPartition;
 use processor::roles::Role;
@@ -103,10 +103,6 @@ impl SimMember {
     fn take(&mut self, limits: Limits, into: &mut Records) -> Result<(), LogError> {
         let (records, bytes) = (into.len() + limits.records, into.size_bytes().saturating_add(limits.bytes));
         let full = |into: &Records| into.len() >= records || into.size_bytes() >= bytes;
-        if !self.held.is_empty() {
-            let held = std::mem::take(&mut self.held);
-            held.iter().for_each(|r| if full(into) { self.held.push(&r) } else { into.push(&r) });
-        }
         if mutants::on(Mutant::SharedQueue) {
             return self.take_in_one_queue(&full, into);
         }
@@ -114,6 +110,7 @@ impl SimMember {
         if full(into) || count == 0 {
             return Ok(());
         }
+        let before = std::mem::take(&mut self.held);
         let Self { positions, held, wants_headers, first, passed_over, .. } = self;
         with(|w| {
             let mut extra = if w.rng.permille(150) { w.rng.between(1, 4) } else { 0 };
@@ -123,7 +120,16 @@ impl SimMember {
             let begin = *first;
             for i in (0..count).map(|i| (begin + i) % count) {
                 let (at, position) = &mut positions[i];
-                let Some(next) = position.as_mut().filter(|_| !passed_over.contains(at)) else { continue };
+                let is_passed_over = passed_over.contains(at);
+                for r in before.iter().filter(|r| r.at == *at) {
+                    if is_passed_over || full(into) {
+                        held.push(&r);
+                    } else {
+                        into.push(&r);
+                        *first = (i + 1) % count;
+                    }
+                }
+                let Some(next) = position.as_mut().filter(|_| !is_passed_over) else { continue };
                 let part = w.cluster.part(*at);
                 if !w.cluster.brokers[part.leader].up {
                     continue;
@@ -137,7 +143,7 @@ impl SimMember {
                 for offset in part.committed(*next, end).filter(|o| !part.entry(*o).gone) {
                     let r = part.record(offset);
                     let r = if headers { r } else { Record { headers: Headers::default(), ..r } };
-                    if full(into) {
+                    if full(into) || held.iter().any(|r| r.at == *at) {
                         if extra == 0 {
                             break;
                         }
@@ -145,9 +151,9 @@ impl SimMember {
                         held.push(&r);
                     } else {
                         into.push(&r);
+                        *first = (i + 1) % count;
                     }
                     *next = offset + 1;
-                    *first = (i + 1) % count;
                 }
                 if short {
                     w.coverage.hit(Kind::ShortFetch);
@@ -195,7 +201,7 @@ impl SimMember {
 
     /// A partition that has something to read gets its turn, whatever waits in the others.
     fn look_who_waits(&mut self, tx: &Transaction<'_>) {
-        let most = PASSED_OVER_MAX * self.lanes.len().max(2);
+        let most = PASSED_OVER_MAX * self.lanes.len();
         for lane in &mut self.lanes {
             let next = tx.offsets.iter().find(|(at, _)| *at == lane.at).map_or(lane.done, |(_, next)| *next);
             let moved = next > lane.done;
@@ -205,6 +211,10 @@ impl SimMember {
                 let end = part.readable_end(w.now);
                 let due = !moved && w.cluster.has_leader(lane.at, w.now) && part.committed(lane.done, end).any(|o| !part.entry(o).gone);
                 lane.passed = if due { lane.passed + 1 } else { 0 };
+                if lane.passed > 1 {
+                    let (at, passed) = (lane.at, lane.passed);
+                    w.trace(|| format!("{at:?} has something to read, and was passed over {passed} times"));
+                }
                 w.progress.silence.passed = w.progress.silence.passed.max(lane.passed as u64);
                 if lane.passed > most && !w.plan.untransacted {
                     let at = w.table.show(lane.at).to_string();
@@ -322,8 +332,12 @@ impl Member for SimMember {
                 }
                 return Outcome::Committed { appended, suspect };
             }
-            Err(Stop::Not(why) | Stop::Late(why)) => Outcome::NotCommitted(why),
-            Err(Stop::Rejected { reason, text }) => Outcome::NotCommitted(format!("{reason}: {text}")),
+            Err(Stop::Not(why)) => Outcome::NotCommitted(why),
+            Err(Stop::Late { why, done, of }) => {
+                with(|w| w.cover(Kind::LateTransaction));
+                Outcome::Late { why, done, of }
+            }
+            Err(Stop::Rejected { reason, text }) => Outcome::Rejected(Rejection { reason, text }),
             Err(Stop::Unknown(why)) => Outcome::Unknown(why),
             Err(Stop::InstanceFenced(why)) => Outcome::Fenced(why),
             Err(Stop::ProducerFenced(why)) => self.fenced_or_expired(&why),

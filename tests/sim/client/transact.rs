@@ -20,7 +20,11 @@ use super::{Verdict, a_moment, classify, pause};
 pub enum Stop {
     Not(String),
     /// Out of time: so many of the records were taken.
-    Late(String),
+    Late {
+        why: String,
+        done: usize,
+        of: usize,
+    },
     /// A record is refused for what it is: the rule, and which record.
     Rejected {
         reason: String,
@@ -145,7 +149,7 @@ impl Sender {
             pause(work.min(left));
             if work >= left {
                 let (done, of) = ((left / with(|w| w.plan.record_us)) as usize, tx.outputs.len());
-                return Err(Stop::Late(format!("{done} of {of} records were taken before the transaction's timeout")));
+                return Err(Stop::Late { why: "not all records were taken before the transaction's timeout".into(), done, of });
             }
         }
         if !tx.offsets.is_empty() {

@@ -144,7 +144,7 @@ impl Group {
     }
 
     /// Ends the rebalance: a new generation, partitions dealt out anew. Returns whom to answer what.
-    pub fn complete(&mut self) -> Vec<(u64, Membership)> {
+    pub fn complete(&mut self, now: u64) -> Vec<(u64, Membership)> {
         if self.seats.is_empty() {
             self.state = GroupState::Empty;
             return Vec::new();
@@ -165,6 +165,7 @@ impl Group {
             let answered = seat.waiting.take();
             seat.current = answered.is_some();
             if let Some(ticket) = answered {
+                seat.seen = now;
                 let partitions = seat.partitions.clone();
                 answers.push((ticket, Membership { member: seat.member, generation: self.generation, partitions }));
             }
@@ -189,9 +190,9 @@ impl Group {
         if matches!(self.state, GroupState::Preparing(_)) { Err(Code::Rebalancing) } else { Ok(()) }
     }
 
-    /// Puts a member out that was silent for too long.
+    /// Puts a member out that was silent for too long; not while it waits for an answer to its join.
     pub fn expire(&mut self, instance: u32, now: u64, session: u64, wait: u64) -> bool {
-        let silent = self.seats.get(&instance).is_some_and(|s| now >= s.seen + session);
+        let silent = self.seats.get(&instance).is_some_and(|s| s.waiting.is_none() && now >= s.seen + session);
         if silent {
             self.seats.remove(&instance);
             self.prepare(now, wait);

@@ -108,7 +108,8 @@ impl World {
                     self.cover(Kind::NoMember);
                 }
                 Code::FencedInstance => self.cover(Kind::FencedInstance),
-                Code::TooLarge => self.cover(Kind::TooLarge),
+                // The engine looks at all sizes before anything is sent.
+                Code::TooLarge if !self.roles.is_empty() => self.violated("sizes: a record was sent that its topic cannot take".into()),
                 Code::InvalidTimestamp => self.refuse_a_time(),
                 _ => {}
             }
@@ -222,7 +223,7 @@ impl World {
         if !g.ready(now) {
             return;
         }
-        let answers = g.complete();
+        let answers = g.complete(now);
         let generation = g.generation;
         self.cover(Kind::Rebalance);
         self.new_leaders(group);
@@ -254,7 +255,7 @@ impl World {
             self.trace(|| format!("instance {instance} of group {group} was silent for too long"));
             self.advance_group(group);
         } else {
-            self.watch_session(group, instance, seen + SESSION);
+            self.watch_session(group, instance, (seen + SESSION).max(now + HEARTBEAT));
         }
     }
 

@@ -67,6 +67,11 @@ impl Oracle {
         self.roles[role as usize].as_ref()
     }
 
+    /// In how large parts the rows of a journal's entries are written; for all roles, before anything runs.
+    pub fn set_journal_part(&mut self, bytes: usize) {
+        self.roles.iter_mut().flatten().flat_map(|r| &mut r.tasks).for_each(|t| t.task.journal_part = bytes);
+    }
+
     /// A transaction is committed: is it the one that had to come?
     fn commit(&mut self, role: usize, cluster: &Cluster, txn: &Txn) -> Result<Vec<u32>, String> {
         let Oracle { roles, out, batch, .. } = self;
