@@ -332,6 +332,8 @@ fn the_end_of_one_role_leaves_the_others_running_unless_told_otherwise() {
         rows.as_array().expect("rows").iter().filter(of).all(|r| r["state"] == "running")
     };
     wait_for("the others run", Duration::from_secs(60), runs);
+    let shown = std::fs::read_to_string(place.dir.path().join("log/state/audit/1/status.json")).expect("a status");
+    assert!(shown.contains("\"stopped\"") && shown.contains("made for 7 partitions"), "{shown}");
     std::thread::sleep(Duration::from_secs(1));
     assert!(runs());
     running.signal(libc::SIGTERM);

@@ -23,6 +23,10 @@ use crate::engine::topics::TopicTable;
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
+/// How often it is said again that a role has ended while others go on, and for how long somebody's sign of life counts.
+const REMIND: Duration = Duration::from_secs(600);
+const FRESH_MS: i64 = 15_000;
+
 /// Starts of a role after passing trouble, in a row; a run longer than [`CALM`] begins a new row.
 const RESTARTS: u32 = 10;
 const CALM: Duration = Duration::from_secs(600);
@@ -44,6 +48,7 @@ pub struct Supervisor {
     ends: Ends,
     members: Vec<Running>,
     ended: tokio::sync::mpsc::UnboundedReceiver<Ended>,
+    remind: Duration,
     _heart: Heart,
 }
 
@@ -129,7 +134,7 @@ impl Supervisor {
             })
             .collect();
         let heart = Heart::start(members.iter().map(|m| m.status.clone()).collect(), state);
-        Supervisor { stop, ends, members, ended, _heart: heart }
+        Supervisor { stop, ends, members, ended, remind: REMIND, _heart: heart }
     }
 
     /// A view of the instances that outlives [`Supervisor::run`].
@@ -141,14 +146,24 @@ impl Supervisor {
     /// `grace`. The worst reason of all is the answer.
     pub async fn run(mut self, until: impl Future<Output = ()>, grace: Duration) -> Result<(), Stop> {
         tokio::pin!(until);
-        let (mut left, mut worst) = (self.members.len(), Ok(()));
+        let (mut left, mut worst, mut gone) = (self.members.len(), Ok(()), Vec::new());
+        let mut remind = tokio::time::interval_at(tokio::time::Instant::now() + self.remind, self.remind);
         while left > 0 {
             let ended = tokio::select! {
                 ended = self.ended.recv() => ended,
                 () = &mut until => None,
+                _ = remind.tick() => {
+                    for said in &gone {
+                        tracing::error!("{said}; {left} others of this process go on without it");
+                    }
+                    continue;
+                }
             };
             let Some(ended) = ended else { break };
             left -= 1;
+            if let Err(e) = &ended.result {
+                gone.push(format!("{} has ended for good, and does not run until it is started again: {e}", ended.name));
+            }
             settle(&mut worst, ended, if self.ends == Ends::Alone { left } else { 0 });
             if self.ends == Ends::Together {
                 break;
@@ -359,10 +374,22 @@ impl Reporter {
     }
 
     fn ended(&mut self, why: Option<&Stop>) {
-        // An instance that could not even be made has said nothing; the file, if there is one, is of somebody else.
-        if lock(&self.status).updated_ms > 0 {
+        // The file of an instance that could not even be made may be that of another process, which lives.
+        let made = lock(&self.status).updated_ms > 0;
+        if made || why.is_some() && !self.is_somebody_elses() {
             self.tell(State::Stopped, why.map(ToString::to_string), |_| {});
         }
+    }
+
+    /// Whether another process gives signs of life under this name.
+    fn is_somebody_elses(&self) -> bool {
+        let (role, instance) = {
+            let status = lock(&self.status);
+            (status.role.clone(), status.instance)
+        };
+        let files = InstanceStatus::read_all(&self.state, &role);
+        let fresh = |s: &InstanceStatus| s.state != State::Stopped && wall_ms().saturating_sub(s.updated_ms) < FRESH_MS;
+        files.iter().any(|s| s.instance == instance && fresh(s))
     }
 
     fn tell(&mut self, state: State, why: Option<String>, more: impl FnOnce(&mut InstanceStatus)) {

@@ -129,3 +129,63 @@ fn signs_of_life_come_while_a_turn_lasts_and_only_of_who_has_begun() {
     drop(heart);
     assert!(InstanceStatus::read_all(dir.path(), "trading").is_empty());
 }
+
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("whole").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One line at the start of a month's run is not enough for a role that never ran.
+#[test]
+fn a_role_that_ended_beside_others_is_told_again_and_shown() {
+    let (began, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (wrong, _) = ending("audit", |_| Stop::Invalid("made for 7 partitions".into()));
+    let said = Said::default();
+    let (writer, heard, asked) = (said.clone(), said.clone(), stopped.clone());
+    let reminders = |said: &Said| {
+        let all = String::from_utf8_lossy(&said.0.lock().expect("whole")).into_owned();
+        all.lines().filter(|l| l.contains("ERROR") && l.contains("audit-1 has ended for good") && l.contains("7 partitions")).count()
+    };
+    std::thread::spawn(move || {
+        while reminders(&heard) < 3 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        asked.store(true, Ordering::Release);
+    });
+    let dir = tempfile::tempdir().expect("a directory");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let members = vec![wrong, lasting("orders", began, stopped)];
+    let mut supervisor = Supervisor::start(members, Arc::new(topics::table("")), dir.path().to_path_buf(), Ends::Alone);
+    supervisor.remind = Duration::from_millis(20);
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let end = tracing::subscriber::with_default(subscriber, || {
+        runtime.block_on(async { supervisor.run(tokio::time::sleep(Duration::from_secs(60)), Duration::from_secs(20)).await })
+    });
+    assert!(matches!(&end, Err(Stop::Invalid(why)) if why == "made for 7 partitions"), "{end:?}");
+    assert!(reminders(&said) >= 3, "told once only");
+    let shown = InstanceStatus::read_all(dir.path(), "audit");
+    let [shown] = &shown[..] else { panic!("{shown:?}") };
+    assert_eq!((shown.state, shown.why.as_deref()), (State::Stopped, Some("made for 7 partitions")));
+}
+
+/// A second process of the same name does not write over what the living one says.
+#[test]
+fn the_status_of_another_process_is_left_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let theirs = InstanceStatus { role: "audit".into(), instance: 1, updated_ms: wall_ms(), state: State::Running, ..Default::default() };
+    theirs.write(dir.path()).expect("written");
+    let (wrong, _) = ending("audit", |_| Stop::Invalid("in use".into()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let supervisor = Supervisor::start(vec![wrong], Arc::new(topics::table("")), dir.path().to_path_buf(), Ends::Alone);
+    let end = runtime.block_on(supervisor.run(std::future::pending(), Duration::from_secs(20)));
+    assert!(matches!(end, Err(Stop::Invalid(_))));
+    assert_eq!(InstanceStatus::read_all(dir.path(), "audit"), [theirs]);
+}
