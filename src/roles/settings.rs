@@ -26,6 +26,8 @@ pub struct RoleSettings {
     /// The rule of times that fall: a clock that was far ahead for a moment is outlived. Not for operators: journals from before it came do not name it,
     /// and are replayed without.
     pub time_may_fall: bool,
+    /// The same of the queue of ids that are to be forgotten: it does not wait for a time that a wrong clock showed.
+    pub marks_may_fall: bool,
     /// Orders that a mass cancel takes at a time; 0: all at once, as it was before there were parts.
     pub mass_cancel_part: u64,
     /// Trades that one record leads to; an order that meets more goes on in parts. 0: all at once, as it was before there were parts.
@@ -44,6 +46,7 @@ impl Default for RoleSettings {
             open_orders_max: 10_000,
             day_ends_ms: 0,
             time_may_fall: true,
+            marks_may_fall: true,
             mass_cancel_part: 500,
             match_part: 1_000,
         }
@@ -67,6 +70,7 @@ impl RoleSettings {
             ("max_command_age_ms", self.max_command_age_ms.map(int)),
             ("dedup_window_ms", self.dedup_window_ms.map(Field::Int)),
             ("time_may_fall", self.time_may_fall.then_some(Field::Int(1))),
+            ("marks_may_fall", self.marks_may_fall.then_some(Field::Int(1))),
             ("mass_cancel_part", Some(int(self.mass_cancel_part)).filter(|_| self.mass_cancel_part > 0)),
             ("match_part", Some(int(self.match_part)).filter(|_| self.match_part > 0)),
         ];
@@ -78,7 +82,7 @@ impl RoleSettings {
 
     /// The same without what came after journals had settings: an entry that does not name it was decided without it.
     pub(super) fn before_settings(self) -> RoleSettings {
-        RoleSettings { time_may_fall: false, mass_cancel_part: 0, match_part: 0, ..self }
+        RoleSettings { time_may_fall: false, marks_may_fall: false, mass_cancel_part: 0, match_part: 0, ..self }
     }
 
     /// From what [`Self::encode`] wrote, in this version or an older one: a setting that came later begins with a default under which nothing
@@ -99,6 +103,10 @@ impl RoleSettings {
                 "day_ends_ms" => put(&mut s.day_ends_ms, n),
                 "time_may_fall" => {
                     s.time_may_fall = n == 1;
+                    n == 1
+                }
+                "marks_may_fall" => {
+                    s.marks_may_fall = n == 1;
                     n == 1
                 }
                 "mass_cancel_part" => put(&mut s.mass_cancel_part, n),
@@ -140,6 +148,7 @@ mod tests {
             open_orders_max: 3,
             day_ends_ms: 79_200_000,
             time_may_fall: false,
+            marks_may_fall: false,
             mass_cancel_part: 0,
             match_part: 0,
         };

@@ -104,3 +104,67 @@ fn no_id_is_forgotten_early_and_the_queue_does_not_stop() {
         assert!(!may_fall || kept < 12, "{kept} ids wait to be forgotten");
     }
 }
+
+/// Commands without a time of their own vouch for the log's. A mark of tomorrow stood before all that ended later, for a day.
+#[test]
+fn ids_are_forgotten_again_soon_after_a_wrong_clock() {
+    for marks_may_fall in [true, false] {
+        let settings =
+            RoleSettings { dedup_window_ms: Some(20_000), max_command_age_ms: Some(10_000), marks_may_fall, ..Default::default() };
+        let mut w = World::ready(settings);
+        let deposit = |w: &mut World, id: &str| {
+            w.command("u", &format!(r#""command":"deposit","order_id":"{id}","amount":1"#));
+            w.pump();
+        };
+        deposit(&mut w, "x");
+        a_day_ahead(&mut w, |w| (0..4).for_each(|n| deposit(w, &format!("late{n}"))));
+        for n in 0..60 {
+            w.now_ms += 5_000;
+            deposit(&mut w, &format!("n{n}"));
+        }
+        let kept = w.state(Role::Orders)[0].keys().filter(|k| k.first() == Some(&b'e')).count();
+        assert_eq!(kept < 12, marks_may_fall, "{kept} ids wait to be forgotten");
+    }
+}
+
+/// What has ended by a wrong clock stays ended; what came under it, and what comes after it, lives as long as it should, and at most the error longer.
+#[test]
+fn deadlines_outlive_a_wrong_clock() {
+    let mut w = World::ready(RoleSettings { rate_limit: 0, ..Default::default() });
+    let gtd = |w: &World, ms: i64| format!(r#""tif":"GTD","expire_at":{}"#, w.now_ms + ms);
+    let more = gtd(&w, 3_600_000);
+    w.limit("u", "hour", "AAPL", 1, "buy", "185", &more);
+    w.limit("u", "gtc", "AAPL", 1, "buy", "185", "");
+    let more = gtd(&w, 3 * DAY_MS);
+    w.limit("u", "days", "AAPL", 1, "buy", "185", &more);
+    w.pump();
+    a_day_ahead(&mut w, |w| {
+        w.wake();
+        w.tick("AAPL", "189.25");
+        w.limit("u", "day", "AAPL", 1, "buy", "185", r#""tif":"DAY""#);
+    });
+    w.now_ms += 1_000;
+    w.tick("AAPL", "189.25");
+    let more = gtd(&w, 3_600_000);
+    w.limit("u", "after", "AAPL", 1, "buy", "185", &more);
+    w.wake();
+    w.pump();
+    let expired = |w: &World| -> Vec<String> {
+        let all = w.events("u").into_iter().filter(|e| e["event"] == "OrderExpired");
+        all.map(|e| e["order_id"].as_str().expect("an id").to_string()).collect()
+    };
+    assert_eq!(expired(&w), ["hour"], "its time had come by the log");
+    w.now_ms += 3_600_000;
+    w.wake();
+    w.pump();
+    assert_eq!(expired(&w), ["hour", "after"], "those that come later end as ever");
+    w.now_ms += 2 * DAY_MS;
+    w.wake();
+    w.pump();
+    assert_eq!(expired(&w), ["hour", "after", "day"], "a day late at most");
+    w.now_ms += DAY_MS;
+    w.wake();
+    w.pump();
+    assert_eq!(expired(&w), ["hour", "after", "day", "days"]);
+    w.check_books();
+}

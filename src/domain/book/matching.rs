@@ -196,12 +196,6 @@ impl<P: Party> Book<P> {
 
     /// Whether the best live bid is below the best live ask (I6), and the lists hold together.
     pub fn check(&self, now_ms: i64) -> Result<(), &'static str> {
-        let best = |side| self.next_maker(side, now_ms).map(|slot| self.at(slot));
-        if let (Some(ask), Some(bid)) = (best(Side::Buy), best(Side::Sell))
-            && bid.limit_e4 >= ask.limit_e4
-        {
-            return Err("the book is crossed");
-        }
         for slot in (0..5).filter(|l| *l != super::DEADLINES).flat_map(|l| self.walk(l)) {
             let links = self.nodes[slot as usize].links[PLACE];
             if links.next != NIL && self.at(links.next).seq <= self.at(slot).seq {
@@ -215,6 +209,12 @@ impl<P: Party> Book<P> {
             if self.first_live(ladder, now_ms) != self.walk(ladder).find(|slot| self.lives(self.at(*slot), now_ms)) {
                 return Err("a living order is passed over");
             }
+        }
+        let best = |side| self.next_maker(side, now_ms).map(|slot| self.at(slot));
+        if let (Some(ask), Some(bid)) = (best(Side::Buy), best(Side::Sell))
+            && bid.limit_e4 >= ask.limit_e4
+        {
+            return Err("the book is crossed");
         }
         Ok(())
     }

@@ -161,6 +161,10 @@ fn what_goes_on_in_steps_comes_out_as_in_one() {
     let (mut whole, mut parts, mut pauses, mut now) = (Book::default(), Book::default(), [0, 0], 0);
     for n in 0..60_000_u32 {
         now += below(3) as i64;
+        if below(200) == 0 {
+            // A clock that was ahead is put right, and some of the dead live again.
+            now -= below(60) as i64;
+        }
         let side = if below(2) == 0 { Buy } else { Sell };
         let big = below(20) == 0;
         let life = [Life::Rest, Life::Ioc, Life::Fok][if big { below(3) } else { 0 } as usize];
@@ -206,7 +210,10 @@ fn what_goes_on_in_steps_comes_out_as_in_one() {
             parts.doom();
         }
         if n % 16 == 0 {
-            [&whole, &parts].into_iter().for_each(|book| book.check(now).expect("a good book"));
+            for book in [&whole, &parts] {
+                // A bid that came while an ask was dead may stand above the ask when time falls.
+                assert!(matches!(book.check(now), Ok(()) | Err("the book is crossed")), "order {n}: {:?}", book.check(now));
+            }
             for side in [Buy, Sell] {
                 assert!(whole.side(side).eq(parts.side(side)), "order {n}");
             }

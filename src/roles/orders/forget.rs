@@ -85,7 +85,8 @@ impl Mark {
 }
 
 /// After a record: what has ended with it joins the queue, and a little of what is due is forgotten. `command`: it was one whose time may be believed, so that is the time.
-pub(super) fn some(ctx: &mut Ctx<'_>, b: &mut Buffers, window_ms: i64, command: bool) -> Result<(), Bug> {
+/// `falls`: marks that are further ahead of it than the window are of a clock that was wrong, and count from now on.
+pub(super) fn some(ctx: &mut Ctx<'_>, b: &mut Buffers, window_ms: i64, command: bool, falls: bool) -> Result<(), Bug> {
     if !command && b.ended.is_empty() {
         return Ok(());
     }
@@ -98,13 +99,15 @@ pub(super) fn some(ctx: &mut Ctx<'_>, b: &mut Buffers, window_ms: i64, command: 
     }
     if command {
         let now_ms = ctx.time_ms();
-        if ended.next > ended.marked && now_ms >= ended.marked_ms.saturating_add(MARK_MS.min(window_ms / 16)) {
+        let latest_ms = if falls { now_ms.saturating_add(window_ms) } else { i64::MAX };
+        let is_due = now_ms >= ended.marked_ms.saturating_add(MARK_MS.min(window_ms / 16)) || ended.marked_ms > latest_ms;
+        if ended.next > ended.marked && is_due {
             Mark { below: ended.next, time_ms: now_ms }.write(b.fresh());
             put_row(ctx, b, b'm', ended.next_mark);
             (ended.marked, ended.marked_ms, ended.next_mark) = (ended.next, now_ms, ended.next_mark + 1);
         }
         for _ in 0..AT_ONCE {
-            if !forget_one(ctx, b, &mut ended, now_ms.saturating_sub(window_ms))? {
+            if !forget_one(ctx, b, &mut ended, now_ms.saturating_sub(window_ms), latest_ms)? {
                 break;
             }
         }
@@ -116,13 +119,17 @@ pub(super) fn some(ctx: &mut Ctx<'_>, b: &mut Buffers, window_ms: i64, command: 
     Ok(())
 }
 
-/// Forgets the oldest id, if it had ended by then.
-fn forget_one(ctx: &mut Ctx<'_>, b: &mut Buffers, ended: &mut Ended, by_ms: i64) -> Result<bool, Bug> {
+/// Forgets the oldest id, if it had ended by then. A mark after `latest_ms` is set to now.
+fn forget_one(ctx: &mut Ctx<'_>, b: &mut Buffers, ended: &mut Ended, by_ms: i64, latest_ms: i64) -> Result<bool, Bug> {
     if ended.first >= ended.marked {
         return Ok(false);
     }
     let mark = state::load(ctx, row_key(b, b'm', ended.first_mark), "a mark", Mark::read)?;
     let Mark { below, time_ms } = mark.ok_or_else(|| state::unreadable(ctx, "a mark"))?;
+    if time_ms > latest_ms {
+        Mark { below, time_ms: ctx.time_ms() }.write(b.fresh());
+        put_row(ctx, b, b'm', ended.first_mark);
+    }
     if time_ms > by_ms {
         return Ok(false);
     }

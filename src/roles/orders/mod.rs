@@ -84,7 +84,8 @@ impl Role for Orders {
             Some(window) => {
                 let command = record.at.topic == topics::ORDER_COMMANDS;
                 let in_time = std::mem::take(&mut self.in_time) || !self.settings.time_may_fall;
-                forget::some(ctx, &mut self.buffers, window, command && in_time)
+                let falls = self.settings.marks_may_fall;
+                forget::some(ctx, &mut self.buffers, window, command && in_time, falls)
             }
             None => Ok(()),
         }
