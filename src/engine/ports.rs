@@ -299,6 +299,14 @@ pub trait StateStore: Send {
 pub trait Stores: Send {
     /// Opens (or makes) the store of a task.
     fn open(&self, task: u32) -> Result<Box<dyn StateStore>, StoreError>;
+    /// How many are best opened together.
+    fn together(&self) -> usize {
+        1
+    }
+    /// Opens several, and answers in their order.
+    fn open_all(&self, tasks: &[u32]) -> Vec<Result<Box<dyn StateStore>, StoreError>> {
+        tasks.iter().map(|task| self.open(*task)).collect()
+    }
     /// Puts a damaged or stale store aside, so that the next open makes an empty one. Returns where it went.
     fn quarantine(&self, task: u32) -> Result<String, StoreError>;
 }

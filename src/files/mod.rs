@@ -86,6 +86,18 @@ pub fn says_out_of_descriptors(text: &str) -> bool {
     text.contains("Too many open files")
 }
 
+/// How many files this process may have open; none: as many as it likes.
+pub fn descriptors_max() -> Option<usize> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.map(|n| usize::try_from(n).unwrap_or(usize::MAX))
+}
+
+/// How many it has open; none where the system does not say.
+pub fn descriptors() -> Option<usize> {
+    let place = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+    // The one that lists them is among them.
+    std::fs::read_dir(place).map(|all| all.count().saturating_sub(1)).ok()
+}
+
 /// What to do when too many files are open.
 pub const DESCRIPTORS_ADVICE: &str =
     "raise the limit of open files (`ulimit -n`, or `LimitNOFILE=` for systemd) and start again; nothing is lost";

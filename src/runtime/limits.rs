@@ -1,6 +1,6 @@
 //! How many files this process may open.
 //!
-//! An idle store needs six or seven descriptors, a client of the cluster one for each broker. The usual soft limit of 1024 is there for old programs
+//! An idle store needs five descriptors and one for each of its tables, a client of the cluster one for each broker. The usual soft limit of 1024 is there for old programs
 //! that use `select`; the hard limit is what the machine allows. So the soft limit is raised to the hard one at the start, as a JVM does.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

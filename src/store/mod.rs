@@ -6,3 +6,5 @@ mod lives;
 pub mod memory;
 #[cfg(feature = "rocks")]
 pub mod rocks;
+#[cfg(feature = "rocks")]
+mod room;

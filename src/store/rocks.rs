@@ -5,7 +5,7 @@
 //! so that nothing a task can name reaches the meta record.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rocksdb::{
@@ -15,13 +15,14 @@ use rocksdb::{
 
 use super::dir::{FORMAT, Identity, InstanceDir, newer};
 use super::lives::Lives;
+use super::room::{Open, Room, Slot, State};
 use crate::engine::crash::{self, Point};
 use crate::engine::ports::{StateStore, StoreError, Stores, Write};
 use crate::files;
 use crate::files::look::{self, Look};
 
 const DATA: u8 = 1;
-const META: &[u8] = &[0, b'm'];
+pub(super) const META: &[u8] = &[0, b'm'];
 const VERSION: &[u8] = &[0, b'f'];
 /// See [`super::lives`].
 const LIVES: [&[u8]; 2] = [&[0, b'l', 0], &[0, b'l', 1]];
@@ -32,6 +33,7 @@ const BEFORE: &[u8] = &[0, b'p'];
 pub struct SharedMemory {
     cache: Cache,
     buffers: WriteBufferManager,
+    room: Arc<Room>,
 }
 
 impl SharedMemory {
@@ -40,7 +42,13 @@ impl SharedMemory {
         SharedMemory {
             cache: Cache::new_lru_cache(cache_bytes),
             buffers: WriteBufferManager::new_write_buffer_manager(buffer_bytes, false),
+            room: Arc::default(),
         }
+    }
+
+    /// With so many stores open at a time, instead of as many as the process's limit of open files has room for.
+    pub fn with_open_stores(self, most: usize) -> Self {
+        SharedMemory { room: Arc::new(Room::at_most(most)), ..self }
     }
 }
 
@@ -92,9 +100,34 @@ impl RocksStores {
     }
 }
 
+/// An open waits for the disk most of the time: several together take hardly longer than one.
+const TOGETHER: usize = 4;
+
 impl Stores for RocksStores {
     fn open(&self, task: u32) -> Result<Box<dyn StateStore>, StoreError> {
         Ok(Box::new(RocksStore::open(&self.dir()?.task(task), &self.shared)?))
+    }
+
+    fn together(&self) -> usize {
+        TOGETHER
+    }
+
+    fn open_all(&self, tasks: &[u32]) -> Vec<Result<Box<dyn StateStore>, StoreError>> {
+        if tasks.len() < 2 || self.dir().is_err() {
+            return tasks.iter().map(|task| self.open(*task)).collect();
+        }
+        std::thread::scope(|scope| {
+            let begin = |task: &u32| {
+                let task = *task;
+                (task, std::thread::Builder::new().name("open-store".into()).spawn_scoped(scope, move || self.open(task)))
+            };
+            let begun: Vec<_> = tasks.iter().map(begin).collect();
+            let end = |(task, thread): (u32, std::io::Result<std::thread::ScopedJoinHandle<'_, _>>)| match thread {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(_) => self.open(task),
+            };
+            begun.into_iter().map(end).collect()
+        })
     }
 
     fn quarantine(&self, task: u32) -> Result<String, StoreError> {
@@ -109,16 +142,22 @@ fn without_current(path: &Path) -> StoreError {
 /// The store of one task.
 pub struct RocksStore {
     path: PathBuf,
-    db: DB,
+    slot: Arc<Slot>,
+    shared: SharedMemory,
     write: WriteOptions,
     key: Vec<u8>,
-    lives: Lives,
 }
 
 impl RocksStore {
     /// Opens or makes a store.
     pub fn open(path: &Path, shared: &SharedMemory) -> Result<Self, StoreError> {
         files::private_dir(path).map_err(|e| super::dir::io(path, &e))?;
+        let open = Self::open_with_room(path, shared)?;
+        Ok(Self::with(path, open, shared))
+    }
+
+    /// Opens a database once others were closed for it, if files are scarce.
+    fn open_with_room(path: &Path, shared: &SharedMemory) -> Result<Open, StoreError> {
         // Without this file RocksDB would take the rest for rubbish and begin anew.
         let has_files = std::fs::read_dir(path).is_ok_and(|mut files| files.next().is_some());
         if has_files && !path.join("CURRENT").exists() {
@@ -126,11 +165,15 @@ impl RocksStore {
         }
         let mut options = options(shared, guarded(path)?);
         options.create_if_missing(true);
-        let store = Self::with(path, DB::open(&options, path).map_err(|e| error(path, &e))?)?;
-        if store.check_version()?.is_none() {
-            store.db.put(VERSION, FORMAT.to_le_bytes()).map_err(|e| error(path, &e))?;
+        loop {
+            shared.room.make_for_one();
+            let opened = DB::open(&options, path).map_err(|e| error(path, &e)).and_then(|db| Self::look_into(path, db, true));
+            match opened {
+                // Something else took what was left.
+                Err(StoreError::Io(why)) if files::says_out_of_descriptors(&why) && shared.room.close_one(0) => {}
+                opened => return opened,
+            }
         }
-        Ok(store)
     }
 
     /// Whether a directory was ever a store. One whose disk was full, or whose owner died, while RocksDB made its first files never held anything.
@@ -158,41 +201,78 @@ impl RocksStore {
             }
             return Err(StoreError::Invalid(format!("there is no store in {}; has the role run here?", path.display())));
         }
-        let mut options = options(&SharedMemory::new(16 << 20, 0), guarded(path)?);
+        let shared = SharedMemory::new(16 << 20, 0).with_open_stores(usize::MAX);
+        let mut options = options(&shared, guarded(path)?);
         // Files that the owner deletes later stay readable only while they are open.
         options.set_max_open_files(-1);
-        let store = Self::with(path, DB::open_for_read_only(&options, path, false).map_err(|e| error(path, &e))?)?;
-        store.check_version()?;
-        Ok(store)
+        let db = DB::open_for_read_only(&options, path, false).map_err(|e| error(path, &e))?;
+        Ok(Self::with(path, Self::look_into(path, db, false)?, &shared))
     }
 
-    fn with(path: &Path, db: DB) -> Result<Self, StoreError> {
+    fn with(path: &Path, open: Open, shared: &SharedMemory) -> Self {
+        let (slot, shared) = (shared.room.add(open), shared.clone());
+        RocksStore { path: path.to_path_buf(), slot, shared, write: WriteOptions::default(), key: vec![DATA] }
+    }
+
+    /// Whether a database that has just been opened is whole, and of a version that is known. A new one gets its version if the opener may write.
+    fn look_into(path: &Path, db: DB, writes: bool) -> Result<Open, StoreError> {
         let get = |key| db.get(key).map_err(|e| error(path, &e));
         let lives = Lives::read([get(LIVES[0])?, get(LIVES[1])?], get(BEFORE)?);
         let lives = lives.map_err(|why| StoreError::Corrupt(format!("{}: {why}", path.display())))?;
-        Ok(RocksStore { path: path.to_path_buf(), db, write: WriteOptions::default(), key: vec![DATA], lives })
+        match get(VERSION)? {
+            None if writes => db.put(VERSION, FORMAT.to_le_bytes()).map_err(|e| error(path, &e))?,
+            None => {}
+            Some(bytes) => {
+                let format = bytes
+                    .try_into()
+                    .map(u32::from_le_bytes)
+                    .map_err(|_| StoreError::Corrupt(format!("{}: no format version", path.display())))?;
+                if format > FORMAT {
+                    return Err(newer(path, format));
+                }
+            }
+        }
+        Ok(Open { db, lives })
     }
 
-    fn check_version(&self) -> Result<Option<u32>, StoreError> {
-        let Some(bytes) = self.db.get(VERSION).map_err(|e| self.error(&e))? else { return Ok(None) };
-        let format = bytes
-            .try_into()
-            .map(u32::from_le_bytes)
-            .map_err(|_| StoreError::Corrupt(format!("{}: no format version", self.path.display())))?;
-        if format > FORMAT { Err(newer(&self.path, format)) } else { Ok(Some(format)) }
+    /// Runs something with the database, which opens again if it was closed to make room.
+    fn opened<T>(&self, then: impl FnOnce(&DB) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        loop {
+            // Others only try for the lock to write, so a visitor of a scan may read beside it.
+            let state = self.slot.state.read().unwrap_or_else(PoisonError::into_inner);
+            if let State::Open(open) = &*state {
+                return then(&open.db);
+            }
+            drop(state);
+            self.reopen()?;
+        }
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        let mut state = self.slot.state.write().unwrap_or_else(PoisonError::into_inner);
+        let State::Closed(meta) = &*state else { return Ok(()) };
+        let open = Self::open_with_room(&self.path, &self.shared)?;
+        if open.db.get(META).map_err(|e| self.error(&e))? != *meta {
+            return Err(StoreError::Corrupt(format!("{}: it is not what it was when it was closed", self.path.display())));
+        }
+        *state = State::Open(open);
+        self.shared.room.reopened(&self.slot);
+        Ok(())
     }
 
     fn walk(&self, first: &[u8], mut options: ReadOptions, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
         options.set_total_order_seek(true);
-        let mut iterator = self.db.raw_iterator_opt(options);
-        iterator.seek(first);
-        while let Some((key, value)) = iterator.item() {
-            if !visit(key, value) {
-                return Ok(());
+        self.opened(|db| {
+            let mut iterator = db.raw_iterator_opt(options);
+            iterator.seek(first);
+            while let Some((key, value)) = iterator.item() {
+                if !visit(key, value) {
+                    return Ok(());
+                }
+                iterator.next();
             }
-            iterator.next();
-        }
-        iterator.status().map_err(|e| self.error(&e))
+            iterator.status().map_err(|e| self.error(&e))
+        })
     }
 
     fn error(&self, e: &rocksdb::Error) -> StoreError {
@@ -201,11 +281,11 @@ impl RocksStore {
 
     /// Dies while RocksDB moves what was just written from memory to a table file.
     #[cfg(feature = "faults")]
-    fn crash_in_flush(&self) {
+    fn crash_in_flush(db: &DB) {
         if crash::due(Point::StoreFlush) {
             let mut options = rocksdb::FlushOptions::default();
             options.set_wait(false);
-            self.db.flush_opt(&options).expect("a flush can begin");
+            db.flush_opt(&options).expect("a flush can begin");
             crash::die(Point::StoreFlush);
         }
     }
@@ -223,16 +303,28 @@ fn with_key<T>(key: &[u8], then: impl FnOnce(&[u8]) -> T) -> T {
     }
 }
 
+impl Drop for RocksStore {
+    fn drop(&mut self) {
+        self.slot.end();
+    }
+}
+
 impl StateStore for RocksStore {
     fn meta(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        self.db.get(META).map_err(|e| self.error(&e))
+        // What is asked of every store at a start of the loop must not open those that were closed.
+        if let State::Closed(meta) = &*self.slot.state.read().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(meta.clone());
+        }
+        self.opened(|db| db.get(META).map_err(|e| self.error(&e)))
     }
 
     fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StoreError> {
         into.clear();
-        let found = with_key(key, |key| self.db.get_pinned(key)).map_err(|e| self.error(&e))?;
-        into.extend_from_slice(found.as_deref().unwrap_or_default());
-        Ok(found.is_some())
+        self.opened(|db| {
+            let found = with_key(key, |key| db.get_pinned(key)).map_err(|e| self.error(&e))?;
+            into.extend_from_slice(found.as_deref().unwrap_or_default());
+            Ok(found.is_some())
+        })
     }
 
     fn write(&mut self, changes: &mut dyn Iterator<Item = Write<'_>>, meta: &[u8]) -> Result<(), StoreError> {
@@ -246,15 +338,25 @@ impl StateStore for RocksStore {
             }
         }
         batch.put(META, meta);
-        let (slot, mark, before) = self.lives.next();
-        batch.put(LIVES[slot], mark);
-        if let Some(before) = before {
-            batch.put(BEFORE, before);
+        loop {
+            let mut state = self.slot.state.write().unwrap_or_else(PoisonError::into_inner);
+            let State::Open(open) = &mut *state else {
+                drop(state);
+                self.reopen()?;
+                continue;
+            };
+            let (slot, mark, before) = open.lives.next();
+            batch.put(LIVES[slot], mark);
+            if let Some(before) = before {
+                batch.put(BEFORE, before);
+            }
+            crash::point(Point::StoreBatch);
+            open.db.write_opt(batch, &self.write).map_err(|e| self.error(&e))?;
+            #[cfg(feature = "faults")]
+            Self::crash_in_flush(&open.db);
+            break;
         }
-        crash::point(Point::StoreBatch);
-        self.db.write_opt(batch, &self.write).map_err(|e| self.error(&e))?;
-        #[cfg(feature = "faults")]
-        self.crash_in_flush();
+        self.shared.room.wrote(&self.slot);
         Ok(())
     }
 
@@ -297,7 +399,7 @@ fn options(shared: &SharedMemory, mut o: Options) -> Options {
     o.set_paranoid_checks(true);
     o.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     o.set_max_background_jobs(2);
-    // Thirty stores must not eat a process's file handles.
+    // Thirty stores must not eat a process's file handles; see also `room`.
     o.set_max_open_files(32);
     o.set_skip_stats_update_on_db_open(true);
     // RocksDB's own words go to ours: a file for them would cost each store a descriptor, and nobody would look there.

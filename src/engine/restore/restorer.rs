@@ -248,20 +248,40 @@ impl Restorer {
         let bounds = self.log.bounds_of(&at);
         // One at least: the question itself may have taken all of the turn's time, because a partition among them has no leader.
         let mut opened = false;
+        let mut ready = Vec::with_capacity(tasks.len());
         for (task, bounds) in tasks.into_iter().zip(bounds) {
             match bounds {
-                Ok(_) if opened && clock.now_us() > until_us => {}
-                Ok(bounds) => {
-                    opened = true;
-                    self.open_one(task, bounds, clock, reports);
-                }
+                Ok(bounds) => ready.push((task, bounds)),
                 Err(e) => self.log_failed(task, &e, clock, reports),
+            }
+        }
+        for some in ready.chunks(self.stores.together().max(1)) {
+            if std::mem::replace(&mut opened, true) && clock.now_us() > until_us {
+                break;
+            }
+            let closed: Vec<u32> = some.iter().map(|(task, _)| *task).filter(|task| self.wants_opening(*task)).collect();
+            let mut fresh: BTreeMap<u32, _> = closed.iter().copied().zip(self.stores.open_all(&closed)).collect();
+            for (task, bounds) in some {
+                self.open_one(*task, *bounds, fresh.remove(task), clock, reports);
             }
         }
         true
     }
 
-    fn open_one(&mut self, task: u32, bounds: Bounds, clock: &dyn Clock, reports: &mut Vec<Report>) {
+    /// Whether a task's store is not open from before, and may be.
+    fn wants_opening(&self, task: u32) -> bool {
+        let copied = self.restores.get(&task).is_none_or(|r| r.copy.is_some());
+        !copied && !self.kept.contains_key(&task) && !self.distrusted.contains_key(&task)
+    }
+
+    fn open_one(
+        &mut self,
+        task: u32,
+        bounds: Bounds,
+        fresh: Option<Result<Box<dyn StateStore>, StoreError>>,
+        clock: &dyn Clock,
+        reports: &mut Vec<Report>,
+    ) {
         crash::point(Point::RestoreOffsets);
         self.bounds.insert(task, bounds);
         if let Some(why) = self.distrusted.get(&task).cloned() {
@@ -270,9 +290,10 @@ impl Restorer {
         let Some(restore) = self.restores.get_mut(&task) else { return };
         let result = match &restore.copy {
             Some(_) => Ok(()),
-            None => match self.kept.remove(&task) {
-                Some(store) => Ok(store),
-                None => self.stores.open(task),
+            None => match (self.kept.remove(&task), fresh) {
+                (Some(store), _) => Ok(store),
+                (None, Some(fresh)) => fresh,
+                (None, None) => self.stores.open(task),
             }
             .map_err(RestoreError::from)
             .and_then(|store| restore.take(store)),
