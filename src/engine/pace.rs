@@ -81,6 +81,9 @@ impl Room {
 
 /// How long a short turn should take, its commit included. A commit takes about 5 ms of it on a cluster, so shorter turns would cost much of the throughput.
 const SHORT_US: u64 = 25_000;
+/// A turn that writes fewer records than this is long for another reason, and would not get shorter by taking less: a busy machine, brokers that take
+/// their time for each commit. They are written in a few ms.
+const SHORT_LEAST: usize = 512;
 /// A task that had a record within this time counts as active.
 const LATELY_US: u64 = 5_000_000;
 /// Turns stay short for this long after the last one in which somebody would have waited.
@@ -166,6 +169,7 @@ impl Pace {
     pub(super) fn well(&mut self, records: usize, outputs: usize, took_us: u64) {
         if records * 2 >= self.short || took_us > 2 * SHORT_US {
             let fit = usize::try_from(records as u64 * SHORT_US / took_us.max(1)).unwrap_or(usize::MAX);
+            let fit = fit.max(records * SHORT_LEAST / outputs.max(1));
             self.short = fit.clamp(self.short / 4, self.short * 2).clamp(1, self.most.records.max(1));
         }
         let top = (self.most.records.max(1), self.bounds.records);
@@ -293,6 +297,31 @@ mod tests {
             turn(&mut p, &mut now, 0);
         }
         assert_eq!(p.limits(now).records, 10_000, "and alone again");
+    }
+
+    /// Found by a storm: a commit took 70 ms, so one record was taken at a time, thirteen a second, and a backlog of 17 000 was there for good.
+    #[test]
+    fn where_a_commit_takes_longer_than_a_short_turn_a_backlog_still_goes_down() {
+        let turns = |commit: u64, record: u64, writes: usize| {
+            let (mut p, mut now, mut done) = (pace(), 1_000 * MS, 0);
+            // The smallest that a turn can come down to: nothing is left to make it shorter.
+            p.short = 1;
+            for i in 0..200 {
+                let limit = p.limits(now).records;
+                let quiet = usize::from(i % 4 == 0 && limit > 1);
+                let counts: Vec<_> = [(0, limit - quiet), (1, quiet)].into_iter().filter(|(_, n)| *n > 0).collect();
+                let n: usize = p.share(&counts, true, now).into_iter().sum();
+                let took = commit * MS + n as u64 * record;
+                p.well(n, n * writes, took);
+                (now, done) = (now + took, done + n);
+            }
+            (done as u64 * 1_000_000 / (now - 1_000 * MS), p.limits(now).records)
+        };
+        let (a_second, least) = turns(70, 20, 3);
+        assert!(a_second > 1_000 && least >= 100, "{a_second} records a second, {least} at a time");
+        // But one record that causes twenty thousand is a turn for itself.
+        let (_, least) = turns(70, 140_000, 20_000);
+        assert_eq!(least, 1);
     }
 
     #[test]
