@@ -90,6 +90,26 @@ impl Model {
         Ok(())
     }
 
+    /// An order that was checked, and paid for, elsewhere meets the book: what the book alone decides.
+    #[allow(dead_code, reason = "each test binary uses a part of it")]
+    pub fn meet(&mut self, o: Order) {
+        self.orders.push(o);
+        self.enter(self.orders.len() - 1);
+    }
+
+    /// The book alone is asked to end an order.
+    #[allow(dead_code, reason = "each test binary uses a part of it")]
+    pub fn end_in_the_book(&mut self, user: &str, id: &str, cause: &str, reason: &'static str) {
+        let Some(at) = self.orders.iter().position(|o| o.user == user && o.id == id) else { return };
+        if self.orders[at].is_open() {
+            self.end(at, "OrderCancelled", "cancelled", reason, Some(cause));
+        } else {
+            let o = self.orders[at].clone();
+            let told = super::Told { cause_id: cause.into(), reason: "TOO_LATE_TO_CANCEL", ..self.about("CancelRejected", &o) };
+            self.tell(user, told);
+        }
+    }
+
     fn is_reached(&self, symbol: &str, buy: bool, stop: i64) -> bool {
         let s = &self.symbols[symbol];
         self.price(symbol).is_some_and(|p| if buy { stop <= p } else { stop >= p })

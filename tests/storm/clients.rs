@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
 use crate::support::oracle::Seen;
+use crate::traffic::{Command, Source};
 
 /// First send number; below it are the times that other commands of the test carry.
 const FIRST: u64 = 2_000_000_000;
@@ -48,16 +49,13 @@ pub struct Plan {
     pub brokers: String,
     pub topic: String,
     pub partitions: u32,
-    pub users: u64,
-    pub symbols: u64,
-    /// Commands per second of one client.
-    pub rate: u64,
     pub logs: PathBuf,
 }
 
 /// A running client.
 pub struct Client {
     stop: Arc<AtomicBool>,
+    burst: Arc<AtomicU64>,
     thread: JoinHandle<Story>,
 }
 
@@ -82,20 +80,18 @@ impl ProducerContext for Reports {
     }
 }
 
-#[derive(Clone)]
-struct Order {
-    id: String,
-    user: String,
-    symbol: u64,
-    quantity: u64,
-}
-
 impl Client {
-    pub fn start(plan: Plan, index: u64, seed: u64) -> Client {
-        let stop = Arc::new(AtomicBool::new(false));
-        let until = stop.clone();
-        let thread = std::thread::spawn(move || Running::new(plan, index, seed).run(&until));
-        Client { stop, thread }
+    /// Sends so many commands of a source each second, and further ones when it is told to.
+    pub fn start(plan: Plan, index: u64, seed: u64, source: Box<dyn Source>, rate: u64) -> Client {
+        let (stop, burst) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (until, more) = (stop.clone(), burst.clone());
+        let thread = std::thread::spawn(move || Running::new(plan, index, seed, source).run(rate, &until, &more));
+        Client { stop, burst, thread }
+    }
+
+    /// Sends so many more at once.
+    pub fn burst(&self, count: u64) {
+        self.burst.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Ends it when every send has an outcome.
@@ -107,21 +103,20 @@ impl Client {
 
 struct Running {
     plan: Plan,
-    index: u64,
     rng: Rng,
     producer: BaseProducer<Reports>,
     reports: Receiver<(u64, Outcome)>,
-    orders: Vec<Order>,
+    source: Box<dyn Source>,
     /// What was sent under which number and is not settled.
-    open: BTreeMap<u64, Order>,
-    again: Vec<Order>,
+    open: BTreeMap<u64, Command>,
+    again: Vec<Command>,
     next: u64,
     story: Story,
     file: std::io::BufWriter<std::fs::File>,
 }
 
 impl Running {
-    fn new(plan: Plan, index: u64, seed: u64) -> Running {
+    fn new(plan: Plan, index: u64, seed: u64, source: Box<dyn Source>) -> Running {
         let (to, reports) = channel();
         let producer = ClientConfig::new()
             .set("bootstrap.servers", &plan.brokers)
@@ -140,26 +135,31 @@ impl Running {
         let story = Story { sends: BTreeMap::new() };
         let rng = Rng::new(seed ^ (index << 32));
         let next = FIRST + index * RANGE;
-        let (orders, open, again) = (Vec::new(), BTreeMap::new(), Vec::new());
-        Running { plan, index, rng, producer, reports, orders, open, again, next, story, file }
+        let (open, again) = (BTreeMap::new(), Vec::new());
+        Running { plan, rng, producer, reports, source, open, again, next, story, file }
     }
 
-    fn run(mut self, stop: &AtomicBool) -> Story {
+    fn run(mut self, rate: u64, stop: &AtomicBool, more: &AtomicU64) -> Story {
         let (began, mut due) = (Instant::now(), 0);
-        while !stop.load(Ordering::Relaxed) {
-            let by_now = u64::try_from(began.elapsed().as_millis()).unwrap_or(0) * self.plan.rate / 1_000;
-            while due < by_now {
-                due += 1;
-                let order = self.choose();
-                self.send(order);
+        loop {
+            let last = stop.load(Ordering::Relaxed);
+            let by_now = u64::try_from(began.elapsed().as_millis()).unwrap_or(0) * rate / 1_000;
+            let now = by_now.saturating_sub(due) + more.swap(0, Ordering::Relaxed);
+            due = by_now;
+            for _ in 0..now {
+                let command = self.again.pop().unwrap_or_else(|| self.source.next(&mut self.rng));
+                self.send(command);
             }
             self.settle();
+            if last {
+                break;
+            }
             std::thread::sleep(Duration::from_millis(10));
         }
         let since = Instant::now();
         while (!self.open.is_empty() || !self.again.is_empty()) && since.elapsed() < Duration::from_secs(60) {
-            if let Some(order) = self.again.pop() {
-                self.send(order);
+            if let Some(command) = self.again.pop() {
+                self.send(command);
             }
             self.settle();
             std::thread::sleep(Duration::from_millis(5));
@@ -171,48 +171,30 @@ impl Running {
         self.story
     }
 
-    /// Mostly a new order; now and then an earlier one again, its id for something else, or a symbol that nobody knows.
-    fn choose(&mut self) -> Order {
-        if let Some(order) = self.again.pop() {
-            return order;
-        }
-        let kind = self.rng.below(100);
-        if kind < 5 && !self.orders.is_empty() {
-            let mut order = self.orders[self.rng.below(self.orders.len() as u64) as usize].clone();
-            order.quantity += u64::from(kind == 4);
-            return order;
-        }
-        let symbol = if kind == 99 { 1_000_000 } else { self.rng.below(self.plan.symbols) };
-        let user = format!("u{}", self.rng.below(self.plan.users));
-        let order = Order { id: format!("c{}-{}", self.index, self.orders.len()), user, symbol, quantity: 1 + self.rng.below(5) };
-        self.orders.push(order.clone());
-        order
-    }
-
-    fn send(&mut self, order: Order) {
+    fn send(&mut self, command: Command) {
         let (number, plan) = (self.next, &self.plan);
         self.next += 1;
-        let value = format!(
-            r#"{{"order_id":"{}","user_id":"{}","symbol":"S{}","quantity":{},"order_type":"buy","timestamp":{number}}}"#,
-            order.id, order.user, order.symbol, order.quantity
-        );
-        let partition = partitioner::partition(order.user.as_bytes(), plan.partitions) as i32;
+        let value = format!(r#"{{{}"timestamp":{number}}}"#, command.fields);
+        let partition = partitioner::partition(command.user.as_bytes(), plan.partitions) as i32;
         let record = BaseRecord::<str, str, Box<u64>>::with_opaque_to(&plan.topic, Box::new(number));
-        let queued = self.producer.send(record.key(&order.user).payload(&value).partition(partition));
+        let queued = self.producer.send(record.key(&command.user).payload(&value).partition(partition));
         self.story.sends.insert(number, None);
         match queued {
-            Ok(()) => drop(self.open.insert(number, order)),
-            Err(_) => self.note(number, Outcome::Failed),
+            Ok(()) => drop(self.open.insert(number, command)),
+            Err(_) => {
+                self.note(number, Outcome::Failed);
+                self.again.push(command);
+            }
         }
     }
 
     fn settle(&mut self) {
         self.producer.poll(Duration::ZERO);
         while let Ok((number, outcome)) = self.reports.try_recv() {
-            if let Some(order) = self.open.remove(&number)
+            if let Some(command) = self.open.remove(&number)
                 && !matches!(outcome, Outcome::Ok(..))
             {
-                self.again.push(order);
+                self.again.push(command);
             }
             self.note(number, outcome);
         }

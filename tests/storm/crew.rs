@@ -1,13 +1,15 @@
 //! All instances of the installation and their supervisor: what was killed or has failed is started again, as a service manager would; what was
 //! replaced must end and stays ended. An exit code that tells a person to look is a finding.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::PipeReader;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use processor::runtime::status::InstanceStatus;
+use processor::runtime::status::{InstanceStatus, State};
 
 use crate::nemesis::set_clock;
+use crate::silence::Owners;
 use crate::support::process::{Installation, Process, tail};
 
 /// Role and instance number.
@@ -31,6 +33,8 @@ pub struct Counts {
     pub fences_by_the_dead: u64,
     pub failures: u64,
     pub wipes: u64,
+    /// Ended as the documentation says about a mistake of an operator.
+    pub as_documented: u64,
     pub recoveries: u64,
     pub repeats: u64,
 }
@@ -50,6 +54,8 @@ struct Copy {
     stopping: Option<Instant>,
     second_state: bool,
     last: InstanceStatus,
+    /// The other end of its stderr, until nobody reads there any more.
+    read_by: Option<(PipeReader, Instant)>,
 }
 
 /// A copy that was replaced, and since when it could have noticed.
@@ -57,6 +63,17 @@ struct Older {
     name: Name,
     copy: Copy,
     since: Instant,
+}
+
+/// What an operator's mistake makes of instances.
+pub struct Expected {
+    /// None: of any role.
+    pub role: Option<&'static str>,
+    pub code: i32,
+    /// What it says at its end.
+    pub text: &'static str,
+    /// Who has ended so.
+    pub met: BTreeSet<Name>,
 }
 
 /// See the module.
@@ -68,6 +85,10 @@ pub struct Crew {
     older: Vec<Older>,
     /// When a name last had two copies, or had an instance killed.
     disputed: BTreeMap<Name, Instant>,
+    /// Roles that an operator keeps from running.
+    kept_down: BTreeSet<&'static str>,
+    /// What instances may end with just now.
+    pub expected: Option<Expected>,
     pub counts: Counts,
     pub findings: Vec<String>,
 }
@@ -79,7 +100,8 @@ impl Crew {
         second.state = second.state.with_extension("second");
         let (posts, older, disputed) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
         let (counts, findings) = (Counts::default(), Vec::new());
-        Crew { installations: [installation, second], clocks, posts, older, disputed, counts, findings }
+        let kept_down = BTreeSet::new();
+        Crew { installations: [installation, second], clocks, posts, older, disputed, kept_down, expected: None, counts, findings }
     }
 
     /// From now on this instance is to run.
@@ -99,7 +121,100 @@ impl Crew {
         self.posts.iter().filter(|(_, p)| up(p)).map(|(n, _)| *n).collect()
     }
 
+    /// Which tasks running instances say that they run.
+    pub fn note_owners(&self, owners: &mut Owners) {
+        for (name, post) in &self.posts {
+            let Some(copy) = &post.process else { continue };
+            let said = status(&self.installations[usize::from(copy.second_state)], *name, &copy.process);
+            for task in said.into_iter().flat_map(|s| s.tasks).filter(|t| t.state == State::Running) {
+                owners.note(*name, task.task);
+            }
+        }
+    }
+
+    /// From now on nothing of a role runs: what does is stopped, and copies that are on their own are killed.
+    pub fn keep_down(&mut self, role: &'static str) {
+        self.kept_down.insert(role);
+        for name in self.of(role) {
+            if let Some(copy) = self.posts.get_mut(&name).and_then(|p| p.process.as_mut()) {
+                copy.thaw_at = copy.thaw_at.map(|_| Instant::now());
+            }
+        }
+        for older in self.older.iter_mut().filter(|o| o.name.0 == role) {
+            older.copy.thaw_at = None;
+            older.copy.process.kill9();
+        }
+        self.older.retain(|o| o.name.0 != role);
+    }
+
+    /// Whether nothing of a role runs any more.
+    pub fn is_down(&mut self, role: &'static str) -> bool {
+        let mut down = true;
+        for name in self.of(role) {
+            self.stop(name, Duration::ZERO);
+            down &= self.posts[&name].process.is_none();
+        }
+        down
+    }
+
+    /// The role may run again, also what has ended and was not to be started again.
+    pub fn release(&mut self, role: &'static str) {
+        self.kept_down.remove(role);
+        self.of(role).into_iter().for_each(|name| self.restart(name, Duration::ZERO));
+    }
+
+    /// The same, if it is kept from that.
+    pub fn release_if_down(&mut self, role: &'static str) {
+        if self.kept_down.contains(role) {
+            self.release(role);
+        }
+    }
+
+    /// What has ended as expected may run again.
+    pub fn start_the_expected(&mut self) -> BTreeSet<Name> {
+        let met = self.expected.take().map(|e| e.met).unwrap_or_default();
+        met.iter().for_each(|name| self.restart(*name, Duration::ZERO));
+        met
+    }
+
+    fn of(&self, role: &str) -> Vec<Name> {
+        self.posts.keys().filter(|n| n.0 == role).copied().collect()
+    }
+
+    /// Whether nobody else has this instance's directory.
+    pub fn is_single(&self, name: Name) -> bool {
+        self.older.iter().all(|o| o.name != name)
+    }
+
+    /// SIGHUP: a stop like any other.
+    pub fn hang_up(&mut self, name: Name) {
+        let Some(post) = self.posts.get_mut(&name) else { return };
+        let Some(copy) = post.process.as_mut() else { return };
+        if copy.thaw_at.is_none() && copy.stopping.is_none() && copy.process.is_running() {
+            copy.process.signal(libc::SIGHUP);
+            copy.stopping = Some(Instant::now());
+            post.restart_at = Instant::now();
+            self.counts.stops += 1;
+        }
+    }
+
+    /// Killed, and started again with a pipe for its words, which nobody reads any more a while later.
+    pub fn make_deaf(&mut self, name: Name, after: Duration) {
+        self.kill9(name);
+        if self.kept_down.contains(name.0) || !self.posts.contains_key(&name) {
+            return;
+        }
+        let (read, write) = std::io::pipe().expect("a pipe");
+        let copy = self.spawn_into(name, false, Some(write));
+        let post = self.posts.get_mut(&name).expect("it has a post");
+        post.process = Some(Copy { read_by: Some((read, Instant::now() + after)), ..copy });
+    }
+
     fn spawn(&mut self, name: Name, second_state: bool) -> Copy {
+        self.spawn_into(name, second_state, None)
+    }
+
+    fn spawn_into(&mut self, name: Name, second_state: bool, words: Option<std::io::PipeWriter>) -> Copy {
         self.counts.starts += 1;
         let mut environment = Vec::new();
         let clock = self.clock_file(name);
@@ -111,8 +226,12 @@ impl Crew {
         if let Some(library) = &library {
             environment.extend([("LD_PRELOAD", library.as_str()), ("CLOCK_OFFSET_FILE", clock.as_str())]);
         }
-        let process = self.installations[usize::from(second_state)].start_with(name.0, name.1, &environment);
-        Copy { process, thaw_at: None, stopping: None, second_state, last: InstanceStatus::default() }
+        let installation = &self.installations[usize::from(second_state)];
+        let process = match words {
+            None => installation.start_with(name.0, name.1, &environment),
+            Some(words) => installation.start_into(name.0, name.1, &environment, words.into()),
+        };
+        Copy { process, thaw_at: None, stopping: None, second_state, last: InstanceStatus::default(), read_by: None }
     }
 
     /// The file that says how many seconds an instance's wall clock is wrong.
@@ -167,6 +286,9 @@ impl Crew {
 
     /// A second process under the same name, over the same state directory or another. The older one is on its own from now on.
     pub fn twin(&mut self, name: Name, second_state: bool) {
+        if self.kept_down.contains(name.0) {
+            return;
+        }
         let Some(copy) = self.posts.get_mut(&name).and_then(|p| p.process.take()) else { return };
         self.counts.twins += 1;
         let since = copy.thaw_at.unwrap_or_else(Instant::now).max(Instant::now());
@@ -176,14 +298,30 @@ impl Crew {
         self.posts.get_mut(&name).expect("it has a post").process = Some(newer);
     }
 
+    fn directory(&self, name: Name) -> PathBuf {
+        self.installations[0].state.join(name.0).join(name.1.to_string())
+    }
+
+    /// Killed, and when it comes back its local state is a copy of another instance's, made while that one runs.
+    pub fn give_state_of(&mut self, name: Name, from: Name) {
+        self.wipe(name);
+        if self.is_single(name) {
+            let (from, to) = (self.directory(from), self.directory(name));
+            // Files come and go under it: what cannot be copied is missing in the copy, as it would be with any tool.
+            let copied =
+                std::process::Command::new("cp").arg("-r").arg(from.join(".")).arg(to).stderr(std::process::Stdio::null()).status();
+            copied.expect("cp can be run");
+        }
+    }
+
     /// Killed, and its local state is gone when it comes back.
     pub fn wipe(&mut self, name: Name) {
         self.kill9(name);
         // An older copy over the same directory would be robbed of its files under its hands, which is another matter.
-        if self.older.iter().any(|o| o.name == name) {
+        if !self.is_single(name) {
             return;
         }
-        let dir = self.installations[0].state.join(name.0).join(name.1.to_string());
+        let dir = self.directory(name);
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             let gone = if entry.path().is_dir() { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
             gone.expect("a state directory can be deleted");
@@ -207,11 +345,14 @@ impl Crew {
         for name in self.posts.keys().copied().collect::<Vec<_>>() {
             let post = self.posts.get_mut(&name).expect("just listed");
             if let Some(mut copy) = post.process.take() {
+                if copy.read_by.as_mut().is_some_and(|(read, until)| !drained(read) || now >= *until) {
+                    copy.read_by = None;
+                }
                 match attend(&mut copy, now) {
                     None => self.posts.get_mut(&name).expect("just listed").process = Some(copy),
                     Some(code) => self.ended(name, copy, code),
                 }
-            } else if post.wanted && now >= post.restart_at {
+            } else if post.wanted && now >= post.restart_at && !self.kept_down.contains(name.0) {
                 let copy = self.spawn(name, false);
                 self.posts.get_mut(&name).expect("just listed").process = Some(copy);
             }
@@ -232,6 +373,11 @@ impl Crew {
     fn ended(&mut self, name: Name, mut copy: Copy, code: Option<i32>) {
         self.count(name, &mut copy);
         let stopped = copy.stopping.is_some();
+        if self.is_expected(name, code, &copy) {
+            // Until the operator has done what it says.
+            self.restart(name, Duration::from_secs(3_600));
+            return;
+        }
         match code {
             Some(0 | 1) if stopped => {}
             None if stopped => self.counts.kills += 1,
@@ -265,8 +411,21 @@ impl Crew {
         }
     }
 
+    fn is_expected(&mut self, name: Name, code: Option<i32>, copy: &Copy) -> bool {
+        let Some(e) = &mut self.expected else { return false };
+        let as_documented = code == Some(e.code) && e.role.is_none_or(|r| r == name.0) && tail(&copy.process.log).contains(e.text);
+        if as_documented {
+            e.met.insert(name);
+            self.counts.as_documented += 1;
+        }
+        as_documented
+    }
+
     fn older_ended(&mut self, mut older: Older, code: Option<i32>) {
         self.count(older.name, &mut older.copy);
+        if self.is_expected(older.name, code, &older.copy) {
+            return;
+        }
         match code {
             Some(75) => self.counts.fences += 1,
             // It was being stopped, or failed for another reason before it noticed.
@@ -320,6 +479,23 @@ fn attend(copy: &mut Copy, now: Instant) -> Option<Option<i32>> {
         return Some(None);
     }
     if copy.process.is_running() { None } else { Some(copy.process.exit_code(Duration::from_secs(1))) }
+}
+
+/// Takes what a pipe holds, as a reader of logs does; false once its writer has gone.
+fn drained(read: &mut PipeReader) -> bool {
+    use std::io::Read as _;
+    use std::os::fd::AsRawFd as _;
+    let mut bytes = [0; 4096];
+    loop {
+        let mut ask = libc::pollfd { fd: read.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: asks about one descriptor that the reference keeps open, without waiting.
+        if unsafe { libc::poll(&mut ask, 1, 0) } <= 0 {
+            return true;
+        }
+        if !matches!(read.read(&mut bytes), Ok(1..)) {
+            return false;
+        }
+    }
 }
 
 fn status(installation: &Installation, name: Name, process: &Process) -> Option<InstanceStatus> {

@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use processor::client::simulate::Rng;
 
 use crate::crew::{Crew, Name};
+use crate::silence::{ON_THE_WAY, Troubles, Whom};
 use crate::support::cluster::Cluster;
 use crate::support::program::SmallDisk;
 use crate::support::proxy::{Act, END_TXN, Faults, Rule, TXN_OFFSET_COMMIT, Ticket, Way};
@@ -21,14 +19,26 @@ pub type Counts = BTreeMap<&'static str, u64>;
 /// Further instances that come and go.
 const EXTRA: [Name; 5] = [("orders", 3), ("trading", 3), ("portfolio", 2), ("notifications", 2), ("audit", 2)];
 
-/// How long brokers may take until all follow again.
-const IN_SYNC: Duration = Duration::from_secs(180);
+/// Storms have lulls, in which brokers and wire are left alone, and of `orders` and `trading` one instance each is still hit: the tasks of the others have
+/// nothing to be silent for.
+const CYCLE: Duration = Duration::from_secs(80);
+const STORMY: Duration = Duration::from_secs(45);
 
-fn ms(rng: &mut Rng, from: u64, to: u64) -> Duration {
+/// Whether it is one, so long after the beginning.
+pub fn is_lull(elapsed: Duration) -> bool {
+    elapsed.as_millis() % CYCLE.as_millis() >= STORMY.as_millis()
+}
+
+/// Whether one is near: what takes long is not begun any more.
+pub fn is_lull_near(elapsed: Duration) -> bool {
+    is_lull(elapsed) || is_lull(elapsed + Duration::from_secs(12))
+}
+
+pub fn ms(rng: &mut Rng, from: u64, to: u64) -> Duration {
     Duration::from_millis(from + rng.below(to - from + 1))
 }
 
-fn pick<T: Copy>(rng: &mut Rng, all: &[T]) -> Option<T> {
+pub fn pick<T: Copy>(rng: &mut Rng, all: &[T]) -> Option<T> {
     all.get(rng.below(all.len() as u64) as usize).copied()
 }
 
@@ -41,6 +51,9 @@ pub struct Nemesis<'a> {
     disk: Option<(&'a SmallDisk, Name)>,
     disk_free_at: Option<Instant>,
     calm_at: Option<Instant>,
+    troubles: Troubles,
+    /// In a lull: who is hit of those that an order's way leads through.
+    victims: Option<[Name; 2]>,
     next: Instant,
     /// Says what it does.
     loud: bool,
@@ -49,7 +62,7 @@ pub struct Nemesis<'a> {
 }
 
 impl<'a> Nemesis<'a> {
-    pub fn new(seed: u64, cluster: &'a Cluster, brokers: u32, disk: Option<(&'a SmallDisk, Name)>) -> Nemesis<'a> {
+    pub fn new(seed: u64, cluster: &'a Cluster, brokers: u32, disk: Option<(&'a SmallDisk, Name)>, troubles: Troubles) -> Nemesis<'a> {
         let (rng, now) = (Rng::new(seed), Instant::now());
         Nemesis {
             rng,
@@ -58,6 +71,8 @@ impl<'a> Nemesis<'a> {
             disk,
             disk_free_at: None,
             calm_at: None,
+            troubles,
+            victims: None,
             next: now,
             loud: std::env::var_os("LOUD").is_some(),
             began: now,
@@ -79,9 +94,55 @@ impl<'a> Nemesis<'a> {
             return;
         }
         self.next = now + ms(&mut self.rng, 1_000, 3_500);
+        let lull = is_lull(self.began.elapsed());
+        if !lull {
+            self.victims = None;
+        } else if self.victims.is_none() {
+            // The same number, so that whoever is spared has the same tasks in both roles.
+            let number = 1 + self.rng.below(2) as u32;
+            self.victims = Some(ON_THE_WAY.map(|role| (role, number)));
+        }
         // None, one, two or three.
         for _ in 0..self.rng.below(4) {
-            self.strike(crew);
+            if lull { self.strike_in_a_lull(crew) } else { self.strike(crew) }
+        }
+    }
+
+    fn strike_in_a_lull(&mut self, crew: &mut Crew) {
+        let spared = |n: &Name| ON_THE_WAY.contains(&n.0) && self.victims.is_some_and(|v| !v.contains(n));
+        let all: Vec<Name> = crew.running().into_iter().filter(|n| !spared(n)).collect();
+        let rng = &mut self.rng;
+        let Some(name) = pick(rng, &all) else { return };
+        let kind = match rng.below(8) {
+            0..4 => {
+                crew.kill9(name);
+                "kill -9"
+            }
+            4 => {
+                crew.freeze(name, ms(rng, 1_000, 15_000));
+                "freeze"
+            }
+            5 => {
+                crew.stop(name, ms(rng, 0, 5_000));
+                "clean stop"
+            }
+            6 => {
+                crew.wipe(name);
+                "state deleted"
+            }
+            _ => {
+                crew.twin(name, false);
+                "twin, same state"
+            }
+        };
+        self.note(kind, name, Duration::from_secs(if kind == "freeze" { 15 } else { 5 }));
+    }
+
+    fn note(&mut self, kind: &'static str, name: Name, time: Duration) {
+        self.troubles.lasting(kind, Whom::Instance(name), time);
+        *self.counts.entry(kind).or_default() += 1;
+        if self.loud {
+            println!("{:>7.1} s: {kind} ({name:?})", self.began.elapsed().as_secs_f64());
         }
     }
 
@@ -105,18 +166,23 @@ impl<'a> Nemesis<'a> {
         let Some(name) = pick(rng, &crew.running()) else { return };
         let broker = 1 + rng.below(u64::from(self.brokers)) as u32;
         let of = format!("-processor-{}-{}", name.0, name.1);
+        let mut whom = (Whom::Instance(name), Duration::from_secs(5));
         let kind = match rng.below(100) {
             0..30 => {
                 crew.kill9(name);
                 // Often several at once, as when a machine goes.
                 for _ in 0..rng.below(4) {
-                    pick(rng, &crew.running()).into_iter().for_each(|n| crew.kill9(n));
+                    if let Some(other) = pick(rng, &crew.running()) {
+                        crew.kill9(other);
+                        self.troubles.lasting("kill -9", Whom::Instance(other), Duration::from_secs(5));
+                    }
                 }
                 "kill -9"
             }
             30..38 => {
                 let time = if rng.below(4) == 0 { ms(rng, 8_000, 60_000) } else { ms(rng, 1_000, 5_000) };
                 crew.freeze(name, time);
+                whom.1 = time;
                 // One that is away for long may be thought dead, and replaced.
                 if time > Duration::from_secs(8) && rng.below(2) == 0 {
                     crew.twin(name, rng.below(2) == 0);
@@ -135,14 +201,23 @@ impl<'a> Nemesis<'a> {
                 crew.twin(name, true);
                 "twin, other state"
             }
-            49..53 => self.scale(crew),
-            53..56 => {
+            49..52 => self.scale(crew),
+            52 => {
+                crew.hang_up(name);
+                "SIGHUP"
+            }
+            53 => {
+                crew.make_deaf(name, ms(rng, 0, 5_000));
+                "nobody reads its log"
+            }
+            54 | 55 => {
                 crew.wipe(name);
                 "state deleted"
             }
             56..59 => match self.disk {
                 Some((disk, _)) if self.disk_free_at.is_none() => {
                     disk.fill();
+                    whom.1 = Duration::from_secs(15);
                     self.disk_free_at = Some(Instant::now() + ms(rng, 2_000, 10_000));
                     "disk full"
                 }
@@ -154,8 +229,9 @@ impl<'a> Nemesis<'a> {
                 "clock jump"
             }
             63..75 => {
-                // Long enough for the client to give up, and for the next transaction to be under way.
-                let time = if rng.below(3) == 0 { ms(rng, 500, 4_000) } else { ms(rng, 4_500, 15_000) };
+                // Long enough for the client to give up (8 s), and for the next transaction to be under way.
+                let time = if rng.below(3) == 0 { ms(rng, 500, 4_000) } else { ms(rng, 8_500, 20_000) };
+                whom.1 = time + Duration::from_secs(10);
                 self.faults.add(Rule { api: END_TXN, of, act: Act::Hold(Ticket::new(), time), times: 1 });
                 "EndTxn held"
             }
@@ -165,24 +241,31 @@ impl<'a> Nemesis<'a> {
             }
             81..86 => {
                 let act = Act::Delay(ms(rng, 100, 6_000));
+                whom = (Whom::All, Duration::from_secs(20));
                 self.faults.add(Rule { api: TXN_OFFSET_COMMIT, of: String::new(), act, times: 1 + rng.below(3) as u32 });
                 "offset commit delayed"
             }
             86..91 => {
                 let way = if rng.below(2) == 0 { Way::ToBroker } else { Way::ToClient };
-                self.faults.cut(broker, way, ms(rng, 500, 9_000));
+                let time = ms(rng, 500, 12_000);
+                whom = (Whom::All, time);
+                self.faults.cut(broker, way, time);
                 "one direction cut"
             }
             91..96 => {
                 self.faults.set_latency(broker, ms(rng, 1, 40));
-                self.calm_at = Some(Instant::now() + ms(rng, 3_000, 12_000));
+                let time = ms(rng, 3_000, 12_000);
+                whom = (Whom::All, time);
+                self.calm_at = Some(Instant::now() + time);
                 "latency"
             }
             _ => {
+                whom = (Whom::All, Duration::ZERO);
                 self.faults.drop_connections(broker, 1 + rng.below(4) as usize);
                 "connections lost"
             }
         };
+        self.troubles.lasting(kind, whom.0, whom.1);
         *self.counts.entry(kind).or_default() += 1;
         if self.loud {
             println!("{:>7.1} s: {kind} ({name:?}, broker {broker})", self.began.elapsed().as_secs_f64());
@@ -210,126 +293,4 @@ impl<'a> Nemesis<'a> {
 pub fn set_clock(file: &Path, seconds: i64) {
     let file = std::fs::File::options().write(true).create(true).truncate(false).open(file).expect("a clock file");
     file.write_all_at(&seconds.to_ne_bytes(), 0).expect("a clock file");
-}
-
-/// Trouble for brokers, in a thread of its own, because each takes its time. One broker at a time, and the next one when all are in sync again; but for
-/// `two_down`, which takes leaders away altogether.
-pub struct Brokers {
-    stop: Arc<AtomicBool>,
-    pub faults: Arc<AtomicU64>,
-    counts: Arc<Mutex<Counts>>,
-    thread: JoinHandle<()>,
-}
-
-impl Brokers {
-    pub fn start(seed: u64, cluster: Arc<Cluster>, brokers: u32, two_down: bool) -> Brokers {
-        let (stop, faults, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Counts::new())));
-        let mut at_work = AtBrokers {
-            rng: Rng::new(seed ^ 0x6272_6f6b_6572),
-            cluster,
-            brokers,
-            two_down,
-            stop: stop.clone(),
-            faults: faults.clone(),
-            counts: counts.clone(),
-        };
-        let thread = std::thread::Builder::new().name("brokers".into()).spawn(move || at_work.run()).expect("a thread");
-        Brokers { stop, faults, counts, thread }
-    }
-
-    /// Returns when all brokers are back.
-    pub fn stop(self) -> Counts {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("all brokers are back");
-        std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-struct AtBrokers {
-    rng: Rng,
-    cluster: Arc<Cluster>,
-    brokers: u32,
-    two_down: bool,
-    stop: Arc<AtomicBool>,
-    faults: Arc<AtomicU64>,
-    counts: Arc<Mutex<Counts>>,
-}
-
-impl AtBrokers {
-    fn run(&mut self) {
-        while !self.stop.load(Ordering::Relaxed) {
-            let pause = ms(&mut self.rng, 4_000, 14_000);
-            self.wait(pause);
-            self.cluster.wait_in_sync(IN_SYNC);
-            self.strike();
-        }
-        self.cluster.wait_in_sync(IN_SYNC);
-    }
-
-    fn wait(&self, time: Duration) {
-        let since = Instant::now();
-        while since.elapsed() < time && !self.stop.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn note(&self, kind: &'static str) {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
-        self.faults.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn strike(&mut self) {
-        let broker = 1 + self.rng.below(u64::from(self.brokers)) as u32;
-        match self.rng.below(10) {
-            0..4 => {
-                self.note("broker kill -9");
-                self.cluster.kill(broker);
-                let away = ms(&mut self.rng, 0, 12_000);
-                self.wait(away);
-                self.back(broker);
-            }
-            4..7 => {
-                self.note("broker frozen");
-                self.cluster.freeze(broker);
-                let long = self.rng.below(4) == 0;
-                let away = if long { ms(&mut self.rng, 10_000, 40_000) } else { ms(&mut self.rng, 1_000, 8_000) };
-                self.wait(away);
-                self.cluster.thaw(broker);
-            }
-            7 | 8 => {
-                self.note("broker stopped, leaders and coordinators move");
-                self.cluster.stop(broker);
-                let away = ms(&mut self.rng, 0, 5_000);
-                self.wait(away);
-                self.back(broker);
-            }
-            _ if self.two_down => {
-                let other = broker % self.brokers + 1;
-                self.note("broker kill -9");
-                self.note("broker kill -9");
-                self.note("two brokers down");
-                self.cluster.kill(broker);
-                self.cluster.kill(other);
-                let away = ms(&mut self.rng, 1_000, 8_000);
-                self.wait(away);
-                self.cluster.restart(broker);
-                self.cluster.restart(other);
-                self.cluster.wait_started(broker);
-                self.cluster.wait_started(other);
-            }
-            _ => {
-                for broker in 1..=self.brokers {
-                    self.note("broker in a rolling restart");
-                    self.cluster.stop(broker);
-                    self.back(broker);
-                    self.cluster.wait_in_sync(IN_SYNC);
-                }
-            }
-        }
-    }
-
-    fn back(&self, broker: u32) {
-        self.cluster.restart(broker);
-        self.cluster.wait_started(broker);
-    }
 }

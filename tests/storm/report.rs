@@ -4,24 +4,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use processor::engine::ports::Log;
 use processor::engine::topics::{TopicId, TopicTable};
 use processor::wire::topics as t;
 
+use crate::books::{self, Evidence};
 use crate::clients::{self, Story, Summary};
 use crate::crew::{self, Crew};
 use crate::nemesis::Counts;
+use crate::silence::Silence;
 use crate::support::cluster::Cluster;
 use crate::support::follower::{self, Follower};
 use crate::support::oracle::{self, Seen, read_all};
 use crate::support::process::Installation;
 use crate::support::proxy;
 use crate::support::rest;
+use crate::traffic::is_book_user;
 
 /// One cause may have hundreds of consequences.
 const FINDINGS_SHOWN: usize = 40;
+
+/// A partition to which nothing is done is never silent for so long, not even on two cores that a dozen processes and three brokers share with others.
+const CALM_MAX: Duration = Duration::from_secs(30);
 
 /// See the module.
 pub struct Report {
@@ -30,6 +36,12 @@ pub struct Report {
     pub broker_faults: u64,
     kinds: BTreeMap<String, u64>,
     clients: Summary,
+    pub floods: u64,
+    pub silence: Silence,
+    books: books::Verdict,
+    /// Changed copies of the books' evidence that their judge has seen through.
+    falsified: u64,
+    rest: Duration,
     crew: crew::Counts,
     events: usize,
     trades: usize,
@@ -69,6 +81,11 @@ impl Report {
             broker_faults: 0,
             kinds: BTreeMap::new(),
             clients: Summary::default(),
+            floods: 0,
+            silence: Silence::default(),
+            books: books::Verdict::default(),
+            falsified: 0,
+            rest: Duration::ZERO,
             crew: crew::Counts::default(),
             events: 0,
             trades: 0,
@@ -95,7 +112,10 @@ impl Report {
 
     /// After the heal everything must come to rest in good time.
     pub fn wait_at_rest(&mut self, log: &dyn Log, prefix: &str, within: Duration, crew: &mut Crew) -> bool {
-        guarded(&mut self.findings, "liveness", || rest::wait_at_rest(log, prefix, within, || crew.tend())).is_some()
+        let began = Instant::now();
+        let at_rest = guarded(&mut self.findings, "liveness", || rest::wait_at_rest(log, prefix, within, || crew.tend())).is_some();
+        self.rest = began.elapsed();
+        at_rest
     }
 
     /// Takes over what was counted elsewhere.
@@ -113,10 +133,22 @@ impl Report {
         self.clients = clients::compare(stories, &commands);
         findings.append(&mut self.clients.wrong);
         (self.lost, self.duplicated) = guarded(findings, "counting", || count(log, topics, &commands)).unwrap_or((u64::MAX, u64::MAX));
-        if let Some(verdict) = guarded(findings, "the oracle", || oracle::check(log, topics, cash_e4)) {
+        if let Some(verdict) = guarded(findings, "the oracle", || oracle::check_of(log, topics, cash_e4, &|user| !is_book_user(user))) {
             (self.events, self.trades) = (verdict.events, verdict.trades);
             (self.notifications, self.audit_entries) = (verdict.notifications, verdict.audit_entries);
             findings.extend(verdict.wrong);
+        }
+        if let Some(evidence) = guarded(findings, "reading the books", || Evidence::read(log, topics)) {
+            self.books = guarded(findings, "the books", || evidence.judge()).unwrap_or_default();
+            findings.append(&mut self.books.wrong);
+            // A judge that passes everything would pass this as well.
+            for (what, spoilt) in evidence.spoilt() {
+                let seen = spoilt.map(|e| !e.judge().wrong.is_empty());
+                self.falsified += u64::from(seen == Some(true));
+                if seen == Some(false) {
+                    findings.push(format!("the judge of the books does not see {what}"));
+                }
+            }
         }
         let same = guarded(findings, "the follower", || {
             let wanted = follower::read_afresh(log, t::ORDER_EVENTS);
@@ -156,6 +188,9 @@ impl Report {
                 all.push(format!("{what}: {n}"));
             }
         }
+        if self.silence.longest_calm > CALM_MAX {
+            all.push(format!("a calm partition was silent for {:?}", self.silence.longest_calm));
+        }
         if self.crew.repeats > 0 {
             all.push(format!("{} records came twice and were dropped: transactions are broken", self.crew.repeats));
         }
@@ -190,22 +225,24 @@ fn count(log: &dyn Log, topics: &TopicTable, commands: &[Seen]) -> (u64, u64) {
         let mut names = BTreeSet::new();
         for r in read_all(log, topic) {
             let src = r.headers.get("src").cloned().unwrap_or_default();
-            if topic == t::ORDER_EVENTS {
+            if topic == t::ORDER_EVENTS || topic == t::DEAD_LETTERS {
                 answered.insert(src.clone());
             }
             duplicated += u64::from(!names.insert((src, r.headers.get("n").cloned().unwrap_or_default())));
         }
     }
-    let lost = commands.iter().filter(|c| !answered.contains(&c.src(topics, t::ORDER_COMMANDS))).count();
+    // What the book answers is for the books' judge to look for.
+    let at_once = |c: &&Seen| !(is_book_user(c.text("user_id")) && ["cancel", "mass_cancel"].contains(&c.text("command")));
+    let lost = commands.iter().filter(at_once).filter(|c| !answered.contains(&c.src(topics, t::ORDER_COMMANDS))).count();
     (lost as u64, duplicated)
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (c, s) = (&self.crew, &self.clients);
+        let (c, s, l) = (&self.crew, &self.clients, &self.silence);
         let rows = [
             (
-                "orders sent",
+                "commands sent",
                 format!(
                     "{} (ok {}, failed {}, unknown {}: {} of those in the log; {} written again by the client library)",
                     s.sent, s.ok, s.failed, s.unknown, s.unknown_in_log, s.written_again
@@ -218,8 +255,32 @@ impl fmt::Display for Report {
                     self.events, self.trades, self.notifications, self.audit_entries
                 ),
             ),
+            (
+                "books",
+                format!(
+                    "{} commands, {} cancels asked of books, {} trades, {} events; {} falsified copies seen; {} floods",
+                    self.books.commands, self.books.cancels, self.books.trades, self.books.events, self.falsified, self.floods
+                ),
+            ),
+            (
+                "longest silence",
+                format!(
+                    "calm {:.1} s (partition {} from {:.0} s on; {} probes of {}, {} unanswered); at all {:.1} s: {}",
+                    l.longest_calm.as_secs_f64(),
+                    l.calm_at.0,
+                    l.calm_at.1.as_secs_f64(),
+                    l.calm,
+                    l.probes,
+                    l.unanswered,
+                    l.longest.as_secs_f64(),
+                    l.cause
+                ),
+            ),
+            ("probes that met", l.met.iter().map(|(kind, n)| format!("{kind} {n}")).collect::<Vec<_>>().join(", ")),
+            ("at rest", format!("{:.1} s after the last thing was healed", self.rest.as_secs_f64())),
             ("transactions", format!("{} of tasks, {} ends on the wire", self.transactions, self.end_txn)),
             ("kills", format!("{} (and {} clean stops, {} starts)", c.kills, c.stops, c.starts)),
+            ("mistakes", format!("{} processes ended as documented", c.as_documented)),
             ("pauses", c.pauses.to_string()),
             ("twins, fences", format!("{} twins, {} fenced, {} of those by requests of the dead", c.twins, c.fences, c.fences_by_the_dead)),
             ("recoveries", format!("{} new epochs in a running process, {} restarts after failures", c.recoveries, c.failures)),
@@ -245,7 +306,7 @@ impl fmt::Display for Report {
         // One line to collect from many runs.
         write!(
             f,
-            "STORM seed={} seconds={} orders={} transactions={} kills={} pauses={} fences={} unknown={} broker_faults={} held={} lost={} duplicated={} digest_mismatches={} damage={}",
+            "STORM seed={} seconds={} commands={} transactions={} kills={} pauses={} fences={} unknown={} broker_faults={} held={} lost={} duplicated={} digest_mismatches={} floods={} mistakes={} silence_calm={:.1} silence={:.1} rest={:.0} damage={}",
             self.seed,
             self.time.as_secs(),
             s.sent,
@@ -259,6 +320,11 @@ impl fmt::Display for Report {
             self.lost,
             self.duplicated,
             self.digest_mismatches,
+            self.floods,
+            self.kinds.iter().filter(|(kind, _)| kind.starts_with("mistakes: ")).map(|(_, n)| n).sum::<u64>(),
+            l.longest_calm.as_secs_f64(),
+            l.longest.as_secs_f64(),
+            self.rest.as_secs_f64(),
             damage.len()
         )
     }

@@ -51,18 +51,29 @@ impl Cluster {
 
     /// The same with so many replicas of each partition.
     pub fn start_with(count: u32, replicas: u32) -> Cluster {
+        Cluster::start_as(count, replicas, QUICK)
+    }
+
+    /// Three brokers as Kafka ships them: only addresses, directories and what three replicas need are set. What depends on timing in groups,
+    /// transactions, elections and copies is as slow as it is in the field.
+    pub fn start_as_shipped() -> Cluster {
+        Cluster::start_as(3, 3, AS_SHIPPED)
+    }
+
+    fn start_as(count: u32, replicas: u32, settings: Settings) -> Cluster {
         sweep();
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("processor-kafka-{}-cluster-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(name);
         let faults = Arc::new(Faults::default());
         let quorum = free_port();
-        let controller = Node::new(CONTROLLER, &dir, "-Xmx192m", &controller_properties(quorum, replicas, &dir.join("100/data")));
+        let controller = Node::new(CONTROLLER, &dir, "-Xmx192m", &controller_properties(quorum, replicas, &dir.join("100/data"), settings));
         let broker = |id: u32| {
             let proxy = Proxy::start(id, faults.clone());
             let (client, direct) = (free_port(), free_port());
             proxy.set_target(format!("127.0.0.1:{client}").parse().expect("an address"));
-            let text = broker_properties(id, replicas, quorum, &proxy.address, client, direct, &dir.join(id.to_string()).join("data"));
+            let text =
+                broker_properties(id, replicas, quorum, &proxy.address, client, direct, &dir.join(id.to_string()).join("data"), settings);
             let mut node = Node::new(id, &dir, "-Xmx400m", &text);
             (node.direct, node.proxied) = (format!("127.0.0.1:{direct}"), proxy.address);
             node
@@ -253,7 +264,34 @@ impl Node {
     }
 }
 
-fn controller_properties(quorum: u16, replicas: u32, data: &Path) -> String {
+/// More lines of the properties of the controller and of brokers.
+type Settings = &'static [&'static str; 2];
+
+/// Leaders go back to where they belong soon after a broker has come back: one more move of leaders and coordinators each time. Groups, timeouts and
+/// elections are quick, and Kafka's own topics are small.
+const QUICK: Settings = &[
+    "leader.imbalance.check.interval.seconds=5
+leader.imbalance.per.broker.percentage=0
+",
+    "auto.create.topics.enable=false
+offsets.topic.num.partitions=6
+transaction.state.log.num.partitions=6
+group.initial.rebalance.delay.ms=0
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
+broker.session.timeout.ms=6000
+broker.heartbeat.interval.ms=1000
+num.replica.fetchers=1
+num.network.threads=2
+num.io.threads=4
+log.cleaner.backoff.ms=2000
+log.cleaner.dedupe.buffer.size=8388608
+",
+];
+
+/// Three brokers in 400 MB of heap each have no room for the cleaner's 128 MB; the smaller buffer makes it clean in more rounds, and nothing else.
+const AS_SHIPPED: Settings = &["", "log.cleaner.dedupe.buffer.size=8388608\n"];
+
+fn controller_properties(quorum: u16, replicas: u32, data: &Path, settings: Settings) -> String {
     let in_sync = replicas.div_ceil(2);
     format!(
         "process.roles=controller
@@ -267,16 +305,23 @@ log.dirs={}
 default.replication.factor={replicas}
 min.insync.replicas={in_sync}
 unclean.leader.election.enable=false
-# Leaders go back to where they belong soon after a broker has come back: one more move of leaders and coordinators each time.
-leader.imbalance.check.interval.seconds=5
-leader.imbalance.per.broker.percentage=0
-",
-        data.display()
+{}",
+        data.display(),
+        settings[0]
     )
 }
 
 #[allow(clippy::too_many_arguments, reason = "all of it goes into one text")]
-fn broker_properties(id: u32, replicas: u32, quorum: u16, advertised: &str, client: u16, direct: u16, data: &Path) -> String {
+fn broker_properties(
+    id: u32,
+    replicas: u32,
+    quorum: u16,
+    advertised: &str,
+    client: u16,
+    direct: u16,
+    data: &Path,
+    settings: Settings,
+) -> String {
     let in_sync = replicas.div_ceil(2);
     format!(
         "process.roles=broker
@@ -288,25 +333,14 @@ inter.broker.listener.name=DIRECT
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,CLIENT:PLAINTEXT,DIRECT:PLAINTEXT
 log.dirs={}
-auto.create.topics.enable=false
 unclean.leader.election.enable=false
 default.replication.factor={replicas}
 min.insync.replicas={in_sync}
 offsets.topic.replication.factor={replicas}
-offsets.topic.num.partitions=6
 transaction.state.log.replication.factor={replicas}
 transaction.state.log.min.isr={in_sync}
-transaction.state.log.num.partitions=6
-group.initial.rebalance.delay.ms=0
-transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
-broker.session.timeout.ms=6000
-broker.heartbeat.interval.ms=1000
-num.replica.fetchers=1
-num.network.threads=2
-num.io.threads=4
-log.cleaner.backoff.ms=2000
-log.cleaner.dedupe.buffer.size=8388608
-",
-        data.display()
+{}",
+        data.display(),
+        settings[1]
     )
 }

@@ -179,19 +179,41 @@ struct User {
 
 /// Checks every public topic against the inputs. Call it at rest.
 pub fn check(log: &dyn Log, topics: &TopicTable, opening_cash_e4: i64) -> Verdict {
+    check_of(log, topics, opening_cash_e4, &|_| true)
+}
+
+/// The same where some users send what this oracle does not know: their orders and money are for somebody else to judge.
+pub fn check_of(log: &dyn Log, topics: &TopicTable, opening_cash_e4: i64, known: &dyn Fn(&str) -> bool) -> Verdict {
     let mut v = Verdict::default();
-    let commands = read_all(log, t::ORDER_COMMANDS);
-    let events = read_all(log, t::ORDER_EVENTS);
+    let mut commands = read_all(log, t::ORDER_COMMANDS);
+    let mut events = read_all(log, t::ORDER_EVENTS);
     let prices = prices(log);
     v.commands = commands.len();
     v.events = events.len();
+    check_notifications(&mut v, log, &events);
+    check_unstamped(&mut v, log, topics, &commands);
+    commands.retain(|c| known(c.text("user_id")) && c.time_ms != UNSTAMPED);
+    events.retain(|e| known(e.text("user_id")));
     let users = expect(&commands, &prices, opening_cash_e4);
     check_events(&mut v, &events, &users);
-    check_trades(&mut v, log, &users);
-    check_notifications(&mut v, log, &events);
+    check_trades(&mut v, log, &users, known);
     check_portfolios(&mut v, log, &events, &users);
     check_audit(&mut v, log, topics);
     v
+}
+
+/// What a reader says of the time of a record that its client stamped, in a topic that the broker should stamp.
+pub const UNSTAMPED: i64 = -1;
+
+/// What came while the topic took its clients' time is nobody's order: one dead letter each, and no other.
+fn check_unstamped(v: &mut Verdict, log: &dyn Log, topics: &TopicTable, commands: &[Seen]) {
+    let due: BTreeSet<String> = commands.iter().filter(|c| c.time_ms == UNSTAMPED).map(|c| c.src(topics, t::ORDER_COMMANDS)).collect();
+    let letters = read_all(log, t::DEAD_LETTERS);
+    let told: Vec<_> = letters.iter().filter(|d| d.headers.get("reason").is_some_and(|r| r == "NO_LOG_TIME")).collect();
+    let sources: BTreeSet<String> = told.iter().map(|d| d.headers["src"].clone()).collect();
+    if told.len() != due.len() || sources != due {
+        v.wrong.push(format!("{} dead letters for {} commands that no broker stamped", told.len(), due.len()));
+    }
 }
 
 /// For each user the answers to its commands, in order: `(order id, first answer)`; and where it must end.
@@ -273,8 +295,9 @@ fn check_events(v: &mut Verdict, events: &[Seen], users: &BTreeMap<String, User>
     }
 }
 
-fn check_trades(v: &mut Verdict, log: &dyn Log, users: &BTreeMap<String, User>) {
-    let trades = read_all(log, t::TRADES);
+fn check_trades(v: &mut Verdict, log: &dyn Log, users: &BTreeMap<String, User>, known: &dyn Fn(&str) -> bool) {
+    let mut trades = read_all(log, t::TRADES);
+    trades.retain(|trade| known(trade.text("buyer")));
     v.trades = trades.len();
     let filled: usize = users.values().map(|u| u.expected.iter().filter(|(_, a)| a == "OrderPending").count()).sum();
     if trades.len() != filled {

@@ -73,13 +73,23 @@ impl Installation {
         self.spawn(role, instance, &["--role", role], variables)
     }
 
+    /// The same with another place for what it says.
+    pub fn start_into(&self, role: &str, instance: u32, variables: &[(&str, &str)], err: Stdio) -> Process {
+        self.spawn_into(role, instance, &["--role", role], variables, Some(err))
+    }
+
     /// The same of what is typed differently: the gateway.
     pub fn spawn(&self, role: &str, instance: u32, args: &[&str], variables: &[(&str, &str)]) -> Process {
+        self.spawn_into(role, instance, args, variables, None)
+    }
+
+    fn spawn_into(&self, role: &str, instance: u32, args: &[&str], variables: &[(&str, &str)], err: Option<Stdio>) -> Process {
         let log = self.log_of(role, instance);
         let out = File::options().create(true).append(true).open(&log).expect("a log file");
+        let err = err.unwrap_or_else(|| out.try_clone().expect("a second handle").into());
         let mut command = self.command(args);
         command.args(["--instance", &instance.to_string()]);
-        command.stdin(Stdio::null()).stdout(out.try_clone().expect("a second handle")).stderr(out).envs(variables.iter().copied());
+        command.stdin(Stdio::null()).stdout(out).stderr(err).envs(variables.iter().copied());
         // SAFETY: prctl is async-signal-safe and touches nothing of ours; it makes the child end when the test does, even by kill -9.
         unsafe {
             command.pre_exec(|| {
