@@ -250,7 +250,8 @@ impl Node {
     }
 
     fn wait_started(&self) {
-        let deadline = Instant::now() + Duration::from_secs(90);
+        // After a `kill -9` a broker looks through a hundred partitions and more, on a machine that has other things to do.
+        let deadline = Instant::now() + Duration::from_secs(300);
         loop {
             let log = read_from(&self.dir.join("broker.log"), 0);
             if log.contains(STARTED) {
