@@ -414,12 +414,10 @@ fn error(path: &Path, e: &rocksdb::Error) -> StoreError {
         ErrorKind::Corruption => StoreError::Corrupt(format!("{path}: {text}")),
         _ if files::says_out_of_descriptors(&text) => StoreError::Io(format!("{path}: {text}; {}", files::DESCRIPTORS_ADVICE)),
         ErrorKind::IOError if text.contains("No such file") => StoreError::Corrupt(format!("{path}: a file is missing: {text}")),
-        // By a part of ours that is about to give it back: a restore that has ended on its way from the thread that did it to the loop.
-        ErrorKind::IOError if text.contains("lock hold by current process") => {
-            StoreError::Held(format!("{path} is still open in this process"))
-        }
-        ErrorKind::IOError if text.contains("While lock file") => {
-            StoreError::Invalid(format!("{path} is open elsewhere; stop the process that has it, or use another --instance or --state"))
+        // The directory's lock is ours by now, so whoever has a store in it is about to let go: a part of ours, such as a restore that has ended on its way
+        // from the thread that did it to the loop; or a predecessor on its way out, which lets go of the directory before the last store is closed.
+        ErrorKind::IOError if text.contains("While lock file") || text.contains("lock hold by current process") => {
+            StoreError::Held(format!("{path} is still open elsewhere; stop the process that has it, or use another --instance or --state"))
         }
         _ if text.contains("No space left") => StoreError::Io(format!("{path}: {text}; free some space and start again; nothing is lost")),
         _ if text.contains("Read-only") || text.contains("Permission denied") => {
