@@ -306,17 +306,17 @@ mod tests {
             ]
             .concat()
         };
-        for version in 1..=3 {
+        for version in 1..=4 {
             assert_eq!(Meta::decode(&golden(version)).unwrap(), meta(), "version {version}");
         }
-        assert_eq!(meta().encode(), golden(3));
+        assert_eq!(meta().encode(), golden(4));
     }
 
     #[test]
     fn a_newer_version_and_damage_are_refused() {
         let mut bytes = meta().encode();
-        bytes[0] = 4;
-        assert!(Meta::decode(&bytes).unwrap_err().to_string().contains("format 4"));
+        bytes[0] = 5;
+        assert!(Meta::decode(&bytes).unwrap_err().to_string().contains("format 5"));
         let whole = meta().encode();
         for cut in 0..whole.len() {
             assert!(Meta::decode(&whole[..cut]).is_err(), "cut at {cut}");
