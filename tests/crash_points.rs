@@ -103,6 +103,7 @@ const FIRST_LIVES: &[(Point, u64, Before)] = &[
 fn unreachable_for(role: &str, point: Point) -> Option<&'static str> {
     match point {
         LogWrite | LogWritten => Some("on the embedded log only"),
+        RestoreStandby | StopLeft => Some("with --standby and --leave only: kafka_standby.rs"),
         JoinTable if !["orders", "trading"].contains(&role) => Some("the role reads no broadcast table"),
         _ => None,
     }

@@ -37,6 +37,7 @@ fn unreachable(point: Point) -> Option<&'static str> {
         | TxEndInFlight | RevokeCallback | StopClosing => Some("a moment in the life of Kafka's clients"),
         RebuildWiping => Some("the rebuild command, shown on Kafka"),
         RevokeTasks => Some("one process has all partitions for as long as it lives"),
+        RestoreStandby | StopLeft => Some("with --standby and --leave only, which are for several instances"),
         _ => None,
     }
 }

@@ -47,6 +47,7 @@ points! {
     RestoreVerified "restore.verified" "content compared and written down",
     RestoreDamaged "restore.damaged" "damage found, store not yet put aside",
     RestoreQuarantined "restore.quarantined" "damaged store put aside, rebuild not begun",
+    RestoreStandby "restore.standby" "a standby's copy has become the store of a task that was assigned, not judged yet",
     ResumeBefore "resume.before" "a task is restored, its delivery not started",
     ResumeAfter "resume.after" "delivery started, nothing polled",
     LoopPolled "loop.polled" "records taken, none processed",
@@ -71,6 +72,7 @@ points! {
     RevokeTasks "revoke.tasks" "partitions given up, tasks still there",
     RebuildWiping "rebuild.wiping" "a rebuild was asked for, some stores have lost their names, others not",
     StopAsked "stop.asked" "a graceful stop was asked for, clients and stores still open",
+    StopLeft "stop.left" "the group was left for good, stores still open",
     StopClosing "stop.closing" "stores closed, clients about to be",
 }
 

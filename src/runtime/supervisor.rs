@@ -299,6 +299,7 @@ fn run(member: &Member, stop: &AtomicBool, reporter: &mut Reporter) -> Result<()
     reporter.report(&instance);
     if member.leave {
         instance.leave();
+        crash::point(Point::StopLeft);
     }
     Ok(())
 }

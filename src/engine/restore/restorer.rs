@@ -150,9 +150,11 @@ impl Restorer {
             if mutants::on(Mutant::StandbyTrusted) {
                 copy.trust();
             }
-            // Its restore goes on where the standby is.
+            // The restore goes on where the standby is, and counts only the records that it reads itself.
             if let Some(restore) = self.restores.get_mut(&task) {
+                copy.records = 0;
                 restore.copy = Some(copy);
+                crash::point(Point::RestoreStandby);
             }
         }
     }
