@@ -190,7 +190,7 @@ impl Restore {
             return Ok(self.done(Meta::default(), false));
         }
         match offsets {
-            Fit::Equal | Fit::Fresh => self.finish(env, &meta, false),
+            Fit::Equal | Fit::Fresh => self.equal(env, &meta, bounds),
             // Which of them is the truth can be said when the log was asked.
             Fit::Absent if from_log => self.adopt(env, &meta, bounds),
             Fit::Absent => Ok(self.look(bounds)),
@@ -221,11 +221,27 @@ impl Restore {
         }
     }
 
+    /// The committed offsets are those of the last stable meta record.
+    fn equal(&mut self, env: &Env<'_>, meta: &Meta, bounds: Bounds) -> Result<Step, RestoreError> {
+        if self.awaits_the_end_of_a_transaction(env, bounds) {
+            return Ok(Step::On);
+        }
+        self.finish(env, meta, false)
+    }
+
+    /// Whether a transaction is open in the changelog: its meta record may yet become the last one. Nobody but the task's owner writes there, so the
+    /// transaction is a predecessor's, and the take-over ends it. A transaction that stays open for longer is not waited for.
+    fn awaits_the_end_of_a_transaction(&mut self, env: &Env<'_>, bounds: Bounds) -> bool {
+        let open = bounds.stable_end < bounds.end && self.waited(env) < env.takeover_wait;
+        if open {
+            self.ask_again(env);
+        }
+        open
+    }
+
     /// Neither the store nor the changelog has a meta record.
     fn judge_empty(&mut self, env: &Env<'_>, bounds: Bounds) -> Result<Step, RestoreError> {
-        if bounds.stable_end < bounds.end && self.waited(env) < env.takeover_wait {
-            // A transaction is open, and its meta record may yet become readable.
-            self.ask_again(env);
+        if self.awaits_the_end_of_a_transaction(env, bounds) {
             return Ok(Step::On);
         }
         if self.offsets.iter().all(Option::is_none) {
@@ -313,7 +329,7 @@ impl Restore {
             Fit::Equal | Fit::Fresh | Fit::Absent if !own => {
                 Ok(Step::StartOver("it does not hold what the changelog's last transaction says".into()))
             }
-            Fit::Equal | Fit::Fresh => self.finish(env, &last, false),
+            Fit::Equal | Fit::Fresh => self.equal(env, &last, bounds),
             Fit::Absent => self.adopt(env, &last, bounds),
             Fit::Differ(_) if !offsets.is_ahead() => Err(self.behind_the_changelog(env, &last)),
             Fit::Differ(_) => Err(self.ahead_of_the_changelog(env, Some(&last))),
@@ -322,8 +338,7 @@ impl Restore {
 
     /// Offsets that the brokers have forgotten are those of the last transaction.
     fn adopt(&mut self, env: &Env<'_>, meta: &Meta, bounds: Bounds) -> Result<Step, RestoreError> {
-        if bounds.stable_end < bounds.end && self.waited(env) < env.takeover_wait {
-            self.ask_again(env);
+        if self.awaits_the_end_of_a_transaction(env, bounds) {
             return Ok(Step::On);
         }
         let (role, task, transaction) = (env.spec.name, self.task, meta.transaction);
