@@ -4,11 +4,9 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
-use support::broker::{self, Broker};
+use support::broker::{self, Broker, wire_text};
 use support::load::wait_for;
 use support::program::{Background, Program};
 
@@ -32,22 +30,12 @@ fn guarded_broker() -> Broker {
     Broker::start_with(&[authorizer, "allow.everyone.if.no.acl.found=true"], true)
 }
 
-/// Sends one of the two requests about access lists; both have the same fields. No client library that we use can.
+/// Sends one of the two requests about access lists; both have the same fields. No client library that we use can send them.
 fn acl(broker: &Broker, api: u16, kind: u8, name: &str, operation: u8, permission: u8) {
-    let text = |s: &str| [&u16::try_from(s.len()).expect("short").to_be_bytes()[..], s.as_bytes()].concat();
     const LITERAL: u8 = 3;
-    let header = [&api.to_be_bytes()[..], &1_u16.to_be_bytes(), &7_u32.to_be_bytes(), &text("test")].concat();
-    let entry = [&[kind][..], &text(name), &[LITERAL], &text("User:ANONYMOUS"), &text("*"), &[operation, permission]].concat();
-    let request = [header, 1_u32.to_be_bytes().to_vec(), entry].concat();
-    let mut stream = TcpStream::connect(&broker.address).expect("the broker takes connections");
-    stream.write_all(&u32::try_from(request.len()).expect("short").to_be_bytes()).expect("sent");
-    stream.write_all(&request).expect("sent");
-    let mut size = [0; 4];
-    stream.read_exact(&mut size).expect("an answer");
-    let mut answer = vec![0; u32::from_be_bytes(size) as usize];
-    stream.read_exact(&mut answer).expect("an answer");
-    // Correlation, throttle time, number of results, and the first one's error.
-    assert_eq!(answer[12..14], [0, 0], "the broker refused to change {name}: {answer:?}");
+    let entry =
+        [&[kind][..], &wire_text(name), &[LITERAL], &wire_text("User:ANONYMOUS"), &wire_text("*"), &[operation, permission]].concat();
+    broker.ask((api, 1), &[&1_u32.to_be_bytes()[..], &entry].concat(), &format!("to change {name}"));
 }
 
 /// Denies one operation on something and allows all others.

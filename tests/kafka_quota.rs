@@ -3,35 +3,22 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use processor::log::kafka::{KafkaLog, KafkaSettings};
 use processor::wire::topics as t;
-use support::broker::Broker;
+use support::broker::{Broker, wire_text};
 use support::load::{Sender, wait_for};
 use support::program::Program;
 
 /// Sets (or takes away) a quota of every client with our client id. No client library that we use can send that request.
 fn quota(broker: &Broker, key: &str, bytes_a_second: Option<f64>) {
-    let text = |s: &str| [&u16::try_from(s.len()).expect("short").to_be_bytes()[..], s.as_bytes()].concat();
     const ALTER_CLIENT_QUOTAS: u16 = 49;
-    let header = [&ALTER_CLIENT_QUOTAS.to_be_bytes()[..], &0_u16.to_be_bytes(), &7_u32.to_be_bytes(), &text("test")].concat();
     let one = 1_u32.to_be_bytes();
-    let entity = [&one[..], &text("client-id"), &text("processor")].concat();
-    let change = [&one[..], &text(key), &bytes_a_second.unwrap_or(0.0).to_be_bytes(), &[u8::from(bytes_a_second.is_none())]].concat();
+    let entity = [&one[..], &wire_text("client-id"), &wire_text("processor")].concat();
+    let change = [&one[..], &wire_text(key), &bytes_a_second.unwrap_or(0.0).to_be_bytes(), &[u8::from(bytes_a_second.is_none())]].concat();
     // One entry, and not only to be looked at.
-    let request = [header, one.to_vec(), entity, change, vec![0]].concat();
-    let mut stream = TcpStream::connect(&broker.address).expect("the broker takes connections");
-    stream.write_all(&u32::try_from(request.len()).expect("short").to_be_bytes()).expect("sent");
-    stream.write_all(&request).expect("sent");
-    let mut size = [0; 4];
-    stream.read_exact(&mut size).expect("an answer");
-    let mut answer = vec![0; u32::from_be_bytes(size) as usize];
-    stream.read_exact(&mut answer).expect("an answer");
-    // Correlation, throttle time, number of entries, and the first one's error.
-    assert_eq!(answer[12..14], [0, 0], "the broker refused the quota {key}: {answer:?}");
+    broker.ask((ALTER_CLIENT_QUOTAS, 0), &[&one[..], &entity, &change, &[0]].concat(), &format!("the quota {key}"));
 }
 
 fn lag(p: &Program) -> u64 {

@@ -8,8 +8,8 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::fs;
-use std::io::{Read, Seek, SeekFrom};
-use std::net::TcpListener;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -83,6 +83,22 @@ impl Broker {
         broker.tool(&["format", "-t", id.lines().last().unwrap_or_default().trim(), "-c", &broker.path("server.properties")]);
         broker.restart();
         broker
+    }
+
+    /// Sends a request that no client library of ours can send, in the old form of Kafka's protocol: kind and version, then the fields. The answer must
+    /// have one result without an error.
+    pub fn ask(&self, (api, version): (u16, u16), fields: &[u8], what: &str) {
+        let header = [&api.to_be_bytes()[..], &version.to_be_bytes(), &7_u32.to_be_bytes(), &wire_text("test")].concat();
+        let request = [&header[..], fields].concat();
+        let mut stream = TcpStream::connect(&self.address).expect("the broker takes connections");
+        stream.write_all(&u32::try_from(request.len()).expect("short").to_be_bytes()).expect("sent");
+        stream.write_all(&request).expect("sent");
+        let mut size = [0; 4];
+        stream.read_exact(&mut size).expect("an answer");
+        let mut answer = vec![0; u32::from_be_bytes(size) as usize];
+        stream.read_exact(&mut answer).expect("an answer");
+        // Correlation, throttle time, number of results, and the first one's error.
+        assert_eq!(answer[12..14], [0, 0], "the broker refused {what}: {answer:?}");
     }
 
     /// Starts it again after [`Broker::kill`] or [`Broker::stop`], on the same port with the same data.
@@ -350,4 +366,9 @@ pub fn sweep() {
             drop(fs::remove_dir_all(entry.path()));
         }
     }
+}
+
+/// A text as Kafka's protocol has it: its length, then its bytes.
+pub fn wire_text(s: &str) -> Vec<u8> {
+    [&u16::try_from(s.len()).expect("short").to_be_bytes()[..], s.as_bytes()].concat()
 }

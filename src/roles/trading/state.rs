@@ -357,6 +357,24 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// An order with another value in each field.
+    pub(super) fn sample<P>(party: P) -> Order<P> {
+        Order {
+            party,
+            seq: 3,
+            side: Side::Sell,
+            market: false,
+            limit_e4: 1,
+            ceiling_e4: 2,
+            stop_e4: Some(9),
+            leaves: 4,
+            cum: 5,
+            deadline_ms: 6,
+            life: Life::Fok,
+            post_only: true,
+        }
+    }
+
     /// Later versions must read what this one wrote.
     #[test]
     fn golden_bytes() {
@@ -376,20 +394,7 @@ mod tests {
         put_head(b.state(), &h);
         assert_eq!(b.value, [1, 0xac, 2, 1, 1, 1, 0, 1, 10, 12]);
         assert_eq!(read_head(&b.value), Some(h));
-        let o = Order {
-            party: (),
-            seq: 3,
-            side: Side::Sell,
-            market: false,
-            limit_e4: 1,
-            ceiling_e4: 2,
-            stop_e4: Some(9),
-            leaves: 4,
-            cum: 5,
-            deadline_ms: 6,
-            life: Life::Fok,
-            post_only: true,
-        };
+        let o = sample(());
         put_order(b.state(), &o);
         assert_eq!(b.value, [1, 3, 2, 3, 2, 2, 4, 8, 10, 12, 1, 18]);
         assert_eq!(read_order(&b.value, ()), Some(o));

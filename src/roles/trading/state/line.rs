@@ -219,29 +219,15 @@ pub(super) fn show(letter: u8, value: &[u8]) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Life;
+    use super::super::tests::sample;
     use super::*;
-    use crate::domain::status::Side;
     use proptest::prelude::*;
 
     /// Later versions must read what this one wrote.
     #[test]
     fn golden_bytes() {
         let mut b = Buffers::default();
-        let o = Order {
-            party: 1,
-            seq: 3,
-            side: Side::Sell,
-            market: false,
-            limit_e4: 1,
-            ceiling_e4: 2,
-            stop_e4: Some(9),
-            leaves: 4,
-            cum: 5,
-            deadline_ms: 6,
-            life: Life::Fok,
-            post_only: true,
-        };
+        let o = sample(1);
         let tick = Some(Priced { price_e4: 5, time_ms: 6 });
         let moment = Moment { time_ms: 7, tick };
         let taker = Taker { new: true, house: Err(Reason::NoLiquidity), first: Some(8), last: Some(9) };
