@@ -185,7 +185,11 @@ fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
             table.prefix()
         )));
     }
-    let Some(path) = file else { return output::json(&anchor.line()) };
+    let Some(path) = file else {
+        output::json(&anchor.line())?;
+        // An anchor that nobody has is none, and whoever relies on it must know.
+        return if output::broken() { Err(Failure::failed("the anchor could not be written: nobody reads this output")) } else { Ok(()) };
+    };
     let wrong = |e| Failure::failed(format!("{}: {e}", path.display()));
     let mut file = files::options().create(true).append(true).open(path).map_err(wrong)?;
     writeln!(file, "{}", anchor.line()).and_then(|()| file.sync_all()).map_err(wrong)?;

@@ -32,13 +32,21 @@ fn compare(config: &Config, only: Option<u32>) -> Result<(), Failure> {
     // A look at a moving embedded log would be older than the stores it is compared with: it must be at rest. Kafka need not.
     let system = system::of(config, Access::Write)?;
     let mut rows: Vec<Vec<Value>> = Vec::new();
-    let mut diverged = Vec::new();
+    let mut found_out = Verdict::default();
     for role in config.roles_or_all() {
         for task in (0..system.tasks(role)?).filter(|task| only.is_none_or(|o| o == *task)) {
             let mut progress = Progress::new(&format!("replaying {role} task {task}"), 0);
             let found = replay::replay_task(&system, role, task, &mut |records| progress.set(records));
             progress.finish();
-            let Some(found) = found? else { continue };
+            let found = match found {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
+                // The other tasks' results are worth having, and may be worse.
+                Err(e) => {
+                    found_out.failed(said_of(role, task, e.into()));
+                    continue;
+                }
+            };
             let r = &found.replayed;
             let result = if r.divergence.is_none() { "equal" } else { "DIVERGED" };
             rows.push(vec![
@@ -50,20 +58,44 @@ fn compare(config: &Config, only: Option<u32>) -> Result<(), Failure> {
                 r.digest.to_string().into(),
                 result.into(),
             ]);
-            diverged.extend(r.divergence.as_ref().map(|d| format!("{role} task {task}: {}", describe(&system, d))));
+            found_out.diverged.extend(r.divergence.as_ref().map(|d| format!("{role} task {task}: {}", describe(&system, d))));
         }
     }
-    output::rows(config.format, &HEADER, &rows)?;
+    if !rows.is_empty() || found_out.failure.is_none() {
+        output::rows(config.format, &HEADER, &rows)?;
+    }
+    found_out.end("the replay differs from the live state")?;
     if rows.is_empty() {
         return Err(Failure::failed(format!(
             "there is no local state in {} to compare with: run a role first, or say --state",
             config.state.display()
         )));
     }
-    if diverged.is_empty() {
-        return Ok(());
+    Ok(())
+}
+
+/// The worst that tasks came to: damage that was found outlives whatever could not be looked at.
+#[derive(Default)]
+struct Verdict {
+    diverged: Vec<String>,
+    failure: Option<Failure>,
+}
+
+impl Verdict {
+    fn failed(&mut self, failure: Failure) {
+        if self.failure.as_ref().is_none_or(|before| before.code != Code::Bug && failure.code == Code::Bug) {
+            self.failure = Some(failure);
+        }
     }
-    Err(Failure::new(Code::Bug, format!("the replay differs from the live state:\n  {}", diverged.join("\n  "))))
+
+    fn end(self, what: &str) -> Result<(), Failure> {
+        if self.diverged.is_empty() {
+            return self.failure.map_or(Ok(()), Err);
+        }
+        let also = self.failure.map(|f| f.to_string());
+        let all: Vec<_> = self.diverged.into_iter().chain(also).collect();
+        Err(Failure::new(Code::Bug, format!("{what}:\n  {}", all.join("\n  "))))
+    }
 }
 
 const MOMENT: [&str; 7] = ["ROLE", "TASK", "TRANSACTION", "RECORDS", "DIGEST", "TOPIC", "POSITION"];
@@ -73,8 +105,8 @@ fn travel(config: &Config, until: &str, replay: &Replay) -> Result<(), Failure> 
     let moment = moment(config, until)?;
     // The journal, which the replay is compared with, lies in the log itself, so a look at the log as it is now will do.
     let system = system::of(config, Access::Read)?;
-    let (mut rows, mut diverged): (Vec<Vec<Value>>, _) = (Vec::new(), Vec::new());
-    for role in config.roles_or_all() {
+    let (mut rows, mut found_out): (Vec<Vec<Value>>, _) = (Vec::new(), Verdict::default());
+    'all: for role in config.roles_or_all() {
         // A record is an input of one task of some roles; without --role those are meant.
         let reads = |at: TopicPartition| role.spec().inputs.iter().any(|i| i.topic == at.topic);
         for task in (0..system.tasks(role)?).filter(|task| replay.task.is_none_or(|o| o == *task)) {
@@ -87,8 +119,15 @@ fn travel(config: &Config, until: &str, replay: &Replay) -> Result<(), Failure> 
             let keep = replay.keep.as_deref();
             let found = travel::travel_task(&system, role, task, moment, keep, &mut |records| progress.set(records));
             progress.finish();
-            let Some(found) = found.map_err(|e| said_of(role, task, e.into()))? else { continue };
-            diverged.extend(found.divergence.as_ref().map(|d| format!("{role} task {task}: {}", describe(&system, d))));
+            let found = match found {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
+                Err(e) => {
+                    found_out.failed(said_of(role, task, e.into()));
+                    break 'all;
+                }
+            };
+            found_out.diverged.extend(found.divergence.as_ref().map(|d| format!("{role} task {task}: {}", describe(&system, d))));
             for (at, next) in &found.meta.offsets {
                 rows.push(vec![
                     role.name().into(),
@@ -102,14 +141,14 @@ fn travel(config: &Config, until: &str, replay: &Replay) -> Result<(), Failure> 
             }
         }
     }
-    if rows.is_empty() {
-        return Err(Failure::failed(format!("no task that was asked for has processed anything by {until}")));
+    if !rows.is_empty() {
+        output::rows(config.format, &MOMENT, &rows)?;
     }
-    output::rows(config.format, &MOMENT, &rows)?;
-    if diverged.is_empty() {
-        return Ok(());
+    found_out.end("re-execution differs from the journal")?;
+    match rows.is_empty() {
+        true => Err(Failure::failed(format!("no task that was asked for has processed anything by {until}"))),
+        false => Ok(()),
     }
-    Err(Failure::new(Code::Bug, format!("re-execution differs from the journal:\n  {}", diverged.join("\n  "))))
 }
 
 fn said_of(role: Role, task: u32, failure: Failure) -> Failure {

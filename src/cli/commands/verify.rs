@@ -15,7 +15,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let system = system::of(config, Access::Write)?;
     let mut bad = 0_u64;
     let mut all = 0_u64;
-    verify::run(&system, &config.roles_or_all(), &mut |check| {
+    let done = verify::run(&system, &config.roles_or_all(), &mut |check| {
         all += 1;
         bad += u64::from(!check.ok);
         let printed = match config.format {
@@ -24,9 +24,12 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         };
         // Never an error: what cannot be printed is told at the end.
         printed.unwrap_or_default();
-    })?;
-    match bad {
-        0 => Ok(()),
-        n => Err(Failure::new(Code::Bug, format!("{n} of {all} checks failed"))),
+    });
+    // What was found stays found, also where the rest could not be looked at.
+    match (bad, done) {
+        (0, Ok(_)) => Ok(()),
+        (0, Err(e)) => Err(e.into()),
+        (n, Ok(_)) => Err(Failure::new(Code::Bug, format!("{n} of {all} checks failed"))),
+        (n, Err(e)) => Err(Failure::new(Code::Bug, format!("{n} of {all} checks failed, and the others could not be made: {e}"))),
     }
 }

@@ -72,9 +72,10 @@ pub struct Summary {
     pub heads: Vec<Head>,
 }
 
-/// Lines with their sums.
+/// Lines with their sums. When one cannot be written the others are still made: whether the log is damaged is worth more than the file.
 pub struct Lines<W> {
     out: W,
+    failed: Option<io::Error>,
     lines: u64,
     sums: Sha256,
 }
@@ -82,11 +83,11 @@ pub struct Lines<W> {
 impl<W: Write> Lines<W> {
     /// At the start of a file.
     pub fn new(out: W) -> Self {
-        Lines { out, lines: 0, sums: Sha256::new() }
+        Lines { out, failed: None, lines: 0, sums: Sha256::new() }
     }
 
     /// Writes the next line: its number and kind, these fields, its sum.
-    pub fn put(&mut self, kind: &str, fields: Value) -> io::Result<()> {
+    pub fn put(&mut self, kind: &str, fields: Value) {
         self.lines += 1;
         let mut line = Map::new();
         line.insert("line".into(), self.lines.into());
@@ -98,7 +99,14 @@ impl<W: Write> Lines<W> {
         text.pop();
         let sum = sum(text.as_bytes());
         self.sums.update(sum);
-        writeln!(self.out, "{text}{SUM}{}\"}}", hex(&sum))
+        if self.failed.is_none() {
+            self.failed = writeln!(self.out, "{text}{SUM}{}\"}}", hex(&sum)).err();
+        }
+    }
+
+    /// Everything is written, or this is why not.
+    fn end(&mut self) -> io::Result<()> {
+        self.failed.take().map_or(Ok(()), Err).and_then(|()| self.out.flush())
     }
 
     /// Hash over the sums of all lines so far.
@@ -116,14 +124,14 @@ pub fn sum(text: &[u8]) -> Hash {
 }
 
 impl Export<'_> {
-    /// Writes it; `progress` is told how many records are done. What is damaged is not exported: the error names it.
+    /// Writes it; `progress` is told how many records are done. What is damaged is not exported: the error names it, also where nobody reads any more.
     pub fn write(&self, out: impl Write, progress: &mut dyn FnMut(u64)) -> Result<Summary, ExportError> {
         let mut lines = Lines::new(out);
         let mut summary = Summary { cluster: self.log.cluster_id()?, ..Summary::default() };
         lines.put(
             "export",
             json!({"format": FORMAT, "cluster": summary.cluster, "created": self.created, "from_ms": self.from_ms, "to_ms": self.to_ms}),
-        )?;
+        );
         for (name, at) in chains::names(self.log, self.topics)? {
             if let Some(head) = self.chain(&name, at, &mut lines, &mut summary.records, progress)? {
                 summary.heads.push(head);
@@ -131,8 +139,8 @@ impl Export<'_> {
         }
         let heads: Vec<Value> = summary.heads.iter().map(head_json).collect();
         let sums = hex(&lines.sums());
-        lines.put("end", json!({"records": summary.records, "chains": heads, "sums": sums}))?;
-        lines.out.flush()?;
+        lines.put("end", json!({"records": summary.records, "chains": heads, "sums": sums}));
+        lines.end()?;
         progress(summary.records);
         (summary.chains, summary.lines) = (summary.heads.len() as u64, lines.lines);
         Ok(summary)
@@ -174,7 +182,7 @@ impl Export<'_> {
                 (Some(w), _) => w,
                 (none, first) => {
                     let prev = first.as_ref().map_or([0; 32], |e| e.prev);
-                    lines.put("chain", json!({"chain": name, "prev": hex(&prev)}))?;
+                    lines.put("chain", json!({"chain": name, "prev": hex(&prev)}));
                     none.insert(Walker::after(name, prev, Vec::new()))
                 }
             };
@@ -196,7 +204,7 @@ impl Export<'_> {
                     }
                     map.insert("prev".into(), hex(&e.prev).into());
                     map.insert("hash".into(), hex(&e.hash).into());
-                    lines.put("record", fields)?;
+                    lines.put("record", fields);
                 }
             }
             if !walker.is_good() {
