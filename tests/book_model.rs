@@ -19,6 +19,8 @@ fn model() -> Model {
     let symbol = |name: &str| Symbol {
         status: Status::Listed,
         house: true,
+        house_max: (name == "B").then_some(25),
+        owed: false,
         half_spread_bps: if name == "C" { 5 } else { 0 },
         fee_bps: match name {
             "A" => 0,

@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use indexmap::IndexMap;
-use processor::domain::book::{Book, Change, FOREVER, Life, Order, Party, Room, Verdict};
+use processor::domain::book::{Book, Change, FOREVER, House, Life, Order, Party, Room, Verdict};
 use processor::domain::status::Side;
 use rustc_hash::FxBuildHasher;
 
@@ -120,7 +120,7 @@ impl Desk {
                     Side::Buy => price.min(999_900),
                     Side::Sell => price.max(1_000_100),
                 };
-                match book.check_replace(slot, order.quantity(), limit_e4, 0) {
+                match book.check_replace(slot, order.quantity(), limit_e4, 0, &House::Away) {
                     Ok(Change::Anew) => {
                         let Some(order) = book.remove(slot) else { return };
                         slots.swap_remove(&id);
@@ -159,10 +159,10 @@ impl Desk {
 
     fn submit(&mut self, order: Order<Id>) {
         let (slots, traded, id) = (&mut self.slots, &mut self.traded, order.party.order);
-        let verdict = self.book.submit(order, 0, false, &mut Room::UNBOUNDED.clone(), |m| {
+        let verdict = self.book.submit(order, 0, &mut House::Away, &mut Room::UNBOUNDED.clone(), |m| {
             *traded += m.quantity as u64;
-            if m.maker.leaves == 0 {
-                slots.swap_remove(&m.maker.party.order);
+            if let Some(maker) = m.maker.filter(|maker| maker.leaves == 0) {
+                slots.swap_remove(&maker.party.order);
             }
         });
         if let Verdict::Rests(slot) = verdict {

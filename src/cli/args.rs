@@ -368,8 +368,8 @@ pub enum Instruments {
     #[command(
         after_help = "Understands NASDAQ listings (test issues become not tradable), S&P 500 constituents (Symbol, Security), and columns\n\
 named like the fields: symbol,name,status,tick,lot,max_quantity,clip_size,max_notional,collar_bps,band_bps,short_ok,fee_bps,\n\
-half_spread_bps,house,currency,test_issue. Other columns are named and left out. Bad rows are reported with their line and skipped; then the\n\
-exit code is 1.\n\n\
+half_spread_bps,house,house_max,currency,test_issue. Other columns are named and left out. Bad rows are reported with their line and skipped;\n\
+then the exit code is 1.\n\n\
 Example: echo '{\"symbol\":\"AAPL\"}' | processor instruments load - --brokers localhost:9092"
     )]
     Load {

@@ -50,6 +50,7 @@ const FIELDS: &[(&str, Kind)] = &[
     ("fee_bps", Kind::Whole),
     ("half_spread_bps", Kind::Whole),
     ("house", Kind::YesNo),
+    ("house_max", Kind::Whole),
     ("currency", Kind::Text),
     ("test_issue", Kind::YesNo),
 ];

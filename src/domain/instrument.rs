@@ -41,8 +41,10 @@ pub struct Instrument {
     pub half_spread_bps: i64,
     /// What a trade costs each side, of its value.
     pub fee_bps: i64,
-    /// Whether the house fills what nobody else does.
+    /// Whether the house deals.
     pub house: bool,
+    /// The most that the house gives one order at one quote.
+    pub house_max: Option<i64>,
     /// Whether its currency is the accounts' own; orders for others are not served.
     pub account_currency: bool,
     /// Never tradable.
@@ -67,6 +69,7 @@ impl Default for Instrument {
             half_spread_bps: 0,
             fee_bps: 0,
             house: true,
+            house_max: None,
             account_currency: true,
             test_issue: false,
         }

@@ -32,7 +32,17 @@ pub struct RoleSettings {
     pub mass_cancel_part: u64,
     /// Trades that one record leads to; an order that meets more goes on in parts. 0: all at once, as it was before there were parts.
     pub match_part: u64,
+    /// The rules of the desk, see [`RULES`]. Not for operators: journals of before do not name it, and are replayed by rules 0.
+    pub rules: u64,
 }
+
+/// The newest rules of the desk. Each number adds to those before it:
+///
+/// 1. the house has a place in the book ([`HOUSE_IN_BOOK`]).
+pub const RULES: u64 = 1;
+/// From these rules on the house is met at its price, by every order, and trades with what rests at its next quote. Before, it took what the book left of
+/// market orders.
+pub const HOUSE_IN_BOOK: u64 = 1;
 
 impl Default for RoleSettings {
     fn default() -> Self {
@@ -49,6 +59,7 @@ impl Default for RoleSettings {
             marks_may_fall: true,
             mass_cancel_part: 500,
             match_part: 1_000,
+            rules: RULES,
         }
     }
 }
@@ -73,6 +84,7 @@ impl RoleSettings {
             ("marks_may_fall", self.marks_may_fall.then_some(Field::Int(1))),
             ("mass_cancel_part", Some(int(self.mass_cancel_part)).filter(|_| self.mass_cancel_part > 0)),
             ("match_part", Some(int(self.match_part)).filter(|_| self.match_part > 0)),
+            ("rules", Some(int(self.rules)).filter(|_| self.rules > 0)),
         ];
         let all: Vec<_> = all.into_iter().chain(limits.into_iter().filter_map(|(name, n)| Some((name, n?)))).collect();
         let mut out = Vec::new();
@@ -82,7 +94,7 @@ impl RoleSettings {
 
     /// The same without what came after journals had settings: an entry that does not name it was decided without it.
     pub(super) fn before_settings(self) -> RoleSettings {
-        RoleSettings { time_may_fall: false, marks_may_fall: false, mass_cancel_part: 0, match_part: 0, ..self }
+        RoleSettings { time_may_fall: false, marks_may_fall: false, mass_cancel_part: 0, match_part: 0, rules: 0, ..self }
     }
 
     /// From what [`Self::encode`] wrote, in this version or an older one: a setting that came later begins with a default under which nothing
@@ -111,6 +123,8 @@ impl RoleSettings {
                 }
                 "mass_cancel_part" => put(&mut s.mass_cancel_part, n),
                 "match_part" => put(&mut s.match_part, n),
+                // Rules that are not known here may have decided anything.
+                "rules" => (1..=RULES as i64).contains(&n) && put(&mut s.rules, n),
                 _ => false,
             });
             if !fits {
@@ -151,6 +165,7 @@ mod tests {
             marks_may_fall: false,
             mass_cancel_part: 0,
             match_part: 0,
+            rules: 0,
         };
         for s in [RoleSettings::default(), odd] {
             assert_eq!(RoleSettings::decode(&s.encode()), Ok(s));
@@ -158,8 +173,8 @@ mod tests {
         assert_eq!(RoleSettings::decode(b"{}"), Ok(RoleSettings::default().before_settings()));
         let before = r#"{"rate_limit":1,"burst":2,"stale_ms":3,"opening_cash_e4":4,"open_orders_max":5,"day_ends_ms":6}"#;
         assert_eq!(
-            RoleSettings::decode(before.as_bytes()).map(|s| (s.mass_cancel_part, s.match_part)),
-            Ok((0, 0)),
+            RoleSettings::decode(before.as_bytes()).map(|s| (s.mass_cancel_part, s.match_part, s.rules)),
+            Ok((0, 0, 0)),
             "all at once, as it was decided then"
         );
     }
@@ -175,6 +190,8 @@ mod tests {
             r#"{"fees":1}"#,
             r#"{"stale_ms":null}"#,
             r#"{"time_may_fall":2}"#,
+            r#"{"rules":0}"#,
+            r#"{"rules":1000}"#,
         ] {
             assert!(RoleSettings::decode(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -17,10 +17,46 @@ impl Model {
         if tell {
             s.told = s.tick;
         }
+        self.quoted(symbol);
         if self.symbols[symbol].status == Status::Listed {
             self.reached(symbol, price);
         }
         self.fire(symbol);
+    }
+
+    /// The house has a new quote: it trades with what rests there or beyond, at the orders' own limits.
+    fn quoted(&mut self, symbol: &str) {
+        if !self.orders.iter().any(|o| o.symbol == symbol && o.is_open()) {
+            return;
+        }
+        let [ask, bid] = [true, false].map(|buy| self.quote(symbol, buy));
+        self.symbols.get_mut(symbol).expect("listed").owed = ask.is_none() && bid.is_none();
+        for (buy, quote) in [(true, ask), (false, bid)] {
+            let Some(quote) = quote else { continue };
+            let mut reached: Vec<usize> = (0..self.orders.len())
+                .filter(|i| {
+                    let o = &self.orders[*i];
+                    let there =
+                        o.symbol == symbol && o.buy == buy && o.is_open() && o.stop.is_none() && o.deadline.is_none_or(|d| d > self.now);
+                    there && if buy { o.limit >= quote } else { o.limit <= quote }
+                })
+                .collect();
+            reached.sort_by_key(|i| (if buy { -self.orders[*i].limit } else { self.orders[*i].limit }, self.orders[*i].place));
+            for i in reached {
+                let most = self.symbols[symbol].house_max.unwrap_or(i64::MAX);
+                let (limit, quantity) = (self.orders[i].limit, self.orders[i].leaves().min(most));
+                self.book(i, limit, quantity, "house");
+            }
+        }
+    }
+
+    /// What the house asks of those who buy now, or bids those who sell; none if it does not deal.
+    fn quote(&self, symbol: &str, buy: bool) -> Option<i64> {
+        let s = &self.symbols[symbol];
+        let (last, time) = s.tick.filter(|_| s.house && s.status == Status::Listed)?;
+        let spread = (last * s.half_spread_bps + 9_999) / 10_000;
+        let price = if buy { last + spread } else { (last - spread).max(1) };
+        self.fresh(time).then_some(price)
     }
 
     /// Time or a listing changed: what is over ends, what was reached fires.
@@ -41,6 +77,9 @@ impl Model {
                 } else {
                     self.end(i, "OrderCancelled", "cancelled", "DELISTED", None);
                 }
+            }
+            if self.symbols[&symbol].owed && (self.quote(&symbol, true).is_some() || self.quote(&symbol, false).is_some()) {
+                self.quoted(&symbol);
             }
             self.arm(&symbol);
             self.fire(&symbol);
@@ -126,9 +165,12 @@ impl Model {
         self.now - time <= self.stale_ms && !self.beyond(time)
     }
 
-    /// The last tick or trade, whichever came later.
+    /// The last tick or trade, whichever came later; with a house, the last tick.
     fn price(&self, symbol: &str) -> Option<i64> {
         let s = &self.symbols[symbol];
+        if s.house {
+            return s.tick.map(|(price, _)| price);
+        }
         match (s.tick, s.trade) {
             (Some(tick), Some(trade)) => Some(if tick.1 > trade.1 || self.beyond(trade.1) { tick.0 } else { trade.0 }),
             (tick, trade) => tick.or(trade).map(|p| p.0),
@@ -155,22 +197,10 @@ impl Model {
         if o.buy { price <= o.limit } else { price >= o.limit && price <= o.ceiling }
     }
 
-    fn house_price(&self, o: &Order) -> Result<i64, &'static str> {
-        let s = &self.symbols[&o.symbol];
-        let (last, time) = s.tick.filter(|_| s.house).ok_or("NO_LIQUIDITY")?;
-        if !self.fresh(time) {
-            return Err("NO_LIQUIDITY");
-        }
-        let spread = (last * s.half_spread_bps + 9_999) / 10_000;
-        let price = if o.buy { last + spread } else { (last - spread).max(1) };
-        if self.suits(o, price) { Ok(price) } else { Err("PRICE_BAND") }
-    }
-
     /// An order meets the book.
     fn enter(&mut self, at: usize) {
         let o = self.orders[at].clone();
-        let crossed = self.best(at).is_some_and(|m| if o.buy { self.orders[m].limit <= o.limit } else { self.orders[m].limit >= o.limit });
-        if o.post_only && crossed {
+        if o.post_only && self.meets_somebody(at) {
             self.end(at, "OrderRejected", "rejected", "POST_ONLY_WOULD_CROSS", None);
             return;
         }
@@ -183,16 +213,28 @@ impl Model {
         }
         let mut why = "IOC_REMAINDER";
         let mut traded = Vec::new();
+        let mut of_house = self.symbols[&o.symbol].house_max.unwrap_or(i64::MAX);
         while self.orders[at].leaves() > 0 {
-            let Some(m) = self.best(at) else {
+            let user = self.best(at).map(|m| (m, self.orders[m].limit));
+            let house = self.quote(&o.symbol, o.buy).filter(|_| of_house > 0);
+            // Whoever is better for the one who came; at the same price the user.
+            let house = house.filter(|house| user.is_none_or(|(_, user)| if o.buy { *house < user } else { *house > user }));
+            let Some(price) = house.or(user.map(|(_, price)| price)) else {
                 why = if o.market { "NO_LIQUIDITY" } else { why };
                 break;
             };
-            let price = self.orders[m].limit;
             if !self.suits(&o, price) {
                 why = if o.market { "PRICE_BAND" } else { why };
                 break;
             }
+            if house.is_some() {
+                let quantity = self.orders[at].leaves().min(of_house);
+                of_house -= quantity;
+                self.accept(at);
+                self.book(at, price, quantity, "house");
+                continue;
+            }
+            let (m, _) = user.expect("it is not the house");
             if self.orders[m].user == o.user {
                 why = "SELF_TRADE_PREVENTED";
                 break;
@@ -203,58 +245,57 @@ impl Model {
             self.book(m, price, quantity, "maker");
             traded.push(price);
         }
-        for price in traded {
-            self.symbols.get_mut(&o.symbol).expect("listed").trade = Some((price, self.now));
-            self.reached(&o.symbol, price);
+        if !self.symbols[&o.symbol].house {
+            for price in traded {
+                self.symbols.get_mut(&o.symbol).expect("listed").trade = Some((price, self.now));
+                self.reached(&o.symbol, price);
+            }
         }
         if self.orders[at].leaves() == 0 {
             return;
         }
         self.accept(at);
-        if why == "SELF_TRADE_PREVENTED" {
-            self.end(at, "OrderCancelled", "cancelled", why, None);
-        } else if o.market {
-            match self.house_price(&o) {
-                Ok(price) => self.book(at, price, self.orders[at].leaves(), "house"),
-                Err("NO_LIQUIDITY") => self.end(at, "OrderCancelled", "cancelled", why, None),
-                Err(reason) => self.end(at, "OrderCancelled", "cancelled", reason, None),
-            }
-        } else if matches!(o.tif, Tif::Ioc | Tif::Fok) {
+        if why == "SELF_TRADE_PREVENTED" || o.market || matches!(o.tif, Tif::Ioc | Tif::Fok) {
             self.end(at, "OrderCancelled", "cancelled", why, None);
         } else {
             self.place(at);
+            self.symbols.get_mut(&o.symbol).expect("listed").owed |= !self.symbols[&o.symbol].house;
         }
     }
 
+    /// A user or the house is there at the limit of an order, or at a better price.
+    fn meets_somebody(&self, at: usize) -> bool {
+        let o = &self.orders[at];
+        let user = self.best(at).map(|m| self.orders[m].limit);
+        [user, self.quote(&o.symbol, o.buy)].into_iter().flatten().any(|price| if o.buy { price <= o.limit } else { price >= o.limit })
+    }
+
+    /// Why an all-or-nothing order is not filled: price by price, without doing anything.
     fn cannot_fill(&self, at: usize) -> Option<&'static str> {
         let o = &self.orders[at];
         let mut left = o.leaves();
-        let mut gone = Vec::new();
-        loop {
-            let mut rest: Vec<usize> = (0..self.orders.len()).filter(|i| !gone.contains(i)).collect();
-            rest.retain(|i| {
+        // Users' orders that it may meet, and the house (at the end of those with its price).
+        let mut all: Vec<(i64, u64, Option<usize>)> = (0..self.orders.len())
+            .filter(|i| {
                 let m = &self.orders[*i];
-                *i != at
-                    && m.symbol == o.symbol
-                    && m.buy != o.buy
-                    && m.is_open()
-                    && m.stop.is_none()
-                    && m.deadline.is_none_or(|d| d > self.now)
-            });
-            let key = |i: &usize| (if o.buy { self.orders[*i].limit } else { -self.orders[*i].limit }, self.orders[*i].place);
-            let next = rest.into_iter().min_by_key(key).filter(|m| self.suits(o, self.orders[*m].limit));
-            let Some(m) = next else {
-                return if o.market && self.house_price(o).is_ok() { None } else { Some("FOK_UNFILLED") };
+                let there = *i != at && m.symbol == o.symbol && m.buy != o.buy && m.is_open() && m.stop.is_none();
+                there && m.deadline.is_none_or(|d| d > self.now)
+            })
+            .map(|i| (if o.buy { self.orders[i].limit } else { -self.orders[i].limit }, self.orders[i].place, Some(i)))
+            .collect();
+        all.extend(self.quote(&o.symbol, o.buy).map(|price| (if o.buy { price } else { -price }, u64::MAX, None)));
+        all.sort();
+        for (_, _, who) in all.into_iter().take_while(|(price, _, _)| self.suits(o, price.abs())) {
+            left -= match who {
+                None => self.symbols[&o.symbol].house_max.unwrap_or(i64::MAX / 2),
+                Some(m) if self.orders[m].user == o.user => return Some("SELF_TRADE_PREVENTED"),
+                Some(m) => self.orders[m].leaves(),
             };
-            if self.orders[m].user == o.user {
-                return Some("SELF_TRADE_PREVENTED");
-            }
-            left -= self.orders[m].leaves();
             if left <= 0 {
                 return None;
             }
-            gone.push(m);
         }
+        Some("FOK_UNFILLED")
     }
 
     fn stops(&self, symbol: &str, buy: bool) -> Vec<usize> {
@@ -389,10 +430,9 @@ impl Model {
             self.told_replaced(at, id);
         } else {
             let changed = Order { quantity: new_quantity, limit: new_limit, ..o.clone() };
-            let crossed = self.best(at).is_some_and(|m| {
-                let p = self.orders[m].limit;
-                if o.buy { p <= new_limit } else { p >= new_limit }
-            });
+            self.orders[at].limit = new_limit;
+            let crossed = self.meets_somebody(at);
+            self.orders[at].limit = o.limit;
             if o.post_only && crossed {
                 let told = super::Told { cause_id: id.into(), reason: "POST_ONLY_WOULD_CROSS", ..self.about("CancelRejected", &o) };
                 self.tell(user, told);

@@ -75,6 +75,10 @@ pub struct Known {
 pub struct Symbol {
     pub status: Status,
     pub house: bool,
+    /// The most that the house gives one order at one quote.
+    pub house_max: Option<i64>,
+    /// Something rests that no quote of the house was put to, and should have been.
+    pub owed: bool,
     pub half_spread_bps: i64,
     pub fee_bps: i64,
     pub clip: Option<i64>,

@@ -273,7 +273,7 @@ pub fn script(seed: u64, length: usize) -> Vec<Command> {
             }
             120..140 => {
                 let status = [Status::Listed, Status::Listed, Status::Listed, Status::Halted, Status::Delisted][d.roll(5) as usize];
-                Command::List { house: symbol == "C" || d.chance(20), symbol, status }
+                Command::List { house: symbol == "C" || d.chance(35), symbol, status }
             }
             140..148 => Command::Restart,
             190..202 => {

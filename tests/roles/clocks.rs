@@ -50,6 +50,9 @@ fn a_price_of_tomorrow_is_not_fresh_today_and_is_told_again() {
 #[test]
 fn stops_do_not_go_by_a_trade_of_tomorrow() {
     let mut w = World::ready(RoleSettings { rate_limit: 0, ..Default::default() });
+    w.order("m", "stock", "AAPL", "1", "buy");
+    w.pump();
+    w.list("AAPL", r#"{"symbol":"AAPL","house":false}"#);
     a_day_ahead(&mut w, |w| {
         w.limit("m", "1", "AAPL", 1, "sell", "190", "");
         w.limit("t", "1", "AAPL", 1, "buy", "190", "\"tif\":\"IOC\"");

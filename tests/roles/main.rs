@@ -9,6 +9,7 @@ mod decoders;
 mod driver;
 mod duplicates;
 mod flow;
+mod house;
 mod market;
 mod market_large;
 mod mass_cancel;

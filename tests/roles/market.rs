@@ -242,9 +242,9 @@ fn post_only_market_and_no_liquidity() {
         ]
     );
     w.check_books();
-    // With a house, it takes what the book leaves.
-    w.list("AAPL", r#"{"symbol":"AAPL"}"#);
-    w.limit("s", "2", "AAPL", 4, "sell", "99", "");
+    // With a house that asks 101 and bids 99, users at better prices come first.
+    w.list("AAPL", r#"{"symbol":"AAPL","half_spread_bps":100}"#);
+    w.limit("s", "2", "AAPL", 4, "sell", "100", "");
     w.pump();
     w.order("c", "1", "AAPL", "10", "buy");
     w.pump();

@@ -104,6 +104,7 @@ fn market() -> World {
     w.pump();
     w.order("t", "stock", "AAPL", "1000", "buy");
     w.pump();
+    w.list("AAPL", r#"{"symbol":"AAPL","house":false}"#);
     for (n, id) in ["1", "2", "3", "4"].into_iter().enumerate() {
         w.limit("s", id, "AAPL", 10, "sell", &format!("10{n}"), "");
         w.limit("t", id, "AAPL", 10, "sell", "104", "");

@@ -138,7 +138,9 @@ fn parts_change_nothing() {
     let run = |seed: u64, part: u64, restarts: bool| {
         let mut rng = Rng::new(seed);
         let mut w = in_parts_of(part);
-        w.list("AAPL", r#"{"symbol":"AAPL","house":false,"short_ok":true}"#);
+        // Half of the time with a house, which gives little at a time and whose quote is moved through what rests.
+        let house = ["", r#""half_spread_bps":30,"house_max":2,"#][(seed % 2) as usize];
+        w.list("AAPL", &format!(r#"{{"symbol":"AAPL",{house}"house":{},"short_ok":true}}"#, !house.is_empty()));
         for n in 0..40 {
             w.now_ms += 1_000;
             for k in 0..=rng.below(30) {
@@ -153,7 +155,7 @@ fn parts_change_nothing() {
                     1 => w.stop(user, &id, "AAPL", quantity, side, &format!("{}.50", if side == "buy" { 101 } else { 98 })),
                     2 => w.replace(user, &id, &format!("{n}-{}", rng.below(k + 1)), &format!(r#""quantity":{quantity}"#)),
                     3 => w.order(user, &id, "AAPL", &quantity.to_string(), side),
-                    4 if k == 0 => w.tick("AAPL", &format!("{}.7", 98 + rng.below(4))),
+                    4 if k == 0 || !house.is_empty() => w.tick("AAPL", &format!("{}.7", 98 + rng.below(4))),
                     _ => w.limit(user, &id, "AAPL", quantity, side, &price, more),
                 }
             }

@@ -43,7 +43,7 @@ impl World {
     pub fn opening(&mut self) {
         for n in 0..self.plan.symbols as usize {
             let symbol = ["AAPL", "MSFT", "TSLA"][n];
-            let more = ["", r#","half_spread_bps":20"#, r#","band_bps":800,"short_ok":true"#][n];
+            let more = [r#","half_spread_bps":400"#, r#","half_spread_bps":20,"house_max":15"#, r#","band_bps":800,"short_ok":true"#][n];
             self.client_sends(topics::INSTRUMENTS, symbol, Some(format!(r#"{{"symbol":"{symbol}"{more}}}"#).as_bytes()), false);
             self.tick(symbol);
         }

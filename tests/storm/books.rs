@@ -10,7 +10,7 @@ use processor::wire::topics as t;
 use crate::model::script::{Status, Tif};
 use crate::model::{Model, Order, Symbol};
 use crate::support::oracle::{Seen, UNSTAMPED, read_all};
-use crate::traffic::{BOOK_PRICE_E4, BOOKS, is_book, is_book_user};
+use crate::traffic::{BOOK_PRICE_E4, BOOKS, HALF_SPREAD_BPS, is_book, is_book_user};
 
 /// Everything that this judge looks at.
 #[derive(Clone)]
@@ -255,7 +255,9 @@ fn model(symbol: &str) -> Model {
     let listed = Symbol {
         status: Status::Listed,
         house: true,
-        half_spread_bps: 0,
+        house_max: None,
+        owed: false,
+        half_spread_bps: HALF_SPREAD_BPS,
         fee_bps: 0,
         clip: None,
         tick: Some((BOOK_PRICE_E4, 0)),

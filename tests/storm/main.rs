@@ -48,7 +48,7 @@ use support::load::{Sender, reference, wait_for};
 use support::oracle::read_all;
 use support::process::Installation;
 use support::program::SmallDisk;
-use traffic::{BOOK_PRICE, BOOKS, Books, Flood, Listed, MarketOrders};
+use traffic::{BOOK_PRICE, BOOKS, Books, Flood, HALF_SPREAD_BPS, Listed, MarketOrders};
 
 const BROKERS: u32 = 3;
 const PARTITIONS: u32 = 4;
@@ -128,7 +128,7 @@ fn run(seed: u64, time: Duration) -> Report {
     let mut sender = Sender::new(&*log);
     reference(&mut sender, SYMBOLS);
     for symbol in (0..BOOKS).map(|n| format!("B{n}")) {
-        sender.send(t::INSTRUMENTS, &symbol, format!(r#"{{"symbol":"{symbol}"}}"#));
+        sender.send(t::INSTRUMENTS, &symbol, format!(r#"{{"symbol":"{symbol}","half_spread_bps":{HALF_SPREAD_BPS}}}"#));
         sender.flush();
         sender.send(t::MARKET_DATA, &symbol, format!(r#"{{"symbol":"{symbol}","price":"{BOOK_PRICE}","timestamp":1625159076}}"#));
     }

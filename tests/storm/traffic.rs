@@ -64,6 +64,8 @@ pub const BOOK_USERS: u64 = 12;
 pub const BOOKS: u64 = 4;
 /// The one price of these symbols, in 10^-4 and as a tick says it.
 pub const BOOK_PRICE_E4: i64 = 1_000_000;
+/// Of the house at the books, so that users meet one another between its prices.
+pub const HALF_SPREAD_BPS: i64 = 200;
 pub const BOOK_PRICE: &str = "100.00";
 
 pub fn is_book_user(user: &str) -> bool {

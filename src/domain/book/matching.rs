@@ -2,7 +2,7 @@
 
 use super::super::reason::Reason;
 use super::super::status::Side;
-use super::{ASKS, BIDS, Book, Life, Match, NIL, Order, PLACE, Party, Room, Stage, Verdict};
+use super::{ASKS, BIDS, Book, House, Life, Match, NIL, Order, PLACE, Party, Quote, Room, Stage, Verdict};
 
 /// What a replacement would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,15 +37,25 @@ enum Looked {
     Room(u64, i64),
 }
 
+/// Whether an order of that limit reaches a price on the other side.
+pub(super) fn reaches(side: Side, limit_e4: i64, price_e4: i64) -> bool {
+    if side == Side::Buy { price_e4 <= limit_e4 } else { price_e4 >= limit_e4 }
+}
+
+/// Whether the house comes before a user with that price, for an order of this side. At the same price, the user comes first.
+fn is_before(side: Side, quote: &Quote, price_e4: i64) -> bool {
+    if side == Side::Buy { quote.price_e4 < price_e4 } else { quote.price_e4 > price_e4 }
+}
+
 impl<P: Party> Book<P> {
-    /// Puts an order to the book. Every trade is told to `on_match` as it happens. `backstop`: somebody outside the book would take the rest of a market
-    /// order, which matters for "all or nothing". An order that needs more than `room` pauses, and [`Book::go_on`] goes on with it: until then nobody may
-    /// touch the book, and then all is as if it had been one step.
+    /// Puts an order to the book. Every trade is told to `on_match` as it happens. `house`: what it offers this order; what it gave is taken off. An order
+    /// that needs more than `room` pauses, and [`Book::go_on`] goes on with it: until then nobody may touch the book, and then all is as if it had been
+    /// one step.
     pub fn submit(
         &mut self,
         order: Order<P>,
         now_ms: i64,
-        backstop: bool,
+        house: &mut House,
         room: &mut Room,
         on_match: impl FnMut(Match<'_, P>),
     ) -> Verdict<P> {
@@ -55,57 +65,53 @@ impl<P: Party> Book<P> {
         if order.stop_e4.is_some() {
             return Verdict::Rests(self.place(order));
         }
-        if order.post_only && self.would_cross(&order, now_ms) {
+        if order.post_only && self.would_cross(order.side, order.limit_e4, now_ms, house) {
             return Verdict::Rejected(order, Reason::PostOnlyWouldCross);
         }
         let stage = if order.life == Life::Fok { Stage::Looks { passed: 0, left: order.leaves } } else { Stage::Trades };
-        self.go_on(order, stage, now_ms, backstop, room, on_match)
+        self.go_on(order, stage, now_ms, house, room, on_match)
     }
 
-    /// Goes on with an order that paused; with the same time and the same `backstop` as when it came.
+    /// Goes on with an order that paused; with the same time as when it came, and with what the house still offers it.
     pub fn go_on(
         &mut self,
         mut order: Order<P>,
         stage: Stage,
         now_ms: i64,
-        backstop: bool,
+        house: &mut House,
         room: &mut Room,
         mut on_match: impl FnMut(Match<'_, P>),
     ) -> Verdict<P> {
         if let Stage::Looks { passed, left } = stage {
-            match self.look(&order, (passed, left), now_ms, backstop, room) {
+            match self.look(&order, (passed, left), now_ms, house, room) {
                 Looked::Whole => {}
                 Looked::Short(reason) => return Verdict::Cancelled(order, reason),
                 Looked::Room(passed, left) => return Verdict::Pauses(order, Stage::Looks { passed, left }),
             }
         }
-        match self.fill(&mut order, now_ms, room, &mut on_match) {
+        match self.fill(&mut order, now_ms, house, room, &mut on_match) {
             None => Verdict::Filled(order),
             Some(Stop::Room) => Verdict::Pauses(order, Stage::Trades),
             Some(Stop::Oneself) => Verdict::Cancelled(order, Reason::SelfTradePrevented),
             Some(Stop::TooFar) if order.market => Verdict::Unfilled(order, Reason::PriceBand),
             Some(_) if order.market => Verdict::Unfilled(order, Reason::NoLiquidity),
             // A bid above what the seller's account can take: resting below it would leave the book crossed.
-            Some(Stop::TooFar) if self.would_cross_unbounded(&order, now_ms) => Verdict::Cancelled(order, Reason::PriceBand),
+            Some(Stop::TooFar) if self.would_cross(order.side, order.limit_e4, now_ms, house) => {
+                Verdict::Cancelled(order, Reason::PriceBand)
+            }
             Some(_) if order.life != Life::Rest => Verdict::Cancelled(order, Reason::IocRemainder),
             Some(_) => Verdict::Rests(self.place(order)),
         }
     }
 
-    /// Whether an order would trade on arrival.
-    pub fn would_cross(&self, order: &Order<P>, now_ms: i64) -> bool {
-        self.would_cross_unbounded(order, now_ms)
+    /// Whether an order of that limit would meet somebody, whatever its owner's account can take.
+    fn would_cross(&self, side: Side, limit_e4: i64, now_ms: i64, house: &House) -> bool {
+        let user = self.next_maker(side, now_ms).map(|slot| self.at(slot).limit_e4);
+        [user, house.quote().map(|q| q.price_e4)].into_iter().flatten().any(|price_e4| reaches(side, limit_e4, price_e4))
     }
 
-    fn would_cross_unbounded(&self, order: &Order<P>, now_ms: i64) -> bool {
-        self.next_maker(order.side, now_ms).is_some_and(|slot| match order.side {
-            Side::Buy => self.at(slot).limit_e4 <= order.limit_e4,
-            Side::Sell => self.at(slot).limit_e4 >= order.limit_e4,
-        })
-    }
-
-    /// What a replacement by these terms would do to a live order; an error changes nothing.
-    pub fn check_replace(&self, slot: u32, quantity: i64, limit_e4: i64, now_ms: i64) -> Result<Change, Reason> {
+    /// What a replacement by these terms would do to a live order; an error changes nothing. `house`: what it offers the order.
+    pub fn check_replace(&self, slot: u32, quantity: i64, limit_e4: i64, now_ms: i64, house: &House) -> Result<Change, Reason> {
         let order = self.get(slot).filter(|o| self.lives(o, now_ms)).ok_or(Reason::TooLateToCancel)?;
         if quantity <= order.cum {
             return Ok(Change::Fills);
@@ -113,12 +119,8 @@ impl<P: Party> Book<P> {
         if limit_e4 == order.limit_e4 && quantity <= order.quantity() {
             return Ok(Change::InPlace);
         }
-        if order.post_only {
-            let opposite = self.next_maker(order.side, now_ms).map(|s| self.at(s).limit_e4);
-            let crosses = opposite.is_some_and(|p| if order.side == Side::Buy { p <= limit_e4 } else { p >= limit_e4 });
-            if crosses {
-                return Err(Reason::PostOnlyWouldCross);
-            }
+        if order.post_only && self.would_cross(order.side, limit_e4, now_ms, house) {
+            return Err(Reason::PostOnlyWouldCross);
         }
         Ok(Change::Anew)
     }
@@ -136,8 +138,11 @@ impl<P: Party> Book<P> {
 
     /// Whether an all-or-nothing order would be filled: looked at before anything is done. `from`: how many live and dead orders behind the first live one
     /// were passed before, and what was left to be found then.
-    fn look(&self, order: &Order<P>, from: (u64, i64), now_ms: i64, backstop: bool, room: &mut Room) -> Looked {
+    fn look(&self, order: &Order<P>, from: (u64, i64), now_ms: i64, house: &House, room: &mut Room) -> Looked {
         let (mut passed, mut left) = from;
+        // What users must give, for an order that the house's price suits, until and from where the house has its turn.
+        let quote = house.quote().filter(|q| order.accepts(q.price_e4));
+        let from_house = |price_e4| quote.filter(|q| is_before(order.side, q, price_e4)).map_or(0, |q| q.left);
         let ladder = if order.side == Side::Buy { ASKS } else { BIDS };
         let mut next = match self.looked.get() {
             Some((at, slot)) if at == passed && passed > 0 => slot,
@@ -151,6 +156,9 @@ impl<P: Party> Book<P> {
             (room.looks, passed) = (room.looks - 1, passed + 1);
             let maker = self.at(slot);
             if self.lives(maker, now_ms) {
+                if left <= from_house(maker.limit_e4) {
+                    return Looked::Whole;
+                }
                 if !order.accepts(maker.limit_e4) {
                     break;
                 }
@@ -158,18 +166,44 @@ impl<P: Party> Book<P> {
                     return Looked::Short(Reason::SelfTradePrevented);
                 }
                 left = left.saturating_sub(maker.leaves);
-                if left <= 0 {
+                if left <= from_house(maker.limit_e4) {
                     return Looked::Whole;
                 }
             }
             next = self.after(ladder, slot);
         }
-        if backstop { Looked::Whole } else { Looked::Short(Reason::FokUnfilled) }
+        let whole = *house == House::Outside || quote.is_some_and(|q| left <= q.left);
+        if whole { Looked::Whole } else { Looked::Short(Reason::FokUnfilled) }
     }
 
-    fn fill(&mut self, taker: &mut Order<P>, now_ms: i64, room: &mut Room, on_match: &mut impl FnMut(Match<'_, P>)) -> Option<Stop> {
+    fn fill(
+        &mut self,
+        taker: &mut Order<P>,
+        now_ms: i64,
+        house: &mut House,
+        room: &mut Room,
+        on_match: &mut impl FnMut(Match<'_, P>),
+    ) -> Option<Stop> {
         while taker.leaves > 0 {
-            let Some(slot) = self.next_maker(taker.side, now_ms) else { return Some(Stop::NoOne) };
+            let slot = self.next_maker(taker.side, now_ms);
+            if let House::At(quote) = house
+                && quote.left > 0
+                && slot.is_none_or(|slot| is_before(taker.side, quote, self.at(slot).limit_e4))
+            {
+                let price_e4 = quote.price_e4;
+                if !taker.accepts(price_e4) {
+                    return Some(Stop::TooFar);
+                }
+                if room.fills == 0 {
+                    return Some(Stop::Room);
+                }
+                room.fills -= 1;
+                let quantity = taker.leaves.min(quote.left);
+                (taker.leaves, taker.cum, quote.left) = (taker.leaves - quantity, taker.cum + quantity, quote.left - quantity);
+                on_match(Match { taker, maker: None, price_e4, quantity });
+                continue;
+            }
+            let Some(slot) = slot else { return Some(Stop::NoOne) };
             let maker = self.at_mut(slot);
             let price_e4 = maker.limit_e4;
             if !taker.accepts(price_e4) {
@@ -186,9 +220,9 @@ impl<P: Party> Book<P> {
             (taker.leaves, taker.cum) = (taker.leaves - quantity, taker.cum + quantity);
             (maker.leaves, maker.cum) = (maker.leaves - quantity, maker.cum + quantity);
             if maker.leaves > 0 {
-                on_match(Match { taker, maker, price_e4, quantity });
+                on_match(Match { taker, maker: Some(maker), price_e4, quantity });
             } else if let Some(maker) = self.remove(slot) {
-                on_match(Match { taker, maker: &maker, price_e4, quantity });
+                on_match(Match { taker, maker: Some(&maker), price_e4, quantity });
             }
         }
         None

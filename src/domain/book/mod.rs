@@ -10,7 +10,11 @@
 //! however many dead wait there, they are passed over once and not by every command.
 //!
 //! An order that would trade with very many others pauses where its step has no more room, and goes on in the next: see [`Room`].
+//!
+//! The house is a level of the book that no order stands at: users at its price come first, users at worse prices after it ([`House`]). It has no place in
+//! a queue, so nothing of it is kept. What rests and is reached by its next quote is a matter of [`Book::cross`].
 
+mod cross;
 mod ladder;
 mod matching;
 mod order;
@@ -21,7 +25,7 @@ use std::cell::Cell;
 use super::status::Side;
 use ladder::Ladder;
 pub use matching::Change;
-pub use order::{FOREVER, Life, Match, Order, Party, Room, Stage, Verdict};
+pub use order::{FOREVER, House, Life, Match, Order, Party, Quote, Room, Stage, Verdict};
 
 const NIL: u32 = u32::MAX;
 /// Which of the two lists an order is in.

@@ -113,14 +113,45 @@ impl Room {
     pub const UNBOUNDED: Room = Room { fills: usize::MAX, looks: usize::MAX };
 }
 
-/// One trade between an incoming order and one that rested.
+/// What the house offers on one side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quote {
+    /// Its price.
+    pub price_e4: i64,
+    /// How much it still gives an order.
+    pub left: i64,
+}
+
+/// What the house is to an order that comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum House {
+    /// It does not deal.
+    Away,
+    /// It stands outside the book, and would take what is left of a market order. So it was before it had a place in the book; that matters for "all or
+    /// nothing".
+    Outside,
+    /// It has a place in the book: behind users at the same price.
+    At(Quote),
+}
+
+impl House {
+    /// What it deals at, for as long as it does.
+    pub(super) fn quote(&self) -> Option<&Quote> {
+        match self {
+            House::At(quote) if quote.left > 0 => Some(quote),
+            _ => None,
+        }
+    }
+}
+
+/// One trade of an incoming order, with one that rested or with the house.
 #[derive(Debug)]
 pub struct Match<'a, P> {
     /// Who came; as after the trade.
     pub taker: &'a Order<P>,
-    /// Who rested; as after the trade.
-    pub maker: &'a Order<P>,
-    /// The maker's price.
+    /// Who rested; as after the trade. None: the house.
+    pub maker: Option<&'a Order<P>>,
+    /// The price of the maker, or of the house.
     pub price_e4: i64,
     /// How many.
     pub quantity: i64,

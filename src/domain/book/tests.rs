@@ -32,9 +32,14 @@ fn put(b: &mut Book<u32>, o: Order<u32>) -> (Verdict<u32>, Vec<(u32, i64, i64)>)
 
 fn put_at(b: &mut Book<u32>, o: Order<u32>, now: i64) -> (Verdict<u32>, Vec<(u32, i64, i64)>) {
     let mut matches = Vec::new();
-    let v = b.submit(o, now, false, &mut Room::UNBOUNDED.clone(), |m| matches.push((m.maker.party, m.price_e4, m.quantity)));
-    b.check(now).expect("a good book");
+    let v = with_house(b, o, now, House::Away, |m| matches.push((m.maker.expect("no house").party, m.price_e4, m.quantity)));
     (v, matches)
+}
+
+fn with_house(b: &mut Book<u32>, o: Order<u32>, now: i64, mut house: House, told: impl FnMut(Match<'_, u32>)) -> Verdict<u32> {
+    let v = b.submit(o, now, &mut house, &mut Room::UNBOUNDED.clone(), told);
+    b.check(now).expect("a good book");
+    v
 }
 
 use Side::{Buy, Sell};
@@ -90,21 +95,130 @@ fn post_only_and_market() {
     assert!(matches!(put(&mut b, market).0, Verdict::Unfilled(Order { leaves: 7, .. }, Reason::PriceBand)));
 }
 
+/// One order after another meets a book with asks of user 1 at 100, 102 and 104, five each, and a house that asks 102 or less.
+#[test]
+fn the_house_comes_behind_users_at_its_price() {
+    let (none, all) = (i64::MAX, i64::MAX);
+    type Fills = &'static [(u32, i64, i64)];
+    let order = |party, price, quantity| limit(party, Buy, price, quantity);
+    let rest = |leaves| (leaves, Life::Rest);
+    // The order, the house's price and most, the fills (party 0: the house), and what is left.
+    type Case = (&'static str, Order<u32>, i64, i64, Fills, (i64, Life));
+    let cases: &[Case] = &[
+        ("users first, then the house", order(2, 104, 20), 102, all, &[(1, 100, 5), (1, 102, 5), (0, 102, 10)], rest(0)),
+        ("never worse than the house", order(2, 104, 9), 101, all, &[(1, 100, 5), (0, 101, 4)], rest(0)),
+        ("the house first where it is better", order(2, 104, 9), 99, all, &[(0, 99, 9)], rest(0)),
+        (
+            "what it has no more of comes from users",
+            order(2, 104, 20),
+            101,
+            3,
+            &[(1, 100, 5), (0, 101, 3), (1, 102, 5), (1, 104, 5)],
+            rest(2),
+        ),
+        ("a limit below its price rests", order(2, 98, 3), 99, all, &[], rest(3)),
+        ("one's own order behind the house", order(1, 104, 3), 99, all, &[(0, 99, 3)], rest(0)),
+        ("all or nothing, with the house", Order { life: Life::Fok, ..order(2, 104, 50) }, 101, all, &[(1, 100, 5), (0, 101, 45)], rest(0)),
+        (
+            "and behind it",
+            Order { life: Life::Fok, ..order(2, 104, 16) },
+            101,
+            1,
+            &[(1, 100, 5), (0, 101, 1), (1, 102, 5), (1, 104, 5)],
+            rest(0),
+        ),
+        ("one too many", Order { life: Life::Fok, ..order(2, 104, 17) }, 101, 1, &[], (17, Life::Fok)),
+        ("beyond the limit it does not count", Order { life: Life::Fok, ..order(2, 100, 6) }, 101, none, &[], (6, Life::Fok)),
+        (
+            "at once, and the rest is gone",
+            Order { life: Life::Ioc, ..order(2, 101, 9) },
+            101,
+            1,
+            &[(1, 100, 5), (0, 101, 1)],
+            (3, Life::Ioc),
+        ),
+    ];
+    for (what, order, price_e4, left, fills, (leaves, life)) in cases {
+        let mut b = Book::default();
+        [100, 102, 104].into_iter().for_each(|price| drop(put(&mut b, limit(1, Sell, price, 5))));
+        let mut got = Vec::new();
+        let house = House::At(Quote { price_e4: *price_e4, left: *left });
+        let verdict = with_house(&mut b, *order, 0, house, |m| got.push((m.maker.map_or(0, |o| o.party), m.price_e4, m.quantity)));
+        assert_eq!(got, *fills, "{what}");
+        match (verdict, life) {
+            (Verdict::Filled(_), _) => assert_eq!(*leaves, 0, "{what}"),
+            (Verdict::Rests(slot), Life::Rest) => assert_eq!(b.get(slot).map(|o| o.leaves), Some(*leaves), "{what}"),
+            (Verdict::Cancelled(o, _), Life::Ioc | Life::Fok) => assert_eq!(o.leaves, *leaves, "{what}"),
+            (other, _) => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_the_house_reaches_is_refused_to_post_only_and_to_accounts_that_cannot_take_it() {
+    let mut b = Book::default();
+    let house = House::At(Quote { price_e4: 100, left: 1 });
+    let post = Order { post_only: true, ..limit(2, Buy, 100, 5) };
+    assert_eq!(with_house(&mut b, post, 0, house, |_| panic!("a trade")), Verdict::Rejected(post, Reason::PostOnlyWouldCross));
+    let Verdict::Rests(slot) = with_house(&mut b, Order { limit_e4: 99, ..post }, 0, house, |_| panic!("a trade")) else { panic!("rests") };
+    assert_eq!(b.check_replace(slot, 5, 100, 0, &house), Err(Reason::PostOnlyWouldCross));
+    assert_eq!(b.check_replace(slot, 5, 100, 0, &House::At(Quote { price_e4: 101, left: 1 })), Ok(Change::Anew));
+    let poor = Order { ceiling_e4: 90, ..limit(3, Sell, 80, 5) };
+    b.remove(slot);
+    assert_eq!(with_house(&mut b, poor, 0, house, |_| panic!("a trade")), Verdict::Cancelled(poor, Reason::PriceBand));
+    let market = Order { market: true, life: Life::Ioc, ..limit(3, Buy, 99, 5) };
+    assert_eq!(with_house(&mut b, market, 0, house, |_| panic!("a trade")), Verdict::Unfilled(market, Reason::PriceBand));
+    assert_eq!(
+        with_house(&mut b, market, 0, House::At(Quote { price_e4: 100, left: 0 }), |_| panic!("a trade")),
+        Verdict::Unfilled(market, Reason::NoLiquidity),
+        "it has given all it gives"
+    );
+}
+
+#[test]
+fn a_new_quote_trades_with_what_it_reaches_at_the_orders_own_prices() {
+    for step in [1, 2, 100] {
+        let mut b = Book::default();
+        for (party, price, quantity, deadline_ms) in
+            [(1, 100, 5, FOREVER), (2, 101, 5, FOREVER), (3, 101, 2, 5), (4, 101, 9, FOREVER), (5, 99, 5, FOREVER)]
+        {
+            put(&mut b, Order { deadline_ms, ..limit(party, Buy, price, quantity) });
+        }
+        let (mut told, mut passed, mut parts) = (Vec::new(), 0, 0);
+        let quote = Quote { price_e4: 100, left: 5 };
+        let mut go_on = |b: &mut Book<u32>, passed: &mut u64| {
+            let mut room = Room { fills: step, looks: 0 };
+            b.cross(Buy, &quote, passed, 10, &mut room, |o, quantity| told.push((o.party, o.limit_e4, quantity, o.leaves)))
+        };
+        while !go_on(&mut b, &mut passed) {
+            parts += 1;
+            b = again(&b);
+        }
+        assert_eq!(
+            told,
+            [(2, 101, 5, 0), (4, 101, 5, 4), (1, 100, 5, 0)],
+            "the dead do not trade, and nobody has more than one quote gives"
+        );
+        assert_eq!(b.side(Buy).map(|o| (o.party, o.leaves)).collect::<Vec<_>>(), [(3, 2), (4, 4), (5, 5)]);
+        assert_eq!(parts, if step < 3 { 3_usize.div_ceil(step) - 1 } else { 0 });
+    }
+}
+
 #[test]
 fn replacing() {
     let mut b = Book::default();
     let Verdict::Rests(a) = put(&mut b, limit(1, Sell, 100, 10)).0 else { panic!("rests") };
     put(&mut b, limit(2, Sell, 100, 10));
     put(&mut b, limit(9, Buy, 100, 4));
-    assert_eq!(b.check_replace(a, 8, 100, 0), Ok(Change::InPlace));
-    assert_eq!(b.check_replace(a, 12, 100, 0), Ok(Change::Anew));
-    assert_eq!(b.check_replace(a, 8, 101, 0), Ok(Change::Anew));
-    assert_eq!(b.check_replace(a, 4, 101, 0), Ok(Change::Fills));
+    assert_eq!(b.check_replace(a, 8, 100, 0, &House::Away), Ok(Change::InPlace));
+    assert_eq!(b.check_replace(a, 12, 100, 0, &House::Away), Ok(Change::Anew));
+    assert_eq!(b.check_replace(a, 8, 101, 0, &House::Away), Ok(Change::Anew));
+    assert_eq!(b.check_replace(a, 4, 101, 0, &House::Away), Ok(Change::Fills));
     b.shrink(a, 8);
     assert_eq!(put(&mut b, limit(9, Buy, 100, 5)).1, [(1, 100, 4), (2, 100, 1)], "smaller keeps its place");
     let Verdict::Rests(p) = put(&mut b, Order { post_only: true, ..limit(3, Buy, 90, 1) }).0 else { panic!("rests") };
-    assert_eq!(b.check_replace(p, 1, 100, 0), Err(Reason::PostOnlyWouldCross));
-    assert_eq!(b.check_replace(77, 1, 100, 0), Err(Reason::TooLateToCancel));
+    assert_eq!(b.check_replace(p, 1, 100, 0, &House::Away), Err(Reason::PostOnlyWouldCross));
+    assert_eq!(b.check_replace(77, 1, 100, 0, &House::Away), Err(Reason::TooLateToCancel));
 }
 
 #[test]
@@ -175,26 +289,32 @@ fn what_goes_on_in_steps_comes_out_as_in_one() {
             post_only: !big && below(3) == 0,
             ..limit(n % 40, side, 100 + below(20) as i64, 1 + below(if big { 60 } else { 4 }) as i64)
         };
-        let backstop = below(2) == 0;
+        let house = match below(4) {
+            0 => House::Away,
+            1 => House::Outside,
+            _ => House::At(Quote { price_e4: 100 + below(20) as i64, left: if below(2) == 0 { i64::MAX } else { 1 + below(20) as i64 } }),
+        };
         let (mut due, mut got) = (Vec::new(), Vec::new());
-        let told =
-            |into: &mut Vec<_>, m: Match<'_, u32>| into.push((m.taker.leaves, m.maker.party, m.maker.leaves, m.price_e4, m.quantity));
-        let verdict = whole.submit(order, now, backstop, &mut Room::UNBOUNDED.clone(), |m| told(&mut due, m));
+        let told = |into: &mut Vec<_>, m: Match<'_, u32>| {
+            into.push((m.taker.leaves, m.maker.map(|o| (o.party, o.leaves)), m.price_e4, m.quantity));
+        };
+        let (mut at_whole, mut at_parts) = (house, house);
+        let verdict = whole.submit(order, now, &mut at_whole, &mut Room::UNBOUNDED.clone(), |m| told(&mut due, m));
         let step = Room { fills: 1 + below(3) as usize, looks: 1 + below(3) as usize };
-        let mut outcome = parts.submit(order, now, backstop, &mut step.clone(), |m| told(&mut got, m));
+        let mut outcome = parts.submit(order, now, &mut at_parts, &mut step.clone(), |m| told(&mut got, m));
         while let Verdict::Pauses(order, stage) = outcome {
             pauses[usize::from(stage == Stage::Trades)] += 1;
             if below(8) == 0 {
                 parts = again(&parts);
             }
             let before = got.len();
-            outcome = parts.go_on(order, stage, now, backstop, &mut step.clone(), |m| told(&mut got, m));
+            outcome = parts.go_on(order, stage, now, &mut at_parts, &mut step.clone(), |m| told(&mut got, m));
             assert!(got.len() - before <= step.fills, "a step does no more than it may");
         }
         // Slots are a book's own business.
         let same = matches!((&outcome, &verdict), (Verdict::Rests(_), Verdict::Rests(_))) || outcome == verdict;
         assert!(same, "order {n}: {outcome:?} where {verdict:?} was due");
-        assert_eq!(got, due, "order {n}");
+        assert_eq!((&got, at_parts), (&due, at_whole), "order {n}");
         // Now and then some of the dead are cleared away, and once in a while all are given up for lost.
         if below(50) == 0 {
             for book in [&mut whole, &mut parts] {

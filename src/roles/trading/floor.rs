@@ -1,25 +1,23 @@
 //! One symbol's book at work: every step changes the book, the state that it is rebuilt from, and tells the owners, all three together.
 
-use std::fmt::Write;
 use std::ops::Range;
 
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
-use crate::domain::book::{self, Book, Change, Match, Order, Party, Stage, Verdict};
-use crate::domain::house;
+use crate::domain::book::{self, Book, Change, Match, Order, Stage, Verdict};
 use crate::domain::instrument::Instrument;
 use crate::domain::price::{Priced, Stale, is_beyond, is_fresh};
 use crate::domain::reason::Reason;
-use crate::domain::status::{Liquidity, Side};
+use crate::domain::status::Side;
 use crate::engine::context::Ctx;
 use crate::engine::role::Bug;
 use crate::roles::intake::bug;
-use crate::wire::book::{Ask, BookCommand, EXECUTION, Execution, NewOrder, Outcome};
-use crate::wire::topics;
-use crate::wire::trade::{TRADE, Trade};
+use crate::roles::settings::HOUSE_IN_BOOK;
+use crate::wire::book::{Ask, BookCommand, NewOrder, Outcome};
 
-use super::state::{self, Act, BookHead, Buffers, Moment, Rest, Taker};
+use super::out::{Out, Owner};
+use super::state::{self, Act, BookHead, Buffers, Crossing, Dealer, Moment, Rest, Taker};
 
 /// Stops that fire at once by one tick or command, before and after it; the rest go on in later transactions.
 const FIRE_MAX: usize = 64;
@@ -28,45 +26,14 @@ const STEPS_MAX: usize = 1_000;
 /// Orders that all-or-nothing orders look at in one record, for each trade that it may lead to: a look is that much cheaper.
 const LOOKS: usize = 20;
 
-/// Whose an order is: user and order id, as they stand in the order's key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
-    key: Box<[u8]>,
-    user: usize,
-}
-
-impl Owner {
-    pub(super) fn new(user_id: &str, order_id: &str) -> Owner {
-        Owner { key: [user_id.as_bytes(), b"\0", order_id.as_bytes()].concat().into(), user: user_id.len() }
-    }
-
-    pub(super) fn read(key: &[u8]) -> Option<Owner> {
-        let user = key.iter().position(|b| *b == 0)?;
-        std::str::from_utf8(key).ok()?;
-        Some(Owner { key: key.into(), user })
-    }
-
-    pub(super) fn user_id(&self) -> &str {
-        std::str::from_utf8(&self.key[..self.user]).unwrap_or_default()
-    }
-
-    pub(super) fn order_id(&self) -> &str {
-        std::str::from_utf8(&self.key[self.user + 1..]).unwrap_or_default()
-    }
-}
-
-impl Party for Owner {
-    fn same(&self, other: &Owner) -> bool {
-        self.key[..self.user] == other.key[..other.user]
-    }
-}
-
 /// A symbol's book in memory. It is a copy of what is in state, made when the symbol is first looked at.
 pub(super) struct Stand {
     pub book: Book<Owner>,
     pub slots: IndexMap<Box<[u8]>, u32, FxBuildHasher>,
-    /// The last trade between users.
+    /// The last trade between users by which stops went.
     pub trade: Option<Priced>,
+    /// The house owes what rests a quote.
+    pub owed: bool,
     /// The order that is on its way through the book, if it met more than one record may lead to.
     rest: Option<Rest<Owner>>,
     /// Numbers of what waits behind it, in state.
@@ -79,7 +46,8 @@ impl Stand {
     pub(super) fn load(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) -> Result<Stand, Bug> {
         let saved = state::load_head(ctx, b, symbol)?;
         let (rest, line) = (state::load_rest(ctx, b, symbol, Owner::read)?, state::load_line(ctx, b, symbol));
-        let mut stand = Stand { book: Book::new(saved.head), slots: IndexMap::default(), trade: saved.trade, rest, line, saved };
+        let mut stand =
+            Stand { book: Book::new(saved.head), slots: IndexMap::default(), trade: saved.trade, owed: saved.owed, rest, line, saved };
         for order in state::load_orders(ctx, b, symbol, Owner::read)? {
             let key = order.party.key.clone();
             let slot = stand.book.restore(order);
@@ -94,7 +62,7 @@ impl Stand {
     }
 
     pub(super) fn save(&mut self, ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) {
-        let now = BookHead { head: self.book.head(), trade: self.trade };
+        let now = BookHead { head: self.book.head(), trade: self.trade, owed: self.owed };
         if now != self.saved {
             state::save_head(ctx, b, symbol, &now);
             self.saved = now;
@@ -102,109 +70,11 @@ impl Stand {
     }
 }
 
-/// Tells the owners and the world.
-pub(super) struct Out<'o, 'c> {
-    pub ctx: &'o mut Ctx<'c>,
-    pub buffers: &'o mut Buffers,
-    pub symbol: &'o str,
-    pub text: &'o mut Texts,
-    /// When what is told came to the book.
-    pub now_ms: i64,
-    /// A trade's number could not be had.
-    pub failed: Option<Bug>,
-}
-
-/// Room for texts, used again and again.
-#[derive(Default)]
-pub(super) struct Texts {
-    trade_id: String,
-    house: String,
-}
-
-impl Out<'_, '_> {
-    fn tell(&mut self, owner: &Owner, cause_id: Option<&str>, outcome: Outcome<'_>) {
-        let (user_id, order_id) = (owner.user_id(), owner.order_id());
-        let value = self.buffers.fresh();
-        Execution { user_id, order_id, cause_id, outcome }.encode(value);
-        self.ctx.emit(topics::EXECUTIONS, user_id.as_bytes(), EXECUTION, value);
-    }
-
-    /// A fill of `owner`'s order by the trade in hand.
-    fn filled(&mut self, owner: &Owner, price_e4: i64, quantity: i64, liquidity: Liquidity) {
-        let id = std::mem::take(&mut self.text.trade_id);
-        self.tell(owner, None, Outcome::Fill { trade_id: &id, price_e4, quantity, liquidity });
-        self.text.trade_id = id;
-    }
-
-    fn number(&mut self) {
-        match state::next_trade(self.ctx, self.buffers) {
-            Ok(number) => {
-                self.text.trade_id.clear();
-                write!(self.text.trade_id, "{}-{number}", self.ctx.task()).expect("writing to a string");
-            }
-            Err(e) => drop(self.failed.get_or_insert(e)),
-        }
-    }
-
-    fn trade(&mut self, taker: &Order<Owner>, other: (&str, Option<&str>), price_e4: i64, quantity: i64) {
-        let user = (taker.party.user_id(), Some(taker.party.order_id()));
-        let (buyer, seller, maker_side) = match taker.side {
-            Side::Buy => (user, other, Side::Sell),
-            Side::Sell => (other, user, Side::Buy),
-        };
-        let trade = Trade {
-            trade_id: &self.text.trade_id,
-            symbol: self.symbol,
-            price_e4,
-            quantity,
-            buyer: buyer.0,
-            seller: seller.0,
-            buy_order_id: buyer.1,
-            sell_order_id: seller.1,
-            maker_side,
-            time_us: self.now_ms.saturating_mul(1_000),
-        };
-        let value = self.buffers.fresh();
-        trade.encode(value);
-        self.ctx.emit(topics::TRADES, self.symbol.as_bytes(), TRADE, value);
-    }
-
-    fn matched(&mut self, m: &Match<'_, Owner>) {
-        self.number();
-        self.trade(m.taker, (m.maker.party.user_id(), Some(m.maker.party.order_id())), m.price_e4, m.quantity);
-        self.filled(&m.taker.party, m.price_e4, m.quantity, Liquidity::Taker);
-        self.filled(&m.maker.party, m.price_e4, m.quantity, Liquidity::Maker);
-        if m.maker.leaves == 0 {
-            self.forget(&m.maker.party);
-        } else {
-            self.keep(m.maker);
-        }
-    }
-
-    fn with_house(&mut self, taker: &Order<Owner>, price_e4: i64) {
-        self.number();
-        let mut name = std::mem::take(&mut self.text.house);
-        name.clear();
-        write!(name, "house:{}", self.symbol).expect("writing to a string");
-        self.trade(taker, (&name, None), price_e4, taker.leaves);
-        self.text.house = name;
-        self.filled(&taker.party, price_e4, taker.leaves, Liquidity::House);
-    }
-
-    fn keep(&mut self, o: &Order<Owner>) {
-        state::save_order(self.ctx, self.buffers, self.symbol, &o.party.key, o);
-    }
-
-    fn forget(&mut self, owner: &Owner) {
-        state::delete_order(self.ctx, self.buffers, self.symbol, &owner.key);
-    }
-}
-
 /// What one record may lead to, at whatever books.
 #[derive(Clone, Copy)]
 pub(super) struct Room {
-    book: book::Room,
-    steps: usize,
+    pub book: book::Room,
+    pub steps: usize,
 }
 
 impl Room {
@@ -226,21 +96,12 @@ pub(super) struct Floor<'o, 'c> {
     pub tick: Option<Priced>,
     pub now_ms: i64,
     pub stale: Stale,
+    /// The rules of the desk.
+    pub rules: u64,
     pub room: &'o mut Room,
 }
 
 impl Floor<'_, '_> {
-    /// The price that stops look at: the last tick or the last trade between users, whichever came later.
-    pub(super) fn market_price(&self) -> Option<i64> {
-        match (self.tick, self.stand.trade) {
-            // A trade that a wrong clock stamped would be the last word until that time comes.
-            (Some(tick), Some(trade)) if tick.time_ms > trade.time_ms || is_beyond(trade.time_ms, self.now_ms, self.stale) => {
-                Some(tick.price_e4)
-            }
-            (tick, trade) => trade.or(tick).map(|p| p.price_e4),
-        }
-    }
-
     pub(super) fn is_open(&self) -> bool {
         self.instrument.is_some_and(|i| i.is_open())
     }
@@ -251,14 +112,6 @@ impl Floor<'_, '_> {
             None => Some(Reason::UnknownSymbol),
             Some(i) => (!i.is_open()).then_some(Reason::SymbolHalted),
         }
-    }
-
-    /// What the house asks of a market order now, if it would deal.
-    fn house_price(&self, side: Side, limit_e4: i64, ceiling_e4: i64) -> Result<i64, Reason> {
-        let i = self.instrument.filter(|i| i.house).ok_or(Reason::NoLiquidity)?;
-        let last = self.tick.filter(|t| is_fresh(t.time_ms, self.now_ms, self.stale)).ok_or(Reason::NoLiquidity)?;
-        let price = house::price(side, last.price_e4, i.half_spread_bps);
-        price.filter(|p| house::acceptable(side, *p, limit_e4) && (side == Side::Buy || *p <= ceiling_e4)).ok_or(Reason::PriceBand)
     }
 
     /// The book has the last word on whether the symbol trades and the price is fresh.
@@ -310,35 +163,36 @@ impl Floor<'_, '_> {
 
     /// Puts an order to the book. `new`: its owner has not heard of it yet.
     fn put(&mut self, order: Order<Owner>, new: bool) {
-        let house = if order.market { self.house_price(order.side, order.limit_e4, order.ceiling_e4) } else { Err(Reason::NoLiquidity) };
-        self.meet(order, None, Taker { new, house, first: None, last: None });
+        let dealer = self.dealer(&order);
+        self.meet(order, None, Taker { new, dealer, first: None, last: None });
     }
 
     /// Lets an order trade, and deals with what becomes of it. `stage`: how far it had come, if it goes on.
     fn meet(&mut self, order: Order<Owner>, stage: Option<Stage>, taker: Taker) {
         let (out, slots, room) = (&mut self.out, &mut self.stand.slots, &mut self.room.book);
-        let Taker { new, house, mut first, mut last } = taker;
+        let Taker { new, dealer, mut first, mut last } = taker;
         let on_match = |m: Match<'_, Owner>| {
             out.matched(&m);
-            if m.maker.leaves == 0 {
-                slots.swap_remove(&m.maker.party.key);
+            if let Some(maker) = m.maker.filter(|maker| maker.leaves == 0) {
+                slots.swap_remove(&maker.party.key);
             }
             last = Some(m.price_e4);
             first = first.or(last);
         };
-        let (book, backstop) = (&mut self.stand.book, house.is_ok());
+        let (book, mut house) = (&mut self.stand.book, dealer.house());
         let verdict = match stage {
-            None => book.submit(order, self.now_ms, backstop, room, on_match),
-            Some(stage) => book.go_on(order, stage, self.now_ms, backstop, room, on_match),
+            None => book.submit(order, self.now_ms, &mut house, room, on_match),
+            Some(stage) => book.go_on(order, stage, self.now_ms, &mut house, room, on_match),
         };
         if let Verdict::Pauses(order, stage) = verdict {
             let moment = Moment { time_ms: self.now_ms, tick: self.tick };
-            let rest = self.stand.rest.insert(Rest { order, stage, taker: Taker { first, last, ..taker }, moment });
+            let taker = Taker { first, last, dealer: dealer.after(house), ..taker };
+            let rest = self.stand.rest.insert(Rest { order, stage, taker, moment });
             state::save_rest(self.out.ctx, self.out.buffers, self.out.symbol, &rest.order.party.key, rest);
             return;
         }
         // An order trades at one price after the other, up or down: the first and the last reach every stop that any of them does.
-        if let (Some(from), Some(price_e4)) = (first, last) {
+        if let (Some(from), Some(price_e4), Dealer::Outside(_)) = (first, last, dealer) {
             self.stand.trade = Some(Priced { price_e4, time_ms: self.now_ms });
             self.stand.book.price(from);
             self.stand.book.price(price_e4);
@@ -352,15 +206,17 @@ impl Floor<'_, '_> {
                 if new && last.is_none() {
                     self.out.tell(&order.party, None, Outcome::Accepted);
                 }
+                // It came while there was no house, or while that had no place in the book: the next quote may reach it.
+                self.stand.owed |= order.stop_e4.is_none() && matches!(dealer, Dealer::Outside(_)) && self.rules >= HOUSE_IN_BOOK;
             }
             Verdict::Cancelled(o, reason) => self.out.tell(&o.party, None, Outcome::Done(reason)),
             Verdict::Rejected(o, reason) => {
                 self.out.tell(&o.party, None, if new { Outcome::Rejected(reason) } else { Outcome::Done(reason) });
             }
-            Verdict::Unfilled(o, reason) => match house {
-                Ok(price_e4) => self.out.with_house(&o, price_e4),
-                Err(Reason::NoLiquidity) => self.out.tell(&o.party, None, Outcome::Done(reason)),
-                Err(band) => self.out.tell(&o.party, None, Outcome::Done(band)),
+            Verdict::Unfilled(o, reason) => match dealer {
+                Dealer::Outside(Ok(price_e4)) => self.out.with_house(&o, price_e4, o.leaves, false),
+                Dealer::Outside(Err(Reason::NoLiquidity)) | Dealer::InBook(_) => self.out.tell(&o.party, None, Outcome::Done(reason)),
+                Dealer::Outside(Err(band)) => self.out.tell(&o.party, None, Outcome::Done(band)),
             },
         }
     }
@@ -389,7 +245,10 @@ impl Floor<'_, '_> {
         let found = self.find(&owner).ok_or(Reason::TooLateToCancel);
         let checked = found.and_then(|slot| match self.closed() {
             Some(reason) => Err(reason),
-            None => Ok((slot, self.stand.book.check_replace(slot, quantity, limit_e4, self.now_ms)?)),
+            None => {
+                let house = self.stand.book.get(slot).map_or(book::House::Away, |o| self.dealer(o).house());
+                Ok((slot, self.stand.book.check_replace(slot, quantity, limit_e4, self.now_ms, &house)?))
+            }
         });
         match checked {
             Err(reason) => self.out.tell(&owner, cause, Outcome::ReplaceRefused(reason)),
@@ -473,7 +332,8 @@ impl Floor<'_, '_> {
     /// Does what came for the symbol, or lets it wait for its turn. Whatever waits goes on.
     pub(super) fn take_in(&mut self, act: Act<'_>) -> Result<(), Bug> {
         let moment = Moment { time_ms: self.now_ms, tick: self.tick };
-        if self.stand.is_busy() || !self.act(act)? {
+        let left = if self.stand.is_busy() { Some(act) } else { self.act(act)? };
+        if let Some(act) = left {
             state::save_act(self.out.ctx, self.out.buffers, self.out.symbol, self.stand.line.end, moment, act);
             self.stand.line.end += 1;
             self.go_on()?;
@@ -481,13 +341,17 @@ impl Floor<'_, '_> {
         Ok(())
     }
 
-    /// False: something that must come first is not done, and the act was not begun.
-    fn act(&mut self, act: Act<'_>) -> Result<bool, Bug> {
+    /// Answers what is not done of it; all of it, if something must come first that is not done.
+    fn act<'a>(&mut self, act: Act<'a>) -> Result<Option<Act<'a>>, Bug> {
         self.doom();
         match act {
-            Act::Price(price_e4) => {
-                self.arm(Some(price_e4));
-                self.fire(FIRE_MAX);
+            Act::Price(price_e4) => match self.quote_anew(price_e4) {
+                Some(crossing) => return self.act(Act::Crossing(crossing)),
+                None => return Ok(self.reached(price_e4)),
+            },
+            Act::Crossing(mut crossing) => {
+                let crossed = self.cross(&mut crossing);
+                return Ok(if crossed { self.reached(crossing.price_e4) } else { Some(Act::Crossing(crossing)) });
             }
             Act::Command(value) => {
                 let c = BookCommand::decode(value).map_err(|fault| bug(self.out.ctx, fault))?;
@@ -495,7 +359,7 @@ impl Floor<'_, '_> {
                 self.fire(FIRE_MAX);
                 let cut_short = self.room.book.fills == 0 && self.stand.book.has_fired() && self.is_open();
                 if self.stand.rest.is_some() || cut_short {
-                    return Ok(false);
+                    return Ok(Some(act));
                 }
                 match c.ask {
                     Ask::New(order) => self.enter(c.user_id, c.order_id, &order),
@@ -507,7 +371,16 @@ impl Floor<'_, '_> {
                 self.fire(FIRE_MAX);
             }
         }
-        Ok(true)
+        Ok(None)
+    }
+
+    /// The market is at a price: stops that it reaches fire. Answers what is left to do: all of them fire before anything else comes, by the house's quote at
+    /// that price.
+    fn reached(&mut self, price_e4: i64) -> Option<Act<'static>> {
+        self.arm(Some(price_e4));
+        self.fire(FIRE_MAX);
+        let unfired = self.rules >= HOUSE_IN_BOOK && self.stand.book.has_fired() && self.is_open();
+        unfired.then_some(Act::Crossing(Crossing { price_e4, side: Side::Sell, ask: None, bid: None, passed: 0 }))
     }
 
     /// Goes on with the order that is on its way, and then with what waits behind it, as far as there is room. Each is decided by the moment at which it
@@ -538,14 +411,20 @@ impl Floor<'_, '_> {
             state::load_act(self.out.ctx, self.out.buffers, self.out.symbol, number, &mut value);
             let (moment, act) = state::read_waiting(self.out.ctx, self.out.symbol, &value)?;
             self.at(moment);
-            if self.act(act)? {
-                self.room.steps -= 1.min(self.room.steps);
-                state::delete_act(self.out.ctx, self.out.buffers, self.out.symbol, number);
-                self.stand.line.start += 1;
-                if self.stand.line.is_empty() {
-                    // As it is found after a restart.
-                    self.stand.line = 0..0;
+            match self.act(act)? {
+                None => {
+                    self.room.steps -= 1.min(self.room.steps);
+                    state::delete_act(self.out.ctx, self.out.buffers, self.out.symbol, number);
+                    self.stand.line.start += 1;
+                    if self.stand.line.is_empty() {
+                        // As it is found after a restart.
+                        self.stand.line = 0..0;
+                    }
                 }
+                Some(left) if left != act => {
+                    state::save_act(self.out.ctx, self.out.buffers, self.out.symbol, number, moment, left);
+                }
+                Some(_) => {}
             }
         }
     }

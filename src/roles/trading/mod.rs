@@ -1,7 +1,8 @@
-//! `trading`: the last price of each symbol, the books, and the fills. What a market order finds nobody for in the book trades with the house, where there
-//! is one.
+//! `trading`: the last price of each symbol, the books, and the fills. Where there is a house, it has a place in the book (`quote`).
 
 mod floor;
+mod out;
+mod quote;
 mod reading;
 mod state;
 
@@ -19,7 +20,8 @@ use crate::wire::{tick, topics};
 use super::RoleSettings;
 use super::intake::{bug, own, vet};
 use super::rows::{self, Rows};
-use floor::{Floor, Out, Room, Stand, Texts};
+use floor::{Floor, Room, Stand};
+use out::{Out, Texts};
 pub use reading::{BookLine, read_books};
 pub(super) use state::show;
 use state::{Act, Buffers};
@@ -147,7 +149,7 @@ impl Trading {
         let stand = self.stands.get_mut(symbol).ok_or_else(|| bug(ctx, "a book that was just opened is not there"))?;
         let now_ms = ctx.time_ms();
         let out = Out { ctx, buffers: &mut self.buffers, symbol, text: &mut self.texts, now_ms, failed: None };
-        let mut floor = Floor { stand, out, instrument, tick, now_ms, stale: self.stale, room };
+        let mut floor = Floor { stand, out, instrument, tick, now_ms, stale: self.stale, rules: self.settings.rules, room };
         act(&mut floor)?;
         let more = floor.has_more();
         if let Some(e) = floor.out.failed {
@@ -196,6 +198,12 @@ impl Trading {
                 }
                 floor.doom();
                 budget -= floor.bury_dead(budget, &mut slots).min(budget);
+                if let Some(price_e4) = floor.owed() {
+                    floor.take_in(Act::Price(price_e4))?;
+                    if floor.stand.is_busy() {
+                        return Ok(());
+                    }
+                }
                 floor.arm(floor.market_price());
                 budget -= floor.fire(budget).min(budget);
                 Ok(())

@@ -3,7 +3,7 @@
 use crate::domain::status::Side;
 use crate::engine::ports::StateStore;
 
-use super::floor::Owner;
+use super::out::Owner;
 use super::state;
 
 /// One order in a book.

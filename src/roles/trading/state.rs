@@ -5,7 +5,7 @@
 //! | `s` symbol | prices |
 //! | `q` symbol 0 source | what was last seen of a source (`Q`: the hash of a source with a long name) |
 //! | `t` | number of the last trade |
-//! | `b` symbol | head of the book: the next place in the queue, armed stops, the last trade |
+//! | `b` symbol | head of the book: the next place in the queue, armed stops, the last trade, whether the house owes it a quote |
 //! | `o` symbol 0 user 0 order id | an order in the book; its place in the queue is in it, so the queues come back as they were |
 //! | `u` symbol | an order that met more than one record may lead to, and how far it has come |
 //! | `w` symbol 0 number | what came meanwhile and waits for its turn, in the order of the numbers |
@@ -26,7 +26,7 @@ use crate::roles::show::number;
 mod line;
 
 pub(super) use line::{
-    Act, Moment, Rest, Taker, delete_act, delete_rest, load_act, load_line, load_rest, read_waiting, save_act, save_rest,
+    Act, Crossing, Dealer, Moment, Rest, Taker, delete_act, delete_rest, load_act, load_line, load_rest, read_waiting, save_act, save_rest,
 };
 
 const VERSION: u8 = 1;
@@ -169,8 +169,10 @@ pub(super) fn next_trade(ctx: &mut Ctx<'_>, b: &mut Buffers) -> Result<u64, Bug>
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct BookHead {
     pub head: Head,
-    /// The last trade between users.
+    /// The last trade between users by which stops went.
     pub trade: Option<Priced>,
+    /// The house owes what rests a quote: it was not there (or the symbol not open) when an order came to rest, or a tick came. Said only if it is so.
+    pub owed: bool,
 }
 
 fn put_option(out: &mut Vec<u8>, n: Option<i64>) {
@@ -188,13 +190,17 @@ fn put_head(out: &mut Vec<u8>, h: &BookHead) {
     put_option(out, h.head.rose_to);
     put_option(out, h.head.fell_to);
     put_priced(out, h.trade);
+    if h.owed {
+        out.push(1);
+    }
 }
 
 fn read_head(bytes: &[u8]) -> Option<BookHead> {
     whole(bytes, |r| {
         let (next_seq, doomed_below) = (take_u64(r)?, take_u64(r)?);
         let head = Head { next_seq, doomed_below, rose_to: take_option(r)?, fell_to: take_option(r)? };
-        Some(BookHead { head, trade: take_priced(r)? })
+        let trade = take_priced(r)?;
+        Some(BookHead { head, trade, owed: !r.is_empty() && flag(r)? })
     })
 }
 
@@ -342,8 +348,12 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
         }
         b't' => json!({"last": whole(value, take_u64)?}),
         b'b' => {
-            let BookHead { head: h, trade } = read_head(value)?;
-            json!({"next_place": h.next_seq, "rose_to_e4": h.rose_to, "fell_to_e4": h.fell_to, "doomed_below": h.doomed_below, "trade": priced(trade)})
+            let BookHead { head: h, trade, owed } = read_head(value)?;
+            let mut head = json!({"next_place": h.next_seq, "rose_to_e4": h.rose_to, "fell_to_e4": h.fell_to, "doomed_below": h.doomed_below, "trade": priced(trade)});
+            if owed {
+                head["quote_owed"] = true.into();
+            }
+            head
         }
         b'o' => order(&read_order(value, ())?),
         b'u' | b'w' => line::show(letter, value)?,
@@ -390,10 +400,14 @@ mod tests {
         b.source("A", Some("x"));
         assert_eq!(b.key, b"qA\0x");
         let head = Head { next_seq: 300, rose_to: Some(-1), fell_to: None, doomed_below: 1 };
-        let h = BookHead { head, trade: Some(Priced { price_e4: 5, time_ms: 6 }) };
+        let h = BookHead { head, trade: Some(Priced { price_e4: 5, time_ms: 6 }), owed: false };
         put_head(b.state(), &h);
         assert_eq!(b.value, [1, 0xac, 2, 1, 1, 1, 0, 1, 10, 12]);
         assert_eq!(read_head(&b.value), Some(h));
+        let owed = BookHead { owed: true, ..h };
+        put_head(b.state(), &owed);
+        assert_eq!(b.value, [1, 0xac, 2, 1, 1, 1, 0, 1, 10, 12, 1]);
+        assert_eq!(read_head(&b.value), Some(owed));
         let o = sample(());
         put_order(b.state(), &o);
         assert_eq!(b.value, [1, 3, 2, 3, 2, 2, 4, 8, 10, 12, 1, 18]);

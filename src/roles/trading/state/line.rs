@@ -4,10 +4,11 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-use super::{Buffers, VERSION, flag, order, put_option, put_order, put_priced, take_option, take_order, take_priced, whole};
-use crate::domain::book::{Order, Stage};
+use super::{Buffers, VERSION, flag, order, put_option, put_order, put_priced, take, take_option, take_order, take_priced, whole};
+use crate::domain::book::{Order, Quote, Stage};
 use crate::domain::price::Priced;
 use crate::domain::reason::Reason;
+use crate::domain::status::Side;
 use crate::engine::context::Ctx;
 use crate::engine::role::Bug;
 use crate::engine::varint::{put, put_bytes, put_signed, take_bytes, take_i64, take_u64};
@@ -26,11 +27,36 @@ pub(in crate::roles::trading) struct Moment {
 pub(in crate::roles::trading) struct Taker {
     /// Its owner has not heard of it yet.
     pub new: bool,
-    /// What the house asked of it when it came, or why the house does not deal.
-    pub house: Result<i64, Reason>,
+    /// What the house is to it.
+    pub dealer: Dealer,
     /// Prices of its first and last trade on its way.
     pub first: Option<i64>,
     pub last: Option<i64>,
+}
+
+/// What the house is to an order, as it was when the order came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::roles::trading) enum Dealer {
+    /// It takes what the book leaves of a market order, at this price; or why it does not. So it was before it had a place in the book, and so it is where
+    /// there is none.
+    Outside(Result<i64, Reason>),
+    /// It has a place in the book, with what it still offers; none, for as long as there is no fresh price. Stops go by ticks alone.
+    InBook(Option<Quote>),
+}
+
+/// The house's new quote on its way through what rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::roles::trading) struct Crossing {
+    /// The tick that moved the quote: stops look at it afterwards.
+    pub price_e4: i64,
+    /// Whose orders have their turn: first those who buy, then those who sell.
+    pub side: Side,
+    /// What the house asks of those who buy.
+    pub ask: Option<Quote>,
+    /// What it bids those who sell.
+    pub bid: Option<Quote>,
+    /// Orders at the front that have had all that this quote gives them.
+    pub passed: u64,
 }
 
 /// An order that goes on in a later record.
@@ -49,6 +75,8 @@ pub(in crate::roles::trading) enum Act<'a> {
     Price(i64),
     /// A command to the book, as it came.
     Command(&'a [u8]),
+    /// A price that has begun to move the house's quote and to reach stops.
+    Crossing(Crossing),
 }
 
 fn put_moment(out: &mut Vec<u8>, m: Moment) {
@@ -58,6 +86,15 @@ fn put_moment(out: &mut Vec<u8>, m: Moment) {
 
 fn take_moment(r: &mut &[u8]) -> Option<Moment> {
     Some(Moment { time_ms: take_i64(r)?, tick: take_priced(r)? })
+}
+
+fn put_quote(out: &mut Vec<u8>, quote: Option<Quote>) {
+    out.push(u8::from(quote.is_some()));
+    quote.into_iter().for_each(|q| [q.price_e4, q.left].into_iter().for_each(|n| put_signed(out, i128::from(n))));
+}
+
+fn take_quote(r: &mut &[u8]) -> Option<Option<Quote>> {
+    Some(if flag(r)? { Some(Quote { price_e4: take_i64(r)?, left: take_i64(r)? }) } else { None })
 }
 
 fn put_rest<P>(out: &mut Vec<u8>, owner: &[u8], rest: &Rest<P>) {
@@ -72,14 +109,18 @@ fn put_rest<P>(out: &mut Vec<u8>, owner: &[u8], rest: &Rest<P>) {
         }
     }
     out.push(u8::from(rest.taker.new));
-    match rest.taker.house {
-        Ok(price_e4) => {
+    match rest.taker.dealer {
+        Dealer::Outside(Err(reason)) => {
+            out.push(0);
+            put(out, reason as u128);
+        }
+        Dealer::Outside(Ok(price_e4)) => {
             out.push(1);
             put_signed(out, i128::from(price_e4));
         }
-        Err(reason) => {
-            out.push(0);
-            put(out, reason as u128);
+        Dealer::InBook(quote) => {
+            out.push(2);
+            put_quote(out, quote);
         }
     }
     put_option(out, rest.taker.first);
@@ -93,8 +134,13 @@ fn read_rest<P>(bytes: &[u8], party: impl FnOnce(&[u8]) -> Option<P>) -> Option<
         let order = take_order(r, party)?;
         let stage = if flag(r)? { Stage::Looks { passed: take_u64(r)?, left: take_i64(r)? } } else { Stage::Trades };
         let new = flag(r)?;
-        let house = if flag(r)? { Ok(take_i64(r)?) } else { Err(Reason::from_number(take_u64(r)?)?) };
-        let taker = Taker { new, house, first: take_option(r)?, last: take_option(r)? };
+        let dealer = match take(r)? {
+            0 => Dealer::Outside(Err(Reason::from_number(take_u64(r)?)?)),
+            1 => Dealer::Outside(Ok(take_i64(r)?)),
+            2 => Dealer::InBook(take_quote(r)?),
+            _ => return None,
+        };
+        let taker = Taker { new, dealer, first: take_option(r)?, last: take_option(r)? };
         Some(Rest { order, stage, taker, moment: take_moment(r)? })
     })
 }
@@ -110,6 +156,14 @@ fn put_act(out: &mut Vec<u8>, moment: Moment, act: Act<'_>) {
             out.push(1);
             put_bytes(out, value);
         }
+        Act::Crossing(c) => {
+            out.push(2);
+            put_signed(out, i128::from(c.price_e4));
+            out.push(c.side as u8);
+            put_quote(out, c.ask);
+            put_quote(out, c.bid);
+            put(out, c.passed);
+        }
     }
 }
 
@@ -117,7 +171,18 @@ fn read_act(bytes: &[u8]) -> Option<(Moment, Act<'_>)> {
     let (&VERSION, mut rest) = bytes.split_first()? else { return None };
     let r = &mut rest;
     let moment = take_moment(r)?;
-    let act = if flag(r)? { Act::Command(take_bytes(r)?) } else { Act::Price(take_i64(r)?) };
+    let act = match take(r)? {
+        0 => Act::Price(take_i64(r)?),
+        1 => Act::Command(take_bytes(r)?),
+        2 => Act::Crossing(Crossing {
+            price_e4: take_i64(r)?,
+            side: Side::from_number(u8::try_from(take(r)?).ok()?)?,
+            ask: take_quote(r)?,
+            bid: take_quote(r)?,
+            passed: take_u64(r)?,
+        }),
+        _ => return None,
+    };
     r.is_empty().then_some((moment, act))
 }
 
@@ -214,6 +279,7 @@ pub(super) fn show(letter: u8, value: &[u8]) -> Option<Value> {
     Some(match act {
         Act::Price(price_e4) => json!({"time_ms": moment.time_ms, "price_e4": price_e4}),
         Act::Command(bytes) => json!({"time_ms": moment.time_ms, "command": rmp_serde::from_slice::<Value>(bytes).ok()?}),
+        Act::Crossing(c) => json!({"time_ms": moment.time_ms, "price_e4": c.price_e4, "quote_to": c.side.name(), "passed": c.passed}),
     })
 }
 
@@ -230,7 +296,7 @@ mod tests {
         let o = sample(1);
         let tick = Some(Priced { price_e4: 5, time_ms: 6 });
         let moment = Moment { time_ms: 7, tick };
-        let taker = Taker { new: true, house: Err(Reason::NoLiquidity), first: Some(8), last: Some(9) };
+        let taker = Taker { new: true, dealer: Dealer::Outside(Err(Reason::NoLiquidity)), first: Some(8), last: Some(9) };
         let rest = Rest { order: o, stage: Stage::Looks { passed: 300, left: 2 }, taker, moment };
         put_rest(b.state(), b"u\x001", &rest);
         let reason = Reason::NoLiquidity as u8;
@@ -238,10 +304,21 @@ mod tests {
         let bytes = [&[1, 3, b'u', 0, b'1'][..], &order, &[1, 0xac, 2, 4, 1, 0, reason, 1, 16, 1, 18, 14, 1, 10, 12]].concat();
         assert_eq!(b.value, bytes);
         assert_eq!(read_rest(&b.value, |owner| (owner == b"u\x001").then_some(1)), Some(rest.clone()));
-        let trades = Rest { stage: Stage::Trades, taker: Taker { house: Ok(7), ..taker }, ..rest };
-        put_rest(b.state(), b"", &trades);
-        assert_eq!(read_rest(&b.value, |_| Some(1)), Some(trades));
-        for (act, bytes) in [(Act::Price(-2), &[0, 3][..]), (Act::Command(b"xy"), &[1, 2, b'x', b'y'])] {
+        let quote = Quote { price_e4: 7, left: 300 };
+        for (dealer, bytes) in
+            [(Dealer::Outside(Ok(7)), &[1, 14][..]), (Dealer::InBook(None), &[2, 0]), (Dealer::InBook(Some(quote)), &[2, 1, 14, 0xd8, 4])]
+        {
+            let trades = Rest { stage: Stage::Trades, taker: Taker { dealer, ..taker }, ..rest.clone() };
+            put_rest(b.state(), b"", &trades);
+            assert_eq!(b.value, [&[1, 0][..], &order, &[0, 1], bytes, &[1, 16, 1, 18, 14, 1, 10, 12]].concat());
+            assert_eq!(read_rest(&b.value, |_| Some(1)), Some(trades));
+        }
+        let crossing = Crossing { price_e4: 7, side: Side::Buy, ask: None, bid: Some(quote), passed: 5 };
+        for (act, bytes) in [
+            (Act::Price(-2), &[0, 3][..]),
+            (Act::Command(b"xy"), &[1, 2, b'x', b'y']),
+            (Act::Crossing(crossing), &[2, 14, 1, 0, 1, 14, 0xd8, 4, 5]),
+        ] {
             put_act(b.state(), Moment { tick: None, ..moment }, act);
             assert_eq!(b.value, [&[1, 14, 0], bytes].concat());
             assert_eq!(read_act(&b.value), Some((Moment { tick: None, ..moment }, act)));

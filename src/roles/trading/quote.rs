@@ -1,0 +1,111 @@
+//! The house at the book: what it is to an order, where it has a place, and what its next quote reaches.
+
+use crate::domain::book::{House, Order, Quote};
+use crate::domain::house;
+use crate::domain::instrument::Instrument;
+use crate::domain::price::{is_beyond, is_fresh};
+use crate::domain::reason::Reason;
+use crate::domain::status::Side;
+use crate::roles::settings::HOUSE_IN_BOOK;
+
+use super::floor::Floor;
+use super::out::Owner;
+use super::state::{Crossing, Dealer};
+
+impl Dealer {
+    /// What the book must know of it.
+    pub(super) fn house(self) -> House {
+        match self {
+            Dealer::Outside(Ok(_)) => House::Outside,
+            Dealer::InBook(Some(quote)) => House::At(quote),
+            Dealer::Outside(Err(_)) | Dealer::InBook(None) => House::Away,
+        }
+    }
+
+    /// The same after it has given the order something.
+    pub(super) fn after(self, house: House) -> Dealer {
+        if let House::At(quote) = house { Dealer::InBook(Some(quote)) } else { self }
+    }
+}
+
+impl Floor<'_, '_> {
+    /// The listing, if the house has a place in this symbol's book.
+    fn with_house(&self) -> Option<Instrument> {
+        self.instrument.filter(|i| i.house && self.rules >= HOUSE_IN_BOOK)
+    }
+
+    /// What the house offers orders of this side now.
+    fn quote(&self, side: Side) -> Option<Quote> {
+        let i = self.with_house().filter(Instrument::is_open)?;
+        let last = self.tick.filter(|t| is_fresh(t.time_ms, self.now_ms, self.stale))?;
+        Some(Quote { price_e4: house::price(side, last.price_e4, i.half_spread_bps)?, left: i.house_max.unwrap_or(i64::MAX) })
+    }
+
+    /// What the house is to an order.
+    pub(super) fn dealer(&self, o: &Order<Owner>) -> Dealer {
+        match self.with_house() {
+            Some(_) => Dealer::InBook(self.quote(o.side)),
+            None if o.market => Dealer::Outside(self.price_outside(o.side, o.limit_e4, o.ceiling_e4)),
+            None => Dealer::Outside(Err(Reason::NoLiquidity)),
+        }
+    }
+
+    /// What the house asks of a market order now, where it stands outside the book.
+    fn price_outside(&self, side: Side, limit_e4: i64, ceiling_e4: i64) -> Result<i64, Reason> {
+        let i = self.instrument.filter(|i| i.house).ok_or(Reason::NoLiquidity)?;
+        let last = self.tick.filter(|t| is_fresh(t.time_ms, self.now_ms, self.stale)).ok_or(Reason::NoLiquidity)?;
+        let price = house::price(side, last.price_e4, i.half_spread_bps);
+        price.filter(|p| house::acceptable(side, *p, limit_e4) && (side == Side::Buy || *p <= ceiling_e4)).ok_or(Reason::PriceBand)
+    }
+
+    /// The price that stops look at: where the house has a place in the book, the last tick; else that or the last trade between users, whichever came later.
+    pub(super) fn market_price(&self) -> Option<i64> {
+        match (self.tick, self.stand.trade.filter(|_| self.with_house().is_none())) {
+            // A trade that a wrong clock stamped would be the last word until that time comes.
+            (Some(tick), Some(trade)) if tick.time_ms > trade.time_ms || is_beyond(trade.time_ms, self.now_ms, self.stale) => {
+                Some(tick.price_e4)
+            }
+            (tick, trade) => trade.or(tick).map(|p| p.price_e4),
+        }
+    }
+
+    /// The quote that a tick at this price makes: it is put to what rests before anything else is. Without one (no house, or a halt) it is owed.
+    pub(super) fn quote_anew(&mut self, price_e4: i64) -> Option<Crossing> {
+        if self.rules < HOUSE_IN_BOOK || self.stand.book.is_empty() {
+            return None;
+        }
+        let (ask, bid) = (self.quote(Side::Buy), self.quote(Side::Sell));
+        self.stand.owed = ask.is_none() && bid.is_none();
+        (!self.stand.owed).then_some(Crossing { price_e4, side: Side::Buy, ask, bid, passed: 0 })
+    }
+
+    /// The last tick's price, if the house owes what rests a quote by it and can make one now.
+    pub(super) fn owed(&self) -> Option<i64> {
+        let can = self.stand.owed && !self.stand.is_busy() && (self.quote(Side::Buy).is_some() || self.quote(Side::Sell).is_some());
+        self.tick.filter(|_| can).map(|t| t.price_e4)
+    }
+
+    /// The house trades with what its new quote reaches. False: there was no more room, and a later record goes on.
+    pub(super) fn cross(&mut self, c: &mut Crossing) -> bool {
+        loop {
+            let buys = c.side == Side::Buy;
+            if let Some(quote) = if buys { &c.ask } else { &c.bid } {
+                let (out, slots) = (&mut self.out, &mut self.stand.slots);
+                let done = self.stand.book.cross(c.side, quote, &mut c.passed, self.now_ms, &mut self.room.book, |order, quantity| {
+                    out.with_house(order, order.limit_e4, quantity, true);
+                    out.left(order);
+                    if order.leaves == 0 {
+                        slots.swap_remove(&order.party.key);
+                    }
+                });
+                if !done {
+                    return false;
+                }
+            }
+            if !buys {
+                return true;
+            }
+            (c.side, c.passed) = (Side::Sell, 0);
+        }
+    }
+}
