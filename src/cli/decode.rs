@@ -1,31 +1,63 @@
-//! Any record as JSON for people: MessagePack and JSON values decoded, bytes as hexadecimal, nothing refused.
+//! Any record for people: MessagePack and JSON values decoded as they were sent, bytes as hexadecimal, nothing refused.
 
 use std::borrow::Cow;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value, json};
+use serde_json::value::RawValue;
+use serde_json::{Number, Value};
 
+use super::shown::{self, Fields, Shown, word};
 use crate::engine::records::Record;
+use crate::engine::topics::TopicId;
+use crate::wire::topics as t;
 
-/// A record's value. What is neither JSON nor one whole MessagePack value is shown as `{"bytes": "..."}`. Secrets are masked.
+/// Deepest nesting that is taken apart; what lies deeper is shown as the text it is.
+const DEPTH_MAX: usize = 64;
+
+/// A record's value, for programs that look into it. See [`Shown::into_value`] for what is lost.
 pub fn value(bytes: &[u8]) -> Value {
+    shown(bytes).into_value()
+}
+
+/// A record's value as it was sent. Secrets are masked.
+pub fn shown(bytes: &[u8]) -> Shown {
     let bytes = &*masked(bytes);
     if bytes.first() == Some(&b'{')
-        && let Ok(v) = serde_json::from_slice(bytes)
+        && let Some(v) = std::str::from_utf8(bytes).ok().and_then(|text| serde_json::from_str(text).ok()).and_then(|raw| json(raw, 0))
     {
         return v;
     }
     let mut rest = bytes;
     let decoded = {
         let mut d = rmp_serde::Deserializer::new(&mut rest);
-        d.set_max_depth(64);
+        d.set_max_depth(DEPTH_MAX);
         Any::deserialize(&mut d)
     };
     match decoded {
         // A lone number or text is more likely some other encoding's first byte.
-        Ok(Any(v @ (Value::Object(_) | Value::Array(_)))) if rest.is_empty() => v,
-        _ => json!({ "bytes": hex(bytes) }),
+        Ok(Any(v @ (Shown::Map(_) | Shown::List(_)))) if rest.is_empty() => v,
+        _ => Shown::Bytes(hex(bytes)),
     }
+}
+
+/// JSON by its text, so that numbers keep their digits and maps all of their keys.
+fn json(raw: &RawValue, depth: usize) -> Option<Shown> {
+    let text = raw.get();
+    Some(match text.as_bytes().first()? {
+        b'{' | b'[' if depth == DEPTH_MAX => Shown::Text(text.into()),
+        b'{' => {
+            let pairs: Pairs<'_> = serde_json::from_str(text).ok()?;
+            Shown::Map(pairs.0.into_iter().map(|(name, v)| Some((name, json(v, depth + 1)?))).collect::<Option<_>>()?)
+        }
+        b'[' => {
+            let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+            Shown::List(items.into_iter().map(|v| json(v, depth + 1)).collect::<Option<_>>()?)
+        }
+        b'"' => Shown::Text(serde_json::from_str(text).ok()?),
+        b't' | b'f' => Shown::Bool(text == "true"),
+        b'n' => Shown::Null,
+        _ => Shown::Number(text.into()),
+    })
 }
 
 /// How secrets of webhooks begin, wherever they are.
@@ -54,53 +86,72 @@ pub fn text(bytes: &[u8]) -> String {
     }
 }
 
+/// Bytes as one word among others. Text that looks like the hexadecimal of bytes is in quotes.
+pub fn name(bytes: &[u8]) -> String {
+    match std::str::from_utf8(&masked(bytes)) {
+        Ok(s) if s.starts_with("0x") => shown::quoted(s),
+        Ok(s) => word(s).into_owned(),
+        Err(_) => format!("0x{}", hex(bytes)),
+    }
+}
+
+/// Topics whose records' headers are ours, and believed. On all others anybody may write what he likes.
+const OURS: [TopicId; 9] = [
+    t::ORDER_EVENTS,
+    t::TRADES,
+    t::REFERENCE_PRICES,
+    t::PORTFOLIOS,
+    t::NOTIFICATIONS,
+    t::AUDIT_LOG,
+    t::BOOK_COMMANDS,
+    t::EXECUTIONS,
+    t::DEAD_LETTERS,
+];
+
+/// Whether values of a topic are written by roles alone. A dead letter's value is the sender's.
+pub fn is_ours(topic: TopicId) -> bool {
+    topic != t::DEAD_LETTERS && OURS.contains(&topic)
+}
+
+/// A header's text as one word, on topics where only roles write.
+pub fn header(r: &Record<'_>, name: &str) -> Option<String> {
+    r.headers.text(name).filter(|_| OURS.contains(&r.at.topic)).map(|text| word(text).into_owned())
+}
+
 /// A whole record: where it is, when, its key, headers and value.
-pub fn record(topic: &str, r: &Record<'_>) -> Value {
-    let headers: Map<String, Value> = r.headers.iter().map(|(n, v)| (n.to_string(), Value::String(text(v)))).collect();
-    json!({
-        "topic": topic,
-        "partition": r.at.partition,
-        "offset": r.offset,
-        "time": time(r.timestamp_ms),
-        "timestamp_ms": r.timestamp_ms,
-        "key": r.key.map(text),
-        "headers": headers,
-        "value": r.value.map(value),
-    })
+pub fn record(topic: &str, r: &Record<'_>) -> Fields {
+    let headers = r.headers.iter().map(|(n, v)| (n.to_string(), Shown::Text(text(v)))).collect();
+    let number = |n: &dyn std::fmt::Display| Shown::Number(n.to_string());
+    [
+        ("topic", Shown::Text(topic.into())),
+        ("partition", number(&r.at.partition)),
+        ("offset", number(&r.offset)),
+        ("time", Shown::Text(time(r.timestamp_ms))),
+        ("timestamp_ms", number(&r.timestamp_ms)),
+        ("key", r.key.map_or(Shown::Null, |k| Shown::Text(text(k)))),
+        ("headers", Shown::Map(headers)),
+        ("value", r.value.map_or(Shown::Null, shown)),
+    ]
+    .into_iter()
+    .map(|(name, v)| (name.to_string(), v))
+    .collect()
 }
 
 /// The same on one line for reading: `time partition/offset key type fields`.
 pub fn record_line(r: &Record<'_>) -> String {
-    let kind = r.headers.text("type").map(|t| format!(" {t}")).unwrap_or_default();
-    let why = match (r.headers.text("reason"), r.headers.text("text")) {
-        (Some(reason), Some(text)) => format!(" {reason} ({text})"),
+    let kind = header(r, "type").map(|t| format!(" {t}")).unwrap_or_default();
+    let why = match (header(r, "reason"), r.headers.text("text")) {
+        (Some(reason), Some(text)) => format!(" {reason} ({})", shown::one_line(text)),
         (Some(reason), None) => format!(" {reason}"),
         _ => String::new(),
     };
-    let key = r.key.map_or("-".into(), text);
-    let fields = match r.value.map(value) {
+    let key = r.key.map_or("-".into(), name);
+    let fields = match r.value.map(shown) {
         None => "tombstone".to_string(),
-        Some(Value::Object(map)) if !map.contains_key("bytes") => fields(&map),
+        Some(Shown::Map(map)) => shown::fields(&map),
         Some(v) => v.to_string(),
     };
     format!("{} {}/{} {key}{kind}{why} {fields}", time(r.timestamp_ms), r.at.partition, r.offset)
-}
-
-/// `name=value` pairs in the record's order.
-pub fn fields(map: &Map<String, Value>) -> String {
-    let mut line = String::new();
-    for (name, value) in map {
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(name);
-        line.push('=');
-        match value {
-            Value::String(s) if !s.is_empty() && !s.contains([' ', '"', '=']) => line.push_str(s),
-            other => line.push_str(&other.to_string()),
-        }
-    }
-    line
 }
 
 /// Milliseconds since 1970 in RFC 3339.
@@ -120,8 +171,33 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Any MessagePack value, as JSON; unlike `serde_json::Value` it takes bytes and keys that are not text.
-struct Any(Value);
+/// A JSON object with all of its keys.
+struct Pairs<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Pairs<'de> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct PairsVisitor;
+        impl<'de> Visitor<'de> for PairsVisitor {
+            type Value = Pairs<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        d.deserialize_map(PairsVisitor)
+    }
+}
+
+/// Any MessagePack value; unlike `serde_json::Value` it takes bytes and keys that are not text, and keys that come twice.
+struct Any(Shown);
 
 impl<'de> Deserialize<'de> for Any {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
@@ -132,68 +208,78 @@ impl<'de> Deserialize<'de> for Any {
 struct AnyVisitor;
 
 impl<'de> Visitor<'de> for AnyVisitor {
-    type Value = Value;
+    type Value = Shown;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("any value")
     }
 
-    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
-        Ok(v.into())
+    fn visit_bool<E>(self, v: bool) -> Result<Shown, E> {
+        Ok(Shown::Bool(v))
     }
 
-    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
-        Ok(v.into())
+    fn visit_i64<E>(self, v: i64) -> Result<Shown, E> {
+        Ok(Shown::Number(v.to_string()))
     }
 
-    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
-        Ok(v.into())
+    fn visit_u64<E>(self, v: u64) -> Result<Shown, E> {
+        Ok(Shown::Number(v.to_string()))
     }
 
-    fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
-        Ok(Number::from_f64(v).map_or_else(|| Value::String(v.to_string()), Value::Number))
+    /// By the shortest form, as the roles read it.
+    fn visit_f32<E>(self, v: f32) -> Result<Shown, E> {
+        Ok(Shown::Number(format!("{v:?}")))
     }
 
-    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
-        Ok(v.into())
+    fn visit_f64<E>(self, v: f64) -> Result<Shown, E> {
+        Ok(Shown::Number(Number::from_f64(v).map_or_else(|| v.to_string(), |n| n.to_string())))
     }
 
-    fn visit_bytes<E>(self, v: &[u8]) -> Result<Value, E> {
-        Ok(hex(v).into())
+    fn visit_str<E>(self, v: &str) -> Result<Shown, E> {
+        Ok(Shown::Text(v.into()))
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_bytes<E>(self, v: &[u8]) -> Result<Shown, E> {
+        Ok(Shown::Text(hex(v)))
     }
 
-    fn visit_none<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<Shown, E> {
+        Ok(Shown::Null)
     }
 
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<Value, D::Error> {
+    fn visit_none<E>(self) -> Result<Shown, E> {
+        Ok(Shown::Null)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<Shown, D::Error> {
         d.deserialize_any(AnyVisitor)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Shown, A::Error> {
         let mut items = Vec::new();
         while let Some(Any(v)) = seq.next_element()? {
             items.push(v);
         }
-        Ok(Value::Array(items))
+        Ok(Shown::List(items))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut items = Map::new();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shown, A::Error> {
+        let mut items = Fields::new();
         while let Some((Any(k), Any(v))) = map.next_entry()? {
-            items.insert(super::output::plain(&k), v);
+            let key = match k {
+                Shown::Text(text) => text,
+                other => other.to_string(),
+            };
+            items.push((key, v));
         }
-        Ok(Value::Object(items))
+        Ok(Shown::Map(items))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn secrets_are_masked_in_whatever_they_lie() {
@@ -221,5 +307,40 @@ mod tests {
             assert_eq!(value(bad), json!({"bytes": hex(bad)}));
         }
         assert_eq!(text(b"a\x00"), "0x6100");
+    }
+
+    /// Numbers went through a float, and of a key that came twice the last one was shown.
+    #[test]
+    fn what_was_sent_is_what_is_shown() {
+        for text in [
+            r#"{"amount":90071992547409.9301}"#,
+            r#"{"amount":1.10,"amount":2e0,"deep":{"x":-0,"x":12345678901234567890123}}"#,
+            r#"{"l":[1.000,[],{}],"n":null,"t":true}"#,
+        ] {
+            assert_eq!(shown(text.as_bytes()).to_string(), text);
+            assert_eq!(shown(text.replace(':', " : ").as_bytes()).to_string(), text, "blanks between values are no content");
+        }
+        assert_eq!(shown(b"\x82\xa1a\x01\xa1a\x02").to_string(), r#"{"a":1,"a":2}"#);
+        assert_eq!(shown(b"\x81\xa1a\xca\x3d\xcc\xcc\xcd").to_string(), r#"{"a":0.1}"#);
+        assert_eq!(shown(b"\x81\xa1a\xcb\x7f\xf8\0\0\0\0\0\0").to_string(), r#"{"a":"NaN"}"#);
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(5000), "]".repeat(5000));
+        assert!(shown(deep.as_bytes()).to_string().len() > 9000, "as far as it goes, and then as text");
+    }
+
+    #[test]
+    fn headers_are_believed_on_our_own_topics_only() {
+        use crate::engine::records::HeaderBuf;
+        use crate::engine::topics::TopicPartition;
+        let mut headers = HeaderBuf::default();
+        headers.push("type", b"OrderFilled user_id:victim");
+        let line = |topic| {
+            let at = TopicPartition::new(topic, 0);
+            let value = &b"{\"note\":\"\\u001b[1A\\n+ x\"}"[..];
+            let key = Some(&b"0x61"[..]);
+            record_line(&Record { at, offset: 1, timestamp_ms: 0, key, value: Some(value), headers: headers.headers() })
+        };
+        let note = "note=\"\\u001b[1A\\n+ x\"";
+        assert_eq!(line(t::ORDER_COMMANDS), format!("1970-01-01T00:00:00.000Z 0/1 \"0x61\" {note}"));
+        assert_eq!(line(t::ORDER_EVENTS), format!("1970-01-01T00:00:00.000Z 0/1 \"0x61\" \"OrderFilled user_id:victim\" {note}"));
     }
 }

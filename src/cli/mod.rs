@@ -13,6 +13,7 @@ pub mod output;
 mod pace;
 pub mod properties;
 mod read;
+pub mod shown;
 mod system;
 
 use std::ffi::OsString;

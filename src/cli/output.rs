@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
 use super::exit::Failure;
+use super::shown;
 use crate::runtime::stderr;
 
 /// How data is printed.
@@ -37,10 +38,10 @@ impl Format {
 /// Why stdout cannot be written any more.
 static BROKEN: OnceLock<std::io::Error> = OnceLock::new();
 
-/// Writes a line of data to stdout. Always `Ok` (see the module); the result is there so that a command can end with a line.
+/// Writes a line of data to stdout, without anything that a terminal would obey. Always `Ok` (see the module); the result is there so that a command can end with a line.
 pub fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
     if !broken()
-        && let Err(e) = writeln!(std::io::stdout().lock(), "{text}")
+        && let Err(e) = writeln!(std::io::stdout().lock(), "{}", shown::lines(&text.to_string()))
     {
         cannot(e);
     }
@@ -65,11 +66,11 @@ pub fn failure() -> Option<Failure> {
 
 /// Writes a note to stderr. A closed stderr is nobody's problem.
 pub fn note(text: impl std::fmt::Display) {
-    stderr::note(text);
+    stderr::note(shown::lines(&text.to_string()));
 }
 
 /// Writes a JSON value to stdout, on one line.
-pub fn json(value: &Value) -> Result<(), Failure> {
+pub fn json(value: &impl std::fmt::Display) -> Result<(), Failure> {
     line(value)
 }
 
@@ -83,7 +84,7 @@ pub fn rows(format: Format, header: &[&str], rows: &[Vec<Value>]) -> Result<(), 
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header.to_vec());
     for r in rows {
-        table.add_row(r.iter().map(plain));
+        table.add_row(r.iter().map(|cell| shown::one_line(&plain(cell)).into_owned()));
     }
     line(table.lines().map(|l| l.trim().to_string()).collect::<Vec<_>>().join("\n"))
 }

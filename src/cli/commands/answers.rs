@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::output::{self, Format};
+use crate::cli::shown::{self, Fields};
 use crate::cli::{decode, read};
 use crate::client::partitions;
 use crate::domain::partitioner;
@@ -251,7 +252,11 @@ fn show(config: &Config, event: &Map<String, Value>) -> Result<(), Failure> {
     }
     let mut rest = event.clone();
     let name = rest.shift_remove("event").as_ref().map(output::plain).unwrap_or_default();
-    output::line(format_args!("{name:<22} {}", decode::fields(&rest)))
+    output::line(format_args!("{name:<22} {}", shown::fields(&as_shown(rest))))
+}
+
+fn as_shown(map: Map<String, Value>) -> Fields {
+    map.into_iter().map(|(name, v)| (name, v.into())).collect()
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! `audit find`: a timeline for people, or one JSON object for each record.
 
-use serde_json::{Map, Value, json};
-
 use super::audit;
 use crate::cli::args::audit::Find;
 use crate::cli::config::Config;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
 use crate::cli::output::{self, Format};
+use crate::cli::shown::{self, Fields, Shown};
 use crate::cli::{decode, open};
 use crate::client::check_id;
 use crate::client::decimal::show_e4;
@@ -81,26 +80,32 @@ fn mark(proof: Proof) -> (char, &'static str) {
 }
 
 fn as_text(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Result<(), Failure> {
-    let kind = r.headers.text("type").unwrap_or(match r.at.topic {
-        topics::ORDER_COMMANDS => "command",
-        topics::MARKET_DATA => "tick",
-        topics::INSTRUMENTS => "listing",
-        topics::CONTROLS => "control",
-        topics::CLOCK => "wake-up",
-        _ => "record",
+    let kind = decode::header(r, "type").unwrap_or_else(|| {
+        let named = match r.at.topic {
+            topics::ORDER_COMMANDS => "command",
+            topics::MARKET_DATA => "tick",
+            topics::INSTRUMENTS => "listing",
+            topics::CONTROLS => "control",
+            topics::CLOCK => "wake-up",
+            _ => "record",
+        };
+        named.to_string()
     });
-    let said = match r.value.map(decode::value) {
+    let said = match r.value.map(decode::shown) {
         None => "deleted".to_string(),
         // Nothing is in a wake-up: it means that a moment has come, or that a listing has changed.
-        Some(Value::Object(map)) if r.at.topic == topics::CLOCK && map.is_empty() => format!("of trading task {}", r.at.partition),
-        Some(Value::Object(mut map)) if !map.contains_key("bytes") => {
-            // Fields that are shown already.
-            ["event", "time_us"].iter().for_each(|f| drop(map.shift_remove(*f)));
-            decode::fields(&readable(map))
+        Some(Shown::Map(map)) if r.at.topic == topics::CLOCK && map.is_empty() => format!("of trading task {}", r.at.partition),
+        Some(Shown::Map(mut map)) => {
+            // Fields of ours that are shown already, and amounts of ours. What others wrote is shown as they wrote it.
+            if decode::is_ours(r.at.topic) {
+                map.retain(|(name, _)| name != "event" && name != "time_us");
+                map = readable(map);
+            }
+            shown::fields(&map)
         }
         Some(other) => other.to_string(),
     };
-    let why = r.headers.text("reason").map(|reason| format!(" {reason}")).unwrap_or_default();
+    let why = decode::header(r, "reason").map(|reason| format!(" {reason}")).unwrap_or_default();
     let indent = "  ".repeat(usize::try_from(hit.depth.min(8)).unwrap_or(0));
     let place = name(table, r);
     output::line(format_args!("{} {} {place:<24} {indent}{kind}{why} {said}", mark(hit.proof).0, decode::time(r.timestamp_ms)))?;
@@ -111,11 +116,11 @@ fn as_text(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Result<(), Failure>
 }
 
 /// Money as people write it: `last_price_e4=1892500` is `last_price=189.25`.
-fn readable(map: Map<String, Value>) -> Map<String, Value> {
-    let entry = |(name, value): (String, Value)| match (name.strip_suffix("_e4"), value) {
-        (Some(short), Value::Number(n)) if n.is_i64() => (short.to_string(), show_e4(n.as_i64().unwrap_or(0)).into()),
-        (_, Value::Object(inner)) => (name, Value::Object(readable(inner))),
-        (_, value) => (name, value),
+fn readable(map: Fields) -> Fields {
+    let entry = |(name, value): (String, Shown)| match (name.strip_suffix("_e4"), value.as_i64(), value) {
+        (Some(short), Some(e4), _) => (short.to_string(), Shown::Text(show_e4(e4))),
+        (_, _, Shown::Map(inner)) => (name, Shown::Map(readable(inner))),
+        (_, _, value) => (name, value),
     };
     map.into_iter().map(entry).collect()
 }
@@ -150,63 +155,75 @@ fn inputs_text(table: &TopicTable, i: &Inputs, new: bool) -> String {
         parts.push(format!("last tick {} of {} ({market}/{}/{})", show_e4(t.price_e4), decode::time(t.time_ms), i.task, t.offset));
     }
     for (whose, row) in &i.controls {
-        let what = decode::value(&row.value)["state"].as_str().unwrap_or("?").to_string();
+        let row_value = decode::shown(&row.value);
+        let what = shown::word(row_value.get("state").and_then(Shown::as_str).unwrap_or("?"));
         let whom = if whose == EVERYBODY { "everybody" } else { "the user" };
         parts.push(format!("{whom} {what} ({})", place(topics::CONTROLS, row)));
     }
     if let Some(set) = i.settings.as_deref().map(unusual).filter(|set| !set.is_empty()) {
-        parts.push(format!("set to {}", decode::fields(&readable(set))));
+        parts.push(format!("set to {}", shown::fields(&readable(set))));
     }
     let colon = if parts.is_empty() { "" } else { ": " };
     format!("^ decided by {} task {}, transaction {}{colon}{}", i.role, i.task, i.transaction, parts.join("; "))
 }
 
 /// The settings that are not what they are when nobody says anything.
-fn unusual(settings: &[u8]) -> Map<String, Value> {
-    let usual = decode::value(&RoleSettings::default().encode());
-    match decode::value(settings) {
-        Value::Object(all) => all.into_iter().filter(|(name, value)| usual.get(name) != Some(value)).collect(),
-        _ => Map::new(),
+fn unusual(settings: &[u8]) -> Fields {
+    let usual = decode::shown(&RoleSettings::default().encode());
+    match decode::shown(settings) {
+        Shown::Map(all) => all.into_iter().filter(|(name, value)| usual.get(name) != Some(value)).collect(),
+        _ => Fields::new(),
     }
 }
 
 /// A listing's fields without its name.
 fn brief(value: &[u8]) -> String {
-    match decode::value(value) {
-        Value::Object(mut map) => {
-            ["symbol", "name"].iter().for_each(|f| drop(map.shift_remove(*f)));
-            if map.is_empty() { "(all defaults)".into() } else { format!("({})", decode::fields(&map)) }
+    match decode::shown(value) {
+        Shown::Map(mut map) => {
+            map.retain(|(name, _)| name != "symbol" && name != "name");
+            if map.is_empty() { "(all defaults)".into() } else { format!("({})", shown::fields(&map)) }
         }
         other => other.to_string(),
     }
 }
 
-fn as_json(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Value {
-    let mut v = decode::record(table.name(r.at.topic), r);
-    if let Some(map) = v.as_object_mut() {
-        map.insert("audited".into(), mark(hit.proof).1.into());
-        map.insert("depth".into(), hit.depth.into());
-        map.insert("context".into(), hit.context.into());
-        map.insert("decision".into(), hit.inputs.as_ref().map_or(Value::Null, inputs_json));
-    }
-    v
+fn as_json(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Shown {
+    let more = [
+        ("audited", Shown::Text(mark(hit.proof).1.into())),
+        ("depth", number(hit.depth)),
+        ("context", Shown::Bool(hit.context)),
+        ("decision", hit.inputs.as_ref().map_or(Shown::Null, inputs_json)),
+    ];
+    Shown::Map(decode::record(table.name(r.at.topic), r).into_iter().chain(named(more)).collect())
 }
 
-fn inputs_json(i: &Inputs) -> Value {
-    let row = |row: &Option<Row>| row.as_ref().map(|r| json!({"offset": r.offset, "value": decode::value(&r.value)}));
-    let mut v = json!({"role": i.role, "task": i.task, "transaction": i.transaction, "instrument": row(&i.instrument)});
-    let more: Map<String, Value> = [
+fn named<const N: usize>(fields: [(&str, Shown); N]) -> Fields {
+    fields.into_iter().map(|(name, v)| (name.to_string(), v)).collect()
+}
+
+fn number(n: impl ToString) -> Shown {
+    Shown::Number(n.to_string())
+}
+
+fn inputs_json(i: &Inputs) -> Shown {
+    let offset = |r: &Row| r.offset.map_or(Shown::Null, number);
+    let row = |row: &Option<Row>| {
+        row.as_ref().map_or(Shown::Null, |r| Shown::Map(named([("offset", offset(r)), ("value", decode::shown(&r.value))])))
+    };
+    let tick = i.tick.as_ref().map_or(Shown::Null, |t| {
+        Shown::Map(named([("offset", number(t.offset)), ("price", Shown::Text(show_e4(t.price_e4))), ("time_ms", number(t.time_ms))]))
+    });
+    let control = |(key, r): &(String, Row)| {
+        Shown::Map(named([("key", Shown::Text(key.clone())), ("offset", offset(r)), ("value", decode::shown(&r.value))]))
+    };
+    Shown::Map(named([
+        ("role", Shown::Text(i.role.to_string())),
+        ("task", number(i.task)),
+        ("transaction", number(i.transaction)),
+        ("instrument", row(&i.instrument)),
         ("reference_price", row(&i.reference)),
-        ("tick", i.tick.map(|t| json!({"offset": t.offset, "price": show_e4(t.price_e4), "time_ms": t.time_ms}))),
-    ]
-    .into_iter()
-    .map(|(name, v)| (name.to_string(), v.unwrap_or(Value::Null)))
-    .collect();
-    if let Some(map) = v.as_object_mut() {
-        map.extend(more);
-        let named = |(key, r): &(String, Row)| json!({"key": key, "offset": r.offset, "value": decode::value(&r.value)});
-        map.insert("controls".into(), i.controls.iter().map(named).collect());
-        map.insert("settings".into(), i.settings.as_deref().map_or(Value::Null, decode::value));
-    }
-    v
+        ("tick", tick),
+        ("controls", Shown::List(i.controls.iter().map(control).collect())),
+        ("settings", i.settings.as_deref().map_or(Shown::Null, decode::shown)),
+    ]))
 }

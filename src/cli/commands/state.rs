@@ -9,6 +9,7 @@ use crate::cli::config::Config;
 use crate::cli::decode;
 use crate::cli::exit::Failure;
 use crate::cli::output::{self, Format};
+use crate::cli::shown;
 use crate::engine::ports::StateStore;
 use crate::roles::{Role, show};
 use crate::runtime::replay::newest_store;
@@ -177,8 +178,11 @@ impl Look<'_> {
     fn print(&self, role: Role, task: u32, key: &str, value: &Value) -> Result<(), Failure> {
         match (self.config.format, value) {
             (Format::Json, _) => output::json(&json!({"role": role.name(), "task": task, "key": key, "value": value})),
-            (Format::Text, Value::Object(map)) => output::line(format_args!("{key} {}", decode::fields(map))),
-            (Format::Text, other) => output::line(format_args!("{key} {other}")),
+            (Format::Text, Value::Object(map)) => {
+                let fields: Vec<_> = map.iter().map(|(name, v)| (name.clone(), v.clone().into())).collect();
+                output::line(format_args!("{} {}", shown::one_line(key), shown::fields(&fields)))
+            }
+            (Format::Text, other) => output::line(format_args!("{} {other}", shown::one_line(key))),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::cli::config::{Config, Target};
 use crate::cli::exit::Failure;
 use crate::cli::open::Access;
 use crate::cli::output::Format;
+use crate::cli::shown::Shown;
 use crate::cli::{decode, open, output, read};
 use crate::engine::ports::{From, Log, Reader};
 use crate::engine::records::Records;
@@ -135,7 +136,7 @@ impl Show<'_> {
                 self.left -= 1;
                 next.insert(r.at.partition, r.offset + 1);
                 match self.config.format {
-                    Format::Json => output::json(&decode::record(&self.name, &r))?,
+                    Format::Json => output::json(&Shown::Map(decode::record(&self.name, &r)))?,
                     Format::Text => output::line(decode::record_line(&r))?,
                 }
             }

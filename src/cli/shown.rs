@@ -1,0 +1,257 @@
+//! A record as it is, and safe to look at. Whoever may write a record decides what stands in it, so nothing that is shown of one may move a
+//! terminal's cursor, begin a line of its own, turn text round or hide. And since it may be evidence, it is not tidied up either: numbers keep the
+//! digits they were sent with, and a key that comes twice is shown twice.
+
+use std::borrow::Cow;
+use std::fmt::{self, Display, Write};
+
+use serde_json::{Map, Value};
+
+/// A value as it was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// Nothing.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// A number by its digits.
+    Number(String),
+    /// Text.
+    Text(String),
+    /// Neither JSON nor one whole MessagePack value; in hexadecimal.
+    Bytes(String),
+    /// A list.
+    List(Vec<Shown>),
+    /// A map, in its own order and with all of its keys.
+    Map(Fields),
+}
+
+/// Names and values in their order.
+pub type Fields = Vec<(String, Shown)>;
+
+impl Shown {
+    /// The first field of that name.
+    pub fn get(&self, name: &str) -> Option<&Shown> {
+        match self {
+            Shown::Map(fields) => fields.iter().find(|(n, _)| n == name).map(|(_, v)| v),
+            _ => None,
+        }
+    }
+
+    /// The text, if it is one.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Shown::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The number, if it is a whole one.
+    pub fn as_i64(&self) -> Option<i64> {
+        match self {
+            Shown::Number(digits) => digits.parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// The same for programs that look into it; keys that come twice and digits beyond what a number holds are lost.
+    pub fn into_value(self) -> Value {
+        match self {
+            Shown::Null => Value::Null,
+            Shown::Bool(b) => b.into(),
+            Shown::Number(digits) => serde_json::from_str(&digits).unwrap_or(Value::String(digits)),
+            Shown::Text(text) => text.into(),
+            Shown::Bytes(hex) => serde_json::json!({ "bytes": hex }),
+            Shown::List(items) => items.into_iter().map(Shown::into_value).collect(),
+            Shown::Map(fields) => Value::Object(fields.into_iter().map(|(name, v)| (name, v.into_value())).collect::<Map<_, _>>()),
+        }
+    }
+}
+
+impl From<Value> for Shown {
+    fn from(value: Value) -> Shown {
+        match value {
+            Value::Null => Shown::Null,
+            Value::Bool(b) => Shown::Bool(b),
+            Value::Number(n) => Shown::Number(n.to_string()),
+            Value::String(text) => Shown::Text(text),
+            Value::Array(items) => Shown::List(items.into_iter().map(Shown::from).collect()),
+            Value::Object(map) => Shown::Map(map.into_iter().map(|(name, v)| (name, v.into())).collect()),
+        }
+    }
+}
+
+/// As JSON on one line, in characters that no terminal obeys.
+impl Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Shown::Null => f.write_str("null"),
+            Shown::Bool(b) => write!(f, "{b}"),
+            // JSON has no word for what is not a number.
+            Shown::Number(digits) if digits.ends_with(|c: char| c.is_ascii_digit()) => f.write_str(digits),
+            Shown::Number(text) | Shown::Text(text) => f.write_str(&quoted(text)),
+            Shown::Bytes(hex) => write!(f, "{{\"bytes\":\"{hex}\"}}"),
+            Shown::List(items) => {
+                f.write_char('[')?;
+                for (i, item) in items.iter().enumerate() {
+                    write!(f, "{}{item}", if i > 0 { "," } else { "" })?;
+                }
+                f.write_char(']')
+            }
+            Shown::Map(fields) => {
+                f.write_char('{')?;
+                for (i, (name, value)) in fields.iter().enumerate() {
+                    write!(f, "{}{}:{value}", if i > 0 { "," } else { "" }, quoted(name))?;
+                }
+                f.write_char('}')
+            }
+        }
+    }
+}
+
+/// `name=value` pairs in the record's order.
+pub fn fields(fields: &[(String, Shown)]) -> String {
+    let mut line = String::new();
+    for (name, value) in fields {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(&word(name));
+        line.push('=');
+        match value {
+            Shown::Text(text) => line.push_str(&word(text)),
+            other => line.extend(fmt::format(format_args!("{other}")).chars()),
+        }
+    }
+    line
+}
+
+/// A text as one word among others: in quotes, unless it is plainly one word by itself.
+pub fn word(text: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '=' | '\\') || c.is_alphanumeric() && !hides(c);
+    if !text.is_empty() && text.chars().all(plain) { text.into() } else { quoted(text).into() }
+}
+
+/// A text in JSON's quotes.
+pub fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            c => put(&mut out, c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A text on one line, without quotes: for tables and sentences.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| hides(c))
+}
+
+/// Lines as they are, but for what a terminal would obey. The last look before anything is printed.
+pub fn lines(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| hides(c) && !matches!(c, '\n' | '\t'))
+}
+
+fn escaped(text: &str, bad: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.chars().any(&bad) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if bad(c) { put(&mut out, c) } else { out.push(c) }
+    }
+    out.into()
+}
+
+/// One character, as JSON escapes it if it must not be seen as it is.
+fn put(out: &mut String, c: char) {
+    match c {
+        '\n' => out.push_str("\\n"),
+        '\r' => out.push_str("\\r"),
+        '\t' => out.push_str("\\t"),
+        c if hides(c) => {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                write!(out, "\\u{unit:04x}").expect("writing to a string");
+            }
+        }
+        c => out.push(c),
+    }
+}
+
+/// Whether a character moves the cursor, turns text round, joins what should be apart, or cannot be seen: control characters, Unicode's formats
+/// (soft hyphen, joiners, marks and overrides of direction, tags), line separators, blanks other than the usual one, and fillers.
+fn hides(c: char) -> bool {
+    const RANGES: [(char, char); 22] = [
+        ('\u{a0}', '\u{a0}'),
+        ('\u{ad}', '\u{ad}'),
+        ('\u{34f}', '\u{34f}'),
+        ('\u{600}', '\u{605}'),
+        ('\u{61c}', '\u{61c}'),
+        ('\u{6dd}', '\u{6dd}'),
+        ('\u{115f}', '\u{1160}'),
+        ('\u{1680}', '\u{1680}'),
+        ('\u{17b4}', '\u{17b5}'),
+        ('\u{180b}', '\u{180f}'),
+        ('\u{2000}', '\u{200f}'),
+        ('\u{2028}', '\u{202f}'),
+        ('\u{205f}', '\u{206f}'),
+        ('\u{2800}', '\u{2800}'),
+        ('\u{3000}', '\u{3000}'),
+        ('\u{3164}', '\u{3164}'),
+        ('\u{fe00}', '\u{fe0f}'),
+        ('\u{feff}', '\u{feff}'),
+        ('\u{ffa0}', '\u{ffa0}'),
+        ('\u{fff0}', '\u{ffff}'),
+        ('\u{1bca0}', '\u{1bca3}'),
+        ('\u{1d173}', '\u{1d17a}'),
+    ];
+    c.is_control() || ('\u{e0000}'..='\u{10ffff}').contains(&c) || RANGES.iter().any(|(from, to)| (*from..=*to).contains(&c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NASTY: &[&str] =
+        &["\u{1b}[1A", "\n", "\r", "\u{9b}2K", "\u{202e}", "\u{2066}", "\u{a0}", "\u{200b}", "\u{2028}", "\u{7f}", "\0", "\u{e0041}"];
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_comes_through() {
+        for nasty in NASTY {
+            let text = format!("a{nasty}b");
+            let map = vec![(text.clone(), Shown::Text(text.clone())), ("l".into(), Shown::List(vec![Shown::Text(text.clone())]))];
+            for shown in
+                [fields(&map), Shown::Map(map.clone()).to_string(), one_line(&text).into_owned(), word(&text).into_owned(), quoted(&text)]
+            {
+                assert!(shown.chars().all(|c| !hides(c)), "{shown:?}");
+            }
+            let read: Value = serde_json::from_str(&Shown::Map(map).to_string()).expect("it is JSON");
+            assert_eq!((read["l"][0].as_str(), read[&text].as_str()), (Some(&*text), Some(&*text)), "and says what was sent");
+            assert!(lines(&text) == text || !lines(&text).contains(nasty), "{nasty:?}");
+        }
+        assert_eq!(lines("a\n\tb\u{1b}"), "a\n\tb\\u001b");
+        assert_eq!(one_line("plain text, as usual"), "plain text, as usual");
+    }
+
+    #[test]
+    fn words_stand_alone_only_when_they_are_words() {
+        for plain in ["AAPL", "order-events/0/7", "2026-01-31T09:30:00Z", "Müller", "-5"] {
+            assert_eq!(word(plain), plain);
+        }
+        for (text, shown) in [("", "\"\""), ("a b", "\"a b\""), ("a=b", "\"a=b\""), ("\"", r#""\"""#), ("\\n", r#""\\n""#)] {
+            assert_eq!(word(text), shown);
+        }
+    }
+
+    #[test]
+    fn json_values_and_back() {
+        let v = serde_json::json!({"a": [1, -2.5, null, true, "x"], "b": {}});
+        assert_eq!((Shown::from(v.clone()).to_string(), Shown::from(v.clone()).into_value()), (v.to_string(), v));
+        assert_eq!(Shown::Number("NaN".into()).to_string(), "\"NaN\"");
+    }
+}
