@@ -2,12 +2,14 @@
 
 pub mod account;
 pub mod audit;
+mod instruments;
 mod repair;
 
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+pub use self::instruments::Instruments;
 pub use self::repair::Repair;
 pub use super::args_gateway::{Gateway, GatewayCommand};
 use super::output::Format;
@@ -146,7 +148,7 @@ pub enum Command {
     /// Make the topics, or check that they fit
     #[command(subcommand)]
     Topics(Topics),
-    /// Load listings, or take them away
+    /// Load listings, halt them, look at them, or take them away
     #[command(subcommand)]
     Instruments(Instruments),
     /// What operators do: stop or disable users, or everybody; end orders, take trades back
@@ -213,7 +215,7 @@ pub struct Portfolio {
     /// Cash, positions, profit and equity after every event of theirs, by replay
     #[arg(long)]
     pub history: bool,
-    /// First time of the history (2026-01-31T09:30:00Z, or a day)
+    /// First time of the history (2026-01-31T09:30:00Z, a day from 00:00 UTC, or a number since 1970)
     #[arg(long, value_name = "TIME", requires = "history")]
     pub from: Option<String>,
     /// Time before which it ends
@@ -235,7 +237,7 @@ reached yet is refused with exit code 1.";
 /// Options of `replay`.
 #[derive(Debug, Default, Clone, ClapArgs)]
 pub struct Replay {
-    /// A moment: RFC 3339, milliseconds since 1970, or topic/partition/offset of an input record
+    /// A moment: a time (2026-01-31T09:30:00Z), a day (its 00:00 UTC), a number since 1970, or topic/partition/offset of an input record
     #[arg(long, value_name = "MOMENT")]
     pub until: Option<String>,
     /// Keep the rebuilt state in this directory, for `state --at`
@@ -361,32 +363,6 @@ A start of roles looks at the same; it refuses errors, and logs warnings.\nExamp
     },
 }
 
-/// `instruments ...`
-#[derive(Debug, Subcommand)]
-pub enum Instruments {
-    /// Load a CSV file or JSON lines; `-` is stdin
-    #[command(
-        after_help = "Understands NASDAQ listings (test issues become not tradable), S&P 500 constituents (Symbol, Security), and columns\n\
-named like the fields: symbol,name,status,tick,lot,max_quantity,clip_size,max_notional,collar_bps,band_bps,short_ok,fee_bps,\n\
-half_spread_bps,house,house_max,currency,test_issue. Other columns are named and left out. Bad rows are reported with their line and skipped;\n\
-then the exit code is 1.\n\n\
-Example: echo '{\"symbol\":\"AAPL\"}' | processor instruments load - --brokers localhost:9092"
-    )]
-    Load {
-        /// The file
-        file: PathBuf,
-    },
-    /// Take listings away: open orders are cancelled, and further ones refused, until they are loaded again
-    #[command(after_help = "Positions stay. To stop trading for a while, load the listing with `status` halted or cancel_only instead.\n\
-Exit code: 0 done; 1 some symbols were not listed, and are named; the others are delisted.\n\n\
-Example: processor instruments delist AAPL MSFT --brokers localhost:9092")]
-    Delist {
-        /// The symbols
-        #[arg(required = true, value_name = "SYMBOL")]
-        symbols: Vec<String>,
-    },
-}
-
 /// `config ...`
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
@@ -414,7 +390,7 @@ pub struct Publish {
     /// Stop after this many ticks [default: never; a file: at its end]
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
-    /// Replay ticks from a CSV file; `-` is stdin
+    /// Replay ticks from a file of columns, separated by comma, semicolon, tab or pipe; `-` is stdin
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Symbol of the file's ticks
@@ -423,7 +399,7 @@ pub struct Publish {
     /// Column of the symbol
     #[arg(long, value_name = "NAME", requires = "file")]
     pub symbol_column: Option<String>,
-    /// Column of the time (seconds, ms, us or ns since 1970)
+    /// Column of the time: s, ms, us or ns since 1970, or a time with its zone (2026-01-31T09:30:00Z)
     #[arg(long, default_value = "timestamp", value_name = "NAME")]
     pub time_column: String,
     /// Column of the price
@@ -432,6 +408,9 @@ pub struct Publish {
     /// How many times faster than real time; max = as fast as it goes
     #[arg(long, default_value = "1", value_name = "FACTOR", requires = "file")]
     pub speed: String,
+    /// Round prices with more than four decimals, which would be dead letters
+    #[arg(long, requires = "file")]
+    pub round: bool,
 }
 
 const TRADERS_EXAMPLES: &str = "\
@@ -507,9 +486,9 @@ pub struct Order {
     /// GTC, DAY, IOC, FOK or GTD
     #[arg(long, value_name = "TIF")]
     pub tif: Option<String>,
-    /// End of a GTD order
-    #[arg(long, value_name = "TIME")]
-    pub expire_at: Option<i64>,
+    /// End of a GTD order (2026-01-31T09:30:00Z, a day, or a number since 1970)
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub expire_at: Option<String>,
     /// Must not trade on arrival: then it is rejected
     #[arg(long, conflicts_with = "json")]
     pub post_only: bool,
@@ -559,7 +538,7 @@ Examples:
 pub struct Tail {
     /// Topic, without the prefix
     pub topic: String,
-    /// start, end, an offset, -N for the last N of each partition, or a time (2026-01-31T09:30:00Z)
+    /// start, end, an offset (+N if it looks like a time), -N for the last N of each partition, or a time (2026-01-31T09:30:00Z, a day, ms since 1970)
     #[arg(long, default_value = "end", value_name = "WHERE", allow_hyphen_values = true)]
     pub from: String,
     /// Stop after this many records

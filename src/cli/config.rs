@@ -9,6 +9,7 @@ use super::exit::{Code, Failure};
 use super::output::Format;
 use super::properties as allowed;
 use crate::client::decimal;
+use crate::domain::decimal::{Num, WHOLE, parse};
 use crate::engine::restore::Standby;
 use crate::log::local::Durability;
 use crate::roles::Role;
@@ -318,6 +319,8 @@ fn scalar(value: &toml::Value) -> Option<String> {
         toml::Value::Integer(i) => Some(i.to_string()),
         toml::Value::Boolean(b) => Some(b.to_string()),
         toml::Value::Array(items) => Some(items.iter().map(scalar).collect::<Option<Vec<_>>>()?.join(",")),
+        // By its shortest decimal form, as a record's number is read.
+        toml::Value::Float(f) if f.is_finite() => Some(f.to_string()),
         toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Table(_) => None,
     }
 }
@@ -407,7 +410,7 @@ impl Values {
 
 fn number<T: TryFrom<i64>>(text: &str, min: i64, max: i64) -> Result<T, String> {
     let range = || format!("must be a whole number from {min} to {max}");
-    let n: i64 = text.trim().parse().map_err(|_| range())?;
+    let Some(Num::Exact(n)) = parse(text.trim().as_bytes(), WHOLE) else { return Err(range()) };
     if n < min || n > max {
         return Err(range());
     }

@@ -76,6 +76,12 @@ impl From<StoreError> for Failure {
     }
 }
 
+impl From<super::table::TableError> for Failure {
+    fn from(e: super::table::TableError) -> Self {
+        Failure::failed(e.to_string())
+    }
+}
+
 impl From<std::io::Error> for Failure {
     fn from(e: std::io::Error) -> Self {
         Failure::failed(e.to_string())

@@ -2,23 +2,21 @@
 
 use serde_json::{Map, Value};
 
+use super::shown::Shown;
+use super::table::is_trailer;
+use super::{decode, number};
 use crate::client::{check_id, decimal};
 
 /// One row of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Row {
-    /// A listing, ready to be written.
+    /// A listing, ready to be written. A null takes back what the present row has.
     Listing {
         /// The symbol.
         symbol: String,
         /// The record's fields.
         fields: Map<String, Value>,
         /// Names in the line that no listing has.
-        unknown: Vec<String>,
-    },
-    /// The first line of a file of columns.
-    Header {
-        /// Columns that no listing has.
         unknown: Vec<String>,
     },
     /// No listing at all, and meant so: a footer, an empty line.
@@ -29,30 +27,32 @@ pub enum Row {
 #[derive(Clone, Copy)]
 enum Kind {
     Text,
+    Currency,
     Status,
     Whole,
     Decimal,
     YesNo,
 }
 
-const FIELDS: &[(&str, Kind)] = &[
-    ("symbol", Kind::Text),
-    ("name", Kind::Text),
-    ("status", Kind::Status),
-    ("tick", Kind::Decimal),
-    ("lot", Kind::Whole),
-    ("max_quantity", Kind::Whole),
-    ("clip_size", Kind::Whole),
-    ("max_notional", Kind::Decimal),
-    ("collar_bps", Kind::Whole),
-    ("band_bps", Kind::Whole),
-    ("short_ok", Kind::YesNo),
-    ("fee_bps", Kind::Whole),
-    ("half_spread_bps", Kind::Whole),
-    ("house", Kind::YesNo),
-    ("house_max", Kind::Whole),
-    ("currency", Kind::Text),
-    ("test_issue", Kind::YesNo),
+/// Fields, their kinds, and what they are when nobody says anything.
+const FIELDS: &[(&str, Kind, &str)] = &[
+    ("symbol", Kind::Text, ""),
+    ("name", Kind::Text, ""),
+    ("status", Kind::Status, "listed"),
+    ("tick", Kind::Decimal, "0.01"),
+    ("lot", Kind::Whole, "1"),
+    ("max_quantity", Kind::Whole, "none"),
+    ("clip_size", Kind::Whole, "none"),
+    ("max_notional", Kind::Decimal, "none"),
+    ("collar_bps", Kind::Whole, "500"),
+    ("band_bps", Kind::Whole, "off"),
+    ("short_ok", Kind::YesNo, "false"),
+    ("fee_bps", Kind::Whole, "0"),
+    ("half_spread_bps", Kind::Whole, "0"),
+    ("house", Kind::YesNo, "true"),
+    ("house_max", Kind::Whole, "none"),
+    ("currency", Kind::Currency, "USD"),
+    ("test_issue", Kind::YesNo, "false"),
 ];
 
 /// Columns of well-known files that stand for a field; the first that a file has is taken. A round lot is an exchange's unit of quotation, not a
@@ -70,17 +70,20 @@ impl Columns {
     /// Finds the fields in a header row.
     pub fn find<'a>(header: impl Iterator<Item = &'a str>) -> Result<Columns, String> {
         let header: Vec<String> = header.map(|h| h.trim().trim_start_matches('\u{feff}').to_lowercase()).collect();
+        if let Some(twice) = header.iter().enumerate().find_map(|(i, h)| (!h.is_empty() && header[..i].contains(h)).then_some(h)) {
+            return Err(format!("two columns are called `{twice}`: which of them is meant?"));
+        }
         let mut found = Vec::new();
-        for (field, kind) in FIELDS {
+        for (field, kind, _) in FIELDS {
             let synonyms = SYNONYMS.iter().find(|(f, _)| f == field).map_or(&[][..], |(_, s)| s);
             let column = std::iter::once(field).chain(synonyms).find_map(|name| header.iter().position(|h| h == name));
             found.extend(column.map(|c| (c, *field, *kind)));
         }
         if !found.iter().any(|(_, field, _)| *field == "symbol") {
-            return Err(format!("no column is called `symbol`; the columns are {}", header.join(", ")));
+            return Err(format!("no column is called `symbol`; the columns are {}", short(&header.join(", "))));
         }
         // Known by any of its names is known, also where a better one was taken.
-        let known = |h: &String| FIELDS.iter().any(|(f, _)| f == h) || SYNONYMS.iter().any(|(_, others)| others.contains(&h.as_str()));
+        let known = |h: &String| FIELDS.iter().any(|(f, ..)| f == h) || SYNONYMS.iter().any(|(_, others)| others.contains(&h.as_str()));
         let unknown = header.iter().filter(|h| !h.is_empty() && !known(h)).cloned().collect();
         Ok(Columns { found, unknown })
     }
@@ -90,12 +93,12 @@ impl Columns {
         &self.unknown
     }
 
-    /// Reads one row.
+    /// Reads one row. An empty cell says nothing.
     pub fn row<'a>(&self, cell: impl Fn(usize) -> Option<&'a str>) -> Result<Row, String> {
         let mut fields = Map::new();
         for (column, field, kind) in &self.found {
             let text = cell(*column).unwrap_or_default().trim();
-            if *field == "symbol" && text.starts_with("File Creation Time") {
+            if *field == "symbol" && is_trailer(text) {
                 return Ok(Row::Nothing);
             }
             if !text.is_empty() {
@@ -111,19 +114,55 @@ pub fn json_line(line: &str) -> Result<Row, String> {
     if line.trim().is_empty() {
         return Ok(Row::Nothing);
     }
-    let given: Map<String, Value> = serde_json::from_str(line).map_err(|e| format!("is no JSON object: {e}"))?;
+    let Shown::Map(given) = decode::shown(line.trim().as_bytes()) else {
+        let why = serde_json::from_str::<Map<String, Value>>(line).err().map_or("it is something else".into(), |e| e.to_string());
+        return Err(format!("is no JSON object: {why}: {}", short(line)));
+    };
+    if let Some((name, _)) = given.iter().enumerate().find_map(|(i, f)| given[..i].iter().any(|(n, _)| *n == f.0).then_some(f)) {
+        return Err(format!("says `{}` twice", short(name)));
+    }
     let mut fields = Map::new();
-    for (field, kind) in FIELDS {
-        let text = match given.get(*field) {
-            None | Some(Value::Null) => continue,
-            Some(Value::String(s)) => s.clone(),
-            Some(v @ (Value::Number(_) | Value::Bool(_))) if *field != "symbol" => v.to_string(),
-            Some(other) => return Err(format!("{field} cannot be {other}")),
+    for (field, kind, _) in FIELDS {
+        let Some((_, value)) = given.iter().find(|(name, _)| name == field) else { continue };
+        let text = match value {
+            Shown::Null if *field == "symbol" => continue,
+            Shown::Null => {
+                fields.insert((*field).to_string(), Value::Null);
+                continue;
+            }
+            Shown::Text(s) => s.clone(),
+            v @ (Shown::Number(_) | Shown::Bool(_)) if *field != "symbol" => v.to_string(),
+            other => return Err(format!("{field} cannot be {}", short(&other.to_string()))),
         };
         fields.insert((*field).to_string(), convert(field, *kind, &text)?);
     }
-    let unknown = given.keys().filter(|name| !FIELDS.iter().any(|(f, _)| f == name)).cloned().collect();
+    let unknown = given.into_iter().map(|(name, _)| name).filter(|name| !FIELDS.iter().any(|(f, ..)| f == name)).collect();
     listing(fields, unknown)
+}
+
+/// A record of the topic as a file would have it, with all that others may have put in.
+pub fn present(value: &[u8]) -> Map<String, Value> {
+    let Shown::Map(given) = decode::shown(value) else { return Map::new() };
+    let read = |(name, v): (String, Shown)| {
+        let kind = FIELDS.iter().find(|(f, ..)| *f == name).map(|(_, kind, _)| *kind);
+        let text = match &v {
+            Shown::Text(s) => s.clone(),
+            other => other.to_string(),
+        };
+        let value = kind.and_then(|kind| convert(&name, kind, &text).ok()).unwrap_or_else(|| v.into_value());
+        (name, value)
+    };
+    given.into_iter().filter(|(_, v)| *v != Shown::Null).map(read).collect()
+}
+
+/// What a field is when nobody says anything; none if a listing has no such field.
+pub fn default_of(field: &str) -> Option<&'static str> {
+    FIELDS.iter().find(|(f, ..)| *f == field).map(|(.., default)| *default)
+}
+
+/// All fields of a listing, in the contract's order.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    FIELDS.iter().map(|(f, ..)| *f)
 }
 
 fn listing(fields: Map<String, Value>, unknown: Vec<String>) -> Result<Row, String> {
@@ -133,35 +172,56 @@ fn listing(fields: Map<String, Value>, unknown: Vec<String>) -> Result<Row, Stri
 }
 
 fn convert(field: &str, kind: Kind, text: &str) -> Result<Value, String> {
+    let wrong = |what: &str| Err(format!("{field} `{}` {what}", short(text)));
     match kind {
         Kind::Text => Ok(text.into()),
+        // A code of three capitals, however it was typed: in another spelling no order of the listing would be served.
+        Kind::Currency => match text.trim() {
+            code if code.len() == 3 && code.bytes().all(|b| b.is_ascii_alphabetic()) => Ok(code.to_ascii_uppercase().into()),
+            _ => wrong("is no currency, such as USD"),
+        },
         Kind::Status if ["listed", "halted", "cancel_only", "delisted"].contains(&text) => Ok(text.into()),
-        Kind::Status => Err(format!("{field} `{text}` is not listed, halted, cancel_only or delisted")),
-        Kind::Whole => match text.parse::<u64>() {
+        Kind::Status => wrong("is not listed, halted, cancel_only or delisted"),
+        Kind::Whole => match number::whole(text) {
             Ok(n) if n < 1 << 62 && !(field == "lot" && n == 0) => Ok(n.into()),
-            _ => Err(format!("{field} `{text}` is no whole number")),
+            _ => wrong("is no whole number"),
         },
         Kind::Decimal => match decimal::parse_e4(text) {
-            Ok(n) if n > 0 => Ok(text.into()),
-            _ => Err(format!("{field} `{text}` is no amount above zero with at most four decimals")),
+            Ok(n) if n > 0 => Ok(decimal::show_e4(n).into()),
+            _ => wrong("is no amount above zero with at most four decimals"),
         },
         Kind::YesNo => match text.to_lowercase().as_str() {
             "y" | "yes" | "true" | "1" => Ok(true.into()),
             "n" | "no" | "false" | "0" => Ok(false.into()),
-            _ => Err(format!("{field} `{text}` is neither yes nor no")),
+            _ => wrong("is neither yes nor no"),
         },
+    }
+}
+
+/// So much of a text as a complaint needs.
+pub fn short(text: &str) -> String {
+    const SHOWN: usize = 80;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()),
+        None => text.to_string(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::table::Table;
     use serde_json::json;
 
     fn rows(text: &str) -> Vec<Result<Row, String>> {
-        let mut csv = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
-        let columns = Columns::find(csv.headers().expect("header").iter()).expect("columns");
-        csv.records().map(|r| columns.row(|i| r.as_ref().expect("row").get(i))).collect()
+        let source: Box<dyn std::io::Read> = Box::new(std::io::Cursor::new(text.as_bytes().to_vec()));
+        let mut table = crate::cli::table::open(source).and_then(Table::new).expect("a table");
+        let columns = Columns::find(table.header().iter().map(String::as_str)).expect("columns");
+        let mut rows = Vec::new();
+        while let Some(row) = table.next_row().expect("readable") {
+            rows.push(row.cells.and_then(|cells| columns.row(|i| cells.get(i).map(String::as_str))));
+        }
+        rows
     }
 
     fn fields(row: &Result<Row, String>) -> Value {
@@ -185,7 +245,8 @@ mod tests {
     #[test]
     fn constituents_and_own_columns() {
         assert_eq!(fields(&rows("Symbol,Security,CIK\nBRK.B,Berkshire,1\n")[0]), json!({"symbol": "BRK.B", "name": "Berkshire"}));
-        let own = rows("symbol,tick,lot,house,short_ok\nA,0.05,1,no,yes\nB,0,1,,\nC,,0,,\nA B,,,,\n,0.01,,,\nD,,,maybe,\n");
+        let own =
+            rows("symbol,tick,lot,house,short_ok\nA,0.05,1.0,no,yes\nB,0,1,,\nC,,0,,\nA B,,,,\n,0.01,,,\nD,,,maybe,\nE,1\nF,1,1,,,no\n");
         assert_eq!(fields(&own[0]), json!({"symbol": "A", "tick": "0.05", "lot": 1, "house": false, "short_ok": true}));
         assert!(own[1..].iter().all(Result::is_err), "{own:?}");
         assert!(Columns::find(["name"].into_iter()).is_err());
@@ -198,7 +259,7 @@ mod tests {
         assert_eq!(fields(&json_line(r#"{"symbol":"A","fee_bps":25}"#)), json!({"symbol": "A", "fee_bps": 25}));
         let unknown = |header: &str| Columns::find(header.split(',')).map(|c| c.unknown().to_vec());
         assert_eq!(unknown("Symbol,Security,fee_bsp,Round Lot Size,"), Ok(vec!["fee_bsp".to_string(), "round lot size".to_string()]));
-        let all: Vec<_> = FIELDS.iter().map(|(f, _)| *f).collect();
+        let all: Vec<_> = names().collect();
         assert_eq!(unknown(&all.join(",")), Ok(vec![]));
         match json_line(r#"{"symbol":"A","fee":1,"house":true}"#) {
             Ok(Row::Listing { unknown, .. }) => assert_eq!(unknown, ["fee"]),
@@ -216,5 +277,33 @@ mod tests {
         for bad in ["{}", "[]", "{\"symbol\":1}", "{\"symbol\":\"A\",\"lot\":1.5}", "{\"symbol\":\"A\",\"status\":\"gone\"}", "x"] {
             assert!(json_line(bad).is_err(), "{bad}");
         }
+    }
+
+    /// Both were taken without a word, one of them for nothing.
+    #[test]
+    fn what_is_said_twice_is_refused() {
+        assert!(Columns::find("symbol,tick,Tick".split(',')).is_err_and(|e| e.contains("`tick`")));
+        assert!(json_line(r#"{"symbol":"A","tick":1,"tick":2}"#).is_err_and(|e| e.contains("`tick` twice")));
+    }
+
+    #[test]
+    fn currencies_are_codes() {
+        assert_eq!(fields(&rows("symbol,currency\nA,usd\n")[0])["currency"], "USD");
+        assert!(rows("symbol,currency\nA,US$\nB,dollars\n").iter().all(Result::is_err));
+    }
+
+    #[test]
+    fn a_record_of_the_topic_reads_as_a_row_does() {
+        let packed = rmp_serde::to_vec_named(&json!({"symbol": "A", "tick": 0.5, "lot": "10", "name": null, "x": [1]})).expect("encodes");
+        assert_eq!(Value::Object(present(&packed)), json!({"symbol": "A", "tick": "0.50", "lot": 10, "x": [1]}));
+        assert!(FIELDS.iter().all(|(f, ..)| default_of(f).is_some()) && default_of("x").is_none());
+    }
+
+    /// A broker's list on one line was quoted whole.
+    #[test]
+    fn complaints_are_short() {
+        let long = format!("[{}]", "{\"symbol\":\"A\"},".repeat(2000));
+        assert!(json_line(&long).expect_err("no object").len() < 300);
+        assert!(convert("tick", Kind::Decimal, &long).expect_err("no amount").len() < 300);
     }
 }

@@ -8,6 +8,8 @@ pub mod config;
 pub mod decode;
 pub mod exit;
 pub mod listings;
+mod moment;
+mod number;
 mod open;
 pub mod output;
 mod pace;
@@ -15,6 +17,7 @@ pub mod properties;
 mod read;
 pub mod shown;
 mod system;
+pub mod table;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -74,8 +77,7 @@ fn run(args: &Args) -> Result<(), Failure> {
             commands::topics::create(&config, *partitions, *replication, *fix)
         }
         Some(Command::Topics(Topics::Check { strict })) => commands::topics::check(&config, *strict),
-        Some(Command::Instruments(Instruments::Load { file })) => commands::instruments::load(&config, file),
-        Some(Command::Instruments(Instruments::Delist { symbols })) => commands::instruments::delist(&config, symbols),
+        Some(Command::Instruments(instruments)) => listings_of(&config, instruments),
         Some(Command::Account(account)) => switch(&config, account),
         Some(Command::Publish(publish)) => commands::publish::run(&config, publish),
         Some(Command::Traders(traders)) => commands::traders::run(&config, traders),
@@ -96,6 +98,20 @@ fn run(args: &Args) -> Result<(), Failure> {
             clap_complete::generate(*shell, &mut Args::command(), "processor", &mut text);
             output::line(String::from_utf8_lossy(&text).trim_end())
         }
+    }
+}
+
+fn listings_of(config: &Config, instruments: &Instruments) -> Result<(), Failure> {
+    use commands::instruments::{delist, load};
+    use commands::listed::{list, set_status, show};
+    match instruments {
+        Instruments::Load { file, replace } => load(config, file, *replace),
+        Instruments::Delist { symbols } => delist(config, symbols),
+        Instruments::Halt { symbols, cancel_only: true } => set_status(config, symbols, "cancel_only", &["listed", "halted"]),
+        Instruments::Halt { symbols, cancel_only: false } => set_status(config, symbols, "halted", &["listed", "cancel_only"]),
+        Instruments::Resume { symbols } => set_status(config, symbols, "listed", &["halted", "cancel_only"]),
+        Instruments::List => list(config),
+        Instruments::Show { symbol } => show(config, symbol),
     }
 }
 

@@ -120,7 +120,7 @@ pub fn fields(fields: &[(String, Shown)]) -> String {
         line.push('=');
         match value {
             Shown::Text(text) => line.push_str(&word(text)),
-            other => line.extend(fmt::format(format_args!("{other}")).chars()),
+            other => line.push_str(&other.to_string()),
         }
     }
     line
@@ -149,7 +149,7 @@ pub fn quoted(text: &str) -> String {
 
 /// A text on one line, without quotes: for tables and sentences.
 pub fn one_line(text: &str) -> Cow<'_, str> {
-    escaped(text, |c| hides(c))
+    escaped(text, hides)
 }
 
 /// Lines as they are, but for what a terminal would obey. The last look before anything is printed.

@@ -101,7 +101,7 @@ pub struct Find {
     /// Symbol
     #[arg(long, value_name = "S")]
     pub symbol: Option<String>,
-    /// First time (2026-01-31T09:30:00Z, or a day)
+    /// First time (2026-01-31T09:30:00Z, a day from 00:00 UTC, or a number since 1970)
     #[arg(long, value_name = "TIME")]
     pub from: Option<String>,
     /// Time before which to stop
@@ -118,7 +118,7 @@ pub struct Find {
 /// Options of `audit export`.
 #[derive(Debug, Default, Clone, ClapArgs)]
 pub struct Export {
-    /// First time (2026-01-31T09:30:00Z, or a day) [default: the beginning]
+    /// First time (2026-01-31T09:30:00Z, a day from 00:00 UTC, or a number since 1970) [default: the beginning]
     #[arg(long, value_name = "TIME")]
     pub from: Option<String>,
     /// Time before which to stop [default: now]

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::args::audit::{Anchor as AnchorArgs, Audit, Export as ExportArgs, Verify};
 use crate::cli::config::Config;
 use crate::cli::exit::{Code, Failure};
+use crate::cli::moment;
 use crate::cli::open::{self, Access};
 use crate::cli::output::{self, Format, Progress};
 use crate::engine::ports::Log;
@@ -34,15 +35,8 @@ pub fn run(config: &Config, audit: &Audit) -> Result<(), Failure> {
     }
 }
 
-/// A moment as people write it: a time with its zone, or a day in UTC. In milliseconds.
 fn moment(flag: &str, text: Option<&String>) -> Result<Option<i64>, Failure> {
-    let Some(text) = text else { return Ok(None) };
-    if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        return Ok(Some(time.as_millisecond()));
-    }
-    let day = text.parse::<jiff::civil::Date>().ok().and_then(|d| d.to_zoned(jiff::tz::TimeZone::UTC).ok());
-    day.map(|d| Some(d.timestamp().as_millisecond()))
-        .ok_or_else(|| Failure::usage(format!("{flag} {text}: say a time such as 2026-01-31T09:30:00Z, or a day such as 2026-01-31 (UTC)")))
+    text.map(|text| moment::ms(text).map_err(|why| Failure::usage(format!("{flag}: {why}")))).transpose()
 }
 
 /// A range of time; either end may be open.

@@ -5,14 +5,18 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::time::Duration;
 
+use indexmap::IndexMap;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::listed::{Change, Present, change, text};
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::listings::{self, Columns, Row};
-use crate::cli::open;
 use crate::cli::open::Access;
 use crate::cli::output::{self, Format, Progress};
+use crate::cli::table::{self, Table};
+use crate::cli::{open, shown};
 use crate::client::instruments::Instruments;
 use crate::client::{KeyedAppender, check_id};
 use crate::wire::instrument;
@@ -20,75 +24,141 @@ use crate::wire::topics::INSTRUMENTS;
 
 /// After this many complaints the rest is only counted.
 const COMPLAINTS_MAX: u64 = 20;
-const FLUSH: Duration = Duration::from_secs(60);
+/// So many changed listings are told one by one.
+const CHANGES_MAX: usize = 200;
+/// Names that no listing has; further ones say no more.
+const UNKNOWN_MAX: usize = 50;
+/// A JSON list is one value, and read as one.
+const LIST_MAX: u64 = 64 << 20;
+/// How long the last records may take to reach the log.
+pub const FLUSH: Duration = Duration::from_secs(60);
 
+/// A file's rows, each looked at; nothing is written before all have been.
 #[derive(Default)]
-struct Tally {
-    loaded: u64,
-    test_issues: u64,
+struct Rows {
+    good: IndexMap<String, (u64, Map<String, Value>)>,
+    /// Symbols of several rows, none of which is loaded.
+    twice: BTreeSet<String>,
     bad: u64,
     /// Columns or fields that mean nothing to us.
     unknown: BTreeSet<String>,
 }
 
-/// Loads a file; bad rows are told and skipped.
-pub fn load(config: &Config, file: &Path) -> Result<(), Failure> {
-    let (source, bytes) = source(file)?;
-    let log = open::log(config, Access::Write)?;
-    let mut topic = KeyedAppender::new(&*log, INSTRUMENTS)?;
-    let mut progress = Progress::new("loading listings", bytes);
-    let mut tally = Tally::default();
-    let mut take = |line: u64, position: u64, row: Result<Row, String>| -> Result<(), Failure> {
-        progress.set(position);
-        let why = match row {
-            Ok(Row::Nothing) => return Ok(()),
-            Ok(Row::Header { unknown }) => {
-                tally.unknown.extend(unknown);
-                return Ok(());
-            }
+impl Rows {
+    fn take(&mut self, line: u64, row: Result<Row, String>) {
+        match row {
+            Ok(Row::Nothing) => {}
             Ok(Row::Listing { symbol, fields, unknown }) => {
-                tally.unknown.extend(unknown);
-                let value = encode(&fields)?;
-                // As the roles will read it: what they would refuse is told here, where somebody looks.
-                match instrument::decode(Some(symbol.as_bytes()), Some(&value)) {
-                    Ok(_) => {
-                        tally.loaded += 1;
-                        tally.test_issues += u64::from(fields.get("test_issue") == Some(&Value::Bool(true)));
-                        topic.append(&symbol, Some(&value))?;
-                        return Ok(());
+                self.leave_out(unknown);
+                match self.good.get(&symbol) {
+                    None => drop(self.good.insert(symbol, (line, fields))),
+                    Some((first, _)) => {
+                        let why = format!("{symbol} stands in line {first}, too: nobody can say which is meant, so neither is loaded");
+                        self.bad += u64::from(self.twice.insert(symbol));
+                        self.complain(line, &why);
                     }
-                    Err(why) => format!("{symbol}: {why}"),
                 }
             }
-            Err(why) => why,
-        };
-        tally.bad += 1;
-        if tally.bad <= COMPLAINTS_MAX {
-            output::note(format_args!("line {line}: skipped: {why}"));
+            Err(why) => self.complain(line, &why),
         }
-        Ok(())
-    };
-    read(source, &mut take)?;
-    topic.flush(FLUSH)?;
+    }
+
+    fn leave_out(&mut self, names: Vec<String>) {
+        let room = UNKNOWN_MAX.saturating_sub(self.unknown.len());
+        self.unknown.extend(names.into_iter().take(room).map(|name| listings::short(&name)));
+    }
+
+    fn complain(&mut self, line: u64, why: &str) {
+        self.bad += 1;
+        if self.bad <= COMPLAINTS_MAX {
+            output::note(format_args!("line {line}: skipped: {}", shown::one_line(why)));
+        }
+    }
+}
+
+/// Loads a file into what is there; bad rows are told and skipped.
+pub fn load(config: &Config, file: &Path, replace: bool) -> Result<(), Failure> {
+    let (source, bytes) = source(file)?;
+    let log = open::log(config, Access::Write)?;
+    let mut progress = Progress::new("loading listings", bytes);
+    let mut rows = Rows::default();
+    read(source, &mut rows, &mut |position| progress.set(position))?;
     progress.finish();
-    if !tally.unknown.is_empty() {
-        let names = tally.unknown.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        output::note(format_args!("not part of a listing, and left out: {names}"));
-    }
-    match config.format {
-        Format::Json => output::json(&json!({"loaded": tally.loaded, "test_issues": tally.test_issues, "skipped": tally.bad}))?,
-        Format::Text => {
-            let Tally { loaded, test_issues, bad, .. } = tally;
-            output::line(format_args!("{loaded} listings loaded ({test_issues} test issues, not tradable), {bad} bad rows skipped"))?;
+    let present = Present::load(&*log)?;
+    let mut topic = KeyedAppender::new(&*log, INSTRUMENTS)?;
+    let (mut changes, mut new, mut test_issues, mut loaded) = (Vec::new(), 0_u64, 0_u64, 0_u64);
+    for (symbol, (line, fields)) in std::mem::take(&mut rows.good) {
+        if rows.twice.contains(&symbol) {
+            continue;
         }
+        let before = present.rows.get(&symbol);
+        let merged = merge(before, fields, replace);
+        let value = encode(&merged)?;
+        // As the roles will read it: what they would refuse is told here, where somebody looks.
+        if let Err(why) = instrument::decode(Some(symbol.as_bytes()), Some(&value)) {
+            rows.complain(line, &format!("{symbol}: {why}"));
+            continue;
+        }
+        loaded += 1;
+        test_issues += u64::from(merged.get("test_issue") == Some(&Value::Bool(true)));
+        let changed = before.map(|before| change(&symbol, before, &merged));
+        if changed.as_ref().is_some_and(|c| c.fields.is_empty()) && !present.bad.contains(&symbol) {
+            continue;
+        }
+        topic.append(&symbol, Some(&value))?;
+        new += u64::from(before.is_none());
+        changes.extend(changed.filter(|c| !c.fields.is_empty()));
     }
-    match (tally.bad, tally.loaded) {
+    topic.flush(FLUSH)?;
+    if !rows.unknown.is_empty() {
+        let names = rows.unknown.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        output::note(format_args!("not part of a listing, and left out: {}", shown::one_line(&names)));
+    }
+    told(config, loaded, test_issues, rows.bad, new, &changes)?;
+    match (rows.bad, loaded) {
         (0, 0) => Err(Failure::failed(format!("{} holds no listing", file.display()))),
         (0, _) => Ok(()),
         (bad, _) => {
             Err(Failure::failed(format!("{bad} rows were skipped; correct them and load the file again (loading twice does no harm)")))
         }
     }
+}
+
+fn told(config: &Config, loaded: u64, test_issues: u64, bad: u64, new: u64, changes: &[Change]) -> Result<(), Failure> {
+    if config.format == Format::Json {
+        let mut summary = json!({"loaded": loaded, "test_issues": test_issues, "skipped": bad});
+        if !changes.is_empty() {
+            summary["changes"] = changes.iter().map(Change::json).collect();
+        }
+        return output::json(&summary);
+    }
+    for c in changes.iter().take(CHANGES_MAX) {
+        output::line(c)?;
+    }
+    if changes.len() > CHANGES_MAX {
+        output::line(format_args!("and {} more; --format json names all", changes.len() - CHANGES_MAX))?;
+    }
+    let same = loaded.saturating_sub(new + changes.len() as u64);
+    output::line(format_args!(
+        "{loaded} listings loaded ({test_issues} test issues, not tradable), {bad} bad rows skipped: {new} new, {} changed, {same} as they were",
+        changes.len()
+    ))
+}
+
+/// The row as it will be: what the file does not say stays as it is. Without the present one (`replace`) only its status stays, because a file of
+/// names and symbols must not open what somebody has halted.
+fn merge(before: Option<&Map<String, Value>>, fields: Map<String, Value>, replace: bool) -> Map<String, Value> {
+    let mut merged = before.cloned().unwrap_or_default();
+    if replace {
+        merged.retain(|name, _| name == "status");
+    }
+    for (name, value) in fields {
+        match value {
+            Value::Null => drop(merged.shift_remove(&name)),
+            value => drop(merged.insert(name, value)),
+        }
+    }
+    merged
 }
 
 /// Writes a null value for each symbol that is listed.
@@ -127,43 +197,61 @@ pub fn source(file: &Path) -> Result<(Box<dyn Read>, u64), Failure> {
     open().map_err(|e| Failure::usage(format!("cannot read {}: {e}", file.display())))
 }
 
-/// Shows each row with its line number and the number of bytes read so far.
-fn read(source: Box<dyn Read>, take: &mut dyn FnMut(u64, u64, Result<Row, String>) -> Result<(), Failure>) -> Result<(), Failure> {
-    let mut text = BufReader::new(source);
-    let head = text.fill_buf()?;
-    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
-    if head.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{') {
-        let mut position = 0;
-        for (i, line) in text.split(b'\n').enumerate() {
-            let line = line?;
-            position += line.len() as u64 + 1;
-            let row = match std::str::from_utf8(&line) {
-                Ok(line) => listings::json_line(line.trim_start_matches('\u{feff}')),
-                Err(_) => Err("is no UTF-8".into()),
-            };
-            take(i as u64 + 1, position, row)?;
-        }
-        return Ok(());
-    }
-    let mut csv = csv::ReaderBuilder::new().flexible(true).from_reader(text);
-    let header = csv.headers().map_err(|e| Failure::failed(format!("the header row cannot be read: {e}")))?;
-    let columns = Columns::find(header.iter()).map_err(Failure::failed)?;
-    take(1, 0, Ok(Row::Header { unknown: columns.unknown().to_vec() }))?;
-    let mut record = csv::StringRecord::new();
-    loop {
-        let (line, position) = (csv.position().line(), csv.position().byte());
-        match csv.read_record(&mut record) {
-            Ok(false) => return Ok(()),
-            Ok(true) => {
-                let line = record.position().map_or(line, csv::Position::line);
-                take(line, position, columns.row(|i| record.get(i)))?;
-            }
-            Err(e) if e.is_io_error() => return Err(Failure::failed(format!("reading stopped at line {line}: {e}"))),
-            Err(e) => take(line, position, Err(e.to_string()))?,
-        }
+/// Hands over each row with its line number; `progress` is told the number of bytes read so far.
+fn read(source: Box<dyn Read>, rows: &mut Rows, progress: &mut dyn FnMut(u64)) -> Result<(), Failure> {
+    let mut text = table::open(source)?;
+    match text.fill_buf()?.iter().find(|b| !b.is_ascii_whitespace()) {
+        Some(b'{') => json_lines(text, rows, progress),
+        Some(b'[') => json_list(text, rows),
+        _ => columns(text, rows, progress),
     }
 }
 
-fn encode(fields: &Map<String, Value>) -> Result<Vec<u8>, Failure> {
+fn json_lines(text: BufReader<Box<dyn Read>>, rows: &mut Rows, progress: &mut dyn FnMut(u64)) -> Result<(), Failure> {
+    let mut position = 0;
+    for (i, line) in text.split(b'\n').enumerate() {
+        let line = line?;
+        position += line.len() as u64 + 1;
+        progress(position);
+        rows.take(i as u64 + 1, std::str::from_utf8(&line).map_err(|_| "is no UTF-8".into()).and_then(listings::json_line));
+    }
+    Ok(())
+}
+
+/// A list of objects as one value, as brokers' interfaces answer. Its objects are counted instead of lines.
+fn json_list(text: BufReader<Box<dyn Read>>, rows: &mut Rows) -> Result<(), Failure> {
+    let mut all = String::new();
+    text.take(LIST_MAX + 1).read_to_string(&mut all)?;
+    if all.len() as u64 > LIST_MAX {
+        return Err(Failure::failed("the file is one JSON list of more than 64 MiB: write one object on each line instead"));
+    }
+    let list: Vec<&RawValue> = serde_json::from_str(&all).map_err(|e| Failure::failed(format!("the file is no JSON list: {e}")))?;
+    for (i, object) in list.into_iter().enumerate() {
+        rows.take(i as u64 + 1, listings::json_line(object.get()));
+    }
+    Ok(())
+}
+
+fn columns(text: BufReader<Box<dyn Read>>, rows: &mut Rows, progress: &mut dyn FnMut(u64)) -> Result<(), Failure> {
+    let mut table = Table::new(text)?;
+    let columns = Columns::find(table.header().iter().map(String::as_str)).map_err(Failure::failed)?;
+    rows.leave_out(columns.unknown().to_vec());
+    while let Some(row) = table.next_row()? {
+        progress(table.position());
+        rows.take(row.line, row.cells.and_then(|cells| columns.row(|i| cells.get(i).map(String::as_str))));
+    }
+    Ok(())
+}
+
+/// A listing's value.
+pub fn encode(fields: &Map<String, Value>) -> Result<Vec<u8>, Failure> {
     rmp_serde::to_vec_named(fields).map_err(|e| Failure::failed(format!("a listing cannot be encoded: {e}")))
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let fields: Vec<_> =
+            self.fields.iter().map(|(name, from, to)| format!("{} {} -> {}", shown::word(name), text(from), text(to))).collect();
+        write!(f, "{}: {}", self.symbol, fields.join(", "))
+    }
 }

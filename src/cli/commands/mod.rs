@@ -9,6 +9,7 @@ pub mod find;
 pub mod gateway;
 pub mod history;
 pub mod instruments;
+pub mod listed;
 pub mod operator;
 pub mod order;
 pub mod portfolio;

@@ -6,8 +6,10 @@ use super::send::{Sending, carry_out, new_id, patience};
 use crate::cli::args::{Order, SideArg};
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
+use crate::cli::{moment, number, shown};
 use crate::client::check_id;
 use crate::client::instruments::Instruments;
+use crate::wire::command;
 
 /// Sends, and waits unless told not to.
 pub fn run(config: &Config, order: &Order) -> Result<(), Failure> {
@@ -67,7 +69,7 @@ fn build(order: &Order) -> Result<Sending, Failure> {
                 set("quantity", quantity(q)?.into());
             }
             if let Some(price) = &order.limit_price {
-                set("limit_price", price.as_str().into());
+                set("limit_price", price_of("--limit-price", price)?.into());
             }
         }
     } else if order.mass_cancel {
@@ -81,7 +83,7 @@ fn build(order: &Order) -> Result<Sending, Failure> {
     {
         crate::client::decimal::parse_e4(amount).map_err(|e| Failure::usage(format!("--{command}: {e}")))?;
         set("command", command.into());
-        set("amount", amount.as_str().into());
+        set("amount", amount.trim().into());
     } else {
         let (Some(s), Some(q), Some(side)) = (&order.symbol, &order.quantity, order.side) else {
             return Err(Failure::usage(
@@ -92,23 +94,58 @@ fn build(order: &Order) -> Result<Sending, Failure> {
         set("symbol", s.as_str().into());
         set("quantity", quantity(q)?.into());
         set("order_type", if side == SideArg::Buy { "buy".into() } else { "sell".into() });
-        let texts =
-            [("type", &order.order_type), ("limit_price", &order.limit_price), ("stop_price", &order.stop_price), ("tif", &order.tif)];
+        let word = |text: &Option<String>| text.as_ref().map(|t| t.trim().to_string());
+        let price = |flag: &str, text: &Option<String>| text.as_ref().map(|t| price_of(flag, t)).transpose();
+        let texts = [
+            ("type", word(&order.order_type)),
+            ("limit_price", price("--limit-price", &order.limit_price)?),
+            ("stop_price", price("--stop-price", &order.stop_price)?),
+            ("tif", word(&order.tif)),
+        ];
         for (name, value) in texts {
             if let Some(v) = value {
-                set(name, v.as_str().into());
+                set(name, v.into());
             }
         }
-        if let Some(t) = order.expire_at {
-            set("expire_at", t.into());
+        if let Some(time) = &order.expire_at {
+            set("expire_at", moment::timestamp(time).map_err(|why| Failure::usage(format!("--expire-at: {why}")))?.into());
         }
         if order.post_only {
             set("post_only", true.into());
         }
     }
-    Sending::new(user, id, fields)
+    let sending = Sending::new(user, id, fields)?;
+    if order.side.is_some() {
+        fits(order, &sending)?;
+    }
+    Ok(sending)
+}
+
+/// Options that do not go together would use the id up for an answer that is known before.
+fn fits(order: &Order, sending: &Sending) -> Result<(), Failure> {
+    if command::decode(&sending.value).is_ok_and(|c| c.served().is_some()) {
+        return Ok(());
+    }
+    let kind = order.order_type.as_deref().unwrap_or("market").trim();
+    Err(Failure::usage(format!(
+        "these options do not go together: {}. market takes no price and --tif IOC or FOK; limit --limit-price; stop --stop-price; stop_limit both; GTD, \
+         and nothing else, needs --expire-at; --post-only goes with a limit order that may rest",
+        match (kind, &order.limit_price, &order.stop_price) {
+            ("market", Some(_), None) => "--limit-price needs --type limit".into(),
+            ("market", None, Some(_)) => "--stop-price needs --type stop".into(),
+            ("market", Some(_), Some(_)) => "both prices need --type stop_limit".into(),
+            ("limit" | "stop_limit", None, _) => format!("--type {kind} needs --limit-price"),
+            ("stop" | "stop_limit", _, None) => format!("--type {kind} needs --stop-price"),
+            ("market" | "limit" | "stop" | "stop_limit", ..) => format!("--type {kind} is not served with the rest"),
+            _ => format!("--type {} is not market, limit, stop or stop_limit", shown::word(kind)),
+        }
+    )))
 }
 
 fn quantity(text: &str) -> Result<u64, Failure> {
-    text.parse().map_err(|_| Failure::usage(format!("--quantity {text}: must be a whole number")))
+    number::whole(text).map_err(|why| Failure::usage(format!("--quantity: {why}")))
+}
+
+fn price_of(flag: &str, text: &str) -> Result<String, Failure> {
+    number::decimal(text).map(String::from).map_err(|why| Failure::usage(format!("{flag}: {why}")))
 }

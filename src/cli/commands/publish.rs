@@ -9,14 +9,14 @@ use serde_json::json;
 use crate::cli::args::Publish;
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
-use crate::cli::open;
 use crate::cli::open::Access;
 use crate::cli::output::{self, Format, Progress};
 use crate::cli::pace::{self, Speed};
+use crate::cli::table::{self, Table};
+use crate::cli::{moment, number, open, shown};
 use crate::client::instruments::Instruments;
 use crate::client::simulate::PriceWalk;
-use crate::client::{MarketDataPublisher, decimal, now_ms};
-use crate::domain::decimal::{MONEY, parse};
+use crate::client::{ClientError, MarketDataPublisher, decimal, now_ms};
 use crate::engine::ports::Log;
 use crate::runtime::signals;
 
@@ -30,22 +30,26 @@ pub fn run(config: &Config, publish: &Publish) -> Result<(), Failure> {
     let log = open::log(config, Access::Write)?;
     let stop = signals::flag()?;
     let began = Instant::now();
-    let (published, skipped) = match &publish.file {
-        None => walk(log, publish, &stop)?,
+    let Tally { published, refused, skipped } = match &publish.file {
+        None => Tally { published: walk(log, publish, &stop)?, ..Tally::default() },
         Some(_) => replay(log, publish, speed, &stop)?,
     };
     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     match config.format {
-        Format::Json => output::json(&json!({"published": published, "skipped": skipped, "elapsed_ms": ms}))?,
+        Format::Json => output::json(&json!({"published": published, "skipped": skipped, "elapsed_ms": ms, "refused": refused}))?,
         Format::Text => output::line(format_args!("{published} ticks published in {} s, {skipped} bad rows skipped", ms.div_ceil(1000)))?,
     }
-    if skipped > 0 {
-        return Err(Failure::failed(format!("{skipped} rows were skipped; see the lines above")));
+    match (skipped, refused) {
+        (0, 0) => Ok(()),
+        (_, 0) => Err(Failure::failed(format!("{skipped} rows were skipped; see the lines above"))),
+        _ => Err(Failure::failed(format!(
+            "{skipped} rows were skipped, and {refused} of the prices that were published are dead letters (INVALID_PRICE); see the lines above. --round \
+             rounds prices that are too fine"
+        ))),
     }
-    Ok(())
 }
 
-fn walk(log: Arc<dyn Log>, publish: &Publish, stop: &AtomicBool) -> Result<(u64, u64), Failure> {
+fn walk(log: Arc<dyn Log>, publish: &Publish, stop: &AtomicBool) -> Result<u64, Failure> {
     let symbols: Vec<String> = match &publish.symbols {
         Some(list) => list.split(',').map(|s| s.trim().to_string()).filter(|s| !s.is_empty()).collect(),
         None => Instruments::load(&log)?.tradable().map(String::from).collect(),
@@ -71,7 +75,7 @@ fn walk(log: Arc<dyn Log>, publish: &Publish, stop: &AtomicBool) -> Result<(u64,
     }
     ticks.flush(FLUSH)?;
     progress.finish();
-    Ok((n, 0))
+    Ok(n)
 }
 
 /// Which columns matter.
@@ -81,59 +85,88 @@ struct Columns {
     price: usize,
 }
 
-fn replay(log: Arc<dyn Log>, publish: &Publish, speed: Speed, stop: &AtomicBool) -> Result<(u64, u64), Failure> {
+/// What became of a file's rows.
+#[derive(Default)]
+struct Tally {
+    published: u64,
+    /// Of these, prices that the contract refuses.
+    refused: u64,
+    skipped: u64,
+}
+
+/// A row that can be published.
+struct Tick<'a> {
+    symbol: &'a str,
+    price: String,
+    time: i64,
+    /// Why the roles will refuse its price.
+    fault: Option<&'static str>,
+}
+
+fn replay(log: Arc<dyn Log>, publish: &Publish, speed: Speed, stop: &AtomicBool) -> Result<Tally, Failure> {
     let file = publish.file.as_deref().ok_or_else(|| Failure::usage("--file is missing"))?;
     let (source, bytes) = super::instruments::source(file)?;
-    let mut csv = csv::ReaderBuilder::new().flexible(true).from_reader(std::io::BufReader::new(source));
-    let columns = columns(&mut csv, publish)?;
+    let mut table = table::open(source).and_then(Table::new)?;
+    let columns = columns(table.header(), publish)?;
     let mut ticks = MarketDataPublisher::new(log)?;
     let mut progress = Progress::new("replaying", bytes);
-    let (mut published, mut skipped) = (0_u64, 0_u64);
+    let (mut tally, mut complaints) = (Tally::default(), 0);
+    let mut complain = |line: u64, what: String| {
+        complaints += 1;
+        if complaints <= COMPLAINTS_MAX {
+            output::note(format_args!("line {line}: {}", shown::one_line(&what)));
+        }
+    };
     let began = Instant::now();
     let mut first_us = None;
-    let mut row = csv::StringRecord::new();
-    while published < publish.count.unwrap_or(u64::MAX) && !stop.load(Ordering::Relaxed) {
-        let line = csv.position().line();
-        let tick = match csv.read_record(&mut row) {
-            Ok(false) => break,
-            Ok(true) => tick(&row, &columns, publish.symbol.as_deref()),
-            Err(e) if e.is_io_error() => return Err(Failure::failed(format!("reading stopped at line {line}: {e}"))),
-            Err(e) => Err(e.to_string()),
+    while tally.published < publish.count.unwrap_or(u64::MAX) && !stop.load(Ordering::Relaxed) {
+        let Some(row) = table.next_row()? else { break };
+        progress.set(table.position());
+        let read = match &row.cells {
+            Ok(cells) if table::is_trailer(&cells[0]) => continue,
+            Ok(cells) => tick(cells, &columns, publish),
+            Err(why) => Err(why.clone()),
         };
-        progress.set(csv.position().byte());
-        let sent = tick.and_then(|(symbol, price, time)| {
-            let us = pace::timestamp_us(time).ok_or("its time is before 1970")?;
+        let sent = read.and_then(|tick| {
+            let us = pace::timestamp_us(tick.time).ok_or("its time is before 1970")?;
             // A feed's clock steps back now and then: what is late is due at once.
             let since = us.saturating_sub(*first_us.get_or_insert(us)).max(0);
             pace::wait_until(began, speed.due(since.unsigned_abs()), stop);
-            Ok((symbol, price, time))
+            Ok(tick)
         });
+        let sent = match sent {
+            Ok(Tick { symbol, price, time, fault }) => match ticks.publish(symbol, &price, time) {
+                Ok(()) => Ok(fault.map(|fault| format!("published, and a dead letter: price `{price}` {fault}"))),
+                Err(e @ ClientError::BadField { .. }) => Err(e.to_string()),
+                Err(e) => return Err(e.into()),
+            },
+            Err(why) => Err(why),
+        };
         match sent {
-            Ok((symbol, price, time)) => {
-                ticks.publish(symbol, price, time)?;
-                published += 1;
+            Ok(fault) => {
+                tally.published += 1;
+                if let Some(fault) = fault {
+                    tally.refused += 1;
+                    complain(row.line, fault);
+                }
             }
             Err(why) => {
-                skipped += 1;
-                if skipped <= COMPLAINTS_MAX {
-                    output::note(format_args!("line {line}: skipped: {why}"));
-                }
+                tally.skipped += 1;
+                complain(row.line, format!("skipped: {why}"));
             }
         }
     }
     ticks.flush(FLUSH)?;
     progress.finish();
-    Ok((published, skipped))
+    Ok(tally)
 }
 
-fn columns<R: std::io::Read>(csv: &mut csv::Reader<R>, publish: &Publish) -> Result<Columns, Failure> {
-    let header = csv.headers().map_err(|e| Failure::failed(format!("the header row cannot be read: {e}")))?;
-    let names: Vec<&str> = header.iter().map(|h| h.trim().trim_start_matches('\u{feff}')).collect();
+fn columns(names: &[String], publish: &Publish) -> Result<Columns, Failure> {
     let find = |option: &str, name: &str| {
-        names
-            .iter()
-            .position(|n| *n == name)
-            .ok_or_else(|| Failure::usage(format!("{option} {name}: the file has no such column; its columns are {}", names.join(", "))))
+        names.iter().position(|n| *n == name).ok_or_else(|| {
+            let columns = names.join(", ");
+            Failure::usage(format!("{option} {name}: the file has no such column; its columns are {}", shown::one_line(&columns)))
+        })
     };
     let symbol = match (&publish.symbol, &publish.symbol_column) {
         (Some(_), _) => None,
@@ -146,15 +179,18 @@ fn columns<R: std::io::Read>(csv: &mut csv::Reader<R>, publish: &Publish) -> Res
     Ok(Columns { symbol, time: find("--time-column", &publish.time_column)?, price: find("--price-column", &publish.price_column)? })
 }
 
-fn tick<'a>(row: &'a csv::StringRecord, columns: &Columns, symbol: Option<&'a str>) -> Result<(&'a str, &'a str, i64), String> {
-    let cell = |i: usize| row.get(i).map(str::trim).filter(|c| !c.is_empty());
-    let symbol = columns.symbol.map_or(symbol, cell).ok_or("has no symbol")?;
+fn tick<'a>(row: &'a [String], columns: &Columns, publish: &'a Publish) -> Result<Tick<'a>, String> {
+    let cell = |i: usize| row.get(i).map(String::as_str).filter(|c| !c.is_empty());
+    let symbol = columns.symbol.map_or(publish.symbol.as_deref(), cell).ok_or("has no symbol")?;
     let price = cell(columns.price).ok_or("has no price")?;
-    // A price that is no price is the reader's to judge; what is no number at all is a fault of the file.
-    if parse(price.as_bytes(), MONEY).is_none() {
-        return Err(format!("price `{price}` is no number"));
+    // A price that is no price is the roles' to judge; what is no number at all is a fault of the file.
+    let mut price = number::decimal(price).map_err(|_| format!("price `{price}` is no number"))?.to_string();
+    if publish.round
+        && let Some(e4) = number::rounded_e4(&price)
+    {
+        price = decimal::show_e4(e4);
     }
-    let time = cell(columns.time).ok_or("has no time")?;
-    let time = time.parse().map_err(|_| format!("time `{time}` is no whole number of s, ms, us or ns since 1970"))?;
-    Ok((symbol, price, time))
+    let time = moment::timestamp(cell(columns.time).ok_or("has no time")?).map_err(|why| format!("time {why}"))?;
+    let fault = number::price_fault(&price);
+    Ok(Tick { symbol, price, time, fault })
 }

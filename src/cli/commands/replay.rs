@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::cli::args::Replay;
 use crate::cli::config::Config;
 use crate::cli::exit::{Code, Failure};
+use crate::cli::moment;
 use crate::cli::open::Access;
 use crate::cli::output::{self, Progress};
 use crate::cli::system;
@@ -164,14 +165,11 @@ fn moment(config: &Config, text: &str) -> Result<Moment, Failure> {
         let topic = bare.find(name).or_else(|| full.find(name))?;
         Some(Moment::Record(TopicPartition::new(topic, partition.parse().ok()?), offset.parse().ok()?))
     };
-    let time_ms = text.parse::<i64>().ok().or_else(|| text.parse::<jiff::Timestamp>().ok().map(|t| t.as_millisecond()));
-    match time_ms {
-        Some(ms) if ms > wall_ms() => Err(Failure::failed(format!("--until {text}: that moment has not come yet"))),
-        Some(ms) => Ok(Moment::Time(ms)),
-        None => record().ok_or_else(|| {
-            let what = "say a time such as 2026-01-31T09:30:00Z, milliseconds since 1970, or a record such as order-commands/2/1234";
-            Failure::usage(format!("--until {text}: {what}"))
-        }),
+    match (record(), moment::ms(text)) {
+        (Some(record), _) => Ok(record),
+        (None, Ok(ms)) if ms > wall_ms() => Err(Failure::failed(format!("--until {text}: that moment has not come yet"))),
+        (None, Ok(ms)) => Ok(Moment::Time(ms)),
+        (None, Err(why)) => Err(Failure::usage(format!("--until: {why}; or a record such as order-commands/2/1234"))),
     }
 }
 
@@ -191,11 +189,22 @@ mod tests {
         let config = Config::load(&Common { topic_prefix: Some("p-".into()), ..Default::default() }, &|_| None).expect("a configuration");
         let read = |text: &str| moment(&config, text).map_err(|e| e.code);
         assert_eq!(read("1970-01-01T00:00:01.5Z"), Ok(Moment::Time(1500)));
-        assert_eq!(read("1500"), Ok(Moment::Time(1500)));
+        assert_eq!(read("1769851800"), Ok(Moment::Time(1_769_851_800_000)));
+        assert_eq!(read("1769851800000"), Ok(Moment::Time(1_769_851_800_000)));
+        assert_eq!(read("2026-01-31"), Ok(Moment::Time(1_769_817_600_000)));
         let record = Moment::Record(TopicPartition::new(topics::ORDER_COMMANDS, 2), 7);
         assert_eq!((read("order-commands/2/7"), read("p-order-commands/2/7")), (Ok(record), Ok(record)));
         assert_eq!(read("9999999999999"), Err(Code::Failed), "not yet");
-        for bad in ["yesterday", "order-commands/2", "order-commands/x/7", "q-order-commands/2/7", "order-commands/2/-7", ""] {
+        for bad in [
+            "yesterday",
+            "order-commands/2",
+            "order-commands/x/7",
+            "q-order-commands/2/7",
+            "order-commands/2/-7",
+            "",
+            "2026-01-31T09:30:00",
+            "20260131",
+        ] {
             assert_eq!(read(bad), Err(Code::Usage), "{bad}");
         }
     }

@@ -10,11 +10,15 @@ use crate::cli::exit::Failure;
 use crate::cli::open::Access;
 use crate::cli::output::Format;
 use crate::cli::shown::Shown;
-use crate::cli::{decode, open, output, read};
+use crate::cli::{decode, moment, open, output, read};
 use crate::engine::ports::{From, Log, Reader};
 use crate::engine::records::Records;
 use crate::engine::topics::{TopicId, TopicPartition};
 use crate::wire::topics;
+
+fn usage(ms: Result<i64, String>) -> Result<i64, Failure> {
+    ms.map_err(|why| Failure::usage(format!("--from: {why}; or start, end, an offset, or -N for the last N of each partition")))
+}
 
 /// Where `--from` points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +38,19 @@ impl Place {
         match text {
             "start" => Ok(Place::Start),
             "end" => Ok(Place::End),
-            other => match (other.parse(), other.parse::<jiff::Timestamp>()) {
-                (Ok(offset), _) => Ok(Place::Offset(offset)),
-                (_, Ok(time)) => Ok(Place::TimeMs(time.as_millisecond())),
-                _ => Err(Failure::usage(format!(
-                    "--from {text}: say start, end, an offset, -N for the last N of each partition, or a time such as 2026-01-31T09:30:00Z"
-                ))),
+            other => match other.parse::<u64>() {
+                // Said to be one, with a sign.
+                Ok(offset) if other.starts_with('+') => Ok(Place::Offset(offset)),
+                // No partition is that long; as milliseconds it is a time of this century.
+                Ok(ms) if ms >= 100_000_000_000 => Ok(Place::TimeMs(usage(moment::ms(other))?)),
+                Ok(n) if moment::looks_like_a_day(other) => {
+                    Err(Failure::usage(format!("--from {other}: may be a day or an offset: say {} or +{n}", moment::dashed(other))))
+                }
+                Ok(n) if n >= 1_000_000_000 => {
+                    Err(Failure::usage(format!("--from {other}: may be a time in seconds or an offset: say {n}000 or +{n}")))
+                }
+                Ok(offset) => Ok(Place::Offset(offset)),
+                Err(_) => Ok(Place::TimeMs(usage(moment::ms(other))?)),
             },
         }
     }
@@ -166,6 +177,11 @@ mod tests {
         assert_eq!(place("42"), Some(Place::Offset(42)));
         assert_eq!(place("-100"), Some(Place::Last(100)));
         assert_eq!(place("1970-01-01T00:00:01Z"), Some(Place::TimeMs(1000)));
-        assert_eq!(place("yesterday"), None);
+        assert_eq!(place("2026-01-31"), Some(Place::TimeMs(1_769_817_600_000)));
+        assert_eq!(place("1769851800000"), Some(Place::TimeMs(1_769_851_800_000)));
+        assert_eq!((place("+20260131"), place("+1769851800")), (Some(Place::Offset(20_260_131)), Some(Place::Offset(1_769_851_800))));
+        for bad in ["yesterday", "20260131", "1769851800", "2026-01-31T09:30:00", "1.5"] {
+            assert_eq!(place(bad), None, "{bad}");
+        }
     }
 }

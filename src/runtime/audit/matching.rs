@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::find::Query;
+use crate::domain::decimal::{Num, WHOLE};
 use crate::domain::partitioner;
 use crate::engine::records::Record;
 use crate::engine::topics::TopicId;
@@ -61,7 +62,12 @@ impl Wanted {
     pub fn is(&mut self, r: &Record<'_>) -> bool {
         let (key, value) = (r.key.unwrap_or_default(), r.value.unwrap_or_default());
         // JSON may write a letter as an escape.
-        let has = |id: &str| key == id.as_bytes() || contains(value, id.as_bytes()) || value.contains(&b'\\');
+        let has = |id: &str| {
+            key == id.as_bytes()
+                || contains(value, id.as_bytes())
+                || value.contains(&b'\\')
+                || packed(id).is_some_and(|n| contains(value, &n))
+        };
         let by_order = self.order.as_deref().is_none_or(has);
         let by_user = self.user.as_deref().is_none_or(has);
         // An order of the symbol may go by its id alone.
@@ -135,7 +141,14 @@ impl Ids {
             }
             _ => return,
         };
-        to.extend(v.text().map(|t| t.to_string()));
+        // An id sent as a number is no id, and its record a dead letter; whoever looks for the order wants to see that.
+        to.extend(match v {
+            Value::Text(t) => Some(t.to_string()),
+            v => match v.num(WHOLE) {
+                Some(Num::Exact(n)) => Some(n.to_string()),
+                _ => None,
+            },
+        });
     }
 }
 
@@ -148,6 +161,13 @@ pub fn text_fields<const N: usize>(value: &[u8], names: [&str; N]) -> [Option<St
         }
     });
     if read.is_ok() { found } else { [const { None }; N] }
+}
+
+/// The bytes that a number has in MessagePack, whatever its width.
+fn packed(id: &str) -> Option<Vec<u8>> {
+    let bytes = id.parse::<u64>().ok()?.to_be_bytes();
+    let first = bytes.iter().position(|b| *b != 0).unwrap_or(7);
+    Some(bytes[first..].to_vec())
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
