@@ -68,6 +68,13 @@ fn verify_anchor_find_and_export_as_typed() {
     let kept = std::fs::read_to_string(dir.path().join("anchors.jsonl")).expect("anchors");
     assert_eq!(kept.lines().count(), 2);
     assert!(p.good(&["audit", "verify", "--anchors", "anchors.jsonl"]).contains("as 2 anchors saw them"));
+    // A last line without its end is not written into.
+    std::fs::write(dir.path().join("open.jsonl"), kept.trim_end()).expect("a file");
+    p.good(&["audit", "anchor", "-o", "open.jsonl"]);
+    assert!(p.good(&["audit", "verify", "--anchors", "open.jsonl"]).contains("as 3 anchors saw them"));
+    std::fs::write(dir.path().join("half.jsonl"), &kept[..kept.len() - 20]).expect("a file");
+    p.run(&["audit", "anchor", "-o", "half.jsonl"]).fails(78, &["half.jsonl, line 2"]);
+    assert_eq!(std::fs::read_to_string(dir.path().join("half.jsonl")).expect("a file"), kept[..kept.len() - 20]);
     // The backup put back in place of the log: whole in itself, and cut short.
     let backup = Program::embedded(dir.path(), "backup");
     backup.good(&["audit", "verify"]);

@@ -33,6 +33,9 @@ pub struct Gateway {
     /// File of tokens, a user and a hash on each line; read again when it changes
     #[arg(long, value_name = "FILE", env = "PROCESSOR_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// Without tokens: answer requests that a proxy passed on, too; whoever reaches the proxy sees everything
+    #[arg(long, conflicts_with = "token_file", env = "PROCESSOR_OPEN", value_parser = BoolishValueParser::new())]
+    pub open: bool,
     /// How far back notifications can be asked for: 12h, 30d, or all
     #[arg(long, default_value = "7d", value_name = "TIME", env = "PROCESSOR_HISTORY")]
     pub history: String,

@@ -10,7 +10,7 @@
 //!
 //! Without a token file only this machine can connect, and every request must name it in its `Host`: or a web page that has its name resolved to
 //! 127.0.0.1 could read a trader's stream through the browser in front of which the trader sits. For the same reason requests that carry another site's
-//! `Origin` are refused.
+//! `Origin` are refused. So are those that a proxy passed on, unless `--open` says that whoever reaches the proxy may see everything.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,27 @@ pub enum Denied {
     NotYours,
     /// A browser on behalf of another site, or a `Host` that is not this machine.
     Foreign,
+    /// A proxy on behalf of whoever reaches it.
+    PassedOn,
 }
+
+/// Headers that proxies add. One that puts our own address into `Host`, as some do by themselves, would make an open gateway everybody's.
+const OF_PROXIES: [&str; 14] = [
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-port",
+    "x-forwarded-server",
+    "x-forwarded-prefix",
+    "x-original-forwarded-for",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+];
 
 /// Who is asking: the hash of the token, or nobody in particular on an open gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +80,8 @@ pub struct Access {
     file: Option<PathBuf>,
     tokens: RwLock<Arc<Tokens>>,
     stamp: RwLock<Option<Stamp>>,
+    /// Without tokens: whether requests that a proxy passed on are answered.
+    passed_on: bool,
 }
 
 /// What changes whenever a file does: its times and its length. The time of writing alone misses a file that another one was put in the place of, and one
@@ -67,9 +89,14 @@ pub struct Access {
 type Stamp = (SystemTime, i64, i64, u64);
 
 impl Access {
-    /// Everybody who can connect may see everything.
+    /// Every program of this machine may see everything.
     pub fn open() -> Access {
-        Access { file: None, tokens: RwLock::default(), stamp: RwLock::default() }
+        Access { file: None, tokens: RwLock::default(), stamp: RwLock::default(), passed_on: false }
+    }
+
+    /// Everybody whose requests a proxy passes on may, too.
+    pub fn open_to_proxies() -> Access {
+        Access { passed_on: true, ..Access::open() }
     }
 
     /// Only who has a token of this file.
@@ -80,7 +107,7 @@ impl Access {
         if tokens == Tokens::default() {
             return Err(format!("{}: has no token; `processor gateway token USER` makes one", file.display()));
         }
-        Ok(Access { file: Some(file.into()), tokens: RwLock::new(Arc::new(tokens)), stamp: RwLock::new(stamp) })
+        Ok(Access { file: Some(file.into()), tokens: RwLock::new(Arc::new(tokens)), stamp: RwLock::new(stamp), passed_on: true })
     }
 
     /// Whether tokens are asked for.
@@ -105,14 +132,18 @@ impl Access {
 
     /// Who asks.
     pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, Denied> {
-        let host = headers.get(HOST).and_then(|h| h.to_str().ok());
-        if let Some(origin) = headers.get(ORIGIN) {
+        // Of two hosts, this gateway and a proxy before it might each believe another one.
+        let host = headers.get(HOST).filter(|_| headers.get_all(HOST).iter().count() == 1).and_then(|h| h.to_str().ok());
+        for origin in headers.get_all(ORIGIN) {
             let site = origin.to_str().ok().and_then(|o| o.split_once("://")).map(|(_, site)| site);
             if site.is_none() || site != host {
                 return Err(Denied::Foreign);
             }
         }
         if !self.needs_token() {
+            if !self.passed_on && OF_PROXIES.iter().any(|name| headers.contains_key(*name)) {
+                return Err(Denied::PassedOn);
+            }
             return if host.is_some_and(is_local) { Ok(Caller(None)) } else { Err(Denied::Foreign) };
         }
         let given = headers.get(AUTHORIZATION).and_then(|h| h.to_str().ok()).unwrap_or_default();
@@ -308,6 +339,19 @@ mod tests {
         for bad in ["http://evil.example", "null", "http://localhost:8081", "https://localhost:8080.evil.example"] {
             assert_eq!(with_origin(bad), Err(Denied::Foreign), "{bad}");
         }
+    }
+
+    /// A proxy that says our own address in `Host` opened the gateway to whoever reached the proxy.
+    #[test]
+    fn what_a_proxy_passed_on_needs_tokens_or_a_word() {
+        for name in OF_PROXIES {
+            let asked = headers(&[("host", "127.0.0.1:8080"), (name, "203.0.113.9")]);
+            assert_eq!(Access::open().caller(&asked), Err(Denied::PassedOn), "{name}");
+            assert!(Access::open_to_proxies().caller(&asked).is_ok(), "{name}");
+        }
+        let mut two = headers(&[("host", "localhost")]);
+        two.append("host", "evil.example".parse().expect("a value"));
+        assert_eq!(Access::open().caller(&two), Err(Denied::Foreign));
     }
 
     #[test]

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -54,11 +56,24 @@ impl Refusal {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 drop(response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1")));
             }
+            // The same list for programs.
+            StatusCode::METHOD_NOT_ALLOWED => {
+                let allow = text.strip_prefix(ANSWERS).and_then(|list| HeaderValue::from_str(list).ok());
+                response.headers_mut().extend(allow.map(|list| (ALLOW, list)));
+            }
+            StatusCode::UPGRADE_REQUIRED => response.headers_mut().extend([
+                (UPGRADE, HeaderValue::from_static("websocket")),
+                (CONNECTION, HeaderValue::from_static("upgrade")),
+                (SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
+            ]),
             _ => {}
         }
         response
     }
 }
+
+/// How a refusal of a method begins; behind it comes the list of those that are answered.
+const ANSWERS: &str = "this path answers ";
 
 impl From<Denied> for Refusal {
     fn from(denied: Denied) -> Refusal {
@@ -71,6 +86,11 @@ impl From<Denied> for Refusal {
             Denied::Foreign => {
                 let text = "the Host must name this machine (127.0.0.1 or localhost), and an Origin must be the same as the Host";
                 Refusal(StatusCode::FORBIDDEN, "FOREIGN_ORIGIN", text.into())
+            }
+            Denied::PassedOn => {
+                let text = "a proxy passed this request on, and without tokens whoever reaches the proxy could read everything: start the gateway with \
+                            --token-file FILE, or with --open if everybody may";
+                Refusal(StatusCode::FORBIDDEN, "PASSED_ON", text.into())
             }
         }
     }
@@ -91,14 +111,23 @@ fn text(status: StatusCode, kind: &'static str, text: String) -> Response<Body> 
     response
 }
 
+/// Marks a request for the head of an answer only.
+#[derive(Clone, Copy)]
+struct Head;
+
 /// Answers a request.
 pub async fn answer(
     gateway: Arc<Gateway>,
     writer: Writer,
     kill: Arc<Notify>,
     place: Arc<Place>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<Body> {
+    // Every path answers GET, and so HEAD: the same answer, whose body is left out on its way. Only a stream must not even begin.
+    if *request.method() == Method::HEAD {
+        *request.method_mut() = Method::GET;
+        request.extensions_mut().insert(Head);
+    }
     let answered = route(&gateway, &writer, kill, place, request).await;
     answered.unwrap_or_else(|refusal| {
         if matches!(refusal.0, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
@@ -115,9 +144,7 @@ async fn route(
     place: Arc<Place>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
-    let path = request.uri().path().trim_start_matches('/').to_string();
-    let decoded: Option<Vec<String>> = path.split('/').map(percent::decode).collect();
-    let decoded = decoded.ok_or_else(|| Refusal::bad("in the path, a % must be followed by two hex digits; a % itself is %25"))?;
+    let decoded = segments(request.uri().path())?;
     let parts: Vec<&str> = decoded.iter().map(String::as_str).collect();
     if parts == ["healthz"] {
         only(&request, &[Method::GET])?;
@@ -179,12 +206,28 @@ async fn route(
     }
 }
 
+/// The segments of a path. One path has one spelling: a rule of a proxy for `/metrics` must not be got round by `//metrics` or `/%6detrics`.
+fn segments(path: &str) -> Result<Vec<String>, Refusal> {
+    let elsewhere = || Refusal::not_found("there is no such path; notifications are at /v1/users/{user}/notifications");
+    let raw: Vec<&str> = path.strip_prefix('/').ok_or_else(elsewhere)?.split('/').collect();
+    let decoded: Option<Vec<String>> = raw.iter().map(|s| percent::decode(s)).collect();
+    let decoded = decoded.ok_or_else(|| Refusal::bad("in the path, a % must be followed by two hex digits; a % itself is %25"))?;
+    // Only ids may need escapes, and in these only characters that a path cannot have as they are.
+    let is_id = |i: usize| raw.first() == Some(&"v1") && (i == 2 || i == 4 && matches!(raw.get(3), Some(&("webhooks" | "alerts"))));
+    let other = |(i, s): (usize, &&str)| if is_id(i) { percent::needless(s) || matches!(*s, "." | "..") } else { s.contains('%') };
+    match raw.iter().enumerate().any(other) {
+        true => Err(elsewhere()),
+        false => Ok(decoded),
+    }
+}
+
 fn only(request: &Request<Incoming>, methods: &[Method]) -> Result<(), Refusal> {
     if methods.contains(request.method()) {
         return Ok(());
     }
-    let list = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
-    Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", format!("this path answers {list}")))
+    let named = |m: &Method| if *m == Method::GET { "GET, HEAD".to_string() } else { m.to_string() };
+    let list = methods.iter().map(named).collect::<Vec<_>>().join(", ");
+    Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", format!("{ANSWERS}{list}")))
 }
 
 /// Parameters of a stream: where it begins and what it carries.
@@ -244,9 +287,13 @@ fn sse(
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
     let (after, wanted) = parameters(gateway, user, request)?;
-    place.streams();
-    let outgoing = stream::start(gateway, caller, user, after, wanted, kill);
-    let mut response = Response::new(SseBody::new(user, outgoing).boxed());
+    let body = if request.extensions().get::<Head>().is_some() {
+        Full::new(Bytes::new()).boxed()
+    } else {
+        place.streams();
+        SseBody::new(user, stream::start(gateway, caller, user, after, wanted, kill)).boxed()
+    };
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

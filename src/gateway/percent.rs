@@ -30,6 +30,13 @@ pub fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// Whether a letter, a digit, a `-`, `_` or `~` is written as an escape: the same path in another spelling.
+pub fn needless(text: &str) -> bool {
+    let plain =
+        |pair: &str| decode(&format!("%{pair}")).is_some_and(|c| c.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_~".contains(&b)));
+    text.split('%').skip(1).any(|after| after.get(..2).is_some_and(plain))
+}
+
 /// The same for names and values of a query, where a `+` is a blank.
 pub fn decode_query(text: &str) -> Option<String> {
     decode(&text.replace('+', " "))

@@ -21,9 +21,10 @@ const INCOMING_MAX: usize = 4 << 10;
 
 /// The answer's headers if this is a WebSocket handshake; else what is wrong.
 pub fn accept(headers: &HeaderMap) -> Result<[(hyper::header::HeaderName, HeaderValue); 3], &'static str> {
+    // A list may stand in one line or in several.
     let has = |name, word: &str| {
-        let list = headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).unwrap_or_default();
-        list.split(',').any(|w| w.trim().eq_ignore_ascii_case(word))
+        let lines = headers.get_all(name).iter().filter_map(|v: &HeaderValue| v.to_str().ok());
+        lines.flat_map(|line| line.split(',')).any(|w| w.trim().eq_ignore_ascii_case(word))
     };
     if !has(UPGRADE, "websocket") || !has(CONNECTION, "upgrade") {
         return Err("this path speaks WebSocket: connect with a WebSocket client, or take the path without /ws for Server-Sent Events");

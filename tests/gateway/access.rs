@@ -86,6 +86,92 @@ async fn web_pages_of_other_sites_get_nothing() {
     running.stop().await;
 }
 
+/// A proxy that says our own address in `Host` made an open gateway everybody's.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_proxy_passed_on_is_answered_with_tokens_or_when_told_to() {
+    let world = World::new();
+    world.tell(["501"]);
+    let (file, tokens) = tokens(&["501"]);
+    let path = "/v1/users/501/webhooks";
+    let of_proxies =
+        [("x-forwarded-for", "203.0.113.9"), ("via", "1.1 proxy"), ("forwarded", "for=203.0.113.9"), ("x-real-ip", "203.0.113.9")];
+    let kinds = [(Access::open(), 403), (Access::open_to_proxies(), 200), (Access::with_file(file.path()).expect("a file"), 200)];
+    for (access, want) in kinds {
+        let running = world.gateway_with(access, settings()).await;
+        for header in of_proxies {
+            let (status, body) = ask(running.address, Method::GET, path, &[header, ("authorization", &tokens[0])], "").await;
+            assert_eq!(status, want, "{header:?}: {body}");
+            assert!(status == 200 || body["error"] == "PASSED_ON", "{body}");
+        }
+        assert_eq!(ask(running.address, Method::GET, "/healthz", &of_proxies, "").await.0, 200, "a load balancer asks that, too");
+        running.stop().await;
+    }
+}
+
+/// Whatever can be got answers HEAD; whatever refuses a method names those that it has; one path has one spelling.
+#[tokio::test(flavor = "multi_thread")]
+async fn methods_and_spellings() {
+    let world = World::new();
+    world.tell(["501"]);
+    let running = world.gateway(settings()).await;
+    let at = running.address;
+    crate::support::until("ready", || running.gateway.feed.is_ready()).await;
+    let hook = r#"{"url":"https://example.com/"}"#;
+    assert!([200, 201].contains(&ask(at, Method::PUT, "/v1/users/501/webhooks/w", &[], hook).await.0));
+    let own = [
+        "notifications?after=0",
+        "preferences",
+        "webhooks",
+        "webhooks/w",
+        "webhooks/none",
+        "alerts",
+        "portfolio",
+        "nothing",
+        "notifications/ws",
+    ];
+    let paths = own.iter().map(|p| format!("/v1/users/501/{p}")).chain(["/healthz", "/metrics", "/", "/x"].map(String::from));
+    for path in paths {
+        let head = request(at, Method::HEAD, &path, &[], "").await;
+        let (status, headers) = (head.status(), head.headers().clone());
+        let body = http_body_util::BodyExt::collect(head.into_body()).await.expect("an end").to_bytes();
+        assert!(body.is_empty(), "{path}");
+        let get = request(at, Method::GET, &path, &[], "").await;
+        assert_eq!((status, headers.get("content-type")), (get.status(), get.headers().get("content-type")), "{path}");
+        let unlike = request(at, Method::PATCH, &path, &[], "").await;
+        match unlike.status().as_u16() {
+            405 => {
+                let allow = unlike.headers()["allow"].to_str().expect("a list");
+                assert!(
+                    allow.starts_with("GET, HEAD")
+                        && (allow.contains("PUT") == path.ends_with("preferences") || path.contains("webhooks/")),
+                    "{path}: {allow}"
+                );
+            }
+            status => assert_eq!(status, 404, "{path}"),
+        }
+    }
+    let refused = request(at, Method::GET, "/v1/users/501/notifications/ws", &[], "").await;
+    assert_eq!(
+        (&refused.headers()["upgrade"], &refused.headers()["sec-websocket-version"]),
+        (&"websocket".parse().unwrap(), &"13".parse().unwrap())
+    );
+    for other in [
+        "//metrics",
+        "/%6detrics",
+        "//v1/users/501/webhooks",
+        "/v1/%75sers/501/webhooks",
+        "/v1/users/%3501/webhooks",
+        "/v1/users/501/%77ebhooks",
+        "/v1/users/../webhooks",
+        "/metrics/",
+        "/./metrics",
+        "/healthz%2f",
+    ] {
+        assert_eq!(ask(at, Method::GET, other, &[], "").await.0, 404, "{other}");
+    }
+    running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_requests_are_explained() {
     let world = World::new();

@@ -91,3 +91,30 @@ async fn n3_a_slow_websocket_is_closed_with_its_position() {
     assert_eq!((close.code, close.reason.as_str()), (CloseCode::Again, format!("slow_consumer: resume_from={last}").as_str()));
     running.stop().await;
 }
+
+/// HTTP allows a list to stand in several lines of a header.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_may_spread_its_lists_over_lines() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let world = World::new();
+    let running = world.gateway(settings()).await;
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    for (lines, want) in [
+        (
+            "Connection: keep-alive\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\nSec-WebSocket-Version: 13",
+            "101",
+        ),
+        ("Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13", "101"),
+        ("Connection: keep-alive\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13", "426"),
+        ("Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8", "426"),
+    ] {
+        let mut stream = TcpStream::connect(running.address).await.expect("connected");
+        let host = running.address;
+        let asked = format!("GET /v1/users/501/notifications/ws HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n{key}\r\n\r\n");
+        stream.write_all(asked.as_bytes()).await.expect("sent");
+        let mut answer = [0; 12];
+        tokio::time::timeout(LONG, stream.read_exact(&mut answer)).await.expect("in time").expect("an answer");
+        assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {want}"), "{lines}");
+    }
+    running.stop().await;
+}

@@ -1,7 +1,7 @@
 //! `audit`: the log's own evidence, checked, anchored, copied out. `find` has a file of its own.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -185,8 +185,11 @@ fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
         return if output::broken() { Err(Failure::failed("the anchor could not be written: nobody reads this output")) } else { Ok(()) };
     };
     let wrong = |e| Failure::failed(format!("{}: {e}", path.display()));
-    let mut file = files::options().create(true).append(true).open(path).map_err(wrong)?;
-    writeln!(file, "{}", anchor.line()).and_then(|()| file.sync_all()).map_err(wrong)?;
+    let mut file = files::options().create(true).read(true).append(true).open(path).map_err(wrong)?;
+    // An editor may have left the last line without its end; behind it, this one would be no line of its own, and the file no file of anchors.
+    let begin = if ends_in_a_line(&mut file).map_err(wrong)? { "" } else { "\n" };
+    let line = format!("{begin}{}\n", anchor.line());
+    file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(wrong)?;
     output::note(format_args!(
         "anchored {} chains, root {}; {} anchors in {}",
         anchor.heads.len(),
@@ -195,6 +198,17 @@ fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
         path.display()
     ));
     Ok(())
+}
+
+/// Whether what is appended to a file begins a line of its own.
+fn ends_in_a_line(file: &mut File) -> std::io::Result<bool> {
+    if file.seek(SeekFrom::End(0))? == 0 {
+        return Ok(true);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
 }
 
 /// The usual name for it where a file is asked for.

@@ -1,7 +1,6 @@
 //! `gateway`: notifications over HTTP. With `--role` the roles run in the same process, which the embedded log needs: it belongs to one process.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -29,7 +28,7 @@ pub fn run(config: &Config, typed: &Gateway) -> Result<(), Failure> {
         }
         return token(config, user.as_deref());
     }
-    let (settings, access) = (settings(config, typed)?, access(typed.token_file.as_deref())?);
+    let (settings, access) = (settings(config, typed)?, access(typed)?);
     // Said before the log is opened: a gateway that would be open to the world does not even begin.
     if !settings.listen.ip().is_loopback() && !access.needs_token() {
         return Err(Failure::config(format!(
@@ -119,8 +118,12 @@ fn address(text: &str) -> Result<SocketAddr, Failure> {
     text.parse().map_err(|_| Failure::usage(format!("--listen {text}: say ADDRESS:PORT, for example 127.0.0.1:8080 or [::1]:8080")))
 }
 
-fn access(file: Option<&Path>) -> Result<Access, Failure> {
-    file.map_or_else(|| Ok(Access::open()), |file| Access::with_file(file).map_err(Failure::config))
+fn access(typed: &Gateway) -> Result<Access, Failure> {
+    match &typed.token_file {
+        Some(file) => Access::with_file(file).map_err(Failure::config),
+        None if typed.open => Ok(Access::open_to_proxies()),
+        None => Ok(Access::open()),
+    }
 }
 
 fn settings(config: &Config, typed: &Gateway) -> Result<Settings, Failure> {

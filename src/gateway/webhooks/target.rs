@@ -61,24 +61,31 @@ fn refused(ip: IpAddr) -> String {
     format!("{ip} is not a public address; start the gateway with --allow-private-webhooks if it is meant")
 }
 
-/// Connects to the first address of the host that may be connected to.
+/// Said of every host that is not public or not known, so that nobody learns which names this machine knows, and what stands behind them.
+const NOT_ALLOWED: &str = "the host is not allowed, or is not known";
+
+/// Connects to the first address of the host that may be connected to. What is said when that fails is for the webhook's owner; more is logged.
 pub async fn connect(target: &Target, private: bool) -> Result<TcpStream, String> {
     let addresses: Vec<SocketAddr> = match target.host.parse::<IpAddr>() {
         Ok(ip) => vec![SocketAddr::new(ip, target.port)],
         Err(_) => {
             let found = tokio::net::lookup_host((target.host.as_str(), target.port)).await;
-            found.map_err(|e| format!("{} cannot be resolved: {e}", target.host))?.collect()
+            let found = found.inspect_err(|e| tracing::debug!("{} cannot be resolved: {e}", target.host));
+            found.map_err(|e| if private { format!("{} cannot be resolved: {e}", target.host) } else { NOT_ALLOWED.into() })?.collect()
         }
     };
-    let mut wrong = format!("{} has no address", target.host);
+    let mut wrong = NOT_ALLOWED.to_string();
     for address in addresses {
         if !private && !is_public(address.ip()) {
-            wrong = refused(address.ip());
+            tracing::debug!("{}: {}", target.host, refused(address.ip()));
             continue;
         }
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
-            Err(e) => wrong = format!("{address}: {e}"),
+            Err(e) => {
+                tracing::debug!("{}: {address}: {e}", target.host);
+                wrong = format!("{}: {e}", target.host);
+            }
         }
     }
     Err(wrong)
@@ -193,6 +200,8 @@ mod tests {
     async fn a_name_is_judged_by_what_it_resolves_to() {
         let target = parse("https://localhost:1/", false).expect("a name may be registered");
         let e = connect(&target, false).await.expect_err("loopback");
-        assert!(e.contains("not a public address"), "{e}");
+        assert!(e.contains("not allowed") && !e.contains("127.0.0.1") && !e.contains("::1"), "{e}");
+        let unknown = parse("https://no-such-name.invalid/", false).expect("a name may be registered");
+        assert_eq!(connect(&unknown, false).await.expect_err("unknown"), e, "one answer, whatever this machine knows");
     }
 }
