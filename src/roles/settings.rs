@@ -38,11 +38,15 @@ pub struct RoleSettings {
 
 /// The newest rules of the desk. Each number adds to those before it:
 ///
-/// 1. the house has a place in the book ([`HOUSE_IN_BOOK`]).
-pub const RULES: u64 = 1;
+/// 1. the house has a place in the book ([`HOUSE_IN_BOOK`]);
+/// 2. stops are bound by the price that set them off ([`STOPS_BY_TRIGGER`]).
+pub const RULES: u64 = 2;
 /// From these rules on the house is met at its price, by every order, and trades with what rests at its next quote. Before, it took what the book left of
 /// market orders.
 pub const HOUSE_IN_BOOK: u64 = 1;
+/// From these rules on the collar of a stop counts from the price that set it off, and a buy whose cash does not reach that far rests. Before, it counted from
+/// the stop price, and what the market had passed was cancelled.
+pub const STOPS_BY_TRIGGER: u64 = 2;
 
 impl Default for RoleSettings {
     fn default() -> Self {

@@ -207,6 +207,15 @@ words! {
     }
 }
 
+/// What set a stop off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// The price that the market reached.
+    pub price_e4: i64,
+    /// The worst price at which the order trades from now on.
+    pub limit_e4: i64,
+}
+
 /// How an order fared. Whatever comes first for an order, other than a rejection, also says that it was taken.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome<'a> {
@@ -229,8 +238,8 @@ pub enum Outcome<'a> {
     Expired,
     /// Not taken.
     Rejected(Reason),
-    /// Its stop fired.
-    Triggered,
+    /// Its stop fired. None: in a record of before it was said at which price.
+    Triggered(Option<Trigger>),
     /// Its terms are other ones now.
     Replaced {
         /// The quantity, what has traded included; if that is all, the order is filled.
@@ -271,7 +280,10 @@ impl<'a> Execution<'a> {
             Outcome::Done(reason) => (Kind::Done, Some(reason)),
             Outcome::Expired => (Kind::Expired, None),
             Outcome::Rejected(reason) => (Kind::Rejected, Some(reason)),
-            Outcome::Triggered => (Kind::Triggered, None),
+            Outcome::Triggered(trigger) => {
+                w.maybe_int("price_e4", trigger.map(|t| t.price_e4)).maybe_int("limit_e4", trigger.map(|t| t.limit_e4));
+                (Kind::Triggered, None)
+            }
             Outcome::Replaced { quantity, limit_e4 } => {
                 w.int("quantity", quantity).int("price_e4", limit_e4);
                 (Kind::Replaced, None)
@@ -286,7 +298,7 @@ impl<'a> Execution<'a> {
     /// Reads what [`Execution::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
         let (mut user, mut order, mut kind, mut reason, mut cause) = (None, None, None, None, None);
-        let (mut trade, mut price, mut quantity, mut liquidity) = (None, None, None, None);
+        let (mut trade, mut price, mut limit, mut quantity, mut liquidity) = (None, None, None, None, None);
         let fault = read_map(bytes, |name, v| match name {
             "user_id" => user = v.plain_text(),
             "order_id" => order = v.plain_text(),
@@ -295,6 +307,7 @@ impl<'a> Execution<'a> {
             "reason" => reason = named(v, Reason::from_name).flatten(),
             "trade_id" => trade = v.plain_text(),
             "price_e4" => price = v.i64(),
+            "limit_e4" => limit = v.i64(),
             "quantity" => quantity = v.i64(),
             "liquidity" => liquidity = named(v, Liquidity::from_name).flatten(),
             _ => {}
@@ -315,7 +328,7 @@ impl<'a> Execution<'a> {
             Kind::Done => Outcome::Done(reason.ok_or(ODD)?),
             Kind::Expired => Outcome::Expired,
             Kind::Rejected => Outcome::Rejected(reason.ok_or(ODD)?),
-            Kind::Triggered => Outcome::Triggered,
+            Kind::Triggered => Outcome::Triggered(price.zip(limit).map(|(price_e4, limit_e4)| Trigger { price_e4, limit_e4 })),
             Kind::Replaced => Outcome::Replaced { quantity: quantity.ok_or(ODD)?, limit_e4: price.ok_or(ODD)? },
             Kind::CancelRefused => Outcome::CancelRefused(reason.ok_or(ODD)?),
             Kind::ReplaceRefused => Outcome::ReplaceRefused(reason.ok_or(ODD)?),
@@ -370,7 +383,8 @@ mod tests {
             Outcome::Done(Reason::NoLiquidity),
             Outcome::Expired,
             Outcome::Rejected(Reason::StalePrice),
-            Outcome::Triggered,
+            Outcome::Triggered(None),
+            Outcome::Triggered(Some(Trigger { price_e4: 5, limit_e4: 4 })),
             Outcome::Replaced { quantity: 5, limit_e4: 6 },
             Outcome::CancelRefused(Reason::TooLateToCancel),
             Outcome::ReplaceRefused(Reason::PostOnlyWouldCross),

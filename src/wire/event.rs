@@ -93,6 +93,7 @@ pub struct OrderEvent<'a> {
     pub fee_e4: Option<i64>,
     pub liquidity: Option<Liquidity>,
     pub amount_e4: Option<i64>,
+    pub trigger_price_e4: Option<i64>,
 }
 
 impl<'a> OrderEvent<'a> {
@@ -124,6 +125,7 @@ impl<'a> OrderEvent<'a> {
             fee_e4: None,
             liquidity: None,
             amount_e4: None,
+            trigger_price_e4: None,
         }
     }
 
@@ -145,7 +147,7 @@ impl<'a> OrderEvent<'a> {
         w.maybe_text("conflict_field", self.conflict_field).maybe_text("trade_id", self.trade_id);
         w.maybe_int("last_quantity", self.last_quantity).maybe_int("last_price_e4", self.last_price_e4);
         w.maybe_int("fee_e4", self.fee_e4).maybe_text("liquidity", self.liquidity.map(Liquidity::name));
-        w.maybe_int("amount_e4", self.amount_e4);
+        w.maybe_int("amount_e4", self.amount_e4).maybe_int("trigger_price_e4", self.trigger_price_e4);
         w.end();
     }
 
@@ -180,6 +182,7 @@ impl<'a> OrderEvent<'a> {
                 "fee_e4" => int(&v, &mut e.fee_e4),
                 "liquidity" => named(v, Liquidity::from_name).map(|x| e.liquidity = x),
                 "amount_e4" => int(&v, &mut e.amount_e4),
+                "trigger_price_e4" => int(&v, &mut e.trigger_price_e4),
                 _ => Some(()),
             };
             if ok.is_none() {
@@ -232,6 +235,7 @@ mod tests {
             last_price_e4: Some(1_892_500),
             fee_e4: Some(0),
             liquidity: Some(Liquidity::House),
+            trigger_price_e4: Some(1_892_000),
             ..OrderEvent::new(Event::OrderFilled, "501")
         }
     }

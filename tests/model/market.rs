@@ -346,9 +346,21 @@ impl Model {
                 self.symbols.get_mut(symbol).expect("listed").fell_to = None;
             }
             let Some(at) = buy.or(sell) else { return };
-            self.orders[at].stop = None;
-            let o = self.orders[at].clone();
-            let told = self.about("OrderTriggered", &o);
+            let price = if self.orders[at].buy { rose } else { fell }.expect("it was reached");
+            let o = &mut self.orders[at];
+            o.stop = None;
+            if o.market {
+                let collar = (price * 500 + 9_999) / 10_000;
+                let worst = if o.buy { price + collar } else { (price - collar).max(1) };
+                if o.buy && worst > o.limit {
+                    // It rests at what it has cash for.
+                    (o.market, o.tif) = (false, if o.tif == Tif::Fok { Tif::Fok } else { Tif::Gtc });
+                } else {
+                    o.limit = worst;
+                }
+            }
+            let o = o.clone();
+            let told = super::Told { trigger: Some((price, o.limit)), ..self.about("OrderTriggered", &o) };
             self.tell(&o.user, told);
             self.enter(at);
         }

@@ -23,6 +23,8 @@ pub struct Told {
     pub reason: &'static str,
     pub last: Option<(i64, i64, i64, &'static str)>,
     pub conflict: &'static str,
+    /// What set a stop off, and the limit since then.
+    pub trigger: Option<(i64, i64)>,
     pub available: i64,
     pub reserved: i64,
 }

@@ -261,6 +261,7 @@ fn hear(told: &mut BTreeMap<String, Vec<Told>>, value: &[u8]) -> Result<(), Stri
         leaves: e.leaves_quantity,
         reason: e.reason.map_or("", |r| r.name()),
         last: fill,
+        trigger: e.trigger_price_e4.map(|p| (p, e.limit_price_e4.expect("a limit"))),
         conflict: e.conflict_field.map_or("", |f| {
             const FIELDS: [&str; 16] = [
                 "command",

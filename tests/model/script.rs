@@ -264,7 +264,9 @@ pub fn script(seed: u64, length: usize) -> Vec<Command> {
             if own.is_empty() { "none".to_string() } else { own[d.roll(own.len() as u64) as usize].clone() }
         };
         let command = match d.roll(1_000) {
-            0..100 => Command::Tick { symbol, price: price + d.roll(3) as i64 * 50 },
+            // Now and then a gap, wider than the collar.
+            0..4 => Command::Tick { symbol, price: if d.chance(50) { 920_000 } else { 1_080_000 } },
+            4..100 => Command::Tick { symbol, price: price + d.roll(3) as i64 * 50 },
             100..120 => {
                 // Time also falls: a clock was ahead for a while.
                 let ms = [1, 300, 1_000, 5_000, 5_000, 130_000, 30_000_000, -130_000, -30_000_000][d.roll(9) as usize];

@@ -18,4 +18,5 @@ mod operators;
 mod portfolio;
 mod prices;
 mod seed;
+mod stops;
 mod sweeps;

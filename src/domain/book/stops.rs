@@ -25,15 +25,16 @@ impl<P: Party> Book<P> {
         }
     }
 
-    /// The next stop that fires; taken out of the book, and no stop any more. Dead ones are passed over: they are cleared away in their own time.
-    pub fn next_fired(&mut self, now_ms: i64) -> Option<Order<P>> {
+    /// The next stop that fires, and the price that the market has reached; taken out of the book, and no stop any more. Dead ones are passed over: they are
+    /// cleared away in their own time.
+    pub fn next_fired(&mut self, now_ms: i64) -> Option<(Order<P>, i64)> {
         for (ladder, side) in [(BUY_STOPS, Side::Buy), (SELL_STOPS, Side::Sell)] {
             let mark = if side == Side::Buy { self.head.rose_to } else { self.head.fell_to };
             let Some(mark) = mark else { continue };
             let armed = |o: &Order<P>| o.stop_e4.is_some_and(|s| if side == Side::Buy { s <= mark } else { s >= mark });
             // Armed stops come before all others.
             if let Some(slot) = self.first_live(ladder, now_ms).filter(|s| armed(self.at(*s))) {
-                return self.remove(slot).map(|o| Order { stop_e4: None, ..o });
+                return self.remove(slot).map(|o| (Order { stop_e4: None, ..o }, mark));
             }
             match side {
                 Side::Buy => self.head.rose_to = None,

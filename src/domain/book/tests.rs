@@ -258,10 +258,10 @@ fn stops_fire_in_the_order_they_are_reached() {
     b.price(105);
     b.price(101);
     assert!(b.would_fire(Buy, 104, Some(101)), "armed stops are not done yet");
-    let fired: Vec<u32> = std::iter::from_fn(|| b.next_fired(0)).map(|o| o.party).collect();
-    assert_eq!((fired, b.has_fired()), (vec![2, 1, 3], false));
+    let fired: Vec<(u32, i64)> = std::iter::from_fn(|| b.next_fired(0)).map(|(o, at)| (o.party, at)).collect();
+    assert_eq!((fired, b.has_fired()), (vec![(2, 105), (1, 105), (3, 105)], false), "by the highest price since they were reached");
     b.price(95);
-    assert_eq!(std::iter::from_fn(|| b.next_fired(0)).map(|o| o.party).collect::<Vec<_>>(), [5, 4]);
+    assert_eq!(std::iter::from_fn(|| b.next_fired(0)).map(|(o, at)| (o.party, at)).collect::<Vec<_>>(), [(5, 95), (4, 95)]);
 }
 
 /// The same orders put to two books, to one of them in steps of few trades and looks: all comes out the same, whatever dies on the way.

@@ -9,7 +9,7 @@ use crate::engine::context::Ctx;
 use crate::engine::records::Record;
 use crate::engine::role::Bug;
 use crate::roles::intake::{bug, own};
-use crate::wire::book::{Execution, Outcome};
+use crate::wire::book::{Execution, Outcome, Trigger};
 use crate::wire::event::{Event, OrderEvent};
 
 use super::Orders;
@@ -65,10 +65,7 @@ impl Orders {
             Outcome::Done(reason) => open.end(&mut desk, Event::OrderCancelled, Status::Cancelled, Some(reason))?,
             Outcome::Expired => open.end(&mut desk, Event::OrderExpired, Status::Expired, None)?,
             Outcome::Rejected(reason) => open.end(&mut desk, Event::OrderRejected, Status::Rejected, Some(reason))?,
-            Outcome::Triggered => {
-                desk.event(open.event(Event::OrderTriggered));
-                desk.note(open.id, &open.entry);
-            }
+            Outcome::Triggered(by) => open.triggered(&mut desk, by)?,
             Outcome::Replaced { quantity, limit_e4 } => open.replaced(&mut desk, quantity, limit_e4)?,
             Outcome::CancelRefused(reason) => open.refused(&mut desk, reason),
             Outcome::ReplaceRefused(reason) => {
@@ -158,6 +155,23 @@ impl<'a> Open<'a> {
         self.close(desk)?;
         (self.entry.status, self.entry.reason) = (status, reason);
         desk.event(OrderEvent { reason, text: reason.map(Reason::text), ..self.event(event) });
+        desk.note(self.id, &self.entry);
+        Ok(())
+    }
+
+    /// Its stop fired. From now on it is bound by the price that set it off; a buy by what it holds at most, so it may only hold too much.
+    fn triggered(&mut self, desk: &mut Desk<'_, '_>, by: Option<Trigger>) -> Result<(), Bug> {
+        if let Some(by) = by {
+            self.terms.limit_e4 = by.limit_e4;
+            self.entry.terms = Some(self.terms);
+            self.decided(desk)?;
+        }
+        desk.event(OrderEvent {
+            trigger_price_e4: by.map(|by| by.price_e4),
+            // Also where it had none of its own.
+            limit_price_e4: by.map(|by| by.limit_e4).or(self.entry.limit_price()),
+            ..self.event(Event::OrderTriggered)
+        });
         desk.note(self.id, &self.entry);
         Ok(())
     }

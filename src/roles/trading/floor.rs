@@ -5,7 +5,8 @@ use std::ops::Range;
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
-use crate::domain::book::{self, Book, Change, Match, Order, Stage, Verdict};
+use crate::domain::book::{self, Book, Change, Life, Match, Order, Stage, Verdict};
+use crate::domain::house;
 use crate::domain::instrument::Instrument;
 use crate::domain::price::{Priced, Stale, is_beyond, is_fresh};
 use crate::domain::reason::Reason;
@@ -13,8 +14,8 @@ use crate::domain::status::Side;
 use crate::engine::context::Ctx;
 use crate::engine::role::Bug;
 use crate::roles::intake::bug;
-use crate::roles::settings::HOUSE_IN_BOOK;
-use crate::wire::book::{Ask, BookCommand, NewOrder, Outcome};
+use crate::roles::settings::{HOUSE_IN_BOOK, STOPS_BY_TRIGGER};
+use crate::wire::book::{Ask, BookCommand, NewOrder, Outcome, Trigger};
 
 use super::out::{Out, Owner};
 use super::state::{self, Act, BookHead, Buffers, Crossing, Dealer, Moment, Rest, Taker};
@@ -310,16 +311,34 @@ impl Floor<'_, '_> {
             && self.room.book.fills > 0
             && self.stand.rest.is_none()
             && self.is_open()
-            && let Some(order) = self.stand.book.next_fired(self.now_ms)
+            && let Some((order, price_e4)) = self.stand.book.next_fired(self.now_ms)
         {
             fired += 1;
             self.stand.slots.swap_remove(&order.party.key);
             self.out.forget(&order.party);
-            self.out.tell(&order.party, None, Outcome::Triggered);
+            let (order, told) = if self.rules >= STOPS_BY_TRIGGER { self.set_off(order, price_e4) } else { (order, None) };
+            self.out.tell(&order.party, None, Outcome::Triggered(told));
             self.put(order, false);
         }
         self.room.steps -= fired;
         fired
+    }
+
+    /// A stop at the price that has set it off. Without a limit of its own, it is bound by the collar from that price. A buy has set cash aside up to the
+    /// collar from its stop price: where the market has gone further, it waits there instead of being nothing.
+    fn set_off(&self, mut order: Order<Owner>, price_e4: i64) -> (Order<Owner>, Option<Trigger>) {
+        if let Some(i) = self.instrument.filter(|_| order.market) {
+            // No bound: beyond all prices.
+            let worst = house::worst_price(order.side, price_e4, i.collar_bps).unwrap_or(i64::MAX);
+            if order.side == Side::Buy && worst > order.limit_e4 {
+                order.market = false;
+                order.life = if order.life == Life::Fok { Life::Fok } else { Life::Rest };
+            } else {
+                order.limit_e4 = worst;
+            }
+        }
+        let limit_e4 = order.limit_e4;
+        (order, Some(Trigger { price_e4, limit_e4 }))
     }
 
     /// A symbol that is not listed has lost its orders.
