@@ -9,7 +9,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use processor::domain::account::{Account, Books, House, Position, Settled, Totals};
 use processor::domain::chain::{GENESIS, link, payload_hash};
-use processor::domain::checks::{Facts, Pricing, Request, order as check};
+use processor::domain::checks::{Bands, Facts, Pricing, Request, order as check};
 use processor::domain::decimal::Num;
 use processor::domain::instrument::Instrument;
 use processor::domain::partitioner::partition;
@@ -57,6 +57,7 @@ fn deciding(c: &mut Criterion) {
                 now_ms: black_box(1),
                 stale: Stale::new(120_000, true),
                 open_max: None,
+                bands: Bands::BySide,
             };
             let r = check(black_box(&request), &facts).expect("nothing speaks against it");
             account.reserve(&mut position, &r.hold).expect("cash is there");

@@ -28,6 +28,7 @@ fn model() -> Model {
             _ => 3,
         },
         clip: (name == "B").then_some(100),
+        limit_band_bps: (name == "C").then_some(300),
         tick: None,
         told: None,
         trade: None,

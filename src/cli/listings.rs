@@ -45,6 +45,7 @@ const FIELDS: &[(&str, Kind, &str)] = &[
     ("clip_size", Kind::Whole, "none"),
     ("max_notional", Kind::Decimal, "none"),
     ("collar_bps", Kind::Whole, "500"),
+    ("limit_band_bps", Kind::Whole, "off"),
     ("band_bps", Kind::Whole, "off"),
     ("short_ok", Kind::YesNo, "false"),
     ("fee_bps", Kind::Whole, "0"),

@@ -58,6 +58,17 @@ pub struct Facts<'a> {
     pub stale: Stale,
     /// Most orders that a user may have open; none for an order that ends at once.
     pub open_max: Option<u64>,
+    /// What bounds a limit.
+    pub bands: Bands,
+}
+
+/// What bounds a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bands {
+    /// The collar, on both sides, also of a price that is too old: so it was once.
+    Both,
+    /// The collar where the limit is worse than a fresh price for its owner, the band of limits where it is better.
+    BySide,
 }
 
 /// An order that passed.
@@ -107,10 +118,35 @@ pub fn clip(quantity: i64, has_limit: bool, i: &Instrument) -> Result<(), Reason
     if !has_limit && i.clip_size.is_some_and(|max| quantity > max) { Err(Reason::ClipSize) } else { Ok(()) }
 }
 
-/// A limit price no further from the reference than the collar.
-pub fn in_band(limit_e4: i64, reference_e4: i64, i: &Instrument) -> Result<(), Reason> {
-    let away = (i128::from(limit_e4) - i128::from(reference_e4)).abs() * 10_000;
-    if away > i128::from(i.collar_bps) * i128::from(reference_e4) { Err(Reason::PriceBand) } else { Ok(()) }
+/// A limit no further from a price than it may be. `rests`: it may wait there.
+fn in_band(side: Side, limit_e4: i64, center_e4: i64, rests: bool, bands: Bands, i: &Instrument) -> Result<(), Reason> {
+    // How much worse it is than the center for its owner.
+    let above = i128::from(limit_e4) - i128::from(center_e4);
+    let worse = if side == Side::Buy { above } else { -above };
+    let within = |away: i128, bps: i64| away * 10_000 <= i128::from(bps) * i128::from(center_e4);
+    let good = match bands {
+        Bands::Both => within(worse.abs(), i.collar_bps),
+        Bands::BySide => within(worse, i.collar_bps) && i.limit_band_bps.is_none_or(|bps| !rests || within(-worse, bps)),
+    };
+    if good { Ok(()) } else { Err(Reason::PriceBand) }
+}
+
+/// A limit near enough to its stop, or to the reference; a stop's limit belongs to the price at which it wakes up. `woken`: whether it has is for the book to
+/// know, so both are allowed it.
+pub fn near(
+    side: Side,
+    limit_e4: i64,
+    stop_e4: Option<i64>,
+    rests: bool,
+    woken: bool,
+    f: &Facts<'_>,
+    i: &Instrument,
+) -> Result<(), Reason> {
+    let usable = |ms| f.bands == Bands::Both || is_fresh(ms, f.now_ms, f.stale);
+    let reference = f.reference.filter(|(_, ms)| usable(*ms)).map(|(price, _)| price).filter(|_| woken || stop_e4.is_none());
+    let good = |center: &i64| in_band(side, limit_e4, *center, rests, f.bands, i).is_ok();
+    let mut centers = [stop_e4, reference].into_iter().flatten().peekable();
+    if centers.peek().is_none() || centers.any(|center| good(&center)) { Ok(()) } else { Err(Reason::PriceBand) }
 }
 
 /// The value of an order by its own price, or by the reference where it has none.
@@ -190,9 +226,7 @@ pub fn order(r: &Request, f: &Facts<'_>) -> Result<Reservation, Reason> {
     }
     match (limit, stop_e4) {
         (None, None) if !is_fresh(reference_ms, f.now_ms, f.stale) => return Err(Reason::StalePrice),
-        // A stop's limit belongs to the price at which it wakes up.
-        (Some(limit), Some(stop)) => in_band(limit, stop, i)?,
-        (Some(limit), None) if f.reference.is_some() => in_band(limit, reference, i)?,
+        (Some(limit), stop) => near(r.side, limit, stop, f.open_max.is_some(), false, f, i)?,
         _ => {}
     }
     funds(&hold, short, f, i)?;
@@ -211,6 +245,7 @@ mod tests {
         reference: Option<(i64, i64)>,
         account: Account,
         position: Position,
+        bands: Bands,
     }
 
     fn good() -> Case {
@@ -220,6 +255,7 @@ mod tests {
             reference: Some((1_892_500, 0)),
             account: Account { available_e4: 10_000_000_000, ..Default::default() },
             position: Position { long: 10, ..Default::default() },
+            bands: Bands::BySide,
         }
     }
 
@@ -232,6 +268,7 @@ mod tests {
             now_ms: 120_000,
             stale: Stale::new(120_000, true),
             open_max: Some(3),
+            bands: c.bands,
         };
         order(&c.request, &f)
     }
@@ -301,7 +338,12 @@ mod tests {
             (Reason::NotionalLimit, |c| c.account.turnover_e4 = PUBLIC_MAX - 10),
             (Reason::StalePrice, |c| c.reference = Some((1_892_500, -1))),
             (Reason::PriceBand, |c| limit(c, 1_987_200)),
-            (Reason::PriceBand, |c| limit(c, 1_797_800)),
+            (Reason::PriceBand, |c| (limit(c, 1_797_800), c.bands = Bands::Both).1),
+            (Reason::PriceBand, |c| (limit(c, 1_797_800), c.request.side = Side::Sell).1),
+            (Reason::PriceBand, |c| (limit(c, 1_873_500), listing(c).limit_band_bps = Some(100)).1),
+            (Reason::PriceBand, |c| {
+                c.request.pricing = Some(Pricing::StopLimit { stop: Num::Exact(1_700_000), limit: Num::Exact(1_785_100) })
+            }),
             (Reason::InsufficientFunds, |c| c.account.available_e4 = 19_871_249),
             (Reason::ShortSellNotPermitted, |c| (c.request.side, c.position.reserved) = (Side::Sell, 1)),
             (Reason::InsufficientFunds, |c| {
@@ -314,6 +356,38 @@ mod tests {
             change(&mut c);
             assert_eq!(check(&c).map(|_| ()), Err(*want), "row {i}");
         }
+    }
+
+    #[test]
+    fn a_limit_is_bound_where_it_costs_its_owner() {
+        let mut c = good();
+        let mut is_good = |side, price, change: fn(&mut Case)| {
+            c = good();
+            (c.request.side, c.request.pricing) = (side, Some(Pricing::Limit(Num::Exact(price))));
+            change(&mut c);
+            check(&c).is_ok()
+        };
+        // The market is at 189.25, the collar at 179.7875 and 198.7125.
+        for (side, price, before, now) in [
+            (Side::Buy, 1_987_100, true, true),
+            (Side::Buy, 1_987_200, false, false),
+            (Side::Buy, 100, false, true),
+            (Side::Sell, 1_797_900, true, true),
+            (Side::Sell, 1_797_800, false, false),
+            (Side::Sell, 9_000_000, false, true),
+        ] {
+            assert_eq!(is_good(side, price, |c| c.bands = Bands::Both), before, "before: {side:?} {price}");
+            assert_eq!(is_good(side, price, |_| ()), now, "{side:?} {price}");
+            assert!(
+                is_good(side, price, |c| c.reference = Some((1_892_500, -1))),
+                "a price that is too old bounds nothing: {side:?} {price}"
+            );
+            assert_eq!(is_good(side, price, |c| (c.bands, c.reference) = (Bands::Both, Some((1_892_500, -1)))), before, "but did");
+        }
+        let band = |c: &mut Case| c.instrument.as_mut().expect("listed").limit_band_bps = Some(100);
+        assert!(is_good(Side::Buy, 1_873_600, band) && !is_good(Side::Buy, 1_873_500, band), "one percent is 187.3575");
+        assert!(is_good(Side::Sell, 1_911_400, band) && !is_good(Side::Sell, 1_911_500, band), "one percent is 191.1425");
+        assert!(is_good(Side::Buy, 1_987_100, band), "the other side is the collar's");
     }
 
     #[test]

@@ -31,8 +31,10 @@ pub struct Instrument {
     pub clip_size: Option<i64>,
     /// Largest value of an order.
     pub max_notional_e4: Option<i64>,
-    /// How far from the reference a market order may trade.
+    /// How much worse than the reference a price may be for the client: of a market order's trades, and of a limit.
     pub collar_bps: i64,
+    /// How much better than the reference a limit may be that may rest.
+    pub limit_band_bps: Option<i64>,
     /// How far from the last price a tick may be without confirmation.
     pub band_bps: Option<i64>,
     /// Whether it may be sold short.
@@ -64,6 +66,7 @@ impl Default for Instrument {
             clip_size: None,
             max_notional_e4: None,
             collar_bps: 500,
+            limit_band_bps: None,
             band_bps: None,
             short_ok: false,
             half_spread_bps: 0,

@@ -37,6 +37,7 @@ pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<Instrum
             "clip_size" => whole(&v, WHOLE, 1, i64::MAX).map(|n| i.clip_size = Some(n)),
             "max_notional" => whole(&v, MONEY, 1, i64::MAX).map(|n| i.max_notional_e4 = Some(n)),
             "collar_bps" => whole(&v, WHOLE, 0, BPS_MAX).map(|n| i.collar_bps = n),
+            "limit_band_bps" => whole(&v, WHOLE, 0, BAND_BPS_MAX).map(|n| i.limit_band_bps = (n > 0).then_some(n)),
             "band_bps" => whole(&v, WHOLE, 0, BAND_BPS_MAX).map(|n| i.band_bps = (n > 0).then_some(n)),
             "half_spread_bps" => whole(&v, WHOLE, 0, BPS_MAX).map(|n| i.half_spread_bps = n),
             "fee_bps" => whole(&v, WHOLE, 0, BPS_MAX).map(|n| i.fee_bps = n),
@@ -92,7 +93,7 @@ mod tests {
 
     #[test]
     fn all_fields() {
-        let json = r#"{"symbol":"AAPL","name":"x","status":"halted","tick":"0.05","lot":10,"max_quantity":100,"clip_size":50,"max_notional":"5.5","collar_bps":1,
+        let json = r#"{"symbol":"AAPL","name":"x","status":"halted","tick":"0.05","lot":10,"max_quantity":100,"clip_size":50,"max_notional":"5.5","collar_bps":1,"limit_band_bps":8,
             "band_bps":2,"short_ok":true,"half_spread_bps":3,"fee_bps":4,"house":false,"house_max":7,"currency":"EUR","test_issue":true}"#;
         let want = Instrument {
             status: Listing::Halted,
@@ -102,6 +103,7 @@ mod tests {
             clip_size: Some(50),
             max_notional_e4: Some(55_000),
             collar_bps: 1,
+            limit_band_bps: Some(8),
             band_bps: Some(2),
             short_ok: true,
             half_spread_bps: 3,

@@ -417,8 +417,8 @@ impl Model {
         if !o.has_limit && s.clip.is_some_and(|clip| new_quantity > clip) {
             return Err("CLIP_SIZE");
         }
-        let told = s.told.map(|(p, _)| p);
-        let near = |center: i64| (new_limit - center).abs() * 10_000 <= 500 * center;
+        let told = s.told.filter(|(_, time)| self.fresh(*time)).map(|(p, _)| p);
+        let near = |center: i64| s.near(o.buy, new_limit, center, true);
         let centers: Vec<i64> = [self.known_stop(user, orig), told].into_iter().flatten().collect();
         if new_limit != o.limit && !centers.is_empty() && !centers.into_iter().any(near) {
             return Err("PRICE_BAND");

@@ -84,6 +84,7 @@ pub struct Symbol {
     pub half_spread_bps: i64,
     pub fee_bps: i64,
     pub clip: Option<i64>,
+    pub limit_band_bps: Option<i64>,
     pub tick: Option<(i64, i64)>,
     pub told: Option<(i64, i64)>,
     pub trade: Option<(i64, i64)>,

@@ -1,7 +1,7 @@
 //! The model's money: nothing is kept but cash and shares; what is reserved is added up from the open orders each time somebody asks.
 
 use super::script::Kind;
-use super::{Model, Order, Told};
+use super::{Model, Order, Symbol, Told};
 
 /// A fee on the sum of an order's trades, rounded up.
 pub fn fee(value: i64, bps: i64) -> i64 {
@@ -142,8 +142,10 @@ impl Model {
         if market && stop.is_none() && s.told.is_some_and(|(_, time)| !self.fresh(time)) {
             return Err("STALE_PRICE");
         }
-        if let (Some(limit), Some(center)) = (limit, stop.or(reference))
-            && (limit - center).abs() * 10_000 > 500 * center
+        let fresh = s.told.filter(|(_, time)| self.fresh(*time)).map(|(price, _)| price);
+        let rests = stop.is_some() || !passing;
+        if let (Some(limit), Some(center)) = (limit, stop.or(fresh))
+            && !s.near(*buy, *limit, center, rests)
         {
             return Err("PRICE_BAND");
         }
@@ -176,6 +178,14 @@ impl Model {
             return Err("INSUFFICIENT_FUNDS");
         }
         Ok(o)
+    }
+}
+
+impl Symbol {
+    /// Whether a limit is not much worse than a price for its owner; nor, if it may rest, much better.
+    pub fn near(&self, buy: bool, limit: i64, center: i64, rests: bool) -> bool {
+        let worse = if buy { limit - center } else { center - limit };
+        worse * 10_000 <= 500 * center && (!rests || self.limit_band_bps.is_none_or(|bps| -worse * 10_000 <= bps * center))
     }
 }
 

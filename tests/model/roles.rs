@@ -61,7 +61,7 @@ pub fn listing(symbol: &str, status: Status, house: bool, short_ok: bool) -> Str
     let more = match symbol {
         "A" => "",
         "B" => r#","fee_bps":13,"clip_size":100,"house_max":25"#,
-        _ => r#","half_spread_bps":5,"fee_bps":3"#,
+        _ => r#","half_spread_bps":5,"fee_bps":3,"limit_band_bps":300"#,
     };
     format!(r#"{{"symbol":"{symbol}","status":"{status}","house":{house},"short_ok":{short_ok}{more}}}"#)
 }

@@ -136,7 +136,7 @@ fn prices_of_orders() {
         rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit","limit_price":"189.00001"}"#, TICK),
         rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit","limit_price":"nan"}"#, TICK),
         rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"stop","stop_price":"1.00001"}"#, TICK),
-        rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit","limit_price":1}"#, "PRICE_BAND"),
+        rejected(br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit","limit_price":1000}"#, "PRICE_BAND"),
         rejected(
             br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit","limit_price":189,"tif":"GTD","expire_at":1800000000}"#,
             "TOO_LATE_TO_ENTER",

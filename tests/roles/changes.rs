@@ -143,7 +143,7 @@ fn a_refused_change_that_comes_again_is_told_its_first_reason() {
     w.limit("b", "1", "AAPL", 3, "buy", "99", "");
     w.pump();
     for due in ["CancelRejected PRICE_BAND", "OrderStatus PRICE_BAND"] {
-        w.replace("b", "r", "1", r#""limit_price":10"#);
+        w.replace("b", "r", "1", r#""limit_price":1000"#);
         w.pump();
         assert_eq!(last(&w, "b"), due);
     }

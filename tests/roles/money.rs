@@ -154,3 +154,41 @@ fn m6_identical_ticks_both_count() {
     assert_eq!(w.last("b")["event"], "OrderFilled", "the second kept the price fresh");
     assert!(w.dead().is_empty());
 }
+
+/// A take-profit and a deep bid were refused, and their ids used up.
+#[test]
+fn limits_may_wait_far_from_the_market_unless_a_band_says_how_far() {
+    let reasons = |listing: &str, rules: u64| -> Vec<String> {
+        let mut w = floor(RoleSettings { rules, ..Default::default() });
+        w.list("AAPL", &format!(r#"{{"symbol":"AAPL","house":false{listing}}}"#));
+        w.limit("s", "take-profit", "AAPL", 10, "sell", "106", "");
+        w.limit("s", "deep", "AAPL", 10, "buy", "90", "");
+        w.limit("s", "at-once", "AAPL", 10, "buy", "90", r#""tif":"IOC""#);
+        w.limit("s", "dear", "AAPL", 10, "buy", "105.01", "");
+        w.limit("s", "cheap", "AAPL", 10, "sell", "94.99", "");
+        w.pump();
+        w.replace("s", "r1", "take-profit", r#""limit_price":120"#);
+        w.replace("s", "r2", "deep", r#""limit_price":"105.01""#);
+        w.pump();
+        w.check_books();
+        let refused = w.events("s").into_iter().filter(|e| e["reason"] == "PRICE_BAND");
+        refused.map(|e| e["cause_id"].as_str().expect("an id").to_string()).collect()
+    };
+    assert_eq!(reasons("", RoleSettings::default().rules), ["dear", "cheap", "r2"]);
+    assert_eq!(reasons(r#","limit_band_bps":600"#, RoleSettings::default().rules), ["deep", "dear", "cheap", "r1"]);
+    assert_eq!(reasons("", 2), ["take-profit", "deep", "at-once", "dear", "cheap"], "by the rules of before");
+}
+
+/// The feed is dead, and a limit was bound by its last price for ever.
+#[test]
+fn a_price_that_is_too_old_bounds_no_limit() {
+    let mut w = floor(RoleSettings::default());
+    w.list("AAPL", r#"{"symbol":"AAPL","house":false,"limit_band_bps":100}"#);
+    w.now_ms += 3_600_000;
+    w.limit("s", "1", "AAPL", 10, "buy", "108", "");
+    w.limit("s", "2", "AAPL", 10, "sell", "150", "");
+    w.pump();
+    w.replace("s", "r", "2", r#""limit_price":200"#);
+    w.pump();
+    assert_eq!(w.names("s")[4..], ["OrderPending", "OrderPending", "OrderAccepted", "OrderAccepted", "OrderReplaced"]);
+}

@@ -260,6 +260,7 @@ fn model(symbol: &str) -> Model {
         half_spread_bps: HALF_SPREAD_BPS,
         fee_bps: 0,
         clip: None,
+        limit_band_bps: None,
         tick: Some((BOOK_PRICE_E4, 0)),
         told: None,
         trade: None,
@@ -352,7 +353,7 @@ impl Account {
                 let enough = match e.text("reason") {
                     "INSUFFICIENT_FUNDS" => quantity * limit <= self.cash - self.held(),
                     "SHORT_SELL_NOT_PERMITTED" => quantity <= self.free_shares(&symbol),
-                    "PRICE_BAND" => (limit - BOOK_PRICE_E4).abs() * 20 <= BOOK_PRICE_E4,
+                    "PRICE_BAND" => (if buys { limit - BOOK_PRICE_E4 } else { BOOK_PRICE_E4 - limit }) * 20 <= BOOK_PRICE_E4,
                     // For want of a price, while `orders` begins anew.
                     other => !["NO_REFERENCE_PRICE", "STALE_PRICE"].contains(&other),
                 };

@@ -126,7 +126,7 @@ impl Source for Books {
         }
         self.open[u].push(id.clone());
         let (side, quantity) = (["buy", "sell"][rng.below(2) as usize], 1 + rng.below(20));
-        // 97.50 to 102.50, so that about half of them cross; a few beyond the collar of five percent.
+        // 97.50 to 102.50, so that about half of them cross; a few far above, beyond the collar for buys.
         let price = if rng.below(50) == 0 { 12_000 } else { 9_750 + 25 * rng.below(21) };
         let (life, post_only) = match rng.below(10) {
             0 | 1 => ("IOC", false),

@@ -238,7 +238,7 @@ fn not_served(r: &mut Rows) {
         r.order(changes, Ends::Rejected(NOT_SERVED, conflict));
     }
     for (changes, reason) in [
-        (json!({"type": "limit", "limit_price": "1"}), "PRICE_BAND"),
+        (json!({"type": "limit", "limit_price": "1000"}), "PRICE_BAND"),
         (json!({"type": "limit", "limit_price": "1.001"}), "INVALID_PRICE_INCREMENT"),
         (json!({"type": "limit", "limit_price": 0}), "INVALID_PRICE_INCREMENT"),
         (json!({"type": "limit", "limit_price": "1.00001"}), "INVALID_PRICE_INCREMENT"),

@@ -102,6 +102,7 @@ pub(super) fn replace(
         now_ms: desk.ctx.time_ms(),
         stale: market.stale,
         open_max: None,
+        bands: market.bands,
     };
     let (new, more) = match changed(c, &entry, terms, &facts) {
         Ok(found) => found,
@@ -166,13 +167,7 @@ fn changed(c: &Command<'_>, entry: &Entry<'_>, old: Terms, f: &Facts<'_>) -> Res
     let need = old.need_until_decided(&new, entry.cum, entry.value_e4, shares).ok_or(Reason::NotionalLimit)?;
     let more = need.beyond(&entry.hold);
     if limit_e4 != old.limit_e4 && has_limit {
-        // A stop's limit belongs to the price at which it wakes up. Whether it has is for the book to know: both prices are allowed it.
-        let near = |center: i64| checks::in_band(limit_e4, center, i);
-        match (entry.content.stop_price(), reference) {
-            (Some(stop), Some(reference)) => near(stop).or_else(|_| near(reference))?,
-            (Some(center), None) | (None, Some(center)) => near(center)?,
-            (None, None) => {}
-        }
+        checks::near(old.side, limit_e4, entry.content.stop_price(), true, true, f, i)?;
     }
     // To sell less than before is never a short sale.
     let left = old.quantity - entry.cum;

@@ -1,6 +1,7 @@
 //! `order-commands`: the checks in their fixed order, and what follows from them.
 
 use crate::domain::account::may_withdraw;
+use crate::domain::checks::Bands;
 use crate::domain::control::{self, Act, Control, EVERYBODY};
 use crate::domain::instrument::Instrument;
 use crate::domain::price::{Stale, is_ahead};
@@ -11,6 +12,7 @@ use crate::engine::records::Record;
 use crate::engine::role::Bug;
 use crate::roles::intake::vet;
 use crate::roles::rows::Rows;
+use crate::roles::settings::BANDS_BY_SIDE;
 use crate::wire::command::{self, Command, Kind, Malformed};
 use crate::wire::content::{self, Content};
 use crate::wire::event::{Event, OrderEvent};
@@ -32,6 +34,7 @@ pub(super) struct Market {
     pub stale: Stale,
     pub open_max: u64,
     pub day_ends_ms: i64,
+    pub bands: Bands,
 }
 
 impl From<Reason> for Refusal {
@@ -103,8 +106,9 @@ impl Orders {
                     let instrument = symbol.and_then(|symbol| self.instruments.get(desk.ctx, symbol));
                     // The price of a symbol that is not listed decides nothing, so it is not looked at and not journaled.
                     let reference = instrument.and_then(|_| self.references.get(desk.ctx, symbol?));
-                    let RoleSettings { open_orders_max: open_max, day_ends_ms, .. } = self.settings;
-                    let market = Market { instrument, reference, stale: self.stale, open_max, day_ends_ms };
+                    let RoleSettings { open_orders_max: open_max, day_ends_ms, rules, .. } = self.settings;
+                    let bands = if rules >= BANDS_BY_SIDE { Bands::BySide } else { Bands::Both };
+                    let market = Market { instrument, reference, stale: self.stale, open_max, day_ends_ms, bands };
                     match c.kind {
                         Kind::New => entry::order(&mut desk, &c, content, &market)?,
                         _ => changes::replace(&mut desk, &c, content, named, &market)?,

@@ -55,6 +55,7 @@ pub(super) fn order(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'
         now_ms,
         stale: market.stale,
         open_max: stays.then_some(market.open_max),
+        bands: market.bands,
     };
     let (Reservation { terms, hold, stop_e4 }, Some(Served { pricing, life, .. })) = (match checks::order(&request, &facts) {
         Ok(r) => (r, served),
