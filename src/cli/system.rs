@@ -185,6 +185,7 @@ mod tests {
     use crate::engine::ports::{Appender, Bounds, Committed, From, Member, MemberSpec, Reader, TopicState};
     use crate::engine::topics::{TopicId, TopicPartition, TopicSpec};
     use crate::log::local::LocalLog;
+    use crate::runtime::said::Said;
 
     /// A log whose settings are what somebody says they are; an answer of none: they cannot be looked at.
     struct Settings {
@@ -247,19 +248,6 @@ mod tests {
         }
     }
 
-    #[derive(Clone, Default)]
-    struct Said(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Said {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().expect("whole").extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
     fn what_becomes_wrong_is_told_once_and_what_was_there_is_not() {
         let said = Said::default();
@@ -284,10 +272,7 @@ mod tests {
         // What cannot be looked at has not become right.
         settings.are(None);
         settings.are(Some(vec![old.clone(), wrong.clone(), odd]));
-        let told = || {
-            let all = String::from_utf8_lossy(&said.0.lock().expect("whole")).into_owned();
-            all.lines().filter(|l| l.contains("watched-settings")).map(str::to_string).collect::<Vec<_>>()
-        };
+        let told = || said.lines(&["watched-settings"]);
         let lines = told();
         let [first, second] = &lines[..] else { panic!("{lines:#?}") };
         assert!(first.contains("ERROR") && first.contains("is wrong now; the next start refuses this"), "{first}");

@@ -78,7 +78,7 @@ pub struct Totals {
     pub clearing_e4: i128,
     /// Fees, in whole units.
     pub fees_e4: i128,
-    /// What rounding up took beyond the exact fees.
+    /// The sum that rounding up took beyond the exact fees.
     pub rounding_e4: i128,
 }
 
@@ -191,7 +191,7 @@ impl Account {
                 add(&mut self.available_e4, trade.value_e4)?;
                 sub(&mut position.long, freed.shares)?;
                 add(&mut position.short, trade.quantity - freed.shares)?;
-                // What was held for selling short stays held, as the position's collateral.
+                // Cash that was held for selling short stays held, as the position's collateral.
                 sub(&mut self.available_e4, freed.cash_e4)?;
                 add(&mut self.reserved_e4, freed.cash_e4)?;
                 add(&mut position.collateral_e4, freed.cash_e4)?;
@@ -267,7 +267,7 @@ impl Account {
     }
 }
 
-/// What a trade brought the other side.
+/// The value of a trade as the other side sees it: positive for a sale.
 fn signed(trade: &Settled) -> i128 {
     i128::from(trade.value_e4) * if trade.side == Side::Buy { 1 } else { -1 }
 }
@@ -281,13 +281,13 @@ pub struct Settled {
     pub quantity: i64,
     /// For how much.
     pub value_e4: i64,
-    /// What it costs.
+    /// The user's fee.
     pub fee: Fee,
     /// The other side is the house, not another user.
     pub with_house: bool,
 }
 
-/// What a trade moves besides the account.
+/// The amounts that a trade moves besides the account.
 pub struct Books<'a> {
     /// The user's shares.
     pub position: &'a mut Position,
@@ -298,7 +298,7 @@ pub struct Books<'a> {
 }
 
 impl Position {
-    /// What may still be sold without going short.
+    /// The shares that may still be sold without going short.
     pub fn sellable(&self) -> i64 {
         self.long - self.reserved
     }

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 /// A hash.
 pub type Hash = [u8; 32];
 
-/// What a chain begins with.
+/// The first link of a chain.
 pub const GENESIS: Hash = [0; 32];
 
 /// Of a record's content: length of the key (big-endian), key, value. Absent ones count as empty.

@@ -28,7 +28,7 @@ pub enum Pricing {
     },
 }
 
-/// What is asked for.
+/// The order that is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
     /// Which way.
@@ -41,7 +41,7 @@ pub struct Request {
     pub deadline_ms: Option<i64>,
 }
 
-/// What the decision rests on.
+/// The facts that the decision rests on.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// Reference data, if the symbol is known.
@@ -74,9 +74,9 @@ pub enum Bands {
 /// An order that passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reservation {
-    /// What it is bound to.
+    /// The terms of the order.
     pub terms: Terms,
-    /// What to set aside.
+    /// The amount to set aside.
     pub hold: Hold,
     /// When it wakes up.
     pub stop_e4: Option<i64>,
@@ -113,7 +113,7 @@ pub fn lots(quantity: i64, i: &Instrument) -> Result<(), Reason> {
     if i.max_quantity.is_some_and(|max| quantity > max) { Err(Reason::OrderExceedsLimit) } else { Ok(()) }
 }
 
-/// What takes whatever price there is may be smaller only: a finger too fat costs more there.
+/// An order that takes whatever price there is may be smaller only: a finger too fat costs more there.
 pub fn clip(quantity: i64, has_limit: bool, i: &Instrument) -> Result<(), Reason> {
     if !has_limit && i.clip_size.is_some_and(|max| quantity > max) { Err(Reason::ClipSize) } else { Ok(()) }
 }
@@ -200,7 +200,7 @@ pub fn order(r: &Request, f: &Facts<'_>) -> Result<Reservation, Reason> {
     }
     let sells = r.side == Side::Sell;
     let short = if sells { (quantity - f.position.sellable()).max(0) } else { 0 };
-    // What has its own price needs no reference, unless it goes short. A market order's value is only known by the reference price, so "there is none" comes
+    // An order with its own price needs no reference, unless it goes short. A market order's value is only known by the reference price, so "there is none" comes
     // before "the value is too large".
     let needs_reference = (limit.is_none() && stop_e4.is_none()) || (short > 0 && i.short_ok);
     if needs_reference && f.reference.is_none() {

@@ -1,4 +1,4 @@
-//! What operators may switch off, for one user or for everybody.
+//! The switches of operators: commands that they may stop, for one user or for everybody.
 
 use super::reason::Reason;
 use super::status::words;
@@ -16,7 +16,7 @@ words! {
 /// Stands for everybody where a user could be named.
 pub const EVERYBODY: &str = "*";
 
-/// What a command does, as far as controls tell commands apart. What only lessens risk is always allowed, and not asked about.
+/// The effect of a command, as far as controls tell commands apart. An effect that only lessens risk is always allowed, and not asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     /// A new order, or a change of one.

@@ -16,7 +16,7 @@ pub const PUBLIC_MAX: i64 = 1 << 62;
 /// Why a number cannot be counted in the unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Odd {
-    /// It has more decimals than the unit.
+    /// The number has more decimals than the unit.
     TooFine,
     /// Beyond i64.
     TooLarge,

@@ -1,4 +1,4 @@
-//! What is set aside for an order, so that whatever trades it makes, they can be paid for; and what trades cost.
+//! The amounts that are set aside for an order, so that whatever trades it makes, they can be paid for; and what trades cost.
 //!
 //! A buy holds cash: what is left at its limit, and the fee. A sell holds shares; what it sells short holds cash instead. Fees are counted on the sum of an
 //! order's trades, so that many small fills cost what one large one does, and never more than was held.
@@ -6,7 +6,7 @@
 use super::decimal::PUBLIC_MAX;
 use super::status::Side;
 
-/// What an order holds.
+/// The cash and shares that an order holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hold {
     /// Cash.
@@ -17,12 +17,12 @@ pub struct Hold {
     pub incoming_e4: i64,
 }
 
-/// What an order is bound to.
+/// The terms of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// Which way.
     pub side: Side,
-    /// What was ordered in all.
+    /// The quantity that was ordered in all.
     pub quantity: i64,
     /// Worst price.
     pub limit_e4: i64,
@@ -34,12 +34,12 @@ pub struct Terms {
     pub short_unit_e4: i64,
 }
 
-/// What a trade costs.
+/// The fee of a trade.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fee {
-    /// What the user pays, rounded up.
+    /// The fee that the user pays, rounded up.
     pub charged_e4: i64,
-    /// What is due, rounded down.
+    /// The exact fee, rounded down.
     pub exact_e4: i64,
 }
 
@@ -56,7 +56,7 @@ impl Terms {
         value * i128::from(self.fee_bps) / 10_000
     }
 
-    /// What the order needs when `cum` of it have traded for `value_e4` and so many shares are there for it. None: beyond all bounds.
+    /// The hold that the order needs when `cum` of it have traded for `value_e4` and so many shares are there for it. None: beyond all bounds.
     pub fn need(&self, cum: i64, value_e4: i64, shares: i64) -> Option<Hold> {
         let leaves = i128::from((self.quantity - cum).max(0));
         match self.side {
@@ -73,7 +73,7 @@ impl Terms {
         }
     }
 
-    /// What the order needs until the book has answered a change to `new`: it may still trade by its own terms, and then go on by the new ones.
+    /// The hold that the order needs until the book has answered a change to `new`: it may still trade by its own terms, and then go on by the new ones.
     pub fn need_until_decided(&self, new: &Terms, cum: i64, value_e4: i64, shares: i64) -> Option<Hold> {
         let need = new.need(cum, value_e4, shares)?;
         if self.side == Side::Sell {
@@ -116,7 +116,7 @@ impl Terms {
 }
 
 impl Hold {
-    /// What remains of it.
+    /// The hold without another; none if it is smaller.
     pub fn less(&self, other: &Hold) -> Option<Hold> {
         let sub = |a: i64, b: i64| a.checked_sub(b).filter(|n| *n >= 0);
         Some(Hold {
@@ -135,7 +135,7 @@ impl Hold {
         }
     }
 
-    /// What this one needs beyond another.
+    /// The amount by which this hold exceeds another.
     pub fn beyond(&self, other: &Hold) -> Hold {
         let over = |a: i64, b: i64| (a - b).max(0);
         Hold {

@@ -14,7 +14,7 @@ pub fn worst_price(side: Side, reference_e4: i64, collar_bps: i64) -> Option<i64
     against(side, reference_e4, share(reference_e4, collar_bps))
 }
 
-/// What the house asks or bids: the last price, moved against the client by the half spread.
+/// The price that the house asks or bids: the last price, moved against the client by the half spread.
 pub fn price(side: Side, last_e4: i64, half_spread_bps: i64) -> Option<i64> {
     against(side, last_e4, share(last_e4, half_spread_bps))
 }

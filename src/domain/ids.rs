@@ -1,4 +1,4 @@
-//! What may be a user, a symbol or an order id, and which users are ours.
+//! The texts that may be a user, a symbol or an order id, and which users are ours.
 
 /// Longest id in bytes.
 pub const ID_BYTES_MAX: usize = 64;

@@ -16,7 +16,7 @@ words! {
     }
 }
 
-/// What is known of a stock. Prices and money in 10^-4.
+/// The listing of a stock. Prices and money in 10^-4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instrument {
     /// Whether it trades.
@@ -41,7 +41,7 @@ pub struct Instrument {
     pub short_ok: bool,
     /// The house's margin on each side.
     pub half_spread_bps: i64,
-    /// What a trade costs each side, of its value.
+    /// The fee of each side of a trade, of its value.
     pub fee_bps: i64,
     /// Whether the house deals.
     pub house: bool,

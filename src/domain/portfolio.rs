@@ -9,7 +9,7 @@ pub struct Holding {
     pub quantity: i64,
     /// Shares held by open sells.
     pub reserved: i64,
-    /// What the shares cost in total, 10^-4.
+    /// The cost of the shares in total, 10^-4.
     pub cost_basis_e4: i64,
 }
 

@@ -11,12 +11,12 @@ pub struct Priced {
     pub time_ms: i64,
 }
 
-/// What is remembered of a symbol's prices.
+/// The memory of a symbol's prices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prices {
     /// The last accepted tick.
     pub last: Option<Priced>,
-    /// What was last told as reference price.
+    /// The reference price that was told last.
     pub told: Option<Priced>,
     /// A price outside the band that waits for confirmation, and how many ticks in a row agreed on it.
     pub held: Option<(i64, u8)>,
@@ -26,7 +26,7 @@ pub struct Prices {
     pub late: u64,
 }
 
-/// What is remembered of one source of a symbol's ticks.
+/// The memory of one source of a symbol's ticks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Source {
     /// Highest `seq`.
@@ -66,10 +66,10 @@ impl Source {
     }
 }
 
-/// What became of a tick.
+/// The fate of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// It is the last price now.
+    /// The tick is the last price now.
     Accepted,
     /// Too far from the last price; waits for others to agree.
     Held,

@@ -24,7 +24,7 @@ pub enum Commit {
     Recover(String),
     /// Not in time: likewise, and with less.
     Late {
-        /// What ran out, and for how sure.
+        /// The bound that ran out, and how sure that is.
         why: String,
         /// Records that were accepted in time, and of how many.
         done: (usize, usize),

@@ -90,7 +90,7 @@ pub enum Stop {
     Failed(String),
 }
 
-/// What an instance counts since the process began; also as it stands in status files.
+/// The figures that an instance counts since the process began; also as it stands in status files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counters {
     /// Records processed and committed.
@@ -113,7 +113,7 @@ pub struct Counters {
     pub scrubs: u64,
 }
 
-/// What one turn did.
+/// The result of one turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// Nothing to do.
@@ -139,7 +139,7 @@ pub struct Instance {
     work: Option<Incarnation>,
     /// Counts assignments: a restore that was asked for by an earlier one is void.
     assignments: u64,
-    /// What could not be, and is looked at a second time; with the moment of the first look. What a task found is forgotten when the task gets past
+    /// Findings that cannot be, and are looked at a second time; with the moment of the first look. What a task found is forgotten when the task gets past
     /// it, all else when the loop has worked for a while since.
     doubted: BTreeMap<(Option<u32>, String), u64>,
     /// Partition counts when the process began; keys would move between tasks if they changed.
@@ -376,7 +376,7 @@ impl Instance {
             let Some(n) = self.log.partitions(topic)? else {
                 let name = self.topics.name(topic);
                 if self.joined_once {
-                    // It was there: a broker that has just started may not know it yet.
+                    // The topic was there: a broker that has just started may not know it yet.
                     return Err(Halt::Recover(format!("topic {name} is not known at the moment")));
                 }
                 return Err(Halt::invalid(format!("topic {name} does not exist; run `processor topics create` first")));

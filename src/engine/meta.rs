@@ -1,4 +1,4 @@
-//! What a task writes about itself with every transaction.
+//! The record that a task writes about itself with every transaction.
 //!
 //! [`Meta`] is the last changelog record of each transaction: how far every input was read, which transaction it was, and the digest of the state
 //! after it. A start compares it with the group's committed offsets: equality proves that state and input position belong together, and a
@@ -46,7 +46,7 @@ pub enum Unreadable {
         "{what} is not readable by this version of processor (format {version}, this one knows {VERSION}); use the version that wrote it, or a newer one"
     )]
     Newer {
-        /// What it is.
+        /// The value's name.
         what: &'static str,
         /// Its format.
         version: u64,
@@ -192,7 +192,7 @@ pub struct JournalEntry {
     pub forget: bool,
     /// Broadcast rows used that differ from what the task had used before.
     pub rows: Vec<Seen>,
-    /// What the role decides by from here on; said once by each incarnation. Absent in journals of before there was this: then nobody knows.
+    /// The settings that the role decides by from here on; said once by each incarnation. Absent in journals of before there was this: then nobody knows.
     pub settings: Option<Vec<u8>>,
 }
 

@@ -42,9 +42,9 @@ pub enum Mutant {
     StandbyTrusted,
     /// Sizes are looked at before journal and state changes are there, and rows that are too much for one journal record go into one.
     SizeBeforePrepare,
-    /// What is left of a batch that ended early is forgotten.
+    /// The rest of a batch that ended early is forgotten.
     LeftForgotten,
-    /// What is left of a batch outlives its assignment.
+    /// The rest of a batch outlives its assignment.
     LeftKept,
 }
 
@@ -101,7 +101,7 @@ impl Mutant {
         }
     }
 
-    /// What it is, for people.
+    /// The mistake in words, for people.
     pub fn idea(self) -> &'static str {
         match self {
             Mutant::Position => "position instead of tracked offsets",

@@ -54,7 +54,7 @@ pub struct Divergence {
     pub record: Option<String>,
 }
 
-/// What a replay found.
+/// The findings of a replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replayed {
     /// Transactions re-executed.
@@ -67,7 +67,7 @@ pub struct Replayed {
     pub divergence: Option<Divergence>,
 }
 
-/// What a replay works with.
+/// The ports and settings of a replay.
 pub struct Replay<'a> {
     /// The log.
     pub log: &'a dyn Log,

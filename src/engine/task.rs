@@ -47,7 +47,7 @@ pub struct Task {
     overlay: Overlay,
     outbox: Outbox,
     seen: InSequences,
-    /// What it knows of the broadcast tables.
+    /// The rows of the broadcast tables, as far as the task knows them.
     pub view: TableView,
     meta: Meta,
     /// Where the last meta record is in the changelog; none before the first transaction.
@@ -63,9 +63,9 @@ pub struct Task {
     pub repeats: u64,
 }
 
-/// What a task needs besides its state.
+/// Everything that a task needs besides its state.
 pub struct TaskParts {
-    /// What the role is.
+    /// The role's description.
     pub spec: Arc<RoleSpec>,
     /// The role's logic.
     pub role: Box<dyn Role>,
@@ -115,7 +115,7 @@ impl Task {
         result
     }
 
-    /// What `prepare` will add to the transaction, the entry and the meta record apart.
+    /// The records that `prepare` will add to the transaction, the entry and the meta record apart.
     pub fn to_prepare(&self) -> Written {
         let ((changes, bytes), rows) = (self.overlay.written(), self.view.fresh_bytes());
         Written { records: changes, bytes: bytes + rows, row_bytes: rows }

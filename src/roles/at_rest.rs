@@ -1,4 +1,4 @@
-//! What no task can check alone: at rest, trades between users of different tasks have come to both, and an order is open in `orders` if and only if it is
+//! Checks that no task can do alone: at rest, trades between users of different tasks have come to both, and an order is open in `orders` if and only if it is
 //! in a book. For `verify` and for tests.
 
 use crate::engine::ports::StateStore;

@@ -1,4 +1,4 @@
-//! What can be said of a client's record before its value is read.
+//! The judgement of a client's record before its value is read.
 
 use crate::engine::context::Ctx;
 use crate::engine::records::{NO_LOG_TIME, Record};

@@ -34,7 +34,7 @@ pub enum Role {
     Trading,
     /// Portfolios, folded from order events.
     Portfolio,
-    /// What users are told.
+    /// Messages to users.
     Notifications,
     /// Hash chains over all public topics.
     Audit,
@@ -57,7 +57,7 @@ impl Role {
         }
     }
 
-    /// What the role reads, owns and writes.
+    /// The topics that the role reads, owns and writes.
     pub fn spec(self) -> RoleSpec {
         let guarded = |topic| Input { topic, guarded: true };
         let open = |topic| Input { topic, guarded: false };

@@ -35,7 +35,7 @@ impl Role for Notifications {
     }
 }
 
-/// What a person is told.
+/// The message to a person.
 fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
     let id = e.order_id.unwrap_or("?");
     let reason = e.text.or(e.reason.map(Reason::text));

@@ -51,7 +51,7 @@ pub(super) fn references() -> Rows<(i64, i64)> {
     })
 }
 
-/// What operators have switched off.
+/// The rows of `controls`: everything that operators have switched off.
 pub(super) fn controls() -> Rows<Control> {
     Rows::new(topics::CONTROLS, |key, value| Some(control::decode(Some(key), Some(value)).ok()??.state))
 }

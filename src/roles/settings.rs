@@ -1,4 +1,4 @@
-//! What an operator may set about the roles' decisions. The roles that decide leave it in their journals, so that a replay decides as was decided then,
+//! The settings that an operator may choose for the roles' decisions. The roles that decide leave it in their journals, so that a replay decides as was decided then,
 //! whatever is set by now, and so that `audit find` can say it.
 
 use crate::wire::encode::{self, Field, Format};
@@ -13,7 +13,7 @@ pub struct RoleSettings {
     pub burst: u32,
     /// Oldest price that counts as fresh.
     pub stale_ms: u64,
-    /// What a new account begins with, 10^-4; 0: nothing.
+    /// The cash that a new account begins with, 10^-4; 0: nothing.
     pub opening_cash_e4: i64,
     /// Oldest command that is accepted, if that is limited.
     pub max_command_age_ms: Option<u64>,
@@ -84,7 +84,7 @@ impl RoleSettings {
             ("open_orders_max", int(self.open_orders_max)),
             ("day_ends_ms", Field::Int(self.day_ends_ms)),
         ];
-        // What is off is not said.
+        // A setting that is off is not written.
         let limits = [
             ("max_command_age_ms", self.max_command_age_ms.map(int)),
             ("dedup_window_ms", self.dedup_window_ms.map(Field::Int)),

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{Role, audit, orders, portfolio, trading};
 use crate::domain::partitioner;
 
-/// What a value is called and what its key begins with in state. The words are tried in order.
+/// The names of values, and the beginnings of their keys in state. The words are tried in order.
 const KINDS: &[(Role, &str, u8)] = &[
     (Role::Orders, "account", b'a'),
     (Role::Orders, "position", b'p'),
@@ -103,7 +103,7 @@ pub fn task_of(role: Role, text: &str, partitions: u32) -> Option<u32> {
     }
 }
 
-/// What a person should type.
+/// The words that a person may type.
 pub fn kinds(role: Role) -> &'static str {
     match role {
         Role::Orders => {

@@ -14,6 +14,8 @@ pub mod rebuild;
 pub mod repair;
 #[cfg(feature = "rocks")]
 pub mod replay;
+#[cfg(all(test, feature = "rocks"))]
+pub(crate) mod said;
 pub mod scan;
 #[cfg(feature = "rocks")]
 mod scratch;

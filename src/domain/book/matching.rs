@@ -1,15 +1,15 @@
-//! What happens to an order that comes: checked, matched, and what is left of it put where it belongs.
+//! The way of an order that comes: checked, matched, and what is left of it put where it belongs.
 
 use super::super::reason::Reason;
 use super::super::status::Side;
 use super::{ASKS, BIDS, Book, House, Life, Match, NIL, Order, PLACE, Party, Quote, Room, Stage, Verdict};
 
-/// What a replacement would do.
+/// The effect of a replacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The order keeps its place.
     InPlace,
-    /// It leaves its place and comes anew.
+    /// The order leaves its place and comes anew.
     Anew,
     /// There is nothing left to trade: it is filled.
     Fills,
@@ -27,11 +27,11 @@ enum Stop {
     Room,
 }
 
-/// What a look through the book found for an order that trades whole or not at all.
+/// The finding of a look through the book for an order that trades whole or not at all.
 enum Looked {
     /// All of it can trade.
     Whole,
-    /// It cannot, and why.
+    /// The order cannot trade, and why.
     Short(Reason),
     /// There is no more room in this step; so many orders were passed, and so much is still to be found.
     Room(u64, i64),
@@ -110,7 +110,7 @@ impl<P: Party> Book<P> {
         [user, house.quote().map(|q| q.price_e4)].into_iter().flatten().any(|price_e4| reaches(side, limit_e4, price_e4))
     }
 
-    /// What a replacement by these terms would do to a live order; an error changes nothing. `house`: what it offers the order.
+    /// The effect of a replacement by these terms to a live order; an error changes nothing. `house`: what it offers the order.
     pub fn check_replace(&self, slot: u32, quantity: i64, limit_e4: i64, now_ms: i64, house: &House) -> Result<Change, Reason> {
         let order = self.get(slot).filter(|o| self.lives(o, now_ms)).ok_or(Reason::TooLateToCancel)?;
         if quantity <= order.cum {

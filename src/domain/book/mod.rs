@@ -69,7 +69,7 @@ struct Front {
     at: Option<(i64, u32)>,
 }
 
-/// What of a book is not in its orders, as its owner keeps it.
+/// The part of a book that is not in its orders, as its owner keeps it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// The next place in the queue.
@@ -90,7 +90,7 @@ pub struct Book<P> {
     lists: Vec<List>,
     free_lists: Vec<u32>,
     ladders: [Ladder; 5],
-    /// What is known of who is dead, by ladder; what [`Book::first_live`] found.
+    /// The orders known to be dead, by ladder: the finding of [`Book::first_live`].
     fronts: [Cell<Option<Front>>; 4],
     /// How many orders an all-or-nothing order has passed, and the next one: valid until an order comes or goes.
     looked: Cell<Option<(u64, Option<u32>)>>,
@@ -120,7 +120,7 @@ impl<P> Book<P> {
         Book { head, ..Default::default() }
     }
 
-    /// What is not in the orders.
+    /// The part that is not in the orders.
     pub fn head(&self) -> Head {
         self.head
     }

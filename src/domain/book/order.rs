@@ -4,11 +4,11 @@ use super::super::reason::Reason;
 use super::super::status::{Side, words};
 
 words! {
-    /// What becomes of the part that does not trade at once.
+    /// The fate of the part that does not trade at once.
     Life {
-        /// It rests.
+        /// The part rests.
         Rest = 1, "rest";
-        /// It is cancelled.
+        /// The part is cancelled.
         Ioc = 2, "ioc";
         /// The order trades whole or not at all.
         Fok = 3, "fok";
@@ -41,20 +41,20 @@ pub struct Order<P> {
     pub ceiling_e4: i64,
     /// A stop that has not fired yet.
     pub stop_e4: Option<i64>,
-    /// What may still trade.
+    /// The quantity that may still trade.
     pub leaves: i64,
-    /// What has traded.
+    /// The quantity that has traded.
     pub cum: i64,
     /// From this moment on it is dead, milliseconds.
     pub deadline_ms: i64,
-    /// What becomes of the rest.
+    /// The fate of the rest.
     pub life: Life,
     /// Must not trade on arrival.
     pub post_only: bool,
 }
 
 impl<P> Order<P> {
-    /// What was ordered.
+    /// The quantity that was ordered.
     pub fn quantity(&self) -> i64 {
         self.cum + self.leaves
     }
@@ -71,13 +71,13 @@ impl<P> Order<P> {
 /// How an order that was put to the book fared.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict<P> {
-    /// It has a place in the book now (or waits for its stop).
+    /// The order has a place in the book now (or waits for its stop).
     Rests(u32),
     /// Nothing of it is left.
     Filled(Order<P>),
     /// Its rest is cancelled.
     Cancelled(Order<P>, Reason),
-    /// It did not get in; nothing happened.
+    /// The order did not get in; nothing happened.
     Rejected(Order<P>, Reason),
     /// A market order of which the book could not fill the rest, and why.
     Unfilled(Order<P>, Reason),
@@ -95,7 +95,7 @@ pub enum Stage {
         /// Quantity.
         left: i64,
     },
-    /// It trades.
+    /// The order trades.
     Trades,
 }
 
@@ -147,9 +147,9 @@ impl House {
 /// One trade of an incoming order, with one that rested or with the house.
 #[derive(Debug)]
 pub struct Match<'a, P> {
-    /// Who came; as after the trade.
+    /// The order that came; as after the trade.
     pub taker: &'a Order<P>,
-    /// Who rested; as after the trade. None: the house.
+    /// The order that rested; as after the trade. None: the house.
     pub maker: Option<&'a Order<P>>,
     /// The price of the maker, or of the house.
     pub price_e4: i64,

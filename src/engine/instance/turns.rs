@@ -42,7 +42,7 @@ pub(in super::super) fn deal(counts: &[usize], mut room: usize) -> Vec<usize> {
     shares
 }
 
-/// Who got what in a turn.
+/// The outcome of a turn, as far as the next one needs to know it.
 #[derive(Default)]
 pub(super) struct Turns {
     /// The first that had records and got nothing.
@@ -68,7 +68,7 @@ impl Turns {
         }
     }
 
-    /// Who begins the next turn, if something is left.
+    /// The partition that begins the next turn, if something is left.
     pub(super) fn next(self) -> Option<First> {
         self.nothing.or(self.skipped).or(self.left.map(|task| First { task: task.saturating_add(1), input: 0 }))
     }

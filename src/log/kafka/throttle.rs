@@ -40,9 +40,9 @@ fn longest(statistics: &[u8]) -> Option<(String, i64)> {
     delays.filter(|(_, ms)| *ms > 0).max_by_key(|(_, ms)| *ms)
 }
 
-/// What is known of one client.
+/// The story of one client's delays.
 pub(super) struct Throttle {
-    /// What the client is, for people.
+    /// The client in words, for people.
     whose: String,
     story: Mutex<Option<Story>>,
 }
@@ -83,7 +83,7 @@ impl Throttle {
         }
     }
 
-    /// What slowed a transaction down, if it was this.
+    /// The reason why a transaction was slow, if brokers throttled it.
     pub(super) fn why(&self) -> Option<String> {
         let story = self.story.lock().unwrap_or_else(PoisonError::into_inner);
         story.as_ref().map(|s| format!("throttled: broker {} held answers back for up to {} ms, so a quota is too low", s.broker, s.ms))

@@ -22,7 +22,7 @@ pub fn check_books(store: &dyn StateStore) -> Result<String, String> {
     sums.compare()
 }
 
-/// What one task cannot check alone: its share of what is on its way between users, and its open orders.
+/// The sums that one task cannot check alone: its share of what is on its way between users, and its open orders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shared {
     /// Cash and shares on their way, per symbol. Over all tasks, and at rest, each sums to zero.

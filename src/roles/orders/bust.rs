@@ -65,7 +65,7 @@ pub(super) fn trade(
     Ok(Ok(()))
 }
 
-/// What a reason means here.
+/// The text of a reason.
 pub(super) fn text(reason: Reason) -> &'static str {
     match reason {
         Reason::UnknownOrder => "there is no such order",
@@ -88,6 +88,6 @@ fn facts(c: &Command<'_>, entry: &Entry<'_>) -> Result<Settled, Reason> {
         None => 0,
         Some(fee) => fee.not_negative().filter(|fee| *fee <= value_e4).ok_or(Reason::InvalidAmount)?,
     };
-    // What rounding had taken beyond the exact fee stays where it was booked: the next fee is not known to be of the same trade.
+    // The amount that rounding took beyond the exact fee stays where it was booked: the next fee is not known to be of the same trade.
     Ok(Settled { side, quantity, value_e4, fee: Fee { charged_e4, exact_e4: charged_e4 }, with_house: true })
 }

@@ -46,7 +46,7 @@ pub(super) fn refuse(
 
 /// The order that a command named, if it may still trade.
 fn open<'a>(named: Option<Entry<'a>>) -> Result<(Entry<'a>, Terms, &'a str), Reason> {
-    // What was rejected never was an order.
+    // An order that was rejected never was one.
     let e = named.filter(|e| e.status != Status::Rejected).ok_or(Reason::UnknownOrder)?;
     match (e.terms, e.content.symbol()) {
         (Some(terms), Some(symbol)) if e.is_open() => Ok((e, terms, symbol)),
@@ -149,12 +149,12 @@ fn changed(c: &Command<'_>, entry: &Entry<'_>, old: Terms, f: &Facts<'_>) -> Res
     };
     checks::lots(quantity, i)?;
     checks::clip(quantity, has_limit, i)?;
-    // What has no limit of its own counts by its stop, as when it came.
+    // An order without a limit of its own counts by its stop, as when it came.
     checks::notional(quantity, if has_limit { limit_e4 } else { entry.content.stop_price().unwrap_or(limit_e4) }, i)?;
     let mut new = Terms { quantity, limit_e4, ..old };
     let reference = f.reference.map(|(price, _)| price);
     let sells = old.side == Side::Sell;
-    // What the account can take was settled when the order came, and all holds rest on it.
+    // The bounds of the account were checked when the order came, and all holds rest on it.
     if sells && limit_e4 > old.ceiling_e4 {
         return Err(Reason::NotionalLimit);
     }

@@ -27,7 +27,7 @@ pub(super) struct Refusal {
     retry_after_ms: Option<i64>,
 }
 
-/// What a decision about an order rests on besides the account.
+/// Everything that a decision about an order rests on, besides the account.
 pub(super) struct Market {
     pub instrument: Option<Instrument>,
     pub reference: Option<(i64, i64)>,

@@ -2,7 +2,7 @@
 //! were not handled yet would be missing, and orders that came after them would be refused for no good reason. So they are read once, at the start,
 //! and fill the gap until the real reference price comes.
 //!
-//! What `trading` has handled is known by its committed offsets, and these can be visible before the prices that it told in the same transaction:
+//! How far `trading` has come is known by its committed offsets, and these can be visible before the prices that it told in the same transaction:
 //! markers are written one partition at a time, and with a broker away that takes its time. So the prices are read once more after the offsets were
 //! asked for, up to where their topic ended at that moment, and for as long as that is undecided it is waited for.
 //!

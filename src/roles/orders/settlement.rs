@@ -74,7 +74,7 @@ impl Orders {
                     open.decided(&mut desk)?;
                     desk.note(open.id, &open.entry);
                 } else {
-                    // It ended with the change on its way, of which there is never more than one.
+                    // The order ended with the change on its way, of which there is never more than one.
                     desk.buffers.has_ended(open.user, open.id);
                 }
                 open.refused(&mut desk, reason);

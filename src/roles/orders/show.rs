@@ -1,4 +1,4 @@
-//! What `orders` keeps, as JSON.
+//! The state of `orders` as JSON.
 
 use serde_json::{Map, Value, json};
 
@@ -10,7 +10,7 @@ use crate::roles::show::number;
 
 /// A value by the letter of its key; none if it cannot be read.
 pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
-    // What came with books is shown where there is something to show.
+    // Fields that came with books are shown where there is something to show.
     Some(match letter {
         b'a' => {
             let a = state::read_account(value)?;

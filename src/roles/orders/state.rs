@@ -1,4 +1,4 @@
-//! What `orders` keeps, byte by byte. Keys are a letter, then ids separated by a zero byte (ids have none); values begin with a version.
+//! The state of `orders`, byte by byte. Keys are a letter, then ids separated by a zero byte (ids have none); values begin with a version.
 //!
 //! | key | value |
 //! |---|---|
@@ -181,7 +181,7 @@ pub(super) fn read_totals(bytes: &[u8]) -> Option<Totals> {
     })
 }
 
-/// What became of an order id.
+/// The fate of an order id.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry<'a> {
     pub status: Status,
@@ -191,15 +191,15 @@ pub(super) struct Entry<'a> {
     pub cum: i64,
     /// For how much.
     pub value_e4: i64,
-    /// What it is bound to now; none for what is no order, or was rejected at once.
+    /// The terms that bind the order now; none for an id that is no order's, or was rejected at once.
     pub terms: Option<Terms>,
-    /// What is set aside for it.
+    /// The amount that is set aside for the order.
     pub hold: Hold,
     /// Changes that are on their way to the book.
     pub pending: u64,
-    /// It may be open for long, so it is counted and can be found.
+    /// The order may be open for long, so it is counted and can be found.
     pub stays: bool,
-    /// What was asked for.
+    /// The command's content, by which a repeat is told from another command.
     pub content: Content<'a>,
 }
 
@@ -275,7 +275,7 @@ impl<'a> Entry<'a> {
         Some(e)
     }
 
-    /// What version 1 left out follows from the one kind of order it had: a market order that trades whole.
+    /// The fields that version 1 left out follow from the one kind of order it had: a market order that trades whole.
     fn first_version(&mut self, cum: i64, hold_e4: i64, content: Content<'a>) {
         self.content = content;
         self.cum = cum;
@@ -298,7 +298,7 @@ impl<'a> Entry<'a> {
         self.terms.is_some() && !self.status.is_terminal()
     }
 
-    /// What was ordered, as it stands now.
+    /// The quantity that is ordered now.
     pub(super) fn quantity(&self) -> Option<i64> {
         self.terms.map(|t| t.quantity).or_else(|| self.content.quantity())
     }
@@ -309,7 +309,7 @@ impl<'a> Entry<'a> {
         self.terms.map(|t| t.limit_e4).filter(|_| asked.is_some()).or(asked)
     }
 
-    /// What has not traded and still may.
+    /// The quantity that has not traded and still may.
     pub(super) fn leaves(&self) -> i64 {
         if self.status.is_terminal() { 0 } else { self.quantity().unwrap_or(0) - self.cum }
     }

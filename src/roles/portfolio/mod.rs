@@ -35,12 +35,12 @@ pub(super) struct Portfolios {
     value: Vec<u8>,
 }
 
-/// What the role could not read.
+/// Said of a record that the role cannot read.
 const UNREADABLE: &str = "state of a portfolio cannot be read; it was written by a newer version or is damaged";
 
 /// So much is kept in hand, counted in bytes that are to be written.
 const PENDING_MAX: usize = 8 << 20;
-/// What a user, a position of theirs in the record, and a row make at most, in state and topic together; about.
+/// Bytes that a user, a position of theirs in the record, and a row take at most, in state and topic together; about.
 const USER_BYTES: usize = 400;
 const INLINE_BYTES: usize = 120;
 const ROW_BYTES: usize = 500;

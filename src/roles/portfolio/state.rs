@@ -1,4 +1,4 @@
-//! What `portfolio` keeps: one record per user, one row per open sell, which says how many shares it holds, and in a large portfolio one row per position.
+//! The state of `portfolio`: one record per user, one row per open sell, which says how many shares it holds, and in a large portfolio one row per position.
 //!
 //! Rows, because a user may have ten thousand open sells or positions and one event is about one of them: kept in the user's record, they were written
 //! again with every batch, and enough of them made a record that the changelog does not take. A small portfolio stays in the user's record: one read and one
@@ -32,7 +32,7 @@ const POSITION: u8 = 1;
 pub(super) const WHOLE_MAX: usize = 256;
 /// ... and none any more when so many are left; in between it stays as it is, so that a user who goes back and forth does not move everything each time.
 const WHOLE_AGAIN: u64 = 128;
-/// What an older version kept in one record moves to rows so many at an event.
+/// Positions that an older version kept in one record move to rows so many at an event.
 pub(super) const MOVED_AT_ONCE: usize = 500;
 
 /// Reads rows of the user.
@@ -104,12 +104,12 @@ pub(super) fn position_key(user: &str, symbol: &str, out: &mut Vec<u8>) {
     key(user, POSITION, symbol, out);
 }
 
-/// What events have come for since the state was read.
+/// A row for which events have come since the state was read.
 #[derive(Debug, PartialEq, Eq)]
 struct InHand<T> {
     /// Its row, as it is in the store.
     stored: Option<T>,
-    /// What it is now; none once it has ended.
+    /// The row's present value; none once the order has ended.
     now: Option<T>,
 }
 
@@ -239,7 +239,7 @@ impl State {
         let (left, symbol) = (sell.leaves, sell.symbol.clone());
         if left == 0 {
             in_hand.now = None;
-            // It came and went: no row has to be told, and a fold of a long history does not keep its dead.
+            // The order came and went: no row has to be told, and a fold of a long history does not keep its dead.
             if in_hand.stored.is_none() {
                 self.sells.remove(order_id);
             }

@@ -118,7 +118,7 @@ impl Trading {
         self.on_floor(ctx, c.symbol, None, &mut room, |floor| floor.take_in(Act::Command(value)))
     }
 
-    /// What one record may lead to.
+    /// The bounds of one record's consequences.
     fn room(&self) -> Room {
         Room::new(self.settings.match_part)
     }

@@ -19,7 +19,7 @@ pub struct BookLine {
     pub waits: bool,
     /// Worst price.
     pub limit_e4: i64,
-    /// What may still trade.
+    /// The quantity that may still trade.
     pub leaves: i64,
     /// Whose.
     pub user_id: String,

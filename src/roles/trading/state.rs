@@ -1,4 +1,4 @@
-//! What `trading` keeps, byte by byte. Values begin with a version.
+//! The state of `trading`, byte by byte. Values begin with a version.
 //!
 //! | key | value |
 //! |---|---|
@@ -165,7 +165,7 @@ pub(super) fn next_trade(ctx: &mut Ctx<'_>, b: &mut Buffers) -> Result<u64, Bug>
     Ok(next)
 }
 
-/// What of a book is not in its orders.
+/// The part of a book that is not in its orders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct BookHead {
     pub head: Head,

@@ -1,6 +1,7 @@
 use std::sync::atomic::AtomicU32;
 
 use super::*;
+use crate::runtime::said::Said;
 use crate::wire::topics;
 
 /// A member that ends like this, each time it is started; answers how often that was.
@@ -130,19 +131,6 @@ fn signs_of_life_come_while_a_turn_lasts_and_only_of_who_has_begun() {
     assert!(InstanceStatus::read_all(dir.path(), "trading").is_empty());
 }
 
-#[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Said {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("whole").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// One line at the start of a month's run is not enough for a role that never ran.
 #[test]
 fn a_role_that_ended_beside_others_is_told_again_and_shown() {
@@ -150,10 +138,7 @@ fn a_role_that_ended_beside_others_is_told_again_and_shown() {
     let (wrong, _) = ending("audit", |_| Stop::Invalid("made for 7 partitions".into()));
     let said = Said::default();
     let (writer, heard, asked) = (said.clone(), said.clone(), stopped.clone());
-    let reminders = |said: &Said| {
-        let all = String::from_utf8_lossy(&said.0.lock().expect("whole")).into_owned();
-        all.lines().filter(|l| l.contains("ERROR") && l.contains("audit-1 has ended for good") && l.contains("7 partitions")).count()
-    };
+    let reminders = |said: &Said| said.lines(&["ERROR", "audit-1 has ended for good", "7 partitions"]).len();
     std::thread::spawn(move || {
         while reminders(&heard) < 3 {
             std::thread::sleep(Duration::from_millis(5));

@@ -182,7 +182,7 @@ fn what_an_older_version_kept_whole_moves_in_parts_and_nothing_is_lost_on_the_wa
     assert_eq!(store.positions["0003"].quantity, 4);
 }
 
-/// What is published leaves positions of nothing out, rows or not.
+/// A published portfolio leaves positions of nothing out, rows or not.
 #[test]
 fn a_position_of_nothing_that_sells_hold_is_a_row_and_is_not_counted() {
     let (mut s, mut store) = (State::new("u"), Store::default());

@@ -14,7 +14,7 @@ use crate::engine::role::Bug;
 use crate::engine::varint::{put, put_bytes, put_signed, take_bytes, take_i64, take_u64};
 use crate::roles::intake::bug;
 
-/// What was the case when an order came, or a price: it is decided by that, whenever its turn comes.
+/// The circumstances in which an order came, or a price: it is decided by that, whenever its turn comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::roles::trading) struct Moment {
     pub time_ms: i64,
@@ -22,7 +22,7 @@ pub(in crate::roles::trading) struct Moment {
     pub tick: Option<Priced>,
 }
 
-/// What is known of an order on its way through the book.
+/// The facts about an order on its way through the book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::roles::trading) struct Taker {
     /// Its owner has not heard of it yet.
@@ -68,7 +68,7 @@ pub(in crate::roles::trading) struct Rest<P> {
     pub moment: Moment,
 }
 
-/// What waits for its turn behind such an order.
+/// A command or a price that waits for its turn behind such an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::roles::trading) enum Act<'a> {
     /// The market is at a price.
