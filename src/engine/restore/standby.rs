@@ -2,6 +2,7 @@
 //! over begins to run where its copy is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use super::Progress;
@@ -21,8 +22,7 @@ pub enum Standby {
     /// Of none.
     #[default]
     None,
-    /// Of those that would come to it if up to so many other instances went away. Partitions are dealt out in runs, so these are the next ones on
-    /// either side of its own.
+    /// Of those that would come to it if up to so many other instances went away.
     Neighbours(u32),
     /// Of all.
     All,
@@ -36,13 +36,38 @@ impl Standby {
             (Standby::All, ..) => 0..count,
             // Without a share of its own it is the spare of everybody.
             (Standby::Neighbours(_), None, _) | (Standby::Neighbours(_), _, None) => 0..count,
-            (Standby::Neighbours(n), Some(first), Some(last)) => {
-                let width = (last - first + 1).saturating_mul(n);
-                first.saturating_sub(width)..last.saturating_add(width).saturating_add(1).min(count)
-            }
+            (Standby::Neighbours(n), Some(first), Some(last)) => after_losses(n, *first..*last + 1, count),
         };
         range.filter(|task| !own.contains(task)).collect()
     }
+}
+
+/// A share of some partitions, as Kafka's range assignor deals them out: in runs, the first ones one longer.
+fn share(instances: u32, index: u32, count: u32) -> Range<u32> {
+    let (each, longer) = (count / instances, count % instances);
+    let from = index * each + index.min(longer);
+    from..from + each + u32::from(index < longer)
+}
+
+/// All tasks that can come to the instance with these if up to `n` others go away. An instance does not know how many there are, so all numbers are tried that
+/// would give it its share. Its place moves towards the front by as many as went away before it.
+fn after_losses(n: u32, own: Range<u32>, count: u32) -> Range<u32> {
+    let n = n.min(count);
+    let mut all = own.clone();
+    for instances in 1..=count.saturating_add(n) {
+        let (each, longer) = (count / instances, count % instances);
+        let front = longer * (each + 1);
+        let index = if own.start < front { own.start / (each + 1) } else { longer + (own.start - front) / each.max(1) };
+        if share(instances, index, count) != own {
+            continue;
+        }
+        for left in instances.saturating_sub(n).max(1)..instances {
+            let first = share(left, index.saturating_sub(instances - left), count);
+            let last = share(left, index.min(left - 1), count);
+            all = all.start.min(first.start)..all.end.max(last.end);
+        }
+    }
+    all
 }
 
 /// Copies of tasks that others run.
@@ -200,6 +225,47 @@ impl Standbys {
 mod tests {
     use super::*;
 
+    /// The share of each instance, worked out one after the other.
+    fn shares(instances: u32, partitions: u32) -> Vec<BTreeSet<u32>> {
+        let (each, longer) = (partitions / instances, partitions % instances);
+        let mut next = 0;
+        let share = |n: u32| {
+            let from = next;
+            next += each + u32::from(n < longer);
+            (from..next).collect()
+        };
+        (0..instances).map(share).collect()
+    }
+
+    /// The loss of an instance also moves tasks between those that stay, and each has a copy where it comes to. The same for two that go at once.
+    #[test]
+    fn whatever_task_moves_after_a_loss_has_a_copy_where_it_comes_to() {
+        assert_eq!(shares(3, 7), [(0..3).collect(), (3..5).collect(), (5..7).collect::<BTreeSet<_>>()]);
+        let (mut between_survivors, mut copied, mut all) = (0, 0, 0);
+        for (instances, partitions) in (2..=6).flat_map(|i| (1..=24).map(move |p| (i, p))) {
+            let before = shares(instances, partitions);
+            let numbers = || 0..before.len();
+            let pairs = numbers().flat_map(|a| numbers().filter(move |b| a < *b).map(move |b| vec![a, b]));
+            for lost in numbers().map(|n| vec![n]).chain(pairs).filter(|lost| lost.len() < before.len()) {
+                let after = shares(instances - lost.len() as u32, partitions);
+                let stay = numbers().filter(|n| !lost.contains(n));
+                for (own, now) in stay.map(|n| &before[n]).zip(&after) {
+                    let copies = Standby::Neighbours(lost.len() as u32).tasks(own, partitions);
+                    if lost.len() == 1 {
+                        (copied, all) = (copied + copies.len(), all + partitions as usize - own.len());
+                    }
+                    for task in now.difference(own) {
+                        let what = format!("{instances} instances, {partitions} partitions, {lost:?} lost");
+                        assert!(copies.contains(task), "{what}: task {task} comes to {own:?}, which has copies of {copies:?}");
+                        between_survivors += u32::from(!lost.iter().any(|n| before[*n].contains(task)));
+                    }
+                }
+            }
+        }
+        assert!(between_survivors > 100, "{between_survivors}");
+        assert!(copied * 3 < all * 2, "copies of {copied} tasks where all would be {all}");
+    }
+
     #[test]
     fn standbys_are_the_tasks_that_could_come_over() {
         let own = |r: std::ops::Range<u32>| r.collect::<BTreeSet<u32>>();
@@ -207,9 +273,12 @@ mod tests {
         assert_eq!(of(Standby::None, 2..4), [0_u32; 0]);
         assert_eq!(of(Standby::All, 2..4), [0, 1, 4, 5]);
         assert_eq!(of(Standby::Neighbours(1), 2..4), [0, 1, 4, 5]);
-        assert_eq!(of(Standby::Neighbours(1), 0..2), [2, 3]);
+        assert_eq!(of(Standby::Neighbours(1), 0..2), [2], "of three; the third would have 3, 4 and 5");
         assert_eq!(of(Standby::Neighbours(1), 5..6), [4]);
-        assert_eq!(of(Standby::Neighbours(2), 0..1), [1, 2]);
+        assert_eq!(of(Standby::Neighbours(2), 0..1), [1], "of six; four have at most two");
+        assert_eq!(of(Standby::Neighbours(1), 0..3), [3, 4, 5], "of two");
+        assert_eq!(of(Standby::Neighbours(9), 2..4), [0, 1, 4, 5]);
+        assert_eq!(Standby::Neighbours(1).tasks(&own(2..3), 3).into_iter().collect::<Vec<_>>(), [0, 1], "of two or three");
         assert_eq!(of(Standby::Neighbours(1), 0..0), [0, 1, 2, 3, 4, 5], "a spare instance");
     }
 }
