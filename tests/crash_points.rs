@@ -63,6 +63,8 @@ const LIVES: &[(Point, u64, Before)] = &[
     (ResumeBefore, 4, Nothing),
     (CommitStored, 5, Nothing),
     (CommitDone, 4, Nothing),
+    (BatchLeft, 2, Nothing),
+    (BatchLeft, 1, Nothing),
     (StoreBatch, 6, Nothing),
     (StoreFlush, 6, Nothing),
     // From here on the store is behind.
@@ -104,6 +106,9 @@ fn unreachable_for(role: &str, point: Point) -> Option<&'static str> {
     match point {
         LogWrite | LogWritten => Some("on the embedded log only"),
         RestoreStandby | StopLeft => Some("with --standby and --leave only: kafka_standby.rs"),
+        AdoptPositions | AdoptCommitted => Some("where offsets are forgotten: crash_paths.rs"),
+        RepairJoined | RepairJudged | RepairCommitted => Some("the command `repair offsets`: crash_paths.rs"),
+        MassPart | MassGoesOn | MatchPart | MatchGoesOn => Some("with deep books: crash_paths.rs"),
         JoinTable if !["orders", "trading"].contains(&role) => Some("the role reads no broadcast table"),
         _ => None,
     }

@@ -38,6 +38,10 @@ fn unreachable(point: Point) -> Option<&'static str> {
         RebuildWiping => Some("the rebuild command, shown on Kafka"),
         RevokeTasks => Some("one process has all partitions for as long as it lives"),
         RestoreStandby | StopLeft => Some("with --standby and --leave only, which are for several instances"),
+        AdoptPositions | AdoptCommitted | RepairJoined | RepairJudged | RepairCommitted => {
+            Some("where offsets are forgotten: crash_paths.rs")
+        }
+        MassPart | MassGoesOn | MatchPart | MatchGoesOn => Some("with deep books: crash_paths.rs"),
         _ => None,
     }
 }
@@ -151,6 +155,7 @@ fn all_roles_die_at_every_point_and_nothing_is_lost_or_doubled() {
                     | StoreFlush
                     | CommitStored
                     | CommitDone
+                    | BatchLeft
             );
             let visit = match point {
                 ProcessRecord => 1 + rng.below(200),

@@ -16,6 +16,7 @@ use processor::engine::topics::TopicPartition;
 use processor::log::local::{LocalLog, Options};
 use processor::wire::topics as t;
 use serde_json::Value;
+use support::forgotten;
 use support::load::wait_for;
 use support::program::Program;
 
@@ -68,19 +69,6 @@ impl Place {
         let at = [TopicPartition::new(t::ORDER_COMMANDS, 0)];
         LocalLog::open_read_only(&self.dir.path().join("log"), &t::table("")).expect("the log").group_offsets(group, &at).expect("offsets")
             [0]
-    }
-
-    /// The group is forgotten, as a cluster forgets one that was idle for a week.
-    fn forget(&self, group: &str) {
-        let dir = self.dir.path().join("log/log");
-        let options = rocksdb::Options::default();
-        let families = rocksdb::DB::list_cf(&options, &dir).expect("its families");
-        let db = rocksdb::DB::open_cf(&options, &dir, families).expect("the database");
-        let keys: Vec<Box<[u8]>> = db.iterator(rocksdb::IteratorMode::Start).map(|kv| kv.expect("a row").0).collect();
-        let of_group = |k: &[u8]| k.windows(group.len()).any(|w| w == group.as_bytes());
-        let found: Vec<_> = keys.iter().filter(|k| of_group(k)).collect();
-        assert!(!found.is_empty());
-        found.iter().for_each(|k| db.delete(k).expect("deleted"));
     }
 }
 
@@ -233,6 +221,21 @@ fn status_tells_life_by_signs_of_life() {
     assert!(!place.p.good(&["status", "--role", "orders"]).contains("sign of life"));
 }
 
+/// Restores are no part of a role's turns: each role's process has a thread for them.
+#[test]
+fn restores_have_a_thread_of_their_own() {
+    let place = Place::new("1");
+    let running = place.p.start_roles("all");
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", running.pid())).expect("its threads");
+    let names: Vec<String> = tasks.filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("comm")).ok()).collect();
+    for role in ["orders", "trading", "portfolio", "notifications", "audit"] {
+        // The kernel keeps fifteen bytes of a name.
+        let name: String = format!("{role}-restore").chars().take(15).collect();
+        assert!(names.iter().any(|n| n.trim() == name), "no thread {name} in {names:?}");
+    }
+    running.stop();
+}
+
 /// Moved back, moved forward, and gone: each is told by `verify` as a start would tell it, shown by a dry run, and put right.
 #[test]
 fn offsets_that_were_moved_or_lost_are_repaired() {
@@ -275,7 +278,7 @@ fn offsets_that_were_moved_or_lost_are_repaired() {
         assert_eq!(place.committed("processor-orders"), Some(right));
         verify().is_good();
     }
-    place.forget("processor-orders");
+    forgotten::forget(&place.dir.path().join("log"), "processor-orders");
     assert_eq!(place.committed("processor-orders"), None);
     let told = verify();
     assert!(told.code == Some(0) && told.out.contains("the group's offsets are gone"), "{told:?}");
@@ -289,7 +292,7 @@ fn offsets_that_were_moved_or_lost_are_repaired() {
     assert!(said.is_good().contains("set") && said.err.contains("the offsets of 1 tasks were set"), "{said:?}");
     assert_eq!(place.committed("processor-orders"), Some(right));
     // One input's offset is gone: a start takes that one from the meta record, and verify says so.
-    place.forget("processor-orders");
+    forgotten::forget(&place.dir.path().join("log"), "processor-orders");
     place.orders_at(right);
     assert!(actions(&dry()).iter().any(|a| a.starts_with("null") && a.ends_with("would be set")), "{:?}", actions(&dry()));
     let told = verify();

@@ -171,6 +171,38 @@ fn offsets_that_are_gone_or_were_moved_are_put_back() {
     assert_eq!(place.committed("orders", t::ORDER_COMMANDS), [None, None]);
 }
 
+/// The command that puts forgotten offsets back, and a start that takes them from the changelog, die at every step, also with the offsets in an open transaction;
+/// the next one makes good what is left, and nothing is done twice.
+#[cfg(feature = "faults")]
+#[test]
+fn a_repair_and_a_start_that_die_over_forgotten_offsets_are_made_good() {
+    let place = Place::new("dies");
+    let running = place.p.start_roles("all");
+    (0..3).for_each(|n| place.deposit(&format!("5{n}"), "first"));
+    running.stop();
+    let right = place.committed("orders", t::ORDER_COMMANDS);
+    for at in ["repair.joined", "tx.offsets", "tx.end_in_flight", "repair.committed"] {
+        place.forget("orders");
+        place.p.dies(&["repair", "offsets", "--role", "orders"], at);
+        let rows = place.repair(&[]);
+        assert!(all(&rows, "set") || all(&rows, "fits"), "{at}: {rows:?}");
+        assert_eq!(place.committed("orders", t::ORDER_COMMANDS), right, "{at}");
+    }
+    let mut deposits = place.deposits();
+    for at in ["adopt.positions", "tx.offsets", "tx.end_in_flight", "adopt.committed"] {
+        place.forget("orders");
+        place.p.dies(&["run", "--role", "orders"], at);
+        let running = place.p.start_roles("all");
+        place.deposit("50", at);
+        deposits += 1;
+        assert_eq!(place.deposits(), deposits, "{at}");
+        running.stop();
+    }
+    let verified = place.p.good(&["verify"]);
+    assert!(verified.lines().all(|l| l.starts_with("ok")), "{verified}");
+    assert_eq!(place.p.good(&["replay"]).matches("equal").count(), 10);
+}
+
 impl Place {
     fn committed_end(&self, topic: TopicId) -> u64 {
         let log = KafkaLog::new(KafkaSettings::new(&self.brokers), Arc::new(t::table(&self.prefix)));

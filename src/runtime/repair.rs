@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::clock::SystemClock;
 use super::standing::{self, Standing};
 use super::system::System;
+use crate::engine::crash::{self, Point};
 use crate::engine::last_meta::{Fit, fit, last_meta};
 use crate::engine::ports::{Committed, Limits, Log, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction};
 use crate::engine::records::Records;
@@ -83,6 +84,7 @@ fn put_right(system: &System, role: Role, member: &mut dyn Member) -> Result<BTr
     let tasks: Vec<u32> = inputs.keys().copied().collect();
     let wanted: BTreeSet<_> = inputs.values().flatten().copied().collect();
     take_all(member, &group, &wanted)?;
+    crash::point(Point::RepairJoined);
     // From here on nobody but us can commit; transactions that were open before the fence end by themselves.
     let mut last = last_meta(&*system.log, &SystemClock::new(), &system.topics, spec.changelog, &tasks, OPEN_WAIT)?;
     let mut found = BTreeMap::new();
@@ -94,8 +96,10 @@ fn put_right(system: &System, role: Role, member: &mut dyn Member) -> Result<BTr
     }
     let judged = judge(system, role, found)?;
     let positions: Vec<(TopicPartition, u64)> = judged.values().filter(|t| t.action == Action::Set).flat_map(positions).collect();
+    crash::point(Point::RepairJudged);
     if !positions.is_empty() {
         commit(&*system.log, &group, member, &positions)?;
+        crash::point(Point::RepairCommitted);
     }
     Ok(judged)
 }

@@ -7,9 +7,13 @@ pub mod broker;
 #[cfg(feature = "kafka")]
 pub mod cluster;
 pub mod counter;
+#[cfg(feature = "kafka")]
+pub mod door;
 #[cfg(feature = "rocks")]
 pub mod fleet;
 pub mod follower;
+#[cfg(feature = "rocks")]
+pub mod forgotten;
 pub mod load;
 pub mod oracle;
 pub mod process;

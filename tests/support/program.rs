@@ -90,7 +90,26 @@ impl Program {
 
     /// Starts a command and collects what it says.
     pub fn start(&self, args: &[&str]) -> Background {
-        let mut child = self.command(args).spawn().expect("the program starts");
+        Program::collect(self.command(args))
+    }
+
+    /// Runs a command that must die at a crash point: `point:visit`.
+    pub fn dies(&self, args: &[&str], at: &str) {
+        let mut command = self.command(args);
+        command.env("PROCESSOR_CRASH", at);
+        let end = Program::collect(command).ends(Duration::from_secs(120));
+        let point = at.split(':').next().unwrap_or(at);
+        assert!(
+            end.code.is_none() && end.err.contains(&format!("crash point {point}: ")),
+            "{at}: {:?}\n{}\n{}",
+            end.code,
+            end.out,
+            end.err
+        );
+    }
+
+    fn collect(mut command: Command) -> Background {
+        let mut child = command.spawn().expect("the program starts");
         let collect = |mut from: Box<dyn Read + Send>| {
             std::thread::spawn(move || {
                 let mut all = Vec::new();

@@ -107,6 +107,7 @@ impl Instance {
         crash::point(Point::ResumeBefore);
         work.member.resume(&task.meta().offsets)?;
         if done.adopted {
+            crash::point(Point::AdoptPositions);
             match commit_positions(&mut *work.member, &task.meta().offsets) {
                 Commit::Done { suspect: false } => {}
                 Commit::Fenced(why) => return Err(Halt::Stop(Stop::Fenced(why))),
@@ -114,6 +115,7 @@ impl Instance {
                 Commit::Recover(why) | Commit::Late { why, .. } => return Err(Halt::Recover(why)),
                 _ => return Err(Halt::Recover("committing the positions of a restored task was not well".into())),
             }
+            crash::point(Point::AdoptCommitted);
         }
         if let Some(clock) = self.spec.clock {
             self.wake.wake(&*self.log, clock, number, self.clock.now_us())?;

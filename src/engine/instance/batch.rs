@@ -18,7 +18,7 @@ use super::mistakes;
 use super::turns::{Turns, choose};
 use super::{BACKOFF_MIN, Incarnation, Instance, Stop};
 
-/// What the tasks did in one turn.
+/// The work of the tasks in one turn.
 #[derive(Default)]
 struct Processed {
     /// Tasks that processed something, ascending.
@@ -95,6 +95,9 @@ impl Instance {
         match commit(&self.spec, &self.topics, &mut *work.member, &mut work.tasks, &done.touched, &mut self.out) {
             Commit::Done { suspect } => {
                 crash::point(Point::CommitDone);
+                if !work.left.is_empty() {
+                    crash::point(Point::BatchLeft);
+                }
                 let c = &mut self.counters;
                 c.records_in += taken as u64;
                 c.records_out += self.out.len() as u64;
@@ -132,7 +135,7 @@ impl Instance {
             Commit::Rejected(Rejection { reason, text }) => Err(self.rejected(taken, &done.first, &reason, &text)),
             Commit::TooLarge(why) => Err(Halt::Stop(Stop::Refused(why))),
             Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
-            // What the log has answered is no old news: nothing to look at again.
+            // An answer of the log is no old news: there is nothing to look at again.
             Commit::TaskFailed(_, TaskError::Bug(e)) => Err(e.into()),
             // The first transaction of a process shows whether it may write at all.
             Commit::Refused(why) if self.counters.transactions == 0 => Err(Halt::invalid(why)),

@@ -11,6 +11,7 @@
 use crate::domain::reason::Reason;
 use crate::domain::status::Status;
 use crate::engine::context::Ctx;
+use crate::engine::crash::{self, Point};
 use crate::engine::role::Bug;
 use crate::engine::varint::{put, put_bytes, take_bytes, take_u64};
 use crate::roles::intake::bug;
@@ -32,14 +33,14 @@ const NUMBERED: u8 = 2;
 /// User, symbol and id of an order.
 type Named<'a> = (&'a str, &'a str, &'a str);
 
-/// What the row of an open order says.
+/// The content of an open order's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Row {
-    /// It came before there were numbers.
+    /// The order came before there were numbers.
     Before,
     /// The same, and its mass cancel is on its way to the book: older versions noted that here.
     Ending,
-    /// It came with this event of its user.
+    /// The order came with this event of its user.
     Since(u64),
 }
 
@@ -67,7 +68,7 @@ impl Row {
 pub(super) struct UnderWay {
     /// Only orders of this symbol.
     pub symbol: Option<String>,
-    /// What their ends are to say.
+    /// The reason that their ends are to name.
     pub reason: Reason,
     /// Only orders that came with this event of the user or an earlier one.
     pub since: u64,
@@ -112,7 +113,7 @@ pub(super) fn opened(ctx: &mut Ctx<'_>, b: &mut Buffers, order: Named<'_>, since
     ctx.put(&b.key, &b.value);
 }
 
-/// It is not open any more.
+/// The order is not open any more.
 pub(super) fn ended(ctx: &mut Ctx<'_>, b: &mut Buffers, order: Named<'_>) {
     if ctx.get(row_key(b, b'n', order)).is_none() {
         row_key(b, b'x', order);
@@ -214,6 +215,7 @@ pub(super) fn begin(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'
             // Its id is remembered until it is through: the book's answers must not meet another mass cancel of the same id.
             desk.note(&c.order_id, &Entry { pending: 1, ..Entry::plain(Status::Filled, None, content) });
             keep(desk, &c.order_id, &UnderWay { symbol: c.symbol.as_deref().map(Into::into), reason, since, after });
+            crash::point(Point::MassPart);
         }
     }
     Ok(Ok(()))
@@ -225,6 +227,7 @@ pub(super) fn go_on(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, cause_id: &s
     let Some(mut way) = way else {
         return Err(bug(ctx, format_args!("the book answers mass cancel {cause_id} of user {user}, which is not under way")));
     };
+    crash::point(Point::MassGoesOn);
     let mut desk = Desk::existing(ctx, b, user)?;
     let mut part = find(desk.ctx, desk.buffers, user, way.symbol.as_deref(), way.since, Some(&way.after))?;
     ask(&mut desk, cause_id, way.reason, &part);

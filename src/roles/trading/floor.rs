@@ -12,6 +12,7 @@ use crate::domain::price::{Priced, Stale, is_beyond, is_fresh};
 use crate::domain::reason::Reason;
 use crate::domain::status::Side;
 use crate::engine::context::Ctx;
+use crate::engine::crash::{self, Point};
 use crate::engine::role::Bug;
 use crate::roles::intake::bug;
 use crate::roles::settings::{HOUSE_IN_BOOK, STOPS_BY_TRIGGER};
@@ -71,7 +72,7 @@ impl Stand {
     }
 }
 
-/// What one record may lead to, at whatever books.
+/// The bounds of one record's consequences, at whatever books.
 #[derive(Clone, Copy)]
 pub(super) struct Room {
     pub book: book::Room,
@@ -190,6 +191,7 @@ impl Floor<'_, '_> {
             let taker = Taker { first, last, dealer: dealer.after(house), ..taker };
             let rest = self.stand.rest.insert(Rest { order, stage, taker, moment });
             state::save_rest(self.out.ctx, self.out.buffers, self.out.symbol, &rest.order.party.key, rest);
+            crash::point(Point::MatchPart);
             return;
         }
         // An order trades at one price after the other, up or down: the first and the last reach every stop that any of them does.
@@ -207,7 +209,7 @@ impl Floor<'_, '_> {
                 if new && last.is_none() {
                     self.out.tell(&order.party, None, Outcome::Accepted);
                 }
-                // It came while there was no house, or while that had no place in the book: the next quote may reach it.
+                // The order came while there was no house, or while that had no place in the book: the next quote may reach it.
                 self.stand.owed |= order.stop_e4.is_none() && matches!(dealer, Dealer::Outside(_)) && self.rules >= HOUSE_IN_BOOK;
             }
             Verdict::Cancelled(o, reason) => self.out.tell(&o.party, None, Outcome::Done(reason)),
@@ -374,7 +376,7 @@ impl Floor<'_, '_> {
             }
             Act::Command(value) => {
                 let c = BookCommand::decode(value).map_err(|fault| bug(self.out.ctx, fault))?;
-                // What was armed before comes before what comes now, as far as one record goes.
+                // Stops that were armed before come before the present order, as far as one record goes.
                 self.fire(FIRE_MAX);
                 let cut_short = self.room.book.fills == 0 && self.stand.book.has_fired() && self.is_open();
                 if self.stand.rest.is_some() || cut_short {
@@ -415,6 +417,7 @@ impl Floor<'_, '_> {
         let mut value = Vec::new();
         loop {
             if let Some(Rest { order, stage, taker, moment }) = self.stand.rest.take() {
+                crash::point(Point::MatchGoesOn);
                 self.at(moment);
                 self.meet(order, Some(stage), taker);
                 if self.stand.rest.is_some() {
