@@ -216,6 +216,36 @@ fn what_cannot_be_is_looked_at_again_with_fresh_state() {
     }
 }
 
+/// A doubt that turned out to be none is forgotten: the same may happen again in a process's life, and stops nothing. A task's doubt is over when the task
+/// gets past it, one that no task is to blame for after a while of work.
+#[test]
+fn a_doubt_that_is_over_does_not_count_when_it_comes_again() {
+    let world = World::new(&[]);
+    let mut instance = world.instance();
+    let mut doubt = |sent: &mut u64, wrong: u32, gone: u32| {
+        // Record 50 looks wrong, whenever it is sent.
+        LOOKS_WRONG.set(wrong);
+        POSITION_GONE.set(gone);
+        world.send(50..51);
+        *sent += 1;
+        world.drain(&mut instance).map(|()| instance.counters().recoveries)
+    };
+    let mut sent = 0;
+    for n in 1..=3 {
+        assert_eq!(doubt(&mut sent, 1, 0).unwrap(), n, "the task got past it each time");
+    }
+    for n in 4..=6 {
+        assert_eq!(doubt(&mut sent, 0, 1).unwrap(), n);
+        LATER_US.set(LATER_US.get() + 121_000_000);
+        assert_eq!(doubt(&mut sent, 0, 0).unwrap(), n, "a transaction after two minutes ends the doubt");
+    }
+    assert_eq!(doubt(&mut sent, 0, 1).unwrap(), 7);
+    LATER_US.set(LATER_US.get() + 60_000_000);
+    assert_eq!(doubt(&mut sent, 0, 0).unwrap(), 7);
+    let stopped = doubt(&mut sent, 0, 1).unwrap_err();
+    assert!(matches!(stopped, Stop::Bug(_)), "twice within two minutes is a fact: {stopped}");
+}
+
 /// A store that its changelog does not lead on from (here: it claims a position that was never committed) is no reason to stop.
 #[test]
 fn a_store_that_the_changelog_does_not_know_is_rebuilt() {

@@ -39,7 +39,7 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn now_us(&self) -> u64 {
-        self.0.elapsed().as_micros() as u64
+        self.0.elapsed().as_micros() as u64 + LATER_US.get()
     }
     fn sleep(&self, d: Duration) {
         std::thread::sleep(d);
@@ -51,6 +51,8 @@ thread_local! {
     pub static LOOKS_WRONG: Cell<u32> = const { Cell::new(0) };
     /// So many polls find their position gone.
     pub static POSITION_GONE: Cell<u32> = const { Cell::new(0) };
+    /// So much time has passed besides, for instances of this thread.
+    pub static LATER_US: Cell<u64> = const { Cell::new(0) };
     /// So many polls are refused.
     pub static REFUSED: Cell<u32> = const { Cell::new(0) };
 }
