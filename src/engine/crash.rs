@@ -49,7 +49,7 @@ points! {
     RestoreQuarantined "restore.quarantined" "damaged store put aside, rebuild not begun",
     RestoreStandby "restore.standby" "a standby's copy has become the store of a task that was assigned, not judged yet",
     ResumeBefore "resume.before" "a task is restored, its delivery not started",
-    AdoptPositions "adopt.positions" "a task's positions were taken from its changelog, the group does not have them yet",
+    AdoptPositions "adopt.positions" "positions of tasks were taken from their changelogs, the group does not have them yet",
     AdoptCommitted "adopt.committed" "the group has the positions that were taken from the changelog, nothing is polled",
     ResumeAfter "resume.after" "delivery started, nothing polled",
     LoopPolled "loop.polled" "records taken, none processed",

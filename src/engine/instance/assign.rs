@@ -70,45 +70,54 @@ impl Instance {
     /// Lets tasks run whose restore is done; answers how many.
     pub(super) fn restore(&mut self, work: &mut Incarnation) -> Result<usize, Halt> {
         let share = self.settings.cache_bytes / (work.restoring.len() + work.tasks.len()).max(1);
-        let mut ready = 0;
+        let (mut ready, mut failed) = (Vec::new(), Ok(()));
         for report in self.restorer.reports(&*self.clock, work.tasks.len()) {
             match report {
                 Report::Ready(assignment, number, restored) if assignment == self.assignments && work.restoring.remove(&number) => {
-                    self.run_task(work, number, *restored, share)?;
-                    ready += 1;
+                    ready.push((number, *restored));
                 }
                 // Of an assignment that is over.
                 Report::Ready(_, number, restored) => self.tell(Request::Keep(vec![(number, restored.store)])).map_err(Halt::Stop)?,
                 Report::Failed(assignment, number, e) if assignment == self.assignments && work.restoring.contains(&number) => {
-                    return Err(Halt::of_restore(number, e));
+                    failed = failed.and(Err(Halt::of_restore(number, e)));
                 }
                 Report::Failed(..) => {}
             }
         }
-        if ready > 0 {
+        let count = ready.len();
+        if count > 0 {
+            self.run_tasks(work, ready, share)?;
             self.tell(Request::Running(work.tasks.len())).map_err(Halt::Stop)?;
         }
-        Ok(ready)
+        failed.map(|()| count)
     }
 
-    /// A task begins to run where its restore has ended.
-    fn run_task(&mut self, work: &mut Incarnation, number: u32, done: Restored, share: usize) -> Result<(), Halt> {
-        let (transaction, records) = (done.meta.transaction, done.records);
-        let parts = TaskParts {
-            spec: self.spec.clone(),
-            role: self.factory.make(number),
-            topics: self.topics.clone(),
-            partitions: work.partitions.clone(),
-            cache_bytes: share,
-        };
-        let mut task = Task::new(number, parts, done.store, done.meta);
-        (task.view.tables, task.changelog_offset) = (work.tables.clone(), done.changelog_offset);
-        task.journal_part = self.pace.bounds().journal_part;
-        crash::point(Point::ResumeBefore);
-        work.member.resume(&task.meta().offsets)?;
-        if done.adopted {
+    /// Tasks begin to run where their restores have ended: all that are ready together, because each question to the log takes its time.
+    fn run_tasks(&mut self, work: &mut Incarnation, ready: Vec<(u32, Restored)>, share: usize) -> Result<(), Halt> {
+        let (mut positions, mut adopted, mut begun) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, done) in ready {
+            if done.adopted {
+                adopted.extend_from_slice(&done.meta.offsets);
+            }
+            positions.extend_from_slice(&done.meta.offsets);
+            begun.push((number, done.meta.transaction, done.records));
+            let parts = TaskParts {
+                spec: self.spec.clone(),
+                role: self.factory.make(number),
+                topics: self.topics.clone(),
+                partitions: work.partitions.clone(),
+                cache_bytes: share,
+            };
+            let mut task = Task::new(number, parts, done.store, done.meta);
+            (task.view.tables, task.changelog_offset) = (work.tables.clone(), done.changelog_offset);
+            task.journal_part = self.pace.bounds().journal_part;
+            crash::point(Point::ResumeBefore);
+            work.tasks.insert(number, task);
+        }
+        work.member.resume(&positions)?;
+        if !adopted.is_empty() {
             crash::point(Point::AdoptPositions);
-            match commit_positions(&mut *work.member, &task.meta().offsets) {
+            match commit_positions(&mut *work.member, &adopted) {
                 Commit::Done { suspect: false } => {}
                 Commit::Fenced(why) => return Err(Halt::Stop(Stop::Fenced(why))),
                 Commit::Refused(why) => return Err(Halt::invalid(why)),
@@ -117,12 +126,13 @@ impl Instance {
             }
             crash::point(Point::AdoptCommitted);
         }
-        if let Some(clock) = self.spec.clock {
-            self.wake.wake(&*self.log, clock, number, self.clock.now_us())?;
+        for (task, transaction, records) in begun {
+            if let Some(clock) = self.spec.clock {
+                self.wake.wake(&*self.log, clock, task, self.clock.now_us())?;
+            }
+            tracing::info!(role = self.spec.name, task, transaction, records, "running");
+            crash::point(Point::ResumeAfter);
         }
-        tracing::info!(role = self.spec.name, task = number, transaction, records, "running");
-        work.tasks.insert(number, task);
-        crash::point(Point::ResumeAfter);
         Ok(())
     }
 }
