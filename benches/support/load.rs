@@ -20,7 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Topics, listings, prices.
 pub fn prepare(system: &System) {
-    system.create_topics(PARTITIONS, &mut |_, _| {}).expect("the topics can be made");
+    prepare_with(system, PARTITIONS);
+}
+
+/// The same with so many partitions.
+pub fn prepare_with(system: &System, partitions: u32) {
+    system.create_topics(partitions, &mut |_, _| {}).expect("the topics can be made");
     let mut listings = KeyedAppender::new(&*system.log, topics::INSTRUMENTS).expect("a writer");
     let mut ticks = KeyedAppender::new(&*system.log, topics::MARKET_DATA).expect("a writer");
     let mut value = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use processor::engine::context::Ctx;
@@ -28,11 +29,17 @@ pub fn table(prefix: &str) -> Arc<TopicTable> {
     Arc::new(TopicTable::new(prefix, topics))
 }
 
+/// The next record looks impossible once, so that its instance looks again, as a new incarnation.
+pub static DOUBT: AtomicBool = AtomicBool::new(false);
+
 struct Copy;
 
 impl Role for Copy {
     fn process(&mut self, ctx: &mut Ctx<'_>, r: &Record<'_>) -> Result<(), Bug> {
         let (key, value) = (r.key.unwrap_or_default(), r.value.unwrap_or_default());
+        if DOUBT.swap(false, Ordering::Relaxed) {
+            return Err(Bug("this cannot be, says the bench".into()));
+        }
         ctx.put(key, &r.offset.to_be_bytes());
         ctx.emit(OUTPUT, key, "Copy", value);
         Ok(())
@@ -50,10 +57,10 @@ impl RoleFactory for Copies {
     }
 }
 
-/// Records per second.
-pub fn run(log: &Arc<dyn Log>, table: &Arc<TopicTable>, dir: &Path, batch: usize, records: u64) -> f64 {
+/// An instance that has not joined yet, with local state in `dir`.
+pub fn instance(log: &Arc<dyn Log>, table: &Arc<TopicTable>, dir: &Path, partitions: u32, batch: usize) -> Instance {
     let cluster = log.cluster_id().expect("the log answers");
-    let identity = Identity::new(&cluster, table.prefix(), "copy", PARTITIONS);
+    let identity = Identity::new(&cluster, table.prefix(), "copy", partitions);
     let stores = RocksStores::open(dir, "1", &identity, Duration::from_secs(5), &SharedMemory::default()).expect("local state");
     let spec = RoleSpec {
         name: "copy",
@@ -77,7 +84,12 @@ pub fn run(log: &Arc<dyn Log>, table: &Arc<TopicTable>, dir: &Path, batch: usize
         standby: processor::engine::restore::Standby::None,
     };
     let clock = Box::new(SystemClock::new());
-    let mut instance = Instance::new(log.clone(), Box::new(stores), clock, Box::new(Copies(spec)), table.clone(), settings);
+    Instance::new(log.clone(), Box::new(stores), clock, Box::new(Copies(spec)), table.clone(), settings)
+}
+
+/// Records per second.
+pub fn run(log: &Arc<dyn Log>, table: &Arc<TopicTable>, dir: &Path, batch: usize, records: u64) -> f64 {
+    let mut instance = instance(log, table, dir, PARTITIONS, batch);
     while instance.phase() != "running" {
         instance.step().expect("joining works");
     }
