@@ -85,7 +85,7 @@ impl Room {
 /// A short turn takes so many times as long as one that writes next to nothing.
 const SHORT_TIMES: u64 = 4;
 /// Its bounds, whatever a commit takes.
-const SHORT_MIN_US: u64 = 1_000;
+const SHORT_MIN_US: u64 = 500;
 const SHORT_MAX_US: u64 = 250_000;
 /// The time that a commit is believed to take until one was seen; so it is on a cluster.
 const COMMIT_US: u64 = 5_000;
