@@ -5,6 +5,8 @@
 
 #[path = "support/broker.rs"]
 mod broker;
+#[path = "support/door.rs"]
+mod door;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use processor::log::kafka::{KafkaLog, KafkaSettings};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use broker::Broker;
+use door::Door;
 
 const INPUT: TopicId = TopicId(0);
 const OUTPUT: TopicId = TopicId(1);
@@ -172,6 +175,42 @@ fn a_backlog_in_one_partition_does_not_hold_up_another() {
     // The count above is the proof. The time has a wide bound: a machine that is busy with other things delays one of the two as it likes.
     assert!(beside <= 10 * alone.max(Duration::from_millis(50)), "alone {alone:?}, beside a backlog {beside:?}");
     assert!(done < 190_000, "there is no backlog left after {done} records");
+}
+
+/// The address that a broker gives for itself leads nowhere while a transaction is on its way: the end of the transaction says so, and not only that time was up.
+#[test]
+fn a_transaction_that_reaches_nobody_names_the_advertised_listener() {
+    let (door, broker) = Door::before(true);
+    let mut place = Place::new(&broker.address, "door", 1, &[]);
+    let mut settings = KafkaSettings::new(&broker.address);
+    settings.transaction_timeout = Duration::from_secs(6);
+    place.log = KafkaLog::new(settings, Arc::clone(&place.table));
+    let mut member = place.join(1);
+    own(&place, &mut *member, 1);
+    let value = vec![b'x'; 1_000];
+    let mut out = Records::new();
+    for _ in 0..20_000 {
+        let at = TopicPartition::new(OUTPUT, 0);
+        out.push(&Record { at, offset: 0, timestamp_ms: 1, key: None, value: Some(&value), headers: Headers::default() });
+    }
+    let offsets = [(TopicPartition::new(INPUT, 0), 0)];
+    let outcome = std::thread::scope(|s| {
+        s.spawn(|| {
+            std::thread::sleep(Duration::from_millis(500));
+            door.close();
+        });
+        // One after the other, so that one is on its way when the door closes.
+        loop {
+            let outcome = member.transact(&Transaction { outputs: &out, offsets: &offsets });
+            if !matches!(outcome, Outcome::Committed { .. }) {
+                return outcome;
+            }
+        }
+    });
+    println!("{outcome:?}");
+    let (Outcome::NotCommitted(why) | Outcome::Late { why, .. } | Outcome::Unknown(why)) = outcome else { panic!("{outcome:?}") };
+    let named = format!("gives {} as its address (advertised.listeners)", door.address);
+    assert!(why.contains(&named), "{why}");
 }
 
 /// Who dies for good leaves its transaction to somebody who ends it, at once and not after the 20 s and more that brokers wait by themselves.

@@ -16,6 +16,7 @@ use processor::wire::topics as t;
 use serde_json::Value;
 use support::broker::{self, Broker};
 use support::cluster::Cluster;
+use support::door::Door;
 use support::load::wait_for;
 use support::program::{Answer, Program};
 
@@ -196,6 +197,30 @@ fn a_wrong_advertised_listener_is_named() {
     let answer = place.p.run(&CREATE);
     answer.fails(FAILED, &["advertised.listeners", &format!("127.0.0.1:{nowhere}"), &format!("answer at {}", broker.address)]);
     assert!(!answer.err.contains("is it running?"), "{}", answer.err);
+}
+
+/// The same under roles that run: the address that the broker gives leads nowhere from some moment on. Their status names it, and they go on when it is corrected.
+#[test]
+fn a_role_names_an_advertised_listener_that_leads_nowhere() {
+    let (door, broker) = Door::before(true);
+    let place = Place::new(&broker.address, "door");
+    let running = place.p.start_roles("all");
+    assert_eq!(place.order("1"), FIRST);
+    door.close();
+    let status = |role: &str, field: &str| -> String {
+        let text = std::fs::read_to_string(place.p.dir.join(format!("state/{role}/1/status.json"))).unwrap_or_default();
+        let status: Value = serde_json::from_str(&text).unwrap_or_default();
+        status[field].as_str().unwrap_or_default().to_string()
+    };
+    let named = format!("gives {} as its address (advertised.listeners)", door.address);
+    let roles = ["orders", "trading", "portfolio", "notifications", "audit"];
+    wait_for("the address is named", SOON * 3, || roles.iter().any(|role| status(role, "trouble").contains(&named)));
+    broker.stop();
+    broker.set(&[&format!("advertised.listeners=PLAINTEXT://{}", broker.address)]);
+    broker.restart();
+    wait_for("the roles go on", SOON * 3, || roles.iter().all(|role| status(role, "state") == "running"));
+    assert_eq!(place.order("2"), NEXT);
+    running.stop();
 }
 
 /// Kafka keeps metrics under names in which `.` is `_`, and so takes both for one.

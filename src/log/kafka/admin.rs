@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
@@ -28,6 +29,8 @@ use crate::engine::topics::{Partitions, Severity, TopicSpec};
 
 /// After this long without an answer, committed offsets count as pending.
 const COMMITTED_WAIT: Duration = Duration::from_millis(1_000);
+/// After so many answers in a row that offsets are pending a new client asks.
+const AFRESH: u32 = 10;
 /// How long the ends of many partitions are waited for before each is asked for alone.
 const ENDS_WAIT: Duration = Duration::from_secs(2);
 /// Times by which ListOffsets means the end (for this client's isolation level) and the start.
@@ -109,6 +112,8 @@ pub(super) struct Askers {
     clients: Mutex<BTreeMap<Who, Asker>>,
     /// Topics that the cluster knew when it was asked. Such a topic does not go away: a broker that does not know it has just started.
     known: Mutex<BTreeSet<String>>,
+    /// Answers in a row that offsets are pending.
+    pending: AtomicU32,
 }
 
 impl Askers {
@@ -175,7 +180,13 @@ impl Askers {
             let asker = self.get(settings, who.clone())?;
             answer = question(&asker);
         }
-        answer.map_err(|e| failed(&Admin { settings, askers: self }, &e, || why(&*self.get(settings, who.clone()).ok()?)))
+        let unanswered = code(&answer).is_some_and(unanswered);
+        let answer = answer.map_err(|e| failed(&Admin { settings, askers: self }, &e, || why(&*self.get(settings, who.clone()).ok()?)));
+        if unanswered {
+            // A client that was told addresses that lead nowhere goes on looking there for minutes; a new one begins with those that it was given.
+            self.forget(who);
+        }
+        answer
     }
 }
 
@@ -193,6 +204,10 @@ fn moving(code: Code) -> bool {
     matches!(code, NotCoordinator | CoordinatorNotAvailable | CoordinatorLoadInProgress | LeaderNotAvailable | NotLeaderForPartition)
 }
 
+fn unanswered(code: Code) -> bool {
+    matches!(code, Code::BrokerTransportFailure | Code::OperationTimedOut | Code::AllBrokersDown | Code::Resolve)
+}
+
 pub(super) fn stale(code: Code) -> bool {
     matches!(code, Code::UnknownPartition | Code::UnknownTopic | Code::UnknownTopicOrPartition)
 }
@@ -204,7 +219,7 @@ pub(super) fn failed(admin: &Admin<'_>, e: &KafkaError, why: impl FnOnce() -> Op
         _ => e.rdkafka_error_code(),
     };
     match code {
-        Some(Code::BrokerTransportFailure | Code::OperationTimedOut | Code::AllBrokersDown | Code::Resolve) => match why() {
+        Some(code) if unanswered(code) => match why() {
             Some((e, why)) if refuses(&e) => forbidden(&why),
             why => no_answer(admin, why.map(|(_, why)| why)),
         },
@@ -347,7 +362,17 @@ impl Admin<'_> {
             Err(KafkaError::MetadataFetch(Code::OperationTimedOut | Code::WaitingForCoordinator)) => Ok(Committed::Pending),
             answer => answer.map(Committed::Stable),
         };
-        self.ask(&Who::Stable(group.to_string()), &exist, ask)
+        let who = Who::Stable(group.to_string());
+        let answer = self.ask(&who, &exist, ask);
+        match &answer {
+            // A client that cannot reach the coordinator where it looks for it says the same, for ever: now and then a new one looks afresh.
+            Ok(Committed::Pending) if self.askers.pending.fetch_add(1, Ordering::Relaxed) % AFRESH == AFRESH - 1 => {
+                self.askers.forget(&who)
+            }
+            Ok(Committed::Stable(_)) => self.askers.pending.store(0, Ordering::Relaxed),
+            _ => {}
+        }
+        answer
     }
 
     /// Both ends of many partitions, in one request to each broker for the starts, the stable ends and the ends. Where that fails each

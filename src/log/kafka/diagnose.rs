@@ -30,7 +30,7 @@ struct Place {
 }
 
 impl Admin<'_> {
-    /// What is wrong with brokers that answer, as far as can be seen from here; `topics` are those that the failed call was about. None if nobody
+    /// The trouble with brokers that answer, as far as can be seen from here; `topics` are those that the failed call was about. None if nobody
     /// answers, or nothing is seen.
     pub(super) fn diagnose(&self, topics: &[&str]) -> Option<String> {
         // A new client: one that was told addresses that lead nowhere may have given up the connection that answers.
@@ -56,10 +56,14 @@ impl Admin<'_> {
     pub(super) fn reach(&self, topic: &str) -> Result<(), LogError> {
         let wait = self.settings.request_wait;
         let brokers = self.ask(&Who::Everything, &|| false, |c| c.fetch_metadata(Some(topic), wait).map(|m| addresses(&m)))?;
-        // One of several that is down is no finding.
-        let each: Vec<_> = brokers.iter().take(BROKERS_MAX).map(|b| unreachable(&self.settings.brokers, std::slice::from_ref(b))).collect();
-        let none = each.into_iter().collect::<Option<Vec<_>>>();
-        none.and_then(|all| all.into_iter().next()).map_or(Ok(()), |cause| Err(LogError::Unavailable(cause)))
+        none_reachable(&self.settings.brokers, &brokers).map_or(Ok(()), |cause| Err(LogError::Unavailable(cause)))
+    }
+
+    /// The address that leads nowhere, if brokers answer where they were looked for, and none can be reached where they say they are.
+    pub(super) fn nowhere(&self) -> Option<String> {
+        let askers = Askers::default();
+        let metadata = askers.get(self.settings, Who::Everything).ok()?.fetch_metadata(Some(INTERNAL.first()?.name), FIRST_WAIT).ok()?;
+        none_reachable(&self.settings.brokers, &addresses(&metadata))
     }
 
     /// Kafka's own topics that the brokers cannot make.
@@ -138,6 +142,12 @@ fn unmet(name: &str, p: &Place, least: usize) -> String {
         if p.in_sync == 1 { "is" } else { "are" },
         if least > p.replicas { "`processor topics check` says what to set" } else { "it goes on when the other brokers are back" }
     )
+}
+
+/// The first address of all, where none can be reached. One of several that is down is no finding.
+fn none_reachable(bootstrap: &str, brokers: &[(i32, String, i32)]) -> Option<String> {
+    let each: Vec<_> = brokers.iter().take(BROKERS_MAX).map(|b| unreachable(bootstrap, std::slice::from_ref(b))).collect();
+    each.into_iter().collect::<Option<Vec<_>>>()?.into_iter().next()
 }
 
 /// Addresses that brokers give as theirs and that cannot be reached from here.

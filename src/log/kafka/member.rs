@@ -70,7 +70,7 @@ pub(super) struct KafkaMember {
     clients: Option<Clients>,
 }
 
-/// What a member has of its log.
+/// The parts of a log that its members share.
 pub(super) struct Shared {
     pub(super) settings: Arc<KafkaSettings>,
     pub(super) askers: Arc<Askers>,
@@ -78,7 +78,7 @@ pub(super) struct Shared {
     pub(super) seen: Arc<Seen>,
 }
 
-/// What has to be closed, in this order.
+/// Everything that has to be closed, in this order.
 struct Clients {
     group: Option<GroupMetadata>,
     /// Rings when the consumer's own queue gets something; that is polled through the consumer.
@@ -228,18 +228,24 @@ impl KafkaMember {
         look.after(assigned.to_vec());
     }
 
-    /// A member that the group does not take in reads nothing and reports no error; somebody should know.
-    fn tell_waiting(&mut self) {
-        let Some((since, told)) = &mut self.waiting else { return };
+    /// A member that the group does not take in reads nothing and reports no error; somebody should know. An error: there is nothing to wait for, because no broker
+    /// can be reached where it says it is, or because it has taken too long.
+    fn tell_waiting(&mut self) -> Result<(), LogError> {
+        let Some((since, told)) = &mut self.waiting else { return Ok(()) };
         if told.elapsed() >= TELL_EVERY {
             *told = Instant::now();
-            tracing::warn!(
-                "group {} has given {} no partitions for {} s: waiting for its coordinator and its other members",
-                self.spec.group,
-                self.spec.instance,
-                since.elapsed().as_secs()
-            );
+            let what =
+                format!("group {} has given {} no partitions for {} s", self.spec.group, self.spec.instance, since.elapsed().as_secs());
+            if let Some(cause) = survey::nowhere(&self.settings) {
+                return Err(LogError::Unavailable(format!("{what}: {cause}")));
+            }
+            // No group takes so long. A client that was told addresses that lead nowhere looks there for minutes, also when they are corrected.
+            if since.elapsed() >= TELL_EVERY * 2 {
+                return Err(LogError::Unavailable(format!("{what}: asking for them again with new clients")));
+            }
+            tracing::warn!("{what}: waiting for its coordinator and its other members");
         }
+        Ok(())
     }
 
     fn list(&self, partitions: impl Iterator<Item = (TopicPartition, Offset)>) -> Result<TopicPartitionList, LogError> {
@@ -272,7 +278,7 @@ impl Member for KafkaMember {
             if into.len() > before {
                 break;
             }
-            self.tell_waiting();
+            self.tell_waiting()?;
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(Polled::Records);
@@ -353,18 +359,10 @@ impl Member for KafkaMember {
         };
         let outcome = match run {
             Ok(appended) => return Outcome::Committed { appended, suspect: c.sender.is_suspect() },
-            // The time was up; what brokers are short of is only seen by asking.
-            Err(Stop::Not(why)) if begun.elapsed() >= timeout / 2 => {
-                let mut topics: Vec<_> = tx.outputs.iter().map(|r| self.names.name(r.at.topic)).collect();
-                topics.sort_unstable();
-                topics.dedup();
-                topics.truncate(4);
-                Outcome::NotCommitted(survey::diagnosed(&self.settings, why, &topics))
-            }
-            Err(Stop::Not(why)) => Outcome::NotCommitted(why),
-            Err(Stop::Late(why, done)) => Outcome::Late { why, done, of: tx.outputs.len() },
+            Err(Stop::Not(why)) => Outcome::NotCommitted(self.diagnosed(why, begun.elapsed(), tx)),
+            Err(Stop::Late(why, done)) => Outcome::Late { why: self.diagnosed(why, begun.elapsed(), tx), done, of: tx.outputs.len() },
             Err(Stop::Rejected(rejection)) => Outcome::Rejected(rejection),
-            Err(Stop::Unknown(why)) => Outcome::Unknown(why),
+            Err(Stop::Unknown(why)) => Outcome::Unknown(self.diagnosed(why, begun.elapsed(), tx)),
             Err(Stop::Forbidden(why)) => Outcome::Refused(why),
             // Our epoch was in force a moment ago, when the offsets were added: nobody has come after us.
             Err(Stop::InstanceFenced(why)) => Outcome::NotCommitted(format!("{why}; taking our place in the group again")),
@@ -408,6 +406,21 @@ impl Member for KafkaMember {
 
     fn suspect(&self) -> bool {
         self.clients.as_ref().is_some_and(|c| c.sender.is_suspect())
+    }
+}
+
+impl KafkaMember {
+    /// Where a transaction's time was up: with the cause, as far as the cluster shows one. Brokers that lack something, or give an address that leads nowhere, do
+    /// not say so to whoever waits for their answer.
+    fn diagnosed(&self, why: String, took: Duration, tx: &Transaction<'_>) -> String {
+        if took < self.settings.transaction_timeout / 2 {
+            return why;
+        }
+        let mut topics: Vec<_> = tx.outputs.iter().map(|r| self.names.name(r.at.topic)).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        topics.truncate(4);
+        survey::diagnosed(&self.settings, why, &topics)
     }
 }
 

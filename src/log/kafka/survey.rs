@@ -32,7 +32,7 @@ struct Shape {
 const BROKERS_MAX: usize = 32;
 
 impl Admin<'_> {
-    /// What of the topics and brokers does not fit. Topics that do not exist are not spoken of.
+    /// The settings of topics and brokers that do not fit. Topics that do not exist are not spoken of.
     pub(super) fn findings(&self, topics: &TopicTable) -> Result<Vec<Finding>, LogError> {
         let _guard = watchdog::exit_after("looking at the cluster's settings", self.settings.request_wait * 6 + self.settings.stuck_after);
         if let Some(id) = topics.iter().next() {
@@ -52,7 +52,7 @@ impl Admin<'_> {
         let admin = self.admin()?;
         let answers = self.describe_by(&admin, &names);
         let of_brokers = self.describe_brokers(&admin, &brokers);
-        // It looks for its end only ten times a second.
+        // The client looks for its end only ten times a second.
         watchdog::drop_aside("closing a client", admin);
         let mut answers = answers.map_err(|e| failed(self, &e, || None))?.into_iter();
         let mut all = Vec::new();
@@ -73,7 +73,7 @@ impl Admin<'_> {
         Ok(all)
     }
 
-    /// What does not fit of the brokers; the same of several is said once.
+    /// The settings of brokers that do not fit; the same of several is said once.
     fn of_brokers(&self, answers: Vec<(i32, Result<Settings, Code>)>) -> Vec<Finding> {
         let needs = Needs { session: self.settings.session(), transaction: self.settings.transaction_timeout };
         let mut said: BTreeMap<String, (Found, Vec<String>)> = BTreeMap::new();
@@ -145,7 +145,7 @@ impl Admin<'_> {
             match answer.map(|mut answers| answers.pop()) {
                 Ok(Some(answer)) => all.push((id, readable(answer, Code::ClusterAuthorizationFailed))),
                 Ok(None) => {}
-                // It was there a moment ago; its own settings are no reason to wait for it.
+                // The broker was there a moment ago; its own settings are no reason to wait for it.
                 Err(KafkaError::AdminOp(code)) => all.push((id, Err(code))),
                 Err(e) => all.push((id, Err(e.rdkafka_error_code().unwrap_or(Code::Unknown)))),
             }
@@ -180,7 +180,12 @@ pub(super) fn diagnosed(settings: &KafkaSettings, why: String, topics: &[&str]) 
     }
 }
 
-/// What a record without the broker's time means. A topic that is still told to take the clients' time stops the role; one that is right again has
+/// The address that all brokers give for themselves and that leads nowhere, if that is so.
+pub(super) fn nowhere(settings: &KafkaSettings) -> Option<String> {
+    Admin { settings, askers: &Askers::default() }.nowhere()
+}
+
+/// The meaning of a record without the broker's time. A topic that is still told to take the clients' time stops the role; one that is right again has
 /// records of the time when that was not so, which go to `dead-letters`.
 pub(super) fn judge_unstamped(settings: &KafkaSettings, topic: &str, partition: u32, offset: u64) -> Result<(), LogError> {
     let admin = Admin { settings, askers: &Askers::default() };
