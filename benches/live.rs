@@ -26,7 +26,7 @@ use processor::domain::partitioner;
 use processor::domain::status::Side;
 use processor::engine::ports::{From, Limits, Log, Reader};
 use processor::engine::records::{Headers, Record, Records};
-use processor::engine::topics::{TopicId, TopicPartition, TopicTable};
+use processor::engine::topics::{TopicPartition, TopicTable};
 use processor::log::kafka::{KafkaLog, KafkaSettings};
 use processor::log::local::{LocalLog, Options};
 use processor::roles::{Role, RoleSettings};
