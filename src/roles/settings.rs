@@ -40,8 +40,9 @@ pub struct RoleSettings {
 ///
 /// 1. the house has a place in the book ([`HOUSE_IN_BOOK`]);
 /// 2. stops are bound by the price that set them off ([`STOPS_BY_TRIGGER`]);
-/// 3. a limit is bound on the side that costs its owner, by a price that is fresh ([`BANDS_BY_SIDE`]).
-pub const RULES: u64 = 3;
+/// 3. a limit is bound on the side that costs its owner, by a price that is fresh ([`BANDS_BY_SIDE`]);
+/// 4. protections under a name that is not ours are refused ([`STRICT_FIELDS`]).
+pub const RULES: u64 = 4;
 /// From these rules on the house is met at its price, by every order, and trades with what rests at its next quote. Before, it took what the book left of
 /// market orders.
 pub const HOUSE_IN_BOOK: u64 = 1;
@@ -51,6 +52,8 @@ pub const STOPS_BY_TRIGGER: u64 = 2;
 /// From these rules on a limit far from the market on the side where it waits is no mistake, and a price that is too old bounds nothing. Before, the collar
 /// bound limits on both sides, also by a price of any age.
 pub const BANDS_BY_SIDE: u64 = 3;
+/// From these rules on a command with a protection under a name that is not ours is refused. Before, such a field was ignored like any other.
+pub const STRICT_FIELDS: u64 = 4;
 
 impl Default for RoleSettings {
     fn default() -> Self {

@@ -4,10 +4,12 @@ use std::borrow::Cow;
 
 use super::content::mark_of;
 use super::input::{Fault, Value, read_map, timestamp_ns};
+use super::protections::{self, Protection};
 use crate::domain::book::Life;
 use crate::domain::checks::Pricing;
 use crate::domain::decimal::{MONEY, Num, WHOLE};
 use crate::domain::ids;
+use crate::domain::reason::Reason;
 use crate::domain::status::{Side, words};
 
 words! {
@@ -110,6 +112,8 @@ pub struct Command<'a> {
     pub price: Option<Num>,
     /// ... and its fee.
     pub fee: Option<Num>,
+    /// A field that would protect the order under a name that is not ours (see [`protections`]).
+    pub unlike: Option<Cow<'a, str>>,
 }
 
 /// Until when an order lives.
@@ -135,6 +139,16 @@ pub struct Served {
 }
 
 impl Command<'_> {
+    /// Why it came to nothing, for people.
+    pub fn text(&self, reason: Reason) -> Cow<'static, str> {
+        match &self.unlike {
+            Some(field) if reason == Reason::UnsupportedCharacteristic => {
+                format!("the field {field} is not one that is served here").into()
+            }
+            _ => reason.text().into(),
+        }
+    }
+
     /// The order, if its fields fit together.
     pub fn served(&self) -> Option<Served> {
         let (Choice::Known(kind), Choice::Known(tif)) = (self.order_type, self.tif) else { return None };
@@ -211,6 +225,8 @@ struct Raw<'a> {
     trade_id: Option<Value<'a>>,
     price: Option<Value<'a>>,
     fee: Option<Value<'a>>,
+    /// The first field that asks for a protection under another name, and the first that asks for a trial.
+    unlike: [Option<String>; 2],
 }
 
 /// Reads a command from a record's value.
@@ -237,7 +253,14 @@ pub fn decode(bytes: &[u8]) -> Result<Command<'_>, Malformed<'_>> {
             "trade_id" => &mut raw.trade_id,
             "price" => &mut raw.price,
             "fee" => &mut raw.fee,
-            _ => return,
+            _ => {
+                if raw.unlike.iter().any(Option::is_none)
+                    && let Some(protection) = protections::asked(name, &value)
+                {
+                    raw.unlike[protection as usize].get_or_insert_with(|| name.to_string());
+                }
+                return;
+            }
         };
         *slot = Some(value).filter(|v| *v != Value::Null);
     });
@@ -292,6 +315,7 @@ impl<'a> Raw<'a> {
             trade_id: None,
             price: None,
             fee: None,
+            unlike: None,
         };
         match kind {
             Kind::New => self.order(&mut c)?,
@@ -313,7 +337,25 @@ impl<'a> Raw<'a> {
                 c.amount = Some(number(&self.amount, MONEY, "amount is not a number")?.ok_or("amount is missing")?);
             }
         }
+        c.unlike = self.unlike(kind);
         Ok(c)
+    }
+
+    /// Protections are of orders and replacements; a trial is none of whatever moves money or shares. Fields of ours that this kind does not read count, too.
+    fn unlike(&self, kind: Kind) -> Option<Cow<'a, str>> {
+        let orders = matches!(kind, Kind::New | Kind::Replace);
+        let fields = [("stop_price", &self.stop_price), ("tif", &self.tif), ("expire_at", &self.expire_at), ("post_only", &self.post_only)];
+        let of_others =
+            |(name, v): &(&'static str, &Option<Value<'a>>)| v.as_ref().is_some_and(|v| *v != Value::Bool(false)).then_some(*name);
+        let ours = match kind {
+            Kind::New => of_others(&("price", &self.price)),
+            Kind::Replace => of_others(&("price", &self.price)).or_else(|| fields.iter().find_map(of_others)),
+            _ => None,
+        };
+        let moves = orders || matches!(kind, Kind::Deposit | Kind::Withdraw);
+        let other = |p: Protection, counts: bool| self.unlike[p as usize].clone().filter(|_| counts);
+        let others = || other(Protection::Order, orders).or_else(|| other(Protection::Trial, moves));
+        ours.map(Cow::Borrowed).or_else(|| others().map(Cow::Owned))
     }
 
     fn symbol(&self) -> Result<Cow<'a, str>, Fault> {

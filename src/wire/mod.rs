@@ -12,6 +12,7 @@ pub mod instrument;
 mod json;
 pub mod notification;
 pub mod portfolio;
+pub mod protections;
 pub mod tick;
 pub mod topics;
 pub mod trade;

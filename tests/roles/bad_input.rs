@@ -338,3 +338,60 @@ fn a_malformed_command_with_the_id_of_an_open_order_does_not_end_it() {
     w.pump();
     assert_eq!(w.last("u")["status"], "filled");
 }
+
+/// Eight "reduce only" sells left an account short, because the field was ignored like any unknown one.
+#[test]
+fn a_protection_under_another_name_is_refused_and_named() {
+    let order = r#""order_id":"x","user_id":"u","symbol":"AAPL","quantity":1,"order_type":"buy""#;
+    let ask = |fields: &str, settings: RoleSettings| {
+        let mut w = World::ready(settings);
+        w.append(topics::ORDER_COMMANDS, "u", format!("{{{fields}}}").as_bytes());
+        w.turn_of(Role::Orders);
+        w.last("u")
+    };
+    for name in [
+        "reduce_only",
+        "reduceOnly",
+        "stopPrice",
+        "limitPrice",
+        "time_in_force",
+        "dry_run",
+        "limit_prise",
+        "price",
+        "postOnly",
+        "trailing_stop",
+    ] {
+        let fields = format!(r#"{order},"{name}":"7""#);
+        let e = ask(&fields, RoleSettings::default());
+        assert_eq!((&e["event"], &e["reason"]), (&json!("OrderRejected"), &json!("UNSUPPORTED_CHARACTERISTIC")), "{name}: {e}");
+        assert!(e["text"].as_str().is_some_and(|t| t.contains(&format!(" {name} "))), "{e}");
+        // As it was decided before journals said so.
+        let before = RoleSettings { rules: 3, ..RoleSettings::default() };
+        assert_eq!(ask(&fields, before)["event"], "OrderPending", "{name}");
+    }
+    for fine in [r#""reduce_only":false"#, r#""stopPrice":null"#, r#""note":"dry_run""#, r#""client_tag":1"#, r#""fee":1"#] {
+        assert_eq!(ask(&format!("{order},{fine}"), RoleSettings::default())["event"], "OrderPending", "{fine}");
+    }
+    let moves = r#""order_id":"x","user_id":"u","amount":"5""#;
+    for (fields, event) in [
+        (format!(r#""command":"withdraw",{moves},"dry_run":true"#), "OrderRejected"),
+        (format!(r#""command":"deposit",{moves},"reduce_only":true"#), "Deposited"),
+        (
+            r#""command":"replace","order_id":"x","user_id":"u","orig_order_id":"o","quantity":1,"stop_price":"7""#.to_string(),
+            "CancelRejected",
+        ),
+        (r#""command":"mass_cancel","order_id":"x","user_id":"u","dry_run":true"#.to_string(), "CancelRejected"),
+    ] {
+        let e = ask(&fields, RoleSettings::default());
+        assert_eq!(e["event"], event, "{fields}: {e}");
+        let named = e["reason"] == "UNSUPPORTED_CHARACTERISTIC";
+        assert_eq!(named, event == "OrderRejected" || fields.contains("stop_price"), "cancels always pass: {e}");
+    }
+    // The id is used up: the same command is told how it stands.
+    let mut w = World::ready(RoleSettings::default());
+    for _ in 0..2 {
+        w.append(topics::ORDER_COMMANDS, "u", format!(r#"{{{order},"reduce_only":true}}"#).as_bytes());
+    }
+    w.turn_of(Role::Orders);
+    assert_eq!(w.names("u"), ["Deposited", "OrderRejected", "OrderStatus"]);
+}

@@ -32,10 +32,11 @@ pub(super) fn refuse(
         (Some(id), None) => (id, &own),
         (None, _) => (&*c.order_id, &own),
     };
+    let text = c.text(reason);
     desk.event(OrderEvent {
         cause_id: Some(&c.order_id),
         reason: Some(reason),
-        text: Some(if c.kind == Kind::Bust { bust::text(reason) } else { reason.text() }),
+        text: Some(if c.kind == Kind::Bust { bust::text(reason) } else { &text }),
         retry_after_ms,
         ..about(Event::CancelRejected, user, order_id, entry)
     });

@@ -12,7 +12,7 @@ use crate::engine::records::Record;
 use crate::engine::role::Bug;
 use crate::roles::intake::vet;
 use crate::roles::rows::Rows;
-use crate::roles::settings::BANDS_BY_SIDE;
+use crate::roles::settings::{BANDS_BY_SIDE, STRICT_FIELDS};
 use crate::wire::command::{self, Command, Kind, Malformed};
 use crate::wire::content::{self, Content};
 use crate::wire::event::{Event, OrderEvent};
@@ -46,7 +46,7 @@ impl From<Reason> for Refusal {
 impl Orders {
     pub(super) fn command(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
         let Some((key, value)) = vet(ctx, record) else { return Ok(()) };
-        let c = match command::decode(value) {
+        let mut c = match command::decode(value) {
             Ok(c) if c.user_id.as_bytes() == key => c,
             Ok(_) => {
                 ctx.dead_letter(record, "MALFORMED", "the record's key is not the command's user_id");
@@ -54,6 +54,9 @@ impl Orders {
             }
             Err(m) => return self.malformed(ctx, record, key, &m),
         };
+        if self.settings.rules < STRICT_FIELDS {
+            c.unlike = None;
+        }
         let known = state::load_order(ctx, &mut self.buffers, &c.user_id, &c.order_id, &mut self.entry);
         self.content.clear();
         content::put(&c, &mut self.content);
@@ -98,6 +101,8 @@ impl Orders {
             };
             let outcome = match (may, c.kind) {
                 (Err(refusal), _) => Err(refusal),
+                // Something was asked for that would not be done.
+                (Ok(()), _) if c.unlike.is_some() => Err(Reason::UnsupportedCharacteristic.into()),
                 (Ok(()), Kind::New | Kind::Replace) => {
                     let symbol = match c.kind {
                         Kind::New => c.symbol.as_deref(),
@@ -222,7 +227,7 @@ fn reject(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, refusa
     let user = desk.user;
     desk.event(OrderEvent {
         reason: Some(reason),
-        text: Some(reason.text()),
+        text: Some(&c.text(reason)),
         retry_after_ms,
         ..about(Event::OrderRejected, user, &c.order_id, &entry)
     });
