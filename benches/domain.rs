@@ -58,12 +58,13 @@ fn deciding(c: &mut Criterion) {
                 stale: Stale::new(120_000, true),
                 open_max: None,
                 bands: Bands::BySide,
+                margin: true,
             };
             let r = check(black_box(&request), &facts).expect("nothing speaks against it");
             account.reserve(&mut position, &r.hold).expect("cash is there");
             let value = PRICE_E4 * r.terms.quantity;
             let fee = r.terms.fee(0, value).expect("within bounds");
-            let trade = Settled { side: Side::Buy, quantity: r.terms.quantity, value_e4: value, fee, with_house: true };
+            let trade = Settled { side: Side::Buy, quantity: r.terms.quantity, value_e4: value, fee, with_house: true, keeps: true };
             let books = Books { position: &mut position, house: &mut house, totals: &mut totals };
             account.settle(books, &trade, &r.hold).expect("the books balance");
             // Or the cash, and at last the turnover of a life, would end before the measurement.

@@ -48,6 +48,7 @@ const FIELDS: &[(&str, Kind, &str)] = &[
     ("limit_band_bps", Kind::Whole, "off"),
     ("band_bps", Kind::Whole, "off"),
     ("short_ok", Kind::YesNo, "false"),
+    ("short_margin_bps", Kind::Whole, "5000"),
     ("fee_bps", Kind::Whole, "0"),
     ("half_spread_bps", Kind::Whole, "0"),
     ("house", Kind::YesNo, "true"),

@@ -35,6 +35,8 @@ pub struct Account {
     pub clock: Clock,
     /// Orders that rest or wait for their stop.
     pub open_orders: u64,
+    /// Symbols that it is short of.
+    pub shorts: u64,
 }
 
 /// One user's shares of one symbol. Long and short are kept apart, because shares that an open sell holds must not be used up by a short sale.
@@ -191,16 +193,41 @@ impl Account {
                 add(&mut self.available_e4, trade.value_e4)?;
                 sub(&mut position.long, freed.shares)?;
                 add(&mut position.short, trade.quantity - freed.shares)?;
-                // Cash that was held for selling short stays held, as the position's collateral.
-                sub(&mut self.available_e4, freed.cash_e4)?;
-                add(&mut self.reserved_e4, freed.cash_e4)?;
-                add(&mut position.collateral_e4, freed.cash_e4)?;
+                // What was held for selling short stays held, as the position's collateral; and what the sale brings, less the fee.
+                let short = trade.quantity - freed.shares;
+                let brings = if trade.keeps && short > 0 { trade.value_e4 / trade.quantity * short } else { 0 };
+                let held = freed.cash_e4.checked_add(brings.min(trade.value_e4 - trade.fee.charged_e4).max(0));
+                let held = held.ok_or(Broken("a collateral left its bounds"))?;
+                sub(&mut self.available_e4, held)?;
+                add(&mut self.reserved_e4, held)?;
+                add(&mut position.collateral_e4, held)?;
             }
         }
         sub(&mut self.available_e4, trade.fee.charged_e4)?;
         self.cover(position)?;
         let (value, books) = (signed(trade), Books { position, house, totals });
         self.balance(books, (cash, shares), value, trade.fee, trade.with_house)
+    }
+
+    /// Holds what is due for a short position by the price of now, as far as there is cash; what is more than that is free.
+    pub fn mark(&mut self, position: &mut Position, due_e4: i128) -> Result<(), Broken> {
+        let pool = i128::from(self.available_e4) + i128::from(position.collateral_e4);
+        let held = i64::try_from(due_e4.min(pool)).map_err(|_| Broken("a collateral left its bounds"))?;
+        self.lend(position, position.collateral_e4 - held)
+    }
+
+    /// Frees so much of what is held for a short position; less than nothing: holds more.
+    pub fn lend(&mut self, position: &mut Position, amount: i64) -> Result<(), Broken> {
+        let change = |n: &mut i64, by: Option<i64>| {
+            *n = by
+                .and_then(|by| n.checked_add(by))
+                .filter(|n| (0..=PUBLIC_MAX).contains(n))
+                .ok_or(Broken("a collateral left its bounds"))?;
+            Ok(())
+        };
+        change(&mut self.available_e4, Some(amount))?;
+        change(&mut self.reserved_e4, amount.checked_neg())?;
+        change(&mut position.collateral_e4, amount.checked_neg())
     }
 
     /// The other sides of a posting that changed the account and the position: `before` are its cash and its shares before, `value` is what the other
@@ -285,6 +312,8 @@ pub struct Settled {
     pub fee: Fee,
     /// The other side is the house, not another user.
     pub with_house: bool,
+    /// What a short sale brings is held.
+    pub keeps: bool,
 }
 
 /// The amounts that a trade moves besides the account.
@@ -359,7 +388,7 @@ mod tests {
                 let freed = terms.freed(&hold, cum, value, *quantity, quantity * price).expect("in bounds");
                 let fee = terms.fee(value, quantity * price).expect("in bounds");
                 let books = Books { position: &mut self.position, house: &mut self.house, totals: &mut self.totals };
-                let trade = Settled { side: terms.side, quantity: *quantity, value_e4: quantity * price, fee, with_house };
+                let trade = Settled { side: terms.side, quantity: *quantity, value_e4: quantity * price, fee, with_house, keeps: false };
                 self.account.settle(books, &trade, &freed).expect("settle");
                 hold = hold.less(&freed).expect("no more than was held");
                 (cum, value) = (cum + quantity, value + quantity * price);
@@ -394,7 +423,8 @@ mod tests {
             w.trade(&terms(Side::Buy, 5, 100), &[(5, 100)], false);
             let (account, position) = (w.account, w.position);
             w.trade(&Terms { fee_bps: 13, ..terms(side, 5, 100) }, &[(5, 100)], false);
-            let trade = Settled { side, quantity: 5, value_e4: 500, fee: Fee { charged_e4: 1, exact_e4: 0 }, with_house: false };
+            let trade =
+                Settled { side, quantity: 5, value_e4: 500, fee: Fee { charged_e4: 1, exact_e4: 0 }, with_house: false, keeps: false };
             assert_eq!(w.account.may_take_back(&w.position, &trade), Ok(()));
             w.account
                 .take_back(Books { position: &mut w.position, house: &mut w.house, totals: &mut w.totals }, &trade)
@@ -407,7 +437,7 @@ mod tests {
             assert_eq!((w.house.quantity, w.house.cash_e4), (5 * way, -500 * way));
         }
         let w = World::default();
-        let trade = |side| Settled { side, quantity: 5, value_e4: 500, fee: Fee::default(), with_house: true };
+        let trade = |side| Settled { side, quantity: 5, value_e4: 500, fee: Fee::default(), with_house: true, keeps: false };
         assert_eq!(w.account.may_take_back(&w.position, &trade(Side::Buy)), Err(Reason::ShortSellNotPermitted));
         assert_eq!(w.account.may_take_back(&w.position, &trade(Side::Sell)), Err(Reason::InsufficientFunds));
         // A short sale frees what was held for it.
@@ -485,7 +515,7 @@ mod tests {
                     }
                     7 => {
                         let side = if fee_bps % 2 == 0 { Side::Buy } else { Side::Sell };
-                        let trade = Settled { side, quantity: part, value_e4: part * price, fee: Fee { charged_e4: 2, exact_e4: 1 }, with_house: false };
+                        let trade = Settled { side, quantity: part, value_e4: part * price, fee: Fee { charged_e4: 2, exact_e4: 1 }, with_house: false, keeps: false };
                         if w.account.may_take_back(&w.position, &trade).is_ok() {
                             let books = Books { position: &mut w.position, house: &mut w.house, totals: &mut w.totals };
                             w.account.take_back(books, &trade).expect("it may");

@@ -60,6 +60,8 @@ pub struct Facts<'a> {
     pub open_max: Option<u64>,
     /// What bounds a limit.
     pub bands: Bands,
+    /// A short sale holds what it brings and a margin; else the price at the collar, as it once did.
+    pub margin: bool,
 }
 
 /// What bounds a limit.
@@ -80,6 +82,8 @@ pub struct Reservation {
     pub hold: Hold,
     /// When it wakes up.
     pub stop_e4: Option<i64>,
+    /// What of it comes from what is held for the short position that it covers.
+    pub borrowed_e4: i64,
 }
 
 /// Quantity representable, which is also when the kind of order is looked at.
@@ -164,20 +168,54 @@ pub fn ceiling(prices: [i64; 3]) -> Result<i64, Reason> {
     prices.into_iter().max().and_then(|p| p.checked_mul(CEILING)).ok_or(Reason::NotionalLimit)
 }
 
-/// Funds for what an order needs beyond what it holds: bounds, short sale, cash.
-pub fn funds(more: &Hold, short_e4: i64, f: &Facts<'_>, i: &Instrument) -> Result<(), Reason> {
+/// Most symbols that an account may be short of, because all of them are marked whenever it is looked at.
+pub const SHORTS_MAX: u64 = 100;
+
+/// Funds for what an order needs beyond what it holds: bounds, short sale, cash. `covers`: a buy of so many shares. Answers what is taken from what is held
+/// for the short position.
+pub fn funds(more: &Hold, short: i64, covers: i64, f: &Facts<'_>, i: &Instrument) -> Result<i64, Reason> {
     if !f.account.within_bounds(more) {
         return Err(Reason::NotionalLimit);
     }
-    if short_e4 > 0 && !i.short_ok {
+    if short > 0 && !i.short_ok {
         return Err(Reason::ShortSellNotPermitted);
     }
-    if more.cash_e4 > f.account.available_e4 { Err(Reason::InsufficientFunds) } else { Ok(()) }
+    if short > 0 && f.margin && f.position.short == 0 && f.account.shorts >= SHORTS_MAX {
+        return Err(Reason::OrderExceedsLimit);
+    }
+    let lacks = (more.cash_e4 - f.account.available_e4).max(0);
+    if lacks > lendable(covers, f, i) { Err(Reason::InsufficientFunds) } else { Ok(lacks) }
 }
 
-/// Cash that a share sold short holds: what it costs to buy it back at the collar.
-pub fn short_unit(reference_e4: i64, i: &Instrument) -> Result<i64, Reason> {
-    house::worst_price(Side::Buy, reference_e4, i.collar_bps).ok_or(Reason::NotionalLimit)
+/// What of the cash that is held for a short position a buy of so many shares may use. The part of the shares that it covers; where that is not what they
+/// cost by now, what they cost.
+fn lendable(covers: i64, f: &Facts<'_>, i: &Instrument) -> i64 {
+    let p = f.position;
+    let covers = i128::from(covers.min(p.short));
+    if covers <= 0 || !f.margin {
+        return 0;
+    }
+    let part = i128::from(p.collateral_e4) * covers / i128::from(p.short);
+    let cost = f.reference.and_then(|(price, _)| house::worst_price(Side::Buy, price, i.collar_bps)).map_or(0, |worst| {
+        let value = covers * i128::from(worst);
+        value + (value * i128::from(i.fee_bps) + 9_999) / 10_000
+    });
+    i64::try_from(part.max(cost)).map_or(p.collateral_e4, |n| n.min(p.collateral_e4))
+}
+
+/// Cash that a share sold short at a limit holds: with what it brings at worst, the price and the margin.
+pub fn short_unit(reference_e4: i64, limit_e4: i64, margin: bool, i: &Instrument) -> Result<i64, Reason> {
+    if !margin {
+        return house::worst_price(Side::Buy, reference_e4, i.collar_bps).ok_or(Reason::NotionalLimit);
+    }
+    let unit = house::share(reference_e4, i.short_margin_bps) + i128::from((reference_e4 - limit_e4).max(0));
+    i64::try_from(unit).map_err(|_| Reason::NotionalLimit)
+}
+
+/// What is due to be held for a short position at a price: what it costs to buy the shares back, and the margin.
+pub fn due_for_short(short: i64, price_e4: i64, margin_bps: i64) -> i128 {
+    let value = i128::from(short) * i128::from(price_e4);
+    value + (value.saturating_mul(i128::from(margin_bps)) + 9_999) / 10_000
 }
 
 /// All checks from "quantity representable" on.
@@ -218,7 +256,7 @@ pub fn order(r: &Request, f: &Facts<'_>) -> Result<Reservation, Reason> {
         limit_e4,
         ceiling_e4: if sells { ceiling([reference, limit.unwrap_or(0), stop_e4.unwrap_or(0)])? } else { 0 },
         fee_bps: i.fee_bps,
-        short_unit_e4: if short > 0 && i.short_ok { short_unit(reference, i)? } else { 0 },
+        short_unit_e4: if short > 0 && i.short_ok { short_unit(reference, limit_e4, f.margin, i)? } else { 0 },
     };
     let hold = terms.need(0, 0, f.position.sellable()).ok_or(Reason::NotionalLimit)?;
     if !f.account.within_bounds(&hold) {
@@ -229,8 +267,8 @@ pub fn order(r: &Request, f: &Facts<'_>) -> Result<Reservation, Reason> {
         (Some(limit), stop) => near(r.side, limit, stop, f.open_max.is_some(), false, f, i)?,
         _ => {}
     }
-    funds(&hold, short, f, i)?;
-    Ok(Reservation { terms, hold, stop_e4 })
+    let borrowed_e4 = funds(&hold, short, if sells { 0 } else { quantity }, f, i)?;
+    Ok(Reservation { terms, hold, stop_e4, borrowed_e4 })
 }
 
 #[cfg(test)]
@@ -269,6 +307,7 @@ mod tests {
             stale: Stale::new(120_000, true),
             open_max: Some(3),
             bands: c.bands,
+            margin: true,
         };
         order(&c.request, &f)
     }
@@ -299,7 +338,12 @@ mod tests {
         assert_eq!(reserved(&c), (1_797_875, Hold { cash_e4: 0, shares: 10, incoming_e4: 1_892_500_000 }));
         c.position.long = 4;
         c.instrument.as_mut().expect("listed").short_ok = true;
-        assert_eq!(reserved(&c).1, Hold { cash_e4: 6 * 1_987_125, shares: 4, incoming_e4: 1_892_500_000 });
+        let margin = 946_250 + 94_625;
+        assert_eq!(
+            reserved(&c).1,
+            Hold { cash_e4: 6 * margin, shares: 4, incoming_e4: 1_892_500_000 },
+            "half the price, and what it may bring less"
+        );
     }
 
     #[test]
@@ -347,7 +391,7 @@ mod tests {
             (Reason::InsufficientFunds, |c| c.account.available_e4 = 19_871_249),
             (Reason::ShortSellNotPermitted, |c| (c.request.side, c.position.reserved) = (Side::Sell, 1)),
             (Reason::InsufficientFunds, |c| {
-                (c.request.side, c.position.long, c.account.available_e4) = (Side::Sell, 9, 1_987_124);
+                (c.request.side, c.position.long, c.account.available_e4) = (Side::Sell, 9, 1_040_874);
                 listing(c).short_ok = true;
             }),
         ];
@@ -388,6 +432,32 @@ mod tests {
         assert!(is_good(Side::Buy, 1_873_600, band) && !is_good(Side::Buy, 1_873_500, band), "one percent is 187.3575");
         assert!(is_good(Side::Sell, 1_911_400, band) && !is_good(Side::Sell, 1_911_500, band), "one percent is 191.1425");
         assert!(is_good(Side::Buy, 1_987_100, band), "the other side is the collar's");
+    }
+
+    #[test]
+    fn buying_to_cover_may_use_what_is_held_for_it() {
+        let mut c = good();
+        c.request.quantity = Num::Exact(4);
+        c.position = Position { short: 10, collateral_e4: 10 * 2_500_000, ..Default::default() };
+        c.account.available_e4 = 0;
+        let borrowed = |c: &Case| check(c).map(|r| r.borrowed_e4);
+        assert_eq!(borrowed(&c), Ok(4 * 1_987_125), "all of it");
+        c.account.available_e4 = 7;
+        assert_eq!(borrowed(&c), Ok(4 * 1_987_125 - 7), "what is free comes first");
+        c.request.quantity = Num::Exact(12);
+        assert_eq!(borrowed(&c), Ok(12 * 1_987_125 - 7), "the cover of all lends all");
+        c.request.quantity = Num::Exact(13);
+        assert_eq!(borrowed(&c), Err(Reason::InsufficientFunds));
+        // The price has gone beyond what is held: a part can be covered at what it costs.
+        c.position.collateral_e4 = 10 * 1_000_000;
+        c.request.quantity = Num::Exact(5);
+        assert_eq!(borrowed(&c), Ok(5 * 1_987_125 - 7));
+        c.request.quantity = Num::Exact(6);
+        assert_eq!(borrowed(&c), Err(Reason::InsufficientFunds));
+        // Not at any price that somebody asks.
+        c.request = Request { quantity: Num::Exact(1), pricing: Some(Pricing::Limit(Num::Exact(9_000_000))), ..c.request };
+        c.reference = Some((1_892_500, -1));
+        assert_eq!(borrowed(&c), Err(Reason::InsufficientFunds));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::instrument::Instrument;
 use super::status::Side;
 
 /// Ceiling of `price * bps / 10000`.
-fn share(price_e4: i64, bps: i64) -> i128 {
+pub(super) fn share(price_e4: i64, bps: i64) -> i128 {
     (i128::from(price_e4) * i128::from(bps) + 9_999) / 10_000
 }
 

@@ -39,6 +39,8 @@ pub struct Instrument {
     pub band_bps: Option<i64>,
     /// Whether it may be sold short.
     pub short_ok: bool,
+    /// What a share sold short holds beyond the price at which it can be bought back, of that price.
+    pub short_margin_bps: i64,
     /// The house's margin on each side.
     pub half_spread_bps: i64,
     /// The fee of each side of a trade, of its value.
@@ -69,6 +71,7 @@ impl Default for Instrument {
             limit_band_bps: None,
             band_bps: None,
             short_ok: false,
+            short_margin_bps: 5_000,
             half_spread_bps: 0,
             fee_bps: 0,
             house: true,

@@ -20,7 +20,7 @@ pub const META_KEY: &[u8] = b"\x00meta";
 /// `portfolio` kept a user's open sells in one value. Since version 3 it keeps the positions of a large portfolio in rows of their own, and `orders`
 /// notes at each open order when it came, and which mass cancels are under way. Since version 4 `trading` keeps orders that trade in parts, and what waits
 /// behind them; an older version would lose them. Since version 5 `trading` notes what the house still offers such an order, and where its quote is on its
-/// way through a book. What is encoded here has not changed since version 1.
+/// way through a book, and `orders` counts short positions. What is encoded here has not changed since version 1.
 const VERSION: u64 = 5;
 
 /// A task's position, identity of its state, and guard counters.

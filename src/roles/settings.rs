@@ -41,8 +41,9 @@ pub struct RoleSettings {
 /// 1. the house has a place in the book ([`HOUSE_IN_BOOK`]);
 /// 2. stops are bound by the price that set them off ([`STOPS_BY_TRIGGER`]);
 /// 3. a limit is bound on the side that costs its owner, by a price that is fresh ([`BANDS_BY_SIDE`]);
-/// 4. protections under a name that is not ours are refused ([`STRICT_FIELDS`]).
-pub const RULES: u64 = 4;
+/// 4. protections under a name that is not ours are refused ([`STRICT_FIELDS`]);
+/// 5. what was sold short holds what it brought, and a margin, by the price of now ([`SHORT_MARGIN`]).
+pub const RULES: u64 = 5;
 /// From these rules on the house is met at its price, by every order, and trades with what rests at its next quote. Before, it took what the book left of
 /// market orders.
 pub const HOUSE_IN_BOOK: u64 = 1;
@@ -54,6 +55,9 @@ pub const STOPS_BY_TRIGGER: u64 = 2;
 pub const BANDS_BY_SIDE: u64 = 3;
 /// From these rules on a command with a protection under a name that is not ours is refused. Before, such a field was ignored like any other.
 pub const STRICT_FIELDS: u64 = 4;
+/// From these rules on a short sale's proceeds are held, with a margin; both follow the reference price. Before, the price at the collar was held, as it was
+/// at the sale, and the proceeds were free.
+pub const SHORT_MARGIN: u64 = 5;
 
 impl Default for RoleSettings {
     fn default() -> Self {

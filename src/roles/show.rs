@@ -17,6 +17,7 @@ use crate::domain::partitioner;
 const KINDS: &[(Role, &str, u8)] = &[
     (Role::Orders, "account", b'a'),
     (Role::Orders, "position", b'p'),
+    (Role::Orders, "short", b's'),
     (Role::Orders, "order", b'o'),
     (Role::Orders, "house", b'h'),
     (Role::Orders, "totals", b't'),

@@ -41,6 +41,7 @@ pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<Instrum
             "band_bps" => whole(&v, WHOLE, 0, BAND_BPS_MAX).map(|n| i.band_bps = (n > 0).then_some(n)),
             "half_spread_bps" => whole(&v, WHOLE, 0, BPS_MAX).map(|n| i.half_spread_bps = n),
             "fee_bps" => whole(&v, WHOLE, 0, BPS_MAX).map(|n| i.fee_bps = n),
+            "short_margin_bps" => whole(&v, WHOLE, 0, BAND_BPS_MAX).map(|n| i.short_margin_bps = n),
             "short_ok" => flag(&v).map(|b| i.short_ok = b),
             "house_max" => whole(&v, WHOLE, 1, i64::MAX).map(|n| i.house_max = Some(n)),
             "house" => flag(&v).map(|b| i.house = b),
@@ -94,7 +95,7 @@ mod tests {
     #[test]
     fn all_fields() {
         let json = r#"{"symbol":"AAPL","name":"x","status":"halted","tick":"0.05","lot":10,"max_quantity":100,"clip_size":50,"max_notional":"5.5","collar_bps":1,"limit_band_bps":8,
-            "band_bps":2,"short_ok":true,"half_spread_bps":3,"fee_bps":4,"house":false,"house_max":7,"currency":"EUR","test_issue":true}"#;
+            "band_bps":2,"short_ok":true,"short_margin_bps":9,"half_spread_bps":3,"fee_bps":4,"house":false,"house_max":7,"currency":"EUR","test_issue":true}"#;
         let want = Instrument {
             status: Listing::Halted,
             tick_e4: 500,
@@ -106,6 +107,7 @@ mod tests {
             limit_band_bps: Some(8),
             band_bps: Some(2),
             short_ok: true,
+            short_margin_bps: 9,
             half_spread_bps: 3,
             fee_bps: 4,
             house: false,

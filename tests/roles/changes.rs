@@ -70,7 +70,7 @@ fn shares_of_a_cancelled_sell_cover_what_was_sold_short_meanwhile() {
     w.limit("f", "2", "AAPL", 10, "sell", "104", "");
     w.order("f", "3", "AAPL", "5", "sell");
     w.pump();
-    assert_eq!(w.last("f")["cash_reserved_e4"], 5 * 1_050_000);
+    assert_eq!(w.last("f")["cash_reserved_e4"], 5 * (1_000_000 + 500_000 + 50_000));
     w.cancel("f", "c", "2");
     w.pump();
     assert_eq!((last(&w, "f").as_str(), &w.last("f")["cash_reserved_e4"]), ("OrderCancelled USER_REQUEST", &json!(0)));

@@ -18,5 +18,6 @@ mod operators;
 mod portfolio;
 mod prices;
 mod seed;
+mod shorts;
 mod stops;
 mod sweeps;

@@ -47,11 +47,15 @@ fn p2_long_to_short_and_back() {
     w.limit("f", "2", "AAPL", 15, "sell", "102", "");
     w.pump();
     let e = w.last("f");
-    assert_eq!(e["cash_reserved_e4"], 5 * 1_050_000, "five short, at the reference and the collar");
+    assert_eq!(e["cash_reserved_e4"], 5 * 500_000, "five short, half of the reference price each");
     w.limit("b", "1", "AAPL", 15, "buy", "102", "");
     w.pump();
     let p = portfolio(&w, "f");
-    assert_eq!((&p["realised_e4"], &p["cash_reserved_e4"]), (&json!(10 * 20_000), &json!(5 * 1_050_000)), "closed, and held until covered");
+    assert_eq!(
+        (&p["realised_e4"], &p["cash_reserved_e4"]),
+        (&json!(10 * 20_000), &json!(5 * (1_020_000 + 500_000))),
+        "closed, and held until covered"
+    );
     assert_eq!(p["positions"]["AAPL"], json!({"quantity": -5, "reserved": 0, "cost_basis_e4": -5 * 1_020_000}));
     w.check_books();
     w.limit("s", "2", "AAPL", 8, "sell", "101", "");

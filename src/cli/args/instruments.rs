@@ -7,8 +7,8 @@ use clap::Subcommand;
 const LOAD: &str = "\
 Reads files of columns separated by comma, semicolon, tab or pipe, JSON lines, and a JSON list. Understands NASDAQ's own files (test issues
 become not tradable), S&P 500 constituents (Symbol, Security), and columns named like the fields: symbol,name,status,tick,lot,max_quantity,
-clip_size,max_notional,collar_bps,limit_band_bps,band_bps,short_ok,fee_bps,half_spread_bps,house,
-house_max,currency,test_issue. Other columns are named and left out.
+clip_size,max_notional,collar_bps,limit_band_bps,band_bps,short_ok,short_margin_bps,fee_bps,
+half_spread_bps,house,house_max,currency,test_issue. Other columns are named and left out.
 What a file does not say stays as it is, and empty cells say nothing; a JSON null takes back what was said. With --replace a row is the whole
 listing, but for its status, which only a column of that name changes. Changed fields are printed; what is as it was is not written again.
 Rows that cannot be right are reported with their line and skipped (cells without a column, a quote that is not closed, a symbol that comes

@@ -100,6 +100,8 @@ struct User {
     open: u64,
     marked: u64,
     staying: u64,
+    /// Short positions: as the account counts them, and as they are noted.
+    shorts: (u64, u64),
 }
 
 impl Sums {
@@ -111,6 +113,7 @@ impl Sums {
                 let a = state::read_account(value)?;
                 let u = self.users.entry(first.into()).or_default();
                 (u.available, u.reserved, u.incoming, u.open) = (a.available_e4, a.reserved_e4, a.incoming_e4, a.open_orders);
+                u.shorts.0 = a.shorts;
             }
             b'p' => {
                 let p = state::read_position(value)?;
@@ -130,6 +133,7 @@ impl Sums {
             }
             b't' => self.totals = state::read_totals(value)?,
             b'b' | b'c' | b'e' | b'm' | b'w' => {}
+            b's' => self.users.entry(first.into()).or_default().shorts.1 += 1,
             b'n' | b'x' => self.users.entry(first.into()).or_default().marked += 1,
             _ => return None,
         }
@@ -162,6 +166,9 @@ impl Sums {
                     "user {name}: {} reserved and {} incoming, but open orders and short positions hold {} and {}",
                     u.reserved, u.incoming, u.held, u.held_by_sells
                 ));
+            }
+            if u.shorts.0 != u.shorts.1 {
+                return Err(format!("user {name}: {} short positions counted, {} noted", u.shorts.0, u.shorts.1));
             }
             if (u.open, u.open) != (u.marked, u.staying) {
                 return Err(format!("user {name}: {} open orders counted, {} marked, {} there", u.open, u.marked, u.staying));

@@ -47,7 +47,7 @@ pub(super) fn trade(
     }
     let mut house = state::load_house(desk.ctx, desk.buffers, symbol)?;
     desk.post(|account, totals| account.take_back(Books { position: &mut position, house: &mut house, totals }, &trade))?;
-    state::save_position(desk.ctx, desk.buffers, desk.user, symbol, &position);
+    desk.save_position(symbol, &position)?;
     state::save_house(desk.ctx, desk.buffers, symbol, &house);
     state::mark_busted(desk.ctx, desk.buffers, desk.user, order_id, trade_id);
     let entry = Entry { cum: entry.cum - trade.quantity, ..entry };
@@ -89,5 +89,5 @@ fn facts(c: &Command<'_>, entry: &Entry<'_>) -> Result<Settled, Reason> {
         Some(fee) => fee.not_negative().filter(|fee| *fee <= value_e4).ok_or(Reason::InvalidAmount)?,
     };
     // The amount that rounding took beyond the exact fee stays where it was booked: the next fee is not known to be of the same trade.
-    Ok(Settled { side, quantity, value_e4, fee: Fee { charged_e4, exact_e4: charged_e4 }, with_house: true })
+    Ok(Settled { side, quantity, value_e4, fee: Fee { charged_e4, exact_e4: charged_e4 }, with_house: true, keeps: false })
 }

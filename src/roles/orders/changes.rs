@@ -1,7 +1,7 @@
 //! Cancels and changes of orders. What they need is set aside here; whether they come in time is for the book to say.
 
 use crate::domain::checks::{self, Facts};
-use crate::domain::hold::Terms;
+use crate::domain::hold::{Hold, Terms};
 use crate::domain::reason::Reason;
 use crate::domain::status::{Side, Status};
 use crate::engine::role::Bug;
@@ -94,7 +94,8 @@ pub(super) fn replace(
             return Ok(Ok(()));
         }
     };
-    let position = if terms.side == Side::Sell { desk.position(symbol)? } else { Default::default() };
+    let looks = terms.side == Side::Sell || desk.account.shorts > 0;
+    let position = if looks { desk.position(symbol)? } else { Default::default() };
     let facts = Facts {
         instrument: market.instrument.as_ref(),
         reference: market.reference,
@@ -104,14 +105,16 @@ pub(super) fn replace(
         stale: market.stale,
         open_max: None,
         bands: market.bands,
+        margin: market.margin,
     };
-    let (new, more) = match changed(c, &entry, terms, &facts) {
+    let (new, more, borrowed_e4) = match changed(c, &entry, terms, &facts) {
         Ok(found) => found,
         Err(reason) => {
             refuse(desk, c, content, Some(&entry), reason, None);
             return Ok(Ok(()));
         }
     };
+    desk.borrow(symbol, borrowed_e4)?;
     desk.hold(terms.side, symbol, &more, true)?;
     // Until the book has spoken the order is bound to its old terms, but what it holds is enough for either.
     let terms = Terms { short_unit_e4: new.short_unit_e4, ..terms };
@@ -125,8 +128,8 @@ pub(super) fn replace(
     Ok(Ok(()))
 }
 
-/// The new terms, and what they need beyond what the order holds; or why they cannot be.
-fn changed(c: &Command<'_>, entry: &Entry<'_>, old: Terms, f: &Facts<'_>) -> Result<(Terms, crate::domain::hold::Hold), Reason> {
+/// The new terms, what they need beyond what the order holds, and what of that comes from what is held for a short position; or why they cannot be.
+fn changed(c: &Command<'_>, entry: &Entry<'_>, old: Terms, f: &Facts<'_>) -> Result<(Terms, Hold, i64), Reason> {
     let quantity = match c.quantity {
         Some(q) => q.positive().ok_or(Reason::IncorrectQuantity)?,
         None => old.quantity,
@@ -162,7 +165,7 @@ fn changed(c: &Command<'_>, entry: &Entry<'_>, old: Terms, f: &Facts<'_>) -> Res
     let shares = entry.hold.shares + f.position.sellable();
     let short = if sells { (quantity - entry.cum - shares).max(0) } else { 0 };
     if short > 0 && i.short_ok && new.short_unit_e4 == 0 {
-        new.short_unit_e4 = checks::short_unit(reference.ok_or(Reason::NoReferencePrice)?, i)?;
+        new.short_unit_e4 = checks::short_unit(reference.ok_or(Reason::NoReferencePrice)?, limit_e4, f.margin, i)?;
     }
     // Once a share is promised to the order it stays promised until the change is decided.
     let need = old.need_until_decided(&new, entry.cum, entry.value_e4, shares).ok_or(Reason::NotionalLimit)?;
@@ -173,6 +176,6 @@ fn changed(c: &Command<'_>, entry: &Entry<'_>, old: Terms, f: &Facts<'_>) -> Res
     // To sell less than before is never a short sale.
     let left = old.quantity - entry.cum;
     let more_short = if quantity - entry.cum > left { short } else { 0 };
-    checks::funds(&more, more_short, f, i)?;
-    Ok((new, more))
+    let borrowed_e4 = checks::funds(&more, more_short, if sells { 0 } else { quantity - entry.cum }, f, i)?;
+    Ok((new, more, borrowed_e4))
 }

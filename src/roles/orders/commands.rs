@@ -12,14 +12,14 @@ use crate::engine::records::Record;
 use crate::engine::role::Bug;
 use crate::roles::intake::vet;
 use crate::roles::rows::Rows;
-use crate::roles::settings::{BANDS_BY_SIDE, STRICT_FIELDS};
+use crate::roles::settings::{BANDS_BY_SIDE, SHORT_MARGIN, STRICT_FIELDS};
 use crate::wire::command::{self, Command, Kind, Malformed};
 use crate::wire::content::{self, Content};
 use crate::wire::event::{Event, OrderEvent};
 
 use super::desk::{Desk, about};
 use super::state::{self, Entry, unreadable};
-use super::{Orders, RoleSettings, bust, changes, entry, mass};
+use super::{Orders, RoleSettings, bust, changes, entry, mass, shorts};
 
 /// Why a command came to nothing.
 pub(super) struct Refusal {
@@ -35,6 +35,7 @@ pub(super) struct Market {
     pub open_max: u64,
     pub day_ends_ms: i64,
     pub bands: Bands,
+    pub margin: bool,
 }
 
 impl From<Reason> for Refusal {
@@ -99,6 +100,9 @@ impl Orders {
                 Err(wait) => Err(Refusal { reason: Reason::RateLimited, retry_after_ms: Some(wait) }),
                 Ok(()) => switched_on(&mut self.controls, desk.ctx, &c).map_err(Refusal::from),
             };
+            if may.is_ok() && matches!(c.kind, Kind::New | Kind::Replace | Kind::Withdraw) {
+                shorts::mark(&mut desk, &mut self.instruments, &mut self.references)?;
+            }
             let outcome = match (may, c.kind) {
                 (Err(refusal), _) => Err(refusal),
                 // Something was asked for that would not be done.
@@ -113,7 +117,8 @@ impl Orders {
                     let reference = instrument.and_then(|_| self.references.get(desk.ctx, symbol?));
                     let RoleSettings { open_orders_max: open_max, day_ends_ms, rules, .. } = self.settings;
                     let bands = if rules >= BANDS_BY_SIDE { Bands::BySide } else { Bands::Both };
-                    let market = Market { instrument, reference, stale: self.stale, open_max, day_ends_ms, bands };
+                    let market =
+                        Market { instrument, reference, stale: self.stale, open_max, day_ends_ms, bands, margin: rules >= SHORT_MARGIN };
                     match c.kind {
                         Kind::New => entry::order(&mut desk, &c, content, &market)?,
                         _ => changes::replace(&mut desk, &c, content, named, &market)?,

@@ -93,6 +93,28 @@ impl<'d, 'c> Desk<'d, 'c> {
         state::load_position(self.ctx, self.buffers, self.user, symbol)
     }
 
+    /// Keeps the shares of a symbol, and in mind whether they are owed.
+    pub(super) fn save_position(&mut self, symbol: &str, position: &Position) -> Result<(), Bug> {
+        state::save_position(self.ctx, self.buffers, self.user, symbol, position);
+        // By the rules of before nothing is marked, so there is nothing to find.
+        let short = position.short > 0 && self.buffers.margin;
+        if (short || self.account.shorts > 0) && state::mark_short(self.ctx, self.buffers, self.user, symbol, short) {
+            let count = if short { self.account.shorts.checked_add(1) } else { self.account.shorts.checked_sub(1) };
+            self.account.shorts = count.ok_or_else(|| bug(self.ctx, "more short positions were closed than were open"))?;
+        }
+        Ok(())
+    }
+
+    /// Frees so much of what is held for a short position, for an order that covers it.
+    pub(super) fn borrow(&mut self, symbol: &str, amount_e4: i64) -> Result<(), Bug> {
+        if amount_e4 > 0 {
+            let mut position = self.position(symbol)?;
+            self.account.lend(&mut position, amount_e4).map_err(|e| bug(self.ctx, e))?;
+            self.save_position(symbol, &position)?;
+        }
+        Ok(())
+    }
+
     /// Sets aside, or gives back, what an order holds. Only sells touch the position.
     pub(super) fn hold(&mut self, side: Side, symbol: &str, hold: &Hold, take: bool) -> Result<(), Bug> {
         if *hold == Hold::default() {
@@ -102,7 +124,7 @@ impl<'d, 'c> Desk<'d, 'c> {
         let moved = if take { self.account.reserve(&mut position, hold) } else { self.account.release(&mut position, hold) };
         moved.map_err(|e| bug(self.ctx, e))?;
         if side == Side::Sell {
-            state::save_position(self.ctx, self.buffers, self.user, symbol, &position);
+            self.save_position(symbol, &position)?;
         }
         Ok(())
     }

@@ -42,8 +42,9 @@ pub(super) fn order(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'
     let now_ms = desk.ctx.time_ms();
     let deadline_ms = served.and_then(|s| deadline(s.until, now_ms, market.day_ends_ms));
     let position = match side {
-        Side::Buy => Position::default(),
-        Side::Sell => desk.position(symbol)?,
+        // A buy may cover what is owed.
+        Side::Buy if desk.account.shorts == 0 => Position::default(),
+        _ => desk.position(symbol)?,
     };
     let stays = served.is_some_and(|s| s.stays());
     let request = Request { side, quantity, pricing: served.map(|s| s.pricing), deadline_ms };
@@ -56,13 +57,15 @@ pub(super) fn order(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'
         stale: market.stale,
         open_max: stays.then_some(market.open_max),
         bands: market.bands,
+        margin: market.margin,
     };
-    let (Reservation { terms, hold, stop_e4 }, Some(Served { pricing, life, .. })) = (match checks::order(&request, &facts) {
+    let (Reservation { terms, hold, stop_e4, borrowed_e4 }, Some(Served { pricing, life, .. })) = (match checks::order(&request, &facts) {
         Ok(r) => (r, served),
         Err(reason) => return Ok(Err(reason.into())),
     }) else {
         return Err(bug(desk.ctx, "an order that is not served passed the checks"));
     };
+    desk.borrow(symbol, borrowed_e4)?;
     desk.hold(side, symbol, &hold, true)?;
     if stays {
         desk.mark_open(symbol, &c.order_id, true)?;

@@ -10,6 +10,7 @@ mod forget;
 mod mass;
 pub(super) mod seed;
 mod settlement;
+mod shorts;
 mod show;
 mod state;
 
@@ -25,6 +26,7 @@ use crate::wire::topics;
 use super::RoleSettings;
 use super::intake::bug;
 use super::rows::{self, Rows};
+use super::settings::SHORT_MARGIN;
 pub(super) use books::Shared;
 pub use books::check_books;
 pub(super) use show::show;
@@ -63,6 +65,7 @@ impl Orders {
             buffers: Buffers {
                 forgets: settings.dedup_window_ms.is_some(),
                 cancel_part: usize::try_from(settings.mass_cancel_part).unwrap_or(usize::MAX),
+                margin: settings.rules >= SHORT_MARGIN,
                 ..Buffers::default()
             },
             content: Vec::new(),

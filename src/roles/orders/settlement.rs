@@ -121,9 +121,10 @@ impl<'a> Open<'a> {
         e.status = if whole { Status::Filled } else { Status::PartiallyFilled };
         let mut position = desk.position(self.symbol)?;
         let mut house = state::load_house(desk.ctx, desk.buffers, self.symbol)?;
-        let trade = Settled { side: t.side, quantity, value_e4: value, fee, with_house: liquidity == Liquidity::House };
+        let trade =
+            Settled { side: t.side, quantity, value_e4: value, fee, with_house: liquidity == Liquidity::House, keeps: desk.buffers.margin };
         desk.post(|account, totals| account.settle(Books { position: &mut position, house: &mut house, totals }, &trade, &freed))?;
-        state::save_position(desk.ctx, desk.buffers, desk.user, self.symbol, &position);
+        desk.save_position(self.symbol, &position)?;
         state::save_house(desk.ctx, desk.buffers, self.symbol, &house);
         if whole {
             self.close(desk)?;

@@ -22,7 +22,7 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
                 "user_seq": a.user_seq,
                 "rate_limit": {"tat_us": a.clock.tat_us, "last_seen_us": a.clock.last_seen_us},
             });
-            with(shown, &[("open_orders", a.open_orders.into())])
+            with(shown, &[("open_orders", a.open_orders.into()), ("short_positions", a.shorts.into())])
         }
         b'p' => {
             let p = state::read_position(value)?;
@@ -40,7 +40,7 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
             let shown = json!({"users_e4": number(t.users_e4), "house_e4": number(t.house_e4), "external_e4": number(t.external_e4)});
             with(shown, &[("clearing_e4", t.clearing_e4), ("fees_e4", t.fees_e4), ("rounding_e4", t.rounding_e4)])
         }
-        b'b' | b'x' => json!({}),
+        b'b' | b's' | b'x' => json!({}),
         b'n' => with(json!({}), &[("since_user_seq", i128::from(mass::Row::read(value)?.since()))]),
         b'c' => {
             let mass::UnderWay { symbol, reason, since, after } = mass::UnderWay::read(value)?;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `a` user | account |
 //! | `p` user 0 symbol | position |
+//! | `s` user 0 symbol | nothing: the position is short, and is marked whenever the account is looked at |
 //! | `o` user 0 order id | what became of that id, and its content |
 //! | `n` user 0 symbol 0 order id | when the order came: it may be open for long, and a mass cancel must find it (see [`super::mass`]) |
 //! | `x` user 0 symbol 0 order id | nothing: the same of an order whose mass cancel is on its way to the book |
@@ -40,6 +41,8 @@ pub(super) struct Buffers {
     pub forgets: bool,
     /// Orders that a mass cancel takes at a time; 0: all.
     pub cancel_part: usize,
+    /// Short sales are held by margin.
+    pub margin: bool,
     /// If they are: users and ids that have ended with this record.
     pub ended: Vec<(Box<str>, Box<str>)>,
 }
@@ -137,7 +140,9 @@ fn put_account(out: &mut Vec<u8>, a: &Account) {
     put(out, a.user_seq);
     put_signed(out, i128::from(a.clock.tat_us));
     put_signed(out, i128::from(a.clock.last_seen_us));
-    put_later(out, &[i128::from(a.open_orders)]);
+    // The second of them came after the first.
+    let later = [i128::from(a.open_orders), i128::from(a.shorts)];
+    put_later(out, if a.shorts == 0 { &later[..1] } else { &later });
 }
 
 pub(super) fn read_account(bytes: &[u8]) -> Option<Account> {
@@ -150,9 +155,13 @@ pub(super) fn read_account(bytes: &[u8]) -> Option<Account> {
             user_seq: take_u64(r)?,
             clock: Clock { tat_us: take_i64(r)?, last_seen_us: take_i64(r)? },
             open_orders: 0,
+            shorts: 0,
         };
-        let [open] = take_later(r)?;
-        a.open_orders = u64::try_from(open).ok()?;
+        for slot in [&mut a.open_orders, &mut a.shorts] {
+            if !r.is_empty() {
+                *slot = u64::try_from(take_signed(r)?).ok()?;
+            }
+        }
         Some(a)
     })
 }
@@ -358,6 +367,26 @@ pub(super) fn save_position(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, symb
     if *p == Position::default() { ctx.delete(&b.key) } else { ctx.put(&b.key, &b.value) }
 }
 
+/// Symbols of a user's short positions.
+pub(super) fn shorts(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str) -> Vec<String> {
+    b.key(b's', user, Some(""));
+    let (start, mut all) = (b.key.len(), Vec::new());
+    ctx.scan(&b.key, &mut |key, _| all.extend(std::str::from_utf8(&key[start..]).map(str::to_string)));
+    all
+}
+
+/// Notes whether a position is short; answers whether that is new.
+pub(super) fn mark_short(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, symbol: &str, short: bool) -> bool {
+    b.key(b's', user, Some(symbol));
+    let changes = ctx.get(&b.key).is_some() != short;
+    if changes && short {
+        ctx.put(&b.key, &[VERSION]);
+    } else if changes {
+        ctx.delete(&b.key);
+    }
+    changes
+}
+
 /// Copies the entry of an order id into `into`; false if the id was never used.
 pub(super) fn load_order(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_id: &str, into: &mut Vec<u8>) -> bool {
     into.clear();
@@ -452,6 +481,7 @@ mod tests {
             user_seq: 300,
             clock: Clock { tat_us: -1, last_seen_us: 6 },
             open_orders: 0,
+            shorts: 0,
         };
         put_account(b.fresh(), &a);
         assert_eq!(b.value, [1, 2, 4, 6, 8, 0xac, 2, 1, 12]);
@@ -459,6 +489,10 @@ mod tests {
         let a = Account { open_orders: 3, ..a };
         put_account(b.fresh(), &a);
         assert_eq!(b.value, [1, 2, 4, 6, 8, 0xac, 2, 1, 12, 6]);
+        assert_eq!(read_account(&b.value), Some(a));
+        let a = Account { open_orders: 0, shorts: 2, ..a };
+        put_account(b.fresh(), &a);
+        assert_eq!(b.value, [1, 2, 4, 6, 8, 0xac, 2, 1, 12, 0, 4]);
         assert_eq!(read_account(&b.value), Some(a));
         let first = [1, 6, 19, 0, 10, 5, 2, 0, 2];
         let back = Entry::read(&first).expect("an entry of version 1");
