@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use processor::domain::account::{Account, Books, House, Position, Settled, Totals};
-use processor::domain::chain::{GENESIS, link, payload_hash};
+use processor::domain::chain::{GENESIS, link, meta_hash, payload_hash};
 use processor::domain::checks::{Bands, Facts, Pricing, Request, order as check};
 use processor::domain::decimal::Num;
 use processor::domain::instrument::Instrument;
@@ -112,7 +112,12 @@ fn writing(c: &mut Criterion) {
     });
     c.bench_function("one link of an audit chain (250 bytes)", |b| {
         let mut head = GENESIS;
-        b.iter(|| head = link(&head, "order-events/3/123456", &payload_hash(Some(b"501"), Some(black_box(&out[..out.len().min(250)])))));
+        let headers = [("type", &b"OrderFilled"[..]), ("v", b"1"), ("src", b"executions/3/123456"), ("n", b"0")];
+        b.iter(|| {
+            let meta = meta_hash(1_700_000_000_000, true, true, headers.into_iter());
+            head =
+                link(&head, "order-events/3/123456", &payload_hash(Some(b"501"), Some(black_box(&out[..out.len().min(250)]))), Some(&meta));
+        });
     });
 }
 

@@ -19,6 +19,8 @@ use processor::engine::topics::{TopicId, TopicPartition};
 use processor::log::local::batch::Packed;
 use processor::log::local::{LocalLog, Options, format};
 use processor::roles::{Role, RoleSettings, show};
+use processor::runtime::audit::anchor::parse_all;
+use processor::runtime::audit::file as audit_file;
 use processor::runtime::replay::newest_store;
 use processor::store::dir::read_identity;
 use processor::store::rocks::{RocksStore, SharedMemory};
@@ -31,6 +33,7 @@ use processor::wire::topics as t;
 use processor::wire::trade::{ReferencePrice, Trade};
 use serde_json::{Value, json};
 use support::oracle::{hex, read_all};
+use support::program::Program;
 use support::world::World;
 
 fn dir() -> PathBuf {
@@ -226,6 +229,44 @@ fn whole_directories_of_every_version_are_read() {
     assert!(found > 0, "no golden directory");
 }
 
+/// Exports and anchors of every format verify, whatever was written since.
+#[test]
+fn exports_of_every_format_are_verified() {
+    let read = |name: &str| std::fs::read(dir().join("exports").join(name)).expect("a golden file");
+    for format in [1, 2] {
+        let anchors = parse_all(&read(&format!("anchor-of-{format}.jsonl"))).expect("an anchor");
+        let found = audit_file::verify(&read(&format!("format-{format}.jsonl"))[..], &anchors, &mut |_| {}).expect("readable");
+        let found = found.expect("whole");
+        assert!(found.bound_records == found.summary.records && found.unbound.is_empty(), "{found:?}");
+    }
+}
+
+/// A log of before goes on under this version: its chains do, from links of version 1 to those of version 2, and `audit` replays as it was done.
+#[test]
+fn chains_of_an_old_log_go_on_and_are_replayed() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    copy(&dir().join("dirs/v1/log"), &scratch.path().join("log"));
+    let p = Program::embedded(scratch.path(), "log").with(&["--topic-prefix", "golden-", "--state", "state"]);
+    p.good(&["topics", "create", "--partitions", &support::world::PARTITIONS.to_string()]);
+    p.good(&["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
+    for id in ["a", "b", "c"] {
+        p.good(&["order", "--user", "501", "--id", id, "--deposit", "1"]);
+    }
+    let log = LocalLog::open_read_only(&scratch.path().join("log"), &t::table("golden-")).expect("the log");
+    let versions: Vec<String> = read_all(&log, t::AUDIT_LOG).into_iter().map(|r| r.headers["v"].clone()).collect();
+    assert!(versions.iter().any(|v| v == "1") && versions.iter().any(|v| v == "2"), "{versions:?}");
+    assert!(p.good(&["audit", "verify"]).contains("are whole"));
+    let replayed = p.run(&["replay", "--role", "audit"]);
+    assert!(replayed.is_good().contains("equal") && !replayed.out.contains("DIVERGED"), "{replayed:?}");
+    p.good(&["audit", "export", "-o", "e.jsonl"]);
+    p.good(&["audit", "anchor", "-o", "a.jsonl"]);
+    assert!(p.good(&["audit", "verify", "--file", "e.jsonl", "--anchors", "a.jsonl"]).starts_with("whole: "));
+    // The second anchor goes on where the first one left off.
+    p.good(&["order", "--user", "501", "--id", "d", "--deposit", "1"]);
+    p.good(&["audit", "anchor", "-o", "a.jsonl"]);
+    assert!(p.good(&["audit", "verify", "--anchors", "a.jsonl"]).contains("as 2 anchors saw them"));
+}
+
 /// Runs a small system and keeps what it wrote.
 fn write_all() {
     std::fs::create_dir_all(dir().join("records")).expect("a directory");
@@ -273,7 +314,8 @@ fn write_all() {
     for topic in w.topics.iter() {
         for r in w.read(topic) {
             if let Some(kind) = r.headers.get("type").filter(|k| *k != "DeadLetter") {
-                write(&format!("message-{kind}-v1"), &format!("message {kind}"), &r.key, &r.raw);
+                let version = &r.headers["v"];
+                write(&format!("message-{kind}-v{version}"), &format!("message {kind}"), &r.key, &r.raw);
             }
         }
     }

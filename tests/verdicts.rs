@@ -119,6 +119,7 @@ fn forged_entry(log: &LocalLog, topic: TopicId, value: &[u8]) {
         src_offset: offset,
         log_time_ms: 1_700_000_000_000,
         payload_hash: invented,
+        meta_hash: Some(invented),
         prev_hash: GENESIS,
         hash: invented,
     }

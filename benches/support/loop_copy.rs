@@ -72,6 +72,7 @@ pub fn instance(log: &Arc<dyn Log>, table: &Arc<TopicTable>, dir: &Path, partiti
         dead_letters: DEAD_LETTERS,
         clock: None,
         linger: Duration::ZERO,
+        headers: false,
     };
     let settings = Settings {
         group: format!("{}loop", table.prefix()),

@@ -170,10 +170,17 @@ impl<'a> Ctx<'a> {
         self.emit_beside(topic, key, key, kind, Some(value));
     }
 
+    /// The same with a value of another format than [`guard::VERSION`](super::guard::VERSION).
+    pub fn emit_as(&mut self, version: &[u8], topic: TopicId, key: &[u8], kind: &str, value: &[u8]) {
+        let at = TopicPartition::new(topic, self.partition_of(topic, key));
+        self.write_headers(at, kind, version);
+        self.append(at, Some(key), Some(value));
+    }
+
     /// The same into the partition of another key, so that records which belong together lie together. No value: a tombstone.
     pub fn emit_beside(&mut self, topic: TopicId, beside: &[u8], key: &[u8], kind: &str, value: Option<&[u8]>) {
         let at = TopicPartition::new(topic, self.partition_of(topic, beside));
-        self.write_headers(at, kind);
+        self.write_headers(at, kind, super::guard::VERSION);
         self.append(at, Some(key), value);
     }
 
@@ -185,7 +192,7 @@ impl<'a> Ctx<'a> {
             None => record.at.partition % count,
         };
         let at = TopicPartition::new(self.dead_letters, partition);
-        self.write_headers(at, "DeadLetter");
+        self.write_headers(at, "DeadLetter", super::guard::VERSION);
         let room = (self.outbox.topics.spec(self.dead_letters).record_bytes_max as usize).saturating_sub(RECORD_OVERHEAD + 1024);
         let (key, value) = (record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len));
         if key + value + text.len() <= room {
@@ -199,7 +206,7 @@ impl<'a> Ctx<'a> {
         self.append(at, record.key.filter(|k| k.len() <= room), None);
     }
 
-    fn write_headers(&mut self, at: TopicPartition, kind: &str) {
+    fn write_headers(&mut self, at: TopicPartition, kind: &str, version: &[u8]) {
         use std::fmt::Write;
         let o = &mut *self.outbox;
         let mut number = itoa_buf(o.n);
@@ -207,7 +214,7 @@ impl<'a> Ctx<'a> {
         o.headers
             .clear()
             .push("type", kind.as_bytes())
-            .push(super::guard::VERSION_HEADER, super::guard::VERSION)
+            .push(super::guard::VERSION_HEADER, version)
             .push("src", o.src.as_bytes())
             .push("n", number.text());
         if let Some(sequence) = o.sequences.next(at) {

@@ -345,7 +345,7 @@ impl Instance {
             return Ok(Turn::Idle);
         }
         let partitions = self.check_topics()?;
-        let inputs = self.spec.inputs.iter().map(|i| MemberInput { topic: i.topic, headers: i.guarded }).collect();
+        let inputs = self.spec.inputs.iter().map(|i| MemberInput { topic: i.topic, headers: i.guarded || self.spec.headers }).collect();
         let (group, instance) = (self.settings.group.clone(), self.settings.instance.clone());
         // Fence first: whatever is read after this line can no longer be changed by a predecessor.
         let member = self.log.join(&MemberSpec { group, instance, inputs, linger: self.spec.linger })?;

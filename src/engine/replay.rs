@@ -128,7 +128,7 @@ impl Replay<'_> {
         let mut cursors = Vec::new();
         for input in &spec.inputs {
             for (at, start) in starts.iter().filter(|(at, _)| at.topic == input.topic) {
-                cursors.push(Cursor::new(self.log, *at, *start, input.guarded)?);
+                cursors.push(Cursor::new(self.log, *at, *start, input.guarded || spec.headers)?);
             }
         }
         let parts = TaskParts {

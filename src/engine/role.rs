@@ -37,6 +37,8 @@ pub struct RoleSpec {
     /// How long a batch waits for company after its first record. Zero where somebody waits for the answer; roles that only follow save most of
     /// their transactions by it on a busy day.
     pub linger: std::time::Duration,
+    /// Whether the role looks at headers of inputs that are not guarded.
+    pub headers: bool,
 }
 
 impl RoleSpec {

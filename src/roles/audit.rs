@@ -1,24 +1,38 @@
 //! `audit`: one hash chain per source partition over everything that is public. It also says what is wrong with a bad record of `instruments`, which
 //! all roles pass over and none of them owns.
 
+use std::collections::BTreeMap;
+
 use crate::domain::chain::{self, GENESIS, Hash};
 use crate::engine::context::Ctx;
+use crate::engine::guard;
 use crate::engine::records::Record;
 use crate::engine::role::{Bug, Role};
 use crate::engine::varint::{put, take_u64};
-use crate::wire::audit::{AUDIT_ENTRY, AuditEntry};
+use crate::wire::audit::{AUDIT_ENTRY, AuditEntry, VERSION as ENTRY_VERSION};
 use crate::wire::{instrument, topics};
 
 use super::intake::bug;
 
 const VERSION: u8 = 1;
 
+/// Chains with links of version 1 (by the source's full name), and the first offset whose link is of version 2.
+pub type Links = BTreeMap<String, u64>;
+
 /// The role's logic; see the module.
 #[derive(Default)]
 pub(super) struct Audit {
+    /// Only for a replay. What is done for the first time is done in version 2.
+    links: Links,
     key: String,
     source: String,
     value: Vec<u8>,
+}
+
+impl Audit {
+    pub(super) fn new(links: Links) -> Self {
+        Audit { links, ..Audit::default() }
+    }
 }
 
 impl Role for Audit {
@@ -43,7 +57,10 @@ impl Role for Audit {
             },
         };
         let payload = chain::payload_hash(record.key, record.value);
-        let hash = chain::link(&previous, ctx.src(), &payload);
+        let first = self.links.get(&self.source).is_some_and(|since| record.offset < *since);
+        let meta = chain::meta_hash(record.timestamp_ms, record.key.is_some(), record.value.is_some(), record.headers.iter());
+        let meta = Some(meta).filter(|_| !first);
+        let hash = chain::link(&previous, ctx.src(), &payload, meta.as_ref());
         self.value.clear();
         AuditEntry {
             src_topic: ctx.topic_name(record.at.topic),
@@ -51,11 +68,13 @@ impl Role for Audit {
             src_offset: record.offset,
             log_time_ms: record.timestamp_ms,
             payload_hash: payload,
+            meta_hash: meta,
             prev_hash: previous,
             hash,
         }
         .encode(&mut self.value);
-        ctx.emit(topics::AUDIT_LOG, self.source.as_bytes(), AUDIT_ENTRY, &self.value);
+        let version = if first { guard::VERSION } else { ENTRY_VERSION };
+        ctx.emit_as(version, topics::AUDIT_LOG, self.source.as_bytes(), AUDIT_ENTRY, &self.value);
         self.value.clear();
         write(&mut self.value, &hash, count + 1);
         ctx.put(self.key.as_bytes(), &self.value);

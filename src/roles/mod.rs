@@ -23,6 +23,7 @@ use crate::engine::records::{Record, Records};
 use crate::engine::role::{Input, Role as Logic, RoleFactory, RoleSpec};
 use crate::engine::topics::{TopicId, TopicTable};
 use crate::wire::{control, instrument, topics, trade};
+pub use audit::Links;
 pub use settings::RoleSettings;
 
 /// A role by name.
@@ -71,6 +72,7 @@ impl Role {
             dead_letters: topics::DEAD_LETTERS,
             clock: None,
             linger: Duration::ZERO,
+            headers: false,
         };
         match self {
             // Executions first: what they give back may pay for the orders of the same batch.
@@ -105,6 +107,7 @@ impl Role {
             Role::Audit => RoleSpec {
                 inputs: topics::AUDITED.into_iter().chain([topics::BOOK_COMMANDS, topics::EXECUTIONS]).map(open).collect(),
                 linger: Duration::from_millis(100),
+                headers: true,
                 ..base
             },
         }
@@ -132,7 +135,12 @@ impl FromStr for Role {
 
 /// Makes the logic of a role. `partitions`: how many partitions the topics with a chosen number have.
 pub fn factory(role: Role, settings: RoleSettings, topics: Arc<TopicTable>, partitions: u32) -> Box<dyn RoleFactory> {
-    Box::new(Factory { role, spec: role.spec(), settings, topics, partitions })
+    Box::new(Factory { role, spec: role.spec(), settings, topics, partitions, links: Links::default() })
+}
+
+/// The same to do again what was done before: chains that began under version 1 have links of that version up to where they went on under version 2.
+pub fn factory_of_past(role: Role, settings: RoleSettings, topics: Arc<TopicTable>, partitions: u32, links: Links) -> Box<dyn RoleFactory> {
+    Box::new(Factory { role, spec: role.spec(), settings, topics, partitions, links })
 }
 
 struct Factory {
@@ -141,6 +149,7 @@ struct Factory {
     settings: RoleSettings,
     topics: Arc<TopicTable>,
     partitions: u32,
+    links: Links,
 }
 
 impl Factory {
@@ -150,7 +159,7 @@ impl Factory {
             Role::Trading => Box::new(trading::Trading::new(settings)),
             Role::Portfolio => Box::<portfolio::Portfolios>::default(),
             Role::Notifications => Box::<notifications::Notifications>::default(),
-            Role::Audit => Box::<audit::Audit>::default(),
+            Role::Audit => Box::new(audit::Audit::new(self.links.clone())),
         }
     }
 }

@@ -59,7 +59,7 @@ pub fn newest_store(state: &Path, role: Role, task: u32) -> Result<Option<Found>
 pub fn replay_task(system: &System, role: Role, task: u32, progress: &mut dyn FnMut(u64)) -> Result<Option<TaskReplay>, ReplayError> {
     let Some((path, live_store, live)) = newest_store(&system.state, role, task)? else { return Ok(None) };
     drop(live_store);
-    let factory = system.factory(role)?;
+    let factory = system.factory_of_past(role, task)?;
     let scratch = Scratch::new(&system.state)?;
     let replay =
         Replay { log: &*system.log, topics: system.topics.clone(), factory: &*factory, partitions: system.partitions()?, task, progress };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::audit::links;
 use super::clock::SystemClock;
 use super::lag;
 use super::supervisor::Member;
@@ -87,6 +88,13 @@ impl System {
     pub fn factory(&self, role: Role) -> Result<Box<dyn RoleFactory>, LogError> {
         let count = self.partitions()?[topics::ORDER_COMMANDS.0 as usize];
         Ok(roles::factory(role, self.roles, self.topics.clone(), count))
+    }
+
+    /// The same to do again what a task did before.
+    pub fn factory_of_past(&self, role: Role, task: u32) -> Result<Box<dyn RoleFactory>, LogError> {
+        let count = self.partitions()?[topics::ORDER_COMMANDS.0 as usize];
+        let links = if role == Role::Audit { links::of_task(&*self.log, &self.topics, task)? } else { roles::Links::default() };
+        Ok(roles::factory_of_past(role, self.roles, self.topics.clone(), count, links))
     }
 
     /// Opens the local state of a role for this process alone.

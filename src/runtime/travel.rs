@@ -29,7 +29,7 @@ pub fn travel_task(
     keep: Option<&Path>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Option<Travelled>, ReplayError> {
-    let (partitions, factory) = (system.partitions()?, system.factory(role)?);
+    let (partitions, factory) = (system.partitions()?, system.factory_of_past(role, task)?);
     let own = |topic| Some(TopicPartition::new(topic, task)).filter(|at| task < partitions[at.topic.0 as usize]);
     let mut inputs: Vec<TopicPartition> = factory.spec().inputs.iter().filter_map(|i| own(i.topic)).collect();
     // The order of meta records.

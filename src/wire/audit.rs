@@ -6,6 +6,8 @@ use crate::domain::chain::Hash;
 
 /// `type` header of audit entries.
 pub const AUDIT_ENTRY: &str = "AuditEntry";
+/// Format of the entries of today, in the header `v`.
+pub const VERSION: &[u8] = b"2";
 
 /// An entry. Field names are the contract's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub struct AuditEntry<'a> {
     pub src_offset: u64,
     pub log_time_ms: i64,
     pub payload_hash: Hash,
+    /// Since version 2.
+    pub meta_hash: Option<Hash>,
     pub prev_hash: Hash,
     pub hash: Hash,
 }
@@ -26,20 +30,25 @@ impl<'a> AuditEntry<'a> {
         let mut w = MapWriter::begin(out);
         w.text("src_topic", self.src_topic).int("src_partition", i64::from(self.src_partition));
         w.int("src_offset", i64::try_from(self.src_offset).expect("a log's offset fits")).int("log_time_ms", self.log_time_ms);
-        w.binary("payload_hash", &self.payload_hash).binary("prev_hash", &self.prev_hash).binary("hash", &self.hash);
+        w.binary("payload_hash", &self.payload_hash);
+        if let Some(meta) = &self.meta_hash {
+            w.binary("meta_hash", meta);
+        }
+        w.binary("prev_hash", &self.prev_hash).binary("hash", &self.hash);
         w.end();
     }
 
     /// Reads what [`AuditEntry::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
         let (mut topic, mut partition, mut offset, mut time) = (None, None, None, None);
-        let (mut payload, mut prev, mut hash) = (None, None, None);
+        let (mut payload, mut meta, mut prev, mut hash) = (None, None, None, None);
         let fault = read_map(bytes, |name, v| match name {
             "src_topic" => topic = v.plain_text(),
             "src_partition" => partition = v.i64().and_then(|n| u32::try_from(n).ok()),
             "src_offset" => offset = v.i64().and_then(|n| u64::try_from(n).ok()),
             "log_time_ms" => time = v.i64(),
             "payload_hash" => payload = bytes32(&v),
+            "meta_hash" => meta = Some(bytes32(&v)),
             "prev_hash" => prev = bytes32(&v),
             "hash" => hash = bytes32(&v),
             _ => {}
@@ -53,6 +62,8 @@ impl<'a> AuditEntry<'a> {
                 src_offset: offset.ok_or(ODD)?,
                 log_time_ms: time.ok_or(ODD)?,
                 payload_hash: payload.ok_or(ODD)?,
+                // One that is there and cannot be read is no entry of version 1.
+                meta_hash: meta.map(|m| m.ok_or(ODD)).transpose()?,
                 prev_hash: prev.ok_or(ODD)?,
                 hash: hash.ok_or(ODD)?,
             }),

@@ -236,7 +236,7 @@ proptest! {
                 // Any bit of an entry that is not a detail of its encoding.
                 flip(&mut tape.at(log)[places[i]]);
                 let entry = |tape: &Tape| processor::wire::audit::AuditEntry::decode(tape.partitions[&log][places[i]].value.as_deref().unwrap_or_default())
-                    .map(|e| (e.src_topic.to_string(), e.src_partition, e.src_offset, e.log_time_ms, e.payload_hash, e.prev_hash, e.hash)).ok();
+                    .map(|e| (e.src_topic.to_string(), e.src_partition, e.src_offset, e.log_time_ms, e.payload_hash, e.meta_hash, e.prev_hash, e.hash)).ok();
                 let harmless = entry(&tape) == entry(busy());
                 let bad = tape.verify(&[]).into_iter().filter(|r| r.damage.is_some()).collect::<Vec<_>>();
                 prop_assert_eq!(bad.len(), usize::from(!harmless));

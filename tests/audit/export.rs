@@ -86,7 +86,7 @@ fn a_range_holds_its_records_and_the_heads_around_them() {
 fn an_anchor_within_the_range_binds_the_file() {
     let mut tape = busy().clone();
     let anchor = Anchor::new("noon".into(), "tape".into(), heads(&tape.verify(&[])));
-    let name = anchor.heads.iter().max_by_key(|h| h.entries).expect("heads").chain.clone();
+    let name = anchor.heads.iter().filter(|h| h.chain.starts_with("portfolios")).max_by_key(|h| h.entries).expect("heads").chain.clone();
     // Rewritten with everything that a file can check about itself.
     let (log, places) = tape.entries(&name);
     tape.forge(log, places[3], |e| e.payload_hash = [9; 32]);
@@ -197,17 +197,11 @@ fn how_much_of_a_file_anchors_bind_is_counted() {
     assert!(v.unbound.contains(&name) && v.bound_records < v.summary.records, "{v:?}");
 }
 
-/// An export of a tape whose records were not looked at: each line has the payload's hash only.
+/// An export of a tape whose compacted topics were not looked at: each of their lines has hashes only.
 fn forged(tape: &Tape) -> Vec<u8> {
     let mut bare = tape.clone();
-    let mut specs: Vec<_> = bare.topics.iter().map(|t| bare.topics.spec(t).clone()).collect();
-    for spec in &mut specs {
-        spec.cleanup = processor::engine::topics::Cleanup::Compact;
-    }
-    bare.topics = processor::engine::topics::TopicTable::new("", specs);
-    for topic in processor::wire::topics::AUDITED {
-        bare.partitions.iter_mut().filter(|(at, _)| at.topic == topic).for_each(|(_, kept)| kept.clear());
-    }
+    let compacted = |at: &TopicPartition| tape.topics.spec(at.topic).cleanup == processor::engine::topics::Cleanup::Compact;
+    bare.partitions.iter_mut().filter(|(at, _)| compacted(at)).for_each(|(_, kept)| kept.clear());
     export(&bare, None, None).expect("an export").0
 }
 

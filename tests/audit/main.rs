@@ -2,6 +2,7 @@
 //! roles over a log in memory, whose records are then tampered with at will.
 
 mod anchors;
+mod bound;
 mod damage;
 mod export;
 mod find;

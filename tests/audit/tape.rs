@@ -97,7 +97,12 @@ impl Tape {
         let old = self.at(at)[place].value.clone().expect("a value");
         let mut e = AuditEntry::decode(&old).expect("an entry");
         change(&mut e);
-        e.hash = chain::link(&e.prev_hash, &format!("{}/{}/{}", e.src_topic, e.src_partition, e.src_offset), &e.payload_hash);
+        e.hash = chain::link(
+            &e.prev_hash,
+            &format!("{}/{}/{}", e.src_topic, e.src_partition, e.src_offset),
+            &e.payload_hash,
+            e.meta_hash.as_ref(),
+        );
         let mut value = Vec::new();
         e.encode(&mut value);
         self.at(at)[place].value = Some(value);

@@ -114,6 +114,7 @@ pub fn factory(ticks: &Ticks) -> Box<dyn RoleFactory> {
         dead_letters: DEAD,
         clock: Some(CLOCK),
         linger: Duration::ZERO,
+        headers: false,
     };
     Box::new(Doing(spec, ticks.clone()))
 }

@@ -293,6 +293,7 @@ fn events() -> Vec<Vec<u8>> {
         src_offset: 2,
         log_time_ms: 3,
         payload_hash: [1; 32],
+        meta_hash: Some([4; 32]),
         prev_hash: [2; 32],
         hash: [3; 32],
     };

@@ -33,6 +33,10 @@ impl Stored {
         Headers::packed(&self.headers).text(name).unwrap_or_default().to_string()
     }
 
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        Headers::packed(&self.headers).iter()
+    }
+
     /// The value as a tree.
     pub fn tree(&self) -> Value {
         rmp_serde::from_slice(self.value.as_deref().expect("a value")).expect("MessagePack")

@@ -162,7 +162,10 @@ fn audit_chains_verify() {
         assert_eq!((e.prev_hash, e.src_offset), *head);
         let original = w.records(topic)[e.src_offset as usize];
         assert_eq!(e.payload_hash, chain::payload_hash(original.key.as_deref(), original.value.as_deref()));
-        assert_eq!(e.hash, chain::link(&e.prev_hash, &format!("{source}/{}", e.src_offset), &e.payload_hash));
+        let meta = chain::meta_hash(original.time_ms, original.key.is_some(), original.value.is_some(), original.headers());
+        assert_eq!(e.meta_hash, Some(meta));
+        assert_eq!(r.header("v"), "2");
+        assert_eq!(e.hash, chain::link(&e.prev_hash, &format!("{source}/{}", e.src_offset), &e.payload_hash, e.meta_hash.as_ref()));
         assert_eq!(e.log_time_ms, original.time_ms);
         *head = (e.hash, e.src_offset + 1);
         counted += 1;

@@ -105,6 +105,7 @@ pub fn factory() -> Box<dyn RoleFactory> {
         dead_letters: DEAD,
         clock: None,
         linger: Duration::ZERO,
+        headers: false,
     }))
 }
 

@@ -24,6 +24,8 @@ pub struct Seen {
     pub raw: Vec<u8>,
     pub value: Value,
     pub headers: BTreeMap<String, String>,
+    /// The headers as an audit link binds them: each name and value with its length before it.
+    pub bound: Vec<u8>,
 }
 
 impl Seen {
@@ -116,16 +118,24 @@ pub fn read_all(log: &dyn Log, topic: TopicId) -> Vec<Seen> {
         let last = reader.caught_up();
         let wait = if last { Duration::ZERO } else { Duration::from_millis(50) };
         reader.poll(wait, limits, &mut chunk).expect("a read");
-        all.extend(chunk.iter().map(|r| Seen {
-            partition: r.at.partition,
-            offset: r.offset,
-            time_ms: r.timestamp_ms,
-            key: r.key.unwrap_or_default().to_vec(),
-            keyless: r.key.is_none(),
-            tombstone: r.value.is_none(),
-            raw: r.value.unwrap_or_default().to_vec(),
-            value: decode(r.value.unwrap_or_default()),
-            headers: r.headers.iter().map(|(k, v)| (k.to_string(), String::from_utf8_lossy(v).into_owned())).collect(),
+        all.extend(chunk.iter().map(|r| {
+            Seen {
+                partition: r.at.partition,
+                offset: r.offset,
+                time_ms: r.timestamp_ms,
+                key: r.key.unwrap_or_default().to_vec(),
+                keyless: r.key.is_none(),
+                tombstone: r.value.is_none(),
+                raw: r.value.unwrap_or_default().to_vec(),
+                value: decode(r.value.unwrap_or_default()),
+                headers: r.headers.iter().map(|(k, v)| (k.to_string(), String::from_utf8_lossy(v).into_owned())).collect(),
+                bound: r
+                    .headers
+                    .iter()
+                    .flat_map(|(k, v)| [k.as_bytes(), v])
+                    .flat_map(|p| [&(p.len() as u32).to_be_bytes()[..], p].concat())
+                    .collect(),
+            }
         }));
         if chunk.is_empty() && last {
             all.sort_by_key(|r| (r.partition, r.offset));
@@ -384,13 +394,21 @@ pub fn check_audit(v: &mut Verdict, log: &dyn Log, topics: &TopicTable) {
                 payload.update(&r.key);
                 payload.update(&r.raw);
                 let payload: [u8; 32] = payload.finalize().into();
+                let mut meta = Sha256::new();
+                meta.update(r.time_ms.to_be_bytes());
+                meta.update([u8::from(!r.keyless) + 2 * u8::from(!r.tombstone)]);
+                meta.update(&r.bound);
+                let meta: [u8; 32] = meta.finalize().into();
                 let mut link = Sha256::new();
                 link.update(previous);
                 link.update(r.src(topics, topic));
                 link.update(payload);
+                link.update(meta);
                 let hash: [u8; 32] = link.finalize().into();
-                let want = [hex(&payload), hex(&previous), hex(&hash)];
-                if want != [e.text("payload_hash"), e.text("prev_hash"), e.text("hash")] || e.number("src_offset") != r.offset as i64 {
+                let want = [hex(&payload), hex(&meta), hex(&previous), hex(&hash)];
+                if want != [e.text("payload_hash"), e.text("meta_hash"), e.text("prev_hash"), e.text("hash")]
+                    || e.number("src_offset") != r.offset as i64
+                {
                     v.wrong.push(format!("audit entry for {} is wrong", r.src(topics, topic)));
                     break;
                 }

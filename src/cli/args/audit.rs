@@ -10,8 +10,9 @@ named, with what was done to it (changed, deleted, swapped, truncated, inserted,
 A chain shows what was done inside it. That all of it was cut short or rewritten, records and entries together, only an anchor shows that
 was kept elsewhere. A chain that an anchor saw and that is not there is damage.
 Of a file anchors bind the records that they saw; how many these are is said. One that is as late as an anchor must hold what it saw.
+Contents may be left out of a file only where compaction drops records; how many are gone is said.
 
-Exit code: 0 whole; 70 damaged; 1 the log or the file could not be read; 78 the anchors are damaged, or of another log or prefix.
+Exit code: 0 whole; 70 damaged; 1 the log or the file could not be read, or anchors were given and a chain is bound by none; 78 the anchors are damaged, or of another log or prefix.
 
 Examples:
   processor audit verify --brokers localhost:9092
@@ -20,7 +21,8 @@ Examples:
 
 const ANCHOR: &str = "\
 One line of JSON: the head of every chain (entries, offset, hash) and a Merkle root over all of them. Keep it where those who can change
-the log cannot: another machine, write-once storage, a mail. With -o it is added to a file, after the anchors there were found to agree.
+the log cannot: another machine, write-once storage, a mail. With -o it is added to a file, after the anchors there were found to agree. The chains
+are read from where the file's last anchor left off (--from-start: all of them); without a file, or where the log is not as it was, from their start.
 
 Exit code: 0 done. Else nothing is written: 70 a chain is damaged or does not agree with the file's anchors; 78 these are of another log or
 prefix; 1 no record has been audited yet.
@@ -86,6 +88,9 @@ pub struct Anchor {
     /// Add it to this file; `-` is stdout [default: stdout]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Walk all chains from their start, not from where the file's last anchor left off
+    #[arg(long)]
+    pub from_start: bool,
 }
 
 /// Options of `audit find`.

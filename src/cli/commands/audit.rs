@@ -89,9 +89,9 @@ fn of_this_prefix(mut anchors: Vec<Anchor>, prefix: &str) -> Result<Vec<Anchor>,
 }
 
 /// Walks all chains, with a bar.
-fn walk(config: &Config, log: &dyn Log, table: &TopicTable, sources: bool, anchors: &[Anchor]) -> Result<Vec<ChainReport>, Failure> {
+fn walk(config: &Config, log: &dyn Log, table: &TopicTable, anchors: &[Anchor]) -> Result<Vec<ChainReport>, Failure> {
     let group = config.group(Role::Audit);
-    let chains = Chains { log, topics: table, group: &group, sources, anchors };
+    let chains = Chains { log, topics: table, group: &group, sources: true, anchors };
     let mut progress = Progress::new("verifying", chains.total()?);
     let reports = chains.verify(&mut |done| progress.set(done));
     progress.finish();
@@ -106,10 +106,11 @@ fn verify(config: &Config, anchors: Vec<Anchor>) -> Result<(), Failure> {
     let (log, table) = open(config)?;
     of_this_log(&anchors, &log.cluster_id()?)?;
     let anchors = of_this_prefix(anchors, table.prefix())?;
-    let reports = walk(config, &*log, &table, true, &anchors)?;
+    let reports = walk(config, &*log, &table, &anchors)?;
+    let bound = |r: &ChainReport| anchors.iter().any(|a| a.heads.iter().any(|h| h.chain == r.name));
     for r in &reports {
         match config.format {
-            Format::Json => output::json(&report_json(&table, r))?,
+            Format::Json => output::json(&report_json(&table, r, bound(r)))?,
             Format::Text => output::line(report_text(&table, r))?,
         }
     }
@@ -129,7 +130,19 @@ fn verify(config: &Config, anchors: Vec<Anchor>) -> Result<(), Failure> {
         };
         output::line(format_args!("{} chains with {records} records are whole, {against}", reports.len()))?;
     }
-    Ok(())
+    let unbound: Vec<String> = reports.iter().filter(|r| !anchors.is_empty() && !bound(r)).map(|r| r.name.clone()).collect();
+    match unbound.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::failed(format!("{}; `processor audit anchor` binds them from now on", unbound_text(&unbound)))),
+    }
+}
+
+/// Chains that nothing from outside speaks for: whole in themselves, and maybe made anew.
+fn unbound_text(unbound: &[String]) -> String {
+    const NAMED: usize = 5;
+    let more = if unbound.len() > NAMED { ", ..." } else { "" };
+    let names = unbound.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    format!("no anchor binds anything of {} chains: {names}{more}", unbound.len())
 }
 
 fn report_text(table: &TopicTable, r: &ChainReport) -> String {
@@ -146,7 +159,7 @@ fn report_text(table: &TopicTable, r: &ChainReport) -> String {
     }
 }
 
-fn report_json(table: &TopicTable, r: &ChainReport) -> Value {
+fn report_json(table: &TopicTable, r: &ChainReport, bound: bool) -> Value {
     let damage = r.damage.as_ref().map(|d| json!({"kind": d.kind.name(), "offset": d.offset, "entry_offset": d.at, "text": d.text}));
     json!({
         "chain": r.name,
@@ -156,6 +169,7 @@ fn report_json(table: &TopicTable, r: &ChainReport) -> Value {
         "head": hex(&r.good.head),
         "entries_in": table.show(r.kept_in).to_string(),
         "damage": damage,
+        "anchored": bound,
     })
 }
 
@@ -168,11 +182,17 @@ fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
     let (log, table) = open(config)?;
     of_this_log(&kept, &log.cluster_id()?)?;
     let kept_ours = of_this_prefix(kept.clone(), table.prefix())?;
-    let reports = walk(config, &*log, &table, false, &kept_ours)?;
+    let group = config.group(Role::Audit);
+    let chains = Chains { log: &*log, topics: &table, group: &group, sources: false, anchors: &kept_ours };
+    let start = kept_ours.last().filter(|a| !args.from_start && !a.positions.is_empty());
+    let mut progress = Progress::new("verifying", 0);
+    let walked = chains.verify_after(start, &mut |done| progress.set(done));
+    progress.finish();
+    let (reports, positions) = walked?;
     if let Some(bad) = reports.iter().find(|r| r.damage.is_some()) {
         return Err(Failure::new(Code::Bug, format!("no anchor is made over a damaged log. {}", report_text(&table, bad))));
     }
-    let anchor = Anchor::new(now(), log.cluster_id()?, heads(&reports));
+    let anchor = Anchor::new(now(), log.cluster_id()?, heads(&reports)).read_to(positions);
     if anchor.heads.is_empty() {
         return Err(Failure::failed(format!(
             "there is nothing to anchor: no record of topics with the prefix `{}` has been audited. Is --topic-prefix right, and does `audit` run?",
@@ -290,14 +310,14 @@ fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), F
     let verdict = file::verify(BufReader::with_capacity(1 << 16, input), anchors, &mut |bytes| progress.set(bytes)).map_err(wrong)?;
     progress.finish();
     match verdict {
-        Ok(Verified { summary, bound_records, unbound }) => {
+        Ok(Verified { summary, bound_records, unbound, gone }) => {
             of_this_log(anchors, &summary.cluster)?;
             match config.format {
                 Format::Json => {
                     let heads: Vec<Value> = summary.heads.iter().map(anchor::head_json).collect();
                     output::json(
                         &json!({"file": path, "ok": true, "cluster": summary.cluster, "records": summary.records, "chains": heads,
-                        "bound_records": bound_records, "unbound_chains": unbound}),
+                        "bound_records": bound_records, "unbound_chains": unbound, "contents_gone": gone}),
                     )?;
                 }
                 Format::Text => {
@@ -305,13 +325,14 @@ fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), F
                         [] => "without anchors, which alone show that it was not written anew".to_string(),
                         _ => format!("anchors bind {bound_records} records of {} chains", summary.chains - unbound.len() as u64),
                     };
-                    output::line(format_args!("{}; {bound}", summary_text("whole:", &summary)))?;
+                    let gone = match gone {
+                        0 => String::new(),
+                        n => format!("; the contents of {n} are gone by compaction, and only their hashes are here"),
+                    };
+                    output::line(format_args!("{}; {bound}{gone}", summary_text("whole:", &summary)))?;
                 }
             }
-            if !anchors.is_empty() {
-                warn_of_unbound(bound_records, summary.records, &unbound);
-            }
-            Ok(())
+            if anchors.is_empty() { Ok(()) } else { all_bound(bound_records, summary.records, &unbound) }
         }
         Err(d) => {
             match config.format {
@@ -328,18 +349,14 @@ fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), F
 }
 
 /// Records that no anchor binds may have been written anew, sums and all, and the person who brought anchors thinks that they were checked.
-fn warn_of_unbound(bound: u64, records: u64, unbound: &[String]) {
-    const NAMED: usize = 5;
+fn all_bound(bound: u64, records: u64, unbound: &[String]) -> Result<(), Failure> {
     if bound == 0 && records > 0 {
-        output::note(
-            "warning: no anchor lies within this file, so nothing shows that it was not written anew. An anchor binds the records that it saw, from \
+        return Err(Failure::failed(
+            "no anchor lies within this file, so nothing shows that it was not written anew. An anchor binds the records that it saw, from \
              the file's first one on: a day's file needs an anchor of that day, one of everything needs any that is older than the file",
-        );
-    } else if !unbound.is_empty() {
-        let more = if unbound.len() > NAMED { ", ..." } else { "" };
-        let names = unbound.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-        output::note(format_args!("warning: no anchor binds anything of {} chains: {names}{more}", unbound.len()));
+        ));
     }
+    if unbound.is_empty() { Ok(()) } else { Err(Failure::failed(unbound_text(unbound))) }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::hex::{hash_of, hex};
 use super::merkle;
 use crate::domain::chain::Hash;
+use crate::engine::topics::TopicId;
 use crate::wire::topics::{self, AUDITED};
 
 /// Version of the line's form.
@@ -35,6 +36,9 @@ pub struct Anchor {
     pub heads: Vec<Head>,
     /// Hash over all of it.
     pub root: Hash,
+    /// Where each partition of the audit log was read to, so that the next anchor can go on there; empty if that was not said. In no hash: one that is
+    /// wrong leads to another record than the last one that this anchor saw, and then everything is read.
+    pub positions: Vec<u64>,
 }
 
 impl Anchor {
@@ -42,7 +46,12 @@ impl Anchor {
     pub fn new(time: String, cluster: String, mut heads: Vec<Head>) -> Anchor {
         heads.sort_by(|a, b| a.chain.cmp(&b.chain));
         let root = root(&time, &cluster, &heads);
-        Anchor { time, cluster, heads, root }
+        Anchor { time, cluster, heads, root, positions: Vec::new() }
+    }
+
+    /// The same with the places up to which the audit log was read.
+    pub fn read_to(self, positions: Vec<u64>) -> Anchor {
+        Anchor { positions, ..self }
     }
 
     /// Whether any of its chains is of topics with this prefix. One anchor is of one prefix, but several may share a log, and a file of anchors.
@@ -53,7 +62,11 @@ impl Anchor {
     /// As one line of JSON.
     pub fn line(&self) -> Value {
         let heads: Vec<Value> = self.heads.iter().map(head_json).collect();
-        json!({"anchor": FORMAT, "time": self.time, "cluster": self.cluster, "chains": heads, "root": hex(&self.root)})
+        let mut line = json!({"anchor": FORMAT, "time": self.time, "cluster": self.cluster, "chains": heads, "root": hex(&self.root)});
+        if !self.positions.is_empty() {
+            line["positions"] = self.positions.clone().into();
+        }
+        line
     }
 
     /// Reads a line; its root must be that of its heads.
@@ -67,7 +80,8 @@ impl Anchor {
         let text = |name: &str| v[name].as_str().map(str::to_string).ok_or_else(|| format!("{name} is missing"));
         let heads = v["chains"].as_array().ok_or("chains is missing")?.iter().map(parse_head).collect::<Option<Vec<_>>>();
         let heads = heads.ok_or("a chain without one of its fields")?;
-        let anchor = Anchor::new(text("time")?, text("cluster")?, heads);
+        let positions = v["positions"].as_array().map(|all| all.iter().filter_map(Value::as_u64).collect());
+        let anchor = Anchor::new(text("time")?, text("cluster")?, heads).read_to(positions.unwrap_or_default());
         match v["root"].as_str().and_then(hash_of) {
             Some(root) if root == anchor.root => Ok(anchor),
             _ => Err("changed: its root is not that of its chains".into()),
@@ -86,6 +100,13 @@ pub fn prefix_of(chain: &str) -> Option<&str> {
     let (topic, _) = chain.rsplit_once('/')?;
     let plain = topics::table("");
     AUDITED.iter().find_map(|t| topic.strip_suffix(plain.name(*t)))
+}
+
+/// The topic that a chain is of, whatever its prefix.
+pub fn topic_of(chain: &str) -> Option<TopicId> {
+    let (topic, _) = chain.rsplit_once('/')?;
+    let plain = topics::table("");
+    AUDITED.into_iter().find(|t| topic.ends_with(plain.name(*t)))
 }
 
 /// A head as JSON.

@@ -93,6 +93,16 @@ impl Chains<'_> {
     /// Walks every chain; `progress` is told how many entries were read. The reports are in the order of the topics; chains without any entry that
     /// need none are left out. A chain that an anchor saw is never left out: one that cannot even be there any more is cut short at its start.
     pub fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<Vec<ChainReport>, LogError> {
+        Ok(self.verify_after(None, progress)?.0)
+    }
+
+    /// The same behind what an anchor saw, if its last entries are where it saw them; else from the start. Also answers how far each partition of the
+    /// audit log was read.
+    pub fn verify_after(&self, start: Option<&Anchor>, progress: &mut dyn FnMut(u64)) -> Result<(Vec<ChainReport>, Vec<u64>), LogError> {
+        let start = match start {
+            Some(anchor) if self.continues(anchor)? => Some(anchor),
+            _ => None,
+        };
         let partitions = count(self.log, self.topics, AUDIT_LOG)?;
         let all = names(self.log, self.topics)?;
         let places: Vec<TopicPartition> = all.iter().map(|(_, at)| *at).collect();
@@ -102,16 +112,24 @@ impl Chains<'_> {
         let audited: BTreeMap<_, _> = audited.into_iter().collect();
         let settled = self.settled(partitions)?;
         let mut reports = BTreeMap::new();
-        let (mut strangers, mut done) = (Vec::new(), 0_u64);
+        let (mut strangers, mut done, mut positions) = (Vec::new(), 0_u64, Vec::new());
         for p in 0..partitions {
+            let mut position = start.map_or(0, |anchor| anchor.positions[p as usize]);
             let mine = all.iter().filter(|(name, _)| partitioner::partition(name.as_bytes(), partitions) == p);
-            let mut entries = Cursor::whole(self.log, TopicPartition::new(AUDIT_LOG, p), false)?;
+            let mut entries = Cursor::range(self.log, TopicPartition::new(AUDIT_LOG, p), position, u64::MAX, false)?;
             let mut chains = BTreeMap::new();
             for (name, at) in mine {
                 // After the entries' end was asked for: a record that has an entry is here, too.
-                let source = if self.sources { Some(Cursor::whole(self.log, *at, false)?) } else { None };
+                let source = if self.sources { Some(Cursor::whole(self.log, *at, true)?) } else { None };
                 let compacted = self.topics.spec(at.topic).cleanup == Cleanup::Compact;
-                let walker = Walker::new(name, self.checkpoints(name));
+                let seen = start.and_then(|anchor| anchor.heads.iter().find(|h| h.chain == *name));
+                let walker = match seen {
+                    None => Walker::new(name, self.checkpoints(name)),
+                    Some(h) => {
+                        let good = Good { entries: h.entries, last: Some(h.offset), head: h.hash };
+                        Walker::resuming(name, good, self.checkpoints(name))
+                    }
+                };
                 let audited = audited.get(at).copied().flatten().filter(|_| settled);
                 chains.insert(name.clone(), Beside { source, walker, compacted, audited, at: *at });
             }
@@ -121,12 +139,14 @@ impl Chains<'_> {
                     Some(chain) => chain.entry(&r)?,
                     None => strangers.push(stranger(self.topics, &r)),
                 }
+                position = r.offset + 1;
                 entries.skip();
                 done += 1;
                 if done.is_multiple_of(1024) {
                     progress(done);
                 }
             }
+            positions.push(position);
             for (name, chain) in chains {
                 let (at, kept_in, (good, damage)) = (chain.at, TopicPartition::new(AUDIT_LOG, p), chain.end()?);
                 if good.entries > 0 || damage.is_some() {
@@ -140,7 +160,25 @@ impl Chains<'_> {
         strangers.sort_by(|a, b| a.name.cmp(&b.name));
         strangers.dedup_by(|a, b| a.name == b.name);
         reports.extend(strangers);
-        Ok(reports)
+        Ok((reports, positions))
+    }
+
+    /// Whether the last entry before each of an anchor's positions is one of its heads. One hash there binds all that came before it in its chain; the
+    /// other chains of the partition show by their next entry.
+    fn continues(&self, anchor: &Anchor) -> Result<bool, LogError> {
+        if anchor.positions.len() != count(self.log, self.topics, AUDIT_LOG)? as usize {
+            return Ok(false);
+        }
+        for (p, position) in (0..).zip(&anchor.positions).filter(|(_, position)| **position > 0) {
+            let mut last = Cursor::range(self.log, TopicPartition::new(AUDIT_LOG, p), position - 1, *position, false)?;
+            let Some(r) = last.peek()?.filter(|r| r.offset == position - 1) else { return Ok(false) };
+            let name = r.key.and_then(|k| std::str::from_utf8(k).ok()).unwrap_or_default();
+            let is_head = |link: &Link| anchor.heads.iter().any(|h| h.chain == name && h.offset == link.offset && h.hash == link.hash);
+            if !read_link(name, &r).is_ok_and(|link| is_head(&link)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Chains that anchors saw, of partitions that do not exist.
@@ -205,7 +243,15 @@ pub fn read_link(chain: &str, r: &Record<'_>) -> Result<Link, String> {
     if named != chain {
         return Err(format!("it says that it is of {named}"));
     }
-    Ok(Link { at: r.offset, offset: e.src_offset, payload: e.payload_hash, prev: e.prev_hash, hash: e.hash, time_ms: e.log_time_ms })
+    Ok(Link {
+        at: r.offset,
+        offset: e.src_offset,
+        payload: e.payload_hash,
+        meta: e.meta_hash,
+        prev: e.prev_hash,
+        hash: e.hash,
+        time_ms: e.log_time_ms,
+    })
 }
 
 fn stranger(topics: &TopicTable, r: &Record<'_>) -> ChainReport {
@@ -258,10 +304,9 @@ pub fn beside(source: &mut Cursor, e: &Link, last: Option<u64>, compacted: bool)
             return Ok((gap, missing(compacted, true)));
         }
         if r.offset == e.offset {
-            let (payload, time_ms) = (chain::payload_hash(r.key, r.value), r.timestamp_ms);
+            let here = here(&r, e);
             source.skip();
-            let other_time = payload == e.payload && time_ms != e.time_ms;
-            return Ok((gap, if other_time { Here::Time(time_ms) } else { Here::Record(payload) }));
+            return Ok((gap, here));
         }
         if last.is_none_or(|last| r.offset > last) {
             gap.get_or_insert(r.offset);
@@ -269,6 +314,18 @@ pub fn beside(source: &mut Cursor, e: &Link, last: Option<u64>, compacted: bool)
         source.skip();
     }
     Ok((gap, missing(compacted, false)))
+}
+
+/// What a record is to the entry of its offset. The source must have been read with headers.
+pub fn here(r: &Record<'_>, e: &Link) -> Here {
+    let payload = chain::payload_hash(r.key, r.value);
+    let meta = || chain::meta_hash(r.timestamp_ms, r.key.is_some(), r.value.is_some(), r.headers.iter());
+    match () {
+        () if payload != e.payload => Here::Record(payload),
+        () if r.timestamp_ms != e.time_ms => Here::Time(r.timestamp_ms),
+        () if e.meta.is_some_and(|bound| bound != meta()) => Here::Headers,
+        () => Here::Record(payload),
+    }
 }
 
 fn missing(compacted: bool, more: bool) -> Here {

@@ -21,8 +21,8 @@ use crate::engine::records::Record;
 use crate::engine::topics::{Cleanup, TopicPartition, TopicTable};
 use crate::wire::topics::AUDIT_LOG;
 
-/// Version of the file's form.
-pub const FORMAT: u64 = 1;
+/// Version of the file's form. Since 2 a record says of which version its link is, and has its headers as bytes, in order.
+pub const FORMAT: u64 = 2;
 
 /// Why there is no export, or only a part of one.
 #[derive(Debug, thiserror::Error)]
@@ -200,8 +200,12 @@ impl Export<'_> {
                     let map = fields.as_object_mut().expect("an object");
                     match (here, before) {
                         (Here::Record(_), Some(content)) => map.extend(content),
-                        _ => drop(map.insert("payload".into(), hex(&e.payload).into())),
+                        _ => {
+                            map.insert("payload".into(), hex(&e.payload).into());
+                            map.extend(e.meta.map(|meta| ("meta".to_string(), hex(&meta).into())));
+                        }
                     }
+                    map.insert("v".into(), if e.meta.is_some() { 2 } else { 1 }.into());
                     map.insert("prev".into(), hex(&e.prev).into());
                     map.insert("hash".into(), hex(&e.hash).into());
                     lines.put("record", fields);
@@ -229,12 +233,12 @@ impl Export<'_> {
     }
 }
 
-/// A record's fields in a line besides its place: the bytes that are hashed, and the headers, which are not.
+/// A record's fields in a line besides its place and its time: all that is hashed.
 fn content(r: &Record<'_>) -> Map<String, Value> {
-    let headers: Map<String, Value> = r.headers.iter().map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v).into())).collect();
+    let headers: Vec<Value> = r.headers.iter().map(|(n, v)| json!([n, hex(v)])).collect();
     let mut map = Map::new();
     map.insert("key".into(), r.key.map(hex).into());
     map.insert("value".into(), r.value.map(hex).into());
-    map.insert("headers".into(), Value::Object(headers));
+    map.insert("headers".into(), headers.into());
     map
 }

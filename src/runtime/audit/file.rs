@@ -9,12 +9,14 @@ use std::io::{self, BufRead};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::anchor::{Anchor, Head, parse_head, prefix_of};
+use super::anchor::{Anchor, Head, parse_head, prefix_of, topic_of};
 use super::chains::checkpoints;
 use super::export::{FORMAT, SUM, Summary, sum};
 use super::hex::{hash_of, hex, unhex};
 use super::walk::{Checkpoint, Damage, Here, Kind, Link, Walker};
 use crate::domain::chain::{self, GENESIS, Hash};
+use crate::engine::topics::Cleanup;
+use crate::wire::topics;
 
 /// The first thing that is wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct Verified {
     pub bound_records: u64,
     /// Chains without any such record.
     pub unbound: Vec<String>,
+    /// Records whose contents are left out because compaction had dropped them: only their hashes are here.
+    pub gone: u64,
 }
 
 /// The clocks of who anchors and of the brokers may differ by this much.
@@ -67,6 +71,11 @@ pub fn verify(mut input: impl BufRead, anchors: &[Anchor], progress: &mut dyn Fn
     }
 }
 
+/// Headers as a record has them: names and bytes, in order.
+fn headers(v: &Value) -> Option<Vec<(&str, Vec<u8>)>> {
+    v.as_array()?.iter().map(|pair| Some((pair[0].as_str()?, unhex(pair[1].as_str()?)?))).collect()
+}
+
 #[derive(Default)]
 struct File<'a> {
     anchors: &'a [Anchor],
@@ -86,6 +95,11 @@ struct File<'a> {
     unbound: Vec<String>,
     heads: Vec<Head>,
     records: u64,
+    gone: u64,
+    /// The format that the first line says.
+    format: u64,
+    /// Whether records of the chain at hand may have been dropped.
+    compacted: bool,
     /// The last record that was good.
     last: String,
     ended: bool,
@@ -148,7 +162,8 @@ impl File<'_> {
     fn fields(&mut self, v: &Value, sums: &Hash) -> Result<(), Option<&'static str>> {
         match v["type"].as_str() {
             Some("export") if self.line == 1 => match v["format"].as_u64() {
-                Some(FORMAT) => {
+                Some(format @ 1..=FORMAT) => {
+                    self.format = format;
                     self.cluster = v["cluster"].as_str().unwrap_or_default().to_string();
                     (self.from_ms, self.to_ms) = (v["from_ms"].as_i64(), v["to_ms"].as_i64());
                     self.created_ms = v["created"].as_str().and_then(time_ms);
@@ -168,6 +183,7 @@ impl File<'_> {
                 let ours = |a: &&Anchor| a.cluster == self.cluster;
                 let known: Vec<Anchor> = self.anchors.iter().filter(ours).cloned().collect();
                 let due: Vec<Anchor> = self.anchors.iter().filter(ours).filter(|a| self.is_due(a)).cloned().collect();
+                self.compacted = topic_of(name).is_some_and(|t| topics::table("").spec(t).cleanup == Cleanup::Compact);
                 self.due_here = checkpoints(&due, name).pop();
                 // A file may begin behind an anchor's offset, so it is not known how many entries came before.
                 let anchors = checkpoints(&known, name).into_iter().map(|c| Checkpoint { entries: None, ..c }).collect();
@@ -188,19 +204,40 @@ impl File<'_> {
             Value::String(s) => unhex(s).map(Some),
             _ => Some(None),
         };
-        let payload = match v.get("payload") {
-            Some(_) => hash("payload"),
+        let version = if self.format == 1 { Some(1) } else { v["v"].as_u64() };
+        let Some(version @ (1 | 2)) = version else { return Err(Some("a record whose link is of no known version")) };
+        let time_ms = v["time_ms"].as_i64();
+        let (payload, meta) = match v.get("payload") {
+            // Whoever makes a file could withhold what he likes.
+            Some(_) if !self.compacted => return Err(Some("the record's contents are left out, and its topic is not compacted")),
+            Some(_) => {
+                self.gone += 1;
+                (hash("payload"), hash("meta"))
+            }
             None => match (bytes("key"), bytes("value")) {
-                (Some(key), Some(value)) => Some(chain::payload_hash(key.as_deref(), value.as_deref())),
-                _ => None,
+                (Some(key), Some(value)) => {
+                    let meta = match (version, headers(&v["headers"]), time_ms) {
+                        (2, Some(headers), Some(time_ms)) => {
+                            let headers = headers.iter().map(|(n, v)| (*n, v.as_slice()));
+                            Some(chain::meta_hash(time_ms, key.is_some(), value.is_some(), headers))
+                        }
+                        _ => None,
+                    };
+                    (Some(chain::payload_hash(key.as_deref(), value.as_deref())), meta)
+                }
+                _ => (None, None),
             },
+        };
+        let meta = match (version, meta) {
+            (2, None) => return Err(Some("a record without one of its fields")),
+            (1, _) => None,
+            (_, meta) => meta,
         };
         let (Some(offset), Some(payload), Some(prev), Some(own)) = (v["offset"].as_u64(), payload, hash("prev"), hash("hash")) else {
             return Err(Some("a record without one of its fields"));
         };
         // Anchors from before the file's first record say nothing about it.
-        let time_ms = v["time_ms"].as_i64().unwrap_or(0);
-        let link = Link { at: self.line, offset, payload, prev, hash: own, time_ms };
+        let link = Link { at: self.line, offset, payload, meta, prev, hash: own, time_ms: time_ms.unwrap_or(0) };
         walker.begin_at(offset);
         walker.link(&link, None, Here::Unknown);
         if walker.is_good() {
@@ -304,6 +341,7 @@ impl File<'_> {
                 },
                 bound_records: self.bound,
                 unbound: self.unbound,
+                gone: self.gone,
             }),
         }
     }

@@ -10,7 +10,8 @@ use super::chains::{self, count};
 use super::cursor::Cursor;
 use super::inputs::{self, Inputs};
 use super::matching::{self, Wanted};
-use crate::domain::{chain, partitioner};
+use super::walk::Here;
+use crate::domain::partitioner;
 use crate::engine::ports::{Log, LogError};
 use crate::engine::records::{Record, Records};
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
@@ -264,8 +265,7 @@ fn proofs(log: &dyn Log, topics: &TopicTable, found: &Records) -> Result<Vec<Pro
             if let Ok(link) = chains::read_link(name, r)
                 && let Some(i) = open.remove(&(name.to_string(), link.offset))
             {
-                let record = found.get(i);
-                let same = chain::payload_hash(record.key, record.value) == link.payload;
+                let same = chains::here(&found.get(i), &link) == Here::Record(link.payload);
                 proofs[i] = if same { Proof::Chained } else { Proof::Differs };
             }
             !open.is_empty()

@@ -11,6 +11,7 @@ pub mod file;
 pub mod find;
 pub mod hex;
 pub mod inputs;
+pub mod links;
 pub mod matching;
 pub mod merkle;
 pub mod walk;

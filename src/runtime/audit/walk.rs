@@ -68,11 +68,13 @@ pub struct Link {
     pub offset: u64,
     /// See `domain::chain`.
     pub payload: Hash,
+    /// The hash of all the rest of the record, since version 2.
+    pub meta: Option<Hash>,
     /// Hash of the entry before.
     pub prev: Hash,
     /// Its own hash.
     pub hash: Hash,
-    /// The record's log time, which no hash covers.
+    /// The record's log time.
     pub time_ms: i64,
 }
 
@@ -83,6 +85,8 @@ pub enum Here {
     Record(Hash),
     /// The record, but with this log time instead of the entry's.
     Time(i64),
+    /// The record, but with other headers, or an empty key or value in the place of none.
+    Headers,
     /// None; the log may have dropped it (a compacted topic), so that says nothing.
     Compacted,
     /// None. `more`: the partition goes on behind it.
@@ -146,6 +150,8 @@ pub struct Walker {
     anchored: Option<(u64, String)>,
     /// Whether the chain is walked from its first entry.
     from_start: bool,
+    /// Whether an entry of version 2 was seen: none of version 1 follows it.
+    bound: bool,
 }
 
 impl Walker {
@@ -172,7 +178,14 @@ impl Walker {
             anchors,
             anchored: None,
             from_start,
+            bound: false,
         }
+    }
+
+    /// A chain from its start that is known to be good so far: an anchor saw it.
+    pub fn resuming(name: &str, good: Good, anchors: Vec<Checkpoint>) -> Walker {
+        let anchors = anchors.into_iter().filter(|c| good.last.is_none_or(|last| c.offset > last)).collect();
+        Walker { good, ..Self::continuing(name, good.head, anchors, true) }
     }
 
     /// `topic/partition`.
@@ -265,8 +278,12 @@ impl Walker {
 
     fn take(&mut self, e: &Link, gap: Option<u64>, here: Here) {
         let at = Some(e.at);
-        if e.hash != link(&e.prev, &format!("{}/{}", self.name, e.offset), &e.payload) {
+        if e.hash != link(&e.prev, &format!("{}/{}", self.name, e.offset), &e.payload, e.meta.as_ref()) {
             return self.wrong(Kind::Changed, e.offset, at, "the entry's hash is not that of its fields".into(), Open::Closed);
+        }
+        if self.bound && e.meta.is_none() {
+            let text = "an entry of version 1 behind one of version 2: it leaves time and headers open";
+            return self.wrong(Kind::Changed, e.offset, at, text.into(), Open::Closed);
         }
         if e.prev != self.good.head {
             return self.broken(e, gap);
@@ -287,6 +304,10 @@ impl Walker {
             Here::Time(found) => {
                 let text = format!("the entry says that the record is of {} ms, and it is of {found} ms", e.time_ms);
                 return self.wrong(Kind::Changed, e.offset, at, text, Open::Closed);
+            }
+            Here::Headers => {
+                let text = "the record's headers, or whether it has a key and a value, are not those that were audited";
+                return self.wrong(Kind::Changed, e.offset, at, text.into(), Open::Closed);
             }
             Here::Missing { more } => {
                 let kind = if more { Kind::Deleted } else { Kind::Truncated };
@@ -312,6 +333,7 @@ impl Walker {
             }
             self.anchored = self.anchors.pop_front().map(|c| (c.offset, c.label));
         }
+        self.bound |= e.meta.is_some();
         (self.before, self.last_at) = (Some(self.good), at);
         self.good = Good { entries: self.good.entries + 1, last: Some(e.offset), head: e.hash };
     }

@@ -170,10 +170,10 @@ impl World {
         if !self.runs(Role::Audit) {
             return Ok(());
         }
-        let mut chains = BTreeMap::<(String, u32), Vec<(u64, chain::Hash, chain::Hash, chain::Hash)>>::new();
+        let mut chains = BTreeMap::<(String, u32), Vec<(u64, chain::Hash, Option<chain::Hash>, chain::Hash, chain::Hash)>>::new();
         each(&self.cluster, topics::AUDIT_LOG, &mut |value| {
             let e = AuditEntry::decode(value)?;
-            let link = (e.src_offset, e.payload_hash, e.prev_hash, e.hash);
+            let link = (e.src_offset, e.payload_hash, e.meta_hash, e.prev_hash, e.hash);
             chains.entry((e.src_topic.to_string(), e.src_partition)).or_default().push(link);
             Ok(())
         })?;
@@ -187,8 +187,9 @@ impl World {
                 for offset in part.committed(0, part.end()) {
                     let r = part.record(offset);
                     let payload = chain::payload_hash(r.key, r.value);
-                    let hash = chain::link(&previous, &format!("{name}/{p}/{offset}"), &payload);
-                    if links.next() != Some(&(offset, payload, previous, hash)) {
+                    let meta = chain::meta_hash(r.timestamp_ms, r.key.is_some(), r.value.is_some(), r.headers.iter());
+                    let hash = chain::link(&previous, &format!("{name}/{p}/{offset}"), &payload, Some(&meta));
+                    if links.next() != Some(&(offset, payload, Some(meta), previous, hash)) {
                         return Err(format!("I8: the audit entry for {name}/{p}/{offset} is missing or wrong"));
                     }
                     previous = hash;
