@@ -57,9 +57,19 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
         }
         Event::OrderFilled | Event::OrderPartiallyFilled => {
             let done = if e.event == Event::OrderFilled { "filled" } else { "partly filled" };
-            let did = if e.side == Some(Side::Sell) { "sold" } else { "bought" };
-            let (quantity, symbol) = (e.last_quantity.unwrap_or(0), e.symbol.unwrap_or("?"));
-            write!(out, "Order {id} is {done}: {did} {quantity} {symbol} at {} {CURRENCY}", Money(e.last_price_e4.unwrap_or(0).into()))?;
+            let (quantity, price) = (e.last_quantity.unwrap_or(0), Money(e.last_price_e4.unwrap_or(0).into()));
+            write!(out, "Order {id} is {done}: {} ", did(e))?;
+            match traded(e).filter(|(all, ..)| *all > quantity) {
+                // More than one part: who reads this alone must know the whole.
+                Some((all, average, about)) => {
+                    of_all(e, all, out)?;
+                    write!(out, " at {about}{average} {CURRENCY} on average, the last {quantity} at {price} {CURRENCY}")?;
+                }
+                None => {
+                    of_all(e, quantity, out)?;
+                    write!(out, " at {price} {CURRENCY}")?;
+                }
+            }
         }
         // A command was refused whose id belongs to an earlier one; the event says how that one stands, and it stands as it did.
         Event::OrderRejected if e.status.is_some_and(|s| s != Status::Rejected) => {
@@ -87,15 +97,24 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
             order(e, out)?;
             out.push_str(if e.event == Event::OrderCancelled { " is cancelled" } else { " has expired" });
             reason.map_or(Ok(()), |r| write!(out, ": {r}"))?;
+            before(e, out)?;
         }
         Event::OrderStatus => {
             write!(out, "Order {id} came again and was not executed again; its status is {}", status(e))?;
+            before(e, out)?;
         }
         Event::DuplicateRejected => {
             write!(out, "Order id {id} was used before with another {}; nothing was done", e.conflict_field.unwrap_or("content"))?;
         }
         Event::OrderTriggered => write!(out, "The stop of order {id} was triggered")?,
-        Event::OrderReplaced => write!(out, "Order {id} was changed")?,
+        Event::OrderReplaced => {
+            write!(out, "Order {id} was changed")?;
+            if e.quantity.is_some() {
+                out.push_str(" and is now one");
+                order(e, out)?;
+            }
+            before(e, out)?;
+        }
         Event::CancelRejected => {
             // A change is answered so, too, and the event does not say which of both it was. Only a command that named no order is its own cause.
             let what = if e.order_id == e.cause_id { "Command" } else { "A command about order" };
@@ -103,7 +122,7 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
             reason.map_or(Ok(()), |r| write!(out, ": {r}"))?;
         }
         Event::TradeBusted => {
-            let did = if e.side == Some(Side::Sell) { "sold" } else { "bought" };
+            let did = did(e);
             let (trade, quantity, symbol) = (e.trade_id.unwrap_or("?"), e.last_quantity.unwrap_or(0), e.symbol.unwrap_or("?"));
             let price = Money(e.last_price_e4.unwrap_or(0).into());
             write!(out, "Trade {trade} of order {id}, {did} {quantity} {symbol} at {price} {CURRENCY}, was taken back by an operator")?;
@@ -118,10 +137,47 @@ fn status(e: &OrderEvent<'_>) -> String {
     e.status.map_or("unknown", Status::name).replace('_', " ")
 }
 
-/// ` to buy 10 AAPL`, as far as it is known.
+/// ` to buy 10 AAPL at 189.25 USD or better`, as far as it is known.
 fn order(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
-    match (e.side, e.quantity, e.symbol) {
-        (Some(side), Some(quantity), Some(symbol)) => write!(out, " to {} {quantity} {symbol}", side.name()),
+    let (Some(side), Some(quantity), Some(symbol)) = (e.side, e.quantity, e.symbol) else { return Ok(()) };
+    write!(out, " to {} {quantity} {symbol}", side.name())?;
+    e.limit_price_e4.map_or(Ok(()), |limit| write!(out, " at {} {CURRENCY} or better", Money(limit.into())))
+}
+
+fn did(e: &OrderEvent<'_>) -> &'static str {
+    if e.side == Some(Side::Sell) { "sold" } else { "bought" }
+}
+
+/// `3 of 10 AAPL`, or `10 AAPL` if that is all of the order.
+fn of_all(e: &OrderEvent<'_>, quantity: i64, out: &mut String) -> std::fmt::Result {
+    write!(out, "{quantity}")?;
+    if let Some(all) = e.quantity.filter(|all| *all > quantity) {
+        write!(out, " of {all}")?;
+    }
+    write!(out, " {}", e.symbol.unwrap_or("?"))
+}
+
+/// What the order has traded so far: quantity, average price (a half rounded up), and a word if that is not exact. Events of before do not say it.
+fn traded(e: &OrderEvent<'_>) -> Option<(i64, Money, &'static str)> {
+    let (quantity, value) = (e.cum_quantity.filter(|n| *n > 0)?, e.cum_value_e4?);
+    let (n, v) = (i128::from(quantity), i128::from(value));
+    Some((quantity, Money((v + n / 2).div_euclid(n)), if v % n == 0 { "" } else { "about " }))
+}
+
+/// `; 3 of 10 AAPL were bought before, at 100.00 USD`.
+fn before(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
+    match (traded(e), e.cum_quantity) {
+        (Some((quantity, average, about)), _) => {
+            out.push_str("; ");
+            of_all(e, quantity, out)?;
+            let is = if quantity == 1 { "was" } else { "were" };
+            write!(out, " {is} {} before, at {about}{average} {CURRENCY} on average", did(e))
+        }
+        (None, Some(quantity @ 1..)) => {
+            out.push_str("; ");
+            of_all(e, quantity, out)?;
+            write!(out, " {} {} before", if quantity == 1 { "was" } else { "were" }, did(e))
+        }
         _ => Ok(()),
     }
 }
@@ -183,6 +239,40 @@ mod tests {
         assert_eq!(
             of(Event::CancelRejected, |e| (e.cause_id, e.reason) = (Some("1001"), Some(Reason::UnknownOrder))),
             "Command 1001 was refused: there is no such open order."
+        );
+        let parts = |e: &mut OrderEvent<'_>| {
+            (e.quantity, e.cum_quantity, e.cum_value_e4) = (Some(100), Some(100), Some(60 * 1_001_000 + 40 * 1_010_000));
+            (e.last_quantity, e.last_price_e4) = (Some(40), Some(1_010_000));
+        };
+        assert_eq!(
+            of(Event::OrderFilled, parts),
+            "Order 1001 is filled: bought 100 AAPL at 100.46 USD on average, the last 40 at 101.00 USD."
+        );
+        assert_eq!(
+            of(Event::OrderPartiallyFilled, |e| {
+                (e.cum_quantity, e.cum_value_e4, e.side) = (Some(3), Some(3_000_001), Some(Side::Sell));
+                (e.last_quantity, e.last_price_e4) = (Some(1), Some(1_000_001));
+            }),
+            "Order 1001 is partly filled: sold 3 of 10 AAPL at about 100.00 USD on average, the last 1 at 100.0001 USD."
+        );
+        assert_eq!(
+            of(Event::OrderPartiallyFilled, |e| (e.cum_quantity, e.cum_value_e4, e.last_quantity, e.last_price_e4) =
+                (Some(6), Some(6_006_000), Some(6), Some(1_001_000))),
+            "Order 1001 is partly filled: bought 6 of 10 AAPL at 100.10 USD."
+        );
+        let three =
+            |e: &mut OrderEvent<'_>| (e.reason, e.cum_quantity, e.cum_value_e4) = (Some(Reason::UserRequest), Some(3), Some(3_000_000));
+        assert_eq!(
+            of(Event::OrderCancelled, three),
+            "Order 1001 to buy 10 AAPL is cancelled: cancelled by the user; 3 of 10 AAPL were bought before, at 100.00 USD on average."
+        );
+        assert_eq!(
+            of(Event::OrderExpired, |e| (e.cum_quantity, e.limit_price_e4) = (Some(1), Some(990_000))),
+            "Order 1001 to buy 10 AAPL at 99.00 USD or better has expired; 1 of 10 AAPL was bought before."
+        );
+        assert_eq!(
+            of(Event::OrderReplaced, |e| (e.quantity, e.limit_price_e4, e.cum_quantity) = (Some(20), Some(1_810_000), Some(0))),
+            "Order 1001 was changed and is now one to buy 20 AAPL at 181.00 USD or better."
         );
         for event in Event::ALL {
             let text = of(*event, |_| {});

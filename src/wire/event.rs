@@ -81,6 +81,7 @@ pub struct OrderEvent<'a> {
     pub quantity: Option<i64>,
     pub cum_quantity: Option<i64>,
     pub leaves_quantity: Option<i64>,
+    pub cum_value_e4: Option<i64>,
     pub status: Option<Status>,
     pub limit_price_e4: Option<i64>,
     pub reason: Option<Reason>,
@@ -113,6 +114,7 @@ impl<'a> OrderEvent<'a> {
             quantity: None,
             cum_quantity: None,
             leaves_quantity: None,
+            cum_value_e4: None,
             status: None,
             limit_price_e4: None,
             reason: None,
@@ -138,6 +140,7 @@ impl<'a> OrderEvent<'a> {
         w.maybe_text("order_id", self.order_id).maybe_text("cause_id", self.cause_id).maybe_text("symbol", self.symbol);
         w.maybe_text("side", self.side.map(Side::name)).maybe_int("quantity", self.quantity);
         w.maybe_int("cum_quantity", self.cum_quantity).maybe_int("leaves_quantity", self.leaves_quantity);
+        w.maybe_int("cum_value_e4", self.cum_value_e4);
         w.maybe_text("status", self.status.map(Status::name)).maybe_int("limit_price_e4", self.limit_price_e4);
         if let Some(r) = self.reason {
             let code = if self.event == Event::CancelRejected { r.cancel_code() } else { r.code() };
@@ -170,6 +173,7 @@ impl<'a> OrderEvent<'a> {
                 "quantity" => int(&v, &mut e.quantity),
                 "cum_quantity" => int(&v, &mut e.cum_quantity),
                 "leaves_quantity" => int(&v, &mut e.leaves_quantity),
+                "cum_value_e4" => int(&v, &mut e.cum_value_e4),
                 "status" => named(v, Status::from_name).map(|x| e.status = x),
                 "limit_price_e4" => int(&v, &mut e.limit_price_e4),
                 "reason" => named(v, Reason::from_name).map(|x| e.reason = x),

@@ -197,3 +197,43 @@ fn many_partitions_keep_users_apart_and_orders_in_order() {
     ids.dedup();
     assert_eq!(ids.len(), 30, "trade ids are unique");
 }
+
+/// "Order b1 is filled: bought 40 ABC at 101.00 USD" was all that was said of 100 bought in two parts.
+#[test]
+fn a_notification_says_what_must_be_known_without_those_before_it() {
+    let mut w = World::ready(RoleSettings::default());
+    w.append(topics::INSTRUMENTS, "ABC", br#"{"symbol":"ABC","house":false}"#);
+    w.append(topics::MARKET_DATA, "ABC", br#"{"symbol":"ABC","price":"100"}"#);
+    w.append(topics::INSTRUMENTS, "XYZ", br#"{"symbol":"XYZ","house":true}"#);
+    w.append(topics::MARKET_DATA, "XYZ", br#"{"symbol":"XYZ","price":"100"}"#);
+    w.pump();
+    let order = |w: &mut World, user: &str, id: &str, side: &str, quantity: i64, price: &str| {
+        let command = format!(
+            r#"{{"user_id":"{user}","order_id":"{id}","symbol":"ABC","quantity":{quantity},"order_type":"{side}","type":"limit","limit_price":"{price}"}}"#
+        );
+        w.append(topics::ORDER_COMMANDS, user, command.as_bytes());
+        w.pump();
+    };
+    // Somebody who has shares to sell.
+    w.append(topics::INSTRUMENTS, "ABC", br#"{"symbol":"ABC","house":true}"#);
+    w.append(topics::ORDER_COMMANDS, "s", br#"{"user_id":"s","order_id":"0","symbol":"ABC","quantity":200,"order_type":"buy"}"#);
+    w.pump();
+    w.append(topics::INSTRUMENTS, "ABC", br#"{"symbol":"ABC","house":false}"#);
+    w.pump();
+    order(&mut w, "s", "1", "sell", 60, "100.10");
+    order(&mut w, "s", "2", "sell", 40, "101");
+    order(&mut w, "b", "b1", "buy", 100, "102");
+    order(&mut w, "b", "b2", "buy", 10, "100");
+    order(&mut w, "s", "3", "sell", 3, "100");
+    w.append(topics::ORDER_COMMANDS, "b", br#"{"user_id":"b","order_id":"c","command":"cancel","orig_order_id":"b2"}"#);
+    w.pump();
+    let said = |w: &World, kind: &str, order: &str| {
+        let mut all = w.records(topics::NOTIFICATIONS).into_iter().map(|r| r.tree());
+        all.rfind(|n| n["user_id"] == "b" && n["kind"] == kind && n["order_id"] == order).expect("told")["text"].clone()
+    };
+    assert_eq!(said(&w, "order-filled", "b1"), "Order b1 is filled: bought 100 ABC at 100.46 USD on average, the last 40 at 101.00 USD.");
+    assert_eq!(
+        said(&w, "order-cancelled", "b2"),
+        "Order b2 to buy 10 ABC at 100.00 USD or better is cancelled: cancelled by the user; 3 of 10 ABC were bought before, at 100.00 USD on average."
+    );
+}

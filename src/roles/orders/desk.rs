@@ -142,6 +142,12 @@ impl<'d, 'c> Desk<'d, 'c> {
     }
 }
 
+/// Whether an event says the value of what was traded before it. Only of orders that are open or end with it: trades that an operator takes back are
+/// taken back later, and the value that is kept does not know of them.
+fn has_value(event: Event) -> bool {
+    matches!(event, Event::OrderTriggered | Event::OrderReplaced | Event::OrderCancelled | Event::OrderExpired)
+}
+
 /// An event about an order (or transfer) as its entry has it.
 pub(super) fn about<'a>(event: Event, user: &'a str, order_id: &'a str, entry: &Entry<'a>) -> OrderEvent<'a> {
     let is_order = entry.content.kind() == Some(Kind::New);
@@ -153,6 +159,7 @@ pub(super) fn about<'a>(event: Event, user: &'a str, order_id: &'a str, entry: &
         quantity: if is_order { entry.quantity() } else { None },
         cum_quantity: is_order.then_some(entry.cum),
         leaves_quantity: is_order.then(|| entry.leaves()),
+        cum_value_e4: Some(entry.value_e4).filter(|_| is_order && entry.cum > 0 && has_value(event)),
         status: Some(entry.status),
         limit_price_e4: if is_order { entry.limit_price() } else { None },
         amount_e4: entry.content.amount(),

@@ -135,6 +135,8 @@ impl<'a> Open<'a> {
             last_price_e4: Some(price_e4),
             fee_e4: Some(fee.charged_e4),
             liquidity: Some(liquidity),
+            // Of the first one it is quantity times price.
+            cum_value_e4: Some(self.entry.value_e4).filter(|_| self.entry.cum > quantity),
             ..self.event(if whole { Event::OrderFilled } else { Event::OrderPartiallyFilled })
         };
         desk.event(event);
