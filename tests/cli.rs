@@ -119,12 +119,15 @@ fn wrong_use_ends_with_2_and_says_what_to_do() {
         (&["order", "--user", "1", "--cancel", "2", "--post-only", "--embedded", "e"], "--side"),
         (&["instruments", "delist", "--embedded", "e"], "SYMBOL"),
         (&["instruments", "delist", "A B", "--embedded", "e"], "printable"),
-        (&["account", "stop", "--embedded", "e"], "--all"),
-        (&["account", "stop", "501", "--all", "--embedded", "e"], "--all"),
-        (&["account", "stop", "*", "--embedded", "e"], "--all"),
-        (&["account", "resume", "house:AAPL", "--embedded", "e"], "account of the system"),
-        (&["account", "disable", "--all", "--embedded", "e"], "--all"),
-        (&["account", "disable", "a b", "--embedded", "e"], "printable"),
+        (&["account", "stop", "--operator", "ana", "--embedded", "e"], "--all"),
+        (&["account", "stop", "501", "--embedded", "e"], "--operator"),
+        (&["account", "resume", "--all", "--embedded", "e"], "--operator"),
+        (&["account", "stop", "501", "--operator", "a b", "--embedded", "e"], "operator"),
+        (&["account", "stop", "501", "--all", "--operator", "ana", "--embedded", "e"], "--all"),
+        (&["account", "stop", "*", "--operator", "ana", "--embedded", "e"], "--all"),
+        (&["account", "resume", "house:AAPL", "--operator", "ana", "--embedded", "e"], "account of the system"),
+        (&["account", "disable", "--all", "--operator", "ana", "--embedded", "e"], "--all"),
+        (&["account", "disable", "a b", "--operator", "ana", "--embedded", "e"], "printable"),
         (&["publish", "--file", "x.csv", "--speed", "fast", "--symbol", "S", "--embedded", "e"], "max"),
         (&["topics", "create", "--partitions", "0", "--embedded", "e"], "1 to 1000"),
         (&["gateway", "--listen", "8080", "--embedded", "e"], "127.0.0.1:8080"),
@@ -330,7 +333,10 @@ fn the_embedded_log_from_the_command_line() {
 #[test]
 fn accounts_are_stopped_disabled_listed_and_resumed() {
     let dir = temp();
-    let run = |args: &[&str]| processor(dir.path(), &[&["account"], args, &["--embedded", "log", "--format", "json"]].concat());
+    let run = |args: &[&str]| {
+        let who = if args[0] == "list" { &[][..] } else { &["--operator", "ana"] };
+        processor(dir.path(), &[&["account"], args, who, &["--embedded", "log", "--format", "json"]].concat())
+    };
     let old = run(&["list"]);
     assert!(code(&old) == 78 && err(&old).contains("topics create"), "{}", err(&old));
     assert_eq!(code(&processor(dir.path(), &["topics", "create", "--embedded", "log"])), 0);

@@ -241,18 +241,24 @@ fn a_user_who_is_stopped_can_cancel_and_goes_on_when_resumed() {
     };
     let order = |id: &str| send(&[&["--id", id], &limit[..]].concat());
     assert_eq!(order("1").0, Some(0));
-    good(dir, &["account", "stop", "--all"]);
+    good(dir, &["account", "stop", "--all", "--operator", "ana"]);
     let (code, said) = order("2");
     assert!(code == Some(1) && said.contains("KILL_SWITCH"), "{said}");
     assert_eq!(send(&["--mass-cancel"]).0, Some(0));
-    good(dir, &["account", "resume", "--all"]);
+    good(dir, &["account", "resume", "--all", "--operator", "ben"]);
     assert_eq!(order("2").0, Some(0), "the id was not used up");
-    good(dir, &["account", "disable", "501"]);
+    good(dir, &["account", "disable", "501", "--operator", "ana"]);
     let (code, said) = send(&["--deposit", "1"]);
     assert!(code == Some(1) && said.contains("ACCOUNT_DISABLED"), "{said}");
     let found = good(dir, &["audit", "find", "--user", "501"]);
     assert!(found.contains("everybody stopped (controls/0/0)") && found.contains("the user disabled (controls/0/2)"), "{found}");
-    assert!(found.contains("control state=disabled"), "{found}");
+    assert!(found.contains("control state=disabled operator=ana"), "{found}");
+    // Evidence like all the rest, also of who lifted it.
+    let controls = found.lines().filter(|l| l.contains("controls/0/") && !l.contains('^'));
+    assert!(controls.clone().count() > 0 && controls.clone().all(|l| l.starts_with("+ ")), "{found}");
+    let tail = good(dir, &["tail", "controls", "--from", "start", "--exit-at-end", "--json"]);
+    assert!(tail.lines().any(|l| l.contains(r#""operator":"ben""#) && l.contains(r#""value":null"#)), "{tail}");
+    assert!(good(dir, &["audit", "verify"]).contains("ok   controls/0: "));
     // What came and went decides the same.
     let replayed: Value = serde_json::from_str(&good(dir, &["replay", "--role", "orders", "--format", "json"])).expect("JSON");
     let rows = replayed.as_array().expect("rows");

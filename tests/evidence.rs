@@ -49,7 +49,7 @@ fn a_client_writes_no_line_of_the_operators_terminal() {
     p.run(&["order", "--json", &order.to_string()]);
     append(dir.path(), t::ORDER_COMMANDS, "mallory", &[("type", &format!("OrderFilled\n{LIE}"))], order.to_string().as_bytes());
     append(dir.path(), t::ORDER_COMMANDS, &format!("mal\n{LIE}"), &[], b"mallory\x1b[2J");
-    p.good(&["account", "stop", "mallory", "--text", &note]);
+    p.good(&["account", "stop", "mallory", "--operator", "ana", "--text", &note]);
     p.run(&["order", "--user", "mallory", "--deposit", "1"]);
     let commands: &[&[&str]] = &[
         &["tail", "order-commands", "--from", "start", "--exit-at-end"],

@@ -119,11 +119,11 @@ fn switch(config: &Config, account: &Account) -> Result<(), Failure> {
     use commands::account::{list, resume, switch_off};
     use commands::operator;
     match account {
-        Account::Stop { whom, text } => switch_off(config, whom, Control::Stopped, text.as_deref()),
-        Account::Disable { user, text } => {
-            switch_off(config, &Whom { user: Some(user.clone()), all: false }, Control::Disabled, text.as_deref())
+        Account::Stop { whom, text, operator } => switch_off(config, whom, Control::Stopped, text.as_deref(), operator),
+        Account::Disable { user, text, operator } => {
+            switch_off(config, &Whom { user: Some(user.clone()), all: false }, Control::Disabled, text.as_deref(), operator)
         }
-        Account::Resume { whom } => resume(config, whom),
+        Account::Resume { whom, operator } => resume(config, whom, operator),
         Account::List => list(config),
         Account::Cancel(cancel) => operator::cancel(config, cancel),
         Account::Bust(bust) => operator::bust(config, bust),

@@ -73,9 +73,14 @@ impl KeyedAppender {
 
     /// Queues a record; waits for room instead of dropping it. Returns the partition.
     pub fn append(&mut self, key: &str, value: Option<&[u8]>) -> Result<u32, LogError> {
+        self.append_with(key, value, Headers::default())
+    }
+
+    /// The same with headers, for what a record without a value has to say.
+    pub fn append_with(&mut self, key: &str, value: Option<&[u8]>, headers: Headers<'_>) -> Result<u32, LogError> {
         let partition = partitioner::partition(key.as_bytes(), self.count);
         let at = TopicPartition::new(self.topic, partition);
-        let record = Record { at, offset: 0, timestamp_ms: now_ms(), key: Some(key.as_bytes()), value, headers: Headers::default() };
+        let record = Record { at, offset: 0, timestamp_ms: now_ms(), key: Some(key.as_bytes()), value, headers };
         let began = Instant::now();
         let mut pause = Duration::from_millis(5);
         loop {

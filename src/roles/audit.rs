@@ -100,6 +100,7 @@ fn short_name(record: &Record<'_>) -> &'static str {
         topics::REFERENCE_PRICES => "reference-prices",
         topics::PORTFOLIOS => "portfolios",
         topics::NOTIFICATIONS => "notifications",
+        topics::CONTROLS => "controls",
         _ => "dead-letters",
     }
 }

@@ -15,7 +15,12 @@ pub struct ControlRow<'a> {
     pub state: Control,
     /// For whoever reads the list; decides nothing.
     pub text: Option<Cow<'a, str>>,
+    /// Who says so, for the record.
+    pub operator: Option<Cow<'a, str>>,
 }
+
+/// Header that names who wrote a record; where something is lifted there is no value to do so.
+pub const OPERATOR: &str = "operator";
 
 /// Reads a record of `controls`. None: a null value has lifted it. An error: the record changes nothing.
 pub fn decode<'a>(key: Option<&[u8]>, value: Option<&'a [u8]>) -> Result<Option<ControlRow<'a>>, Fault> {
@@ -25,7 +30,7 @@ pub fn decode<'a>(key: Option<&[u8]>, value: Option<&'a [u8]>) -> Result<Option<
     if value.len() > INPUT_BYTES_MAX {
         return Err("the value is larger than 64 KiB");
     }
-    let (mut state, mut text, mut wrong) = (None, None, None);
+    let (mut state, mut text, mut operator, mut wrong) = (None, None, None, None);
     let fault = read_map(value, |name, v| match name {
         _ if v == Value::Null => {}
         "state" => match v.text().and_then(|t| Control::from_name(&t)) {
@@ -36,20 +41,24 @@ pub fn decode<'a>(key: Option<&[u8]>, value: Option<&'a [u8]>) -> Result<Option<
             None => wrong = Some("text is not text"),
             some => text = some,
         },
+        // Decides nothing, so whatever it is, the row holds.
+        "operator" => operator = v.text(),
         _ => {}
     })?;
     match (fault.or(wrong), state) {
         (Some(fault), _) => Err(fault),
         (None, None) => Err("state is missing; a null value lifts what was switched off"),
-        (None, Some(state)) => Ok(Some(ControlRow { state, text })),
+        (None, Some(state)) => Ok(Some(ControlRow { state, text, operator })),
     }
 }
 
 impl ControlRow<'_> {
     /// Appends its wire form, which a person can read.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let all = [("state", Field::Text(self.state.name())), ("text", Field::Text(self.text.as_deref().unwrap_or_default()))];
-        encode::fields(Format::Json, &all[..if self.text.is_some() { 2 } else { 1 }], out);
+        let more = [("text", self.text.as_deref()), ("operator", self.operator.as_deref())];
+        let more = more.into_iter().filter_map(|(name, text)| Some((name, Field::Text(text?))));
+        let all: Vec<_> = std::iter::once(("state", Field::Text(self.state.name()))).chain(more).collect();
+        encode::fields(Format::Json, &all, out);
     }
 }
 
@@ -60,8 +69,8 @@ mod tests {
     #[test]
     fn what_is_written_is_what_is_read() {
         for row in [
-            ControlRow { state: Control::Stopped, text: None },
-            ControlRow { state: Control::Disabled, text: Some("\"left\"\nin May".into()) },
+            ControlRow { state: Control::Stopped, text: None, operator: None },
+            ControlRow { state: Control::Disabled, text: Some("\"left\"\nin May".into()), operator: Some("ana".into()) },
         ] {
             let mut value = Vec::new();
             row.encode(&mut value);
@@ -71,7 +80,7 @@ mod tests {
         }
         assert_eq!(decode(Some(b"501"), None), Ok(None));
         let more = br#"{"state":"stopped","text":null,"by":{"name":"x"}}"#;
-        assert_eq!(decode(Some(b"501"), Some(more)), Ok(Some(ControlRow { state: Control::Stopped, text: None })));
+        assert_eq!(decode(Some(b"501"), Some(more)), Ok(Some(ControlRow { state: Control::Stopped, text: None, operator: None })));
     }
 
     #[test]

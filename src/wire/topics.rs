@@ -72,6 +72,6 @@ topics! {
     CONTROLS = 21, "controls", One, Compact, true, 0;
 }
 
-/// The topics of the public contract that `audit` chains: all but `audit-log` itself.
-pub const AUDITED: [TopicId; 9] =
-    [ORDER_COMMANDS, MARKET_DATA, INSTRUMENTS, ORDER_EVENTS, TRADES, REFERENCE_PRICES, PORTFOLIOS, NOTIFICATIONS, DEAD_LETTERS];
+/// The topics that `audit` chains: those of the public contract but `audit-log` itself, and what operators switch off.
+pub const AUDITED: [TopicId; 10] =
+    [ORDER_COMMANDS, MARKET_DATA, INSTRUMENTS, ORDER_EVENTS, TRADES, REFERENCE_PRICES, PORTFOLIOS, NOTIFICATIONS, DEAD_LETTERS, CONTROLS];

@@ -164,10 +164,10 @@ fn a2_what_was_switched_off_is_named_with_the_decision() {
     assert_eq!(controls("3"), [r#"501 0 "stopped""#, r#"* 1 "stopped""#]);
     assert_eq!(controls("4"), [r#"501 2 "disabled""#, r#"* 1 "stopped""#]);
     assert_eq!(controls("5"), [""; 0], "of a cancel nothing is looked at");
-    // The user's own rows are part of the user's story; they are internal.
+    // The user's own rows are part of the user's story, and audited.
     let timeline = ask(&tape, Query { user: Some("501".into()), ..Query::default() });
     let rows: Vec<_> = timeline.iter().filter(|(r, _)| r.at.topic == t::CONTROLS).map(|(r, hit)| (r.offset, hit.proof)).collect();
-    assert_eq!(rows, [(0, Proof::Internal), (2, Proof::Internal)]);
+    assert_eq!(rows, [(0, Proof::Chained), (2, Proof::Chained)]);
 }
 
 #[test]

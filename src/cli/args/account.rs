@@ -11,8 +11,8 @@ of a user.
 Exit code: 0 done; else nothing was written.
 
 Examples:
-  processor account stop 501 --text 'runaway strategy' --brokers localhost:9092
-  processor account stop --all --brokers localhost:9092";
+  processor account stop 501 --operator ana --text 'runaway strategy' --brokers localhost:9092
+  processor account stop --all --operator ana --brokers localhost:9092";
 
 const DISABLE: &str = "\
 From then on everything but cancels is refused with ACCOUNT_DISABLED: orders, changes of orders, deposits and withdrawals. Their ids are used up.
@@ -21,7 +21,7 @@ of a user.
 
 Exit code: 0 done; else nothing was written.
 
-Example: processor account disable 501 --text 'closed in May' --brokers localhost:9092";
+Example: processor account disable 501 --operator ana --text 'closed in May' --brokers localhost:9092";
 
 const RESUME: &str = "\
 Lifts `stop` and `disable` of a user, or with --all the `stop` of everybody; users who were stopped or disabled one by one stay so.
@@ -29,8 +29,8 @@ Lifts `stop` and `disable` of a user, or with --all the `stop` of everybody; use
 Exit code: 0 done; 1 nothing was switched off there.
 
 Examples:
-  processor account resume 501 --brokers localhost:9092
-  processor account resume --all --brokers localhost:9092";
+  processor account resume 501 --operator ana --brokers localhost:9092
+  processor account resume --all --operator ana --brokers localhost:9092";
 
 const LIST: &str = "\
 One line for each user who is stopped or disabled; `*` is everybody. A record that cannot be read changes nothing, and is named on stderr.
@@ -73,6 +73,9 @@ pub enum Account {
         /// Why, for whoever reads the list
         #[arg(long, value_name = "TEXT")]
         text: Option<String>,
+        /// Who does it, for the record
+        #[arg(long, value_name = "NAME")]
+        operator: String,
     },
     /// An account that may do nothing but cancel
     #[command(after_help = DISABLE)]
@@ -82,6 +85,9 @@ pub enum Account {
         /// Why, for whoever reads the list
         #[arg(long, value_name = "TEXT")]
         text: Option<String>,
+        /// Who does it, for the record
+        #[arg(long, value_name = "NAME")]
+        operator: String,
     },
     /// Lift what was stopped or disabled
     #[command(after_help = RESUME)]
@@ -89,6 +95,9 @@ pub enum Account {
         /// Whom.
         #[command(flatten)]
         whom: Whom,
+        /// Who does it, for the record
+        #[arg(long, value_name = "NAME")]
+        operator: String,
     },
     /// End orders of a user
     #[command(after_help = CANCEL)]

@@ -11,19 +11,21 @@ use crate::cli::exit::Failure;
 use crate::cli::open::Access;
 use crate::cli::output::{self, Format};
 use crate::cli::{decode, open, read};
-use crate::client::KeyedAppender;
+use crate::client::{KeyedAppender, check_id};
 use crate::domain::control::{Control, EVERYBODY};
 use crate::engine::ports::Log;
+use crate::engine::records::HeaderBuf;
 use crate::wire::control::{self, ControlRow};
 use crate::wire::topics::{CONTROLS, INPUT_BYTES_MAX};
 
 const FLUSH: Duration = Duration::from_secs(60);
 
 /// Switches off what `state` says, for a user or for everybody.
-pub fn switch_off(config: &Config, whom: &Whom, state: Control, text: Option<&str>) -> Result<(), Failure> {
+pub fn switch_off(config: &Config, whom: &Whom, state: Control, text: Option<&str>, operator: &str) -> Result<(), Failure> {
     let key = key(whom)?;
+    check_id("operator", operator).map_err(|e| Failure::usage(e.to_string()))?;
     let mut value = Vec::new();
-    ControlRow { state, text: text.map(Into::into) }.encode(&mut value);
+    ControlRow { state, text: text.map(Into::into), operator: Some(operator.into()) }.encode(&mut value);
     if value.len() > INPUT_BYTES_MAX {
         return Err(Failure::usage("--text: is too long; a record may have 64 KiB"));
     }
@@ -32,7 +34,7 @@ pub fn switch_off(config: &Config, whom: &Whom, state: Control, text: Option<&st
     // One row for each: to write this one would allow more than before, which nobody asks for who stops somebody.
     let kept = table.rows.get(key).map(|row| row.state).filter(|before| *before > state);
     if kept.is_none() {
-        write(&*log, key, Some(&value))?;
+        write(&*log, key, Some(&value), operator)?;
     }
     let now = kept.unwrap_or(state);
     match config.format {
@@ -48,14 +50,15 @@ pub fn switch_off(config: &Config, whom: &Whom, state: Control, text: Option<&st
 }
 
 /// Lifts what was switched off for a user, or for everybody.
-pub fn resume(config: &Config, whom: &Whom) -> Result<(), Failure> {
+pub fn resume(config: &Config, whom: &Whom, operator: &str) -> Result<(), Failure> {
     let key = key(whom)?;
+    check_id("operator", operator).map_err(|e| Failure::usage(e.to_string()))?;
     let log = open::log(config, Access::Write)?;
     let mut table = Switched::load(&*log)?;
     // A record that cannot be read is taken away as well.
     let there = table.bad.contains_key(key) || table.rows.contains_key(key);
     if there {
-        write(&*log, key, None)?;
+        write(&*log, key, None, operator)?;
         table.rows.remove(key);
     }
     match config.format {
@@ -87,10 +90,16 @@ pub fn list(config: &Config) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let table = Switched::load(&*log)?;
     let row = |(key, row): (&String, &Switch)| -> Vec<Value> {
-        vec![key.as_str().into(), row.state.name().into(), decode::time(row.since_ms).into(), row.text.clone().into()]
+        vec![
+            key.as_str().into(),
+            row.state.name().into(),
+            decode::time(row.since_ms).into(),
+            row.operator.clone().into(),
+            row.text.clone().into(),
+        ]
     };
     let rows: Vec<_> = table.rows.iter().map(row).collect();
-    output::rows(config.format, &["USER", "STATE", "SINCE", "TEXT"], &rows)?;
+    output::rows(config.format, &["USER", "STATE", "SINCE", "OPERATOR", "TEXT"], &rows)?;
     for (key, bad) in &table.bad {
         output::note(format_args!("controls/0/{} of `{key}` changes nothing: {}", bad.offset, bad.why));
     }
@@ -101,6 +110,7 @@ pub fn list(config: &Config) -> Result<(), Failure> {
 struct Switch {
     state: Control,
     text: Option<String>,
+    operator: Option<String>,
     since_ms: i64,
 }
 
@@ -126,8 +136,8 @@ impl Switched {
             all.bad.remove(&key);
             match control::decode(r.key, r.value) {
                 Ok(Some(row)) => {
-                    let text = row.text.map(|t| t.into_owned());
-                    all.rows.insert(key, Switch { state: row.state, text, since_ms: r.timestamp_ms });
+                    let (text, operator) = (row.text.map(|t| t.into_owned()), row.operator.map(|t| t.into_owned()));
+                    all.rows.insert(key, Switch { state: row.state, text, operator, since_ms: r.timestamp_ms });
                 }
                 Ok(None) => drop(all.rows.remove(&key)),
                 Err(why) => drop(all.bad.insert(key, Bad { offset: r.offset, why })),
@@ -158,9 +168,11 @@ fn whom_text(key: &str) -> String {
     if key == EVERYBODY { "everybody is".into() } else { format!("{key} is") }
 }
 
-fn write(log: &dyn Log, key: &str, value: Option<&[u8]>) -> Result<(), Failure> {
+fn write(log: &dyn Log, key: &str, value: Option<&[u8]>, operator: &str) -> Result<(), Failure> {
     let mut topic = KeyedAppender::new(log, CONTROLS)?;
-    topic.append(key, value)?;
+    let mut headers = HeaderBuf::default();
+    headers.push(control::OPERATOR, operator.as_bytes());
+    topic.append_with(key, value, headers.headers())?;
     Ok(topic.flush(FLUSH)?)
 }
 

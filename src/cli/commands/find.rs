@@ -18,6 +18,7 @@ use crate::runtime::audit::find::{FindError, Hit, Proof, Query, Timeline, find, 
 use crate::runtime::audit::inputs::{Inputs, Row};
 use crate::wire::book::{Ask, BookCommand};
 use crate::wire::command::{self, Kind};
+use crate::wire::control::OPERATOR;
 use crate::wire::topics;
 
 /// Searches and prints.
@@ -92,6 +93,11 @@ fn as_text(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Result<(), Failure>
         named.to_string()
     });
     let said = match r.value.map(decode::shown) {
+        // Lifted; who did it could be said in a header only.
+        None if r.at.topic == topics::CONTROLS => match r.headers.text(OPERATOR) {
+            Some(operator) => format!("lifted operator={}", shown::word(operator)),
+            None => "lifted".to_string(),
+        },
         None => "deleted".to_string(),
         // Nothing is in a wake-up: it means that a moment has come, or that a listing has changed.
         Some(Shown::Map(map)) if r.at.topic == topics::CLOCK && map.is_empty() => format!("of trading task {}", r.at.partition),
