@@ -275,3 +275,45 @@ fn equity_by_replay_ends_where_the_portfolio_is() {
         assert_eq!(last, Some(Portfolio::decode(published.value.as_deref().expect("a value")).expect("a portfolio")));
     }
 }
+
+/// History and audit made the price anew, by a simpler rule: a tick that was held, late, of the future or not for this symbol was "the last tick" beside a
+/// fill at another price, and a user was worth ten times as much.
+#[test]
+fn prices_of_the_past_are_those_that_were_decided_upon() {
+    let mut w = World::new();
+    w.list("ABC", ",\"band_bps\":300");
+    w.tick("ABC", "100");
+    w.rest();
+    w.later(2_000);
+    w.order("u", "1", "ABC", 10, "buy");
+    w.rest();
+    let ticks = [
+        r#"{"symbol":"ABC","price":10000}"#.to_string(),
+        format!(r#"{{"symbol":"ABC","price":101,"timestamp":{}}}"#, w.now() + 60_000),
+        r#"{"symbol":"MSFT","price":101}"#.to_string(),
+        r#"{"symbol":"ABC","price":0}"#.to_string(),
+        r#"{"symbol":"ABC","price":101.00001}"#.to_string(),
+    ];
+    for tick in &ticks {
+        w.later(1_500);
+        w.send(t::MARKET_DATA, "ABC", tick);
+        w.rest();
+    }
+    w.send(t::MARKET_DATA, "ABC", r#"{"symbol":"ABC","price":100,"seq":5,"source":"x"}"#);
+    w.send(t::MARKET_DATA, "ABC", r#"{"symbol":"ABC","price":102,"seq":4,"source":"x"}"#);
+    w.rest();
+    w.order("u", "2", "ABC", 1, "buy");
+    w.rest();
+    let tape = Tape::of(&w.log, &w.topics);
+    let timeline = ask(&tape, order("2"));
+    let decided = timeline.iter().find_map(|(_, hit)| hit.inputs.as_ref()?.tick).expect("the tick that decided");
+    assert_eq!(decided.price_e4, 1_000_000);
+    let mut worth = Vec::new();
+    equity::history(&tape, &tape.topics, "u", (None, None), &mut |p| {
+        worth.push((p.portfolio.positions.get("ABC").map_or(0, |h| h.quantity), p.worth_e4));
+        true
+    })
+    .expect("a history");
+    assert_eq!(worth.last(), Some(&(11, Some(11_000_000))), "{worth:?}");
+    assert!(worth.iter().all(|(n, worth)| *worth == Some(i128::from(*n) * 1_000_000)), "{worth:?}");
+}

@@ -1,5 +1,5 @@
 //! A user's worth after each of their events, by replay: the portfolio is folded again from `order-events`, by the code of the role, and
-//! marked at the ticks of that time. Nothing of it is stored anywhere, so any moment can be looked at.
+//! marked at the prices that were told at that time. Nothing of it is stored anywhere, so any moment can be looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,9 +10,10 @@ use crate::engine::topics::{TopicPartition, TopicTable};
 use crate::roles::portfolio::History;
 use crate::wire::event::OrderEvent;
 use crate::wire::portfolio::Portfolio;
-use crate::wire::{tick, topics as t};
+use crate::wire::topics as t;
 
 use super::chains::count;
+use super::prices::PriceWalk;
 
 /// Why there is no history.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +39,7 @@ pub struct Point<'a> {
     pub portfolio: &'a Portfolio,
     /// The cost of all positions.
     pub cost_basis_e4: i128,
-    /// Their worth at the last tick of each symbol; none if a position has had no tick.
+    /// Their worth at the price of each symbol that was told last; none if a position has had no price.
     pub worth_e4: Option<i128>,
 }
 
@@ -49,9 +50,6 @@ impl Point<'_> {
         Some(i128::from(p.cash_available_e4) + i128::from(p.cash_reserved_e4) + self.worth_e4?)
     }
 }
-
-/// Where ticks begin to be read, before the first event.
-const TICKS_BACK_MS: i64 = 10 * 60 * 1000;
 
 /// Calls `each` after every event of the user with a log time in `from_ms..to_ms`, until it answers `false`. The fold begins at their first event
 /// all the same: that is what makes it exact. Answers how many events they have in all.
@@ -76,7 +74,7 @@ pub fn history(
                 marks.until(r.timestamp_ms)?;
                 let cost_basis_e4 = portfolio.positions.values().map(|h| i128::from(h.cost_basis_e4)).sum();
                 let worth = portfolio.positions.iter().filter(|(_, h)| h.quantity != 0).map(|(symbol, h)| {
-                    let mark = marks.last.get(symbol.as_str()).copied().flatten()?;
+                    let mark = marks.of(symbol)?;
                     Some(i128::from(mark) * i128::from(h.quantity))
                 });
                 let point = Point { event: &event, portfolio, cost_basis_e4, worth_e4: worth.sum() };
@@ -90,48 +88,46 @@ pub fn history(
     Ok(events)
 }
 
-/// Last ticks of the symbols that a user has traded, as time goes on.
+/// Prices of the symbols that a user has traded, as time goes on.
 struct Marks {
-    cursors: Vec<Cursor>,
-    last: BTreeMap<String, Option<i64>>,
+    walks: Vec<PriceWalk>,
+    symbols: BTreeMap<String, usize>,
+    ms: i64,
 }
 
 impl Marks {
     fn new(log: &dyn Log, topics: &TopicTable, events: TopicPartition, user: &str) -> Result<Marks, LogError> {
-        let (mut symbols, mut first) = (BTreeSet::new(), None);
+        let mut symbols = BTreeSet::new();
         Cursor::whole(log, events, false)?.each(&mut |r| {
             if r.key == Some(user.as_bytes())
                 && let Ok(OrderEvent { symbol: Some(symbol), trade_id: Some(_), .. }) = OrderEvent::decode(r.value.unwrap_or_default())
+                && !symbols.contains(symbol)
             {
-                first.get_or_insert(r.timestamp_ms);
-                if !symbols.contains(symbol) {
-                    symbols.insert(symbol.to_string());
-                }
+                symbols.insert(symbol.to_string());
             }
             true
         })?;
         let partitions = count(log, topics, t::MARKET_DATA)?;
-        let needed: BTreeSet<u32> = symbols.iter().map(|s| partitioner::partition(s.as_bytes(), partitions)).collect();
-        let since = first.map(|ms: i64| ms.saturating_sub(TICKS_BACK_MS));
-        let open = |p| Cursor::between(log, TopicPartition::new(t::MARKET_DATA, p), since, None, false);
-        let cursors = needed.into_iter().map(open).collect::<Result<_, _>>()?;
-        Ok(Marks { cursors, last: symbols.into_iter().map(|s| (s, None)).collect() })
+        let mut by_task: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
+        for symbol in symbols {
+            by_task.entry(partitioner::partition(symbol.as_bytes(), partitions)).or_default().insert(symbol);
+        }
+        let (mut walks, mut places) = (Vec::new(), BTreeMap::new());
+        for (task, symbols) in by_task {
+            places.extend(symbols.iter().map(|s| (s.clone(), walks.len())));
+            walks.push(PriceWalk::new(log, topics, task, symbols)?);
+        }
+        Ok(Marks { walks, symbols: places, ms: 0 })
     }
 
     /// Takes the ticks up to a moment in.
     fn until(&mut self, ms: i64) -> Result<(), LogError> {
-        for cursor in &mut self.cursors {
-            while let Some(r) = cursor.peek()?.filter(|r| r.timestamp_ms <= ms) {
-                let key = r.key.and_then(|k| std::str::from_utf8(k).ok()).unwrap_or_default();
-                if let Some(last) = self.last.get_mut(key)
-                    && let Ok(tick) = tick::decode(r.value.unwrap_or_default())
-                    && let Some(price) = tick.price.positive()
-                {
-                    *last = Some(price);
-                }
-                cursor.skip();
-            }
-        }
-        Ok(())
+        self.ms = ms;
+        self.walks.iter_mut().try_for_each(|walk| walk.advance(|r| r.timestamp_ms <= ms))
+    }
+
+    /// The price of a symbol that was told by then.
+    fn of(&self, symbol: &str) -> Option<i64> {
+        self.walks[*self.symbols.get(symbol)?].told(symbol, self.ms)
     }
 }

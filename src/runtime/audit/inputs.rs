@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cursor::Cursor;
 use super::matching::text_fields;
+use super::prices::PriceWalk;
 use crate::domain::control::EVERYBODY;
-use crate::domain::price::{Source, is_ahead};
 use crate::engine::journal::Assembler;
 use crate::engine::ports::{Log, LogError};
-use crate::engine::records::{Record, Records};
+use crate::engine::records::Records;
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
-use crate::wire::{tick, topics as t};
+use crate::wire::topics as t;
 
 /// A row of a table as a decision saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,13 +66,9 @@ const DECIDERS: [Decider; 2] = [
     Decider { role: "trading", journal: t::TRADING_JOURNAL, input: t::BOOK_COMMANDS },
 ];
 
-/// A price older than this decides nothing whatever the settings are likely to be, so ticks are read from here on.
-const TICKS_BACK_MS: i64 = 10 * 60 * 1000;
-
 /// A record waiting for its transaction.
 struct Open {
     place: usize,
-    time_ms: i64,
     symbol: Option<String>,
     /// The user whose controls were looked at, if any were.
     user: Option<String>,
@@ -87,7 +83,7 @@ pub fn of(log: &dyn Log, topics: &TopicTable, found: &Records) -> Result<BTreeMa
             let [symbol, user, command] = text_fields(r.value.unwrap_or_default(), ["symbol", "user_id", "command"]);
             let user =
                 user.filter(|_| d.input == t::ORDER_COMMANDS && !matches!(command.as_deref(), Some("cancel" | "mass_cancel" | "bust")));
-            by_partition.entry(r.at.partition).or_default().insert(r.offset, Open { place, time_ms: r.timestamp_ms, symbol, user });
+            by_partition.entry(r.at.partition).or_default().insert(r.offset, Open { place, symbol, user });
         }
         for (task, open) in by_partition {
             decisions(log, topics, d, task, open, &mut inputs)?;
@@ -108,7 +104,7 @@ fn decisions(
     let input = TopicPartition::new(d.input, task);
     let keys = open.values().flat_map(|o| [&o.symbol, &o.user]).flatten().map(String::as_str).chain([EVERYBODY]);
     let keys: BTreeSet<Vec<u8>> = keys.map(|k| k.as_bytes().to_vec()).collect();
-    let mut ticks_for: Vec<(u64, usize, i64, String)> = Vec::new();
+    let mut ticks_for: Vec<(u64, usize, String)> = Vec::new();
     let (mut failed, mut settings, mut whole) = (None, None, Assembler::default());
     Cursor::whole(log, TopicPartition::new(d.journal, task), false)?.each(&mut |r| {
         let entry = match whole.take(r.value.unwrap_or_default()) {
@@ -140,7 +136,7 @@ fn decisions(
             let controls = whose.filter_map(|key| Some((key.to_string(), row(t::CONTROLS, Some(key))?))).collect();
             if let (t::BOOK_COMMANDS, Some(symbol)) = (d.input, &o.symbol) {
                 // Prices come first in a transaction, so all ticks up to its position were in.
-                ticks_for.push((next(t::MARKET_DATA), o.place, o.time_ms, symbol.clone()));
+                ticks_for.push((next(t::MARKET_DATA), o.place, symbol.clone()));
             }
             let (transaction, settings) = (entry.transaction, settings.clone());
             let made = Inputs { role: d.role, task, transaction, instrument, reference, tick: None, controls, settings };
@@ -151,59 +147,28 @@ fn decisions(
     if let Some(e) = failed {
         return Err(e);
     }
-    ticks(log, task, ticks_for, inputs)
+    ticks(log, topics, task, ticks_for, inputs)
 }
 
-/// Follows the prices of the symbols, by the same rules as `trading`, and notes the last one at each position.
+/// Follows the prices of the symbols, and notes the last one at each position.
 fn ticks(
     log: &dyn Log,
+    topics: &TopicTable,
     task: u32,
-    mut wanted: Vec<(u64, usize, i64, String)>,
+    mut wanted: Vec<(u64, usize, String)>,
     inputs: &mut BTreeMap<usize, Inputs>,
 ) -> Result<(), LogError> {
-    wanted.sort();
-    let (Some(earliest), Some(end)) = (wanted.iter().map(|(_, _, ms, _)| *ms).min(), wanted.last().map(|w| w.0)) else { return Ok(()) };
-    let at = TopicPartition::new(t::MARKET_DATA, task);
-    let from = log.offset_at(at, earliest.saturating_sub(TICKS_BACK_MS))?;
-    let mut prices: BTreeMap<&str, Followed> = wanted.iter().map(|(_, _, _, s)| (s.as_str(), Followed::default())).collect();
-    let mut due = wanted.iter().peekable();
-    let mut settle = |prices: &BTreeMap<&str, Followed>, below: u64| {
-        while let Some((_, place, _, symbol)) = due.next_if(|(position, ..)| *position <= below) {
-            if let (Some(made), Some(followed)) = (inputs.get_mut(place), prices.get(symbol.as_str())) {
-                made.tick = followed.last;
-            }
-        }
-    };
-    Cursor::range(log, at, from, end, false)?.each(&mut |r| {
-        settle(&prices, r.offset);
-        if let Some(followed) = r.key.and_then(|k| std::str::from_utf8(k).ok()).and_then(|k| prices.get_mut(k)) {
-            followed.take(r);
-        }
-        true
-    })?;
-    settle(&prices, u64::MAX);
-    Ok(())
-}
-
-/// One symbol's prices. The band is not known here at every moment, so ticks that `trading` held until others agreed count at once.
-#[derive(Default)]
-struct Followed {
-    sources: BTreeMap<Option<String>, Source>,
-    last: Option<Tick>,
-}
-
-impl Followed {
-    fn take(&mut self, r: &Record<'_>) {
-        let Ok(tick) = tick::decode(r.value.unwrap_or_default()) else { return };
-        let Some(price_e4) = tick.price.positive() else { return };
-        if tick.timestamp_ns.is_some_and(|ts| is_ahead(ts, r.timestamp_ms)) {
-            return;
-        }
-        let source = self.sources.entry(tick.source.map(Into::into)).or_default();
-        if source.is_late(tick.seq, tick.timestamp_ns) {
-            return;
-        }
-        source.saw(tick.seq, tick.timestamp_ns);
-        self.last = Some(Tick { offset: r.offset, price_e4, time_ms: r.timestamp_ms });
+    if wanted.is_empty() {
+        return Ok(());
     }
+    wanted.sort();
+    let symbols = wanted.iter().map(|(_, _, symbol)| symbol.clone()).collect();
+    let mut prices = PriceWalk::new(log, topics, task, symbols)?;
+    for (position, place, symbol) in wanted {
+        prices.advance(|r| r.offset < position)?;
+        if let Some(made) = inputs.get_mut(&place) {
+            made.tick = prices.last(&symbol);
+        }
+    }
+    Ok(())
 }

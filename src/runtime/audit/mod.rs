@@ -14,4 +14,5 @@ pub mod inputs;
 pub mod links;
 pub mod matching;
 pub mod merkle;
+pub mod prices;
 pub mod walk;

@@ -1,0 +1,152 @@
+//! The last price of a symbol at any place of its ticks, as `trading` had it: by the same rules, from the first tick on, under the listings and settings
+//! that the role's journal says it saw. A second, simpler rule would show prices that nobody decided upon: ticks that were late, of the future, held
+//! until others agreed, of symbols that were not listed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::cursor::Cursor;
+use super::inputs::Tick;
+use crate::domain::instrument::Instrument;
+use crate::domain::price::{Priced, Prices, Source, Stale, Taken, is_ahead};
+use crate::engine::journal::Assembler;
+use crate::engine::ports::{Log, LogError};
+use crate::engine::records::Record;
+use crate::engine::topics::{TopicPartition, TopicTable};
+use crate::roles::RoleSettings;
+use crate::wire::{instrument, tick, topics as t};
+
+/// From this place of the ticks on, ...
+struct Change {
+    from: u64,
+    what: What,
+}
+
+enum What {
+    /// ... this is the listing that the role looks at; none: the symbol is not listed.
+    Listing(String, Option<Instrument>),
+    /// ... it decides by these settings, and has forgotten its listings.
+    Began(Stale),
+}
+
+/// One symbol on its way.
+#[derive(Default)]
+struct Followed {
+    prices: Prices,
+    sources: BTreeMap<Option<String>, Source>,
+    listing: Option<Instrument>,
+    last: Option<Tick>,
+}
+
+/// See the module. Memory is bounded by the symbols, their sources and the changes of their listings.
+pub struct PriceWalk {
+    ticks: Cursor,
+    changes: std::vec::IntoIter<Change>,
+    next: Option<Change>,
+    stale: Stale,
+    symbols: BTreeMap<String, Followed>,
+}
+
+impl PriceWalk {
+    /// Of these symbols, which must be of partition `task`. Ticks behind what `trading` has taken in are left out.
+    pub fn new(log: &dyn Log, topics: &TopicTable, task: u32, symbols: BTreeSet<String>) -> Result<PriceWalk, LogError> {
+        let (changes, end) = changes(log, topics, task, &symbols)?;
+        let mut changes = changes.into_iter();
+        let ticks = Cursor::range(log, TopicPartition::new(t::MARKET_DATA, task), 0, end, false)?;
+        let symbols = symbols.into_iter().map(|s| (s, Followed::default())).collect();
+        Ok(PriceWalk { ticks, next: changes.next(), changes, stale: Stale::new(RoleSettings::default().stale_ms, true), symbols })
+    }
+
+    /// Takes in the ticks for which `wanted` holds, in their order.
+    pub fn advance(&mut self, wanted: impl Fn(&Record<'_>) -> bool) -> Result<(), LogError> {
+        while let Some(r) = self.ticks.peek()?.filter(|r| wanted(r)) {
+            while let Some(change) = self.next.take_if(|c| c.from <= r.offset) {
+                self.next = self.changes.next();
+                match change.what {
+                    What::Began(stale) => {
+                        self.stale = stale;
+                        self.symbols.values_mut().for_each(|s| s.listing = None);
+                    }
+                    What::Listing(symbol, listing) => {
+                        self.symbols.get_mut(&symbol).into_iter().for_each(|s| s.listing = listing);
+                    }
+                }
+            }
+            let symbol = r.key.and_then(|k| std::str::from_utf8(k).ok()).and_then(|k| self.symbols.get_mut(k));
+            if let Some(followed) = symbol {
+                followed.take(&r, self.stale);
+            }
+            self.ticks.skip();
+        }
+        Ok(())
+    }
+
+    /// The last price that counted.
+    pub fn last(&self, symbol: &str) -> Option<Tick> {
+        self.symbols.get(symbol)?.last
+    }
+
+    /// The price that the rest of the system had been told at a moment: the last one told, or the last one once it was due.
+    pub fn told(&self, symbol: &str, ms: i64) -> Option<i64> {
+        let followed = self.symbols.get(symbol)?;
+        let mut prices = followed.prices;
+        let last = prices.last?;
+        // As if a tick of the same price had come at that moment: what is due then has been told.
+        prices.last = Some(Priced { time_ms: ms.max(last.time_ms), ..last });
+        prices.tell(self.stale);
+        prices.told.map(|told| told.price_e4)
+    }
+}
+
+impl Followed {
+    /// As `trading` does; what it sends to the dead letters counts for nothing.
+    fn take(&mut self, r: &Record<'_>, stale: Stale) {
+        let Some(value) = r.value.filter(|v| v.len() <= t::INPUT_BYTES_MAX) else { return };
+        let Ok(tick) = tick::decode(value) else { return };
+        let Some(price_e4) = tick.price.positive().filter(|_| r.key == Some(tick.symbol.as_bytes())) else { return };
+        let Some(listing) = self.listing.filter(Instrument::is_listed) else { return };
+        if tick.timestamp_ns.is_some_and(|ts| is_ahead(ts, r.timestamp_ms)) {
+            return;
+        }
+        let source = self.sources.entry(tick.source.map(Into::into)).or_default();
+        if source.is_late(tick.seq, tick.timestamp_ns) {
+            return;
+        }
+        source.saw(tick.seq, tick.timestamp_ns);
+        if self.prices.take(Priced { price_e4, time_ms: r.timestamp_ms }, &listing) == Taken::Accepted {
+            self.prices.tell(stale);
+            self.last = Some(Tick { offset: r.offset, price_e4, time_ms: r.timestamp_ms });
+        }
+    }
+}
+
+/// What changed for these symbols, by the place of the ticks before which it did; and how far the ticks were taken in.
+fn changes(log: &dyn Log, topics: &TopicTable, task: u32, symbols: &BTreeSet<String>) -> Result<(Vec<Change>, u64), LogError> {
+    let ticks = TopicPartition::new(t::MARKET_DATA, task);
+    let (mut all, mut position, mut failed, mut whole) = (Vec::new(), 0, None, Assembler::default());
+    Cursor::whole(log, TopicPartition::new(t::TRADING_JOURNAL, task), false)?.each(&mut |r| {
+        let entry = match whole.take(r.value.unwrap_or_default()) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return true,
+            Err(e) => {
+                failed = Some(LogError::Corrupt(format!("{}/{}: {e}", topics.show(r.at), r.offset)));
+                return false;
+            }
+        };
+        if entry.forget {
+            let settings = entry.settings.as_deref().and_then(|s| RoleSettings::decode(s).ok()).unwrap_or_default();
+            all.push(Change { from: position, what: What::Began(Stale::new(settings.stale_ms, settings.time_may_fall)) });
+        }
+        for seen in entry.rows.into_iter().filter(|seen| seen.table == t::INSTRUMENTS) {
+            let Some(symbol) = std::str::from_utf8(&seen.key).ok().filter(|s| symbols.contains(*s)) else { continue };
+            let value = Some(&*seen.value).filter(|v| !v.is_empty());
+            let listing = instrument::decode(Some(symbol.as_bytes()), value).ok().flatten();
+            all.push(Change { from: position, what: What::Listing(symbol.to_string(), listing) });
+        }
+        position = entry.offsets.iter().find(|(at, _)| *at == ticks).map_or(position, |(_, next)| *next);
+        true
+    })?;
+    match failed {
+        Some(e) => Err(e),
+        None => Ok((all, position)),
+    }
+}
