@@ -6,6 +6,8 @@
 //! as short as it gets and printed with its seed.
 
 mod model;
+#[path = "model/riskless.rs"]
+mod riskless;
 
 use model::roles::{Pair, settings};
 use model::script::{Command, Kind, START_MS, SYMBOLS, Status, script, shrink};

@@ -69,10 +69,15 @@ pub fn listing(symbol: &str, status: Status, house: bool, short_ok: bool) -> Str
 impl Pair {
     /// `short_ok`: users may sell what they do not have.
     pub fn new(short_ok: bool) -> Pair {
+        Pair::by(settings(), short_ok)
+    }
+
+    /// The same by other settings.
+    pub fn by(settings: RoleSettings, short_ok: bool) -> Pair {
         let names = Arc::new(topics::table(""));
         let counts: Arc<[u32]> = names.iter().map(|_| 1).collect();
         let task = |role: Role| {
-            let factory = factory(role, settings(), names.clone(), 1);
+            let factory = factory(role, settings, names.clone(), 1);
             let outbox = Outbox::new(names.clone(), counts.clone(), OutSequences::new(&factory.spec().guarded_outputs));
             Task {
                 role,
