@@ -349,16 +349,29 @@ fn accounts_are_stopped_disabled_listed_and_resumed() {
         rows.as_array().expect("rows").iter().map(row).collect()
     };
     assert_eq!(list(), [""; 0]);
-    let stopped = run(&["stop", "501", "--text", "runaway strategy"]);
+    let stopped = run(&["stop", "501", "--keep-orders", "--text", "runaway strategy"]);
     assert_eq!((code(&stopped), out(&stopped).trim()), (0, r#"{"user":"501","state":"stopped","changed":true}"#));
     assert!(err(&stopped).contains("processor account cancel 501 --operator"), "{}", err(&stopped));
-    let all = run(&["stop", "--all"]);
+    let all = run(&["stop", "--all", "--keep-orders"]);
     assert!(code(&all) == 0 && out(&all).contains(r#""user":"*""#) && err(&all).contains("cancel USER"), "{}{}", out(&all), err(&all));
     assert_eq!(code(&run(&["disable", "502"])), 0);
     // To stop somebody never allows more than before.
     let kept = run(&["stop", "502"]);
     assert_eq!((code(&kept), out(&kept).trim()), (0, r#"{"user":"502","state":"disabled","changed":false}"#));
     assert_eq!(list(), ["* stopped null", r#"501 stopped "runaway strategy""#, "502 disabled null"]);
+    // Nor to keep orders that were to end; and to end them never less than before.
+    let row = |args: &[&str]| {
+        assert_eq!(code(&run(args)), 0, "{args:?}");
+        let listed = json(&run(&["list"]));
+        let found = listed.as_array().expect("rows").iter().find(|r| r["user"] == "503").expect("a row").clone();
+        (found["state"].as_str().expect("a state").to_string(), found["orders"] == "kept")
+    };
+    assert_eq!(row(&["stop", "503"]), ("stopped".into(), false));
+    assert_eq!(row(&["stop", "503", "--keep-orders"]), ("stopped".into(), false));
+    assert_eq!(code(&run(&["resume", "503"])), 0);
+    assert_eq!(row(&["disable", "503", "--keep-orders"]), ("disabled".into(), true));
+    assert_eq!(row(&["stop", "503"]), ("disabled".into(), false));
+    assert_eq!(code(&run(&["resume", "503"])), 0);
     let resumed = run(&["resume", "501"]);
     assert_eq!((code(&resumed), out(&resumed).trim()), (0, r#"{"user":"501","state":null,"changed":true}"#));
     assert!(err(&resumed).contains("resume --all"), "everybody is stopped: {}", err(&resumed));

@@ -241,7 +241,7 @@ fn a_user_who_is_stopped_can_cancel_and_goes_on_when_resumed() {
     };
     let order = |id: &str| send(&[&["--id", id], &limit[..]].concat());
     assert_eq!(order("1").0, Some(0));
-    good(dir, &["account", "stop", "--all", "--operator", "ana"]);
+    good(dir, &["account", "stop", "--all", "--keep-orders", "--operator", "ana"]);
     let (code, said) = order("2");
     assert!(code == Some(1) && said.contains("KILL_SWITCH"), "{said}");
     assert_eq!(send(&["--mass-cancel"]).0, Some(0));
@@ -259,10 +259,19 @@ fn a_user_who_is_stopped_can_cancel_and_goes_on_when_resumed() {
     let tail = good(dir, &["tail", "controls", "--from", "start", "--exit-at-end", "--json"]);
     assert!(tail.lines().any(|l| l.contains(r#""operator":"ben""#) && l.contains(r#""value":null"#)), "{tail}");
     assert!(good(dir, &["audit", "verify"]).contains("ok   controls/0: "));
+    // Orders end, if nobody says that they are kept.
+    good(dir, &["account", "resume", "501", "--operator", "ana"]);
+    assert_eq!(order("3").0, Some(0));
+    good(dir, &["account", "stop", "--all", "--operator", "ana"]);
+    assert_eq!(order("4").0, Some(1));
+    let found = good(dir, &["audit", "find", "--user", "501", "--order", "3"]);
+    assert!(found.contains("OrderCancelled") && found.contains("KILL_SWITCH"), "{found}");
     // What came and went decides the same.
-    let replayed: Value = serde_json::from_str(&good(dir, &["replay", "--role", "orders", "--format", "json"])).expect("JSON");
-    let rows = replayed.as_array().expect("rows");
-    assert!(!rows.is_empty() && rows.iter().all(|r| r["result"] == "equal"), "{replayed}");
+    for role in ["orders", "trading"] {
+        let replayed: Value = serde_json::from_str(&good(dir, &["replay", "--role", role, "--format", "json"])).expect("JSON");
+        let rows = replayed.as_array().expect("rows");
+        assert!(!rows.is_empty() && rows.iter().all(|r| r["result"] == "equal"), "{replayed}");
+    }
 }
 
 /// What was decided under other settings is replayed under those, from the journal, and a decision says under which it was made.

@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use indexmap::IndexMap;
-use processor::domain::book::{Book, Change, FOREVER, House, Life, Order, Party, Room, Verdict};
+use processor::domain::book::{Book, Change, FOREVER, House, Life, Match, Order, Party, Room, Verdict};
 use processor::domain::status::Side;
 use rustc_hash::FxBuildHasher;
 
@@ -159,7 +159,7 @@ impl Desk {
 
     fn submit(&mut self, order: Order<Id>) {
         let (slots, traded, id) = (&mut self.slots, &mut self.traded, order.party.order);
-        let verdict = self.book.submit(order, 0, &mut House::Away, &mut Room::UNBOUNDED.clone(), |m| {
+        let verdict = self.book.submit(order, 0, &mut House::Away, &mut Room::UNBOUNDED.clone(), |m: Match<'_, Id>| {
             *traded += m.quantity as u64;
             if let Some(maker) = m.maker.filter(|maker| maker.leaves == 0) {
                 slots.swap_remove(&maker.party.order);

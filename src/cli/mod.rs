@@ -119,9 +119,11 @@ fn switch(config: &Config, account: &Account) -> Result<(), Failure> {
     use commands::account::{list, resume, switch_off};
     use commands::operator;
     match account {
-        Account::Stop { whom, text, operator } => switch_off(config, whom, Control::Stopped, text.as_deref(), operator),
-        Account::Disable { user, text, operator } => {
-            switch_off(config, &Whom { user: Some(user.clone()), all: false }, Control::Disabled, text.as_deref(), operator)
+        Account::Stop { whom, keep_orders, text, operator } => {
+            switch_off(config, whom, Control::Stopped, *keep_orders, text.as_deref(), operator)
+        }
+        Account::Disable { user, keep_orders, text, operator } => {
+            switch_off(config, &Whom { user: Some(user.clone()), all: false }, Control::Disabled, *keep_orders, text.as_deref(), operator)
         }
         Account::Resume { whom, operator } => resume(config, whom, operator),
         Account::List => list(config),

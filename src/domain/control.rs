@@ -13,6 +13,16 @@ words! {
     }
 }
 
+impl Control {
+    /// What the end of an order is to say, or the refusal of one, at the book.
+    pub fn reason(self) -> Reason {
+        match self {
+            Control::Stopped => Reason::KillSwitch,
+            Control::Disabled => Reason::AccountDisabled,
+        }
+    }
+}
+
 /// Stands for everybody where a user could be named.
 pub const EVERYBODY: &str = "*";
 

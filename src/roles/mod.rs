@@ -87,7 +87,7 @@ impl Role {
             // Prices first: orders trade at the latest price that is here. Then the clock: what has expired is out of the way.
             Role::Trading => RoleSpec {
                 inputs: vec![open(topics::MARKET_DATA), open(topics::CLOCK), guarded(topics::BOOK_COMMANDS)],
-                broadcasts: vec![topics::INSTRUMENTS],
+                broadcasts: vec![topics::INSTRUMENTS, topics::CONTROLS],
                 guarded_outputs: vec![topics::EXECUTIONS],
                 changelog: topics::TRADING_CHANGELOG,
                 journal: Some(topics::TRADING_JOURNAL),

@@ -51,6 +51,13 @@ pub(super) fn references() -> Rows<(i64, i64)> {
     })
 }
 
+/// The rows of `controls` by which orders end: what of an account is switched off, where its orders are not kept.
+pub(super) fn ends() -> Rows<Control> {
+    Rows::new(topics::CONTROLS, |key, value| {
+        control::decode(Some(key), Some(value)).ok()?.filter(|row| !row.keep_orders).map(|row| row.state)
+    })
+}
+
 /// The rows of `controls`: everything that operators have switched off.
 pub(super) fn controls() -> Rows<Control> {
     Rows::new(topics::CONTROLS, |key, value| Some(control::decode(Some(key), Some(value)).ok()??.state))

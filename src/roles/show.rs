@@ -37,6 +37,7 @@ const KINDS: &[(Role, &str, u8)] = &[
     (Role::Trading, "crossing", b'u'),
     (Role::Trading, "waiting", b'w'),
     (Role::Trading, "goes-on", b'c'),
+    (Role::Trading, "ends-orders", b'k'),
 ];
 
 /// Its second part is 32 bytes and not text.

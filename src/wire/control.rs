@@ -13,6 +13,8 @@ use crate::domain::ids;
 pub struct ControlRow<'a> {
     /// How much.
     pub state: Control,
+    /// Orders that rest or wait stay, and may trade.
+    pub keep_orders: bool,
     /// For whoever reads the list; decides nothing.
     pub text: Option<Cow<'a, str>>,
     /// Who says so, for the record.
@@ -30,12 +32,16 @@ pub fn decode<'a>(key: Option<&[u8]>, value: Option<&'a [u8]>) -> Result<Option<
     if value.len() > INPUT_BYTES_MAX {
         return Err("the value is larger than 64 KiB");
     }
-    let (mut state, mut text, mut operator, mut wrong) = (None, None, None, None);
+    let (mut state, mut keep_orders, mut text, mut operator, mut wrong) = (None, false, None, None, None);
     let fault = read_map(value, |name, v| match name {
         _ if v == Value::Null => {}
         "state" => match v.text().and_then(|t| Control::from_name(&t)) {
             None => wrong = Some("state is neither `stopped` nor `disabled`"),
             known => state = known,
+        },
+        "keep_orders" => match v {
+            Value::Bool(keep) => keep_orders = keep,
+            _ => wrong = Some("keep_orders is neither true nor false"),
         },
         "text" => match v.text() {
             None => wrong = Some("text is not text"),
@@ -48,16 +54,17 @@ pub fn decode<'a>(key: Option<&[u8]>, value: Option<&'a [u8]>) -> Result<Option<
     match (fault.or(wrong), state) {
         (Some(fault), _) => Err(fault),
         (None, None) => Err("state is missing; a null value lifts what was switched off"),
-        (None, Some(state)) => Ok(Some(ControlRow { state, text, operator })),
+        (None, Some(state)) => Ok(Some(ControlRow { state, keep_orders, text, operator })),
     }
 }
 
 impl ControlRow<'_> {
     /// Appends its wire form, which a person can read.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        let keep = self.keep_orders.then_some(("keep_orders", Field::Flag(true)));
         let more = [("text", self.text.as_deref()), ("operator", self.operator.as_deref())];
         let more = more.into_iter().filter_map(|(name, text)| Some((name, Field::Text(text?))));
-        let all: Vec<_> = std::iter::once(("state", Field::Text(self.state.name()))).chain(more).collect();
+        let all: Vec<_> = std::iter::once(("state", Field::Text(self.state.name()))).chain(keep).chain(more).collect();
         encode::fields(Format::Json, &all, out);
     }
 }
@@ -69,8 +76,14 @@ mod tests {
     #[test]
     fn what_is_written_is_what_is_read() {
         for row in [
-            ControlRow { state: Control::Stopped, text: None, operator: None },
-            ControlRow { state: Control::Disabled, text: Some("\"left\"\nin May".into()), operator: Some("ana".into()) },
+            ControlRow { state: Control::Stopped, keep_orders: false, text: None, operator: None },
+            ControlRow { state: Control::Stopped, keep_orders: true, text: None, operator: None },
+            ControlRow {
+                state: Control::Disabled,
+                keep_orders: false,
+                text: Some("\"left\"\nin May".into()),
+                operator: Some("ana".into()),
+            },
         ] {
             let mut value = Vec::new();
             row.encode(&mut value);
@@ -80,7 +93,8 @@ mod tests {
         }
         assert_eq!(decode(Some(b"501"), None), Ok(None));
         let more = br#"{"state":"stopped","text":null,"by":{"name":"x"}}"#;
-        assert_eq!(decode(Some(b"501"), Some(more)), Ok(Some(ControlRow { state: Control::Stopped, text: None, operator: None })));
+        let stopped = ControlRow { state: Control::Stopped, keep_orders: false, text: None, operator: None };
+        assert_eq!(decode(Some(b"501"), Some(more)), Ok(Some(stopped)));
     }
 
     #[test]
@@ -94,6 +108,7 @@ mod tests {
             r#"{"state":1}"#,
             r#"{"state":"stopped","state":"stopped"}"#,
             r#"{"state":"stopped","text":1}"#,
+            r#"{"state":"stopped","keep_orders":1}"#,
             r#"{"text":"why"}"#,
         ] {
             assert!(decode(Some(b"501"), Some(bad.as_bytes())).is_err(), "{bad}");

@@ -1,7 +1,7 @@
 //! The model's books: all orders lie in one vector, and whoever trades next is found by looking at every one of them.
 
 use super::money::{fee, need};
-use super::script::{Kind, Status, Tif};
+use super::script::{Kind, Off, Status, Tif};
 use super::{Model, Order};
 
 impl Model {
@@ -63,6 +63,7 @@ impl Model {
     pub fn wake(&mut self) {
         let symbols: Vec<String> = self.symbols.keys().cloned().collect();
         for symbol in symbols {
+            self.end_switched_off(&symbol);
             let delisted = self.symbols[&symbol].status == Status::Delisted;
             let mut dead: Vec<usize> = (0..self.orders.len())
                 .filter(|i| {
@@ -84,6 +85,38 @@ impl Model {
             self.arm(&symbol);
             self.fire(&symbol);
         }
+    }
+
+    /// Orders of who is stopped or disabled end: bids and offers, best price first, then stops, nearest first.
+    fn end_switched_off(&mut self, symbol: &str) {
+        let mut ends: Vec<(bool, bool, i64, u64, usize, &'static str)> = Vec::new();
+        for (i, o) in self.orders.iter().enumerate().filter(|(_, o)| o.symbol == symbol && o.is_open()) {
+            let is_off = |off| self.off.iter().any(|(whom, what)| *what == off && whom.as_deref().is_none_or(|whom| whom == o.user));
+            let reason = match (is_off(Off::Everything), is_off(Off::Orders)) {
+                (true, _) => "ACCOUNT_DISABLED",
+                (_, true) => "KILL_SWITCH",
+                _ => continue,
+            };
+            let nearest = match o.stop {
+                Some(stop) => {
+                    if o.buy {
+                        stop
+                    } else {
+                        -stop
+                    }
+                }
+                None => {
+                    if o.buy {
+                        -o.limit
+                    } else {
+                        o.limit
+                    }
+                }
+            };
+            ends.push((o.stop.is_some(), !o.buy, nearest, o.place, i, reason));
+        }
+        ends.sort();
+        ends.into_iter().for_each(|(.., i, reason)| self.end(i, "OrderCancelled", "cancelled", reason, None));
     }
 
     pub fn end(&mut self, at: usize, event: &'static str, status: &'static str, reason: &'static str, cause: Option<&str>) {

@@ -131,6 +131,7 @@ impl Model {
             Command::Control { user, off } => {
                 self.off.retain(|(whom, _)| whom != user);
                 self.off.extend(off.map(|off| (user.clone(), off)));
+                self.wake();
             }
             Command::Restart => {}
             Command::Order { user, id, kind } => self.command(user, id, kind, c),

@@ -141,7 +141,10 @@ impl Pair {
                 self.list(symbol, *status, *house);
                 self.put(topics::CLOCK, None, "\u{0}");
             }
-            Command::Control { user, off } => self.control(user.as_deref().unwrap_or("*"), *off),
+            Command::Control { user, off } => {
+                self.control(user.as_deref().unwrap_or("*"), *off);
+                self.put(topics::CLOCK, None, "\u{0}");
+            }
             Command::Restart if restarts => {
                 for t in &mut self.tasks {
                     t.logic = t.factory.make(0);

@@ -59,18 +59,6 @@ fn a_kill_switch_stops_new_risk_and_lets_cancels_through() {
     }
 }
 
-/// What is under way or rests is not touched: it trades until somebody cancels it.
-#[test]
-fn an_order_that_rests_trades_on_under_a_kill_switch() {
-    let mut w = resting();
-    w.order("s", "buy", "AAPL", "3", "buy");
-    w.pump();
-    w.control("b", "stopped");
-    w.limit("s", "1", "AAPL", 3, "sell", "99", "");
-    w.pump();
-    assert_eq!((last(&w, "b").as_str(), last(&w, "s").as_str()), ("OrderFilled", "OrderFilled"));
-}
-
 #[test]
 fn only_the_user_who_was_stopped_is_stopped_unless_it_is_everybody() {
     let mut w = World::ready(RoleSettings::default());

@@ -10,6 +10,7 @@ mod driver;
 mod duplicates;
 mod flow;
 mod house;
+mod kill_switch;
 mod market;
 mod market_large;
 mod mass_cancel;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use processor::domain::book::{Book, FOREVER, House, Life, Order, Party, Room};
+use processor::domain::book::{Book, FOREVER, House, Life, Match, Order, Party, Room};
 use processor::domain::status::Side;
 use processor::roles::{Role, RoleSettings};
 use processor::wire::topics;
@@ -122,7 +122,7 @@ fn the_dead_are_passed_over_once() {
     };
     let put = |b: &mut Book<Id>, o, now_ms| {
         let mut traded = 0;
-        b.submit(o, now_ms, &mut House::Away, &mut Room::UNBOUNDED.clone(), |m| traded += m.quantity);
+        b.submit(o, now_ms, &mut House::Away, &mut Room::UNBOUNDED.clone(), |m: Match<'_, Id>| traded += m.quantity);
         traded
     };
     let mut b = Book::default();

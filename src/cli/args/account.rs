@@ -4,9 +4,8 @@ use clap::{Args as ClapArgs, Subcommand};
 
 const STOP: &str = "\
 From then on new orders and changes of orders are refused with KILL_SWITCH; their ids are not used up. Cancels, deposits and withdrawals pass.
-It takes hold as soon as each instance of `orders` has read it, as a rule within a second; what was let in before goes on.
-Orders that rest stay and may trade. `processor account cancel USER --operator NAME` ends those
-of a user.
+It takes hold as soon as each instance of `orders` and `trading` has read it, as a rule within a second. From then on nothing of theirs trades: orders that rest or wait end with
+OrderCancelled and the reason KILL_SWITCH, a thousand at a time. With --keep-orders they stay, and may trade.
 
 Exit code: 0 done; else nothing was written.
 
@@ -16,8 +15,7 @@ Examples:
 
 const DISABLE: &str = "\
 From then on everything but cancels is refused with ACCOUNT_DISABLED: orders, changes of orders, deposits and withdrawals. Their ids are used up.
-Orders that rest stay and may trade. `processor account cancel USER --operator NAME` ends those
-of a user.
+Orders that rest or wait end with OrderCancelled and the reason ACCOUNT_DISABLED. With --keep-orders they stay, and may trade.
 
 Exit code: 0 done; else nothing was written.
 
@@ -64,12 +62,15 @@ Example: processor account bust 501 1001 0-17 --operator ana --brokers localhost
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Account {
-    /// Kill switch: no new orders and no changes of orders, of a user or of everybody
+    /// Kill switch: orders end, and no new ones and no changes come in, of a user or of everybody
     #[command(after_help = STOP)]
     Stop {
         /// Whom.
         #[command(flatten)]
         whom: Whom,
+        /// Orders that rest or wait stay, and may trade
+        #[arg(long)]
+        keep_orders: bool,
         /// Why, for whoever reads the list
         #[arg(long, value_name = "TEXT")]
         text: Option<String>,
@@ -82,6 +83,9 @@ pub enum Account {
     Disable {
         /// The user
         user: String,
+        /// Orders that rest or wait stay, and may trade
+        #[arg(long)]
+        keep_orders: bool,
         /// Why, for whoever reads the list
         #[arg(long, value_name = "TEXT")]
         text: Option<String>,

@@ -21,22 +21,31 @@ use crate::wire::topics::{CONTROLS, INPUT_BYTES_MAX};
 const FLUSH: Duration = Duration::from_secs(60);
 
 /// Switches off what `state` says, for a user or for everybody.
-pub fn switch_off(config: &Config, whom: &Whom, state: Control, text: Option<&str>, operator: &str) -> Result<(), Failure> {
+pub fn switch_off(
+    config: &Config,
+    whom: &Whom,
+    state: Control,
+    keep_orders: bool,
+    text: Option<&str>,
+    operator: &str,
+) -> Result<(), Failure> {
     let key = key(whom)?;
     check_id("operator", operator).map_err(|e| Failure::usage(e.to_string()))?;
-    let mut value = Vec::new();
-    ControlRow { state, text: text.map(Into::into), operator: Some(operator.into()) }.encode(&mut value);
-    if value.len() > INPUT_BYTES_MAX {
-        return Err(Failure::usage("--text: is too long; a record may have 64 KiB"));
-    }
     let log = open::log(config, Access::Write)?;
     let table = Switched::load(&*log)?;
     // One row for each: to write this one would allow more than before, which nobody asks for who stops somebody.
-    let kept = table.rows.get(key).map(|row| row.state).filter(|before| *before > state);
+    let before = table.rows.get(key);
+    let keep_orders = keep_orders && before.is_none_or(|before| before.keep_orders);
+    let kept = before.filter(|before| before.state > state && before.keep_orders == keep_orders);
+    let now = before.map_or(state, |before| before.state.max(state));
     if kept.is_none() {
+        let mut value = Vec::new();
+        ControlRow { state: now, keep_orders, text: text.map(Into::into), operator: Some(operator.into()) }.encode(&mut value);
+        if value.len() > INPUT_BYTES_MAX {
+            return Err(Failure::usage("--text: is too long; a record may have 64 KiB"));
+        }
         write(&*log, key, Some(&value), operator)?;
     }
-    let now = kept.unwrap_or(state);
     match config.format {
         Format::Json => output::json(&json!({"user": key, "state": now.name(), "changed": kept.is_none()}))?,
         Format::Text => output::line(format_args!("{} {}", whom_text(key), now.name()))?,
@@ -45,7 +54,11 @@ pub fn switch_off(config: &Config, whom: &Whom, state: Control, text: Option<&st
         output::note(format_args!("It was so before, which is more than {}: nothing was written.", state.name()));
     }
     let (user, each) = if key == EVERYBODY { ("USER".into(), " (for each user)") } else { (typed(key), "") };
-    output::note(format_args!("Orders that rest stay and may trade. To end them: processor account cancel {user} --operator NAME{each}"));
+    if keep_orders && kept.is_none() {
+        output::note(format_args!(
+            "Orders that rest stay and may trade. To end them: processor account cancel {user} --operator NAME{each}"
+        ));
+    }
     Ok(())
 }
 
@@ -93,13 +106,14 @@ pub fn list(config: &Config) -> Result<(), Failure> {
         vec![
             key.as_str().into(),
             row.state.name().into(),
+            if row.keep_orders { "kept" } else { "end" }.into(),
             decode::time(row.since_ms).into(),
             row.operator.clone().into(),
             row.text.clone().into(),
         ]
     };
     let rows: Vec<_> = table.rows.iter().map(row).collect();
-    output::rows(config.format, &["USER", "STATE", "SINCE", "OPERATOR", "TEXT"], &rows)?;
+    output::rows(config.format, &["USER", "STATE", "ORDERS", "SINCE", "OPERATOR", "TEXT"], &rows)?;
     for (key, bad) in &table.bad {
         output::note(format_args!("controls/0/{} of `{key}` changes nothing: {}", bad.offset, bad.why));
     }
@@ -109,6 +123,7 @@ pub fn list(config: &Config) -> Result<(), Failure> {
 /// A switch of one user, or of all.
 struct Switch {
     state: Control,
+    keep_orders: bool,
     text: Option<String>,
     operator: Option<String>,
     since_ms: i64,
@@ -137,7 +152,8 @@ impl Switched {
             match control::decode(r.key, r.value) {
                 Ok(Some(row)) => {
                     let (text, operator) = (row.text.map(|t| t.into_owned()), row.operator.map(|t| t.into_owned()));
-                    all.rows.insert(key, Switch { state: row.state, text, operator, since_ms: r.timestamp_ms });
+                    let (state, keep_orders) = (row.state, row.keep_orders);
+                    all.rows.insert(key, Switch { state, keep_orders, text, operator, since_ms: r.timestamp_ms });
                 }
                 Ok(None) => drop(all.rows.remove(&key)),
                 Err(why) => drop(all.bad.insert(key, Bad { offset: r.offset, why })),

@@ -2,21 +2,13 @@
 
 use super::super::status::Side;
 use super::matching::reaches;
-use super::{ASKS, BIDS, Book, Order, Party, Quote, Room};
+use super::{ASKS, BIDS, Book, Party, Quote, Room, Watch};
 
 impl<P: Party> Book<P> {
     /// Lets the house trade with the orders of one side that its new quote reaches, best price first, each at the order's own limit: the order was there
     /// first. Each is given `quote.left` at most. What of an order remains keeps its place, and is passed over for this quote: `passed` counts such orders,
     /// and is where another step goes on. False: there was no more room, and nobody may touch the book before that step.
-    pub fn cross(
-        &mut self,
-        side: Side,
-        quote: &Quote,
-        passed: &mut u64,
-        now_ms: i64,
-        room: &mut Room,
-        mut on_trade: impl FnMut(&Order<P>, i64),
-    ) -> bool {
+    pub fn cross(&mut self, side: Side, quote: &Quote, passed: &mut u64, now_ms: i64, room: &mut Room, watch: &mut impl Watch<P>) -> bool {
         let ladder = if side == Side::Buy { BIDS } else { ASKS };
         let (mut next, mut skip) = (self.first_live(ladder, now_ms), *passed);
         while let Some(slot) = next {
@@ -35,14 +27,18 @@ impl<P: Party> Book<P> {
             }
             next = after;
             room.fills -= 1;
+            if !watch.may_trade(self.at(slot)) {
+                self.remove(slot).into_iter().for_each(|o| watch.ended(o));
+                continue;
+            }
             let order = self.at_mut(slot);
             let quantity = order.leaves.min(quote.left);
             (order.leaves, order.cum) = (order.leaves - quantity, order.cum + quantity);
             if order.leaves > 0 {
                 *passed += 1;
-                on_trade(order, quantity);
+                watch.crossed(order, quantity);
             } else if let Some(order) = self.remove(slot) {
-                on_trade(&order, quantity);
+                watch.crossed(&order, quantity);
             }
         }
         true

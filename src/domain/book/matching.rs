@@ -2,7 +2,7 @@
 
 use super::super::reason::Reason;
 use super::super::status::Side;
-use super::{ASKS, BIDS, Book, House, Life, Match, NIL, Order, PLACE, Party, Quote, Room, Stage, Verdict};
+use super::{ASKS, BIDS, Book, House, Life, Match, NIL, Order, PLACE, Party, Quote, Room, Stage, Verdict, Watch};
 
 /// The effect of a replacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,28 +48,24 @@ fn is_before(side: Side, quote: &Quote, price_e4: i64) -> bool {
 }
 
 impl<P: Party> Book<P> {
-    /// Puts an order to the book. Every trade is told to `on_match` as it happens. `house`: what it offers this order; what it gave is taken off. An order
+    /// Puts an order to the book. Every trade is told to `watch` as it happens. `house`: what it offers this order; what it gave is taken off. An order
     /// that needs more than `room` pauses, and [`Book::go_on`] goes on with it: until then nobody may touch the book, and then all is as if it had been
     /// one step.
-    pub fn submit(
-        &mut self,
-        order: Order<P>,
-        now_ms: i64,
-        house: &mut House,
-        room: &mut Room,
-        on_match: impl FnMut(Match<'_, P>),
-    ) -> Verdict<P> {
+    pub fn submit(&mut self, order: Order<P>, now_ms: i64, house: &mut House, room: &mut Room, mut watch: impl Watch<P>) -> Verdict<P> {
         if order.deadline_ms <= now_ms {
             return Verdict::Rejected(order, Reason::TooLateToEnter);
         }
         if order.stop_e4.is_some() {
             return Verdict::Rests(self.place(order));
         }
+        if order.post_only {
+            self.clear_way(order.side, now_ms, room, &mut watch);
+        }
         if order.post_only && self.would_cross(order.side, order.limit_e4, now_ms, house) {
             return Verdict::Rejected(order, Reason::PostOnlyWouldCross);
         }
         let stage = if order.life == Life::Fok { Stage::Looks { passed: 0, left: order.leaves } } else { Stage::Trades };
-        self.go_on(order, stage, now_ms, house, room, on_match)
+        self.go_on(order, stage, now_ms, house, room, watch)
     }
 
     /// Goes on with an order that paused; with the same time as when it came, and with what the house still offers it.
@@ -80,16 +76,16 @@ impl<P: Party> Book<P> {
         now_ms: i64,
         house: &mut House,
         room: &mut Room,
-        mut on_match: impl FnMut(Match<'_, P>),
+        mut watch: impl Watch<P>,
     ) -> Verdict<P> {
         if let Stage::Looks { passed, left } = stage {
-            match self.look(&order, (passed, left), now_ms, house, room) {
+            match self.look(&order, (passed, left), now_ms, house, room, &mut watch) {
                 Looked::Whole => {}
                 Looked::Short(reason) => return Verdict::Cancelled(order, reason),
                 Looked::Room(passed, left) => return Verdict::Pauses(order, Stage::Looks { passed, left }),
             }
         }
-        match self.fill(&mut order, now_ms, house, room, &mut on_match) {
+        match self.fill(&mut order, now_ms, house, room, &mut watch) {
             None => Verdict::Filled(order),
             Some(Stop::Room) => Verdict::Pauses(order, Stage::Trades),
             Some(Stop::Oneself) => Verdict::Cancelled(order, Reason::SelfTradePrevented),
@@ -108,6 +104,17 @@ impl<P: Party> Book<P> {
     fn would_cross(&self, side: Side, limit_e4: i64, now_ms: i64, house: &House) -> bool {
         let user = self.next_maker(side, now_ms).map(|slot| self.at(slot).limit_e4);
         [user, house.quote().map(|q| q.price_e4)].into_iter().flatten().any(|price_e4| reaches(side, limit_e4, price_e4))
+    }
+
+    /// Takes those who come first on the other side and may not trade out of the book, as far as there is room.
+    pub fn clear_way(&mut self, side: Side, now_ms: i64, room: &mut Room, watch: &mut impl Watch<P>) {
+        while room.fills > 0
+            && let Some(slot) = self.next_maker(side, now_ms)
+            && !watch.may_trade(self.at(slot))
+        {
+            room.fills -= 1;
+            self.remove(slot).into_iter().for_each(|o| watch.ended(o));
+        }
     }
 
     /// The effect of a replacement by these terms to a live order; an error changes nothing. `house`: what it offers the order.
@@ -138,7 +145,7 @@ impl<P: Party> Book<P> {
 
     /// Whether an all-or-nothing order would be filled: looked at before anything is done. `from`: how many live and dead orders behind the first live one
     /// were passed before, and what was left to be found then.
-    fn look(&self, order: &Order<P>, from: (u64, i64), now_ms: i64, house: &House, room: &mut Room) -> Looked {
+    fn look(&self, order: &Order<P>, from: (u64, i64), now_ms: i64, house: &House, room: &mut Room, watch: &mut impl Watch<P>) -> Looked {
         let (mut passed, mut left) = from;
         // What users must give, for an order that the house's price suits, until and from where the house has its turn.
         let quote = house.quote().filter(|q| order.accepts(q.price_e4));
@@ -155,7 +162,7 @@ impl<P: Party> Book<P> {
             }
             (room.looks, passed) = (room.looks - 1, passed + 1);
             let maker = self.at(slot);
-            if self.lives(maker, now_ms) {
+            if self.lives(maker, now_ms) && watch.may_trade(maker) {
                 if left <= from_house(maker.limit_e4) {
                     return Looked::Whole;
                 }
@@ -176,14 +183,7 @@ impl<P: Party> Book<P> {
         if whole { Looked::Whole } else { Looked::Short(Reason::FokUnfilled) }
     }
 
-    fn fill(
-        &mut self,
-        taker: &mut Order<P>,
-        now_ms: i64,
-        house: &mut House,
-        room: &mut Room,
-        on_match: &mut impl FnMut(Match<'_, P>),
-    ) -> Option<Stop> {
+    fn fill(&mut self, taker: &mut Order<P>, now_ms: i64, house: &mut House, room: &mut Room, watch: &mut impl Watch<P>) -> Option<Stop> {
         while taker.leaves > 0 {
             let slot = self.next_maker(taker.side, now_ms);
             if let House::At(quote) = house
@@ -200,7 +200,7 @@ impl<P: Party> Book<P> {
                 room.fills -= 1;
                 let quantity = taker.leaves.min(quote.left);
                 (taker.leaves, taker.cum, quote.left) = (taker.leaves - quantity, taker.cum + quantity, quote.left - quantity);
-                on_match(Match { taker, maker: None, price_e4, quantity });
+                watch.matched(Match { taker, maker: None, price_e4, quantity });
                 continue;
             }
             let Some(slot) = slot else { return Some(Stop::NoOne) };
@@ -208,6 +208,11 @@ impl<P: Party> Book<P> {
             let price_e4 = maker.limit_e4;
             if !taker.accepts(price_e4) {
                 return Some(Stop::TooFar);
+            }
+            if room.fills > 0 && !watch.may_trade(maker) {
+                room.fills -= 1;
+                self.remove(slot).into_iter().for_each(|o| watch.ended(o));
+                continue;
             }
             if maker.party.same(&taker.party) {
                 return Some(Stop::Oneself);
@@ -220,9 +225,9 @@ impl<P: Party> Book<P> {
             (taker.leaves, taker.cum) = (taker.leaves - quantity, taker.cum + quantity);
             (maker.leaves, maker.cum) = (maker.leaves - quantity, maker.cum + quantity);
             if maker.leaves > 0 {
-                on_match(Match { taker, maker: Some(maker), price_e4, quantity });
+                watch.matched(Match { taker, maker: Some(maker), price_e4, quantity });
             } else if let Some(maker) = self.remove(slot) {
-                on_match(Match { taker, maker: Some(&maker), price_e4, quantity });
+                watch.matched(Match { taker, maker: Some(&maker), price_e4, quantity });
             }
         }
         None

@@ -25,7 +25,7 @@ use std::cell::Cell;
 use super::status::Side;
 use ladder::Ladder;
 pub use matching::Change;
-pub use order::{FOREVER, House, Life, Match, Order, Party, Quote, Room, Stage, Verdict};
+pub use order::{FOREVER, House, Life, Match, Order, Party, Quote, Room, Stage, Verdict, Watch};
 
 const NIL: u32 = u32::MAX;
 /// Which of the two lists an order is in.

@@ -144,6 +144,26 @@ impl House {
     }
 }
 
+/// Hears what happens at a book, and has a say in who trades.
+pub trait Watch<P> {
+    /// Whether an order that rests may trade. If not, it leaves the book when its turn comes, and [`Watch::ended`] has it.
+    fn may_trade(&mut self, _order: &Order<P>) -> bool {
+        true
+    }
+    /// An order that may not trade has left the book.
+    fn ended(&mut self, _order: Order<P>) {}
+    /// An order that came has traded.
+    fn matched(&mut self, m: Match<'_, P>);
+    /// An order that rests has traded with the house, as it is after the trade; so many.
+    fn crossed(&mut self, _order: &Order<P>, _quantity: i64) {}
+}
+
+impl<P, F: FnMut(Match<'_, P>)> Watch<P> for F {
+    fn matched(&mut self, m: Match<'_, P>) {
+        self(m);
+    }
+}
+
 /// One trade of an incoming order, with one that rested or with the house.
 #[derive(Debug)]
 pub struct Match<'a, P> {

@@ -175,6 +175,67 @@ fn what_the_house_reaches_is_refused_to_post_only_and_to_accounts_that_cannot_ta
     );
 }
 
+/// What is told, by somebody who lets one party not trade.
+#[derive(Default)]
+struct Told {
+    off: Option<u32>,
+    ended: Vec<u32>,
+    trades: Vec<(u32, i64, i64, i64)>,
+}
+
+impl Watch<u32> for &mut Told {
+    fn may_trade(&mut self, order: &Order<u32>) -> bool {
+        Some(order.party) != self.off
+    }
+
+    fn ended(&mut self, order: Order<u32>) {
+        self.ended.push(order.party);
+    }
+
+    fn matched(&mut self, m: Match<'_, u32>) {
+        self.trades.push((m.maker.map_or(0, |o| o.party), m.price_e4, m.quantity, m.taker.leaves));
+    }
+
+    fn crossed(&mut self, o: &Order<u32>, quantity: i64) {
+        self.trades.push((o.party, o.limit_e4, quantity, o.leaves));
+    }
+}
+
+#[test]
+fn who_may_not_trade_leaves_when_the_turn_comes() {
+    let meets = |order: Order<u32>, fills: usize| {
+        let (mut b, mut told) = (Book::default(), Told { off: Some(7), ..Told::default() });
+        for (party, price) in [(7, 100), (1, 100), (7, 101), (7, 102), (1, 103)] {
+            put(&mut b, limit(party, Sell, price, 5));
+        }
+        let room = Room { fills, looks: fills };
+        let mut v = b.submit(order, 0, &mut House::Away, &mut room.clone(), &mut told);
+        while let Verdict::Pauses(order, stage) = v {
+            v = b.go_on(order, stage, 0, &mut House::Away, &mut room.clone(), &mut told);
+        }
+        b.check(0).expect("a good book");
+        (v, told.ended.len(), told.trades, b.side(Sell).map(|o| o.party).collect::<Vec<_>>())
+    };
+    for fills in [1, 2, 100] {
+        let (v, ended, trades, left) = meets(limit(2, Buy, 103, 7), fills);
+        assert!(matches!(v, Verdict::Filled(_)));
+        assert_eq!((ended, trades, left), (3, vec![(1, 100, 5, 2), (1, 103, 2, 0)], vec![1]));
+        // They do not count for all or nothing.
+        let fok = |quantity| Order { life: Life::Fok, ..limit(2, Buy, 103, quantity) };
+        assert!(matches!(meets(fok(10), fills).0, Verdict::Filled(_)));
+        let (v, ended, ..) = meets(fok(11), fills);
+        assert!(matches!(v, Verdict::Cancelled(_, Reason::FokUnfilled)) && ended == 0);
+    }
+    let mut told = Told { off: Some(7), ..Told::default() };
+    let mut b = Book::default();
+    [99, 100].into_iter().for_each(|price| drop(put(&mut b, limit(7, Sell, price, 1))));
+    let post = Order { post_only: true, ..limit(2, Buy, 100, 1) };
+    assert!(matches!(b.submit(post, 0, &mut House::Away, &mut Room::UNBOUNDED.clone(), &mut told), Verdict::Rests(_)));
+    let (mut told, mut passed) = (Told { off: Some(2), ..Told::default() }, 0);
+    assert!(b.cross(Buy, &Quote { price_e4: 90, left: 1 }, &mut passed, 0, &mut Room::UNBOUNDED.clone(), &mut &mut told));
+    assert_eq!((told.ended, told.trades, b.len()), (vec![2], vec![], 0));
+}
+
 #[test]
 fn a_new_quote_trades_with_what_it_reaches_at_the_orders_own_prices() {
     for step in [1, 2, 100] {
@@ -184,18 +245,18 @@ fn a_new_quote_trades_with_what_it_reaches_at_the_orders_own_prices() {
         {
             put(&mut b, Order { deadline_ms, ..limit(party, Buy, price, quantity) });
         }
-        let (mut told, mut passed, mut parts) = (Vec::new(), 0, 0);
+        let (mut told, mut passed, mut parts) = (Told::default(), 0, 0);
         let quote = Quote { price_e4: 100, left: 5 };
         let mut go_on = |b: &mut Book<u32>, passed: &mut u64| {
             let mut room = Room { fills: step, looks: 0 };
-            b.cross(Buy, &quote, passed, 10, &mut room, |o, quantity| told.push((o.party, o.limit_e4, quantity, o.leaves)))
+            b.cross(Buy, &quote, passed, 10, &mut room, &mut &mut told)
         };
         while !go_on(&mut b, &mut passed) {
             parts += 1;
             b = again(&b);
         }
         assert_eq!(
-            told,
+            told.trades,
             [(2, 101, 5, 0), (4, 101, 5, 4), (1, 100, 5, 0)],
             "the dead do not trade, and nobody has more than one quote gives"
         );
@@ -299,16 +360,16 @@ fn what_goes_on_in_steps_comes_out_as_in_one() {
             into.push((m.taker.leaves, m.maker.map(|o| (o.party, o.leaves)), m.price_e4, m.quantity));
         };
         let (mut at_whole, mut at_parts) = (house, house);
-        let verdict = whole.submit(order, now, &mut at_whole, &mut Room::UNBOUNDED.clone(), |m| told(&mut due, m));
+        let verdict = whole.submit(order, now, &mut at_whole, &mut Room::UNBOUNDED.clone(), |m: Match<'_, u32>| told(&mut due, m));
         let step = Room { fills: 1 + below(3) as usize, looks: 1 + below(3) as usize };
-        let mut outcome = parts.submit(order, now, &mut at_parts, &mut step.clone(), |m| told(&mut got, m));
+        let mut outcome = parts.submit(order, now, &mut at_parts, &mut step.clone(), |m: Match<'_, u32>| told(&mut got, m));
         while let Verdict::Pauses(order, stage) = outcome {
             pauses[usize::from(stage == Stage::Trades)] += 1;
             if below(8) == 0 {
                 parts = again(&parts);
             }
             let before = got.len();
-            outcome = parts.go_on(order, stage, now, &mut at_parts, &mut step.clone(), |m| told(&mut got, m));
+            outcome = parts.go_on(order, stage, now, &mut at_parts, &mut step.clone(), |m: Match<'_, u32>| told(&mut got, m));
             assert!(got.len() - before <= step.fills, "a step does no more than it may");
         }
         // Slots are a book's own business.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
-use crate::domain::book::{self, Book, Change, Life, Match, Order, Stage, Verdict};
+use crate::domain::book::{self, Book, Change, Life, Order, Stage, Verdict};
 use crate::domain::house;
 use crate::domain::instrument::Instrument;
 use crate::domain::price::{Priced, Stale, is_beyond, is_fresh};
@@ -18,6 +18,7 @@ use crate::roles::intake::bug;
 use crate::roles::settings::{HOUSE_IN_BOOK, STOPS_BY_TRIGGER};
 use crate::wire::book::{Ask, BookCommand, NewOrder, Outcome, Trigger};
 
+use super::gate::{Ears, Gate};
 use super::out::{Out, Owner};
 use super::state::{self, Act, BookHead, Buffers, Crossing, Dealer, Moment, Rest, Taker};
 
@@ -100,6 +101,8 @@ pub(super) struct Floor<'o, 'c> {
     pub stale: Stale,
     /// The rules of the desk.
     pub rules: u64,
+    /// Who is switched off, if that ends orders.
+    pub gate: &'o mut Gate,
     pub room: &'o mut Room,
 }
 
@@ -142,7 +145,9 @@ impl Floor<'_, '_> {
         if !(ahead && self.tick.is_some_and(|t| is_fresh(t.time_ms, self.now_ms, self.stale))) {
             self.tick = [reference, self.tick].into_iter().flatten().max_by_key(|p| p.time_ms);
         }
-        if let Err(reason) = self.may_enter(n) {
+        // Whoever was switched off while the order was on its way is told so.
+        let off = self.gate.closed(self.out.ctx, party.user_id());
+        if let Err(reason) = off.map_or(Ok(()), Err).and_then(|()| self.may_enter(n)) {
             self.out.tell(&party, None, Outcome::Rejected(reason));
             return;
         }
@@ -171,21 +176,19 @@ impl Floor<'_, '_> {
 
     /// Lets an order trade, and deals with what becomes of it. `stage`: how far it had come, if it goes on.
     fn meet(&mut self, order: Order<Owner>, stage: Option<Stage>, taker: Taker) {
-        let (out, slots, room) = (&mut self.out, &mut self.stand.slots, &mut self.room.book);
-        let Taker { new, dealer, mut first, mut last } = taker;
-        let on_match = |m: Match<'_, Owner>| {
-            out.matched(&m);
-            if let Some(maker) = m.maker.filter(|maker| maker.leaves == 0) {
-                slots.swap_remove(&maker.party.key);
-            }
-            last = Some(m.price_e4);
-            first = first.or(last);
-        };
-        let (book, mut house) = (&mut self.stand.book, dealer.house());
+        // An order that goes on is asked again, since its owner may be switched off by now.
+        if let Some(reason) = stage.and_then(|_| self.gate.closed(self.out.ctx, order.party.user_id())) {
+            self.out.tell(&order.party, None, Outcome::Done(reason));
+            return;
+        }
+        let Taker { new, dealer, first, last } = taker;
+        let mut ears = Ears { out: &mut self.out, slots: &mut self.stand.slots, gate: self.gate, first, last };
+        let (book, room, mut house) = (&mut self.stand.book, &mut self.room.book, dealer.house());
         let verdict = match stage {
-            None => book.submit(order, self.now_ms, &mut house, room, on_match),
-            Some(stage) => book.go_on(order, stage, self.now_ms, &mut house, room, on_match),
+            None => book.submit(order, self.now_ms, &mut house, room, &mut ears),
+            Some(stage) => book.go_on(order, stage, self.now_ms, &mut house, room, &mut ears),
         };
+        let Ears { first, last, .. } = ears;
         if let Verdict::Pauses(order, stage) = verdict {
             let moment = Moment { time_ms: self.now_ms, tick: self.tick };
             let taker = Taker { first, last, dealer: dealer.after(house), ..taker };
@@ -225,7 +228,7 @@ impl Floor<'_, '_> {
     }
 
     /// The slot of an order that is in the book and alive. A dead one is cleared away on the spot.
-    fn find(&mut self, owner: &Owner) -> Option<u32> {
+    pub(super) fn find(&mut self, owner: &Owner) -> Option<u32> {
         let slot = self.stand.slots.get(&owner.key).copied()?;
         if self.stand.book.is_live(slot, self.now_ms) {
             return Some(slot);
@@ -245,14 +248,12 @@ impl Floor<'_, '_> {
     pub(super) fn replace(&mut self, user_id: &str, order_id: &str, cause_id: &str, quantity: i64, limit_e4: i64, ceiling_e4: i64) {
         let owner = Owner::new(user_id, order_id);
         let (cause, replaced) = (Some(cause_id), Outcome::Replaced { quantity, limit_e4 });
+        self.end_if_off(&owner);
         let found = self.find(&owner).ok_or(Reason::TooLateToCancel);
-        let checked = found.and_then(|slot| match self.closed() {
-            Some(reason) => Err(reason),
-            None => {
-                let house = self.stand.book.get(slot).map_or(book::House::Away, |o| self.dealer(o).house());
-                Ok((slot, self.stand.book.check_replace(slot, quantity, limit_e4, self.now_ms, &house)?))
-            }
-        });
+        let checked = match (found, self.closed()) {
+            (Err(reason), _) | (Ok(_), Some(reason)) => Err(reason),
+            (Ok(slot), None) => self.check_replace(slot, quantity, limit_e4).map(|change| (slot, change)),
+        };
         match checked {
             Err(reason) => self.out.tell(&owner, cause, Outcome::ReplaceRefused(reason)),
             Ok((slot, Change::InPlace)) => {
@@ -274,8 +275,18 @@ impl Floor<'_, '_> {
         }
     }
 
+    fn check_replace(&mut self, slot: u32, quantity: i64, limit_e4: i64) -> Result<Change, Reason> {
+        let (house, side) = match self.stand.book.get(slot) {
+            Some(o) => (self.dealer(o).house(), o.side),
+            None => return Err(Reason::TooLateToCancel),
+        };
+        let mut ears = Ears { out: &mut self.out, slots: &mut self.stand.slots, gate: self.gate, first: None, last: None };
+        self.stand.book.clear_way(side, self.now_ms, &mut self.room.book, &mut &mut ears);
+        self.stand.book.check_replace(slot, quantity, limit_e4, self.now_ms, &house)
+    }
+
     /// Takes an order out of book, index and state.
-    fn take(&mut self, slot: u32) -> Option<Order<Owner>> {
+    pub(super) fn take(&mut self, slot: u32) -> Option<Order<Owner>> {
         let order = self.stand.book.remove(slot)?;
         self.stand.slots.swap_remove(&order.party.key);
         self.out.forget(&order.party);
@@ -318,6 +329,10 @@ impl Floor<'_, '_> {
             fired += 1;
             self.stand.slots.swap_remove(&order.party.key);
             self.out.forget(&order.party);
+            if let Some(reason) = self.gate.closed(self.out.ctx, order.party.user_id()) {
+                self.out.tell(&order.party, None, Outcome::Done(reason));
+                continue;
+            }
             let (order, told) = if self.rules >= STOPS_BY_TRIGGER { self.set_off(order, price_e4) } else { (order, None) };
             self.out.tell(&order.party, None, Outcome::Triggered(told));
             self.put(order, false);

@@ -1,6 +1,7 @@
 //! `trading`: the last price of each symbol, the books, and the fills. Where there is a house, it has a place in the book (`quote`).
 
 mod floor;
+mod gate;
 mod out;
 mod quote;
 mod reading;
@@ -20,7 +21,9 @@ use crate::wire::{tick, topics};
 use super::RoleSettings;
 use super::intake::{bug, own, vet};
 use super::rows::{self, Rows};
+use super::settings::SWITCHED_OFF_ENDS;
 use floor::{Floor, Room, Stand};
+use gate::Gate;
 use out::{Out, Texts};
 pub use reading::{BookLine, read_books};
 pub(super) use state::show;
@@ -36,6 +39,7 @@ pub(super) struct Trading {
     settings: RoleSettings,
     stale: Stale,
     instruments: Rows<Instrument>,
+    gate: Gate,
     buffers: Buffers,
     texts: Texts,
     /// Books that were looked at: copies of state. Sorted, because the order in which the clock visits them must not depend on which was looked at first.
@@ -52,6 +56,7 @@ impl Trading {
             settings: *settings,
             stale: Stale::new(settings.stale_ms, settings.time_may_fall),
             instruments: rows::instruments(),
+            gate: Gate::new(settings.rules >= SWITCHED_OFF_ENDS),
             buffers: Buffers::default(),
             texts: Texts::default(),
             stands: BTreeMap::new(),
@@ -149,7 +154,8 @@ impl Trading {
         let stand = self.stands.get_mut(symbol).ok_or_else(|| bug(ctx, "a book that was just opened is not there"))?;
         let now_ms = ctx.time_ms();
         let out = Out { ctx, buffers: &mut self.buffers, symbol, text: &mut self.texts, now_ms, failed: None };
-        let mut floor = Floor { stand, out, instrument, tick, now_ms, stale: self.stale, rules: self.settings.rules, room };
+        let mut floor =
+            Floor { stand, out, instrument, tick, now_ms, stale: self.stale, rules: self.settings.rules, gate: &mut self.gate, room };
         act(&mut floor)?;
         let more = floor.has_more();
         if let Some(e) = floor.out.failed {
@@ -182,6 +188,9 @@ impl Trading {
             }
         }
         let (mut budget, mut slots, mut room) = (WORK_MAX, Vec::new(), self.room());
+        // Whether somebody was switched off is looked at when a table may have changed, and until it is done.
+        let looks = self.settings.rules >= SWITCHED_OFF_ENDS && (record.value != Some(CONTINUE) || state::ends_orders(ctx));
+        let mut unended = None;
         self.alarm_ms = None;
         let busy = self.stands.iter().filter(|(_, s)| !s.book.is_empty() || s.book.has_fired() || s.is_busy());
         let mut symbols: Vec<Box<str>> = busy.map(|(symbol, _)| symbol.clone()).collect();
@@ -193,6 +202,13 @@ impl Trading {
         for symbol in symbols {
             self.on_floor(ctx, &symbol, None, &mut room, |floor| {
                 floor.go_on()?;
+                if looks {
+                    let (ended, more) = floor.end_switched_off(budget);
+                    budget -= ended.min(budget);
+                    if more {
+                        unended = Some(symbol.clone());
+                    }
+                }
                 if floor.stand.is_busy() {
                     return Ok(());
                 }
@@ -208,6 +224,10 @@ impl Trading {
                 budget -= floor.fire(budget).min(budget);
                 Ok(())
             })?;
+        }
+        if looks {
+            state::set_ends_orders(ctx, unended.is_some());
+            unended.into_iter().for_each(|symbol| self.go_on(ctx, &symbol));
         }
         Ok(())
     }

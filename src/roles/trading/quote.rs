@@ -9,6 +9,7 @@ use crate::domain::status::Side;
 use crate::roles::settings::HOUSE_IN_BOOK;
 
 use super::floor::Floor;
+use super::gate::Ears;
 use super::out::Owner;
 use super::state::{Crossing, Dealer};
 
@@ -90,15 +91,9 @@ impl Floor<'_, '_> {
         loop {
             let buys = c.side == Side::Buy;
             if let Some(quote) = if buys { &c.ask } else { &c.bid } {
-                let (out, slots) = (&mut self.out, &mut self.stand.slots);
-                let done = self.stand.book.cross(c.side, quote, &mut c.passed, self.now_ms, &mut self.room.book, |order, quantity| {
-                    out.with_house(order, order.limit_e4, quantity, true);
-                    out.left(order);
-                    if order.leaves == 0 {
-                        slots.swap_remove(&order.party.key);
-                    }
-                });
-                if !done {
+                let mut ears = Ears { out: &mut self.out, slots: &mut self.stand.slots, gate: self.gate, first: None, last: None };
+                let book = &mut self.stand.book;
+                if !book.cross(c.side, quote, &mut c.passed, self.now_ms, &mut self.room.book, &mut &mut ears) {
                     return false;
                 }
             }

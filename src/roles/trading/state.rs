@@ -10,6 +10,7 @@
 //! | `u` symbol | an order that met more than one record may lead to, and how far it has come |
 //! | `w` symbol 0 number | what came meanwhile and waits for its turn, in the order of the numbers |
 //! | `c` | there is a record under way that goes on with what is left over |
+//! | `k` | there are orders of users who are switched off, which are to end |
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -318,6 +319,19 @@ pub(super) fn set_goes_on(ctx: &mut Ctx<'_>, on: bool) {
     if on { ctx.put(b"c", &[VERSION]) } else { ctx.delete(b"c") }
 }
 
+/// Whether orders of users who are switched off are still to end.
+pub(super) fn ends_orders(ctx: &mut Ctx<'_>) -> bool {
+    ctx.get(b"k").is_some()
+}
+
+pub(super) fn set_ends_orders(ctx: &mut Ctx<'_>, on: bool) {
+    match (ends_orders(ctx), on) {
+        (false, true) => ctx.put(b"k", &[VERSION]),
+        (true, false) => ctx.delete(b"k"),
+        _ => {}
+    }
+}
+
 fn order<P>(o: &Order<P>) -> Value {
     json!({
         "place": o.seq,
@@ -357,7 +371,7 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
         }
         b'o' => order(&read_order(value, ())?),
         b'u' | b'w' => line::show(letter, value)?,
-        b'c' => json!({}),
+        b'c' | b'k' => json!({}),
         _ => return None,
     })
 }
