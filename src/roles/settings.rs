@@ -43,8 +43,9 @@ pub struct RoleSettings {
 /// 3. a limit is bound on the side that costs its owner, by a price that is fresh ([`BANDS_BY_SIDE`]);
 /// 4. protections under a name that is not ours are refused ([`STRICT_FIELDS`]);
 /// 5. what was sold short holds what it brought, and a margin, by the price of now ([`SHORT_MARGIN`]);
-/// 6. orders of who is stopped or disabled end ([`SWITCHED_OFF_ENDS`]).
-pub const RULES: u64 = 6;
+/// 6. orders of who is stopped or disabled end ([`SWITCHED_OFF_ENDS`]);
+/// 7. of a tick and a trade the last one processed is the price, whatever their clocks say ([`LAST_PROCESSED`]).
+pub const RULES: u64 = 7;
 /// From these rules on the house is met at its price, by every order, and trades with what rests at its next quote. Before, it took what the book left of
 /// market orders.
 pub const HOUSE_IN_BOOK: u64 = 1;
@@ -61,6 +62,8 @@ pub const STRICT_FIELDS: u64 = 4;
 pub const SHORT_MARGIN: u64 = 5;
 /// From these rules on nothing of a user trades who is stopped or disabled, and their orders end. Before, only what came later was refused.
 pub const SWITCHED_OFF_ENDS: u64 = 6;
+/// From these rules on no clocks of different topics are compared to find the newer price. Before, the later append time won.
+pub const LAST_PROCESSED: u64 = 7;
 
 impl Default for RoleSettings {
     fn default() -> Self {

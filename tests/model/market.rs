@@ -12,6 +12,7 @@ impl Model {
             return;
         }
         s.tick = Some((price, now));
+        s.trade = None;
         let tell =
             s.told.is_none_or(|(told, time)| (price - told).abs() * 10_000 >= 10 * told || now - time >= 1_000 || time - now > ahead);
         if tell {
@@ -198,16 +199,13 @@ impl Model {
         self.now - time <= self.stale_ms && !self.beyond(time)
     }
 
-    /// The last tick or trade, whichever came later; with a house, the last tick.
+    /// The last tick, or the last trade since then; with a house, the last tick.
     fn price(&self, symbol: &str) -> Option<i64> {
         let s = &self.symbols[symbol];
         if s.house {
             return s.tick.map(|(price, _)| price);
         }
-        match (s.tick, s.trade) {
-            (Some(tick), Some(trade)) => Some(if tick.1 > trade.1 || self.beyond(trade.1) { tick.0 } else { trade.0 }),
-            (tick, trade) => tick.or(trade).map(|p| p.0),
-        }
+        s.trade.or(s.tick).map(|(price, _)| price)
     }
 
     fn place(&mut self, at: usize) {

@@ -68,6 +68,37 @@ fn stops_do_not_go_by_a_trade_of_tomorrow() {
     assert_eq!(w.last("u")["event"], "OrderAccepted", "{:?}", w.last("u"));
 }
 
+/// A trade that was stamped a little ahead, less than clocks are believed to differ, decided for stops until that time came.
+#[test]
+fn the_last_price_that_was_handled_is_the_price() {
+    for rules in [RoleSettings::default().rules, 6] {
+        let mut w = World::ready(RoleSettings { rate_limit: 0, rules, ..Default::default() });
+        w.order("s", "stock", "AAPL", "20", "buy");
+        w.pump();
+        w.list("AAPL", r#"{"symbol":"AAPL","house":false}"#);
+        w.limit("s", "1", "AAPL", 5, "sell", "189", "");
+        w.pump();
+        w.now_ms += 60_000;
+        w.limit("b", "1", "AAPL", 5, "buy", "189", "");
+        w.pump();
+        w.now_ms -= 59_000;
+        for price in ["190", "191", "192"] {
+            w.tick("AAPL", price);
+            w.pump();
+        }
+        w.stop("s", "2", "AAPL", 5, "sell", "190");
+        w.pump();
+        let (event, before) = (w.last("s")["event"].clone(), rules == 6);
+        assert_eq!(event, if before { "OrderRejected" } else { "OrderAccepted" }, "the market is at 192");
+        // And a trade after the tick is the price, whatever its time.
+        w.now_ms -= 1_000;
+        w.limit("s", "3", "AAPL", 1, "sell", "189", r#""tif":"GTC""#);
+        w.limit("b", "2", "AAPL", 1, "buy", "189", "");
+        w.pump();
+        assert_eq!(w.names("s").contains(&"OrderTriggered".to_string()), !before);
+    }
+}
+
 /// Ids are forgotten by the time that commands vouch for. A clock that was ahead used to forget them at once, and the next command of the id was new.
 #[test]
 fn no_id_is_forgotten_early_and_the_queue_does_not_stop() {

@@ -15,7 +15,7 @@ use crate::engine::context::Ctx;
 use crate::engine::crash::{self, Point};
 use crate::engine::role::Bug;
 use crate::roles::intake::bug;
-use crate::roles::settings::{HOUSE_IN_BOOK, STOPS_BY_TRIGGER};
+use crate::roles::settings::{HOUSE_IN_BOOK, LAST_PROCESSED, STOPS_BY_TRIGGER};
 use crate::wire::book::{Ask, BookCommand, NewOrder, Outcome, Trigger};
 
 use super::gate::{Ears, Gate};
@@ -142,7 +142,8 @@ impl Floor<'_, '_> {
         let reference = n.reference.filter(|p| !is_beyond(p.time_ms, self.now_ms, self.stale));
         // Where times may fall, a reference that is ahead of the order says nothing against a fresh tick: it may be from before the fall.
         let ahead = self.stale.ahead_ms != i64::MAX && reference.is_some_and(|p| p.time_ms > self.now_ms);
-        if !(ahead && self.tick.is_some_and(|t| is_fresh(t.time_ms, self.now_ms, self.stale))) {
+        let own = ahead || self.rules >= LAST_PROCESSED;
+        if !(own && self.tick.is_some_and(|t| is_fresh(t.time_ms, self.now_ms, self.stale))) {
             self.tick = [reference, self.tick].into_iter().flatten().max_by_key(|p| p.time_ms);
         }
         // Whoever was switched off while the order was on its way is told so.
@@ -381,10 +382,15 @@ impl Floor<'_, '_> {
     fn act<'a>(&mut self, act: Act<'a>) -> Result<Option<Act<'a>>, Bug> {
         self.doom();
         match act {
-            Act::Price(price_e4) => match self.quote_anew(price_e4) {
-                Some(crossing) => return self.act(Act::Crossing(crossing)),
-                None => return Ok(self.reached(price_e4)),
-            },
+            Act::Price(price_e4) => {
+                if self.rules >= LAST_PROCESSED {
+                    self.stand.trade = None;
+                }
+                match self.quote_anew(price_e4) {
+                    Some(crossing) => return self.act(Act::Crossing(crossing)),
+                    None => return Ok(self.reached(price_e4)),
+                }
+            }
             Act::Crossing(mut crossing) => {
                 let crossed = self.cross(&mut crossing);
                 return Ok(if crossed { self.reached(crossing.price_e4) } else { Some(Act::Crossing(crossing)) });

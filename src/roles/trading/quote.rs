@@ -6,7 +6,7 @@ use crate::domain::instrument::Instrument;
 use crate::domain::price::{is_beyond, is_fresh};
 use crate::domain::reason::Reason;
 use crate::domain::status::Side;
-use crate::roles::settings::HOUSE_IN_BOOK;
+use crate::roles::settings::{HOUSE_IN_BOOK, LAST_PROCESSED};
 
 use super::floor::Floor;
 use super::gate::Ears;
@@ -59,8 +59,12 @@ impl Floor<'_, '_> {
         price.filter(|p| house::acceptable(side, *p, limit_e4) && (side == Side::Buy || *p <= ceiling_e4)).ok_or(Reason::PriceBand)
     }
 
-    /// The price that stops look at: where the house has a place in the book, the last tick; else that or the last trade between users, whichever came later.
+    /// The price that stops look at: where the house has a place in the book, the last tick; else that or the last trade between users, whichever was processed later.
     pub(super) fn market_price(&self) -> Option<i64> {
+        // A tick takes the place of the trade before it.
+        if self.rules >= LAST_PROCESSED {
+            return self.stand.trade.filter(|_| self.with_house().is_none()).or(self.tick).map(|p| p.price_e4);
+        }
         match (self.tick, self.stand.trade.filter(|_| self.with_house().is_none())) {
             // A trade that a wrong clock stamped would be the last word until that time comes.
             (Some(tick), Some(trade)) if tick.time_ms > trade.time_ms || is_beyond(trade.time_ms, self.now_ms, self.stale) => {
