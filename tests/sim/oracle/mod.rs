@@ -219,7 +219,7 @@ impl Expected {
                 match part.entry(offset).state {
                     super::cluster::partition::State::Committed => {
                         let r = part.record(offset);
-                        batch.push(&if input.guarded { r } else { Record { headers: Headers::default(), ..r } });
+                        batch.push(&if input.guarded || spec.headers { r } else { Record { headers: Headers::default(), ..r } });
                     }
                     super::cluster::partition::State::Open => {
                         return Err(format!("only stable records: {name} read past the undecided {}/{offset}", cluster.table.show(at)));
