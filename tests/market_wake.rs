@@ -195,3 +195,22 @@ fn s2_s3_a_changed_listing_is_noticed() {
     w.append(topics::INSTRUMENTS, "AAPL", r#"{"symbol":"AAPL","status":"delisted"}"#);
     assert_eq!(w.told("s").last().expect("an event"), "OrderCancelled DELISTED");
 }
+
+/// Nobody sends anything after a burst, and yet its last price is told: by the clock, once.
+#[test]
+fn the_last_price_of_a_burst_is_told_on_an_idle_system() {
+    let mut w = World::new();
+    w.append(topics::INSTRUMENTS, "AAPL", r#"{"symbol":"AAPL"}"#);
+    w.append(topics::MARKET_DATA, "AAPL", r#"{"symbol":"AAPL","price":100}"#);
+    w.wait(300);
+    w.append(topics::MARKET_DATA, "AAPL", r#"{"symbol":"AAPL","price":100.09}"#);
+    let told = |w: &World| w.log.bounds(TopicPartition::new(topics::REFERENCE_PRICES, 0)).expect("bounds").end;
+    let (before, wakes) = (told(&w), w.wakes());
+    w.wait(699);
+    assert_eq!((told(&w), w.wakes()), (before, wakes), "its second is not over");
+    w.wait(1);
+    assert_eq!(told(&w), before + 1);
+    let wakes = w.wakes();
+    w.wait(3_600_000);
+    assert_eq!((told(&w), w.wakes()), (before + 1, wakes), "at rest again");
+}

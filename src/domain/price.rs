@@ -114,6 +114,22 @@ impl Prices {
     }
 }
 
+impl Prices {
+    /// When the last price must be told though no tick comes any more: when the time for telling is over, at the next full second, so that many symbols
+    /// come together. None: it is the one that was told.
+    pub fn due_ms(&self, stale: Stale) -> Option<i64> {
+        let (last, told) = (self.last?, self.told?);
+        let due = told.time_ms.saturating_add(TELL_MS.min(stale.behind_ms / 4));
+        (last.price_e4 != told.price_e4).then(|| due.saturating_add(999).div_euclid(1_000).saturating_mul(1_000))
+    }
+
+    /// The last price, which counts as told from here on.
+    pub fn tell_last(&mut self) -> Option<Priced> {
+        self.told = self.last;
+        self.last
+    }
+}
+
 fn outside(price: i64, from: i64, band_bps: i64) -> bool {
     (i128::from(price) - i128::from(from)).abs() * 10_000 > i128::from(band_bps) * i128::from(from)
 }
@@ -201,6 +217,23 @@ mod tests {
             told.extend(p.tell(Stale::new(120_000, true)));
         }
         assert_eq!(told, [at(1_000_000, 0), at(1_001_000, 2), at(1_001_001, 1_002)]);
+    }
+
+    /// The last tick of a burst was told when another one came, which may be tomorrow.
+    #[test]
+    fn the_last_price_of_a_burst_is_due_when_its_second_is_over() {
+        let (mut p, i, stale) = (Prices::default(), Instrument::default(), Stale::new(120_000, true));
+        assert_eq!(p.due_ms(stale), None);
+        for (t, told, due) in [
+            (at(1_000_000, 200), true, None),
+            (at(1_000_500, 300), false, Some(2_000)),
+            (at(1_000_000, 400), false, None),
+            (at(1_000_900, 500), false, Some(2_000)),
+        ] {
+            p.take(t, &i);
+            assert_eq!((p.tell(stale).is_some(), p.due_ms(stale)), (told, due), "{t:?}");
+        }
+        assert_eq!((p.tell_last(), p.due_ms(stale)), (Some(at(1_000_900, 500)), None));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::engine::role::{Input, Role as Logic, RoleFactory, RoleSpec};
 use crate::engine::topics::{TopicId, TopicTable};
 use crate::wire::{control, instrument, topics, trade};
 pub use audit::Links;
-pub use settings::RoleSettings;
+pub use settings::{LAST_IS_TOLD, RoleSettings};
 
 /// A role by name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

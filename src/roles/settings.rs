@@ -44,8 +44,9 @@ pub struct RoleSettings {
 /// 4. protections under a name that is not ours are refused ([`STRICT_FIELDS`]);
 /// 5. what was sold short holds what it brought, and a margin, by the price of now ([`SHORT_MARGIN`]);
 /// 6. orders of who is stopped or disabled end ([`SWITCHED_OFF_ENDS`]);
-/// 7. of a tick and a trade the last one processed is the price, whatever their clocks say ([`LAST_PROCESSED`]).
-pub const RULES: u64 = 7;
+/// 7. of a tick and a trade the last one processed is the price, whatever their clocks say ([`LAST_PROCESSED`]);
+/// 8. the last price of a burst is told when its second is over ([`LAST_IS_TOLD`]).
+pub const RULES: u64 = 8;
 /// From these rules on the house is met at its price, by every order, and trades with what rests at its next quote. Before, it took what the book left of
 /// market orders.
 pub const HOUSE_IN_BOOK: u64 = 1;
@@ -64,6 +65,8 @@ pub const SHORT_MARGIN: u64 = 5;
 pub const SWITCHED_OFF_ENDS: u64 = 6;
 /// From these rules on no clocks of different topics are compared to find the newer price. Before, the later append time won.
 pub const LAST_PROCESSED: u64 = 7;
+/// From these rules on a price that was not worth telling at once is told when its second is over. Before, it waited for the next tick.
+pub const LAST_IS_TOLD: u64 = 8;
 
 impl Default for RoleSettings {
     fn default() -> Self {

@@ -62,6 +62,14 @@ impl Model {
 
     /// Time or a listing changed: what is over ends, what was reached fires.
     pub fn wake(&mut self) {
+        let now = self.now;
+        for s in self.symbols.values_mut() {
+            // The last price of a burst, once the second after what was told is over, at the next full one.
+            let due = s.told.map(|(_, time)| (time + 1_000 + 999).div_euclid(1_000) * 1_000);
+            if s.tick.map(|(price, _)| price) != s.told.map(|(price, _)| price) && due.is_some_and(|due| due <= now) {
+                s.told = s.tick;
+            }
+        }
         let symbols: Vec<String> = self.symbols.keys().cloned().collect();
         for symbol in symbols {
             self.end_switched_off(&symbol);

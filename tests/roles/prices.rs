@@ -162,3 +162,57 @@ fn the_half_spread_is_the_houses() {
     w.pump();
     assert_eq!(w.last("u")["last_price_e4"], 1_890_607);
 }
+
+/// The last tick of a burst was told when the next one came, which may be never: portfolios, alerts and collars went by an older price for ever.
+#[test]
+fn the_last_price_of_a_burst_is_told_when_its_second_is_over() {
+    let told = |w: &World| {
+        let all = w.records(topics::REFERENCE_PRICES).into_iter().map(|r| r.tree());
+        all.map(|t| (t["price_e4"].as_i64().expect("a price"), t["time_us"].as_i64().expect("a time") / 1000 - START_MS))
+            .collect::<Vec<_>>()
+    };
+    for restart in [false, true] {
+        let mut w = World::new(1, RoleSettings::default());
+        w.append(topics::INSTRUMENTS, "ABC", br#"{"symbol":"ABC"}"#);
+        let tick = |w: &mut World, price: &str| {
+            w.append(topics::MARKET_DATA, "ABC", format!(r#"{{"symbol":"ABC","price":"{price}"}}"#).as_bytes());
+            w.pump();
+        };
+        tick(&mut w, "100");
+        w.now_ms += 2_000;
+        tick(&mut w, "100.50");
+        w.now_ms += 300;
+        tick(&mut w, "100.59");
+        let before = told(&w);
+        assert_eq!(before.last(), Some(&(1_005_000, 2_000)), "{before:?}");
+        if restart {
+            w.restart(Role::Trading);
+            w.pump();
+        }
+        w.now_ms += 699;
+        w.wake();
+        w.pump();
+        assert_eq!(told(&w), before, "not yet");
+        w.now_ms += 1;
+        w.wake();
+        w.pump();
+        let after = told(&w);
+        assert_eq!(after[..before.len()], before[..]);
+        assert_eq!(after[before.len()..], [(1_005_900, 2_300)], "with its own time, once");
+        w.now_ms += 5_000;
+        w.wake();
+        w.pump();
+        assert_eq!(told(&w), after);
+    }
+    // As it was before journals said so.
+    let mut w = World::new(1, RoleSettings { rules: 7, ..RoleSettings::default() });
+    w.append(topics::INSTRUMENTS, "ABC", br#"{"symbol":"ABC"}"#);
+    for price in ["100", "100.01"] {
+        w.append(topics::MARKET_DATA, "ABC", format!(r#"{{"symbol":"ABC","price":"{price}"}}"#).as_bytes());
+    }
+    w.pump();
+    w.now_ms += 10_000;
+    w.wake();
+    w.pump();
+    assert_eq!(told(&w).len(), 1);
+}

@@ -6,6 +6,7 @@ mod out;
 mod quote;
 mod reading;
 mod state;
+mod untold;
 
 use std::collections::BTreeMap;
 
@@ -21,13 +22,14 @@ use crate::wire::{tick, topics};
 use super::RoleSettings;
 use super::intake::{bug, own, vet};
 use super::rows::{self, Rows};
-use super::settings::SWITCHED_OFF_ENDS;
+use super::settings::{LAST_IS_TOLD, SWITCHED_OFF_ENDS};
 use floor::{Floor, Room, Stand};
 use gate::Gate;
 use out::{Out, Texts};
 pub use reading::{BookLine, read_books};
 pub(super) use state::show;
 use state::{Act, Buffers};
+use untold::Untold;
 
 /// Orders that one record of the clock clears away or fires.
 const WORK_MAX: usize = 1_000;
@@ -48,6 +50,7 @@ pub(super) struct Trading {
     all_open: bool,
     /// No deadline is before this.
     alarm_ms: Option<i64>,
+    untold: Untold,
 }
 
 impl Trading {
@@ -62,6 +65,7 @@ impl Trading {
             stands: BTreeMap::new(),
             all_open: false,
             alarm_ms: None,
+            untold: Untold::default(),
         }
     }
 
@@ -106,6 +110,9 @@ impl Trading {
                     ReferencePrice { symbol: &t.symbol, price_e4: told.price_e4, time_us: told.time_ms.saturating_mul(1_000) }
                         .encode(value);
                     ctx.emit(topics::REFERENCE_PRICES, t.symbol.as_bytes(), REFERENCE_PRICE, value);
+                }
+                if self.settings.rules >= LAST_IS_TOLD {
+                    self.untold.note(&t.symbol, &prices, self.stale);
                 }
                 state::save_prices(ctx, &mut self.buffers, &t.symbol, &prices);
                 let mut room = self.room();
@@ -187,6 +194,7 @@ impl Trading {
                 self.open_book(ctx, &symbol)?;
             }
         }
+        self.tell_untold(ctx)?;
         let (mut budget, mut slots, mut room) = (WORK_MAX, Vec::new(), self.room());
         // Whether somebody was switched off is looked at when a table may have changed, and until it is done.
         let looks = self.settings.rules >= SWITCHED_OFF_ENDS && (record.value != Some(CONTINUE) || state::ends_orders(ctx));
@@ -248,6 +256,6 @@ impl Role for Trading {
     }
 
     fn alarm_ms(&self) -> Option<i64> {
-        self.alarm_ms
+        [self.alarm_ms, self.untold.next_ms()].into_iter().flatten().min()
     }
 }

@@ -303,6 +303,15 @@ pub(super) fn delete_order(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, own
     ctx.delete(&b.key);
 }
 
+/// The prices of all symbols; what cannot be read is found where it is used.
+pub(super) fn all_prices(ctx: &mut Ctx<'_>) -> Vec<(String, Prices)> {
+    let mut all = Vec::new();
+    ctx.scan(b"s", &mut |key, value| {
+        all.extend(std::str::from_utf8(&key[1..]).ok().zip(read_prices(value)).map(|(symbol, p)| (symbol.to_string(), p)));
+    });
+    all
+}
+
 /// Symbols that have a book.
 pub(super) fn symbols(ctx: &mut Ctx<'_>) -> Vec<String> {
     let mut all = Vec::new();

@@ -12,7 +12,7 @@ use crate::engine::journal::Assembler;
 use crate::engine::ports::{Log, LogError};
 use crate::engine::records::Record;
 use crate::engine::topics::{TopicPartition, TopicTable};
-use crate::roles::RoleSettings;
+use crate::roles::{LAST_IS_TOLD, RoleSettings};
 use crate::wire::{instrument, tick, topics as t};
 
 /// From this place of the ticks on, ...
@@ -25,7 +25,7 @@ enum What {
     /// ... this is the listing that the role looks at; none: the symbol is not listed.
     Listing(String, Option<Instrument>),
     /// ... it decides by these settings, and has forgotten its listings.
-    Began(Stale),
+    Began(Stale, bool),
 }
 
 /// One symbol on its way.
@@ -43,6 +43,8 @@ pub struct PriceWalk {
     changes: std::vec::IntoIter<Change>,
     next: Option<Change>,
     stale: Stale,
+    /// Whether the last price of a burst is told when its second is over.
+    last_is_told: bool,
     symbols: BTreeMap<String, Followed>,
 }
 
@@ -53,7 +55,8 @@ impl PriceWalk {
         let mut changes = changes.into_iter();
         let ticks = Cursor::range(log, TopicPartition::new(t::MARKET_DATA, task), 0, end, false)?;
         let symbols = symbols.into_iter().map(|s| (s, Followed::default())).collect();
-        Ok(PriceWalk { ticks, next: changes.next(), changes, stale: Stale::new(RoleSettings::default().stale_ms, true), symbols })
+        let stale = Stale::new(RoleSettings::default().stale_ms, true);
+        Ok(PriceWalk { ticks, next: changes.next(), changes, stale, last_is_told: false, symbols })
     }
 
     /// Takes in the ticks for which `wanted` holds, in their order.
@@ -62,8 +65,8 @@ impl PriceWalk {
             while let Some(change) = self.next.take_if(|c| c.from <= r.offset) {
                 self.next = self.changes.next();
                 match change.what {
-                    What::Began(stale) => {
-                        self.stale = stale;
+                    What::Began(stale, last_is_told) => {
+                        (self.stale, self.last_is_told) = (stale, last_is_told);
                         self.symbols.values_mut().for_each(|s| s.listing = None);
                     }
                     What::Listing(symbol, listing) => {
@@ -73,6 +76,9 @@ impl PriceWalk {
             }
             let symbol = r.key.and_then(|k| std::str::from_utf8(k).ok()).and_then(|k| self.symbols.get_mut(k));
             if let Some(followed) = symbol {
+                if self.last_is_told {
+                    followed.wake(r.timestamp_ms, self.stale);
+                }
                 followed.take(&r, self.stale);
             }
             self.ticks.skip();
@@ -85,19 +91,24 @@ impl PriceWalk {
         self.symbols.get(symbol)?.last
     }
 
-    /// The price that the rest of the system had been told at a moment: the last one told, or the last one once it was due.
+    /// The price that the rest of the system had been told at a moment.
     pub fn told(&self, symbol: &str, ms: i64) -> Option<i64> {
-        let followed = self.symbols.get(symbol)?;
-        let mut prices = followed.prices;
-        let last = prices.last?;
-        // As if a tick of the same price had come at that moment: what is due then has been told.
-        prices.last = Some(Priced { time_ms: ms.max(last.time_ms), ..last });
-        prices.tell(self.stale);
+        let mut prices = self.symbols.get(symbol)?.prices;
+        if self.last_is_told && prices.due_ms(self.stale).is_some_and(|due| due <= ms) {
+            prices.tell_last();
+        }
         prices.told.map(|told| told.price_e4)
     }
 }
 
 impl Followed {
+    /// As the clock does before the next tick.
+    fn wake(&mut self, now_ms: i64, stale: Stale) {
+        if self.prices.due_ms(stale).is_some_and(|due| due <= now_ms) {
+            self.prices.tell_last();
+        }
+    }
+
     /// As `trading` does; what it sends to the dead letters counts for nothing.
     fn take(&mut self, r: &Record<'_>, stale: Stale) {
         let Some(value) = r.value.filter(|v| v.len() <= t::INPUT_BYTES_MAX) else { return };
@@ -134,7 +145,10 @@ fn changes(log: &dyn Log, topics: &TopicTable, task: u32, symbols: &BTreeSet<Str
         };
         if entry.forget {
             let settings = entry.settings.as_deref().and_then(|s| RoleSettings::decode(s).ok()).unwrap_or_default();
-            all.push(Change { from: position, what: What::Began(Stale::new(settings.stale_ms, settings.time_may_fall)) });
+            all.push(Change {
+                from: position,
+                what: What::Began(Stale::new(settings.stale_ms, settings.time_may_fall), settings.rules >= LAST_IS_TOLD),
+            });
         }
         for seen in entry.rows.into_iter().filter(|seen| seen.table == t::INSTRUMENTS) {
             let Some(symbol) = std::str::from_utf8(&seen.key).ok().filter(|s| symbols.contains(*s)) else { continue };
