@@ -192,12 +192,15 @@ fn met(site: &mut Site<'_>) -> bool {
     site.crew.expected.as_ref().is_some_and(|e| !e.met.is_empty())
 }
 
-/// It is told to stop the role first, and nothing is changed; unless brokers do not answer, or all of the role happens to be dead for longer than a session.
+/// It is told to stop the role first, and nothing is changed; unless brokers do not answer, or all of the role happens to be out of its group for longer than
+/// a session. Then repair takes its places; an instance that comes back meanwhile is fenced, or fences the repair.
 fn busy_repair(site: &mut Site<'_>, role: &'static str) -> Answered {
     let (code, text) = site.command(&["repair", "offsets", "--role", role])?;
+    site.crew.places_were_taken(role);
     match code {
         Some(CONFIG) if text.contains("Nothing was changed") && text.contains("stop") => Ok(()),
         Some(0 | 1) => Ok(()),
+        Some(75) if text.contains("fenced by a newer instance") => Ok(()),
         _ => Err(format!("{code:?}: {text}")),
     }
 }
