@@ -218,7 +218,7 @@ fn invalid_stock_orders() {
 
 #[test]
 fn rate_limiting() {
-    on_both("rate", RoleSettings { rate_limit: 10, burst: 5, ..RoleSettings::default() }, |w| {
+    on_both("rate", RoleSettings { rate_limit: 10, burst: 5, client_transfers: true, ..RoleSettings::default() }, |w| {
         w.sender.send(t::INSTRUMENTS, "AAPL", r#"{"symbol":"AAPL"}"#);
         w.sender.flush();
         w.rest();

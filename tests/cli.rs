@@ -326,7 +326,7 @@ fn the_embedded_log_from_the_command_line() {
 
     let status = run(&["status", "--format", "json", "--role", "orders"]);
     let rows: Value = serde_json::from_str(&out(&status)).expect("JSON");
-    assert_eq!(rows.as_array().map(Vec::len), Some(6), "two inputs of three partitions: {rows}");
+    assert_eq!(rows.as_array().map(Vec::len), Some(9), "three inputs of three partitions: {rows}");
     assert_eq!(rows[0]["lag"], 0);
 }
 

@@ -283,7 +283,7 @@ fn write_all() {
         r#"{"user_id":"501","order_id":"6","symbol":"AAPL","quantity":2,"order_type":"sell","type":"limit","limit_price":"190"}"#,
     ];
     for command in commands {
-        w.sender.send(t::ORDER_COMMANDS, "501", command);
+        w.sender.send(processor::wire::command::topic(command.as_bytes()), "501", command);
         w.sender.flush();
         w.rest();
     }

@@ -119,31 +119,31 @@ fn offsets_that_are_gone_or_were_moved_are_put_back() {
     busy.fails(CONFIG, &["has members", "stop all its instances first", "Nothing was changed"]);
     place.deposit("50", "b");
     running.stop();
-    let right = place.committed("orders", t::ORDER_COMMANDS);
+    let right = place.committed("orders", t::OPERATOR_COMMANDS);
     assert!(right.iter().all(Option::is_some), "{right:?}");
     let deposits = place.deposits();
 
     // A week of rest.
     place.forget("orders");
-    assert_eq!(place.committed("orders", t::ORDER_COMMANDS), [None, None]);
+    assert_eq!(place.committed("orders", t::OPERATOR_COMMANDS), [None, None]);
     let told = place.p.run(&["verify", "--role", "orders"]);
     assert!(told.code == Some(0) && told.out.contains("the group's offsets are gone"), "{told:?}");
     assert!(all(&place.repair(&["--dry-run"]), "would be set"));
     assert!(all(&place.repair(&[]), "set"));
-    assert_eq!(place.committed("orders", t::ORDER_COMMANDS), right);
+    assert_eq!(place.committed("orders", t::OPERATOR_COMMANDS), right);
     assert!(place.p.good(&["verify", "--role", "orders"]).contains("equals the committed offsets"));
 
     // A tool: back by one, and forward.
     let first = right[0].expect("committed");
     for wrong in [first - 1, first + 1] {
-        place.set_committed("orders", t::ORDER_COMMANDS, 0, wrong);
+        place.set_committed("orders", t::OPERATOR_COMMANDS, 0, wrong);
         let told = place.p.run(&["verify", "--role", "orders"]);
         assert_eq!(told.code, Some(BUG), "{told:?}");
         assert!(told.out.contains("a start refuses to run") && told.out.contains(&format!("is committed at {wrong}")), "{told:?}");
         assert!(!told.out.contains("will catch up"), "{told:?}");
         let rows = place.repair(&[]);
-        assert_eq!(rows.iter().filter(|r| r["action"] == "set").count(), 2, "one task, two inputs: {rows:?}");
-        assert_eq!(place.committed("orders", t::ORDER_COMMANDS), right);
+        assert_eq!(rows.iter().filter(|r| r["action"] == "set").count(), 3, "one task, three inputs: {rows:?}");
+        assert_eq!(place.committed("orders", t::OPERATOR_COMMANDS), right);
     }
     let running = place.p.start_roles("all");
     place.deposit("50", "c");
@@ -154,21 +154,21 @@ fn offsets_that_are_gone_or_were_moved_are_put_back() {
 
     // Records that were deleted before they were read: nobody can put that right, and nothing is changed.
     place.forget("orders");
-    let end = place.committed_end(t::ORDER_COMMANDS);
+    let end = place.committed_end(t::OPERATOR_COMMANDS);
     let mut offsets = TopicPartitionList::new();
     let producer: BaseProducer = place.client().create().expect("a producer");
     for _ in 0..5 {
-        let name = place.name(t::ORDER_COMMANDS);
+        let name = place.name(t::OPERATOR_COMMANDS);
         producer.send(BaseRecord::to(&name).key("x").payload("not an order").partition(0)).map_err(|(e, _)| e).expect("sent");
     }
     producer.flush(Duration::from_secs(20)).expect("written");
-    offsets.add_partition_offset(&place.name(t::ORDER_COMMANDS), 0, Offset::Offset(end as i64 + 3)).expect("an offset");
+    offsets.add_partition_offset(&place.name(t::OPERATOR_COMMANDS), 0, Offset::Offset(end as i64 + 3)).expect("an offset");
     runtime().block_on(place.admin().delete_records(&offsets, &AdminOptions::new())).expect("records can be deleted");
     for more in [&["--dry-run"][..], &[]] {
         let refused = place.p.run(&[&["repair", "offsets", "--role", "orders"], more].concat());
-        refused.fails(BUG, &["nothing was changed", "order-commands/0: offset", "were deleted before they were read"]);
+        refused.fails(BUG, &["nothing was changed", "operator-commands/0: offset", "were deleted before they were read"]);
     }
-    assert_eq!(place.committed("orders", t::ORDER_COMMANDS), [None, None]);
+    assert_eq!(place.committed("orders", t::OPERATOR_COMMANDS), [None, None]);
 }
 
 /// The command that puts forgotten offsets back, and a start that takes them from the changelog, die at every step, also with the offsets in an open transaction;
@@ -221,7 +221,7 @@ fn input_behind_a_clients_open_transaction_is_lag_and_is_named() {
     let client: BaseProducer = config.create().expect("a producer");
     client.init_transactions(Duration::from_secs(20)).expect("transactions");
     client.begin_transaction().expect("begun");
-    let name = place.name(t::ORDER_COMMANDS);
+    let name = place.name(t::OPERATOR_COMMANDS);
     for _ in 0..3 {
         client.send(BaseRecord::to(&name).key("x").payload("{}").partition(0)).map_err(|(e, _)| e).expect("sent");
     }

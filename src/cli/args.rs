@@ -95,6 +95,9 @@ pub struct Common {
     /// Orders of one user that may rest or wait at a time [default: 10000]
     #[arg(long, global = true, value_name = "N", hide_short_help = true)]
     pub open_orders_max: Option<String>,
+    /// Take deposits and withdrawals from clients, on order-commands too; without it only operators move money [default: false]
+    #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_short_help = true)]
+    pub client_transfers: Option<String>,
     /// When DAY orders end, UTC [default: 24:00]
     #[arg(long, global = true, value_name = "HH:MM", hide_short_help = true)]
     pub day_end: Option<String>,

@@ -41,6 +41,11 @@ const SETTINGS: &[Setting] = &[
         show: |s| s.open_orders_max.to_string(),
     },
     Setting {
+        name: "client_transfers",
+        take: |to, from| to.client_transfers = from.client_transfers,
+        show: |s| s.client_transfers.to_string(),
+    },
+    Setting {
         name: "day_end",
         take: |to, from| to.day_ends_ms = from.day_ends_ms,
         show: |s| format!("{:02}:{:02}", s.day_ends_ms / 3_600_000, s.day_ends_ms / 60_000 % 60),

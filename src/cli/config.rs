@@ -87,6 +87,8 @@ pub struct Config {
     pub dedup_window_ms: u64,
     /// Orders of one user that may rest or wait at a time.
     pub open_orders_max: u64,
+    /// Whether clients may move money themselves.
+    pub client_transfers: bool,
     /// When DAY orders end: milliseconds after midnight UTC.
     pub day_ends_ms: i64,
     /// Longest a transaction gathers records.
@@ -137,6 +139,7 @@ const SETTINGS: &[Setting] = &[
     Setting { name: "max_command_age", default: "0", flag: |c| c.max_command_age.as_ref() },
     Setting { name: "dedup_window", default: "0", flag: |c| c.dedup_window.as_ref() },
     Setting { name: "open_orders_max", default: "10000", flag: |c| c.open_orders_max.as_ref() },
+    Setting { name: "client_transfers", default: "false", flag: |c| c.client_transfers.as_ref() },
     Setting { name: "day_end", default: "24:00", flag: |c| c.day_end.as_ref() },
     Setting { name: "commit_interval_ms", default: "50", flag: |c| c.commit_interval_ms.as_ref() },
     Setting { name: "batch_records_max", default: "10000", flag: |c| c.batch_records_max.as_ref() },
@@ -196,6 +199,7 @@ impl Config {
             max_command_age_ms,
             dedup_window_ms: v.parse("dedup_window", |t| window(t, max_command_age_ms))?,
             open_orders_max: v.parse("open_orders_max", |t| number(t, 0, 1_000_000))?,
+            client_transfers: v.parse("client_transfers", |t| t.parse().map_err(|_| "must be true or false".to_string()))?,
             day_ends_ms: v.parse("day_end", day_end)?,
             commit_interval_ms: v.parse("commit_interval_ms", |t| number(t, 1, 60_000))?,
             batch_records_max: v.parse("batch_records_max", |t| number(t, 1, 1_000_000))?,

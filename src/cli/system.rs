@@ -35,6 +35,7 @@ pub fn of(config: &Config, access: Access) -> Result<System, Failure> {
             max_command_age_ms: (config.max_command_age_ms > 0).then_some(config.max_command_age_ms),
             dedup_window_ms: i64::try_from(config.dedup_window_ms).ok().filter(|ms| *ms > 0),
             open_orders_max: config.open_orders_max,
+            client_transfers: config.client_transfers,
             day_ends_ms: config.day_ends_ms,
             ..RoleSettings::default()
         },

@@ -37,6 +37,8 @@ pub struct Account {
     pub open_orders: u64,
     /// Symbols that it is short of.
     pub shorts: u64,
+    /// The opening deposit has not been made yet: all that came so far was refused in a way that opens nothing.
+    pub unopened: bool,
 }
 
 /// One user's shares of one symbol. Long and short are kept apart, because shares that an open sell holds must not be used up by a short sale.

@@ -134,6 +134,8 @@ reasons! {
     Delisted = 35, "DELISTED", 99, true, "the symbol was delisted";
     /// An operator did it.
     Operator = 36, "OPERATOR", 99, true, "cancelled by an operator";
+    /// The topic is not the one for this kind of command.
+    NotAuthorized = 37, "NOT_AUTHORIZED", 99, false, "this topic may not carry this command: money, busts and operators' cancels go to operator-commands, all else to order-commands";
 }
 
 #[cfg(test)]
@@ -162,8 +164,18 @@ mod tests {
     fn exactly_these_let_the_id_be_tried_again() {
         use Reason::*;
         let free: Vec<_> = Reason::ALL.iter().copied().filter(|r| !r.burns_id()).collect();
-        let want =
-            [DuplicateOrder, StaleOrder, FutureTimestamp, NoReferencePrice, StalePrice, RateLimited, KillSwitch, SystemBusy, Malformed];
+        let want = [
+            DuplicateOrder,
+            StaleOrder,
+            FutureTimestamp,
+            NoReferencePrice,
+            StalePrice,
+            RateLimited,
+            KillSwitch,
+            SystemBusy,
+            Malformed,
+            NotAuthorized,
+        ];
         assert_eq!(free, want);
     }
 }

@@ -195,7 +195,9 @@ impl Replay<'_> {
         batch.clear();
         let before = task.meta().offsets.clone();
         for c in cursors {
-            c.take_until(position(&entry.offsets, c.at)?, batch)?;
+            // An input that a later version added is not named in older entries: nothing of it had been processed then.
+            let named = entry.offsets.iter().find(|(at, _)| *at == c.at);
+            c.take_until(named.map_or(c.position, |(_, next)| *next), batch)?;
         }
         out.clear();
         let order = super::instance::processing_order(spec, batch);
@@ -204,7 +206,8 @@ impl Replay<'_> {
         (self.progress)(*records);
         let replayed = task.prepare(out).digest;
         if replayed != entry.digest {
-            let inputs = before.iter().zip(&entry.offsets).map(|((at, a), (_, b))| (*at, *a, *b)).collect();
+            let started = |at| before.iter().find(|(a, _)| *a == at).map_or(0, |(_, next)| *next);
+            let inputs = entry.offsets.iter().map(|(at, end)| (*at, started(*at), *end)).collect();
             let record = self.first_wrong_output(spec, out)?;
             return Ok(Some(Divergence { transaction: entry.transaction, inputs, recorded: entry.digest, replayed, record }));
         }

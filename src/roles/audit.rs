@@ -101,6 +101,7 @@ fn short_name(record: &Record<'_>) -> &'static str {
         topics::PORTFOLIOS => "portfolios",
         topics::NOTIFICATIONS => "notifications",
         topics::CONTROLS => "controls",
+        topics::OPERATOR_COMMANDS => "operator-commands",
         _ => "dead-letters",
     }
 }

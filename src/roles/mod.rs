@@ -75,9 +75,9 @@ impl Role {
             headers: false,
         };
         match self {
-            // Executions first: what they give back may pay for the orders of the same batch.
+            // Executions first: the money they give back may pay for the orders of the same batch. Then the desk's deposits, for the same reason.
             Role::Orders => RoleSpec {
-                inputs: vec![guarded(topics::EXECUTIONS), open(topics::ORDER_COMMANDS)],
+                inputs: vec![guarded(topics::EXECUTIONS), open(topics::OPERATOR_COMMANDS), open(topics::ORDER_COMMANDS)],
                 broadcasts: vec![topics::INSTRUMENTS, topics::REFERENCE_PRICES, topics::CONTROLS],
                 guarded_outputs: vec![topics::BOOK_COMMANDS, topics::ORDER_EVENTS],
                 changelog: topics::ORDERS_CHANGELOG,

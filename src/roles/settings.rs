@@ -34,6 +34,8 @@ pub struct RoleSettings {
     pub match_part: u64,
     /// The rules of the desk, see [`RULES`]. Not for operators: journals of before do not name it, and are replayed by rules 0.
     pub rules: u64,
+    /// Whether users themselves may move money, by deposits and withdrawals on `order-commands`.
+    pub client_transfers: bool,
 }
 
 /// The newest rules of the desk. Each number adds to those before it:
@@ -45,8 +47,9 @@ pub struct RoleSettings {
 /// 5. what was sold short holds what it brought, and a margin, by the price of now ([`SHORT_MARGIN`]);
 /// 6. orders of who is stopped or disabled end ([`SWITCHED_OFF_ENDS`]);
 /// 7. of a tick and a trade the last one processed is the price, whatever their clocks say ([`LAST_PROCESSED`]);
-/// 8. the last price of a burst is told when its second is over ([`LAST_IS_TOLD`]).
-pub const RULES: u64 = 8;
+/// 8. the last price of a burst is told when its second is over ([`LAST_IS_TOLD`]);
+/// 9. operators have a topic of their own, and not every command opens an account ([`OPERATORS_APART`]).
+pub const RULES: u64 = 9;
 /// From these rules on the house is met at its price, by every order, and trades with what rests at its next quote. Before, it took what the book left of
 /// market orders.
 pub const HOUSE_IN_BOOK: u64 = 1;
@@ -67,6 +70,9 @@ pub const SWITCHED_OFF_ENDS: u64 = 6;
 pub const LAST_PROCESSED: u64 = 7;
 /// From these rules on a price that was not worth telling at once is told when its second is over. Before, it waited for the next tick.
 pub const LAST_IS_TOLD: u64 = 8;
+/// From these rules on `order-commands` carries neither busts nor commands with an operator, and a command that is refused for its form, its topic or
+/// what is switched off opens no account.
+pub const OPERATORS_APART: u64 = 9;
 
 impl Default for RoleSettings {
     fn default() -> Self {
@@ -84,6 +90,7 @@ impl Default for RoleSettings {
             mass_cancel_part: 500,
             match_part: 1_000,
             rules: RULES,
+            client_transfers: false,
         }
     }
 }
@@ -109,6 +116,7 @@ impl RoleSettings {
             ("mass_cancel_part", Some(int(self.mass_cancel_part)).filter(|_| self.mass_cancel_part > 0)),
             ("match_part", Some(int(self.match_part)).filter(|_| self.match_part > 0)),
             ("rules", Some(int(self.rules)).filter(|_| self.rules > 0)),
+            ("client_transfers", self.client_transfers.then_some(Field::Int(1))),
         ];
         let all: Vec<_> = all.into_iter().chain(limits.into_iter().filter_map(|(name, n)| Some((name, n?)))).collect();
         let mut out = Vec::new();
@@ -137,14 +145,9 @@ impl RoleSettings {
                 "dedup_window_ms" => put(s.dedup_window_ms.get_or_insert_default(), n),
                 "open_orders_max" => put(&mut s.open_orders_max, n),
                 "day_ends_ms" => put(&mut s.day_ends_ms, n),
-                "time_may_fall" => {
-                    s.time_may_fall = n == 1;
-                    n == 1
-                }
-                "marks_may_fall" => {
-                    s.marks_may_fall = n == 1;
-                    n == 1
-                }
+                "time_may_fall" => on(&mut s.time_may_fall, n),
+                "marks_may_fall" => on(&mut s.marks_may_fall, n),
+                "client_transfers" => on(&mut s.client_transfers, n),
                 "mass_cancel_part" => put(&mut s.mass_cancel_part, n),
                 "match_part" => put(&mut s.match_part, n),
                 // Rules that are not known here may have decided anything.
@@ -163,6 +166,12 @@ impl RoleSettings {
             (None, Ok(None)) => Ok(s),
         }
     }
+}
+
+/// A rule that is on where it is named.
+fn on(rule: &mut bool, n: i64) -> bool {
+    *rule = n == 1;
+    *rule
 }
 
 /// False: it does not fit there.
@@ -190,6 +199,7 @@ mod tests {
             mass_cancel_part: 0,
             match_part: 0,
             rules: 0,
+            client_transfers: true,
         };
         for s in [RoleSettings::default(), odd] {
             assert_eq!(RoleSettings::decode(&s.encode()), Ok(s));

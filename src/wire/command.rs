@@ -5,12 +5,14 @@ use std::borrow::Cow;
 use super::content::mark_of;
 use super::input::{Fault, Value, read_map, timestamp_ns};
 use super::protections::{self, Protection};
+use super::topics;
 use crate::domain::book::Life;
 use crate::domain::checks::Pricing;
 use crate::domain::decimal::{MONEY, Num, WHOLE};
 use crate::domain::ids;
 use crate::domain::reason::Reason;
 use crate::domain::status::{Side, words};
+use crate::engine::topics::TopicId;
 
 words! {
     /// What a command asks for.
@@ -104,7 +106,7 @@ pub struct Command<'a> {
     pub orig_order_id: Option<Cow<'a, str>>,
     /// Money to move.
     pub amount: Option<Num>,
-    /// The operator who asks, if it is not the user.
+    /// The operator who asks, if it is not the user. Of transfers it is for the record only: the same amount under the same id is the same transfer.
     pub operator: Option<Cow<'a, str>>,
     /// The trade to take back, ...
     pub trade_id: Option<Cow<'a, str>>,
@@ -114,6 +116,14 @@ pub struct Command<'a> {
     pub fee: Option<Num>,
     /// A field that would protect the order under a name that is not ours (see [`protections`]).
     pub unlike: Option<Cow<'a, str>>,
+}
+
+/// The topic that a command belongs to: the operators' own, if it moves money or names an operator. One that cannot be read goes where clients write.
+pub fn topic(bytes: &[u8]) -> TopicId {
+    match decode(bytes) {
+        Ok(c) if c.operator.is_some() || matches!(c.kind, Kind::Deposit | Kind::Withdraw | Kind::Bust) => topics::OPERATOR_COMMANDS,
+        _ => topics::ORDER_COMMANDS,
+    }
 }
 
 /// Until when an order lives.
@@ -334,6 +344,7 @@ impl<'a> Raw<'a> {
             }
             Kind::Bust => self.bust(&mut c)?,
             Kind::Deposit | Kind::Withdraw => {
+                c.operator = self.operator()?;
                 c.amount = Some(number(&self.amount, MONEY, "amount is not a number")?.ok_or("amount is missing")?);
             }
         }

@@ -70,8 +70,21 @@ topics! {
     SUBSCRIPTIONS = 20, "subscriptions", One, Compact, true, 0;
     /// Internal: what operators have switched off, keyed by user or `*`, broadcast.
     CONTROLS = 21, "controls", One, Compact, true, 0;
+    /// Commands that only operators may give, keyed by user: money in and out, trades taken back, cancels for users.
+    OPERATOR_COMMANDS = 22, "operator-commands", Many, Keep, true, 0;
 }
 
 /// The topics that `audit` chains: those of the public contract but `audit-log` itself, and what operators switch off.
-pub const AUDITED: [TopicId; 10] =
-    [ORDER_COMMANDS, MARKET_DATA, INSTRUMENTS, ORDER_EVENTS, TRADES, REFERENCE_PRICES, PORTFOLIOS, NOTIFICATIONS, DEAD_LETTERS, CONTROLS];
+pub const AUDITED: [TopicId; 11] = [
+    ORDER_COMMANDS,
+    MARKET_DATA,
+    INSTRUMENTS,
+    ORDER_EVENTS,
+    TRADES,
+    REFERENCE_PRICES,
+    PORTFOLIOS,
+    NOTIFICATIONS,
+    DEAD_LETTERS,
+    CONTROLS,
+    OPERATOR_COMMANDS,
+];

@@ -96,6 +96,7 @@ pub struct Symbol {
 
 #[derive(Clone, Debug, Default)]
 pub struct User {
+    pub opened: bool,
     pub cash: i64,
     pub shares: BTreeMap<String, i64>,
     pub events: Vec<Told>,
@@ -135,11 +136,25 @@ impl Model {
             }
             Command::Restart => {}
             Command::Order { user, id, kind } => self.command(user, id, kind, c),
+            Command::Astray { user, id, kind } => self.astray(user, id, kind),
         }
     }
 
+    /// Nobody shows by this topic that they may do that: nothing is done, no account is opened, and the id stays free.
+    fn astray(&mut self, user: &str, id: &str, kind: &Kind) {
+        self.open_account(user, id, false);
+        let (event, named) = match kind {
+            Kind::Cancel { orig, .. } | Kind::Replace { orig, .. } | Kind::Bust { orig, .. } => ("CancelRejected", Some(orig)),
+            _ => ("OrderRejected", None),
+        };
+        let about = named.and_then(|orig| self.named(event, user, orig));
+        let mut told = about.unwrap_or_else(|| self.plain(event, named.map_or(id, String::as_str), "rejected", kind));
+        (told.cause_id, told.reason) = (id.to_string(), "NOT_AUTHORIZED");
+        self.tell(user, told);
+    }
+
     fn command(&mut self, user: &str, id: &str, kind: &Kind, c: &Command) {
-        self.open_account(user, id);
+        self.open_account(user, id, self.off.iter().all(|(whom, _)| whom.as_deref().is_some_and(|whom| whom != user)));
         let key = (user.to_string(), id.to_string());
         if let Some(first) = self.known.get(&key).cloned() {
             self.repeated(user, id, kind, c, &first);
@@ -190,11 +205,13 @@ impl Model {
         }
     }
 
-    fn open_account(&mut self, user: &str, id: &str) {
-        if self.users.contains_key(user) {
+    /// The first command that may open an account does.
+    fn open_account(&mut self, user: &str, id: &str, may: bool) {
+        let u = self.users.entry(user.to_string()).or_default();
+        if u.opened || !may {
             return;
         }
-        self.users.insert(user.to_string(), User { cash: self.opening, ..User::default() });
+        (u.opened, u.cash) = (true, self.opening);
         self.tell(user, Told { event: "Deposited", cause_id: id.to_string(), ..Told::default() });
     }
 

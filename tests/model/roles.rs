@@ -15,7 +15,7 @@ use processor::roles::at_rest::AtRest;
 use processor::roles::{Role, RoleSettings, factory};
 use processor::store::memory::MemoryStore;
 use processor::wire::event::OrderEvent;
-use processor::wire::topics;
+use processor::wire::{command, topics};
 
 use super::Told;
 use super::script::{Command, Off, START_MS, SYMBOLS, Status, json};
@@ -128,7 +128,18 @@ impl Pair {
 
     fn take(&mut self, c: &Command, restarts: bool) {
         match c {
-            Command::Order { user, id, kind } => self.put(topics::ORDER_COMMANDS, Some(user), &json(user, id, kind)),
+            Command::Order { user, id, kind } => {
+                let json = json(user, id, kind);
+                self.put(command::topic(json.as_bytes()), Some(user), &json);
+            }
+            Command::Astray { user, id, kind } => {
+                let json = json(user, id, kind);
+                let topic = match command::topic(json.as_bytes()) {
+                    topics::ORDER_COMMANDS => topics::OPERATOR_COMMANDS,
+                    _ => topics::ORDER_COMMANDS,
+                };
+                self.put(topic, Some(user), &json);
+            }
             Command::Tick { symbol, price } => {
                 let tick = format!(r#"{{"symbol":"{symbol}","price":"{}.{:04}"}}"#, price / 10_000, price % 10_000);
                 self.put(topics::MARKET_DATA, Some(symbol), &tick);

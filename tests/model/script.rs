@@ -68,6 +68,12 @@ pub enum Command {
         id: String,
         kind: Kind,
     },
+    /// One that comes by the topic that may not carry it.
+    Astray {
+        user: String,
+        id: String,
+        kind: Kind,
+    },
     Tick {
         symbol: String,
         price: i64,
@@ -316,6 +322,10 @@ pub fn script(seed: u64, length: usize) -> Vec<Command> {
                     }
                     _ => new(&mut d, symbol, price, now),
                 };
+                if d.chance(2) {
+                    all.push(Command::Astray { user, id: format!("s{n}"), kind });
+                    continue;
+                }
                 if matches!(kind, Kind::New { .. }) {
                     given.push((user.clone(), id.clone()));
                 }

@@ -16,7 +16,7 @@ use processor::engine::topics::{Partitions, TopicId, TopicPartition, TopicTable}
 use processor::roles::at_rest::AtRest;
 use processor::roles::{Role, RoleSettings, factory};
 use processor::wire::event::OrderEvent;
-use processor::wire::topics;
+use processor::wire::{command, topics};
 use serde_json::Value;
 
 /// A record in the log.
@@ -205,9 +205,10 @@ impl World {
         self.append(topics::MARKET_DATA, symbol, format!("{{\"symbol\":\"{symbol}\",\"price\":{price}}}").as_bytes());
     }
 
-    /// A command of a user, as JSON without its `user_id`.
+    /// A command of a user, as JSON without its `user_id`, by the topic that it belongs to.
     pub fn command(&mut self, user: &str, fields: &str) {
-        self.append(topics::ORDER_COMMANDS, user, format!("{{\"user_id\":\"{user}\",{fields}}}").as_bytes());
+        let value = format!("{{\"user_id\":\"{user}\",{fields}}}");
+        self.append(command::topic(value.as_bytes()), user, value.as_bytes());
     }
 
     /// A market order.

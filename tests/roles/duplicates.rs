@@ -31,6 +31,7 @@ fn d3_d4_other_content_is_refused() {
     w.order("u", "1", "AAPL", "20", "buy");
     w.order("u", "1", "MSFT", "10", "buy");
     w.order("u", "1", "AAPL", "10", "sell");
+    w.turn_of(Role::Orders);
     w.command("u", r#""order_id":"1","command":"deposit","amount":1"#);
     w.pump();
     let events = w.events("u");
@@ -92,6 +93,7 @@ fn d6_r1_rate_limited_ids_may_be_tried_again() {
 fn d7_sticky_rejects_burn_the_id() {
     let mut w = World::ready(RoleSettings { opening_cash_e4: 0, ..Default::default() });
     w.order("u", "1", "AAPL", "1", "buy");
+    w.turn_of(Role::Orders);
     w.command("u", r#""command":"deposit","order_id":"d","amount":1000"#);
     w.order("u", "1", "AAPL", "1", "buy");
     w.order("u", "2", "AAPL", "1", "buy");

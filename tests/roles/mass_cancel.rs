@@ -200,7 +200,11 @@ fn storm(seed: u64) {
                     if filter { format!(r#","symbol":"{symbol}""#) } else { String::new() },
                     if by { r#","operator":"ana""# } else { "" }
                 );
+                // An operator's comes by another topic: the orders that came before are read before.
+                w.turn_max = if by { usize::MAX } else { w.turn_max };
+                (0..usize::from(by)).for_each(|_| w.turn_of(Role::Orders));
                 mass_cancel(&mut w, user, &id, &more);
+                (0..usize::from(by)).for_each(|_| w.turn_of(Role::Orders));
                 masses.insert((user.into(), id), (n, if filter { symbol } else { "" }, by));
             }
             13..15 => {

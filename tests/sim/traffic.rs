@@ -85,10 +85,6 @@ impl World {
         }
     }
 
-    fn command(&mut self, user: &str, value: &str) {
-        self.client_sends(topics::ORDER_COMMANDS, user, Some(value.as_bytes()), false);
-    }
-
     /// Lists them, prices them, and lets so many users buy one share of each.
     fn many_symbols(&mut self, count: u64, note: &str, users: u64) {
         for n in 0..count {

@@ -5,7 +5,7 @@ use processor::domain::partitioner;
 use processor::engine::records::{Headers, Record};
 use processor::engine::topics::{TopicId, TopicPartition};
 use processor::wire::event::OrderEvent;
-use processor::wire::topics;
+use processor::wire::{command, topics};
 
 use super::coverage::Kind;
 use super::world::World;
@@ -70,7 +70,7 @@ impl World {
             4 => {
                 let (command, amount) = (["deposit", "withdraw"][self.rng.index(2)], self.rng.between(1, 500));
                 let value = format!(r#"{{"command":"{command}","user_id":"{user}","order_id":"t{id}","amount":"{amount}.01"}}"#);
-                self.client_sends(topics::ORDER_COMMANDS, &user, Some(value.as_bytes()), false);
+                self.command(&user, &value);
             }
             5 => {
                 self.cover(Kind::DeadLetter);
@@ -87,7 +87,7 @@ impl World {
             7 => {
                 let Some(Sent { user, value, .. }) = self.earlier() else { return };
                 self.cover(Kind::Duplicate);
-                self.client_sends(topics::ORDER_COMMANDS, &user, Some(value.as_bytes()), false);
+                self.command(&user, &value);
             }
             8 if self.rng.permille(300) => {
                 self.cover(Kind::Control);
@@ -115,7 +115,7 @@ impl World {
         let side = if self.rng.permille(550) { "buy" } else { "sell" };
         let value =
             format!(r#"{{"order_id":"{id}","user_id":"{user}","symbol":"{symbol}","quantity":{quantity},"order_type":"{side}",{more}}}"#);
-        self.client_sends(topics::ORDER_COMMANDS, &user, Some(value.as_bytes()), false);
+        self.command(&user, &value);
         self.orders.push(Sent { user, id: id.to_string(), value });
     }
 
@@ -157,7 +157,7 @@ impl World {
             _ => format!(r#""command":"replace","orig_order_id":"{order}","limit_price":{}"#, self.rng.between(94, 106)),
         };
         let value = format!(r#"{{"order_id":"c{id}","user_id":"{user}",{what}}}"#);
-        self.client_sends(topics::ORDER_COMMANDS, &user, Some(value.as_bytes()), false);
+        self.command(&user, &value);
     }
 
     /// An operator takes a trade back that can be seen by now.
@@ -182,6 +182,14 @@ impl World {
         }
         let (user, what) = fills.swap_remove(self.rng.index(fills.len()));
         let value = format!(r#"{{"order_id":"b{id}","user_id":"{user}",{what}}}"#);
-        self.client_sends(topics::ORDER_COMMANDS, &user, Some(value.as_bytes()), false);
+        self.command(&user, &value);
+    }
+
+    /// A command by the topic that it belongs to; now and then by the other one, which may not carry it.
+    pub fn command(&mut self, user: &str, value: &str) {
+        let right = command::topic(value.as_bytes());
+        let other = if right == topics::ORDER_COMMANDS { topics::OPERATOR_COMMANDS } else { topics::ORDER_COMMANDS };
+        let topic = if self.rng.permille(20) { other } else { right };
+        self.client_sends(topic, user, Some(value.as_bytes()), false);
     }
 }

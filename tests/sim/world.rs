@@ -213,8 +213,14 @@ impl World {
             None => topics::table(""),
             Some(max) => small_records(&topics::table(""), max),
         });
-        let mut settings =
-            RoleSettings { rate_limit: 5, burst: 3, stale_ms: 4_000, opening_cash_e4: 100_000_000, ..RoleSettings::default() };
+        let mut settings = RoleSettings {
+            rate_limit: 5,
+            burst: 3,
+            stale_ms: 4_000,
+            opening_cash_e4: 100_000_000,
+            client_transfers: seed.is_multiple_of(2),
+            ..RoleSettings::default()
+        };
         if plan.heavy.is_some_and(|h| !matches!(h, Heavy::Flood(_))) {
             (settings.rate_limit, settings.burst) = (100_000, 100_000);
         }

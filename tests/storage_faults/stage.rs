@@ -25,7 +25,7 @@ const LIVES: u64 = 4;
 const COMMANDS: u64 = 600;
 
 fn settings() -> RoleSettings {
-    RoleSettings { rate_limit: 0, ..Default::default() }
+    RoleSettings { rate_limit: 0, client_transfers: true, ..Default::default() }
 }
 
 fn table() -> Arc<TopicTable> {

@@ -29,10 +29,12 @@ pub struct Installation {
 impl Installation {
     /// One that keeps all in `dir`: ample accounts, no rate limit, prices that do not age, and a short session.
     pub fn ample(brokers: &str, prefix: &str, dir: &Path, cash: i64) -> Installation {
-        let flags = ["--rate-limit", "0", "--opening-cash", &cash.to_string(), "--stale-ms", "1000000000", "-X", "session.timeout.ms=6000"];
+        let cash = cash.to_string();
+        let flags = ["--rate-limit", "0", "--client-transfers", "--opening-cash", &cash, "--stale-ms", "1000000000"];
+        let flags = [&flags[..], &["-X", "session.timeout.ms=6000"]].concat();
         let (state, logs) = (dir.join("state"), dir.join("logs"));
         std::fs::create_dir_all(&logs).expect("a directory");
-        Installation { brokers: brokers.into(), prefix: prefix.into(), state, logs, flags: flags.map(String::from).to_vec() }
+        Installation { brokers: brokers.into(), prefix: prefix.into(), state, logs, flags: flags.into_iter().map(String::from).collect() }
     }
 
     /// Its log, as any client sees it.

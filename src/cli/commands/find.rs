@@ -84,6 +84,7 @@ fn as_text(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Result<(), Failure>
     let kind = decode::header(r, "type").unwrap_or_else(|| {
         let named = match r.at.topic {
             topics::ORDER_COMMANDS => "command",
+            topics::OPERATOR_COMMANDS => "operator's command",
             topics::MARKET_DATA => "tick",
             topics::INSTRUMENTS => "listing",
             topics::CONTROLS => "control",
@@ -135,7 +136,7 @@ fn readable(map: Fields) -> Fields {
 fn is_new(r: &Record<'_>) -> bool {
     let value = r.value.unwrap_or_default();
     match r.at.topic {
-        topics::ORDER_COMMANDS => command::decode(value).is_ok_and(|c| c.kind == Kind::New),
+        topics::ORDER_COMMANDS | topics::OPERATOR_COMMANDS => command::decode(value).is_ok_and(|c| c.kind == Kind::New),
         _ => BookCommand::decode(value).is_ok_and(|c| matches!(c.ask, Ask::New(_))),
     }
 }

@@ -17,7 +17,7 @@ use crate::roles::Role;
 use crate::runtime::signals;
 use crate::runtime::supervisor::{Ends, Supervisor};
 use crate::runtime::system::System;
-use crate::wire::topics::ORDER_COMMANDS;
+use crate::wire::command;
 
 /// How long to wait for what follows from a command. What takes longer is done by whoever runs the roles next.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -115,7 +115,7 @@ fn in_use(config: &Config, failure: Failure) -> Failure {
 
 fn send(config: &Config, log: &dyn Log, sending: &Sending, wait: Option<Duration>) -> Result<(), Failure> {
     let answers = wait.map(|_| Answers::listen(config, log, &sending.user, &sending.id, &sending.value)).transpose()?;
-    let mut commands = KeyedAppender::new(log, ORDER_COMMANDS)?;
+    let mut commands = KeyedAppender::new(log, command::topic(&sending.value))?;
     commands.append(&sending.user, Some(&sending.value))?;
     commands.flush(Duration::from_secs(30))?;
     match (answers, wait) {

@@ -275,6 +275,8 @@ impl Admin<'_> {
     }
 
     pub(super) fn partitions(&self, topic: &str) -> Result<Option<u32>, LogError> {
+        /// No topic has so few partitions: this one may not be looked at.
+        const CLOSED: u32 = 0;
         let wait = self.settings.request_wait;
         let found = self.ask(&Who::Everything, &|| false, |c| {
             let metadata = c.fetch_metadata(Some(topic), wait)?;
@@ -282,9 +284,13 @@ impl Admin<'_> {
             match found.error().map(Code::from) {
                 None => Ok(u32::try_from(found.partitions().len()).ok().filter(|n| *n > 0)),
                 Some(code) if stale(code) => Ok(None),
+                Some(Code::TopicAuthorizationFailed) => Ok(Some(CLOSED)),
                 Some(code) => Err(KafkaError::MetadataFetch(code)),
             }
         })?;
+        if found == Some(CLOSED) {
+            return Err(forbidden(&format!("neither Read nor Write on topic {topic} is granted")));
+        }
         if found.is_some() && !self.askers.knew(topic) {
             self.askers.known.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.to_string());
         }

@@ -1,4 +1,4 @@
-//! `order-commands`: the checks in their fixed order, and what follows from them.
+//! `order-commands` and `operator-commands`: the checks in their fixed order, and what follows from them.
 
 use crate::domain::account::may_withdraw;
 use crate::domain::checks::Bands;
@@ -10,12 +10,14 @@ use crate::domain::status::Status;
 use crate::engine::context::Ctx;
 use crate::engine::records::Record;
 use crate::engine::role::Bug;
+use crate::engine::topics::TopicId;
 use crate::roles::intake::vet;
 use crate::roles::rows::Rows;
-use crate::roles::settings::{BANDS_BY_SIDE, SHORT_MARGIN, STRICT_FIELDS};
+use crate::roles::settings::{BANDS_BY_SIDE, OPERATORS_APART, SHORT_MARGIN, STRICT_FIELDS};
 use crate::wire::command::{self, Command, Kind, Malformed};
 use crate::wire::content::{self, Content};
 use crate::wire::event::{Event, OrderEvent};
+use crate::wire::topics;
 
 use super::desk::{Desk, about};
 use super::state::{self, Entry, unreadable};
@@ -67,7 +69,14 @@ impl Orders {
             Some(id) => state::load_order(ctx, &mut self.buffers, &c.user_id, id, &mut self.other),
             None => false,
         };
-        let mut desk = Desk::open(ctx, &mut self.buffers, &c.user_id, self.settings.opening_cash_e4, &c.order_id)?;
+        let authority = self.settings.authority(record.at.topic, &c);
+        let (settings, controls) = (&self.settings, &mut self.controls);
+        let opening = |ctx: &mut Ctx<'_>| {
+            let off = settings.rules >= OPERATORS_APART
+                && (authority.is_err() || [&*c.user_id, EVERYBODY].into_iter().any(|whom| controls.get(ctx, whom).is_some()));
+            (!off).then_some(settings.opening_cash_e4)
+        };
+        let mut desk = Desk::open(ctx, &mut self.buffers, &c.user_id, opening, &c.order_id)?;
 
         let first = match known {
             true => Some(Entry::read(&self.entry).ok_or_else(|| unreadable(desk.ctx, "an order"))?),
@@ -80,7 +89,7 @@ impl Orders {
         let named = named.filter(|e| e.content.kind() == Some(Kind::New));
         let in_age = check_age(self.max_age_ns, c.timestamp_ns, desk.ctx.time_ms());
         self.in_time = in_age.is_ok();
-        if let Err(reason) = in_age {
+        if let Err(reason) = authority.and(in_age) {
             match &first {
                 Some(first) => refuse_known(&mut desk, &c.order_id, first, reason, reason.text()),
                 None if c.orig_order_id.is_some() => changes::refuse(&mut desk, &c, content, named.as_ref(), reason, None),
@@ -149,7 +158,9 @@ impl Orders {
             return Ok(());
         }
         let known = state::load_order(ctx, &mut self.buffers, user, order_id, &mut self.entry);
-        let mut desk = Desk::open(ctx, &mut self.buffers, user, self.settings.opening_cash_e4, order_id)?;
+        let settings = &self.settings;
+        let opening = |_: &mut Ctx<'_>| (settings.rules < OPERATORS_APART).then_some(settings.opening_cash_e4);
+        let mut desk = Desk::open(ctx, &mut self.buffers, user, opening, order_id)?;
         if known {
             let first = Entry::read(&self.entry).ok_or_else(|| unreadable(desk.ctx, "an order"))?;
             refuse_known(&mut desk, order_id, &first, Reason::Malformed, m.text);
@@ -171,6 +182,21 @@ impl Orders {
         });
         desk.close();
         Ok(())
+    }
+}
+
+impl RoleSettings {
+    /// Whether a command may come by this topic: the right to write a topic is all that brokers can tell apart, so it is what an operator shows.
+    fn authority(&self, topic: TopicId, c: &Command<'_>) -> Result<(), Reason> {
+        let may = match (topic, c.kind) {
+            _ if self.rules < OPERATORS_APART => true,
+            (topics::OPERATOR_COMMANDS, Kind::Deposit | Kind::Withdraw | Kind::Bust) => true,
+            (topics::OPERATOR_COMMANDS, Kind::Cancel | Kind::MassCancel) => c.operator.is_some(),
+            (topics::OPERATOR_COMMANDS, Kind::New | Kind::Replace) => false,
+            (_, Kind::Deposit | Kind::Withdraw) => self.client_transfers && c.operator.is_none(),
+            (_, _) => c.operator.is_none(),
+        };
+        if may { Ok(()) } else { Err(Reason::NotAuthorized) }
     }
 }
 

@@ -28,17 +28,23 @@ impl<'d, 'c> Desk<'d, 'c> {
         Ok(Desk { ctx, buffers, user, account })
     }
 
-    /// The account of a user who is about to get an event; opened if this is the first.
+    /// The account of a user who is about to get an event. The first command that may open the account does: `opening` says with how much cash,
+    /// or none while the user may not have an account.
     pub(super) fn open(
         ctx: &'d mut Ctx<'c>,
         buffers: &'d mut Buffers,
         user: &'d str,
-        opening_cash_e4: i64,
+        opening: impl FnOnce(&mut Ctx<'c>) -> Option<i64>,
         cause_id: &str,
     ) -> Result<Self, Bug> {
         let found = state::load_account(ctx, buffers, user)?;
         let mut desk = Desk { ctx, buffers, user, account: found.unwrap_or_default() };
-        if found.is_none() && opening_cash_e4 > 0 {
+        if found.is_some_and(|account| !account.unopened) {
+            return Ok(desk);
+        }
+        let opening_cash_e4 = opening(desk.ctx);
+        desk.account.unopened = opening_cash_e4.is_none();
+        if let Some(opening_cash_e4) = opening_cash_e4.filter(|cash| *cash > 0) {
             desk.post(|account, totals| account.deposit(totals, opening_cash_e4))?;
             desk.event(OrderEvent {
                 cause_id: Some(cause_id),

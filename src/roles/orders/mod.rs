@@ -79,13 +79,13 @@ impl Orders {
 impl Role for Orders {
     fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
         match record.at.topic {
-            topics::ORDER_COMMANDS => self.command(ctx, record)?,
+            topics::ORDER_COMMANDS | topics::OPERATOR_COMMANDS => self.command(ctx, record)?,
             topics::EXECUTIONS => self.execution(ctx, record)?,
             _ => return Err(bug(ctx, "orders does not read this topic")),
         }
         match self.settings.dedup_window_ms {
             Some(window) => {
-                let command = record.at.topic == topics::ORDER_COMMANDS;
+                let command = record.at.topic != topics::EXECUTIONS;
                 let in_time = std::mem::take(&mut self.in_time) || !self.settings.time_may_fall;
                 let falls = self.settings.marks_may_fall;
                 forget::some(ctx, &mut self.buffers, window, command && in_time, falls)

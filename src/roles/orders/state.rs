@@ -140,9 +140,10 @@ fn put_account(out: &mut Vec<u8>, a: &Account) {
     put(out, a.user_seq);
     put_signed(out, i128::from(a.clock.tat_us));
     put_signed(out, i128::from(a.clock.last_seen_us));
-    // The second of them came after the first.
-    let later = [i128::from(a.open_orders), i128::from(a.shorts)];
-    put_later(out, if a.shorts == 0 { &later[..1] } else { &later });
+    // Each of them came after the one before.
+    let later = [i128::from(a.open_orders), i128::from(a.shorts), i128::from(a.unopened)];
+    let used = later.iter().rposition(|n| *n != 0).map_or(1, |last| last + 1);
+    put_later(out, &later[..used]);
 }
 
 pub(super) fn read_account(bytes: &[u8]) -> Option<Account> {
@@ -156,12 +157,15 @@ pub(super) fn read_account(bytes: &[u8]) -> Option<Account> {
             clock: Clock { tat_us: take_i64(r)?, last_seen_us: take_i64(r)? },
             open_orders: 0,
             shorts: 0,
+            unopened: false,
         };
-        for slot in [&mut a.open_orders, &mut a.shorts] {
+        let mut unopened = 0;
+        for slot in [&mut a.open_orders, &mut a.shorts, &mut unopened] {
             if !r.is_empty() {
                 *slot = u64::try_from(take_signed(r)?).ok()?;
             }
         }
+        a.unopened = unopened != 0;
         Some(a)
     })
 }
@@ -482,6 +486,7 @@ mod tests {
             clock: Clock { tat_us: -1, last_seen_us: 6 },
             open_orders: 0,
             shorts: 0,
+            unopened: false,
         };
         put_account(b.fresh(), &a);
         assert_eq!(b.value, [1, 2, 4, 6, 8, 0xac, 2, 1, 12]);
@@ -493,6 +498,10 @@ mod tests {
         let a = Account { open_orders: 0, shorts: 2, ..a };
         put_account(b.fresh(), &a);
         assert_eq!(b.value, [1, 2, 4, 6, 8, 0xac, 2, 1, 12, 0, 4]);
+        assert_eq!(read_account(&b.value), Some(a));
+        let a = Account { shorts: 0, unopened: true, ..a };
+        put_account(b.fresh(), &a);
+        assert_eq!(b.value, [1, 2, 4, 6, 8, 0xac, 2, 1, 12, 0, 0, 2]);
         assert_eq!(read_account(&b.value), Some(a));
         let first = [1, 6, 19, 0, 10, 5, 2, 0, 2];
         let back = Entry::read(&first).expect("an entry of version 1");

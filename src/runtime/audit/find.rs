@@ -110,12 +110,16 @@ pub fn find(log: &dyn Log, topics: &TopicTable, query: &Query) -> Result<Timelin
     let mut s = Search { log, topics, query, wanted: Wanted::new(query), found: Records::new(), places: BTreeSet::new() };
     // Commands first: they say whose the order is, and which orders are of the symbol.
     s.scan(t::ORDER_COMMANDS)?;
+    // A log of an older version has no such topic, and is read all the same.
+    if log.partitions(t::OPERATOR_COMMANDS)?.is_some() {
+        s.scan(t::OPERATOR_COMMANDS)?;
+    }
     s.wanted.commands_are_read();
     s.scan(t::ORDER_EVENTS)?;
     for topic in [t::BOOK_COMMANDS, t::EXECUTIONS, t::TRADES, t::NOTIFICATIONS, t::PORTFOLIOS, t::DEAD_LETTERS] {
         s.scan(topic)?;
     }
-    // A log of an older version has no such topic, and is read all the same.
+    // Nor this one.
     if query.user.is_some() && log.partitions(t::CONTROLS)?.is_some() {
         s.scan(t::CONTROLS)?;
     }
@@ -208,7 +212,7 @@ pub fn cause(topics: &TopicTable, r: &Record<'_>) -> Option<Place> {
     let mut parts = r.headers.text("src")?.rsplitn(3, '/');
     let (offset, partition, topic) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
     // Clients' records may carry any header; only ours name their cause.
-    let ours = !matches!(r.at.topic, t::ORDER_COMMANDS | t::MARKET_DATA | t::INSTRUMENTS | t::CONTROLS);
+    let ours = !matches!(r.at.topic, t::ORDER_COMMANDS | t::OPERATOR_COMMANDS | t::MARKET_DATA | t::INSTRUMENTS | t::CONTROLS);
     ours.then_some((TopicPartition::new(topics.find(topic)?, partition), offset))
 }
 

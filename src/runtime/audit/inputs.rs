@@ -61,8 +61,9 @@ struct Decider {
     input: TopicId,
 }
 
-const DECIDERS: [Decider; 2] = [
+const DECIDERS: [Decider; 3] = [
     Decider { role: "orders", journal: t::ORDERS_JOURNAL, input: t::ORDER_COMMANDS },
+    Decider { role: "orders", journal: t::ORDERS_JOURNAL, input: t::OPERATOR_COMMANDS },
     Decider { role: "trading", journal: t::TRADING_JOURNAL, input: t::BOOK_COMMANDS },
 ];
 
@@ -82,7 +83,7 @@ pub fn of(log: &dyn Log, topics: &TopicTable, found: &Records) -> Result<BTreeMa
         for (place, r) in found.iter().enumerate().filter(|(_, r)| r.at.topic == d.input) {
             let [symbol, user, command] = text_fields(r.value.unwrap_or_default(), ["symbol", "user_id", "command"]);
             let user =
-                user.filter(|_| d.input == t::ORDER_COMMANDS && !matches!(command.as_deref(), Some("cancel" | "mass_cancel" | "bust")));
+                user.filter(|_| d.input != t::BOOK_COMMANDS && !matches!(command.as_deref(), Some("cancel" | "mass_cancel" | "bust")));
             by_partition.entry(r.at.partition).or_default().insert(r.offset, Open { place, symbol, user });
         }
         for (task, open) in by_partition {

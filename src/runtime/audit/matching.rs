@@ -99,7 +99,7 @@ impl Wanted {
         if !(named(&self.user, &ids.users) && named(&self.order, &ids.orders) && symbol) {
             return false;
         }
-        if matches!(r.at.topic, t::ORDER_COMMANDS | t::ORDER_EVENTS) {
+        if matches!(r.at.topic, t::ORDER_COMMANDS | t::OPERATOR_COMMANDS | t::ORDER_EVENTS) {
             self.met.extend(ids.users.iter().cloned());
             self.symbols.extend(ids.symbol.iter().cloned());
             if self.symbol.is_some() && ids.symbol.is_some() {

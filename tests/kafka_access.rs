@@ -1,0 +1,195 @@
+//! The rights that docs/access.md gives are enough for every role and client, and a client cannot do what only the desk may.
+#![cfg(all(feature = "kafka", feature = "rocks"))]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Duration;
+
+use processor::wire::topics;
+use support::broker::{Broker, wire_text};
+use support::load::wait_for;
+use support::program::Program;
+
+const PAGE: &str = include_str!("../docs/access.md");
+const ROLES: [&str; 5] = ["orders", "trading", "portfolio", "notifications", "audit"];
+const TOPIC: u8 = 2;
+const GROUP: u8 = 3;
+const CLUSTER: u8 = 4;
+const TRANSACTIONAL_ID: u8 = 5;
+const READ: u8 = 3;
+const WRITE: u8 = 4;
+const DESCRIBE: u8 = 8;
+const DESCRIBE_CONFIGS: u8 = 10;
+const IDEMPOTENT_WRITE: u8 = 12;
+const LITERAL: u8 = 3;
+const PREFIXED: u8 = 4;
+
+/// Principal, topics to read, topics to write: the rows of the page's tables.
+fn rows() -> Vec<(String, Vec<String>, Vec<String>)> {
+    let words = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_string).collect::<Vec<_>>();
+    let lines = PAGE.lines().filter(|l| l.starts_with("| `"));
+    let cells = lines.map(|l| l.trim_matches('|').split('|').map(words).collect::<Vec<_>>());
+    cells.map(|c| (c[0][0].clone(), c[1].clone(), c[2].clone())).collect()
+}
+
+/// A broker that knows these users, allows nothing by itself, and lets `broker` do everything.
+fn strict_broker(users: &[String]) -> Broker {
+    let known: String = users.iter().map(|u| format!(" user_{u}=\"{u}-secret\"")).collect();
+    let login = "org.apache.kafka.common.security.plain.PlainLoginModule required";
+    let jaas = format!(
+        "listener.name.plaintext.plain.sasl.jaas.config={login} username=\"broker\" password=\"broker-secret\" user_broker=\"broker-secret\"{known};"
+    );
+    let lines = [
+        "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:SASL_PLAINTEXT",
+        "inter.broker.listener.name=PLAINTEXT",
+        "sasl.enabled.mechanisms=PLAIN",
+        "sasl.mechanism.inter.broker.protocol=PLAIN",
+        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        // The controller has a listener without logins.
+        "super.users=User:broker;User:ANONYMOUS",
+        "allow.everyone.if.no.acl.found=false",
+        &jaas,
+    ];
+    Broker::start_with(&lines, true)
+}
+
+/// One request of Kafka's protocol, in its old form; the answer without its correlation number.
+fn ask(stream: &mut TcpStream, (api, version): (u16, u16), fields: &[u8]) -> Vec<u8> {
+    let request = [&api.to_be_bytes()[..], &version.to_be_bytes(), &7_u32.to_be_bytes(), &wire_text("test"), fields].concat();
+    stream.write_all(&u32::try_from(request.len()).expect("short").to_be_bytes()).expect("sent");
+    stream.write_all(&request).expect("sent");
+    let mut size = [0; 4];
+    stream.read_exact(&mut size).expect("an answer");
+    let mut answer = vec![0; u32::from_be_bytes(size) as usize];
+    stream.read_exact(&mut answer).expect("an answer");
+    answer.split_off(4)
+}
+
+/// A right: principal, kind of resource, name, literal or prefix, operation.
+type Right = (String, u8, String, u8, u8);
+
+/// Grants rights, as the user `broker`. No client library that we use can.
+fn grant(broker: &Broker, rights: &[Right]) {
+    let mut stream = TcpStream::connect(&broker.address).expect("the broker takes connections");
+    assert_eq!(ask(&mut stream, (17, 1), &wire_text("PLAIN"))[..2], [0, 0], "the mechanism is served");
+    let login = b"\0broker\0broker-secret";
+    let login = [&u32::try_from(login.len()).expect("short").to_be_bytes()[..], login].concat();
+    assert_eq!(ask(&mut stream, (36, 0), &login)[..2], [0, 0], "logged in");
+    let mut fields = u32::try_from(rights.len()).expect("few").to_be_bytes().to_vec();
+    for (principal, kind, name, pattern, operation) in rights {
+        const ALLOW: u8 = 3;
+        let who = wire_text(&format!("User:{principal}"));
+        fields.extend([&[*kind][..], &wire_text(name), &[*pattern], &who, &wire_text("*"), &[*operation, ALLOW]].concat());
+    }
+    let answer = ask(&mut stream, (30, 1), &fields);
+    // Throttle time, number of results; each an error and a text, which is empty when there is none.
+    let results = answer[8..].chunks_exact(4).collect::<Vec<_>>();
+    assert_eq!(results.len(), rights.len(), "{answer:?}");
+    assert!(results.iter().all(|r| **r == [0; 4]), "a right was refused: {answer:?}");
+}
+
+/// The rights of the page.
+fn rights() -> Vec<Right> {
+    let mut all: Vec<Right> = Vec::new();
+    for (principal, reads, writes) in rows() {
+        let mut right = |kind, name: &str, pattern, operation| all.push((principal.clone(), kind, name.into(), pattern, operation));
+        reads.iter().for_each(|topic| right(TOPIC, topic, LITERAL, READ));
+        writes.iter().for_each(|topic| right(TOPIC, topic, LITERAL, WRITE));
+        right(GROUP, "processor-reader", LITERAL, DESCRIBE);
+        if ROLES.contains(&&*principal) {
+            [DESCRIBE, DESCRIBE_CONFIGS].into_iter().for_each(|o| right(TOPIC, "*", LITERAL, o));
+            right(GROUP, &format!("processor-{principal}"), LITERAL, READ);
+            [WRITE, DESCRIBE].into_iter().for_each(|o| right(TRANSACTIONAL_ID, &format!("processor-{principal}-"), PREFIXED, o));
+            [DESCRIBE, DESCRIBE_CONFIGS, IDEMPOTENT_WRITE].into_iter().for_each(|o| right(CLUSTER, "kafka-cluster", LITERAL, o));
+        }
+        if principal == "orders" {
+            right(GROUP, "processor-trading", LITERAL, DESCRIBE);
+        }
+    }
+    all
+}
+
+/// The program as one principal runs it.
+fn program(dir: &Path, broker: &Broker, user: &str) -> Program {
+    let home = dir.join(user);
+    std::fs::create_dir_all(&home).expect("a directory");
+    let login = [
+        ("security.protocol", "sasl_plaintext"),
+        ("sasl.mechanism", "PLAIN"),
+        ("sasl.username", user),
+        ("sasl.password", &format!("{user}-secret")),
+    ];
+    let lines: String = login.iter().map(|(k, v)| format!("\"{k}\" = \"{v}\"\n")).collect();
+    std::fs::write(home.join("processor.toml"), format!("brokers = \"{}\"\n\n[kafka]\n{lines}", broker.address)).expect("a file");
+    Program { dir: home, flags: Vec::new() }
+}
+
+#[test]
+fn the_page_names_topics_that_exist() {
+    let table = topics::table("");
+    for (principal, reads, writes) in rows() {
+        for topic in reads.iter().chain(&writes) {
+            assert!(table.find(topic).is_some(), "{principal}: there is no topic {topic}");
+        }
+    }
+    for role in processor::roles::Role::all() {
+        let (_, reads, _) = rows().into_iter().find(|(name, ..)| name == role.name()).expect("a row for each role");
+        let spec = role.spec();
+        for topic in spec.inputs.iter().map(|i| i.topic).chain(spec.broadcasts.iter().copied()).chain([spec.changelog]) {
+            assert!(reads.iter().any(|name| name == table.name(topic)), "{role} reads {}", table.name(topic));
+        }
+    }
+}
+
+#[test]
+fn each_role_and_client_runs_with_the_rights_of_the_page_and_no_more() {
+    const SOON: Duration = Duration::from_secs(90);
+    let users: Vec<String> = rows().into_iter().map(|(user, ..)| user).collect();
+    let (broker, dir) = (strict_broker(&users), tempfile::tempdir().expect("a directory"));
+    let p = |user: &str| program(dir.path(), &broker, user);
+    let owner = p("broker");
+    owner.good(&["topics", "create", "--partitions", "2"]);
+    grant(&broker, &rights());
+
+    let desk = p("desk");
+    std::fs::write(desk.dir.join("l.csv"), "symbol\nAAPL\n").expect("file");
+    desk.good(&["instruments", "load", "l.csv"]);
+    let running: Vec<_> = ROLES.iter().map(|role| p(role).start(&["run", "--role", role])).collect();
+    p("feed").good(&["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
+    desk.good(&["order", "--user", "501", "--id", "d", "--deposit", "100"]);
+    let client = p("client");
+    let filled = client.good(&["order", "--user", "501", "--symbol", "AAPL", "--quantity", "1", "--side", "buy", "--format", "json"]);
+    assert!(filled.contains("OrderFilled"), "{filled}");
+    let at_rest = || {
+        let rows: serde_json::Value = serde_json::from_str(&owner.good(&["status", "--format", "json"])).expect("JSON");
+        rows.as_array().expect("rows").iter().all(|r| r["lag"] == 0)
+    };
+    wait_for("every role to have read everything", SOON, at_rest);
+
+    // The desk's topic is closed to clients, and so is the record of everybody's money.
+    let refused = client.run(&["order", "--user", "501", "--id", "mint", "--deposit", "1000000"]);
+    refused.fails(78, &["neither Read nor Write on topic operator-commands is granted"]);
+    client.run(&["account", "stop", "501"]).fails(78, &["controls"]);
+    client.run(&["tail", "audit-log", "--from", "start", "--exit-at-end"]).fails(78, &["audit-log"]);
+    // What goes round the command line is refused by `orders` itself.
+    let minted = r#"{"user_id":"501","order_id":"mint","command":"deposit","amount":"1000000"}"#;
+    let topic = processor::wire::topics::ORDER_COMMANDS;
+    let properties = [
+        ("security.protocol", "sasl_plaintext"),
+        ("sasl.mechanism", "PLAIN"),
+        ("sasl.username", "client"),
+        ("sasl.password", "client-secret"),
+    ];
+    let mut settings = processor::log::kafka::KafkaSettings::new(&broker.address);
+    settings.properties = properties.map(|(k, v)| (k.to_string(), v.to_string())).to_vec();
+    let log = processor::log::kafka::KafkaLog::new(settings, std::sync::Arc::new(topics::table("")));
+    let mut commands = processor::client::KeyedAppender::new(&log, topic).expect("the topic is there");
+    commands.append("501", Some(minted.as_bytes())).expect("sent");
+    commands.flush(SOON).expect("written");
+    wait_for("the answer", SOON, || client.good(&["tail", "order-events", "--from", "start", "--exit-at-end"]).contains("NOT_AUTHORIZED"));
+    running.into_iter().for_each(|r| drop(r.stop()));
+    owner.good(&["verify"]);
+}
