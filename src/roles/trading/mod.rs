@@ -223,7 +223,10 @@ impl Trading {
                 floor.doom();
                 budget -= floor.bury_dead(budget, &mut slots).min(budget);
                 if let Some(price_e4) = floor.owed() {
+                    // The quote is new, the tick is not: a trade since then is still the later one.
+                    let trade = floor.stand.trade;
                     floor.take_in(Act::Price(price_e4))?;
+                    floor.stand.trade = floor.stand.trade.or(trade);
                     if floor.stand.is_busy() {
                         return Ok(());
                     }
