@@ -67,7 +67,7 @@ reasons! {
     /// Halted, cancel-only or a test issue.
     SymbolHalted = 2, "SYMBOL_HALTED", 2, true, "the symbol is not open for new orders";
     /// Quantity or open-order limit.
-    OrderExceedsLimit = 3, "ORDER_EXCEEDS_LIMIT", 3, true, "the quantity is above the symbol's limit";
+    OrderExceedsLimit = 3, "ORDER_EXCEEDS_LIMIT", 3, true, "the quantity is above the symbol's limit, or the user has as many open orders as are allowed";
     /// Too late.
     TooLateToEnter = 4, "TOO_LATE_TO_ENTER", 4, true, "it is too late to enter this order";
     /// Nothing to cancel.
