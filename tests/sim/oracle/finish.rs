@@ -266,9 +266,10 @@ fn check_events(cluster: &Cluster, in_books: Option<&BTreeSet<(String, String)>>
                 if e.status.is_some_and(Status::is_terminal) && open.contains_key(&order) =>
             {
                 // A refusal of a repeated command says how the order stands, and ends nothing.
-                // So does one of an id that was forgotten, and was never taken again.
+                // So does one of an id that was forgotten, and was never taken again; and one by a topic that may not carry the command.
                 let anew = forgets && open.get(&order) == Some(&false);
-                let refusal = e.event == Event::OrderRejected && (e.status != Some(Status::Rejected) || anew);
+                let astray = e.reason == Some(Reason::NotAuthorized);
+                let refusal = e.event == Event::OrderRejected && (e.status != Some(Status::Rejected) || anew || astray);
                 if !refusal && open.insert(order, false) == Some(false) {
                     wrong.get_or_insert(format!("I10: order {id} ended twice"));
                 }
