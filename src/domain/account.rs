@@ -195,11 +195,9 @@ impl Account {
                 add(&mut self.available_e4, trade.value_e4)?;
                 sub(&mut position.long, freed.shares)?;
                 add(&mut position.short, trade.quantity - freed.shares)?;
-                // What was held for selling short stays held, as the position's collateral; and what the sale brings, less the fee.
+                // Cash that was held for selling short stays held, as the position's collateral; and what the sale brings, less the fee.
                 let short = trade.quantity - freed.shares;
-                let brings = if trade.keeps && short > 0 { trade.value_e4 / trade.quantity * short } else { 0 };
-                let held = freed.cash_e4.checked_add(brings.min(trade.value_e4 - trade.fee.charged_e4).max(0));
-                let held = held.ok_or(Broken("a collateral left its bounds"))?;
+                let held = if trade.keeps && short > 0 { trade.held_with(short, freed.cash_e4)? } else { freed.cash_e4 };
                 sub(&mut self.available_e4, held)?;
                 add(&mut self.reserved_e4, held)?;
                 add(&mut position.collateral_e4, held)?;
@@ -316,6 +314,15 @@ pub struct Settled {
     pub with_house: bool,
     /// What a short sale brings is held.
     pub keeps: bool,
+}
+
+impl Settled {
+    /// What is held for so many shares sold short: what was held before, and what they bring, as far as the fee leaves it.
+    #[cold]
+    fn held_with(&self, short: i64, before_e4: i64) -> Result<i64, Broken> {
+        let brings = (self.value_e4 / self.quantity * short).min(self.value_e4 - self.fee.charged_e4).max(0);
+        before_e4.checked_add(brings).ok_or(Broken("a collateral left its bounds"))
+    }
 }
 
 /// The amounts that a trade moves besides the account.

@@ -137,6 +137,7 @@ fn in_band(side: Side, limit_e4: i64, center_e4: i64, rests: bool, bands: Bands,
 
 /// A limit near enough to its stop, or to the reference; a stop's limit belongs to the price at which it wakes up. `woken`: whether it has is for the book to
 /// know, so both are allowed it.
+#[inline(never)]
 pub fn near(
     side: Side,
     limit_e4: i64,
@@ -183,12 +184,17 @@ pub fn funds(more: &Hold, short: i64, covers: i64, f: &Facts<'_>, i: &Instrument
     if short > 0 && f.margin && f.position.short == 0 && f.account.shorts >= SHORTS_MAX {
         return Err(Reason::OrderExceedsLimit);
     }
-    let lacks = (more.cash_e4 - f.account.available_e4).max(0);
-    if lacks > lendable(covers, f, i) { Err(Reason::InsufficientFunds) } else { Ok(lacks) }
+    let lacks = more.cash_e4 - f.account.available_e4;
+    match lacks {
+        ..=0 => Ok(0),
+        _ if lacks > lendable(covers, f, i) => Err(Reason::InsufficientFunds),
+        _ => Ok(lacks),
+    }
 }
 
 /// What of the cash that is held for a short position a buy of so many shares may use. The part of the shares that it covers; where that is not what they
 /// cost by now, what they cost.
+#[cold]
 fn lendable(covers: i64, f: &Facts<'_>, i: &Instrument) -> i64 {
     let p = f.position;
     let covers = i128::from(covers.min(p.short));

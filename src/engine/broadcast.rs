@@ -129,6 +129,12 @@ impl TableView {
         row
     }
 
+    /// Whether a table has no row, and never had one that this task saw: then no lookup finds or notes anything.
+    pub fn is_empty(&self, table: TopicId) -> bool {
+        let none = |rows: Option<usize>| rows.is_none_or(|n| n == 0);
+        none(self.tables.rows.get(&table).map(IndexMap::len)) && none(self.noted.get(&table).map(IndexMap::len))
+    }
+
     /// Bytes that the rows seen anew will take in the journal, at most.
     pub fn fresh_bytes(&self) -> usize {
         self.fresh_bytes

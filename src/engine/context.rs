@@ -160,6 +160,11 @@ impl<'a> Ctx<'a> {
         self.tables.lookup(table, key)
     }
 
+    /// Whether a broadcast table has nothing that a lookup could find or note.
+    pub fn is_empty(&self, table: TopicId) -> bool {
+        self.tables.is_empty(table)
+    }
+
     /// Partition of a key in a topic, by the Java client's rule.
     pub fn partition_of(&self, topic: TopicId, key: &[u8]) -> u32 {
         partitioner::partition(key, self.outbox.partitions[topic.0 as usize])
