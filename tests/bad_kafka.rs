@@ -102,7 +102,7 @@ fn topics_that_are_missing_or_do_not_fit() {
     create.fails(
         78,
         &[
-            "5 of 22 topics do not fit",
+            "5 of 23 topics do not fit",
             &format!("{prefix}book-commands: has 4 partitions, not 2"),
             &format!("{prefix}order-events: cleanup.policy is compact, must be delete"),
             &format!("{prefix}order-commands: message.timestamp.type is CreateTime, must be LogAppendTime"),

@@ -134,7 +134,7 @@ fn new_topics_fit_and_each_wrong_setting_is_named_refused_and_put_right() {
     for (topic, name, value) in wrong {
         place.set(*topic, name, value);
         let (full, said) = (place.name(*topic), format!("{name} is {value}, must be "));
-        place.checked(CONFIG, &["1 of 22 topics do not fit", &full, &said, "--fix"]);
+        place.checked(CONFIG, &["1 of 23 topics do not fit", &full, &said, "--fix"]);
         place.p.run(&["run", "--role", "notifications"]).fails(CONFIG, &["no role was started", &full, &said, "--fix"]);
         place.p.good(&FIX);
         assert!(!place.p.good(&CHECK).contains("must be"), "{name} was put right");
