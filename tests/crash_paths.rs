@@ -221,7 +221,7 @@ fn a_repair_of_offsets_dies_and_the_next_one_ends_well() {
 
 /// Committed offsets of `orders`.
 fn offsets(place: &Place) -> Vec<Option<u64>> {
-    let inputs = [t::ORDER_COMMANDS, t::EXECUTIONS].map(|topic| TopicPartition::new(topic, 0));
+    let inputs = [t::OPERATOR_COMMANDS, t::EXECUTIONS].map(|topic| TopicPartition::new(topic, 0));
     place.log().group_offsets(ORDERS, &inputs).expect("the log answers")
 }
 
@@ -236,7 +236,7 @@ fn deposits() -> Place {
 
 fn deposit(place: &Place, id: &str) {
     let command = json!({"order_id": id, "user_id": "saver", "command": "deposit", "amount": "10"}).to_string();
-    place.send(|s| s.send(t::ORDER_COMMANDS, "saver", command));
+    place.send(|s| s.send(t::OPERATOR_COMMANDS, "saver", command));
 }
 
 fn deposited(place: &Place) -> usize {

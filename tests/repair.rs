@@ -180,13 +180,13 @@ fn a_repair_and_a_start_that_die_over_forgotten_offsets_are_made_good() {
     let running = place.p.start_roles("all");
     (0..3).for_each(|n| place.deposit(&format!("5{n}"), "first"));
     running.stop();
-    let right = place.committed("orders", t::ORDER_COMMANDS);
+    let right = place.committed("orders", t::OPERATOR_COMMANDS);
     for at in ["repair.joined", "tx.offsets", "tx.end_in_flight", "repair.committed"] {
         place.forget("orders");
         place.p.dies(&["repair", "offsets", "--role", "orders"], at);
         let rows = place.repair(&[]);
         assert!(all(&rows, "set") || all(&rows, "fits"), "{at}: {rows:?}");
-        assert_eq!(place.committed("orders", t::ORDER_COMMANDS), right, "{at}");
+        assert_eq!(place.committed("orders", t::OPERATOR_COMMANDS), right, "{at}");
     }
     let mut deposits = place.deposits();
     for at in ["adopt.positions", "tx.offsets", "tx.end_in_flight", "adopt.committed"] {
