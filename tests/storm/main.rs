@@ -101,7 +101,7 @@ fn log_on(address: &str) -> Arc<dyn Log> {
 fn installation(address: &str, dir: &Path) -> Installation {
     let cash = CASH.to_string();
     // What decides about orders, so that every answer can be worked out. Sessions, timeouts and all else are as they are by default.
-    let flags = ["--rate-limit", "0", "--opening-cash", &cash, "--stale-ms", "1000000000"];
+    let flags = ["--rate-limit", "0", "--client-transfers", "--opening-cash", &cash, "--stale-ms", "1000000000"];
     let (state, logs) = (dir.join("state"), dir.join("logs"));
     std::fs::create_dir_all(&logs).expect("a directory");
     Installation { brokers: address.into(), prefix: PREFIX.into(), state, logs, flags: flags.map(String::from).to_vec() }
