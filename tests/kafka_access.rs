@@ -172,7 +172,7 @@ fn each_role_and_client_runs_with_the_rights_of_the_page_and_no_more() {
     // The desk's topic is closed to clients, and so is the record of everybody's money.
     let refused = client.run(&["order", "--user", "501", "--id", "mint", "--deposit", "1000000"]);
     refused.fails(78, &["neither Read nor Write on topic operator-commands is granted"]);
-    client.run(&["account", "stop", "501"]).fails(78, &["controls"]);
+    client.run(&["account", "stop", "501", "--operator", "eve"]).fails(78, &["controls"]);
     client.run(&["tail", "audit-log", "--from", "start", "--exit-at-end"]).fails(78, &["audit-log"]);
     // What goes round the command line is refused by `orders` itself.
     let minted = r#"{"user_id":"501","order_id":"mint","command":"deposit","amount":"1000000"}"#;
