@@ -90,7 +90,9 @@ fn the_digits_and_keys_that_were_sent() {
     p.good(&["order", "--json", deposit]);
     append(dir.path(), t::ORDER_COMMANDS, "u1", &[], br#"{"order_id":"d2","user_id":"u1","amount":1.10,"amount":2e0}"#);
     for format in ["text", "json"] {
-        let tail = p.good(&["tail", "order-commands", "--from", "start", "--exit-at-end", "--format", format]);
+        let tail = ["operator-commands", "order-commands"]
+            .map(|topic| p.good(&["tail", topic, "--from", "start", "--exit-at-end", "--format", format]))
+            .concat();
         let find = p.good(&["audit", "find", "--user", "u1", "--format", format]);
         let (of, twice) = match format {
             "text" => ("amount=90071992547409.9301 event=x amount_e4=7", "amount=1.10 amount=2e0"),
