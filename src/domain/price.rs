@@ -123,6 +123,11 @@ impl Prices {
         (last.price_e4 != told.price_e4).then(|| due.saturating_add(999).div_euclid(1_000).saturating_mul(1_000))
     }
 
+    /// Tells the last price where that is due by now.
+    pub fn tell_due(&mut self, now_ms: i64, stale: Stale) -> Option<Priced> {
+        self.due_ms(stale).filter(|due| *due <= now_ms).and_then(|_| self.tell_last())
+    }
+
     /// The last price, which counts as told from here on.
     pub fn tell_last(&mut self) -> Option<Priced> {
         self.told = self.last;

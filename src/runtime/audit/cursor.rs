@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::engine::journal::Assembler;
+use crate::engine::meta::JournalEntry;
 use crate::engine::ports::{From, Limits, Log, LogError, Reader};
 use crate::engine::records::{Record, Records};
-use crate::engine::topics::TopicPartition;
+use crate::engine::topics::{TopicPartition, TopicTable};
 
 const LIMITS: Limits = Limits { records: 4_000, bytes: 2 << 20, age: Duration::from_millis(50) };
 const SLICE: Duration = Duration::from_millis(50);
@@ -97,6 +99,25 @@ impl Cursor {
         }
         Ok(())
     }
+}
+
+/// Calls `visit` with every entry of a task's journal, from its beginning, until it answers `false`.
+pub fn journal(
+    log: &dyn Log,
+    topics: &TopicTable,
+    at: TopicPartition,
+    visit: &mut dyn FnMut(JournalEntry) -> bool,
+) -> Result<(), LogError> {
+    let (mut records, mut whole) = (Cursor::whole(log, at, false)?, Assembler::default());
+    while let Some(r) = records.peek()? {
+        let entry = whole.take(r.value.unwrap_or_default());
+        let entry = entry.map_err(|e| LogError::Corrupt(format!("{}/{}: {e}", topics.show(r.at), r.offset)))?;
+        if entry.is_some_and(|entry| !visit(entry)) {
+            break;
+        }
+        records.skip();
+    }
+    Ok(())
 }
 
 /// The offsets of a range of time.

@@ -3,11 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cursor::Cursor;
+use super::cursor;
 use super::matching::text_fields;
 use super::prices::PriceWalk;
 use crate::domain::control::EVERYBODY;
-use crate::engine::journal::Assembler;
 use crate::engine::ports::{Log, LogError};
 use crate::engine::records::Records;
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
@@ -58,14 +57,16 @@ pub struct Inputs {
 struct Decider {
     role: &'static str,
     journal: TopicId,
-    input: TopicId,
+    inputs: &'static [TopicId],
 }
 
-const DECIDERS: [Decider; 3] = [
-    Decider { role: "orders", journal: t::ORDERS_JOURNAL, input: t::ORDER_COMMANDS },
-    Decider { role: "orders", journal: t::ORDERS_JOURNAL, input: t::OPERATOR_COMMANDS },
-    Decider { role: "trading", journal: t::TRADING_JOURNAL, input: t::BOOK_COMMANDS },
+const DECIDERS: [Decider; 2] = [
+    Decider { role: "orders", journal: t::ORDERS_JOURNAL, inputs: &[t::ORDER_COMMANDS, t::OPERATOR_COMMANDS] },
+    Decider { role: "trading", journal: t::TRADING_JOURNAL, inputs: &[t::BOOK_COMMANDS] },
 ];
+
+/// Records of one task that wait for their transactions, by input and offset.
+type Waiting = BTreeMap<(TopicId, u64), Open>;
 
 /// A record waiting for its transaction.
 struct Open {
@@ -79,12 +80,12 @@ struct Open {
 pub fn of(log: &dyn Log, topics: &TopicTable, found: &Records) -> Result<BTreeMap<usize, Inputs>, LogError> {
     let mut inputs = BTreeMap::new();
     for d in &DECIDERS {
-        let mut by_partition: BTreeMap<u32, BTreeMap<u64, Open>> = BTreeMap::new();
-        for (place, r) in found.iter().enumerate().filter(|(_, r)| r.at.topic == d.input) {
+        let mut by_partition: BTreeMap<u32, Waiting> = BTreeMap::new();
+        for (place, r) in found.iter().enumerate().filter(|(_, r)| d.inputs.contains(&r.at.topic)) {
             let [symbol, user, command] = text_fields(r.value.unwrap_or_default(), ["symbol", "user_id", "command"]);
             let user =
-                user.filter(|_| d.input != t::BOOK_COMMANDS && !matches!(command.as_deref(), Some("cancel" | "mass_cancel" | "bust")));
-            by_partition.entry(r.at.partition).or_default().insert(r.offset, Open { place, symbol, user });
+                user.filter(|_| r.at.topic != t::BOOK_COMMANDS && !matches!(command.as_deref(), Some("cancel" | "mass_cancel" | "bust")));
+            by_partition.entry(r.at.partition).or_default().insert((r.at.topic, r.offset), Open { place, symbol, user });
         }
         for (task, open) in by_partition {
             decisions(log, topics, d, task, open, &mut inputs)?;
@@ -98,24 +99,15 @@ fn decisions(
     topics: &TopicTable,
     d: &Decider,
     task: u32,
-    mut open: BTreeMap<u64, Open>,
+    mut open: Waiting,
     inputs: &mut BTreeMap<usize, Inputs>,
 ) -> Result<(), LogError> {
     let mut rows: BTreeMap<(TopicId, Box<[u8]>), Row> = BTreeMap::new();
-    let input = TopicPartition::new(d.input, task);
     let keys = open.values().flat_map(|o| [&o.symbol, &o.user]).flatten().map(String::as_str).chain([EVERYBODY]);
     let keys: BTreeSet<Vec<u8>> = keys.map(|k| k.as_bytes().to_vec()).collect();
     let mut ticks_for: Vec<(u64, usize, String)> = Vec::new();
-    let (mut failed, mut settings, mut whole) = (None, None, Assembler::default());
-    Cursor::whole(log, TopicPartition::new(d.journal, task), false)?.each(&mut |r| {
-        let entry = match whole.take(r.value.unwrap_or_default()) {
-            Ok(Some(entry)) => entry,
-            Ok(None) => return true,
-            Err(e) => {
-                failed = Some(LogError::Corrupt(format!("{}/{}: {e}", topics.show(r.at), r.offset)));
-                return false;
-            }
-        };
+    let mut settings = None;
+    cursor::journal(log, topics, TopicPartition::new(d.journal, task), &mut |entry| {
         if entry.forget {
             rows.clear();
             settings = entry.settings;
@@ -128,14 +120,15 @@ fn decisions(
             }
         }
         let next = |topic| entry.offsets.iter().find(|(at, _)| *at == TopicPartition::new(topic, task)).map_or(0, |(_, o)| *o);
-        let later = open.split_off(&next(input.topic));
-        for (_, o) in std::mem::replace(&mut open, later) {
+        let decided = |input: &TopicId| open.range((*input, 0)..(*input, next(*input))).map(|(place, _)| *place).collect::<Vec<_>>();
+        for (input, offset) in d.inputs.iter().flat_map(decided).collect::<Vec<_>>() {
+            let Some(o) = open.remove(&(input, offset)) else { continue };
             let row = |table, key: Option<&str>| rows.get(&(table, key?.as_bytes().into())).filter(|row| !row.value.is_empty()).cloned();
             let symbol = o.symbol.as_deref();
             let (instrument, reference) = (row(t::INSTRUMENTS, symbol), row(t::REFERENCE_PRICES, symbol));
             let whose = o.user.iter().map(String::as_str).filter(|user| *user != EVERYBODY).chain(o.user.as_ref().map(|_| EVERYBODY));
             let controls = whose.filter_map(|key| Some((key.to_string(), row(t::CONTROLS, Some(key))?))).collect();
-            if let (t::BOOK_COMMANDS, Some(symbol)) = (d.input, &o.symbol) {
+            if let (t::BOOK_COMMANDS, Some(symbol)) = (input, &o.symbol) {
                 // Prices come first in a transaction, so all ticks up to its position were in.
                 ticks_for.push((next(t::MARKET_DATA), o.place, symbol.clone()));
             }
@@ -145,9 +138,6 @@ fn decisions(
         }
         !open.is_empty()
     })?;
-    if let Some(e) = failed {
-        return Err(e);
-    }
     ticks(log, topics, task, ticks_for, inputs)
 }
 

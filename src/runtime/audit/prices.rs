@@ -4,11 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cursor::Cursor;
+use super::cursor::{self, Cursor};
 use super::inputs::Tick;
 use crate::domain::instrument::Instrument;
 use crate::domain::price::{Priced, Prices, Source, Stale, Taken, is_ahead};
-use crate::engine::journal::Assembler;
 use crate::engine::ports::{Log, LogError};
 use crate::engine::records::Record;
 use crate::engine::topics::{TopicPartition, TopicTable};
@@ -77,7 +76,7 @@ impl PriceWalk {
             let symbol = r.key.and_then(|k| std::str::from_utf8(k).ok()).and_then(|k| self.symbols.get_mut(k));
             if let Some(followed) = symbol {
                 if self.last_is_told {
-                    followed.wake(r.timestamp_ms, self.stale);
+                    followed.prices.tell_due(r.timestamp_ms, self.stale);
                 }
                 followed.take(&r, self.stale);
             }
@@ -94,21 +93,14 @@ impl PriceWalk {
     /// The price that the rest of the system had been told at a moment.
     pub fn told(&self, symbol: &str, ms: i64) -> Option<i64> {
         let mut prices = self.symbols.get(symbol)?.prices;
-        if self.last_is_told && prices.due_ms(self.stale).is_some_and(|due| due <= ms) {
-            prices.tell_last();
+        if self.last_is_told {
+            prices.tell_due(ms, self.stale);
         }
         prices.told.map(|told| told.price_e4)
     }
 }
 
 impl Followed {
-    /// As the clock does before the next tick.
-    fn wake(&mut self, now_ms: i64, stale: Stale) {
-        if self.prices.due_ms(stale).is_some_and(|due| due <= now_ms) {
-            self.prices.tell_last();
-        }
-    }
-
     /// As `trading` does; what it sends to the dead letters counts for nothing.
     fn take(&mut self, r: &Record<'_>, stale: Stale) {
         let Some(value) = r.value.filter(|v| v.len() <= t::INPUT_BYTES_MAX) else { return };
@@ -130,19 +122,11 @@ impl Followed {
     }
 }
 
-/// What changed for these symbols, by the place of the ticks before which it did; and how far the ticks were taken in.
+/// The changes for these symbols, by the place of the ticks before which it did; and how far the ticks were taken in.
 fn changes(log: &dyn Log, topics: &TopicTable, task: u32, symbols: &BTreeSet<String>) -> Result<(Vec<Change>, u64), LogError> {
     let ticks = TopicPartition::new(t::MARKET_DATA, task);
-    let (mut all, mut position, mut failed, mut whole) = (Vec::new(), 0, None, Assembler::default());
-    Cursor::whole(log, TopicPartition::new(t::TRADING_JOURNAL, task), false)?.each(&mut |r| {
-        let entry = match whole.take(r.value.unwrap_or_default()) {
-            Ok(Some(entry)) => entry,
-            Ok(None) => return true,
-            Err(e) => {
-                failed = Some(LogError::Corrupt(format!("{}/{}: {e}", topics.show(r.at), r.offset)));
-                return false;
-            }
-        };
+    let (mut all, mut position) = (Vec::new(), 0);
+    cursor::journal(log, topics, TopicPartition::new(t::TRADING_JOURNAL, task), &mut |entry| {
         if entry.forget {
             let settings = entry.settings.as_deref().and_then(|s| RoleSettings::decode(s).ok()).unwrap_or_default();
             all.push(Change {
@@ -159,8 +143,5 @@ fn changes(log: &dyn Log, topics: &TopicTable, task: u32, symbols: &BTreeSet<Str
         position = entry.offsets.iter().find(|(at, _)| *at == ticks).map_or(position, |(_, next)| *next);
         true
     })?;
-    match failed {
-        Some(e) => Err(e),
-        None => Ok((all, position)),
-    }
+    Ok((all, position))
 }
