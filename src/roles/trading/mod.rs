@@ -106,10 +106,7 @@ impl Trading {
             }
             if prices.take(Priced { price_e4, time_ms: record.timestamp_ms }, &instrument) == Taken::Accepted {
                 if let Some(told) = prices.tell(self.stale) {
-                    let value = self.buffers.fresh();
-                    ReferencePrice { symbol: &t.symbol, price_e4: told.price_e4, time_us: told.time_ms.saturating_mul(1_000) }
-                        .encode(value);
-                    ctx.emit(topics::REFERENCE_PRICES, t.symbol.as_bytes(), REFERENCE_PRICE, value);
+                    self.told(ctx, &t.symbol, told);
                 }
                 if self.settings.rules >= LAST_IS_TOLD {
                     self.untold.note(&t.symbol, &prices, self.stale);
@@ -121,6 +118,13 @@ impl Trading {
         }
         state::save_prices(ctx, &mut self.buffers, &t.symbol, &prices);
         Ok(())
+    }
+
+    /// Tells the rest of the system the price of a symbol.
+    fn told(&mut self, ctx: &mut Ctx<'_>, symbol: &str, price: Priced) {
+        let value = self.buffers.fresh();
+        ReferencePrice { symbol, price_e4: price.price_e4, time_us: price.time_ms.saturating_mul(1_000) }.encode(value);
+        ctx.emit(topics::REFERENCE_PRICES, symbol.as_bytes(), REFERENCE_PRICE, value);
     }
 
     fn book_command(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
@@ -222,11 +226,8 @@ impl Trading {
                 }
                 floor.doom();
                 budget -= floor.bury_dead(budget, &mut slots).min(budget);
-                if let Some(price_e4) = floor.owed() {
-                    // The quote is new, the tick is not: a trade since then is still the later one.
-                    let trade = floor.stand.trade;
-                    floor.take_in(Act::Price(price_e4))?;
-                    floor.stand.trade = floor.stand.trade.or(trade);
+                if let Some(crossing) = floor.owed() {
+                    floor.take_in(Act::Crossing(crossing))?;
                     if floor.stand.is_busy() {
                         return Ok(());
                     }

@@ -61,17 +61,15 @@ impl Floor<'_, '_> {
 
     /// The price that stops look at: where the house has a place in the book, the last tick; else that or the last trade between users, whichever was processed later.
     pub(super) fn market_price(&self) -> Option<i64> {
-        // A tick takes the place of the trade before it.
-        if self.rules >= LAST_PROCESSED {
-            return self.stand.trade.filter(|_| self.with_house().is_none()).or(self.tick).map(|p| p.price_e4);
-        }
-        match (self.tick, self.stand.trade.filter(|_| self.with_house().is_none())) {
+        let trade = self.stand.trade.filter(|_| self.with_house().is_none());
+        let last = match (self.tick, trade) {
+            // A tick takes the place of the trade before it.
+            _ if self.rules >= LAST_PROCESSED => trade.or(self.tick),
             // A trade that a wrong clock stamped would be the last word until that time comes.
-            (Some(tick), Some(trade)) if tick.time_ms > trade.time_ms || is_beyond(trade.time_ms, self.now_ms, self.stale) => {
-                Some(tick.price_e4)
-            }
-            (tick, trade) => trade.or(tick).map(|p| p.price_e4),
-        }
+            (Some(tick), Some(trade)) if tick.time_ms > trade.time_ms || is_beyond(trade.time_ms, self.now_ms, self.stale) => Some(tick),
+            (tick, trade) => trade.or(tick),
+        };
+        last.map(|p| p.price_e4)
     }
 
     /// The quote that a tick at this price makes: it is put to what rests before anything else is. Without one (no house, or a halt) it is owed.
@@ -84,10 +82,10 @@ impl Floor<'_, '_> {
         (!self.stand.owed).then_some(Crossing { price_e4, side: Side::Buy, ask, bid, passed: 0 })
     }
 
-    /// The last tick's price, if the house owes what rests a quote by it and can make one now.
-    pub(super) fn owed(&self) -> Option<i64> {
-        let can = self.stand.owed && !self.stand.is_busy() && (self.quote(Side::Buy).is_some() || self.quote(Side::Sell).is_some());
-        self.tick.filter(|_| can).map(|t| t.price_e4)
+    /// The quote by the last tick that the house owes what rests, if it can make one now. The tick is no new one: a trade since then is still the later price.
+    pub(super) fn owed(&mut self) -> Option<Crossing> {
+        let price_e4 = self.tick.filter(|_| self.stand.owed && !self.stand.is_busy())?.price_e4;
+        self.quote_anew(price_e4)
     }
 
     /// The house trades with what its new quote reaches. False: there was no more room, and a later record goes on.

@@ -7,8 +7,6 @@ use crate::domain::price::{Prices, Stale};
 use crate::engine::context::Ctx;
 use crate::engine::role::Bug;
 use crate::roles::settings::LAST_IS_TOLD;
-use crate::wire::topics;
-use crate::wire::trade::{REFERENCE_PRICE, ReferencePrice};
 
 use super::{Trading, WORK_MAX, state};
 
@@ -60,9 +58,7 @@ impl Trading {
         for symbol in due {
             let mut prices = state::load_prices(ctx, &mut self.buffers, &symbol)?;
             if let Some(told) = prices.tell_last() {
-                let value = self.buffers.fresh();
-                ReferencePrice { symbol: &symbol, price_e4: told.price_e4, time_us: told.time_ms.saturating_mul(1_000) }.encode(value);
-                ctx.emit(topics::REFERENCE_PRICES, symbol.as_bytes(), REFERENCE_PRICE, value);
+                self.told(ctx, &symbol, told);
             }
             state::save_prices(ctx, &mut self.buffers, &symbol, &prices);
             self.untold.note(&symbol, &prices, self.stale);
