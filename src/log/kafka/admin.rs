@@ -275,22 +275,19 @@ impl Admin<'_> {
     }
 
     pub(super) fn partitions(&self, topic: &str) -> Result<Option<u32>, LogError> {
-        /// No topic has so few partitions: this one may not be looked at.
-        const CLOSED: u32 = 0;
         let wait = self.settings.request_wait;
         let found = self.ask(&Who::Everything, &|| false, |c| {
             let metadata = c.fetch_metadata(Some(topic), wait)?;
-            let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
+            let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(Ok(None)) };
             match found.error().map(Code::from) {
-                None => Ok(u32::try_from(found.partitions().len()).ok().filter(|n| *n > 0)),
-                Some(code) if stale(code) => Ok(None),
-                Some(Code::TopicAuthorizationFailed) => Ok(Some(CLOSED)),
+                None => Ok(Ok(u32::try_from(found.partitions().len()).ok().filter(|n| *n > 0))),
+                Some(code) if stale(code) => Ok(Ok(None)),
+                // An answer, and one that names no topic.
+                Some(Code::TopicAuthorizationFailed) => Ok(Err(())),
                 Some(code) => Err(KafkaError::MetadataFetch(code)),
             }
         })?;
-        if found == Some(CLOSED) {
-            return Err(forbidden(&format!("neither Read nor Write on topic {topic} is granted")));
-        }
+        let found = found.map_err(|()| forbidden(&format!("neither Read nor Write on topic {topic} is granted")))?;
         if found.is_some() && !self.askers.knew(topic) {
             self.askers.known.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.to_string());
         }
