@@ -11,6 +11,8 @@ mod copy;
 mod load;
 #[path = "support/loop_copy.rs"]
 mod loop_copy;
+#[path = "support/system.rs"]
+mod place;
 #[path = "support/running.rs"]
 mod running;
 
@@ -21,20 +23,19 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use processor::engine::ports::{From, Limits, Log};
+use place::LIMITS;
+use processor::engine::ports::{From, Log};
 use processor::engine::records::Records;
 use processor::engine::topics::TopicId;
 use processor::log::kafka::{KafkaLog, KafkaSettings};
 use processor::log::local::{LocalLog, Options};
-use processor::roles::{Role, RoleSettings};
+use processor::roles::Role;
 use processor::runtime::demo;
 use processor::runtime::system::System;
-use processor::store::rocks::SharedMemory;
 use processor::wire::topics;
 use running::Running;
 use serde::Deserialize;
 
-const LIMITS: Limits = Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(50) };
 const BATCH: usize = 5_000;
 
 fn main() {
@@ -96,19 +97,7 @@ fn kafka(brokers: &str, prefix: &str, dir: &Path) -> System {
 }
 
 fn system(log: Arc<dyn Log>, topics: Arc<processor::engine::topics::TopicTable>, state: &Path) -> System {
-    let system = System {
-        log,
-        topics,
-        state: state.to_path_buf(),
-        instance: 1,
-        roles: RoleSettings::default(),
-        limits: LIMITS,
-        scrub_every: Duration::ZERO,
-        standby: processor::engine::restore::Standby::None,
-        leave: false,
-        lock_wait: Duration::from_secs(5),
-        memory: SharedMemory::default(),
-    };
+    let system = place::system(log, topics, state);
     load::prepare(&system);
     system
 }

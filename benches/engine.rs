@@ -4,43 +4,32 @@
 
 #[path = "support/load.rs"]
 mod load;
+#[path = "support/system.rs"]
+mod place;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use place::LIMITS;
 use processor::engine::instance::{Instance, Settings};
 use processor::engine::ports::{Clock, From, Limits, Log, LogError, Stores};
 use processor::engine::records::{Record, Records};
 use processor::engine::role::{Role as Logic, RoleFactory, RoleSpec};
 use processor::engine::topics::{TopicId, TopicPartition};
 use processor::log::local::LocalLog;
-use processor::roles::{Role, RoleSettings};
+use processor::roles::Role;
 use processor::runtime::clock::SystemClock;
 use processor::runtime::system::System;
 use processor::store::memory::MemoryStores;
-use processor::store::rocks::SharedMemory;
 use processor::wire::topics;
 
 const ORDERS: u64 = 5_000;
-const LIMITS: Limits = Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(50) };
 
 fn system(state: &Path) -> System {
     let table = Arc::new(topics::table("bench-"));
-    let system = System {
-        log: Arc::new(LocalLog::in_memory(&table)),
-        topics: table,
-        state: state.to_path_buf(),
-        instance: 1,
-        roles: RoleSettings::default(),
-        limits: LIMITS,
-        scrub_every: Duration::ZERO,
-        standby: processor::engine::restore::Standby::None,
-        leave: false,
-        lock_wait: Duration::from_secs(5),
-        memory: SharedMemory::default(),
-    };
+    let system = place::system(Arc::new(LocalLog::in_memory(&table)), table, state);
     system.create_topics(load::PARTITIONS, &mut |_, _| {}).expect("topics in memory");
     system
 }

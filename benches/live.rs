@@ -14,6 +14,8 @@ mod load;
 #[allow(dead_code, reason = "a part of it is used here")]
 #[path = "support/loop_copy.rs"]
 mod loop_copy;
+#[path = "support/system.rs"]
+mod place;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,21 +23,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use place::LIMITS;
 use processor::client::KeyedAppender;
 use processor::domain::partitioner;
 use processor::domain::status::Side;
-use processor::engine::ports::{From, Limits, Log, Reader};
+use processor::engine::ports::{From, Log, Reader};
 use processor::engine::records::{Headers, Record, Records};
 use processor::engine::topics::{TopicPartition, TopicTable};
 use processor::log::kafka::{KafkaLog, KafkaSettings};
 use processor::log::local::{LocalLog, Options};
 use processor::roles::{Role, RoleSettings};
 use processor::runtime::system::System;
-use processor::store::rocks::SharedMemory;
 use processor::wire::encode::{Format, MarketOrder};
 use processor::wire::topics;
 
-const LIMITS: Limits = Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(50) };
 /// Partitions of the backlog's topics: of one role on one machine.
 const PARTITIONS: u32 = 6;
 /// One healthy task, and 24 that are restored.
@@ -95,20 +96,9 @@ fn wanted(name: &str) -> bool {
 }
 
 fn system(log: Arc<dyn Log>, topics: &Arc<TopicTable>, state: &Path) -> System {
-    System {
-        log,
-        topics: topics.clone(),
-        state: state.to_path_buf(),
-        instance: 1,
-        // Prices of this run never get too old for it.
-        roles: RoleSettings { stale_ms: 1_000_000_000, ..RoleSettings::default() },
-        limits: LIMITS,
-        scrub_every: Duration::ZERO,
-        standby: processor::engine::restore::Standby::None,
-        leave: false,
-        lock_wait: Duration::from_secs(5),
-        memory: SharedMemory::default(),
-    }
+    // Prices of this run never get too old for it.
+    let roles = RoleSettings { stale_ms: 1_000_000_000, ..RoleSettings::default() };
+    System { roles, ..place::system(log, topics.clone(), state) }
 }
 
 /// One partition has a backlog; an order of another one must not feel it.

@@ -3,13 +3,12 @@
 
 mod support;
 
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
 use processor::wire::topics;
-use support::broker::{Broker, wire_text};
+use support::broker::{Broker, ask, wire_text};
 use support::load::wait_for;
 use support::program::Program;
 
@@ -54,18 +53,6 @@ fn strict_broker(users: &[String]) -> Broker {
         &jaas,
     ];
     Broker::start_with(&lines, true)
-}
-
-/// One request of Kafka's protocol, in its old form; the answer without its correlation number.
-fn ask(stream: &mut TcpStream, (api, version): (u16, u16), fields: &[u8]) -> Vec<u8> {
-    let request = [&api.to_be_bytes()[..], &version.to_be_bytes(), &7_u32.to_be_bytes(), &wire_text("test"), fields].concat();
-    stream.write_all(&u32::try_from(request.len()).expect("short").to_be_bytes()).expect("sent");
-    stream.write_all(&request).expect("sent");
-    let mut size = [0; 4];
-    stream.read_exact(&mut size).expect("an answer");
-    let mut answer = vec![0; u32::from_be_bytes(size) as usize];
-    stream.read_exact(&mut answer).expect("an answer");
-    answer.split_off(4)
 }
 
 /// A right: principal, kind of resource, name, literal or prefix, operation.

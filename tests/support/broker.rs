@@ -88,17 +88,10 @@ impl Broker {
     /// Sends a request that no client library of ours can send, in the old form of Kafka's protocol: kind and version, then the fields. The answer must
     /// have one result without an error.
     pub fn ask(&self, (api, version): (u16, u16), fields: &[u8], what: &str) {
-        let header = [&api.to_be_bytes()[..], &version.to_be_bytes(), &7_u32.to_be_bytes(), &wire_text("test")].concat();
-        let request = [&header[..], fields].concat();
         let mut stream = TcpStream::connect(&self.address).expect("the broker takes connections");
-        stream.write_all(&u32::try_from(request.len()).expect("short").to_be_bytes()).expect("sent");
-        stream.write_all(&request).expect("sent");
-        let mut size = [0; 4];
-        stream.read_exact(&mut size).expect("an answer");
-        let mut answer = vec![0; u32::from_be_bytes(size) as usize];
-        stream.read_exact(&mut answer).expect("an answer");
-        // Correlation, throttle time, number of results, and the first one's error.
-        assert_eq!(answer[12..14], [0, 0], "the broker refused {what}: {answer:?}");
+        let answer = ask(&mut stream, (api, version), fields);
+        // Throttle time, number of results, and the first one's error.
+        assert_eq!(answer[8..10], [0, 0], "the broker refused {what}: {answer:?}");
     }
 
     /// Starts it again after [`Broker::kill`] or [`Broker::stop`], on the same port with the same data.
@@ -366,6 +359,18 @@ pub fn sweep() {
             drop(fs::remove_dir_all(entry.path()));
         }
     }
+}
+
+/// One request of Kafka's protocol, in its old form; the answer without its correlation number.
+pub fn ask(stream: &mut TcpStream, (api, version): (u16, u16), fields: &[u8]) -> Vec<u8> {
+    let request = [&api.to_be_bytes()[..], &version.to_be_bytes(), &7_u32.to_be_bytes(), &wire_text("test"), fields].concat();
+    stream.write_all(&u32::try_from(request.len()).expect("short").to_be_bytes()).expect("sent");
+    stream.write_all(&request).expect("sent");
+    let mut size = [0; 4];
+    stream.read_exact(&mut size).expect("an answer");
+    let mut answer = vec![0; u32::from_be_bytes(size) as usize];
+    stream.read_exact(&mut answer).expect("an answer");
+    answer.split_off(4)
 }
 
 /// A text as Kafka's protocol has it: its length, then its bytes.

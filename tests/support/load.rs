@@ -10,24 +10,26 @@ use processor::client::simulate::Rng;
 use processor::domain::partitioner;
 use processor::engine::ports::{Appender, Log};
 use processor::engine::records::{Headers, Record};
-use processor::engine::topics::{TopicId, TopicPartition};
+use processor::engine::topics::{Partitions, TopicId, TopicPartition, TopicTable};
 use processor::wire::topics as t;
 
 /// Appends to the partition of the key, as a Java client would.
 pub struct Sender {
     appender: Box<dyn Appender>,
-    counts: Vec<u32>,
+    topics: TopicTable,
+    /// Of the topics that have many.
+    partitions: u32,
 }
 
 impl Sender {
     pub fn new(log: &dyn Log) -> Sender {
-        let counts = (0..4).map(|i| log.partitions(TopicId(i)).expect("the log answers").expect("topics exist")).collect();
-        Sender { appender: log.appender().expect("an appender"), counts }
+        let partitions = log.partitions(t::ORDER_COMMANDS).expect("the log answers").expect("topics exist");
+        Sender { appender: log.appender().expect("an appender"), topics: t::table(""), partitions }
     }
 
     pub fn partition(&self, topic: TopicId, key: &str) -> u32 {
-        // Topics with many partitions have as many as the first.
-        partitioner::partition(key.as_bytes(), *self.counts.get(topic.0 as usize).unwrap_or(&self.counts[0]))
+        let many = self.topics.spec(topic).partitions == Partitions::Many;
+        partitioner::partition(key.as_bytes(), if many { self.partitions } else { 1 })
     }
 
     pub fn send(&mut self, topic: TopicId, key: &str, value: impl AsRef<[u8]>) {

@@ -1,0 +1,32 @@
+//! An installation as all benches have it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use processor::engine::ports::{Limits, Log};
+use processor::engine::restore::Standby;
+use processor::engine::topics::TopicTable;
+use processor::roles::RoleSettings;
+use processor::runtime::system::System;
+use processor::store::rocks::SharedMemory;
+
+/// Bounds of a transaction's input.
+pub const LIMITS: Limits = Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(50) };
+
+/// The installation on this log.
+pub fn system(log: Arc<dyn Log>, topics: Arc<TopicTable>, state: &Path) -> System {
+    System {
+        log,
+        topics,
+        state: state.to_path_buf(),
+        instance: 1,
+        roles: RoleSettings::default(),
+        limits: LIMITS,
+        scrub_every: Duration::ZERO,
+        standby: Standby::None,
+        leave: false,
+        lock_wait: Duration::from_secs(5),
+        memory: SharedMemory::default(),
+    }
+}
