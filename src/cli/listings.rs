@@ -71,7 +71,7 @@ pub struct Columns {
 impl Columns {
     /// Finds the fields in a header row.
     pub fn find<'a>(header: impl Iterator<Item = &'a str>) -> Result<Columns, String> {
-        let header: Vec<String> = header.map(|h| h.trim().trim_start_matches('\u{feff}').to_lowercase()).collect();
+        let header: Vec<String> = header.map(|h| h.trim().to_lowercase()).collect();
         if let Some(twice) = header.iter().enumerate().find_map(|(i, h)| (!h.is_empty() && header[..i].contains(h)).then_some(h)) {
             return Err(format!("two columns are called `{twice}`: which of them is meant?"));
         }
