@@ -34,7 +34,7 @@ enum Kind {
     YesNo,
 }
 
-/// Fields, their kinds, and what they are when nobody says anything.
+/// Fields, their kinds and their defaults.
 const FIELDS: &[(&str, Kind, &str)] = &[
     ("symbol", Kind::Text, ""),
     ("name", Kind::Text, ""),
@@ -157,7 +157,7 @@ pub fn present(value: &[u8]) -> Map<String, Value> {
     given.into_iter().filter(|(_, v)| *v != Shown::Null).map(read).collect()
 }
 
-/// What a field is when nobody says anything; none if a listing has no such field.
+/// The default of a field; none if a listing has no such field.
 pub fn default_of(field: &str) -> Option<&'static str> {
     FIELDS.iter().find(|(f, ..)| *f == field).map(|(.., default)| *default)
 }

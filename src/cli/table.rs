@@ -32,7 +32,7 @@ pub enum TableError {
     /// Reading failed.
     #[error("reading stopped at line {0}: {1}")]
     Io(u64, io::Error),
-    /// It is no such file.
+    /// The file is no table.
     #[error("{0}")]
     Unfit(String),
 }
@@ -162,7 +162,7 @@ pub fn is_trailer(cell: &str) -> bool {
 enum Split {
     Cells(Vec<String>),
     Bad(&'static str),
-    /// It ends within quotes.
+    /// The row ends within quotes.
     Open,
 }
 

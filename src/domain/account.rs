@@ -312,12 +312,12 @@ pub struct Settled {
     pub fee: Fee,
     /// The other side is the house, not another user.
     pub with_house: bool,
-    /// What a short sale brings is held.
+    /// The proceeds of a short sale are held.
     pub keeps: bool,
 }
 
 impl Settled {
-    /// What is held for so many shares sold short: what was held before, and what they bring, as far as the fee leaves it.
+    /// The cash to hold for so many shares sold short: the cash held before, and their proceeds, as far as the fee leaves them.
     #[cold]
     fn held_with(&self, short: i64, before_e4: i64) -> Result<i64, Broken> {
         let brings = (self.value_e4 / self.quantity * short).min(self.value_e4 - self.fee.charged_e4).max(0);

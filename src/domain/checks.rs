@@ -58,13 +58,13 @@ pub struct Facts<'a> {
     pub stale: Stale,
     /// Most orders that a user may have open; none for an order that ends at once.
     pub open_max: Option<u64>,
-    /// What bounds a limit.
+    /// The rule that bounds a limit.
     pub bands: Bands,
     /// A short sale holds what it brings and a margin; else the price at the collar, as it once did.
     pub margin: bool,
 }
 
-/// What bounds a limit.
+/// The rule that bounds a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bands {
     /// The collar, on both sides, also of a price that is too old: so it was once.
@@ -82,7 +82,7 @@ pub struct Reservation {
     pub hold: Hold,
     /// When it wakes up.
     pub stop_e4: Option<i64>,
-    /// What of it comes from what is held for the short position that it covers.
+    /// The part of it that comes from the cash held for the short position that the order covers.
     pub borrowed_e4: i64,
 }
 
@@ -192,8 +192,8 @@ pub fn funds(more: &Hold, short: i64, covers: i64, f: &Facts<'_>, i: &Instrument
     }
 }
 
-/// What of the cash that is held for a short position a buy of so many shares may use. The part of the shares that it covers; where that is not what they
-/// cost by now, what they cost.
+/// The part of a short position's cash that a buy of so many shares may use: the part of the shares that it covers; where that is not what they cost by
+/// now, their cost.
 #[cold]
 fn lendable(covers: i64, f: &Facts<'_>, i: &Instrument) -> i64 {
     let p = f.position;
@@ -218,7 +218,7 @@ pub fn short_unit(reference_e4: i64, limit_e4: i64, margin: bool, i: &Instrument
     i64::try_from(unit).map_err(|_| Reason::NotionalLimit)
 }
 
-/// What is due to be held for a short position at a price: what it costs to buy the shares back, and the margin.
+/// The cash due to be held for a short position at a price: the cost of buying the shares back, and the margin.
 pub fn due_for_short(short: i64, price_e4: i64, margin_bps: i64) -> i128 {
     let value = i128::from(short) * i128::from(price_e4);
     value + (value.saturating_mul(i128::from(margin_bps)) + 9_999) / 10_000

@@ -14,7 +14,7 @@ words! {
 }
 
 impl Control {
-    /// What the end of an order is to say, or the refusal of one, at the book.
+    /// The reason that the end or the refusal of an order names at the book.
     pub fn reason(self) -> Reason {
         match self {
             Control::Stopped => Reason::KillSwitch,

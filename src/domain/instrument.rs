@@ -39,7 +39,7 @@ pub struct Instrument {
     pub band_bps: Option<i64>,
     /// Whether it may be sold short.
     pub short_ok: bool,
-    /// What a share sold short holds beyond the price at which it can be bought back, of that price.
+    /// The margin of a share sold short: the cash held beyond the price of buying it back, in parts of that price.
     pub short_margin_bps: i64,
     /// The house's margin on each side.
     pub half_spread_bps: i64,

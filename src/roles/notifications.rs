@@ -157,7 +157,7 @@ fn of_all(e: &OrderEvent<'_>, quantity: i64, out: &mut String) -> std::fmt::Resu
     write!(out, " {}", e.symbol.unwrap_or("?"))
 }
 
-/// What the order has traded so far: quantity, average price (a half rounded up), and a word if that is not exact. Events of before do not say it.
+/// The sum of the order's trades so far: quantity, average price (a half rounded up), and a word if that is not exact. Events of before do not say it.
 fn traded(e: &OrderEvent<'_>) -> Option<(i64, Money, &'static str)> {
     let (quantity, value) = (e.cum_quantity.filter(|n| *n > 0)?, e.cum_value_e4?);
     let (n, v) = (i128::from(quantity), i128::from(value));

@@ -207,7 +207,7 @@ words! {
     }
 }
 
-/// What set a stop off.
+/// The price that set a stop off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trigger {
     /// The price that the market reached.

@@ -17,7 +17,7 @@ pub struct ControlRow<'a> {
     pub keep_orders: bool,
     /// For whoever reads the list; decides nothing.
     pub text: Option<Cow<'a, str>>,
-    /// Who says so, for the record.
+    /// The operator who says so, for the record.
     pub operator: Option<Cow<'a, str>>,
 }
 

@@ -27,7 +27,7 @@ const TRIALS: &[&str] = &[
     "sandbox",
 ];
 
-/// What an order would be protected by: a position that it must not turn, a price that it must wait for or not pass, a time after which or before which it
+/// The protections of an order: a position that it must not turn, a price that it must wait for or not pass, a time after which or before which it
 /// must not trade, a quantity that it must have at once or must not show, another order that ends with it.
 const PROTECTIONS: &[&str] = &[
     // Only against what is there.
@@ -194,7 +194,7 @@ const EXACT: &[&str] = &[
     "fee",
 ];
 
-/// What a field with a name that is not read means for a command.
+/// The meaning of a field with a name that is not read, for a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protection {
     /// For whatever moves money or shares: it was only a trial.

@@ -74,7 +74,7 @@ pub enum Account {
         /// Why, for whoever reads the list
         #[arg(long, value_name = "TEXT")]
         text: Option<String>,
-        /// Who does it, for the record
+        /// The operator who does it, for the record
         #[arg(long, value_name = "NAME")]
         operator: String,
     },
@@ -89,7 +89,7 @@ pub enum Account {
         /// Why, for whoever reads the list
         #[arg(long, value_name = "TEXT")]
         text: Option<String>,
-        /// Who does it, for the record
+        /// The operator who does it, for the record
         #[arg(long, value_name = "NAME")]
         operator: String,
     },
@@ -99,7 +99,7 @@ pub enum Account {
         /// Whom.
         #[command(flatten)]
         whom: Whom,
-        /// Who does it, for the record
+        /// The operator who does it, for the record
         #[arg(long, value_name = "NAME")]
         operator: String,
     },
@@ -136,7 +136,7 @@ pub struct Cancel {
     /// Only orders of this symbol
     #[arg(long, value_name = "S")]
     pub symbol: Option<String>,
-    /// Who does it, for the record
+    /// The operator who does it, for the record
     #[arg(long, value_name = "NAME")]
     pub operator: String,
     /// How long to wait for the answer
@@ -153,7 +153,7 @@ pub struct Bust {
     pub order_id: String,
     /// The trade
     pub trade_id: String,
-    /// Who does it, for the record
+    /// The operator who does it, for the record
     #[arg(long, value_name = "NAME")]
     pub operator: String,
     /// How long to wait for the answer

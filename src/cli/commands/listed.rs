@@ -43,7 +43,7 @@ impl Present {
     }
 }
 
-/// What changes about a listing: field, before, after.
+/// The changes of a listing: field, before, after.
 pub struct Change {
     /// Whose.
     pub symbol: String,

@@ -85,7 +85,7 @@ struct Columns {
     price: usize,
 }
 
-/// What became of a file's rows.
+/// The outcome of a file's rows.
 #[derive(Default)]
 struct Tally {
     published: u64,

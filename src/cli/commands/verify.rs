@@ -25,7 +25,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         // Never an error: what cannot be printed is told at the end.
         printed.unwrap_or_default();
     });
-    // What was found stays found, also where the rest could not be looked at.
+    // Findings stay, also where the rest could not be looked at.
     match (bad, done) {
         (0, Ok(_)) => Ok(()),
         (0, Err(e)) => Err(e.into()),

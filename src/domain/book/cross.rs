@@ -1,4 +1,4 @@
-//! What rests in the book when the house moves its quote.
+//! Orders that rest in the book when the house moves its quote.
 
 use super::super::status::Side;
 use super::matching::reaches;

@@ -147,7 +147,7 @@ impl<P: Party> Book<P> {
     /// were passed before, and what was left to be found then.
     fn look(&self, order: &Order<P>, from: (u64, i64), now_ms: i64, house: &House, room: &mut Room, watch: &mut impl Watch<P>) -> Looked {
         let (mut passed, mut left) = from;
-        // What users must give, for an order that the house's price suits, until and from where the house has its turn.
+        // The quantity that the house gives an order which its price suits, before the turn of a user at this price.
         let quote = house.quote().filter(|q| order.accepts(q.price_e4));
         let from_house = |price_e4| quote.filter(|q| is_before(order.side, q, price_e4)).map_or(0, |q| q.left);
         let ladder = if order.side == Side::Buy { ASKS } else { BIDS };

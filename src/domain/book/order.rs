@@ -113,7 +113,7 @@ impl Room {
     pub const UNBOUNDED: Room = Room { fills: usize::MAX, looks: usize::MAX };
 }
 
-/// What the house offers on one side.
+/// The house's offer on one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quote {
     /// Its price.
@@ -122,20 +122,20 @@ pub struct Quote {
     pub left: i64,
 }
 
-/// What the house is to an order that comes.
+/// The house's place, as an order that comes meets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum House {
-    /// It does not deal.
+    /// The house does not deal.
     Away,
-    /// It stands outside the book, and would take what is left of a market order. So it was before it had a place in the book; that matters for "all or
+    /// The house stands outside the book, and would take what is left of a market order. So it was before it had a place in the book; that matters for "all or
     /// nothing".
     Outside,
-    /// It has a place in the book: behind users at the same price.
+    /// The house has a place in the book: behind users at the same price.
     At(Quote),
 }
 
 impl House {
-    /// What it deals at, for as long as it does.
+    /// The quote, for as long as the house deals.
     pub(super) fn quote(&self) -> Option<&Quote> {
         match self {
             House::At(quote) if quote.left > 0 => Some(quote),

@@ -101,7 +101,7 @@ pub(super) struct Floor<'o, 'c> {
     pub stale: Stale,
     /// The rules of the desk.
     pub rules: u64,
-    /// Who is switched off, if that ends orders.
+    /// Users who are switched off, if that ends orders.
     pub gate: &'o mut Gate,
     pub room: &'o mut Room,
 }
@@ -146,7 +146,7 @@ impl Floor<'_, '_> {
         if !(own && self.tick.is_some_and(|t| is_fresh(t.time_ms, self.now_ms, self.stale))) {
             self.tick = [reference, self.tick].into_iter().flatten().max_by_key(|p| p.time_ms);
         }
-        // Whoever was switched off while the order was on its way is told so.
+        // An owner who was switched off while the order was on its way is told so.
         let off = self.gate.closed(self.out.ctx, party.user_id());
         if let Err(reason) = off.map_or(Ok(()), Err).and_then(|()| self.may_enter(n)) {
             self.out.tell(&party, None, Outcome::Rejected(reason));

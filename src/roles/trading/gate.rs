@@ -1,4 +1,4 @@
-//! Who may not trade because an operator has switched them off. Their orders end: each when its turn comes, before it trades, and all of them by and by.
+//! Users who may not trade because an operator has switched them off. Their orders end: each when its turn comes, before it trades, and all of them by and by.
 
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
@@ -15,7 +15,7 @@ use crate::wire::topics;
 use super::floor::Floor;
 use super::out::{Out, Owner};
 
-/// Who is switched off.
+/// Users who are switched off.
 pub(super) struct Gate {
     /// None: by the rules of before that ends no orders.
     rows: Option<Rows<Control>>,

@@ -1,4 +1,4 @@
-//! What the owners of orders and the world are told, and what of an order is kept.
+//! Messages to the owners of orders and to the world, and the rows in which orders are kept.
 
 use std::fmt::Write;
 
@@ -131,7 +131,7 @@ impl Out<'_, '_> {
         self.filled(&order.party, price_e4, quantity, Liquidity::House);
     }
 
-    /// What is left of an order that rested and has traded.
+    /// Keeps the rest of an order that rested and has traded.
     pub(super) fn left(&mut self, order: &Order<Owner>) {
         if order.leaves == 0 { self.forget(&order.party) } else { self.keep(order) }
     }

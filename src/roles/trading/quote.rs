@@ -1,4 +1,4 @@
-//! The house at the book: what it is to an order, where it has a place, and what its next quote reaches.
+//! The house at the book: its place, its quote, and the orders that its next quote reaches.
 
 use crate::domain::book::{House, Order, Quote};
 use crate::domain::house;
@@ -14,7 +14,7 @@ use super::out::Owner;
 use super::state::{Crossing, Dealer};
 
 impl Dealer {
-    /// What the book must know of it.
+    /// The house as the book must know it.
     pub(super) fn house(self) -> House {
         match self {
             Dealer::Outside(Ok(_)) => House::Outside,
@@ -35,14 +35,14 @@ impl Floor<'_, '_> {
         self.instrument.filter(|i| i.house && self.rules >= HOUSE_IN_BOOK)
     }
 
-    /// What the house offers orders of this side now.
+    /// The house's offer to orders of this side now.
     fn quote(&self, side: Side) -> Option<Quote> {
         let i = self.with_house().filter(Instrument::is_open)?;
         let last = self.tick.filter(|t| is_fresh(t.time_ms, self.now_ms, self.stale))?;
         Some(Quote { price_e4: house::price(side, last.price_e4, i.half_spread_bps)?, left: i.house_max.unwrap_or(i64::MAX) })
     }
 
-    /// What the house is to an order.
+    /// The house's place, as an order meets it.
     pub(super) fn dealer(&self, o: &Order<Owner>) -> Dealer {
         match self.with_house() {
             Some(_) => Dealer::InBook(self.quote(o.side)),
@@ -51,7 +51,7 @@ impl Floor<'_, '_> {
         }
     }
 
-    /// What the house asks of a market order now, where it stands outside the book.
+    /// The house's price for a market order now, where the house stands outside the book.
     fn price_outside(&self, side: Side, limit_e4: i64, ceiling_e4: i64) -> Result<i64, Reason> {
         let i = self.instrument.filter(|i| i.house).ok_or(Reason::NoLiquidity)?;
         let last = self.tick.filter(|t| is_fresh(t.time_ms, self.now_ms, self.stale)).ok_or(Reason::NoLiquidity)?;

@@ -15,7 +15,7 @@ use super::{Trading, WORK_MAX, state};
 pub(super) struct Untold {
     due: BTreeMap<Box<str>, i64>,
     by_time: BTreeSet<(i64, Box<str>)>,
-    /// What state has of them is here.
+    /// Whether the symbols in state were read.
     read: bool,
 }
 

@@ -316,7 +316,7 @@ pub fn beside(source: &mut Cursor, e: &Link, last: Option<u64>, compacted: bool)
     Ok((gap, missing(compacted, false)))
 }
 
-/// What a record is to the entry of its offset. The source must have been read with headers.
+/// Compares a record with the entry of its offset. The source must have been read with headers.
 pub fn here(r: &Record<'_>, e: &Link) -> Here {
     let payload = chain::payload_hash(r.key, r.value);
     let meta = || chain::meta_hash(r.timestamp_ms, r.key.is_some(), r.value.is_some(), r.headers.iter());

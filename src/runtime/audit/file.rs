@@ -208,7 +208,7 @@ impl File<'_> {
         let Some(version @ (1 | 2)) = version else { return Err(Some("a record whose link is of no known version")) };
         let time_ms = v["time_ms"].as_i64();
         let (payload, meta) = match v.get("payload") {
-            // Whoever makes a file could withhold what he likes.
+            // The maker of a file could withhold any record.
             Some(_) if !self.compacted => return Err(Some("the record's contents are left out, and its topic is not compacted")),
             Some(_) => {
                 self.gone += 1;

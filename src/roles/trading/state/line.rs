@@ -27,20 +27,20 @@ pub(in crate::roles::trading) struct Moment {
 pub(in crate::roles::trading) struct Taker {
     /// Its owner has not heard of it yet.
     pub new: bool,
-    /// What the house is to it.
+    /// The house's place, as the order met it.
     pub dealer: Dealer,
     /// Prices of its first and last trade on its way.
     pub first: Option<i64>,
     pub last: Option<i64>,
 }
 
-/// What the house is to an order, as it was when the order came.
+/// The house's place when an order came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::roles::trading) enum Dealer {
-    /// It takes what the book leaves of a market order, at this price; or why it does not. So it was before it had a place in the book, and so it is where
+    /// The house takes the rest that the book leaves of a market order, at this price; or the reason why not. So it was before it had a place in the book, and so it is where
     /// there is none.
     Outside(Result<i64, Reason>),
-    /// It has a place in the book, with what it still offers; none, for as long as there is no fresh price. Stops go by ticks alone.
+    /// The house has a place in the book, with the offer that is left; none, for as long as there is no fresh price. Stops go by ticks alone.
     InBook(Option<Quote>),
 }
 
@@ -51,9 +51,9 @@ pub(in crate::roles::trading) struct Crossing {
     pub price_e4: i64,
     /// Whose orders have their turn: first those who buy, then those who sell.
     pub side: Side,
-    /// What the house asks of those who buy.
+    /// The house's price for users who buy.
     pub ask: Option<Quote>,
-    /// What it bids those who sell.
+    /// The house's price for users who sell.
     pub bid: Option<Quote>,
     /// Orders at the front that have had all that this quote gives them.
     pub passed: u64,
