@@ -25,7 +25,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use batch::processing_order;
 pub(super) use turns::deal;
 pub use view::TaskView;
 

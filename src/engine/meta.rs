@@ -184,7 +184,7 @@ impl StoreMeta {
 pub struct JournalEntry {
     /// Number of the task's transaction.
     pub transaction: u64,
-    /// Next offsets after it. The records between these and the previous entry's, input by input in the role's order, are what it processed.
+    /// Next offsets after it. The records between these and the previous entry's are what it processed, in the order of [`super::merge`].
     pub offsets: Vec<(TopicPartition, u64)>,
     /// Digest of the state after it.
     pub digest: Digest,

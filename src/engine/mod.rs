@@ -11,6 +11,7 @@ mod halt;
 pub mod instance;
 pub mod journal;
 pub mod last_meta;
+mod merge;
 pub mod meta;
 pub mod mutants;
 pub mod overlay;

@@ -11,6 +11,7 @@ use super::broadcast::Tables;
 use super::cursor::{Cursor, LIMITS, position};
 use super::digest::Digest;
 use super::journal::Assembler;
+use super::merge::{by_log_time, by_task};
 use super::meta::{JournalEntry, Meta, Unreadable};
 use super::pace::Room;
 use super::ports::{From, Log, LogError, StateStore, StoreError};
@@ -200,7 +201,10 @@ impl Replay<'_> {
             c.take_until(named.map_or(c.position, |(_, next)| *next), batch)?;
         }
         out.clear();
-        let order = super::instance::processing_order(spec, batch);
+        let mut order = by_task(spec, batch);
+        if task.merges_by_log_time() {
+            by_log_time(&mut order, batch);
+        }
         task.process(order.iter().map(|place| batch.get(place.index as usize)), out, Room::UNBOUNDED)?;
         *records += batch.len() as u64;
         (self.progress)(*records);

@@ -18,7 +18,7 @@ pub struct Input {
 pub struct RoleSpec {
     /// `orders`, `trading`, ...
     pub name: &'static str,
-    /// Inputs, in the order in which a batch processes them (the merge order within one transaction, recorded by position).
+    /// Inputs. Of records with the same log time, those of an earlier input are processed first.
     pub inputs: Vec<Input>,
     /// Compacted one-partition topics that every instance holds whole in memory.
     pub broadcasts: Vec<TopicId>,
@@ -66,6 +66,11 @@ pub trait Role: Send {
     /// The settings that it decides by besides records and state, in a form that stays readable; they go into the journal, so that a replay decides by the same.
     fn settings(&self) -> Option<Vec<u8>> {
         None
+    }
+
+    /// Whether the records of a transaction are merged by log time. False for a replay of what was decided before they were: input by input.
+    fn merges_by_log_time(&self) -> bool {
+        true
     }
 
     /// The log time at which the role wants to be woken, if it waits for one; see [`RoleSpec::clock`].

@@ -225,6 +225,11 @@ impl Task {
         self.role = role;
     }
 
+    /// Whether the records of its inputs are merged by log time.
+    pub fn merges_by_log_time(&self) -> bool {
+        self.role.merges_by_log_time()
+    }
+
     /// The log time at which the role wants to be woken.
     pub fn alarm_ms(&self) -> Option<i64> {
         self.role.alarm_ms()

@@ -24,7 +24,7 @@ use crate::engine::role::{Input, Role as Logic, RoleFactory, RoleSpec};
 use crate::engine::topics::{TopicId, TopicTable};
 use crate::wire::{control, instrument, topics, trade};
 pub use audit::Links;
-pub use settings::{LAST_IS_TOLD, RoleSettings};
+pub use settings::{LAST_IS_TOLD, MERGED_BY_LOG_TIME, RoleSettings};
 
 /// A role by name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -84,7 +84,7 @@ impl Role {
                 journal: Some(topics::ORDERS_JOURNAL),
                 ..base
             },
-            // Prices first: orders trade at the latest price that is here. Then the clock: what has expired is out of the way.
+            // Of the same millisecond, prices come first: an order trades at the latest price that is here. Then the clock: expired orders are out of the way.
             Role::Trading => RoleSpec {
                 inputs: vec![open(topics::MARKET_DATA), open(topics::CLOCK), guarded(topics::BOOK_COMMANDS)],
                 broadcasts: vec![topics::INSTRUMENTS, topics::CONTROLS],

@@ -48,8 +48,9 @@ pub struct RoleSettings {
 /// 6. orders of who is stopped or disabled end ([`SWITCHED_OFF_ENDS`]);
 /// 7. of a tick and a trade the last one processed is the price, whatever their clocks say ([`LAST_PROCESSED`]);
 /// 8. the last price of a burst is told when its second is over ([`LAST_IS_TOLD`]);
-/// 9. operators have a topic of their own, and not every command opens an account ([`OPERATORS_APART`]).
-pub const RULES: u64 = 9;
+/// 9. operators have a topic of their own, and not every command opens an account ([`OPERATORS_APART`]);
+/// 10. the inputs of a transaction are merged by log time ([`MERGED_BY_LOG_TIME`]).
+pub const RULES: u64 = 10;
 /// From these rules on the house is met at its price, by every order, and trades with what rests at its next quote. Before, it took what the book left of
 /// market orders.
 pub const HOUSE_IN_BOOK: u64 = 1;
@@ -73,6 +74,8 @@ pub const LAST_IS_TOLD: u64 = 8;
 /// From these rules on `order-commands` carries neither busts nor commands with an operator, and a command that is refused for its form, its topic or
 /// what is switched off opens no account.
 pub const OPERATORS_APART: u64 = 9;
+/// From these rules on the records of a transaction are processed in the order of their log times. Before, all prices came first, then the clock, then orders.
+pub const MERGED_BY_LOG_TIME: u64 = 10;
 
 impl Default for RoleSettings {
     fn default() -> Self {

@@ -3,6 +3,7 @@
 
 use processor::domain::price::{Stale, is_fresh};
 use processor::engine::topics::TopicPartition;
+use processor::roles::Role;
 use processor::runtime::audit::equity;
 use processor::runtime::audit::find::{FindError, Proof, Query, Timeline, find};
 use processor::wire::event::{Event, OrderEvent};
@@ -316,4 +317,31 @@ fn prices_of_the_past_are_those_that_were_decided_upon() {
     .expect("a history");
     assert_eq!(worth.last(), Some(&(11, Some(11_000_000))), "{worth:?}");
     assert!(worth.iter().all(|(n, worth)| *worth == Some(i128::from(*n) * 1_000_000)), "{worth:?}");
+}
+
+/// A transaction took all ticks first: an order traded at a price that came after it, and the audit showed that price.
+#[test]
+fn an_order_and_a_tick_of_one_transaction_are_decided_in_the_order_of_their_times() {
+    for (wait_ms, fill) in [(10, 1_000_000), (0, 1_010_000)] {
+        let mut w = World::new();
+        w.list("ABC", "");
+        w.tick("ABC", "100");
+        w.rest();
+        w.later(2_000);
+        w.order("u", "1", "ABC", 10, "buy");
+        w.rest_of(Role::Orders);
+        w.later(wait_ms);
+        w.tick("ABC", "101");
+        w.rest();
+        let tape = Tape::of(&w.log, &w.topics);
+        let timeline = ask(&tape, order("1"));
+        let decided = timeline.iter().find_map(|(_, hit)| hit.inputs.as_ref()?.tick).expect("the tick that decided");
+        assert_eq!(decided.price_e4, fill, "the tick came {wait_ms} ms after the order");
+        let (trade, _) = timeline.iter().find(|(r, _)| r.at.topic == t::TRADES).expect("a trade");
+        assert_eq!(
+            Trade::decode(trade.value.unwrap_or_default()).expect("a trade").price_e4,
+            fill,
+            "the tick came {wait_ms} ms after the order"
+        );
+    }
 }

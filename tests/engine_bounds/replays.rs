@@ -7,8 +7,8 @@ use processor::domain::partitioner::partition;
 use processor::engine::instance::{Instance, Settings};
 use processor::engine::meta::Meta;
 use processor::engine::pace::Bounds;
-use processor::engine::ports::{Limits, Log, Stores};
-use processor::engine::records::{Headers, Record};
+use processor::engine::ports::{From, Limits, Log, Stores};
+use processor::engine::records::{Headers, Record, Records};
 use processor::engine::replay::Replay;
 use processor::engine::role::RoleFactory;
 use processor::engine::topics::{Partitions, TopicId, TopicPartition, TopicTable};
@@ -18,6 +18,7 @@ use processor::roles::{Role, RoleSettings, factory};
 use processor::runtime::clock::SystemClock;
 use processor::store::memory::MemoryStores;
 use processor::wire::topics;
+use processor::wire::trade::Trade;
 
 use super::world::{self, World};
 
@@ -47,6 +48,34 @@ fn compare(log: &dyn Log, names: Arc<TopicTable>, logic: &dyn RoleFactory, count
 
 const PARTITIONS: u32 = 2;
 
+/// All topics of a system, with nothing in them, and their partition counts.
+fn floor() -> (LocalLog, Arc<TopicTable>, Arc<[u32]>) {
+    let names = Arc::new(topics::table(""));
+    let log = LocalLog::in_memory(&names).with_topics(&names);
+    let mut counts = Vec::new();
+    for topic in names.iter() {
+        let spec = names.spec(topic);
+        counts.push(if spec.partitions == Partitions::One { 1 } else { PARTITIONS });
+        log.create_topic(topic, spec, counts[counts.len() - 1]).unwrap();
+    }
+    (log, names, counts.into())
+}
+
+fn instance(role: Role, log: &LocalLog, names: &Arc<TopicTable>, stores: &MemoryStores, logic: Box<dyn RoleFactory>) -> Instance {
+    let group = format!("processor-{}", role.name());
+    let settings = Settings {
+        instance: format!("{group}-1"),
+        group,
+        limits: Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(50) },
+        idle_wait: Duration::from_millis(1),
+        takeover_wait: Duration::from_secs(45),
+        startup_wait: Duration::from_secs(30),
+        cache_bytes: 64 << 20,
+        standby: processor::engine::restore::Standby::None,
+    };
+    Instance::new(Arc::new(log.clone()), Box::new(stores.clone()), Box::new(SystemClock::new()), logic, names.clone(), settings)
+}
+
 fn append(a: &mut dyn processor::engine::ports::Appender, log: &LocalLog, topic: TopicId, key: &str, value: &[u8]) {
     let at = TopicPartition::new(topic, partition(key.as_bytes(), log.partitions(topic).unwrap().unwrap()));
     a.append(&Record { at, offset: 0, timestamp_ms: 0, key: Some(key.as_bytes()), value: Some(value), headers: Headers::default() })
@@ -58,14 +87,7 @@ fn append(a: &mut dyn processor::engine::ports::Appender, log: &LocalLog, topic:
 #[test]
 fn orders_and_trading_get_past_large_listings() {
     for (listings, bytes, tight) in [(700, 2_200, false), (18, 60_000, false), (40, 300, true)] {
-        let names = Arc::new(topics::table(""));
-        let log = LocalLog::in_memory(&names).with_topics(&names);
-        let mut counts = Vec::new();
-        for topic in names.iter() {
-            let spec = names.spec(topic);
-            counts.push(if spec.partitions == Partitions::One { 1 } else { PARTITIONS });
-            log.create_topic(topic, spec, counts[counts.len() - 1]).unwrap();
-        }
+        let (log, names, counts) = floor();
         let mut a = log.appender().unwrap();
         let more = "x".repeat(bytes);
         for i in 0..listings {
@@ -85,19 +107,7 @@ fn orders_and_trading_get_past_large_listings() {
             .into_iter()
             .zip(&stores)
             .map(|(role, stores)| {
-                let group = format!("processor-{}", role.name());
-                let settings = Settings {
-                    instance: format!("{group}-1"),
-                    group,
-                    limits: Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(50) },
-                    idle_wait: Duration::from_millis(1),
-                    takeover_wait: Duration::from_secs(45),
-                    startup_wait: Duration::from_secs(30),
-                    cache_bytes: 64 << 20,
-                    standby: processor::engine::restore::Standby::None,
-                };
-                let clock = Box::new(SystemClock::new());
-                let mut i = Instance::new(Arc::new(log.clone()), Box::new(stores.clone()), clock, logic(role), names.clone(), settings);
+                let mut i = instance(role, &log, &names, stores, logic(role));
                 if tight {
                     i.bound_by(Bounds { records: 30, bytes: 4_000, row_bytes: 1_000, journal_part: 700 });
                 }
@@ -115,7 +125,48 @@ fn orders_and_trading_get_past_large_listings() {
         assert_eq!(trades, listings * 3, "every order is filled");
         assert_eq!(running.iter().map(|i| i.counters().recoveries).sum::<u64>(), 0);
         for (role, instance) in [Role::Orders, Role::Trading].into_iter().zip(&running) {
-            compare(&log, names.clone(), &*logic(role), counts.clone().into(), instance);
+            compare(&log, names.clone(), &*logic(role), counts.clone(), instance);
+        }
+    }
+}
+
+/// A journal from before inputs were merged by log time is replayed input by input: the order traded at the tick that came after it.
+#[test]
+fn a_transaction_is_replayed_in_the_order_in_which_it_was_made() {
+    for (rules, fills_at) in [(9, 1_010_000), (RoleSettings::default().rules, 1_000_000)] {
+        let (log, names, counts) = floor();
+        let settings = RoleSettings { rules, ..Default::default() };
+        let stores = [MemoryStores::default(), MemoryStores::default()];
+        let [mut orders, mut trading] = [Role::Orders, Role::Trading].map(|role| {
+            let stores = &stores[usize::from(role == Role::Trading)];
+            instance(role, &log, &names, stores, factory(role, settings, names.clone(), PARTITIONS))
+        });
+        let send = |topic, key: &str, value: &str| {
+            let mut a = log.appender().unwrap();
+            append(&mut *a, &log, topic, key, value.as_bytes());
+            a.flush(Duration::from_secs(60)).unwrap();
+        };
+        let work = |instance: &mut Instance| (0..100).for_each(|_| assert!(instance.step().is_ok()));
+        send(topics::INSTRUMENTS, "S", r#"{"symbol":"S"}"#);
+        send(topics::MARKET_DATA, "S", r#"{"symbol":"S","price":100}"#);
+        work(&mut trading);
+        send(topics::ORDER_COMMANDS, "u", r#"{"user_id":"u","order_id":"o","symbol":"S","quantity":1,"order_type":"buy"}"#);
+        work(&mut orders);
+        std::thread::sleep(Duration::from_millis(5));
+        send(topics::MARKET_DATA, "S", r#"{"symbol":"S","price":101}"#);
+        work(&mut trading);
+        work(&mut orders);
+        let at = TopicPartition::new(topics::TRADES, partition(b"S", PARTITIONS));
+        let mut reader = log.reader(at.topic, &[(at.partition, From::Start)], false).unwrap();
+        let mut trades = Records::new();
+        while !reader.caught_up() {
+            reader.poll(Duration::from_millis(10), Limits { records: 10, bytes: 1 << 20, age: Duration::ZERO }, &mut trades).unwrap();
+        }
+        let trade = Trade::decode(trades.iter().next().expect("a trade").value.unwrap()).unwrap();
+        assert_eq!(trade.price_e4, fills_at, "by rules {rules}");
+        for (role, instance) in [(Role::Orders, &orders), (Role::Trading, &trading)] {
+            let today = factory(role, RoleSettings::default(), names.clone(), PARTITIONS);
+            compare(&log, names.clone(), &*today, counts.clone(), instance);
         }
     }
 }

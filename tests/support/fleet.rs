@@ -255,6 +255,17 @@ impl Fleet {
     }
 }
 
+/// A test that fails says where each instance stood: afterwards its directory is gone.
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for (name, member) in &self.running {
+                println!("{name:?}: {:?}\n{}", self.status(*name), tail(&member.process.log));
+            }
+        }
+    }
+}
+
 /// A log line without its time and with its numbers replaced, so that like lines can be counted.
 fn wording(line: &str) -> String {
     let line = if line.starts_with("20") { line.split_once(' ').map_or(line, |(_, rest)| rest) } else { line };

@@ -5,17 +5,17 @@ use std::time::Duration;
 use super::super::commit::{Commit, commit};
 use super::super::crash::{self, Point};
 use super::super::halt::Halt;
+use super::super::merge::{Place, by_log_time, by_task};
 use super::super::mutants::{self, Mutant};
 use super::super::pace::Written;
 use super::super::ports::{Limits, LogError, Polled, Rejection};
-use super::super::records::Records;
 use super::super::rejections::TIMES;
-use super::super::role::{Bug, RoleSpec};
+use super::super::role::Bug;
 use super::super::task::TaskError;
 use super::super::topics::TopicPartition;
 #[cfg(feature = "faults")]
 use super::mistakes;
-use super::turns::{Turns, choose};
+use super::turns::{First, Turns, choose};
 use super::{BACKOFF_MIN, Incarnation, Instance, Stop};
 
 /// The work of the tasks in one turn.
@@ -147,7 +147,7 @@ impl Instance {
     /// Lets the tasks process what there is room for; what is left of the batch goes to `work.left`. Whoever got nothing of the turn begins the next one, so
     /// a partition with records waits for as many turns as there are partitions, at most.
     fn process_tasks(&mut self, work: &mut Incarnation, now_us: u64) -> Result<Processed, Halt> {
-        let order = processing_order(&self.spec, &self.batch);
+        let order = by_task(&self.spec, &self.batch);
         let mut groups: Vec<&[Place]> = order.chunk_by(|a, b| a.task == b.task).collect();
         let behind = groups.partition_point(|g| g[0].task < self.first.task);
         groups.rotate_left(behind);
@@ -159,37 +159,39 @@ impl Instance {
         let (mut done, mut room, mut turns) = (Processed::default(), self.pace.room(), Turns::default());
         for (group, share) in groups.iter().zip(shares) {
             let number = group[0].task;
-            let from = if number == self.first.task { self.first.input } else { 0 };
+            let first = self.first.input.filter(|_| number == self.first.task);
             let full = room.is_used_up_by(Written { records: self.out.len(), bytes: self.out.size_bytes(), row_bytes: 0 });
             let mut taken: &[Place] = &[];
-            let chosen = choose(group, share, from);
+            let mut chosen = choose(group, &self.batch, share, first);
             if !chosen.is_empty() && (!full || done.taken == 0) {
                 let task =
                     work.tasks.get_mut(&number).ok_or_else(|| Bug(format!("a record came for task {number}, which does not run")))?;
                 let batch = &self.batch;
-                taken = match task.process(chosen.iter().map(|place| batch.get(place.index as usize)), &mut self.out, room) {
-                    Ok(n) => &chosen[..n],
+                if task.merges_by_log_time() {
+                    by_log_time(&mut chosen, batch);
+                }
+                let r = batch.get(chosen[0].index as usize);
+                done.first.get_or_insert((r.at, r.offset));
+                let n = match task.process(chosen.iter().map(|place| batch.get(place.index as usize)), &mut self.out, room) {
+                    Ok(n) => n,
                     Err(e) => return Err(self.failed(number, e)),
                 };
+                chosen[..n].sort_unstable();
+                taken = &chosen[..n];
                 room = room.beside(task.to_prepare());
                 done.touched.push(number);
                 done.taken += taken.len();
-                let at = |place: &Place| self.batch.get(place.index as usize);
-                let r = at(&chosen[0]);
-                done.first.get_or_insert((r.at, r.offset));
-                if self.spec.clock.is_some_and(|clock| taken.iter().any(|place| at(place).at.topic == clock)) {
+                if self.spec.clock.is_some_and(|clock| taken.iter().any(|place| batch.get(place.index as usize).at.topic == clock)) {
                     done.woken.push(number);
                 }
             }
-            turns.took(group, from, taken);
+            turns.took(group, first, taken);
             if !mutants::on(Mutant::LeftForgotten) {
                 let left = group.iter().filter(|place| taken.binary_search(place).is_err());
                 left.for_each(|place| work.left.push(&self.batch.get(place.index as usize)));
             }
         }
-        if let Some(first) = turns.next() {
-            self.first = first;
-        }
+        self.first = turns.next().unwrap_or(First { input: None, ..self.first });
         done.touched.sort_unstable();
         Ok(done)
     }
@@ -211,26 +213,4 @@ impl Instance {
             "what record {record} leads to was refused {times} times, while brokers were there: {text}. Nothing behind that record is processed until then;              nothing is lost, and the role goes on from there when it is started again"
         )))
     }
-}
-
-/// Where a record stands in the order in which its batch is processed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in super::super) struct Place {
-    pub task: u32,
-    /// Which of the role's inputs.
-    pub input: u32,
-    /// Which of the batch's records.
-    pub index: u32,
-}
-
-/// The order in which a batch is processed: by task, then input by input as the role declares them, each in log order. It depends only on which
-/// records are in the batch, so positions before and after a transaction say everything about it.
-pub(in super::super) fn processing_order(spec: &RoleSpec, batch: &Records) -> Vec<Place> {
-    let mut order: Vec<Place> = Vec::with_capacity(batch.len());
-    for (i, r) in batch.iter().enumerate() {
-        let input = spec.inputs.iter().position(|x| x.topic == r.at.topic).unwrap_or(usize::MAX);
-        order.push(Place { task: r.at.partition, input: input as u32, index: i as u32 });
-    }
-    order.sort_unstable();
-    order
 }

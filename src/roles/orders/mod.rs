@@ -26,7 +26,7 @@ use crate::wire::topics;
 use super::RoleSettings;
 use super::intake::bug;
 use super::rows::{self, Rows};
-use super::settings::SHORT_MARGIN;
+use super::settings::{MERGED_BY_LOG_TIME, SHORT_MARGIN};
 pub(super) use books::Shared;
 pub use books::check_books;
 pub(super) use show::show;
@@ -96,6 +96,10 @@ impl Role for Orders {
 
     fn settings(&self) -> Option<Vec<u8>> {
         Some(self.settings.encode())
+    }
+
+    fn merges_by_log_time(&self) -> bool {
+        self.settings.rules >= MERGED_BY_LOG_TIME
     }
 
     /// Every posting was checked as it was made (I1, I2); what only holds between records of state is checked here, before anything is committed.

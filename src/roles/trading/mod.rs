@@ -22,7 +22,7 @@ use crate::wire::{tick, topics};
 use super::RoleSettings;
 use super::intake::{bug, own, vet};
 use super::rows::{self, Rows};
-use super::settings::{LAST_IS_TOLD, SWITCHED_OFF_ENDS};
+use super::settings::{LAST_IS_TOLD, MERGED_BY_LOG_TIME, SWITCHED_OFF_ENDS};
 use floor::{Floor, Room, Stand};
 use gate::Gate;
 use out::{Out, Texts};
@@ -257,6 +257,10 @@ impl Role for Trading {
 
     fn settings(&self) -> Option<Vec<u8>> {
         Some(self.settings.encode())
+    }
+
+    fn merges_by_log_time(&self) -> bool {
+        self.settings.rules >= MERGED_BY_LOG_TIME
     }
 
     fn alarm_ms(&self) -> Option<i64> {

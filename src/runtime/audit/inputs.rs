@@ -2,14 +2,16 @@
 //! had seen by then, so for any command the very versions that were in force can be named, also those that compaction has long dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
-use super::cursor;
+use super::cursor::{self, Cursor};
 use super::matching::text_fields;
 use super::prices::PriceWalk;
 use crate::domain::control::EVERYBODY;
 use crate::engine::ports::{Log, LogError};
 use crate::engine::records::Records;
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
+use crate::roles::{MERGED_BY_LOG_TIME, RoleSettings};
 use crate::wire::topics as t;
 
 /// A row of a table as a decision saw it.
@@ -105,11 +107,13 @@ fn decisions(
     let mut rows: BTreeMap<(TopicId, Box<[u8]>), Row> = BTreeMap::new();
     let keys = open.values().flat_map(|o| [&o.symbol, &o.user]).flatten().map(String::as_str).chain([EVERYBODY]);
     let keys: BTreeSet<Vec<u8>> = keys.map(|k| k.as_bytes().to_vec()).collect();
-    let mut ticks_for: Vec<(u64, usize, String)> = Vec::new();
-    let mut settings = None;
+    let mut ticks_for: Vec<Wanted> = Vec::new();
+    let (mut settings, mut by_log_time) = (None, false);
+    let mut began: Vec<(TopicPartition, u64)> = Vec::new();
     cursor::journal(log, topics, TopicPartition::new(d.journal, task), &mut |entry| {
         if entry.forget {
             rows.clear();
+            by_log_time = entry.settings.as_deref().is_some_and(|s| RoleSettings::decode(s).is_ok_and(|s| s.rules >= MERGED_BY_LOG_TIME));
             settings = entry.settings;
         }
         for seen in entry.rows {
@@ -119,7 +123,9 @@ fn decisions(
                 rows.insert((seen.table, seen.key), row);
             }
         }
-        let next = |topic| entry.offsets.iter().find(|(at, _)| *at == TopicPartition::new(topic, task)).map_or(0, |(_, o)| *o);
+        let position =
+            |of: &[(TopicPartition, u64)], topic| of.iter().find(|(at, _)| *at == TopicPartition::new(topic, task)).map_or(0, |(_, o)| *o);
+        let next = |topic| position(&entry.offsets, topic);
         let decided = |input: &TopicId| open.range((*input, 0)..(*input, next(*input))).map(|(place, _)| *place).collect::<Vec<_>>();
         for (input, offset) in d.inputs.iter().flat_map(decided).collect::<Vec<_>>() {
             let Some(o) = open.remove(&(input, offset)) else { continue };
@@ -129,37 +135,68 @@ fn decisions(
             let whose = o.user.iter().map(String::as_str).filter(|user| *user != EVERYBODY).chain(o.user.as_ref().map(|_| EVERYBODY));
             let controls = whose.filter_map(|key| Some((key.to_string(), row(t::CONTROLS, Some(key))?))).collect();
             if let (t::BOOK_COMMANDS, Some(symbol)) = (input, &o.symbol) {
-                // Prices come first in a transaction, so all ticks up to its position were in.
-                ticks_for.push((next(t::MARKET_DATA), o.place, symbol.clone()));
+                let merged = by_log_time.then(|| position(&began, t::BOOK_COMMANDS)..offset + 1);
+                let ticks = position(&began, t::MARKET_DATA)..next(t::MARKET_DATA);
+                ticks_for.push(Wanted { ticks, merged, place: o.place, symbol: symbol.clone() });
             }
             let (transaction, settings) = (entry.transaction, settings.clone());
             let made = Inputs { role: d.role, task, transaction, instrument, reference, tick: None, controls, settings };
             inputs.insert(o.place, made);
         }
+        began = entry.offsets;
         !open.is_empty()
     })?;
     ticks(log, topics, task, ticks_for, inputs)
 }
 
-/// Follows the prices of the symbols, and notes the last one at each position.
+/// A command of which the last tick before it is wanted.
+struct Wanted {
+    /// The ticks of its transaction; those before them were in.
+    ticks: Range<u64>,
+    /// The commands of its transaction up to itself, where those were merged with the ticks by log time; else the ticks came first.
+    merged: Option<Range<u64>>,
+    place: usize,
+    symbol: String,
+}
+
+/// Follows the prices of the symbols, and notes the last one at each command.
 fn ticks(
     log: &dyn Log,
     topics: &TopicTable,
     task: u32,
-    mut wanted: Vec<(u64, usize, String)>,
+    mut wanted: Vec<Wanted>,
     inputs: &mut BTreeMap<usize, Inputs>,
 ) -> Result<(), LogError> {
     if wanted.is_empty() {
         return Ok(());
     }
-    wanted.sort();
-    let symbols = wanted.iter().map(|(_, _, symbol)| symbol.clone()).collect();
+    wanted.sort_by_key(|w| (w.ticks.end, w.merged.as_ref().map(|commands| commands.end)));
+    let symbols = wanted.iter().map(|w| w.symbol.clone()).collect();
     let mut prices = PriceWalk::new(log, topics, task, symbols)?;
-    for (position, place, symbol) in wanted {
-        prices.advance(|r| r.offset < position)?;
+    for Wanted { ticks, merged, place, symbol } in wanted {
+        let time_ms = match merged {
+            Some(commands) => latest_ms(log, TopicPartition::new(t::BOOK_COMMANDS, task), commands)?,
+            None => i64::MAX,
+        };
+        // Of the same millisecond, ticks come first.
+        let mut latest = i64::MIN;
+        prices.advance(|r| {
+            latest = if r.offset < ticks.start { i64::MIN } else { latest.max(r.timestamp_ms) };
+            r.offset < ticks.end && latest <= time_ms
+        })?;
         if let Some(made) = inputs.get_mut(&place) {
             made.tick = prices.last(&symbol);
         }
     }
     Ok(())
+}
+
+/// The latest log time of these records: the time by which the last of them was merged, as it came after the others wherever its clock stood.
+fn latest_ms(log: &dyn Log, at: TopicPartition, offsets: Range<u64>) -> Result<i64, LogError> {
+    let mut latest = i64::MIN;
+    Cursor::range(log, at, offsets.start, offsets.end, false)?.each(&mut |r| {
+        latest = latest.max(r.timestamp_ms);
+        true
+    })?;
+    Ok(latest)
 }

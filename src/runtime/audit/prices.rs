@@ -59,7 +59,7 @@ impl PriceWalk {
     }
 
     /// Takes in the ticks for which `wanted` holds, in their order.
-    pub fn advance(&mut self, wanted: impl Fn(&Record<'_>) -> bool) -> Result<(), LogError> {
+    pub fn advance(&mut self, mut wanted: impl FnMut(&Record<'_>) -> bool) -> Result<(), LogError> {
         while let Some(r) = self.ticks.peek()?.filter(|r| wanted(r)) {
             while let Some(change) = self.next.take_if(|c| c.from <= r.offset) {
                 self.next = self.changes.next();

@@ -205,9 +205,10 @@ impl Expected {
         if let Some(journal) = spec.journal {
             self.journal(&name, TopicPartition::new(journal, number), logic, cluster, pid)?;
         }
-        batch.clear();
+        let mut inputs = Vec::new();
         for input in &spec.inputs {
             let at = TopicPartition::new(input.topic, number);
+            let mut records = Vec::new();
             let Some(from) = before.next(at) else { continue };
             let to = meta.next(at).ok_or_else(|| format!("inputs exactly once: {name} has no position in {}", cluster.table.show(at)))?;
             let part = cluster.part(at);
@@ -219,7 +220,7 @@ impl Expected {
                 match part.entry(offset).state {
                     super::cluster::partition::State::Committed => {
                         let r = part.record(offset);
-                        batch.push(&if input.guarded || spec.headers { r } else { Record { headers: Headers::default(), ..r } });
+                        records.push(if input.guarded || spec.headers { r } else { Record { headers: Headers::default(), ..r } });
                     }
                     super::cluster::partition::State::Open => {
                         return Err(format!("only stable records: {name} read past the undecided {}/{offset}", cluster.table.show(at)));
@@ -227,6 +228,13 @@ impl Expected {
                     _ => {}
                 }
             }
+            inputs.push(records.into_iter());
+        }
+        // The oldest of the inputs' next records; of several, that of the first input.
+        batch.clear();
+        let time = |input: &std::vec::IntoIter<Record<'_>>| input.as_slice().first().map(|r| r.timestamp_ms);
+        while let Some(input) = inputs.iter_mut().filter(|i| i.len() > 0).min_by_key(|i| time(i)) {
+            batch.push(&input.next().expect("looked at"));
         }
         self.task.view.tables = Arc::new(std::mem::take(&mut self.tables));
         let done = self.task.process(batch.iter(), out, Room::UNBOUNDED).map(drop);
