@@ -199,9 +199,22 @@ fn an_operator_ends_orders_and_takes_trades_back() {
     let none = run(dir, &["account", "bust", "501", "1", "9-9", "--operator", "ana", "--embedded", "state/demo"]);
     let said = String::from_utf8_lossy(&none.stderr).into_owned();
     assert!(none.status.code() == Some(1) && said.contains("has no trade 9-9") && said.contains("audit find"), "{said}");
-    let busted = json_lines(&good(dir, &["account", "bust", "501", "1", trade, "--operator", "ana", "--format", "json"]));
-    assert_eq!(busted[0]["event"], "TradeBusted", "{busted:?}");
-    assert_eq!((&busted[0]["fee_e4"], &busted[0]["cash_available_e4"]), (&Value::from(-7_000), &Value::from(10_000_000_000_i64)));
+    let bust = |more: &[&str]| {
+        json_lines(&good(dir, &[&["account", "bust", "501", "1", trade, "--operator", "ana", "--format", "json"], more].concat()))
+    };
+    let part = bust(&["--quantity", "3"]);
+    assert_eq!(
+        (&part[0]["event"], &part[0]["last_quantity"], &part[0]["fee_e4"]),
+        (&"TradeBusted".into(), &3.into(), &Value::from(-2_100))
+    );
+    let busted = bust(&[]);
+    assert_eq!(
+        (&busted[0]["event"], &busted[0]["last_quantity"], &busted[0]["status"]),
+        (&"TradeBusted".into(), &7.into(), &"cancelled".into())
+    );
+    assert_eq!((&busted[0]["fee_e4"], &busted[0]["cash_available_e4"]), (&Value::from(-4_900), &Value::from(10_000_000_000_i64)));
+    let tape = good(dir, &["tail", "trades", "--from", "start", "--exit-at-end"]);
+    assert!(tape.contains("TradeBusted") && tape.contains("busted_quantity=7"), "{tape}");
     let again = run(dir, &["account", "bust", "501", "1", trade, "--operator", "ana", "--embedded", "state/demo"]);
     let said = String::from_utf8_lossy(&again.stderr).into_owned();
     assert!(again.status.code() == Some(1) && said.contains("TOO_LATE_TO_CANCEL"), "{said}");
@@ -213,16 +226,16 @@ fn an_operator_ends_orders_and_takes_trades_back() {
     good(dir, &["verify"]);
     let replayed: Value = serde_json::from_str(&good(dir, &["replay", "--format", "json"])).expect("JSON");
     assert!(replayed.as_array().expect("rows").iter().all(|r| r["result"] == "equal"), "{replayed}");
-    let state = good(dir, &["state", "get", &format!("busted/501/1/{trade}"), "--role", "orders"]);
-    assert!(!state.is_empty());
-    // A trade that never was: `orders` takes the operator's word, `verify` does not.
+    let state = good(dir, &["state", "get", "order/501/1", "--role", "orders"]);
+    assert!(state.contains(trade) && state.contains("taken_back"), "{state}");
+    // A trade that never was.
     assert_eq!(order(&["--id", "7", "--quantity", "2"]).0, Some(0));
     let bust =
         r#"{"command":"bust","user_id":"501","order_id":"b","orig_order_id":"7","trade_id":"x","quantity":1,"price":90,"operator":"ana"}"#;
-    assert!(good(dir, &["order", "--json", bust]).contains("TradeBusted"));
-    let found = run(dir, &["verify", "--embedded", "state/demo"]);
-    let said = String::from_utf8_lossy(&found.stdout).into_owned();
-    assert!(found.status.code() == Some(70) && said.contains("got trade x of order 7 back, and no fill is like it"), "{found:?}");
+    let found = run(dir, &["order", "--json", bust, "--embedded", "state/demo"]);
+    let said = String::from_utf8_lossy(&found.stderr).into_owned() + &String::from_utf8_lossy(&found.stdout);
+    assert!(found.status.code() == Some(1) && said.contains("UNKNOWN_TRADE"), "{found:?}");
+    good(dir, &["verify"]);
 }
 
 #[test]

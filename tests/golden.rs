@@ -30,7 +30,7 @@ use processor::wire::event::OrderEvent;
 use processor::wire::notification::Notification;
 use processor::wire::portfolio::{Portfolio, Position};
 use processor::wire::topics as t;
-use processor::wire::trade::{ReferencePrice, Trade};
+use processor::wire::trade::{ReferencePrice, Trade, TradeBusted};
 use serde_json::{Value, json};
 use support::oracle::{hex, read_all};
 use support::program::Program;
@@ -82,6 +82,7 @@ fn read(what: &str, key: &[u8], bytes: &[u8]) -> Value {
         "message" => {
             let ours = match rest {
                 "Trade" => Trade::decode(bytes).is_ok(),
+                "TradeBusted of trades" => TradeBusted::decode(bytes).is_ok(),
                 "ReferencePrice" => ReferencePrice::decode(bytes).is_ok(),
                 "Portfolio" => Portfolio::decode(bytes).is_ok(),
                 "Position" => Position::decode(bytes).is_ok(),
@@ -142,6 +143,7 @@ fn every_record_of_every_version_is_read() {
         "journal-part",
         "message OrderFilled",
         "message Trade",
+        "message TradeBusted",
         "message AuditEntry",
         "message Execution",
         "message BookCommand",
@@ -281,6 +283,7 @@ fn write_all() {
         r#"{"user_id":"501","order_id":"4","command":"deposit","amount":"25.50"}"#,
         r#"{"user_id":"501","order_id":"5","command":"withdraw","amount":"5"}"#,
         r#"{"user_id":"501","order_id":"6","symbol":"AAPL","quantity":2,"order_type":"sell","type":"limit","limit_price":"190"}"#,
+        r#"{"user_id":"501","order_id":"7","command":"bust","operator":"ana","orig_order_id":"1","trade_id":"0-1","quantity":4,"price":"189.25"}"#,
     ];
     for command in commands {
         w.sender.send(processor::wire::command::topic(command.as_bytes()), "501", command);
@@ -315,7 +318,9 @@ fn write_all() {
         for r in w.read(topic) {
             if let Some(kind) = r.headers.get("type").filter(|k| *k != "DeadLetter") {
                 let version = &r.headers["v"];
-                write(&format!("message-{kind}-v{version}"), &format!("message {kind}"), &r.key, &r.raw);
+                // The one name that two topics have.
+                let of = if topic == t::TRADES && kind == "TradeBusted" { " of trades" } else { "" };
+                write(&format!("message-{kind}{}-v{version}", of.replace(' ', "-")), &format!("message {kind}{of}"), &r.key, &r.raw);
             }
         }
     }

@@ -254,7 +254,7 @@ pub struct Replay {
 const STATE_KEYS: &str = "\
 Keys:
   orders     account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, busted/USER/ORDER/TRADE,
-             house/SYMBOL, short/USER/SYMBOL, totals, ended/NUMBER, mark/NUMBER, window
+             fills/USER/ORDER/NUMBER, house/SYMBOL, short/USER/SYMBOL, totals, ended/NUMBER, mark/NUMBER, window
   trading    price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, crossing/SYMBOL,
              waiting/SYMBOL/NUMBER, goes-on
   portfolio  portfolio/USER, sell/USER/ORDER

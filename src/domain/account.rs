@@ -39,6 +39,8 @@ pub struct Account {
     pub shorts: u64,
     /// The opening deposit has not been made yet: all that came so far was refused in a way that opens nothing.
     pub unopened: bool,
+    /// A debt: the cost of trades that were taken back, beyond the cash that was there. While there is one, nothing is available.
+    pub owed_e4: i64,
 }
 
 /// One user's shares of one symbol. Long and short are kept apart, because shares that an open sell holds must not be used up by a short sale.
@@ -115,7 +117,23 @@ fn fits(parts: &[i64]) -> bool {
 
 impl Account {
     fn cash(&self) -> i128 {
-        i128::from(self.available_e4) + i128::from(self.reserved_e4)
+        i128::from(self.available_e4) + i128::from(self.reserved_e4) - i128::from(self.owed_e4)
+    }
+
+    /// The cash that may be spent; negative: the debt.
+    pub fn balance_e4(&self) -> i64 {
+        self.available_e4 - self.owed_e4
+    }
+
+    /// Why something that needs cash is refused.
+    pub fn lacks_cash(&self) -> Reason {
+        if self.owed_e4 > 0 { Reason::DebitBalance } else { Reason::InsufficientFunds }
+    }
+
+    /// Cash that is free pays the debt first.
+    fn pay(&mut self) {
+        let paid = self.available_e4.min(self.owed_e4);
+        (self.available_e4, self.owed_e4) = (self.available_e4 - paid, self.owed_e4 - paid);
     }
 
     /// Whether a deposit keeps the account within its bounds.
@@ -132,6 +150,7 @@ impl Account {
     /// From outside into the account.
     pub fn deposit(&mut self, totals: &mut Totals, amount: i64) -> Result<(), Broken> {
         add(&mut self.available_e4, amount)?;
+        self.pay();
         totals.users_e4 += i128::from(amount);
         totals.external_e4 -= i128::from(amount);
         totals.balanced()
@@ -159,7 +178,9 @@ impl Account {
     /// Gives it back. Shares that nobody is promised any more cover what is owed.
     pub fn release(&mut self, position: &mut Position, hold: &Hold) -> Result<(), Broken> {
         self.give_back(position, hold)?;
-        self.cover(position)
+        self.cover(position)?;
+        self.pay();
+        Ok(())
     }
 
     fn give_back(&mut self, position: &mut Position, hold: &Hold) -> Result<(), Broken> {
@@ -205,6 +226,7 @@ impl Account {
         }
         sub(&mut self.available_e4, trade.fee.charged_e4)?;
         self.cover(position)?;
+        self.pay();
         let (value, books) = (signed(trade), Books { position, house, totals });
         self.balance(books, (cash, shares), value, trade.fee, trade.with_house)
     }
@@ -213,7 +235,9 @@ impl Account {
     pub fn mark(&mut self, position: &mut Position, due_e4: i128) -> Result<(), Broken> {
         let pool = i128::from(self.available_e4) + i128::from(position.collateral_e4);
         let held = i64::try_from(due_e4.min(pool)).map_err(|_| Broken("a collateral left its bounds"))?;
-        self.lend(position, position.collateral_e4 - held)
+        self.lend(position, position.collateral_e4 - held)?;
+        self.pay();
+        Ok(())
     }
 
     /// Frees so much of what is held for a short position; less than nothing: holds more.
@@ -253,25 +277,33 @@ impl Account {
         totals.balanced()
     }
 
-    /// Whether a trade can be taken back: what it brought must still be there. Tried on copies, so what is found is what would happen.
-    pub fn may_take_back(&self, position: &Position, trade: &Settled) -> Result<(), Reason> {
-        let (mut account, mut position) = (*self, *position);
-        let books = Books { position: &mut position, house: &mut House::default(), totals: &mut Totals::default() };
-        if trade.side == Side::Buy && books.position.sellable() < trade.quantity {
+    /// Whether the account can hold what comes back with a trade, within its bounds.
+    pub fn can_take_back(&self, position: &Position, trade: &Settled) -> bool {
+        fits(&[self.turnover_e4, trade.value_e4])
+            && fits(&[self.owed_e4, trade.value_e4])
+            && fits(&[position.long, trade.quantity])
+            && fits(&[position.short, trade.quantity])
+            && fits(&[self.available_e4, self.reserved_e4, self.incoming_e4, trade.value_e4, trade.fee.charged_e4])
+    }
+
+    /// Whether what a trade brought is still there, which a trade that was taken back once needed. Tried on copies, so what is found is what would happen.
+    pub fn still_has(&self, position: &Position, trade: &Settled) -> Result<(), Reason> {
+        if trade.side == Side::Buy && position.sellable() < trade.quantity {
             return Err(Reason::ShortSellNotPermitted);
         }
-        let fits = fits(&[self.turnover_e4, trade.value_e4])
-            && fits(&[books.position.long, trade.quantity])
-            && fits(&[self.available_e4, self.reserved_e4, self.incoming_e4, trade.value_e4, trade.fee.charged_e4]);
+        let (mut account, mut position) = (*self, *position);
+        let fits = account.can_take_back(&position, trade);
+        let books = Books { position: &mut position, house: &mut House::default(), totals: &mut Totals::default() };
         match account.take_back(books, trade) {
+            Ok(()) if fits && account.owed_e4 > 0 => Err(Reason::InsufficientFunds),
             Ok(()) if fits => Ok(()),
-            Err(_) if fits && trade.side == Side::Sell => Err(Reason::InsufficientFunds),
             _ => Err(Reason::NotionalLimit),
         }
     }
 
-    /// Takes a trade back that was settled before: value and shares return, the fee is given back. The house is the other side, whoever that was
-    /// in the trade: nobody else's account is touched.
+    /// Takes a trade back that was settled before: value and shares return, the fee is given back. Cash that is not there any more becomes a debt, and so do
+    /// shares: a short position, which holds what was paid for them. The house is the other side, whoever that was in the trade: nobody else's account is
+    /// touched.
     pub fn take_back(&mut self, books: Books<'_>, trade: &Settled) -> Result<(), Broken> {
         let Books { position, house, totals } = books;
         let (cash, shares) = (self.cash(), position.net());
@@ -280,15 +312,22 @@ impl Account {
         match trade.side {
             Side::Buy => {
                 add(&mut self.available_e4, trade.value_e4)?;
-                sub(&mut position.long, trade.quantity)?;
+                let here = position.sellable().min(trade.quantity);
+                let gone = trade.quantity - here;
+                sub(&mut position.long, here)?;
+                add(&mut position.short, gone)?;
+                self.lend(position, -(trade.value_e4 / trade.quantity * gone))?;
             }
             Side::Sell => add(&mut position.long, trade.quantity)?,
         }
         // First, because the collateral of a short sale may be what pays for its end.
         self.cover(position)?;
         if trade.side == Side::Sell {
-            sub(&mut self.available_e4, trade.value_e4)?;
+            let there = self.available_e4.min(trade.value_e4);
+            sub(&mut self.available_e4, there)?;
+            add(&mut self.owed_e4, trade.value_e4 - there)?;
         }
+        self.pay();
         let fee = Fee { charged_e4: -trade.fee.charged_e4, exact_e4: -trade.fee.exact_e4 };
         self.balance(Books { position, house, totals }, (cash, shares), -signed(trade), fee, true)
     }
@@ -370,174 +409,8 @@ impl Position {
 
 /// Checks a withdrawal.
 pub fn may_withdraw(account: &Account, amount: i64) -> Result<(), Reason> {
-    if amount > account.available_e4 { Err(Reason::InsufficientFunds) } else { Ok(()) }
+    if amount > account.available_e4 { Err(account.lacks_cash()) } else { Ok(()) }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::hold::Terms;
-    use super::*;
-    use proptest::prelude::*;
-
-    #[derive(Default)]
-    struct World {
-        account: Account,
-        position: Position,
-        house: House,
-        totals: Totals,
-    }
-
-    impl World {
-        /// Reserves for an order and fills it in parts at these prices; what is left is released.
-        fn trade(&mut self, terms: &Terms, fills: &[(i64, i64)], with_house: bool) {
-            let mut hold = terms.need(0, 0, self.position.sellable()).expect("in bounds");
-            self.account.reserve(&mut self.position, &hold).expect("reserve");
-            let (mut cum, mut value) = (0, 0);
-            for (quantity, price) in fills {
-                let freed = terms.freed(&hold, cum, value, *quantity, quantity * price).expect("in bounds");
-                let fee = terms.fee(value, quantity * price).expect("in bounds");
-                let books = Books { position: &mut self.position, house: &mut self.house, totals: &mut self.totals };
-                let trade = Settled { side: terms.side, quantity: *quantity, value_e4: quantity * price, fee, with_house, keeps: false };
-                self.account.settle(books, &trade, &freed).expect("settle");
-                hold = hold.less(&freed).expect("no more than was held");
-                (cum, value) = (cum + quantity, value + quantity * price);
-            }
-            if cum == terms.quantity {
-                assert_eq!(hold, Hold::default(), "a filled order holds nothing");
-            }
-            self.account.release(&mut self.position, &hold).expect("release");
-        }
-    }
-
-    fn terms(side: Side, quantity: i64, limit_e4: i64) -> Terms {
-        Terms { side, quantity, limit_e4, ceiling_e4: 2 * limit_e4, fee_bps: 0, short_unit_e4: 0 }
-    }
-
-    #[test]
-    fn a_round_trip() {
-        let mut w = World::default();
-        w.account.deposit(&mut w.totals, 1_000).expect("room");
-        w.trade(&terms(Side::Buy, 5, 120), &[(5, 100)], true);
-        assert_eq!((w.account.available_e4, w.account.reserved_e4, w.position.long), (500, 0, 5));
-        w.trade(&terms(Side::Sell, 5, 80), &[(2, 90), (3, 90)], true);
-        assert_eq!((w.account.available_e4, w.account.turnover_e4, w.house.cash_e4), (950, 950, 50));
-        assert_eq!((w.account.incoming_e4, w.position), (0, Position::default()));
-    }
-
-    #[test]
-    fn a_trade_that_is_taken_back_was_not() {
-        for side in [Side::Buy, Side::Sell] {
-            let mut w = World::default();
-            w.account.deposit(&mut w.totals, 10_000).expect("room");
-            w.trade(&terms(Side::Buy, 5, 100), &[(5, 100)], false);
-            let (account, position) = (w.account, w.position);
-            w.trade(&Terms { fee_bps: 13, ..terms(side, 5, 100) }, &[(5, 100)], false);
-            let trade =
-                Settled { side, quantity: 5, value_e4: 500, fee: Fee { charged_e4: 1, exact_e4: 0 }, with_house: false, keeps: false };
-            assert_eq!(w.account.may_take_back(&w.position, &trade), Ok(()));
-            w.account
-                .take_back(Books { position: &mut w.position, house: &mut w.house, totals: &mut w.totals }, &trade)
-                .expect("it is there");
-            let turnover_e4 = w.account.turnover_e4;
-            assert_eq!((w.account, w.position), (Account { turnover_e4, ..account }, position));
-            assert_eq!((w.totals.fees_e4, w.totals.rounding_e4), (0, 0));
-            // The house stands in for whoever was on the other side, and keeps that.
-            let way = if side == Side::Buy { 1 } else { -1 };
-            assert_eq!((w.house.quantity, w.house.cash_e4), (5 * way, -500 * way));
-        }
-        let w = World::default();
-        let trade = |side| Settled { side, quantity: 5, value_e4: 500, fee: Fee::default(), with_house: true, keeps: false };
-        assert_eq!(w.account.may_take_back(&w.position, &trade(Side::Buy)), Err(Reason::ShortSellNotPermitted));
-        assert_eq!(w.account.may_take_back(&w.position, &trade(Side::Sell)), Err(Reason::InsufficientFunds));
-        // A short sale frees what was held for it.
-        let sold = Account { reserved_e4: 525, ..Default::default() };
-        assert_eq!(sold.may_take_back(&Position { short: 5, collateral_e4: 525, ..Default::default() }, &trade(Side::Sell)), Ok(()));
-        let rich = Account { available_e4: PUBLIC_MAX, ..Default::default() };
-        assert_eq!(rich.may_take_back(&Position { long: 5, ..Default::default() }, &trade(Side::Buy)), Err(Reason::NotionalLimit));
-    }
-
-    #[test]
-    fn a_short_sale_holds_cash_until_it_is_covered() {
-        let mut w = World::default();
-        w.account.deposit(&mut w.totals, 10_000).expect("room");
-        w.trade(&terms(Side::Buy, 3, 100), &[(3, 100)], false);
-        w.trade(&Terms { short_unit_e4: 105, ..terms(Side::Sell, 10, 95) }, &[(1, 100), (8, 100), (1, 100)], false);
-        assert_eq!((w.position.net(), w.position.short, w.position.collateral_e4), (-7, 7, 735));
-        assert_eq!((w.account.available_e4, w.account.reserved_e4), (10_700 - 735, 735));
-        w.trade(&terms(Side::Buy, 5, 100), &[(5, 90)], false);
-        assert_eq!((w.position.net(), w.position.collateral_e4), (-2, 210));
-        w.trade(&terms(Side::Buy, 5, 100), &[(5, 90)], false);
-        assert_eq!((w.position, w.account.reserved_e4), (Position { long: 3, ..Default::default() }, 0));
-        assert_eq!(w.house.clearing_quantity, -3);
-    }
-
-    #[test]
-    fn shares_that_are_given_back_cover_what_is_owed() {
-        let mut w = World::default();
-        w.account.deposit(&mut w.totals, 10_000).expect("room");
-        w.trade(&terms(Side::Buy, 10, 100), &[(10, 100)], false);
-        let all = terms(Side::Sell, 10, 104).need(0, 0, 10).expect("in bounds");
-        w.account.reserve(&mut w.position, &all).expect("shares");
-        w.trade(&Terms { short_unit_e4: 105, ..terms(Side::Sell, 5, 95) }, &[(5, 100)], false);
-        assert_eq!((w.position.short, w.account.reserved_e4), (5, 525));
-        w.account.release(&mut w.position, &all).expect("what was held");
-        assert_eq!((w.position, w.account.reserved_e4), (Position { long: 5, ..Default::default() }, 0));
-    }
-
-    #[test]
-    fn what_must_not_happen_is_an_error() {
-        let cash = |cash_e4| Hold { cash_e4, ..Hold::default() };
-        let mut p = Position::default();
-        let mut a = Account { available_e4: 10, ..Default::default() };
-        assert!(a.reserve(&mut p, &cash(11)).is_err());
-        assert!(Account::default().release(&mut p, &cash(1)).is_err());
-        let mut full = Position { long: 1, reserved: 1, ..Default::default() };
-        assert!(Account::default().reserve(&mut full, &Hold { shares: 1, incoming_e4: 1, ..Hold::default() }).is_err());
-        let mut totals = Totals { users_e4: 1, ..Default::default() };
-        assert!(a.deposit(&mut totals, 5).is_err(), "totals that were wrong before are found");
-    }
-
-    #[test]
-    fn bounds() {
-        let a = Account { available_e4: PUBLIC_MAX - 10, incoming_e4: 5, ..Default::default() };
-        let (buy, sell) = (|cash_e4| Hold { cash_e4, ..Hold::default() }, |incoming_e4| Hold { incoming_e4, ..Hold::default() });
-        assert!(a.can_deposit(5) && !a.can_deposit(6));
-        assert!(a.within_bounds(&sell(5)) && !a.within_bounds(&sell(6)) && a.within_bounds(&buy(6)));
-        assert!(!Account { turnover_e4: PUBLIC_MAX, ..a }.within_bounds(&buy(1)));
-    }
-
-    proptest! {
-        /// P6, I1, I2: whatever is done in whatever order, everything sums to zero and nothing is negative.
-        #[test]
-        fn conservation(steps in prop::collection::vec((0_u8..8, 1_i64..1_000, 1_i64..10_000, 0_i64..300), 1..200)) {
-            let mut w = World::default();
-            for (what, quantity, price, fee_bps) in steps {
-                let value = quantity * price;
-                let t = |side| Terms { fee_bps, short_unit_e4: 2 * price, ..terms(side, quantity, price) };
-                let part = 1 + quantity / 3;
-                match what {
-                    0 | 1 if w.account.can_deposit(value) => w.account.deposit(&mut w.totals, value).expect("deposit"),
-                    2 if may_withdraw(&w.account, value).is_ok() => w.account.withdraw(&mut w.totals, value).expect("withdraw"),
-                    3 | 4 if 2 * value <= w.account.available_e4 => w.trade(&t(Side::Buy), &[(part, price), (quantity - part, (price + 1) / 2)], what == 3),
-                    5 | 6 if quantity <= w.position.sellable() || 2 * value <= w.account.available_e4 => {
-                        w.trade(&t(Side::Sell), &[(part, price), (quantity - part, price + price / 2)], what == 5);
-                    }
-                    7 => {
-                        let side = if fee_bps % 2 == 0 { Side::Buy } else { Side::Sell };
-                        let trade = Settled { side, quantity: part, value_e4: part * price, fee: Fee { charged_e4: 2, exact_e4: 1 }, with_house: false, keeps: false };
-                        if w.account.may_take_back(&w.position, &trade).is_ok() {
-                            let books = Books { position: &mut w.position, house: &mut w.house, totals: &mut w.totals };
-                            w.account.take_back(books, &trade).expect("it may");
-                        }
-                    }
-                    _ => {}
-                }
-                prop_assert!(w.account.available_e4 >= 0 && w.account.reserved_e4 == w.position.collateral_e4 && w.account.incoming_e4 == 0);
-                let fees = w.totals.fees_e4 + w.totals.rounding_e4;
-                let cash = w.account.cash() + w.house.cash_e4 + w.house.clearing_e4 + w.totals.external_e4 + fees;
-                prop_assert_eq!(cash, 0);
-                prop_assert_eq!(i128::from(w.position.net()) + w.house.quantity + w.house.clearing_quantity, 0);
-            }
-        }
-    }
-}
+mod tests;

@@ -187,7 +187,7 @@ pub fn funds(more: &Hold, short: i64, covers: i64, f: &Facts<'_>, i: &Instrument
     let lacks = more.cash_e4 - f.account.available_e4;
     match lacks {
         ..=0 => Ok(0),
-        _ if lacks > lendable(covers, f, i) => Err(Reason::InsufficientFunds),
+        _ if lacks > lendable(covers, f, i) => Err(f.account.lacks_cash()),
         _ => Ok(lacks),
     }
 }
@@ -395,6 +395,7 @@ mod tests {
                 c.request.pricing = Some(Pricing::StopLimit { stop: Num::Exact(1_700_000), limit: Num::Exact(1_785_100) })
             }),
             (Reason::InsufficientFunds, |c| c.account.available_e4 = 19_871_249),
+            (Reason::DebitBalance, |c| (c.account.available_e4, c.account.owed_e4) = (0, 1)),
             (Reason::ShortSellNotPermitted, |c| (c.request.side, c.position.reserved) = (Side::Sell, 1)),
             (Reason::InsufficientFunds, |c| {
                 (c.request.side, c.position.long, c.account.available_e4) = (Side::Sell, 9, 1_040_874);
@@ -454,6 +455,13 @@ mod tests {
         assert_eq!(borrowed(&c), Ok(12 * 1_987_125 - 7), "the cover of all lends all");
         c.request.quantity = Num::Exact(13);
         assert_eq!(borrowed(&c), Err(Reason::InsufficientFunds));
+        // A debt is in nobody's way who makes his risk smaller.
+        c.request.quantity = Num::Exact(12);
+        (c.account.available_e4, c.account.owed_e4) = (0, 5);
+        assert_eq!(borrowed(&c), Ok(12 * 1_987_125));
+        c.request.quantity = Num::Exact(13);
+        assert_eq!(borrowed(&c), Err(Reason::DebitBalance));
+        (c.account.available_e4, c.account.owed_e4) = (7, 0);
         // The price has gone beyond what is held: a part can be covered at what it costs.
         c.position.collateral_e4 = 10 * 1_000_000;
         c.request.quantity = Num::Exact(5);

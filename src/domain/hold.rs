@@ -43,6 +43,12 @@ pub struct Fee {
     pub exact_e4: i64,
 }
 
+/// The part of a fee that belongs to the first `part` of `whole` shares, rounded down.
+pub fn part_of(fee_e4: i64, part: i64, whole: i64) -> i64 {
+    let exact = i128::from(fee_e4) * i128::from(part) / i128::from(whole.max(1));
+    i64::try_from(exact).unwrap_or(fee_e4)
+}
+
 fn bounded(n: i128) -> Option<i64> {
     i64::try_from(n).ok().filter(|n| (0..=PUBLIC_MAX).contains(n))
 }

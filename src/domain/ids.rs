@@ -13,6 +13,11 @@ pub fn valid_user(id: &str) -> bool {
     valid(id) && id != "external" && !id.starts_with("house:")
 }
 
+/// The account of the house for a symbol.
+pub fn house_account(symbol: &str) -> String {
+    format!("house:{symbol}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -136,6 +136,12 @@ reasons! {
     Operator = 36, "OPERATOR", 99, true, "cancelled by an operator";
     /// The topic is not the one for this kind of command.
     NotAuthorized = 37, "NOT_AUTHORIZED", 99, false, "this topic may not carry this command: money, busts and operators' cancels go to operator-commands, all else to order-commands";
+    /// The account owes money.
+    DebitBalance = 38, "DEBIT_BALANCE", 25, true, "the account owes money since a trade was taken back; deposits and sales cover it";
+    /// No such trade to take back.
+    UnknownTrade = 39, "UNKNOWN_TRADE", 99, true, "the order has no such trade";
+    /// The trade to take back was another one.
+    TradeMismatch = 40, "TRADE_MISMATCH", 99, true, "the trade was another one";
 }
 
 #[cfg(test)]

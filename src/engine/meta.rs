@@ -20,8 +20,9 @@ pub const META_KEY: &[u8] = b"\x00meta";
 /// `portfolio` kept a user's open sells in one value. Since version 3 it keeps the positions of a large portfolio in rows of their own, and `orders`
 /// notes at each open order when it came, and which mass cancels are under way. Since version 4 `trading` keeps orders that trade in parts, and what waits
 /// behind them; an older version would lose them. Since version 5 `trading` notes what the house still offers such an order, and where its quote is on its
-/// way through a book, and `orders` counts short positions. What is encoded here has not changed since version 1.
-const VERSION: u64 = 5;
+/// way through a book, and `orders` counts short positions. Since version 6 `orders` keeps the trades of its orders, and debts. What is encoded here has not
+/// changed since version 1.
+const VERSION: u64 = 6;
 
 /// A task's position, identity of its state, and guard counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -307,17 +308,17 @@ mod tests {
             ]
             .concat()
         };
-        for version in 1..=5 {
+        for version in 1..=6 {
             assert_eq!(Meta::decode(&golden(version)).unwrap(), meta(), "version {version}");
         }
-        assert_eq!(meta().encode(), golden(5));
+        assert_eq!(meta().encode(), golden(6));
     }
 
     #[test]
     fn a_newer_version_and_damage_are_refused() {
         let mut bytes = meta().encode();
-        bytes[0] = 6;
-        assert!(Meta::decode(&bytes).unwrap_err().to_string().contains("format 6"));
+        bytes[0] = 7;
+        assert!(Meta::decode(&bytes).unwrap_err().to_string().contains("format 7"));
         let whole = meta().encode();
         for cut in 0..whole.len() {
             assert!(Meta::decode(&whole[..cut]).is_err(), "cut at {cut}");

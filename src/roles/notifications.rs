@@ -43,7 +43,10 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
         Event::Deposited | Event::Withdrawn => {
             let what = if e.event == Event::Deposited { "deposited" } else { "withdrawn" };
             write!(out, "{} {CURRENCY} was {what}; ", Money(e.amount_e4.unwrap_or(0).into()))?;
-            return write!(out, "{} {CURRENCY} is available.", Money(e.cash_available_e4.into()));
+            return match e.cash_available_e4 {
+                owed @ ..0 => write!(out, "{} {CURRENCY} is still owed.", Money(-i128::from(owed))),
+                available => write!(out, "{} {CURRENCY} is available.", Money(available.into())),
+            };
         }
         Event::OrderPending => {
             write!(out, "Order {id}")?;
@@ -126,6 +129,14 @@ fn sentence(e: &OrderEvent<'_>, out: &mut String) -> std::fmt::Result {
             let (trade, quantity, symbol) = (e.trade_id.unwrap_or("?"), e.last_quantity.unwrap_or(0), e.symbol.unwrap_or("?"));
             let price = Money(e.last_price_e4.unwrap_or(0).into());
             write!(out, "Trade {trade} of order {id}, {did} {quantity} {symbol} at {price} {CURRENCY}, was taken back by an operator")?;
+            if let Some(stays @ 1..) = e.cum_quantity {
+                out.push_str("; ");
+                of_all(e, stays, out)?;
+                write!(out, " stay {did}")?;
+            }
+            if e.cash_available_e4 < 0 {
+                write!(out, "; the account owes {} {CURRENCY}", Money(-i128::from(e.cash_available_e4)))?;
+            }
         }
     }
     out.push('.');
@@ -273,6 +284,18 @@ mod tests {
         assert_eq!(
             of(Event::OrderReplaced, |e| (e.quantity, e.limit_price_e4, e.cum_quantity) = (Some(20), Some(1_810_000), Some(0))),
             "Order 1001 was changed and is now one to buy 20 AAPL at 181.00 USD or better."
+        );
+        let back = |e: &mut OrderEvent<'_>| {
+            (e.trade_id, e.last_quantity, e.last_price_e4) = (Some("3-1"), Some(4), Some(1_000_000));
+            (e.cum_quantity, e.cash_available_e4) = (Some(6), -7_000_000);
+        };
+        assert_eq!(
+            of(Event::TradeBusted, back),
+            "Trade 3-1 of order 1001, bought 4 AAPL at 100.00 USD, was taken back by an operator; 6 of 10 AAPL stay bought; the account owes 700.00 USD."
+        );
+        assert_eq!(
+            of(Event::Deposited, |e| (e.amount_e4, e.cash_available_e4) = (Some(10_000), -20_000)),
+            "1.00 USD was deposited; 2.00 USD is still owed."
         );
         for event in Event::ALL {
             let text = of(*event, |_| {});

@@ -49,8 +49,9 @@ pub struct RoleSettings {
 /// 7. of a tick and a trade the last one processed is the price, whatever their clocks say ([`LAST_PROCESSED`]);
 /// 8. the last price of a burst is told when its second is over ([`LAST_IS_TOLD`]);
 /// 9. operators have a topic of their own, and not every command opens an account ([`OPERATORS_APART`]);
-/// 10. the inputs of a transaction are merged by log time ([`MERGED_BY_LOG_TIME`]).
-pub const RULES: u64 = 10;
+/// 10. the inputs of a transaction are merged by log time ([`MERGED_BY_LOG_TIME`]);
+/// 11. a trade is taken back as it was, and posted whatever has become of the money ([`BUST_BY_TRADE`]).
+pub const RULES: u64 = 11;
 /// From these rules on the house is met at its price, by every order, and trades with what rests at its next quote. Before, it took what the book left of
 /// market orders.
 pub const HOUSE_IN_BOOK: u64 = 1;
@@ -76,6 +77,9 @@ pub const LAST_IS_TOLD: u64 = 8;
 pub const OPERATORS_APART: u64 = 9;
 /// From these rules on the records of a transaction are processed in the order of their log times. Before, all prices came first, then the clock, then orders.
 pub const MERGED_BY_LOG_TIME: u64 = 10;
+/// From these rules on orders keep their trades, and a trade is taken back only as it was, in parts too, and told in `trades`; what is not there any more is
+/// owed. Before, the operator's word was taken for price and fee, and what was not there any more could not be taken back.
+pub const BUST_BY_TRADE: u64 = 11;
 
 impl Default for RoleSettings {
     fn default() -> Self {

@@ -2,7 +2,7 @@
 //!
 //! | role | keys |
 //! |---|---|
-//! | `orders` | `account/USER`, `position/USER/SYMBOL`, `order/USER/ORDER`, `house/SYMBOL`, `totals`, `open/USER/SYMBOL/ORDER`, `ending/USER/SYMBOL/ORDER`, `mass-cancel/USER/ORDER`, `busted/USER/ORDER/TRADE`, `ended/NUMBER`, `mark/NUMBER`, `window` |
+//! | `orders` | `account/USER`, `position/USER/SYMBOL`, `order/USER/ORDER`, `house/SYMBOL`, `totals`, `open/USER/SYMBOL/ORDER`, `ending/USER/SYMBOL/ORDER`, `mass-cancel/USER/ORDER`, `busted/USER/ORDER/TRADE`, `fills/USER/ORDER/NUMBER`, `ended/NUMBER`, `mark/NUMBER`, `window` |
 //! | `trading` | `price/SYMBOL`, `source/SYMBOL/NAME`, `source-hash/SYMBOL/HASH`, `trades`, `book/SYMBOL`, `resting/SYMBOL/USER/ORDER`, `crossing/SYMBOL`, `waiting/SYMBOL/NUMBER`, `goes-on` |
 //! | `portfolio` | `portfolio/USER`, `sell/USER/ORDER`, `position/USER/SYMBOL` |
 //! | `audit` | `TOPIC/PARTITION` |
@@ -25,6 +25,7 @@ const KINDS: &[(Role, &str, u8)] = &[
     (Role::Orders, "ending", b'x'),
     (Role::Orders, "mass-cancel", b'c'),
     (Role::Orders, "busted", b'b'),
+    (Role::Orders, "fills", b'f'),
     (Role::Orders, "ended", b'e'),
     (Role::Orders, "mark", b'm'),
     (Role::Orders, "window", b'w'),
@@ -97,7 +98,7 @@ pub fn task_of(role: Role, text: &str, partitions: u32) -> Option<u32> {
     let mut parts = text.split('/');
     let (word, first) = (parts.next()?, parts.next()?);
     match (role, word) {
-        (Role::Orders, "account" | "position" | "order" | "open" | "ending" | "mass-cancel" | "busted")
+        (Role::Orders, "account" | "position" | "order" | "open" | "ending" | "mass-cancel" | "busted" | "fills")
         | (Role::Trading, _)
         | (Role::Portfolio, _) => (partitions > 0).then(|| partitioner::partition(first.as_bytes(), partitions)),
         (Role::Audit, _) => first.parse().ok(),
@@ -109,7 +110,7 @@ pub fn task_of(role: Role, text: &str, partitions: u32) -> Option<u32> {
 pub fn kinds(role: Role) -> &'static str {
     match role {
         Role::Orders => {
-            "account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, ending/USER/SYMBOL/ORDER, mass-cancel/USER/ORDER, busted/USER/ORDER/TRADE, house/SYMBOL, totals, ended/NUMBER, mark/NUMBER, window"
+            "account/USER, position/USER/SYMBOL, order/USER/ORDER, open/USER/SYMBOL/ORDER, ending/USER/SYMBOL/ORDER, mass-cancel/USER/ORDER, busted/USER/ORDER/TRADE, fills/USER/ORDER/NUMBER, house/SYMBOL, totals, ended/NUMBER, mark/NUMBER, window"
         }
         Role::Trading => {
             "price/SYMBOL, source/SYMBOL/NAME, trades, book/SYMBOL, resting/SYMBOL/USER/ORDER, crossing/SYMBOL, waiting/SYMBOL/NUMBER, goes-on"
@@ -137,6 +138,7 @@ mod tests {
             (Role::Orders, b"p501\0BRK.B", &[1, 20, 2], "position/501/BRK.B"),
             (Role::Orders, b"t", &[1, 20, 0, 19], "totals"),
             (Role::Orders, b"b501\x001\x000-7", &[1], "busted/501/1/0-7"),
+            (Role::Orders, b"f501\x001\x000", &[1, 1, b'7', 2, 2, 0, 0, 0, 0], "fills/501/1/0"),
             (Role::Orders, b"n501\0AAPL\x001", &[2, 7], "open/501/AAPL/1"),
             (Role::Orders, b"x501\0AAPL\x001", &[1], "ending/501/AAPL/1"),
             (Role::Trading, b"qAAPL\0ny/se", &[1, 0], "source/AAPL/ny/se"),

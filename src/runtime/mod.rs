@@ -2,6 +2,8 @@
 //! without RocksDB, too, so that its tests need no C++.
 
 pub mod audit;
+#[cfg(any(test, feature = "rocks"))]
+mod busts;
 pub mod clock;
 #[cfg(feature = "rocks")]
 pub mod demo;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::audit::chains::Chains;
+use super::busts::Busts;
 use super::clock::wall_ms;
 use super::replay::newest_store;
 use super::system::System;
@@ -18,7 +19,7 @@ use crate::roles::at_rest::AtRest;
 use crate::roles::{Role, orders};
 use crate::wire::event::{Event, OrderEvent};
 use crate::wire::topics;
-use crate::wire::trade::Trade;
+use crate::wire::trade::{Trade, TradeBusted};
 
 /// Clients' transactions that are open for longer are told of.
 const HELD_MS: i64 = 10_000;
@@ -227,14 +228,10 @@ fn settlement(system: &System, partitions: &[u32]) -> Result<Check, LogError> {
             .try_for_each(|p| scan::partition(&*system.log, TopicPartition::new(topic, p), &mut |r| visit(r.value.unwrap_or_default())))
     };
     let (mut settled, mut settled_count) = (Digest::ZERO, 0u64);
-    // Trades that were taken back. There are few, and each comes after its fill: so the fills are looked at again for them.
-    let mut busted = BTreeMap::new();
-    let key = |e: &OrderEvent<'_>| [Some(e.user_id), e.order_id, e.trade_id].map(|id| id.unwrap_or_default().to_string());
+    let mut busts = Busts::default();
     every(topics::ORDER_EVENTS, &mut |value| {
         let Ok(e) = OrderEvent::decode(value) else { return };
-        if e.event == Event::TradeBusted {
-            busted.insert(key(&e), (e.last_quantity, e.last_price_e4));
-        }
+        busts.event(&e);
         if let OrderEvent {
             event: Event::OrderFilled | Event::OrderPartiallyFilled,
             trade_id: Some(id),
@@ -247,24 +244,14 @@ fn settlement(system: &System, partitions: &[u32]) -> Result<Check, LogError> {
             settled_count += 1;
         }
     })?;
-    if !busted.is_empty() {
-        every(topics::ORDER_EVENTS, &mut |value| {
-            let fill = OrderEvent::decode(value).ok().filter(|e| matches!(e.event, Event::OrderFilled | Event::OrderPartiallyFilled));
-            if let Some(e) = fill
-                && busted.get(&key(&e)).is_some_and(|(quantity, price)| *quantity <= e.last_quantity && *price == e.last_price_e4)
-            {
-                busted.remove(&key(&e));
-            }
-        })?;
-    }
-    if let Some([user, order, trade]) = busted.keys().next() {
-        let name = "trades: taken back".to_string();
-        let detail = format!("user {user} got trade {trade} of order {order} back, and no fill is like it");
-        return Ok(Check { name, ok: false, detail });
+    if !busts.is_empty() {
+        every(topics::ORDER_EVENTS, &mut |value| OrderEvent::decode(value).into_iter().for_each(|e| busts.fill(&e)))?;
     }
     let (mut traded, mut traded_count, mut trades) = (Digest::ZERO, 0u64, 0u64);
     every(topics::TRADES, &mut |value| {
-        if let Ok(t) = Trade::decode(value) {
+        if let Ok(b) = TradeBusted::decode(value) {
+            busts.told(&b);
+        } else if let Ok(t) = Trade::decode(value) {
             // Both sides, unless one of them is the house.
             let sides = if [t.buyer, t.seller].iter().any(|u| u.starts_with("house:")) { 1 } else { 2 };
             for _ in 0..sides {
@@ -274,6 +261,9 @@ fn settlement(system: &System, partitions: &[u32]) -> Result<Check, LogError> {
             trades += 1;
         }
     })?;
+    if let Err(detail) = busts.check() {
+        return Ok(Check { name: "trades: taken back".to_string(), ok: false, detail });
+    }
     let name = "trades: settlement".to_string();
     if traded_count != settled_count {
         let detail = format!(

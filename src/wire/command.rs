@@ -348,17 +348,21 @@ impl<'a> Raw<'a> {
                 c.amount = Some(number(&self.amount, MONEY, "amount is not a number")?.ok_or("amount is missing")?);
             }
         }
-        c.unlike = self.unlike(kind);
+        c.unlike = self.unlike(&c);
         Ok(c)
     }
 
     /// Protections are of orders and replacements; a trial is none of whatever moves money or shares. Fields of ours that this kind does not read count, too.
-    fn unlike(&self, kind: Kind) -> Option<Cow<'a, str>> {
+    fn unlike(&self, c: &Command<'a>) -> Option<Cow<'a, str>> {
+        let kind = c.kind;
         let orders = matches!(kind, Kind::New | Kind::Replace);
         let fields = [("stop_price", &self.stop_price), ("tif", &self.tif), ("expire_at", &self.expire_at), ("post_only", &self.post_only)];
         let of_others =
             |(name, v): &(&'static str, &Option<Value<'a>>)| v.as_ref().is_some_and(|v| *v != Value::Bool(false)).then_some(*name);
         let ours = match kind {
+            // They are for the operator's safety: one that cannot be read fits no trade.
+            Kind::Bust if self.symbol.is_some() && c.symbol.is_none() => Some("symbol"),
+            Kind::Bust if self.side.is_some() && c.side.is_none() => Some("order_type"),
             Kind::New => of_others(&("price", &self.price)),
             Kind::Replace => of_others(&("price", &self.price)).or_else(|| fields.iter().find_map(of_others)),
             _ => None,
@@ -388,6 +392,8 @@ impl<'a> Raw<'a> {
         c.quantity = Some(number(&self.quantity, WHOLE, "quantity is not a number")?.ok_or("quantity is missing")?);
         c.price = Some(number(&self.price, MONEY, "price is not a number")?.ok_or("price is missing")?);
         c.fee = number(&self.fee, MONEY, "fee is not a number")?;
+        c.symbol = id(&self.symbol, "").ok().filter(|symbol| ids::valid(symbol));
+        c.side = word(&self.side, "").ok().flatten().and_then(|side| Side::from_name(&side));
         Ok(())
     }
 

@@ -23,7 +23,7 @@ fn fields(kind: Kind) -> &'static [&'static str] {
         Kind::Replace => &["orig_order_id", "quantity", "limit_price"],
         Kind::MassCancel => &["symbol", "operator"],
         Kind::Deposit | Kind::Withdraw => &["amount"],
-        Kind::Bust => &["orig_order_id", "trade_id", "quantity", "price", "fee", "operator"],
+        Kind::Bust => &["orig_order_id", "trade_id", "quantity", "price", "fee", "operator", "symbol", "order_type"],
     }
 }
 
@@ -33,6 +33,10 @@ pub fn put(c: &Command<'_>, out: &mut Vec<u8>) {
     for name in fields(c.kind) {
         // It came later and is the last: what does not have it is as it always was.
         if *name == "operator" && c.operator.is_none() {
+            break;
+        }
+        // So are these, of a trade that is taken back.
+        if c.kind == Kind::Bust && *name == "symbol" && c.symbol.is_none() && c.side.is_none() {
             break;
         }
         let at = out.len();

@@ -149,6 +149,9 @@ impl Model {
 
     pub fn new_order(&mut self, user: &str, id: &str, kind: &Kind) -> Result<(), &'static str> {
         let mut o = self.check(user, kind)?;
+        if o.buy {
+            self.fund(user, &o.symbol, need(&o, o.quantity, o.limit), o.quantity)?;
+        }
         o.id = id.to_string();
         self.orders.push(o.clone());
         let at = self.orders.len() - 1;
@@ -470,8 +473,9 @@ impl Model {
         // One for the fees of two parts, each rounded up.
         let apart = i64::from(o.fee_bps > 0 && new_quantity > o.quantity);
         let both = rest + fee(o.value + rest, o.fee_bps) - fee(o.value, o.fee_bps) + apart;
-        if o.buy && need(&o, new_quantity, new_limit).max(both) - need(&o, o.quantity, o.limit) > self.available(user).max(0) {
-            return Err("INSUFFICIENT_FUNDS");
+        if o.buy {
+            let more = need(&o, new_quantity, new_limit).max(both) - need(&o, o.quantity, o.limit);
+            self.fund(user, &o.symbol, more, new_quantity - o.cum)?;
         }
         if new_quantity <= o.cum {
             (self.orders[at].quantity, self.orders[at].limit, self.orders[at].status) = (o.cum, new_limit, "filled");

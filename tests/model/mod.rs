@@ -22,11 +22,24 @@ pub struct Told {
     pub leaves: Option<i64>,
     pub reason: &'static str,
     pub last: Option<(i64, i64, i64, &'static str)>,
+    pub trade: String,
     pub conflict: &'static str,
     /// What set a stop off, and the limit since then.
     pub trigger: Option<(i64, i64)>,
     pub available: i64,
     pub reserved: i64,
+}
+
+/// One trade of an order.
+#[derive(Clone, Debug)]
+pub struct Fill {
+    pub trade: String,
+    pub quantity: i64,
+    pub price: i64,
+    pub charged: i64,
+    pub house: bool,
+    /// So many of it were taken back.
+    pub back: i64,
 }
 
 /// An order and everything that happened to it.
@@ -50,8 +63,7 @@ pub struct Order {
     pub place: u64,
     pub status: &'static str,
     pub reason: &'static str,
-    /// Trades that were taken back.
-    pub busted: Vec<String>,
+    pub fills: Vec<Fill>,
     pub fee_bps: i64,
     pub ceiling: i64,
 }
@@ -97,8 +109,11 @@ pub struct Symbol {
 #[derive(Clone, Debug, Default)]
 pub struct User {
     pub opened: bool,
+    /// Less than nothing: a debt.
     pub cash: i64,
     pub shares: BTreeMap<String, i64>,
+    /// Shares that were sold before their purchase was taken back, and the cash that is held to buy them back.
+    pub owed: BTreeMap<String, (i64, i64)>,
     pub events: Vec<Told>,
 }
 
@@ -111,6 +126,9 @@ pub struct Model {
     pub known: BTreeMap<(String, String), Known>,
     /// All orders there ever were.
     pub orders: Vec<Order>,
+    pub trades: u64,
+    /// What the topic of trades says was taken back: the trade, who of both sides, how many at which price.
+    pub busts: Vec<(String, String, String, i64, i64)>,
     pub symbols: BTreeMap<String, Symbol>,
     /// What is switched off, for a user or for all.
     pub off: Vec<(Option<String>, Off)>,
@@ -153,6 +171,16 @@ impl Model {
         self.tell(user, told);
     }
 
+    /// A command with what it depends on. The id of one that was there before stands for the same command.
+    #[allow(dead_code, reason = "each test binary uses a part of it")]
+    pub fn settled(&self, c: &Command) -> Command {
+        let (Command::Order { user, id, kind } | Command::Astray { user, id, kind }) = c else { return c.clone() };
+        match self.known.get(&(user.clone(), id.clone())) {
+            Some(first) if matches!(kind, Kind::Later(_)) && matches!(c, Command::Order { .. }) => first.content.clone(),
+            _ => script::settled(c, self.users.get(user).map_or(&[], |u| u.events.as_slice())),
+        }
+    }
+
     fn command(&mut self, user: &str, id: &str, kind: &Kind, c: &Command) {
         self.open_account(user, id, self.off.iter().all(|(whom, _)| whom.as_deref().is_some_and(|whom| whom != user)));
         let key = (user.to_string(), id.to_string());
@@ -160,6 +188,12 @@ impl Model {
             self.repeated(user, id, kind, c, &first);
             return;
         }
+        if matches!(kind, Kind::New { .. } | Kind::Replace { .. } | Kind::Transfer { deposit: false, .. })
+            && self.forbids(user, kind).is_none()
+        {
+            self.mark(user);
+        }
+        let mut differs = "";
         let refused = match kind {
             Kind::New { .. } | Kind::Transfer { .. } if self.forbids(user, kind).is_some() => {
                 self.forbids(user, kind).map(|r| ("OrderRejected", id.to_string(), r))
@@ -168,7 +202,11 @@ impl Model {
                 self.forbids(user, kind).map(|r| ("CancelRejected", orig.clone(), r))
             }
             Kind::New { .. } => self.new_order(user, id, kind).err().map(|r| ("OrderRejected", id.to_string(), r)),
-            Kind::Bust { orig, .. } => self.bust(user, id, kind).err().map(|r| ("CancelRejected", orig.clone(), r)),
+            Kind::Later(_) => unreachable!("it was settled"),
+            Kind::Bust { orig, .. } => self.bust(user, id, kind).err().map(|(r, field)| {
+                differs = field;
+                ("CancelRejected", orig.clone(), r)
+            }),
             Kind::Cancel { orig, operator } => self.cancel(user, id, orig, *operator).err().map(|r| ("CancelRejected", orig.clone(), r)),
             Kind::Replace { orig, quantity, limit } => {
                 self.replace(user, id, orig, *quantity, *limit).err().map(|r| ("CancelRejected", orig.clone(), r))
@@ -185,7 +223,7 @@ impl Model {
             rejected = Some(reason);
             let named = if event == "CancelRejected" { self.named(event, user, &order_id) } else { None };
             let mut told = named.unwrap_or_else(|| self.plain(event, &order_id, "rejected", kind));
-            (told.cause_id, told.reason) = (id.to_string(), reason);
+            (told.cause_id, told.reason, told.conflict) = (id.to_string(), reason, differs);
             self.tell(user, told);
         }
         // A reject at the first hop leaves the id free for some reasons. What the book rejects is an order's matter.
@@ -276,6 +314,7 @@ impl Model {
 
     /// Tells a user, with the balances as they are now.
     pub fn tell(&mut self, user: &str, mut told: Told) {
+        self.cover(user);
         told.reserved = self.reserved(user);
         told.available = self.users[user].cash - told.reserved;
         self.users.get_mut(user).expect("opened").events.push(told);

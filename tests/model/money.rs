@@ -1,7 +1,8 @@
-//! The model's money: nothing is kept but cash and shares; what is reserved is added up from the open orders each time somebody asks.
+//! The model's money: nothing is kept but cash and shares, and what is owed of either; what is reserved is added up from the open orders each time somebody
+//! asks.
 
 use super::script::Kind;
-use super::{Model, Order, Symbol, Told};
+use super::{Fill, Model, Order, Symbol, Told};
 
 /// A fee on the sum of an order's trades, rounded up.
 pub fn fee(value: i64, bps: i64) -> i64 {
@@ -10,7 +11,8 @@ pub fn fee(value: i64, bps: i64) -> i64 {
 
 impl Model {
     pub fn reserved(&self, user: &str) -> i64 {
-        self.orders.iter().filter(|o| o.user == user && o.buy && o.is_open()).map(|o| need(o, o.quantity, o.limit)).sum()
+        let buys: i64 = self.orders.iter().filter(|o| o.user == user && o.buy && o.is_open()).map(|o| need(o, o.quantity, o.limit)).sum();
+        buys + self.users[user].owed.values().map(|(_, held)| held).sum::<i64>()
     }
 
     pub fn available(&self, user: &str) -> i64 {
@@ -28,7 +30,7 @@ impl Model {
             return Err("INVALID_AMOUNT");
         }
         if !deposit && amount > self.available(user) {
-            return Err("INSUFFICIENT_FUNDS");
+            return Err(self.lacks_cash(user));
         }
         let u = self.users.get_mut(user).expect("opened");
         u.cash += if deposit { amount } else { -amount };
@@ -45,6 +47,9 @@ impl Model {
 
     /// Books one side of a trade and tells its owner.
     pub fn book(&mut self, at: usize, price: i64, quantity: i64, liquidity: &'static str) {
+        // The maker's side is booked after the taker's.
+        self.trades += u64::from(liquidity != "maker");
+        let trade = format!("0-{}", self.trades);
         let o = &mut self.orders[at];
         let value = price * quantity;
         let charged = fee(o.value + value, o.fee_bps) - fee(o.value, o.fee_bps);
@@ -52,6 +57,7 @@ impl Model {
         assert!(within && quantity <= o.leaves(), "the model itself is wrong");
         o.value += value;
         o.cum += quantity;
+        o.fills.push(Fill { trade: trade.clone(), quantity, price, charged, house: liquidity == "house", back: 0 });
         let whole = o.cum == o.quantity;
         o.status = if whole { "filled" } else { "partially_filled" };
         let o = o.clone();
@@ -59,42 +65,123 @@ impl Model {
         u.cash += if o.buy { -value - charged } else { value - charged };
         *u.shares.entry(o.symbol.clone()).or_default() += if o.buy { quantity } else { -quantity };
         let event = if whole { "OrderFilled" } else { "OrderPartiallyFilled" };
-        let told = Told { last: Some((quantity, price, charged, liquidity)), ..self.about(event, &o) };
+        let told = Told { last: Some((quantity, price, charged, liquidity)), trade, ..self.about(event, &o) };
         self.tell(&o.user, told);
     }
 
-    /// An operator takes a trade back: what it brought must be there, and the order must have ended.
-    pub fn bust(&mut self, user: &str, id: &str, kind: &Kind) -> Result<(), &'static str> {
-        let Kind::Bust { orig, trade, quantity, price, fee } = kind else { unreachable!() };
+    /// Why an account without enough cash is refused.
+    fn lacks_cash(&self, user: &str) -> &'static str {
+        if self.available(user) < 0 { "DEBIT_BALANCE" } else { "INSUFFICIENT_FUNDS" }
+    }
+
+    /// Cash for an order. A buy may use what is held for shares that it brings back: their part, or what they cost at the collar if that is more.
+    pub fn fund(&mut self, user: &str, symbol: &str, cash: i64, covers: i64) -> Result<(), &'static str> {
+        let lacks = cash - self.available(user).max(0);
+        if lacks <= 0 {
+            return Ok(());
+        }
+        let (owed, held) = self.users[user].owed.get(symbol).copied().unwrap_or_default();
+        let covers = covers.min(owed);
+        let s = &self.symbols[symbol];
+        let lends = if covers <= 0 {
+            0
+        } else {
+            let cost = s.told.map_or(0, |(price, _)| {
+                let value = covers * (price + (price * 500 + 9_999) / 10_000);
+                value + fee(value, s.fee_bps)
+            });
+            held.min(cost.max(held * covers / owed))
+        };
+        if lacks > lends {
+            return Err(self.lacks_cash(user));
+        }
+        self.users.get_mut(user).expect("opened").owed.get_mut(symbol).expect("it lends").1 -= lacks;
+        Ok(())
+    }
+
+    /// Shares that no sell has promised go where they are owed. The last one frees all that is held.
+    pub fn cover(&mut self, user: &str) {
+        let symbols: Vec<String> = self.users[user].owed.keys().cloned().collect();
+        for symbol in symbols {
+            let free = self.sellable(user, &symbol);
+            let u = self.users.get_mut(user).expect("opened");
+            let (owed, held) = u.owed[&symbol];
+            let covered = owed.min(free);
+            if covered > 0 {
+                *u.shares.get_mut(&symbol).expect("free ones") -= covered;
+                u.owed.insert(symbol.clone(), (owed - covered, held - held * covered / owed));
+            }
+            u.owed.retain(|_, (owed, _)| *owed > 0);
+        }
+    }
+
+    /// What is due for owed shares is held, by the price of now: first where that is less than what is held, then where it is more, as far as there is cash.
+    pub fn mark(&mut self, user: &str) {
+        for frees in [true, false] {
+            let symbols: Vec<String> = self.users[user].owed.keys().cloned().collect();
+            for symbol in symbols {
+                let Some((price, _)) = self.symbols[&symbol].told else { continue };
+                let (owed, held) = self.users[user].owed[&symbol];
+                let due = owed * price + (owed * price * 5_000 + 9_999) / 10_000;
+                if due != held && (due < held) == frees {
+                    let held = due.min(held + self.available(user).max(0));
+                    self.users.get_mut(user).expect("opened").owed.insert(symbol, (owed, held));
+                }
+            }
+        }
+    }
+
+    /// An operator takes a trade back, or a part of it, as it was; whatever has become of what it brought. A refusal names the field that differs.
+    pub fn bust(&mut self, user: &str, id: &str, kind: &Kind) -> Result<(), (&'static str, &'static str)> {
+        let Kind::Bust { orig, trade, quantity, price, fee, symbol } = kind else { unreachable!() };
         let found = self.orders.iter().position(|o| o.user == user && o.id == *orig && o.status != "rejected");
-        let at = found.ok_or("UNKNOWN_ORDER")?;
+        let at = found.ok_or(("UNKNOWN_ORDER", ""))?;
         let o = self.orders[at].clone();
-        let (value, fee) = (price * quantity, fee.unwrap_or(0));
         if o.is_open() {
-            return Err("SYSTEM_BUSY");
+            return Err(("SYSTEM_BUSY", ""));
         }
-        if o.busted.contains(trade) {
-            return Err("TOO_LATE_TO_CANCEL");
+        let number = o.fills.iter().position(|f| f.trade == *trade).ok_or(("UNKNOWN_TRADE", ""))?;
+        let f = o.fills[number].clone();
+        if f.back == f.quantity {
+            return Err(("TOO_LATE_TO_CANCEL", ""));
         }
-        if *quantity < 1 || *quantity > o.cum {
-            return Err("INCORRECT_QUANTITY");
+        if *quantity < 1 || *quantity > f.quantity - f.back {
+            return Err(("INCORRECT_QUANTITY", ""));
         }
-        if *price < 1 || fee > value {
-            return Err("INVALID_AMOUNT");
+        if *price < 1 {
+            return Err(("INVALID_AMOUNT", ""));
         }
-        if o.buy && self.sellable(user, &o.symbol) < *quantity {
-            return Err("SHORT_SELL_NOT_PERMITTED");
+        let due = f.charged * (f.back + quantity) / f.quantity - f.charged * f.back / f.quantity;
+        let differ = [
+            ("symbol", symbol.as_ref().is_some_and(|s| *s != o.symbol)),
+            ("price", *price != f.price),
+            ("fee", fee.is_some_and(|fee| fee != due)),
+        ];
+        if let Some((field, _)) = differ.iter().find(|(_, differs)| *differs) {
+            return Err(("TRADE_MISMATCH", field));
         }
-        if !o.buy && self.available(user) + fee < value {
-            return Err("INSUFFICIENT_FUNDS");
-        }
+        let here = if o.buy { self.sellable(user, &o.symbol).clamp(0, *quantity) } else { 0 };
         let u = self.users.get_mut(user).expect("opened");
-        u.cash += fee + if o.buy { value } else { -value };
-        *u.shares.entry(o.symbol.clone()).or_default() += if o.buy { -quantity } else { *quantity };
-        self.orders[at].cum -= quantity;
-        self.orders[at].busted.push(trade.clone());
-        let o = self.orders[at].clone();
-        let told = Told { cause_id: id.into(), last: Some((*quantity, *price, -fee, "")), ..self.about("TradeBusted", &o) };
+        u.cash += due + if o.buy { price * quantity } else { -price * quantity };
+        *u.shares.entry(o.symbol.clone()).or_default() += if o.buy { -here } else { *quantity };
+        if o.buy && here < *quantity {
+            let owed = u.owed.entry(o.symbol.clone()).or_default();
+            *owed = (owed.0 + quantity - here, owed.1 + price * (quantity - here));
+        }
+        self.cover(user);
+        self.mark(user);
+        let o = &mut self.orders[at];
+        o.fills[number].back += quantity;
+        (o.cum, o.value) = (o.cum - quantity, o.value - price * quantity);
+        if o.status == "filled" {
+            (o.status, o.reason) = ("cancelled", "OPERATOR");
+        }
+        let o = o.clone();
+        let other = if f.house { format!("house:{}", o.symbol) } else { String::new() };
+        let (buyer, seller) = if o.buy { (user.to_string(), other) } else { (other, user.to_string()) };
+        self.busts.push((trade.clone(), buyer, seller, *quantity, *price));
+        let told =
+            Told { cause_id: id.into(), last: Some((*quantity, *price, -due, "")), trade: trade.clone(), ..self.about("TradeBusted", &o) };
         self.tell(user, told);
         Ok(())
     }
@@ -167,15 +254,12 @@ impl Model {
             place: 0,
             status: "pending_new",
             reason: "",
-            busted: Vec::new(),
+            fills: Vec::new(),
             fee_bps: s.fee_bps,
             ceiling: 100 * [limit.unwrap_or(0), stop.unwrap_or(0), reference.unwrap_or(0)].into_iter().max().expect("three"),
         };
         if !*buy && *quantity > self.sellable(user, symbol) {
             return Err("SHORT_SELL_NOT_PERMITTED");
-        }
-        if *buy && need(&o, o.quantity, o.limit) > self.available(user) {
-            return Err("INSUFFICIENT_FUNDS");
         }
         Ok(o)
     }

@@ -15,6 +15,7 @@ use processor::roles::at_rest::AtRest;
 use processor::roles::{Role, RoleSettings, factory};
 use processor::store::memory::MemoryStore;
 use processor::wire::event::OrderEvent;
+use processor::wire::trade::{TRADE_BUSTED, TradeBusted};
 use processor::wire::{command, topics};
 
 use super::Told;
@@ -46,6 +47,8 @@ pub struct Pair {
     offset: u64,
     short_ok: bool,
     pub told: BTreeMap<String, Vec<Told>>,
+    /// What was told of trades that were taken back.
+    pub busts: Vec<(String, String, String, i64, i64)>,
 }
 
 pub fn settings() -> RoleSettings {
@@ -90,8 +93,16 @@ impl Pair {
             }
         };
         let tasks = vec![task(Role::Orders), task(Role::Trading)];
-        let mut pair =
-            Pair { now: START_MS, tasks, tables: Tables::default(), queue: VecDeque::new(), offset: 0, short_ok, told: BTreeMap::new() };
+        let mut pair = Pair {
+            now: START_MS,
+            tasks,
+            tables: Tables::default(),
+            queue: VecDeque::new(),
+            offset: 0,
+            short_ok,
+            told: BTreeMap::new(),
+            busts: Vec::new(),
+        };
         SYMBOLS.iter().for_each(|s| pair.list(s, Status::Listed, true));
         pair
     }
@@ -209,6 +220,11 @@ impl Pair {
                 let value = r.value.unwrap_or_default();
                 match r.at.topic {
                     topics::ORDER_EVENTS => hear(&mut self.told, value)?,
+                    topics::TRADES if r.headers.text("type") == Some(TRADE_BUSTED) => {
+                        let b = TradeBusted::decode(value)?;
+                        let side = |who: Option<&str>| who.unwrap_or_default().to_string();
+                        self.busts.push((b.trade_id.into(), side(b.buyer), side(b.seller), b.busted_quantity, b.price_e4));
+                    }
                     topics::DEAD_LETTERS => {
                         let text = r.headers.text("reason").unwrap_or_default();
                         if text != "UNKNOWN_SYMBOL" {
@@ -280,6 +296,7 @@ fn hear(told: &mut BTreeMap<String, Vec<Told>>, value: &[u8]) -> Result<(), Stri
         leaves: e.leaves_quantity,
         reason: e.reason.map_or("", |r| r.name()),
         last: fill,
+        trade: e.trade_id.unwrap_or_default().into(),
         trigger: e.trigger_price_e4.map(|p| (p, e.limit_price_e4.expect("a limit"))),
         conflict: e.conflict_field.map_or("", |f| {
             const FIELDS: [&str; 16] = [

@@ -1,5 +1,7 @@
 //! Commands as data: made by dice, written as JSON for the roles, and made fewer when something is wrong.
 
+use super::Told;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Listed,
@@ -47,7 +49,10 @@ pub enum Kind {
         quantity: i64,
         price: i64,
         fee: Option<i64>,
+        symbol: Option<String>,
     },
+    /// What depends on what has happened so far: a trade of the user's is taken back, or all the cash there is is withdrawn. See [`settled`].
+    Later(u64),
     Transfer {
         amount: i64,
         deposit: bool,
@@ -139,10 +144,12 @@ pub fn json(user: &str, id: &str, kind: &Kind) -> String {
             f.extend(quantity.map(|q| ("quantity", q.to_string())));
             f.extend(limit.map(|p| ("limit_price", quoted(&decimal(p)))));
         }
-        Kind::Bust { orig, trade, quantity, price, fee } => {
+        Kind::Later(_) => unreachable!("it was settled"),
+        Kind::Bust { orig, trade, quantity, price, fee, symbol } => {
             f.extend([("command", quoted("bust")), ("operator", quoted("desk")), ("orig_order_id", quoted(orig))]);
             f.extend([("trade_id", quoted(trade)), ("quantity", quantity.to_string()), ("price", quoted(&decimal(*price)))]);
             f.extend(fee.map(|fee| ("fee", quoted(&decimal(fee)))));
+            f.extend(symbol.as_ref().map(|symbol| ("symbol", quoted(symbol))));
         }
         Kind::MassCancel { symbol, operator } => {
             f.push(("command", quoted("mass_cancel")));
@@ -190,11 +197,16 @@ pub fn conflict(first: &Command, second: &Command) -> &'static str {
             first_of(&[(a != b, "symbol"), (o1 != o2, "operator")])
         }
         (
-            Kind::Bust { orig: o1, trade: t1, quantity: q1, price: p1, fee: f1 },
-            Kind::Bust { orig: o2, trade: t2, quantity: q2, price: p2, fee: f2 },
-        ) => {
-            first_of(&[(o1 != o2, "orig_order_id"), (t1 != t2, "trade_id"), (q1 != q2, "quantity"), (p1 != p2, "price"), (f1 != f2, "fee")])
-        }
+            Kind::Bust { orig: o1, trade: t1, quantity: q1, price: p1, fee: f1, symbol: s1 },
+            Kind::Bust { orig: o2, trade: t2, quantity: q2, price: p2, fee: f2, symbol: s2 },
+        ) => first_of(&[
+            (o1 != o2, "orig_order_id"),
+            (t1 != t2, "trade_id"),
+            (q1 != q2, "quantity"),
+            (p1 != p2, "price"),
+            (f1 != f2, "fee"),
+            (s1 != s2, "symbol"),
+        ]),
         (Kind::Transfer { amount: a, deposit: d1 }, Kind::Transfer { amount: b, deposit: d2 }) => {
             first_of(&[(d1 != d2, "command"), (a != b, "amount")])
         }
@@ -304,13 +316,8 @@ pub fn script(seed: u64, length: usize) -> Vec<Command> {
                 let id = if d.chance(3) { named(&mut d, &user) } else { format!("o{n}") };
                 let kind = match d.roll(100) {
                     0..18 => Kind::Cancel { orig: named(&mut d, &user), operator: d.chance(10) },
-                    18..22 => {
-                        // As an operator would: what was traded, by a name that may come twice.
-                        let (orig, trade) = (named(&mut d, &user), format!("t{}", d.roll(3)));
-                        let price = if d.chance(5) { 0 } else { price };
-                        Kind::Bust { orig, trade, quantity: d.roll(12) as i64, price, fee: d.chance(50).then(|| d.roll(2_000) as i64) }
-                    }
-                    22..32 => {
+                    18..24 => Kind::Later(d.roll(u64::MAX)),
+                    24..32 => {
                         let quantity = d.chance(70).then(|| d.roll(30) as i64);
                         let limit = d.chance(60).then_some(price);
                         Kind::Replace { orig: named(&mut d, &user), quantity, limit }
@@ -335,6 +342,49 @@ pub fn script(seed: u64, length: usize) -> Vec<Command> {
         all.push(command);
     }
     all
+}
+
+/// The command with what it depends on: what its user was told until now. The same again is the same.
+pub fn settled(c: &Command, told: &[Told]) -> Command {
+    match c {
+        Command::Order { user, id, kind: Kind::Later(seed) } => {
+            Command::Order { user: user.clone(), id: id.clone(), kind: later(*seed, told) }
+        }
+        Command::Astray { user, id, kind: Kind::Later(seed) } => {
+            Command::Astray { user: user.clone(), id: id.clone(), kind: later(*seed, told) }
+        }
+        _ => c.clone(),
+    }
+}
+
+/// A trade that an operator takes back, in whole or in part, and described as it was or not quite; or all the cash, withdrawn.
+fn later(seed: u64, told: &[Told]) -> Kind {
+    let mut d = Dice::new(seed);
+    if d.chance(12) {
+        return Kind::Transfer { amount: told.last().map_or(0, |e| e.available), deposit: false };
+    }
+    let fills: Vec<&Told> = told.iter().filter(|e| !e.trade.is_empty() && e.event != "TradeBusted").collect();
+    let latest = if d.chance(70) { 8 } else { fills.len().max(1) as u64 };
+    let Some(f) = fills.len().checked_sub(1 + d.roll(latest) as usize).map(|at| fills[at]) else {
+        return Kind::Bust { orig: "none".into(), trade: "0-1".into(), quantity: 1, price: 1_000_000, fee: None, symbol: None };
+    };
+    let (whole, price, charged, _) = f.last.expect("a fill");
+    let backs = told.iter().filter(|e| e.event == "TradeBusted" && (&e.order_id, &e.trade) == (&f.order_id, &f.trade));
+    let (back, given) = backs.filter_map(|e| e.last).fold((0, 0), |(n, fee), e| (n + e.0, fee - e.2));
+    let left = whole - back;
+    let quantity = match d.roll(10) {
+        0..5 => left,
+        5..7 => (left + 1) / 2,
+        7 => 1,
+        8 => left + 1,
+        _ => d.roll(whole as u64 + 1) as i64,
+    };
+    let due = charged * (back + quantity) / whole - given;
+    let fee = d.chance(60).then(|| if d.chance(15) { due.max(0) + 1 } else { due.max(0) });
+    let trade = if d.chance(4) { "0-0".to_string() } else { f.trade.clone() };
+    let price = if d.chance(4) { [0, price + 100][d.roll(2) as usize] } else { price };
+    let symbol = d.chance(10).then(|| SYMBOLS[d.roll(3) as usize].to_string());
+    Kind::Bust { orig: f.order_id.clone(), trade, quantity, price, fee, symbol }
 }
 
 fn new(d: &mut Dice, symbol: String, price: i64, now: i64) -> Kind {

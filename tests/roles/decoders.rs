@@ -6,7 +6,7 @@ use processor::wire::event::OrderEvent;
 use processor::wire::input::read_map;
 use processor::wire::notification::Notification;
 use processor::wire::portfolio::Portfolio;
-use processor::wire::trade::{ReferencePrice, Trade};
+use processor::wire::trade::{ReferencePrice, Trade, TradeBusted};
 use processor::wire::{command, control, instrument, tick};
 use proptest::prelude::*;
 
@@ -16,7 +16,13 @@ fn throw(bytes: &[u8]) {
     let _ = instrument::decode(Some(b"AAPL"), Some(bytes));
     let _ = instrument::decode(Some(bytes), Some(bytes));
     let _ = (control::decode(Some(b"*"), Some(bytes)), control::decode(Some(bytes), None));
-    let _ = (OrderEvent::decode(bytes), Trade::decode(bytes), ReferencePrice::decode(bytes), Notification::decode(bytes));
+    let _ = (
+        OrderEvent::decode(bytes),
+        Trade::decode(bytes),
+        TradeBusted::decode(bytes),
+        ReferencePrice::decode(bytes),
+        Notification::decode(bytes),
+    );
     let _ = (Portfolio::decode(bytes), AuditEntry::decode(bytes), BookCommand::decode(bytes), Execution::decode(bytes));
 }
 

@@ -265,6 +265,13 @@ impl World {
         self.wake();
     }
 
+    /// The same under other settings, as after an update.
+    pub fn restart_under(&mut self, role: Role, settings: RoleSettings) {
+        let slot = self.factories.iter_mut().find(|(r, _)| *r == role).expect("made");
+        slot.1 = factory(role, settings, self.names.clone(), 1);
+        self.restart(role);
+    }
+
     /// Checks the books of all tasks of `orders` as `verify` does.
     pub fn check_books(&self) {
         for t in self.tasks.iter().filter(|t| t.role == Role::Orders) {

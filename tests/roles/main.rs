@@ -2,6 +2,7 @@
 
 mod authority;
 mod bad_input;
+mod busts;
 mod changes;
 mod clocks;
 mod conservation;

@@ -74,6 +74,7 @@ kinds! {
     Expired "orders expired";
     Delisted "orders whose listing was taken away";
     TakenBack "trades taken back";
+    Owing "events of accounts that owe money since a trade was taken back";
     Forgotten "ids forgotten";
     TakenAgain "ids of before used again";
     AnsweredLate "answers about orders that were forgotten";

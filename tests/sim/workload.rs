@@ -1,10 +1,12 @@
 //! What users, feeds and operators send: mostly sensible, with duplicates, bad records and records in the wrong partition among them.
 
+use std::collections::BTreeMap;
+
 use processor::client::decimal::show_e4;
 use processor::domain::partitioner;
 use processor::engine::records::{Headers, Record};
 use processor::engine::topics::{TopicId, TopicPartition};
-use processor::wire::event::OrderEvent;
+use processor::wire::event::{Event, OrderEvent};
 use processor::wire::{command, topics};
 
 use super::coverage::Kind;
@@ -160,29 +162,41 @@ impl World {
         self.command(&user, &value);
     }
 
-    /// An operator takes a trade back that can be seen by now.
+    /// An operator takes a trade back that can be seen by now, or a part of it, and now and then describes it wrongly. Its money may have been withdrawn.
     fn bust(&mut self, id: u64) {
-        let mut fills = Vec::new();
+        let (mut fills, mut backs) = (Vec::new(), BTreeMap::<(String, String, String), i64>::new());
         for part in self.cluster.topic(topics::ORDER_EVENTS) {
             for offset in part.committed(0, part.readable_end(self.now)) {
                 let Ok(e) = OrderEvent::decode(part.record(offset).value.unwrap_or_default()) else { continue };
                 let (Some(order), Some(trade)) = (e.order_id, e.trade_id) else { continue };
-                let (user, fee) = (e.user_id.to_string(), e.fee_e4.unwrap_or(0));
-                let (quantity, price) = (e.last_quantity.unwrap_or(0), e.last_price_e4.unwrap_or(0));
-                let what = format!(
-                    r#""command":"bust","operator":"ana","orig_order_id":"{order}","trade_id":"{trade}","quantity":{quantity},"price":"{}","fee":"{}""#,
-                    show_e4(price),
-                    show_e4(fee)
-                );
-                fills.push((user, what));
+                let of = (e.user_id.to_string(), order.to_string(), trade.to_string());
+                if e.event == Event::TradeBusted {
+                    *backs.entry(of).or_default() += e.last_quantity.unwrap_or(0);
+                } else {
+                    fills.push((of, e.last_quantity.unwrap_or(0), e.last_price_e4.unwrap_or(0), e.cash_available_e4));
+                }
             }
         }
         if fills.is_empty() {
             return;
         }
-        let (user, what) = fills.swap_remove(self.rng.index(fills.len()));
-        let value = format!(r#"{{"order_id":"b{id}","user_id":"{user}",{what}}}"#);
-        self.command(&user, &value);
+        let (of, whole, price, cash) = fills.swap_remove(self.rng.index(fills.len()));
+        let left = whole - backs.get(&of).copied().unwrap_or(0);
+        let (user, order, trade) = of;
+        if self.rng.permille(400) {
+            self.command(
+                &user,
+                &format!(
+                    r#"{{"command":"withdraw","order_id":"w{id}","user_id":"{user}","operator":"ana","amount":"{}"}}"#,
+                    show_e4(cash.max(0))
+                ),
+            );
+        }
+        let quantity = if self.rng.permille(400) { (left + 1) / 2 } else { left };
+        let price = if self.rng.permille(50) { price + 100 } else { price };
+        let trade = if self.rng.permille(50) { "0-0" } else { &trade };
+        let what = format!(r#""orig_order_id":"{order}","trade_id":"{trade}","quantity":{quantity},"price":"{}""#, show_e4(price));
+        self.command(&user, &format!(r#"{{"order_id":"b{id}","user_id":"{user}","command":"bust","operator":"ana",{what}}}"#));
     }
 
     /// A command by the topic that it belongs to; now and then by the other one, which may not carry it.

@@ -33,9 +33,9 @@ fn a_store_with_a_newer_meta_record() {
     let stage = Baseline::get().stage();
     {
         let stores = stage.rocks();
-        stores.open(0).expect("it opens").write(&mut std::iter::empty(), &[6, 1, 2, 3]).expect("a write");
+        stores.open(0).expect("it opens").write(&mut std::iter::empty(), &[7, 1, 2, 3]).expect("a write");
     }
-    refused(&stage, &["a store's meta record", "format 6, this one knows 5", "use the version that wrote it"]);
+    refused(&stage, &["a store's meta record", "format 7, this one knows 6", "use the version that wrote it"]);
 }
 
 #[test]
@@ -55,11 +55,11 @@ fn a_store_whose_meta_record_is_rubbish_is_rebuilt() {
 #[test]
 fn a_changelog_with_a_newer_meta_record() {
     let stage = Baseline::get().stage();
-    stage.append_raw(t::ORDERS_CHANGELOG, META_KEY, &[6, 1, 2, 3], &[]);
+    stage.append_raw(t::ORDERS_CHANGELOG, META_KEY, &[7, 1, 2, 3], &[]);
     // A start reads a changelog to its end, also where the store is right.
-    refused(&stage, &["a task's meta record", "format 6, this one knows 5"]);
+    refused(&stage, &["a task's meta record", "format 7, this one knows 6"]);
     std::fs::remove_dir_all(stage.store()).expect("it is there");
-    refused(&stage, &["a task's meta record", "format 6, this one knows 5"]);
+    refused(&stage, &["a task's meta record", "format 7, this one knows 6"]);
 }
 
 #[test]

@@ -275,6 +275,8 @@ fn model(symbol: &str) -> Model {
         users: BTreeMap::new(),
         known: BTreeMap::new(),
         orders: Vec::new(),
+        trades: 0,
+        busts: Vec::new(),
         symbols: [(symbol.to_string(), listed)].into(),
         off: Vec::new(),
     }
@@ -304,7 +306,7 @@ fn order(a: &Seen) -> Order {
         place: 0,
         status: "pending_new",
         reason: "",
-        busted: Vec::new(),
+        fills: Vec::new(),
         fee_bps: 0,
         ceiling: a.value["ceiling_e4"].as_i64().unwrap_or(i64::MAX),
     }

@@ -169,6 +169,7 @@ impl World {
             let header = |h: &str| r.headers.get(h).unwrap_or_else(|| panic!("no header {h}: {what}"));
             let kind = match *topic {
                 t::ORDER_EVENTS => r.text("event"),
+                t::TRADES if r.value.get("busted_quantity").is_some() => "TradeBusted",
                 t::TRADES => "Trade",
                 t::REFERENCE_PRICES => "ReferencePrice",
                 t::PORTFOLIOS => "Portfolio",
@@ -204,6 +205,7 @@ impl World {
                 t::DEAD_LETTERS if *cause_topic == t::INSTRUMENTS => t::AUDIT_LOG,
                 t::DEAD_LETTERS if *cause_topic == t::MARKET_DATA => t::TRADES,
                 t::ORDER_EVENTS | t::BOOK_COMMANDS | t::DEAD_LETTERS => t::ORDER_EVENTS,
+                t::TRADES if r.headers["type"] == "TradeBusted" => t::ORDER_EVENTS,
                 t::TRADES | t::REFERENCE_PRICES | t::EXECUTIONS => t::TRADES,
                 other => other,
             };

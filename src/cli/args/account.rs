@@ -48,9 +48,11 @@ Examples:
   processor account cancel 501 --order-id 1001 --operator ana --brokers localhost:9092";
 
 const BUST: &str = "\
-Money, shares and fee of the trade go back, and the user is told TradeBusted. Quantity, price and
-fee are those of the user's own events. The order must have ended, and what the trade brought must
-still be there: shares that were sold on, or money that was spent, cannot go back.
+Money, shares and fee of the trade go back, and the user is told TradeBusted, as are all who follow
+the topic trades. Quantity, price and fee are those of the user's own events, less the parts that were
+taken back before; --quantity takes a part back. The order must have ended.
+Money that was spent since becomes a debt: until deposits or sales have covered it, the user can
+neither withdraw nor buy (DEBIT_BALANCE). Shares that were sold since are owed, as after a short sale.
 Only this side is taken back, and the house takes its place: whoever was on the other side keeps
 the trade, until it is taken back there, too.
 
@@ -153,6 +155,9 @@ pub struct Bust {
     pub order_id: String,
     /// The trade
     pub trade_id: String,
+    /// Only so many shares of it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    pub quantity: Option<i64>,
     /// The operator who does it, for the record
     #[arg(long, value_name = "NAME")]
     pub operator: String,

@@ -9,7 +9,7 @@ use crate::cli::exit::Failure;
 use crate::cli::read;
 use crate::client::decimal::show_e4;
 use crate::client::{check_id, partitions};
-use crate::domain::partitioner;
+use crate::domain::{hold, partitioner};
 use crate::engine::ports::Log;
 use crate::wire::event::{Event, OrderEvent};
 use crate::wire::topics::ORDER_EVENTS;
@@ -40,7 +40,7 @@ pub fn bust(config: &Config, bust: &Bust) -> Result<(), Failure> {
     named.into_iter().try_for_each(|(name, value)| set(&mut fields, name, value))?;
     let user = super::user(&bust.user)?;
     carry_out(config, Some(patience(&bust.timeout)?), |log| {
-        let (quantity, price_e4, fee_e4) = fill(&**log, bust)?;
+        let (quantity, price_e4, fee_e4) = part(&**log, bust)?;
         fields.insert("quantity".into(), quantity.into());
         fields.insert("price".into(), show_e4(price_e4).into());
         fields.insert("fee".into(), show_e4(fee_e4).into());
@@ -48,23 +48,33 @@ pub fn bust(config: &Config, bust: &Bust) -> Result<(), Failure> {
     })
 }
 
-/// Quantity, price and fee of a trade of a user's order.
-fn fill(log: &dyn Log, bust: &Bust) -> Result<(i64, i64, i64), Failure> {
+/// Quantity, price and fee of what is to be taken back of a trade of a user's order.
+fn part(log: &dyn Log, bust: &Bust) -> Result<(i64, i64, i64), Failure> {
     let partition = partitioner::partition(bust.user.as_bytes(), partitions(log, ORDER_EVENTS)?);
-    let mut found = None;
+    let (mut fill, mut back) = (None, 0);
     read::to_end(log, ORDER_EVENTS, &[partition], |r| {
         let Ok(e) = OrderEvent::decode(r.value.unwrap_or_default()) else { return };
-        let named = (e.user_id, e.order_id, e.trade_id) == (&*bust.user, Some(&*bust.order_id), Some(&*bust.trade_id));
-        if named && matches!(e.event, Event::OrderFilled | Event::OrderPartiallyFilled) {
-            found = e.last_quantity.zip(e.last_price_e4).map(|(quantity, price)| (quantity, price, e.fee_e4.unwrap_or(0)));
+        if (e.user_id, e.order_id, e.trade_id) != (&*bust.user, Some(&*bust.order_id), Some(&*bust.trade_id)) {
+            return;
+        }
+        match e.event {
+            Event::OrderFilled | Event::OrderPartiallyFilled => {
+                fill = e.last_quantity.zip(e.last_price_e4).map(|(quantity, price)| (quantity, price, e.fee_e4.unwrap_or(0)));
+            }
+            Event::TradeBusted => back += e.last_quantity.unwrap_or(0),
+            _ => {}
         }
     })?;
-    found.ok_or_else(|| {
-        let Bust { user, order_id, trade_id, .. } = bust;
+    let Bust { user, order_id, trade_id, .. } = bust;
+    let (whole, price_e4, fee_e4) = fill.ok_or_else(|| {
         Failure::failed(format!(
             "order {order_id} of user {user} has no trade {trade_id}; `processor audit find --user {user} --order {order_id}` shows what it has"
         ))
-    })
+    })?;
+    // If nothing is left the command goes all the same: the answer is for `orders` to give.
+    let quantity = bust.quantity.unwrap_or(if back < whole { whole - back } else { whole });
+    let fee = |quantity| hold::part_of(fee_e4, quantity, whole);
+    Ok((quantity, price_e4, fee(back.saturating_add(quantity)).saturating_sub(fee(back))))
 }
 
 fn set(fields: &mut Map<String, Value>, name: &'static str, value: &str) -> Result<(), Failure> {

@@ -1,8 +1,9 @@
 //! The books of one task looked at from scratch: every account, position, open order and house entry added up, and compared with the running totals
 //! that the role keeps. For `verify` and for tests; the role itself checks every posting as it makes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::fills::{self, Fill};
 use super::state::{self, Entry};
 use crate::engine::ports::StateStore;
 
@@ -81,6 +82,10 @@ struct Sums {
     shares: BTreeMap<String, (i128, i128)>,
     /// Per user and symbol: shares reserved by the position, and by open sells.
     reserved: BTreeMap<(String, String), (i64, i64)>,
+    /// Per user and order: shares of trades that are kept in rows, as the order counts them and as they lie there.
+    in_rows: BTreeMap<(String, String), (i64, i64)>,
+    /// Orders some of whose rows are gone.
+    forgotten: BTreeSet<(String, String)>,
     totals: crate::domain::account::Totals,
     house_cash: i128,
     clearing_cash: i128,
@@ -92,6 +97,7 @@ struct Sums {
 struct User {
     available: i64,
     reserved: i64,
+    owed: i64,
     incoming: i64,
     /// Cash that open orders and short positions hold.
     held: i128,
@@ -104,6 +110,11 @@ struct User {
     shorts: (u64, u64),
 }
 
+/// The shares of trades that were not taken back; none: they cannot be read.
+fn standing<'a>(all: impl Iterator<Item = Option<Fill<'a>>>) -> Option<i64> {
+    all.map(|fill| fill.map(|fill| fill.stands())).sum()
+}
+
 impl Sums {
     fn add(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         let (&letter, rest) = key.split_first()?;
@@ -113,7 +124,7 @@ impl Sums {
                 let a = state::read_account(value)?;
                 let u = self.users.entry(first.into()).or_default();
                 (u.available, u.reserved, u.incoming, u.open) = (a.available_e4, a.reserved_e4, a.incoming_e4, a.open_orders);
-                u.shorts.0 = a.shorts;
+                (u.owed, u.shorts.0) = (a.owed_e4, a.shorts);
             }
             b'p' => {
                 let p = state::read_position(value)?;
@@ -121,7 +132,7 @@ impl Sums {
                 self.reserved.entry((first.into(), second.into())).or_default().0 = p.reserved;
                 self.users.entry(first.into()).or_default().held += i128::from(p.collateral_e4);
             }
-            b'o' => self.order(first, &Entry::read(value)?)?,
+            b'o' => self.order(first, second, &Entry::read(value)?)?,
             b'h' => {
                 let h = state::read_house(value)?;
                 self.shares.entry(first.into()).or_default().1 = h.users_quantity;
@@ -133,6 +144,10 @@ impl Sums {
             }
             b't' => self.totals = state::read_totals(value)?,
             b'b' | b'c' | b'e' | b'm' | b'w' => {}
+            b'f' => {
+                let (order, _) = second.split_once('\0')?;
+                self.in_rows.entry((first.into(), order.into())).or_default().1 += standing(fills::each(state::body(value)?))?;
+            }
             b's' => self.users.entry(first.into()).or_default().shorts.1 += 1,
             b'n' | b'x' => self.users.entry(first.into()).or_default().marked += 1,
             _ => return None,
@@ -140,8 +155,17 @@ impl Sums {
         Some(())
     }
 
-    fn order(&mut self, user: &str, e: &Entry<'_>) -> Option<()> {
+    fn order(&mut self, user: &str, id: &str, e: &Entry<'_>) -> Option<()> {
         self.orders += 1;
+        if e.fills.stand > e.cum {
+            return None;
+        }
+        let elsewhere = e.fills.stand - standing(e.fills.in_entry())?;
+        if e.fills.forgotten {
+            self.forgotten.insert((user.into(), id.into()));
+        } else if elsewhere != 0 {
+            self.in_rows.entry((user.into(), id.into())).or_default().0 += elsewhere;
+        }
         if !e.is_open() {
             return Some(());
         }
@@ -157,9 +181,9 @@ impl Sums {
     fn compare(self) -> Result<String, String> {
         let mut cash = 0i128;
         for (name, u) in &self.users {
-            cash += i128::from(u.available) + i128::from(u.reserved);
-            if u.available < 0 || u.reserved < 0 {
-                return Err(format!("user {name} has {} available and {} reserved", u.available, u.reserved));
+            cash += i128::from(u.available) + i128::from(u.reserved) - i128::from(u.owed);
+            if u.available < 0 || u.reserved < 0 || u.owed < 0 || (u.owed > 0 && u.available > 0) {
+                return Err(format!("user {name} has {} available and {} reserved, and owes {}", u.available, u.reserved, u.owed));
             }
             if (i128::from(u.reserved), i128::from(u.incoming)) != (u.held, u.held_by_sells) {
                 return Err(format!(
@@ -178,6 +202,11 @@ impl Sums {
             if position != orders {
                 return Err(format!("user {user}: {position} {symbol} reserved, but open sells hold {orders}"));
             }
+        }
+        if let Some(((user, order), (counted, kept))) =
+            self.in_rows.iter().find(|(order, (counted, kept))| counted != kept && !self.forgotten.contains(order))
+        {
+            return Err(format!("user {user}: order {order} counts {counted} shares in rows of trades, {kept} are there"));
         }
         for (symbol, (positions, house)) in &self.shares {
             if positions != house {

@@ -17,14 +17,8 @@ use super::desk::{Desk, about};
 use super::state::Entry;
 
 /// The command did not reach the book: its id is used up, and the order it named (if there is one) is as it was.
-pub(super) fn refuse(
-    desk: &mut Desk<'_, '_>,
-    c: &Command<'_>,
-    content: Content<'_>,
-    named: Option<&Entry<'_>>,
-    reason: Reason,
-    retry_after_ms: Option<i64>,
-) {
+pub(super) fn refuse(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, named: Option<&Entry<'_>>, refusal: Refusal) {
+    let Refusal { reason, retry_after_ms, field } = refusal;
     let own = Entry::plain(Status::Rejected, Some(reason), content);
     let user = desk.user;
     let (order_id, entry) = match (c.orig_order_id.as_deref(), named) {
@@ -32,12 +26,17 @@ pub(super) fn refuse(
         (Some(id), None) => (id, &own),
         (None, _) => (&*c.order_id, &own),
     };
-    let text = c.text(reason);
+    let text = match (c.kind, field) {
+        (_, Some(field)) => format!("{}: its {field} differs", reason.text()).into(),
+        (Kind::Bust, None) => bust::text(reason).map_or_else(|| c.text(reason), Into::into),
+        _ => c.text(reason),
+    };
     desk.event(OrderEvent {
         cause_id: Some(&c.order_id),
         reason: Some(reason),
-        text: Some(if c.kind == Kind::Bust { bust::text(reason) } else { &text }),
+        text: Some(&text),
         retry_after_ms,
+        conflict_field: field,
         ..about(Event::CancelRejected, user, order_id, entry)
     });
     if reason.burns_id() {
@@ -67,7 +66,7 @@ pub(super) fn on_whose_word(c: &Command<'_>, users: Reason) -> Reason {
 
 pub(super) fn cancel(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, named: Option<Entry<'_>>) -> Result<(), Refusal> {
     match open(named) {
-        Err(reason) => refuse(desk, c, content, named.as_ref(), reason, None),
+        Err(reason) => refuse(desk, c, content, named.as_ref(), reason.into()),
         Ok((_, _, symbol)) => {
             sent(desk, c, content);
             desk.ask(
@@ -90,7 +89,7 @@ pub(super) fn replace(
     let (entry, terms, symbol) = match open(named) {
         Ok(found) => found,
         Err(reason) => {
-            refuse(desk, c, content, named.as_ref(), reason, None);
+            refuse(desk, c, content, named.as_ref(), reason.into());
             return Ok(Ok(()));
         }
     };
@@ -110,7 +109,7 @@ pub(super) fn replace(
     let (new, more, borrowed_e4) = match changed(c, &entry, terms, &facts) {
         Ok(found) => found,
         Err(reason) => {
-            refuse(desk, c, content, Some(&entry), reason, None);
+            refuse(desk, c, content, Some(&entry), reason.into());
             return Ok(Ok(()));
         }
     };

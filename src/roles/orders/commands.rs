@@ -13,7 +13,7 @@ use crate::engine::role::Bug;
 use crate::engine::topics::TopicId;
 use crate::roles::intake::vet;
 use crate::roles::rows::Rows;
-use crate::roles::settings::{BANDS_BY_SIDE, OPERATORS_APART, SHORT_MARGIN, STRICT_FIELDS};
+use crate::roles::settings::{BANDS_BY_SIDE, BUST_BY_TRADE, OPERATORS_APART, SHORT_MARGIN, STRICT_FIELDS};
 use crate::wire::command::{self, Command, Kind, Malformed};
 use crate::wire::content::{self, Content};
 use crate::wire::event::{Event, OrderEvent};
@@ -25,8 +25,10 @@ use super::{Orders, RoleSettings, bust, changes, entry, mass, shorts};
 
 /// Why a command came to nothing.
 pub(super) struct Refusal {
-    reason: Reason,
-    retry_after_ms: Option<i64>,
+    pub reason: Reason,
+    pub retry_after_ms: Option<i64>,
+    /// The field that is wrong, where it is one.
+    pub field: Option<&'static str>,
 }
 
 /// Everything that a decision about an order rests on, besides the account.
@@ -42,7 +44,13 @@ pub(super) struct Market {
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
-        Refusal { reason, retry_after_ms: None }
+        Refusal { reason, retry_after_ms: None, field: None }
+    }
+}
+
+impl Refusal {
+    pub(super) fn of_field(reason: Reason, field: &'static str) -> Self {
+        Refusal { field: Some(field), ..reason.into() }
     }
 }
 
@@ -57,8 +65,11 @@ impl Orders {
             }
             Err(m) => return self.malformed(ctx, record, key, &m),
         };
-        if self.settings.rules < STRICT_FIELDS {
+        if self.settings.rules < STRICT_FIELDS || (self.settings.rules < BUST_BY_TRADE && c.kind == Kind::Bust) {
             c.unlike = None;
+        }
+        if self.settings.rules < BUST_BY_TRADE && c.kind == Kind::Bust {
+            (c.symbol, c.side) = (None, None);
         }
         let known = state::load_order(ctx, &mut self.buffers, &c.user_id, &c.order_id, &mut self.entry);
         self.content.clear();
@@ -92,7 +103,7 @@ impl Orders {
         if let Err(reason) = authority.and(in_age) {
             match &first {
                 Some(first) => refuse_known(&mut desk, &c.order_id, first, reason, reason.text()),
-                None if c.orig_order_id.is_some() => changes::refuse(&mut desk, &c, content, named.as_ref(), reason, None),
+                None if c.orig_order_id.is_some() => changes::refuse(&mut desk, &c, content, named.as_ref(), reason.into()),
                 None => reject(&mut desk, &c, content, reason.into()),
             }
         } else if let Some(first) = &first {
@@ -106,7 +117,7 @@ impl Orders {
                 _ => Ok(()),
             };
             let may = match limited {
-                Err(wait) => Err(Refusal { reason: Reason::RateLimited, retry_after_ms: Some(wait) }),
+                Err(wait) => Err(Refusal { retry_after_ms: Some(wait), ..Reason::RateLimited.into() }),
                 Ok(()) => switched_on(&mut self.controls, desk.ctx, &c).map_err(Refusal::from),
             };
             if may.is_ok() && matches!(c.kind, Kind::New | Kind::Replace | Kind::Withdraw) {
@@ -136,12 +147,15 @@ impl Orders {
                 (Ok(()), Kind::Deposit | Kind::Withdraw) => transfer(&mut desk, &c, content)?,
                 (Ok(()), Kind::Cancel) => changes::cancel(&mut desk, &c, content, named),
                 (Ok(()), Kind::MassCancel) => mass::begin(&mut desk, &c, content)?,
-                (Ok(()), Kind::Bust) => bust::trade(&mut desk, &c, content, named)?,
+                (Ok(()), Kind::Bust) => {
+                    let marks = bust::Marks { instruments: &mut self.instruments, references: &mut self.references };
+                    bust::trade(&mut desk, &c, content, named, marks)?
+                }
             };
             match outcome {
                 Ok(()) => {}
-                Err(Refusal { reason, retry_after_ms }) if matches!(c.kind, Kind::Replace | Kind::Bust) => {
-                    changes::refuse(&mut desk, &c, content, named.as_ref(), reason, retry_after_ms);
+                Err(refusal) if matches!(c.kind, Kind::Replace | Kind::Bust) => {
+                    changes::refuse(&mut desk, &c, content, named.as_ref(), refusal);
                 }
                 Err(refusal) => reject(&mut desk, &c, content, refusal),
             }
@@ -253,7 +267,7 @@ fn refuse_known(desk: &mut Desk<'_, '_>, order_id: &str, first: &Entry<'_>, reas
 }
 
 fn reject(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, refusal: Refusal) {
-    let Refusal { reason, retry_after_ms } = refusal;
+    let Refusal { reason, retry_after_ms, .. } = refusal;
     let entry = Entry::plain(Status::Rejected, Some(reason), content);
     let user = desk.user;
     desk.event(OrderEvent {

@@ -68,7 +68,7 @@ impl<'d, 'c> Desk<'d, 'c> {
         self.account.user_seq += 1;
         e.user_seq = self.account.user_seq;
         e.time_us = self.ctx.time_ms().saturating_mul(1_000);
-        e.cash_available_e4 = self.account.available_e4;
+        e.cash_available_e4 = self.account.balance_e4();
         e.cash_reserved_e4 = self.account.reserved_e4;
         self.buffers.value.clear();
         e.encode(&mut self.buffers.value);
@@ -148,10 +148,9 @@ impl<'d, 'c> Desk<'d, 'c> {
     }
 }
 
-/// Whether an event says the value of what was traded before it. Only of orders that are open or end with it: trades that an operator takes back are
-/// taken back later, and the value that is kept does not know of them.
+/// Whether an event says the value of what was traded before it, or has been left of that.
 fn has_value(event: Event) -> bool {
-    matches!(event, Event::OrderTriggered | Event::OrderReplaced | Event::OrderCancelled | Event::OrderExpired)
+    matches!(event, Event::OrderTriggered | Event::OrderReplaced | Event::OrderCancelled | Event::OrderExpired | Event::TradeBusted)
 }
 
 /// An event about an order (or transfer) as its entry has it.
@@ -165,7 +164,7 @@ pub(super) fn about<'a>(event: Event, user: &'a str, order_id: &'a str, entry: &
         quantity: if is_order { entry.quantity() } else { None },
         cum_quantity: is_order.then_some(entry.cum),
         leaves_quantity: is_order.then(|| entry.leaves()),
-        cum_value_e4: Some(entry.value_e4).filter(|_| is_order && entry.cum > 0 && has_value(event)),
+        cum_value_e4: Some(entry.value_e4).filter(|value| is_order && entry.cum > 0 && *value > 0 && has_value(event)),
         status: Some(entry.status),
         limit_price_e4: if is_order { entry.limit_price() } else { None },
         amount_e4: entry.content.amount(),

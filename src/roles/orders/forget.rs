@@ -135,8 +135,10 @@ fn forget_one(ctx: &mut Ctx<'_>, b: &mut Buffers, ended: &mut Ended, by_ms: i64,
     }
     let row = ctx.get(row_key(b, b'e', ended.first)).unwrap_or_default().to_vec();
     let Row { user, order_id } = Row::read(&row).ok_or_else(|| state::unreadable(ctx, "an id that has ended"))?;
-    ctx.delete(&b.key);
-    state::delete_order(ctx, b, user, order_id)?;
+    if !state::delete_order(ctx, b, user, order_id)? {
+        return Ok(false);
+    }
+    ctx.delete(row_key(b, b'e', ended.first));
     ended.first += 1;
     if ended.first >= below {
         ctx.delete(row_key(b, b'm', ended.first_mark));

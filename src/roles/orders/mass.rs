@@ -204,7 +204,7 @@ pub(super) fn begin(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'
     let since = desk.account.user_seq;
     let mut part = find(desk.ctx, desk.buffers, desk.user, c.symbol.as_deref(), since, None)?;
     if part.orders.is_empty() {
-        changes::refuse(desk, c, content, None, Reason::UnknownOrder, None);
+        changes::refuse(desk, c, content, None, Reason::UnknownOrder.into());
         return Ok(Ok(()));
     }
     let reason = on_whose_word(c, Reason::MassCancel);

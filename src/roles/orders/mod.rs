@@ -6,6 +6,7 @@ mod changes;
 mod commands;
 mod desk;
 mod entry;
+mod fills;
 mod forget;
 mod mass;
 pub(super) mod seed;
@@ -26,7 +27,7 @@ use crate::wire::topics;
 use super::RoleSettings;
 use super::intake::bug;
 use super::rows::{self, Rows};
-use super::settings::{MERGED_BY_LOG_TIME, SHORT_MARGIN};
+use super::settings::{BUST_BY_TRADE, MERGED_BY_LOG_TIME, SHORT_MARGIN};
 pub(super) use books::Shared;
 pub use books::check_books;
 pub(super) use show::show;
@@ -66,6 +67,7 @@ impl Orders {
                 forgets: settings.dedup_window_ms.is_some(),
                 cancel_part: usize::try_from(settings.mass_cancel_part).unwrap_or(usize::MAX),
                 margin: settings.rules >= SHORT_MARGIN,
+                keeps_trades: settings.rules >= BUST_BY_TRADE,
                 ..Buffers::default()
             },
             content: Vec::new(),

@@ -14,6 +14,7 @@ use crate::wire::event::{Event, OrderEvent};
 
 use super::Orders;
 use super::desk::{Desk, about};
+use super::fills::Fill;
 use super::state::{self, Entry, unreadable};
 use super::{forget, mass};
 
@@ -103,7 +104,7 @@ impl<'a> Open<'a> {
         OrderEvent { cause_id: Some(self.cause), ..about(event, self.user, self.id, &self.entry) }
     }
 
-    fn fill(&mut self, desk: &mut Desk<'_, '_>, trade_id: &str, price_e4: i64, quantity: i64, liquidity: Liquidity) -> Result<(), Bug> {
+    fn fill(&mut self, desk: &mut Desk<'_, '_>, trade_id: &'a str, price_e4: i64, quantity: i64, liquidity: Liquidity) -> Result<(), Bug> {
         let (e, t) = (&mut self.entry, &self.terms);
         let wrong = |what: &str| Bug(format!("a fill of order {} that cannot be booked: {what}", self.id));
         let value = house::value(quantity, price_e4).filter(|_| quantity > 0 && quantity <= t.quantity - e.cum);
@@ -126,6 +127,10 @@ impl<'a> Open<'a> {
         desk.post(|account, totals| account.settle(Books { position: &mut position, house: &mut house, totals }, &trade, &freed))?;
         desk.save_position(self.symbol, &position)?;
         state::save_house(desk.ctx, desk.buffers, self.symbol, &house);
+        if desk.buffers.keeps_trades {
+            let fill = Fill { trade_id, quantity, price_e4, fee, with_house: trade.with_house, back: 0 };
+            self.entry.fills = self.entry.fills.add(desk.ctx, desk.buffers, (self.user, self.id), fill);
+        }
         if whole {
             self.close(desk)?;
         }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::fills::{self, Fill};
 use super::forget::{Ended, Mark, Row};
 use super::mass;
 use super::state::{self, Entry};
@@ -22,14 +23,14 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
                 "user_seq": a.user_seq,
                 "rate_limit": {"tat_us": a.clock.tat_us, "last_seen_us": a.clock.last_seen_us},
             });
-            with(shown, &[("open_orders", a.open_orders.into()), ("short_positions", a.shorts.into())])
+            with(shown, &[("open_orders", a.open_orders.into()), ("short_positions", a.shorts.into()), ("owed_e4", a.owed_e4.into())])
         }
         b'p' => {
             let p = state::read_position(value)?;
             let shown = json!({"quantity": p.net(), "reserved": p.reserved});
             with(shown, &[("short", p.short.into()), ("collateral_e4", p.collateral_e4.into())])
         }
-        b'o' => order(&Entry::read(value)?),
+        b'o' => order(&Entry::read(value)?)?,
         b'h' => {
             let h = state::read_house(value)?;
             let shown = json!({"cash_e4": number(h.cash_e4), "quantity": number(h.quantity), "users_quantity": number(h.users_quantity)});
@@ -40,6 +41,7 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
             let shown = json!({"users_e4": number(t.users_e4), "house_e4": number(t.house_e4), "external_e4": number(t.external_e4)});
             with(shown, &[("clearing_e4", t.clearing_e4), ("fees_e4", t.fees_e4), ("rounding_e4", t.rounding_e4)])
         }
+        b'f' => trades(fills::each(state::body(value)?))?,
         b'b' | b's' | b'x' => json!({}),
         b'n' => with(json!({}), &[("since_user_seq", i128::from(mass::Row::read(value)?.since()))]),
         b'c' => {
@@ -70,7 +72,17 @@ fn with(mut shown: Value, more: &[(&str, i128)]) -> Value {
     shown
 }
 
-fn order(e: &Entry<'_>) -> Value {
+/// Trades of an order; none if they cannot be read.
+fn trades<'a>(all: impl Iterator<Item = Option<Fill<'a>>>) -> Option<Value> {
+    all.map(|fill| {
+        let f = fill?;
+        let shown = json!({"trade_id": f.trade_id, "quantity": f.quantity, "price_e4": f.price_e4, "fee_e4": f.fee.charged_e4, "with_house": f.with_house});
+        Some(with(shown, &[("taken_back", f.back.into())]))
+    })
+    .collect()
+}
+
+fn order(e: &Entry<'_>) -> Option<Value> {
     let mut shown = Map::new();
     let mut put = |name: &str, value: Option<Value>| shown.extend(value.map(|v| (name.to_string(), v)));
     put("command", e.content.kind().map(|k| k.name().into()));
@@ -90,5 +102,9 @@ fn order(e: &Entry<'_>) -> Value {
         ("hold_short_e4", if sells { e.hold.cash_e4 } else { 0 }.into()),
         ("pending_changes", e.pending.into()),
     ];
-    with(Value::Object(shown), &more)
+    let mut shown = with(Value::Object(shown), &more);
+    if !e.fills.is_empty() {
+        (shown["cum_value_e4"], shown["trades"]) = (e.value_e4.into(), trades(e.fills.in_entry())?);
+    }
+    Some(shown)
 }

@@ -9,7 +9,8 @@
 //! | `n` user 0 symbol 0 order id | when the order came: it may be open for long, and a mass cancel must find it (see [`super::mass`]) |
 //! | `x` user 0 symbol 0 order id | nothing: the same of an order whose mass cancel is on its way to the book |
 //! | `c` user 0 order id | a mass cancel that is not through yet |
-//! | `b` user 0 order id 0 trade id | nothing: the trade was taken back; also when the order is forgotten, or it could be taken back again |
+//! | `f` user 0 order id 0 number | some trades of an order that has many (see [`super::fills`]) |
+//! | `b` user 0 order id 0 trade id | nothing: a trade that was not kept was taken back; also when the order is forgotten, or it could be taken back again |
 //! | `e` number | an id that has ended, waiting to be forgotten (only with a window) |
 //! | `m` number | what time it was when so many ids had ended |
 //! | `w` | the ends of both queues |
@@ -27,9 +28,13 @@ use crate::engine::varint::{put, put_signed, take_i64, take_signed, take_u64};
 use crate::roles::intake::bug;
 use crate::wire::content::Content;
 
+use super::fills::Fills;
+
 const VERSION: u8 = 1;
 /// Version of order entries: 2 since orders have terms. 1 is read.
 const ENTRY_VERSION: u8 = 2;
+/// The same of an order whose trades are kept.
+const TRADED_VERSION: u8 = 3;
 
 /// Room for a key and a value, used again and again.
 #[derive(Default)]
@@ -43,6 +48,8 @@ pub(super) struct Buffers {
     pub cancel_part: usize,
     /// Short sales are held by margin.
     pub margin: bool,
+    /// Trades are kept with their order, and taken back as they were.
+    pub keeps_trades: bool,
     /// If they are: users and ids that have ended with this record.
     pub ended: Vec<(Box<str>, Box<str>)>,
 }
@@ -141,7 +148,7 @@ fn put_account(out: &mut Vec<u8>, a: &Account) {
     put_signed(out, i128::from(a.clock.tat_us));
     put_signed(out, i128::from(a.clock.last_seen_us));
     // Each of them came after the one before.
-    let later = [i128::from(a.open_orders), i128::from(a.shorts), i128::from(a.unopened)];
+    let later = [i128::from(a.open_orders), i128::from(a.shorts), i128::from(a.unopened), i128::from(a.owed_e4)];
     let used = later.iter().rposition(|n| *n != 0).map_or(1, |last| last + 1);
     put_later(out, &later[..used]);
 }
@@ -158,14 +165,15 @@ pub(super) fn read_account(bytes: &[u8]) -> Option<Account> {
             open_orders: 0,
             shorts: 0,
             unopened: false,
+            owed_e4: 0,
         };
-        let mut unopened = 0;
-        for slot in [&mut a.open_orders, &mut a.shorts, &mut unopened] {
+        let (mut unopened, mut owed) = (0, 0);
+        for slot in [&mut a.open_orders, &mut a.shorts, &mut unopened, &mut owed] {
             if !r.is_empty() {
                 *slot = u64::try_from(take_signed(r)?).ok()?;
             }
         }
-        a.unopened = unopened != 0;
+        (a.unopened, a.owed_e4) = (unopened != 0, i64::try_from(owed).ok()?);
         Some(a)
     })
 }
@@ -202,8 +210,10 @@ pub(super) struct Entry<'a> {
     pub reason: Option<Reason>,
     /// How many traded.
     pub cum: i64,
-    /// For how much.
+    /// For how much. Nothing, if the order ended before trades were kept.
     pub value_e4: i64,
+    /// In which trades.
+    pub fills: Fills<'a>,
     /// The terms that bind the order now; none for an id that is no order's, or was rejected at once.
     pub terms: Option<Terms>,
     /// The amount that is set aside for the order.
@@ -219,28 +229,46 @@ pub(super) struct Entry<'a> {
 const HAS_TERMS: u8 = 1;
 const IS_OPEN: u8 = 2;
 const STAYS: u8 = 4;
+const FORGOTTEN: u8 = 8;
 
 impl<'a> Entry<'a> {
     /// Of a command that is no order, or did not become one.
     pub(super) fn plain(status: Status, reason: Option<Reason>, content: Content<'a>) -> Self {
-        Entry { status, reason, cum: 0, value_e4: 0, terms: None, hold: Hold::default(), pending: 0, stays: false, content }
+        Entry {
+            status,
+            reason,
+            cum: 0,
+            value_e4: 0,
+            fills: Fills::default(),
+            terms: None,
+            hold: Hold::default(),
+            pending: 0,
+            stays: false,
+            content,
+        }
     }
 
     fn put(&self, out: &mut Vec<u8>) {
         out.clear();
-        out.extend_from_slice(&[ENTRY_VERSION, self.status as u8]);
+        let traded = !self.fills.is_empty();
+        out.extend_from_slice(&[if traded { TRADED_VERSION } else { ENTRY_VERSION }, self.status as u8]);
         put(out, self.reason.map_or(0, |r| r as u128));
         let open = self.terms.filter(|_| !self.status.is_terminal());
-        let flags = [(self.terms.is_some(), HAS_TERMS), (open.is_some(), IS_OPEN), (self.stays, STAYS)];
+        let flags = [(self.terms.is_some(), HAS_TERMS), (open.is_some(), IS_OPEN), (self.stays, STAYS), (self.fills.forgotten, FORGOTTEN)];
         out.push(flags.into_iter().filter(|(is, _)| *is).map(|(_, bit)| bit).sum());
         if let Some(t) = self.terms {
             [self.cum, t.quantity, t.limit_e4].into_iter().for_each(|n| put_signed(out, i128::from(n)));
         }
+        if traded {
+            put_signed(out, i128::from(self.value_e4));
+            self.fills.write(out);
+        }
         // Ended orders stay for ever, and nobody needs the rest of them.
         if let Some(t) = open {
             let h = &self.hold;
-            let rest = [t.ceiling_e4, t.fee_bps, t.short_unit_e4, self.value_e4, h.cash_e4, h.shares, h.incoming_e4];
-            rest.into_iter().for_each(|n| put_signed(out, i128::from(n)));
+            let value_e4 = (!traded).then_some(self.value_e4);
+            let rest = [t.ceiling_e4, t.fee_bps, t.short_unit_e4].into_iter().chain(value_e4).chain([h.cash_e4, h.shares, h.incoming_e4]);
+            rest.for_each(|n| put_signed(out, i128::from(n)));
             put(out, self.pending);
         }
         out.extend_from_slice(self.content.0);
@@ -261,7 +289,7 @@ impl<'a> Entry<'a> {
                 let (cum, hold_e4) = (take_i64(r)?, take_i64(r)?);
                 e.first_version(cum, hold_e4, Content(r));
             }
-            ENTRY_VERSION => {
+            ENTRY_VERSION | TRADED_VERSION => {
                 let (&flags, tail) = r.split_first()?;
                 *r = tail;
                 e.stays = flags & STAYS != 0;
@@ -270,9 +298,15 @@ impl<'a> Entry<'a> {
                     e.cum = cum;
                     e.terms = Some(Terms { side: Side::Buy, quantity, limit_e4, ceiling_e4: 0, fee_bps: 0, short_unit_e4: 0 });
                 }
+                if version == TRADED_VERSION {
+                    (e.value_e4, e.fills) = (take_i64(r)?, Fills::read(r)?);
+                    e.fills.forgotten = flags & FORGOTTEN != 0;
+                }
                 if let Some(t) = e.terms.as_mut().filter(|_| flags & IS_OPEN != 0) {
                     (t.ceiling_e4, t.fee_bps, t.short_unit_e4) = (take_i64(r)?, take_i64(r)?, take_i64(r)?);
-                    e.value_e4 = take_i64(r)?;
+                    if version == ENTRY_VERSION {
+                        e.value_e4 = take_i64(r)?;
+                    }
                     e.hold = Hold { cash_e4: take_i64(r)?, shares: take_i64(r)?, incoming_e4: take_i64(r)? };
                     e.pending = take_u64(r)?;
                 }
@@ -285,7 +319,7 @@ impl<'a> Entry<'a> {
         }
         e.content.kind()?;
         e.quantity().unwrap_or(0).checked_sub(e.cum)?;
-        Some(e)
+        e.fills.in_entry().all(|fill| fill.is_some()).then_some(e)
     }
 
     /// The fields that version 1 left out follow from the one kind of order it had: a market order that trades whole.
@@ -417,32 +451,21 @@ pub(super) fn save_order(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_i
     }
 }
 
-/// Forgets an id that has ended.
-pub(super) fn delete_order(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_id: &str) -> Result<(), Bug> {
-    b.key(b'o', user, Some(order_id));
-    match ctx.get(&b.key).map(Entry::read) {
-        Some(Some(entry)) if !entry.is_open() => ctx.delete(&b.key),
-        Some(None) => return Err(unreadable(ctx, "an order")),
-        _ => return Err(bug(ctx, format_args!("the id {order_id} of user {user} is to be forgotten, and is open or not there"))),
+/// Forgets an id that has ended. False: it had too many trades to be forgotten at once.
+pub(super) fn delete_order(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_id: &str) -> Result<bool, Bug> {
+    let bytes = ctx.get(b.key(b'o', user, Some(order_id))).map(<[u8]>::to_vec);
+    match bytes.as_deref().map(Entry::read) {
+        Some(Some(entry)) if !entry.is_open() => {
+            if let Some(fills) = entry.fills.forget(ctx, b, (user, order_id)) {
+                save_order(ctx, b, user, order_id, &Entry { fills, ..entry });
+                return Ok(false);
+            }
+            ctx.delete(b.key(b'o', user, Some(order_id)));
+            Ok(true)
+        }
+        Some(None) => Err(unreadable(ctx, "an order")),
+        _ => Err(bug(ctx, format_args!("the id {order_id} of user {user} is to be forgotten, and is open or not there"))),
     }
-    Ok(())
-}
-
-fn busted_key<'a>(b: &'a mut Buffers, user: &str, order_id: &str, trade_id: &str) -> &'a [u8] {
-    b.key(b'b', user, Some(order_id));
-    b.key.push(0);
-    b.key.extend_from_slice(trade_id.as_bytes());
-    &b.key
-}
-
-/// Whether a trade of an order was taken back.
-pub(super) fn was_busted(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_id: &str, trade_id: &str) -> bool {
-    ctx.get(busted_key(b, user, order_id, trade_id)).is_some()
-}
-
-/// Notes that it was.
-pub(super) fn mark_busted(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_id: &str, trade_id: &str) {
-    ctx.put(busted_key(b, user, order_id, trade_id), &[VERSION]);
 }
 
 pub(super) fn load_house(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) -> Result<House, Bug> {
@@ -487,6 +510,7 @@ mod tests {
             open_orders: 0,
             shorts: 0,
             unopened: false,
+            owed_e4: 0,
         };
         put_account(b.fresh(), &a);
         assert_eq!(b.value, [1, 2, 4, 6, 8, 0xac, 2, 1, 12]);
@@ -502,6 +526,10 @@ mod tests {
         let a = Account { shorts: 0, unopened: true, ..a };
         put_account(b.fresh(), &a);
         assert_eq!(b.value, [1, 2, 4, 6, 8, 0xac, 2, 1, 12, 0, 0, 2]);
+        assert_eq!(read_account(&b.value), Some(a));
+        let a = Account { unopened: false, owed_e4: 5, ..a };
+        put_account(b.fresh(), &a);
+        assert_eq!(b.value, [1, 2, 4, 6, 8, 0xac, 2, 1, 12, 0, 0, 0, 10]);
         assert_eq!(read_account(&b.value), Some(a));
         let first = [1, 6, 19, 0, 10, 5, 2, 0, 2];
         let back = Entry::read(&first).expect("an entry of version 1");
@@ -526,6 +554,18 @@ mod tests {
         ended.put(&mut b.value);
         assert_eq!(b.value[..8], [2, 4, 0, 5, 8, 20, 10, 1]);
         assert_eq!(Entry::read(&b.value).expect("an entry").quantity(), Some(10));
+        for e in [e, ended] {
+            // A row of trades, 4 of whose shares have not been taken back; and one in the entry itself.
+            let fills = Fills::read(&mut &[1, 8, 11, 3, b'3', b'-', b'1', 6, 200, 1, 8, 6, 1, 2][..]).expect("trades");
+            Entry { fills, ..e }.put(&mut b.value);
+            assert_eq!(b.value[..10], [3, e.status as u8, 0, b.value[3], 8, 20, 10, 18, 1, 8]);
+            let back = Entry::read(&b.value).expect("an entry");
+            assert_eq!(
+                (back.hold, back.cum, back.value_e4, back.fills.stand),
+                (if e.status == ended.status { Hold::default() } else { hold }, 4, 9, 4)
+            );
+            assert_eq!(back.fills.in_entry().flatten().map(|f| f.trade_id).collect::<Vec<_>>(), ["3-1"]);
+        }
         assert_eq!(b.key(b'o', "u", Some("1")), b"ou\x001");
         assert_eq!(read_position(&[1, 20, 2]), Some(Position { long: 10, reserved: 1, ..Default::default() }));
         assert_eq!(read_position(&[1, 20, 2, 4, 6]), Some(Position { long: 10, reserved: 1, short: 2, collateral_e4: 3 }));

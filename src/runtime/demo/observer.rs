@@ -68,7 +68,8 @@ struct Event<'a> {
 /// See the module.
 pub struct Observer {
     readers: Vec<Box<dyn Reader>>,
-    sequences: IndexMap<String, i64, FxBuildHasher>,
+    /// By user, the number of the last event and the cash that was available then.
+    last: IndexMap<String, (i64, i64), FxBuildHasher>,
     /// Orders seen pending and not ended: whether they were accepted.
     open: IndexMap<String, bool, FxBuildHasher>,
     /// The totals that it found.
@@ -87,7 +88,7 @@ impl Observer {
         let readers = vec![log.reader(topics::ORDER_EVENTS, &from, false)?];
         Ok(Observer {
             readers,
-            sequences: IndexMap::default(),
+            last: IndexMap::default(),
             open: IndexMap::default(),
             totals: Totals::default(),
             records: Records::new(),
@@ -132,21 +133,20 @@ impl Observer {
 
     fn see(&mut self, e: &Event<'_>, now_ms: i64) {
         self.totals.checked += 1;
-        let due = match self.sequences.get_mut(e.user_id) {
-            Some(last) => {
-                let due = *last + 1;
-                *last = e.user_seq;
-                due
-            }
+        let now = (e.user_seq, e.cash_available_e4);
+        let before = match self.last.get_mut(e.user_id) {
+            Some(last) => std::mem::replace(last, now),
             None => {
-                self.sequences.insert(e.user_id.to_string(), e.user_seq);
-                e.user_seq
+                self.last.insert(e.user_id.to_string(), now);
+                (e.user_seq - 1, e.cash_available_e4)
             }
         };
-        if e.user_seq != due {
-            self.violation(format!("user {}: event {} came where {due} was due", e.user_id, e.user_seq));
+        if e.user_seq != before.0 + 1 {
+            self.violation(format!("user {}: event {} came where {} was due", e.user_id, e.user_seq, before.0 + 1));
         }
-        if e.cash_available_e4 < 0 || e.cash_reserved_e4 < 0 {
+        // Only a trade that is taken back leads to a debt, or deeper into it.
+        let owes_more = e.cash_available_e4 < before.1.min(0) && e.event != "TradeBusted";
+        if owes_more || e.cash_reserved_e4 < 0 {
             self.violation(format!("user {}: a balance is below zero at event {}", e.user_id, e.user_seq));
         }
         self.key.clear();

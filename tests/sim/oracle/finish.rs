@@ -14,7 +14,7 @@ use processor::wire::audit::AuditEntry;
 use processor::wire::event::{Event, OrderEvent};
 use processor::wire::portfolio::Portfolio;
 use processor::wire::topics;
-use processor::wire::trade::Trade;
+use processor::wire::trade::{Trade, TradeBusted};
 
 use super::super::cluster::Cluster;
 use super::super::coverage::Kind;
@@ -208,6 +208,7 @@ fn seen(cluster: &Cluster) -> Vec<Kind> {
     let (mut kinds, mut taken) = (Vec::new(), BTreeSet::new());
     let all = each(cluster, topics::ORDER_EVENTS, &mut |value| {
         let e = OrderEvent::decode(value)?;
+        kinds.extend((e.cash_available_e4 < 0).then_some(Kind::Owing));
         kinds.extend(match (e.event, e.reason) {
             (_, Some(Reason::KillSwitch | Reason::AccountDisabled)) => Some(Kind::SwitchedOff),
             (Event::OrderCancelled, Some(Reason::Operator)) => Some(Kind::ByOperator),
@@ -243,6 +244,7 @@ fn each(cluster: &Cluster, topic: TopicId, visit: &mut dyn FnMut(&[u8]) -> Resul
 /// I2, I7, I10: sequences without gap or repeat, no negative balance, one end for each order that is not in a book (nobody knows if there are none).
 fn check_events(cluster: &Cluster, in_books: Option<&BTreeSet<(String, String)>>, forgets: bool) -> Result<(), String> {
     let mut sequences = BTreeMap::<String, u64>::new();
+    let mut owing = BTreeMap::<String, i64>::new();
     let mut open = BTreeMap::<(String, String), bool>::new();
     let mut wrong = None;
     each(cluster, topics::ORDER_EVENTS, &mut |value| {
@@ -252,7 +254,11 @@ fn check_events(cluster: &Cluster, in_books: Option<&BTreeSet<(String, String)>>
             wrong.get_or_insert(format!("I7: user {} has event {} where {} was due", e.user_id, e.user_seq, *last + 1));
         }
         *last = e.user_seq;
-        if e.cash_available_e4 < 0 || e.cash_reserved_e4 < 0 {
+        // Less than nothing is available since a trade was taken back, until that is covered; orders and withdrawals never lead to it.
+        let owes = owing.entry(e.user_id.to_string()).or_insert(0);
+        let deeper = e.cash_available_e4 < (*owes).min(0) && e.event != Event::TradeBusted;
+        *owes = e.cash_available_e4;
+        if deeper || e.cash_reserved_e4 < 0 {
             wrong.get_or_insert(format!("I2: user {} has {} and {}", e.user_id, e.cash_available_e4, e.cash_reserved_e4));
         }
         let Some(id) = e.order_id else { return Ok(()) };
@@ -289,8 +295,18 @@ fn check_events(cluster: &Cluster, in_books: Option<&BTreeSet<(String, String)>>
 /// I5: each leg of each trade is settled once, at its quantity and price. The house's have no order.
 fn check_settled(cluster: &Cluster, traded: bool) -> Result<(), String> {
     let (mut legs, mut fills) = (BTreeMap::new(), BTreeMap::new());
+    // What was taken back, by the trades and by the users' events: order and trade, quantity, price.
+    let (mut backs, mut told) = (BTreeMap::new(), BTreeMap::new());
     let mut twice = None;
     each(cluster, topics::TRADES, &mut |value| {
+        if let Ok(b) = TradeBusted::decode(value) {
+            for order in [b.buy_order_id, b.sell_order_id].into_iter().flatten() {
+                let user = if b.buy_order_id.is_some() { b.buyer } else { b.seller };
+                let of = (user.unwrap_or("").to_string(), order.to_string(), b.trade_id.to_string(), b.price_e4);
+                *backs.entry(of).or_insert(0) += b.busted_quantity;
+            }
+            return Ok(());
+        }
         let t = Trade::decode(value)?;
         for (side, order) in [(Side::Buy, t.buy_order_id), (Side::Sell, t.sell_order_id)] {
             let Some(order) = order else { continue };
@@ -302,6 +318,10 @@ fn check_settled(cluster: &Cluster, traded: bool) -> Result<(), String> {
     })?;
     each(cluster, topics::ORDER_EVENTS, &mut |value| {
         let e = OrderEvent::decode(value)?;
+        if let (Event::TradeBusted, Some(id)) = (e.event, e.trade_id) {
+            let of = (e.user_id.to_string(), e.order_id.unwrap_or("").to_string(), id.to_string(), e.last_price_e4.unwrap_or(0));
+            *told.entry(of).or_insert(0) += e.last_quantity.unwrap_or(0);
+        }
         if let (Event::OrderFilled | Event::OrderPartiallyFilled, Some(id)) = (e.event, e.trade_id) {
             let fill = (e.order_id.unwrap_or("").to_string(), e.last_quantity.unwrap_or(0), e.last_price_e4.unwrap_or(0));
             if fills.insert((id.to_string(), e.side.unwrap_or(Side::Buy)), fill).is_some() {
@@ -311,5 +331,14 @@ fn check_settled(cluster: &Cluster, traded: bool) -> Result<(), String> {
         Ok(())
     })?;
     twice.map_or(Ok(()), Err)?;
+    for ((_, order, trade, price), quantity) in &told {
+        let is_like = |side| fills.get(&(trade.clone(), side)).is_some_and(|(o, q, p)| (o, p) == (order, price) && quantity <= q);
+        if !is_like(Side::Buy) && !is_like(Side::Sell) {
+            return Err(format!("I5: {quantity} at {price} of trade {trade} of order {order} were taken back, and no fill is like that"));
+        }
+    }
+    if traded && backs != told {
+        return Err(format!("I5: trades say that {backs:?} were taken back, users were told {told:?}"));
+    }
     if traded && legs != fills { Err(format!("I5: trades {legs:?} were settled as {fills:?}")) } else { Ok(()) }
 }
