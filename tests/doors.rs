@@ -232,3 +232,18 @@ fn a_number_in_the_place_of_an_id_is_found() {
         assert!(found.contains(part), "{part}: {found}");
     }
 }
+
+/// The files that docs/production.md names are read by the program: every setting is known, and every row of the listings is good.
+#[test]
+fn the_files_for_a_desk_are_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let p = embedded(dir.path());
+    let file = |name: &str| format!("{}/docker/{name}", env!("CARGO_MANIFEST_DIR"));
+    let settings = file("processor.production.toml");
+    let shown = p.good(&["config", "show", "--config", &settings]);
+    let written = std::fs::read_to_string(&settings).expect("the file");
+    let written: Vec<&str> = written.lines().filter(|l| l.contains(" = ") && !l.starts_with('#')).collect();
+    assert_eq!(shown.matches("processor.production.toml").count(), written.len(), "{shown}");
+    let loaded = p.run(&["instruments", "load", &file("listings.production.csv")]);
+    assert!(loaded.is_good().contains("3 listings loaded") && loaded.is_good().contains("0 bad rows"), "{loaded:?}");
+}

@@ -20,6 +20,7 @@ mod money;
 mod operators;
 mod portfolio;
 mod prices;
+mod production;
 mod seed;
 mod shorts;
 mod stops;
