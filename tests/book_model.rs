@@ -9,15 +9,17 @@ mod model;
 #[path = "model/riskless.rs"]
 mod riskless;
 
-use model::roles::{Pair, settings};
+use model::limits::{Limit, flooded};
+use model::roles::{Pair, limited, settings};
 use model::script::{Command, Kind, START_MS, SYMBOLS, Status, script, settled, shrink};
 use model::{Model, Symbol};
 use processor::client::simulate::Rng;
+use processor::roles::RoleSettings;
 
 /// Commands of one script; the model looks at all orders there ever were, so long scripts are slow.
 const LENGTH: usize = 400;
 
-fn model() -> Model {
+fn model(s: &RoleSettings) -> Model {
     let symbol = |name: &str| Symbol {
         status: Status::Listed,
         house: true,
@@ -38,11 +40,13 @@ fn model() -> Model {
         rose_to: None,
         fell_to: None,
     };
-    let s = settings();
+    let limit = |factor: u32| Limit { costs: 1_000_000 / i64::from(s.rate_limit * factor), burst: i64::from(s.burst * factor) };
     Model {
         now: START_MS,
         opening: s.opening_cash_e4,
         stale_ms: s.stale_ms as i64,
+        orders_limit: (s.rate_limit > 0).then(|| limit(1)),
+        messages_limit: (s.rate_limit > 0).then(|| limit(s.message_rate_factor)),
         users: Default::default(),
         known: Default::default(),
         orders: Vec::new(),
@@ -53,9 +57,17 @@ fn model() -> Model {
     }
 }
 
+/// Every third script is one of floods, against limits that are reached.
+fn case(seed: u64) -> (RoleSettings, Vec<Command>) {
+    match seed % 3 {
+        0 => (limited(), flooded(seed, script(seed, LENGTH * 2 / 3))),
+        _ => (settings(), script(seed, LENGTH)),
+    }
+}
+
 /// Runs a script in both worlds; says where they part.
-fn compare(script: &[Command]) -> Result<usize, String> {
-    let (mut model, mut roles, mut steady) = (model(), Pair::new(false), Pair::new(false));
+fn compare(script: &[Command], settings: &RoleSettings) -> Result<usize, String> {
+    let (mut model, mut roles, mut steady) = (model(settings), Pair::by(*settings, false), Pair::by(*settings, false));
     let mut compared = std::collections::BTreeMap::<String, usize>::new();
     for (n, c) in script.iter().enumerate() {
         let c = &model.settled(c);
@@ -105,12 +117,12 @@ fn e7_the_roles_do_what_the_model_does() {
             move || {
                 let mut events = 0;
                 for seed in (first + thread..first + scripts).step_by(threads as usize) {
-                    let full = script(seed, LENGTH);
-                    match compare(&full) {
+                    let (settings, full) = case(seed);
+                    match compare(&full, &settings) {
                         Ok(n) => events += n,
                         Err(_) => {
-                            let short = shrink(full, |s| compare(s).is_err());
-                            panic!("seed {seed}: {}\nscript: {short:#?}", compare(&short).expect_err("it still fails"));
+                            let short = shrink(full, |s| compare(s, &settings).is_err());
+                            panic!("seed {seed}: {}\nscript: {short:#?}", compare(&short, &settings).expect_err("it still fails"));
                         }
                     }
                 }
@@ -202,12 +214,14 @@ fn commands_in_flight_break_nothing() {
 fn scripts_do_a_bit_of_everything() {
     let mut seen = std::collections::BTreeMap::<String, usize>::new();
     for seed in 1..40 {
-        let mut model = model();
-        script(seed, LENGTH).iter().for_each(|c| model.run(&model.settled(c)));
+        let (settings, script) = case(seed);
+        let mut model = model(&settings);
+        script.iter().for_each(|c| model.run(&model.settled(c)));
         for e in model.users.values().flat_map(|u| &u.events) {
             *seen.entry(e.event.to_string()).or_default() += 1;
             *seen.entry(e.reason.to_string()).or_default() += 1;
             *seen.entry(e.last.map_or("", |l| l.3).to_string()).or_default() += 1;
+            *seen.entry(e.unanswered.map_or("", |_| "unanswered").to_string()).or_default() += 1;
         }
     }
     let must = [
@@ -261,6 +275,8 @@ fn scripts_do_a_bit_of_everything() {
         "DEBIT_BALANCE",
         "UNKNOWN_TRADE",
         "TRADE_MISMATCH",
+        "RATE_LIMITED",
+        "unanswered",
     ];
     let missing: Vec<_> = must.iter().filter(|m| seen.get(**m).copied().unwrap_or(0) == 0).collect();
     assert!(missing.is_empty(), "never seen: {missing:?}; seen: {seen:?}");

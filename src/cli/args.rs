@@ -74,12 +74,15 @@ pub struct Common {
     /// librdkafka property, repeatable: -X security.protocol=ssl
     #[arg(short = 'X', global = true, value_name = "KEY=VALUE", hide_short_help = true)]
     pub property: Vec<String>,
-    /// Commands per second and user; 0 = no limit [default: 100]
+    /// Orders and replacements per second and user; 0 = no limit, also of other commands [default: 100]
     #[arg(long, global = true, value_name = "N", hide_short_help = true)]
     pub rate_limit: Option<String>,
-    /// Commands a user may send at once [default: 200]
+    /// Orders and replacements a user may send at once [default: 200]
     #[arg(long, global = true, value_name = "N", hide_short_help = true)]
     pub burst: Option<String>,
+    /// How many times that rate and burst a user's other commands may have: cancels, repeats, transfers; 0 = no limit [default: 10]
+    #[arg(long, global = true, value_name = "N", hide_short_help = true)]
+    pub message_rate_factor: Option<String>,
     /// Age at which a price is too old to trade on, milliseconds [default: 120000]
     #[arg(long, global = true, value_name = "MS", hide_short_help = true)]
     pub stale_ms: Option<String>,

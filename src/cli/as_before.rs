@@ -19,6 +19,11 @@ struct Setting {
 const SETTINGS: &[Setting] = &[
     Setting { name: "rate_limit", take: |to, from| to.rate_limit = from.rate_limit, show: |s| s.rate_limit.to_string() },
     Setting { name: "burst", take: |to, from| to.burst = from.burst, show: |s| s.burst.to_string() },
+    Setting {
+        name: "message_rate_factor",
+        take: |to, from| to.message_rate_factor = from.message_rate_factor,
+        show: |s| s.message_rate_factor.to_string(),
+    },
     Setting { name: "stale_ms", take: |to, from| to.stale_ms = from.stale_ms, show: |s| s.stale_ms.to_string() },
     Setting {
         name: "opening_cash",

@@ -73,10 +73,12 @@ pub struct Config {
     pub format: Format,
     /// librdkafka properties.
     pub properties: BTreeMap<String, String>,
-    /// Commands per second and user; 0 = no limit.
+    /// Orders per second and user; 0 = no limit.
     pub rate_limit: u32,
-    /// Commands a user may send at once.
+    /// Orders a user may send at once.
     pub burst: u32,
+    /// Of other commands so many times the rate and the burst; 0 = no limit.
+    pub message_rate_factor: u32,
     /// Age at which a price is stale.
     pub stale_ms: u64,
     /// Opening cash in 10^-4 units; 0 = none.
@@ -134,6 +136,7 @@ const SETTINGS: &[Setting] = &[
     Setting { name: "format", default: "text", flag: |c| c.format.as_ref() },
     Setting { name: "rate_limit", default: "100", flag: |c| c.rate_limit.as_ref() },
     Setting { name: "burst", default: "200", flag: |c| c.burst.as_ref() },
+    Setting { name: "message_rate_factor", default: "10", flag: |c| c.message_rate_factor.as_ref() },
     Setting { name: "stale_ms", default: "120000", flag: |c| c.stale_ms.as_ref() },
     Setting { name: "opening_cash", default: "1000000.00", flag: |c| c.opening_cash.as_ref() },
     Setting { name: "max_command_age", default: "0", flag: |c| c.max_command_age.as_ref() },
@@ -194,6 +197,7 @@ impl Config {
             properties,
             rate_limit: v.parse("rate_limit", |t| number(t, 0, 1_000_000))?,
             burst: v.parse("burst", |t| number(t, 1, 1_000_000_000))?,
+            message_rate_factor: v.parse("message_rate_factor", |t| number(t, 0, 1_000_000))?,
             stale_ms: v.parse("stale_ms", |t| number(t, 1, 366 * 86_400_000))?,
             opening_cash_e4: v.parse("opening_cash", cash)?,
             max_command_age_ms,

@@ -30,6 +30,7 @@ pub fn of(config: &Config, access: Access) -> Result<System, Failure> {
         roles: RoleSettings {
             rate_limit: config.rate_limit,
             burst: config.burst,
+            message_rate_factor: config.message_rate_factor,
             stale_ms: config.stale_ms,
             opening_cash_e4: config.opening_cash_e4,
             max_command_age_ms: (config.max_command_age_ms > 0).then_some(config.max_command_age_ms),

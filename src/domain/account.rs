@@ -9,7 +9,7 @@
 
 use super::decimal::PUBLIC_MAX;
 use super::hold::{Fee, Hold};
-use super::rate_limit::Clock;
+use super::rate_limit::{Clock, Messages};
 use super::reason::Reason;
 use super::status::Side;
 
@@ -41,6 +41,8 @@ pub struct Account {
     pub unopened: bool,
     /// A debt: the cost of trades that were taken back, beyond the cash that was there. While there is one, nothing is available.
     pub owed_e4: i64,
+    /// The second rate limit.
+    pub messages: Messages,
 }
 
 /// One user's shares of one symbol. Long and short are kept apart, because shares that an open sell holds must not be used up by a short sale.

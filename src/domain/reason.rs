@@ -71,7 +71,7 @@ reasons! {
     /// Too late.
     TooLateToEnter = 4, "TOO_LATE_TO_ENTER", 4, true, "it is too late to enter this order";
     /// Nothing to cancel.
-    UnknownOrder = 5, "UNKNOWN_ORDER", 5, true, "there is no such open order";
+    UnknownOrder = 5, "UNKNOWN_ORDER", 5, false, "there is no such open order";
     /// Same id, other content.
     DuplicateOrder = 6, "DUPLICATE_ORDER", 6, false, "the order id was used before with other content";
     /// Older than `--max-command-age`.
@@ -171,6 +171,7 @@ mod tests {
         use Reason::*;
         let free: Vec<_> = Reason::ALL.iter().copied().filter(|r| !r.burns_id()).collect();
         let want = [
+            UnknownOrder,
             DuplicateOrder,
             StaleOrder,
             FutureTimestamp,

@@ -11,6 +11,8 @@ pub struct RoleSettings {
     pub rate_limit: u32,
     /// Orders that may come at once.
     pub burst: u32,
+    /// Of other commands of a user so many times the rate and the burst may come; 0: no limit.
+    pub message_rate_factor: u32,
     /// Oldest price that counts as fresh.
     pub stale_ms: u64,
     /// The cash that a new account begins with, 10^-4; 0: nothing.
@@ -50,8 +52,9 @@ pub struct RoleSettings {
 /// 8. the last price of a burst is told when its second is over ([`LAST_IS_TOLD`]);
 /// 9. operators have a topic of their own, and not every command opens an account ([`OPERATORS_APART`]);
 /// 10. the inputs of a transaction are merged by log time ([`MERGED_BY_LOG_TIME`]);
-/// 11. a trade is taken back as it was, and posted whatever has become of the money ([`BUST_BY_TRADE`]).
-pub const RULES: u64 = 11;
+/// 11. a trade is taken back as it was, and posted whatever has become of the money ([`BUST_BY_TRADE`]);
+/// 12. what is no order has a limit of its own, and a command that names no open order leaves its id free ([`MESSAGES_BOUNDED`]).
+pub const RULES: u64 = 12;
 /// From these rules on the house is met at its price, by every order, and trades with what rests at its next quote. Before, it took what the book left of
 /// market orders.
 pub const HOUSE_IN_BOOK: u64 = 1;
@@ -80,12 +83,16 @@ pub const MERGED_BY_LOG_TIME: u64 = 10;
 /// From these rules on orders keep their trades, and a trade is taken back only as it was, in parts too, and told in `trades`; what is not there any more is
 /// owed. Before, the operator's word was taken for price and fee, and what was not there any more could not be taken back.
 pub const BUST_BY_TRADE: u64 = 11;
+/// From these rules on there is the second bucket, `UNKNOWN_ORDER` leaves the id free, and limits follow a time that falls by more than a second. Before, only
+/// orders were limited, and time had to fall by more than an empty bucket takes to fill.
+pub const MESSAGES_BOUNDED: u64 = 12;
 
 impl Default for RoleSettings {
     fn default() -> Self {
         RoleSettings {
             rate_limit: 100,
             burst: 200,
+            message_rate_factor: 10,
             stale_ms: 120_000,
             opening_cash_e4: 10_000_000_000,
             max_command_age_ms: None,
@@ -124,6 +131,7 @@ impl RoleSettings {
             ("match_part", Some(int(self.match_part)).filter(|_| self.match_part > 0)),
             ("rules", Some(int(self.rules)).filter(|_| self.rules > 0)),
             ("client_transfers", self.client_transfers.then_some(Field::Int(1))),
+            ("message_rate_factor", Some(Field::Int(self.message_rate_factor.into())).filter(|_| self.message_rate_factor > 0)),
         ];
         let all: Vec<_> = all.into_iter().chain(limits.into_iter().filter_map(|(name, n)| Some((name, n?)))).collect();
         let mut out = Vec::new();
@@ -133,7 +141,15 @@ impl RoleSettings {
 
     /// The same without what came after journals had settings: an entry that does not name it was decided without it.
     pub(super) fn before_settings(self) -> RoleSettings {
-        RoleSettings { time_may_fall: false, marks_may_fall: false, mass_cancel_part: 0, match_part: 0, rules: 0, ..self }
+        RoleSettings {
+            time_may_fall: false,
+            marks_may_fall: false,
+            mass_cancel_part: 0,
+            match_part: 0,
+            rules: 0,
+            message_rate_factor: 0,
+            ..self
+        }
     }
 
     /// From what [`Self::encode`] wrote, in this version or an older one: a setting that came later begins with a default under which nothing
@@ -146,6 +162,7 @@ impl RoleSettings {
             let fits = n.is_some_and(|n| match name {
                 "rate_limit" => put(&mut s.rate_limit, n),
                 "burst" => put(&mut s.burst, n),
+                "message_rate_factor" => put(&mut s.message_rate_factor, n),
                 "stale_ms" => put(&mut s.stale_ms, n),
                 "opening_cash_e4" => put(&mut s.opening_cash_e4, n),
                 "max_command_age_ms" => put(s.max_command_age_ms.get_or_insert_default(), n),
@@ -195,6 +212,7 @@ mod tests {
         let odd = RoleSettings {
             rate_limit: 0,
             burst: u32::MAX,
+            message_rate_factor: 0,
             stale_ms: 1,
             opening_cash_e4: 0,
             max_command_age_ms: Some(60_000),

@@ -95,6 +95,7 @@ pub struct OrderEvent<'a> {
     pub liquidity: Option<Liquidity>,
     pub amount_e4: Option<i64>,
     pub trigger_price_e4: Option<i64>,
+    pub unanswered: Option<i64>,
 }
 
 impl<'a> OrderEvent<'a> {
@@ -128,6 +129,7 @@ impl<'a> OrderEvent<'a> {
             liquidity: None,
             amount_e4: None,
             trigger_price_e4: None,
+            unanswered: None,
         }
     }
 
@@ -151,6 +153,7 @@ impl<'a> OrderEvent<'a> {
         w.maybe_int("last_quantity", self.last_quantity).maybe_int("last_price_e4", self.last_price_e4);
         w.maybe_int("fee_e4", self.fee_e4).maybe_text("liquidity", self.liquidity.map(Liquidity::name));
         w.maybe_int("amount_e4", self.amount_e4).maybe_int("trigger_price_e4", self.trigger_price_e4);
+        w.maybe_int("unanswered", self.unanswered);
         w.end();
     }
 
@@ -187,6 +190,7 @@ impl<'a> OrderEvent<'a> {
                 "liquidity" => named(v, Liquidity::from_name).map(|x| e.liquidity = x),
                 "amount_e4" => int(&v, &mut e.amount_e4),
                 "trigger_price_e4" => int(&v, &mut e.trigger_price_e4),
+                "unanswered" => int(&v, &mut e.unanswered),
                 _ => Some(()),
             };
             if ok.is_none() {
@@ -240,6 +244,7 @@ mod tests {
             fee_e4: Some(0),
             liquidity: Some(Liquidity::House),
             trigger_price_e4: Some(1_892_000),
+            unanswered: Some(7),
             ..OrderEvent::new(Event::OrderFilled, "501")
         }
     }

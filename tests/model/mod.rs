@@ -1,6 +1,7 @@
 //! A market that is obviously right and slow: vectors that are searched from end to end, sums made anew each time. Every command is carried through to its
 //! end at once. It shares no code with the product; what it and the roles must agree on is every event of every user, every book, every balance.
 
+pub mod limits;
 pub mod market;
 pub mod money;
 pub mod roles;
@@ -24,6 +25,8 @@ pub struct Told {
     pub last: Option<(i64, i64, i64, &'static str)>,
     pub trade: String,
     pub conflict: &'static str,
+    pub retry: Option<i64>,
+    pub unanswered: Option<i64>,
     /// What set a stop off, and the limit since then.
     pub trigger: Option<(i64, i64)>,
     pub available: i64,
@@ -114,6 +117,12 @@ pub struct User {
     pub shares: BTreeMap<String, i64>,
     /// Shares that were sold before their purchase was taken back, and the cash that is held to buy them back.
     pub owed: BTreeMap<String, (i64, i64)>,
+    pub orders: limits::Bucket,
+    pub messages: limits::Bucket,
+    /// When a refusal of the second bucket was told last.
+    pub told: Option<i64>,
+    /// Commands that had no answer since the last event.
+    pub unanswered: i64,
     pub events: Vec<Told>,
 }
 
@@ -122,6 +131,8 @@ pub struct Model {
     pub now: i64,
     pub opening: i64,
     pub stale_ms: i64,
+    pub orders_limit: Option<limits::Limit>,
+    pub messages_limit: Option<limits::Limit>,
     pub users: BTreeMap<String, User>,
     pub known: BTreeMap<(String, String), Known>,
     /// All orders there ever were.
@@ -167,6 +178,16 @@ impl Model {
         };
         let about = named.and_then(|orig| self.named(event, user, orig));
         let mut told = about.unwrap_or_else(|| self.plain(event, named.map_or(id, String::as_str), "rejected", kind));
+        if limits::is_operators(kind) {
+            match self.admit_message(user, kind, false) {
+                Ok(()) => {}
+                Err(None) => return,
+                Err(Some(wait)) => {
+                    told.event = if matches!(kind, Kind::MassCancel { .. }) { "CancelRejected" } else { told.event };
+                    return self.limited(user, id, told, wait);
+                }
+            }
+        }
         (told.cause_id, told.reason) = (id.to_string(), "NOT_AUTHORIZED");
         self.tell(user, told);
     }
@@ -184,9 +205,28 @@ impl Model {
     fn command(&mut self, user: &str, id: &str, kind: &Kind, c: &Command) {
         self.open_account(user, id, self.off.iter().all(|(whom, _)| whom.as_deref().is_some_and(|whom| whom != user)));
         let key = (user.to_string(), id.to_string());
-        if let Some(first) = self.known.get(&key).cloned() {
+        let (first, is_order) = (self.known.get(&key).cloned(), matches!(kind, Kind::New { .. } | Kind::Replace { .. }));
+        if !limits::is_operators(kind) && (first.is_some() || !is_order) {
+            match self.admit_message(user, kind, first.is_none()) {
+                Ok(()) => {}
+                Err(None) => return,
+                Err(Some(wait)) => {
+                    let told = match &first {
+                        Some(first) => self.as_it_stands("OrderRejected", user, id, first),
+                        None => self.refused("CancelRejected", user, id, kind),
+                    };
+                    return self.limited(user, id, told, wait);
+                }
+            }
+        }
+        if let Some(first) = first {
             self.repeated(user, id, kind, c, &first);
             return;
+        }
+        if is_order && let Err(wait) = self.admit_order(user) {
+            let event = if matches!(kind, Kind::New { .. }) { "OrderRejected" } else { "CancelRejected" };
+            let told = self.refused(event, user, id, kind);
+            return self.limited(user, id, told, wait);
         }
         if matches!(kind, Kind::New { .. } | Kind::Replace { .. } | Kind::Transfer { deposit: false, .. })
             && self.forbids(user, kind).is_none()
@@ -227,9 +267,26 @@ impl Model {
             self.tell(user, told);
         }
         // A reject at the first hop leaves the id free for some reasons. What the book rejects is an order's matter.
-        if !["NO_REFERENCE_PRICE", "STALE_PRICE", "KILL_SWITCH", "SYSTEM_BUSY"].contains(&rejected.unwrap_or_default()) {
+        if !["NO_REFERENCE_PRICE", "STALE_PRICE", "KILL_SWITCH", "SYSTEM_BUSY", "UNKNOWN_ORDER"].contains(&rejected.unwrap_or_default()) {
             self.known.insert(key, Known { content: c.clone(), rejected });
         }
+    }
+
+    /// A refusal of a command, about the order that it names.
+    fn refused(&self, event: &'static str, user: &str, id: &str, kind: &Kind) -> Told {
+        let orig = match kind {
+            Kind::Cancel { orig, .. } | Kind::Replace { orig, .. } | Kind::Bust { orig, .. } => orig,
+            _ => id,
+        };
+        let named = if event == "CancelRejected" { self.named(event, user, orig) } else { None };
+        named.unwrap_or_else(|| self.plain(event, orig, "rejected", kind))
+    }
+
+    /// An event about what an id did.
+    fn as_it_stands(&self, event: &'static str, user: &str, id: &str, first: &Known) -> Told {
+        let Command::Order { kind, .. } = &first.content else { unreachable!() };
+        let status = if first.rejected.is_some() { "rejected" } else { "filled" };
+        self.find(user, id).map_or_else(|| self.plain(event, id, status, kind), |o| self.about(event, o))
     }
 
     /// Why an operator does not let a user do something.
@@ -261,12 +318,9 @@ impl Model {
             _ => None,
         };
         let event = if conflict.is_empty() { "OrderStatus" } else { "DuplicateRejected" };
-        let Command::Order { kind: first_kind, .. } = &first.content else { unreachable!() };
         let named = orig.and_then(|orig| self.named(event, user, orig)).or_else(|| self.find(user, id).map(|o| self.about(event, o)));
-        let mut told = named.unwrap_or_else(|| {
-            let status = if first.rejected.is_some() { "rejected" } else { "filled" };
-            Told { reason: first.rejected.unwrap_or_default(), ..self.plain(event, id, status, first_kind) }
-        });
+        let mut told =
+            named.unwrap_or_else(|| Told { reason: first.rejected.unwrap_or_default(), ..self.as_it_stands(event, user, id, first) });
         told.cause_id = id.to_string();
         if !conflict.is_empty() {
             (told.reason, told.conflict) = ("DUPLICATE_ORDER", conflict);
@@ -317,6 +371,8 @@ impl Model {
         self.cover(user);
         told.reserved = self.reserved(user);
         told.available = self.users[user].cash - told.reserved;
-        self.users.get_mut(user).expect("opened").events.push(told);
+        let u = self.users.get_mut(user).expect("opened");
+        told.unanswered = Some(std::mem::take(&mut u.unanswered)).filter(|n| *n > 0);
+        u.events.push(told);
     }
 }

@@ -55,6 +55,11 @@ pub fn settings() -> RoleSettings {
     RoleSettings { rate_limit: 0, opening_cash_e4: 350_000_000, mass_cancel_part: 2, match_part: 2, ..Default::default() }
 }
 
+/// The same with limits that are reached.
+pub fn limited() -> RoleSettings {
+    RoleSettings { rate_limit: 2, burst: 5, message_rate_factor: 2, ..settings() }
+}
+
 pub fn listing(symbol: &str, status: Status, house: bool, short_ok: bool) -> String {
     let status = match status {
         Status::Listed => "listed",
@@ -295,6 +300,8 @@ fn hear(told: &mut BTreeMap<String, Vec<Told>>, value: &[u8]) -> Result<(), Stri
         cum: e.cum_quantity,
         leaves: e.leaves_quantity,
         reason: e.reason.map_or("", |r| r.name()),
+        retry: e.retry_after_ms,
+        unanswered: e.unanswered,
         last: fill,
         trade: e.trade_id.unwrap_or_default().into(),
         trigger: e.trigger_price_e4.map(|p| (p, e.limit_price_e4.expect("a limit"))),

@@ -149,7 +149,7 @@ fn d9_an_id_is_forgotten_when_its_window_is_over_and_an_old_command_is_stale_the
     assert_eq!(rows(&w, b'o'), 2);
     w.cancel("u", "c", "none");
     w.pump();
-    assert_eq!(rows(&w, b'o'), 2, "only the one that rests, and the cancel");
+    assert_eq!(rows(&w, b'o'), 1, "only the one that rests: a cancel of nothing is not remembered");
     w.tick("AAPL", "189.25");
     w.pump();
     w.command("u", &order(START_MS + 3_600_000));
@@ -312,21 +312,23 @@ fn what_was_taken_back_is_remembered() {
 }
 
 #[test]
-fn a_repeated_deposit_is_filled_once_and_a_rejected_cancel_stays_rejected() {
+fn a_repeated_deposit_is_filled_once_and_a_rejected_change_stays_rejected() {
     let mut w = World::ready(RoleSettings { opening_cash_e4: 0, ..Default::default() });
-    for amount in ["5", "\"5.00\"", "6"] {
+    for amount in ["500", "\"500.00\"", "600"] {
         w.command("u", &format!(r#""command":"deposit","order_id":"d","amount":{amount}"#));
     }
-    for orig in ["1", "1", "2"] {
-        w.command("u", &format!(r#""command":"cancel","order_id":"c","orig_order_id":"{orig}""#));
+    w.limit("u", "0", "AAPL", 1, "buy", "186", "");
+    for orig in ["0", "0", "2"] {
+        w.command("u", &format!(r#""command":"replace","order_id":"c","orig_order_id":"{orig}","quantity":0"#));
     }
-    w.pump();
-    assert_eq!(w.names("u"), ["Deposited", "OrderStatus", "DuplicateRejected", "CancelRejected", "OrderStatus", "DuplicateRejected"]);
+    w.turn_of(Role::Orders);
+    let want = ["Deposited", "OrderStatus", "DuplicateRejected", "OrderPending", "CancelRejected", "OrderStatus", "DuplicateRejected"];
+    assert_eq!(w.names("u"), want);
     let e = w.events("u");
-    assert_eq!((&e[1]["status"], &e[1]["amount_e4"], &e[1]["cash_available_e4"]), (&json!("filled"), &json!(50_000), &json!(50_000)));
+    assert_eq!((&e[1]["status"], &e[1]["amount_e4"], &e[1]["cash_available_e4"]), (&json!("filled"), &json!(5_000_000), &json!(5_000_000)));
     assert_eq!((&e[2]["conflict_field"], &e[2]["status"]), (&json!("amount"), &json!("filled")));
-    assert_eq!((&e[4]["status"], &e[4]["reason"]), (&json!("rejected"), &json!("UNKNOWN_ORDER")));
-    assert_eq!(e[5]["conflict_field"], "orig_order_id");
+    assert_eq!((&e[5]["status"], &e[5]["reason"]), (&json!("rejected"), &json!("INCORRECT_QUANTITY")));
+    assert_eq!(e[6]["conflict_field"], "orig_order_id");
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod kill_switch;
 mod market;
 mod market_large;
 mod mass_cancel;
+mod messages;
 mod money;
 mod operators;
 mod portfolio;

@@ -80,6 +80,8 @@ kinds! {
     AnsweredLate "answers about orders that were forgotten";
     Resettled "incarnations under other settings than the one before";
     Flood "floods of one partition";
+    Messages "floods of cancels and repeats";
+    Unanswered "commands refused without an event of their own";
     MassCancels "mass cancels of many orders";
     FatRows "long listings used at once";
     ManyPositions "users with positions in many symbols";

@@ -168,6 +168,7 @@ fn body(p: usize) -> Ended {
         // Somebody changes the configuration between two lives, and never of all instances at once.
         let settings = RoleSettings {
             rate_limit: w.settings.rate_limit + process.lives % 3,
+            message_rate_factor: process.lives % 4,
             dedup_window_ms: w.plan.window_ms.filter(|_| process.lives % 4 != 0),
             mass_cancel_part: 1 + u64::from(process.lives % 3),
             match_part: 1 + u64::from(process.lives % 3),

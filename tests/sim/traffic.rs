@@ -11,6 +11,8 @@ use super::world::{Event, World};
 pub enum Heavy {
     /// One user's partition gets so many commands at once.
     Flood(u64),
+    /// One user sends so many cancels, repeats and mass cancels at once, of what is there and of what is not.
+    Messages(u64),
     /// Users with so many resting orders cancel all of them, several times.
     MassCancels { orders: u64, times: u64 },
     /// So many listings, each with a long row, are used at once.
@@ -28,6 +30,7 @@ impl Heavy {
         let small = rng.permille(600);
         let mut limit = 8 * 1024;
         let heavy = match rng.below(8) {
+            0..=2 if rng.permille(500) => Heavy::Messages(rng.between(100, 600)),
             0..=2 => Heavy::Flood(rng.between(100, 600)),
             3..=5 => Heavy::MassCancels { orders: rng.between(20, 120), times: rng.between(1, 12) },
             6 if small => Heavy::FatRows { listings: rng.between(10, 60), bytes: rng.between(300, 5_000) },
@@ -54,6 +57,24 @@ impl World {
                     self.command(&user, &value);
                 }
                 self.cover(Kind::Flood);
+            }
+            Heavy::Messages(records) => {
+                let user = format!("u{}", self.rng.below(self.plan.users));
+                let order = format!(
+                    r#"{{"order_id":"g","user_id":"{user}","symbol":"AAPL","quantity":1,"order_type":"buy","type":"limit","limit_price":{}}}"#,
+                    self.rng.between(94, 99)
+                );
+                for n in 0..records {
+                    let value = match self.rng.below(6) {
+                        0..=1 => order.clone(),
+                        2 => format!(r#"{{"order_id":"q{n}","user_id":"{user}","command":"cancel","orig_order_id":"g"}}"#),
+                        3 => format!(r#"{{"order_id":"m{n}","user_id":"{user}","command":"mass_cancel"}}"#),
+                        4 => format!(r#"{{"order_id":"d{n}","user_id":"{user}","command":"deposit","operator":"u","amount":"x"}}"#),
+                        _ => format!(r#"{{"order_id":"q{n}","user_id":"{user}","command":"cancel","orig_order_id":"none"}}"#),
+                    };
+                    self.command(&user, &value);
+                }
+                self.cover(Kind::Messages);
             }
             Heavy::MassCancels { orders, .. } if step == 0 => {
                 for n in 0..orders {

@@ -221,7 +221,7 @@ impl World {
             client_transfers: seed.is_multiple_of(2),
             ..RoleSettings::default()
         };
-        if plan.heavy.is_some_and(|h| !matches!(h, Heavy::Flood(_))) {
+        if plan.heavy.is_some_and(|h| !matches!(h, Heavy::Flood(_) | Heavy::Messages(_))) {
             (settings.rate_limit, settings.burst) = (100_000, 100_000);
         }
         let cluster = Cluster::new(&table, plan.partitions);

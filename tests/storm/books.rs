@@ -272,6 +272,8 @@ fn model(symbol: &str) -> Model {
         now: 0,
         opening: 0,
         stale_ms: i64::MAX / 2,
+        orders_limit: None,
+        messages_limit: None,
         users: BTreeMap::new(),
         known: BTreeMap::new(),
         orders: Vec::new(),

@@ -16,9 +16,9 @@ use super::commands::{Market, Refusal};
 use super::desk::{Desk, about};
 use super::state::Entry;
 
-/// The command did not reach the book: its id is used up, and the order it named (if there is one) is as it was.
+/// The command did not reach the book: for most reasons its id is used up, and the order it named (if there is one) is as it was.
 pub(super) fn refuse(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, named: Option<&Entry<'_>>, refusal: Refusal) {
-    let Refusal { reason, retry_after_ms, field } = refusal;
+    let Refusal { reason, retry_after_ms, field, .. } = refusal;
     let own = Entry::plain(Status::Rejected, Some(reason), content);
     let user = desk.user;
     let (order_id, entry) = match (c.orig_order_id.as_deref(), named) {
@@ -28,8 +28,8 @@ pub(super) fn refuse(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<
     };
     let text = match (c.kind, field) {
         (_, Some(field)) => format!("{}: its {field} differs", reason.text()).into(),
-        (Kind::Bust, None) => bust::text(reason).map_or_else(|| c.text(reason), Into::into),
-        _ => c.text(reason),
+        (Kind::Bust, None) => bust::text(reason).map_or_else(|| refusal.text(c), Into::into),
+        _ => refusal.text(c),
     };
     desk.event(OrderEvent {
         cause_id: Some(&c.order_id),
@@ -39,7 +39,7 @@ pub(super) fn refuse(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<
         conflict_field: field,
         ..about(Event::CancelRejected, user, order_id, entry)
     });
-    if reason.burns_id() {
+    if desk.buffers.burns_id(reason) {
         desk.note(&c.order_id, &own);
     }
 }

@@ -1,5 +1,7 @@
 //! `order-commands` and `operator-commands`: the checks in their fixed order, and what follows from them.
 
+use std::borrow::Cow;
+
 use crate::domain::account::may_withdraw;
 use crate::domain::checks::Bands;
 use crate::domain::control::{self, Act, Control, EVERYBODY};
@@ -21,14 +23,17 @@ use crate::wire::topics;
 
 use super::desk::{Desk, about};
 use super::state::{self, Entry, unreadable};
-use super::{Orders, RoleSettings, bust, changes, entry, mass, shorts};
+use super::{Orders, RoleSettings, bust, changes, entry, mass, messages, shorts};
 
 /// Why a command came to nothing.
+#[derive(Clone, Copy)]
 pub(super) struct Refusal {
     pub reason: Reason,
     pub retry_after_ms: Option<i64>,
     /// The field that is wrong, where it is one.
     pub field: Option<&'static str>,
+    /// Instead of the reason's own.
+    pub text: Option<&'static str>,
 }
 
 /// Everything that a decision about an order rests on, besides the account.
@@ -44,13 +49,18 @@ pub(super) struct Market {
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
-        Refusal { reason, retry_after_ms: None, field: None }
+        Refusal { reason, retry_after_ms: None, field: None, text: None }
     }
 }
 
 impl Refusal {
     pub(super) fn of_field(reason: Reason, field: &'static str) -> Self {
         Refusal { field: Some(field), ..reason.into() }
+    }
+
+    /// One sentence for people.
+    pub(super) fn text(&self, c: &Command<'_>) -> Cow<'static, str> {
+        self.text.map_or_else(|| c.text(self.reason), Cow::Borrowed)
     }
 }
 
@@ -97,22 +107,42 @@ impl Orders {
             true => Some(Entry::read(&self.other).ok_or_else(|| unreadable(desk.ctx, "an order"))?),
             false => None,
         };
-        let named = named.filter(|e| e.content.kind() == Some(Kind::New));
+        let mut named = named.filter(|e| e.content.kind() == Some(Kind::New));
         let in_age = check_age(self.max_age_ns, c.timestamp_ns, desk.ctx.time_ms());
         self.in_time = in_age.is_ok();
-        if let Err(reason) = authority.and(in_age) {
+        let fit = authority.and(in_age);
+        let is_new = fit.is_ok() && first.is_none();
+        // What the first bucket counts takes nothing from the second.
+        let is_order = is_new && matches!(c.kind, Kind::New | Kind::Replace);
+        let admitted = match &self.messages {
+            Some(limit) if record.at.topic == topics::ORDER_COMMANDS && !is_order => match is_new {
+                true => messages::admit_cancel(&mut desk, limit, &c, named.as_mut())?,
+                false => messages::admit(&mut desk, limit),
+            },
+            _ => Ok(()),
+        };
+        let refusal = match (admitted, fit) {
+            (Ok(()), Ok(())) => None,
+            (Ok(()), Err(reason)) => Some(Refusal::from(reason)),
+            (Err(Some(refusal)), _) => Some(refusal),
+            (Err(None), _) => {
+                desk.close();
+                return Ok(());
+            }
+        };
+        if let Some(refusal) = refusal {
+            let ends = c.kind == Kind::MassCancel && refusal.reason == Reason::RateLimited;
             match &first {
-                Some(first) => refuse_known(&mut desk, &c.order_id, first, reason, reason.text()),
-                None if c.orig_order_id.is_some() => changes::refuse(&mut desk, &c, content, named.as_ref(), reason.into()),
-                None => reject(&mut desk, &c, content, reason.into()),
+                Some(first) => refuse_known(&mut desk, &c.order_id, first, &refusal, &refusal.text(&c)),
+                None if ends || c.orig_order_id.is_some() => changes::refuse(&mut desk, &c, content, named.as_ref(), refusal),
+                None => reject(&mut desk, &c, content, refusal),
             }
         } else if let Some(first) = &first {
             repeated(&mut desk, &c, content, first, named.as_ref());
         } else {
             let limited = match (&self.limit, c.kind) {
                 (Some(limit), Kind::New | Kind::Replace) => {
-                    let now_us = desk.ctx.time_ms().saturating_mul(1_000);
-                    limit.take(desk.account.clock, now_us).map(|clock| desk.account.clock = clock)
+                    limit.take(desk.account.clock, messages::now_us(desk.ctx)).map(|clock| desk.account.clock = clock)
                 }
                 _ => Ok(()),
             };
@@ -175,9 +205,22 @@ impl Orders {
         let settings = &self.settings;
         let opening = |_: &mut Ctx<'_>| (settings.rules < OPERATORS_APART).then_some(settings.opening_cash_e4);
         let mut desk = Desk::open(ctx, &mut self.buffers, user, opening, order_id)?;
+        let admitted = match &self.messages {
+            Some(limit) if record.at.topic == topics::ORDER_COMMANDS => messages::admit(&mut desk, limit),
+            _ => Ok(()),
+        };
+        let refusal = match admitted {
+            Ok(()) => Reason::Malformed.into(),
+            Err(Some(refusal)) => refusal,
+            Err(None) => {
+                desk.close();
+                return Ok(());
+            }
+        };
+        let (Refusal { reason, retry_after_ms, .. }, text) = (refusal, refusal.text.unwrap_or(m.text));
         if known {
             let first = Entry::read(&self.entry).ok_or_else(|| unreadable(desk.ctx, "an order"))?;
-            refuse_known(&mut desk, order_id, &first, Reason::Malformed, m.text);
+            refuse_known(&mut desk, order_id, &first, &refusal, text);
             desk.close();
             return Ok(());
         }
@@ -190,8 +233,9 @@ impl Orders {
             cum_quantity: Some(0),
             leaves_quantity: Some(0),
             status: Some(Status::Rejected),
-            reason: Some(Reason::Malformed),
-            text: Some(m.text),
+            reason: Some(reason),
+            text: Some(text),
+            retry_after_ms,
             ..OrderEvent::new(Event::OrderRejected, user)
         });
         desk.close();
@@ -261,9 +305,9 @@ fn repeated(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, firs
 
 /// A command that is refused before its id is even looked up, while the id belongs to an order: that order is untouched, and the event says how it
 /// stands, so that nobody takes it for ended.
-fn refuse_known(desk: &mut Desk<'_, '_>, order_id: &str, first: &Entry<'_>, reason: Reason, text: &str) {
-    let user = desk.user;
-    desk.event(OrderEvent { reason: Some(reason), text: Some(text), ..about(Event::OrderRejected, user, order_id, first) });
+fn refuse_known(desk: &mut Desk<'_, '_>, order_id: &str, first: &Entry<'_>, refusal: &Refusal, text: &str) {
+    let (user, Refusal { reason, retry_after_ms, .. }) = (desk.user, *refusal);
+    desk.event(OrderEvent { reason: Some(reason), text: Some(text), retry_after_ms, ..about(Event::OrderRejected, user, order_id, first) });
 }
 
 fn reject(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, refusal: Refusal) {
@@ -272,11 +316,11 @@ fn reject(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, refusa
     let user = desk.user;
     desk.event(OrderEvent {
         reason: Some(reason),
-        text: Some(&c.text(reason)),
+        text: Some(&refusal.text(c)),
         retry_after_ms,
         ..about(Event::OrderRejected, user, &c.order_id, &entry)
     });
-    if reason.burns_id() {
+    if desk.buffers.burns_id(reason) {
         desk.note(&c.order_id, &entry);
     }
 }

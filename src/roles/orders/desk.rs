@@ -70,6 +70,8 @@ impl<'d, 'c> Desk<'d, 'c> {
         e.time_us = self.ctx.time_ms().saturating_mul(1_000);
         e.cash_available_e4 = self.account.balance_e4();
         e.cash_reserved_e4 = self.account.reserved_e4;
+        let unanswered = i64::try_from(std::mem::take(&mut self.account.messages.unanswered)).unwrap_or(i64::MAX);
+        e.unanswered = Some(unanswered).filter(|n| *n > 0);
         self.buffers.value.clear();
         e.encode(&mut self.buffers.value);
         self.ctx.emit(topics::ORDER_EVENTS, self.user.as_bytes(), e.event.name(), &self.buffers.value);

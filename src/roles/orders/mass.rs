@@ -142,6 +142,15 @@ struct Part {
     stopped_at: Option<(String, String)>,
 }
 
+/// The keys of a user's open orders, of one symbol or of all.
+fn prefix<'b>(b: &'b mut Buffers, user: &str, symbol: Option<&str>) -> &'b [u8] {
+    b.key(b'n', user, Some(symbol.unwrap_or_default()));
+    if symbol.is_some() {
+        b.key.push(0);
+    }
+    &b.key
+}
+
 /// Looks at the next part of a user's open orders, without those that a mass cancel has taken before.
 fn find(
     ctx: &mut Ctx<'_>,
@@ -153,10 +162,7 @@ fn find(
 ) -> Result<Part, Bug> {
     let most = if b.cancel_part > 0 { b.cancel_part } else { usize::MAX };
     let begin = after.map(|(symbol, order_id)| row_key(b, b'n', (user, symbol, order_id)).to_vec());
-    b.key(b'n', user, Some(symbol.unwrap_or_default()));
-    if symbol.is_some() {
-        b.key.push(0);
-    }
+    prefix(b, user, symbol);
     let (ids, mut part, mut looked, mut last, mut readable) = (user.len() + 2, Part::default(), 0, None, true);
     ctx.scan_after(&b.key, begin.as_deref(), &mut |key, value| {
         let order = std::str::from_utf8(&key[ids..]).ok().and_then(|t| t.split_once('\0'));
@@ -180,6 +186,17 @@ fn find(
         true
     });
     if readable { Ok(part) } else { Err(state::unreadable(ctx, "an open order")) }
+}
+
+/// Whether a mass cancel would find an order that none is ending.
+pub(super) fn finds(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, symbol: Option<&str>) -> Result<bool, Bug> {
+    let (mut found, mut readable) = (false, true);
+    ctx.scan_after(prefix(b, user, symbol), None, &mut |_, value| {
+        let row = Row::read(value);
+        (readable, found) = (row.is_some(), row.is_some_and(|row| row != Row::Ending));
+        readable && !found
+    });
+    if readable { Ok(found) } else { Err(state::unreadable(ctx, "an open order")) }
 }
 
 /// Asks the book to end a part, and to answer when it has.

@@ -9,6 +9,7 @@ mod entry;
 mod fills;
 mod forget;
 mod mass;
+mod messages;
 pub(super) mod seed;
 mod settlement;
 mod shorts;
@@ -27,7 +28,7 @@ use crate::wire::topics;
 use super::RoleSettings;
 use super::intake::bug;
 use super::rows::{self, Rows};
-use super::settings::{BUST_BY_TRADE, MERGED_BY_LOG_TIME, SHORT_MARGIN};
+use super::settings::{BUST_BY_TRADE, MERGED_BY_LOG_TIME, MESSAGES_BOUNDED, SHORT_MARGIN};
 pub(super) use books::Shared;
 pub use books::check_books;
 pub(super) use show::show;
@@ -37,6 +38,8 @@ use state::{Buffers, Tally};
 pub(super) struct Orders {
     settings: RoleSettings,
     limit: Option<Limit>,
+    /// The second bucket.
+    messages: Option<Limit>,
     stale: Stale,
     max_age_ns: Option<i128>,
     instruments: Rows<Instrument>,
@@ -57,7 +60,12 @@ impl Orders {
     pub(super) fn new(settings: &RoleSettings) -> Self {
         Orders {
             settings: *settings,
-            limit: Limit::new(settings.rate_limit, settings.burst).map(|l| l.falling(settings.time_may_fall)),
+            limit: Limit::new(settings.rate_limit, settings.burst).map(|limit| match settings.rules >= MESSAGES_BOUNDED {
+                true if settings.time_may_fall => limit,
+                _ => limit.as_before(settings.time_may_fall),
+            }),
+            messages: Limit::times(settings.rate_limit, settings.burst, settings.message_rate_factor)
+                .filter(|_| settings.rules >= MESSAGES_BOUNDED),
             stale: Stale::new(settings.stale_ms, settings.time_may_fall),
             max_age_ns: settings.max_command_age_ms.map(|ms| i128::from(ms) * 1_000_000),
             instruments: rows::instruments(),
@@ -68,6 +76,7 @@ impl Orders {
                 cancel_part: usize::try_from(settings.mass_cancel_part).unwrap_or(usize::MAX),
                 margin: settings.rules >= SHORT_MARGIN,
                 keeps_trades: settings.rules >= BUST_BY_TRADE,
+                unknown_burns: settings.rules < MESSAGES_BOUNDED,
                 ..Buffers::default()
             },
             content: Vec::new(),

@@ -6,6 +6,7 @@ use super::fills::{self, Fill};
 use super::forget::{Ended, Mark, Row};
 use super::mass;
 use super::state::{self, Entry};
+use crate::domain::rate_limit::Messages;
 use crate::domain::status::Side;
 use crate::roles::show::number;
 
@@ -23,7 +24,14 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
                 "user_seq": a.user_seq,
                 "rate_limit": {"tat_us": a.clock.tat_us, "last_seen_us": a.clock.last_seen_us},
             });
-            with(shown, &[("open_orders", a.open_orders.into()), ("short_positions", a.shorts.into()), ("owed_e4", a.owed_e4.into())])
+            let mut shown =
+                with(shown, &[("open_orders", a.open_orders.into()), ("short_positions", a.shorts.into()), ("owed_e4", a.owed_e4.into())]);
+            if a.messages != Messages::default() {
+                let Messages { clock, told_ms, unanswered } = a.messages;
+                shown["message_rate_limit"] =
+                    json!({"tat_us": clock.tat_us, "last_seen_us": clock.last_seen_us, "told_ms": told_ms, "unanswered": unanswered});
+            }
+            shown
         }
         b'p' => {
             let p = state::read_position(value)?;
@@ -101,6 +109,7 @@ fn order(e: &Entry<'_>) -> Option<Value> {
         ("hold_shares", e.hold.shares.into()),
         ("hold_short_e4", if sells { e.hold.cash_e4 } else { 0 }.into()),
         ("pending_changes", e.pending.into()),
+        ("cancels_without_room", e.ending.into()),
     ];
     let mut shown = with(Value::Object(shown), &more);
     if !e.fills.is_empty() {

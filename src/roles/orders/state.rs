@@ -17,9 +17,10 @@
 //! | `h` symbol | the other sides of the symbol: the house, and what is on its way between users |
 //! | `t` | the task's totals |
 
+mod account;
+
 use crate::domain::account::{Account, House, Position, Totals};
 use crate::domain::hold::{Hold, Terms};
-use crate::domain::rate_limit::Clock;
 use crate::domain::reason::Reason;
 use crate::domain::status::{Side, Status};
 use crate::engine::context::Ctx;
@@ -29,6 +30,9 @@ use crate::roles::intake::bug;
 use crate::wire::content::Content;
 
 use super::fills::Fills;
+
+use account::put_account;
+pub(super) use account::read_account;
 
 const VERSION: u8 = 1;
 /// Version of order entries: 2 since orders have terms. 1 is read.
@@ -50,6 +54,8 @@ pub(super) struct Buffers {
     pub margin: bool,
     /// Trades are kept with their order, and taken back as they were.
     pub keeps_trades: bool,
+    /// The id of a command that named no open order is used up.
+    pub unknown_burns: bool,
     /// If they are: users and ids that have ended with this record.
     pub ended: Vec<(Box<str>, Box<str>)>,
 }
@@ -100,6 +106,11 @@ impl Buffers {
         }
     }
 
+    /// Whether a command that is refused for that has used up its id.
+    pub(super) fn burns_id(&self, reason: Reason) -> bool {
+        reason.burns_id() || (reason == Reason::UnknownOrder && self.unknown_burns)
+    }
+
     /// Begins a value.
     pub(super) fn fresh(&mut self) -> &mut Vec<u8> {
         self.value.clear();
@@ -138,44 +149,6 @@ fn take_later<const N: usize>(r: &mut &[u8]) -> Option<[i128; N]> {
         }
     }
     Some(all)
-}
-
-fn put_account(out: &mut Vec<u8>, a: &Account) {
-    for n in [a.available_e4, a.reserved_e4, a.incoming_e4, a.turnover_e4] {
-        put_signed(out, i128::from(n));
-    }
-    put(out, a.user_seq);
-    put_signed(out, i128::from(a.clock.tat_us));
-    put_signed(out, i128::from(a.clock.last_seen_us));
-    // Each of them came after the one before.
-    let later = [i128::from(a.open_orders), i128::from(a.shorts), i128::from(a.unopened), i128::from(a.owed_e4)];
-    let used = later.iter().rposition(|n| *n != 0).map_or(1, |last| last + 1);
-    put_later(out, &later[..used]);
-}
-
-pub(super) fn read_account(bytes: &[u8]) -> Option<Account> {
-    whole(bytes, |r| {
-        let mut a = Account {
-            available_e4: take_i64(r)?,
-            reserved_e4: take_i64(r)?,
-            incoming_e4: take_i64(r)?,
-            turnover_e4: take_i64(r)?,
-            user_seq: take_u64(r)?,
-            clock: Clock { tat_us: take_i64(r)?, last_seen_us: take_i64(r)? },
-            open_orders: 0,
-            shorts: 0,
-            unopened: false,
-            owed_e4: 0,
-        };
-        let (mut unopened, mut owed) = (0, 0);
-        for slot in [&mut a.open_orders, &mut a.shorts, &mut unopened, &mut owed] {
-            if !r.is_empty() {
-                *slot = u64::try_from(take_signed(r)?).ok()?;
-            }
-        }
-        (a.unopened, a.owed_e4) = (unopened != 0, i64::try_from(owed).ok()?);
-        Some(a)
-    })
 }
 
 pub(super) fn read_position(bytes: &[u8]) -> Option<Position> {
@@ -222,6 +195,8 @@ pub(super) struct Entry<'a> {
     pub pending: u64,
     /// The order may be open for long, so it is counted and can be found.
     pub stays: bool,
+    /// A cancel that no bucket had room for is on its way to the book, see [`super::messages`].
+    pub ending: bool,
     /// The command's content, by which a repeat is told from another command.
     pub content: Content<'a>,
 }
@@ -230,6 +205,7 @@ const HAS_TERMS: u8 = 1;
 const IS_OPEN: u8 = 2;
 const STAYS: u8 = 4;
 const FORGOTTEN: u8 = 8;
+const ENDS: u8 = 16;
 
 impl<'a> Entry<'a> {
     /// Of a command that is no order, or did not become one.
@@ -244,6 +220,7 @@ impl<'a> Entry<'a> {
             hold: Hold::default(),
             pending: 0,
             stays: false,
+            ending: false,
             content,
         }
     }
@@ -254,7 +231,13 @@ impl<'a> Entry<'a> {
         out.extend_from_slice(&[if traded { TRADED_VERSION } else { ENTRY_VERSION }, self.status as u8]);
         put(out, self.reason.map_or(0, |r| r as u128));
         let open = self.terms.filter(|_| !self.status.is_terminal());
-        let flags = [(self.terms.is_some(), HAS_TERMS), (open.is_some(), IS_OPEN), (self.stays, STAYS), (self.fills.forgotten, FORGOTTEN)];
+        let flags = [
+            (self.terms.is_some(), HAS_TERMS),
+            (open.is_some(), IS_OPEN),
+            (self.stays, STAYS),
+            (self.fills.forgotten, FORGOTTEN),
+            (self.ending && open.is_some(), ENDS),
+        ];
         out.push(flags.into_iter().filter(|(is, _)| *is).map(|(_, bit)| bit).sum());
         if let Some(t) = self.terms {
             [self.cum, t.quantity, t.limit_e4].into_iter().for_each(|n| put_signed(out, i128::from(n)));
@@ -293,6 +276,7 @@ impl<'a> Entry<'a> {
                 let (&flags, tail) = r.split_first()?;
                 *r = tail;
                 e.stays = flags & STAYS != 0;
+                e.ending = flags & ENDS != 0;
                 if flags & HAS_TERMS != 0 {
                     let (cum, quantity, limit_e4) = (take_i64(r)?, take_i64(r)?, take_i64(r)?);
                     e.cum = cum;
@@ -494,6 +478,7 @@ pub(super) fn save_totals(ctx: &mut Ctx<'_>, b: &mut Buffers, t: &Totals) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::rate_limit::{Clock, Messages};
     use proptest::prelude::*;
 
     /// Later versions must read what this one wrote.
@@ -511,6 +496,7 @@ mod tests {
             shorts: 0,
             unopened: false,
             owed_e4: 0,
+            messages: Messages::default(),
         };
         put_account(b.fresh(), &a);
         assert_eq!(b.value, [1, 2, 4, 6, 8, 0xac, 2, 1, 12]);
@@ -531,6 +517,11 @@ mod tests {
         put_account(b.fresh(), &a);
         assert_eq!(b.value, [1, 2, 4, 6, 8, 0xac, 2, 1, 12, 0, 0, 0, 10]);
         assert_eq!(read_account(&b.value), Some(a));
+        let messages = Messages { clock: Clock { tat_us: -1, last_seen_us: 2 }, told_ms: 3, unanswered: 300 };
+        let a = Account { owed_e4: 0, messages, ..a };
+        put_account(b.fresh(), &a);
+        assert_eq!(b.value, [1, 2, 4, 6, 8, 0xac, 2, 1, 12, 0, 0, 0, 0, 1, 4, 6, 0xd8, 4]);
+        assert_eq!(read_account(&b.value), Some(a));
         let first = [1, 6, 19, 0, 10, 5, 2, 0, 2];
         let back = Entry::read(&first).expect("an entry of version 1");
         assert_eq!((back.status, back.reason, back.content.amount()), (Status::Rejected, Some(Reason::InsufficientFunds), Some(1)));
@@ -544,13 +535,18 @@ mod tests {
             hold,
             pending: 1,
             stays: true,
+            ending: false,
             ..Entry::plain(Status::PartiallyFilled, None, content)
         };
         e.put(&mut b.value);
         assert_eq!(b.value[..16], [2, 3, 0, 7, 8, 20, 10, 12, 14, 16, 18, 2, 4, 6, 1, 1]);
         let back = Entry::read(&b.value).expect("an entry");
         assert_eq!((back.terms, back.hold, back.cum, back.value_e4, back.pending), (e.terms, hold, 4, 9, 1));
-        let ended = Entry { status: Status::Filled, ..e };
+        let ending = Entry { ending: true, ..e };
+        ending.put(&mut b.value);
+        assert_eq!(b.value[..5], [2, 3, 0, 23, 8]);
+        assert!(Entry::read(&b.value).expect("an entry").ending);
+        let ended = Entry { status: Status::Filled, ..ending };
         ended.put(&mut b.value);
         assert_eq!(b.value[..8], [2, 4, 0, 5, 8, 20, 10, 1]);
         assert_eq!(Entry::read(&b.value).expect("an entry").quantity(), Some(10));

@@ -209,6 +209,7 @@ fn seen(cluster: &Cluster) -> Vec<Kind> {
     let all = each(cluster, topics::ORDER_EVENTS, &mut |value| {
         let e = OrderEvent::decode(value)?;
         kinds.extend((e.cash_available_e4 < 0).then_some(Kind::Owing));
+        kinds.extend(e.unanswered.map(|_| Kind::Unanswered));
         kinds.extend(match (e.event, e.reason) {
             (_, Some(Reason::KillSwitch | Reason::AccountDisabled)) => Some(Kind::SwitchedOff),
             (Event::OrderCancelled, Some(Reason::Operator)) => Some(Kind::ByOperator),
@@ -272,9 +273,9 @@ fn check_events(cluster: &Cluster, in_books: Option<&BTreeSet<(String, String)>>
                 if e.status.is_some_and(Status::is_terminal) && open.contains_key(&order) =>
             {
                 // A refusal of a repeated command says how the order stands, and ends nothing.
-                // So does one of an id that was forgotten, and was never taken again; and one by a topic that may not carry the command.
+                // So does one of an id that was forgotten, and was never taken again; one by a topic that may not carry the command; and one too many.
                 let anew = forgets && open.get(&order) == Some(&false);
-                let astray = e.reason == Some(Reason::NotAuthorized);
+                let astray = matches!(e.reason, Some(Reason::NotAuthorized | Reason::RateLimited));
                 let refusal = e.event == Event::OrderRejected && (e.status != Some(Status::Rejected) || anew || astray);
                 if !refusal && open.insert(order, false) == Some(false) {
                     wrong.get_or_insert(format!("I10: order {id} ended twice"));
