@@ -57,9 +57,13 @@ pub struct Gateway {
     /// Let webhooks go to http and to addresses that are not public
     #[arg(long, env = "PROCESSOR_ALLOW_PRIVATE_WEBHOOKS", value_parser = BoolishValueParser::new())]
     pub allow_private_webhooks: bool,
-    /// When to try a webhook again after its first failure, its second, ...
-    #[arg(long, default_value = "30s,5m,30m,2h,8h,24h", value_name = "TIME,...", env = "PROCESSOR_WEBHOOK_RETRIES")]
+    /// When to try a webhook again after its first failure, its second, ...; the last one is that of all further ones. One that
+    /// refuses a notification (400, 409, 413, 415, 422) is asked again so often as there are times, and then the next one has its turn
+    #[arg(long, default_value = "30s,1m,2m,5m", value_name = "TIME,...", env = "PROCESSOR_WEBHOOK_RETRIES")]
     pub webhook_retries: String,
+    /// How long a notification is tried at a webhook that does not work, before it goes to dead-letters
+    #[arg(long, default_value = "36h", value_name = "TIME", env = "PROCESSOR_WEBHOOK_GIVE_UP")]
+    pub webhook_give_up: String,
 }
 
 /// `gateway ...`

@@ -81,8 +81,10 @@ pub struct Settings {
     pub private_webhooks: bool,
     /// Longest a webhook request may take.
     pub webhook_timeout: Duration,
-    /// When to try again after the first failure, the second, ...
+    /// When to try a webhook again after the first failure, the second, ...; the last pause is that of all further ones.
     pub schedule: Vec<Duration>,
+    /// How long a notification is tried at a webhook that does not work.
+    pub give_up: Duration,
     /// How often positions of webhooks are written.
     pub positions_every: Duration,
     /// Number of this gateway among those that share the webhooks.
@@ -107,6 +109,7 @@ impl Default for Settings {
             private_webhooks: false,
             webhook_timeout: Duration::from_secs(15),
             schedule: webhooks::SCHEDULE.to_vec(),
+            give_up: webhooks::GIVE_UP,
             positions_every: Duration::from_millis(200),
             instance: 1,
         }

@@ -62,6 +62,12 @@ pub struct Position {
     pub after: u64,
     /// Failed attempts at the notification that follows.
     pub attempts: u32,
+    /// How many of them the endpoint answered by refusing this notification.
+    #[serde(default)]
+    pub refused: u32,
+    /// When the first of them failed, milliseconds since 1970; 0: there was none.
+    #[serde(default)]
+    pub failing_since_ms: i64,
     /// Which revision of the endpoint failed; another one begins without failures.
     #[serde(default)]
     pub revision: u64,
@@ -77,8 +83,14 @@ impl Position {
     /// Goes on under a revision of the endpoint: one that was corrected need not wait for what the wrong one has earned.
     pub fn revise(&mut self, revision: u64) {
         if self.revision != revision {
-            (self.revision, self.attempts, self.next_ms) = (revision, 0, 0);
+            self.revision = revision;
+            self.begin_with(self.after);
         }
+    }
+
+    /// Everything up to here is dealt with, and the next notification has not failed.
+    pub fn begin_with(&mut self, after: u64) {
+        (self.after, self.attempts, self.refused, self.failing_since_ms, self.next_ms) = (after, 0, 0, 0, 0);
     }
 }
 

@@ -93,23 +93,79 @@ async fn n2_order_holds_within_an_endpoint_and_a_slow_one_holds_up_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n2_what_is_never_accepted_is_dead_lettered_and_the_next_has_its_turn() {
+async fn n2_what_is_refused_again_and_again_is_dead_lettered_and_the_next_has_its_turn() {
     let world = World::new();
-    let endpoint = Endpoint::start(|_, before| if before < 7 { 500 } else { 200 }).await;
+    // What went wrong in between is not the notification's fault.
+    let endpoint = Endpoint::start(|_, before| {
+        if [1, 2, 3].contains(&before) {
+            500
+        } else if before < 10 {
+            422
+        } else {
+            200
+        }
+    })
+    .await;
     let running = world.gateway(quick()).await;
     register(&running, "501", "main", json!({"url": endpoint.url("/hook")})).await;
     world.tell(["501"; 2]);
     until("the second is delivered", || count(&running.gateway, |m| &m.webhooks_ok) == 1).await;
     let got = endpoint.got("/hook");
-    assert_eq!(got.iter().map(Got::seq).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 1, 2], "one attempt and six more");
+    assert_eq!(got.iter().map(Got::seq).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2], "refused once and six times more");
     let dead = world.records(topics::DEAD_LETTERS);
     let (key, value, headers) = dead.first().expect("a dead letter");
     assert_eq!((dead.len(), key.as_str(), headers["reason"].as_str()), (1, "501", "WEBHOOK_UNDELIVERABLE"));
-    assert!(headers["text"].contains("main") && headers["text"].contains("500"), "{headers:?}");
+    assert!(headers["text"].contains("main") && headers["text"].contains("422"), "{headers:?}");
     let source = world.records(topics::NOTIFICATIONS);
     let partition = processor::domain::partitioner::partition(b"501", crate::support::PARTITIONS);
     assert_eq!(headers["src"], format!("notifications/{partition}/0"));
     assert!(source.iter().any(|(k, v, _)| k == "501" && v == value), "the letter holds the notification untouched");
+    running.stop().await;
+}
+
+/// An endpoint that was down for three hours was left alone for eight more; and each notification behind the first had a day and a half of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_does_not_work_is_tried_at_the_last_pause_until_it_is_given_up() {
+    let world = World::new();
+    let endpoint = Endpoint::start(|path, before| if path == "/back" && before >= 30 { 200 } else { 503 }).await;
+    let pauses = [10, 20].map(Duration::from_millis).to_vec();
+    let long = world.gateway(Settings { schedule: pauses.clone(), give_up: Duration::from_secs(3_600), ..quick() }).await;
+    register(&long, "501", "main", json!({"url": endpoint.url("/back")})).await;
+    world.tell(["501"; 2]);
+    until("both are delivered", || count(&long.gateway, |m| &m.webhooks_ok) == 2).await;
+    assert_eq!(endpoint.got("/back").iter().map(Got::seq).collect::<Vec<_>>(), [vec![1; 31], vec![2]].concat(), "30 failures are no end");
+    long.stop().await;
+
+    let world = World::new();
+    let short = world.gateway(Settings { schedule: pauses, give_up: Duration::from_millis(200), ..quick() }).await;
+    register(&short, "501", "main", json!({"url": endpoint.url("/down")})).await;
+    world.tell(["501"; 2]);
+    until("both are given up", || count(&short.gateway, |m| &m.webhooks_dead) == 2).await;
+    let got = endpoint.got("/down");
+    assert!([1, 2].iter().all(|seq| got.iter().filter(|g| g.seq() == *seq).count() > 2), "each was tried for a while");
+    short.stop().await;
+}
+
+/// Endpoints that never answer took all places, whoever they belonged to.
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_that_never_answer_hold_up_no_other_user() {
+    let world = World::new();
+    let endpoint = Endpoint::start(|path, _| if path == "/stuck" { 0 } else { 200 }).await;
+    let patience = Duration::from_secs(60);
+    let running = world.gateway(Settings { schedule: vec![patience], webhook_timeout: patience, ..quick() }).await;
+    let thieves: Vec<String> = (0..40).map(|n| format!("t{n}")).collect();
+    for user in &thieves {
+        for id in 0..10 {
+            register(&running, user, &id.to_string(), json!({"url": endpoint.url("/stuck")})).await;
+        }
+    }
+    register(&running, "501", "main", json!({"url": endpoint.url("/good")})).await;
+    let began = std::time::Instant::now();
+    world.tell(thieves.iter().map(String::as_str));
+    until("all places are taken", || endpoint.got("/stuck").len() >= 256).await;
+    world.tell(["501"]);
+    until("delivered", || count(&running.gateway, |m| &m.webhooks_ok) == 1).await;
+    assert!(began.elapsed() < patience / 2, "{:?}", began.elapsed());
     running.stop().await;
 }
 
@@ -118,7 +174,8 @@ async fn n2_what_is_never_accepted_is_dead_lettered_and_the_next_has_its_turn() 
 async fn two_endpoints_that_give_up_the_same_notification_write_letters_of_two_names() {
     let world = World::new();
     let endpoint = Endpoint::start(|_, _| 500).await;
-    let running = world.gateway(Settings { schedule: vec![Duration::from_millis(200)], ..quick() }).await;
+    let running =
+        world.gateway(Settings { schedule: vec![Duration::from_millis(200)], give_up: Duration::from_millis(100), ..quick() }).await;
     for id in ["a", "b"] {
         register(&running, "501", id, json!({"url": endpoint.url(&format!("/{id}"))})).await;
     }

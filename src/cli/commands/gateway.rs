@@ -144,6 +144,7 @@ fn settings(config: &Config, typed: &Gateway) -> Result<Settings, Failure> {
         webhooks: !typed.no_webhooks,
         private_webhooks: typed.allow_private_webhooks,
         schedule: retries,
+        give_up: time("webhook-give-up", &typed.webhook_give_up)?,
         instance: config.instance,
         ..Settings::default()
     })

@@ -21,6 +21,8 @@ use crate::wire::topics::DEAD_LETTERS;
 
 /// How long the log may fail to answer before it is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// An endpoint that takes longer to answer holds up nobody but its user's slow ones.
+const PROMPT: Duration = Duration::from_secs(2);
 /// Longest error text that is kept.
 const ERROR_MAX: usize = 300;
 
@@ -29,6 +31,9 @@ enum Outcome {
     Accepted,
     /// 410: never again.
     Gone,
+    /// The endpoint takes others, but not this notification.
+    Refused(String),
+    /// The endpoint does not work, or not now.
     Failed(String),
 }
 
@@ -81,7 +86,7 @@ impl Delivery {
                         format!("what came before notification {first} is older than the history and was not sent")
                     };
                     tracing::warn!(user = self.user, id = self.id, "{why}");
-                    (position.after, position.attempts, position.next_ms) = (first - 1, 0, 0);
+                    position.begin_with(first - 1);
                     position.error = Some(why);
                     self.save(position).await;
                 }
@@ -103,8 +108,9 @@ impl Delivery {
         }
         loop {
             let due = self.position().next_ms;
-            let wait = u64::try_from(due.saturating_sub(now_ms())).unwrap_or(0);
-            tokio::time::sleep(Duration::from_millis(wait)).await;
+            let wait = Duration::from_millis(u64::try_from(due.saturating_sub(now_ms())).unwrap_or(0));
+            // No longer than the settings say by now, wherever the clock was when the moment was set.
+            tokio::time::sleep(wait.min(self.longest_pause())).await;
             match self.attempt(item).await {
                 Outcome::Accepted => {
                     m.webhooks_ok.fetch_add(1, Ordering::Relaxed);
@@ -120,14 +126,18 @@ impl Delivery {
                     self.save(position).await;
                     return false;
                 }
-                Outcome::Failed(why) => {
+                failed @ (Outcome::Refused(_) | Outcome::Failed(_)) => {
                     m.webhooks_failed.fetch_add(1, Ordering::Relaxed);
-                    if self.failed(item, why).await {
+                    if self.failed(item, failed).await {
                         return true;
                     }
                 }
             }
         }
+    }
+
+    fn longest_pause(&self) -> Duration {
+        self.shared.gateway.settings.schedule.iter().max().map_or(PAUSE, |longest| *longest + *longest / 5)
     }
 
     fn wants(&self, item: &Item) -> bool {
@@ -137,7 +147,7 @@ impl Delivery {
 
     async fn attempt(&self, item: &Item) -> Outcome {
         let shared = &self.shared;
-        let Ok(_place) = shared.under_way.acquire().await else { return Outcome::Failed("the gateway is stopping".into()) };
+        let Ok(place) = shared.prompt.acquire().await else { return Outcome::Failed("the gateway is stopping".into()) };
         let gateway = &shared.gateway;
         let time = jiff::Timestamp::from_millisecond(item.time_ms).map(|t| format!("{t:.3}")).unwrap_or_default();
         let kind = view::kind(item).unwrap_or_default();
@@ -146,27 +156,52 @@ impl Delivery {
         let now_s = now_ms() / 1000;
         let signature = sign::signature(&self.key, &id, now_s, body.as_bytes());
         let headers = [("webhook-id", id), ("webhook-timestamp", now_s.to_string()), ("webhook-signature", signature)];
-        match shared.client.post(&self.hook.url, &headers, Bytes::from(body)).await {
+        let mut request = std::pin::pin!(shared.client.post(&self.hook.url, &headers, Bytes::from(body)));
+        let answer = match tokio::time::timeout(PROMPT, &mut request).await {
+            Ok(answer) => answer,
+            // Its place is for those that answer.
+            Err(_) => {
+                drop(place);
+                let Some(_place) = shared.slow.take(&self.user) else {
+                    return Outcome::Failed(format!("no answer within {PROMPT:?}, and the gateway waits for too many slow endpoints"));
+                };
+                request.await
+            }
+        };
+        match answer {
             Ok(200..=299) => Outcome::Accepted,
             Ok(410) => Outcome::Gone,
+            Ok(status @ (400 | 409 | 413 | 415 | 422)) => Outcome::Refused(format!("the endpoint refused this notification with {status}")),
             Ok(status) => Outcome::Failed(format!("the endpoint answered {status}")),
             Err(why) => Outcome::Failed(why),
         }
     }
 
-    /// Notes a failure; true if it was the last attempt and the notification is given up.
-    async fn failed(&self, item: &Item, mut why: String) -> bool {
+    /// Notes a failure; true if it was the last attempt and the notification is given up. An endpoint that does not work is tried for as long as the settings
+    /// say, and its notifications wait; one that refuses this notification is asked a few times, so that those behind it need not wait.
+    async fn failed(&self, item: &Item, failure: Outcome) -> bool {
+        let (mut why, refused) = match failure {
+            Outcome::Refused(why) => (why, true),
+            Outcome::Failed(why) => (why, false),
+            Outcome::Accepted | Outcome::Gone => return false,
+        };
         why.truncate((0..=ERROR_MAX.min(why.len())).rev().find(|n| why.is_char_boundary(*n)).unwrap_or(0));
-        let mut position = self.position();
-        let schedule = &self.shared.gateway.settings.schedule;
-        let pause = schedule.get(position.attempts as usize).copied();
-        position.attempts += 1;
+        let (mut position, now_ms) = (self.position(), now_ms());
+        let (schedule, give_up) = (&self.shared.gateway.settings.schedule, self.shared.gateway.settings.give_up);
+        let pause = schedule.get(position.attempts as usize).or(schedule.last()).copied().unwrap_or(PAUSE);
+        if position.attempts == 0 {
+            position.failing_since_ms = now_ms;
+        }
+        position.attempts = position.attempts.saturating_add(1);
+        position.refused = position.refused.saturating_add(u32::from(refused));
         position.error = Some(why.clone());
-        if let Some(pause) = pause {
-            position.next_ms = now_ms().saturating_add(i64::try_from(jittered(pause).as_millis()).unwrap_or(i64::MAX));
+        let failing = Duration::from_millis(u64::try_from(now_ms - position.failing_since_ms).unwrap_or(0));
+        if position.refused as usize <= schedule.len() && failing < give_up {
+            position.next_ms = now_ms.saturating_add(i64::try_from(jittered(pause).as_millis()).unwrap_or(i64::MAX));
             self.save(position).await;
             return false;
         }
+        let why = format!("given up after {} attempts in {} s: {why}", position.attempts, failing.as_secs());
         // First the letter, then the position: dying in between writes the letter twice, the other way round it would be lost.
         while let Err(e) = self.dead_letter(item, &why).await {
             tracing::warn!(user = self.user, id = self.id, "a dead letter waits: {e}");
@@ -181,7 +216,7 @@ impl Delivery {
         let gateway = &self.shared.gateway;
         let source = TopicPartition::new(gateway.feed.topic, gateway.feed.partition(&self.user));
         let src = format!("{}/{}", gateway.topics.show(source), item.offset);
-        let text = format!("webhook {} of {}: given up after {} attempts: {why}", self.id, self.user, gateway.settings.schedule.len() + 1);
+        let text = format!("webhook {} of {}: {why}", self.id, self.user);
         let mut headers = HeaderBuf::default();
         headers.push("type", b"DeadLetter").push("v", b"1").push("src", src.as_bytes()).push("n", self.number().to_string().as_bytes());
         headers.push("reason", b"WEBHOOK_UNDELIVERABLE").push("text", text.as_bytes());
@@ -212,7 +247,7 @@ impl Delivery {
     /// The notification is dealt with. `at_once`: write that down before going on.
     async fn done(&self, seq: u64, at_once: bool) {
         let mut position = self.position();
-        (position.after, position.attempts, position.next_ms) = (seq, 0, 0);
+        position.begin_with(seq);
         if !at_once {
             position.error = None;
             let value = serde_json::to_vec(&position).expect("a position can be written");

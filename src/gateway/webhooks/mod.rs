@@ -1,12 +1,14 @@
 //! Webhooks: a user's notifications sent to addresses of their choice, signed, one after the other, at least once.
 //!
-//! Each endpoint has a task of its own, so a slow one holds nobody up, and within one nothing overtakes. A notification that an endpoint does not
-//! accept is tried again after the times of the schedule; when that is exhausted it goes to `dead-letters`, and the next one has its turn.
+//! Each endpoint has a task of its own, and within one nothing overtakes. Requests that take long move to places of their own, of which each user has a
+//! few, so slow endpoints hold up nobody else. An endpoint that does not work is tried again every few minutes; a notification that it does not take for
+//! a day or two, or that it refuses several times, goes to `dead-letters`, and the next one has its turn.
 
 mod delivery;
 mod owner;
 mod post;
 pub mod sign;
+mod slow;
 pub mod target;
 
 use std::collections::BTreeMap;
@@ -23,18 +25,15 @@ use super::subscriptions::{Position, Preferences, Subscriber, Webhook};
 use super::writer::Writer;
 use delivery::Delivery;
 
-/// When to try again: after the first failure, the second, ...
-pub const SCHEDULE: [Duration; 6] = [
-    Duration::from_secs(30),
-    Duration::from_secs(5 * 60),
-    Duration::from_secs(30 * 60),
-    Duration::from_secs(2 * 3600),
-    Duration::from_secs(8 * 3600),
-    Duration::from_secs(24 * 3600),
-];
+/// When to try again: after the first failure, the second, ...; the last pause is that of all further ones. An endpoint that is back after an outage of hours
+/// is served within minutes.
+pub const SCHEDULE: [Duration; 4] =
+    [Duration::from_secs(30), Duration::from_secs(60), Duration::from_secs(2 * 60), Duration::from_secs(5 * 60)];
+/// How long a notification is tried.
+pub const GIVE_UP: Duration = Duration::from_secs(36 * 3600);
 
-/// Requests under way at once, over all endpoints.
-const UNDER_WAY: usize = 256;
+/// Requests under way at once that have just begun, over all endpoints.
+const PROMPT_MAX: usize = 256;
 /// How long a change may gather others before the tasks are looked at.
 const GATHER: Duration = Duration::from_millis(10);
 /// How long our reading of `subscriptions` may take to come to what a predecessor wrote.
@@ -58,13 +57,17 @@ pub struct Shared {
     pub(super) gateway: Arc<Gateway>,
     pub(super) client: post::Client,
     pub(super) writer: Writer,
-    pub(super) under_way: Semaphore,
+    /// Places for requests that have just begun.
+    pub(super) prompt: Semaphore,
+    /// Places for requests that take long.
+    pub(super) slow: slow::Places,
 }
 
 /// Serves the endpoints of the partitions that are ours, until the gateway stops.
 pub async fn serve(gateway: Arc<Gateway>, writer: Writer, mut owned: watch::Receiver<Owned>) -> Result<(), String> {
     let client = post::Client::new(gateway.settings.private_webhooks, gateway.settings.webhook_timeout)?;
-    let shared = Arc::new(Shared { gateway: gateway.clone(), client, writer, under_way: Semaphore::new(UNDER_WAY) });
+    let shared =
+        Arc::new(Shared { gateway: gateway.clone(), client, writer, prompt: Semaphore::new(PROMPT_MAX), slow: slow::Places::default() });
     let mut changed = gateway.subscriptions.watch();
     let mut running: BTreeMap<(String, String), Running> = BTreeMap::new();
     tokio::select! {
