@@ -16,3 +16,4 @@ pub mod price;
 pub mod rate_limit;
 pub mod reason;
 pub mod status;
+pub mod tick;

@@ -1,6 +1,7 @@
 //! The last price of a symbol: which ticks count, which are late, which must be confirmed, and when the rest of the system is told.
 
 use super::instrument::Instrument;
+pub use super::tick::{Rules, Source, Tick, Unfit};
 
 /// A tick's price and when it entered the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,15 +27,6 @@ pub struct Prices {
     pub late: u64,
 }
 
-/// The memory of one source of a symbol's ticks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Source {
-    /// Highest `seq`.
-    pub seq: Option<u64>,
-    /// The last tick's own time, nanoseconds.
-    pub time_ns: Option<i128>,
-}
-
 /// How often three ticks in a row must agree on a price outside the band.
 const CONFIRMATIONS: u8 = 3;
 /// A reference price is told when it moved this much, ...
@@ -49,23 +41,6 @@ pub fn is_ahead(time_ns: i128, append_ms: i64) -> bool {
     time_ns > i128::from(append_ms) * 1_000_000 + AHEAD_NS
 }
 
-impl Source {
-    /// Whether a tick is late: by `seq` where it has one, else by time.
-    pub fn is_late(&self, seq: Option<u64>, time_ns: Option<i128>) -> bool {
-        match (seq, time_ns) {
-            (Some(seq), _) => self.seq.is_some_and(|last| seq <= last),
-            (None, Some(time)) => self.time_ns.is_some_and(|last| time < last),
-            (None, None) => false,
-        }
-    }
-
-    /// Remembers a tick that was not late.
-    pub fn saw(&mut self, seq: Option<u64>, time_ns: Option<i128>) {
-        self.seq = seq.or(self.seq);
-        self.time_ns = time_ns.or(self.time_ns);
-    }
-}
-
 /// The fate of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
@@ -73,11 +48,22 @@ pub enum Taken {
     Accepted,
     /// Too far from the last price; waits for others to agree.
     Held,
+    /// Late, so it counts for nothing.
+    Late,
 }
 
 impl Prices {
+    /// Folds in a tick that fits its listing. A tick that is held was seen, too: sent again, it must not confirm itself.
+    pub fn fold(&mut self, tick: &Tick, price_e4: i64, instrument: &Instrument, source: &mut Source, rules: Rules) -> Taken {
+        if !source.admits(tick, rules.begins_anew) {
+            self.late += 1;
+            return Taken::Late;
+        }
+        self.take(Priced { price_e4, time_ms: tick.append_ms }, instrument)
+    }
+
     /// Folds a tick in that is not late.
-    pub fn take(&mut self, tick: Priced, instrument: &Instrument) -> Taken {
+    fn take(&mut self, tick: Priced, instrument: &Instrument) -> Taken {
         if let (Some(last), Some(band)) = (self.last, instrument.band_bps)
             && outside(tick.price_e4, last.price_e4, band)
         {
@@ -175,19 +161,6 @@ mod tests {
 
     fn at(price_e4: i64, time_ms: i64) -> Priced {
         Priced { price_e4, time_ms }
-    }
-
-    #[test]
-    fn m1_late_by_seq_else_by_time() {
-        let mut s = Source::default();
-        assert!(!s.is_late(Some(5), Some(100)));
-        s.saw(Some(5), Some(100));
-        assert!(s.is_late(Some(5), Some(200)), "a repeat");
-        assert!(s.is_late(Some(4), None));
-        assert!(!s.is_late(Some(6), Some(1)), "seq decides where there is one");
-        assert!(s.is_late(None, Some(99)));
-        assert!(!s.is_late(None, Some(100)), "equal times are real prints");
-        assert!(!s.is_late(None, None));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The settings that an operator may choose for the roles' decisions. The roles that decide leave it in their journals, so that a replay decides as was decided then,
 //! whatever is set by now, and so that `audit find` can say it.
 
+use crate::domain::price::{Rules, Stale};
 use crate::wire::encode::{self, Field, Format};
 use crate::wire::input::read_map;
 
@@ -53,8 +54,9 @@ pub struct RoleSettings {
 /// 9. operators have a topic of their own, and not every command opens an account ([`OPERATORS_APART`]);
 /// 10. the inputs of a transaction are merged by log time ([`MERGED_BY_LOG_TIME`]);
 /// 11. a trade is taken back as it was, and posted whatever has become of the money ([`BUST_BY_TRADE`]);
-/// 12. what is no order has a limit of its own, and a command that names no open order leaves its id free ([`MESSAGES_BOUNDED`]).
-pub const RULES: u64 = 12;
+/// 12. what is no order has a limit of its own, and a command that names no open order leaves its id free ([`MESSAGES_BOUNDED`]);
+/// 13. a source of ticks that was silent may begin its numbers anew ([`SOURCES_BEGIN_ANEW`]).
+pub const RULES: u64 = 13;
 /// From these rules on the house is met at its price, by every order, and trades with what rests at its next quote. Before, it took what the book left of
 /// market orders.
 pub const HOUSE_IN_BOOK: u64 = 1;
@@ -86,6 +88,8 @@ pub const BUST_BY_TRADE: u64 = 11;
 /// From these rules on there is the second bucket, `UNKNOWN_ORDER` leaves the id free, and limits follow a time that falls by more than a second. Before, only
 /// orders were limited, and time had to fall by more than an empty bucket takes to fill.
 pub const MESSAGES_BOUNDED: u64 = 12;
+/// From these rules on a lower `seq` counts, if its source was silent before it, and late ticks in a row are told. Before, the highest one silenced all below it.
+pub const SOURCES_BEGIN_ANEW: u64 = 13;
 
 impl Default for RoleSettings {
     fn default() -> Self {
@@ -137,6 +141,15 @@ impl RoleSettings {
         let mut out = Vec::new();
         encode::fields(Format::Json, &all, &mut out);
         out
+    }
+
+    /// The rules by which ticks count and prices are told.
+    pub fn price_rules(&self) -> Rules {
+        Rules {
+            stale: Stale::new(self.stale_ms, self.time_may_fall),
+            last_is_told: self.rules >= LAST_IS_TOLD,
+            begins_anew: self.rules >= SOURCES_BEGIN_ANEW,
+        }
     }
 
     /// The same without what came after journals had settings: an entry that does not name it was decided without it.

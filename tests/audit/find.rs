@@ -300,8 +300,11 @@ fn prices_of_the_past_are_those_that_were_decided_upon() {
         w.send(t::MARKET_DATA, "ABC", tick);
         w.rest();
     }
-    w.send(t::MARKET_DATA, "ABC", r#"{"symbol":"ABC","price":100,"seq":5,"source":"x"}"#);
-    w.send(t::MARKET_DATA, "ABC", r#"{"symbol":"ABC","price":102,"seq":4,"source":"x"}"#);
+    // A feed whose numbers end at 5, begin anew after a minute, and are late again.
+    w.send(t::MARKET_DATA, "ABC", r#"{"symbol":"ABC","price":101,"seq":5,"source":"x"}"#);
+    w.later(60_000);
+    w.send(t::MARKET_DATA, "ABC", r#"{"symbol":"ABC","price":100,"seq":4,"source":"x"}"#);
+    w.send(t::MARKET_DATA, "ABC", r#"{"symbol":"ABC","price":102,"seq":3,"source":"x"}"#);
     w.rest();
     w.order("u", "2", "ABC", 1, "buy");
     w.rest();

@@ -10,6 +10,7 @@ mod controls;
 mod decoders;
 mod driver;
 mod duplicates;
+mod feeds;
 mod flow;
 mod house;
 mod kill_switch;

@@ -56,6 +56,11 @@ impl World {
         let value = match self.rng.below(12) {
             0 => format!(r#"{{"symbol":"{symbol}","price":-1}}"#),
             1 => format!(r#"{{"symbol":"{symbol}","price":{price}.5,"source":"x","seq":{}}}"#, self.now / 1_000),
+            // A feed that begins anew now and then, with a wrong number among its good ones.
+            2..=3 => {
+                let seq = if self.rng.permille(30) { i64::MAX as u64 } else { self.now / 1_000 % 20_000 };
+                format!(r#"{{"symbol":"{symbol}","price":{price}.75,"source":"y","seq":{seq}}}"#)
+            }
             _ => format!(r#"{{"symbol":"{symbol}","price":{price}.25}}"#),
         };
         self.client_sends(topics::MARKET_DATA, symbol, Some(value.as_bytes()), false);

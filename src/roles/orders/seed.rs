@@ -13,12 +13,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::domain::partitioner;
-use crate::domain::price::{Priced, Prices, Source, is_ahead};
+use crate::domain::price::{Priced, Prices, Source, Tick};
 use crate::engine::broadcast::Tables;
 use crate::engine::last_meta::fill_absent;
 use crate::engine::ports::{Clock, From, Limits, Log, LogError};
 use crate::engine::records::{NO_LOG_TIME, Record, Records};
 use crate::engine::topics::{TopicPartition, TopicTable};
+use crate::roles::RoleSettings;
 use crate::wire::topics::INPUT_BYTES_MAX;
 use crate::wire::trade::ReferencePrice;
 use crate::wire::{instrument, tick, topics};
@@ -147,25 +148,20 @@ impl Book {
             return;
         }
         let Ok(t) = tick::decode(value) else { return };
-        let Some(price_e4) = t.price.positive().filter(|_| t.symbol.as_bytes() == key) else { return };
-        let row = loaded.get(topics::INSTRUMENTS, key);
-        let Some(i) = row.and_then(|row| instrument::decode(Some(key), Some(row.value)).ok().flatten()).filter(|i| i.is_listed()) else {
-            return;
-        };
-        if t.timestamp_ns.is_some_and(|ts| is_ahead(ts, r.timestamp_ms)) {
+        if t.symbol.as_bytes() != key {
             return;
         }
+        let tick = Tick { price_e4: t.price.positive(), seq: t.seq, time_ns: t.timestamp_ns, append_ms: r.timestamp_ms };
+        let row = || loaded.get(topics::INSTRUMENTS, key).and_then(|row| instrument::decode(Some(key), Some(row.value)).ok().flatten());
+        let Ok((price_e4, i)) = tick.fit(row) else { return };
         let source = self.sources.entry((t.symbol.to_string(), t.source.as_deref().unwrap_or_default().to_string())).or_default();
-        if source.is_late(t.seq, t.timestamp_ns) {
-            return;
-        }
-        source.saw(t.seq, t.timestamp_ns);
         let prices = self.prices.entry(t.symbol.to_string()).or_insert_with(|| {
             let row = || loaded.get(topics::REFERENCE_PRICES, key).and_then(|row| ReferencePrice::decode(row.value).ok());
             let told = self.told.get(t.symbol.as_ref()).copied().or_else(|| row().map(|p| priced(&p)));
             Prices { last: told, told, ..Prices::default() }
         });
-        prices.take(Priced { price_e4, time_ms: r.timestamp_ms }, &i);
+        // Only until `trading` speaks, which decides by the rules of now.
+        prices.fold(&tick, price_e4, &i, source, RoleSettings::default().price_rules());
     }
 
     fn rows(&self) -> Records {

@@ -11,7 +11,8 @@ mod untold;
 use std::collections::BTreeMap;
 
 use crate::domain::instrument::Instrument;
-use crate::domain::price::{Priced, Stale, Taken, is_ahead};
+use crate::domain::price::{Priced, Rules, Stale, Taken, Tick, Unfit};
+use crate::domain::tick::{ANEW_MS, LATE_TOLD, Source};
 use crate::engine::context::Ctx;
 use crate::engine::records::Record;
 use crate::engine::role::{Bug, Role};
@@ -35,11 +36,14 @@ use untold::Untold;
 const WORK_MAX: usize = 1_000;
 /// Value of the clock's records that go on with what is left over: a map of one field.
 const CONTINUE: &[u8] = b"\x81\xa8continue\xc3";
+/// Reason of the dead letter that says that a source is not listened to.
+const LATE_TICKS: &str = "LATE_TICKS";
 
 /// The role's logic; see the module.
 pub(super) struct Trading {
     settings: RoleSettings,
     stale: Stale,
+    rules: Rules,
     instruments: Rows<Instrument>,
     gate: Gate,
     buffers: Buffers,
@@ -57,7 +61,8 @@ impl Trading {
     pub(super) fn new(settings: &RoleSettings) -> Self {
         Trading {
             settings: *settings,
-            stale: Stale::new(settings.stale_ms, settings.time_may_fall),
+            stale: settings.price_rules().stale,
+            rules: settings.price_rules(),
             instruments: rows::instruments(),
             gate: Gate::new(settings.rules >= SWITCHED_OFF_ENDS),
             buffers: Buffers::default(),
@@ -82,29 +87,30 @@ impl Trading {
                 return Ok(());
             }
         };
-        let Some(price_e4) = t.price.positive() else {
-            ctx.dead_letter(record, "INVALID_PRICE", "the price is not a positive number of at most four decimals within bounds");
-            return Ok(());
+        let tick = Tick { price_e4: t.price.positive(), seq: t.seq, time_ns: t.timestamp_ns, append_ms: record.timestamp_ms };
+        let (price_e4, instrument) = match tick.fit(|| self.instruments.get(ctx, &t.symbol)) {
+            Ok(fit) => fit,
+            Err(unfit) => {
+                let (reason, text) = match unfit {
+                    Unfit::Price => ("INVALID_PRICE", "the price is not a positive number of at most four decimals within bounds"),
+                    Unfit::Symbol => ("UNKNOWN_SYMBOL", "the symbol is not listed"),
+                    Unfit::Future => ("FUTURE_TIMESTAMP", "the timestamp is more than one second ahead of the log's time"),
+                };
+                ctx.dead_letter(record, reason, text);
+                return Ok(());
+            }
         };
-        let Some(instrument) = self.instruments.get(ctx, &t.symbol).filter(Instrument::is_listed) else {
-            ctx.dead_letter(record, "UNKNOWN_SYMBOL", "the symbol is not listed");
-            return Ok(());
-        };
-        if t.timestamp_ns.is_some_and(|ts| is_ahead(ts, record.timestamp_ms)) {
-            ctx.dead_letter(record, "FUTURE_TIMESTAMP", "the timestamp is more than one second ahead of the log's time");
-            return Ok(());
-        }
         let mut prices = state::load_prices(ctx, &mut self.buffers, &t.symbol)?;
         let mut source = state::load_source(ctx, &mut self.buffers, &t.symbol, t.source.as_deref())?;
-        if source.is_late(t.seq, t.timestamp_ns) {
-            prices.late += 1;
-        } else {
-            // A tick that is held was seen, too: sent again, it must not confirm itself.
-            if t.seq.is_some() || t.timestamp_ns.is_some() {
-                source.saw(t.seq, t.timestamp_ns);
-                state::save_source(ctx, &mut self.buffers, &t.symbol, t.source.as_deref(), &source);
-            }
-            if prices.take(Priced { price_e4, time_ms: record.timestamp_ms }, &instrument) == Taken::Accepted {
+        let known = source;
+        let taken = prices.fold(&tick, price_e4, &instrument, &mut source, self.rules);
+        if source != known || (taken != Taken::Late && (t.seq.is_some() || t.timestamp_ns.is_some())) {
+            state::save_source(ctx, &mut self.buffers, &t.symbol, t.source.as_deref(), &source);
+        }
+        match taken {
+            Taken::Late if source.tells_late() => ctx.dead_letter(record, LATE_TICKS, &silent(t.source.as_deref(), &source)),
+            Taken::Late | Taken::Held => {}
+            Taken::Accepted => {
                 if let Some(told) = prices.tell(self.stale) {
                     self.told(ctx, &t.symbol, told);
                 }
@@ -243,6 +249,17 @@ impl Trading {
         }
         Ok(())
     }
+}
+
+/// What is wrong with a source whose ticks are late one after the other, and how it goes on.
+fn silent(name: Option<&str>, source: &Source) -> String {
+    let name = name.map_or_else(|| "ticks without a source".to_string(), |name| format!("ticks of source {name}"));
+    let seq = source.seq.map_or_else(String::new, |seq| format!(" with seq {seq}"));
+    format!(
+        "{LATE_TOLD} {name} in a row were ignored, this one is the last of them: each is not newer than the last that counted{seq}. A source that began its seq anew \
+         counts again {} s after that one; ticks that are older by their own timestamp never do",
+        ANEW_MS / 1_000
+    )
 }
 
 impl Role for Trading {

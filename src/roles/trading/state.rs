@@ -114,9 +114,12 @@ fn read_prices(bytes: &[u8]) -> Option<Prices> {
 }
 
 fn put_source(out: &mut Vec<u8>, s: &Source) {
-    out.push(u8::from(s.seq.is_some()) | u8::from(s.time_ns.is_some()) << 1);
+    let parts = [s.seq.is_some(), s.time_ns.is_some(), s.seen_ms.is_some(), s.late > 0];
+    out.push(parts.into_iter().enumerate().map(|(bit, there)| u8::from(there) << bit).sum());
     s.seq.into_iter().for_each(|n| put(out, n));
     s.time_ns.into_iter().for_each(|n| put_signed(out, n));
+    s.seen_ms.into_iter().for_each(|n| put_signed(out, i128::from(n)));
+    Some(s.late).filter(|n| *n > 0).into_iter().for_each(|n| put(out, n));
 }
 
 fn read_source(bytes: &[u8]) -> Option<Source> {
@@ -124,7 +127,9 @@ fn read_source(bytes: &[u8]) -> Option<Source> {
         let parts = take(r)?;
         let seq = if parts & 1 != 0 { Some(take_u64(r)?) } else { None };
         let time_ns = if parts & 2 != 0 { Some(take_signed(r)?) } else { None };
-        Some(Source { seq, time_ns })
+        let seen_ms = if parts & 4 != 0 { Some(take_i64(r)?) } else { None };
+        let late = if parts & 8 != 0 { take_u64(r)? } else { 0 };
+        Some(Source { seq, time_ns, seen_ms, late })
     })
 }
 
@@ -367,7 +372,14 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
         }
         b'q' | b'Q' => {
             let s = read_source(value)?;
-            json!({"seq": s.seq, "time_ns": s.time_ns.map(number)})
+            let mut source = json!({"seq": s.seq, "time_ns": s.time_ns.map(number)});
+            if let Some(ms) = s.seen_ms {
+                source["seen_ms"] = ms.into();
+            }
+            if s.late > 0 {
+                source["late_in_a_row"] = s.late.into();
+            }
+            source
         }
         b't' => json!({"last": whole(value, take_u64)?}),
         b'b' => {
@@ -416,7 +428,11 @@ mod tests {
         put_prices(b.state(), &p);
         assert_eq!(b.value, [1, 1, 10, 12, 0, 1, 1, 2, 0xac, 2, 1]);
         assert_eq!(read_prices(&b.value), Some(p));
-        let s = Source { seq: Some(7), time_ns: Some(8) };
+        let s = Source { seq: Some(7), time_ns: Some(8), seen_ms: Some(-1), late: 300 };
+        put_source(b.state(), &s);
+        assert_eq!(b.value, [1, 15, 7, 16, 1, 0xac, 2]);
+        assert_eq!(read_source(&b.value), Some(s));
+        let s = Source { seen_ms: None, late: 0, ..s };
         put_source(b.state(), &s);
         assert_eq!(b.value, [1, 3, 7, 16]);
         assert_eq!(read_source(&b.value), Some(s));

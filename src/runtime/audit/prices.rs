@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::cursor::{self, Cursor};
 use super::inputs::Tick;
 use crate::domain::instrument::Instrument;
-use crate::domain::price::{Priced, Prices, Source, Stale, Taken, is_ahead};
+use crate::domain::price::{self, Prices, Rules, Source, Taken};
 use crate::engine::ports::{Log, LogError};
 use crate::engine::records::Record;
 use crate::engine::topics::{TopicPartition, TopicTable};
-use crate::roles::{LAST_IS_TOLD, RoleSettings};
+use crate::roles::RoleSettings;
 use crate::wire::{instrument, tick, topics as t};
 
 /// From this place of the ticks on, ...
@@ -24,7 +24,7 @@ enum What {
     /// ... this is the listing that the role looks at; none: the symbol is not listed.
     Listing(String, Option<Instrument>),
     /// ... it decides by these settings, and has forgotten its listings.
-    Began(Stale, bool),
+    Began(Rules),
 }
 
 /// One symbol on its way.
@@ -41,9 +41,7 @@ pub struct PriceWalk {
     ticks: Cursor,
     changes: std::vec::IntoIter<Change>,
     next: Option<Change>,
-    stale: Stale,
-    /// Whether the last price of a burst is told when its second is over.
-    last_is_told: bool,
+    rules: Rules,
     symbols: BTreeMap<String, Followed>,
 }
 
@@ -54,8 +52,8 @@ impl PriceWalk {
         let mut changes = changes.into_iter();
         let ticks = Cursor::range(log, TopicPartition::new(t::MARKET_DATA, task), 0, end, false)?;
         let symbols = symbols.into_iter().map(|s| (s, Followed::default())).collect();
-        let stale = Stale::new(RoleSettings::default().stale_ms, true);
-        Ok(PriceWalk { ticks, next: changes.next(), changes, stale, last_is_told: false, symbols })
+        let rules = Rules { last_is_told: false, begins_anew: false, ..RoleSettings::default().price_rules() };
+        Ok(PriceWalk { ticks, next: changes.next(), changes, rules, symbols })
     }
 
     /// Takes in the ticks for which `wanted` holds, in their order.
@@ -64,8 +62,8 @@ impl PriceWalk {
             while let Some(change) = self.next.take_if(|c| c.from <= r.offset) {
                 self.next = self.changes.next();
                 match change.what {
-                    What::Began(stale, last_is_told) => {
-                        (self.stale, self.last_is_told) = (stale, last_is_told);
+                    What::Began(rules) => {
+                        self.rules = rules;
                         self.symbols.values_mut().for_each(|s| s.listing = None);
                     }
                     What::Listing(symbol, listing) => {
@@ -75,10 +73,10 @@ impl PriceWalk {
             }
             let symbol = r.key.and_then(|k| std::str::from_utf8(k).ok()).and_then(|k| self.symbols.get_mut(k));
             if let Some(followed) = symbol {
-                if self.last_is_told {
-                    followed.prices.tell_due(r.timestamp_ms, self.stale);
+                if self.rules.last_is_told {
+                    followed.prices.tell_due(r.timestamp_ms, self.rules.stale);
                 }
-                followed.take(&r, self.stale);
+                followed.take(&r, self.rules);
             }
             self.ticks.skip();
         }
@@ -93,8 +91,8 @@ impl PriceWalk {
     /// The price that the rest of the system had been told at a moment.
     pub fn told(&self, symbol: &str, ms: i64) -> Option<i64> {
         let mut prices = self.symbols.get(symbol)?.prices;
-        if self.last_is_told {
-            prices.tell_due(ms, self.stale);
+        if self.rules.last_is_told {
+            prices.tell_due(ms, self.rules.stale);
         }
         prices.told.map(|told| told.price_e4)
     }
@@ -102,21 +100,14 @@ impl PriceWalk {
 
 impl Followed {
     /// As `trading` does; what it sends to the dead letters counts for nothing.
-    fn take(&mut self, r: &Record<'_>, stale: Stale) {
+    fn take(&mut self, r: &Record<'_>, rules: Rules) {
         let Some(value) = r.value.filter(|v| v.len() <= t::INPUT_BYTES_MAX) else { return };
-        let Ok(tick) = tick::decode(value) else { return };
-        let Some(price_e4) = tick.price.positive().filter(|_| r.key == Some(tick.symbol.as_bytes())) else { return };
-        let Some(listing) = self.listing.filter(Instrument::is_listed) else { return };
-        if tick.timestamp_ns.is_some_and(|ts| is_ahead(ts, r.timestamp_ms)) {
-            return;
-        }
-        let source = self.sources.entry(tick.source.map(Into::into)).or_default();
-        if source.is_late(tick.seq, tick.timestamp_ns) {
-            return;
-        }
-        source.saw(tick.seq, tick.timestamp_ns);
-        if self.prices.take(Priced { price_e4, time_ms: r.timestamp_ms }, &listing) == Taken::Accepted {
-            self.prices.tell(stale);
+        let Some(t) = tick::decode(value).ok().filter(|t| r.key == Some(t.symbol.as_bytes())) else { return };
+        let tick = price::Tick { price_e4: t.price.positive(), seq: t.seq, time_ns: t.timestamp_ns, append_ms: r.timestamp_ms };
+        let Ok((price_e4, listing)) = tick.fit(|| self.listing) else { return };
+        let source = self.sources.entry(t.source.map(Into::into)).or_default();
+        if self.prices.fold(&tick, price_e4, &listing, source, rules) == Taken::Accepted {
+            self.prices.tell(rules.stale);
             self.last = Some(Tick { offset: r.offset, price_e4, time_ms: r.timestamp_ms });
         }
     }
@@ -129,10 +120,7 @@ fn changes(log: &dyn Log, topics: &TopicTable, task: u32, symbols: &BTreeSet<Str
     cursor::journal(log, topics, TopicPartition::new(t::TRADING_JOURNAL, task), &mut |entry| {
         if entry.forget {
             let settings = entry.settings.as_deref().and_then(|s| RoleSettings::decode(s).ok()).unwrap_or_default();
-            all.push(Change {
-                from: position,
-                what: What::Began(Stale::new(settings.stale_ms, settings.time_may_fall), settings.rules >= LAST_IS_TOLD),
-            });
+            all.push(Change { from: position, what: What::Began(settings.price_rules()) });
         }
         for seen in entry.rows.into_iter().filter(|seen| seen.table == t::INSTRUMENTS) {
             let Some(symbol) = std::str::from_utf8(&seen.key).ok().filter(|s| symbols.contains(*s)) else { continue };

@@ -1,0 +1,217 @@
+//! A tick before its price counts: whether it fits its listing, and whether it is late. Every part of the program that looks at ticks looks at them here.
+//!
+//! Late is what its source had sent before: by `seq` where it has one, else by its own time. But sources begin their `seq` anew, every day or whenever they
+//! start, and one wrong `seq` must not silence a source for ever. So the numbers are believed for as long as the source goes on: a lower one that comes
+//! later than [`ANEW_MS`] after the last tick that counted begins the source anew. Where ticks have times of their own, those must go on: what is older by
+//! its own word is sent again.
+
+use super::instrument::Instrument;
+use super::price::{Stale, is_ahead};
+
+/// A tick, as far as it is judged here.
+#[derive(Clone, Copy, Debug)]
+pub struct Tick {
+    /// Its price, if it is one.
+    pub price_e4: Option<i64>,
+    /// Its number, rising for each source.
+    pub seq: Option<u64>,
+    /// Its own time.
+    pub time_ns: Option<i128>,
+    /// The log's.
+    pub append_ms: i64,
+}
+
+/// A tick that is no tick of a listed symbol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// No positive price.
+    Price,
+    /// Not listed.
+    Symbol,
+    /// Its time lies in the future.
+    Future,
+}
+
+/// The rules by which prices are told and ticks are late.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Age of prices.
+    pub stale: Stale,
+    /// The last price of a burst is told when its second is over.
+    pub last_is_told: bool,
+    /// Sources may begin their numbers anew.
+    pub begins_anew: bool,
+}
+
+/// The memory of one source of a symbol's ticks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// `seq` of the last one that counted.
+    pub seq: Option<u64>,
+    /// Its own time, nanoseconds.
+    pub time_ns: Option<i128>,
+    /// The append time of the last one with a `seq` that counted.
+    pub seen_ms: Option<i64>,
+    /// Late ticks since then.
+    pub late: u64,
+}
+
+/// A source that was silent for longer than this may begin anew. What comes late by way of a retry or a second line comes within it: it is the time that Kafka's
+/// clients wait for an answer before they send again. And it is less than the age at which prices are too old by default, so a feed that starts again
+/// stops nobody.
+pub const ANEW_MS: i64 = 30_000;
+/// So many late ticks in a row are told.
+pub const LATE_TOLD: u64 = 20;
+
+impl Tick {
+    /// The price and the listing, if the tick fits. The listing is looked up for ticks with a price only.
+    pub fn fit(&self, listing: impl FnOnce() -> Option<Instrument>) -> Result<(i64, Instrument), Unfit> {
+        let price_e4 = self.price_e4.ok_or(Unfit::Price)?;
+        let instrument = listing().filter(Instrument::is_listed).ok_or(Unfit::Symbol)?;
+        if self.time_ns.is_some_and(|time| is_ahead(time, self.append_ms)) {
+            return Err(Unfit::Future);
+        }
+        Ok((price_e4, instrument))
+    }
+}
+
+impl Source {
+    /// Whether a tick counts; then it is remembered. `anew`: sources may begin anew.
+    pub(super) fn admits(&mut self, tick: &Tick, anew: bool) -> bool {
+        if self.is_late(tick) && !(anew && self.begins_anew(tick)) {
+            if anew {
+                self.late = self.late.saturating_add(1);
+                // By the rules of before nobody noted when it was seen: from now on.
+                self.seen_ms = self.seen_ms.or(tick.seq.map(|_| tick.append_ms));
+            }
+            return false;
+        }
+        self.seq = tick.seq.or(self.seq);
+        self.time_ns = tick.time_ns.or(self.time_ns);
+        if anew {
+            self.seen_ms = tick.seq.map(|_| tick.append_ms).or(self.seen_ms);
+            self.late = 0;
+        }
+        true
+    }
+
+    /// Whether its late ticks are to be told with this one: once for each row of them.
+    pub fn tells_late(&self) -> bool {
+        self.late == LATE_TOLD
+    }
+
+    fn is_late(&self, tick: &Tick) -> bool {
+        match (tick.seq, tick.time_ns) {
+            (Some(seq), _) => self.seq.is_some_and(|last| seq <= last),
+            (None, Some(time)) => self.time_ns.is_some_and(|last| time < last),
+            (None, None) => false,
+        }
+    }
+
+    /// Of a late tick: whether the source begins anew with it.
+    fn begins_anew(&self, tick: &Tick) -> bool {
+        // A time that lies in the future by now was stamped by a clock that was wrong.
+        let last_ns = self.time_ns.filter(|last| !is_ahead(*last, tick.append_ms));
+        let Some(seq) = tick.seq else { return last_ns.is_none() };
+        // The log's clock, too, may have been ahead for a moment.
+        let silent = self.seen_ms.is_some_and(|seen| tick.append_ms.saturating_sub(seen).saturating_abs() > ANEW_MS);
+        let newer = match (tick.time_ns, last_ns) {
+            (Some(time), Some(last)) => time > last,
+            _ => self.seq != Some(seq),
+        };
+        silent && newer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i128 = 1_000_000_000;
+
+    fn tick(seq: Option<u64>, time_ns: Option<i128>, append_ms: i64) -> Tick {
+        Tick { price_e4: Some(1), seq, time_ns, append_ms }
+    }
+
+    #[test]
+    fn m1_late_by_seq_else_by_time() {
+        for anew in [false, true] {
+            let mut s = Source::default();
+            let mut admits = |seq, time| s.admits(&tick(seq, time, 1_000), anew);
+            assert!(admits(Some(5), Some(100)));
+            assert!(!admits(Some(5), Some(200)), "a repeat");
+            assert!(!admits(Some(4), None));
+            assert!(!admits(None, Some(99)));
+            assert!(admits(None, Some(100)), "equal times are real prints");
+            assert!(admits(None, None));
+            assert!(admits(Some(6), Some(1)), "seq decides where there is one");
+        }
+    }
+
+    /// Yesterday ended at 900000, today begins at 1: all of today's ticks were ignored, and nobody was told.
+    #[test]
+    fn a_source_that_was_silent_may_begin_anew() {
+        for (later, anew, due) in [
+            (ANEW_MS, true, false),
+            (ANEW_MS + 1, true, true),
+            (86_400_000, true, true),
+            (86_400_000, false, false),
+            (-86_400_000, true, true),
+        ] {
+            for last in [900_000, u64::MAX] {
+                let mut s = Source::default();
+                assert!(s.admits(&tick(Some(last), None, 100_000_000), anew));
+                assert!(!s.admits(&tick(Some(7), None, 100_000_000), anew), "nothing is silent yet");
+                assert_eq!(s.admits(&tick(Some(1), None, 100_000_000 + later), anew), due, "{later} ms later");
+                assert_eq!(s.admits(&tick(Some(2), None, 100_000_000 + later), anew), due);
+                assert!(!s.admits(&tick(Some(2), None, 100_000_000 + later), anew), "and its numbers count again");
+            }
+        }
+    }
+
+    /// Late ticks do not keep a source from beginning anew, however many there are.
+    #[test]
+    fn one_wrong_number_silences_a_source_for_a_while_and_is_told() {
+        let (mut s, mut counted, mut told) = (Source::default(), 0, 0);
+        for (n, ms) in (0..60_000).step_by(100).enumerate() {
+            let seq = if n == 10 { u64::MAX } else { n as u64 + 1 };
+            counted += u32::from(s.admits(&tick(Some(seq), None, ms), true));
+            told += u32::from(s.tells_late());
+        }
+        assert_eq!((counted, told), (600 - 300, 1));
+    }
+
+    #[test]
+    fn what_is_older_by_its_own_word_is_sent_again() {
+        let mut s = Source::default();
+        assert!(s.admits(&tick(Some(9), Some(100 * SECOND), 100_000), true));
+        for (seq, time) in [(9, 100), (8, 100), (8, 99), (1, 50)] {
+            assert!(!s.admits(&tick(Some(seq), Some(time * SECOND), 200_000), true), "{seq} of {time}");
+        }
+        // The same number again without a time is sent again; a lower one begins anew.
+        assert!(!s.admits(&tick(Some(9), None, 200_000), true));
+        assert!(s.clone().admits(&tick(Some(8), None, 200_000), true));
+        assert!(s.admits(&tick(Some(9), Some(199 * SECOND), 200_000), true), "the same number of a later time is another tick");
+    }
+
+    /// What a wrong clock stamped holds nobody off until that time.
+    #[test]
+    fn a_time_of_tomorrow_is_outlived() {
+        const DAY: i64 = 86_400_000;
+        for seq in [None, Some(5)] {
+            let mut s = Source::default();
+            assert!(s.admits(&tick(seq, Some(i128::from(DAY) * 1_000_000), DAY), true));
+            assert!(s.admits(&tick(seq.map(|n| n - 1), Some(SECOND), 1_000), true));
+            assert!(s.admits(&tick(seq, Some(2 * SECOND), 2_000), true));
+            assert!(!s.admits(&tick(None, Some(SECOND), 2_000), true));
+        }
+    }
+
+    #[test]
+    fn rows_of_before_begin_to_count_when_they_are_late() {
+        let mut s = Source { seq: Some(u64::MAX), ..Source::default() };
+        assert!(!s.admits(&tick(Some(1), None, 1_000), true));
+        assert!(!s.admits(&tick(Some(2), None, 1_000 + ANEW_MS), true));
+        assert!(s.admits(&tick(Some(3), None, 1_001 + ANEW_MS), true));
+    }
+}
