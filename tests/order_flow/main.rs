@@ -6,7 +6,8 @@
 //! ORDER_FLOW=orders.csv cargo test --features faults --test order_flow -- --nocapture
 //! ```
 //! The same flow runs twice through one book, and must lead to the same trades, orders and portfolios: with one partition the commands have one
-//! order. Then through four partitions and two instances, where the order in which users reach the book is nobody's to say, but everything else is.
+//! order. Then through four partitions and two instances, where the order in which users reach the book is nobody's to say, but everything else is. And
+//! twice, as at first, with a house that quotes: its price changes while nothing is on its way, since topics have no common order.
 
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
@@ -84,17 +85,35 @@ struct Run {
     took: Duration,
 }
 
-/// Sends the flow through a new installation; kills `kills` times an instance on the way.
-fn run(broker: &broker::Broker, name: &str, steps: &[Step], partitions: u32, instances: &[Name], kills: usize) -> Run {
+/// How a flow goes through an installation.
+struct Plan<'a> {
+    name: &'a str,
+    partitions: u32,
+    instances: &'a [Name],
+    kills: usize,
+    /// How often the house quotes anew; none: there is no house.
+    quotes: Option<usize>,
+}
+
+/// The price that a step names.
+fn price(s: &Step) -> Option<&str> {
+    s.json.split_once(r#""limit_price":""#)?.1.split('"').next()
+}
+
+/// Sends the flow through a new installation.
+fn run(broker: &broker::Broker, steps: &[Step], plan: &Plan<'_>) -> Run {
+    let &Plan { name, partitions, instances, kills, quotes } = plan;
     let (dir, prefix) = (tempfile::tempdir().expect("a directory"), broker::unique_prefix(name));
     let installation = Installation::ample(&broker.address, &prefix, dir.path(), CASH);
     let log = installation.log();
     installation.run(&["topics", "create", "--partitions", &partitions.to_string()]);
     let mut sender = Sender::new(&*log);
-    let price = steps.iter().find_map(|s| s.json.split_once(r#""limit_price":""#)).and_then(|(_, rest)| rest.split('"').next());
-    let listing = format!(r#"{{"symbol":"{SYMBOL}","house":false,"short_ok":true,"collar_bps":5000}}"#);
+    let house = quotes.is_some();
+    let listing =
+        format!(r#"{{"symbol":"{SYMBOL}","house":{house},"half_spread_bps":5,"house_max":20000,"short_ok":true,"collar_bps":5000}}"#);
     sender.send(t::INSTRUMENTS, SYMBOL, listing);
-    sender.send(t::MARKET_DATA, SYMBOL, format!(r#"{{"symbol":"{SYMBOL}","price":"{}"}}"#, price.expect("a row with a price")));
+    let tick = |price: &str| format!(r#"{{"symbol":"{SYMBOL}","price":"{price}"}}"#);
+    sender.send(t::MARKET_DATA, SYMBOL, tick(steps.iter().find_map(price).expect("a row with a price")));
     sender.flush();
     let mut fleet = Fleet::new(installation.clone());
     instances.iter().for_each(|name| fleet.start(*name));
@@ -109,6 +128,16 @@ fn run(broker: &broker::Broker, name: &str, steps: &[Step], partitions: u32, ins
         {
             sender.flush();
             answers.wait(before, &mut fleet);
+        }
+        if let Some(quotes) = quotes
+            && i > 0
+            && i % (steps.len() / (quotes + 1)) == 0
+        {
+            sender.flush();
+            rest::wait_at_rest(&*log, &prefix, SOON, || fleet.check());
+            sender.send(t::MARKET_DATA, SYMBOL, tick(steps[i..].iter().find_map(price).expect("a row with a price")));
+            sender.flush();
+            rest::wait_at_rest(&*log, &prefix, SOON, || fleet.check());
         }
         sender.send(t::ORDER_COMMANDS, &s.user, &s.json);
         if killed < kills && i == (killed + 1) * every {
@@ -153,19 +182,22 @@ fn run(broker: &broker::Broker, name: &str, steps: &[Step], partitions: u32, ins
 fn a_real_feed_leads_to_the_same_outcome_twice() {
     let (broker, steps) = (broker::Broker::start(), feed::steps(&rows()));
     let each: Vec<Name> = ROLES.iter().map(|role| (*role, 1)).collect();
-    let first = run(&broker, "first", &steps, 1, &each, 0);
+    let first = twice(&broker, &steps, &Plan { name: "first", partitions: 1, instances: &each, kills: 0, quotes: None });
+    let two: Vec<Name> = each.iter().copied().chain([("trading", 2), ("orders", 2), ("portfolio", 2)]).collect();
+    let spread = run(&broker, &steps, &Plan { name: "spread", partitions: 4, instances: &two, kills: 16, quotes: None });
+    print!("{}", spread.answers);
+    println!("{:.1} s, {:.1} s on four partitions", first.took.as_secs_f64(), spread.took.as_secs_f64());
+    let house = twice(&broker, &steps, &Plan { name: "house", partitions: 1, instances: &each, kills: 0, quotes: Some(3) });
+    assert!(house.outcome.trades.len() > first.outcome.trades.len(), "the house hardly trades");
+}
+
+/// The same flow again, with kills: the same outcome.
+fn twice(broker: &broker::Broker, steps: &[Step], plan: &Plan<'_>) -> Run {
+    let first = run(broker, steps, plan);
     print!("{}", first.answers);
-    let second = run(&broker, "killed", &steps, 1, &each, 10);
+    let second = run(broker, steps, &Plan { name: &format!("{}-killed", plan.name), kills: 10, ..*plan });
     assert_eq!(outcome::first_difference(&first.outcome, &second.outcome), None);
     assert_eq!(outcome::digest(&first.outcome), outcome::digest(&second.outcome));
-
-    let two: Vec<Name> = each.iter().copied().chain([("trading", 2), ("orders", 2), ("portfolio", 2)]).collect();
-    let spread = run(&broker, "spread", &steps, 4, &two, 16);
-    print!("{}", spread.answers);
-    println!(
-        "{:.1} s, {:.1} s with kills, {:.1} s on four partitions",
-        first.took.as_secs_f64(),
-        second.took.as_secs_f64(),
-        spread.took.as_secs_f64()
-    );
+    println!("{}: {:.1} s, {:.1} s with kills", plan.name, first.took.as_secs_f64(), second.took.as_secs_f64());
+    first
 }

@@ -33,7 +33,7 @@ pub fn judge(log: &dyn Log, topics: &TopicTable, steps: &[Step], cash_e4: i64) -
     let answers = check_answers(&mut v, &events, steps);
     check_events(&mut v, &events, &mut outcome);
     check_trades(&mut v, &trades, &events, &mut outcome);
-    check_portfolios(&mut v, log, &events, cash_e4, &mut outcome);
+    check_portfolios(&mut v, log, &events, cash_e4, houses(&trades), &mut outcome);
     oracle::check_notifications(&mut v, log, &events);
     oracle::check_audit(&mut v, log, topics);
     (outcome, answers, v)
@@ -128,7 +128,7 @@ fn check_trades(v: &mut Verdict, trades: &[Seen], events: &[Seen], outcome: &mut
         if sides[0].0 == sides[1].0 {
             v.wrong.push(format!("traded with itself: {:?}", trade.value));
         }
-        for (user, order) in sides {
+        for (user, order) in sides.into_iter().filter(|(user, _)| !is_house(user)) {
             if fills.remove(&(trade.text("trade_id"), user, order)) != Some(what) {
                 v.wrong.push(format!("user {user} was not told of {:?}", trade.value));
             }
@@ -138,15 +138,26 @@ fn check_trades(v: &mut Verdict, trades: &[Seen], events: &[Seen], outcome: &mut
     v.wrong.extend(fills.into_keys().map(|fill| format!("a fill without its trade: {fill:?}")));
 }
 
+fn is_house(side: &str) -> bool {
+    side.starts_with("house:")
+}
+
+/// Cash and shares that the house has from its trades.
+fn houses(trades: &[Seen]) -> (i128, i64) {
+    let side = |trade: &Seen| i64::from(is_house(trade.text("buyer"))) - i64::from(is_house(trade.text("seller")));
+    let all = trades.iter().map(|trade| (side(trade) * trade.number("quantity"), trade.number("price_e4")));
+    all.fold((0, 0), |(cash, shares), (bought, price)| (cash - i128::from(bought) * i128::from(price), shares + bought))
+}
+
 /// Nothing was made and nothing vanished, of cash or of shares; and each portfolio is what the user's fills add up to.
-fn check_portfolios(v: &mut Verdict, log: &dyn Log, events: &[Seen], cash_e4: i64, outcome: &mut Outcome) {
+fn check_portfolios(v: &mut Verdict, log: &dyn Log, events: &[Seen], cash_e4: i64, house: (i128, i64), outcome: &mut Outcome) {
     let mut held = BTreeMap::<&str, i64>::new();
     for e in events.iter().filter(|e| ["OrderFilled", "OrderPartiallyFilled"].contains(&e.text("event"))) {
         let quantity = e.number("last_quantity");
         *held.entry(e.text("user_id")).or_default() += if e.text("side") == "buy" { quantity } else { -quantity };
     }
     let last: BTreeMap<_, _> = read_all(log, t::PORTFOLIOS).into_iter().map(|p| (p.text("user_id").to_string(), p)).collect();
-    let (mut cash, mut shares) = (0, 0);
+    let (mut cash, mut shares) = house;
     for (user, p) in &last {
         let positions = p.value["positions"].as_object().cloned().unwrap_or_default();
         let field = |name: &str| positions.values().map(|position| position[name].as_i64().unwrap_or(0)).sum::<i64>();
