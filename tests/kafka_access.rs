@@ -150,6 +150,10 @@ fn each_role_and_client_runs_with_the_rights_of_the_page_and_no_more() {
     let client = p("client");
     let filled = client.good(&["order", "--user", "501", "--symbol", "AAPL", "--quantity", "1", "--side", "buy", "--format", "json"]);
     assert!(filled.contains("OrderFilled"), "{filled}");
+    // What is taken back of a trade is told in `trades` by `orders`.
+    let fill: serde_json::Value = filled.lines().filter_map(|l| serde_json::from_str(l).ok()).next_back().expect("the fill");
+    let id = |name: &str| fill[name].as_str().expect("an id").to_string();
+    assert!(desk.good(&["account", "bust", "501", &id("order_id"), &id("trade_id"), "--operator", "ana"]).contains("TradeBusted"));
     let at_rest = || {
         let rows: serde_json::Value = serde_json::from_str(&owner.good(&["status", "--format", "json"])).expect("JSON");
         rows.as_array().expect("rows").iter().all(|r| r["lag"] == 0)
