@@ -285,6 +285,7 @@ fn money_that_is_gone_becomes_a_debt_that_blocks_until_it_is_covered() {
     w.limit("s", "sale", "AAPL", 60, "sell", "100", "");
     w.pump();
     assert_eq!((w.last("s")["event"].as_str(), cash(&w, "s")), (Some("OrderFilled"), -39_050_000));
+    w.check_books();
     w.command("s", r#""command":"deposit","order_id":"d","amount":"3905""#);
     w.pump();
     assert_eq!(cash(&w, "s"), 0);

@@ -105,7 +105,7 @@ impl World {
                 self.client_sends(topics::CONTROLS, &key, (!value.is_empty()).then_some(row.as_bytes()), false);
             }
             9..=10 => self.about_an_order(id),
-            11 if self.rng.permille(200) => self.bust(id),
+            11 if self.rng.permille(300) => self.bust(id),
             12..=15 => {
                 let (kind, quantity) = (self.kind_of_order(), self.rng.between(1, 3) * 10);
                 self.order(id, user, &symbol, quantity, &kind);
@@ -169,23 +169,24 @@ impl World {
 
     /// An operator takes a trade back that can be seen by now, or a part of it, and now and then describes it wrongly. Its money may have been withdrawn.
     fn bust(&mut self, id: u64) {
-        let (mut fills, mut backs) = (Vec::new(), BTreeMap::<(String, String, String), i64>::new());
+        let (mut fills, mut backs, mut cash) = (Vec::new(), BTreeMap::<(String, String, String), i64>::new(), BTreeMap::new());
         for part in self.cluster.topic(topics::ORDER_EVENTS) {
             for offset in part.committed(0, part.readable_end(self.now)) {
                 let Ok(e) = OrderEvent::decode(part.record(offset).value.unwrap_or_default()) else { continue };
+                cash.insert(e.user_id.to_string(), e.cash_available_e4);
                 let (Some(order), Some(trade)) = (e.order_id, e.trade_id) else { continue };
                 let of = (e.user_id.to_string(), order.to_string(), trade.to_string());
                 if e.event == Event::TradeBusted {
                     *backs.entry(of).or_default() += e.last_quantity.unwrap_or(0);
                 } else {
-                    fills.push((of, e.last_quantity.unwrap_or(0), e.last_price_e4.unwrap_or(0), e.cash_available_e4));
+                    fills.push((of, e.last_quantity.unwrap_or(0), e.last_price_e4.unwrap_or(0)));
                 }
             }
         }
         if fills.is_empty() {
             return;
         }
-        let (of, whole, price, cash) = fills.swap_remove(self.rng.index(fills.len()));
+        let (of, whole, price) = fills.swap_remove(self.rng.index(fills.len()));
         let left = whole - backs.get(&of).copied().unwrap_or(0);
         let (user, order, trade) = of;
         if self.rng.permille(400) {
@@ -193,7 +194,7 @@ impl World {
                 &user,
                 &format!(
                     r#"{{"command":"withdraw","order_id":"w{id}","user_id":"{user}","operator":"ana","amount":"{}"}}"#,
-                    show_e4(cash.max(0))
+                    show_e4(cash[&user].max(0))
                 ),
             );
         }
