@@ -82,11 +82,13 @@ impl Busts {
             return Err(format!("user {user} got trade {trade} of order {order} back, and no fill is like it"));
         }
         if let Some([user, order, trade]) = &self.untold {
-            return Err(format!("`trades` says that user {user} got trade {trade} of order {order} back, and no event does"));
+            return Err(format!(
+                "`trades` says that user {user} got trade {trade} of order {order} back, and no event does (equal at rest)"
+            ));
         }
         match self.all.iter().find(|(_, back)| back.told.is_some_and(|told| told != back.quantity)) {
             Some(([user, order, trade], back)) => Err(format!(
-                "user {user} got {} of trade {trade} of order {order} back, {} by `trades`",
+                "user {user} got {} of trade {trade} of order {order} back, {} by `trades` (equal at rest)",
                 back.quantity,
                 back.told.unwrap_or(0)
             )),
