@@ -105,7 +105,9 @@ impl Terms {
             }
             Side::Sell => {
                 let shares = quantity.min(hold.shares);
-                let cash_e4 = bounded(i128::from(quantity - shares) * i128::from(self.short_unit_e4))?;
+                // Without a margin an order may hold nothing for what it sells short. A change to a limit below the price is on its way then with the cash
+                // of its new quantity, and the old one may trade first: all that is held is all that there is.
+                let cash_e4 = bounded(i128::from(quantity - shares) * i128::from(self.short_unit_e4))?.min(hold.cash_e4);
                 Some(Hold { cash_e4, shares, incoming_e4: bounded(i128::from(quantity) * i128::from(self.ceiling_e4))? })
             }
         }

@@ -201,3 +201,24 @@ fn by_the_rules_of_before_the_price_at_the_collar_is_held() {
     assert_eq!(outcome(&w), "INSUFFICIENT_FUNDS");
     w.check_books();
 }
+
+/// A change that the book refused used to leave the order with less than its new terms needed, which stopped the task for good.
+#[test]
+fn without_a_margin_a_change_that_is_refused_leaves_the_order_as_it_was() {
+    let mut w = now(r#","short_margin_bps":0,"house":false"#);
+    w.limit("friend", "bid", "AAPL", 5, "buy", "99", "");
+    w.limit("u", "1", "AAPL", 10, "sell", "101", r#""post_only":true"#);
+    w.pump();
+    assert_eq!((outcome(&w).as_str(), cash(&w, "u")), ("OrderAccepted", (1_000_000, 0)));
+    w.replace("u", "r", "1", r#""quantity":5,"limit_price":99"#);
+    w.pump();
+    assert_eq!(outcome(&w), "POST_ONLY_WOULD_CROSS");
+    w.check_books();
+    // So does a trade while a change is on its way.
+    w.limit("friend", "buy", "AAPL", 10, "buy", "101", "");
+    w.replace("u", "r2", "1", r#""quantity":5,"limit_price":100"#);
+    w.pump();
+    assert_eq!(w.last("u")["cum_quantity"], 10, "{}", w.last("u"));
+    w.check_books();
+    w.check_rest();
+}
