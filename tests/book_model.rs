@@ -19,7 +19,7 @@ use processor::roles::RoleSettings;
 /// Commands of one script; the model looks at all orders there ever were, so long scripts are slow.
 const LENGTH: usize = 400;
 
-fn model(s: &RoleSettings) -> Model {
+fn model(s: &RoleSettings, short_ok: bool) -> Model {
     let symbol = |name: &str| Symbol {
         status: Status::Listed,
         house: true,
@@ -33,6 +33,12 @@ fn model(s: &RoleSettings) -> Model {
         },
         clip: (name == "B").then_some(100),
         limit_band_bps: (name == "C").then_some(300),
+        short_ok,
+        margin_bps: match name {
+            "A" => 5_000,
+            "B" => 2_000,
+            _ => 0,
+        },
         tick: None,
         told: None,
         trade: None,
@@ -54,7 +60,13 @@ fn model(s: &RoleSettings) -> Model {
         busts: Vec::new(),
         symbols: SYMBOLS.iter().map(|s| (s.to_string(), symbol(s))).collect(),
         off: Vec::new(),
+        seen: Default::default(),
     }
+}
+
+/// In every second script all symbols may be sold short.
+fn shorts(seed: u64) -> bool {
+    seed.is_multiple_of(2)
 }
 
 /// Every third script is one of floods, against limits that are reached.
@@ -66,8 +78,8 @@ fn case(seed: u64) -> (RoleSettings, Vec<Command>) {
 }
 
 /// Runs a script in both worlds; says where they part.
-fn compare(script: &[Command], settings: &RoleSettings) -> Result<usize, String> {
-    let (mut model, mut roles, mut steady) = (model(settings), Pair::by(*settings, false), Pair::by(*settings, false));
+fn compare(script: &[Command], settings: &RoleSettings, short_ok: bool) -> Result<usize, String> {
+    let (mut model, mut roles, mut steady) = (model(settings, short_ok), Pair::by(*settings, short_ok), Pair::by(*settings, short_ok));
     let mut compared = std::collections::BTreeMap::<String, usize>::new();
     for (n, c) in script.iter().enumerate() {
         let c = &model.settled(c);
@@ -118,11 +130,14 @@ fn e7_the_roles_do_what_the_model_does() {
                 let mut events = 0;
                 for seed in (first + thread..first + scripts).step_by(threads as usize) {
                     let (settings, full) = case(seed);
-                    match compare(&full, &settings) {
+                    match compare(&full, &settings, shorts(seed)) {
                         Ok(n) => events += n,
                         Err(_) => {
-                            let short = shrink(full, |s| compare(s, &settings).is_err());
-                            panic!("seed {seed}: {}\nscript: {short:#?}", compare(&short, &settings).expect_err("it still fails"));
+                            let short = shrink(full, |s| compare(s, &settings, shorts(seed)).is_err());
+                            panic!(
+                                "seed {seed}: {}\nscript: {short:#?}",
+                                compare(&short, &settings, shorts(seed)).expect_err("it still fails")
+                            );
                         }
                     }
                 }
@@ -197,7 +212,7 @@ fn commands_in_flight_break_nothing() {
     let (commands, first) = (number("MODEL_COMMANDS", 200_000), number("MODEL_SEED", 1));
     let mut events = 0;
     for seed in first..first + commands.div_ceil(LENGTH as u64) {
-        let (full, short_ok) = (script(seed, LENGTH), seed % 2 == 0);
+        let (full, short_ok) = (script(seed, LENGTH), shorts(seed));
         match in_flight(seed, &full, short_ok) {
             Ok(n) => events += n,
             Err(_) => {
@@ -215,7 +230,7 @@ fn scripts_do_a_bit_of_everything() {
     let mut seen = std::collections::BTreeMap::<String, usize>::new();
     for seed in 1..40 {
         let (settings, script) = case(seed);
-        let mut model = model(&settings);
+        let mut model = model(&settings, shorts(seed));
         script.iter().for_each(|c| model.run(&model.settled(c)));
         for e in model.users.values().flat_map(|u| &u.events) {
             *seen.entry(e.event.to_string()).or_default() += 1;
@@ -223,6 +238,7 @@ fn scripts_do_a_bit_of_everything() {
             *seen.entry(e.last.map_or("", |l| l.3).to_string()).or_default() += 1;
             *seen.entry(e.unanswered.map_or("", |_| "unanswered").to_string()).or_default() += 1;
         }
+        model.seen.iter().for_each(|(what, n)| *seen.entry(what.to_string()).or_default() += n);
     }
     let must = [
         "OrderPending",
@@ -277,6 +293,14 @@ fn scripts_do_a_bit_of_everything() {
         "TRADE_MISMATCH",
         "RATE_LIMITED",
         "unanswered",
+        "a short sale",
+        "a sale from long to short",
+        "a cover",
+        "a cover through zero",
+        "a mark that leaves nothing available",
+        "a withdrawal by a user who owes shares is refused",
+        "a bust of a short sale",
+        "a bust of a buy by a user who owes shares",
     ];
     let missing: Vec<_> = must.iter().filter(|m| seen.get(**m).copied().unwrap_or(0) == 0).collect();
     assert!(missing.is_empty(), "never seen: {missing:?}; seen: {seen:?}");

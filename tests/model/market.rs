@@ -151,6 +151,8 @@ impl Model {
         let mut o = self.check(user, kind)?;
         if o.buy {
             self.fund(user, &o.symbol, need(&o, o.quantity, o.limit), o.quantity)?;
+        } else {
+            self.fund(user, &o.symbol, o.margin, 0)?;
         }
         o.id = id.to_string();
         self.orders.push(o.clone());
@@ -459,13 +461,21 @@ impl Model {
         if !o.has_limit && s.clip.is_some_and(|clip| new_quantity > clip) {
             return Err("CLIP_SIZE");
         }
+        // Shares that came free since are for the part that was sold short.
+        let (left, own) = ((new_quantity - o.cum).max(0), if o.buy { 0 } else { o.promised + self.sellable(user, &o.symbol) });
+        let short = !o.buy && left > own;
+        if short && s.short_ok && o.unit == 0 && s.told.is_none() {
+            return Err("NO_REFERENCE_PRICE");
+        }
+        let unit = if short && o.unit == 0 { s.short_unit(new_limit) } else { o.unit };
+        let margin = if short { (left - own) * unit } else { 0 };
         let told = s.told.filter(|(_, time)| self.fresh(*time)).map(|(p, _)| p);
         let near = |center: i64| s.near(o.buy, new_limit, center, true);
         let centers: Vec<i64> = [self.known_stop(user, orig), told].into_iter().flatten().collect();
         if new_limit != o.limit && !centers.is_empty() && !centers.into_iter().any(near) {
             return Err("PRICE_BAND");
         }
-        if !o.buy && new_quantity - o.quantity > self.sellable(user, &o.symbol) && new_quantity > o.cum {
+        if short && new_quantity > o.quantity && !s.short_ok {
             return Err("SHORT_SELL_NOT_PERMITTED");
         }
         // Until the book has answered, the order may trade at its old limit and go on at the new one.
@@ -476,19 +486,29 @@ impl Model {
         if o.buy {
             let more = need(&o, new_quantity, new_limit).max(both) - need(&o, o.quantity, o.limit);
             self.fund(user, &o.symbol, more, new_quantity - o.cum)?;
+        } else {
+            self.fund(user, &o.symbol, (margin - o.margin).max(0), 0)?;
+            // Promised to the order, and paid for, whatever the book says to the change.
+            let o = &mut self.orders[at];
+            (o.promised, o.unit, o.margin) = (own.min(left.max(o.promised)), unit, margin.max(o.margin));
         }
+        let o = self.orders[at].clone();
+        let (promised, margin) = (o.promised.min(left), o.margin.min(margin));
         if new_quantity <= o.cum {
             (self.orders[at].quantity, self.orders[at].limit, self.orders[at].status) = (o.cum, new_limit, "filled");
             self.told_replaced(at, id);
         } else if new_limit == o.limit && new_quantity <= o.quantity {
-            self.orders[at].quantity = new_quantity;
+            self.orders[at] = Order { quantity: new_quantity, promised, margin, ..o };
             self.told_replaced(at, id);
         } else {
-            let changed = Order { quantity: new_quantity, limit: new_limit, ..o.clone() };
+            let changed = Order { quantity: new_quantity, limit: new_limit, promised, margin, ..o.clone() };
             self.orders[at].limit = new_limit;
             let crossed = self.meets_somebody(at);
             self.orders[at].limit = o.limit;
             if o.post_only && crossed {
+                let promised = o.promised.min(o.leaves());
+                let margin = o.margin.min((o.leaves() - promised) * o.unit);
+                self.orders[at] = Order { promised, margin, ..o.clone() };
                 let told = super::Told { cause_id: id.into(), reason: "POST_ONLY_WOULD_CROSS", ..self.about("CancelRejected", &o) };
                 self.tell(user, told);
                 return Ok(());

@@ -69,6 +69,12 @@ pub struct Order {
     pub fills: Vec<Fill>,
     pub fee_bps: i64,
     pub ceiling: i64,
+    /// Shares of its owner that a sell has for itself; what is left beyond them is sold short.
+    pub promised: i64,
+    /// Cash that it holds for each share that is sold short.
+    pub unit: i64,
+    /// Cash that it holds for all of them.
+    pub margin: i64,
 }
 
 impl Order {
@@ -78,6 +84,11 @@ impl Order {
 
     pub fn leaves(&self) -> i64 {
         if self.is_open() { self.quantity - self.cum } else { 0 }
+    }
+
+    /// Shares that nobody else may sell.
+    pub fn keeps(&self) -> i64 {
+        if self.is_open() { self.promised } else { 0 }
     }
 }
 
@@ -100,6 +111,8 @@ pub struct Symbol {
     pub fee_bps: i64,
     pub clip: Option<i64>,
     pub limit_band_bps: Option<i64>,
+    pub short_ok: bool,
+    pub margin_bps: i64,
     pub tick: Option<(i64, i64)>,
     pub told: Option<(i64, i64)>,
     pub trade: Option<(i64, i64)>,
@@ -115,7 +128,7 @@ pub struct User {
     /// Less than nothing: a debt.
     pub cash: i64,
     pub shares: BTreeMap<String, i64>,
-    /// Shares that were sold before their purchase was taken back, and the cash that is held to buy them back.
+    /// Shares that were sold short, or before their purchase was taken back; and the cash that is held to buy them back.
     pub owed: BTreeMap<String, (i64, i64)>,
     pub orders: limits::Bucket,
     pub messages: limits::Bucket,
@@ -143,6 +156,8 @@ pub struct Model {
     pub symbols: BTreeMap<String, Symbol>,
     /// What is switched off, for a user or for all.
     pub off: Vec<(Option<String>, Off)>,
+    /// What has happened with shares that are owed, for those who ask whether it does.
+    pub seen: BTreeMap<&'static str, usize>,
 }
 
 impl Model {
@@ -259,6 +274,9 @@ impl Model {
             }
         };
         let mut rejected = None;
+        if matches!(kind, Kind::Transfer { deposit: false, .. }) && refused.is_some() && !self.users[user].owed.is_empty() {
+            self.saw("a withdrawal by a user who owes shares is refused");
+        }
         if let Some((event, order_id, reason)) = refused {
             rejected = Some(reason);
             let named = if event == "CancelRejected" { self.named(event, user, &order_id) } else { None };
@@ -364,6 +382,10 @@ impl Model {
             reason: if event == "OrderStatus" && !o.is_open() { o.reason } else { "" },
             ..Told::default()
         }
+    }
+
+    pub fn saw(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
     }
 
     /// Tells a user, with the balances as they are now.

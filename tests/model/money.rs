@@ -1,5 +1,5 @@
-//! The model's money: nothing is kept but cash and shares, and what is owed of either; what is reserved is added up from the open orders each time somebody
-//! asks.
+//! The model's money: nothing is kept but cash and shares, and what is owed of either; what is reserved is added up from the open orders and the shares that
+//! are owed each time somebody asks.
 
 use super::script::Kind;
 use super::{Fill, Model, Order, Symbol, Told};
@@ -11,8 +11,9 @@ pub fn fee(value: i64, bps: i64) -> i64 {
 
 impl Model {
     pub fn reserved(&self, user: &str) -> i64 {
-        let buys: i64 = self.orders.iter().filter(|o| o.user == user && o.buy && o.is_open()).map(|o| need(o, o.quantity, o.limit)).sum();
-        buys + self.users[user].owed.values().map(|(_, held)| held).sum::<i64>()
+        let of = |o: &Order| if o.buy { need(o, o.quantity, o.limit) } else { o.margin };
+        let orders: i64 = self.orders.iter().filter(|o| o.user == user && o.is_open()).map(of).sum();
+        orders + self.users[user].owed.values().map(|(_, held)| held).sum::<i64>()
     }
 
     pub fn available(&self, user: &str) -> i64 {
@@ -21,7 +22,7 @@ impl Model {
 
     /// Shares that no open sell has promised.
     pub fn sellable(&self, user: &str, symbol: &str) -> i64 {
-        let promised: i64 = self.orders.iter().filter(|o| o.user == user && o.symbol == symbol && !o.buy).map(Order::leaves).sum();
+        let promised: i64 = self.orders.iter().filter(|o| o.user == user && o.symbol == symbol && !o.buy).map(Order::keeps).sum();
         self.users[user].shares.get(symbol).copied().unwrap_or(0) - promised
     }
 
@@ -60,10 +61,28 @@ impl Model {
         o.fills.push(Fill { trade: trade.clone(), quantity, price, charged, house: liquidity == "house", back: 0 });
         let whole = o.cum == o.quantity;
         o.status = if whole { "filled" } else { "partially_filled" };
+        let own = if o.buy { 0 } else { quantity.min(o.promised) };
+        o.promised -= own;
+        let held = if o.buy { 0 } else { o.margin.min((quantity - own) * o.unit) };
+        o.margin -= held;
         let o = o.clone();
         let u = self.users.get_mut(&o.user).expect("opened");
         u.cash += if o.buy { -value - charged } else { value - charged };
-        *u.shares.entry(o.symbol.clone()).or_default() += if o.buy { quantity } else { -quantity };
+        *u.shares.entry(o.symbol.clone()).or_default() += if o.buy { quantity } else { -own };
+        let owed = u.owed.get(&o.symbol).map_or(0, |(owed, _)| *owed);
+        if !o.buy && quantity > own {
+            // What was held goes on being held, and what the sale has brought, as far as the fee has left it.
+            let short = quantity - own;
+            let brought = (price * short).min(value - charged).max(0);
+            let owed = u.owed.entry(o.symbol.clone()).or_default();
+            *owed = (owed.0 + short, owed.1 + held + brought);
+            self.saw("a short sale");
+            if own > 0 {
+                self.saw("a sale from long to short");
+            }
+        } else if o.buy && owed > 0 {
+            self.saw(if quantity > owed { "a cover through zero" } else { "a cover" });
+        }
         let event = if whole { "OrderFilled" } else { "OrderPartiallyFilled" };
         let told = Told { last: Some((quantity, price, charged, liquidity)), trade, ..self.about(event, &o) };
         self.tell(&o.user, told);
@@ -122,10 +141,13 @@ impl Model {
             for symbol in symbols {
                 let Some((price, _)) = self.symbols[&symbol].told else { continue };
                 let (owed, held) = self.users[user].owed[&symbol];
-                let due = owed * price + (owed * price * 5_000 + 9_999) / 10_000;
+                let due = owed * price + (owed * price * self.symbols[&symbol].margin_bps + 9_999) / 10_000;
                 if due != held && (due < held) == frees {
                     let held = due.min(held + self.available(user).max(0));
                     self.users.get_mut(user).expect("opened").owed.insert(symbol, (owed, held));
+                    if held < due {
+                        self.saw("a mark that leaves nothing available");
+                    }
                 }
             }
         }
@@ -159,6 +181,9 @@ impl Model {
         ];
         if let Some((field, _)) = differ.iter().find(|(_, differs)| *differs) {
             return Err(("TRADE_MISMATCH", field));
+        }
+        if self.users[user].owed.contains_key(&o.symbol) {
+            self.saw(if o.buy { "a bust of a buy by a user who owes shares" } else { "a bust of a short sale" });
         }
         let here = if o.buy { self.sellable(user, &o.symbol).clamp(0, *quantity) } else { 0 };
         let u = self.users.get_mut(user).expect("opened");
@@ -219,7 +244,9 @@ impl Model {
         if market && s.clip.is_some_and(|clip| *quantity > clip) {
             return Err("CLIP_SIZE");
         }
-        if market && stop.is_none() && s.told.is_none() {
+        let promised = if *buy { 0 } else { self.sellable(user, symbol).min(*quantity) };
+        let short = !*buy && *quantity > promised;
+        if ((market && stop.is_none()) || (short && s.short_ok)) && s.told.is_none() {
             return Err("NO_REFERENCE_PRICE");
         }
         let reference = s.told.map(|(price, _)| price);
@@ -256,9 +283,12 @@ impl Model {
             reason: "",
             fills: Vec::new(),
             fee_bps: s.fee_bps,
+            promised,
+            unit: if short { s.short_unit(worst) } else { 0 },
+            margin: if short { (*quantity - promised) * s.short_unit(worst) } else { 0 },
             ceiling: 100 * [limit.unwrap_or(0), stop.unwrap_or(0), reference.unwrap_or(0)].into_iter().max().expect("three"),
         };
-        if !*buy && *quantity > self.sellable(user, symbol) {
+        if short && !s.short_ok {
             return Err("SHORT_SELL_NOT_PERMITTED");
         }
         Ok(o)
@@ -266,6 +296,11 @@ impl Model {
 }
 
 impl Symbol {
+    /// Cash that an order holds for each share that it sells short: the margin, and by how much its limit is below the price.
+    pub fn short_unit(&self, limit: i64) -> i64 {
+        self.told.map_or(0, |(price, _)| (price * self.margin_bps + 9_999) / 10_000 + (price - limit).max(0))
+    }
+
     /// Whether a limit is not much worse than a price for its owner; nor, if it may rest, much better.
     pub fn near(&self, buy: bool, limit: i64, center: i64, rests: bool) -> bool {
         let worse = if buy { limit - center } else { center - limit };

@@ -68,8 +68,8 @@ pub fn listing(symbol: &str, status: Status, house: bool, short_ok: bool) -> Str
     };
     let more = match symbol {
         "A" => "",
-        "B" => r#","fee_bps":13,"clip_size":100,"house_max":25"#,
-        _ => r#","half_spread_bps":5,"fee_bps":3,"limit_band_bps":300"#,
+        "B" => r#","fee_bps":13,"clip_size":100,"house_max":25,"short_margin_bps":2000"#,
+        _ => r#","half_spread_bps":5,"fee_bps":3,"limit_band_bps":300,"short_margin_bps":0"#,
     };
     format!(r#"{{"symbol":"{symbol}","status":"{status}","house":{house},"short_ok":{short_ok}{more}}}"#)
 }

@@ -393,6 +393,9 @@ fn new(d: &mut Dice, symbol: String, price: i64, now: i64) -> Kind {
         0
     } else if d.chance(5) {
         300
+    } else if d.chance(5) {
+        // More than most have, so that shares are sold short, or bought back with more besides.
+        40 + d.roll(60) as i64
     } else {
         1 + d.roll(20) as i64
     };

@@ -261,6 +261,8 @@ fn model(symbol: &str) -> Model {
         fee_bps: 0,
         clip: None,
         limit_band_bps: None,
+        short_ok: false,
+        margin_bps: 0,
         tick: Some((BOOK_PRICE_E4, 0)),
         told: None,
         trade: None,
@@ -281,6 +283,7 @@ fn model(symbol: &str) -> Model {
         busts: Vec::new(),
         symbols: [(symbol.to_string(), listed)].into(),
         off: Vec::new(),
+        seen: BTreeMap::new(),
     }
 }
 
@@ -310,6 +313,9 @@ fn order(a: &Seen) -> Order {
         reason: "",
         fills: Vec::new(),
         fee_bps: 0,
+        promised: a.number("quantity"),
+        unit: 0,
+        margin: 0,
         ceiling: a.value["ceiling_e4"].as_i64().unwrap_or(i64::MAX),
     }
 }
