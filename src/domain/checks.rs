@@ -184,6 +184,10 @@ pub fn funds(more: &Hold, short: i64, covers: i64, f: &Facts<'_>, i: &Instrument
     if short > 0 && f.margin && f.position.short == 0 && f.account.shorts >= SHORTS_MAX {
         return Err(Reason::OrderExceedsLimit);
     }
+    // Without a margin a short sale needs no cash, and would only add to what cannot be paid.
+    if short > 0 && f.account.owed_e4 > 0 {
+        return Err(Reason::DebitBalance);
+    }
     let lacks = more.cash_e4 - f.account.available_e4;
     match lacks {
         ..=0 => Ok(0),

@@ -519,3 +519,32 @@ fn a_bust_without_an_operator_or_its_trade_is_malformed() {
     }
     w.check_books();
 }
+
+/// Also where the listing asks for no margin, so that a short sale holds no cash of its own: it is no way to trade on while money is owed.
+#[test]
+fn who_owes_money_does_not_sell_short_where_that_needs_no_cash() {
+    let mut w = floor(RoleSettings::default());
+    w.list("AAPL", r#"{"symbol":"AAPL","house":false,"short_ok":true,"short_margin_bps":0}"#);
+    w.limit("b", "bid", "AAPL", 1_000, "buy", "100", "");
+    w.limit("s", "error", "AAPL", 900, "sell", "100", "");
+    w.pump();
+    let described = trade(&w, "s");
+    withdraw_all(&mut w, "s");
+    w.limit("s", "free", "AAPL", 101, "sell", "104", "");
+    w.pump();
+    assert_eq!(outcome(&w, "s").0, "OrderAccepted", "without a debt it may");
+    w.cancel("s", "c", "free");
+    w.pump();
+    bust(&mut w, "s", "x", "error", &described);
+    assert_eq!(cash(&w, "s"), -900_000_000);
+    w.limit("s", "short", "AAPL", 1_001, "sell", "104", "");
+    w.pump();
+    assert_eq!(outcome(&w, "s").0, "DEBIT_BALANCE");
+    w.limit("s", "own", "AAPL", 500, "sell", "104", "");
+    w.pump();
+    assert_eq!(outcome(&w, "s").0, "OrderAccepted", "its own shares bring money");
+    w.replace("s", "more", "own", r#""quantity":1001"#);
+    w.pump();
+    assert_eq!(outcome(&w, "s").0, "DEBIT_BALANCE");
+    w.check_books();
+}
