@@ -13,9 +13,10 @@ type Key = [String; 3];
 struct Back {
     quantity: i64,
     fee_e4: i64,
-    /// All of them said the same price, this one.
+    /// The price of the last one.
     price_e4: Option<i64>,
-    same_price: bool,
+    /// One of those before said another one.
+    other_price: bool,
     /// So many by `trades`. None: it was before that was told.
     told: Option<i64>,
     /// Its fill was found, and is like it.
@@ -45,7 +46,7 @@ impl Busts {
             return;
         }
         let back = self.all.entry(key(e)).or_default();
-        back.same_price = back.price_e4.is_none_or(|price| Some(price) == e.last_price_e4);
+        back.other_price |= back.price_e4.is_some_and(|price| Some(price) != e.last_price_e4);
         back.price_e4 = e.last_price_e4;
         back.quantity += e.last_quantity.unwrap_or(0);
         back.fee_e4 -= e.fee_e4.unwrap_or(0);
@@ -57,7 +58,7 @@ impl Busts {
             return;
         }
         if let Some(back) = self.all.get_mut(&key(e)) {
-            let price = back.same_price && back.price_e4 == e.last_price_e4;
+            let price = !back.other_price && back.price_e4 == e.last_price_e4;
             back.is_like_its_fill = price && Some(back.quantity) <= e.last_quantity && back.fee_e4 <= e.fee_e4.unwrap_or(0);
         }
     }
@@ -130,10 +131,11 @@ mod tests {
         let bust = |quantity, price, fee: i64| of(Event::TradeBusted, quantity, price, -fee);
         assert_eq!(check(&[bust(4, 100, 2), bust(6, 100, 5)], &[4, 6]), Ok(()));
         assert_eq!(check(&[bust(4, 100, 0)], &[]), Ok(()), "before `trades` told of it");
-        let wrong: [(&[OrderEvent<'_>], &[i64], &str); 6] = [
+        let wrong: [(&[OrderEvent<'_>], &[i64], &str); 7] = [
             (&[bust(4, 100, 8)], &[4], "no fill is like it"),
             (&[bust(4, 100, 4), bust(6, 100, 4)], &[4, 6], "no fill is like it"),
             (&[bust(4, 101, 0), bust(6, 100, 0)], &[4, 6], "no fill is like it"),
+            (&[bust(4, 101, 0), bust(3, 100, 0), bust(3, 100, 0)], &[4, 3, 3], "no fill is like it"),
             (&[bust(4, 100, 0), bust(7, 100, 0)], &[4, 7], "no fill is like it"),
             (&[bust(4, 100, 0), bust(6, 100, 0)], &[4], "got 10 of trade 0-1 of order 1 back, 4 by `trades`"),
             (&[], &[4], "no event does"),
