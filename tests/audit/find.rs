@@ -1,6 +1,8 @@
 //! Row A2: asked by order, user, symbol and time, the audit log tells the whole lifecycle with what each decision was made upon. What is found is
 //! compared with a plain search of every record.
 
+use std::sync::atomic::Ordering;
+
 use processor::domain::price::{Stale, is_fresh};
 use processor::engine::topics::TopicPartition;
 use processor::roles::Role;
@@ -347,4 +349,28 @@ fn an_order_and_a_tick_of_one_transaction_are_decided_in_the_order_of_their_time
             "the tick came {wait_ms} ms after the order"
         );
     }
+}
+
+/// A reader is a connection and a wait: one for each order would take hours for a day of a busy user.
+#[test]
+fn the_prices_of_many_orders_take_no_more_readers_than_that_of_one() {
+    let mut w = World::new();
+    w.list("ABC", "");
+    w.tick("ABC", "100");
+    w.rest();
+    for n in 0..40 {
+        w.order("u", &n.to_string(), "ABC", 1, "buy");
+        w.later(1);
+        w.tick("ABC", &format!("100.{n:02}"));
+    }
+    w.rest();
+    let tape = Tape::of(&w.log, &w.topics);
+    let readers = |query| {
+        let before = tape.readers.load(Ordering::Relaxed);
+        let ticks = ask(&tape, query).iter().filter(|(_, hit)| hit.inputs.as_ref().is_some_and(|i| i.tick.is_some())).count();
+        (ticks, tape.readers.load(Ordering::Relaxed) - before)
+    };
+    let ((one, for_one), (many, for_many)) = (readers(order("7")), readers(Query { user: Some("u".into()), ..Query::default() }));
+    assert_eq!((one, many), (1, 40));
+    assert!(for_many <= for_one + 10, "{for_many} readers for {many} orders, {for_one} for one");
 }

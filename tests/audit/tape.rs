@@ -1,6 +1,8 @@
 //! A log whose records lie open: everything of a real one, copied out, to be changed, dropped, moved and read again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use processor::domain::chain;
@@ -27,6 +29,8 @@ pub struct Tape {
     pub partitions: BTreeMap<TopicPartition, Vec<Kept>>,
     /// Committed offsets of `audit`.
     pub audited: BTreeMap<TopicPartition, u64>,
+    /// How many readers were asked for so far.
+    pub readers: Arc<AtomicUsize>,
 }
 
 pub const GROUP: &str = "processor-audit";
@@ -59,7 +63,7 @@ impl Tape {
                 }
             }
         }
-        Tape { topics: topics.clone(), partitions, audited }
+        Tape { topics: topics.clone(), partitions, audited, readers: Arc::default() }
     }
 
     pub fn at(&mut self, at: TopicPartition) -> &mut Vec<Kept> {
@@ -156,6 +160,7 @@ impl Log for Tape {
         no()
     }
     fn reader(&self, topic: TopicId, from: &[(u32, From)], _headers: bool) -> Result<Box<dyn Reader>, LogError> {
+        self.readers.fetch_add(1, Ordering::Relaxed);
         let mut records = Vec::new();
         for (p, from) in from {
             let at = TopicPartition::new(topic, *p);

@@ -173,9 +173,12 @@ fn ticks(
     wanted.sort_by_key(|w| (w.ticks.end, w.merged.as_ref().map(|commands| commands.end)));
     let symbols = wanted.iter().map(|w| w.symbol.clone()).collect();
     let mut prices = PriceWalk::new(log, topics, task, symbols)?;
+    let merged = || wanted.iter().filter_map(|w| w.merged.as_ref());
+    let all = merged().map(|c| c.start).min().unwrap_or(0)..merged().map(|c| c.end).max().unwrap_or(0);
+    let mut times = Times::of(log, TopicPartition::new(t::BOOK_COMMANDS, task), all)?;
     for Wanted { ticks, merged, place, symbol } in wanted {
         let time_ms = match merged {
-            Some(commands) => latest_ms(log, TopicPartition::new(t::BOOK_COMMANDS, task), commands)?,
+            Some(commands) => times.latest_ms(commands)?,
             None => i64::MAX,
         };
         // Of the same millisecond, ticks come first.
@@ -191,12 +194,32 @@ fn ticks(
     Ok(())
 }
 
-/// The latest log time of these records: the time by which the last of them was merged, as it came after the others wherever its clock stood.
-fn latest_ms(log: &dyn Log, at: TopicPartition, offsets: Range<u64>) -> Result<i64, LogError> {
-    let mut latest = i64::MIN;
-    Cursor::range(log, at, offsets.start, offsets.end, false)?.each(&mut |r| {
-        latest = latest.max(r.timestamp_ms);
-        true
-    })?;
-    Ok(latest)
+/// The log times of commands, read forward once: a transaction has thousands, and each of them may be asked about.
+struct Times {
+    commands: Cursor,
+    /// The transaction in hand begins there, ...
+    begins: u64,
+    /// ... and this is the latest time of its commands so far.
+    latest_ms: i64,
+}
+
+impl Times {
+    fn of(log: &dyn Log, at: TopicPartition, offsets: Range<u64>) -> Result<Times, LogError> {
+        Ok(Times { commands: Cursor::range(log, at, offsets.start, offsets.end, false)?, begins: 0, latest_ms: i64::MIN })
+    }
+
+    /// The latest log time of these records: the time by which the last of them was merged, as it came after the others wherever its clock stood. To be
+    /// asked in the order of the ends.
+    fn latest_ms(&mut self, offsets: Range<u64>) -> Result<i64, LogError> {
+        if self.begins != offsets.start {
+            (self.begins, self.latest_ms) = (offsets.start, i64::MIN);
+        }
+        while let Some(r) = self.commands.peek()?.filter(|r| r.offset < offsets.end) {
+            if r.offset >= offsets.start {
+                self.latest_ms = self.latest_ms.max(r.timestamp_ms);
+            }
+            self.commands.skip();
+        }
+        Ok(self.latest_ms)
+    }
 }
