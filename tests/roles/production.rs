@@ -17,6 +17,7 @@ fn settings() -> RoleSettings {
         stale_ms: n("stale_ms") as u64,
         rate_limit: n("rate_limit") as u32,
         burst: n("burst") as u32,
+        message_rate_factor: n("message_rate_factor") as u32,
         open_orders_max: n("open_orders_max") as u64,
         client_transfers: file["client_transfers"].as_bool().expect("true or false"),
         ..RoleSettings::default()
