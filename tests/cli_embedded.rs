@@ -202,7 +202,9 @@ fn an_operator_ends_orders_and_takes_trades_back() {
     let bust = |more: &[&str]| {
         json_lines(&good(dir, &[&["account", "bust", "501", "1", trade, "--operator", "ana", "--format", "json"], more].concat()))
     };
-    let part = bust(&["--quantity", "3"]);
+    let part = bust(&["--quantity", "3", "--id", "b1"]);
+    let repeated = bust(&["--quantity", "3", "--id", "b1"]);
+    assert_eq!(repeated[0]["event"], "OrderStatus", "a repeat takes back nothing more: {repeated:?}");
     assert_eq!(
         (&part[0]["event"], &part[0]["last_quantity"], &part[0]["fee_e4"]),
         (&"TradeBusted".into(), &3.into(), &Value::from(-2_100))

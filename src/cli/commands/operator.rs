@@ -39,12 +39,16 @@ pub fn bust(config: &Config, bust: &Bust) -> Result<(), Failure> {
     let named = [("command", "bust"), ("orig_order_id", &bust.order_id), ("trade_id", &bust.trade_id), ("operator", &bust.operator)];
     named.into_iter().try_for_each(|(name, value)| set(&mut fields, name, value))?;
     let user = super::user(&bust.user)?;
+    bust.id.iter().try_for_each(|id| check_id("id", id).map_err(|e| Failure::usage(e.to_string())))?;
     carry_out(config, Some(patience(&bust.timeout)?), |log| {
         let (quantity, price_e4, fee_e4) = part(&**log, bust)?;
         fields.insert("quantity".into(), quantity.into());
         fields.insert("price".into(), show_e4(price_e4).into());
-        fields.insert("fee".into(), show_e4(fee_e4).into());
-        Sending::new(user.to_string(), new_id(), fields)
+        // What is due changes with what was taken back; a command that may be sent again must be the same both times.
+        if bust.id.is_none() {
+            fields.insert("fee".into(), show_e4(fee_e4).into());
+        }
+        Sending::new(user.to_string(), bust.id.clone().unwrap_or_else(new_id), fields)
     })
 }
 
