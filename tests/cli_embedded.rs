@@ -100,7 +100,8 @@ fn a_demo_that_is_killed_carries_on_and_everything_adds_up() {
     let portfolios = || good(dir, &["state", "list", "--role", "portfolio", "--format", "json"]);
     let live = portfolios();
     good(dir, &["rebuild", "--role", "portfolio"]);
-    assert!(live.contains("portfolio/trader-") && portfolios() == live, "e6: portfolios made anew are the live ones");
+    assert!(live.contains("portfolio/trader-"), "{live}");
+    assert_eq!(portfolios(), live, "e6: portfolios made anew are the live ones");
     good(dir, &["verify"]);
     let portfolio: Value = serde_json::from_str(&good(dir, &["portfolio", "trader-1", "--format", "json"])).expect("JSON");
     assert!(portfolio["cash_available"].as_str().is_some_and(|c| c.contains('.')), "{portfolio}");
