@@ -54,6 +54,8 @@ pub struct Source {
     pub seen_ms: Option<i64>,
     /// Late ticks since then.
     pub late: u64,
+    /// Its own time when it last began anew: what is not newer is of the numbers before, however high its `seq`.
+    pub before_ns: Option<i128>,
 }
 
 /// A source that was silent for longer than this may begin anew. What comes late by way of a retry or a second line comes within it: it is the time that Kafka's
@@ -78,13 +80,17 @@ impl Tick {
 impl Source {
     /// Whether a tick counts; then it is remembered. `anew`: sources may begin anew.
     pub(super) fn admits(&mut self, tick: &Tick, anew: bool) -> bool {
-        if self.is_late(tick) && !(anew && self.begins_anew(tick)) {
+        let (late, begins) = (self.is_late(tick), anew && self.begins_anew(tick));
+        if (late && !begins) || (anew && self.is_of_before(tick)) {
             if anew {
                 self.late = self.late.saturating_add(1);
                 // By the rules of before nobody noted when it was seen: from now on.
                 self.seen_ms = self.seen_ms.or(tick.seq.map(|_| tick.append_ms));
             }
             return false;
+        }
+        if late && tick.seq.is_some() {
+            self.before_ns = self.past_ns(tick).or(self.before_ns);
         }
         self.seq = tick.seq.or(self.seq);
         self.time_ns = tick.time_ns.or(self.time_ns);
@@ -108,10 +114,20 @@ impl Source {
         }
     }
 
+    /// The last own time. One that lies in the future by now was stamped by a clock that was wrong.
+    fn past_ns(&self, tick: &Tick) -> Option<i128> {
+        self.time_ns.filter(|last| !is_ahead(*last, tick.append_ms))
+    }
+
+    /// Whether a tick is one of the numbers before the source began anew, sent again.
+    fn is_of_before(&self, tick: &Tick) -> bool {
+        let before_ns = self.before_ns.filter(|before| !is_ahead(*before, tick.append_ms));
+        matches!((tick.seq, tick.time_ns, before_ns), (Some(_), Some(time), Some(before)) if time <= before)
+    }
+
     /// Of a late tick: whether the source begins anew with it.
     fn begins_anew(&self, tick: &Tick) -> bool {
-        // A time that lies in the future by now was stamped by a clock that was wrong.
-        let last_ns = self.time_ns.filter(|last| !is_ahead(*last, tick.append_ms));
+        let last_ns = self.past_ns(tick);
         let Some(seq) = tick.seq else { return last_ns.is_none() };
         // The log's clock, too, may have been ahead for a moment.
         let silent = self.seen_ms.is_some_and(|seen| tick.append_ms.saturating_sub(seen).saturating_abs() > ANEW_MS);
@@ -192,6 +208,22 @@ mod tests {
         assert!(!s.admits(&tick(Some(9), None, 200_000), true));
         assert!(s.clone().admits(&tick(Some(8), None, 200_000), true));
         assert!(s.admits(&tick(Some(9), Some(199 * SECOND), 200_000), true), "the same number of a later time is another tick");
+    }
+
+    /// Yesterday's numbers are above those of today, so yesterday's ticks were today's prices, and then today's were late.
+    #[test]
+    fn what_was_sent_before_a_source_began_anew_stays_late() {
+        let mut s = Source::default();
+        let mut admits = |seq, second, ms| s.admits(&tick(Some(seq), Some(second * SECOND), ms), true);
+        assert!(admits(900_000, 100, 100_000));
+        assert!(admits(1, 200, 200_000));
+        assert!(!admits(899_999, 99, 200_001) && !admits(900_000, 100, 200_002));
+        assert!(admits(2, 201, 201_000), "today's number goes on");
+        assert!(admits(3, 150, 201_001) && admits(4, 202, 202_000), "within its numbers a source may be out of time");
+        assert!(!admits(900_000, 100, 300_000), "also after a silence");
+        assert!(admits(1, 300, 300_001) && !admits(4, 202, 300_002), "each time that it begins anew");
+        // A clock that falls behind what was seen holds nobody off.
+        assert!(admits(5, 50, 50_000));
     }
 
     /// What a wrong clock stamped holds nobody off until that time.

@@ -76,6 +76,23 @@ fn what_is_sent_again_moves_nothing_however_late() {
     assert_eq!(trades_at(&mut w, "2"), "1020000");
 }
 
+/// Yesterday's numbers are higher: sent again after today's session began, they were its last prices, and today's ticks were late then.
+#[test]
+fn yesterdays_ticks_sent_again_after_today_began_move_nothing() {
+    let mut w = World::ready(RoleSettings::default());
+    let second = w.now_ms / 1_000;
+    tick(&mut w, "101", &format!(r#""seq":900000,"timestamp":{second}"#));
+    w.now_ms += 60_000_000;
+    tick(&mut w, "150", &format!(r#""seq":1,"timestamp":{}"#, second + 60_000));
+    w.restart(Role::Trading);
+    for n in 0..3 {
+        tick(&mut w, "101", &format!(r#""seq":{},"timestamp":{second}"#, 899_998 + n));
+    }
+    assert_eq!(trades_at(&mut w, "1"), "1500000");
+    tick(&mut w, "151", &format!(r#""seq":2,"timestamp":{}"#, second + 60_000));
+    assert_eq!(trades_at(&mut w, "2"), "1510000");
+}
+
 /// One source of many: the others are not touched by it.
 #[test]
 fn each_source_of_each_symbol_has_numbers_of_its_own() {

@@ -289,3 +289,22 @@ fn a_command_that_names_no_open_order_leaves_its_id_free() {
         w.check_books();
     }
 }
+
+/// So the client's rule must not take a cancel without an event for one that was refused; the same id sent again does nothing twice.
+#[test]
+fn a_cancel_on_its_way_has_no_event_when_a_later_command_has_one() {
+    let mut w = floor(RoleSettings::default());
+    w.limit("b", "1", "AAPL", 1, "buy", "99", "");
+    w.pump();
+    w.cancel("b", "c", "1");
+    w.limit("b", "2", "AAPL", 1, "buy", "99", "");
+    w.turn_of(Role::Orders);
+    let last = w.last("b");
+    assert_eq!([&last["order_id"], &last["unanswered"]], [&json!("2"), &Value::Null]);
+    assert!(w.events("b").iter().all(|e| e["cause_id"] != "c"));
+    w.cancel("b", "c", "1");
+    w.pump();
+    let by_cancel: Vec<_> = w.events("b").into_iter().filter(|e| e["cause_id"] == "c").map(|e| e["event"].clone()).collect();
+    assert_eq!(by_cancel, ["OrderStatus", "OrderCancelled"]);
+    w.check_books();
+}

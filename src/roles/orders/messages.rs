@@ -8,7 +8,7 @@
 //!
 //! What is refused here has done nothing and left its id free. It is told at most once a second: an answer is an event, a notification, a portfolio and entries of
 //! the audit log, and a flood of answers would delay all who share the partition, as if nothing had been refused. So the flood costs one entry of the audit log for
-//! each of its commands, and the user's next event says how many had no answer. The account keeps that number, in the transaction of the commands, so that it is
+//! each of its commands (of a malformed one also the dead letter, which is evidence, and the entry of that), and the user's next event says how many had no answer. The account keeps that number, in the transaction of the commands, so that it is
 //! exact across all restarts. Orders and replacements are always answered, one by one: a trader must know of each.
 
 use crate::domain::rate_limit::{Admission, Limit};

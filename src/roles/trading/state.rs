@@ -114,12 +114,13 @@ fn read_prices(bytes: &[u8]) -> Option<Prices> {
 }
 
 fn put_source(out: &mut Vec<u8>, s: &Source) {
-    let parts = [s.seq.is_some(), s.time_ns.is_some(), s.seen_ms.is_some(), s.late > 0];
+    let parts = [s.seq.is_some(), s.time_ns.is_some(), s.seen_ms.is_some(), s.late > 0, s.before_ns.is_some()];
     out.push(parts.into_iter().enumerate().map(|(bit, there)| u8::from(there) << bit).sum());
     s.seq.into_iter().for_each(|n| put(out, n));
     s.time_ns.into_iter().for_each(|n| put_signed(out, n));
     s.seen_ms.into_iter().for_each(|n| put_signed(out, i128::from(n)));
     Some(s.late).filter(|n| *n > 0).into_iter().for_each(|n| put(out, n));
+    s.before_ns.into_iter().for_each(|n| put_signed(out, n));
 }
 
 fn read_source(bytes: &[u8]) -> Option<Source> {
@@ -129,7 +130,8 @@ fn read_source(bytes: &[u8]) -> Option<Source> {
         let time_ns = if parts & 2 != 0 { Some(take_signed(r)?) } else { None };
         let seen_ms = if parts & 4 != 0 { Some(take_i64(r)?) } else { None };
         let late = if parts & 8 != 0 { take_u64(r)? } else { 0 };
-        Some(Source { seq, time_ns, seen_ms, late })
+        let before_ns = if parts & 16 != 0 { Some(take_signed(r)?) } else { None };
+        Some(Source { seq, time_ns, seen_ms, late, before_ns })
     })
 }
 
@@ -379,6 +381,9 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
             if s.late > 0 {
                 source["late_in_a_row"] = s.late.into();
             }
+            if let Some(ns) = s.before_ns {
+                source["began_anew_after_ns"] = number(ns);
+            }
             source
         }
         b't' => json!({"last": whole(value, take_u64)?}),
@@ -428,7 +433,11 @@ mod tests {
         put_prices(b.state(), &p);
         assert_eq!(b.value, [1, 1, 10, 12, 0, 1, 1, 2, 0xac, 2, 1]);
         assert_eq!(read_prices(&b.value), Some(p));
-        let s = Source { seq: Some(7), time_ns: Some(8), seen_ms: Some(-1), late: 300 };
+        let s = Source { seq: Some(7), time_ns: Some(8), seen_ms: Some(-1), late: 300, before_ns: Some(-2) };
+        put_source(b.state(), &s);
+        assert_eq!(b.value, [1, 31, 7, 16, 1, 0xac, 2, 3]);
+        assert_eq!(read_source(&b.value), Some(s));
+        let s = Source { before_ns: None, ..s };
         put_source(b.state(), &s);
         assert_eq!(b.value, [1, 15, 7, 16, 1, 0xac, 2]);
         assert_eq!(read_source(&b.value), Some(s));
