@@ -119,7 +119,8 @@ fn changes(log: &dyn Log, topics: &TopicTable, task: u32, symbols: &BTreeSet<Str
     let (mut all, mut position) = (Vec::new(), 0);
     cursor::journal(log, topics, TopicPartition::new(t::TRADING_JOURNAL, task), &mut |entry| {
         if entry.forget {
-            let settings = entry.settings.as_deref().and_then(|s| RoleSettings::decode(s).ok()).unwrap_or_default();
+            // Journals of before settings were noted were written by the first rules.
+            let settings = RoleSettings::decode(entry.settings.as_deref().unwrap_or(b"{}")).unwrap_or_default();
             all.push(Change { from: position, what: What::Began(settings.price_rules()) });
         }
         for seen in entry.rows.into_iter().filter(|seen| seen.table == t::INSTRUMENTS) {
