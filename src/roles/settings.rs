@@ -55,8 +55,9 @@ pub struct RoleSettings {
 /// 10. the inputs of a transaction are merged by log time ([`MERGED_BY_LOG_TIME`]);
 /// 11. a trade is taken back as it was, and posted whatever has become of the money ([`BUST_BY_TRADE`]);
 /// 12. what is no order has a limit of its own, and a command that names no open order leaves its id free ([`MESSAGES_BOUNDED`]);
-/// 13. a source of ticks that was silent may begin its numbers anew ([`SOURCES_BEGIN_ANEW`]).
-pub const RULES: u64 = 13;
+/// 13. a source of ticks that was silent may begin its numbers anew ([`SOURCES_BEGIN_ANEW`]);
+/// 14. a changed order holds what a new one would for what it sells short ([`MARGIN_OF_CHANGES`]).
+pub const RULES: u64 = 14;
 /// From these rules on the house is met at its price, by every order, and trades with what rests at its next quote. Before, it took what the book left of
 /// market orders.
 pub const HOUSE_IN_BOOK: u64 = 1;
@@ -90,6 +91,9 @@ pub const BUST_BY_TRADE: u64 = 11;
 pub const MESSAGES_BOUNDED: u64 = 12;
 /// From these rules on a lower `seq` counts, if its source was silent before it, and late ticks in a row are told. Before, the highest one silenced all below it.
 pub const SOURCES_BEGIN_ANEW: u64 = 13;
+/// From these rules on a change to more shares or a lower limit holds for each share sold short what a new order would, if that is more. Before, each share held
+/// what it did at first.
+pub const MARGIN_OF_CHANGES: u64 = 14;
 
 impl Default for RoleSettings {
     fn default() -> Self {

@@ -152,6 +152,7 @@ impl Model {
         if o.buy {
             self.fund(user, &o.symbol, need(&o, o.quantity, o.limit), o.quantity)?;
         } else {
+            self.may_sell_short(user, o.quantity > o.promised)?;
             self.fund(user, &o.symbol, o.margin, 0)?;
         }
         o.id = id.to_string();
@@ -467,7 +468,8 @@ impl Model {
         if short && s.short_ok && o.unit == 0 && s.told.is_none() {
             return Err("NO_REFERENCE_PRICE");
         }
-        let unit = if short && o.unit == 0 { s.short_unit(new_limit) } else { o.unit };
+        let costs_more = new_quantity > o.quantity || new_limit < o.limit;
+        let unit = if short && (o.unit == 0 || s.short_ok && costs_more) { s.short_unit(new_limit).max(o.unit) } else { o.unit };
         let margin = if short { (left - own) * unit } else { 0 };
         let told = s.told.filter(|(_, time)| self.fresh(*time)).map(|(p, _)| p);
         let near = |center: i64| s.near(o.buy, new_limit, center, true);
@@ -478,6 +480,7 @@ impl Model {
         if short && new_quantity > o.quantity && !s.short_ok {
             return Err("SHORT_SELL_NOT_PERMITTED");
         }
+        self.may_sell_short(user, short && new_quantity > o.quantity)?;
         // Until the book has answered, the order may trade at its old limit and go on at the new one.
         let rest = o.leaves() * o.limit + (new_quantity - o.quantity).max(0) * new_limit;
         // One for the fees of two parts, each rounded up.

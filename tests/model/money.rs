@@ -93,6 +93,11 @@ impl Model {
         if self.available(user) < 0 { "DEBIT_BALANCE" } else { "INSUFFICIENT_FUNDS" }
     }
 
+    /// Nobody who owes money sells short, also where that holds nothing.
+    pub fn may_sell_short(&self, user: &str, short: bool) -> Result<(), &'static str> {
+        if short && self.available(user) < 0 { Err("DEBIT_BALANCE") } else { Ok(()) }
+    }
+
     /// Cash for an order. A buy may use what is held for shares that it brings back: their part, or what they cost at the collar if that is more.
     pub fn fund(&mut self, user: &str, symbol: &str, cash: i64, covers: i64) -> Result<(), &'static str> {
         let lacks = cash - self.available(user).max(0);

@@ -222,3 +222,25 @@ fn without_a_margin_a_change_that_is_refused_leaves_the_order_as_it_was() {
     w.check_books();
     w.check_rest();
 }
+
+/// The cash for each share was set once: a sale far below the price, or of more after it had risen, held as little as at first.
+#[test]
+fn a_change_holds_what_a_new_order_would() {
+    let held = |rules: u64, change: &str| {
+        let mut w = world(r#","house":false"#, 1_000_000, rules);
+        w.limit("u", "1", "AAPL", 1_000, "sell", "101", "");
+        w.pump();
+        assert_eq!(cash(&w, "u").1, 50_000, "half of the price");
+        tick(&mut w, "110");
+        w.limit("new", "1", "AAPL", 1_000, "sell", "106", "");
+        w.replace("u", "r", "1", change);
+        w.pump();
+        w.check_books();
+        (cash(&w, "u").1, cash(&w, "new").1)
+    };
+    let now = RoleSettings::default().rules;
+    assert_eq!(held(now, r#""limit_price":106"#).0, 50_000, "it became dearer");
+    assert_eq!(held(now, r#""limit_price":106,"quantity":1001"#), (59_059, 59_000), "55 and 4 for each");
+    assert_eq!(held(now, r#""limit_price":106,"quantity":900"#).0, 45_000);
+    assert_eq!(held(13, r#""limit_price":106,"quantity":1001"#).0, 50_050, "by the rules of before");
+}

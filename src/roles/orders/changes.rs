@@ -106,7 +106,7 @@ pub(super) fn replace(
         bands: market.bands,
         margin: market.margin,
     };
-    let (new, more, borrowed_e4) = match changed(c, &entry, terms, &facts) {
+    let (new, more, borrowed_e4) = match changed(c, &entry, terms, &facts, market.margin_of_changes) {
         Ok(found) => found,
         Err(reason) => {
             refuse(desk, c, content, Some(&entry), reason.into());
@@ -127,8 +127,9 @@ pub(super) fn replace(
     Ok(Ok(()))
 }
 
-/// The new terms, what they need beyond what the order holds, and what of that comes from what is held for a short position; or why they cannot be.
-fn changed(c: &Command<'_>, entry: &Entry<'_>, old: Terms, f: &Facts<'_>) -> Result<(Terms, Hold, i64), Reason> {
+/// The new terms, what they need beyond what the order holds, and what of that comes from what is held for a short position; or why they cannot be. `anew`:
+/// see [`MARGIN_OF_CHANGES`](crate::roles::settings::MARGIN_OF_CHANGES).
+fn changed(c: &Command<'_>, entry: &Entry<'_>, old: Terms, f: &Facts<'_>, anew: bool) -> Result<(Terms, Hold, i64), Reason> {
     let quantity = match c.quantity {
         Some(q) => q.positive().ok_or(Reason::IncorrectQuantity)?,
         None => old.quantity,
@@ -163,8 +164,15 @@ fn changed(c: &Command<'_>, entry: &Entry<'_>, old: Terms, f: &Facts<'_>) -> Res
     }
     let shares = entry.hold.shares + f.position.sellable();
     let short = if sells { (quantity - entry.cum - shares).max(0) } else { 0 };
-    if short > 0 && i.short_ok && new.short_unit_e4 == 0 {
-        new.short_unit_e4 = checks::short_unit(reference.ok_or(Reason::NoReferencePrice)?, limit_e4, f.margin, i)?;
+    if short > 0 && i.short_ok {
+        let costs_more = quantity > old.quantity || limit_e4 < old.limit_e4;
+        match reference {
+            None if new.short_unit_e4 == 0 => return Err(Reason::NoReferencePrice),
+            Some(price) if new.short_unit_e4 == 0 || anew && costs_more => {
+                new.short_unit_e4 = checks::short_unit(price, limit_e4, f.margin, i)?.max(old.short_unit_e4);
+            }
+            _ => {}
+        }
     }
     // Once a share is promised to the order it stays promised until the change is decided.
     let need = old.need_until_decided(&new, entry.cum, entry.value_e4, shares).ok_or(Reason::NotionalLimit)?;

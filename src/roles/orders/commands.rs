@@ -15,7 +15,7 @@ use crate::engine::role::Bug;
 use crate::engine::topics::TopicId;
 use crate::roles::intake::vet;
 use crate::roles::rows::Rows;
-use crate::roles::settings::{BANDS_BY_SIDE, BUST_BY_TRADE, OPERATORS_APART, SHORT_MARGIN, STRICT_FIELDS};
+use crate::roles::settings::{BANDS_BY_SIDE, BUST_BY_TRADE, MARGIN_OF_CHANGES, OPERATORS_APART, SHORT_MARGIN, STRICT_FIELDS};
 use crate::wire::command::{self, Command, Kind, Malformed};
 use crate::wire::content::{self, Content};
 use crate::wire::event::{Event, OrderEvent};
@@ -45,6 +45,8 @@ pub(super) struct Market {
     pub day_ends_ms: i64,
     pub bands: Bands,
     pub margin: bool,
+    /// A changed order holds what a new one would for what it sells short.
+    pub margin_of_changes: bool,
 }
 
 impl From<Reason> for Refusal {
@@ -167,8 +169,16 @@ impl Orders {
                     let reference = instrument.and_then(|_| self.references.get(desk.ctx, symbol?));
                     let RoleSettings { open_orders_max: open_max, day_ends_ms, rules, .. } = self.settings;
                     let bands = if rules >= BANDS_BY_SIDE { Bands::BySide } else { Bands::Both };
-                    let market =
-                        Market { instrument, reference, stale: self.stale, open_max, day_ends_ms, bands, margin: rules >= SHORT_MARGIN };
+                    let market = Market {
+                        instrument,
+                        reference,
+                        stale: self.stale,
+                        open_max,
+                        day_ends_ms,
+                        bands,
+                        margin: rules >= SHORT_MARGIN,
+                        margin_of_changes: rules >= MARGIN_OF_CHANGES,
+                    };
                     match c.kind {
                         Kind::New => entry::order(&mut desk, &c, content, &market)?,
                         _ => changes::replace(&mut desk, &c, content, named, &market)?,
