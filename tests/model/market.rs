@@ -28,6 +28,7 @@ impl Model {
     /// The house has a new quote: it trades with what rests there or beyond, at the orders' own limits.
     fn quoted(&mut self, symbol: &str) {
         if !self.orders.iter().any(|o| o.symbol == symbol && o.is_open()) {
+            self.symbols.get_mut(symbol).expect("listed").owed = false;
             return;
         }
         let [ask, bid] = [true, false].map(|buy| self.quote(symbol, buy));

@@ -320,6 +320,27 @@ fn a_quote_that_was_owed_is_made_up_for() {
     assert_eq!(fills(&w, "u"), [fill(1, 10_100, "house")]);
 }
 
+/// What was owed to an order that is gone was given to the next one, beyond what the house gives one order at one quote.
+#[test]
+fn a_quote_that_nobody_waited_for_is_owed_to_nobody() {
+    for (rules, given) in
+        [(RoleSettings::default().rules, vec![fill(5, 10_000, "house")]), (14, vec![fill(5, 10_000, "house"), fill(5, 10_100, "house")])]
+    {
+        let mut w = quoted(r#","house":false"#, RoleSettings { rules, ..Default::default() });
+        w.limit("gone", "1", "AAPL", 1, "buy", "97", "");
+        w.cancel("gone", "2", "1");
+        w.pump();
+        w.list("AAPL", r#"{"symbol":"AAPL","house_max":5}"#);
+        tick(&mut w, "100");
+        w.limit("u", "1", "AAPL", 20, "buy", "101", "");
+        w.pump();
+        w.wake();
+        w.pump();
+        assert_eq!(fills(&w, "u"), given, "by rules {rules}");
+        w.check_rest();
+    }
+}
+
 /// Journals of before do not name the rules, and what was decided then is decided so again.
 #[test]
 fn by_the_rules_of_before_the_house_stands_outside() {
