@@ -57,7 +57,7 @@ pub struct RoleSettings {
 /// 12. what is no order has a limit of its own, and a command that names no open order leaves its id free ([`MESSAGES_BOUNDED`]);
 /// 13. a source of ticks that was silent may begin its numbers anew ([`SOURCES_BEGIN_ANEW`]);
 /// 14. a changed order holds what a new one would for what it sells short ([`MARGIN_OF_CHANGES`]);
-/// 15. a tick that finds an empty book leaves no quote owed ([`NOTHING_OWED_TO_NOBODY`]).
+/// 15. a quote is owed to the orders that rest by then, and not to later ones ([`OWED_TO_WHAT_RESTS`]).
 pub const RULES: u64 = 15;
 /// From these rules on the house is met at its price, by every order, and trades with what rests at its next quote. Before, it took what the book left of
 /// market orders.
@@ -95,9 +95,9 @@ pub const SOURCES_BEGIN_ANEW: u64 = 13;
 /// From these rules on a change to more shares or a lower limit holds for each share sold short what a new order would, if that is more. Before, each share held
 /// what it did at first.
 pub const MARGIN_OF_CHANGES: u64 = 14;
-/// From these rules on the quote of a tick that found an empty book is owed to nobody. Before, an order that came later and had met the house could be filled
+/// From these rules on a quote that is owed to orders which are gone is owed to nobody. Before, an order that came later and had met the house could be filled
 /// by the same quote once more.
-pub const NOTHING_OWED_TO_NOBODY: u64 = 15;
+pub const OWED_TO_WHAT_RESTS: u64 = 15;
 
 impl Default for RoleSettings {
     fn default() -> Self {

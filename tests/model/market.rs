@@ -28,7 +28,6 @@ impl Model {
     /// The house has a new quote: it trades with what rests there or beyond, at the orders' own limits.
     fn quoted(&mut self, symbol: &str) {
         if !self.orders.iter().any(|o| o.symbol == symbol && o.is_open()) {
-            self.symbols.get_mut(symbol).expect("listed").owed = false;
             return;
         }
         let [ask, bid] = [true, false].map(|buy| self.quote(symbol, buy));
@@ -305,7 +304,12 @@ impl Model {
             self.end(at, "OrderCancelled", "cancelled", why, None);
         } else {
             self.place(at);
-            self.symbols.get_mut(&o.symbol).expect("listed").owed |= !self.symbols[&o.symbol].house;
+            // What is owed is owed to those that rest by then.
+            let alone = !self.orders.iter().any(|other| {
+                other.symbol == o.symbol && other.stop.is_none() && other.is_open() && (&other.user, &other.id) != (&o.user, &o.id)
+            });
+            let s = self.symbols.get_mut(&o.symbol).expect("listed");
+            s.owed = (s.owed && !alone) || !s.house;
         }
     }
 

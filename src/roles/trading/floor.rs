@@ -15,7 +15,7 @@ use crate::engine::context::Ctx;
 use crate::engine::crash::{self, Point};
 use crate::engine::role::Bug;
 use crate::roles::intake::bug;
-use crate::roles::settings::{HOUSE_IN_BOOK, LAST_PROCESSED, STOPS_BY_TRIGGER};
+use crate::roles::settings::{HOUSE_IN_BOOK, LAST_PROCESSED, OWED_TO_WHAT_RESTS, STOPS_BY_TRIGGER};
 use crate::wire::book::{Ask, BookCommand, NewOrder, Outcome, Trigger};
 
 use super::gate::{Ears, Gate};
@@ -212,6 +212,11 @@ impl Floor<'_, '_> {
                 self.out.keep(order);
                 if new && last.is_none() {
                     self.out.tell(&order.party, None, Outcome::Accepted);
+                }
+                let sides = [Side::Buy, Side::Sell].into_iter().flat_map(|side| self.stand.book.side(side));
+                if order.stop_e4.is_none() && self.rules >= OWED_TO_WHAT_RESTS && sides.take(2).count() == 1 {
+                    // Whatever was owed was owed to orders that are gone.
+                    self.stand.owed = false;
                 }
                 // The order came while there was no house, or while that had no place in the book: the next quote may reach it.
                 self.stand.owed |= order.stop_e4.is_none() && matches!(dealer, Dealer::Outside(_)) && self.rules >= HOUSE_IN_BOOK;

@@ -6,7 +6,7 @@ use crate::domain::instrument::Instrument;
 use crate::domain::price::{is_beyond, is_fresh};
 use crate::domain::reason::Reason;
 use crate::domain::status::Side;
-use crate::roles::settings::{HOUSE_IN_BOOK, LAST_PROCESSED, NOTHING_OWED_TO_NOBODY};
+use crate::roles::settings::{HOUSE_IN_BOOK, LAST_PROCESSED};
 
 use super::floor::Floor;
 use super::gate::Ears;
@@ -74,12 +74,7 @@ impl Floor<'_, '_> {
 
     /// The quote that a tick at this price makes: it is put to what rests before anything else is. Without one (no house, or a halt) it is owed.
     pub(super) fn quote_anew(&mut self, price_e4: i64) -> Option<Crossing> {
-        if self.rules < HOUSE_IN_BOOK {
-            return None;
-        }
-        if self.stand.book.is_empty() {
-            // Nothing rests, so nothing is owed any more, and what comes later is no part of it.
-            self.stand.owed &= self.rules < NOTHING_OWED_TO_NOBODY;
+        if self.rules < HOUSE_IN_BOOK || self.stand.book.is_empty() {
             return None;
         }
         let (ask, bid) = (self.quote(Side::Buy), self.quote(Side::Sell));
