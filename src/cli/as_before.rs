@@ -53,7 +53,11 @@ const SETTINGS: &[Setting] = &[
     Setting {
         name: "day_end",
         take: |to, from| to.day_ends_ms = from.day_ends_ms,
-        show: |s| format!("{:02}:{:02}", s.day_ends_ms / 3_600_000, s.day_ends_ms / 60_000 % 60),
+        // As it is typed: a day that ends at midnight ends at 24:00.
+        show: |s| {
+            let minutes = if s.day_ends_ms == 0 { 24 * 60 } else { s.day_ends_ms / 60_000 };
+            format!("{:02}:{:02}", minutes / 60, minutes % 60)
+        },
     },
 ];
 
@@ -98,7 +102,14 @@ mod tests {
 
     #[test]
     fn what_nobody_said_is_taken_over_and_what_differs_is_told() {
-        let last = RoleSettings { opening_cash_e4: 0, burst: 7, dedup_window_ms: Some(60_000), time_may_fall: false, ..Default::default() };
+        let last = RoleSettings {
+            opening_cash_e4: 0,
+            burst: 7,
+            dedup_window_ms: Some(60_000),
+            day_ends_ms: 75_600_000,
+            time_may_fall: false,
+            ..Default::default()
+        };
         let mut now = RoleSettings { burst: 9, ..Default::default() };
         let origin = |name: &str| if name == "burst" { Origin::Flag } else { Origin::Default };
         let told = merge(&mut now, &last, &origin);
@@ -110,6 +121,7 @@ mod tests {
                 "burst: 9, from: flag; this installation last ran with 7",
                 "opening_cash: 0.00, as this installation last ran, and not the default 1000000.00",
                 "dedup_window: 60000ms, as this installation last ran, and not the default 0",
+                "day_end: 21:00, as this installation last ran, and not the default 24:00",
             ]
         );
         assert!(merge(&mut now.clone(), &now, &origin).is_empty());
