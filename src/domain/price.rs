@@ -1,7 +1,7 @@
 //! The last price of a symbol: which ticks count, which are late, which must be confirmed, and when the rest of the system is told.
 
 use super::instrument::Instrument;
-pub use super::tick::{Rules, Source, Tick, Unfit};
+use super::tick::{Rules, Source, Tick};
 
 /// A tick's price and when it entered the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

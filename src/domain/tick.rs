@@ -226,7 +226,7 @@ mod tests {
         assert!(admits(5, 50, 50_000));
     }
 
-    /// What a wrong clock stamped holds nobody off until that time.
+    /// The time that a wrong clock stamped holds nobody off.
     #[test]
     fn a_time_of_tomorrow_is_outlived() {
         const DAY: i64 = 86_400_000;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::meta::next_offset;
 use super::ports::{From, Limits, Log, LogError, Reader};
 use super::records::Records;
 use super::replay::ReplayError;
@@ -14,8 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The position of one partition among those on record.
 pub(super) fn position(positions: &[(TopicPartition, u64)], at: TopicPartition) -> Result<u64, ReplayError> {
-    let found = positions.iter().find(|(a, _)| *a == at).map(|(_, o)| *o);
-    found.ok_or_else(|| ReplayError::Journal(format!("no position for {at:?} on record")))
+    next_offset(positions, at).ok_or_else(|| ReplayError::Journal(format!("no position for {at:?} on record")))
 }
 
 /// Reads one partition forward, in pieces that end at given offsets.

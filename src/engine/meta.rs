@@ -119,7 +119,7 @@ impl Meta {
 
     /// Next offset of one input.
     pub fn next(&self, at: TopicPartition) -> Option<u64> {
-        self.offsets.iter().find(|(a, _)| *a == at).map(|(_, o)| *o)
+        next_offset(&self.offsets, at)
     }
 
     /// To bytes.
@@ -178,6 +178,11 @@ impl StoreMeta {
             checked("a store's meta record", bytes, |b| Some((take(b)?, take(b)? == 1, take_bytes(b)?.to_vec())))?;
         Ok(StoreMeta { changelog_offset, verified, meta: Meta::decode(&meta)? })
     }
+}
+
+/// Next offset of one input, if it is among these.
+pub fn next_offset(offsets: &[(TopicPartition, u64)], at: TopicPartition) -> Option<u64> {
+    offsets.iter().find(|(a, _)| *a == at).map(|(_, o)| *o)
 }
 
 /// One transaction of one task, on record for replay.

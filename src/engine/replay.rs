@@ -12,7 +12,7 @@ use super::cursor::{Cursor, LIMITS, position};
 use super::digest::Digest;
 use super::journal::Assembler;
 use super::merge::{by_log_time, by_task};
-use super::meta::{JournalEntry, Meta, Unreadable};
+use super::meta::{JournalEntry, Meta, Unreadable, next_offset};
 use super::pace::Room;
 use super::ports::{From, Log, LogError, StateStore, StoreError};
 use super::records::Records;
@@ -197,8 +197,7 @@ impl Replay<'_> {
         let before = task.meta().offsets.clone();
         for c in cursors {
             // An input that a later version added is not named in older entries: nothing of it had been processed then.
-            let named = entry.offsets.iter().find(|(at, _)| *at == c.at);
-            c.take_until(named.map_or(c.position, |(_, next)| *next), batch)?;
+            c.take_until(next_offset(&entry.offsets, c.at).unwrap_or(c.position), batch)?;
         }
         out.clear();
         let mut order = by_task(spec, batch);

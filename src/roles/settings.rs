@@ -1,7 +1,8 @@
 //! The settings that an operator may choose for the roles' decisions. The roles that decide leave it in their journals, so that a replay decides as was decided then,
 //! whatever is set by now, and so that `audit find` can say it.
 
-use crate::domain::price::{Rules, Stale};
+use crate::domain::price::Stale;
+use crate::domain::tick::Rules;
 use crate::wire::encode::{self, Field, Format};
 use crate::wire::input::read_map;
 

@@ -8,7 +8,7 @@ use crate::wire::trade::TradeBusted;
 /// User, order and trade.
 type Key = [String; 3];
 
-/// What was taken back of one trade of an order.
+/// The parts of one trade of an order that were taken back.
 #[derive(Default)]
 struct Back {
     quantity: i64,

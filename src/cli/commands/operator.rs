@@ -44,7 +44,7 @@ pub fn bust(config: &Config, bust: &Bust) -> Result<(), Failure> {
         let (quantity, price_e4, fee_e4) = part(&**log, bust)?;
         fields.insert("quantity".into(), quantity.into());
         fields.insert("price".into(), show_e4(price_e4).into());
-        // What is due changes with what was taken back; a command that may be sent again must be the same both times.
+        // The fee that is due changes with each part that goes back; a command that may be sent again must be the same both times.
         if bust.id.is_none() {
             fields.insert("fee".into(), show_e4(fee_e4).into());
         }

@@ -1,4 +1,4 @@
-//! What accounts do, and that nothing is created or lost.
+//! Accounts: each posting, and that nothing is created or lost.
 
 use super::super::hold::Terms;
 use super::*;

@@ -23,8 +23,7 @@ pub(super) fn choose(group: &[Place], batch: &Records, share: usize, first: Opti
     if let Some(from) = first.and_then(|first| inputs.iter().find(|i| i[0].input >= first)).map(head) {
         inputs.retain(|input| head(input) >= from);
     }
-    let counts: Vec<usize> = inputs.iter().map(|i| i.len()).collect();
-    if share >= counts.iter().sum() {
+    if share >= inputs.iter().map(|i| i.len()).sum() {
         return inputs.concat();
     }
     // Where there is not a record for each, the oldest get one.

@@ -31,10 +31,11 @@ enum Outcome {
     Accepted,
     /// 410: never again.
     Gone,
-    /// The endpoint takes others, but not this notification.
-    Refused(String),
-    /// The endpoint does not work, or not now.
-    Failed(String),
+    /// The endpoint does not work, or not now; or (`refused`) it takes others, but not this notification.
+    Failed {
+        why: String,
+        refused: bool,
+    },
 }
 
 /// See the module.
@@ -126,9 +127,9 @@ impl Delivery {
                     self.save(position).await;
                     return false;
                 }
-                failed @ (Outcome::Refused(_) | Outcome::Failed(_)) => {
+                Outcome::Failed { why, refused } => {
                     m.webhooks_failed.fetch_add(1, Ordering::Relaxed);
-                    if self.failed(item, failed).await {
+                    if self.failed(item, why, refused).await {
                         return true;
                     }
                 }
@@ -146,8 +147,9 @@ impl Delivery {
     }
 
     async fn attempt(&self, item: &Item) -> Outcome {
+        let failed = |why| Outcome::Failed { why, refused: false };
         let shared = &self.shared;
-        let Ok(place) = shared.prompt.acquire().await else { return Outcome::Failed("the gateway is stopping".into()) };
+        let Ok(place) = shared.prompt.acquire().await else { return failed("the gateway is stopping".into()) };
         let gateway = &shared.gateway;
         let time = jiff::Timestamp::from_millisecond(item.time_ms).map(|t| format!("{t:.3}")).unwrap_or_default();
         let kind = view::kind(item).unwrap_or_default();
@@ -163,7 +165,7 @@ impl Delivery {
             Err(_) => {
                 drop(place);
                 let Some(_place) = shared.slow.take(&self.user) else {
-                    return Outcome::Failed(format!("no answer within {PROMPT:?}, and the gateway waits for too many slow endpoints"));
+                    return failed(format!("no answer within {PROMPT:?}, and the gateway waits for too many slow endpoints"));
                 };
                 request.await
             }
@@ -171,20 +173,17 @@ impl Delivery {
         match answer {
             Ok(200..=299) => Outcome::Accepted,
             Ok(410) => Outcome::Gone,
-            Ok(status @ (400 | 409 | 413 | 415 | 422)) => Outcome::Refused(format!("the endpoint refused this notification with {status}")),
-            Ok(status) => Outcome::Failed(format!("the endpoint answered {status}")),
-            Err(why) => Outcome::Failed(why),
+            Ok(status @ (400 | 409 | 413 | 415 | 422)) => {
+                Outcome::Failed { why: format!("the endpoint refused this notification with {status}"), refused: true }
+            }
+            Ok(status) => failed(format!("the endpoint answered {status}")),
+            Err(why) => failed(why),
         }
     }
 
     /// Notes a failure; true if it was the last attempt and the notification is given up. An endpoint that does not work is tried for as long as the settings
     /// say, and its notifications wait; one that refuses this notification is asked a few times, so that those behind it need not wait.
-    async fn failed(&self, item: &Item, failure: Outcome) -> bool {
-        let (mut why, refused) = match failure {
-            Outcome::Refused(why) => (why, true),
-            Outcome::Failed(why) => (why, false),
-            Outcome::Accepted | Outcome::Gone => return false,
-        };
+    async fn failed(&self, item: &Item, mut why: String, refused: bool) -> bool {
         why.truncate((0..=ERROR_MAX.min(why.len())).rev().find(|n| why.is_char_boundary(*n)).unwrap_or(0));
         let (mut position, now_ms) = (self.position(), now_ms());
         let (schedule, give_up) = (&self.shared.gateway.settings.schedule, self.shared.gateway.settings.give_up);

@@ -114,7 +114,7 @@ impl Orders {
         self.in_time = in_age.is_ok();
         let fit = authority.and(in_age);
         let is_new = fit.is_ok() && first.is_none();
-        // What the first bucket counts takes nothing from the second.
+        // Orders and replacements take from the first bucket only.
         let is_order = is_new && matches!(c.kind, Kind::New | Kind::Replace);
         let admitted = match &self.messages {
             Some(limit) if record.at.topic == topics::ORDER_COMMANDS && !is_order => match is_new {

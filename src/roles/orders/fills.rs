@@ -102,13 +102,13 @@ impl<'a> Fills<'a> {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         put(out, self.rows);
         put_signed(out, i128::from(self.stand));
-        let at = out.len();
-        put_bytes(out, self.last);
-        if let Some(fill) = &self.new {
-            out.truncate(at);
-            let mut all = self.last.to_vec();
-            fill.write(&mut all);
-            put_bytes(out, &all);
+        match &self.new {
+            None => put_bytes(out, self.last),
+            Some(fill) => {
+                let mut all = self.last.to_vec();
+                fill.write(&mut all);
+                put_bytes(out, &all);
+            }
         }
     }
 

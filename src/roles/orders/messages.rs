@@ -1,4 +1,4 @@
-//! What a command costs its sender. Orders and replacements take from the first bucket. All else that `order-commands` carries takes from the second, looser
+//! The price of a command for its sender. Orders and replacements take from the first bucket. All else that `order-commands` carries takes from the second, looser
 //! one: cancels, mass cancels, transfers, repeats, and what is refused for its form, its topic or its age. Operators' own topic has no limit.
 //!
 //! A cancel that ends something always gets in, or a limit could keep somebody in the market. It takes from the bucket what is there, so that cancels as a whole
@@ -6,7 +6,7 @@
 //! ending. An order notes that it has had its cancel: every cancel of an open order ends it (the book decides in the order of its commands), so a second one before
 //! the book's answer could do nothing more.
 //!
-//! What is refused here has done nothing and left its id free. It is told at most once a second: an answer is an event, a notification, a portfolio and entries of
+//! A command that is refused here has done nothing and left its id free. It is told at most once a second: an answer is an event, a notification, a portfolio and entries of
 //! the audit log, and a flood of answers would delay all who share the partition, as if nothing had been refused. So the flood costs one entry of the audit log for
 //! each of its commands (of a malformed one also the dead letter, which is evidence, and the entry of that), and the user's next event says how many had no answer. The account keeps that number, in the transaction of the commands, so that it is
 //! exact across all restarts. Orders and replacements are always answered, one by one: a trader must know of each.

@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::domain::partitioner;
-use crate::domain::price::{Priced, Prices, Source, Tick};
+use crate::domain::price::{Priced, Prices};
+use crate::domain::tick::{Source, Tick};
 use crate::engine::broadcast::Tables;
 use crate::engine::last_meta::fill_absent;
 use crate::engine::ports::{Clock, From, Limits, Log, LogError};

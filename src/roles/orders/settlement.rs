@@ -215,7 +215,7 @@ impl<'a> Open<'a> {
         }
         let mut need =
             self.terms.need(e.cum, e.value_e4, e.hold.shares).ok_or_else(|| bug(desk.ctx, "the terms of an order left their bounds"))?;
-        // What a share sold short holds may come from a change that the book has refused, and was paid for its quantity only.
+        // The cash for each share sold short may come from a change that the book has refused, and was paid for its quantity only.
         if self.terms.side == Side::Sell {
             need.cash_e4 = need.cash_e4.min(e.hold.cash_e4);
         }

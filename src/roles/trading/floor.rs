@@ -215,7 +215,7 @@ impl Floor<'_, '_> {
                 }
                 let sides = [Side::Buy, Side::Sell].into_iter().flat_map(|side| self.stand.book.side(side));
                 if order.stop_e4.is_none() && self.rules >= OWED_TO_WHAT_RESTS && sides.take(2).count() == 1 {
-                    // Whatever was owed was owed to orders that are gone.
+                    // The quote was owed to orders that are gone.
                     self.stand.owed = false;
                 }
                 // The order came while there was no house, or while that had no place in the book: the next quote may reach it.

@@ -11,8 +11,8 @@ mod untold;
 use std::collections::BTreeMap;
 
 use crate::domain::instrument::Instrument;
-use crate::domain::price::{Priced, Rules, Stale, Taken, Tick, Unfit};
-use crate::domain::tick::{ANEW_MS, LATE_TOLD, Source};
+use crate::domain::price::{Priced, Taken};
+use crate::domain::tick::{ANEW_MS, LATE_TOLD, Rules, Source, Tick, Unfit};
 use crate::engine::context::Ctx;
 use crate::engine::records::Record;
 use crate::engine::role::{Bug, Role};
@@ -42,7 +42,6 @@ const LATE_TICKS: &str = "LATE_TICKS";
 /// The role's logic; see the module.
 pub(super) struct Trading {
     settings: RoleSettings,
-    stale: Stale,
     rules: Rules,
     instruments: Rows<Instrument>,
     gate: Gate,
@@ -61,7 +60,6 @@ impl Trading {
     pub(super) fn new(settings: &RoleSettings) -> Self {
         Trading {
             settings: *settings,
-            stale: settings.price_rules().stale,
             rules: settings.price_rules(),
             instruments: rows::instruments(),
             gate: Gate::new(settings.rules >= SWITCHED_OFF_ENDS),
@@ -111,11 +109,11 @@ impl Trading {
             Taken::Late if source.tells_late() => ctx.dead_letter(record, LATE_TICKS, &silent(t.source.as_deref(), &source)),
             Taken::Late | Taken::Held => {}
             Taken::Accepted => {
-                if let Some(told) = prices.tell(self.stale) {
+                if let Some(told) = prices.tell(self.rules.stale) {
                     self.told(ctx, &t.symbol, told);
                 }
                 if self.settings.rules >= LAST_IS_TOLD {
-                    self.untold.note(&t.symbol, &prices, self.stale);
+                    self.untold.note(&t.symbol, &prices, self.rules.stale);
                 }
                 state::save_prices(ctx, &mut self.buffers, &t.symbol, &prices);
                 let mut room = self.room();
@@ -172,7 +170,7 @@ impl Trading {
         let now_ms = ctx.time_ms();
         let out = Out { ctx, buffers: &mut self.buffers, symbol, text: &mut self.texts, now_ms, failed: None };
         let mut floor =
-            Floor { stand, out, instrument, tick, now_ms, stale: self.stale, rules: self.settings.rules, gate: &mut self.gate, room };
+            Floor { stand, out, instrument, tick, now_ms, stale: self.rules.stale, rules: self.settings.rules, gate: &mut self.gate, room };
         act(&mut floor)?;
         let more = floor.has_more();
         if let Some(e) = floor.out.failed {
@@ -251,7 +249,7 @@ impl Trading {
     }
 }
 
-/// What is wrong with a source whose ticks are late one after the other, and how it goes on.
+/// The text about a source whose ticks are late one after the other: the fault, and how the source goes on.
 fn silent(name: Option<&str>, source: &Source) -> String {
     let name = name.map_or_else(|| "ticks without a source".to_string(), |name| format!("ticks of source {name}"));
     let seq = source.seq.map_or_else(String::new, |seq| format!(" with seq {seq}"));

@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::domain::book::{FOREVER, Head, Life, Order};
-use crate::domain::price::{Priced, Prices, Source};
+use crate::domain::price::{Priced, Prices};
 use crate::domain::status::Side;
+use crate::domain::tick::Source;
 use crate::engine::context::Ctx;
 use crate::engine::role::Bug;
 use crate::engine::varint::{put, put_signed, take, take_i64, take_signed, take_u64};

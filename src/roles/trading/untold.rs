@@ -49,7 +49,7 @@ impl Trading {
         }
         if !std::mem::replace(&mut self.untold.read, true) {
             for (symbol, prices) in state::all_prices(ctx) {
-                self.untold.note(&symbol, &prices, self.stale);
+                self.untold.note(&symbol, &prices, self.rules.stale);
             }
         }
         let now_ms = ctx.time_ms();
@@ -61,7 +61,7 @@ impl Trading {
                 self.told(ctx, &symbol, told);
             }
             state::save_prices(ctx, &mut self.buffers, &symbol, &prices);
-            self.untold.note(&symbol, &prices, self.stale);
+            self.untold.note(&symbol, &prices, self.rules.stale);
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use super::cursor::{self, Cursor};
 use super::matching::text_fields;
 use super::prices::PriceWalk;
 use crate::domain::control::EVERYBODY;
+use crate::engine::meta::next_offset;
 use crate::engine::ports::{Log, LogError};
 use crate::engine::records::Records;
 use crate::engine::topics::{TopicId, TopicPartition, TopicTable};
@@ -123,8 +124,7 @@ fn decisions(
                 rows.insert((seen.table, seen.key), row);
             }
         }
-        let position =
-            |of: &[(TopicPartition, u64)], topic| of.iter().find(|(at, _)| *at == TopicPartition::new(topic, task)).map_or(0, |(_, o)| *o);
+        let position = |of: &[(TopicPartition, u64)], topic| next_offset(of, TopicPartition::new(topic, task)).unwrap_or(0);
         let next = |topic| position(&entry.offsets, topic);
         let decided = |input: &TopicId| open.range((*input, 0)..(*input, next(*input))).map(|(place, _)| *place).collect::<Vec<_>>();
         for (input, offset) in d.inputs.iter().flat_map(decided).collect::<Vec<_>>() {

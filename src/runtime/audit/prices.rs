@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::cursor::{self, Cursor};
 use super::inputs::Tick;
 use crate::domain::instrument::Instrument;
-use crate::domain::price::{self, Prices, Rules, Source, Taken};
+use crate::domain::price::{Prices, Taken};
+use crate::domain::tick::{Rules, Source, Tick as Judged};
+use crate::engine::meta::next_offset;
 use crate::engine::ports::{Log, LogError};
 use crate::engine::records::Record;
 use crate::engine::topics::{TopicPartition, TopicTable};
@@ -103,7 +105,7 @@ impl Followed {
     fn take(&mut self, r: &Record<'_>, rules: Rules) {
         let Some(value) = r.value.filter(|v| v.len() <= t::INPUT_BYTES_MAX) else { return };
         let Some(t) = tick::decode(value).ok().filter(|t| r.key == Some(t.symbol.as_bytes())) else { return };
-        let tick = price::Tick { price_e4: t.price.positive(), seq: t.seq, time_ns: t.timestamp_ns, append_ms: r.timestamp_ms };
+        let tick = Judged { price_e4: t.price.positive(), seq: t.seq, time_ns: t.timestamp_ns, append_ms: r.timestamp_ms };
         let Ok((price_e4, listing)) = tick.fit(|| self.listing) else { return };
         let source = self.sources.entry(t.source.map(Into::into)).or_default();
         if self.prices.fold(&tick, price_e4, &listing, source, rules) == Taken::Accepted {
@@ -129,7 +131,7 @@ fn changes(log: &dyn Log, topics: &TopicTable, task: u32, symbols: &BTreeSet<Str
             let listing = instrument::decode(Some(symbol.as_bytes()), value).ok().flatten();
             all.push(Change { from: position, what: What::Listing(symbol.to_string(), listing) });
         }
-        position = entry.offsets.iter().find(|(at, _)| *at == ticks).map_or(position, |(_, next)| *next);
+        position = next_offset(&entry.offsets, ticks).unwrap_or(position);
         true
     })?;
     Ok((all, position))

@@ -14,9 +14,16 @@ pub(super) fn put_account(out: &mut Vec<u8>, a: &Account) {
     put_signed(out, i128::from(a.clock.last_seen_us));
     // Each of them came after the one before.
     let m = a.messages;
-    let counts = [i128::from(a.open_orders), i128::from(a.shorts), i128::from(a.unopened), i128::from(a.owed_e4)];
-    let messages = [m.clock.tat_us.into(), m.clock.last_seen_us.into(), m.told_ms.into(), m.unanswered.into()];
-    let later = [counts, messages].concat();
+    let later: [i128; 8] = [
+        a.open_orders.into(),
+        a.shorts.into(),
+        a.unopened.into(),
+        a.owed_e4.into(),
+        m.clock.tat_us.into(),
+        m.clock.last_seen_us.into(),
+        m.told_ms.into(),
+        m.unanswered.into(),
+    ];
     let used = later.iter().rposition(|n| *n != 0).map_or(1, |last| last + 1);
     put_later(out, &later[..used]);
 }
