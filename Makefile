@@ -31,7 +31,7 @@ sim: ## the simulation: 20 000 seeds and all mutants; or make sim SEEDS=n, SEED=
 	cargo test --locked --no-default-features --features faults --test sim -- \
 	  $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FROM),--from $(FROM)) $(if $(MUTANT),--mutant $(MUTANT))
 
-mutants: ## which deliberate mistakes the simulation finds; writes docs/mutants.md
+mutants: ## which deliberate mistakes the simulation finds; writes docs/internals/mutants.md
 	cargo test --locked --no-default-features --features faults --test sim -- --mutants --write
 
 unit: ## what needs neither a broker nor the C++ libraries

@@ -415,7 +415,7 @@ fn the_compose_file_says_only_what_the_program_understands() {
 
 #[test]
 fn the_pages_type_only_what_the_program_understands() {
-    let pages = [include_str!("../README.md"), include_str!("../docs/operations.md"), include_str!("../docs/kafka.md")];
+    let pages = [include_str!("../README.md"), include_str!("../docs/operating/running.md"), include_str!("../docs/operating/kafka.md")];
     for (page, least) in pages.into_iter().zip([6, 3, 3]) {
         let mut seen = 0;
         let mut code_block = false;

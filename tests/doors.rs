@@ -233,7 +233,7 @@ fn a_number_in_the_place_of_an_id_is_found() {
     }
 }
 
-/// The files that docs/production.md names are read by the program: every setting is known, and every row of the listings is good.
+/// The files that docs/operating/production.md names are read by the program: every setting is known, and every row of the listings is good.
 #[test]
 fn the_files_for_a_desk_are_read() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! The rights that docs/access.md gives are enough for every role and client, and a client cannot do what only the desk may.
+//! The rights that docs/operating/security.md gives are enough for every role and client, and a client cannot do what only the desk may.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
@@ -12,7 +12,7 @@ use support::broker::{Broker, ask, wire_text};
 use support::load::wait_for;
 use support::program::Program;
 
-const PAGE: &str = include_str!("../docs/access.md");
+const PAGE: &str = include_str!("../docs/operating/security.md");
 const ROLES: [&str; 5] = ["orders", "trading", "portfolio", "notifications", "audit"];
 const TOPIC: u8 = 2;
 const GROUP: u8 = 3;

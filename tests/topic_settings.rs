@@ -162,7 +162,7 @@ fn brokers_that_do_not_fit_are_named_at_the_start() {
     let parts = ["broker 1", "group.min.session.timeout.ms is 20000", "transaction.max.timeout.ms is 15000, must be at least 20000"];
     place.p.run(&["run", "--role", "orders"]).fails(CONFIG, &parts);
     let check = place.p.run(&CHECK);
-    check.fails(CONFIG, &[&parts[..], &["the brokers do not fit", "docs/kafka.md"]].concat());
+    check.fails(CONFIG, &[&parts[..], &["the brokers do not fit", "docs/operating/kafka.md"]].concat());
     assert!(check.out.contains("offsets.retention.minutes is 60, less than a week"), "{}", check.out);
     // The session is the roles' to set.
     let longer = place.p.with(&["-X", "session.timeout.ms=20000"]).run(&["run", "--role", "orders"]);

@@ -345,7 +345,7 @@ pub struct Demo {
 #[derive(Debug, Subcommand)]
 pub enum Topics {
     /// Make those that are missing; existing ones must fit
-    #[command(after_help = "docs/kafka.md has every setting of topics and brokers, its reason and its cost.")]
+    #[command(after_help = "docs/operating/kafka.md has every setting of topics and brokers, its reason and its cost.")]
     Create {
         /// Partitions of the topics keyed by user or symbol
         #[arg(long, default_value_t = 6, value_name = "N")]

@@ -1,4 +1,4 @@
-//! The files that a desk should run with (docs/production.md): they are read, and they prevent what the page says.
+//! The files that a desk should run with (docs/operating/production.md): they are read, and they prevent what the page says.
 
 use processor::roles::RoleSettings;
 use processor::wire::topics;

@@ -312,5 +312,5 @@ fn write(rows: &[Caught]) {
         };
         text.push_str(&format!("| {} (`{}`) | {seeds} | {invariant} | {again} |\n", mutant.idea(), mutant.name()));
     }
-    std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/mutants.md"), text).expect("docs can be written");
+    std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/internals/mutants.md"), text).expect("docs can be written");
 }

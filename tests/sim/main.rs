@@ -5,7 +5,7 @@
 //! make sim SEEDS=n         that many seeds
 //! make sim SEED=n          one seed, with a trace
 //! ```
-//! `docs/reliability.md` says what it covers; `docs/mutants.md` is made by it.
+//! `docs/internals/reliability.md` says what it covers; `docs/internals/mutants.md` is made by it.
 
 mod campaign;
 mod client;

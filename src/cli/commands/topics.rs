@@ -172,7 +172,7 @@ impl Report {
                 "\nA partition count cannot change once there are records: say the same --partitions again, or use another --topic-prefix.";
         }
         if others > 0 {
-            advice += "\nSettings of brokers are changed by those who run the cluster; docs/kafka.md says which and why.";
+            advice += "\nSettings of brokers are changed by those who run the cluster; docs/operating/kafka.md says which and why.";
         }
         let all = self.lines.iter().filter(|l| l.topic.is_some()).count();
         let what = match (topics, others) {
