@@ -13,6 +13,7 @@
 //! `Origin` are refused. So are those that a proxy passed on, unless `--open` says that whoever reaches the proxy may see everything.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::SystemTime;
@@ -212,11 +213,7 @@ fn is_local(host: &str) -> bool {
 
 fn stamp(file: &Path) -> Option<Stamp> {
     let m = fs::metadata(file).ok()?;
-    #[cfg(unix)]
-    let (seconds, nanos) = (std::os::unix::fs::MetadataExt::ctime(&m), std::os::unix::fs::MetadataExt::ctime_nsec(&m));
-    #[cfg(not(unix))]
-    let (seconds, nanos) = (0, 0);
-    Some((m.modified().ok()?, seconds, nanos, m.len()))
+    Some((m.modified().ok()?, m.ctime(), m.ctime_nsec(), m.len()))
 }
 
 fn read(file: &Path) -> Result<Tokens, String> {

@@ -37,6 +37,13 @@ impl Answer {
         println!("{code}: {}", self.err.lines().rfind(|l| l.contains("processor:")).unwrap_or(last[0]));
     }
 
+    /// The code and the last lines of both outputs, for the report of a test that failed.
+    fn last_lines(&self, count: usize) -> String {
+        let last =
+            |text: &str| text.lines().skip(text.lines().count().saturating_sub(count)).fold(String::new(), |all, line| all + line + "\n");
+        format!("{:?}\n{}{}", self.code, last(&self.out), last(&self.err))
+    }
+
     pub fn is_good(&self) -> &str {
         assert_eq!(self.code, Some(0), "{}\n{}", self.out, self.err);
         &self.out
@@ -217,7 +224,10 @@ impl Drop for Background {
         if self.said.is_some() {
             // It may have ended by itself.
             self.child.kill().unwrap_or_default();
-            self.child.wait().expect("its end");
+            let end = self.take_end();
+            if std::thread::panicking() {
+                println!("a command was running when the test failed: {}", end.last_lines(60));
+            }
         }
     }
 }
