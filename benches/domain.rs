@@ -24,8 +24,15 @@ const OPENING_E4: i64 = 10_000_000_000;
 const PRICE_E4: i64 = 1_892_500;
 
 fn order(format: Format) -> Vec<u8> {
-    let order =
-        MarketOrder { order_id: "1001", user_id: "501", symbol: "AAPL", quantity: 10, side: Side::Buy, timestamp: Some(1_625_159_076) };
+    let order = MarketOrder {
+        order_id: "1001",
+        user_id: "501",
+        symbol: "AAPL",
+        quantity: 10,
+        side: Side::Buy,
+        timestamp: Some(1_625_159_076),
+    };
+
     let mut out = Vec::new();
     order.encode(format, &mut out);
     out
@@ -33,21 +40,41 @@ fn order(format: Format) -> Vec<u8> {
 
 fn decoding(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");
-    let (json, packed) = (order(Format::Json), order(Format::MessagePack));
-    group.bench_function("command, six fields, JSON", |b| b.iter(|| command::decode(black_box(&json)).expect("a command")));
-    group.bench_function("command, six fields, MessagePack", |b| b.iter(|| command::decode(black_box(&packed)).expect("a command")));
+    let json = order(Format::Json);
+    let packed = order(Format::MessagePack);
+    group.bench_function("command, six fields, JSON", |b| {
+        b.iter(|| command::decode(black_box(&json)).expect("a command"))
+    });
+
+    group.bench_function("command, six fields, MessagePack", |b| {
+        b.iter(|| command::decode(black_box(&packed)).expect("a command"))
+    });
+
     let price = br#"{"symbol":"AAPL","price":189.25,"timestamp":1625159080}"#;
-    group.bench_function("tick, JSON", |b| b.iter(|| tick::decode(black_box(price)).expect("a tick")));
+    group.bench_function("tick, JSON", |b| {
+        b.iter(|| tick::decode(black_box(price)).expect("a tick"))
+    });
+
     group.finish();
 }
 
 fn deciding(c: &mut Criterion) {
-    let request = Request { side: Side::Buy, quantity: Num::Exact(10), pricing: Some(Pricing::Market), deadline_ms: None };
+    let request = Request {
+        side: Side::Buy,
+        quantity: Num::Exact(10),
+        pricing: Some(Pricing::Market),
+        deadline_ms: None,
+    };
+
     let instrument = Instrument::default();
     c.bench_function("decide and post a market order and its fill", |b| {
-        let (mut account, mut position) = (Account::default(), Position::default());
-        let (mut house, mut totals) = (House::default(), Totals::default());
-        account.deposit(&mut totals, OPENING_E4).expect("within bounds");
+        let mut account = Account::default();
+        let mut position = Position::default();
+        let mut house = House::default();
+        let mut totals = Totals::default();
+        account
+            .deposit(&mut totals, OPENING_E4)
+            .expect("within bounds");
         b.iter(|| {
             let facts = Facts {
                 instrument: Some(&instrument),
@@ -60,27 +87,53 @@ fn deciding(c: &mut Criterion) {
                 bands: Bands::BySide,
                 margin: true,
             };
+
             let r = check(black_box(&request), &facts).expect("nothing speaks against it");
-            account.reserve(&mut position, &r.hold).expect("cash is there");
+            account
+                .reserve(&mut position, &r.hold)
+                .expect("cash is there");
             let value = PRICE_E4 * r.terms.quantity;
             let fee = r.terms.fee(0, value).expect("within bounds");
-            let trade = Settled { side: Side::Buy, quantity: r.terms.quantity, value_e4: value, fee, with_house: true, keeps: true };
-            let books = Books { position: &mut position, house: &mut house, totals: &mut totals };
-            account.settle(books, &trade, &r.hold).expect("the books balance");
+            let trade = Settled {
+                side: Side::Buy,
+                quantity: r.terms.quantity,
+                value_e4: value,
+                fee,
+                with_house: true,
+                keeps: true,
+            };
+
+            let books = Books {
+                position: &mut position,
+                house: &mut house,
+                totals: &mut totals,
+            };
+
+            account
+                .settle(books, &trade, &r.hold)
+                .expect("the books balance");
+
             // Or the cash, and at last the turnover of a life, would end before the measurement.
             account.deposit(&mut totals, value).expect("within bounds");
             account.turnover_e4 = 0;
         });
     });
+
     let limit = Limit::new(100, 200).expect("a rate");
     c.bench_function("rate limit (GCRA)", |b| {
-        let (mut clock, mut now_us) = (Clock::default(), 0_i64);
+        let mut clock = Clock::default();
+        let mut now_us = 0_i64;
         b.iter(|| {
             now_us += 10_000;
-            clock = limit.take(black_box(clock), now_us).expect("within the rate");
+            clock = limit
+                .take(black_box(clock), now_us)
+                .expect("within the rate");
         });
     });
-    c.bench_function("partition of a key (murmur2)", |b| b.iter(|| partition(black_box(b"trader-1234"), 6)));
+
+    c.bench_function("partition of a key (murmur2)", |b| {
+        b.iter(|| partition(black_box(b"trader-1234"), 6))
+    });
 }
 
 fn writing(c: &mut Criterion) {
@@ -103,6 +156,7 @@ fn writing(c: &mut Criterion) {
         liquidity: Some(Liquidity::Taker),
         ..OrderEvent::new(Event::OrderFilled, "501")
     };
+
     let mut out = Vec::new();
     c.bench_function("encode an event (OrderFilled)", |b| {
         b.iter(|| {
@@ -110,18 +164,29 @@ fn writing(c: &mut Criterion) {
             black_box(&event).encode(&mut out);
         });
     });
+
     c.bench_function("one link of an audit chain (250 bytes)", |b| {
         let mut head = GENESIS;
-        let headers = [("type", &b"OrderFilled"[..]), ("v", b"1"), ("src", b"executions/3/123456"), ("n", b"0")];
+        let headers = [
+            ("type", &b"OrderFilled"[..]),
+            ("v", b"1"),
+            ("src", b"executions/3/123456"),
+            ("n", b"0"),
+        ];
         b.iter(|| {
             let meta = meta_hash(1_700_000_000_000, true, true, headers.into_iter());
-            head =
-                link(&head, "order-events/3/123456", &payload_hash(Some(b"501"), Some(black_box(&out[..out.len().min(250)]))), Some(&meta));
+            head = link(
+                &head,
+                "order-events/3/123456",
+                &payload_hash(Some(b"501"), Some(black_box(&out[..out.len().min(250)]))),
+                Some(&meta),
+            );
         });
     });
 }
 
-/// The matching core. The machine may be busy with other things, so what counts is also measured in the thread's own processor time.
+/// The matching core. The machine may be busy with other things, so what counts is also measured in
+/// the thread's own processor time.
 mod book {
     use super::*;
     use crate::desk::Desk;
@@ -130,7 +195,11 @@ mod book {
     const COMMANDS: u64 = 10_000_000;
 
     fn processor_ns() -> u64 {
-        let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut t = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+
         // SAFETY: the pointer is to a local that outlives the call.
         let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut t) };
         assert_eq!(failed, 0, "this system has no such clock");
@@ -141,12 +210,18 @@ mod book {
         let mut group = c.benchmark_group("book");
         let mut desk = Desk::new();
         group.throughput(criterion::Throughput::Elements(1_000));
-        group.bench_function("1000 commands of the mix", |b| b.iter(|| (0..1_000).for_each(|_| desk.step())));
+        group.bench_function("1000 commands of the mix", |b| {
+            b.iter(|| (0..1_000).for_each(|_| desk.step()))
+        });
+
         group.finish();
         let start = processor_ns();
         (0..COMMANDS).for_each(|_| desk.step());
         let each = (processor_ns() - start) as f64 / COMMANDS as f64;
-        println!("book: {each:.0} ns of processor time per command, {:.1} million commands per second of it", 1_000.0 / each);
+        println!(
+            "book: {each:.0} ns of processor time per command, {:.1} million commands per second of it",
+            1_000.0 / each
+        );
         let mut histogram = Histogram::<u64>::new_with_max(1_000_000_000, 3).expect("bounds");
         for _ in 0..COMMANDS / 10 {
             let command = desk.choose();
@@ -154,6 +229,7 @@ mod book {
             desk.run(command);
             histogram.saturating_record(start.elapsed().as_nanos() as u64);
         }
+
         let at = |p| histogram.value_at_quantile(p);
         println!(
             "book: one command takes p50 {} ns, p99 {} ns, p99.9 {} ns, at most {} ns (by the wall, with two readings of the clock)",
@@ -162,6 +238,7 @@ mod book {
             at(0.999),
             histogram.max()
         );
+
         let [ioc, market, replace, add, cancel] = desk.counts;
         let all: u64 = desk.counts.iter().sum();
         let share = |n: u64| n * 1_000 / all.max(1);

@@ -1,7 +1,9 @@
-//! The system from end to end on a real local broker, and embedded, in one run that prints one table.
+//! The system from end to end on a real local broker, and embedded, in one run that prints one
+//! table.
 //!
-//! Broker, roles and clients share the machine, so figures mean something beside each other and on an idle machine only. CPU is this process's,
-//! clients included where they run meanwhile; it depends less on what else the machine does. `E2E_SCALE=10` makes everything ten times as long.
+//! Broker, roles and clients share the machine, so figures mean something beside each other and on
+//! an idle machine only. CPU is this process's, clients included where they run meanwhile; it
+//! depends less on what else the machine does. `E2E_SCALE=10` makes everything ten times as long.
 
 #[path = "../tests/support/broker.rs"]
 mod broker;
@@ -39,7 +41,10 @@ use serde::Deserialize;
 const BATCH: usize = 5_000;
 
 fn main() {
-    let scale: u64 = std::env::var("E2E_SCALE").ok().and_then(|v| v.parse().ok()).unwrap_or(1);
+    let scale: u64 = std::env::var("E2E_SCALE")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(1);
     let dir = tempfile::tempdir().expect("a directory");
     let broker = broker::Broker::start_for_measuring();
     println!("| what | figure | beside it |");
@@ -47,24 +52,50 @@ fn main() {
     if wanted("copy") {
         copies(&broker.address, dir.path(), 200_000 * scale);
     }
+
     if wanted("drain") {
-        drain(&kafka(&broker.address, "drain-", dir.path()), 150_000 * scale);
+        drain(
+            &kafka(&broker.address, "drain-", dir.path()),
+            150_000 * scale,
+        );
     }
+
     if wanted("kafka") {
         let system = kafka(&broker.address, "all-", dir.path());
-        let house = pipeline(&system, "all five roles on Kafka", 20_000 * scale, load::orders);
-        let books = pipeline(&system, "the same with books", 20_000 * scale, load::book_orders);
-        row("books beside the house", &format!("{:.2}", books / house), "wanted 0.67: not slower by more than a third");
+        let house = pipeline(
+            &system,
+            "all five roles on Kafka",
+            20_000 * scale,
+            load::orders,
+        );
+        let books = pipeline(
+            &system,
+            "the same with books",
+            20_000 * scale,
+            load::book_orders,
+        );
+        row(
+            "books beside the house",
+            &format!("{:.2}", books / house),
+            "wanted 0.67: not slower by more than a third",
+        );
         latency(&system, 50, Duration::from_secs(10 * scale));
     }
+
     if wanted("embedded") {
-        embedded(&dir.path().join("embedded"), Duration::from_secs(10 * scale));
+        embedded(
+            &dir.path().join("embedded"),
+            Duration::from_secs(10 * scale),
+        );
     }
 }
 
 /// Whether this part was asked for by name; all are, when none is.
 fn wanted(part: &str) -> bool {
-    let mut names = std::env::args().skip(1).filter(|a| !a.starts_with("--")).peekable();
+    let mut names = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with("--"))
+        .peekable();
     names.peek().is_none() || names.any(|n| n == part)
 }
 
@@ -72,31 +103,72 @@ fn row(what: &str, figure: &str, beside: &str) {
     println!("| {what} | {figure} | {beside} |");
 }
 
-/// Our loop against the bare client: same input, same batches, one output and one changelog record for each; ours keeps a store besides.
+/// Our loop against the bare client: same input, same batches, one output and one changelog record
+/// for each; ours keeps a store besides.
 fn copies(brokers: &str, dir: &Path, records: u64) {
     let table = loop_copy::table("copy-");
     let log = KafkaLog::new(KafkaSettings::new(brokers), table.clone());
     for topic in table.iter() {
-        log.create_topic(topic, table.spec(topic), copy::PARTITIONS).expect("the topic can be made");
+        log.create_topic(topic, table.spec(topic), copy::PARTITIONS)
+            .expect("the topic can be made");
     }
+
     copy::fill(&log, records);
     let log: Arc<dyn Log> = Arc::new(log);
+
     // Once for nothing: the broker compiles its hot paths.
-    copy::bare(brokers, &table, "warm-up", BATCH, records, Some(loop_copy::BARE_CHANGELOG));
-    let bare = copy::bare(brokers, &table, "bare", BATCH, records, Some(loop_copy::BARE_CHANGELOG));
-    let beside = format!("{records} records, {BATCH} in a transaction, one output and one changelog record each");
-    row("copy, bare rdkafka, records/s", &format!("{bare:.0}"), &beside);
+    copy::bare(
+        brokers,
+        &table,
+        "warm-up",
+        BATCH,
+        records,
+        Some(loop_copy::BARE_CHANGELOG),
+    );
+
+    let bare = copy::bare(
+        brokers,
+        &table,
+        "bare",
+        BATCH,
+        records,
+        Some(loop_copy::BARE_CHANGELOG),
+    );
+
+    let beside = format!(
+        "{records} records, {BATCH} in a transaction, one output and one changelog record each"
+    );
+    row(
+        "copy, bare rdkafka, records/s",
+        &format!("{bare:.0}"),
+        &beside,
+    );
     let ours = loop_copy::run(&log, &table, dir, BATCH, records);
-    let target = format!("{:.0} % of bare, wanted 60 %; digest, header guard and a RocksDB store besides", 100.0 * ours / bare);
-    row("copy, through the engine's loop, records/s", &format!("{ours:.0}"), &target);
+    let target = format!(
+        "{:.0} % of bare, wanted 60 %; digest, header guard and a RocksDB store besides",
+        100.0 * ours / bare
+    );
+    row(
+        "copy, through the engine's loop, records/s",
+        &format!("{ours:.0}"),
+        &target,
+    );
 }
 
 fn kafka(brokers: &str, prefix: &str, dir: &Path) -> System {
     let table = Arc::new(topics::table(prefix));
-    system(Arc::new(KafkaLog::new(KafkaSettings::new(brokers), table.clone())), table, &dir.join(prefix))
+    system(
+        Arc::new(KafkaLog::new(KafkaSettings::new(brokers), table.clone())),
+        table,
+        &dir.join(prefix),
+    )
 }
 
-fn system(log: Arc<dyn Log>, topics: Arc<processor::engine::topics::TopicTable>, state: &Path) -> System {
+fn system(
+    log: Arc<dyn Log>,
+    topics: Arc<processor::engine::topics::TopicTable>,
+    state: &Path,
+) -> System {
     let system = place::system(log, topics, state);
     load::prepare(&system);
     system
@@ -109,27 +181,50 @@ fn drain(system: &System, count: u64) {
     let began = Instant::now();
     let running = Running::start(system, &[Role::Orders]);
     let rest = running.rest(system);
-    let (took, cpu) = (rest - began, cpu_us() - before);
+    let took = rest - began;
+    let cpu = cpu_us() - before;
     running.stop();
-    let beside = format!("{count} commands, start and join included; {:.1} us of CPU each", cpu as f64 / count as f64);
-    row("`orders` drains, commands/s", &per_second(count, took), &beside);
+    let beside = format!(
+        "{count} commands, start and join included; {:.1} us of CPU each",
+        cpu as f64 / count as f64
+    );
+    row(
+        "`orders` drains, commands/s",
+        &per_second(count, took),
+        &beside,
+    );
 }
 
 /// How fast all roles together bring commands that have piled up to their end, in commands/s.
 fn pipeline(system: &System, what: &str, count: u64, send: fn(&dyn Log, u64)) -> f64 {
-    let (events, trades) = (count_records(system, topics::ORDER_EVENTS), count_records(system, topics::TRADES));
+    let events = count_records(system, topics::ORDER_EVENTS);
+    let trades = count_records(system, topics::TRADES);
     send(&*system.log, count);
-    let rest = [Role::Trading, Role::Portfolio, Role::Notifications, Role::Audit];
+    let rest = [
+        Role::Trading,
+        Role::Portfolio,
+        Role::Notifications,
+        Role::Audit,
+    ];
     let mut running = Running::start(system, &rest);
     let before = cpu_us();
     let began = Instant::now();
     running.add(system, &[Role::Orders]);
-    let (took, cpu) = (running.rest(system) - began, cpu_us() - before);
+    let took = running.rest(system) - began;
+    let cpu = cpu_us() - before;
     running.stop();
-    let (events, trades) = (count_records(system, topics::ORDER_EVENTS) - events, count_records(system, topics::TRADES) - trades);
+    let events = count_records(system, topics::ORDER_EVENTS) - events;
+    let trades = count_records(system, topics::TRADES) - trades;
     assert!(trades > count / 20, "orders trade");
-    let beside = format!("{count} commands to rest; {:.0} us of CPU each; {events} events, {trades} trades", cpu as f64 / count as f64);
-    row(&format!("{what}, commands/s"), &per_second(count, took), &beside);
+    let beside = format!(
+        "{count} commands to rest; {:.0} us of CPU each; {events} events, {trades} trades",
+        cpu as f64 / count as f64
+    );
+    row(
+        &format!("{what}, commands/s"),
+        &per_second(count, took),
+        &beside,
+    );
     count as f64 / took.as_secs_f64()
 }
 
@@ -141,30 +236,47 @@ fn latency(system: &System, per_second: u64, during: Duration) {
     let events = watch(system, topics::ORDER_EVENTS, &sent, &stop);
     let told = watch(system, topics::NOTIFICATIONS, &sent, &stop);
     let mut orders = load::Orders::new(&*system.log, 1000, "l");
-    let (began, mut n) = (Instant::now(), 0);
+    let began = Instant::now();
+    let mut n = 0;
     while began.elapsed() < during {
         let due = Duration::from_micros(n * 1_000_000 / per_second);
         std::thread::sleep(due.saturating_sub(began.elapsed()));
+
         // Noted before it is sent, or an answer might come first.
-        sent.lock().expect("no thread panics with it").insert(orders.next_id(), Instant::now());
+        sent.lock()
+            .expect("no thread panics with it")
+            .insert(orders.next_id(), Instant::now());
         orders.send();
         n += 1;
     }
+
     orders.flush();
     running.rest(system);
     std::thread::sleep(Duration::from_millis(500));
     stop.store(true, Ordering::Relaxed);
-    let (events, told) = (events.join().expect("the reader ends"), told.join().expect("the reader ends"));
+    let events = events.join().expect("the reader ends");
+    let told = told.join().expect("the reader ends");
     running.stop();
     for (what, times, wanted) in [
         ("OrderPending", events.get("OrderPending"), "wanted 8 / 30"),
         ("OrderFilled", events.get("OrderFilled"), ""),
-        ("notification of the fill", told.get("order-filled"), "wanted 40 / 90"),
+        (
+            "notification of the fill",
+            told.get("order-filled"),
+            "wanted 40 / 90",
+        ),
     ] {
-        let Some(times) = times else { panic!("nobody saw a {what}") };
+        let Some(times) = times else {
+            panic!("nobody saw a {what}")
+        };
+
         let at = |q| times.value_at_quantile(q) as f64 / 1000.0;
         let figure = format!("{:.1} / {:.1}", at(0.5), at(0.99));
-        row(&format!("to {what} at {per_second}/s, p50 / p99 ms"), &figure, &format!("{} of {n} orders; {wanted}", times.len()));
+        row(
+            &format!("to {what} at {per_second}/s, p50 / p99 ms"),
+            &figure,
+            &format!("{} of {n} orders; {wanted}", times.len()),
+        );
     }
 }
 
@@ -177,34 +289,59 @@ struct Seen<'a> {
 
 type Times = BTreeMap<String, Histogram<u64>>;
 
-/// Reads a topic as a client would and times what belongs to the orders sent; microseconds by kind of record.
+/// Reads a topic as a client would and times what belongs to the orders sent; microseconds by kind
+/// of record.
 fn watch(
     system: &System,
     topic: TopicId,
     sent: &Arc<Mutex<BTreeMap<String, Instant>>>,
     stop: &Arc<AtomicBool>,
 ) -> std::thread::JoinHandle<Times> {
-    let count = system.log.partitions(topic).expect("the log answers").expect("the topic is there");
+    let count = system
+        .log
+        .partitions(topic)
+        .expect("the log answers")
+        .expect("the topic is there");
     let from: Vec<_> = (0..count).map(|p| (p, From::End)).collect();
     let mut reader = system.log.reader(topic, &from, true).expect("a reader");
-    let (sent, stop) = (sent.clone(), stop.clone());
+    let sent = sent.clone();
+    let stop = stop.clone();
     std::thread::spawn(move || {
-        let (mut times, mut batch) = (Times::new(), Records::new());
+        let mut times = Times::new();
+        let mut batch = Records::new();
         while !stop.load(Ordering::Relaxed) {
             batch.clear();
-            reader.poll(Duration::from_millis(100), LIMITS, &mut batch).expect("reading works");
+            reader
+                .poll(Duration::from_millis(100), LIMITS, &mut batch)
+                .expect("reading works");
             let now = Instant::now();
             for r in batch.iter() {
-                let seen: Seen<'_> = rmp_serde::from_slice(r.value.expect("a value")).expect("a record of ours");
+                let seen: Seen<'_> =
+                    rmp_serde::from_slice(r.value.expect("a value")).expect("a record of ours");
+
                 // An event is named by its header, a notification by its kind.
                 let kind = seen.kind.or(r.headers.text("type")).unwrap_or_default();
-                let at = seen.order_id.and_then(|id| sent.lock().expect("no thread panics with it").get(id).copied());
+                let at = seen.order_id.and_then(|id| {
+                    sent.lock()
+                        .expect("no thread panics with it")
+                        .get(id)
+                        .copied()
+                });
+
                 if let (Some(at), Some(_)) = (at, seen.event) {
-                    let new = || Histogram::new_with_bounds(1, 600_000_000, 3).expect("fixed bounds are valid");
-                    times.entry(kind.to_string()).or_insert_with(new).saturating_record((now - at).as_micros() as u64);
+                    let new = || {
+                        Histogram::new_with_bounds(1, 600_000_000, 3)
+                            .expect("fixed bounds are valid")
+                    };
+
+                    times
+                        .entry(kind.to_string())
+                        .or_insert_with(new)
+                        .saturating_record((now - at).as_micros() as u64);
                 }
             }
         }
+
         times
     })
 }
@@ -222,27 +359,54 @@ fn embedded(dir: &Path, during: Duration) {
         symbols: (0..8).map(|n| format!("S{n}")).collect(),
         seed: 1,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let before = cpu_us();
-    let summary = runtime.block_on(demo::run(&system, options, std::future::pending(), Duration::from_secs(10))).expect("the demo runs");
+    let summary = runtime
+        .block_on(demo::run(
+            &system,
+            options,
+            std::future::pending(),
+            Duration::from_secs(10),
+        ))
+        .expect("the demo runs");
+
     let cpu = cpu_us() - before;
     let orders = count_records(&system, topics::ORDER_COMMANDS);
     let each = cpu as f64 / orders as f64;
-    let beside = format!("{orders} orders; {each:.0} us of CPU each; {} violations; wanted 20000", summary.violations);
-    row("embedded demo, all five roles, orders/s", &per_second(orders, during), &beside);
+    let beside = format!(
+        "{orders} orders; {each:.0} us of CPU each; {} violations; wanted 20000",
+        summary.violations
+    );
+    row(
+        "embedded demo, all five roles, orders/s",
+        &per_second(orders, during),
+        &beside,
+    );
     assert_eq!(summary.violations, 0, "{}", summary.text);
 }
 
 fn count_records(system: &System, topic: TopicId) -> u64 {
-    let count = system.log.partitions(topic).expect("the log answers").expect("the topic is there");
+    let count = system
+        .log
+        .partitions(topic)
+        .expect("the log answers")
+        .expect("the topic is there");
     let from: Vec<_> = (0..count).map(|p| (p, From::Start)).collect();
     let mut reader = system.log.reader(topic, &from, false).expect("a reader");
-    let (mut batch, mut n) = (Records::new(), 0);
+    let mut batch = Records::new();
+    let mut n = 0;
     while !reader.caught_up() {
         batch.clear();
-        reader.poll(Duration::from_millis(100), LIMITS, &mut batch).expect("reading works");
+        reader
+            .poll(Duration::from_millis(100), LIMITS, &mut batch)
+            .expect("reading works");
         n += batch.len() as u64;
     }
+
     n
 }
 
@@ -258,6 +422,7 @@ fn cpu_us() -> u64 {
         assert_eq!(libc::getrusage(libc::RUSAGE_SELF, &mut usage), 0);
         usage
     };
+
     let us = |t: libc::timeval| t.tv_sec.unsigned_abs() * 1_000_000 + t.tv_usec.unsigned_abs();
     us(usage.ru_utime) + us(usage.ru_stime)
 }

@@ -1,6 +1,8 @@
-//! The engine and the roles without network: each role over a log in memory, and all of them in one thread.
+//! The engine and the roles without network: each role over a log in memory, and all of them in one
+//! thread.
 //!
-//! A role's input is what the others wrote in a run before. Figures are orders, so that they compare; `orders` alone sees commands only.
+//! A role's input is what the others wrote in a run before. Figures are orders, so that they
+//! compare; `orders` alone sees commands only.
 
 #[path = "support/load.rs"]
 mod load;
@@ -30,11 +32,14 @@ const ORDERS: u64 = 5_000;
 fn system(state: &Path) -> System {
     let table = Arc::new(topics::table("bench-"));
     let system = place::system(Arc::new(LocalLog::in_memory(&table)), table, state);
-    system.create_topics(load::PARTITIONS, &mut |_, _| {}).expect("topics in memory");
+    system
+        .create_topics(load::PARTITIONS, &mut |_, _| {})
+        .expect("topics in memory");
     system
 }
 
-/// A role that does not linger: here nothing comes from outside, so waiting for company would only be waiting.
+/// A role that does not linger: here nothing comes from outside, so waiting for company would only
+/// be waiting.
 struct Eager(Box<dyn RoleFactory>, RoleSpec);
 
 impl RoleFactory for Eager {
@@ -69,22 +74,42 @@ fn instance(system: &System, role: Role, stores: Box<dyn Stores>) -> Instance {
         cache_bytes: 64 << 20,
         standby: processor::engine::restore::Standby::None,
     };
+
     let factory = system.factory(role).expect("the topics are there");
-    let spec = RoleSpec { linger: Duration::ZERO, ..factory.spec().clone() };
+    let spec = RoleSpec {
+        linger: Duration::ZERO,
+        ..factory.spec().clone()
+    };
+
     let clock = Box::new(SystemClock::new());
-    Instance::new(system.log.clone(), stores, clock, Box::new(Eager(factory, spec)), system.topics.clone(), settings)
+    Instance::new(
+        system.log.clone(),
+        stores,
+        clock,
+        Box::new(Eager(factory, spec)),
+        system.topics.clone(),
+        settings,
+    )
 }
 
 fn partitions(log: &dyn Log, topic: TopicId) -> Vec<TopicPartition> {
-    let count = log.partitions(topic).expect("the log answers").expect("the topic is there");
+    let count = log
+        .partitions(topic)
+        .expect("the log answers")
+        .expect("the topic is there");
     (0..count).map(|p| TopicPartition::new(topic, p)).collect()
 }
 
 fn drained(system: &System, role: Role) -> bool {
     role.spec().inputs.iter().all(|input| {
         let at = partitions(&*system.log, input.topic);
-        let committed = system.log.group_offsets(&system.group(role), &at).expect("the log answers");
-        at.iter().zip(committed).all(|(at, next)| next.unwrap_or(0) == system.log.bounds(*at).expect("the log answers").end)
+        let committed = system
+            .log
+            .group_offsets(&system.group(role), &at)
+            .expect("the log answers");
+        at.iter().zip(committed).all(|(at, next)| {
+            next.unwrap_or(0) == system.log.bounds(*at).expect("the log answers").end
+        })
     })
 }
 
@@ -95,24 +120,38 @@ fn run(system: &System, members: &mut [(Role, Instance)]) -> Duration {
             instance.step().expect("joining works");
         }
     }
+
     let began = Instant::now();
     while !members.iter().all(|(role, _)| drained(system, *role)) {
         for (_, instance) in members.iter_mut() {
             instance.step().expect("processing works");
         }
     }
+
     began.elapsed()
 }
 
 fn read(log: &dyn Log, topic: TopicId) -> Records {
-    let from: Vec<_> = partitions(log, topic).iter().map(|at| (at.partition, From::Start)).collect();
+    let from: Vec<_> = partitions(log, topic)
+        .iter()
+        .map(|at| (at.partition, From::Start))
+        .collect();
     let mut reader = log.reader(topic, &from, true).expect("a reader");
     let mut all = Records::new();
     while !reader.caught_up() {
         reader
-            .poll(Duration::ZERO, Limits { records: usize::MAX, bytes: usize::MAX, age: Duration::MAX }, &mut all)
+            .poll(
+                Duration::ZERO,
+                Limits {
+                    records: usize::MAX,
+                    bytes: usize::MAX,
+                    age: Duration::MAX,
+                },
+                &mut all,
+            )
             .expect("reading works");
     }
+
     all
 }
 
@@ -122,7 +161,11 @@ fn history(state: &Path) -> Vec<Records> {
     load::prepare(&system);
     load::orders(&*system.log, ORDERS);
     run_all(&system);
-    system.topics.iter().map(|topic| read(&*system.log, topic)).collect()
+    system
+        .topics
+        .iter()
+        .map(|topic| read(&*system.log, topic))
+        .collect()
 }
 
 fn run_all(system: &System) -> Duration {
@@ -135,13 +178,24 @@ fn before(state: &Path, role: Role, history: &[Records]) -> System {
     let system = system(state);
     let mut appender = system.log.appender().expect("a writer");
     let spec = role.spec();
-    let mut wanted: Vec<TopicId> = spec.inputs.iter().map(|i| i.topic).chain(spec.broadcasts).collect();
+    let mut wanted: Vec<TopicId> = spec
+        .inputs
+        .iter()
+        .map(|i| i.topic)
+        .chain(spec.broadcasts)
+        .collect();
+
     // Executions answer what this run has not sent yet.
     wanted.retain(|t| role != Role::Orders || *t != topics::EXECUTIONS);
     for topic in wanted {
-        history[topic.0 as usize].iter().for_each(|r| appender.append(&r).expect("appending works"));
+        history[topic.0 as usize]
+            .iter()
+            .for_each(|r| appender.append(&r).expect("appending works"));
     }
-    appender.flush(Duration::from_secs(60)).expect("flushing works");
+
+    appender
+        .flush(Duration::from_secs(60))
+        .expect("flushing works");
     drop(appender);
     system
 }
@@ -150,29 +204,45 @@ fn engine(c: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a directory");
     let history = history(dir.path());
     let mut group = c.benchmark_group("orders through");
-    group.sampling_mode(SamplingMode::Flat).sample_size(10).throughput(Throughput::Elements(ORDERS));
+    group
+        .sampling_mode(SamplingMode::Flat)
+        .sample_size(10)
+        .throughput(Throughput::Elements(ORDERS));
     for role in Role::all() {
         group.bench_function(format!("{role}, state in memory"), |b| {
             b.iter_custom(|n| {
                 let once = |_| {
                     let system = before(dir.path(), role, &history);
-                    run(&system, &mut [(role, instance(&system, role, Box::<MemoryStores>::default()))])
+                    run(
+                        &system,
+                        &mut [(
+                            role,
+                            instance(&system, role, Box::<MemoryStores>::default()),
+                        )],
+                    )
                 };
+
                 (0..n).map(once).sum()
             });
         });
     }
+
     group.bench_function("orders, state in RocksDB", |b| {
         b.iter_custom(|n| {
             let once = |_| {
                 let state = tempfile::tempdir().expect("a directory");
                 let system = before(state.path(), Role::Orders, &history);
                 let stores = Box::new(system.local_state(Role::Orders).expect("local state"));
-                run(&system, &mut [(Role::Orders, instance(&system, Role::Orders, stores))])
+                run(
+                    &system,
+                    &mut [(Role::Orders, instance(&system, Role::Orders, stores))],
+                )
             };
+
             (0..n).map(once).sum()
         });
     });
+
     group.bench_function("all five roles in one thread", |b| {
         b.iter_custom(|n| {
             let once = |_| {
@@ -181,9 +251,11 @@ fn engine(c: &mut Criterion) {
                 load::orders(&*system.log, ORDERS);
                 run_all(&system)
             };
+
             (0..n).map(once).sum()
         });
     });
+
     group.finish();
 }
 

@@ -1,8 +1,10 @@
-//! Fairness as ratios: one partition beside a backlog of another, a healthy task beside restores, and many tasks that begin anew with few open files. On the
-//! embedded log and on a real local broker.
+//! Fairness as ratios: one partition beside a backlog of another, a healthy task beside restores,
+//! and many tasks that begin anew with few open files. On the embedded log and on a real local
+//! broker.
 //!
-//! Each figure is compared with the same thing alone, in the same run, so that it says something on a busy machine, too.
-//! `make bench ARGS="--bench live -- backlog restore rejoin"`; `LIVE_RECORDS=200000` is a smaller backlog.
+//! Each figure is compared with the same thing alone, in the same run, so that it says something on
+//! a busy machine, too. `make bench ARGS="--bench live -- backlog restore rejoin"`;
+//! `LIVE_RECORDS=200000` is a smaller backlog.
 
 #[path = "../tests/support/broker.rs"]
 mod broker;
@@ -50,7 +52,10 @@ const ENOUGH: usize = 40;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 fn main() {
-    let records: u64 = std::env::var("LIVE_RECORDS").ok().and_then(|v| v.parse().ok()).unwrap_or(1_000_000);
+    let records: u64 = std::env::var("LIVE_RECORDS")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(1_000_000);
     let dir = tempfile::tempdir().expect("a directory");
     println!("| what | alone | beside | ratio | |");
     println!("|:-----|------:|-------:|------:|:-|");
@@ -59,26 +64,49 @@ fn main() {
         let embedded = wanted("embedded").then(|| -> (_, Arc<dyn Log>) {
             (
                 "embedded log",
-                Arc::new(LocalLog::open(&dir.path().join(name).join("log"), table, Options::default()).expect("an embedded log")),
+                Arc::new(
+                    LocalLog::open(
+                        &dir.path().join(name).join("log"),
+                        table,
+                        Options::default(),
+                    )
+                    .expect("an embedded log"),
+                ),
             )
         });
-        let kafka = on_kafka
-            .as_ref()
-            .map(|b| -> (_, Arc<dyn Log>) { ("Kafka", Arc::new(KafkaLog::new(KafkaSettings::new(&b.address), table.clone()))) });
+
+        let kafka = on_kafka.as_ref().map(|b| -> (_, Arc<dyn Log>) {
+            (
+                "Kafka",
+                Arc::new(KafkaLog::new(KafkaSettings::new(&b.address), table.clone())),
+            )
+        });
+
         embedded.into_iter().chain(kafka).collect()
     };
+
     if wanted("backlog") {
         let table = Arc::new(topics::table("backlog-"));
         for (on, log) in make("backlog", &table) {
-            backlog(on, &system(log, &table, &dir.path().join("backlog").join(on)), records);
+            backlog(
+                on,
+                &system(log, &table, &dir.path().join("backlog").join(on)),
+                records,
+            );
         }
     }
+
     if wanted("restore") {
         let table = Arc::new(topics::table("restore-"));
         for (on, log) in make("restore", &table) {
-            restore(on, &system(log, &table, &dir.path().join("restore").join(on)), records);
+            restore(
+                on,
+                &system(log, &table, &dir.path().join("restore").join(on)),
+                records,
+            );
         }
     }
+
     if wanted("rejoin") {
         let table = loop_copy::table("rejoin-");
         for (on, log) in make("rejoin", &table) {
@@ -90,15 +118,24 @@ fn main() {
 /// Whether a part, or a log, was asked for by name; all parts and logs are, when none is.
 fn wanted(name: &str) -> bool {
     let logs = ["embedded", "kafka"];
-    let mut same_kind =
-        std::env::args().skip(1).filter(|a| !a.starts_with("--") && logs.contains(&a.as_str()) == logs.contains(&name)).peekable();
+    let mut same_kind = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with("--") && logs.contains(&a.as_str()) == logs.contains(&name))
+        .peekable();
     same_kind.peek().is_none() || same_kind.any(|a| a == name)
 }
 
 fn system(log: Arc<dyn Log>, topics: &Arc<TopicTable>, state: &Path) -> System {
     // Prices of this run never get too old for it.
-    let roles = RoleSettings { stale_ms: 1_000_000_000, ..RoleSettings::default() };
-    System { roles, ..place::system(log, topics.clone(), state) }
+    let roles = RoleSettings {
+        stale_ms: 1_000_000_000,
+        ..RoleSettings::default()
+    };
+
+    System {
+        roles,
+        ..place::system(log, topics.clone(), state)
+    }
 }
 
 /// One partition has a backlog; an order of another one must not feel it.
@@ -112,12 +149,17 @@ fn backlog(on: &str, system: &System, records: u64) {
     Sender::new(system, PARTITIONS, &[0]).send(records);
     let running = Running::start(system);
     running.wait_for(PARTITIONS);
+
     // The first seconds belong to the start.
     std::thread::sleep(Duration::from_millis(500));
     let beside = probe.times(|| left(system, 0) > records / 20);
     let left = left(system, 0);
     running.stop();
-    assert!(beside.len() >= ENOUGH, "the backlog was gone after {} orders", beside.len());
+    assert!(
+        beside.len() >= ENOUGH,
+        "the backlog was gone after {} orders",
+        beside.len()
+    );
     row(
         &format!("an order beside a backlog of {records} records in another partition, {on}"),
         &alone,
@@ -139,12 +181,14 @@ fn restore(on: &str, system: &System, records: u64) {
         assert!(asked.elapsed() < PATIENCE, "the state is not made");
         std::thread::sleep(Duration::from_millis(50));
     }
+
     let alone = probe.times(|| true);
     running.stop();
     let state = system.state.join("orders").join("1");
     for task in &others {
         std::fs::remove_dir_all(state.join(task.to_string())).expect("a store");
     }
+
     let began = Instant::now();
     let running = Running::start(system);
     running.wait_for(1);
@@ -152,39 +196,80 @@ fn restore(on: &str, system: &System, records: u64) {
     running.wait_for(RESTORED + 1);
     let took = began.elapsed();
     running.stop();
-    assert!(beside.len() >= ENOUGH, "the restores were done after {} orders", beside.len());
-    let note = format!("wanted: 2 at most for p99; restored from {records} orders in {:.1} s", took.as_secs_f64());
-    row(&format!("an order beside {RESTORED} tasks that are restored, {on}"), &alone, &beside, &note);
+    assert!(
+        beside.len() >= ENOUGH,
+        "the restores were done after {} orders",
+        beside.len()
+    );
+    let note = format!(
+        "wanted: 2 at most for p99; restored from {records} orders in {:.1} s",
+        took.as_secs_f64()
+    );
+    row(
+        &format!("an order beside {RESTORED} tasks that are restored, {on}"),
+        &alone,
+        &beside,
+        &note,
+    );
 }
 
-/// A role looks again, with all of its tasks, in the same process and with the usual limit of open files.
+/// A role looks again, with all of its tasks, in the same process and with the usual limit of open
+/// files.
 fn rejoin(on: &str, log: &Arc<dyn Log>, table: &Arc<TopicTable>, state: &Path) {
     for topic in table.iter() {
-        log.create_topic(topic, table.spec(topic), MANY).expect("the topic can be made");
+        log.create_topic(topic, table.spec(topic), MANY)
+            .expect("the topic can be made");
     }
+
     // The broker has its own limit: that of the time when it was started.
-    let limit = libc::rlimit { rlim_cur: FILES, rlim_max: FILES };
+    let limit = libc::rlimit {
+        rlim_cur: FILES,
+        rlim_max: FILES,
+    };
+
     // SAFETY: a plain call about this process, with a structure of ours.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0, "the limit can be lowered");
+    assert_eq!(
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) },
+        0,
+        "the limit can be lowered"
+    );
     std::fs::create_dir_all(state).expect("a directory");
     let instance = loop_copy::instance(log, table, state, MANY, 10_000);
-    let spawn = |name: String, work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name).spawn(work).map(drop);
+    let spawn = |name: String, work: Box<dyn FnOnce() + Send>| {
+        std::thread::Builder::new().name(name).spawn(work).map(drop)
+    };
+
     let mut instance = instance.restore_in_thread(spawn).expect("a thread");
     let mut appender = log.appender().expect("a writer");
     let mut send = |task: u32| {
         let at = TopicPartition::new(copy::INPUT, task);
-        let record = Record { at, offset: 0, timestamp_ms: 1, key: Some(b"key"), value: Some(&copy::VALUE), headers: Headers::default() };
+        let record = Record {
+            at,
+            offset: 0,
+            timestamp_ms: 1,
+            key: Some(b"key"),
+            value: Some(&copy::VALUE),
+            headers: Headers::default(),
+        };
+
         appender.append(&record).expect("appending works");
         appender.flush(PATIENCE).expect("flushing works");
     };
+
     let began = Instant::now();
     (0..MANY).for_each(&mut send);
     while instance.running() < MANY as usize || instance.counters().records_in < u64::from(MANY) {
-        assert!(began.elapsed() < PATIENCE, "the first start does not end: {}", instance.phase());
+        assert!(
+            began.elapsed() < PATIENCE,
+            "the first start does not end: {}",
+            instance.phase()
+        );
         instance.step().expect("a turn");
     }
+
     let first = began.elapsed();
-    let (mut times, mut joined) = (Vec::new(), Vec::new());
+    let mut times = Vec::new();
+    let mut joined = Vec::new();
     for round in 1..=5 {
         loop_copy::DOUBT.store(true, Ordering::Relaxed);
         send(round);
@@ -194,15 +279,25 @@ fn rejoin(on: &str, log: &Arc<dyn Log>, table: &Arc<TopicTable>, state: &Path) {
             || instance.running() < MANY as usize
             || instance.counters().records_in < handled
         {
-            assert!(began.elapsed() < PATIENCE, "round {round} does not end: {}", instance.phase());
+            assert!(
+                began.elapsed() < PATIENCE,
+                "round {round} does not end: {}",
+                instance.phase()
+            );
             instance.step().expect("a turn");
+
             // Restores begin when the group has given the instance its partitions.
-            if instance.counters().recoveries == u64::from(round) && joined.len() < round as usize && !instance.tasks().is_empty() {
+            if instance.counters().recoveries == u64::from(round)
+                && joined.len() < round as usize
+                && !instance.tasks().is_empty()
+            {
                 joined.push(began.elapsed());
             }
         }
+
         times.push(began.elapsed());
     }
+
     times.sort_unstable();
     joined.sort_unstable();
     let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
@@ -222,16 +317,30 @@ type Times = Vec<Duration>;
 fn row(what: &str, alone: &Times, beside: &Times, note: &str) {
     for (name, q) in [("p50", 50), ("p99", 99)] {
         let at = |times: &Times| times[(times.len() - 1) * q / 100].as_secs_f64() * 1000.0;
-        let (a, b) = (at(alone), at(beside));
-        println!("| {what}, {name} | {a:.1} ms | {b:.1} ms | {:.1} | {note}; {} orders |", b / a, beside.len());
+        let a = at(alone);
+        let b = at(beside);
+        println!(
+            "| {what}, {name} | {a:.1} ms | {b:.1} ms | {:.1} | {note}; {} orders |",
+            b / a,
+            beside.len()
+        );
     }
 }
 
 /// Records of commands that a task has not taken in yet.
 fn left(system: &System, partition: u32) -> u64 {
     let at = TopicPartition::new(topics::ORDER_COMMANDS, partition);
-    let next = system.log.group_offsets(&system.group(Role::Orders), &[at]).expect("the log answers")[0].unwrap_or(0);
-    system.log.bounds(at).expect("the log answers").end.saturating_sub(next)
+    let next = system
+        .log
+        .group_offsets(&system.group(Role::Orders), &[at])
+        .expect("the log answers")[0]
+        .unwrap_or(0);
+    system
+        .log
+        .bounds(at)
+        .expect("the log answers")
+        .end
+        .saturating_sub(next)
 }
 
 /// Sends market orders of users of some partitions.
@@ -244,33 +353,53 @@ struct Sender {
 
 impl Sender {
     fn new(system: &System, count: u32, partitions: &[u32]) -> Sender {
-        let all = (0..).map(|n| format!("trader-{n}")).filter(|u| partitions.contains(&partitioner::partition(u.as_bytes(), count)));
+        let all = (0..)
+            .map(|n| format!("trader-{n}"))
+            .filter(|u| partitions.contains(&partitioner::partition(u.as_bytes(), count)));
+
         // Each of them below the rate limit, and above zero.
         let users = all.take(50_000).collect();
         let commands = KeyedAppender::new(&*system.log, topics::ORDER_COMMANDS).expect("a writer");
-        Sender { commands, users, sent: 0, value: Vec::new() }
+        Sender {
+            commands,
+            users,
+            sent: 0,
+            value: Vec::new(),
+        }
     }
 
     fn send(&mut self, count: u64) {
         for _ in 0..count {
             self.queue("b");
         }
+
         self.commands.flush(PATIENCE).expect("flushing works");
     }
 
     fn queue(&mut self, run: &str) -> String {
         self.sent += 1;
-        let (id, user) = (format!("{run}{}", self.sent), &self.users[(self.sent % self.users.len() as u64) as usize]);
-        let order =
-            MarketOrder { order_id: &id, user_id: user, symbol: "S1", quantity: 1, side: Side::Buy, timestamp: Some(1_625_159_076) };
+        let id = format!("{run}{}", self.sent);
+        let user = &self.users[(self.sent % self.users.len() as u64) as usize];
+        let order = MarketOrder {
+            order_id: &id,
+            user_id: user,
+            symbol: "S1",
+            quantity: 1,
+            side: Side::Buy,
+            timestamp: Some(1_625_159_076),
+        };
+
         self.value.clear();
         order.encode(Format::MessagePack, &mut self.value);
-        self.commands.append(user, Some(&self.value)).expect("appending works");
+        self.commands
+            .append(user, Some(&self.value))
+            .expect("appending works");
         id
     }
 }
 
-/// One order at a time, of one partition, timed from its sending to its first event, as its user sees it.
+/// One order at a time, of one partition, timed from its sending to its first event, as its user
+/// sees it.
 struct Probe {
     sender: Sender,
     events: Box<dyn Reader>,
@@ -280,39 +409,61 @@ struct Probe {
 impl Probe {
     fn new(system: &System, count: u32, partition: u32) -> Probe {
         let sender = Sender::new(system, count, &[partition]);
-        let events = system.log.reader(topics::ORDER_EVENTS, &[(partition, From::End)], false).expect("a reader");
-        Probe { sender, events, seen: Records::new() }
+        let events = system
+            .log
+            .reader(topics::ORDER_EVENTS, &[(partition, From::End)], false)
+            .expect("a reader");
+        Probe {
+            sender,
+            events,
+            seen: Records::new(),
+        }
     }
 
     /// As many as are timed, while something holds.
     fn times(&mut self, mut goes_on: impl FnMut() -> bool) -> Times {
         let mut times = Times::new();
+
         // The first ones find everything cold.
         for n in 0..SAMPLES + 20 {
             let id = self.sender.queue("p");
             let began = Instant::now();
-            self.sender.commands.flush(PATIENCE).expect("flushing works");
+            self.sender
+                .commands
+                .flush(PATIENCE)
+                .expect("flushing works");
             while !self.has_come(&id) {
                 assert!(began.elapsed() < PATIENCE, "no event of {id}");
             }
+
             let took = began.elapsed();
             if !goes_on() {
                 break;
             }
+
             if n >= 20 {
                 times.push(took);
             }
+
             // Not in step with anything.
-            std::thread::sleep(Duration::from_micros(3_000 + self.sender.sent * 7_919 % 10_000));
+            std::thread::sleep(Duration::from_micros(
+                3_000 + self.sender.sent * 7_919 % 10_000,
+            ));
         }
+
         times.sort_unstable();
         times
     }
 
     fn has_come(&mut self, id: &str) -> bool {
         self.seen.clear();
-        self.events.poll(Duration::from_millis(100), LIMITS, &mut self.seen).expect("reading works");
-        self.seen.iter().any(|r| r.value.is_some_and(|v| v.windows(id.len()).any(|w| w == id.as_bytes())))
+        self.events
+            .poll(Duration::from_millis(100), LIMITS, &mut self.seen)
+            .expect("reading works");
+        self.seen.iter().any(|r| {
+            r.value
+                .is_some_and(|v| v.windows(id.len()).any(|w| w == id.as_bytes()))
+        })
     }
 }
 
@@ -325,8 +476,11 @@ struct Running {
 
 impl Running {
     fn start(system: &System) -> Running {
-        let (stop, tasks) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-        let (member, stops, shows) = (system.member(Role::Orders), stop.clone(), tasks.clone());
+        let stop = Arc::<AtomicBool>::default();
+        let tasks = Arc::<AtomicU64>::default();
+        let member = system.member(Role::Orders);
+        let stops = stop.clone();
+        let shows = tasks.clone();
         let thread = std::thread::spawn(move || {
             let mut instance = (member.make)().expect("an instance");
             while !stops.load(Ordering::Relaxed) {
@@ -334,7 +488,12 @@ impl Running {
                 shows.store(instance.running() as u64, Ordering::Relaxed);
             }
         });
-        Running { stop, tasks, thread }
+
+        Running {
+            stop,
+            tasks,
+            thread,
+        }
     }
 
     fn tasks(&self) -> u64 {
@@ -344,7 +503,11 @@ impl Running {
     fn wait_for(&self, tasks: u32) {
         let asked = Instant::now();
         while self.tasks() < u64::from(tasks) {
-            assert!(!self.thread.is_finished() && asked.elapsed() < PATIENCE, "{} of {tasks} tasks run", self.tasks());
+            assert!(
+                !self.thread.is_finished() && asked.elapsed() < PATIENCE,
+                "{} of {tasks} tasks run",
+                self.tasks()
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
     }

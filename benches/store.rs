@@ -1,4 +1,5 @@
-//! RocksDB behind the store port: what the engine waits for after every commit, and for every key that is not in its cache.
+//! RocksDB behind the store port: what the engine waits for after every commit, and for every key
+//! that is not in its cache.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -17,8 +18,12 @@ fn key(n: u64) -> Vec<u8> {
 }
 
 fn write(store: &mut RocksStore, keys: &[Vec<u8>]) {
-    let mut changes = keys.iter().map(|k| -> Write<'_> { (k.as_slice(), Some(&VALUE)) });
-    store.write(&mut changes, b"a meta record").expect("the disk takes it");
+    let mut changes = keys
+        .iter()
+        .map(|k| -> Write<'_> { (k.as_slice(), Some(&VALUE)) });
+    store
+        .write(&mut changes, b"a meta record")
+        .expect("the disk takes it");
 }
 
 fn store(c: &mut Criterion) {
@@ -26,13 +31,22 @@ fn store(c: &mut Criterion) {
     let mut store = RocksStore::open(dir.path(), &SharedMemory::default()).expect("a store");
     let mut rng = Rng::new(7);
     for from in (0..KEYS).step_by(BATCH as usize) {
-        write(&mut store, &(from..from + BATCH).map(key).collect::<Vec<_>>());
+        write(
+            &mut store,
+            &(from..from + BATCH).map(key).collect::<Vec<_>>(),
+        );
     }
+
     let mut group = c.benchmark_group(format!("RocksDB, {KEYS} keys"));
     let mut value = Vec::new();
     group.bench_function("get, present", |b| {
-        b.iter_batched(|| key(rng.below(KEYS)), |k| assert!(store.get(&k, &mut value).expect("reads")), criterion::BatchSize::SmallInput);
+        b.iter_batched(
+            || key(rng.below(KEYS)),
+            |k| assert!(store.get(&k, &mut value).expect("reads")),
+            criterion::BatchSize::SmallInput,
+        );
     });
+
     group.bench_function("get, absent", |b| {
         let absent = |rng: &mut Rng| key(KEYS + rng.below(KEYS));
         b.iter_batched(
@@ -41,14 +55,20 @@ fn store(c: &mut Criterion) {
             criterion::BatchSize::SmallInput,
         );
     });
+
     group.throughput(Throughput::Elements(BATCH));
     group.bench_function(format!("write, {BATCH} keys and meta"), |b| {
         b.iter_batched(
-            || (0..BATCH).map(|_| key(rng.below(2 * KEYS))).collect::<Vec<_>>(),
+            || {
+                (0..BATCH)
+                    .map(|_| key(rng.below(2 * KEYS)))
+                    .collect::<Vec<_>>()
+            },
             |keys| write(&mut store, &keys),
             criterion::BatchSize::SmallInput,
         );
     });
+
     group.finish();
 }
 

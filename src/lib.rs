@@ -1,7 +1,9 @@
 //! `processor`: the event-sourced back office of a trading platform.
 //!
-//! Dependencies point one way: `domain` <- `engine` <- `wire` <- `roles`; `engine` <- `log`, `store`; all <- `runtime` <- `cli`; `ARCHITECTURE.md` has the map.
-// clippy.toml lists what would make a result depend on more than its records; the layers that must not are denied it below.
+//! Dependencies point one way: `domain` <- `engine` <- `wire` <- `roles`; `engine` <- `log`,
+//! `store`; all <- `runtime` <- `cli`; `ARCHITECTURE.md` has the map.
+// clippy.toml lists what would make a result depend on more than its records; the layers that must
+// not are denied it below.
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
 

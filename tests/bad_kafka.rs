@@ -1,5 +1,6 @@
-//! Bad surroundings on a cluster: brokers that are not there, topics that are missing or do not fit, local state of another world, a twin that lives.
-//! Each ends in a message that says what to do and in the exit code that the README lists; after the repair nothing is lost.
+//! Bad surroundings on a cluster: brokers that are not there, topics that are missing or do not
+//! fit, local state of another world, a twin that lives. Each ends in a message that says what to
+//! do and in the exit code that the README lists; after the repair nothing is lost.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
@@ -27,21 +28,55 @@ fn temp() -> tempfile::TempDir {
 fn place(test: &str, dir: &tempfile::TempDir) -> (Program, Arc<dyn Log>, String) {
     let (broker, prefix) = (&broker::shared().address, broker::unique_prefix(test));
     let log = KafkaLog::new(KafkaSettings::new(broker), Arc::new(t::table(&prefix)));
-    (Program::kafka(dir.path(), broker, &prefix), Arc::new(log), prefix)
+    (
+        Program::kafka(dir.path(), broker, &prefix),
+        Arc::new(log),
+        prefix,
+    )
 }
 
 fn set_up(p: &Program) {
     std::fs::write(p.dir.join("l.csv"), "symbol\nAAPL\n").expect("file");
     p.good(&["topics", "create", "--partitions", "2"]);
     p.good(&["instruments", "load", "l.csv"]);
-    p.good(&["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
+    p.good(&[
+        "publish",
+        "--symbols",
+        "AAPL",
+        "--count",
+        "3",
+        "--rate",
+        "0",
+    ]);
 }
 
 /// Orders one AAPL and waits for what comes of it; the roles must be running.
 fn order(p: &Program, id: &str) -> Vec<String> {
-    let answer =
-        p.good(&["order", "--user", "501", "--symbol", "AAPL", "--quantity", "1", "--side", "buy", "--format", "json", "--id", id]);
-    answer.lines().map(|l| serde_json::from_str::<Value>(l).expect("JSON lines")["event"].as_str().expect("a name").to_string()).collect()
+    let answer = p.good(&[
+        "order",
+        "--user",
+        "501",
+        "--symbol",
+        "AAPL",
+        "--quantity",
+        "1",
+        "--side",
+        "buy",
+        "--format",
+        "json",
+        "--id",
+        id,
+    ]);
+
+    answer
+        .lines()
+        .map(|l| {
+            serde_json::from_str::<Value>(l).expect("JSON lines")["event"]
+                .as_str()
+                .expect("a name")
+                .to_string()
+        })
+        .collect()
 }
 
 const FIRST: [&str; 4] = ["Deposited", "OrderPending", "OrderAccepted", "OrderFilled"];
@@ -62,13 +97,27 @@ fn no_broker() {
         &["status"],
         &["verify"],
     ];
+
     std::thread::scope(|s| {
         for args in all {
             let p = &p;
-            s.spawn(move || p.run(args).fails(1, &["no answer from 127.0.0.1:1", "is it running? check --brokers"]));
+            s.spawn(move || {
+                p.run(args).fails(
+                    1,
+                    &[
+                        "no answer from 127.0.0.1:1",
+                        "is it running? check --brokers",
+                    ],
+                )
+            });
         }
     });
-    assert!(began.elapsed() < Duration::from_secs(60), "a person waits {:?}", began.elapsed());
+
+    assert!(
+        began.elapsed() < Duration::from_secs(60),
+        "a person waits {:?}",
+        began.elapsed()
+    );
 }
 
 #[test]
@@ -83,16 +132,21 @@ fn topics_that_are_missing_or_do_not_fit() {
         &["status"],
         &["topics", "check"],
     ];
+
     for args in all {
-        p.run(args).fails(78, &["does not exist", "`processor topics create`"]);
+        p.run(args)
+            .fails(78, &["does not exist", "`processor topics create`"]);
     }
-    // One topic was made by hand, with another number of partitions, another with settings that would lose data or time.
+
+    // One topic was made by hand, with another number of partitions, another with settings that
+    // would lose data or time.
     let table = t::table(&prefix);
     let make = |topic: TopicId, change: fn(&mut TopicSpec), partitions: u32| {
         let mut spec = table.spec(topic).clone();
         change(&mut spec);
         log.create_topic(topic, &spec, partitions).expect("a topic");
     };
+
     make(t::BOOK_COMMANDS, |_| {}, 4);
     make(t::ORDER_EVENTS, |s| s.cleanup = Cleanup::Compact, 2);
     make(t::ORDER_COMMANDS, |s| s.append_time = false, 2);
@@ -111,38 +165,79 @@ fn topics_that_are_missing_or_do_not_fit() {
             "say the same --partitions again, or use another --topic-prefix",
         ],
     );
-    assert_eq!(log.partitions(t::TRADES).expect("the log answers"), None, "nothing was made beside what does not fit");
-    p.run(&["topics", "check"]).fails(78, &["do not fit", "book-commands"]);
-    p.run(&["run", "--role", "orders"]).fails(78, &["does not exist", "topics create"]);
+
+    assert_eq!(
+        log.partitions(t::TRADES).expect("the log answers"),
+        None,
+        "nothing was made beside what does not fit"
+    );
+    p.run(&["topics", "check"])
+        .fails(78, &["do not fit", "book-commands"]);
+    p.run(&["run", "--role", "orders"])
+        .fails(78, &["does not exist", "topics create"]);
+
     // Counts alone: all topics are there, one is wider than the others.
-    let wide = Program::kafka(dir.path(), &broker::shared().address, &format!("{prefix}wide-"));
-    let wide_log = KafkaLog::new(KafkaSettings::new(&broker::shared().address), Arc::new(t::table(&format!("{prefix}wide-"))));
-    wide_log.create_topic(t::BOOK_COMMANDS, table.spec(t::BOOK_COMMANDS), 4).expect("a topic");
+    let wide = Program::kafka(
+        dir.path(),
+        &broker::shared().address,
+        &format!("{prefix}wide-"),
+    );
+    let wide_log = KafkaLog::new(
+        KafkaSettings::new(&broker::shared().address),
+        Arc::new(t::table(&format!("{prefix}wide-"))),
+    );
+    wide_log
+        .create_topic(t::BOOK_COMMANDS, table.spec(t::BOOK_COMMANDS), 4)
+        .expect("a topic");
     let narrow = wide.run(&["topics", "create", "--partitions", "2"]);
-    narrow.fails(78, &["book-commands: has 4 partitions, not 2", "--partitions"]);
+    narrow.fails(
+        78,
+        &["book-commands: has 4 partitions, not 2", "--partitions"],
+    );
     for topic in table.iter().filter(|topic| *topic != t::BOOK_COMMANDS) {
         let spec = table.spec(topic);
         let one = spec.partitions == processor::engine::topics::Partitions::One;
-        wide_log.create_topic(topic, spec, if one { 1 } else { 2 }).expect("a topic");
+        wide_log
+            .create_topic(topic, spec, if one { 1 } else { 2 })
+            .expect("a topic");
     }
+
     for role in ["orders", "trading", "all"] {
-        wide.run(&["run", "--role", role]).fails(78, &["book-commands", "4 partitions", "topics check"]);
+        wide.run(&["run", "--role", role])
+            .fails(78, &["book-commands", "4 partitions", "topics check"]);
     }
-    // As the message says: no topic here ever held a record, so the wide one may be deleted, and made again.
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", &broker::shared().address).create().expect("an admin client");
+
+    // As the message says: no topic here ever held a record, so the wide one may be deleted, and
+    // made again.
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", &broker::shared().address)
+        .create()
+        .expect("an admin client");
     let unused = format!("{prefix}wide-book-commands");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(admin.delete_topics(&[&unused], &AdminOptions::new())).expect("it can be deleted");
-    wait_for("the topic to be gone and made again", Duration::from_secs(30), || {
-        wide.run(&["topics", "create", "--partitions", "2"]).code == Some(0)
-    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime
+        .block_on(admin.delete_topics(&[&unused], &AdminOptions::new()))
+        .expect("it can be deleted");
+    wait_for(
+        "the topic to be gone and made again",
+        Duration::from_secs(30),
+        || wide.run(&["topics", "create", "--partitions", "2"]).code == Some(0),
+    );
     set_up(&wide);
     let running = wide.start_roles("all");
     assert_eq!(order(&wide, "1"), FIRST);
     running.stop();
+
     // Or another prefix.
-    let fresh = Program::kafka(dir.path(), &broker::shared().address, &format!("{prefix}fresh-")).with(&["--state", "state-fresh"]);
+    let fresh = Program::kafka(
+        dir.path(),
+        &broker::shared().address,
+        &format!("{prefix}fresh-"),
+    )
+    .with(&["--state", "state-fresh"]);
     set_up(&fresh);
     let running = fresh.start_roles("all");
     assert_eq!(order(&fresh, "1"), FIRST);
@@ -151,7 +246,10 @@ fn topics_that_are_missing_or_do_not_fit() {
 
 #[test]
 fn local_state_of_another_cluster_and_a_disk_that_says_no() {
-    let Some(disk) = SmallDisk::new(48) else { return };
+    let Some(disk) = SmallDisk::new(48) else {
+        return;
+    };
+
     let dir = temp();
     let (p, _, prefix) = place("state", &dir);
     let state = disk.path.to_str().expect("text");
@@ -161,22 +259,46 @@ fn local_state_of_another_cluster_and_a_disk_that_says_no() {
     assert_eq!(order(&p, "1"), FIRST);
     running.stop();
 
-    let elsewhere = Program::embedded(dir.path(), "log").with(&["--state", state, "--topic-prefix", &prefix]);
+    let elsewhere =
+        Program::embedded(dir.path(), "log").with(&["--state", state, "--topic-prefix", &prefix]);
     elsewhere.good(&["topics", "create", "--partitions", "2"]);
-    elsewhere.run(&["run", "--role", "all"]).fails(78, &["belongs to cluster", "use another --state directory, or delete this one"]);
+    elsewhere.run(&["run", "--role", "all"]).fails(
+        78,
+        &[
+            "belongs to cluster",
+            "use another --state directory, or delete this one",
+        ],
+    );
 
     disk.remount("ro");
-    p.run(&["run", "--role", "all"]).fails(1, &["Read-only file system", "make the directory writable", "--state"]);
+    p.run(&["run", "--role", "all"]).fails(
+        1,
+        &[
+            "Read-only file system",
+            "make the directory writable",
+            "--state",
+        ],
+    );
+
     disk.remount("rw");
 
     let running = p.with(&["--fail-fast"]).start_roles("all");
     disk.fill();
-    // Orders until a store has no room for them; the roles end, and the log keeps what they did not get to.
-    let log = KafkaLog::new(KafkaSettings::new(&broker::shared().address), Arc::new(t::table(&prefix)));
+
+    // Orders until a store has no room for them; the roles end, and the log keeps what they did not
+    // get to.
+    let log = KafkaLog::new(
+        KafkaSettings::new(&broker::shared().address),
+        Arc::new(t::table(&prefix)),
+    );
     let mut sender = support::load::Sender::new(&log);
     let more = "x".repeat(60_000);
-    let order_of =
-        |i: u32| format!(r#"{{"user_id":"u{i}","order_id":"order-{i}","symbol":"AAPL","quantity":1,"order_type":"buy","more":"{more}"}}"#);
+    let order_of = |i: u32| {
+        format!(
+            r#"{{"user_id":"u{i}","order_id":"order-{i}","symbol":"AAPL","quantity":1,"order_type":"buy","more":"{more}"}}"#
+        )
+    };
+
     let mut running = Some(running);
     let mut sent = 0;
     wait_for("the disk is full", Duration::from_secs(60), || {
@@ -184,28 +306,61 @@ fn local_state_of_another_cluster_and_a_disk_that_says_no() {
             sender.send(t::ORDER_COMMANDS, &format!("u{sent}"), order_of(sent));
             sent += 1;
         }
+
         sender.flush();
-        !running.as_mut().is_some_and(support::program::Background::is_running)
+        !running
+            .as_mut()
+            .is_some_and(support::program::Background::is_running)
     });
+
     running
         .take()
         .expect("just asked")
         .ends(Duration::from_secs(1))
-        .fails(1, &["No space left", "free some space and start again; nothing is lost"]);
+        .fails(
+            1,
+            &[
+                "No space left",
+                "free some space and start again; nothing is lost",
+            ],
+        );
+
     disk.free();
     let running = p.start_roles("all");
-    p.good(&["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
+    p.good(&[
+        "publish",
+        "--symbols",
+        "AAPL",
+        "--count",
+        "3",
+        "--rate",
+        "0",
+    ]);
+
     support::rest::wait_at_rest(&log, &prefix, Duration::from_secs(90), || {});
     let filled: std::collections::BTreeSet<_> = support::oracle::read_all(&log, t::ORDER_EVENTS)
         .iter()
         .filter(|e| e.text("event") == "OrderFilled")
         .map(|e| e.text("user_id").to_string())
         .collect();
-    assert_eq!(filled.len(), sent as usize + 1, "every order was carried out");
-    assert_eq!(support::oracle::read_all(&log, t::TRADES).len(), sent as usize + 1, "once");
+    assert_eq!(
+        filled.len(),
+        sent as usize + 1,
+        "every order was carried out"
+    );
+    assert_eq!(
+        support::oracle::read_all(&log, t::TRADES).len(),
+        sent as usize + 1,
+        "once"
+    );
     running.stop();
     let checks = p.good(&["verify", "--format", "json"]);
-    assert!(checks.lines().all(|l| serde_json::from_str::<Value>(l).expect("JSON")["ok"] == true), "{checks}");
+    assert!(
+        checks
+            .lines()
+            .all(|l| serde_json::from_str::<Value>(l).expect("JSON")["ok"] == true),
+        "{checks}"
+    );
 }
 
 /// The local state of a process that lives is not shared with one that works elsewhere.
@@ -215,16 +370,33 @@ fn a_living_twin() {
     let (p, _, prefix) = place("twin", &dir);
     set_up(&p);
     let mut first = p.start_roles("all");
-    let other = Program::kafka(dir.path(), &broker::shared().address, &format!("{prefix}other-"));
+    let other = Program::kafka(
+        dir.path(),
+        &broker::shared().address,
+        &format!("{prefix}other-"),
+    );
     other.good(&["topics", "create", "--partitions", "2"]);
     let held = format!("process {}", first.pid());
     let began = Instant::now();
-    other
-        .run(&["run", "--role", "orders"])
-        .fails(78, &["does not fit", "use another --state directory", "held by", &held, "leave it alone"]);
-    assert!(began.elapsed() < Duration::from_secs(60), "the wait is bounded: {:?}", began.elapsed());
+    other.run(&["run", "--role", "orders"]).fails(
+        78,
+        &[
+            "does not fit",
+            "use another --state directory",
+            "held by",
+            &held,
+            "leave it alone",
+        ],
+    );
+
+    assert!(
+        began.elapsed() < Duration::from_secs(60),
+        "the wait is bounded: {:?}",
+        began.elapsed()
+    );
     assert!(first.is_running(), "the twin is left alone");
     assert_eq!(order(&p, "1"), FIRST);
+
     // As the message says: another directory.
     let elsewhere = other.with(&["--state", "state-other"]);
     elsewhere.start_roles("orders").stop();
@@ -249,6 +421,7 @@ fn a_second_signal_while_the_broker_hangs() {
             format!(r#"{{"user_id":"{user}","order_id":"{i}","symbol":"AAPL","quantity":1,"order_type":"buy"}}"#),
         );
     }
+
     sender.flush();
     broker.freeze();
     std::thread::sleep(Duration::from_millis(500));
@@ -262,9 +435,22 @@ fn a_second_signal_while_the_broker_hangs() {
     let running = p.start_roles("all");
     support::rest::wait_at_rest(&log, "", Duration::from_secs(90), || {});
     let told = support::oracle::read_all(&log, t::ORDER_EVENTS);
-    let pending = told.iter().filter(|e| e.text("event") == "OrderPending").count();
-    let limited = told.iter().filter(|e| e.text("reason") == "RATE_LIMITED").count();
-    let filled = told.iter().filter(|e| e.text("event") == "OrderFilled").count();
-    assert_eq!((pending + limited, filled), (5_000, pending), "each order is answered once");
+    let pending = told
+        .iter()
+        .filter(|e| e.text("event") == "OrderPending")
+        .count();
+    let limited = told
+        .iter()
+        .filter(|e| e.text("reason") == "RATE_LIMITED")
+        .count();
+    let filled = told
+        .iter()
+        .filter(|e| e.text("event") == "OrderFilled")
+        .count();
+    assert_eq!(
+        (pending + limited, filled),
+        (5_000, pending),
+        "each order is answered once"
+    );
     running.stop();
 }

@@ -1,5 +1,5 @@
-//! Bad surroundings, as a person meets them: each ends in a message that says what to do and in the exit code that the README lists, and after the
-//! repair the run goes on with nothing lost.
+//! Bad surroundings, as a person meets them: each ends in a message that says what to do and in the
+//! exit code that the README lists, and after the repair the run goes on with nothing lost.
 #![cfg(feature = "rocks")]
 
 mod support;
@@ -10,7 +10,20 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use support::program::{Program, SmallDisk};
 
-const AAPL: [&str; 12] = ["order", "--user", "501", "--symbol", "AAPL", "--quantity", "1", "--side", "buy", "--format", "json", "--id"];
+const AAPL: [&str; 12] = [
+    "order",
+    "--user",
+    "501",
+    "--symbol",
+    "AAPL",
+    "--quantity",
+    "1",
+    "--side",
+    "buy",
+    "--format",
+    "json",
+    "--id",
+];
 
 fn temp() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
@@ -18,7 +31,13 @@ fn temp() -> tempfile::TempDir {
 
 fn order(p: &Program, id: &str) -> Vec<String> {
     let answer = p.good(&[&AAPL[..], &[id]].concat());
-    let event = |l: &str| serde_json::from_str::<Value>(l).expect("JSON lines")["event"].as_str().expect("a name").to_string();
+    let event = |l: &str| {
+        serde_json::from_str::<Value>(l).expect("JSON lines")["event"]
+            .as_str()
+            .expect("a name")
+            .to_string()
+    };
+
     answer.lines().map(event).collect()
 }
 
@@ -31,30 +50,51 @@ fn set_up(p: &Program) {
 }
 
 fn price(p: &Program) {
-    p.good(&["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
+    p.good(&[
+        "publish",
+        "--symbols",
+        "AAPL",
+        "--count",
+        "3",
+        "--rate",
+        "0",
+    ]);
 }
 
 /// Everything agrees: local state with changelogs, offsets, sequences and audit chains.
 fn all_is_right(p: &Program) {
     let checks = p.good(&["verify", "--format", "json"]);
-    let all: Vec<Value> = checks.lines().map(|l| serde_json::from_str(l).expect("JSON lines")).collect();
-    assert!(all.len() > 10 && all.iter().all(|c| c["ok"] == true), "{checks}");
+    let all: Vec<Value> = checks
+        .lines()
+        .map(|l| serde_json::from_str(l).expect("JSON lines"))
+        .collect();
+    assert!(
+        all.len() > 10 && all.iter().all(|c| c["ok"] == true),
+        "{checks}"
+    );
 }
 
 const ONE_ORDER: [&str; 4] = ["Deposited", "OrderPending", "OrderAccepted", "OrderFilled"];
 
 #[test]
 fn a_full_disk_under_everything_stops_the_demo_and_nothing_is_lost() {
-    let Some(disk) = SmallDisk::new(200) else { return };
+    let Some(disk) = SmallDisk::new(200) else {
+        return;
+    };
+
     let dir = temp();
     let p = Program::embedded(dir.path(), disk.path.join("log").to_str().expect("text"));
     p.good(&["demo", "--for", "2s"]);
     let running = p.start(&["demo"]);
     std::thread::sleep(Duration::from_secs(1));
     disk.fill();
-    running.ends(Duration::from_secs(90)).fails(1, &["No space left", "free some space", "start again"]);
+    running
+        .ends(Duration::from_secs(90))
+        .fails(1, &["No space left", "free some space", "start again"]);
+
     // While it is full, a start says the same.
-    p.run(&["demo", "--for", "1s"]).fails(1, &["No space left", "free some space"]);
+    p.run(&["demo", "--for", "1s"])
+        .fails(1, &["No space left", "free some space"]);
     disk.free();
     let said = p.good(&["demo", "--for", "2s"]);
     assert!(said.contains("0 violations"), "{said}");
@@ -63,14 +103,25 @@ fn a_full_disk_under_everything_stops_the_demo_and_nothing_is_lost() {
 
 #[test]
 fn a_full_disk_under_local_state_stops_the_roles_and_nothing_is_lost() {
-    let Some(disk) = SmallDisk::new(48) else { return };
+    let Some(disk) = SmallDisk::new(48) else {
+        return;
+    };
+
     let dir = temp();
-    let p = Program::embedded(dir.path(), "log").with(&["--state", disk.path.to_str().expect("text")]);
+    let p =
+        Program::embedded(dir.path(), "log").with(&["--state", disk.path.to_str().expect("text")]);
     set_up(&p);
     assert_eq!(order(&p, "1"), ONE_ORDER);
     disk.fill();
     p.run(&["demo", "--for", "20s", "--orders-per-second", "2000"])
-        .fails(1, &["No space left", "free some space and start again; nothing is lost"]);
+        .fails(
+            1,
+            &[
+                "No space left",
+                "free some space and start again; nothing is lost",
+            ],
+        );
+
     disk.free();
     let said = p.good(&["demo", "--for", "1s", "--orders-per-second", "10"]);
     assert!(said.contains("0 violations"), "{said}");
@@ -79,16 +130,28 @@ fn a_full_disk_under_local_state_stops_the_roles_and_nothing_is_lost() {
 
 #[test]
 fn a_directory_that_cannot_be_written() {
-    let Some(disk) = SmallDisk::new(64) else { return };
+    let Some(disk) = SmallDisk::new(64) else {
+        return;
+    };
+
     let dir = temp();
     let state = disk.path.join("state");
     let p = Program::embedded(dir.path(), "log").with(&["--state", state.to_str().expect("text")]);
     set_up(&p);
     assert_eq!(order(&p, "1"), ONE_ORDER);
     disk.remount("ro");
-    p.run(&["run", "--role", "all"]).fails(1, &["Read-only file system", "make the directory writable", "--state"]);
+    p.run(&["run", "--role", "all"]).fails(
+        1,
+        &[
+            "Read-only file system",
+            "make the directory writable",
+            "--state",
+        ],
+    );
+
     let q = Program::embedded(dir.path(), disk.path.join("log").to_str().expect("text"));
-    q.run(&["topics", "create"]).fails(1, &["Read-only file system", "permissions"]);
+    q.run(&["topics", "create"])
+        .fails(1, &["Read-only file system", "permissions"]);
     disk.remount("rw");
     price(&p);
     assert_eq!(order(&p, "2"), ONE_ORDER[1..]);
@@ -97,7 +160,8 @@ fn a_directory_that_cannot_be_written() {
 
 /// Starts all roles and expects that they refuse.
 fn refused(p: &Program, code: i32, parts: &[&str]) {
-    p.run(&["run", "--role", "all", "--fail-fast"]).fails(code, parts);
+    p.run(&["run", "--role", "all", "--fail-fast"])
+        .fails(code, parts);
 }
 
 fn identity_of(state: &Path) -> std::path::PathBuf {
@@ -110,13 +174,30 @@ fn local_state_of_another_world() {
     let here = Program::embedded(dir.path(), "here").with(&["--state", "state"]);
     set_up(&here);
     assert_eq!(order(&here, "1"), ONE_ORDER);
+
     // Another cluster, another prefix, another number of partitions, another role.
     let there = Program::embedded(dir.path(), "there").with(&["--state", "state"]);
     there.good(&["topics", "create", "--partitions", "3"]);
-    refused(&there, 78, &["belongs to cluster", "use another --state directory, or delete this one"]);
+    refused(
+        &there,
+        78,
+        &[
+            "belongs to cluster",
+            "use another --state directory, or delete this one",
+        ],
+    );
+
     let tenant = here.with(&["--topic-prefix", "tenant-"]);
     tenant.good(&["topics", "create", "--partitions", "3"]);
-    refused(&tenant, 78, &["tenant-", "use another --state directory, or delete this one"]);
+    refused(
+        &tenant,
+        78,
+        &[
+            "tenant-",
+            "use another --state directory, or delete this one",
+        ],
+    );
+
     let identity = identity_of(&dir.path().join("state"));
     let kept = std::fs::read_to_string(&identity).expect("an identity");
     let change = |key: &str, value: Value| {
@@ -126,12 +207,22 @@ fn local_state_of_another_world() {
         changed["unheard_of"] = 1.into();
         std::fs::write(&identity, changed.to_string()).expect("file");
     };
+
     change("partitions", 7.into());
     refused(&here, 78, &["made for 7 partitions, the topics have 3"]);
     change("format", 99.into());
-    refused(&here, 78, &["newer version (format 99", "use that version, or delete the directory and it is rebuilt"]);
+    refused(
+        &here,
+        78,
+        &[
+            "newer version (format 99",
+            "use that version, or delete the directory and it is rebuilt",
+        ],
+    );
+
     std::fs::write(&identity, "{").expect("file");
     refused(&here, 78, &["unreadable", "delete", "rebuilt from the log"]);
+
     // As the message says: deleted, and rebuilt from the log.
     std::fs::remove_dir_all(dir.path().join("state/orders")).expect("it is there");
     price(&here);
@@ -150,17 +241,24 @@ fn state_without_its_identity() {
     let state = dir.path().join("log/state");
     let kept = std::fs::read(identity_of(&state)).expect("an identity");
     std::fs::remove_file(identity_of(&state)).expect("it is there");
-    let says = ["orders/1 holds stores, but its identity file is gone", "put the file back, or delete", "rebuilt from the log"];
+    let says = [
+        "orders/1 holds stores, but its identity file is gone",
+        "put the file back, or delete",
+        "rebuilt from the log",
+    ];
     refused(&p, 78, &says);
     p.run(&["rebuild", "--role", "orders"]).fails(78, &says);
+
     // As the message says: put back, ...
     std::fs::write(identity_of(&state), kept).expect("file");
     assert_eq!(order(&p, "2"), ONE_ORDER[1..]);
+
     // ... or deleted, and rebuilt from the log.
     std::fs::remove_file(identity_of(&state)).expect("it is there");
     std::fs::remove_dir_all(state.join("orders/1")).expect("it is there");
     assert_eq!(order(&p, "1"), ["OrderStatus"], "nothing was lost");
     all_is_right(&p);
+
     // A directory in which nothing was ever kept is no such case.
     std::fs::remove_dir_all(state.join("orders/1")).expect("it is there");
     std::fs::create_dir_all(state.join("orders/1/0")).expect("a directory");
@@ -179,32 +277,53 @@ fn what_is_kept_is_for_its_owner_alone() {
     p.good(&["audit", "anchor", "-o", "anchors.jsonl"]);
 
     let open_to_others = |ours: &dyn Fn(&Path) -> bool| {
-        let (mut found, mut look) = (Vec::new(), vec![dir.path().to_path_buf()]);
+        let mut found = Vec::new();
+        let mut look = vec![dir.path().to_path_buf()];
         while let Some(path) = look.pop() {
             for entry in std::fs::read_dir(&path).expect("a directory").flatten() {
                 let meta = entry.metadata().expect("metadata");
                 if meta.is_dir() {
                     look.push(entry.path());
                 }
+
                 if meta.permissions().mode() & 0o077 != 0 && ours(&entry.path()) {
                     found.push(entry.path());
                 }
             }
         }
+
         found
     };
+
     let all = |path: &Path| !path.ends_with("l.csv");
-    assert!(open_to_others(&all).is_empty(), "{:?}", open_to_others(&all));
+    assert!(
+        open_to_others(&all).is_empty(),
+        "{:?}",
+        open_to_others(&all)
+    );
+
     // An installation from before: whoever it was open to, it no longer is.
     let role = dir.path().join("log/state/orders");
-    for path in [role.clone(), role.join("1"), role.join("1/0"), dir.path().join("log/log")] {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("opened to all");
+    for path in [
+        role.clone(),
+        role.join("1"),
+        role.join("1/0"),
+        dir.path().join("log/log"),
+    ] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+            .expect("opened to all");
     }
+
     order(&p, "2");
-    assert!(open_to_others(&all).is_empty(), "{:?}", open_to_others(&all));
+    assert!(
+        open_to_others(&all).is_empty(),
+        "{:?}",
+        open_to_others(&all)
+    );
 }
 
-/// One command after another, each of which runs the roles for a moment: they decide as the installation does, not by defaults.
+/// One command after another, each of which runs the roles for a moment: they decide as the
+/// installation does, not by defaults.
 #[test]
 fn a_command_decides_by_the_settings_of_the_installation() {
     let dir = temp();
@@ -212,17 +331,48 @@ fn a_command_decides_by_the_settings_of_the_installation() {
     set_up(&p);
     let opening_0 = p.with(&["--opening-cash", "0"]);
     let first = opening_0.run(&[&AAPL[..], &["1"]].concat());
-    assert!(first.out.contains("INSUFFICIENT_FUNDS"), "{}{}", first.out, first.err);
+    assert!(
+        first.out.contains("INSUFFICIENT_FUNDS"),
+        "{}{}",
+        first.out,
+        first.err
+    );
     price(&p);
     let mut another = AAPL;
     another[2] = "502";
     let second = p.run(&[&another[..], &["1"]].concat());
-    assert!(second.out.contains("INSUFFICIENT_FUNDS"), "an account with nothing: {}{}", second.out, second.err);
-    assert!(second.err.contains("--opening-cash 0.00, as this installation last ran, and not the default 1000000.00"), "{}", second.err);
+    assert!(
+        second.out.contains("INSUFFICIENT_FUNDS"),
+        "an account with nothing: {}{}",
+        second.out,
+        second.err
+    );
+    assert!(
+        second.err.contains(
+            "--opening-cash 0.00, as this installation last ran, and not the default 1000000.00"
+        ),
+        "{}",
+        second.err
+    );
+
     another[2] = "503";
-    let third = p.with(&["--opening-cash", "500"]).run(&[&another[..], &["1"]].concat());
-    assert!(third.out.contains("OrderFilled"), "as was said: {}{}", third.out, third.err);
-    assert!(third.err.contains("--opening-cash 500.00, from: flag; this installation last ran with 0.00"), "{}", third.err);
+    let third = p
+        .with(&["--opening-cash", "500"])
+        .run(&[&another[..], &["1"]].concat());
+    assert!(
+        third.out.contains("OrderFilled"),
+        "as was said: {}{}",
+        third.out,
+        third.err
+    );
+    assert!(
+        third
+            .err
+            .contains("--opening-cash 500.00, from: flag; this installation last ran with 0.00"),
+        "{}",
+        third.err
+    );
+
     all_is_right(&p);
 }
 
@@ -238,30 +388,50 @@ fn an_embedded_log_of_a_newer_version_or_without_its_identity() {
     std::fs::write(&identity, newer.to_string()).expect("file");
     refused(&p, 78, &["newer version (format 99", "use that version"]);
     std::fs::write(&identity, "rubbish").expect("file");
-    refused(&p, 78, &["unreadable", "put it back, or use another directory"]);
+    refused(
+        &p,
+        78,
+        &["unreadable", "put it back, or use another directory"],
+    );
     std::fs::remove_file(&identity).expect("it is there");
-    refused(&p, 78, &["identity file is gone", "put it back, or use another directory"]);
+    refused(
+        &p,
+        78,
+        &[
+            "identity file is gone",
+            "put it back, or use another directory",
+        ],
+    );
+
     std::fs::write(&identity, kept).expect("file");
     assert_eq!(order(&p, "1"), ONE_ORDER);
 }
 
-/// Changes some bytes in the middle of every file of these kinds below a directory; answers how many files.
+/// Changes some bytes in the middle of every file of these kinds below a directory; answers how
+/// many files.
 fn damage(dir: &Path, kind: &str) -> usize {
     let mut found = 0;
     for entry in std::fs::read_dir(dir).expect("a directory") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             found += damage(&path, kind);
-        } else if path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.contains(kind)) {
+        } else if path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .is_some_and(|n| n.contains(kind))
+        {
             let mut bytes = std::fs::read(&path).expect("a file");
             if bytes.len() > 40 {
                 let middle = bytes.len() / 2;
-                bytes[middle - 8..middle + 8].iter_mut().for_each(|b| *b ^= 0x5a);
+                bytes[middle - 8..middle + 8]
+                    .iter_mut()
+                    .for_each(|b| *b ^= 0x5a);
                 std::fs::write(&path, bytes).expect("a file");
                 found += 1;
             }
         }
     }
+
     found
 }
 
@@ -276,6 +446,7 @@ fn remove(dir: &Path, name: &str) -> usize {
             found += 1;
         }
     }
+
     found
 }
 
@@ -283,7 +454,16 @@ fn remove(dir: &Path, name: &str) -> usize {
 fn damaged_local_state_is_put_aside_and_rebuilt() {
     let dir = temp();
     let p = Program::embedded(dir.path(), "log").with(&["--state", "state", "--log", "warn"]);
-    p.good(&["demo", "--for", "3s", "--orders-per-second", "3000", "--partitions", "3"]);
+    p.good(&[
+        "demo",
+        "--for",
+        "3s",
+        "--orders-per-second",
+        "3000",
+        "--partitions",
+        "3",
+    ]);
+
     p.good(&["instruments", "load", {
         std::fs::write(dir.path().join("l.csv"), "symbol\nAAPL\n").expect("file");
         "l.csv"
@@ -303,19 +483,44 @@ fn damaged_local_state_is_put_aside_and_rebuilt() {
             found
         }),
     ];
+
     for (i, (name, aside, hurt)) in ways.into_iter().enumerate() {
         let files = hurt(&state);
         let answer = p.run(&[&AAPL[..], &[&i.to_string()[..], "--symbol"][..1]].concat());
-        println!("{name}: {files} files; {}", answer.err.lines().next().unwrap_or("nothing to tell"));
+        println!(
+            "{name}: {files} files; {}",
+            answer.err.lines().next().unwrap_or("nothing to tell")
+        );
         let events = answer.is_good().lines().count();
-        assert_eq!(events, if i == 0 { 1 } else { 3 }, "{name}: {}\n{}", answer.out, answer.err);
+        assert_eq!(
+            events,
+            if i == 0 { 1 } else { 3 },
+            "{name}: {}\n{}",
+            answer.out,
+            answer.err
+        );
+
         if aside {
-            assert!(files >= 15 && answer.err.contains("put aside; rebuilding it from the changelog"), "{name}: {}", answer.err);
+            assert!(
+                files >= 15
+                    && answer
+                        .err
+                        .contains("put aside; rebuilding it from the changelog"),
+                "{name}: {}",
+                answer.err
+            );
         }
+
         all_is_right(&p);
     }
+
     let kept = std::fs::read_dir(state.join("orders/1")).expect("a directory");
-    let aside = kept.filter(|e| e.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().contains("quarantine"))).count();
+    let aside = kept
+        .filter(|e| {
+            e.as_ref()
+                .is_ok_and(|e| e.file_name().to_string_lossy().contains("quarantine"))
+        })
+        .count();
     assert!(aside >= 3, "what was put aside can be looked at");
 }
 
@@ -325,7 +530,11 @@ fn write_everywhere(dir: &Path, name: &str, content: &[u8]) {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             write_everywhere(&path, name, content);
-        } else if path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("MANIFEST")) {
+        } else if path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .is_some_and(|n| n.starts_with("MANIFEST"))
+        {
             std::fs::write(dir.join(name), content).expect("a file");
         }
     }
@@ -345,9 +554,18 @@ fn a_damaged_embedded_log_is_never_guessed_at() {
             std::fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("a copy");
         }
     };
+
     copy(&log, &backup);
     assert!(damage(&log, "MANIFEST") > 0);
-    refused(&p, 70, &["corrupt", "restore the directory from a backup, or begin anew in another one"]);
+    refused(
+        &p,
+        70,
+        &[
+            "corrupt",
+            "restore the directory from a backup, or begin anew in another one",
+        ],
+    );
+
     std::fs::remove_dir_all(&log).expect("it is there");
     copy(&backup, &log);
     let said = p.good(&["demo", "--for", "1s"]);
@@ -369,8 +587,15 @@ fn a_second_process_on_the_same_embedded_directory() {
         &["verify"],
         &["replay"],
     ] {
-        p.run(args).fails(78, &[&held, "stop it, or use another --embedded directory, or Kafka"]);
+        p.run(args).fails(
+            78,
+            &[
+                &held,
+                "stop it, or use another --embedded directory, or Kafka",
+            ],
+        );
     }
+
     // Looking is allowed.
     p.good(&["status"]);
     p.good(&["tail", "instruments", "--from", "start", "--exit-at-end"]);
@@ -383,12 +608,16 @@ fn a_second_process_on_the_same_embedded_directory() {
 fn topics_that_are_missing() {
     let dir = temp();
     let p = Program::embedded(dir.path(), "log");
+
     // Another tenant's topics are there, ours are not.
-    p.with(&["--topic-prefix", "other-"]).good(&["topics", "create", "--partitions", "2"]);
+    p.with(&["--topic-prefix", "other-"])
+        .good(&["topics", "create", "--partitions", "2"]);
     std::fs::write(dir.path().join("l.csv"), "symbol\nAAPL\n").expect("file");
     for args in missing_topics() {
-        p.run(args).fails(78, &["does not exist", "`processor topics create`"]);
+        p.run(args)
+            .fails(78, &["does not exist", "`processor topics create`"]);
     }
+
     set_up(&p);
     assert_eq!(order(&p, "1"), ONE_ORDER);
 }
@@ -399,7 +628,17 @@ fn missing_topics() -> [&'static [&'static str]; 10] {
         &["run", "--role", "orders"],
         &["instruments", "load", "l.csv"],
         &["publish", "--symbols", "AAPL", "--count", "1"],
-        &["order", "--user", "1", "--symbol", "AAPL", "--quantity", "1", "--side", "buy"],
+        &[
+            "order",
+            "--user",
+            "1",
+            "--symbol",
+            "AAPL",
+            "--quantity",
+            "1",
+            "--side",
+            "buy",
+        ],
         &["tail", "trades", "--from", "start", "--exit-at-end"],
         &["status"],
         &["portfolio", "501"],
@@ -409,7 +648,8 @@ fn missing_topics() -> [&'static [&'static str]; 10] {
     ]
 }
 
-/// The first signal stops gracefully; a second one ends the process at once, and that is as safe as a crash.
+/// The first signal stops gracefully; a second one ends the process at once, and that is as safe as
+/// a crash.
 #[test]
 fn signals() {
     let dir = temp();
@@ -420,9 +660,15 @@ fn signals() {
         running.signal(signal);
         let answer = running.ends(Duration::from_secs(20));
         answer.is_good();
-        assert!(answer.err.contains("a second signal ends it at once"), "{}", answer.err);
+        assert!(
+            answer.err.contains("a second signal ends it at once"),
+            "{}",
+            answer.err
+        );
     }
-    // Both signals are pending when it wakes up, so the second comes before the graceful stop is done.
+
+    // Both signals are pending when it wakes up, so the second comes before the graceful stop is
+    // done.
     let running = p.start_roles("all");
     running.signal(libc::SIGSTOP);
     running.signal(libc::SIGTERM);

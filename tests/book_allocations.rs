@@ -29,10 +29,20 @@ static ALLOCATOR: Counting = Counting;
 fn none_in_the_steady_state() {
     let mut desk = desk::Desk::new();
     (0..1_000_000).for_each(|_| desk.step());
-    let (before, traded) = (ALLOCATIONS.load(Ordering::Relaxed), desk.traded);
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let traded = desk.traded;
     (0..1_000_000).for_each(|_| desk.step());
-    assert!(desk.traded > traded && desk.counts.iter().all(|n| *n > 10_000), "the mix was run: {:?}", desk.counts);
-    // Other threads of the test program may allocate a little; one allocation in a thousand commands would be a thousand here.
+    assert!(
+        desk.traded > traded && desk.counts.iter().all(|n| *n > 10_000),
+        "the mix was run: {:?}",
+        desk.counts
+    );
+
+    // Other threads of the test program may allocate a little; one allocation in a thousand
+    // commands would be a thousand here.
     let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
-    assert!(allocations < 50, "{allocations} allocations in 1000000 commands");
+    assert!(
+        allocations < 50,
+        "{allocations} allocations in 1000000 commands"
+    );
 }

@@ -1,9 +1,11 @@
-//! E7: the roles against a model that is obviously right: the same events for every user, the same books, the same balances; and the same state whether
-//! or not the roles began anew on the way. Random scripts of several users and symbols, with duplicates, cancels, changes, halts, delistings, expiry, and operators
-//! who switch users or everybody off and on.
+//! E7: the roles against a model that is obviously right: the same events for every user, the same
+//! books, the same balances; and the same state whether or not the roles began anew on the way.
+//! Random scripts of several users and symbols, with duplicates, cancels, changes, halts,
+//! delistings, expiry, and operators who switch users or everybody off and on.
 //!
-//! `cargo test --test book_model` runs 200 000 commands. A campaign: `MODEL_COMMANDS=10000000 MODEL_SEED=7 cargo test --test book_model`. A failure is made
-//! as short as it gets and printed with its seed.
+//! `cargo test --test book_model` runs 200 000 commands. A campaign:
+//! `MODEL_COMMANDS=10000000 MODEL_SEED=7 cargo test --test book_model`. A failure is made as short
+//! as it gets and printed with its seed.
 
 mod model;
 #[path = "model/riskless.rs"]
@@ -46,7 +48,12 @@ fn model(s: &RoleSettings, short_ok: bool) -> Model {
         rose_to: None,
         fell_to: None,
     };
-    let limit = |factor: u32| Limit { costs: 1_000_000 / i64::from(s.rate_limit * factor), burst: i64::from(s.burst * factor) };
+
+    let limit = |factor: u32| Limit {
+        costs: 1_000_000 / i64::from(s.rate_limit * factor),
+        burst: i64::from(s.burst * factor),
+    };
+
     Model {
         now: START_MS,
         opening: s.opening_cash_e4,
@@ -79,51 +86,82 @@ fn case(seed: u64) -> (RoleSettings, Vec<Command>) {
 
 /// Runs a script in both worlds; says where they part.
 fn compare(script: &[Command], settings: &RoleSettings, short_ok: bool) -> Result<usize, String> {
-    let (mut model, mut roles, mut steady) = (model(settings, short_ok), Pair::by(*settings, short_ok), Pair::by(*settings, short_ok));
+    let mut model = model(settings, short_ok);
+    let mut roles = Pair::by(*settings, short_ok);
+    let mut steady = Pair::by(*settings, short_ok);
     let mut compared = std::collections::BTreeMap::<String, usize>::new();
     for (n, c) in script.iter().enumerate() {
         let c = &model.settled(c);
         model.run(c);
-        roles.run(c, true).map_err(|e| format!("step {n}, {c:?}: {e}"))?;
-        steady.run(c, false).map_err(|e| format!("step {n} without restarts, {c:?}: {e}"))?;
+        roles
+            .run(c, true)
+            .map_err(|e| format!("step {n}, {c:?}: {e}"))?;
+        steady
+            .run(c, false)
+            .map_err(|e| format!("step {n} without restarts, {c:?}: {e}"))?;
         for (user, expected) in &model.users {
             let got = roles.told.get(user).map_or(&[][..], Vec::as_slice);
+
             // What was compared before need not be compared again.
             let done = compared.entry(user.clone()).or_insert(0);
             if got[*done..] == expected.events[*done..] {
                 *done = got.len();
             } else {
-                let at = got.iter().zip(&expected.events).position(|(a, b)| a != b).unwrap_or(got.len().min(expected.events.len()));
-                let (got, due) = (got.get(at), expected.events.get(at));
-                return Err(format!("step {n}, {c:?}: event {} of {user} is\n{got:#?}\nwhere due was\n{due:#?}", at + 1));
+                let at = got
+                    .iter()
+                    .zip(&expected.events)
+                    .position(|(a, b)| a != b)
+                    .unwrap_or(got.len().min(expected.events.len()));
+                let got = got.get(at);
+                let due = expected.events.get(at);
+                return Err(format!(
+                    "step {n}, {c:?}: event {} of {user} is\n{got:#?}\nwhere due was\n{due:#?}",
+                    at + 1
+                ));
             }
         }
+
         if roles.busts != model.busts {
-            return Err(format!("step {n}, {c:?}: taken back was\n{:#?}\nwhere due was\n{:#?}", roles.busts.last(), model.busts.last()));
+            return Err(format!(
+                "step {n}, {c:?}: taken back was\n{:#?}\nwhere due was\n{:#?}",
+                roles.busts.last(),
+                model.busts.last()
+            ));
         }
+
         if n % 50 == 49 || n + 1 == script.len() {
-            let (books, due) = (roles.books(), model.books());
+            let books = roles.books();
+            let due = model.books();
             if books != due {
-                return Err(format!("step {n}, {c:?}: the books are\n{books:#?}\nwhere due was\n{due:#?}"));
+                return Err(format!(
+                    "step {n}, {c:?}: the books are\n{books:#?}\nwhere due was\n{due:#?}"
+                ));
             }
+
             roles.check().map_err(|e| format!("step {n}, {c:?}: {e}"))?;
             if roles.state() != steady.state() {
                 return Err(format!("step {n}, {c:?}: restarts have changed the state"));
             }
         }
     }
+
     Ok(model.users.values().map(|u| u.events.len()).sum())
 }
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+    std::env::var(name).map_or(default, |n| {
+        n.parse().unwrap_or_else(|_| panic!("{name} is a number"))
+    })
 }
 
 #[test]
 fn e7_the_roles_do_what_the_model_does() {
-    let (commands, first) = (number("MODEL_COMMANDS", 200_000), number("MODEL_SEED", 1));
+    let commands = number("MODEL_COMMANDS", 200_000);
+    let first = number("MODEL_SEED", 1);
     let scripts = commands.div_ceil(LENGTH as u64);
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64).min(scripts);
+    let threads = std::thread::available_parallelism()
+        .map_or(1, |n| n.get() as u64)
+        .min(scripts);
     let events: usize = std::thread::scope(|scope| {
         let run = |thread| {
             move || {
@@ -133,30 +171,65 @@ fn e7_the_roles_do_what_the_model_does() {
                     match compare(&full, &settings, shorts(seed)) {
                         Ok(n) => events += n,
                         Err(_) => {
-                            let short = shrink(full, |s| compare(s, &settings, shorts(seed)).is_err());
+                            let short =
+                                shrink(full, |s| compare(s, &settings, shorts(seed)).is_err());
                             panic!(
                                 "seed {seed}: {}\nscript: {short:#?}",
-                                compare(&short, &settings, shorts(seed)).expect_err("it still fails")
+                                compare(&short, &settings, shorts(seed))
+                                    .expect_err("it still fails")
                             );
                         }
                     }
                 }
+
                 events
             }
         };
+
         let all: Vec<_> = (0..threads).map(|t| scope.spawn(run(t))).collect();
-        all.into_iter().map(|h| h.join().unwrap_or_else(|e| std::panic::resume_unwind(e))).sum()
+        all.into_iter()
+            .map(|h| h.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+            .sum()
     });
-    println!("{} commands in {scripts} scripts, {events} events: all as the model has them", scripts * LENGTH as u64);
-    assert!(events as u64 > commands / 2, "hardly anything happened: {events} events");
+
+    println!(
+        "{} commands in {scripts} scripts, {events} events: all as the model has them",
+        scripts * LENGTH as u64
+    );
+    assert!(
+        events as u64 > commands / 2,
+        "hardly anything happened: {events} events"
+    );
 }
 
 /// A change that follows its order at once.
 fn hasty_change(c: &Command, rng: &mut Rng) -> Option<Command> {
-    let Command::Order { user, id, kind: Kind::New { quantity, limit: Some(limit), .. } } = c else { return None };
+    let Command::Order {
+        user,
+        id,
+        kind:
+            Kind::New {
+                quantity,
+                limit: Some(limit),
+                ..
+            },
+    } = c
+    else {
+        return None;
+    };
+
     let limit = (rng.below(2) == 0).then(|| limit + 100 * (rng.below(21) as i64 - 10));
-    let kind = Kind::Replace { orig: id.clone(), quantity: Some(quantity + rng.below(9) as i64 - 3), limit };
-    Some(Command::Order { user: user.clone(), id: format!("hasty-{id}"), kind })
+    let kind = Kind::Replace {
+        orig: id.clone(),
+        quantity: Some(quantity + rng.below(9) as i64 - 3),
+        limit,
+    };
+
+    Some(Command::Order {
+        user: user.clone(),
+        id: format!("hasty-{id}"),
+        kind,
+    })
 }
 
 /// A command with what it depends on, by what the roles have said.
@@ -165,11 +238,13 @@ fn settled_for(c: &Command, pair: &Pair) -> Command {
         Command::Order { user, .. } | Command::Astray { user, .. } => pair.told.get(user),
         _ => None,
     };
+
     settled(c, told.map_or(&[], Vec::as_slice))
 }
 
-/// What the model cannot follow: up to six commands under way at once, read by the two roles in any order. Whatever comes of them, the books balance, no
-/// promise is broken, and when all orders are gone nothing is held for them.
+/// What the model cannot follow: up to six commands under way at once, read by the two roles in any
+/// order. Whatever comes of them, the books balance, no promise is broken, and when all orders are
+/// gone nothing is held for them.
 fn in_flight(seed: u64, script: &[Command], short_ok: bool) -> Result<usize, String> {
     let mut rng = Rng::new(seed);
     let mut pair = Pair::new(short_ok);
@@ -177,6 +252,7 @@ fn in_flight(seed: u64, script: &[Command], short_ok: bool) -> Result<usize, Str
     while !rest.is_empty() {
         let (now, later) = rest.split_at(rest.len().min(1 + rng.below(6) as usize));
         let mut now: Vec<Command> = now.iter().map(|c| settled_for(c, &pair)).collect();
+
         // The most delicate: an order that is changed before its owner has heard of its trades.
         for n in (0..now.len()).rev() {
             if rng.below(3) == 0
@@ -185,44 +261,84 @@ fn in_flight(seed: u64, script: &[Command], short_ok: bool) -> Result<usize, Str
                 now.insert(n + 1, change);
             }
         }
+
         pair.run_at_once(&now, |n| rng.below(n as u64) as usize)?;
-        pair.check().and_then(|_| pair.check_rest()).map_err(|e| format!("after {now:?}: {e}"))?;
+        pair.check()
+            .and_then(|_| pair.check_rest())
+            .map_err(|e| format!("after {now:?}: {e}"))?;
         rest = later;
     }
+
     let end: Vec<Command> = pair
         .told
         .keys()
-        .map(|user| (user.clone(), Kind::MassCancel { symbol: None, operator: false }))
-        .map(|(user, kind)| Command::Order { user, id: "end".into(), kind })
+        .map(|user| {
+            (
+                user.clone(),
+                Kind::MassCancel {
+                    symbol: None,
+                    operator: false,
+                },
+            )
+        })
+        .map(|(user, kind)| Command::Order {
+            user,
+            id: "end".into(),
+            kind,
+        })
         .collect();
+
     pair.run_at_once(&end, |_| 0)?;
     pair.check()?;
     let last = |events: &Vec<model::Told>| events.last().map_or(0, |e| e.reserved);
-    // Shares may be owed, too, since a trade was taken back; what is held for them was checked against the positions.
+
+    // Shares may be owed, too, since a trade was taken back; what is held for them was checked
+    // against the positions.
     let state = pair.state();
-    let owes = |user: &str| state.iter().any(|(key, _)| key.starts_with(format!("s{user}\0").as_bytes()));
-    match pair.told.iter().find(|(user, events)| last(events) != 0 && !owes(user)) {
-        Some((user, events)) if !short_ok => Err(format!("{user} has nothing open and {} reserved", last(events))),
+    let owes = |user: &str| {
+        state
+            .iter()
+            .any(|(key, _)| key.starts_with(format!("s{user}\0").as_bytes()))
+    };
+
+    match pair
+        .told
+        .iter()
+        .find(|(user, events)| last(events) != 0 && !owes(user))
+    {
+        Some((user, events)) if !short_ok => Err(format!(
+            "{user} has nothing open and {} reserved",
+            last(events)
+        )),
         _ => Ok(pair.told.values().map(Vec::len).sum()),
     }
 }
 
 #[test]
 fn commands_in_flight_break_nothing() {
-    let (commands, first) = (number("MODEL_COMMANDS", 200_000), number("MODEL_SEED", 1));
+    let commands = number("MODEL_COMMANDS", 200_000);
+    let first = number("MODEL_SEED", 1);
     let mut events = 0;
     for seed in first..first + commands.div_ceil(LENGTH as u64) {
-        let (full, short_ok) = (script(seed, LENGTH), shorts(seed));
+        let full = script(seed, LENGTH);
+        let short_ok = shorts(seed);
         match in_flight(seed, &full, short_ok) {
             Ok(n) => events += n,
             Err(_) => {
                 let short = shrink(full, |s| in_flight(seed, s, short_ok).is_err());
-                panic!("seed {seed}: {}\nscript: {short:#?}", in_flight(seed, &short, short_ok).expect_err("it still fails"));
+                panic!(
+                    "seed {seed}: {}\nscript: {short:#?}",
+                    in_flight(seed, &short, short_ok).expect_err("it still fails")
+                );
             }
         }
     }
+
     println!("{commands} commands in flight, {events} events");
-    assert!(events as u64 > commands / 2, "hardly anything happened: {events} events");
+    assert!(
+        events as u64 > commands / 2,
+        "hardly anything happened: {events} events"
+    );
 }
 
 #[test]
@@ -235,11 +351,20 @@ fn scripts_do_a_bit_of_everything() {
         for e in model.users.values().flat_map(|u| &u.events) {
             *seen.entry(e.event.to_string()).or_default() += 1;
             *seen.entry(e.reason.to_string()).or_default() += 1;
-            *seen.entry(e.last.map_or("", |l| l.3).to_string()).or_default() += 1;
-            *seen.entry(e.unanswered.map_or("", |_| "unanswered").to_string()).or_default() += 1;
+            *seen
+                .entry(e.last.map_or("", |l| l.3).to_string())
+                .or_default() += 1;
+            *seen
+                .entry(e.unanswered.map_or("", |_| "unanswered").to_string())
+                .or_default() += 1;
         }
-        model.seen.iter().for_each(|(what, n)| *seen.entry(what.to_string()).or_default() += n);
+
+        model
+            .seen
+            .iter()
+            .for_each(|(what, n)| *seen.entry(what.to_string()).or_default() += n);
     }
+
     let must = [
         "OrderPending",
         "OrderAccepted",
@@ -302,6 +427,13 @@ fn scripts_do_a_bit_of_everything() {
         "a bust of a short sale",
         "a bust of a buy by a user who owes shares",
     ];
-    let missing: Vec<_> = must.iter().filter(|m| seen.get(**m).copied().unwrap_or(0) == 0).collect();
-    assert!(missing.is_empty(), "never seen: {missing:?}; seen: {seen:?}");
+
+    let missing: Vec<_> = must
+        .iter()
+        .filter(|m| seen.get(**m).copied().unwrap_or(0) == 0)
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "never seen: {missing:?}; seen: {seen:?}"
+    );
 }

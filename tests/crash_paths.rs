@@ -1,6 +1,7 @@
-//! Crash points off the main road, which the loads of `crash_points*.rs` do not come to: a sweep and a mass cancel that go on in parts, offsets that a
-//! cluster has forgotten, taken from the changelog by a start or put back by `repair offsets`. The program dies at each, goes on, and at the end
-//! everything is there, once.
+//! Crash points off the main road, which the loads of `crash_points*.rs` do not come to: a sweep
+//! and a mass cancel that go on in parts, offsets that a cluster has forgotten, taken from the
+//! changelog by a start or put back by `repair offsets`. The program dies at each, goes on, and at
+//! the end everything is there, once.
 #![cfg(all(feature = "faults", feature = "rocks"))]
 
 mod support;
@@ -35,18 +36,36 @@ struct Place {
 }
 
 impl Place {
-    /// One partition of each topic: so all is done in the order in which it was sent, in every life.
+    /// One partition of each topic: so all is done in the order in which it was sent, in every
+    /// life.
     fn new() -> Place {
         let dir = tempfile::tempdir().expect("a directory");
-        let flags = ["--rate-limit", "0", "--stale-ms", "1000000000", "--opening-cash", "100000000"];
+        let flags = [
+            "--rate-limit",
+            "0",
+            "--stale-ms",
+            "1000000000",
+            "--opening-cash",
+            "100000000",
+        ];
+
         let p = Program::embedded(dir.path(), "log").with(&flags);
         p.good(&["topics", "create", "--partitions", "1"]);
         let place = Place { p, dir };
         place.send(|s| {
-            s.send(t::INSTRUMENTS, "BOOK", r#"{"symbol":"BOOK","house":false,"short_ok":true}"#);
+            s.send(
+                t::INSTRUMENTS,
+                "BOOK",
+                r#"{"symbol":"BOOK","house":false,"short_ok":true}"#,
+            );
             s.flush();
-            s.send(t::MARKET_DATA, "BOOK", r#"{"symbol":"BOOK","price":"100","timestamp":1625159076}"#);
+            s.send(
+                t::MARKET_DATA,
+                "BOOK",
+                r#"{"symbol":"BOOK","price":"100","timestamp":1625159076}"#,
+            );
         });
+
         place.comes_to_rest();
         place
     }
@@ -56,7 +75,8 @@ impl Place {
     }
 
     fn log(&self) -> LocalLog {
-        LocalLog::open(&self.path(), &t::table(""), Options::default()).expect("nobody else has the log")
+        LocalLog::open(&self.path(), &t::table(""), Options::default())
+            .expect("nobody else has the log")
     }
 
     fn send(&self, what: impl FnOnce(&mut Sender)) {
@@ -78,8 +98,14 @@ impl Place {
             std::thread::sleep(Duration::from_secs(2));
             running.stop();
             let log: Arc<dyn Log> = Arc::new(self.log());
-            let Some(why) = rest::unread(&*log, "").expect("the log answers") else { return };
-            assert!(began.elapsed() < Duration::from_secs(300), "not at rest: {why}");
+            let Some(why) = rest::unread(&*log, "").expect("the log answers") else {
+                return;
+            };
+
+            assert!(
+                began.elapsed() < Duration::from_secs(300),
+                "not at rest: {why}"
+            );
         }
     }
 
@@ -87,7 +113,8 @@ impl Place {
         oracle::read_all(&self.log(), topic)
     }
 
-    /// Everybody was told of everything that happened, state is what the log says, and a replay comes to the same.
+    /// Everybody was told of everything that happened, state is what the log says, and a replay
+    /// comes to the same.
     fn is_whole(&self) {
         let mut v = Verdict::default();
         let log = self.log();
@@ -114,6 +141,7 @@ fn told(events: &[Seen], event: &str) -> BTreeMap<String, usize> {
     for e in events.iter().filter(|e| e.text("event") == event) {
         *all.entry(e.text("order_id").to_string()).or_default() += 1;
     }
+
     all
 }
 
@@ -124,30 +152,63 @@ fn trades(place: &Place) -> Vec<Value> {
         trade.retain(|name, _| !name.contains("time"));
         t.value
     };
+
     place.read(t::TRADES).into_iter().map(timeless).collect()
 }
 
-/// One order meets 2300 others, in three parts. The same in a place where nobody dies must lead to the same trades.
+/// One order meets 2300 others, in three parts. The same in a place where nobody dies must lead to
+/// the same trades.
 #[test]
 fn a_sweep_dies_between_its_parts_and_trades_everything_once() {
     let sent = |s: &mut Sender| {
         for n in 0..MAKERS {
             let user = format!("maker{}", n % 7);
-            s.send(t::ORDER_COMMANDS, &user, limit(&user, &format!("m{n}"), "sell", 1, &format!("100.{:02}", n % 90)));
+            s.send(
+                t::ORDER_COMMANDS,
+                &user,
+                limit(
+                    &user,
+                    &format!("m{n}"),
+                    "sell",
+                    1,
+                    &format!("100.{:02}", n % 90),
+                ),
+            );
         }
-        s.send(t::ORDER_COMMANDS, "taker", limit("taker", "all", "buy", MAKERS, "101"));
+
+        s.send(
+            t::ORDER_COMMANDS,
+            "taker",
+            limit("taker", "all", "buy", MAKERS, "101"),
+        );
+
         // It waits in the line behind the sweep.
-        s.send(t::ORDER_COMMANDS, "late", limit("late", "next", "buy", 1, "99"));
+        s.send(
+            t::ORDER_COMMANDS,
+            "late",
+            limit("late", "next", "buy", 1, "99"),
+        );
     };
+
     let place = Place::new();
     place.send(sent);
-    for at in ["match.part:1", "match.part:2", "match.goes_on:1", "match.goes_on:2", "match.goes_on:1"] {
+    for at in [
+        "match.part:1",
+        "match.part:2",
+        "match.goes_on:1",
+        "match.goes_on:2",
+        "match.goes_on:1",
+    ] {
         place.dies(at);
     }
+
     place.comes_to_rest();
     let events = place.read(t::ORDER_EVENTS);
     let filled = told(&events, "OrderFilled");
-    assert_eq!((filled.len(), filled.values().max()), (MAKERS + 1, Some(&1)));
+    assert_eq!(
+        (filled.len(), filled.values().max()),
+        (MAKERS + 1, Some(&1))
+    );
     assert_eq!(told(&events, "OrderAccepted").len(), MAKERS + 2);
     let all = trades(&place);
     assert_eq!(all.len(), MAKERS);
@@ -156,7 +217,10 @@ fn a_sweep_dies_between_its_parts_and_trades_everything_once() {
     let calm = Place::new();
     calm.send(sent);
     calm.comes_to_rest();
-    assert!(trades(&calm) == all, "the trades of a sweep that died are others");
+    assert!(
+        trades(&calm) == all,
+        "the trades of a sweep that died are others"
+    );
 }
 
 /// 1200 resting orders of one user end in three parts.
@@ -164,33 +228,71 @@ fn a_sweep_dies_between_its_parts_and_trades_everything_once() {
 fn a_mass_cancel_dies_between_its_parts_and_ends_each_order_once() {
     let place = Place::new();
     place.send(|s| {
-        (0..RESTING).for_each(|n| s.send(t::ORDER_COMMANDS, "many", limit("many", &format!("r{n}"), "buy", 1, "99")));
+        (0..RESTING).for_each(|n| {
+            s.send(
+                t::ORDER_COMMANDS,
+                "many",
+                limit("many", &format!("r{n}"), "buy", 1, "99"),
+            )
+        });
     });
+
     place.comes_to_rest();
     place.send(|s| {
-        s.send(t::ORDER_COMMANDS, "many", json!({"order_id": "end", "user_id": "many", "command": "mass_cancel"}).to_string());
-        s.send(t::ORDER_COMMANDS, "many", limit("many", "later", "buy", 1, "98"));
+        s.send(
+            t::ORDER_COMMANDS,
+            "many",
+            json!({"order_id": "end", "user_id": "many", "command": "mass_cancel"}).to_string(),
+        );
+        s.send(
+            t::ORDER_COMMANDS,
+            "many",
+            limit("many", "later", "buy", 1, "98"),
+        );
     });
-    for at in ["mass.part:1", "mass.goes_on:1", "mass.goes_on:2", "mass.goes_on:1"] {
+
+    for at in [
+        "mass.part:1",
+        "mass.goes_on:1",
+        "mass.goes_on:2",
+        "mass.goes_on:1",
+    ] {
         place.dies(at);
     }
+
     place.comes_to_rest();
     let events = place.read(t::ORDER_EVENTS);
     let cancelled = told(&events, "OrderCancelled");
-    assert_eq!((cancelled.len(), cancelled.values().max()), (RESTING, Some(&1)));
-    assert!(!cancelled.contains_key("later"), "an order that came behind the mass cancel stays");
+    assert_eq!(
+        (cancelled.len(), cancelled.values().max()),
+        (RESTING, Some(&1))
+    );
+    assert!(
+        !cancelled.contains_key("later"),
+        "an order that came behind the mass cancel stays"
+    );
     place.is_whole();
 }
 
-/// A group that forgot its offsets gets them from its changelog, whenever the start that commits them dies.
+/// A group that forgot its offsets gets them from its changelog, whenever the start that commits
+/// them dies.
 #[test]
 fn a_start_that_takes_forgotten_offsets_from_the_changelog_dies_and_does_nothing_twice() {
     let place = deposits();
-    let points = ["adopt.positions", "log.write:1", "log.written:1", "adopt.committed", "resume.after", "commit.decided"];
+    let points = [
+        "adopt.positions",
+        "log.write:1",
+        "log.written:1",
+        "adopt.committed",
+        "resume.after",
+        "commit.decided",
+    ];
+
     for (n, at) in points.into_iter().enumerate() {
         forget(&place.path(), ORDERS);
         deposit(&place, &format!("next{n}"));
         place.p.dies(&["run", "--role", "orders"], at);
+
         // The next one finds the offsets there or not, by where the one before has died.
         place.comes_to_rest();
         assert_eq!(deposited(&place), DEPOSITS + 1 + n, "{at}");
@@ -203,16 +305,32 @@ fn a_start_that_takes_forgotten_offsets_from_the_changelog_dies_and_does_nothing
 fn a_repair_of_offsets_dies_and_the_next_one_ends_well() {
     let place = deposits();
     let right = offsets(&place);
-    for at in ["repair.joined", "repair.judged", "log.write:1", "log.written:1", "repair.committed"] {
+    for at in [
+        "repair.joined",
+        "repair.judged",
+        "log.write:1",
+        "log.written:1",
+        "repair.committed",
+    ] {
         forget(&place.path(), ORDERS);
         let repair = ["repair", "offsets", "--role", "orders"];
         place.p.dies(&repair, at);
         let now = offsets(&place);
         let done = ["log.written:1", "repair.committed"].contains(&at);
-        assert_eq!(now, if done { right.clone() } else { vec![None; right.len()] }, "{at}");
+        assert_eq!(
+            now,
+            if done {
+                right.clone()
+            } else {
+                vec![None; right.len()]
+            },
+            "{at}"
+        );
+
         place.p.good(&repair);
         assert_eq!(offsets(&place), right, "{at}");
     }
+
     deposit(&place, "last");
     place.comes_to_rest();
     assert_eq!(deposited(&place), DEPOSITS + 1);
@@ -222,7 +340,10 @@ fn a_repair_of_offsets_dies_and_the_next_one_ends_well() {
 /// Committed offsets of `orders`.
 fn offsets(place: &Place) -> Vec<Option<u64>> {
     let inputs = [t::OPERATOR_COMMANDS, t::EXECUTIONS].map(|topic| TopicPartition::new(topic, 0));
-    place.log().group_offsets(ORDERS, &inputs).expect("the log answers")
+    place
+        .log()
+        .group_offsets(ORDERS, &inputs)
+        .expect("the log answers")
 }
 
 /// A place with three deposits, at rest.
@@ -235,10 +356,15 @@ fn deposits() -> Place {
 }
 
 fn deposit(place: &Place, id: &str) {
-    let command = json!({"order_id": id, "user_id": "saver", "command": "deposit", "amount": "10"}).to_string();
+    let command = json!({"order_id": id, "user_id": "saver", "command": "deposit", "amount": "10"})
+        .to_string();
     place.send(|s| s.send(t::OPERATOR_COMMANDS, "saver", command));
 }
 
 fn deposited(place: &Place) -> usize {
-    place.read(t::ORDER_EVENTS).iter().filter(|e| e.text("event") == "Deposited").count()
+    place
+        .read(t::ORDER_EVENTS)
+        .iter()
+        .filter(|e| e.text("event") == "Deposited")
+        .count()
 }

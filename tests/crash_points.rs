@@ -1,6 +1,8 @@
-//! Every crash point of the program (`src/engine/crash.rs`), visited by every role under load on a real broker: it aborts there, is started again (to
-//! die at the next one), and at the end an oracle that knows only the inputs goes through everything that was written. Then the same on the embedded
-//! log, where all roles die together. A point that was not hit fails the test; one that cannot be hit is listed with the reason.
+//! Every crash point of the program (`src/engine/crash.rs`), visited by every role under load on a
+//! real broker: it aborts there, is started again (to die at the next one), and at the end an
+//! oracle that knows only the inputs goes through everything that was written. Then the same on the
+//! embedded log, where all roles die together. A point that was not hit fails the test; one that
+//! cannot be hit is listed with the reason.
 //!
 //! `CRASH_ROLES=orders,audit` and `CRASH_POINTS=tx.begun,commit.decided` narrow a run down.
 
@@ -45,7 +47,8 @@ enum Before {
 }
 use Before::{Damaged, Nothing, Stop, Wiped};
 
-/// Points, at which visit to die, and what leads there; one life after the other, so that each life begins in what the one before left behind.
+/// Points, at which visit to die, and what leads there; one life after the other, so that each life
+/// begins in what the one before left behind.
 const LIVES: &[(Point, u64, Before)] = &[
     (LoopPolled, 4, Nothing),
     (ProcessRecord, 7, Nothing),
@@ -107,18 +110,23 @@ fn unreachable_for(role: &str, point: Point) -> Option<&'static str> {
         LogWrite | LogWritten => Some("on the embedded log only"),
         RestoreStandby | StopLeft => Some("with --standby and --leave only: kafka_standby.rs"),
         AdoptPositions | AdoptCommitted => Some("where offsets are forgotten: crash_paths.rs"),
-        RepairJoined | RepairJudged | RepairCommitted => Some("the command `repair offsets`: crash_paths.rs"),
+        RepairJoined | RepairJudged | RepairCommitted => {
+            Some("the command `repair offsets`: crash_paths.rs")
+        }
         MassPart | MassGoesOn | MatchPart | MatchGoesOn => Some("with deep books: crash_paths.rs"),
-        JoinTable if !["orders", "trading"].contains(&role) => Some("the role reads no broadcast table"),
+        JoinTable if !["orders", "trading"].contains(&role) => {
+            Some("the role reads no broadcast table")
+        }
         _ => None,
     }
 }
 
-/// Whether a transaction that was under way at the crash must turn out committed; none where either may be.
+/// Whether a transaction that was under way at the crash must turn out committed; none where either
+/// may be.
 fn must_be_committed(point: Point) -> Option<bool> {
     match point {
-        LoopPolled | ProcessRecord | ProcessDone | CommitPrepared | TxBegun | TxSending | TxSent | TxDelivered | TxOffsetsInFlight
-        | TxOffsets => Some(false),
+        LoopPolled | ProcessRecord | ProcessDone | CommitPrepared | TxBegun | TxSending
+        | TxSent | TxDelivered | TxOffsetsInFlight | TxOffsets => Some(false),
         CommitDecided => Some(true),
         _ => None,
     }
@@ -132,7 +140,8 @@ fn chosen(variable: &str, name: &str) -> bool {
 #[derive(Default)]
 struct Matrix {
     hits: BTreeMap<(Point, &'static str), u32>,
-    /// Commit requests whose answer was not read: how many of the transactions turned out committed, of how many that were looked at.
+    /// Commit requests whose answer was not read: how many of the transactions turned out
+    /// committed, of how many that were looked at.
     unread: (u32, u32),
 }
 
@@ -156,6 +165,7 @@ fn every_role_dies_at_every_point_and_nothing_is_lost_or_doubled() {
         live(&mut fleet, &mut matrix, &installation, role, FIRST_LIVES);
         fleet.start((role, 1));
     }
+
     let before = follower.count();
     wait_for("events", SOON, || follower.count() > before + 200);
     for role in ROLES.into_iter().filter(|r| chosen("CRASH_ROLES", r)) {
@@ -166,6 +176,7 @@ fn every_role_dies_at_every_point_and_nothing_is_lost_or_doubled() {
         fleet.start((role, 1));
         fleet.wait_shared(role, &[1], PARTITIONS, SOON);
     }
+
     part("instances come and go");
     die_in_rebalances(&mut fleet, &mut matrix);
     part("an instance dies in a transaction, and another takes over");
@@ -177,11 +188,17 @@ fn every_role_dies_at_every_point_and_nothing_is_lost_or_doubled() {
     let verified = installation.run(&["verify"]);
     fleet.stop_all();
     fleet.print_starts();
-    fleet.complaints().iter().for_each(|(line, count)| println!("  {count} x {line}"));
+    fleet
+        .complaints()
+        .iter()
+        .for_each(|(line, count)| println!("  {count} x {line}"));
     let verdict = oracle::check(&*log, &t::table(&prefix), CASH * 10_000);
     part("the oracle has seen everything");
     let dead_letters = oracle::read_all(&*log, t::DEAD_LETTERS).len();
-    wait_for("the follower to see the end", SOON, || follower.count() >= verdict.events as u64);
+    wait_for("the follower to see the end", SOON, || {
+        follower.count() >= verdict.events as u64
+    });
+
     let followed = follower.stop() == follower::read_afresh(&*log, t::ORDER_EVENTS);
     let replays = [(); 2].map(|()| installation.run(&["replay"]));
     part("replayed twice");
@@ -201,41 +218,73 @@ fn every_role_dies_at_every_point_and_nothing_is_lost_or_doubled() {
         replays[0].matches("equal").count(),
         ROLES.len() * PARTITIONS as usize
     );
+
     verdict.assert_clean();
     assert_eq!(verdict.commands as u64, sent, "commands in the log");
     assert_eq!(dead_letters, 0);
-    assert!(followed, "the follower was shown something else than what is there");
+    assert!(
+        followed,
+        "the follower was shown something else than what is there"
+    );
     assert_eq!(replayed(&replays[0]), replayed(&replays[1]));
-    assert_eq!(replays[0].matches("equal").count(), ROLES.len() * PARTITIONS as usize, "{}", replays[0]);
+    assert_eq!(
+        replays[0].matches("equal").count(),
+        ROLES.len() * PARTITIONS as usize,
+        "{}",
+        replays[0]
+    );
     assert!(verified.lines().all(|l| l.starts_with("ok")), "{verified}");
-    assert_eq!(fleet.repeats(), 0, "transactions are broken: the same record was read twice");
+    assert_eq!(
+        fleet.repeats(),
+        0,
+        "transactions are broken: the same record was read twice"
+    );
     matrix.assert_complete();
 }
 
 /// One life after the other, each ended at a point.
-fn live(fleet: &mut Fleet, matrix: &mut Matrix, installation: &Installation, role: &'static str, lives: &[(Point, u64, Before)]) {
+fn live(
+    fleet: &mut Fleet,
+    matrix: &mut Matrix,
+    installation: &Installation,
+    role: &'static str,
+    lives: &[(Point, u64, Before)],
+) {
     let name: Name = (role, 1);
     let mut last: Option<Point> = None;
-    let lives = lives.iter().filter(|(p, ..)| unreachable_for(role, *p).is_none() && chosen("CRASH_POINTS", p.name()));
+    let lives = lives
+        .iter()
+        .filter(|(p, ..)| unreachable_for(role, *p).is_none() && chosen("CRASH_POINTS", p.name()));
     for &(point, visit, before) in lives {
         let state = installation.state.join(role).join("1");
         match before {
-            Wiped => (0..PARTITIONS).for_each(|task| std::fs::remove_dir_all(state.join(task.to_string())).expect("a store")),
+            Wiped => (0..PARTITIONS).for_each(|task| {
+                std::fs::remove_dir_all(state.join(task.to_string())).expect("a store")
+            }),
             // Without this file a store is damaged beyond doubt.
             Damaged => std::fs::remove_file(state.join("0").join("CURRENT")).expect("a store"),
             Nothing | Stop => {}
         }
+
         let since = Instant::now();
         fleet.start_armed(name, &format!("{}:{visit}", point.name()));
         if before == Stop {
             wait_for(&format!("{role} to work"), SOON, || fleet.works(name));
             fleet.signal(name, libc::SIGTERM);
         }
-        wait_for(&format!("{role} to die at {}", point.name()), SOON, || fleet.aborted(name, point.name()));
+
+        wait_for(&format!("{role} to die at {}", point.name()), SOON, || {
+            fleet.aborted(name, point.name())
+        });
+
         let said = fleet.bury(name);
         matrix.judge(role, last, &said, before);
         *matrix.hits.entry((point, role)).or_default() += 1;
-        println!("        {role} {} after {:.1} s", point.name(), since.elapsed().as_secs_f64());
+        println!(
+            "        {role} {} after {:.1} s",
+            point.name(),
+            since.elapsed().as_secs_f64()
+        );
         last = (before != Wiped).then_some(point);
     }
 }
@@ -243,93 +292,152 @@ fn live(fleet: &mut Fleet, matrix: &mut Matrix, installation: &Installation, rol
 /// Not a life of the role: the command that throws its local state away.
 fn die_rebuilding(matrix: &mut Matrix, installation: &Installation, role: &'static str) {
     let mut rebuild = installation.command(&["rebuild", "--role", role, "--instance", "1"]);
-    let out = rebuild.env("PROCESSOR_CRASH", format!("{}:2", RebuildWiping.name())).output().expect("the binary starts");
+    let out = rebuild
+        .env("PROCESSOR_CRASH", format!("{}:2", RebuildWiping.name()))
+        .output()
+        .expect("the binary starts");
     let said = String::from_utf8_lossy(&out.stderr);
     let at_point = said.contains(&format!("crash point {}: ", RebuildWiping.name()));
-    assert!(out.status.signal() == Some(libc::SIGABRT) && at_point, "{}: {said}", out.status);
+    assert!(
+        out.status.signal() == Some(libc::SIGABRT) && at_point,
+        "{}: {said}",
+        out.status
+    );
     *matrix.hits.entry((RebuildWiping, role)).or_default() += 1;
 }
 
-/// All roles at once: a second instance joins, and the first dies giving its partitions up; later it goes, and the first dies again.
+/// All roles at once: a second instance joins, and the first dies giving its partitions up; later
+/// it goes, and the first dies again.
 fn die_in_rebalances(fleet: &mut Fleet, matrix: &mut Matrix) {
-    let roles: Vec<_> = ROLES.into_iter().filter(|r| chosen("CRASH_ROLES", r)).collect();
+    let roles: Vec<_> = ROLES
+        .into_iter()
+        .filter(|r| chosen("CRASH_ROLES", r))
+        .collect();
     let mut hit = |fleet: &mut Fleet, point: Point| {
         for role in &roles {
-            wait_for(&format!("{role} to die at {}", point.name()), SOON, || fleet.aborted((role, 1), point.name()));
+            wait_for(&format!("{role} to die at {}", point.name()), SOON, || {
+                fleet.aborted((role, 1), point.name())
+            });
+
             fleet.bury((role, 1));
             *matrix.hits.entry((point, role)).or_default() += 1;
         }
     };
+
     for role in &roles {
         fleet.kill9((role, 1));
         fleet.start_armed((role, 1), RevokeCallback.name());
         wait_for(&format!("{role} to work"), SOON, || fleet.works((role, 1)));
     }
+
     roles.iter().for_each(|role| fleet.start((role, 2)));
     hit(fleet, RevokeCallback);
     for role in &roles {
         fleet.start_armed((role, 1), RevokeTasks.name());
-        wait_for(&format!("{role}-2 to work"), SOON, || fleet.works((role, 2)));
+        wait_for(&format!("{role}-2 to work"), SOON, || {
+            fleet.works((role, 2))
+        });
     }
+
     roles.iter().for_each(|role| fleet.kill9((role, 2)));
     hit(fleet, RevokeTasks);
     roles.iter().for_each(|role| fleet.start((role, 1)));
-    roles.iter().for_each(|role| fleet.wait_shared(role, &[1], PARTITIONS, SOON));
+    roles
+        .iter()
+        .for_each(|role| fleet.wait_shared(role, &[1], PARTITIONS, SOON));
 }
 
-/// All roles at once: the first instance dies with offsets pending in an open transaction and does not come back. Whoever takes its tasks over has
-/// another transactional id, so only the transaction's timeout ends it.
+/// All roles at once: the first instance dies with offsets pending in an open transaction and does
+/// not come back. Whoever takes its tasks over has another transactional id, so only the
+/// transaction's timeout ends it.
 fn die_for_good(fleet: &mut Fleet, matrix: &mut Matrix) {
     for role in ROLES {
         fleet.start((role, 2));
         fleet.kill9((role, 1));
         fleet.start_armed((role, 1), &format!("{}:40", TxOffsets.name()));
     }
+
     for role in ROLES {
-        wait_for(&format!("{role} to die in a transaction"), SOON, || fleet.aborted((role, 1), TxOffsets.name()));
+        wait_for(&format!("{role} to die in a transaction"), SOON, || {
+            fleet.aborted((role, 1), TxOffsets.name())
+        });
+
         fleet.bury((role, 1));
         *matrix.hits.entry((TxOffsets, role)).or_default() += 1;
     }
-    ROLES.iter().for_each(|role| fleet.wait_shared(role, &[2], PARTITIONS, SOON));
+
+    ROLES
+        .iter()
+        .for_each(|role| fleet.wait_shared(role, &[2], PARTITIONS, SOON));
 }
 
 impl Matrix {
     /// Looks at how an instance found its stores: behind the log, or as they were left.
     fn judge(&mut self, role: &str, last: Option<Point>, said: &str, before: Before) {
         let found: Vec<&str> = said.lines().filter(|l| l.contains("untouched=")).collect();
-        let Some(last) = last.filter(|_| before == Nothing && found.len() >= PARTITIONS as usize) else { return };
+        let Some(last) = last.filter(|_| before == Nothing && found.len() >= PARTITIONS as usize)
+        else {
+            return;
+        };
+
         let behind = found.iter().any(|l| l.contains("untouched=false"));
         if last == TxEndInFlight {
             self.unread = (self.unread.0 + u32::from(behind), self.unread.1 + 1);
         }
+
         if let Some(committed) = must_be_committed(last) {
-            assert_eq!(behind, committed, "{role} died at {}, and its successor found:\n{}", last.name(), found.join("\n"));
+            assert_eq!(
+                behind,
+                committed,
+                "{role} died at {}, and its successor found:\n{}",
+                last.name(),
+                found.join("\n")
+            );
         }
     }
 
     fn print(&self) {
         println!("{:<22}{}", "", ROLES.map(|r| format!("{r:<15}")).concat());
         for point in Point::ALL {
-            let cell = |role| match (self.hits.get(&(*point, role)), unreachable_for(role, *point)) {
+            let cell = |role| match (
+                self.hits.get(&(*point, role)),
+                unreachable_for(role, *point),
+            ) {
                 (Some(n), _) => format!("{n:<15}"),
                 (None, Some(_)) => format!("{:<15}", "-"),
                 (None, None) => format!("{:<15}", "NOT HIT"),
             };
-            let why = ROLES.iter().find_map(|r| unreachable_for(r, *point)).map_or(String::new(), |why| format!("-: {why}"));
+
+            let why = ROLES
+                .iter()
+                .find_map(|r| unreachable_for(r, *point))
+                .map_or(String::new(), |why| format!("-: {why}"));
             println!("{:<22}{}{why}", point.name(), ROLES.map(cell).concat());
         }
+
         let (committed, all) = self.unread;
-        println!("commit requests whose answer was not read: {committed} of {all} turned out committed");
+        println!(
+            "commit requests whose answer was not read: {committed} of {all} turned out committed"
+        );
     }
 
     fn assert_complete(&self) {
-        if ["CRASH_ROLES", "CRASH_POINTS"].iter().any(|v| std::env::var_os(v).is_some()) {
+        if ["CRASH_ROLES", "CRASH_POINTS"]
+            .iter()
+            .any(|v| std::env::var_os(v).is_some())
+        {
             return;
         }
+
         for point in Point::ALL {
             for role in ROLES {
-                let (hit, why) = (self.hits.contains_key(&(*point, role)), unreachable_for(role, *point));
-                assert!(hit != why.is_some(), "{} of {role}: hit {hit}, unreachable {why:?}", point.name());
+                let hit = self.hits.contains_key(&(*point, role));
+                let why = unreachable_for(role, *point);
+                assert!(
+                    hit != why.is_some(),
+                    "{} of {role}: hit {hit}, unreachable {why:?}",
+                    point.name()
+                );
             }
         }
     }

@@ -1,5 +1,6 @@
-//! The crash points that the embedded log shares with Kafka, and its own: one process with all five roles dies at each, several times, and an oracle
-//! that knows only the inputs goes through everything that was written. See `tests/crash_points.rs` for the same on a broker, role by role.
+//! The crash points that the embedded log shares with Kafka, and its own: one process with all five
+//! roles dies at each, several times, and an oracle that knows only the inputs goes through
+//! everything that was written. See `tests/crash_points.rs` for the same on a broker, role by role.
 
 #![cfg(all(feature = "faults", feature = "rocks"))]
 
@@ -33,11 +34,15 @@ const SOON: Duration = Duration::from_secs(60);
 /// Why no role comes to a point on the embedded log.
 fn unreachable(point: Point) -> Option<&'static str> {
     match point {
-        JoinFencing | JoinFenced | AssignCallback | TxBegun | TxSending | TxSent | TxDelivered | TxOffsetsInFlight | TxOffsets
-        | TxEndInFlight | RevokeCallback | StopClosing => Some("a moment in the life of Kafka's clients"),
+        JoinFencing | JoinFenced | AssignCallback | TxBegun | TxSending | TxSent | TxDelivered
+        | TxOffsetsInFlight | TxOffsets | TxEndInFlight | RevokeCallback | StopClosing => {
+            Some("a moment in the life of Kafka's clients")
+        }
         RebuildWiping => Some("the rebuild command, shown on Kafka"),
         RevokeTasks => Some("one process has all partitions for as long as it lives"),
-        RestoreStandby | StopLeft => Some("with --standby and --leave only, which are for several instances"),
+        RestoreStandby | StopLeft => {
+            Some("with --standby and --leave only, which are for several instances")
+        }
         AdoptPositions | AdoptCommitted | RepairJoined | RepairJudged | RepairCommitted => {
             Some("where offsets are forgotten: crash_paths.rs")
         }
@@ -58,27 +63,48 @@ impl Place {
     }
 
     fn log(&self) -> LocalLog {
-        LocalLog::open(&self.path("log"), &t::table(""), Options::default()).expect("nobody else has the log")
+        LocalLog::open(&self.path("log"), &t::table(""), Options::default())
+            .expect("nobody else has the log")
     }
 
     fn command(&self, args: &[&str]) -> Command {
         let mut c = Command::new(env!("CARGO_BIN_EXE_processor"));
-        c.args(args).args(["--rate-limit", "0", "--stale-ms", "1000000000", "--opening-cash", &CASH.to_string()]);
-        c.arg("--embedded").arg(self.path("log")).arg("--state").arg(self.path("state")).env_remove("KAFKA_BROKERS");
-        // SAFETY: prctl is async-signal-safe and touches nothing of ours; it makes the child end when the test does, even by kill -9.
+        c.args(args).args([
+            "--rate-limit",
+            "0",
+            "--stale-ms",
+            "1000000000",
+            "--opening-cash",
+            &CASH.to_string(),
+        ]);
+
+        c.arg("--embedded")
+            .arg(self.path("log"))
+            .arg("--state")
+            .arg(self.path("state"))
+            .env_remove("KAFKA_BROKERS");
+
+        // SAFETY: prctl is async-signal-safe and touches nothing of ours; it makes the child end
+        // when the test does, even by kill -9.
         unsafe {
             c.pre_exec(|| {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 Ok(())
             });
         }
+
         c
     }
 
     fn run(&self, args: &[&str]) -> String {
         let out = self.command(args).output().expect("the binary starts");
-        let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-        assert!(out.status.success(), "{args:?}: {}\n{stdout}\n{stderr}", out.status);
+        let stdout = String::from_utf8_lossy(&out.stdout);
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        assert!(
+            out.status.success(),
+            "{args:?}: {}\n{stdout}\n{stderr}",
+            out.status
+        );
         stdout.into_owned()
     }
 
@@ -87,7 +113,10 @@ impl Place {
         self.lives += 1;
         let said = self.path(&format!("life-{}", self.lives));
         let mut command = self.command(&["run", "--role", "all"]);
-        command.envs(plan.map(|p| ("PROCESSOR_CRASH", p))).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+            .envs(plan.map(|p| ("PROCESSOR_CRASH", p)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         command.stderr(std::fs::File::create(&said).expect("a file"));
         (command.spawn().expect("the binary starts"), said)
     }
@@ -106,6 +135,7 @@ fn text(path: &Path) -> String {
 
 fn signal(child: &Child) {
     let pid = i32::try_from(child.id()).expect("a pid");
+
     // SAFETY: sends a signal to a child that we started and have not waited for.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
 }
@@ -116,10 +146,17 @@ fn works(said: &Path) -> bool {
 
 #[test]
 fn all_roles_die_at_every_point_and_nothing_is_lost_or_doubled() {
-    let mut place = Place { dir: tempfile::tempdir().expect("a directory"), lives: 0 };
+    let mut place = Place {
+        dir: tempfile::tempdir().expect("a directory"),
+        lives: 0,
+    };
+
     place.run(&["topics", "create", "--partitions", &PARTITIONS.to_string()]);
     reference(&mut Sender::new(&place.log()), SYMBOLS);
-    let (mut rng, mut orders, mut sent, mut hits) = (Rng::new(5), Orders::new(9, USERS, SYMBOLS), 0, 0);
+    let mut rng = Rng::new(5);
+    let mut orders = Orders::new(9, USERS, SYMBOLS);
+    let mut sent = 0;
+    let mut hits = 0;
     let began = Instant::now();
     come_to_rest(&mut place);
     for round in 0..ROUNDS {
@@ -129,7 +166,14 @@ fn all_roles_die_at_every_point_and_nothing_is_lost_or_doubled() {
             sender.flush();
             drop(sender);
             sent += EACH;
-            let state = |role: &str, task: u32| place.path("state").join(role).join("1").join(task.to_string());
+            let state = |role: &str, task: u32| {
+                place
+                    .path("state")
+                    .join(role)
+                    .join("1")
+                    .join(task.to_string())
+            };
+
             match point {
                 // Behind, from nothing, or damaged: what a restore has to deal with.
                 RestoreReader | RestoreReached => {
@@ -137,11 +181,16 @@ fn all_roles_die_at_every_point_and_nothing_is_lost_or_doubled() {
                     assert_eq!(child.wait().expect("its end").signal(), Some(libc::SIGABRT));
                 }
                 RestoreChunk | RestoreChecked | RestoreVerified => {
-                    ["orders", "audit"].iter().for_each(|r| gone(std::fs::remove_dir_all(state(r, 1))));
+                    ["orders", "audit"]
+                        .iter()
+                        .for_each(|r| gone(std::fs::remove_dir_all(state(r, 1))));
                 }
-                RestoreDamaged | RestoreQuarantined => gone(std::fs::remove_file(state("trading", 2).join("CURRENT"))),
+                RestoreDamaged | RestoreQuarantined => {
+                    gone(std::fs::remove_file(state("trading", 2).join("CURRENT")))
+                }
                 _ => {}
             }
+
             // Once is enough where it comes by once; where work is done, somewhere in it.
             let at_work = matches!(
                 point,
@@ -157,27 +206,43 @@ fn all_roles_die_at_every_point_and_nothing_is_lost_or_doubled() {
                     | CommitDone
                     | BatchLeft
             );
+
             let visit = match point {
                 ProcessRecord => 1 + rng.below(200),
                 _ if at_work => 1 + round * 3 + rng.below(4),
                 _ => 1,
             };
+
             let (mut child, said) = place.start(Some(&format!("{}:{visit}", point.name())));
             if point == StopAsked {
                 wait_for("the roles to work", SOON, || works(&said));
                 signal(&child);
             }
+
             let mut status = None;
-            wait_for(&format!("a death at {}:{visit}", point.name()), SOON, || {
-                status = child.try_wait().expect("a status");
-                status.is_some()
-            });
-            let (said, status) = (text(&said), status.expect("it ended"));
-            let at_point = said.lines().any(|l| l.starts_with(&format!("crash point {}: ", point.name())));
-            assert!(status.signal() == Some(libc::SIGABRT) && at_point, "{}:{visit}: {status}\n{said}", point.name());
+            wait_for(
+                &format!("a death at {}:{visit}", point.name()),
+                SOON,
+                || {
+                    status = child.try_wait().expect("a status");
+                    status.is_some()
+                },
+            );
+
+            let said = text(&said);
+            let status = status.expect("it ended");
+            let at_point = said
+                .lines()
+                .any(|l| l.starts_with(&format!("crash point {}: ", point.name())));
+            assert!(
+                status.signal() == Some(libc::SIGABRT) && at_point,
+                "{}:{visit}: {status}\n{said}",
+                point.name()
+            );
             hits += 1;
         }
     }
+
     println!("{:>5.1} s: {hits} crashes", began.elapsed().as_secs_f64());
     come_to_rest(&mut place);
 
@@ -187,7 +252,10 @@ fn all_roles_die_at_every_point_and_nothing_is_lost_or_doubled() {
     drop(log);
     let verified = place.run(&["verify"]);
     let replays = [(); 2].map(|()| place.run(&["replay"]));
-    let points = Point::ALL.iter().filter(|p| unreachable(**p).is_none()).count();
+    let points = Point::ALL
+        .iter()
+        .filter(|p| unreachable(**p).is_none())
+        .count();
     println!(
         "crash points, embedded: {points} points, {hits} crashes, {} commands of {sent}, {} events, {} audit entries; lost or doubled or wrong: {}, dead \
          letters {dead_letters}, digests equal {}",
@@ -197,13 +265,24 @@ fn all_roles_die_at_every_point_and_nothing_is_lost_or_doubled() {
         verdict.wrong.len(),
         replays[0].matches("equal").count()
     );
+
     for point in Point::ALL {
-        println!("  {:<22}{}", point.name(), unreachable(*point).map_or("x".to_string(), |why| format!("-: {why}")));
+        println!(
+            "  {:<22}{}",
+            point.name(),
+            unreachable(*point).map_or("x".to_string(), |why| format!("-: {why}"))
+        );
     }
+
     verdict.assert_clean();
     assert_eq!((verdict.commands as u64, dead_letters), (sent, 0));
     assert_eq!(replayed(&replays[0]), replayed(&replays[1]));
-    assert_eq!(replays[0].matches("equal").count(), 5 * PARTITIONS as usize, "{}", replays[0]);
+    assert_eq!(
+        replays[0].matches("equal").count(),
+        5 * PARTITIONS as usize,
+        "{}",
+        replays[0]
+    );
     assert!(verified.lines().all(|l| l.starts_with("ok")), "{verified}");
 }
 
@@ -217,7 +296,10 @@ fn come_to_rest(place: &mut Place) {
         signal(&child);
         assert!(child.wait().expect("its end").success(), "{}", text(&said));
         let log: Arc<dyn Log> = Arc::new(place.log());
-        let Some(why) = rest::unread(&*log, "").expect("the log answers") else { return };
+        let Some(why) = rest::unread(&*log, "").expect("the log answers") else {
+            return;
+        };
+
         assert!(began.elapsed() < SOON, "not at rest: {why}");
     }
 }

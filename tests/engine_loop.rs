@@ -1,5 +1,5 @@
-//! The loop over a log in memory, with a role that only counts: every way a transaction can end, every moment a process can die in, and the proofs
-//! that a start makes. No broker, no disk.
+//! The loop over a log in memory, with a role that only counts: every way a transaction can end,
+//! every moment a process can die in, and the proofs that a start makes. No broker, no disk.
 
 mod support;
 
@@ -23,8 +23,18 @@ fn every_outcome_of_a_commit_leaves_every_record_counted_once() {
         &[LostUnknown],
         &[NotCommitted],
         &[Suspect],
-        &[Fine, CommittedUnknown, CommittedUnknown, LostUnknown, Fine, NotCommitted, Suspect, CommittedUnknown],
+        &[
+            Fine,
+            CommittedUnknown,
+            CommittedUnknown,
+            LostUnknown,
+            Fine,
+            NotCommitted,
+            Suspect,
+            CommittedUnknown,
+        ],
     ];
+
     for plan in plans {
         let world = World::new(plan);
         world.send(0..100);
@@ -49,7 +59,11 @@ fn a_process_that_dies_between_commit_and_store_catches_up_from_the_changelog() 
         let mut instance = world.instance();
         world.drain(&mut instance).unwrap();
         world.check(100, &instance);
-        assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), 0, "state that is only behind is kept");
+        assert_eq!(
+            world.disk.quarantined.load(Ordering::Relaxed),
+            0,
+            "state that is only behind is kept"
+        );
     }
 }
 
@@ -84,11 +98,15 @@ fn a_damaged_or_foreign_store_is_put_aside_and_rebuilt() {
     for files in damaged.values_mut() {
         files.keys.values_mut().for_each(|v| v[7] ^= 1);
     }
+
     *world.disk.tasks.lock().unwrap() = damaged;
     let mut instance = world.instance();
     world.drain(&mut instance).unwrap();
     world.check(200, &instance);
-    assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), PARTITIONS as usize);
+    assert_eq!(
+        world.disk.quarantined.load(Ordering::Relaxed),
+        PARTITIONS as usize
+    );
 }
 
 #[test]
@@ -98,13 +116,20 @@ fn damage_found_while_running_is_rebuilt_and_not_met_again() {
     let mut instance = world.instance();
     world.drain(&mut instance).unwrap();
     drop(instance);
+
     // The position is right, so a start would never look; only the first read of a key finds it.
     world.disk.damaged_reads.store(1, Ordering::Relaxed);
     world.send(100..200);
     let mut instance = world.instance();
     world.drain(&mut instance).unwrap();
     world.check(200, &instance);
-    assert_eq!((instance.counters().recoveries, world.disk.quarantined.load(Ordering::Relaxed)), (1, 1));
+    assert_eq!(
+        (
+            instance.counters().recoveries,
+            world.disk.quarantined.load(Ordering::Relaxed)
+        ),
+        (1, 1)
+    );
 }
 
 #[test]
@@ -118,6 +143,7 @@ fn a_rebuild_that_dies_in_the_middle_goes_on() {
         world.disk.tasks.lock().unwrap().clear();
         world.disk.writes_left.store(survived, Ordering::Relaxed);
         let mut instance = world.instance();
+
         // With enough writes left the rebuild is simply done.
         let died = world.drain(&mut instance).is_err();
         assert_eq!(died, survived < 4, "{survived}");
@@ -127,6 +153,7 @@ fn a_rebuild_that_dies_in_the_middle_goes_on() {
         world.drain(&mut instance).unwrap();
         world.check(400, &instance);
     }
+
     assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), 0);
 }
 
@@ -137,11 +164,19 @@ fn state_without_committed_offsets_refuses_to_run() {
     let mut instance = world.instance();
     world.drain(&mut instance).unwrap();
     drop(instance);
+
     // The same disk on a fresh log: somebody deleted the topics, or the offsets.
-    let other = World { log: World::new(&[]).log, disk: world.disk.clone() };
+    let other = World {
+        log: World::new(&[]).log,
+        disk: world.disk.clone(),
+    };
+
     other.send(0..10);
     let stopped = other.drain(&mut other.instance()).unwrap_err();
-    assert!(matches!(&stopped, Stop::Bug(text) if text.contains("no committed offsets")), "{stopped}");
+    assert!(
+        matches!(&stopped, Stop::Bug(text) if text.contains("no committed offsets")),
+        "{stopped}"
+    );
     assert_eq!(other.outputs(), Vec::<String>::new());
 }
 
@@ -159,7 +194,8 @@ fn a_second_instance_with_the_same_name_fences_the_first() {
     world.check(100, &second);
 }
 
-/// On one machine the fenced one may need a moment to let go of the state; the newer one has joined by then, and waits, but not for ever.
+/// On one machine the fenced one may need a moment to let go of the state; the newer one has joined
+/// by then, and waits, but not for ever.
 #[test]
 fn a_store_that_is_still_held_is_waited_for() {
     let world = World::new(&[]);
@@ -182,18 +218,30 @@ fn a_bug_stops_before_anything_is_committed() {
     let mut appender = world.log.appender().unwrap();
     let at = TopicPartition::new(IN, 0);
     for value in ["1", "poison"] {
-        let record =
-            Record { at, offset: 0, timestamp_ms: 0, key: Some(b"key0"), value: Some(value.as_bytes()), headers: Headers::default() };
+        let record = Record {
+            at,
+            offset: 0,
+            timestamp_ms: 0,
+            key: Some(b"key0"),
+            value: Some(value.as_bytes()),
+            headers: Headers::default(),
+        };
+
         appender.append(&record).unwrap();
     }
+
     appender.flush(Duration::from_secs(5)).unwrap();
     let stopped = world.drain(&mut world.instance()).unwrap_err();
-    assert!(matches!(&stopped, Stop::Bug(text) if text.contains("in/0/1: poison")), "{stopped}");
+    assert!(
+        matches!(&stopped, Stop::Bug(text) if text.contains("in/0/1: poison")),
+        "{stopped}"
+    );
     assert_eq!(world.outputs(), Vec::<String>::new());
 }
 
-/// A process that was frozen for longer than its session may be handed records that follow from what others have done since; or find its positions
-/// gone. With fresh state it sees what they mean.
+/// A process that was frozen for longer than its session may be handed records that follow from
+/// what others have done since; or find its positions gone. With fresh state it sees what they
+/// mean.
 #[test]
 fn what_cannot_be_is_looked_at_again_with_fresh_state() {
     for (wrong, gone) in [(1, 0), (0, 1)] {
@@ -206,18 +254,23 @@ fn what_cannot_be_is_looked_at_again_with_fresh_state() {
         world.check(100, &instance);
         assert_eq!(instance.counters().recoveries, 1, "one new incarnation");
     }
+
     for (wrong, gone) in [(2, 0), (0, 2)] {
         let world = World::new(&[]);
         world.send(0..100);
         LOOKS_WRONG.set(wrong);
         POSITION_GONE.set(gone);
         let stopped = world.drain(&mut world.instance()).unwrap_err();
-        assert!(matches!(stopped, Stop::Bug(_)), "the second time it stops: {stopped}");
+        assert!(
+            matches!(stopped, Stop::Bug(_)),
+            "the second time it stops: {stopped}"
+        );
     }
 }
 
-/// A doubt that turned out to be none is forgotten: the same may happen again in a process's life, and stops nothing. A task's doubt is over when the task
-/// gets past it, one that no task is to blame for after a while of work.
+/// A doubt that turned out to be none is forgotten: the same may happen again in a process's life,
+/// and stops nothing. A task's doubt is over when the task gets past it, one that no task is to
+/// blame for after a while of work.
 #[test]
 fn a_doubt_that_is_over_does_not_count_when_it_comes_again() {
     let world = World::new(&[]);
@@ -228,25 +281,42 @@ fn a_doubt_that_is_over_does_not_count_when_it_comes_again() {
         POSITION_GONE.set(gone);
         world.send(50..51);
         *sent += 1;
-        world.drain(&mut instance).map(|()| instance.counters().recoveries)
+        world
+            .drain(&mut instance)
+            .map(|()| instance.counters().recoveries)
     };
+
     let mut sent = 0;
     for n in 1..=3 {
-        assert_eq!(doubt(&mut sent, 1, 0).unwrap(), n, "the task got past it each time");
+        assert_eq!(
+            doubt(&mut sent, 1, 0).unwrap(),
+            n,
+            "the task got past it each time"
+        );
     }
+
     for n in 4..=6 {
         assert_eq!(doubt(&mut sent, 0, 1).unwrap(), n);
         LATER_US.set(LATER_US.get() + 121_000_000);
-        assert_eq!(doubt(&mut sent, 0, 0).unwrap(), n, "a transaction after two minutes ends the doubt");
+        assert_eq!(
+            doubt(&mut sent, 0, 0).unwrap(),
+            n,
+            "a transaction after two minutes ends the doubt"
+        );
     }
+
     assert_eq!(doubt(&mut sent, 0, 1).unwrap(), 7);
     LATER_US.set(LATER_US.get() + 60_000_000);
     assert_eq!(doubt(&mut sent, 0, 0).unwrap(), 7);
     let stopped = doubt(&mut sent, 0, 1).unwrap_err();
-    assert!(matches!(stopped, Stop::Bug(_)), "twice within two minutes is a fact: {stopped}");
+    assert!(
+        matches!(stopped, Stop::Bug(_)),
+        "twice within two minutes is a fact: {stopped}"
+    );
 }
 
-/// A store that its changelog does not lead on from (here: it claims a position that was never committed) is no reason to stop.
+/// A store that its changelog does not lead on from (here: it claims a position that was never
+/// committed) is no reason to stop.
 #[test]
 fn a_store_that_the_changelog_does_not_know_is_rebuilt() {
     let world = World::new(&[]);
@@ -259,20 +329,28 @@ fn a_store_that_the_changelog_does_not_know_is_rebuilt() {
         record.meta.offsets[0].1 += 1;
         files.meta = Some(record.encode());
     }
+
     let mut instance = world.instance();
     world.drain(&mut instance).unwrap();
     world.check(100, &instance);
-    assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), PARTITIONS as usize);
+    assert_eq!(
+        world.disk.quarantined.load(Ordering::Relaxed),
+        PARTITIONS as usize
+    );
 }
 
-/// A broker that restarts may not know its users for a moment. A role that was never let in has nothing to wait for.
+/// A broker that restarts may not know its users for a moment. A role that was never let in has
+/// nothing to wait for.
 #[test]
 fn a_refusal_ends_a_role_that_was_never_let_in_and_is_waited_for_by_others() {
     let world = World::new(&[]);
     world.send(0..50);
     REFUSED.set(1);
     let stopped = world.drain(&mut world.instance()).unwrap_err();
-    assert!(matches!(&stopped, Stop::Invalid(why) if why == "no such user"), "{stopped}");
+    assert!(
+        matches!(&stopped, Stop::Invalid(why) if why == "no such user"),
+        "{stopped}"
+    );
     let mut instance = world.instance();
     world.drain(&mut instance).unwrap();
     world.send(50..100);
@@ -286,7 +364,16 @@ fn a_refusal_ends_a_role_that_was_never_let_in_and_is_waited_for_by_others() {
 fn a_missing_topic_is_named() {
     let table = table();
     let inner = LocalLog::in_memory(&table);
-    let world = World { log: Faulty::over(inner, &[]), disk: Disk::default() };
-    let stopped = (0..10).find_map(|_| world.instance().step().err()).expect("it stops");
-    assert!(stopped.to_string().contains("topic in does not exist"), "{stopped}");
+    let world = World {
+        log: Faulty::over(inner, &[]),
+        disk: Disk::default(),
+    };
+
+    let stopped = (0..10)
+        .find_map(|_| world.instance().step().err())
+        .expect("it stops");
+    assert!(
+        stopped.to_string().contains("topic in does not exist"),
+        "{stopped}"
+    );
 }

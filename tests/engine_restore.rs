@@ -1,4 +1,5 @@
-//! Restores and standbys over a log in memory: offsets that were moved or forgotten, changelogs without a leader, tasks that move.
+//! Restores and standbys over a log in memory: offsets that were moved or forgotten, changelogs
+//! without a leader, tasks that move.
 
 mod support;
 
@@ -18,7 +19,8 @@ fn input(partition: u32) -> TopicPartition {
     TopicPartition::new(IN, partition)
 }
 
-/// 100 records, handled and committed, and where that was after each transaction: from the meta records of the changelog.
+/// 100 records, handled and committed, and where that was after each transaction: from the meta
+/// records of the changelog.
 fn worked() -> (World, Vec<BTreeMap<TopicPartition, u64>>) {
     let world = World::new(&[]);
     let mut instance = world.instance();
@@ -26,22 +28,37 @@ fn worked() -> (World, Vec<BTreeMap<TopicPartition, u64>>) {
         world.send(n * 10..n * 10 + 10);
         world.drain(&mut instance).unwrap();
     }
+
     drop(instance);
     let mut boundaries = Vec::new();
-    let mut reader = world.log.reader(CHANGELOG, &[(0, From::Start)], false).unwrap();
+    let mut reader = world
+        .log
+        .reader(CHANGELOG, &[(0, From::Start)], false)
+        .unwrap();
     let mut records = Records::new();
     while !reader.caught_up() {
-        let limits = Limits { records: 1_000, bytes: 1 << 20, age: Duration::from_secs(1) };
+        let limits = Limits {
+            records: 1_000,
+            bytes: 1 << 20,
+            age: Duration::from_secs(1),
+        };
+
         reader.poll(Duration::ZERO, limits, &mut records).unwrap();
     }
-    for r in records.iter().filter(|r| r.key == Some(processor::engine::meta::META_KEY)) {
+
+    for r in records
+        .iter()
+        .filter(|r| r.key == Some(processor::engine::meta::META_KEY))
+    {
         let meta = processor::engine::meta::Meta::decode(r.value.unwrap()).unwrap();
         boundaries.push(meta.offsets.into_iter().collect());
     }
+
     (world, boundaries)
 }
 
-/// With local state, without it, and with state of any age: what was carried out must not be carried out again.
+/// With local state, without it, and with state of any age: what was carried out must not be
+/// carried out again.
 #[test]
 fn offsets_that_went_back_to_any_transaction_stop_the_task() {
     let (_, boundaries) = worked();
@@ -52,7 +69,15 @@ fn offsets_that_went_back_to_any_transaction_stop_the_task() {
             if !local_state {
                 world.disk.tasks.lock().unwrap().clear();
             }
-            let before = world.disk.tasks.lock().unwrap().get(&0).map(|f| f.meta.clone());
+
+            let before = world
+                .disk
+                .tasks
+                .lock()
+                .unwrap()
+                .get(&0)
+                .map(|f| f.meta.clone());
+
             let offsets = boundary.iter().map(|(at, o)| (*at, Some(*o))).collect();
             *world.log.offsets.lock().unwrap() = offsets;
             let stopped = world.run_into(&mut world.instance());
@@ -62,8 +87,19 @@ fn offsets_that_went_back_to_any_transaction_stop_the_task() {
             );
             assert_eq!(world.outputs().len(), 100, "boundary {n}");
             if local_state {
-                assert_eq!(world.disk.tasks.lock().unwrap().get(&0).map(|f| f.meta.clone()), before, "the state was left alone");
+                assert_eq!(
+                    world
+                        .disk
+                        .tasks
+                        .lock()
+                        .unwrap()
+                        .get(&0)
+                        .map(|f| f.meta.clone()),
+                    before,
+                    "the state was left alone"
+                );
             }
+
             assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), 0);
         }
     }
@@ -76,11 +112,24 @@ fn offsets_that_went_ahead_stop_the_task_and_leave_its_state() {
         if !local_state {
             world.disk.tasks.lock().unwrap().clear();
         }
+
         let last = boundaries.last().unwrap()[&input(0)];
-        world.log.offsets.lock().unwrap().insert(input(0), Some(last + 1));
+        world
+            .log
+            .offsets
+            .lock()
+            .unwrap()
+            .insert(input(0), Some(last + 1));
         let stopped = world.run_into(&mut world.instance());
-        assert!(matches!(&stopped, Stop::Bug(text) if text.contains("ahead of the last transaction")), "{stopped}");
-        assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), 0, "nothing could take the place of the state");
+        assert!(
+            matches!(&stopped, Stop::Bug(text) if text.contains("ahead of the last transaction")),
+            "{stopped}"
+        );
+        assert_eq!(
+            world.disk.quarantined.load(Ordering::Relaxed),
+            0,
+            "nothing could take the place of the state"
+        );
         assert_eq!(world.outputs().len(), 100);
     }
 }
@@ -93,13 +142,19 @@ fn offsets_that_are_gone_are_taken_from_the_changelog_and_committed() {
         if !local_state {
             world.disk.tasks.lock().unwrap().clear();
         }
+
         for p in 0..PARTITIONS {
             world.log.offsets.lock().unwrap().insert(input(p), None);
         }
+
         let mut instance = world.instance();
         world.run_until(&mut instance, |i| i.phase() == "running");
+
         // One of them has its commit; after that the group's own word counts again.
-        assert!(world.log.bare.load(Ordering::Relaxed) >= 1, "the positions were committed before anything was processed");
+        assert!(
+            world.log.bare.load(Ordering::Relaxed) >= 1,
+            "the positions were committed before anything was processed"
+        );
         world.send(100..150);
         world.drain(&mut instance).unwrap();
         world.check(150, &instance);
@@ -116,25 +171,32 @@ fn a_store_that_is_not_the_changelogs_is_rebuilt_when_offsets_are_gone() {
     let mut instance = foreign.instance();
     foreign.drain(&mut instance).unwrap();
     drop(instance);
+
     // It ends at an offset that this changelog has, too, and claims more.
     let mut files = foreign.disk.tasks.lock().unwrap().clone();
     for (task, files) in &mut files {
         let own = world.disk.tasks.lock().unwrap()[task].meta.clone().unwrap();
         let own = processor::engine::meta::StoreMeta::decode(&own).unwrap();
-        let mut theirs = processor::engine::meta::StoreMeta::decode(files.meta.as_ref().unwrap()).unwrap();
+        let mut theirs =
+            processor::engine::meta::StoreMeta::decode(files.meta.as_ref().unwrap()).unwrap();
         theirs.changelog_offset = own.changelog_offset;
         files.meta = Some(theirs.encode());
     }
+
     *world.disk.tasks.lock().unwrap() = files;
     for p in 0..PARTITIONS {
         world.log.offsets.lock().unwrap().insert(input(p), None);
     }
+
     let mut instance = world.instance();
     world.drain(&mut instance).unwrap();
     world.send(100..120);
     world.drain(&mut instance).unwrap();
     world.check(120, &instance);
-    assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), PARTITIONS as usize);
+    assert_eq!(
+        world.disk.quarantined.load(Ordering::Relaxed),
+        PARTITIONS as usize
+    );
 }
 
 /// One partition of a changelog has no leader: its task waits, the other one works.
@@ -143,17 +205,27 @@ fn a_changelog_without_a_leader_holds_up_its_own_task_only() {
     let (world, _) = worked();
     world.log.headless.lock().unwrap().push(1);
     let mut instance = world.instance();
-    world.run_until(&mut instance, |i| matches!(i.tasks().get(&0), Some(TaskView::Running { .. })));
+    world.run_until(&mut instance, |i| {
+        matches!(i.tasks().get(&0), Some(TaskView::Running { .. }))
+    });
+
     world.send(100..150);
-    world.run_until(&mut instance, |_| world.committed(0) == world.log.bounds(input(0)).unwrap().end);
-    assert!(matches!(instance.tasks().get(&1), Some(TaskView::Restoring(_))));
+    world.run_until(&mut instance, |_| {
+        world.committed(0) == world.log.bounds(input(0)).unwrap().end
+    });
+
+    assert!(matches!(
+        instance.tasks().get(&1),
+        Some(TaskView::Restoring(_))
+    ));
     assert_eq!(instance.counters().recoveries, 0);
     world.log.headless.lock().unwrap().clear();
     world.drain(&mut instance).unwrap();
     world.check(150, &instance);
 }
 
-/// A restore that takes long costs a turn of the running tasks a short slice, however much there is to read. One slice was 200 ms, for each restore.
+/// A restore that takes long costs a turn of the running tasks a short slice, however much there is
+/// to read. One slice was 200 ms, for each restore.
 #[test]
 fn a_turn_beside_a_long_restore_is_short() {
     let world = World::new(&[]);
@@ -164,8 +236,12 @@ fn a_turn_beside_a_long_restore_is_short() {
     world.disk.tasks.lock().unwrap().remove(&1);
     world.log.slow.lock().unwrap().push(1);
     let mut instance = world.instance();
-    world.run_until(&mut instance, |i| matches!(i.tasks().get(&0), Some(TaskView::Running { .. })));
-    let (mut most, mut turns) = (0, 0);
+    world.run_until(&mut instance, |i| {
+        matches!(i.tasks().get(&0), Some(TaskView::Running { .. }))
+    });
+
+    let mut most = 0;
+    let mut turns = 0;
     world.send(2_000..2_200);
     while matches!(instance.tasks().get(&1), Some(TaskView::Restoring(_))) {
         let before = world.log.slowly.load(Ordering::Relaxed);
@@ -173,16 +249,25 @@ fn a_turn_beside_a_long_restore_is_short() {
         most = most.max(world.log.slowly.load(Ordering::Relaxed) - before);
         turns += 1;
     }
-    assert!(most <= 20, "a turn waited for {most} polls of a millisecond");
-    assert!(turns >= 10 && world.committed(0) == world.log.bounds(input(0)).unwrap().end, "the other task worked meanwhile: {turns} turns");
+
+    assert!(
+        most <= 20,
+        "a turn waited for {most} polls of a millisecond"
+    );
+    assert!(
+        turns >= 10 && world.committed(0) == world.log.bounds(input(0)).unwrap().end,
+        "the other task worked meanwhile: {turns} turns"
+    );
     world.drain(&mut instance).unwrap();
     world.check(2_200, &instance);
 }
 
-/// A changelog that the brokers cannot read: the store may be the only good copy of the state, and nothing could take its place.
+/// A changelog that the brokers cannot read: the store may be the only good copy of the state, and
+/// nothing could take its place.
 #[test]
 fn a_changelog_that_cannot_be_read_stops_the_task_and_leaves_its_state() {
     let (world, _) = worked();
+
     // The store is behind the changelog, so the changelog must be read.
     let before = world.disk.tasks.lock().unwrap().clone();
     let mut instance = world.instance();
@@ -192,15 +277,23 @@ fn a_changelog_that_cannot_be_read_stops_the_task_and_leaves_its_state() {
     *world.disk.tasks.lock().unwrap() = before;
     world.log.unreadable.lock().unwrap().push(0);
     let stopped = world.run_into(&mut world.instance());
-    assert!(matches!(&stopped, Stop::Bug(text) if text.contains("changelog/0 cannot be read from offset 7")), "{stopped}");
-    assert_eq!(world.disk.quarantined.load(Ordering::Relaxed), 0, "nothing could take the place of the state");
+    assert!(
+        matches!(&stopped, Stop::Bug(text) if text.contains("changelog/0 cannot be read from offset 7")),
+        "{stopped}"
+    );
+    assert_eq!(
+        world.disk.quarantined.load(Ordering::Relaxed),
+        0,
+        "nothing could take the place of the state"
+    );
     world.log.unreadable.lock().unwrap().clear();
     let mut instance = world.instance();
     world.drain(&mut instance).unwrap();
     world.check(150, &instance);
 }
 
-/// Damage that was found while the task ran is not forgotten because the next incarnation ended before the store could be put aside.
+/// Damage that was found while the task ran is not forgotten because the next incarnation ended
+/// before the store could be put aside.
 #[test]
 fn damage_is_remembered_until_the_store_is_put_aside() {
     let (world, _) = worked();
@@ -209,6 +302,7 @@ fn damage_is_remembered_until_the_store_is_put_aside() {
     world.disk.damaged_reads.store(1, Ordering::Relaxed);
     world.send(100..150);
     world.run_until(&mut instance, |i| i.counters().recoveries == 1);
+
     // The next incarnation joins, gets its tasks, and ends at once: its producer is suspect.
     world.log.headless.lock().unwrap().extend([0, 1]);
     world.run_until(&mut instance, |i| i.phase() == "restoring");
@@ -228,7 +322,11 @@ fn a_standby_takes_over_from_where_it_is() {
         world.send(0..50);
         let mut first = world.instance_of("counter-1", Standby::None);
         world.drain(&mut first).unwrap();
-        let spare = World { disk: Disk::default(), log: world.log.clone() };
+        let spare = World {
+            disk: Disk::default(),
+            log: world.log.clone(),
+        };
+
         spare.disk.writes_left.store(usize::MAX, Ordering::Relaxed);
         let mut second = spare.instance_of("counter-2", standby);
         let mut both = |until: &dyn Fn(&Instance, &Instance) -> bool| {
@@ -239,21 +337,50 @@ fn a_standby_takes_over_from_where_it_is() {
                     return;
                 }
             }
+
             panic!("no progress: {:?} {:?}", first.tasks(), second.tasks());
         };
-        both(&|a, b| a.phase() == "running" && b.phase() == "running" && matches!(b.tasks().get(&0), Some(TaskView::Standby(_))));
+
+        both(&|a, b| {
+            a.phase() == "running"
+                && b.phase() == "running"
+                && matches!(b.tasks().get(&0), Some(TaskView::Standby(_)))
+        });
+
         world.send(50..100);
         let at_end = |i: &Instance| match i.tasks().get(&0) {
-            Some(TaskView::Standby(p)) => p.at + 1 == world.log.bounds(TopicPartition::new(CHANGELOG, 0)).unwrap().end,
+            Some(TaskView::Standby(p)) => {
+                p.at + 1
+                    == world
+                        .log
+                        .bounds(TopicPartition::new(CHANGELOG, 0))
+                        .unwrap()
+                        .end
+            }
             _ => false,
         };
-        both(&|_, b| (0..PARTITIONS).all(|p| world.committed(p) == world.log.bounds(input(p)).unwrap().end) && at_end(b));
+
+        both(&|_, b| {
+            (0..PARTITIONS).all(|p| world.committed(p) == world.log.bounds(input(p)).unwrap().end)
+                && at_end(b)
+        });
+
         drop(first);
         world.send(100..150);
-        spare.run_until(&mut second, |i| i.tasks().values().filter(|t| matches!(t, TaskView::Running { .. })).count() == 2);
+        spare.run_until(&mut second, |i| {
+            i.tasks()
+                .values()
+                .filter(|t| matches!(t, TaskView::Running { .. }))
+                .count()
+                == 2
+        });
+
         spare.drain(&mut second).unwrap();
         spare.check(150, &second);
-        let Some(TaskView::Running { .. }) = second.tasks().get(&0) else { panic!("it runs") };
+        let Some(TaskView::Running { .. }) = second.tasks().get(&0) else {
+            panic!("it runs")
+        };
+
         assert_eq!(spare.disk.quarantined.load(Ordering::Relaxed), 0);
     }
 }
@@ -265,26 +392,65 @@ fn a_damaged_standby_is_copied_anew() {
     world.send(0..50);
     let mut first = world.instance_of("counter-1", Standby::None);
     world.drain(&mut first).unwrap();
-    let spare = World { disk: Disk::default(), log: world.log.clone() };
+    let spare = World {
+        disk: Disk::default(),
+        log: world.log.clone(),
+    };
+
     spare.disk.writes_left.store(usize::MAX, Ordering::Relaxed);
     let mut second = spare.instance_of("counter-2", Standby::All);
     let mut both = |until: &dyn Fn() -> bool| {
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
         while !until() {
-            assert!(std::time::Instant::now() < deadline, "no progress: {:?}", second.tasks());
+            assert!(
+                std::time::Instant::now() < deadline,
+                "no progress: {:?}",
+                second.tasks()
+            );
             first.step().unwrap();
             second.step().unwrap();
         }
     };
-    let stored = || spare.disk.tasks.lock().unwrap().get(&0).and_then(|f| f.meta.clone());
-    both(&|| stored().is_some_and(|m| processor::engine::meta::StoreMeta::decode(&m).unwrap().verified));
+
+    let stored = || {
+        spare
+            .disk
+            .tasks
+            .lock()
+            .unwrap()
+            .get(&0)
+            .and_then(|f| f.meta.clone())
+    };
+
+    both(&|| {
+        stored().is_some_and(|m| {
+            processor::engine::meta::StoreMeta::decode(&m)
+                .unwrap()
+                .verified
+        })
+    });
+
     let flip = |f: &mut Files| f.keys.values_mut().for_each(|v| v[7] ^= 1);
     spare.disk.tasks.lock().unwrap().entry(0).and_modify(flip);
     world.send(50..100);
     both(&|| spare.disk.quarantined.load(Ordering::Relaxed) == 1);
-    both(&|| stored().is_some_and(|m| processor::engine::meta::StoreMeta::decode(&m).unwrap().verified));
+    both(&|| {
+        stored().is_some_and(|m| {
+            processor::engine::meta::StoreMeta::decode(&m)
+                .unwrap()
+                .verified
+        })
+    });
+
     drop(first);
-    spare.run_until(&mut second, |i| i.tasks().values().filter(|t| matches!(t, TaskView::Running { .. })).count() == 2);
+    spare.run_until(&mut second, |i| {
+        i.tasks()
+            .values()
+            .filter(|t| matches!(t, TaskView::Running { .. }))
+            .count()
+            == 2
+    });
+
     spare.drain(&mut second).unwrap();
     spare.check(100, &second);
 }
@@ -307,10 +473,18 @@ impl StateStore for Open {
     fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StoreError> {
         self.0.get(key, into)
     }
-    fn write(&mut self, changes: &mut dyn Iterator<Item = Write<'_>>, meta: &[u8]) -> Result<(), StoreError> {
+    fn write(
+        &mut self,
+        changes: &mut dyn Iterator<Item = Write<'_>>,
+        meta: &[u8],
+    ) -> Result<(), StoreError> {
         self.0.write(changes, meta)
     }
-    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+    fn scan(
+        &self,
+        prefix: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
         self.0.scan(prefix, visit)
     }
 }
@@ -320,6 +494,7 @@ impl Stores for OneAtATime {
         if !self.1.lock().unwrap().insert(task) {
             return Err(StoreError::Held("open in this process".into()));
         }
+
         Ok(Box::new(Open(self.0.open(task)?, task, self.1.clone())))
     }
     fn quarantine(&self, task: u32) -> Result<String, StoreError> {
@@ -327,52 +502,95 @@ impl Stores for OneAtATime {
     }
 }
 
-/// A restore ends, and before the loop has heard of that it assigns the same task anew: the store is on its way, and must be waited for.
+/// A restore ends, and before the loop has heard of that it assigns the same task anew: the store
+/// is on its way, and must be waited for.
 #[test]
 fn a_store_on_its_way_to_the_loop_is_waited_for() {
     let (world, _) = worked();
     let clock = SystemClock::default();
     let stores = OneAtATime(world.disk.clone(), Arc::default());
-    let (log, wait) = (Arc::new(world.log.clone()), Duration::from_secs(30));
+    let log = Arc::new(world.log.clone());
+    let wait = Duration::from_secs(30);
     let spec = Arc::new(factory().spec().clone());
-    let mut restorer = Restorer::new(log, table(), spec, Box::new(stores), "counter".into(), wait, Standby::None);
-    let assign = |number| Request::Assign(Assignment { number, tasks: vec![(0, vec![input(0)])] });
+    let mut restorer = Restorer::new(
+        log,
+        table(),
+        spec,
+        Box::new(stores),
+        "counter".into(),
+        wait,
+        Standby::None,
+    );
+
+    let assign = |number| {
+        Request::Assign(Assignment {
+            number,
+            tasks: vec![(0, vec![input(0)])],
+        })
+    };
+
     let step = |restorer: &mut Restorer, turns: u32| {
         let mut reports = Vec::new();
         for _ in 0..turns {
-            restorer.step(&clock, Duration::from_millis(10), Duration::ZERO, &mut reports);
+            restorer.step(
+                &clock,
+                Duration::from_millis(10),
+                Duration::ZERO,
+                &mut reports,
+            );
             if !reports.is_empty() {
                 break;
             }
+
             std::thread::sleep(Duration::from_millis(1));
         }
+
         reports.pop()
     };
+
     restorer.request(assign(1), &clock);
-    let Some(Report::Ready(1, 0, first)) = step(&mut restorer, 10_000) else { panic!("the first restore did not end well") };
+    let Some(Report::Ready(1, 0, first)) = step(&mut restorer, 10_000) else {
+        panic!("the first restore did not end well")
+    };
+
     restorer.request(assign(2), &clock);
     let early = step(&mut restorer, 300);
-    assert!(early.is_none(), "the store is not there yet: {}", matches!(early, Some(Report::Failed(..))));
+    assert!(
+        early.is_none(),
+        "the store is not there yet: {}",
+        matches!(early, Some(Report::Failed(..)))
+    );
     restorer.request(Request::Keep(vec![(0, first.store)]), &clock);
-    assert!(matches!(step(&mut restorer, 10_000), Some(Report::Ready(2, 0, _))));
+    assert!(matches!(
+        step(&mut restorer, 10_000),
+        Some(Report::Ready(2, 0, _))
+    ));
 }
 
 /// The same in a thread beside the loop, as a process runs it.
 #[test]
 fn restores_in_a_thread_end_the_same_way() {
-    let spawn = |name: String, work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name).spawn(work).map(drop);
+    let spawn = |name: String, work: Box<dyn FnOnce() + Send>| {
+        std::thread::Builder::new().name(name).spawn(work).map(drop)
+    };
+
     let (world, _) = worked();
     for round in 0..3 {
         if round == 1 {
             world.disk.tasks.lock().unwrap().clear();
         }
+
         let mut instance = world.instance().restore_in_thread(spawn).unwrap();
         let sent = 100 + round * 10;
         world.send(sent..sent + 10);
         world.drain(&mut instance).unwrap();
         world.check(sent + 10, &instance);
     }
+
     world.log.offsets.lock().unwrap().insert(input(0), Some(1));
     let stopped = world.run_into(&mut world.instance().restore_in_thread(spawn).unwrap());
-    assert!(matches!(&stopped, Stop::Bug(text) if text.contains("older than transaction")), "{stopped}");
+    assert!(
+        matches!(&stopped, Stop::Bug(text) if text.contains("older than transaction")),
+        "{stopped}"
+    );
 }

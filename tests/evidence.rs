@@ -1,4 +1,5 @@
-//! What is shown of a record is the record, and nothing that a record holds moves a terminal or makes a line of its own.
+//! What is shown of a record is the record, and nothing that a record holds moves a terminal or
+//! makes a line of its own.
 #![cfg(feature = "rocks")]
 
 mod support;
@@ -20,7 +21,16 @@ fn embedded(dir: &Path) -> Program {
     std::fs::write(dir.join("l.csv"), "symbol\nAAPL\n").expect("a file");
     p.good(&["topics", "create", "--partitions", "1"]);
     p.good(&["instruments", "load", "l.csv"]);
-    p.good(&["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
+    p.good(&[
+        "publish",
+        "--symbols",
+        "AAPL",
+        "--count",
+        "3",
+        "--rate",
+        "0",
+    ]);
+
     p
 }
 
@@ -31,13 +41,25 @@ fn append(dir: &Path, topic: TopicId, key: &str, headers: &[(&str, &str)], value
     for (name, value) in headers {
         packed.push(name, value.as_bytes());
     }
+
     let at = TopicPartition::new(topic, 0);
-    let record =
-        Record { at, offset: 0, timestamp_ms: 1_700_000_000_000, key: Some(key.as_bytes()), value: Some(value), headers: packed.headers() };
-    appender.append(&record).and_then(|()| appender.flush(Duration::from_secs(5))).expect("appended");
+    let record = Record {
+        at,
+        offset: 0,
+        timestamp_ms: 1_700_000_000_000,
+        key: Some(key.as_bytes()),
+        value: Some(value),
+        headers: packed.headers(),
+    };
+
+    appender
+        .append(&record)
+        .and_then(|()| appender.flush(Duration::from_secs(5)))
+        .expect("appended");
 }
 
-/// An unknown field of an order, a header and a key made lines with the `+` that means "audited", and set the window's title.
+/// An unknown field of an order, a header and a key made lines with the `+` that means "audited",
+/// and set the window's title.
 #[test]
 fn a_client_writes_no_line_of_the_operators_terminal() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -47,9 +69,32 @@ fn a_client_writes_no_line_of_the_operators_terminal() {
     order["note"] = note.as_str().into();
     order[format!("x\n{LIE}=")] = 1.into();
     p.run(&["order", "--json", &order.to_string()]);
-    append(dir.path(), t::ORDER_COMMANDS, "mallory", &[("type", &format!("OrderFilled\n{LIE}"))], order.to_string().as_bytes());
-    append(dir.path(), t::ORDER_COMMANDS, &format!("mal\n{LIE}"), &[], b"mallory\x1b[2J");
-    p.good(&["account", "stop", "mallory", "--operator", "ana", "--text", &note]);
+    append(
+        dir.path(),
+        t::ORDER_COMMANDS,
+        "mallory",
+        &[("type", &format!("OrderFilled\n{LIE}"))],
+        order.to_string().as_bytes(),
+    );
+
+    append(
+        dir.path(),
+        t::ORDER_COMMANDS,
+        &format!("mal\n{LIE}"),
+        &[],
+        b"mallory\x1b[2J",
+    );
+
+    p.good(&[
+        "account",
+        "stop",
+        "mallory",
+        "--operator",
+        "ana",
+        "--text",
+        &note,
+    ]);
+
     p.run(&["order", "--user", "mallory", "--deposit", "1"]);
     let commands: &[&[&str]] = &[
         &["tail", "order-commands", "--from", "start", "--exit-at-end"],
@@ -63,22 +108,44 @@ fn a_client_writes_no_line_of_the_operators_terminal() {
         &["state", "list", "--role", "orders"],
         &["verify"],
     ];
+
     for command in commands {
         for format in ["text", "json"] {
             let answer = p.run(&[command, &["--format", format][..]].concat());
             for said in [&answer.out, &answer.err] {
-                let bad = |c: char| c.is_control() && c != '\n' || ['\u{202e}', '\u{a0}'].contains(&c);
+                let bad =
+                    |c: char| c.is_control() && c != '\n' || ['\u{202e}', '\u{a0}'].contains(&c);
                 assert!(!said.chars().any(bad), "{command:?}: {said:?}");
-                let invented = said.lines().find(|l| l.contains("order-events/0/999") && !l.contains("note") && !l.contains("\"x\\n"));
-                let key_or_text = |l: &str| l.contains("0x6d616c") || l.contains("\"mal\\n") || l.contains("\\u001b");
-                assert!(invented.is_none_or(key_or_text), "{command:?} has a line of its own: {said}");
+                let invented = said.lines().find(|l| {
+                    l.contains("order-events/0/999") && !l.contains("note") && !l.contains("\"x\\n")
+                });
+
+                let key_or_text = |l: &str| {
+                    l.contains("0x6d616c") || l.contains("\"mal\\n") || l.contains("\\u001b")
+                };
+
+                assert!(
+                    invented.is_none_or(key_or_text),
+                    "{command:?} has a line of its own: {said}"
+                );
             }
-            assert!(!answer.out.contains(" OrderFilled\n") && !answer.out.is_empty(), "{command:?}: {answer:?}");
+
+            assert!(
+                !answer.out.contains(" OrderFilled\n") && !answer.out.is_empty(),
+                "{command:?}: {answer:?}"
+            );
         }
     }
+
     let shown = p.good(&["tail", "order-commands", "--from", "start", "--exit-at-end"]);
-    assert!(shown.contains(r#"note="\u001b[1A\u001b[2K\n+\u00a02026-11-30T"#), "{shown}");
-    assert!(!shown.contains("\"OrderFilled"), "a client's header is no type: {shown}");
+    assert!(
+        shown.contains(r#"note="\u001b[1A\u001b[2K\n+\u00a02026-11-30T"#),
+        "{shown}"
+    );
+    assert!(
+        !shown.contains("\"OrderFilled"),
+        "a client's header is no type: {shown}"
+    );
 }
 
 /// Digits went through a float, and of a key that came twice one was shown.
@@ -88,16 +155,41 @@ fn the_digits_and_keys_that_were_sent() {
     let p = embedded(dir.path());
     let deposit = r#"{"command":"deposit","order_id":"d1","user_id":"u1","amount":90071992547409.9301,"event":"x","amount_e4":7}"#;
     p.good(&["order", "--json", deposit]);
-    append(dir.path(), t::ORDER_COMMANDS, "u1", &[], br#"{"order_id":"d2","user_id":"u1","amount":1.10,"amount":2e0}"#);
+    append(
+        dir.path(),
+        t::ORDER_COMMANDS,
+        "u1",
+        &[],
+        br#"{"order_id":"d2","user_id":"u1","amount":1.10,"amount":2e0}"#,
+    );
+
     for format in ["text", "json"] {
         let tail = ["operator-commands", "order-commands"]
-            .map(|topic| p.good(&["tail", topic, "--from", "start", "--exit-at-end", "--format", format]))
+            .map(|topic| {
+                p.good(&[
+                    "tail",
+                    topic,
+                    "--from",
+                    "start",
+                    "--exit-at-end",
+                    "--format",
+                    format,
+                ])
+            })
             .concat();
+
         let find = p.good(&["audit", "find", "--user", "u1", "--format", format]);
         let (of, twice) = match format {
-            "text" => ("amount=90071992547409.9301 event=x amount_e4=7", "amount=1.10 amount=2e0"),
-            _ => (r#""amount":90071992547409.9301,"event":"x","amount_e4":7"#, r#""amount":1.10,"amount":2e0"#),
+            "text" => (
+                "amount=90071992547409.9301 event=x amount_e4=7",
+                "amount=1.10 amount=2e0",
+            ),
+            _ => (
+                r#""amount":90071992547409.9301,"event":"x","amount_e4":7"#,
+                r#""amount":1.10,"amount":2e0"#,
+            ),
         };
+
         for said in [tail, find] {
             assert!(said.contains(of) && said.contains(twice), "{said}");
         }

@@ -1,5 +1,7 @@
-//! N1 and N2 on a real broker: two gateways on one installation, killed in turn again and again while orders flow. Every client that comes back to
-//! whichever of them is there has each of its notifications once and in order, every endpoint is sent all of them, and every price alert fires.
+//! N1 and N2 on a real broker: two gateways on one installation, killed in turn again and again
+//! while orders flow. Every client that comes back to whichever of them is there has each of its
+//! notifications once and in order, every endpoint is sent all of them, and every price alert
+//! fires.
 #![cfg(all(feature = "rocks", feature = "kafka"))]
 
 #[path = "gateway/endpoint.rs"]
@@ -45,20 +47,43 @@ struct Gateways {
 impl Gateways {
     fn start(installation: &Installation) -> Gateways {
         let at = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], broker::free_port())));
-        let mut all = Gateways { installation: installation.clone(), at, running: Vec::new() };
+        let mut all = Gateways {
+            installation: installation.clone(),
+            at,
+            running: Vec::new(),
+        };
+
         all.running = (0..2).map(|i| all.one(i)).collect();
         all
     }
 
     fn one(&self, i: usize) -> Process {
         let listen = self.at[i].to_string();
-        let args =
-            ["gateway", "--listen", &listen, "--heartbeat", "500ms", "--allow-private-webhooks", "--webhook-retries", "200ms,500ms,1s,2s"];
-        self.installation.spawn("gateway", 1 + u32::try_from(i).expect("a small number"), &args, &[])
+        let args = [
+            "gateway",
+            "--listen",
+            &listen,
+            "--heartbeat",
+            "500ms",
+            "--allow-private-webhooks",
+            "--webhook-retries",
+            "200ms,500ms,1s,2s",
+        ];
+
+        self.installation.spawn(
+            "gateway",
+            1 + u32::try_from(i).expect("a small number"),
+            &args,
+            &[],
+        )
     }
 
     fn kill(&mut self, i: usize) {
-        assert!(self.running[i].is_running(), "a gateway ended by itself:\n{}", tail(&self.running[i].log));
+        assert!(
+            self.running[i].is_running(),
+            "a gateway ended by itself:\n{}",
+            tail(&self.running[i].log)
+        );
         self.running[i].kill9();
         self.running[i] = self.one(i);
     }
@@ -68,12 +93,21 @@ impl Gateways {
 async fn put(at: [SocketAddr; 2], path: &str, body: &str) {
     let began = Instant::now();
     for i in (0..2).cycle() {
-        let answer = try_request(at[i], Method::PUT, path, &[("content-type", "application/json")], body).await;
+        let answer = try_request(
+            at[i],
+            Method::PUT,
+            path,
+            &[("content-type", "application/json")],
+            body,
+        )
+        .await;
+
         match answer.map(|a| a.status().as_u16()) {
             Some(200 | 201) => return,
             None | Some(503) => {}
             Some(other) => panic!("{path}: {other}"),
         }
+
         assert!(began.elapsed() < PATIENCE, "no gateway takes {path}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -87,18 +121,22 @@ struct Client {
     alerts: BTreeSet<String>,
 }
 
-/// Reads a user's notifications, each time from the other gateway when a connection ends, until it has seen the last one and its alert.
+/// Reads a user's notifications, each time from the other gateway when a connection ends, until it
+/// has seen the last one and its alert.
 async fn client(at: [SocketAddr; 2], user: String, last: Arc<AtomicU64>) -> Client {
     let mut c = Client::default();
     let began = Instant::now();
     for turn in 0.. {
         let path = format!("/v1/users/{user}/notifications?after={}", c.seen);
-        let answer = try_request(at[turn % 2], Method::GET, &path, &[], "").await.filter(|a| a.status() == 200);
+        let answer = try_request(at[turn % 2], Method::GET, &path, &[], "")
+            .await
+            .filter(|a| a.status() == 200);
         let Some(answer) = answer else {
             assert!(began.elapsed() < 2 * PATIENCE, "{user}: no gateway answers");
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+
         c.connections += 1;
         let mut sse = Sse::of(answer);
         while let Some(said) = sse.next_any().await {
@@ -111,12 +149,20 @@ async fn client(at: [SocketAddr; 2], user: String, last: Arc<AtomicU64>) -> Clie
                 "hello" | "" | "slow_consumer" | "unavailable" => {}
                 other => panic!("{user}: {other} {}", said.data),
             }
+
             if c.seen == last.load(Ordering::Relaxed) && !c.alerts.is_empty() {
                 return c;
             }
-            assert!(began.elapsed() < 2 * PATIENCE, "{user} has seen {} and {} alerts", c.seen, c.alerts.len());
+
+            assert!(
+                began.elapsed() < 2 * PATIENCE,
+                "{user} has seen {} and {} alerts",
+                c.seen,
+                c.alerts.len()
+            );
         }
     }
+
     unreachable!("turns have no end")
 }
 
@@ -132,26 +178,55 @@ fn n1_n2_gateways_are_killed_and_nobody_misses_or_repeats_anything() {
     let mut gateways = Gateways::start(&installation);
     let at = gateways.at;
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let users: Vec<_> = (0..USERS).map(|n| format!("u{n}")).collect();
+
     // Every seventh request fails, so that there is something to try again.
-    let endpoint = runtime.block_on(Endpoint::start(|_, before| if before % 7 == 6 { 500 } else { 200 }));
+    let endpoint = runtime.block_on(Endpoint::start(
+        |_, before| if before % 7 == 6 { 500 } else { 200 },
+    ));
     for user in &users {
         let url = endpoint.url(&format!("/{user}"));
-        runtime.block_on(put(at, &format!("/v1/users/{user}/webhooks/main"), &json!({"url": url, "after": 0}).to_string()));
-        runtime.block_on(put(at, &format!("/v1/users/{user}/alerts/a"), &json!({"symbol": "S1", "above": "1.00"}).to_string()));
+        runtime.block_on(put(
+            at,
+            &format!("/v1/users/{user}/webhooks/main"),
+            &json!({"url": url, "after": 0}).to_string(),
+        ));
+        runtime.block_on(put(
+            at,
+            &format!("/v1/users/{user}/alerts/a"),
+            &json!({"symbol": "S1", "above": "1.00"}).to_string(),
+        ));
     }
-    let ends: BTreeMap<_, _> = users.iter().map(|u| (u.clone(), Arc::new(AtomicU64::new(u64::MAX)))).collect();
-    let clients: Vec<_> = ends.iter().map(|(user, end)| runtime.spawn(client(at, user.clone(), end.clone()))).collect();
+
+    let ends: BTreeMap<_, _> = users
+        .iter()
+        .map(|u| (u.clone(), Arc::new(AtomicU64::new(u64::MAX))))
+        .collect();
+    let clients: Vec<_> = ends
+        .iter()
+        .map(|(user, end)| runtime.spawn(client(at, user.clone(), end.clone())))
+        .collect();
 
     let stream = Stream::start(log.clone(), Orders::new(11, USERS, SYMBOLS), RATE);
     for n in 0..KILLS {
         std::thread::sleep(BETWEEN);
         gateways.kill(n % 2);
     }
+
     std::thread::sleep(BETWEEN);
     let sent = stream.stop();
-    wait_at_rest(&*log, &prefix, PATIENCE, || assert!(roles.is_running(), "the roles stopped:\n{}", tail(&roles.log)));
+    wait_at_rest(&*log, &prefix, PATIENCE, || {
+        assert!(
+            roles.is_running(),
+            "the roles stopped:\n{}",
+            tail(&roles.log)
+        )
+    });
 
     let mut told = BTreeMap::<String, u64>::new();
     for n in read_all(&*log, t::NOTIFICATIONS) {
@@ -160,35 +235,63 @@ fn n1_n2_gateways_are_killed_and_nobody_misses_or_repeats_anything() {
         assert_eq!(seq, *last + 1);
         *last = seq;
     }
+
     for (user, end) in &ends {
         end.store(told[user], Ordering::Relaxed);
     }
+
     let mut connections = 0;
     for (user, c) in users.iter().zip(clients) {
         let c = runtime.block_on(c).expect("no gap, no repeat");
-        assert_eq!((c.seen, c.alerts.len()), (told[user], 1), "{user}: one registration, one alert, however often it is told");
+        assert_eq!(
+            (c.seen, c.alerts.len()),
+            (told[user], 1),
+            "{user}: one registration, one alert, however often it is told"
+        );
         connections += c.connections;
     }
 
     // Webhooks: at least once, under one id, and new ones in order.
     let path = |user: &str| format!("/{user}");
-    let delivered =
-        |user: &str| endpoint.got(&path(user)).iter().filter(|g| g.answered == 200).map(endpoint::Got::seq).collect::<BTreeSet<_>>();
-    load::wait_for("every endpoint has everything", PATIENCE, || users.iter().all(|u| delivered(u).len() as u64 == told[u]));
-    let (mut requests, mut repeats) = (0, 0);
+    let delivered = |user: &str| {
+        endpoint
+            .got(&path(user))
+            .iter()
+            .filter(|g| g.answered == 200)
+            .map(endpoint::Got::seq)
+            .collect::<BTreeSet<_>>()
+    };
+
+    load::wait_for("every endpoint has everything", PATIENCE, || {
+        users.iter().all(|u| delivered(u).len() as u64 == told[u])
+    });
+
+    let mut requests = 0;
+    let mut repeats = 0;
     for user in &users {
         let got = endpoint.got(&path(user));
-        let (mut ids, mut first) = (BTreeMap::new(), 0);
+        let mut ids = BTreeMap::new();
+        let mut first = 0;
         for g in &got {
             let id = g.headers["webhook-id"].clone();
-            assert_eq!(ids.entry(g.seq()).or_insert_with(|| id.clone()), &id, "{user}: one notification, one id");
+            assert_eq!(
+                ids.entry(g.seq()).or_insert_with(|| id.clone()),
+                &id,
+                "{user}: one notification, one id"
+            );
             if g.answered == 200 && g.seq() == first + 1 {
                 first += 1;
             } else {
-                assert!(g.seq() <= first + 1, "{user}: {} came before {}", g.seq(), first + 1);
+                assert!(
+                    g.seq() <= first + 1,
+                    "{user}: {} came before {}",
+                    g.seq(),
+                    first + 1
+                );
                 repeats += 1;
             }
         }
+
         assert_eq!(
             (first, ids.values().collect::<BTreeSet<_>>().len() as u64),
             (told[user], told[user]),
@@ -196,6 +299,7 @@ fn n1_n2_gateways_are_killed_and_nobody_misses_or_repeats_anything() {
         );
         requests += got.len();
     }
+
     let all: u64 = told.values().sum();
     println!(
         "{sent} commands, {all} notifications of {USERS} users, {KILLS} kills of two gateways: {connections} connections, no gap, no repeat; \

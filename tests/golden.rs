@@ -1,9 +1,12 @@
-//! Bytes that a version wrote once are read for ever: state values of every role, meta records, journal entries, messages, the embedded log's own
-//! values and batches; and two whole directories, a role's store and an embedded log.
+//! Bytes that a version wrote once are read for ever: state values of every role, meta records,
+//! journal entries, messages, the embedded log's own values and batches; and two whole directories,
+//! a role's store and an embedded log.
 //!
-//! Each file in `tests/golden` is one record: what it is, its bytes, and what they must be decoded to. Files are never changed. A new version adds its
-//! own: `GOLDEN_WRITE=1 cargo test --test golden` runs a small system and writes what is missing; files of older versions stay beside them
-//! under their own names, because the version is part of the name.
+//! Each file in `tests/golden` is one record: what it is, its bytes, and what they must be decoded
+//! to. Files are never changed. A new version adds its own:
+//! `GOLDEN_WRITE=1 cargo test --test golden` runs a small system and writes what is missing; files
+//! of older versions stay beside them under their own names, because the version is part of the
+//! name.
 #![cfg(feature = "rocks")]
 
 mod support;
@@ -42,15 +45,23 @@ fn dir() -> PathBuf {
 
 fn unhex(v: &Value) -> Vec<u8> {
     let text = v.as_str().expect("hexadecimal");
-    (0..text.len() / 2).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).expect("hexadecimal")).collect()
+    (0..text.len() / 2)
+        .map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).expect("hexadecimal"))
+        .collect()
 }
 
 fn positions(all: &[(TopicPartition, u64)]) -> Value {
-    all.iter().map(|(at, n)| json!([at.topic.0, at.partition, n])).collect()
+    all.iter()
+        .map(|(at, n)| json!([at.topic.0, at.partition, n]))
+        .collect()
 }
 
 fn meta(m: &Meta) -> Value {
-    let seen: Value = m.seen.iter().map(|(topic, task, n)| json!([topic.0, task, n])).collect();
+    let seen: Value = m
+        .seen
+        .iter()
+        .map(|(topic, task, n)| json!([topic.0, task, n]))
+        .collect();
     json!({"transaction": m.transaction, "offsets": positions(&m.offsets), "digest": m.digest.to_string(), "sent": positions(&m.sent), "seen": seen})
 }
 
@@ -59,7 +70,11 @@ fn read(what: &str, key: &[u8], bytes: &[u8]) -> Value {
     let (kind, rest) = what.split_once(' ').unwrap_or((what, ""));
     match kind {
         "state" => {
-            let role: Role = rest.split(' ').next().and_then(|r| r.parse().ok()).expect("a role");
+            let role: Role = rest
+                .split(' ')
+                .next()
+                .and_then(|r| r.parse().ok())
+                .expect("a role");
             let (key, value) = show::show(role, key, bytes).expect("readable");
             json!({"key": key, "value": value})
         }
@@ -75,7 +90,9 @@ fn read(what: &str, key: &[u8], bytes: &[u8]) -> Value {
             json!({"transaction": j.transaction, "offsets": positions(&j.offsets), "digest": j.digest.to_string(), "forget": j.forget, "rows": rows})
         }
         "journal-part" => {
-            let p = JournalPart::decode(bytes).expect("readable").expect("a part");
+            let p = JournalPart::decode(bytes)
+                .expect("readable")
+                .expect("a part");
             let row = |r: &processor::engine::broadcast::Seen| json!({"table": r.table.0, "key": decode::text(&r.key), "version": r.version, "value": hex(&r.value)});
             json!({"transaction": p.transaction, "number": p.number, "rows": p.rows.iter().map(row).collect::<Vec<_>>()})
         }
@@ -92,6 +109,7 @@ fn read(what: &str, key: &[u8], bytes: &[u8]) -> Value {
                 "Execution" => Execution::decode(bytes).is_ok(),
                 _ => OrderEvent::decode(bytes).is_ok(),
             };
+
             assert!(ours, "{what} is not understood");
             decode::value(bytes)
         }
@@ -111,9 +129,14 @@ fn read(what: &str, key: &[u8], bytes: &[u8]) -> Value {
             let batch = Packed::parse(7, bytes.to_vec()).expect("readable");
             let at = TopicPartition::new(TopicId(0), 0);
             let record = |r: processor::engine::records::Record<'_>| {
-                let headers: Vec<Value> = r.headers.iter().map(|(n, v)| json!([n, decode::text(v)])).collect();
+                let headers: Vec<Value> = r
+                    .headers
+                    .iter()
+                    .map(|(n, v)| json!([n, decode::text(v)]))
+                    .collect();
                 json!({"offset": r.offset, "time": r.timestamp_ms, "key": r.key.map(hex), "value": r.value.map(hex), "headers": headers})
             };
+
             json!({"records": batch.iter(at).map(record).collect::<Vec<_>>(), "max_time": batch.max_time(), "log_bytes": batch.log_bytes()})
         }
         other => panic!("nobody knows what {other} is"),
@@ -123,14 +146,20 @@ fn read(what: &str, key: &[u8], bytes: &[u8]) -> Value {
 #[test]
 fn every_record_of_every_version_is_read() {
     let mut kinds = std::collections::BTreeMap::<String, u32>::new();
-    for entry in std::fs::read_dir(dir().join("records")).expect("golden files").flatten() {
+    for entry in std::fs::read_dir(dir().join("records"))
+        .expect("golden files")
+        .flatten()
+    {
         let text = std::fs::read_to_string(entry.path()).expect("a file");
         let golden: Value = serde_json::from_str(&text).expect("JSON");
         let what = golden["what"].as_str().expect("what it is");
         let got = read(what, &unhex(&golden["key"]), &unhex(&golden["bytes"]));
         assert_eq!(got, golden["decoded"], "{}", entry.path().display());
-        *kinds.entry(what.split(' ').take(2).collect::<Vec<_>>().join(" ")).or_default() += 1;
+        *kinds
+            .entry(what.split(' ').take(2).collect::<Vec<_>>().join(" "))
+            .or_default() += 1;
     }
+
     println!("{kinds:?}");
     for must in [
         "state orders",
@@ -166,8 +195,13 @@ fn write(name: &str, what: &str, key: &[u8], bytes: &[u8]) {
     if path.exists() {
         return;
     }
+
     let golden = json!({"what": what, "key": hex(key), "bytes": hex(bytes), "decoded": read(what, key, bytes)});
-    std::fs::write(path, serde_json::to_string_pretty(&golden).expect("JSON") + "\n").expect("a file");
+    std::fs::write(
+        path,
+        serde_json::to_string_pretty(&golden).expect("JSON") + "\n",
+    )
+    .expect("a file");
 }
 
 /// The name of a value that begins with its version; of an empty one there has been no other.
@@ -178,10 +212,14 @@ fn versioned(name: &str, bytes: &[u8]) -> String {
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
     for entry in std::fs::read_dir(from).expect("a directory").flatten() {
-        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
         if path.is_dir() {
             copy(&path, &to.join(name));
-        } else if !["LOG", "LOCK", "OPTIONS", "pid", "lock", "status"].iter().any(|skip| name.starts_with(skip)) {
+        } else if !["LOG", "LOCK", "OPTIONS", "pid", "lock", "status"]
+            .iter()
+            .any(|skip| name.starts_with(skip))
+        {
             std::fs::copy(&path, to.join(name)).expect("a copy");
         }
     }
@@ -192,16 +230,34 @@ fn log_content(dir: &Path, prefix: &str) -> Value {
     let table = t::table(prefix);
     let log = LocalLog::open(dir, &table, Options::default()).expect("an old log opens");
     let mut all = serde_json::Map::new();
+
     // A log of an older version lacks the topics that came later; `topics create` adds them.
-    for topic in table.iter().filter(|t| log.partitions(*t).expect("the log answers").is_some()) {
+    for topic in table
+        .iter()
+        .filter(|t| log.partitions(*t).expect("the log answers").is_some())
+    {
         let records = read_all(&log, topic);
         let sum = records.iter().fold(0_u128, |sum, r| {
             sum.wrapping_add(
-                processor::engine::digest::of(&[&r.key[..], &r.offset.to_be_bytes(), &r.time_ms.to_be_bytes()].concat(), &r.raw).0,
+                processor::engine::digest::of(
+                    &[
+                        &r.key[..],
+                        &r.offset.to_be_bytes(),
+                        &r.time_ms.to_be_bytes(),
+                    ]
+                    .concat(),
+                    &r.raw,
+                )
+                .0,
             )
         });
-        all.insert(table.name(topic).to_string(), json!([records.len(), format!("{sum:032x}")]));
+
+        all.insert(
+            table.name(topic).to_string(),
+            json!([records.len(), format!("{sum:032x}")]),
+        );
     }
+
     Value::Object(all)
 }
 
@@ -210,24 +266,43 @@ fn whole_directories_of_every_version_are_read() {
     if std::env::var_os("GOLDEN_WRITE").is_some() {
         write_all();
     }
+
     let mut found = 0;
-    for entry in std::fs::read_dir(dir().join("dirs")).expect("golden directories").flatten() {
-        let expected: Value =
-            serde_json::from_str(&std::fs::read_to_string(entry.path().join("expected.json")).expect("a file")).expect("JSON");
+    for entry in std::fs::read_dir(dir().join("dirs"))
+        .expect("golden directories")
+        .flatten()
+    {
+        let expected: Value = serde_json::from_str(
+            &std::fs::read_to_string(entry.path().join("expected.json")).expect("a file"),
+        )
+        .expect("JSON");
         let scratch = tempfile::tempdir().expect("a directory");
         copy(&entry.path(), scratch.path());
-        assert_eq!(log_content(&scratch.path().join("log"), "golden-"), expected["log"], "{}", entry.path().display());
+        assert_eq!(
+            log_content(&scratch.path().join("log"), "golden-"),
+            expected["log"],
+            "{}",
+            entry.path().display()
+        );
         for role in Role::all() {
             let place = scratch.path().join("state").join(role.name()).join("1");
             let identity = read_identity(&place).expect("readable").expect("labelled");
             assert_eq!(identity.role, role.name());
-            let store = RocksStore::open(&place.join("0"), &SharedMemory::default()).expect("an old store opens");
-            let record = StoreMeta::decode(&store.meta().expect("a read").expect("a meta record")).expect("readable");
+            let store = RocksStore::open(&place.join("0"), &SharedMemory::default())
+                .expect("an old store opens");
+            let record = StoreMeta::decode(&store.meta().expect("a read").expect("a meta record"))
+                .expect("readable");
             let digest = scan_digest(&store).expect("a scan");
-            assert_eq!((digest, json!(digest.to_string())), (record.meta.digest, expected["state"][role.name()].clone()), "{role}");
+            assert_eq!(
+                (digest, json!(digest.to_string())),
+                (record.meta.digest, expected["state"][role.name()].clone()),
+                "{role}"
+            );
         }
+
         found += 1;
     }
+
     assert!(found > 0, "no golden directory");
 }
 
@@ -237,36 +312,89 @@ fn exports_of_every_format_are_verified() {
     let read = |name: &str| std::fs::read(dir().join("exports").join(name)).expect("a golden file");
     for format in [1, 2] {
         let anchors = parse_all(&read(&format!("anchor-of-{format}.jsonl"))).expect("an anchor");
-        let found = audit_file::verify(&read(&format!("format-{format}.jsonl"))[..], &anchors, &mut |_| {}).expect("readable");
+        let found = audit_file::verify(
+            &read(&format!("format-{format}.jsonl"))[..],
+            &anchors,
+            &mut |_| {},
+        )
+        .expect("readable");
         let found = found.expect("whole");
-        assert!(found.bound_records == found.summary.records && found.unbound.is_empty(), "{found:?}");
+        assert!(
+            found.bound_records == found.summary.records && found.unbound.is_empty(),
+            "{found:?}"
+        );
     }
 }
 
-/// A log of before goes on under this version: its chains do, from links of version 1 to those of version 2, and `audit` replays as it was done.
+/// A log of before goes on under this version: its chains do, from links of version 1 to those of
+/// version 2, and `audit` replays as it was done.
 #[test]
 fn chains_of_an_old_log_go_on_and_are_replayed() {
     let scratch = tempfile::tempdir().expect("a directory");
     copy(&dir().join("dirs/v1/log"), &scratch.path().join("log"));
-    let p = Program::embedded(scratch.path(), "log").with(&["--topic-prefix", "golden-", "--state", "state"]);
-    p.good(&["topics", "create", "--partitions", &support::world::PARTITIONS.to_string()]);
-    p.good(&["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
+    let p = Program::embedded(scratch.path(), "log").with(&[
+        "--topic-prefix",
+        "golden-",
+        "--state",
+        "state",
+    ]);
+    p.good(&[
+        "topics",
+        "create",
+        "--partitions",
+        &support::world::PARTITIONS.to_string(),
+    ]);
+    p.good(&[
+        "publish",
+        "--symbols",
+        "AAPL",
+        "--count",
+        "3",
+        "--rate",
+        "0",
+    ]);
+
     for id in ["a", "b", "c"] {
         p.good(&["order", "--user", "501", "--id", id, "--deposit", "1"]);
     }
-    let log = LocalLog::open_read_only(&scratch.path().join("log"), &t::table("golden-")).expect("the log");
-    let versions: Vec<String> = read_all(&log, t::AUDIT_LOG).into_iter().map(|r| r.headers["v"].clone()).collect();
-    assert!(versions.iter().any(|v| v == "1") && versions.iter().any(|v| v == "2"), "{versions:?}");
+
+    let log = LocalLog::open_read_only(&scratch.path().join("log"), &t::table("golden-"))
+        .expect("the log");
+    let versions: Vec<String> = read_all(&log, t::AUDIT_LOG)
+        .into_iter()
+        .map(|r| r.headers["v"].clone())
+        .collect();
+    assert!(
+        versions.iter().any(|v| v == "1") && versions.iter().any(|v| v == "2"),
+        "{versions:?}"
+    );
     assert!(p.good(&["audit", "verify"]).contains("are whole"));
     let replayed = p.run(&["replay", "--role", "audit"]);
-    assert!(replayed.is_good().contains("equal") && !replayed.out.contains("DIVERGED"), "{replayed:?}");
+    assert!(
+        replayed.is_good().contains("equal") && !replayed.out.contains("DIVERGED"),
+        "{replayed:?}"
+    );
     p.good(&["audit", "export", "-o", "e.jsonl"]);
     p.good(&["audit", "anchor", "-o", "a.jsonl"]);
-    assert!(p.good(&["audit", "verify", "--file", "e.jsonl", "--anchors", "a.jsonl"]).starts_with("whole: "));
+    assert!(
+        p.good(&[
+            "audit",
+            "verify",
+            "--file",
+            "e.jsonl",
+            "--anchors",
+            "a.jsonl"
+        ])
+        .starts_with("whole: ")
+    );
+
     // The second anchor goes on where the first one left off.
     p.good(&["order", "--user", "501", "--id", "d", "--deposit", "1"]);
     p.good(&["audit", "anchor", "-o", "a.jsonl"]);
-    assert!(p.good(&["audit", "verify", "--anchors", "a.jsonl"]).contains("as 2 anchors saw them"));
+    assert!(
+        p.good(&["audit", "verify", "--anchors", "a.jsonl"])
+            .contains("as 2 anchors saw them")
+    );
 }
 
 /// Runs a small system and keeps what it wrote.
@@ -285,83 +413,195 @@ fn write_all() {
         r#"{"user_id":"501","order_id":"6","symbol":"AAPL","quantity":2,"order_type":"sell","type":"limit","limit_price":"190"}"#,
         r#"{"user_id":"501","order_id":"7","command":"bust","operator":"ana","orig_order_id":"1","trade_id":"0-1","quantity":4,"price":"189.25"}"#,
     ];
+
     for command in commands {
-        w.sender.send(processor::wire::command::topic(command.as_bytes()), "501", command);
+        w.sender.send(
+            processor::wire::command::topic(command.as_bytes()),
+            "501",
+            command,
+        );
         w.sender.flush();
         w.rest();
     }
+
     for role in Role::all() {
         for task in 0..support::world::PARTITIONS {
-            let Some((_, store, record)) = newest_store(&w.system.state, role, task).expect("a store") else { continue };
-            write(&versioned(&format!("store-meta-{role}"), &record.encode()), "store-meta", b"", &record.encode());
-            write(&versioned(&format!("meta-{role}"), &record.meta.encode()), "meta", META_KEY, &record.meta.encode());
+            let Some((_, store, record)) =
+                newest_store(&w.system.state, role, task).expect("a store")
+            else {
+                continue;
+            };
+
+            write(
+                &versioned(&format!("store-meta-{role}"), &record.encode()),
+                "store-meta",
+                b"",
+                &record.encode(),
+            );
+            write(
+                &versioned(&format!("meta-{role}"), &record.meta.encode()),
+                "meta",
+                META_KEY,
+                &record.meta.encode(),
+            );
             store
                 .scan(b"", &mut |key, value| {
                     let (shown, _) = show::show(role, key, value).expect("readable");
                     let kind = shown.split('/').next().expect("a word").to_string();
-                    let kind = if role == Role::Audit { "chain".to_string() } else { kind };
-                    let order = shown.rsplit('/').next().filter(|_| kind == "order").map(|id| format!("-{id}")).unwrap_or_default();
-                    write(&versioned(&format!("state-{role}-{kind}{order}"), value), &format!("state {role} {kind}"), key, value);
+                    let kind = if role == Role::Audit {
+                        "chain".to_string()
+                    } else {
+                        kind
+                    };
+
+                    let order = shown
+                        .rsplit('/')
+                        .next()
+                        .filter(|_| kind == "order")
+                        .map(|id| format!("-{id}"))
+                        .unwrap_or_default();
+                    write(
+                        &versioned(&format!("state-{role}-{kind}{order}"), value),
+                        &format!("state {role} {kind}"),
+                        key,
+                        value,
+                    );
                     true
                 })
                 .expect("a scan");
         }
     }
-    for (topic, name) in [(t::ORDERS_JOURNAL, "orders"), (t::TRADING_JOURNAL, "trading")] {
+
+    for (topic, name) in [
+        (t::ORDERS_JOURNAL, "orders"),
+        (t::TRADING_JOURNAL, "trading"),
+    ] {
         let entries = read_all(&*w.log, topic);
-        let with_rows = entries.iter().filter(|r| JournalEntry::decode(&r.raw).is_ok_and(|j| !j.rows.is_empty()));
+        let with_rows = entries
+            .iter()
+            .filter(|r| JournalEntry::decode(&r.raw).is_ok_and(|j| !j.rows.is_empty()));
         for (i, r) in with_rows.take(1).chain(entries.last()).enumerate() {
-            write(&versioned(&format!("journal-{name}-{i}"), &r.raw), "journal", b"", &r.raw);
+            write(
+                &versioned(&format!("journal-{name}-{i}"), &r.raw),
+                "journal",
+                b"",
+                &r.raw,
+            );
         }
     }
+
     for topic in w.topics.iter() {
         for r in w.read(topic) {
             if let Some(kind) = r.headers.get("type").filter(|k| *k != "DeadLetter") {
                 let version = &r.headers["v"];
+
                 // The one name that two topics have.
-                let of = if topic == t::TRADES && kind == "TradeBusted" { " of trades" } else { "" };
-                write(&format!("message-{kind}{}-v{version}", of.replace(' ', "-")), &format!("message {kind}{of}"), &r.key, &r.raw);
+                let of = if topic == t::TRADES && kind == "TradeBusted" {
+                    " of trades"
+                } else {
+                    ""
+                };
+
+                write(
+                    &format!("message-{kind}{}-v{version}", of.replace(' ', "-")),
+                    &format!("message {kind}{of}"),
+                    &r.key,
+                    &r.raw,
+                );
             }
         }
     }
+
     write("log-offset-v0", "log offset", b"", &300_u64.to_le_bytes());
     write("log-offset-v1", "log offset", b"", &format::put_offset(300));
     let compacted = format::progress(&[[1; 8], [2; 8], [3; 8]].concat()).expect("the first format");
-    write("log-progress-v0", "log progress", b"", &[[1; 8], [2; 8], [3; 8]].concat());
-    write("log-progress-v1", "log progress", b"", &format::put_progress(compacted));
+    write(
+        "log-progress-v0",
+        "log progress",
+        b"",
+        &[[1; 8], [2; 8], [3; 8]].concat(),
+    );
+    write(
+        "log-progress-v1",
+        "log progress",
+        b"",
+        &format::put_progress(compacted),
+    );
     let row = br#"{"number":3,"name":"trades","partitions":6,"compact":false,"append_time":false,"record_bytes_max":1048576}"#;
     write("log-topic-v0", "log topic", b"", row);
     write(
         "log-topic-v1",
         "log topic",
         b"",
-        &format::put_topic(&format::TopicRow { v: 1, ..format::topic(row).expect("the first format") }),
+        &format::put_topic(&format::TopicRow {
+            v: 1,
+            ..format::topic(row).expect("the first format")
+        }),
     );
+
     let mut builder = processor::log::local::batch::Builder::default();
     let mut headers = processor::engine::records::HeaderBuf::default();
     headers.push("src", b"order-commands/0/1").push("n", b"0");
     let at = TopicPartition::new(TopicId(0), 0);
     for (key, value) in [(Some(&b"k"[..]), None), (None, Some(&b"value"[..]))] {
-        builder.push(&processor::engine::records::Record { at, offset: 0, timestamp_ms: 5, key, value, headers: headers.headers() });
+        builder.push(&processor::engine::records::Record {
+            at,
+            offset: 0,
+            timestamp_ms: 5,
+            key,
+            value,
+            headers: headers.headers(),
+        });
     }
-    write("batch-v1", "batch", b"", builder.append(7, None, (9, 1_000)).as_bytes());
+
+    write(
+        "batch-v1",
+        "batch",
+        b"",
+        builder.append(7, None, (9, 1_000)).as_bytes(),
+    );
     let target = dir().join("dirs/v1");
     if target.exists() {
         return;
     }
+
     let state = w.system.state.clone();
     let root = w.stop_and_keep();
     copy(&root.path().join("log"), &target.join("log"));
     let mut digests = serde_json::Map::new();
     for role in Role::all() {
         let from = state.join(role.name()).join("1");
-        let used = |task: &u32| newest_store(&state, role, *task).expect("a store").is_some();
-        let task = (0..support::world::PARTITIONS).find(used).expect("a task that did something").to_string();
-        copy(&from.join(&task), &target.join("state").join(role.name()).join("1/0"));
-        std::fs::copy(from.join("identity"), target.join("state").join(role.name()).join("1/identity")).expect("a copy");
+        let used = |task: &u32| {
+            newest_store(&state, role, *task)
+                .expect("a store")
+                .is_some()
+        };
+
+        let task = (0..support::world::PARTITIONS)
+            .find(used)
+            .expect("a task that did something")
+            .to_string();
+        copy(
+            &from.join(&task),
+            &target.join("state").join(role.name()).join("1/0"),
+        );
+        std::fs::copy(
+            from.join("identity"),
+            target.join("state").join(role.name()).join("1/identity"),
+        )
+        .expect("a copy");
         let store = RocksStore::open_read_only(&from.join(&task)).expect("it opens");
-        digests.insert(role.name().into(), scan_digest(&store).expect("a scan").to_string().into());
+        digests.insert(
+            role.name().into(),
+            scan_digest(&store).expect("a scan").to_string().into(),
+        );
     }
-    let expected = json!({"log": log_content(&root.path().join("log"), "golden-"), "state": digests});
-    std::fs::write(target.join("expected.json"), serde_json::to_string_pretty(&expected).expect("JSON")).expect("a file");
+
+    let expected =
+        json!({"log": log_content(&root.path().join("log"), "golden-"), "state": digests});
+    std::fs::write(
+        target.join("expected.json"),
+        serde_json::to_string_pretty(&expected).expect("JSON"),
+    )
+    .expect("a file");
 }

@@ -1,4 +1,5 @@
-//! The rights that docs/operating/security.md gives are enough for every role and client, and a client cannot do what only the desk may.
+//! The rights that docs/operating/security.md gives are enough for every role and client, and a
+//! client cannot do what only the desk may.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
@@ -28,15 +29,33 @@ const PREFIXED: u8 = 4;
 
 /// Principal, topics to read, topics to write: the rows of the page's tables.
 fn rows() -> Vec<(String, Vec<String>, Vec<String>)> {
-    let words = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_string).collect::<Vec<_>>();
+    let words = |cell: &str| {
+        cell.split('`')
+            .skip(1)
+            .step_by(2)
+            .map(str::to_string)
+            .collect::<Vec<_>>()
+    };
+
     let lines = PAGE.lines().filter(|l| l.starts_with("| `"));
-    let cells = lines.map(|l| l.trim_matches('|').split('|').map(words).collect::<Vec<_>>());
-    cells.map(|c| (c[0][0].clone(), c[1].clone(), c[2].clone())).collect()
+    let cells = lines.map(|l| {
+        l.trim_matches('|')
+            .split('|')
+            .map(words)
+            .collect::<Vec<_>>()
+    });
+
+    cells
+        .map(|c| (c[0][0].clone(), c[1].clone(), c[2].clone()))
+        .collect()
 }
 
 /// A broker that knows these users, allows nothing by itself, and lets `broker` do everything.
 fn strict_broker(users: &[String]) -> Broker {
-    let known: String = users.iter().map(|u| format!(" user_{u}=\"{u}-secret\"")).collect();
+    let known: String = users
+        .iter()
+        .map(|u| format!(" user_{u}=\"{u}-secret\""))
+        .collect();
     let login = "org.apache.kafka.common.security.plain.PlainLoginModule required";
     let jaas = format!(
         "listener.name.plaintext.plain.sasl.jaas.config={login} username=\"broker\" password=\"broker-secret\" user_broker=\"broker-secret\"{known};"
@@ -52,6 +71,7 @@ fn strict_broker(users: &[String]) -> Broker {
         "allow.everyone.if.no.acl.found=false",
         &jaas,
     ];
+
     Broker::start_with(&lines, true)
 }
 
@@ -61,41 +81,89 @@ type Right = (String, u8, String, u8, u8);
 /// Grants rights, as the user `broker`. No client library that we use can.
 fn grant(broker: &Broker, rights: &[Right]) {
     let mut stream = TcpStream::connect(&broker.address).expect("the broker takes connections");
-    assert_eq!(ask(&mut stream, (17, 1), &wire_text("PLAIN"))[..2], [0, 0], "the mechanism is served");
+    assert_eq!(
+        ask(&mut stream, (17, 1), &wire_text("PLAIN"))[..2],
+        [0, 0],
+        "the mechanism is served"
+    );
     let login = b"\0broker\0broker-secret";
-    let login = [&u32::try_from(login.len()).expect("short").to_be_bytes()[..], login].concat();
+    let login = [
+        &u32::try_from(login.len()).expect("short").to_be_bytes()[..],
+        login,
+    ]
+    .concat();
     assert_eq!(ask(&mut stream, (36, 0), &login)[..2], [0, 0], "logged in");
-    let mut fields = u32::try_from(rights.len()).expect("few").to_be_bytes().to_vec();
+    let mut fields = u32::try_from(rights.len())
+        .expect("few")
+        .to_be_bytes()
+        .to_vec();
     for (principal, kind, name, pattern, operation) in rights {
         const ALLOW: u8 = 3;
         let who = wire_text(&format!("User:{principal}"));
-        fields.extend([&[*kind][..], &wire_text(name), &[*pattern], &who, &wire_text("*"), &[*operation, ALLOW]].concat());
+        fields.extend(
+            [
+                &[*kind][..],
+                &wire_text(name),
+                &[*pattern],
+                &who,
+                &wire_text("*"),
+                &[*operation, ALLOW],
+            ]
+            .concat(),
+        );
     }
+
     let answer = ask(&mut stream, (30, 1), &fields);
-    // Throttle time, number of results; each an error and a text, which is empty when there is none.
+
+    // Throttle time, number of results; each an error and a text, which is empty when there is
+    // none.
     let results = answer[8..].chunks_exact(4).collect::<Vec<_>>();
     assert_eq!(results.len(), rights.len(), "{answer:?}");
-    assert!(results.iter().all(|r| **r == [0; 4]), "a right was refused: {answer:?}");
+    assert!(
+        results.iter().all(|r| **r == [0; 4]),
+        "a right was refused: {answer:?}"
+    );
 }
 
 /// The rights of the page.
 fn rights() -> Vec<Right> {
     let mut all: Vec<Right> = Vec::new();
     for (principal, reads, writes) in rows() {
-        let mut right = |kind, name: &str, pattern, operation| all.push((principal.clone(), kind, name.into(), pattern, operation));
-        reads.iter().for_each(|topic| right(TOPIC, topic, LITERAL, READ));
-        writes.iter().for_each(|topic| right(TOPIC, topic, LITERAL, WRITE));
+        let mut right = |kind, name: &str, pattern, operation| {
+            all.push((principal.clone(), kind, name.into(), pattern, operation))
+        };
+
+        reads
+            .iter()
+            .for_each(|topic| right(TOPIC, topic, LITERAL, READ));
+        writes
+            .iter()
+            .for_each(|topic| right(TOPIC, topic, LITERAL, WRITE));
         right(GROUP, "processor-reader", LITERAL, DESCRIBE);
         if ROLES.contains(&&*principal) {
-            [DESCRIBE, DESCRIBE_CONFIGS].into_iter().for_each(|o| right(TOPIC, "*", LITERAL, o));
+            [DESCRIBE, DESCRIBE_CONFIGS]
+                .into_iter()
+                .for_each(|o| right(TOPIC, "*", LITERAL, o));
             right(GROUP, &format!("processor-{principal}"), LITERAL, READ);
-            [WRITE, DESCRIBE].into_iter().for_each(|o| right(TRANSACTIONAL_ID, &format!("processor-{principal}-"), PREFIXED, o));
-            [DESCRIBE, DESCRIBE_CONFIGS, IDEMPOTENT_WRITE].into_iter().for_each(|o| right(CLUSTER, "kafka-cluster", LITERAL, o));
+            [WRITE, DESCRIBE].into_iter().for_each(|o| {
+                right(
+                    TRANSACTIONAL_ID,
+                    &format!("processor-{principal}-"),
+                    PREFIXED,
+                    o,
+                )
+            });
+
+            [DESCRIBE, DESCRIBE_CONFIGS, IDEMPOTENT_WRITE]
+                .into_iter()
+                .for_each(|o| right(CLUSTER, "kafka-cluster", LITERAL, o));
         }
+
         if principal == "orders" {
             right(GROUP, "processor-trading", LITERAL, DESCRIBE);
         }
     }
+
     all
 }
 
@@ -109,9 +177,19 @@ fn program(dir: &Path, broker: &Broker, user: &str) -> Program {
         ("sasl.username", user),
         ("sasl.password", &format!("{user}-secret")),
     ];
-    let lines: String = login.iter().map(|(k, v)| format!("\"{k}\" = \"{v}\"\n")).collect();
-    std::fs::write(home.join("processor.toml"), format!("brokers = \"{}\"\n\n[kafka]\n{lines}", broker.address)).expect("a file");
-    Program { dir: home, flags: Vec::new() }
+    let lines: String = login
+        .iter()
+        .map(|(k, v)| format!("\"{k}\" = \"{v}\"\n"))
+        .collect();
+    std::fs::write(
+        home.join("processor.toml"),
+        format!("brokers = \"{}\"\n\n[kafka]\n{lines}", broker.address),
+    )
+    .expect("a file");
+    Program {
+        dir: home,
+        flags: Vec::new(),
+    }
 }
 
 #[test]
@@ -119,14 +197,31 @@ fn the_page_names_topics_that_exist() {
     let table = topics::table("");
     for (principal, reads, writes) in rows() {
         for topic in reads.iter().chain(&writes) {
-            assert!(table.find(topic).is_some(), "{principal}: there is no topic {topic}");
+            assert!(
+                table.find(topic).is_some(),
+                "{principal}: there is no topic {topic}"
+            );
         }
     }
+
     for role in processor::roles::Role::all() {
-        let (_, reads, _) = rows().into_iter().find(|(name, ..)| name == role.name()).expect("a row for each role");
+        let (_, reads, _) = rows()
+            .into_iter()
+            .find(|(name, ..)| name == role.name())
+            .expect("a row for each role");
         let spec = role.spec();
-        for topic in spec.inputs.iter().map(|i| i.topic).chain(spec.broadcasts.iter().copied()).chain([spec.changelog]) {
-            assert!(reads.iter().any(|name| name == table.name(topic)), "{role} reads {}", table.name(topic));
+        for topic in spec
+            .inputs
+            .iter()
+            .map(|i| i.topic)
+            .chain(spec.broadcasts.iter().copied())
+            .chain([spec.changelog])
+        {
+            assert!(
+                reads.iter().any(|name| name == table.name(topic)),
+                "{role} reads {}",
+                table.name(topic)
+            );
         }
     }
 }
@@ -135,7 +230,8 @@ fn the_page_names_topics_that_exist() {
 fn each_role_and_client_runs_with_the_rights_of_the_page_and_no_more() {
     const SOON: Duration = Duration::from_secs(90);
     let users: Vec<String> = rows().into_iter().map(|(user, ..)| user).collect();
-    let (broker, dir) = (strict_broker(&users), tempfile::tempdir().expect("a directory"));
+    let broker = strict_broker(&users);
+    let dir = tempfile::tempdir().expect("a directory");
     let p = |user: &str| program(dir.path(), &broker, user);
     let owner = p("broker");
     owner.good(&["topics", "create", "--partitions", "2"]);
@@ -144,27 +240,88 @@ fn each_role_and_client_runs_with_the_rights_of_the_page_and_no_more() {
     let desk = p("desk");
     std::fs::write(desk.dir.join("l.csv"), "symbol\nAAPL\n").expect("file");
     desk.good(&["instruments", "load", "l.csv"]);
-    let running: Vec<_> = ROLES.iter().map(|role| p(role).start(&["run", "--role", role])).collect();
-    p("feed").good(&["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
+    let running: Vec<_> = ROLES
+        .iter()
+        .map(|role| p(role).start(&["run", "--role", role]))
+        .collect();
+    p("feed").good(&[
+        "publish",
+        "--symbols",
+        "AAPL",
+        "--count",
+        "3",
+        "--rate",
+        "0",
+    ]);
+
     desk.good(&["order", "--user", "501", "--id", "d", "--deposit", "100"]);
     let client = p("client");
-    let filled = client.good(&["order", "--user", "501", "--symbol", "AAPL", "--quantity", "1", "--side", "buy", "--format", "json"]);
+    let filled = client.good(&[
+        "order",
+        "--user",
+        "501",
+        "--symbol",
+        "AAPL",
+        "--quantity",
+        "1",
+        "--side",
+        "buy",
+        "--format",
+        "json",
+    ]);
+
     assert!(filled.contains("OrderFilled"), "{filled}");
+
     // What is taken back of a trade is told in `trades` by `orders`.
-    let fill: serde_json::Value = filled.lines().filter_map(|l| serde_json::from_str(l).ok()).next_back().expect("the fill");
+    let fill: serde_json::Value = filled
+        .lines()
+        .filter_map(|l| serde_json::from_str(l).ok())
+        .next_back()
+        .expect("the fill");
     let id = |name: &str| fill[name].as_str().expect("an id").to_string();
-    assert!(desk.good(&["account", "bust", "501", &id("order_id"), &id("trade_id"), "--operator", "ana"]).contains("TradeBusted"));
+    assert!(
+        desk.good(&[
+            "account",
+            "bust",
+            "501",
+            &id("order_id"),
+            &id("trade_id"),
+            "--operator",
+            "ana"
+        ])
+        .contains("TradeBusted")
+    );
+
     let at_rest = || {
-        let rows: serde_json::Value = serde_json::from_str(&owner.good(&["status", "--format", "json"])).expect("JSON");
+        let rows: serde_json::Value =
+            serde_json::from_str(&owner.good(&["status", "--format", "json"])).expect("JSON");
         rows.as_array().expect("rows").iter().all(|r| r["lag"] == 0)
     };
+
     wait_for("every role to have read everything", SOON, at_rest);
 
     // The desk's topic is closed to clients, and so is the record of everybody's money.
-    let refused = client.run(&["order", "--user", "501", "--id", "mint", "--deposit", "1000000"]);
-    refused.fails(78, &["neither Read nor Write on topic operator-commands is granted"]);
-    client.run(&["account", "stop", "501", "--operator", "eve"]).fails(78, &["controls"]);
-    client.run(&["tail", "audit-log", "--from", "start", "--exit-at-end"]).fails(78, &["audit-log"]);
+    let refused = client.run(&[
+        "order",
+        "--user",
+        "501",
+        "--id",
+        "mint",
+        "--deposit",
+        "1000000",
+    ]);
+
+    refused.fails(
+        78,
+        &["neither Read nor Write on topic operator-commands is granted"],
+    );
+    client
+        .run(&["account", "stop", "501", "--operator", "eve"])
+        .fails(78, &["controls"]);
+    client
+        .run(&["tail", "audit-log", "--from", "start", "--exit-at-end"])
+        .fails(78, &["audit-log"]);
+
     // What goes round the command line is refused by `orders` itself.
     let minted = r#"{"user_id":"501","order_id":"mint","command":"deposit","amount":"1000000"}"#;
     let topic = processor::wire::topics::ORDER_COMMANDS;
@@ -175,12 +332,23 @@ fn each_role_and_client_runs_with_the_rights_of_the_page_and_no_more() {
         ("sasl.password", "client-secret"),
     ];
     let mut settings = processor::log::kafka::KafkaSettings::new(&broker.address);
-    settings.properties = properties.map(|(k, v)| (k.to_string(), v.to_string())).to_vec();
-    let log = processor::log::kafka::KafkaLog::new(settings, std::sync::Arc::new(topics::table("")));
-    let mut commands = processor::client::KeyedAppender::new(&log, topic).expect("the topic is there");
-    commands.append("501", Some(minted.as_bytes())).expect("sent");
+    settings.properties = properties
+        .map(|(k, v)| (k.to_string(), v.to_string()))
+        .to_vec();
+    let log =
+        processor::log::kafka::KafkaLog::new(settings, std::sync::Arc::new(topics::table("")));
+    let mut commands =
+        processor::client::KeyedAppender::new(&log, topic).expect("the topic is there");
+    commands
+        .append("501", Some(minted.as_bytes()))
+        .expect("sent");
     commands.flush(SOON).expect("written");
-    wait_for("the answer", SOON, || client.good(&["tail", "order-events", "--from", "start", "--exit-at-end"]).contains("NOT_AUTHORIZED"));
+    wait_for("the answer", SOON, || {
+        client
+            .good(&["tail", "order-events", "--from", "start", "--exit-at-end"])
+            .contains("NOT_AUTHORIZED")
+    });
+
     running.into_iter().for_each(|r| drop(r.stop()));
     owner.good(&["verify"]);
 }

@@ -1,5 +1,6 @@
-//! Several incarnations of one instance on a real broker, in several processes: frozen and thawed, started twice, killed in a transaction.
-//! Nobody may be fenced for ever, nobody may stay who was replaced, and every record is copied exactly once.
+//! Several incarnations of one instance on a real broker, in several processes: frozen and thawed,
+//! started twice, killed in a transaction. Nobody may be fenced for ever, nobody may stay who was
+//! replaced, and every record is copied exactly once.
 
 #![cfg(feature = "kafka")]
 
@@ -13,17 +14,26 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::{Committed, From, Limits, Log, LogError, MemberInput, MemberSpec, Outcome, Polled, Transaction};
+use processor::engine::ports::{
+    Committed, From, Limits, Log, LogError, MemberInput, MemberSpec, Outcome, Polled, Transaction,
+};
 use processor::engine::records::{Headers, Record, Records};
-use processor::engine::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use processor::engine::topics::{
+    Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable,
+};
 use processor::log::kafka::{KafkaLog, KafkaSettings};
 
 const INPUT: TopicId = TopicId(0);
 const OUTPUT: TopicId = TopicId(1);
-const WIDE: Limits = Limits { records: 100, bytes: 1 << 20, age: Duration::from_secs(1) };
+const WIDE: Limits = Limits {
+    records: 100,
+    bytes: 1 << 20,
+    age: Duration::from_secs(1),
+};
 
-/// Clients write to the first, so the broker stamps its records. (With times of their own from long ago the broker would forget the producer
-/// when it restarts, taking it for expired, and with it which records it has already.)
+/// Clients write to the first, so the broker stamps its records. (With times of their own from long
+/// ago the broker would forget the producer when it restarts, taking it for expired, and with it
+/// which records it has already.)
 fn specs() -> Vec<TopicSpec> {
     let spec = |name, append_time| TopicSpec {
         name,
@@ -32,19 +42,23 @@ fn specs() -> Vec<TopicSpec> {
         append_time,
         record_bytes_max: 1 << 20,
     };
+
     vec![spec("input", true), spec("output", false)]
 }
 
 fn log_on(broker: &str, prefix: &str) -> KafkaLog {
     let mut settings = KafkaSettings::new(broker);
     settings.transaction_timeout = Duration::from_secs(4);
-    settings.properties.push(("session.timeout.ms".into(), "6000".into()));
+    settings
+        .properties
+        .push(("session.timeout.ms".into(), "6000".into()));
     KafkaLog::new(settings, Arc::new(TopicTable::new(prefix, specs())))
 }
 
 fn make_topics(log: &KafkaLog) {
     for (topic, spec) in [INPUT, OUTPUT].into_iter().zip(specs()) {
-        log.create_topic(topic, &spec, 2).expect("the topic can be made");
+        log.create_topic(topic, &spec, 2)
+            .expect("the topic can be made");
     }
 }
 
@@ -55,14 +69,25 @@ enum End {
     Fenced,
 }
 
-/// Copies input to output, exactly once, recovering from everything but a newer instance; the engine's loop without its state.
-fn work(log: &KafkaLog, prefix: &str, name: &str, stop: &AtomicBool, say: &mut dyn FnMut(&str)) -> End {
+/// Copies input to output, exactly once, recovering from everything but a newer instance; the
+/// engine's loop without its state.
+fn work(
+    log: &KafkaLog,
+    prefix: &str,
+    name: &str,
+    stop: &AtomicBool,
+    say: &mut dyn FnMut(&str),
+) -> End {
     let spec = MemberSpec {
         group: format!("{prefix}group"),
         instance: format!("{prefix}{name}"),
-        inputs: vec![MemberInput { topic: INPUT, headers: false }],
+        inputs: vec![MemberInput {
+            topic: INPUT,
+            headers: false,
+        }],
         linger: Duration::ZERO,
     };
+
     loop {
         match incarnation(log, &spec, stop, say) {
             Ok(()) => return End::Stopped,
@@ -72,14 +97,22 @@ fn work(log: &KafkaLog, prefix: &str, name: &str, stop: &AtomicBool, say: &mut d
     }
 }
 
-fn incarnation(log: &KafkaLog, spec: &MemberSpec, stop: &AtomicBool, say: &mut dyn FnMut(&str)) -> Result<(), LogError> {
+fn incarnation(
+    log: &KafkaLog,
+    spec: &MemberSpec,
+    stop: &AtomicBool,
+    say: &mut dyn FnMut(&str),
+) -> Result<(), LogError> {
     let mut member = log.join(spec)?;
     say("joined");
-    let (mut batch, mut out, mut waiting) = (Records::new(), Records::new(), Vec::new());
+    let mut batch = Records::new();
+    let mut out = Records::new();
+    let mut waiting = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         if member.suspect() {
             return Err(LogError::Unavailable("suspect".into()));
         }
+
         batch.clear();
         match member.poll(Duration::from_millis(20), WIDE, &mut batch)? {
             Polled::Assigned(partitions) => {
@@ -89,35 +122,56 @@ fn incarnation(log: &KafkaLog, spec: &MemberSpec, stop: &AtomicBool, say: &mut d
             Polled::Revoked { .. } => waiting.clear(),
             Polled::Records => {}
         }
+
         if !waiting.is_empty() {
             match log.committed(&spec.group, &waiting)? {
                 Committed::Stable(offsets) => {
-                    let positions: Vec<_> = waiting.drain(..).zip(offsets).map(|(at, o)| (at, o.unwrap_or(0))).collect();
+                    let positions: Vec<_> = waiting
+                        .drain(..)
+                        .zip(offsets)
+                        .map(|(at, o)| (at, o.unwrap_or(0)))
+                        .collect();
                     member.resume(&positions)?;
                     say("resumed");
                 }
                 Committed::Pending => say("offsets are pending"),
             }
         }
+
         if batch.is_empty() {
             continue;
         }
+
         out.clear();
         let mut offsets = BTreeMap::new();
         for r in batch.iter() {
-            out.push(&Record { at: TopicPartition::new(OUTPUT, r.at.partition), offset: 0, ..r });
+            out.push(&Record {
+                at: TopicPartition::new(OUTPUT, r.at.partition),
+                offset: 0,
+                ..r
+            });
+
             offsets.insert(r.at, r.offset + 1);
         }
+
         let offsets: Vec<_> = offsets.into_iter().collect();
-        match member.transact(&Transaction { outputs: &out, offsets: &offsets }) {
+        match member.transact(&Transaction {
+            outputs: &out,
+            offsets: &offsets,
+        }) {
             Outcome::Committed { suspect: false, .. } => say("committed"),
-            Outcome::Committed { .. } => return Err(LogError::Unavailable("suspect commit".into())),
+            Outcome::Committed { .. } => {
+                return Err(LogError::Unavailable("suspect commit".into()));
+            }
             Outcome::Fenced(why) => return Err(LogError::Fenced(why)),
             Outcome::Refused(why) => return Err(LogError::Invalid(why)),
-            Outcome::NotCommitted(why) | Outcome::Unknown(why) | Outcome::Late { why, .. } => return Err(LogError::Unavailable(why)),
+            Outcome::NotCommitted(why) | Outcome::Unknown(why) | Outcome::Late { why, .. } => {
+                return Err(LogError::Unavailable(why));
+            }
             Outcome::Rejected(rejection) => return Err(LogError::Invalid(rejection.text)),
         }
     }
+
     Ok(())
 }
 
@@ -129,17 +183,30 @@ fn feed(log: &KafkaLog, stop: &AtomicBool) -> usize {
         for _ in 0..5 {
             let value = n.to_string();
             let at = TopicPartition::new(INPUT, (n % 2) as u32);
-            let record = Record { at, offset: 0, timestamp_ms: 1, key: None, value: Some(value.as_bytes()), headers: Headers::default() };
+            let record = Record {
+                at,
+                offset: 0,
+                timestamp_ms: 1,
+                key: None,
+                value: Some(value.as_bytes()),
+                headers: Headers::default(),
+            };
+
             appender.append(&record).expect("appending works");
             n += 1;
         }
-        appender.flush(Duration::from_secs(30)).expect("flushing works");
+
+        appender
+            .flush(Duration::from_secs(30))
+            .expect("flushing works");
         std::thread::sleep(Duration::from_millis(20));
     }
+
     n
 }
 
-/// Waits until all of `count` records are there, and checks that each is there once and in order: what clients wrote, then the copy.
+/// Waits until all of `count` records are there, and checks that each is there once and in order:
+/// what clients wrote, then the copy.
 fn check(log: &KafkaLog, count: usize) {
     for (topic, what) in [(INPUT, "written"), (OUTPUT, "copied")] {
         check_topic(log, topic, what, count);
@@ -147,22 +214,40 @@ fn check(log: &KafkaLog, count: usize) {
 }
 
 fn check_topic(log: &KafkaLog, topic: TopicId, what: &str, count: usize) {
-    let mut reader = log.reader(topic, &[(0, From::Start), (1, From::Start)], false).expect("a reader");
+    let mut reader = log
+        .reader(topic, &[(0, From::Start), (1, From::Start)], false)
+        .expect("a reader");
     let deadline = Instant::now() + Duration::from_secs(60);
-    let (mut records, mut seen) = (Records::new(), [Vec::new(), Vec::new()]);
+    let mut records = Records::new();
+    let mut seen = [Vec::new(), Vec::new()];
     while seen[0].len() + seen[1].len() < count {
-        assert!(Instant::now() < deadline, "{} of {count} records were {what}", seen[0].len() + seen[1].len());
+        assert!(
+            Instant::now() < deadline,
+            "{} of {count} records were {what}",
+            seen[0].len() + seen[1].len()
+        );
         records.clear();
-        reader.poll(Duration::from_millis(200), WIDE, &mut records).expect("reading works");
+        reader
+            .poll(Duration::from_millis(200), WIDE, &mut records)
+            .expect("reading works");
         for r in records.iter() {
-            let n: usize = std::str::from_utf8(r.value.expect("a value")).expect("text").parse().expect("a number");
+            let n: usize = std::str::from_utf8(r.value.expect("a value"))
+                .expect("text")
+                .parse()
+                .expect("a number");
             seen[r.at.partition as usize].push(n);
         }
     }
+
     for (partition, seen) in seen.iter().enumerate() {
         let expected: Vec<_> = (0..count).filter(|n| n % 2 == partition).collect();
         let odd = seen.windows(2).find(|w| w[1] != w[0] + 2);
-        assert!(*seen == expected, "partition {partition}: {} {what} of {}, first break at {odd:?}", seen.len(), expected.len());
+        assert!(
+            *seen == expected,
+            "partition {partition}: {} {what} of {}, first break at {odd:?}",
+            seen.len(),
+            expected.len()
+        );
     }
 }
 
@@ -188,23 +273,36 @@ impl Worker {
                 into.lock().expect("lines").push(line);
             }
         });
+
         Worker { child, lines }
     }
 
     fn count(&self, what: &str) -> usize {
-        self.lines.lock().expect("lines").iter().filter(|l| l.contains(what)).count()
+        self.lines
+            .lock()
+            .expect("lines")
+            .iter()
+            .filter(|l| l.contains(what))
+            .count()
     }
 
     fn wait_for(&self, what: &str, times: usize) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.count(what) < times {
-            assert!(Instant::now() < deadline, "`{what}` did not come {times} times: {:?}", self.lines.lock().expect("lines"));
+            assert!(
+                Instant::now() < deadline,
+                "`{what}` did not come {times} times: {:?}",
+                self.lines.lock().expect("lines")
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
     fn signal(&self, name: &str) {
-        let done = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().expect("kill");
+        let done = Command::new("kill")
+            .args(["-s", name, &self.child.id().to_string()])
+            .status()
+            .expect("kill");
         assert!(done.success());
     }
 
@@ -217,14 +315,25 @@ impl Worker {
 /// The second process's part; as a test of its own it has nothing to do.
 #[test]
 fn worker_process() {
-    let Ok(args) = std::env::var("WORKER") else { return };
+    let Ok(args) = std::env::var("WORKER") else {
+        return;
+    };
+
     let args: Vec<_> = args.split(' ').collect();
     let log = log_on(args[0], args[1]);
-    let end = work(&log, args[1], args[2], &AtomicBool::new(false), &mut |line| println!("{line}"));
+    let end = work(
+        &log,
+        args[1],
+        args[2],
+        &AtomicBool::new(false),
+        &mut |line| println!("{line}"),
+    );
+
     println!("end: {end:?}");
 }
 
-/// Frozen for longer than its session and its transaction: its work is taken over by nobody, it recovers and goes on.
+/// Frozen for longer than its session and its transaction: its work is taken over by nobody, it
+/// recovers and goes on.
 #[test]
 fn a_frozen_instance_recovers_when_thawed() {
     let (broker, prefix) = (&broker::shared().address, broker::unique_prefix("frozen"));
@@ -250,8 +359,9 @@ fn a_frozen_instance_recovers_when_thawed() {
     });
 }
 
-/// Frozen for so long that another instance has taken its tasks over, and ended what it had open under its own name: it is fenced as a producer, but
-/// nobody has its place, so it comes back and works again.
+/// Frozen for so long that another instance has taken its tasks over, and ended what it had open
+/// under its own name: it is fenced as a producer, but nobody has its place, so it comes back and
+/// works again.
 #[test]
 fn an_instance_whose_transaction_was_ended_by_another_comes_back() {
     let (broker, prefix) = (&broker::shared().address, broker::unique_prefix("ended"));
@@ -275,17 +385,26 @@ fn an_instance_whose_transaction_was_ended_by_another_comes_back() {
         frozen.wait_for("committed", before + 20);
         let so_far = stays.count("committed");
         stays.wait_for("committed", so_far + 20);
-        assert_eq!((stays.count("end:"), frozen.count("end:")), (0, 0), "nobody stops over this");
+        assert_eq!(
+            (stays.count("end:"), frozen.count("end:")),
+            (0, 0),
+            "nobody stops over this"
+        );
         stop.store(true, Ordering::Relaxed);
         let count = feeder.join().expect("the feeder's end");
         check(&log, count);
-        println!("joined {} and {} times", stays.count("joined"), frozen.count("joined"));
+        println!(
+            "joined {} and {} times",
+            stays.count("joined"),
+            frozen.count("joined")
+        );
         stays.kill();
         frozen.kill();
     });
 }
 
-/// Started twice under one name, while working: the older one ends, the newer one goes on, and they do not fence each other for ever.
+/// Started twice under one name, while working: the older one ends, the newer one goes on, and they
+/// do not fence each other for ever.
 #[test]
 fn of_two_processes_with_one_name_the_older_ends() {
     let (broker, prefix) = (&broker::shared().address, broker::unique_prefix("twice"));
@@ -302,7 +421,11 @@ fn of_two_processes_with_one_name_the_older_ends() {
         let so_far = newer.count("committed");
         newer.wait_for("committed", so_far + 50);
         assert_eq!(newer.count("end:"), 0, "the newer one stays");
-        println!("joined {} and {} times", older.count("joined"), newer.count("joined"));
+        println!(
+            "joined {} and {} times",
+            older.count("joined"),
+            newer.count("joined")
+        );
         assert_eq!(newer.count("joined"), 1, "nobody fenced it");
         stop.store(true, Ordering::Relaxed);
         let count = feeder.join().expect("the feeder's end");
@@ -330,6 +453,7 @@ fn killed_instances_lose_and_repeat_nothing() {
             worker.wait_for("committed", 10 + round);
             worker.kill();
         }
+
         let last = Worker::start(broker, &prefix, "a-1");
         stop.store(true, Ordering::Relaxed);
         let count = feeder.join().expect("the feeder's end");
@@ -338,12 +462,15 @@ fn killed_instances_lose_and_repeat_nothing() {
     });
 }
 
-/// Sets the flag however the scope is left, so that a failed assertion does not wait for threads that nobody stops.
+/// Sets the flag however the scope is left, so that a failed assertion does not wait for threads
+/// that nobody stops.
 struct StopAtEnd<'a>(&'a [&'a AtomicBool]);
 
 impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {
-        self.0.iter().for_each(|flag| flag.store(true, Ordering::Relaxed));
+        self.0
+            .iter()
+            .for_each(|flag| flag.store(true, Ordering::Relaxed));
     }
 }
 
@@ -354,7 +481,8 @@ fn a_broker_that_is_killed_and_restarted_costs_nothing_but_time() {
     let log = log_on(&broker.address, "crash-");
     make_topics(&log);
     let commits = AtomicUsize::new(0);
-    let (stop, stop_feeding) = (AtomicBool::new(false), AtomicBool::new(false));
+    let stop = AtomicBool::new(false);
+    let stop_feeding = AtomicBool::new(false);
     std::thread::scope(|s| {
         let _stop = StopAtEnd(&[&stop, &stop_feeding]);
         let feeder = s.spawn(|| feed(&log, &stop_feeding));
@@ -368,6 +496,7 @@ fn a_broker_that_is_killed_and_restarted_costs_nothing_but_time() {
                 }
             })
         });
+
         let wait = |n: usize| {
             let until = commits.load(Ordering::Relaxed) + n;
             let deadline = Instant::now() + Duration::from_secs(90);
@@ -376,16 +505,24 @@ fn a_broker_that_is_killed_and_restarted_costs_nothing_but_time() {
                 std::thread::sleep(Duration::from_millis(20));
             }
         };
+
         wait(20);
-        let kills = std::env::var("BROKER_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
+        let kills = std::env::var("BROKER_KILLS")
+            .ok()
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(2);
         for _ in 0..kills {
             let killed = Instant::now();
             broker.kill();
             broker.restart();
             let back = killed.elapsed();
             wait(20);
-            println!("back after {back:?}, 20 commits after {:?}", killed.elapsed());
+            println!(
+                "back after {back:?}, 20 commits after {:?}",
+                killed.elapsed()
+            );
         }
+
         stop_feeding.store(true, Ordering::Relaxed);
         let count = feeder.join().expect("the feeder's end");
         check(&log, count);

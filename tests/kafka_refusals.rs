@@ -1,5 +1,6 @@
-//! What brokers refuse for what it is: somebody lowered a topic's `max.message.bytes`. What is only too large together gets through in pieces; a record that
-//! never can ends its role with 70 and says what to change; and after that nothing is lost.
+//! What brokers refuse for what it is: somebody lowered a topic's `max.message.bytes`. What is only
+//! too large together gets through in pieces; a record that never can ends its role with 70 and
+//! says what to change; and after that nothing is lost.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
@@ -29,54 +30,93 @@ struct Place {
 
 impl Place {
     fn new() -> Place {
-        let (broker, dir) = (Broker::start(), tempfile::tempdir().expect("a directory"));
+        let broker = Broker::start();
+        let dir = tempfile::tempdir().expect("a directory");
         let program = Program::kafka(dir.path(), &broker.address, "");
         std::fs::write(dir.path().join("l.csv"), "symbol\nAAPL\n").expect("file");
         program.good(&["topics", "create", "--partitions", "2"]);
         program.good(&["instruments", "load", "l.csv"]);
-        program.good(&["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
-        let log = Arc::new(KafkaLog::new(KafkaSettings::new(&broker.address), Arc::new(t::table(""))));
-        Place { broker, program, log, _dir: dir }
+        program.good(&[
+            "publish",
+            "--symbols",
+            "AAPL",
+            "--count",
+            "3",
+            "--rate",
+            "0",
+        ]);
+
+        let log = Arc::new(KafkaLog::new(
+            KafkaSettings::new(&broker.address),
+            Arc::new(t::table("")),
+        ));
+        Place {
+            broker,
+            program,
+            log,
+            _dir: dir,
+        }
     }
 
     fn limit(&self, topic: &str, bytes: u32) {
-        let admin: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", &self.broker.address).create().expect("an admin client");
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", &self.broker.address)
+            .create()
+            .expect("an admin client");
         let bytes = bytes.to_string();
-        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes).set("retention.ms", "-1");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let done = runtime.block_on(admin.alter_configs([&change], &AdminOptions::new().request_timeout(Some(LONG))));
-        done.expect("the broker answers").into_iter().for_each(|r| drop(r.expect("the topic is changed")));
+        let change = AlterConfig::new(ResourceSpecifier::Topic(topic))
+            .set("max.message.bytes", &bytes)
+            .set("retention.ms", "-1");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let done = runtime.block_on(
+            admin.alter_configs([&change], &AdminOptions::new().request_timeout(Some(LONG))),
+        );
+        done.expect("the broker answers")
+            .into_iter()
+            .for_each(|r| drop(r.expect("the topic is changed")));
     }
 
     fn send(&self, users: std::ops::Range<u32>, each: u32) {
         let mut sender = Sender::new(&*self.log);
         for i in 0..each {
             for user in users.clone() {
-                let order = format!(r#"{{"user_id":"u{user}","order_id":"{i}","symbol":"AAPL","quantity":1,"order_type":"buy"}}"#);
+                let order = format!(
+                    r#"{{"user_id":"u{user}","order_id":"{i}","symbol":"AAPL","quantity":1,"order_type":"buy"}}"#
+                );
                 sender.send(t::ORDER_COMMANDS, &format!("u{user}"), order);
             }
         }
+
         sender.flush();
     }
 
     fn filled(&self) -> usize {
-        support::oracle::read_all(&*self.log, t::ORDER_EVENTS).iter().filter(|e| e.text("event") == "OrderFilled").count()
+        support::oracle::read_all(&*self.log, t::ORDER_EVENTS)
+            .iter()
+            .filter(|e| e.text("event") == "OrderFilled")
+            .count()
     }
 
     fn recoveries(&self) -> u64 {
-        let bytes = std::fs::read(self.program.dir.join("state/orders/1/status.json")).unwrap_or_default();
-        serde_json::from_slice::<Value>(&bytes).map_or(0, |v| v["counters"]["recoveries"].as_u64().unwrap_or(0))
+        let bytes =
+            std::fs::read(self.program.dir.join("state/orders/1/status.json")).unwrap_or_default();
+        serde_json::from_slice::<Value>(&bytes)
+            .map_or(0, |v| v["counters"]["recoveries"].as_u64().unwrap_or(0))
     }
 }
 
 #[test]
 fn a_record_that_its_topic_does_not_take_any_more_ends_the_role() {
     let place = Place::new();
+
     // A start looks at the topics; this limit is lowered under a running role.
     let running = place.program.start_roles("orders");
     place.limit("order-events", 200);
     place.send(0..1, 1);
+
     // Brokers that come and go meanwhile count for nothing.
     wait_for("the first refusal", LONG, || place.recoveries() > 0);
     place.broker.stop();
@@ -91,6 +131,7 @@ fn a_record_that_its_topic_does_not_take_any_more_ends_the_role() {
         "refused 3 times",
         "nothing is lost",
     ];
+
     ended.fails(70, &named);
     place.limit("order-events", 1 << 20);
     let running = place.program.start_roles("all");

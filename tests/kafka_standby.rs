@@ -1,5 +1,6 @@
-//! Warm standbys on a real broker: an instance dies or leaves, and another goes on from the copies that it kept of the lost tasks' state. Also with a
-//! copy that was damaged, one that is behind, and an heir that dies as it takes the copies over.
+//! Warm standbys on a real broker: an instance dies or leaves, and another goes on from the copies
+//! that it kept of the lost tasks' state. Also with a copy that was damaged, one that is behind,
+//! and an heir that dies as it takes the copies over.
 //!
 //! `STANDBY_COMMANDS=100000` makes the state larger, to measure.
 
@@ -22,7 +23,8 @@ const SYMBOLS: u64 = 20;
 const USERS: u64 = 200;
 const CASH: i64 = 100_000_000;
 const SOON: Duration = Duration::from_secs(120);
-/// Changelog records that a take-over may read where a copy was kept: what the last transactions before the death have written.
+/// Changelog records that a take-over may read where a copy was kept: what the last transactions
+/// before the death have written.
 const FEW: u64 = 200;
 
 struct Stage {
@@ -41,15 +43,23 @@ impl Stage {
         (0..commands).for_each(|_| self.orders.send_next(&mut self.sender));
         self.sender.flush();
         self.sent += commands;
-        wait_for("events", SOON, || self.follower.count() >= before + commands);
+        wait_for("events", SOON, || {
+            self.follower.count() >= before + commands
+        });
     }
 
     fn rest(&self) {
-        rest::wait_at_rest(&*self.installation.log(), &self.installation.prefix, SOON, || {});
+        rest::wait_at_rest(
+            &*self.installation.log(),
+            &self.installation.prefix,
+            SOON,
+            || {},
+        );
     }
 
     fn first(&self, variables: &[(&str, &str)]) -> Process {
-        self.installation.spawn("orders", 1, &["--role", "orders", "--leave"], variables)
+        self.installation
+            .spawn("orders", 1, &["--role", "orders", "--leave"], variables)
     }
 
     fn second(&self, variables: &[(&str, &str)]) -> Process {
@@ -57,38 +67,73 @@ impl Stage {
     }
 
     fn tasks(&self, process: &Process, state: State) -> Vec<TaskStatus> {
-        let status = std::fs::read(InstanceStatus::path(&self.installation.state, "orders", process.instance)).unwrap_or_default();
-        let status = serde_json::from_slice::<InstanceStatus>(&status).ok().filter(|s| s.pid == process.id());
-        status.map(|s| s.tasks).unwrap_or_default().into_iter().filter(|t| t.state == state).collect()
+        let status = std::fs::read(InstanceStatus::path(
+            &self.installation.state,
+            "orders",
+            process.instance,
+        ))
+        .unwrap_or_default();
+        let status = serde_json::from_slice::<InstanceStatus>(&status)
+            .ok()
+            .filter(|s| s.pid == process.id());
+        status
+            .map(|s| s.tasks)
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|t| t.state == state)
+            .collect()
     }
 
     /// Waits until both have their share.
     fn shared(&self, one: &Process, other: &Process) {
-        wait_for("two shares", SOON, || [one, other].iter().all(|p| self.tasks(p, State::Running).len() == 2));
+        wait_for("two shares", SOON, || {
+            [one, other]
+                .iter()
+                .all(|p| self.tasks(p, State::Running).len() == 2)
+        });
     }
 
     /// Waits until the heir keeps a copy of each task that it does not run, up to the end.
     fn warm(&self, heir: &Process) {
         wait_for("warm copies", SOON, || {
             let copies = self.tasks(heir, State::Standby);
-            copies.len() == 2 && copies.iter().all(|c| c.restored > 0 && c.restored + 2 >= c.restore_end)
+            copies.len() == 2
+                && copies
+                    .iter()
+                    .all(|c| c.restored > 0 && c.restored + 2 >= c.restore_end)
         });
     }
 
-    /// Sends commands while nobody runs some tasks, and waits until the heir runs all of them and everything is handled. Answers how many changelog
-    /// records the heir read to run those tasks.
+    /// Sends commands while nobody runs some tasks, and waits until the heir runs all of them and
+    /// everything is handled. Answers how many changelog records the heir read to run those tasks.
     fn inherit(&mut self, what: &str, heir: &Process, before: usize) -> u64 {
         let began = Instant::now();
         (0..USERS).for_each(|_| self.orders.send_next(&mut self.sender));
         self.sender.flush();
         self.sent += USERS;
-        wait_for("all tasks", SOON, || self.tasks(heir, State::Running).len() == 4);
+        wait_for("all tasks", SOON, || {
+            self.tasks(heir, State::Running).len() == 4
+        });
+
         let took = began.elapsed();
         self.rest();
         let text = std::fs::read_to_string(&heir.log).expect("a log");
         let lines = text[before..].lines().filter(|l| l.contains(": running "));
-        let read: u64 = lines.filter_map(|l| l.split("records=").nth(1)?.split_whitespace().next()?.parse::<u64>().ok()).sum();
-        println!("{what}: all tasks run {:.1} s after, {read} changelog records read", took.as_secs_f64());
+        let read: u64 = lines
+            .filter_map(|l| {
+                l.split("records=")
+                    .nth(1)?
+                    .split_whitespace()
+                    .next()?
+                    .parse::<u64>()
+                    .ok()
+            })
+            .sum();
+
+        println!(
+            "{what}: all tasks run {:.1} s after, {read} changelog records read",
+            took.as_secs_f64()
+        );
         read
     }
 }
@@ -103,7 +148,14 @@ fn stage(broker: &str, dir: &std::path::Path, standby: &str) -> Stage {
     let mut sender = Sender::new(&*log);
     reference(&mut sender, SYMBOLS);
     let follower = Follower::start(log, t::ORDER_EVENTS);
-    Stage { installation, spare, orders: Orders::new(3, USERS, SYMBOLS), sender, follower, sent: 0 }
+    Stage {
+        installation,
+        spare,
+        orders: Orders::new(3, USERS, SYMBOLS),
+        sender,
+        follower,
+        sent: 0,
+    }
 }
 
 fn length(p: &Process) -> usize {
@@ -112,12 +164,18 @@ fn length(p: &Process) -> usize {
 
 #[test]
 fn a_standby_takes_over_where_its_copies_are() {
-    let commands = std::env::var("STANDBY_COMMANDS").map_or(2_000, |n| n.parse().expect("a number"));
+    let commands =
+        std::env::var("STANDBY_COMMANDS").map_or(2_000, |n| n.parse().expect("a number"));
     let broker = broker::Broker::start();
     for standby in ["0", "all"] {
         let dir = tempfile::tempdir().expect("a directory");
         let mut stage = stage(&broker.address, dir.path(), standby);
-        let others = stage.installation.spawn("others", 1, &["--role", "trading,portfolio,notifications,audit"], &[]);
+        let others = stage.installation.spawn(
+            "others",
+            1,
+            &["--role", "trading,portfolio,notifications,audit"],
+            &[],
+        );
         let mut first = stage.first(&[]);
         stage.send(commands);
         let mut second = stage.second(&[]);
@@ -136,16 +194,24 @@ fn a_standby_takes_over_where_its_copies_are() {
             assert!(read <= FEW, "{read} records");
             hard_cases(&mut stage, &mut first, &mut second);
         }
+
         stage.rest();
         let verified = stage.installation.run(&["verify"]);
         assert!(verified.lines().all(|l| l.starts_with("ok")), "{verified}");
-        [others, second].into_iter().chain(first.is_running().then_some(first)).for_each(Process::stop);
+        [others, second]
+            .into_iter()
+            .chain(first.is_running().then_some(first))
+            .for_each(Process::stop);
         let log = stage.installation.log();
         let verdict = oracle::check(&*log, &t::table(&stage.installation.prefix), CASH * 10_000);
         assert_eq!(verdict.commands as u64, stage.sent);
         verdict.assert_clean();
         let replay = stage.installation.run(&["replay", "--role", "orders"]);
-        assert_eq!(replay.matches("equal").count(), PARTITIONS as usize, "{replay}");
+        assert_eq!(
+            replay.matches("equal").count(),
+            PARTITIONS as usize,
+            "{replay}"
+        );
     }
 }
 
@@ -161,7 +227,11 @@ fn hard_cases(stage: &mut Stage, first: &mut Process, second: &mut Process) {
     first.signal(libc::SIGTERM);
     wait_for("the end of one that left", SOON, || !first.is_running());
     let read = stage.inherit("--leave", second, before);
-    assert!(tail(&first.log).contains("crash point stop.left"), "{}", tail(&first.log));
+    assert!(
+        tail(&first.log).contains("crash point stop.left"),
+        "{}",
+        tail(&first.log)
+    );
     assert!(read <= FEW, "{read} records");
 
     // A copy that is behind, and one that is damaged: the heir was away while the first one worked.
@@ -169,22 +239,38 @@ fn hard_cases(stage: &mut Stage, first: &mut Process, second: &mut Process) {
     stage.shared(first, second);
     stage.rest();
     stage.warm(second);
-    let copies: Vec<u32> = stage.tasks(second, State::Standby).iter().map(|c| c.task).collect();
+    let copies: Vec<u32> = stage
+        .tasks(second, State::Standby)
+        .iter()
+        .map(|c| c.task)
+        .collect();
     second.kill9();
     stage.send(USERS);
-    let damaged = stage.installation.state.join("orders/2").join(copies[0].to_string());
+    let damaged = stage
+        .installation
+        .state
+        .join("orders/2")
+        .join(copies[0].to_string());
     std::fs::remove_file(damaged.join("CURRENT")).expect("a store");
     *second = stage.second(&[("PROCESSOR_CRASH", Point::RestoreStandby.name())]);
     stage.shared(first, second);
     stage.rest();
     stage.warm(second);
     let aside = damaged.with_file_name(format!("{}.quarantine-1", copies[0]));
-    assert!(aside.exists(), "the damaged copy was put aside:\n{}", tail(&second.log));
+    assert!(
+        aside.exists(),
+        "the damaged copy was put aside:\n{}",
+        tail(&second.log)
+    );
 
     // The heir dies as it takes the copies over, and takes them over in its next life.
     first.kill9();
     wait_for("the heir's death", SOON, || !second.is_running());
-    assert!(tail(&second.log).contains("crash point restore.standby"), "{}", tail(&second.log));
+    assert!(
+        tail(&second.log).contains("crash point restore.standby"),
+        "{}",
+        tail(&second.log)
+    );
     let before = length(second);
     *second = stage.second(&[]);
     let read = stage.inherit("kill -9, and the heir dies, too", second, before);

@@ -1,5 +1,6 @@
-//! Whatever is killed, frozen, doubled or restarted, under load and on a real broker: every command is handled once. One installation lives
-//! through all of it; then an oracle that knows only the inputs goes through everything that it wrote.
+//! Whatever is killed, frozen, doubled or restarted, under load and on a real broker: every command
+//! is handled once. One installation lives through all of it; then an oracle that knows only the
+//! inputs goes through everything that it wrote.
 
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
@@ -59,8 +60,14 @@ fn nothing_is_lost_or_doubled_whatever_is_killed() {
         broker.kill();
         broker.restart();
         let back = Instant::now();
-        wait_for("events after the broker's restart", SOON, || follower.count() > before + 2_000);
-        println!("  2000 events {:.1} s after its return", back.elapsed().as_secs_f64());
+        wait_for("events after the broker's restart", SOON, || {
+            follower.count() > before + 2_000
+        });
+
+        println!(
+            "  2000 events {:.1} s after its return",
+            back.elapsed().as_secs_f64()
+        );
         fleet.check();
     }
 
@@ -75,9 +82,19 @@ fn nothing_is_lost_or_doubled_whatever_is_killed() {
 
     let verdict = oracle::check(&*log, &t::table(&prefix), CASH * 10_000);
     part("the oracle has seen everything");
-    assert!(verdict.commands as u64 == sent, "{} commands of {sent} are in the log", verdict.commands);
-    wait_for("the follower to see the end", SOON, || follower.count() >= verdict.events as u64);
-    assert!(follower.stop() == follower::read_afresh(&*log, t::ORDER_EVENTS), "the follower was shown something else than what is there");
+    assert!(
+        verdict.commands as u64 == sent,
+        "{} commands of {sent} are in the log",
+        verdict.commands
+    );
+    wait_for("the follower to see the end", SOON, || {
+        follower.count() >= verdict.events as u64
+    });
+
+    assert!(
+        follower.stop() == follower::read_afresh(&*log, t::ORDER_EVENTS),
+        "the follower was shown something else than what is there"
+    );
     let replays = [(); 2].map(|()| installation.run(&["replay"]));
     part("replayed twice");
     println!(
@@ -92,12 +109,26 @@ fn nothing_is_lost_or_doubled_whatever_is_killed() {
         fleet.repeats(),
         verdict.wrong.len()
     );
+
     verdict.assert_clean();
     assert_eq!(replayed(&replays[0]), replayed(&replays[1]));
-    assert_eq!(replays[0].matches("equal").count(), ROLES.len() * PARTITIONS as usize, "{}", replays[0]);
+    assert_eq!(
+        replays[0].matches("equal").count(),
+        ROLES.len() * PARTITIONS as usize,
+        "{}",
+        replays[0]
+    );
     assert!(verified.lines().all(|l| l.starts_with("ok")), "{verified}");
-    assert_eq!(fleet.repeats(), 0, "transactions are broken: the same record was read twice");
-    assert!(ROLES.iter().all(|r| fleet.kills[r] >= KILLS_EACH), "{:?}", fleet.kills);
+    assert_eq!(
+        fleet.repeats(),
+        0,
+        "transactions are broken: the same record was read twice"
+    );
+    assert!(
+        ROLES.iter().all(|r| fleet.kills[r] >= KILLS_EACH),
+        "{:?}",
+        fleet.kills
+    );
 }
 
 fn print_complaints(fleet: &Fleet) {
@@ -106,12 +137,14 @@ fn print_complaints(fleet: &Fleet) {
     }
 }
 
-/// In random order, after random pauses, so that kills hit transactions, restores and starts; the successor starts at once.
+/// In random order, after random pauses, so that kills hit transactions, restores and starts; the
+/// successor starts at once.
 fn kill_each_role(fleet: &mut Fleet) {
     let mut rng = Rng::new(11);
     let mut due: Vec<&'static str> = (0..KILLS_EACH).flat_map(|_| ROLES).collect();
     while !due.is_empty() {
         let name: Name = (due.swap_remove(rng.below(due.len() as u64) as usize), 1);
+
         // Mostly at work, but one in five while it may still be on its way there.
         if rng.below(5) > 0 {
             wait_for(&format!("{name:?} to work"), SOON, || {
@@ -119,10 +152,12 @@ fn kill_each_role(fleet: &mut Fleet) {
                 fleet.works(name)
             });
         }
+
         std::thread::sleep(Duration::from_millis(rng.below(400)));
         fleet.kill9(name);
         fleet.start(name);
     }
+
     for role in ROLES {
         fleet.wait_shared(role, &[1], PARTITIONS, SOON);
     }
@@ -133,9 +168,11 @@ fn scale(fleet: &mut Fleet) {
         fleet.start((role, 2));
         fleet.start((role, 3));
     }
+
     for role in ["orders", "trading"] {
         fleet.wait_shared(role, &[1, 2, 3], PARTITIONS, SOON);
     }
+
     fleet.stop(("orders", 3));
     fleet.kill9(("trading", 3));
     for role in ["orders", "trading"] {
@@ -143,7 +180,8 @@ fn scale(fleet: &mut Fleet) {
     }
 }
 
-/// Longer than its session: its partitions go to the other one, and when it wakes up it must not go on where it was.
+/// Longer than its session: its partitions go to the other one, and when it wakes up it must not go
+/// on where it was.
 fn freeze(fleet: &mut Fleet) {
     let frozen: Name = ("orders", 2);
     fleet.signal(frozen, libc::SIGSTOP);
@@ -159,7 +197,15 @@ fn start_twice(fleet: &mut Fleet) {
     let name: Name = ("orders", 2);
     let mut older = fleet.start_again(name);
     let began = Instant::now();
-    assert_eq!(older.exit_code(SOON), Some(75), "the older one stays, or ends otherwise:\n{}", tail(&older.log));
-    println!("  the older one ended after {:.1} s", began.elapsed().as_secs_f64());
+    assert_eq!(
+        older.exit_code(SOON),
+        Some(75),
+        "the older one stays, or ends otherwise:\n{}",
+        tail(&older.log)
+    );
+    println!(
+        "  the older one ended after {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
     fleet.wait_shared("orders", &[1, 2], PARTITIONS, SOON);
 }

@@ -1,4 +1,5 @@
-//! The Kafka adapter against a real broker: the conformance suite of the log port, and what only Kafka can get wrong.
+//! The Kafka adapter against a real broker: the conformance suite of the log port, and what only
+//! Kafka can get wrong.
 
 #![cfg(feature = "kafka")]
 
@@ -12,9 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::{Committed, Log, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction};
+use processor::engine::ports::{
+    Committed, Log, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction,
+};
 use processor::engine::records::Records;
-use processor::engine::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use processor::engine::topics::{
+    Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable,
+};
 use processor::log::kafka::{KafkaLog, KafkaSettings};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, Producer};
@@ -26,7 +31,10 @@ struct SharedBroker;
 
 impl conformance::Cluster for SharedBroker {
     fn log(&self, table: &TopicTable) -> Box<dyn Log> {
-        Box::new(KafkaLog::new(KafkaSettings::new(&broker::shared().address), Arc::new(table.clone())))
+        Box::new(KafkaLog::new(
+            KafkaSettings::new(&broker::shared().address),
+            Arc::new(table.clone()),
+        ))
     }
 }
 
@@ -47,7 +55,8 @@ fn log_on(broker: &str, table: &Arc<TopicTable>) -> KafkaLog {
 
 fn make(log: &KafkaLog, table: &TopicTable, topics: &[TopicId], partitions: u32) {
     for topic in topics {
-        log.create_topic(*topic, table.spec(*topic), partitions).expect("the topic can be made");
+        log.create_topic(*topic, table.spec(*topic), partitions)
+            .expect("the topic can be made");
     }
 }
 
@@ -55,7 +64,10 @@ fn spec(table: &TopicTable, group: &str, instance: &str) -> MemberSpec {
     MemberSpec {
         group: format!("{}{group}", table.prefix()),
         instance: format!("{}{instance}", table.prefix()),
-        inputs: vec![MemberInput { topic: INPUT, headers: false }],
+        inputs: vec![MemberInput {
+            topic: INPUT,
+            headers: false,
+        }],
         linger: Duration::ZERO,
     }
 }
@@ -65,7 +77,10 @@ fn assigned(member: &mut dyn Member) -> Vec<TopicPartition> {
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut records = Records::new();
     loop {
-        match member.poll(Duration::from_millis(50), WIDE, &mut records).expect("polling works") {
+        match member
+            .poll(Duration::from_millis(50), WIDE, &mut records)
+            .expect("polling works")
+        {
             Polled::Assigned(p) => return p,
             _ => assert!(Instant::now() < deadline, "nothing was assigned"),
         }
@@ -73,33 +88,59 @@ fn assigned(member: &mut dyn Member) -> Vec<TopicPartition> {
 }
 
 /// Resumes everything at the stable committed offsets, or at the start.
-fn resume(log: &dyn Log, table: &TopicTable, member: &mut dyn Member, partitions: &[TopicPartition]) {
-    let positions: Vec<_> = match log.committed(&spec(table, "group", "x").group, partitions).expect("offsets") {
-        Committed::Stable(offsets) => partitions.iter().zip(offsets).map(|(at, o)| (*at, o.unwrap_or(0))).collect(),
+fn resume(
+    log: &dyn Log,
+    table: &TopicTable,
+    member: &mut dyn Member,
+    partitions: &[TopicPartition],
+) {
+    let positions: Vec<_> = match log
+        .committed(&spec(table, "group", "x").group, partitions)
+        .expect("offsets")
+    {
+        Committed::Stable(offsets) => partitions
+            .iter()
+            .zip(offsets)
+            .map(|(at, o)| (*at, o.unwrap_or(0)))
+            .collect(),
         Committed::Pending => panic!("nothing is pending"),
     };
+
     member.resume(&positions).expect("resuming works");
 }
 
 fn take(member: &mut dyn Member, count: usize) -> Vec<(TopicPartition, u64)> {
     let deadline = Instant::now() + Duration::from_secs(60);
-    let (mut records, mut all) = (Records::new(), Vec::new());
+    let mut records = Records::new();
+    let mut all = Vec::new();
     while all.len() < count {
         records.clear();
-        let polled = member.poll(Duration::from_millis(50), WIDE, &mut records).expect("polling works");
+        let polled = member
+            .poll(Duration::from_millis(50), WIDE, &mut records)
+            .expect("polling works");
         assert_eq!(polled, Polled::Records);
         all.extend(records.iter().map(|r| (r.at, r.offset)));
-        assert!(Instant::now() < deadline, "{} of {count} records came", all.len());
+        assert!(
+            Instant::now() < deadline,
+            "{} of {count} records came",
+            all.len()
+        );
     }
+
     all
 }
 
 fn append(log: &KafkaLog, at: TopicPartition, values: usize) {
     let mut appender = log.appender().expect("a writer");
     for i in 0..values {
-        appender.append(&conformance::plain(at, &format!("v{i}"))).expect("appending works");
+        appender
+            .append(&conformance::plain(at, &format!("v{i}")))
+            .expect("appending works");
     }
-    appender.flush(Duration::from_secs(30)).expect("flushing works");
+
+    appender
+        .flush(Duration::from_secs(30))
+        .expect("flushing works");
 }
 
 fn one(at: TopicPartition, value: &str) -> Records {
@@ -114,25 +155,43 @@ fn a_commit_is_not_held_up_by_a_flush() {
     let log = log_on(&broker::shared().address, &table);
     make(&log, &table, &[INPUT, OUTPUT], 1);
     append(&log, tp(INPUT, 0), 60);
-    let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
+    let mut member = log
+        .join(&spec(&table, "group", "group-1"))
+        .expect("joining works");
     let partitions = assigned(&mut *member);
     resume(&log, &table, &mut *member, &partitions);
     let seen = take(&mut *member, 60);
     let mut took = Vec::new();
     for (at, offset) in seen.iter().take(50) {
         let started = Instant::now();
-        let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "v"), offsets: &[(*at, offset + 1)] });
+        let outcome = member.transact(&Transaction {
+            outputs: &one(tp(OUTPUT, 0), "v"),
+            offsets: &[(*at, offset + 1)],
+        });
+
         took.push(started.elapsed());
-        assert!(matches!(outcome, Outcome::Committed { suspect: false, .. }), "{outcome:?}");
+        assert!(
+            matches!(outcome, Outcome::Committed { suspect: false, .. }),
+            "{outcome:?}"
+        );
+
         // An idle member: the next record comes later.
         std::thread::sleep(Duration::from_millis(5));
     }
+
     took.sort_unstable();
-    println!("commit of one record: median {:?}, 90 of 100 within {:?}", took[25], took[45]);
-    assert!(took[25] < Duration::from_millis(50), "the median of {took:?} smells of a flush that waits 100 ms");
+    println!(
+        "commit of one record: median {:?}, 90 of 100 within {:?}",
+        took[25], took[45]
+    );
+    assert!(
+        took[25] < Duration::from_millis(50),
+        "the median of {took:?} smells of a flush that waits 100 ms"
+    );
 }
 
-/// A transaction that another instance left open when it was killed hides its offsets until the broker gives it up.
+/// A transaction that another instance left open when it was killed hides its offsets until the
+/// broker gives it up.
 #[test]
 fn a_dead_instances_open_transaction_is_pending_and_then_resolved() {
     let table = small_table(&broker::unique_prefix("pending"));
@@ -141,6 +200,7 @@ fn a_dead_instances_open_transaction_is_pending_and_then_resolved() {
     let log = KafkaLog::new(short, Arc::clone(&table));
     make(&log, &table, &[INPUT, OUTPUT], 2);
     let group = spec(&table, "group", "x").group;
+
     // What kill -9 leaves between adding offsets and the commit, made with the bare client.
     let producer: BaseProducer = rdkafka::ClientConfig::new()
         .set("bootstrap.servers", &broker::shared().address)
@@ -148,7 +208,9 @@ fn a_dead_instances_open_transaction_is_pending_and_then_resolved() {
         .set("transaction.timeout.ms", "4000")
         .create()
         .expect("a producer");
-    producer.init_transactions(Duration::from_secs(20)).expect("init");
+    producer
+        .init_transactions(Duration::from_secs(20))
+        .expect("init");
     producer.begin_transaction().expect("begin");
     let consumer: BaseConsumer = rdkafka::ClientConfig::new()
         .set("bootstrap.servers", &broker::shared().address)
@@ -156,15 +218,28 @@ fn a_dead_instances_open_transaction_is_pending_and_then_resolved() {
         .create()
         .expect("a consumer");
     let mut offsets = rdkafka::TopicPartitionList::new();
-    offsets.add_partition_offset(table.name(INPUT), 0, rdkafka::Offset::Offset(7)).expect("an offset");
+    offsets
+        .add_partition_offset(table.name(INPUT), 0, rdkafka::Offset::Offset(7))
+        .expect("an offset");
     let metadata = consumer.group_metadata().expect("metadata");
-    producer.send_offsets_to_transaction(&offsets, &metadata, Duration::from_secs(10)).expect("offsets");
+    producer
+        .send_offsets_to_transaction(&offsets, &metadata, Duration::from_secs(10))
+        .expect("offsets");
 
-    let _member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
+    let _member = log
+        .join(&spec(&table, "group", "group-1"))
+        .expect("joining works");
     let asked = [tp(INPUT, 0), tp(INPUT, 1)];
-    assert_eq!(log.committed(&group, &asked).expect("an answer"), Committed::Pending);
+    assert_eq!(
+        log.committed(&group, &asked).expect("an answer"),
+        Committed::Pending
+    );
+
     // From outside, pending offsets simply do not show.
-    assert_eq!(log.group_offsets(&group, &asked).expect("an answer"), [None, None]);
+    assert_eq!(
+        log.group_offsets(&group, &asked).expect("an answer"),
+        [None, None]
+    );
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         match log.committed(&group, &asked).expect("an answer") {
@@ -182,10 +257,23 @@ fn topic_settings_that_do_not_fit_are_named() {
     let table = small_table(&broker::unique_prefix("mismatch"));
     let log = log_on(&broker::shared().address, &table);
     make(&log, &table, &[OUTPUT], 3);
-    let other =
-        TopicSpec { name: "output", partitions: Partitions::One, cleanup: Cleanup::Compact, append_time: true, record_bytes_max: 2 << 20 };
-    let state = log.describe_topic(OUTPUT, &other).expect("an answer").expect("it exists");
-    let without_cost: Vec<_> = state.mismatches.iter().map(|m| m.split(": ").next().expect("a text")).collect();
+    let other = TopicSpec {
+        name: "output",
+        partitions: Partitions::One,
+        cleanup: Cleanup::Compact,
+        append_time: true,
+        record_bytes_max: 2 << 20,
+    };
+
+    let state = log
+        .describe_topic(OUTPUT, &other)
+        .expect("an answer")
+        .expect("it exists");
+    let without_cost: Vec<_> = state
+        .mismatches
+        .iter()
+        .map(|m| m.split(": ").next().expect("a text"))
+        .collect();
     assert_eq!(
         without_cost,
         [
@@ -195,7 +283,14 @@ fn topic_settings_that_do_not_fit_are_named() {
             "max.message.bytes is 1048576, must be at least 2097152",
         ]
     );
-    assert_eq!(log.describe_topic(OUTPUT, table.spec(OUTPUT)).expect("an answer").expect("it exists").mismatches, Vec::<String>::new());
+
+    assert_eq!(
+        log.describe_topic(OUTPUT, table.spec(OUTPUT))
+            .expect("an answer")
+            .expect("it exists")
+            .mismatches,
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -207,15 +302,20 @@ fn a_missing_broker_is_said_to_be_missing() {
     let e = log.cluster_id().expect_err("nobody is there");
     let said = e.to_string();
     assert!(
-        said.starts_with("the log is unavailable: no answer from 127.0.0.1:1 in 1 s (") && said.contains("Connection refused"),
+        said.starts_with("the log is unavailable: no answer from 127.0.0.1:1 in 1 s (")
+            && said.contains("Connection refused"),
         "{said}"
     );
     assert!(said.ends_with("is it running? check --brokers"), "{said}");
     let e = log.partitions(INPUT).expect_err("nobody is there");
     assert!(e.to_string().contains("no answer from 127.0.0.1:1"), "{e}");
     let mut appender = log.appender().expect("made without asking anybody");
-    appender.append(&conformance::plain(tp(INPUT, 0), "v")).expect("queued");
-    let e = appender.flush(Duration::from_secs(1)).expect_err("nobody took it");
+    appender
+        .append(&conformance::plain(tp(INPUT, 0), "v"))
+        .expect("queued");
+    let e = appender
+        .flush(Duration::from_secs(1))
+        .expect_err("nobody took it");
     assert!(e.to_string().contains("check --brokers"), "{e}");
 }
 
@@ -225,18 +325,31 @@ fn a_record_too_large_for_its_topic_is_refused_before_it_is_sent() {
     let log = log_on(&broker::shared().address, &table);
     make(&log, &table, &[INPUT, OUTPUT], 1);
     append(&log, tp(INPUT, 0), 1);
-    let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
+    let mut member = log
+        .join(&spec(&table, "group", "group-1"))
+        .expect("joining works");
     let partitions = assigned(&mut *member);
     resume(&log, &table, &mut *member, &partitions);
     let (at, offset) = take(&mut *member, 1)[0];
     let out = one(tp(OUTPUT, 0), &"x".repeat(600 << 10));
-    let outcome = member.transact(&Transaction { outputs: &out, offsets: &[(at, offset + 1)] });
-    let Outcome::Rejected(rejection) = outcome else { panic!("{outcome:?}") };
+    let outcome = member.transact(&Transaction {
+        outputs: &out,
+        offsets: &[(at, offset + 1)],
+    });
+
+    let Outcome::Rejected(rejection) = outcome else {
+        panic!("{outcome:?}")
+    };
+
     let why = rejection.text;
-    assert!(why.contains("max.message.bytes") && why.contains("output/0"), "{why}");
+    assert!(
+        why.contains("max.message.bytes") && why.contains("output/0"),
+        "{why}"
+    );
 }
 
-/// The broker dies and comes back between two transactions. Nothing of ours is on any wire then, so the same incarnation goes on.
+/// The broker dies and comes back between two transactions. Nothing of ours is on any wire then, so
+/// the same incarnation goes on.
 #[test]
 fn a_connection_that_is_lost_between_two_transactions_leaves_nothing_behind() {
     let broker = Broker::start();
@@ -244,31 +357,51 @@ fn a_connection_that_is_lost_between_two_transactions_leaves_nothing_behind() {
     let log = log_on(&broker.address, &table);
     make(&log, &table, &[INPUT, OUTPUT], 1);
     append(&log, tp(INPUT, 0), 3);
-    let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
+    let mut member = log
+        .join(&spec(&table, "group", "group-1"))
+        .expect("joining works");
     let partitions = assigned(&mut *member);
     resume(&log, &table, &mut *member, &partitions);
     let seen = take(&mut *member, 3);
-    let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "a"), offsets: &[(seen[0].0, seen[0].1 + 1)] });
-    assert!(matches!(outcome, Outcome::Committed { suspect: false, .. }), "{outcome:?}");
+    let outcome = member.transact(&Transaction {
+        outputs: &one(tp(OUTPUT, 0), "a"),
+        offsets: &[(seen[0].0, seen[0].1 + 1)],
+    });
+
+    assert!(
+        matches!(outcome, Outcome::Committed { suspect: false, .. }),
+        "{outcome:?}"
+    );
     broker.kill();
     broker.restart();
-    let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "b"), offsets: &[(seen[1].0, seen[1].1 + 1)] });
+    let outcome = member.transact(&Transaction {
+        outputs: &one(tp(OUTPUT, 0), "b"),
+        offsets: &[(seen[1].0, seen[1].1 + 1)],
+    });
+
     println!("after the restart: {outcome:?}");
-    // A line that comes late counts for the transaction in which it is seen, so both are right; to be lost is not.
+
+    // A line that comes late counts for the transaction in which it is seen, so both are right; to
+    // be lost is not.
     assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
 }
 
-/// A consumer in the place of a member, which is all that a late request to join looks like. Names are padded as the adapter does it.
+/// A consumer in the place of a member, which is all that a late request to join looks like. Names
+/// are padded as the adapter does it.
 fn ghost(broker: &str, member: &MemberSpec, input: &str) -> BaseConsumer {
     let late: BaseConsumer = rdkafka::ClientConfig::new()
         .set("bootstrap.servers", broker)
         .set("group.id", &member.group)
-        .set("group.instance.id", member.instance.replace("group-1", "group-000001"))
+        .set(
+            "group.instance.id",
+            member.instance.replace("group-1", "group-000001"),
+        )
         .set("partition.assignment.strategy", "range")
         .set("session.timeout.ms", "10000")
         .set("heartbeat.interval.ms", "1000")
         .create()
         .expect("a consumer");
+
     late.subscribe(&[input]).expect("subscribing");
     late
 }
@@ -280,11 +413,13 @@ fn bump(broker: &str, member: &MemberSpec) {
         .set("transactional.id", &member.instance)
         .create()
         .expect("a producer");
-    bump.init_transactions(Duration::from_secs(20)).expect("init");
+    bump.init_transactions(Duration::from_secs(20))
+        .expect("init");
 }
 
-/// A late request to join, of somebody who is not there any more, takes our place in the group. It used to end the process ("a newer instance took
-/// over", not to be restarted), and then nobody was left.
+/// A late request to join, of somebody who is not there any more, takes our place in the group. It
+/// used to end the process ("a newer instance took over", not to be restarted), and then nobody was
+/// left.
 #[test]
 fn a_place_taken_by_a_late_request_is_taken_again() {
     let table = small_table(&broker::unique_prefix("late"));
@@ -296,6 +431,7 @@ fn a_place_taken_by_a_late_request_is_taken_again() {
     let partitions = assigned(&mut *member);
     resume(&log, &table, &mut *member, &partitions);
     assert_eq!(take(&mut *member, 2).len(), 2);
+
     // It joins, and takes no epoch first.
     let late = ghost(&broker::shared().address, &us, table.name(INPUT));
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -307,6 +443,7 @@ fn a_place_taken_by_a_late_request_is_taken_again() {
             Err(e) => break e,
         }
     };
+
     assert!(matches!(error, LogError::Unavailable(_)), "{error}");
     drop(late);
     drop(member);
@@ -314,8 +451,13 @@ fn a_place_taken_by_a_late_request_is_taken_again() {
     let partitions = assigned(&mut *member);
     resume(&log, &table, &mut *member, &partitions);
     let seen = take(&mut *member, 2);
-    let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "a"), offsets: &[(seen[1].0, seen[1].1 + 1)] });
+    let outcome = member.transact(&Transaction {
+        outputs: &one(tp(OUTPUT, 0), "a"),
+        offsets: &[(seen[1].0, seen[1].1 + 1)],
+    });
+
     assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+
     // Somebody who really comes after us is believed, by the next heartbeat.
     let mut newer = log.join(&us).expect("joining works");
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -327,35 +469,51 @@ fn a_place_taken_by_a_late_request_is_taken_again() {
             Err(e) => break e,
         }
     };
+
     assert!(matches!(error, LogError::Fenced(_)), "{error}");
 }
 
-/// The broker gave a transaction up that stayed open too long: that looks like being fenced, but nobody else is there, so the member recovers.
+/// The broker gave a transaction up that stayed open too long: that looks like being fenced, but
+/// nobody else is there, so the member recovers.
 #[test]
 fn an_expired_transaction_is_not_mistaken_for_a_newer_instance() {
     let table = small_table(&broker::unique_prefix("expired"));
     let log = log_on(&broker::shared().address, &table);
     make(&log, &table, &[INPUT, OUTPUT], 1);
     append(&log, tp(INPUT, 0), 2);
-    let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
+    let mut member = log
+        .join(&spec(&table, "group", "group-1"))
+        .expect("joining works");
     let partitions = assigned(&mut *member);
     resume(&log, &table, &mut *member, &partitions);
     let seen = take(&mut *member, 2);
+
     // The same effect without a long wait: somebody bumps the epoch, and does not join the group.
     bump(&broker::shared().address, &spec(&table, "group", "group-1"));
-    let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "a"), offsets: &[(seen[0].0, seen[0].1 + 1)] });
+    let outcome = member.transact(&Transaction {
+        outputs: &one(tp(OUTPUT, 0), "a"),
+        offsets: &[(seen[0].0, seen[0].1 + 1)],
+    });
+
     assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
     drop(member);
-    let mut member = log.join(&spec(&table, "group", "group-1")).expect("joining works");
+    let mut member = log
+        .join(&spec(&table, "group", "group-1"))
+        .expect("joining works");
     let partitions = assigned(&mut *member);
     resume(&log, &table, &mut *member, &partitions);
     let seen = take(&mut *member, 2);
-    let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "b"), offsets: &[(seen[1].0, seen[1].1 + 1)] });
+    let outcome = member.transact(&Transaction {
+        outputs: &one(tp(OUTPUT, 0), "b"),
+        offsets: &[(seen[1].0, seen[1].1 + 1)],
+    });
+
     assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
 }
 
-/// The epoch is over and the place in the group is gone, after a transaction that was open for long: that may have been the broker's clock and a late
-/// request, and used to end the process although nobody was there. Whether somebody is alive decides.
+/// The epoch is over and the place in the group is gone, after a transaction that was open for
+/// long: that may have been the broker's clock and a late request, and used to end the process
+/// although nobody was there. Whether somebody is alive decides.
 #[test]
 fn after_a_long_transaction_only_a_living_successor_ends_the_member() {
     let broker = Broker::start();
@@ -378,7 +536,13 @@ fn after_a_long_transaction_only_a_living_successor_ends_the_member() {
             drop(late.poll(Duration::from_millis(50)));
             assert!(Instant::now() < deadline, "the place was not taken");
         }
-        let (kept, gone) = if alive { (Some(late), None) } else { (None, Some(late)) };
+
+        let (kept, gone) = if alive {
+            (Some(late), None)
+        } else {
+            (None, Some(late))
+        };
+
         drop(gone);
         broker.freeze();
         let done = AtomicBool::new(false);
@@ -388,24 +552,38 @@ fn after_a_long_transaction_only_a_living_successor_ends_the_member() {
                 std::thread::sleep(Duration::from_secs(5));
                 broker.thaw();
                 while !done.load(Ordering::Relaxed) {
-                    kept.iter().for_each(|k| drop(k.poll(Duration::from_millis(50))));
+                    kept.iter()
+                        .for_each(|k| drop(k.poll(Duration::from_millis(50))));
                     std::thread::sleep(Duration::from_millis(10));
                 }
             });
-            let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "a"), offsets: &[(seen[0].0, seen[0].1 + 1)] });
+
+            let outcome = member.transact(&Transaction {
+                outputs: &one(tp(OUTPUT, 0), "a"),
+                offsets: &[(seen[0].0, seen[0].1 + 1)],
+            });
+
             done.store(true, Ordering::Relaxed);
             outcome
         });
+
         println!("{prefix}: {outcome:?}");
         assert_eq!(matches!(outcome, Outcome::Fenced(_)), alive, "{outcome:?}");
-        assert!(alive || matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+        assert!(
+            alive || matches!(outcome, Outcome::Unknown(_)),
+            "{outcome:?}"
+        );
         if !alive {
             drop(member);
             let mut member = log.join(&us).expect("joining works");
             let partitions = assigned(&mut *member);
             resume(&log, &table, &mut *member, &partitions);
             let seen = take(&mut *member, 1);
-            let outcome = member.transact(&Transaction { outputs: &one(tp(OUTPUT, 0), "b"), offsets: &[(seen[0].0, seen[0].1 + 1)] });
+            let outcome = member.transact(&Transaction {
+                outputs: &one(tp(OUTPUT, 0), "b"),
+                offsets: &[(seen[0].0, seen[0].1 + 1)],
+            });
+
             assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
         }
     }

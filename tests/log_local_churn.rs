@@ -1,13 +1,19 @@
-//! Instances of one group come and go, are replaced by newer ones and go on as zombies, while a client writes and the log is compacted. Each copies
-//! its input to the output in transactions. Whatever happens, the output is the input: nothing lost, nothing twice, nothing in another order.
+//! Instances of one group come and go, are replaced by newer ones and go on as zombies, while a
+//! client writes and the log is compacted. Each copies its input to the output in transactions.
+//! Whatever happens, the output is the input: nothing lost, nothing twice, nothing in another
+//! order.
 #![cfg(feature = "rocks")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::{Committed, From, Limits, Log, LogError, MemberInput, MemberSpec, Outcome, Polled, Transaction};
+use processor::engine::ports::{
+    Committed, From, Limits, Log, LogError, MemberInput, MemberSpec, Outcome, Polled, Transaction,
+};
 use processor::engine::records::{Headers, Record, Records};
-use processor::engine::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use processor::engine::topics::{
+    Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable,
+};
 use processor::log::local::{LocalLog, Memory, Options};
 
 const INPUT: TopicId = TopicId(0);
@@ -18,12 +24,31 @@ const EACH: u64 = 40_000;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn table() -> TopicTable {
-    let spec = |name, cleanup| TopicSpec { name, partitions: Partitions::Many, cleanup, append_time: false, record_bytes_max: 1 << 20 };
-    TopicTable::new("", vec![spec("input", Cleanup::Keep), spec("output", Cleanup::Keep), spec("state", Cleanup::Compact)])
+    let spec = |name, cleanup| TopicSpec {
+        name,
+        partitions: Partitions::Many,
+        cleanup,
+        append_time: false,
+        record_bytes_max: 1 << 20,
+    };
+
+    TopicTable::new(
+        "",
+        vec![
+            spec("input", Cleanup::Keep),
+            spec("output", Cleanup::Keep),
+            spec("state", Cleanup::Compact),
+        ],
+    )
 }
 
 fn options() -> Options {
-    Options { tail_bytes: 3_000, compact_bytes: 50_000, rejoin: Duration::from_millis(3), ..Options::default() }
+    Options {
+        tail_bytes: 3_000,
+        compact_bytes: 50_000,
+        rejoin: Duration::from_millis(3),
+        ..Options::default()
+    }
 }
 
 /// Numbers that look random and are the same every time.
@@ -49,23 +74,41 @@ struct Count {
 /// One incarnation after another until everything is copied.
 fn copier(log: &LocalLog, instance: u64, seed: u64, done: &AtomicBool, count: &Count) {
     let mut dice = Dice(seed);
-    let (mut input, mut output) = (Records::new(), Records::new());
+    let mut input = Records::new();
+    let mut output = Records::new();
     'incarnation: while !done.load(Ordering::Relaxed) {
-        let inputs = vec![MemberInput { topic: INPUT, headers: false }];
-        let mut member =
-            log.join(&MemberSpec { group: "g".into(), instance: format!("g-{instance}"), inputs, linger: Duration::ZERO }).expect("joins");
+        let inputs = vec![MemberInput {
+            topic: INPUT,
+            headers: false,
+        }];
+        let mut member = log
+            .join(&MemberSpec {
+                group: "g".into(),
+                instance: format!("g-{instance}"),
+                inputs,
+                linger: Duration::ZERO,
+            })
+            .expect("joins");
+
         while !done.load(Ordering::Relaxed) {
             if dice.roll(25) == 0 {
                 continue 'incarnation;
             }
+
             if dice.roll(80) == 0 {
                 // Goes away for good, as far as the others can see.
                 drop(member);
                 std::thread::sleep(Duration::from_millis(6));
                 continue 'incarnation;
             }
+
             input.clear();
-            let limits = Limits { records: 1 + dice.roll(100) as usize, bytes: 1 << 20, age: Duration::from_secs(1) };
+            let limits = Limits {
+                records: 1 + dice.roll(100) as usize,
+                bytes: 1 << 20,
+                age: Duration::from_secs(1),
+            };
+
             match member.poll(Duration::from_millis(5), limits, &mut input) {
                 Ok(Polled::Records) => {}
                 Ok(Polled::Revoked { .. }) => {
@@ -73,8 +116,14 @@ fn copier(log: &LocalLog, instance: u64, seed: u64, done: &AtomicBool, count: &C
                     continue;
                 }
                 Ok(Polled::Assigned(partitions)) => {
-                    let Ok(Committed::Stable(offsets)) = log.committed("g", &partitions) else { continue 'incarnation };
-                    let from: Vec<_> = partitions.into_iter().zip(offsets.into_iter().map(|o| o.unwrap_or(0))).collect();
+                    let Ok(Committed::Stable(offsets)) = log.committed("g", &partitions) else {
+                        continue 'incarnation;
+                    };
+
+                    let from: Vec<_> = partitions
+                        .into_iter()
+                        .zip(offsets.into_iter().map(|o| o.unwrap_or(0)))
+                        .collect();
                     member.resume(&from).expect("resumes");
                     continue;
                 }
@@ -85,17 +134,32 @@ fn copier(log: &LocalLog, instance: u64, seed: u64, done: &AtomicBool, count: &C
                 }
                 Err(e) => panic!("{e}"),
             }
+
             let mut offsets = std::collections::BTreeMap::new();
             output.clear();
             for r in input.iter() {
-                output.push(&Record { at: TopicPartition::new(OUTPUT, r.at.partition), ..r });
-                output.push(&Record { at: TopicPartition::new(STATE, r.at.partition), key: Some(b"position"), ..r });
+                output.push(&Record {
+                    at: TopicPartition::new(OUTPUT, r.at.partition),
+                    ..r
+                });
+
+                output.push(&Record {
+                    at: TopicPartition::new(STATE, r.at.partition),
+                    key: Some(b"position"),
+                    ..r
+                });
+
                 offsets.insert(r.at, r.offset + 1);
             }
+
             if offsets.is_empty() {
                 continue;
             }
-            match member.transact(&Transaction { outputs: &output, offsets: &offsets.into_iter().collect::<Vec<_>>() }) {
+
+            match member.transact(&Transaction {
+                outputs: &output,
+                offsets: &offsets.into_iter().collect::<Vec<_>>(),
+            }) {
                 Outcome::Committed { .. } => count.commits.fetch_add(1, Ordering::Relaxed),
                 Outcome::NotCommitted(_) => {
                     count.refused.fetch_add(1, Ordering::Relaxed);
@@ -114,65 +178,131 @@ fn copier(log: &LocalLog, instance: u64, seed: u64, done: &AtomicBool, count: &C
 fn churn(log: &LocalLog) {
     let table = table();
     for topic in table.iter() {
-        log.create_topic(topic, table.spec(topic), PARTITIONS).expect("a topic");
+        log.create_topic(topic, table.spec(topic), PARTITIONS)
+            .expect("a topic");
     }
-    let (done, count) = (AtomicBool::new(false), Count::default());
+
+    let done = AtomicBool::new(false);
+    let count = Count::default();
     std::thread::scope(|scope| {
         // Two of the four go by the same name and keep throwing each other out.
         for (thread, instance) in [(1, 1), (2, 2), (3, 10), (4, 2)] {
-            let (done, count) = (&done, &count);
+            let done = &done;
+            let count = &count;
             scope.spawn(move || copier(log, instance, 0x9E37_79B9 * thread, done, count));
         }
-        let mut reader = log.reader(OUTPUT, &(0..PARTITIONS).map(|p| (p, From::Start)).collect::<Vec<_>>(), false).expect("a reader");
+
+        let mut reader = log
+            .reader(
+                OUTPUT,
+                &(0..PARTITIONS)
+                    .map(|p| (p, From::Start))
+                    .collect::<Vec<_>>(),
+                false,
+            )
+            .expect("a reader");
+
         scope.spawn(move || {
             let mut appender = log.appender().expect("a client can write");
             for i in 0..EACH {
                 for partition in 0..PARTITIONS {
                     let value = i.to_be_bytes();
                     let at = TopicPartition::new(INPUT, partition);
-                    let r = Record { at, offset: 0, timestamp_ms: 7, key: None, value: Some(&value), headers: Headers::default() };
+                    let r = Record {
+                        at,
+                        offset: 0,
+                        timestamp_ms: 7,
+                        key: None,
+                        value: Some(&value),
+                        headers: Headers::default(),
+                    };
+
                     appender.append(&r).expect("appending works");
                 }
             }
+
             appender.flush(PATIENCE).expect("flushing works");
         });
-        // Reads all the while, as a client that must never see a record vanish, come twice or early.
-        let (mut next, mut records) = ([0; PARTITIONS as usize], Records::new());
+
+        // Reads all the while, as a client that must never see a record vanish, come twice or
+        // early.
+        let mut next = [0; PARTITIONS as usize];
+        let mut records = Records::new();
         let until = Instant::now() + PATIENCE;
         while next.iter().any(|n| *n < EACH) {
             records.clear();
             reader
-                .poll(Duration::from_millis(50), Limits { records: 500, bytes: 1 << 20, age: PATIENCE }, &mut records)
+                .poll(
+                    Duration::from_millis(50),
+                    Limits {
+                        records: 500,
+                        bytes: 1 << 20,
+                        age: PATIENCE,
+                    },
+                    &mut records,
+                )
                 .expect("reading works");
+
             for r in records.iter() {
                 let next = &mut next[r.at.partition as usize];
-                let value = u64::from_be_bytes(r.value.expect("a value").try_into().expect("eight bytes"));
+                let value =
+                    u64::from_be_bytes(r.value.expect("a value").try_into().expect("eight bytes"));
                 if value != *next {
                     done.store(true, Ordering::Relaxed);
-                    panic!("partition {} has {value} where {next} was due", r.at.partition);
+                    panic!(
+                        "partition {} has {value} where {next} was due",
+                        r.at.partition
+                    );
                 }
+
                 *next += 1;
             }
+
             if Instant::now() > until {
                 done.store(true, Ordering::Relaxed);
                 panic!("not done in time: {next:?}");
             }
         }
+
         done.store(true, Ordering::Relaxed);
     });
+
     for partition in 0..PARTITIONS {
-        let end = |topic| log.bounds(TopicPartition::new(topic, partition)).expect("bounds").end;
+        let end = |topic| {
+            log.bounds(TopicPartition::new(topic, partition))
+                .expect("bounds")
+                .end
+        };
+
         assert_eq!((end(OUTPUT), end(STATE)), (EACH, EACH));
-        assert_eq!(log.group_offsets("g", &[TopicPartition::new(INPUT, partition)]).expect("offsets"), [Some(end(INPUT))]);
+        assert_eq!(
+            log.group_offsets("g", &[TopicPartition::new(INPUT, partition)])
+                .expect("offsets"),
+            [Some(end(INPUT))]
+        );
     }
+
     let n = |c: &AtomicU64| c.load(Ordering::Relaxed);
-    println!("{} commits, {} refused, {} fenced, {} revoked", n(&count.commits), n(&count.refused), n(&count.fenced), n(&count.revoked));
-    assert!(n(&count.fenced) > 0 && n(&count.revoked) > 0, "the test did not do what it is for");
+    println!(
+        "{} commits, {} refused, {} fenced, {} revoked",
+        n(&count.commits),
+        n(&count.refused),
+        n(&count.fenced),
+        n(&count.revoked)
+    );
+
+    assert!(
+        n(&count.fenced) > 0 && n(&count.revoked) > 0,
+        "the test did not do what it is for"
+    );
 }
 
 #[test]
 fn in_memory_the_output_is_the_input() {
-    churn(&LocalLog::with_storage(Box::new(Memory::default()), &table(), options()).expect("the log opens"));
+    churn(
+        &LocalLog::with_storage(Box::new(Memory::default()), &table(), options())
+            .expect("the log opens"),
+    );
 }
 
 #[test]

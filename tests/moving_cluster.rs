@@ -1,4 +1,5 @@
-//! Questions to a cluster whose leaders are on the move: the answer may take a moment, but it is never that a topic does not exist.
+//! Questions to a cluster whose leaders are on the move: the answer may take a moment, but it is
+//! never that a topic does not exist.
 
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
@@ -17,18 +18,22 @@ use support::cluster::Cluster;
 const PARTITIONS: u32 = 6;
 const IN_SYNC: Duration = Duration::from_secs(120);
 
-/// An instance that asked just when a leader had gone was told "unknown partition", and stopped with "run `processor topics create`" and an exit code
-/// that service managers do not restart.
+/// An instance that asked just when a leader had gone was told "unknown partition", and stopped
+/// with "run `processor topics create`" and an exit code that service managers do not restart.
 #[test]
 fn a_topic_whose_leader_has_gone_still_exists() {
     // One replica: while its broker is away, a partition has no leader.
     let cluster = Cluster::start_with(3, 1);
     let table = Arc::new(t::table("moves-"));
     let log = KafkaLog::new(KafkaSettings::new(&cluster.address()), table.clone());
-    log.create_topic(t::ORDER_COMMANDS, table.spec(t::ORDER_COMMANDS), PARTITIONS).expect("a topic");
-    let all: Vec<_> = (0..PARTITIONS).map(|p| TopicPartition::new(t::ORDER_COMMANDS, p)).collect();
+    log.create_topic(t::ORDER_COMMANDS, table.spec(t::ORDER_COMMANDS), PARTITIONS)
+        .expect("a topic");
+    let all: Vec<_> = (0..PARTITIONS)
+        .map(|p| TopicPartition::new(t::ORDER_COMMANDS, p))
+        .collect();
     let stop = AtomicBool::new(false);
-    let (mut asked, mut waited) = (0, 0);
+    let mut asked = 0;
+    let mut waited = 0;
     std::thread::scope(|s| {
         let done = s.spawn(|| {
             for broker in 1..=3 {
@@ -42,13 +47,16 @@ fn a_topic_whose_leader_has_gone_still_exists() {
                 cluster.wait_started(broker);
                 cluster.wait_in_sync(IN_SYNC);
             }
+
             stop.store(true, Ordering::Relaxed);
         });
+
         while !stop.load(Ordering::Relaxed) && !done.is_finished() {
             // A client of its own, as an instance that has just started has.
             let log = KafkaLog::new(KafkaSettings::new(&cluster.address()), table.clone());
             let answers = [
-                log.partitions(t::ORDER_COMMANDS).map(|n| assert_eq!(n, Some(PARTITIONS), "it exists")),
+                log.partitions(t::ORDER_COMMANDS)
+                    .map(|n| assert_eq!(n, Some(PARTITIONS), "it exists")),
                 all.iter().try_for_each(|at| log.bounds(*at).map(drop)),
                 log.group_offsets("moves-nobody", &all).map(drop),
             ];
@@ -62,6 +70,7 @@ fn a_topic_whose_leader_has_gone_still_exists() {
             }
         }
     });
+
     println!("{asked} questions, {waited} without an answer in good time");
     assert!(asked >= 6, "hardly anything was asked");
 }

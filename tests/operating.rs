@@ -1,5 +1,5 @@
-//! What operators meet, on the embedded log: readers of output that go away, disks that are full, signals, limits, instances that are gone, offsets
-//! that are gone.
+//! What operators meet, on the embedded log: readers of output that go away, disks that are full,
+//! signals, limits, instances that are gone, offsets that are gone.
 #![cfg(feature = "rocks")]
 
 mod support;
@@ -10,7 +10,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::{Limits, Log, MemberInput, MemberSpec, Outcome, Polled, Transaction};
+use processor::engine::ports::{
+    Limits, Log, MemberInput, MemberSpec, Outcome, Polled, Transaction,
+};
 use processor::engine::records::Records;
 use processor::engine::topics::TopicPartition;
 use processor::log::local::{LocalLog, Options};
@@ -35,47 +37,114 @@ impl Place {
         std::fs::write(dir.path().join("l.csv"), "symbol\nAAPL\n").expect("file");
         p.good(&["topics", "create", "--partitions", partitions]);
         p.good(&["instruments", "load", "l.csv"]);
-        p.good(&["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
+        p.good(&[
+            "publish",
+            "--symbols",
+            "AAPL",
+            "--count",
+            "3",
+            "--rate",
+            "0",
+        ]);
+
         Place { p, dir }
     }
 
     fn deposit(&self, id: &str) {
-        let events = self.p.good(&["order", "--user", "501", "--id", id, "--deposit", "10", "--format", "json"]);
+        let events = self.p.good(&[
+            "order",
+            "--user",
+            "501",
+            "--id",
+            id,
+            "--deposit",
+            "10",
+            "--format",
+            "json",
+        ]);
+
         assert!(events.contains("\"Deposited\""), "{events}");
     }
 
     fn log(&self) -> LocalLog {
-        LocalLog::open(&self.dir.path().join("log"), &t::table(""), Options::default()).expect("the log")
+        LocalLog::open(
+            &self.dir.path().join("log"),
+            &t::table(""),
+            Options::default(),
+        )
+        .expect("the log")
     }
 
     /// Commits another position in the name of a role's group, as a tool for consumer groups does.
     fn commit(&self, group: &str, at: TopicPartition, offset: u64, inputs: &[TopicPartition]) {
         let log = self.log();
-        let inputs = inputs.iter().map(|at| MemberInput { topic: at.topic, headers: false }).collect();
-        let mut member =
-            log.join(&MemberSpec { group: group.into(), instance: format!("{group}-1"), inputs, linger: Duration::ZERO }).expect("joined");
-        let (mut records, limits) = (Records::new(), Limits { records: 1, bytes: 1, age: Duration::ZERO });
-        assert!(matches!(member.poll(Duration::ZERO, limits, &mut records), Ok(Polled::Assigned(_))));
-        let outcome = member.transact(&Transaction { outputs: &Records::new(), offsets: &[(at, offset)] });
+        let inputs = inputs
+            .iter()
+            .map(|at| MemberInput {
+                topic: at.topic,
+                headers: false,
+            })
+            .collect();
+
+        let mut member = log
+            .join(&MemberSpec {
+                group: group.into(),
+                instance: format!("{group}-1"),
+                inputs,
+                linger: Duration::ZERO,
+            })
+            .expect("joined");
+
+        let (mut records, limits) = (
+            Records::new(),
+            Limits {
+                records: 1,
+                bytes: 1,
+                age: Duration::ZERO,
+            },
+        );
+
+        assert!(matches!(
+            member.poll(Duration::ZERO, limits, &mut records),
+            Ok(Polled::Assigned(_))
+        ));
+        let outcome = member.transact(&Transaction {
+            outputs: &Records::new(),
+            offsets: &[(at, offset)],
+        });
+
         assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
     }
 
     fn orders_at(&self, offset: u64) {
-        let inputs = [TopicPartition::new(t::OPERATOR_COMMANDS, 0), TopicPartition::new(t::EXECUTIONS, 0)];
+        let inputs = [
+            TopicPartition::new(t::OPERATOR_COMMANDS, 0),
+            TopicPartition::new(t::EXECUTIONS, 0),
+        ];
         self.commit("processor-orders", inputs[0], offset, &inputs);
     }
 
     fn committed(&self, group: &str) -> Option<u64> {
         let at = [TopicPartition::new(t::OPERATOR_COMMANDS, 0)];
-        LocalLog::open_read_only(&self.dir.path().join("log"), &t::table("")).expect("the log").group_offsets(group, &at).expect("offsets")
-            [0]
+        LocalLog::open_read_only(&self.dir.path().join("log"), &t::table(""))
+            .expect("the log")
+            .group_offsets(group, &at)
+            .expect("offsets")[0]
     }
 }
 
 /// Runs a command whose stdout is like this; its exit code and what it said on stderr.
 fn with_stdout(p: &Program, args: &[&str], stdout: Stdio) -> (Option<i32>, String) {
-    let done = p.command(args).stdout(stdout).stderr(Stdio::piped()).output().expect("it runs");
-    (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned())
+    let done = p
+        .command(args)
+        .stdout(stdout)
+        .stderr(Stdio::piped())
+        .output()
+        .expect("it runs");
+    (
+        done.status.code(),
+        String::from_utf8_lossy(&done.stderr).into_owned(),
+    )
 }
 
 /// A pipe whose reader has gone away, as that of `| head -1` has.
@@ -86,7 +155,11 @@ fn closed_pipe() -> Stdio {
 }
 
 fn full_disk() -> Stdio {
-    OpenOptions::new().write(true).open("/dev/full").expect("/dev/full").into()
+    OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .expect("/dev/full")
+        .into()
 }
 
 /// `processor verify | head` used to end with 0, whatever was wrong.
@@ -95,15 +168,35 @@ fn a_verdict_is_not_lost_with_the_reader_of_its_lines() {
     let place = Place::new("1");
     place.deposit("1");
     place.deposit("2");
-    for args in [&["verify"][..], &["replay", "--role", "orders"], &["audit", "verify"], &["status"]] {
-        assert_eq!(with_stdout(&place.p, args, closed_pipe()).0, Some(0), "{args:?}");
+    for args in [
+        &["verify"][..],
+        &["replay", "--role", "orders"],
+        &["audit", "verify"],
+        &["status"],
+    ] {
+        assert_eq!(
+            with_stdout(&place.p, args, closed_pipe()).0,
+            Some(0),
+            "{args:?}"
+        );
         let (code, said) = with_stdout(&place.p, args, full_disk());
-        assert!(code == Some(1) && said.contains("No space left"), "{args:?}: {code:?} {said}");
+        assert!(
+            code == Some(1) && said.contains("No space left"),
+            "{args:?}: {code:?} {said}"
+        );
     }
+
     place.p.good(&["audit", "export", "-o", "e.jsonl"]);
     let file = place.dir.path().join("e.jsonl");
-    let mut lines: Vec<String> = std::fs::read_to_string(&file).expect("the export").lines().map(String::from).collect();
-    let first = lines.iter().position(|l| l.contains("order-events")).expect("a record");
+    let mut lines: Vec<String> = std::fs::read_to_string(&file)
+        .expect("the export")
+        .lines()
+        .map(String::from)
+        .collect();
+    let first = lines
+        .iter()
+        .position(|l| l.contains("order-events"))
+        .expect("a record");
     lines.remove(first);
     std::fs::write(&file, lines.join("\n") + "\n").expect("changed");
     let rejected = ["order", "--user", "501", "--withdraw", "99999999"];
@@ -111,16 +204,33 @@ fn a_verdict_is_not_lost_with_the_reader_of_its_lines() {
     let damaged = ["audit", "verify", "--file", "e.jsonl"];
     for (args, code) in [(&["verify", "--role", "orders"][..], BUG), (&damaged, BUG)] {
         for stdout in [closed_pipe(), full_disk(), Stdio::piped()] {
-            assert_eq!(with_stdout(&place.p, args, stdout).0, Some(code), "{args:?}");
+            assert_eq!(
+                with_stdout(&place.p, args, stdout).0,
+                Some(code),
+                "{args:?}"
+            );
         }
     }
+
     place.p.good(&["repair", "offsets", "--role", "orders"]);
     for stdout in [closed_pipe(), full_disk(), Stdio::piped()] {
         let (code, said) = with_stdout(&place.p, &rejected, stdout);
-        assert!(code == Some(1) && said.contains("INSUFFICIENT_FUNDS"), "{code:?} {said}");
+        assert!(
+            code == Some(1) && said.contains("INSUFFICIENT_FUNDS"),
+            "{code:?} {said}"
+        );
     }
+
     // Output without end still ends with its reader.
-    assert_eq!(with_stdout(&place.p, &["tail", "order-events", "--from", "start"], closed_pipe()).0, Some(0));
+    assert_eq!(
+        with_stdout(
+            &place.p,
+            &["tail", "order-events", "--from", "start"],
+            closed_pipe()
+        )
+        .0,
+        Some(0)
+    );
 }
 
 /// A log line used to end the process with 101, or stop it in the middle of a write.
@@ -130,16 +240,29 @@ fn nobody_who_reads_the_log_lines_is_no_reason_to_stop() {
     let (nobody, held) = std::io::pipe().expect("a pipe");
     for stderr in [closed_pipe(), full_disk(), held.into()] {
         let mut demo = place.p.command(&["demo", "--for", "1s", "--log", "trace"]);
-        let mut child = demo.stdout(Stdio::piped()).stderr(stderr).spawn().expect("it starts");
+        let mut child = demo
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .expect("it starts");
         let began = Instant::now();
         while child.try_wait().expect("a status").is_none() {
-            assert!(began.elapsed() < Duration::from_secs(100), "it waits for a reader of its log lines");
+            assert!(
+                began.elapsed() < Duration::from_secs(100),
+                "it waits for a reader of its log lines"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
+
         let done = child.wait_with_output().expect("its end");
         let said = String::from_utf8_lossy(&done.stdout);
-        assert!(done.status.code() == Some(0) && said.contains("0 violations"), "{:?}: {said}", done.status);
+        assert!(
+            done.status.code() == Some(0) && said.contains("0 violations"),
+            "{:?}: {said}",
+            done.status
+        );
     }
+
     drop(nobody);
 }
 
@@ -150,9 +273,14 @@ fn a_hangup_is_a_graceful_stop_and_nohup_ignores_it() {
         let running = place.p.start_roles("orders,trading");
         running.signal(signal);
         let answer = running.ends(Duration::from_secs(30));
-        assert!(answer.code == Some(0) && answer.err.contains("stopping"), "{signal}: {answer:?}");
+        assert!(
+            answer.code == Some(0) && answer.err.contains("stopping"),
+            "{signal}: {answer:?}"
+        );
     }
+
     let mut c = place.p.command(&["run", "--role", "orders"]);
+
     // SAFETY: signal is async-signal-safe, and this is what nohup does.
     unsafe {
         c.pre_exec(|| {
@@ -160,13 +288,28 @@ fn a_hangup_is_a_graceful_stop_and_nohup_ignores_it() {
             Ok(())
         });
     }
-    let mut child = c.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+
+    let mut child = c
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
     let pid = i32::try_from(child.id()).expect("a pid");
-    wait_for("it runs", Duration::from_secs(30), || place.p.good(&["status", "--role", "orders"]).contains("running"));
+    wait_for("it runs", Duration::from_secs(30), || {
+        place
+            .p
+            .good(&["status", "--role", "orders"])
+            .contains("running")
+    });
+
     // SAFETY: sends signals to a child that we started and have not waited for.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGHUP) }, 0);
     std::thread::sleep(Duration::from_millis(500));
-    assert!(child.try_wait().expect("a status").is_none(), "nohup means: ignore hangups");
+    assert!(
+        child.try_wait().expect("a status").is_none(),
+        "nohup means: ignore hangups"
+    );
+
     // SAFETY: as above.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
     assert_eq!(child.wait().expect("its end").code(), Some(0));
@@ -176,17 +319,33 @@ fn a_hangup_is_a_graceful_stop_and_nohup_ignores_it() {
 #[test]
 fn a_low_soft_limit_of_open_files_is_raised() {
     let place = Place::new("2");
-    let mut c = place.p.command(&["demo", "--for", "1s", "--log", "processor=debug"]);
+    let mut c = place
+        .p
+        .command(&["demo", "--for", "1s", "--log", "processor=debug"]);
+
     // SAFETY: setrlimit is async-signal-safe.
     unsafe {
         c.pre_exec(|| {
-            let limit = libc::rlimit { rlim_cur: 40, rlim_max: 4096 };
-            if libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+            let limit = libc::rlimit {
+                rlim_cur: 40,
+                rlim_max: 4096,
+            };
+
+            if libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0 {
+                Ok(())
+            } else {
+                Err(std::io::Error::last_os_error())
+            }
         });
     }
+
     let done = c.output().expect("it runs");
     let said = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.code() == Some(0) && said.contains("the limit is raised"), "{:?} {said}", done.status);
+    assert!(
+        done.status.code() == Some(0) && said.contains("the limit is raised"),
+        "{:?} {said}",
+        done.status
+    );
 }
 
 /// A process id says nothing: that of another container, or one that was given to somebody else.
@@ -195,30 +354,61 @@ fn status_tells_life_by_signs_of_life() {
     let place = Place::new("1");
     let running = place.p.start_roles("orders,trading");
     let status = || -> Vec<Value> {
-        let rows: Value = serde_json::from_str(&place.p.good(&["status", "--role", "orders", "--format", "json"])).expect("JSON");
+        let rows: Value = serde_json::from_str(
+            &place
+                .p
+                .good(&["status", "--role", "orders", "--format", "json"]),
+        )
+        .expect("JSON");
         rows.as_array().expect("rows").clone()
     };
-    let (host, pid) = (std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name"), running.pid());
-    assert!(status().iter().all(|r| r["state"] == "running" && r["host"] == host.trim() && !r["updated"].is_null()), "{:?}", status());
+
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
+    let pid = running.pid();
+    assert!(
+        status().iter().all(|r| r["state"] == "running"
+            && r["host"] == host.trim()
+            && !r["updated"].is_null()),
+        "{:?}",
+        status()
+    );
+
     drop(running);
+
     // The same number runs again, as somebody else: it is ours.
     let file = place.dir.path().join("log/state/orders/1/status.json");
-    let text =
-        std::fs::read_to_string(&file).expect("a status").replace(&format!("\"pid\":{pid}"), &format!("\"pid\":{}", std::process::id()));
+    let text = std::fs::read_to_string(&file).expect("a status").replace(
+        &format!("\"pid\":{pid}"),
+        &format!("\"pid\":{}", std::process::id()),
+    );
     std::fs::write(&file, &text).expect("written");
-    wait_for("it counts as gone", Duration::from_secs(20), || status().iter().all(|r| r["state"] == "gone"));
+    wait_for("it counts as gone", Duration::from_secs(20), || {
+        status().iter().all(|r| r["state"] == "gone")
+    });
+
     let said = place.p.good(&["status", "--role", "orders"]);
-    assert!(said.contains("no sign of life since 20") && said.contains("orders-1 on"), "{said}");
+    assert!(
+        said.contains("no sign of life since 20") && said.contains("orders-1 on"),
+        "{said}"
+    );
+
     // From a version before there was a host, and with the id of a process that is there.
     let mut old: Value = serde_json::from_str(&text).expect("JSON");
-    old.as_object_mut().expect("an object").retain(|k, _| !["host", "why", "turned_ms"].contains(&k.as_str()));
+    old.as_object_mut()
+        .expect("an object")
+        .retain(|k, _| !["host", "why", "turned_ms"].contains(&k.as_str()));
     std::fs::write(&file, old.to_string()).expect("written");
     assert!(status().iter().all(|r| r["state"] == "gone"));
     let running = place.p.start_roles("orders");
     assert!(status().iter().all(|r| r["state"] == "running"));
     running.stop();
     assert!(status().iter().all(|r| r["state"] == "stopped"));
-    assert!(!place.p.good(&["status", "--role", "orders"]).contains("sign of life"));
+    assert!(
+        !place
+            .p
+            .good(&["status", "--role", "orders"])
+            .contains("sign of life")
+    );
 }
 
 /// Restores are no part of a role's turns: each role's process has a thread for them.
@@ -227,35 +417,66 @@ fn restores_have_a_thread_of_their_own() {
     let place = Place::new("1");
     let running = place.p.start_roles("all");
     let tasks = std::fs::read_dir(format!("/proc/{}/task", running.pid())).expect("its threads");
-    let names: Vec<String> = tasks.filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("comm")).ok()).collect();
+    let names: Vec<String> = tasks
+        .filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("comm")).ok())
+        .collect();
     for role in ["orders", "trading", "portfolio", "notifications", "audit"] {
         // The kernel keeps fifteen bytes of a name.
         let name: String = format!("{role}-restore").chars().take(15).collect();
-        assert!(names.iter().any(|n| n.trim() == name), "no thread {name} in {names:?}");
+        assert!(
+            names.iter().any(|n| n.trim() == name),
+            "no thread {name} in {names:?}"
+        );
     }
+
     running.stop();
 }
 
-/// Moved back, moved forward, and gone: each is told by `verify` as a start would tell it, shown by a dry run, and put right.
+/// Moved back, moved forward, and gone: each is told by `verify` as a start would tell it, shown by
+/// a dry run, and put right.
 #[test]
 fn offsets_that_were_moved_or_lost_are_repaired() {
     let place = Place::new("1");
     for id in ["1", "2", "3"] {
         place.deposit(id);
     }
+
     let right = place.committed("processor-orders").expect("it committed");
     let verify = || place.p.run(&["verify", "--role", "orders"]);
-    let dry = || place.p.good(&["repair", "offsets", "--role", "orders", "--dry-run", "--format", "json"]);
+    let dry = || {
+        place.p.good(&[
+            "repair",
+            "offsets",
+            "--role",
+            "orders",
+            "--dry-run",
+            "--format",
+            "json",
+        ])
+    };
+
     let actions = |text: &str| -> Vec<String> {
         let rows: Value = serde_json::from_str(text).expect("JSON");
         rows.as_array()
             .expect("rows")
             .iter()
-            .map(|r| format!("{} {} {}", r["committed"], r["last_meta"], r["action"].as_str().unwrap_or("?")))
+            .map(|r| {
+                format!(
+                    "{} {} {}",
+                    r["committed"],
+                    r["last_meta"],
+                    r["action"].as_str().unwrap_or("?")
+                )
+            })
             .collect()
     };
+
     verify().is_good();
-    assert!(actions(&dry()).iter().all(|a| a.ends_with("fits")), "{:?}", actions(&dry()));
+    assert!(
+        actions(&dry()).iter().all(|a| a.ends_with("fits")),
+        "{:?}",
+        actions(&dry())
+    );
     for wrong in [right - 1, 0] {
         place.orders_at(wrong);
         let told = verify();
@@ -268,43 +489,117 @@ fn offsets_that_were_moved_or_lost_are_repaired() {
         ] {
             assert!(told.out.contains(part), "{part}: {}", told.out);
         }
-        // Local state may be the last copy: it is not thrown away for a start that would refuse to run.
-        place.p.run(&["rebuild", "--role", "orders"]).fails(BUG, &["cannot be rebuilt", "repair offsets", "Nothing was changed"]);
-        assert!(verify().out.contains("orders task 0: state: transaction"), "{}", verify().out);
-        assert!(actions(&dry()).contains(&format!("{wrong} {right} would be set")), "{:?}", actions(&dry()));
-        assert_eq!(place.committed("processor-orders"), Some(wrong), "a dry run changes nothing");
-        let done = place.p.good(&["repair", "offsets", "--role", "orders", "--format", "json"]);
-        assert!(actions(&done).contains(&format!("{wrong} {right} set")), "{:?}", actions(&done));
+
+        // Local state may be the last copy: it is not thrown away for a start that would refuse to
+        // run.
+        place.p.run(&["rebuild", "--role", "orders"]).fails(
+            BUG,
+            &["cannot be rebuilt", "repair offsets", "Nothing was changed"],
+        );
+        assert!(
+            verify().out.contains("orders task 0: state: transaction"),
+            "{}",
+            verify().out
+        );
+        assert!(
+            actions(&dry()).contains(&format!("{wrong} {right} would be set")),
+            "{:?}",
+            actions(&dry())
+        );
+        assert_eq!(
+            place.committed("processor-orders"),
+            Some(wrong),
+            "a dry run changes nothing"
+        );
+        let done = place
+            .p
+            .good(&["repair", "offsets", "--role", "orders", "--format", "json"]);
+        assert!(
+            actions(&done).contains(&format!("{wrong} {right} set")),
+            "{:?}",
+            actions(&done)
+        );
         assert_eq!(place.committed("processor-orders"), Some(right));
         verify().is_good();
     }
+
     forgotten::forget(&place.dir.path().join("log"), "processor-orders");
     assert_eq!(place.committed("processor-orders"), None);
     let told = verify();
-    assert!(told.code == Some(0) && told.out.contains("the group's offsets are gone"), "{told:?}");
-    let rows: Value = serde_json::from_str(&place.p.good(&["status", "--role", "orders", "--format", "json"])).expect("JSON");
+    assert!(
+        told.code == Some(0) && told.out.contains("the group's offsets are gone"),
+        "{told:?}"
+    );
+    let rows: Value = serde_json::from_str(
+        &place
+            .p
+            .good(&["status", "--role", "orders", "--format", "json"]),
+    )
+    .expect("JSON");
     let rows = rows.as_array().expect("rows");
-    assert!(rows.iter().all(|r| r["committed"].is_null() && r["lag"] == 0), "everything was read: {rows:?}");
-    let past = place.p.run(&["replay", "--role", "orders", "--until", "operator-commands/0/0"]);
-    assert!(past.is_good().contains("operator-commands/0"), "the past is there, whatever the group has: {past:?}");
-    assert!(actions(&dry()).contains(&format!("null {right} would be set")), "{:?}", actions(&dry()));
+    assert!(
+        rows.iter()
+            .all(|r| r["committed"].is_null() && r["lag"] == 0),
+        "everything was read: {rows:?}"
+    );
+    let past = place.p.run(&[
+        "replay",
+        "--role",
+        "orders",
+        "--until",
+        "operator-commands/0/0",
+    ]);
+
+    assert!(
+        past.is_good().contains("operator-commands/0"),
+        "the past is there, whatever the group has: {past:?}"
+    );
+    assert!(
+        actions(&dry()).contains(&format!("null {right} would be set")),
+        "{:?}",
+        actions(&dry())
+    );
     let said = place.p.run(&["repair", "offsets", "--role", "orders"]);
-    assert!(said.is_good().contains("set") && said.err.contains("the offsets of 1 tasks were set"), "{said:?}");
+    assert!(
+        said.is_good().contains("set") && said.err.contains("the offsets of 1 tasks were set"),
+        "{said:?}"
+    );
     assert_eq!(place.committed("processor-orders"), Some(right));
+
     // One input's offset is gone: a start takes that one from the meta record, and verify says so.
     forgotten::forget(&place.dir.path().join("log"), "processor-orders");
     place.orders_at(right);
-    assert!(actions(&dry()).iter().any(|a| a.starts_with("null") && a.ends_with("would be set")), "{:?}", actions(&dry()));
+    assert!(
+        actions(&dry())
+            .iter()
+            .any(|a| a.starts_with("null") && a.ends_with("would be set")),
+        "{:?}",
+        actions(&dry())
+    );
+
     let told = verify();
-    assert!(told.code == Some(0) && told.out.contains("the group's offsets are gone"), "{told:?}");
+    assert!(
+        told.code == Some(0) && told.out.contains("the group's offsets are gone"),
+        "{told:?}"
+    );
+
     // Nothing was doubled, and nothing is missing.
     place.deposit("4");
-    let events = place.p.good(&["tail", "order-events", "--from", "start", "--exit-at-end"]);
-    assert_eq!(events.lines().filter(|l| l.contains("Deposited")).count(), 5, "four, and the one that opened the account: {events}");
+    let events = place
+        .p
+        .good(&["tail", "order-events", "--from", "start", "--exit-at-end"]);
+    assert_eq!(
+        events.lines().filter(|l| l.contains("Deposited")).count(),
+        5,
+        "four, and the one that opened the account: {events}"
+    );
     place.p.good(&["verify"]);
     place.p.good(&["replay"]);
     let again = place.p.run(&["repair", "offsets", "--role", "all"]);
-    assert!(again.is_good().contains("fits") && again.err.contains("nothing was changed"), "{again:?}");
+    assert!(
+        again.is_good().contains("fits") && again.err.contains("nothing was changed"),
+        "{again:?}"
+    );
 }
 
 #[test]
@@ -312,7 +607,10 @@ fn a_role_that_runs_is_not_repaired() {
     let place = Place::new("1");
     place.deposit("1");
     let running = place.p.start_roles("orders");
-    place.p.run(&["repair", "offsets", "--role", "orders"]).fails(CONFIG, &["in use"]);
+    place
+        .p
+        .run(&["repair", "offsets", "--role", "orders"])
+        .fails(CONFIG, &["in use"]);
     running.stop();
     place.p.run(&["repair", "offsets"]).fails(2, &["--role"]);
 }
@@ -324,29 +622,50 @@ fn the_end_of_one_role_leaves_the_others_running_unless_told_otherwise() {
     place.deposit("1");
     let identity = place.dir.path().join("log/state/audit/1/identity");
     let kept = std::fs::read_to_string(&identity).expect("an identity");
-    std::fs::write(&identity, kept.replace("\"partitions\": 1", "\"partitions\": 7")).expect("changed");
+    std::fs::write(
+        &identity,
+        kept.replace("\"partitions\": 1", "\"partitions\": 7"),
+    )
+    .expect("changed");
     let together = place.p.run(&["run", "--role", "all", "--fail-fast"]);
     together.fails(CONFIG, &["made for 7 partitions"]);
-    place.p.run(&["demo", "--for", "30s"]).fails(CONFIG, &["made for 7 partitions"]);
+    place
+        .p
+        .run(&["demo", "--for", "30s"])
+        .fails(CONFIG, &["made for 7 partitions"]);
     let running = place.p.start(&["run", "--role", "all"]);
     let runs = || {
-        let rows: Value = serde_json::from_str(&place.p.good(&["status", "--format", "json"])).expect("JSON");
+        let rows: Value =
+            serde_json::from_str(&place.p.good(&["status", "--format", "json"])).expect("JSON");
         let of = |r: &&Value| r["role"] != "audit";
-        rows.as_array().expect("rows").iter().filter(of).all(|r| r["state"] == "running")
+        rows.as_array()
+            .expect("rows")
+            .iter()
+            .filter(of)
+            .all(|r| r["state"] == "running")
     };
+
     wait_for("the others run", Duration::from_secs(60), runs);
-    let shown = std::fs::read_to_string(place.dir.path().join("log/state/audit/1/status.json")).expect("a status");
-    assert!(shown.contains("\"stopped\"") && shown.contains("made for 7 partitions"), "{shown}");
+    let shown = std::fs::read_to_string(place.dir.path().join("log/state/audit/1/status.json"))
+        .expect("a status");
+    assert!(
+        shown.contains("\"stopped\"") && shown.contains("made for 7 partitions"),
+        "{shown}"
+    );
     std::thread::sleep(Duration::from_secs(1));
     assert!(runs());
     running.signal(libc::SIGTERM);
     let end = running.ends(Duration::from_secs(30));
-    end.fails(CONFIG, &["this role has ended for good, 4 others of this process go on"]);
+    end.fails(
+        CONFIG,
+        &["this role has ended for good, 4 others of this process go on"],
+    );
     std::fs::write(&identity, kept).expect("as it was");
     place.p.good(&["verify"]);
 }
 
-/// A replay that was killed left its scratch directory to the next one, under the same name in a container.
+/// A replay that was killed left its scratch directory to the next one, under the same name in a
+/// container.
 #[test]
 fn what_a_killed_replay_left_is_removed() {
     let place = Place::new("1");
@@ -357,7 +676,14 @@ fn what_a_killed_replay_left_is_removed() {
     std::fs::write(left.join("lock"), "").expect("a lock that nobody holds");
     std::fs::write(left.join("store/CURRENT"), "rubbish").expect("a file");
     place.p.good(&["replay", "--role", "orders"]);
-    place.p.good(&["replay", "--role", "orders", "--until", "operator-commands/0/0"]);
+    place.p.good(&[
+        "replay",
+        "--role",
+        "orders",
+        "--until",
+        "operator-commands/0/0",
+    ]);
+
     assert_eq!(scratch(&state), 0);
 }
 

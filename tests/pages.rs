@@ -1,17 +1,28 @@
-//! The pages, held by a test: every link leads somewhere, every path under `docs` is a file, and every page can be found from README.
+//! The pages, held by a test: every link leads somewhere, every path under `docs` is a file, and
+//! every page can be found from README.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 /// Directories that hold no text of ours.
-const SKIPPED: &[&str] = &[".git", "target", "state", "fuzz_corpus", "golden", "node_modules"];
+const SKIPPED: &[&str] = &[
+    ".git",
+    "target",
+    "state",
+    "fuzz_corpus",
+    "golden",
+    "node_modules",
+];
 const TEXT_MAX: u64 = 1 << 20;
 
 #[test]
 fn links_and_paths_of_pages_resolve() {
     let texts = texts();
-    let anchors: BTreeMap<&Path, BTreeSet<String>> =
-        texts.iter().filter(|(p, _)| is_page(p)).map(|(p, t)| (p.as_path(), anchors(t))).collect();
+    let anchors: BTreeMap<&Path, BTreeSet<String>> = texts
+        .iter()
+        .filter(|(p, _)| is_page(p))
+        .map(|(p, t)| (p.as_path(), anchors(t)))
+        .collect();
     let mut wrong = Vec::new();
     for (file, text) in &texts {
         for (line, link) in references(file, text) {
@@ -20,6 +31,7 @@ fn links_and_paths_of_pages_resolve() {
             }
         }
     }
+
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
@@ -30,11 +42,23 @@ fn every_page_is_reached_from_the_readme() {
     let mut next = vec![PathBuf::from("README.md")];
     while let Some(page) = next.pop() {
         if let Some(text) = texts.get(&page).filter(|_| reached.insert(page.clone())) {
-            next.extend(links(text).into_iter().filter_map(|(_, l)| target(&page, &l)).filter(|p| is_page(p)));
+            next.extend(
+                links(text)
+                    .into_iter()
+                    .filter_map(|(_, l)| target(&page, &l))
+                    .filter(|p| is_page(p)),
+            );
         }
     }
-    let lost: Vec<_> = texts.keys().filter(|p| is_page(p) && p.starts_with("docs") && !reached.contains(*p)).collect();
-    assert!(lost.is_empty(), "no way of links leads from README.md to {lost:?}");
+
+    let lost: Vec<_> = texts
+        .keys()
+        .filter(|p| is_page(p) && p.starts_with("docs") && !reached.contains(*p))
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "no way of links leads from README.md to {lost:?}"
+    );
 }
 
 #[test]
@@ -42,23 +66,46 @@ fn a_broken_link_is_seen() {
     let page = "# A title, and `more`\n\n## Twice\n\n## Twice\n\n```\n[no](link.md)\n## no heading\n```\n[a](b.md#c) `[d](e.md)` <img src=\"f.svg\">\n";
     let expected = ["a-title-and-more", "twice", "twice-1"].map(String::from);
     assert_eq!(anchors(page), BTreeSet::from(expected));
-    assert_eq!(links(page), [(11, "b.md#c".to_string()), (11, "f.svg".to_string())]);
-    let seen = doc_paths("see docs/a.md. Or (../docs/b/c.md#d), https://x.org/docs/e.md, `docs/operating/`");
+    assert_eq!(
+        links(page),
+        [(11, "b.md#c".to_string()), (11, "f.svg".to_string())]
+    );
+    let seen = doc_paths(
+        "see docs/a.md. Or (../docs/b/c.md#d), https://x.org/docs/e.md, `docs/operating/`",
+    );
     assert_eq!(seen, ["docs/a.md", "docs/b/c.md#d", "docs/operating/"]);
-    let known = BTreeMap::from([(Path::new("README.md"), BTreeSet::from(["there".to_string()]))]);
+    let known = BTreeMap::from([(
+        Path::new("README.md"),
+        BTreeSet::from(["there".to_string()]),
+    )]);
     let broken = |link: &str| broken(Path::new("docs/x.md"), link, &known);
     assert_eq!(broken("../README.md#there"), None);
-    assert!(broken("../README.md#gone").is_some() && broken("../GONE.md").is_some() && broken("../../outside.md").is_some());
+    assert!(
+        broken("../README.md#gone").is_some()
+            && broken("../GONE.md").is_some()
+            && broken("../../outside.md").is_some()
+    );
 }
 
-/// Line and target of all that a file refers to: links in pages, and paths of pages wherever they are named.
+/// Line and target of all that a file refers to: links in pages, and paths of pages wherever they
+/// are named.
 fn references(file: &Path, text: &str) -> Vec<(usize, String)> {
-    let mut all = if is_page(file) { links(text) } else { Vec::new() };
+    let mut all = if is_page(file) {
+        links(text)
+    } else {
+        Vec::new()
+    };
+
     let this_test = file == Path::new("tests/pages.rs");
     for (n, line) in text.lines().enumerate().filter(|_| !this_test) {
         // Written from the root, whatever file they are in.
-        all.extend(doc_paths(line).into_iter().map(|p| (n + 1, format!("/{p}"))));
+        all.extend(
+            doc_paths(line)
+                .into_iter()
+                .map(|p| (n + 1, format!("/{p}"))),
+        );
     }
+
     all
 }
 
@@ -67,12 +114,19 @@ fn broken(file: &Path, link: &str, anchors: &BTreeMap<&Path, BTreeSet<String>>) 
     if link.contains("://") || link.starts_with("mailto:") {
         return None;
     }
-    let Some(to) = target(file, link) else { return Some("it leads out of the repository".into()) };
+
+    let Some(to) = target(file, link) else {
+        return Some("it leads out of the repository".into());
+    };
+
     if !root().join(&to).exists() {
         return Some(format!("there is no {}", to.display()));
     }
+
     let anchor = link.split_once('#').map(|(_, a)| a)?;
-    let known = anchors.get(to.as_path()).is_some_and(|known| known.contains(anchor));
+    let known = anchors
+        .get(to.as_path())
+        .is_some_and(|known| known.contains(anchor));
     (!known).then(|| format!("{} has no heading #{anchor}", to.display()))
 }
 
@@ -80,10 +134,16 @@ fn broken(file: &Path, link: &str, anchors: &BTreeMap<&Path, BTreeSet<String>>) 
 fn target(file: &Path, link: &str) -> Option<PathBuf> {
     let path = link.split('#').next().unwrap_or_default();
     let from_root = path.strip_prefix('/');
-    let mut to = if from_root.is_some() { PathBuf::new() } else { file.parent()?.to_path_buf() };
+    let mut to = if from_root.is_some() {
+        PathBuf::new()
+    } else {
+        file.parent()?.to_path_buf()
+    };
+
     if path.is_empty() {
         return Some(file.to_path_buf());
     }
+
     for part in Path::new(from_root.unwrap_or(path)).components() {
         match part {
             Component::ParentDir if !to.pop() => return None,
@@ -91,6 +151,7 @@ fn target(file: &Path, link: &str) -> Option<PathBuf> {
             _ => {}
         }
     }
+
     Some(to)
 }
 
@@ -100,12 +161,18 @@ fn links(page: &str) -> Vec<(usize, String)> {
     for (n, line) in prose(page) {
         // Inline code is no link.
         let line: String = line.split('`').step_by(2).collect::<Vec<_>>().join("`");
-        for (opening, closing) in [("](", ')'), ("src=\"", '"'), ("href=\"", '"'), ("srcset=\"", '"')] {
+        for (opening, closing) in [
+            ("](", ')'),
+            ("src=\"", '"'),
+            ("href=\"", '"'),
+            ("srcset=\"", '"'),
+        ] {
             for part in line.split(opening).skip(1) {
                 found.extend(part.split(closing).next().map(|link| (n, link.to_string())));
             }
         }
     }
+
     found
 }
 
@@ -122,6 +189,7 @@ fn doc_paths(line: &str) -> Vec<String> {
             found.push(path.trim_end_matches(['.', '#']).to_string());
         }
     }
+
     found
 }
 
@@ -133,12 +201,23 @@ fn anchors(page: &str) -> BTreeSet<String> {
         if title.len() == line.len() || !title.starts_with(' ') {
             continue;
         }
+
         let kept = |c: char| c.is_alphanumeric() || "-_ ".contains(c);
-        let slug = title.trim().to_lowercase().chars().filter(|c| kept(*c)).collect::<String>().replace(' ', "-");
+        let slug = title
+            .trim()
+            .to_lowercase()
+            .chars()
+            .filter(|c| kept(*c))
+            .collect::<String>()
+            .replace(' ', "-");
+
         let mut numbered = (1..).map(|n| format!("{slug}-{n}"));
-        let free = std::iter::once(slug.clone()).chain(numbered.by_ref()).find(|s| !seen.contains(s));
+        let free = std::iter::once(slug.clone())
+            .chain(numbered.by_ref())
+            .find(|s| !seen.contains(s));
         seen.extend(free);
     }
+
     seen
 }
 
@@ -153,6 +232,7 @@ fn prose(page: &str) -> Vec<(usize, &str)> {
             kept.push((n + 1, line));
         }
     }
+
     kept
 }
 
@@ -167,15 +247,20 @@ fn texts() -> BTreeMap<PathBuf, String> {
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(&dir).expect("a directory") {
             let entry = entry.expect("an entry");
-            let (path, kind) = (entry.path(), entry.file_type().expect("a kind"));
+            let path = entry.path();
+            let kind = entry.file_type().expect("a kind");
             if kind.is_dir() && !SKIPPED.contains(&entry.file_name().to_string_lossy().as_ref()) {
                 dirs.push(path);
             } else if kind.is_file() && entry.metadata().is_ok_and(|m| m.len() <= TEXT_MAX) {
-                let name = path.strip_prefix(root()).expect("below the root").to_path_buf();
+                let name = path
+                    .strip_prefix(root())
+                    .expect("below the root")
+                    .to_path_buf();
                 texts.extend(std::fs::read_to_string(&path).ok().map(|text| (name, text)));
             }
         }
     }
+
     texts
 }
 

@@ -1,5 +1,6 @@
-//! Offsets that a cluster has forgotten or that somebody has moved, and input that waits behind a client's open transaction, on a real broker: what
-//! `status` and `verify` say of it, and what `repair offsets` does about it.
+//! Offsets that a cluster has forgotten or that somebody has moved, and input that waits behind a
+//! client's open transaction, on a real broker: what `status` and `verify` say of it, and what
+//! `repair offsets` does about it.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
@@ -36,14 +37,29 @@ struct Place {
 
 impl Place {
     fn new(test: &str) -> Place {
-        let (brokers, prefix) = (broker::shared().address.clone(), broker::unique_prefix(test));
+        let brokers = broker::shared().address.clone();
+        let prefix = broker::unique_prefix(test);
         let dir = tempfile::tempdir().expect("a directory");
         let p = Program::kafka(dir.path(), &brokers, &prefix).with(&FLAGS);
         std::fs::write(dir.path().join("l.csv"), "symbol\nAAPL\n").expect("file");
         p.good(&["topics", "create", "--partitions", "2"]);
         p.good(&["instruments", "load", "l.csv"]);
-        p.good(&["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
-        Place { p, prefix, brokers, _dir: dir }
+        p.good(&[
+            "publish",
+            "--symbols",
+            "AAPL",
+            "--count",
+            "3",
+            "--rate",
+            "0",
+        ]);
+
+        Place {
+            p,
+            prefix,
+            brokers,
+            _dir: dir,
+        }
     }
 
     fn client(&self) -> ClientConfig {
@@ -65,22 +81,35 @@ impl Place {
     }
 
     fn committed(&self, role: &str, topic: TopicId) -> Vec<Option<u64>> {
-        let log = KafkaLog::new(KafkaSettings::new(&self.brokers), Arc::new(t::table(&self.prefix)));
+        let log = KafkaLog::new(
+            KafkaSettings::new(&self.brokers),
+            Arc::new(t::table(&self.prefix)),
+        );
         let at = [TopicPartition::new(topic, 0), TopicPartition::new(topic, 1)];
-        log.group_offsets(&self.group(role), &at).expect("the group's offsets")
+        log.group_offsets(&self.group(role), &at)
+            .expect("the group's offsets")
     }
 
     /// As an operator's tool does it, once the group has no members.
     fn set_committed(&self, role: &str, topic: TopicId, partition: i32, offset: u64) {
-        let consumer: BaseConsumer = self.client().set("group.id", self.group(role)).create().expect("a consumer");
+        let consumer: BaseConsumer = self
+            .client()
+            .set("group.id", self.group(role))
+            .create()
+            .expect("a consumer");
         let mut offsets = TopicPartitionList::new();
-        offsets.add_partition_offset(&self.name(topic), partition, Offset::Offset(offset as i64)).expect("an offset");
-        wait_for("the group is empty", Duration::from_secs(40), || consumer.commit(&offsets, CommitMode::Sync).is_ok());
+        offsets
+            .add_partition_offset(&self.name(topic), partition, Offset::Offset(offset as i64))
+            .expect("an offset");
+        wait_for("the group is empty", Duration::from_secs(40), || {
+            consumer.commit(&offsets, CommitMode::Sync).is_ok()
+        });
     }
 
     /// As a cluster does it after a week without members.
     fn forget(&self, role: &str) {
-        let (group, admin) = (self.group(role), self.admin());
+        let group = self.group(role);
+        let admin = self.admin();
         wait_for("the group is gone", Duration::from_secs(40), || {
             let done = runtime().block_on(admin.delete_groups(&[&group], &AdminOptions::new()));
             done.is_ok_and(|all| all.iter().all(Result::is_ok))
@@ -88,18 +117,42 @@ impl Place {
     }
 
     fn deposit(&self, user: &str, id: &str) {
-        let events = self.p.good(&["order", "--user", user, "--id", id, "--deposit", "10", "--format", "json"]);
+        let events = self.p.good(&[
+            "order",
+            "--user",
+            user,
+            "--id",
+            id,
+            "--deposit",
+            "10",
+            "--format",
+            "json",
+        ]);
+
         assert!(events.contains("\"Deposited\""), "{events}");
     }
 
     fn deposits(&self) -> usize {
-        let events = self.p.good(&["tail", "order-events", "--from", "start", "--exit-at-end"]);
+        let events = self
+            .p
+            .good(&["tail", "order-events", "--from", "start", "--exit-at-end"]);
         events.lines().filter(|l| l.contains("Deposited")).count()
     }
 
     fn repair(&self, more: &[&str]) -> Vec<Value> {
-        let said = self.p.good(&[&["repair", "offsets", "--role", "orders", "--format", "json"], more].concat());
-        serde_json::from_str::<Value>(&said).expect("JSON").as_array().expect("rows").clone()
+        let said = self.p.good(
+            &[
+                &["repair", "offsets", "--role", "orders", "--format", "json"],
+                more,
+            ]
+            .concat(),
+        );
+
+        serde_json::from_str::<Value>(&said)
+            .expect("JSON")
+            .as_array()
+            .expect("rows")
+            .clone()
     }
 }
 
@@ -114,9 +167,21 @@ fn offsets_that_are_gone_or_were_moved_are_put_back() {
     for n in 0..4 {
         place.deposit(&format!("5{n}"), &format!("a{n}"));
     }
-    assert!(all(&place.repair(&["--dry-run"]), "fits"), "a look disturbs nobody");
+
+    assert!(
+        all(&place.repair(&["--dry-run"]), "fits"),
+        "a look disturbs nobody"
+    );
     let busy = place.p.run(&["repair", "offsets", "--role", "orders"]);
-    busy.fails(CONFIG, &["has members", "stop all its instances first", "Nothing was changed"]);
+    busy.fails(
+        CONFIG,
+        &[
+            "has members",
+            "stop all its instances first",
+            "Nothing was changed",
+        ],
+    );
+
     place.deposit("50", "b");
     running.stop();
     let right = place.committed("orders", t::OPERATOR_COMMANDS);
@@ -125,13 +190,24 @@ fn offsets_that_are_gone_or_were_moved_are_put_back() {
 
     // A week of rest.
     place.forget("orders");
-    assert_eq!(place.committed("orders", t::OPERATOR_COMMANDS), [None, None]);
+    assert_eq!(
+        place.committed("orders", t::OPERATOR_COMMANDS),
+        [None, None]
+    );
     let told = place.p.run(&["verify", "--role", "orders"]);
-    assert!(told.code == Some(0) && told.out.contains("the group's offsets are gone"), "{told:?}");
+    assert!(
+        told.code == Some(0) && told.out.contains("the group's offsets are gone"),
+        "{told:?}"
+    );
     assert!(all(&place.repair(&["--dry-run"]), "would be set"));
     assert!(all(&place.repair(&[]), "set"));
     assert_eq!(place.committed("orders", t::OPERATOR_COMMANDS), right);
-    assert!(place.p.good(&["verify", "--role", "orders"]).contains("equals the committed offsets"));
+    assert!(
+        place
+            .p
+            .good(&["verify", "--role", "orders"])
+            .contains("equals the committed offsets")
+    );
 
     // A tool: back by one, and forward.
     let first = right[0].expect("committed");
@@ -139,40 +215,85 @@ fn offsets_that_are_gone_or_were_moved_are_put_back() {
         place.set_committed("orders", t::OPERATOR_COMMANDS, 0, wrong);
         let told = place.p.run(&["verify", "--role", "orders"]);
         assert_eq!(told.code, Some(BUG), "{told:?}");
-        assert!(told.out.contains("a start refuses to run") && told.out.contains(&format!("is committed at {wrong}")), "{told:?}");
+        assert!(
+            told.out.contains("a start refuses to run")
+                && told.out.contains(&format!("is committed at {wrong}")),
+            "{told:?}"
+        );
         assert!(!told.out.contains("will catch up"), "{told:?}");
         let rows = place.repair(&[]);
-        assert_eq!(rows.iter().filter(|r| r["action"] == "set").count(), 3, "one task, three inputs: {rows:?}");
+        assert_eq!(
+            rows.iter().filter(|r| r["action"] == "set").count(),
+            3,
+            "one task, three inputs: {rows:?}"
+        );
         assert_eq!(place.committed("orders", t::OPERATOR_COMMANDS), right);
     }
+
     let running = place.p.start_roles("all");
     place.deposit("50", "c");
-    wait_for("all is read", Duration::from_secs(60), || place.deposits() == deposits + 1);
+    wait_for("all is read", Duration::from_secs(60), || {
+        place.deposits() == deposits + 1
+    });
+
     running.stop();
     place.p.good(&["verify"]);
     place.p.good(&["replay", "--role", "orders"]);
 
-    // Records that were deleted before they were read: nobody can put that right, and nothing is changed.
+    // Records that were deleted before they were read: nobody can put that right, and nothing is
+    // changed.
     place.forget("orders");
     let end = place.committed_end(t::OPERATOR_COMMANDS);
     let mut offsets = TopicPartitionList::new();
     let producer: BaseProducer = place.client().create().expect("a producer");
     for _ in 0..5 {
         let name = place.name(t::OPERATOR_COMMANDS);
-        producer.send(BaseRecord::to(&name).key("x").payload("not an order").partition(0)).map_err(|(e, _)| e).expect("sent");
+        producer
+            .send(
+                BaseRecord::to(&name)
+                    .key("x")
+                    .payload("not an order")
+                    .partition(0),
+            )
+            .map_err(|(e, _)| e)
+            .expect("sent");
     }
+
     producer.flush(Duration::from_secs(20)).expect("written");
-    offsets.add_partition_offset(&place.name(t::OPERATOR_COMMANDS), 0, Offset::Offset(end as i64 + 3)).expect("an offset");
-    runtime().block_on(place.admin().delete_records(&offsets, &AdminOptions::new())).expect("records can be deleted");
+    offsets
+        .add_partition_offset(
+            &place.name(t::OPERATOR_COMMANDS),
+            0,
+            Offset::Offset(end as i64 + 3),
+        )
+        .expect("an offset");
+
+    runtime()
+        .block_on(place.admin().delete_records(&offsets, &AdminOptions::new()))
+        .expect("records can be deleted");
     for more in [&["--dry-run"][..], &[]] {
-        let refused = place.p.run(&[&["repair", "offsets", "--role", "orders"], more].concat());
-        refused.fails(BUG, &["nothing was changed", "operator-commands/0: offset", "were deleted before they were read"]);
+        let refused = place
+            .p
+            .run(&[&["repair", "offsets", "--role", "orders"], more].concat());
+        refused.fails(
+            BUG,
+            &[
+                "nothing was changed",
+                "operator-commands/0: offset",
+                "were deleted before they were read",
+            ],
+        );
     }
-    assert_eq!(place.committed("orders", t::OPERATOR_COMMANDS), [None, None]);
+
+    assert_eq!(
+        place.committed("orders", t::OPERATOR_COMMANDS),
+        [None, None]
+    );
 }
 
-/// The command that puts forgotten offsets back, and a start that takes them from the changelog, die at every step, also with the offsets in an open transaction;
-/// the next one makes good what is left, and nothing is done twice.
+/// The command that puts forgotten offsets back, and a start that takes them from the changelog,
+/// die at every step, also with the offsets in an open transaction; the next one makes good what is
+/// left, and nothing is done twice.
 #[cfg(feature = "faults")]
 #[test]
 fn a_repair_and_a_start_that_die_over_forgotten_offsets_are_made_good() {
@@ -181,15 +302,30 @@ fn a_repair_and_a_start_that_die_over_forgotten_offsets_are_made_good() {
     (0..3).for_each(|n| place.deposit(&format!("5{n}"), "first"));
     running.stop();
     let right = place.committed("orders", t::OPERATOR_COMMANDS);
-    for at in ["repair.joined", "tx.offsets", "tx.end_in_flight", "repair.committed"] {
+    for at in [
+        "repair.joined",
+        "tx.offsets",
+        "tx.end_in_flight",
+        "repair.committed",
+    ] {
         place.forget("orders");
         place.p.dies(&["repair", "offsets", "--role", "orders"], at);
         let rows = place.repair(&[]);
         assert!(all(&rows, "set") || all(&rows, "fits"), "{at}: {rows:?}");
-        assert_eq!(place.committed("orders", t::OPERATOR_COMMANDS), right, "{at}");
+        assert_eq!(
+            place.committed("orders", t::OPERATOR_COMMANDS),
+            right,
+            "{at}"
+        );
     }
+
     let mut deposits = place.deposits();
-    for at in ["adopt.positions", "tx.offsets", "tx.end_in_flight", "adopt.committed"] {
+    for at in [
+        "adopt.positions",
+        "tx.offsets",
+        "tx.end_in_flight",
+        "adopt.committed",
+    ] {
         place.forget("orders");
         place.p.dies(&["run", "--role", "orders"], at);
         let running = place.p.start_roles("all");
@@ -198,6 +334,7 @@ fn a_repair_and_a_start_that_die_over_forgotten_offsets_are_made_good() {
         assert_eq!(place.deposits(), deposits, "{at}");
         running.stop();
     }
+
     let verified = place.p.good(&["verify"]);
     assert!(verified.lines().all(|l| l.starts_with("ok")), "{verified}");
     assert_eq!(place.p.good(&["replay"]).matches("equal").count(), 10);
@@ -205,52 +342,105 @@ fn a_repair_and_a_start_that_die_over_forgotten_offsets_are_made_good() {
 
 impl Place {
     fn committed_end(&self, topic: TopicId) -> u64 {
-        let log = KafkaLog::new(KafkaSettings::new(&self.brokers), Arc::new(t::table(&self.prefix)));
-        log.bounds(TopicPartition::new(topic, 0)).expect("bounds").stable_end
+        let log = KafkaLog::new(
+            KafkaSettings::new(&self.brokers),
+            Arc::new(t::table(&self.prefix)),
+        );
+        log.bounds(TopicPartition::new(topic, 0))
+            .expect("bounds")
+            .stable_end
     }
 }
 
-/// A client that stops inside a transaction holds back what everybody sends to that partition. `status` used to say: lag 0.
+/// A client that stops inside a transaction holds back what everybody sends to that partition.
+/// `status` used to say: lag 0.
 #[test]
 fn input_behind_a_clients_open_transaction_is_lag_and_is_named() {
     let place = Place::new("held");
     let running = place.p.start_roles("orders,trading");
     place.deposit("50", "a");
     let mut config = place.client();
-    config.set("transactional.id", format!("{}client", place.prefix)).set("transaction.timeout.ms", "600000");
+    config
+        .set("transactional.id", format!("{}client", place.prefix))
+        .set("transaction.timeout.ms", "600000");
     let client: BaseProducer = config.create().expect("a producer");
-    client.init_transactions(Duration::from_secs(20)).expect("transactions");
+    client
+        .init_transactions(Duration::from_secs(20))
+        .expect("transactions");
     client.begin_transaction().expect("begun");
     let name = place.name(t::OPERATOR_COMMANDS);
     for _ in 0..3 {
-        client.send(BaseRecord::to(&name).key("x").payload("{}").partition(0)).map_err(|(e, _)| e).expect("sent");
+        client
+            .send(BaseRecord::to(&name).key("x").payload("{}").partition(0))
+            .map_err(|(e, _)| e)
+            .expect("sent");
     }
+
     client.flush(Duration::from_secs(20)).expect("written");
     let other: BaseProducer = place.client().create().expect("a producer");
     for _ in 0..4 {
-        other.send(BaseRecord::to(&name).key("y").payload("{}").partition(0)).map_err(|(e, _)| e).expect("sent");
+        other
+            .send(BaseRecord::to(&name).key("y").payload("{}").partition(0))
+            .map_err(|(e, _)| e)
+            .expect("sent");
     }
+
     other.flush(Duration::from_secs(20)).expect("written");
     let row = || -> Value {
-        let rows: Value = serde_json::from_str(&place.p.good(&["status", "--role", "orders", "--format", "json"])).expect("JSON");
-        rows.as_array().expect("rows").iter().find(|r| r["topic"] == name.as_str() && r["partition"] == 0).expect("its row").clone()
+        let rows: Value = serde_json::from_str(
+            &place
+                .p
+                .good(&["status", "--role", "orders", "--format", "json"]),
+        )
+        .expect("JSON");
+        rows.as_array()
+            .expect("rows")
+            .iter()
+            .find(|r| r["topic"] == name.as_str() && r["partition"] == 0)
+            .expect("its row")
+            .clone()
     };
+
     let held = row();
-    assert_eq!((&held["lag"], held["end"].as_u64()), (&Value::from(7), held["stable_end"].as_u64().map(|e| e + 7)), "{held}");
-    assert!(held["held_since"].as_str().is_some_and(|t| t.starts_with("20")), "{held}");
+    assert_eq!(
+        (&held["lag"], held["end"].as_u64()),
+        (&Value::from(7), held["stable_end"].as_u64().map(|e| e + 7)),
+        "{held}"
+    );
+    assert!(
+        held["held_since"]
+            .as_str()
+            .is_some_and(|t| t.starts_with("20")),
+        "{held}"
+    );
     wait_for("people are told", Duration::from_secs(30), || {
-        place.p.good(&["status", "--role", "orders"]).contains("7 records wait behind a transaction that has been open since 20")
+        place
+            .p
+            .good(&["status", "--role", "orders"])
+            .contains("7 records wait behind a transaction that has been open since 20")
     });
+
     running.stop();
     std::thread::sleep(Duration::from_secs(6));
     let told = place.p.good(&["verify", "--role", "orders"]);
-    assert!(told.contains("7 records wait behind a transaction"), "{told}");
-    client.abort_transaction(Duration::from_secs(20)).expect("aborted");
+    assert!(
+        told.contains("7 records wait behind a transaction"),
+        "{told}"
+    );
+    client
+        .abort_transaction(Duration::from_secs(20))
+        .expect("aborted");
     let running = place.p.start_roles("orders,trading");
-    wait_for("all is read", Duration::from_secs(60), || row()["lag"] == 0 && row()["held_since"].is_null());
+    wait_for("all is read", Duration::from_secs(60), || {
+        row()["lag"] == 0 && row()["held_since"].is_null()
+    });
+
     running.stop();
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }

@@ -4,8 +4,12 @@ use processor::engine::ports::{StateStore, Stores, Write};
 use processor::store::memory::MemoryStores;
 
 fn put(store: &mut dyn StateStore, changes: &[(&str, Option<&str>)], meta: &str) {
-    let mut changes = changes.iter().map(|(k, v)| -> Write<'_> { (k.as_bytes(), v.map(str::as_bytes)) });
-    store.write(&mut changes, meta.as_bytes()).expect("writing works");
+    let mut changes = changes
+        .iter()
+        .map(|(k, v)| -> Write<'_> { (k.as_bytes(), v.map(str::as_bytes)) });
+    store
+        .write(&mut changes, meta.as_bytes())
+        .expect("writing works");
 }
 
 fn all(store: &dyn StateStore, prefix: &str) -> Vec<(String, String)> {
@@ -21,7 +25,9 @@ fn all(store: &dyn StateStore, prefix: &str) -> Vec<(String, String)> {
 }
 
 fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
-    of.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+    of.iter()
+        .map(|(k, v)| (k.to_string(), v.to_string()))
+        .collect()
 }
 
 /// What every store does.
@@ -30,12 +36,30 @@ fn keeps_its_promises(stores: &dyn Stores) {
         let mut store = stores.open(3).expect("a store opens");
         assert_eq!(store.meta().expect("meta"), None);
         assert!(all(&*store, "").is_empty());
-        put(&mut *store, &[("a/1", Some("x")), ("b/1", Some("y")), ("a/2", Some("")), ("", Some("empty key"))], "one");
-        put(&mut *store, &[("a/1", None), ("c", Some("z")), ("c", Some("zz"))], "two");
+        put(
+            &mut *store,
+            &[
+                ("a/1", Some("x")),
+                ("b/1", Some("y")),
+                ("a/2", Some("")),
+                ("", Some("empty key")),
+            ],
+            "one",
+        );
+
+        put(
+            &mut *store,
+            &[("a/1", None), ("c", Some("z")), ("c", Some("zz"))],
+            "two",
+        );
     }
+
     let store = stores.open(3).expect("it opens again");
     assert_eq!(store.meta().expect("meta"), Some(b"two".to_vec()));
-    assert_eq!(all(&*store, ""), pairs(&[("", "empty key"), ("a/2", ""), ("b/1", "y"), ("c", "zz")]));
+    assert_eq!(
+        all(&*store, ""),
+        pairs(&[("", "empty key"), ("a/2", ""), ("b/1", "y"), ("c", "zz")])
+    );
     assert_eq!(all(&*store, "a/"), pairs(&[("a/2", "")]));
     let mut seen = 0;
     store
@@ -53,15 +77,31 @@ fn keeps_its_promises(stores: &dyn Stores) {
     drop(store);
     let mut store = stores.open(3).expect("it opens again");
     put(&mut *store, &[(&long, Some("long"))], "three");
-    assert!(store.get(long.as_bytes(), &mut value).expect("reading works") && value == b"long");
+    assert!(
+        store
+            .get(long.as_bytes(), &mut value)
+            .expect("reading works")
+            && value == b"long"
+    );
     for key in [&[0, b'm'][..], &[0], b"m", &[0, b'f']] {
-        assert!(!store.get(key, &mut value).expect("reading works"), "{key:?} reaches something");
+        assert!(
+            !store.get(key, &mut value).expect("reading works"),
+            "{key:?} reaches something"
+        );
     }
+
     let other = stores.open(4).expect("another opens");
     assert!(all(&*other, "").is_empty());
     drop((store, other));
     stores.quarantine(3).expect("it can be put aside");
-    assert_eq!(stores.open(3).expect("an empty one opens").meta().expect("meta"), None);
+    assert_eq!(
+        stores
+            .open(3)
+            .expect("an empty one opens")
+            .meta()
+            .expect("meta"),
+        None
+    );
 }
 
 #[test]
@@ -112,7 +152,11 @@ mod rocks {
         let state = tempfile::tempdir().expect("a directory");
         let stores = open(state.path()).expect("the directory opens");
         for n in 1..3 {
-            put(&mut *stores.open(5).expect("a store opens"), &[("k", Some("v"))], "m");
+            put(
+                &mut *stores.open(5).expect("a store opens"),
+                &[("k", Some("v"))],
+                "m",
+            );
             let to = stores.quarantine(5).expect("it can be put aside");
             assert!(to.ends_with(&format!("orders/0/5.quarantine-{n}")), "{to}");
             let old = RocksStore::open_read_only(Path::new(&to)).expect("it can be looked at");
@@ -125,32 +169,56 @@ mod rocks {
         let state = tempfile::tempdir().expect("a directory");
         let stores = open(state.path()).expect("it opens");
         for task in [0, 1] {
-            put(&mut *stores.open(task).expect("a store"), &[("a", Some("x"))], "one");
+            put(
+                &mut *stores.open(task).expect("a store"),
+                &[("a", Some("x"))],
+                "one",
+            );
         }
+
         stores.quarantine(1).expect("it can be put aside");
         stores.wipe().expect("it can be wiped");
         let instance = state.path().join("orders").join("0");
-        let left = || std::fs::read_dir(&instance).expect("the directory").flatten().filter(|e| e.path().is_dir()).count();
+        let left = || {
+            std::fs::read_dir(&instance)
+                .expect("the directory")
+                .flatten()
+                .filter(|e| e.path().is_dir())
+                .count()
+        };
+
         assert_eq!(left(), 0);
+
         // As a process leaves it that dies in the middle.
-        put(&mut *stores.open(0).expect("a store"), &[("a", Some("x"))], "one");
+        put(
+            &mut *stores.open(0).expect("a store"),
+            &[("a", Some("x"))],
+            "one",
+        );
         drop(stores);
         std::fs::rename(instance.join("0"), instance.join("0.wiped")).expect("renamed");
         let stores = open(state.path()).expect("it opens");
         assert_eq!(left(), 0);
-        assert_eq!(stores.open(0).expect("a new one").meta().expect("meta"), None);
+        assert_eq!(
+            stores.open(0).expect("a new one").meta().expect("meta"),
+            None
+        );
     }
 
-    /// A look takes the list of files and then opens them; its owner deletes files all the time. That used to be called damage, or, worse, showed a
-    /// store with a hole in it.
+    /// A look takes the list of files and then opens them; its owner deletes files all the time.
+    /// That used to be called damage, or, worse, showed a store with a hole in it.
     #[test]
     fn looking_beside_a_busy_owner_never_fails_and_never_sees_a_hole() {
         const KEYS: u64 = 500;
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("0");
-        // A write-ahead log of 1 MiB makes files come and go about twice a second; with less memory than this every write would make a table.
-        let mut store = RocksStore::open(&path, &SharedMemory::new(1 << 20, 24 << 20)).expect("a store");
+
+        // A write-ahead log of 1 MiB makes files come and go about twice a second; with less memory
+        // than this every write would make a table.
+        let mut store =
+            RocksStore::open(&path, &SharedMemory::new(1 << 20, 24 << 20)).expect("a store");
         let stop = std::sync::atomic::AtomicBool::new(false);
+
         /// Also when a look fails: the writer must not go on for ever.
         struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
         impl Drop for Stop<'_> {
@@ -158,14 +226,25 @@ mod rocks {
                 self.0.store(true, std::sync::atomic::Ordering::Relaxed);
             }
         }
+
         let mut write = |n: u64| {
-            let (key, value) = (format!("k{}", n % KEYS), [&n.to_le_bytes()[..], &[b'x'; 2_000]].concat());
+            let key = format!("k{}", n % KEYS);
+            let value = [&n.to_le_bytes()[..], &[b'x'; 2_000]].concat();
             let mut changes = std::iter::once((key.as_bytes(), Some(&value[..])));
-            store.write(&mut changes, &n.to_le_bytes()).expect("written");
+            store
+                .write(&mut changes, &n.to_le_bytes())
+                .expect("written");
         };
+
         (0..KEYS).for_each(&mut write);
-        let files =
-            || -> std::collections::BTreeSet<_> { std::fs::read_dir(&path).expect("files").flatten().map(|e| e.file_name()).collect() };
+        let files = || -> std::collections::BTreeSet<_> {
+            std::fs::read_dir(&path)
+                .expect("files")
+                .flatten()
+                .map(|e| e.file_name())
+                .collect()
+        };
+
         let mut gone = 0;
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
@@ -176,68 +255,120 @@ mod rocks {
                     std::thread::sleep(Duration::from_micros(200));
                 }
             });
+
             let stopper = Stop(&stop);
             let mut before = files();
+
             // As often as files go, however fast the machine is.
-            let (began, mut look) = (std::time::Instant::now(), 0);
+            let began = std::time::Instant::now();
+            let mut look = 0;
             while look < 200 || gone <= 3 && began.elapsed() < Duration::from_secs(60) {
                 look += 1;
-                let store = RocksStore::open_read_only(&path).unwrap_or_else(|e| panic!("look {look}: {e}"));
-                let number = |bytes: &[u8]| u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
+                let store = RocksStore::open_read_only(&path)
+                    .unwrap_or_else(|e| panic!("look {look}: {e}"));
+                let number =
+                    |bytes: &[u8]| u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
                 let last = number(&store.meta().expect("meta").expect("a meta record"));
                 let mut value = Vec::new();
                 for n in last + 1 - KEYS..=last {
-                    assert!(store.get(format!("k{}", n % KEYS).as_bytes(), &mut value).expect("read"), "look {look}: {n} of {last}");
+                    assert!(
+                        store
+                            .get(format!("k{}", n % KEYS).as_bytes(), &mut value)
+                            .expect("read"),
+                        "look {look}: {n} of {last}"
+                    );
                     assert_eq!(number(&value), n, "look {look}: of {last}");
                 }
+
                 let now = files();
                 gone += usize::from(!now.is_superset(&before));
                 before = now;
             }
+
             drop(stopper);
             writer.join().expect("the writer");
         });
-        assert!(gone > 3, "files were deleted between two looks only {gone} times");
+
+        assert!(
+            gone > 3,
+            "files were deleted between two looks only {gone} times"
+        );
     }
 
     /// Run by the test below; by itself it does nothing.
     #[test]
     fn opener() {
-        let Ok(limit) = std::env::var("PROCESSOR_TEST_OPEN_FILES") else { return };
-        let dir = std::path::PathBuf::from(std::env::var("PROCESSOR_TEST_DIR").expect("a directory"));
+        let Ok(limit) = std::env::var("PROCESSOR_TEST_OPEN_FILES") else {
+            return;
+        };
+
+        let dir =
+            std::path::PathBuf::from(std::env::var("PROCESSOR_TEST_DIR").expect("a directory"));
+
         // SAFETY: plain calls about this process; the structure is ours and initialised.
         unsafe {
-            let limits = libc::rlimit { rlim_cur: limit.parse().expect("a number"), rlim_max: limit.parse().expect("a number") };
+            let limits = libc::rlimit {
+                rlim_cur: limit.parse().expect("a number"),
+                rlim_max: limit.parse().expect("a number"),
+            };
+
             assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits), 0);
         }
-        let count: u32 = std::env::var("PROCESSOR_TEST_STORES").expect("a number").parse().expect("a number");
+
+        let count: u32 = std::env::var("PROCESSOR_TEST_STORES")
+            .expect("a number")
+            .parse()
+            .expect("a number");
         let stores = RocksStores::open(&dir, "0", &identity(), SOON, &SharedMemory::default());
         let began = std::time::Instant::now();
         let opened = stores.and_then(|stores| {
             let tasks: Vec<u32> = (0..count).collect();
-            tasks.chunks(stores.together()).flat_map(|some| stores.open_all(some)).collect::<Result<Vec<_>, _>>()
+            tasks
+                .chunks(stores.together())
+                .flat_map(|some| stores.open_all(some))
+                .collect::<Result<Vec<_>, _>>()
         });
-        let (took, files) = (began.elapsed(), || std::fs::read_dir("/proc/self/fd").expect("descriptors").count());
+
+        let took = began.elapsed();
+        let files = || {
+            std::fs::read_dir("/proc/self/fd")
+                .expect("descriptors")
+                .count()
+        };
+
         let all = opened.and_then(|mut all| {
             // As a new incarnation of the loop does with the stores of all its tasks.
             let began = std::time::Instant::now();
             for store in &all {
                 assert_eq!(store.meta()?, Some(b"m".to_vec()));
             }
+
             let again = began.elapsed();
-            let (mut value, mut most) = (Vec::new(), files());
+            let mut value = Vec::new();
+            let mut most = files();
             for store in &mut all {
                 store.write(&mut [(&b"l"[..], Some(&b"w"[..]))].into_iter(), b"n")?;
                 most = most.max(files());
             }
+
             for store in &all {
-                assert!(store.get(b"k", &mut value)? && value == b"v" && store.get(b"l", &mut value)? && value == b"w");
+                assert!(
+                    store.get(b"k", &mut value)?
+                        && value == b"v"
+                        && store.get(b"l", &mut value)?
+                        && value == b"w"
+                );
                 assert_eq!(store.meta()?, Some(b"n".to_vec()));
                 most = most.max(files());
             }
+
             assert!(again < Duration::from_secs(1), "{again:?}");
-            Ok(format!("opened {} in {took:?}, asked again in {again:?}, with {most} descriptors", all.len()))
+            Ok(format!(
+                "opened {} in {took:?}, asked again in {again:?}, with {most} descriptors",
+                all.len()
+            ))
         });
+
         match all {
             Ok(said) => println!("{said}"),
             Err(StoreError::Io(why)) => println!("io: {why}"),
@@ -247,46 +378,72 @@ mod rocks {
 
     fn with_descriptors(dir: &Path, limit: usize, stores: u32) -> String {
         let done = std::process::Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "rocks::opener", "--nocapture", "--test-threads", "1"])
+            .args([
+                "--exact",
+                "rocks::opener",
+                "--nocapture",
+                "--test-threads",
+                "1",
+            ])
             .env("PROCESSOR_TEST_OPEN_FILES", limit.to_string())
             .env("PROCESSOR_TEST_STORES", stores.to_string())
             .env("PROCESSOR_TEST_DIR", dir)
             .output()
             .expect("the child runs");
+
         let said = String::from_utf8_lossy(&done.stdout).into_owned();
         let wanted = |l: &&str| ["opened", "io:", "other:"].iter().any(|w| l.contains(w));
-        said.lines().find(wanted).unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&done.stderr))).to_string()
+        said.lines()
+            .find(wanted)
+            .unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&done.stderr)))
+            .to_string()
     }
 
-    /// A store needs five descriptors (its directory twice, lock, MANIFEST, write-ahead log), and one for each of its tables. Where not all can be open, those
-    /// used least are closed. Whatever the limit is, what is wrong is said, and never that somebody else has the store.
+    /// A store needs five descriptors (its directory twice, lock, MANIFEST, write-ahead log), and
+    /// one for each of its tables. Where not all can be open, those used least are closed. Whatever
+    /// the limit is, what is wrong is said, and never that somebody else has the store.
     #[test]
     fn two_hundred_stores_are_at_work_within_few_descriptors_and_too_few_are_named() {
         let dir = tempfile::tempdir().expect("a directory");
         {
             let stores = open(dir.path()).expect("the directory opens");
             for task in 0..200 {
-                put(&mut *stores.open(task).expect("a store"), &[("k", Some("v"))], "m");
+                put(
+                    &mut *stores.open(task).expect("a store"),
+                    &[("k", Some("v"))],
+                    "m",
+                );
             }
         }
+
         let mut worked = 0;
         for limit in (12..60).step_by(6) {
             let few = tempfile::tempdir().expect("a directory");
             {
                 let stores = open(few.path()).expect("the directory opens");
                 for task in 0..10 {
-                    put(&mut *stores.open(task).expect("a store"), &[("k", Some("v"))], "m");
+                    put(
+                        &mut *stores.open(task).expect("a store"),
+                        &[("k", Some("v"))],
+                        "m",
+                    );
                 }
             }
+
             let said = with_descriptors(few.path(), limit, 10);
             println!("{limit}: {said}");
             worked += u32::from(said.contains("opened 10"));
             assert!(
-                said.contains("opened 10") || said.contains("io:") && said.contains("raise the limit of open files"),
+                said.contains("opened 10")
+                    || said.contains("io:") && said.contains("raise the limit of open files"),
                 "{limit}: {said}"
             );
         }
-        assert!((1..8).contains(&worked), "{worked} of the limits were enough");
+
+        assert!(
+            (1..8).contains(&worked),
+            "{worked} of the limits were enough"
+        );
         let said = with_descriptors(dir.path(), 1024, 200);
         println!("1024: {said}");
         assert!(said.contains("opened 200"), "{said}");
@@ -297,38 +454,70 @@ mod rocks {
     fn stores_that_were_closed_to_make_room_open_again_as_they_were() {
         let dir = tempfile::tempdir().expect("a directory");
         let shared = SharedMemory::default().with_open_stores(2);
-        let stores = RocksStores::open(dir.path(), "0", &identity(), SOON, &shared).expect("the directory opens");
+        let stores = RocksStores::open(dir.path(), "0", &identity(), SOON, &shared)
+            .expect("the directory opens");
         keeps_its_promises(&stores);
         let locks = || {
-            let links = std::fs::read_dir("/proc/self/fd").expect("descriptors").filter_map(|d| std::fs::read_link(d.ok()?.path()).ok());
-            links.filter(|l| l.starts_with(dir.path()) && l.ends_with("LOCK")).count()
+            let links = std::fs::read_dir("/proc/self/fd")
+                .expect("descriptors")
+                .filter_map(|d| std::fs::read_link(d.ok()?.path()).ok());
+            links
+                .filter(|l| l.starts_with(dir.path()) && l.ends_with("LOCK"))
+                .count()
         };
-        let mut all: Vec<_> = stores.open_all(&[10, 11, 12, 13, 14]).into_iter().map(|s| s.expect("a store")).collect();
+
+        let mut all: Vec<_> = stores
+            .open_all(&[10, 11, 12, 13, 14])
+            .into_iter()
+            .map(|s| s.expect("a store"))
+            .collect();
         for round in 0..3 {
             for (n, store) in all.iter_mut().enumerate() {
                 put(
                     &mut **store,
-                    &[(&format!("k{round}"), Some(&format!("{n}"))), ("last", Some(&format!("{round}")))],
+                    &[
+                        (&format!("k{round}"), Some(&format!("{n}"))),
+                        ("last", Some(&format!("{round}"))),
+                    ],
                     &format!("m{n}-{round}"),
                 );
+
                 assert!(locks() <= 2, "{} are open", locks());
             }
         }
+
         for (n, store) in all.iter().enumerate() {
-            assert_eq!(store.meta().expect("meta"), Some(format!("m{n}-2").into_bytes()));
+            assert_eq!(
+                store.meta().expect("meta"),
+                Some(format!("m{n}-2").into_bytes())
+            );
             let number = n.to_string();
-            assert_eq!(super::all(&**store, ""), pairs(&[("k0", &number), ("k1", &number), ("k2", &number), ("last", "2")]));
+            assert_eq!(
+                super::all(&**store, ""),
+                pairs(&[
+                    ("k0", &number),
+                    ("k1", &number),
+                    ("k2", &number),
+                    ("last", "2")
+                ])
+            );
+
             // A visitor may read beside its scan.
-            let (mut seen, mut value) = (0, Vec::new());
+            let mut seen = 0;
+            let mut value = Vec::new();
             let mut look = |key: &[u8], found: &[u8]| {
-                seen += u32::from(store.get(key, &mut value).expect("reading works") && value == found);
+                seen +=
+                    u32::from(store.get(key, &mut value).expect("reading works") && value == found);
                 true
             };
+
             store.scan(b"k", &mut look).expect("scanning works");
             assert_eq!(seen, 3);
             assert!(locks() <= 2, "{} are open", locks());
         }
-        // One that is not what it was when it was closed is not used. The newest two are open, so the first was closed.
+
+        // One that is not what it was when it was closed is not used. The newest two are open, so
+        // the first was closed.
         std::fs::remove_dir_all(dir.path().join("orders/0/10")).expect("removed");
         let found = all[0].get(b"last", &mut Vec::new());
         assert!(matches!(found, Err(StoreError::Corrupt(_))), "{found:?}");
@@ -343,12 +532,17 @@ mod rocks {
             change(&mut wanted);
             refusal(InstanceDir::open(state.path(), "0", &wanted, SOON))
         };
+
         let text = other(|i| i.cluster_id = "cluster-b".into());
         assert!(
-            text.contains("belongs to cluster cluster-a, this is cluster cluster-b") && text.contains("--state") && text.contains("delete"),
+            text.contains("belongs to cluster cluster-a, this is cluster cluster-b")
+                && text.contains("--state")
+                && text.contains("delete"),
             "{text}"
         );
-        assert!(other(|i| i.topic_prefix = "q-".into()).contains("begin with \"p-\", ours with \"q-\""));
+        assert!(
+            other(|i| i.topic_prefix = "q-".into()).contains("begin with \"p-\", ours with \"q-\"")
+        );
         assert!(other(|i| i.partitions = 12).contains("made for 6 partitions, the topics have 12"));
         let path = state.path().join("orders/0/identity");
         std::fs::write(&path, r#"{"format":7,"something":"else"}"#).expect("written");
@@ -362,26 +556,55 @@ mod rocks {
         let state = tempfile::tempdir().expect("a directory");
         let first = open(state.path()).expect("the directory opens");
         let text = refusal(open(state.path()));
-        assert!(text.contains(&format!("held by process {}", std::process::id())) && text.contains("--instance"), "{text}");
+        assert!(
+            text.contains(&format!("held by process {}", std::process::id()))
+                && text.contains("--instance"),
+            "{text}"
+        );
         let path: PathBuf = state.path().into();
         let successor = std::thread::spawn(move || {
-            RocksStores::open(&path, "0", &identity(), Duration::from_secs(60), &SharedMemory::default()).map(drop)
+            RocksStores::open(
+                &path,
+                "0",
+                &identity(),
+                Duration::from_secs(60),
+                &SharedMemory::default(),
+            )
+            .map(drop)
         });
+
         drop(first);
-        successor.join().expect("no panic").expect("the successor gets it");
+        successor
+            .join()
+            .expect("no panic")
+            .expect("the successor gets it");
     }
 
     #[test]
     fn a_directory_is_looked_at_before_it_is_locked() {
         let state = tempfile::tempdir().expect("a directory");
         let first = open(state.path()).expect("the directory opens");
-        let later = |identity: &Identity| RocksStores::open_later(state.path(), "0", identity, &SharedMemory::default());
-        let other = Identity { partitions: 12, ..identity() };
-        assert!(refusal(later(&other)).contains("made for 6 partitions"), "said at once, whoever holds it");
+        let later = |identity: &Identity| {
+            RocksStores::open_later(state.path(), "0", identity, &SharedMemory::default())
+        };
+
+        let other = Identity {
+            partitions: 12,
+            ..identity()
+        };
+
+        assert!(
+            refusal(later(&other)).contains("made for 6 partitions"),
+            "said at once, whoever holds it"
+        );
         let stores = later(&identity()).expect("nobody needs to let go of it for that");
         for _ in 0..2 {
-            assert!(matches!(stores.open(0).map(drop), Err(StoreError::Held(_))), "the first still has it");
+            assert!(
+                matches!(stores.open(0).map(drop), Err(StoreError::Held(_))),
+                "the first still has it"
+            );
         }
+
         drop(first);
         stores.open(0).expect("now it is free");
         assert!(refusal(open(state.path())).contains("held by"), "and taken");
@@ -396,11 +619,21 @@ mod rocks {
         let path = state.path().join("orders/0/0");
         let mut look = RocksStore::open_read_only(&path).expect("it can be looked into");
         put(&mut *store, &[("k", Some("later"))], "n");
-        assert_eq!((all(&look, ""), look.meta().expect("meta")), (pairs(&[("k", "v")]), Some(b"m".to_vec())));
+        assert_eq!(
+            (all(&look, ""), look.meta().expect("meta")),
+            (pairs(&[("k", "v")]), Some(b"m".to_vec()))
+        );
         assert!(look.write(&mut std::iter::empty(), b"no").is_err());
-        assert!(refusal(RocksStore::open_read_only(&state.path().join("nothing"))).contains("there is no store"));
+        assert!(
+            refusal(RocksStore::open_read_only(&state.path().join("nothing")))
+                .contains("there is no store")
+        );
+
         // Whoever has it is in this process, and gives it back: no reason to stop, but to wait.
-        assert!(matches!(RocksStore::open(&path, &SharedMemory::default()).map(drop), Err(StoreError::Held(_))));
+        assert!(matches!(
+            RocksStore::open(&path, &SharedMemory::default()).map(drop),
+            Err(StoreError::Held(_))
+        ));
     }
 
     #[test]
@@ -409,14 +642,32 @@ mod rocks {
         let newest = || newest_store(state.path(), Role::Orders, 0);
         let half = state.path().join("orders/2/0");
         std::fs::create_dir_all(&half).expect("made");
-        ["LOCK", "LOG", "IDENTITY", "MANIFEST-000001"].into_iter().for_each(|f| std::fs::write(half.join(f), "").expect("written"));
+        ["LOCK", "LOG", "IDENTITY", "MANIFEST-000001"]
+            .into_iter()
+            .for_each(|f| std::fs::write(half.join(f), "").expect("written"));
         assert!(newest().expect("nothing to look at").is_none());
-        let meta = StoreMeta { changelog_offset: 0, verified: true, meta: Meta { transaction: 7, ..Meta::default() } };
+        let meta = StoreMeta {
+            changelog_offset: 0,
+            verified: true,
+            meta: Meta {
+                transaction: 7,
+                ..Meta::default()
+            },
+        };
+
         let whole = state.path().join("orders/1/0");
         std::fs::create_dir_all(&whole).expect("made");
         let mut store = RocksStore::open(&whole, &SharedMemory::default()).expect("a store opens");
-        store.write(&mut std::iter::empty(), &meta.encode()).expect("written");
-        assert_eq!(newest().expect("readable").map(|(path, _, found)| (path, found.meta.transaction)), Some((whole, 7)));
+        store
+            .write(&mut std::iter::empty(), &meta.encode())
+            .expect("written");
+        assert_eq!(
+            newest()
+                .expect("readable")
+                .map(|(path, _, found)| (path, found.meta.transaction)),
+            Some((whole, 7))
+        );
+
         // But what held something once is not passed over.
         std::fs::write(half.join("000008.sst"), "").expect("written");
         assert!(matches!(newest(), Err(StoreError::Corrupt(_))));
@@ -427,25 +678,40 @@ mod rocks {
         let damaged = |hurt: &dyn Fn(&Path)| {
             let state = tempfile::tempdir().expect("a directory");
             let stores = open(state.path()).expect("the directory opens");
+
             // Enough to leave the write-ahead log for a table.
             let mut store = stores.open(0).expect("a store opens");
             let value = "v".repeat(100_000);
             for i in 0..400 {
-                put(&mut *store, &[(&format!("key-{i}-{}", i * 7919 % 1009), Some(&format!("{i}{value}")))], "m");
+                put(
+                    &mut *store,
+                    &[(
+                        &format!("key-{i}-{}", i * 7919 % 1009),
+                        Some(&format!("{i}{value}")),
+                    )],
+                    "m",
+                );
             }
+
             let path = state.path().join("orders/0/0");
             drop(store);
-            // A table that is being written when the store is closed goes away again. Opening makes one of what the write-ahead log still has.
+
+            // A table that is being written when the store is closed goes away again. Opening makes
+            // one of what the write-ahead log still has.
             for _ in 0..3 {
                 drop(stores.open(0).expect("it opens again"));
             }
+
             assert!(!files(&path, ".sst").is_empty(), "no table was written");
             hurt(&path);
-            let found = stores.open(0).and_then(|store| store.scan(b"", &mut |_, _| true));
+            let found = stores
+                .open(0)
+                .and_then(|store| store.scan(b"", &mut |_, _| true));
             assert!(matches!(found, Err(StoreError::Corrupt(_))), "{found:?}");
             stores.quarantine(0).expect("it can be put aside");
             stores.open(0).expect("an empty one opens");
         };
+
         damaged(&|path| std::fs::remove_file(path.join("CURRENT")).expect("removed"));
         damaged(&|path| std::fs::remove_file(&files(path, ".sst")[0]).expect("removed"));
         damaged(&|path| std::fs::remove_file(&files(path, "MANIFEST")[0]).expect("removed"));
@@ -455,13 +721,21 @@ mod rocks {
             for at in (0..bytes.len()).step_by(1_000) {
                 bytes[at] ^= 0x40;
             }
+
             std::fs::write(file, bytes).expect("written");
         });
     }
 
     fn files(path: &Path, part: &str) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(path).expect("a directory").map(|e| e.expect("an entry").path());
-        entries.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().contains(part))).collect()
+        let entries = std::fs::read_dir(path)
+            .expect("a directory")
+            .map(|e| e.expect("an entry").path());
+        entries
+            .filter(|p| {
+                p.file_name()
+                    .is_some_and(|n| n.to_string_lossy().contains(part))
+            })
+            .collect()
     }
 
     #[test]

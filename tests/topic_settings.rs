@@ -1,5 +1,6 @@
-//! What topics and brokers must be like: each setting that does not fit is named by `topics check` with its cost, refused or warned about at the start,
-//! and put right by `topics create --fix` without a loss. And what is said when brokers that answer do not do what they are asked.
+//! What topics and brokers must be like: each setting that does not fit is named by `topics check`
+//! with its cost, refused or warned about at the start, and put right by `topics create --fix`
+//! without a loss. And what is said when brokers that answer do not do what they are asked.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;
@@ -38,10 +39,17 @@ struct Place {
 
 impl Place {
     fn empty(brokers: &str, test: &str) -> Place {
-        let (dir, prefix) = (tempfile::tempdir().expect("a directory"), broker::unique_prefix(test));
+        let dir = tempfile::tempdir().expect("a directory");
+        let prefix = broker::unique_prefix(test);
         let p = Program::kafka(dir.path(), brokers, &prefix);
         let log = KafkaLog::new(KafkaSettings::new(brokers), Arc::new(t::table(&prefix)));
-        Place { p, log, brokers: brokers.into(), prefix, _dir: dir }
+        Place {
+            p,
+            log,
+            brokers: brokers.into(),
+            prefix,
+            _dir: dir,
+        }
     }
 
     fn new(brokers: &str, test: &str) -> Place {
@@ -58,14 +66,43 @@ impl Place {
     }
 
     fn price(&self) {
-        self.p.good(&["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
+        self.p.good(&[
+            "publish",
+            "--symbols",
+            "AAPL",
+            "--count",
+            "3",
+            "--rate",
+            "0",
+        ]);
     }
 
     fn order(&self, id: &str) -> Vec<String> {
         self.price();
-        let order = ["order", "--user", "501", "--symbol", "AAPL", "--quantity", "1", "--side", "buy", "--format", "json", "--id", id];
+        let order = [
+            "order",
+            "--user",
+            "501",
+            "--symbol",
+            "AAPL",
+            "--quantity",
+            "1",
+            "--side",
+            "buy",
+            "--format",
+            "json",
+            "--id",
+            id,
+        ];
+
         let events = self.p.good(&order);
-        let name = |l: &str| serde_json::from_str::<Value>(l).expect("JSON lines")["event"].as_str().expect("a name").to_string();
+        let name = |l: &str| {
+            serde_json::from_str::<Value>(l).expect("JSON lines")["event"]
+                .as_str()
+                .expect("a name")
+                .to_string()
+        };
+
         events.lines().map(name).collect()
     }
 
@@ -74,7 +111,9 @@ impl Place {
     }
 
     fn set(&self, topic: TopicId, name: &str, value: &str) {
-        self.log.alter_topic(topic, &[(name, value)]).expect("a setting can be changed");
+        self.log
+            .alter_topic(topic, &[(name, value)])
+            .expect("a setting can be changed");
     }
 
     /// What `topics check` says of each topic, after so long as brokers need to tell each other.
@@ -88,18 +127,32 @@ impl Place {
             last = Some(answer);
             done
         });
+
         last.expect("it was asked")
     }
 
     fn dead(&self) -> Vec<String> {
         let at = [(0, From::Start)];
-        let mut reader = self.log.reader(t::DEAD_LETTERS, &at, true).expect("a reader");
-        let limits = Limits { records: 1_000, bytes: 1 << 20, age: Duration::from_secs(1) };
+        let mut reader = self
+            .log
+            .reader(t::DEAD_LETTERS, &at, true)
+            .expect("a reader");
+        let limits = Limits {
+            records: 1_000,
+            bytes: 1 << 20,
+            age: Duration::from_secs(1),
+        };
+
         let mut all = Records::new();
         while !reader.caught_up() {
-            reader.poll(Duration::from_millis(100), limits, &mut all).expect("it can be read");
+            reader
+                .poll(Duration::from_millis(100), limits, &mut all)
+                .expect("it can be read");
         }
-        all.iter().map(|r| r.headers.text("reason").expect("a reason").to_string()).collect()
+
+        all.iter()
+            .map(|r| r.headers.text("reason").expect("a reason").to_string())
+            .collect()
     }
 }
 
@@ -108,13 +161,24 @@ impl Place {
 fn new_topics_fit_and_each_wrong_setting_is_named_refused_and_put_right() {
     let place = Place::new(&broker::shared().address, "settings");
     let fits = place.p.good(&CHECK);
-    assert!(fits.contains("has 1 replica") && !fits.contains("must be"), "{fits}");
-    place.p.run(&["topics", "check", "--strict"]).fails(CONFIG, &["has 1 replica"]);
+    assert!(
+        fits.contains("has 1 replica") && !fits.contains("must be"),
+        "{fits}"
+    );
+    place
+        .p
+        .run(&["topics", "check", "--strict"])
+        .fails(CONFIG, &["has 1 replica"]);
     let running = place.p.start_roles("all");
     assert_eq!(place.order("1"), FIRST);
     let warned = running.stop();
     assert!(warned.err.contains("has 1 replica"), "{}", warned.err);
-    assert_eq!(warned.err.matches("and 20 more: has 1 replica:").count(), 1, "a warning is told once: {}", warned.err);
+    assert_eq!(
+        warned.err.matches("and 20 more: has 1 replica:").count(),
+        1,
+        "a warning is told once: {}",
+        warned.err
+    );
 
     let wrong: &[(TopicId, &str, &str)] = &[
         (t::ORDER_EVENTS, "cleanup.policy", "compact"),
@@ -128,77 +192,190 @@ fn new_topics_fit_and_each_wrong_setting_is_named_refused_and_put_right() {
         (t::DEAD_LETTERS, "max.message.bytes", "1048576"),
         (t::TRADING_JOURNAL, "segment.bytes", "1048576"),
         (t::NOTIFICATIONS, "message.timestamp.before.max.ms", "60000"),
-        (t::TRADING_CHANGELOG, "message.timestamp.after.max.ms", "60000"),
+        (
+            t::TRADING_CHANGELOG,
+            "message.timestamp.after.max.ms",
+            "60000",
+        ),
     ];
+
     for (topic, name, value) in wrong {
         place.set(*topic, name, value);
-        let (full, said) = (place.name(*topic), format!("{name} is {value}, must be "));
-        place.checked(CONFIG, &["1 of 23 topics do not fit", &full, &said, "--fix"]);
-        place.p.run(&["run", "--role", "notifications"]).fails(CONFIG, &["no role was started", &full, &said, "--fix"]);
+        let full = place.name(*topic);
+        let said = format!("{name} is {value}, must be ");
+        place.checked(
+            CONFIG,
+            &["1 of 23 topics do not fit", &full, &said, "--fix"],
+        );
+        place
+            .p
+            .run(&["run", "--role", "notifications"])
+            .fails(CONFIG, &["no role was started", &full, &said, "--fix"]);
         place.p.good(&FIX);
-        assert!(!place.p.good(&CHECK).contains("must be"), "{name} was put right");
+        assert!(
+            !place.p.good(&CHECK).contains("must be"),
+            "{name} was put right"
+        );
     }
+
     // A warning lets roles start, and is put right in the same way.
     place.set(t::ORDER_EVENTS, "message.timestamp.after.max.ms", "3600000");
     place.set(t::ORDERS_CHANGELOG, "min.cleanable.dirty.ratio", "1.0");
-    place.checked(0, &["after.max.ms is 3600000", "is never compacted", "warning"]);
-    place.p.run(&["topics", "check", "--strict"]).fails(CONFIG, &["after.max.ms is 3600000", "--fix"]);
+    place.checked(
+        0,
+        &["after.max.ms is 3600000", "is never compacted", "warning"],
+    );
+    place
+        .p
+        .run(&["topics", "check", "--strict"])
+        .fails(CONFIG, &["after.max.ms is 3600000", "--fix"]);
     let running = place.p.start_roles("all");
     assert_eq!(place.order("2"), NEXT);
     let warned = running.stop();
-    assert!(warned.err.contains("message.timestamp.after.max.ms is 3600000"), "{}", warned.err);
+    assert!(
+        warned
+            .err
+            .contains("message.timestamp.after.max.ms is 3600000"),
+        "{}",
+        warned.err
+    );
+
     place.p.good(&FIX);
     assert!(!place.p.good(&CHECK).contains("3600000"));
     let checks = place.p.good(&["verify", "--format", "json"]);
-    assert!(checks.lines().all(|l| serde_json::from_str::<Value>(l).expect("JSON")["ok"] == true), "{checks}");
+    assert!(
+        checks
+            .lines()
+            .all(|l| serde_json::from_str::<Value>(l).expect("JSON")["ok"] == true),
+        "{checks}"
+    );
 }
 
 /// Brokers on which no role can work say so before any role waits for them.
 #[test]
 fn brokers_that_do_not_fit_are_named_at_the_start() {
-    let wrong = ["group.min.session.timeout.ms=20000", "transaction.max.timeout.ms=15000", "offsets.retention.minutes=60"];
+    let wrong = [
+        "group.min.session.timeout.ms=20000",
+        "transaction.max.timeout.ms=15000",
+        "offsets.retention.minutes=60",
+    ];
     let broker = Broker::start_with(&wrong, true);
     let place = Place::new(&broker.address, "brokers");
-    let parts = ["broker 1", "group.min.session.timeout.ms is 20000", "transaction.max.timeout.ms is 15000, must be at least 20000"];
-    place.p.run(&["run", "--role", "orders"]).fails(CONFIG, &parts);
+    let parts = [
+        "broker 1",
+        "group.min.session.timeout.ms is 20000",
+        "transaction.max.timeout.ms is 15000, must be at least 20000",
+    ];
+    place
+        .p
+        .run(&["run", "--role", "orders"])
+        .fails(CONFIG, &parts);
     let check = place.p.run(&CHECK);
-    check.fails(CONFIG, &[&parts[..], &["the brokers do not fit", "docs/operating/kafka.md"]].concat());
-    assert!(check.out.contains("offsets.retention.minutes is 60, less than a week"), "{}", check.out);
+    check.fails(
+        CONFIG,
+        &[
+            &parts[..],
+            &["the brokers do not fit", "docs/operating/kafka.md"],
+        ]
+        .concat(),
+    );
+
+    assert!(
+        check
+            .out
+            .contains("offsets.retention.minutes is 60, less than a week"),
+        "{}",
+        check.out
+    );
+
     // The session is the roles' to set.
-    let longer = place.p.with(&["-X", "session.timeout.ms=20000"]).run(&["run", "--role", "orders"]);
+    let longer = place
+        .p
+        .with(&["-X", "session.timeout.ms=20000"])
+        .run(&["run", "--role", "orders"]);
     longer.fails(CONFIG, &["transaction.max.timeout.ms"]);
-    assert!(!longer.err.contains("group.min.session.timeout.ms"), "{}", longer.err);
+    assert!(
+        !longer.err.contains("group.min.session.timeout.ms"),
+        "{}",
+        longer.err
+    );
 }
 
 /// A broker that answers is running. What it lacks are two others.
 #[test]
 fn one_broker_that_must_make_three_replicas_of_its_own_topics() {
-    let three = ["offsets.topic.replication.factor=3", "transaction.state.log.replication.factor=3"];
+    let three = [
+        "offsets.topic.replication.factor=3",
+        "transaction.state.log.replication.factor=3",
+    ];
     let broker = Broker::start_with(&three, true);
     let place = Place::new(&broker.address, "three");
-    place.checked(0, &["does not exist yet", "3 replicas (offsets.topic.replication.factor)", "1 of them is there"]);
+    place.checked(
+        0,
+        &[
+            "does not exist yet",
+            "3 replicas (offsets.topic.replication.factor)",
+            "1 of them is there",
+        ],
+    );
+
     for args in [&["status"][..], &["run", "--role", "orders"]] {
         let answer = place.p.run(args);
-        answer.fails(FAILED, &["the brokers answer, but cannot make __", "3 replicas", "1 broker is there"]);
+        answer.fails(
+            FAILED,
+            &[
+                "the brokers answer, but cannot make __",
+                "3 replicas",
+                "1 broker is there",
+            ],
+        );
+
         assert!(!answer.err.contains("is it running?"), "{}", answer.err);
     }
+
     let more = Place::empty(&broker.address, "more");
-    more.p.run(&["topics", "create", "--replication", "3"]).fails(CONFIG, &["cannot give it 3 replicas", "a smaller --replication"]);
-    more.p.good(&["topics", "create", "--partitions", "1", "--replication", "1"]);
+    more.p
+        .run(&["topics", "create", "--replication", "3"])
+        .fails(
+            CONFIG,
+            &["cannot give it 3 replicas", "a smaller --replication"],
+        );
+    more.p.good(&[
+        "topics",
+        "create",
+        "--partitions",
+        "1",
+        "--replication",
+        "1",
+    ]);
 }
 
 /// The addresses that brokers give for themselves lead nowhere.
 #[test]
 fn a_wrong_advertised_listener_is_named() {
     let nowhere = broker::free_port();
-    let broker = Broker::start_with(&[&format!("advertised.listeners=PLAINTEXT://127.0.0.1:{nowhere}")], true);
+    let broker = Broker::start_with(
+        &[&format!(
+            "advertised.listeners=PLAINTEXT://127.0.0.1:{nowhere}"
+        )],
+        true,
+    );
     let place = Place::empty(&broker.address, "nowhere");
     let answer = place.p.run(&CREATE);
-    answer.fails(FAILED, &["advertised.listeners", &format!("127.0.0.1:{nowhere}"), &format!("answer at {}", broker.address)]);
+    answer.fails(
+        FAILED,
+        &[
+            "advertised.listeners",
+            &format!("127.0.0.1:{nowhere}"),
+            &format!("answer at {}", broker.address),
+        ],
+    );
+
     assert!(!answer.err.contains("is it running?"), "{}", answer.err);
 }
 
-/// The same under roles that run: the address that the broker gives leads nowhere from some moment on. Their status names it, and they go on when it is corrected.
+/// The same under roles that run: the address that the broker gives leads nowhere from some moment
+/// on. Their status names it, and they go on when it is corrected.
 #[test]
 fn a_role_names_an_advertised_listener_that_leads_nowhere() {
     let (door, broker) = Door::before(true);
@@ -207,26 +384,46 @@ fn a_role_names_an_advertised_listener_that_leads_nowhere() {
     assert_eq!(place.order("1"), FIRST);
     door.close();
     let status = |role: &str, field: &str| -> String {
-        let text = std::fs::read_to_string(place.p.dir.join(format!("state/{role}/1/status.json"))).unwrap_or_default();
+        let text = std::fs::read_to_string(place.p.dir.join(format!("state/{role}/1/status.json")))
+            .unwrap_or_default();
         let status: Value = serde_json::from_str(&text).unwrap_or_default();
         status[field].as_str().unwrap_or_default().to_string()
     };
-    let named = format!("gives {} as its address (advertised.listeners)", door.address);
+
+    let named = format!(
+        "gives {} as its address (advertised.listeners)",
+        door.address
+    );
     let roles = ["orders", "trading", "portfolio", "notifications", "audit"];
-    wait_for("the address is named", SOON * 3, || roles.iter().any(|role| status(role, "trouble").contains(&named)));
+    wait_for("the address is named", SOON * 3, || {
+        roles
+            .iter()
+            .any(|role| status(role, "trouble").contains(&named))
+    });
+
     broker.stop();
-    broker.set(&[&format!("advertised.listeners=PLAINTEXT://{}", broker.address)]);
+    broker.set(&[&format!(
+        "advertised.listeners=PLAINTEXT://{}",
+        broker.address
+    )]);
     broker.restart();
-    // A call of librdkafka may hang when its coordinator goes away: the watchdog then ends the process, and a supervisor starts it again.
+
+    // A call of librdkafka may hang when its coordinator goes away: the watchdog then ends the
+    // process, and a supervisor starts it again.
     let mut running = Some(running);
     wait_for("the roles go on", SOON * 3, || {
         if !running.as_mut().is_some_and(Background::is_running) {
             let end = running.take().expect("a process that ended").ends(SOON);
-            end.fails(FAILED, &["has not returned within its time", "start it again"]);
+            end.fails(
+                FAILED,
+                &["has not returned within its time", "start it again"],
+            );
             running = Some(place.p.start(&["run", "--role", "all"]));
         }
+
         roles.iter().all(|role| status(role, "state") == "running")
     });
+
     assert_eq!(place.order("2"), NEXT);
     running.expect("a running process").stop();
 }
@@ -237,12 +434,17 @@ fn a_prefix_that_collides_is_told_why() {
     let broker = &broker::shared().address;
     let first = Place::new(broker, "col.lide");
     let second = Program::kafka(&first.p.dir, broker, &first.prefix.replace('.', "_"));
-    second.run(&CREATE).fails(CONFIG, &["differ only in `.` and `_`", "use another --topic-prefix"]);
+    second.run(&CREATE).fails(
+        CONFIG,
+        &["differ only in `.` and `_`", "use another --topic-prefix"],
+    );
+
     // The advice carried out.
     Program::kafka(&first.p.dir, broker, &first.prefix.replace('.', "-")).good(&CREATE);
 }
 
-/// Replicas on three brokers: what is asked for, what the cluster gives, and what is said when too few are in sync.
+/// Replicas on three brokers: what is asked for, what the cluster gives, and what is said when too
+/// few are in sync.
 #[test]
 fn replicas_and_how_many_must_have_a_record() {
     let cluster = Cluster::start(3);
@@ -250,7 +452,15 @@ fn replicas_and_how_many_must_have_a_record() {
     let said = place.p.good(&["topics", "check", "--strict"]);
     assert!(!said.contains("replica"), "{said}");
     let one = Place::empty(&cluster.direct(), "one");
-    one.p.good(&["topics", "create", "--partitions", "1", "--replication", "1"]);
+    one.p.good(&[
+        "topics",
+        "create",
+        "--partitions",
+        "1",
+        "--replication",
+        "1",
+    ]);
+
     one.checked(0, &["has 1 replica"]);
     place.set(t::ORDER_EVENTS, "min.insync.replicas", "1");
     place.checked(0, &["min.insync.replicas is 1, must be at least 2"]);
@@ -269,11 +479,28 @@ fn replicas_and_how_many_must_have_a_record() {
     let log = KafkaLog::new(settings, Arc::new(t::table(&place.prefix)));
     let mut appender = log.appender().expect("a writer");
     let at = TopicPartition::new(t::ORDER_COMMANDS, 0);
-    let sent = appender.append(&Record { at, offset: 0, timestamp_ms: 1, key: Some(b"1"), value: Some(b"x"), headers: Headers::default() });
-    let answer = sent.and_then(|()| appender.flush(Duration::from_secs(20))).expect_err("too few are in sync").to_string();
+    let sent = appender.append(&Record {
+        at,
+        offset: 0,
+        timestamp_ms: 1,
+        key: Some(b"1"),
+        value: Some(b"x"),
+        headers: Headers::default(),
+    });
+
+    let answer = sent
+        .and_then(|()| appender.flush(Duration::from_secs(20)))
+        .expect_err("too few are in sync")
+        .to_string();
     println!("{answer}");
-    assert!(answer.contains("NOT_ENOUGH_REPLICAS") || answer.contains("has no leader"), "{answer}");
-    assert!(answer.contains("order-commands") || answer.contains("__"), "{answer}");
+    assert!(
+        answer.contains("NOT_ENOUGH_REPLICAS") || answer.contains("has no leader"),
+        "{answer}"
+    );
+    assert!(
+        answer.contains("order-commands") || answer.contains("__"),
+        "{answer}"
+    );
     cluster.restart(2);
     cluster.restart(3);
     cluster.wait_started(2);
@@ -283,13 +510,15 @@ fn replicas_and_how_many_must_have_a_record() {
     running.stop();
 }
 
-/// zstd on every kind of topic, and from a client that chose it: read by roles, restored from, replayed.
+/// zstd on every kind of topic, and from a client that chose it: read by roles, restored from,
+/// replayed.
 #[test]
 fn zstd_is_read_like_any_other_compression() {
     let place = Place::new(&broker::shared().address, "zstd");
     for topic in t::table(&place.prefix).iter() {
         place.set(topic, "compression.type", "zstd");
     }
+
     place.p.good(&CHECK);
     let zstd = place.p.with(&["-X", "compression.type=zstd"]);
     let running = zstd.start_roles("all");
@@ -298,13 +527,20 @@ fn zstd_is_read_like_any_other_compression() {
     let client = KafkaLog::new(settings, Arc::new(t::table(&place.prefix)));
     let mut sender = support::load::Sender::new(&client);
     for i in 0..500 {
-        let order = format!(r#"{{"user_id":"501","order_id":"z{i}","symbol":"AAPL","quantity":1,"order_type":"buy"}}"#);
+        let order = format!(
+            r#"{{"user_id":"501","order_id":"z{i}","symbol":"AAPL","quantity":1,"order_type":"buy"}}"#
+        );
         sender.send(t::ORDER_COMMANDS, "501", order);
     }
+
     sender.flush();
     support::rest::wait_at_rest(&place.log, &place.prefix, SOON, || {});
-    assert_eq!(place.order("1").last().map(String::as_str), Some("OrderFilled"));
+    assert_eq!(
+        place.order("1").last().map(String::as_str),
+        Some("OrderFilled")
+    );
     running.stop();
+
     // From nothing but the log.
     std::fs::remove_dir_all(place.p.dir.join("state")).expect("local state");
     let running = place.p.start_roles("all");
@@ -313,8 +549,8 @@ fn zstd_is_read_like_any_other_compression() {
     place.p.good(&["replay", "--role", "orders"]);
 }
 
-/// An input topic that is switched to the clients' time under running roles: named at the first record, nothing of it decides anything, and the way
-/// out that is printed leads on.
+/// An input topic that is switched to the clients' time under running roles: named at the first
+/// record, nothing of it decides anything, and the way out that is printed leads on.
 #[test]
 fn a_time_that_the_client_chose_decides_nothing() {
     let place = Place::new(&broker::shared().address, "switched");
@@ -324,11 +560,23 @@ fn a_time_that_the_client_chose_decides_nothing() {
         .log
         .alter_topic(
             t::ORDER_COMMANDS,
-            &[("message.timestamp.type", "CreateTime"), ("message.timestamp.after.max.ms", i64::MAX.to_string().as_str())],
+            &[
+                ("message.timestamp.type", "CreateTime"),
+                (
+                    "message.timestamp.after.max.ms",
+                    i64::MAX.to_string().as_str(),
+                ),
+            ],
         )
         .expect("changed");
+
     let year_2100 = 4_102_444_800_000;
-    let order = |id: &str| format!(r#"{{"user_id":"501","order_id":"{id}","symbol":"AAPL","quantity":1,"order_type":"buy"}}"#);
+    let order = |id: &str| {
+        format!(
+            r#"{{"user_id":"501","order_id":"{id}","symbol":"AAPL","quantity":1,"order_type":"buy"}}"#
+        )
+    };
+
     let send = |id: &str| {
         let mut appender = place.log.appender().expect("a writer");
         let at = TopicPartition::new(t::ORDER_COMMANDS, 0);
@@ -341,21 +589,54 @@ fn a_time_that_the_client_chose_decides_nothing() {
             value: Some(value.as_bytes()),
             headers: Headers::default(),
         };
-        appender.append(&record).and_then(|()| appender.flush(Duration::from_secs(20))).expect("it is in the log");
+
+        appender
+            .append(&record)
+            .and_then(|()| appender.flush(Duration::from_secs(20)))
+            .expect("it is in the log");
     };
+
     // Brokers take up a setting in their own time; until then they go on stamping.
     place.checked(CONFIG, &["message.timestamp.type is CreateTime"]);
     send("2100");
-    running.ends(SOON).fails(CONFIG, &["order-commands/0/", "message.timestamp.type", "is CreateTime, must be LogAppendTime", "--fix"]);
-    place.p.run(&["run", "--role", "all"]).fails(CONFIG, &["message.timestamp.type is CreateTime", "--fix"]);
+    running.ends(SOON).fails(
+        CONFIG,
+        &[
+            "order-commands/0/",
+            "message.timestamp.type",
+            "is CreateTime, must be LogAppendTime",
+            "--fix",
+        ],
+    );
+
+    place
+        .p
+        .run(&["run", "--role", "all"])
+        .fails(CONFIG, &["message.timestamp.type is CreateTime", "--fix"]);
     place.p.good(&FIX);
     let running = place.p.start_roles("all");
-    wait_for("the record to be put aside", SOON, || place.dead() == ["NO_LOG_TIME"]);
-    assert_eq!(place.order("2"), NEXT, "its partition goes on, and the user's limits are as if nothing had been");
+    wait_for("the record to be put aside", SOON, || {
+        place.dead() == ["NO_LOG_TIME"]
+    });
+
+    assert_eq!(
+        place.order("2"),
+        NEXT,
+        "its partition goes on, and the user's limits are as if nothing had been"
+    );
     let said = running.stop();
-    assert!(said.err.contains("go to dead-letters (NO_LOG_TIME)"), "{}", said.err);
+    assert!(
+        said.err.contains("go to dead-letters (NO_LOG_TIME)"),
+        "{}",
+        said.err
+    );
     let checks = place.p.good(&["verify", "--format", "json"]);
-    assert!(checks.lines().all(|l| serde_json::from_str::<Value>(l).expect("JSON")["ok"] == true), "{checks}");
+    assert!(
+        checks
+            .lines()
+            .all(|l| serde_json::from_str::<Value>(l).expect("JSON")["ok"] == true),
+        "{checks}"
+    );
     place.p.good(&["replay", "--role", "orders"]);
 }
 
@@ -365,34 +646,67 @@ fn a_brokers_clock_that_was_ahead_is_outlived() {
     let dir = tempfile::tempdir().expect("a directory");
     let library = dir.path().join("clock.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clock.c");
-    let made = std::process::Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+    let made = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(&library)
+        .arg(source)
+        .arg("-ldl")
+        .status();
     assert!(made.expect("a C compiler").success());
     let offset = dir.path().join("offset");
     std::fs::write(&offset, 0_i64.to_le_bytes()).expect("a file");
     let ahead = |seconds: i64| {
         use std::io::{Seek, Write};
-        let mut file = std::fs::File::options().write(true).open(&offset).expect("the file");
-        file.rewind().and_then(|()| file.write_all(&seconds.to_le_bytes())).expect("written in place");
+        let mut file = std::fs::File::options()
+            .write(true)
+            .open(&offset)
+            .expect("the file");
+        file.rewind()
+            .and_then(|()| file.write_all(&seconds.to_le_bytes()))
+            .expect("written in place");
     };
-    let env = [("LD_PRELOAD", &library), ("CLOCK_OFFSET_FILE", &offset)].map(|(name, path)| (name.to_string(), path.display().to_string()));
+
+    let env = [("LD_PRELOAD", &library), ("CLOCK_OFFSET_FILE", &offset)]
+        .map(|(name, path)| (name.to_string(), path.display().to_string()));
     let broker = Broker::start_under(&[], true, env.to_vec());
     let place = Place::new(&broker.address, "clock");
     let running = place.p.start_roles("all");
     assert_eq!(place.order("1"), FIRST);
     running.stop();
     ahead(7_200);
-    place.p.good(&["order", "--user", "501", "--id", "ahead", "--deposit", "1", "--no-wait"]);
+    place.p.good(&[
+        "order",
+        "--user",
+        "501",
+        "--id",
+        "ahead",
+        "--deposit",
+        "1",
+        "--no-wait",
+    ]);
+
     ahead(0);
     let mut times = Vec::new();
     for topic in ["order-commands", "operator-commands"] {
-        for line in place.p.good(&["tail", topic, "--from", "start", "--exit-at-end", "--json"]).lines() {
+        for line in place
+            .p
+            .good(&["tail", topic, "--from", "start", "--exit-at-end", "--json"])
+            .lines()
+        {
             let record: Value = serde_json::from_str(line).expect("JSON");
             times.push(record["timestamp_ms"].as_i64().expect("a time"));
         }
     }
-    assert!(times.len() == 2 && times[1] - times[0] > 7_000_000, "the broker's clock was ahead: {times:?}");
+
+    assert!(
+        times.len() == 2 && times[1] - times[0] > 7_000_000,
+        "the broker's clock was ahead: {times:?}"
+    );
     let running = place.p.start_roles("all");
-    assert_eq!(place.order("2").last().map(String::as_str), Some("OrderFilled"));
+    assert_eq!(
+        place.order("2").last().map(String::as_str),
+        Some("OrderFilled")
+    );
     let said = running.stop();
     assert!(!said.err.contains("InvalidTimestamp"), "{}", said.err);
 }

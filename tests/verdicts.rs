@@ -1,4 +1,5 @@
-//! Commands that judge, with outputs that fail: the exit code is the verdict's, whoever reads the lines.
+//! Commands that judge, with outputs that fail: the exit code is the verdict's, whoever reads the
+//! lines.
 #![cfg(feature = "rocks")]
 
 mod support;
@@ -25,7 +26,8 @@ const FAILED: i32 = 1;
 const BUG: i32 = 70;
 const CONFIG: i32 = 78;
 
-/// Every command that judges: how it ends where all is well, and where everything is damaged. `D` stands for a damaged file.
+/// Every command that judges: how it ends where all is well, and where everything is damaged. `D`
+/// stands for a damaged file.
 const JUDGES: &[(&str, i32, i32)] = &[
     ("verify", OK, BUG),
     ("verify --format json", OK, BUG),
@@ -65,7 +67,13 @@ enum Out {
     FullDisk,
 }
 
-const OUTS: [Out; 5] = [Out::Read, Out::Closed, Out::NoReader, Out::Breaks, Out::FullDisk];
+const OUTS: [Out; 5] = [
+    Out::Read,
+    Out::Closed,
+    Out::NoReader,
+    Out::Breaks,
+    Out::FullDisk,
+];
 
 fn run(p: &Program, typed: &str, out: Out) -> (Option<i32>, String) {
     let args: Vec<&str> = typed.split_whitespace().collect();
@@ -82,18 +90,31 @@ fn run(p: &Program, typed: &str, out: Out) -> (Option<i32>, String) {
             });
         },
         Out::NoReader | Out::Breaks => drop(c.stdout(write)),
-        Out::FullDisk => drop(c.stdout(OpenOptions::new().write(true).open("/dev/full").expect("/dev/full"))),
+        Out::FullDisk => drop(
+            c.stdout(
+                OpenOptions::new()
+                    .write(true)
+                    .open("/dev/full")
+                    .expect("/dev/full"),
+            ),
+        ),
     }
+
     let child = c.stderr(Stdio::piped()).spawn().expect("it starts");
+
     // The command holds an end for writing, which would keep the pipe open.
     drop(c);
     if out == Out::Breaks {
         // A command that prints nothing ends the pipe itself.
         read.read_exact(&mut [0]).unwrap_or_default();
     }
+
     drop(read);
     let done = child.wait_with_output().expect("its end");
-    (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned())
+    (
+        done.status.code(),
+        String::from_utf8_lossy(&done.stderr).into_owned(),
+    )
 }
 
 fn log(dir: &Path) -> LocalLog {
@@ -103,13 +124,27 @@ fn log(dir: &Path) -> LocalLog {
 fn append(log: &LocalLog, topic: TopicId, key: &[u8], value: &[u8]) {
     let at = TopicPartition::new(topic, 0);
     let mut appender = log.appender().expect("an appender");
-    let record = Record { at, offset: 0, timestamp_ms: 1_700_000_000_000, key: Some(key), value: Some(value), headers: Headers::default() };
-    appender.append(&record).and_then(|()| appender.flush(Duration::from_secs(5))).expect("appended");
+    let record = Record {
+        at,
+        offset: 0,
+        timestamp_ms: 1_700_000_000_000,
+        key: Some(key),
+        value: Some(value),
+        headers: Headers::default(),
+    };
+
+    appender
+        .append(&record)
+        .and_then(|()| appender.flush(Duration::from_secs(5)))
+        .expect("appended");
 }
 
 /// An entry for a record that nobody has audited yet, with hashes out of the air.
 fn forged_entry(log: &LocalLog, topic: TopicId, value: &[u8]) {
-    let offset = log.bounds(TopicPartition::new(topic, 0)).expect("bounds").end;
+    let offset = log
+        .bounds(TopicPartition::new(topic, 0))
+        .expect("bounds")
+        .end;
     append(log, topic, b"501", value);
     let (src_topic, invented): (_, Hash) = (t::table(""), [9; 32]);
     let mut entry = Vec::new();
@@ -124,28 +159,60 @@ fn forged_entry(log: &LocalLog, topic: TopicId, value: &[u8]) {
         hash: invented,
     }
     .encode(&mut entry);
-    append(log, t::AUDIT_LOG, format!("{}/0", src_topic.name(topic)).as_bytes(), &entry);
+
+    append(
+        log,
+        t::AUDIT_LOG,
+        format!("{}/0", src_topic.name(topic)).as_bytes(),
+        &entry,
+    );
 }
 
 fn damage(p: &Program, dir: &Path) {
     // A replay reads the journal up to where its role is, so that must go on behind the damage.
     append(&log(dir), t::ORDERS_JOURNAL, b"", b"\xc1");
-    p.good(&["order", "--user", "501", "--id", "3", "--symbol", "AAPL", "--quantity", "1", "--side", "buy", "--no-wait"]);
+    p.good(&[
+        "order",
+        "--user",
+        "501",
+        "--id",
+        "3",
+        "--symbol",
+        "AAPL",
+        "--quantity",
+        "1",
+        "--side",
+        "buy",
+        "--no-wait",
+    ]);
+
     let running = p.start_roles("orders,trading");
     wait_for("it is read", Duration::from_secs(60), || {
-        let status: serde_json::Value = serde_json::from_str(&p.good(&["status", "--role", "orders", "--format", "json"])).expect("JSON");
-        status.as_array().is_some_and(|rows| rows.iter().all(|r| r["lag"] == 0))
+        let status: serde_json::Value =
+            serde_json::from_str(&p.good(&["status", "--role", "orders", "--format", "json"]))
+                .expect("JSON");
+        status
+            .as_array()
+            .is_some_and(|rows| rows.iter().all(|r| r["lag"] == 0))
     });
+
     running.stop();
     let log = log(dir);
-    let order = br#"{"order_id":"x1","user_id":"501","symbol":"AAPL","quantity":1,"order_type":"buy"}"#;
+    let order =
+        br#"{"order_id":"x1","user_id":"501","symbol":"AAPL","quantity":1,"order_type":"buy"}"#;
     forged_entry(&log, t::ORDER_COMMANDS, order);
+
     // What no role of ours has written, where only roles write.
     for topic in [t::ORDER_EVENTS, t::PORTFOLIOS, t::ORDERS_CHANGELOG] {
         append(&log, topic, b"501", b"\xc1");
     }
+
     let file = dir.join("e.jsonl");
-    let mut lines: Vec<String> = std::fs::read_to_string(&file).expect("the export").lines().map(String::from).collect();
+    let mut lines: Vec<String> = std::fs::read_to_string(&file)
+        .expect("the export")
+        .lines()
+        .map(String::from)
+        .collect();
     lines.remove(lines.len() / 2);
     std::fs::write(file, lines.join("\n") + "\n").expect("changed");
 }
@@ -155,10 +222,32 @@ fn traded(dir: &Path) -> Program {
     std::fs::write(dir.join("l.csv"), "symbol\nAAPL\n").expect("a file");
     p.good(&["topics", "create", "--partitions", "1"]);
     p.good(&["instruments", "load", "l.csv"]);
-    p.good(&["publish", "--symbols", "AAPL", "--count", "3", "--rate", "0"]);
+    p.good(&[
+        "publish",
+        "--symbols",
+        "AAPL",
+        "--count",
+        "3",
+        "--rate",
+        "0",
+    ]);
+
     for id in ["1", "2"] {
-        p.good(&["order", "--user", "501", "--id", id, "--symbol", "AAPL", "--quantity", "1", "--side", "buy"]);
+        p.good(&[
+            "order",
+            "--user",
+            "501",
+            "--id",
+            id,
+            "--symbol",
+            "AAPL",
+            "--quantity",
+            "1",
+            "--side",
+            "buy",
+        ]);
     }
+
     p.good(&["audit", "export", "-o", "e.jsonl"]);
     p
 }
@@ -171,16 +260,30 @@ fn the_code_is_the_verdicts_whatever_becomes_of_the_output() {
     let mut look = |typed: &str, whole: bool, out: Out, want: i32| {
         let (code, said) = run(&p, typed, out);
         if code != Some(want) || said.contains("panicked") {
-            wrong.push(format!("{typed}, {}, {out:?}: {code:?} and not {want}: {said}", if whole { "whole" } else { "damaged" }));
+            wrong.push(format!(
+                "{typed}, {}, {out:?}: {code:?} and not {want}: {said}",
+                if whole { "whole" } else { "damaged" }
+            ));
         }
     };
+
     for whole in [true, false] {
         for out in OUTS {
             for (typed, good, bad) in JUDGES {
                 // Where all is well, a disk that is full is what is wrong.
                 let verdict = if whole { *good } else { *bad };
-                look(typed, whole, out, if verdict == OK && out == Out::FullDisk { FAILED } else { verdict });
+                look(
+                    typed,
+                    whole,
+                    out,
+                    if verdict == OK && out == Out::FullDisk {
+                        FAILED
+                    } else {
+                        verdict
+                    },
+                );
             }
+
             for (typed, bad) in WRITERS {
                 let lost = matches!(out, Out::NoReader | Out::FullDisk);
                 match (whole, out) {
@@ -191,15 +294,29 @@ fn the_code_is_the_verdicts_whatever_becomes_of_the_output() {
                 }
             }
         }
+
         if whole {
             damage(&p, dir.path());
         }
     }
+
     for out in OUTS {
         // The moment lies behind the damage, so there is none on the whole log.
-        look("replay --role orders --until order-commands/0/2", false, out, BUG);
+        look(
+            "replay --role orders --until order-commands/0/2",
+            false,
+            out,
+            BUG,
+        );
+
         // A log of another shape is a verdict, too.
         look("topics create --partitions 3", false, out, CONFIG);
     }
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }

@@ -1,10 +1,13 @@
-//! The matching core under the mix of a published test of another core: of 100 commands 9 are immediate-or-cancel, 3 market-like, 6 replacements, and the
-//! rest cancels and adds. The book's size stays about the same.
+//! The matching core under the mix of a published test of another core: of 100 commands 9 are
+//! immediate-or-cancel, 3 market-like, 6 replacements, and the rest cancels and adds. The book's
+//! size stays about the same.
 
 use std::hint::black_box;
 
 use indexmap::IndexMap;
-use processor::domain::book::{Book, Change, FOREVER, House, Life, Match, Order, Party, Room, Verdict};
+use processor::domain::book::{
+    Book, Change, FOREVER, House, Life, Match, Order, Party, Room, Verdict,
+};
 use processor::domain::status::Side;
 use rustc_hash::FxBuildHasher;
 
@@ -61,9 +64,11 @@ impl Desk {
             traded: 0,
             counts: [0; 5],
         };
+
         for _ in 0..200_000 {
             desk.step();
         }
+
         desk.counts = [0; 5];
         desk
     }
@@ -71,18 +76,47 @@ impl Desk {
     /// The next command; it depends on what is in the book.
     pub fn choose(&mut self) -> Command {
         let d = &mut self.dice;
-        let side = if d.roll(2) == 0 { Side::Buy } else { Side::Sell };
+        let side = if d.roll(2) == 0 {
+            Side::Buy
+        } else {
+            Side::Sell
+        };
+
         // Prices lie around 1000000, closer to the middle more often.
         let away = (d.roll(60) * d.roll(60) / 20) as i64 * 100;
-        let passive = if side == Side::Buy { 1_000_000 - 100 - away } else { 1_000_000 + 100 + away };
+        let passive = if side == Side::Buy {
+            1_000_000 - 100 - away
+        } else {
+            1_000_000 + 100 + away
+        };
+
         let quantity = 1 + d.roll(100) as i64;
         let kind = d.roll(100);
         let known = |d: &mut Dice, slots: &IndexMap<u64, u32, FxBuildHasher>| {
-            slots.get_index(d.roll(slots.len().max(1) as u64) as usize).map(|(id, _)| *id)
+            slots
+                .get_index(d.roll(slots.len().max(1) as u64) as usize)
+                .map(|(id, _)| *id)
         };
+
         match kind {
-            0..9 => Command::Add(side, if side == Side::Buy { 1_001_000 } else { 999_000 }, quantity, Life::Ioc, false),
-            9..12 => Command::Add(side, if side == Side::Buy { 2_000_000 } else { 1 }, quantity, Life::Ioc, true),
+            0..9 => Command::Add(
+                side,
+                if side == Side::Buy {
+                    1_001_000
+                } else {
+                    999_000
+                },
+                quantity,
+                Life::Ioc,
+                false,
+            ),
+            9..12 => Command::Add(
+                side,
+                if side == Side::Buy { 2_000_000 } else { 1 },
+                quantity,
+                Life::Ioc,
+                true,
+            ),
             12..18 => match known(d, &self.slots) {
                 Some(id) => Command::Replace(id, passive),
                 None => Command::Add(side, passive, quantity, Life::Rest, false),
@@ -103,7 +137,8 @@ impl Desk {
 
     /// Does it.
     pub fn run(&mut self, command: Command) {
-        let (book, slots) = (&mut self.book, &mut self.slots);
+        let book = &mut self.book;
+        let slots = &mut self.slots;
         match command {
             Command::Cancel(id) => {
                 self.counts[4] += 1;
@@ -113,16 +148,26 @@ impl Desk {
             }
             Command::Replace(id, price) => {
                 self.counts[2] += 1;
-                let Some(slot) = slots.get(&id).copied() else { return };
-                let Some(order) = book.get(slot).copied() else { return };
+                let Some(slot) = slots.get(&id).copied() else {
+                    return;
+                };
+
+                let Some(order) = book.get(slot).copied() else {
+                    return;
+                };
+
                 // A buy stays a buy: the price is moved to its own side.
                 let limit_e4 = match order.side {
                     Side::Buy => price.min(999_900),
                     Side::Sell => price.max(1_000_100),
                 };
+
                 match book.check_replace(slot, order.quantity(), limit_e4, 0, &House::Away) {
                     Ok(Change::Anew) => {
-                        let Some(order) = book.remove(slot) else { return };
+                        let Some(order) = book.remove(slot) else {
+                            return;
+                        };
+
                         slots.swap_remove(&id);
                         self.submit(Order { limit_e4, ..order });
                     }
@@ -137,8 +182,13 @@ impl Desk {
                 } else {
                     3
                 }] += 1;
+
                 self.next += 1;
-                let party = Id { order: self.next, user: (self.next % 1_000) as u32 };
+                let party = Id {
+                    order: self.next,
+                    user: (self.next % 1_000) as u32,
+                };
+
                 self.submit(Order {
                     party,
                     seq: 0,
@@ -158,13 +208,22 @@ impl Desk {
     }
 
     fn submit(&mut self, order: Order<Id>) {
-        let (slots, traded, id) = (&mut self.slots, &mut self.traded, order.party.order);
-        let verdict = self.book.submit(order, 0, &mut House::Away, &mut Room::UNBOUNDED.clone(), |m: Match<'_, Id>| {
-            *traded += m.quantity as u64;
-            if let Some(maker) = m.maker.filter(|maker| maker.leaves == 0) {
-                slots.swap_remove(&maker.party.order);
-            }
-        });
+        let slots = &mut self.slots;
+        let traded = &mut self.traded;
+        let id = order.party.order;
+        let verdict = self.book.submit(
+            order,
+            0,
+            &mut House::Away,
+            &mut Room::UNBOUNDED.clone(),
+            |m: Match<'_, Id>| {
+                *traded += m.quantity as u64;
+                if let Some(maker) = m.maker.filter(|maker| maker.leaves == 0) {
+                    slots.swap_remove(&maker.party.order);
+                }
+            },
+        );
+
         if let Verdict::Rests(slot) = verdict {
             slots.insert(id, slot);
         }

@@ -1,4 +1,5 @@
-//! What benches give the roles to do: listings, one price each, market buys that the house fills, and orders that meet in books.
+//! What benches give the roles to do: listings, one price each, market buys that the house fills,
+//! and orders that meet in books.
 
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
@@ -25,20 +26,32 @@ pub fn prepare(system: &System) {
 
 /// The same with so many partitions.
 pub fn prepare_with(system: &System, partitions: u32) {
-    system.create_topics(partitions, &mut |_, _| {}).expect("the topics can be made");
+    system
+        .create_topics(partitions, &mut |_, _| {})
+        .expect("the topics can be made");
     let mut listings = KeyedAppender::new(&*system.log, topics::INSTRUMENTS).expect("a writer");
     let mut ticks = KeyedAppender::new(&*system.log, topics::MARKET_DATA).expect("a writer");
     let mut value = Vec::new();
     for n in 0..SYMBOLS {
-        let (house, book) = (format!("S{n}"), format!("B{n}"));
-        let (housed, booked) = (json!({"symbol": house}), json!({"symbol": book, "house": false, "short_ok": true}));
-        for (symbol, listing, price) in [(house, housed, format!("{}.25", 10 + n)), (book, booked, cents(MIDDLE))] {
-            listings.append(&symbol, Some(listing.to_string().as_bytes())).expect("appending works");
+        let house = format!("S{n}");
+        let book = format!("B{n}");
+        let housed = json!({"symbol": house});
+        let booked = json!({"symbol": book, "house": false, "short_ok": true});
+        for (symbol, listing, price) in [
+            (house, housed, format!("{}.25", 10 + n)),
+            (book, booked, cents(MIDDLE)),
+        ] {
+            listings
+                .append(&symbol, Some(listing.to_string().as_bytes()))
+                .expect("appending works");
             value.clear();
             encode::tick(Format::MessagePack, &symbol, &price, None, &mut value);
-            ticks.append(&symbol, Some(&value)).expect("appending works");
+            ticks
+                .append(&symbol, Some(&value))
+                .expect("appending works");
         }
     }
+
     listings.flush(PATIENCE).expect("flushing works");
     ticks.flush(PATIENCE).expect("flushing works");
 }
@@ -57,7 +70,14 @@ impl Orders {
     /// `run` begins every id: another one for each run on the same log.
     pub fn new(log: &dyn Log, users: u64, run: &'static str) -> Orders {
         let commands = KeyedAppender::new(log, topics::ORDER_COMMANDS).expect("a writer");
-        Orders { commands, rng: Rng::new(1), users, run, sent: 0, value: Vec::new() }
+        Orders {
+            commands,
+            rng: Rng::new(1),
+            users,
+            run,
+            sent: 0,
+            value: Vec::new(),
+        }
     }
 
     /// Id of the order that is sent next.
@@ -67,15 +87,25 @@ impl Orders {
 
     /// Queues the next one.
     pub fn send(&mut self) {
-        let (id, user) = (self.next_id(), format!("trader-{}", self.rng.below(self.users)));
+        let id = self.next_id();
+        let user = format!("trader-{}", self.rng.below(self.users));
         self.sent += 1;
         let symbol = format!("S{}", self.rng.below(SYMBOLS));
         let quantity = 1 + self.rng.below(5).cast_signed();
-        let order =
-            MarketOrder { order_id: &id, user_id: &user, symbol: &symbol, quantity, side: Side::Buy, timestamp: Some(1_625_159_076) };
+        let order = MarketOrder {
+            order_id: &id,
+            user_id: &user,
+            symbol: &symbol,
+            quantity,
+            side: Side::Buy,
+            timestamp: Some(1_625_159_076),
+        };
+
         self.value.clear();
         order.encode(Format::MessagePack, &mut self.value);
-        self.commands.append(&user, Some(&self.value)).expect("appending works");
+        self.commands
+            .append(&user, Some(&self.value))
+            .expect("appending works");
     }
 
     pub fn flush(&mut self) {
@@ -89,11 +119,13 @@ pub fn orders(log: &dyn Log, count: u64) {
     for _ in 0..count {
         orders.send();
     }
+
     orders.flush();
 }
 
-/// `count` commands of as many users, for books: of a hundred, 44 limit orders near the middle of which most are to rest, 38 cancels and 6 replacements of one's
-/// own, 9 IOC and 3 market orders (the shares of exchange-core's published test).
+/// `count` commands of as many users, for books: of a hundred, 44 limit orders near the middle of
+/// which most are to rest, 38 cancels and 6 replacements of one's own, 9 IOC and 3 market orders
+/// (the shares of exchange-core's published test).
 pub fn book_orders(log: &dyn Log, count: u64) {
     let mut commands = KeyedAppender::new(log, topics::ORDER_COMMANDS).expect("a writer");
     let mut rng = Rng::new(2);
@@ -104,40 +136,74 @@ pub fn book_orders(log: &dyn Log, count: u64) {
         let (user, command) = match roll {
             0..44 if !resting.is_empty() => {
                 let at = usize::try_from(rng.below(resting.len() as u64)).expect("it fits");
-                let (user, order) = if roll < 38 { resting.swap_remove(at) } else { resting[at].clone() };
-                let replace =
-                    json!({"command": "replace", "orig_order_id": order, "quantity": 4, "limit_price": cents(MIDDLE - 30 + rng.below(61))});
+                let (user, order) = if roll < 38 {
+                    resting.swap_remove(at)
+                } else {
+                    resting[at].clone()
+                };
+
+                let replace = json!({"command": "replace", "orig_order_id": order, "quantity": 4, "limit_price": cents(MIDDLE - 30 + rng.below(61))});
                 let cancel = json!({"command": "cancel", "orig_order_id": order});
                 (user, if roll < 38 { cancel } else { replace })
             }
             _ => {
                 let user = rng.below(users);
-                let (buys, distance) = (rng.below(2) == 0, 1 + rng.below(30));
+                let buys = rng.below(2) == 0;
+                let distance = 1 + rng.below(30);
+
                 // Whoever waits keeps their distance from the middle, whoever takes goes beyond it.
                 let takes = roll >= 88;
-                let price = cents(if buys == takes { MIDDLE + 40 } else { MIDDLE - 40 });
-                let waiting = cents(if buys { MIDDLE - distance } else { MIDDLE + distance });
+                let price = cents(if buys == takes {
+                    MIDDLE + 40
+                } else {
+                    MIDDLE - 40
+                });
+
+                let waiting = cents(if buys {
+                    MIDDLE - distance
+                } else {
+                    MIDDLE + distance
+                });
+
                 let mut order = json!({"symbol": format!("B{}", rng.below(SYMBOLS)), "quantity": 1 + rng.below(5), "order_type": if buys { "buy" } else { "sell" }});
                 match roll {
                     97.. => {}
-                    88.. => extend(&mut order, json!({"type": "limit", "tif": "IOC", "limit_price": price})),
+                    88.. => extend(
+                        &mut order,
+                        json!({"type": "limit", "tif": "IOC", "limit_price": price}),
+                    ),
                     _ => {
                         extend(&mut order, json!({"type": "limit", "limit_price": waiting}));
                         resting.push((user, format!("b{n}")));
                     }
                 }
+
                 (user, order)
             }
         };
-        let (user, mut command) = (format!("member-{user}"), command);
-        extend(&mut command, json!({"order_id": format!("b{n}"), "user_id": user}));
-        commands.append(&user, Some(&rmp_serde::to_vec_named(&command).expect("it can be written"))).expect("appending works");
+
+        let user = format!("member-{user}");
+        let mut command = command;
+        extend(
+            &mut command,
+            json!({"order_id": format!("b{n}"), "user_id": user}),
+        );
+        commands
+            .append(
+                &user,
+                Some(&rmp_serde::to_vec_named(&command).expect("it can be written")),
+            )
+            .expect("appending works");
     }
+
     commands.flush(PATIENCE).expect("flushing works");
 }
 
 fn extend(object: &mut Value, with: Value) {
-    let (Value::Object(object), Value::Object(with)) = (object, with) else { unreachable!("objects only") };
+    let (Value::Object(object), Value::Object(with)) = (object, with) else {
+        unreachable!("objects only")
+    };
+
     object.extend(with);
 }
 

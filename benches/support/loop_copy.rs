@@ -1,4 +1,5 @@
-//! The same copy through the engine's whole loop: a role that writes each record on and remembers its key.
+//! The same copy through the engine's whole loop: a role that writes each record on and remembers
+//! its key.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,8 +25,16 @@ pub const BARE_CHANGELOG: TopicId = TopicId(4);
 
 /// Topics of both copies.
 pub fn table(prefix: &str) -> Arc<TopicTable> {
-    let (keep, compact) = (|name| topic(name, Cleanup::Keep), |name| topic(name, Cleanup::Compact));
-    let topics = vec![keep("input"), keep("output"), compact("changelog"), keep("dead-letters"), compact("bare-changelog")];
+    let keep = |name| topic(name, Cleanup::Keep);
+    let compact = |name| topic(name, Cleanup::Compact);
+    let topics = vec![
+        keep("input"),
+        keep("output"),
+        compact("changelog"),
+        keep("dead-letters"),
+        compact("bare-changelog"),
+    ];
+
     Arc::new(TopicTable::new(prefix, topics))
 }
 
@@ -36,10 +45,12 @@ struct Copy;
 
 impl Role for Copy {
     fn process(&mut self, ctx: &mut Ctx<'_>, r: &Record<'_>) -> Result<(), Bug> {
-        let (key, value) = (r.key.unwrap_or_default(), r.value.unwrap_or_default());
+        let key = r.key.unwrap_or_default();
+        let value = r.value.unwrap_or_default();
         if DOUBT.swap(false, Ordering::Relaxed) {
             return Err(Bug("this cannot be, says the bench".into()));
         }
+
         ctx.put(key, &r.offset.to_be_bytes());
         ctx.emit(OUTPUT, key, "Copy", value);
         Ok(())
@@ -58,13 +69,30 @@ impl RoleFactory for Copies {
 }
 
 /// An instance that has not joined yet, with local state in `dir`.
-pub fn instance(log: &Arc<dyn Log>, table: &Arc<TopicTable>, dir: &Path, partitions: u32, batch: usize) -> Instance {
+pub fn instance(
+    log: &Arc<dyn Log>,
+    table: &Arc<TopicTable>,
+    dir: &Path,
+    partitions: u32,
+    batch: usize,
+) -> Instance {
     let cluster = log.cluster_id().expect("the log answers");
     let identity = Identity::new(&cluster, table.prefix(), "copy", partitions);
-    let stores = RocksStores::open(dir, "1", &identity, Duration::from_secs(5), &SharedMemory::default()).expect("local state");
+    let stores = RocksStores::open(
+        dir,
+        "1",
+        &identity,
+        Duration::from_secs(5),
+        &SharedMemory::default(),
+    )
+    .expect("local state");
+
     let spec = RoleSpec {
         name: "copy",
-        inputs: vec![Input { topic: INPUT, guarded: false }],
+        inputs: vec![Input {
+            topic: INPUT,
+            guarded: false,
+        }],
         broadcasts: vec![],
         guarded_outputs: vec![],
         changelog: CHANGELOG,
@@ -74,29 +102,50 @@ pub fn instance(log: &Arc<dyn Log>, table: &Arc<TopicTable>, dir: &Path, partiti
         linger: Duration::ZERO,
         headers: false,
     };
+
     let settings = Settings {
         group: format!("{}loop", table.prefix()),
         instance: format!("{}loop-1", table.prefix()),
-        limits: Limits { records: batch, bytes: 64 << 20, age: Duration::from_secs(1) },
+        limits: Limits {
+            records: batch,
+            bytes: 64 << 20,
+            age: Duration::from_secs(1),
+        },
         idle_wait: Duration::from_millis(100),
         takeover_wait: Duration::from_secs(30),
         startup_wait: Duration::from_secs(30),
         cache_bytes: 64 << 20,
         standby: processor::engine::restore::Standby::None,
     };
+
     let clock = Box::new(SystemClock::new());
-    Instance::new(log.clone(), Box::new(stores), clock, Box::new(Copies(spec)), table.clone(), settings)
+    Instance::new(
+        log.clone(),
+        Box::new(stores),
+        clock,
+        Box::new(Copies(spec)),
+        table.clone(),
+        settings,
+    )
 }
 
 /// Records per second.
-pub fn run(log: &Arc<dyn Log>, table: &Arc<TopicTable>, dir: &Path, batch: usize, records: u64) -> f64 {
+pub fn run(
+    log: &Arc<dyn Log>,
+    table: &Arc<TopicTable>,
+    dir: &Path,
+    batch: usize,
+    records: u64,
+) -> f64 {
     let mut instance = instance(log, table, dir, PARTITIONS, batch);
     while instance.phase() != "running" {
         instance.step().expect("joining works");
     }
+
     let began = Instant::now();
     while instance.counters().records_in < records {
         instance.step().expect("copying works");
     }
+
     records as f64 / began.elapsed().as_secs_f64()
 }

@@ -32,7 +32,13 @@ pub struct Running {
 impl Running {
     /// Starts an instance of each role and waits until all have their tasks.
     pub fn start(system: &System, roles: &[Role]) -> Running {
-        let mut all = Running { began: Instant::now(), stop: Arc::default(), threads: Vec::new(), gauges: Vec::new() };
+        let mut all = Running {
+            began: Instant::now(),
+            stop: Arc::default(),
+            threads: Vec::new(),
+            gauges: Vec::new(),
+        };
+
         all.add(system, roles);
         all
     }
@@ -40,20 +46,33 @@ impl Running {
     /// Starts more.
     pub fn add(&mut self, system: &System, roles: &[Role]) {
         for role in roles {
-            let (member, stop, gauge, began) = (system.member(*role), self.stop.clone(), Arc::new(Gauge::default()), self.began);
+            let member = system.member(*role);
+            let stop = self.stop.clone();
+            let gauge = Arc::new(Gauge::default());
+            let began = self.began;
             self.gauges.push(gauge.clone());
             self.threads.push(std::thread::spawn(move || {
                 let mut instance = (member.make)().expect("an instance");
                 while !stop.load(Ordering::Relaxed) {
                     if instance.step().expect("a turn") == Turn::Busy {
-                        gauge.busy_us.store(began.elapsed().as_micros() as u64, Ordering::Relaxed);
+                        gauge
+                            .busy_us
+                            .store(began.elapsed().as_micros() as u64, Ordering::Relaxed);
                     }
-                    gauge.running.store(instance.phase() == "running", Ordering::Relaxed);
+
+                    gauge
+                        .running
+                        .store(instance.phase() == "running", Ordering::Relaxed);
                 }
             }));
         }
+
         let asked = Instant::now();
-        while !self.gauges.iter().all(|g| g.running.load(Ordering::Relaxed)) {
+        while !self
+            .gauges
+            .iter()
+            .all(|g| g.running.load(Ordering::Relaxed))
+        {
             self.alive();
             assert!(asked.elapsed() < PATIENCE, "the roles do not start");
             std::thread::sleep(Duration::from_millis(1));
@@ -61,7 +80,10 @@ impl Running {
     }
 
     fn alive(&self) {
-        assert!(!self.threads.iter().any(JoinHandle::is_finished), "a role ended; see above");
+        assert!(
+            !self.threads.iter().any(JoinHandle::is_finished),
+            "a role ended; see above"
+        );
     }
 
     /// Waits until all that was sent is handled; the moment when the last role was busy.
@@ -69,11 +91,23 @@ impl Running {
         let asked = Instant::now();
         loop {
             self.alive();
-            let last = self.gauges.iter().map(|g| g.busy_us.load(Ordering::Relaxed)).max().unwrap_or(0);
+            let last = self
+                .gauges
+                .iter()
+                .map(|g| g.busy_us.load(Ordering::Relaxed))
+                .max()
+                .unwrap_or(0);
             let last = self.began + Duration::from_micros(last);
-            if last.elapsed() > REST && consumed(system, Role::Orders, processor::wire::topics::ORDER_COMMANDS) {
+            if last.elapsed() > REST
+                && consumed(
+                    system,
+                    Role::Orders,
+                    processor::wire::topics::ORDER_COMMANDS,
+                )
+            {
                 return last;
             }
+
             assert!(asked.elapsed() < PATIENCE, "the roles do not come to rest");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -82,14 +116,25 @@ impl Running {
     /// Ends the threads.
     pub fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.threads.into_iter().for_each(|t| t.join().expect("a role's thread ends"));
+        self.threads
+            .into_iter()
+            .for_each(|t| t.join().expect("a role's thread ends"));
     }
 }
 
 /// Whether a role has committed all of a topic that clients write.
 fn consumed(system: &System, role: Role, topic: TopicId) -> bool {
-    let count = system.log.partitions(topic).expect("the log answers").expect("the topic is there");
+    let count = system
+        .log
+        .partitions(topic)
+        .expect("the log answers")
+        .expect("the topic is there");
     let at: Vec<_> = (0..count).map(|p| TopicPartition::new(topic, p)).collect();
-    let committed = system.log.group_offsets(&system.group(role), &at).expect("the log answers");
-    at.iter().zip(committed).all(|(at, next)| next.unwrap_or(0) == system.log.bounds(*at).expect("the log answers").end)
+    let committed = system
+        .log
+        .group_offsets(&system.group(role), &at)
+        .expect("the log answers");
+    at.iter()
+        .zip(committed)
+        .all(|(at, next)| next.unwrap_or(0) == system.log.bounds(*at).expect("the log answers").end)
 }

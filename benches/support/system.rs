@@ -12,7 +12,11 @@ use processor::runtime::system::System;
 use processor::store::rocks::SharedMemory;
 
 /// Bounds of a transaction's input.
-pub const LIMITS: Limits = Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(50) };
+pub const LIMITS: Limits = Limits {
+    records: 10_000,
+    bytes: 8 << 20,
+    age: Duration::from_millis(50),
+};
 
 /// The installation on this log.
 pub fn system(log: Arc<dyn Log>, topics: Arc<TopicTable>, state: &Path) -> System {

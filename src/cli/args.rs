@@ -1,4 +1,5 @@
-//! The command line as typed. Nothing is decided here: values stay text until [`super::config`] has joined flags, environment, file and defaults.
+//! The command line as typed. Nothing is decided here: values stay text until [`super::config`] has
+//! joined flags, environment, file and defaults.
 
 pub mod account;
 pub mod audit;
@@ -31,7 +32,8 @@ prints every value and its origin.
 Exit codes: 0 done or stopped gracefully; 1 failed, restart; 2 wrong use; 70 broken invariant; 75 fenced by a newer
 instance; 78 invalid configuration, topics or state that do not fit; 130 forced stop.";
 
-/// Event-sourced back office of a trading platform: exactly-once roles over Apache Kafka or an embedded log.
+/// Event-sourced back office of a trading platform: exactly-once roles over Apache Kafka or an
+/// embedded log.
 #[derive(Debug, Parser)]
 #[command(name = "processor", version, after_help = EXAMPLES, max_term_width = 120)]
 pub struct Args {
@@ -43,7 +45,8 @@ pub struct Args {
     pub command: Option<Command>,
 }
 
-/// Options that every command takes. All are text, and optional: absence means "look at the next layer".
+/// Options that every command takes. All are text, and optional: absence means "look at the next
+/// layer".
 #[derive(Debug, Default, Clone, ClapArgs)]
 #[command(next_help_heading = "Common options")]
 pub struct Common {
@@ -56,13 +59,15 @@ pub struct Common {
     /// Goes before every topic, group and transactional id [default: none]
     #[arg(long, global = true, value_name = "P")]
     pub topic_prefix: Option<String>,
-    /// Directory of local state, state/<role>/<instance> [default: state; with --embedded: DIR/state]
+    /// Directory of local state, state/<role>/<instance> [default: state; with --embedded:
+    /// DIR/state]
     #[arg(long, global = true, value_name = "DIR")]
     pub state: Option<String>,
     /// Roles: orders, trading, portfolio, notifications, audit, or all
     #[arg(long, global = true, value_name = "R[,R2]")]
     pub role: Option<String>,
-    /// Number of this instance; a second one with the same number takes over from the first [default: 1]
+    /// Number of this instance; a second one with the same number takes over from the first
+    /// [default: 1]
     #[arg(long, global = true, value_name = "N")]
     pub instance: Option<String>,
     /// Configuration file, TOML [default: processor.toml if there is one]
@@ -72,15 +77,22 @@ pub struct Common {
     #[arg(long, global = true, value_name = "FORMAT")]
     pub format: Option<String>,
     /// librdkafka property, repeatable: -X security.protocol=ssl
-    #[arg(short = 'X', global = true, value_name = "KEY=VALUE", hide_short_help = true)]
+    #[arg(
+        short = 'X',
+        global = true,
+        value_name = "KEY=VALUE",
+        hide_short_help = true
+    )]
     pub property: Vec<String>,
-    /// Orders and replacements per second and user; 0 = no limit, also of other commands [default: 100]
+    /// Orders and replacements per second and user; 0 = no limit, also of other commands [default:
+    /// 100]
     #[arg(long, global = true, value_name = "N", hide_short_help = true)]
     pub rate_limit: Option<String>,
     /// Orders and replacements a user may send at once [default: 200]
     #[arg(long, global = true, value_name = "N", hide_short_help = true)]
     pub burst: Option<String>,
-    /// How many times that rate and burst a user's other commands may have: cancels, repeats, transfers; 0 = no limit [default: 10]
+    /// How many times that rate and burst a user's other commands may have: cancels, repeats,
+    /// transfers; 0 = no limit [default: 10]
     #[arg(long, global = true, value_name = "N", hide_short_help = true)]
     pub message_rate_factor: Option<String>,
     /// Age at which a price is too old to trade on, milliseconds [default: 120000]
@@ -92,13 +104,15 @@ pub struct Common {
     /// Reject commands whose timestamp is older, e.g. 30s; 0 = off [default: 0]
     #[arg(long, global = true, value_name = "AGE", hide_short_help = true)]
     pub max_command_age: Option<String>,
-    /// Forget ids so long after they have ended, e.g. 24h; must be above --max-command-age; 0 = never [default: 0]
+    /// Forget ids so long after they have ended, e.g. 24h; must be above --max-command-age; 0 =
+    /// never [default: 0]
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     pub dedup_window: Option<String>,
     /// Orders of one user that may rest or wait at a time [default: 10000]
     #[arg(long, global = true, value_name = "N", hide_short_help = true)]
     pub open_orders_max: Option<String>,
-    /// Take deposits and withdrawals from clients, on order-commands too; without it only operators move money [default: false]
+    /// Take deposits and withdrawals from clients, on order-commands too; without it only operators
+    /// move money [default: false]
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_short_help = true)]
     pub client_transfers: Option<String>,
     /// When DAY orders end, UTC [default: 24:00]
@@ -116,22 +130,27 @@ pub struct Common {
     /// How often each running store is looked through for damage, e.g. 6h; 0 = never [default: 24h]
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true)]
     pub scrub_every: Option<String>,
-    /// Hand tasks over to the other instances at once when this one is stopped; without it a restart within 10 s keeps them
+    /// Hand tasks over to the other instances at once when this one is stopped; without it a
+    /// restart within 10 s keeps them
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_short_help = true)]
     pub leave: Option<String>,
-    /// Keep warm copies of tasks that other instances run: for how many lost instances, or `all`; a task that moves here then runs at once [default: 0]
+    /// Keep warm copies of tasks that other instances run: for how many lost instances, or `all`; a
+    /// task that moves here then runs at once [default: 0]
     #[arg(long, global = true, value_name = "N|all", hide_short_help = true)]
     pub standby: Option<String>,
     /// Longest a graceful stop may take, milliseconds [default: 10000]
     #[arg(long, global = true, value_name = "MS", hide_short_help = true)]
     pub shutdown_grace_ms: Option<String>,
-    /// What a commit to the embedded log waits for: os, or the disk, so that a power failure costs nothing [default: os]
+    /// What a commit to the embedded log waits for: os, or the disk, so that a power failure costs
+    /// nothing [default: os]
     #[arg(long, global = true, value_name = "disk|os", hide_short_help = true)]
     pub durability: Option<String>,
-    /// The first role that ends takes the others of this process with it; else they go on, and passing trouble is tried again
+    /// The first role that ends takes the others of this process with it; else they go on, and
+    /// passing trouble is tried again
     #[arg(long, global = true, value_name = "BOOL", hide_short_help = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub fail_fast: Option<String>,
-    /// What is logged to stderr: error, warn, info, debug, or a tracing filter [default: warn; info while roles run]
+    /// What is logged to stderr: error, warn, info, debug, or a tracing filter [default: warn; info
+    /// while roles run]
     #[arg(long, global = true, value_name = "FILTER", hide_short_help = true)]
     pub log: Option<String>,
     /// text or json log lines [default: text]
@@ -143,10 +162,14 @@ pub struct Common {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run roles until a signal
-    #[command(after_help = "Example: processor run --role orders,trading --instance 1 --brokers localhost:9092")]
+    #[command(
+        after_help = "Example: processor run --role orders,trading --instance 1 --brokers localhost:9092"
+    )]
     Run,
     /// The whole system in one process, with a publisher and simulated traders
-    #[command(after_help = "A second run carries on where the first stopped, also after kill -9.\nExample: processor demo --for 30s")]
+    #[command(
+        after_help = "A second run carries on where the first stopped, also after kill -9.\nExample: processor demo --for 30s"
+    )]
     Demo(Demo),
     /// Notifications over HTTP: Server-Sent Events, WebSockets, webhooks
     #[command(after_help = super::args_gateway::EXAMPLES)]
@@ -194,7 +217,8 @@ that use this --state directory; lag comes from the log and is always there.\nEx
         after_help = "The role must not be running with this instance number.\nExample: processor rebuild --role orders --instance 1 --brokers localhost:9092"
     )]
     Rebuild,
-    /// Re-execute a role from offset zero: compare with its live state, or rebuild it as it was (--until)
+    /// Re-execute a role from offset zero: compare with its live state, or rebuild it as it was
+    /// (--until)
     #[command(after_help = REPLAY_EXAMPLES)]
     Replay(Replay),
     /// Look into local state, or into state that `replay --until` kept
@@ -206,7 +230,9 @@ that use this --state directory; lag comes from the log and is always there.\nEx
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Print shell completions
-    #[command(after_help = "Example: processor completions bash > ~/.local/share/bash-completion/completions/processor")]
+    #[command(
+        after_help = "Example: processor completions bash > ~/.local/share/bash-completion/completions/processor"
+    )]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -221,7 +247,8 @@ pub struct Portfolio {
     /// Cash, positions, profit and equity after every event of theirs, by replay
     #[arg(long)]
     pub history: bool,
-    /// First time of the history (2026-01-31T09:30:00Z, a day from 00:00 UTC, or a number since 1970)
+    /// First time of the history (2026-01-31T09:30:00Z, a day from 00:00 UTC, or a number since
+    /// 1970)
     #[arg(long, value_name = "TIME", requires = "history")]
     pub from: Option<String>,
     /// Time before which it ends
@@ -243,7 +270,8 @@ reached yet is refused with exit code 1.";
 /// Options of `replay`.
 #[derive(Debug, Default, Clone, ClapArgs)]
 pub struct Replay {
-    /// A moment: a time (2026-01-31T09:30:00Z), a day (its 00:00 UTC), a number since 1970, or topic/partition/offset of an input record
+    /// A moment: a time (2026-01-31T09:30:00Z), a day (its 00:00 UTC), a number since 1970, or
+    /// topic/partition/offset of an input record
     #[arg(long, value_name = "MOMENT")]
     pub until: Option<String>,
     /// Keep the rebuilt state in this directory, for `state --at`
@@ -281,7 +309,12 @@ pub enum State {
     #[command(after_help = STATE_KEYS)]
     List {
         /// Only keys that begin like this, e.g. order/501/
-        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+        #[arg(
+            long,
+            default_value = "",
+            hide_default_value = true,
+            value_name = "TEXT"
+        )]
         prefix: String,
         /// Stop after so many
         #[arg(long, value_name = "N")]
@@ -328,7 +361,11 @@ pub struct Demo {
     #[arg(long, default_value_t = 1000, value_name = "N")]
     pub users: u32,
     /// Symbols to trade
-    #[arg(long, default_value = "AAPL,MSFT,NVDA,AMZN,GOOGL,META,TSLA,NFLX", value_name = "S,S2")]
+    #[arg(
+        long,
+        default_value = "AAPL,MSFT,NVDA,AMZN,GOOGL,META,TSLA,NFLX",
+        value_name = "S,S2"
+    )]
     pub symbols: String,
     /// Seed of the simulation
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -345,7 +382,9 @@ pub struct Demo {
 #[derive(Debug, Subcommand)]
 pub enum Topics {
     /// Make those that are missing; existing ones must fit
-    #[command(after_help = "docs/operating/kafka.md has every setting of topics and brokers, its reason and its cost.")]
+    #[command(
+        after_help = "docs/operating/kafka.md has every setting of topics and brokers, its reason and its cost."
+    )]
     Create {
         /// Partitions of the topics keyed by user or symbol
         #[arg(long, default_value_t = 6, value_name = "N")]
@@ -396,16 +435,23 @@ pub struct Publish {
     /// Stop after this many ticks [default: never; a file: at its end]
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
-    /// Replay ticks from a file of columns, separated by comma, semicolon, tab or pipe; `-` is stdin
+    /// Replay ticks from a file of columns, separated by comma, semicolon, tab or pipe; `-` is
+    /// stdin
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Symbol of the file's ticks
-    #[arg(long, value_name = "S", requires = "file", conflicts_with = "symbol_column")]
+    #[arg(
+        long,
+        value_name = "S",
+        requires = "file",
+        conflicts_with = "symbol_column"
+    )]
     pub symbol: Option<String>,
     /// Column of the symbol
     #[arg(long, value_name = "NAME", requires = "file")]
     pub symbol_column: Option<String>,
-    /// Column of the time: s, ms, us or ns since 1970, or a time with its zone (2026-01-31T09:30:00Z)
+    /// Column of the time: s, ms, us or ns since 1970, or a time with its zone
+    /// (2026-01-31T09:30:00Z)
     #[arg(long, default_value = "timestamp", value_name = "NAME")]
     pub time_column: String,
     /// Column of the price
@@ -445,7 +491,8 @@ pub struct Traders {
     /// Seed of the simulation
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
-    /// What order ids begin with; the same again with the same seed sends the same orders again [default: a new name]
+    /// What order ids begin with; the same again with the same seed sends the same orders again
+    /// [default: a new name]
     #[arg(long, value_name = "NAME")]
     pub run: Option<String>,
 }
@@ -544,8 +591,14 @@ Examples:
 pub struct Tail {
     /// Topic, without the prefix
     pub topic: String,
-    /// start, end, an offset (+N if it looks like a time), -N for the last N of each partition, or a time (2026-01-31T09:30:00Z, a day, ms since 1970)
-    #[arg(long, default_value = "end", value_name = "WHERE", allow_hyphen_values = true)]
+    /// start, end, an offset (+N if it looks like a time), -N for the last N of each partition, or
+    /// a time (2026-01-31T09:30:00Z, a day, ms since 1970)
+    #[arg(
+        long,
+        default_value = "end",
+        value_name = "WHERE",
+        allow_hyphen_values = true
+    )]
     pub from: String,
     /// Stop after this many records
     #[arg(long, value_name = "N")]

@@ -28,16 +28,27 @@ pub struct Gateway {
     #[command(subcommand)]
     pub command: Option<GatewayCommand>,
     /// Where to listen; anything but this machine needs --token-file
-    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS", env = "PROCESSOR_LISTEN")]
+    #[arg(
+        long,
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDRESS",
+        env = "PROCESSOR_LISTEN"
+    )]
     pub listen: String,
     /// File of tokens, a user and a hash on each line; read again when it changes
     #[arg(long, value_name = "FILE", env = "PROCESSOR_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
-    /// Without tokens: answer requests that a proxy passed on, too; whoever reaches the proxy sees everything
+    /// Without tokens: answer requests that a proxy passed on, too; whoever reaches the proxy sees
+    /// everything
     #[arg(long, conflicts_with = "token_file", env = "PROCESSOR_OPEN", value_parser = BoolishValueParser::new())]
     pub open: bool,
     /// How far back notifications can be asked for: 12h, 30d, or all
-    #[arg(long, default_value = "7d", value_name = "TIME", env = "PROCESSOR_HISTORY")]
+    #[arg(
+        long,
+        default_value = "7d",
+        value_name = "TIME",
+        env = "PROCESSOR_HISTORY"
+    )]
     pub history: String,
     /// Notifications kept in memory, MiB; older ones are read from the log
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20), env = "PROCESSOR_MEMORY_MB")]
@@ -46,10 +57,20 @@ pub struct Gateway {
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), env = "PROCESSOR_MAX_CONNECTIONS")]
     pub max_connections: u64,
     /// A sign of life on every stream at least so often
-    #[arg(long, default_value = "15s", value_name = "TIME", env = "PROCESSOR_HEARTBEAT")]
+    #[arg(
+        long,
+        default_value = "15s",
+        value_name = "TIME",
+        env = "PROCESSOR_HEARTBEAT"
+    )]
     pub heartbeat: String,
     /// How long a client may read nothing of what it is sent before it is disconnected
-    #[arg(long, default_value = "10s", value_name = "TIME", env = "PROCESSOR_STALL")]
+    #[arg(
+        long,
+        default_value = "10s",
+        value_name = "TIME",
+        env = "PROCESSOR_STALL"
+    )]
     pub stall: String,
     /// Leave webhooks and price alerts to other gateways: they can be set here all the same
     #[arg(long, env = "PROCESSOR_NO_WEBHOOKS", value_parser = BoolishValueParser::new())]
@@ -57,12 +78,24 @@ pub struct Gateway {
     /// Let webhooks go to http and to addresses that are not public
     #[arg(long, env = "PROCESSOR_ALLOW_PRIVATE_WEBHOOKS", value_parser = BoolishValueParser::new())]
     pub allow_private_webhooks: bool,
-    /// When to try a webhook again after its first failure, its second, ...; the last one is that of all further ones. One that
-    /// refuses a notification (400, 409, 413, 415, 422) is asked again so often as there are times, and then the next one has its turn
-    #[arg(long, default_value = "30s,1m,2m,5m", value_name = "TIME,...", env = "PROCESSOR_WEBHOOK_RETRIES")]
+    /// When to try a webhook again after its first failure, its second, ...; the last one is that
+    /// of all further ones. One that refuses a notification (400, 409, 413, 415, 422) is asked
+    /// again so often as there are times, and then the next one has its turn
+    #[arg(
+        long,
+        default_value = "30s,1m,2m,5m",
+        value_name = "TIME,...",
+        env = "PROCESSOR_WEBHOOK_RETRIES"
+    )]
     pub webhook_retries: String,
-    /// How long a notification is tried at a webhook that does not work, before it goes to dead-letters
-    #[arg(long, default_value = "36h", value_name = "TIME", env = "PROCESSOR_WEBHOOK_GIVE_UP")]
+    /// How long a notification is tried at a webhook that does not work, before it goes to
+    /// dead-letters
+    #[arg(
+        long,
+        default_value = "36h",
+        value_name = "TIME",
+        env = "PROCESSOR_WEBHOOK_GIVE_UP"
+    )]
     pub webhook_give_up: String,
 }
 

@@ -1,5 +1,6 @@
-//! Commands that run the roles for a moment, on an embedded log, decide as the installation did that they find: by the settings in its journals, unless a
-//! flag, the environment or a file says otherwise.
+//! Commands that run the roles for a moment, on an embedded log, decide as the installation did
+//! that they find: by the settings in its journals, unless a flag, the environment or a file says
+//! otherwise.
 
 use super::config::{Config, Origin};
 use super::output;
@@ -17,14 +18,26 @@ struct Setting {
 }
 
 const SETTINGS: &[Setting] = &[
-    Setting { name: "rate_limit", take: |to, from| to.rate_limit = from.rate_limit, show: |s| s.rate_limit.to_string() },
-    Setting { name: "burst", take: |to, from| to.burst = from.burst, show: |s| s.burst.to_string() },
+    Setting {
+        name: "rate_limit",
+        take: |to, from| to.rate_limit = from.rate_limit,
+        show: |s| s.rate_limit.to_string(),
+    },
+    Setting {
+        name: "burst",
+        take: |to, from| to.burst = from.burst,
+        show: |s| s.burst.to_string(),
+    },
     Setting {
         name: "message_rate_factor",
         take: |to, from| to.message_rate_factor = from.message_rate_factor,
         show: |s| s.message_rate_factor.to_string(),
     },
-    Setting { name: "stale_ms", take: |to, from| to.stale_ms = from.stale_ms, show: |s| s.stale_ms.to_string() },
+    Setting {
+        name: "stale_ms",
+        take: |to, from| to.stale_ms = from.stale_ms,
+        show: |s| s.stale_ms.to_string(),
+    },
     Setting {
         name: "opening_cash",
         take: |to, from| to.opening_cash_e4 = from.opening_cash_e4,
@@ -33,7 +46,10 @@ const SETTINGS: &[Setting] = &[
     Setting {
         name: "max_command_age",
         take: |to, from| to.max_command_age_ms = from.max_command_age_ms,
-        show: |s| s.max_command_age_ms.map_or("0".into(), |ms| format!("{ms}ms")),
+        show: |s| {
+            s.max_command_age_ms
+                .map_or("0".into(), |ms| format!("{ms}ms"))
+        },
     },
     Setting {
         name: "dedup_window",
@@ -55,33 +71,50 @@ const SETTINGS: &[Setting] = &[
         take: |to, from| to.day_ends_ms = from.day_ends_ms,
         // As it is typed: a day that ends at midnight ends at 24:00.
         show: |s| {
-            let minutes = if s.day_ends_ms == 0 { 24 * 60 } else { s.day_ends_ms / 60_000 };
+            let minutes = if s.day_ends_ms == 0 {
+                24 * 60
+            } else {
+                s.day_ends_ms / 60_000
+            };
             format!("{:02}:{:02}", minutes / 60, minutes % 60)
         },
     },
 ];
 
-/// Takes over what the installation last ran with, and says on stderr what is not the default, or not what it was.
+/// Takes over what the installation last ran with, and says on stderr what is not the default, or
+/// not what it was.
 pub fn take_over(config: &Config, system: &mut System) -> Result<(), LogError> {
     let last = match settings::last_used(system, Role::Orders)? {
         Some(last) => Some(last),
         None => settings::last_used(system, Role::Trading)?,
     };
+
     let Some(last) = last else { return Ok(()) };
     for (name, text) in merge(&mut system.roles, &last, &|name| config.origin(name)) {
-        output::note(format_args!("processor: --{} {text}", name.replace('_', "-")));
+        output::note(format_args!(
+            "processor: --{} {text}",
+            name.replace('_', "-")
+        ));
     }
+
     Ok(())
 }
 
-/// Joins the settings in hand with the last ones. Answers those that differ, with what to say about each.
-fn merge(now: &mut RoleSettings, last: &RoleSettings, origin: &dyn Fn(&str) -> Origin) -> Vec<(&'static str, String)> {
+/// Joins the settings in hand with the last ones. Answers those that differ, with what to say about
+/// each.
+fn merge(
+    now: &mut RoleSettings,
+    last: &RoleSettings,
+    origin: &dyn Fn(&str) -> Origin,
+) -> Vec<(&'static str, String)> {
     let mut differ = Vec::new();
     for setting in SETTINGS {
-        let (mine, theirs) = ((setting.show)(now), (setting.show)(last));
+        let mine = (setting.show)(now);
+        let theirs = (setting.show)(last);
         if mine == theirs {
             continue;
         }
+
         differ.push((
             setting.name,
             match origin(setting.name) {
@@ -93,6 +126,7 @@ fn merge(now: &mut RoleSettings, last: &RoleSettings, origin: &dyn Fn(&str) -> O
             },
         ));
     }
+
     differ
 }
 
@@ -110,11 +144,35 @@ mod tests {
             time_may_fall: false,
             ..Default::default()
         };
-        let mut now = RoleSettings { burst: 9, ..Default::default() };
-        let origin = |name: &str| if name == "burst" { Origin::Flag } else { Origin::Default };
+
+        let mut now = RoleSettings {
+            burst: 9,
+            ..Default::default()
+        };
+
+        let origin = |name: &str| {
+            if name == "burst" {
+                Origin::Flag
+            } else {
+                Origin::Default
+            }
+        };
+
         let told = merge(&mut now, &last, &origin);
-        assert_eq!(now, RoleSettings { burst: 9, time_may_fall: true, ..last }, "rules are not settings");
-        let told: Vec<_> = told.iter().map(|(name, text)| format!("{name}: {text}")).collect();
+        assert_eq!(
+            now,
+            RoleSettings {
+                burst: 9,
+                time_may_fall: true,
+                ..last
+            },
+            "rules are not settings"
+        );
+
+        let told: Vec<_> = told
+            .iter()
+            .map(|(name, text)| format!("{name}: {text}"))
+            .collect();
         assert_eq!(
             told,
             [
@@ -124,6 +182,7 @@ mod tests {
                 "day_end: 21:00, as this installation last ran, and not the default 24:00",
             ]
         );
+
         assert!(merge(&mut now.clone(), &now, &origin).is_empty());
     }
 }

@@ -1,5 +1,6 @@
-//! Flags, environment, file and defaults joined once into a [`Config`] that needs no further checks. Everything that can be checked without the
-//! cluster is checked here, and each complaint names the place the value came from.
+//! Flags, environment, file and defaults joined once into a [`Config`] that needs no further
+//! checks. Everything that can be checked without the cluster is checked here, and each complaint
+//! names the place the value came from.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -119,7 +120,8 @@ pub struct Config {
     pub shown: Vec<(String, String, Origin)>,
 }
 
-/// One setting: its name (flag with dashes, variable in capitals after `PROCESSOR_`, key in the file) and default.
+/// One setting: its name (flag with dashes, variable in capitals after `PROCESSOR_`, key in the
+/// file) and default.
 struct Setting {
     name: &'static str,
     default: &'static str,
@@ -127,34 +129,146 @@ struct Setting {
 }
 
 const SETTINGS: &[Setting] = &[
-    Setting { name: "brokers", default: "", flag: |c| c.brokers.as_ref() },
-    Setting { name: "embedded", default: "", flag: |c| c.embedded.as_ref() },
-    Setting { name: "topic_prefix", default: "", flag: |c| c.topic_prefix.as_ref() },
-    Setting { name: "state", default: "state", flag: |c| c.state.as_ref() },
-    Setting { name: "role", default: "", flag: |c| c.role.as_ref() },
-    Setting { name: "instance", default: "1", flag: |c| c.instance.as_ref() },
-    Setting { name: "format", default: "text", flag: |c| c.format.as_ref() },
-    Setting { name: "rate_limit", default: "100", flag: |c| c.rate_limit.as_ref() },
-    Setting { name: "burst", default: "200", flag: |c| c.burst.as_ref() },
-    Setting { name: "message_rate_factor", default: "10", flag: |c| c.message_rate_factor.as_ref() },
-    Setting { name: "stale_ms", default: "120000", flag: |c| c.stale_ms.as_ref() },
-    Setting { name: "opening_cash", default: "1000000.00", flag: |c| c.opening_cash.as_ref() },
-    Setting { name: "max_command_age", default: "0", flag: |c| c.max_command_age.as_ref() },
-    Setting { name: "dedup_window", default: "0", flag: |c| c.dedup_window.as_ref() },
-    Setting { name: "open_orders_max", default: "10000", flag: |c| c.open_orders_max.as_ref() },
-    Setting { name: "client_transfers", default: "false", flag: |c| c.client_transfers.as_ref() },
-    Setting { name: "day_end", default: "24:00", flag: |c| c.day_end.as_ref() },
-    Setting { name: "commit_interval_ms", default: "50", flag: |c| c.commit_interval_ms.as_ref() },
-    Setting { name: "batch_records_max", default: "10000", flag: |c| c.batch_records_max.as_ref() },
-    Setting { name: "batch_bytes_max", default: "8388608", flag: |c| c.batch_bytes_max.as_ref() },
-    Setting { name: "scrub_every", default: "24h", flag: |c| c.scrub_every.as_ref() },
-    Setting { name: "leave", default: "false", flag: |c| c.leave.as_ref() },
-    Setting { name: "standby", default: "0", flag: |c| c.standby.as_ref() },
-    Setting { name: "shutdown_grace_ms", default: "10000", flag: |c| c.shutdown_grace_ms.as_ref() },
-    Setting { name: "durability", default: "os", flag: |c| c.durability.as_ref() },
-    Setting { name: "fail_fast", default: "false", flag: |c| c.fail_fast.as_ref() },
-    Setting { name: "log", default: "", flag: |c| c.log.as_ref() },
-    Setting { name: "log_format", default: "text", flag: |c| c.log_format.as_ref() },
+    Setting {
+        name: "brokers",
+        default: "",
+        flag: |c| c.brokers.as_ref(),
+    },
+    Setting {
+        name: "embedded",
+        default: "",
+        flag: |c| c.embedded.as_ref(),
+    },
+    Setting {
+        name: "topic_prefix",
+        default: "",
+        flag: |c| c.topic_prefix.as_ref(),
+    },
+    Setting {
+        name: "state",
+        default: "state",
+        flag: |c| c.state.as_ref(),
+    },
+    Setting {
+        name: "role",
+        default: "",
+        flag: |c| c.role.as_ref(),
+    },
+    Setting {
+        name: "instance",
+        default: "1",
+        flag: |c| c.instance.as_ref(),
+    },
+    Setting {
+        name: "format",
+        default: "text",
+        flag: |c| c.format.as_ref(),
+    },
+    Setting {
+        name: "rate_limit",
+        default: "100",
+        flag: |c| c.rate_limit.as_ref(),
+    },
+    Setting {
+        name: "burst",
+        default: "200",
+        flag: |c| c.burst.as_ref(),
+    },
+    Setting {
+        name: "message_rate_factor",
+        default: "10",
+        flag: |c| c.message_rate_factor.as_ref(),
+    },
+    Setting {
+        name: "stale_ms",
+        default: "120000",
+        flag: |c| c.stale_ms.as_ref(),
+    },
+    Setting {
+        name: "opening_cash",
+        default: "1000000.00",
+        flag: |c| c.opening_cash.as_ref(),
+    },
+    Setting {
+        name: "max_command_age",
+        default: "0",
+        flag: |c| c.max_command_age.as_ref(),
+    },
+    Setting {
+        name: "dedup_window",
+        default: "0",
+        flag: |c| c.dedup_window.as_ref(),
+    },
+    Setting {
+        name: "open_orders_max",
+        default: "10000",
+        flag: |c| c.open_orders_max.as_ref(),
+    },
+    Setting {
+        name: "client_transfers",
+        default: "false",
+        flag: |c| c.client_transfers.as_ref(),
+    },
+    Setting {
+        name: "day_end",
+        default: "24:00",
+        flag: |c| c.day_end.as_ref(),
+    },
+    Setting {
+        name: "commit_interval_ms",
+        default: "50",
+        flag: |c| c.commit_interval_ms.as_ref(),
+    },
+    Setting {
+        name: "batch_records_max",
+        default: "10000",
+        flag: |c| c.batch_records_max.as_ref(),
+    },
+    Setting {
+        name: "batch_bytes_max",
+        default: "8388608",
+        flag: |c| c.batch_bytes_max.as_ref(),
+    },
+    Setting {
+        name: "scrub_every",
+        default: "24h",
+        flag: |c| c.scrub_every.as_ref(),
+    },
+    Setting {
+        name: "leave",
+        default: "false",
+        flag: |c| c.leave.as_ref(),
+    },
+    Setting {
+        name: "standby",
+        default: "0",
+        flag: |c| c.standby.as_ref(),
+    },
+    Setting {
+        name: "shutdown_grace_ms",
+        default: "10000",
+        flag: |c| c.shutdown_grace_ms.as_ref(),
+    },
+    Setting {
+        name: "durability",
+        default: "os",
+        flag: |c| c.durability.as_ref(),
+    },
+    Setting {
+        name: "fail_fast",
+        default: "false",
+        flag: |c| c.fail_fast.as_ref(),
+    },
+    Setting {
+        name: "log",
+        default: "",
+        flag: |c| c.log.as_ref(),
+    },
+    Setting {
+        name: "log_format",
+        default: "text",
+        flag: |c| c.log_format.as_ref(),
+    },
 ];
 
 impl Config {
@@ -164,11 +278,20 @@ impl Config {
     }
 
     /// The same with a configuration file's text in hand.
-    pub fn with_file(flags: &Common, env: &dyn Fn(&str) -> Option<String>, path: &Path, text: &str) -> Result<Config, Failure> {
+    pub fn with_file(
+        flags: &Common,
+        env: &dyn Fn(&str) -> Option<String>,
+        path: &Path,
+        text: &str,
+    ) -> Result<Config, Failure> {
         Self::join(flags, env, &File::parse(path.to_path_buf(), text)?)
     }
 
-    fn join(flags: &Common, env: &dyn Fn(&str) -> Option<String>, file: &File) -> Result<Config, Failure> {
+    fn join(
+        flags: &Common,
+        env: &dyn Fn(&str) -> Option<String>,
+        file: &File,
+    ) -> Result<Config, Failure> {
         let mut values = BTreeMap::new();
         let mut shown = Vec::new();
         for s in SETTINGS {
@@ -176,6 +299,7 @@ impl Config {
             shown.push((s.name.to_string(), value.clone(), origin.clone()));
             values.insert(s.name, (value, origin));
         }
+
         let properties = properties(flags, file, &mut shown)?;
         let v = Values(values);
         let target = v.target()?;
@@ -183,14 +307,22 @@ impl Config {
         let mut state = v.text("state").to_string();
         if let (Target::Embedded { dir }, Origin::Default) = (&target, v.origin("state")) {
             state = dir.join("state").display().to_string();
-            shown.iter_mut().filter(|(name, ..)| name == "state").for_each(|s| s.1.clone_from(&state));
+            shown
+                .iter_mut()
+                .filter(|(name, ..)| name == "state")
+                .for_each(|s| s.1.clone_from(&state));
         }
+
         Ok(Config {
             target,
             topic_prefix: v.parse("topic_prefix", prefix)?,
-            state: PathBuf::from(
-                v.parse("state", |_| if state.is_empty() { Err("must name a directory".into()) } else { Ok(state.clone()) })?,
-            ),
+            state: PathBuf::from(v.parse("state", |_| {
+                if state.is_empty() {
+                    Err("must name a directory".into())
+                } else {
+                    Ok(state.clone())
+                }
+            })?),
             roles: v.parse("role", roles)?,
             instance: v.parse("instance", |t| number(t, 0, 9999))?,
             format: v.parse("format", args::format)?,
@@ -203,17 +335,23 @@ impl Config {
             max_command_age_ms,
             dedup_window_ms: v.parse("dedup_window", |t| window(t, max_command_age_ms))?,
             open_orders_max: v.parse("open_orders_max", |t| number(t, 0, 1_000_000))?,
-            client_transfers: v.parse("client_transfers", |t| t.parse().map_err(|_| "must be true or false".to_string()))?,
+            client_transfers: v.parse("client_transfers", |t| {
+                t.parse().map_err(|_| "must be true or false".to_string())
+            })?,
             day_ends_ms: v.parse("day_end", day_end)?,
             commit_interval_ms: v.parse("commit_interval_ms", |t| number(t, 1, 60_000))?,
             batch_records_max: v.parse("batch_records_max", |t| number(t, 1, 1_000_000))?,
             batch_bytes_max: v.parse("batch_bytes_max", |t| number(t, 65_536, 1 << 30))?,
             scrub_every_ms: v.parse("scrub_every", duration_ms)?,
-            leave: v.parse("leave", |t| t.parse().map_err(|_| "say true or false".into()))?,
+            leave: v.parse("leave", |t| {
+                t.parse().map_err(|_| "say true or false".into())
+            })?,
             standby: v.parse("standby", standby)?,
             shutdown_grace_ms: v.parse("shutdown_grace_ms", |t| number(t, 0, 3_600_000))?,
             durability: v.parse("durability", durability)?,
-            fail_fast: v.parse("fail_fast", |t| t.parse().map_err(|_| "must be true or false".to_string()))?,
+            fail_fast: v.parse("fail_fast", |t| {
+                t.parse().map_err(|_| "must be true or false".to_string())
+            })?,
             log: v.parse("log", log_filter)?,
             log_json: v.parse("log_format", args::format)? == Format::Json,
             shown,
@@ -223,35 +361,58 @@ impl Config {
     /// The roles to work on; none given is wrong use.
     pub fn roles_required(&self) -> Result<&[Role], Failure> {
         if self.roles.is_empty() {
-            return Err(Failure::usage("no role given: say --role orders (or trading, portfolio, notifications, audit, a list, or all)"));
+            return Err(Failure::usage(
+                "no role given: say --role orders (or trading, portfolio, notifications, audit, a list, or all)",
+            ));
         }
+
         Ok(&self.roles)
     }
 
     /// The roles to work on; none given means all.
     pub fn roles_or_all(&self) -> Vec<Role> {
-        if self.roles.is_empty() { Role::all().to_vec() } else { self.roles.clone() }
+        if self.roles.is_empty() {
+            Role::all().to_vec()
+        } else {
+            self.roles.clone()
+        }
     }
 
-    /// The meaning of one role's end for the others, in a process that runs until it is told to stop.
+    /// The meaning of one role's end for the others, in a process that runs until it is told to
+    /// stop.
     pub fn ends(&self) -> Ends {
-        if self.fail_fast { Ends::Together } else { Ends::Alone }
+        if self.fail_fast {
+            Ends::Together
+        } else {
+            Ends::Alone
+        }
     }
 
     /// The same on the embedded log in `dir`, if no log was named.
     pub fn or_embedded(mut self, dir: &Path) -> Config {
         if self.target == Target::Unset {
-            self.target = Target::Embedded { dir: dir.to_path_buf() };
-            if self.shown.iter().any(|(name, _, origin)| name == "state" && *origin == Origin::Default) {
+            self.target = Target::Embedded {
+                dir: dir.to_path_buf(),
+            };
+
+            if self
+                .shown
+                .iter()
+                .any(|(name, _, origin)| name == "state" && *origin == Origin::Default)
+            {
                 self.state = dir.join("state");
             }
         }
+
         self
     }
 
     /// Where a setting's value comes from.
     pub fn origin(&self, name: &str) -> Origin {
-        self.shown.iter().find(|(shown, ..)| shown == name).map_or(Origin::Default, |(.., origin)| origin.clone())
+        self.shown
+            .iter()
+            .find(|(shown, ..)| shown == name)
+            .map_or(Origin::Default, |(.., origin)| origin.clone())
     }
 
     /// The consumer group of a role.
@@ -270,42 +431,62 @@ struct File {
 
 impl File {
     fn read(flags: &Common, env: &dyn Fn(&str) -> Option<String>) -> Result<File, Failure> {
-        let named = flags.config.clone().or_else(|| env("PROCESSOR_CONFIG").map(PathBuf::from));
+        let named = flags
+            .config
+            .clone()
+            .or_else(|| env("PROCESSOR_CONFIG").map(PathBuf::from));
         let path = match named {
             Some(path) => path,
             None if Path::new("processor.toml").is_file() => PathBuf::from("processor.toml"),
             None => return Ok(File::default()),
         };
-        let text = std::fs::read_to_string(&path)
-            .map_err(|e| Failure::config(format!("cannot read the configuration file {}: {e}", path.display())))?;
+
+        let text = std::fs::read_to_string(&path).map_err(|e| {
+            Failure::config(format!(
+                "cannot read the configuration file {}: {e}",
+                path.display()
+            ))
+        })?;
+
         File::parse(path, &text)
     }
 
     fn parse(path: PathBuf, text: &str) -> Result<File, Failure> {
         let table: toml::Table = text.parse().map_err(|e| not_toml(&path, text, &e))?;
-        let mut file = File { path, ..Default::default() };
+        let mut file = File {
+            path,
+            ..Default::default()
+        };
+
         for (key, value) in table {
             let name = key.replace('-', "_");
             match value {
                 toml::Value::Table(kafka) if name == "kafka" => {
                     for (property, value) in kafka {
-                        let value =
-                            scalar(&value).ok_or_else(|| file.refuse(&format!("kafka.{property} must be text, a number or a boolean")))?;
+                        let value = scalar(&value).ok_or_else(|| {
+                            file.refuse(&format!(
+                                "kafka.{property} must be text, a number or a boolean"
+                            ))
+                        })?;
+
                         file.properties.insert(property, value);
                     }
                 }
                 value if SETTINGS.iter().any(|s| s.name == name) => {
-                    let value = scalar(&value).ok_or_else(|| file.refuse(&format!("{key} must be text or a number")))?;
+                    let value = scalar(&value)
+                        .ok_or_else(|| file.refuse(&format!("{key} must be text or a number")))?;
                     file.values.insert(name, value);
                 }
                 _ => {
                     let known: Vec<_> = SETTINGS.iter().map(|s| s.name).collect();
-                    return Err(
-                        file.refuse(&format!("there is no setting `{key}`; the settings are {}, and a table [kafka]", known.join(", ")))
-                    );
+                    return Err(file.refuse(&format!(
+                        "there is no setting `{key}`; the settings are {}, and a table [kafka]",
+                        known.join(", ")
+                    )));
                 }
             }
         }
+
         Ok(file)
     }
 
@@ -314,10 +495,18 @@ impl File {
     }
 }
 
-/// The place and the reason, but not the line itself as the parser would have it: that may hold a password.
+/// The place and the reason, but not the line itself as the parser would have it: that may hold a
+/// password.
 fn not_toml(path: &Path, text: &str, e: &toml::de::Error) -> Failure {
-    let line = e.span().map_or(1, |at| text.bytes().take(at.start).filter(|b| *b == b'\n').count() + 1);
-    Failure::config(format!("{} is no valid TOML: line {line}: {}", path.display(), e.message()))
+    let line = e.span().map_or(1, |at| {
+        text.bytes().take(at.start).filter(|b| *b == b'\n').count() + 1
+    });
+
+    Failure::config(format!(
+        "{} is no valid TOML: line {line}: {}",
+        path.display(),
+        e.message()
+    ))
 }
 
 /// A TOML value as text; a list of texts becomes comma-separated.
@@ -326,17 +515,29 @@ fn scalar(value: &toml::Value) -> Option<String> {
         toml::Value::String(s) => Some(s.clone()),
         toml::Value::Integer(i) => Some(i.to_string()),
         toml::Value::Boolean(b) => Some(b.to_string()),
-        toml::Value::Array(items) => Some(items.iter().map(scalar).collect::<Option<Vec<_>>>()?.join(",")),
+        toml::Value::Array(items) => Some(
+            items
+                .iter()
+                .map(scalar)
+                .collect::<Option<Vec<_>>>()?
+                .join(","),
+        ),
         // By its shortest decimal form, as a record's number is read.
         toml::Value::Float(f) if f.is_finite() => Some(f.to_string()),
         toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Table(_) => None,
     }
 }
 
-fn pick(s: &Setting, flags: &Common, env: &dyn Fn(&str) -> Option<String>, file: &File) -> (String, Origin) {
+fn pick(
+    s: &Setting,
+    flags: &Common,
+    env: &dyn Fn(&str) -> Option<String>,
+    file: &File,
+) -> (String, Origin) {
     if let Some(value) = (s.flag)(flags) {
         return (value.clone(), Origin::Flag);
     }
+
     let own = format!("PROCESSOR_{}", s.name.to_uppercase());
     let kafka = (s.name == "brokers").then(|| "KAFKA_BROKERS".to_string());
     for name in kafka.into_iter().chain([own]) {
@@ -344,37 +545,72 @@ fn pick(s: &Setting, flags: &Common, env: &dyn Fn(&str) -> Option<String>, file:
             return (value, Origin::Env(name));
         }
     }
+
     match file.values.get(s.name) {
         Some(value) => (value.clone(), Origin::File(file.path.clone())),
         None => (s.default.to_string(), Origin::Default),
     }
 }
 
-fn properties(flags: &Common, file: &File, shown: &mut Vec<(String, String, Origin)>) -> Result<BTreeMap<String, String>, Failure> {
-    let mut all: BTreeMap<String, (String, Origin)> =
-        file.properties.iter().map(|(k, v)| (k.clone(), (v.clone(), Origin::File(file.path.clone())))).collect();
+fn properties(
+    flags: &Common,
+    file: &File,
+    shown: &mut Vec<(String, String, Origin)>,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut all: BTreeMap<String, (String, Origin)> = file
+        .properties
+        .iter()
+        .map(|(k, v)| (k.clone(), (v.clone(), Origin::File(file.path.clone()))))
+        .collect();
     for given in &flags.property {
         let Some((key, value)) = given.split_once('=').filter(|(k, _)| !k.trim().is_empty()) else {
             // The text may contain a secret behind the wrong sign.
-            let end = given.find(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c)).unwrap_or(given.len());
-            let name = if allowed::is_secret(given) { &given[..end] } else { given };
-            return Err(Failure::usage(format!("-X {name}: say -X key=value, for example -X security.protocol=ssl")));
+            let end = given
+                .find(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c))
+                .unwrap_or(given.len());
+            let name = if allowed::is_secret(given) {
+                &given[..end]
+            } else {
+                given
+            };
+
+            return Err(Failure::usage(format!(
+                "-X {name}: say -X key=value, for example -X security.protocol=ssl"
+            )));
         };
+
         all.insert(key.trim().to_string(), (value.to_string(), Origin::Flag));
     }
+
     for (key, (value, origin)) in &all {
         allowed::check(key, value).map_err(|why| complaint(origin, &why))?;
-        shown.push((format!("kafka.{key}"), allowed::shown(key, value), origin.clone()));
+        shown.push((
+            format!("kafka.{key}"),
+            allowed::shown(key, value),
+            origin.clone(),
+        ));
     }
-    if let Err(why) = allowed::check_together(|name| all.get(name).map(|(value, _)| value.as_str())) {
-        let origin = all.values().map(|(_, origin)| origin).find(|o| **o == Origin::Flag).or(all.values().map(|(_, o)| o).next());
+
+    if let Err(why) = allowed::check_together(|name| all.get(name).map(|(value, _)| value.as_str()))
+    {
+        let origin = all
+            .values()
+            .map(|(_, origin)| origin)
+            .find(|o| **o == Origin::Flag)
+            .or(all.values().map(|(_, o)| o).next());
         return Err(complaint(origin.unwrap_or(&Origin::Default), &why));
     }
+
     Ok(all.into_iter().map(|(k, (v, _))| (k, v)).collect())
 }
 
 fn complaint(origin: &Origin, what: &str) -> Failure {
-    let code = if *origin == Origin::Flag { Code::Usage } else { Code::Config };
+    let code = if *origin == Origin::Flag {
+        Code::Usage
+    } else {
+        Code::Config
+    };
+
     Failure::new(code, format!("{what} (from: {origin})"))
 }
 
@@ -391,7 +627,12 @@ impl Values {
 
     fn parse<T>(&self, name: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<T, Failure> {
         let text = self.text(name);
-        read(text).map_err(|e| complaint(self.origin(name), &format!("--{} `{text}`: {e}", name.replace('_', "-"))))
+        read(text).map_err(|e| {
+            complaint(
+                self.origin(name),
+                &format!("--{} `{text}`: {e}", name.replace('_', "-")),
+            )
+        })
     }
 
     /// The log that was named at the strongest layer; two at the same layer contradict each other.
@@ -403,10 +644,16 @@ impl Values {
             Origin::Env(_) => 2,
             Origin::Flag => 3,
         };
-        let (kafka, embedded) = (rank("brokers"), rank("embedded"));
+
+        let kafka = rank("brokers");
+        let embedded = rank("embedded");
         match kafka.cmp(&embedded) {
-            std::cmp::Ordering::Greater => Ok(Target::Kafka { brokers: self.parse("brokers", brokers)? }),
-            std::cmp::Ordering::Less => Ok(Target::Embedded { dir: PathBuf::from(self.text("embedded")) }),
+            std::cmp::Ordering::Greater => Ok(Target::Kafka {
+                brokers: self.parse("brokers", brokers)?,
+            }),
+            std::cmp::Ordering::Less => Ok(Target::Embedded {
+                dir: PathBuf::from(self.text("embedded")),
+            }),
             std::cmp::Ordering::Equal if kafka == 0 => Ok(Target::Unset),
             std::cmp::Ordering::Equal => Err(complaint(
                 self.origin("embedded"),
@@ -418,10 +665,14 @@ impl Values {
 
 fn number<T: TryFrom<i64>>(text: &str, min: i64, max: i64) -> Result<T, String> {
     let range = || format!("must be a whole number from {min} to {max}");
-    let Some(Num::Exact(n)) = parse(text.trim().as_bytes(), WHOLE) else { return Err(range()) };
+    let Some(Num::Exact(n)) = parse(text.trim().as_bytes(), WHOLE) else {
+        return Err(range());
+    };
+
     if n < min || n > max {
         return Err(range());
     }
+
     T::try_from(n).map_err(|_| range())
 }
 
@@ -429,20 +680,31 @@ fn number<T: TryFrom<i64>>(text: &str, min: i64, max: i64) -> Result<T, String> 
 fn day_end(text: &str) -> Result<i64, String> {
     let wrong = || format!("`{text}` is no time of day; say 24:00 or 21:30 (UTC)");
     let (hours, minutes) = text.trim().split_once(':').ok_or_else(wrong)?;
-    let (hours, minutes): (i64, i64) = (hours.parse().map_err(|_| wrong())?, minutes.parse().map_err(|_| wrong())?);
+    let (hours, minutes): (i64, i64) = (
+        hours.parse().map_err(|_| wrong())?,
+        minutes.parse().map_err(|_| wrong())?,
+    );
     if !(0..=24).contains(&hours) || !(0..60).contains(&minutes) || hours * 60 + minutes > 24 * 60 {
         return Err(wrong());
     }
+
     Ok((hours * 60 + minutes) % (24 * 60) * 60_000)
 }
 
 fn brokers(text: &str) -> Result<String, String> {
     for broker in text.split(',') {
-        let port = broker.trim().rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, p)| p.parse::<u16>().ok());
+        let port = broker
+            .trim()
+            .rsplit_once(':')
+            .filter(|(host, _)| !host.is_empty())
+            .and_then(|(_, p)| p.parse::<u16>().ok());
         if port.is_none_or(|p| p == 0) {
-            return Err(format!("`{broker}` must be host:port, for example localhost:9092"));
+            return Err(format!(
+                "`{broker}` must be host:port, for example localhost:9092"
+            ));
         }
     }
+
     Ok(text.split(',').map(str::trim).collect::<Vec<_>>().join(","))
 }
 
@@ -451,6 +713,7 @@ fn prefix(text: &str) -> Result<String, String> {
     if text.len() > 100 || !text.bytes().all(legal) {
         return Err("may have up to 100 letters, digits, `.`, `_` and `-`".into());
     }
+
     Ok(text.into())
 }
 
@@ -461,9 +724,19 @@ fn roles(text: &str) -> Result<Vec<Role>, String> {
             roles.extend(Role::all());
             continue;
         }
-        let known = || "is not a list of orders, trading, portfolio, notifications, audit; or all".to_string();
-        roles.push(Role::all().into_iter().find(|r| r.name() == name).ok_or_else(known)?);
+
+        let known = || {
+            "is not a list of orders, trading, portfolio, notifications, audit; or all".to_string()
+        };
+
+        roles.push(
+            Role::all()
+                .into_iter()
+                .find(|r| r.name() == name)
+                .ok_or_else(known)?,
+        );
     }
+
     roles.sort();
     roles.dedup();
     Ok(roles)
@@ -473,9 +746,9 @@ fn roles(text: &str) -> Result<Vec<Role>, String> {
 fn standby(text: &str) -> Result<Standby, String> {
     match text.trim() {
         "all" => Ok(Standby::All),
-        n => match number::<u32>(n, 0, 1_000)
-            .map_err(|_| "must be `all`, or how many lost instances to be ready for (0: none)".to_string())?
-        {
+        n => match number::<u32>(n, 0, 1_000).map_err(|_| {
+            "must be `all`, or how many lost instances to be ready for (0: none)".to_string()
+        })? {
             0 => Ok(Standby::None),
             n => Ok(Standby::Neighbours(n)),
         },
@@ -487,6 +760,7 @@ fn cash(text: &str) -> Result<i64, String> {
     if !(0..1 << 62).contains(&cash) {
         return Err("must be zero or more, and below 2^62 ten-thousandths".into());
     }
+
     Ok(cash)
 }
 
@@ -503,7 +777,8 @@ fn log_filter(text: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
-/// A time after which ids are forgotten. A command that comes again after that must be too old by its timestamp, which may be a second ahead.
+/// A time after which ids are forgotten. A command that comes again after that must be too old by
+/// its timestamp, which may be a second ahead.
 fn window(text: &str, max_age_ms: u64) -> Result<u64, String> {
     match duration_ms(text)? {
         0 => Ok(0),
@@ -529,5 +804,8 @@ pub fn duration_ms(text: &str) -> Result<u64, String> {
         "d" => 86_400_000,
         _ => return Err(wrong()),
     };
-    n.checked_mul(unit_ms).filter(|ms| *ms <= 1 << 50).ok_or_else(wrong)
+
+    n.checked_mul(unit_ms)
+        .filter(|ms| *ms <= 1 << 50)
+        .ok_or_else(wrong)
 }

@@ -1,4 +1,5 @@
-//! Any record for people: MessagePack and JSON values decoded as they were sent, bytes as hexadecimal, nothing refused.
+//! Any record for people: MessagePack and JSON values decoded as they were sent, bytes as
+//! hexadecimal, nothing refused.
 
 use std::borrow::Cow;
 
@@ -23,16 +24,21 @@ pub fn value(bytes: &[u8]) -> Value {
 pub fn shown(bytes: &[u8]) -> Shown {
     let bytes = &*masked(bytes);
     if bytes.first() == Some(&b'{')
-        && let Some(v) = std::str::from_utf8(bytes).ok().and_then(|text| serde_json::from_str(text).ok()).and_then(|raw| json(raw, 0))
+        && let Some(v) = std::str::from_utf8(bytes)
+            .ok()
+            .and_then(|text| serde_json::from_str(text).ok())
+            .and_then(|raw| json(raw, 0))
     {
         return v;
     }
+
     let mut rest = bytes;
     let decoded = {
         let mut d = rmp_serde::Deserializer::new(&mut rest);
         d.set_max_depth(DEPTH_MAX);
         Any::deserialize(&mut d)
     };
+
     match decoded {
         // A lone number or text is more likely some other encoding's first byte.
         Ok(Any(v @ (Shown::Map(_) | Shown::List(_)))) if rest.is_empty() => v,
@@ -47,11 +53,22 @@ fn json(raw: &RawValue, depth: usize) -> Option<Shown> {
         b'{' | b'[' if depth == DEPTH_MAX => Shown::Text(text.into()),
         b'{' => {
             let pairs: Pairs<'_> = serde_json::from_str(text).ok()?;
-            Shown::Map(pairs.0.into_iter().map(|(name, v)| Some((name, json(v, depth + 1)?))).collect::<Option<_>>()?)
+            Shown::Map(
+                pairs
+                    .0
+                    .into_iter()
+                    .map(|(name, v)| Some((name, json(v, depth + 1)?)))
+                    .collect::<Option<_>>()?,
+            )
         }
         b'[' => {
             let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-            Shown::List(items.into_iter().map(|v| json(v, depth + 1)).collect::<Option<_>>()?)
+            Shown::List(
+                items
+                    .into_iter()
+                    .map(|v| json(v, depth + 1))
+                    .collect::<Option<_>>()?,
+            )
         }
         b'"' => Shown::Text(serde_json::from_str(text).ok()?),
         b't' | b'f' => Shown::Bool(text == "true"),
@@ -63,17 +80,23 @@ fn json(raw: &RawValue, depth: usize) -> Option<Shown> {
 /// How secrets of webhooks begin, wherever they are.
 const SECRET: &[u8] = b"whsec_";
 
-/// The same bytes with `*` in the place of every secret. Lengths stay, so that whatever encoding it is can still be read.
+/// The same bytes with `*` in the place of every secret. Lengths stay, so that whatever encoding it
+/// is can still be read.
 fn masked(bytes: &[u8]) -> Cow<'_, [u8]> {
     let mut masked = Cow::Borrowed(bytes);
-    let (mut at, end) = (0, bytes.len());
-    while let Some(found) = bytes[at..end].windows(SECRET.len()).position(|w| w == SECRET) {
+    let mut at = 0;
+    let end = bytes.len();
+    while let Some(found) = bytes[at..end]
+        .windows(SECRET.len())
+        .position(|w| w == SECRET)
+    {
         at += found + SECRET.len();
         while at < end && (bytes[at].is_ascii_alphanumeric() || b"+/=_-".contains(&bytes[at])) {
             masked.to_mut()[at] = b'*';
             at += 1;
         }
     }
+
     masked
 }
 
@@ -95,7 +118,8 @@ pub fn name(bytes: &[u8]) -> String {
     }
 }
 
-/// Topics whose records' headers are ours, and believed. On all others anybody may write what he likes.
+/// Topics whose records' headers are ours, and believed. On all others anybody may write what he
+/// likes.
 const OURS: [TopicId; 9] = [
     t::ORDER_EVENTS,
     t::TRADES,
@@ -115,12 +139,19 @@ pub fn is_ours(topic: TopicId) -> bool {
 
 /// A header's text as one word, on topics where only roles write.
 pub fn header(r: &Record<'_>, name: &str) -> Option<String> {
-    r.headers.text(name).filter(|_| OURS.contains(&r.at.topic)).map(|text| word(text).into_owned())
+    r.headers
+        .text(name)
+        .filter(|_| OURS.contains(&r.at.topic))
+        .map(|text| word(text).into_owned())
 }
 
 /// A whole record: where it is, when, its key, headers and value.
 pub fn record(topic: &str, r: &Record<'_>) -> Fields {
-    let headers = r.headers.iter().map(|(n, v)| (n.to_string(), Shown::Text(text(v)))).collect();
+    let headers = r
+        .headers
+        .iter()
+        .map(|(n, v)| (n.to_string(), Shown::Text(text(v))))
+        .collect();
     let number = |n: &dyn std::fmt::Display| Shown::Number(n.to_string());
     [
         ("topic", Shown::Text(topic.into())),
@@ -139,19 +170,28 @@ pub fn record(topic: &str, r: &Record<'_>) -> Fields {
 
 /// The same on one line for reading: `time partition/offset key type fields`.
 pub fn record_line(r: &Record<'_>) -> String {
-    let kind = header(r, "type").map(|t| format!(" {t}")).unwrap_or_default();
+    let kind = header(r, "type")
+        .map(|t| format!(" {t}"))
+        .unwrap_or_default();
     let why = match (header(r, "reason"), r.headers.text("text")) {
         (Some(reason), Some(text)) => format!(" {reason} ({})", shown::one_line(text)),
         (Some(reason), None) => format!(" {reason}"),
         _ => String::new(),
     };
+
     let key = r.key.map_or("-".into(), name);
     let fields = match r.value.map(shown) {
         None => "tombstone".to_string(),
         Some(Shown::Map(map)) => shown::fields(&map),
         Some(v) => v.to_string(),
     };
-    format!("{} {}/{} {key}{kind}{why} {fields}", time(r.timestamp_ms), r.at.partition, r.offset)
+
+    format!(
+        "{} {}/{} {key}{kind}{why} {fields}",
+        time(r.timestamp_ms),
+        r.at.partition,
+        r.offset
+    )
 }
 
 /// Milliseconds since 1970 in RFC 3339.
@@ -165,10 +205,12 @@ pub fn time(ms: i64) -> String {
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut s, b| {
-        write!(s, "{b:02x}").expect("writing to a string");
-        s
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut s, b| {
+            write!(s, "{b:02x}").expect("writing to a string");
+            s
+        })
 }
 
 /// A JSON object with all of its keys.
@@ -189,6 +231,7 @@ impl<'de> Deserialize<'de> for Pairs<'de> {
                 while let Some(pair) = map.next_entry()? {
                     pairs.push(pair);
                 }
+
                 Ok(Pairs(pairs))
             }
         }
@@ -196,7 +239,8 @@ impl<'de> Deserialize<'de> for Pairs<'de> {
     }
 }
 
-/// Any MessagePack value; unlike `serde_json::Value` it takes bytes and keys that are not text, and keys that come twice.
+/// Any MessagePack value; unlike `serde_json::Value` it takes bytes and keys that are not text, and
+/// keys that come twice.
 struct Any(Shown);
 
 impl<'de> Deserialize<'de> for Any {
@@ -232,7 +276,9 @@ impl<'de> Visitor<'de> for AnyVisitor {
     }
 
     fn visit_f64<E>(self, v: f64) -> Result<Shown, E> {
-        Ok(Shown::Number(Number::from_f64(v).map_or_else(|| v.to_string(), |n| n.to_string())))
+        Ok(Shown::Number(
+            Number::from_f64(v).map_or_else(|| v.to_string(), |n| n.to_string()),
+        ))
     }
 
     fn visit_str<E>(self, v: &str) -> Result<Shown, E> {
@@ -260,6 +306,7 @@ impl<'de> Visitor<'de> for AnyVisitor {
         while let Some(Any(v)) = seq.next_element()? {
             items.push(v);
         }
+
         Ok(Shown::List(items))
     }
 
@@ -270,8 +317,10 @@ impl<'de> Visitor<'de> for AnyVisitor {
                 Shown::Text(text) => text,
                 other => other.to_string(),
             };
+
             items.push((key, v));
         }
+
         Ok(Shown::Map(items))
     }
 }
@@ -285,27 +334,51 @@ mod tests {
     fn secrets_are_masked_in_whatever_they_lie() {
         let hook = json!({"url": "https://x/", "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "kinds": null});
         let hidden = json!({"url": "https://x/", "secret": format!("whsec_{}", "*".repeat(32)), "kinds": null});
-        assert_eq!(value(&rmp_serde::to_vec_named(&hook).expect("encodes")), hidden);
+        assert_eq!(
+            value(&rmp_serde::to_vec_named(&hook).expect("encodes")),
+            hidden
+        );
         assert_eq!(value(hook.to_string().as_bytes()), hidden);
+
         // A dead letter: nothing can read it, and it holds the secret all the same.
         let broken = &hook.to_string().into_bytes()[1..];
         let shown = value(broken).to_string();
-        assert!(!shown.contains(&hex(b"MfKQ9r8G")) && shown.contains(&hex(b"whsec_***")), "{shown}");
+        assert!(
+            !shown.contains(&hex(b"MfKQ9r8G")) && shown.contains(&hex(b"whsec_***")),
+            "{shown}"
+        );
         assert_eq!(text(b"a whsec_ab+/= whsec_"), "a whsec_***** whsec_");
     }
 
     #[test]
     fn messagepack_json_and_anything_else() {
-        let packed = rmp_serde::to_vec_named(&json!({"symbol": "AAPL", "quantity": 10, "deep": [1, null, true]})).expect("encodes");
-        assert_eq!(value(&packed), json!({"symbol": "AAPL", "quantity": 10, "deep": [1, null, true]}));
+        let packed = rmp_serde::to_vec_named(
+            &json!({"symbol": "AAPL", "quantity": 10, "deep": [1, null, true]}),
+        )
+        .expect("encodes");
+        assert_eq!(
+            value(&packed),
+            json!({"symbol": "AAPL", "quantity": 10, "deep": [1, null, true]})
+        );
         assert_eq!(value(b"{\"a\": 1}\n"), json!({"a": 1}));
         let mut hash = vec![0x81, 0xa1, b'h', 0xc4, 2, 0xab, 0xcd];
         assert_eq!(value(&hash), json!({"h": "abcd"}));
         hash.push(0);
-        assert_eq!(value(&hash), json!({"bytes": "81a168c402abcd00"}), "trailing bytes are not hidden");
-        for bad in [&b""[..], b"{", b"\xc1", b"\xdf\xff\xff\xff\xff", &[0x91; 5000]] {
+        assert_eq!(
+            value(&hash),
+            json!({"bytes": "81a168c402abcd00"}),
+            "trailing bytes are not hidden"
+        );
+        for bad in [
+            &b""[..],
+            b"{",
+            b"\xc1",
+            b"\xdf\xff\xff\xff\xff",
+            &[0x91; 5000],
+        ] {
             assert_eq!(value(bad), json!({"bytes": hex(bad)}));
         }
+
         assert_eq!(text(b"a\x00"), "0x6100");
     }
 
@@ -318,13 +391,30 @@ mod tests {
             r#"{"l":[1.000,[],{}],"n":null,"t":true}"#,
         ] {
             assert_eq!(shown(text.as_bytes()).to_string(), text);
-            assert_eq!(shown(text.replace(':', " : ").as_bytes()).to_string(), text, "blanks between values are no content");
+            assert_eq!(
+                shown(text.replace(':', " : ").as_bytes()).to_string(),
+                text,
+                "blanks between values are no content"
+            );
         }
-        assert_eq!(shown(b"\x82\xa1a\x01\xa1a\x02").to_string(), r#"{"a":1,"a":2}"#);
-        assert_eq!(shown(b"\x81\xa1a\xca\x3d\xcc\xcc\xcd").to_string(), r#"{"a":0.1}"#);
-        assert_eq!(shown(b"\x81\xa1a\xcb\x7f\xf8\0\0\0\0\0\0").to_string(), r#"{"a":"NaN"}"#);
+
+        assert_eq!(
+            shown(b"\x82\xa1a\x01\xa1a\x02").to_string(),
+            r#"{"a":1,"a":2}"#
+        );
+        assert_eq!(
+            shown(b"\x81\xa1a\xca\x3d\xcc\xcc\xcd").to_string(),
+            r#"{"a":0.1}"#
+        );
+        assert_eq!(
+            shown(b"\x81\xa1a\xcb\x7f\xf8\0\0\0\0\0\0").to_string(),
+            r#"{"a":"NaN"}"#
+        );
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(5000), "]".repeat(5000));
-        assert!(shown(deep.as_bytes()).to_string().len() > 9000, "as far as it goes, and then as text");
+        assert!(
+            shown(deep.as_bytes()).to_string().len() > 9000,
+            "as far as it goes, and then as text"
+        );
     }
 
     #[test]
@@ -337,10 +427,24 @@ mod tests {
             let at = TopicPartition::new(topic, 0);
             let value = &b"{\"note\":\"\\u001b[1A\\n+ x\"}"[..];
             let key = Some(&b"0x61"[..]);
-            record_line(&Record { at, offset: 1, timestamp_ms: 0, key, value: Some(value), headers: headers.headers() })
+            record_line(&Record {
+                at,
+                offset: 1,
+                timestamp_ms: 0,
+                key,
+                value: Some(value),
+                headers: headers.headers(),
+            })
         };
+
         let note = "note=\"\\u001b[1A\\n+ x\"";
-        assert_eq!(line(t::ORDER_COMMANDS), format!("1970-01-01T00:00:00.000Z 0/1 \"0x61\" {note}"));
-        assert_eq!(line(t::ORDER_EVENTS), format!("1970-01-01T00:00:00.000Z 0/1 \"0x61\" \"OrderFilled user_id:victim\" {note}"));
+        assert_eq!(
+            line(t::ORDER_COMMANDS),
+            format!("1970-01-01T00:00:00.000Z 0/1 \"0x61\" {note}")
+        );
+        assert_eq!(
+            line(t::ORDER_EVENTS),
+            format!("1970-01-01T00:00:00.000Z 0/1 \"0x61\" \"OrderFilled user_id:victim\" {note}")
+        );
     }
 }

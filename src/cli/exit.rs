@@ -1,4 +1,5 @@
-//! How the program ends. Scripts and service managers act on these codes, so each says one thing only.
+//! How the program ends. Scripts and service managers act on these codes, so each says one thing
+//! only.
 
 use crate::engine::ports::{LogError, StoreError};
 
@@ -15,7 +16,8 @@ pub enum Code {
     Bug = 70,
     /// A newer instance of the same name took over: do not restart in a tight loop.
     Fenced = 75,
-    /// Configuration invalid: also topics that do not fit, a store of another cluster, a log in use by another process.
+    /// Configuration invalid: also topics that do not fit, a store of another cluster, a log in use
+    /// by another process.
     Config = 78,
     /// A second signal cut the graceful stop short.
     Forced = crate::runtime::signals::FORCED as isize,
@@ -34,7 +36,10 @@ pub struct Failure {
 impl Failure {
     /// A failure of any kind.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Failure { code, message: message.into() }
+        Failure {
+            code,
+            message: message.into(),
+        }
     }
 
     /// Wrong use of the command line.
@@ -61,6 +66,7 @@ impl From<LogError> for Failure {
             LogError::Invalid(_) | LogError::Refused(_) => Code::Config,
             LogError::Corrupt(_) => Code::Bug,
         };
+
         Failure::new(code, e.to_string())
     }
 }
@@ -72,6 +78,7 @@ impl From<StoreError> for Failure {
             StoreError::Corrupt(_) => Code::Bug,
             StoreError::Held(_) | StoreError::Invalid(_) => Code::Config,
         };
+
         Failure::new(code, e.to_string())
     }
 }

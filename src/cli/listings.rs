@@ -1,4 +1,5 @@
-//! Files of listings, turned into records of `instruments`. Understands our own field names, NASDAQ listings and S&P 500 constituents.
+//! Files of listings, turned into records of `instruments`. Understands our own field names, NASDAQ
+//! listings and S&P 500 constituents.
 
 use serde_json::{Map, Value};
 
@@ -57,10 +58,13 @@ const FIELDS: &[(&str, Kind, &str)] = &[
     ("test_issue", Kind::YesNo, "false"),
 ];
 
-/// Columns of well-known files that stand for a field; the first that a file has is taken. A round lot is an exchange's unit of quotation, not a
-/// smallest quantity, so it is not our `lot`.
-const SYNONYMS: &[(&str, &[&str])] =
-    &[("symbol", &["act symbol", "ticker"]), ("name", &["security name", "security", "company name"]), ("test_issue", &["test issue"])];
+/// Columns of well-known files that stand for a field; the first that a file has is taken. A round
+/// lot is an exchange's unit of quotation, not a smallest quantity, so it is not our `lot`.
+const SYNONYMS: &[(&str, &[&str])] = &[
+    ("symbol", &["act symbol", "ticker"]),
+    ("name", &["security name", "security", "company name"]),
+    ("test_issue", &["test issue"]),
+];
 
 /// Which column holds which field.
 pub struct Columns {
@@ -72,21 +76,48 @@ impl Columns {
     /// Finds the fields in a header row.
     pub fn find<'a>(header: impl Iterator<Item = &'a str>) -> Result<Columns, String> {
         let header: Vec<String> = header.map(|h| h.trim().to_lowercase()).collect();
-        if let Some(twice) = header.iter().enumerate().find_map(|(i, h)| (!h.is_empty() && header[..i].contains(h)).then_some(h)) {
-            return Err(format!("two columns are called `{twice}`: which of them is meant?"));
+        if let Some(twice) = header
+            .iter()
+            .enumerate()
+            .find_map(|(i, h)| (!h.is_empty() && header[..i].contains(h)).then_some(h))
+        {
+            return Err(format!(
+                "two columns are called `{twice}`: which of them is meant?"
+            ));
         }
+
         let mut found = Vec::new();
         for (field, kind, _) in FIELDS {
-            let synonyms = SYNONYMS.iter().find(|(f, _)| f == field).map_or(&[][..], |(_, s)| s);
-            let column = std::iter::once(field).chain(synonyms).find_map(|name| header.iter().position(|h| h == name));
+            let synonyms = SYNONYMS
+                .iter()
+                .find(|(f, _)| f == field)
+                .map_or(&[][..], |(_, s)| s);
+            let column = std::iter::once(field)
+                .chain(synonyms)
+                .find_map(|name| header.iter().position(|h| h == name));
             found.extend(column.map(|c| (c, *field, *kind)));
         }
+
         if !found.iter().any(|(_, field, _)| *field == "symbol") {
-            return Err(format!("no column is called `symbol`; the columns are {}", short(&header.join(", "))));
+            return Err(format!(
+                "no column is called `symbol`; the columns are {}",
+                short(&header.join(", "))
+            ));
         }
+
         // Known by any of its names is known, also where a better one was taken.
-        let known = |h: &String| FIELDS.iter().any(|(f, ..)| f == h) || SYNONYMS.iter().any(|(_, others)| others.contains(&h.as_str()));
-        let unknown = header.iter().filter(|h| !h.is_empty() && !known(h)).cloned().collect();
+        let known = |h: &String| {
+            FIELDS.iter().any(|(f, ..)| f == h)
+                || SYNONYMS
+                    .iter()
+                    .any(|(_, others)| others.contains(&h.as_str()))
+        };
+
+        let unknown = header
+            .iter()
+            .filter(|h| !h.is_empty() && !known(h))
+            .cloned()
+            .collect();
         Ok(Columns { found, unknown })
     }
 
@@ -103,11 +134,17 @@ impl Columns {
             if *field == "symbol" && is_trailer(text) {
                 return Ok(Row::Nothing);
             }
+
             if !text.is_empty() {
                 fields.insert((*field).to_string(), convert(field, *kind, text)?);
             }
         }
-        if fields.is_empty() { Ok(Row::Nothing) } else { listing(fields, Vec::new()) }
+
+        if fields.is_empty() {
+            Ok(Row::Nothing)
+        } else {
+            listing(fields, Vec::new())
+        }
     }
 }
 
@@ -116,16 +153,28 @@ pub fn json_line(line: &str) -> Result<Row, String> {
     if line.trim().is_empty() {
         return Ok(Row::Nothing);
     }
+
     let Shown::Map(given) = decode::shown(line.trim().as_bytes()) else {
-        let why = serde_json::from_str::<Map<String, Value>>(line).err().map_or("it is something else".into(), |e| e.to_string());
+        let why = serde_json::from_str::<Map<String, Value>>(line)
+            .err()
+            .map_or("it is something else".into(), |e| e.to_string());
         return Err(format!("is no JSON object: {why}: {}", short(line)));
     };
-    if let Some((name, _)) = given.iter().enumerate().find_map(|(i, f)| given[..i].iter().any(|(n, _)| *n == f.0).then_some(f)) {
+
+    if let Some((name, _)) = given
+        .iter()
+        .enumerate()
+        .find_map(|(i, f)| given[..i].iter().any(|(n, _)| *n == f.0).then_some(f))
+    {
         return Err(format!("says `{}` twice", short(name)));
     }
+
     let mut fields = Map::new();
     for (field, kind, _) in FIELDS {
-        let Some((_, value)) = given.iter().find(|(name, _)| name == field) else { continue };
+        let Some((_, value)) = given.iter().find(|(name, _)| name == field) else {
+            continue;
+        };
+
         let text = match value {
             Shown::Null if *field == "symbol" => continue,
             Shown::Null => {
@@ -136,30 +185,53 @@ pub fn json_line(line: &str) -> Result<Row, String> {
             v @ (Shown::Number(_) | Shown::Bool(_)) if *field != "symbol" => v.to_string(),
             other => return Err(format!("{field} cannot be {}", short(&other.to_string()))),
         };
+
         fields.insert((*field).to_string(), convert(field, *kind, &text)?);
     }
-    let unknown = given.into_iter().map(|(name, _)| name).filter(|name| !FIELDS.iter().any(|(f, ..)| f == name)).collect();
+
+    let unknown = given
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|name| !FIELDS.iter().any(|(f, ..)| f == name))
+        .collect();
     listing(fields, unknown)
 }
 
 /// A record of the topic as a file would have it, with all that others may have put in.
 pub fn present(value: &[u8]) -> Map<String, Value> {
-    let Shown::Map(given) = decode::shown(value) else { return Map::new() };
+    let Shown::Map(given) = decode::shown(value) else {
+        return Map::new();
+    };
+
     let read = |(name, v): (String, Shown)| {
-        let kind = FIELDS.iter().find(|(f, ..)| *f == name).map(|(_, kind, _)| *kind);
+        let kind = FIELDS
+            .iter()
+            .find(|(f, ..)| *f == name)
+            .map(|(_, kind, _)| *kind);
         let text = match &v {
             Shown::Text(s) => s.clone(),
             other => other.to_string(),
         };
-        let value = kind.and_then(|kind| convert(&name, kind, &text).ok()).unwrap_or_else(|| v.into_value());
+
+        let value = kind
+            .and_then(|kind| convert(&name, kind, &text).ok())
+            .unwrap_or_else(|| v.into_value());
         (name, value)
     };
-    given.into_iter().filter(|(_, v)| *v != Shown::Null).map(read).collect()
+
+    given
+        .into_iter()
+        .filter(|(_, v)| *v != Shown::Null)
+        .map(read)
+        .collect()
 }
 
 /// The default of a field; none if a listing has no such field.
 pub fn default_of(field: &str) -> Option<&'static str> {
-    FIELDS.iter().find(|(f, ..)| *f == field).map(|(.., default)| *default)
+    FIELDS
+        .iter()
+        .find(|(f, ..)| *f == field)
+        .map(|(.., default)| *default)
 }
 
 /// All fields of a listing, in the contract's order.
@@ -168,21 +240,34 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 fn listing(fields: Map<String, Value>, unknown: Vec<String>) -> Result<Row, String> {
-    let symbol = fields.get("symbol").and_then(Value::as_str).ok_or("has no symbol")?.to_string();
+    let symbol = fields
+        .get("symbol")
+        .and_then(Value::as_str)
+        .ok_or("has no symbol")?
+        .to_string();
     check_id("symbol", &symbol).map_err(|e| e.to_string())?;
-    Ok(Row::Listing { symbol, fields, unknown })
+    Ok(Row::Listing {
+        symbol,
+        fields,
+        unknown,
+    })
 }
 
 fn convert(field: &str, kind: Kind, text: &str) -> Result<Value, String> {
     let wrong = |what: &str| Err(format!("{field} `{}` {what}", short(text)));
     match kind {
         Kind::Text => Ok(text.into()),
-        // A code of three capitals, however it was typed: in another spelling no order of the listing would be served.
+        // A code of three capitals, however it was typed: in another spelling no order of the
+        // listing would be served.
         Kind::Currency => match text.trim() {
-            code if code.len() == 3 && code.bytes().all(|b| b.is_ascii_alphabetic()) => Ok(code.to_ascii_uppercase().into()),
+            code if code.len() == 3 && code.bytes().all(|b| b.is_ascii_alphabetic()) => {
+                Ok(code.to_ascii_uppercase().into())
+            }
             _ => wrong("is no currency, such as USD"),
         },
-        Kind::Status if ["listed", "halted", "cancel_only", "delisted"].contains(&text) => Ok(text.into()),
+        Kind::Status if ["listed", "halted", "cancel_only", "delisted"].contains(&text) => {
+            Ok(text.into())
+        }
         Kind::Status => wrong("is not listed, halted, cancel_only or delisted"),
         Kind::Whole => match number::whole(text) {
             Ok(n) if n < 1 << 62 && !(field == "lot" && n == 0) => Ok(n.into()),
@@ -216,13 +301,20 @@ mod tests {
     use serde_json::json;
 
     fn rows(text: &str) -> Vec<Result<Row, String>> {
-        let source: Box<dyn std::io::Read> = Box::new(std::io::Cursor::new(text.as_bytes().to_vec()));
-        let mut table = crate::cli::table::open(source).and_then(Table::new).expect("a table");
+        let source: Box<dyn std::io::Read> =
+            Box::new(std::io::Cursor::new(text.as_bytes().to_vec()));
+        let mut table = crate::cli::table::open(source)
+            .and_then(Table::new)
+            .expect("a table");
         let columns = Columns::find(table.header().iter().map(String::as_str)).expect("columns");
         let mut rows = Vec::new();
         while let Some(row) = table.next_row().expect("readable") {
-            rows.push(row.cells.and_then(|cells| columns.row(|i| cells.get(i).map(String::as_str))));
+            rows.push(
+                row.cells
+                    .and_then(|cells| columns.row(|i| cells.get(i).map(String::as_str))),
+            );
         }
+
         rows
     }
 
@@ -239,17 +331,27 @@ mod tests {
             "Symbol,Company Name,Security Name,Market Category,Test Issue,Financial Status,Round Lot Size,ETF,NextShares\n\
              AACG,ATA,\"ATA - Shares, each\",S,N,N,100,N,N\nZVZZT,Test,Test - Common,G,Y,N,100,N,N\nFile Creation Time: 07,,,,,,,,\n,,,,,,,,\n",
         );
-        assert_eq!(fields(&found[0]), json!({"symbol": "AACG", "name": "ATA - Shares, each", "test_issue": false}));
+        assert_eq!(
+            fields(&found[0]),
+            json!({"symbol": "AACG", "name": "ATA - Shares, each", "test_issue": false})
+        );
         assert_eq!(fields(&found[1])["test_issue"], json!(true));
         assert_eq!(found[2..], [Ok(Row::Nothing), Ok(Row::Nothing)]);
     }
 
     #[test]
     fn constituents_and_own_columns() {
-        assert_eq!(fields(&rows("Symbol,Security,CIK\nBRK.B,Berkshire,1\n")[0]), json!({"symbol": "BRK.B", "name": "Berkshire"}));
-        let own =
-            rows("symbol,tick,lot,house,short_ok\nA,0.05,1.0,no,yes\nB,0,1,,\nC,,0,,\nA B,,,,\n,0.01,,,\nD,,,maybe,\nE,1\nF,1,1,,,no\n");
-        assert_eq!(fields(&own[0]), json!({"symbol": "A", "tick": "0.05", "lot": 1, "house": false, "short_ok": true}));
+        assert_eq!(
+            fields(&rows("Symbol,Security,CIK\nBRK.B,Berkshire,1\n")[0]),
+            json!({"symbol": "BRK.B", "name": "Berkshire"})
+        );
+        let own = rows(
+            "symbol,tick,lot,house,short_ok\nA,0.05,1.0,no,yes\nB,0,1,,\nC,,0,,\nA B,,,,\n,0.01,,,\nD,,,maybe,\nE,1\nF,1,1,,,no\n",
+        );
+        assert_eq!(
+            fields(&own[0]),
+            json!({"symbol": "A", "tick": "0.05", "lot": 1, "house": false, "short_ok": true})
+        );
         assert!(own[1..].iter().all(Result::is_err), "{own:?}");
         assert!(Columns::find(["name"].into_iter()).is_err());
     }
@@ -257,10 +359,19 @@ mod tests {
     /// `fee_bps` was dropped without a word, and so was whatever else was not in the table.
     #[test]
     fn fees_are_read_and_what_is_not_is_named() {
-        assert_eq!(fields(&rows("symbol,fee_bps\nA,25\n")[0]), json!({"symbol": "A", "fee_bps": 25}));
-        assert_eq!(fields(&json_line(r#"{"symbol":"A","fee_bps":25}"#)), json!({"symbol": "A", "fee_bps": 25}));
+        assert_eq!(
+            fields(&rows("symbol,fee_bps\nA,25\n")[0]),
+            json!({"symbol": "A", "fee_bps": 25})
+        );
+        assert_eq!(
+            fields(&json_line(r#"{"symbol":"A","fee_bps":25}"#)),
+            json!({"symbol": "A", "fee_bps": 25})
+        );
         let unknown = |header: &str| Columns::find(header.split(',')).map(|c| c.unknown().to_vec());
-        assert_eq!(unknown("Symbol,Security,fee_bsp,Round Lot Size,"), Ok(vec!["fee_bsp".to_string(), "round lot size".to_string()]));
+        assert_eq!(
+            unknown("Symbol,Security,fee_bsp,Round Lot Size,"),
+            Ok(vec!["fee_bsp".to_string(), "round lot size".to_string()])
+        );
         let all: Vec<_> = names().collect();
         assert_eq!(unknown(&all.join(",")), Ok(vec![]));
         match json_line(r#"{"symbol":"A","fee":1,"house":true}"#) {
@@ -272,11 +383,20 @@ mod tests {
     #[test]
     fn json_lines() {
         assert_eq!(
-            fields(&json_line(r#"{"symbol":"A","tick":0.01,"house":true,"extra":1}"#)),
+            fields(&json_line(
+                r#"{"symbol":"A","tick":0.01,"house":true,"extra":1}"#
+            )),
             json!({"symbol":"A","tick":"0.01","house":true})
         );
         assert_eq!(json_line("  "), Ok(Row::Nothing));
-        for bad in ["{}", "[]", "{\"symbol\":1}", "{\"symbol\":\"A\",\"lot\":1.5}", "{\"symbol\":\"A\",\"status\":\"gone\"}", "x"] {
+        for bad in [
+            "{}",
+            "[]",
+            "{\"symbol\":1}",
+            "{\"symbol\":\"A\",\"lot\":1.5}",
+            "{\"symbol\":\"A\",\"status\":\"gone\"}",
+            "x",
+        ] {
             assert!(json_line(bad).is_err(), "{bad}");
         }
     }
@@ -285,19 +405,35 @@ mod tests {
     #[test]
     fn what_is_said_twice_is_refused() {
         assert!(Columns::find("symbol,tick,Tick".split(',')).is_err_and(|e| e.contains("`tick`")));
-        assert!(json_line(r#"{"symbol":"A","tick":1,"tick":2}"#).is_err_and(|e| e.contains("`tick` twice")));
+        assert!(
+            json_line(r#"{"symbol":"A","tick":1,"tick":2}"#)
+                .is_err_and(|e| e.contains("`tick` twice"))
+        );
     }
 
     #[test]
     fn currencies_are_codes() {
-        assert_eq!(fields(&rows("symbol,currency\nA,usd\n")[0])["currency"], "USD");
-        assert!(rows("symbol,currency\nA,US$\nB,dollars\n").iter().all(Result::is_err));
+        assert_eq!(
+            fields(&rows("symbol,currency\nA,usd\n")[0])["currency"],
+            "USD"
+        );
+        assert!(
+            rows("symbol,currency\nA,US$\nB,dollars\n")
+                .iter()
+                .all(Result::is_err)
+        );
     }
 
     #[test]
     fn a_record_of_the_topic_reads_as_a_row_does() {
-        let packed = rmp_serde::to_vec_named(&json!({"symbol": "A", "tick": 0.5, "lot": "10", "name": null, "x": [1]})).expect("encodes");
-        assert_eq!(Value::Object(present(&packed)), json!({"symbol": "A", "tick": "0.50", "lot": 10, "x": [1]}));
+        let packed = rmp_serde::to_vec_named(
+            &json!({"symbol": "A", "tick": 0.5, "lot": "10", "name": null, "x": [1]}),
+        )
+        .expect("encodes");
+        assert_eq!(
+            Value::Object(present(&packed)),
+            json!({"symbol": "A", "tick": "0.50", "lot": 10, "x": [1]})
+        );
         assert!(FIELDS.iter().all(|(f, ..)| default_of(f).is_some()) && default_of("x").is_none());
     }
 
@@ -306,6 +442,11 @@ mod tests {
     fn complaints_are_short() {
         let long = format!("[{}]", "{\"symbol\":\"A\"},".repeat(2000));
         assert!(json_line(&long).expect_err("no object").len() < 300);
-        assert!(convert("tick", Kind::Decimal, &long).expect_err("no amount").len() < 300);
+        assert!(
+            convert("tick", Kind::Decimal, &long)
+                .expect_err("no amount")
+                .len()
+                < 300
+        );
     }
 }

@@ -37,20 +37,30 @@ use crate::runtime::stderr::Stderr;
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     crate::files::owner_only();
     let args: Vec<_> = args.into_iter().collect();
-    let args = match Args::command().try_get_matches_from(args).and_then(|m| Args::from_arg_matches(&m)) {
+    let args = match Args::command()
+        .try_get_matches_from(args)
+        .and_then(|m| Args::from_arg_matches(&m))
+    {
         Ok(args) => args,
         Err(e) => {
-            // clap prints help to stdout and complaints to stderr; if even that fails nobody is listening.
+            // clap prints help to stdout and complaints to stderr; if even that fails nobody is
+            // listening.
             e.print().ok();
-            return ExitCode::from(if e.use_stderr() { Code::Usage as u8 } else { Code::Ok as u8 });
+            return ExitCode::from(if e.use_stderr() {
+                Code::Usage as u8
+            } else {
+                Code::Ok as u8
+            });
         }
     };
+
     match run(&args).and_then(|()| output::failure().map_or(Ok(()), Err)) {
         Ok(()) => ExitCode::from(Code::Ok as u8),
         Err(failure) => {
             if !failure.message.is_empty() {
                 output::note(format_args!("processor: {failure}"));
             }
+
             ExitCode::from(failure.code as u8)
         }
     }
@@ -64,19 +74,24 @@ fn run(args: &Args) -> Result<(), Failure> {
     {
         config.format = output::Format::Json;
     }
+
     init_log(&config, args.command.as_ref());
     limits::raise_open_files();
     match &args.command {
-        None if config.roles.is_empty() => {
-            Err(Failure::usage("nothing to do: name a command (`processor --help` lists them) or a role, such as --role orders"))
-        }
+        None if config.roles.is_empty() => Err(Failure::usage(
+            "nothing to do: name a command (`processor --help` lists them) or a role, such as --role orders",
+        )),
         None | Some(Command::Run) => commands::run::run(&config),
         Some(Command::Gateway(gateway)) => commands::gateway::run(&config, gateway),
         Some(Command::Demo(demo)) => commands::demo::run(&config, demo),
-        Some(Command::Topics(Topics::Create { partitions, replication, fix })) => {
-            commands::topics::create(&config, *partitions, *replication, *fix)
+        Some(Command::Topics(Topics::Create {
+            partitions,
+            replication,
+            fix,
+        })) => commands::topics::create(&config, *partitions, *replication, *fix),
+        Some(Command::Topics(Topics::Check { strict })) => {
+            commands::topics::check(&config, *strict)
         }
-        Some(Command::Topics(Topics::Check { strict })) => commands::topics::check(&config, *strict),
         Some(Command::Instruments(instruments)) => listings_of(&config, instruments),
         Some(Command::Account(account)) => switch(&config, account),
         Some(Command::Publish(publish)) => commands::publish::run(&config, publish),
@@ -87,7 +102,9 @@ fn run(args: &Args) -> Result<(), Failure> {
         Some(Command::Portfolio(p)) if p.history => commands::history::run(&config, p),
         Some(Command::Portfolio(p)) => commands::portfolio::run(&config, &p.user),
         Some(Command::Audit(audit)) => commands::audit::run(&config, audit),
-        Some(Command::Repair(Repair::Offsets { dry_run })) => commands::repair::offsets(&config, *dry_run),
+        Some(Command::Repair(Repair::Offsets { dry_run })) => {
+            commands::repair::offsets(&config, *dry_run)
+        }
         Some(Command::Rebuild) => commands::rebuild::run(&config),
         Some(Command::Replay(replay)) => commands::replay::run(&config, replay),
         Some(Command::State(state)) => commands::state::run(&config, state),
@@ -107,9 +124,17 @@ fn listings_of(config: &Config, instruments: &Instruments) -> Result<(), Failure
     match instruments {
         Instruments::Load { file, replace } => load(config, file, *replace),
         Instruments::Delist { symbols } => delist(config, symbols),
-        Instruments::Halt { symbols, cancel_only: true } => set_status(config, symbols, "cancel_only", &["listed", "halted"]),
-        Instruments::Halt { symbols, cancel_only: false } => set_status(config, symbols, "halted", &["listed", "cancel_only"]),
-        Instruments::Resume { symbols } => set_status(config, symbols, "listed", &["halted", "cancel_only"]),
+        Instruments::Halt {
+            symbols,
+            cancel_only: true,
+        } => set_status(config, symbols, "cancel_only", &["listed", "halted"]),
+        Instruments::Halt {
+            symbols,
+            cancel_only: false,
+        } => set_status(config, symbols, "halted", &["listed", "cancel_only"]),
+        Instruments::Resume { symbols } => {
+            set_status(config, symbols, "listed", &["halted", "cancel_only"])
+        }
         Instruments::List => list(config),
         Instruments::Show { symbol } => show(config, symbol),
     }
@@ -119,12 +144,35 @@ fn switch(config: &Config, account: &Account) -> Result<(), Failure> {
     use commands::account::{list, resume, switch_off};
     use commands::operator;
     match account {
-        Account::Stop { whom, keep_orders, text, operator } => {
-            switch_off(config, whom, Control::Stopped, *keep_orders, text.as_deref(), operator)
-        }
-        Account::Disable { user, keep_orders, text, operator } => {
-            switch_off(config, &Whom { user: Some(user.clone()), all: false }, Control::Disabled, *keep_orders, text.as_deref(), operator)
-        }
+        Account::Stop {
+            whom,
+            keep_orders,
+            text,
+            operator,
+        } => switch_off(
+            config,
+            whom,
+            Control::Stopped,
+            *keep_orders,
+            text.as_deref(),
+            operator,
+        ),
+        Account::Disable {
+            user,
+            keep_orders,
+            text,
+            operator,
+        } => switch_off(
+            config,
+            &Whom {
+                user: Some(user.clone()),
+                all: false,
+            },
+            Control::Disabled,
+            *keep_orders,
+            text.as_deref(),
+            operator,
+        ),
         Account::Resume { whom, operator } => resume(config, whom, operator),
         Account::List => list(config),
         Account::Cancel(cancel) => operator::cancel(config, cancel),
@@ -132,17 +180,24 @@ fn switch(config: &Config, account: &Account) -> Result<(), Failure> {
     }
 }
 
-/// Log lines go to stderr, in a way that ends no role; roles say what they do, one-shot commands only what is wrong.
+/// Log lines go to stderr, in a way that ends no role; roles say what they do, one-shot commands
+/// only what is wrong.
 fn init_log(config: &Config, command: Option<&Command>) {
     let quiet = !matches!(command, None | Some(Command::Run | Command::Gateway(_)));
     let filter = match config.log.as_str() {
-        // Log lines of the client's wrapper are no news: its errors come back to us, and we say what follows from them.
+        // Log lines of the client's wrapper are no news: its errors come back to us, and we say
+        // what follows from them.
         "" if quiet => "warn,rdkafka=off",
         "" => "info,rdkafka=off",
         filter => filter,
     };
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Stderr).log_internal_errors(false).with_ansi(output::colour());
+
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| Stderr)
+        .log_internal_errors(false)
+        .with_ansi(output::colour());
+
     // A second call (tests in one process) keeps the first subscriber, which is as good.
     if config.log_json {
         lines.json().try_init().ok()

@@ -1,7 +1,9 @@
-//! One reader of moments for the whole program: whatever takes a time takes the same ones, and refuses the same ones.
+//! One reader of moments for the whole program: whatever takes a time takes the same ones, and
+//! refuses the same ones.
 //!
-//! A time of a day without a zone is refused. Whoever types one means his own, the log's is UTC, and an hour more or less is no error that anybody
-//! sees. A day alone begins at midnight UTC, and the help says so.
+//! A time of a day without a zone is refused. Whoever types one means his own, the log's is UTC,
+//! and an hour more or less is no error that anybody sees. A day alone begins at midnight UTC, and
+//! the help says so.
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
@@ -20,24 +22,40 @@ pub fn ns(text: &str) -> Result<i128, String> {
     let text = text.trim();
     if let Some(n) = number(text.as_bytes(), WHOLE) {
         let n = match n {
-            _ if looks_like_a_day(text) => return Err(format!("`{text}` may be a day or a number of seconds: say {}", dashed(text))),
+            _ if looks_like_a_day(text) => {
+                return Err(format!(
+                    "`{text}` may be a day or a number of seconds: say {}",
+                    dashed(text)
+                ));
+            }
             Num::Exact(n) if n >= 0 => n,
             Num::Exact(_) => return Err(format!("`{text}` lies before 1970")),
-            Num::Odd(..) => return Err(format!("`{text}` is no whole number of seconds, milliseconds, microseconds or nanoseconds")),
+            Num::Odd(..) => {
+                return Err(format!(
+                    "`{text}` is no whole number of seconds, milliseconds, microseconds or nanoseconds"
+                ));
+            }
         };
+
         return Ok(timestamp_ns(i128::from(n)));
     }
+
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Ok(time.as_nanosecond());
     }
+
     let as_time = text.parse::<DateTime>();
     match (text.parse::<Date>(), as_time) {
         // A civil date can be read out of a longer text, which would throw its clock away.
         (Ok(day), _) if is_a_day(text) => {
-            let midnight = day.to_zoned(TimeZone::UTC).map_err(|e| format!("`{text}`: {e}"))?;
+            let midnight = day
+                .to_zoned(TimeZone::UTC)
+                .map_err(|e| format!("`{text}`: {e}"))?;
             Ok(midnight.timestamp().as_nanosecond())
         }
-        (_, Ok(_)) => Err(format!("`{text}` has no zone: add Z if it is UTC, or the offset, as in +01:00")),
+        (_, Ok(_)) => Err(format!(
+            "`{text}` has no zone: add Z if it is UTC, or the offset, as in +01:00"
+        )),
         _ => Err(format!("`{text}` is no time: say {FORMS}")),
     }
 }
@@ -47,7 +65,8 @@ pub fn ms(text: &str) -> Result<i64, String> {
     i64::try_from(ns(text)?.div_euclid(NS_OF_MS)).map_err(|_| format!("`{text}` is too far away"))
 }
 
-/// A moment as a number whose unit follows from its size (see the contract), as exact as one can be.
+/// A moment as a number whose unit follows from its size (see the contract), as exact as one can
+/// be.
 pub fn timestamp(text: &str) -> Result<i64, String> {
     let ns = ns(text)?;
     let ms = ns.div_euclid(NS_OF_MS);
@@ -59,16 +78,26 @@ pub fn timestamp(text: &str) -> Result<i64, String> {
         // So early that any finer number would be read as seconds.
         ns.div_euclid(1_000_000_000)
     };
+
     i64::try_from(number).map_err(|_| format!("`{text}` is too far away"))
 }
 
 fn is_a_day(text: &str) -> bool {
-    text.len() == 10 && text.bytes().enumerate().all(|(i, b)| if i == 4 || i == 7 { b == b'-' } else { b.is_ascii_digit() })
+    text.len() == 10
+        && text.bytes().enumerate().all(|(i, b)| {
+            if i == 4 || i == 7 {
+                b == b'-'
+            } else {
+                b.is_ascii_digit()
+            }
+        })
 }
 
 /// Whether eight digits can be read as a day.
 pub fn looks_like_a_day(text: &str) -> bool {
-    text.len() == 8 && text.bytes().all(|b| b.is_ascii_digit()) && dashed(text).parse::<Date>().is_ok()
+    text.len() == 8
+        && text.bytes().all(|b| b.is_ascii_digit())
+        && dashed(text).parse::<Date>().is_ok()
 }
 
 /// The day of eight digits as people write it.
@@ -94,10 +123,17 @@ mod tests {
         ] {
             assert_eq!(ms(text), Ok(1_769_851_800_000), "{text}");
         }
+
         assert_eq!(ms("2026-01-31"), ms("2026-01-31T00:00:00Z"));
         assert_eq!(timestamp("2026-01-31T09:30:00Z"), Ok(1_769_851_800_000));
-        assert_eq!(timestamp("2026-01-31T09:30:00.000001Z"), Ok(1_769_851_800_000_001_000));
-        assert_eq!((timestamp("1970-01-02"), timestamp("0")), (Ok(86_400), Ok(0)));
+        assert_eq!(
+            timestamp("2026-01-31T09:30:00.000001Z"),
+            Ok(1_769_851_800_000_001_000)
+        );
+        assert_eq!(
+            (timestamp("1970-01-02"), timestamp("0")),
+            (Ok(86_400), Ok(0))
+        );
     }
 
     #[test]

@@ -1,14 +1,18 @@
-//! One reader of numbers for the whole command line: the contract's, so that what is right in a record is right when typed.
+//! One reader of numbers for the whole command line: the contract's, so that what is right in a
+//! record is right when typed.
 
 use crate::domain::decimal::{MONEY, Num, Odd, PUBLIC_MAX, WHOLE, parse};
 
 /// A whole number of zero or more, in any spelling: `10`, `10.0`, `1e1`.
 pub fn whole(text: &str) -> Result<u64, String> {
-    let n = parse(text.trim().as_bytes(), WHOLE).and_then(Num::not_negative).ok_or_else(|| format!("`{text}` must be a whole number"))?;
+    let n = parse(text.trim().as_bytes(), WHOLE)
+        .and_then(Num::not_negative)
+        .ok_or_else(|| format!("`{text}` must be a whole number"))?;
     Ok(n.unsigned_abs())
 }
 
-/// A price or an amount as it is sent: a number without blanks around it. Whether it is a good one is the roles' to judge.
+/// A price or an amount as it is sent: a number without blanks around it. Whether it is a good one
+/// is the roles' to judge.
 pub fn decimal(text: &str) -> Result<&str, String> {
     let text = text.trim();
     match parse(text.as_bytes(), MONEY) {
@@ -28,16 +32,23 @@ pub fn price_fault(text: &str) -> Option<&'static str> {
     }
 }
 
-/// A number that is too fine, to the nearest that is not (a half goes away from zero); none if it has too many digits to say.
+/// A number that is too fine, to the nearest that is not (a half goes away from zero); none if it
+/// has too many digits to say.
 pub fn rounded_e4(text: &str) -> Option<i64> {
     let exact = |scale| match parse(text.as_bytes(), scale) {
         Some(Num::Exact(n)) => Some((n, scale)),
         _ => None,
     };
+
     let (n, scale) = (MONEY..=18).find_map(exact)?;
     let unit = 10_i64.pow(scale - MONEY);
-    let (whole, rest) = (n / unit, (n % unit).abs());
-    Some(if 2 * i128::from(rest) >= i128::from(unit) && unit > 1 { whole + n.signum() } else { whole })
+    let whole = n / unit;
+    let rest = (n % unit).abs();
+    Some(if 2 * i128::from(rest) >= i128::from(unit) && unit > 1 {
+        whole + n.signum()
+    } else {
+        whole
+    })
 }
 
 #[cfg(test)]
@@ -49,20 +60,27 @@ mod tests {
         for text in ["10", "10.0", "1e1", " 10 ", "+10"] {
             assert_eq!(whole(text), Ok(10), "{text}");
         }
+
         for text in ["", "-1", "1.5", "1,0", "ten", "1e30", "nan"] {
             assert!(whole(text).is_err(), "{text}");
         }
+
         assert_eq!(decimal(" 250 "), Ok("250"));
         assert!(decimal("1,012.75").is_err() && decimal("").is_err());
     }
 
     #[test]
     fn prices_that_the_contract_refuses() {
-        for (text, why) in
-            [("0", "above zero"), ("-1", "above zero"), ("1.00001", "four decimals"), ("nan", "not a number"), ("1e300", "large")]
-        {
+        for (text, why) in [
+            ("0", "above zero"),
+            ("-1", "above zero"),
+            ("1.00001", "four decimals"),
+            ("nan", "not a number"),
+            ("1e300", "large"),
+        ] {
             assert!(price_fault(text).is_some_and(|w| w.contains(why)), "{text}");
         }
+
         assert_eq!(price_fault("1.0001"), None);
         for (text, e4) in [
             ("1112.050048", 11_120_500),
@@ -74,6 +92,7 @@ mod tests {
         ] {
             assert_eq!(rounded_e4(text), Some(e4), "{text}");
         }
+
         assert_eq!(rounded_e4("1112.05004882812500012345"), None);
     }
 }

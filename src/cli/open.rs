@@ -13,7 +13,8 @@ use crate::wire::topics;
 /// The access to the log that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// To look. On the embedded log this works while another process runs on it, and shows that moment.
+    /// To look. On the embedded log this works while another process runs on it, and shows that
+    /// moment.
     Read,
     /// To append or to run roles. On the embedded log one process at a time can.
     Write,
@@ -25,7 +26,11 @@ pub fn log(config: &Config, access: Access) -> Result<Arc<dyn Log>, Failure> {
 }
 
 /// The same, to make topics with that many replicas.
-pub fn log_with(config: &Config, access: Access, replication: Option<u16>) -> Result<Arc<dyn Log>, Failure> {
+pub fn log_with(
+    config: &Config,
+    access: Access,
+    replication: Option<u16>,
+) -> Result<Arc<dyn Log>, Failure> {
     let table = topics::table(&config.topic_prefix);
     match &config.target {
         Target::Unset => Err(Failure::usage(
@@ -37,28 +42,57 @@ pub fn log_with(config: &Config, access: Access, replication: Option<u16>) -> Re
 }
 
 #[cfg(feature = "kafka")]
-fn kafka(config: &Config, brokers: &str, table: TopicTable, replication: Option<u16>) -> Result<Arc<dyn Log>, Failure> {
+fn kafka(
+    config: &Config,
+    brokers: &str,
+    table: TopicTable,
+    replication: Option<u16>,
+) -> Result<Arc<dyn Log>, Failure> {
     use crate::log::kafka::{KafkaLog, KafkaSettings};
     let mut settings = KafkaSettings::new(brokers);
     settings.replication = replication;
-    settings.properties = config.properties.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    settings.properties = config
+        .properties
+        .iter()
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     Ok(Arc::new(KafkaLog::new(settings, Arc::new(table))))
 }
 
 #[cfg(not(feature = "kafka"))]
-fn kafka(_config: &Config, brokers: &str, _table: TopicTable, _replication: Option<u16>) -> Result<Arc<dyn Log>, Failure> {
-    Err(Failure::config(format!("this program was built without Kafka, so it cannot reach {brokers}: build it with the feature `kafka`")))
+fn kafka(
+    _config: &Config,
+    brokers: &str,
+    _table: TopicTable,
+    _replication: Option<u16>,
+) -> Result<Arc<dyn Log>, Failure> {
+    Err(Failure::config(format!(
+        "this program was built without Kafka, so it cannot reach {brokers}: build it with the feature `kafka`"
+    )))
 }
 
-fn embedded(dir: &Path, table: &TopicTable, access: Access, durability: Durability) -> Result<Arc<dyn Log>, Failure> {
+fn embedded(
+    dir: &Path,
+    table: &TopicTable,
+    access: Access,
+    durability: Durability,
+) -> Result<Arc<dyn Log>, Failure> {
     if access == Access::Read && !dir.is_dir() {
         return Err(Failure::config(format!(
             "there is no embedded log in {}: `processor demo` or `processor topics create` makes one",
             dir.display()
         )));
     }
+
     Ok(match access {
         Access::Read => Arc::new(LocalLog::open_read_only(dir, table)?),
-        Access::Write => Arc::new(LocalLog::open(dir, table, Options { durability, ..Options::default() })?),
+        Access::Write => Arc::new(LocalLog::open(
+            dir,
+            table,
+            Options {
+                durability,
+                ..Options::default()
+            },
+        )?),
     })
 }

@@ -1,8 +1,9 @@
 //! Output for the person or the next program: data on stdout, everything else on stderr.
 //!
-//! Printing never decides how a command ends. `processor verify | head` must end with the verdict, and a role's answer must not change because the
-//! disk under a log file is full. So what cannot be printed is dropped and remembered: output without end looks at [`broken`], and the program says at
-//! its end what went wrong ([`failure`]), if nothing worse did.
+//! Printing never decides how a command ends. `processor verify | head` must end with the verdict,
+//! and a role's answer must not change because the disk under a log file is full. So what cannot be
+//! printed is dropped and remembered: output without end looks at [`broken`], and the program says
+//! at its end what went wrong ([`failure`]), if nothing worse did.
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::OnceLock;
@@ -38,13 +39,19 @@ impl Format {
 /// Why stdout cannot be written any more.
 static BROKEN: OnceLock<std::io::Error> = OnceLock::new();
 
-/// Writes a line of data to stdout, without anything that a terminal would obey. Always `Ok` (see the module); the result is there so that a command can end with a line.
+/// Writes a line of data to stdout, without anything that a terminal would obey. Always `Ok` (see
+/// the module); the result is there so that a command can end with a line.
 pub fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
     if !broken()
-        && let Err(e) = writeln!(std::io::stdout().lock(), "{}", shown::lines(&text.to_string()))
+        && let Err(e) = writeln!(
+            std::io::stdout().lock(),
+            "{}",
+            shown::lines(&text.to_string())
+        )
     {
         cannot(e);
     }
+
     Ok(())
 }
 
@@ -53,15 +60,19 @@ pub fn cannot(e: std::io::Error) {
     BROKEN.get_or_init(|| e);
 }
 
-/// Whether nothing can be printed any more: a reader that went away (`processor tail ... | head`), a full disk.
+/// Whether nothing can be printed any more: a reader that went away (`processor tail ... | head`),
+/// a full disk.
 pub fn broken() -> bool {
     BROKEN.get().is_some()
 }
 
-/// The failure of stdout, if it had one. A reader that went away has had enough, and that is no failure.
+/// The failure of stdout, if it had one. A reader that went away has had enough, and that is no
+/// failure.
 pub fn failure() -> Option<Failure> {
     let e = BROKEN.get().filter(|e| e.kind() != ErrorKind::BrokenPipe)?;
-    Some(Failure::failed(format!("not everything could be printed: {e}")))
+    Some(Failure::failed(format!(
+        "not everything could be printed: {e}"
+    )))
 }
 
 /// Writes a note to stderr. A closed stderr is nobody's problem.
@@ -74,19 +85,46 @@ pub fn json(value: &impl std::fmt::Display) -> Result<(), Failure> {
     line(value)
 }
 
-/// Prints rows under a header: a plain table, or a JSON array of objects with the header's names in lower case.
+/// Prints rows under a header: a plain table, or a JSON array of objects with the header's names in
+/// lower case.
 pub fn rows(format: Format, header: &[&str], rows: &[Vec<Value>]) -> Result<(), Failure> {
     if format == Format::Json {
-        let name = |h: &str| h.to_lowercase().replace([' ', '-'], "_").replace('%', "_percent");
-        let objects = rows.iter().map(|r| header.iter().map(|h| name(h)).zip(r.iter().cloned()).collect::<serde_json::Map<_, _>>());
+        let name = |h: &str| {
+            h.to_lowercase()
+                .replace([' ', '-'], "_")
+                .replace('%', "_percent")
+        };
+
+        let objects = rows.iter().map(|r| {
+            header
+                .iter()
+                .map(|h| name(h))
+                .zip(r.iter().cloned())
+                .collect::<serde_json::Map<_, _>>()
+        });
+
         return json(&Value::Array(objects.map(Value::Object).collect()));
     }
+
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header.to_vec());
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header.to_vec());
     for r in rows {
-        table.add_row(r.iter().map(|cell| shown::one_line(&plain(cell)).into_owned()));
+        table.add_row(
+            r.iter()
+                .map(|cell| shown::one_line(&plain(cell)).into_owned()),
+        );
     }
-    line(table.lines().map(|l| l.trim().to_string()).collect::<Vec<_>>().join("\n"))
+
+    line(
+        table
+            .lines()
+            .map(|l| l.trim().to_string())
+            .collect::<Vec<_>>()
+            .join("\n"),
+    )
 }
 
 /// A JSON value as a person would write it.
@@ -104,6 +142,7 @@ pub fn colour() -> bool {
     if set("NO_COLOR") || std::env::var_os("TERM").is_some_and(|t| t == "dumb") {
         return false;
     }
+
     set("CLICOLOR_FORCE") || std::io::stderr().is_terminal()
 }
 
@@ -122,20 +161,34 @@ impl Progress {
     /// Starts at zero of `total` (0: unknown).
     pub fn new(what: &str, total: u64) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let bar = ProgressBar::with_draw_target((total > 0).then_some(total), ProgressDrawTarget::stderr_with_hz(8));
+        let bar = ProgressBar::with_draw_target(
+            (total > 0).then_some(total),
+            ProgressDrawTarget::stderr_with_hz(8),
+        );
         if !terminal {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
+
         let template = if total > 0 {
             "{msg} [{wide_bar}] {human_pos}/{human_len} {per_sec} ETA {eta}"
         } else {
             "{msg} {spinner} {human_pos} {per_sec} {elapsed}"
         };
+
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }
+
         bar.set_message(what.to_string());
-        Progress { bar, what: what.into(), terminal, done: 0, total, began: Instant::now(), said: Instant::now() }
+        Progress {
+            bar,
+            what: what.into(),
+            terminal,
+            done: 0,
+            total,
+            began: Instant::now(),
+            said: Instant::now(),
+        }
     }
 
     /// Sets how far the job is.
@@ -155,14 +208,24 @@ impl Progress {
 
     /// How far it is, in words.
     pub fn summary(&self) -> String {
-        let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        let ms = u64::try_from(self.began.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
         let rate = self.done.saturating_mul(1000) / ms;
         if self.total == 0 {
             return format!("{}: {} ({rate}/s)", self.what, self.done);
         }
-        let left = self.total.saturating_sub(self.done).checked_div(rate).map_or("?".into(), |s| format!("{s} s"));
+
+        let left = self
+            .total
+            .saturating_sub(self.done)
+            .checked_div(rate)
+            .map_or("?".into(), |s| format!("{s} s"));
         let percent = self.done.saturating_mul(100) / self.total;
-        format!("{}: {}/{} ({percent} %, {rate}/s, {left} left)", self.what, self.done, self.total)
+        format!(
+            "{}: {}/{} ({percent} %, {rate}/s, {left} left)",
+            self.what, self.done, self.total
+        )
     }
 
     /// Ends the display.

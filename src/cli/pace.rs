@@ -17,9 +17,12 @@ impl Speed {
         if text == "max" {
             return Ok(Speed::Max);
         }
+
         match crate::client::decimal::parse_e4(text).map(|e4| e4 / 10) {
             Ok(n) if n > 0 => Ok(Speed::Thousandths(n.unsigned_abs())),
-            _ => Err(format!("`{text}` is no speed; say 1 for real time, 100 for a hundred times that, or max")),
+            _ => Err(format!(
+                "`{text}` is no speed; say 1 for real time, 100 for a hundred times that, or max"
+            )),
         }
     }
 
@@ -38,6 +41,7 @@ pub fn wait_until(began: Instant, due: Duration, stop: &std::sync::atomic::Atomi
         if stop.load(std::sync::atomic::Ordering::Relaxed) {
             return;
         }
+
         std::thread::sleep(left.min(Duration::from_millis(100)));
     }
 }
@@ -60,10 +64,25 @@ mod tests {
     #[test]
     fn speeds_and_units() {
         assert_eq!(Speed::parse("max"), Ok(Speed::Max));
-        assert_eq!(Speed::parse("100").map(|s| s.due(5_000_000)), Ok(Duration::from_millis(50)));
-        assert_eq!(Speed::parse("0.5").map(|s| s.due(1_000_000)), Ok(Duration::from_secs(2)));
-        assert!(["0", "-1", "fast", ""].iter().all(|t| Speed::parse(t).is_err()));
-        for t in [1_625_159_076, 1_625_159_076_000, 1_625_159_076_000_000, 1_625_159_076_000_000_000] {
+        assert_eq!(
+            Speed::parse("100").map(|s| s.due(5_000_000)),
+            Ok(Duration::from_millis(50))
+        );
+        assert_eq!(
+            Speed::parse("0.5").map(|s| s.due(1_000_000)),
+            Ok(Duration::from_secs(2))
+        );
+        assert!(
+            ["0", "-1", "fast", ""]
+                .iter()
+                .all(|t| Speed::parse(t).is_err())
+        );
+        for t in [
+            1_625_159_076,
+            1_625_159_076_000,
+            1_625_159_076_000_000,
+            1_625_159_076_000_000_000,
+        ] {
             assert_eq!(timestamp_us(t), Some(1_625_159_076_000_000));
         }
     }

@@ -1,8 +1,9 @@
-//! The librdkafka properties that may be set with `-X` or `[kafka]`: an allow-list. A property that is not on it is refused by name and reason, also
-//! one that a newer librdkafka brings, because nobody has looked yet at what exactly-once has to do with that one.
+//! The librdkafka properties that may be set with `-X` or `[kafka]`: an allow-list. A property that
+//! is not on it is refused by name and reason, also one that a newer librdkafka brings, because
+//! nobody has looked yet at what exactly-once has to do with that one.
 //!
-//! Bounds are those within which the program's own waits still hold: the time of a transaction (20 s), sessions, takeovers. Where librdkafka or a
-//! broker is stricter, they say so themselves.
+//! Bounds are those within which the program's own waits still hold: the time of a transaction (20
+//! s), sessions, takeovers. Where librdkafka or a broker is stricter, they say so themselves.
 
 /// The verdict about a property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,22 +20,27 @@ use Rule::{Any, Number, Refused};
 
 const BROKERS: &str = "say --brokers, so that every client of the program asks the same cluster";
 const POSITIONS: &str = "reading positions are committed with each transaction and in no other way";
-const FENCING: &str = "it names this instance in its group and its transactions: say --topic-prefix and --instance";
+const FENCING: &str =
+    "it names this instance in its group and its transactions: say --topic-prefix and --instance";
 const EXACTLY_ONCE: &str = "exactly-once rests on the program's own value";
 const DELIVERY: &str = "transactions need every record acknowledged by all replicas, in order, and told to the program";
 const POSITION_GONE: &str = "records that are gone must stop a role; with another value they would be skipped without a word";
 const GROUP: &str = "tasks and their fencing rest on the classic protocol and the assignor `range`";
-const SUSPECT: &str = "the program reads librdkafka's log to learn of lost connections; say --log for what is shown";
-const SIZES: &str = "the program checks the size of each record against the topics' max.message.bytes";
+const SUSPECT: &str =
+    "the program reads librdkafka's log to learn of lost connections; say --log for what is shown";
+const SIZES: &str =
+    "the program checks the size of each record against the topics' max.message.bytes";
 const PARTITION: &str = "the program chooses the partition of each record itself";
 const CODE: &str = "it is a pointer or a library, which only a program can give";
 const UNUSED: &str = "it has no effect in this program";
 const PROTOCOL: &str = "transactions need the protocol that brokers and librdkafka agree on";
-const CREATES: &str = "topics are made by `processor topics create`, with the settings that they need";
+const CREATES: &str =
+    "topics are made by `processor topics create`, with the settings that they need";
 
 const MAX: i64 = 2_147_483_647;
 
-/// Every property of librdkafka, sorted by what it is about. `tests/properties.rs` compares the list with librdkafka's own.
+/// Every property of librdkafka, sorted by what it is about. `tests/properties.rs` compares the
+/// list with librdkafka's own.
 #[rustfmt::skip]
 const RULES: &[(&str, Rule)] = &[
     // TLS and logins.
@@ -65,7 +71,8 @@ const RULES: &[(&str, Rule)] = &[
     ("metadata.max.age.ms", Number(1_000, 3_600_000)), ("topic.metadata.refresh.interval.ms", Number(1_000, 3_600_000)),
     ("topic.metadata.refresh.fast.interval.ms", Any), ("topic.metadata.refresh.fast.cnt", Any), ("topic.metadata.refresh.sparse", Any),
     ("topic.metadata.propagation.max.ms", Number(1_000, 300_000)),
-    // Requests. A request inside a transaction must time out well before the transaction does (20 s).
+    // Requests. A request inside a transaction must time out well before the transaction does (20
+    // s).
     ("socket.timeout.ms", Number(1_000, 19_000)), ("request.timeout.ms", Number(1_000, 19_000)), ("message.timeout.ms", Number(1_000, 20_000)),
     ("delivery.timeout.ms", Number(1_000, 20_000)), ("retry.backoff.ms", Number(1, 1_000)), ("retry.backoff.max.ms", Number(1, 5_000)),
     // Membership. Below 3 s a busy machine loses its tasks; above 5 min nobody takes them over.
@@ -113,9 +120,13 @@ const RULES: &[(&str, Rule)] = &[
     ("ssl_key", Refused(CODE)), ("stats_cb", Refused(CODE)), ("throttle_cb", Refused(CODE)),
 ];
 
-/// The rule of a property; none if librdkafka has no such property, or a newer one than this program knows.
+/// The rule of a property; none if librdkafka has no such property, or a newer one than this
+/// program knows.
 pub fn rule(name: &str) -> Option<Rule> {
-    RULES.iter().find(|(known, _)| *known == name).map(|(_, rule)| *rule)
+    RULES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, rule)| *rule)
 }
 
 /// Every property that there is a rule for.
@@ -123,15 +134,20 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     RULES.iter().map(|(name, _)| *name)
 }
 
-/// Whether a property may be set to this value; an error says why not. A secret value is never part of that.
+/// Whether a property may be set to this value; an error says why not. A secret value is never part
+/// of that.
 pub fn check(name: &str, value: &str) -> Result<(), String> {
     match rule(name) {
         Some(Any) => Ok(()),
         Some(Number(min, max)) => match value.parse::<i64>() {
             Ok(n) if (min..=max).contains(&n) => Ok(()),
-            _ => Err(format!("the librdkafka property {name} must be a whole number from {min} to {max} here, not `{value}`")),
+            _ => Err(format!(
+                "the librdkafka property {name} must be a whole number from {min} to {max} here, not `{value}`"
+            )),
         },
-        Some(Refused(why)) => Err(format!("the librdkafka property {name} cannot be set: {why}")),
+        Some(Refused(why)) => Err(format!(
+            "the librdkafka property {name} cannot be set: {why}"
+        )),
         None => Err(format!(
             "there is no librdkafka property {name} that this program lets through; the nearest are {}",
             nearest(name).join(", ")
@@ -141,25 +157,42 @@ pub fn check(name: &str, value: &str) -> Result<(), String> {
 
 /// Checks values that depend on each other.
 pub fn check_together<'a>(value: impl Fn(&str) -> Option<&'a str>) -> Result<(), String> {
-    let number = |name: &str, default: i64| value(name).and_then(|v| v.parse::<i64>().ok()).unwrap_or(default);
-    let (session, heartbeat, poll) =
-        (number("session.timeout.ms", 10_000), number("heartbeat.interval.ms", 1_000), number("max.poll.interval.ms", 300_000));
+    let number = |name: &str, default: i64| {
+        value(name)
+            .and_then(|v| v.parse::<i64>().ok())
+            .unwrap_or(default)
+    };
+
+    let (session, heartbeat, poll) = (
+        number("session.timeout.ms", 10_000),
+        number("heartbeat.interval.ms", 1_000),
+        number("max.poll.interval.ms", 300_000),
+    );
     if heartbeat > session / 3 {
         return Err(format!(
             "the librdkafka property heartbeat.interval.ms is {heartbeat}, more than a third of session.timeout.ms ({session}): one lost heartbeat \
              would cost an instance its tasks"
         ));
     }
+
     if poll < session {
-        return Err(format!("the librdkafka property max.poll.interval.ms is {poll}, less than session.timeout.ms ({session})"));
+        return Err(format!(
+            "the librdkafka property max.poll.interval.ms is {poll}, less than session.timeout.ms ({session})"
+        ));
     }
+
     Ok(())
 }
 
 /// The allowed properties whose names look most like this one.
 fn nearest(name: &str) -> Vec<&'static str> {
-    let allowed = RULES.iter().filter(|(_, rule)| !matches!(rule, Refused(_))).map(|(known, _)| *known);
-    let mut ranked: Vec<_> = allowed.map(|known| (distance(name, known), known)).collect();
+    let allowed = RULES
+        .iter()
+        .filter(|(_, rule)| !matches!(rule, Refused(_)))
+        .map(|(known, _)| *known);
+    let mut ranked: Vec<_> = allowed
+        .map(|known| (distance(name, known), known))
+        .collect();
     ranked.sort_unstable();
     ranked.into_iter().take(3).map(|(_, known)| known).collect()
 }
@@ -176,10 +209,12 @@ fn distance(a: &str, b: &str) -> usize {
             row[j + 1] = exchanged.min(row[j] + 1).min(corner + 1);
         }
     }
+
     row[b.len()]
 }
 
-/// Whether a property's value is shown to nobody. By words, so that a name that librdkafka does not have (a slip of the pen) is masked as well.
+/// Whether a property's value is shown to nobody. By words, so that a name that librdkafka does not
+/// have (a slip of the pen) is masked as well.
 pub fn is_secret(name: &str) -> bool {
     const WORDS: [&str; 10] = [
         "password",
@@ -193,13 +228,18 @@ pub fn is_secret(name: &str) -> bool {
         "oauthbearer.config",
         "oauthbearer.extensions",
     ];
+
     let name = name.to_ascii_lowercase();
     WORDS.iter().any(|word| name.contains(word))
 }
 
 /// The value as it may be shown.
 pub fn shown(name: &str, value: &str) -> String {
-    if is_secret(name) { "********".into() } else { value.into() }
+    if is_secret(name) {
+        "********".into()
+    } else {
+        value.into()
+    }
 }
 
 #[cfg(test)]
@@ -217,7 +257,10 @@ mod tests {
             "acks",
         ] {
             let said = check(name, "anything").expect_err(name);
-            assert!(said.contains(name) && said.contains("cannot be set: "), "{said}");
+            assert!(
+                said.contains(name) && said.contains("cannot be set: "),
+                "{said}"
+            );
         }
     }
 
@@ -225,7 +268,11 @@ mod tests {
     fn a_slip_of_the_pen_is_told_the_nearest_names() {
         let said = check("sesion.timeout", "6000").expect_err("unknown");
         assert!(said.contains("session.timeout.ms"), "{said}");
-        assert!(check("sasl.pasword", "hush").expect_err("unknown").contains("sasl.password"));
+        assert!(
+            check("sasl.pasword", "hush")
+                .expect_err("unknown")
+                .contains("sasl.password")
+        );
     }
 
     #[test]
@@ -244,24 +291,54 @@ mod tests {
     #[test]
     fn heartbeats_fit_into_the_session_and_the_session_into_a_poll() {
         let together = |pairs: &'static [(&str, &'static str)]| {
-            check_together(move |name| pairs.iter().find(|(known, _)| *known == name).map(|(_, v)| *v))
+            check_together(move |name| {
+                pairs
+                    .iter()
+                    .find(|(known, _)| *known == name)
+                    .map(|(_, v)| *v)
+            })
         };
+
         together(&[]).expect("the defaults fit");
         together(&[("session.timeout.ms", "6000")]).expect("fits");
         assert!(
-            together(&[("session.timeout.ms", "3000"), ("heartbeat.interval.ms", "1001")]).expect_err("too slow").contains("heartbeat")
+            together(&[
+                ("session.timeout.ms", "3000"),
+                ("heartbeat.interval.ms", "1001")
+            ])
+            .expect_err("too slow")
+            .contains("heartbeat")
         );
+
         assert!(
-            together(&[("session.timeout.ms", "90000"), ("max.poll.interval.ms", "60000")]).expect_err("too short").contains("max.poll")
+            together(&[
+                ("session.timeout.ms", "90000"),
+                ("max.poll.interval.ms", "60000")
+            ])
+            .expect_err("too short")
+            .contains("max.poll")
         );
     }
 
     #[test]
     fn secrets_are_masked_and_nothing_else() {
-        for name in ["sasl.oauthbearer.assertion.private.key.passphrase", "ssl.key.pem", "SASL.Password", "sasl.jaas.config", "my.secret"] {
+        for name in [
+            "sasl.oauthbearer.assertion.private.key.passphrase",
+            "ssl.key.pem",
+            "SASL.Password",
+            "sasl.jaas.config",
+            "my.secret",
+        ] {
             assert_eq!(shown(name, "hush"), "********", "{name}");
         }
-        for name in ["security.protocol", "sasl.username", "ssl.key.location", "ssl.ca.location", "session.timeout.ms"] {
+
+        for name in [
+            "security.protocol",
+            "sasl.username",
+            "ssl.key.location",
+            "ssl.ca.location",
+            "session.timeout.ms",
+        ] {
             assert_eq!(shown(name, "plain"), "plain", "{name}");
         }
     }

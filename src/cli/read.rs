@@ -9,13 +9,22 @@ use crate::engine::records::{Record, Records};
 use crate::engine::topics::TopicId;
 
 /// Bounds of one poll of a command.
-pub const LIMITS: Limits = Limits { records: 5000, bytes: 8 << 20, age: Duration::from_millis(100) };
+pub const LIMITS: Limits = Limits {
+    records: 5000,
+    bytes: 8 << 20,
+    age: Duration::from_millis(100),
+};
 
 /// A reader that makes no progress for this long counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Shows every committed record of some partitions from the start to their present end.
-pub fn to_end(log: &dyn Log, topic: TopicId, partitions: &[u32], mut visit: impl FnMut(&Record<'_>)) -> Result<(), Failure> {
+pub fn to_end(
+    log: &dyn Log,
+    topic: TopicId,
+    partitions: &[u32],
+    mut visit: impl FnMut(&Record<'_>),
+) -> Result<(), Failure> {
     let from: Vec<_> = partitions.iter().map(|p| (*p, From::Start)).collect();
     let mut reader = log.reader(topic, &from, false)?;
     let mut batch = Records::new();
@@ -27,9 +36,12 @@ pub fn to_end(log: &dyn Log, topic: TopicId, partitions: &[u32], mut visit: impl
         if !batch.is_empty() {
             progress = Instant::now();
         } else if progress.elapsed() > PATIENCE {
-            return Err(Failure::failed("the log stopped answering while a topic was read; are the brokers well?"));
+            return Err(Failure::failed(
+                "the log stopped answering while a topic was read; are the brokers well?",
+            ));
         }
     }
+
     Ok(())
 }
 

@@ -1,6 +1,7 @@
-//! A record as it is, and safe to look at. Whoever may write a record decides what stands in it, so nothing that is shown of one may move a
-//! terminal's cursor, begin a line of its own, turn text round or hide. And since it may be evidence, it is not tidied up either: numbers keep the
-//! digits they were sent with, and a key that comes twice is shown twice.
+//! A record as it is, and safe to look at. Whoever may write a record decides what stands in it, so
+//! nothing that is shown of one may move a terminal's cursor, begin a line of its own, turn text
+//! round or hide. And since it may be evidence, it is not tidied up either: numbers keep the digits
+//! they were sent with, and a key that comes twice is shown twice.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write};
@@ -54,7 +55,8 @@ impl Shown {
         }
     }
 
-    /// The same for programs that look into it; keys that come twice and digits beyond what a number holds are lost.
+    /// The same for programs that look into it; keys that come twice and digits beyond what a
+    /// number holds are lost.
     pub fn into_value(self) -> Value {
         match self {
             Shown::Null => Value::Null,
@@ -63,7 +65,12 @@ impl Shown {
             Shown::Text(text) => text.into(),
             Shown::Bytes(hex) => serde_json::json!({ "bytes": hex }),
             Shown::List(items) => items.into_iter().map(Shown::into_value).collect(),
-            Shown::Map(fields) => Value::Object(fields.into_iter().map(|(name, v)| (name, v.into_value())).collect::<Map<_, _>>()),
+            Shown::Map(fields) => Value::Object(
+                fields
+                    .into_iter()
+                    .map(|(name, v)| (name, v.into_value()))
+                    .collect::<Map<_, _>>(),
+            ),
         }
     }
 }
@@ -76,7 +83,9 @@ impl From<Value> for Shown {
             Value::Number(n) => Shown::Number(n.to_string()),
             Value::String(text) => Shown::Text(text),
             Value::Array(items) => Shown::List(items.into_iter().map(Shown::from).collect()),
-            Value::Object(map) => Shown::Map(map.into_iter().map(|(name, v)| (name, v.into())).collect()),
+            Value::Object(map) => {
+                Shown::Map(map.into_iter().map(|(name, v)| (name, v.into())).collect())
+            }
         }
     }
 }
@@ -88,7 +97,9 @@ impl Display for Shown {
             Shown::Null => f.write_str("null"),
             Shown::Bool(b) => write!(f, "{b}"),
             // JSON has no word for what is not a number.
-            Shown::Number(digits) if digits.ends_with(|c: char| c.is_ascii_digit()) => f.write_str(digits),
+            Shown::Number(digits) if digits.ends_with(|c: char| c.is_ascii_digit()) => {
+                f.write_str(digits)
+            }
             Shown::Number(text) | Shown::Text(text) => f.write_str(&quoted(text)),
             Shown::Bytes(hex) => write!(f, "{{\"bytes\":\"{hex}\"}}"),
             Shown::List(items) => {
@@ -96,13 +107,20 @@ impl Display for Shown {
                 for (i, item) in items.iter().enumerate() {
                     write!(f, "{}{item}", if i > 0 { "," } else { "" })?;
                 }
+
                 f.write_char(']')
             }
             Shown::Map(fields) => {
                 f.write_char('{')?;
                 for (i, (name, value)) in fields.iter().enumerate() {
-                    write!(f, "{}{}:{value}", if i > 0 { "," } else { "" }, quoted(name))?;
+                    write!(
+                        f,
+                        "{}{}:{value}",
+                        if i > 0 { "," } else { "" },
+                        quoted(name)
+                    )?;
                 }
+
                 f.write_char('}')
             }
         }
@@ -116,6 +134,7 @@ pub fn fields(fields: &[(String, Shown)]) -> String {
         if !line.is_empty() {
             line.push(' ');
         }
+
         line.push_str(&word(name));
         line.push('=');
         match value {
@@ -123,13 +142,21 @@ pub fn fields(fields: &[(String, Shown)]) -> String {
             other => line.push_str(&other.to_string()),
         }
     }
+
     line
 }
 
 /// A text as one word among others: in quotes, unless it is plainly one word by itself.
 pub fn word(text: &str) -> Cow<'_, str> {
-    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '=' | '\\') || c.is_alphanumeric() && !hides(c);
-    if !text.is_empty() && text.chars().all(plain) { text.into() } else { quoted(text).into() }
+    let plain = |c: char| {
+        c.is_ascii_graphic() && !matches!(c, '"' | '=' | '\\') || c.is_alphanumeric() && !hides(c)
+    };
+
+    if !text.is_empty() && text.chars().all(plain) {
+        text.into()
+    } else {
+        quoted(text).into()
+    }
 }
 
 /// A text in JSON's quotes.
@@ -143,6 +170,7 @@ pub fn quoted(text: &str) -> String {
             c => put(&mut out, c),
         }
     }
+
     out.push('"');
     out
 }
@@ -161,10 +189,16 @@ fn escaped(text: &str, bad: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.chars().any(&bad) {
         return text.into();
     }
+
     let mut out = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if bad(c) { put(&mut out, c) } else { out.push(c) }
+        if bad(c) {
+            put(&mut out, c)
+        } else {
+            out.push(c)
+        }
     }
+
     out.into()
 }
 
@@ -183,8 +217,9 @@ fn put(out: &mut String, c: char) {
     }
 }
 
-/// Whether a character moves the cursor, turns text round, joins what should be apart, or cannot be seen: control characters, Unicode's formats
-/// (soft hyphen, joiners, marks and overrides of direction, tags), line separators, blanks other than the usual one, and fillers.
+/// Whether a character moves the cursor, turns text round, joins what should be apart, or cannot be
+/// seen: control characters, Unicode's formats (soft hyphen, joiners, marks and overrides of
+/// direction, tags), line separators, blanks other than the usual one, and fillers.
 fn hides(c: char) -> bool {
     const RANGES: [(char, char); 22] = [
         ('\u{a0}', '\u{a0}'),
@@ -210,40 +245,85 @@ fn hides(c: char) -> bool {
         ('\u{1bca0}', '\u{1bca3}'),
         ('\u{1d173}', '\u{1d17a}'),
     ];
-    c.is_control() || ('\u{e0000}'..='\u{10ffff}').contains(&c) || RANGES.iter().any(|(from, to)| (*from..=*to).contains(&c))
+
+    c.is_control()
+        || ('\u{e0000}'..='\u{10ffff}').contains(&c)
+        || RANGES.iter().any(|(from, to)| (*from..=*to).contains(&c))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NASTY: &[&str] =
-        &["\u{1b}[1A", "\n", "\r", "\u{9b}2K", "\u{202e}", "\u{2066}", "\u{a0}", "\u{200b}", "\u{2028}", "\u{7f}", "\0", "\u{e0041}"];
+    const NASTY: &[&str] = &[
+        "\u{1b}[1A",
+        "\n",
+        "\r",
+        "\u{9b}2K",
+        "\u{202e}",
+        "\u{2066}",
+        "\u{a0}",
+        "\u{200b}",
+        "\u{2028}",
+        "\u{7f}",
+        "\0",
+        "\u{e0041}",
+    ];
 
     #[test]
     fn nothing_that_a_terminal_obeys_comes_through() {
         for nasty in NASTY {
             let text = format!("a{nasty}b");
-            let map = vec![(text.clone(), Shown::Text(text.clone())), ("l".into(), Shown::List(vec![Shown::Text(text.clone())]))];
-            for shown in
-                [fields(&map), Shown::Map(map.clone()).to_string(), one_line(&text).into_owned(), word(&text).into_owned(), quoted(&text)]
-            {
+            let map = vec![
+                (text.clone(), Shown::Text(text.clone())),
+                ("l".into(), Shown::List(vec![Shown::Text(text.clone())])),
+            ];
+            for shown in [
+                fields(&map),
+                Shown::Map(map.clone()).to_string(),
+                one_line(&text).into_owned(),
+                word(&text).into_owned(),
+                quoted(&text),
+            ] {
                 assert!(shown.chars().all(|c| !hides(c)), "{shown:?}");
             }
-            let read: Value = serde_json::from_str(&Shown::Map(map).to_string()).expect("it is JSON");
-            assert_eq!((read["l"][0].as_str(), read[&text].as_str()), (Some(&*text), Some(&*text)), "and says what was sent");
-            assert!(lines(&text) == text || !lines(&text).contains(nasty), "{nasty:?}");
+
+            let read: Value =
+                serde_json::from_str(&Shown::Map(map).to_string()).expect("it is JSON");
+            assert_eq!(
+                (read["l"][0].as_str(), read[&text].as_str()),
+                (Some(&*text), Some(&*text)),
+                "and says what was sent"
+            );
+            assert!(
+                lines(&text) == text || !lines(&text).contains(nasty),
+                "{nasty:?}"
+            );
         }
+
         assert_eq!(lines("a\n\tb\u{1b}"), "a\n\tb\\u001b");
         assert_eq!(one_line("plain text, as usual"), "plain text, as usual");
     }
 
     #[test]
     fn words_stand_alone_only_when_they_are_words() {
-        for plain in ["AAPL", "order-events/0/7", "2026-01-31T09:30:00Z", "Müller", "-5"] {
+        for plain in [
+            "AAPL",
+            "order-events/0/7",
+            "2026-01-31T09:30:00Z",
+            "Müller",
+            "-5",
+        ] {
             assert_eq!(word(plain), plain);
         }
-        for (text, shown) in [("", "\"\""), ("a b", "\"a b\""), ("a=b", "\"a=b\""), ("\"", r#""\"""#), ("\\n", r#""\\n""#)] {
+
+        for (text, shown) in [
+            ("", "\"\""),
+            ("a b", "\"a b\""),
+            ("a=b", "\"a=b\""),
+            ("\"", r#""\"""#),
+            ("\\n", r#""\\n""#),
+        ] {
             assert_eq!(word(text), shown);
         }
     }
@@ -251,7 +331,14 @@ mod tests {
     #[test]
     fn json_values_and_back() {
         let v = serde_json::json!({"a": [1, -2.5, null, true, "x"], "b": {}});
-        assert_eq!((Shown::from(v.clone()).to_string(), Shown::from(v.clone()).into_value()), (v.to_string(), v));
+        assert_eq!(
+            (
+                Shown::from(v.clone()).to_string(),
+                Shown::from(v.clone()).into_value()
+            ),
+            (v.to_string(), v)
+        );
+
         assert_eq!(Shown::Number("NaN".into()).to_string(), "\"NaN\"");
     }
 }

@@ -17,7 +17,8 @@ use crate::runtime::verify::VerifyError;
 use crate::store::rocks::SharedMemory;
 use crate::wire::topics;
 
-/// How long a new instance waits for the local state of the one it replaces: longer than that one needs to notice.
+/// How long a new instance waits for the local state of the one it replaces: longer than that one
+/// needs to notice.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
 
 /// Puts the installation together.
@@ -33,8 +34,11 @@ pub fn of(config: &Config, access: Access) -> Result<System, Failure> {
             message_rate_factor: config.message_rate_factor,
             stale_ms: config.stale_ms,
             opening_cash_e4: config.opening_cash_e4,
-            max_command_age_ms: (config.max_command_age_ms > 0).then_some(config.max_command_age_ms),
-            dedup_window_ms: i64::try_from(config.dedup_window_ms).ok().filter(|ms| *ms > 0),
+            max_command_age_ms: (config.max_command_age_ms > 0)
+                .then_some(config.max_command_age_ms),
+            dedup_window_ms: i64::try_from(config.dedup_window_ms)
+                .ok()
+                .filter(|ms| *ms > 0),
             open_orders_max: config.open_orders_max,
             client_transfers: config.client_transfers,
             day_ends_ms: config.day_ends_ms,
@@ -56,20 +60,28 @@ pub fn of(config: &Config, access: Access) -> Result<System, Failure> {
 /// A look at the topics before anything runs or is thrown away.
 pub fn check_partitions(system: &System) -> Result<(), Failure> {
     let counts = system.partitions()?;
-    system.topics.misfit(&counts).map_or(Ok(()), |why| Err(Failure::config(why)))
+    system
+        .topics
+        .misfit(&counts)
+        .map_or(Ok(()), |why| Err(Failure::config(why)))
 }
 
-/// A look at the settings of topics and brokers before roles run: an error refuses the start, a warning is logged once. Where the settings cannot be
-/// looked at (a right is missing, a broker is restarting) the roles run all the same: they need none of the answers to be exact.
+/// A look at the settings of topics and brokers before roles run: an error refuses the start, a
+/// warning is logged once. Where the settings cannot be looked at (a right is missing, a broker is
+/// restarting) the roles run all the same: they need none of the answers to be exact.
 pub fn check_settings(system: &System) -> Result<(), Failure> {
     let findings = match system.log.findings() {
         Ok(findings) => findings,
         Err(e) => {
-            tracing::warn!("the settings of topics and brokers could not be looked at, and the roles start without that: {e}");
+            tracing::warn!(
+                "the settings of topics and brokers could not be looked at, and the roles start without that: {e}"
+            );
             return Ok(());
         }
     };
+
     let mut wrong = Vec::new();
+
     // One line for what is the same of several topics.
     let mut said: Vec<(String, Vec<String>)> = Vec::new();
     for f in findings {
@@ -77,17 +89,24 @@ pub fn check_settings(system: &System) -> Result<(), Failure> {
             wrong.push(format!("{}: {}", f.subject, f.text));
             continue;
         }
+
         match said.iter_mut().find(|(text, _)| *text == f.text) {
             Some((_, subjects)) => subjects.push(f.subject),
             None => said.push((f.text, vec![f.subject])),
         }
     }
+
     for (text, subjects) in said {
-        tracing::warn!("{}: {text}; `processor topics check` shows all", named(&subjects));
+        tracing::warn!(
+            "{}: {text}; `processor topics check` shows all",
+            named(&subjects)
+        );
     }
+
     if wrong.is_empty() {
         return Ok(());
     }
+
     Err(Failure::config(format!(
         "topics or brokers do not fit, and no role was started:\n  {}\n`processor topics check` shows all; `processor topics create --fix` changes \
          settings of topics, with the same --partitions and --topic-prefix; no record is lost by that.",
@@ -98,13 +117,16 @@ pub fn check_settings(system: &System) -> Result<(), Failure> {
 /// The first few names, and how many more there are.
 fn named(subjects: &[String]) -> String {
     match subjects {
-        [first, second, third, _, rest @ ..] => format!("{first}, {second}, {third} and {} more", rest.len() + 1),
+        [first, second, third, _, rest @ ..] => {
+            format!("{first}, {second}, {third} and {} more", rest.len() + 1)
+        }
         few => few.join(", "),
     }
 }
 
-/// Looks again every so often while roles run, in a thread of its own: settings can be changed under them. What has become wrong is logged once; it does
-/// not stop a role that works, but the next start will refuse it. The thread ends when nobody else has the log any more.
+/// Looks again every so often while roles run, in a thread of its own: settings can be changed
+/// under them. What has become wrong is logged once; it does not stop a role that works, but the
+/// next start will refuse it. The thread ends when nobody else has the log any more.
 pub fn watch_settings(log: &Arc<dyn Log>, every: Duration) -> Result<(), Failure> {
     let log = Arc::downgrade(log);
     std::thread::Builder::new().name("settings".into()).spawn(move || {
@@ -120,12 +142,15 @@ pub fn watch_settings(log: &Arc<dyn Log>, every: Duration) -> Result<(), Failure
                         _ => tracing::warn!("{}: {}", f.subject, f.text),
                     }
                 }
+
                 known = Some(found);
             }
+
             drop(log);
             std::thread::sleep(every);
         }
     })?;
+
     Ok(())
 }
 
@@ -136,9 +161,13 @@ pub fn grace(config: &Config) -> Duration {
 
 /// Runs a future to its end, with signals and timers.
 pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let result = runtime.block_on(work);
-    // Threads that still run after the grace are left to the next start; waiting for them here would make the grace longer.
+
+    // Threads that still run after the grace are left to the next start; waiting for them here
+    // would make the grace longer.
     runtime.shutdown_background();
     result
 }
@@ -151,6 +180,7 @@ impl From<Stop> for Failure {
             Stop::Bug(_) | Stop::Refused(_) => Code::Bug,
             Stop::Failed(_) => Code::Failed,
         };
+
         Failure::new(code, stop.to_string())
     }
 }
@@ -184,12 +214,15 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::engine::ports::{Appender, Bounds, Committed, From, Member, MemberSpec, Reader, TopicState};
+    use crate::engine::ports::{
+        Appender, Bounds, Committed, From, Member, MemberSpec, Reader, TopicState,
+    };
     use crate::engine::topics::{TopicId, TopicPartition, TopicSpec};
     use crate::log::local::LocalLog;
     use crate::runtime::said::Said;
 
-    /// A log whose settings are what somebody says they are; an answer of none: they cannot be looked at.
+    /// A log whose settings are what somebody says they are; an answer of none: they cannot be
+    /// looked at.
     struct Settings {
         log: LocalLog,
         findings: Mutex<Option<Vec<Finding>>>,
@@ -201,7 +234,9 @@ mod tests {
         fn are(&self, findings: Option<Vec<Finding>>) {
             *self.findings.lock().expect("whole") = findings;
             let looks = || *self.looks.lock().expect("whole");
-            let (before, began) = (looks(), Instant::now());
+            let before = looks();
+            let began = Instant::now();
+
             // The look that is under way may have asked before.
             while looks() < before + 2 {
                 assert!(began.elapsed() < Duration::from_secs(60), "nobody looks");
@@ -213,7 +248,11 @@ mod tests {
     impl Log for Settings {
         fn findings(&self) -> Result<Vec<Finding>, LogError> {
             *self.looks.lock().expect("whole") += 1;
-            self.findings.lock().expect("whole").clone().ok_or(LogError::Unavailable("no broker".into()))
+            self.findings
+                .lock()
+                .expect("whole")
+                .clone()
+                .ok_or(LogError::Unavailable("no broker".into()))
         }
         fn cluster_id(&self) -> Result<String, LogError> {
             self.log.cluster_id()
@@ -224,7 +263,12 @@ mod tests {
         fn join(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
             self.log.join(spec)
         }
-        fn reader(&self, topic: TopicId, from: &[(u32, From)], headers: bool) -> Result<Box<dyn Reader>, LogError> {
+        fn reader(
+            &self,
+            topic: TopicId,
+            from: &[(u32, From)],
+            headers: bool,
+        ) -> Result<Box<dyn Reader>, LogError> {
             self.log.reader(topic, from, headers)
         }
         fn appender(&self) -> Result<Box<dyn Appender>, LogError> {
@@ -233,19 +277,36 @@ mod tests {
         fn bounds(&self, at: TopicPartition) -> Result<Bounds, LogError> {
             self.log.bounds(at)
         }
-        fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Committed, LogError> {
+        fn committed(
+            &self,
+            group: &str,
+            partitions: &[TopicPartition],
+        ) -> Result<Committed, LogError> {
             self.log.committed(group, partitions)
         }
         fn offset_at(&self, at: TopicPartition, time_ms: i64) -> Result<u64, LogError> {
             self.log.offset_at(at, time_ms)
         }
-        fn group_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError> {
+        fn group_offsets(
+            &self,
+            group: &str,
+            partitions: &[TopicPartition],
+        ) -> Result<Vec<Option<u64>>, LogError> {
             self.log.group_offsets(group, partitions)
         }
-        fn create_topic(&self, topic: TopicId, spec: &TopicSpec, partitions: u32) -> Result<(), LogError> {
+        fn create_topic(
+            &self,
+            topic: TopicId,
+            spec: &TopicSpec,
+            partitions: u32,
+        ) -> Result<(), LogError> {
             self.log.create_topic(topic, spec, partitions)
         }
-        fn describe_topic(&self, topic: TopicId, spec: &TopicSpec) -> Result<Option<TopicState>, LogError> {
+        fn describe_topic(
+            &self,
+            topic: TopicId,
+            spec: &TopicSpec,
+        ) -> Result<Option<TopicState>, LogError> {
             self.log.describe_topic(topic, spec)
         }
     }
@@ -254,39 +315,67 @@ mod tests {
     fn what_becomes_wrong_is_told_once_and_what_was_there_is_not() {
         let said = Said::default();
         let writer = said.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
         tracing::subscriber::set_global_default(subscriber).expect("the only one of this program");
-        let finding =
-            |text: &str, severity| Finding { topic: None, subject: "watched-settings".into(), severity, text: text.into(), fix: None };
-        let (old, wrong, odd) =
-            (finding("was so", Severity::Error), finding("is wrong now", Severity::Error), finding("is odd now", Severity::Warning));
+        let finding = |text: &str, severity| Finding {
+            topic: None,
+            subject: "watched-settings".into(),
+            severity,
+            text: text.into(),
+            fix: None,
+        };
+
+        let (old, wrong, odd) = (
+            finding("was so", Severity::Error),
+            finding("is wrong now", Severity::Error),
+            finding("is odd now", Severity::Warning),
+        );
         let settings = Arc::new(Settings {
             log: LocalLog::in_memory(&topics::table("")),
             findings: Mutex::new(Some(vec![old.clone()])),
             looks: Mutex::new(0),
         });
+
         let log: Arc<dyn Log> = settings.clone();
         watch_settings(&log, Duration::from_millis(1)).expect("a thread");
         drop(log);
         settings.are(Some(vec![old.clone()]));
         settings.are(Some(vec![old.clone(), wrong.clone(), odd.clone()]));
         settings.are(Some(vec![old.clone(), wrong.clone(), odd.clone()]));
+
         // What cannot be looked at has not become right.
         settings.are(None);
         settings.are(Some(vec![old.clone(), wrong.clone(), odd]));
         let told = || said.lines(&["watched-settings"]);
         let lines = told();
-        let [first, second] = &lines[..] else { panic!("{lines:#?}") };
-        assert!(first.contains("ERROR") && first.contains("is wrong now; the next start refuses this"), "{first}");
-        assert!(second.contains("WARN") && second.contains("is odd now"), "{second}");
+        let [first, second] = &lines[..] else {
+            panic!("{lines:#?}")
+        };
+
+        assert!(
+            first.contains("ERROR") && first.contains("is wrong now; the next start refuses this"),
+            "{first}"
+        );
+        assert!(
+            second.contains("WARN") && second.contains("is odd now"),
+            "{second}"
+        );
+
         // Put right and wrong again, it is news again.
         settings.are(Some(vec![old.clone()]));
         settings.are(Some(vec![old, wrong]));
         assert_eq!(told().len(), 3, "{:#?}", told());
-        let (gone, began) = (Arc::downgrade(&settings), Instant::now());
+        let gone = Arc::downgrade(&settings);
+        let began = Instant::now();
         drop(settings);
         while gone.upgrade().is_some() {
-            assert!(began.elapsed() < Duration::from_secs(60), "the thread keeps the log");
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "the thread keeps the log"
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
     }

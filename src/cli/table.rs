@@ -1,7 +1,9 @@
-//! Files of rows and columns, strictly: what cannot be told apart is a bad row and not a guess. Comma, semicolon, tab and pipe.
+//! Files of rows and columns, strictly: what cannot be told apart is a bad row and not a guess.
+//! Comma, semicolon, tab and pipe.
 //!
-//! A general reader of such files takes rows of any length and a quote that never ends, and so swallows or shifts what it should complain of. Here a
-//! cell without a column, a missing cell, text behind a closing quote and a quote that is not closed are faults of their row.
+//! A general reader of such files takes rows of any length and a quote that never ends, and so
+//! swallows or shifts what it should complain of. Here a cell without a column, a missing cell,
+//! text behind a closing quote and a quote that is not closed are faults of their row.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -41,39 +43,67 @@ pub enum TableError {
 pub fn open(source: Box<dyn Read>) -> Result<BufReader<Box<dyn Read>>, TableError> {
     let mut input = BufReader::with_capacity(1 << 16, source);
     let head = input.fill_buf().map_err(|e| TableError::Io(1, e))?;
-    let utf_16 = head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") || head.iter().take(4).any(|b| *b == 0);
+    let utf_16 = head.starts_with(b"\xff\xfe")
+        || head.starts_with(b"\xfe\xff")
+        || head.iter().take(4).any(|b| *b == 0);
     if utf_16 {
         return Err(TableError::Unfit(
             "the file is UTF-16, and only UTF-8 is read: `iconv -f UTF-16 -t UTF-8 FILE` turns it into that".into(),
         ));
     }
+
     if head.starts_with(b"\xef\xbb\xbf") {
         input.consume(3);
     }
+
     Ok(input)
 }
 
 impl Table {
     /// Reads the header, and finds out by it what stands between cells.
     pub fn new(input: BufReader<Box<dyn Read>>) -> Result<Table, TableError> {
-        let mut table = Table { input, delimiter: b',', header: Vec::new(), line: 0, bytes: 0 };
-        let (mut first, mut at) = (Vec::new(), 0);
+        let mut table = Table {
+            input,
+            delimiter: b',',
+            header: Vec::new(),
+            line: 0,
+            bytes: 0,
+        };
+
+        let mut first = Vec::new();
+        let mut at = 0;
         while first.iter().all(u8::is_ascii_whitespace) {
             first.clear();
             if !table.more(&mut first)? {
-                return Err(TableError::Unfit("the file is empty: its first line must name the columns".into()));
+                return Err(TableError::Unfit(
+                    "the file is empty: its first line must name the columns".into(),
+                ));
             }
+
             at = table.line;
         }
+
         let count = |delimiter: u8| first.iter().filter(|b| **b == delimiter).count();
+
         // The first of the most frequent; a header of one column has none.
-        table.delimiter = [b',', b';', b'\t', b'|'].into_iter().rev().max_by_key(|d| count(*d)).unwrap_or(b',');
-        let header = table.cells(first, at)?.map_err(|why| TableError::Unfit(format!("the header row cannot be read: {why}")))?;
-        if let Some(twice) =
-            header.iter().enumerate().find_map(|(i, name)| (!name.is_empty() && header[..i].contains(name)).then_some(name))
+        table.delimiter = [b',', b';', b'\t', b'|']
+            .into_iter()
+            .rev()
+            .max_by_key(|d| count(*d))
+            .unwrap_or(b',');
+        let header = table
+            .cells(first, at)?
+            .map_err(|why| TableError::Unfit(format!("the header row cannot be read: {why}")))?;
+        if let Some(twice) = header
+            .iter()
+            .enumerate()
+            .find_map(|(i, name)| (!name.is_empty() && header[..i].contains(name)).then_some(name))
         {
-            return Err(TableError::Unfit(format!("two columns are called `{twice}`")));
+            return Err(TableError::Unfit(format!(
+                "two columns are called `{twice}`"
+            )));
         }
+
         table.header = header;
         Ok(table)
     }
@@ -95,57 +125,81 @@ impl Table {
             if !self.more(&mut text)? {
                 return Ok(None);
             }
+
             if text.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
+
             let line = self.line;
             let cells = self.cells(text, line)?.and_then(|cells| self.fit(cells));
             return Ok(Some(Row { line, cells }));
         }
     }
 
-    /// As many cells as there are columns. Empty ones at the end that have none hold nothing that could be lost.
+    /// As many cells as there are columns. Empty ones at the end that have none hold nothing that
+    /// could be lost.
     fn fit(&self, mut cells: Vec<String>) -> Result<Vec<String>, String> {
-        let (columns, found) = (self.header.len(), cells.len());
+        let columns = self.header.len();
+        let found = cells.len();
         while cells.len() > columns && cells.last().is_some_and(String::is_empty) {
             cells.pop();
         }
+
         match cells.len() {
             n if n == columns => Ok(cells),
             // The trailer of an exchange's file stands alone.
-            1 if is_trailer(&cells[0]) => {
-                Ok(std::iter::once(cells.remove(0)).chain(std::iter::repeat_n(String::new(), columns - 1)).collect())
-            }
-            n if n > columns => {
-                Err(format!("it has {found} cells, and there are {columns} columns: is a number written with a separator in it?"))
-            }
-            _ => Err(format!("it has {found} cells, and there are {columns} columns")),
+            1 if is_trailer(&cells[0]) => Ok(std::iter::once(cells.remove(0))
+                .chain(std::iter::repeat_n(String::new(), columns - 1))
+                .collect()),
+            n if n > columns => Err(format!(
+                "it has {found} cells, and there are {columns} columns: is a number written with a separator in it?"
+            )),
+            _ => Err(format!(
+                "it has {found} cells, and there are {columns} columns"
+            )),
         }
     }
 
     /// Appends a line with its end; false at the end of the file.
     fn more(&mut self, to: &mut Vec<u8>) -> Result<bool, TableError> {
         let room = (ROW_MAX + 1).saturating_sub(to.len()) as u64;
-        let n = self.input.by_ref().take(room).read_until(b'\n', to).map_err(|e| TableError::Io(self.line + 1, e))?;
+        let n = self
+            .input
+            .by_ref()
+            .take(room)
+            .read_until(b'\n', to)
+            .map_err(|e| TableError::Io(self.line + 1, e))?;
         self.bytes += n as u64;
         self.line += 1;
         Ok(n > 0)
     }
 
     /// Takes a row apart; one whose quotes hold the end of a line goes on with the next.
-    fn cells(&mut self, mut text: Vec<u8>, began: u64) -> Result<Result<Vec<String>, String>, TableError> {
+    fn cells(
+        &mut self,
+        mut text: Vec<u8>,
+        began: u64,
+    ) -> Result<Result<Vec<String>, String>, TableError> {
         loop {
             if text.len() > ROW_MAX {
-                let why = format!("line {began}: the row is longer than {ROW_MAX} bytes; a quote in it may not be closed");
+                let why = format!(
+                    "line {began}: the row is longer than {ROW_MAX} bytes; a quote in it may not be closed"
+                );
                 return Err(TableError::Unfit(why));
             }
+
             match split(&text, self.delimiter) {
                 Split::Cells(cells) => return Ok(Ok(cells)),
                 Split::Bad(why) => return Ok(Err(why.into())),
                 Split::Open => {
                     if !self.more(&mut text)? {
                         let lines = self.line.saturating_sub(began + 1);
-                        let swallowed = if lines == 0 { String::new() } else { format!("; the {lines} lines behind it are not read") };
+                        let swallowed = if lines == 0 {
+                            String::new()
+                        } else {
+                            format!("; the {lines} lines behind it are not read")
+                        };
+
                         return Ok(Err(format!("a quote in it is never closed{swallowed}")));
                     }
                 }
@@ -167,10 +221,14 @@ enum Split {
 }
 
 fn split(text: &[u8], delimiter: u8) -> Split {
-    let Ok(all) = std::str::from_utf8(text) else { return Split::Bad("it is no UTF-8") };
+    let Ok(all) = std::str::from_utf8(text) else {
+        return Split::Bad("it is no UTF-8");
+    };
+
     let text = all.strip_suffix('\n').unwrap_or(all);
     let text = text.strip_suffix('\r').unwrap_or(text).as_bytes();
-    let (mut cells, mut at) = (Vec::new(), 0);
+    let mut cells = Vec::new();
+    let mut at = 0;
     loop {
         let start = at + text[at..].iter().take_while(|b| **b == b' ').count();
         let mut cell = Vec::new();
@@ -191,21 +249,30 @@ fn split(text: &[u8], delimiter: u8) -> Split {
                     }
                 }
             }
+
             at += 1;
-            at += text[at..].iter().take_while(|b| **b == b' ' && delimiter != b' ').count();
+            at += text[at..]
+                .iter()
+                .take_while(|b| **b == b' ' && delimiter != b' ')
+                .count();
             if text.get(at).is_some_and(|b| *b != delimiter) {
                 return Split::Bad("there is text behind a closing quote");
             }
         } else {
-            let end = text[at..].iter().position(|b| *b == delimiter).map_or(text.len(), |n| at + n);
+            let end = text[at..]
+                .iter()
+                .position(|b| *b == delimiter)
+                .map_or(text.len(), |n| at + n);
             cell.extend_from_slice(&text[at..end]);
             at = end;
         }
+
         // Cut at ASCII bytes, it is as good UTF-8 as the row.
         cells.push(String::from_utf8_lossy(&cell).trim().to_string());
         if at >= text.len() {
             return Split::Cells(cells);
         }
+
         at += 1;
         if at == text.len() {
             cells.push(String::new());
@@ -223,11 +290,14 @@ mod tests {
 
     fn read(text: &[u8]) -> Result<(Vec<String>, Rows), String> {
         let source: Box<dyn Read> = Box::new(io::Cursor::new(text.to_vec()));
-        let mut table = open(source).and_then(Table::new).map_err(|e| e.to_string())?;
+        let mut table = open(source)
+            .and_then(Table::new)
+            .map_err(|e| e.to_string())?;
         let mut rows = Vec::new();
         while let Some(row) = table.next_row().map_err(|e| e.to_string())? {
             rows.push((row.line, row.cells));
         }
+
         Ok((table.header().to_vec(), rows))
     }
 
@@ -241,26 +311,45 @@ mod tests {
             let text = format!("\u{feff}a{d}b{d}c\r\n1{d} \"x{d}\"\"y\" {d}\r\n\r\n2{d}{d}z");
             let (header, rows) = read(text.as_bytes()).expect(d);
             assert_eq!(header, ["a", "b", "c"]);
-            assert_eq!(rows, [(2, good(&["1", &format!("x{d}\"y"), ""])), (4, good(&["2", "", "z"]))], "{d}");
+            assert_eq!(
+                rows,
+                [
+                    (2, good(&["1", &format!("x{d}\"y"), ""])),
+                    (4, good(&["2", "", "z"]))
+                ],
+                "{d}"
+            );
         }
+
         let (header, rows) = read(b"symbol\nAAPL\n").expect("one column");
         assert_eq!((header.len(), rows), (1, vec![(2, good(&["AAPL"]))]));
-        assert_eq!(read(b"name;note, with commas, in it\n").map(|(h, _)| h.len()), Ok(3), "the most frequent one");
+        assert_eq!(
+            read(b"name;note, with commas, in it\n").map(|(h, _)| h.len()),
+            Ok(3),
+            "the most frequent one"
+        );
     }
 
     #[test]
     fn rows_that_do_not_fit_are_named() {
-        let (_, rows) = read(b"t,p\n1,999.50\n2,1,012.75\n3\n4,\"x\"y\n5,\xff\n6,7,\n7,\"a\nb\"\n8,\"c\n9,9\n").expect("a table");
+        let (_, rows) =
+            read(b"t,p\n1,999.50\n2,1,012.75\n3\n4,\"x\"y\n5,\xff\n6,7,\n7,\"a\nb\"\n8,\"c\n9,9\n")
+                .expect("a table");
         let bad = |i: usize, part: &str| {
             let why = rows[i].1.clone().expect_err(part);
             assert!(why.contains(part), "{why}");
         };
+
         assert_eq!(rows[0].1, good(&["1", "999.50"]));
         bad(1, "3 cells");
         bad(2, "1 cells");
         bad(3, "closing quote");
         bad(4, "UTF-8");
-        assert_eq!(rows[5].1, good(&["6", "7"]), "an empty cell more holds nothing");
+        assert_eq!(
+            rows[5].1,
+            good(&["6", "7"]),
+            "an empty cell more holds nothing"
+        );
         assert_eq!(rows[6], (8, good(&["7", "a\nb"])));
         assert_eq!(rows[7].0, 10);
         bad(7, "never closed; the 1 lines behind it");
@@ -269,9 +358,16 @@ mod tests {
 
     #[test]
     fn trailers_stand_alone_or_not() {
-        for trailer in ["File Creation Time: 0101202521:30|||", "File Creation Time: 0101202521:30"] {
-            let (_, rows) = read(format!("Symbol|a|b|c\nAAPL|1|2|3\n{trailer}\n").as_bytes()).expect("a table");
-            assert!(is_trailer(&rows[1].1.as_ref().expect("a row")[0]), "{rows:?}");
+        for trailer in [
+            "File Creation Time: 0101202521:30|||",
+            "File Creation Time: 0101202521:30",
+        ] {
+            let (_, rows) =
+                read(format!("Symbol|a|b|c\nAAPL|1|2|3\n{trailer}\n").as_bytes()).expect("a table");
+            assert!(
+                is_trailer(&rows[1].1.as_ref().expect("a row")[0]),
+                "{rows:?}"
+            );
         }
     }
 
@@ -289,7 +385,12 @@ mod tests {
             let why = read(text).expect_err(part);
             assert!(why.contains(part), "{why}");
         }
+
         let endless = [&b"a,b\n1,\""[..], &vec![b'x'; 2 * ROW_MAX]].concat();
-        assert!(read(&endless).expect_err("too long").contains("longer than"));
+        assert!(
+            read(&endless)
+                .expect_err("too long")
+                .contains("longer than")
+        );
     }
 }

@@ -6,7 +6,9 @@ use crate::domain::decimal::{MONEY, Money, Num, parse};
 pub fn parse_e4(text: &str) -> Result<i64, String> {
     match parse(text.trim().as_bytes(), MONEY) {
         Some(Num::Exact(n)) => Ok(n),
-        _ => Err(format!("`{text}` is no amount with at most four decimals, such as 189.25")),
+        _ => Err(format!(
+            "`{text}` is no amount with at most four decimals, such as 189.25"
+        )),
     }
 }
 
@@ -37,7 +39,17 @@ mod tests {
             assert_eq!(parse_e4(text), Ok(value), "{text}");
             assert_eq!(show_e4(value), shown);
         }
-        for bad in ["", "-", "1,5", "1.00001", "nan", "٣", "99999999999999999", "1.-5"] {
+
+        for bad in [
+            "",
+            "-",
+            "1,5",
+            "1.00001",
+            "nan",
+            "٣",
+            "99999999999999999",
+            "1.-5",
+        ] {
             assert!(parse_e4(bad).is_err(), "{bad}");
         }
     }

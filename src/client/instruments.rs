@@ -1,4 +1,5 @@
-//! The listings as a client sees them: `instruments` read to its end once, then kept fresh by polling.
+//! The listings as a client sees them: `instruments` read to its end once, then kept fresh by
+//! polling.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,9 +14,14 @@ use crate::wire::topics::INSTRUMENTS;
 
 /// How long the first reading may take.
 const LOAD_PATIENCE: Duration = Duration::from_secs(60);
-/// A known listing is looked up again after this long; asking for every order would cost more than sending it.
+/// A known listing is looked up again after this long; asking for every order would cost more than
+/// sending it.
 const FRESH: Duration = Duration::from_millis(20);
-const LIMITS: Limits = Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(100) };
+const LIMITS: Limits = Limits {
+    records: 10_000,
+    bytes: 8 << 20,
+    age: Duration::from_millis(100),
+};
 
 /// All listings, by symbol.
 pub struct Instruments {
@@ -28,13 +34,16 @@ pub struct Instruments {
 impl Instruments {
     /// Reads the topic to its end.
     pub fn load(log: &Arc<dyn Log>) -> Result<Self, LogError> {
-        let parts: Vec<_> = (0..partitions(&**log, INSTRUMENTS)?).map(|p| (p, From::Start)).collect();
+        let parts: Vec<_> = (0..partitions(&**log, INSTRUMENTS)?)
+            .map(|p| (p, From::Start))
+            .collect();
         let mut all = Instruments {
             reader: log.reader(INSTRUMENTS, &parts, false)?,
             batch: Records::new(),
             listings: BTreeMap::new(),
             polled: Instant::now(),
         };
+
         let began = Instant::now();
         while !all.reader.caught_up() {
             all.poll(Duration::from_millis(200))?;
@@ -44,6 +53,7 @@ impl Instruments {
                 ));
             }
         }
+
         Ok(all)
     }
 
@@ -53,29 +63,44 @@ impl Instruments {
         self.polled = Instant::now();
         self.reader.poll(wait, LIMITS, &mut self.batch)?;
         for r in self.batch.iter() {
-            let Some(symbol) = r.key.and_then(|k| std::str::from_utf8(k).ok()) else { continue };
-            // Read as the roles read it, so that both agree on what is listed; a bad record changes nothing.
+            let Some(symbol) = r.key.and_then(|k| std::str::from_utf8(k).ok()) else {
+                continue;
+            };
+
+            // Read as the roles read it, so that both agree on what is listed; a bad record changes
+            // nothing.
             match instrument::decode(r.key, r.value) {
                 Ok(Some(listing)) => drop(self.listings.insert(symbol.to_string(), listing)),
                 Ok(None) => drop(self.listings.remove(symbol)),
                 Err(_) => {}
             }
         }
+
         Ok(())
     }
 
-    /// Whether a symbol may be ordered; the error says why not. An unknown one gets a moment to arrive.
+    /// Whether a symbol may be ordered; the error says why not. An unknown one gets a moment to
+    /// arrive.
     pub fn check(&mut self, symbol: &str) -> Result<(), ClientError> {
         if self.polled.elapsed() > FRESH {
             self.poll(Duration::ZERO)?;
         }
+
         if !self.listings.contains_key(symbol) {
             self.poll(Duration::from_millis(100))?;
         }
+
         let Some(listing) = self.listings.get(symbol) else {
             return Err(ClientError::UnknownSymbol(symbol.into()));
         };
-        let refuse = |why: &str| Err(ClientError::NotTradable { symbol: symbol.into(), why: why.into() });
+
+        let refuse = |why: &str| {
+            Err(ClientError::NotTradable {
+                symbol: symbol.into(),
+                why: why.into(),
+            })
+        };
+
         match listing.status {
             _ if listing.test_issue => refuse("it is a test issue"),
             Listing::Delisted => refuse("it is delisted"),
@@ -90,6 +115,9 @@ impl Instruments {
 
     /// Symbols that may be traded, in order.
     pub fn tradable(&self) -> impl Iterator<Item = &str> {
-        self.listings.iter().filter(|(_, l)| l.is_open()).map(|(s, _)| s.as_str())
+        self.listings
+            .iter()
+            .filter(|(_, l)| l.is_open())
+            .map(|(s, _)| s.as_str())
     }
 }

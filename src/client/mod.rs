@@ -1,5 +1,5 @@
-//! What a client program needs: send orders that are checked against the listings first, publish prices at any pace. The roles trust none of it
-//! and repeat every check.
+//! What a client program needs: send orders that are checked against the listings first, publish
+//! prices at any pace. The roles trust none of it and repeat every check.
 
 pub mod decimal;
 pub mod instruments;
@@ -22,7 +22,9 @@ use crate::wire::topics;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nothing was sent: the symbol is not listed.
-    #[error("symbol {0} is not listed: load it with `processor instruments load`, or check the spelling")]
+    #[error(
+        "symbol {0} is not listed: load it with `processor instruments load`, or check the spelling"
+    )]
     UnknownSymbol(String),
     /// Nothing was sent: the listing may not be traded.
     #[error("symbol {symbol} cannot be traded: {why}")]
@@ -68,7 +70,11 @@ pub struct KeyedAppender {
 impl KeyedAppender {
     /// For a topic that exists.
     pub fn new(log: &dyn Log, topic: TopicId) -> Result<Self, LogError> {
-        Ok(KeyedAppender { topic, count: partitions(log, topic)?, appender: log.appender()? })
+        Ok(KeyedAppender {
+            topic,
+            count: partitions(log, topic)?,
+            appender: log.appender()?,
+        })
     }
 
     /// Queues a record; waits for room instead of dropping it. Returns the partition.
@@ -77,10 +83,23 @@ impl KeyedAppender {
     }
 
     /// The same with headers, for what a record without a value has to say.
-    pub fn append_with(&mut self, key: &str, value: Option<&[u8]>, headers: Headers<'_>) -> Result<u32, LogError> {
+    pub fn append_with(
+        &mut self,
+        key: &str,
+        value: Option<&[u8]>,
+        headers: Headers<'_>,
+    ) -> Result<u32, LogError> {
         let partition = partitioner::partition(key.as_bytes(), self.count);
         let at = TopicPartition::new(self.topic, partition);
-        let record = Record { at, offset: 0, timestamp_ms: now_ms(), key: Some(key.as_bytes()), value, headers };
+        let record = Record {
+            at,
+            offset: 0,
+            timestamp_ms: now_ms(),
+            key: Some(key.as_bytes()),
+            value,
+            headers,
+        };
+
         let began = Instant::now();
         let mut pause = Duration::from_millis(5);
         loop {
@@ -116,5 +135,6 @@ pub fn check_id(field: &'static str, value: &str) -> Result<(), ClientError> {
             why: "must be 1 to 64 printable ASCII characters without blanks and `/`",
         });
     }
+
     Ok(())
 }

@@ -43,8 +43,8 @@ struct NewOrder<'a> {
 
 /// Sends orders that the listings allow.
 ///
-/// Sending queues; [`OrderCommandProducer::flush`] waits until everything is in the log, and so does dropping it. To send the same id again after
-/// a doubt is safe: the engine executes it once.
+/// Sending queues; [`OrderCommandProducer::flush`] waits until everything is in the log, and so
+/// does dropping it. To send the same id again after a doubt is safe: the engine executes it once.
 pub struct OrderCommandProducer {
     instruments: Instruments,
     commands: KeyedAppender,
@@ -54,10 +54,14 @@ impl OrderCommandProducer {
     /// Reads the listings to their end.
     pub fn new(log: Arc<dyn Log>) -> Result<Self, ClientError> {
         let instruments = Instruments::load(&log)?;
-        Ok(OrderCommandProducer { instruments, commands: KeyedAppender::new(&*log, ORDER_COMMANDS)? })
+        Ok(OrderCommandProducer {
+            instruments,
+            commands: KeyedAppender::new(&*log, ORDER_COMMANDS)?,
+        })
     }
 
-    /// Sends a market order. An unlisted symbol, a test issue, an impossible id or quantity is an error, and nothing is sent.
+    /// Sends a market order. An unlisted symbol, a test issue, an impossible id or quantity is an
+    /// error, and nothing is sent.
     pub fn send_order(
         &mut self,
         order_id: &str,
@@ -72,18 +76,37 @@ impl OrderCommandProducer {
         check_id("symbol", symbol)?;
         if !ids::valid_user(user_id) {
             let why = "is an account of the system itself; orders need a user of your own";
-            return Err(ClientError::BadField { field: "user_id", value: user_id.into(), why });
+            return Err(ClientError::BadField {
+                field: "user_id",
+                value: user_id.into(),
+                why,
+            });
         }
+
         if quantity == 0 {
-            return Err(ClientError::BadField { field: "quantity", value: "0".into(), why: "must be at least 1" });
+            return Err(ClientError::BadField {
+                field: "quantity",
+                value: "0".into(),
+                why: "must be at least 1",
+            });
         }
+
         self.instruments.check(symbol)?;
-        let order = NewOrder { order_id, user_id, symbol, quantity, order_type: side, timestamp };
+        let order = NewOrder {
+            order_id,
+            user_id,
+            symbol,
+            quantity,
+            order_type: side,
+            timestamp,
+        };
+
         self.send_raw(user_id, &encode(&order)?)?;
         Ok(())
     }
 
-    /// Sends a command's bytes (MessagePack or JSON) as they are, unchecked. Returns the user's partition.
+    /// Sends a command's bytes (MessagePack or JSON) as they are, unchecked. Returns the user's
+    /// partition.
     pub fn send_raw(&mut self, user_id: &str, value: &[u8]) -> Result<u32, LogError> {
         self.commands.append(user_id, Some(value))
     }
@@ -104,5 +127,6 @@ impl Drop for OrderCommandProducer {
 
 /// A named MessagePack map.
 pub(super) fn encode(value: &impl Serialize) -> Result<Vec<u8>, LogError> {
-    rmp_serde::to_vec_named(value).map_err(|e| LogError::Invalid(format!("the record cannot be encoded: {e}")))
+    rmp_serde::to_vec_named(value)
+        .map_err(|e| LogError::Invalid(format!("the record cannot be encoded: {e}")))
 }

@@ -17,8 +17,9 @@ struct Tick<'a> {
     timestamp: i64,
 }
 
-/// Publishes ticks. A burst waits for the log to take it, no tick is ever dropped. Every price that can be written down is accepted, 0 too: the
-/// reader judges it (and dead-letters what is no price).
+/// Publishes ticks. A burst waits for the log to take it, no tick is ever dropped. Every price that
+/// can be written down is accepted, 0 too: the reader judges it (and dead-letters what is no
+/// price).
 pub struct MarketDataPublisher {
     ticks: KeyedAppender,
 }
@@ -26,14 +27,29 @@ pub struct MarketDataPublisher {
 impl MarketDataPublisher {
     /// For the log's `market-data`.
     pub fn new(log: Arc<dyn Log>) -> Result<Self, ClientError> {
-        Ok(MarketDataPublisher { ticks: KeyedAppender::new(&*log, MARKET_DATA)? })
+        Ok(MarketDataPublisher {
+            ticks: KeyedAppender::new(&*log, MARKET_DATA)?,
+        })
     }
 
     /// Queues a tick; the price is sent as the decimal text it displays as (`"189.25"`, `7`).
-    pub fn publish(&mut self, symbol: &str, price: impl std::fmt::Display, timestamp: i64) -> Result<(), ClientError> {
+    pub fn publish(
+        &mut self,
+        symbol: &str,
+        price: impl std::fmt::Display,
+        timestamp: i64,
+    ) -> Result<(), ClientError> {
         check_id("symbol", symbol)?;
         let price = price.to_string();
-        self.ticks.append(symbol, Some(&encode(&Tick { symbol, price: &price, timestamp })?))?;
+        self.ticks.append(
+            symbol,
+            Some(&encode(&Tick {
+                symbol,
+                price: &price,
+                timestamp,
+            })?),
+        )?;
+
         Ok(())
     }
 

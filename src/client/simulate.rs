@@ -1,10 +1,12 @@
-//! Simulated prices and traders. Seeded and in integers, so that the same seed gives the same flow on every machine.
+//! Simulated prices and traders. Seeded and in integers, so that the same seed gives the same flow
+//! on every machine.
 
 use std::collections::VecDeque;
 
 use super::Side;
 
-/// A small generator (xorshift64*): good enough for a simulation, and ours, so that its numbers never change under us.
+/// A small generator (xorshift64*): good enough for a simulation, and ours, so that its numbers
+/// never change under us.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
@@ -31,7 +33,8 @@ impl Rng {
     }
 }
 
-/// Prices that wander: each tick moves one symbol by up to 20 basis points, between half and twice the price it began at.
+/// Prices that wander: each tick moves one symbol by up to 20 basis points, between half and twice
+/// the price it began at.
 #[derive(Clone, Debug)]
 pub struct PriceWalk {
     rng: Rng,
@@ -47,8 +50,17 @@ impl PriceWalk {
     /// Begins between 20 and 520 for each symbol.
     pub fn new(seed: u64, symbols: Vec<String>) -> Self {
         let mut rng = Rng::new(seed);
-        let began_e4: Vec<i64> = symbols.iter().map(|_| (2000 + rng.below(50_000).cast_signed()) * CENT_E4).collect();
-        PriceWalk { rng, symbols, prices_e4: began_e4.clone(), began_e4, next: 0 }
+        let began_e4: Vec<i64> = symbols
+            .iter()
+            .map(|_| (2000 + rng.below(50_000).cast_signed()) * CENT_E4)
+            .collect();
+        PriceWalk {
+            rng,
+            symbols,
+            prices_e4: began_e4.clone(),
+            began_e4,
+            next: 0,
+        }
     }
 
     /// The next tick: symbols take turns. None only if there are no symbols.
@@ -58,7 +70,8 @@ impl PriceWalk {
         self.next = (i + 1) % self.symbols.len();
         let span = (old / 500).max(CENT_E4);
         let step = self.rng.below(span.unsigned_abs() * 2 + 1).cast_signed() - span;
-        let price = (old + step).clamp(self.began_e4[i] / 2, self.began_e4[i] * 2) / CENT_E4 * CENT_E4;
+        let price =
+            (old + step).clamp(self.began_e4[i] / 2, self.began_e4[i] * 2) / CENT_E4 * CENT_E4;
         self.prices_e4[i] = price;
         Some((&self.symbols[i], price))
     }
@@ -79,7 +92,8 @@ pub struct SimulatedOrder {
     pub side: Side,
 }
 
-/// Traders who send market orders; now and then one sends an order twice, as real clients do after a timeout.
+/// Traders who send market orders; now and then one sends an order twice, as real clients do after
+/// a timeout.
 #[derive(Clone, Debug)]
 pub struct Traders {
     rng: Rng,
@@ -99,7 +113,8 @@ const BOUGHT_MAX: usize = 50_000;
 const UNSETTLED: usize = 1_000;
 
 impl Traders {
-    /// `run` begins every order id: use another one for each run on the same log, or all orders are duplicates.
+    /// `run` begins every order id: use another one for each run on the same log, or all orders are
+    /// duplicates.
     pub fn new(seed: u64, run: &str, users: u32, symbols: Vec<String>) -> Self {
         Traders {
             rng: Rng::new(seed ^ 0x7472_6164_6572_7321),
@@ -141,21 +156,32 @@ impl Traders {
         {
             return Some(last.clone());
         }
+
         if self.symbols.is_empty() {
             return None;
         }
+
         let (side, user, place, quantity) = match self.rng.below(200) {
-            0 => (Side::Sell, self.user(), self.place(), self.rng.below(100) + 1),
+            0 => (
+                Side::Sell,
+                self.user(),
+                self.place(),
+                self.rng.below(100) + 1,
+            ),
             1..100 if self.bought.len() > self.unsettled => self.sale()?,
             _ => {
-                let (user, place, quantity) = (self.user(), self.place(), self.rng.below(100) + 1);
+                let user = self.user();
+                let place = self.place();
+                let quantity = self.rng.below(100) + 1;
                 self.bought.push_back((user, place, quantity));
                 if self.bought.len() > BOUGHT_MAX {
                     self.bought.pop_front();
                 }
+
                 (Side::Buy, user, place, quantity)
             }
         };
+
         self.sent += 1;
         let order = SimulatedOrder {
             order_id: format!("{}-{}", self.run, self.sent),
@@ -164,6 +190,7 @@ impl Traders {
             quantity,
             side,
         };
+
         self.last = Some(order.clone());
         Some(order)
     }
@@ -177,15 +204,35 @@ mod tests {
     fn the_same_seed_gives_the_same_flow() {
         let symbols = || vec!["AAPL".to_string(), "MSFT".to_string()];
         let flow = |seed| {
-            let (mut prices, mut traders) = (PriceWalk::new(seed, symbols()), Traders::new(seed, "r", 10, symbols()));
-            let ticks: Vec<_> = (0..2000).map(|_| prices.tick().map(|(s, p)| (s.to_string(), p))).collect();
-            (ticks, (0..2000).map(|_| traders.order()).collect::<Vec<_>>())
+            let mut prices = PriceWalk::new(seed, symbols());
+            let mut traders = Traders::new(seed, "r", 10, symbols());
+            let ticks: Vec<_> = (0..2000)
+                .map(|_| prices.tick().map(|(s, p)| (s.to_string(), p)))
+                .collect();
+            (
+                ticks,
+                (0..2000).map(|_| traders.order()).collect::<Vec<_>>(),
+            )
         };
+
         assert_eq!(flow(7), flow(7));
         assert_ne!(flow(7), flow(8));
         let (ticks, orders) = flow(7);
-        assert!(ticks.iter().flatten().all(|(_, p)| (100_000..20_000_000).contains(p) && p % CENT_E4 == 0));
-        assert!(orders.windows(2).any(|w| w[0] == w[1]), "some orders are sent twice");
-        assert!(orders.iter().flatten().all(|o| (1..=100).contains(&o.quantity)));
+        assert!(
+            ticks
+                .iter()
+                .flatten()
+                .all(|(_, p)| (100_000..20_000_000).contains(p) && p % CENT_E4 == 0)
+        );
+        assert!(
+            orders.windows(2).any(|w| w[0] == w[1]),
+            "some orders are sent twice"
+        );
+        assert!(
+            orders
+                .iter()
+                .flatten()
+                .all(|o| (1..=100).contains(&o.quantity))
+        );
     }
 }

@@ -1,11 +1,13 @@
 //! Money and shares of users, and the only ways to move them.
 //!
-//! Every movement is balanced: what users, the house and the outside world have adds up to zero, per currency and per symbol, and that is checked
-//! on every posting, in every build. A sum that does not come out stops the task, before anything is committed.
+//! Every movement is balanced: what users, the house and the outside world have adds up to zero,
+//! per currency and per symbol, and that is checked on every posting, in every build. A sum that
+//! does not come out stops the task, before anything is committed.
 //!
-//! Public integers must stay within 2^62 for ever, so two bounds hold for each account: `cash + incoming` (what open sells may bring at most), and
-//! `turnover` (the value of all trades of its life, and of open orders). The second one bounds all that is derived from trades: positions (a share
-//! costs at least one unit), cost basis and realised profit.
+//! Public integers must stay within 2^62 for ever, so two bounds hold for each account:
+//! `cash + incoming` (what open sells may bring at most), and `turnover` (the value of all trades
+//! of its life, and of open orders). The second one bounds all that is derived from trades:
+//! positions (a share costs at least one unit), cost basis and realised profit.
 
 use super::decimal::PUBLIC_MAX;
 use super::hold::{Fee, Hold};
@@ -37,15 +39,18 @@ pub struct Account {
     pub open_orders: u64,
     /// Symbols that it is short of.
     pub shorts: u64,
-    /// The opening deposit has not been made yet: all that came so far was refused in a way that opens nothing.
+    /// The opening deposit has not been made yet: all that came so far was refused in a way that
+    /// opens nothing.
     pub unopened: bool,
-    /// A debt: the cost of trades that were taken back, beyond the cash that was there. While there is one, nothing is available.
+    /// A debt: the cost of trades that were taken back, beyond the cash that was there. While there
+    /// is one, nothing is available.
     pub owed_e4: i64,
     /// The second rate limit.
     pub messages: Messages,
 }
 
-/// One user's shares of one symbol. Long and short are kept apart, because shares that an open sell holds must not be used up by a short sale.
+/// One user's shares of one symbol. Long and short are kept apart, because shares that an open sell
+/// holds must not be used up by a short sale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     /// Shares held.
@@ -67,7 +72,8 @@ pub struct House {
     pub quantity: i128,
     /// All users' shares.
     pub users_quantity: i128,
-    /// Cash on its way between users of this task and of others. Over all tasks, and at rest, it sums to zero; so do the shares.
+    /// Cash on its way between users of this task and of others. Over all tasks, and at rest, it
+    /// sums to zero; so do the shares.
     pub clearing_e4: i128,
     /// Shares on their way.
     pub clearing_quantity: i128,
@@ -92,24 +98,43 @@ pub struct Totals {
 
 impl Totals {
     fn balanced(&self) -> Result<(), Broken> {
-        let sum = self.users_e4 + self.house_e4 + self.external_e4 + self.clearing_e4 + self.fees_e4 + self.rounding_e4;
-        if sum == 0 { Ok(()) } else { Err(Broken("cash does not sum to zero")) }
+        let sum = self.users_e4
+            + self.house_e4
+            + self.external_e4
+            + self.clearing_e4
+            + self.fees_e4
+            + self.rounding_e4;
+        if sum == 0 {
+            Ok(())
+        } else {
+            Err(Broken("cash does not sum to zero"))
+        }
     }
 }
 
 impl House {
     fn balanced(&self) -> Result<(), Broken> {
-        if self.quantity + self.users_quantity + self.clearing_quantity == 0 { Ok(()) } else { Err(Broken("shares do not sum to zero")) }
+        if self.quantity + self.users_quantity + self.clearing_quantity == 0 {
+            Ok(())
+        } else {
+            Err(Broken("shares do not sum to zero"))
+        }
     }
 }
 
 fn add(to: &mut i64, n: i64) -> Result<(), Broken> {
-    *to = to.checked_add(n).filter(|n| (0..=PUBLIC_MAX).contains(n)).ok_or(Broken("a balance left its bounds"))?;
+    *to = to
+        .checked_add(n)
+        .filter(|n| (0..=PUBLIC_MAX).contains(n))
+        .ok_or(Broken("a balance left its bounds"))?;
     Ok(())
 }
 
 fn sub(from: &mut i64, n: i64) -> Result<(), Broken> {
-    *from = from.checked_sub(n).filter(|n| (0..=PUBLIC_MAX).contains(n)).ok_or(Broken("a balance became negative"))?;
+    *from = from
+        .checked_sub(n)
+        .filter(|n| (0..=PUBLIC_MAX).contains(n))
+        .ok_or(Broken("a balance became negative"))?;
     Ok(())
 }
 
@@ -129,7 +154,11 @@ impl Account {
 
     /// Why something that needs cash is refused.
     pub fn lacks_cash(&self) -> Reason {
-        if self.owed_e4 > 0 { Reason::DebitBalance } else { Reason::InsufficientFunds }
+        if self.owed_e4 > 0 {
+            Reason::DebitBalance
+        } else {
+            Reason::InsufficientFunds
+        }
     }
 
     /// Cash that is free pays the debt first.
@@ -140,13 +169,24 @@ impl Account {
 
     /// Whether a deposit keeps the account within its bounds.
     pub fn can_deposit(&self, amount: i64) -> bool {
-        fits(&[self.available_e4, self.reserved_e4, self.incoming_e4, amount])
+        fits(&[
+            self.available_e4,
+            self.reserved_e4,
+            self.incoming_e4,
+            amount,
+        ])
     }
 
     /// Whether an order may tie up that much without any bound being passed.
     pub fn within_bounds(&self, hold: &Hold) -> bool {
         fits(&[self.turnover_e4, hold.cash_e4, hold.incoming_e4])
-            && (hold.incoming_e4 == 0 || fits(&[self.available_e4, self.reserved_e4, self.incoming_e4, hold.incoming_e4]))
+            && (hold.incoming_e4 == 0
+                || fits(&[
+                    self.available_e4,
+                    self.reserved_e4,
+                    self.incoming_e4,
+                    hold.incoming_e4,
+                ]))
     }
 
     /// From outside into the account.
@@ -203,10 +243,21 @@ impl Account {
         position.check()
     }
 
-    /// Books a trade. What the order held for it (`freed`) goes, the value is paid or received, the fee is taken, shares change hands.
-    pub fn settle(&mut self, books: Books<'_>, trade: &Settled, freed: &Hold) -> Result<(), Broken> {
-        let Books { position, house, totals } = books;
-        let (cash, shares) = (self.cash(), position.net());
+    /// Books a trade. What the order held for it (`freed`) goes, the value is paid or received, the
+    /// fee is taken, shares change hands.
+    pub fn settle(
+        &mut self,
+        books: Books<'_>,
+        trade: &Settled,
+        freed: &Hold,
+    ) -> Result<(), Broken> {
+        let Books {
+            position,
+            house,
+            totals,
+        } = books;
+        let cash = self.cash();
+        let shares = position.net();
         self.give_back(position, freed)?;
         add(&mut self.turnover_e4, trade.value_e4)?;
         match trade.side {
@@ -218,25 +269,41 @@ impl Account {
                 add(&mut self.available_e4, trade.value_e4)?;
                 sub(&mut position.long, freed.shares)?;
                 add(&mut position.short, trade.quantity - freed.shares)?;
-                // Cash that was held for selling short stays held, as the position's collateral; and what the sale brings, less the fee.
+
+                // Cash that was held for selling short stays held, as the position's collateral;
+                // and what the sale brings, less the fee.
                 let short = trade.quantity - freed.shares;
-                let held = if trade.keeps && short > 0 { trade.held_with(short, freed.cash_e4)? } else { freed.cash_e4 };
+                let held = if trade.keeps && short > 0 {
+                    trade.held_with(short, freed.cash_e4)?
+                } else {
+                    freed.cash_e4
+                };
+
                 sub(&mut self.available_e4, held)?;
                 add(&mut self.reserved_e4, held)?;
                 add(&mut position.collateral_e4, held)?;
             }
         }
+
         sub(&mut self.available_e4, trade.fee.charged_e4)?;
         self.cover(position)?;
         self.pay();
-        let (value, books) = (signed(trade), Books { position, house, totals });
+        let value = signed(trade);
+        let books = Books {
+            position,
+            house,
+            totals,
+        };
+
         self.balance(books, (cash, shares), value, trade.fee, trade.with_house)
     }
 
-    /// Holds what is due for a short position by the price of now, as far as there is cash; what is more than that is free.
+    /// Holds what is due for a short position by the price of now, as far as there is cash; what is
+    /// more than that is free.
     pub fn mark(&mut self, position: &mut Position, due_e4: i128) -> Result<(), Broken> {
         let pool = i128::from(self.available_e4) + i128::from(position.collateral_e4);
-        let held = i64::try_from(due_e4.min(pool)).map_err(|_| Broken("a collateral left its bounds"))?;
+        let held =
+            i64::try_from(due_e4.min(pool)).map_err(|_| Broken("a collateral left its bounds"))?;
         self.lend(position, position.collateral_e4 - held)?;
         self.pay();
         Ok(())
@@ -251,15 +318,27 @@ impl Account {
                 .ok_or(Broken("a collateral left its bounds"))?;
             Ok(())
         };
+
         change(&mut self.available_e4, Some(amount))?;
         change(&mut self.reserved_e4, amount.checked_neg())?;
         change(&mut position.collateral_e4, amount.checked_neg())
     }
 
-    /// The other sides of a posting that changed the account and the position: `before` are its cash and its shares before, `value` is what the other
-    /// side gets.
-    fn balance(&self, books: Books<'_>, before: (i128, i64), value: i128, fee: Fee, with_house: bool) -> Result<(), Broken> {
-        let Books { position, house, totals } = books;
+    /// The other sides of a posting that changed the account and the position: `before` are its
+    /// cash and its shares before, `value` is what the other side gets.
+    fn balance(
+        &self,
+        books: Books<'_>,
+        before: (i128, i64),
+        value: i128,
+        fee: Fee,
+        with_house: bool,
+    ) -> Result<(), Broken> {
+        let Books {
+            position,
+            house,
+            totals,
+        } = books;
         let (cash, shares) = before;
         let moved = i128::from(position.net()) - i128::from(shares);
         house.users_quantity += moved;
@@ -272,6 +351,7 @@ impl Account {
             house.clearing_quantity -= moved;
             totals.clearing_e4 += value;
         }
+
         totals.fees_e4 += i128::from(fee.exact_e4);
         totals.rounding_e4 += i128::from(fee.charged_e4) - i128::from(fee.exact_e4);
         totals.users_e4 += self.cash() - cash;
@@ -285,17 +365,31 @@ impl Account {
             && fits(&[self.owed_e4, trade.value_e4])
             && fits(&[position.long, trade.quantity])
             && fits(&[position.short, trade.quantity])
-            && fits(&[self.available_e4, self.reserved_e4, self.incoming_e4, trade.value_e4, trade.fee.charged_e4])
+            && fits(&[
+                self.available_e4,
+                self.reserved_e4,
+                self.incoming_e4,
+                trade.value_e4,
+                trade.fee.charged_e4,
+            ])
     }
 
-    /// Whether what a trade brought is still there, which a trade that was taken back once needed. Tried on copies, so what is found is what would happen.
+    /// Whether what a trade brought is still there, which a trade that was taken back once needed.
+    /// Tried on copies, so what is found is what would happen.
     pub fn still_has(&self, position: &Position, trade: &Settled) -> Result<(), Reason> {
         if trade.side == Side::Buy && position.sellable() < trade.quantity {
             return Err(Reason::ShortSellNotPermitted);
         }
-        let (mut account, mut position) = (*self, *position);
+
+        let mut account = *self;
+        let mut position = *position;
         let fits = account.can_take_back(&position, trade);
-        let books = Books { position: &mut position, house: &mut House::default(), totals: &mut Totals::default() };
+        let books = Books {
+            position: &mut position,
+            house: &mut House::default(),
+            totals: &mut Totals::default(),
+        };
+
         match account.take_back(books, trade) {
             Ok(()) if fits && account.owed_e4 > 0 => Err(Reason::InsufficientFunds),
             Ok(()) if fits => Ok(()),
@@ -303,12 +397,18 @@ impl Account {
         }
     }
 
-    /// Takes a trade back that was settled before: value and shares return, the fee is given back. Cash that is not there any more becomes a debt, and so do
-    /// shares: a short position, which holds what was paid for them. The house is the other side, whoever that was in the trade: nobody else's account is
-    /// touched.
+    /// Takes a trade back that was settled before: value and shares return, the fee is given back.
+    /// Cash that is not there any more becomes a debt, and so do shares: a short position, which
+    /// holds what was paid for them. The house is the other side, whoever that was in the trade:
+    /// nobody else's account is touched.
     pub fn take_back(&mut self, books: Books<'_>, trade: &Settled) -> Result<(), Broken> {
-        let Books { position, house, totals } = books;
-        let (cash, shares) = (self.cash(), position.net());
+        let Books {
+            position,
+            house,
+            totals,
+        } = books;
+        let cash = self.cash();
+        let shares = position.net();
         add(&mut self.turnover_e4, trade.value_e4)?;
         add(&mut self.available_e4, trade.fee.charged_e4)?;
         match trade.side {
@@ -322,6 +422,7 @@ impl Account {
             }
             Side::Sell => add(&mut position.long, trade.quantity)?,
         }
+
         // First, because the collateral of a short sale may be what pays for its end.
         self.cover(position)?;
         if trade.side == Side::Sell {
@@ -329,9 +430,24 @@ impl Account {
             sub(&mut self.available_e4, there)?;
             add(&mut self.owed_e4, trade.value_e4 - there)?;
         }
+
         self.pay();
-        let fee = Fee { charged_e4: -trade.fee.charged_e4, exact_e4: -trade.fee.exact_e4 };
-        self.balance(Books { position, house, totals }, (cash, shares), -signed(trade), fee, true)
+        let fee = Fee {
+            charged_e4: -trade.fee.charged_e4,
+            exact_e4: -trade.fee.exact_e4,
+        };
+
+        self.balance(
+            Books {
+                position,
+                house,
+                totals,
+            },
+            (cash, shares),
+            -signed(trade),
+            fee,
+            true,
+        )
     }
 }
 
@@ -358,11 +474,16 @@ pub struct Settled {
 }
 
 impl Settled {
-    /// The cash to hold for so many shares sold short: the cash held before, and their proceeds, as far as the fee leaves them.
+    /// The cash to hold for so many shares sold short: the cash held before, and their proceeds, as
+    /// far as the fee leaves them.
     #[cold]
     fn held_with(&self, short: i64, before_e4: i64) -> Result<i64, Broken> {
-        let brings = (self.value_e4 / self.quantity * short).min(self.value_e4 - self.fee.charged_e4).max(0);
-        before_e4.checked_add(brings).ok_or(Broken("a collateral left its bounds"))
+        let brings = (self.value_e4 / self.quantity * short)
+            .min(self.value_e4 - self.fee.charged_e4)
+            .max(0);
+        before_e4
+            .checked_add(brings)
+            .ok_or(Broken("a collateral left its bounds"))
     }
 }
 
@@ -387,12 +508,14 @@ impl Position {
         self.long - self.short
     }
 
-    /// Free shares cover what is owed; answers the collateral that is free now. The last share covered frees the rest.
+    /// Free shares cover what is owed; answers the collateral that is free now. The last share
+    /// covered frees the rest.
     fn cover(&mut self) -> Result<i64, Broken> {
         let covered = self.short.min(self.sellable());
         if covered == 0 {
             return Ok(0);
         }
+
         let freed = i128::from(self.collateral_e4) * i128::from(covered) / i128::from(self.short);
         let freed = i64::try_from(freed).map_err(|_| Broken("a collateral left its bounds"))?;
         sub(&mut self.long, covered)?;
@@ -405,13 +528,22 @@ impl Position {
         if self.reserved > self.long {
             return Err(Broken("more shares reserved than held"));
         }
-        if self.short == 0 && self.collateral_e4 != 0 { Err(Broken("collateral for nothing")) } else { Ok(()) }
+
+        if self.short == 0 && self.collateral_e4 != 0 {
+            Err(Broken("collateral for nothing"))
+        } else {
+            Ok(())
+        }
     }
 }
 
 /// Checks a withdrawal.
 pub fn may_withdraw(account: &Account, amount: i64) -> Result<(), Reason> {
-    if amount > account.available_e4 { Err(account.lacks_cash()) } else { Ok(()) }
+    if amount > account.available_e4 {
+        Err(account.lacks_cash())
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

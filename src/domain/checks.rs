@@ -1,5 +1,5 @@
-//! The checks of an order in their fixed order; the first that fails is the answer. What comes before them (age, duplicates, rate limit) and after them
-//! (posting) is the role's.
+//! The checks of an order in their fixed order; the first that fails is the answer. What comes
+//! before them (age, duplicates, rate limit) and after them (posting) is the role's.
 
 use super::account::{Account, Position};
 use super::decimal::Num;
@@ -60,7 +60,8 @@ pub struct Facts<'a> {
     pub open_max: Option<u64>,
     /// The rule that bounds a limit.
     pub bands: Bands,
-    /// A short sale holds what it brings and a margin; else the price at the collar, as it once did.
+    /// A short sale holds what it brings and a margin; else the price at the collar, as it once
+    /// did.
     pub margin: bool,
 }
 
@@ -69,7 +70,8 @@ pub struct Facts<'a> {
 pub enum Bands {
     /// The collar, on both sides, also of a price that is too old: so it was once.
     Both,
-    /// The collar where the limit is worse than a fresh price for its owner, the band of limits where it is better.
+    /// The collar where the limit is worse than a fresh price for its owner, the band of limits
+    /// where it is better.
     BySide,
 }
 
@@ -89,24 +91,34 @@ pub struct Reservation {
 /// Quantity representable, which is also when the kind of order is looked at.
 pub fn representable(r: &Request) -> Result<(i64, Pricing), Reason> {
     let quantity = r.quantity.positive().ok_or(Reason::IncorrectQuantity)?;
-    Ok((quantity, r.pricing.ok_or(Reason::UnsupportedCharacteristic)?))
+    Ok((
+        quantity,
+        r.pricing.ok_or(Reason::UnsupportedCharacteristic)?,
+    ))
 }
 
 /// The symbol is there and open for new orders and changes of orders.
 pub fn listed(instrument: Option<&Instrument>) -> Result<&Instrument, Reason> {
-    let i = instrument.filter(|i| i.is_listed()).ok_or(Reason::UnknownSymbol)?;
+    let i = instrument
+        .filter(|i| i.is_listed())
+        .ok_or(Reason::UnknownSymbol)?;
     if !i.is_open() {
         return Err(Reason::SymbolHalted);
     }
+
     if !i.account_currency {
         return Err(Reason::UnsupportedCharacteristic);
     }
+
     Ok(i)
 }
 
 /// A price that orders may have.
 pub fn on_tick(price: Num, i: &Instrument) -> Result<i64, Reason> {
-    price.positive().filter(|p| p % i.tick_e4 == 0).ok_or(Reason::InvalidPriceIncrement)
+    price
+        .positive()
+        .filter(|p| p % i.tick_e4 == 0)
+        .ok_or(Reason::InvalidPriceIncrement)
 }
 
 /// Whole lots, and not too many.
@@ -114,29 +126,51 @@ pub fn lots(quantity: i64, i: &Instrument) -> Result<(), Reason> {
     if quantity % i.lot != 0 {
         return Err(Reason::IncorrectQuantity);
     }
-    if i.max_quantity.is_some_and(|max| quantity > max) { Err(Reason::OrderExceedsLimit) } else { Ok(()) }
+
+    if i.max_quantity.is_some_and(|max| quantity > max) {
+        Err(Reason::OrderExceedsLimit)
+    } else {
+        Ok(())
+    }
 }
 
-/// An order that takes whatever price there is may be smaller only: a finger too fat costs more there.
+/// An order that takes whatever price there is may be smaller only: a finger too fat costs more
+/// there.
 pub fn clip(quantity: i64, has_limit: bool, i: &Instrument) -> Result<(), Reason> {
-    if !has_limit && i.clip_size.is_some_and(|max| quantity > max) { Err(Reason::ClipSize) } else { Ok(()) }
+    if !has_limit && i.clip_size.is_some_and(|max| quantity > max) {
+        Err(Reason::ClipSize)
+    } else {
+        Ok(())
+    }
 }
 
 /// A limit no further from a price than it may be. `rests`: it may wait there.
-fn in_band(side: Side, limit_e4: i64, center_e4: i64, rests: bool, bands: Bands, i: &Instrument) -> Result<(), Reason> {
+fn in_band(
+    side: Side,
+    limit_e4: i64,
+    center_e4: i64,
+    rests: bool,
+    bands: Bands,
+    i: &Instrument,
+) -> Result<(), Reason> {
     // How much worse it is than the center for its owner.
     let above = i128::from(limit_e4) - i128::from(center_e4);
     let worse = if side == Side::Buy { above } else { -above };
     let within = |away: i128, bps: i64| away * 10_000 <= i128::from(bps) * i128::from(center_e4);
     let good = match bands {
         Bands::Both => within(worse.abs(), i.collar_bps),
-        Bands::BySide => within(worse, i.collar_bps) && i.limit_band_bps.is_none_or(|bps| !rests || within(-worse, bps)),
+        Bands::BySide => {
+            within(worse, i.collar_bps)
+                && i.limit_band_bps
+                    .is_none_or(|bps| !rests || within(-worse, bps))
+        }
     };
+
     if good { Ok(()) } else { Err(Reason::PriceBand) }
 }
 
-/// A limit near enough to its stop, or to the reference; a stop's limit belongs to the price at which it wakes up. `woken`: whether it has is for the book to
-/// know, so both are allowed it.
+/// A limit near enough to its stop, or to the reference; a stop's limit belongs to the price at
+/// which it wakes up. `woken`: whether it has is for the book to know, so both are allowed it.
 #[inline(never)]
 pub fn near(
     side: Side,
@@ -148,46 +182,73 @@ pub fn near(
     i: &Instrument,
 ) -> Result<(), Reason> {
     let usable = |ms| f.bands == Bands::Both || is_fresh(ms, f.now_ms, f.stale);
-    let reference = f.reference.filter(|(_, ms)| usable(*ms)).map(|(price, _)| price).filter(|_| woken || stop_e4.is_none());
+    let reference = f
+        .reference
+        .filter(|(_, ms)| usable(*ms))
+        .map(|(price, _)| price)
+        .filter(|_| woken || stop_e4.is_none());
     let good = |center: &i64| in_band(side, limit_e4, *center, rests, f.bands, i).is_ok();
     let mut centers = [stop_e4, reference].into_iter().flatten().peekable();
-    if centers.peek().is_none() || centers.any(|center| good(&center)) { Ok(()) } else { Err(Reason::PriceBand) }
+    if centers.peek().is_none() || centers.any(|center| good(&center)) {
+        Ok(())
+    } else {
+        Err(Reason::PriceBand)
+    }
 }
 
 /// The value of an order by its own price, or by the reference where it has none.
 pub fn notional(quantity: i64, price_e4: i64, i: &Instrument) -> Result<i64, Reason> {
     let value = house::value(quantity, price_e4).ok_or(Reason::NotionalLimit)?;
-    if i.max_notional_e4.is_some_and(|max| value > max) { Err(Reason::NotionalLimit) } else { Ok(value) }
+    if i.max_notional_e4.is_some_and(|max| value > max) {
+        Err(Reason::NotionalLimit)
+    } else {
+        Ok(value)
+    }
 }
 
-/// How much more than the market or its owner thinks a share may bring. So much only bounds the numbers: no bid of anybody in his right mind, left behind
-/// by a market that fell, is above it.
+/// How much more than the market or its owner thinks a share may bring. So much only bounds the
+/// numbers: no bid of anybody in his right mind, left behind by a market that fell, is above it.
 const CEILING: i64 = 100;
 
 /// The most a sell may bring per share.
 pub fn ceiling(prices: [i64; 3]) -> Result<i64, Reason> {
-    prices.into_iter().max().and_then(|p| p.checked_mul(CEILING)).ok_or(Reason::NotionalLimit)
+    prices
+        .into_iter()
+        .max()
+        .and_then(|p| p.checked_mul(CEILING))
+        .ok_or(Reason::NotionalLimit)
 }
 
-/// Most symbols that an account may be short of, because all of them are marked whenever it is looked at.
+/// Most symbols that an account may be short of, because all of them are marked whenever it is
+/// looked at.
 pub const SHORTS_MAX: u64 = 100;
 
-/// Funds for what an order needs beyond what it holds: bounds, short sale, cash. `covers`: a buy of so many shares. Answers what is taken from what is held
-/// for the short position.
-pub fn funds(more: &Hold, short: i64, covers: i64, f: &Facts<'_>, i: &Instrument) -> Result<i64, Reason> {
+/// Funds for what an order needs beyond what it holds: bounds, short sale, cash. `covers`: a buy of
+/// so many shares. Answers what is taken from what is held for the short position.
+pub fn funds(
+    more: &Hold,
+    short: i64,
+    covers: i64,
+    f: &Facts<'_>,
+    i: &Instrument,
+) -> Result<i64, Reason> {
     if !f.account.within_bounds(more) {
         return Err(Reason::NotionalLimit);
     }
+
     if short > 0 && !i.short_ok {
         return Err(Reason::ShortSellNotPermitted);
     }
+
     if short > 0 && f.margin && f.position.short == 0 && f.account.shorts >= SHORTS_MAX {
         return Err(Reason::OrderExceedsLimit);
     }
+
     // Without a margin a short sale needs no cash, and would only add to what cannot be paid.
     if short > 0 && f.account.owed_e4 > 0 {
         return Err(Reason::DebitBalance);
     }
+
     let lacks = more.cash_e4 - f.account.available_e4;
     match lacks {
         ..=0 => Ok(0),
@@ -196,8 +257,8 @@ pub fn funds(more: &Hold, short: i64, covers: i64, f: &Facts<'_>, i: &Instrument
     }
 }
 
-/// The part of a short position's cash that a buy of so many shares may use: the part of the shares that it covers; where that is not what they cost by
-/// now, their cost.
+/// The part of a short position's cash that a buy of so many shares may use: the part of the shares
+/// that it covers; where that is not what they cost by now, their cost.
 #[cold]
 fn lendable(covers: i64, f: &Facts<'_>, i: &Instrument) -> i64 {
     let p = f.position;
@@ -205,24 +266,39 @@ fn lendable(covers: i64, f: &Facts<'_>, i: &Instrument) -> i64 {
     if covers <= 0 || !f.margin {
         return 0;
     }
+
     let part = i128::from(p.collateral_e4) * covers / i128::from(p.short);
-    let cost = f.reference.and_then(|(price, _)| house::worst_price(Side::Buy, price, i.collar_bps)).map_or(0, |worst| {
-        let value = covers * i128::from(worst);
-        value + (value * i128::from(i.fee_bps) + 9_999) / 10_000
-    });
+    let cost = f
+        .reference
+        .and_then(|(price, _)| house::worst_price(Side::Buy, price, i.collar_bps))
+        .map_or(0, |worst| {
+            let value = covers * i128::from(worst);
+            value + (value * i128::from(i.fee_bps) + 9_999) / 10_000
+        });
+
     i64::try_from(part.max(cost)).map_or(p.collateral_e4, |n| n.min(p.collateral_e4))
 }
 
-/// Cash that a share sold short at a limit holds: with what it brings at worst, the price and the margin.
-pub fn short_unit(reference_e4: i64, limit_e4: i64, margin: bool, i: &Instrument) -> Result<i64, Reason> {
+/// Cash that a share sold short at a limit holds: with what it brings at worst, the price and the
+/// margin.
+pub fn short_unit(
+    reference_e4: i64,
+    limit_e4: i64,
+    margin: bool,
+    i: &Instrument,
+) -> Result<i64, Reason> {
     if !margin {
-        return house::worst_price(Side::Buy, reference_e4, i.collar_bps).ok_or(Reason::NotionalLimit);
+        return house::worst_price(Side::Buy, reference_e4, i.collar_bps)
+            .ok_or(Reason::NotionalLimit);
     }
-    let unit = house::share(reference_e4, i.short_margin_bps) + i128::from((reference_e4 - limit_e4).max(0));
+
+    let unit = house::share(reference_e4, i.short_margin_bps)
+        + i128::from((reference_e4 - limit_e4).max(0));
     i64::try_from(unit).map_err(|_| Reason::NotionalLimit)
 }
 
-/// The cash due to be held for a short position at a price: the cost of buying the shares back, and the margin.
+/// The cash due to be held for a short position at a price: the cost of buying the shares back, and
+/// the margin.
 pub fn due_for_short(short: i64, price_e4: i64, margin_bps: i64) -> i128 {
     let value = i128::from(short) * i128::from(price_e4);
     value + (value.saturating_mul(i128::from(margin_bps)) + 9_999) / 10_000
@@ -235,50 +311,82 @@ pub fn order(r: &Request, f: &Facts<'_>) -> Result<Reservation, Reason> {
     if r.deadline_ms.is_some_and(|d| d <= f.now_ms) {
         return Err(Reason::TooLateToEnter);
     }
+
     let (limit, stop_e4) = match pricing {
         Pricing::Market => (None, None),
         Pricing::Limit(limit) => (Some(on_tick(limit, i)?), None),
         Pricing::Stop(stop) => (None, Some(on_tick(stop, i)?)),
         Pricing::StopLimit { stop, limit } => (Some(on_tick(limit, i)?), Some(on_tick(stop, i)?)),
     };
+
     lots(quantity, i)?;
     clip(quantity, limit.is_some(), i)?;
     if f.open_max.is_some_and(|max| f.account.open_orders >= max) {
         return Err(Reason::OrderExceedsLimit);
     }
+
     let sells = r.side == Side::Sell;
-    let short = if sells { (quantity - f.position.sellable()).max(0) } else { 0 };
-    // An order with its own price needs no reference, unless it goes short. A market order's value is only known by the reference price, so "there is none" comes
-    // before "the value is too large".
+    let short = if sells {
+        (quantity - f.position.sellable()).max(0)
+    } else {
+        0
+    };
+
+    // An order with its own price needs no reference, unless it goes short. A market order's value
+    // is only known by the reference price, so "there is none" comes before "the value is too
+    // large".
     let needs_reference = (limit.is_none() && stop_e4.is_none()) || (short > 0 && i.short_ok);
     if needs_reference && f.reference.is_none() {
         return Err(Reason::NoReferencePrice);
     }
+
     let (reference, reference_ms) = f.reference.unwrap_or_default();
     let limit_e4 = match limit {
         Some(limit) => limit,
-        None => house::worst_price(r.side, stop_e4.unwrap_or(reference), i.collar_bps).ok_or(Reason::NotionalLimit)?,
+        None => house::worst_price(r.side, stop_e4.unwrap_or(reference), i.collar_bps)
+            .ok_or(Reason::NotionalLimit)?,
     };
+
     notional(quantity, limit.or(stop_e4).unwrap_or(reference), i)?;
     let terms = Terms {
         side: r.side,
         quantity,
         limit_e4,
-        ceiling_e4: if sells { ceiling([reference, limit.unwrap_or(0), stop_e4.unwrap_or(0)])? } else { 0 },
+        ceiling_e4: if sells {
+            ceiling([reference, limit.unwrap_or(0), stop_e4.unwrap_or(0)])?
+        } else {
+            0
+        },
         fee_bps: i.fee_bps,
-        short_unit_e4: if short > 0 && i.short_ok { short_unit(reference, limit_e4, f.margin, i)? } else { 0 },
+        short_unit_e4: if short > 0 && i.short_ok {
+            short_unit(reference, limit_e4, f.margin, i)?
+        } else {
+            0
+        },
     };
-    let hold = terms.need(0, 0, f.position.sellable()).ok_or(Reason::NotionalLimit)?;
+
+    let hold = terms
+        .need(0, 0, f.position.sellable())
+        .ok_or(Reason::NotionalLimit)?;
     if !f.account.within_bounds(&hold) {
         return Err(Reason::NotionalLimit);
     }
+
     match (limit, stop_e4) {
-        (None, None) if !is_fresh(reference_ms, f.now_ms, f.stale) => return Err(Reason::StalePrice),
+        (None, None) if !is_fresh(reference_ms, f.now_ms, f.stale) => {
+            return Err(Reason::StalePrice);
+        }
         (Some(limit), stop) => near(r.side, limit, stop, f.open_max.is_some(), false, f, i)?,
         _ => {}
     }
+
     let borrowed_e4 = funds(&hold, short, if sells { 0 } else { quantity }, f, i)?;
-    Ok(Reservation { terms, hold, stop_e4, borrowed_e4 })
+    Ok(Reservation {
+        terms,
+        hold,
+        stop_e4,
+        borrowed_e4,
+    })
 }
 
 #[cfg(test)]
@@ -298,11 +406,22 @@ mod tests {
 
     fn good() -> Case {
         Case {
-            request: Request { side: Side::Buy, quantity: Num::Exact(10), pricing: Some(Pricing::Market), deadline_ms: None },
+            request: Request {
+                side: Side::Buy,
+                quantity: Num::Exact(10),
+                pricing: Some(Pricing::Market),
+                deadline_ms: None,
+            },
             instrument: Some(Instrument::default()),
             reference: Some((1_892_500, 0)),
-            account: Account { available_e4: 10_000_000_000, ..Default::default() },
-            position: Position { long: 10, ..Default::default() },
+            account: Account {
+                available_e4: 10_000_000_000,
+                ..Default::default()
+            },
+            position: Position {
+                long: 10,
+                ..Default::default()
+            },
             bands: Bands::BySide,
         }
     }
@@ -319,6 +438,7 @@ mod tests {
             bands: c.bands,
             margin: true,
         };
+
         order(&c.request, &f)
     }
 
@@ -328,7 +448,10 @@ mod tests {
     }
 
     fn cash(cash_e4: i64) -> Hold {
-        Hold { cash_e4, ..Hold::default() }
+        Hold {
+            cash_e4,
+            ..Hold::default()
+        }
     }
 
     #[test]
@@ -338,20 +461,39 @@ mod tests {
         c.request.pricing = Some(Pricing::Limit(Num::Exact(1_900_000)));
         assert_eq!(reserved(&c), (1_900_000, cash(19_000_000)));
         c.reference = None;
-        assert_eq!(reserved(&c), (1_900_000, cash(19_000_000)), "a limit needs no reference");
+        assert_eq!(
+            reserved(&c),
+            (1_900_000, cash(19_000_000)),
+            "a limit needs no reference"
+        );
         c.request.pricing = Some(Pricing::Stop(Num::Exact(2_000_000)));
         assert_eq!(reserved(&c), (2_100_000, cash(21_000_000)));
         c.instrument.as_mut().expect("listed").fee_bps = 10;
         assert_eq!(reserved(&c).1, cash(21_021_000));
         let mut c = good();
         c.request.side = Side::Sell;
-        assert_eq!(reserved(&c), (1_797_875, Hold { cash_e4: 0, shares: 10, incoming_e4: 1_892_500_000 }));
+        assert_eq!(
+            reserved(&c),
+            (
+                1_797_875,
+                Hold {
+                    cash_e4: 0,
+                    shares: 10,
+                    incoming_e4: 1_892_500_000
+                }
+            )
+        );
+
         c.position.long = 4;
         c.instrument.as_mut().expect("listed").short_ok = true;
         let margin = 946_250 + 94_625;
         assert_eq!(
             reserved(&c).1,
-            Hold { cash_e4: 6 * margin, shares: 4, incoming_e4: 1_892_500_000 },
+            Hold {
+                cash_e4: 6 * margin,
+                shares: 4,
+                incoming_e4: 1_892_500_000
+            },
             "half the price, and what it may bring less"
         );
     }
@@ -362,50 +504,99 @@ mod tests {
         fn listing(c: &mut Case) -> &mut Instrument {
             c.instrument.as_mut().expect("listed")
         }
+
         fn limit(c: &mut Case, e4: i64) {
             c.request.pricing = Some(Pricing::Limit(Num::Exact(e4)));
         }
+
         let rows: &[(Reason, Change)] = &[
-            (Reason::IncorrectQuantity, |c| c.request.quantity = Num::Exact(0)),
-            (Reason::IncorrectQuantity, |c| c.request.quantity = Num::Exact(-1)),
-            (Reason::IncorrectQuantity, |c| c.request.quantity = Num::Odd(Odd::TooFine, [0; 16])),
-            (Reason::IncorrectQuantity, |c| c.request.quantity = Num::Exact(PUBLIC_MAX + 1)),
-            (Reason::UnsupportedCharacteristic, |c| c.request.pricing = None),
+            (Reason::IncorrectQuantity, |c| {
+                c.request.quantity = Num::Exact(0)
+            }),
+            (Reason::IncorrectQuantity, |c| {
+                c.request.quantity = Num::Exact(-1)
+            }),
+            (Reason::IncorrectQuantity, |c| {
+                c.request.quantity = Num::Odd(Odd::TooFine, [0; 16])
+            }),
+            (Reason::IncorrectQuantity, |c| {
+                c.request.quantity = Num::Exact(PUBLIC_MAX + 1)
+            }),
+            (Reason::UnsupportedCharacteristic, |c| {
+                c.request.pricing = None
+            }),
             (Reason::UnknownSymbol, |c| c.instrument = None),
-            (Reason::UnknownSymbol, |c| listing(c).status = Listing::Delisted),
-            (Reason::SymbolHalted, |c| listing(c).status = Listing::Halted),
-            (Reason::SymbolHalted, |c| listing(c).status = Listing::CancelOnly),
+            (Reason::UnknownSymbol, |c| {
+                listing(c).status = Listing::Delisted
+            }),
+            (Reason::SymbolHalted, |c| {
+                listing(c).status = Listing::Halted
+            }),
+            (Reason::SymbolHalted, |c| {
+                listing(c).status = Listing::CancelOnly
+            }),
             (Reason::SymbolHalted, |c| listing(c).test_issue = true),
-            (Reason::UnsupportedCharacteristic, |c| listing(c).account_currency = false),
-            (Reason::TooLateToEnter, |c| c.request.deadline_ms = Some(120_000)),
+            (Reason::UnsupportedCharacteristic, |c| {
+                listing(c).account_currency = false
+            }),
+            (Reason::TooLateToEnter, |c| {
+                c.request.deadline_ms = Some(120_000)
+            }),
             (Reason::InvalidPriceIncrement, |c| limit(c, 1_892_510)),
             (Reason::InvalidPriceIncrement, |c| limit(c, 0)),
             (Reason::InvalidPriceIncrement, |c| limit(c, -100)),
-            (Reason::InvalidPriceIncrement, |c| c.request.pricing = Some(Pricing::Stop(Num::Odd(Odd::TooFine, [0; 16])))),
+            (Reason::InvalidPriceIncrement, |c| {
+                c.request.pricing = Some(Pricing::Stop(Num::Odd(Odd::TooFine, [0; 16])))
+            }),
             (Reason::IncorrectQuantity, |c| listing(c).lot = 3),
-            (Reason::OrderExceedsLimit, |c| listing(c).max_quantity = Some(9)),
+            (Reason::OrderExceedsLimit, |c| {
+                listing(c).max_quantity = Some(9)
+            }),
             (Reason::ClipSize, |c| listing(c).clip_size = Some(9)),
             (Reason::OrderExceedsLimit, |c| c.account.open_orders = 3),
             (Reason::NoReferencePrice, |c| c.reference = None),
-            (Reason::NotionalLimit, |c| c.request.quantity = Num::Exact(PUBLIC_MAX)),
-            (Reason::NotionalLimit, |c| listing(c).max_notional_e4 = Some(18_924_999)),
-            (Reason::NotionalLimit, |c| c.account.turnover_e4 = PUBLIC_MAX - 10),
+            (Reason::NotionalLimit, |c| {
+                c.request.quantity = Num::Exact(PUBLIC_MAX)
+            }),
+            (Reason::NotionalLimit, |c| {
+                listing(c).max_notional_e4 = Some(18_924_999)
+            }),
+            (Reason::NotionalLimit, |c| {
+                c.account.turnover_e4 = PUBLIC_MAX - 10
+            }),
             (Reason::StalePrice, |c| c.reference = Some((1_892_500, -1))),
             (Reason::PriceBand, |c| limit(c, 1_987_200)),
-            (Reason::PriceBand, |c| (limit(c, 1_797_800), c.bands = Bands::Both).1),
-            (Reason::PriceBand, |c| (limit(c, 1_797_800), c.request.side = Side::Sell).1),
-            (Reason::PriceBand, |c| (limit(c, 1_873_500), listing(c).limit_band_bps = Some(100)).1),
             (Reason::PriceBand, |c| {
-                c.request.pricing = Some(Pricing::StopLimit { stop: Num::Exact(1_700_000), limit: Num::Exact(1_785_100) })
+                (limit(c, 1_797_800), c.bands = Bands::Both).1
             }),
-            (Reason::InsufficientFunds, |c| c.account.available_e4 = 19_871_249),
-            (Reason::DebitBalance, |c| (c.account.available_e4, c.account.owed_e4) = (0, 1)),
-            (Reason::ShortSellNotPermitted, |c| (c.request.side, c.position.reserved) = (Side::Sell, 1)),
+            (Reason::PriceBand, |c| {
+                (limit(c, 1_797_800), c.request.side = Side::Sell).1
+            }),
+            (Reason::PriceBand, |c| {
+                (limit(c, 1_873_500), listing(c).limit_band_bps = Some(100)).1
+            }),
+            (Reason::PriceBand, |c| {
+                c.request.pricing = Some(Pricing::StopLimit {
+                    stop: Num::Exact(1_700_000),
+                    limit: Num::Exact(1_785_100),
+                })
+            }),
             (Reason::InsufficientFunds, |c| {
-                (c.request.side, c.position.long, c.account.available_e4) = (Side::Sell, 9, 1_040_874);
+                c.account.available_e4 = 19_871_249
+            }),
+            (Reason::DebitBalance, |c| {
+                (c.account.available_e4, c.account.owed_e4) = (0, 1)
+            }),
+            (Reason::ShortSellNotPermitted, |c| {
+                (c.request.side, c.position.reserved) = (Side::Sell, 1)
+            }),
+            (Reason::InsufficientFunds, |c| {
+                (c.request.side, c.position.long, c.account.available_e4) =
+                    (Side::Sell, 9, 1_040_874);
                 listing(c).short_ok = true;
             }),
         ];
+
         for (i, (want, change)) in rows.iter().enumerate() {
             let mut c = good();
             change(&mut c);
@@ -422,6 +613,7 @@ mod tests {
             change(&mut c);
             check(&c).is_ok()
         };
+
         // The market is at 189.25, the collar at 179.7875 and 198.7125.
         for (side, price, before, now) in [
             (Side::Buy, 1_987_100, true, true),
@@ -431,34 +623,67 @@ mod tests {
             (Side::Sell, 1_797_800, false, false),
             (Side::Sell, 9_000_000, false, true),
         ] {
-            assert_eq!(is_good(side, price, |c| c.bands = Bands::Both), before, "before: {side:?} {price}");
+            assert_eq!(
+                is_good(side, price, |c| c.bands = Bands::Both),
+                before,
+                "before: {side:?} {price}"
+            );
             assert_eq!(is_good(side, price, |_| ()), now, "{side:?} {price}");
             assert!(
                 is_good(side, price, |c| c.reference = Some((1_892_500, -1))),
                 "a price that is too old bounds nothing: {side:?} {price}"
             );
-            assert_eq!(is_good(side, price, |c| (c.bands, c.reference) = (Bands::Both, Some((1_892_500, -1)))), before, "but did");
+            assert_eq!(
+                is_good(side, price, |c| (c.bands, c.reference) =
+                    (Bands::Both, Some((1_892_500, -1)))),
+                before,
+                "but did"
+            );
         }
+
         let band = |c: &mut Case| c.instrument.as_mut().expect("listed").limit_band_bps = Some(100);
-        assert!(is_good(Side::Buy, 1_873_600, band) && !is_good(Side::Buy, 1_873_500, band), "one percent is 187.3575");
-        assert!(is_good(Side::Sell, 1_911_400, band) && !is_good(Side::Sell, 1_911_500, band), "one percent is 191.1425");
-        assert!(is_good(Side::Buy, 1_987_100, band), "the other side is the collar's");
+        assert!(
+            is_good(Side::Buy, 1_873_600, band) && !is_good(Side::Buy, 1_873_500, band),
+            "one percent is 187.3575"
+        );
+        assert!(
+            is_good(Side::Sell, 1_911_400, band) && !is_good(Side::Sell, 1_911_500, band),
+            "one percent is 191.1425"
+        );
+        assert!(
+            is_good(Side::Buy, 1_987_100, band),
+            "the other side is the collar's"
+        );
     }
 
     #[test]
     fn buying_to_cover_may_use_what_is_held_for_it() {
         let mut c = good();
         c.request.quantity = Num::Exact(4);
-        c.position = Position { short: 10, collateral_e4: 10 * 2_500_000, ..Default::default() };
+        c.position = Position {
+            short: 10,
+            collateral_e4: 10 * 2_500_000,
+            ..Default::default()
+        };
+
         c.account.available_e4 = 0;
         let borrowed = |c: &Case| check(c).map(|r| r.borrowed_e4);
         assert_eq!(borrowed(&c), Ok(4 * 1_987_125), "all of it");
         c.account.available_e4 = 7;
-        assert_eq!(borrowed(&c), Ok(4 * 1_987_125 - 7), "what is free comes first");
+        assert_eq!(
+            borrowed(&c),
+            Ok(4 * 1_987_125 - 7),
+            "what is free comes first"
+        );
         c.request.quantity = Num::Exact(12);
-        assert_eq!(borrowed(&c), Ok(12 * 1_987_125 - 7), "the cover of all lends all");
+        assert_eq!(
+            borrowed(&c),
+            Ok(12 * 1_987_125 - 7),
+            "the cover of all lends all"
+        );
         c.request.quantity = Num::Exact(13);
         assert_eq!(borrowed(&c), Err(Reason::InsufficientFunds));
+
         // A debt is in nobody's way who makes his risk smaller.
         c.request.quantity = Num::Exact(12);
         (c.account.available_e4, c.account.owed_e4) = (0, 5);
@@ -466,14 +691,21 @@ mod tests {
         c.request.quantity = Num::Exact(13);
         assert_eq!(borrowed(&c), Err(Reason::DebitBalance));
         (c.account.available_e4, c.account.owed_e4) = (7, 0);
+
         // The price has gone beyond what is held: a part can be covered at what it costs.
         c.position.collateral_e4 = 10 * 1_000_000;
         c.request.quantity = Num::Exact(5);
         assert_eq!(borrowed(&c), Ok(5 * 1_987_125 - 7));
         c.request.quantity = Num::Exact(6);
         assert_eq!(borrowed(&c), Err(Reason::InsufficientFunds));
+
         // Not at any price that somebody asks.
-        c.request = Request { quantity: Num::Exact(1), pricing: Some(Pricing::Limit(Num::Exact(9_000_000))), ..c.request };
+        c.request = Request {
+            quantity: Num::Exact(1),
+            pricing: Some(Pricing::Limit(Num::Exact(9_000_000))),
+            ..c.request
+        };
+
         c.reference = Some((1_892_500, -1));
         assert_eq!(borrowed(&c), Err(Reason::InsufficientFunds));
     }

@@ -26,7 +26,8 @@ impl Control {
 /// Stands for everybody where a user could be named.
 pub const EVERYBODY: &str = "*";
 
-/// The effect of a command, as far as controls tell commands apart. An effect that only lessens risk is always allowed, and not asked about.
+/// The effect of a command, as far as controls tell commands apart. An effect that only lessens
+/// risk is always allowed, and not asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     /// A new order, or a change of one.
@@ -55,12 +56,31 @@ mod tests {
             (None, None, Ok(()), Ok(())),
             (Some(Stopped), None, Err(Reason::KillSwitch), Ok(())),
             (None, Some(Stopped), Err(Reason::KillSwitch), Ok(())),
-            (Some(Disabled), None, Err(Reason::AccountDisabled), Err(Reason::AccountDisabled)),
-            (Some(Disabled), Some(Stopped), Err(Reason::AccountDisabled), Err(Reason::AccountDisabled)),
-            (Some(Stopped), Some(Disabled), Err(Reason::AccountDisabled), Err(Reason::AccountDisabled)),
+            (
+                Some(Disabled),
+                None,
+                Err(Reason::AccountDisabled),
+                Err(Reason::AccountDisabled),
+            ),
+            (
+                Some(Disabled),
+                Some(Stopped),
+                Err(Reason::AccountDisabled),
+                Err(Reason::AccountDisabled),
+            ),
+            (
+                Some(Stopped),
+                Some(Disabled),
+                Err(Reason::AccountDisabled),
+                Err(Reason::AccountDisabled),
+            ),
         ] {
             let may = |act| check(act, user, everybody);
-            assert_eq!((may(Act::Order), may(Act::Transfer)), (order, transfer), "{user:?}, {everybody:?}");
+            assert_eq!(
+                (may(Act::Order), may(Act::Transfer)),
+                (order, transfer),
+                "{user:?}, {everybody:?}"
+            );
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Decimal numbers as people and programs write them, read exactly and without binary arithmetic.
 //!
-//! A number is either exactly a count of the wanted unit (10^-4 of a currency unit, or one share), or it is odd: too fine, too large, not a number
-//! at all. An odd number still has an identity, so that a command sent twice with the same odd number is known as the same command. Text of any
+//! A number is either exactly a count of the wanted unit (10^-4 of a currency unit, or one share),
+//! or it is odd: too fine, too large, not a number at all. An odd number still has an identity, so
+//! that a command sent twice with the same odd number is known as the same command. Text of any
 //! length and any exponent is read in one pass over its bytes; nothing is ever expanded.
 
 use sha2::{Digest, Sha256};
@@ -61,7 +62,10 @@ impl Num {
 
 /// A whole number at a scale.
 pub fn from_integer(n: i128, scale: u32) -> Num {
-    match n.checked_mul(10_i128.pow(scale)).and_then(|n| i64::try_from(n).ok()) {
+    match n
+        .checked_mul(10_i128.pow(scale))
+        .and_then(|n| i64::try_from(n).ok())
+    {
         Some(n) => Num::Exact(n),
         None => from_text(format_args!("{n}"), scale).expect("an integer's text is a number"),
     }
@@ -77,35 +81,56 @@ pub fn from_text(text: std::fmt::Arguments<'_>, scale: u32) -> Option<Num> {
     parse(&buffer[..48 - left], scale)
 }
 
-/// Reads `[+-]digits[.digits][e[+-]digits]`, or a name of NaN or infinity. `None`: the text is no number. Digits are ASCII; no blanks.
+/// Reads `[+-]digits[.digits][e[+-]digits]`, or a name of NaN or infinity. `None`: the text is no
+/// number. Digits are ASCII; no blanks.
 pub fn parse(text: &[u8], scale: u32) -> Option<Num> {
     let (negative, body) = match text.split_first()? {
         (b'-', rest) => (true, rest),
         (b'+', rest) => (false, rest),
         _ => (false, text),
     };
+
     if body.eq_ignore_ascii_case(b"nan") {
         return Some(Num::Odd(Odd::NotANumber, mark(b"nan", false, &[], 0)));
     }
+
     if body.eq_ignore_ascii_case(b"inf") || body.eq_ignore_ascii_case(b"infinity") {
         return Some(Num::Odd(Odd::NotANumber, mark(b"inf", negative, &[], 0)));
     }
+
     let (mantissa, exponent) = match body.iter().position(|b| matches!(b, b'e' | b'E')) {
         Some(i) => (&body[..i], parse_exponent(&body[i + 1..])?),
         None => (body, 0),
     };
+
     let point = mantissa.iter().position(|b| *b == b'.');
     let decimals = point.map_or(0, |i| mantissa.len() - i - 1);
     let digits = mantissa.len() - usize::from(point.is_some());
-    if digits == 0 || !mantissa.iter().enumerate().all(|(i, b)| b.is_ascii_digit() || Some(i) == point) {
+    if digits == 0
+        || !mantissa
+            .iter()
+            .enumerate()
+            .all(|(i, b)| b.is_ascii_digit() || Some(i) == point)
+    {
         return None;
     }
-    let Some(first) = mantissa.iter().position(|b| !matches!(b, b'0' | b'.')) else { return Some(Num::Exact(0)) };
-    let last = mantissa.iter().rposition(|b| !matches!(b, b'0' | b'.')).expect("there is a first");
+
+    let Some(first) = mantissa.iter().position(|b| !matches!(b, b'0' | b'.')) else {
+        return Some(Num::Exact(0));
+    };
+
+    let last = mantissa
+        .iter()
+        .rposition(|b| !matches!(b, b'0' | b'.'))
+        .expect("there is a first");
     let significant = &mantissa[first..=last];
-    // Power of ten of the last significant digit: digits after it shift up, a point before it shifts down.
+
+    // Power of ten of the last significant digit: digits after it shift up, a point before it
+    // shifts down.
     let trailing = mantissa[last + 1..].iter().filter(|b| **b != b'.').count();
-    let exponent = exponent.saturating_add(trailing as i64).saturating_sub(decimals as i64);
+    let exponent = exponent
+        .saturating_add(trailing as i64)
+        .saturating_sub(decimals as i64);
     Some(count(negative, significant, exponent, scale))
 }
 
@@ -115,12 +140,28 @@ fn count(negative: bool, significant: &[u8], exponent: i64, scale: u32) -> Num {
         let below = exponent.saturating_add(i64::from(scale)) < 0;
         return odd(if below { Odd::TooFine } else { Odd::TooLarge });
     };
+
     let mut n: i64 = 0;
-    for digit in significant.iter().filter(|b| **b != b'.').map(|b| i64::from(b - b'0')) {
-        let next = n.checked_mul(10).and_then(|n| if negative { n.checked_sub(digit) } else { n.checked_add(digit) });
-        let Some(next) = next else { return odd(Odd::TooLarge) };
+    for digit in significant
+        .iter()
+        .filter(|b| **b != b'.')
+        .map(|b| i64::from(b - b'0'))
+    {
+        let next = n.checked_mul(10).and_then(|n| {
+            if negative {
+                n.checked_sub(digit)
+            } else {
+                n.checked_add(digit)
+            }
+        });
+
+        let Some(next) = next else {
+            return odd(Odd::TooLarge);
+        };
+
         n = next;
     }
+
     match 10_i64.checked_pow(shift).and_then(|p| n.checked_mul(p)) {
         Some(n) => Num::Exact(n),
         None => odd(Odd::TooLarge),
@@ -133,33 +174,44 @@ fn mark(kind: &[u8], negative: bool, significant: &[u8], exponent: i64) -> [u8; 
     h.update(kind);
     h.update([u8::from(negative)]);
     h.update(exponent.to_be_bytes());
-    significant.split(|b| *b == b'.').for_each(|part| h.update(part));
+    significant
+        .split(|b| *b == b'.')
+        .for_each(|part| h.update(part));
     h.finalize()[..16].try_into().expect("sixteen bytes")
 }
 
-/// Digits with an optional sign; beyond all reason it stops counting, which keeps "far too large" and "far too fine" what they are.
+/// Digits with an optional sign; beyond all reason it stops counting, which keeps "far too large"
+/// and "far too fine" what they are.
 fn parse_exponent(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text.split_first()? {
         (b'-', rest) => (true, rest),
         (b'+', rest) => (false, rest),
         _ => (false, text),
     };
+
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let n = digits.iter().fold(0_i64, |n, b| n.saturating_mul(10).saturating_add(i64::from(b - b'0')));
+
+    let n = digits.iter().fold(0_i64, |n, b| {
+        n.saturating_mul(10).saturating_add(i64::from(b - b'0'))
+    });
+
     // Half the range, so that adding lengths to it cannot turn it round.
     let n = n.min(i64::MAX / 2);
     Some(if negative { -n } else { n })
 }
 
-/// Money for people: `1000000.00`; at least two decimals, more only where they are not zero. Wide, for products that pass an i64.
+/// Money for people: `1000000.00`; at least two decimals, more only where they are not zero. Wide,
+/// for products that pass an i64.
 pub struct Money(pub i128);
 
 impl std::fmt::Display for Money {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (sign, n) = (if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs());
-        let (units, rest) = (n / 10_000, n % 10_000);
+        let sign = if self.0 < 0 { "-" } else { "" };
+        let n = self.0.unsigned_abs();
+        let units = n / 10_000;
+        let rest = n % 10_000;
         write!(f, "{sign}{units}.{:02}", rest / 100)?;
         match (rest % 100 / 10, rest % 10) {
             (0, 0) => Ok(()),
@@ -199,8 +251,13 @@ mod tests {
             ("922337203685477.5807", i64::MAX),
             ("-922337203685477.5808", i64::MIN),
         ] {
-            assert_eq!(parse(text.as_bytes(), MONEY), Some(Num::Exact(want)), "{text}");
+            assert_eq!(
+                parse(text.as_bytes(), MONEY),
+                Some(Num::Exact(want)),
+                "{text}"
+            );
         }
+
         assert_eq!(parse(b"10.0", WHOLE), Some(Num::Exact(10)));
         assert_eq!(parse(b"1e1", WHOLE), Some(Num::Exact(10)));
     }
@@ -210,14 +267,25 @@ mod tests {
         for text in ["0.00001", "1e-5", "1e-999999999999999999999"] {
             assert_eq!(why(text, MONEY), Odd::TooFine, "{text}");
         }
-        for text in ["1e308", "922337203685477.5808", "1e999999999999999999999999", "99999999999999999999999999999999999999999"] {
+
+        for text in [
+            "1e308",
+            "922337203685477.5808",
+            "1e999999999999999999999999",
+            "99999999999999999999999999999999999999999",
+        ] {
             assert_eq!(why(text, MONEY), Odd::TooLarge, "{text}");
         }
+
         for text in ["NaN", "nan", "-inf", "Infinity"] {
             assert_eq!(why(text, MONEY), Odd::NotANumber, "{text}");
         }
+
         assert_eq!(why("1.5", WHOLE), Odd::TooFine);
-        for text in ["", "-", ".", "e5", "1e", "1e+", "1 ", " 1", "1,5", "1.2.3", "0x10", "abc", "١", "1_000", "--1"] {
+        for text in [
+            "", "-", ".", "e5", "1e", "1e+", "1 ", " 1", "1,5", "1.2.3", "0x10", "abc", "١",
+            "1_000", "--1",
+        ] {
             assert_eq!(parse(text.as_bytes(), MONEY), None, "{text}");
         }
     }
@@ -234,10 +302,23 @@ mod tests {
     #[test]
     fn integers_and_texts() {
         assert_eq!(from_integer(10, WHOLE), Num::Exact(10));
-        assert!(matches!(from_integer(i128::from(u64::MAX), MONEY), Num::Odd(Odd::TooLarge, _)));
-        assert_eq!(from_integer(i128::MIN, MONEY), parse(i128::MIN.to_string().as_bytes(), MONEY).expect("a number"));
-        assert_eq!(from_text(format_args!("{}e{}", 5, -1), MONEY), Some(Num::Exact(5_000)));
-        assert_eq!(from_text(format_args!("{:0>49}", 1), MONEY), None, "longer than any number we write");
+        assert!(matches!(
+            from_integer(i128::from(u64::MAX), MONEY),
+            Num::Odd(Odd::TooLarge, _)
+        ));
+        assert_eq!(
+            from_integer(i128::MIN, MONEY),
+            parse(i128::MIN.to_string().as_bytes(), MONEY).expect("a number")
+        );
+        assert_eq!(
+            from_text(format_args!("{}e{}", 5, -1), MONEY),
+            Some(Num::Exact(5_000))
+        );
+        assert_eq!(
+            from_text(format_args!("{:0>49}", 1), MONEY),
+            None,
+            "longer than any number we write"
+        );
     }
 
     #[test]

@@ -5,10 +5,12 @@ pub const ID_BYTES_MAX: usize = 64;
 
 /// 1 to 64 bytes of printable ASCII without blank and `/`.
 pub fn valid(id: &str) -> bool {
-    (1..=ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(|b| matches!(b, 0x21..=0x7e) && b != b'/')
+    (1..=ID_BYTES_MAX).contains(&id.len())
+        && id.bytes().all(|b| matches!(b, 0x21..=0x7e) && b != b'/')
 }
 
-/// A valid id of a user who may send commands: `external` and `house:*` are accounts of the system itself.
+/// A valid id of a user who may send commands: `external` and `house:*` are accounts of the system
+/// itself.
 pub fn valid_user(id: &str) -> bool {
     valid(id) && id != "external" && !id.starts_with("house:")
 }
@@ -28,10 +30,17 @@ mod tests {
         for good in ["501", "a", "BRK.B", "BRK-B", "~!", &long] {
             assert!(valid(good), "{good}");
         }
+
         let longer = "x".repeat(65);
         for bad in ["", " aapl", "AAPL ", "a/b", "a\u{7f}", "ä", "a\0", &longer] {
             assert!(!valid(bad), "{bad}");
         }
-        assert!(!valid_user("external") && !valid_user("house:AAPL") && valid_user("house") && valid_user("externals"));
+
+        assert!(
+            !valid_user("external")
+                && !valid_user("house:AAPL")
+                && valid_user("house")
+                && valid_user("externals")
+        );
     }
 }

@@ -31,7 +31,8 @@ pub struct Instrument {
     pub clip_size: Option<i64>,
     /// Largest value of an order.
     pub max_notional_e4: Option<i64>,
-    /// How much worse than the reference a price may be for the client: of a market order's trades, and of a limit.
+    /// How much worse than the reference a price may be for the client: of a market order's trades,
+    /// and of a limit.
     pub collar_bps: i64,
     /// How much better than the reference a limit may be that may rest.
     pub limit_band_bps: Option<i64>,
@@ -39,7 +40,8 @@ pub struct Instrument {
     pub band_bps: Option<i64>,
     /// Whether it may be sold short.
     pub short_ok: bool,
-    /// The margin of a share sold short: the cash held beyond the price of buying it back, in parts of that price.
+    /// The margin of a share sold short: the cash held beyond the price of buying it back, in parts
+    /// of that price.
     pub short_margin_bps: i64,
     /// The house's margin on each side.
     pub half_spread_bps: i64,

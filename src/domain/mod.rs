@@ -1,4 +1,5 @@
-//! The pure core: money, ids, accounts, rules. No clock, no randomness, no I/O; integers with checked arithmetic.
+//! The pure core: money, ids, accounts, rules. No clock, no randomness, no I/O; integers with
+//! checked arithmetic.
 
 pub mod account;
 pub mod book;

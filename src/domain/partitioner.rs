@@ -1,4 +1,5 @@
-//! Which partition a key belongs to: the Java client's default rule, computed by us so that it never depends on a producer's settings.
+//! Which partition a key belongs to: the Java client's default rule, computed by us so that it
+//! never depends on a producer's settings.
 
 /// `(murmur2(key) & 0x7fffffff) mod count`.
 pub fn partition(key: &[u8], count: u32) -> u32 {
@@ -15,13 +16,16 @@ pub fn murmur2(data: &[u8]) -> i32 {
         k = (k ^ (k >> 24)).wrapping_mul(M);
         h = h.wrapping_mul(M) ^ k;
     }
+
     let tail = words.remainder();
     if !tail.is_empty() {
         for (i, b) in tail.iter().enumerate() {
             h ^= u32::from(*b) << (8 * i);
         }
+
         h = h.wrapping_mul(M);
     }
+
     h = (h ^ (h >> 13)).wrapping_mul(M);
     (h ^ (h >> 15)) as i32
 }

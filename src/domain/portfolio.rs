@@ -1,4 +1,5 @@
-//! Portfolio arithmetic: exact cost basis, gross realised profit. The average price is for display and never stored, so nothing drifts.
+//! Portfolio arithmetic: exact cost basis, gross realised profit. The average price is for display
+//! and never stored, so nothing drifts.
 
 use super::status::Side;
 
@@ -13,23 +14,39 @@ pub struct Holding {
     pub cost_basis_e4: i64,
 }
 
-/// Folds a fill in; answers the profit it realised. None: beyond i64, which the bounds of an account exclude.
+/// Folds a fill in; answers the profit it realised. None: beyond i64, which the bounds of an
+/// account exclude.
 pub fn fill(h: &mut Holding, side: Side, quantity: i64, price_e4: i64) -> Option<i64> {
-    let signed = if side == Side::Buy { quantity } else { quantity.checked_neg()? };
+    let signed = if side == Side::Buy {
+        quantity
+    } else {
+        quantity.checked_neg()?
+    };
+
     let value = |q: i64| i64::try_from(i128::from(q) * i128::from(price_e4)).ok();
     if h.quantity == 0 || (h.quantity > 0) == (signed > 0) {
         h.quantity = h.quantity.checked_add(signed)?;
         h.cost_basis_e4 = h.cost_basis_e4.checked_add(value(signed)?)?;
         return Some(0);
     }
-    // Closing k of n takes floor(basis * k / n) out; the last share takes the rest, so the sum is exact whatever the steps were.
-    let (n, k) = (h.quantity.unsigned_abs(), quantity.unsigned_abs().min(h.quantity.unsigned_abs()));
+
+    // Closing k of n takes floor(basis * k / n) out; the last share takes the rest, so the sum is
+    // exact whatever the steps were.
+    let n = h.quantity.unsigned_abs();
+    let k = quantity.unsigned_abs().min(h.quantity.unsigned_abs());
     let out = if k == n {
         h.cost_basis_e4
     } else {
-        i64::try_from((i128::from(h.cost_basis_e4) * i128::from(k)).div_euclid(i128::from(n))).ok()?
+        i64::try_from((i128::from(h.cost_basis_e4) * i128::from(k)).div_euclid(i128::from(n)))
+            .ok()?
     };
-    let closed = if h.quantity > 0 { i64::try_from(k).ok()? } else { i64::try_from(k).ok()?.checked_neg()? };
+
+    let closed = if h.quantity > 0 {
+        i64::try_from(k).ok()?
+    } else {
+        i64::try_from(k).ok()?.checked_neg()?
+    };
+
     let realised = value(closed)?.checked_sub(out)?;
     h.cost_basis_e4 = h.cost_basis_e4.checked_sub(out)?;
     h.quantity = h.quantity.checked_sub(closed)?;
@@ -39,6 +56,7 @@ pub fn fill(h: &mut Holding, side: Side, quantity: i64, price_e4: i64) -> Option
         h.quantity = rest;
         h.cost_basis_e4 = value(rest)?;
     }
+
     Some(realised)
 }
 
@@ -54,11 +72,13 @@ mod tests {
         for price in [100_000, 100_100, 100_200] {
             assert_eq!(fill(&mut h, Buy, 1, price), Some(0));
         }
+
         assert_eq!((h.quantity, h.cost_basis_e4), (3, 300_300));
         let mut realised = 0;
         for _ in 0..3 {
             realised += fill(&mut h, Sell, 1, 100_150).expect("in bounds");
         }
+
         assert_eq!((realised, h), (150, Holding::default()));
     }
 
@@ -73,10 +93,13 @@ mod tests {
     }
 
     proptest! {
-        /// The identity of accounting: realised + unrealised = equity - deposits, exactly, after every fill.
+        /// The identity of accounting: realised + unrealised = equity - deposits, exactly, after
+        /// every fill.
         #[test]
         fn realised_and_unrealised_are_the_equity(fills in prop::collection::vec((any::<bool>(), 1_i64..1_000, 1_i64..1_000_000), 1..60), mark in 1_i64..1_000_000) {
-            let (mut h, mut realised, mut cash) = (Holding::default(), 0_i64, 0_i64);
+            let mut h = Holding::default();
+            let mut realised = 0_i64;
+            let mut cash = 0_i64;
             for (buy, quantity, price) in fills {
                 realised += fill(&mut h, if buy { Buy } else { Sell }, quantity, price).expect("in bounds");
                 cash += if buy { -quantity * price } else { quantity * price };

@@ -1,5 +1,5 @@
-//! The rate limit: GCRA in whole microseconds, one number of state per user, on the log's append time. Orders have one bucket, all other commands of a user
-//! a second, looser one.
+//! The rate limit: GCRA in whole microseconds, one number of state per user, on the log's append
+//! time. Orders have one bucket, all other commands of a user a second, looser one.
 
 /// Rate and burst in the form the algorithm wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,8 @@ const FALL_MAX_US: i64 = 1_000_000;
 pub struct Clock {
     /// When the bucket is full again ("theoretical arrival time"), microseconds.
     pub tat_us: i64,
-    /// Latest append time seen. A change of leader may set time back by a little, and the limit does not follow; see [`Limit::take`].
+    /// Latest append time seen. A change of leader may set time back by a little, and the limit
+    /// does not follow; see [`Limit::take`].
     pub last_seen_us: i64,
 }
 
@@ -30,18 +31,28 @@ impl Limit {
 
     /// So many times the rate and the burst; none if any of the rate and the factor is 0 (off).
     pub fn times(rate: u32, burst: u32, factor: u32) -> Option<Limit> {
-        let (rate, burst) = (u64::from(rate) * u64::from(factor), u64::from(burst.max(1)) * u64::from(factor));
+        let rate = u64::from(rate) * u64::from(factor);
+        let burst = u64::from(burst.max(1)) * u64::from(factor);
         let interval_us = 1_000_000_u64.checked_div(rate)?;
         let bounded = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let tolerance_us = bounded((burst - 1).saturating_mul(interval_us));
-        let mut limit = Limit { interval_us: bounded(interval_us), tolerance_us, fall_us: None };
+        let mut limit = Limit {
+            interval_us: bounded(interval_us),
+            tolerance_us,
+            fall_us: None,
+        };
+
         limit.fall_us = Some(limit.window_us().min(FALL_MAX_US));
         Some(limit)
     }
 
-    /// As it was decided before: time was followed only where it fell by more than an empty bucket takes to fill, or (`falls` is false) never.
+    /// As it was decided before: time was followed only where it fell by more than an empty bucket
+    /// takes to fill, or (`falls` is false) never.
     pub fn as_before(self, falls: bool) -> Limit {
-        Limit { fall_us: falls.then(|| self.window_us()), ..self }
+        Limit {
+            fall_us: falls.then(|| self.window_us()),
+            ..self
+        }
     }
 
     /// The time that an empty bucket takes to fill.
@@ -49,16 +60,31 @@ impl Limit {
         self.tolerance_us.saturating_add(self.interval_us)
     }
 
-    /// Takes one. `Err`: too many; after so many milliseconds (rounded up) there is room again, and the state stays as it was.
+    /// Takes one. `Err`: too many; after so many milliseconds (rounded up) there is room again, and
+    /// the state stays as it was.
     ///
-    /// Time that goes back by no more than a second (or an empty bucket takes to fill) gives no credit: the limit waits for it to come again. By more than
-    /// that, the clock that was last seen was wrong, and nobody may be locked out until the time comes that it showed. The account is then reckoned from
-    /// now on: what was spent stays spent, as far as it does not stop this one.
+    /// Time that goes back by no more than a second (or an empty bucket takes to fill) gives no
+    /// credit: the limit waits for it to come again. By more than that, the clock that was last
+    /// seen was wrong, and nobody may be locked out until the time comes that it showed. The
+    /// account is then reckoned from now on: what was spent stays spent, as far as it does not stop
+    /// this one.
     pub fn take(&self, clock: Clock, now_us: i64) -> Result<Clock, i64> {
-        if self.fall_us.is_some_and(|most| clock.last_seen_us.saturating_sub(now_us) > most) {
-            let spent = clock.tat_us.saturating_sub(clock.last_seen_us).clamp(0, self.tolerance_us);
-            return Ok(Clock { tat_us: now_us.saturating_add(spent).saturating_add(self.interval_us), last_seen_us: now_us });
+        if self
+            .fall_us
+            .is_some_and(|most| clock.last_seen_us.saturating_sub(now_us) > most)
+        {
+            let spent = clock
+                .tat_us
+                .saturating_sub(clock.last_seen_us)
+                .clamp(0, self.tolerance_us);
+            return Ok(Clock {
+                tat_us: now_us
+                    .saturating_add(spent)
+                    .saturating_add(self.interval_us),
+                last_seen_us: now_us,
+            });
         }
+
         let now = now_us.max(clock.last_seen_us);
         let free = clock.tat_us.saturating_sub(self.tolerance_us);
         if free > now {
@@ -66,12 +92,17 @@ impl Limit {
             let from = if self.fall_us.is_some() { now_us } else { now };
             return Err(free.saturating_sub(from).saturating_add(999) / 1_000);
         }
-        Ok(Clock { tat_us: now.max(clock.tat_us).saturating_add(self.interval_us), last_seen_us: now })
+
+        Ok(Clock {
+            tat_us: now.max(clock.tat_us).saturating_add(self.interval_us),
+            last_seen_us: now,
+        })
     }
 }
 
-/// A refusal of a message is told at most so often. That bounds what a flood writes: for each of its commands no event, no notification and no audit entry of
-/// theirs. Shorter would cost more, and a client that waits as long as it was told need not wait for this.
+/// A refusal of a message is told at most so often. That bounds what a flood writes: for each of
+/// its commands no event, no notification and no audit entry of theirs. Shorter would cost more,
+/// and a client that waits as long as it was told need not wait for this.
 const TELL_EVERY_MS: i64 = 1_000;
 
 /// The second bucket of a user, and what was not told of it.
@@ -106,12 +137,16 @@ impl Messages {
             }
             Err(wait_ms) => wait_ms,
         };
-        // A time before that of the last one says that a clock was wrong; then it is told once more.
-        let silent = self.told_ms > 0 && (0..TELL_EVERY_MS).contains(&now_ms.saturating_sub(self.told_ms));
+
+        // A time before that of the last one says that a clock was wrong; then it is told once
+        // more.
+        let silent =
+            self.told_ms > 0 && (0..TELL_EVERY_MS).contains(&now_ms.saturating_sub(self.told_ms));
         if silent {
             self.unanswered += 1;
             return Admission::Unanswered;
         }
+
         self.told_ms = now_ms;
         Admission::Refused(wait_ms)
     }
@@ -127,8 +162,11 @@ mod tests {
         let limit = Limit::new(10, 5).expect("on");
         let mut clock = Clock::default();
         for i in 0..5 {
-            clock = limit.take(clock, 0).unwrap_or_else(|_| panic!("order {i} passes"));
+            clock = limit
+                .take(clock, 0)
+                .unwrap_or_else(|_| panic!("order {i} passes"));
         }
+
         assert_eq!(limit.take(clock, 0), Err(100));
         assert_eq!(limit.take(clock, 99_000), Err(1));
         assert_eq!(limit.take(clock, 99_999), Err(1));
@@ -139,9 +177,17 @@ mod tests {
     #[test]
     fn time_that_goes_back_a_little_gives_no_credit() {
         let limit = Limit::new(1, 1).expect("on");
-        for (limit, wait) in [(limit, 2_000), (limit.as_before(true), 2_000), (limit.as_before(false), 1_000)] {
+        for (limit, wait) in [
+            (limit, 2_000),
+            (limit.as_before(true), 2_000),
+            (limit.as_before(false), 1_000),
+        ] {
             let clock = limit.take(Clock::default(), 5_000_000).expect("first");
-            assert_eq!(limit.take(clock, 4_000_000), Err(wait), "the wait is from the sender's time on");
+            assert_eq!(
+                limit.take(clock, 4_000_000),
+                Err(wait),
+                "the wait is from the sender's time on"
+            );
             assert!(limit.take(clock, 6_000_000).is_ok());
         }
     }
@@ -155,14 +201,23 @@ mod tests {
         for _ in 0..200 {
             clock = limit.take(clock, DAY).expect("a burst");
         }
+
         assert!(limit.take(clock, DAY).is_err(), "the bucket is empty");
         for second in 2..1_000 {
-            clock = limit.take(clock, second * 1_000_000).unwrap_or_else(|wait| panic!("second {second}: wait {wait}"));
+            clock = limit
+                .take(clock, second * 1_000_000)
+                .unwrap_or_else(|wait| panic!("second {second}: wait {wait}"));
         }
-        assert_eq!(limit.take(clock, 999_000_000), Err(1_000), "and what was spent stays spent");
+
+        assert_eq!(
+            limit.take(clock, 999_000_000),
+            Err(1_000),
+            "and what was spent stays spent"
+        );
     }
 
-    /// The bucket fills in three minutes, and the clock was ahead by one: that minute was waited for.
+    /// The bucket fills in three minutes, and the clock was ahead by one: that minute was waited
+    /// for.
     #[test]
     fn a_clock_that_was_ahead_by_less_than_the_bucket_takes_to_fill_is_not_waited_for() {
         let limit = Limit::new(1, 200).expect("on");
@@ -171,12 +226,18 @@ mod tests {
             while let Ok(next) = limit.take(clock, 160_000_000) {
                 clock = next;
             }
-            let (mut refused, mut now) = (0, 100_000_000);
+
+            let mut refused = 0;
+            let mut now = 100_000_000;
             while refused < 100_000 && limit.take(clock, now).is_err() {
                 (refused, now) = (refused + 1, now + 1_000);
             }
+
             clock = limit.take(clock, now).expect("in the end");
-            assert!(refused <= most && limit.take(clock, now).is_err(), "{refused} ms, and what was spent stays spent");
+            assert!(
+                refused <= most && limit.take(clock, now).is_err(),
+                "{refused} ms, and what was spent stays spent"
+            );
             assert!(limit.take(clock, now + 1_000_000).is_ok());
         }
     }
@@ -193,9 +254,15 @@ mod tests {
     fn zero_is_off_and_three_per_second_floors() {
         assert_eq!(Limit::new(0, 5), None);
         assert_eq!(Limit::new(3, 1).expect("on").interval_us, 333_333);
-        assert_eq!((Limit::times(0, 5, 10), Limit::times(5, 5, 0)), (None, None));
+        assert_eq!(
+            (Limit::times(0, 5, 10), Limit::times(5, 5, 0)),
+            (None, None)
+        );
         assert_eq!(Limit::times(10, 5, 10), Limit::new(100, 50));
-        assert!(Limit::times(u32::MAX, u32::MAX, u32::MAX).is_some_and(|all| all.take(Clock::default(), 1).is_ok()));
+        assert!(
+            Limit::times(u32::MAX, u32::MAX, u32::MAX)
+                .is_some_and(|all| all.take(Clock::default(), 1).is_ok())
+        );
     }
 
     #[test]
@@ -204,20 +271,32 @@ mod tests {
         let mut m = Messages::default();
         let mut take = |ms| m.take(&limit, ms);
         let now = 1_000_000;
-        assert_eq!([take(now), take(now), take(now), take(now)].map(|a| a == Admission::Admitted), [true, true, false, false]);
+        assert_eq!(
+            [take(now), take(now), take(now), take(now)].map(|a| a == Admission::Admitted),
+            [true, true, false, false]
+        );
         assert_eq!((take(now + 999), m.unanswered), (Admission::Unanswered, 2));
         let mut take = |ms| m.take(&limit, ms);
         assert_eq!(
             [take(now + 1_000), take(now + 1_001), take(now + 1_500)],
-            [Admission::Admitted, Admission::Refused(999), Admission::Unanswered]
+            [
+                Admission::Admitted,
+                Admission::Refused(999),
+                Admission::Unanswered
+            ]
         );
+
         // The clock had been ahead.
-        assert_eq!([take(now + 900), take(now + 950)], [Admission::Refused(1_100), Admission::Unanswered]);
+        assert_eq!(
+            [take(now + 900), take(now + 950)],
+            [Admission::Refused(1_100), Admission::Unanswered]
+        );
         assert_eq!(m.unanswered, 4);
     }
 
     proptest! {
-        /// As long as clocks go on, who waits for as long as they were told gets in; and nobody is told to wait for more than one command's time, and a second.
+        /// As long as clocks go on, who waits for as long as they were told gets in; and nobody is
+        /// told to wait for more than one command's time, and a second.
         #[test]
         fn the_wait_that_is_told_is_enough(
             rate in 1_u32..2_000, burst in 1_u32..300, factor in 1_u32..12,
@@ -225,7 +304,8 @@ mod tests {
         ) {
             let limit = Limit::times(rate, burst, factor).expect("on");
             let most_ms = (limit.interval_us + FALL_MAX_US) / 1_000 + 1;
-            let (mut clock, mut now_ms) = (Clock::default(), 1_000_000_000_000_i64);
+            let mut clock = Clock::default();
+            let mut now_ms = 1_000_000_000_000_i64;
             for (by, times) in moves {
                 now_ms += by;
                 for _ in 0..times {
@@ -236,6 +316,7 @@ mod tests {
                             for later in [wait, wait + 1, 10 * wait, 86_400_000 + wait] {
                                 prop_assert!(limit.take(clock, (now_ms + later) * 1_000).is_ok(), "refused after {later} ms, told {wait}");
                             }
+
                             prop_assert!(clock.last_seen_us > now_ms * 1_000 || limit.take(clock, (now_ms + wait - 1) * 1_000).is_err(), "less is enough");
                         }
                     }

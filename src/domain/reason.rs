@@ -1,4 +1,5 @@
-//! Why something was rejected or cancelled: the public name, the FIX code, and whether a rejected id may be tried again.
+//! Why something was rejected or cancelled: the public name, the FIX code, and whether a rejected
+//! id may be tried again.
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $id:ident = $number:literal, $name:literal, $fix:literal, $burns:literal, $text:literal;)*) => {
@@ -153,23 +154,42 @@ mod tests {
         for r in Reason::ALL {
             assert_eq!(Reason::from_name(r.name()), Some(*r));
             assert_eq!(Reason::from_number(*r as u64), Some(*r));
-            assert!(r.name().bytes().all(|b| b.is_ascii_uppercase() || b == b'_'));
+            assert!(
+                r.name()
+                    .bytes()
+                    .all(|b| b.is_ascii_uppercase() || b == b'_')
+            );
         }
     }
 
     #[test]
     fn cancels_have_the_codes_of_their_own_tag() {
         use Reason::*;
-        let coded: Vec<_> = Reason::ALL.iter().map(|r| (*r, r.cancel_code())).filter(|(_, code)| *code != 99).collect();
-        let want =
-            [(UnknownOrder, 1), (DuplicateOrder, 6), (PriceBand, 8), (InvalidPriceIncrement, 18), (SystemBusy, 3), (TooLateToCancel, 0)];
+        let coded: Vec<_> = Reason::ALL
+            .iter()
+            .map(|r| (*r, r.cancel_code()))
+            .filter(|(_, code)| *code != 99)
+            .collect();
+        let want = [
+            (UnknownOrder, 1),
+            (DuplicateOrder, 6),
+            (PriceBand, 8),
+            (InvalidPriceIncrement, 18),
+            (SystemBusy, 3),
+            (TooLateToCancel, 0),
+        ];
+
         assert_eq!(coded, want);
     }
 
     #[test]
     fn exactly_these_let_the_id_be_tried_again() {
         use Reason::*;
-        let free: Vec<_> = Reason::ALL.iter().copied().filter(|r| !r.burns_id()).collect();
+        let free: Vec<_> = Reason::ALL
+            .iter()
+            .copied()
+            .filter(|r| !r.burns_id())
+            .collect();
         let want = [
             UnknownOrder,
             DuplicateOrder,
@@ -183,6 +203,7 @@ mod tests {
             Malformed,
             NotAuthorized,
         ];
+
         assert_eq!(free, want);
     }
 }

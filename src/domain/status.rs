@@ -74,7 +74,10 @@ words! {
 impl Status {
     /// Whether nothing more can happen to the order.
     pub fn is_terminal(self) -> bool {
-        matches!(self, Status::Filled | Status::Cancelled | Status::Rejected | Status::Expired)
+        matches!(
+            self,
+            Status::Filled | Status::Cancelled | Status::Rejected | Status::Expired
+        )
     }
 }
 

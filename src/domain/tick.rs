@@ -1,9 +1,12 @@
-//! A tick before its price counts: whether it fits its listing, and whether it is late. Every part of the program that looks at ticks looks at them here.
+//! A tick before its price counts: whether it fits its listing, and whether it is late. Every part
+//! of the program that looks at ticks looks at them here.
 //!
-//! Late is what its source had sent before: by `seq` where it has one, else by its own time. But sources begin their `seq` anew, every day or whenever they
-//! start, and one wrong `seq` must not silence a source for ever. So the numbers are believed for as long as the source goes on: a lower one that comes
-//! later than [`ANEW_MS`] after the last tick that counted begins the source anew. Where ticks have times of their own, those must go on: what is older by
-//! its own word is sent again.
+//! Late is what its source had sent before: by `seq` where it has one, else by its own time. But
+//! sources begin their `seq` anew, every day or whenever they start, and one wrong `seq` must not
+//! silence a source for ever. So the numbers are believed for as long as the source goes on: a
+//! lower one that comes later than [`ANEW_MS`] after the last tick that counted begins the source
+//! anew. Where ticks have times of their own, those must go on: what is older by its own word is
+//! sent again.
 
 use super::instrument::Instrument;
 use super::price::{Stale, is_ahead};
@@ -54,25 +57,37 @@ pub struct Source {
     pub seen_ms: Option<i64>,
     /// Late ticks since then.
     pub late: u64,
-    /// Its own time when it last began anew: what is not newer is of the numbers before, however high its `seq`.
+    /// Its own time when it last began anew: what is not newer is of the numbers before, however
+    /// high its `seq`.
     pub before_ns: Option<i128>,
 }
 
-/// A source that was silent for longer than this may begin anew. What comes late by way of a retry or a second line comes within it: it is the time that Kafka's
-/// clients wait for an answer before they send again. And it is less than the age at which prices are too old by default, so a feed that starts again
-/// stops nobody.
+/// A source that was silent for longer than this may begin anew. What comes late by way of a retry
+/// or a second line comes within it: it is the time that Kafka's clients wait for an answer before
+/// they send again. And it is less than the age at which prices are too old by default, so a feed
+/// that starts again stops nobody.
 pub const ANEW_MS: i64 = 30_000;
 /// So many late ticks in a row are told.
 pub const LATE_TOLD: u64 = 20;
 
 impl Tick {
-    /// The price and the listing, if the tick fits. The listing is looked up for ticks with a price only.
-    pub fn fit(&self, listing: impl FnOnce() -> Option<Instrument>) -> Result<(i64, Instrument), Unfit> {
+    /// The price and the listing, if the tick fits. The listing is looked up for ticks with a price
+    /// only.
+    pub fn fit(
+        &self,
+        listing: impl FnOnce() -> Option<Instrument>,
+    ) -> Result<(i64, Instrument), Unfit> {
         let price_e4 = self.price_e4.ok_or(Unfit::Price)?;
-        let instrument = listing().filter(Instrument::is_listed).ok_or(Unfit::Symbol)?;
-        if self.time_ns.is_some_and(|time| is_ahead(time, self.append_ms)) {
+        let instrument = listing()
+            .filter(Instrument::is_listed)
+            .ok_or(Unfit::Symbol)?;
+        if self
+            .time_ns
+            .is_some_and(|time| is_ahead(time, self.append_ms))
+        {
             return Err(Unfit::Future);
         }
+
         Ok((price_e4, instrument))
     }
 }
@@ -80,24 +95,30 @@ impl Tick {
 impl Source {
     /// Whether a tick counts; then it is remembered. `anew`: sources may begin anew.
     pub(super) fn admits(&mut self, tick: &Tick, anew: bool) -> bool {
-        let (late, begins) = (self.is_late(tick), anew && self.begins_anew(tick));
+        let late = self.is_late(tick);
+        let begins = anew && self.begins_anew(tick);
         if (late && !begins) || (anew && self.is_of_before(tick)) {
             if anew {
                 self.late = self.late.saturating_add(1);
+
                 // By the rules of before nobody noted when it was seen: from now on.
                 self.seen_ms = self.seen_ms.or(tick.seq.map(|_| tick.append_ms));
             }
+
             return false;
         }
+
         if late && tick.seq.is_some() {
             self.before_ns = self.past_ns(tick).or(self.before_ns);
         }
+
         self.seq = tick.seq.or(self.seq);
         self.time_ns = tick.time_ns.or(self.time_ns);
         if anew {
             self.seen_ms = tick.seq.map(|_| tick.append_ms).or(self.seen_ms);
             self.late = 0;
         }
+
         true
     }
 
@@ -121,20 +142,28 @@ impl Source {
 
     /// Whether a tick is one of the numbers before the source began anew, sent again.
     fn is_of_before(&self, tick: &Tick) -> bool {
-        let before_ns = self.before_ns.filter(|before| !is_ahead(*before, tick.append_ms));
+        let before_ns = self
+            .before_ns
+            .filter(|before| !is_ahead(*before, tick.append_ms));
         matches!((tick.seq, tick.time_ns, before_ns), (Some(_), Some(time), Some(before)) if time <= before)
     }
 
     /// Of a late tick: whether the source begins anew with it.
     fn begins_anew(&self, tick: &Tick) -> bool {
         let last_ns = self.past_ns(tick);
-        let Some(seq) = tick.seq else { return last_ns.is_none() };
+        let Some(seq) = tick.seq else {
+            return last_ns.is_none();
+        };
+
         // The log's clock, too, may have been ahead for a moment.
-        let silent = self.seen_ms.is_some_and(|seen| tick.append_ms.saturating_sub(seen).saturating_abs() > ANEW_MS);
+        let silent = self
+            .seen_ms
+            .is_some_and(|seen| tick.append_ms.saturating_sub(seen).saturating_abs() > ANEW_MS);
         let newer = match (tick.time_ns, last_ns) {
             (Some(time), Some(last)) => time > last,
             _ => self.seq != Some(seq),
         };
+
         silent && newer
     }
 }
@@ -146,7 +175,12 @@ mod tests {
     const SECOND: i128 = 1_000_000_000;
 
     fn tick(seq: Option<u64>, time_ns: Option<i128>, append_ms: i64) -> Tick {
-        Tick { price_e4: Some(1), seq, time_ns, append_ms }
+        Tick {
+            price_e4: Some(1),
+            seq,
+            time_ns,
+            append_ms,
+        }
     }
 
     #[test]
@@ -164,7 +198,8 @@ mod tests {
         }
     }
 
-    /// Yesterday ended at 900000, today begins at 1: all of today's ticks were ignored, and nobody was told.
+    /// Yesterday ended at 900000, today begins at 1: all of today's ticks were ignored, and nobody
+    /// was told.
     #[test]
     fn a_source_that_was_silent_may_begin_anew() {
         for (later, anew, due) in [
@@ -177,10 +212,23 @@ mod tests {
             for last in [900_000, u64::MAX] {
                 let mut s = Source::default();
                 assert!(s.admits(&tick(Some(last), None, 100_000_000), anew));
-                assert!(!s.admits(&tick(Some(7), None, 100_000_000), anew), "nothing is silent yet");
-                assert_eq!(s.admits(&tick(Some(1), None, 100_000_000 + later), anew), due, "{later} ms later");
-                assert_eq!(s.admits(&tick(Some(2), None, 100_000_000 + later), anew), due);
-                assert!(!s.admits(&tick(Some(2), None, 100_000_000 + later), anew), "and its numbers count again");
+                assert!(
+                    !s.admits(&tick(Some(7), None, 100_000_000), anew),
+                    "nothing is silent yet"
+                );
+                assert_eq!(
+                    s.admits(&tick(Some(1), None, 100_000_000 + later), anew),
+                    due,
+                    "{later} ms later"
+                );
+                assert_eq!(
+                    s.admits(&tick(Some(2), None, 100_000_000 + later), anew),
+                    due
+                );
+                assert!(
+                    !s.admits(&tick(Some(2), None, 100_000_000 + later), anew),
+                    "and its numbers count again"
+                );
             }
         }
     }
@@ -188,12 +236,15 @@ mod tests {
     /// Late ticks do not keep a source from beginning anew, however many there are.
     #[test]
     fn one_wrong_number_silences_a_source_for_a_while_and_is_told() {
-        let (mut s, mut counted, mut told) = (Source::default(), 0, 0);
+        let mut s = Source::default();
+        let mut counted = 0;
+        let mut told = 0;
         for (n, ms) in (0..60_000).step_by(100).enumerate() {
             let seq = if n == 10 { u64::MAX } else { n as u64 + 1 };
             counted += u32::from(s.admits(&tick(Some(seq), None, ms), true));
             told += u32::from(s.tells_late());
         }
+
         assert_eq!((counted, told), (600 - 300, 1));
     }
 
@@ -202,26 +253,42 @@ mod tests {
         let mut s = Source::default();
         assert!(s.admits(&tick(Some(9), Some(100 * SECOND), 100_000), true));
         for (seq, time) in [(9, 100), (8, 100), (8, 99), (1, 50)] {
-            assert!(!s.admits(&tick(Some(seq), Some(time * SECOND), 200_000), true), "{seq} of {time}");
+            assert!(
+                !s.admits(&tick(Some(seq), Some(time * SECOND), 200_000), true),
+                "{seq} of {time}"
+            );
         }
+
         // The same number again without a time is sent again; a lower one begins anew.
         assert!(!s.admits(&tick(Some(9), None, 200_000), true));
         assert!(s.clone().admits(&tick(Some(8), None, 200_000), true));
-        assert!(s.admits(&tick(Some(9), Some(199 * SECOND), 200_000), true), "the same number of a later time is another tick");
+        assert!(
+            s.admits(&tick(Some(9), Some(199 * SECOND), 200_000), true),
+            "the same number of a later time is another tick"
+        );
     }
 
-    /// Yesterday's numbers are above those of today, so yesterday's ticks were today's prices, and then today's were late.
+    /// Yesterday's numbers are above those of today, so yesterday's ticks were today's prices, and
+    /// then today's were late.
     #[test]
     fn what_was_sent_before_a_source_began_anew_stays_late() {
         let mut s = Source::default();
-        let mut admits = |seq, second, ms| s.admits(&tick(Some(seq), Some(second * SECOND), ms), true);
+        let mut admits =
+            |seq, second, ms| s.admits(&tick(Some(seq), Some(second * SECOND), ms), true);
         assert!(admits(900_000, 100, 100_000));
         assert!(admits(1, 200, 200_000));
         assert!(!admits(899_999, 99, 200_001) && !admits(900_000, 100, 200_002));
         assert!(admits(2, 201, 201_000), "today's number goes on");
-        assert!(admits(3, 150, 201_001) && admits(4, 202, 202_000), "within its numbers a source may be out of time");
+        assert!(
+            admits(3, 150, 201_001) && admits(4, 202, 202_000),
+            "within its numbers a source may be out of time"
+        );
         assert!(!admits(900_000, 100, 300_000), "also after a silence");
-        assert!(admits(1, 300, 300_001) && !admits(4, 202, 300_002), "each time that it begins anew");
+        assert!(
+            admits(1, 300, 300_001) && !admits(4, 202, 300_002),
+            "each time that it begins anew"
+        );
+
         // A clock that falls behind what was seen holds nobody off.
         assert!(admits(5, 50, 50_000));
     }
@@ -241,7 +308,11 @@ mod tests {
 
     #[test]
     fn rows_of_before_begin_to_count_when_they_are_late() {
-        let mut s = Source { seq: Some(u64::MAX), ..Source::default() };
+        let mut s = Source {
+            seq: Some(u64::MAX),
+            ..Source::default()
+        };
+
         assert!(!s.admits(&tick(Some(1), None, 1_000), true));
         assert!(!s.admits(&tick(Some(2), None, 1_000 + ANEW_MS), true));
         assert!(s.admits(&tick(Some(3), None, 1_001 + ANEW_MS), true));

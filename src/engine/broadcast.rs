@@ -1,7 +1,9 @@
-//! Broadcast tables: compacted one-partition topics that every instance holds whole, read to their end before the first command.
+//! Broadcast tables: compacted one-partition topics that every instance holds whole, read to their
+//! end before the first command.
 //!
-//! A decision may depend on which version of a row was in force, and compaction forgets old versions. So each task notes in its journal every
-//! row it used that it had not noted before; a replay takes the rows from there and needs no broadcast topic at all.
+//! A decision may depend on which version of a row was in force, and compaction forgets old
+//! versions. So each task notes in its journal every row it used that it had not noted before; a
+//! replay takes the rows from there and needs no broadcast topic at all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,23 +36,36 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Folds a record in; true if it changed anything. Records that do not suit a table are the role's to ignore: here bytes are bytes.
+    /// Folds a record in; true if it changed anything. Records that do not suit a table are the
+    /// role's to ignore: here bytes are bytes.
     pub fn apply(&mut self, r: &Record<'_>) -> bool {
         let Some(key) = r.key else { return false };
         self.set(r.at.topic, key, r.offset + 1, r.value.unwrap_or_default())
     }
 
-    /// Sets a row unless it is as new already. Version 0 is for rows that are not in the topic (yet).
+    /// Sets a row unless it is as new already. Version 0 is for rows that are not in the topic
+    /// (yet).
     pub fn set(&mut self, table: TopicId, key: &[u8], version: u64, value: &[u8]) -> bool {
         let rows = self.rows.entry(table).or_default();
         match rows.get_mut(key) {
             Some(old) if old.version >= version && version > 0 => false,
             Some(old) => {
-                *old = Stored { version, value: value.into() };
+                *old = Stored {
+                    version,
+                    value: value.into(),
+                };
+
                 true
             }
             None => {
-                rows.insert(key.into(), Stored { version, value: value.into() });
+                rows.insert(
+                    key.into(),
+                    Stored {
+                        version,
+                        value: value.into(),
+                    },
+                );
+
                 true
             }
         }
@@ -59,19 +74,36 @@ impl Tables {
     /// Sets a row to what a task saw, in a replay; absence included.
     pub fn force(&mut self, seen: &Seen) {
         let rows = self.rows.entry(seen.table).or_default();
-        rows.insert(seen.key.clone(), Stored { version: seen.version, value: (*seen.value).into() });
+        rows.insert(
+            seen.key.clone(),
+            Stored {
+                version: seen.version,
+                value: (*seen.value).into(),
+            },
+        );
     }
 
     /// The row of a key; none if it never was or was removed.
     pub fn get(&self, table: TopicId, key: &[u8]) -> Option<Row<'_>> {
         let s = self.rows.get(&table)?.get(key)?;
-        (!s.value.is_empty()).then_some(Row { version: s.version, value: &s.value })
+        (!s.value.is_empty()).then_some(Row {
+            version: s.version,
+            value: &s.value,
+        })
     }
 
     /// All rows of a table that are there, in the order in which their keys were first seen.
     pub fn iter(&self, table: TopicId) -> impl Iterator<Item = (&[u8], Row<'_>)> {
         let rows = self.rows.get(&table).into_iter().flatten();
-        rows.filter(|(_, s)| !s.value.is_empty()).map(|(k, s)| (&**k, Row { version: s.version, value: &s.value }))
+        rows.filter(|(_, s)| !s.value.is_empty()).map(|(k, s)| {
+            (
+                &**k,
+                Row {
+                    version: s.version,
+                    value: &s.value,
+                },
+            )
+        })
     }
 }
 
@@ -108,7 +140,11 @@ pub const ABSENT: u64 = u64::MAX;
 impl TableView {
     /// A view; `journaled` says whether use is noted.
     pub fn new(tables: Arc<Tables>, journaled: bool) -> Self {
-        TableView { tables, journaled, ..Default::default() }
+        TableView {
+            tables,
+            journaled,
+            ..Default::default()
+        }
     }
 
     /// The row of a key, noted when it is not what this task saw last.
@@ -117,22 +153,33 @@ impl TableView {
         if self.journaled {
             let version = row.map_or(ABSENT, |r| r.version);
             let noted = self.noted.entry(table).or_default();
-            // A row that never was is what a replay assumes anyway; noting it would let strangers' symbols fill the memory.
+
+            // A row that never was is what a replay assumes anyway; noting it would let strangers'
+            // symbols fill the memory.
             if noted.get(key).copied().unwrap_or(ABSENT) != version {
                 noted.insert(key.into(), version);
                 let value = row.map_or(&[][..], |r| r.value).into();
-                let seen = Seen { table, key: key.into(), version, value };
+                let seen = Seen {
+                    table,
+                    key: key.into(),
+                    version,
+                    value,
+                };
+
                 self.fresh_bytes += super::journal::size(&seen);
                 self.fresh.push(seen);
             }
         }
+
         row
     }
 
-    /// Whether a table has no row, and never had one that this task saw: then no lookup finds or notes anything.
+    /// Whether a table has no row, and never had one that this task saw: then no lookup finds or
+    /// notes anything.
     pub fn is_empty(&self, table: TopicId) -> bool {
         let none = |rows: Option<usize>| rows.is_none_or(|n| n == 0);
-        none(self.tables.rows.get(&table).map(IndexMap::len)) && none(self.noted.get(&table).map(IndexMap::len))
+        none(self.tables.rows.get(&table).map(IndexMap::len))
+            && none(self.noted.get(&table).map(IndexMap::len))
     }
 
     /// Bytes that the rows seen anew will take in the journal, at most.
@@ -140,11 +187,15 @@ impl TableView {
         self.fresh_bytes
     }
 
-    /// The rows seen anew since the last call; they go into the journal with the transaction. The flag says that this is the first call: whatever an
-    /// earlier incarnation noted counts no more, rows may have vanished since.
+    /// The rows seen anew since the last call; they go into the journal with the transaction. The
+    /// flag says that this is the first call: whatever an earlier incarnation noted counts no more,
+    /// rows may have vanished since.
     pub fn take_fresh(&mut self) -> (bool, Vec<Seen>) {
         self.fresh_bytes = 0;
-        (!std::mem::replace(&mut self.taken, true), std::mem::take(&mut self.fresh))
+        (
+            !std::mem::replace(&mut self.taken, true),
+            std::mem::take(&mut self.fresh),
+        )
     }
 }
 
@@ -154,13 +205,19 @@ mod tests {
 
     #[test]
     fn a_row_is_noted_when_it_is_not_what_was_seen_last() {
-        let (table, mut tables) = (TopicId(0), Tables::default());
+        let table = TopicId(0);
+        let mut tables = Tables::default();
         let mut view = TableView::new(Arc::default(), true);
         let mut look = |tables: &Tables| {
             view.tables = Arc::new(tables.clone());
             view.lookup(table, b"k");
-            view.take_fresh().1.into_iter().map(|s| (s.version, s.value.to_vec())).collect::<Vec<_>>()
+            view.take_fresh()
+                .1
+                .into_iter()
+                .map(|s| (s.version, s.value.to_vec()))
+                .collect::<Vec<_>>()
         };
+
         assert_eq!(look(&tables), [], "absent as ever");
         tables.set(table, b"k", 1, b"one");
         assert_eq!(look(&tables), [(1, b"one".to_vec())]);
@@ -169,6 +226,9 @@ mod tests {
         assert_eq!(look(&tables), [(ABSENT, vec![])], "gone");
         tables.set(table, b"k", 3, b"two");
         assert_eq!(look(&tables), [(3, b"two".to_vec())]);
-        assert!(!tables.set(table, b"k", 2, b"old"), "an older version does not come back");
+        assert!(
+            !tables.set(table, b"k", 2, b"old"),
+            "an older version does not come back"
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! The one place that commits: prepare -> transact -> apply.
 //!
-//! Output, state changes, journal, meta record and input positions go into one transaction; only when the log has decided does the store get the
-//! same changes. Every other end leaves the store as it was, and the incarnation is given up.
+//! Output, state changes, journal, meta record and input positions go into one transaction; only
+//! when the log has decided does the store get the same changes. Every other end leaves the store
+//! as it was, and the incarnation is given up.
 
 use std::collections::BTreeMap;
 
@@ -45,14 +46,24 @@ pub enum Commit {
 type Decided = (Vec<(TopicPartition, u64)>, bool);
 
 /// The one transaction. An error is how it ended otherwise.
-fn decide(member: &mut dyn Member, outputs: &Records, offsets: &[(TopicPartition, u64)]) -> Result<Decided, Commit> {
+fn decide(
+    member: &mut dyn Member,
+    outputs: &Records,
+    offsets: &[(TopicPartition, u64)],
+) -> Result<Decided, Commit> {
     Err(match member.transact(&Transaction { outputs, offsets }) {
         Outcome::Committed { appended, suspect } => return Ok((appended, suspect)),
         Outcome::NotCommitted(why) => Commit::Recover(format!("not committed: {why}")),
-        Outcome::Late { why, done, of } => Commit::Late { why: format!("not committed: {why}"), done: (done, of) },
+        Outcome::Late { why, done, of } => Commit::Late {
+            why: format!("not committed: {why}"),
+            done: (done, of),
+        },
         Outcome::Rejected(rejection) => Commit::Rejected(rejection),
         // Mostly a commit that had no answer in time; that it was too large is one of the reasons.
-        Outcome::Unknown(why) => Commit::Late { why: format!("{UNKNOWN}: {why}"), done: (outputs.len(), outputs.len()) },
+        Outcome::Unknown(why) => Commit::Late {
+            why: format!("{UNKNOWN}: {why}"),
+            done: (outputs.len(), outputs.len()),
+        },
         Outcome::Fenced(why) => Commit::Fenced(why),
         Outcome::Refused(why) => Commit::Refused(why),
     })
@@ -81,41 +92,77 @@ pub fn commit(
     let mut offsets: Vec<(TopicPartition, u64)> = Vec::new();
     let early = mutants::on(Mutant::SizeBeforePrepare).then(|| too_large(topics, out));
     for number in touched {
-        let task = tasks.get_mut(number).expect("only running tasks are touched");
+        let task = tasks
+            .get_mut(number)
+            .expect("only running tasks are touched");
         offsets.extend_from_slice(&task.prepare(out).offsets);
     }
+
     crash::point(Point::CommitPrepared);
     if let Some(why) = early.unwrap_or_else(|| too_large(topics, out)) {
         return Commit::TooLarge(why);
     }
+
     #[cfg(feature = "faults")]
     if mutants::take_timer() {
         offsets.clear();
     }
-    assert!(!offsets.is_empty() || mutants::on(Mutant::TimerWithoutOffsets), "a transaction without offsets would not be fenced");
+
+    assert!(
+        !offsets.is_empty() || mutants::on(Mutant::TimerWithoutOffsets),
+        "a transaction without offsets would not be fenced"
+    );
     if mutants::on(Mutant::StoreFirst) {
         for number in touched {
-            if let Err(e) = tasks.get_mut(number).expect("only running tasks are touched").write_early() {
+            if let Err(e) = tasks
+                .get_mut(number)
+                .expect("only running tasks are touched")
+                .write_early()
+            {
                 return Commit::TaskFailed(*number, e.into());
             }
         }
     }
+
     let (appended, suspect) = match decide(member, out, &offsets) {
         Ok(decided) => decided,
-        Err(Commit::Late { why, .. }) if mutants::on(Mutant::UnknownIsCommit) && why.starts_with(UNKNOWN) => {
-            (touched.iter().map(|n| (TopicPartition::new(spec.changelog, *n), tasks[n].last_changelog_offset() + 1)).collect(), true)
+        Err(Commit::Late { why, .. })
+            if mutants::on(Mutant::UnknownIsCommit) && why.starts_with(UNKNOWN) =>
+        {
+            (
+                touched
+                    .iter()
+                    .map(|n| {
+                        (
+                            TopicPartition::new(spec.changelog, *n),
+                            tasks[n].last_changelog_offset() + 1,
+                        )
+                    })
+                    .collect(),
+                true,
+            )
         }
         Err(end) => return end,
     };
+
     crash::point(Point::CommitDecided);
     for number in touched {
         let changelog = TopicPartition::new(spec.changelog, *number);
-        let last = appended.iter().find(|(at, _)| *at == changelog).map(|(_, offset)| *offset);
+        let last = appended
+            .iter()
+            .find(|(at, _)| *at == changelog)
+            .map(|(_, offset)| *offset);
+
         // Committed all the same; the next incarnation finds the store behind and catches up.
         let Some(last) = last else {
-            return Commit::Recover(format!("committed, but the log did not say where task {number}'s meta record is"));
+            return Commit::Recover(format!(
+                "committed, but the log did not say where task {number}'s meta record is"
+            ));
         };
-        let task = tasks.get_mut(number).expect("only running tasks are touched");
+
+        let task = tasks
+            .get_mut(number)
+            .expect("only running tasks are touched");
         if let Some(before) = task.changelog_offset.filter(|before| *before >= last) {
             let why = format!(
                 "task {number}: its changelog went back from offset {before} to {last}: was the topic deleted and made again? No state can be \
@@ -123,22 +170,39 @@ pub fn commit(
             );
             return Commit::TaskFailed(*number, Bug(why).into());
         }
+
         if let Err(e) = task.post_commit(last) {
             return Commit::TaskFailed(*number, e.into());
         }
+
         crash::point(Point::CommitStored);
     }
+
     Commit::Done { suspect }
 }
 
-/// The first record that its topic cannot take. It would be refused again after every recovery, for ever, so this is said at once. Everything that goes
-/// into the transaction is looked at, state changes and journal included.
+/// The first record that its topic cannot take. It would be refused again after every recovery, for
+/// ever, so this is said at once. Everything that goes into the transaction is looked at, state
+/// changes and journal included.
 fn too_large(topics: &TopicTable, out: &Records) -> Option<String> {
-    let size =
-        |r: &Record<'_>| r.key.map_or(0, <[u8]>::len) + r.value.map_or(0, <[u8]>::len) + r.headers.as_bytes().len() + RECORD_OVERHEAD;
-    let r = out.iter().find(|r| size(r) > topics.spec(r.at.topic).record_bytes_max as usize)?;
-    let (max, at, key) = (topics.spec(r.at.topic).record_bytes_max, topics.show(r.at), r.key.unwrap_or_default());
-    let cause = r.headers.text("src").map(|src| format!(", caused by {src},")).unwrap_or_default();
+    let size = |r: &Record<'_>| {
+        r.key.map_or(0, <[u8]>::len)
+            + r.value.map_or(0, <[u8]>::len)
+            + r.headers.as_bytes().len()
+            + RECORD_OVERHEAD
+    };
+
+    let r = out
+        .iter()
+        .find(|r| size(r) > topics.spec(r.at.topic).record_bytes_max as usize)?;
+    let max = topics.spec(r.at.topic).record_bytes_max;
+    let at = topics.show(r.at);
+    let key = r.key.unwrap_or_default();
+    let cause = r
+        .headers
+        .text("src")
+        .map(|src| format!(", caused by {src},"))
+        .unwrap_or_default();
     Some(format!(
         "a record of {} bytes for {at} (key \"{}\"){cause} is over the limit of that topic, {max} bytes. Nothing of its transaction was committed, and a \
          restart would meet it again. No setting raises this limit: report this message, and run a version that splits such records",

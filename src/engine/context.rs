@@ -1,6 +1,8 @@
-//! A role's means while it handles a record: read and write the task's state, look up broadcast tables, emit records.
+//! A role's means while it handles a record: read and write the task's state, look up broadcast
+//! tables, emit records.
 //!
-//! Nothing leaves the process here. Writes go to the overlay, output to the batch of the transaction; both vanish if it does not commit.
+//! Nothing leaves the process here. Writes go to the overlay, output to the batch of the
+//! transaction; both vanish if it does not commit.
 
 use super::broadcast::{Row, TableView};
 use super::guard::OutSequences;
@@ -40,15 +42,28 @@ pub struct Outbox {
 
 impl Outbox {
     /// For a task that has already sent what `sequences` says.
-    pub fn new(topics: std::sync::Arc<TopicTable>, partitions: std::sync::Arc<[u32]>, sequences: OutSequences) -> Self {
-        Outbox { topics, partitions, sequences, headers: HeaderBuf::default(), scratch: String::new(), src: String::new(), n: 0 }
+    pub fn new(
+        topics: std::sync::Arc<TopicTable>,
+        partitions: std::sync::Arc<[u32]>,
+        sequences: OutSequences,
+    ) -> Self {
+        Outbox {
+            topics,
+            partitions,
+            sequences,
+            headers: HeaderBuf::default(),
+            scratch: String::new(),
+            src: String::new(),
+            n: 0,
+        }
     }
 
     fn caused_by(&mut self, cause: &Cause) {
         use std::fmt::Write;
         self.src.clear();
         self.n = 0;
-        write!(self.src, "{}/{}", self.topics.show(cause.at), cause.offset).expect("writing to a string");
+        write!(self.src, "{}/{}", self.topics.show(cause.at), cause.offset)
+            .expect("writing to a string");
     }
 }
 
@@ -76,11 +91,27 @@ impl<'a> Ctx<'a> {
         out: &'a mut Records,
         dead_letters: TopicId,
     ) -> Self {
-        let cause = Cause { at: TopicPartition::new(TopicId(0), task), offset: 0, timestamp_ms: 0 };
-        Ctx { task, cause, overlay, store, tables, outbox, out, dead_letters, failed: None }
+        let cause = Cause {
+            at: TopicPartition::new(TopicId(0), task),
+            offset: 0,
+            timestamp_ms: 0,
+        };
+
+        Ctx {
+            task,
+            cause,
+            overlay,
+            store,
+            tables,
+            outbox,
+            out,
+            dead_letters,
+            failed: None,
+        }
     }
 
-    /// Says which record causes what follows. The engine does it before each record; a role does it in `batch_end`.
+    /// Says which record causes what follows. The engine does it before each record; a role does it
+    /// in `batch_end`.
     pub fn set_cause(&mut self, cause: Cause) {
         self.cause = cause;
         self.outbox.caused_by(&cause);
@@ -102,6 +133,7 @@ impl<'a> Ctx<'a> {
         if mutants::on(mutants::Mutant::WallClock) {
             return mutants::wall_ms();
         }
+
         self.cause.timestamp_ms
     }
 
@@ -115,7 +147,8 @@ impl<'a> Ctx<'a> {
         &self.outbox.src
     }
 
-    /// The value of a key, with all earlier writes of this transaction. If the store fails, `None`, and the transaction will not commit.
+    /// The value of a key, with all earlier writes of this transaction. If the store fails, `None`,
+    /// and the transaction will not commit.
     pub fn get(&mut self, key: &[u8]) -> Option<&[u8]> {
         match self.overlay.get(key, self.store) {
             Ok(v) => v,
@@ -140,7 +173,8 @@ impl<'a> Ctx<'a> {
         }
     }
 
-    /// Visits all keys of a prefix with their values, in order, with all earlier writes of this transaction.
+    /// Visits all keys of a prefix with their values, in order, with all earlier writes of this
+    /// transaction.
     pub fn scan(&mut self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8])) {
         self.scan_after(prefix, None, &mut |key, value| {
             visit(key, value);
@@ -148,8 +182,14 @@ impl<'a> Ctx<'a> {
         });
     }
 
-    /// The same behind a key of the prefix, if one is given, and for as long as `visit` answers `true`.
-    pub fn scan_after(&mut self, prefix: &[u8], after: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) {
+    /// The same behind a key of the prefix, if one is given, and for as long as `visit` answers
+    /// `true`.
+    pub fn scan_after(
+        &mut self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) {
         if let Err(e) = self.overlay.scan_after(prefix, after, self.store, visit) {
             self.failed.get_or_insert(e);
         }
@@ -170,44 +210,74 @@ impl<'a> Ctx<'a> {
         partitioner::partition(key, self.outbox.partitions[topic.0 as usize])
     }
 
-    /// Appends a record to its key's partition of a topic. `kind` is the `type` header; `src`, `n`, `v` and the time come from the cause.
+    /// Appends a record to its key's partition of a topic. `kind` is the `type` header; `src`, `n`,
+    /// `v` and the time come from the cause.
     pub fn emit(&mut self, topic: TopicId, key: &[u8], kind: &str, value: &[u8]) {
         self.emit_beside(topic, key, key, kind, Some(value));
     }
 
     /// The same with a value of another format than [`guard::VERSION`](super::guard::VERSION).
-    pub fn emit_as(&mut self, version: &[u8], topic: TopicId, key: &[u8], kind: &str, value: &[u8]) {
+    pub fn emit_as(
+        &mut self,
+        version: &[u8],
+        topic: TopicId,
+        key: &[u8],
+        kind: &str,
+        value: &[u8],
+    ) {
         let at = TopicPartition::new(topic, self.partition_of(topic, key));
         self.write_headers(at, kind, version);
         self.append(at, Some(key), Some(value));
     }
 
-    /// The same into the partition of another key, so that records which belong together lie together. No value: a tombstone.
-    pub fn emit_beside(&mut self, topic: TopicId, beside: &[u8], key: &[u8], kind: &str, value: Option<&[u8]>) {
+    /// The same into the partition of another key, so that records which belong together lie
+    /// together. No value: a tombstone.
+    pub fn emit_beside(
+        &mut self,
+        topic: TopicId,
+        beside: &[u8],
+        key: &[u8],
+        kind: &str,
+        value: Option<&[u8]>,
+    ) {
         let at = TopicPartition::new(topic, self.partition_of(topic, beside));
         self.write_headers(at, kind, super::guard::VERSION);
         self.append(at, Some(key), value);
     }
 
-    /// Sends a record that cannot be processed to `dead-letters`, key and value untouched, with the reason.
+    /// Sends a record that cannot be processed to `dead-letters`, key and value untouched, with the
+    /// reason.
     pub fn dead_letter(&mut self, record: &Record<'_>, reason: &str, text: &str) {
         let count = self.outbox.partitions[self.dead_letters.0 as usize];
         let partition = match record.key {
             Some(key) => partitioner::partition(key, count),
             None => record.at.partition % count,
         };
+
         let at = TopicPartition::new(self.dead_letters, partition);
         self.write_headers(at, "DeadLetter", super::guard::VERSION);
-        let room = (self.outbox.topics.spec(self.dead_letters).record_bytes_max as usize).saturating_sub(RECORD_OVERHEAD + 1024);
-        let (key, value) = (record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len));
+        let room = (self.outbox.topics.spec(self.dead_letters).record_bytes_max as usize)
+            .saturating_sub(RECORD_OVERHEAD + 1024);
+        let key = record.key.map_or(0, <[u8]>::len);
+        let value = record.value.map_or(0, <[u8]>::len);
         if key + value + text.len() <= room {
-            self.outbox.headers.push("reason", reason.as_bytes()).push("text", text.as_bytes());
+            self.outbox
+                .headers
+                .push("reason", reason.as_bytes())
+                .push("text", text.as_bytes());
             self.append(at, record.key, record.value);
             return;
         }
-        // A compressed batch may hold records that no topic of ours could take. The original stays where it is, and `src` finds it.
-        let text = format!("{reason}: {key} bytes of key and {value} of value are left out here; src names the record");
-        self.outbox.headers.push("reason", reason.as_bytes()).push("text", text.as_bytes());
+
+        // A compressed batch may hold records that no topic of ours could take. The original stays
+        // where it is, and `src` finds it.
+        let text = format!(
+            "{reason}: {key} bytes of key and {value} of value are left out here; src names the record"
+        );
+        self.outbox
+            .headers
+            .push("reason", reason.as_bytes())
+            .push("text", text.as_bytes());
         self.append(at, record.key.filter(|k| k.len() <= room), None);
     }
 
@@ -231,13 +301,26 @@ impl<'a> Ctx<'a> {
 
     fn append(&mut self, at: TopicPartition, key: Option<&[u8]>, value: Option<&[u8]>) {
         let headers = Headers::packed(self.outbox.headers.headers().as_bytes());
-        self.out.push(&Record { at, offset: 0, timestamp_ms: self.cause.timestamp_ms, key, value, headers });
+        self.out.push(&Record {
+            at,
+            offset: 0,
+            timestamp_ms: self.cause.timestamp_ms,
+            key,
+            value,
+            headers,
+        });
     }
 
-    /// The size of the transaction so far: this task's output and that of tasks before it, this task's state changes and rows for its journal.
+    /// The size of the transaction so far: this task's output and that of tasks before it, this
+    /// task's state changes and rows for its journal.
     pub(super) fn written(&self) -> Written {
-        let ((changes, bytes), rows) = (self.overlay.written(), self.tables.fresh_bytes());
-        Written { records: self.out.len() + changes, bytes: self.out.size_bytes() + bytes + rows, row_bytes: rows }
+        let (changes, bytes) = self.overlay.written();
+        let rows = self.tables.fresh_bytes();
+        Written {
+            records: self.out.len() + changes,
+            bytes: self.out.size_bytes() + bytes + rows,
+            row_bytes: rows,
+        }
     }
 
     /// The store's failure, if there was one; the engine asks after each record.
@@ -253,7 +336,11 @@ struct Decimal {
 }
 
 fn itoa_buf(mut n: u32) -> Decimal {
-    let mut d = Decimal { bytes: [0; 10], start: 10 };
+    let mut d = Decimal {
+        bytes: [0; 10],
+        start: 10,
+    };
+
     loop {
         d.start -= 1;
         d.bytes[d.start] = b'0' + (n % 10) as u8;

@@ -1,9 +1,11 @@
-//! Crash points: every step of the loop, of a restore, of a change of membership and of a stop has a name, and a test lets the real program die
-//! there as by `kill -9`, to see that its successor makes good whatever was left half done.
+//! Crash points: every step of the loop, of a restore, of a change of membership and of a stop has
+//! a name, and a test lets the real program die there as by `kill -9`, to see that its successor
+//! makes good whatever was left half done.
 //!
-//! Only builds with the feature `faults` can do it; in all others a point is nothing. With it, `PROCESSOR_CRASH=<point>[:<visit>]` names the place
-//! and at which visit (counted from 1, in the whole process) to abort: no unwinding, no destructor, one line on stderr. The adapters of log and store
-//! have points too, because that is where the interesting moments are.
+//! Only builds with the feature `faults` can do it; in all others a point is nothing. With it,
+//! `PROCESSOR_CRASH=<point>[:<visit>]` names the place and at which visit (counted from 1, in the
+//! whole process) to abort: no unwinding, no destructor, one line on stderr. The adapters of log
+//! and store have points too, because that is where the interesting moments are.
 
 macro_rules! points {
     ($($variant:ident $name:literal $what:literal,)*) => {
@@ -116,10 +118,16 @@ mod plan {
     fn plan() -> Option<(Point, u64)> {
         static PLAN: OnceLock<Option<(Point, u64)>> = OnceLock::new();
         *PLAN.get_or_init(|| {
-            #[allow(clippy::disallowed_methods, reason = "a switch for tests, which no role's result can depend on")]
+            #[allow(
+                clippy::disallowed_methods,
+                reason = "a switch for tests, which no role's result can depend on"
+            )]
             let text = std::env::var(VARIABLE).ok()?;
             let plan = parse(&text);
-            assert!(plan.is_some(), "{VARIABLE}={text} names no crash point; see src/engine/crash.rs");
+            assert!(
+                plan.is_some(),
+                "{VARIABLE}={text} names no crash point; see src/engine/crash.rs"
+            );
             plan
         })
     }
@@ -144,7 +152,9 @@ mod plan {
 
     /// Counts a visit; true if it is the one to die at. For places that have something to do first.
     pub fn due(at: Point) -> bool {
-        plan().is_some_and(|(point, visit)| point == at && VISITS.fetch_add(1, Ordering::Relaxed) + 1 == visit)
+        plan().is_some_and(|(point, visit)| {
+            point == at && VISITS.fetch_add(1, Ordering::Relaxed) + 1 == visit
+        })
     }
 
     /// Takes a visit back that came to nothing.

@@ -9,13 +9,21 @@ use super::replay::ReplayError;
 use super::topics::TopicPartition;
 
 /// How much is read at a time.
-pub(super) const LIMITS: Limits = Limits { records: 20_000, bytes: 16 << 20, age: Duration::from_millis(200) };
+pub(super) const LIMITS: Limits = Limits {
+    records: 20_000,
+    bytes: 16 << 20,
+    age: Duration::from_millis(200),
+};
 /// How long a log may be silent in the middle of a partition.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The position of one partition among those on record.
-pub(super) fn position(positions: &[(TopicPartition, u64)], at: TopicPartition) -> Result<u64, ReplayError> {
-    next_offset(positions, at).ok_or_else(|| ReplayError::Journal(format!("no position for {at:?} on record")))
+pub(super) fn position(
+    positions: &[(TopicPartition, u64)],
+    at: TopicPartition,
+) -> Result<u64, ReplayError> {
+    next_offset(positions, at)
+        .ok_or_else(|| ReplayError::Journal(format!("no position for {at:?} on record")))
 }
 
 /// Reads one partition forward, in pieces that end at given offsets.
@@ -32,12 +40,24 @@ pub(super) struct Cursor {
 
 impl Cursor {
     /// Reads from the beginning. `headers`: whether anyone looks at them.
-    pub(super) fn new(log: &dyn Log, at: TopicPartition, start: u64, headers: bool) -> Result<Cursor, LogError> {
+    pub(super) fn new(
+        log: &dyn Log,
+        at: TopicPartition,
+        start: u64,
+        headers: bool,
+    ) -> Result<Cursor, LogError> {
         let reader = log.reader(at.topic, &[(at.partition, From::Start)], headers)?;
-        Ok(Cursor { at, reader, ahead: Records::new(), used: 0, position: start })
+        Ok(Cursor {
+            at,
+            reader,
+            ahead: Records::new(),
+            used: 0,
+            position: start,
+        })
     }
 
-    /// Moves records below `end` to `into`, until one at or above it shows up or the partition ends.
+    /// Moves records below `end` to `into`, until one at or above it shows up or the partition
+    /// ends.
     pub(super) fn take_until(&mut self, end: u64, into: &mut Records) -> Result<(), ReplayError> {
         while self.position < end && self.take_some(end, into)? {}
         self.position = self.position.max(end);
@@ -49,15 +69,18 @@ impl Cursor {
         if self.used == self.ahead.len() && !self.fill()? {
             return Ok(false);
         }
+
         while self.used < self.ahead.len() {
             let r = self.ahead.get(self.used);
             if r.offset >= end {
                 return Ok(false);
             }
+
             into.push(&r);
             self.position = r.offset + 1;
             self.used += 1;
         }
+
         Ok(true)
     }
 
@@ -71,13 +94,22 @@ impl Cursor {
                 self.reader.poll(Duration::ZERO, LIMITS, &mut self.ahead)?;
                 return Ok(!self.ahead.is_empty());
             }
-            self.reader.poll(Duration::from_millis(100), LIMITS, &mut self.ahead)?;
+
+            self.reader
+                .poll(Duration::from_millis(100), LIMITS, &mut self.ahead)?;
             waited += Duration::from_millis(100);
         }
+
         if self.ahead.is_empty() {
             // To go on without them would look like a divergence.
-            return Err(LogError::Unavailable(format!("no records of {:?} came for {} s", self.at, PATIENCE.as_secs())).into());
+            return Err(LogError::Unavailable(format!(
+                "no records of {:?} came for {} s",
+                self.at,
+                PATIENCE.as_secs()
+            ))
+            .into());
         }
+
         Ok(true)
     }
 
@@ -86,7 +118,14 @@ impl Cursor {
         if self.used == self.ahead.len() && !self.fill()? {
             return Ok(None);
         }
+
         self.used += 1;
-        Ok(Some(self.ahead.get(self.used - 1).value.unwrap_or_default().to_vec()))
+        Ok(Some(
+            self.ahead
+                .get(self.used - 1)
+                .value
+                .unwrap_or_default()
+                .to_vec(),
+        ))
     }
 }

@@ -1,5 +1,6 @@
-//! The state digest: a multiset hash over all keys and values of a task. Order does not matter, one change costs two hashes, and equal states have
-//! equal digests whatever way they came about (live, restored from the changelog, replayed from zero).
+//! The state digest: a multiset hash over all keys and values of a task. Order does not matter, one
+//! change costs two hashes, and equal states have equal digests whatever way they came about (live,
+//! restored from the changelog, replayed from zero).
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
@@ -34,9 +35,14 @@ mod tests {
 
     #[test]
     fn order_does_not_matter_and_removal_undoes() {
-        let (a, b) = (of(b"a", b"1"), of(b"b", b"2"));
-        let ab = Digest::ZERO.replace(Digest::ZERO, a).replace(Digest::ZERO, b);
-        let ba = Digest::ZERO.replace(Digest::ZERO, b).replace(Digest::ZERO, a);
+        let a = of(b"a", b"1");
+        let b = of(b"b", b"2");
+        let ab = Digest::ZERO
+            .replace(Digest::ZERO, a)
+            .replace(Digest::ZERO, b);
+        let ba = Digest::ZERO
+            .replace(Digest::ZERO, b)
+            .replace(Digest::ZERO, a);
         assert_eq!(ab, ba);
         assert_eq!(ab.replace(a, Digest::ZERO), b);
         assert_ne!(of(b"ab", b"c"), of(b"a", b"bc"));

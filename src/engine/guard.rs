@@ -1,5 +1,6 @@
-//! The second line of defence: every record between two stages carries `(task, sequence)`. With healthy transactions the reader's counters stay
-//! at zero; if a transaction was torn, a repeat is dropped and counted, and a gap stops the task before money moves on wrong grounds.
+//! The second line of defence: every record between two stages carries `(task, sequence)`. With
+//! healthy transactions the reader's counters stay at zero; if a transaction was torn, a repeat is
+//! dropped and counted, and a gap stops the task before money moves on wrong grounds.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +24,10 @@ pub struct OutSequences {
 impl OutSequences {
     /// None sent yet, to these topics.
     pub fn new(guarded: &[TopicId]) -> Self {
-        OutSequences { guarded: guarded.to_vec(), last: BTreeMap::new() }
+        OutSequences {
+            guarded: guarded.to_vec(),
+            last: BTreeMap::new(),
+        }
     }
 
     /// Takes the next sequence for a partition; none if its topic is not guarded.
@@ -31,6 +35,7 @@ impl OutSequences {
         if !self.guarded.contains(&at.topic) {
             return None;
         }
+
         let last = self.last.entry(at).or_insert(0);
         *last += 1;
         Some(*last)
@@ -76,9 +81,14 @@ impl InSequences {
         if sequence <= *last {
             return Verdict::Repeat;
         }
+
         if sequence != *last + 1 {
-            return Verdict::Gap { due: *last + 1, came: sequence };
+            return Verdict::Gap {
+                due: *last + 1,
+                came: sequence,
+            };
         }
+
         *last = sequence;
         Verdict::Next
     }
@@ -107,13 +117,17 @@ mod tests {
 
     #[test]
     fn a_repeat_is_dropped_and_a_gap_is_seen() {
-        let (mut out, at) = (OutSequences::new(&[TopicId(3)]), TopicPartition::new(TopicId(3), 1));
+        let mut out = OutSequences::new(&[TopicId(3)]);
+        let at = TopicPartition::new(TopicId(3), 1);
         assert_eq!(out.next(TopicPartition::new(TopicId(4), 1)), None);
         assert_eq!((out.next(at), out.next(at)), (Some(1), Some(2)));
         let mut seen = InSequences::default();
         assert_eq!(seen.check(TopicId(3), 7, 1), Verdict::Next);
         assert_eq!(seen.check(TopicId(3), 7, 1), Verdict::Repeat);
-        assert_eq!(seen.check(TopicId(3), 7, 3), Verdict::Gap { due: 2, came: 3 });
+        assert_eq!(
+            seen.check(TopicId(3), 7, 3),
+            Verdict::Gap { due: 2, came: 3 }
+        );
         assert_eq!(seen.check(TopicId(3), 8, 1), Verdict::Next);
         assert_eq!(parse(b"7/12"), Some((7, 12)));
         assert_eq!(parse(b"7"), None);

@@ -1,4 +1,5 @@
-//! How a turn of the loop ends when it does not end well: recover or stop. Every error of every port is sorted here, and nowhere else.
+//! How a turn of the loop ends when it does not end well: recover or stop. Every error of every
+//! port is sorted here, and nowhere else.
 
 use super::instance::Stop;
 use super::ports::{LogError, StoreError};
@@ -10,10 +11,11 @@ use super::task::TaskError;
 pub(super) enum Halt {
     /// Give this incarnation up and join again.
     Recover(String),
-    /// Something cannot be, or only looks so. A process that was frozen for longer than its session goes on with old state and old answers: records may
-    /// follow from what its tasks' new owner has done, positions may be gone, and committed offsets may have been asked for long ago. So the first time
-    /// a new incarnation looks at the same thing again, with the state of that moment; only then it stops for good. With the task that found it, if
-    /// one did.
+    /// Something cannot be, or only looks so. A process that was frozen for longer than its session
+    /// goes on with old state and old answers: records may follow from what its tasks' new owner
+    /// has done, positions may be gone, and committed offsets may have been asked for long ago. So
+    /// the first time a new incarnation looks at the same thing again, with the state of that
+    /// moment; only then it stops for good. With the task that found it, if one did.
     Doubt(Option<u32>, String),
     /// The log refuses us: recover, or stop if that was never otherwise or lasts.
     Refused(String),
@@ -54,7 +56,8 @@ impl std::convert::From<LogError> for Halt {
 impl std::convert::From<StoreError> for Halt {
     fn from(e: StoreError) -> Halt {
         match e {
-            // Found while running: the next incarnation's restore looks closer and puts the store aside if it must.
+            // Found while running: the next incarnation's restore looks closer and puts the store
+            // aside if it must.
             StoreError::Corrupt(_) => Halt::Recover(e.to_string()),
             // The process that holds the store ends some day: starting again later helps.
             StoreError::Io(_) | StoreError::Held(_) => Halt::Stop(Stop::Failed(e.to_string())),

@@ -1,20 +1,25 @@
 //! A journal entry in as many records as it takes.
 //!
-//! A transaction may use many rows of broadcast tables for the first time: after a start, or after all listings were loaded anew. One record for all
-//! of them could be larger than any topic takes, and the transaction would be refused for ever. So rows that are too much for one record go into
-//! *parts*, and the entry (positions, digest, settings) comes last and says how many parts it has. An entry that fits is one record, as ever.
+//! A transaction may use many rows of broadcast tables for the first time: after a start, or after
+//! all listings were loaded anew. One record for all of them could be larger than any topic takes,
+//! and the transaction would be refused for ever. So rows that are too much for one record go into
+//! *parts*, and the entry (positions, digest, settings) comes last and says how many parts it has.
+//! An entry that fits is one record, as ever.
 //!
-//! A part begins with a version that no older build reads: it says that a newer one wrote the journal, and stops.
+//! A part begins with a version that no older build reads: it says that a newer one wrote the
+//! journal, and stops.
 
 use super::broadcast::Seen;
 use super::meta::{JournalEntry, Unreadable, put_row, take_row};
 use super::varint::{put, take_u64 as take};
 
-/// Most bytes of rows in one record. A row has up to 64 KiB and a key, so a part stays far below the 1 MiB that the topic takes; and a replay holds no
-/// more than this at a time besides the rows themselves.
+/// Most bytes of rows in one record. A row has up to 64 KiB and a key, so a part stays far below
+/// the 1 MiB that the topic takes; and a replay holds no more than this at a time besides the rows
+/// themselves.
 pub const PART_BYTES: usize = 256 << 10;
 
-/// Version of a part. Far above those of [`super::meta`], which count up and tell other things apart.
+/// Version of a part. Far above those of [`super::meta`], which count up and tell other things
+/// apart.
 const VERSION: u64 = 1 << 16;
 
 /// Bytes that a row takes in a part besides its key and value, at most.
@@ -43,14 +48,26 @@ impl JournalPart {
         let b = &mut bytes;
         match take(b) {
             Some(VERSION) => {}
-            Some(version) if version > VERSION => return Err(Unreadable::Newer { what: WHAT, version }),
+            Some(version) if version > VERSION => {
+                return Err(Unreadable::Newer {
+                    what: WHAT,
+                    version,
+                });
+            }
             _ => return Ok(None),
         }
+
         let mut read = || {
-            let (transaction, number) = (take(b)?, take(b)?);
+            let transaction = take(b)?;
+            let number = take(b)?;
             let rows = (0..take(b)?).map(|_| take_row(b)).collect::<Option<_>>()?;
-            b.is_empty().then_some(JournalPart { transaction, number, rows })
+            b.is_empty().then_some(JournalPart {
+                transaction,
+                number,
+                rows,
+            })
         };
+
         read().map(Some).ok_or(Unreadable::Damaged(WHAT))
     }
 }
@@ -61,7 +78,8 @@ fn encode(transaction: u64, number: u64, rows: &[Seen]) -> Vec<u8> {
     put(&mut out, transaction);
     put(&mut out, number);
     put(&mut out, rows.len() as u64);
-    rows.iter().for_each(|r| put_row(&mut out, r.table, &r.key, r.version, &r.value));
+    rows.iter()
+        .for_each(|r| put_row(&mut out, r.table, &r.key, r.version, &r.value));
     out
 }
 
@@ -71,20 +89,29 @@ pub(super) fn size(row: &Seen) -> usize {
 }
 
 impl JournalEntry {
-    /// To the records that hold it, in order: parts if the rows are more than so many bytes, and the entry last.
+    /// To the records that hold it, in order: parts if the rows are more than so many bytes, and
+    /// the entry last.
     pub fn encode_all(&self, part_bytes: usize) -> Vec<Vec<u8>> {
         if self.rows.iter().map(size).sum::<usize>() <= part_bytes {
             return vec![self.encode()];
         }
-        let (mut records, mut rest) = (Vec::new(), &self.rows[..]);
+
+        let mut records = Vec::new();
+        let mut rest = &self.rows[..];
         while !rest.is_empty() {
             let mut room = part_bytes;
+
             // A row that is too large for the bound goes alone.
-            let fit = rest.iter().take_while(|r| room.checked_sub(size(r)).map(|left| room = left).is_some()).count().max(1);
+            let fit = rest
+                .iter()
+                .take_while(|r| room.checked_sub(size(r)).map(|left| room = left).is_some())
+                .count()
+                .max(1);
             let (part, after) = rest.split_at(fit);
             records.push(encode(self.transaction, records.len() as u64, part));
             rest = after;
         }
+
         let parts = records.len() as u64;
         records.push(self.encode_behind(parts));
         records
@@ -102,12 +129,16 @@ pub struct Assembler {
 impl Assembler {
     /// Takes the journal's next record; answers the entry that it completes, if it does.
     pub fn take(&mut self, bytes: &[u8]) -> Result<Option<JournalEntry>, Unreadable> {
-        const APART: Unreadable = Unreadable::Damaged("a journal entry, whose parts do not belong together,");
+        const APART: Unreadable =
+            Unreadable::Damaged("a journal entry, whose parts do not belong together,");
         match JournalPart::decode(bytes)? {
             Some(part) => {
-                if part.number != self.parts || self.parts > 0 && part.transaction != self.transaction {
+                if part.number != self.parts
+                    || self.parts > 0 && part.transaction != self.transaction
+                {
                     return Err(APART);
                 }
+
                 (self.transaction, self.parts) = (part.transaction, self.parts + 1);
                 self.rows.extend(part.rows);
                 Ok(None)
@@ -117,11 +148,13 @@ impl Assembler {
                 if parts != self.parts || parts > 0 && entry.transaction != self.transaction {
                     return Err(APART);
                 }
+
                 if parts > 0 {
                     let rest = std::mem::replace(&mut entry.rows, std::mem::take(&mut self.rows));
                     entry.rows.extend(rest);
                     self.parts = 0;
                 }
+
                 Ok(Some(entry))
             }
         }
@@ -142,6 +175,7 @@ mod tests {
             version: i as u64 + 1,
             value: vec![b'x'; bytes].into(),
         };
+
         JournalEntry {
             transaction: 300,
             offsets: vec![(TopicPartition::new(TopicId(0), 2), 17)],
@@ -154,7 +188,10 @@ mod tests {
 
     fn read(records: &[Vec<u8>]) -> Result<Vec<JournalEntry>, Unreadable> {
         let mut assembler = Assembler::default();
-        let read = records.iter().map(|bytes| assembler.take(bytes)).collect::<Result<Vec<_>, _>>()?;
+        let read = records
+            .iter()
+            .map(|bytes| assembler.take(bytes))
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(read.into_iter().flatten().collect())
     }
 
@@ -172,10 +209,13 @@ mod tests {
             let records = e.encode_all(PART_BYTES);
             assert!(records.len() > 2, "{}", records.len());
             assert!(
-                records.iter().all(|r| r.len() <= PART_BYTES.max(bytes + 64)),
+                records
+                    .iter()
+                    .all(|r| r.len() <= PART_BYTES.max(bytes + 64)),
                 "{:?}",
                 records.iter().map(Vec::len).collect::<Vec<_>>()
             );
+
             // Two such transactions in a row, and a small one between them.
             let all = [records.clone(), entry(1, 1).encode_all(PART_BYTES), records].concat();
             assert_eq!(read(&all).unwrap(), [e.clone(), entry(1, 1), e]);
@@ -189,8 +229,12 @@ mod tests {
         for left_out in 0..4 {
             let mut cut = records.clone();
             cut.remove(left_out);
-            assert!(matches!(read(&cut), Err(Unreadable::Damaged(_))), "without part {left_out}");
+            assert!(
+                matches!(read(&cut), Err(Unreadable::Damaged(_))),
+                "without part {left_out}"
+            );
         }
+
         let mut other = entry(4, 100);
         other.transaction += 1;
         let mut mixed = records.clone();
@@ -202,17 +246,37 @@ mod tests {
         for cut in 0..records[0].len() {
             assert!(read(&[records[0][..cut].to_vec()]).is_err(), "cut at {cut}");
         }
+
         // Alone, neither says all there is to know.
-        assert!(JournalEntry::decode(&records[0]).is_err() && JournalEntry::decode(&records[4]).is_err());
+        assert!(
+            JournalEntry::decode(&records[0]).is_err()
+                && JournalEntry::decode(&records[4]).is_err()
+        );
     }
 
-    /// A reader of versions as every build before parts had it (the meta record's reader still is one) must not take a part for a record it knows.
+    /// A reader of versions as every build before parts had it (the meta record's reader still is
+    /// one) must not take a part for a record it knows.
     #[test]
     fn a_version_from_before_parts_says_that_a_newer_one_wrote_them() {
         let records = entry(4, 100).encode_all(150);
         let refused = Meta::decode(&records[0]).unwrap_err();
-        assert!(matches!(refused, Unreadable::Newer { version: VERSION, .. }), "{refused}");
-        assert!(refused.to_string().contains("use the version that wrote it, or a newer one"), "{refused}");
+        assert!(
+            matches!(
+                refused,
+                Unreadable::Newer {
+                    version: VERSION,
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+
+        assert!(
+            refused
+                .to_string()
+                .contains("use the version that wrote it, or a newer one"),
+            "{refused}"
+        );
     }
 
     /// Bytes written once: every later version must read them.
@@ -220,14 +284,35 @@ mod tests {
     fn a_part_of_version_1_is_read_for_ever() {
         let golden = [&[0x80, 0x80, 4, 0xac, 2, 1, 1, 2, 2, b'S', b'0', 1, 1, b'x'][..]].concat();
         let mut rows = entry(1, 1).rows;
-        let part = JournalPart { transaction: 300, number: 1, rows: std::mem::take(&mut rows) };
+        let part = JournalPart {
+            transaction: 300,
+            number: 1,
+            rows: std::mem::take(&mut rows),
+        };
+
         assert_eq!(JournalPart::decode(&golden).unwrap(), Some(part.clone()));
         assert_eq!(part.encode(), golden);
+
         // The entry behind two parts: settings and the number of parts stand where rows do.
-        let last =
-            [&[2, 0xac, 2, 1, 0, 2, 17][..], &5_u128.to_be_bytes(), &[1, 2, 0xff, 0xff, 3, 0, 0, 2, b'{', b'}', 0xfe, 0xff, 3, 0, 2, 0]]
-                .concat();
+        let last = [
+            &[2, 0xac, 2, 1, 0, 2, 17][..],
+            &5_u128.to_be_bytes(),
+            &[
+                1, 2, 0xff, 0xff, 3, 0, 0, 2, b'{', b'}', 0xfe, 0xff, 3, 0, 2, 0,
+            ],
+        ]
+        .concat();
+
         let (read, parts) = JournalEntry::decode_last(&last).unwrap();
-        assert_eq!((read, parts), (JournalEntry { rows: Vec::new(), ..entry(0, 0) }, 2));
+        assert_eq!(
+            (read, parts),
+            (
+                JournalEntry {
+                    rows: Vec::new(),
+                    ..entry(0, 0)
+                },
+                2
+            )
+        );
     }
 }

@@ -1,9 +1,11 @@
 //! The record that a task writes about itself with every transaction.
 //!
-//! [`Meta`] is the last changelog record of each transaction: how far every input was read, which transaction it was, and the digest of the state
-//! after it. A start compares it with the group's committed offsets: equality proves that state and input position belong together, and a
-//! restore knows where to stop without trusting any end of a partition. [`StoreMeta`] is the same in the local store. [`JournalEntry`] is the same for
-//! replay, kept for ever, with the broadcast rows that were used; [`super::journal`] spreads it over several records where they are many.
+//! [`Meta`] is the last changelog record of each transaction: how far every input was read, which
+//! transaction it was, and the digest of the state after it. A start compares it with the group's
+//! committed offsets: equality proves that state and input position belong together, and a restore
+//! knows where to stop without trusting any end of a partition. [`StoreMeta`] is the same in the
+//! local store. [`JournalEntry`] is the same for replay, kept for ever, with the broadcast rows
+//! that were used; [`super::journal`] spreads it over several records where they are many.
 
 use super::broadcast::Seen;
 use super::digest::Digest;
@@ -12,16 +14,19 @@ use super::ports::{LogError, StoreError};
 use super::topics::{TopicId, TopicPartition};
 use super::varint::{put, put_bytes, take_bytes, take_u64 as take};
 
-/// Key of the meta record in a changelog. State keys begin with a printable byte, so nothing collides with it; and it is not four bytes long,
-/// which the broker's control records are.
+/// Key of the meta record in a changelog. State keys begin with a printable byte, so nothing
+/// collides with it; and it is not four bytes long, which the broker's control records are.
 pub const META_KEY: &[u8] = b"\x00meta";
 
-/// Version of what this file encodes and of the state values that go with it; readers accept it and older ones, and nothing newer. In version 1
-/// `portfolio` kept a user's open sells in one value. Since version 3 it keeps the positions of a large portfolio in rows of their own, and `orders`
-/// notes at each open order when it came, and which mass cancels are under way. Since version 4 `trading` keeps orders that trade in parts, and what waits
-/// behind them; an older version would lose them. Since version 5 `trading` notes what the house still offers such an order, and where its quote is on its
-/// way through a book, and `orders` counts short positions. Since version 6 `orders` keeps the trades of its orders, and debts. What is encoded here has not
-/// changed since version 1.
+/// Version of what this file encodes and of the state values that go with it; readers accept it and
+/// older ones, and nothing newer. In version 1 `portfolio` kept a user's open sells in one value.
+/// Since version 3 it keeps the positions of a large portfolio in rows of their own, and `orders`
+/// notes at each open order when it came, and which mass cancels are under way. Since version 4
+/// `trading` keeps orders that trade in parts, and what waits behind them; an older version would
+/// lose them. Since version 5 `trading` notes what the house still offers such an order, and where
+/// its quote is on its way through a book, and `orders` counts short positions. Since version 6
+/// `orders` keeps the trades of its orders, and debts. What is encoded here has not changed since
+/// version 1.
 const VERSION: u64 = 6;
 
 /// A task's position, identity of its state, and guard counters.
@@ -91,7 +96,9 @@ fn take_at(from: &mut &[u8]) -> Option<TopicPartition> {
 }
 
 fn take_positions(from: &mut &[u8]) -> Option<Vec<(TopicPartition, u64)>> {
-    (0..take(from)?).map(|_| Some((take_at(from)?, take(from)?))).collect()
+    (0..take(from)?)
+        .map(|_| Some((take_at(from)?, take(from)?)))
+        .collect()
 }
 
 fn take_digest(from: &mut &[u8]) -> Option<Digest> {
@@ -100,9 +107,15 @@ fn take_digest(from: &mut &[u8]) -> Option<Digest> {
     Some(Digest(u128::from_be_bytes(head.try_into().ok()?)))
 }
 
-fn checked<T>(what: &'static str, mut bytes: &[u8], read: impl FnOnce(&mut &[u8]) -> Option<T>) -> Result<T, Unreadable> {
+fn checked<T>(
+    what: &'static str,
+    mut bytes: &[u8],
+    read: impl FnOnce(&mut &[u8]) -> Option<T>,
+) -> Result<T, Unreadable> {
     match take(&mut bytes) {
-        Some(1..=VERSION) => read(&mut bytes).filter(|_| bytes.is_empty()).ok_or(Unreadable::Damaged(what)),
+        Some(1..=VERSION) => read(&mut bytes)
+            .filter(|_| bytes.is_empty())
+            .ok_or(Unreadable::Damaged(what)),
         Some(version) if version > VERSION => Err(Unreadable::Newer { what, version }),
         _ => Err(Unreadable::Damaged(what)),
     }
@@ -111,9 +124,12 @@ fn checked<T>(what: &'static str, mut bytes: &[u8], read: impl FnOnce(&mut &[u8]
 impl Meta {
     /// Rebuilds the guard counters.
     pub fn sequences(&self, guarded: &[TopicId]) -> (OutSequences, InSequences) {
-        let (mut out, mut seen) = (OutSequences::new(guarded), InSequences::default());
+        let mut out = OutSequences::new(guarded);
+        let mut seen = InSequences::default();
         self.sent.iter().for_each(|(at, last)| out.set(*at, *last));
-        self.seen.iter().for_each(|(topic, task, last)| seen.set(*topic, *task, *last));
+        self.seen
+            .iter()
+            .for_each(|(topic, task, last)| seen.set(*topic, *task, *last));
         (out, seen)
     }
 
@@ -124,7 +140,8 @@ impl Meta {
 
     /// To bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(64 + 12 * (self.offsets.len() + self.sent.len() + self.seen.len()));
+        let mut out =
+            Vec::with_capacity(64 + 12 * (self.offsets.len() + self.sent.len() + self.seen.len()));
         put(&mut out, VERSION);
         put(&mut out, self.transaction);
         put_positions(&mut out, &self.offsets);
@@ -136,15 +153,27 @@ impl Meta {
             put(&mut out, u64::from(*task));
             put(&mut out, *last);
         }
+
         out
     }
 
     /// From bytes.
     pub fn decode(bytes: &[u8]) -> Result<Meta, Unreadable> {
         checked("a task's meta record", bytes, |b| {
-            let (transaction, offsets, digest, sent) = (take(b)?, take_positions(b)?, take_digest(b)?, take_positions(b)?);
-            let seen = (0..take(b)?).map(|_| take_at(b).and_then(|at| Some((at.topic, at.partition, take(b)?)))).collect::<Option<_>>()?;
-            Some(Meta { transaction, offsets, digest, sent, seen })
+            let transaction = take(b)?;
+            let offsets = take_positions(b)?;
+            let digest = take_digest(b)?;
+            let sent = take_positions(b)?;
+            let seen = (0..take(b)?)
+                .map(|_| take_at(b).and_then(|at| Some((at.topic, at.partition, take(b)?))))
+                .collect::<Option<_>>()?;
+            Some(Meta {
+                transaction,
+                offsets,
+                digest,
+                sent,
+                seen,
+            })
         })
     }
 }
@@ -154,8 +183,8 @@ impl Meta {
 pub struct StoreMeta {
     /// Offset of the changelog's meta record that the store contains; a restore goes on behind it.
     pub changelog_offset: u64,
-    /// Whether `meta.digest` is known to be the digest of the content. False in the middle of a restore: a compacted changelog passes through
-    /// states that never were.
+    /// Whether `meta.digest` is known to be the digest of the content. False in the middle of a
+    /// restore: a compacted changelog passes through states that never were.
     pub verified: bool,
     /// The meta record.
     pub meta: Meta,
@@ -174,9 +203,15 @@ impl StoreMeta {
 
     /// From bytes.
     pub fn decode(bytes: &[u8]) -> Result<StoreMeta, Unreadable> {
-        let (changelog_offset, verified, meta) =
-            checked("a store's meta record", bytes, |b| Some((take(b)?, take(b)? == 1, take_bytes(b)?.to_vec())))?;
-        Ok(StoreMeta { changelog_offset, verified, meta: Meta::decode(&meta)? })
+        let (changelog_offset, verified, meta) = checked("a store's meta record", bytes, |b| {
+            Some((take(b)?, take(b)? == 1, take_bytes(b)?.to_vec()))
+        })?;
+
+        Ok(StoreMeta {
+            changelog_offset,
+            verified,
+            meta: Meta::decode(&meta)?,
+        })
     }
 }
 
@@ -190,7 +225,8 @@ pub fn next_offset(offsets: &[(TopicPartition, u64)], at: TopicPartition) -> Opt
 pub struct JournalEntry {
     /// Number of the task's transaction.
     pub transaction: u64,
-    /// Next offsets after it. The records between these and the previous entry's are what it processed, in the order of [`super::merge`].
+    /// Next offsets after it. The records between these and the previous entry's are what it
+    /// processed, in the order of [`super::merge`].
     pub offsets: Vec<(TopicPartition, u64)>,
     /// Digest of the state after it.
     pub digest: Digest,
@@ -198,13 +234,16 @@ pub struct JournalEntry {
     pub forget: bool,
     /// Broadcast rows used that differ from what the task had used before.
     pub rows: Vec<Seen>,
-    /// The settings that the role decides by from here on; said once by each incarnation. Absent in journals of before there was this: then nobody knows.
+    /// The settings that the role decides by from here on; said once by each incarnation. Absent in
+    /// journals of before there was this: then nobody knows.
     pub settings: Option<Vec<u8>>,
 }
 
-/// Settings lie among the rows, as the row of a table that cannot be: versions before there was this read over it.
+/// Settings lie among the rows, as the row of a table that cannot be: versions before there was
+/// this read over it.
 const SETTINGS: TopicId = TopicId(u16::MAX);
-/// Stands for how many parts come before an entry, as the version of a row. Versions from before parts have met a part by then, and stopped.
+/// Stands for how many parts come before an entry, as the version of a row. Versions from before
+/// parts have met a part by then, and stopped.
 const PARTS: TopicId = TopicId(u16::MAX - 1);
 
 impl JournalEntry {
@@ -225,12 +264,19 @@ impl JournalEntry {
         put_positions(&mut out, &self.offsets);
         out.extend_from_slice(&self.digest.0.to_be_bytes());
         put(&mut out, u64::from(self.forget));
-        put(&mut out, rows.len() as u64 + u64::from(self.settings.is_some()) + u64::from(parts > 0));
-        rows.iter().for_each(|r| put_row(&mut out, r.table, &r.key, r.version, &r.value));
-        self.settings.iter().for_each(|settings| put_row(&mut out, SETTINGS, &[], 0, settings));
+        put(
+            &mut out,
+            rows.len() as u64 + u64::from(self.settings.is_some()) + u64::from(parts > 0),
+        );
+        rows.iter()
+            .for_each(|r| put_row(&mut out, r.table, &r.key, r.version, &r.value));
+        self.settings
+            .iter()
+            .for_each(|settings| put_row(&mut out, SETTINGS, &[], 0, settings));
         if parts > 0 {
             put_row(&mut out, PARTS, &[], parts, &[]);
         }
+
         out
     }
 
@@ -245,19 +291,44 @@ impl JournalEntry {
     /// From its last record, with the number of parts before it.
     pub(super) fn decode_last(bytes: &[u8]) -> Result<(JournalEntry, u64), Unreadable> {
         checked("a journal entry", bytes, |b| {
-            let (transaction, offsets, digest) = (take(b)?, take_positions(b)?, take_digest(b)?);
+            let transaction = take(b)?;
+            let offsets = take_positions(b)?;
+            let digest = take_digest(b)?;
             let forget = take(b)? == 1;
-            let mut rows = (0..take(b)?).map(|_| take_row(b)).collect::<Option<Vec<_>>>()?;
-            let mut aside = |table| rows.iter().position(|r| r.table == table).map(|i| rows.remove(i));
-            let (settings, parts) = (aside(SETTINGS), aside(PARTS));
+            let mut rows = (0..take(b)?)
+                .map(|_| take_row(b))
+                .collect::<Option<Vec<_>>>()?;
+            let mut aside = |table| {
+                rows.iter()
+                    .position(|r| r.table == table)
+                    .map(|i| rows.remove(i))
+            };
+
+            let settings = aside(SETTINGS);
+            let parts = aside(PARTS);
+
             // Each is there once at most; of two, nobody could say which counts.
             if rows.iter().any(|r| r.table >= PARTS)
-                || parts.as_ref().is_some_and(|p| p.version == 0 || !p.key.is_empty() || !p.value.is_empty())
+                || parts
+                    .as_ref()
+                    .is_some_and(|p| p.version == 0 || !p.key.is_empty() || !p.value.is_empty())
             {
                 return None;
             }
-            let (settings, parts) = (settings.map(|r| r.value.into()), parts.map_or(0, |r| r.version));
-            Some((JournalEntry { transaction, offsets, digest, forget, rows, settings }, parts))
+
+            let settings = settings.map(|r| r.value.into());
+            let parts = parts.map_or(0, |r| r.version);
+            Some((
+                JournalEntry {
+                    transaction,
+                    offsets,
+                    digest,
+                    forget,
+                    rows,
+                    settings,
+                },
+                parts,
+            ))
         })
     }
 }
@@ -271,7 +342,12 @@ pub(super) fn put_row(out: &mut Vec<u8>, table: TopicId, key: &[u8], version: u6
 
 pub(super) fn take_row(b: &mut &[u8]) -> Option<Seen> {
     let table = TopicId(u16::try_from(take(b)?).ok()?);
-    Some(Seen { table, key: take_bytes(b)?.into(), version: take(b)?, value: take_bytes(b)?.into() })
+    Some(Seen {
+        table,
+        key: take_bytes(b)?.into(),
+        version: take(b)?,
+        value: take_bytes(b)?.into(),
+    })
 }
 
 #[cfg(test)]
@@ -293,10 +369,28 @@ mod tests {
     fn what_is_written_comes_back() {
         let m = meta();
         assert_eq!(Meta::decode(&m.encode()).unwrap(), m);
-        let s = StoreMeta { changelog_offset: 77, verified: true, meta: m.clone() };
+        let s = StoreMeta {
+            changelog_offset: 77,
+            verified: true,
+            meta: m.clone(),
+        };
+
         assert_eq!(StoreMeta::decode(&s.encode()).unwrap(), s);
-        let rows = vec![Seen { table: TopicId(2), key: (*b"AAPL").into(), version: 3, value: (*b"x").into() }];
-        let mut j = JournalEntry { transaction: 1, offsets: m.offsets.clone(), digest: m.digest, forget: true, rows, settings: None };
+        let rows = vec![Seen {
+            table: TopicId(2),
+            key: (*b"AAPL").into(),
+            version: 3,
+            value: (*b"x").into(),
+        }];
+        let mut j = JournalEntry {
+            transaction: 1,
+            offsets: m.offsets.clone(),
+            digest: m.digest,
+            forget: true,
+            rows,
+            settings: None,
+        };
+
         assert_eq!(JournalEntry::decode(&j.encode()).unwrap(), j);
         j.settings = Some(b"{}".to_vec());
         assert_eq!(JournalEntry::decode(&j.encode()).unwrap(), j);
@@ -313,9 +407,15 @@ mod tests {
             ]
             .concat()
         };
+
         for version in 1..=6 {
-            assert_eq!(Meta::decode(&golden(version)).unwrap(), meta(), "version {version}");
+            assert_eq!(
+                Meta::decode(&golden(version)).unwrap(),
+                meta(),
+                "version {version}"
+            );
         }
+
         assert_eq!(meta().encode(), golden(6));
     }
 
@@ -323,7 +423,12 @@ mod tests {
     fn a_newer_version_and_damage_are_refused() {
         let mut bytes = meta().encode();
         bytes[0] = 7;
-        assert!(Meta::decode(&bytes).unwrap_err().to_string().contains("format 7"));
+        assert!(
+            Meta::decode(&bytes)
+                .unwrap_err()
+                .to_string()
+                .contains("format 7")
+        );
         let whole = meta().encode();
         for cut in 0..whole.len() {
             assert!(Meta::decode(&whole[..cut]).is_err(), "cut at {cut}");

@@ -1,4 +1,5 @@
-//! The one loop that every role runs in, over ports: no Kafka, no RocksDB, no thread, no clock of its own.
+//! The one loop that every role runs in, over ports: no Kafka, no RocksDB, no thread, no clock of
+//! its own.
 
 pub mod broadcast;
 pub mod commit;

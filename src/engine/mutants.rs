@@ -1,7 +1,9 @@
-//! Wrong ideas, to be switched on by tests only: each is a mistake that a loop like ours could contain, and that the simulation must find. Without
-//! the feature `faults` every switch is the constant `false`, and nothing of them is left in the program.
+//! Wrong ideas, to be switched on by tests only: each is a mistake that a loop like ours could
+//! contain, and that the simulation must find. Without the feature `faults` every switch is the
+//! constant `false`, and nothing of them is left in the program.
 
-/// A mistake. The hook stands where the product decides rightly; for what the Kafka adapter decides, in the model client of the simulation.
+/// A mistake. The hook stands where the product decides rightly; for what the Kafka adapter
+/// decides, in the model client of the simulation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Mutant {
     /// Commits the consumer's position instead of what was processed.
@@ -40,7 +42,8 @@ pub enum Mutant {
     AbsentIsFresh,
     /// The content of a standby is not looked at when its task comes over.
     StandbyTrusted,
-    /// Sizes are looked at before journal and state changes are there, and rows that are too much for one journal record go into one.
+    /// Sizes are looked at before journal and state changes are there, and rows that are too much
+    /// for one journal record go into one.
     SizeBeforePrepare,
     /// The rest of a batch that ended early is forgotten.
     LeftForgotten,

@@ -1,11 +1,13 @@
-//! Records as the engine moves them: many of them in one arena, so that reading, processing and writing a batch costs no allocation per record.
+//! Records as the engine moves them: many of them in one arena, so that reading, processing and
+//! writing a batch costs no allocation per record.
 //!
-//! The same container carries input (what a poll returned) and output (what a transaction appends). For output the offset is unknown and 0.
+//! The same container carries input (what a poll returned) and output (what a transaction appends).
+//! For output the offset is unknown and 0.
 
 use super::topics::{TopicId, TopicPartition};
 
-/// Time of a record in an input topic that the log did not stamp: its client chose the time, which decides nothing. See
-/// [`super::topics::TopicSpec::append_time`].
+/// Time of a record in an input topic that the log did not stamp: its client chose the time, which
+/// decides nothing. See [`super::topics::TopicSpec::append_time`].
 pub const NO_LOG_TIME: i64 = -1;
 
 /// A batch of records in one arena. Ranges are offsets into `bytes`.
@@ -26,7 +28,8 @@ struct Slot {
     headers: u32,
 }
 
-/// Stands for "no key" or "no value"; a length can never reach it, record sizes being bounded far below.
+/// Stands for "no key" or "no value"; a length can never reach it, record sizes being bounded far
+/// below.
 const NONE: u32 = u32::MAX;
 
 /// One record, borrowed from its batch.
@@ -36,7 +39,8 @@ pub struct Record<'a> {
     pub at: TopicPartition,
     /// Its offset in the partition; 0 in a batch of output.
     pub offset: u64,
-    /// Log time (milliseconds since 1970): append time on topics written by clients, the root's append time on ours.
+    /// Log time (milliseconds since 1970): append time on topics written by clients, the root's
+    /// append time on ours.
     pub timestamp_ms: i64,
     /// The key's bytes.
     pub key: Option<&'a [u8]>,
@@ -69,6 +73,7 @@ impl<'a> Headers<'a> {
             let (len, tail) = tail.split_first_chunk::<4>()?;
             (_, rest) = tail.split_at_checked(u32::from_le_bytes(*len) as usize)?;
         }
+
         Some(Headers(bytes))
     }
 
@@ -99,7 +104,9 @@ impl<'a> Headers<'a> {
 
 impl std::fmt::Debug for Headers<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_map().entries(self.iter().map(|(n, v)| (n, String::from_utf8_lossy(v)))).finish()
+        f.debug_map()
+            .entries(self.iter().map(|(n, v)| (n, String::from_utf8_lossy(v))))
+            .finish()
     }
 }
 
@@ -114,12 +121,14 @@ impl HeaderBuf {
         self
     }
 
-    /// Adds a header. Names beyond 255 bytes are cut: ours are short, and a client's are not needed.
+    /// Adds a header. Names beyond 255 bytes are cut: ours are short, and a client's are not
+    /// needed.
     pub fn push(&mut self, name: &str, value: &[u8]) -> &mut Self {
         let n = name.len().min(255);
         self.0.push(n as u8);
         self.0.extend_from_slice(&name.as_bytes()[..n]);
-        self.0.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        self.0
+            .extend_from_slice(&(value.len() as u32).to_le_bytes());
         self.0.extend_from_slice(value);
         self
     }
@@ -167,8 +176,19 @@ impl Records {
                 u32::try_from(b.len()).expect("a record's part is below 4 GiB")
             }
         };
-        let (key, value, headers) = (put(r.key), put(r.value), put(Some(r.headers.0)));
-        self.slots.push(Slot { at: r.at, offset: r.offset, timestamp_ms: r.timestamp_ms, start, key, value, headers });
+
+        let key = put(r.key);
+        let value = put(r.value);
+        let headers = put(Some(r.headers.0));
+        self.slots.push(Slot {
+            at: r.at,
+            offset: r.offset,
+            timestamp_ms: r.timestamp_ms,
+            start,
+            key,
+            value,
+            headers,
+        });
     }
 
     /// The record at a place in the batch.
@@ -182,8 +202,18 @@ impl Records {
                 part
             })
         };
-        let (key, value, headers) = (take(s.key), take(s.value), take(s.headers));
-        Record { at: s.at, offset: s.offset, timestamp_ms: s.timestamp_ms, key, value, headers: Headers(headers.unwrap_or_default()) }
+
+        let key = take(s.key);
+        let value = take(s.value);
+        let headers = take(s.headers);
+        Record {
+            at: s.at,
+            offset: s.offset,
+            timestamp_ms: s.timestamp_ms,
+            key,
+            value,
+            headers: Headers(headers.unwrap_or_default()),
+        }
     }
 
     /// All records in order.

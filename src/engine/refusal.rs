@@ -1,6 +1,7 @@
-//! Refusals by the log: a login, a right, a place in the group. At the first start that is a configuration which does not fit, and ends the role. Once
-//! everything was right it may pass, because a broker that restarts may not know its users yet, or somebody is just changing the rights: then the role
-//! tries again, says so loudly, and ends only when it lasts.
+//! Refusals by the log: a login, a right, a place in the group. At the first start that is a
+//! configuration which does not fit, and ends the role. Once everything was right it may pass,
+//! because a broker that restarts may not know its users yet, or somebody is just changing the
+//! rights: then the role tries again, says so loudly, and ends only when it lasts.
 
 use std::time::Duration;
 
@@ -44,7 +45,11 @@ impl Refusals {
 
     /// A transaction was committed: everything is allowed.
     pub(super) fn allowed(&mut self) {
-        *self = Refusals { proven: true, running_since_us: self.running_since_us, ..Refusals::default() };
+        *self = Refusals {
+            proven: true,
+            running_since_us: self.running_since_us,
+            ..Refusals::default()
+        };
     }
 
     /// An incarnation ended.
@@ -57,15 +62,26 @@ impl Refusals {
         if !self.proven {
             return Refused::Stop;
         }
+
         let since = *self.refused_since_us.get_or_insert(now_us);
         if past(now_us, since, ENDS_AFTER) {
             return Refused::Stop;
         }
-        let tell = self.told_us.is_none_or(|told| past(now_us, told, TELL_EVERY));
+
+        let tell = self
+            .told_us
+            .is_none_or(|told| past(now_us, told, TELL_EVERY));
         if tell {
             self.told_us = Some(now_us);
         }
-        Refused::Wait { tell: tell.then(|| ENDS_AFTER.as_secs().saturating_sub(now_us.saturating_sub(since) / 1_000_000)) }
+
+        Refused::Wait {
+            tell: tell.then(|| {
+                ENDS_AFTER
+                    .as_secs()
+                    .saturating_sub(now_us.saturating_sub(since) / 1_000_000)
+            }),
+        }
     }
 }
 
@@ -97,6 +113,7 @@ mod tests {
         r.ended();
         assert_eq!(r.refused(9 * S), Refused::Wait { tell: None });
         assert_eq!(r.refused(17 * S), Refused::Wait { tell: Some(290) });
+
         // To run for a moment is no proof that it has passed.
         r.ran(18 * S);
         r.ended();

@@ -1,8 +1,10 @@
-//! Re-executing a task's inputs from offset zero into scratch state, and comparing with what really happened.
+//! Re-executing a task's inputs from offset zero into scratch state, and comparing with what really
+//! happened.
 //!
-//! Roles whose result depends on how several inputs were merged have a journal: each entry names the positions after one transaction and the
-//! broadcast rows it used, so the very same batches are formed again and the digest is compared after each of them. Other roles are replayed
-//! input by input up to the live position, and the digest is compared there.
+//! Roles whose result depends on how several inputs were merged have a journal: each entry names
+//! the positions after one transaction and the broadcast rows it used, so the very same batches are
+//! formed again and the digest is compared after each of them. Other roles are replayed input by
+//! input up to the live position, and the digest is compared there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,13 +100,25 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn new(task: Task, cursors: Vec<Cursor>) -> Run {
-        Run { task, cursors, tables: Tables::default(), out: Records::new(), batch: Records::new(), records: 0 }
+        Run {
+            task,
+            cursors,
+            tables: Tables::default(),
+            out: Records::new(),
+            batch: Records::new(),
+            records: 0,
+        }
     }
 }
 
 impl Replay<'_> {
-    /// Replays up to the position in `live` (the meta record of a live store, or of the changelog) into an empty scratch store.
-    pub fn run(mut self, scratch: Box<dyn StateStore>, live: &Meta) -> Result<Replayed, ReplayError> {
+    /// Replays up to the position in `live` (the meta record of a live store, or of the changelog)
+    /// into an empty scratch store.
+    pub fn run(
+        mut self,
+        scratch: Box<dyn StateStore>,
+        live: &Meta,
+    ) -> Result<Replayed, ReplayError> {
         let spec = Arc::new(self.factory.spec().clone());
         let inputs: Vec<TopicPartition> = live.offsets.iter().map(|(at, _)| *at).collect();
         let (task, cursors) = self.start(&spec, scratch, &inputs)?;
@@ -125,13 +139,22 @@ impl Replay<'_> {
         scratch: Box<dyn StateStore>,
         inputs: &[TopicPartition],
     ) -> Result<(Task, Vec<Cursor>), ReplayError> {
-        let starts = inputs.iter().map(|at| Ok((*at, self.log.bounds(*at)?.start))).collect::<Result<Vec<_>, LogError>>()?;
+        let starts = inputs
+            .iter()
+            .map(|at| Ok((*at, self.log.bounds(*at)?.start)))
+            .collect::<Result<Vec<_>, LogError>>()?;
         let mut cursors = Vec::new();
         for input in &spec.inputs {
             for (at, start) in starts.iter().filter(|(at, _)| at.topic == input.topic) {
-                cursors.push(Cursor::new(self.log, *at, *start, input.guarded || spec.headers)?);
+                cursors.push(Cursor::new(
+                    self.log,
+                    *at,
+                    *start,
+                    input.guarded || spec.headers,
+                )?);
             }
         }
+
         let parts = TaskParts {
             spec: spec.clone(),
             role: self.factory.make(self.task),
@@ -139,7 +162,19 @@ impl Replay<'_> {
             partitions: self.partitions.clone(),
             cache_bytes: 64 << 20,
         };
-        Ok((Task::new(self.task, parts, scratch, Meta { offsets: starts, ..Meta::default() }), cursors))
+
+        Ok((
+            Task::new(
+                self.task,
+                parts,
+                scratch,
+                Meta {
+                    offsets: starts,
+                    ..Meta::default()
+                },
+            ),
+            cursors,
+        ))
     }
 
     fn by_journal(
@@ -151,17 +186,32 @@ impl Replay<'_> {
         live: &Meta,
     ) -> Result<Replayed, ReplayError> {
         let mut entries = Cursor::new(self.log, TopicPartition::new(journal, self.task), 0, false)?;
-        let (mut run, mut whole) = (Run::new(task, cursors), Assembler::default());
+        let mut run = Run::new(task, cursors);
+        let mut whole = Assembler::default();
         while run.task.meta().transaction < live.transaction {
             let Some(record) = entries.next_value()? else {
-                return Err(ReplayError::Journal(format!("the journal ends too early in partition {}", self.task)));
+                return Err(ReplayError::Journal(format!(
+                    "the journal ends too early in partition {}",
+                    self.task
+                )));
             };
-            let Some(entry) = whole.take(&record)? else { continue };
+
+            let Some(entry) = whole.take(&record)? else {
+                continue;
+            };
+
             if let Some(divergence) = self.entry(spec, journal, &mut run, &entry)? {
-                let (transactions, digest) = (divergence.transaction, divergence.replayed);
-                return Ok(Replayed { transactions, records: run.records, digest, divergence: Some(divergence) });
+                let transactions = divergence.transaction;
+                let digest = divergence.replayed;
+                return Ok(Replayed {
+                    transactions,
+                    records: run.records,
+                    digest,
+                    divergence: Some(divergence),
+                });
             }
         }
+
         Ok(self.verdict(&run.task, live, run.records))
     }
 
@@ -173,55 +223,114 @@ impl Replay<'_> {
         run: &mut Run,
         entry: &JournalEntry,
     ) -> Result<Option<Divergence>, ReplayError> {
-        let Run { task, cursors, tables, out, batch, records } = run;
+        let Run {
+            task,
+            cursors,
+            tables,
+            out,
+            batch,
+            records,
+        } = run;
+
         if entry.transaction != task.meta().transaction + 1 {
-            let (want, got) = (task.meta().transaction + 1, entry.transaction);
-            return Err(ReplayError::Journal(format!("{} skips from transaction {want} to {got}", self.topics.name(journal))));
+            let want = task.meta().transaction + 1;
+            let got = entry.transaction;
+            return Err(ReplayError::Journal(format!(
+                "{} skips from transaction {want} to {got}",
+                self.topics.name(journal)
+            )));
         }
+
         task.view.tables = Arc::default();
         if entry.forget {
             *tables = Tables::default();
         }
+
         for row in &entry.rows {
             tables.force(row);
         }
+
         // As the incarnation did that began here. Where it did not say under what, nobody knows.
         if entry.forget {
             task.decide_by(match &entry.settings {
-                Some(settings) => self.factory.make_under(settings, self.task).map_err(TaskError::Newer)?,
+                Some(settings) => self
+                    .factory
+                    .make_under(settings, self.task)
+                    .map_err(TaskError::Newer)?,
                 None => self.factory.make_unrecorded(self.task),
             });
         }
+
         task.view.tables = Arc::new(std::mem::take(tables));
         batch.clear();
         let before = task.meta().offsets.clone();
         for c in cursors {
-            // An input that a later version added is not named in older entries: nothing of it had been processed then.
-            c.take_until(next_offset(&entry.offsets, c.at).unwrap_or(c.position), batch)?;
+            // An input that a later version added is not named in older entries: nothing of it had
+            // been processed then.
+            c.take_until(
+                next_offset(&entry.offsets, c.at).unwrap_or(c.position),
+                batch,
+            )?;
         }
+
         out.clear();
         let mut order = by_task(spec, batch);
         if task.merges_by_log_time() {
             by_log_time(&mut order, batch);
         }
-        task.process(order.iter().map(|place| batch.get(place.index as usize)), out, Room::UNBOUNDED)?;
+
+        task.process(
+            order.iter().map(|place| batch.get(place.index as usize)),
+            out,
+            Room::UNBOUNDED,
+        )?;
         *records += batch.len() as u64;
         (self.progress)(*records);
         let replayed = task.prepare(out).digest;
         if replayed != entry.digest {
-            let started = |at| before.iter().find(|(a, _)| *a == at).map_or(0, |(_, next)| *next);
-            let inputs = entry.offsets.iter().map(|(at, end)| (*at, started(*at), *end)).collect();
+            let started = |at| {
+                before
+                    .iter()
+                    .find(|(a, _)| *a == at)
+                    .map_or(0, |(_, next)| *next)
+            };
+
+            let inputs = entry
+                .offsets
+                .iter()
+                .map(|(at, end)| (*at, started(*at), *end))
+                .collect();
             let record = self.first_wrong_output(spec, out)?;
-            return Ok(Some(Divergence { transaction: entry.transaction, inputs, recorded: entry.digest, replayed, record }));
+            return Ok(Some(Divergence {
+                transaction: entry.transaction,
+                inputs,
+                recorded: entry.digest,
+                replayed,
+                record,
+            }));
         }
+
         task.post_commit(0).map_err(TaskError::from)?;
-        *tables = Arc::try_unwrap(std::mem::take(&mut task.view.tables)).unwrap_or_else(|shared| (*shared).clone());
+        *tables = Arc::try_unwrap(std::mem::take(&mut task.view.tables))
+            .unwrap_or_else(|shared| (*shared).clone());
         Ok(None)
     }
 
     /// Re-executes input by input, each up to its end in `ends`.
-    pub(super) fn by_position(&mut self, run: &mut Run, ends: &[(TopicPartition, u64)]) -> Result<(), ReplayError> {
-        let Run { task, cursors, out, batch, records, .. } = run;
+    pub(super) fn by_position(
+        &mut self,
+        run: &mut Run,
+        ends: &[(TopicPartition, u64)],
+    ) -> Result<(), ReplayError> {
+        let Run {
+            task,
+            cursors,
+            out,
+            batch,
+            records,
+            ..
+        } = run;
+
         for c in cursors {
             let end = position(ends, c.at)?;
             while c.position < end {
@@ -238,11 +347,13 @@ impl Replay<'_> {
                 }
             }
         }
+
         Ok(())
     }
 
     fn verdict(&self, task: &Task, live: &Meta, records: u64) -> Replayed {
-        let (digest, transactions) = (task.digest(), task.meta().transaction);
+        let digest = task.digest();
+        let transactions = task.meta().transaction;
         let divergence = (digest != live.digest).then(|| Divergence {
             transaction: live.transaction,
             inputs: live.offsets.iter().map(|(at, o)| (*at, 0, *o)).collect(),
@@ -250,20 +361,38 @@ impl Replay<'_> {
             replayed: digest,
             record: None,
         });
-        Replayed { transactions, records, digest, divergence }
+
+        Replayed {
+            transactions,
+            records,
+            digest,
+            divergence,
+        }
     }
 
-    /// Compares the outputs of one re-executed transaction with the log's, by `(src, n)`; names the first cause that differs.
-    fn first_wrong_output(&self, spec: &RoleSpec, out: &Records) -> Result<Option<String>, ReplayError> {
+    /// Compares the outputs of one re-executed transaction with the log's, by `(src, n)`; names the
+    /// first cause that differs.
+    fn first_wrong_output(
+        &self,
+        spec: &RoleSpec,
+        out: &Records,
+    ) -> Result<Option<String>, ReplayError> {
         let ours = |t| t == spec.changelog || Some(t) == spec.journal;
-        let mut by_partition: std::collections::BTreeMap<TopicPartition, Vec<usize>> = Default::default();
+        let mut by_partition: std::collections::BTreeMap<TopicPartition, Vec<usize>> =
+            Default::default();
         for (i, r) in out.iter().enumerate().filter(|(_, r)| !ours(r.at.topic)) {
             by_partition.entry(r.at).or_default().push(i);
         }
-        let name = |r: &super::records::Record<'_>| Some((r.headers.get("src")?.to_vec(), r.headers.get("n")?.to_vec()));
+
+        let name = |r: &super::records::Record<'_>| {
+            Some((r.headers.get("src")?.to_vec(), r.headers.get("n")?.to_vec()))
+        };
+
         let mut first: Option<usize> = None;
         for (at, wanted) in by_partition {
-            let mut reader = self.log.reader(at.topic, &[(at.partition, From::Start)], true)?;
+            let mut reader = self
+                .log
+                .reader(at.topic, &[(at.partition, From::Start)], true)?;
             let mut found: std::collections::BTreeMap<_, Vec<u8>> = Default::default();
             let mut chunk = Records::new();
             loop {
@@ -274,16 +403,20 @@ impl Replay<'_> {
                         found.insert(key, r.value.unwrap_or_default().to_vec());
                     }
                 }
+
                 if chunk.is_empty() && reader.caught_up() {
                     break;
                 }
             }
+
             let wrong = wanted.into_iter().find(|i| {
                 let r = out.get(*i);
                 name(&r).and_then(|key| found.get(&key)).map(Vec::as_slice) != r.value
             });
+
             first = [first, wrong].into_iter().flatten().min();
         }
+
         Ok(first.and_then(|i| out.get(i).headers.text("src").map(str::to_string)))
     }
 }

@@ -4,7 +4,8 @@
 //!  created --> restoring --> running --> dropped
 //!                  ^ (a wrong store is put aside, once)
 //! ```
-//! A task is dropped, never repaired: whatever goes wrong, the next incarnation makes a new one and proves it equal before it runs.
+//! A task is dropped, never repaired: whatever goes wrong, the next incarnation makes a new one and
+//! proves it equal before it runs.
 
 use std::sync::Arc;
 
@@ -59,7 +60,8 @@ pub struct Task {
     time_ms: i64,
     /// How far the store is looked through, while it is.
     scrub: Option<Scrub>,
-    /// Guarded records that had been seen before and were dropped. Stays zero while transactions work.
+    /// Guarded records that had been seen before and were dropped. Stays zero while transactions
+    /// work.
     pub repeats: u64,
 }
 
@@ -106,9 +108,15 @@ impl Task {
         &self.meta
     }
 
-    /// Processes records of this task, already in processing order; output goes to `out`. Ends early when the transaction has enough in it, but takes one
-    /// at least. Answers how many it took: positions say no more than that, so the rest may come in any later batch.
-    pub fn process<'r>(&mut self, records: impl Iterator<Item = Record<'r>>, out: &mut Records, room: Room) -> Result<usize, TaskError> {
+    /// Processes records of this task, already in processing order; output goes to `out`. Ends
+    /// early when the transaction has enough in it, but takes one at least. Answers how many it
+    /// took: positions say no more than that, so the rest may come in any later batch.
+    pub fn process<'r>(
+        &mut self,
+        records: impl Iterator<Item = Record<'r>>,
+        out: &mut Records,
+        room: Room,
+    ) -> Result<usize, TaskError> {
         let mut next = std::mem::take(&mut self.meta.offsets);
         let result = self.process_all(records, out, room, &mut next);
         self.meta.offsets = next;
@@ -117,8 +125,13 @@ impl Task {
 
     /// The records that `prepare` will add to the transaction, the entry and the meta record apart.
     pub fn to_prepare(&self) -> Written {
-        let ((changes, bytes), rows) = (self.overlay.written(), self.view.fresh_bytes());
-        Written { records: changes, bytes: bytes + rows, row_bytes: rows }
+        let (changes, bytes) = self.overlay.written();
+        let rows = self.view.fresh_bytes();
+        Written {
+            records: changes,
+            bytes: bytes + rows,
+            row_bytes: rows,
+        }
     }
 
     fn process_all<'r>(
@@ -128,22 +141,49 @@ impl Task {
         room: Room,
         next: &mut [(TopicPartition, u64)],
     ) -> Result<usize, TaskError> {
-        let (spec, mut taken) = (&self.spec, 0);
-        let mut ctx = Ctx::new(self.number, &mut self.overlay, &*self.store, &mut self.view, &mut self.outbox, out, spec.dead_letters);
+        let spec = &self.spec;
+        let mut taken = 0;
+        let mut ctx = Ctx::new(
+            self.number,
+            &mut self.overlay,
+            &*self.store,
+            &mut self.view,
+            &mut self.outbox,
+            out,
+            spec.dead_letters,
+        );
+
         for r in records {
             crash::point(Point::ProcessRecord);
             taken += 1;
-            let position = next
-                .iter_mut()
-                .find(|(at, _)| *at == r.at)
-                .ok_or_else(|| Bug(format!("task {} got a record of a partition that is not its own: {:?}", self.number, r.at)))?;
+            let position = next.iter_mut().find(|(at, _)| *at == r.at).ok_or_else(|| {
+                Bug(format!(
+                    "task {} got a record of a partition that is not its own: {:?}",
+                    self.number, r.at
+                ))
+            })?;
+
             if r.offset < position.1 {
-                return Err(Bug(format!("offsets went back in {:?}: {} where at least {} was due", r.at, r.offset, position.1)).into());
+                return Err(Bug(format!(
+                    "offsets went back in {:?}: {} where at least {} was due",
+                    r.at, r.offset, position.1
+                ))
+                .into());
             }
+
             position.1 = r.offset + 1;
             self.time_ms = r.timestamp_ms;
-            ctx.set_cause(Cause { at: r.at, offset: r.offset, timestamp_ms: r.timestamp_ms });
-            if spec.inputs.iter().any(|i| i.guarded && i.topic == r.at.topic) {
+            ctx.set_cause(Cause {
+                at: r.at,
+                offset: r.offset,
+                timestamp_ms: r.timestamp_ms,
+            });
+
+            if spec
+                .inputs
+                .iter()
+                .any(|i| i.guarded && i.topic == r.at.topic)
+            {
                 match check(&mut self.seen, &r, ctx.src())? {
                     Verdict::Next => {}
                     _ if mutants::on(Mutant::GuardOff) => {}
@@ -157,16 +197,20 @@ impl Task {
                     }
                 }
             }
+
             let done = self.role.process(&mut ctx, &r);
+
             // A failing store makes a role see too little; its verdict on that is void.
             if let Some(e) = ctx.take_failure() {
                 return Err(e.into());
             }
+
             done.map_err(|Bug(text)| Bug(format!("{}: {text}", ctx.src())))?;
             if room.is_used_up_by(ctx.written().and(self.role.held_back())) {
                 break;
             }
         }
+
         let done = self.role.batch_end(&mut ctx);
         match ctx.take_failure() {
             Some(e) => Err(e.into()),
@@ -178,11 +222,21 @@ impl Task {
     pub fn prepare(&mut self, out: &mut Records) -> &Meta {
         let changelog = TopicPartition::new(self.spec.changelog, self.number);
         let timestamp_ms = self.time_ms;
-        let mut push =
-            |at, key, value: Option<&[u8]>| out.push(&Record { at, offset: 0, timestamp_ms, key, value, headers: Headers::default() });
+        let mut push = |at, key, value: Option<&[u8]>| {
+            out.push(&Record {
+                at,
+                offset: 0,
+                timestamp_ms,
+                key,
+                value,
+                headers: Headers::default(),
+            })
+        };
+
         for (key, value) in self.overlay.changes() {
             push(changelog, Some(key), value);
         }
+
         let meta = Meta {
             transaction: self.meta.transaction + 1,
             offsets: self.meta.offsets.clone(),
@@ -190,30 +244,58 @@ impl Task {
             sent: self.outbox.sequences.iter().collect(),
             seen: self.seen.iter().collect(),
         };
+
         if let Some(topic) = self.spec.journal {
             let (forget, rows) = self.view.take_fresh();
             let settings = if forget { self.role.settings() } else { None };
-            let (transaction, offsets, digest) = (meta.transaction, meta.offsets.clone(), meta.digest);
-            let entry = JournalEntry { transaction, offsets, digest, forget, rows, settings };
+            let transaction = meta.transaction;
+            let offsets = meta.offsets.clone();
+            let digest = meta.digest;
+            let entry = JournalEntry {
+                transaction,
+                offsets,
+                digest,
+                forget,
+                rows,
+                settings,
+            };
+
             let most = self.outbox.topics.spec(topic).record_bytes_max as usize;
             let too_much = || entry.rows.iter().map(|row| row.value.len()).sum::<usize>() > most;
-            let part = if mutants::on(Mutant::SizeBeforePrepare) && too_much() { usize::MAX } else { self.journal_part };
+            let part = if mutants::on(Mutant::SizeBeforePrepare) && too_much() {
+                usize::MAX
+            } else {
+                self.journal_part
+            };
+
             for record in entry.encode_all(part) {
                 push(TopicPartition::new(topic, self.number), None, Some(&record));
             }
         }
+
         push(changelog, Some(META_KEY), Some(&meta.encode()));
         self.prepared.insert(meta)
     }
 
-    /// The transaction is in the log: now, and only now, the store may have it. `changelog_offset` is where its meta record is.
+    /// The transaction is in the log: now, and only now, the store may have it. `changelog_offset`
+    /// is where its meta record is.
     pub fn post_commit(&mut self, changelog_offset: u64) -> Result<(), StoreError> {
-        let meta = self.prepared.take().expect("prepare comes before post_commit");
-        let record = StoreMeta { changelog_offset, verified: true, meta };
-        self.store.write(&mut self.overlay.changes(), &record.encode())?;
+        let meta = self
+            .prepared
+            .take()
+            .expect("prepare comes before post_commit");
+        let record = StoreMeta {
+            changelog_offset,
+            verified: true,
+            meta,
+        };
+
+        self.store
+            .write(&mut self.overlay.changes(), &record.encode())?;
         if let Some(scrub) = &mut self.scrub {
             scrub.moved(&self.overlay);
         }
+
         self.changelog_offset = Some(changelog_offset);
         self.overlay.committed();
         self.meta = record.meta;
@@ -238,13 +320,24 @@ impl Task {
     /// For a mistake: writes the store although nothing is decided.
     pub(super) fn write_early(&mut self) -> Result<(), StoreError> {
         let meta = self.prepared.clone().expect("prepare comes before");
-        let record = StoreMeta { changelog_offset: self.last_changelog_offset(), verified: true, meta };
-        self.store.write(&mut self.overlay.changes(), &record.encode())
+        let record = StoreMeta {
+            changelog_offset: self.last_changelog_offset(),
+            verified: true,
+            meta,
+        };
+
+        self.store
+            .write(&mut self.overlay.changes(), &record.encode())
     }
 
     /// For mistakes: where the changelog ended when the store was last written.
     pub(super) fn last_changelog_offset(&self) -> u64 {
-        let stored = self.store.meta().ok().flatten().and_then(|bytes| StoreMeta::decode(&bytes).ok());
+        let stored = self
+            .store
+            .meta()
+            .ok()
+            .flatten()
+            .and_then(|bytes| StoreMeta::decode(&bytes).ok());
         stored.map_or(0, |record| record.changelog_offset)
     }
 
@@ -257,7 +350,16 @@ impl Task {
     /// For a mistake: back to what the store says, in place. False if it says nothing.
     #[cfg(feature = "faults")]
     pub(super) fn go_back(&mut self) -> bool {
-        let Some(record) = self.store.meta().ok().flatten().and_then(|bytes| StoreMeta::decode(&bytes).ok()) else { return false };
+        let Some(record) = self
+            .store
+            .meta()
+            .ok()
+            .flatten()
+            .and_then(|bytes| StoreMeta::decode(&bytes).ok())
+        else {
+            return false;
+        };
+
         self.overlay.forget();
         self.meta = record.meta;
         let (sent, seen) = self.meta.sequences(&self.spec.guarded_outputs);
@@ -265,12 +367,17 @@ impl Task {
         true
     }
 
-    /// Looks through so many keys of the store, between transactions; true when it is through and all is right.
+    /// Looks through so many keys of the store, between transactions; true when it is through and
+    /// all is right.
     pub(super) fn scrub(&mut self, keys: usize) -> Result<bool, StoreError> {
-        let done = self.scrub.get_or_insert_default().slice(&*self.store, keys, self.meta.digest)?;
+        let done =
+            self.scrub
+                .get_or_insert_default()
+                .slice(&*self.store, keys, self.meta.digest)?;
         if done {
             self.scrub = None;
         }
+
         Ok(done)
     }
 
@@ -287,12 +394,25 @@ impl Task {
 
 fn check(seen: &mut InSequences, r: &Record<'_>, src: &str) -> Result<Verdict, TaskError> {
     // Read as if it were known, it could mean something else.
-    if let Some(version) = r.headers.get(guard::VERSION_HEADER).filter(|v| *v != guard::VERSION) {
-        let (theirs, ours) = (String::from_utf8_lossy(version), String::from_utf8_lossy(guard::VERSION));
-        return Err(TaskError::Newer(format!("{src}: a record of format {theirs}, this version reads {ours}; upgrade this role, too")));
+    if let Some(version) = r
+        .headers
+        .get(guard::VERSION_HEADER)
+        .filter(|v| *v != guard::VERSION)
+    {
+        let theirs = String::from_utf8_lossy(version);
+        let ours = String::from_utf8_lossy(guard::VERSION);
+        return Err(TaskError::Newer(format!(
+            "{src}: a record of format {theirs}, this version reads {ours}; upgrade this role, too"
+        )));
     }
+
     let header = r.headers.get(guard::HEADER).and_then(guard::parse);
-    let (task, sequence) = header
-        .ok_or_else(|| Bug(format!("{src}: a record without a {} header stands in an internal topic: who wrote it?", guard::HEADER)))?;
+    let (task, sequence) = header.ok_or_else(|| {
+        Bug(format!(
+            "{src}: a record without a {} header stands in an internal topic: who wrote it?",
+            guard::HEADER
+        ))
+    })?;
+
     Ok(seen.check(r.at.topic, task, sequence))
 }

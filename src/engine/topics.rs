@@ -1,4 +1,5 @@
-//! Topics as the engine knows them: small numbers into a table that the wire contract fills. Names matter only at the edges.
+//! Topics as the engine knows them: small numbers into a table that the wire contract fills. Names
+//! matter only at the edges.
 
 use std::fmt;
 
@@ -92,8 +93,15 @@ pub struct TopicTable {
 impl TopicTable {
     /// The table for a prefix. A [`TopicId`] is a place in `specs`.
     pub fn new(prefix: &str, specs: Vec<TopicSpec>) -> Self {
-        let names = specs.iter().map(|s| format!("{prefix}{}", s.name)).collect();
-        TopicTable { prefix: prefix.to_string(), specs, names }
+        let names = specs
+            .iter()
+            .map(|s| format!("{prefix}{}", s.name))
+            .collect();
+        TopicTable {
+            prefix: prefix.to_string(),
+            specs,
+            names,
+        }
     }
 
     /// The prefix of every name.
@@ -113,7 +121,10 @@ impl TopicTable {
 
     /// The topic of a full name.
     pub fn find(&self, name: &str) -> Option<TopicId> {
-        self.names.iter().position(|n| n == name).map(|i| TopicId(i as u16))
+        self.names
+            .iter()
+            .position(|n| n == name)
+            .map(|i| TopicId(i as u16))
     }
 
     /// All topics.
@@ -121,16 +132,22 @@ impl TopicTable {
         (0..self.specs.len()).map(|i| TopicId(i as u16))
     }
 
-    /// The fault of these partition counts, by topic number, if there is one. Work is shared out by partition number, so all topics that may have
-    /// many partitions must have as many as the first of them.
+    /// The fault of these partition counts, by topic number, if there is one. Work is shared out by
+    /// partition number, so all topics that may have many partitions must have as many as the first
+    /// of them.
     pub fn misfit(&self, counts: &[u32]) -> Option<String> {
         let count = |t: TopicId| counts[t.0 as usize];
-        let first = self.iter().find(|t| self.spec(*t).partitions == Partitions::Many);
+        let first = self
+            .iter()
+            .find(|t| self.spec(*t).partitions == Partitions::Many);
         for topic in self.iter() {
             let (want, like) = match (self.spec(topic).partitions, first) {
-                (Partitions::Many, Some(first)) => (count(first), format!(" like {}", self.name(first))),
+                (Partitions::Many, Some(first)) => {
+                    (count(first), format!(" like {}", self.name(first)))
+                }
                 _ => (1, String::new()),
             };
+
             if count(topic) != want {
                 return Some(format!(
                     "topic {} has {} partitions, not {want}{like}: `processor topics check` shows all topics; partitions cannot be taken away again, \
@@ -140,6 +157,7 @@ impl TopicTable {
                 ));
             }
         }
+
         None
     }
 
@@ -151,6 +169,7 @@ impl TopicTable {
                 write!(f, "{}/{}", self.0, self.1)
             }
         }
+
         Show(self.name(at.topic), at.partition)
     }
 }

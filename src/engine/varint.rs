@@ -1,4 +1,5 @@
-//! Compact integers and short byte strings for records that only we read: seven bits a byte, small numbers first.
+//! Compact integers and short byte strings for records that only we read: seven bits a byte, small
+//! numbers first.
 
 /// Appends an unsigned number.
 pub fn put(out: &mut Vec<u8>, n: impl Into<u128>) {
@@ -7,6 +8,7 @@ pub fn put(out: &mut Vec<u8>, n: impl Into<u128>) {
         out.push(n as u8 | 0x80);
         n >>= 7;
     }
+
     out.push(n as u8);
 }
 
@@ -17,7 +19,8 @@ pub fn put_signed(out: &mut Vec<u8>, n: i128) {
 
 /// Takes an unsigned number off the front.
 pub fn take(bytes: &mut &[u8]) -> Option<u128> {
-    let (mut n, mut shift) = (0_u128, 0_u32);
+    let mut n = 0_u128;
+    let mut shift = 0_u32;
     loop {
         let (&b, rest) = bytes.split_first()?;
         *bytes = rest;
@@ -25,10 +28,12 @@ pub fn take(bytes: &mut &[u8]) -> Option<u128> {
         if shift > 126 || (shift == 126 && part > 3) {
             return None;
         }
+
         n |= part << shift;
         if b < 0x80 {
             return Some(n);
         }
+
         shift += 7;
     }
 }

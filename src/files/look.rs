@@ -1,8 +1,9 @@
 //! Looking into a database of files while another process writes it.
 //!
-//! A reader takes the list of files from one place and then opens them one after another. The owner deletes a log or a table once another file holds its
-//! content; whoever opens in that moment misses a file, or, worse, opens the rest and sees a hole that was never there. New files do no harm. So a look
-//! counts only if no file went away while it was taken; else another one is taken.
+//! A reader takes the list of files from one place and then opens them one after another. The owner
+//! deletes a log or a table once another file holds its content; whoever opens in that moment
+//! misses a file, or, worse, opens the rest and sees a hole that was never there. New files do no
+//! harm. So a look counts only if no file went away while it was taken; else another one is taken.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -10,7 +11,8 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long to try. An owner at full speed deletes a file every second or so; opening takes a fraction of that.
+/// How long to try. An owner at full speed deletes a file every second or so; opening takes a
+/// fraction of that.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// At least so often, however long one attempt takes.
 const TRIES_MIN: u32 = 5;
@@ -36,32 +38,46 @@ fn at_rest_within<T>(dir: &Path, patience: Duration, open: impl Fn() -> T) -> Lo
     loop {
         let before = names(dir);
         let found = open();
-        // A directory that cannot be listed says nothing about its owner; the attempt itself has met the same trouble.
-        let (Ok(before), Ok(after)) = (before, names(dir)) else { return Look::Found(found) };
+
+        // A directory that cannot be listed says nothing about its owner; the attempt itself has
+        // met the same trouble.
+        let (Ok(before), Ok(after)) = (before, names(dir)) else {
+            return Look::Found(found);
+        };
+
         if after.is_superset(&before) {
             return Look::Found(found);
         }
+
         tries += 1;
         if tries >= TRIES_MIN && Instant::now() >= until {
             return Look::Busy(tries);
         }
+
         drop(found);
         std::thread::sleep(PAUSE);
     }
 }
 
-/// The files that hold data. Locks, logs for people and files that are still being made come and go without a meaning.
+/// The files that hold data. Locks, logs for people and files that are still being made come and go
+/// without a meaning.
 fn names(dir: &Path) -> io::Result<BTreeSet<OsString>> {
     let counts = |name: &OsString| {
         let name = name.to_string_lossy();
-        name == "CURRENT" || name.starts_with("MANIFEST-") || [".log", ".sst", ".blob"].iter().any(|end| name.ends_with(end))
+        name == "CURRENT"
+            || name.starts_with("MANIFEST-")
+            || [".log", ".sst", ".blob"]
+                .iter()
+                .any(|end| name.ends_with(end))
     };
+
     let all: io::Result<Vec<_>> = match std::fs::read_dir(dir) {
         Ok(entries) => entries.map(|entry| entry.map(|e| e.file_name())).collect(),
         // The owner has put the whole directory aside.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(e) => Err(e),
     };
+
     all.map(|all| all.into_iter().filter(counts).collect())
 }
 
@@ -78,6 +94,7 @@ mod tests {
         for name in ["CURRENT", "000001.log", "000002.log", "LOCK"] {
             std::fs::write(file(name), "").expect("written");
         }
+
         let tries = Cell::new(0);
         let look = at_rest(dir.path(), || {
             tries.set(tries.get() + 1);
@@ -90,13 +107,20 @@ mod tests {
                     std::fs::remove_file(file("LOCK")).unwrap_or_default();
                 }
             }
+
             tries.get()
         });
+
         assert!(matches!(look, Look::Found(3)), "{look:?}");
         let busy = at_rest_within(dir.path(), Duration::ZERO, || {
             tries.set(tries.get() + 1);
-            std::fs::rename(file(&format!("00000{}.log", tries.get() - 1)), file(&format!("00000{}.log", tries.get()))).expect("renamed");
+            std::fs::rename(
+                file(&format!("00000{}.log", tries.get() - 1)),
+                file(&format!("00000{}.log", tries.get())),
+            )
+            .expect("renamed");
         });
+
         assert!(matches!(busy, Look::Busy(TRIES_MIN)), "{busy:?}");
     }
 }

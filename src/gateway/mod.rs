@@ -1,7 +1,8 @@
 //! The gateway: users' notifications over HTTP, as Server-Sent Events, WebSockets and webhooks.
 //!
-//! It is no role. It decides nothing about orders or money and holds no state that is not in the log, so any number of gateways can run, and a dead one
-//! loses nothing: a client resumes at another with the number of the last notification it has seen.
+//! It is no role. It decides nothing about orders or money and holds no state that is not in the
+//! log, so any number of gateways can run, and a dead one loses nothing: a client resumes at
+//! another with the number of the last notification it has seen.
 //!
 //! ```text
 //!  notifications --(follow)--> Feed: newest in memory, index to the rest --(Cursor)--> stream --> SSE, WebSocket
@@ -81,7 +82,8 @@ pub struct Settings {
     pub private_webhooks: bool,
     /// Longest a webhook request may take.
     pub webhook_timeout: Duration,
-    /// When to try a webhook again after the first failure, the second, ...; the last pause is that of all further ones.
+    /// When to try a webhook again after the first failure, the second, ...; the last pause is that
+    /// of all further ones.
     pub schedule: Vec<Duration>,
     /// How long a notification is tried at a webhook that does not work.
     pub give_up: Duration,
@@ -137,7 +139,12 @@ impl Gateway {
     /// Resolves when the gateway is asked to stop.
     pub(crate) async fn stopping(&self) {
         // The sender lives as long as the gateway runs; if it is gone, that is a stop too.
-        self.stop.clone().wait_for(|s| *s).await.map(drop).unwrap_or_default();
+        self.stop
+            .clone()
+            .wait_for(|s| *s)
+            .await
+            .map(drop)
+            .unwrap_or_default();
     }
 
     /// What users want, and how far their endpoints were served.
@@ -163,26 +170,52 @@ pub struct Running {
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
-/// Starts a gateway on a log, inside a tokio runtime. It listens when this returns, and serves streams as soon as the history has been read.
-pub async fn start(log: Arc<dyn Log>, topics: Arc<TopicTable>, access: Access, settings: Settings) -> Result<Running, LogError> {
+/// Starts a gateway on a log, inside a tokio runtime. It listens when this returns, and serves
+/// streams as soon as the history has been read.
+pub async fn start(
+    log: Arc<dyn Log>,
+    topics: Arc<TopicTable>,
+    access: Access,
+    settings: Settings,
+) -> Result<Running, LogError> {
     if !settings.listen.ip().is_loopback() && !access.needs_token() {
         return Err(LogError::Invalid(format!(
             "listening on {} lets other machines in, and without tokens everybody could read everything: give --token-file, or listen on 127.0.0.1",
             settings.listen
         )));
     }
+
     let listener = server::bind(&settings)?;
-    let address = listener.local_addr().map_err(|e| LogError::Io(e.to_string()))?;
-    let (setup_log, history) = (log.clone(), settings.history);
+    let address = listener
+        .local_addr()
+        .map_err(|e| LogError::Io(e.to_string()))?;
+    let setup_log = log.clone();
+    let history = settings.history;
+
     // Asking the log blocks.
     let setup = tokio::task::spawn_blocking(move || {
-        let starts = [NOTIFICATIONS, SUBSCRIPTIONS, PORTFOLIOS].map(|t| starts(&*setup_log, t, history.filter(|_| t == NOTIFICATIONS)));
+        let starts = [NOTIFICATIONS, SUBSCRIPTIONS, PORTFOLIOS]
+            .map(|t| starts(&*setup_log, t, history.filter(|_| t == NOTIFICATIONS)));
         let [notifications, subscriptions, portfolios] = starts;
-        Ok::<_, LogError>((setup_log.cluster_id()?, notifications?, subscriptions?, portfolios?))
+        Ok::<_, LogError>((
+            setup_log.cluster_id()?,
+            notifications?,
+            subscriptions?,
+            portfolios?,
+        ))
     });
-    let (cluster, starts, subscription_starts, portfolio_starts) =
-        setup.await.map_err(|e| LogError::Unavailable(format!("starting the gateway: {e}")))??;
-    let feed = Feed::new(log.clone(), NOTIFICATIONS, &starts, settings.memory, settings.ahead);
+
+    let (cluster, starts, subscription_starts, portfolio_starts) = setup
+        .await
+        .map_err(|e| LogError::Unavailable(format!("starting the gateway: {e}")))??;
+    let feed = Feed::new(
+        log.clone(),
+        NOTIFICATIONS,
+        &starts,
+        settings.memory,
+        settings.ahead,
+    );
+
     let (stop, stopping) = watch::channel(false);
     let (writer, writer_thread) = Writer::start(log.clone(), settings.positions_every)?;
     let gateway = Arc::new(Gateway {
@@ -198,38 +231,81 @@ pub async fn start(log: Arc<dyn Log>, topics: Arc<TopicTable>, access: Access, s
         metrics: Metrics::default(),
         stop: stopping,
     });
+
     let (send, failed) = mpsc::unbounded_channel();
-    let mut running =
-        Running { address, gateway: gateway.clone(), stop, flag: Arc::default(), failed, threads: vec![writer_thread], tasks: Vec::new() };
-    running.follow("gateway-feed", NOTIFICATIONS, starts, &send, |g, records, all| {
-        g.feed.take(records.iter());
-        if all {
-            g.feed.set_ready();
-        }
-    })?;
-    running.follow("gateway-subs", SUBSCRIPTIONS, subscription_starts, &send, |g, records, _| {
-        if !records.is_empty() {
-            g.subscriptions.take(records.iter());
-        }
-    })?;
-    running.follow("gateway-folios", PORTFOLIOS, portfolio_starts, &send, |g, records, _| g.portfolios.take(records.iter()))?;
+    let mut running = Running {
+        address,
+        gateway: gateway.clone(),
+        stop,
+        flag: Arc::default(),
+        failed,
+        threads: vec![writer_thread],
+        tasks: Vec::new(),
+    };
+
+    running.follow(
+        "gateway-feed",
+        NOTIFICATIONS,
+        starts,
+        &send,
+        |g, records, all| {
+            g.feed.take(records.iter());
+            if all {
+                g.feed.set_ready();
+            }
+        },
+    )?;
+
+    running.follow(
+        "gateway-subs",
+        SUBSCRIPTIONS,
+        subscription_starts,
+        &send,
+        |g, records, _| {
+            if !records.is_empty() {
+                g.subscriptions.take(records.iter());
+            }
+        },
+    )?;
+
+    running.follow(
+        "gateway-folios",
+        PORTFOLIOS,
+        portfolio_starts,
+        &send,
+        |g, records, _| g.portfolios.take(records.iter()),
+    )?;
+
     if gateway.settings.webhooks {
         running.webhooks(&writer, &send)?;
     }
-    running.tasks.push(tokio::spawn(server::serve(gateway.clone(), writer, listener)));
-    running.tasks.push(tokio::spawn(server::watch_tokens(gateway)));
+
+    running.tasks.push(tokio::spawn(server::serve(
+        gateway.clone(),
+        writer,
+        listener,
+    )));
+    running
+        .tasks
+        .push(tokio::spawn(server::watch_tokens(gateway)));
     Ok(running)
 }
 
 /// First offsets of a topic's partitions, `history` back from now or from the beginning.
 fn starts(log: &dyn Log, topic: TopicId, history: Option<Duration>) -> Result<Vec<u64>, LogError> {
-    let since = history.map(|h| now_ms().saturating_sub(i64::try_from(h.as_millis()).unwrap_or(i64::MAX)));
+    let since =
+        history.map(|h| now_ms().saturating_sub(i64::try_from(h.as_millis()).unwrap_or(i64::MAX)));
     let start = |partition| {
         let at = TopicPartition::new(topic, partition);
         let first = log.bounds(at)?.start;
-        Ok(since.map_or(Ok(first), |ms| log.offset_at(at, ms))?.max(first))
+        Ok(since
+            .map_or(Ok(first), |ms| log.offset_at(at, ms))?
+            .max(first))
     };
-    (0..crate::client::partitions(log, topic)?).map(start).collect()
+
+    (0..crate::client::partitions(log, topic)?)
+        .map(start)
+        .collect()
 }
 
 impl Running {
@@ -239,14 +315,21 @@ impl Running {
         failed: &mpsc::UnboundedSender<LogError>,
         work: impl FnOnce(&Gateway, &AtomicBool) -> Result<(), LogError> + Send + 'static,
     ) -> Result<(), LogError> {
-        let (gateway, flag, failed) = (self.gateway.clone(), self.flag.clone(), failed.clone());
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
-            if let Err(e) = work(&gateway, &flag) {
-                // Nobody listens only when the gateway is stopping anyway.
-                failed.send(e).unwrap_or_default();
-            }
-        });
-        self.threads.push(thread.map_err(|e| LogError::Unavailable(format!("no thread can be started: {e}")))?);
+        let gateway = self.gateway.clone();
+        let flag = self.flag.clone();
+        let failed = failed.clone();
+        let thread = std::thread::Builder::new()
+            .name(name.into())
+            .spawn(move || {
+                if let Err(e) = work(&gateway, &flag) {
+                    // Nobody listens only when the gateway is stopping anyway.
+                    failed.send(e).unwrap_or_default();
+                }
+            });
+
+        self.threads.push(
+            thread.map_err(|e| LogError::Unavailable(format!("no thread can be started: {e}")))?,
+        );
         Ok(())
     }
 
@@ -258,22 +341,40 @@ impl Running {
         failed: &mpsc::UnboundedSender<LogError>,
         mut take: impl FnMut(&Gateway, &crate::engine::records::Records, bool) + Send + 'static,
     ) -> Result<(), LogError> {
-        self.thread(name, failed, move |g, stop| follow::run(&g.log, topic, &starts, stop, |records, all| take(g, records, all)))
+        self.thread(name, failed, move |g, stop| {
+            follow::run(&g.log, topic, &starts, stop, |records, all| {
+                take(g, records, all)
+            })
+        })
     }
 
-    fn webhooks(&mut self, writer: &Writer, failed: &mpsc::UnboundedSender<LogError>) -> Result<(), LogError> {
+    fn webhooks(
+        &mut self,
+        writer: &Writer,
+        failed: &mpsc::UnboundedSender<LogError>,
+    ) -> Result<(), LogError> {
         let (send, owned) = watch::channel(webhooks::Owned::default());
         let group = format!("{}processor-gateway", self.gateway.topics.prefix());
         let instance = format!("{group}-{}", self.gateway.settings.instance);
-        self.thread("gateway-owner", failed, move |g, stop| webhooks::own(&g.log, g.feed.topic, &group, &instance, stop, &send))?;
-        let (their_writer, their_owned) = (writer.clone(), owned.clone());
-        self.thread("gateway-alerts", failed, move |g, stop| alerts::run(g, &their_writer, their_owned, stop))?;
-        let (gateway, writer, failed) = (self.gateway.clone(), writer.clone(), failed.clone());
+        self.thread("gateway-owner", failed, move |g, stop| {
+            webhooks::own(&g.log, g.feed.topic, &group, &instance, stop, &send)
+        })?;
+
+        let their_writer = writer.clone();
+        let their_owned = owned.clone();
+        self.thread("gateway-alerts", failed, move |g, stop| {
+            alerts::run(g, &their_writer, their_owned, stop)
+        })?;
+
+        let gateway = self.gateway.clone();
+        let writer = writer.clone();
+        let failed = failed.clone();
         self.tasks.push(tokio::spawn(async move {
             if let Err(e) = webhooks::serve(gateway, writer, owned).await {
                 failed.send(LogError::Invalid(e)).unwrap_or_default();
             }
         }));
+
         Ok(())
     }
 
@@ -293,7 +394,11 @@ impl Running {
             // A panic has been printed where it happened.
             drop(task.await);
         }
+
         let threads = std::mem::take(&mut self.threads);
-        drop(tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join()))).await);
+        drop(
+            tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join())))
+                .await,
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! Which errors of the log pass: one that does not answer is asked again; one that refuses a login or a right is, too, if it did not before, because a
-//! broker that restarts may not know its users yet. That lasts for some minutes at most.
+//! Which errors of the log pass: one that does not answer is asked again; one that refuses a login
+//! or a right is, too, if it did not before, because a broker that restarts may not know its users
+//! yet. That lasts for some minutes at most.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,12 @@ impl Passing {
     pub fn wait(&mut self, e: LogError) -> Result<String, LogError> {
         match e {
             LogError::Unavailable(why) => Ok(why),
-            LogError::Refused(why) if self.worked && self.refused.get_or_insert_with(Instant::now).elapsed() < REFUSED_MAX => Ok(why),
+            LogError::Refused(why)
+                if self.worked
+                    && self.refused.get_or_insert_with(Instant::now).elapsed() < REFUSED_MAX =>
+            {
+                Ok(why)
+            }
             e => Err(e),
         }
     }
@@ -39,9 +45,15 @@ mod tests {
     fn a_refusal_passes_only_for_those_who_were_let_in() {
         let mut p = Passing::default();
         assert!(p.wait(LogError::Unavailable("no answer".into())).is_ok());
-        assert!(matches!(p.wait(LogError::Refused("who is that?".into())), Err(LogError::Refused(_))));
+        assert!(matches!(
+            p.wait(LogError::Refused("who is that?".into())),
+            Err(LogError::Refused(_))
+        ));
         p.works();
         assert!(p.wait(LogError::Refused("who is that?".into())).is_ok());
-        assert!(matches!(p.wait(LogError::Corrupt("damaged".into())), Err(LogError::Corrupt(_))));
+        assert!(matches!(
+            p.wait(LogError::Corrupt("damaged".into())),
+            Err(LogError::Corrupt(_))
+        ));
     }
 }

@@ -1,5 +1,7 @@
-//! Every user's latest portfolio. Of a small one only the place is kept, and the record is read when somebody asks. A large one lies in many records, a few
-//! of which change at a time, so it is kept whole: a record of it alone says little, and to read all of them for each question would take long.
+//! Every user's latest portfolio. Of a small one only the place is kept, and the record is read
+//! when somebody asks. A large one lies in many records, a few of which change at a time, so it is
+//! kept whole: a record of it alone says little, and to read all of them for each question would
+//! take long.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -14,7 +16,11 @@ use crate::engine::topics::TopicPartition;
 use crate::wire::portfolio::{Portfolio, PortfolioFold, read_key};
 use crate::wire::topics::PORTFOLIOS;
 
-const LIMITS: Limits = Limits { records: 500, bytes: 1 << 20, age: Duration::from_millis(20) };
+const LIMITS: Limits = Limits {
+    records: 500,
+    bytes: 1 << 20,
+    age: Duration::from_millis(20),
+};
 const POLLS: u32 = 50;
 /// The field that tells a user's record from a whole portfolio.
 const APART: &str = "positions_apart";
@@ -37,21 +43,29 @@ impl Portfolios {
     pub fn take<'a>(&self, records: impl Iterator<Item = Record<'a>>) {
         let mut all = self.0.lock().expect("plain data");
         for r in records {
-            let Some((user, symbol)) = r.key.and_then(read_key) else { continue };
+            let Some((user, symbol)) = r.key.and_then(read_key) else {
+                continue;
+            };
+
             if !all.contains_key(user) {
                 all.insert(user.into(), Kept::default());
             }
+
             let kept = all.get_mut(user).expect("just put there");
             if symbol.is_some() {
                 kept.fold.get_or_insert_default();
             } else {
                 kept.place = r.value.map(|_| (r.at.partition, r.offset));
             }
+
             if let Some(fold) = &mut kept.fold {
-                // A record that cannot be read is not ours; what is missing shows when somebody asks.
+                // A record that cannot be read is not ours; what is missing shows when somebody
+                // asks.
                 let _ = fold.take(symbol, r.value);
-                kept.fold.take_if(|fold| symbol.is_none() && fold.is_whole());
+                kept.fold
+                    .take_if(|fold| symbol.is_none() && fold.is_whole());
             }
+
             if kept.place.is_none() && kept.fold.is_none() {
                 all.remove(user);
             }
@@ -64,14 +78,24 @@ impl Portfolios {
             Some(kept) => (kept.place, kept.fold.as_ref().map(|fold| fold.portfolio())),
             None => return Ok(None),
         };
-        let moving = |why: &str| LogError::Unavailable(format!("the portfolio of {user} is being read: {why}; ask again"));
+
+        let moving = |why: &str| {
+            LogError::Unavailable(format!(
+                "the portfolio of {user} is being read: {why}; ask again"
+            ))
+        };
+
         match fold {
             Some(Err(e)) => return Err(moving(&e.to_string())),
             Some(Ok(Some(portfolio))) => return Ok(Some(view::plain(tree(&portfolio)))),
             // It has just begun to go apart: the record from before is the portfolio.
             Some(Ok(None)) | None => {}
         }
-        let Some((partition, offset)) = place else { return Ok(None) };
+
+        let Some((partition, offset)) = place else {
+            return Ok(None);
+        };
+
         let at = TopicPartition::new(PORTFOLIOS, partition);
         let offset = offset.max(log.bounds(at)?.start);
         let mut reader = log.reader(PORTFOLIOS, &[(partition, From::Offset(offset))], false)?;
@@ -79,24 +103,35 @@ impl Portfolios {
         for _ in 0..POLLS {
             batch.clear();
             reader.poll(Duration::from_millis(100), LIMITS, &mut batch)?;
-            // If compaction has taken the record that we know of, then because there is a newer one behind it.
-            let found = batch.iter().filter(|r| r.key == Some(user.as_bytes())).find_map(|r| r.value.map(rmp_serde::from_slice::<Value>));
+
+            // If compaction has taken the record that we know of, then because there is a newer one
+            // behind it.
+            let found = batch
+                .iter()
+                .filter(|r| r.key == Some(user.as_bytes()))
+                .find_map(|r| r.value.map(rmp_serde::from_slice::<Value>));
             match found {
-                Some(Ok(found)) if found.get(APART).is_some() => return Err(moving("its positions are in records of their own by now")),
+                Some(Ok(found)) if found.get(APART).is_some() => {
+                    return Err(moving("its positions are in records of their own by now"));
+                }
                 Some(Ok(found)) => return Ok(Some(view::plain(found))),
-                Some(Err(e)) => return Err(LogError::Corrupt(format!("the portfolio of {user}: {e}"))),
+                Some(Err(e)) => {
+                    return Err(LogError::Corrupt(format!("the portfolio of {user}: {e}")));
+                }
                 None if reader.caught_up() => return Ok(None),
                 None => {}
             }
         }
-        Err(LogError::Unavailable("the log did not answer while a portfolio was read".into()))
+
+        Err(LogError::Unavailable(
+            "the log did not answer while a portfolio was read".into(),
+        ))
     }
 }
 
 /// As the record of a small portfolio would show it.
 fn tree(p: &Portfolio) -> Value {
-    let position =
-        |h: &crate::domain::portfolio::Holding| json!({"quantity": h.quantity, "reserved": h.reserved, "cost_basis_e4": h.cost_basis_e4});
+    let position = |h: &crate::domain::portfolio::Holding| json!({"quantity": h.quantity, "reserved": h.reserved, "cost_basis_e4": h.cost_basis_e4});
     json!({
         "user_id": p.user_id,
         "user_seq": p.user_seq,

@@ -1,8 +1,10 @@
 //! From a cursor to one connection, over a short queue.
 //!
-//! The queue is all that is ever stored for a connection (besides one page of history), so a client that does not read costs a few kilobytes and
-//! nothing else. When it has taken nothing for a while, or has fallen so far behind that memory does not hold its place any more, it is
-//! disconnected, and the last thing in its queue says from where to resume. Nobody else waits for it: each connection has a task and a queue of its own.
+//! The queue is all that is ever stored for a connection (besides one page of history), so a client
+//! that does not read costs a few kilobytes and nothing else. When it has taken nothing for a
+//! while, or has fallen so far behind that memory does not hold its place any more, it is
+//! disconnected, and the last thing in its queue says from where to resume. Nobody else waits for
+//! it: each connection has a task and a queue of its own.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -23,9 +25,11 @@ pub enum Message {
     Hello(u64),
     /// A notification.
     Notification(Item),
-    /// A price alert fired: the alert's id, and what happened. It has no number, and does not move the position.
+    /// A price alert fired: the alert's id, and what happened. It has no number, and does not move
+    /// the position.
     Alert(Value),
-    /// Something between the client's position and this number is not there any more, or the position is ahead of the log.
+    /// Something between the client's position and this number is not there any more, or the
+    /// position is ahead of the log.
     Resync {
         /// The client's position.
         after: u64,
@@ -68,8 +72,14 @@ impl Message {
     pub fn parts(&self, user: &str) -> Option<(&'static str, Option<u64>, Value)> {
         match self {
             Message::Alert(data) => Some(("price_alert", None, data.clone())),
-            Message::Hello(after) => Some(("hello", Some(*after), json!({ "user_id": user, "resume_from": after }))),
-            Message::Notification(item) => Some(("notification", Some(item.seq), view::notification(item))),
+            Message::Hello(after) => Some((
+                "hello",
+                Some(*after),
+                json!({ "user_id": user, "resume_from": after }),
+            )),
+            Message::Notification(item) => {
+                Some(("notification", Some(item.seq), view::notification(item)))
+            }
             Message::Resync { after, first } => {
                 let snapshot = format!("/v1/users/{}/portfolio", percent::encode(user));
                 Some((
@@ -79,7 +89,11 @@ impl Message {
                 ))
             }
             Message::Heartbeat(_) => None,
-            Message::End(why, after) => Some((why.name(), Some(*after), json!({ "user_id": user, "resume_from": after }))),
+            Message::End(why, after) => Some((
+                why.name(),
+                Some(*after),
+                json!({ "user_id": user, "resume_from": after }),
+            )),
         }
     }
 }
@@ -89,7 +103,9 @@ pub type Wanted = Option<BTreeSet<String>>;
 
 /// Whether a notification is among the kinds.
 pub fn wants(wanted: &Wanted, item: &Item) -> bool {
-    wanted.as_ref().is_none_or(|kinds| view::kind(item).is_some_and(|k| kinds.contains(k)))
+    wanted
+        .as_ref()
+        .is_none_or(|kinds| view::kind(item).is_some_and(|k| kinds.contains(k)))
 }
 
 /// The receiving end of a connection.
@@ -100,21 +116,42 @@ pub struct Outgoing {
     pub last: Arc<OnceLock<Message>>,
 }
 
-/// Starts telling a user's notifications after `after`. `kill` is notified when the connection should be cut, having had time to read its end.
-pub fn start(gateway: &Arc<Gateway>, caller: Caller, user: &str, after: Option<u64>, wanted: Wanted, kill: Arc<Notify>) -> Outgoing {
+/// Starts telling a user's notifications after `after`. `kill` is notified when the connection
+/// should be cut, having had time to read its end.
+pub fn start(
+    gateway: &Arc<Gateway>,
+    caller: Caller,
+    user: &str,
+    after: Option<u64>,
+    wanted: Wanted,
+    kill: Arc<Notify>,
+) -> Outgoing {
     let (send, queue) = mpsc::channel(gateway.settings.queue);
     let last = Arc::new(OnceLock::new());
     let mut changes = gateway.subscriptions.watch();
-    // Alerts that fired before are told first, and all alerts after the notifications that are there already.
+
+    // Alerts that fired before are told first, and all alerts after the notifications that are
+    // there already.
     changes.mark_changed();
     let due = Instant::now() + gateway.settings.heartbeat;
-    let pump =
-        Pump { gateway: gateway.clone(), caller, user: user.to_string(), wanted, send, told: 0, due, changes, alerted: BTreeSet::new() };
+    let pump = Pump {
+        gateway: gateway.clone(),
+        caller,
+        user: user.to_string(),
+        wanted,
+        send,
+        told: 0,
+        due,
+        changes,
+        alerted: BTreeSet::new(),
+    };
+
     let theirs = last.clone();
     tokio::spawn(async move {
         let m = &pump.gateway.metrics;
         m.streams.fetch_add(1, Ordering::Relaxed);
         let gateway = pump.gateway.clone();
+
         // Held so that the queue is seen to end only when the last message is in its place.
         let open = pump.send.clone();
         let ended = pump.tell(after).await;
@@ -123,11 +160,13 @@ pub fn start(gateway: &Arc<Gateway>, caller: Caller, user: &str, after: Option<u
         if why == End::Slow {
             gateway.metrics.slow.fetch_add(1, Ordering::Relaxed);
         }
+
         theirs.set(Message::End(why, position)).unwrap_or_default();
         drop(open);
         tokio::time::sleep(gateway.settings.grace).await;
         kill.notify_one();
     });
+
     Outgoing { queue, last }
 }
 
@@ -139,8 +178,8 @@ struct Pump {
     send: mpsc::Sender<Message>,
     /// The position that the client knows of.
     told: u64,
-    /// When the next heartbeat is due, and the token looked at again: kept over everything that happens in between, or a stream on which something
-    /// always happens would have neither.
+    /// When the next heartbeat is due, and the token looked at again: kept over everything that
+    /// happens in between, or a stream on which something always happens would have neither.
     due: Instant,
     changes: tokio::sync::watch::Receiver<u64>,
     /// Registrations of alerts that this stream was told of.
@@ -159,14 +198,19 @@ impl Pump {
             () = gateway.stopping() => Some(End::Closing),
             () = self.send.closed() => return None,
         };
+
         if let Some(why) = early {
             return Some((why, after.unwrap_or(0)));
         }
-        let mut cursor = gateway.feed.cursor(&self.user, after.map_or(Begin::Now, Begin::After));
+
+        let mut cursor = gateway
+            .feed
+            .cursor(&self.user, after.map_or(Begin::Now, Begin::After));
         self.told = cursor.after();
         if let Err(over) = self.put(Message::Hello(cursor.after())).await {
             return over;
         }
+
         loop {
             if let Err(over) = self.step(&mut cursor).await {
                 return over;
@@ -180,9 +224,11 @@ impl Pump {
         if cursor.was_live() && cursor.is_behind() {
             return Err(Some((End::Slow, self.told)));
         }
+
         let gateway = self.gateway.clone();
         let next = {
-            // One future over all heartbeats: a page of history that is being read is not begun again.
+            // One future over all heartbeats: a page of history that is being read is not begun
+            // again.
             let mut next = std::pin::pin!(cursor.next());
             loop {
                 tokio::select! {
@@ -198,6 +244,7 @@ impl Pump {
                 }
             }
         };
+
         match next {
             Err(e) => {
                 tracing::warn!(user = %self.user, "a stream ends: {e}");
@@ -217,6 +264,7 @@ impl Pump {
                         gateway.metrics.delivered.fetch_add(1, Ordering::Relaxed);
                     }
                 }
+
                 Ok(())
             }
         }
@@ -235,26 +283,41 @@ impl Pump {
     async fn alerts(&mut self) -> Result<(), Over> {
         let subscriber = self.gateway.subscriptions.of(&self.user);
         for id in subscriber.alerts.keys() {
-            let Some(fired) = subscriber.fired(id) else { continue };
+            let Some(fired) = subscriber.fired(id) else {
+                continue;
+            };
+
             if self.alerted.insert(fired.registration.clone()) {
-                self.put(Message::Alert(manage::alert(&subscriber, id))).await?;
+                self.put(Message::Alert(manage::alert(&subscriber, id)))
+                    .await?;
             }
         }
-        self.alerted.retain(|r| subscriber.alerts.values().any(|a| a.registration == *r));
+
+        self.alerted
+            .retain(|r| subscriber.alerts.values().any(|a| a.registration == *r));
         Ok(())
     }
 
     /// Puts a message into the queue; once a heartbeat is due, only for who still may have it.
     async fn put(&self, message: Message) -> Result<(), Over> {
-        let place = match tokio::time::timeout(self.gateway.settings.stall, self.send.reserve()).await {
-            Ok(Ok(place)) => place,
-            Ok(Err(_)) => return Err(None),
-            Err(_) => return Err(Some((End::Slow, self.told))),
-        };
+        let place =
+            match tokio::time::timeout(self.gateway.settings.stall, self.send.reserve()).await {
+                Ok(Ok(place)) => place,
+                Ok(Err(_)) => return Err(None),
+                Err(_) => return Err(Some((End::Slow, self.told))),
+            };
+
         // Not only with the heartbeat itself: a page of history may take its time to be told.
-        if Instant::now() >= self.due && self.gateway.access.check(self.caller, Some(&self.user)).is_err() {
+        if Instant::now() >= self.due
+            && self
+                .gateway
+                .access
+                .check(self.caller, Some(&self.user))
+                .is_err()
+        {
             return Err(Some((End::Revoked, self.told)));
         }
+
         place.send(message);
         Ok(())
     }

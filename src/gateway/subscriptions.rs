@@ -1,7 +1,9 @@
-//! Who wants what, where, and how far it was delivered: the compacted topic `subscriptions`, read whole by every gateway.
+//! Who wants what, where, and how far it was delivered: the compacted topic `subscriptions`, read
+//! whole by every gateway.
 //!
-//! A topic and not a file, because several gateways must agree, and because whoever takes over from one that died must find its positions. Each
-//! thing has a key of its own, so that two writers never overwrite each other's half of a record:
+//! A topic and not a file, because several gateways must agree, and because whoever takes over from
+//! one that died must find its positions. Each thing has a key of its own, so that two writers
+//! never overwrite each other's half of a record:
 //!
 //! | key | value |
 //! |---|---|
@@ -11,7 +13,8 @@
 //! | `USER/alert/ID` | [`Alert`] |
 //! | `USER/fired/ID` | [`Fired`]: the alert's price was reached; the first record of a registration counts |
 //!
-//! Values are JSON; a null value removes. What was written is answered only after it has come back from the log.
+//! Values are JSON; a null value removes. What was written is answered only after it has come back
+//! from the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,8 +50,9 @@ pub struct Webhook {
     pub revision: u64,
     /// What came up to here was before the endpoint.
     pub after: u64,
-    /// In place of that, for a user who had no notification within the history, so that no number was known: offset in their partition of
-    /// `notifications` before which everything was before the endpoint.
+    /// In place of that, for a user who had no notification within the history, so that no number
+    /// was known: offset in their partition of `notifications` before which everything was before
+    /// the endpoint.
     #[serde(default)]
     pub from: Option<u64>,
 }
@@ -80,7 +84,8 @@ pub struct Position {
 }
 
 impl Position {
-    /// Goes on under a revision of the endpoint: one that was corrected need not wait for what the wrong one has earned.
+    /// Goes on under a revision of the endpoint: one that was corrected need not wait for what the
+    /// wrong one has earned.
     pub fn revise(&mut self, revision: u64) {
         if self.revision != revision {
             self.revision = revision;
@@ -90,7 +95,13 @@ impl Position {
 
     /// Everything up to here is dealt with, and the next notification has not failed.
     pub fn begin_with(&mut self, after: u64) {
-        (self.after, self.attempts, self.refused, self.failing_since_ms, self.next_ms) = (after, 0, 0, 0, 0);
+        (
+            self.after,
+            self.attempts,
+            self.refused,
+            self.failing_since_ms,
+            self.next_ms,
+        ) = (after, 0, 0, 0, 0);
     }
 }
 
@@ -145,8 +156,18 @@ impl Subscriber {
     /// Where an endpoint stands.
     pub fn position(&self, id: &str) -> Option<Position> {
         let hook = self.webhooks.get(id)?;
-        let fresh = || Position { registration: hook.registration.clone(), after: hook.after, ..Position::default() };
-        let mut position = self.positions.get(id).filter(|p| p.registration == hook.registration).cloned().unwrap_or_else(fresh);
+        let fresh = || Position {
+            registration: hook.registration.clone(),
+            after: hook.after,
+            ..Position::default()
+        };
+
+        let mut position = self
+            .positions
+            .get(id)
+            .filter(|p| p.registration == hook.registration)
+            .cloned()
+            .unwrap_or_else(fresh);
         position.revise(hook.revision);
         Some(position)
     }
@@ -154,7 +175,9 @@ impl Subscriber {
     /// How an alert fired; none if it has not.
     pub fn fired(&self, id: &str) -> Option<&Fired> {
         let alert = self.alerts.get(id)?;
-        self.fired.get(id).filter(|f| f.registration == alert.registration)
+        self.fired
+            .get(id)
+            .filter(|f| f.registration == alert.registration)
     }
 
     /// Whether an endpoint is to be served.
@@ -177,19 +200,35 @@ pub struct Subscriptions {
 impl Subscriptions {
     /// A user's.
     pub fn of(&self, user: &str) -> Arc<Subscriber> {
-        self.users.read().expect("plain data").get(user).cloned().unwrap_or_default()
+        self.users
+            .read()
+            .expect("plain data")
+            .get(user)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Every endpoint: user, id, and what is known of the user.
     pub fn endpoints(&self) -> Vec<(String, String, Arc<Subscriber>)> {
         let users = self.users.read().expect("plain data");
-        users.iter().flat_map(|(u, s)| s.webhooks.keys().map(|id| (u.clone(), id.clone(), s.clone()))).collect()
+        users
+            .iter()
+            .flat_map(|(u, s)| {
+                s.webhooks
+                    .keys()
+                    .map(|id| (u.clone(), id.clone(), s.clone()))
+            })
+            .collect()
     }
 
     /// Everybody who has alerts.
     pub fn with_alerts(&self) -> Vec<(String, Arc<Subscriber>)> {
         let users = self.users.read().expect("plain data");
-        users.iter().filter(|(_, s)| !s.alerts.is_empty()).map(|(u, s)| (u.clone(), s.clone())).collect()
+        users
+            .iter()
+            .filter(|(_, s)| !s.alerts.is_empty())
+            .map(|(u, s)| (u.clone(), s.clone()))
+            .collect()
     }
 
     /// First offset that was not taken in yet.
@@ -197,26 +236,38 @@ impl Subscriptions {
         self.next.load(Ordering::Acquire)
     }
 
-    /// Changes whenever something was taken in that is not a mere position: of those there are many, and their writer knows them.
+    /// Changes whenever something was taken in that is not a mere position: of those there are
+    /// many, and their writer knows them.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// Takes records of the topic in. What cannot be read is passed over: it may be a later version's.
+    /// Takes records of the topic in. What cannot be read is passed over: it may be a later
+    /// version's.
     pub fn take<'a>(&self, records: impl Iterator<Item = Record<'a>>) {
         let mut users = self.users.write().expect("plain data");
-        let (mut next, mut news) = (self.next_offset(), false);
+        let mut next = self.next_offset();
+        let mut news = false;
         for r in records {
             if r.offset < next {
                 continue;
             }
+
             next = r.offset + 1;
-            let Some(key) = r.key.and_then(|k| std::str::from_utf8(k).ok()) else { continue };
+            let Some(key) = r.key.and_then(|k| std::str::from_utf8(k).ok()) else {
+                continue;
+            };
+
             news |= !key.contains("/position/");
             if let Err(e) = apply(&mut users, key, r.value) {
-                tracing::warn!(key, offset = r.offset, "a record of the subscriptions topic is passed over: {e}");
+                tracing::warn!(
+                    key,
+                    offset = r.offset,
+                    "a record of the subscriptions topic is passed over: {e}"
+                );
             }
         }
+
         drop(users);
         self.next.store(next, Ordering::Release);
         if news {
@@ -225,18 +276,33 @@ impl Subscriptions {
     }
 }
 
-fn apply(users: &mut BTreeMap<String, Arc<Subscriber>>, key: &str, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
+fn apply(
+    users: &mut BTreeMap<String, Arc<Subscriber>>,
+    key: &str,
+    value: Option<&[u8]>,
+) -> Result<(), serde_json::Error> {
     let mut parts = key.splitn(3, '/');
-    let (Some(user), Some(what), id) = (parts.next(), parts.next(), parts.next().unwrap_or_default()) else { return Ok(()) };
+    let (Some(user), Some(what), id) =
+        (parts.next(), parts.next(), parts.next().unwrap_or_default())
+    else {
+        return Ok(());
+    };
+
     let s = Arc::make_mut(users.entry(user.to_string()).or_default());
     match what {
-        "preferences" => s.preferences = value.map(serde_json::from_slice).transpose()?.unwrap_or_default(),
+        "preferences" => {
+            s.preferences = value
+                .map(serde_json::from_slice)
+                .transpose()?
+                .unwrap_or_default()
+        }
         "webhook" => put(&mut s.webhooks, id, value)?,
         "position" => put(&mut s.positions, id, value)?,
         "alert" => put(&mut s.alerts, id, value)?,
         "fired" => {
             let before = s.fired.get(id).cloned();
             put(&mut s.fired, id, value)?;
+
             // A second record of one registration is a second gateway's, and changes nothing.
             if let (Some(before), Some(now)) = (before, s.fired.get_mut(id))
                 && before.registration == now.registration
@@ -246,17 +312,24 @@ fn apply(users: &mut BTreeMap<String, Arc<Subscriber>>, key: &str, value: Option
         }
         _ => {}
     }
+
     if *users[user] == Subscriber::default() {
         users.remove(user);
     }
+
     Ok(())
 }
 
-fn put<T: for<'a> Deserialize<'a>>(map: &mut BTreeMap<String, T>, id: &str, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
+fn put<T: for<'a> Deserialize<'a>>(
+    map: &mut BTreeMap<String, T>,
+    id: &str,
+    value: Option<&[u8]>,
+) -> Result<(), serde_json::Error> {
     match value.map(serde_json::from_slice).transpose()? {
         Some(value) => map.insert(id.to_string(), value),
         None => map.remove(id),
     };
+
     Ok(())
 }
 
@@ -293,8 +366,16 @@ mod tests {
 
     fn feed(s: &Subscriptions, offset: u64, key: &str, value: Option<&str>) {
         let at = TopicPartition::new(TopicId(0), 0);
-        let (key, value) = (Some(key.as_bytes()), value.map(str::as_bytes));
-        s.take(std::iter::once(Record { at, offset, timestamp_ms: 0, key, value, headers: Headers::default() }));
+        let key = Some(key.as_bytes());
+        let value = value.map(str::as_bytes);
+        s.take(std::iter::once(Record {
+            at,
+            offset,
+            timestamp_ms: 0,
+            key,
+            value,
+            headers: Headers::default(),
+        }));
     }
 
     #[test]
@@ -305,35 +386,71 @@ mod tests {
                 "{{\"url\":\"https://x/\",\"secret\":\"\",\"kinds\":null,\"registration\":\"{registration}\",\"revision\":{revision},\"after\":5}}"
             )
         };
+
         feed(&s, 0, "501/webhook/a", Some(&hook("r1", 1)));
         assert_eq!(s.of("501").position("a").map(|p| p.after), Some(5));
-        feed(&s, 1, "501/position/a", Some(r#"{"registration":"r1","after":9,"attempts":0,"next_ms":0,"error":null,"disabled":1}"#));
+        feed(
+            &s,
+            1,
+            "501/position/a",
+            Some(
+                r#"{"registration":"r1","after":9,"attempts":0,"next_ms":0,"error":null,"disabled":1}"#,
+            ),
+        );
+
         assert_eq!(s.of("501").position("a").map(|p| p.after), Some(9));
         assert!(!s.of("501").is_enabled("a"));
         feed(&s, 2, "501/webhook/a", Some(&hook("r1", 2)));
-        assert!(s.of("501").is_enabled("a"), "a change enables it again, from where it was");
+        assert!(
+            s.of("501").is_enabled("a"),
+            "a change enables it again, from where it was"
+        );
         assert_eq!(s.of("501").position("a").map(|p| p.after), Some(9));
         feed(
             &s,
             3,
             "501/position/a",
-            Some(r#"{"registration":"r1","after":9,"attempts":3,"next_ms":77,"error":"x","disabled":null,"revision":2}"#),
+            Some(
+                r#"{"registration":"r1","after":9,"attempts":3,"next_ms":77,"error":"x","disabled":null,"revision":2}"#,
+            ),
         );
-        let failures = |p: Option<Position>| p.map(|p| (p.after, p.attempts, p.next_ms, p.revision));
+
+        let failures =
+            |p: Option<Position>| p.map(|p| (p.after, p.attempts, p.next_ms, p.revision));
         assert_eq!(failures(s.of("501").position("a")), Some((9, 3, 77, 2)));
         feed(&s, 4, "501/webhook/a", Some(&hook("r1", 3)));
-        assert_eq!(failures(s.of("501").position("a")), Some((9, 0, 0, 3)), "what was corrected has not failed yet");
+        assert_eq!(
+            failures(s.of("501").position("a")),
+            Some((9, 0, 0, 3)),
+            "what was corrected has not failed yet"
+        );
         feed(&s, 5, "501/webhook/a", Some(&hook("r2", 1)));
-        assert_eq!(s.of("501").position("a").map(|p| p.after), Some(5), "another registration begins anew");
+        assert_eq!(
+            s.of("501").position("a").map(|p| p.after),
+            Some(5),
+            "another registration begins anew"
+        );
         assert!(s.of("501").is_enabled("a"));
         feed(&s, 6, "501/webhook/a", Some("not JSON"));
-        feed(&s, 7, "501/preferences", Some(r#"{"stream":["order-filled"]}"#));
+        feed(
+            &s,
+            7,
+            "501/preferences",
+            Some(r#"{"stream":["order-filled"]}"#),
+        );
         feed(&s, 3, "501/webhook/a", None);
-        assert!(s.of("501").is_enabled("a"), "what was taken in before is not taken in again");
+        assert!(
+            s.of("501").is_enabled("a"),
+            "what was taken in before is not taken in again"
+        );
         feed(&s, 8, "501/webhook/a", None);
         feed(&s, 9, "501/position/a", None);
         assert_eq!(s.endpoints(), []);
         feed(&s, 10, "501/preferences", None);
-        assert_eq!(s.users.read().expect("plain").len(), 0, "nothing is kept of who has nothing");
+        assert_eq!(
+            s.users.read().expect("plain").len(),
+            0,
+            "nothing is kept of who has nothing"
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! One change of a user's subscriptions at a time, so that what a limit was checked against still holds when the change is in the log. Several gateways do
-//! not wait for each other: there a user can get past a limit by as many changes as there are gateways.
+//! One change of a user's subscriptions at a time, so that what a limit was checked against still
+//! holds when the change is in the log. Several gateways do not wait for each other: there a user
+//! can get past a limit by as many changes as there are gateways.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -17,7 +18,14 @@ impl Turns {
     pub async fn after_others<T>(&self, user: &str, work: impl Future<Output = T>) -> T {
         // Dropped last, also when who asked has left in the middle.
         let _forget = Forget { turns: self, user };
-        let turn = self.users.lock().expect("plain data").entry(user.to_string()).or_default().clone();
+        let turn = self
+            .users
+            .lock()
+            .expect("plain data")
+            .entry(user.to_string())
+            .or_default()
+            .clone();
+
         let _mine = turn.lock_owned().await;
         work.await
     }
@@ -31,7 +39,10 @@ struct Forget<'a> {
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
         let mut users = self.turns.users.lock().expect("plain data");
-        if users.get(self.user).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+        if users
+            .get(self.user)
+            .is_some_and(|turn| Arc::strong_count(turn) == 1)
+        {
             users.remove(self.user);
         }
     }
@@ -45,7 +56,9 @@ mod tests {
 
     #[tokio::test]
     async fn one_at_a_time_per_user_and_nobody_is_remembered() {
-        let (turns, inside, most) = (Turns::default(), Cell::new(0), Cell::new(0));
+        let turns = Turns::default();
+        let inside = Cell::new(0);
+        let most = Cell::new(0);
         let one = |user| {
             turns.after_others(user, async {
                 inside.set(inside.get() + 1);
@@ -54,6 +67,7 @@ mod tests {
                 inside.set(inside.get() - 1);
             })
         };
+
         tokio::join!(one("501"), one("501"), one("501"));
         assert_eq!(most.get(), 1);
         tokio::join!(one("501"), one("502"));
@@ -66,6 +80,7 @@ mod tests {
                 () = std::future::ready(()) => {}
             }
         }
+
         assert_eq!(turns.users.lock().expect("plain").len(), 0);
     }
 }

@@ -1,11 +1,13 @@
-//! Notifications as JSON: what the log has, with money as decimal text instead of integers of 10^-4, because a browser's numbers are floats.
+//! Notifications as JSON: what the log has, with money as decimal text instead of integers of
+//! 10^-4, because a browser's numbers are floats.
 
 use serde_json::{Map, Value, json};
 
 use super::feed::Item;
 use crate::client::decimal::show_e4;
 
-/// A notification as JSON. What is no MessagePack map is shown as text, so that nobody's stream ends at it.
+/// A notification as JSON. What is no MessagePack map is shown as text, so that nobody's stream
+/// ends at it.
 pub fn notification(item: &Item) -> Value {
     match rmp_serde::from_slice::<Value>(&item.value) {
         Ok(value) => plain(value),
@@ -17,10 +19,14 @@ pub fn notification(item: &Item) -> Value {
 pub fn plain(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
-            let shown = fields.into_iter().map(|(name, v)| match (name.strip_suffix("_e4"), v.as_i64()) {
-                (Some(short), Some(n)) => (short.to_string(), Value::String(show_e4(n))),
-                _ => (name, plain(v)),
-            });
+            let shown =
+                fields
+                    .into_iter()
+                    .map(|(name, v)| match (name.strip_suffix("_e4"), v.as_i64()) {
+                        (Some(short), Some(n)) => (short.to_string(), Value::String(show_e4(n))),
+                        _ => (name, plain(v)),
+                    });
+
             Value::Object(shown.collect::<Map<_, _>>())
         }
         other => other,
@@ -39,15 +45,26 @@ pub fn kind(item: &Item) -> Option<&str> {
     kind
 }
 
-/// Names the notification for ever, over all retries and gateways: who has handled this id may ignore it. `cluster` tells installations apart.
+/// Names the notification for ever, over all retries and gateways: who has handled this id may
+/// ignore it. `cluster` tells installations apart.
 pub fn id(cluster: &str, topic: &str, user: &str, seq: u64, channel: &str) -> String {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();
     for part in [cluster, topic, user, &seq.to_string(), channel] {
-        hash.update(u32::try_from(part.len()).expect("names are short").to_be_bytes());
+        hash.update(
+            u32::try_from(part.len())
+                .expect("names are short")
+                .to_be_bytes(),
+        );
         hash.update(part.as_bytes());
     }
-    let hex: String = hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect();
+
+    let hex: String = hash
+        .finalize()
+        .iter()
+        .take(16)
+        .map(|b| format!("{b:02x}"))
+        .collect();
     format!("msg_{hex}")
 }
 
@@ -75,6 +92,7 @@ mod tests {
         ] {
             assert_ne!(a, other);
         }
+
         assert!(a.len() == 36 && a.starts_with("msg_"));
     }
 }

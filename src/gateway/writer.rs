@@ -1,6 +1,8 @@
-//! Writes what the gateway has to remember: subscriptions, positions of webhooks, dead letters. One thread, because the log's writer blocks.
+//! Writes what the gateway has to remember: subscriptions, positions of webhooks, dead letters. One
+//! thread, because the log's writer blocks.
 //!
-//! Positions that merely moved on are written a few times a second, the latest only; all else at once, and the caller learns when it is in the log.
+//! Positions that merely moved on are written a few times a second, the latest only; all else at
+//! once, and the caller learns when it is in the log.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -36,7 +38,13 @@ pub struct Write {
 impl Write {
     /// A record of `subscriptions`, caused by somebody's wish now.
     fn subscription(key: String, value: Option<Vec<u8>>) -> Write {
-        Write { at: TopicPartition::new(SUBSCRIPTIONS, 0), key, value, headers: HeaderBuf::default(), time_ms: now_ms() }
+        Write {
+            at: TopicPartition::new(SUBSCRIPTIONS, 0),
+            key,
+            value,
+            headers: HeaderBuf::default(),
+            time_ms: now_ms(),
+        }
     }
 }
 
@@ -62,11 +70,21 @@ impl Writer {
     pub fn start(log: Arc<dyn Log>, every: Duration) -> Result<(Writer, Thread), LogError> {
         let (jobs, queue) = std::sync::mpsc::channel();
         let moved = Moved::default();
-        let (theirs, appender) = (moved.clone(), log.appender()?);
+        let theirs = moved.clone();
+        let appender = log.appender()?;
         let thread = std::thread::Builder::new()
             .name("gateway-writer".into())
-            .spawn(move || Work { log, appender, moved: theirs }.run(&queue, every));
-        let thread = thread.map_err(|e| LogError::Unavailable(format!("no thread can be started: {e}")))?;
+            .spawn(move || {
+                Work {
+                    log,
+                    appender,
+                    moved: theirs,
+                }
+                .run(&queue, every)
+            });
+
+        let thread =
+            thread.map_err(|e| LogError::Unavailable(format!("no thread can be started: {e}")))?;
         Ok((Writer { jobs, moved }, thread))
     }
 
@@ -89,7 +107,12 @@ impl Writer {
     pub fn subscribe_blocking(&self, key: String, value: Option<Vec<u8>>) -> Result<(), String> {
         let gone = || "the gateway is stopping".to_string();
         let (done, written) = oneshot::channel();
-        self.jobs.send(Job { write: Write::subscription(key, value), done }).map_err(|_| gone())?;
+        self.jobs
+            .send(Job {
+                write: Write::subscription(key, value),
+                done,
+            })
+            .map_err(|_| gone())?;
         written.blocking_recv().map_err(|_| gone())?
     }
 
@@ -109,15 +132,21 @@ impl Work {
     fn run(mut self, queue: &Receiver<Job>, every: Duration) {
         let mut written = Instant::now();
         loop {
-            let job = queue.recv_timeout(every.saturating_sub(written.elapsed()).max(Duration::from_millis(1)));
+            let job = queue.recv_timeout(
+                every
+                    .saturating_sub(written.elapsed())
+                    .max(Duration::from_millis(1)),
+            );
             let ended = matches!(job, Err(RecvTimeoutError::Disconnected));
             if let Ok(first) = job {
                 self.jobs(std::iter::once(first).chain(queue.try_iter()).collect());
             }
+
             if ended || written.elapsed() >= every {
                 self.positions();
                 written = Instant::now();
             }
+
             if ended {
                 return;
             }
@@ -129,31 +158,46 @@ impl Work {
         for job in &jobs {
             failed = failed.or(self.append(&job.write).err());
         }
-        let failed = failed.or(self.appender.flush(FLUSH_WAIT).err()).map(|e| e.to_string());
+
+        let failed = failed
+            .or(self.appender.flush(FLUSH_WAIT).err())
+            .map(|e| e.to_string());
         if let Some(e) = &failed {
             tracing::warn!("writing to the log: {e}");
             self.renew();
         }
+
         for job in jobs {
             // Who asked may have gone away; the record is written all the same.
-            job.done.send(failed.clone().map_or(Ok(()), Err)).unwrap_or_default();
+            job.done
+                .send(failed.clone().map_or(Ok(()), Err))
+                .unwrap_or_default();
         }
     }
 
-    /// Writes the positions that moved. If that fails they stay to be written: unless newer ones have come.
+    /// Writes the positions that moved. If that fails they stay to be written: unless newer ones
+    /// have come.
     fn positions(&mut self) {
         let moved = std::mem::take(&mut *self.moved.lock().expect("plain data"));
         if moved.is_empty() {
             return;
         }
-        let mut write = |key: &String, value: &Vec<u8>| self.append(&Write::subscription(key.clone(), Some(value.clone())));
-        let written = moved.iter().try_for_each(|(k, v)| write(k, v)).and_then(|()| self.appender.flush(FLUSH_WAIT));
+
+        let mut write = |key: &String, value: &Vec<u8>| {
+            self.append(&Write::subscription(key.clone(), Some(value.clone())))
+        };
+
+        let written = moved
+            .iter()
+            .try_for_each(|(k, v)| write(k, v))
+            .and_then(|()| self.appender.flush(FLUSH_WAIT));
         if let Err(e) = written {
             tracing::warn!("positions of webhooks could not be written, trying again: {e}");
             let mut waiting = self.moved.lock().expect("plain data");
             for (key, value) in moved {
                 waiting.entry(key).or_insert(value);
             }
+
             drop(waiting);
             self.renew();
         }
@@ -176,10 +220,13 @@ impl Work {
             value: w.value.as_deref(),
             headers: w.headers.headers(),
         };
+
         let began = Instant::now();
         loop {
             match self.appender.append(&record) {
-                Err(LogError::Unavailable(_)) if began.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(20)),
+                Err(LogError::Unavailable(_)) if began.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(20))
+                }
                 other => return other,
             }
         }

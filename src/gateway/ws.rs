@@ -1,9 +1,13 @@
-//! The same stream over a WebSocket (RFC 6455): one JSON text message per notification, ping and pong as heartbeat, and a close that names the position.
+//! The same stream over a WebSocket (RFC 6455): one JSON text message per notification, ping and
+//! pong as heartbeat, and a close that names the position.
 
 use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt};
-use hyper::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper::header::{
+    CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
@@ -20,20 +24,35 @@ use super::stream::{End, Message, Outgoing};
 const INCOMING_MAX: usize = 4 << 10;
 
 /// The answer's headers if this is a WebSocket handshake; else what is wrong.
-pub fn accept(headers: &HeaderMap) -> Result<[(hyper::header::HeaderName, HeaderValue); 3], &'static str> {
+pub fn accept(
+    headers: &HeaderMap,
+) -> Result<[(hyper::header::HeaderName, HeaderValue); 3], &'static str> {
     // A list may stand in one line or in several.
     let has = |name, word: &str| {
-        let lines = headers.get_all(name).iter().filter_map(|v: &HeaderValue| v.to_str().ok());
-        lines.flat_map(|line| line.split(',')).any(|w| w.trim().eq_ignore_ascii_case(word))
+        let lines = headers
+            .get_all(name)
+            .iter()
+            .filter_map(|v: &HeaderValue| v.to_str().ok());
+        lines
+            .flat_map(|line| line.split(','))
+            .any(|w| w.trim().eq_ignore_ascii_case(word))
     };
+
     if !has(UPGRADE, "websocket") || !has(CONNECTION, "upgrade") {
-        return Err("this path speaks WebSocket: connect with a WebSocket client, or take the path without /ws for Server-Sent Events");
+        return Err(
+            "this path speaks WebSocket: connect with a WebSocket client, or take the path without /ws for Server-Sent Events",
+        );
     }
+
     if !has(SEC_WEBSOCKET_VERSION, "13") {
         return Err("only version 13 of the WebSocket protocol is spoken here");
     }
-    let key = headers.get(SEC_WEBSOCKET_KEY).ok_or("Sec-WebSocket-Key is missing")?;
-    let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| "Sec-WebSocket-Key is not valid")?;
+
+    let key = headers
+        .get(SEC_WEBSOCKET_KEY)
+        .ok_or("Sec-WebSocket-Key is missing")?;
+    let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
+        .map_err(|_| "Sec-WebSocket-Key is not valid")?;
     Ok([
         (UPGRADE, HeaderValue::from_static("websocket")),
         (CONNECTION, HeaderValue::from_static("Upgrade")),
@@ -47,6 +66,7 @@ pub async fn run(upgrade: OnUpgrade, user: String, mut outgoing: Outgoing, kill:
         Ok(io) => TokioIo::new(io),
         Err(e) => return tracing::debug!("a WebSocket was not taken up: {e}"),
     };
+
     let config = WebSocketConfig::default()
         .write_buffer_size(0)
         .read_buffer_size(INCOMING_MAX)
@@ -68,18 +88,26 @@ pub async fn run(upgrade: OnUpgrade, user: String, mut outgoing: Outgoing, kill:
                 },
             }
         }
+
         if let Some(last) = outgoing.last.get() {
             ws.send(frame(last, &user)).await?;
             if let Message::End(why, position) = last {
-                let code = if *why == End::Slow { CloseCode::Again } else { CloseCode::Away };
+                let code = if *why == End::Slow {
+                    CloseCode::Again
+                } else {
+                    CloseCode::Away
+                };
+
                 let reason = format!("{}: resume_from={position}", why.name()).into();
                 ws.close(Some(CloseFrame { code, reason })).await?;
             }
         }
+
         // The other side's close; what else it still says is of no interest.
         while let Some(Ok(_)) = ws.next().await {}
         Ok::<(), Error>(())
     };
+
     tokio::select! {
         ended = talk => if let Err(e) = ended {
             tracing::debug!(user, "a WebSocket ended: {e}");
@@ -90,7 +118,9 @@ pub async fn run(upgrade: OnUpgrade, user: String, mut outgoing: Outgoing, kill:
 
 fn frame(message: &Message, user: &str) -> Frame {
     match message.parts(user) {
-        Some((name, id, data)) => Frame::text(json!({ "type": name, "id": id, "data": data }).to_string()),
+        Some((name, id, data)) => {
+            Frame::text(json!({ "type": name, "id": id, "data": data }).to_string())
+        }
         None => Frame::Ping(bytes::Bytes::new()),
     }
 }

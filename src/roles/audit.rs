@@ -1,5 +1,5 @@
-//! `audit`: one hash chain per source partition over everything that is public. It also says what is wrong with a bad record of `instruments`, which
-//! all roles pass over and none of them owns.
+//! `audit`: one hash chain per source partition over everything that is public. It also says what
+//! is wrong with a bad record of `instruments`, which all roles pass over and none of them owns.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,8 @@ use super::intake::bug;
 
 const VERSION: u8 = 1;
 
-/// Chains with links of version 1 (by the source's full name), and the first offset whose link is of version 2.
+/// Chains with links of version 1 (by the source's full name), and the first offset whose link is
+/// of version 2.
 pub type Links = BTreeMap<String, u64>;
 
 /// The role's logic; see the module.
@@ -31,7 +32,10 @@ pub(super) struct Audit {
 
 impl Audit {
     pub(super) fn new(links: Links) -> Self {
-        Audit { links, ..Audit::default() }
+        Audit {
+            links,
+            ..Audit::default()
+        }
     }
 }
 
@@ -40,25 +44,42 @@ impl Role for Audit {
         if !topics::AUDITED.contains(&record.at.topic) {
             return Ok(());
         }
-        // `topic/partition`: in state without the prefix, so that the state does not depend on it; in the log in full, as everywhere.
+
+        // `topic/partition`: in state without the prefix, so that the state does not depend on it;
+        // in the log in full, as everywhere.
         let name = ctx.src();
         let full = name.rsplit_once('/').map_or(name, |(source, _)| source);
         self.source.clear();
         self.source.push_str(full);
         self.key.clear();
         self.key.push_str(short_name(record));
-        self.key.push_str(&self.source[self.source.rfind('/').unwrap_or(0)..]);
+        self.key
+            .push_str(&self.source[self.source.rfind('/').unwrap_or(0)..]);
 
         let (previous, count) = match ctx.get(self.key.as_bytes()) {
             None => (GENESIS, 0),
             Some(bytes) => match read(bytes) {
                 Some(head) => head,
-                None => return Err(bug(ctx, "state of a chain cannot be read; it was written by a newer version or is damaged")),
+                None => {
+                    return Err(bug(
+                        ctx,
+                        "state of a chain cannot be read; it was written by a newer version or is damaged",
+                    ));
+                }
             },
         };
+
         let payload = chain::payload_hash(record.key, record.value);
-        let first = self.links.get(&self.source).is_some_and(|since| record.offset < *since);
-        let meta = chain::meta_hash(record.timestamp_ms, record.key.is_some(), record.value.is_some(), record.headers.iter());
+        let first = self
+            .links
+            .get(&self.source)
+            .is_some_and(|since| record.offset < *since);
+        let meta = chain::meta_hash(
+            record.timestamp_ms,
+            record.key.is_some(),
+            record.value.is_some(),
+            record.headers.iter(),
+        );
         let meta = Some(meta).filter(|_| !first);
         let hash = chain::link(&previous, ctx.src(), &payload, meta.as_ref());
         self.value.clear();
@@ -73,18 +94,29 @@ impl Role for Audit {
             hash,
         }
         .encode(&mut self.value);
+
         let version = if first { guard::VERSION } else { ENTRY_VERSION };
-        ctx.emit_as(version, topics::AUDIT_LOG, self.source.as_bytes(), AUDIT_ENTRY, &self.value);
+        ctx.emit_as(
+            version,
+            topics::AUDIT_LOG,
+            self.source.as_bytes(),
+            AUDIT_ENTRY,
+            &self.value,
+        );
+
         self.value.clear();
         write(&mut self.value, &hash, count + 1);
         ctx.put(self.key.as_bytes(), &self.value);
 
         if record.at.topic == topics::INSTRUMENTS {
-            let large = record.value.is_some_and(|v| v.len() > topics::INPUT_BYTES_MAX);
+            let large = record
+                .value
+                .is_some_and(|v| v.len() > topics::INPUT_BYTES_MAX);
             if let Err(fault) = instrument::decode(record.key, record.value) {
                 ctx.dead_letter(record, if large { "OVERSIZE" } else { "MALFORMED" }, fault);
             }
         }
+
         Ok(())
     }
 }
@@ -114,7 +146,10 @@ fn write(out: &mut Vec<u8>, head: &Hash, count: u64) {
 }
 
 fn read(bytes: &[u8]) -> Option<(Hash, u64)> {
-    let (&VERSION, rest) = bytes.split_first()? else { return None };
+    let (&VERSION, rest) = bytes.split_first()? else {
+        return None;
+    };
+
     let (head, mut rest) = rest.split_at_checked(32)?;
     let count = take_u64(&mut rest)?;
     rest.is_empty().then_some((head.try_into().ok()?, count))
@@ -146,7 +181,15 @@ mod tests {
         let table = crate::wire::topics::table("p-");
         for topic in topics::AUDITED {
             let at = crate::engine::topics::TopicPartition::new(topic, 0);
-            let record = Record { at, offset: 0, timestamp_ms: 0, key: None, value: None, headers: Default::default() };
+            let record = Record {
+                at,
+                offset: 0,
+                timestamp_ms: 0,
+                key: None,
+                value: None,
+                headers: Default::default(),
+            };
+
             assert_eq!(short_name(&record), table.spec(topic).name);
         }
     }

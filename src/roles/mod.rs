@@ -1,5 +1,5 @@
-//! The five roles. Each is a pure function over records and state; what they decide lives in `domain`, how records look in `wire`, and who calls them
-//! and commits is the engine's business.
+//! The five roles. Each is a pure function over records and state; what they decide lives in
+//! `domain`, how records look in `wire`, and who calls them and commits is the engine's business.
 
 pub mod at_rest;
 mod audit;
@@ -44,7 +44,13 @@ pub enum Role {
 impl Role {
     /// All roles, in the order in which a record passes them.
     pub fn all() -> [Role; 5] {
-        [Role::Orders, Role::Trading, Role::Portfolio, Role::Notifications, Role::Audit]
+        [
+            Role::Orders,
+            Role::Trading,
+            Role::Portfolio,
+            Role::Notifications,
+            Role::Audit,
+        ]
     }
 
     /// The name on the command line and in group names.
@@ -60,8 +66,16 @@ impl Role {
 
     /// The topics that the role reads, owns and writes.
     pub fn spec(self) -> RoleSpec {
-        let guarded = |topic| Input { topic, guarded: true };
-        let open = |topic| Input { topic, guarded: false };
+        let guarded = |topic| Input {
+            topic,
+            guarded: true,
+        };
+
+        let open = |topic| Input {
+            topic,
+            guarded: false,
+        };
+
         let base = RoleSpec {
             name: self.name(),
             inputs: Vec::new(),
@@ -74,19 +88,34 @@ impl Role {
             linger: Duration::ZERO,
             headers: false,
         };
+
         match self {
-            // Executions first: the money they give back may pay for the orders of the same batch. Then the desk's deposits, for the same reason.
+            // Executions first: the money they give back may pay for the orders of the same batch.
+            // Then the desk's deposits, for the same reason.
             Role::Orders => RoleSpec {
-                inputs: vec![guarded(topics::EXECUTIONS), open(topics::OPERATOR_COMMANDS), open(topics::ORDER_COMMANDS)],
-                broadcasts: vec![topics::INSTRUMENTS, topics::REFERENCE_PRICES, topics::CONTROLS],
+                inputs: vec![
+                    guarded(topics::EXECUTIONS),
+                    open(topics::OPERATOR_COMMANDS),
+                    open(topics::ORDER_COMMANDS),
+                ],
+                broadcasts: vec![
+                    topics::INSTRUMENTS,
+                    topics::REFERENCE_PRICES,
+                    topics::CONTROLS,
+                ],
                 guarded_outputs: vec![topics::BOOK_COMMANDS, topics::ORDER_EVENTS],
                 changelog: topics::ORDERS_CHANGELOG,
                 journal: Some(topics::ORDERS_JOURNAL),
                 ..base
             },
-            // Of the same millisecond, prices come first: an order trades at the latest price that is here. Then the clock: expired orders are out of the way.
+            // Of the same millisecond, prices come first: an order trades at the latest price that
+            // is here. Then the clock: expired orders are out of the way.
             Role::Trading => RoleSpec {
-                inputs: vec![open(topics::MARKET_DATA), open(topics::CLOCK), guarded(topics::BOOK_COMMANDS)],
+                inputs: vec![
+                    open(topics::MARKET_DATA),
+                    open(topics::CLOCK),
+                    guarded(topics::BOOK_COMMANDS),
+                ],
                 broadcasts: vec![topics::INSTRUMENTS, topics::CONTROLS],
                 guarded_outputs: vec![topics::EXECUTIONS],
                 changelog: topics::TRADING_CHANGELOG,
@@ -100,12 +129,19 @@ impl Role {
                 linger: Duration::from_millis(100),
                 ..base
             },
-            Role::Notifications => {
-                RoleSpec { inputs: vec![guarded(topics::ORDER_EVENTS)], changelog: topics::NOTIFICATIONS_CHANGELOG, ..base }
-            }
-            // The internal topics are read so that the lag of `audit` says whether everything has come to rest.
+            Role::Notifications => RoleSpec {
+                inputs: vec![guarded(topics::ORDER_EVENTS)],
+                changelog: topics::NOTIFICATIONS_CHANGELOG,
+                ..base
+            },
+            // The internal topics are read so that the lag of `audit` says whether everything has
+            // come to rest.
             Role::Audit => RoleSpec {
-                inputs: topics::AUDITED.into_iter().chain([topics::BOOK_COMMANDS, topics::EXECUTIONS]).map(open).collect(),
+                inputs: topics::AUDITED
+                    .into_iter()
+                    .chain([topics::BOOK_COMMANDS, topics::EXECUTIONS])
+                    .map(open)
+                    .collect(),
                 linger: Duration::from_millis(100),
                 headers: true,
                 ..base
@@ -122,25 +158,57 @@ impl fmt::Display for Role {
 
 /// A name that is no role's.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no role \"{0}\"; the roles are orders, trading, portfolio, notifications, audit (or all)")]
+#[error(
+    "there is no role \"{0}\"; the roles are orders, trading, portfolio, notifications, audit (or all)"
+)]
 pub struct UnknownRole(pub String);
 
 impl FromStr for Role {
     type Err = UnknownRole;
 
     fn from_str(name: &str) -> Result<Self, UnknownRole> {
-        Role::all().into_iter().find(|r| r.name() == name).ok_or_else(|| UnknownRole(name.to_string()))
+        Role::all()
+            .into_iter()
+            .find(|r| r.name() == name)
+            .ok_or_else(|| UnknownRole(name.to_string()))
     }
 }
 
-/// Makes the logic of a role. `partitions`: how many partitions the topics with a chosen number have.
-pub fn factory(role: Role, settings: RoleSettings, topics: Arc<TopicTable>, partitions: u32) -> Box<dyn RoleFactory> {
-    Box::new(Factory { role, spec: role.spec(), settings, topics, partitions, links: Links::default() })
+/// Makes the logic of a role. `partitions`: how many partitions the topics with a chosen number
+/// have.
+pub fn factory(
+    role: Role,
+    settings: RoleSettings,
+    topics: Arc<TopicTable>,
+    partitions: u32,
+) -> Box<dyn RoleFactory> {
+    Box::new(Factory {
+        role,
+        spec: role.spec(),
+        settings,
+        topics,
+        partitions,
+        links: Links::default(),
+    })
 }
 
-/// The same to do again what was done before: chains that began under version 1 have links of that version up to where they went on under version 2.
-pub fn factory_of_past(role: Role, settings: RoleSettings, topics: Arc<TopicTable>, partitions: u32, links: Links) -> Box<dyn RoleFactory> {
-    Box::new(Factory { role, spec: role.spec(), settings, topics, partitions, links })
+/// The same to do again what was done before: chains that began under version 1 have links of that
+/// version up to where they went on under version 2.
+pub fn factory_of_past(
+    role: Role,
+    settings: RoleSettings,
+    topics: Arc<TopicTable>,
+    partitions: u32,
+    links: Links,
+) -> Box<dyn RoleFactory> {
+    Box::new(Factory {
+        role,
+        spec: role.spec(),
+        settings,
+        topics,
+        partitions,
+        links,
+    })
 }
 
 struct Factory {
@@ -184,13 +252,21 @@ impl RoleFactory for Factory {
     fn accepts_broadcast(&self, record: &Record<'_>) -> bool {
         match record.at.topic {
             topics::INSTRUMENTS => instrument::decode(record.key, record.value).is_ok(),
-            topics::REFERENCE_PRICES => record.value.is_some_and(|v| trade::ReferencePrice::decode(v).is_ok()),
+            topics::REFERENCE_PRICES => record
+                .value
+                .is_some_and(|v| trade::ReferencePrice::decode(v).is_ok()),
             topics::CONTROLS => control::decode(record.key, record.value).is_ok(),
             _ => true,
         }
     }
 
-    fn seed_broadcast(&self, topic: TopicId, log: &dyn Log, clock: &dyn Clock, loaded: &Tables) -> Result<Records, LogError> {
+    fn seed_broadcast(
+        &self,
+        topic: TopicId,
+        log: &dyn Log,
+        clock: &dyn Clock,
+        loaded: &Tables,
+    ) -> Result<Records, LogError> {
         if self.role == Role::Orders && topic == topics::REFERENCE_PRICES {
             orders::seed::reference_prices(log, clock, loaded, &self.topics, self.partitions)
         } else {
@@ -209,7 +285,11 @@ mod tests {
             assert_eq!(r.name().parse(), Ok(r));
             assert_eq!(r.spec().name, r.name());
         }
+
         let e = "broker".parse::<Role>().expect_err("no such role");
-        assert!(e.to_string().contains("orders, trading, portfolio, notifications, audit"));
+        assert!(
+            e.to_string()
+                .contains("orders, trading, portfolio, notifications, audit")
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Rows of broadcast tables in decoded form. Every order looks at some of them, so what was decoded is kept as long as the row's version is the same.
+//! Rows of broadcast tables in decoded form. Every order looks at some of them, so what was decoded
+//! is kept as long as the row's version is the same.
 
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
@@ -19,12 +20,17 @@ pub(super) struct Rows<T> {
 
 impl<T: Copy> Rows<T> {
     fn new(table: TopicId, decode: fn(&[u8], &[u8]) -> Option<T>) -> Self {
-        Rows { table, decode, seen: IndexMap::default() }
+        Rows {
+            table,
+            decode,
+            seen: IndexMap::default(),
+        }
     }
 
     /// The row of a key; none if there is none, or none that can be understood.
     pub(super) fn get(&mut self, ctx: &mut Ctx<'_>, key: &str) -> Option<T> {
         let row = ctx.lookup(self.table, key.as_bytes())?;
+
         // Version 0 is not a version: such a row may change without notice.
         if row.version > 0
             && let Some((version, decoded)) = self.seen.get(key.as_bytes())
@@ -32,15 +38,19 @@ impl<T: Copy> Rows<T> {
         {
             return *decoded;
         }
+
         let decoded = (self.decode)(key.as_bytes(), row.value);
-        self.seen.insert(key.as_bytes().into(), (row.version, decoded));
+        self.seen
+            .insert(key.as_bytes().into(), (row.version, decoded));
         decoded
     }
 }
 
 /// Reference data.
 pub(super) fn instruments() -> Rows<Instrument> {
-    Rows::new(topics::INSTRUMENTS, |key, value| instrument::decode(Some(key), Some(value)).ok().flatten())
+    Rows::new(topics::INSTRUMENTS, |key, value| {
+        instrument::decode(Some(key), Some(value)).ok().flatten()
+    })
 }
 
 /// Reference prices: price and append time in milliseconds.
@@ -51,14 +61,20 @@ pub(super) fn references() -> Rows<(i64, i64)> {
     })
 }
 
-/// The rows of `controls` by which orders end: what of an account is switched off, where its orders are not kept.
+/// The rows of `controls` by which orders end: what of an account is switched off, where its orders
+/// are not kept.
 pub(super) fn ends() -> Rows<Control> {
     Rows::new(topics::CONTROLS, |key, value| {
-        control::decode(Some(key), Some(value)).ok()?.filter(|row| !row.keep_orders).map(|row| row.state)
+        control::decode(Some(key), Some(value))
+            .ok()?
+            .filter(|row| !row.keep_orders)
+            .map(|row| row.state)
     })
 }
 
 /// The rows of `controls`: everything that operators have switched off.
 pub(super) fn controls() -> Rows<Control> {
-    Rows::new(topics::CONTROLS, |key, value| Some(control::decode(Some(key), Some(value)).ok()??.state))
+    Rows::new(topics::CONTROLS, |key, value| {
+        Some(control::decode(Some(key), Some(value)).ok()??.state)
+    })
 }

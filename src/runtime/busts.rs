@@ -1,4 +1,5 @@
-//! Trades that were taken back, compared with the fills that they are of, and with what `trades` says of them. There are few, so they are kept in memory.
+//! Trades that were taken back, compared with the fills that they are of, and with what `trades`
+//! says of them. There are few, so they are kept in memory.
 
 use std::collections::BTreeMap;
 
@@ -45,8 +46,11 @@ impl Busts {
         if e.event != Event::TradeBusted {
             return;
         }
+
         let back = self.all.entry(key(e)).or_default();
-        back.other_price |= back.price_e4.is_some_and(|price| Some(price) != e.last_price_e4);
+        back.other_price |= back
+            .price_e4
+            .is_some_and(|price| Some(price) != e.last_price_e4);
         back.price_e4 = e.last_price_e4;
         back.quantity += e.last_quantity.unwrap_or(0);
         back.fee_e4 -= e.fee_e4.unwrap_or(0);
@@ -57,16 +61,22 @@ impl Busts {
         if !matches!(e.event, Event::OrderFilled | Event::OrderPartiallyFilled) {
             return;
         }
+
         if let Some(back) = self.all.get_mut(&key(e)) {
             let price = !back.other_price && back.price_e4 == e.last_price_e4;
-            back.is_like_its_fill = price && Some(back.quantity) <= e.last_quantity && back.fee_e4 <= e.fee_e4.unwrap_or(0);
+            back.is_like_its_fill = price
+                && Some(back.quantity) <= e.last_quantity
+                && back.fee_e4 <= e.fee_e4.unwrap_or(0);
         }
     }
 
     /// Then all of `trades`. The house has no order.
     pub fn told(&mut self, b: &TradeBusted<'_>) {
         for (user, order) in [(b.buyer, b.buy_order_id), (b.seller, b.sell_order_id)] {
-            let (Some(user), Some(order)) = (user, order) else { continue };
+            let (Some(user), Some(order)) = (user, order) else {
+                continue;
+            };
+
             let key = [user, order, b.trade_id].map(str::to_string);
             match self.all.get_mut(&key) {
                 Some(back) => *back.told.get_or_insert(0) += b.busted_quantity,
@@ -79,15 +89,25 @@ impl Busts {
 
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), String> {
-        if let Some(([user, order, trade], _)) = self.all.iter().find(|(_, back)| !back.is_like_its_fill) {
-            return Err(format!("user {user} got trade {trade} of order {order} back, and no fill is like it"));
+        if let Some(([user, order, trade], _)) =
+            self.all.iter().find(|(_, back)| !back.is_like_its_fill)
+        {
+            return Err(format!(
+                "user {user} got trade {trade} of order {order} back, and no fill is like it"
+            ));
         }
+
         if let Some([user, order, trade]) = &self.untold {
             return Err(format!(
                 "`trades` says that user {user} got trade {trade} of order {order} back, and no event does (equal at rest)"
             ));
         }
-        match self.all.iter().find(|(_, back)| back.told.is_some_and(|told| told != back.quantity)) {
+
+        match self
+            .all
+            .iter()
+            .find(|(_, back)| back.told.is_some_and(|told| told != back.quantity))
+        {
             Some(([user, order, trade], back)) => Err(format!(
                 "user {user} got {} of trade {trade} of order {order} back, {} by `trades` (equal at rest)",
                 back.quantity,
@@ -118,11 +138,28 @@ mod tests {
         busts.iter().for_each(|e| b.event(e));
         b.fill(&of(Event::OrderFilled, 10, 100, 7));
         for busted_quantity in told {
-            let (trade_id, symbol, price_e4) = ("0-1", "A", 100);
-            let (buyer, seller, buy_order_id, sell_order_id) = (Some("u"), Some("house:A"), Some("1"), None);
-            let (busted_quantity, time_us) = (*busted_quantity, 0);
-            b.told(&TradeBusted { trade_id, symbol, price_e4, busted_quantity, buyer, seller, buy_order_id, sell_order_id, time_us });
+            let trade_id = "0-1";
+            let symbol = "A";
+            let price_e4 = 100;
+            let buyer = Some("u");
+            let seller = Some("house:A");
+            let buy_order_id = Some("1");
+            let sell_order_id = None;
+            let busted_quantity = *busted_quantity;
+            let time_us = 0;
+            b.told(&TradeBusted {
+                trade_id,
+                symbol,
+                price_e4,
+                busted_quantity,
+                buyer,
+                seller,
+                buy_order_id,
+                sell_order_id,
+                time_us,
+            });
         }
+
         b.check()
     }
 
@@ -130,16 +167,41 @@ mod tests {
     fn what_was_taken_back_is_like_its_fill() {
         let bust = |quantity, price, fee: i64| of(Event::TradeBusted, quantity, price, -fee);
         assert_eq!(check(&[bust(4, 100, 2), bust(6, 100, 5)], &[4, 6]), Ok(()));
-        assert_eq!(check(&[bust(4, 100, 0)], &[]), Ok(()), "before `trades` told of it");
+        assert_eq!(
+            check(&[bust(4, 100, 0)], &[]),
+            Ok(()),
+            "before `trades` told of it"
+        );
         let wrong: [(&[OrderEvent<'_>], &[i64], &str); 7] = [
             (&[bust(4, 100, 8)], &[4], "no fill is like it"),
-            (&[bust(4, 100, 4), bust(6, 100, 4)], &[4, 6], "no fill is like it"),
-            (&[bust(4, 101, 0), bust(6, 100, 0)], &[4, 6], "no fill is like it"),
-            (&[bust(4, 101, 0), bust(3, 100, 0), bust(3, 100, 0)], &[4, 3, 3], "no fill is like it"),
-            (&[bust(4, 100, 0), bust(7, 100, 0)], &[4, 7], "no fill is like it"),
-            (&[bust(4, 100, 0), bust(6, 100, 0)], &[4], "got 10 of trade 0-1 of order 1 back, 4 by `trades`"),
+            (
+                &[bust(4, 100, 4), bust(6, 100, 4)],
+                &[4, 6],
+                "no fill is like it",
+            ),
+            (
+                &[bust(4, 101, 0), bust(6, 100, 0)],
+                &[4, 6],
+                "no fill is like it",
+            ),
+            (
+                &[bust(4, 101, 0), bust(3, 100, 0), bust(3, 100, 0)],
+                &[4, 3, 3],
+                "no fill is like it",
+            ),
+            (
+                &[bust(4, 100, 0), bust(7, 100, 0)],
+                &[4, 7],
+                "no fill is like it",
+            ),
+            (
+                &[bust(4, 100, 0), bust(6, 100, 0)],
+                &[4],
+                "got 10 of trade 0-1 of order 1 back, 4 by `trades`",
+            ),
             (&[], &[4], "no event does"),
         ];
+
         for (busts, told, why) in wrong {
             assert!(check(busts, told).is_err_and(|e| e.contains(why)), "{why}");
         }

@@ -12,11 +12,16 @@ use crate::engine::topics::TopicPartition;
 use crate::roles::Role;
 use crate::wire::topics;
 
-/// An offset may lag behind the end by transaction markers, which are no records. Below this distance the records are counted.
+/// An offset may lag behind the end by transaction markers, which are no records. Below this
+/// distance the records are counted.
 const COUNTED_BELOW: u64 = 64;
 /// Longest silence of a changelog while its end is read.
 const GIVE_UP: Duration = Duration::from_secs(30);
-const LIMITS: Limits = Limits { records: 1_000, bytes: 8 << 20, age: Duration::from_secs(1) };
+const LIMITS: Limits = Limits {
+    records: 1_000,
+    bytes: 8 << 20,
+    age: Duration::from_secs(1),
+};
 
 /// Where a group is in a partition.
 #[derive(Debug)]
@@ -29,9 +34,11 @@ pub struct Lag {
     pub stable_end: u64,
     /// The end, open transactions included (high watermark).
     pub end: u64,
-    /// Records from the committed offset to the end; those behind the stable end are counted by offsets.
+    /// Records from the committed offset to the end; those behind the stable end are counted by
+    /// offsets.
     pub records: u64,
-    /// When the first record that an open transaction holds back was appended, where that can be told.
+    /// When the first record that an open transaction holds back was appended, where that can be
+    /// told.
     pub held_since_ms: Option<i64>,
 }
 
@@ -48,19 +55,41 @@ pub fn of_role(log: &dyn Log, role: Role, group: &str) -> Result<Vec<Lag>, LogEr
     let mut all = Vec::new();
     let spec = role.spec();
     for topic in spec.inputs.iter().map(|i| i.topic) {
-        let at: Vec<_> = (0..client::partitions(log, topic)?).map(|p| TopicPartition::new(topic, p)).collect();
+        let at: Vec<_> = (0..client::partitions(log, topic)?)
+            .map(|p| TopicPartition::new(topic, p))
+            .collect();
         let committed = log.group_offsets(group, &at)?;
-        // Where brokers have forgotten the offsets, a start goes on from the last transaction; all that was ever read is no lag.
+
+        // Where brokers have forgotten the offsets, a start goes on from the last transaction; all
+        // that was ever read is no lag.
         let mut next: Vec<_> = at.iter().copied().zip(committed.iter().copied()).collect();
-        fill_absent(log, &SystemClock::new(), &table, spec.changelog, &mut next, GIVE_UP)?;
+        fill_absent(
+            log,
+            &SystemClock::new(),
+            &table,
+            spec.changelog,
+            &mut next,
+            GIVE_UP,
+        )?;
+
         let mut found = of_topic(log, &next)?;
-        found.iter_mut().zip(committed).for_each(|(lag, committed)| lag.committed = committed);
-        // Where clients write, the time of a record is when it came. What our own roles write has the time of its cause, and their transactions are short.
-        for lag in found.iter_mut().filter(|lag| lag.held() > 0 && table.spec(topic).append_time) {
+        found
+            .iter_mut()
+            .zip(committed)
+            .for_each(|(lag, committed)| lag.committed = committed);
+
+        // Where clients write, the time of a record is when it came. What our own roles write has
+        // the time of its cause, and their transactions are short.
+        for lag in found
+            .iter_mut()
+            .filter(|lag| lag.held() > 0 && table.spec(topic).append_time)
+        {
             lag.held_since_ms = log.held_since_ms(lag.at, lag.stable_end)?;
         }
+
         all.extend(found);
     }
+
     Ok(all)
 }
 
@@ -75,29 +104,57 @@ fn of_topic(log: &dyn Log, at: &[(TopicPartition, Option<u64>)]) -> Result<Vec<L
         if (1..COUNTED_BELOW).contains(&records) {
             close.push((at.partition, From::Offset(next)));
         }
-        all.push(Lag { at: *at, committed: *committed, stable_end: b.stable_end, end: b.end, records, held_since_ms: None });
+
+        all.push(Lag {
+            at: *at,
+            committed: *committed,
+            stable_end: b.stable_end,
+            end: b.end,
+            records,
+            held_since_ms: None,
+        });
     }
+
     let with_held = |mut all: Vec<Lag>| {
         all.iter_mut().for_each(|lag| lag.records += lag.held());
         all
     };
-    let Some(topic) = at.first().map(|(at, _)| at.topic).filter(|_| !close.is_empty()) else { return Ok(with_held(all)) };
+
+    let Some(topic) = at
+        .first()
+        .map(|(at, _)| at.topic)
+        .filter(|_| !close.is_empty())
+    else {
+        return Ok(with_held(all));
+    };
+
     let mut counted: BTreeMap<u32, u64> = close.iter().map(|(p, _)| (*p, 0)).collect();
-    let ends: BTreeMap<u32, u64> = all.iter().map(|lag| (lag.at.partition, lag.stable_end)).collect();
+    let ends: BTreeMap<u32, u64> = all
+        .iter()
+        .map(|lag| (lag.at.partition, lag.stable_end))
+        .collect();
     let mut reader = log.reader(topic, &close, false)?;
     let mut batch = Records::new();
     let began = Instant::now();
     while !reader.caught_up() && began.elapsed() < Duration::from_secs(5) {
         batch.clear();
         reader.poll(Duration::from_millis(100), LIMITS, &mut batch)?;
-        for r in batch.iter().filter(|r| ends.get(&r.at.partition).is_some_and(|end| r.offset < *end)) {
+        for r in batch
+            .iter()
+            .filter(|r| ends.get(&r.at.partition).is_some_and(|end| r.offset < *end))
+        {
             counted.entry(r.at.partition).and_modify(|n| *n += 1);
         }
     }
+
     if reader.caught_up() {
         for lag in &mut all {
-            lag.records = counted.get(&lag.at.partition).copied().unwrap_or(lag.records);
+            lag.records = counted
+                .get(&lag.at.partition)
+                .copied()
+                .unwrap_or(lag.records);
         }
     }
+
     Ok(with_held(all))
 }

@@ -1,5 +1,6 @@
-//! The running system: an installation put together, supervision of roles, and the status of instances. Modules that only read the log are built
-//! without RocksDB, too, so that its tests need no C++.
+//! The running system: an installation put together, supervision of roles, and the status of
+//! instances. Modules that only read the log are built without RocksDB, too, so that its tests need
+//! no C++.
 
 pub mod audit;
 #[cfg(any(test, feature = "rocks"))]

@@ -1,7 +1,8 @@
-//! `processor rebuild`: throws a role's local state away and restores it from the changelog, by the same path that every start takes.
+//! `processor rebuild`: throws a role's local state away and restores it from the changelog, by the
+//! same path that every start takes.
 //!
-//! Local state may be the last copy, where the changelog was deleted or offsets were moved. So nothing is thrown away before a look has shown that a
-//! start will find its way.
+//! Local state may be the last copy, where the changelog was deleted or offsets were moved. So
+//! nothing is thrown away before a look has shown that a start will find its way.
 
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use crate::engine::instance::Stop;
 use crate::engine::last_meta::Fit;
 use crate::roles::Role;
 
-/// Wipes and restores; `show` is told now and then where it stands. Ends when every task that this instance was given runs again, or `until` resolves.
+/// Wipes and restores; `show` is told now and then where it stands. Ends when every task that this
+/// instance was given runs again, or `until` resolves.
 pub async fn run(
     system: &System,
     role: Role,
@@ -24,13 +26,21 @@ pub async fn run(
 ) -> Result<InstanceStatus, Stop> {
     can_be_restored(system, role)?;
     system.local_state(role)?.wipe().map_err(stop_store)?;
-    let supervisor = Supervisor::start(vec![system.member(role)], system.topics.clone(), system.state.clone(), Ends::Together);
+    let supervisor = Supervisor::start(
+        vec![system.member(role)],
+        system.topics.clone(),
+        system.state.clone(),
+        Ends::Together,
+    );
     let monitor = supervisor.monitor();
     let mut last = InstanceStatus::default();
     let restored = async {
         loop {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            let Some(status) = monitor.statuses().pop() else { return };
+            let Some(status) = monitor.statuses().pop() else {
+                return;
+            };
+
             show(&status);
             last = status;
             if last.state == State::Running && !last.tasks.is_empty() {
@@ -38,34 +48,51 @@ pub async fn run(
             }
         }
     };
+
     let stop = async {
         tokio::select! { () = restored => (), () = until => () }
     };
+
     supervisor.run(stop, grace).await?;
     Ok(last)
 }
 
 /// Whether a start could restore every task of the role.
 fn can_be_restored(system: &System, role: Role) -> Result<(), Stop> {
-    let refuse = |task, why| Stop::Bug(format!("{} task {task} cannot be rebuilt: {why}. Nothing was changed", role.name()));
+    let refuse = |task, why| {
+        Stop::Bug(format!(
+            "{} task {task} cannot be rebuilt: {why}. Nothing was changed",
+            role.name()
+        ))
+    };
+
     for (task, standing) in standing::look(system, role).map_err(stop_log)? {
         match standing.fit {
             Fit::Equal | Fit::Absent => {}
             Fit::Differ(_) => {
                 let what = standing::differences(system, role, task, &standing);
-                let repair = format!("`processor repair offsets --role {} --dry-run` shows the way out", role.name());
-                return Err(refuse(task, format!("committed offsets and changelog do not fit: {what}; {repair}")));
+                let repair = format!(
+                    "`processor repair offsets --role {} --dry-run` shows the way out",
+                    role.name()
+                );
+                return Err(refuse(
+                    task,
+                    format!("committed offsets and changelog do not fit: {what}; {repair}"),
+                ));
             }
             // A store that cannot be read has nothing to lose.
             Fit::Fresh => match newest_store(&system.state, role, task).ok().flatten() {
                 Some((_, _, have)) if have.meta.transaction > 0 => {
                     let have = have.meta.transaction;
-                    let why = format!("local state has {have} transactions, of which neither the changelog nor the group knows");
+                    let why = format!(
+                        "local state has {have} transactions, of which neither the changelog nor the group knows"
+                    );
                     return Err(refuse(task, format!("{why}: was the changelog deleted?")));
                 }
                 _ => {}
             },
         }
     }
+
     Ok(())
 }

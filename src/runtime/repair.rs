@@ -1,8 +1,11 @@
-//! `processor repair offsets`: a group's offsets put to where its changelogs say that its tasks stand.
+//! `processor repair offsets`: a group's offsets put to where its changelogs say that its tasks
+//! stand.
 //!
-//! The last meta record of a changelog partition and the offsets that were committed with it are one transaction, so the record *is* the offsets,
-//! when the group has lost its own. That is certain only when nobody commits meanwhile. So the group must be empty; then we join it under the name of
-//! the instance, which fences whoever has it, and must be given every partition, which nobody else then has; and open transactions must end first.
+//! The last meta record of a changelog partition and the offsets that were committed with it are
+//! one transaction, so the record *is* the offsets, when the group has lost its own. That is
+//! certain only when nobody commits meanwhile. So the group must be empty; then we join it under
+//! the name of the instance, which fences whoever has it, and must be given every partition, which
+//! nobody else then has; and open transactions must end first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -12,7 +15,9 @@ use super::standing::{self, Standing};
 use super::system::System;
 use crate::engine::crash::{self, Point};
 use crate::engine::last_meta::{Fit, fit, last_meta};
-use crate::engine::ports::{Committed, Limits, Log, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction};
+use crate::engine::ports::{
+    Committed, Limits, Log, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction,
+};
 use crate::engine::records::Records;
 use crate::engine::topics::TopicPartition;
 use crate::roles::Role;
@@ -23,7 +28,11 @@ const EMPTY_WAIT: Duration = Duration::from_secs(30);
 const JOIN_WAIT: Duration = Duration::from_secs(60);
 /// As long as a start waits: the transaction timeout, the brokers' check interval, and slack.
 const OPEN_WAIT: Duration = Duration::from_secs(45);
-const LIMITS: Limits = Limits { records: 1, bytes: 1 << 20, age: Duration::from_millis(1) };
+const LIMITS: Limits = Limits {
+    records: 1,
+    bytes: 1 << 20,
+    age: Duration::from_millis(1),
+};
 
 /// The repair of one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,46 +77,98 @@ pub fn plan(system: &System, role: Role) -> Result<BTreeMap<u32, Task>, RepairEr
 pub fn offsets(system: &System, role: Role) -> Result<BTreeMap<u32, Task>, RepairError> {
     let group = system.group(role);
     wait_until_empty(system, &group)?;
-    let inputs = role.spec().inputs.iter().map(|i| MemberInput { topic: i.topic, headers: false }).collect();
+    let inputs = role
+        .spec()
+        .inputs
+        .iter()
+        .map(|i| MemberInput {
+            topic: i.topic,
+            headers: false,
+        })
+        .collect();
+
     let instance = format!("{group}-{}", system.instance);
-    let mut member = system.log.join(&MemberSpec { group, instance, inputs, linger: Duration::ZERO })?;
+    let mut member = system.log.join(&MemberSpec {
+        group,
+        instance,
+        inputs,
+        linger: Duration::ZERO,
+    })?;
+
     let done = put_right(system, role, &mut *member);
+
     // A start after this one need not wait until our session ends.
     member.leave();
     done
 }
 
 /// The repair itself, by a member beside whom there is no other.
-fn put_right(system: &System, role: Role, member: &mut dyn Member) -> Result<BTreeMap<u32, Task>, RepairError> {
-    let (spec, group) = (role.spec(), system.group(role));
+fn put_right(
+    system: &System,
+    role: Role,
+    member: &mut dyn Member,
+) -> Result<BTreeMap<u32, Task>, RepairError> {
+    let spec = role.spec();
+    let group = system.group(role);
     let inputs = standing::inputs(system, role)?;
     let tasks: Vec<u32> = inputs.keys().copied().collect();
     let wanted: BTreeSet<_> = inputs.values().flatten().copied().collect();
     take_all(member, &group, &wanted)?;
     crash::point(Point::RepairJoined);
-    // From here on nobody but us can commit; transactions that were open before the fence end by themselves.
-    let mut last = last_meta(&*system.log, &SystemClock::new(), &system.topics, spec.changelog, &tasks, OPEN_WAIT)?;
+
+    // From here on nobody but us can commit; transactions that were open before the fence end by
+    // themselves.
+    let mut last = last_meta(
+        &*system.log,
+        &SystemClock::new(),
+        &system.topics,
+        spec.changelog,
+        &tasks,
+        OPEN_WAIT,
+    )?;
+
     let mut found = BTreeMap::new();
     for (task, inputs) in inputs {
-        let committed: Vec<_> = inputs.iter().copied().zip(committed(&*system.log, &group, &inputs)?).collect();
+        let committed: Vec<_> = inputs
+            .iter()
+            .copied()
+            .zip(committed(&*system.log, &group, &inputs)?)
+            .collect();
         let last = last.remove(&task);
         let fit = fit(&committed, last.as_ref().map(|l| &l.meta));
-        found.insert(task, Standing { committed, last, fit });
+        found.insert(
+            task,
+            Standing {
+                committed,
+                last,
+                fit,
+            },
+        );
     }
+
     let judged = judge(system, role, found)?;
-    let positions: Vec<(TopicPartition, u64)> = judged.values().filter(|t| t.action == Action::Set).flat_map(positions).collect();
+    let positions: Vec<(TopicPartition, u64)> = judged
+        .values()
+        .filter(|t| t.action == Action::Set)
+        .flat_map(positions)
+        .collect();
     crash::point(Point::RepairJudged);
     if !positions.is_empty() {
         commit(&*system.log, &group, member, &positions)?;
         crash::point(Point::RepairCommitted);
     }
+
     Ok(judged)
 }
 
 /// The positions of a task's last meta record.
 fn positions(task: &Task) -> Vec<(TopicPartition, u64)> {
     let meta = task.standing.last.as_ref().map(|l| &l.meta);
-    task.standing.committed.iter().filter_map(|(at, _)| Some((*at, meta?.next(*at)?))).collect()
+    task.standing
+        .committed
+        .iter()
+        .filter_map(|(at, _)| Some((*at, meta?.next(*at)?)))
+        .collect()
 }
 
 fn wait_until_empty(system: &System, group: &str) -> Result<(), RepairError> {
@@ -118,22 +179,32 @@ fn wait_until_empty(system: &System, group: &str) -> Result<(), RepairError> {
         if members.is_empty() {
             return Ok(());
         }
+
         if Instant::now() >= until {
             return Err(RepairError::Runs(format!(
                 "group {group} has members ({}), so the role runs: stop all its instances first. Nothing was changed",
                 members.join(", ")
             )));
         }
+
         if !std::mem::replace(&mut told, true) {
             tracing::warn!(%group, ?members, "waiting up to {EMPTY_WAIT:?} for members that do not run any more to be forgotten");
         }
+
         std::thread::sleep(Duration::from_millis(500));
     }
 }
 
-/// Polls until every partition is ours, and once more: a transaction is committed under the generation of the last poll.
-fn take_all(member: &mut dyn Member, group: &str, wanted: &BTreeSet<TopicPartition>) -> Result<(), RepairError> {
-    let (until, mut ours, mut records) = (Instant::now() + JOIN_WAIT, None, Records::new());
+/// Polls until every partition is ours, and once more: a transaction is committed under the
+/// generation of the last poll.
+fn take_all(
+    member: &mut dyn Member,
+    group: &str,
+    wanted: &BTreeSet<TopicPartition>,
+) -> Result<(), RepairError> {
+    let until = Instant::now() + JOIN_WAIT;
+    let mut ours = None;
+    let mut records = Records::new();
     while Instant::now() < until {
         match member.poll(Duration::from_millis(100), LIMITS, &mut records)? {
             Polled::Assigned(got) => ours = Some(got.into_iter().collect::<BTreeSet<_>>()),
@@ -142,32 +213,47 @@ fn take_all(member: &mut dyn Member, group: &str, wanted: &BTreeSet<TopicPartiti
             Polled::Records => {}
         }
     }
+
     Err(match ours {
         Some(ours) => RepairError::Runs(format!(
             "group {group} gave us {} of {} partitions, so another instance of the role runs: stop it first. Nothing was changed",
             ours.len(),
             wanted.len()
         )),
-        None => LogError::Unavailable(format!("group {group} did not give us its partitions in {} s", JOIN_WAIT.as_secs())).into(),
+        None => LogError::Unavailable(format!(
+            "group {group} did not give us its partitions in {} s",
+            JOIN_WAIT.as_secs()
+        ))
+        .into(),
     })
 }
 
-fn committed(log: &dyn Log, group: &str, inputs: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError> {
+fn committed(
+    log: &dyn Log,
+    group: &str,
+    inputs: &[TopicPartition],
+) -> Result<Vec<Option<u64>>, LogError> {
     let until = Instant::now() + JOIN_WAIT;
     loop {
         match log.committed(group, inputs)? {
             Committed::Stable(offsets) => return Ok(offsets),
             Committed::Pending if Instant::now() >= until => {
-                return Err(LogError::Unavailable("committed offsets stay pending: a transaction hangs in the cluster".into()));
+                return Err(LogError::Unavailable(
+                    "committed offsets stay pending: a transaction hangs in the cluster".into(),
+                ));
             }
             Committed::Pending => std::thread::sleep(Duration::from_millis(50)),
         }
     }
 }
 
-/// Decides the action for each task. A position that its input does not hold any more, or not yet, cannot be committed: the next start would skip
-/// or stop.
-fn judge(system: &System, role: Role, found: BTreeMap<u32, Standing>) -> Result<BTreeMap<u32, Task>, RepairError> {
+/// Decides the action for each task. A position that its input does not hold any more, or not yet,
+/// cannot be committed: the next start would skip or stop.
+fn judge(
+    system: &System,
+    role: Role,
+    found: BTreeMap<u32, Standing>,
+) -> Result<BTreeMap<u32, Task>, RepairError> {
     let mut judged = BTreeMap::new();
     let mut wrong = Vec::new();
     for (task, standing) in found {
@@ -176,16 +262,19 @@ fn judge(system: &System, role: Role, found: BTreeMap<u32, Standing>) -> Result<
             Fit::Equal => Action::Fits,
             Fit::Absent | Fit::Differ(_) => Action::Set,
         };
+
         if action == Action::Set && standing.last.is_none() {
             wrong.push(format!(
                 "task {task}: the group has committed offsets, but the changelog has no transaction: was it deleted? Bring it back from a backup or a \
                  mirror; no offsets can be put to it"
             ));
         }
+
         let task_found = Task { standing, action };
         if action != Action::Fresh {
             for (at, next) in positions(&task_found) {
-                let (bounds, name) = (system.log.bounds(at)?, system.topics.show(at).to_string());
+                let bounds = system.log.bounds(at)?;
+                let name = system.topics.show(at).to_string();
                 if next < bounds.start {
                     wrong.push(format!(
                         "{name}: offset {next} is next, and the topic begins at {}: records {next} to {} were deleted before they were read",
@@ -197,11 +286,14 @@ fn judge(system: &System, role: Role, found: BTreeMap<u32, Standing>) -> Result<
                 }
             }
         }
+
         judged.insert(task, task_found);
     }
+
     if wrong.is_empty() {
         return Ok(judged);
     }
+
     Err(RepairError::Impossible(format!(
         "the offsets of {} cannot be repaired; nothing was changed:\n  {}",
         role.name(),
@@ -209,20 +301,44 @@ fn judge(system: &System, role: Role, found: BTreeMap<u32, Standing>) -> Result<
     )))
 }
 
-fn commit(log: &dyn Log, group: &str, member: &mut dyn Member, positions: &[(TopicPartition, u64)]) -> Result<(), RepairError> {
-    let again = |why: String| LogError::Unavailable(format!("{why}; run the command again").replace("; ;", ";"));
-    match member.transact(&Transaction { outputs: &Records::new(), offsets: positions }) {
+fn commit(
+    log: &dyn Log,
+    group: &str,
+    member: &mut dyn Member,
+    positions: &[(TopicPartition, u64)],
+) -> Result<(), RepairError> {
+    let again = |why: String| {
+        LogError::Unavailable(format!("{why}; run the command again").replace("; ;", ";"))
+    };
+
+    match member.transact(&Transaction {
+        outputs: &Records::new(),
+        offsets: positions,
+    }) {
         Outcome::Committed { .. } => {}
-        Outcome::NotCommitted(why) | Outcome::Late { why, .. } => return Err(again(format!("nothing was changed: {why}")).into()),
+        Outcome::NotCommitted(why) | Outcome::Late { why, .. } => {
+            return Err(again(format!("nothing was changed: {why}")).into());
+        }
         Outcome::Rejected(r) => return Err(LogError::Invalid(r.text).into()),
-        Outcome::Unknown(why) => return Err(again(format!("nobody knows whether the offsets were committed: {why}")).into()),
+        Outcome::Unknown(why) => {
+            return Err(again(format!(
+                "nobody knows whether the offsets were committed: {why}"
+            ))
+            .into());
+        }
         Outcome::Fenced(why) => return Err(LogError::Fenced(why).into()),
         Outcome::Refused(why) => return Err(LogError::Invalid(why).into()),
     }
+
     let asked: Vec<_> = positions.iter().map(|(at, _)| *at).collect();
     let now = committed(log, group, &asked)?;
-    if positions.iter().zip(&now).any(|((_, wanted), now)| Some(*wanted) != *now) {
+    if positions
+        .iter()
+        .zip(&now)
+        .any(|((_, wanted), now)| Some(*wanted) != *now)
+    {
         return Err(again("the offsets were committed, and are others already".into()).into());
     }
+
     Ok(())
 }

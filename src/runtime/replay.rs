@@ -26,7 +26,8 @@ pub struct TaskReplay {
 /// A store, where it is and how far it is.
 pub type Found = (PathBuf, Box<dyn StateStore>, StoreMeta);
 
-/// The newest local store of a task among all instances below `state`, opened for reading only: its owner may go on.
+/// The newest local store of a task among all instances below `state`, opened for reading only: its
+/// owner may go on.
 pub fn newest_store(state: &Path, role: Role, task: u32) -> Result<Option<Found>, StoreError> {
     let mut newest: Option<Found> = None;
     let root = state.join(role.name());
@@ -35,34 +36,67 @@ pub fn newest_store(state: &Path, role: Role, task: u32) -> Result<Option<Found>
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(io(&root, &e)),
     };
+
     for dir in instances {
-        let path = dir.map_err(|e| io(&root, &e))?.path().join(task.to_string());
+        let path = dir
+            .map_err(|e| io(&root, &e))?
+            .path()
+            .join(task.to_string());
         if !path.is_dir() || !RocksStore::was_made(&path) {
             continue;
         }
+
         let store = match RocksStore::open_read_only(&path) {
             Ok(store) => store,
             // Its owner has put it aside meanwhile, to make another one.
             Err(StoreError::Invalid(_)) if !RocksStore::was_made(&path) => continue,
             Err(e) => return Err(e),
         };
+
         let Some(bytes) = store.meta()? else { continue };
         let meta = StoreMeta::decode(&bytes).map_err(StoreError::from)?;
-        if newest.as_ref().is_none_or(|(_, _, n)| n.meta.transaction < meta.meta.transaction) {
+        if newest
+            .as_ref()
+            .is_none_or(|(_, _, n)| n.meta.transaction < meta.meta.transaction)
+        {
             newest = Some((path, Box::new(store), meta));
         }
     }
+
     Ok(newest)
 }
 
 /// Replays one task; none if it has no local state to compare with.
-pub fn replay_task(system: &System, role: Role, task: u32, progress: &mut dyn FnMut(u64)) -> Result<Option<TaskReplay>, ReplayError> {
-    let Some((path, live_store, live)) = newest_store(&system.state, role, task)? else { return Ok(None) };
+pub fn replay_task(
+    system: &System,
+    role: Role,
+    task: u32,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Option<TaskReplay>, ReplayError> {
+    let Some((path, live_store, live)) = newest_store(&system.state, role, task)? else {
+        return Ok(None);
+    };
+
     drop(live_store);
     let factory = system.factory_of_past(role, task)?;
     let scratch = Scratch::new(&system.state)?;
-    let replay =
-        Replay { log: &*system.log, topics: system.topics.clone(), factory: &*factory, partitions: system.partitions()?, task, progress };
-    let replayed = replay.run(Box::new(RocksStore::open(&scratch.store(), &system.memory)?), &live.meta)?;
-    Ok(Some(TaskReplay { task, store: path, live: live.meta, replayed }))
+    let replay = Replay {
+        log: &*system.log,
+        topics: system.topics.clone(),
+        factory: &*factory,
+        partitions: system.partitions()?,
+        task,
+        progress,
+    };
+
+    let replayed = replay.run(
+        Box::new(RocksStore::open(&scratch.store(), &system.memory)?),
+        &live.meta,
+    )?;
+    Ok(Some(TaskReplay {
+        task,
+        store: path,
+        live: live.meta,
+        replayed,
+    }))
 }

@@ -7,8 +7,17 @@ use crate::engine::records::{Record, Records};
 use crate::engine::topics::TopicPartition;
 
 /// Calls `visit` with every committed record of a partition, in order.
-pub fn partition(log: &dyn Log, at: TopicPartition, visit: &mut dyn FnMut(&Record<'_>)) -> Result<(), LogError> {
-    let limits = Limits { records: 20_000, bytes: 16 << 20, age: Duration::from_millis(200) };
+pub fn partition(
+    log: &dyn Log,
+    at: TopicPartition,
+    visit: &mut dyn FnMut(&Record<'_>),
+) -> Result<(), LogError> {
+    let limits = Limits {
+        records: 20_000,
+        bytes: 16 << 20,
+        age: Duration::from_millis(200),
+    };
+
     let mut reader = log.reader(at.topic, &[(at.partition, From::Start)], false)?;
     let mut chunk = Records::new();
     loop {

@@ -1,7 +1,8 @@
 //! Directories for work that is thrown away, below the root of local state.
 //!
-//! Each has a name of its own and a lock that its process holds, so a replay that was killed leaves nothing that another one could take for its own, and
-//! what it left is removed by the next. Process ids would not do: in a container every run has the same.
+//! Each has a name of its own and a lock that its process holds, so a replay that was killed leaves
+//! nothing that another one could take for its own, and what it left is removed by the next.
+//! Process ids would not do: in a container every run has the same.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -13,7 +14,8 @@ use crate::files;
 
 /// The first letters of their names.
 const PREFIX: &str = ".replay-";
-/// Held while a directory is made or a leftover is removed, so that nobody removes what another one is making.
+/// Held while a directory is made or a leftover is removed, so that nobody removes what another one
+/// is making.
 const MAKING: &str = ".replay.lock";
 /// Without a lock, a directory that was made so long ago is a leftover.
 const OLD: Duration = Duration::from_secs(24 * 3600);
@@ -33,13 +35,16 @@ impl Scratch {
                 state.display()
             ))
         };
+
         files::create_dir(state).map_err(cannot)?;
         let making = lock_file(&state.join(MAKING)).map_err(cannot)?;
         making.lock().map_err(cannot)?;
         remove_leftovers(state);
         let dir = state.join(format!("{PREFIX}{}", uuid::Uuid::now_v7().simple()));
         files::create_dir(&dir).map_err(cannot)?;
-        let lock = lock_file(&dir.join("lock")).and_then(|lock| lock.lock().map(|()| lock)).map_err(cannot)?;
+        let lock = lock_file(&dir.join("lock"))
+            .and_then(|lock| lock.lock().map(|()| lock))
+            .map_err(cannot)?;
         Ok(Scratch { dir, _lock: lock })
     }
 
@@ -52,27 +57,45 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(e) = std::fs::remove_dir_all(&self.dir) {
-            tracing::warn!("the scratch directory {} stays behind: {e}; the next replay removes it", self.dir.display());
+            tracing::warn!(
+                "the scratch directory {} stays behind: {e}; the next replay removes it",
+                self.dir.display()
+            );
         }
     }
 }
 
 fn lock_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
 }
 
-/// Directories whose lock nobody holds. Those that cannot be looked at or removed stay; they are in nobody's way.
+/// Directories whose lock nobody holds. Those that cannot be looked at or removed stay; they are in
+/// nobody's way.
 fn remove_leftovers(state: &Path) {
     for entry in std::fs::read_dir(state).into_iter().flatten().flatten() {
         let dir = entry.path();
         if !entry.file_name().to_string_lossy().starts_with(PREFIX) || !dir.is_dir() {
             continue;
         }
-        let held = match OpenOptions::new().read(true).write(true).open(dir.join("lock")) {
+
+        let held = match OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(dir.join("lock"))
+        {
             Ok(lock) => matches!(lock.try_lock(), Err(TryLockError::WouldBlock)),
             // Of a version before there were locks, or half made. Nobody works in one for a day.
-            Err(_) => entry.metadata().and_then(|m| m.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age < OLD)),
+            Err(_) => entry
+                .metadata()
+                .and_then(|m| m.modified())
+                .is_ok_and(|at| at.elapsed().is_ok_and(|age| age < OLD)),
         };
+
         if !held && let Err(e) = std::fs::remove_dir_all(&dir) {
             tracing::debug!("{} stays behind: {e}", dir.display());
         }
@@ -84,22 +107,38 @@ mod tests {
     use super::*;
 
     fn names(state: &Path) -> Vec<String> {
-        let all = std::fs::read_dir(state).expect("a directory").flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+        let all = std::fs::read_dir(state)
+            .expect("a directory")
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into_owned());
         all.filter(|n| n.starts_with(PREFIX)).collect()
     }
 
     #[test]
     fn leftovers_go_and_what_is_in_use_stays() {
         let state = tempfile::tempdir().expect("a directory");
-        let (state, used) = (state.path(), Scratch::new(state.path()).expect("a directory"));
+        let (state, used) = (
+            state.path(),
+            Scratch::new(state.path()).expect("a directory"),
+        );
         std::fs::create_dir(used.store()).expect("a store");
-        // Killed: of this version, half made, and two of an older version, one of which may still run.
+
+        // Killed: of this version, half made, and two of an older version, one of which may still
+        // run.
         for left in ["0", "1", "77-orders-0", "78-orders-0"] {
             let dir = state.join(format!("{PREFIX}{left}"));
             std::fs::create_dir_all(dir.join("store")).expect("a directory");
-            let age = if left == "78-orders-0" { Duration::ZERO } else { OLD * 2 };
-            File::open(&dir).and_then(|d| d.set_modified(std::time::SystemTime::now() - age)).expect("an age");
+            let age = if left == "78-orders-0" {
+                Duration::ZERO
+            } else {
+                OLD * 2
+            };
+
+            File::open(&dir)
+                .and_then(|d| d.set_modified(std::time::SystemTime::now() - age))
+                .expect("an age");
         }
+
         std::fs::write(state.join(format!("{PREFIX}0/lock")), "").expect("a file");
         let other = Scratch::new(state).expect("a directory");
         assert_eq!(names(state).len(), 3);

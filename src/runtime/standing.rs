@@ -1,4 +1,5 @@
-//! Where the tasks of a role stand by the log itself: committed offsets, last meta records, and whether these fit. What a start compares, from outside.
+//! Where the tasks of a role stand by the log itself: committed offsets, last meta records, and
+//! whether these fit. What a start compares, from outside.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,7 +11,8 @@ use crate::engine::ports::LogError;
 use crate::engine::topics::TopicPartition;
 use crate::roles::Role;
 
-/// How long a difference must last without a change before it counts: a running role moves both, and not in the same moment.
+/// How long a difference must last without a change before it counts: a running role moves both,
+/// and not in the same moment.
 const LASTING: Duration = Duration::from_secs(3);
 /// A role that is still moving after this long runs, and its next start compares again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,72 +33,152 @@ pub struct Standing {
 
 /// The inputs of every task of a role, in the order of meta records.
 pub fn inputs(system: &System, role: Role) -> Result<BTreeMap<u32, Vec<TopicPartition>>, LogError> {
-    let (spec, partitions) = (role.spec(), system.partitions()?);
+    let spec = role.spec();
+    let partitions = system.partitions()?;
     let tasks = 0..partitions[spec.changelog.0 as usize];
-    Ok(tasks.map(|task| (task, spec.inputs_of(task, &partitions))).collect())
+    Ok(tasks
+        .map(|task| (task, spec.inputs_of(task, &partitions)))
+        .collect())
 }
 
 /// Looks, also while the role runs. A difference is only told when it lasts.
 pub fn look(system: &System, role: Role) -> Result<BTreeMap<u32, Standing>, LogError> {
     let inputs = inputs(system, role)?;
-    let (began, mut done) = (Instant::now(), BTreeMap::new());
+    let began = Instant::now();
+    let mut done = BTreeMap::new();
     let mut differ: BTreeMap<u32, (Instant, Standing)> = BTreeMap::new();
     loop {
-        let left: BTreeMap<_, _> = inputs.iter().filter(|(task, _)| !done.contains_key(*task)).map(|(t, i)| (*t, i.as_slice())).collect();
+        let left: BTreeMap<_, _> = inputs
+            .iter()
+            .filter(|(task, _)| !done.contains_key(*task))
+            .map(|(t, i)| (*t, i.as_slice()))
+            .collect();
         for (task, standing) in once(system, role, &left)? {
-            let before = differ.remove(&task).filter(|(_, before)| *before == standing);
+            let before = differ
+                .remove(&task)
+                .filter(|(_, before)| *before == standing);
             let since = before.map_or_else(Instant::now, |(since, _)| since);
             match standing.fit {
-                Fit::Differ(_) if since.elapsed() < LASTING && began.elapsed() < PATIENCE => drop(differ.insert(task, (since, standing))),
+                Fit::Differ(_) if since.elapsed() < LASTING && began.elapsed() < PATIENCE => {
+                    drop(differ.insert(task, (since, standing)))
+                }
                 // The difference moves all the time, so the role runs.
-                Fit::Differ(_) if since.elapsed() < LASTING => drop(done.insert(task, Standing { fit: Fit::Equal, ..standing })),
+                Fit::Differ(_) if since.elapsed() < LASTING => drop(done.insert(
+                    task,
+                    Standing {
+                        fit: Fit::Equal,
+                        ..standing
+                    },
+                )),
                 _ => drop(done.insert(task, standing)),
             }
         }
+
         if done.len() == inputs.len() {
             return Ok(done);
         }
+
         std::thread::sleep(LOOK_AGAIN);
     }
 }
 
-/// One look. Offsets are asked for before and after the changelog is read: a transaction in between moves them.
-fn once(system: &System, role: Role, inputs: &BTreeMap<u32, &[TopicPartition]>) -> Result<Vec<(u32, Standing)>, LogError> {
-    let (spec, all) = (role.spec(), inputs.values().flat_map(|i| i.iter().copied()).collect::<Vec<_>>());
+/// One look. Offsets are asked for before and after the changelog is read: a transaction in between
+/// moves them.
+fn once(
+    system: &System,
+    role: Role,
+    inputs: &BTreeMap<u32, &[TopicPartition]>,
+) -> Result<Vec<(u32, Standing)>, LogError> {
+    let spec = role.spec();
+    let all = inputs
+        .values()
+        .flat_map(|i| i.iter().copied())
+        .collect::<Vec<_>>();
     let committed = || -> Result<BTreeMap<TopicPartition, Option<u64>>, LogError> {
-        Ok(all.iter().copied().zip(system.log.group_offsets(&system.group(role), &all)?).collect())
+        Ok(all
+            .iter()
+            .copied()
+            .zip(system.log.group_offsets(&system.group(role), &all)?)
+            .collect())
     };
+
     let before = committed()?;
     let mut bounds = BTreeMap::new();
     for task in inputs.keys() {
-        bounds.insert(*task, system.log.bounds(TopicPartition::new(spec.changelog, *task))?);
+        bounds.insert(
+            *task,
+            system
+                .log
+                .bounds(TopicPartition::new(spec.changelog, *task))?,
+        );
     }
-    let mut last = last_meta_within(&*system.log, &SystemClock::new(), &system.topics, spec.changelog, &bounds, GIVE_UP)?;
+
+    let mut last = last_meta_within(
+        &*system.log,
+        &SystemClock::new(),
+        &system.topics,
+        spec.changelog,
+        &bounds,
+        GIVE_UP,
+    )?;
+
     let after = committed()?;
     let standing = |(task, inputs): (&u32, &&[TopicPartition])| {
         let last = last.remove(task);
-        let of = |all: &BTreeMap<TopicPartition, Option<u64>>| inputs.iter().map(|at| (*at, all.get(at).copied().flatten())).collect();
+        let of = |all: &BTreeMap<TopicPartition, Option<u64>>| {
+            inputs
+                .iter()
+                .map(|at| (*at, all.get(at).copied().flatten()))
+                .collect()
+        };
+
         let (before, after): (Vec<_>, Vec<_>) = (of(&before), of(&after));
         let meta = last.as_ref().map(|l| &l.meta);
         let (committed, fit) = match fit(&before, meta) {
             Fit::Differ(_) => (after.clone(), fit(&after, meta)),
             fits => (before, fits),
         };
-        (*task, Standing { committed, last, fit })
+
+        (
+            *task,
+            Standing {
+                committed,
+                last,
+                fit,
+            },
+        )
     };
+
     Ok(inputs.iter().map(standing).collect())
 }
 
 /// The differences, in words.
 pub fn differences(system: &System, role: Role, task: u32, standing: &Standing) -> String {
-    let Fit::Differ(differ) = &standing.fit else { return String::new() };
+    let Fit::Differ(differ) = &standing.fit else {
+        return String::new();
+    };
+
     let offset = |o: &Option<u64>| o.map_or("nothing".to_string(), |o| o.to_string());
-    let changelog = system.topics.show(TopicPartition::new(role.spec().changelog, task)).to_string();
+    let changelog = system
+        .topics
+        .show(TopicPartition::new(role.spec().changelog, task))
+        .to_string();
     let source = match &standing.last {
-        Some(last) => format!("transaction {} ({changelog} offset {})", last.meta.transaction, last.offset),
+        Some(last) => format!(
+            "transaction {} ({changelog} offset {})",
+            last.meta.transaction, last.offset
+        ),
         None => format!("{changelog}, which has no transaction,"),
     };
-    let each =
-        differ.iter().map(|(at, c, m)| format!("{} is committed at {}, {source} says {}", system.topics.show(*at), offset(c), offset(m)));
+
+    let each = differ.iter().map(|(at, c, m)| {
+        format!(
+            "{} is committed at {}, {source} says {}",
+            system.topics.show(*at),
+            offset(c),
+            offset(m)
+        )
+    });
+
     each.collect::<Vec<_>>().join("; ")
 }

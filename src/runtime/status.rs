@@ -1,8 +1,9 @@
-//! A running instance's report about itself in `STATE/<role>/<instance>/status.json`. `processor status` reads it beside the log's own figures;
-//! nothing in the system depends on it.
+//! A running instance's report about itself in `STATE/<role>/<instance>/status.json`.
+//! `processor status` reads it beside the log's own figures; nothing in the system depends on it.
 //!
-//! The file is written every second or so as long as the process lives. Whether it does is told by that alone: a process id means nothing in another
-//! container, and on the same machine it is given to somebody else sooner or later.
+//! The file is written every second or so as long as the process lives. Whether it does is told by
+//! that alone: a process id means nothing in another container, and on the same machine it is given
+//! to somebody else sooner or later.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -108,7 +109,8 @@ pub struct InputStatus {
     pub next: u64,
 }
 
-/// Signs of life come every second; without one for so long an instance counts as gone. Clocks of two machines may differ by this much either way.
+/// Signs of life come every second; without one for so long an instance counts as gone. Clocks of
+/// two machines may differ by this much either way.
 pub const SILENCE_MS: i64 = 5_000;
 
 /// An instance's life, as far as it is known.
@@ -116,7 +118,8 @@ pub const SILENCE_MS: i64 = 5_000;
 pub enum Life {
     /// The instance runs.
     Alive,
-    /// The instance runs, and its loop has been in one turn since then: a commit that takes long, a broker that does not answer.
+    /// The instance runs, and its loop has been in one turn since then: a commit that takes long, a
+    /// broker that does not answer.
     Busy {
         /// Since when, milliseconds since 1970.
         since_ms: i64,
@@ -132,7 +135,10 @@ pub enum Life {
 
 /// Name of this machine or container.
 pub fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 impl InstanceStatus {
@@ -141,15 +147,22 @@ impl InstanceStatus {
         let silent = |ms: i64| now_ms.saturating_sub(ms).abs() > SILENCE_MS;
         match self.state {
             State::Stopped => Life::Ended,
-            _ if silent(self.updated_ms) => Life::Silent { since_ms: self.updated_ms },
-            State::Running if self.turned_ms > 0 && silent(self.turned_ms) => Life::Busy { since_ms: self.turned_ms },
+            _ if silent(self.updated_ms) => Life::Silent {
+                since_ms: self.updated_ms,
+            },
+            State::Running if self.turned_ms > 0 && silent(self.turned_ms) => Life::Busy {
+                since_ms: self.turned_ms,
+            },
             _ => Life::Alive,
         }
     }
 
     /// Where an instance's file is.
     pub fn path(state: &Path, role: &str, instance: u32) -> PathBuf {
-        state.join(role).join(instance.to_string()).join("status.json")
+        state
+            .join(role)
+            .join(instance.to_string())
+            .join("status.json")
     }
 
     /// Replaces the file in one step, so that a reader never sees half of it.
@@ -159,13 +172,18 @@ impl InstanceStatus {
         if let Some(dir) = path.parent() {
             files::create_dir(dir)?;
         }
+
         files::create(&fresh)?.write_all(&serde_json::to_vec(self)?)?;
         std::fs::rename(fresh, path)
     }
 
-    /// All instances of a role that ever wrote here. Files that cannot be read are left out: they say nothing about the log.
+    /// All instances of a role that ever wrote here. Files that cannot be read are left out: they
+    /// say nothing about the log.
     pub fn read_all(state: &Path, role: &str) -> Vec<InstanceStatus> {
-        let Ok(dir) = std::fs::read_dir(state.join(role)) else { return Vec::new() };
+        let Ok(dir) = std::fs::read_dir(state.join(role)) else {
+            return Vec::new();
+        };
+
         let mut all: Vec<InstanceStatus> = dir
             .flatten()
             .filter_map(|e| std::fs::read(e.path().join("status.json")).ok())
@@ -182,17 +200,43 @@ mod tests {
 
     #[test]
     fn life_is_told_by_signs_of_life_alone() {
-        let at = |state, updated_ms, turned_ms| InstanceStatus { state, updated_ms, turned_ms, pid: 1, ..Default::default() };
+        let at = |state, updated_ms, turned_ms| InstanceStatus {
+            state,
+            updated_ms,
+            turned_ms,
+            pid: 1,
+            ..Default::default()
+        };
+
         let now = 1_000_000;
+
         // Process 1 is there on every machine.
-        assert_eq!(at(State::Running, now - 6_000, now - 6_000).life(now), Life::Silent { since_ms: now - 6_000 });
-        assert_eq!(at(State::Running, now - 1_000, now - 1_500).life(now), Life::Alive);
-        assert_eq!(at(State::Running, now - 1_000, now - 9_000).life(now), Life::Busy { since_ms: now - 9_000 });
-        assert_eq!(at(State::Restoring, now - 1_000, now - 9_000).life(now), Life::Alive);
+        assert_eq!(
+            at(State::Running, now - 6_000, now - 6_000).life(now),
+            Life::Silent {
+                since_ms: now - 6_000
+            }
+        );
+        assert_eq!(
+            at(State::Running, now - 1_000, now - 1_500).life(now),
+            Life::Alive
+        );
+        assert_eq!(
+            at(State::Running, now - 1_000, now - 9_000).life(now),
+            Life::Busy {
+                since_ms: now - 9_000
+            }
+        );
+        assert_eq!(
+            at(State::Restoring, now - 1_000, now - 9_000).life(now),
+            Life::Alive
+        );
         assert_eq!(at(State::Stopped, 5, 5).life(now), Life::Ended);
         assert_eq!(
             at(State::Running, now + 3_600_000, 0).life(now),
-            Life::Silent { since_ms: now + 3_600_000 },
+            Life::Silent {
+                since_ms: now + 3_600_000
+            },
             "the clock was set back since"
         );
     }
@@ -204,6 +248,15 @@ mod tests {
             "restored":0,"restore_end":0,"transaction":3,"digest":"00","inputs":[{"topic":"order-commands","partition":0,"next":4}]}],
             "counters":{"records_in":1,"records_out":2,"transactions":3,"recoveries":0,"repeats_dropped":0,"dead_letters":0}}"#;
         let read: InstanceStatus = serde_json::from_str(old).expect("readable");
-        assert_eq!((read.pid, read.host.as_str(), read.why, read.turned_ms, read.tasks.len()), (77, "", None, 0, 1));
+        assert_eq!(
+            (
+                read.pid,
+                read.host.as_str(),
+                read.why,
+                read.turned_ms,
+                read.tasks.len()
+            ),
+            (77, "", None, 0, 1)
+        );
     }
 }

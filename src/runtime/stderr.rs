@@ -1,8 +1,9 @@
 //! Writing to stderr in a way that never ends or stops the program.
 //!
-//! Log lines are for whoever reads them; the work goes on without a reader. A pipe whose reader is gone, a full disk, or a reader that stands still would
-//! otherwise end a role with a panic, or stop it inside a write. So an error is ignored, and a line that cannot be written within a moment is
-//! dropped; the next line that can be written says how many were.
+//! Log lines are for whoever reads them; the work goes on without a reader. A pipe whose reader is
+//! gone, a full disk, or a reader that stands still would otherwise end a role with a panic, or
+//! stop it inside a write. So an error is ignored, and a line that cannot be written within a
+//! moment is dropped; the next line that can be written says how many were.
 
 use std::io::{self, Write};
 use std::sync::Mutex;
@@ -10,7 +11,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How long one line may wait for a reader that stands still. After the first such line the next ones do not wait at all.
+/// How long one line may wait for a reader that stands still. After the first such line the next
+/// ones do not wait at all.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// A pipe that can be written takes this much at once (`PIPE_BUF`).
 const PIECE: usize = 4096;
@@ -24,7 +26,9 @@ pub struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut dropped = DROPPED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut dropped = DROPPED
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         put(&mut io::stderr().lock(), &mut dropped, line);
         Ok(line.len())
     }
@@ -37,18 +41,24 @@ impl Write for Stderr {
 /// Writes a note to stderr, if that is possible.
 pub fn note(text: impl std::fmt::Display) {
     // Never an error: see the module.
-    Stderr.write_all(format!("{text}\n").as_bytes()).unwrap_or_default();
+    Stderr
+        .write_all(format!("{text}\n").as_bytes())
+        .unwrap_or_default();
 }
 
 fn put(to: &mut (impl Write + std::os::fd::AsFd), dropped: &mut u64, line: &[u8]) {
     if *dropped > 0 {
-        let told = format!("{dropped} log lines before this one were dropped: stderr could not be written\n");
+        let told = format!(
+            "{dropped} log lines before this one were dropped: stderr could not be written\n"
+        );
         if !piecewise(to, told.as_bytes(), Duration::ZERO) {
             *dropped += 1;
             return;
         }
+
         *dropped = 0;
     }
+
     if !piecewise(to, line, PATIENCE) {
         *dropped += 1;
     }
@@ -56,11 +66,17 @@ fn put(to: &mut (impl Write + std::os::fd::AsFd), dropped: &mut u64, line: &[u8]
 
 /// Whether all of it was written.
 fn piecewise(to: &mut (impl Write + std::os::fd::AsFd), bytes: &[u8], patience: Duration) -> bool {
-    bytes.chunks(PIECE).all(|piece| writable(to, patience) && to.write_all(piece).is_ok())
+    bytes
+        .chunks(PIECE)
+        .all(|piece| writable(to, patience) && to.write_all(piece).is_ok())
 }
 
 fn writable(to: &impl std::os::fd::AsFd, patience: Duration) -> bool {
-    let wait = Timespec::try_from(patience).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
+    let wait = Timespec::try_from(patience).unwrap_or(Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    });
+
     let mut asked = [PollFd::new(to, PollFlags::OUT)];
     match poll(&mut asked, Some(&wait)) {
         Ok(n) => n > 0,
@@ -79,12 +95,18 @@ mod tests {
     #[test]
     fn a_reader_that_stands_still_costs_lines_and_no_time() {
         let (mut read, mut write) = io::pipe().expect("a pipe");
-        let (mut dropped, line) = (0, [[b'x'; 4000].as_slice(), b"\n"].concat());
+        let mut dropped = 0;
+        let line = [[b'x'; 4000].as_slice(), b"\n"].concat();
         let began = Instant::now();
         for _ in 0..1_000 {
             put(&mut write, &mut dropped, &line);
         }
-        assert!(dropped > 900 && began.elapsed() < Duration::from_secs(5), "{dropped} lines dropped, {:?}", began.elapsed());
+
+        assert!(
+            dropped > 900 && began.elapsed() < Duration::from_secs(5),
+            "{dropped} lines dropped, {:?}",
+            began.elapsed()
+        );
         let mut room = vec![0; 64 << 10];
         while writable(&write, Duration::ZERO) || dropped > 0 {
             let n = read.read(&mut room).expect("lines");
@@ -95,10 +117,15 @@ mod tests {
                 drop(write);
                 let mut rest = String::new();
                 read.read_to_string(&mut rest).expect("text");
-                assert!(rest.contains(&format!("{before} log lines before this one were dropped")) && rest.ends_with("again\n"), "{rest}");
+                assert!(
+                    rest.contains(&format!("{before} log lines before this one were dropped"))
+                        && rest.ends_with("again\n"),
+                    "{rest}"
+                );
                 return;
             }
         }
+
         panic!("nothing was written again");
     }
 

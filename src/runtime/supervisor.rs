@@ -1,11 +1,15 @@
-//! Runs instances, one thread each, until a signal, the end of a given time, or the end of the last of them.
+//! Runs instances, one thread each, until a signal, the end of a given time, or the end of the last
+//! of them.
 //!
-//! A stop is asked for by a flag that each loop sees between two turns; a turn ends with a commit, so nothing is left half done. What does not end
-//! within the grace is left to the operating system: the next start recovers exactly as after a crash.
+//! A stop is asked for by a flag that each loop sees between two turns; a turn ends with a commit,
+//! so nothing is left half done. What does not end within the grace is left to the operating
+//! system: the next start recovers exactly as after a crash.
 //!
-//! Roles in one process have nothing to do with each other: a bug in `notifications` is no reason to stop `orders`. So where that was asked for
-//! ([`Ends::Alone`]) a role that ends leaves the others running, and one that ended for a passing reason is started again, as a service manager
-//! would do it, so many times. The process then ends with the worst reason of all, which is the one that a person must see.
+//! Roles in one process have nothing to do with each other: a bug in `notifications` is no reason
+//! to stop `orders`. So where that was asked for ([`Ends::Alone`]) a role that ends leaves the
+//! others running, and one that ended for a passing reason is started again, as a service manager
+//! would do it, so many times. The process then ends with the worst reason of all, which is the one
+//! that a person must see.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,11 +23,13 @@ use crate::engine::crash::{self, Point};
 use crate::engine::instance::{Instance, Stop, TaskView};
 use crate::engine::topics::TopicTable;
 
-/// How often what a status file says is renewed, and how often the file is written whatever the loop does.
+/// How often what a status file says is renewed, and how often the file is written whatever the
+/// loop does.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
-/// How often it is said again that a role has ended while others go on, and for how long somebody's sign of life counts.
+/// How often it is said again that a role has ended while others go on, and for how long somebody's
+/// sign of life counts.
 const REMIND: Duration = Duration::from_secs(600);
 const FRESH_MS: i64 = 15_000;
 
@@ -63,7 +69,8 @@ struct Ended {
     result: Result<(), Stop>,
 }
 
-/// An instance's status, shared by its loop, the thread that gives signs of life, and those who look.
+/// An instance's status, shared by its loop, the thread that gives signs of life, and those who
+/// look.
 type Told = Arc<Mutex<InstanceStatus>>;
 
 fn lock(told: &Told) -> std::sync::MutexGuard<'_, InstanceStatus> {
@@ -95,10 +102,21 @@ pub struct Member {
 
 impl Supervisor {
     /// Starts a thread for every member. `state` is where status files go.
-    pub fn start(members: Vec<Member>, topics: Arc<TopicTable>, state: PathBuf, ends: Ends) -> Supervisor {
+    pub fn start(
+        members: Vec<Member>,
+        topics: Arc<TopicTable>,
+        state: PathBuf,
+        ends: Ends,
+    ) -> Supervisor {
         let stop = Arc::new(AtomicBool::new(false));
+
         // A process that runs one role leaves the starts to whoever started it.
-        let ends = if members.len() < 2 { Ends::Together } else { ends };
+        let ends = if members.len() < 2 {
+            Ends::Together
+        } else {
+            ends
+        };
+
         // Unbounded, but each member sends exactly one message.
         let (send, ended) = tokio::sync::mpsc::unbounded_channel();
         let working = Arc::new(AtomicUsize::new(members.len()));
@@ -114,27 +132,58 @@ impl Supervisor {
                     since_ms: wall_ms(),
                     ..Default::default()
                 }));
-                let reporter =
-                    Reporter { name: name.clone(), status: status.clone(), topics: topics.clone(), state: state.clone(), warned: false };
-                let (stop, tell, mine, working) = (stop.clone(), send.clone(), name.clone(), working.clone());
+
+                let reporter = Reporter {
+                    name: name.clone(),
+                    status: status.clone(),
+                    topics: topics.clone(),
+                    state: state.clone(),
+                    warned: false,
+                };
+
+                let stop = stop.clone();
+                let tell = send.clone();
+                let mine = name.clone();
+                let working = working.clone();
                 let live = move || {
                     let result = live(&m, &stop, reporter, ends, &working);
+
                     // The receiver is gone only when the process is on its way out.
                     tell.send(Ended { name: mine, result }).unwrap_or_default();
                 };
+
                 let thread = match std::thread::Builder::new().name(name.clone()).spawn(live) {
                     Ok(thread) => Some(thread),
                     Err(e) => {
-                        let result = Err(Stop::Failed(format!("no thread can be started for {name}: {e}")));
-                        send.send(Ended { name: name.clone(), result }).unwrap_or_default();
+                        let result = Err(Stop::Failed(format!(
+                            "no thread can be started for {name}: {e}"
+                        )));
+                        send.send(Ended {
+                            name: name.clone(),
+                            result,
+                        })
+                        .unwrap_or_default();
                         None
                     }
                 };
-                Running { name, thread, status }
+
+                Running {
+                    name,
+                    thread,
+                    status,
+                }
             })
             .collect();
+
         let heart = Heart::start(members.iter().map(|m| m.status.clone()).collect(), state);
-        Supervisor { stop, ends, members, ended, remind: REMIND, _heart: heart }
+        Supervisor {
+            stop,
+            ends,
+            members,
+            ended,
+            remind: REMIND,
+            _heart: heart,
+        }
     }
 
     /// A view of the instances that outlives [`Supervisor::run`].
@@ -142,12 +191,20 @@ impl Supervisor {
         Monitor(self.members.iter().map(|m| m.status.clone()).collect())
     }
 
-    /// Waits until `until` is over, or until the last instance has ended (the first, if they end together); then stops what still runs, within
-    /// `grace`. The worst reason of all is the answer.
-    pub async fn run(mut self, until: impl Future<Output = ()>, grace: Duration) -> Result<(), Stop> {
+    /// Waits until `until` is over, or until the last instance has ended (the first, if they end
+    /// together); then stops what still runs, within `grace`. The worst reason of all is the
+    /// answer.
+    pub async fn run(
+        mut self,
+        until: impl Future<Output = ()>,
+        grace: Duration,
+    ) -> Result<(), Stop> {
         tokio::pin!(until);
-        let (mut left, mut worst, mut gone) = (self.members.len(), Ok(()), Vec::new());
-        let mut remind = tokio::time::interval_at(tokio::time::Instant::now() + self.remind, self.remind);
+        let mut left = self.members.len();
+        let mut worst = Ok(());
+        let mut gone = Vec::new();
+        let mut remind =
+            tokio::time::interval_at(tokio::time::Instant::now() + self.remind, self.remind);
         while left > 0 {
             let ended = tokio::select! {
                 ended = self.ended.recv() => ended,
@@ -156,19 +213,30 @@ impl Supervisor {
                     for said in &gone {
                         tracing::error!("{said}; {left} others of this process go on without it");
                     }
+
                     continue;
                 }
             };
+
             let Some(ended) = ended else { break };
             left -= 1;
             if let Err(e) = &ended.result {
-                gone.push(format!("{} has ended for good, and does not run until it is started again: {e}", ended.name));
+                gone.push(format!(
+                    "{} has ended for good, and does not run until it is started again: {e}",
+                    ended.name
+                ));
             }
-            settle(&mut worst, ended, if self.ends == Ends::Alone { left } else { 0 });
+
+            settle(
+                &mut worst,
+                ended,
+                if self.ends == Ends::Alone { left } else { 0 },
+            );
             if self.ends == Ends::Together {
                 break;
             }
         }
+
         self.stop.store(true, Ordering::Release);
         let deadline = tokio::time::Instant::now() + grace;
         while left > 0 {
@@ -179,17 +247,30 @@ impl Supervisor {
                 }
                 Ok(None) => break,
                 Err(_) => {
-                    let names: Vec<_> = self.members.iter().filter(|m| !finished(m)).map(|m| m.name.as_str()).collect();
-                    tracing::warn!(?names, grace_ms = grace.as_millis() as u64, "did not stop in time; leaving it to the next start");
+                    let names: Vec<_> = self
+                        .members
+                        .iter()
+                        .filter(|m| !finished(m))
+                        .map(|m| m.name.as_str())
+                        .collect();
+                    tracing::warn!(
+                        ?names,
+                        grace_ms = grace.as_millis() as u64,
+                        "did not stop in time; leaving it to the next start"
+                    );
                     return worst;
                 }
             }
         }
+
         for m in &mut self.members {
             if let Some(thread) = m.thread.take() {
-                thread.join().map_err(|_| Stop::Bug(format!("{} panicked while closing", m.name)))?;
+                thread
+                    .join()
+                    .map_err(|_| Stop::Bug(format!("{} panicked while closing", m.name)))?;
             }
         }
+
         worst
     }
 }
@@ -199,14 +280,22 @@ fn settle(worst: &mut Result<(), Stop>, ended: Ended, others: usize) {
     let Err(e) = ended.result else { return };
     match others {
         0 => tracing::error!(instance = %ended.name, "{e}"),
-        n => tracing::error!(instance = %ended.name, "{e}; this role has ended for good, {n} others of this process go on"),
+        n => {
+            tracing::error!(instance = %ended.name, "{e}; this role has ended for good, {n} others of this process go on")
+        }
     }
-    if worst.as_ref().err().is_none_or(|before| badness(before) < badness(&e)) {
+
+    if worst
+        .as_ref()
+        .err()
+        .is_none_or(|before| badness(before) < badness(&e))
+    {
         *worst = Err(e);
     }
 }
 
-/// Which end a person must see first: a broken invariant (70), then a wrong configuration (78), a takeover (75), and passing trouble (1).
+/// Which end a person must see first: a broken invariant (70), then a wrong configuration (78), a
+/// takeover (75), and passing trouble (1).
 fn badness(stop: &Stop) -> u8 {
     match stop {
         Stop::Failed(_) => 1,
@@ -222,26 +311,45 @@ fn finished(m: &Running) -> bool {
 
 /// Runs a member, and starts it again after passing trouble, if that is our part.
 ///
-/// `working`: how many members of the process neither have ended nor wait for a start. Where none is left, the process ends, and whoever started it
-/// decides: trouble of all roles is the process's own (its disk, its brokers).
-fn live(member: &Member, stop: &AtomicBool, mut reporter: Reporter, ends: Ends, working: &AtomicUsize) -> Result<(), Stop> {
+/// `working`: how many members of the process neither have ended nor wait for a start. Where none
+/// is left, the process ends, and whoever started it decides: trouble of all roles is the process's
+/// own (its disk, its brokers).
+fn live(
+    member: &Member,
+    stop: &AtomicBool,
+    mut reporter: Reporter,
+    ends: Ends,
+    working: &AtomicUsize,
+) -> Result<(), Stop> {
     let mut restarts = Restarts::default();
     loop {
         let began = Instant::now();
         let run = std::panic::AssertUnwindSafe(|| run(member, stop, &mut reporter));
         let result = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            Err(Stop::Bug(format!("panicked: {}", text.unwrap_or("no message"))))
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or(panic.downcast_ref::<&str>().copied());
+            Err(Stop::Bug(format!(
+                "panicked: {}",
+                text.unwrap_or("no message")
+            )))
         });
+
         let others = working.fetch_sub(1, Ordering::AcqRel) - 1;
         let Err(Stop::Failed(why)) = &result else {
             reporter.ended(result.as_ref().err());
             return result;
         };
-        let Some(wait) = (ends == Ends::Alone && others > 0).then(|| restarts.next(began.elapsed())).flatten() else {
+
+        let Some(wait) = (ends == Ends::Alone && others > 0)
+            .then(|| restarts.next(began.elapsed()))
+            .flatten()
+        else {
             reporter.ended(result.as_ref().err());
             return result;
         };
+
         tracing::error!(
             instance = %reporter.name,
             "{why}; this role has ended and is started again in {} s (start {} of {RESTARTS}); the others go on",
@@ -255,12 +363,15 @@ fn live(member: &Member, stop: &AtomicBool, mut reporter: Reporter, ends: Ends, 
                 reporter.ended(None);
                 return Ok(());
             }
+
             if working.load(Ordering::Acquire) == 0 {
                 reporter.ended(result.as_ref().err());
                 return result;
             }
+
             std::thread::sleep(Duration::from_millis(50));
         }
+
         working.fetch_add(1, Ordering::AcqRel);
     }
 }
@@ -277,7 +388,10 @@ impl Restarts {
         if ran > CALM {
             self.made = 0;
         }
-        let wait = BACKOFF_MIN.saturating_mul(1 << self.made.min(16)).min(BACKOFF_MAX);
+
+        let wait = BACKOFF_MIN
+            .saturating_mul(1 << self.made.min(16))
+            .min(BACKOFF_MAX);
         self.made += 1;
         (self.made <= RESTARTS).then_some(wait)
     }
@@ -289,22 +403,28 @@ fn run(member: &Member, stop: &AtomicBool, reporter: &mut Reporter) -> Result<()
     while !stop.load(Ordering::Acquire) {
         let turn = instance.step();
         let phase = instance.phase();
-        if turn.is_err() || reported.is_none_or(|(at, told)| told != phase || at.elapsed() >= STATUS_EVERY) {
+        if turn.is_err()
+            || reported.is_none_or(|(at, told)| told != phase || at.elapsed() >= STATUS_EVERY)
+        {
             reported = Some((Instant::now(), phase));
             reporter.report(&instance);
         }
+
         turn?;
     }
+
     crash::point(Point::StopAsked);
     reporter.report(&instance);
     if member.leave {
         instance.leave();
         crash::point(Point::StopLeft);
     }
+
     Ok(())
 }
 
-/// Gives signs of life: writes the status files of instances that have begun and not ended, however long a turn of their loop takes.
+/// Gives signs of life: writes the status files of instances that have begun and not ended, however
+/// long a turn of their loop takes.
 struct Heart {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -319,19 +439,32 @@ impl Heart {
                 std::thread::park_timeout(SIGN_OF_LIFE);
                 for told in &members {
                     let mut status = lock(told);
-                    if status.updated_ms > 0 && status.state != State::Stopped && !ended.load(Ordering::Acquire) {
+                    if status.updated_ms > 0
+                        && status.state != State::Stopped
+                        && !ended.load(Ordering::Acquire)
+                    {
                         status.updated_ms = wall_ms();
+
                         // The loop has said so, or will.
                         status.write(&state).unwrap_or_default();
                     }
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("signs-of-life".into()).spawn(beat);
+
+        let thread = std::thread::Builder::new()
+            .name("signs-of-life".into())
+            .spawn(beat);
         if let Err(e) = &thread {
-            tracing::warn!("no thread can be started for signs of life: {e}; `processor status` may take this process for dead");
+            tracing::warn!(
+                "no thread can be started for signs of life: {e}; `processor status` may take this process for dead"
+            );
         }
-        Heart { stop, thread: thread.ok() }
+
+        Heart {
+            stop,
+            thread: thread.ok(),
+        }
     }
 }
 
@@ -340,6 +473,7 @@ impl Drop for Heart {
         self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
+
             // A panic there has been printed, and a destructor cannot hand it on.
             let _joined = thread.join();
         }
@@ -362,20 +496,30 @@ impl Reporter {
             "recovering" => State::Recovering,
             _ => State::Joining,
         };
-        let tasks = instance.tasks().into_iter().map(|(task, view)| self.task(task, view)).collect();
+
+        let tasks = instance
+            .tasks()
+            .into_iter()
+            .map(|(task, view)| self.task(task, view))
+            .collect();
         let counters = instance.counters();
         let trouble = instance.trouble().map(String::from);
         let why = trouble.clone().filter(|_| state != State::Running);
-        self.tell(state, why, |status| (status.tasks, status.counters, status.trouble) = (tasks, counters, trouble));
+        self.tell(state, why, |status| {
+            (status.tasks, status.counters, status.trouble) = (tasks, counters, trouble)
+        });
     }
 
     /// The role has ended for a passing reason and is started again in a moment.
     fn waiting(&mut self, why: &str) {
-        self.tell(State::Recovering, Some(why.to_string()), |status| status.tasks.clear());
+        self.tell(State::Recovering, Some(why.to_string()), |status| {
+            status.tasks.clear()
+        });
     }
 
     fn ended(&mut self, why: Option<&Stop>) {
-        // The file of an instance that could not even be made may be that of another process, which lives.
+        // The file of an instance that could not even be made may be that of another process, which
+        // lives.
         let made = lock(&self.status).updated_ms > 0;
         if made || why.is_some() && !self.is_somebody_elses() {
             self.tell(State::Stopped, why.map(ToString::to_string), |_| {});
@@ -388,8 +532,12 @@ impl Reporter {
             let status = lock(&self.status);
             (status.role.clone(), status.instance)
         };
+
         let files = InstanceStatus::read_all(&self.state, &role);
-        let fresh = |s: &InstanceStatus| s.state != State::Stopped && wall_ms().saturating_sub(s.updated_ms) < FRESH_MS;
+        let fresh = |s: &InstanceStatus| {
+            s.state != State::Stopped && wall_ms().saturating_sub(s.updated_ms) < FRESH_MS
+        };
+
         files.iter().any(|s| s.instance == instance && fresh(s))
     }
 
@@ -399,29 +547,55 @@ impl Reporter {
         if status.state != state {
             status.since_ms = now;
         }
-        (status.state, status.why, status.updated_ms, status.turned_ms) = (state, why, now, now);
+
+        (
+            status.state,
+            status.why,
+            status.updated_ms,
+            status.turned_ms,
+        ) = (state, why, now, now);
         more(&mut status);
         if let Err(e) = status.write(&self.state)
             && !std::mem::replace(&mut self.warned, true)
         {
-            tracing::warn!("cannot write the status file: {e}; `processor status` will not see this instance");
+            tracing::warn!(
+                "cannot write the status file: {e}; `processor status` will not see this instance"
+            );
         }
     }
 
     fn task(&self, task: u32, view: TaskView) -> TaskStatus {
         match view {
-            TaskView::Restoring(p) => {
-                TaskStatus { task, state: State::Restoring, restored: p.at, restore_end: p.end, ..Default::default() }
-            }
-            TaskView::Standby(p) => TaskStatus { task, state: State::Standby, restored: p.at, restore_end: p.end, ..Default::default() },
-            TaskView::Running { transaction, digest, inputs } => TaskStatus {
+            TaskView::Restoring(p) => TaskStatus {
+                task,
+                state: State::Restoring,
+                restored: p.at,
+                restore_end: p.end,
+                ..Default::default()
+            },
+            TaskView::Standby(p) => TaskStatus {
+                task,
+                state: State::Standby,
+                restored: p.at,
+                restore_end: p.end,
+                ..Default::default()
+            },
+            TaskView::Running {
+                transaction,
+                digest,
+                inputs,
+            } => TaskStatus {
                 task,
                 state: State::Running,
                 transaction,
                 digest,
                 inputs: inputs
                     .into_iter()
-                    .map(|(at, next)| InputStatus { topic: self.topics.name(at.topic).to_string(), partition: at.partition, next })
+                    .map(|(at, next)| InputStatus {
+                        topic: self.topics.name(at.topic).to_string(),
+                        partition: at.partition,
+                        next,
+                    })
                     .collect(),
                 ..Default::default()
             },

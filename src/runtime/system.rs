@@ -1,4 +1,5 @@
-//! One installation as a process sees it: the log, the names of its topics, where local state is, and the settings of the roles.
+//! One installation as a process sees it: the log, the names of its topics, where local state is,
+//! and the settings of the roles.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use crate::store::dir::Identity;
 use crate::store::rocks::{RocksStores, SharedMemory};
 use crate::wire::topics;
 
-/// Transaction timeout, the broker's check interval, and slack: the longest that a dead predecessor's transaction can stay pending.
+/// Transaction timeout, the broker's check interval, and slack: the longest that a dead
+/// predecessor's transaction can stay pending.
 const TAKEOVER_WAIT: Duration = Duration::from_secs(45);
 /// How long the first contact with the log may take.
 const STARTUP_WAIT: Duration = Duration::from_secs(30);
@@ -63,10 +65,16 @@ impl System {
     /// Partition counts by topic number; an error names the first topic that is missing.
     pub fn partitions(&self) -> Result<Arc<[u32]>, LogError> {
         let count = |t| {
-            let missing =
-                || LogError::Invalid(format!("topic {} does not exist; run `processor topics create` first", self.topics.name(t)));
+            let missing = || {
+                LogError::Invalid(format!(
+                    "topic {} does not exist; run `processor topics create` first",
+                    self.topics.name(t)
+                ))
+            };
+
             self.log.partitions(t)?.ok_or_else(missing)
         };
+
         self.topics.iter().map(count).collect()
     }
 
@@ -75,12 +83,17 @@ impl System {
         Ok(self.partitions()?[self.factory(role)?.spec().changelog.0 as usize])
     }
 
-    /// Records that some role has yet to handle. The roles are asked in the order in which records flow, so 0 means that nothing was on its way.
+    /// Records that some role has yet to handle. The roles are asked in the order in which records
+    /// flow, so 0 means that nothing was on its way.
     pub fn unread(&self) -> Result<u64, LogError> {
         let mut records = 0;
         for role in Role::all() {
-            records += lag::of_role(&*self.log, role, &self.group(role))?.iter().map(|lag| lag.records).sum::<u64>();
+            records += lag::of_role(&*self.log, role, &self.group(role))?
+                .iter()
+                .map(|lag| lag.records)
+                .sum::<u64>();
         }
+
         Ok(records)
     }
 
@@ -93,29 +106,65 @@ impl System {
     /// The same to do again what a task did before.
     pub fn factory_of_past(&self, role: Role, task: u32) -> Result<Box<dyn RoleFactory>, LogError> {
         let count = self.partitions()?[topics::ORDER_COMMANDS.0 as usize];
-        let links = if role == Role::Audit { links::of_task(&*self.log, &self.topics, task)? } else { roles::Links::default() };
-        Ok(roles::factory_of_past(role, self.roles, self.topics.clone(), count, links))
+        let links = if role == Role::Audit {
+            links::of_task(&*self.log, &self.topics, task)?
+        } else {
+            roles::Links::default()
+        };
+
+        Ok(roles::factory_of_past(
+            role,
+            self.roles,
+            self.topics.clone(),
+            count,
+            links,
+        ))
     }
 
     /// Opens the local state of a role for this process alone.
     pub fn local_state(&self, role: Role) -> Result<RocksStores, Stop> {
         let identity = self.identity(role)?;
-        RocksStores::open(&self.state, &self.instance.to_string(), &identity, self.lock_wait, &self.memory).map_err(stop_store)
+        RocksStores::open(
+            &self.state,
+            &self.instance.to_string(),
+            &identity,
+            self.lock_wait,
+            &self.memory,
+        )
+        .map_err(stop_store)
     }
 
     fn identity(&self, role: Role) -> Result<Identity, Stop> {
-        let belongs = || Ok(Identity::new(&self.log.cluster_id()?, self.topics.prefix(), role.name(), self.tasks(role)?));
+        let belongs = || {
+            Ok(Identity::new(
+                &self.log.cluster_id()?,
+                self.topics.prefix(),
+                role.name(),
+                self.tasks(role)?,
+            ))
+        };
+
         belongs().map_err(stop_log)
     }
 
     /// An instance of a role, to be run by a supervisor.
     pub fn member(&self, role: Role) -> Member {
         let system = self.clone();
-        Member { role: role.name(), instance: self.instance, leave: self.leave, make: Box::new(move || system.instance(role)) }
+        Member {
+            role: role.name(),
+            instance: self.instance,
+            leave: self.leave,
+            make: Box::new(move || system.instance(role)),
+        }
     }
 
     fn instance(&self, role: Role) -> Result<Instance, Stop> {
-        let stores = RocksStores::open_later(&self.state, &self.instance.to_string(), &self.identity(role)?, &self.memory);
+        let stores = RocksStores::open_later(
+            &self.state,
+            &self.instance.to_string(),
+            &self.identity(role)?,
+            &self.memory,
+        );
         let stores = stores.map_err(stop_store)?;
         let settings = Settings {
             group: self.group(role),
@@ -127,42 +176,75 @@ impl System {
             cache_bytes: CACHE_BYTES,
             standby: self.standby,
         };
-        let (log, clock) = (self.log.clone(), Box::new(SystemClock::new()));
+
+        let log = self.log.clone();
+        let clock = Box::new(SystemClock::new());
         let factory = self.factory(role).map_err(stop_log)?;
-        let mut instance = Instance::new(log, Box::new(stores), clock, factory, self.topics.clone(), settings);
+        let mut instance = Instance::new(
+            log,
+            Box::new(stores),
+            clock,
+            factory,
+            self.topics.clone(),
+            settings,
+        );
+
         instance.scrub_every(Some(self.scrub_every));
-        let spawn = |name: String, work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name).spawn(work).map(drop);
-        instance.restore_in_thread(spawn).map_err(|e| Stop::Failed(format!("no thread can be started: {e}")))
+        let spawn = |name: String, work: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name).spawn(work).map(drop)
+        };
+
+        instance
+            .restore_in_thread(spawn)
+            .map_err(|e| Stop::Failed(format!("no thread can be started: {e}")))
     }
 
-    /// Makes the topics that are missing; those that exist must fit. `many` is the number of partitions of all that are not broadcast.
-    /// `each` is told every topic's name and whether it was made.
-    pub fn create_topics(&self, many: u32, each: &mut dyn FnMut(&str, bool)) -> Result<(), LogError> {
-        let (mut wrong, mut missing) = (Vec::new(), Vec::new());
+    /// Makes the topics that are missing; those that exist must fit. `many` is the number of
+    /// partitions of all that are not broadcast. `each` is told every topic's name and whether it
+    /// was made.
+    pub fn create_topics(
+        &self,
+        many: u32,
+        each: &mut dyn FnMut(&str, bool),
+    ) -> Result<(), LogError> {
+        let mut wrong = Vec::new();
+        let mut missing = Vec::new();
         for topic in self.topics.iter() {
-            let (name, spec) = (self.topics.name(topic), self.topics.spec(topic));
+            let name = self.topics.name(topic);
+            let spec = self.topics.spec(topic);
             let want = match spec.partitions {
                 Partitions::Many => many,
                 Partitions::One => 1,
             };
+
             let Some(state) = self.log.describe_topic(topic, spec)? else {
                 missing.push((topic, want));
                 continue;
             };
+
             wrong.extend(state.mismatches.iter().map(|m| format!("{name}: {m}")));
             if state.partitions != want {
-                wrong.push(format!("{name}: {} partitions where {want} are wanted", state.partitions));
+                wrong.push(format!(
+                    "{name}: {} partitions where {want} are wanted",
+                    state.partitions
+                ));
             }
+
             each(name, false);
         }
-        // All or none: topics made beside some that do not fit would have to be made again once those are put right.
+
+        // All or none: topics made beside some that do not fit would have to be made again once
+        // those are put right.
         for (topic, count) in missing.into_iter().filter(|_| wrong.is_empty()) {
-            self.log.create_topic(topic, self.topics.spec(topic), count)?;
+            self.log
+                .create_topic(topic, self.topics.spec(topic), count)?;
             each(self.topics.name(topic), true);
         }
+
         if wrong.is_empty() {
             return Ok(());
         }
+
         Err(LogError::Invalid(format!(
             "existing topics do not fit:\n  {}\n`processor topics create --fix` changes their settings; a partition count cannot change: use another \
              --topic-prefix, or the same --partitions",

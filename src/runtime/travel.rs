@@ -1,4 +1,5 @@
-//! `processor replay --until`: a task's state as it was at a moment, in a scratch directory that may be kept and looked at.
+//! `processor replay --until`: a task's state as it was at a moment, in a scratch directory that
+//! may be kept and looked at.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,7 +21,8 @@ use crate::store::rocks::RocksStore;
 /// Longest silence of the changelog while its end is read.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
-/// Rebuilds one task as it was; none if it has never committed anything. `keep`: where its store stays, as `KEEP/<role>/<task>`.
+/// Rebuilds one task as it was; none if it has never committed anything. `keep`: where its store
+/// stays, as `KEEP/<role>/<task>`.
 pub fn travel_task(
     system: &System,
     role: Role,
@@ -29,21 +31,44 @@ pub fn travel_task(
     keep: Option<&Path>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Option<Travelled>, ReplayError> {
-    let (partitions, factory) = (system.partitions()?, system.factory_of_past(role, task)?);
-    let own = |topic| Some(TopicPartition::new(topic, task)).filter(|at| task < partitions[at.topic.0 as usize]);
-    let mut inputs: Vec<TopicPartition> = factory.spec().inputs.iter().filter_map(|i| own(i.topic)).collect();
+    let partitions = system.partitions()?;
+    let factory = system.factory_of_past(role, task)?;
+    let own = |topic| {
+        Some(TopicPartition::new(topic, task)).filter(|at| task < partitions[at.topic.0 as usize])
+    };
+
+    let mut inputs: Vec<TopicPartition> = factory
+        .spec()
+        .inputs
+        .iter()
+        .filter_map(|i| own(i.topic))
+        .collect();
+
     // The order of meta records.
     inputs.sort();
     let group = system.log.group_offsets(&system.group(role), &inputs)?;
     let mut group: Vec<_> = inputs.into_iter().zip(group).collect();
-    fill_absent(&*system.log, &SystemClock::new(), &system.topics, factory.spec().changelog, &mut group, GIVE_UP)?;
+    fill_absent(
+        &*system.log,
+        &SystemClock::new(),
+        &system.topics,
+        factory.spec().changelog,
+        &mut group,
+        GIVE_UP,
+    )?;
+
     if group.iter().all(|(_, offset)| offset.is_none()) {
         return Ok(None);
     }
+
     let mut committed = Vec::with_capacity(group.len());
     for (at, offset) in group {
-        committed.push((at, offset.map_or_else(|| system.log.bounds(at).map(|b| b.start), Ok)?));
+        committed.push((
+            at,
+            offset.map_or_else(|| system.log.bounds(at).map(|b| b.start), Ok)?,
+        ));
     }
+
     let scratch;
     let dir = match keep {
         Some(keep) => place(system, role, task, keep)?,
@@ -52,8 +77,21 @@ pub fn travel_task(
             scratch.store()
         }
     };
-    let replay = Replay { log: &*system.log, topics: system.topics.clone(), factory: &*factory, partitions, task, progress };
-    let travelled = replay.until(Box::new(RocksStore::open(&dir, &system.memory)?), moment, &committed)?;
+
+    let replay = Replay {
+        log: &*system.log,
+        topics: system.topics.clone(),
+        factory: &*factory,
+        partitions,
+        task,
+        progress,
+    };
+
+    let travelled = replay.until(
+        Box::new(RocksStore::open(&dir, &system.memory)?),
+        moment,
+        &committed,
+    )?;
     Ok(Some(travelled))
 }
 
@@ -61,7 +99,13 @@ pub fn travel_task(
 fn place(system: &System, role: Role, task: u32, keep: &Path) -> Result<PathBuf, ReplayError> {
     let parent = keep.join(role.name());
     let dir = parent.join(task.to_string());
-    let cannot = |e: std::io::Error| LogError::Invalid(format!("cannot keep state in {}: {e}; name another directory", dir.display()));
+    let cannot = |e: std::io::Error| {
+        LogError::Invalid(format!(
+            "cannot keep state in {}: {e}; name another directory",
+            dir.display()
+        ))
+    };
+
     if dir.exists() {
         return Err(LogError::Invalid(format!(
             "{} is there already; name another directory to keep state in, or remove it",
@@ -69,23 +113,35 @@ fn place(system: &System, role: Role, task: u32, keep: &Path) -> Result<PathBuf,
         ))
         .into());
     }
+
     files::create_dir(&dir).map_err(cannot)?;
-    let identity = Identity::new(&system.log.cluster_id()?, system.topics.prefix(), role.name(), system.tasks(role)?);
+    let identity = Identity::new(
+        &system.log.cluster_id()?,
+        system.topics.prefix(),
+        role.name(),
+        system.tasks(role)?,
+    );
     write_identity(&parent, &identity).map_err(cannot)?;
     Ok(dir)
 }
 
 /// A task's store that was kept, opened for reading only.
-pub fn kept_store(keep: &Path, role: Role, task: u32) -> Result<Option<(PathBuf, RocksStore, Option<StoreMeta>)>, StoreError> {
+pub fn kept_store(
+    keep: &Path,
+    role: Role,
+    task: u32,
+) -> Result<Option<(PathBuf, RocksStore, Option<StoreMeta>)>, StoreError> {
     use crate::engine::ports::StateStore as _;
     let dir = keep.join(role.name()).join(task.to_string());
     if !dir.is_dir() {
         return Ok(None);
     }
+
     let store = RocksStore::open_read_only(&dir)?;
     let meta = match store.meta()? {
         Some(bytes) => Some(StoreMeta::decode(&bytes)?),
         None => None,
     };
+
     Ok(Some((dir, store, meta)))
 }

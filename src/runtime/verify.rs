@@ -1,5 +1,5 @@
-//! `processor verify`: is what is on disk and in the log what it must be? Reads only, and may run beside the roles; records that arrive meanwhile
-//! are left to the next run.
+//! `processor verify`: is what is on disk and in the log what it must be? Reads only, and may run
+//! beside the roles; records that arrive meanwhile are left to the next run.
 
 use std::collections::BTreeMap;
 
@@ -47,25 +47,33 @@ pub enum VerifyError {
 }
 
 /// Runs all checks for these roles; `each` is told every result as it comes.
-pub fn run(system: &System, roles: &[Role], each: &mut dyn FnMut(&Check)) -> Result<bool, VerifyError> {
+pub fn run(
+    system: &System,
+    roles: &[Role],
+    each: &mut dyn FnMut(&Check),
+) -> Result<bool, VerifyError> {
     let mut all_ok = true;
     let mut tell = |check: Check| {
         all_ok &= check.ok;
         each(&check);
     };
+
     for role in roles {
         let mut stores = BTreeMap::new();
         for task in 0..system.tasks(*role)? {
             stores.extend(store(system, *role, task, &mut tell)?.map(|meta| (task, meta)));
         }
+
         positions(system, *role, &stores, &mut tell)?;
         held(system, *role, &mut tell)?;
     }
+
     let partitions = system.partitions()?;
     if roles.contains(&Role::Orders) {
         for p in 0..partitions[topics::ORDER_EVENTS.0 as usize] {
             tell(sequences(system, p)?);
         }
+
         tell(settlement(system, &partitions)?);
         if roles.contains(&Role::Trading)
             && let Some(check) = market(system)?
@@ -73,74 +81,145 @@ pub fn run(system: &System, roles: &[Role], each: &mut dyn FnMut(&Check)) -> Res
             tell(check);
         }
     }
+
     if roles.contains(&Role::Audit) {
         audit(system, &mut tell)?;
     }
+
     Ok(all_ok)
 }
 
 /// Content against digest, and for `orders` the books. Answers where the store is.
-fn store(system: &System, role: Role, task: u32, tell: &mut dyn FnMut(Check)) -> Result<Option<Meta>, VerifyError> {
+fn store(
+    system: &System,
+    role: Role,
+    task: u32,
+    tell: &mut dyn FnMut(Check),
+) -> Result<Option<Meta>, VerifyError> {
     let name = format!("{} task {task}: state", role.name());
     let (path, store, meta) = match newest_store(&system.state, role, task) {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(None),
         Err(StoreError::Corrupt(why)) => {
-            let detail = format!("{why}; `processor rebuild --role {}` restores it from the changelog", role.name());
-            tell(Check { name, ok: false, detail });
+            let detail = format!(
+                "{why}; `processor rebuild --role {}` restores it from the changelog",
+                role.name()
+            );
+            tell(Check {
+                name,
+                ok: false,
+                detail,
+            });
+
             return Ok(None);
         }
         Err(e) => return Err(e.into()),
     };
+
     let digest = match scan_digest(&*store) {
         Ok(digest) => digest,
         Err(StoreError::Corrupt(why)) => {
-            let detail = format!("{why}; `processor rebuild --role {}` restores it from the changelog", role.name());
-            tell(Check { name, ok: false, detail });
+            let detail = format!(
+                "{why}; `processor rebuild --role {}` restores it from the changelog",
+                role.name()
+            );
+            tell(Check {
+                name,
+                ok: false,
+                detail,
+            });
+
             return Ok(None);
         }
         Err(e) => return Err(e.into()),
     };
+
     let ok = digest == meta.meta.digest;
     let detail = match ok {
-        true => format!("transaction {}, digest {digest} ({})", meta.meta.transaction, path.display()),
-        false => format!("digest of the content is {digest}, recorded is {} ({})", meta.meta.digest, path.display()),
+        true => format!(
+            "transaction {}, digest {digest} ({})",
+            meta.meta.transaction,
+            path.display()
+        ),
+        false => format!(
+            "digest of the content is {digest}, recorded is {} ({})",
+            meta.meta.digest,
+            path.display()
+        ),
     };
+
     tell(Check { name, ok, detail });
     if role == Role::Orders {
         let name = format!("orders task {task}: books");
         tell(match orders::check_books(&*store) {
-            Ok(summary) => Check { name, ok: true, detail: summary },
-            Err(why) => Check { name, ok: false, detail: why },
+            Ok(summary) => Check {
+                name,
+                ok: true,
+                detail: summary,
+            },
+            Err(why) => Check {
+                name,
+                ok: false,
+                detail: why,
+            },
         });
     }
+
     Ok(Some(meta.meta))
 }
 
-/// Compares as a start does: the group's committed offsets, the last meta record of each changelog partition, and the local stores.
-fn positions(system: &System, role: Role, stores: &BTreeMap<u32, Meta>, tell: &mut dyn FnMut(Check)) -> Result<(), VerifyError> {
+/// Compares as a start does: the group's committed offsets, the last meta record of each changelog
+/// partition, and the local stores.
+fn positions(
+    system: &System,
+    role: Role,
+    stores: &BTreeMap<u32, Meta>,
+    tell: &mut dyn FnMut(Check),
+) -> Result<(), VerifyError> {
     for (task, standing) in standing::look(system, role)? {
-        let (store, last) = (stores.get(&task), standing.last.as_ref().map(|l| &l.meta));
+        let store = stores.get(&task);
+        let last = standing.last.as_ref().map(|l| &l.meta);
         let name = format!("{} task {task}: position", role.name());
         if let Fit::Differ(_) = standing.fit {
             let what = standing::differences(system, role, task, &standing);
             let repair = format!("`processor repair offsets --role {}`", role.name());
-            let detail =
-                format!("a start refuses to run, because committed offsets and changelog do not fit: {what}. {repair} puts that right");
-            tell(Check { name, ok: false, detail });
+            let detail = format!(
+                "a start refuses to run, because committed offsets and changelog do not fit: {what}. {repair} puts that right"
+            );
+            tell(Check {
+                name,
+                ok: false,
+                detail,
+            });
+
             continue;
         }
+
         let (ok, detail) = match (store, last) {
             (None, None) => continue,
-            (Some(have), None) if have.transaction == 0 => (true, "at the start, as the group".to_string()),
-            (Some(have), None) => {
-                (false, format!("local state has {} transactions, of which neither the changelog nor the group knows", have.transaction))
+            (Some(have), None) if have.transaction == 0 => {
+                (true, "at the start, as the group".to_string())
             }
-            (None, Some(last)) => (true, format!("transaction {}; no local state here", last.transaction)),
-            (Some(have), Some(last)) if have.offsets == last.offsets => (true, "equals the committed offsets".to_string()),
+            (Some(have), None) => (
+                false,
+                format!(
+                    "local state has {} transactions, of which neither the changelog nor the group knows",
+                    have.transaction
+                ),
+            ),
+            (None, Some(last)) => (
+                true,
+                format!("transaction {}; no local state here", last.transaction),
+            ),
+            (Some(have), Some(last)) if have.offsets == last.offsets => {
+                (true, "equals the committed offsets".to_string())
+            }
             (Some(have), Some(last)) if have.transaction < last.transaction => {
                 let n = last.transaction - have.transaction;
-                (true, format!("{n} transactions behind (the role runs, or a restart will catch up)"))
+                (
+                    true,
+                    format!("{n} transactions behind (the role runs, or a restart will catch up)"),
+                )
             }
             (Some(have), Some(last)) => (
                 false,
@@ -150,32 +229,59 @@ fn positions(system: &System, role: Role, stores: &BTreeMap<u32, Meta>, tell: &m
                 ),
             ),
         };
+
         let absent = if standing.fit == Fit::Absent {
             "; some or all of the group's offsets are gone, a start takes those of the last meta record"
         } else {
             ""
         };
-        tell(Check { name, ok, detail: format!("{detail}{absent}") });
+
+        tell(Check {
+            name,
+            ok,
+            detail: format!("{detail}{absent}"),
+        });
     }
+
     Ok(())
 }
 
-/// Input that nobody can read: a client's transaction is open before it. Nothing is damaged by that, but everything behind it stands.
+/// Input that nobody can read: a client's transaction is open before it. Nothing is damaged by
+/// that, but everything behind it stands.
 fn held(system: &System, role: Role, tell: &mut dyn FnMut(Check)) -> Result<(), LogError> {
     let now = wall_ms();
     for lag in lag::of_role(&*system.log, role, &system.group(role))? {
-        let Some(since) = lag.held_since_ms.filter(|since| now - since > HELD_MS) else { continue };
+        let Some(since) = lag.held_since_ms.filter(|since| now - since > HELD_MS) else {
+            continue;
+        };
+
         let name = format!("{}: {}", role.name(), system.topics.show(lag.at));
-        let detail = format!("{} records wait behind a transaction that has been open for {} s", lag.held(), (now - since) / 1000);
-        tell(Check { name, ok: true, detail });
+        let detail = format!(
+            "{} records wait behind a transaction that has been open for {} s",
+            lag.held(),
+            (now - since) / 1000
+        );
+        tell(Check {
+            name,
+            ok: true,
+            detail,
+        });
     }
+
     Ok(())
 }
 
 /// A check that no task can make alone. Nothing is said unless the state of all tasks is here.
 fn market(system: &System) -> Result<Option<Check>, VerifyError> {
     let name = "orders and trading: clearing and open orders".to_string();
-    let wrong = |detail: String| Ok(Some(Check { name: name.clone(), ok: false, detail }));
+    let wrong = |detail: String| {
+        Ok(Some(Check {
+            name: name.clone(),
+            ok: false,
+            detail,
+        }))
+    };
+
     let mut all = AtRest::default();
     for role in [Role::Orders, Role::Trading] {
         for task in 0..system.tasks(role)? {
@@ -185,16 +291,28 @@ fn market(system: &System) -> Result<Option<Check>, VerifyError> {
                 Ok(None) | Err(StoreError::Corrupt(_)) => return Ok(None),
                 Err(e) => return Err(e.into()),
             };
-            let read = if role == Role::Orders { all.add_orders(&*store) } else { all.add_trading(&*store) };
+
+            let read = if role == Role::Orders {
+                all.add_orders(&*store)
+            } else {
+                all.add_trading(&*store)
+            };
+
             if let Err(why) = read {
                 return wrong(why);
             }
         }
     }
+
     match all.check() {
-        Ok(open) => {
-            Ok(Some(Check { name, ok: true, detail: format!("nothing is on its way; {} orders are open and in a book", open.len()) }))
-        }
+        Ok(open) => Ok(Some(Check {
+            name,
+            ok: true,
+            detail: format!(
+                "nothing is on its way; {} orders are open and in a book",
+                open.len()
+            ),
+        })),
         Err(why) => wrong(why),
     }
 }
@@ -202,35 +320,74 @@ fn market(system: &System) -> Result<Option<Check>, VerifyError> {
 /// Every user's events are numbered 1, 2, 3, ...
 fn sequences(system: &System, partition: u32) -> Result<Check, LogError> {
     let mut last = BTreeMap::<String, u64>::new();
-    let (mut events, mut wrong) = (0u64, Vec::new());
-    scan::partition(&*system.log, TopicPartition::new(topics::ORDER_EVENTS, partition), &mut |r| {
-        events += 1;
-        match OrderEvent::decode(r.value.unwrap_or_default()) {
-            Err(e) => wrong.push(format!("offset {}: {e}", r.offset)),
-            Ok(e) => {
-                let last = last.entry(e.user_id.to_string()).or_default();
-                if e.user_seq != *last + 1 {
-                    wrong.push(format!("offset {}: user {} has {} where {} was due", r.offset, e.user_id, e.user_seq, *last + 1));
+    let mut events = 0u64;
+    let mut wrong = Vec::new();
+    scan::partition(
+        &*system.log,
+        TopicPartition::new(topics::ORDER_EVENTS, partition),
+        &mut |r| {
+            events += 1;
+            match OrderEvent::decode(r.value.unwrap_or_default()) {
+                Err(e) => wrong.push(format!("offset {}: {e}", r.offset)),
+                Ok(e) => {
+                    let last = last.entry(e.user_id.to_string()).or_default();
+                    if e.user_seq != *last + 1 {
+                        wrong.push(format!(
+                            "offset {}: user {} has {} where {} was due",
+                            r.offset,
+                            e.user_id,
+                            e.user_seq,
+                            *last + 1
+                        ));
+                    }
+
+                    *last = e.user_seq;
                 }
-                *last = e.user_seq;
             }
-        }
-    })?;
-    let detail = wrong.first().map_or(format!("{events} events of {} users without gap or repeat", last.len()), Clone::clone);
-    Ok(Check { name: format!("order-events/{partition}: sequences"), ok: wrong.is_empty(), detail })
+        },
+    )?;
+
+    let detail = wrong.first().map_or(
+        format!(
+            "{events} events of {} users without gap or repeat",
+            last.len()
+        ),
+        Clone::clone,
+    );
+
+    Ok(Check {
+        name: format!("order-events/{partition}: sequences"),
+        ok: wrong.is_empty(),
+        detail,
+    })
 }
 
-/// Every side of every trade is settled exactly once at its quantity and price: two sums over hashes, equal or not.
+/// Every side of every trade is settled exactly once at its quantity and price: two sums over
+/// hashes, equal or not.
 fn settlement(system: &System, partitions: &[u32]) -> Result<Check, LogError> {
-    let share = |id: &str, quantity: i64, price: i64| digest::of(id.as_bytes(), &[quantity.to_be_bytes(), price.to_be_bytes()].concat());
-    let every = |topic: TopicId, visit: &mut dyn FnMut(&[u8])| {
-        (0..partitions[topic.0 as usize])
-            .try_for_each(|p| scan::partition(&*system.log, TopicPartition::new(topic, p), &mut |r| visit(r.value.unwrap_or_default())))
+    let share = |id: &str, quantity: i64, price: i64| {
+        digest::of(
+            id.as_bytes(),
+            &[quantity.to_be_bytes(), price.to_be_bytes()].concat(),
+        )
     };
-    let (mut settled, mut settled_count) = (Digest::ZERO, 0u64);
+
+    let every = |topic: TopicId, visit: &mut dyn FnMut(&[u8])| {
+        (0..partitions[topic.0 as usize]).try_for_each(|p| {
+            scan::partition(&*system.log, TopicPartition::new(topic, p), &mut |r| {
+                visit(r.value.unwrap_or_default())
+            })
+        })
+    };
+
+    let mut settled = Digest::ZERO;
+    let mut settled_count = 0u64;
     let mut busts = Busts::default();
     every(topics::ORDER_EVENTS, &mut |value| {
-        let Ok(e) = OrderEvent::decode(value) else { return };
+        let Ok(e) = OrderEvent::decode(value) else {
+            return;
+        };
+
         busts.event(&e);
         if let OrderEvent {
             event: Event::OrderFilled | Event::OrderPartiallyFilled,
@@ -240,54 +397,102 @@ fn settlement(system: &System, partitions: &[u32]) -> Result<Check, LogError> {
             ..
         } = e
         {
-            settled = settled.replace(Digest::ZERO, share(id, last_quantity.unwrap_or(0), last_price_e4.unwrap_or(0)));
+            settled = settled.replace(
+                Digest::ZERO,
+                share(id, last_quantity.unwrap_or(0), last_price_e4.unwrap_or(0)),
+            );
             settled_count += 1;
         }
     })?;
+
     if !busts.is_empty() {
-        every(topics::ORDER_EVENTS, &mut |value| OrderEvent::decode(value).into_iter().for_each(|e| busts.fill(&e)))?;
+        every(topics::ORDER_EVENTS, &mut |value| {
+            OrderEvent::decode(value)
+                .into_iter()
+                .for_each(|e| busts.fill(&e))
+        })?;
     }
-    let (mut traded, mut traded_count, mut trades) = (Digest::ZERO, 0u64, 0u64);
+
+    let mut traded = Digest::ZERO;
+    let mut traded_count = 0u64;
+    let mut trades = 0u64;
     every(topics::TRADES, &mut |value| {
         if let Ok(b) = TradeBusted::decode(value) {
             busts.told(&b);
         } else if let Ok(t) = Trade::decode(value) {
             // Both sides, unless one of them is the house.
-            let sides = if [t.buyer, t.seller].iter().any(|u| u.starts_with("house:")) { 1 } else { 2 };
+            let sides = if [t.buyer, t.seller].iter().any(|u| u.starts_with("house:")) {
+                1
+            } else {
+                2
+            };
+
             for _ in 0..sides {
                 traded = traded.replace(Digest::ZERO, share(t.trade_id, t.quantity, t.price_e4));
                 traded_count += 1;
             }
+
             trades += 1;
         }
     })?;
+
     if let Err(detail) = busts.check() {
-        return Ok(Check { name: "trades: taken back".to_string(), ok: false, detail });
+        return Ok(Check {
+            name: "trades: taken back".to_string(),
+            ok: false,
+            detail,
+        });
     }
+
     let name = "trades: settlement".to_string();
     if traded_count != settled_count {
         let detail = format!(
             "{traded_count} sides of {trades} trades, {settled_count} settled (equal at rest; the difference is on its way while roles run)"
         );
-        return Ok(Check { name, ok: false, detail });
+        return Ok(Check {
+            name,
+            ok: false,
+            detail,
+        });
     }
+
     let detail = match traded == settled {
         true => format!("{trades} trades, each settled once at its quantity and price"),
-        false => format!("{traded_count} sides of trades and as many fills, but they are not the same"),
+        false => {
+            format!("{traded_count} sides of trades and as many fills, but they are not the same")
+        }
     };
-    Ok(Check { name, ok: traded == settled, detail })
+
+    Ok(Check {
+        name,
+        ok: traded == settled,
+        detail,
+    })
 }
 
 /// Recomputes every chain, and compares its payloads with the source records that are still there.
 fn audit(system: &System, tell: &mut dyn FnMut(Check)) -> Result<(), LogError> {
     let group = system.group(Role::Audit);
-    let chains = Chains { log: &*system.log, topics: &system.topics, group: &group, sources: true, anchors: &[] };
+    let chains = Chains {
+        log: &*system.log,
+        topics: &system.topics,
+        group: &group,
+        sources: true,
+        anchors: &[],
+    };
+
     for chain in chains.verify(&mut |_| {})? {
         let detail = match &chain.damage {
             None => format!("{} records chained", chain.good.entries),
             Some(d) => format!("offset {}: {}: {}", d.offset, d.kind, d.text),
         };
-        tell(Check { name: format!("audit {}", chain.name), ok: chain.damage.is_none(), detail });
+
+        tell(Check {
+            name: format!("audit {}", chain.name),
+            ok: chain.damage.is_none(),
+            detail,
+        });
     }
+
     Ok(())
 }

@@ -12,7 +12,8 @@ struct Content {
     meta: Option<Vec<u8>>,
 }
 
-/// The stores of an instance. Clones share them, so that a test can let a task die and open its store again.
+/// The stores of an instance. Clones share them, so that a test can let a task die and open its
+/// store again.
 #[derive(Clone, Default)]
 pub struct MemoryStores {
     tasks: Arc<Mutex<BTreeMap<u32, MemoryStore>>>,
@@ -20,11 +21,21 @@ pub struct MemoryStores {
 
 impl Stores for MemoryStores {
     fn open(&self, task: u32) -> Result<Box<dyn StateStore>, StoreError> {
-        Ok(Box::new(self.tasks.lock().unwrap_or_else(PoisonError::into_inner).entry(task).or_default().clone()))
+        Ok(Box::new(
+            self.tasks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry(task)
+                .or_default()
+                .clone(),
+        ))
     }
 
     fn quarantine(&self, task: u32) -> Result<String, StoreError> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).remove(&task);
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&task);
         Ok(format!("nowhere: task {task} was kept in memory"))
     }
 }
@@ -54,7 +65,11 @@ impl StateStore for MemoryStore {
         Ok(found.is_some())
     }
 
-    fn write(&mut self, changes: &mut dyn Iterator<Item = Write<'_>>, meta: &[u8]) -> Result<(), StoreError> {
+    fn write(
+        &mut self,
+        changes: &mut dyn Iterator<Item = Write<'_>>,
+        meta: &[u8],
+    ) -> Result<(), StoreError> {
         let mut content = self.content.write().unwrap_or_else(PoisonError::into_inner);
         for (key, value) in changes {
             match value {
@@ -62,22 +77,34 @@ impl StateStore for MemoryStore {
                 None => content.data.remove(key),
             };
         }
+
         content.meta = Some(meta.to_vec());
         Ok(())
     }
 
-    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+    fn scan(
+        &self,
+        prefix: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
         let content = self.read();
-        let range = content.data.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
+        let range = content
+            .data
+            .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
         for (key, value) in range.take_while(|(key, _)| key.starts_with(prefix)) {
             if !visit(key, value) {
                 break;
             }
         }
+
         Ok(())
     }
 
-    fn scan_after(&self, key: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+    fn scan_after(
+        &self,
+        key: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
         let content = self.read();
         let from = key.map_or(Bound::Unbounded, Bound::Excluded);
         for (key, value) in content.data.range::<[u8], _>((from, Bound::Unbounded)) {
@@ -85,6 +112,7 @@ impl StateStore for MemoryStore {
                 break;
             }
         }
+
         Ok(())
     }
 }

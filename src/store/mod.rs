@@ -1,4 +1,5 @@
-//! Adapters of the store port: local key-value state of tasks, always a cache of what the log holds.
+//! Adapters of the store port: local key-value state of tasks, always a cache of what the log
+//! holds.
 
 pub mod dir;
 #[cfg(feature = "rocks")]

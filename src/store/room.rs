@@ -1,8 +1,10 @@
 //! How many stores are open at a time.
 //!
-//! An open store takes five descriptors and one for each of its tables. Where a process may open few files, the stores that were written to least lately
-//! are closed, and open again when their task needs them. A task whose store is closed costs nothing, so an instance may have more tasks than
-//! its limit has room for: records of quiet tasks then wait some milliseconds longer, and nothing fails in the middle.
+//! An open store takes five descriptors and one for each of its tables. Where a process may open
+//! few files, the stores that were written to least lately are closed, and open again when their
+//! task needs them. A task whose store is closed costs nothing, so an instance may have more tasks
+//! than its limit has room for: records of quiet tasks then wait some milliseconds longer, and
+//! nothing fails in the middle.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
@@ -12,13 +14,16 @@ use rocksdb::DB;
 use super::lives::Lives;
 use crate::files;
 
-/// What a store takes at most: its own five, as many tables as [`super::rocks`] allows, and those that a compaction writes.
+/// What a store takes at most: its own five, as many tables as [`super::rocks`] allows, and those
+/// that a compaction writes.
 pub(super) const STORE_MAX: usize = 32;
 /// What a store takes when it opens, for a moment also the files of its life before.
 const STORE_NEW: usize = 12;
-/// So much of the limit is for everything else: connections, logs, tables that stores write until the next look.
+/// So much of the limit is for everything else: connections, logs, tables that stores write until
+/// the next look.
 const ELSE: usize = 64;
-/// So many stores stay open whatever the limit is: with fewer, a transaction of a few tasks would open each store anew.
+/// So many stores stay open whatever the limit is: with fewer, a transaction of a few tasks would
+/// open each store anew.
 const STAY: usize = 4;
 /// Stores get tables while they are written to. So every so many writes there is another look.
 const LOOK_EVERY: u64 = 64;
@@ -56,17 +61,26 @@ pub(super) struct Room {
 impl Room {
     /// A room for so many stores, whatever the process may open.
     pub(super) fn at_most(stores: usize) -> Room {
-        Room { most: Some(stores), ..Room::default() }
+        Room {
+            most: Some(stores),
+            ..Room::default()
+        }
     }
 
     /// Takes a store in that has just been opened.
     pub(super) fn add(&self, open: Open) -> Arc<Slot> {
-        let slot = Slot { state: RwLock::new(State::Open(open)), is_open: AtomicBool::new(true), used: AtomicU64::new(self.tick()) };
+        let slot = Slot {
+            state: RwLock::new(State::Open(open)),
+            is_open: AtomicBool::new(true),
+            used: AtomicU64::new(self.tick()),
+        };
+
         let slot = Arc::new(slot);
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.retain(|s| s.strong_count() > 0);
         slots.push(Arc::downgrade(&slot));
         drop(slots);
+
         // Several may have been opened together.
         self.make(0);
         slot
@@ -99,23 +113,40 @@ impl Room {
         if let Some(most) = self.most {
             return open + coming > most;
         }
-        let Some(limit) = files::descriptors_max() else { return false };
-        // The files are counted only where the limit could be met at all, because that takes longer the more there are.
+
+        let Some(limit) = files::descriptors_max() else {
+            return false;
+        };
+
+        // The files are counted only where the limit could be met at all, because that takes longer
+        // the more there are.
         (open + coming) * STORE_MAX + ELSE > limit
-            && files::descriptors().is_some_and(|now| now + coming * STORE_NEW > limit.saturating_sub(ELSE.max(limit / 8)))
+            && files::descriptors().is_some_and(|now| {
+                now + coming * STORE_NEW > limit.saturating_sub(ELSE.max(limit / 8))
+            })
     }
 
     fn open(&self) -> Vec<Arc<Slot>> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.iter().filter_map(Weak::upgrade).filter(|s| s.is_open.load(Ordering::Relaxed)).collect()
+        slots
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|s| s.is_open.load(Ordering::Relaxed))
+            .collect()
     }
 
-    /// Closes the store that was written to least lately, of those that nobody is using. False: there is none, or no more than those that stay open.
+    /// Closes the store that was written to least lately, of those that nobody is using. False:
+    /// there is none, or no more than those that stay open.
     pub(super) fn close_one(&self, stay: usize) -> bool {
         let mut open = self.open();
-        if open.len() <= self.most.map_or(stay, |most| stay.min(most.saturating_sub(1))) {
+        if open.len()
+            <= self
+                .most
+                .map_or(stay, |most| stay.min(most.saturating_sub(1)))
+        {
             return false;
         }
+
         open.sort_by_key(|s| s.used.load(Ordering::Relaxed));
         let closed = open.iter().any(|slot| slot.close());
         if closed && !self.told.swap(true, Ordering::Relaxed) {
@@ -127,6 +158,7 @@ impl Room {
                  then waits until its store is open again. Raise the limit (`ulimit -n`, or `LimitNOFILE=` for systemd): a store takes up to {STORE_MAX}"
             );
         }
+
         closed
     }
 
@@ -140,16 +172,26 @@ impl Room {
 impl Slot {
     /// Closes the database unless it is in use.
     fn close(&self) -> bool {
-        let Ok(mut state) = self.state.try_write() else { return false };
-        let State::Open(open) = &*state else { return false };
+        let Ok(mut state) = self.state.try_write() else {
+            return false;
+        };
+
+        let State::Open(open) = &*state else {
+            return false;
+        };
+
         // A store that cannot be read stays open, so that its owner meets the error.
-        let Ok(meta) = open.db.get(super::rocks::META) else { return false };
+        let Ok(meta) = open.db.get(super::rocks::META) else {
+            return false;
+        };
+
         *state = State::Closed(meta);
         self.is_open.store(false, Ordering::Relaxed);
         true
     }
 
-    /// Closes the database for good. Whoever opens it next finds it free, also while another thread was about to close it.
+    /// Closes the database for good. Whoever opens it next finds it free, also while another thread
+    /// was about to close it.
     pub(super) fn end(&self) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Closed(None);
         self.is_open.store(false, Ordering::Relaxed);

@@ -28,20 +28,33 @@ impl<'a> AuditEntry<'a> {
     /// Appends its MessagePack form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = MapWriter::begin(out);
-        w.text("src_topic", self.src_topic).int("src_partition", i64::from(self.src_partition));
-        w.int("src_offset", i64::try_from(self.src_offset).expect("a log's offset fits")).int("log_time_ms", self.log_time_ms);
+        w.text("src_topic", self.src_topic)
+            .int("src_partition", i64::from(self.src_partition));
+        w.int(
+            "src_offset",
+            i64::try_from(self.src_offset).expect("a log's offset fits"),
+        )
+        .int("log_time_ms", self.log_time_ms);
         w.binary("payload_hash", &self.payload_hash);
         if let Some(meta) = &self.meta_hash {
             w.binary("meta_hash", meta);
         }
-        w.binary("prev_hash", &self.prev_hash).binary("hash", &self.hash);
+
+        w.binary("prev_hash", &self.prev_hash)
+            .binary("hash", &self.hash);
         w.end();
     }
 
     /// Reads what [`AuditEntry::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let (mut topic, mut partition, mut offset, mut time) = (None, None, None, None);
-        let (mut payload, mut meta, mut prev, mut hash) = (None, None, None, None);
+        let mut topic = None;
+        let mut partition = None;
+        let mut offset = None;
+        let mut time = None;
+        let mut payload = None;
+        let mut meta = None;
+        let mut prev = None;
+        let mut hash = None;
         let fault = read_map(bytes, |name, v| match name {
             "src_topic" => topic = v.plain_text(),
             "src_partition" => partition = v.i64().and_then(|n| u32::try_from(n).ok()),
@@ -53,6 +66,7 @@ impl<'a> AuditEntry<'a> {
             "hash" => hash = bytes32(&v),
             _ => {}
         })?;
+
         const ODD: Fault = "an audit entry without one of its fields";
         match fault {
             Some(fault) => Err(fault),

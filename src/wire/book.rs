@@ -1,5 +1,6 @@
-//! Between `orders` and `trading`: `book-commands` (keyed by symbol) and `executions` (keyed by user). Internal, yet maps like everything else, so
-//! that an old record stays readable when fields are added.
+//! Between `orders` and `trading`: `book-commands` (keyed by symbol) and `executions` (keyed by
+//! user). Internal, yet maps like everything else, so that an old record stays readable when fields
+//! are added.
 
 use super::event::named;
 use super::input::{Fault, read_map};
@@ -93,40 +94,79 @@ impl<'a> BookCommand<'a> {
     /// Appends its MessagePack form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = MapWriter::begin(out);
-        w.text("user_id", self.user_id).text("order_id", self.order_id).text("symbol", self.symbol);
+        w.text("user_id", self.user_id)
+            .text("order_id", self.order_id)
+            .text("symbol", self.symbol);
         match self.ask {
             Ask::New(o) => {
-                w.text("side", o.side.name()).int("quantity", o.quantity).int("limit_e4", o.limit_e4);
+                w.text("side", o.side.name())
+                    .int("quantity", o.quantity)
+                    .int("limit_e4", o.limit_e4);
+
                 // Defaults are left out: most orders have them.
                 if o.market {
                     w.flag("market", true);
                 }
-                w.maybe_int("ceiling_e4", (o.ceiling_e4 != i64::MAX).then_some(o.ceiling_e4));
-                w.maybe_int("stop_e4", o.stop_e4).text("life", o.life.name());
-                w.maybe_int("deadline_ms", (o.deadline_ms != FOREVER).then_some(o.deadline_ms));
+
+                w.maybe_int(
+                    "ceiling_e4",
+                    (o.ceiling_e4 != i64::MAX).then_some(o.ceiling_e4),
+                );
+                w.maybe_int("stop_e4", o.stop_e4)
+                    .text("life", o.life.name());
+                w.maybe_int(
+                    "deadline_ms",
+                    (o.deadline_ms != FOREVER).then_some(o.deadline_ms),
+                );
                 if o.post_only {
                     w.flag("post_only", true);
                 }
-                w.maybe_int("tick_e4", o.reference.map(|t| t.price_e4)).maybe_int("tick_ms", o.reference.map(|t| t.time_ms));
+
+                w.maybe_int("tick_e4", o.reference.map(|t| t.price_e4))
+                    .maybe_int("tick_ms", o.reference.map(|t| t.time_ms));
             }
             Ask::Cancel { cause_id, reason } => {
-                w.text("verb", Verb::Cancel.name()).text("cause_id", cause_id).text("reason", reason.name());
+                w.text("verb", Verb::Cancel.name())
+                    .text("cause_id", cause_id)
+                    .text("reason", reason.name());
             }
-            Ask::Replace { cause_id, quantity, limit_e4, ceiling_e4 } => {
-                w.text("verb", Verb::Replace.name()).text("cause_id", cause_id);
-                w.int("quantity", quantity).int("limit_e4", limit_e4).int("ceiling_e4", ceiling_e4);
+            Ask::Replace {
+                cause_id,
+                quantity,
+                limit_e4,
+                ceiling_e4,
+            } => {
+                w.text("verb", Verb::Replace.name())
+                    .text("cause_id", cause_id);
+                w.int("quantity", quantity)
+                    .int("limit_e4", limit_e4)
+                    .int("ceiling_e4", ceiling_e4);
             }
         }
+
         w.end();
     }
 
     /// Reads what [`BookCommand::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let (mut user, mut order, mut symbol, mut side) = (None, None, None, None);
-        let (mut quantity, mut limit, mut ceiling, mut stop, mut deadline) = (None, None, None, None, None);
-        let (mut verb, mut life, mut cause, mut reason) = (Some(Verb::New), None, None, None);
-        let (mut market, mut post_only, mut value_max) = (false, false, None);
-        let (mut tick, mut tick_ms) = (None, None);
+        let mut user = None;
+        let mut order = None;
+        let mut symbol = None;
+        let mut side = None;
+        let mut quantity = None;
+        let mut limit = None;
+        let mut ceiling = None;
+        let mut stop = None;
+        let mut deadline = None;
+        let mut verb = Some(Verb::New);
+        let mut life = None;
+        let mut cause = None;
+        let mut reason = None;
+        let mut market = false;
+        let mut post_only = false;
+        let mut value_max = None;
+        let mut tick = None;
+        let mut tick_ms = None;
         let fault = read_map(bytes, |name, v| match name {
             "user_id" => user = v.plain_text(),
             "order_id" => order = v.plain_text(),
@@ -150,14 +190,19 @@ impl<'a> BookCommand<'a> {
             "tick_ms" => tick_ms = v.i64(),
             _ => {}
         })?;
+
         const ODD: Fault = "a book command without one of its fields";
         if let Some(fault) = fault {
             return Err(fault);
         }
+
         // The first version bounded what a sell may bring as a whole.
-        if let (Some(Side::Sell), None, Some(max), Some(quantity)) = (side, ceiling, value_max, quantity.filter(|q| *q > 0)) {
+        if let (Some(Side::Sell), None, Some(max), Some(quantity)) =
+            (side, ceiling, value_max, quantity.filter(|q| *q > 0))
+        {
             ceiling = Some(max / quantity);
         }
+
         let ask = match verb.ok_or(ODD)? {
             Verb::New => Ask::New(NewOrder {
                 side: side.ok_or(ODD)?,
@@ -169,9 +214,14 @@ impl<'a> BookCommand<'a> {
                 life: life.ok_or(ODD)?,
                 deadline_ms: deadline.unwrap_or(FOREVER),
                 post_only,
-                reference: tick.zip(tick_ms).map(|(price_e4, time_ms)| Priced { price_e4, time_ms }),
+                reference: tick
+                    .zip(tick_ms)
+                    .map(|(price_e4, time_ms)| Priced { price_e4, time_ms }),
             }),
-            Verb::Cancel => Ask::Cancel { cause_id: cause.ok_or(ODD)?, reason: reason.ok_or(ODD)? },
+            Verb::Cancel => Ask::Cancel {
+                cause_id: cause.ok_or(ODD)?,
+                reason: reason.ok_or(ODD)?,
+            },
             Verb::Replace => Ask::Replace {
                 cause_id: cause.ok_or(ODD)?,
                 quantity: quantity.ok_or(ODD)?,
@@ -179,7 +229,13 @@ impl<'a> BookCommand<'a> {
                 ceiling_e4: ceiling.ok_or(ODD)?,
             },
         };
-        Ok(BookCommand { user_id: user.ok_or(ODD)?, order_id: order.ok_or(ODD)?, symbol: symbol.ok_or(ODD)?, ask })
+
+        Ok(BookCommand {
+            user_id: user.ok_or(ODD)?,
+            order_id: order.ok_or(ODD)?,
+            symbol: symbol.ok_or(ODD)?,
+            ask,
+        })
     }
 }
 
@@ -216,7 +272,8 @@ pub struct Trigger {
     pub limit_e4: i64,
 }
 
-/// How an order fared. Whatever comes first for an order, other than a rejection, also says that it was taken.
+/// How an order fared. Whatever comes first for an order, other than a rejection, also says that it
+/// was taken.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome<'a> {
     /// Taken; nothing else happened yet.
@@ -270,18 +327,29 @@ impl<'a> Execution<'a> {
     /// Appends its MessagePack form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = MapWriter::begin(out);
-        w.text("user_id", self.user_id).text("order_id", self.order_id).maybe_text("cause_id", self.cause_id);
+        w.text("user_id", self.user_id)
+            .text("order_id", self.order_id)
+            .maybe_text("cause_id", self.cause_id);
         let (kind, reason) = match self.outcome {
             Outcome::Accepted => (Kind::Accepted, None),
-            Outcome::Fill { trade_id, price_e4, quantity, liquidity } => {
-                w.text("trade_id", trade_id).int("price_e4", price_e4).int("quantity", quantity).text("liquidity", liquidity.name());
+            Outcome::Fill {
+                trade_id,
+                price_e4,
+                quantity,
+                liquidity,
+            } => {
+                w.text("trade_id", trade_id)
+                    .int("price_e4", price_e4)
+                    .int("quantity", quantity)
+                    .text("liquidity", liquidity.name());
                 (Kind::Fill, None)
             }
             Outcome::Done(reason) => (Kind::Done, Some(reason)),
             Outcome::Expired => (Kind::Expired, None),
             Outcome::Rejected(reason) => (Kind::Rejected, Some(reason)),
             Outcome::Triggered(trigger) => {
-                w.maybe_int("price_e4", trigger.map(|t| t.price_e4)).maybe_int("limit_e4", trigger.map(|t| t.limit_e4));
+                w.maybe_int("price_e4", trigger.map(|t| t.price_e4))
+                    .maybe_int("limit_e4", trigger.map(|t| t.limit_e4));
                 (Kind::Triggered, None)
             }
             Outcome::Replaced { quantity, limit_e4 } => {
@@ -291,14 +359,24 @@ impl<'a> Execution<'a> {
             Outcome::CancelRefused(reason) => (Kind::CancelRefused, Some(reason)),
             Outcome::ReplaceRefused(reason) => (Kind::ReplaceRefused, Some(reason)),
         };
-        w.text("kind", kind.name()).maybe_text("reason", reason.map(Reason::name));
+
+        w.text("kind", kind.name())
+            .maybe_text("reason", reason.map(Reason::name));
         w.end();
     }
 
     /// Reads what [`Execution::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let (mut user, mut order, mut kind, mut reason, mut cause) = (None, None, None, None, None);
-        let (mut trade, mut price, mut limit, mut quantity, mut liquidity) = (None, None, None, None, None);
+        let mut user = None;
+        let mut order = None;
+        let mut kind = None;
+        let mut reason = None;
+        let mut cause = None;
+        let mut trade = None;
+        let mut price = None;
+        let mut limit = None;
+        let mut quantity = None;
+        let mut liquidity = None;
         let fault = read_map(bytes, |name, v| match name {
             "user_id" => user = v.plain_text(),
             "order_id" => order = v.plain_text(),
@@ -312,10 +390,12 @@ impl<'a> Execution<'a> {
             "liquidity" => liquidity = named(v, Liquidity::from_name).flatten(),
             _ => {}
         })?;
+
         const ODD: Fault = "an execution without one of its fields";
         if let Some(fault) = fault {
             return Err(fault);
         }
+
         let outcome = match kind.ok_or(ODD)? {
             Kind::Accepted => Outcome::Accepted,
             Kind::Fill => Outcome::Fill {
@@ -328,12 +408,25 @@ impl<'a> Execution<'a> {
             Kind::Done => Outcome::Done(reason.ok_or(ODD)?),
             Kind::Expired => Outcome::Expired,
             Kind::Rejected => Outcome::Rejected(reason.ok_or(ODD)?),
-            Kind::Triggered => Outcome::Triggered(price.zip(limit).map(|(price_e4, limit_e4)| Trigger { price_e4, limit_e4 })),
-            Kind::Replaced => Outcome::Replaced { quantity: quantity.ok_or(ODD)?, limit_e4: price.ok_or(ODD)? },
+            Kind::Triggered => Outcome::Triggered(
+                price
+                    .zip(limit)
+                    .map(|(price_e4, limit_e4)| Trigger { price_e4, limit_e4 }),
+            ),
+            Kind::Replaced => Outcome::Replaced {
+                quantity: quantity.ok_or(ODD)?,
+                limit_e4: price.ok_or(ODD)?,
+            },
             Kind::CancelRefused => Outcome::CancelRefused(reason.ok_or(ODD)?),
             Kind::ReplaceRefused => Outcome::ReplaceRefused(reason.ok_or(ODD)?),
         };
-        Ok(Execution { user_id: user.ok_or(ODD)?, order_id: order.ok_or(ODD)?, cause_id: cause, outcome })
+
+        Ok(Execution {
+            user_id: user.ok_or(ODD)?,
+            order_id: order.ok_or(ODD)?,
+            cause_id: cause,
+            outcome,
+        })
     }
 }
 
@@ -353,8 +446,12 @@ mod tests {
             life: Life::Ioc,
             deadline_ms: FOREVER,
             post_only: false,
-            reference: Some(Priced { price_e4: 4, time_ms: -5 }),
+            reference: Some(Priced {
+                price_e4: 4,
+                time_ms: -5,
+            }),
         };
+
         let full = NewOrder {
             side: Side::Sell,
             market: false,
@@ -365,31 +462,64 @@ mod tests {
             reference: None,
             ..plain
         };
+
         let mut out = Vec::new();
         for ask in [
             Ask::New(plain),
             Ask::New(full),
-            Ask::Cancel { cause_id: "c", reason: Reason::MassCancel },
-            Ask::Replace { cause_id: "c", quantity: 5, limit_e4: 6, ceiling_e4: 7 },
+            Ask::Cancel {
+                cause_id: "c",
+                reason: Reason::MassCancel,
+            },
+            Ask::Replace {
+                cause_id: "c",
+                quantity: 5,
+                limit_e4: 6,
+                ceiling_e4: 7,
+            },
         ] {
-            let command = BookCommand { user_id: "u", order_id: "1", symbol: "A", ask };
+            let command = BookCommand {
+                user_id: "u",
+                order_id: "1",
+                symbol: "A",
+                ask,
+            };
+
             out.clear();
             command.encode(&mut out);
             assert_eq!(BookCommand::decode(&out), Ok(command));
         }
+
         for outcome in [
             Outcome::Accepted,
-            Outcome::Fill { trade_id: "0-1", price_e4: 5, quantity: 6, liquidity: Liquidity::Maker },
+            Outcome::Fill {
+                trade_id: "0-1",
+                price_e4: 5,
+                quantity: 6,
+                liquidity: Liquidity::Maker,
+            },
             Outcome::Done(Reason::NoLiquidity),
             Outcome::Expired,
             Outcome::Rejected(Reason::StalePrice),
             Outcome::Triggered(None),
-            Outcome::Triggered(Some(Trigger { price_e4: 5, limit_e4: 4 })),
-            Outcome::Replaced { quantity: 5, limit_e4: 6 },
+            Outcome::Triggered(Some(Trigger {
+                price_e4: 5,
+                limit_e4: 4,
+            })),
+            Outcome::Replaced {
+                quantity: 5,
+                limit_e4: 6,
+            },
             Outcome::CancelRefused(Reason::TooLateToCancel),
             Outcome::ReplaceRefused(Reason::PostOnlyWouldCross),
         ] {
-            let e = Execution { user_id: "u", order_id: "1", cause_id: Some("c"), outcome };
+            let e = Execution {
+                user_id: "u",
+                order_id: "1",
+                cause_id: Some("c"),
+                outcome,
+            };
+
             out.clear();
             e.encode(&mut out);
             assert_eq!(Execution::decode(&out), Ok(e));

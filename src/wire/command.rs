@@ -1,4 +1,5 @@
-//! `order-commands`: bytes to a typed command, and the content of a command in the one form in which two commands are compared.
+//! `order-commands`: bytes to a typed command, and the content of a command in the one form in
+//! which two commands are compared.
 
 use std::borrow::Cow;
 
@@ -64,7 +65,8 @@ words! {
     }
 }
 
-/// A word of a list, or one that is not in it: that is no error of form, only something nobody serves.
+/// A word of a list, or one that is not in it: that is no error of form, only something nobody
+/// serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Choice<T> {
     /// In the list.
@@ -106,7 +108,8 @@ pub struct Command<'a> {
     pub orig_order_id: Option<Cow<'a, str>>,
     /// Money to move.
     pub amount: Option<Num>,
-    /// The operator who asks, if it is not the user. Of transfers it is for the record only: the same amount under the same id is the same transfer.
+    /// The operator who asks, if it is not the user. Of transfers it is for the record only: the
+    /// same amount under the same id is the same transfer.
     pub operator: Option<Cow<'a, str>>,
     /// The trade to take back, ...
     pub trade_id: Option<Cow<'a, str>>,
@@ -118,10 +121,16 @@ pub struct Command<'a> {
     pub unlike: Option<Cow<'a, str>>,
 }
 
-/// The topic that a command belongs to: the operators' own, if it moves money or names an operator. One that cannot be read goes where clients write.
+/// The topic that a command belongs to: the operators' own, if it moves money or names an operator.
+/// One that cannot be read goes where clients write.
 pub fn topic(bytes: &[u8]) -> TopicId {
     match decode(bytes) {
-        Ok(c) if c.operator.is_some() || matches!(c.kind, Kind::Deposit | Kind::Withdraw | Kind::Bust) => topics::OPERATOR_COMMANDS,
+        Ok(c)
+            if c.operator.is_some()
+                || matches!(c.kind, Kind::Deposit | Kind::Withdraw | Kind::Bust) =>
+        {
+            topics::OPERATOR_COMMANDS
+        }
         _ => topics::ORDER_COMMANDS,
     }
 }
@@ -161,7 +170,10 @@ impl Command<'_> {
 
     /// The order, if its fields fit together.
     pub fn served(&self) -> Option<Served> {
-        let (Choice::Known(kind), Choice::Known(tif)) = (self.order_type, self.tif) else { return None };
+        let (Choice::Known(kind), Choice::Known(tif)) = (self.order_type, self.tif) else {
+            return None;
+        };
+
         let pricing = match (kind, self.limit_price, self.stop_price) {
             (OrderType::Market, None, None) => Pricing::Market,
             (OrderType::Limit, Some(limit), None) => Pricing::Limit(limit),
@@ -169,16 +181,21 @@ impl Command<'_> {
             (OrderType::StopLimit, Some(limit), Some(stop)) => Pricing::StopLimit { stop, limit },
             _ => return None,
         };
+
         let until = match (tif, self.expire_at_ns) {
             (TimeInForce::Gtd, Some(time)) => Until::Time(time),
             (TimeInForce::Gtd, None) | (_, Some(_)) => return None,
             (TimeInForce::Day, None) => Until::DayEnd,
             _ => Until::Ended,
         };
+
         let passing = matches!(tif, TimeInForce::Ioc | TimeInForce::Fok);
-        if (kind == OrderType::Market && !passing) || (self.post_only && (kind != OrderType::Limit || passing)) {
+        if (kind == OrderType::Market && !passing)
+            || (self.post_only && (kind != OrderType::Limit || passing))
+        {
             return None;
         }
+
         let life = match tif {
             TimeInForce::Fok => Life::Fok,
             TimeInForce::Ioc => Life::Ioc,
@@ -186,14 +203,20 @@ impl Command<'_> {
             _ if kind == OrderType::Stop => Life::Ioc,
             _ => Life::Rest,
         };
-        Some(Served { pricing, life, until })
+
+        Some(Served {
+            pricing,
+            life,
+            until,
+        })
     }
 }
 
 impl Served {
     /// Whether it may stay in the book for a while, resting or waiting.
     pub fn stays(&self) -> bool {
-        self.life == Life::Rest || matches!(self.pricing, Pricing::Stop(_) | Pricing::StopLimit { .. })
+        self.life == Life::Rest
+            || matches!(self.pricing, Pricing::Stop(_) | Pricing::StopLimit { .. })
     }
 }
 
@@ -235,7 +258,8 @@ struct Raw<'a> {
     trade_id: Option<Value<'a>>,
     price: Option<Value<'a>>,
     fee: Option<Value<'a>>,
-    /// The first field that asks for a protection under another name, and the first that asks for a trial.
+    /// The first field that asks for a protection under another name, and the first that asks for a
+    /// trial.
     unlike: [Option<String>; 2],
 }
 
@@ -269,13 +293,23 @@ pub fn decode(bytes: &[u8]) -> Result<Command<'_>, Malformed<'_>> {
                 {
                     raw.unlike[protection as usize].get_or_insert_with(|| name.to_string());
                 }
+
                 return;
             }
         };
+
         *slot = Some(value).filter(|v| *v != Value::Null);
     });
+
     match read {
-        Err(text) => Err(Malformed { text, user_id: None, order_id: None, symbol: None, quantity: None, side: None }),
+        Err(text) => Err(Malformed {
+            text,
+            user_id: None,
+            order_id: None,
+            symbol: None,
+            quantity: None,
+            side: None,
+        }),
         Ok(Some(text)) => Err(raw.remains(text)),
         Ok(None) => raw.command().map_err(|text| raw.remains(text)),
     }
@@ -283,27 +317,42 @@ pub fn decode(bytes: &[u8]) -> Result<Command<'_>, Malformed<'_>> {
 
 impl<'a> Raw<'a> {
     fn remains(&self, text: Fault) -> Malformed<'a> {
-        let id = |v: &Option<Value<'a>>, valid: fn(&str) -> bool| v.clone().and_then(Value::text).filter(|t| valid(t));
+        let id = |v: &Option<Value<'a>>, valid: fn(&str) -> bool| {
+            v.clone().and_then(Value::text).filter(|t| valid(t))
+        };
+
         Malformed {
             text,
             user_id: id(&self.user_id, ids::valid_user),
             order_id: id(&self.order_id, ids::valid),
             symbol: id(&self.symbol, ids::valid),
-            quantity: self.quantity.as_ref().and_then(|v| v.num(WHOLE)).and_then(Num::shown),
-            side: self.side.clone().and_then(Value::text).and_then(|t| Side::from_name(&t)),
+            quantity: self
+                .quantity
+                .as_ref()
+                .and_then(|v| v.num(WHOLE))
+                .and_then(Num::shown),
+            side: self
+                .side
+                .clone()
+                .and_then(Value::text)
+                .and_then(|t| Side::from_name(&t)),
         }
     }
 
     fn command(&self) -> Result<Command<'a>, Fault> {
         let user_id = id(&self.user_id, "user_id is missing or not text")?;
         if !ids::valid_user(&user_id) {
-            return Err("user_id is not a valid id (1 to 64 printable ASCII characters without blank and '/', not a system account)");
+            return Err(
+                "user_id is not a valid id (1 to 64 printable ASCII characters without blank and '/', not a system account)",
+            );
         }
+
         let order_id = valid(id(&self.order_id, "order_id is missing or not text")?)?;
         let kind = match word(&self.command, "command is not text")? {
             None => Kind::New,
             Some(t) => Kind::from_name(&t).ok_or("command is unknown")?,
         };
+
         let timestamp_ns = time(&self.timestamp, "timestamp is not a whole number")?;
         let mut c = Command {
             kind,
@@ -327,6 +376,7 @@ impl<'a> Raw<'a> {
             fee: None,
             unlike: None,
         };
+
         match kind {
             Kind::New => self.order(&mut c)?,
             Kind::Cancel => {
@@ -345,31 +395,50 @@ impl<'a> Raw<'a> {
             Kind::Bust => self.bust(&mut c)?,
             Kind::Deposit | Kind::Withdraw => {
                 c.operator = self.operator()?;
-                c.amount = Some(number(&self.amount, MONEY, "amount is not a number")?.ok_or("amount is missing")?);
+                c.amount = Some(
+                    number(&self.amount, MONEY, "amount is not a number")?
+                        .ok_or("amount is missing")?,
+                );
             }
         }
+
         c.unlike = self.unlike(&c);
         Ok(c)
     }
 
-    /// Protections are of orders and replacements; a trial is none of whatever moves money or shares. Fields of ours that this kind does not read count, too.
+    /// Protections are of orders and replacements; a trial is none of whatever moves money or
+    /// shares. Fields of ours that this kind does not read count, too.
     fn unlike(&self, c: &Command<'a>) -> Option<Cow<'a, str>> {
         let kind = c.kind;
         let orders = matches!(kind, Kind::New | Kind::Replace);
-        let fields = [("stop_price", &self.stop_price), ("tif", &self.tif), ("expire_at", &self.expire_at), ("post_only", &self.post_only)];
-        let of_others =
-            |(name, v): &(&'static str, &Option<Value<'a>>)| v.as_ref().is_some_and(|v| *v != Value::Bool(false)).then_some(*name);
+        let fields = [
+            ("stop_price", &self.stop_price),
+            ("tif", &self.tif),
+            ("expire_at", &self.expire_at),
+            ("post_only", &self.post_only),
+        ];
+        let of_others = |(name, v): &(&'static str, &Option<Value<'a>>)| {
+            v.as_ref()
+                .is_some_and(|v| *v != Value::Bool(false))
+                .then_some(*name)
+        };
+
         let ours = match kind {
             // They are for the operator's safety: one that cannot be read fits no trade.
             Kind::Bust if self.symbol.is_some() && c.symbol.is_none() => Some("symbol"),
             Kind::Bust if self.side.is_some() && c.side.is_none() => Some("order_type"),
             Kind::New => of_others(&("price", &self.price)),
-            Kind::Replace => of_others(&("price", &self.price)).or_else(|| fields.iter().find_map(of_others)),
+            Kind::Replace => {
+                of_others(&("price", &self.price)).or_else(|| fields.iter().find_map(of_others))
+            }
             _ => None,
         };
+
         let moves = orders || matches!(kind, Kind::Deposit | Kind::Withdraw);
-        let other = |p: Protection, counts: bool| self.unlike[p as usize].clone().filter(|_| counts);
-        let others = || other(Protection::Order, orders).or_else(|| other(Protection::Trial, moves));
+        let other =
+            |p: Protection, counts: bool| self.unlike[p as usize].clone().filter(|_| counts);
+        let others =
+            || other(Protection::Order, orders).or_else(|| other(Protection::Trial, moves));
         ours.map(Cow::Borrowed).or_else(|| others().map(Cow::Owned))
     }
 
@@ -378,46 +447,78 @@ impl<'a> Raw<'a> {
     }
 
     fn orig(&self) -> Result<Cow<'a, str>, Fault> {
-        valid(id(&self.orig_order_id, "orig_order_id is missing or not text")?)
+        valid(id(
+            &self.orig_order_id,
+            "orig_order_id is missing or not text",
+        )?)
     }
 
     fn operator(&self) -> Result<Option<Cow<'a, str>>, Fault> {
-        self.operator.is_some().then(|| valid(id(&self.operator, "operator is not text")?)).transpose()
+        self.operator
+            .is_some()
+            .then(|| valid(id(&self.operator, "operator is not text")?))
+            .transpose()
     }
 
     fn bust(&self, c: &mut Command<'a>) -> Result<(), Fault> {
         c.operator = Some(self.operator()?.ok_or("operator is missing")?);
         c.orig_order_id = Some(self.orig()?);
-        c.trade_id = Some(valid(id(&self.trade_id, "trade_id is missing or not text")?)?);
-        c.quantity = Some(number(&self.quantity, WHOLE, "quantity is not a number")?.ok_or("quantity is missing")?);
-        c.price = Some(number(&self.price, MONEY, "price is not a number")?.ok_or("price is missing")?);
+        c.trade_id = Some(valid(id(
+            &self.trade_id,
+            "trade_id is missing or not text",
+        )?)?);
+        c.quantity = Some(
+            number(&self.quantity, WHOLE, "quantity is not a number")?
+                .ok_or("quantity is missing")?,
+        );
+        c.price =
+            Some(number(&self.price, MONEY, "price is not a number")?.ok_or("price is missing")?);
         c.fee = number(&self.fee, MONEY, "fee is not a number")?;
-        c.symbol = id(&self.symbol, "").ok().filter(|symbol| ids::valid(symbol));
-        c.side = word(&self.side, "").ok().flatten().and_then(|side| Side::from_name(&side));
+        c.symbol = id(&self.symbol, "")
+            .ok()
+            .filter(|symbol| ids::valid(symbol));
+        c.side = word(&self.side, "")
+            .ok()
+            .flatten()
+            .and_then(|side| Side::from_name(&side));
         Ok(())
     }
 
     fn order(&self, c: &mut Command<'a>) -> Result<(), Fault> {
         c.symbol = Some(self.symbol()?);
-        c.quantity = Some(number(&self.quantity, WHOLE, "quantity is not a number")?.ok_or("quantity is missing")?);
+        c.quantity = Some(
+            number(&self.quantity, WHOLE, "quantity is not a number")?
+                .ok_or("quantity is missing")?,
+        );
         let side = word(&self.side, "order_type is not text")?.ok_or("order_type is missing")?;
         c.side = Some(Side::from_name(&side).ok_or("order_type is neither buy nor sell")?);
         if let Some(t) = word(&self.order_type, "type is not text")? {
-            c.order_type = OrderType::from_name(&t).map_or_else(|| Choice::Unknown(mark_of(&t)), Choice::Known);
+            c.order_type = OrderType::from_name(&t)
+                .map_or_else(|| Choice::Unknown(mark_of(&t)), Choice::Known);
         }
+
         c.limit_price = number(&self.limit_price, MONEY, "limit_price is not a number")?;
         c.stop_price = number(&self.stop_price, MONEY, "stop_price is not a number")?;
         c.tif = match word(&self.tif, "tif is not text")? {
-            Some(t) => TimeInForce::from_name(&t).map_or_else(|| Choice::Unknown(mark_of(&t)), Choice::Known),
-            None if matches!(c.order_type, Choice::Known(OrderType::Market | OrderType::Stop)) => Choice::Known(TimeInForce::Ioc),
+            Some(t) => TimeInForce::from_name(&t)
+                .map_or_else(|| Choice::Unknown(mark_of(&t)), Choice::Known),
+            None if matches!(
+                c.order_type,
+                Choice::Known(OrderType::Market | OrderType::Stop)
+            ) =>
+            {
+                Choice::Known(TimeInForce::Ioc)
+            }
             None => Choice::Known(TimeInForce::Gtc),
         };
+
         c.expire_at_ns = time(&self.expire_at, "expire_at is not a whole number")?;
         c.post_only = match &self.post_only {
             None => false,
             Some(Value::Bool(b)) => *b,
             Some(_) => return Err("post_only is neither true nor false"),
         };
+
         Ok(())
     }
 }
@@ -430,7 +531,11 @@ fn id<'a>(v: &Option<Value<'a>>, otherwise: Fault) -> Result<Cow<'a, str>, Fault
 }
 
 fn valid(id: Cow<'_, str>) -> Result<Cow<'_, str>, Fault> {
-    if ids::valid(&id) { Ok(id) } else { Err("an id is not 1 to 64 printable ASCII characters without blank and '/'") }
+    if ids::valid(&id) {
+        Ok(id)
+    } else {
+        Err("an id is not 1 to 64 printable ASCII characters without blank and '/'")
+    }
 }
 
 fn word<'a>(v: &Option<Value<'a>>, otherwise: Fault) -> Result<Option<Cow<'a, str>>, Fault> {
@@ -442,9 +547,13 @@ fn word<'a>(v: &Option<Value<'a>>, otherwise: Fault) -> Result<Option<Cow<'a, st
 }
 
 fn number(v: &Option<Value<'_>>, scale: u32, otherwise: Fault) -> Result<Option<Num>, Fault> {
-    v.as_ref().map(|v| v.num(scale).ok_or(otherwise)).transpose()
+    v.as_ref()
+        .map(|v| v.num(scale).ok_or(otherwise))
+        .transpose()
 }
 
 fn time(v: &Option<Value<'_>>, otherwise: Fault) -> Result<Option<i128>, Fault> {
-    v.as_ref().map(|v| v.integer().map(timestamp_ns).ok_or(otherwise)).transpose()
+    v.as_ref()
+        .map(|v| v.integer().map(timestamp_ns).ok_or(otherwise))
+        .transpose()
 }

@@ -1,4 +1,5 @@
-//! `controls`: what operators have switched off. Internal, but written by hand now and then, so it is read as strictly as what clients write.
+//! `controls`: what operators have switched off. Internal, but written by hand now and then, so it
+//! is read as strictly as what clients write.
 
 use std::borrow::Cow;
 
@@ -24,15 +25,25 @@ pub struct ControlRow<'a> {
 /// Header that names who wrote a record; where something is lifted there is no value to do so.
 pub const OPERATOR: &str = "operator";
 
-/// Reads a record of `controls`. None: a null value has lifted it. An error: the record changes nothing.
-pub fn decode<'a>(key: Option<&[u8]>, value: Option<&'a [u8]>) -> Result<Option<ControlRow<'a>>, Fault> {
+/// Reads a record of `controls`. None: a null value has lifted it. An error: the record changes
+/// nothing.
+pub fn decode<'a>(
+    key: Option<&[u8]>,
+    value: Option<&'a [u8]>,
+) -> Result<Option<ControlRow<'a>>, Fault> {
     let key = key.and_then(|k| std::str::from_utf8(k).ok());
-    key.filter(|k| *k == EVERYBODY || ids::valid_user(k)).ok_or("the key is neither a user nor `*`")?;
+    key.filter(|k| *k == EVERYBODY || ids::valid_user(k))
+        .ok_or("the key is neither a user nor `*`")?;
     let Some(value) = value else { return Ok(None) };
     if value.len() > INPUT_BYTES_MAX {
         return Err("the value is larger than 64 KiB");
     }
-    let (mut state, mut keep_orders, mut text, mut operator, mut wrong) = (None, false, None, None, None);
+
+    let mut state = None;
+    let mut keep_orders = false;
+    let mut text = None;
+    let mut operator = None;
+    let mut wrong = None;
     let fault = read_map(value, |name, v| match name {
         _ if v == Value::Null => {}
         "state" => match v.text().and_then(|t| Control::from_name(&t)) {
@@ -51,20 +62,36 @@ pub fn decode<'a>(key: Option<&[u8]>, value: Option<&'a [u8]>) -> Result<Option<
         "operator" => operator = v.text(),
         _ => {}
     })?;
+
     match (fault.or(wrong), state) {
         (Some(fault), _) => Err(fault),
         (None, None) => Err("state is missing; a null value lifts what was switched off"),
-        (None, Some(state)) => Ok(Some(ControlRow { state, keep_orders, text, operator })),
+        (None, Some(state)) => Ok(Some(ControlRow {
+            state,
+            keep_orders,
+            text,
+            operator,
+        })),
     }
 }
 
 impl ControlRow<'_> {
     /// Appends its wire form, which a person can read.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let keep = self.keep_orders.then_some(("keep_orders", Field::Flag(true)));
-        let more = [("text", self.text.as_deref()), ("operator", self.operator.as_deref())];
-        let more = more.into_iter().filter_map(|(name, text)| Some((name, Field::Text(text?))));
-        let all: Vec<_> = std::iter::once(("state", Field::Text(self.state.name()))).chain(keep).chain(more).collect();
+        let keep = self
+            .keep_orders
+            .then_some(("keep_orders", Field::Flag(true)));
+        let more = [
+            ("text", self.text.as_deref()),
+            ("operator", self.operator.as_deref()),
+        ];
+        let more = more
+            .into_iter()
+            .filter_map(|(name, text)| Some((name, Field::Text(text?))));
+        let all: Vec<_> = std::iter::once(("state", Field::Text(self.state.name())))
+            .chain(keep)
+            .chain(more)
+            .collect();
         encode::fields(Format::Json, &all, out);
     }
 }
@@ -76,8 +103,18 @@ mod tests {
     #[test]
     fn what_is_written_is_what_is_read() {
         for row in [
-            ControlRow { state: Control::Stopped, keep_orders: false, text: None, operator: None },
-            ControlRow { state: Control::Stopped, keep_orders: true, text: None, operator: None },
+            ControlRow {
+                state: Control::Stopped,
+                keep_orders: false,
+                text: None,
+                operator: None,
+            },
+            ControlRow {
+                state: Control::Stopped,
+                keep_orders: true,
+                text: None,
+                operator: None,
+            },
             ControlRow {
                 state: Control::Disabled,
                 keep_orders: false,
@@ -88,12 +125,22 @@ mod tests {
             let mut value = Vec::new();
             row.encode(&mut value);
             for key in ["501", "*"] {
-                assert_eq!(decode(Some(key.as_bytes()), Some(&value)), Ok(Some(row.clone())));
+                assert_eq!(
+                    decode(Some(key.as_bytes()), Some(&value)),
+                    Ok(Some(row.clone()))
+                );
             }
         }
+
         assert_eq!(decode(Some(b"501"), None), Ok(None));
         let more = br#"{"state":"stopped","text":null,"by":{"name":"x"}}"#;
-        let stopped = ControlRow { state: Control::Stopped, keep_orders: false, text: None, operator: None };
+        let stopped = ControlRow {
+            state: Control::Stopped,
+            keep_orders: false,
+            text: None,
+            operator: None,
+        };
+
         assert_eq!(decode(Some(b"501"), Some(more)), Ok(Some(stopped)));
     }
 
@@ -113,11 +160,26 @@ mod tests {
         ] {
             assert!(decode(Some(b"501"), Some(bad.as_bytes())).is_err(), "{bad}");
         }
-        for key in [None, Some(&b""[..]), Some(b"a b"), Some(b"external"), Some(b"house:AAPL"), Some(b"\xff")] {
+
+        for key in [
+            None,
+            Some(&b""[..]),
+            Some(b"a b"),
+            Some(b"external"),
+            Some(b"house:AAPL"),
+            Some(b"\xff"),
+        ] {
             assert!(decode(key, None).is_err(), "{key:?}");
-            assert!(decode(key, Some(br#"{"state":"stopped"}"#)).is_err(), "{key:?}");
+            assert!(
+                decode(key, Some(br#"{"state":"stopped"}"#)).is_err(),
+                "{key:?}"
+            );
         }
-        let long = format!(r#"{{"state":"stopped","text":"{}"}}"#, "x".repeat(INPUT_BYTES_MAX));
+
+        let long = format!(
+            r#"{{"state":"stopped","text":"{}"}}"#,
+            "x".repeat(INPUT_BYTES_MAX)
+        );
         assert!(decode(Some(b"501"), Some(long.as_bytes())).is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! What clients send: commands, ticks and reference data as MessagePack or JSON. Nothing is checked here; the readers check everything.
+//! What clients send: commands, ticks and reference data as MessagePack or JSON. Nothing is checked
+//! here; the readers check everything.
 
 use super::writer::MapWriter;
 use crate::domain::status::Side;
@@ -36,6 +37,7 @@ pub fn fields(format: Format, fields: &[(&str, Field<'_>)], out: &mut Vec<u8>) {
                     Field::Flag(b) => w.flag(name, *b),
                 };
             }
+
             w.end();
         }
         Format::Json => {
@@ -44,6 +46,7 @@ pub fn fields(format: Format, fields: &[(&str, Field<'_>)], out: &mut Vec<u8>) {
                 if i > 0 {
                     out.push(b',');
                 }
+
                 json_text(name, out);
                 out.push(b':');
                 match value {
@@ -52,6 +55,7 @@ pub fn fields(format: Format, fields: &[(&str, Field<'_>)], out: &mut Vec<u8>) {
                     Field::Flag(b) => out.extend_from_slice(b.to_string().as_bytes()),
                 }
             }
+
             out.push(b'}');
         }
     }
@@ -84,13 +88,21 @@ impl MarketOrder<'_> {
             ("order_type", Field::Text(self.side.name())),
             ("timestamp", Field::Int(self.timestamp.unwrap_or_default())),
         ];
+
         let count = if self.timestamp.is_some() { 6 } else { 5 };
         fields(format, &all[..count], out);
     }
 }
 
 /// Appends a deposit (`deposit`) or withdrawal (`withdraw`) of a decimal amount.
-pub fn transfer(format: Format, command: &str, order_id: &str, user_id: &str, amount: &str, out: &mut Vec<u8>) {
+pub fn transfer(
+    format: Format,
+    command: &str,
+    order_id: &str,
+    user_id: &str,
+    amount: &str,
+    out: &mut Vec<u8>,
+) {
     let all = [
         ("command", Field::Text(command)),
         ("order_id", Field::Text(order_id)),
@@ -102,7 +114,11 @@ pub fn transfer(format: Format, command: &str, order_id: &str, user_id: &str, am
 
 /// Appends a tick; the price is a decimal number as text.
 pub fn tick(format: Format, symbol: &str, price: &str, timestamp: Option<i64>, out: &mut Vec<u8>) {
-    let all = [("symbol", Field::Text(symbol)), ("price", Field::Text(price)), ("timestamp", Field::Int(timestamp.unwrap_or_default()))];
+    let all = [
+        ("symbol", Field::Text(symbol)),
+        ("price", Field::Text(price)),
+        ("timestamp", Field::Int(timestamp.unwrap_or_default())),
+    ];
     fields(format, &all[..if timestamp.is_some() { 3 } else { 2 }], out);
 }
 
@@ -113,16 +129,36 @@ mod tests {
 
     #[test]
     fn what_clients_write_is_what_we_read() {
-        let order =
-            MarketOrder { order_id: "\"1", user_id: "u\\", symbol: "A", quantity: 10, side: Side::Sell, timestamp: Some(1_625_159_076) };
-        let (mut packed, mut json) = (Vec::new(), Vec::new());
+        let order = MarketOrder {
+            order_id: "\"1",
+            user_id: "u\\",
+            symbol: "A",
+            quantity: 10,
+            side: Side::Sell,
+            timestamp: Some(1_625_159_076),
+        };
+
+        let mut packed = Vec::new();
+        let mut json = Vec::new();
         order.encode(Format::MessagePack, &mut packed);
         order.encode(Format::Json, &mut json);
         let c = command::decode(&packed).expect("a command");
         assert_eq!(c, command::decode(&json).expect("a command"));
-        assert_eq!((&*c.order_id, &*c.user_id, c.side, c.timestamp_ns), ("\"1", "u\\", Some(Side::Sell), Some(1_625_159_076_000_000_000)));
+        assert_eq!(
+            (&*c.order_id, &*c.user_id, c.side, c.timestamp_ns),
+            (
+                "\"1",
+                "u\\",
+                Some(Side::Sell),
+                Some(1_625_159_076_000_000_000)
+            )
+        );
+
         packed.clear();
         super::tick(Format::MessagePack, "A", "1.5", None, &mut packed);
-        assert_eq!(tick::decode(&packed).expect("a tick").price, crate::domain::decimal::Num::Exact(15_000));
+        assert_eq!(
+            tick::decode(&packed).expect("a tick").price,
+            crate::domain::decimal::Num::Exact(15_000)
+        );
     }
 }

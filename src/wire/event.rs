@@ -137,22 +137,43 @@ impl<'a> OrderEvent<'a> {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let seq = i64::try_from(self.user_seq).expect("nobody has 2^63 events");
         let mut w = MapWriter::begin(out);
-        w.text("event", self.event.name()).text("user_id", self.user_id).int("user_seq", seq).int("time_us", self.time_us);
-        w.int("cash_available_e4", self.cash_available_e4).int("cash_reserved_e4", self.cash_reserved_e4);
-        w.maybe_text("order_id", self.order_id).maybe_text("cause_id", self.cause_id).maybe_text("symbol", self.symbol);
-        w.maybe_text("side", self.side.map(Side::name)).maybe_int("quantity", self.quantity);
-        w.maybe_int("cum_quantity", self.cum_quantity).maybe_int("leaves_quantity", self.leaves_quantity);
+        w.text("event", self.event.name())
+            .text("user_id", self.user_id)
+            .int("user_seq", seq)
+            .int("time_us", self.time_us);
+        w.int("cash_available_e4", self.cash_available_e4)
+            .int("cash_reserved_e4", self.cash_reserved_e4);
+        w.maybe_text("order_id", self.order_id)
+            .maybe_text("cause_id", self.cause_id)
+            .maybe_text("symbol", self.symbol);
+        w.maybe_text("side", self.side.map(Side::name))
+            .maybe_int("quantity", self.quantity);
+        w.maybe_int("cum_quantity", self.cum_quantity)
+            .maybe_int("leaves_quantity", self.leaves_quantity);
         w.maybe_int("cum_value_e4", self.cum_value_e4);
-        w.maybe_text("status", self.status.map(Status::name)).maybe_int("limit_price_e4", self.limit_price_e4);
+        w.maybe_text("status", self.status.map(Status::name))
+            .maybe_int("limit_price_e4", self.limit_price_e4);
         if let Some(r) = self.reason {
-            let code = if self.event == Event::CancelRejected { r.cancel_code() } else { r.code() };
-            w.text("reason", r.name()).int("reason_code", i64::from(code));
+            let code = if self.event == Event::CancelRejected {
+                r.cancel_code()
+            } else {
+                r.code()
+            };
+
+            w.text("reason", r.name())
+                .int("reason_code", i64::from(code));
         }
-        w.maybe_text("text", self.text).maybe_int("retry_after_ms", self.retry_after_ms);
-        w.maybe_text("conflict_field", self.conflict_field).maybe_text("trade_id", self.trade_id);
-        w.maybe_int("last_quantity", self.last_quantity).maybe_int("last_price_e4", self.last_price_e4);
-        w.maybe_int("fee_e4", self.fee_e4).maybe_text("liquidity", self.liquidity.map(Liquidity::name));
-        w.maybe_int("amount_e4", self.amount_e4).maybe_int("trigger_price_e4", self.trigger_price_e4);
+
+        w.maybe_text("text", self.text)
+            .maybe_int("retry_after_ms", self.retry_after_ms);
+        w.maybe_text("conflict_field", self.conflict_field)
+            .maybe_text("trade_id", self.trade_id);
+        w.maybe_int("last_quantity", self.last_quantity)
+            .maybe_int("last_price_e4", self.last_price_e4);
+        w.maybe_int("fee_e4", self.fee_e4)
+            .maybe_text("liquidity", self.liquidity.map(Liquidity::name));
+        w.maybe_int("amount_e4", self.amount_e4)
+            .maybe_int("trigger_price_e4", self.trigger_price_e4);
         w.maybe_int("unanswered", self.unanswered);
         w.end();
     }
@@ -160,12 +181,16 @@ impl<'a> OrderEvent<'a> {
     /// Reads an event that we wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
         let mut e = OrderEvent::new(Event::OrderStatus, "");
-        let (mut event, mut wrong) = (None, None);
+        let mut event = None;
+        let mut wrong = None;
         let fault = read_map(bytes, |name, v| {
             let ok = match name {
                 "event" => named(v, Event::from_name).map(|x| event = x),
                 "user_id" => v.plain_text().map(|t| e.user_id = t),
-                "user_seq" => v.i64().and_then(|n| u64::try_from(n).ok()).map(|n| e.user_seq = n),
+                "user_seq" => v
+                    .i64()
+                    .and_then(|n| u64::try_from(n).ok())
+                    .map(|n| e.user_seq = n),
                 "time_us" => v.i64().map(|n| e.time_us = n),
                 "cash_available_e4" => v.i64().map(|n| e.cash_available_e4 = n),
                 "cash_reserved_e4" => v.i64().map(|n| e.cash_reserved_e4 = n),
@@ -193,14 +218,18 @@ impl<'a> OrderEvent<'a> {
                 "unanswered" => int(&v, &mut e.unanswered),
                 _ => Some(()),
             };
+
             if ok.is_none() {
                 wrong.get_or_insert("a field of an order event has a value that we do not write");
             }
         })?;
+
         e.event = event.ok_or("an order event without its name")?;
         match fault.or(wrong) {
             Some(fault) => Err(fault),
-            None if e.user_id.is_empty() || e.user_seq == 0 => Err("an order event without user_id or user_seq"),
+            None if e.user_id.is_empty() || e.user_seq == 0 => {
+                Err("an order event without user_id or user_seq")
+            }
             None => Ok(e),
         }
     }
@@ -255,8 +284,18 @@ mod tests {
         full().encode(&mut out);
         assert_eq!(OrderEvent::decode(&out), Ok(full()));
         for e in Event::ALL {
-            let kebab: String =
-                e.name().char_indices().map(|(i, c)| if c.is_uppercase() && i > 0 { format!("-{c}") } else { c.to_string() }).collect();
+            let kebab: String = e
+                .name()
+                .char_indices()
+                .map(|(i, c)| {
+                    if c.is_uppercase() && i > 0 {
+                        format!("-{c}")
+                    } else {
+                        c.to_string()
+                    }
+                })
+                .collect();
+
             assert_eq!(e.kebab(), kebab.to_lowercase());
         }
     }
@@ -273,6 +312,7 @@ mod tests {
             retry_after_ms: Some(100),
             ..OrderEvent::new(Event::OrderRejected, "u")
         };
+
         e.encode(&mut out);
         let want = b"\xde\x00\x09\xa5event\xadOrderRejected\xa7user_id\xa1u\xa8user_seq\x01\xa7time_us\xff\
             \xb1cash_available_e4\xcd\x01\x2c\xb0cash_reserved_e4\x00\xa6reason\xacRATE_LIMITED\xabreason_code\x63\xaeretry_after_ms\x64";

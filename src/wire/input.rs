@@ -1,8 +1,10 @@
-//! Reads what others wrote: one map, in MessagePack or JSON, strictly. Anything may come in here, so nothing panics, nothing recurses deeper than the
-//! contract allows, and nothing is allocated for a value unless it has escapes in it.
+//! Reads what others wrote: one map, in MessagePack or JSON, strictly. Anything may come in here,
+//! so nothing panics, nothing recurses deeper than the contract allows, and nothing is allocated
+//! for a value unless it has escapes in it.
 //!
-//! A map can be complete and still be wrong (a key twice, nested too deep, text that is not UTF-8, bytes after the end). Such a fault is reported beside the fields, so that the sender can
-//! be told which of his orders it was; what cannot be read to its end has no fields at all.
+//! A map can be complete and still be wrong (a key twice, nested too deep, text that is not UTF-8,
+//! bytes after the end). Such a fault is reported beside the fields, so that the sender can be told
+//! which of his orders it was; what cannot be read to its end has no fields at all.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -54,17 +56,25 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A whole number given as a number; what is beyond i64 is cut to a number that is as good as infinite.
+    /// A whole number given as a number; what is beyond i64 is cut to a number that is as good as
+    /// infinite.
     pub fn integer(&self) -> Option<i128> {
         if matches!(self, Value::Text(_)) {
             return None;
         }
+
         match (self, self.num(WHOLE)?) {
             (Value::Int(n), _) => Some(*n),
             (_, Num::Exact(n)) => Some(i128::from(n)),
-            (Value::Number(t), Num::Odd(Odd::TooLarge, _)) => Some(if t.starts_with('-') { -FAR } else { FAR }),
-            (Value::F64(n), Num::Odd(Odd::TooLarge, _)) => Some(if n.is_sign_negative() { -FAR } else { FAR }),
-            (Value::F32(n), Num::Odd(Odd::TooLarge, _)) => Some(if n.is_sign_negative() { -FAR } else { FAR }),
+            (Value::Number(t), Num::Odd(Odd::TooLarge, _)) => {
+                Some(if t.starts_with('-') { -FAR } else { FAR })
+            }
+            (Value::F64(n), Num::Odd(Odd::TooLarge, _)) => {
+                Some(if n.is_sign_negative() { -FAR } else { FAR })
+            }
+            (Value::F32(n), Num::Odd(Odd::TooLarge, _)) => {
+                Some(if n.is_sign_negative() { -FAR } else { FAR })
+            }
             _ => None,
         }
     }
@@ -106,8 +116,12 @@ pub fn timestamp_ns(n: i128) -> i128 {
     }
 }
 
-/// Reads a map and hands over each field of it once, [`Value::Twice`] for one that comes again. `Ok(Some(_))`: it was read to its end but has a fault.
-pub fn read_map<'a>(bytes: &'a [u8], field: impl FnMut(&str, Value<'a>)) -> Result<Option<Fault>, Fault> {
+/// Reads a map and hands over each field of it once, [`Value::Twice`] for one that comes again.
+/// `Ok(Some(_))`: it was read to its end but has a fault.
+pub fn read_map<'a>(
+    bytes: &'a [u8],
+    field: impl FnMut(&str, Value<'a>),
+) -> Result<Option<Fault>, Fault> {
     match bytes.first() {
         None => Err("the value is empty"),
         Some(b'{') => super::json::read_map(bytes, field),
@@ -115,9 +129,20 @@ pub fn read_map<'a>(bytes: &'a [u8], field: impl FnMut(&str, Value<'a>)) -> Resu
     }
 }
 
-fn read_msgpack<'a>(bytes: &'a [u8], mut field: impl FnMut(&str, Value<'a>)) -> Result<Option<Fault>, Fault> {
-    let mut r = Packed { bytes, at: 0, fault: None };
-    let Token::Map(n) = r.token()? else { return Err("the value is neither a MessagePack map nor a JSON object") };
+fn read_msgpack<'a>(
+    bytes: &'a [u8],
+    mut field: impl FnMut(&str, Value<'a>),
+) -> Result<Option<Fault>, Fault> {
+    let mut r = Packed {
+        bytes,
+        at: 0,
+        fault: None,
+    };
+
+    let Token::Map(n) = r.token()? else {
+        return Err("the value is neither a MessagePack map nor a JSON object");
+    };
+
     let mut seen = Keys::default();
     for _ in 0..n {
         let key = r.key()?;
@@ -130,21 +155,26 @@ fn read_msgpack<'a>(bytes: &'a [u8], mut field: impl FnMut(&str, Value<'a>)) -> 
             field(key, Value::Twice);
         }
     }
+
     if r.at != bytes.len() {
-        r.fault.get_or_insert("there are bytes after the end of the map");
+        r.fault
+            .get_or_insert("there are bytes after the end of the map");
     }
+
     Ok(r.fault)
 }
 
 pub(super) const TWICE: Fault = "a key occurs twice";
 pub(super) const DEEP: Fault = "maps and lists are nested more than 32 deep";
 
-/// The depth of a container within one of that depth (the outer map is at 1); none if that is too deep.
+/// The depth of a container within one of that depth (the outer map is at 1); none if that is too
+/// deep.
 pub(super) fn deeper(depth: u32) -> Option<u32> {
     (depth < DEPTH_MAX).then_some(depth + 1)
 }
 
-/// Keys of a map seen so far: a short list, and a set once there are many (or if one had escapes), so that no map is slow to read.
+/// Keys of a map seen so far: a short list, and a set once there are many (or if one had escapes),
+/// so that no map is slow to read.
 #[derive(Default)]
 pub(super) struct Keys<'a> {
     few: [&'a str; 24],
@@ -153,11 +183,15 @@ pub(super) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    /// Whether the key did not come before. A key with escapes has no place in the input that the list could point to.
+    /// Whether the key did not come before. A key with escapes has no place in the input that the
+    /// list could point to.
     pub(super) fn is_new(&mut self, key: &str, lasting: Option<&'a str>) -> bool {
-        if self.few[..self.count].contains(&key) || (!self.more.is_empty() && self.more.contains(key)) {
+        if self.few[..self.count].contains(&key)
+            || (!self.more.is_empty() && self.more.contains(key))
+        {
             return false;
         }
+
         match lasting {
             Some(key) if self.count < self.few.len() => {
                 self.few[self.count] = key;
@@ -187,7 +221,11 @@ const CUT: Fault = "the value ends too early";
 
 impl<'a> Packed<'a> {
     fn take(&mut self, n: usize) -> Result<&'a [u8], Fault> {
-        let part = self.bytes.get(self.at..).and_then(|rest| rest.get(..n)).ok_or(CUT)?;
+        let part = self
+            .bytes
+            .get(self.at..)
+            .and_then(|rest| rest.get(..n))
+            .ok_or(CUT)?;
         self.at += n;
         Ok(part)
     }
@@ -205,6 +243,7 @@ impl<'a> Packed<'a> {
                 Value::Nested(bytes)
             }
         };
+
         Ok(Token::Plain(value))
     }
 
@@ -249,7 +288,10 @@ impl<'a> Packed<'a> {
 
     /// A length of 1, 2 or 4 bytes.
     fn length(&mut self, width: usize) -> Result<usize, Fault> {
-        Ok(self.take(width)?.iter().fold(0, |n, b| (n << 8) | usize::from(*b)))
+        Ok(self
+            .take(width)?
+            .iter()
+            .fold(0, |n, b| (n << 8) | usize::from(*b)))
     }
 
     /// A map's key; none, and a fault, if it is not text.
@@ -280,12 +322,14 @@ impl<'a> Packed<'a> {
                     if key.is_some_and(|key| !seen.is_new(key, Some(key))) {
                         self.fault.get_or_insert(TWICE);
                     }
+
                     self.value(depth)?;
                 }
             }
             (Token::List(n), None) => self.pass(u64::from(n))?,
             (Token::Map(n), None) => self.pass(2 * u64::from(n))?,
         }
+
         Ok(Value::Nested(&self.bytes[start..self.at]))
     }
 
@@ -294,6 +338,7 @@ impl<'a> Packed<'a> {
         self.fault.get_or_insert(DEEP);
         while values > 0 {
             values -= 1;
+
             // Each value takes at least one byte, so the sum stays far below overflow.
             match self.token()? {
                 Token::Plain(_) => {}
@@ -302,6 +347,7 @@ impl<'a> Packed<'a> {
                 Token::Map(n) => values = values.saturating_add(2 * u64::from(n)),
             }
         }
+
         Ok(())
     }
 }
@@ -317,11 +363,26 @@ mod tests {
         assert_eq!(Value::F64(0.1).num(MONEY), Some(Num::Exact(1_000)));
         assert_eq!(Value::F32(0.1).num(MONEY), Some(Num::Exact(1_000)));
         assert_eq!(Value::F64(-0.0).num(MONEY), Some(Num::Exact(0)));
-        assert_eq!(Value::F64(1.5).num(WHOLE), Value::Number("15e-1").num(WHOLE));
-        assert!(matches!(Value::F64(f64::MAX).num(MONEY), Some(Num::Odd(Odd::TooLarge, _))));
-        assert!(matches!(Value::F64(f64::MIN_POSITIVE).num(MONEY), Some(Num::Odd(Odd::TooFine, _))));
-        assert!(matches!(Value::F64(f64::NAN).num(MONEY), Some(Num::Odd(Odd::NotANumber, _))));
-        assert!(matches!(Value::F32(f32::NEG_INFINITY).num(MONEY), Some(Num::Odd(Odd::NotANumber, _))));
+        assert_eq!(
+            Value::F64(1.5).num(WHOLE),
+            Value::Number("15e-1").num(WHOLE)
+        );
+        assert!(matches!(
+            Value::F64(f64::MAX).num(MONEY),
+            Some(Num::Odd(Odd::TooLarge, _))
+        ));
+        assert!(matches!(
+            Value::F64(f64::MIN_POSITIVE).num(MONEY),
+            Some(Num::Odd(Odd::TooFine, _))
+        ));
+        assert!(matches!(
+            Value::F64(f64::NAN).num(MONEY),
+            Some(Num::Odd(Odd::NotANumber, _))
+        ));
+        assert!(matches!(
+            Value::F32(f32::NEG_INFINITY).num(MONEY),
+            Some(Num::Odd(Odd::NotANumber, _))
+        ));
     }
 
     #[test]
@@ -345,18 +406,45 @@ mod tests {
     fn a_faulty_map_still_says_its_fields() {
         let read = |bytes: &[u8]| {
             let mut names = Vec::new();
-            let fault = read_map(bytes, |name, v| names.push((name.to_string(), v != Value::Twice)));
+            let fault = read_map(bytes, |name, v| {
+                names.push((name.to_string(), v != Value::Twice))
+            });
+
             (fault, names)
         };
+
         let good = |name: &str| (name.to_string(), true);
-        assert_eq!(read(b"\x82\x01\x02\xa1a\x03"), (Ok(Some("a map's key is not text")), vec![good("a")]));
-        assert_eq!(read(b"\x82\xa1b\xa1\xff\xa1a\x03"), (Ok(Some("a text is not UTF-8")), vec![good("b"), good("a")]));
-        assert_eq!(read(b"\x82\xa1a\x01\xa1a\x03"), (Ok(Some(TWICE)), vec![good("a"), ("a".to_string(), false)]));
-        assert_eq!(read(b"\x81\xa1a\x01\x00"), (Ok(Some("there are bytes after the end of the map")), vec![good("a")]));
+        assert_eq!(
+            read(b"\x82\x01\x02\xa1a\x03"),
+            (Ok(Some("a map's key is not text")), vec![good("a")])
+        );
+        assert_eq!(
+            read(b"\x82\xa1b\xa1\xff\xa1a\x03"),
+            (Ok(Some("a text is not UTF-8")), vec![good("b"), good("a")])
+        );
+        assert_eq!(
+            read(b"\x82\xa1a\x01\xa1a\x03"),
+            (Ok(Some(TWICE)), vec![good("a"), ("a".to_string(), false)])
+        );
+        assert_eq!(
+            read(b"\x81\xa1a\x01\x00"),
+            (
+                Ok(Some("there are bytes after the end of the map")),
+                vec![good("a")]
+            )
+        );
+
         let deep = [&b"\x82\xa1d"[..], &[0x91; 40], b"\x81\x01\x02\xa1a\x03"].concat();
         assert_eq!(read(&deep), (Ok(Some(DEEP)), vec![good("d"), good("a")]));
-        let deep = format!("{{\"d\":{}\"]]}}\"{},\"a\":1}}", "[".repeat(40), "]".repeat(40));
-        assert_eq!(read(deep.as_bytes()), (Ok(Some(DEEP)), vec![good("d"), good("a")]));
+        let deep = format!(
+            "{{\"d\":{}\"]]}}\"{},\"a\":1}}",
+            "[".repeat(40),
+            "]".repeat(40)
+        );
+        assert_eq!(
+            read(deep.as_bytes()),
+            (Ok(Some(DEEP)), vec![good("d"), good("a")])
+        );
         assert_eq!(read(b"\x81\xa1a\xdf\xff\xff\xff\xff").0, Err(CUT));
     }
 }

@@ -11,34 +11,48 @@ const BPS_MAX: i64 = 10_000;
 /// Widest band.
 const BAND_BPS_MAX: i64 = 1_000_000;
 
-/// Reads a record of `instruments`. None: the stock is delisted by a null value. An error: the record changes nothing.
+/// Reads a record of `instruments`. None: the stock is delisted by a null value. An error: the
+/// record changes nothing.
 pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<Instrument>, Fault> {
-    let key = key.and_then(|k| std::str::from_utf8(k).ok()).filter(|k| ids::valid(k)).ok_or("the key is not a valid symbol")?;
+    let key = key
+        .and_then(|k| std::str::from_utf8(k).ok())
+        .filter(|k| ids::valid(k))
+        .ok_or("the key is not a valid symbol")?;
     let Some(value) = value else { return Ok(None) };
     if value.len() > INPUT_BYTES_MAX {
         return Err("the value is larger than 64 KiB");
     }
+
     let mut i = Instrument::default();
-    let (mut symbol, mut wrong) = (None, None);
+    let mut symbol = None;
+    let mut wrong = None;
     let fault = read_map(value, |name, v| {
         if v == Value::Null {
             return;
         }
+
         let ok = match name {
             "symbol" => {
                 symbol = v.text();
                 Some(())
             }
             "name" => v.text().map(drop),
-            "status" => v.text().and_then(|t| Listing::from_name(&t)).map(|s| i.status = s),
+            "status" => v
+                .text()
+                .and_then(|t| Listing::from_name(&t))
+                .map(|s| i.status = s),
             "tick" => whole(&v, MONEY, 1, i64::MAX).map(|n| i.tick_e4 = n),
             "lot" => whole(&v, WHOLE, 1, i64::MAX).map(|n| i.lot = n),
             "max_quantity" => whole(&v, WHOLE, 1, i64::MAX).map(|n| i.max_quantity = Some(n)),
             "clip_size" => whole(&v, WHOLE, 1, i64::MAX).map(|n| i.clip_size = Some(n)),
             "max_notional" => whole(&v, MONEY, 1, i64::MAX).map(|n| i.max_notional_e4 = Some(n)),
             "collar_bps" => whole(&v, WHOLE, 0, BPS_MAX).map(|n| i.collar_bps = n),
-            "limit_band_bps" => whole(&v, WHOLE, 0, BAND_BPS_MAX).map(|n| i.limit_band_bps = (n > 0).then_some(n)),
-            "band_bps" => whole(&v, WHOLE, 0, BAND_BPS_MAX).map(|n| i.band_bps = (n > 0).then_some(n)),
+            "limit_band_bps" => {
+                whole(&v, WHOLE, 0, BAND_BPS_MAX).map(|n| i.limit_band_bps = (n > 0).then_some(n))
+            }
+            "band_bps" => {
+                whole(&v, WHOLE, 0, BAND_BPS_MAX).map(|n| i.band_bps = (n > 0).then_some(n))
+            }
             "half_spread_bps" => whole(&v, WHOLE, 0, BPS_MAX).map(|n| i.half_spread_bps = n),
             "fee_bps" => whole(&v, WHOLE, 0, BPS_MAX).map(|n| i.fee_bps = n),
             "short_margin_bps" => whole(&v, WHOLE, 0, BAND_BPS_MAX).map(|n| i.short_margin_bps = n),
@@ -46,16 +60,22 @@ pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<Instrum
             "house_max" => whole(&v, WHOLE, 1, i64::MAX).map(|n| i.house_max = Some(n)),
             "house" => flag(&v).map(|b| i.house = b),
             "test_issue" => flag(&v).map(|b| i.test_issue = b),
-            "currency" => v.text().filter(|t| ids::valid(t)).map(|t| i.account_currency = t == CURRENCY),
+            "currency" => v
+                .text()
+                .filter(|t| ids::valid(t))
+                .map(|t| i.account_currency = t == CURRENCY),
             _ => Some(()),
         };
+
         if ok.is_none() {
             wrong.get_or_insert("a field has a value that it cannot have");
         }
     })?;
+
     if let Some(fault) = fault.or(wrong) {
         return Err(fault);
     }
+
     match symbol {
         Some(s) if s == key => Ok(Some(i)),
         Some(_) => Err("symbol is not the record's key"),
@@ -87,8 +107,14 @@ mod tests {
 
     #[test]
     fn a_symbol_alone_lists_a_stock() {
-        assert_eq!(read(r#"{"symbol":"AAPL"}"#), Ok(Some(Instrument::default())));
-        assert_eq!(read(r#"{"symbol":"AAPL","band_bps":null,"name":"Apple","more":1}"#), Ok(Some(Instrument::default())));
+        assert_eq!(
+            read(r#"{"symbol":"AAPL"}"#),
+            Ok(Some(Instrument::default()))
+        );
+        assert_eq!(
+            read(r#"{"symbol":"AAPL","band_bps":null,"name":"Apple","more":1}"#),
+            Ok(Some(Instrument::default()))
+        );
         assert_eq!(decode(Some(b"AAPL"), None), Ok(None));
     }
 
@@ -115,6 +141,7 @@ mod tests {
             account_currency: false,
             test_issue: true,
         };
+
         assert_eq!(read(json), Ok(Some(want)));
     }
 
@@ -137,6 +164,7 @@ mod tests {
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }
+
         assert!(decode(None, Some(br#"{"symbol":"AAPL"}"#)).is_err());
         assert!(decode(Some(b"a b"), None).is_err());
     }

@@ -1,17 +1,29 @@
-//! The JSON half of [`super::input`]: a strict reader of one object. Numbers stay the text they are.
+//! The JSON half of [`super::input`]: a strict reader of one object. Numbers stay the text they
+//! are.
 
 use std::borrow::Cow;
 
 use super::input::{DEEP, Fault, Keys, TWICE, Value, deeper};
 
-pub(super) fn read_map<'a>(bytes: &'a [u8], mut field: impl FnMut(&str, Value<'a>)) -> Result<Option<Fault>, Fault> {
+pub(super) fn read_map<'a>(
+    bytes: &'a [u8],
+    mut field: impl FnMut(&str, Value<'a>),
+) -> Result<Option<Fault>, Fault> {
     let text = std::str::from_utf8(bytes).map_err(|_| "the value is not UTF-8")?;
-    let mut r = Json { text, bytes, at: 0, fault: None };
+    let mut r = Json {
+        text,
+        bytes,
+        at: 0,
+        fault: None,
+    };
+
     r.object(1, &mut |key, value| field(key, value))?;
     r.blanks();
     if r.at != bytes.len() {
-        r.fault.get_or_insert("there is text after the end of the object");
+        r.fault
+            .get_or_insert("there is text after the end of the object");
     }
+
     Ok(r.fault)
 }
 
@@ -45,6 +57,7 @@ impl<'a> Json<'a> {
         if self.next() != Some(byte) {
             return Err(SYNTAX);
         }
+
         self.at += 1;
         Ok(())
     }
@@ -56,21 +69,29 @@ impl<'a> Json<'a> {
             self.at += 1;
             return Ok(());
         }
+
         loop {
             self.blanks();
             let key = self.string()?;
             self.expect(b':')?;
             let value = self.value(depth)?;
-            let lasting = if let Cow::Borrowed(key) = key { Some(key) } else { None };
+            let lasting = if let Cow::Borrowed(key) = key {
+                Some(key)
+            } else {
+                None
+            };
+
             if seen.is_new(&key, lasting) {
                 field(&key, value);
             } else {
                 self.fault.get_or_insert(TWICE);
                 field(&key, Value::Twice);
             }
+
             if self.more(b'}')? {
                 continue;
             }
+
             return Ok(());
         }
     }
@@ -99,15 +120,21 @@ impl<'a> Json<'a> {
                     Some(depth) => self.list(depth)?,
                     None => self.pass()?,
                 }
+
                 Ok(Value::Nested(&self.bytes[start..self.at]))
             }
             _ => {
-                for (word, value) in [("null", Value::Null), ("true", Value::Bool(true)), ("false", Value::Bool(false))] {
+                for (word, value) in [
+                    ("null", Value::Null),
+                    ("true", Value::Bool(true)),
+                    ("false", Value::Bool(false)),
+                ] {
                     if self.bytes[self.at..].starts_with(word.as_bytes()) {
                         self.at += word.len();
                         return Ok(value);
                     }
                 }
+
                 Err(SYNTAX)
             }
         }
@@ -119,6 +146,7 @@ impl<'a> Json<'a> {
             self.at += 1;
             return Ok(());
         }
+
         loop {
             self.value(depth)?;
             if !self.more(b']')? {
@@ -127,7 +155,8 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Passes over a map or list that lies too deep, without going deeper itself: to the bracket that closes the one it stands at.
+    /// Passes over a map or list that lies too deep, without going deeper itself: to the bracket
+    /// that closes the one it stands at.
     fn pass(&mut self) -> Result<(), Fault> {
         self.fault.get_or_insert(DEEP);
         let mut open = 0_usize;
@@ -143,6 +172,7 @@ impl<'a> Json<'a> {
                     }
                 }
             }
+
             if open == 0 {
                 return Ok(());
             }
@@ -154,13 +184,18 @@ impl<'a> Json<'a> {
         while matches!(self.peek(), Some(b'0'..=b'9')) {
             self.at += 1;
         }
+
         self.at - start
     }
 
-    /// No JSON, but what common encoders write for a float that is no number; whoever reads the field says what is wrong with it.
+    /// No JSON, but what common encoders write for a float that is no number; whoever reads the
+    /// field says what is wrong with it.
     fn not_a_number(&mut self) -> Result<Value<'a>, Fault> {
         let rest = &self.text[self.at..];
-        let word = ["NaN", "Infinity", "-Infinity"].into_iter().find(|w| rest.starts_with(w)).ok_or(SYNTAX)?;
+        let word = ["NaN", "Infinity", "-Infinity"]
+            .into_iter()
+            .find(|w| rest.starts_with(w))
+            .ok_or(SYNTAX)?;
         self.at += word.len();
         Ok(Value::Number(&rest[..word.len()]))
     }
@@ -170,26 +205,31 @@ impl<'a> Json<'a> {
         if self.peek() == Some(b'-') {
             self.at += 1;
         }
+
         let leading_zero = self.peek() == Some(b'0');
         let whole = self.digits();
         if whole == 0 || (leading_zero && whole > 1) {
             return Err(SYNTAX);
         }
+
         if self.peek() == Some(b'.') {
             self.at += 1;
             if self.digits() == 0 {
                 return Err(SYNTAX);
             }
         }
+
         if matches!(self.peek(), Some(b'e' | b'E')) {
             self.at += 1;
             if matches!(self.peek(), Some(b'+' | b'-')) {
                 self.at += 1;
             }
+
             if self.digits() == 0 {
                 return Err(SYNTAX);
             }
         }
+
         Ok(Value::Number(&self.text[start..self.at]))
     }
 
@@ -197,6 +237,7 @@ impl<'a> Json<'a> {
         if self.peek() != Some(b'"') {
             return Err(SYNTAX);
         }
+
         self.at += 1;
         let start = self.at;
         loop {
@@ -220,6 +261,7 @@ impl<'a> Json<'a> {
             while !matches!(self.peek(), None | Some(b'"' | b'\\' | 0..0x20)) {
                 self.at += 1;
             }
+
             s.push_str(&self.text[from..self.at]);
             let stop = self.peek();
             self.at += 1;
@@ -249,15 +291,18 @@ impl<'a> Json<'a> {
                     if self.bytes.get(self.at..self.at + 2) != Some(b"\\u") {
                         return Err("half a surrogate pair in a text");
                     }
+
                     self.at += 2;
                     let second = self.hex()?;
                     if !(0xdc00..0xe000).contains(&second) {
                         return Err("half a surrogate pair in a text");
                     }
+
                     0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00)
                 } else {
                     first
                 };
+
                 char::from_u32(code).ok_or("half a surrogate pair in a text")?
             }
             _ => return Err(SYNTAX),
@@ -267,6 +312,9 @@ impl<'a> Json<'a> {
     fn hex(&mut self) -> Result<u32, Fault> {
         let digits = self.bytes.get(self.at..self.at + 4).ok_or(SYNTAX)?;
         self.at += 4;
-        digits.iter().try_fold(0, |n, b| Some(n * 16 + char::from(*b).to_digit(16)?)).ok_or(SYNTAX)
+        digits
+            .iter()
+            .try_fold(0, |n, b| Some(n * 16 + char::from(*b).to_digit(16)?))
+            .ok_or(SYNTAX)
     }
 }

@@ -7,11 +7,18 @@ use super::writer::MapWriter;
 /// `type` header of notifications.
 pub const NOTIFICATION: &str = "Notification";
 
-/// Appends the notification of an event. `raw` is the event as it was written; it goes in untouched.
+/// Appends the notification of an event. `raw` is the event as it was written; it goes in
+/// untouched.
 pub fn encode(e: &OrderEvent<'_>, text: &str, raw: &[u8], out: &mut Vec<u8>) {
     let mut w = MapWriter::begin(out);
-    w.text("user_id", e.user_id).int("user_seq", i64::try_from(e.user_seq).expect("nobody has 2^63 events"));
-    w.text("kind", e.event.kebab()).maybe_text("order_id", e.order_id).text("text", text).raw("event", raw);
+    w.text("user_id", e.user_id).int(
+        "user_seq",
+        i64::try_from(e.user_seq).expect("nobody has 2^63 events"),
+    );
+    w.text("kind", e.event.kebab())
+        .maybe_text("order_id", e.order_id)
+        .text("text", text)
+        .raw("event", raw);
     w.end();
 }
 
@@ -35,7 +42,12 @@ pub struct Notification<'a> {
 impl<'a> Notification<'a> {
     /// Reads what [`encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let (mut user, mut seq, mut kind, mut order, mut text, mut event) = (None, None, None, None, None, None);
+        let mut user = None;
+        let mut seq = None;
+        let mut kind = None;
+        let mut order = None;
+        let mut text = None;
+        let mut event = None;
         let fault = read_map(bytes, |name, v| match name {
             "user_id" => user = v.plain_text(),
             "user_seq" => seq = v.i64().and_then(|n| u64::try_from(n).ok()),
@@ -49,6 +61,7 @@ impl<'a> Notification<'a> {
             }
             _ => {}
         })?;
+
         const ODD: Fault = "a notification without one of its fields";
         match fault {
             Some(fault) => Err(fault),

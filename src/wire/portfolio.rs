@@ -1,7 +1,8 @@
 //! `portfolios`: the latest portfolio of a user.
 //!
-//! A portfolio of up to 256 positions is one record. A larger one lies apart: the user's record has the totals, and each position is a record of its own, so
-//! that an event rewrites what it changed and no record grows without a bound. [`PortfolioFold`] is the one reader of both forms.
+//! A portfolio of up to 256 positions is one record. A larger one lies apart: the user's record has
+//! the totals, and each position is a record of its own, so that an event rewrites what it changed
+//! and no record grows without a bound. [`PortfolioFold`] is the one reader of both forms.
 
 use std::collections::BTreeMap;
 
@@ -38,21 +39,29 @@ impl Portfolio {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let int = |n: u64| i64::try_from(n).expect("nobody has 2^63 events or positions");
         let mut w = MapWriter::begin(out);
-        w.text("user_id", &self.user_id).int("user_seq", int(self.user_seq));
-        w.int("cash_available_e4", self.cash_available_e4).int("cash_reserved_e4", self.cash_reserved_e4);
-        w.int("realised_e4", self.realised_e4).int("fees_e4", self.fees_e4);
+        w.text("user_id", &self.user_id)
+            .int("user_seq", int(self.user_seq));
+        w.int("cash_available_e4", self.cash_available_e4)
+            .int("cash_reserved_e4", self.cash_reserved_e4);
+        w.int("realised_e4", self.realised_e4)
+            .int("fees_e4", self.fees_e4);
         w.map("positions", |w| {
             for (symbol, h) in self.positions.iter().filter(|(_, h)| h.quantity != 0) {
                 w.map(symbol, |w| put_holding(w, h));
             }
         });
-        w.maybe_int("positions_apart", Some(int(self.positions_apart)).filter(|n| *n > 0));
+
+        w.maybe_int(
+            "positions_apart",
+            Some(int(self.positions_apart)).filter(|n| *n > 0),
+        );
         w.end();
     }
 
     /// Reads what [`Portfolio::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self, Fault> {
-        let (mut p, mut wrong) = (Portfolio::default(), None);
+        let mut p = Portfolio::default();
+        let mut wrong = None;
         let fault = read_map(bytes, |name, v| {
             let natural = |v: Value<'_>| v.i64().and_then(|n| u64::try_from(n).ok());
             let done = match name {
@@ -66,38 +75,51 @@ impl Portfolio {
                 "positions_apart" => natural(v).map(|n| p.positions_apart = n),
                 _ => Some(()),
             };
+
             if done.is_none() {
                 wrong.get_or_insert("a field of a portfolio has a value that we do not write");
             }
         })?;
+
         fault.or(wrong).map_or(Ok(p), Err)
     }
 }
 
 fn put_holding(w: &mut MapWriter<'_>, h: &Holding) {
-    w.int("quantity", h.quantity).int("reserved", h.reserved).int("cost_basis_e4", h.cost_basis_e4);
+    w.int("quantity", h.quantity)
+        .int("reserved", h.reserved)
+        .int("cost_basis_e4", h.cost_basis_e4);
 }
 
 fn positions(v: Value<'_>) -> Option<BTreeMap<String, Holding>> {
     let Value::Nested(raw) = v else { return None };
-    let (mut all, mut wrong) = (BTreeMap::new(), false);
+    let mut all = BTreeMap::new();
+    let mut wrong = false;
     let read = read_map(raw, |symbol, v| match holding(v) {
         Some(h) => drop(all.insert(symbol.to_string(), h)),
         None => wrong = true,
     });
+
     (read == Ok(None) && !wrong).then_some(all)
 }
 
 fn holding(v: Value<'_>) -> Option<Holding> {
     let Value::Nested(raw) = v else { return None };
-    let (mut quantity, mut reserved, mut basis) = (None, None, None);
+    let mut quantity = None;
+    let mut reserved = None;
+    let mut basis = None;
     let read = read_map(raw, |name, v| match name {
         "quantity" => quantity = v.i64(),
         "reserved" => reserved = v.i64(),
         "cost_basis_e4" => basis = v.i64(),
         _ => {}
     });
-    (read == Ok(None)).then_some(Holding { quantity: quantity?, reserved: reserved?, cost_basis_e4: basis? })
+
+    (read == Ok(None)).then_some(Holding {
+        quantity: quantity?,
+        reserved: reserved?,
+        cost_basis_e4: basis?,
+    })
 }
 
 /// A position in a record of its own.
@@ -117,7 +139,10 @@ impl<'a> Position<'a> {
     /// Appends its MessagePack form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = MapWriter::begin(out);
-        w.text("user_id", self.user_id).int("user_seq", i64::try_from(self.user_seq).expect("nobody has 2^63 events"));
+        w.text("user_id", self.user_id).int(
+            "user_seq",
+            i64::try_from(self.user_seq).expect("nobody has 2^63 events"),
+        );
         w.text("symbol", self.symbol);
         put_holding(&mut w, &self.holding);
         w.end();
@@ -125,8 +150,12 @@ impl<'a> Position<'a> {
 
     /// Reads what [`Position::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let (mut user, mut seq, mut symbol) = (None, None, None);
-        let (mut quantity, mut reserved, mut basis) = (None, None, None);
+        let mut user = None;
+        let mut seq = None;
+        let mut symbol = None;
+        let mut quantity = None;
+        let mut reserved = None;
+        let mut basis = None;
         let fault = read_map(bytes, |name, v| match name {
             "user_id" => user = v.plain_text(),
             "user_seq" => seq = v.i64().and_then(|n| u64::try_from(n).ok()),
@@ -136,16 +165,29 @@ impl<'a> Position<'a> {
             "cost_basis_e4" => basis = v.i64(),
             _ => {}
         })?;
+
         const ODD: Fault = "a position without one of its fields";
         if let Some(fault) = fault {
             return Err(fault);
         }
-        let holding = Holding { quantity: quantity.ok_or(ODD)?, reserved: reserved.ok_or(ODD)?, cost_basis_e4: basis.ok_or(ODD)? };
-        Ok(Position { user_id: user.ok_or(ODD)?, user_seq: seq.ok_or(ODD)?, symbol: symbol.ok_or(ODD)?, holding })
+
+        let holding = Holding {
+            quantity: quantity.ok_or(ODD)?,
+            reserved: reserved.ok_or(ODD)?,
+            cost_basis_e4: basis.ok_or(ODD)?,
+        };
+
+        Ok(Position {
+            user_id: user.ok_or(ODD)?,
+            user_seq: seq.ok_or(ODD)?,
+            symbol: symbol.ok_or(ODD)?,
+            holding,
+        })
     }
 }
 
-/// Writes the key of a position's record. The record lies in the partition of its user, not of this key.
+/// Writes the key of a position's record. The record lies in the partition of its user, not of this
+/// key.
 pub fn position_key(user_id: &str, symbol: &str, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(user_id.as_bytes());
@@ -156,7 +198,10 @@ pub fn position_key(user_id: &str, symbol: &str, out: &mut Vec<u8>) {
 /// User and, where the record is a position's, symbol of a key in `portfolios`.
 pub fn read_key(key: &[u8]) -> Option<(&str, Option<&str>)> {
     let text = std::str::from_utf8(key).ok()?;
-    Some(text.split_once(SEPARATOR).map_or((text, None), |(user, symbol)| (user, Some(symbol))))
+    Some(
+        text.split_once(SEPARATOR)
+            .map_or((text, None), |(user, symbol)| (user, Some(symbol))),
+    )
 }
 
 /// The portfolio in hand lacks records of its positions: the topic has not been read to its end.
@@ -169,8 +214,10 @@ pub struct Incomplete {
     pub due: u64,
 }
 
-/// One user's latest portfolio out of the records of the topic, in their order. The user's record comes behind the positions that changed with it, and what
-/// came since the last one counts only with the next: so a reader that stops between two records has the portfolio as it was, never a half.
+/// One user's latest portfolio out of the records of the topic, in their order. The user's record
+/// comes behind the positions that changed with it, and what came since the last one counts only
+/// with the next: so a reader that stops between two records has the portfolio as it was, never a
+/// half.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortfolioFold {
     user: Option<Portfolio>,
@@ -194,30 +241,49 @@ impl PortfolioFold {
                         None => self.apart.remove(&symbol),
                     };
                 }
+
                 if user.positions_apart == 0 {
                     self.apart.clear();
                 }
+
                 self.user = Some(user);
             }
             (None, None) => *self = PortfolioFold::default(),
         }
+
         Ok(())
     }
 
     /// Whether nothing lies apart: the user's record is all there is.
     pub fn is_whole(&self) -> bool {
-        self.changed.is_empty() && self.user.as_ref().is_none_or(|user| user.positions_apart == 0)
+        self.changed.is_empty()
+            && self
+                .user
+                .as_ref()
+                .is_none_or(|user| user.positions_apart == 0)
     }
 
     /// The portfolio with all its positions, if there is one.
     pub fn portfolio(&self) -> Result<Option<Portfolio>, Incomplete> {
-        let Some(user) = &self.user else { return Ok(None) };
+        let Some(user) = &self.user else {
+            return Ok(None);
+        };
+
         let found = self.apart.len() as u64;
         if found != user.positions_apart {
-            return Err(Incomplete { found, due: user.positions_apart });
+            return Err(Incomplete {
+                found,
+                due: user.positions_apart,
+            });
         }
-        let mut all = Portfolio { positions_apart: 0, ..user.clone() };
-        all.positions.extend(self.apart.iter().map(|(symbol, h)| (symbol.clone(), *h)));
+
+        let mut all = Portfolio {
+            positions_apart: 0,
+            ..user.clone()
+        };
+
+        all.positions
+            .extend(self.apart.iter().map(|(symbol, h)| (symbol.clone(), *h)));
         Ok(Some(all))
     }
 }
@@ -233,71 +299,160 @@ mod tests {
     }
 
     fn user(seq: u64, inline: &[(&str, i64)], apart: u64) -> Vec<u8> {
-        let positions = inline.iter().map(|(s, q)| (s.to_string(), Holding { quantity: *q, ..Holding::default() })).collect();
-        let p = Portfolio { user_id: "u".into(), user_seq: seq, positions, positions_apart: apart, ..Portfolio::default() };
+        let positions = inline
+            .iter()
+            .map(|(s, q)| {
+                (
+                    s.to_string(),
+                    Holding {
+                        quantity: *q,
+                        ..Holding::default()
+                    },
+                )
+            })
+            .collect();
+
+        let p = Portfolio {
+            user_id: "u".into(),
+            user_seq: seq,
+            positions,
+            positions_apart: apart,
+            ..Portfolio::default()
+        };
+
         bytes(|out| p.encode(out))
     }
 
     fn position(seq: u64, symbol: &str, quantity: i64) -> Vec<u8> {
-        let holding = Holding { quantity, ..Holding::default() };
-        bytes(|out| Position { user_id: "u", user_seq: seq, symbol, holding }.encode(out))
+        let holding = Holding {
+            quantity,
+            ..Holding::default()
+        };
+
+        bytes(|out| {
+            Position {
+                user_id: "u",
+                user_seq: seq,
+                symbol,
+                holding,
+            }
+            .encode(out)
+        })
     }
 
     fn quantities(fold: &PortfolioFold) -> Result<Vec<(String, i64)>, Incomplete> {
-        Ok(fold.portfolio()?.map(|p| p.positions.into_iter().map(|(s, h)| (s, h.quantity)).collect()).unwrap_or_default())
+        Ok(fold
+            .portfolio()?
+            .map(|p| {
+                p.positions
+                    .into_iter()
+                    .map(|(s, h)| (s, h.quantity))
+                    .collect()
+            })
+            .unwrap_or_default())
     }
 
     #[test]
     fn what_is_written_is_what_is_read() {
-        let holding = Holding { quantity: -5, reserved: 2, cost_basis_e4: i64::MIN };
-        let p = Position { user_id: "u", user_seq: 300, symbol: "A", holding };
+        let holding = Holding {
+            quantity: -5,
+            reserved: 2,
+            cost_basis_e4: i64::MIN,
+        };
+
+        let p = Position {
+            user_id: "u",
+            user_seq: 300,
+            symbol: "A",
+            holding,
+        };
+
         let out = bytes(|out| p.encode(out));
         assert_eq!(Position::decode(&out), Ok(p));
         assert!(Position::decode(&out[..out.len() - 1]).is_err());
-        assert!(Position::decode(&user(1, &[], 0)).is_err(), "a field is missing");
+        assert!(
+            Position::decode(&user(1, &[], 0)).is_err(),
+            "a field is missing"
+        );
         let whole = Portfolio::decode(&user(3, &[("A", 1)], 0)).expect("readable");
         assert_eq!((whole.positions_apart, whole.positions.len()), (0, 1));
-        assert!(!String::from_utf8_lossy(&user(3, &[("A", 1)], 0)).contains("apart"), "a small one is as it always was");
-        assert_eq!(Portfolio::decode(&user(3, &[], 7)).map(|p| p.positions_apart), Ok(7));
+        assert!(
+            !String::from_utf8_lossy(&user(3, &[("A", 1)], 0)).contains("apart"),
+            "a small one is as it always was"
+        );
+        assert_eq!(
+            Portfolio::decode(&user(3, &[], 7)).map(|p| p.positions_apart),
+            Ok(7)
+        );
     }
 
     #[test]
     fn keys_tell_positions_from_users() {
         let key = bytes(|out| position_key("u", "BRK.B", out));
         assert_eq!(key, b"u/BRK.B");
-        assert_eq!((read_key(&key), read_key(b"u")), (Some(("u", Some("BRK.B"))), Some(("u", None))));
+        assert_eq!(
+            (read_key(&key), read_key(b"u")),
+            (Some(("u", Some("BRK.B"))), Some(("u", None)))
+        );
     }
 
     #[test]
     fn what_came_since_the_last_record_of_the_user_counts_with_the_next() {
-        let named = |all: &[(&str, i64)]| Ok(all.iter().map(|(s, q)| (s.to_string(), *q)).collect::<Vec<_>>());
+        let named = |all: &[(&str, i64)]| {
+            Ok(all
+                .iter()
+                .map(|(s, q)| (s.to_string(), *q))
+                .collect::<Vec<_>>())
+        };
+
         let mut fold = PortfolioFold::default();
         assert_eq!((fold.portfolio(), fold.is_whole()), (Ok(None), true));
-        fold.take(None, Some(&user(1, &[("A", 1), ("B", 2)], 0))).expect("readable");
-        assert_eq!((quantities(&fold), fold.is_whole()), (named(&[("A", 1), ("B", 2)]), true));
+        fold.take(None, Some(&user(1, &[("A", 1), ("B", 2)], 0)))
+            .expect("readable");
+        assert_eq!(
+            (quantities(&fold), fold.is_whole()),
+            (named(&[("A", 1), ("B", 2)]), true)
+        );
+
         // It goes apart, in two steps; each is seen as a whole.
-        fold.take(Some("A"), Some(&position(2, "A", 9))).expect("readable");
-        assert_eq!((quantities(&fold), fold.is_whole()), (named(&[("A", 1), ("B", 2)]), false));
-        fold.take(None, Some(&user(2, &[("B", 2)], 1))).expect("readable");
+        fold.take(Some("A"), Some(&position(2, "A", 9)))
+            .expect("readable");
+        assert_eq!(
+            (quantities(&fold), fold.is_whole()),
+            (named(&[("A", 1), ("B", 2)]), false)
+        );
+        fold.take(None, Some(&user(2, &[("B", 2)], 1)))
+            .expect("readable");
         assert_eq!(quantities(&fold), named(&[("A", 9), ("B", 2)]));
-        fold.take(Some("B"), Some(&position(3, "B", 2))).expect("readable");
-        fold.take(Some("C"), Some(&position(3, "C", 3))).expect("readable");
+        fold.take(Some("B"), Some(&position(3, "B", 2)))
+            .expect("readable");
+        fold.take(Some("C"), Some(&position(3, "C", 3)))
+            .expect("readable");
         fold.take(None, Some(&user(3, &[], 3))).expect("readable");
         assert_eq!(quantities(&fold), named(&[("A", 9), ("B", 2), ("C", 3)]));
+
         // One closes.
         fold.take(Some("A"), None).expect("readable");
         fold.take(None, Some(&user(4, &[], 2))).expect("readable");
         assert_eq!(quantities(&fold), named(&[("B", 2), ("C", 3)]));
+
         // And it comes together again.
-        ["B", "C"].into_iter().for_each(|s| fold.take(Some(s), None).expect("readable"));
-        fold.take(None, Some(&user(5, &[("B", 2), ("C", 3)], 0))).expect("readable");
-        assert_eq!((quantities(&fold), fold.is_whole()), (named(&[("B", 2), ("C", 3)]), true));
+        ["B", "C"]
+            .into_iter()
+            .for_each(|s| fold.take(Some(s), None).expect("readable"));
+        fold.take(None, Some(&user(5, &[("B", 2), ("C", 3)], 0)))
+            .expect("readable");
+        assert_eq!(
+            (quantities(&fold), fold.is_whole()),
+            (named(&[("B", 2), ("C", 3)]), true)
+        );
     }
 
     #[test]
     fn a_portfolio_without_some_of_its_positions_is_not_shown() {
         let mut fold = PortfolioFold::default();
-        fold.take(Some("A"), Some(&position(2, "A", 9))).expect("readable");
+        fold.take(Some("A"), Some(&position(2, "A", 9)))
+            .expect("readable");
         fold.take(None, Some(&user(2, &[], 2))).expect("readable");
         assert_eq!(fold.portfolio(), Err(Incomplete { found: 1, due: 2 }));
         assert!(fold.take(None, Some(b"x")).is_err() && fold.take(Some("A"), Some(b"x")).is_err());

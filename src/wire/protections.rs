@@ -1,8 +1,11 @@
-//! Fields that protect an order elsewhere, or ours under a slip of the pen. A command that has one asks for something that would not be done:
-//! `reduce_only`, `stopPrice` and `dry_run` were ignored like any unknown field, and what was meant to be protected became a plain market order. So it is
-//! refused, and the answer names the field. All other unknown fields are ignored, as the contract says.
+//! Fields that protect an order elsewhere, or ours under a slip of the pen. A command that has one
+//! asks for something that would not be done: `reduce_only`, `stopPrice` and `dry_run` were ignored
+//! like any unknown field, and what was meant to be protected became a plain market order. So it is
+//! refused, and the answer names the field. All other unknown fields are ignored, as the contract
+//! says.
 //!
-//! The list decides what becomes of records, so it only ever grows together with a setting in the journal.
+//! The list decides what becomes of records, so it only ever grows together with a setting in the
+//! journal.
 
 use super::input::Value;
 
@@ -27,8 +30,9 @@ const TRIALS: &[&str] = &[
     "sandbox",
 ];
 
-/// The protections of an order: a position that it must not turn, a price that it must wait for or not pass, a time after which or before which it
-/// must not trade, a quantity that it must have at once or must not show, another order that ends with it.
+/// The protections of an order: a position that it must not turn, a price that it must wait for or
+/// not pass, a time after which or before which it must not trade, a quantity that it must have at
+/// once or must not show, another order that ends with it.
 const PROTECTIONS: &[&str] = &[
     // Only against what is there.
     "reduceonly",
@@ -208,30 +212,45 @@ fn of(name: &str) -> Option<Protection> {
     if EXACT.contains(&name) {
         return None;
     }
+
     let mut plain = [0_u8; NAME_MAX];
     let mut n = 0;
     for b in name.bytes().filter(|b| !b"_- .".contains(b)) {
         *plain.get_mut(n)? = b.to_ascii_lowercase();
         n += 1;
     }
+
     let plain = std::str::from_utf8(&plain[..n]).ok()?;
     if TRIALS.contains(&plain) {
         return Some(Protection::Trial);
     }
-    let ours = EXACT.iter().any(|own| own.bytes().filter(|b| *b != b'_').eq(plain.bytes()));
-    let slip = || OURS.iter().any(|own| distance(plain.as_bytes(), own.as_bytes()) <= 1);
+
+    let ours = EXACT
+        .iter()
+        .any(|own| own.bytes().filter(|b| *b != b'_').eq(plain.bytes()));
+    let slip = || {
+        OURS.iter()
+            .any(|own| distance(plain.as_bytes(), own.as_bytes()) <= 1)
+    };
+
     (ours || PROTECTIONS.contains(&plain) || slip()).then_some(Protection::Order)
 }
 
 /// The protection that a field asks for. Nothing, and `false`, ask for none.
 pub fn asked(name: &str, value: &Value<'_>) -> Option<Protection> {
-    if matches!(value, Value::Null | Value::Bool(false)) { None } else { of(name) }
+    if matches!(value, Value::Null | Value::Bool(false)) {
+        None
+    } else {
+        of(name)
+    }
 }
 
-/// How many letters must be put in, taken out, exchanged or swapped with their neighbour to make one word of the other; 2 stands for more than one.
+/// How many letters must be put in, taken out, exchanged or swapped with their neighbour to make
+/// one word of the other; 2 stands for more than one.
 fn distance(a: &[u8], b: &[u8]) -> usize {
     let same = a.iter().zip(b).take_while(|(x, y)| x == y).count();
-    let (a, b) = (&a[same..], &b[same..]);
+    let a = &a[same..];
+    let b = &b[same..];
     let one = match (a, b) {
         ([], []) => return 0,
         ([_, rest @ ..], _) if rest == b => true,
@@ -240,6 +259,7 @@ fn distance(a: &[u8], b: &[u8]) -> usize {
         ([_, x @ ..], [_, y @ ..]) => x == y,
         _ => false,
     };
+
     if one { 1 } else { 2 }
 }
 
@@ -278,9 +298,11 @@ mod tests {
         ] {
             assert_eq!(of(name), Some(Protection::Order), "{name}");
         }
+
         for name in ["dry_run", "dryRun", "test", "validate_only", "paper"] {
             assert_eq!(of(name), Some(Protection::Trial), "{name}");
         }
+
         for name in EXACT.iter().copied().chain([
             "note",
             "comment",
@@ -313,7 +335,13 @@ mod tests {
         for off in [Value::Null, Value::Bool(false)] {
             assert_eq!(asked("reduce_only", &off), None);
         }
-        for on in [Value::Bool(true), Value::Int(0), Value::Text("false".into()), Value::Twice] {
+
+        for on in [
+            Value::Bool(true),
+            Value::Int(0),
+            Value::Text("false".into()),
+            Value::Twice,
+        ] {
             assert_eq!(asked("reduce_only", &on), Some(Protection::Order), "{on:?}");
         }
     }
@@ -338,7 +366,12 @@ mod tests {
     #[test]
     fn the_contract_lists_every_name() {
         let contract = include_str!("../../docs/contract.md");
-        let listed: Vec<String> = contract.split('`').skip(1).step_by(2).map(|w| w.replace('_', "")).collect();
+        let listed: Vec<String> = contract
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .map(|w| w.replace('_', ""))
+            .collect();
         for name in PROTECTIONS.iter().chain(TRIALS) {
             assert!(listed.iter().any(|w| w == name), "{name}");
         }

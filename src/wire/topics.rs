@@ -19,6 +19,7 @@ macro_rules! topics {
                 append_time: $append_time,
                 record_bytes_max: RECORD_BYTES_MAX + $extra,
             }),*];
+
             debug_assert!([$($n),*].iter().enumerate().all(|(i, n)| i == *n));
             TopicTable::new(prefix, specs)
         }
@@ -64,17 +65,20 @@ topics! {
     ORDERS_JOURNAL = 17, "orders-journal", Many, Keep, false, 0;
     /// See [`ORDERS_JOURNAL`].
     TRADING_JOURNAL = 18, "trading-journal", Many, Keep, false, 0;
-    /// Internal: wakes books up: their time has come, their listing changed, or work is left over from the transaction before.
+    /// Internal: wakes books up: their time has come, their listing changed, or work is left over
+    /// from the transaction before.
     CLOCK = 19, "clock", Many, Keep, true, 0;
     /// Internal: the gateway's preferences, webhooks and their positions, keyed by `user/what/id`.
     SUBSCRIPTIONS = 20, "subscriptions", One, Compact, true, 0;
     /// Internal: what operators have switched off, keyed by user or `*`, broadcast.
     CONTROLS = 21, "controls", One, Compact, true, 0;
-    /// Commands that only operators may give, keyed by user: money in and out, trades taken back, cancels for users.
+    /// Commands that only operators may give, keyed by user: money in and out, trades taken back,
+    /// cancels for users.
     OPERATOR_COMMANDS = 22, "operator-commands", Many, Keep, true, 0;
 }
 
-/// The topics that `audit` chains: those of the public contract but `audit-log` itself, and what operators switch off.
+/// The topics that `audit` chains: those of the public contract but `audit-log` itself, and what
+/// operators switch off.
 pub const AUDITED: [TopicId; 11] = [
     ORDER_COMMANDS,
     MARKET_DATA,

@@ -32,17 +32,30 @@ impl<'a> Trade<'a> {
     /// Appends its MessagePack form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = MapWriter::begin(out);
-        w.text("trade_id", self.trade_id).text("symbol", self.symbol).int("price_e4", self.price_e4).int("quantity", self.quantity);
+        w.text("trade_id", self.trade_id)
+            .text("symbol", self.symbol)
+            .int("price_e4", self.price_e4)
+            .int("quantity", self.quantity);
         w.text("buyer", self.buyer).text("seller", self.seller);
-        w.maybe_text("buy_order_id", self.buy_order_id).maybe_text("sell_order_id", self.sell_order_id);
-        w.text("maker_side", self.maker_side.name()).int("time_us", self.time_us);
+        w.maybe_text("buy_order_id", self.buy_order_id)
+            .maybe_text("sell_order_id", self.sell_order_id);
+        w.text("maker_side", self.maker_side.name())
+            .int("time_us", self.time_us);
         w.end();
     }
 
     /// Reads what [`Trade::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let (mut id, mut symbol, mut price, mut quantity, mut buyer, mut seller) = (None, None, None, None, None, None);
-        let (mut buy, mut sell, mut maker, mut time) = (None, None, None, None);
+        let mut id = None;
+        let mut symbol = None;
+        let mut price = None;
+        let mut quantity = None;
+        let mut buyer = None;
+        let mut seller = None;
+        let mut buy = None;
+        let mut sell = None;
+        let mut maker = None;
+        let mut time = None;
         let fault = read_map(bytes, |name, v| match name {
             "trade_id" => id = v.plain_text(),
             "symbol" => symbol = v.plain_text(),
@@ -56,6 +69,7 @@ impl<'a> Trade<'a> {
             "time_us" => time = v.i64(),
             _ => {}
         })?;
+
         const ODD: Fault = "a trade without one of its fields";
         match fault {
             Some(fault) => Err(fault),
@@ -75,8 +89,9 @@ impl<'a> Trade<'a> {
     }
 }
 
-/// A trade of before that is taken back, or a part of it. A side that is named is taken back; of a trade between two users it is one at a time, and the trade
-/// stands for as long as one side does. Its quantity has a name of its own, so that nobody takes it for a trade.
+/// A trade of before that is taken back, or a part of it. A side that is named is taken back; of a
+/// trade between two users it is one at a time, and the trade stands for as long as one side does.
+/// Its quantity has a name of its own, so that nobody takes it for a trade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct TradeBusted<'a> {
@@ -95,16 +110,29 @@ impl<'a> TradeBusted<'a> {
     /// Appends its MessagePack form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = MapWriter::begin(out);
-        w.text("trade_id", self.trade_id).text("symbol", self.symbol).int("price_e4", self.price_e4);
-        w.int("busted_quantity", self.busted_quantity).maybe_text("buyer", self.buyer).maybe_text("seller", self.seller);
-        w.maybe_text("buy_order_id", self.buy_order_id).maybe_text("sell_order_id", self.sell_order_id).int("time_us", self.time_us);
+        w.text("trade_id", self.trade_id)
+            .text("symbol", self.symbol)
+            .int("price_e4", self.price_e4);
+        w.int("busted_quantity", self.busted_quantity)
+            .maybe_text("buyer", self.buyer)
+            .maybe_text("seller", self.seller);
+        w.maybe_text("buy_order_id", self.buy_order_id)
+            .maybe_text("sell_order_id", self.sell_order_id)
+            .int("time_us", self.time_us);
         w.end();
     }
 
     /// Reads what [`TradeBusted::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let (mut id, mut symbol, mut price, mut quantity, mut time) = (None, None, None, None, None);
-        let (mut buyer, mut seller, mut buy, mut sell) = (None, None, None, None);
+        let mut id = None;
+        let mut symbol = None;
+        let mut price = None;
+        let mut quantity = None;
+        let mut time = None;
+        let mut buyer = None;
+        let mut seller = None;
+        let mut buy = None;
+        let mut sell = None;
         let fault = read_map(bytes, |name, v| match name {
             "trade_id" => id = v.plain_text(),
             "symbol" => symbol = v.plain_text(),
@@ -117,6 +145,7 @@ impl<'a> TradeBusted<'a> {
             "time_us" => time = v.i64(),
             _ => {}
         })?;
+
         const ODD: Fault = "a trade that was taken back, without one of its fields";
         match fault {
             Some(fault) => Err(fault),
@@ -148,25 +177,32 @@ impl<'a> ReferencePrice<'a> {
     /// Appends its MessagePack form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = MapWriter::begin(out);
-        w.text("symbol", self.symbol).int("price_e4", self.price_e4).int("time_us", self.time_us);
+        w.text("symbol", self.symbol)
+            .int("price_e4", self.price_e4)
+            .int("time_us", self.time_us);
         w.end();
     }
 
     /// Reads what [`ReferencePrice::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let (mut symbol, mut price, mut time) = (None, None, None);
+        let mut symbol = None;
+        let mut price = None;
+        let mut time = None;
         let fault = read_map(bytes, |name, v| match name {
             "symbol" => symbol = v.plain_text(),
             "price_e4" => price = v.i64(),
             "time_us" => time = v.i64(),
             _ => {}
         })?;
+
         const ODD: Fault = "a reference price without one of its fields";
         match fault {
             Some(fault) => Err(fault),
-            None => {
-                Ok(ReferencePrice { symbol: symbol.ok_or(ODD)?, price_e4: price.filter(|p| *p > 0).ok_or(ODD)?, time_us: time.ok_or(ODD)? })
-            }
+            None => Ok(ReferencePrice {
+                symbol: symbol.ok_or(ODD)?,
+                price_e4: price.filter(|p| *p > 0).ok_or(ODD)?,
+                time_us: time.ok_or(ODD)?,
+            }),
         }
     }
 }

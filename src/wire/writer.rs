@@ -1,5 +1,5 @@
-//! Writes MessagePack maps into a buffer that is used again and again. The number of fields is filled in at the end, so optional fields cost a test
-//! and nothing else.
+//! Writes MessagePack maps into a buffer that is used again and again. The number of fields is
+//! filled in at the end, so optional fields cost a test and nothing else.
 
 /// A map being written.
 pub struct MapWriter<'a> {
@@ -13,7 +13,11 @@ impl<'a> MapWriter<'a> {
     pub fn begin(out: &'a mut Vec<u8>) -> Self {
         let start = out.len();
         out.extend_from_slice(&[0xde, 0, 0]);
-        MapWriter { out, start, count: 0 }
+        MapWriter {
+            out,
+            start,
+            count: 0,
+        }
     }
 
     fn name(&mut self, name: &str) {
@@ -33,6 +37,7 @@ impl<'a> MapWriter<'a> {
         if let Some(v) = value {
             self.text(name, v);
         }
+
         self
     }
 
@@ -48,6 +53,7 @@ impl<'a> MapWriter<'a> {
         if let Some(v) = value {
             self.int(name, v);
         }
+
         self
     }
 
@@ -65,9 +71,14 @@ impl<'a> MapWriter<'a> {
             Ok(n) => self.out.extend_from_slice(&[0xc4, n]),
             Err(_) => {
                 self.out.push(0xc6);
-                self.out.extend_from_slice(&u32::try_from(value.len()).expect("below 4 GiB").to_be_bytes());
+                self.out.extend_from_slice(
+                    &u32::try_from(value.len())
+                        .expect("below 4 GiB")
+                        .to_be_bytes(),
+                );
             }
         }
+
         self.out.extend_from_slice(value);
         self
     }
@@ -104,6 +115,7 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
             out.extend_from_slice(&u32::try_from(n).expect("below 4 GiB").to_be_bytes());
         }
     }
+
     out.extend_from_slice(text.as_bytes());
 }
 

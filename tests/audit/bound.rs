@@ -1,4 +1,5 @@
-//! What a link binds besides a record's key and value: its time, its headers, and whether it has a key and a value at all. And what a file may leave out.
+//! What a link binds besides a record's key and value: its time, its headers, and whether it has a
+//! key and a value at all. And what a file may leave out.
 
 use processor::domain::chain;
 use processor::engine::records::{HeaderBuf, Headers};
@@ -26,14 +27,22 @@ fn anchor(tape: &Tape) -> Anchor {
 
 fn export(tape: &Tape) -> Vec<u8> {
     let mut out = Vec::new();
-    let export = Export { log: tape, topics: &tape.topics, from_ms: None, to_ms: None, created: TEN.into() };
+    let export = Export {
+        log: tape,
+        topics: &tape.topics,
+        from_ms: None,
+        to_ms: None,
+        created: TEN.into(),
+    };
+
     export.write(&mut out, &mut |_| {}).expect("an export");
     out
 }
 
 /// Writes a file anew with all that it can check about itself.
 fn anew(file: &[u8], mut change: impl FnMut(&mut Value)) -> Vec<u8> {
-    let (mut out, mut sums) = (Vec::new(), Sha256::new());
+    let mut out = Vec::new();
+    let mut sums = Sha256::new();
     for line in file.split_inclusive(|b| *b == b'\n') {
         let mut v: Value = serde_json::from_slice(line).expect("JSON");
         v.as_object_mut().expect("an object").shift_remove("sum");
@@ -41,57 +50,93 @@ fn anew(file: &[u8], mut change: impl FnMut(&mut Value)) -> Vec<u8> {
         if v["type"] == "end" {
             v["sums"] = hex(&<[u8; 32]>::from(sums.clone().finalize())).into();
         }
+
         let mut text = v.to_string();
         text.pop();
         let own = sum(text.as_bytes());
         sums.update(own);
         out.extend_from_slice(format!("{text},\"sum\":\"{}\"}}\n", hex(&own)).as_bytes());
     }
+
     out
 }
 
 /// The kind of damage and the chain; none if the file is whole.
 fn said(file: &[u8], anchors: &[Anchor]) -> Option<(Kind, String)> {
-    file::verify(file, anchors, &mut |_| {}).expect("readable").err().map(|d| (d.kind, format!("{}: {}", d.record, d.text)))
+    file::verify(file, anchors, &mut |_| {})
+        .expect("readable")
+        .err()
+        .map(|d| (d.kind, format!("{}: {}", d.record, d.text)))
 }
 
 fn largest(tape: &Tape, topic: &str) -> (String, TopicPartition) {
     let anchor = anchor(tape);
-    let name = anchor.heads.iter().filter(|h| h.chain.contains(topic)).max_by_key(|h| h.entries).expect("a chain").chain.clone();
+    let name = anchor
+        .heads
+        .iter()
+        .filter(|h| h.chain.contains(topic))
+        .max_by_key(|h| h.entries)
+        .expect("a chain")
+        .chain
+        .clone();
+
     let (topic, partition) = name.rsplit_once('/').expect("a name");
-    let at = TopicPartition::new(tape.topics.find(topic).expect("a topic"), partition.parse().expect("a number"));
+    let at = TopicPartition::new(
+        tape.topics.find(topic).expect("a topic"),
+        partition.parse().expect("a number"),
+    );
     (name, at)
 }
 
 /// Every record's time moved by a day, every header replaced: the file was whole, anchors and all.
 #[test]
 fn a1_times_and_headers_of_a_file_are_bound() {
-    let (file, anchors) = (export(busy()), [anchor(busy())]);
+    let file = export(busy());
+    let anchors = [anchor(busy())];
     assert_eq!(said(&file, &anchors), None);
     let is_record = |v: &Value| v["type"] == "record" && v.get("payload").is_none();
     type Forge = fn(&mut Value);
     let ways: [(&str, Forge); 6] = [
-        ("time", |v| v["time_ms"] = (v["time_ms"].as_i64().unwrap_or(0) - 86_400_000).into()),
-        ("other headers", |v| v["headers"] = serde_json::json!([["type", "4f"], ["reason", "58"]])),
+        ("time", |v| {
+            v["time_ms"] = (v["time_ms"].as_i64().unwrap_or(0) - 86_400_000).into()
+        }),
+        ("other headers", |v| {
+            v["headers"] = serde_json::json!([["type", "4f"], ["reason", "58"]])
+        }),
         ("no headers", |v| v["headers"] = serde_json::json!([])),
-        ("an empty key", |v| v["key"] = if v["key"].is_null() { "".into() } else { Value::Null }),
+        ("an empty key", |v| {
+            v["key"] = if v["key"].is_null() {
+                "".into()
+            } else {
+                Value::Null
+            }
+        }),
         ("an older link", |v| v["v"] = 1.into()),
-        ("no version", |v| drop(v.as_object_mut().expect("an object").shift_remove("v"))),
+        ("no version", |v| {
+            drop(v.as_object_mut().expect("an object").shift_remove("v"))
+        }),
     ];
+
     for (what, forge) in ways {
         for anchors in [&anchors[..], &[]] {
             // All of them, and one alone.
             for only in [None, Some(40)] {
                 let mut n = 0;
                 let forged = anew(&file, |v| {
-                    // Headers and a key that a record of a client does not have cannot be taken away.
-                    let has = what != "no headers" || v["headers"].as_array().is_some_and(|h| !h.is_empty());
+                    // Headers and a key that a record of a client does not have cannot be taken
+                    // away.
+                    let has = what != "no headers"
+                        || v["headers"].as_array().is_some_and(|h| !h.is_empty());
                     n += i32::from(is_record(v) && has);
                     if is_record(v) && has && only.is_none_or(|only| n == only) {
                         forge(v);
                     }
                 });
-                assert!(said(&forged, anchors).is_some_and(|(kind, _)| kind == Kind::Changed), "{what} {only:?}");
+
+                assert!(
+                    said(&forged, anchors).is_some_and(|(kind, _)| kind == Kind::Changed),
+                    "{what} {only:?}"
+                );
             }
         }
     }
@@ -107,38 +152,67 @@ fn a2_contents_are_left_out_of_compacted_topics_only() {
             if v["type"] == "chain" {
                 inside = v["chain"].as_str().is_some_and(|c| c.contains(topic));
             }
+
             if v["type"] == "record" && inside && v.get("payload").is_none() {
-                let unhex = |v: &Value| v.as_str().map(|s| processor::runtime::audit::hex::unhex(s).expect("bytes"));
-                let (key, value) = (unhex(&v["key"]), unhex(&v["value"]));
+                let unhex = |v: &Value| {
+                    v.as_str()
+                        .map(|s| processor::runtime::audit::hex::unhex(s).expect("bytes"))
+                };
+
+                let key = unhex(&v["key"]);
+                let value = unhex(&v["value"]);
                 let headers: Vec<(String, Vec<u8>)> = v["headers"]
                     .as_array()
                     .expect("a list")
                     .iter()
-                    .map(|h| (h[0].as_str().expect("a name").to_string(), unhex(&h[1]).expect("bytes")))
+                    .map(|h| {
+                        (
+                            h[0].as_str().expect("a name").to_string(),
+                            unhex(&h[1]).expect("bytes"),
+                        )
+                    })
                     .collect();
+
                 let time = v["time_ms"].as_i64().expect("a time");
                 let bound = headers.iter().map(|(n, v)| (n.as_str(), v.as_slice()));
                 let meta = chain::meta_hash(time, key.is_some(), value.is_some(), bound);
                 let payload = chain::payload_hash(key.as_deref(), value.as_deref());
                 let o = v.as_object_mut().expect("an object");
-                ["key", "value", "headers"].iter().for_each(|f| drop(o.shift_remove(*f)));
+                ["key", "value", "headers"]
+                    .iter()
+                    .for_each(|f| drop(o.shift_remove(*f)));
                 o.insert("payload".into(), hex(&payload).into());
                 o.insert("meta".into(), hex(&meta).into());
             }
         })
     };
+
     for topic in ["order-commands", "order-events", "dead-letters"] {
         let (kind, text) = said(&withheld(topic), &[]).expect("it is withheld");
-        assert!(kind == Kind::Changed && text.contains("left out"), "{topic}: {text}");
+        assert!(
+            kind == Kind::Changed && text.contains("left out"),
+            "{topic}: {text}"
+        );
     }
+
     for topic in ["instruments", "portfolios"] {
-        let v = file::verify(&withheld(topic)[..], &[], &mut |_| {}).expect("readable").expect("compaction may have dropped them");
+        let v = file::verify(&withheld(topic)[..], &[], &mut |_| {})
+            .expect("readable")
+            .expect("compaction may have dropped them");
         assert!(v.gone > 0, "{topic}: and how many are gone is said");
     }
-    assert_eq!(file::verify(&file[..], &[], &mut |_| {}).expect("readable").expect("whole").gone, 0);
+
+    assert_eq!(
+        file::verify(&file[..], &[], &mut |_| {})
+            .expect("readable")
+            .expect("whole")
+            .gone,
+        0
+    );
 }
 
-/// A tick's and a command's time moved by an hour, together with their entries': nothing was damaged, anchors included.
+/// A tick's and a command's time moved by an hour, together with their entries': nothing was
+/// damaged, anchors included.
 #[test]
 fn a4_times_in_the_log_are_bound() {
     for topic in ["market-data", "order-commands"] {
@@ -156,16 +230,29 @@ fn a4_times_in_the_log_are_bound() {
         tape.at(log)[places[2]].value = Some(value);
         let bad = tape.damaged(&[]);
         let damage = bad.damage.expect("damage");
-        assert_eq!((bad.name.as_str(), damage.kind, damage.offset), (name.as_str(), Kind::Changed, tape.partitions[&at][2].offset));
+        assert_eq!(
+            (bad.name.as_str(), damage.kind, damage.offset),
+            (name.as_str(), Kind::Changed, tape.partitions[&at][2].offset)
+        );
+
         // With the link made anew an anchor knows.
         let meta = {
             let k = &tape.partitions[&at][2];
-            chain::meta_hash(k.time_ms, k.key.is_some(), k.value.is_some(), Headers::packed(&k.headers).iter())
+            chain::meta_hash(
+                k.time_ms,
+                k.key.is_some(),
+                k.value.is_some(),
+                Headers::packed(&k.headers).iter(),
+            )
         };
+
         tape.forge(log, places[2], |e| e.meta_hash = Some(meta));
         tape.rewrite(&name, 2);
         assert!(tape.verify(&[]).iter().all(|r| r.damage.is_none()));
-        assert_eq!(tape.damaged(&anchors).damage.expect("damage").kind, Kind::Rewritten);
+        assert_eq!(
+            tape.damaged(&anchors).damage.expect("damage").kind,
+            Kind::Rewritten
+        );
     }
 }
 
@@ -179,15 +266,22 @@ fn headers_and_absent_values_in_the_log_are_bound() {
         assert_eq!(bad.name, name);
         bad.damage.expect("damage")
     };
+
     // Reasons of dead letters are headers only.
     let lie = damage(&|k| {
         let mut headers = HeaderBuf::default();
         for (n, v) in Headers::packed(&k.headers).iter() {
             headers.push(n, if n == "reason" { b"OVERSIZE" } else { v });
         }
+
         k.headers = headers.headers().as_bytes().to_vec();
     });
-    assert!(lie.kind == Kind::Changed && lie.text.contains("headers"), "{lie:?}");
+
+    assert!(
+        lie.kind == Kind::Changed && lie.text.contains("headers"),
+        "{lie:?}"
+    );
+
     // One delists, the other is ignored.
     assert_ne!(
         chain::meta_hash(1, true, false, std::iter::empty()),
@@ -197,7 +291,17 @@ fn headers_and_absent_values_in_the_log_are_bound() {
     let mut tape = busy().clone();
     let at = TopicPartition::new(t::INSTRUMENTS, 0);
     let k = &mut tape.at(at)[0];
-    (k.key, k.value) = (None, Some([k.key.clone().unwrap_or_default(), k.value.clone().unwrap_or_default()].concat()));
+    (k.key, k.value) = (
+        None,
+        Some(
+            [
+                k.key.clone().unwrap_or_default(),
+                k.value.clone().unwrap_or_default(),
+            ]
+            .concat(),
+        ),
+    );
+
     assert_eq!(tape.damaged(&[]).name, "instruments/0");
 }
 
@@ -211,67 +315,135 @@ fn chains_of_both_versions_verify_and_none_goes_back() {
     for place in &places[..half] {
         tape.forge(log, *place, |e| e.meta_hash = None);
     }
+
     tape.rewrite(&name, 0);
-    assert!(tape.verify(&[]).iter().all(|r| r.damage.is_none()), "{:?}", tape.damaged(&[]));
+    assert!(
+        tape.verify(&[]).iter().all(|r| r.damage.is_none()),
+        "{:?}",
+        tape.damaged(&[])
+    );
     let file = export(&tape);
     assert_eq!(said(&file, &[anchor(&tape)]), None);
     tape.forge(log, places[half + 3], |e| e.meta_hash = None);
     tape.rewrite(&name, half + 3);
     let bad = tape.damaged(&[]).damage.expect("damage");
-    assert_eq!((bad.kind, bad.offset), (Kind::Changed, tape.partitions[&at][half + 3].offset), "{bad:?}");
-    assert!(bad.text.contains("version 1 behind one of version 2"), "{bad:?}");
+    assert_eq!(
+        (bad.kind, bad.offset),
+        (Kind::Changed, tape.partitions[&at][half + 3].offset),
+        "{bad:?}"
+    );
+    assert!(
+        bad.text.contains("version 1 behind one of version 2"),
+        "{bad:?}"
+    );
 }
 
 /// The log as it was when so much of each partition of the audit log had been written.
 fn before(part: usize) -> Tape {
     let mut tape = busy().clone();
     let mut last = std::collections::BTreeMap::new();
-    let logs: Vec<_> = tape.partitions.keys().copied().filter(|at| at.topic == t::AUDIT_LOG).collect();
+    let logs: Vec<_> = tape
+        .partitions
+        .keys()
+        .copied()
+        .filter(|at| at.topic == t::AUDIT_LOG)
+        .collect();
     for log in logs {
         let n = tape.at(log).len() * part / 4;
         tape.at(log).truncate(n);
         for k in tape.at(log).clone() {
             let e = AuditEntry::decode(k.value.as_deref().expect("a value")).expect("an entry");
-            last.insert(TopicPartition::new(busy().topics.find(e.src_topic).expect("a topic"), e.src_partition), e.src_offset + 1);
+            last.insert(
+                TopicPartition::new(
+                    busy().topics.find(e.src_topic).expect("a topic"),
+                    e.src_partition,
+                ),
+                e.src_offset + 1,
+            );
         }
     }
+
     for topic in t::AUDITED {
-        let all: Vec<_> = tape.partitions.keys().copied().filter(|at| at.topic == topic).collect();
+        let all: Vec<_> = tape
+            .partitions
+            .keys()
+            .copied()
+            .filter(|at| at.topic == topic)
+            .collect();
         for at in all {
             let end = last.get(&at).copied().unwrap_or(0);
             tape.at(at).retain(|k| k.offset < end);
             tape.audited.insert(at, end);
         }
     }
+
     tape
 }
 
-/// An anchor goes on where the last one left off, and looks again at everything where that is not as it was.
+/// An anchor goes on where the last one left off, and looks again at everything where that is not
+/// as it was.
 #[test]
 fn anchoring_goes_on_where_the_last_anchor_left_off() {
     let early = before(2);
-    let (reports, positions) = early.chains(&[]).verify_after(None, &mut |_| {}).expect("readable");
+    let (reports, positions) = early
+        .chains(&[])
+        .verify_after(None, &mut |_| {})
+        .expect("readable");
     assert!(reports.iter().all(|r| r.damage.is_none()), "{reports:?}");
     let first = Anchor::new(NINE.into(), "tape".into(), heads(&reports)).read_to(positions);
-    assert_eq!(Anchor::parse(first.line().to_string().as_bytes()), Ok(first.clone()), "positions are kept");
+    assert_eq!(
+        Anchor::parse(first.line().to_string().as_bytes()),
+        Ok(first.clone()),
+        "positions are kept"
+    );
     let read = |tape: &Tape, start: Option<&Anchor>| {
-        let (mut most, anchors) = (0, [first.clone()]);
-        let (reports, positions) = tape.chains(&anchors).verify_after(start, &mut |done| most = done).expect("readable");
+        let mut most = 0;
+        let anchors = [first.clone()];
+        let (reports, positions) = tape
+            .chains(&anchors)
+            .verify_after(start, &mut |done| most = done)
+            .expect("readable");
         (most, reports, positions)
     };
+
     let (all, want, ends) = read(busy(), None);
     let (few, got, same) = read(busy(), Some(&first));
     assert!(few > 0 && few < all, "{few} of {all} entries");
     assert_eq!((got, same), (want, ends));
-    // Positions that are not those of this log, a log that was cut, one that was rewritten: everything is read, and what is wrong is found.
-    let elsewhere = first.clone().read_to(first.positions.iter().map(|p| p.saturating_sub(1)).collect());
+
+    // Positions that are not those of this log, a log that was cut, one that was rewritten:
+    // everything is read, and what is wrong is found.
+    let elsewhere = first.clone().read_to(
+        first
+            .positions
+            .iter()
+            .map(|p| p.saturating_sub(1))
+            .collect(),
+    );
+
     assert_eq!(read(busy(), Some(&elsewhere)).0, all);
-    assert!(read(&before(1), Some(&first)).1.iter().any(|r| r.damage.as_ref().is_some_and(|d| d.kind == Kind::Truncated)));
+    assert!(
+        read(&before(1), Some(&first))
+            .1
+            .iter()
+            .any(|r| r.damage.as_ref().is_some_and(|d| d.kind == Kind::Truncated))
+    );
     let mut tape = busy().clone();
-    for name in first.heads.iter().map(|h| h.chain.clone()).collect::<Vec<_>>() {
+    for name in first
+        .heads
+        .iter()
+        .map(|h| h.chain.clone())
+        .collect::<Vec<_>>()
+    {
         let (log, places) = tape.entries(&name);
         tape.forge(log, places[0], |e| e.payload_hash = [9; 32]);
         tape.rewrite(&name, 0);
     }
-    assert!(read(&tape, Some(&first)).1.iter().any(|r| r.damage.as_ref().is_some_and(|d| d.kind == Kind::Changed)));
+
+    assert!(
+        read(&tape, Some(&first))
+            .1
+            .iter()
+            .any(|r| r.damage.as_ref().is_some_and(|d| d.kind == Kind::Changed))
+    );
 }

@@ -10,13 +10,17 @@ use super::world::busy;
 
 /// A chain with enough in it: the events of one partition.
 fn chain(tape: &Tape) -> (String, TopicPartition) {
-    let at = (0..3).map(|p| TopicPartition::new(t::ORDER_EVENTS, p)).max_by_key(|at| tape.partitions[at].len()).expect("partitions");
+    let at = (0..3)
+        .map(|p| TopicPartition::new(t::ORDER_EVENTS, p))
+        .max_by_key(|at| tape.partitions[at].len())
+        .expect("partitions");
     assert!(tape.partitions[&at].len() > 30);
     (tape.topics.show(at).to_string(), at)
 }
 
 fn swap_content(records: &mut [Kept], a: usize, b: usize) {
-    let (x, y) = (records[a].offset, records[b].offset);
+    let x = records[a].offset;
+    let y = records[b].offset;
     records.swap(a, b);
     (records[a].offset, records[b].offset) = (x, y);
 }
@@ -24,10 +28,26 @@ fn swap_content(records: &mut [Kept], a: usize, b: usize) {
 #[test]
 fn a_whole_log_is_good() {
     let reports = busy().verify(&[]);
-    assert!(reports.len() > 10 && reports.iter().all(|r| r.damage.is_none()), "{reports:#?}");
-    let records: usize =
-        t::AUDITED.iter().flat_map(|topic| busy().partitions.iter().filter(|(at, _)| at.topic == *topic)).map(|(_, k)| k.len()).sum();
-    assert_eq!(reports.iter().map(|r| r.good.entries).sum::<u64>(), records as u64, "every record has its entry");
+    assert!(
+        reports.len() > 10 && reports.iter().all(|r| r.damage.is_none()),
+        "{reports:#?}"
+    );
+    let records: usize = t::AUDITED
+        .iter()
+        .flat_map(|topic| {
+            busy()
+                .partitions
+                .iter()
+                .filter(|(at, _)| at.topic == *topic)
+        })
+        .map(|(_, k)| k.len())
+        .sum();
+
+    assert_eq!(
+        reports.iter().map(|r| r.good.entries).sum::<u64>(),
+        records as u64,
+        "every record has its entry"
+    );
 }
 
 #[test]
@@ -40,7 +60,11 @@ fn a1_a_changed_record_is_named() {
     let bad = tape.damaged(&[]);
     let d = bad.damage.expect("damage");
     assert_eq!((bad.name, d.kind, d.offset), (name, Kind::Changed, offset));
-    assert_eq!((bad.good.entries, bad.good.last), (9, Some(offset - 1)), "good up to the one before");
+    assert_eq!(
+        (bad.good.entries, bad.good.last),
+        (9, Some(offset - 1)),
+        "good up to the one before"
+    );
 }
 
 #[test]
@@ -50,14 +74,22 @@ fn a1_a_deleted_record_is_named_and_so_is_a_deleted_entry() {
     let gone = tape.at(at).remove(9).offset;
     let bad = tape.damaged(&[]);
     let d = bad.damage.expect("damage");
-    assert_eq!((bad.name.as_str(), d.kind, d.offset, bad.good.entries), (name.as_str(), Kind::Deleted, gone, 9));
+    assert_eq!(
+        (bad.name.as_str(), d.kind, d.offset, bad.good.entries),
+        (name.as_str(), Kind::Deleted, gone, 9)
+    );
 
     let mut tape = busy().clone();
     let (log, places) = tape.entries(&name);
     tape.at(log).remove(places[9]);
     let bad = tape.damaged(&[]);
     let d = bad.damage.expect("damage");
-    assert_eq!((bad.name.as_str(), d.kind, d.offset, bad.good.entries), (name.as_str(), Kind::Deleted, gone, 9), "{}", d.text);
+    assert_eq!(
+        (bad.name.as_str(), d.kind, d.offset, bad.good.entries),
+        (name.as_str(), Kind::Deleted, gone, 9),
+        "{}",
+        d.text
+    );
 }
 
 #[test]
@@ -76,7 +108,12 @@ fn a1_swapped_records_and_swapped_entries_are_named() {
         swap_content(tape.at(log), places[a], places[b]);
         let bad = tape.damaged(&[]);
         let d = bad.damage.expect("damage");
-        assert_eq!((d.kind, d.at, bad.good.entries), (Kind::Swapped, Some(here), a as u64), "{}", d.text);
+        assert_eq!(
+            (d.kind, d.at, bad.good.entries),
+            (Kind::Swapped, Some(here), a as u64),
+            "{}",
+            d.text
+        );
     }
 }
 
@@ -86,7 +123,12 @@ fn a1_truncation_is_named_on_both_sides() {
     let (_, at) = chain(&tape);
     let cut = tape.at(at).split_off(17);
     let d = tape.damaged(&[]).damage.expect("damage");
-    assert_eq!((d.kind, d.offset), (Kind::Truncated, cut[0].offset), "records: {}", d.text);
+    assert_eq!(
+        (d.kind, d.offset),
+        (Kind::Truncated, cut[0].offset),
+        "records: {}",
+        d.text
+    );
 
     let mut tape = busy().clone();
     let (name, _) = chain(&tape);
@@ -97,11 +139,28 @@ fn a1_truncation_is_named_on_both_sides() {
         place += 1;
         place <= from || k.key.as_deref() != Some(name.as_bytes())
     });
-    let d = tape.damaged(&[]).damage.expect("the audit role's position says that there was more");
-    assert_eq!((d.kind, d.offset), (Kind::Truncated, cut[0].offset), "entries: {}", d.text);
+
+    let d = tape
+        .damaged(&[])
+        .damage
+        .expect("the audit role's position says that there was more");
+    assert_eq!(
+        (d.kind, d.offset),
+        (Kind::Truncated, cut[0].offset),
+        "entries: {}",
+        d.text
+    );
     tape.audited.clear();
-    let d = tape.damaged(&[]).damage.expect("brokers forget positions; the last transaction of the audit role has them");
-    assert_eq!((d.kind, d.offset), (Kind::Truncated, cut[0].offset), "entries: {}", d.text);
+    let d = tape
+        .damaged(&[])
+        .damage
+        .expect("brokers forget positions; the last transaction of the audit role has them");
+    assert_eq!(
+        (d.kind, d.offset),
+        (Kind::Truncated, cut[0].offset),
+        "entries: {}",
+        d.text
+    );
 }
 
 #[test]
@@ -112,6 +171,7 @@ fn a1_what_was_inserted_is_named() {
     for kept in &mut tape.at(at)[9..] {
         kept.offset += 1;
     }
+
     let mut stranger = tape.at(at)[8].clone();
     stranger.offset += 1;
     tape.at(at).insert(9, stranger);
@@ -119,6 +179,7 @@ fn a1_what_was_inserted_is_named() {
     for place in places.iter().skip(9) {
         tape.forge(log, *place, |e| e.src_offset += 1);
     }
+
     tape.rewrite(&name, 9);
     *tape.audited.get_mut(&at).expect("audited") += 1;
     let d = tape.damaged(&[]).damage.expect("damage");
@@ -130,15 +191,28 @@ fn a1_what_was_inserted_is_named() {
         let mut copy = tape.at(log)[places[if change == 0 { 5 } else { 7 }]].clone();
         copy.offset = tape.at(log)[places[8]].offset;
         tape.at(log).insert(places[8], copy);
-        tape.at(log).iter_mut().enumerate().for_each(|(i, k)| k.offset = i as u64);
+        tape.at(log)
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, k)| k.offset = i as u64);
         match change {
-            1 => tape.forge(log, places[8], |e| (e.prev_hash, e.src_offset) = (e.hash, 10_000)),
-            2 => tape.forge(log, places[8], |e| (e.prev_hash, e.src_offset) = ([7; 32], 8)),
+            1 => tape.forge(log, places[8], |e| {
+                (e.prev_hash, e.src_offset) = (e.hash, 10_000)
+            }),
+            2 => tape.forge(log, places[8], |e| {
+                (e.prev_hash, e.src_offset) = ([7; 32], 8)
+            }),
             _ => {}
         }
+
         let bad = tape.damaged(&[]);
         let d = bad.damage.expect("damage");
-        assert_eq!((d.kind, d.offset, bad.good.entries), (Kind::Inserted, want, 8), "{change}: {}", d.text);
+        assert_eq!(
+            (d.kind, d.offset, bad.good.entries),
+            (Kind::Inserted, want, 8),
+            "{change}: {}",
+            d.text
+        );
     }
 }
 
@@ -148,12 +222,18 @@ fn a1_a_record_changed_together_with_its_entry_is_named() {
     let (name, at) = chain(&tape);
     tape.at(at)[9].value.as_mut().expect("a value")[40] ^= 1;
     let kept = tape.at(at)[9].clone();
-    let payload = processor::domain::chain::payload_hash(kept.key.as_deref(), kept.value.as_deref());
+    let payload =
+        processor::domain::chain::payload_hash(kept.key.as_deref(), kept.value.as_deref());
     let (log, places) = tape.entries(&name);
     tape.forge(log, places[9], |e| e.payload_hash = payload);
     let bad = tape.damaged(&[]);
     let d = bad.damage.expect("damage");
-    assert_eq!((d.kind, d.offset, bad.good.entries), (Kind::Changed, kept.offset, 9), "{}", d.text);
+    assert_eq!(
+        (d.kind, d.offset, bad.good.entries),
+        (Kind::Changed, kept.offset, 9),
+        "{}",
+        d.text
+    );
 }
 
 #[test]
@@ -163,15 +243,26 @@ fn a1_entries_that_cannot_be_read_or_belong_elsewhere_are_named() {
     let mut tape = busy().clone();
     tape.at(log)[places[9]].value = Some(b"junk".to_vec());
     let bad = tape.damaged(&[]);
-    assert_eq!(bad.damage.map(|d| (d.kind, d.at)), Some((Kind::Changed, Some(busy().partitions[&log][places[9]].offset))));
+    assert_eq!(
+        bad.damage.map(|d| (d.kind, d.at)),
+        Some((
+            Kind::Changed,
+            Some(busy().partitions[&log][places[9]].offset)
+        ))
+    );
 
     let mut tape = busy().clone();
-    let other = (0..3).map(|p| TopicPartition::new(t::AUDIT_LOG, p)).find(|at| *at != log).expect("another partition");
+    let other = (0..3)
+        .map(|p| TopicPartition::new(t::AUDIT_LOG, p))
+        .find(|at| *at != log)
+        .expect("another partition");
     let mut copy = tape.at(log)[places[9]].clone();
     copy.offset = tape.at(other).last().expect("entries").offset + 1;
     tape.at(other).push(copy);
     let bad = tape.damaged(&[]);
-    assert!(bad.name.starts_with("audit-log/") && bad.damage.is_some_and(|d| d.kind == Kind::Inserted));
+    assert!(
+        bad.name.starts_with("audit-log/") && bad.damage.is_some_and(|d| d.kind == Kind::Inserted)
+    );
 }
 
 #[test]
@@ -181,7 +272,10 @@ fn a1_an_entry_with_another_time_is_named() {
     let (log, places) = tape.entries(&name);
     tape.forge(log, places[9], |e| e.log_time_ms += 1);
     let bad = tape.damaged(&[]);
-    assert_eq!((bad.damage.map(|d| (d.kind, d.offset)), bad.good.entries), (Some((Kind::Changed, 9)), 9));
+    assert_eq!(
+        (bad.damage.map(|d| (d.kind, d.offset)), bad.good.entries),
+        (Some((Kind::Changed, 9)), 9)
+    );
 }
 
 #[test]
@@ -192,17 +286,29 @@ fn a_compacted_source_may_have_gaps_and_may_not_have_other_content() {
     tape.at(at).remove(1);
     assert!(tape.verify(&[]).iter().all(|r| r.damage.is_none()));
     tape.at(at)[1].value.as_mut().expect("a value")[3] ^= 1;
-    assert_eq!(tape.damaged(&[]).damage.map(|d| (d.kind, d.offset)), Some((Kind::Changed, 2)));
+    assert_eq!(
+        tape.damaged(&[]).damage.map(|d| (d.kind, d.offset)),
+        Some((Kind::Changed, 2))
+    );
 }
 
 fn audited_topic() -> impl Strategy<Value = TopicId> {
-    prop::sample::select(&[t::ORDER_COMMANDS, t::MARKET_DATA, t::ORDER_EVENTS, t::TRADES, t::NOTIFICATIONS][..])
+    prop::sample::select(
+        &[
+            t::ORDER_COMMANDS,
+            t::MARKET_DATA,
+            t::ORDER_EVENTS,
+            t::TRADES,
+            t::NOTIFICATIONS,
+        ][..],
+    )
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
-    /// Whatever is done to any record or any entry, the first bad record is the one that it was done to.
+    /// Whatever is done to any record or any entry, the first bad record is the one that it was
+    /// done to.
     #[test]
     fn a1_random_damage_is_found_where_it_is(
         topic in audited_topic(), p in 0_u32..3, pick in any::<prop::sample::Index>(), byte in any::<prop::sample::Index>(), bit in 0_u8..8, what in 0..6,
@@ -220,6 +326,7 @@ proptest! {
             let place = byte.index(value.len());
             value[place] ^= 1 << bit;
         };
+
         let j = (i + 1).min(n - 1);
         let want = match what {
             0 => { flip(&mut tape.at(at)[i]); Some((Kind::Changed, offset)) }
@@ -245,6 +352,7 @@ proptest! {
             }
             _ => None,
         };
+
         let Some(want) = want else { return Ok(()) };
         let bad = tape.damaged(&[]);
         let d = bad.damage.clone().expect("damage");

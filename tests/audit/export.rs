@@ -14,13 +14,29 @@ use super::anchors::earlier;
 use super::tape::Tape;
 use super::world::{START_MS, busy};
 
-fn export(tape: &Tape, from_ms: Option<i64>, to_ms: Option<i64>) -> Result<(Vec<u8>, Summary), ExportError> {
+fn export(
+    tape: &Tape,
+    from_ms: Option<i64>,
+    to_ms: Option<i64>,
+) -> Result<(Vec<u8>, Summary), ExportError> {
     export_made(tape, from_ms, to_ms, "now")
 }
 
-fn export_made(tape: &Tape, from_ms: Option<i64>, to_ms: Option<i64>, created: &str) -> Result<(Vec<u8>, Summary), ExportError> {
+fn export_made(
+    tape: &Tape,
+    from_ms: Option<i64>,
+    to_ms: Option<i64>,
+    created: &str,
+) -> Result<(Vec<u8>, Summary), ExportError> {
     let mut out = Vec::new();
-    let export = Export { log: tape, topics: &tape.topics, from_ms, to_ms, created: created.into() };
+    let export = Export {
+        log: tape,
+        topics: &tape.topics,
+        from_ms,
+        to_ms,
+        created: created.into(),
+    };
+
     let summary = export.write(&mut out, &mut |_| {})?;
     Ok((out, summary))
 }
@@ -48,7 +64,9 @@ fn whole() -> &'static Vec<u8> {
 }
 
 fn lines(file: &[u8]) -> Vec<Vec<u8>> {
-    file.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect()
+    file.split_inclusive(|b| *b == b'\n')
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 #[test]
@@ -58,16 +76,24 @@ fn an_export_proves_itself_and_agrees_with_anchors() {
     assert_eq!(written.lines as usize, lines(&file).len());
     let anchor = Anchor::new("noon".into(), "tape".into(), heads(&busy().verify(&[])));
     assert_eq!(anchor.heads.len() as u64, written.chains);
-    assert_eq!(anchor.heads.iter().map(|h| h.entries).sum::<u64>(), written.records);
+    assert_eq!(
+        anchor.heads.iter().map(|h| h.entries).sum::<u64>(),
+        written.records
+    );
     assert_eq!(verify(&file, std::slice::from_ref(&anchor)), Ok(written));
 }
 
 #[test]
 fn a_range_holds_its_records_and_the_heads_around_them() {
-    let (from, to) = (START_MS + 2_000, START_MS + 5_000);
+    let from = START_MS + 2_000;
+    let to = START_MS + 5_000;
     let (file, summary) = export(busy(), Some(from), Some(to)).expect("an export");
     assert_eq!(verify(&file, &[]).as_ref(), Ok(&summary));
-    assert!(summary.records > 20 && (summary.records as usize) < lines(whole()).len() / 2, "{summary:?} of {}", lines(whole()).len());
+    assert!(
+        summary.records > 20 && (summary.records as usize) < lines(whole()).len() / 2,
+        "{summary:?} of {}",
+        lines(whole()).len()
+    );
     let mut found = 0;
     for line in lines(&file) {
         let v: Value = serde_json::from_slice(&line).expect("JSON");
@@ -77,16 +103,28 @@ fn a_range_holds_its_records_and_the_heads_around_them() {
             found += 1;
         }
     }
+
     assert_eq!(found, summary.records);
     let (nothing, summary) = export(busy(), Some(to + 1_000_000_000), None).expect("an export");
-    assert_eq!((summary.records, verify(&nothing, &[])), (0, Ok(summary.clone())));
+    assert_eq!(
+        (summary.records, verify(&nothing, &[])),
+        (0, Ok(summary.clone()))
+    );
 }
 
 #[test]
 fn an_anchor_within_the_range_binds_the_file() {
     let mut tape = busy().clone();
     let anchor = Anchor::new("noon".into(), "tape".into(), heads(&tape.verify(&[])));
-    let name = anchor.heads.iter().filter(|h| h.chain.starts_with("portfolios")).max_by_key(|h| h.entries).expect("heads").chain.clone();
+    let name = anchor
+        .heads
+        .iter()
+        .filter(|h| h.chain.starts_with("portfolios"))
+        .max_by_key(|h| h.entries)
+        .expect("heads")
+        .chain
+        .clone();
+
     // Rewritten with everything that a file can check about itself.
     let (log, places) = tape.entries(&name);
     tape.forge(log, places[3], |e| e.payload_hash = [9; 32]);
@@ -98,11 +136,14 @@ fn an_anchor_within_the_range_binds_the_file() {
     assert!(bad.record.starts_with(&name), "{bad:?}");
 }
 
-/// A file whose tail was cut off, chain by chain, with new sums and heads, verified against an anchor that had seen more.
+/// A file whose tail was cut off, chain by chain, with new sums and heads, verified against an
+/// anchor that had seen more.
 #[test]
 fn a_file_that_is_later_than_an_anchor_reaches_it() {
-    let (cut, anchor) = (earlier(12), [anchored(busy(), NINE)]);
-    let made = |tape: &Tape, from, to, created| export_made(tape, from, to, created).expect("an export").0;
+    let cut = earlier(12);
+    let anchor = [anchored(busy(), NINE)];
+    let made =
+        |tape: &Tape, from, to, created| export_made(tape, from, to, created).expect("an export").0;
     assert!(verified(&made(busy(), None, None, TEN), &anchor).is_ok());
     let short = made(&cut, None, None, TEN);
     assert!(verify(&short, &[]).is_ok(), "by itself it is whole");
@@ -111,16 +152,28 @@ fn a_file_that_is_later_than_an_anchor_reaches_it() {
     for file in [&short, &made(&cut, None, Some(TEN_MS), TEN)] {
         let bad = verified(file, &anchor).expect_err("it is as late as the anchor");
         assert_eq!(bad.kind, Kind::Truncated, "{bad:?}");
-        assert!(bad.text.contains(NINE) && bad.text.contains("the file was made later"), "{bad:?}");
+        assert!(
+            bad.text.contains(NINE) && bad.text.contains("the file was made later"),
+            "{bad:?}"
+        );
     }
+
     // From the middle on: what the file has of a chain goes on to the anchor's head.
-    let bad = verified(&made(&cut, Some(START_MS + 700), None, TEN), &anchor).expect_err("open at its end");
+    let bad = verified(&made(&cut, Some(START_MS + 700), None, TEN), &anchor)
+        .expect_err("open at its end");
     assert_eq!(bad.kind, Kind::Truncated, "{bad:?}");
 
-    // What was made before the anchor, or ends before it, need not reach it; then it is not bound by it either.
-    for file in [made(&cut, None, None, "2027-01-15T08:30:00Z"), made(&cut, None, Some(START_MS + 1_800_000), TEN)] {
+    // What was made before the anchor, or ends before it, need not reach it; then it is not bound
+    // by it either.
+    for file in [
+        made(&cut, None, None, "2027-01-15T08:30:00Z"),
+        made(&cut, None, Some(START_MS + 1_800_000), TEN),
+    ] {
         let v = verified(&file, &anchor).expect("it may end there");
-        assert!(v.bound_records < v.summary.records && v.unbound.len() == first, "{v:?}");
+        assert!(
+            v.bound_records < v.summary.records && v.unbound.len() == first,
+            "{v:?}"
+        );
     }
 }
 
@@ -128,20 +181,47 @@ fn a_file_that_is_later_than_an_anchor_reaches_it() {
 fn a_file_from_the_beginning_has_every_chain_that_an_anchor_saw() {
     let anchor = [anchored(busy(), NINE)];
     let mut tape = busy().clone();
-    let (at, audit_log) = (TopicPartition::new(processor::wire::topics::INSTRUMENTS, 0), tape.entries("instruments/0").0);
+    let at = TopicPartition::new(processor::wire::topics::INSTRUMENTS, 0);
+    let audit_log = tape.entries("instruments/0").0;
     tape.at(at).clear();
-    tape.at(audit_log).retain(|k| k.key.as_deref() != Some(b"instruments/0"));
+    tape.at(audit_log)
+        .retain(|k| k.key.as_deref() != Some(b"instruments/0"));
     let file = export_made(&tape, None, None, TEN).expect("an export").0;
     assert!(verify(&file, &[]).is_ok(), "by itself it is whole");
     let bad = verified(&file, &anchor).expect_err("a chain is gone");
-    assert_eq!((bad.kind, bad.record.as_str()), (Kind::Truncated, "instruments/0 offset 0"), "{bad:?}");
+    assert_eq!(
+        (bad.kind, bad.record.as_str()),
+        (Kind::Truncated, "instruments/0 offset 0"),
+        "{bad:?}"
+    );
+
     // Anchors of another prefix on the same log say nothing about it.
-    let heads = anchor[0].heads.iter().map(|h| Head { chain: format!("a-{}", h.chain), ..*h }).collect();
+    let heads = anchor[0]
+        .heads
+        .iter()
+        .map(|h| Head {
+            chain: format!("a-{}", h.chain),
+            ..*h
+        })
+        .collect();
+
     let other = [Anchor::new(NINE.into(), "tape".into(), heads)];
     assert_eq!(verified(&file, &other).map(|v| v.bound_records), Ok(0));
+
     // Nor may its chains begin in the middle, if it says that it has everything.
-    let middle = export_made(busy(), Some(START_MS + 2_000), None, TEN).expect("an export").0;
-    let bad = verify(&relabelled(&middle, &format!("\"from_ms\":{}", START_MS + 2_000), "\"from_ms\":null"), &[]).expect_err("it does not");
+    let middle = export_made(busy(), Some(START_MS + 2_000), None, TEN)
+        .expect("an export")
+        .0;
+    let bad = verify(
+        &relabelled(
+            &middle,
+            &format!("\"from_ms\":{}", START_MS + 2_000),
+            "\"from_ms\":null",
+        ),
+        &[],
+    )
+    .expect_err("it does not");
+
     assert_eq!((bad.kind, bad.line), (Kind::Deleted, 2), "{bad:?}");
 }
 
@@ -160,71 +240,135 @@ fn relabelled(file: &[u8], from: &str, to: &str) -> Vec<u8> {
             assert!(head.contains(from), "{head}");
             head = head.replacen(from, to, 1);
         }
+
         if i + 1 == all.len() {
             let (fields, _) = head.rsplit_once(",\"sums\":\"").expect("the sums");
-            head = format!("{fields},\"sums\":\"{}\"", hex(&sha2::Digest::finalize(sums.clone())[..]));
+            head = format!(
+                "{fields},\"sums\":\"{}\"",
+                hex(&sha2::Digest::finalize(sums.clone())[..])
+            );
         }
+
         let own = sum(head.as_bytes());
         sha2::Digest::update(&mut sums, own);
         out.extend(format!("{head},\"sum\":\"{}\"}}\n", hex(&own)).bytes());
     }
+
     out
 }
 
 #[test]
 fn how_much_of_a_file_anchors_bind_is_counted() {
-    let (early, late) = (anchored(&earlier(12), "2027-01-15T08:00:05Z"), anchored(busy(), NINE));
+    let early = anchored(&earlier(12), "2027-01-15T08:00:05Z");
+    let late = anchored(busy(), NINE);
     let bound = |file: &[u8], anchors: &[Anchor]| {
         let v = verified(file, anchors).expect("whole");
-        (v.bound_records, v.unbound.len() as u64, v.summary.records, v.summary.chains)
+        (
+            v.bound_records,
+            v.unbound.len() as u64,
+            v.summary.records,
+            v.summary.chains,
+        )
     };
+
     let entries = |a: &Anchor| a.heads.iter().map(|h| h.entries).sum::<u64>();
     let (_, _, records, chains) = bound(whole(), &[]);
     assert_eq!(bound(whole(), &[]), (0, chains, records, chains));
-    assert_eq!(bound(whole(), std::slice::from_ref(&early)), (entries(&early), chains - early.heads.len() as u64, records, chains));
-    assert_eq!(bound(whole(), &[early.clone(), late.clone()]), (records, 0, records, chains));
+    assert_eq!(
+        bound(whole(), std::slice::from_ref(&early)),
+        (
+            entries(&early),
+            chains - early.heads.len() as u64,
+            records,
+            chains
+        )
+    );
+
+    assert_eq!(
+        bound(whole(), &[early.clone(), late.clone()]),
+        (records, 0, records, chains)
+    );
+
     // A range that ends before the only anchor: it may have been rewritten, and nothing is bound.
     let mut tape = busy().clone();
-    let at = *tape.partitions.keys().find(|at| at.topic == processor::wire::topics::ORDER_EVENTS).expect("events");
+    let at = *tape
+        .partitions
+        .keys()
+        .find(|at| at.topic == processor::wire::topics::ORDER_EVENTS)
+        .expect("events");
     let name = tape.topics.show(at).to_string();
     tape.at(at)[0].value.as_mut().expect("a value")[40] ^= 1;
     let record = tape.at(at)[0].clone();
     let (log, places) = tape.entries(&name);
-    tape.forge(log, places[0], |e| e.payload_hash = payload_hash(record.key.as_deref(), record.value.as_deref()));
+    tape.forge(log, places[0], |e| {
+        e.payload_hash = payload_hash(record.key.as_deref(), record.value.as_deref())
+    });
+
     tape.rewrite(&name, 0);
-    let rewritten = export_made(&tape, None, Some(START_MS + 3_000), TEN).expect("an export").0;
+    let rewritten = export_made(&tape, None, Some(START_MS + 3_000), TEN)
+        .expect("an export")
+        .0;
     let v = verified(&rewritten, &[late]).expect("it cannot be known");
-    assert!(v.unbound.contains(&name) && v.bound_records < v.summary.records, "{v:?}");
+    assert!(
+        v.unbound.contains(&name) && v.bound_records < v.summary.records,
+        "{v:?}"
+    );
 }
 
-/// An export of a tape whose compacted topics were not looked at: each of their lines has hashes only.
+/// An export of a tape whose compacted topics were not looked at: each of their lines has hashes
+/// only.
 fn forged(tape: &Tape) -> Vec<u8> {
     let mut bare = tape.clone();
-    let compacted = |at: &TopicPartition| tape.topics.spec(at.topic).cleanup == processor::engine::topics::Cleanup::Compact;
-    bare.partitions.iter_mut().filter(|(at, _)| compacted(at)).for_each(|(_, kept)| kept.clear());
+    let compacted = |at: &TopicPartition| {
+        tape.topics.spec(at.topic).cleanup == processor::engine::topics::Cleanup::Compact
+    };
+
+    bare.partitions
+        .iter_mut()
+        .filter(|(at, _)| compacted(at))
+        .for_each(|(_, kept)| kept.clear());
     export(&bare, None, None).expect("an export").0
 }
 
 #[test]
 fn damage_is_not_exported() {
     let mut tape = busy().clone();
-    let at = *tape.partitions.keys().find(|at| at.topic == processor::wire::topics::TRADES).expect("trades");
+    let at = *tape
+        .partitions
+        .keys()
+        .find(|at| at.topic == processor::wire::topics::TRADES)
+        .expect("trades");
     tape.at(at)[0].value.as_mut().expect("a value")[5] ^= 1;
     let refused = export(&tape, None, None).expect_err("it is damaged");
-    assert!(matches!(&refused, ExportError::Damaged { damage, .. } if damage.kind == Kind::Changed), "{refused}");
+    assert!(
+        matches!(&refused, ExportError::Damaged { damage, .. } if damage.kind == Kind::Changed),
+        "{refused}"
+    );
 }
 
 #[test]
 fn a1_a_line_with_a_new_sum_is_named_by_the_chain() {
     let mut all = lines(whole());
-    let i = all.iter().position(|l| l.windows(15).any(|w| w == b"\"type\":\"record\"")).expect("a record") + 5;
+    let i = all
+        .iter()
+        .position(|l| l.windows(15).any(|w| w == b"\"type\":\"record\""))
+        .expect("a record")
+        + 5;
     let text = String::from_utf8(all[i].clone()).expect("text");
     let (head, _) = text.split_once(",\"sum\":\"").expect("a sum");
     let changed = head.replacen("\"value\":\"", "\"value\":\"00", 1);
     let sum = processor::runtime::audit::export::sum(changed.as_bytes());
-    all[i] = format!("{changed},\"sum\":\"{}\"}}\n", processor::runtime::audit::hex::hex(&sum)).into_bytes();
+    all[i] = format!(
+        "{changed},\"sum\":\"{}\"}}\n",
+        processor::runtime::audit::hex::hex(&sum)
+    )
+    .into_bytes();
     let bad = verify(&all.concat(), &[]).expect_err("damage");
-    assert_eq!((bad.kind, bad.line), (Kind::Changed, i as u64 + 1), "{bad:?}");
+    assert_eq!(
+        (bad.kind, bad.line),
+        (Kind::Changed, i as u64 + 1),
+        "{bad:?}"
+    );
 }
 
 proptest! {
@@ -255,16 +399,19 @@ proptest! {
     #[test]
     fn a1_lines_out_of_place_are_found(a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>(), what in 0..3) {
         let mut all = lines(whole());
-        let (mut a, mut b) = (a.index(all.len()), b.index(all.len()));
+        let mut a = a.index(all.len());
+        let mut b = b.index(all.len());
         if a > b {
             std::mem::swap(&mut a, &mut b);
         }
+
         let want = match what {
             0 => { all.remove(a); (if a + 1 == lines(whole()).len() { Kind::Truncated } else { Kind::Deleted }, a) }
             1 if a != b => { all.swap(a, b); (Kind::Swapped, a) }
             1 => return Ok(()),
             _ => { let copy = all[a].clone(); all.insert(b + 1, copy); (Kind::Inserted, b + 1) }
         };
+
         let bad = verify(&all.concat(), &[]).expect_err("damage");
         prop_assert_eq!((bad.kind, bad.line), (want.0, want.1 as u64 + 1), "{:?}", bad);
     }

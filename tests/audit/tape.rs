@@ -1,4 +1,5 @@
-//! A log whose records lie open: everything of a real one, copied out, to be changed, dropped, moved and read again.
+//! A log whose records lie open: everything of a real one, copied out, to be changed, dropped,
+//! moved and read again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,17 +39,27 @@ pub const GROUP: &str = "processor-audit";
 impl Tape {
     /// Everything of a log.
     pub fn of(log: &dyn Log, topics: &TopicTable) -> Tape {
-        let (mut partitions, mut audited) = (BTreeMap::new(), BTreeMap::new());
+        let mut partitions = BTreeMap::new();
+        let mut audited = BTreeMap::new();
         for topic in topics.iter() {
             for p in 0..log.partitions(topic).expect("log").expect("topic") {
                 let at = TopicPartition::new(topic, p);
                 let mut all = Vec::new();
-                let mut reader = log.reader(topic, &[(p, From::Start)], true).expect("reader");
+                let mut reader = log
+                    .reader(topic, &[(p, From::Start)], true)
+                    .expect("reader");
                 let mut chunk = Records::new();
-                let limits = Limits { records: 1000, bytes: 1 << 20, age: Duration::ZERO };
+                let limits = Limits {
+                    records: 1000,
+                    bytes: 1 << 20,
+                    age: Duration::ZERO,
+                };
+
                 while !reader.caught_up() {
                     chunk.clear();
-                    reader.poll(Duration::from_millis(10), limits, &mut chunk).expect("records");
+                    reader
+                        .poll(Duration::from_millis(10), limits, &mut chunk)
+                        .expect("records");
                     all.extend(chunk.iter().map(|r| Kept {
                         offset: r.offset,
                         time_ms: r.timestamp_ms,
@@ -57,13 +68,22 @@ impl Tape {
                         headers: r.headers.as_bytes().to_vec(),
                     }));
                 }
+
                 partitions.insert(at, all);
-                if let Some(Some(offset)) = log.group_offsets(GROUP, &[at]).expect("offsets").first() {
+                if let Some(Some(offset)) =
+                    log.group_offsets(GROUP, &[at]).expect("offsets").first()
+                {
                     audited.insert(at, *offset);
                 }
             }
         }
-        Tape { topics: topics.clone(), partitions, audited, readers: Arc::default() }
+
+        Tape {
+            topics: topics.clone(),
+            partitions,
+            audited,
+            readers: Arc::default(),
+        }
     }
 
     pub fn at(&mut self, at: TopicPartition) -> &mut Vec<Kept> {
@@ -71,33 +91,61 @@ impl Tape {
     }
 
     pub fn chains<'a>(&'a self, anchors: &'a [Anchor]) -> Chains<'a> {
-        Chains { log: self, topics: &self.topics, group: GROUP, sources: true, anchors }
+        Chains {
+            log: self,
+            topics: &self.topics,
+            group: GROUP,
+            sources: true,
+            anchors,
+        }
     }
 
     pub fn verify(&self, anchors: &[Anchor]) -> Vec<ChainReport> {
-        self.chains(anchors).verify(&mut |_| {}).expect("a readable log")
+        self.chains(anchors)
+            .verify(&mut |_| {})
+            .expect("a readable log")
     }
 
     /// The one chain that is damaged; all others must be good.
     pub fn damaged(&self, anchors: &[Anchor]) -> ChainReport {
-        let mut bad: Vec<_> = self.verify(anchors).into_iter().filter(|r| r.damage.is_some()).collect();
+        let mut bad: Vec<_> = self
+            .verify(anchors)
+            .into_iter()
+            .filter(|r| r.damage.is_some())
+            .collect();
         assert_eq!(bad.len(), 1, "{bad:#?}");
         bad.remove(0)
     }
 
     /// Where the entries of a chain are: partition of the audit log, and places in it.
     pub fn entries(&self, chain: &str) -> (TopicPartition, Vec<usize>) {
-        let all = self.partitions.iter().filter(|(at, _)| at.topic == t::AUDIT_LOG);
+        let all = self
+            .partitions
+            .iter()
+            .filter(|(at, _)| at.topic == t::AUDIT_LOG);
         let mut found: Vec<_> = all
-            .map(|(at, kept)| (*at, (0..kept.len()).filter(|i| kept[*i].key.as_deref() == Some(chain.as_bytes())).collect::<Vec<_>>()))
+            .map(|(at, kept)| {
+                (
+                    *at,
+                    (0..kept.len())
+                        .filter(|i| kept[*i].key.as_deref() == Some(chain.as_bytes()))
+                        .collect::<Vec<_>>(),
+                )
+            })
             .filter(|(_, places)| !places.is_empty())
             .collect();
+
         assert_eq!(found.len(), 1, "a chain lies in one partition");
         found.remove(0)
     }
 
     /// Writes an entry anew, as somebody would who knows how hashes are made.
-    pub fn forge(&mut self, at: TopicPartition, place: usize, change: impl FnOnce(&mut AuditEntry<'_>)) {
+    pub fn forge(
+        &mut self,
+        at: TopicPartition,
+        place: usize,
+        change: impl FnOnce(&mut AuditEntry<'_>),
+    ) {
         let old = self.at(at)[place].value.clone().expect("a value");
         let mut e = AuditEntry::decode(&old).expect("an entry");
         change(&mut e);
@@ -115,8 +163,15 @@ impl Tape {
     /// The whole chain from a place on, made to fit again.
     pub fn rewrite(&mut self, chain: &str, from: usize) {
         let (at, places) = self.entries(chain);
-        let decode = |kept: &Kept| AuditEntry::decode(kept.value.as_deref().expect("a value")).expect("an entry").hash;
-        let mut prev = from.checked_sub(1).map_or([0; 32], |i| decode(&self.at(at)[places[i]]));
+        let decode = |kept: &Kept| {
+            AuditEntry::decode(kept.value.as_deref().expect("a value"))
+                .expect("an entry")
+                .hash
+        };
+
+        let mut prev = from
+            .checked_sub(1)
+            .map_or([0; 32], |i| decode(&self.at(at)[places[i]]));
         for place in &places[from..] {
             self.forge(at, *place, |e| e.prev_hash = prev);
             prev = decode(&self.at(at)[*place]);
@@ -130,13 +185,33 @@ struct TapeReader {
 }
 
 impl Reader for TapeReader {
-    fn poll(&mut self, _wait: Duration, limits: Limits, into: &mut Records) -> Result<(), LogError> {
+    fn poll(
+        &mut self,
+        _wait: Duration,
+        limits: Limits,
+        into: &mut Records,
+    ) -> Result<(), LogError> {
         // Few at a time, so that what spans chunks is met.
-        for (at, k) in self.records.iter().skip(self.next).take(limits.records.min(17)) {
-            let (key, value) = (k.key.as_deref(), k.value.as_deref());
-            into.push(&Record { at: *at, offset: k.offset, timestamp_ms: k.time_ms, key, value, headers: Headers::packed(&k.headers) });
+        for (at, k) in self
+            .records
+            .iter()
+            .skip(self.next)
+            .take(limits.records.min(17))
+        {
+            let key = k.key.as_deref();
+            let value = k.value.as_deref();
+            into.push(&Record {
+                at: *at,
+                offset: k.offset,
+                timestamp_ms: k.time_ms,
+                key,
+                value,
+                headers: Headers::packed(&k.headers),
+            });
+
             self.next += 1;
         }
+
         Ok(())
     }
 
@@ -154,12 +229,22 @@ impl Log for Tape {
         Ok("tape".into())
     }
     fn partitions(&self, topic: TopicId) -> Result<Option<u32>, LogError> {
-        Ok(Some(self.partitions.keys().filter(|at| at.topic == topic).count() as u32))
+        Ok(Some(
+            self.partitions
+                .keys()
+                .filter(|at| at.topic == topic)
+                .count() as u32,
+        ))
     }
     fn join(&self, _spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
         no()
     }
-    fn reader(&self, topic: TopicId, from: &[(u32, From)], _headers: bool) -> Result<Box<dyn Reader>, LogError> {
+    fn reader(
+        &self,
+        topic: TopicId,
+        from: &[(u32, From)],
+        _headers: bool,
+    ) -> Result<Box<dyn Reader>, LogError> {
         self.readers.fetch_add(1, Ordering::Relaxed);
         let mut records = Vec::new();
         for (p, from) in from {
@@ -169,31 +254,65 @@ impl Log for Tape {
                 From::Offset(o) => *o,
                 From::End => u64::MAX,
             };
-            records.extend(self.partitions[&at].iter().filter(|k| k.offset >= first).map(|k| (at, k.clone())));
+
+            records.extend(
+                self.partitions[&at]
+                    .iter()
+                    .filter(|k| k.offset >= first)
+                    .map(|k| (at, k.clone())),
+            );
         }
+
         Ok(Box::new(TapeReader { records, next: 0 }))
     }
     fn appender(&self) -> Result<Box<dyn Appender>, LogError> {
         no()
     }
-    fn committed(&self, _group: &str, _partitions: &[TopicPartition]) -> Result<Committed, LogError> {
+    fn committed(
+        &self,
+        _group: &str,
+        _partitions: &[TopicPartition],
+    ) -> Result<Committed, LogError> {
         no()
     }
     fn bounds(&self, at: TopicPartition) -> Result<Bounds, LogError> {
         let end = self.partitions[&at].last().map_or(0, |k| k.offset + 1);
-        Ok(Bounds { start: 0, stable_end: end, end })
+        Ok(Bounds {
+            start: 0,
+            stable_end: end,
+            end,
+        })
     }
     fn offset_at(&self, at: TopicPartition, time_ms: i64) -> Result<u64, LogError> {
-        let found = self.partitions[&at].iter().find(|k| k.time_ms >= time_ms).map(|k| k.offset);
+        let found = self.partitions[&at]
+            .iter()
+            .find(|k| k.time_ms >= time_ms)
+            .map(|k| k.offset);
         Ok(found.unwrap_or(self.bounds(at)?.end))
     }
-    fn group_offsets(&self, _group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError> {
-        Ok(partitions.iter().map(|at| self.audited.get(at).copied()).collect())
+    fn group_offsets(
+        &self,
+        _group: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Option<u64>>, LogError> {
+        Ok(partitions
+            .iter()
+            .map(|at| self.audited.get(at).copied())
+            .collect())
     }
-    fn create_topic(&self, _topic: TopicId, _spec: &TopicSpec, _partitions: u32) -> Result<(), LogError> {
+    fn create_topic(
+        &self,
+        _topic: TopicId,
+        _spec: &TopicSpec,
+        _partitions: u32,
+    ) -> Result<(), LogError> {
         no()
     }
-    fn describe_topic(&self, _topic: TopicId, _spec: &TopicSpec) -> Result<Option<TopicState>, LogError> {
+    fn describe_topic(
+        &self,
+        _topic: TopicId,
+        _spec: &TopicSpec,
+    ) -> Result<Option<TopicState>, LogError> {
         no()
     }
 }

@@ -1,4 +1,5 @@
-//! The five roles on a log in memory, with a clock that the test moves, run once and copied to a tape.
+//! The five roles on a log in memory, with a clock that the test moves, run once and copied to a
+//! tape.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -33,24 +34,41 @@ impl World {
         let topics = Arc::new(t::table(""));
         let now = Arc::new(AtomicI64::new(START_MS));
         let theirs = now.clone();
-        let options = Options { clock: Arc::new(move || theirs.load(Ordering::Relaxed)), linger: Duration::ZERO, ..Options::default() };
-        let log = LocalLog::with_storage(Box::new(Memory::default()), &topics, options).expect("a log");
+        let options = Options {
+            clock: Arc::new(move || theirs.load(Ordering::Relaxed)),
+            linger: Duration::ZERO,
+            ..Options::default()
+        };
+
+        let log =
+            LocalLog::with_storage(Box::new(Memory::default()), &topics, options).expect("a log");
         for topic in topics.iter() {
             let spec = topics.spec(topic);
-            let count = if spec.partitions == Partitions::One { 1 } else { PARTITIONS };
+            let count = if spec.partitions == Partitions::One {
+                1
+            } else {
+                PARTITIONS
+            };
+
             log.create_topic(topic, spec, count).expect("a topic");
         }
+
         let instance = |role: Role| {
             let settings = Settings {
                 group: format!("processor-{role}"),
                 instance: format!("processor-{role}-1"),
-                limits: Limits { records: 50, bytes: 1 << 20, age: Duration::from_millis(50) },
+                limits: Limits {
+                    records: 50,
+                    bytes: 1 << 20,
+                    age: Duration::from_millis(50),
+                },
                 idle_wait: Duration::from_millis(1),
                 takeover_wait: Duration::from_secs(1),
                 startup_wait: Duration::from_secs(5),
                 cache_bytes: 1 << 20,
                 standby: processor::engine::restore::Standby::None,
             };
+
             let factory = factory(role, RoleSettings::default(), topics.clone(), PARTITIONS);
             Instance::new(
                 Arc::new(log.clone()),
@@ -61,8 +79,14 @@ impl World {
                 settings,
             )
         };
+
         let roles = Role::all().map(instance).into_iter().collect();
-        World { log, topics, now, roles }
+        World {
+            log,
+            topics,
+            now,
+            roles,
+        }
     }
 
     pub fn now(&self) -> i64 {
@@ -84,17 +108,26 @@ impl World {
             value: Some(value.as_bytes()),
             headers: Headers::default(),
         };
+
         let mut appender = self.log.appender().expect("an appender");
         appender.append(&record).expect("appended");
         appender.flush(Duration::from_secs(5)).expect("flushed");
     }
 
     pub fn list(&self, symbol: &str, more: &str) {
-        self.send(t::INSTRUMENTS, symbol, &format!("{{\"symbol\":\"{symbol}\"{more}}}"));
+        self.send(
+            t::INSTRUMENTS,
+            symbol,
+            &format!("{{\"symbol\":\"{symbol}\"{more}}}"),
+        );
     }
 
     pub fn tick(&self, symbol: &str, price: &str) {
-        self.send(t::MARKET_DATA, symbol, &format!("{{\"symbol\":\"{symbol}\",\"price\":{price}}}"));
+        self.send(
+            t::MARKET_DATA,
+            symbol,
+            &format!("{{\"symbol\":\"{symbol}\",\"price\":{price}}}"),
+        );
     }
 
     pub fn order(&self, user: &str, id: &str, symbol: &str, quantity: u32, side: &str) {
@@ -109,13 +142,17 @@ impl World {
 
     /// Lets one role alone work until it has read everything.
     pub fn rest_of(&mut self, role: Role) {
-        let number = Role::all().into_iter().position(|r| r == role).expect("a role");
+        let number = Role::all()
+            .into_iter()
+            .position(|r| r == role)
+            .expect("a role");
         for _ in 0..2_000 {
             self.roles[number].step().expect("the role runs");
             if self.has_read_all(role) {
                 return;
             }
         }
+
         panic!("{role} does not come to rest");
     }
 
@@ -125,10 +162,12 @@ impl World {
             for role in &mut self.roles {
                 role.step().expect("the role runs");
             }
+
             if Role::all().into_iter().all(|role| self.has_read_all(role)) {
                 return;
             }
         }
+
         panic!("the roles do not come to rest");
     }
 }
@@ -136,10 +175,20 @@ impl World {
 impl World {
     fn has_read_all(&self, role: Role) -> bool {
         let count = |topic| self.log.partitions(topic).expect("log").expect("topic");
-        let at = |i: &Input| (0..count(i.topic)).map(|p| TopicPartition::new(i.topic, p)).collect::<Vec<_>>();
+        let at = |i: &Input| {
+            (0..count(i.topic))
+                .map(|p| TopicPartition::new(i.topic, p))
+                .collect::<Vec<_>>()
+        };
+
         let all: Vec<_> = role.spec().inputs.iter().flat_map(at).collect();
-        let committed = self.log.group_offsets(&format!("processor-{role}"), &all).expect("offsets");
-        all.iter().zip(committed).all(|(at, c)| c.unwrap_or(0) == self.log.bounds(*at).expect("bounds").end)
+        let committed = self
+            .log
+            .group_offsets(&format!("processor-{role}"), &all)
+            .expect("offsets");
+        all.iter()
+            .zip(committed)
+            .all(|(at, c)| c.unwrap_or(0) == self.log.bounds(*at).expect("bounds").end)
     }
 }
 
@@ -157,16 +206,25 @@ pub fn busy() -> &'static Tape {
             w.later(700);
             w.tick("AAPL", &format!("189.{}", 20 + round));
             for user in ["501", "502", "503", "504", "505"] {
-                w.order(user, &format!("{user}-{round}"), if round % 3 == 0 { "MSFT" } else { "AAPL" }, 10, "buy");
+                w.order(
+                    user,
+                    &format!("{user}-{round}"),
+                    if round % 3 == 0 { "MSFT" } else { "AAPL" },
+                    10,
+                    "buy",
+                );
             }
+
             w.later(3);
             w.order("501", &format!("s-{round}"), "AAPL", 3, "sell");
             if round == 5 {
                 w.order("502", "502-1", "AAPL", 10, "buy");
                 w.send(t::ORDER_COMMANDS, "503", "{\"user_id\":\"503\"");
             }
+
             w.rest();
         }
+
         Tape::of(&w.log, &w.topics)
     })
 }

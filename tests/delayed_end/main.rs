@@ -1,7 +1,9 @@
-//! A request that ends a transaction, delayed on the wire until the client has given it up, retried it and begun the next transaction: the broker
-//! takes it for the end of that one. The older transaction protocol, the only one that the client library speaks, has nothing against it but a new
-//! producer epoch. Seven scripts, each on a real broker behind a proxy that holds the request back: a client that keeps its producer is torn as
-//! the table says; ours, which takes a new epoch after the suspicious log line, is whole.
+//! A request that ends a transaction, delayed on the wire until the client has given it up, retried
+//! it and begun the next transaction: the broker takes it for the end of that one. The older
+//! transaction protocol, the only one that the client library speaks, has nothing against it but a
+//! new producer epoch. Seven scripts, each on a real broker behind a proxy that holds the request
+//! back: a client that keeps its producer is torn as the table says; ours, which takes a new epoch
+//! after the suspicious log line, is whole.
 
 #![cfg(all(feature = "kafka", feature = "rocks", feature = "faults"))]
 
@@ -12,9 +14,13 @@ mod support;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::{Committed, From, Limits, Log, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction};
+use processor::engine::ports::{
+    Committed, From, Limits, Log, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction,
+};
 use processor::engine::records::{Headers, Record, Records};
-use processor::engine::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use processor::engine::topics::{
+    Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable,
+};
 use processor::log::kafka::{KafkaLog, KafkaSettings};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -35,22 +41,37 @@ enum End {
     Dies,
 }
 
-/// N writes `n`, and its end is delayed. N+1 writes `a`, meets the delayed end, writes `b` (to the same partition as `a`, or to one that it has not
-/// used yet) and ends.
+/// N writes `n`, and its end is delayed. N+1 writes `a`, meets the delayed end, writes `b` (to the
+/// same partition as `a`, or to one that it has not used yet) and ends.
 #[derive(Clone, Copy, Debug)]
 struct Script {
     n: End,
     same: bool,
     next: End,
-    /// What a reader of committed records sees of N+1 of a client that keeps its producer: right after the delayed end, and in the end.
+    /// What a reader of committed records sees of N+1 of a client that keeps its producer: right
+    /// after the delayed end, and in the end.
     early: &'static str,
     late: &'static str,
     /// Whether the client was told that N+1 went well.
     told_ok: bool,
 }
 
-const fn script(n: End, same: bool, next: End, early: &'static str, late: &'static str, told_ok: bool) -> Script {
-    Script { n, same, next, early, late, told_ok }
+const fn script(
+    n: End,
+    same: bool,
+    next: End,
+    early: &'static str,
+    late: &'static str,
+    told_ok: bool,
+) -> Script {
+    Script {
+        n,
+        same,
+        next,
+        early,
+        late,
+        told_ok,
+    }
 }
 
 const SCRIPTS: [Script; 7] = [
@@ -84,10 +105,17 @@ struct Stage {
 impl Stage {
     fn new(name: &str) -> Stage {
         let prefix = unique_prefix(name);
-        let spec =
-            |name| TopicSpec { name, partitions: Partitions::Many, cleanup: Cleanup::Keep, append_time: false, record_bytes_max: 1 << 20 };
+        let spec = |name| TopicSpec {
+            name,
+            partitions: Partitions::Many,
+            cleanup: Cleanup::Keep,
+            append_time: false,
+            record_bytes_max: 1 << 20,
+        };
+
         let specs = vec![spec("input"), spec("output")];
         let mut settings = KafkaSettings::new(&cluster().address());
+
         // Also how long librdkafka waits for an answer: half of it.
         settings.transaction_timeout = Duration::from_secs(4);
         let log = KafkaLog::new(settings, Arc::new(TopicTable::new(&prefix, specs.clone())));
@@ -102,7 +130,14 @@ impl Stage {
 
     fn send(&self, producer: &BaseProducer, partition: i32, value: &str) {
         let topic = format!("{}output", self.prefix);
-        producer.send(BaseRecord::<(), str>::to(&topic).partition(partition).payload(value)).expect("there is room");
+        producer
+            .send(
+                BaseRecord::<(), str>::to(&topic)
+                    .partition(partition)
+                    .payload(value),
+            )
+            .expect("there is room");
+
         drain(producer);
     }
 
@@ -110,11 +145,25 @@ impl Stage {
     fn visible(&self) -> String {
         let all = [(0, From::Start), (1, From::Start), (2, From::Start)];
         let mut reader = self.log.reader(OUTPUT, &all, false).expect("a reader");
-        let (mut records, limits) = (Records::new(), Limits { records: 100, bytes: 1 << 20, age: SOON });
+        let (mut records, limits) = (
+            Records::new(),
+            Limits {
+                records: 100,
+                bytes: 1 << 20,
+                age: SOON,
+            },
+        );
+
         while !reader.caught_up() {
-            reader.poll(Duration::from_millis(20), limits, &mut records).expect("a read");
+            reader
+                .poll(Duration::from_millis(20), limits, &mut records)
+                .expect("a read");
         }
-        let mut seen: Vec<_> = records.iter().map(|r| String::from_utf8_lossy(r.value.unwrap_or_default()).into_owned()).collect();
+
+        let mut seen: Vec<_> = records
+            .iter()
+            .map(|r| String::from_utf8_lossy(r.value.unwrap_or_default()).into_owned())
+            .collect();
         seen.sort();
         seen.retain(|v| v != "n");
         seen.concat()
@@ -124,7 +173,11 @@ impl Stage {
     fn wait_visible(&self, want: &str) {
         let since = Instant::now();
         while self.visible() != want {
-            assert!(since.elapsed() < SOON, "`{}` is visible where `{want}` was due", self.visible());
+            assert!(
+                since.elapsed() < SOON,
+                "`{}` is visible where `{want}` was due",
+                self.visible()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -141,7 +194,10 @@ fn producer(transactional_id: &str) -> BaseProducer {
         .set("linger.ms", "0")
         .create()
         .expect("a producer");
-    producer.init_transactions(SOON).expect("transactions can be used");
+
+    producer
+        .init_transactions(SOON)
+        .expect("transactions can be used");
     producer
 }
 
@@ -153,13 +209,23 @@ fn drain(producer: &BaseProducer) {
     }
 }
 
-/// N by a bare producer: it writes `n` and ends, its request is held, and the client is told that all is well. Answers the held request.
+/// N by a bare producer: it writes `n` and ends, its request is held, and the client is told that
+/// all is well. Answers the held request.
 fn bare_first(stage: &Stage, producer: &BaseProducer, end: End) -> Arc<support::proxy::Ticket> {
     producer.begin_transaction().expect("N begins");
     stage.send(producer, 0, "n");
     let held = cluster().faults.hold(END_TXN, &stage.prefix, 1);
-    let told = if end == End::Commit { producer.commit_transaction(SOON) } else { producer.abort_transaction(SOON) };
-    assert_eq!(told.map_err(|e| e.to_string()), Ok(()), "librdkafka hides the timeout");
+    let told = if end == End::Commit {
+        producer.commit_transaction(SOON)
+    } else {
+        producer.abort_transaction(SOON)
+    };
+
+    assert_eq!(
+        told.map_err(|e| e.to_string()),
+        Ok(()),
+        "librdkafka hides the timeout"
+    );
     held.wait_held(Duration::ZERO);
     held
 }
@@ -172,7 +238,11 @@ fn keeps_its_producer(number: usize, s: Script) {
     client.begin_transaction().expect("N+1 begins");
     stage.send(&client, 1, "a");
     held.release();
-    assert_eq!(held.answer(SOON), NONE, "the broker takes the delayed end for that of N+1");
+    assert_eq!(
+        held.answer(SOON),
+        NONE,
+        "the broker takes the delayed end for that of N+1"
+    );
     stage.wait_visible(s.early);
     stage.send(&client, if s.same { 1 } else { 2 }, "b");
     let told = match s.next {
@@ -180,12 +250,18 @@ fn keeps_its_producer(number: usize, s: Script) {
         End::Abort => client.abort_transaction(Duration::from_secs(12)),
         End::Dies => Ok(()),
     };
+
     println!("script {number} {s:?}: the client was told {told:?}");
     assert_eq!(told.is_ok(), s.told_ok, "{told:?}");
     if (s.same, s.next) == (true, End::Abort) {
-        assert!(matches!(&told, Err(KafkaError::Transaction(e)) if e.is_fatal()), "{told:?}");
+        assert!(
+            matches!(&told, Err(KafkaError::Transaction(e)) if e.is_fatal()),
+            "{told:?}"
+        );
     }
-    // Its successor finishes what it left; without one, the broker would do so after the transaction's timeout.
+
+    // Its successor finishes what it left; without one, the broker would do so after the
+    // transaction's timeout.
     drop(producer(&stage.instance()));
     stage.wait_visible(s.late);
 }
@@ -195,20 +271,39 @@ fn join(stage: &Stage) -> (Box<dyn Member>, TopicPartition, u64) {
     let spec = MemberSpec {
         group: format!("{}copy", stage.prefix),
         instance: stage.instance(),
-        inputs: vec![MemberInput { topic: INPUT, headers: false }],
+        inputs: vec![MemberInput {
+            topic: INPUT,
+            headers: false,
+        }],
         linger: Duration::ZERO,
     };
+
     let mut member = stage.log.join(&spec).expect("joining works");
-    let (mut records, since) = (Records::new(), Instant::now());
-    let limits = Limits { records: 1, bytes: 1 << 20, age: SOON };
+    let mut records = Records::new();
+    let since = Instant::now();
+    let limits = Limits {
+        records: 1,
+        bytes: 1 << 20,
+        age: SOON,
+    };
+
     loop {
         assert!(since.elapsed() < SOON, "nothing came");
-        if let Polled::Assigned(at) = member.poll(Duration::from_millis(50), limits, &mut records).expect("a poll") {
-            let Committed::Stable(offsets) = stage.log.committed(&spec.group, &at).expect("offsets") else {
+        if let Polled::Assigned(at) = member
+            .poll(Duration::from_millis(50), limits, &mut records)
+            .expect("a poll")
+        {
+            let Committed::Stable(offsets) =
+                stage.log.committed(&spec.group, &at).expect("offsets")
+            else {
                 panic!("nothing is pending after joining")
             };
-            member.resume(&[(at[0], offsets[0].unwrap_or(0))]).expect("resuming works");
+
+            member
+                .resume(&[(at[0], offsets[0].unwrap_or(0))])
+                .expect("resuming works");
         }
+
         if let Some(r) = records.iter().next() {
             return (member, r.at, r.offset);
         }
@@ -219,8 +314,16 @@ fn outputs(values: &[(u32, &str)]) -> Records {
     let mut out = Records::new();
     for (partition, value) in values {
         let at = TopicPartition::new(OUTPUT, *partition);
-        out.push(&Record { at, offset: 0, timestamp_ms: 1, key: None, value: Some(value.as_bytes()), headers: Headers::default() });
+        out.push(&Record {
+            at,
+            offset: 0,
+            timestamp_ms: 1,
+            key: None,
+            value: Some(value.as_bytes()),
+            headers: Headers::default(),
+        });
     }
+
     out
 }
 
@@ -231,50 +334,96 @@ fn takes_a_new_epoch(number: usize, s: Script) {
     for i in 0..4 {
         let at = TopicPartition::new(INPUT, 0);
         let value = format!("{i}");
-        let record = Record { at, offset: 0, timestamp_ms: 1, key: None, value: Some(value.as_bytes()), headers: Headers::default() };
+        let record = Record {
+            at,
+            offset: 0,
+            timestamp_ms: 1,
+            key: None,
+            value: Some(value.as_bytes()),
+            headers: Headers::default(),
+        };
+
         appender.append(&record).expect("an append");
     }
+
     appender.flush(SOON).expect("a flush");
     let faults = &cluster().faults;
     let held = if s.n == End::Commit {
         let (mut member, at, offset) = join(&stage);
         let held = faults.hold(END_TXN, &stage.prefix, 1);
-        let outcome = member.transact(&Transaction { outputs: &outputs(&[(0, "n")]), offsets: &[(at, offset + 1)] });
-        assert!(matches!(outcome, Outcome::Committed { suspect: true, .. }), "{outcome:?}");
+        let outcome = member.transact(&Transaction {
+            outputs: &outputs(&[(0, "n")]),
+            offsets: &[(at, offset + 1)],
+        });
+
+        assert!(
+            matches!(outcome, Outcome::Committed { suspect: true, .. }),
+            "{outcome:?}"
+        );
         assert!(member.suspect());
         held
     } else {
         // Ours never aborts; one who did had our name before us.
         bare_first(&stage, &producer(&stage.instance()), End::Abort)
     };
+
     // This is what the engine does on suspicion.
     let (mut member, at, offset) = join(&stage);
-    assert_eq!(offset, u64::from(s.n == End::Commit), "N counts, or not, whatever the delayed request still wants");
+    assert_eq!(
+        offset,
+        u64::from(s.n == End::Commit),
+        "N counts, or not, whatever the delayed request still wants"
+    );
+
     // Both records are written and nothing is decided when the delayed end arrives.
     let committing = s.next == End::Commit;
-    let paused = faults.hold(ADD_OFFSETS_TO_TXN, &stage.prefix, if committing { 1 } else { 1_000 });
+    let paused = faults.hold(
+        ADD_OFFSETS_TO_TXN,
+        &stage.prefix,
+        if committing { 1 } else { 1_000 },
+    );
     let outcome = std::thread::scope(|scope| {
         let main = scope.spawn(|| {
             paused.wait_held(SOON);
             held.release();
-            assert_eq!(held.answer(SOON), INVALID_PRODUCER_EPOCH, "the delayed end has an old epoch");
+            assert_eq!(
+                held.answer(SOON),
+                INVALID_PRODUCER_EPOCH,
+                "the delayed end has an old epoch"
+            );
             std::thread::sleep(Duration::from_millis(200));
-            assert_eq!(stage.visible(), "", "nothing is visible before it is decided");
+            assert_eq!(
+                stage.visible(),
+                "",
+                "nothing is visible before it is decided"
+            );
             if committing {
                 paused.release();
             }
         });
+
         let values = outputs(&[(1, "a"), (if s.same { 1 } else { 2 }, "b")]);
-        let outcome = member.transact(&Transaction { outputs: &values, offsets: &[(at, offset + 1)] });
+        let outcome = member.transact(&Transaction {
+            outputs: &values,
+            offsets: &[(at, offset + 1)],
+        });
+
         main.join().expect("the delayed end was refused");
         outcome
     });
+
     println!("script {number} {s:?}: ours was told {outcome:?}");
     assert!(
-        matches!((&outcome, committing), (Outcome::Committed { .. }, true) | (Outcome::NotCommitted(_) | Outcome::Late { .. }, false)),
+        matches!(
+            (&outcome, committing),
+            (Outcome::Committed { .. }, true)
+                | (Outcome::NotCommitted(_) | Outcome::Late { .. }, false)
+        ),
         "{outcome:?}"
     );
+
     drop(member);
+
     // Whoever comes next finds all of it or nothing, and continues there.
     let (_, _, next) = join(&stage);
     assert_eq!(next, offset + u64::from(committing));

@@ -1,6 +1,7 @@
-//! The same between roles. `orders` that keeps its producer (the recovery after suspicious events switched off in the real binary) shows others what
-//! it never decided. It does not get far: `orders` stops when `trading` answers what was never said; a repeat is dropped and counted by the
-//! `(task, sequence)` guard, and a loss stops `trading`.
+//! The same between roles. `orders` that keeps its producer (the recovery after suspicious events
+//! switched off in the real binary) shows others what it never decided. It does not get far:
+//! `orders` stops when `trading` answers what was never said; a repeat is dropped and counted by
+//! the `(task, sequence)` guard, and a loss stops `trading`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -33,8 +34,19 @@ struct Pair {
 
 impl Pair {
     fn new(name: &str, dir: &Path) -> Pair {
-        let (address, prefix) = (cluster().address(), unique_prefix(name));
-        let flags = ["--rate-limit", "0", "--stale-ms", "1000000000", "-X", "socket.timeout.ms=2000", "-X", "request.timeout.ms=1500"];
+        let address = cluster().address();
+        let prefix = unique_prefix(name);
+        let flags = [
+            "--rate-limit",
+            "0",
+            "--stale-ms",
+            "1000000000",
+            "-X",
+            "socket.timeout.ms=2000",
+            "-X",
+            "request.timeout.ms=1500",
+        ];
+
         let installation = Installation {
             brokers: address.clone(),
             prefix: prefix.clone(),
@@ -42,25 +54,45 @@ impl Pair {
             logs: dir.to_path_buf(),
             flags: flags.map(String::from).to_vec(),
         };
+
         installation.run(&["topics", "create", "--partitions", "1"]);
-        let log: Arc<dyn Log> = Arc::new(KafkaLog::new(KafkaSettings::new(&address), Arc::new(t::table(&prefix))));
+        let log: Arc<dyn Log> = Arc::new(KafkaLog::new(
+            KafkaSettings::new(&address),
+            Arc::new(t::table(&prefix)),
+        ));
         let mut sender = Sender::new(&*log);
         reference(&mut sender, 2);
-        Pair { installation, log, sender }
+        Pair {
+            installation,
+            log,
+            sender,
+        }
     }
 
     fn order(&mut self, id: &str) {
-        let value = format!(r#"{{"order_id":"{id}","user_id":"u","symbol":"S1","quantity":1,"order_type":"buy","timestamp":1625159076}}"#);
+        let value = format!(
+            r#"{{"order_id":"{id}","user_id":"u","symbol":"S1","quantity":1,"order_type":"buy","timestamp":1625159076}}"#
+        );
         self.sender.send(t::ORDER_COMMANDS, "u", value);
         self.sender.flush();
     }
 
     fn wait_event(&self, id: &str, event: &str) {
-        let there = || read_all(&*self.log, t::ORDER_EVENTS).iter().any(|e| e.text("order_id") == id && e.text("event") == event);
+        let there = || {
+            read_all(&*self.log, t::ORDER_EVENTS)
+                .iter()
+                .any(|e| e.text("order_id") == id && e.text("event") == event)
+        };
+
         let since = std::time::Instant::now();
         while !there() {
             let logs = ["orders", "trading"].map(|role| tail(&self.installation.log_of(role, 1)));
-            assert!(since.elapsed() < SOON, "no {event} of {id}; orders:\n{}\ntrading:\n{}", logs[0], logs[1]);
+            assert!(
+                since.elapsed() < SOON,
+                "no {event} of {id}; orders:\n{}\ntrading:\n{}",
+                logs[0],
+                logs[1]
+            );
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
@@ -69,22 +101,27 @@ impl Pair {
     fn doubled(&self, topic: TopicId) -> usize {
         let mut names = BTreeSet::new();
         let name = |r: &Seen| (r.headers["src"].clone(), r.headers["n"].clone());
-        read_all(&*self.log, topic).iter().filter(|r| !names.insert(name(r))).count()
+        read_all(&*self.log, topic)
+            .iter()
+            .filter(|r| !names.insert(name(r)))
+            .count()
     }
 
     fn repeats(&self, role: &str) -> u64 {
         let file = InstanceStatus::path(&self.installation.state, role, 1);
-        let status: InstanceStatus = serde_json::from_slice(&std::fs::read(file).expect("a status")).expect("JSON");
+        let status: InstanceStatus =
+            serde_json::from_slice(&std::fs::read(file).expect("a status")).expect("JSON");
         status.counters.repeats_dropped
     }
 
-    /// The end of the transaction of `o2` is delayed; in the middle of that of `o3` it arrives; then `orders` dies. Answers what the broker said to
-    /// the delayed end.
+    /// The end of the transaction of `o2` is delayed; in the middle of that of `o3` it arrives;
+    /// then `orders` dies. Answers what the broker said to the delayed end.
     fn delayed_end(&mut self, mut orders: Process) -> (i16, Arc<Ticket>) {
         let of = format!("{}processor-orders-1", self.installation.prefix);
         let held = cluster().faults.hold(END_TXN, &of, 1);
         self.order("o2");
         held.wait_held(SOON);
+
         // While it waits for an answer that does not come, the next order does.
         let paused = cluster().faults.hold(ADD_OFFSETS_TO_TXN, &of, 1_000);
         self.order("o3");
@@ -107,14 +144,18 @@ fn begin(name: &str, dir: &Path, environment: &[(&str, &str)]) -> (Pair, Process
     (pair, orders, trading)
 }
 
-/// `trading` has acted on an order whose offsets were never committed. The next `orders` finds a meta record that is newer than the group's offsets, and
-/// stops before it says anything twice.
+/// `trading` has acted on an order whose offsets were never committed. The next `orders` finds a
+/// meta record that is newer than the group's offsets, and stops before it says anything twice.
 #[test]
 fn orders_that_keep_their_producer_are_stopped_at_the_next_start() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut pair, orders, _trading) = begin("pair", dir.path(), KEEPS);
     let (answer, paused) = pair.delayed_end(orders);
-    assert_eq!(answer, NONE, "the broker takes the delayed end for that of the transaction of o3");
+    assert_eq!(
+        answer, NONE,
+        "the broker takes the delayed end for that of the transaction of o3"
+    );
+
     // Nobody decided this.
     pair.wait_event("o3", "OrderPending");
     assert_eq!(pair.doubled(t::ORDER_EVENTS), 0);
@@ -125,29 +166,49 @@ fn orders_that_keep_their_producer_are_stopped_at_the_next_start() {
         end = again.ended();
         end.is_some()
     });
+
     assert_eq!(pair.doubled(t::ORDER_EVENTS), 0, "nothing was said twice");
     let end = end.expect("just looked");
     let said = tail(&again.log);
     assert_eq!(end.code(), Some(70), "{said}");
-    // The torn transaction left its meta record behind, but not its offsets: a start sees that before it can do damage.
-    assert!(said.contains("stopped by an invariant") && said.contains("older than transaction"), "{said}");
+
+    // The torn transaction left its meta record behind, but not its offsets: a start sees that
+    // before it can do damage.
+    assert!(
+        said.contains("stopped by an invariant") && said.contains("older than transaction"),
+        "{said}"
+    );
 }
 
-/// The same while `trading` sleeps: `orders` must not say it all again, although nobody has acted on it yet.
+/// The same while `trading` sleeps: `orders` must not say it all again, although nobody has acted
+/// on it yet.
 #[test]
 fn orders_that_keep_their_producer_are_stopped_before_trading_wakes_up() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut pair, orders, mut trading) = begin("pair", dir.path(), KEEPS);
     trading.signal(libc::SIGSTOP);
     let (answer, paused) = pair.delayed_end(orders);
-    assert_eq!(answer, NONE, "the broker takes the delayed end for that of the transaction of o3");
+    assert_eq!(
+        answer, NONE,
+        "the broker takes the delayed end for that of the transaction of o3"
+    );
     cluster().faults.forget(&paused);
     let mut again = pair.installation.start("orders", 1);
     assert_eq!(again.exit_code(SOON), Some(70), "{}", tail(&again.log));
     trading.signal(libc::SIGCONT);
-    wait_for("trading to act on o2", SOON, || read_all(&*pair.log, t::TRADES).len() >= 2);
+    wait_for("trading to act on o2", SOON, || {
+        read_all(&*pair.log, t::TRADES).len() >= 2
+    });
+
     assert!(trading.is_running());
-    assert_eq!((pair.doubled(t::BOOK_COMMANDS), pair.doubled(t::ORDER_EVENTS), pair.repeats("trading")), (0, 0, 0));
+    assert_eq!(
+        (
+            pair.doubled(t::BOOK_COMMANDS),
+            pair.doubled(t::ORDER_EVENTS),
+            pair.repeats("trading")
+        ),
+        (0, 0, 0)
+    );
 }
 
 #[test]
@@ -156,18 +217,38 @@ fn orders_that_take_a_new_epoch_do_not() {
     let (mut pair, orders, trading) = begin("pair", dir.path(), &[]);
     let (answer, paused) = pair.delayed_end(orders);
     assert_eq!(answer, INVALID_PRODUCER_EPOCH);
-    assert!(read_all(&*pair.log, t::ORDER_EVENTS).iter().all(|e| e.text("order_id") != "o3"), "nothing of o3 was decided");
+    assert!(
+        read_all(&*pair.log, t::ORDER_EVENTS)
+            .iter()
+            .all(|e| e.text("order_id") != "o3"),
+        "nothing of o3 was decided"
+    );
     cluster().faults.forget(&paused);
     let again = pair.installation.start("orders", 1);
     pair.wait_event("o3", "OrderFilled");
-    assert_eq!((pair.doubled(t::ORDER_EVENTS), pair.doubled(t::BOOK_COMMANDS)), (0, 0));
-    assert_eq!((pair.repeats("trading"), read_all(&*pair.log, t::TRADES).len()), (0, 3));
+    assert_eq!(
+        (
+            pair.doubled(t::ORDER_EVENTS),
+            pair.doubled(t::BOOK_COMMANDS)
+        ),
+        (0, 0)
+    );
+
+    assert_eq!(
+        (
+            pair.repeats("trading"),
+            read_all(&*pair.log, t::TRADES).len()
+        ),
+        (0, 3)
+    );
+
     again.stop();
     trading.stop();
 }
 
-/// The last script: an abort that arrives late takes the first record of a committed transaction with it. Whoever writes for `orders` like that is
-/// a client that keeps its producer and aborts, which ours never does.
+/// The last script: an abort that arrives late takes the first record of a committed transaction
+/// with it. Whoever writes for `orders` like that is a client that keeps its producer and aborts,
+/// which ours never does.
 #[test]
 fn a_lost_record_stops_trading() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -177,31 +258,56 @@ fn a_lost_record_stops_trading() {
     let name = format!("{prefix}processor-orders-1");
     let producer = producer(&name);
     let last = read_all(&*pair.log, t::BOOK_COMMANDS).pop().expect("o1's");
-    let (task, sequence) = guard::parse(last.headers[guard::HEADER].as_bytes()).expect("a sequence");
-    let (book, notes) = (format!("{prefix}book-commands"), format!("{prefix}notifications"));
+    let (task, sequence) =
+        guard::parse(last.headers[guard::HEADER].as_bytes()).expect("a sequence");
+    let book = format!("{prefix}book-commands");
+    let notes = format!("{prefix}notifications");
     let send = |topic: &str, step: u64| {
         let value = format!("{task}/{}", sequence + step);
-        let headers = OwnedHeaders::new().insert(Header { key: guard::HEADER, value: Some(value.as_bytes()) });
-        producer.send(BaseRecord::<[u8], [u8]>::to(topic).partition(0).key(&last.key).payload(&last.raw).headers(headers)).expect("room");
+        let headers = OwnedHeaders::new().insert(Header {
+            key: guard::HEADER,
+            value: Some(value.as_bytes()),
+        });
+
+        producer
+            .send(
+                BaseRecord::<[u8], [u8]>::to(topic)
+                    .partition(0)
+                    .key(&last.key)
+                    .payload(&last.raw)
+                    .headers(headers),
+            )
+            .expect("room");
+
         drain(&producer);
     };
+
     producer.begin_transaction().expect("N begins");
     send(&book, 1);
     let held = cluster().faults.hold(END_TXN, &name, 1);
-    producer.abort_transaction(SOON).expect("librdkafka hides the timeout");
+    producer
+        .abort_transaction(SOON)
+        .expect("librdkafka hides the timeout");
+
     // After the abort the same sequence again, as one who goes on in place would.
     producer.begin_transaction().expect("N+1 begins");
     send(&book, 1);
     held.release();
     assert_eq!(held.answer(SOON), NONE);
     send(&notes, 1);
-    producer.commit_transaction(SOON).expect("the commit goes well, and its first record is lost");
+    producer
+        .commit_transaction(SOON)
+        .expect("the commit goes well, and its first record is lost");
     assert!(trading.is_running(), "it cannot see yet what is missing");
     producer.begin_transaction().expect("N+2 begins");
     send(&book, 2);
     producer.commit_transaction(SOON).expect("a commit");
     assert_eq!(trading.exit_code(SOON), Some(70), "{}", tail(&trading.log));
     let said = tail(&trading.log);
-    let due = format!("a record of ours is missing: sequence {} came where {} was due", sequence + 2, sequence + 1);
+    let due = format!(
+        "a record of ours is missing: sequence {} came where {} was due",
+        sequence + 2,
+        sequence + 1
+    );
     assert!(said.contains(&due), "{said}");
 }

@@ -1,5 +1,6 @@
-//! What a transaction may contain, and what becomes of one that cannot be committed: bounded by construction, smaller when it was too much, and never tried
-//! again for ever. Over a log in memory and a clock that moves with the work.
+//! What a transaction may contain, and what becomes of one that cannot be committed: bounded by
+//! construction, smaller when it was too much, and never tried again for ever. Over a log in memory
+//! and a clock that moves with the work.
 
 mod replays;
 mod world;
@@ -20,7 +21,10 @@ fn numbered(n: usize, what: &str) -> impl Iterator<Item = (&'static str, String)
 }
 
 fn bounds(records: usize) -> Bounds {
-    Bounds { records, ..Bounds::default() }
+    Bounds {
+        records,
+        ..Bounds::default()
+    }
 }
 
 /// Forty commands that each cause two thousand records were one transaction of eighty thousand.
@@ -36,16 +40,31 @@ fn a_batch_ends_early_when_there_is_enough_output() {
     let most = all.iter().map(|t| t.records).max().unwrap();
     assert!(most <= 5_000 + 2_010, "a transaction of {most} records");
     assert!((14..=22).contains(&all.len()), "{} transactions", all.len());
-    assert_eq!((instance.counters().recoveries, instance.counters().records_in), (0, 40 + u64::from(PARTITIONS)));
+    assert_eq!(
+        (
+            instance.counters().recoveries,
+            instance.counters().records_in
+        ),
+        (0, 40 + u64::from(PARTITIONS))
+    );
+
     // Bytes and rows bound it likewise.
     let world = World::new(|_, _| None);
     world.send(0, (0..50).map(|i| ("a", format!("big={}", 10_000 + i))));
     world.rows((0..50).map(|i| (format!("S{i}"), vec![b'x'; 10_000])));
     world.send(1, (0..50).map(|i| ("b", format!("look=S{i}"))));
     let mut instance = world.instance(1, LIMITS);
-    instance.bound_by(Bounds { bytes: 30_000, row_bytes: 25_000, ..Bounds::default() });
+    instance.bound_by(Bounds {
+        bytes: 30_000,
+        row_bytes: 25_000,
+        ..Bounds::default()
+    });
+
     world.drain(&mut instance).unwrap();
-    assert_eq!(world.check().into_iter().collect::<Vec<_>>(), [("a".to_string(), 50), ("b".to_string(), 50)]);
+    assert_eq!(
+        world.check().into_iter().collect::<Vec<_>>(),
+        [("a".to_string(), 50), ("b".to_string(), 50)]
+    );
     let most = world.transactions().iter().map(|t| t.bytes).max().unwrap();
     assert!(most < 60_000, "a transaction of {most} bytes");
 }
@@ -54,19 +73,42 @@ fn a_batch_ends_early_when_there_is_enough_output() {
 #[test]
 fn a_journal_takes_as_many_records_as_it_needs() {
     let world = World::new(|_, _| None);
-    world.rows((0..900).map(|i| (format!("S{i}"), vec![b'x'; 2_200])).chain((0..17).map(|i| (format!("L{i}"), vec![b'y'; 63 << 10]))));
-    world.send(0, (0..900).map(|i| ("a", format!("look=S{i}"))).chain((0..17).map(|i| ("a", format!("look=L{i}")))));
+    world.rows(
+        (0..900)
+            .map(|i| (format!("S{i}"), vec![b'x'; 2_200]))
+            .chain((0..17).map(|i| (format!("L{i}"), vec![b'y'; 63 << 10]))),
+    );
+    world.send(
+        0,
+        (0..900)
+            .map(|i| ("a", format!("look=S{i}")))
+            .chain((0..17).map(|i| ("a", format!("look=L{i}")))),
+    );
     world.send(1, [("b", "look=S1".to_string())]);
     let mut instance = world.instance(1, LIMITS);
+
     // No bound but that of the topic: 3 MiB of rows in one transaction.
-    instance.bound_by(Bounds { row_bytes: usize::MAX, ..Bounds::default() });
+    instance.bound_by(Bounds {
+        row_bytes: usize::MAX,
+        ..Bounds::default()
+    });
+
     world.drain(&mut instance).unwrap();
     assert_eq!(world.check().values().sum::<u64>(), 918);
     assert_eq!(instance.counters().recoveries, 0);
     let all = world.transactions();
-    assert!(all.iter().any(|t| t.journal.len() >= 10), "{:?}", all.iter().map(|t| t.journal.len()).collect::<Vec<_>>());
-    assert!(all.iter().flat_map(|t| &t.journal).all(|size| *size <= 256 << 10));
+    assert!(
+        all.iter().any(|t| t.journal.len() >= 10),
+        "{:?}",
+        all.iter().map(|t| t.journal.len()).collect::<Vec<_>>()
+    );
+    assert!(
+        all.iter()
+            .flat_map(|t| &t.journal)
+            .all(|size| *size <= 256 << 10)
+    );
     replays::replays(&world, &instance);
+
     // As usual: several transactions, each with few parts.
     let world = World::new(|_, _| None);
     world.rows((0..900).map(|i| (format!("S{i}"), vec![b'x'; 2_200])));
@@ -74,27 +116,54 @@ fn a_journal_takes_as_many_records_as_it_needs() {
     let mut instance = world.instance(1, LIMITS);
     world.drain(&mut instance).unwrap();
     let all = world.transactions();
+
     // Entries without rows are those of other tasks, which were woken in the same transaction.
-    let parts = all.iter().map(|t| t.journal.iter().filter(|size| **size > 1_000).count()).max().unwrap();
-    assert!((2..=5).contains(&parts), "{parts} records of journal in a transaction");
+    let parts = all
+        .iter()
+        .map(|t| t.journal.iter().filter(|size| **size > 1_000).count())
+        .max()
+        .unwrap();
+    assert!(
+        (2..=5).contains(&parts),
+        "{parts} records of journal in a transaction"
+    );
     replays::replays(&world, &instance);
 }
 
-/// A log that has no time for more than so many records: the same batch would be tried again and again.
+/// A log that has no time for more than so many records: the same batch would be tried again and
+/// again.
 #[test]
 fn a_transaction_that_was_late_comes_back_smaller_until_one_fits() {
     for told in [true, false] {
         let world = World::new(move |tx, _| {
             let of = tx.outputs.len();
-            (of > 400)
-                .then(|| if told { Outcome::Late { why: "no time".into(), done: 400, of } } else { Outcome::Unknown("no answer".into()) })
+            (of > 400).then(|| {
+                if told {
+                    Outcome::Late {
+                        why: "no time".into(),
+                        done: 400,
+                        of,
+                    }
+                } else {
+                    Outcome::Unknown("no answer".into())
+                }
+            })
         });
+
         world.send(0, numbered(20_000, "emit=3"));
-        let mut instance = world.instance(1, Limits { records: 10_000, ..LIMITS });
+        let mut instance = world.instance(
+            1,
+            Limits {
+                records: 10_000,
+                ..LIMITS
+            },
+        );
+
         world.drain(&mut instance).unwrap();
         assert_eq!(world.check().values().sum::<u64>(), 20_000);
         let all = world.transactions();
-        let (late, well) = (all.iter().filter(|t| !t.committed).count(), all.iter().filter(|t| t.committed).count());
+        let late = all.iter().filter(|t| !t.committed).count();
+        let well = all.iter().filter(|t| t.committed).count();
         assert!(late < 30, "{late} transactions were late");
         assert!(well < 1_000, "{well} transactions");
         assert_eq!(instance.counters().without_progress, 0);
@@ -105,7 +174,14 @@ fn a_transaction_that_was_late_comes_back_smaller_until_one_fits() {
 /// One record that nothing can make smaller: tried with the least, for as long as it takes.
 #[test]
 fn an_outage_is_waited_for_without_a_limit_and_counted() {
-    let world = World::new(|_, n| (n < 60).then(|| Outcome::Late { why: "brokers are away".into(), done: 0, of: 9 }));
+    let world = World::new(|_, n| {
+        (n < 60).then(|| Outcome::Late {
+            why: "brokers are away".into(),
+            done: 0,
+            of: 9,
+        })
+    });
+
     world.send(0, numbered(100, "emit=1"));
     let mut instance = world.instance(1, LIMITS);
     let mut most = 0;
@@ -114,31 +190,51 @@ fn an_outage_is_waited_for_without_a_limit_and_counted() {
         most = most.max(instance.counters().without_progress);
         if instance.counters().without_progress > 3 {
             let trouble = instance.trouble().expect("the cause");
-            assert!(trouble.contains("brokers are away") && trouble.contains("the next transaction takes at most"), "{trouble}");
+            assert!(
+                trouble.contains("brokers are away")
+                    && trouble.contains("the next transaction takes at most"),
+                "{trouble}"
+            );
         }
+
         if world.is_drained() {
             break;
         }
     }
-    assert_eq!((most, instance.counters().without_progress, instance.trouble()), (60, 0, None));
+
+    assert_eq!(
+        (
+            most,
+            instance.counters().without_progress,
+            instance.trouble()
+        ),
+        (60, 0, None)
+    );
+
     assert_eq!(world.check().values().sum::<u64>(), 100);
 }
 
-fn refuses(key: &'static [u8]) -> impl Fn(&processor::engine::ports::Transaction<'_>) -> Option<Outcome> {
+fn refuses(
+    key: &'static [u8],
+) -> impl Fn(&processor::engine::ports::Transaction<'_>) -> Option<Outcome> {
     move |tx| {
         let rejection = || Rejection {
             reason: "MESSAGE_TOO_LARGE out".into(),
             text: "a record for out/1 is too large: raise max.message.bytes of out".into(),
         };
+
         writes(tx, OUT, key).then(|| Outcome::Rejected(rejection()))
     }
 }
 
-/// What brokers refuse for what it is ends the role; and everything before it is done, and outages in between count for nothing.
+/// What brokers refuse for what it is ends the role; and everything before it is done, and outages
+/// in between count for nothing.
 #[test]
 fn the_third_refusal_of_the_same_record_ends_the_role() {
-    let (outages, refusals) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (o, r) = (outages.clone(), refusals.clone());
+    let outages = Arc::new(AtomicUsize::new(0));
+    let refusals = Arc::new(AtomicUsize::new(0));
+    let o = outages.clone();
+    let r = refusals.clone();
     let refuse = refuses(b"bad");
     let world = World::new(move |tx, n| {
         // Every second attempt meets brokers that are away.
@@ -147,44 +243,77 @@ fn the_third_refusal_of_the_same_record_ends_the_role() {
             o.fetch_add(1, Ordering::Relaxed);
             return Some(Outcome::NotCommitted("brokers are away".into()));
         }
+
         r.fetch_add(1, Ordering::Relaxed);
         Some(refused)
     });
-    world.send(1, numbered(300, "emit=2").chain([("bad", "emit=1".to_string())]).chain(numbered(300, "emit=2")));
+
+    world.send(
+        1,
+        numbered(300, "emit=2")
+            .chain([("bad", "emit=1".to_string())])
+            .chain(numbered(300, "emit=2")),
+    );
     world.send(0, (0..50).map(|_| ("z", "emit=1".to_string())));
     let mut instance = world.instance(1, LIMITS);
     let stopped = world.drain(&mut instance).unwrap_err();
     let text = stopped.to_string();
     assert!(matches!(stopped, Stop::Refused(_)), "{text}");
-    for part in ["in/1/300", "refused 3 times", "raise max.message.bytes of out", "nothing is lost"] {
+    for part in [
+        "in/1/300",
+        "refused 3 times",
+        "raise max.message.bytes of out",
+        "nothing is lost",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    assert!((3..20).contains(&refusals.load(Ordering::Relaxed)), "{refusals:?}");
+
+    assert!(
+        (3..20).contains(&refusals.load(Ordering::Relaxed)),
+        "{refusals:?}"
+    );
     assert!(outages.load(Ordering::Relaxed) > 1);
-    let done = world.log.group_offsets("does", &[TopicPartition::new(IN, 1)]).unwrap();
+    let done = world
+        .log
+        .group_offsets("does", &[TopicPartition::new(IN, 1)])
+        .unwrap();
     assert_eq!(done, [Some(300)], "all before the record is done");
+
     // Somebody has raised the limit.
     let World { log, stores, ticks } = world;
-    let well = World { log: log.with_policy(|_, _| None), stores, ticks };
+    let well = World {
+        log: log.with_policy(|_, _| None),
+        stores,
+        ticks,
+    };
+
     let mut instance = well.instance(1, LIMITS);
     well.drain(&mut instance).unwrap();
     assert_eq!(well.check().values().sum::<u64>(), 651);
 }
 
-/// A limit on what is sent at once (a broker's limit is on batches) is no reason to stop when less at a time gets through.
+/// A limit on what is sent at once (a broker's limit is on batches) is no reason to stop when less
+/// at a time gets through.
 #[test]
 fn what_is_refused_only_together_gets_through_in_pieces() {
     let world = World::new(|tx, _| {
-        let rejection = Rejection { reason: "MESSAGE_TOO_LARGE out".into(), text: "too large".into() };
-        (tx.outputs.iter().filter(|r| r.at.topic == OUT).count() > 50).then_some(Outcome::Rejected(rejection))
+        let rejection = Rejection {
+            reason: "MESSAGE_TOO_LARGE out".into(),
+            text: "too large".into(),
+        };
+
+        (tx.outputs.iter().filter(|r| r.at.topic == OUT).count() > 50)
+            .then_some(Outcome::Rejected(rejection))
     });
+
     world.send(0, numbered(2_000, "emit=2"));
     let mut instance = world.instance(1, LIMITS);
     world.drain(&mut instance).unwrap();
     assert_eq!(world.check().values().sum::<u64>(), 2_000);
 }
 
-/// State changes, journal and meta records are looked at, too: one of those used to be refused by the log, for ever.
+/// State changes, journal and meta records are looked at, too: one of those used to be refused by
+/// the log, for ever.
 #[test]
 fn a_record_that_its_topic_can_never_take_ends_the_role_at_once() {
     let world = World::new(|_, _| None);
@@ -195,9 +324,16 @@ fn a_record_that_its_topic_can_never_take_ends_the_role_at_once() {
     let stopped = world.drain(&mut instance).unwrap_err();
     let text = stopped.to_string();
     assert!(matches!(stopped, Stop::Refused(_)), "{text}");
-    for part in ["changelog/0", "key \"big\"", "2000259 bytes", "1048576 bytes", "Nothing of its transaction was committed"] {
+    for part in [
+        "changelog/0",
+        "key \"big\"",
+        "2000259 bytes",
+        "1048576 bytes",
+        "Nothing of its transaction was committed",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
+
     assert_eq!(instance.counters().recoveries, 0);
 }
 
@@ -208,28 +344,41 @@ fn what_is_left_goes_with_the_assignment() {
     for partition in 0..PARTITIONS {
         world.send(
             partition,
-            numbered(200, "emit=100").map(|(k, v)| (["a", "b", "c"][partition as usize], v + if k == "a" { "" } else { " x" })),
+            numbered(200, "emit=100").map(|(k, v)| {
+                (
+                    ["a", "b", "c"][partition as usize],
+                    v + if k == "a" { "" } else { " x" },
+                )
+            }),
         );
     }
+
     let mut first = world.instance(1, LIMITS);
     first.bound_by(bounds(1_000));
     let mut others = Vec::new();
     for i in 0..20_000 {
         first.step().unwrap();
-        others.iter_mut().try_for_each(|o: &mut processor::engine::instance::Instance| o.step().map(drop)).unwrap();
+        others
+            .iter_mut()
+            .try_for_each(|o: &mut processor::engine::instance::Instance| o.step().map(drop))
+            .unwrap();
+
         // Others come and go while something is left.
         if i % 40 == 15 && others.len() < 2 {
             let mut other = world.instance(2 + others.len() as u32, LIMITS);
             other.bound_by(bounds(700));
             others.push(other);
         }
+
         if i % 90 == 80 {
             others.pop();
         }
+
         if world.is_drained() {
             break;
         }
     }
+
     assert!(world.is_drained());
     assert_eq!(world.check().values().sum::<u64>(), 600);
 }
@@ -241,104 +390,186 @@ fn a_low_task_number_is_no_privilege() {
     for (partition, key) in (0..PARTITIONS).zip(["a", "b", "c"]) {
         world.send(partition, (0..60).map(|_| (key, "emit=50".to_string())));
     }
+
     let mut instance = world.instance(1, LIMITS);
+
     // Room for two records of input.
     instance.bound_by(bounds(100));
-    let at: Vec<_> = (0..PARTITIONS).map(|p| TopicPartition::new(IN, p)).collect();
+    let at: Vec<_> = (0..PARTITIONS)
+        .map(|p| TopicPartition::new(IN, p))
+        .collect();
     while !world.is_drained() {
         instance.step().unwrap();
-        let done: Vec<_> = world.log.group_offsets("does", &at).unwrap().into_iter().map(Option::unwrap_or_default).collect();
-        let (least, most) = (done.iter().min().unwrap(), done.iter().max().unwrap());
+        let done: Vec<_> = world
+            .log
+            .group_offsets("does", &at)
+            .unwrap()
+            .into_iter()
+            .map(Option::unwrap_or_default)
+            .collect();
+
+        let least = done.iter().min().unwrap();
+        let most = done.iter().max().unwrap();
         assert!(most - least <= 6, "{done:?}");
     }
+
     assert_eq!(world.check().values().sum::<u64>(), 180);
 }
 
-/// What is left of one partition's backlog holds up no other, be it of the same task or of another one: each waits for as many transactions as there are
-/// partitions, at most. The other inputs of the task used to wait until all that was left was done.
+/// What is left of one partition's backlog holds up no other, be it of the same task or of another
+/// one: each waits for as many transactions as there are partitions, at most. The other inputs of
+/// the task used to wait until all that was left was done.
 #[test]
 fn what_is_left_of_a_backlog_holds_up_no_other_partition() {
     let world = World::new(|_, _| None);
-    let mut instance = world.instance(1, Limits { records: 50, ..LIMITS });
+    let mut instance = world.instance(
+        1,
+        Limits {
+            records: 50,
+            ..LIMITS
+        },
+    );
+
     world.drain(&mut instance).unwrap();
+
     // Room for one record of the backlog in each transaction.
     instance.bound_by(bounds(50));
     world.send(0, numbered(400, "emit=60"));
     let mut longest = 0;
     for round in 0..12 {
-        // Everybody else gets a record, now before the batch is taken and now while most of it is left.
+        // Everybody else gets a record, now before the batch is taken and now while most of it is
+        // left.
         for _ in 0..round {
             instance.step().unwrap();
         }
+
         let mut others = vec![TopicPartition::new(CLOCK, 0)];
-        others.extend((1..PARTITIONS).flat_map(|p| [TopicPartition::new(IN, p), TopicPartition::new(CLOCK, p)]));
+        others.extend(
+            (1..PARTITIONS)
+                .flat_map(|p| [TopicPartition::new(IN, p), TopicPartition::new(CLOCK, p)]),
+        );
         for p in 0..PARTITIONS {
             world.wake(p);
             if p > 0 {
                 world.send(p, [(["", "q", "r"][p as usize], "emit=60".to_string())]);
             }
         }
-        let (before, mut waits) = (world.transactions().len(), 0);
-        let due: Vec<_> = others.iter().map(|at| Some(world.log.bounds(*at).unwrap().end)).collect();
+
+        let before = world.transactions().len();
+        let mut waits = 0;
+        let due: Vec<_> = others
+            .iter()
+            .map(|at| Some(world.log.bounds(*at).unwrap().end))
+            .collect();
         while world.log.group_offsets("does", &others).unwrap() != due {
             instance.step().unwrap();
             waits = world.transactions().len() - before;
-            assert!(waits < 100, "round {round}: {:?} of {due:?}", world.log.group_offsets("does", &others).unwrap());
+            assert!(
+                waits < 100,
+                "round {round}: {:?} of {due:?}",
+                world.log.group_offsets("does", &others).unwrap()
+            );
         }
+
         longest = longest.max(waits);
     }
+
     assert!(!world.is_drained(), "the backlog lasted");
-    assert!(longest <= 2 * 2 * PARTITIONS as usize, "{longest} transactions");
+    assert!(
+        longest <= 2 * 2 * PARTITIONS as usize,
+        "{longest} transactions"
+    );
     world.drain(&mut instance).unwrap();
     assert_eq!(world.check().values().sum::<u64>(), 400 + 12 * 2);
 }
 
-/// Beside a backlog, an order in a quiet partition waits for a short transaction and not for a full batch, and then has one for itself.
+/// Beside a backlog, an order in a quiet partition waits for a short transaction and not for a full
+/// batch, and then has one for itself.
 #[test]
 fn a_quiet_partition_waits_for_short_turns_only() {
     let world = World::new(|_, _| None);
+
     // 20 us each and 5 ms a transaction: a full batch of 10 000 takes 205 ms.
     world.send(0, numbered(600_000, ""));
-    let mut instance = world.instance(1, Limits { records: 10_000, ..LIMITS });
+    let mut instance = world.instance(
+        1,
+        Limits {
+            records: 10_000,
+            ..LIMITS
+        },
+    );
+
     let mut waits = Vec::new();
     let quiet = TopicPartition::new(IN, 1);
     while instance.counters().records_in < 10 {
         instance.step().unwrap();
     }
+
     for n in 1..=25 {
         world.send(1, [("q", String::new())]);
         let sent = world.ticks.0.load(Ordering::Relaxed);
         while world.log.group_offsets("does", &[quiet]).unwrap()[0] != Some(n) {
             instance.step().unwrap();
         }
+
         waits.push((world.ticks.0.load(Ordering::Relaxed) - sent) / 1_000);
+
         // The next one comes a quarter of a second later.
         let until = world.ticks.0.load(Ordering::Relaxed) + 250_000;
         while world.ticks.0.load(Ordering::Relaxed) < until && !world.is_drained() {
             instance.step().unwrap();
         }
     }
+
     assert!(!world.is_drained(), "the backlog lasted");
-    // Alone it takes 5 ms. It comes between two transactions here; in the middle of one, it waits for the rest of that, too.
+
+    // Alone it takes 5 ms. It comes between two transactions here; in the middle of one, it waits
+    // for the rest of that, too.
     assert!(waits[1..].iter().all(|ms| *ms <= 15), "{waits:?} ms");
-    let short = world.transactions().iter().rev().filter(|t| t.records > 100).take(20).map(|t| t.records).max().unwrap();
-    assert!((500..=1_000).contains(&short), "four times a commit's time at most: {short} records");
+    let short = world
+        .transactions()
+        .iter()
+        .rev()
+        .filter(|t| t.records > 100)
+        .take(20)
+        .map(|t| t.records)
+        .max()
+        .unwrap();
+
+    assert!(
+        (500..=1_000).contains(&short),
+        "four times a commit's time at most: {short} records"
+    );
+
     // Then nobody else is there, and batches are full again.
     world.drain(&mut instance).unwrap();
-    let largest = world.transactions().iter().rev().take(20).map(|t| t.records).max().unwrap();
+    let largest = world
+        .transactions()
+        .iter()
+        .rev()
+        .take(20)
+        .map(|t| t.records)
+        .max()
+        .unwrap();
+
     assert!(largest > 9_000, "{largest}");
 }
 
-/// One unread wake-up is as good as many: an instance that began anew again and again used to add one each time.
+/// One unread wake-up is as good as many: an instance that began anew again and again used to add
+/// one each time.
 #[test]
 fn wake_ups_do_not_pile_up() {
     let world = World::new(|_, n| (n < 40).then(|| Outcome::NotCommitted("not now".into())));
     world.send(0, numbered(10, "emit=1"));
     let mut instance = world.instance(1, LIMITS);
     world.drain(&mut instance).unwrap();
-    let sent: u64 = (0..PARTITIONS).map(|p| world.log.bounds(TopicPartition::new(CLOCK, p)).unwrap().end).sum();
+    let sent: u64 = (0..PARTITIONS)
+        .map(|p| world.log.bounds(TopicPartition::new(CLOCK, p)).unwrap().end)
+        .sum();
     assert_eq!(instance.counters().recoveries, 40);
-    // Forty attempts with up to two seconds between them are a little more than a minute: one each ten seconds and task.
+
+    // Forty attempts with up to two seconds between them are a little more than a minute: one each
+    // ten seconds and task.
     assert!(sent <= u64::from(PARTITIONS) * 9, "{sent} wake-ups");
 }
 
@@ -355,11 +586,19 @@ fn reading_a_large_table_takes_no_turn_for_itself() {
     world.send(0, [("a", "look=S7".to_string())]);
     world.drain(&mut instance).unwrap();
     let read = world.log.table_rows.load(Ordering::Relaxed) - before;
-    assert!(read <= 2_000, "{read} rows were read before the record was processed");
+    assert!(
+        read <= 2_000,
+        "{read} rows were read before the record was processed"
+    );
     for _ in 0..200 {
         instance.step().unwrap();
     }
-    assert_eq!(world.log.table_rows.load(Ordering::Relaxed) - before, 50_000, "and all of it is read");
+
+    assert_eq!(
+        world.log.table_rows.load(Ordering::Relaxed) - before,
+        50_000,
+        "and all of it is read"
+    );
     replays::replays(&world, &instance);
 }
 
@@ -367,21 +606,54 @@ fn reading_a_large_table_takes_no_turn_for_itself() {
 #[test]
 fn other_bounds_lead_to_the_same_state_and_output() {
     let mut known = None::<(Vec<String>, Vec<_>)>;
-    for (limits, output, row_bytes) in [(1_000, 150_000, 1 << 20), (7, 150_000, 1 << 20), (1_000, 40, 1 << 20), (50, 60, 300), (1, 1, 1)] {
+    for (limits, output, row_bytes) in [
+        (1_000, 150_000, 1 << 20),
+        (7, 150_000, 1 << 20),
+        (1_000, 40, 1 << 20),
+        (50, 60, 300),
+        (1, 1, 1),
+    ] {
         let world = World::new(|_, _| None);
         world.rows((0..60).map(|i| (format!("S{i}"), vec![b'x'; 90])));
         for partition in 0..PARTITIONS {
             let key = ["a", "b", "c"][partition as usize];
-            world.send(partition, (0..150).map(|i| (key, format!("emit={} look=S{} big={}", i % 9 + 1, i % 60, i % 5))));
+            world.send(
+                partition,
+                (0..150).map(|i| {
+                    (
+                        key,
+                        format!("emit={} look=S{} big={}", i % 9 + 1, i % 60, i % 5),
+                    )
+                }),
+            );
         }
-        let mut instance = world.instance(1, Limits { records: limits, age: Duration::from_secs(5), ..LIMITS });
-        instance.bound_by(Bounds { records: output, row_bytes, journal_part: 200, ..Bounds::default() });
+
+        let mut instance = world.instance(
+            1,
+            Limits {
+                records: limits,
+                age: Duration::from_secs(5),
+                ..LIMITS
+            },
+        );
+
+        instance.bound_by(Bounds {
+            records: output,
+            row_bytes,
+            journal_part: 200,
+            ..Bounds::default()
+        });
+
         world.drain(&mut instance).unwrap();
         replays::replays(&world, &instance);
+
         // Tasks may take turns at a partition of output; what each of them says stays in order.
         let mut out = world.outputs();
         out.sort_by_key(|(_, line)| line.as_bytes()[0]);
         let got = (digests(&instance), out);
-        assert!(*known.get_or_insert_with(|| got.clone()) == got, "limits {limits}, {output}, {row_bytes}");
+        assert!(
+            *known.get_or_insert_with(|| got.clone()) == got,
+            "limits {limits}, {output}, {row_bytes}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! A log in memory whose commits end as a test says, a clock that moves with the work, and a role that does what its records tell it.
+//! A log in memory whose commits end as a test says, a clock that moves with the work, and a role
+//! that does what its records tell it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +25,14 @@ pub const CLOCK: TopicId = TopicId(6);
 pub const PARTITIONS: u32 = 3;
 
 pub fn table() -> Arc<TopicTable> {
-    let spec = |name, partitions, cleanup| TopicSpec { name, partitions, cleanup, append_time: false, record_bytes_max: 1 << 20 };
+    let spec = |name, partitions, cleanup| TopicSpec {
+        name,
+        partitions,
+        cleanup,
+        append_time: false,
+        record_bytes_max: 1 << 20,
+    };
+
     use Cleanup::{Compact, Keep};
     use Partitions::{Many, One};
     let all = [
@@ -36,7 +44,13 @@ pub fn table() -> Arc<TopicTable> {
         ("table", One, Compact),
         ("clock", Many, Keep),
     ];
-    Arc::new(TopicTable::new("", all.into_iter().map(|(name, partitions, cleanup)| spec(name, partitions, cleanup)).collect()))
+
+    Arc::new(TopicTable::new(
+        "",
+        all.into_iter()
+            .map(|(name, partitions, cleanup)| spec(name, partitions, cleanup))
+            .collect(),
+    ))
 }
 
 /// Moves when a record is processed, when a transaction ends, and when somebody sleeps.
@@ -58,7 +72,8 @@ impl Clock for Ticks {
     }
 }
 
-/// Does what a record says: `emit=N` writes N records, `look=K` uses a row, `big=N` keeps N bytes of state. Counts records by key.
+/// Does what a record says: `emit=N` writes N records, `look=K` uses a row, `big=N` keeps N bytes
+/// of state. Counts records by key.
 struct Does(Ticks);
 
 impl Role for Does {
@@ -67,16 +82,24 @@ impl Role for Does {
         if r.at.topic == CLOCK {
             return Ok(());
         }
+
         let key = r.key.expect("keys are set");
         let state = [b"k", key].concat();
-        let count = ctx.get(&state).map_or(0, |v| u64::from_be_bytes(v.try_into().expect("eight bytes"))) + 1;
+        let count = ctx.get(&state).map_or(0, |v| {
+            u64::from_be_bytes(v.try_into().expect("eight bytes"))
+        }) + 1;
         ctx.put(&state, &count.to_be_bytes());
         let text = std::str::from_utf8(r.value.unwrap_or_default()).expect("text");
         for word in text.split(' ') {
             match word.split_once('=') {
                 Some(("emit", n)) => {
                     for i in 1..n.parse::<u32>().expect("a number") {
-                        ctx.emit(OUT, key, "More", format!("{} more {i}", String::from_utf8_lossy(key)).as_bytes());
+                        ctx.emit(
+                            OUT,
+                            key,
+                            "More",
+                            format!("{} more {i}", String::from_utf8_lossy(key)).as_bytes(),
+                        );
                     }
                 }
                 Some(("look", k)) => {
@@ -86,7 +109,13 @@ impl Role for Does {
                 _ => {}
             }
         }
-        ctx.emit(OUT, key, "Count", format!("{}={count}", String::from_utf8_lossy(key)).as_bytes());
+
+        ctx.emit(
+            OUT,
+            key,
+            "Count",
+            format!("{}={count}", String::from_utf8_lossy(key)).as_bytes(),
+        );
         Ok(())
     }
 }
@@ -103,7 +132,11 @@ impl RoleFactory for Doing {
 }
 
 pub fn factory(ticks: &Ticks) -> Box<dyn RoleFactory> {
-    let input = |topic| Input { topic, guarded: false };
+    let input = |topic| Input {
+        topic,
+        guarded: false,
+    };
+
     let spec = RoleSpec {
         name: "does",
         inputs: vec![input(IN), input(CLOCK)],
@@ -116,6 +149,7 @@ pub fn factory(ticks: &Ticks) -> Box<dyn RoleFactory> {
         linger: Duration::ZERO,
         headers: false,
     };
+
     Box::new(Doing(spec, ticks.clone()))
 }
 
@@ -146,7 +180,12 @@ pub struct Told {
 struct ToldMember(Box<dyn Member>, Told);
 
 impl Member for ToldMember {
-    fn poll(&mut self, wait: Duration, limits: Limits, into: &mut Records) -> Result<Polled, LogError> {
+    fn poll(
+        &mut self,
+        wait: Duration,
+        limits: Limits,
+        into: &mut Records,
+    ) -> Result<Polled, LogError> {
         self.0.poll(wait, limits, into)
     }
     fn resume(&mut self, positions: &[(TopicPartition, u64)]) -> Result<(), LogError> {
@@ -162,10 +201,16 @@ impl Member for ToldMember {
         self.1.seen.lock().unwrap().push(Tx {
             records: tx.outputs.len(),
             bytes: tx.outputs.size_bytes(),
-            journal: tx.outputs.iter().filter(|r| r.at.topic == JOURNAL).map(|r| r.value.unwrap_or_default().len()).collect(),
+            journal: tx
+                .outputs
+                .iter()
+                .filter(|r| r.at.topic == JOURNAL)
+                .map(|r| r.value.unwrap_or_default().len())
+                .collect(),
             offsets: tx.offsets.to_vec(),
             committed: matches!(outcome, Outcome::Committed { .. }),
         });
+
         outcome
     }
     fn suspect(&self) -> bool {
@@ -179,7 +224,8 @@ impl Reader for Counting {
     fn poll(&mut self, wait: Duration, limits: Limits, into: &mut Records) -> Result<(), LogError> {
         let before = into.len();
         self.0.poll(wait, limits, into)?;
-        self.1.fetch_add((into.len() - before) as u64, Ordering::Relaxed);
+        self.1
+            .fetch_add((into.len() - before) as u64, Ordering::Relaxed);
         Ok(())
     }
     fn caught_up(&self) -> bool {
@@ -197,9 +243,18 @@ impl Log for Told {
     fn join(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
         Ok(Box::new(ToldMember(self.inner.join(spec)?, self.clone())))
     }
-    fn reader(&self, topic: TopicId, from: &[(u32, From)], headers: bool) -> Result<Box<dyn Reader>, LogError> {
+    fn reader(
+        &self,
+        topic: TopicId,
+        from: &[(u32, From)],
+        headers: bool,
+    ) -> Result<Box<dyn Reader>, LogError> {
         let reader = self.inner.reader(topic, from, headers)?;
-        Ok(if topic == TABLE { Box::new(Counting(reader, self.table_rows.clone())) } else { reader })
+        Ok(if topic == TABLE {
+            Box::new(Counting(reader, self.table_rows.clone()))
+        } else {
+            reader
+        })
     }
     pass_on! {
         cluster_id() -> String;
@@ -216,8 +271,14 @@ impl Log for Told {
 
 impl Told {
     /// The same log, whose commits end otherwise.
-    pub fn with_policy(self, policy: impl Fn(&Transaction<'_>, usize) -> Option<Outcome> + Send + Sync + 'static) -> Told {
-        Told { policy: Arc::new(policy), ..self }
+    pub fn with_policy(
+        self,
+        policy: impl Fn(&Transaction<'_>, usize) -> Option<Outcome> + Send + Sync + 'static,
+    ) -> Told {
+        Told {
+            policy: Arc::new(policy),
+            ..self
+        }
     }
 }
 
@@ -227,43 +288,107 @@ pub struct World {
     pub ticks: Ticks,
 }
 
-pub const LIMITS: Limits = Limits { records: 1_000, bytes: 8 << 20, age: Duration::from_millis(50) };
+pub const LIMITS: Limits = Limits {
+    records: 1_000,
+    bytes: 8 << 20,
+    age: Duration::from_millis(50),
+};
 
 impl World {
-    pub fn new(policy: impl Fn(&Transaction<'_>, usize) -> Option<Outcome> + Send + Sync + 'static) -> World {
-        let (table, ticks) = (table(), Ticks::default());
+    pub fn new(
+        policy: impl Fn(&Transaction<'_>, usize) -> Option<Outcome> + Send + Sync + 'static,
+    ) -> World {
+        let table = table();
+        let ticks = Ticks::default();
         let inner = LocalLog::in_memory(&table);
         for t in table.iter() {
             let spec = table.spec(t);
-            inner.create_topic(t, spec, if spec.partitions == Partitions::One { 1 } else { PARTITIONS }).unwrap();
+            inner
+                .create_topic(
+                    t,
+                    spec,
+                    if spec.partitions == Partitions::One {
+                        1
+                    } else {
+                        PARTITIONS
+                    },
+                )
+                .unwrap();
         }
-        let log = Told { inner, policy: Arc::new(policy), seen: Arc::default(), table_rows: Arc::default(), ticks: ticks.clone() };
-        World { log, stores: MemoryStores::default(), ticks }
+
+        let log = Told {
+            inner,
+            policy: Arc::new(policy),
+            seen: Arc::default(),
+            table_rows: Arc::default(),
+            ticks: ticks.clone(),
+        };
+
+        World {
+            log,
+            stores: MemoryStores::default(),
+            ticks,
+        }
     }
 
     /// Appends records of one partition: key and what to do.
     pub fn send<'a>(&self, partition: u32, records: impl IntoIterator<Item = (&'a str, String)>) {
         let mut appender = self.log.appender().unwrap();
         for (key, value) in records {
-            let (at, key, value) = (TopicPartition::new(IN, partition), Some(key.as_bytes()), Some(value.as_bytes()));
-            appender.append(&Record { at, offset: 0, timestamp_ms: 1, key, value, headers: Headers::default() }).unwrap();
+            let at = TopicPartition::new(IN, partition);
+            let key = Some(key.as_bytes());
+            let value = Some(value.as_bytes());
+            appender
+                .append(&Record {
+                    at,
+                    offset: 0,
+                    timestamp_ms: 1,
+                    key,
+                    value,
+                    headers: Headers::default(),
+                })
+                .unwrap();
         }
+
         appender.flush(Duration::from_secs(5)).unwrap();
     }
 
     /// Appends a wake-up, as the engine does.
     pub fn wake(&self, partition: u32) {
-        let (mut appender, at) = (self.log.appender().unwrap(), TopicPartition::new(CLOCK, partition));
-        appender.append(&Record { at, offset: 0, timestamp_ms: 1, key: None, value: Some(b"now"), headers: Headers::default() }).unwrap();
+        let mut appender = self.log.appender().unwrap();
+        let at = TopicPartition::new(CLOCK, partition);
+        appender
+            .append(&Record {
+                at,
+                offset: 0,
+                timestamp_ms: 1,
+                key: None,
+                value: Some(b"now"),
+                headers: Headers::default(),
+            })
+            .unwrap();
+
         appender.flush(Duration::from_secs(5)).unwrap();
     }
 
     pub fn rows(&self, rows: impl IntoIterator<Item = (String, Vec<u8>)>) {
         let mut appender = self.log.appender().unwrap();
         for (key, value) in rows {
-            let (at, key, value) = (TopicPartition::new(TABLE, 0), Some(key.as_bytes()), Some(&value[..]));
-            appender.append(&Record { at, offset: 0, timestamp_ms: 1, key, value, headers: Headers::default() }).unwrap();
+            let at = TopicPartition::new(TABLE, 0);
+            let key = Some(key.as_bytes());
+            let value = Some(&value[..]);
+            appender
+                .append(&Record {
+                    at,
+                    offset: 0,
+                    timestamp_ms: 1,
+                    key,
+                    value,
+                    headers: Headers::default(),
+                })
+                .unwrap();
         }
+
         appender.flush(Duration::from_secs(5)).unwrap();
     }
 
@@ -278,16 +403,37 @@ impl World {
             cache_bytes: 1 << 20,
             standby: processor::engine::restore::Standby::None,
         };
-        let (log, clock) = (Arc::new(self.log.clone()), Box::new(self.ticks.clone()));
-        Instance::new(log, Box::new(self.stores.clone()), clock, factory(&self.ticks), table(), settings)
+
+        let log = Arc::new(self.log.clone());
+        let clock = Box::new(self.ticks.clone());
+        Instance::new(
+            log,
+            Box::new(self.stores.clone()),
+            clock,
+            factory(&self.ticks),
+            table(),
+            settings,
+        )
     }
 
     pub fn is_drained(&self) -> bool {
-        let at: Vec<_> = (0..PARTITIONS).flat_map(|p| [TopicPartition::new(IN, p), TopicPartition::new(CLOCK, p)]).collect();
+        let at: Vec<_> = (0..PARTITIONS)
+            .flat_map(|p| [TopicPartition::new(IN, p), TopicPartition::new(CLOCK, p)])
+            .collect();
         let committed = self.log.group_offsets("does", &at).unwrap();
+
         // Every task is woken when it begins to run; that record may still be on its way.
-        let due = |at: &TopicPartition| self.log.bounds(*at).unwrap().end.max(u64::from(at.topic == CLOCK));
-        at.iter().zip(committed).all(|(at, c)| c.unwrap_or(0) == due(at))
+        let due = |at: &TopicPartition| {
+            self.log
+                .bounds(*at)
+                .unwrap()
+                .end
+                .max(u64::from(at.topic == CLOCK))
+        };
+
+        at.iter()
+            .zip(committed)
+            .all(|(at, c)| c.unwrap_or(0) == due(at))
     }
 
     /// Steps until everything sent is committed, wake-ups included.
@@ -298,28 +444,51 @@ impl World {
                 return Ok(());
             }
         }
+
         panic!("no progress");
     }
 
     /// Output by partition, in order.
     pub fn outputs(&self) -> Vec<(u32, String)> {
         let from: Vec<_> = (0..PARTITIONS).map(|p| (p, From::Start)).collect();
-        let (mut reader, mut all) = (self.log.reader(OUT, &from, false).unwrap(), Records::new());
-        let limits = Limits { records: 1_000_000, bytes: 1 << 30, age: Duration::from_secs(60) };
+        let mut reader = self.log.reader(OUT, &from, false).unwrap();
+        let mut all = Records::new();
+        let limits = Limits {
+            records: 1_000_000,
+            bytes: 1 << 30,
+            age: Duration::from_secs(60),
+        };
+
         while !reader.caught_up() {
-            reader.poll(Duration::from_millis(10), limits, &mut all).unwrap();
+            reader
+                .poll(Duration::from_millis(10), limits, &mut all)
+                .unwrap();
         }
-        all.iter().map(|r| (r.at.partition, String::from_utf8_lossy(r.value.unwrap_or_default()).into_owned())).collect()
+
+        all.iter()
+            .map(|r| {
+                (
+                    r.at.partition,
+                    String::from_utf8_lossy(r.value.unwrap_or_default()).into_owned(),
+                )
+            })
+            .collect()
     }
 
     /// Every record counted once, in order; answers how many of each key.
     pub fn check(&self) -> BTreeMap<String, u64> {
         let mut last = BTreeMap::<String, u64>::new();
         for (_, line) in self.outputs() {
-            let Some((key, count)) = line.split_once('=') else { continue };
-            let before = last.insert(key.to_string(), count.parse().unwrap()).unwrap_or(0);
+            let Some((key, count)) = line.split_once('=') else {
+                continue;
+            };
+
+            let before = last
+                .insert(key.to_string(), count.parse().unwrap())
+                .unwrap_or(0);
             assert_eq!(before + 1, count.parse::<u64>().unwrap(), "{line}");
         }
+
         last
     }
 
@@ -341,5 +510,7 @@ pub fn digests(instance: &Instance) -> Vec<String> {
 
 /// How often a record with this key stands in a transaction's output.
 pub fn writes(tx: &Transaction<'_>, topic: TopicId, key: &[u8]) -> bool {
-    tx.outputs.iter().any(|r| r.at.topic == topic && r.key == Some(key))
+    tx.outputs
+        .iter()
+        .any(|r| r.at.topic == topic && r.key == Some(key))
 }

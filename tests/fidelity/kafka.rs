@@ -41,10 +41,20 @@ pub fn observe(name: &str, script: fn(&mut dyn Side) -> Vec<String>) -> Vec<Stri
     let table = std::sync::Arc::new(table(&prefix));
     let log = KafkaLog::new(KafkaSettings::new(&broker::shared().address), table.clone());
     for topic in [INPUT, OUTPUT] {
-        log.create_topic(topic, table.spec(topic), 2).expect("a topic can be made");
+        log.create_topic(topic, table.spec(topic), 2)
+            .expect("a topic can be made");
     }
-    let names = (table.name(INPUT).to_string(), table.name(OUTPUT).to_string(), format!("{prefix}group"));
-    script(&mut Kafka { names, prefix, open: Vec::new() })
+
+    let names = (
+        table.name(INPUT).to_string(),
+        table.name(OUTPUT).to_string(),
+        format!("{prefix}group"),
+    );
+    script(&mut Kafka {
+        names,
+        prefix,
+        open: Vec::new(),
+    })
 }
 
 fn config() -> ClientConfig {
@@ -64,7 +74,12 @@ fn kind(result: Result<(), KafkaError>) -> String {
 
 impl Kafka {
     fn consumer(&self, committed: bool) -> BaseConsumer {
-        let level = if committed { "read_committed" } else { "read_uncommitted" };
+        let level = if committed {
+            "read_committed"
+        } else {
+            "read_uncommitted"
+        };
+
         config()
             .set("group.id", &self.names.2)
             .set("isolation.level", level)
@@ -75,7 +90,13 @@ impl Kafka {
 
     /// Stable end and end.
     fn bounds(&self, partition: u32) -> (i64, i64) {
-        let at = |committed| self.consumer(committed).fetch_watermarks(&self.names.1, partition as i32, WAIT).expect("bounds").1;
+        let at = |committed| {
+            self.consumer(committed)
+                .fetch_watermarks(&self.names.1, partition as i32, WAIT)
+                .expect("bounds")
+                .1
+        };
+
         let stable = at(true);
         (stable, at(false))
     }
@@ -91,10 +112,12 @@ impl Side for Kafka {
             .set("linger.ms", "0")
             .create_with_context(Quiet)
             .expect("a producer");
+
         let deadline = Instant::now() + WAIT;
         while let Err(e) = p.init_transactions(Duration::from_secs(5)) {
             assert!(Instant::now() < deadline, "{e}");
         }
+
         self.open.push(p);
         self.open.len() - 1
     }
@@ -105,36 +128,48 @@ impl Side for Kafka {
 
     fn send(&mut self, producer: usize, partition: u32, value: &str) -> String {
         let p = &self.open[producer];
-        let record = BaseRecord::<str, str>::to(&self.names.1).partition(partition as i32).key(value).payload(value);
+        let record = BaseRecord::<str, str>::to(&self.names.1)
+            .partition(partition as i32)
+            .key(value)
+            .payload(value);
         if let Err((e, _)) = p.send(record) {
             return kind(Err(e));
         }
+
         let deadline = Instant::now() + WAIT;
         while p.in_flight_count() > 0 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
+
         "ok".into()
     }
 
     fn offset(&mut self, producer: usize, next: u64, as_stranger: bool) -> String {
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.names.0, 0, Offset::Offset(next as i64)).expect("an offset");
-        // Metadata of a consumer that never joined has generation -1. A stranger's is that of a member of a group that this one does not know of.
+        list.add_partition_offset(&self.names.0, 0, Offset::Offset(next as i64))
+            .expect("an offset");
+
+        // Metadata of a consumer that never joined has generation -1. A stranger's is that of a
+        // member of a group that this one does not know of.
         let consumer = self.consumer(true);
         if as_stranger {
-            consumer.subscribe(&[&self.names.0]).expect("a subscription");
+            consumer
+                .subscribe(&[&self.names.0])
+                .expect("a subscription");
             let deadline = Instant::now() + Duration::from_secs(40);
             while consumer.assignment().expect("an assignment").count() == 0 {
                 drop(consumer.poll(Duration::from_millis(50)));
                 assert!(Instant::now() < deadline, "the member joins");
             }
         }
+
         let metadata = consumer.group_metadata().expect("metadata");
         if as_stranger {
             // It leaves; its name is not known any more.
             drop(consumer);
             std::thread::sleep(Duration::from_millis(500));
         }
+
         kind(self.open[producer].send_offsets_to_transaction(&list, &metadata, WAIT))
     }
 
@@ -150,16 +185,24 @@ impl Side for Kafka {
         let (stable, _) = self.bounds(partition);
         let consumer = self.consumer(true);
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.names.1, partition as i32, Offset::Offset(0)).expect("an offset");
+        list.add_partition_offset(&self.names.1, partition as i32, Offset::Offset(0))
+            .expect("an offset");
         consumer.assign(&list).expect("an assignment");
-        let (mut values, mut quiet) = (Vec::new(), Instant::now());
-        let patience = if stable == 0 { Duration::from_millis(200) } else { Duration::from_millis(1_500) };
+        let mut values = Vec::new();
+        let mut quiet = Instant::now();
+        let patience = if stable == 0 {
+            Duration::from_millis(200)
+        } else {
+            Duration::from_millis(1_500)
+        };
+
         while quiet.elapsed() < patience {
             if let Some(Ok(m)) = consumer.poll(Duration::from_millis(50)) {
                 values.push(String::from_utf8_lossy(m.payload().unwrap_or_default()).into_owned());
                 quiet = Instant::now();
             }
         }
+
         format!("[{}]", values.join(","))
     }
 
@@ -170,19 +213,30 @@ impl Side for Kafka {
             if stable == end && self.committed() != "pending" {
                 return;
             }
+
             assert!(Instant::now() < deadline, "the markers come");
         }
     }
 
     fn ends(&mut self, partition: u32) -> String {
         let (stable, end) = self.bounds(partition);
-        format!("{}, {end}", if stable == end { "decided" } else { "undecided" })
+        format!(
+            "{}, {end}",
+            if stable == end {
+                "decided"
+            } else {
+                "undecided"
+            }
+        )
     }
 
     fn committed(&mut self) -> String {
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.names.0, 0);
-        match self.consumer(true).committed_offsets(list, Duration::from_secs(2)) {
+        match self
+            .consumer(true)
+            .committed_offsets(list, Duration::from_secs(2))
+        {
             Ok(found) => match found.elements()[0].offset() {
                 Offset::Offset(o) => o.to_string(),
                 _ => "none".into(),

@@ -1,8 +1,10 @@
 //! Is the simulation's model of a cluster like a cluster? Two kinds of evidence:
 //!
-//! * The suite that every log must pass (`support/conformance.rs`), which runs on a real broker in `log_kafka`, runs on the model here.
-//! * Scripts of the bare transaction protocol, below the port, run on the model and on a real broker (feature `kafka`), and must observe the same:
-//!   answers by kind, what committed readers see, where partitions end, what a group has committed.
+//! * The suite that every log must pass (`support/conformance.rs`), which runs on a real broker in
+//!   `log_kafka`, runs on the model here.
+//! * Scripts of the bare transaction protocol, below the port, run on the model and on a real
+//!   broker (feature `kafka`), and must observe the same: answers by kind, what committed readers
+//!   see, where partitions end, what a group has committed.
 
 // Other test programs use other parts of the simulation.
 #![allow(dead_code)]
@@ -106,6 +108,7 @@ fn scripts_observe_the_same() {
             let seen = kafka::observe(name, *script);
             assert_eq!(seen, expected, "{name} on a broker");
         }
+
         println!("{name}: {}", seen.join("; "));
     }
 }

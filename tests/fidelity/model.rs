@@ -47,10 +47,16 @@ pub fn run(script: impl FnOnce(&mut Model) -> Vec<String> + 'static) -> Vec<Stri
                 let spec = w.table.spec(topic).clone();
                 w.cluster.make(topic, &spec, 2);
             }
+
             w.cluster.group("group", &[INPUT])
         });
-        *out.borrow_mut() = script(&mut Model { open: Vec::new(), group });
+
+        *out.borrow_mut() = script(&mut Model {
+            open: Vec::new(),
+            group,
+        });
     });
+
     seen.take()
 }
 
@@ -61,8 +67,19 @@ impl Model {
     }
 
     fn end(&mut self, producer: usize, commit: bool) -> String {
-        let Open { txn, pid, epoch, .. } = self.open[producer];
-        kind(self.call(producer, Request::EndTxn { txn, pid, epoch, serial: 0, commit }))
+        let Open {
+            txn, pid, epoch, ..
+        } = self.open[producer];
+        kind(self.call(
+            producer,
+            Request::EndTxn {
+                txn,
+                pid,
+                epoch,
+                serial: 0,
+                commit,
+            },
+        ))
     }
 
     fn bounds(&self, partition: u32) -> processor::engine::ports::Bounds {
@@ -83,15 +100,32 @@ fn kind(result: Result<Response, Failed>) -> String {
 impl Side for Model {
     fn open(&mut self, id: &str) -> usize {
         let (txn, producer) = with(|w| {
-            w.producers.push(Producer { suspect: false, busy: true, alive: true });
+            w.producers.push(Producer {
+                suspect: false,
+                busy: true,
+                alive: true,
+            });
+
             (w.cluster.txn(id), w.producers.len() - 1)
         });
-        self.open.push(Open { txn, producer, pid: 0, epoch: 0, sequences: [0; 2], added: [false; 2] });
+
+        self.open.push(Open {
+            txn,
+            producer,
+            pid: 0,
+            epoch: 0,
+            sequences: [0; 2],
+            added: [false; 2],
+        });
+
         let n = self.open.len() - 1;
         match self.call(n, Request::Init { txn }) {
-            Ok(Response::Producer { pid, epoch }) => (self.open[n].pid, self.open[n].epoch) = (pid, epoch),
+            Ok(Response::Producer { pid, epoch }) => {
+                (self.open[n].pid, self.open[n].epoch) = (pid, epoch)
+            }
             other => panic!("{other:?}"),
         }
+
         n
     }
 
@@ -102,31 +136,86 @@ impl Side for Model {
 
     fn send(&mut self, producer: usize, partition: u32, value: &str) -> String {
         let at = tp(OUTPUT, partition);
-        let Open { txn, pid, epoch, sequences, .. } = &mut self.open[producer];
-        let (txn, pid, epoch, sequence) = (*txn, *pid, *epoch, sequences[partition as usize]);
+        let Open {
+            txn,
+            pid,
+            epoch,
+            sequences,
+            ..
+        } = &mut self.open[producer];
+
+        let txn = *txn;
+        let pid = *pid;
+        let epoch = *epoch;
+        let sequence = sequences[partition as usize];
         sequences[partition as usize] += 1;
         let parts: Rc<[TopicPartition]> = [at].into();
         if !std::mem::replace(&mut self.open[producer].added[partition as usize], true)
-            && let Err(failed) = self.call(producer, Request::AddPartitions { txn, pid, epoch, serial: 0, parts })
+            && let Err(failed) = self.call(
+                producer,
+                Request::AddPartitions {
+                    txn,
+                    pid,
+                    epoch,
+                    serial: 0,
+                    parts,
+                },
+            )
         {
             return kind(Err(failed));
         }
+
         let mut records = Records::new();
         records.push(&plain(at, value));
         let records = Rc::new(RecordsBox(records));
-        let batch = Produce { txn, pid, epoch, sequence, transactional: true, at, records, picks: vec![0] };
+        let batch = Produce {
+            txn,
+            pid,
+            epoch,
+            sequence,
+            transactional: true,
+            at,
+            records,
+            picks: vec![0],
+        };
+
         kind(self.call(producer, Request::Produce(Rc::new(batch))))
     }
 
     fn offset(&mut self, producer: usize, next: u64, as_stranger: bool) -> String {
-        let Open { txn, pid, epoch, .. } = self.open[producer];
+        let Open {
+            txn, pid, epoch, ..
+        } = self.open[producer];
         let group = self.group;
-        if let Err(failed) = self.call(producer, Request::AddOffsets { txn, pid, epoch, serial: 0, group }) {
+        if let Err(failed) = self.call(
+            producer,
+            Request::AddOffsets {
+                txn,
+                pid,
+                epoch,
+                serial: 0,
+                group,
+            },
+        ) {
             return kind(Err(failed));
         }
+
         let generation = if as_stranger { 1 } else { -1 };
-        let claim = Claim { instance: 7, member: 99, generation };
-        let commit = OffsetCommit { txn, pid, epoch, group, claim, offsets: vec![(tp(INPUT, 0), next)] };
+        let claim = Claim {
+            instance: 7,
+            member: 99,
+            generation,
+        };
+
+        let commit = OffsetCommit {
+            txn,
+            pid,
+            epoch,
+            group,
+            claim,
+            offsets: vec![(tp(INPUT, 0), next)],
+        };
+
         kind(self.call(producer, Request::TxnOffsets(Rc::new(commit))))
     }
 
@@ -139,25 +228,48 @@ impl Side for Model {
     }
 
     fn visible(&mut self, partition: u32) -> String {
-        let mut reader = SimLog.reader(OUTPUT, &[(partition, From::Start)], false).expect("a reader");
+        let mut reader = SimLog
+            .reader(OUTPUT, &[(partition, From::Start)], false)
+            .expect("a reader");
         let mut records = Records::new();
-        let limits = Limits { records: 100, bytes: 1 << 20, age: std::time::Duration::from_millis(1) };
+        let limits = Limits {
+            records: 100,
+            bytes: 1 << 20,
+            age: std::time::Duration::from_millis(1),
+        };
+
         while !reader.caught_up() {
-            reader.poll(std::time::Duration::from_millis(10), limits, &mut records).expect("reading works");
+            reader
+                .poll(std::time::Duration::from_millis(10), limits, &mut records)
+                .expect("reading works");
         }
-        let values: Vec<_> = records.iter().map(|r| String::from_utf8_lossy(r.value.unwrap_or_default()).into_owned()).collect();
+
+        let values: Vec<_> = records
+            .iter()
+            .map(|r| String::from_utf8_lossy(r.value.unwrap_or_default()).into_owned())
+            .collect();
         format!("[{}]", values.join(","))
     }
 
     fn settle(&mut self, partition: u32) {
-        while self.bounds(partition).stable_end != self.bounds(partition).end || matches!(self.committed().as_str(), "pending") {
+        while self.bounds(partition).stable_end != self.bounds(partition).end
+            || matches!(self.committed().as_str(), "pending")
+        {
             pause(MS);
         }
     }
 
     fn ends(&mut self, partition: u32) -> String {
         let b = self.bounds(partition);
-        format!("{}, {}", if b.stable_end == b.end { "decided" } else { "undecided" }, b.end)
+        format!(
+            "{}, {}",
+            if b.stable_end == b.end {
+                "decided"
+            } else {
+                "undecided"
+            },
+            b.end
+        )
     }
 
     fn committed(&mut self) -> String {
@@ -165,6 +277,7 @@ impl Side for Model {
             Some(offsets) => Committed::Stable(offsets),
             None => Committed::Pending,
         };
+
         match found {
             Committed::Pending => "pending".into(),
             Committed::Stable(offsets) => offsets[0].map_or("none".into(), |o| o.to_string()),

@@ -1,13 +1,16 @@
-//! The scripts, and what they must observe. A producer is named by its transactional id; opening one again is what a restart does.
+//! The scripts, and what they must observe. A producer is named by its transactional id; opening
+//! one again is what a restart does.
 
-/// A cluster at the level of the transaction protocol. Partitions are those of one topic, with numbers; the group is one group.
+/// A cluster at the level of the transaction protocol. Partitions are those of one topic, with
+/// numbers; the group is one group.
 pub trait Side {
     /// A new producer under an id; its predecessor is fenced and finished when this returns.
     fn open(&mut self, id: &str) -> usize;
     fn begin(&mut self, producer: usize) -> String;
     /// Writes a record and waits until it is there or refused.
     fn send(&mut self, producer: usize, partition: u32, value: &str) -> String;
-    /// Adds an offset of input partition 0, as nobody in particular (generation -1) or as a member that the group does not know.
+    /// Adds an offset of input partition 0, as nobody in particular (generation -1) or as a member
+    /// that the group does not know.
     fn offset(&mut self, producer: usize, next: u64, as_stranger: bool) -> String;
     fn commit(&mut self, producer: usize) -> String;
     fn abort(&mut self, producer: usize) -> String;
@@ -40,17 +43,58 @@ pub const ALL: &[(&str, Script)] = &[
 /// What each script observes, on any cluster.
 pub fn expected(name: &str) -> Vec<String> {
     let lines: &[&str] = match name {
-        "commit" => &["ok", "ok", "ok", "[]", "undecided, 1", "pending", "ok", "[a]", "decided, 2", "5"],
+        "commit" => &[
+            "ok",
+            "ok",
+            "ok",
+            "[]",
+            "undecided, 1",
+            "pending",
+            "ok",
+            "[a]",
+            "decided, 2",
+            "5",
+        ],
         "abort" => &["ok", "ok", "[]", "ok", "[]", "decided, 2", "none"],
-        "fenced" => &["ok", "[]", "decided, 2", "fenced", "none", "ok", "ok", "[b]"],
+        "fenced" => &[
+            "ok",
+            "[]",
+            "decided, 2",
+            "fenced",
+            "none",
+            "ok",
+            "ok",
+            "[b]",
+        ],
         "timeout" => &["ok", "undecided, 1", "decided, 2", "fenced", "[]", "none"],
-        "interleaved" => &["ok", "ok", "ok", "[]", "undecided, 3", "ok", "[a,b]", "decided, 4"],
+        "interleaved" => &[
+            "ok",
+            "ok",
+            "ok",
+            "[]",
+            "undecided, 3",
+            "ok",
+            "[a,b]",
+            "decided, 4",
+        ],
         "stranger" => &["ok", "unknown member", "[]", "none"],
         "pending" => &["ok", "ok", "pending", "none", "decided, 2"],
-        "again" => &["ok", "ok", "[a]", "ok", "ok", "[a]", "ok", "ok", "[a,c]", "decided, 6"],
+        "again" => &[
+            "ok",
+            "ok",
+            "[a]",
+            "ok",
+            "ok",
+            "[a]",
+            "ok",
+            "ok",
+            "[a,c]",
+            "decided, 6",
+        ],
         "two-partitions" => &["ok", "ok", "ok", "[a]", "[b]", "decided, 2", "decided, 2"],
         other => panic!("no script is called {other}"),
     };
+
     lines.iter().map(|s| s.to_string()).collect()
 }
 
@@ -66,13 +110,19 @@ fn commit(s: &mut dyn Side) -> Vec<String> {
 fn abort(s: &mut dyn Side) -> Vec<String> {
     let p = s.open("p");
     s.begin(p);
-    let mut seen = vec![s.send(p, 0, "a"), s.offset(p, 5, false), s.visible(0), s.abort(p)];
+    let mut seen = vec![
+        s.send(p, 0, "a"),
+        s.offset(p, 5, false),
+        s.visible(0),
+        s.abort(p),
+    ];
     s.settle(0);
     seen.extend([s.visible(0), s.ends(0), s.committed()]);
     seen
 }
 
-/// A second producer under the same id finishes what the first left, and the first can do nothing more.
+/// A second producer under the same id finishes what the first left, and the first can do nothing
+/// more.
 fn fenced(s: &mut dyn Side) -> Vec<String> {
     let old = s.open("p");
     s.begin(old);
@@ -98,10 +148,17 @@ fn timeout(s: &mut dyn Side) -> Vec<String> {
 
 /// What is committed stays out of sight behind what is open.
 fn interleaved(s: &mut dyn Side) -> Vec<String> {
-    let (p, q) = (s.open("p"), s.open("q"));
+    let p = s.open("p");
+    let q = s.open("q");
     s.begin(p);
     s.begin(q);
-    let mut seen = vec![s.send(p, 0, "a"), s.send(q, 0, "b"), s.commit(q), s.visible(0)];
+    let mut seen = vec![
+        s.send(p, 0, "a"),
+        s.send(q, 0, "b"),
+        s.commit(q),
+        s.visible(0),
+    ];
+
     // Its marker stands behind both records.
     loop {
         let ends = s.ends(0);
@@ -110,6 +167,7 @@ fn interleaved(s: &mut dyn Side) -> Vec<String> {
             break;
         }
     }
+
     seen.push(s.commit(p));
     s.settle(0);
     seen.extend([s.visible(0), s.ends(0)]);
@@ -146,6 +204,7 @@ fn again(s: &mut dyn Side) -> Vec<String> {
         s.settle(0);
         seen.push(s.visible(0));
     }
+
     seen.push(s.ends(0));
     seen
 }

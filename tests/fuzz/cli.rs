@@ -10,9 +10,27 @@ use super::{Target, answer};
 
 pub fn all() -> Vec<Target> {
     vec![
-        Target { name: "config", weight: 2, samples: configs, words: NAMES, run: read_config },
-        Target { name: "listings", weight: 3, samples: rows, words: NAMES, run: read_listing },
-        Target { name: "tail", weight: 4, samples: records, words: super::WORDS, run: read_any },
+        Target {
+            name: "config",
+            weight: 2,
+            samples: configs,
+            words: NAMES,
+            run: read_config,
+        },
+        Target {
+            name: "listings",
+            weight: 3,
+            samples: rows,
+            words: NAMES,
+            run: read_listing,
+        },
+        Target {
+            name: "tail",
+            weight: 4,
+            samples: records,
+            words: super::WORDS,
+            run: read_any,
+        },
     ]
 }
 
@@ -80,11 +98,25 @@ fn read_config(bytes: &[u8]) -> u64 {
     let mut parts = text.split('\0');
     let file = parts.next().unwrap_or_default();
     let pairs = |part: Option<&str>| -> Vec<(String, String)> {
-        part.unwrap_or_default().lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.to_string(), v.to_string())).collect()
+        part.unwrap_or_default()
+            .lines()
+            .filter_map(|l| l.split_once('='))
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect()
     };
+
     let environment = pairs(parts.next());
-    let property = parts.next().unwrap_or_default().lines().map(str::to_string).collect();
-    let mut flags = Common { property, ..Default::default() };
+    let property = parts
+        .next()
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_string)
+        .collect();
+    let mut flags = Common {
+        property,
+        ..Default::default()
+    };
+
     for (name, value) in pairs(parts.next()) {
         let slot = match name.as_str() {
             "embedded" => &mut flags.embedded,
@@ -105,24 +137,47 @@ fn read_config(bytes: &[u8]) -> u64 {
             "batch_records_max" => &mut flags.batch_records_max,
             _ => &mut flags.rate_limit,
         };
+
         *slot = Some(value);
     }
-    let env = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+
+    let env = |name: &str| {
+        environment
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.clone())
+    };
+
     match Config::with_file(&flags, &env, Path::new("processor.toml"), file) {
-        Ok(config) => answer(&[b"ok", &[config.roles.len() as u8, config.properties.len().min(3) as u8]]),
+        Ok(config) => answer(&[
+            b"ok",
+            &[
+                config.roles.len() as u8,
+                config.properties.len().min(3) as u8,
+            ],
+        ]),
         // What was wrong, without the value that it was.
         Err(e) => {
             let said = e.message.split('`').next().unwrap_or_default();
             let said = if said.starts_with("-X") { "-X" } else { said };
-            answer(&[&[e.code as u8], said.chars().take(28).filter(|c| c.is_ascii_lowercase()).collect::<String>().as_bytes()])
+            answer(&[
+                &[e.code as u8],
+                said.chars()
+                    .take(28)
+                    .filter(|c| c.is_ascii_lowercase())
+                    .collect::<String>()
+                    .as_bytes(),
+            ])
         }
     }
 }
 
 fn rows() -> Vec<Vec<u8>> {
     vec![
-        br#"{"symbol":"AAPL","name":"Apple","status":"listed","tick":"0.01","lot":1,"house":true}"#.to_vec(),
-        b"ACT Symbol,Security Name,Test Issue\nAAPL,Apple Inc.,N\nFile Creation Time: 1,,\n".to_vec(),
+        br#"{"symbol":"AAPL","name":"Apple","status":"listed","tick":"0.01","lot":1,"house":true}"#
+            .to_vec(),
+        b"ACT Symbol,Security Name,Test Issue\nAAPL,Apple Inc.,N\nFile Creation Time: 1,,\n"
+            .to_vec(),
         b"symbol,lot,tick,status\nMSFT,10,0.05,halted\n".to_vec(),
     ]
 }
@@ -131,19 +186,37 @@ fn read_listing(bytes: &[u8]) -> u64 {
     let text = String::from_utf8_lossy(bytes);
     let line = listings::json_line(text.lines().next().unwrap_or_default());
     let mut lines = text.lines().map(|l| l.split(',').collect::<Vec<_>>());
-    let rows: Vec<bool> = match lines.next().map(|header| listings::Columns::find(header.into_iter())) {
-        Some(Ok(columns)) => lines.take(4).map(|cells| columns.row(|i| cells.get(i).copied()).is_ok()).collect(),
+    let rows: Vec<bool> = match lines
+        .next()
+        .map(|header| listings::Columns::find(header.into_iter()))
+    {
+        Some(Ok(columns)) => lines
+            .take(4)
+            .map(|cells| columns.row(|i| cells.get(i).copied()).is_ok())
+            .collect(),
         _ => Vec::new(),
     };
-    answer(&[&[u8::from(line.is_ok()), rows.len() as u8, rows.iter().filter(|ok| **ok).count() as u8]])
+
+    answer(&[&[
+        u8::from(line.is_ok()),
+        rows.len() as u8,
+        rows.iter().filter(|ok| **ok).count() as u8,
+    ]])
 }
 
 fn records() -> Vec<Vec<u8>> {
-    super::commands().into_iter().chain(super::events()).collect()
+    super::commands()
+        .into_iter()
+        .chain(super::events())
+        .collect()
 }
 
 fn read_any(bytes: &[u8]) -> u64 {
     let value = decode::value(bytes);
     let fields = value.as_object().map_or(0, |o| o.len().min(9));
-    answer(&[&[u8::from(value.get("bytes").is_some()), fields as u8, u8::from(decode::text(bytes).starts_with("0x"))]])
+    answer(&[&[
+        u8::from(value.get("bytes").is_some()),
+        fields as u8,
+        u8::from(decode::text(bytes).starts_with("0x")),
+    ]])
 }

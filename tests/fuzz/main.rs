@@ -1,7 +1,9 @@
-//! Every decoder and the configuration parser against hostile bytes: nothing may panic, and what is decoded, encoded and decoded again is the same.
+//! Every decoder and the configuration parser against hostile bytes: nothing may panic, and what is
+//! decoded, encoded and decoded again is the same.
 //!
-//! Valid samples are mutated (flips, cuts, splices, lengths that lie, words from other places); an input that leads to an answer not seen before
-//! joins the samples, so the search goes deeper by itself. It is seeded and repeats exactly. `tests/fuzz_corpus` holds the shortest input found for
+//! Valid samples are mutated (flips, cuts, splices, lengths that lie, words from other places); an
+//! input that leads to an answer not seen before joins the samples, so the search goes deeper by
+//! itself. It is seeded and repeats exactly. `tests/fuzz_corpus` holds the shortest input found for
 //! each answer, and all that ever broke something; they are read first, every time.
 //!
 //! ```text
@@ -41,11 +43,21 @@ struct Options {
 impl Options {
     /// Words that are meant for other test programs (`cargo test some_name`) are passed over.
     fn read(args: impl Iterator<Item = String>) -> Options {
-        let mut options = Options { inputs: None, seed: 1, target: None, keep: false };
+        let mut options = Options {
+            inputs: None,
+            seed: 1,
+            target: None,
+            keep: false,
+        };
+
         let mut args = args.skip(1);
         while let Some(arg) = args.next() {
-            let mut number =
-                || args.next().and_then(|n| n.replace('_', "").parse::<u64>().ok()).unwrap_or_else(|| panic!("{arg} needs a number"));
+            let mut number = || {
+                args.next()
+                    .and_then(|n| n.replace('_', "").parse::<u64>().ok())
+                    .unwrap_or_else(|| panic!("{arg} needs a number"))
+            };
+
             match arg.as_str() {
                 "--inputs" => options.inputs = Some(number()),
                 "--seed" => options.seed = number(),
@@ -54,6 +66,7 @@ impl Options {
                 _ => {}
             }
         }
+
         options
     }
 }
@@ -69,21 +82,41 @@ fn main() -> ExitCode {
         println!("fuzz: test");
         return ExitCode::SUCCESS;
     }
-    let all: Vec<Target> = targets::all().into_iter().filter(|t| options.target.as_deref().is_none_or(|name| name == t.name)).collect();
+
+    let all: Vec<Target> = targets::all()
+        .into_iter()
+        .filter(|t| options.target.as_deref().is_none_or(|name| name == t.name))
+        .collect();
     assert!(!all.is_empty(), "there is no such target");
     let weights: u64 = all.iter().map(|t| t.weight).sum();
-    let (began, mut total, mut broken) = (Instant::now(), 0_u64, 0);
-    println!("{:<14} {:>11} {:>10} {:>8} {:>7}", "target", "inputs", "inputs/s", "answers", "corpus");
+    let began = Instant::now();
+    let mut total = 0_u64;
+    let mut broken = 0;
+    println!(
+        "{:<14} {:>11} {:>10} {:>8} {:>7}",
+        "target", "inputs", "inputs/s", "answers", "corpus"
+    );
     for target in &all {
-        let inputs = options.inputs.map_or(INPUTS, |n| n.saturating_mul(target.weight) / weights);
+        let inputs = options
+            .inputs
+            .map_or(INPUTS, |n| n.saturating_mul(target.weight) / weights);
         match Campaign::new(target, options.seed).run(inputs, options.keep) {
             Ok(done) => total += done,
             Err(()) => broken += 1,
         }
     }
+
     let seconds = began.elapsed().as_secs_f64();
-    println!("{total} inputs in {seconds:.1} s, {:.0}/s, seed {}; {broken} targets broken", total as f64 / seconds, options.seed);
-    if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!(
+        "{total} inputs in {seconds:.1} s, {:.0}/s, seed {}; {broken} targets broken",
+        total as f64 / seconds,
+        options.seed
+    );
+    if broken == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 struct Campaign<'a> {
@@ -96,8 +129,16 @@ struct Campaign<'a> {
 
 impl<'a> Campaign<'a> {
     fn new(target: &'a Target, seed: u64) -> Self {
-        let name = target.name.bytes().fold(seed, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
-        Campaign { target, mutator: Mutator::new(name), samples: (target.samples)(), answers: BTreeMap::new() }
+        let name = target
+            .name
+            .bytes()
+            .fold(seed, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
+        Campaign {
+            target,
+            mutator: Mutator::new(name),
+            samples: (target.samples)(),
+            answers: BTreeMap::new(),
+        }
     }
 
     fn run(mut self, inputs: u64, keep: bool) -> Result<u64, ()> {
@@ -108,20 +149,28 @@ impl<'a> Campaign<'a> {
         std::panic::set_hook(Box::new(|what| {
             IN_HAND.with(|input| eprintln!("{what}\nwith the input {}", hex(&input.borrow())));
         }));
+
         let result = catch_unwind(AssertUnwindSafe(|| self.feed(corpus, inputs)));
         std::panic::set_hook(hook);
         let name = self.target.name;
         match result {
             Ok(done) => {
                 let rate = done as f64 / began.elapsed().as_secs_f64();
-                println!("{name:<14} {done:>11} {rate:>10.0} {:>8} {known:>7}", self.answers.len());
+                println!(
+                    "{name:<14} {done:>11} {rate:>10.0} {:>8} {known:>7}",
+                    self.answers.len()
+                );
                 if keep {
                     self.write_corpus();
                 }
+
                 Ok(done)
             }
             Err(_) => {
-                println!("{name:<14} BROKEN, see above; put the input into {} and mend it", corpus_dir(name).display());
+                println!(
+                    "{name:<14} BROKEN, see above; put the input into {} and mend it",
+                    corpus_dir(name).display()
+                );
                 Err(())
             }
         }
@@ -132,14 +181,17 @@ impl<'a> Campaign<'a> {
             self.one(&input);
             self.samples.push(input);
         }
+
         let mut input = Vec::new();
         for _ in 0..inputs {
-            self.mutator.make(&self.samples, self.target.words, &mut input);
+            self.mutator
+                .make(&self.samples, self.target.words, &mut input);
             input.truncate(LENGTH_MAX);
             if self.one(&input) && self.samples.len() < 400 {
                 self.samples.push(input.clone());
             }
         }
+
         inputs
     }
 
@@ -150,12 +202,14 @@ impl<'a> Campaign<'a> {
             hand.clear();
             hand.extend_from_slice(input);
         });
+
         let answer = (self.target.run)(input);
         match self.answers.get_mut(&answer) {
             Some(shortest) => {
                 if input.len() < shortest.len() {
                     *shortest = input.to_vec();
                 }
+
                 false
             }
             None => {
@@ -179,14 +233,24 @@ impl<'a> Campaign<'a> {
 }
 
 fn corpus_dir(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz_corpus").join(target)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fuzz_corpus")
+        .join(target)
 }
 
 /// In order of their names, so that a run repeats.
 fn read_corpus(target: &str) -> Vec<Vec<u8>> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(corpus_dir(target)).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(corpus_dir(target))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path())
+        .collect();
     files.sort();
-    files.into_iter().map(|f| std::fs::read(f).expect("a readable file")).collect()
+    files
+        .into_iter()
+        .map(|f| std::fs::read(f).expect("a readable file"))
+        .collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -40,7 +40,11 @@ impl Mutator {
 
     /// Below `n`; 0 if that is 0.
     fn below(&mut self, n: usize) -> usize {
-        if n == 0 { 0 } else { ((self.next() >> 33) % n as u64) as usize }
+        if n == 0 {
+            0
+        } else {
+            ((self.next() >> 33) % n as u64) as usize
+        }
     }
 
     /// Fills `into` with something close to a sample, and now and then with noise.
@@ -51,8 +55,10 @@ impl Mutator {
             into.extend((0..length).map(|_| self.next() as u8));
             return;
         }
+
         let which = self.below(samples.len());
         into.extend_from_slice(&samples[which]);
+
         // Mostly one or two changes: a thousand of them lead nowhere but to the first check.
         let most = 1 << self.below(4);
         for _ in 0..=self.below(most) {
@@ -83,7 +89,8 @@ impl Mutator {
                 let noise: Vec<u8> = (0..=self.below(4)).map(|_| self.next() as u8).collect();
                 b.splice(at..at, noise);
             }
-            // A length that lies: as one byte, or little or big endian of any width, or in seven-bit groups.
+            // A length that lies: as one byte, or little or big endian of any width, or in
+            // seven-bit groups.
             6 | 7 => self.number(at, b),
             8 => {
                 let end = (at + self.below(24)).min(b.len());
@@ -99,7 +106,12 @@ impl Mutator {
             }
             10 if !words.is_empty() => {
                 let word = words[self.below(words.len())];
-                let end = if self.below(2) == 0 { at } else { (at + word.len()).min(b.len()) };
+                let end = if self.below(2) == 0 {
+                    at
+                } else {
+                    (at + word.len()).min(b.len())
+                };
+
                 b.splice(at..end, word.iter().copied());
             }
             11 => {
@@ -128,15 +140,18 @@ impl Mutator {
             0 => n.to_le_bytes()[..width].to_vec(),
             1 => n.to_be_bytes()[8 - width..].to_vec(),
             _ => {
-                let (mut n, mut out) = (n, Vec::new());
+                let mut n = n;
+                let mut out = Vec::new();
                 while n >= 0x80 {
                     out.push(n as u8 | 0x80);
                     n >>= 7;
                 }
+
                 out.push(n as u8);
                 out
             }
         };
+
         let end = (at + bytes.len()).min(b.len());
         b.splice(at..end, bytes);
     }

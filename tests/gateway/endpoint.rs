@@ -35,11 +35,17 @@ pub struct Endpoint {
 impl Endpoint {
     pub async fn start(answer: impl Fn(&str, usize) -> u16 + Send + Sync + 'static) -> Endpoint {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let endpoint = Endpoint { at: listener.local_addr().expect("bound"), got: Arc::default() };
-        let (got, answer) = (endpoint.got.clone(), Arc::new(answer));
+        let endpoint = Endpoint {
+            at: listener.local_addr().expect("bound"),
+            got: Arc::default(),
+        };
+
+        let got = endpoint.got.clone();
+        let answer = Arc::new(answer);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (got, answer) = (got.clone(), answer.clone());
+                let got = got.clone();
+                let answer = answer.clone();
                 tokio::spawn(async move {
                     let mut stream = BufReader::new(stream);
                     let mut lines = Vec::new();
@@ -49,34 +55,57 @@ impl Endpoint {
                         if line.trim().is_empty() {
                             break;
                         }
+
                         lines.push(line.trim().to_string());
                     }
+
                     let path = lines[0].split(' ').nth(1).expect("a path").to_string();
                     let pairs = lines[1..].iter().filter_map(|l| l.split_once(": "));
-                    let headers: BTreeMap<_, _> = pairs.map(|(n, v)| (n.to_lowercase(), v.to_string())).collect();
+                    let headers: BTreeMap<_, _> = pairs
+                        .map(|(n, v)| (n.to_lowercase(), v.to_string()))
+                        .collect();
                     let mut body = vec![0; headers["content-length"].parse().expect("a length")];
                     stream.read_exact(&mut body).await.expect("a body");
                     let status = {
                         let mut got = got.lock().expect("a list");
                         let before = got.iter().filter(|g| g.path == path).count();
                         let answered = answer(&path, before);
-                        got.push(Got { path, headers, body, answered });
+                        got.push(Got {
+                            path,
+                            headers,
+                            body,
+                            answered,
+                        });
+
                         answered
                     };
+
                     if status == 0 {
                         // Never answers.
                         tokio::time::sleep(Duration::from_secs(60)).await;
                     }
+
                     let text = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n");
-                    stream.get_mut().write_all(text.as_bytes()).await.expect("answered");
+                    stream
+                        .get_mut()
+                        .write_all(text.as_bytes())
+                        .await
+                        .expect("answered");
                 });
             }
         });
+
         endpoint
     }
 
     pub fn got(&self, path: &str) -> Vec<Got> {
-        self.got.lock().expect("a list").iter().filter(|g| g.path == path).cloned().collect()
+        self.got
+            .lock()
+            .expect("a list")
+            .iter()
+            .filter(|g| g.path == path)
+            .cloned()
+            .collect()
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -29,10 +29,25 @@ async fn soon<T>(what: &str, busy: impl AsyncFnMut(), quiet: impl Future<Output 
 async fn a_token_that_is_taken_away_ends_a_busy_stream_too() {
     let world = World::new();
     let (file, tokens) = tokens(&["501", "502"]);
-    let running = world.gateway_with(Access::with_file(file.path()).expect("a good file"), settings()).await;
-    let mut mine = Sse::open(running.address, "/v1/users/501/notifications?after=0", &[("authorization", &tokens[0])]).await;
+    let running = world
+        .gateway_with(
+            Access::with_file(file.path()).expect("a good file"),
+            settings(),
+        )
+        .await;
+    let mut mine = Sse::open(
+        running.address,
+        "/v1/users/501/notifications?after=0",
+        &[("authorization", &tokens[0])],
+    )
+    .await;
     mine.next().await.expect("hello");
-    let kept = std::fs::read_to_string(file.path()).expect("readable").lines().skip(1).collect::<Vec<_>>().join("\n");
+    let kept = std::fs::read_to_string(file.path())
+        .expect("readable")
+        .lines()
+        .skip(1)
+        .collect::<Vec<_>>()
+        .join("\n");
     std::fs::write(file.path(), kept).expect("written");
     let end = async {
         loop {
@@ -42,7 +57,11 @@ async fn a_token_that_is_taken_away_ends_a_busy_stream_too() {
             }
         }
     };
-    assert_eq!(soon("the end of the stream", async || world.tell(["501"]), end).await, "token_revoked");
+
+    assert_eq!(
+        soon("the end of the stream", async || world.tell(["501"]), end).await,
+        "token_revoked"
+    );
     running.stop().await;
 }
 
@@ -57,7 +76,12 @@ async fn heartbeat(sse: &mut Sse, position: u64) {
 }
 
 async fn quiet(running: &Running, query: &str) -> Sse {
-    let mut sse = Sse::open(running.address, &format!("/v1/users/quiet/notifications?{query}"), &[]).await;
+    let mut sse = Sse::open(
+        running.address,
+        &format!("/v1/users/quiet/notifications?{query}"),
+        &[],
+    )
+    .await;
     assert_eq!(sse.next().await.expect("hello").event, "hello");
     sse
 }
@@ -65,10 +89,21 @@ async fn quiet(running: &Running, query: &str) -> Sse {
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_come_while_others_change_what_they_want() {
     let world = World::new();
-    let running = world.gateway(Settings { heartbeat: Duration::from_millis(400), ..settings() }).await;
+    let running = world
+        .gateway(Settings {
+            heartbeat: Duration::from_millis(400),
+            ..settings()
+        })
+        .await;
     let mut sse = quiet(&running, "after=0").await;
     let path = "/v1/users/502/preferences";
-    let change = async || assert_eq!(ask(running.address, Method::PUT, path, &[], "{}").await.0, 200);
+    let change = async || {
+        assert_eq!(
+            ask(running.address, Method::PUT, path, &[], "{}").await.0,
+            200
+        )
+    };
+
     soon("a heartbeat", change, heartbeat(&mut sse, 0)).await;
     running.stop().await;
 }
@@ -78,6 +113,11 @@ async fn heartbeats_carry_the_position_past_an_unbroken_row_of_unwanted_events()
     let world = World::new();
     let running = world.gateway(settings()).await;
     let mut sse = quiet(&running, "after=0&kinds=order-rejected").await;
-    soon("a heartbeat", async || world.tell_event(["quiet"], Event::OrderPending), heartbeat(&mut sse, 1)).await;
+    soon(
+        "a heartbeat",
+        async || world.tell_event(["quiet"], Event::OrderPending),
+        heartbeat(&mut sse, 1),
+    )
+    .await;
     running.stop().await;
 }

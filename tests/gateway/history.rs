@@ -17,13 +17,34 @@ async fn what_left_the_memory_is_read_from_the_log() {
     for _ in 0..700 {
         world.tell(["501", "502", "503", "504", "505"]);
     }
-    let running = world.gateway(Settings { memory: 30 << 10, ..settings() }).await;
+
+    let running = world
+        .gateway(Settings {
+            memory: 30 << 10,
+            ..settings()
+        })
+        .await;
     let at = running.address;
-    for (user, after) in [("501", 0), ("502", 1), ("503", 63), ("504", 64), ("505", 65), ("501", 699)] {
+    for (user, after) in [
+        ("501", 0),
+        ("502", 1),
+        ("503", 63),
+        ("504", 64),
+        ("505", 65),
+        ("501", 699),
+    ] {
         let left = usize::try_from(700 - after).expect("small");
-        assert_eq!(Sse::after(at, user, after).await.numbers(left).await, (after + 1..=700).collect::<Vec<_>>(), "{user} after {after}");
+        assert_eq!(
+            Sse::after(at, user, after).await.numbers(left).await,
+            (after + 1..=700).collect::<Vec<_>>(),
+            "{user} after {after}"
+        );
     }
-    assert!(running.gateway.feed.pages.load(Ordering::Relaxed) > 20, "the log was read");
+
+    assert!(
+        running.gateway.feed.pages.load(Ordering::Relaxed) > 20,
+        "the log was read"
+    );
     let held: usize = running.gateway.feed.extents().iter().map(|e| e.bytes).sum();
     assert!(held <= 30 << 10, "{held} bytes in memory");
     running.stop().await;
@@ -35,16 +56,35 @@ async fn what_is_older_than_the_history_is_gone_and_said_so() {
     world.tell(["501"; 10]);
     tokio::time::sleep(Duration::from_millis(300)).await;
     world.tell(["501"; 5]);
-    let running = world.gateway(Settings { history: Some(Duration::from_millis(250)), ..settings() }).await;
+    let running = world
+        .gateway(Settings {
+            history: Some(Duration::from_millis(250)),
+            ..settings()
+        })
+        .await;
     let mut sse = Sse::after(running.address, "501", 4).await;
     assert_eq!(sse.next().await.expect("hello").id, Some(4));
     let gone = sse.next().await.expect("an event");
-    assert_eq!((gone.event.as_str(), gone.id), ("resync_required", Some(10)));
-    assert_eq!((&gone.data["after"], &gone.data["first_user_seq"]), (&4.into(), &11.into()));
+    assert_eq!(
+        (gone.event.as_str(), gone.id),
+        ("resync_required", Some(10))
+    );
+    assert_eq!(
+        (&gone.data["after"], &gone.data["first_user_seq"]),
+        (&4.into(), &11.into())
+    );
     assert_eq!(gone.data["snapshot"], "/v1/users/501/portfolio");
-    assert_eq!(sse.numbers(5).await, [11, 12, 13, 14, 15], "and the stream goes on with what there is");
+    assert_eq!(
+        sse.numbers(5).await,
+        [11, 12, 13, 14, 15],
+        "and the stream goes on with what there is"
+    );
     let mut whole = Sse::after(running.address, "501", 10).await;
-    assert_eq!(whole.numbers(5).await, [11, 12, 13, 14, 15], "nothing is missing after 10");
+    assert_eq!(
+        whole.numbers(5).await,
+        [11, 12, 13, 14, 15],
+        "nothing is missing after 10"
+    );
     running.stop().await;
 }
 
@@ -57,13 +97,17 @@ async fn a_position_that_never_was_is_corrected() {
     let mut sse = Sse::after(running.address, "501", 900).await;
     assert_eq!(sse.next().await.expect("hello").event, "hello");
     let gone = sse.next().await.expect("an event");
-    assert_eq!((gone.event.as_str(), gone.id, &gone.data["first_user_seq"]), ("resync_required", Some(3), &4.into()));
+    assert_eq!(
+        (gone.event.as_str(), gone.id, &gone.data["first_user_seq"]),
+        ("resync_required", Some(3), &4.into())
+    );
     world.tell(["501"]);
     assert_eq!(sse.numbers(1).await, [4]);
     running.stop().await;
 }
 
-/// Nothing of the user is within the history when the client comes, so only the first notification shows that its position never was.
+/// Nothing of the user is within the history when the client comes, so only the first notification
+/// shows that its position never was.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_that_never_was_is_corrected_without_history_too() {
     let world = World::new();
@@ -72,10 +116,21 @@ async fn a_position_that_never_was_is_corrected_without_history_too() {
     let mut right = Sse::after(running.address, "501", 10).await;
     assert_eq!(ahead.next().await.expect("hello").id, Some(1_000));
     world.tell(["501"; 2]);
-    assert_eq!(right.numbers(2).await, [11, 12], "who has the right position is not disturbed");
+    assert_eq!(
+        right.numbers(2).await,
+        [11, 12],
+        "who has the right position is not disturbed"
+    );
     let gone = ahead.next().await.expect("an event");
-    assert_eq!((gone.event.as_str(), gone.id, &gone.data["first_user_seq"]), ("resync_required", Some(10), &11.into()));
-    assert_eq!(ahead.numbers(2).await, [11, 12], "and nothing of what came is left out");
+    assert_eq!(
+        (gone.event.as_str(), gone.id, &gone.data["first_user_seq"]),
+        ("resync_required", Some(10), &11.into())
+    );
+    assert_eq!(
+        ahead.numbers(2).await,
+        [11, 12],
+        "and nothing of what came is left out"
+    );
     running.stop().await;
 }
 
@@ -84,19 +139,30 @@ async fn a_stream_that_begins_now_misses_nothing_that_is_too_old() {
     let world = World::new();
     let running = old_user(&world, "501", settings()).await;
     let mut sse = Sse::open(running.address, "/v1/users/501/notifications", &[]).await;
-    assert_eq!(sse.next().await.expect("hello").id, Some(0), "nobody knows the number yet");
+    assert_eq!(
+        sse.next().await.expect("hello").id,
+        Some(0),
+        "nobody knows the number yet"
+    );
     world.tell(["501"; 3]);
+
     // Panics at a resync_required.
     assert_eq!(sse.numbers(3).await, [11, 12, 13]);
     running.stop().await;
 }
 
-/// Another gateway may be a little quicker than this one: then the position comes true, and nothing is told twice.
+/// Another gateway may be a little quicker than this one: then the position comes true, and nothing
+/// is told twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_a_little_ahead_comes_true() {
     let world = World::new();
     world.tell(["501"; 3]);
-    let running = world.gateway(Settings { ahead: Duration::from_secs(20), ..settings() }).await;
+    let running = world
+        .gateway(Settings {
+            ahead: Duration::from_secs(20),
+            ..settings()
+        })
+        .await;
     until("read", || running.gateway.feed.latest("501") == Some(3)).await;
     let mut sse = Sse::after(running.address, "501", 5).await;
     assert_eq!(sse.next().await.expect("hello").id, Some(5));
@@ -104,6 +170,7 @@ async fn a_position_a_little_ahead_comes_true() {
         world.tell(["501"]);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+
     assert_eq!(sse.numbers(1).await, [6]);
     running.stop().await;
 }
@@ -112,12 +179,23 @@ async fn a_position_a_little_ahead_comes_true() {
 async fn records_that_are_no_notifications_do_no_harm() {
     let world = World::new();
     world.tell(["501"]);
-    for junk in [&b""[..], b"junk", b"{}", b"\x81\xa8user_seq\xa1x", b"\x81\xa8user_seq\xff", b"\xc1"] {
+    for junk in [
+        &b""[..],
+        b"junk",
+        b"{}",
+        b"\x81\xa8user_seq\xa1x",
+        b"\x81\xa8user_seq\xff",
+        b"\xc1",
+    ] {
         world.put(topics::NOTIFICATIONS, "501", junk);
     }
+
     world.tell(["501"]);
     let running = world.gateway(settings()).await;
-    assert_eq!(Sse::after(running.address, "501", 0).await.numbers(2).await, [1, 2]);
+    assert_eq!(
+        Sse::after(running.address, "501", 0).await.numbers(2).await,
+        [1, 2]
+    );
     assert_eq!(running.gateway.feed.odd.load(Ordering::Relaxed), 6);
     running.stop().await;
 }
@@ -129,10 +207,12 @@ async fn the_snapshot_is_the_latest_portfolio() {
         let p = serde_json::json!({"user_id": "501", "user_seq": seq, "cash_available_e4": 10_000, "positions": {"AAPL": {"cost_basis_e4": 5}}});
         rmp_serde::to_vec_named(&p).expect("encodes")
     };
+
     for seq in 1..=3 {
         world.put(topics::PORTFOLIOS, "501", &portfolio(seq));
         world.put(topics::PORTFOLIOS, "502", &portfolio(seq));
     }
+
     let running = world.gateway(settings()).await;
     let path = "/v1/users/501/portfolio";
     let wait = async {
@@ -140,48 +220,111 @@ async fn the_snapshot_is_the_latest_portfolio() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(crate::support::LONG, wait).await.expect("the latest");
+
+    tokio::time::timeout(crate::support::LONG, wait)
+        .await
+        .expect("the latest");
     let (status, value) = ask(running.address, Method::GET, path, &[], "").await;
     assert_eq!(status, 200);
-    assert_eq!((&value["cash_available"], &value["positions"]["AAPL"]["cost_basis"]), (&"1.00".into(), &"0.0005".into()));
-    assert_eq!(ask(running.address, Method::GET, "/v1/users/nobody/portfolio", &[], "").await.0, 404);
+    assert_eq!(
+        (
+            &value["cash_available"],
+            &value["positions"]["AAPL"]["cost_basis"]
+        ),
+        (&"1.00".into(), &"0.0005".into())
+    );
+
+    assert_eq!(
+        ask(
+            running.address,
+            Method::GET,
+            "/v1/users/nobody/portfolio",
+            &[],
+            ""
+        )
+        .await
+        .0,
+        404
+    );
+
     running.stop().await;
 }
 
-/// A large portfolio lies in many records. What is shown is all of it, and at any moment as it was after one of the user's events.
+/// A large portfolio lies in many records. What is shown is all of it, and at any moment as it was
+/// after one of the user's events.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_snapshot_of_a_large_portfolio_has_all_its_positions() {
     let world = World::new();
-    let held = |quantity: i64| Holding { quantity, ..Holding::default() };
+    let held = |quantity: i64| Holding {
+        quantity,
+        ..Holding::default()
+    };
+
     let user = |seq: u64, inline: &[(&str, i64)], apart: u64| {
-        let mut p = Portfolio { user_id: "501".into(), user_seq: seq, positions_apart: apart, ..Portfolio::default() };
-        p.positions = inline.iter().map(|(symbol, quantity)| (symbol.to_string(), held(*quantity))).collect();
+        let mut p = Portfolio {
+            user_id: "501".into(),
+            user_seq: seq,
+            positions_apart: apart,
+            ..Portfolio::default()
+        };
+
+        p.positions = inline
+            .iter()
+            .map(|(symbol, quantity)| (symbol.to_string(), held(*quantity)))
+            .collect();
         let mut out = Vec::new();
         p.encode(&mut out);
         world.put(topics::PORTFOLIOS, "501", &out);
     };
+
     let position = |seq: u64, symbol: &str, quantity: Option<i64>| {
         let mut out = Vec::new();
         let value = quantity.map(|quantity| {
-            Position { user_id: "501", user_seq: seq, symbol, holding: held(quantity) }.encode(&mut out);
+            Position {
+                user_id: "501",
+                user_seq: seq,
+                symbol,
+                holding: held(quantity),
+            }
+            .encode(&mut out);
+
             &out[..]
         });
+
         world.put_beside(topics::PORTFOLIOS, "501", &format!("501/{symbol}"), value);
     };
+
     let running = world.gateway(settings()).await;
     let shown = async |seq: u64| {
         let wait = async {
             loop {
-                let (status, value) = ask(running.address, Method::GET, "/v1/users/501/portfolio", &[], "").await;
+                let (status, value) = ask(
+                    running.address,
+                    Method::GET,
+                    "/v1/users/501/portfolio",
+                    &[],
+                    "",
+                )
+                .await;
+
                 if status == 200 && value["user_seq"] == seq {
                     let positions = value["positions"].as_object().expect("positions");
-                    return positions.iter().map(|(symbol, p)| format!("{symbol} {}", p["quantity"])).collect::<Vec<_>>().join(", ");
+                    return positions
+                        .iter()
+                        .map(|(symbol, p)| format!("{symbol} {}", p["quantity"]))
+                        .collect::<Vec<_>>()
+                        .join(", ");
                 }
+
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(crate::support::LONG, wait).await.expect("the latest")
+
+        tokio::time::timeout(crate::support::LONG, wait)
+            .await
+            .expect("the latest")
     };
+
     user(1, &[("A", 1), ("B", 2)], 0);
     assert_eq!(shown(1).await, "A 1, B 2");
     position(2, "A", Some(5));
@@ -192,18 +335,45 @@ async fn the_snapshot_of_a_large_portfolio_has_all_its_positions() {
     position(3, "A", None);
     user(3, &[], 1);
     assert_eq!(shown(3).await, "B 2");
+
     // A gateway that begins now reads all of it first.
     let other = world.gateway(settings()).await;
     let wait = async {
-        while ask(other.address, Method::GET, "/v1/users/501/portfolio", &[], "").await.1["positions"]["B"]["quantity"] != 2 {
+        while ask(
+            other.address,
+            Method::GET,
+            "/v1/users/501/portfolio",
+            &[],
+            "",
+        )
+        .await
+        .1["positions"]["B"]["quantity"]
+            != 2
+        {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(crate::support::LONG, wait).await.expect("the same");
+
+    tokio::time::timeout(crate::support::LONG, wait)
+        .await
+        .expect("the same");
     other.stop().await;
     position(4, "B", None);
     user(4, &[("B", 2)], 0);
     assert_eq!(shown(4).await, "B 2");
-    assert_eq!(ask(running.address, Method::GET, "/v1/users/501%2FB/portfolio", &[], "").await.0, 400, "a position is no user");
+    assert_eq!(
+        ask(
+            running.address,
+            Method::GET,
+            "/v1/users/501%2FB/portfolio",
+            &[],
+            ""
+        )
+        .await
+        .0,
+        400,
+        "a position is no user"
+    );
+
     running.stop().await;
 }

@@ -22,22 +22,30 @@ async fn n1_after_a_disconnect_there_is_no_gap_and_no_repeat() {
     for _ in 0..300 {
         world.tell(["501", "502", "503", "504"]);
     }
+
     let headers = [("last-event-id", seen.to_string())];
     let headers: Vec<_> = headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
     let mut second = Sse::open(at, "/v1/users/501/notifications?after=0", &headers).await;
-    assert_eq!(second.next().await.expect("hello").data["resume_from"], 5, "the header wins over the address");
+    assert_eq!(
+        second.next().await.expect("hello").data["resume_from"],
+        5,
+        "the header wins over the address"
+    );
     let history = second.numbers(300).await;
     assert_eq!(history, (6..=305).collect::<Vec<_>>());
+
     // History, then live, on the same connection.
     world.tell(["501", "501"]);
     assert_eq!(second.numbers(2).await, [306, 307]);
     running.stop().await;
 }
 
-/// The moment between history and live is where notifications get lost or doubled; so many clients cross it while the user is being told things.
+/// The moment between history and live is where notifications get lost or doubled; so many clients
+/// cross it while the user is being told things.
 #[tokio::test(flavor = "multi_thread")]
 async fn n1_the_seam_between_history_and_live_is_none() {
     let world = Arc::new(World::new());
+
     // So little memory that history comes from the log again and again.
     let running = world.gateway(gateway_settings(64 << 10)).await;
     let at = running.address;
@@ -52,16 +60,20 @@ async fn n1_the_seam_between_history_and_live_is_none() {
             }
         }
     });
+
     let client = |n: u64| async move {
-        let (mut last, mut connections) = (n * 3, 0);
+        let mut last = n * 3;
+        let mut connections = 0;
         while last < total {
             let mut sse = Sse::after(at, "501", last).await;
             connections += 1;
+
             // Leaves after some, at a place of its own.
             for _ in 0..(100 + n * 37) {
                 if last == total {
                     break;
                 }
+
                 let said = sse.next().await.expect("the stream goes on");
                 match said.event.as_str() {
                     "notification" => {
@@ -69,7 +81,8 @@ async fn n1_the_seam_between_history_and_live_is_none() {
                         last += 1;
                     }
                     "hello" => {}
-                    // With so little memory a live client may be told that it fell behind; it resumes like anybody.
+                    // With so little memory a live client may be told that it fell behind; it
+                    // resumes like anybody.
                     "slow_consumer" => {
                         assert_eq!(said.id, Some(last));
                         break;
@@ -78,18 +91,24 @@ async fn n1_the_seam_between_history_and_live_is_none() {
                 }
             }
         }
+
         connections
     };
+
     let clients: Vec<_> = (0..8).map(|n| tokio::spawn(client(n))).collect();
     for c in clients {
         assert!(c.await.expect("no gap, no repeat") > 1);
     }
+
     telling.join().expect("told");
     running.stop().await;
 }
 
 fn gateway_settings(memory: usize) -> processor::gateway::Settings {
-    processor::gateway::Settings { memory, ..settings() }
+    processor::gateway::Settings {
+        memory,
+        ..settings()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,7 +122,11 @@ async fn without_a_position_a_stream_begins_now_and_says_where_that_is() {
     world.tell(["501"]);
     let said = sse.next().await.expect("a notification");
     assert_eq!(said.id, Some(8));
-    assert_eq!((&said.data["kind"], &said.data["event"]["last_price"]), (&"order-filled".into(), &"189.25".into()));
+    assert_eq!(
+        (&said.data["kind"], &said.data["event"]["last_price"]),
+        (&"order-filled".into(), &"189.25".into())
+    );
+
     // Somebody who does not exist yet is told as soon as they do.
     let mut new = Sse::open(running.address, "/v1/users/new/notifications", &[]).await;
     assert_eq!(new.next().await.expect("hello").id, Some(0));
@@ -116,16 +139,27 @@ async fn without_a_position_a_stream_begins_now_and_says_where_that_is() {
 async fn kinds_are_filtered_and_heartbeats_carry_the_position_on() {
     let world = World::new();
     let running = world.gateway(settings()).await;
-    let mut sse = Sse::open(running.address, "/v1/users/501/notifications?after=0&kinds=order-rejected,deposited", &[]).await;
+    let mut sse = Sse::open(
+        running.address,
+        "/v1/users/501/notifications?after=0&kinds=order-rejected,deposited",
+        &[],
+    )
+    .await;
     world.tell_event(["501"], Event::Deposited);
     world.tell(["501"; 10]);
     world.tell_event(["501"], Event::OrderRejected);
     world.tell(["501"; 10]);
     assert_eq!(sse.numbers(2).await, [1, 12]);
     until_position(&mut sse, 22).await;
-    until("its stream is counted", || running.gateway.feed.followers("501") == 1).await;
+    until("its stream is counted", || {
+        running.gateway.feed.followers("501") == 1
+    })
+    .await;
     drop(sse);
-    until("who leaves is forgotten", || running.gateway.feed.followers("501") == 0).await;
+    until("who leaves is forgotten", || {
+        running.gateway.feed.followers("501") == 0
+    })
+    .await;
     running.stop().await;
 }
 
@@ -145,12 +179,19 @@ async fn a_stopping_gateway_says_where_to_resume() {
     assert_eq!(sse.numbers(2).await, [2, 3]);
     let stopping = tokio::spawn(running.stop());
     let end = sse.next().await.expect("a last event");
-    assert_eq!((end.event.as_str(), end.id, &end.data["resume_from"]), ("closing", Some(3), &3.into()));
+    assert_eq!(
+        (end.event.as_str(), end.id, &end.data["resume_from"]),
+        ("closing", Some(3), &3.into())
+    );
     assert_eq!(sse.next().await, None);
     stopping.await.expect("stopped");
+
     // Another gateway on the same log goes on from there.
     world.tell(["501"]);
     let running = world.gateway(settings()).await;
-    assert_eq!(Sse::after(running.address, "501", 3).await.numbers(1).await, [4]);
+    assert_eq!(
+        Sse::after(running.address, "501", 3).await.numbers(1).await,
+        [4]
+    );
     running.stop().await;
 }

@@ -1,4 +1,5 @@
-//! Many clients at once: a third of them leave at random and come back, one never reads. By default 200 clients for a few seconds; the issue's thousand:
+//! Many clients at once: a third of them leave at random and come back, one never reads. By default
+//! 200 clients for a few seconds; the issue's thousand:
 //!
 //! ```text
 //! GATEWAY_SOAK_CLIENTS=1000 GATEWAY_SOAK_SECONDS=60 cargo test --test gateway soak -- --nocapture
@@ -15,7 +16,10 @@ use crate::n3_slow::deaf;
 use crate::support::{Sse, World, count, settings};
 
 fn argument(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
+    std::env::var(name).ok().map_or(default, |v| {
+        v.parse()
+            .unwrap_or_else(|_| panic!("{name} must be a number"))
+    })
 }
 
 struct Tally {
@@ -27,43 +31,78 @@ struct Tally {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn soak_clients_come_and_go_without_gap_or_repeat() {
-    let (clients, seconds) = (argument("GATEWAY_SOAK_CLIENTS", 200), argument("GATEWAY_SOAK_SECONDS", 4));
+    let clients = argument("GATEWAY_SOAK_CLIENTS", 200);
+    let seconds = argument("GATEWAY_SOAK_SECONDS", 4);
+
     // Several clients on each user, as people have several screens.
-    let users: Vec<String> = (0..clients.div_ceil(4)).map(|n| format!("user-{n}")).collect();
+    let users: Vec<String> = (0..clients.div_ceil(4))
+        .map(|n| format!("user-{n}"))
+        .collect();
     let world = Arc::new(World::new());
-    let running =
-        world.gateway(Settings { stall: Duration::from_secs(2), heartbeat: Duration::from_secs(1), memory: 16 << 20, ..settings() }).await;
+    let running = world
+        .gateway(Settings {
+            stall: Duration::from_secs(2),
+            heartbeat: Duration::from_secs(1),
+            memory: 16 << 20,
+            ..settings()
+        })
+        .await;
+
     let at = running.address;
-    let (over, tally) =
-        (Arc::new(AtomicBool::new(false)), Arc::new(Tally { slowest_ms: 0.into(), received: 0.into(), reconnects: 0.into() }));
+    let (over, tally) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(Tally {
+            slowest_ms: 0.into(),
+            received: 0.into(),
+            reconnects: 0.into(),
+        }),
+    );
 
     let telling = {
-        let (world, users, over) = (world.clone(), users.clone(), over.clone());
+        let world = world.clone();
+        let users = users.clone();
+        let over = over.clone();
         std::thread::spawn(move || {
-            let (mut rng, began) = (Rng::new(7), Instant::now());
+            let mut rng = Rng::new(7);
+            let began = Instant::now();
             while began.elapsed() < Duration::from_secs(seconds) {
-                let batch: Vec<&str> = (0..20).map(|_| users[rng.below(users.len() as u64) as usize].as_str()).collect();
+                let batch: Vec<&str> = (0..20)
+                    .map(|_| users[rng.below(users.len() as u64) as usize].as_str())
+                    .collect();
                 world.tell(batch);
                 world.tell([users[0].as_str(); 20]);
                 std::thread::sleep(Duration::from_millis(10));
             }
+
             over.store(true, Ordering::Release);
         })
     };
+
     let deaf_one = deaf(at, &users[0], 0).await;
 
     let all: Vec<_> = (0..clients)
         .map(|n| {
             let user = users[(n / 4) as usize].clone();
-            let client = Client { at, user, leaves: n % 3 == 0, rng: Rng::new(n + 1), last: 0 };
+            let client = Client {
+                at,
+                user,
+                leaves: n % 3 == 0,
+                rng: Rng::new(n + 1),
+                last: 0,
+            };
+
             tokio::spawn(client.run(world.clone(), over.clone(), tally.clone()))
         })
         .collect();
+
     for client in all {
         client.await.expect("no gap, no repeat, nothing missing");
     }
+
     telling.join().expect("told");
-    // When it is given up depends on how the kernel fills its buffers, drop by drop; N3 looks at that. Here it must not have been in anybody's way.
+
+    // When it is given up depends on how the kernel fills its buffers, drop by drop; N3 looks at
+    // that. Here it must not have been in anybody's way.
     drop(deaf_one);
     let n = |v: &AtomicU64| v.load(Ordering::Relaxed);
     let told: u64 = users.iter().map(|u| world.told(u)).sum();
@@ -74,6 +113,7 @@ async fn soak_clients_come_and_go_without_gap_or_repeat() {
         count(&running.gateway, |m| &m.slow),
         n(&tally.slowest_ms)
     );
+
     assert!(n(&tally.reconnects) > clients / 3);
     assert!(n(&tally.slowest_ms) < 10_000, "somebody was slowed down");
     running.stop().await;
@@ -88,25 +128,35 @@ struct Client {
 }
 
 impl Client {
-    /// Reads until the world has fallen silent and everything was received; leaves now and then, if it is of that kind.
+    /// Reads until the world has fallen silent and everything was received; leaves now and then, if
+    /// it is of that kind.
     async fn run(mut self, world: Arc<World>, over: Arc<AtomicBool>, tally: Arc<Tally>) {
         loop {
             let mut sse = Sse::after(self.at, &self.user, self.last).await;
-            // By time and not by count, or a busy user's client could not keep up with what it misses.
+
+            // By time and not by count, or a busy user's client could not keep up with what it
+            // misses.
             let leaves_at = Instant::now() + Duration::from_millis(self.rng.below(1_500));
             while !(self.leaves && Instant::now() >= leaves_at) {
                 if over.load(Ordering::Acquire) && self.last == world.told(&self.user) {
                     return;
                 }
+
                 // Heartbeats count too, so that a quiet user's client sees the end.
-                let Some(said) = sse.next_any().await else { panic!("{} at {}: cut off", self.user, self.last) };
+                let Some(said) = sse.next_any().await else {
+                    panic!("{} at {}: cut off", self.user, self.last)
+                };
+
                 match said.event.as_str() {
                     "notification" => {
                         assert_eq!(said.id, Some(self.last + 1), "{}", self.user);
                         self.last += 1;
                         tally.received.fetch_add(1, Ordering::Relaxed);
-                        let written_ms = said.data["event"]["time_us"].as_i64().expect("a time") / 1000;
-                        let late = u64::try_from(processor::client::now_ms() - written_ms).unwrap_or(0);
+                        let written_ms =
+                            said.data["event"]["time_us"].as_i64().expect("a time") / 1000;
+                        let late =
+                            u64::try_from(processor::client::now_ms() - written_ms).unwrap_or(0);
+
                         // Those that stay; who comes back asks for what is old.
                         if !self.leaves {
                             tally.slowest_ms.fetch_max(late, Ordering::Relaxed);
@@ -116,6 +166,7 @@ impl Client {
                     other => panic!("{} at {}: {other}", self.user, self.last),
                 }
             }
+
             drop(sse);
             tally.reconnects.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(self.rng.below(200))).await;

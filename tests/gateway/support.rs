@@ -37,11 +37,22 @@ impl World {
         let table = topics::table("");
         let log = LocalLog::in_memory(&table);
         for topic in table.iter() {
-            let count = if table.spec(topic).partitions == Partitions::One { 1 } else { PARTITIONS };
-            log.create_topic(topic, table.spec(topic), count).expect("a topic");
+            let count = if table.spec(topic).partitions == Partitions::One {
+                1
+            } else {
+                PARTITIONS
+            };
+
+            log.create_topic(topic, table.spec(topic), count)
+                .expect("a topic");
         }
+
         let appender = Mutex::new(log.appender().expect("a writer"));
-        World { log: Arc::new(log), appender, told: Mutex::default() }
+        World {
+            log: Arc::new(log),
+            appender,
+            told: Mutex::default(),
+        }
     }
 
     /// Tells users something, each their next number; in the log when this returns.
@@ -50,7 +61,8 @@ impl World {
     }
 
     pub fn tell_event<'a>(&self, users: impl IntoIterator<Item = &'a str>, event: Event) {
-        let (mut appender, mut told) = (self.appender.lock().expect("a writer"), self.told.lock().expect("a map"));
+        let mut appender = self.appender.lock().expect("a writer");
+        let mut told = self.told.lock().expect("a map");
         for user in users {
             let seq = told.entry(user.to_string()).or_default();
             *seq += 1;
@@ -61,18 +73,39 @@ impl World {
                 order_id: Some("o-1"),
                 ..OrderEvent::new(event, user)
             };
-            let (mut raw, mut value) = (Vec::new(), Vec::new());
+
+            let mut raw = Vec::new();
+            let mut value = Vec::new();
             e.encode(&mut raw);
             notification::encode(&e, "Something happened.", &raw, &mut value);
-            let at = TopicPartition::new(topics::NOTIFICATIONS, partitioner::partition(user.as_bytes(), PARTITIONS));
-            let (key, value) = (Some(user.as_bytes()), Some(value.as_slice()));
-            appender.append(&Record { at, offset: 0, timestamp_ms: now(), key, value, headers: Headers::default() }).expect("appended");
+            let at = TopicPartition::new(
+                topics::NOTIFICATIONS,
+                partitioner::partition(user.as_bytes(), PARTITIONS),
+            );
+            let key = Some(user.as_bytes());
+            let value = Some(value.as_slice());
+            appender
+                .append(&Record {
+                    at,
+                    offset: 0,
+                    timestamp_ms: now(),
+                    key,
+                    value,
+                    headers: Headers::default(),
+                })
+                .expect("appended");
         }
+
         appender.flush(LONG).expect("written");
     }
 
     pub fn told(&self, user: &str) -> u64 {
-        self.told.lock().expect("a map").get(user).copied().unwrap_or(0)
+        self.told
+            .lock()
+            .expect("a map")
+            .get(user)
+            .copied()
+            .unwrap_or(0)
     }
 
     /// Appends anything.
@@ -86,7 +119,15 @@ impl World {
         let count = self.log.partitions(topic).expect("known").expect("there");
         let at = TopicPartition::new(topic, partitioner::partition(beside.as_bytes(), count));
         let headers = HeaderBuf::default();
-        let r = Record { at, offset: 0, timestamp_ms: now(), key: Some(key.as_bytes()), value, headers: headers.headers() };
+        let r = Record {
+            at,
+            offset: 0,
+            timestamp_ms: now(),
+            key: Some(key.as_bytes()),
+            value,
+            headers: headers.headers(),
+        };
+
         appender.append(&r).expect("appended");
         appender.flush(LONG).expect("written");
     }
@@ -96,10 +137,18 @@ impl World {
         let from: Vec<_> = (0..count).map(|p| (p, From::Start)).collect();
         let mut reader = self.log.reader(topic, &from, true).expect("a reader");
         let mut records = Records::new();
-        let limits = Limits { records: 1_000_000, bytes: 1 << 30, age: LONG };
+        let limits = Limits {
+            records: 1_000_000,
+            bytes: 1 << 30,
+            age: LONG,
+        };
+
         while !reader.caught_up() {
-            reader.poll(Duration::from_millis(10), limits, &mut records).expect("readable");
+            reader
+                .poll(Duration::from_millis(10), limits, &mut records)
+                .expect("readable");
         }
+
         records
     }
 
@@ -107,9 +156,18 @@ impl World {
     pub fn records(&self, topic: TopicId) -> Vec<(String, Vec<u8>, BTreeMap<String, String>)> {
         let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
         let one = |r: Record<'_>| {
-            let headers = r.headers.iter().map(|(n, v)| (n.to_string(), text(v))).collect();
-            (r.key.map(text).unwrap_or_default(), r.value.unwrap_or_default().to_vec(), headers)
+            let headers = r
+                .headers
+                .iter()
+                .map(|(n, v)| (n.to_string(), text(v)))
+                .collect();
+            (
+                r.key.map(text).unwrap_or_default(),
+                r.value.unwrap_or_default().to_vec(),
+                headers,
+            )
         };
+
         self.all(topic).iter().map(one).collect()
     }
 
@@ -123,7 +181,14 @@ impl World {
     }
 
     pub async fn gateway_with(&self, access: Access, settings: Settings) -> Running {
-        gateway::start(self.log.clone(), Arc::new(topics::table("")), access, settings).await.expect("the gateway starts")
+        gateway::start(
+            self.log.clone(),
+            Arc::new(topics::table("")),
+            access,
+            settings,
+        )
+        .await
+        .expect("the gateway starts")
     }
 }
 
@@ -131,7 +196,12 @@ impl World {
 pub async fn old_user(world: &World, user: &str, settings: Settings) -> Running {
     world.tell([user; 10]);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let running = world.gateway(Settings { history: Some(Duration::from_millis(250)), ..settings }).await;
+    let running = world
+        .gateway(Settings {
+            history: Some(Duration::from_millis(250)),
+            ..settings
+        })
+        .await;
     until("ready", || running.gateway.feed.is_ready()).await;
     assert_eq!(running.gateway.feed.latest(user), None);
     running
@@ -162,16 +232,33 @@ pub async fn until(what: &str, holds: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(LONG, wait).await.unwrap_or_else(|_| panic!("{what}: not within a minute"));
+
+    tokio::time::timeout(LONG, wait)
+        .await
+        .unwrap_or_else(|_| panic!("{what}: not within a minute"));
 }
 
 /// One request on a connection of its own.
-pub async fn request(at: SocketAddr, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Response<Incoming> {
-    try_request(at, method, path, headers, body).await.expect("an answer")
+pub async fn request(
+    at: SocketAddr,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Response<Incoming> {
+    try_request(at, method, path, headers, body)
+        .await
+        .expect("an answer")
 }
 
 /// The same of a gateway that may not be there; none if it is not, or dies before it answers.
-pub async fn try_request(at: SocketAddr, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Option<Response<Incoming>> {
+pub async fn try_request(
+    at: SocketAddr,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Option<Response<Incoming>> {
     let stream = TcpStream::connect(at).await.ok()?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
     tokio::spawn(connection);
@@ -179,23 +266,45 @@ pub async fn try_request(at: SocketAddr, method: Method, path: &str, headers: &[
     if !headers.iter().any(|(n, _)| *n == "host") {
         r = r.header("host", at.to_string());
     }
+
     for (name, value) in headers {
         r = r.header(*name, *value);
     }
-    sender.send_request(r.body(Full::new(Bytes::from(body.to_string()))).expect("a request")).await.ok()
+
+    sender
+        .send_request(
+            r.body(Full::new(Bytes::from(body.to_string())))
+                .expect("a request"),
+        )
+        .await
+        .ok()
 }
 
 /// Status and JSON of an answer.
-pub async fn ask(at: SocketAddr, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
+pub async fn ask(
+    at: SocketAddr,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (u16, Value) {
     let mut all = headers.to_vec();
     if !body.is_empty() {
         all.push(("content-type", "application/json"));
     }
+
     let response = request(at, method, path, &all, body).await;
     let status = response.status().as_u16();
     let body = tokio::time::timeout(LONG, response.into_body().collect()).await;
-    let bytes = body.unwrap_or_else(|_| panic!("{path}: a body without an end")).expect("a body").to_bytes();
-    (status, serde_json::from_slice(&bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned())))
+    let bytes = body
+        .unwrap_or_else(|_| panic!("{path}: a body without an end"))
+        .expect("a body")
+        .to_bytes();
+    (
+        status,
+        serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned())),
+    )
 }
 
 /// One event of a stream.
@@ -224,12 +333,21 @@ impl Sse {
     /// The stream of an answer.
     pub fn of(response: Response<Incoming>) -> Sse {
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Sse { body: response.into_body(), text: String::new(), last_id: 0 }
+        Sse {
+            body: response.into_body(),
+            text: String::new(),
+            last_id: 0,
+        }
     }
 
     /// A user's stream after a position.
     pub async fn after(at: SocketAddr, user: &str, after: u64) -> Sse {
-        Sse::open(at, &format!("/v1/users/{user}/notifications?after={after}"), &[]).await
+        Sse::open(
+            at,
+            &format!("/v1/users/{user}/notifications?after={after}"),
+            &[],
+        )
+        .await
     }
 
     /// The next event, heartbeats included (they have no name); none at the end.
@@ -241,9 +359,13 @@ impl Sse {
                 self.last_id = said.id.unwrap_or(self.last_id);
                 return Some(said);
             }
-            let frame = tokio::time::timeout(LONG, self.body.frame()).await.expect("a sign of life within a minute")?;
+
+            let frame = tokio::time::timeout(LONG, self.body.frame())
+                .await
+                .expect("a sign of life within a minute")?;
             let data = frame.ok()?.into_data().expect("data");
-            self.text.push_str(std::str::from_utf8(&data).expect("UTF-8 at event borders"));
+            self.text
+                .push_str(std::str::from_utf8(&data).expect("UTF-8 at event borders"));
         }
     }
 
@@ -271,6 +393,7 @@ impl Sse {
                 other => panic!("unexpected {other}: {}", said.data),
             }
         }
+
         numbers
     }
 }
@@ -282,9 +405,13 @@ fn parse(event: &str) -> Said {
             Some(("id", id)) => said.id = Some(id.parse().expect("a number")),
             Some(("event", name)) => said.event = name.to_string(),
             Some(("data", data)) => said.data = serde_json::from_str(data).expect("JSON"),
-            _ => assert!(line.starts_with(": heartbeat") || line.starts_with("retry: "), "{line}"),
+            _ => assert!(
+                line.starts_with(": heartbeat") || line.starts_with("retry: "),
+                "{line}"
+            ),
         }
     }
+
     said
 }
 

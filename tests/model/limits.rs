@@ -1,4 +1,5 @@
-//! The model's rate limits: a bucket of time, from which each command takes what one costs. (The product keeps the moment at which the bucket is full again.)
+//! The model's rate limits: a bucket of time, from which each command takes what one costs. (The
+//! product keeps the moment at which the bucket is full again.)
 
 use super::script::{Command, Dice, Kind};
 use super::{Model, Told};
@@ -22,19 +23,23 @@ const TOLD_EVERY: i64 = 1_000;
 impl Bucket {
     /// Takes one; or says how many milliseconds later there is one.
     pub fn take(&mut self, limit: Limit, now_ms: i64) -> Result<(), i64> {
-        let (now, full) = (now_ms * 1_000, limit.costs * limit.burst);
+        let now = now_ms * 1_000;
+        let full = limit.costs * limit.burst;
         let (level, seen) = self.left.unwrap_or((full, now));
+
         // A clock was wrong: what is left counts from now on, and is enough for this one.
         if seen - now > full.min(1_000_000) {
             self.left = Some((level.max(limit.costs) - limit.costs, now));
             return Ok(());
         }
+
         let at = seen.max(now);
         let level = full.min(level + at - seen);
         if level < limit.costs {
             let wait = limit.costs - level + at - now;
             return Err(wait / 1_000 + i64::from(wait % 1_000 > 0));
         }
+
         self.left = Some((level - limit.costs, at));
         Ok(())
     }
@@ -44,40 +49,74 @@ impl Model {
     /// Whether an order or replacement gets in.
     pub fn admit_order(&mut self, user: &str) -> Result<(), i64> {
         match self.orders_limit {
-            Some(limit) => self.users.get_mut(user).expect("seen").orders.take(limit, self.now),
+            Some(limit) => self
+                .users
+                .get_mut(user)
+                .expect("seen")
+                .orders
+                .take(limit, self.now),
             None => Ok(()),
         }
     }
 
     /// Whether anything else of a client gets in; if not, with the wait if that is told.
-    pub fn admit_message(&mut self, user: &str, kind: &Kind, fresh: bool) -> Result<(), Option<i64>> {
-        let Some(limit) = self.messages_limit else { return Ok(()) };
+    pub fn admit_message(
+        &mut self,
+        user: &str,
+        kind: &Kind,
+        fresh: bool,
+    ) -> Result<(), Option<i64>> {
+        let Some(limit) = self.messages_limit else {
+            return Ok(());
+        };
+
         let open = |symbol: &Option<String>| {
-            let mine = |o: &&super::Order| o.user == user && o.is_open() && symbol.as_ref().is_none_or(|s| *s == o.symbol);
+            let mine = |o: &&super::Order| {
+                o.user == user && o.is_open() && symbol.as_ref().is_none_or(|s| *s == o.symbol)
+            };
+
             self.orders.iter().any(|o| mine(&o))
         };
+
         let ends = fresh
             && match kind {
                 Kind::Cancel { orig, .. } => self.find(user, orig).is_some_and(|o| o.is_open()),
                 Kind::MassCancel { symbol, .. } => open(symbol),
                 _ => false,
             };
-        let (now, u) = (self.now, self.users.get_mut(user).expect("seen"));
-        let Err(wait) = u.messages.take(limit, now) else { return Ok(()) };
+
+        let now = self.now;
+        let u = self.users.get_mut(user).expect("seen");
+        let Err(wait) = u.messages.take(limit, now) else {
+            return Ok(());
+        };
+
         if ends {
             return Ok(());
         }
-        if u.told.is_some_and(|told| (told..told + TOLD_EVERY).contains(&now)) {
+
+        if u.told
+            .is_some_and(|told| (told..told + TOLD_EVERY).contains(&now))
+        {
             u.unanswered += 1;
             return Err(None);
         }
+
         u.told = Some(now);
         Err(Some(wait))
     }
 
     /// Tells a user that it was too much.
     pub fn limited(&mut self, user: &str, id: &str, told: Told, wait: i64) {
-        self.tell(user, Told { cause_id: id.into(), reason: "RATE_LIMITED", retry: Some(wait), ..told });
+        self.tell(
+            user,
+            Told {
+                cause_id: id.into(),
+                reason: "RATE_LIMITED",
+                retry: Some(wait),
+                ..told
+            },
+        );
     }
 }
 
@@ -92,21 +131,30 @@ pub fn is_operators(kind: &Kind) -> bool {
 
 /// The same script with commands that come many times at once, some of them under ids of their own.
 pub fn flooded(seed: u64, script: Vec<Command>) -> Vec<Command> {
-    let (mut d, mut all) = (Dice::new(seed ^ 0x666c_6f6f_6473), Vec::new());
+    let mut d = Dice::new(seed ^ 0x666c_6f6f_6473);
+    let mut all = Vec::new();
     for c in script {
         all.push(c.clone());
         if d.roll(8) > 0 {
             continue;
         }
+
         for n in 0..1 + d.roll(9) {
             match &c {
-                Command::Order { user, id, kind } if d.roll(2) == 0 && !matches!(kind, Kind::New { .. }) => {
-                    all.push(Command::Order { user: user.clone(), id: format!("{id}-{n}"), kind: kind.clone() });
+                Command::Order { user, id, kind }
+                    if d.roll(2) == 0 && !matches!(kind, Kind::New { .. }) =>
+                {
+                    all.push(Command::Order {
+                        user: user.clone(),
+                        id: format!("{id}-{n}"),
+                        kind: kind.clone(),
+                    });
                 }
                 Command::Order { .. } | Command::Astray { .. } => all.push(c.clone()),
                 _ => {}
             }
         }
     }
+
     all
 }

@@ -1,5 +1,7 @@
-//! A market that is obviously right and slow: vectors that are searched from end to end, sums made anew each time. Every command is carried through to its
-//! end at once. It shares no code with the product; what it and the roles must agree on is every event of every user, every book, every balance.
+//! A market that is obviously right and slow: vectors that are searched from end to end, sums made
+//! anew each time. Every command is carried through to its end at once. It shares no code with the
+//! product; what it and the roles must agree on is every event of every user, every book, every
+//! balance.
 
 pub mod limits;
 pub mod market;
@@ -83,7 +85,11 @@ impl Order {
     }
 
     pub fn leaves(&self) -> i64 {
-        if self.is_open() { self.quantity - self.cum } else { 0 }
+        if self.is_open() {
+            self.quantity - self.cum
+        } else {
+            0
+        }
     }
 
     /// Shares that nobody else may sell.
@@ -128,7 +134,8 @@ pub struct User {
     /// Less than nothing: a debt.
     pub cash: i64,
     pub shares: BTreeMap<String, i64>,
-    /// Shares that were sold short, or before their purchase was taken back; and the cash that is held to buy them back.
+    /// Shares that were sold short, or before their purchase was taken back; and the cash that is
+    /// held to buy them back.
     pub owed: BTreeMap<String, (i64, i64)>,
     pub orders: limits::Bucket,
     pub messages: limits::Bucket,
@@ -151,7 +158,8 @@ pub struct Model {
     /// All orders there ever were.
     pub orders: Vec<Order>,
     pub trades: u64,
-    /// What the topic of trades says was taken back: the trade, who of both sides, how many at which price.
+    /// What the topic of trades says was taken back: the trade, who of both sides, how many at
+    /// which price.
     pub busts: Vec<(String, String, String, i64, i64)>,
     pub symbols: BTreeMap<String, Symbol>,
     /// What is switched off, for a user or for all.
@@ -168,7 +176,11 @@ impl Model {
                 self.now += ms;
                 self.wake();
             }
-            Command::List { symbol, status, house } => {
+            Command::List {
+                symbol,
+                status,
+                house,
+            } => {
                 let s = self.symbols.get_mut(symbol).expect("listed at the start");
                 (s.status, s.house) = (*status, *house);
                 self.wake();
@@ -184,43 +196,70 @@ impl Model {
         }
     }
 
-    /// Nobody shows by this topic that they may do that: nothing is done, no account is opened, and the id stays free.
+    /// Nobody shows by this topic that they may do that: nothing is done, no account is opened, and
+    /// the id stays free.
     fn astray(&mut self, user: &str, id: &str, kind: &Kind) {
         self.open_account(user, id, false);
         let (event, named) = match kind {
-            Kind::Cancel { orig, .. } | Kind::Replace { orig, .. } | Kind::Bust { orig, .. } => ("CancelRejected", Some(orig)),
+            Kind::Cancel { orig, .. } | Kind::Replace { orig, .. } | Kind::Bust { orig, .. } => {
+                ("CancelRejected", Some(orig))
+            }
             _ => ("OrderRejected", None),
         };
+
         let about = named.and_then(|orig| self.named(event, user, orig));
-        let mut told = about.unwrap_or_else(|| self.plain(event, named.map_or(id, String::as_str), "rejected", kind));
+        let mut told = about.unwrap_or_else(|| {
+            self.plain(event, named.map_or(id, String::as_str), "rejected", kind)
+        });
+
         if limits::is_operators(kind) {
             match self.admit_message(user, kind, false) {
                 Ok(()) => {}
                 Err(None) => return,
                 Err(Some(wait)) => {
-                    told.event = if matches!(kind, Kind::MassCancel { .. }) { "CancelRejected" } else { told.event };
+                    told.event = if matches!(kind, Kind::MassCancel { .. }) {
+                        "CancelRejected"
+                    } else {
+                        told.event
+                    };
+
                     return self.limited(user, id, told, wait);
                 }
             }
         }
+
         (told.cause_id, told.reason) = (id.to_string(), "NOT_AUTHORIZED");
         self.tell(user, told);
     }
 
-    /// A command with what it depends on. The id of one that was there before stands for the same command.
+    /// A command with what it depends on. The id of one that was there before stands for the same
+    /// command.
     #[allow(dead_code, reason = "each test binary uses a part of it")]
     pub fn settled(&self, c: &Command) -> Command {
-        let (Command::Order { user, id, kind } | Command::Astray { user, id, kind }) = c else { return c.clone() };
+        let (Command::Order { user, id, kind } | Command::Astray { user, id, kind }) = c else {
+            return c.clone();
+        };
+
         match self.known.get(&(user.clone(), id.clone())) {
-            Some(first) if matches!(kind, Kind::Later(_)) && matches!(c, Command::Order { .. }) => first.content.clone(),
+            Some(first) if matches!(kind, Kind::Later(_)) && matches!(c, Command::Order { .. }) => {
+                first.content.clone()
+            }
             _ => script::settled(c, self.users.get(user).map_or(&[], |u| u.events.as_slice())),
         }
     }
 
     fn command(&mut self, user: &str, id: &str, kind: &Kind, c: &Command) {
-        self.open_account(user, id, self.off.iter().all(|(whom, _)| whom.as_deref().is_some_and(|whom| whom != user)));
+        self.open_account(
+            user,
+            id,
+            self.off
+                .iter()
+                .all(|(whom, _)| whom.as_deref().is_some_and(|whom| whom != user)),
+        );
+
         let key = (user.to_string(), id.to_string());
-        let (first, is_order) = (self.known.get(&key).cloned(), matches!(kind, Kind::New { .. } | Kind::Replace { .. }));
+        let first = self.known.get(&key).cloned();
+        let is_order = matches!(kind, Kind::New { .. } | Kind::Replace { .. });
         if !limits::is_operators(kind) && (first.is_some() || !is_order) {
             match self.admit_message(user, kind, first.is_none()) {
                 Ok(()) => {}
@@ -230,86 +269,161 @@ impl Model {
                         Some(first) => self.as_it_stands("OrderRejected", user, id, first),
                         None => self.refused("CancelRejected", user, id, kind),
                     };
+
                     return self.limited(user, id, told, wait);
                 }
             }
         }
+
         if let Some(first) = first {
             self.repeated(user, id, kind, c, &first);
             return;
         }
+
         if is_order && let Err(wait) = self.admit_order(user) {
-            let event = if matches!(kind, Kind::New { .. }) { "OrderRejected" } else { "CancelRejected" };
+            let event = if matches!(kind, Kind::New { .. }) {
+                "OrderRejected"
+            } else {
+                "CancelRejected"
+            };
+
             let told = self.refused(event, user, id, kind);
             return self.limited(user, id, told, wait);
         }
-        if matches!(kind, Kind::New { .. } | Kind::Replace { .. } | Kind::Transfer { deposit: false, .. })
-            && self.forbids(user, kind).is_none()
+
+        if matches!(
+            kind,
+            Kind::New { .. } | Kind::Replace { .. } | Kind::Transfer { deposit: false, .. }
+        ) && self.forbids(user, kind).is_none()
         {
             self.mark(user);
         }
+
         let mut differs = "";
         let refused = match kind {
-            Kind::New { .. } | Kind::Transfer { .. } if self.forbids(user, kind).is_some() => {
-                self.forbids(user, kind).map(|r| ("OrderRejected", id.to_string(), r))
-            }
-            Kind::Replace { orig, .. } if self.forbids(user, kind).is_some() => {
-                self.forbids(user, kind).map(|r| ("CancelRejected", orig.clone(), r))
-            }
-            Kind::New { .. } => self.new_order(user, id, kind).err().map(|r| ("OrderRejected", id.to_string(), r)),
+            Kind::New { .. } | Kind::Transfer { .. } if self.forbids(user, kind).is_some() => self
+                .forbids(user, kind)
+                .map(|r| ("OrderRejected", id.to_string(), r)),
+            Kind::Replace { orig, .. } if self.forbids(user, kind).is_some() => self
+                .forbids(user, kind)
+                .map(|r| ("CancelRejected", orig.clone(), r)),
+            Kind::New { .. } => self
+                .new_order(user, id, kind)
+                .err()
+                .map(|r| ("OrderRejected", id.to_string(), r)),
             Kind::Later(_) => unreachable!("it was settled"),
             Kind::Bust { orig, .. } => self.bust(user, id, kind).err().map(|(r, field)| {
                 differs = field;
                 ("CancelRejected", orig.clone(), r)
             }),
-            Kind::Cancel { orig, operator } => self.cancel(user, id, orig, *operator).err().map(|r| ("CancelRejected", orig.clone(), r)),
-            Kind::Replace { orig, quantity, limit } => {
-                self.replace(user, id, orig, *quantity, *limit).err().map(|r| ("CancelRejected", orig.clone(), r))
-            }
-            Kind::MassCancel { symbol, operator } => {
-                self.mass_cancel(user, id, symbol.as_deref(), *operator).err().map(|r| ("CancelRejected", id.to_string(), r))
-            }
-            Kind::Transfer { amount, deposit } => {
-                self.transfer(user, id, *amount, *deposit).err().map(|r| ("OrderRejected", id.to_string(), r))
-            }
+            Kind::Cancel { orig, operator } => self
+                .cancel(user, id, orig, *operator)
+                .err()
+                .map(|r| ("CancelRejected", orig.clone(), r)),
+            Kind::Replace {
+                orig,
+                quantity,
+                limit,
+            } => self
+                .replace(user, id, orig, *quantity, *limit)
+                .err()
+                .map(|r| ("CancelRejected", orig.clone(), r)),
+            Kind::MassCancel { symbol, operator } => self
+                .mass_cancel(user, id, symbol.as_deref(), *operator)
+                .err()
+                .map(|r| ("CancelRejected", id.to_string(), r)),
+            Kind::Transfer { amount, deposit } => self
+                .transfer(user, id, *amount, *deposit)
+                .err()
+                .map(|r| ("OrderRejected", id.to_string(), r)),
         };
+
         let mut rejected = None;
-        if matches!(kind, Kind::Transfer { deposit: false, .. }) && refused.is_some() && !self.users[user].owed.is_empty() {
+        if matches!(kind, Kind::Transfer { deposit: false, .. })
+            && refused.is_some()
+            && !self.users[user].owed.is_empty()
+        {
             self.saw("a withdrawal by a user who owes shares is refused");
         }
+
         if let Some((event, order_id, reason)) = refused {
             rejected = Some(reason);
-            let named = if event == "CancelRejected" { self.named(event, user, &order_id) } else { None };
+            let named = if event == "CancelRejected" {
+                self.named(event, user, &order_id)
+            } else {
+                None
+            };
+
             let mut told = named.unwrap_or_else(|| self.plain(event, &order_id, "rejected", kind));
             (told.cause_id, told.reason, told.conflict) = (id.to_string(), reason, differs);
             self.tell(user, told);
         }
-        // A reject at the first hop leaves the id free for some reasons. What the book rejects is an order's matter.
-        if !["NO_REFERENCE_PRICE", "STALE_PRICE", "KILL_SWITCH", "SYSTEM_BUSY", "UNKNOWN_ORDER"].contains(&rejected.unwrap_or_default()) {
-            self.known.insert(key, Known { content: c.clone(), rejected });
+
+        // A reject at the first hop leaves the id free for some reasons. What the book rejects is
+        // an order's matter.
+        if ![
+            "NO_REFERENCE_PRICE",
+            "STALE_PRICE",
+            "KILL_SWITCH",
+            "SYSTEM_BUSY",
+            "UNKNOWN_ORDER",
+        ]
+        .contains(&rejected.unwrap_or_default())
+        {
+            self.known.insert(
+                key,
+                Known {
+                    content: c.clone(),
+                    rejected,
+                },
+            );
         }
     }
 
     /// A refusal of a command, about the order that it names.
     fn refused(&self, event: &'static str, user: &str, id: &str, kind: &Kind) -> Told {
         let orig = match kind {
-            Kind::Cancel { orig, .. } | Kind::Replace { orig, .. } | Kind::Bust { orig, .. } => orig,
+            Kind::Cancel { orig, .. } | Kind::Replace { orig, .. } | Kind::Bust { orig, .. } => {
+                orig
+            }
             _ => id,
         };
-        let named = if event == "CancelRejected" { self.named(event, user, orig) } else { None };
+
+        let named = if event == "CancelRejected" {
+            self.named(event, user, orig)
+        } else {
+            None
+        };
+
         named.unwrap_or_else(|| self.plain(event, orig, "rejected", kind))
     }
 
     /// An event about what an id did.
     fn as_it_stands(&self, event: &'static str, user: &str, id: &str, first: &Known) -> Told {
-        let Command::Order { kind, .. } = &first.content else { unreachable!() };
-        let status = if first.rejected.is_some() { "rejected" } else { "filled" };
-        self.find(user, id).map_or_else(|| self.plain(event, id, status, kind), |o| self.about(event, o))
+        let Command::Order { kind, .. } = &first.content else {
+            unreachable!()
+        };
+
+        let status = if first.rejected.is_some() {
+            "rejected"
+        } else {
+            "filled"
+        };
+
+        self.find(user, id).map_or_else(
+            || self.plain(event, id, status, kind),
+            |o| self.about(event, o),
+        )
     }
 
     /// Why an operator does not let a user do something.
     fn forbids(&self, user: &str, kind: &Kind) -> Option<&'static str> {
-        let is_off = |off| self.off.iter().any(|(whom, what)| *what == off && whom.as_deref().is_none_or(|whom| whom == user));
+        let is_off = |off| {
+            self.off
+                .iter()
+                .any(|(whom, what)| *what == off && whom.as_deref().is_none_or(|whom| whom == user))
+        };
+
         match kind {
             Kind::Cancel { .. } | Kind::MassCancel { .. } | Kind::Bust { .. } => None,
             _ if is_off(Off::Everything) => Some("ACCOUNT_DISABLED"),
@@ -324,25 +438,49 @@ impl Model {
         if u.opened || !may {
             return;
         }
+
         (u.opened, u.cash) = (true, self.opening);
-        self.tell(user, Told { event: "Deposited", cause_id: id.to_string(), ..Told::default() });
+        self.tell(
+            user,
+            Told {
+                event: "Deposited",
+                cause_id: id.to_string(),
+                ..Told::default()
+            },
+        );
     }
 
     fn repeated(&mut self, user: &str, id: &str, kind: &Kind, c: &Command, first: &Known) {
         let conflict = script::conflict(&first.content, c);
         let orig = match kind {
             Kind::Cancel { orig, .. } if conflict.is_empty() => Some(orig.as_str()),
-            Kind::Replace { orig, .. } | Kind::Bust { orig, .. } if conflict.is_empty() && first.rejected.is_none() => Some(orig.as_str()),
+            Kind::Replace { orig, .. } | Kind::Bust { orig, .. }
+                if conflict.is_empty() && first.rejected.is_none() =>
+            {
+                Some(orig.as_str())
+            }
             _ => None,
         };
-        let event = if conflict.is_empty() { "OrderStatus" } else { "DuplicateRejected" };
-        let named = orig.and_then(|orig| self.named(event, user, orig)).or_else(|| self.find(user, id).map(|o| self.about(event, o)));
-        let mut told =
-            named.unwrap_or_else(|| Told { reason: first.rejected.unwrap_or_default(), ..self.as_it_stands(event, user, id, first) });
+
+        let event = if conflict.is_empty() {
+            "OrderStatus"
+        } else {
+            "DuplicateRejected"
+        };
+
+        let named = orig
+            .and_then(|orig| self.named(event, user, orig))
+            .or_else(|| self.find(user, id).map(|o| self.about(event, o)));
+        let mut told = named.unwrap_or_else(|| Told {
+            reason: first.rejected.unwrap_or_default(),
+            ..self.as_it_stands(event, user, id, first)
+        });
+
         told.cause_id = id.to_string();
         if !conflict.is_empty() {
             (told.reason, told.conflict) = ("DUPLICATE_ORDER", conflict);
         }
+
         self.tell(user, told);
     }
 
@@ -355,19 +493,51 @@ impl Model {
         if let Some(o) = self.find(user, orig) {
             return Some(self.about(event, o));
         }
+
         let known = self.known.get(&(user.to_string(), orig.to_string()))?;
-        let Command::Order { kind: kind @ Kind::New { .. }, .. } = &known.content else { return None };
-        let reason = if event == "OrderStatus" { known.rejected.unwrap_or_default() } else { "" };
-        Some(Told { reason, ..self.plain(event, orig, "rejected", kind) })
+        let Command::Order {
+            kind: kind @ Kind::New { .. },
+            ..
+        } = &known.content
+        else {
+            return None;
+        };
+
+        let reason = if event == "OrderStatus" {
+            known.rejected.unwrap_or_default()
+        } else {
+            ""
+        };
+
+        Some(Told {
+            reason,
+            ..self.plain(event, orig, "rejected", kind)
+        })
     }
 
     /// An event about what is no order, or did not become one.
-    fn plain(&self, event: &'static str, order_id: &str, status: &'static str, kind: &Kind) -> Told {
+    fn plain(
+        &self,
+        event: &'static str,
+        order_id: &str,
+        status: &'static str,
+        kind: &Kind,
+    ) -> Told {
         let (quantity, zero) = match kind {
             Kind::New { quantity, .. } => (Some(*quantity), Some(0)),
             _ => (None, None),
         };
-        Told { event, order_id: order_id.into(), cause_id: order_id.into(), status, quantity, cum: zero, leaves: zero, ..Told::default() }
+
+        Told {
+            event,
+            order_id: order_id.into(),
+            cause_id: order_id.into(),
+            status,
+            quantity,
+            cum: zero,
+            leaves: zero,
+            ..Told::default()
+        }
     }
 
     pub fn about(&self, event: &'static str, o: &Order) -> Told {
@@ -379,7 +549,11 @@ impl Model {
             quantity: Some(o.quantity),
             cum: Some(o.cum),
             leaves: Some(o.leaves()),
-            reason: if event == "OrderStatus" && !o.is_open() { o.reason } else { "" },
+            reason: if event == "OrderStatus" && !o.is_open() {
+                o.reason
+            } else {
+                ""
+            },
             ..Told::default()
         }
     }

@@ -1,9 +1,12 @@
-//! A search for profit without risk. An agent with two accounts, who may rest orders, plays against a quoted market in which others trade at the market, by
-//! stops and by limits. Whatever happens at a moment when the house quotes, nobody trades at a price that is better than the last tick by more than the
-//! half spread; so neither from the house nor from others' orders is more to be had than the spread that is quoted.
+//! A search for profit without risk. An agent with two accounts, who may rest orders, plays against
+//! a quoted market in which others trade at the market, by stops and by limits. Whatever happens at
+//! a moment when the house quotes, nobody trades at a price that is better than the last tick by
+//! more than the half spread; so neither from the house nor from others' orders is more to be had
+//! than the spread that is quoted.
 //!
-//! `cargo test --test book_model riskless` makes 20 000 tries; `RISKLESS_TRIES=1000000 RISKLESS_SEED=7` is a campaign. By the rules of before the same search finds the
-//! hole that it is for.
+//! `cargo test --test book_model riskless` makes 20 000 tries;
+//! `RISKLESS_TRIES=1000000 RISKLESS_SEED=7` is a campaign. By the rules of before the same search
+//! finds the hole that it is for.
 
 use std::collections::BTreeMap;
 
@@ -47,12 +50,15 @@ impl Search {
             fills: 0,
             of_house: 0,
         };
+
         for (symbol, _) in QUOTED {
             s.tick(symbol, 1_000_000).expect("nobody is there yet");
             for user in AGENT.into_iter().chain(OTHERS) {
-                s.order(user, symbol, true, 50, None, None, Tif::Ioc, false).expect("a stock of shares");
+                s.order(user, symbol, true, 50, None, None, Tif::Ioc, false)
+                    .expect("a stock of shares");
             }
         }
+
         s
     }
 
@@ -63,7 +69,10 @@ impl Search {
 
     fn tick(&mut self, symbol: &'static str, price: i64) -> Result<(), String> {
         self.ticks.insert(symbol, (price, self.now));
-        self.run(&Command::Tick { symbol: symbol.into(), price })
+        self.run(&Command::Tick {
+            symbol: symbol.into(),
+            price,
+        })
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of an order")]
@@ -81,8 +90,22 @@ impl Search {
         self.next += 1;
         let id = format!("o{}", self.next);
         self.orders.insert((user.into(), id.clone()), (symbol, buy));
-        let kind = Kind::New { symbol: symbol.into(), buy, quantity, limit, stop, tif, expire_at: None, post_only };
-        self.run(&Command::Order { user: user.into(), id, kind })
+        let kind = Kind::New {
+            symbol: symbol.into(),
+            buy,
+            quantity,
+            limit,
+            stop,
+            tif,
+            expire_at: None,
+            post_only,
+        };
+
+        self.run(&Command::Order {
+            user: user.into(),
+            id,
+            kind,
+        })
     }
 
     /// All new fills: how much better than the last tick each of them was for its owner.
@@ -90,21 +113,37 @@ impl Search {
         for (user, events) in &self.pair.told {
             let from = self.looked.insert(user.clone(), events.len()).unwrap_or(0);
             for e in &events[from..] {
-                let Some((quantity, price, _, liquidity)) = e.last else { continue };
-                let Some((symbol, buy)) = self.orders.get(&(user.clone(), e.order_id.clone())) else { continue };
+                let Some((quantity, price, _, liquidity)) = e.last else {
+                    continue;
+                };
+
+                let Some((symbol, buy)) = self.orders.get(&(user.clone(), e.order_id.clone()))
+                else {
+                    continue;
+                };
+
                 let (tick, time) = self.ticks[symbol];
                 let quoted = self.now - time <= self.stale_ms;
                 self.fills += 1;
                 self.of_house += usize::from(liquidity == "house");
                 if !quoted {
                     if liquidity == "house" {
-                        return Err(format!("the house traded by a price that is too old: {e:?}"));
+                        return Err(format!(
+                            "the house traded by a price that is too old: {e:?}"
+                        ));
                     }
+
                     continue;
                 }
+
                 let bps = QUOTED.iter().find(|(s, _)| s == symbol).expect("quoted").1;
                 let better = if *buy { tick - price } else { price - tick };
-                let most = if liquidity == "house" { 0 } else { (tick * bps + 9_999) / 10_000 };
+                let most = if liquidity == "house" {
+                    0
+                } else {
+                    (tick * bps + 9_999) / 10_000
+                };
+
                 if better > most {
                     return Err(format!(
                         "{user} gained {} on {quantity} {symbol}, where {} is quoted: {e:?}",
@@ -114,6 +153,7 @@ impl Search {
                 }
             }
         }
+
         Ok(())
     }
 
@@ -129,21 +169,31 @@ impl Search {
             1 => tick * 5 / 100 - 100 * self.dice.roll(3) as i64,
             _ => tick / 1_000 * self.dice.roll(20) as i64,
         };
-        (if self.dice.roll(2) == 0 { tick + away } else { tick - away }) / 100 * 100
+
+        (if self.dice.roll(2) == 0 {
+            tick + away
+        } else {
+            tick - away
+        }) / 100
+            * 100
     }
 
     fn step(&mut self) -> Result<(), String> {
         let symbol = self.pick(&QUOTED).0;
-        let (buy, quantity) = (self.dice.roll(2) == 0, 1 + self.dice.roll(20) as i64);
+        let buy = self.dice.roll(2) == 0;
+        let quantity = 1 + self.dice.roll(20) as i64;
         let tif = self.pick(&[Tif::Gtc, Tif::Gtc, Tif::Gtc, Tif::Ioc, Tif::Fok]);
         match self.dice.roll(100) {
             0..12 => {
                 let tick = self.ticks[symbol].0;
-                // Mostly small steps; now and then a gap; and back to where it was, so that it stays near.
+
+                // Mostly small steps; now and then a gap; and back to where it was, so that it
+                // stays near.
                 let price = match self.dice.roll(12) {
                     0 => 920_000 + 20_000 * self.dice.roll(9) as i64,
                     _ => (tick + 1_000 * (self.dice.roll(11) as i64 - 5)).clamp(900_000, 1_100_000),
                 };
+
                 self.tick(symbol, price)
             }
             12..14 => {
@@ -159,26 +209,57 @@ impl Search {
                     1 => (Some(self.price(symbol)), None),
                     _ => (None, None),
                 };
-                let tif = if limit.is_none() && stop.is_none() { self.pick(&[Tif::Ioc, Tif::Fok]) } else { tif };
+
+                let tif = if limit.is_none() && stop.is_none() {
+                    self.pick(&[Tif::Ioc, Tif::Fok])
+                } else {
+                    tif
+                };
+
                 self.order(user, symbol, buy, quantity, limit, stop, tif, false)
             }
             40..52 => {
                 let user = self.pick(&AGENT);
-                let mine: Vec<String> = self.orders.keys().filter(|(u, _)| u == user).map(|(_, id)| id.clone()).collect();
-                let orig = mine[mine.len() - 1 - self.dice.roll(mine.len().min(12) as u64) as usize].clone();
+                let mine: Vec<String> = self
+                    .orders
+                    .keys()
+                    .filter(|(u, _)| u == user)
+                    .map(|(_, id)| id.clone())
+                    .collect();
+                let orig = mine
+                    [mine.len() - 1 - self.dice.roll(mine.len().min(12) as u64) as usize]
+                    .clone();
                 self.next += 1;
                 let kind = match self.dice.roll(3) {
-                    0 => Kind::Replace { orig, quantity: Some(quantity), limit: Some(self.price(symbol)) },
-                    _ => Kind::Cancel { orig, operator: false },
+                    0 => Kind::Replace {
+                        orig,
+                        quantity: Some(quantity),
+                        limit: Some(self.price(symbol)),
+                    },
+                    _ => Kind::Cancel {
+                        orig,
+                        operator: false,
+                    },
                 };
-                self.run(&Command::Order { user: user.into(), id: format!("c{}", self.next), kind })
+
+                self.run(&Command::Order {
+                    user: user.into(),
+                    id: format!("c{}", self.next),
+                    kind,
+                })
             }
             n => {
                 let user = self.pick(&AGENT);
                 let limit = (n < 90).then(|| self.price(symbol));
                 let stop = (self.dice.roll(8) == 0).then(|| self.price(symbol));
-                let tif = if limit.is_none() && stop.is_none() { Tif::Ioc } else { tif };
-                let post_only = limit.is_some() && stop.is_none() && tif == Tif::Gtc && self.dice.roll(4) == 0;
+                let tif = if limit.is_none() && stop.is_none() {
+                    Tif::Ioc
+                } else {
+                    tif
+                };
+
+                let post_only =
+                    limit.is_some() && stop.is_none() && tif == Tif::Gtc && self.dice.roll(4) == 0;
                 self.order(user, symbol, buy, quantity, limit, stop, tif, post_only)
             }
         }
@@ -186,35 +267,66 @@ impl Search {
 }
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+    std::env::var(name).map_or(default, |n| {
+        n.parse().unwrap_or_else(|_| panic!("{name} is a number"))
+    })
 }
 
 #[test]
 fn nobody_gains_more_than_the_spread_that_is_quoted() {
     const LENGTH: u64 = 500;
-    let (tries, first) = (number("RISKLESS_TRIES", 20_000), number("RISKLESS_SEED", 1));
-    let (mut fills, mut of_house) = (0, 0);
+    let tries = number("RISKLESS_TRIES", 20_000);
+    let first = number("RISKLESS_SEED", 1);
+    let mut fills = 0;
+    let mut of_house = 0;
     for seed in first..first + tries.div_ceil(LENGTH) {
-        let mut s = Search::new(seed, RoleSettings { match_part: 1_000, opening_cash_e4: 10_000_000_000, ..settings() });
+        let mut s = Search::new(
+            seed,
+            RoleSettings {
+                match_part: 1_000,
+                opening_cash_e4: 10_000_000_000,
+                ..settings()
+            },
+        );
+
         for n in 0..LENGTH {
-            s.step().unwrap_or_else(|e| panic!("seed {seed}, step {n}: {e}"));
+            s.step()
+                .unwrap_or_else(|e| panic!("seed {seed}, step {n}: {e}"));
         }
-        s.pair.check().and_then(|_| s.pair.check_rest()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+
+        s.pair
+            .check()
+            .and_then(|_| s.pair.check_rest())
+            .unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         (fills, of_house) = (fills + s.fills, of_house + s.of_house);
     }
-    println!("{tries} tries, {fills} fills, {of_house} of them with the house: none better than the quote");
+
+    println!(
+        "{tries} tries, {fills} fills, {of_house} of them with the house: none better than the quote"
+    );
     assert!(
         fills as u64 > tries / 10 && of_house > 0 && fills > of_house,
         "hardly anything happened: {fills} fills, {of_house} with the house"
     );
 }
 
-/// The search is able to find something: by the rules of before, an offer at the edge of the collar is a gain without risk.
+/// The search is able to find something: by the rules of before, an offer at the edge of the collar
+/// is a gain without risk.
 #[test]
 fn by_the_rules_of_before_it_finds_the_hole() {
     let found = (1..20).find_map(|seed| {
-        let mut s = Search::new(seed, RoleSettings { rules: 0, match_part: 1_000, opening_cash_e4: 10_000_000_000, ..settings() });
+        let mut s = Search::new(
+            seed,
+            RoleSettings {
+                rules: 0,
+                match_part: 1_000,
+                opening_cash_e4: 10_000_000_000,
+                ..settings()
+            },
+        );
+
         (0..500).find_map(|_| s.step().err())
     });
+
     assert!(found.is_some_and(|e| e.contains("gained")));
 }

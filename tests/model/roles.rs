@@ -52,12 +52,23 @@ pub struct Pair {
 }
 
 pub fn settings() -> RoleSettings {
-    RoleSettings { rate_limit: 0, opening_cash_e4: 350_000_000, mass_cancel_part: 2, match_part: 2, ..Default::default() }
+    RoleSettings {
+        rate_limit: 0,
+        opening_cash_e4: 350_000_000,
+        mass_cancel_part: 2,
+        match_part: 2,
+        ..Default::default()
+    }
 }
 
 /// The same with limits that are reached.
 pub fn limited() -> RoleSettings {
-    RoleSettings { rate_limit: 2, burst: 5, message_rate_factor: 2, ..settings() }
+    RoleSettings {
+        rate_limit: 2,
+        burst: 5,
+        message_rate_factor: 2,
+        ..settings()
+    }
 }
 
 pub fn listing(symbol: &str, status: Status, house: bool, short_ok: bool) -> String {
@@ -66,12 +77,16 @@ pub fn listing(symbol: &str, status: Status, house: bool, short_ok: bool) -> Str
         Status::Halted => "halted",
         Status::Delisted => "delisted",
     };
+
     let more = match symbol {
         "A" => "",
         "B" => r#","fee_bps":13,"clip_size":100,"house_max":25,"short_margin_bps":2000"#,
         _ => r#","half_spread_bps":5,"fee_bps":3,"limit_band_bps":300,"short_margin_bps":0"#,
     };
-    format!(r#"{{"symbol":"{symbol}","status":"{status}","house":{house},"short_ok":{short_ok}{more}}}"#)
+
+    format!(
+        r#"{{"symbol":"{symbol}","status":"{status}","house":{house},"short_ok":{short_ok}{more}}}"#
+    )
 }
 
 impl Pair {
@@ -86,7 +101,11 @@ impl Pair {
         let counts: Arc<[u32]> = names.iter().map(|_| 1).collect();
         let task = |role: Role| {
             let factory = factory(role, settings, names.clone(), 1);
-            let outbox = Outbox::new(names.clone(), counts.clone(), OutSequences::new(&factory.spec().guarded_outputs));
+            let outbox = Outbox::new(
+                names.clone(),
+                counts.clone(),
+                OutSequences::new(&factory.spec().guarded_outputs),
+            );
             Task {
                 role,
                 logic: factory.make(0),
@@ -97,6 +116,7 @@ impl Pair {
                 outbox,
             }
         };
+
         let tasks = vec![task(Role::Orders), task(Role::Trading)];
         let mut pair = Pair {
             now: START_MS,
@@ -108,13 +128,21 @@ impl Pair {
             told: BTreeMap::new(),
             busts: Vec::new(),
         };
-        SYMBOLS.iter().for_each(|s| pair.list(s, Status::Listed, true));
+
+        SYMBOLS
+            .iter()
+            .for_each(|s| pair.list(s, Status::Listed, true));
         pair
     }
 
     fn list(&mut self, symbol: &str, status: Status, house: bool) {
         self.offset += 1;
-        self.tables.set(topics::INSTRUMENTS, symbol.as_bytes(), self.offset, listing(symbol, status, house, self.short_ok).as_bytes());
+        self.tables.set(
+            topics::INSTRUMENTS,
+            symbol.as_bytes(),
+            self.offset,
+            listing(symbol, status, house, self.short_ok).as_bytes(),
+        );
     }
 
     fn control(&mut self, key: &str, off: Option<Off>) {
@@ -123,10 +151,23 @@ impl Pair {
             Off::Orders => r#"{"state":"stopped","text":"why"}"#,
             Off::Everything => r#"{"state":"disabled"}"#,
         });
+
         let at = TopicPartition::new(topics::CONTROLS, 0);
-        let (key, value) = (Some(key.as_bytes()), value.map(str::as_bytes));
-        let record = Record { at, offset: self.offset, timestamp_ms: self.now, key, value, headers: Headers::default() };
-        assert!(self.tasks[0].factory.accepts_broadcast(&record), "{record:?}");
+        let key = Some(key.as_bytes());
+        let value = value.map(str::as_bytes);
+        let record = Record {
+            at,
+            offset: self.offset,
+            timestamp_ms: self.now,
+            key,
+            value,
+            headers: Headers::default(),
+        };
+
+        assert!(
+            self.tasks[0].factory.accepts_broadcast(&record),
+            "{record:?}"
+        );
         self.tables.apply(&record);
     }
 
@@ -136,8 +177,13 @@ impl Pair {
         self.rest(&mut |_| 0)
     }
 
-    /// Several commands on their way at once, and everything that follows, in any order that the topics allow. `pick` chooses the topic that is read next.
-    pub fn run_at_once(&mut self, commands: &[Command], mut pick: impl FnMut(usize) -> usize) -> Result<(), String> {
+    /// Several commands on their way at once, and everything that follows, in any order that the
+    /// topics allow. `pick` chooses the topic that is read next.
+    pub fn run_at_once(
+        &mut self,
+        commands: &[Command],
+        mut pick: impl FnMut(usize) -> usize,
+    ) -> Result<(), String> {
         commands.iter().for_each(|c| self.take(c, true));
         self.rest(&mut pick)
     }
@@ -154,17 +200,26 @@ impl Pair {
                     topics::ORDER_COMMANDS => topics::OPERATOR_COMMANDS,
                     _ => topics::ORDER_COMMANDS,
                 };
+
                 self.put(topic, Some(user), &json);
             }
             Command::Tick { symbol, price } => {
-                let tick = format!(r#"{{"symbol":"{symbol}","price":"{}.{:04}"}}"#, price / 10_000, price % 10_000);
+                let tick = format!(
+                    r#"{{"symbol":"{symbol}","price":"{}.{:04}"}}"#,
+                    price / 10_000,
+                    price % 10_000
+                );
                 self.put(topics::MARKET_DATA, Some(symbol), &tick);
             }
             Command::Wait(ms) => {
                 self.now += ms;
                 self.put(topics::CLOCK, None, "\u{0}");
             }
-            Command::List { symbol, status, house } => {
+            Command::List {
+                symbol,
+                status,
+                house,
+            } => {
                 self.list(symbol, *status, *house);
                 self.put(topics::CLOCK, None, "\u{0}");
             }
@@ -195,7 +250,11 @@ impl Pair {
     fn rest(&mut self, pick: &mut dyn FnMut(usize) -> usize) -> Result<(), String> {
         while !self.queue.is_empty() {
             let topic = self.queue[pick(self.queue.len())].topic;
-            let next = self.queue.iter().position(|w| w.topic == topic).expect("the one that was picked, or one before it");
+            let next = self
+                .queue
+                .iter()
+                .position(|w| w.topic == topic)
+                .expect("the one that was picked, or one before it");
             let w = self.queue.remove(next).expect("just found");
             self.offset += 1;
             let at = TopicPartition::new(w.topic, 0);
@@ -207,20 +266,50 @@ impl Pair {
                 value: Some(&w.value),
                 headers: Headers::default(),
             };
+
             if w.topic == topics::REFERENCE_PRICES {
                 self.tables.apply(&record);
                 continue;
             }
-            let Some(t) = self.tasks.iter_mut().find(|t| t.factory.spec().inputs.iter().any(|i| i.topic == w.topic)) else { continue };
+
+            let Some(t) = self
+                .tasks
+                .iter_mut()
+                .find(|t| t.factory.spec().inputs.iter().any(|i| i.topic == w.topic))
+            else {
+                continue;
+            };
+
             t.view.tables = Arc::new(std::mem::take(&mut self.tables));
-            let (mut out, dead) = (Records::new(), t.factory.spec().dead_letters);
-            let mut ctx = Ctx::new(0, &mut t.overlay, &t.store, &mut t.view, &mut t.outbox, &mut out, dead);
-            ctx.set_cause(Cause { at, offset: self.offset, timestamp_ms: w.time_ms });
-            let done = t.logic.process(&mut ctx, &record).and_then(|()| t.logic.batch_end(&mut ctx));
+            let mut out = Records::new();
+            let dead = t.factory.spec().dead_letters;
+            let mut ctx = Ctx::new(
+                0,
+                &mut t.overlay,
+                &t.store,
+                &mut t.view,
+                &mut t.outbox,
+                &mut out,
+                dead,
+            );
+
+            ctx.set_cause(Cause {
+                at,
+                offset: self.offset,
+                timestamp_ms: w.time_ms,
+            });
+
+            let done = t
+                .logic
+                .process(&mut ctx, &record)
+                .and_then(|()| t.logic.batch_end(&mut ctx));
             done.map_err(|e| format!("{}: {e}", t.role))?;
-            t.store.write(&mut t.overlay.changes(), b"").map_err(|e| e.to_string())?;
+            t.store
+                .write(&mut t.overlay.changes(), b"")
+                .map_err(|e| e.to_string())?;
             t.overlay.committed();
-            self.tables = Arc::try_unwrap(std::mem::take(&mut t.view.tables)).unwrap_or_else(|shared| (*shared).clone());
+            self.tables = Arc::try_unwrap(std::mem::take(&mut t.view.tables))
+                .unwrap_or_else(|shared| (*shared).clone());
             for r in out.iter() {
                 let value = r.value.unwrap_or_default();
                 match r.at.topic {
@@ -228,7 +317,13 @@ impl Pair {
                     topics::TRADES if r.headers.text("type") == Some(TRADE_BUSTED) => {
                         let b = TradeBusted::decode(value)?;
                         let side = |who: Option<&str>| who.unwrap_or_default().to_string();
-                        self.busts.push((b.trade_id.into(), side(b.buyer), side(b.seller), b.busted_quantity, b.price_e4));
+                        self.busts.push((
+                            b.trade_id.into(),
+                            side(b.buyer),
+                            side(b.seller),
+                            b.busted_quantity,
+                            b.price_e4,
+                        ));
                     }
                     topics::DEAD_LETTERS => {
                         let text = r.headers.text("reason").unwrap_or_default();
@@ -240,11 +335,16 @@ impl Pair {
                         topic,
                         key: r.key.map(<[u8]>::to_vec),
                         value: value.to_vec(),
-                        time_ms: if topic == topics::CLOCK { self.now } else { r.timestamp_ms },
+                        time_ms: if topic == topics::CLOCK {
+                            self.now
+                        } else {
+                            r.timestamp_ms
+                        },
                     }),
                 }
             }
         }
+
         Ok(())
     }
 
@@ -256,8 +356,10 @@ impl Pair {
                 all.push((k.to_vec(), v.to_vec()));
                 true
             });
+
             seen.expect("memory");
         }
+
         all
     }
 
@@ -276,8 +378,22 @@ impl Pair {
 
     /// The books, in the order in which their orders would trade.
     pub fn books(&self) -> Vec<(String, bool, bool, i64, i64, String, String)> {
-        let lines = processor::roles::trading::read_books(&self.tasks[1].store).expect("readable books");
-        lines.into_iter().map(|l| (l.symbol, l.side.name() == "buy", l.waits, l.limit_e4, l.leaves, l.user_id, l.order_id)).collect()
+        let lines =
+            processor::roles::trading::read_books(&self.tasks[1].store).expect("readable books");
+        lines
+            .into_iter()
+            .map(|l| {
+                (
+                    l.symbol,
+                    l.side.name() == "buy",
+                    l.waits,
+                    l.limit_e4,
+                    l.leaves,
+                    l.user_id,
+                    l.order_id,
+                )
+            })
+            .collect()
     }
 }
 
@@ -285,12 +401,24 @@ fn hear(told: &mut BTreeMap<String, Vec<Told>>, value: &[u8]) -> Result<(), Stri
     let e = OrderEvent::decode(value)?;
     let events = told.entry(e.user_id.to_string()).or_default();
     if e.user_seq != events.len() as u64 + 1 {
-        return Err(format!("user_seq {} of {} where {} was due", e.user_seq, e.user_id, events.len() + 1));
+        return Err(format!(
+            "user_seq {} of {} where {} was due",
+            e.user_seq,
+            e.user_id,
+            events.len() + 1
+        ));
     }
+
     let fill = e.trade_id.map(|_| {
         let number = |n: Option<i64>| n.expect("a fill's field");
-        (number(e.last_quantity), number(e.last_price_e4), number(e.fee_e4), e.liquidity.map_or("", |l| l.name()))
+        (
+            number(e.last_quantity),
+            number(e.last_price_e4),
+            number(e.fee_e4),
+            e.liquidity.map_or("", |l| l.name()),
+        )
     });
+
     events.push(Told {
         event: e.event.name(),
         order_id: e.order_id.unwrap_or_default().into(),
@@ -304,7 +432,9 @@ fn hear(told: &mut BTreeMap<String, Vec<Told>>, value: &[u8]) -> Result<(), Stri
         unanswered: e.unanswered,
         last: fill,
         trade: e.trade_id.unwrap_or_default().into(),
-        trigger: e.trigger_price_e4.map(|p| (p, e.limit_price_e4.expect("a limit"))),
+        trigger: e
+            .trigger_price_e4
+            .map(|p| (p, e.limit_price_e4.expect("a limit"))),
         conflict: e.conflict_field.map_or("", |f| {
             const FIELDS: [&str; 16] = [
                 "command",
@@ -324,10 +454,12 @@ fn hear(told: &mut BTreeMap<String, Vec<Told>>, value: &[u8]) -> Result<(), Stri
                 "fee",
                 "operator",
             ];
+
             FIELDS.iter().find(|known| **known == f).unwrap_or(&"?")
         }),
         available: e.cash_available_e4,
         reserved: e.cash_reserved_e4,
     });
+
     Ok(())
 }

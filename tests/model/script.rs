@@ -1,4 +1,5 @@
-//! Commands as data: made by dice, written as JSON for the roles, and made fewer when something is wrong.
+//! Commands as data: made by dice, written as JSON for the roles, and made fewer when something is
+//! wrong.
 
 use super::Told;
 
@@ -51,7 +52,8 @@ pub enum Kind {
         fee: Option<i64>,
         symbol: Option<String>,
     },
-    /// What depends on what has happened so far: a trade of the user's is taken back, or all the cash there is is withdrawn. See [`settled`].
+    /// What depends on what has happened so far: a trade of the user's is taken back, or all the
+    /// cash there is is withdrawn. See [`settled`].
     Later(u64),
     Transfer {
         amount: i64,
@@ -127,27 +129,70 @@ fn type_name(limit: Option<i64>, stop: Option<i64>) -> &'static str {
 pub fn json(user: &str, id: &str, kind: &Kind) -> String {
     let mut f = vec![("user_id", quoted(user)), ("order_id", quoted(id))];
     match kind {
-        Kind::New { symbol, buy, quantity, limit, stop, tif, expire_at, post_only } => {
-            f.extend([("symbol", quoted(symbol)), ("quantity", quantity.to_string())]);
-            f.extend([("order_type", quoted(if *buy { "buy" } else { "sell" })), ("type", quoted(type_name(*limit, *stop)))]);
-            f.extend([("tif", quoted(tif_name(*tif))), ("post_only", post_only.to_string())]);
+        Kind::New {
+            symbol,
+            buy,
+            quantity,
+            limit,
+            stop,
+            tif,
+            expire_at,
+            post_only,
+        } => {
+            f.extend([
+                ("symbol", quoted(symbol)),
+                ("quantity", quantity.to_string()),
+            ]);
+            f.extend([
+                ("order_type", quoted(if *buy { "buy" } else { "sell" })),
+                ("type", quoted(type_name(*limit, *stop))),
+            ]);
+            f.extend([
+                ("tif", quoted(tif_name(*tif))),
+                ("post_only", post_only.to_string()),
+            ]);
             f.extend(limit.map(|p| ("limit_price", quoted(&decimal(p)))));
             f.extend(stop.map(|p| ("stop_price", quoted(&decimal(p)))));
             f.extend(expire_at.map(|t| ("expire_at", t.to_string())));
         }
         Kind::Cancel { orig, operator } => {
-            f.extend([("command", quoted("cancel")), ("orig_order_id", quoted(orig))]);
+            f.extend([
+                ("command", quoted("cancel")),
+                ("orig_order_id", quoted(orig)),
+            ]);
             f.extend(operator.then(|| ("operator", quoted("desk"))));
         }
-        Kind::Replace { orig, quantity, limit } => {
-            f.extend([("command", quoted("replace")), ("orig_order_id", quoted(orig))]);
+        Kind::Replace {
+            orig,
+            quantity,
+            limit,
+        } => {
+            f.extend([
+                ("command", quoted("replace")),
+                ("orig_order_id", quoted(orig)),
+            ]);
             f.extend(quantity.map(|q| ("quantity", q.to_string())));
             f.extend(limit.map(|p| ("limit_price", quoted(&decimal(p)))));
         }
         Kind::Later(_) => unreachable!("it was settled"),
-        Kind::Bust { orig, trade, quantity, price, fee, symbol } => {
-            f.extend([("command", quoted("bust")), ("operator", quoted("desk")), ("orig_order_id", quoted(orig))]);
-            f.extend([("trade_id", quoted(trade)), ("quantity", quantity.to_string()), ("price", quoted(&decimal(*price)))]);
+        Kind::Bust {
+            orig,
+            trade,
+            quantity,
+            price,
+            fee,
+            symbol,
+        } => {
+            f.extend([
+                ("command", quoted("bust")),
+                ("operator", quoted("desk")),
+                ("orig_order_id", quoted(orig)),
+            ]);
+            f.extend([
+                ("trade_id", quoted(trade)),
+                ("quantity", quantity.to_string()),
+                ("price", quoted(&decimal(*price))),
+            ]);
             f.extend(fee.map(|fee| ("fee", quoted(&decimal(fee)))));
             f.extend(symbol.as_ref().map(|symbol| ("symbol", quoted(symbol))));
         }
@@ -157,10 +202,20 @@ pub fn json(user: &str, id: &str, kind: &Kind) -> String {
             f.extend(symbol.as_ref().map(|s| ("symbol", quoted(s))));
         }
         Kind::Transfer { amount, deposit } => {
-            f.extend([("command", quoted(if *deposit { "deposit" } else { "withdraw" })), ("amount", quoted(&decimal(*amount)))]);
+            f.extend([
+                (
+                    "command",
+                    quoted(if *deposit { "deposit" } else { "withdraw" }),
+                ),
+                ("amount", quoted(&decimal(*amount))),
+            ]);
         }
     }
-    let fields: Vec<String> = f.into_iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+
+    let fields: Vec<String> = f
+        .into_iter()
+        .map(|(name, value)| format!("\"{name}\":{value}"))
+        .collect();
     format!("{{{}}}", fields.join(","))
 }
 
@@ -168,14 +223,42 @@ fn quoted(text: &str) -> String {
     format!("\"{text}\"")
 }
 
-/// The first field in which two commands with the same id differ, in the order of the contract; nothing if they are the same.
+/// The first field in which two commands with the same id differ, in the order of the contract;
+/// nothing if they are the same.
 pub fn conflict(first: &Command, second: &Command) -> &'static str {
-    let (Command::Order { kind: a, .. }, Command::Order { kind: b, .. }) = (first, second) else { unreachable!() };
-    let first_of = |pairs: &[(bool, &'static str)]| pairs.iter().find(|(differs, _)| *differs).map_or("", |(_, name)| name);
+    let (Command::Order { kind: a, .. }, Command::Order { kind: b, .. }) = (first, second) else {
+        unreachable!()
+    };
+
+    let first_of = |pairs: &[(bool, &'static str)]| {
+        pairs
+            .iter()
+            .find(|(differs, _)| *differs)
+            .map_or("", |(_, name)| name)
+    };
+
     match (a, b) {
         (
-            Kind::New { symbol: s1, buy: b1, quantity: q1, limit: l1, stop: p1, tif: t1, expire_at: e1, post_only: o1 },
-            Kind::New { symbol: s2, buy: b2, quantity: q2, limit: l2, stop: p2, tif: t2, expire_at: e2, post_only: o2 },
+            Kind::New {
+                symbol: s1,
+                buy: b1,
+                quantity: q1,
+                limit: l1,
+                stop: p1,
+                tif: t1,
+                expire_at: e1,
+                post_only: o1,
+            },
+            Kind::New {
+                symbol: s2,
+                buy: b2,
+                quantity: q2,
+                limit: l2,
+                stop: p2,
+                tif: t2,
+                expire_at: e2,
+                post_only: o2,
+            },
         ) => first_of(&[
             (s1 != s2, "symbol"),
             (q1 != q2, "quantity"),
@@ -187,18 +270,59 @@ pub fn conflict(first: &Command, second: &Command) -> &'static str {
             (e1 != e2, "expire_at"),
             (o1 != o2, "post_only"),
         ]),
-        (Kind::Cancel { orig: a, operator: o1 }, Kind::Cancel { orig: b, operator: o2 }) => {
-            first_of(&[(a != b, "orig_order_id"), (o1 != o2, "operator")])
-        }
-        (Kind::Replace { orig: a, quantity: q1, limit: l1 }, Kind::Replace { orig: b, quantity: q2, limit: l2 }) => {
-            first_of(&[(a != b, "orig_order_id"), (q1 != q2, "quantity"), (l1 != l2, "limit_price")])
-        }
-        (Kind::MassCancel { symbol: a, operator: o1 }, Kind::MassCancel { symbol: b, operator: o2 }) => {
-            first_of(&[(a != b, "symbol"), (o1 != o2, "operator")])
-        }
         (
-            Kind::Bust { orig: o1, trade: t1, quantity: q1, price: p1, fee: f1, symbol: s1 },
-            Kind::Bust { orig: o2, trade: t2, quantity: q2, price: p2, fee: f2, symbol: s2 },
+            Kind::Cancel {
+                orig: a,
+                operator: o1,
+            },
+            Kind::Cancel {
+                orig: b,
+                operator: o2,
+            },
+        ) => first_of(&[(a != b, "orig_order_id"), (o1 != o2, "operator")]),
+        (
+            Kind::Replace {
+                orig: a,
+                quantity: q1,
+                limit: l1,
+            },
+            Kind::Replace {
+                orig: b,
+                quantity: q2,
+                limit: l2,
+            },
+        ) => first_of(&[
+            (a != b, "orig_order_id"),
+            (q1 != q2, "quantity"),
+            (l1 != l2, "limit_price"),
+        ]),
+        (
+            Kind::MassCancel {
+                symbol: a,
+                operator: o1,
+            },
+            Kind::MassCancel {
+                symbol: b,
+                operator: o2,
+            },
+        ) => first_of(&[(a != b, "symbol"), (o1 != o2, "operator")]),
+        (
+            Kind::Bust {
+                orig: o1,
+                trade: t1,
+                quantity: q1,
+                price: p1,
+                fee: f1,
+                symbol: s1,
+            },
+            Kind::Bust {
+                orig: o2,
+                trade: t2,
+                quantity: q2,
+                price: p2,
+                fee: f2,
+                symbol: s2,
+            },
         ) => first_of(&[
             (o1 != o2, "orig_order_id"),
             (t1 != t2, "trade_id"),
@@ -207,9 +331,16 @@ pub fn conflict(first: &Command, second: &Command) -> &'static str {
             (f1 != f2, "fee"),
             (s1 != s2, "symbol"),
         ]),
-        (Kind::Transfer { amount: a, deposit: d1 }, Kind::Transfer { amount: b, deposit: d2 }) => {
-            first_of(&[(d1 != d2, "command"), (a != b, "amount")])
-        }
+        (
+            Kind::Transfer {
+                amount: a,
+                deposit: d1,
+            },
+            Kind::Transfer {
+                amount: b,
+                deposit: d2,
+            },
+        ) => first_of(&[(d1 != d2, "command"), (a != b, "amount")]),
         _ => "command",
     }
 }
@@ -242,58 +373,126 @@ const USERS: u64 = 5;
 /// Prices for all, and shares for everybody.
 fn preamble() -> Vec<Command> {
     let stock = |user: u64, symbol: &str| {
-        let (user, id) = (format!("u{user}"), format!("stock-{symbol}"));
+        let user = format!("u{user}");
+        let id = format!("stock-{symbol}");
         let symbol = symbol.to_string();
-        let kind = Kind::New { symbol, buy: true, quantity: 60, limit: None, stop: None, tif: Tif::Ioc, expire_at: None, post_only: false };
+        let kind = Kind::New {
+            symbol,
+            buy: true,
+            quantity: 60,
+            limit: None,
+            stop: None,
+            tif: Tif::Ioc,
+            expire_at: None,
+            post_only: false,
+        };
+
         Command::Order { user, id, kind }
     };
+
     // Before there is a price: refused, and the id stays free.
     let mut all = vec![stock(0, "A")];
-    all.extend(SYMBOLS.iter().map(|s| Command::Tick { symbol: s.to_string(), price: 1_000_000 }));
+    all.extend(SYMBOLS.iter().map(|s| Command::Tick {
+        symbol: s.to_string(),
+        price: 1_000_000,
+    }));
+
     for user in 0..USERS {
         for symbol in SYMBOLS {
             all.push(stock(user, symbol));
         }
     }
+
     all
 }
 
 /// A script of so many commands.
 pub fn script(seed: u64, length: usize) -> Vec<Command> {
     let mut d = Dice::new(seed);
-    let (mut all, mut now, mut given) = (preamble(), START_MS, Vec::<(String, String)>::new());
+    let mut all = preamble();
+    let mut now = START_MS;
+    let mut given = Vec::<(String, String)>::new();
     for symbol in &SYMBOLS[..2] {
-        all.push(Command::List { symbol: symbol.to_string(), status: Status::Listed, house: d.chance(20) });
+        all.push(Command::List {
+            symbol: symbol.to_string(),
+            status: Status::Listed,
+            house: d.chance(20),
+        });
     }
+
     // What was switched off is switched on again a while later, or little else would happen.
     let mut lifts = Vec::<(usize, Option<String>)>::new();
     for n in all.len()..length {
         if let Some(due) = lifts.iter().position(|(at, _)| *at <= n) {
-            all.push(Command::Control { user: lifts.swap_remove(due).1, off: None });
+            all.push(Command::Control {
+                user: lifts.swap_remove(due).1,
+                off: None,
+            });
+
             continue;
         }
+
         let user = format!("u{}", d.roll(USERS));
         let symbol = SYMBOLS[d.roll(3) as usize].to_string();
         let price = 1_000_000 + (d.roll(21) as i64 - 10) * 1_000;
+
         // Mostly an order of one's own; now and then anybody's, whose ids are not one's own.
         let named = |d: &mut Dice, user: &str| {
-            let own = given.iter().rev().filter(|(u, _)| u == user || d.roll(50) == 0).take(10).map(|(_, id)| id.clone());
+            let own = given
+                .iter()
+                .rev()
+                .filter(|(u, _)| u == user || d.roll(50) == 0)
+                .take(10)
+                .map(|(_, id)| id.clone());
             let own: Vec<String> = own.collect();
-            if own.is_empty() { "none".to_string() } else { own[d.roll(own.len() as u64) as usize].clone() }
+            if own.is_empty() {
+                "none".to_string()
+            } else {
+                own[d.roll(own.len() as u64) as usize].clone()
+            }
         };
+
         let command = match d.roll(1_000) {
             // Now and then a gap, wider than the collar.
-            0..4 => Command::Tick { symbol, price: if d.chance(50) { 920_000 } else { 1_080_000 } },
-            4..100 => Command::Tick { symbol, price: price + d.roll(3) as i64 * 50 },
+            0..4 => Command::Tick {
+                symbol,
+                price: if d.chance(50) { 920_000 } else { 1_080_000 },
+            },
+            4..100 => Command::Tick {
+                symbol,
+                price: price + d.roll(3) as i64 * 50,
+            },
             100..120 => {
                 // Time also falls: a clock was ahead for a while.
-                let ms = [1, 300, 1_000, 5_000, 5_000, 130_000, 30_000_000, -130_000, -30_000_000][d.roll(9) as usize];
+                let ms = [
+                    1,
+                    300,
+                    1_000,
+                    5_000,
+                    5_000,
+                    130_000,
+                    30_000_000,
+                    -130_000,
+                    -30_000_000,
+                ][d.roll(9) as usize];
+
                 now += ms;
                 Command::Wait(ms)
             }
             120..140 => {
-                let status = [Status::Listed, Status::Listed, Status::Listed, Status::Halted, Status::Delisted][d.roll(5) as usize];
-                Command::List { house: symbol == "C" || d.chance(35), symbol, status }
+                let status = [
+                    Status::Listed,
+                    Status::Listed,
+                    Status::Listed,
+                    Status::Halted,
+                    Status::Delisted,
+                ][d.roll(5) as usize];
+
+                Command::List {
+                    house: symbol == "C" || d.chance(35),
+                    symbol,
+                    status,
+                }
             }
             140..148 => Command::Restart,
             190..202 => {
@@ -303,74 +502,151 @@ pub fn script(seed: u64, length: usize) -> Vec<Command> {
                     1..5 => Some(Off::Everything),
                     _ => Some(Off::Orders),
                 };
+
                 lifts.extend(off.map(|_| (n + 1 + d.roll(15) as usize, user.clone())));
                 Command::Control { user, off }
             }
             // The very same again, or another one with an id that was there.
             148..190 => {
-                let again: Command = all[all.len() - 1 - d.roll(all.len().min(40) as u64) as usize].clone();
+                let again: Command =
+                    all[all.len() - 1 - d.roll(all.len().min(40) as u64) as usize].clone();
                 now += if let Command::Wait(ms) = again { ms } else { 0 };
                 again
             }
             _ => {
-                let id = if d.chance(3) { named(&mut d, &user) } else { format!("o{n}") };
+                let id = if d.chance(3) {
+                    named(&mut d, &user)
+                } else {
+                    format!("o{n}")
+                };
+
                 let kind = match d.roll(100) {
-                    0..18 => Kind::Cancel { orig: named(&mut d, &user), operator: d.chance(10) },
+                    0..18 => Kind::Cancel {
+                        orig: named(&mut d, &user),
+                        operator: d.chance(10),
+                    },
                     18..24 => Kind::Later(d.roll(u64::MAX)),
                     24..32 => {
                         let quantity = d.chance(70).then(|| d.roll(30) as i64);
                         let limit = d.chance(60).then_some(price);
-                        Kind::Replace { orig: named(&mut d, &user), quantity, limit }
+                        Kind::Replace {
+                            orig: named(&mut d, &user),
+                            quantity,
+                            limit,
+                        }
                     }
-                    32..34 => Kind::MassCancel { symbol: d.chance(50).then_some(symbol), operator: d.chance(20) },
+                    32..34 => Kind::MassCancel {
+                        symbol: d.chance(50).then_some(symbol),
+                        operator: d.chance(20),
+                    },
                     34..37 => {
-                        let amount = if d.chance(5) { 0 } else { d.roll(2_000) as i64 * 10_000 };
-                        Kind::Transfer { amount, deposit: d.chance(40) }
+                        let amount = if d.chance(5) {
+                            0
+                        } else {
+                            d.roll(2_000) as i64 * 10_000
+                        };
+
+                        Kind::Transfer {
+                            amount,
+                            deposit: d.chance(40),
+                        }
                     }
                     _ => new(&mut d, symbol, price, now),
                 };
+
                 if d.chance(2) {
-                    all.push(Command::Astray { user, id: format!("s{n}"), kind });
+                    all.push(Command::Astray {
+                        user,
+                        id: format!("s{n}"),
+                        kind,
+                    });
+
                     continue;
                 }
+
                 if matches!(kind, Kind::New { .. }) {
                     given.push((user.clone(), id.clone()));
                 }
+
                 Command::Order { user, id, kind }
             }
         };
+
         all.push(command);
     }
+
     all
 }
 
-/// The command with what it depends on: what its user was told until now. The same again is the same.
+/// The command with what it depends on: what its user was told until now. The same again is the
+/// same.
 pub fn settled(c: &Command, told: &[Told]) -> Command {
     match c {
-        Command::Order { user, id, kind: Kind::Later(seed) } => {
-            Command::Order { user: user.clone(), id: id.clone(), kind: later(*seed, told) }
-        }
-        Command::Astray { user, id, kind: Kind::Later(seed) } => {
-            Command::Astray { user: user.clone(), id: id.clone(), kind: later(*seed, told) }
-        }
+        Command::Order {
+            user,
+            id,
+            kind: Kind::Later(seed),
+        } => Command::Order {
+            user: user.clone(),
+            id: id.clone(),
+            kind: later(*seed, told),
+        },
+        Command::Astray {
+            user,
+            id,
+            kind: Kind::Later(seed),
+        } => Command::Astray {
+            user: user.clone(),
+            id: id.clone(),
+            kind: later(*seed, told),
+        },
         _ => c.clone(),
     }
 }
 
-/// A trade that an operator takes back, in whole or in part, and described as it was or not quite; or all the cash, withdrawn.
+/// A trade that an operator takes back, in whole or in part, and described as it was or not quite;
+/// or all the cash, withdrawn.
 fn later(seed: u64, told: &[Told]) -> Kind {
     let mut d = Dice::new(seed);
     if d.chance(12) {
-        return Kind::Transfer { amount: told.last().map_or(0, |e| e.available), deposit: false };
+        return Kind::Transfer {
+            amount: told.last().map_or(0, |e| e.available),
+            deposit: false,
+        };
     }
-    let fills: Vec<&Told> = told.iter().filter(|e| !e.trade.is_empty() && e.event != "TradeBusted").collect();
-    let latest = if d.chance(70) { 8 } else { fills.len().max(1) as u64 };
-    let Some(f) = fills.len().checked_sub(1 + d.roll(latest) as usize).map(|at| fills[at]) else {
-        return Kind::Bust { orig: "none".into(), trade: "0-1".into(), quantity: 1, price: 1_000_000, fee: None, symbol: None };
+
+    let fills: Vec<&Told> = told
+        .iter()
+        .filter(|e| !e.trade.is_empty() && e.event != "TradeBusted")
+        .collect();
+    let latest = if d.chance(70) {
+        8
+    } else {
+        fills.len().max(1) as u64
     };
+
+    let Some(f) = fills
+        .len()
+        .checked_sub(1 + d.roll(latest) as usize)
+        .map(|at| fills[at])
+    else {
+        return Kind::Bust {
+            orig: "none".into(),
+            trade: "0-1".into(),
+            quantity: 1,
+            price: 1_000_000,
+            fee: None,
+            symbol: None,
+        };
+    };
+
     let (whole, price, charged, _) = f.last.expect("a fill");
-    let backs = told.iter().filter(|e| e.event == "TradeBusted" && (&e.order_id, &e.trade) == (&f.order_id, &f.trade));
-    let (back, given) = backs.filter_map(|e| e.last).fold((0, 0), |(n, fee), e| (n + e.0, fee - e.2));
+    let backs = told
+        .iter()
+        .filter(|e| e.event == "TradeBusted" && (&e.order_id, &e.trade) == (&f.order_id, &f.trade));
+    let (back, given) = backs
+        .filter_map(|e| e.last)
+        .fold((0, 0), |(n, fee), e| (n + e.0, fee - e.2));
     let left = whole - back;
     let quantity = match d.roll(10) {
         0..5 => left,
@@ -379,12 +655,39 @@ fn later(seed: u64, told: &[Told]) -> Kind {
         8 => left + 1,
         _ => d.roll(whole as u64 + 1) as i64,
     };
+
     let due = charged * (back + quantity) / whole - given;
-    let fee = d.chance(60).then(|| if d.chance(15) { due.max(0) + 1 } else { due.max(0) });
-    let trade = if d.chance(4) { "0-0".to_string() } else { f.trade.clone() };
-    let price = if d.chance(4) { [0, price + 100][d.roll(2) as usize] } else { price };
-    let symbol = d.chance(10).then(|| SYMBOLS[d.roll(3) as usize].to_string());
-    Kind::Bust { orig: f.order_id.clone(), trade, quantity, price, fee, symbol }
+    let fee = d.chance(60).then(|| {
+        if d.chance(15) {
+            due.max(0) + 1
+        } else {
+            due.max(0)
+        }
+    });
+
+    let trade = if d.chance(4) {
+        "0-0".to_string()
+    } else {
+        f.trade.clone()
+    };
+
+    let price = if d.chance(4) {
+        [0, price + 100][d.roll(2) as usize]
+    } else {
+        price
+    };
+
+    let symbol = d
+        .chance(10)
+        .then(|| SYMBOLS[d.roll(3) as usize].to_string());
+    Kind::Bust {
+        orig: f.order_id.clone(),
+        trade,
+        quantity,
+        price,
+        fee,
+        symbol,
+    }
 }
 
 fn new(d: &mut Dice, symbol: String, price: i64, now: i64) -> Kind {
@@ -399,6 +702,7 @@ fn new(d: &mut Dice, symbol: String, price: i64, now: i64) -> Kind {
     } else {
         1 + d.roll(20) as i64
     };
+
     let shape = d.roll(100);
     let limit = match shape {
         0..15 => None,
@@ -408,10 +712,12 @@ fn new(d: &mut Dice, symbol: String, price: i64, now: i64) -> Kind {
         19..24 => None,
         _ => Some(price),
     };
+
     let stop = match shape {
         19..34 => Some(1_000_000 + (d.roll(31) as i64 - 15) * 1_000),
         _ => None,
     };
+
     let tif = match d.roll(100) {
         0..45 => Tif::Gtc,
         45..60 => Tif::Day,
@@ -419,14 +725,31 @@ fn new(d: &mut Dice, symbol: String, price: i64, now: i64) -> Kind {
         75..85 => Tif::Fok,
         _ => Tif::Gtd,
     };
-    let tif = if limit.is_none() && stop.is_none() && !d.chance(5) { if d.chance(80) { Tif::Ioc } else { Tif::Fok } } else { tif };
-    let expire_at = (tif == Tif::Gtd && !d.chance(3)).then(|| now + [0, 500, 3_000, 200_000][d.roll(4) as usize]);
-    Kind::New { symbol, buy, quantity, limit, stop, tif, expire_at, post_only: d.chance(8) }
+
+    let tif = if limit.is_none() && stop.is_none() && !d.chance(5) {
+        if d.chance(80) { Tif::Ioc } else { Tif::Fok }
+    } else {
+        tif
+    };
+
+    let expire_at = (tif == Tif::Gtd && !d.chance(3))
+        .then(|| now + [0, 500, 3_000, 200_000][d.roll(4) as usize]);
+    Kind::New {
+        symbol,
+        buy,
+        quantity,
+        limit,
+        stop,
+        tif,
+        expire_at,
+        post_only: d.chance(8),
+    }
 }
 
 /// A shorter script that still fails: parts are left out as long as that is so.
 pub fn shrink(script: Vec<Command>, fails: impl Fn(&[Command]) -> bool) -> Vec<Command> {
-    let (mut best, mut part) = (script.clone(), script.len() / 2);
+    let mut best = script.clone();
+    let mut part = script.len() / 2;
     while part > 0 {
         let mut at = 0;
         while at < best.len() {
@@ -438,7 +761,9 @@ pub fn shrink(script: Vec<Command>, fails: impl Fn(&[Command]) -> bool) -> Vec<C
                 at += part;
             }
         }
+
         part /= 2;
     }
+
     best
 }

@@ -1,13 +1,16 @@
-//! Real order flow: the feed of an exchange, row by row, as commands of many users through all five roles on a real broker, while instances are
-//! killed. See `feed.rs` for the rule by which rows become commands.
+//! Real order flow: the feed of an exchange, row by row, as commands of many users through all five
+//! roles on a real broker, while instances are killed. See `feed.rs` for the rule by which rows
+//! become commands.
 //!
 //! ```text
 //! cargo test --features faults --test order_flow                                 a feed that is made up, with the disorder of a real one
 //! ORDER_FLOW=orders.csv cargo test --features faults --test order_flow -- --nocapture
 //! ```
-//! The same flow runs twice through one book, and must lead to the same trades, orders and portfolios: with one partition the commands have one
-//! order. Then through four partitions and two instances, where the order in which users reach the book is nobody's to say, but everything else is. And
-//! twice, as at first, with a house that quotes: its price changes while nothing is on its way, since topics have no common order.
+//! The same flow runs twice through one book, and must lead to the same trades, orders and
+//! portfolios: with one partition the commands have one order. Then through four partitions and two
+//! instances, where the order in which users reach the book is nobody's to say, but everything else
+//! is. And twice, as at first, with a house that quotes: its price changes while nothing is on its
+//! way, since topics have no common order.
 
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
@@ -56,23 +59,45 @@ struct Answers {
 
 impl Answers {
     fn new(log: &dyn Log) -> Answers {
-        let count = log.partitions(t::ORDER_EVENTS).expect("the log answers").expect("the topic exists");
+        let count = log
+            .partitions(t::ORDER_EVENTS)
+            .expect("the log answers")
+            .expect("the topic exists");
         let from: Vec<_> = (0..count).map(|p| (p, From::Start)).collect();
-        Answers { reader: log.reader(t::ORDER_EVENTS, &from, true).expect("a reader"), batch: Records::new(), seen: BTreeSet::new() }
+        Answers {
+            reader: log.reader(t::ORDER_EVENTS, &from, true).expect("a reader"),
+            batch: Records::new(),
+            seen: BTreeSet::new(),
+        }
     }
 
     fn wait(&mut self, s: &Step, fleet: &mut Fleet) {
         let key = (s.user.clone(), s.id.clone());
         wait_for(&format!("an answer to {}", s.json), SOON, || {
             self.batch.clear();
-            let limits = Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(20) };
-            self.reader.poll(Duration::from_millis(20), limits, &mut self.batch).expect("a read");
-            for e in self.batch.iter().map(|r| oracle::decode(r.value.unwrap_or_default())) {
+            let limits = Limits {
+                records: 10_000,
+                bytes: 8 << 20,
+                age: Duration::from_millis(20),
+            };
+
+            self.reader
+                .poll(Duration::from_millis(20), limits, &mut self.batch)
+                .expect("a read");
+            for e in self
+                .batch
+                .iter()
+                .map(|r| oracle::decode(r.value.unwrap_or_default()))
+            {
                 let text = |field: &str| e[field].as_str().map(str::to_string);
-                if let (Some(user), Some(id)) = (text("user_id"), text("cause_id").or_else(|| text("order_id"))) {
+                if let (Some(user), Some(id)) = (
+                    text("user_id"),
+                    text("cause_id").or_else(|| text("order_id")),
+                ) {
                     self.seen.insert((user, id));
                 }
             }
+
             fleet.check();
             self.seen.contains(&key)
         });
@@ -102,43 +127,74 @@ fn price(s: &Step) -> Option<&str> {
 
 /// Sends the flow through a new installation.
 fn run(broker: &broker::Broker, steps: &[Step], plan: &Plan<'_>) -> Run {
-    let &Plan { name, partitions, instances, kills, quotes } = plan;
-    let (dir, prefix) = (tempfile::tempdir().expect("a directory"), broker::unique_prefix(name));
+    let &Plan {
+        name,
+        partitions,
+        instances,
+        kills,
+        quotes,
+    } = plan;
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let prefix = broker::unique_prefix(name);
     let installation = Installation::ample(&broker.address, &prefix, dir.path(), CASH);
     let log = installation.log();
     installation.run(&["topics", "create", "--partitions", &partitions.to_string()]);
     let mut sender = Sender::new(&*log);
     let house = quotes.is_some();
-    let listing =
-        format!(r#"{{"symbol":"{SYMBOL}","house":{house},"half_spread_bps":5,"house_max":20000,"short_ok":true,"collar_bps":5000}}"#);
+    let listing = format!(
+        r#"{{"symbol":"{SYMBOL}","house":{house},"half_spread_bps":5,"house_max":20000,"short_ok":true,"collar_bps":5000}}"#
+    );
     sender.send(t::INSTRUMENTS, SYMBOL, listing);
     let tick = |price: &str| format!(r#"{{"symbol":"{SYMBOL}","price":"{price}"}}"#);
-    sender.send(t::MARKET_DATA, SYMBOL, tick(steps.iter().find_map(price).expect("a row with a price")));
+    sender.send(
+        t::MARKET_DATA,
+        SYMBOL,
+        tick(steps.iter().find_map(price).expect("a row with a price")),
+    );
     sender.flush();
     let mut fleet = Fleet::new(installation.clone());
     instances.iter().for_each(|name| fleet.start(*name));
-    wait_for("a reference price", SOON, || !oracle::read_all(&*log, t::REFERENCE_PRICES).is_empty());
+    wait_for("a reference price", SOON, || {
+        !oracle::read_all(&*log, t::REFERENCE_PRICES).is_empty()
+    });
 
-    let (began, mut answers, mut changing) = (Instant::now(), Answers::new(&*log), BTreeMap::<&str, &Step>::new());
-    let (every, mut killed) = (steps.len() / (kills + 1), 0);
+    let began = Instant::now();
+    let mut answers = Answers::new(&*log);
+    let mut changing = BTreeMap::<&str, &Step>::new();
+    let every = steps.len() / (kills + 1);
+    let mut killed = 0;
     for (i, s) in steps.iter().enumerate() {
-        // One change of an order at a time, as the contract wants it: the next one waits for the answer.
+        // One change of an order at a time, as the contract wants it: the next one waits for the
+        // answer.
         if s.changes
             && let Some(before) = changing.insert(&s.order, s)
         {
             sender.flush();
             answers.wait(before, &mut fleet);
         }
+
         if let Some(quotes) = quotes
             && i > 0
             && i % (steps.len() / (quotes + 1)) == 0
         {
             sender.flush();
             rest::wait_at_rest(&*log, &prefix, SOON, || fleet.check());
-            sender.send(t::MARKET_DATA, SYMBOL, tick(steps[i..].iter().find_map(price).expect("a row with a price")));
+            sender.send(
+                t::MARKET_DATA,
+                SYMBOL,
+                tick(
+                    steps[i..]
+                        .iter()
+                        .find_map(price)
+                        .expect("a row with a price"),
+                ),
+            );
+
             sender.flush();
             rest::wait_at_rest(&*log, &prefix, SOON, || fleet.check());
         }
+
         sender.send(t::ORDER_COMMANDS, &s.user, &s.json);
         if killed < kills && i == (killed + 1) * every {
             sender.flush();
@@ -149,6 +205,7 @@ fn run(broker: &broker::Broker, steps: &[Step], plan: &Plan<'_>) -> Run {
             killed += 1;
         }
     }
+
     sender.flush();
     rest::wait_at_rest(&*log, &prefix, Duration::from_secs(300), || fleet.check());
     let took = began.elapsed();
@@ -168,36 +225,115 @@ fn run(broker: &broker::Broker, steps: &[Step], plan: &Plan<'_>) -> Run {
         v.wrong.len(),
         outcome::digest(&outcome)
     );
+
     v.assert_clean();
     assert_eq!(v.commands, steps.len());
-    assert!(v.trades > steps.len() / 200, "the flow hardly trades: {}", v.trades);
+    assert!(
+        v.trades > steps.len() / 200,
+        "the flow hardly trades: {}",
+        v.trades
+    );
     assert_eq!(oracle::read_all(&*log, t::DEAD_LETTERS).len(), 0);
     assert_eq!(replayed(&replays[0]), replayed(&replays[1]));
-    assert_eq!(replays[0].matches("equal").count(), ROLES.len() * partitions as usize, "{}", replays[0]);
+    assert_eq!(
+        replays[0].matches("equal").count(),
+        ROLES.len() * partitions as usize,
+        "{}",
+        replays[0]
+    );
     assert!(verified.lines().all(|l| l.starts_with("ok")), "{verified}");
-    Run { outcome, answers: outcome::table(&counts), took }
+    Run {
+        outcome,
+        answers: outcome::table(&counts),
+        took,
+    }
 }
 
 #[test]
 fn a_real_feed_leads_to_the_same_outcome_twice() {
-    let (broker, steps) = (broker::Broker::start(), feed::steps(&rows()));
+    let broker = broker::Broker::start();
+    let steps = feed::steps(&rows());
     let each: Vec<Name> = ROLES.iter().map(|role| (*role, 1)).collect();
-    let first = twice(&broker, &steps, &Plan { name: "first", partitions: 1, instances: &each, kills: 0, quotes: None });
-    let two: Vec<Name> = each.iter().copied().chain([("trading", 2), ("orders", 2), ("portfolio", 2)]).collect();
-    let spread = run(&broker, &steps, &Plan { name: "spread", partitions: 4, instances: &two, kills: 16, quotes: None });
+    let first = twice(
+        &broker,
+        &steps,
+        &Plan {
+            name: "first",
+            partitions: 1,
+            instances: &each,
+            kills: 0,
+            quotes: None,
+        },
+    );
+
+    let two: Vec<Name> = each
+        .iter()
+        .copied()
+        .chain([("trading", 2), ("orders", 2), ("portfolio", 2)])
+        .collect();
+    let spread = run(
+        &broker,
+        &steps,
+        &Plan {
+            name: "spread",
+            partitions: 4,
+            instances: &two,
+            kills: 16,
+            quotes: None,
+        },
+    );
+
     print!("{}", spread.answers);
-    println!("{:.1} s, {:.1} s on four partitions", first.took.as_secs_f64(), spread.took.as_secs_f64());
-    let house = twice(&broker, &steps, &Plan { name: "house", partitions: 1, instances: &each, kills: 0, quotes: Some(3) });
-    assert!(house.outcome.trades.len() > first.outcome.trades.len(), "the house hardly trades");
+    println!(
+        "{:.1} s, {:.1} s on four partitions",
+        first.took.as_secs_f64(),
+        spread.took.as_secs_f64()
+    );
+    let house = twice(
+        &broker,
+        &steps,
+        &Plan {
+            name: "house",
+            partitions: 1,
+            instances: &each,
+            kills: 0,
+            quotes: Some(3),
+        },
+    );
+
+    assert!(
+        house.outcome.trades.len() > first.outcome.trades.len(),
+        "the house hardly trades"
+    );
 }
 
 /// The same flow again, with kills: the same outcome.
 fn twice(broker: &broker::Broker, steps: &[Step], plan: &Plan<'_>) -> Run {
     let first = run(broker, steps, plan);
     print!("{}", first.answers);
-    let second = run(broker, steps, &Plan { name: &format!("{}-killed", plan.name), kills: 10, ..*plan });
-    assert_eq!(outcome::first_difference(&first.outcome, &second.outcome), None);
-    assert_eq!(outcome::digest(&first.outcome), outcome::digest(&second.outcome));
-    println!("{}: {:.1} s, {:.1} s with kills", plan.name, first.took.as_secs_f64(), second.took.as_secs_f64());
+    let second = run(
+        broker,
+        steps,
+        &Plan {
+            name: &format!("{}-killed", plan.name),
+            kills: 10,
+            ..*plan
+        },
+    );
+
+    assert_eq!(
+        outcome::first_difference(&first.outcome, &second.outcome),
+        None
+    );
+    assert_eq!(
+        outcome::digest(&first.outcome),
+        outcome::digest(&second.outcome)
+    );
+    println!(
+        "{}: {:.1} s, {:.1} s with kills",
+        plan.name,
+        first.took.as_secs_f64(),
+        second.took.as_secs_f64()
+    );
     first
 }

@@ -16,15 +16,27 @@ struct Row {
 }
 
 const fn dead(value: &'static [u8]) -> Row {
-    Row { value, dead: Some("MALFORMED"), reason: None }
+    Row {
+        value,
+        dead: Some("MALFORMED"),
+        reason: None,
+    }
 }
 
 const fn answered(value: &'static [u8]) -> Row {
-    Row { value, dead: Some("MALFORMED"), reason: Some("MALFORMED") }
+    Row {
+        value,
+        dead: Some("MALFORMED"),
+        reason: Some("MALFORMED"),
+    }
 }
 
 const fn rejected(value: &'static [u8], reason: &'static str) -> Row {
-    Row { value, dead: None, reason: Some(reason) }
+    Row {
+        value,
+        dead: None,
+        reason: Some(reason),
+    }
 }
 
 fn check(rows: &[Row]) {
@@ -36,17 +48,35 @@ fn check(rows: &[Row]) {
         assert_eq!(w.dead(), r.dead.into_iter().collect::<Vec<_>>(), "{what}");
         let letters = w.records(topics::DEAD_LETTERS);
         assert!(
-            letters.iter().all(|d| d.value.as_deref() == Some(r.value) && !d.header("text").is_empty()),
+            letters
+                .iter()
+                .all(|d| d.value.as_deref() == Some(r.value) && !d.header("text").is_empty()),
             "untouched, with a text: {what}"
         );
         match r.reason {
-            None => assert_eq!(w.names("u"), Vec::<String>::new(), "nothing is opened: {what}"),
+            None => assert_eq!(
+                w.names("u"),
+                Vec::<String>::new(),
+                "nothing is opened: {what}"
+            ),
             Some(reason) => {
                 // A command that was understood opens the account, whatever becomes of it.
                 let opens = r.dead.is_none().then_some("Deposited");
-                assert_eq!(w.names("u"), opens.into_iter().chain(["OrderRejected"]).collect::<Vec<_>>(), "{what}");
+                assert_eq!(
+                    w.names("u"),
+                    opens
+                        .into_iter()
+                        .chain(["OrderRejected"])
+                        .collect::<Vec<_>>(),
+                    "{what}"
+                );
+
                 let e = w.last("u");
-                assert_eq!((&e["reason"], &e["status"], &e["order_id"]), (&json!(reason), &json!("rejected"), &json!("x")), "{what}");
+                assert_eq!(
+                    (&e["reason"], &e["status"], &e["order_id"]),
+                    (&json!(reason), &json!("rejected"), &json!("x")),
+                    "{what}"
+                );
                 assert_eq!(e["cash_reserved_e4"], 0, "nothing is held: {what}");
                 assert!(e["text"].as_str().is_some_and(|t| !t.is_empty()));
             }
@@ -187,16 +217,32 @@ fn quantities_and_amounts() {
 fn nesting_has_an_end() {
     let value = |deep: usize| {
         let nested = format!("{}1{}", "[".repeat(deep), "]".repeat(deep));
-        format!(r#"{{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","more":{nested}}}"#)
+        format!(
+            r#"{{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","more":{nested}}}"#
+        )
     };
+
     for (deep, fine) in [(31, true), (32, false), (30_000, false)] {
         let mut w = World::ready(RoleSettings::default());
         w.append(topics::ORDER_COMMANDS, "u", value(deep).as_bytes());
         w.turn_of(Role::Orders);
         assert_eq!(w.dead().is_empty(), fine, "{deep}");
-        assert_eq!(w.last("u")["event"], if fine { "OrderPending" } else { "OrderRejected" }, "{deep}");
+        assert_eq!(
+            w.last("u")["event"],
+            if fine {
+                "OrderPending"
+            } else {
+                "OrderRejected"
+            },
+            "{deep}"
+        );
+
         let packed = [&b"\x81\xa1x"[..], &vec![0x91; deep], b"\x01"].concat();
-        assert_eq!(processor::wire::input::read_map(&packed, |_, _| {}) == Ok(None), fine, "{deep}");
+        assert_eq!(
+            processor::wire::input::read_map(&packed, |_, _| {}) == Ok(None),
+            fine,
+            "{deep}"
+        );
     }
 }
 
@@ -211,7 +257,8 @@ fn ours_are_not_theirs() {
     }
 }
 
-/// The topic was switched to the clients' time: what a client chose decides nothing, whatever else the record says.
+/// The topic was switched to the clients' time: what a client chose decides nothing, whatever else
+/// the record says.
 #[test]
 fn a_record_that_the_log_did_not_stamp() {
     let mut w = World::ready(RoleSettings::default());
@@ -228,25 +275,58 @@ fn a_record_that_the_log_did_not_stamp() {
 fn wrong_partition_too_large_no_key() {
     let mut w = World::new(6, RoleSettings::default());
     let wrong = (partitioner::partition(b"u", 6) + 1) % 6;
-    let order = br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy"}"#;
-    w.append_at(TopicPartition::new(topics::ORDER_COMMANDS, wrong), Some(b"u"), Some(order));
-    w.append_at(TopicPartition::new(topics::MARKET_DATA, wrong), Some(b"u"), Some(b"{}"));
+    let order =
+        br#"{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy"}"#;
+    w.append_at(
+        TopicPartition::new(topics::ORDER_COMMANDS, wrong),
+        Some(b"u"),
+        Some(order),
+    );
+    w.append_at(
+        TopicPartition::new(topics::MARKET_DATA, wrong),
+        Some(b"u"),
+        Some(b"{}"),
+    );
     w.pump();
     assert_eq!(w.dead(), ["MISPARTITIONED", "MISPARTITIONED"]);
     assert!(w.events("u").is_empty());
 
     let mut w = World::ready(RoleSettings::default());
-    let large =
-        format!(r#"{{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","more":"{}"}}"#, "x".repeat(65_536));
+    let large = format!(
+        r#"{{"user_id":"u","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","more":"{}"}}"#,
+        "x".repeat(65_536)
+    );
     w.append(topics::ORDER_COMMANDS, "u", large.as_bytes());
     w.append(topics::MARKET_DATA, "AAPL", &[b' '; 65_537]);
-    w.append_at(TopicPartition::new(topics::ORDER_COMMANDS, 0), None, Some(order));
-    w.append_at(TopicPartition::new(topics::ORDER_COMMANDS, 0), Some(b"u"), None);
-    w.append_at(TopicPartition::new(topics::ORDER_COMMANDS, 0), Some(b"\xff"), Some(order));
+    w.append_at(
+        TopicPartition::new(topics::ORDER_COMMANDS, 0),
+        None,
+        Some(order),
+    );
+    w.append_at(
+        TopicPartition::new(topics::ORDER_COMMANDS, 0),
+        Some(b"u"),
+        None,
+    );
+    w.append_at(
+        TopicPartition::new(topics::ORDER_COMMANDS, 0),
+        Some(b"\xff"),
+        Some(order),
+    );
     w.pump();
     let mut dead = w.dead();
     dead.sort();
-    assert_eq!(dead, ["MALFORMED", "MALFORMED", "MALFORMED", "OVERSIZE", "OVERSIZE"]);
+    assert_eq!(
+        dead,
+        [
+            "MALFORMED",
+            "MALFORMED",
+            "MALFORMED",
+            "OVERSIZE",
+            "OVERSIZE"
+        ]
+    );
+
     assert!(w.events("u").is_empty());
 }
 
@@ -256,9 +336,23 @@ fn a_malformed_command_does_not_burn_the_id() {
     w.order("u", "x", "AAPL", "\"ten\"", "buy");
     w.order("u", "x", "AAPL", "10", "buy");
     w.pump();
-    assert_eq!(w.names("u"), ["OrderRejected", "Deposited", "OrderPending", "OrderAccepted", "OrderFilled"]);
+    assert_eq!(
+        w.names("u"),
+        [
+            "OrderRejected",
+            "Deposited",
+            "OrderPending",
+            "OrderAccepted",
+            "OrderFilled"
+        ]
+    );
+
     let e = &w.events("u")[0];
-    assert_eq!((&e["symbol"], &e["side"], e.get("quantity")), (&json!("AAPL"), &json!("buy"), None), "what could be read is there");
+    assert_eq!(
+        (&e["symbol"], &e["side"], e.get("quantity")),
+        (&json!("AAPL"), &json!("buy"), None),
+        "what could be read is there"
+    );
 }
 
 #[test]
@@ -269,7 +363,10 @@ fn m3_bad_ticks_are_dead_letters_and_the_pipeline_lives() {
         (r#"{"symbol":"AAPL","price":1e308}"#, "INVALID_PRICE"),
         (r#"{"symbol":"AAPL","price":"NaN"}"#, "INVALID_PRICE"),
         (r#"{"symbol":"AAPL","price":1.00001}"#, "INVALID_PRICE"),
-        (r#"{"symbol":"AAPL","price":461168601842738.7905}"#, "INVALID_PRICE"),
+        (
+            r#"{"symbol":"AAPL","price":461168601842738.7905}"#,
+            "INVALID_PRICE",
+        ),
         (r#"{"symbol":"AAPL","price":"cheap"}"#, "MALFORMED"),
         (r#"{"symbol":"AAPL"}"#, "MALFORMED"),
         (r#"{"symbol":"MSFT","price":1}"#, "MALFORMED"),
@@ -278,11 +375,21 @@ fn m3_bad_ticks_are_dead_letters_and_the_pipeline_lives() {
         (r#"{"symbol":"AAPL","price":1,"seq":-1}"#, "MALFORMED"),
         (r#"{"symbol":"AAPL","price":1,"source":1}"#, "MALFORMED"),
         (r#"{"symbol":"AAPL","price":1,"size":true}"#, "MALFORMED"),
-        (r#"{"symbol":"AAPL","price":1,"timestamp":"x"}"#, "MALFORMED"),
-        (r#"{"symbol":"AAPL","price":1,"timestamp":1800000001001}"#, "FUTURE_TIMESTAMP"),
-        (r#"{"symbol":"AAPL","price":1,"timestamp":99999999999999999999999999}"#, "FUTURE_TIMESTAMP"),
+        (
+            r#"{"symbol":"AAPL","price":1,"timestamp":"x"}"#,
+            "MALFORMED",
+        ),
+        (
+            r#"{"symbol":"AAPL","price":1,"timestamp":1800000001001}"#,
+            "FUTURE_TIMESTAMP",
+        ),
+        (
+            r#"{"symbol":"AAPL","price":1,"timestamp":99999999999999999999999999}"#,
+            "FUTURE_TIMESTAMP",
+        ),
         ("rubbish", "MALFORMED"),
     ];
+
     for (value, reason) in rows {
         let mut w = World::ready(RoleSettings::default());
         w.append(topics::MARKET_DATA, "AAPL", value.as_bytes());
@@ -292,6 +399,7 @@ fn m3_bad_ticks_are_dead_letters_and_the_pipeline_lives() {
         assert_eq!(w.dead(), [*reason], "{value}");
         assert_eq!(w.last("u")["last_price_e4"], 1_901_234, "{value}");
     }
+
     let mut w = World::ready(RoleSettings::default());
     w.tick("MSFT", "1");
     w.pump();
@@ -303,54 +411,92 @@ fn a_bad_instrument_changes_nothing_and_is_dead_lettered_once() {
     let mut w = World::ready(RoleSettings::default());
     w.list("AAPL", r#"{"symbol":"AAPL","status":"sleeping"}"#);
     w.list("AAPL", r#"{"symbol":"MSFT"}"#);
-    w.append_at(TopicPartition::new(topics::INSTRUMENTS, 0), None, Some(br#"{"symbol":"AAPL"}"#));
-    w.list("AAPL", &format!(r#"{{"symbol":"AAPL","name":"{}"}}"#, "x".repeat(65_536)));
+    w.append_at(
+        TopicPartition::new(topics::INSTRUMENTS, 0),
+        None,
+        Some(br#"{"symbol":"AAPL"}"#),
+    );
+    w.list(
+        "AAPL",
+        &format!(r#"{{"symbol":"AAPL","name":"{}"}}"#, "x".repeat(65_536)),
+    );
     w.order("u", "1", "AAPL", "1", "buy");
     w.pump();
-    assert_eq!(w.dead(), ["MALFORMED", "MALFORMED", "MALFORMED", "OVERSIZE"]);
+    assert_eq!(
+        w.dead(),
+        ["MALFORMED", "MALFORMED", "MALFORMED", "OVERSIZE"]
+    );
     assert_eq!(w.last("u")["event"], "OrderFilled");
 }
 
 #[test]
 fn a_malformed_command_with_the_id_of_an_open_order_does_not_end_it() {
-    let mut w = World::ready(RoleSettings { max_command_age_ms: Some(1_000), ..Default::default() });
+    let mut w = World::ready(RoleSettings {
+        max_command_age_ms: Some(1_000),
+        ..Default::default()
+    });
+
     w.order("u", "x", "AAPL", "10", "buy");
     w.pump();
     w.order("u", "s", "AAPL", "4", "sell");
     w.order("u", "s", "AAPL", "\"four\"", "sell");
-    w.command("u", r#""order_id":"s","symbol":"AAPL","quantity":4,"order_type":"sell","timestamp":1"#);
+    w.command(
+        "u",
+        r#""order_id":"s","symbol":"AAPL","quantity":4,"order_type":"sell","timestamp":1"#,
+    );
     w.turn_of(Role::Orders);
     w.turn_of(Role::Portfolio);
     let events = w.events("u");
-    let refused: Vec<_> =
-        events.iter().filter(|e| e["event"] == "OrderRejected").map(|e| (&e["reason"], &e["status"], &e["leaves_quantity"])).collect();
+    let refused: Vec<_> = events
+        .iter()
+        .filter(|e| e["event"] == "OrderRejected")
+        .map(|e| (&e["reason"], &e["status"], &e["leaves_quantity"]))
+        .collect();
     assert_eq!(
         refused,
-        [(&json!("MALFORMED"), &json!("pending_new"), &json!(4)), (&json!("STALE_ORDER"), &json!("pending_new"), &json!(4))]
+        [
+            (&json!("MALFORMED"), &json!("pending_new"), &json!(4)),
+            (&json!("STALE_ORDER"), &json!("pending_new"), &json!(4))
+        ]
     );
+
     let p = w.records(topics::PORTFOLIOS).last().expect("one").tree();
     assert_eq!(p["positions"]["AAPL"]["reserved"], 4);
     w.turn_of(Role::Notifications);
-    let told = w.records(topics::NOTIFICATIONS).into_iter().map(|r| r.tree()["text"].as_str().expect("text").to_string());
+    let told = w
+        .records(topics::NOTIFICATIONS)
+        .into_iter()
+        .map(|r| r.tree()["text"].as_str().expect("text").to_string());
     let told: Vec<_> = told.filter(|text| text.contains("refused")).collect();
     assert!(
-        told.len() == 2 && told.iter().all(|text| text.ends_with("; order s to sell 4 AAPL stands as it was (pending new).")),
+        told.len() == 2
+            && told
+                .iter()
+                .all(|text| text
+                    .ends_with("; order s to sell 4 AAPL stands as it was (pending new).")),
         "{told:?}"
     );
+
     w.pump();
     assert_eq!(w.last("u")["status"], "filled");
 }
 
-/// Eight "reduce only" sells left an account short, because the field was ignored like any unknown one.
+/// Eight "reduce only" sells left an account short, because the field was ignored like any unknown
+/// one.
 #[test]
 fn a_protection_under_another_name_is_refused_and_named() {
     let order = r#""order_id":"x","user_id":"u","symbol":"AAPL","quantity":1,"order_type":"buy""#;
     let ask = |fields: &str, settings: RoleSettings| {
         let mut w = World::ready(settings);
-        w.append(topics::ORDER_COMMANDS, "u", format!("{{{fields}}}").as_bytes());
+        w.append(
+            topics::ORDER_COMMANDS,
+            "u",
+            format!("{{{fields}}}").as_bytes(),
+        );
         w.turn_of(Role::Orders);
         w.last("u")
     };
+
     for name in [
         "reduce_only",
         "reduceOnly",
@@ -365,15 +511,45 @@ fn a_protection_under_another_name_is_refused_and_named() {
     ] {
         let fields = format!(r#"{order},"{name}":"7""#);
         let e = ask(&fields, RoleSettings::default());
-        assert_eq!((&e["event"], &e["reason"]), (&json!("OrderRejected"), &json!("UNSUPPORTED_CHARACTERISTIC")), "{name}: {e}");
-        assert!(e["text"].as_str().is_some_and(|t| t.contains(&format!(" {name} "))), "{e}");
+        assert_eq!(
+            (&e["event"], &e["reason"]),
+            (
+                &json!("OrderRejected"),
+                &json!("UNSUPPORTED_CHARACTERISTIC")
+            ),
+            "{name}: {e}"
+        );
+
+        assert!(
+            e["text"]
+                .as_str()
+                .is_some_and(|t| t.contains(&format!(" {name} "))),
+            "{e}"
+        );
+
         // As it was decided before journals said so.
-        let before = RoleSettings { rules: 3, ..RoleSettings::default() };
+        let before = RoleSettings {
+            rules: 3,
+            ..RoleSettings::default()
+        };
+
         assert_eq!(ask(&fields, before)["event"], "OrderPending", "{name}");
     }
-    for fine in [r#""reduce_only":false"#, r#""stopPrice":null"#, r#""note":"dry_run""#, r#""client_tag":1"#, r#""fee":1"#] {
-        assert_eq!(ask(&format!("{order},{fine}"), RoleSettings::default())["event"], "OrderPending", "{fine}");
+
+    for fine in [
+        r#""reduce_only":false"#,
+        r#""stopPrice":null"#,
+        r#""note":"dry_run""#,
+        r#""client_tag":1"#,
+        r#""fee":1"#,
+    ] {
+        assert_eq!(
+            ask(&format!("{order},{fine}"), RoleSettings::default())["event"],
+            "OrderPending",
+            "{fine}"
+        );
     }
+
     let moves = r#""order_id":"x","user_id":"u","amount":"5""#;
     for (fields, event) in [
         (format!(r#""command":"withdraw",{moves},"dry_run":true"#), "OrderRejected"),
@@ -389,11 +565,17 @@ fn a_protection_under_another_name_is_refused_and_named() {
         let named = e["reason"] == "UNSUPPORTED_CHARACTERISTIC";
         assert_eq!(named, event == "OrderRejected" || fields.contains("stop_price"), "cancels always pass: {e}");
     }
+
     // The id is used up: the same command is told how it stands.
     let mut w = World::ready(RoleSettings::default());
     for _ in 0..2 {
-        w.append(topics::ORDER_COMMANDS, "u", format!(r#"{{{order},"reduce_only":true}}"#).as_bytes());
+        w.append(
+            topics::ORDER_COMMANDS,
+            "u",
+            format!(r#"{{{order},"reduce_only":true}}"#).as_bytes(),
+        );
     }
+
     w.turn_of(Role::Orders);
     assert_eq!(w.names("u"), ["Deposited", "OrderRejected", "OrderStatus"]);
 }

@@ -1,4 +1,5 @@
-//! Changes and cancels of orders: what they may say, what they hold while they are under way, and what they give back.
+//! Changes and cancels of orders: what they may say, what they hold while they are under way, and
+//! what they give back.
 
 use processor::roles::{Role, RoleSettings};
 use processor::wire::topics;
@@ -9,13 +10,21 @@ use super::market::floor;
 
 fn last(w: &World, user: &str) -> String {
     let e = w.last(user);
-    let reason = e["reason"].as_str().map(|r| format!(" {r}")).unwrap_or_default();
+    let reason = e["reason"]
+        .as_str()
+        .map(|r| format!(" {r}"))
+        .unwrap_or_default();
     format!("{}{reason}", e["event"].as_str().expect("a name"))
 }
 
 fn stop_limit(w: &mut World, user: &str, id: &str, side: &str, stop: &str, limit: &str) {
     let prices = format!(r#""type":"stop_limit","stop_price":{stop},"limit_price":{limit}"#);
-    w.command(user, &format!(r#""order_id":"{id}","symbol":"AAPL","quantity":3,"order_type":"{side}",{prices}"#));
+    w.command(
+        user,
+        &format!(
+            r#""order_id":"{id}","symbol":"AAPL","quantity":3,"order_type":"{side}",{prices}"#
+        ),
+    );
 }
 
 /// A better price on the way rounds the fee in two parts, one unit more than was held for it.
@@ -37,7 +46,8 @@ fn a_fill_at_a_better_price_leaves_enough_for_a_larger_quantity_and_its_fee() {
     assert_eq!(w.last("b")["cash_reserved_e4"], 0);
 }
 
-/// A market that fell by more than half leaves bids that are far above what a seller asks. He gets them.
+/// A market that fell by more than half leaves bids that are far above what a seller asks. He gets
+/// them.
 #[test]
 fn a_bid_left_behind_by_a_falling_market_is_traded_with() {
     let mut w = floor(RoleSettings::default());
@@ -48,8 +58,16 @@ fn a_bid_left_behind_by_a_falling_market_is_traded_with() {
     w.limit("s", "1", "AAPL", 1, "sell", "45", "");
     w.order("s", "2", "AAPL", "1", "sell");
     w.pump();
-    let fills: Vec<_> = w.events("s").iter().filter(|e| e["event"] == "OrderFilled").map(|e| e["last_price_e4"].clone()).skip(1).collect();
+    let fills: Vec<_> = w
+        .events("s")
+        .iter()
+        .filter(|e| e["event"] == "OrderFilled")
+        .map(|e| e["last_price_e4"].clone())
+        .skip(1)
+        .collect();
+
     assert_eq!(fills, [990_000, 990_000], "not 45");
+
     // And back: what was offered low may be offered higher.
     w.limit("s", "3", "AAPL", 1, "sell", "46", "");
     w.pump();
@@ -70,11 +88,18 @@ fn shares_of_a_cancelled_sell_cover_what_was_sold_short_meanwhile() {
     w.limit("f", "2", "AAPL", 10, "sell", "104", "");
     w.order("f", "3", "AAPL", "5", "sell");
     w.pump();
-    assert_eq!(w.last("f")["cash_reserved_e4"], 5 * (1_000_000 + 500_000 + 50_000));
+    assert_eq!(
+        w.last("f")["cash_reserved_e4"],
+        5 * (1_000_000 + 500_000 + 50_000)
+    );
     w.cancel("f", "c", "2");
     w.pump();
-    assert_eq!((last(&w, "f").as_str(), &w.last("f")["cash_reserved_e4"]), ("OrderCancelled USER_REQUEST", &json!(0)));
+    assert_eq!(
+        (last(&w, "f").as_str(), &w.last("f")["cash_reserved_e4"]),
+        ("OrderCancelled USER_REQUEST", &json!(0))
+    );
     w.check_books();
+
     // No short sales any more: an order that still has a part of one may get smaller, not larger.
     w.limit("f", "4", "AAPL", 9, "sell", "104", "");
     w.pump();
@@ -99,8 +124,21 @@ fn stops_see_every_trade_of_a_sweep() {
     w.pump();
     w.limit("b", "1", "AAPL", 2, "buy", "99", "");
     w.pump();
-    let stop: Vec<_> = w.events("s").into_iter().filter(|e| e["order_id"] == "stop").map(|e| e["event"].clone()).collect();
-    assert_eq!(stop, ["OrderPending", "OrderAccepted", "OrderTriggered", "OrderFilled"]);
+    let stop: Vec<_> = w
+        .events("s")
+        .into_iter()
+        .filter(|e| e["order_id"] == "stop")
+        .map(|e| e["event"].clone())
+        .collect();
+    assert_eq!(
+        stop,
+        [
+            "OrderPending",
+            "OrderAccepted",
+            "OrderTriggered",
+            "OrderFilled"
+        ]
+    );
 }
 
 #[test]
@@ -123,7 +161,10 @@ fn the_limit_of_a_stop_stays_near_its_stop_or_the_market() {
 #[test]
 fn a_stop_counts_by_its_stop_price_when_it_is_changed_as_when_it_came() {
     let mut w = floor(RoleSettings::default());
-    w.list("AAPL", r#"{"symbol":"AAPL","house":false,"max_notional":1000}"#);
+    w.list(
+        "AAPL",
+        r#"{"symbol":"AAPL","house":false,"max_notional":1000}"#,
+    );
     w.stop("b", "1", "AAPL", 9, "buy", "111");
     w.pump();
     w.replace("b", "r1", "1", r#""quantity":8"#);
@@ -147,18 +188,51 @@ fn a_refused_change_that_comes_again_is_told_its_first_reason() {
         w.pump();
         assert_eq!(last(&w, "b"), due);
     }
-    assert_eq!((&w.last("b")["status"], &w.last("b")["order_id"]), (&json!("rejected"), &json!("r")));
+
+    assert_eq!(
+        (&w.last("b")["status"], &w.last("b")["order_id"]),
+        (&json!("rejected"), &json!("r"))
+    );
 }
 
 #[test]
 fn a_change_that_comes_too_fast_is_refused_about_the_order_it_named() {
-    let mut w = World::ready(RoleSettings { rate_limit: 1, burst: 1, ..RoleSettings::default() });
+    let mut w = World::ready(RoleSettings {
+        rate_limit: 1,
+        burst: 1,
+        ..RoleSettings::default()
+    });
+
     w.limit("b", "1", "AAPL", 3, "buy", "189", "");
     w.replace("b", "r", "1", r#""quantity":4"#);
     w.pump();
-    let refused = w.events("b").into_iter().find(|e| e["reason"] == "RATE_LIMITED").expect("refused");
-    let fields = ["event", "order_id", "cause_id", "status", "symbol", "retry_after_ms"].map(|f| refused[f].clone());
-    assert_eq!(fields, [json!("CancelRejected"), json!("1"), json!("r"), json!("pending_new"), json!("AAPL"), json!(1_000)]);
+    let refused = w
+        .events("b")
+        .into_iter()
+        .find(|e| e["reason"] == "RATE_LIMITED")
+        .expect("refused");
+    let fields = [
+        "event",
+        "order_id",
+        "cause_id",
+        "status",
+        "symbol",
+        "retry_after_ms",
+    ]
+    .map(|f| refused[f].clone());
+
+    assert_eq!(
+        fields,
+        [
+            json!("CancelRejected"),
+            json!("1"),
+            json!("r"),
+            json!("pending_new"),
+            json!("AAPL"),
+            json!(1_000)
+        ]
+    );
+
     w.now_ms += 1_000;
     w.replace("b", "r", "1", r#""quantity":4"#);
     w.pump();
@@ -172,7 +246,13 @@ fn mass_cancels_in_a_row_do_not_multiply() {
     (0..60).for_each(|n| w.limit("b", &format!("{n}"), "AAPL", 1, "buy", "99", ""));
     w.pump();
     let before = w.records(topics::BOOK_COMMANDS).len();
-    (0..60).for_each(|n| w.command("b", &format!(r#""command":"mass_cancel","order_id":"m{n}""#)));
+    (0..60).for_each(|n| {
+        w.command(
+            "b",
+            &format!(r#""command":"mass_cancel","order_id":"m{n}""#),
+        )
+    });
+
     w.pump();
     assert_eq!(w.records(topics::BOOK_COMMANDS).len() - before, 60);
     let count = |event: &str| w.names("b").iter().filter(|n| *n == event).count();
@@ -184,27 +264,47 @@ fn mass_cancels_in_a_row_do_not_multiply() {
 fn what_was_to_end_long_ago_does_not_rest_for_ever() {
     let mut w = floor(RoleSettings::default());
     for (id, when) in [("1", "-1e19"), ("2", "-99999999999999999999999999")] {
-        w.limit("b", id, "AAPL", 1, "buy", "99", &format!(r#""tif":"GTD","expire_at":{when}"#));
+        w.limit(
+            "b",
+            id,
+            "AAPL",
+            1,
+            "buy",
+            "99",
+            &format!(r#""tif":"GTD","expire_at":{when}"#),
+        );
+
         w.pump();
         assert!(
-            ["OrderRejected TOO_LATE_TO_ENTER", "OrderRejected MALFORMED"].contains(&last(&w, "b").as_str()),
+            ["OrderRejected TOO_LATE_TO_ENTER", "OrderRejected MALFORMED"]
+                .contains(&last(&w, "b").as_str()),
             "{when}: {}",
             last(&w, "b")
         );
     }
 }
 
-/// S5: topics have no common clock. An order that `orders` let in by a tick may reach the book before the tick does.
+/// S5: topics have no common clock. An order that `orders` let in by a tick may reach the book
+/// before the tick does.
 #[test]
 fn s5_an_order_that_overtakes_its_first_tick_is_filled() {
     let mut w = World::new(1, RoleSettings::default());
     w.list("AAPL", r#"{"symbol":"AAPL"}"#);
+
     // What `orders` reads of market-data at its start, it knows like a price that was told.
     let mut price = Vec::new();
-    processor::wire::trade::ReferencePrice { symbol: "AAPL", price_e4: 1_892_500, time_us: w.now_ms * 1_000 }.encode(&mut price);
+    processor::wire::trade::ReferencePrice {
+        symbol: "AAPL",
+        price_e4: 1_892_500,
+        time_us: w.now_ms * 1_000,
+    }
+    .encode(&mut price);
     w.append(topics::REFERENCE_PRICES, "AAPL", &price);
     w.order("u", "1", "AAPL", "10", "buy");
     w.pump();
-    assert_eq!(w.names("u")[1..], ["OrderPending", "OrderAccepted", "OrderFilled"]);
+    assert_eq!(
+        w.names("u")[1..],
+        ["OrderPending", "OrderAccepted", "OrderFilled"]
+    );
     assert_eq!(w.last("u")["last_price_e4"], 1_892_500);
 }

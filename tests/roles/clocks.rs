@@ -1,4 +1,5 @@
-//! A broker's clock that was a day ahead for a moment: what it stamped is in the log for ever, and nobody waits for that day.
+//! A broker's clock that was a day ahead for a moment: what it stamped is in the log for ever, and
+//! nobody waits for that day.
 
 use processor::roles::{Role, RoleSettings};
 
@@ -17,16 +18,38 @@ fn a_day_ahead(w: &mut World, act: impl FnOnce(&mut World)) {
 #[test]
 fn the_rate_limit_does_not_wait_for_it() {
     for (may_fall, refused) in [(true, 0), (false, 50)] {
-        let mut w = World::ready(RoleSettings { rate_limit: 1, burst: 10, time_may_fall: may_fall, ..Default::default() });
-        a_day_ahead(&mut w, |w| (0..10).for_each(|n| w.order("u", &format!("a{n}"), "AAPL", "1", "buy")));
+        let mut w = World::ready(RoleSettings {
+            rate_limit: 1,
+            burst: 10,
+            time_may_fall: may_fall,
+            ..Default::default()
+        });
+
+        a_day_ahead(&mut w, |w| {
+            (0..10).for_each(|n| w.order("u", &format!("a{n}"), "AAPL", "1", "buy"))
+        });
+
         for n in 0..60 {
             w.now_ms += 1_000;
             w.tick("AAPL", "189.25");
             w.order("u", &n.to_string(), "AAPL", "1", "buy");
             w.pump();
         }
-        let limited: Vec<_> = w.events("u").into_iter().filter(|e| e["reason"] == "RATE_LIMITED").collect();
-        assert!(if may_fall { limited.len() == refused } else { limited.len() >= refused }, "{may_fall}: {} refused", limited.len());
+
+        let limited: Vec<_> = w
+            .events("u")
+            .into_iter()
+            .filter(|e| e["reason"] == "RATE_LIMITED")
+            .collect();
+        assert!(
+            if may_fall {
+                limited.len() == refused
+            } else {
+                limited.len() >= refused
+            },
+            "{may_fall}: {} refused",
+            limited.len()
+        );
     }
 }
 
@@ -34,11 +57,13 @@ fn the_rate_limit_does_not_wait_for_it() {
 fn a_price_of_tomorrow_is_not_fresh_today_and_is_told_again() {
     let mut w = World::ready(RoleSettings::default());
     a_day_ahead(&mut w, |w| w.tick("AAPL", "189.30"));
+
     // The feed is silent: what the wrong clock stamped must not pass for a price of now.
     w.now_ms += 1_000;
     w.order("u", "1", "AAPL", "1", "buy");
     w.pump();
     assert_eq!(w.last("u")["reason"], "STALE_PRICE");
+
     // The next tick has hardly moved, and is told all the same.
     w.tick("AAPL", "189.30");
     w.pump();
@@ -49,7 +74,11 @@ fn a_price_of_tomorrow_is_not_fresh_today_and_is_told_again() {
 
 #[test]
 fn stops_do_not_go_by_a_trade_of_tomorrow() {
-    let mut w = World::ready(RoleSettings { rate_limit: 0, ..Default::default() });
+    let mut w = World::ready(RoleSettings {
+        rate_limit: 0,
+        ..Default::default()
+    });
+
     w.order("m", "stock", "AAPL", "1", "buy");
     w.pump();
     w.list("AAPL", r#"{"symbol":"AAPL","house":false}"#);
@@ -57,22 +86,31 @@ fn stops_do_not_go_by_a_trade_of_tomorrow() {
         w.limit("m", "1", "AAPL", 1, "sell", "190", "");
         w.limit("t", "1", "AAPL", 1, "buy", "190", "\"tif\":\"IOC\"");
     });
+
     for price in ["189.00", "188.00", "187.00"] {
         w.now_ms += 1_000;
         w.tick("AAPL", price);
         w.pump();
     }
-    // A buy stop at 189 is above the market of 187; by the trade of tomorrow at 190 it would be reached already.
+
+    // A buy stop at 189 is above the market of 187; by the trade of tomorrow at 190 it would be
+    // reached already.
     w.stop("u", "s", "AAPL", 1, "buy", "189");
     w.pump();
     assert_eq!(w.last("u")["event"], "OrderAccepted", "{:?}", w.last("u"));
 }
 
-/// A trade that was stamped a little ahead, less than clocks are believed to differ, decided for stops until that time came.
+/// A trade that was stamped a little ahead, less than clocks are believed to differ, decided for
+/// stops until that time came.
 #[test]
 fn the_last_price_that_was_handled_is_the_price() {
     for rules in [RoleSettings::default().rules, 6] {
-        let mut w = World::ready(RoleSettings { rate_limit: 0, rules, ..Default::default() });
+        let mut w = World::ready(RoleSettings {
+            rate_limit: 0,
+            rules,
+            ..Default::default()
+        });
+
         w.order("s", "stock", "AAPL", "20", "buy");
         w.pump();
         w.list("AAPL", r#"{"symbol":"AAPL","house":false}"#);
@@ -86,20 +124,35 @@ fn the_last_price_that_was_handled_is_the_price() {
             w.tick("AAPL", price);
             w.pump();
         }
+
         w.stop("s", "2", "AAPL", 5, "sell", "190");
         w.pump();
-        let (event, before) = (w.last("s")["event"].clone(), rules == 6);
-        assert_eq!(event, if before { "OrderRejected" } else { "OrderAccepted" }, "the market is at 192");
+        let event = w.last("s")["event"].clone();
+        let before = rules == 6;
+        assert_eq!(
+            event,
+            if before {
+                "OrderRejected"
+            } else {
+                "OrderAccepted"
+            },
+            "the market is at 192"
+        );
+
         // And a trade after the tick is the price, whatever its time.
         w.now_ms -= 1_000;
         w.limit("s", "3", "AAPL", 1, "sell", "189", r#""tif":"GTC""#);
         w.limit("b", "2", "AAPL", 1, "buy", "189", "");
         w.pump();
-        assert_eq!(w.names("s").contains(&"OrderTriggered".to_string()), !before);
+        assert_eq!(
+            w.names("s").contains(&"OrderTriggered".to_string()),
+            !before
+        );
     }
 }
 
-/// Ids are forgotten by the time that commands vouch for. A clock that was ahead used to forget them at once, and the next command of the id was new.
+/// Ids are forgotten by the time that commands vouch for. A clock that was ahead used to forget
+/// them at once, and the next command of the id was new.
 #[test]
 fn no_id_is_forgotten_early_and_the_queue_does_not_stop() {
     let settings = |time_may_fall| RoleSettings {
@@ -108,11 +161,16 @@ fn no_id_is_forgotten_early_and_the_queue_does_not_stop() {
         time_may_fall,
         ..Default::default()
     };
+
     for may_fall in [true, false] {
         let mut w = World::ready(settings(may_fall));
         let deposit = |w: &mut World, id: &str, at_ms: i64| {
-            w.command("u", &format!(r#""command":"deposit","order_id":"{id}","amount":1,"timestamp":{at_ms}"#));
+            w.command(
+                "u",
+                &format!(r#""command":"deposit","order_id":"{id}","amount":1,"timestamp":{at_ms}"#),
+            );
         };
+
         let began = w.now_ms;
         deposit(&mut w, "x", began);
         w.turn_of(Role::Orders);
@@ -120,51 +178,86 @@ fn no_id_is_forgotten_early_and_the_queue_does_not_stop() {
         let now = w.now_ms;
         deposit(&mut w, "y", now);
         w.turn_of(Role::Orders);
+
         // The clients' clocks are right.
-        a_day_ahead(&mut w, |w| (0..4).for_each(|n| deposit(w, &format!("late{n}"), now)));
+        a_day_ahead(&mut w, |w| {
+            (0..4).for_each(|n| deposit(w, &format!("late{n}"), now))
+        });
+
         w.now_ms += 1_000;
         deposit(&mut w, "x", began);
         w.pump();
-        let twice = w.events("u").iter().filter(|e| e["event"] == "Deposited" && e["order_id"] == "x").count();
+        let twice = w
+            .events("u")
+            .iter()
+            .filter(|e| e["event"] == "Deposited" && e["order_id"] == "x")
+            .count();
         assert_eq!(twice, if may_fall { 1 } else { 2 });
+
         // And later it is forgotten as ever.
         for n in 0..20 {
             w.now_ms += 5_000;
             let now = w.now_ms;
             deposit(&mut w, &format!("n{n}"), now);
         }
+
         w.pump();
-        let kept = w.state(Role::Orders)[0].keys().filter(|k| k.first() == Some(&b'e')).count();
+        let kept = w.state(Role::Orders)[0]
+            .keys()
+            .filter(|k| k.first() == Some(&b'e'))
+            .count();
         assert!(!may_fall || kept < 12, "{kept} ids wait to be forgotten");
     }
 }
 
-/// Commands without a time of their own vouch for the log's. A mark of tomorrow stood before all that ended later, for a day.
+/// Commands without a time of their own vouch for the log's. A mark of tomorrow stood before all
+/// that ended later, for a day.
 #[test]
 fn ids_are_forgotten_again_soon_after_a_wrong_clock() {
     for marks_may_fall in [true, false] {
-        let settings =
-            RoleSettings { dedup_window_ms: Some(20_000), max_command_age_ms: Some(10_000), marks_may_fall, ..Default::default() };
+        let settings = RoleSettings {
+            dedup_window_ms: Some(20_000),
+            max_command_age_ms: Some(10_000),
+            marks_may_fall,
+            ..Default::default()
+        };
+
         let mut w = World::ready(settings);
         let deposit = |w: &mut World, id: &str| {
-            w.command("u", &format!(r#""command":"deposit","order_id":"{id}","amount":1"#));
+            w.command(
+                "u",
+                &format!(r#""command":"deposit","order_id":"{id}","amount":1"#),
+            );
             w.pump();
         };
+
         deposit(&mut w, "x");
-        a_day_ahead(&mut w, |w| (0..4).for_each(|n| deposit(w, &format!("late{n}"))));
+        a_day_ahead(&mut w, |w| {
+            (0..4).for_each(|n| deposit(w, &format!("late{n}")))
+        });
+
         for n in 0..60 {
             w.now_ms += 5_000;
             deposit(&mut w, &format!("n{n}"));
         }
-        let kept = w.state(Role::Orders)[0].keys().filter(|k| k.first() == Some(&b'e')).count();
+
+        let kept = w.state(Role::Orders)[0]
+            .keys()
+            .filter(|k| k.first() == Some(&b'e'))
+            .count();
         assert_eq!(kept < 12, marks_may_fall, "{kept} ids wait to be forgotten");
     }
 }
 
-/// What has ended by a wrong clock stays ended; what came under it, and what comes after it, lives as long as it should, and at most the error longer.
+/// What has ended by a wrong clock stays ended; what came under it, and what comes after it, lives
+/// as long as it should, and at most the error longer.
 #[test]
 fn deadlines_outlive_a_wrong_clock() {
-    let mut w = World::ready(RoleSettings { rate_limit: 0, ..Default::default() });
+    let mut w = World::ready(RoleSettings {
+        rate_limit: 0,
+        ..Default::default()
+    });
+
     let gtd = |w: &World, ms: i64| format!(r#""tif":"GTD","expire_at":{}"#, w.now_ms + ms);
     let more = gtd(&w, 3_600_000);
     w.limit("u", "hour", "AAPL", 1, "buy", "185", &more);
@@ -177,6 +270,7 @@ fn deadlines_outlive_a_wrong_clock() {
         w.tick("AAPL", "189.25");
         w.limit("u", "day", "AAPL", 1, "buy", "185", r#""tif":"DAY""#);
     });
+
     w.now_ms += 1_000;
     w.tick("AAPL", "189.25");
     let more = gtd(&w, 3_600_000);
@@ -184,14 +278,23 @@ fn deadlines_outlive_a_wrong_clock() {
     w.wake();
     w.pump();
     let expired = |w: &World| -> Vec<String> {
-        let all = w.events("u").into_iter().filter(|e| e["event"] == "OrderExpired");
-        all.map(|e| e["order_id"].as_str().expect("an id").to_string()).collect()
+        let all = w
+            .events("u")
+            .into_iter()
+            .filter(|e| e["event"] == "OrderExpired");
+        all.map(|e| e["order_id"].as_str().expect("an id").to_string())
+            .collect()
     };
+
     assert_eq!(expired(&w), ["hour"], "its time had come by the log");
     w.now_ms += 3_600_000;
     w.wake();
     w.pump();
-    assert_eq!(expired(&w), ["hour", "after"], "those that come later end as ever");
+    assert_eq!(
+        expired(&w),
+        ["hour", "after"],
+        "those that come later end as ever"
+    );
     w.now_ms += 2 * DAY_MS;
     w.wake();
     w.pump();

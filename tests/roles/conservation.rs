@@ -29,7 +29,15 @@ fn step() -> impl Strategy<Value = Step> {
 const SYMBOLS: [&str; 3] = ["A", "B", "C"];
 
 fn run(steps: &[Step]) -> World {
-    let mut w = World::new(2, RoleSettings { opening_cash_e4: 200_000_000, stale_ms: 5_000, ..Default::default() });
+    let mut w = World::new(
+        2,
+        RoleSettings {
+            opening_cash_e4: 200_000_000,
+            stale_ms: 5_000,
+            ..Default::default()
+        },
+    );
+
     w.list("A", r#"{"symbol":"A"}"#);
     w.list("B", r#"{"symbol":"B","half_spread_bps":20,"lot":5}"#);
     w.list("C", r#"{"symbol":"C","collar_bps":0,"band_bps":500}"#);
@@ -38,17 +46,30 @@ fn run(steps: &[Step]) -> World {
     for (i, s) in steps.iter().enumerate() {
         match s {
             Step::Order(u, s, q, buy) => {
-                w.order(&format!("u{u}"), &format!("{}", i % 80), SYMBOLS[*s as usize], &q.to_string(), if *buy { "buy" } else { "sell" });
+                w.order(
+                    &format!("u{u}"),
+                    &format!("{}", i % 80),
+                    SYMBOLS[*s as usize],
+                    &q.to_string(),
+                    if *buy { "buy" } else { "sell" },
+                );
             }
             Step::Transfer(u, amount, into) => {
                 let command = if *into { "deposit" } else { "withdraw" };
-                w.command(&format!("u{u}"), &format!(r#""command":"{command}","order_id":"t{i}","amount":"{amount}.0001""#));
+                w.command(
+                    &format!("u{u}"),
+                    &format!(r#""command":"{command}","order_id":"t{i}","amount":"{amount}.0001""#),
+                );
             }
-            Step::Tick(s, price) => w.tick(SYMBOLS[*s as usize], &format!("{}.{:04}", price / 10_000, price % 10_000)),
+            Step::Tick(s, price) => w.tick(
+                SYMBOLS[*s as usize],
+                &format!("{}.{:04}", price / 10_000, price % 10_000),
+            ),
             Step::Wait(ms) => w.now_ms += i64::from(*ms),
             Step::Turn(role) => w.turn_of(*role),
         }
     }
+
     w.pump();
     w
 }
@@ -59,15 +80,18 @@ proptest! {
     #[test]
     fn i1_i2_i7_i10(steps in prop::collection::vec(step(), 1..150)) {
         let w = run(&steps);
-        let (mut deposits, mut house) = (0_i64, 0_i64);
+        let mut deposits = 0_i64;
+        let mut house = 0_i64;
         let mut house_shares = std::collections::BTreeMap::<String, i64>::new();
         for t in w.records(topics::TRADES) {
             let t = t.tree();
-            let (q, p) = (t["quantity"].as_i64().unwrap(), t["price_e4"].as_i64().unwrap());
+            let q = t["quantity"].as_i64().unwrap();
+            let p = t["price_e4"].as_i64().unwrap();
             let sign = if t["maker_side"] == "sell" { 1 } else { -1 };
             house += sign * q * p;
             *house_shares.entry(t["symbol"].as_str().unwrap().into()).or_default() -= sign * q;
         }
+
         let mut users = 0;
         for u in 0..4 {
             let user = format!("u{u}");
@@ -87,6 +111,7 @@ proptest! {
                     _ => {}
                 }
             }
+
             prop_assert!(open.is_empty(), "every accepted order ended");
             prop_assert_eq!(&last["cash_reserved_e4"], 0);
             users += last["cash_available_e4"].as_i64().unwrap();
@@ -102,6 +127,7 @@ proptest! {
                 *house_shares.entry(symbol.clone()).or_default() += h.quantity;
             }
         }
+
         prop_assert_eq!(users + house, deposits, "cash: users and house have what was deposited");
         prop_assert!(house_shares.values().all(|n| *n == 0), "shares: the house is short what users hold");
         prop_assert_eq!(w.records(topics::NOTIFICATIONS).len(), w.records(topics::ORDER_EVENTS).len());
@@ -109,7 +135,8 @@ proptest! {
 
     #[test]
     fn i9_the_same_input_gives_the_same_state(steps in prop::collection::vec(step(), 1..100)) {
-        let (a, b) = (run(&steps), run(&steps));
+        let a = run(&steps);
+        let b = run(&steps);
         for role in Role::all() {
             prop_assert_eq!(a.state(role), b.state(role));
         }

@@ -1,4 +1,5 @@
-//! What operators switch off: the kill switch, for one user or for all, and accounts that may not trade.
+//! What operators switch off: the kill switch, for one user or for all, and accounts that may not
+//! trade.
 
 use processor::engine::broadcast::ABSENT;
 use processor::engine::topics::TopicPartition;
@@ -12,12 +13,18 @@ use super::market::floor;
 /// The last event of a user, and its reason if it has one.
 fn last(w: &World, user: &str) -> String {
     let e = w.last(user);
-    let reason = e["reason"].as_str().map(|r| format!(" {r}")).unwrap_or_default();
+    let reason = e["reason"]
+        .as_str()
+        .map(|r| format!(" {r}"))
+        .unwrap_or_default();
     format!("{}{reason}", e["event"].as_str().expect("a name"))
 }
 
 fn transfer(w: &mut World, user: &str, id: &str, command: &str, amount: &str) {
-    w.command(user, &format!(r#""command":"{command}","order_id":"{id}","amount":"{amount}""#));
+    w.command(
+        user,
+        &format!(r#""command":"{command}","order_id":"{id}","amount":"{amount}""#),
+    );
 }
 
 /// Two orders of `b` that rest.
@@ -37,24 +44,71 @@ fn a_kill_switch_stops_new_risk_and_lets_cancels_through() {
         w.limit("b", "3", "AAPL", 3, "buy", "97", "");
         w.pump();
         let refused = w.last("b");
-        let fields = ["event", "reason", "reason_code", "status", "order_id", "leaves_quantity"].map(|f| refused[f].clone());
-        assert_eq!(fields, [json!("OrderRejected"), json!("KILL_SWITCH"), json!(99), json!("rejected"), json!("3"), json!(0)], "{key}");
+        let fields = [
+            "event",
+            "reason",
+            "reason_code",
+            "status",
+            "order_id",
+            "leaves_quantity",
+        ]
+        .map(|f| refused[f].clone());
+
+        assert_eq!(
+            fields,
+            [
+                json!("OrderRejected"),
+                json!("KILL_SWITCH"),
+                json!(99),
+                json!("rejected"),
+                json!("3"),
+                json!(0)
+            ],
+            "{key}"
+        );
+
         w.replace("b", "r", "1", r#""quantity":2"#);
         w.pump();
         let refused = w.last("b");
-        let fields = ["event", "reason", "reason_code", "status", "order_id", "cause_id", "leaves_quantity"].map(|f| refused[f].clone());
-        let due = [json!("CancelRejected"), json!("KILL_SWITCH"), json!(99), json!("new"), json!("1"), json!("r"), json!(3)];
+        let fields = [
+            "event",
+            "reason",
+            "reason_code",
+            "status",
+            "order_id",
+            "cause_id",
+            "leaves_quantity",
+        ]
+        .map(|f| refused[f].clone());
+
+        let due = [
+            json!("CancelRejected"),
+            json!("KILL_SWITCH"),
+            json!(99),
+            json!("new"),
+            json!("1"),
+            json!("r"),
+            json!(3),
+        ];
+
         assert_eq!(fields, due, "even a smaller quantity: {key}");
         w.cancel("b", "c", "1");
         w.pump();
         assert_eq!(last(&w, "b"), "OrderCancelled USER_REQUEST");
         w.command("b", r#""command":"mass_cancel","order_id":"m""#);
         w.pump();
-        assert_eq!((last(&w, "b").as_str(), &w.last("b")["order_id"]), ("OrderCancelled MASS_CANCEL", &json!("2")));
+        assert_eq!(
+            (last(&w, "b").as_str(), &w.last("b")["order_id"]),
+            ("OrderCancelled MASS_CANCEL", &json!("2"))
+        );
         transfer(&mut w, "b", "d", "deposit", "5");
         transfer(&mut w, "b", "w", "withdraw", "5");
         w.pump();
-        assert_eq!(w.names("b").split_off(w.names("b").len() - 2), ["Deposited", "Withdrawn"], "money moves");
+        assert_eq!(
+            w.names("b").split_off(w.names("b").len() - 2),
+            ["Deposited", "Withdrawn"],
+            "money moves"
+        );
         w.check_books();
     }
 }
@@ -66,13 +120,20 @@ fn only_the_user_who_was_stopped_is_stopped_unless_it_is_everybody() {
     w.order("a", "1", "AAPL", "1", "buy");
     w.order("b", "1", "AAPL", "1", "buy");
     w.pump();
-    assert_eq!((last(&w, "a").as_str(), last(&w, "b").as_str()), ("OrderRejected KILL_SWITCH", "OrderFilled"));
+    assert_eq!(
+        (last(&w, "a").as_str(), last(&w, "b").as_str()),
+        ("OrderRejected KILL_SWITCH", "OrderFilled")
+    );
     w.control("*", "stopped");
     w.control("a", "");
     w.order("a", "1", "AAPL", "1", "buy");
     w.order("b", "2", "AAPL", "1", "buy");
     w.pump();
-    assert_eq!((last(&w, "a").as_str(), last(&w, "b").as_str()), ("OrderRejected KILL_SWITCH", "OrderRejected KILL_SWITCH"));
+    assert_eq!(
+        (last(&w, "a").as_str(), last(&w, "b").as_str()),
+        ("OrderRejected KILL_SWITCH", "OrderRejected KILL_SWITCH")
+    );
+
     // A user of this name is stopped with all others.
     w.order("*", "1", "AAPL", "1", "buy");
     w.pump();
@@ -86,6 +147,7 @@ fn the_same_id_may_be_tried_again_after_a_kill_switch() {
     w.limit("b", "3", "AAPL", 3, "buy", "97", "");
     w.replace("b", "r", "1", r#""quantity":2"#);
     w.pump();
+
     // Not even the content is remembered.
     w.control("*", "");
     w.limit("b", "3", "AAPL", 4, "buy", "97", "");
@@ -93,7 +155,10 @@ fn the_same_id_may_be_tried_again_after_a_kill_switch() {
     assert_eq!(last(&w, "b"), "OrderAccepted");
     w.replace("b", "r", "2", r#""quantity":1"#);
     w.pump();
-    assert_eq!((last(&w, "b").as_str(), &w.last("b")["order_id"]), ("OrderReplaced", &json!("2")));
+    assert_eq!(
+        (last(&w, "b").as_str(), &w.last("b")["order_id"]),
+        ("OrderReplaced", &json!("2"))
+    );
 }
 
 #[test]
@@ -103,7 +168,10 @@ fn a_repeated_command_is_told_how_it_stands_whatever_is_switched_off() {
         w.control("b", state);
         w.limit("b", "1", "AAPL", 3, "buy", "99", "");
         w.pump();
-        assert_eq!((last(&w, "b").as_str(), &w.last("b")["status"]), ("OrderStatus", &json!("new")));
+        assert_eq!(
+            (last(&w, "b").as_str(), &w.last("b")["status"]),
+            ("OrderStatus", &json!("new"))
+        );
         w.limit("b", "1", "AAPL", 4, "buy", "99", "");
         w.pump();
         assert_eq!(last(&w, "b"), "DuplicateRejected DUPLICATE_ORDER");
@@ -117,7 +185,10 @@ fn a_disabled_account_may_only_cancel() {
     let before = w.last("b")["cash_available_e4"].clone();
     w.limit("b", "3", "AAPL", 3, "buy", "97", "");
     w.pump();
-    assert_eq!((last(&w, "b").as_str(), &w.last("b")["reason_code"]), ("OrderRejected ACCOUNT_DISABLED", &json!(15)));
+    assert_eq!(
+        (last(&w, "b").as_str(), &w.last("b")["reason_code"]),
+        ("OrderRejected ACCOUNT_DISABLED", &json!(15))
+    );
     for (id, command) in [("d", "deposit"), ("w", "withdraw")] {
         transfer(&mut w, "b", id, command, "5");
         w.pump();
@@ -125,14 +196,25 @@ fn a_disabled_account_may_only_cancel() {
         let fields = ["order_id", "status", "amount_e4", "cash_available_e4"].map(|f| e[f].clone());
         assert_eq!(
             (last(&w, "b").as_str(), fields),
-            ("OrderRejected ACCOUNT_DISABLED", [json!(id), json!("rejected"), json!(50_000), before.clone()])
+            (
+                "OrderRejected ACCOUNT_DISABLED",
+                [json!(id), json!("rejected"), json!(50_000), before.clone()]
+            )
         );
     }
+
     w.replace("b", "r", "1", r#""quantity":2"#);
     w.pump();
     let e = w.last("b");
     let fields = ["order_id", "cause_id", "status", "reason_code"].map(|f| e[f].clone());
-    assert_eq!((last(&w, "b").as_str(), fields), ("CancelRejected ACCOUNT_DISABLED", [json!("1"), json!("r"), json!("new"), json!(99)]));
+    assert_eq!(
+        (last(&w, "b").as_str(), fields),
+        (
+            "CancelRejected ACCOUNT_DISABLED",
+            [json!("1"), json!("r"), json!("new"), json!(99)]
+        )
+    );
+
     w.cancel("b", "c", "1");
     w.pump();
     assert_eq!(last(&w, "b"), "OrderCancelled USER_REQUEST");
@@ -158,8 +240,19 @@ fn a_disabled_account_has_used_up_the_ids_that_it_tried() {
     w.replace("b", "r", "1", r#""quantity":2"#);
     w.pump();
     let events = w.events("b");
-    let told: Vec<_> = events[events.len() - 3..].iter().map(|e| [&e["event"], &e["status"], &e["reason"], &e["order_id"]]).collect();
-    let due = ["3", "d", "r"].map(|id| [json!("OrderStatus"), json!("rejected"), json!("ACCOUNT_DISABLED"), json!(id)]);
+    let told: Vec<_> = events[events.len() - 3..]
+        .iter()
+        .map(|e| [&e["event"], &e["status"], &e["reason"], &e["order_id"]])
+        .collect();
+    let due = ["3", "d", "r"].map(|id| {
+        [
+            json!("OrderStatus"),
+            json!("rejected"),
+            json!("ACCOUNT_DISABLED"),
+            json!(id),
+        ]
+    });
+
     assert_eq!(told, due.each_ref().map(|d| d.each_ref()));
     w.limit("b", "4", "AAPL", 3, "buy", "97", "");
     w.pump();
@@ -168,21 +261,36 @@ fn a_disabled_account_has_used_up_the_ids_that_it_tried() {
 
 #[test]
 fn what_is_stricter_counts_whoever_it_was_said_for() {
-    for (user, everybody) in [("disabled", "stopped"), ("stopped", "disabled"), ("disabled", ""), ("", "disabled")] {
+    for (user, everybody) in [
+        ("disabled", "stopped"),
+        ("stopped", "disabled"),
+        ("disabled", ""),
+        ("", "disabled"),
+    ] {
         let mut w = World::ready(RoleSettings::default());
         w.control("u", user);
         w.control("*", everybody);
         w.order("u", "1", "AAPL", "1", "buy");
         w.pump();
-        assert_eq!(last(&w, "u"), "OrderRejected ACCOUNT_DISABLED", "{user:?} and {everybody:?}");
+        assert_eq!(
+            last(&w, "u"),
+            "OrderRejected ACCOUNT_DISABLED",
+            "{user:?} and {everybody:?}"
+        );
     }
 }
 
-/// The account of a user whose first command is refused opens as with any other refusal: it is an event.
-/// One command has everything wrong with it; each time the first check is put right, the next one speaks.
+/// The account of a user whose first command is refused opens as with any other refusal: it is an
+/// event. One command has everything wrong with it; each time the first check is put right, the
+/// next one speaks.
 #[test]
 fn first_the_rate_limit_then_the_account_then_the_kill_switch_then_the_quantity() {
-    let mut w = World::ready(RoleSettings { rate_limit: 1, burst: 1, ..RoleSettings::default() });
+    let mut w = World::ready(RoleSettings {
+        rate_limit: 1,
+        burst: 1,
+        ..RoleSettings::default()
+    });
+
     w.order("u", "0", "AAPL", "1", "buy");
     w.control("u", "disabled");
     w.control("*", "stopped");
@@ -190,30 +298,54 @@ fn first_the_rate_limit_then_the_account_then_the_kill_switch_then_the_quantity(
     let mut bad = |w: &mut World, id: &str| {
         w.order("u", id, "NOPE", "0", "buy");
         w.pump();
-        told.push(w.last("u")["reason"].as_str().unwrap_or_default().to_string());
+        told.push(
+            w.last("u")["reason"]
+                .as_str()
+                .unwrap_or_default()
+                .to_string(),
+        );
     };
+
     bad(&mut w, "1");
     w.now_ms += 1_000;
     bad(&mut w, "1");
     w.control("u", "");
     w.now_ms += 1_000;
     bad(&mut w, "2");
+
     // The limit is on what is sent, not on what is let in.
     bad(&mut w, "2");
     w.control("*", "");
     w.now_ms += 1_000;
     bad(&mut w, "2");
-    assert_eq!(told, ["RATE_LIMITED", "ACCOUNT_DISABLED", "KILL_SWITCH", "RATE_LIMITED", "INCORRECT_QUANTITY"]);
+    assert_eq!(
+        told,
+        [
+            "RATE_LIMITED",
+            "ACCOUNT_DISABLED",
+            "KILL_SWITCH",
+            "RATE_LIMITED",
+            "INCORRECT_QUANTITY"
+        ]
+    );
 }
 
 #[test]
 fn a_record_that_cannot_be_read_changes_nothing() {
     let mut w = World::ready(RoleSettings::default());
     let at = TopicPartition::new(topics::CONTROLS, 0);
-    let bad = [&b"stopped"[..], b"", br#"{"state":"off"}"#, br#"{"state":"disabled","text":1}"#, br#"{}"#];
+    let bad = [
+        &b"stopped"[..],
+        b"",
+        br#"{"state":"off"}"#,
+        br#"{"state":"disabled","text":1}"#,
+        br#"{}"#,
+    ];
+
     for value in bad {
         w.append_at(at, Some(b"u"), Some(value));
     }
+
     w.append_at(at, None, Some(br#"{"state":"stopped"}"#));
     w.order("u", "1", "AAPL", "1", "buy");
     w.pump();
@@ -222,23 +354,37 @@ fn a_record_that_cannot_be_read_changes_nothing() {
     for value in bad {
         w.append_at(at, Some(b"u"), Some(value));
     }
+
     w.order("u", "2", "AAPL", "1", "buy");
     w.pump();
-    assert_eq!(last(&w, "u"), "OrderRejected KILL_SWITCH", "and what was said before still holds");
-    assert!(w.dead().is_empty(), "the topic is internal: no role answers for it");
+    assert_eq!(
+        last(&w, "u"),
+        "OrderRejected KILL_SWITCH",
+        "and what was said before still holds"
+    );
+    assert!(
+        w.dead().is_empty(),
+        "the topic is internal: no role answers for it"
+    );
 }
 
 #[test]
 fn what_is_not_switched_off_is_not_journaled() {
     let mut w = World::ready(RoleSettings::default());
     let controls = |w: &mut World| -> Vec<_> {
-        let used = w.used(Role::Orders).into_iter().filter(|s| s.table == topics::CONTROLS);
-        used.map(|s| (String::from_utf8(s.key.to_vec()).expect("a key"), s.version)).collect()
+        let used = w
+            .used(Role::Orders)
+            .into_iter()
+            .filter(|s| s.table == topics::CONTROLS);
+        used.map(|s| (String::from_utf8(s.key.to_vec()).expect("a key"), s.version))
+            .collect()
     };
+
     let order = |w: &mut World, user: &str, id: &str| {
         w.order(user, id, "AAPL", "1", "buy");
         w.pump();
     };
+
     order(&mut w, "u", "1");
     assert_eq!(controls(&mut w), [], "an empty table");
     w.control("v", "stopped");
@@ -250,11 +396,19 @@ fn what_is_not_switched_off_is_not_journaled() {
     assert_eq!(controls(&mut w), [], "it decides nothing about a cancel");
     order(&mut w, "u", "3");
     order(&mut w, "u", "4");
-    assert_eq!(controls(&mut w), [("u".to_string(), 2)], "once for as long as it is the same");
+    assert_eq!(
+        controls(&mut w),
+        [("u".to_string(), 2)],
+        "once for as long as it is the same"
+    );
     w.control("u", "");
     order(&mut w, "u", "5");
     order(&mut w, "u", "6");
-    assert_eq!(controls(&mut w), [("u".to_string(), ABSENT)], "that it went is noted, once");
+    assert_eq!(
+        controls(&mut w),
+        [("u".to_string(), ABSENT)],
+        "that it went is noted, once"
+    );
     assert_eq!(last(&w, "u"), "OrderFilled");
 }
 

@@ -15,7 +15,10 @@ fn throw(bytes: &[u8]) {
     let _ = tick::decode(bytes);
     let _ = instrument::decode(Some(b"AAPL"), Some(bytes));
     let _ = instrument::decode(Some(bytes), Some(bytes));
-    let _ = (control::decode(Some(b"*"), Some(bytes)), control::decode(Some(bytes), None));
+    let _ = (
+        control::decode(Some(b"*"), Some(bytes)),
+        control::decode(Some(bytes), None),
+    );
     let _ = (
         OrderEvent::decode(bytes),
         Trade::decode(bytes),
@@ -23,7 +26,13 @@ fn throw(bytes: &[u8]) {
         ReferencePrice::decode(bytes),
         Notification::decode(bytes),
     );
-    let _ = (Portfolio::decode(bytes), AuditEntry::decode(bytes), BookCommand::decode(bytes), Execution::decode(bytes));
+
+    let _ = (
+        Portfolio::decode(bytes),
+        AuditEntry::decode(bytes),
+        BookCommand::decode(bytes),
+        Execution::decode(bytes),
+    );
 }
 
 const ORDER: &str = r#"{"order_id":"1001","user_id":"501","symbol":"AAPL","quantity":10,"order_type":"buy","timestamp":1625159076}"#;
@@ -36,10 +45,12 @@ fn tree() -> impl Strategy<Value = serde_json::Value> {
         any::<f64>().prop_map(Into::into),
         "\\PC{0,8}".prop_map(Into::into),
     ];
+
     leaf.prop_recursive(4, 32, 6, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(serde_json::Value::from),
-            prop::collection::btree_map("\\PC{0,6}", inner, 0..6).prop_map(|m| serde_json::Value::Object(m.into_iter().collect())),
+            prop::collection::btree_map("\\PC{0,6}", inner, 0..6)
+                .prop_map(|m| serde_json::Value::Object(m.into_iter().collect())),
         ]
     })
 }
@@ -76,6 +87,7 @@ proptest! {
             let read = read_map(bytes, |name, _| names.push(name.to_string()));
             (read, names)
         };
+
         prop_assert_eq!(names(&json), names(&packed));
         prop_assert_eq!(names(&json).0, Ok(None));
         throw(&json);
@@ -87,18 +99,36 @@ proptest! {
 fn escapes_and_repeated_keys() {
     let read = |json: &str| {
         let mut seen = Vec::new();
-        let fault = read_map(json.as_bytes(), |name, v| seen.push((name.to_string(), v.text().map(|t| t.to_string()))));
+        let fault = read_map(json.as_bytes(), |name, v| {
+            seen.push((name.to_string(), v.text().map(|t| t.to_string())))
+        });
+
         (fault, seen)
     };
+
     let (fault, seen) = read(r#"{"\u0061":"\ud83d\ude00\n\"\\\/","b":"é"}"#);
     assert_eq!(fault, Ok(None));
     assert_eq!(seen[0], ("a".to_string(), Some("😀\n\"\\/".to_string())));
-    for bad in [r#"{"a":"\ud83d"}"#, r#"{"a":"\ud83dx"}"#, r#"{"a":"\ude00"}"#, r#"{"a":"\x"}"#, "{\"a\":\"\n\"}", r#"{"a":"\u00g0"}"#] {
+    for bad in [
+        r#"{"a":"\ud83d"}"#,
+        r#"{"a":"\ud83dx"}"#,
+        r#"{"a":"\ude00"}"#,
+        r#"{"a":"\x"}"#,
+        "{\"a\":\"\n\"}",
+        r#"{"a":"\u00g0"}"#,
+    ] {
         assert!(read(bad).0.is_err(), "{bad}");
     }
+
     assert!(matches!(read(r#"{"a":"1","\u0061":"2"}"#).0, Ok(Some(_))));
     let many: String = (0..30).map(|i| format!("\"k{i}\":\"\",")).collect();
-    assert!(matches!(read(&format!("{{{many}\"k29\":\"\"}}")).0, Ok(Some(_))), "also among many keys");
-    assert!(matches!(read(&format!("{{{many}\"k30\":\"\"}}")).0, Ok(None)));
+    assert!(
+        matches!(read(&format!("{{{many}\"k29\":\"\"}}")).0, Ok(Some(_))),
+        "also among many keys"
+    );
+    assert!(matches!(
+        read(&format!("{{{many}\"k30\":\"\"}}")).0,
+        Ok(None)
+    ));
     assert!(matches!(read("{}\n \t\r").0, Ok(None)));
 }

@@ -1,4 +1,5 @@
-//! All roles over an in-memory log, one thread, no engine: what goes in comes out, and every state is there to look at.
+//! All roles over an in-memory log, one thread, no engine: what goes in comes out, and every state
+//! is there to look at.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -30,7 +31,10 @@ pub struct Stored {
 
 impl Stored {
     pub fn header(&self, name: &str) -> String {
-        Headers::packed(&self.headers).text(name).unwrap_or_default().to_string()
+        Headers::packed(&self.headers)
+            .text(name)
+            .unwrap_or_default()
+            .to_string()
     }
 
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
@@ -57,32 +61,51 @@ impl StateStore for Memory {
         Ok(self.0.contains_key(key))
     }
 
-    fn write(&mut self, changes: &mut dyn Iterator<Item = Write<'_>>, _meta: &[u8]) -> Result<(), StoreError> {
+    fn write(
+        &mut self,
+        changes: &mut dyn Iterator<Item = Write<'_>>,
+        _meta: &[u8],
+    ) -> Result<(), StoreError> {
         for (key, value) in changes {
             match value {
                 Some(v) => drop(self.0.insert(key.to_vec(), v.to_vec())),
                 None => drop(self.0.remove(key)),
             }
         }
+
         Ok(())
     }
 
-    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
-        for (k, v) in self.0.range(prefix.to_vec()..).take_while(|(k, _)| k.starts_with(prefix)) {
+    fn scan(
+        &self,
+        prefix: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        for (k, v) in self
+            .0
+            .range(prefix.to_vec()..)
+            .take_while(|(k, _)| k.starts_with(prefix))
+        {
             if !visit(k, v) {
                 break;
             }
         }
+
         Ok(())
     }
 
-    fn scan_after(&self, key: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+    fn scan_after(
+        &self,
+        key: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
         let from = key.map_or(Bound::Unbounded, |key| Bound::Excluded(key.to_vec()));
         for (k, v) in self.0.range((from, Bound::Unbounded)) {
             if !visit(k, v) {
                 break;
             }
         }
+
         Ok(())
     }
 }
@@ -120,7 +143,17 @@ pub const START_MS: i64 = 1_800_000_000_000;
 impl World {
     pub fn new(partitions: u32, settings: RoleSettings) -> World {
         let names = Arc::new(topics::table("t-"));
-        let counts: Arc<[u32]> = names.iter().map(|t| if names.spec(t).partitions == Partitions::One { 1 } else { partitions }).collect();
+        let counts: Arc<[u32]> = names
+            .iter()
+            .map(|t| {
+                if names.spec(t).partitions == Partitions::One {
+                    1
+                } else {
+                    partitions
+                }
+            })
+            .collect();
+
         let mut w = World {
             now_ms: START_MS,
             names: names.clone(),
@@ -134,6 +167,7 @@ impl World {
             largest_turns: BTreeMap::new(),
             turn_max: usize::MAX,
         };
+
         for role in Role::all() {
             let f = factory(role, settings, names.clone(), partitions);
             for number in 0..partitions {
@@ -145,13 +179,19 @@ impl World {
                     overlay: Overlay::new(1 << 20),
                     store: Memory::default(),
                     view: TableView::new(Arc::default(), spec.journal.is_some()),
-                    outbox: Outbox::new(names.clone(), counts.clone(), OutSequences::new(&spec.guarded_outputs)),
+                    outbox: Outbox::new(
+                        names.clone(),
+                        counts.clone(),
+                        OutSequences::new(&spec.guarded_outputs),
+                    ),
                     seen: InSequences::default(),
                     read: BTreeMap::new(),
                 });
             }
+
             w.factories.push((role, f));
         }
+
         w
     }
 
@@ -166,23 +206,46 @@ impl World {
 
     pub fn append(&mut self, topic: TopicId, key: &str, value: &[u8]) {
         let partition = partitioner::partition(key.as_bytes(), self.counts[topic.0 as usize]);
-        self.append_at(TopicPartition::new(topic, partition), Some(key.as_bytes()), Some(value));
+        self.append_at(
+            TopicPartition::new(topic, partition),
+            Some(key.as_bytes()),
+            Some(value),
+        );
     }
 
     pub fn append_at(&mut self, at: TopicPartition, key: Option<&[u8]>, value: Option<&[u8]>) {
-        let stored = Stored { time_ms: self.now_ms, key: key.map(Into::into), value: value.map(Into::into), headers: Vec::new() };
+        let stored = Stored {
+            time_ms: self.now_ms,
+            key: key.map(Into::into),
+            value: value.map(Into::into),
+            headers: Vec::new(),
+        };
+
         self.log.entry(at).or_default().push(stored);
     }
 
     /// An event of a user, as `orders` would have written it.
     pub fn event(&mut self, e: &OrderEvent<'_>) {
-        let (key, mut value, mut headers) = (e.user_id.as_bytes(), Vec::new(), HeaderBuf::default());
+        let key = e.user_id.as_bytes();
+        let mut value = Vec::new();
+        let mut headers = HeaderBuf::default();
         e.encode(&mut value);
-        let at = TopicPartition::new(topics::ORDER_EVENTS, partitioner::partition(key, self.counts[topics::ORDER_EVENTS.0 as usize]));
+        let at = TopicPartition::new(
+            topics::ORDER_EVENTS,
+            partitioner::partition(key, self.counts[topics::ORDER_EVENTS.0 as usize]),
+        );
         let events = self.log.entry(at).or_default();
-        headers.push(guard::HEADER, format!("{}/{}", at.partition, events.len() + 1).as_bytes());
+        headers.push(
+            guard::HEADER,
+            format!("{}/{}", at.partition, events.len() + 1).as_bytes(),
+        );
         let headers = headers.headers().as_bytes().to_vec();
-        events.push(Stored { time_ms: self.now_ms, key: Some(key.into()), value: Some(value), headers });
+        events.push(Stored {
+            time_ms: self.now_ms,
+            key: Some(key.into()),
+            value: Some(value),
+            headers,
+        });
     }
 
     /// The records of one partition.
@@ -194,15 +257,24 @@ impl World {
         self.append(topics::INSTRUMENTS, symbol, json.as_bytes());
     }
 
-    /// An operator switches something off for a user or, with `*`, for everybody; an empty state lifts that again.
+    /// An operator switches something off for a user or, with `*`, for everybody; an empty state
+    /// lifts that again.
     pub fn control(&mut self, key: &str, state: &str) {
         let value = format!("{{\"state\":\"{state}\"}}");
         let at = TopicPartition::new(topics::CONTROLS, 0);
-        self.append_at(at, Some(key.as_bytes()), (!state.is_empty()).then_some(value.as_bytes()));
+        self.append_at(
+            at,
+            Some(key.as_bytes()),
+            (!state.is_empty()).then_some(value.as_bytes()),
+        );
     }
 
     pub fn tick(&mut self, symbol: &str, price: &str) {
-        self.append(topics::MARKET_DATA, symbol, format!("{{\"symbol\":\"{symbol}\",\"price\":{price}}}").as_bytes());
+        self.append(
+            topics::MARKET_DATA,
+            symbol,
+            format!("{{\"symbol\":\"{symbol}\",\"price\":{price}}}").as_bytes(),
+        );
     }
 
     /// A command of a user, as JSON without its `user_id`, by the topic that it belongs to.
@@ -213,14 +285,33 @@ impl World {
 
     /// A market order.
     pub fn order(&mut self, user: &str, id: &str, symbol: &str, quantity: &str, side: &str) {
-        let fields = format!("\"order_id\":\"{id}\",\"symbol\":\"{symbol}\",\"quantity\":{quantity},\"order_type\":\"{side}\"");
+        let fields = format!(
+            "\"order_id\":\"{id}\",\"symbol\":\"{symbol}\",\"quantity\":{quantity},\"order_type\":\"{side}\""
+        );
         self.command(user, &fields);
     }
 
     /// An order with a limit, and whatever else: `"tif":"IOC"` or the like.
-    #[expect(clippy::too_many_arguments, reason = "read as a sentence where it is called")]
-    pub fn limit(&mut self, user: &str, id: &str, symbol: &str, quantity: i64, side: &str, price: &str, more: &str) {
-        let more = if more.is_empty() { String::new() } else { format!(",{more}") };
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "read as a sentence where it is called"
+    )]
+    pub fn limit(
+        &mut self,
+        user: &str,
+        id: &str,
+        symbol: &str,
+        quantity: i64,
+        side: &str,
+        price: &str,
+        more: &str,
+    ) {
+        let more = if more.is_empty() {
+            String::new()
+        } else {
+            format!(",{more}")
+        };
+
         self.command(
             user,
             &format!(
@@ -230,7 +321,15 @@ impl World {
     }
 
     /// A stop that becomes a market order.
-    pub fn stop(&mut self, user: &str, id: &str, symbol: &str, quantity: i64, side: &str, price: &str) {
+    pub fn stop(
+        &mut self,
+        user: &str,
+        id: &str,
+        symbol: &str,
+        quantity: i64,
+        side: &str,
+        price: &str,
+    ) {
         self.command(
             user,
             &format!(
@@ -240,7 +339,10 @@ impl World {
     }
 
     pub fn cancel(&mut self, user: &str, id: &str, orig: &str) {
-        self.command(user, &format!("\"command\":\"cancel\",\"order_id\":\"{id}\",\"orig_order_id\":\"{orig}\""));
+        self.command(
+            user,
+            &format!("\"command\":\"cancel\",\"order_id\":\"{id}\",\"orig_order_id\":\"{orig}\""),
+        );
     }
 
     pub fn replace(&mut self, user: &str, id: &str, orig: &str, fields: &str) {
@@ -250,24 +352,38 @@ impl World {
     /// What the engine does when an alarm is due, a listing changed or a task began to run.
     pub fn wake(&mut self) {
         for partition in 0..self.counts[topics::CLOCK.0 as usize] {
-            self.append_at(TopicPartition::new(topics::CLOCK, partition), None, Some(b"\x80"));
+            self.append_at(
+                TopicPartition::new(topics::CLOCK, partition),
+                None,
+                Some(b"\x80"),
+            );
         }
     }
 
     /// The tasks of a role begin anew, with nothing but their state.
     pub fn restart(&mut self, role: Role) {
-        let factory = &self.factories.iter().find(|(r, _)| *r == role).expect("made").1;
+        let factory = &self
+            .factories
+            .iter()
+            .find(|(r, _)| *r == role)
+            .expect("made")
+            .1;
         for t in self.tasks.iter_mut().filter(|t| t.role == role) {
             t.logic = factory.make(t.number);
             t.overlay = Overlay::new(1 << 20);
             t.view = TableView::new(Arc::default(), factory.spec().journal.is_some());
         }
+
         self.wake();
     }
 
     /// The same under other settings, as after an update.
     pub fn restart_under(&mut self, role: Role, settings: RoleSettings) {
-        let slot = self.factories.iter_mut().find(|(r, _)| *r == role).expect("made");
+        let slot = self
+            .factories
+            .iter_mut()
+            .find(|(r, _)| *r == role)
+            .expect("made");
         slot.1 = factory(role, settings, self.names.clone(), 1);
         self.restart(role);
     }
@@ -289,7 +405,8 @@ impl World {
         self.largest_turns.get(&role).copied().unwrap_or(0)
     }
 
-    /// What no task can check alone: at rest nothing is under way, and an order is open if and only if it is in a book.
+    /// What no task can check alone: at rest nothing is under way, and an order is open if and only
+    /// if it is in a book.
     pub fn check_rest(&self) {
         let mut all = AtRest::default();
         for t in &self.tasks {
@@ -299,6 +416,7 @@ impl World {
                 _ => {}
             }
         }
+
         all.check().expect("a market at rest");
     }
 
@@ -319,6 +437,7 @@ impl World {
             for i in 0..self.tasks.len() {
                 busy |= self.turn(i)?;
             }
+
             if !busy {
                 return Ok(());
             }
@@ -336,12 +455,22 @@ impl World {
     }
 
     fn read_tables(&mut self) {
-        let (orders, log) = (&self.factories[0].1, &self.log);
-        let all = [topics::INSTRUMENTS, topics::REFERENCE_PRICES, topics::CONTROLS];
-        let new = |t: &TopicId| log.get(&TopicPartition::new(*t, 0)).map_or(0, Vec::len) > self.tables_read.get(t).copied().unwrap_or(0);
+        let orders = &self.factories[0].1;
+        let log = &self.log;
+        let all = [
+            topics::INSTRUMENTS,
+            topics::REFERENCE_PRICES,
+            topics::CONTROLS,
+        ];
+        let new = |t: &TopicId| {
+            log.get(&TopicPartition::new(*t, 0)).map_or(0, Vec::len)
+                > self.tables_read.get(t).copied().unwrap_or(0)
+        };
+
         if !all.iter().any(new) {
             return;
         }
+
         let mut tables = (*self.tables).clone();
         for topic in all {
             let at = TopicPartition::new(topic, 0);
@@ -351,53 +480,94 @@ impl World {
                 if orders.accepts_broadcast(&record) {
                     tables.apply(&record);
                 }
+
                 *read = offset + 1;
             }
         }
+
         self.tables = Arc::new(tables);
     }
 
     /// One batch of one task; false if there was nothing to do.
     fn turn(&mut self, i: usize) -> Result<bool, Bug> {
         let t = &mut self.tasks[i];
-        let spec = self.factories.iter().find(|(r, _)| *r == t.role).expect("made").1.spec().clone();
+        let spec = self
+            .factories
+            .iter()
+            .find(|(r, _)| *r == t.role)
+            .expect("made")
+            .1
+            .spec()
+            .clone();
+
         t.view.tables = self.tables.clone();
         let mut out = Records::new();
-        let mut ctx = Ctx::new(t.number, &mut t.overlay, &t.store, &mut t.view, &mut t.outbox, &mut out, spec.dead_letters);
+        let mut ctx = Ctx::new(
+            t.number,
+            &mut t.overlay,
+            &t.store,
+            &mut t.view,
+            &mut t.outbox,
+            &mut out,
+            spec.dead_letters,
+        );
+
         let mut busy = false;
         for input in &spec.inputs {
             let at = TopicPartition::new(input.topic, t.number);
             let read = t.read.entry(at).or_default();
-            for (offset, s) in self.log.get(&at).into_iter().flatten().enumerate().skip(*read).take(self.turn_max) {
+            for (offset, s) in self
+                .log
+                .get(&at)
+                .into_iter()
+                .flatten()
+                .enumerate()
+                .skip(*read)
+                .take(self.turn_max)
+            {
                 *read = offset + 1;
                 busy = true;
                 let record = borrow(at, offset, s);
                 if input.guarded {
-                    let (task, sequence) = guard::parse(record.headers.get(guard::HEADER).expect("guarded")).expect("task/sequence");
+                    let (task, sequence) =
+                        guard::parse(record.headers.get(guard::HEADER).expect("guarded"))
+                            .expect("task/sequence");
                     assert_eq!(t.seen.check(input.topic, task, sequence), Verdict::Next);
                 }
-                ctx.set_cause(Cause { at, offset: record.offset, timestamp_ms: record.timestamp_ms });
+
+                ctx.set_cause(Cause {
+                    at,
+                    offset: record.offset,
+                    timestamp_ms: record.timestamp_ms,
+                });
+
                 t.logic.process(&mut ctx, &record)?;
             }
         }
+
         if !busy {
             return Ok(false);
         }
+
         t.logic.batch_end(&mut ctx)?;
         assert!(ctx.take_failure().is_none());
         let size = out.len() + t.overlay.changes().count();
         let largest = self.largest_turns.entry(t.role).or_default();
         *largest = size.max(*largest);
-        t.store.write(&mut t.overlay.changes(), b"").expect("memory");
+        t.store
+            .write(&mut t.overlay.changes(), b"")
+            .expect("memory");
         t.overlay.committed();
         if t.role == Role::Trading {
             self.largest_turn = self.largest_turn.max(out.len());
         }
+
         for r in out.iter() {
             let mut headers = HeaderBuf::default();
             for (name, value) in r.headers.iter() {
                 headers.push(name, value);
             }
+
             self.log.entry(r.at).or_default().push(Stored {
                 time_ms: r.timestamp_ms,
                 key: r.key.map(Into::into),
@@ -405,23 +575,34 @@ impl World {
                 headers: headers.headers().as_bytes().to_vec(),
             });
         }
+
         Ok(true)
     }
 
     /// All records of a topic, partition by partition.
     pub fn records(&self, topic: TopicId) -> Vec<&Stored> {
-        self.log.iter().filter(|(at, _)| at.topic == topic).flat_map(|(_, r)| r).collect()
+        self.log
+            .iter()
+            .filter(|(at, _)| at.topic == topic)
+            .flat_map(|(_, r)| r)
+            .collect()
     }
 
     /// Events of a user.
     pub fn events(&self, user: &str) -> Vec<Value> {
         let all = self.records(topics::ORDER_EVENTS);
-        all.iter().filter(|r| r.key.as_deref() == Some(user.as_bytes())).map(|r| r.tree()).collect()
+        all.iter()
+            .filter(|r| r.key.as_deref() == Some(user.as_bytes()))
+            .map(|r| r.tree())
+            .collect()
     }
 
     /// Event names of a user.
     pub fn names(&self, user: &str) -> Vec<String> {
-        self.events(user).iter().map(|e| e["event"].as_str().expect("a name").to_string()).collect()
+        self.events(user)
+            .iter()
+            .map(|e| e["event"].as_str().expect("a name").to_string())
+            .collect()
     }
 
     /// The last event of a user.
@@ -431,24 +612,40 @@ impl World {
 
     /// Reasons in `dead-letters`.
     pub fn dead(&self) -> Vec<String> {
-        self.records(topics::DEAD_LETTERS).iter().map(|r| r.header("reason")).collect()
+        self.records(topics::DEAD_LETTERS)
+            .iter()
+            .map(|r| r.header("reason"))
+            .collect()
     }
 
     /// The state of a role's tasks, in order.
     pub fn state(&self, role: Role) -> Vec<&BTreeMap<Vec<u8>, Vec<u8>>> {
-        self.tasks.iter().filter(|t| t.role == role).map(|t| &t.store.0).collect()
+        self.tasks
+            .iter()
+            .filter(|t| t.role == role)
+            .map(|t| &t.store.0)
+            .collect()
     }
 
     /// As if another version had written the state of a task: the role begins anew with it.
     pub fn set_state(&mut self, role: Role, number: u32, state: BTreeMap<Vec<u8>, Vec<u8>>) {
-        let task = self.tasks.iter_mut().find(|t| t.role == role && t.number == number).expect("a task");
+        let task = self
+            .tasks
+            .iter_mut()
+            .find(|t| t.role == role && t.number == number)
+            .expect("a task");
         task.store = Memory(state);
         self.restart(role);
     }
 
-    /// Rows of broadcast tables that the tasks of a role have used since this was last asked; what goes into their journals.
+    /// Rows of broadcast tables that the tasks of a role have used since this was last asked; what
+    /// goes into their journals.
     pub fn used(&mut self, role: Role) -> Vec<Seen> {
-        self.tasks.iter_mut().filter(|t| t.role == role).flat_map(|t| t.view.take_fresh().1).collect()
+        self.tasks
+            .iter_mut()
+            .filter(|t| t.role == role)
+            .flat_map(|t| t.view.take_fresh().1)
+            .collect()
     }
 
     pub fn topics(&self) -> &TopicTable {

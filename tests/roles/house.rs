@@ -1,4 +1,5 @@
-//! The house as a participant: it quotes around the last fresh price, behind users at the same price, and everybody meets it.
+//! The house as a participant: it quotes around the last fresh price, behind users at the same
+//! price, and everybody meets it.
 
 use processor::roles::{Role, RoleSettings};
 use processor::wire::topics;
@@ -8,7 +9,14 @@ use super::driver::{START_MS, World};
 
 /// AAPL with that listing, and a price of 100.
 fn quoted(listing: &str, settings: RoleSettings) -> World {
-    let mut w = World::new(1, RoleSettings { rate_limit: 0, ..settings });
+    let mut w = World::new(
+        1,
+        RoleSettings {
+            rate_limit: 0,
+            ..settings
+        },
+    );
+
     w.list("AAPL", &format!(r#"{{"symbol":"AAPL"{listing}}}"#));
     w.tick("AAPL", "100");
     w.pump();
@@ -22,9 +30,18 @@ fn at_100() -> World {
 /// The fills of a user: quantity, price in cents, liquidity.
 fn fills(w: &World, user: &str) -> Vec<(i64, i64, String)> {
     let number = |e: &Value, f: &str| e[f].as_i64().expect("a number");
-    let all = w.events(user).into_iter().filter(|e| e["trade_id"].is_string());
-    all.map(|e| (number(&e, "last_quantity"), number(&e, "last_price_e4") / 100, e["liquidity"].as_str().expect("a word").to_string()))
-        .collect()
+    let all = w
+        .events(user)
+        .into_iter()
+        .filter(|e| e["trade_id"].is_string());
+    all.map(|e| {
+        (
+            number(&e, "last_quantity"),
+            number(&e, "last_price_e4") / 100,
+            e["liquidity"].as_str().expect("a word").to_string(),
+        )
+    })
+    .collect()
 }
 
 fn fill(quantity: i64, cents: i64, liquidity: &str) -> (i64, i64, String) {
@@ -33,7 +50,10 @@ fn fill(quantity: i64, cents: i64, liquidity: &str) -> (i64, i64, String) {
 
 fn last(w: &World, user: &str) -> (String, String) {
     let e = w.last(user);
-    (e["event"].as_str().expect("a name").into(), e["reason"].as_str().unwrap_or_default().into())
+    (
+        e["event"].as_str().expect("a name").into(),
+        e["reason"].as_str().unwrap_or_default().into(),
+    )
 }
 
 fn ends(event: &str, reason: &str) -> (String, String) {
@@ -45,7 +65,8 @@ fn tick(w: &mut World, price: &str) {
     w.pump();
 }
 
-/// An offer at the edge of the collar took every market order of everybody, and its owner bought back from the house.
+/// An offer at the edge of the collar took every market order of everybody, and its owner bought
+/// back from the house.
 #[test]
 fn a_market_order_does_not_trade_through_the_house() {
     for life in ["", r#","tif":"FOK""#] {
@@ -54,7 +75,10 @@ fn a_market_order_does_not_trade_through_the_house() {
         w.pump();
         w.limit("a", "2", "AAPL", 100, "sell", "104.99", "");
         w.pump();
-        w.command("v", &format!(r#""order_id":"1","symbol":"AAPL","quantity":100,"order_type":"buy"{life}"#));
+        w.command(
+            "v",
+            &format!(r#""order_id":"1","symbol":"AAPL","quantity":100,"order_type":"buy"{life}"#),
+        );
         w.pump();
         assert_eq!(fills(&w, "v"), [fill(100, 10_000, "house")], "{life}");
         w.check_books();
@@ -77,11 +101,22 @@ fn a_limit_that_reaches_the_quote_fills_at_the_quote() {
         w.pump();
         w.limit("u", "1", "AAPL", 10, side, price, life);
         w.pump();
-        assert_eq!(fills(&w, "u")[1..], [fill(10, got, "house")], "{side} {price} {life}");
+        assert_eq!(
+            fills(&w, "u")[1..],
+            [fill(10, got, "house")],
+            "{side} {price} {life}"
+        );
         let t = w.records(topics::TRADES).last().expect("one").tree();
         let maker = if side == "buy" { "sell" } else { "buy" };
-        assert_eq!((&t["maker_side"], &t["time_us"]), (&json!(maker), &json!(START_MS * 1_000)));
-        assert_eq!(w.last("u")["cash_reserved_e4"], 0, "what was not needed came back");
+        assert_eq!(
+            (&t["maker_side"], &t["time_us"]),
+            (&json!(maker), &json!(START_MS * 1_000))
+        );
+        assert_eq!(
+            w.last("u")["cash_reserved_e4"],
+            0,
+            "what was not needed came back"
+        );
         w.check_books();
         w.check_rest();
     }
@@ -92,13 +127,19 @@ fn post_only_does_not_take_from_the_house() {
     let mut w = quoted(r#","half_spread_bps":20"#, RoleSettings::default());
     w.limit("u", "1", "AAPL", 1, "buy", "100.20", r#""post_only":true"#);
     w.pump();
-    assert_eq!(last(&w, "u"), ends("OrderRejected", "POST_ONLY_WOULD_CROSS"));
+    assert_eq!(
+        last(&w, "u"),
+        ends("OrderRejected", "POST_ONLY_WOULD_CROSS")
+    );
     w.limit("u", "2", "AAPL", 1, "buy", "100.19", r#""post_only":true"#);
     w.pump();
     assert_eq!(last(&w, "u"), ends("OrderAccepted", ""));
     w.replace("u", "r", "2", r#""limit_price":"100.20""#);
     w.pump();
-    assert_eq!(last(&w, "u"), ends("CancelRejected", "POST_ONLY_WOULD_CROSS"));
+    assert_eq!(
+        last(&w, "u"),
+        ends("CancelRejected", "POST_ONLY_WOULD_CROSS")
+    );
     assert!(fills(&w, "u").is_empty());
     w.replace("u", "s", "2", r#""limit_price":"100.18""#);
     w.pump();
@@ -118,41 +159,66 @@ fn users_at_the_same_price_come_first_and_ones_own_order_behind_the_house_is_nob
     w.pump();
     w.limit("u", "1", "AAPL", 20, "buy", "104", "");
     w.pump();
-    let want = [fill(3, 10_050, "taker"), fill(4, 10_100, "taker"), fill(13, 10_100, "house")];
+    let want = [
+        fill(3, 10_050, "taker"),
+        fill(4, 10_100, "taker"),
+        fill(13, 10_100, "house"),
+    ];
     assert_eq!(fills(&w, "u")[1..], want);
+
     // In front of the house, it is a partner that one must not have.
     w.limit("u", "in-front", "AAPL", 1, "sell", "100.90", "");
     w.limit("u", "2", "AAPL", 1, "buy", "104", "");
     w.pump();
-    assert_eq!(last(&w, "u"), ends("OrderCancelled", "SELF_TRADE_PREVENTED"));
+    assert_eq!(
+        last(&w, "u"),
+        ends("OrderCancelled", "SELF_TRADE_PREVENTED")
+    );
     w.check_books();
     w.check_rest();
 }
 
 #[test]
 fn house_max_bounds_what_one_order_is_given() {
-    let mut w = quoted(r#","half_spread_bps":100,"house_max":10"#, RoleSettings::default());
+    let mut w = quoted(
+        r#","half_spread_bps":100,"house_max":10"#,
+        RoleSettings::default(),
+    );
     for n in 0..3 {
         w.order("s", &format!("stock{n}"), "AAPL", "10", "buy");
     }
+
     w.pump();
     w.limit("s", "1", "AAPL", 5, "sell", "102", "");
     w.order("u", "market", "AAPL", "20", "buy");
     w.pump();
-    assert_eq!(fills(&w, "u"), [fill(10, 10_100, "house"), fill(5, 10_200, "taker")], "and then users at worse prices");
+    assert_eq!(
+        fills(&w, "u"),
+        [fill(10, 10_100, "house"), fill(5, 10_200, "taker")],
+        "and then users at worse prices"
+    );
     assert_eq!(last(&w, "u"), ends("OrderCancelled", "NO_LIQUIDITY"));
-    for (id, quantity, end) in [("fok", 11, ends("OrderCancelled", "FOK_UNFILLED")), ("fok2", 10, ends("OrderFilled", ""))] {
+    for (id, quantity, end) in [
+        ("fok", 11, ends("OrderCancelled", "FOK_UNFILLED")),
+        ("fok2", 10, ends("OrderFilled", "")),
+    ] {
         w.limit("u", id, "AAPL", quantity, "buy", "104", r#""tif":"FOK""#);
         w.pump();
         assert_eq!(last(&w, "u"), end);
     }
+
     // What rests is given so much by each quote, and the rest keeps its place.
     w.limit("u", "rests", "AAPL", 25, "buy", "100", "");
     w.limit("v", "rests", "AAPL", 12, "buy", "100", "");
     w.pump();
     let of = |w: &World, user: &str| {
-        w.events(user).iter().filter(|e| e["order_id"] == "rests").filter_map(|e| e["last_quantity"].as_i64()).collect::<Vec<_>>()
+        w.events(user)
+            .iter()
+            .filter(|e| e["order_id"] == "rests")
+            .filter_map(|e| e["last_quantity"].as_i64())
+            .collect::<Vec<_>>()
     };
+
     tick(&mut w, "99");
     assert_eq!((of(&w, "u"), of(&w, "v")), (vec![10], vec![10]));
     w.wake();
@@ -181,9 +247,17 @@ fn what_rests_is_filled_at_its_own_price_when_the_quote_reaches_it() {
     tick(&mut w, "99.01");
     assert!(fills(&w, "u").is_empty());
     tick(&mut w, "98");
-    assert_eq!(fills(&w, "u"), [fill(10, 9_900, "house"), fill(10, 9_850, "house")], "best price first, each at its own");
+    assert_eq!(
+        fills(&w, "u"),
+        [fill(10, 9_900, "house"), fill(10, 9_850, "house")],
+        "best price first, each at its own"
+    );
     let t = w.records(topics::TRADES).last().expect("one").tree();
-    assert_eq!((&t["buyer"], &t["seller"], &t["maker_side"]), (&json!("u"), &json!("house:AAPL"), &json!("buy")), "the user rested");
+    assert_eq!(
+        (&t["buyer"], &t["seller"], &t["maker_side"]),
+        (&json!("u"), &json!("house:AAPL"), &json!("buy")),
+        "the user rested"
+    );
     tick(&mut w, "103");
     assert_eq!(fills(&w, "s")[1..], [fill(10, 10_100, "house")]);
     assert_eq!(w.last("s")["event"], "OrderFilled");
@@ -194,15 +268,34 @@ fn what_rests_is_filled_at_its_own_price_when_the_quote_reaches_it() {
 #[test]
 fn a_quote_that_reaches_very_many_goes_through_them_in_parts() {
     for part in [0, 7, 100] {
-        let mut w = quoted("", RoleSettings { match_part: part, open_orders_max: 10_000, ..Default::default() });
+        let mut w = quoted(
+            "",
+            RoleSettings {
+                match_part: part,
+                open_orders_max: 10_000,
+                ..Default::default()
+            },
+        );
+
         for n in 0..500 {
-            w.limit(&format!("u{}", n % 5), &n.to_string(), "AAPL", 1, "buy", &format!("99.{:02}", n % 100), "");
+            w.limit(
+                &format!("u{}", n % 5),
+                &n.to_string(),
+                "AAPL",
+                1,
+                "buy",
+                &format!("99.{:02}", n % 100),
+                "",
+            );
         }
+
         w.pump();
         w.reset_largest_turn();
         w.turn_max = 1;
         w.tick("AAPL", "98");
-        // What comes meanwhile waits: the cancel comes too late, the market order trades with the house.
+
+        // What comes meanwhile waits: the cancel comes too late, the market order trades with the
+        // house.
         w.turn_of(Role::Trading);
         w.cancel("u0", "c", "0");
         w.order("late", "1", "AAPL", "1", "sell");
@@ -211,12 +304,25 @@ fn a_quote_that_reaches_very_many_goes_through_them_in_parts() {
         if part > 0 {
             w.restart(Role::Trading);
         }
+
         w.pump();
-        let trades: Vec<i64> = w.records(topics::TRADES).iter().map(|r| r.tree()["price_e4"].as_i64().expect("a price")).collect();
-        assert_eq!((trades.len(), trades[500]), (501, 980_000), "parts of {part}");
+        let trades: Vec<i64> = w
+            .records(topics::TRADES)
+            .iter()
+            .map(|r| r.tree()["price_e4"].as_i64().expect("a price"))
+            .collect();
+        assert_eq!(
+            (trades.len(), trades[500]),
+            (501, 980_000),
+            "parts of {part}"
+        );
         assert!(trades[..500].is_sorted_by(|a, b| a >= b), "parts of {part}");
         assert_eq!(last(&w, "u0"), ends("CancelRejected", "TOO_LATE_TO_CANCEL"));
-        assert!(part == 0 || w.largest_turn_of(Role::Trading) <= 6 * part as usize + 12, "{}", w.largest_turn_of(Role::Trading));
+        assert!(
+            part == 0 || w.largest_turn_of(Role::Trading) <= 6 * part as usize + 12,
+            "{}",
+            w.largest_turn_of(Role::Trading)
+        );
         w.check_books();
         w.check_rest();
     }
@@ -225,10 +331,18 @@ fn a_quote_that_reaches_very_many_goes_through_them_in_parts() {
 /// What a listing says while a quote is on its way through the book counts from the next one on.
 #[test]
 fn a_listing_does_not_cut_in_on_a_quote() {
-    let mut w = quoted("", RoleSettings { match_part: 10, ..Default::default() });
+    let mut w = quoted(
+        "",
+        RoleSettings {
+            match_part: 10,
+            ..Default::default()
+        },
+    );
+
     for n in 0..50 {
         w.limit("u", &n.to_string(), "AAPL", 1, "buy", "99", "");
     }
+
     w.pump();
     w.turn_max = 1;
     w.tick("AAPL", "98");
@@ -241,7 +355,14 @@ fn a_listing_does_not_cut_in_on_a_quote() {
 
 #[test]
 fn without_a_fresh_price_there_is_no_quote() {
-    let mut w = quoted("", RoleSettings { stale_ms: 1_000, ..Default::default() });
+    let mut w = quoted(
+        "",
+        RoleSettings {
+            stale_ms: 1_000,
+            ..Default::default()
+        },
+    );
+
     w.order("s", "stock", "AAPL", "10", "buy");
     w.pump();
     w.now_ms += 1_001;
@@ -250,15 +371,27 @@ fn without_a_fresh_price_there_is_no_quote() {
     w.limit("u", "3", "AAPL", 1, "buy", "102", r#""tif":"FOK""#);
     w.pump();
     assert!(fills(&w, "u").is_empty());
-    let reasons: Vec<_> = w.events("u").iter().filter_map(|e| e["reason"].as_str().map(str::to_string)).collect();
+    let reasons: Vec<_> = w
+        .events("u")
+        .iter()
+        .filter_map(|e| e["reason"].as_str().map(str::to_string))
+        .collect();
     assert_eq!(reasons, ["STALE_PRICE", "FOK_UNFILLED"]);
     w.limit("s", "1", "AAPL", 1, "sell", "101", "");
     w.pump();
-    assert_eq!(fills(&w, "u"), [fill(1, 10_200, "maker")], "users meet one another");
+    assert_eq!(
+        fills(&w, "u"),
+        [fill(1, 10_200, "maker")],
+        "users meet one another"
+    );
     w.limit("u", "4", "AAPL", 1, "buy", "102", "");
     w.pump();
     tick(&mut w, "100");
-    assert_eq!(fills(&w, "u")[1..], [fill(1, 10_200, "house")], "the next price reaches what rests, at its own limit");
+    assert_eq!(
+        fills(&w, "u")[1..],
+        [fill(1, 10_200, "house")],
+        "the next price reaches what rests, at its own limit"
+    );
     w.check_books();
 }
 
@@ -266,13 +399,21 @@ fn without_a_fresh_price_there_is_no_quote() {
 #[test]
 fn stops_go_by_ticks_alone_where_there_is_a_house() {
     for house in [true, false] {
-        let mut w = quoted("", RoleSettings { stale_ms: 1_000, ..Default::default() });
+        let mut w = quoted(
+            "",
+            RoleSettings {
+                stale_ms: 1_000,
+                ..Default::default()
+            },
+        );
+
         w.order("u", "stock", "AAPL", "10", "buy");
         w.order("a", "stock", "AAPL", "10", "buy");
         w.pump();
         w.list("AAPL", &format!(r#"{{"symbol":"AAPL","house":{house}}}"#));
         w.stop("u", "stop", "AAPL", 10, "sell", "97");
         w.pump();
+
         // The price is stale, so that there is no quote between the friends.
         w.now_ms += 1_001;
         w.limit("a", "1", "AAPL", 1, "sell", "96", "");
@@ -282,17 +423,28 @@ fn stops_go_by_ticks_alone_where_there_is_a_house() {
         assert_eq!(w.names("u").contains(&"OrderTriggered".to_string()), !house);
         w.stop("c", "stop", "AAPL", 1, "buy", "98");
         w.pump();
-        let would = if house { ends("OrderRejected", "STOP_WOULD_TRIGGER") } else { ends("OrderAccepted", "") };
-        assert_eq!(last(&w, "c"), would, "the market is at the last tick of 100, or at the trade of 96");
+        let would = if house {
+            ends("OrderRejected", "STOP_WOULD_TRIGGER")
+        } else {
+            ends("OrderAccepted", "")
+        };
+
+        assert_eq!(
+            last(&w, "c"),
+            would,
+            "the market is at the last tick of 100, or at the trade of 96"
+        );
         if house {
             tick(&mut w, "97");
             assert_eq!(fills(&w, "u")[1..], [fill(10, 9_700, "house")]);
         }
+
         w.check_books();
     }
 }
 
-/// A tick that came in a halt, or before there was a house, is put to what rests when the house comes.
+/// A tick that came in a halt, or before there was a house, is put to what rests when the house
+/// comes.
 #[test]
 fn a_quote_that_was_owed_is_made_up_for() {
     for away in [r#","status":"halted""#, r#","house":false"#] {
@@ -310,6 +462,7 @@ fn a_quote_that_was_owed_is_made_up_for() {
         assert_eq!(fills(&w, "u"), [fill(1, 9_900, "house")], "{away}");
         w.check_rest();
     }
+
     // An order that came while there was none.
     let mut w = quoted(r#","house":false"#, RoleSettings::default());
     w.limit("u", "1", "AAPL", 1, "buy", "101", "");
@@ -320,13 +473,25 @@ fn a_quote_that_was_owed_is_made_up_for() {
     assert_eq!(fills(&w, "u"), [fill(1, 10_100, "house")]);
 }
 
-/// What was owed to an order that is gone was given to the next one, beyond what the house gives one order at one quote.
+/// What was owed to an order that is gone was given to the next one, beyond what the house gives
+/// one order at one quote.
 #[test]
 fn a_quote_that_nobody_waited_for_is_owed_to_nobody() {
-    for (rules, given) in
-        [(RoleSettings::default().rules, vec![fill(5, 10_000, "house")]), (14, vec![fill(5, 10_000, "house"), fill(5, 10_100, "house")])]
-    {
-        let mut w = quoted(r#","house":false"#, RoleSettings { rules, ..Default::default() });
+    for (rules, given) in [
+        (
+            RoleSettings::default().rules,
+            vec![fill(5, 10_000, "house")],
+        ),
+        (14, vec![fill(5, 10_000, "house"), fill(5, 10_100, "house")]),
+    ] {
+        let mut w = quoted(
+            r#","house":false"#,
+            RoleSettings {
+                rules,
+                ..Default::default()
+            },
+        );
+
         w.limit("gone", "1", "AAPL", 1, "buy", "97", "");
         w.cancel("gone", "2", "1");
         w.pump();
@@ -344,7 +509,14 @@ fn a_quote_that_nobody_waited_for_is_owed_to_nobody() {
 /// Journals of before do not name the rules, and what was decided then is decided so again.
 #[test]
 fn by_the_rules_of_before_the_house_stands_outside() {
-    let mut w = quoted("", RoleSettings { rules: 0, ..Default::default() });
+    let mut w = quoted(
+        "",
+        RoleSettings {
+            rules: 0,
+            ..Default::default()
+        },
+    );
+
     w.order("a", "1", "AAPL", "100", "buy");
     w.pump();
     w.limit("a", "2", "AAPL", 100, "sell", "104.99", "");
@@ -352,7 +524,10 @@ fn by_the_rules_of_before_the_house_stands_outside() {
     w.order("v", "1", "AAPL", "101", "buy");
     w.limit("u", "1", "AAPL", 1, "buy", "103", "");
     w.pump();
-    assert_eq!(fills(&w, "v"), [fill(100, 10_499, "taker"), fill(1, 10_000, "house")]);
+    assert_eq!(
+        fills(&w, "v"),
+        [fill(100, 10_499, "taker"), fill(1, 10_000, "house")]
+    );
     tick(&mut w, "98");
     assert!(fills(&w, "u").is_empty());
     w.check_rest();

@@ -8,17 +8,30 @@ use super::driver::World;
 
 /// AAPL at 100 without a house, and `s` with shares.
 fn floor(settings: RoleSettings) -> World {
-    super::market::floor(RoleSettings { open_orders_max: 100_000, ..settings })
+    super::market::floor(RoleSettings {
+        open_orders_max: 100_000,
+        ..settings
+    })
 }
 
 fn switch(w: &mut World, key: &str, value: &str) {
-    w.append_at(TopicPartition::new(topics::CONTROLS, 0), Some(key.as_bytes()), Some(value.as_bytes()));
+    w.append_at(
+        TopicPartition::new(topics::CONTROLS, 0),
+        Some(key.as_bytes()),
+        Some(value.as_bytes()),
+    );
 }
 
 /// How an order of a user has gone: its last event, and why.
 fn last_of(w: &World, user: &str, id: &str) -> String {
-    let e = w.events(user).into_iter().rfind(|e| e["order_id"] == id).expect("an event");
-    let reason = e["reason"].as_str().map_or(String::new(), |r| format!(" {r}"));
+    let e = w
+        .events(user)
+        .into_iter()
+        .rfind(|e| e["order_id"] == id)
+        .expect("an event");
+    let reason = e["reason"]
+        .as_str()
+        .map_or(String::new(), |r| format!(" {r}"));
     format!("{}{reason}", e["event"].as_str().expect("a name"))
 }
 
@@ -42,14 +55,24 @@ fn a_stopped_users_orders_end_and_a_stop_does_not_fire() {
                 w.wake();
                 w.pump();
             }
+
             w.tick("AAPL", "103");
             w.pump();
             w.wake();
             w.pump();
             for id in ["stop", "rests"] {
-                assert_eq!(last_of(&w, "u", id), format!("OrderCancelled {reason}"), "{key} {state} {woken}");
+                assert_eq!(
+                    last_of(&w, "u", id),
+                    format!("OrderCancelled {reason}"),
+                    "{key} {state} {woken}"
+                );
             }
-            assert_eq!(last_of(&w, "v", "rests") == "OrderAccepted", key == "u", "others are not touched");
+
+            assert_eq!(
+                last_of(&w, "v", "rests") == "OrderAccepted",
+                key == "u",
+                "others are not touched"
+            );
             assert!(!w.names("u").contains(&"OrderTriggered".to_string()));
             assert_eq!(w.last("u")["cash_reserved_e4"], 0);
             w.check_books();
@@ -67,17 +90,48 @@ fn nothing_trades_that_has_not_ended_yet() {
     w.limit("u", "third", "AAPL", 5, "buy", "99", "");
     w.pump();
     switch(&mut w, "u", r#"{"state":"stopped"}"#);
+
     // All or nothing does not count them, post-only is not in their way, and a sweep passes them.
     w.limit("s", "fok", "AAPL", 4, "sell", "98", r#""tif":"FOK""#);
     w.pump();
-    assert_eq!((last_of(&w, "s", "fok").as_str(), last_of(&w, "u", "first").as_str()), ("OrderCancelled FOK_UNFILLED", "OrderAccepted"));
-    w.limit("s", "post", "AAPL", 1, "sell", "99.60", r#""post_only":true"#);
+    assert_eq!(
+        (
+            last_of(&w, "s", "fok").as_str(),
+            last_of(&w, "u", "first").as_str()
+        ),
+        ("OrderCancelled FOK_UNFILLED", "OrderAccepted")
+    );
+
+    w.limit(
+        "s",
+        "post",
+        "AAPL",
+        1,
+        "sell",
+        "99.60",
+        r#""post_only":true"#,
+    );
+
     w.pump();
-    assert_eq!((last_of(&w, "s", "post").as_str(), last_of(&w, "u", "first").as_str()), ("OrderAccepted", "OrderCancelled KILL_SWITCH"));
+    assert_eq!(
+        (
+            last_of(&w, "s", "post").as_str(),
+            last_of(&w, "u", "first").as_str()
+        ),
+        ("OrderAccepted", "OrderCancelled KILL_SWITCH")
+    );
+
     w.limit("s", "sweep", "AAPL", 10, "sell", "98", r#""tif":"IOC""#);
     w.pump();
     assert_eq!(last_of(&w, "s", "sweep"), "OrderCancelled IOC_REMAINDER");
-    assert_eq!((last_of(&w, "v", "second").as_str(), last_of(&w, "u", "third").as_str()), ("OrderFilled", "OrderCancelled KILL_SWITCH"));
+    assert_eq!(
+        (
+            last_of(&w, "v", "second").as_str(),
+            last_of(&w, "u", "third").as_str()
+        ),
+        ("OrderFilled", "OrderCancelled KILL_SWITCH")
+    );
+
     w.check_books();
     w.check_rest();
 }
@@ -95,11 +149,14 @@ fn neither_does_the_house_trade_with_them_nor_what_was_on_its_way() {
     switch(&mut w, "u", r#"{"state":"stopped"}"#);
     w.tick("AAPL", "97");
     w.pump();
-    for (id, end) in
-        [("rests", "CancelRejected TOO_LATE_TO_CANCEL"), ("late", "OrderRejected KILL_SWITCH"), ("market", "OrderRejected KILL_SWITCH")]
-    {
+    for (id, end) in [
+        ("rests", "CancelRejected TOO_LATE_TO_CANCEL"),
+        ("late", "OrderRejected KILL_SWITCH"),
+        ("market", "OrderRejected KILL_SWITCH"),
+    ] {
         assert_eq!(last_of(&w, "u", id), end);
     }
+
     assert!(w.events("u").iter().all(|e| e["trade_id"].is_null()));
     assert_eq!(w.last("u")["cash_reserved_e4"], 0);
     w.check_books();
@@ -111,8 +168,17 @@ fn very_many_orders_end_in_steps_also_over_restarts() {
     for restarts in [false, true] {
         let mut w = floor(RoleSettings::default());
         for n in 0..2_500 {
-            w.limit(["u", "v"][n % 2], &n.to_string(), "AAPL", 1, "buy", &format!("9{}", n % 9), "");
+            w.limit(
+                ["u", "v"][n % 2],
+                &n.to_string(),
+                "AAPL",
+                1,
+                "buy",
+                &format!("9{}", n % 9),
+                "",
+            );
         }
+
         w.pump();
         w.reset_largest_turn();
         w.turn_max = 1;
@@ -122,24 +188,44 @@ fn very_many_orders_end_in_steps_also_over_restarts() {
             w.turn_of(Role::Trading);
             w.restart(Role::Trading);
         }
+
         w.pump();
-        assert!(w.largest_turn_of(Role::Trading) < 2_100, "{} records in one step", w.largest_turn_of(Role::Trading));
+        assert!(
+            w.largest_turn_of(Role::Trading) < 2_100,
+            "{} records in one step",
+            w.largest_turn_of(Role::Trading)
+        );
         for user in ["u", "v"] {
-            assert_eq!(w.names(user).iter().filter(|n| *n == "OrderCancelled").count(), 1_250);
+            assert_eq!(
+                w.names(user)
+                    .iter()
+                    .filter(|n| *n == "OrderCancelled")
+                    .count(),
+                1_250
+            );
         }
+
         w.check_books();
         w.check_rest();
-        assert!(w.state(Role::Trading)[0].keys().all(|k| k[0] != b'k'), "nothing is left to do");
+        assert!(
+            w.state(Role::Trading)[0].keys().all(|k| k[0] != b'k'),
+            "nothing is left to do"
+        );
     }
 }
 
 /// An order that is on its way through very many others ends where it is.
 #[test]
 fn a_sweep_of_who_is_stopped_ends() {
-    let mut w = floor(RoleSettings { match_part: 10, ..Default::default() });
+    let mut w = floor(RoleSettings {
+        match_part: 10,
+        ..Default::default()
+    });
+
     for n in 0..50 {
         w.limit("b", &n.to_string(), "AAPL", 1, "buy", "99", "");
     }
+
     w.pump();
     w.turn_max = 1;
     w.limit("s", "all", "AAPL", 50, "sell", "99", "");
@@ -148,7 +234,14 @@ fn a_sweep_of_who_is_stopped_ends() {
     switch(&mut w, "s", r#"{"state":"stopped"}"#);
     w.pump();
     assert_eq!(last_of(&w, "s", "all"), "OrderCancelled KILL_SWITCH");
-    assert_eq!(w.events("b").iter().filter(|e| e["trade_id"].is_string()).count(), 10);
+    assert_eq!(
+        w.events("b")
+            .iter()
+            .filter(|e| e["trade_id"].is_string())
+            .count(),
+        10
+    );
+
     w.check_books();
     w.check_rest();
 }
@@ -164,7 +257,14 @@ fn orders_that_are_kept_trade_on_and_what_is_lifted_is_over() {
     w.limit("s", "1", "AAPL", 1, "sell", "99", "");
     w.limit("u", "new", "AAPL", 1, "buy", "99", "");
     w.pump();
-    assert_eq!((last_of(&w, "u", "kept").as_str(), last_of(&w, "u", "new").as_str()), ("OrderFilled", "OrderRejected KILL_SWITCH"));
+    assert_eq!(
+        (
+            last_of(&w, "u", "kept").as_str(),
+            last_of(&w, "u", "new").as_str()
+        ),
+        ("OrderFilled", "OrderRejected KILL_SWITCH")
+    );
+
     // A stricter word for everybody is not softened by it.
     w.control("u", "");
     w.pump();
@@ -194,7 +294,11 @@ fn cancels_pass() {
 
 #[test]
 fn by_the_rules_of_before_orders_trade_on() {
-    let mut w = floor(RoleSettings { rules: 5, ..Default::default() });
+    let mut w = floor(RoleSettings {
+        rules: 5,
+        ..Default::default()
+    });
+
     w.limit("u", "1", "AAPL", 1, "buy", "99", "");
     w.pump();
     switch(&mut w, "u", r#"{"state":"stopped"}"#);

@@ -1,4 +1,5 @@
-//! Much at one moment: cascades, expiries and delistings are spread over several transactions, and nobody sees a half.
+//! Much at one moment: cascades, expiries and delistings are spread over several transactions, and
+//! nobody sees a half.
 
 use std::time::Instant;
 
@@ -11,7 +12,10 @@ use super::driver::World;
 use super::market::floor;
 
 fn count(w: &World, name: &str) -> usize {
-    w.records(topics::ORDER_EVENTS).iter().filter(|r| r.header("type") == name).count()
+    w.records(topics::ORDER_EVENTS)
+        .iter()
+        .filter(|r| r.header("type") == name)
+        .count()
 }
 
 /// So many users' orders; `f` makes the n-th.
@@ -20,22 +24,42 @@ fn crowd(w: &mut World, orders: usize, mut f: impl FnMut(&mut World, &str, usize
         let user = format!("u{}", n % (orders / 1_000).max(10));
         f(w, &user, n);
     }
+
     w.pump();
 }
 
 #[test]
 fn x7_a_cascade_of_1000_stops_is_deterministic_and_bounded() {
     let run = || {
-        let mut w = floor(RoleSettings { open_orders_max: 100_000, ..Default::default() });
+        let mut w = floor(RoleSettings {
+            open_orders_max: 100_000,
+            ..Default::default()
+        });
+
         w.limit("s", "wall", "AAPL", 500, "sell", "101", "");
         w.limit("s", "wall2", "AAPL", 500, "sell", "102", "");
-        crowd(&mut w, 1_000, |w, user, n| w.stop(user, &n.to_string(), "AAPL", 1, "buy", &format!("100.{:02}", 1 + n % 99)));
+        crowd(&mut w, 1_000, |w, user, n| {
+            w.stop(
+                user,
+                &n.to_string(),
+                "AAPL",
+                1,
+                "buy",
+                &format!("100.{:02}", 1 + n % 99),
+            )
+        });
+
         let accepted = count(&w, "OrderAccepted");
         w.tick("AAPL", "100.01");
         w.pump();
-        assert_eq!((count(&w, "OrderTriggered"), count(&w, "OrderAccepted")), (1_000, accepted), "each trade sets off the next stops");
+        assert_eq!(
+            (count(&w, "OrderTriggered"), count(&w, "OrderAccepted")),
+            (1_000, accepted),
+            "each trade sets off the next stops"
+        );
         w
     };
+
     let w = run();
     let fired: Vec<_> = w
         .records(topics::EXECUTIONS)
@@ -44,9 +68,18 @@ fn x7_a_cascade_of_1000_stops_is_deterministic_and_bounded() {
         .filter(|x| x["kind"] == "triggered")
         .map(|x| x["order_id"].to_string())
         .collect();
+
     let mut by_stop: Vec<usize> = (0..1_000).collect();
     by_stop.sort_by_key(|n| (n % 99, *n));
-    assert_eq!(fired, by_stop.iter().map(|n| format!("\"{n}\"")).collect::<Vec<_>>(), "by stop price, then by arrival");
+    assert_eq!(
+        fired,
+        by_stop
+            .iter()
+            .map(|n| format!("\"{n}\""))
+            .collect::<Vec<_>>(),
+        "by stop price, then by arrival"
+    );
+
     assert!(!w.records(topics::CLOCK).is_empty(), "the work was spread");
     w.check_books();
     let again = run();
@@ -55,27 +88,64 @@ fn x7_a_cascade_of_1000_stops_is_deterministic_and_bounded() {
 }
 
 fn resting(orders: usize, tif: &str) -> World {
-    let settings = RoleSettings { open_orders_max: 1_000_000, stale_ms: 1_000_000_000, ..Default::default() };
+    let settings = RoleSettings {
+        open_orders_max: 1_000_000,
+        stale_ms: 1_000_000_000,
+        ..Default::default()
+    };
+
     let mut w = floor(settings);
     let more = format!(r#""tif":"{tif}""#);
-    crowd(&mut w, orders, |w, user, n| w.limit(user, &n.to_string(), "AAPL", 1, "buy", &format!("99.{:02}", n % 100), &more));
+    crowd(&mut w, orders, |w, user, n| {
+        w.limit(
+            user,
+            &n.to_string(),
+            "AAPL",
+            1,
+            "buy",
+            &format!("99.{:02}", n % 100),
+            &more,
+        )
+    });
+
     assert_eq!(count(&w, "OrderAccepted"), orders + 1);
     w
 }
 
 fn ends(orders: usize, event: &str, change: impl FnOnce(&mut World)) {
-    let mut w = resting(orders, if event == "OrderExpired" { "DAY" } else { "GTC" });
+    let mut w = resting(
+        orders,
+        if event == "OrderExpired" {
+            "DAY"
+        } else {
+            "GTC"
+        },
+    );
+
     let before = w.largest_turn();
     w.reset_largest_turn();
     change(&mut w);
     w.wake();
-    // In the middle of it: the first transaction is done, most orders still lie there, and none of them trades.
+
+    // In the middle of it: the first transaction is done, most orders still lie there, and none of
+    // them trades.
     w.turn_of(Role::Trading);
     w.limit("s", "probe", "AAPL", 5, "sell", "99", r#""tif":"IOC""#);
     w.pump();
-    assert_eq!(count(&w, event), orders, "all of them ended (largest turn before: {before})");
-    assert!(!w.names("s").iter().any(|n| n == "OrderPartiallyFilled"), "the dead do not trade");
-    assert!(w.largest_turn() <= 3_000, "{} records in one turn", w.largest_turn());
+    assert_eq!(
+        count(&w, event),
+        orders,
+        "all of them ended (largest turn before: {before})"
+    );
+    assert!(
+        !w.names("s").iter().any(|n| n == "OrderPartiallyFilled"),
+        "the dead do not trade"
+    );
+    assert!(
+        w.largest_turn() <= 3_000,
+        "{} records in one turn",
+        w.largest_turn()
+    );
     w.check_books();
 }
 
@@ -86,12 +156,16 @@ fn many() -> usize {
 
 #[test]
 fn an_expiry_of_many_day_orders_at_one_moment_is_spread() {
-    ends(many(), "OrderExpired", |w| w.now_ms = (w.now_ms / 86_400_000 + 1) * 86_400_000);
+    ends(many(), "OrderExpired", |w| {
+        w.now_ms = (w.now_ms / 86_400_000 + 1) * 86_400_000
+    });
 }
 
 #[test]
 fn a_delisting_with_many_resting_orders_is_spread() {
-    ends(many(), "OrderCancelled", |w| w.list("AAPL", r#"{"symbol":"AAPL","status":"delisted"}"#));
+    ends(many(), "OrderCancelled", |w| {
+        w.list("AAPL", r#"{"symbol":"AAPL","status":"delisted"}"#)
+    });
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,29 +194,70 @@ fn the_dead_are_passed_over_once() {
         life: Life::Rest,
         post_only: false,
     };
+
     let put = |b: &mut Book<Id>, o, now_ms| {
         let mut traded = 0;
-        b.submit(o, now_ms, &mut House::Away, &mut Room::UNBOUNDED.clone(), |m: Match<'_, Id>| traded += m.quantity);
+        b.submit(
+            o,
+            now_ms,
+            &mut House::Away,
+            &mut Room::UNBOUNDED.clone(),
+            |m: Match<'_, Id>| traded += m.quantity,
+        );
+
         traded
     };
+
     let mut b = Book::default();
     for n in 0..20_000 {
-        put(&mut b, Order { deadline_ms: 1_000, ..order(1, Side::Sell, 100 - n % 50, 1) }, 0);
-        put(&mut b, Order { deadline_ms: 1_000, stop_e4: Some(100 + n % 50), ..order(1, Side::Buy, 100, 1) }, 0);
+        put(
+            &mut b,
+            Order {
+                deadline_ms: 1_000,
+                ..order(1, Side::Sell, 100 - n % 50, 1)
+            },
+            0,
+        );
+
+        put(
+            &mut b,
+            Order {
+                deadline_ms: 1_000,
+                stop_e4: Some(100 + n % 50),
+                ..order(1, Side::Buy, 100, 1)
+            },
+            0,
+        );
     }
+
     put(&mut b, order(2, Side::Sell, 101, i64::MAX), 0);
-    put(&mut b, Order { stop_e4: Some(500), ..order(1, Side::Buy, 100, 1) }, 0);
+    put(
+        &mut b,
+        Order {
+            stop_e4: Some(500),
+            ..order(1, Side::Buy, 100, 1)
+        },
+        0,
+    );
+
     let step = |b: &mut Book<Id>, n: u32| {
         b.price(200);
         assert!(b.next_fired(1_000).is_none());
         assert_eq!(put(b, order(3 + n, Side::Buy, 101, 1), 1_000), 1);
     };
+
     let began = Instant::now();
     step(&mut b, 0);
     let first = began.elapsed();
     let began = Instant::now();
     (1..=2_000).for_each(|n| step(&mut b, n));
-    // They were two thousand times the first one's work. The machine may be busy with other things for a while.
-    assert!(began.elapsed() < first * 500, "2000 steps took {:?}, and the first {first:?}", began.elapsed());
+
+    // They were two thousand times the first one's work. The machine may be busy with other things
+    // for a while.
+    assert!(
+        began.elapsed() < first * 500,
+        "2000 steps took {:?}, and the first {first:?}",
+        began.elapsed()
+    );
     b.check(1_000).expect("a good book");
 }

@@ -36,7 +36,9 @@ fn sells(w: &World, user: &str) -> Vec<String> {
     let begin = show::prefix(Role::Portfolio, &format!("sell/{user}/"));
     let rows = state(w).iter().filter(|(key, _)| key.starts_with(&begin));
     rows.map(|(key, value)| {
-        show::show(Role::Portfolio, key, value).map(|(key, v)| format!("{key} {}", v["leaves_quantity"])).expect("readable")
+        show::show(Role::Portfolio, key, value)
+            .map(|(key, v)| format!("{key} {}", v["leaves_quantity"]))
+            .expect("readable")
     })
     .collect()
 }
@@ -46,33 +48,57 @@ fn folded<'a>(records: impl IntoIterator<Item = &'a Stored>) -> BTreeMap<String,
     let mut folds = BTreeMap::<String, PortfolioFold>::new();
     for r in records {
         let (user, symbol) = read_key(r.key.as_deref().expect("a key")).expect("text");
-        folds.entry(user.to_string()).or_default().take(symbol, r.value.as_deref()).expect("ours");
+        folds
+            .entry(user.to_string())
+            .or_default()
+            .take(symbol, r.value.as_deref())
+            .expect("ours");
     }
-    folds.into_iter().filter_map(|(user, fold)| Some((user, fold.portfolio().expect("all of it")?))).collect()
+
+    folds
+        .into_iter()
+        .filter_map(|(user, fold)| Some((user, fold.portfolio().expect("all of it")?)))
+        .collect()
 }
 
-/// The last published portfolio of each user, which must also be what folding their events outside the role gives.
+/// The last published portfolio of each user, which must also be what folding their events outside
+/// the role gives.
 fn published(w: &World) -> BTreeMap<String, Portfolio> {
     let last = folded(w.records(topics::PORTFOLIOS));
     let mut folds = BTreeMap::<String, History>::new();
     for r in w.records(topics::ORDER_EVENTS) {
         let e = OrderEvent::decode(value(r)).expect("ours");
-        let now = folds.entry(e.user_id.to_string()).or_insert_with(|| History::of(e.user_id)).fold(&e).expect("good events");
+        let now = folds
+            .entry(e.user_id.to_string())
+            .or_insert_with(|| History::of(e.user_id))
+            .fold(&e)
+            .expect("good events");
         if e.user_seq == last[e.user_id].user_seq {
             let mut now = now.clone();
             now.positions.retain(|_, h| h.quantity != 0);
             assert_eq!(now, last[e.user_id]);
         }
     }
+
     last
 }
 
-/// They once lay in one value, which then no changelog took, and was written again with every batch.
+/// They once lay in one value, which then no changelog took, and was written again with every
+/// batch.
 #[test]
 fn ten_thousand_open_sells_fit() {
     const SELLS: usize = 10_000;
-    let mut w = World::new(1, RoleSettings { rate_limit: 0, stale_ms: 1_000_000_000, ..Default::default() });
-    let (user, symbol) = ("u".repeat(64), "S".repeat(64));
+    let mut w = World::new(
+        1,
+        RoleSettings {
+            rate_limit: 0,
+            stale_ms: 1_000_000_000,
+            ..Default::default()
+        },
+    );
+
+    let user = "u".repeat(64);
+    let symbol = "S".repeat(64);
     w.list(&symbol, &format!(r#"{{"symbol":"{symbol}"}}"#));
     w.tick(&symbol, "1");
     w.pump();
@@ -85,6 +111,7 @@ fn ten_thousand_open_sells_fit() {
             w.pump();
         }
     }
+
     let held = |w: &World| published(w)[&user].positions[&symbol].reserved;
     assert_eq!((state(&w).len(), held(&w)), (1 + SELLS, SELLS as i64));
     assert!(largest(state(&w).values().map(Vec::len)) < 64 << 10);
@@ -109,6 +136,7 @@ fn market() -> World {
         w.limit("s", id, "AAPL", 10, "sell", &format!("10{n}"), "");
         w.limit("t", id, "AAPL", 10, "sell", "104", "");
     }
+
     w.pump();
     w.limit("b", "1", "AAPL", 4, "buy", "100", "");
     w.pump();
@@ -132,7 +160,10 @@ fn go_on(w: &mut World) {
 #[test]
 fn rows_follow_their_orders() {
     let mut w = market();
-    assert_eq!(sells(&w, "s"), ["sell/s/1 6", "sell/s/2 10", "sell/s/3 10", "sell/s/4 10"]);
+    assert_eq!(
+        sells(&w, "s"),
+        ["sell/s/1 6", "sell/s/2 10", "sell/s/3 10", "sell/s/4 10"]
+    );
     go_on(&mut w);
     assert_eq!(sells(&w, "s"), ["sell/s/3 5", "sell/s/4 10", "sell/s/5 7"]);
     assert_eq!(sells(&w, "t").len(), 4);
@@ -144,7 +175,10 @@ fn version_1(now: &State) -> State {
     let users = now.iter().filter(|(key, _)| !key.contains(&0));
     let old = |(user, record): (&Vec<u8>, &Vec<u8>)| {
         let begin = [&user[..], b"\0"].concat();
-        let rows: Vec<_> = now.iter().filter_map(|(key, row)| Some((key.strip_prefix(&begin[..])?, row))).collect();
+        let rows: Vec<_> = now
+            .iter()
+            .filter_map(|(key, row)| Some((key.strip_prefix(&begin[..])?, row)))
+            .collect();
         assert_eq!(record[0], 2);
         let mut bytes = [&[1], &record[1..]].concat();
         put(&mut bytes, rows.len() as u64);
@@ -152,28 +186,39 @@ fn version_1(now: &State) -> State {
             put_bytes(&mut bytes, order_id);
             bytes.extend_from_slice(&row[1..]);
         }
+
         (user.clone(), bytes)
     };
+
     users.map(old).collect()
 }
 
 #[test]
 fn what_version_1_kept_goes_on() {
-    let (mut w, mut other) = (market(), market());
+    let mut w = market();
+    let mut other = market();
     let old = version_1(state(&w));
     assert_eq!(old.len(), 3);
     let (_, shown) = show::show(Role::Portfolio, b"s", &old[&b"s"[..]]).expect("readable");
-    assert_eq!(shown["open_sells"]["1"], json!({"symbol": "AAPL", "leaves_quantity": 6}));
+    assert_eq!(
+        shown["open_sells"]["1"],
+        json!({"symbol": "AAPL", "leaves_quantity": 6})
+    );
     w.set_state(Role::Portfolio, 0, old.clone());
     go_on(&mut w);
     other.restart(Role::Portfolio);
     go_on(&mut other);
-    assert_eq!(state(&w)[&b"t"[..]], old[&b"t"[..]], "whom nothing happened to");
+    assert_eq!(
+        state(&w)[&b"t"[..]],
+        old[&b"t"[..]],
+        "whom nothing happened to"
+    );
     assert_eq!(sells(&w, "s"), ["sell/s/3 5", "sell/s/4 10", "sell/s/5 7"]);
     for w in [&mut w, &mut other] {
         w.command("t", r#""command":"deposit","order_id":"d","amount":1"#);
         w.pump();
     }
+
     assert_eq!(state(&w), state(&other));
     assert_eq!(published(&w), published(&other));
 }
@@ -189,7 +234,12 @@ struct Trader {
 
 impl Trader {
     fn new(user: &str) -> Trader {
-        Trader { user: user.into(), seq: 0, fold: History::of(user), was: None }
+        Trader {
+            user: user.into(),
+            seq: 0,
+            fold: History::of(user),
+            was: None,
+        }
     }
 
     /// As it is now.
@@ -199,7 +249,15 @@ impl Trader {
         now
     }
 
-    fn say(&mut self, w: &mut World, event: Event, symbol: &str, side: Side, quantity: i64, order_id: &str) {
+    fn say(
+        &mut self,
+        w: &mut World,
+        event: Event,
+        symbol: &str,
+        side: Side,
+        quantity: i64,
+        order_id: &str,
+    ) {
         self.seq += 1;
         let e = OrderEvent {
             user_seq: self.seq,
@@ -212,9 +270,14 @@ impl Trader {
             last_price_e4: Some(1_000 + self.seq as i64 % 77),
             fee_e4: Some(self.seq as i64 % 3),
             cash_available_e4: self.seq as i64 * 10,
-            status: Some(if event == Event::OrderPending { Status::PendingNew } else { Status::Filled }),
+            status: Some(if event == Event::OrderPending {
+                Status::PendingNew
+            } else {
+                Status::Filled
+            }),
             ..OrderEvent::new(event, &self.user)
         };
+
         w.event(&e);
         self.fold.fold(&e).expect("a good event");
         let now = self.was.is_some().then(|| self.now());
@@ -224,15 +287,29 @@ impl Trader {
     }
 
     fn holds(&self, symbol: &str) -> i64 {
-        self.fold.portfolio().positions.get(symbol).map_or(0, |h| h.quantity)
+        self.fold
+            .portfolio()
+            .positions
+            .get(symbol)
+            .map_or(0, |h| h.quantity)
     }
 }
 
-/// The topic as compaction may leave it: of the records before `cut`, those that no later one of these has replaced, and maybe without tombstones.
+/// The topic as compaction may leave it: of the records before `cut`, those that no later one of
+/// these has replaced, and maybe without tombstones.
 fn compacted(all: &[Stored], cut: usize, tombstones: bool) -> Vec<&Stored> {
-    let last: BTreeMap<_, _> = all[..cut].iter().enumerate().map(|(n, r)| (&r.key, n)).collect();
-    let stays = |n: usize, r: &Stored| n >= cut || (last[&r.key] == n && (tombstones || r.value.is_some()));
-    all.iter().enumerate().filter(|(n, r)| stays(*n, r)).map(|(_, r)| r).collect()
+    let last: BTreeMap<_, _> = all[..cut]
+        .iter()
+        .enumerate()
+        .map(|(n, r)| (&r.key, n))
+        .collect();
+    let stays =
+        |n: usize, r: &Stored| n >= cut || (last[&r.key] == n && (tombstones || r.value.is_some()));
+    all.iter()
+        .enumerate()
+        .filter(|(n, r)| stays(*n, r))
+        .map(|(_, r)| r)
+        .collect()
 }
 
 #[test]
@@ -249,10 +326,25 @@ fn a_portfolio_of_25000_positions_goes_on_and_an_event_writes_what_it_changed() 
             w.turn_of(Role::Portfolio);
         }
     }
-    assert!(w.largest_turn_of(Role::Portfolio) <= 2 * 1_000 + 600, "{}", w.largest_turn_of(Role::Portfolio));
+
+    assert!(
+        w.largest_turn_of(Role::Portfolio) <= 2 * 1_000 + 600,
+        "{}",
+        w.largest_turn_of(Role::Portfolio)
+    );
     let all = w.records(topics::PORTFOLIOS);
-    assert!(largest(all.iter().filter_map(|r| Some(r.value.as_ref()?.len()))) <= 64 << 10, "no record is large");
-    assert!(largest(w.state(Role::Portfolio).into_iter().flat_map(|s| s.values().map(Vec::len))) <= 32 << 10);
+    assert!(
+        largest(all.iter().filter_map(|r| Some(r.value.as_ref()?.len()))) <= 64 << 10,
+        "no record is large"
+    );
+    assert!(
+        largest(
+            w.state(Role::Portfolio)
+                .into_iter()
+                .flat_map(|s| s.values().map(Vec::len))
+        ) <= 32 << 10
+    );
+
     assert_eq!(folded(all)[&user], trader.now());
     let count = w.records(topics::PORTFOLIOS).len();
     w.reset_largest_turn();
@@ -260,25 +352,54 @@ fn a_portfolio_of_25000_positions_goes_on_and_an_event_writes_what_it_changed() 
     w.turn_of(Role::Portfolio);
     let partition = partitioner::partition(user.as_bytes(), 2);
     let all = w.partition(TopicPartition::new(topics::PORTFOLIOS, partition));
-    assert_eq!((all.len(), all.len() - count), (w.records(topics::PORTFOLIOS).len(), 2), "all of it lies where its user's records lie");
-    assert_eq!(all[count].key, Some(format!("{user}/{}", symbol(17)).into_bytes()));
-    assert_eq!((&all[count].value, all[count].header("type")), (&None, "Position".to_string()));
-    assert_eq!((all[count + 1].header("type"), all[count + 1].header("n")), ("Portfolio".to_string(), "1".to_string()));
-    assert_eq!((folded(all)[&user].positions.len(), w.largest_turn_of(Role::Portfolio)), (POSITIONS - 1, 4), "two of state, two published");
+    assert_eq!(
+        (all.len(), all.len() - count),
+        (w.records(topics::PORTFOLIOS).len(), 2),
+        "all of it lies where its user's records lie"
+    );
+    assert_eq!(
+        all[count].key,
+        Some(format!("{user}/{}", symbol(17)).into_bytes())
+    );
+    assert_eq!(
+        (&all[count].value, all[count].header("type")),
+        (&None, "Position".to_string())
+    );
+    assert_eq!(
+        (all[count + 1].header("type"), all[count + 1].header("n")),
+        ("Portfolio".to_string(), "1".to_string())
+    );
+    assert_eq!(
+        (
+            folded(all)[&user].positions.len(),
+            w.largest_turn_of(Role::Portfolio)
+        ),
+        (POSITIONS - 1, 4),
+        "two of state, two published"
+    );
+
     assert_eq!(folded(all)[&user], trader.now());
 }
 
-/// Random trades of two users whose portfolios grow over the bound and shrink below it again and again, in batches of any size and with restarts. After every
-/// published record of a user a reader has the portfolio as it was after some event, and at the end of each transaction as it is; compaction changes
-/// nothing of that, wherever it has come to; and the state does not depend on the batches.
+/// Random trades of two users whose portfolios grow over the bound and shrink below it again and
+/// again, in batches of any size and with restarts. After every published record of a user a reader
+/// has the portfolio as it was after some event, and at the end of each transaction as it is;
+/// compaction changes nothing of that, wherever it has come to; and the state does not depend on
+/// the batches.
 fn crossings(seed: u64) {
     let mut rng = Rng::new(seed);
     let mut w = World::new(1, RoleSettings::default());
     let mut at_once = World::new(1, RoleSettings::default());
-    let mut traders: Vec<_> = ["u", "u!"].map(|user| Trader { was: Some(Vec::new()), ..Trader::new(user) }).into();
+    let mut traders: Vec<_> = ["u", "u!"]
+        .map(|user| Trader {
+            was: Some(Vec::new()),
+            ..Trader::new(user)
+        })
+        .into();
     let mut turned = Vec::new();
     for n in 0..8_000_u64 {
         let trader = &mut traders[rng.below(2) as usize];
+
         // Half of the time it grows, half of the time it shrinks.
         let grows = (n / 1_600).is_multiple_of(2);
         let symbol = format!("S{}", rng.below(600));
@@ -288,37 +409,72 @@ fn crossings(seed: u64) {
             0 => {
                 trader.say(&mut w, Event::OrderPending, &symbol, Side::Sell, 3, &order);
                 if rng.below(2) == 0 {
-                    trader.say(&mut w, Event::OrderCancelled, &symbol, Side::Sell, 3, &order);
+                    trader.say(
+                        &mut w,
+                        Event::OrderCancelled,
+                        &symbol,
+                        Side::Sell,
+                        3,
+                        &order,
+                    );
                 }
             }
             1 => trader.say(&mut w, Event::OrderFilled, &symbol, Side::Sell, 2, &order),
-            _ if grows => trader.say(&mut w, Event::OrderFilled, &symbol, Side::Buy, 1 + rng.below(4) as i64, &order),
+            _ if grows => trader.say(
+                &mut w,
+                Event::OrderFilled,
+                &symbol,
+                Side::Buy,
+                1 + rng.below(4) as i64,
+                &order,
+            ),
             _ => {
                 // Closes whatever comes next in its list.
-                let next = trader.fold.portfolio().positions.range(symbol.clone()..).find(|(_, h)| h.quantity != 0);
+                let next = trader
+                    .fold
+                    .portfolio()
+                    .positions
+                    .range(symbol.clone()..)
+                    .find(|(_, h)| h.quantity != 0);
                 let (symbol, held) = next.map_or((symbol, held), |(s, h)| (s.clone(), h.quantity));
                 let side = if held < 0 { Side::Buy } else { Side::Sell };
-                trader.say(&mut w, Event::OrderFilled, &symbol, side, held.abs().max(1), &order);
+                trader.say(
+                    &mut w,
+                    Event::OrderFilled,
+                    &symbol,
+                    side,
+                    held.abs().max(1),
+                    &order,
+                );
             }
         }
+
         if rng.below(if n % 500 < 50 { 300 } else { 12 }) == 0 {
             w.turn_of(Role::Portfolio);
             turned.push(w.records(topics::PORTFOLIOS).len());
         }
+
         if rng.below(500) == 0 {
             w.turn_of(Role::Portfolio);
             w.restart(Role::Portfolio);
         }
     }
+
     w.turn_of(Role::Portfolio);
     for r in w.records(topics::ORDER_EVENTS) {
         at_once.event(&OrderEvent::decode(value(r)).expect("ours"));
     }
+
     at_once.turn_of(Role::Portfolio);
-    assert_eq!(state(&w), state(&at_once), "seed {seed}: whatever the batches");
+    assert_eq!(
+        state(&w),
+        state(&at_once),
+        "seed {seed}: whatever the batches"
+    );
     let all = w.partition(TopicPartition::new(topics::PORTFOLIOS, 0));
     let mut folds: BTreeMap<String, PortfolioFold> = BTreeMap::new();
-    let (mut apart, mut changes) = (BTreeMap::<String, bool>::new(), 0);
+    let mut apart = BTreeMap::<String, bool>::new();
+    let mut changes = 0;
     for (n, r) in all.iter().enumerate() {
         let (user, symbol) = read_key(r.key.as_deref().expect("a key")).expect("text");
         let fold = folds.entry(user.to_string()).or_default();
@@ -326,27 +482,56 @@ fn crossings(seed: u64) {
         if symbol.is_some() && n % 9 != 0 {
             continue;
         }
-        let Some(seen) = fold.portfolio().unwrap_or_else(|e| panic!("seed {seed}: {e}")) else { continue };
-        let trader = traders.iter().find(|t| t.user == user).expect("one of them");
-        assert_eq!(seen, trader.was.as_ref().expect("kept")[seen.user_seq as usize - 1], "seed {seed}: at any moment");
+
+        let Some(seen) = fold
+            .portfolio()
+            .unwrap_or_else(|e| panic!("seed {seed}: {e}"))
+        else {
+            continue;
+        };
+
+        let trader = traders
+            .iter()
+            .find(|t| t.user == user)
+            .expect("one of them");
+        assert_eq!(
+            seen,
+            trader.was.as_ref().expect("kept")[seen.user_seq as usize - 1],
+            "seed {seed}: at any moment"
+        );
         if symbol.is_none() {
-            changes += usize::from(apart.insert(user.to_string(), !fold.is_whole()) == Some(fold.is_whole()));
+            changes += usize::from(
+                apart.insert(user.to_string(), !fold.is_whole()) == Some(fold.is_whole()),
+            );
             assert!(value(r).len() < 32 << 10);
         }
     }
-    assert!(changes >= 6, "seed {seed}: {changes} times from one form to the other");
+
+    assert!(
+        changes >= 6,
+        "seed {seed}: {changes} times from one form to the other"
+    );
     let due: BTreeMap<_, _> = traders.iter().map(|t| (t.user.clone(), t.now())).collect();
     for _ in 0..20 {
         let cut = rng.below(all.len() as u64 + 1) as usize;
-        assert_eq!(folded(compacted(all, cut, rng.below(2) == 0)), due, "seed {seed}: compacted up to {cut}");
+        assert_eq!(
+            folded(compacted(all, cut, rng.below(2) == 0)),
+            due,
+            "seed {seed}: compacted up to {cut}"
+        );
         let end = turned[rng.below(turned.len() as u64) as usize];
-        assert_eq!(folded(compacted(&all[..end], cut.min(end), false)), folded(&all[..end]), "seed {seed}: at the end of a transaction");
+        assert_eq!(
+            folded(compacted(&all[..end], cut.min(end), false)),
+            folded(&all[..end]),
+            "seed {seed}: at the end of a transaction"
+        );
     }
 }
 
 #[test]
 fn readers_are_right_whenever_a_portfolio_goes_apart_or_comes_together() {
-    let seeds = std::env::var("PORTFOLIO_SEEDS").map_or(2, |n| n.parse().expect("PORTFOLIO_SEEDS is a number"));
+    let seeds = std::env::var("PORTFOLIO_SEEDS")
+        .map_or(2, |n| n.parse().expect("PORTFOLIO_SEEDS is a number"));
     (1..=seeds).for_each(crossings);
 }
 
@@ -358,18 +543,38 @@ fn what_version_2_kept_in_one_record_moves_in_parts_and_is_right_on_the_way() {
     let mut trader = Trader::new("u");
     let mut elsewhere = World::new(1, RoleSettings::default());
     for n in 0..POSITIONS {
-        trader.say(&mut elsewhere, Event::OrderFilled, &symbol(n), Side::Buy, 5, "1");
+        trader.say(
+            &mut elsewhere,
+            Event::OrderFilled,
+            &symbol(n),
+            Side::Buy,
+            5,
+            "1",
+        );
     }
+
     let p = trader.now();
     let mut old = vec![2];
     put(&mut old, p.user_seq);
-    let signed = |out: &mut Vec<u8>, n: i64| processor::engine::varint::put_signed(out, i128::from(n));
-    [p.cash_available_e4, p.cash_reserved_e4, p.realised_e4, p.fees_e4].into_iter().for_each(|n| signed(&mut old, n));
+    let signed =
+        |out: &mut Vec<u8>, n: i64| processor::engine::varint::put_signed(out, i128::from(n));
+    [
+        p.cash_available_e4,
+        p.cash_reserved_e4,
+        p.realised_e4,
+        p.fees_e4,
+    ]
+    .into_iter()
+    .for_each(|n| signed(&mut old, n));
+
     put(&mut old, p.positions.len() as u64);
     for (symbol, h) in &p.positions {
         put_bytes(&mut old, symbol.as_bytes());
-        [h.quantity, h.reserved, h.cost_basis_e4].into_iter().for_each(|n| signed(&mut old, n));
+        [h.quantity, h.reserved, h.cost_basis_e4]
+            .into_iter()
+            .for_each(|n| signed(&mut old, n));
     }
+
     let mut w = World::new(1, RoleSettings::default());
     w.set_state(Role::Portfolio, 0, [(b"u".to_vec(), old)].into());
     let mut whole = Vec::new();
@@ -379,14 +584,30 @@ fn what_version_2_kept_in_one_record_moves_in_parts_and_is_right_on_the_way() {
         let side = if n % 3 == 0 { Side::Sell } else { Side::Buy };
         trader.say(&mut w, Event::OrderFilled, &symbol(n * 299), side, 5, "2");
         w.turn_of(Role::Portfolio);
-        assert_eq!(folded(w.records(topics::PORTFOLIOS))["u"], trader.now(), "after event {n}");
+        assert_eq!(
+            folded(w.records(topics::PORTFOLIOS))["u"],
+            trader.now(),
+            "after event {n}"
+        );
     }
-    assert!(w.largest_turn_of(Role::Portfolio) < 1_100, "{} records", w.largest_turn_of(Role::Portfolio));
-    assert!(state(&w)[&b"u"[..]].len() < 100, "nothing is left in the record");
+
+    assert!(
+        w.largest_turn_of(Role::Portfolio) < 1_100,
+        "{} records",
+        w.largest_turn_of(Role::Portfolio)
+    );
+    assert!(
+        state(&w)[&b"u"[..]].len() < 100,
+        "nothing is left in the record"
+    );
     elsewhere.turn_of(Role::Portfolio);
     for r in w.records(topics::ORDER_EVENTS) {
         elsewhere.event(&OrderEvent::decode(value(r)).expect("ours"));
     }
     elsewhere.turn_of(Role::Portfolio);
-    assert_eq!(state(&w), state(&elsewhere), "as if it had been kept like this from the beginning");
+    assert_eq!(
+        state(&w),
+        state(&elsewhere),
+        "as if it had been kept like this from the beginning"
+    );
 }

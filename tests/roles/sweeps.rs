@@ -1,4 +1,5 @@
-//! Orders that meet very many others: they trade with them in parts, one transaction each, and all comes out as if it had been one step.
+//! Orders that meet very many others: they trade with them in parts, one transaction each, and all
+//! comes out as if it had been one step.
 
 use processor::client::simulate::Rng;
 use processor::roles::{Role, RoleSettings};
@@ -9,14 +10,28 @@ use super::driver::World;
 use super::market::floor;
 
 fn in_parts_of(match_part: u64) -> World {
-    floor(RoleSettings { match_part, open_orders_max: 100_000, stale_ms: 1_000_000_000, ..RoleSettings::default() })
+    floor(RoleSettings {
+        match_part,
+        open_orders_max: 100_000,
+        stale_ms: 1_000_000_000,
+        ..RoleSettings::default()
+    })
 }
 
 /// So many bids of one share.
 fn bids(w: &mut World, orders: usize, more: &str) {
     for n in 0..orders {
-        w.limit(&format!("b{}", n % 10), &n.to_string(), "AAPL", 1, "buy", &format!("99.{:02}", n % 90), more);
+        w.limit(
+            &format!("b{}", n % 10),
+            &n.to_string(),
+            "AAPL",
+            1,
+            "buy",
+            &format!("99.{:02}", n % 90),
+            more,
+        );
     }
+
     w.pump();
 }
 
@@ -38,17 +53,33 @@ fn a_sweep_of_a_deep_book_is_spread_over_transactions() {
         w.turn_max = 1;
         w.limit("s", "all", "AAPL", 1_000, "sell", "99", more);
         w.pump();
-        assert_eq!((count(&w, "s", "OrderFilled"), count(&w, "s", "OrderPartiallyFilled")), (2, 999), "the stock, and all of it");
+        assert_eq!(
+            (
+                count(&w, "s", "OrderFilled"),
+                count(&w, "s", "OrderPartiallyFilled")
+            ),
+            (2, 999),
+            "the stock, and all of it"
+        );
+
         let largest = w.largest_turn_of(Role::Trading);
         assert!(largest <= 450, "{largest} records in one transaction");
-        let prices: Vec<i64> = values(&w, topics::TRADES).iter().skip(1).map(|t| t["price_e4"].as_i64().expect("a price")).collect();
-        assert!(prices.is_sorted_by(|a, b| a >= b) && prices.len() == 1_000, "best price first");
+        let prices: Vec<i64> = values(&w, topics::TRADES)
+            .iter()
+            .skip(1)
+            .map(|t| t["price_e4"].as_i64().expect("a price"))
+            .collect();
+        assert!(
+            prices.is_sorted_by(|a, b| a >= b) && prices.len() == 1_000,
+            "best price first"
+        );
         w.check_books();
         w.check_rest();
     }
 }
 
-/// Begins a sweep of 1000 bids, and stops after its first part; `b0` has the order `19`, at one of the worst prices.
+/// Begins a sweep of 1000 bids, and stops after its first part; `b0` has the order `19`, at one of
+/// the worst prices.
 fn half_done(more: &str) -> World {
     let mut w = in_parts_of(100);
     bids(&mut w, 1_000, more);
@@ -71,10 +102,19 @@ fn what_comes_meanwhile_waits_for_its_turn() {
     let last = w.last("b0");
     assert_eq!(
         (&last["event"], &last["reason"], &last["status"]),
-        (&"CancelRejected".into(), &"TOO_LATE_TO_CANCEL".into(), &"filled".into())
+        (
+            &"CancelRejected".into(),
+            &"TOO_LATE_TO_CANCEL".into(),
+            &"filled".into()
+        )
     );
+
     assert_eq!(count(&w, "s", "OrderFilled"), 2);
-    assert_eq!(w.names("late"), ["Deposited", "OrderPending", "OrderAccepted"], "the better price came too late");
+    assert_eq!(
+        w.names("late"),
+        ["Deposited", "OrderPending", "OrderAccepted"],
+        "the better price came too late"
+    );
     w.check_rest();
 }
 
@@ -87,11 +127,27 @@ fn neither_a_deadline_nor_a_listing_cuts_in() {
     w.wake();
     w.pump();
     let events: Vec<Value> = (0..10).flat_map(|n| w.events(&format!("b{n}"))).collect();
-    assert_eq!(events.iter().filter(|e| e["event"] == "OrderFilled").count(), 1_000, "the order came before midnight and before the word");
+    assert_eq!(
+        events
+            .iter()
+            .filter(|e| e["event"] == "OrderFilled")
+            .count(),
+        1_000,
+        "the order came before midnight and before the word"
+    );
+
     assert_eq!(count(&w, "s", "OrderFilled"), 2);
     let trades = values(&w, topics::TRADES);
-    let times: std::collections::BTreeSet<i64> = trades.iter().skip(1).map(|t| t["time_us"].as_i64().expect("a time")).collect();
-    assert_eq!(times.len(), 1, "all of it at the time at which the order came");
+    let times: std::collections::BTreeSet<i64> = trades
+        .iter()
+        .skip(1)
+        .map(|t| t["time_us"].as_i64().expect("a time"))
+        .collect();
+    assert_eq!(
+        times.len(),
+        1,
+        "all of it at the time at which the order came"
+    );
     w.check_rest();
 }
 
@@ -103,7 +159,16 @@ fn all_or_nothing_looks_in_parts_too() {
         w.limit("more", "1", "AAPL", 1, "sell", "105", "");
         bids(&mut w, 1_000, "");
         w.order("t", "stock", "AAPL", "1", "buy");
-        w.limit("s", "all", "AAPL", quantity.min(1_000), "sell", "99", r#""tif":"FOK""#);
+        w.limit(
+            "s",
+            "all",
+            "AAPL",
+            quantity.min(1_000),
+            "sell",
+            "99",
+            r#""tif":"FOK""#,
+        );
+
         if !fills {
             // One less than is wanted.
             w.pump();
@@ -111,6 +176,7 @@ fn all_or_nothing_looks_in_parts_too() {
             bids(&mut w, 999, "");
             w.limit("s", "all", "AAPL", 1_000, "sell", "99", r#""tif":"FOK""#);
         }
+
         w.turn_of(Role::Orders);
         for n in 0..5 {
             w.turn_of(Role::Trading);
@@ -118,33 +184,62 @@ fn all_or_nothing_looks_in_parts_too() {
                 w.restart(Role::Trading);
             }
         }
+
         assert_eq!(w.records(topics::TRADES).len(), 1, "still looking");
         w.pump();
         let last = w.last("s");
-        let ends = if fills { "OrderFilled" } else { "OrderCancelled" };
-        assert_eq!((&last["event"], w.records(topics::TRADES).len()), (&ends.into(), if fills { 1_001 } else { 1 }));
+        let ends = if fills {
+            "OrderFilled"
+        } else {
+            "OrderCancelled"
+        };
+
+        assert_eq!(
+            (&last["event"], w.records(topics::TRADES).len()),
+            (&ends.into(), if fills { 1_001 } else { 1 })
+        );
         w.check_rest();
     }
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(got: &[T], due: &[T], what: &str) {
-    let at = got.iter().zip(due).position(|(got, due)| got != due).unwrap_or(got.len().min(due.len()));
-    assert!(got == due, "{what}: number {at} is {:#?} where {:#?} was due", got.get(at), due.get(at));
+    let at = got
+        .iter()
+        .zip(due)
+        .position(|(got, due)| got != due)
+        .unwrap_or(got.len().min(due.len()));
+    assert!(
+        got == due,
+        "{what}: number {at} is {:#?} where {:#?} was due",
+        got.get(at),
+        due.get(at)
+    );
 }
 
-/// Commands of several users at once: the same trades in the same order, the same events, the same books, however small the parts are.
+/// Commands of several users at once: the same trades in the same order, the same events, the same
+/// books, however small the parts are.
 #[test]
 fn parts_change_nothing() {
     let run = |seed: u64, part: u64, restarts: bool| {
         let mut rng = Rng::new(seed);
         let mut w = in_parts_of(part);
-        // Half of the time with a house, which gives little at a time and whose quote is moved through what rests.
+
+        // Half of the time with a house, which gives little at a time and whose quote is moved
+        // through what rests.
         let house = ["", r#""half_spread_bps":30,"house_max":2,"#][(seed % 2) as usize];
-        w.list("AAPL", &format!(r#"{{"symbol":"AAPL",{house}"house":{},"short_ok":true}}"#, !house.is_empty()));
+        w.list(
+            "AAPL",
+            &format!(
+                r#"{{"symbol":"AAPL",{house}"house":{},"short_ok":true}}"#,
+                !house.is_empty()
+            ),
+        );
+
         for n in 0..40 {
             w.now_ms += 1_000;
             for k in 0..=rng.below(30) {
-                let (user, id) = (["s", "t", "u", "v"][rng.below(4) as usize], format!("{n}-{k}"));
+                let user = ["s", "t", "u", "v"][rng.below(4) as usize];
+                let id = format!("{n}-{k}");
                 let side = if rng.below(2) == 0 { "buy" } else { "sell" };
                 let price = format!("{}.{:02}", 99 + rng.below(2), rng.below(100));
                 let most = if rng.below(5) == 0 { 40 } else { 3 };
@@ -152,42 +247,84 @@ fn parts_change_nothing() {
                 let more = ["", "", "", r#""tif":"IOC""#, r#""tif":"FOK""#][rng.below(5) as usize];
                 match rng.below(10) {
                     0 => w.cancel(user, &id, &format!("{n}-{}", rng.below(k + 1))),
-                    1 => w.stop(user, &id, "AAPL", quantity, side, &format!("{}.50", if side == "buy" { 101 } else { 98 })),
-                    2 => w.replace(user, &id, &format!("{n}-{}", rng.below(k + 1)), &format!(r#""quantity":{quantity}"#)),
+                    1 => w.stop(
+                        user,
+                        &id,
+                        "AAPL",
+                        quantity,
+                        side,
+                        &format!("{}.50", if side == "buy" { 101 } else { 98 }),
+                    ),
+                    2 => w.replace(
+                        user,
+                        &id,
+                        &format!("{n}-{}", rng.below(k + 1)),
+                        &format!(r#""quantity":{quantity}"#),
+                    ),
                     3 => w.order(user, &id, "AAPL", &quantity.to_string(), side),
-                    4 if k == 0 || !house.is_empty() => w.tick("AAPL", &format!("{}.7", 98 + rng.below(4))),
+                    4 if k == 0 || !house.is_empty() => {
+                        w.tick("AAPL", &format!("{}.7", 98 + rng.below(4)))
+                    }
                     _ => w.limit(user, &id, "AAPL", quantity, side, &price, more),
                 }
             }
+
             if restarts {
                 w.turn_of(Role::Orders);
                 w.turn_of(Role::Trading);
                 w.restart(Role::Trading);
             }
+
             w.pump();
         }
+
         w.check_books();
         w.check_rest();
-        let told: Vec<_> = ["s", "t", "u", "v"].into_iter().flat_map(|u| w.events(u)).collect();
+        let told: Vec<_> = ["s", "t", "u", "v"]
+            .into_iter()
+            .flat_map(|u| w.events(u))
+            .collect();
         let parts = w.records(topics::CLOCK).len();
         (
             values(&w, topics::TRADES),
             values(&w, topics::EXECUTIONS),
             told,
-            w.state(Role::Trading).into_iter().cloned().collect::<Vec<_>>(),
+            w.state(Role::Trading)
+                .into_iter()
+                .cloned()
+                .collect::<Vec<_>>(),
             parts,
         )
     };
+
     for seed in 1..6 {
         let due = run(seed, 0, false);
         for (part, restarts) in [(1, false), (1, true), (3, true), (1_000, false)] {
             let got = run(seed, part, restarts);
-            same(&got.0, &due.0, &format!("trades, seed {seed}, parts of {part}"));
-            same(&got.1, &due.1, &format!("executions, seed {seed}, parts of {part}"));
-            same(&got.2, &due.2, &format!("events, seed {seed}, parts of {part}"));
+            same(
+                &got.0,
+                &due.0,
+                &format!("trades, seed {seed}, parts of {part}"),
+            );
+            same(
+                &got.1,
+                &due.1,
+                &format!("executions, seed {seed}, parts of {part}"),
+            );
+            same(
+                &got.2,
+                &due.2,
+                &format!("events, seed {seed}, parts of {part}"),
+            );
             assert_eq!(got.3, due.3, "state, seed {seed}, parts of {part}");
-            assert!(part > 3 || got.4 > due.4, "{} and {} records of the clock", got.4, due.4);
+            assert!(
+                part > 3 || got.4 > due.4,
+                "{} and {} records of the clock",
+                got.4,
+                due.4
+            );
         }
+
         assert!(due.0.len() > 50, "{} trades", due.0.len());
     }
 }

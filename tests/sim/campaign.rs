@@ -40,7 +40,12 @@ fn options() -> Result<Options, String> {
     let mut o = Options::default();
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
-        let mut number = || args.next().and_then(|n| n.parse::<u64>().ok()).ok_or(format!("{arg} wants a number"));
+        let mut number = || {
+            args.next()
+                .and_then(|n| n.parse::<u64>().ok())
+                .ok_or(format!("{arg} wants a number"))
+        };
+
         match arg.as_str() {
             "--seeds" => o.seeds = Some(number()?),
             "--from" => o.from = number()?,
@@ -50,7 +55,10 @@ fn options() -> Result<Options, String> {
                 let name = args.next().unwrap_or_default();
                 let names: Vec<_> = Mutant::ALL.iter().map(|m| m.name()).collect();
                 let found = Mutant::ALL.into_iter().find(|m| m.name() == name);
-                o.mutant = Some(found.ok_or(format!("there is no mutant \"{name}\"; they are {}", names.join(", ")))?);
+                o.mutant = Some(found.ok_or(format!(
+                    "there is no mutant \"{name}\"; they are {}",
+                    names.join(", ")
+                ))?);
             }
             "--mutants" => o.mutants = true,
             "--write" => o.write = true,
@@ -65,6 +73,7 @@ fn options() -> Result<Options, String> {
             }
         }
     }
+
     Ok(o)
 }
 
@@ -76,17 +85,28 @@ pub fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+
     quiet_panics(o.seed.is_some());
     if let Some(seed) = o.seed {
         set_untransacted(o.untransacted || o.mutant == Some(Mutant::GuardOff));
         return one(seed, o.mutant);
     }
+
     if o.mutants {
-        return if all_mutants(&o) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return if all_mutants(&o) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
     }
+
     let ok = seeds(&o, o.seeds.unwrap_or(SEEDS));
     let more = o.seeds.is_none() && o.mutant.is_none();
-    if ok && (!more || all_mutants(&o)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if ok && (!more || all_mutants(&o)) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// A panic inside a run is a finding like any other, and told with it.
@@ -111,15 +131,28 @@ fn command(seed: u64, mutant: Option<Mutant>) -> String {
 fn one(seed: u64, mutant: Option<Mutant>) -> ExitCode {
     mutants::switch(mutant);
     let found = run(seed, Trace::Print);
-    println!("seed {seed}: {} events, {} s of virtual time, hash {:016x}", found.steps, found.virtual_us / 1_000_000, found.hash);
-    println!("longest silence of a task: {} ms, of one while all was well: {} ms", found.silence.any / 1_000, found.silence.well / 1_000);
-    println!("most transactions in a row that passed over a partition with something to read: {}", found.silence.passed);
+    println!(
+        "seed {seed}: {} events, {} s of virtual time, hash {:016x}",
+        found.steps,
+        found.virtual_us / 1_000_000,
+        found.hash
+    );
+    println!(
+        "longest silence of a task: {} ms, of one while all was well: {} ms",
+        found.silence.any / 1_000,
+        found.silence.well / 1_000
+    );
+    println!(
+        "most transactions in a row that passed over a partition with something to read: {}",
+        found.silence.passed
+    );
     for (kind, text) in Kind::ALL {
         let n = found.coverage.0[*kind as usize];
         if n > 0 {
             println!("{n:>8} {text}");
         }
     }
+
     match found.violation {
         None => {
             println!("nothing wrong");
@@ -142,10 +175,24 @@ struct Sum {
     findings: Vec<Finding>,
 }
 
-/// Runs seeds on all cores until one is wrong or all are done. With a mutant, the lowest seed that finds it is what counts.
-fn explore(from: u64, count: u64, mutant: Option<Mutant>, o: &Options, told: &(dyn Fn(u64) + Sync)) -> Sum {
-    let threads = if o.threads > 0 { o.threads } else { std::thread::available_parallelism().map_or(2, |n| n.get() as u64) };
-    let (next, done, found) = (AtomicU64::new(from), AtomicU64::new(0), AtomicBool::new(false));
+/// Runs seeds on all cores until one is wrong or all are done. With a mutant, the lowest seed that
+/// finds it is what counts.
+fn explore(
+    from: u64,
+    count: u64,
+    mutant: Option<Mutant>,
+    o: &Options,
+    told: &(dyn Fn(u64) + Sync),
+) -> Sum {
+    let threads = if o.threads > 0 {
+        o.threads
+    } else {
+        std::thread::available_parallelism().map_or(2, |n| n.get() as u64)
+    };
+
+    let next = AtomicU64::new(from);
+    let done = AtomicU64::new(0);
+    let found = AtomicBool::new(false);
     let sum = Mutex::new(Sum {
         coverage: Coverage::default(),
         steps: 0,
@@ -155,25 +202,36 @@ fn explore(from: u64, count: u64, mutant: Option<Mutant>, o: &Options, told: &(d
         silences: Vec::new(),
         findings: Vec::new(),
     });
+
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 mutants::switch(mutant);
                 set_untransacted(o.untransacted || mutant == Some(Mutant::GuardOff));
                 let mut silences = Vec::new();
-                let (mut coverage, mut steps, mut virtual_us, mut runs, mut guard) = (Coverage::default(), 0, 0, 0, (0, 0));
+                let mut coverage = Coverage::default();
+                let mut steps = 0;
+                let mut virtual_us = 0;
+                let mut runs = 0;
+                let mut guard = (0, 0);
                 while !found.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= from + count {
                         break;
                     }
+
                     let mut result = run(seed, Trace::Off);
-                    if mutant.is_none() && seed % TWICE_EVERY == 0 && result.violation.is_none() {
+                    if mutant.is_none()
+                        && seed.is_multiple_of(TWICE_EVERY)
+                        && result.violation.is_none()
+                    {
                         let again = run(seed, Trace::Off);
                         if again.hash != result.hash {
-                            result.violation = Some("determinism: two runs of one seed differ".into());
+                            result.violation =
+                                Some("determinism: two runs of one seed differ".into());
                         }
                     }
+
                     coverage.add(&result.coverage);
                     silences.push(result.silence);
                     steps += result.steps;
@@ -185,10 +243,12 @@ fn explore(from: u64, count: u64, mutant: Option<Mutant>, o: &Options, told: &(d
                         if mutant.is_none() {
                             println!("seed {seed}: {why}");
                         }
+
                         found.store(!o.keep_going, Ordering::Relaxed);
                         sum.lock().expect("no panic in here").findings.push(result);
                     }
                 }
+
                 let mut sum = sum.lock().expect("no panic in here");
                 sum.coverage.add(&coverage);
                 sum.silences.append(&mut silences);
@@ -199,13 +259,15 @@ fn explore(from: u64, count: u64, mutant: Option<Mutant>, o: &Options, told: &(d
             });
         }
     });
+
     let mut sum = sum.into_inner().expect("all threads have ended");
     sum.findings.sort_by_key(|f| f.seed);
     sum
 }
 
 fn seeds(o: &Options, count: u64) -> bool {
-    let (from, mutant) = (o.from, o.mutant);
+    let from = o.from;
+    let mutant = o.mutant;
     let begun = Instant::now();
     let last = Mutex::new(Instant::now());
     let sum = explore(from, count, mutant, o, &|done| {
@@ -213,9 +275,13 @@ fn seeds(o: &Options, count: u64) -> bool {
             && last.elapsed() > Duration::from_secs(10)
         {
             *last = Instant::now();
-            println!("sim: {done} of {count} seeds, {:.0} per second", done as f64 / begun.elapsed().as_secs_f64());
+            println!(
+                "sim: {done} of {count} seeds, {:.0} per second",
+                done as f64 / begun.elapsed().as_secs_f64()
+            );
         }
     });
+
     let time = begun.elapsed();
     println!(
         "sim: {} seeds from {from} in {:.1} s ({:.0} per second), {} events, {:.1} h of virtual time",
@@ -225,39 +291,71 @@ fn seeds(o: &Options, count: u64) -> bool {
         sum.steps,
         sum.virtual_us as f64 / 3.6e9
     );
+
     tell_silences(&sum.silences);
     for found in &sum.findings {
-        println!("seed {}: {}", found.seed, found.violation.as_deref().unwrap_or_default());
+        println!(
+            "seed {}: {}",
+            found.seed,
+            found.violation.as_deref().unwrap_or_default()
+        );
         println!("again, with a trace: {}", command(found.seed, mutant));
     }
+
     if !sum.findings.is_empty() && !o.keep_going {
         return false;
     }
+
     if count >= 1_000 && !o.untransacted {
         for (kind, text) in Kind::ALL {
             println!("{:>12} {text}", sum.coverage.0[*kind as usize]);
         }
+
         let never = sum.coverage.never();
         if !never.is_empty() {
             println!("never happened: {}", never.join("; "));
             return false;
         }
     }
+
     sum.findings.is_empty()
 }
 
-/// The longest silence of each seed: the largest of them, and which all but one in a hundred do not pass.
+/// The longest silence of each seed: the largest of them, and which all but one in a hundred do not
+/// pass.
 fn tell_silences(all: &[Silence]) {
     let told = |name: &str, unit: &str, of: &dyn Fn(&Silence) -> u64| {
         let mut each: Vec<u64> = all.iter().map(of).collect();
         each.sort_unstable();
-        let at = |permille: usize| each.get(each.len().saturating_sub(1) * permille / 1_000).copied().unwrap_or(0);
-        println!("{name}: half of the seeds {}, p99 {}, most {} {unit}", at(500), at(990), at(1_000));
+        let at = |permille: usize| {
+            each.get(each.len().saturating_sub(1) * permille / 1_000)
+                .copied()
+                .unwrap_or(0)
+        };
+
+        println!(
+            "{name}: half of the seeds {}, p99 {}, most {} {unit}",
+            at(500),
+            at(990),
+            at(1_000)
+        );
     };
-    told("longest silence of a task with something to read", "ms", &|s| s.any / 1_000);
+
+    told(
+        "longest silence of a task with something to read",
+        "ms",
+        &|s| s.any / 1_000,
+    );
     told("the same while all was well", "ms", &|s| s.well / 1_000);
-    told("longest restore while all was well", "ms", &|s| s.restore / 1_000);
-    told("a partition with something to read was passed over by", "transactions in a row", &|s| s.passed);
+    told("longest restore while all was well", "ms", &|s| {
+        s.restore / 1_000
+    });
+
+    told(
+        "a partition with something to read was passed over by",
+        "transactions in a row",
+        &|s| s.passed,
+    );
 }
 
 /// How a mutant was found.
@@ -270,8 +368,15 @@ struct Caught {
 
 fn all_mutants(o: &Options) -> bool {
     let mut rows = Vec::new();
+
     // Before the guard is switched off: does it hold while it is on?
-    let control = Options { untransacted: true, keep_going: true, threads: o.threads, ..Options::default() };
+    let control = Options {
+        untransacted: true,
+        keep_going: true,
+        threads: o.threads,
+        ..Options::default()
+    };
+
     let sum = explore(o.from, CONTROL_SEEDS, None, &control, &|_| {});
     let (dropped, stopped) = sum.guard;
     println!(
@@ -279,24 +384,48 @@ fn all_mutants(o: &Options) -> bool {
         sum.findings.len()
     );
     for f in &sum.findings {
-        println!("seed {}: {}", f.seed, f.violation.as_deref().unwrap_or_default());
+        println!(
+            "seed {}: {}",
+            f.seed,
+            f.violation.as_deref().unwrap_or_default()
+        );
     }
+
     let mut ok = sum.findings.is_empty() && dropped > 0;
     for mutant in Mutant::ALL {
         let begun = Instant::now();
         let sum = explore(o.from, MUTANT_SEEDS, Some(mutant), o, &|_| {});
         let found = sum.findings.first();
-        let why = found.and_then(|f| f.violation.as_deref()).unwrap_or("NOT CAUGHT");
-        let invariant = why.split_once(": ").map_or(why, |(invariant, _)| invariant).to_string();
-        let row = Caught { mutant, seed: found.map(|f| (f.seed, f.seed - o.from + 1)), invariant };
+        let why = found
+            .and_then(|f| f.violation.as_deref())
+            .unwrap_or("NOT CAUGHT");
+        let invariant = why
+            .split_once(": ")
+            .map_or(why, |(invariant, _)| invariant)
+            .to_string();
+        let row = Caught {
+            mutant,
+            seed: found.map(|f| (f.seed, f.seed - o.from + 1)),
+            invariant,
+        };
+
         ok &= row.seed.is_some();
-        let seeds = row.seed.map_or(format!("> {MUTANT_SEEDS}"), |(_, n)| n.to_string());
-        println!("mutant {:<22} seeds {seeds:>8}  {:>5.1} s  {}", mutant.name(), begun.elapsed().as_secs_f64(), row.invariant);
+        let seeds = row
+            .seed
+            .map_or(format!("> {MUTANT_SEEDS}"), |(_, n)| n.to_string());
+        println!(
+            "mutant {:<22} seeds {seeds:>8}  {:>5.1} s  {}",
+            mutant.name(),
+            begun.elapsed().as_secs_f64(),
+            row.invariant
+        );
         rows.push(row);
     }
+
     if o.write {
         write(&rows);
     }
+
     ok
 }
 
@@ -305,12 +434,28 @@ fn write(rows: &[Caught]) {
         "# Mutants\n\nEach row is a wrong idea that a loop like ours could contain, switched on in the shipping code (or, for what the Kafka adapter decides, \
          in the model client), and left to the simulation to find. Made by `make mutants`.\n\n| mutant | seeds needed | invariant that caught it | again |\n|---|---|---|---|\n",
     );
-    for Caught { mutant, seed, invariant } in rows {
+    for Caught {
+        mutant,
+        seed,
+        invariant,
+    } in rows
+    {
         let (seeds, again) = match seed {
-            Some((seed, n)) => (n.to_string(), format!("`{}`", command(*seed, Some(*mutant)))),
+            Some((seed, n)) => (
+                n.to_string(),
+                format!("`{}`", command(*seed, Some(*mutant))),
+            ),
             None => ("not found".to_string(), String::new()),
         };
-        text.push_str(&format!("| {} (`{}`) | {seeds} | {invariant} | {again} |\n", mutant.idea(), mutant.name()));
+        text.push_str(&format!(
+            "| {} (`{}`) | {seeds} | {invariant} | {again} |\n",
+            mutant.idea(),
+            mutant.name()
+        ));
     }
-    std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/internals/mutants.md"), text).expect("docs can be written");
+    std::fs::write(
+        concat!(env!("CARGO_MANIFEST_DIR"), "/docs/internals/mutants.md"),
+        text,
+    )
+    .expect("docs can be written");
 }

@@ -1,4 +1,5 @@
-//! What happened in a run, counted. A campaign in which one kind of fault never happened has not tested it, and fails.
+//! What happened in a run, counted. A campaign in which one kind of fault never happened has not
+//! tested it, and fails.
 
 macro_rules! kinds {
     ($($name:ident $text:literal;)*) => {
@@ -122,6 +123,10 @@ impl Coverage {
     }
 
     pub fn never(&self) -> Vec<&'static str> {
-        Kind::ALL.iter().filter(|(k, _)| self.0[*k as usize] == 0).map(|(_, text)| *text).collect()
+        Kind::ALL
+            .iter()
+            .filter(|(k, _)| self.0[*k as usize] == 0)
+            .map(|(_, text)| *text)
+            .collect()
     }
 }

@@ -1,4 +1,5 @@
-//! The simulation: the shipping loop and the shipping roles over a model of a Kafka cluster, with everything that can go wrong drawn from one seed.
+//! The simulation: the shipping loop and the shipping roles over a model of a Kafka cluster, with
+//! everything that can go wrong drawn from one seed.
 //!
 //! ```text
 //! make sim                 the seeds that `make test` runs, and all mutants

@@ -19,6 +19,7 @@ impl World {
         if self.healed {
             return Action::None;
         }
+
         let gap = self.rng.between(1, self.plan.attack_every * 2);
         self.schedule(self.now + gap, Event::Nemesis);
         let attack = self.plan.attacks[self.rng.index(self.plan.attacks.len())];
@@ -27,8 +28,14 @@ impl World {
     }
 
     fn some_process(&mut self, fits: impl Fn(&super::world::Process) -> bool) -> Option<usize> {
-        let all: Vec<usize> = (0..self.processes.len()).filter(|i| fits(&self.processes[*i])).collect();
-        if all.is_empty() { None } else { Some(all[self.rng.index(all.len())]) }
+        let all: Vec<usize> = (0..self.processes.len())
+            .filter(|i| fits(&self.processes[*i]))
+            .collect();
+        if all.is_empty() {
+            None
+        } else {
+            Some(all[self.rng.index(all.len())])
+        }
     }
 
     fn running(&mut self) -> Option<usize> {
@@ -38,32 +45,61 @@ impl World {
     fn attack(&mut self, attack: Attack) -> Action {
         match attack {
             Attack::Kill | Attack::PowerLoss => {
-                let Some(p) = self.some_process(|p| p.life == Life::Running) else { return Action::None };
+                let Some(p) = self.some_process(|p| p.life == Life::Running) else {
+                    return Action::None;
+                };
+
                 self.cover(Kind::Kill);
                 if attack == Attack::PowerLoss {
                     // Everybody on that machine.
                     let disk = self.processes[p].disk;
-                    let others: Vec<usize> = (0..self.processes.len()).filter(|o| *o != p && self.processes[*o].disk == disk).collect();
-                    for o in others.into_iter().filter(|o| self.processes[*o].life == Life::Running).collect::<Vec<_>>() {
+                    let others: Vec<usize> = (0..self.processes.len())
+                        .filter(|o| *o != p && self.processes[*o].disk == disk)
+                        .collect();
+                    for o in others
+                        .into_iter()
+                        .filter(|o| self.processes[*o].life == Life::Running)
+                        .collect::<Vec<_>>()
+                    {
                         self.processes[o].doomed = true;
-                        // Also one that stands still; left so, it would be healed and go on over a disk that has changed under it.
+
+                        // Also one that stands still; left so, it would be healed and go on over a
+                        // disk that has changed under it.
                         self.processes[o].frozen = false;
                         self.wake(o, 0);
                     }
+
                     self.lose_power(p);
                 }
+
                 self.trace(|| format!("process {p} is killed"));
                 return self.put_down(p);
             }
             Attack::CleanStop => {
-                let Some(p) = self.running() else { return Action::None };
+                let Some(p) = self.running() else {
+                    return Action::None;
+                };
+
                 self.processes[p].asked_to_stop = true;
             }
             Attack::Freeze | Attack::Zombie => {
-                let Some(p) = self.running() else { return Action::None };
+                let Some(p) = self.running() else {
+                    return Action::None;
+                };
+
                 let zombie = attack == Attack::Zombie;
-                let time = if zombie { self.rng.between(SESSION, 4 * SECOND) } else { self.rng.skewed(20 * MS, SESSION) };
-                self.cover(if zombie { Kind::LongFreeze } else { Kind::Freeze });
+                let time = if zombie {
+                    self.rng.between(SESSION, 4 * SECOND)
+                } else {
+                    self.rng.skewed(20 * MS, SESSION)
+                };
+
+                self.cover(if zombie {
+                    Kind::LongFreeze
+                } else {
+                    Kind::Freeze
+                });
+
                 self.freeze(p, time);
             }
             Attack::Copy => self.copy(),
@@ -73,14 +109,23 @@ impl World {
             }
             Attack::ScaleDown => {
                 let alone = |w: &World, p: &super::world::Process| {
-                    w.processes.iter().filter(|o| o.role == p.role && o.life != Life::Gone).count() < 2
+                    w.processes
+                        .iter()
+                        .filter(|o| o.role == p.role && o.life != Life::Gone)
+                        .count()
+                        < 2
                 };
+
                 let many: Vec<usize> = (0..self.processes.len())
-                    .filter(|i| self.processes[*i].life == Life::Running && !alone(self, &self.processes[*i]))
+                    .filter(|i| {
+                        self.processes[*i].life == Life::Running
+                            && !alone(self, &self.processes[*i])
+                    })
                     .collect();
                 if many.is_empty() {
                     return Action::None;
                 }
+
                 let p = many[self.rng.index(many.len())];
                 self.cover(Kind::ScaleDown);
                 let action = self.put_down(p);
@@ -89,7 +134,8 @@ impl World {
             }
             Attack::BrokerDown => self.broker_down(),
             Attack::BrokerFrozen => {
-                let (b, time) = (self.rng.index(BROKERS), self.rng.skewed(20 * MS, 1_500 * MS));
+                let b = self.rng.index(BROKERS);
+                let time = self.rng.skewed(20 * MS, 1_500 * MS);
                 self.cluster.brokers[b].frozen_until = self.now + time;
                 self.cover(Kind::BrokerFrozen);
             }
@@ -103,7 +149,8 @@ impl World {
             }
             Attack::TxnCoordinatorMove => {
                 let p = self.rng.index(self.processes.len());
-                let txn = self.processes[p].role as usize * INSTANCES + self.processes[p].instance as usize;
+                let txn = self.processes[p].role as usize * INSTANCES
+                    + self.processes[p].instance as usize;
                 self.move_coordinator(txn);
             }
             Attack::GroupCoordinatorMove => {
@@ -112,13 +159,19 @@ impl World {
                 self.move_group(group);
             }
             Attack::Disconnect => {
-                let Some(p) = self.running() else { return Action::None };
+                let Some(p) = self.running() else {
+                    return Action::None;
+                };
+
                 let of_process = |w: &World, o: Owner| match o {
                     Owner::Consumer(c) => w.consumers[c].process == p,
                     Owner::Producer(_) => true,
                 };
+
                 let open: Vec<usize> = (0..self.connections.len())
-                    .filter(|i| self.connections[*i].open && of_process(self, self.connections[*i].owner))
+                    .filter(|i| {
+                        self.connections[*i].open && of_process(self, self.connections[*i].owner)
+                    })
                     .collect();
                 for c in open {
                     if self.rng.permille(400) {
@@ -136,13 +189,16 @@ impl World {
                 self.cover(Kind::ClockJump);
             }
             Attack::DiskFull => {
-                let (d, time) = (self.rng.index(self.disks.len()), self.rng.skewed(50 * MS, SECOND));
+                let d = self.rng.index(self.disks.len());
+                let time = self.rng.skewed(50 * MS, SECOND);
                 self.disks[d].full_until = self.now + time;
             }
             Attack::Damage => {
                 let d = self.rng.index(self.disks.len());
                 let which = self.rng.index(64);
-                // Who has a store open knows its digest by arithmetic, and relies on the disk's checksums.
+
+                // Who has a store open knows its digest by arithmetic, and relies on the disk's
+                // checksums.
                 if self.disks[d].holder.is_none() && self.disks[d].flip(which) {
                     self.trace(|| format!("a bit flips on disk {d}"));
                     self.cover(Kind::DamageSilent);
@@ -167,11 +223,18 @@ impl World {
             Attack::BrokerClock => {
                 // Far ahead for a moment, then as before.
                 let b = self.rng.index(BROKERS);
-                let (skew_ms, far) = (self.cluster.brokers[b].skew_ms, self.rng.skewed(60_000, 400 * 86_400_000) as i64);
+                let skew_ms = self.cluster.brokers[b].skew_ms;
+                let far = self.rng.skewed(60_000, 400 * 86_400_000) as i64;
                 let time = self.rng.skewed(MS, SECOND);
                 self.cluster.brokers[b].skew_ms = skew_ms + far;
                 self.schedule(self.now + time, Event::ClockRight { broker: b, skew_ms });
-                self.trace(|| format!("the clock of broker {b} jumps {far} ms ahead for {} ms", time / MS));
+                self.trace(|| {
+                    format!(
+                        "the clock of broker {b} jumps {far} ms ahead for {} ms",
+                        time / MS
+                    )
+                });
+
                 self.cover(Kind::BrokerClock);
             }
             Attack::NoLeader => {
@@ -183,6 +246,7 @@ impl World {
             Attack::OffsetsForward => self.attack_offsets(Move::Forward),
             Attack::OffsetsLost => self.attack_offsets(Move::Lost),
         }
+
         Action::None
     }
 
@@ -198,14 +262,19 @@ impl World {
         let tasks: Vec<u32> = self.disks[disk].tasks.keys().copied().collect();
         for task in tasks {
             let batches = self.rng.index(5);
-            if self.disks[disk].tasks.get_mut(&task).is_some_and(|f| f.lose_tail(batches)) {
+            if self.disks[disk]
+                .tasks
+                .get_mut(&task)
+                .is_some_and(|f| f.lose_tail(batches))
+            {
                 self.trace(|| format!("disk {disk} loses up to {batches} batches of task {task}"));
                 self.cover(Kind::PowerLoss);
             }
         }
     }
 
-    /// A restore is in its middle: now and then the process dies right there, and a bit of what it wrote flips.
+    /// A restore is in its middle: now and then the process dies right there, and a bit of what it
+    /// wrote flips.
     pub fn unverified(&mut self, process: usize) {
         if !self.healed && self.plan.attacks.contains(&Attack::Damage) && self.rng.permille(200) {
             let disk = self.processes[process].disk;
@@ -214,6 +283,7 @@ impl World {
                 self.trace(|| format!("a bit flips on disk {disk}"));
                 self.cover(Kind::DamageSilent);
             }
+
             self.processes[process].doomed = true;
         }
     }
@@ -223,26 +293,39 @@ impl World {
         if self.processes.len() > 12 {
             return;
         }
-        let Some(p) = self.some_process(|p| p.life != Life::Gone) else { return };
-        let (role, instance, disk) = (self.processes[p].role, self.processes[p].instance, self.processes[p].disk);
+
+        let Some(p) = self.some_process(|p| p.life != Life::Gone) else {
+            return;
+        };
+
+        let role = self.processes[p].role;
+        let instance = self.processes[p].instance;
+        let disk = self.processes[p].disk;
         let here = self.rng.permille(500);
         let copy = self.add_process(role, instance, here.then_some(disk));
         self.cover(Kind::Copy);
         self.schedule(self.now, Event::Start(copy));
     }
 
-    /// Rare by itself, so it is helped along: partitions change hands while the last transaction on a changelog cannot be read yet.
+    /// Rare by itself, so it is helped along: partitions change hands while the last transaction on
+    /// a changelog cannot be read yet.
     pub fn hand_over_now(&mut self, group: usize, place: &Place, delay: u64) {
         let role = Role::all()[group];
         let changelog = matches!(place, Place::Partition(at) if at.topic == role.spec().changelog);
-        if !self.healed && changelog && delay > 250 * MS && self.plan.attacks.contains(&Attack::ScaleUp) && self.rng.permille(300) {
+        if !self.healed
+            && changelog
+            && delay > 250 * MS
+            && self.plan.attacks.contains(&Attack::ScaleUp)
+            && self.rng.permille(300)
+        {
             self.scale_up(role);
         }
     }
 
     /// The same: a changelog has a new leader just when it is to be read.
     pub fn new_leaders(&mut self, group: usize) {
-        if !self.healed && self.plan.attacks.contains(&Attack::LeaderMove) && self.rng.permille(200) {
+        if !self.healed && self.plan.attacks.contains(&Attack::LeaderMove) && self.rng.permille(200)
+        {
             let changelog = Role::all()[group].spec().changelog;
             for i in 0..self.cluster.all().len() {
                 if self.cluster.all()[i].at.topic == changelog {
@@ -253,15 +336,24 @@ impl World {
     }
 
     fn scale_up(&mut self, role: Role) {
-        let taken: Vec<u32> = self.processes.iter().filter(|p| p.role == role).map(|p| p.instance).collect();
+        let taken: Vec<u32> = self
+            .processes
+            .iter()
+            .filter(|p| p.role == role)
+            .map(|p| p.instance)
+            .collect();
         let Some(free) = (1..5).find(|n| !taken.contains(n)) else {
             // An instance that was taken away comes back, with the state it had.
-            if let Some(p) = (0..self.processes.len()).find(|i| self.processes[*i].role == role && self.processes[*i].life == Life::Gone) {
+            if let Some(p) = (0..self.processes.len())
+                .find(|i| self.processes[*i].role == role && self.processes[*i].life == Life::Gone)
+            {
                 self.processes[p].life = Life::Down;
                 self.schedule(self.now, Event::Start(p));
             }
+
             return;
         };
+
         let new = self.add_process(role, free, None);
         self.cover(Kind::ScaleUp);
         self.schedule(self.now, Event::Start(new));
@@ -272,41 +364,53 @@ impl World {
         if self.cluster.brokers.iter().filter(|b| b.up).count() < BROKERS {
             return;
         }
+
         self.cover(Kind::BrokerDown);
         self.cluster.brokers[b].up = false;
         let time = self.rng.skewed(50 * MS, 2 * SECOND);
         self.schedule(self.now + time, Event::BrokerUp(b));
+
         // What it led moves to the others, some sooner and some not at all.
         for i in 0..self.cluster.all().len() {
             if self.cluster.all()[i].leader == b && self.rng.permille(900) {
                 self.move_leader(i);
             }
         }
+
         for txn in 0..self.cluster.txns.len() {
             if self.cluster.txns[txn].broker == b {
                 self.move_coordinator(txn);
             }
         }
+
         for group in 0..self.cluster.groups.len() {
             if self.cluster.groups[group].broker == b {
                 self.move_group(group);
             }
         }
-        let open: Vec<usize> =
-            (0..self.connections.len()).filter(|c| self.connections[*c].open && self.connections[*c].broker == b).collect();
+
+        let open: Vec<usize> = (0..self.connections.len())
+            .filter(|c| self.connections[*c].open && self.connections[*c].broker == b)
+            .collect();
         open.into_iter().for_each(|c| self.cut(c));
     }
 
-    /// All processes of a role begin anew while one of their changelog partitions has no leader; the other tasks must go on. Not while a transaction
-    /// that such an instance must end first is open there: that holds up the instance, as it does in Kafka.
+    /// All processes of a role begin anew while one of their changelog partitions has no leader;
+    /// the other tasks must go on. Not while a transaction that such an instance must end first is
+    /// open there: that holds up the instance, as it does in Kafka.
     fn lose_a_leader(&mut self, role: Role, time: u64) {
-        let at = TopicPartition::new(role.spec().changelog, self.rng.below(u64::from(self.plan.partitions)) as u32);
+        let at = TopicPartition::new(
+            role.spec().changelog,
+            self.rng.below(u64::from(self.plan.partitions)) as u32,
+        );
         let part = self.cluster.part(at);
         let ids = role as usize * INSTANCES..(role as usize + 1) * INSTANCES;
-        let under_way = |t: &Txn| (t.left > 0 || t.state == TxnState::Ongoing) && t.partitions.contains(&at);
+        let under_way =
+            |t: &Txn| (t.left > 0 || t.state == TxnState::Ongoing) && t.partitions.contains(&at);
         if part.stable_end() != part.end() || self.cluster.txns[ids].iter().any(under_way) {
             return;
         }
+
         self.put_all_down(role);
         self.cluster.part_mut(at).no_leader_until = self.now + time;
         self.trace(|| format!("{at:?} has no leader for {} ms", time / MS));
@@ -315,10 +419,14 @@ impl World {
 
     /// How far ahead records may be in topics whose times are ours.
     pub fn bound_times(&mut self, ahead_ms_max: Option<i64>) {
-        self.cluster.all_mut().iter_mut().for_each(|p| p.ahead_ms_max = ahead_ms_max);
+        self.cluster
+            .all_mut()
+            .iter_mut()
+            .for_each(|p| p.ahead_ms_max = ahead_ms_max);
     }
 
-    /// A record is refused for its time. Sooner or later somebody learns of it, and takes the limit away.
+    /// A record is refused for its time. Sooner or later somebody learns of it, and takes the limit
+    /// away.
     pub fn refuse_a_time(&mut self) {
         self.cover(Kind::InvalidTimestamp);
         if !std::mem::replace(&mut self.times_refused, true) {
@@ -329,15 +437,23 @@ impl World {
 
     fn another_broker(&mut self, than: usize) -> usize {
         let to = (than + 1 + self.rng.index(BROKERS - 1)) % BROKERS;
-        if self.cluster.brokers[to].up { to } else { (0..BROKERS).find(|b| *b != than && self.cluster.brokers[*b].up).unwrap_or(than) }
+        if self.cluster.brokers[to].up {
+            to
+        } else {
+            (0..BROKERS)
+                .find(|b| *b != than && self.cluster.brokers[*b].up)
+                .unwrap_or(than)
+        }
     }
 
     fn move_leader(&mut self, i: usize) {
         let to = self.another_broker(self.cluster.all()[i].leader);
-        let (behind, time) = (self.rng.below(6), self.rng.skewed(5 * MS, 600 * MS));
+        let behind = self.rng.below(6);
+        let time = self.rng.skewed(5 * MS, 600 * MS);
         let now = self.now;
         let p = &mut self.cluster.all_mut()[i];
         p.leader = to;
+
         // It learns only with the next fetch of a follower how far its own log is replicated.
         p.short = Some((now + time, p.end().saturating_sub(behind)));
         let at = p.at;
@@ -359,6 +475,7 @@ impl World {
         let now = self.now;
         let g = &mut self.cluster.groups[group];
         (g.broker, g.loading_until) = (to, now + time);
+
         // A coordinator that takes over gives every member a fresh session.
         g.seats.values_mut().for_each(|s| s.seen = now + time);
         self.cover(Kind::GroupCoordinatorMove);
@@ -369,13 +486,21 @@ impl World {
         let mut least = u64::MAX;
         for role in &self.roles {
             if role.spec().inputs.iter().any(|i| i.topic == at.topic) {
-                least = least.min(self.cluster.groups[*role as usize].offsets.get(&at).copied().unwrap_or(0));
+                least = least.min(
+                    self.cluster.groups[*role as usize]
+                        .offsets
+                        .get(&at)
+                        .copied()
+                        .unwrap_or(0),
+                );
+
                 // Offsets that somebody has moved forward say nothing about what was read.
                 if let Some(oracle) = self.oracle.role(*role).filter(|_| !self.plan.untransacted) {
                     least = least.min(oracle.read_to(at));
                 }
             }
         }
+
         least
     }
 
@@ -385,14 +510,19 @@ impl World {
             if !p.compacted || p.end() == 0 {
                 continue;
             }
-            // The newest segment is never compacted; and what a group still has to read is left alone, so that what it reads is certain.
-            let (limit, at) = (p.end().saturating_sub(self.rng.below(5)), p.at);
+
+            // The newest segment is never compacted; and what a group still has to read is left
+            // alone, so that what it reads is certain.
+            let limit = p.end().saturating_sub(self.rng.below(5));
+            let at = p.at;
             let limit = limit.min(self.read_by_all(at));
-            let (now, live) = (self.now, self.plan.tombstones_live);
+            let now = self.now;
+            let live = self.plan.tombstones_live;
             let (records, tombstones) = self.cluster.all_mut()[i].compact(limit, now, live);
             if records > 0 {
                 self.cover(Kind::Compacted);
             }
+
             if tombstones > 0 {
                 self.cover(Kind::TombstoneExpired);
             }
@@ -419,9 +549,11 @@ impl World {
         for b in &mut self.cluster.brokers {
             (b.up, b.frozen_until) = (true, b.frozen_until.min(self.now));
         }
+
         for d in &mut self.disks {
             d.full_until = 0;
         }
+
         for p in 0..self.processes.len() {
             self.processes[p].doomed = false;
             if self.processes[p].frozen {
@@ -429,23 +561,31 @@ impl World {
                 self.schedule(self.now, Event::Thaw { process: p, life });
             }
         }
+
         while self.left_to_send > 0 {
             self.input();
             self.left_to_send -= 1;
         }
+
         // The last of all: one task cannot be restored for a long time, and that is all.
         if self.plan.attacks.contains(&Attack::NoLeader) {
             let role = self.roles[self.rng.index(self.roles.len())];
             self.lose_a_leader(role, SILENCE_MAX + 5 * SECOND);
         }
+
         self.schedule(self.now + 250 * MS, Event::Look);
     }
 
     /// Roles of which nobody is there are started again.
     fn somebody_for_each_role(&mut self) {
         for role in self.roles.clone() {
-            let there = self.processes.iter().any(|p| p.role == role && p.life != Life::Gone);
-            if !there && let Some(p) = (0..self.processes.len()).find(|i| self.processes[*i].role == role) {
+            let there = self
+                .processes
+                .iter()
+                .any(|p| p.role == role && p.life != Life::Gone);
+            if !there
+                && let Some(p) = (0..self.processes.len()).find(|i| self.processes[*i].role == role)
+            {
                 self.processes[p].life = Life::Down;
                 self.schedule(self.now, Event::Start(p));
             }
@@ -461,38 +601,54 @@ impl World {
     /// What is still going on.
     pub fn unrest(&self) -> String {
         for (i, p) in self.processes.iter().enumerate() {
-            if p.life == Life::Down || p.life == Life::Running && !["running", "joining"].contains(&p.phase) {
+            if p.life == Life::Down
+                || p.life == Life::Running && !["running", "joining"].contains(&p.phase)
+            {
                 return format!("process {i} ({}-{}) is {}", p.role, p.instance, p.phase);
             }
         }
+
         for role in &self.roles {
             let g = &self.cluster.groups[*role as usize];
             if matches!(g.state, GroupState::Preparing(_)) || !g.pending.is_empty() {
                 return format!("the group of {role} is being rebalanced, or has pending offsets");
             }
-            let tasks: usize = self.processes.iter().filter(|p| p.role == *role && p.life == Life::Running).map(|p| p.tasks).sum();
+
+            let tasks: usize = self
+                .processes
+                .iter()
+                .filter(|p| p.role == *role && p.life == Life::Running)
+                .map(|p| p.tasks)
+                .sum();
             if tasks != self.cluster.counts[role.spec().changelog.0 as usize] as usize {
                 return format!("{tasks} tasks of {role} run");
             }
+
             for (topic, count) in &g.inputs {
                 for n in 0..*count {
                     let at = TopicPartition::new(*topic, n);
                     let oracle = self.oracle.role(*role).filter(|_| !self.plan.untransacted);
-                    let read = oracle.map_or_else(|| g.offsets.get(&at).copied().unwrap_or(0), |o| o.read_to(at));
+                    let read = oracle.map_or_else(
+                        || g.offsets.get(&at).copied().unwrap_or(0),
+                        |o| o.read_to(at),
+                    );
                     if self.cluster.part(at).anything_from(read) {
                         return format!("{role} has not read {}", self.table.show(at));
                     }
                 }
             }
         }
+
         for p in self.cluster.all() {
             if p.stable_end() != p.end() {
                 return format!("a transaction is open in {}", self.table.show(p.at));
             }
         }
+
         if let Some((role, task)) = self.unstored() {
             return format!("no running {role} holds task {task} at its last transaction");
         }
+
         String::new()
     }
 
@@ -502,46 +658,56 @@ impl World {
         use processor::engine::instance::Stop;
         self.trace(|| format!("process {process} has ended: {ended:?}"));
         let p = &self.processes[process];
-        let (role, instance, lives) = (p.role, p.instance, p.lives);
+        let role = p.role;
+        let instance = p.instance;
+        let lives = p.lives;
         let unguarded = self.plan.untransacted;
         let mut away = false;
         match ended {
             Ended::Asked => self.cover(Kind::CleanStop),
             Ended::Stopped(Stop::Fenced(_)) => {
-                // Whoever took the place is there, or was: the supervisor of this one leaves it to that one.
-                away = self
-                    .processes
-                    .iter()
-                    .enumerate()
-                    .any(|(i, o)| i != process && o.role == role && o.instance == instance && o.life != Life::Gone);
+                // Whoever took the place is there, or was: the supervisor of this one leaves it to
+                // that one.
+                away = self.processes.iter().enumerate().any(|(i, o)| {
+                    i != process && o.role == role && o.instance == instance && o.life != Life::Gone
+                });
             }
             Ended::Stopped(Stop::Failed(why)) => self.trace(|| why),
-            Ended::Stopped(Stop::Bug(_)) if self.may_stop_over_offsets(role) => self.call_an_operator(role),
-            // What stops is stopped before money moves on wrong grounds: what the guard is there for.
+            Ended::Stopped(Stop::Bug(_)) if self.may_stop_over_offsets(role) => {
+                self.call_an_operator(role)
+            }
+            // What stops is stopped before money moves on wrong grounds: what the guard is there
+            // for.
             Ended::Stopped(_) if unguarded => {
                 self.guard.1 += 1;
                 away = true;
             }
             // A limit on the time of records: somebody takes it away.
-            Ended::Stopped(Stop::Refused(why)) if self.times_refused && why.contains("InvalidTimestamp") => {
+            Ended::Stopped(Stop::Refused(why))
+                if self.times_refused && why.contains("InvalidTimestamp") =>
+            {
                 self.cover(Kind::StoppedOverTimes)
             }
-            Ended::Stopped(Stop::Bug(why) | Stop::Refused(why)) => {
-                self.violated(format!("stopped by an invariant of its own: {role}-{instance}: {why}"))
-            }
+            Ended::Stopped(Stop::Bug(why) | Stop::Refused(why)) => self.violated(format!(
+                "stopped by an invariant of its own: {role}-{instance}: {why}"
+            )),
             Ended::Stopped(Stop::Invalid(why)) => {
-                // A store that somebody else holds for too long, while both are the same instance: one of them is not needed.
+                // A store that somebody else holds for too long, while both are the same instance:
+                // one of them is not needed.
                 if !why.starts_with("held by") {
                     self.violated(format!("{role}-{instance} stopped: {why}"));
                 }
+
                 away = true;
             }
             Ended::Panicked(text) => self.violated(format!("{role}-{instance} panicked: {text}")),
         }
+
         self.put_down(process);
         if away {
             self.processes[process].life = Life::Gone;
         }
+
         let _ = (Role::all(), lives);
     }
 }

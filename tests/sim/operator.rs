@@ -1,8 +1,9 @@
 //! Committed offsets that go back, go forward or get lost, and the operator who puts them right.
 //!
-//! An operator resets a group, a broker loses the end of `__consumer_offsets`, or offsets expire while nobody runs. No role may commit anything on
-//! the ground of offsets that were moved: it stops, until somebody has put them right. Offsets that are gone are in the changelog, and a start takes
-//! them from there.
+//! An operator resets a group, a broker loses the end of `__consumer_offsets`, or offsets expire
+//! while nobody runs. No role may commit anything on the ground of offsets that were moved: it
+//! stops, until somebody has put them right. Offsets that are gone are in the changelog, and a
+//! start takes them from there.
 
 use std::collections::BTreeMap;
 
@@ -45,14 +46,17 @@ impl World {
         if self.plan.untransacted {
             return;
         }
+
         let role = self.roles[self.rng.index(self.roles.len())];
         if self.moved.closed.contains(&role) {
             return;
         }
+
         let stopped = self.rng.permille(600);
         if stopped {
             self.put_all_down(role);
         }
+
         let wipe = stopped && self.rng.permille(400);
         self.schedule(self.now, Event::Offsets { role, how, wipe });
     }
@@ -71,12 +75,16 @@ impl World {
         if wipe {
             for p in 0..self.processes.len() {
                 let disk = self.processes[p].disk;
-                if self.processes[p].role == role && self.disks[disk].holder.is_none() && !self.disks[disk].tasks.is_empty() {
+                if self.processes[p].role == role
+                    && self.disks[disk].holder.is_none()
+                    && !self.disks[disk].tasks.is_empty()
+                {
                     self.disks[disk].tasks.clear();
                     self.cover(Kind::StoreWiped);
                 }
             }
         }
+
         let tasks = self.oracle.role(role).map_or(0, |o| o.tasks.len() as u32);
         let one = self.rng.below(u64::from(tasks.max(1))) as u32;
         let all = self.rng.permille(400);
@@ -86,28 +94,43 @@ impl World {
     }
 
     fn move_offsets_of(&mut self, role: Role, task: u32, how: Move) {
-        let Some(expected) = self.oracle.role(role).map(|o| &o.tasks[task as usize]) else { return };
+        let Some(expected) = self.oracle.role(role).map(|o| &o.tasks[task as usize]) else {
+            return;
+        };
+
         let many = expected.transactions();
         if many == 0 {
             return;
         }
+
         let mut to: Vec<(TopicPartition, Option<u64>)> = match how {
             Move::Back => {
                 let back = self.rng.skewed(1, many);
-                expected.offsets_after(many - back).map(|(at, next)| (at, Some(next))).collect()
+                expected
+                    .offsets_after(many - back)
+                    .map(|(at, next)| (at, Some(next)))
+                    .collect()
             }
             Move::Forward => {
                 let far = self.rng.skewed(1, 8);
-                let ahead = |(at, next): (TopicPartition, u64)| (at, Some((next + far).min(self.cluster.part(at).end())));
+                let ahead = |(at, next): (TopicPartition, u64)| {
+                    (at, Some((next + far).min(self.cluster.part(at).end())))
+                };
+
                 expected.offsets_after(many).map(ahead).collect()
             }
-            Move::Lost => expected.offsets_after(many).map(|(at, _)| (at, None)).collect(),
+            Move::Lost => expected
+                .offsets_after(many)
+                .map(|(at, _)| (at, None))
+                .collect(),
         };
+
         // As if only one topic of the group was named.
         if how != Move::Lost && self.rng.permille(250) {
             let keep = self.rng.index(to.len());
             to = vec![to[keep]];
         }
+
         self.trace(|| format!("offsets of {role} task {task}: {how:?} to {to:?}"));
         let offsets = &mut self.cluster.groups[role as usize].offsets;
         for (at, next) in to {
@@ -116,9 +139,11 @@ impl World {
                 None => offsets.remove(&at),
             };
         }
+
         if self.offsets_are_wrong(role as usize, task) {
             self.moved.tasks.insert((role as usize, task), self.now);
         }
+
         self.cover(match how {
             Move::Back => Kind::OffsetsBack,
             Move::Forward => Kind::OffsetsForward,
@@ -126,13 +151,22 @@ impl World {
         });
     }
 
-    /// Whether a task's committed offsets are there, and not those of its last transaction. All of them absent is not wrong: the changelog has them.
+    /// Whether a task's committed offsets are there, and not those of its last transaction. All of
+    /// them absent is not wrong: the changelog has them.
     fn offsets_are_wrong(&self, role: usize, task: u32) -> bool {
-        let Some(expected) = self.oracle.role(Role::all()[role]).map(|o| &o.tasks[task as usize]) else { return false };
+        let Some(expected) = self
+            .oracle
+            .role(Role::all()[role])
+            .map(|o| &o.tasks[task as usize])
+        else {
+            return false;
+        };
+
         let g = &self.cluster.groups[role];
         let there = |at: &TopicPartition| g.offsets.get(at).copied();
         let mut due = expected.offsets_after(expected.transactions());
-        due.clone().any(|(at, _)| there(&at).is_some()) && due.any(|(at, next)| there(&at) != Some(next))
+        due.clone().any(|(at, _)| there(&at).is_some())
+            && due.any(|(at, next)| there(&at) != Some(next))
     }
 
     /// Whether a role may stop because its offsets do not belong to its state.
@@ -143,13 +177,16 @@ impl World {
 
     /// Forgets moves that a later commit has overtaken some time ago.
     pub fn look_at_offsets(&mut self) {
-        let (now, mut tasks) = (self.now, std::mem::take(&mut self.moved.tasks));
+        let now = self.now;
+        let mut tasks = std::mem::take(&mut self.moved.tasks);
         tasks.retain(|(role, task), since| {
             if self.offsets_are_wrong(*role, *task) {
                 *since = now;
             }
+
             now - *since < STALE
         });
+
         self.moved.tasks = tasks;
     }
 
@@ -165,16 +202,19 @@ impl World {
         self.moved.closed.contains(&role)
     }
 
-    /// The operator stops the role, sees to it that nothing of it is under way, and commits what the last meta records say.
+    /// The operator stops the role, sees to it that nothing of it is under way, and commits what
+    /// the last meta records say.
     pub fn put_right(&mut self, role: Role) {
         if !self.is_closed(role) {
             if !self.moved.tasks.keys().any(|(r, _)| *r == role as usize) {
                 return;
             }
+
             self.moved.closed.push(role);
             self.put_all_down(role);
             self.trace(|| format!("an operator stops {role} to put its offsets right"));
         }
+
         let group = role as usize;
         for txn in group * INSTANCES..(group + 1) * INSTANCES {
             if self.cluster.txns[txn].state == TxnState::Ongoing {
@@ -182,20 +222,35 @@ impl World {
                 self.decided(txn, d);
             }
         }
+
         let changelog = role.spec().changelog;
-        let undecided = self.cluster.txns[group * INSTANCES..(group + 1) * INSTANCES].iter().any(|t| t.left > 0)
-            || self.cluster.topic(changelog).any(|p| p.stable_end() != p.end())
+        let undecided = self.cluster.txns[group * INSTANCES..(group + 1) * INSTANCES]
+            .iter()
+            .any(|t| t.left > 0)
+            || self
+                .cluster
+                .topic(changelog)
+                .any(|p| p.stable_end() != p.end())
             || !self.cluster.groups[group].pending.is_empty()
-            || self.processes.iter().any(|p| p.role == role && p.life == Life::Running);
+            || self
+                .processes
+                .iter()
+                .any(|p| p.role == role && p.life == Life::Running);
+
         if undecided {
             return self.schedule(self.now + 100 * MS, Event::PutRight(role));
         }
+
         let mut right = Vec::new();
         for part in self.cluster.topic(changelog) {
-            let last = part.committed(0, part.end()).filter(|o| part.record(*o).key == Some(META_KEY)).last();
+            let last = part
+                .committed(0, part.end())
+                .filter(|o| part.record(*o).key == Some(META_KEY))
+                .last();
             let meta = last.map(|o| Meta::decode(part.record(o).value.unwrap_or_default()));
             right.extend(meta.into_iter().flatten().flat_map(|m| m.offsets));
         }
+
         self.trace(|| format!("an operator puts the offsets of {role} right: {right:?}"));
         self.cluster.groups[group].offsets.extend(right);
         self.moved.tasks.retain(|(r, _), _| *r != group);

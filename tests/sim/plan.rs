@@ -1,4 +1,5 @@
-//! What a seed draws before it begins: how large the system is, what happens in it, and how often what goes wrong.
+//! What a seed draws before it begins: how large the system is, what happens in it, and how often
+//! what goes wrong.
 
 use std::cell::Cell;
 
@@ -14,13 +15,14 @@ thread_local! {
     static UNTRANSACTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From now on, runs of this thread are about what the sequence guard is there for: `orders` writes outside transactions. Everybody else must then
-/// pass nothing on twice, and may stop.
+/// From now on, runs of this thread are about what the sequence guard is there for: `orders` writes
+/// outside transactions. Everybody else must then pass nothing on twice, and may stop.
 pub fn set_untransacted(on: bool) {
     UNTRANSACTED.set(on);
 }
 
-/// Rates of what goes wrong on the network, per million requests; and of late markers, per thousand transactions.
+/// Rates of what goes wrong on the network, per million requests; and of late markers, per thousand
+/// transactions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Faults {
     pub slow_ppm: u64,
@@ -100,15 +102,26 @@ impl Attack {
         Attack::NoLeader,
     ];
 
-    /// Those after which a role stands still until somebody has come: in fewer seeds, so that the others are not idle in most.
-    const STOPPING: [Attack; 4] = [Attack::OffsetsBack, Attack::OffsetsForward, Attack::OffsetsLost, Attack::NoLeader];
+    /// Those after which a role stands still until somebody has come: in fewer seeds, so that the
+    /// others are not idle in most.
+    const STOPPING: [Attack; 4] = [
+        Attack::OffsetsBack,
+        Attack::OffsetsForward,
+        Attack::OffsetsLost,
+        Attack::NoLeader,
+    ];
 
     fn permille(self) -> u64 {
-        if Attack::STOPPING.contains(&self) { 80 } else { 300 }
+        if Attack::STOPPING.contains(&self) {
+            80
+        } else {
+            300
+        }
     }
 }
 
-/// What one transaction may contain: mostly what the product lets it, sometimes so little that batches end early.
+/// What one transaction may contain: mostly what the product lets it, sometimes so little that
+/// batches end early.
 fn draw_bounds(rng: &mut Rng, record_bytes_max: Option<u32>) -> Bounds {
     let usual = Bounds::default();
     let most = record_bytes_max.map_or(usual.journal_part, |max| max as usize / 2);
@@ -119,7 +132,10 @@ fn draw_bounds(rng: &mut Rng, record_bytes_max: Option<u32>) -> Bounds {
             row_bytes: rng.skewed(100, 100_000) as usize,
             journal_part: (rng.skewed(100, 20_000) as usize).min(most),
         },
-        false => Bounds { journal_part: most, ..usual },
+        false => Bounds {
+            journal_part: most,
+            ..usual
+        },
     }
 }
 
@@ -158,7 +174,12 @@ pub struct Plan {
     pub untransacted: bool,
 }
 
-const STANDBYS: [Standby; 4] = [Standby::None, Standby::None, Standby::Neighbours(1), Standby::All];
+const STANDBYS: [Standby; 4] = [
+    Standby::None,
+    Standby::None,
+    Standby::Neighbours(1),
+    Standby::All,
+];
 
 impl Plan {
     pub fn draw(rng: &mut Rng) -> Plan {
@@ -167,15 +188,34 @@ impl Plan {
         let mut processes = Vec::new();
         let followers = [Role::Portfolio, Role::Notifications, Role::Audit];
         for role in Role::all() {
-            let here = if followers.contains(&role) { rng.permille(400) } else { rng.permille(950) };
-            let count = if here { [1, 1, 2, 2, 3][rng.index(5)] } else { 0 };
+            let here = if followers.contains(&role) {
+                rng.permille(400)
+            } else {
+                rng.permille(950)
+            };
+
+            let count = if here {
+                [1, 1, 2, 2, 3][rng.index(5)]
+            } else {
+                0
+            };
+
             processes.extend((1..=count).map(|n| (role, n)));
         }
+
         if !processes.iter().any(|(r, _)| *r == Role::Orders) {
             processes.push((Role::Orders, 1));
         }
+
         let heal_at = rng.between(3 * SECOND, 9 * SECOND);
-        let mut some = |low: u64, high: u64| if rng.permille(350) { rng.skewed(low, high) } else { 0 };
+        let mut some = |low: u64, high: u64| {
+            if rng.permille(350) {
+                rng.skewed(low, high)
+            } else {
+                0
+            }
+        };
+
         let mut faults = Faults {
             slow_ppm: some(2_000, 100_000),
             hold_ppm: some(2_000, 40_000),
@@ -186,22 +226,41 @@ impl Plan {
             kill_ppm: some(200, 6_000),
             disk_ppm: some(300, 8_000),
         };
-        let mut attacks: Vec<Attack> = Attack::ALL.into_iter().filter(|a| rng.permille(a.permille())).collect();
+
+        let mut attacks: Vec<Attack> = Attack::ALL
+            .into_iter()
+            .filter(|a| rng.permille(a.permille()))
+            .collect();
         let untransacted = UNTRANSACTED.get();
         if untransacted {
             attacks = vec![Attack::Kill, Attack::Freeze];
-            // Slow requests: between what is written and the changelog that says so there is time to die.
-            faults = Faults { kill_ppm: rng.skewed(2_000, 30_000), answer_lost_ppm: 5_000, slow_ppm: 200_000, ..Faults::default() };
+
+            // Slow requests: between what is written and the changelog that says so there is time
+            // to die.
+            faults = Faults {
+                kill_ppm: rng.skewed(2_000, 30_000),
+                answer_lost_ppm: 5_000,
+                slow_ppm: 200_000,
+                ..Faults::default()
+            };
         }
+
         let (mut heavy, mut record_bytes_max) = Heavy::draw(rng);
-        let mut record_us = if heavy.is_some() && rng.permille(500) { rng.skewed(200, 10_000) } else { 0 };
+        let mut record_us = if heavy.is_some() && rng.permille(500) {
+            rng.skewed(200, 10_000)
+        } else {
+            0
+        };
+
         if untransacted {
             (heavy, record_bytes_max, record_us) = (None, None, 0);
         }
+
         let bounds = draw_bounds(rng, record_bytes_max);
         if quiet {
             (attacks, faults) = (Vec::new(), Faults::default());
         }
+
         Plan {
             partitions,
             processes,

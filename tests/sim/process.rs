@@ -1,5 +1,6 @@
-//! Processes: each runs the shipping loop in a coroutine of its own, so that every wait inside a blocking call of a port hands control back. Not
-//! resuming a coroutine is a frozen process; dropping one is `kill -9`, at whatever point it waits.
+//! Processes: each runs the shipping loop in a coroutine of its own, so that every wait inside a
+//! blocking call of a port hands control back. Not resuming a coroutine is a frozen process;
+//! dropping one is `kill -9`, at whatever point it waits.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,15 +30,19 @@ thread_local! {
 
 /// Makes a process; it begins when first resumed.
 pub fn spawn(number: usize, body: impl FnOnce() -> Ended + 'static) {
-    let stack = STACKS.with_borrow_mut(Vec::pop).unwrap_or_else(|| DefaultStack::new(STACK).expect("memory for a stack"));
+    let stack = STACKS
+        .with_borrow_mut(Vec::pop)
+        .unwrap_or_else(|| DefaultStack::new(STACK).expect("memory for a stack"));
     let running = Coroutine::with_stack(stack, move |yielder: &Yielder<(), ()>, ()| {
         CURRENT.set((number, yielder));
         body()
     });
+
     RUNNING.with_borrow_mut(|all| {
         if all.len() <= number {
             all.resize_with(number + 1, || None);
         }
+
         all[number] = Some(running);
     });
 }
@@ -58,13 +63,17 @@ pub fn resume(number: usize) -> Option<Ended> {
             Some(ended)
         }
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string()));
+            let text = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string()));
             Some(Ended::Panicked(text.unwrap_or_default()))
         }
     }
 }
 
-/// Ends a process where it stands. Its destructors run; the model's do nothing that a dead process could not do.
+/// Ends a process where it stands. Its destructors run; the model's do nothing that a dead process
+/// could not do.
 pub fn kill(number: usize) {
     let running = RUNNING.with_borrow_mut(|all| all.get_mut(number).and_then(Option::take));
     if let Some(mut running) = running {
@@ -87,7 +96,9 @@ pub fn is_running() -> bool {
 pub fn suspend() {
     let (number, yielder) = CURRENT.get();
     assert!(!yielder.is_null(), "only a process waits");
-    // SAFETY: the pointer was set by the coroutine that runs now; its yielder lives on its stack as long as it runs.
+
+    // SAFETY: the pointer was set by the coroutine that runs now; its yielder lives on its stack as
+    // long as it runs.
     unsafe { (*yielder).suspend(()) };
     CURRENT.set((number, yielder));
 }

@@ -1,4 +1,5 @@
-//! Whether anything moves: how long each task lets what it could read lie. Safety alone is easily had by a system that stands still.
+//! Whether anything moves: how long each task lets what it could read lie. Safety alone is easily
+//! had by a system that stands still.
 
 use std::collections::BTreeMap;
 
@@ -39,17 +40,41 @@ pub struct Progress {
 impl World {
     /// Whether nothing is wrong that could hold a role up.
     fn is_well(&self, role: processor::roles::Role) -> bool {
-        let brokers = self.cluster.brokers.iter().all(|b| b.up && b.frozen_until <= self.now);
-        let here = |p: &super::world::Process| p.life == Life::Gone || p.life == Life::Running && !p.frozen;
+        let brokers = self
+            .cluster
+            .brokers
+            .iter()
+            .all(|b| b.up && b.frozen_until <= self.now);
+        let here = |p: &super::world::Process| {
+            p.life == Life::Gone || p.life == Life::Running && !p.frozen
+        };
+
         let calm = self.healed || self.plan.attacks.is_empty() && self.plan.faults.is_none();
-        // A transaction that cannot be ended, because one of its partitions has no leader, holds its instance up, as it does in Kafka.
+
+        // A transaction that cannot be ended, because one of its partitions has no leader, holds
+        // its instance up, as it does in Kafka.
         let ids = role as usize * INSTANCES..(role as usize + 1) * INSTANCES;
-        let stuck = |t: &Txn| t.left > 0 && t.partitions.iter().any(|at| !self.cluster.has_leader(*at, self.now));
+        let stuck = |t: &Txn| {
+            t.left > 0
+                && t.partitions
+                    .iter()
+                    .any(|at| !self.cluster.has_leader(*at, self.now))
+        };
+
         let calm = calm && !self.cluster.txns[ids].iter().any(stuck);
-        // `orders` reads at its start how far `trading` is: in its changelog, where the group has no offsets.
+
+        // `orders` reads at its start how far `trading` is: in its changelog, where the group has
+        // no offsets.
         let asked = processor::roles::Role::Trading.spec().changelog;
-        let seeds = role != processor::roles::Role::Orders || self.cluster.topic(asked).all(|p| self.cluster.has_leader(p.at, self.now));
-        calm && seeds && brokers && !self.is_closed(role) && self.processes.iter().filter(|p| p.role == role).all(here)
+        let seeds = role != processor::roles::Role::Orders
+            || self
+                .cluster
+                .topic(asked)
+                .all(|p| self.cluster.has_leader(p.at, self.now));
+        calm && seeds
+            && brokers
+            && !self.is_closed(role)
+            && self.processes.iter().filter(|p| p.role == role).all(here)
     }
 
     /// Looks at every task.
@@ -63,24 +88,36 @@ impl World {
             } else {
                 self.progress.well.remove(&r);
             }
-            let Some(oracle) = self.oracle.role(role) else { continue };
+
+            let Some(oracle) = self.oracle.role(role) else {
+                continue;
+            };
+
             for (task, expected) in (0_u32..).zip(&oracle.tasks) {
-                let due = expected.position().iter().any(|(at, next)| self.cluster.part(*at).anything_from(*next));
+                let due = expected
+                    .position()
+                    .iter()
+                    .any(|(at, next)| self.cluster.part(*at).anything_from(*next));
                 match due {
                     true => _ = self.progress.due.entry((r, task)).or_insert(now),
                     false => _ = self.progress.due.remove(&(r, task)),
                 }
             }
         }
+
         let all: Vec<_> = self.progress.due.keys().copied().collect();
         for (role, task) in all {
             let changelog = processor::roles::Role::all()[role].spec().changelog;
-            if self.cluster.has_leader(TopicPartition::new(changelog, task), now) {
+            if self
+                .cluster
+                .has_leader(TopicPartition::new(changelog, task), now)
+            {
                 self.heard(role, task);
             } else {
                 self.progress.due.remove(&(role, task));
             }
         }
+
         self.look_at_restores();
         self.schedule(now + PULSE, Event::Pulse);
     }
@@ -88,13 +125,23 @@ impl World {
     /// Measures restores that go on.
     fn look_at_restores(&mut self) {
         for p in 0..self.processes.len() {
-            let (role, phase, life) = (self.processes[p].role, self.processes[p].phase, self.processes[p].life);
+            let role = self.processes[p].role;
+            let phase = self.processes[p].phase;
+            let life = self.processes[p].life;
             let changelog = role.spec().changelog;
-            let leaders = self.cluster.topic(changelog).all(|part| self.cluster.has_leader(part.at, self.now));
-            if life != Life::Running || phase != "restoring" || !leaders || !self.progress.well.contains_key(&(role as usize)) {
+            let leaders = self
+                .cluster
+                .topic(changelog)
+                .all(|part| self.cluster.has_leader(part.at, self.now));
+            if life != Life::Running
+                || phase != "restoring"
+                || !leaders
+                || !self.progress.well.contains_key(&(role as usize))
+            {
                 self.progress.restoring.remove(&p);
                 continue;
             }
+
             let since = *self.progress.restoring.entry(p).or_insert(self.now);
             let long = self.now - since;
             self.progress.silence.restore = self.progress.silence.restore.max(long);
@@ -106,15 +153,25 @@ impl World {
 
     /// Measures a silence that goes on, or that a commit has just ended.
     fn heard(&mut self, role: usize, task: u32) {
-        let Some(since) = self.progress.due.get(&(role, task)).copied() else { return };
-        let (now, s) = (self.now, &mut self.progress.silence);
+        let Some(since) = self.progress.due.get(&(role, task)).copied() else {
+            return;
+        };
+
+        let now = self.now;
+        let s = &mut self.progress.silence;
         s.any = s.any.max(now - since);
-        let Some(well) = self.progress.well.get(&role) else { return };
+        let Some(well) = self.progress.well.get(&role) else {
+            return;
+        };
+
         let silent = now - since.max(*well);
         s.well = s.well.max(silent);
         if silent > SILENCE_MAX {
             let name = processor::roles::Role::all()[role];
-            self.violated(format!("progress: {name} task {task} has been silent for {} ms while all was well", silent / MS));
+            self.violated(format!(
+                "progress: {name} task {task} has been silent for {} ms while all was well",
+                silent / MS
+            ));
         }
     }
 

@@ -1,4 +1,5 @@
-//! The one source of chance: everything that a run decides comes from its seed through this. Ours, so that a seed means the same for ever.
+//! The one source of chance: everything that a run decides comes from its seed through this. Ours,
+//! so that a seed means the same for ever.
 
 /// xoshiro256**, seeded by splitmix64.
 pub struct Rng([u64; 4]);
@@ -13,6 +14,7 @@ impl Rng {
             z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             z ^ (z >> 31)
         };
+
         Rng([next(), next(), next(), next()])
     }
 
@@ -55,10 +57,15 @@ impl Rng {
 
     /// Mostly small, sometimes large: the logarithm is uniform.
     pub fn skewed(&mut self, low: u64, high: u64) -> u64 {
-        let (a, b) = (64 - low.max(1).leading_zeros(), 64 - high.leading_zeros());
+        let a = 64 - low.max(1).leading_zeros();
+        let b = 64 - high.leading_zeros();
         let bits = self.between(u64::from(a), u64::from(b));
         let top = (1_u64 << bits).min(high + 1);
         let bottom = (1_u64 << (bits - 1)).max(low);
-        if bottom >= top { low } else { self.between(bottom, top - 1) }
+        if bottom >= top {
+            low
+        } else {
+            self.between(bottom, top - 1)
+        }
     }
 }

@@ -42,7 +42,10 @@ thread_local! {
 }
 
 /// Runs a script on the model of a cluster, as its only process.
-#[allow(dead_code, reason = "for the tests that compare the model with a broker")]
+#[allow(
+    dead_code,
+    reason = "for the tests that compare the model with a broker"
+)]
 pub fn script(table: &TopicTable, body: impl FnOnce() + 'static) {
     world::enter(World::bare(table));
     let p = with(|w| {
@@ -51,10 +54,12 @@ pub fn script(table: &TopicTable, body: impl FnOnce() + 'static) {
         w.sleep_until(p, 0);
         p
     });
+
     process::spawn(p, move || {
         body();
         Ended::Asked
     });
+
     loop {
         match with(World::next) {
             Action::Resume(p) => match process::resume(p) {
@@ -66,6 +71,7 @@ pub fn script(table: &TopicTable, body: impl FnOnce() + 'static) {
             _ => {}
         }
     }
+
     drop(world::leave());
 }
 
@@ -82,9 +88,14 @@ pub fn run(seed: u64, trace: Trace) -> Finding {
             Action::Start(p) => start(p),
             Action::Resume(p) => {
                 with(|w| {
-                    let (p, now) = (&w.processes[p], w.now);
-                    mutants::set_machine(EPOCH_MS + (now / 1_000) as i64 + p.wall_skew_ms + 3, p.hash_key);
+                    let p = &w.processes[p];
+                    let now = w.now;
+                    mutants::set_machine(
+                        EPOCH_MS + (now / 1_000) as i64 + p.wall_skew_ms + 3,
+                        p.hash_key,
+                    );
                 });
+
                 if let Some(ended) = process::resume(p) {
                     with(|w| w.ended(p, ended));
                 }
@@ -95,12 +106,15 @@ pub fn run(seed: u64, trace: Trace) -> Finding {
             Action::Done => break,
         }
     }
+
     if with(|w| w.violation.is_none()) {
         with(World::finish);
     }
+
     for p in 0..with(|w| w.processes.len()) {
         process::kill(p);
     }
+
     let w = world::leave();
     Finding {
         seed,
@@ -125,12 +139,15 @@ fn start(p: usize) {
         process.doomed = false;
         process.hash_key = key;
         w.forget_retained(p);
-        let (role, instance, lives) = (w.processes[p].role, w.processes[p].instance, w.processes[p].lives);
+        let role = w.processes[p].role;
+        let instance = w.processes[p].instance;
+        let lives = w.processes[p].lives;
         w.trace(|| format!("process {p} starts as {role}-{instance}, life {lives}"));
         if lives > 1 {
             w.cover(Kind::Resettled);
         }
     });
+
     process::spawn(p, move || body(p));
     with(|w| {
         w.sleep_until(p, 0);
@@ -150,12 +167,20 @@ impl Warm {
         let was = std::mem::replace(&mut self.phase, phase);
         if phase == "running" && was == "restoring" {
             let here = |v: &TaskView| matches!(v, TaskView::Running { .. });
-            let taken = loop_.tasks().iter().filter(|(task, view)| here(view) && self.copies.contains(task)).count();
+            let taken = loop_
+                .tasks()
+                .iter()
+                .filter(|(task, view)| here(view) && self.copies.contains(task))
+                .count();
             (0..taken).for_each(|_| with(|w| w.cover(Kind::StandbyTaken)));
         }
+
         self.turns += 1;
         if phase != "restoring" && self.turns.is_multiple_of(16) {
-            let copies = loop_.tasks().into_iter().filter(|(_, view)| matches!(view, TaskView::Standby(p) if p.at > 0));
+            let copies = loop_
+                .tasks()
+                .into_iter()
+                .filter(|(_, view)| matches!(view, TaskView::Standby(p) if p.at > 0));
             self.copies = copies.map(|(task, _)| task).collect();
         }
     }
@@ -164,7 +189,12 @@ impl Warm {
 fn body(p: usize) -> Ended {
     let (role, instance, table, settings, limits, plan, counts, standby) = with(|w| {
         let process = &w.processes[p];
-        let limits = Limits { records: w.plan.batch_records, bytes: 1 << 20, age: Duration::from_millis(50) };
+        let limits = Limits {
+            records: w.plan.batch_records,
+            bytes: 1 << 20,
+            age: Duration::from_millis(50),
+        };
+
         // Somebody changes the configuration between two lives, and never of all instances at once.
         let settings = RoleSettings {
             rate_limit: w.settings.rate_limit + process.lives % 3,
@@ -175,9 +205,25 @@ fn body(p: usize) -> Ended {
             stale_ms: w.settings.stale_ms + u64::from(process.instance % 2) * 500,
             ..w.settings
         };
-        let standby = if process.lives % 2 == 0 { w.plan.standby } else { Standby::None };
-        (process.role, process.instance, w.table.clone(), settings, limits, w.plan.clone(), w.cluster.counts.clone(), standby)
+
+        let standby = if process.lives % 2 == 0 {
+            w.plan.standby
+        } else {
+            Standby::None
+        };
+
+        (
+            process.role,
+            process.instance,
+            w.table.clone(),
+            settings,
+            limits,
+            w.plan.clone(),
+            w.cluster.counts.clone(),
+            standby,
+        )
     });
+
     let group = format!("processor-{role}");
     let settings_of_loop = Settings {
         instance: format!("{group}-{instance}"),
@@ -189,38 +235,67 @@ fn body(p: usize) -> Ended {
         cache_bytes: plan.cache_bytes,
         standby,
     };
-    let logic = factory(role, settings, table.clone(), counts[topics::ORDER_COMMANDS.0 as usize]);
-    let mut loop_ = Instance::new(Arc::new(SimLog), Box::new(SimStores { process: p }), Box::new(SimClock), logic, table, settings_of_loop);
+
+    let logic = factory(
+        role,
+        settings,
+        table.clone(),
+        counts[topics::ORDER_COMMANDS.0 as usize],
+    );
+    let mut loop_ = Instance::new(
+        Arc::new(SimLog),
+        Box::new(SimStores { process: p }),
+        Box::new(SimClock),
+        logic,
+        table,
+        settings_of_loop,
+    );
+
     loop_.bound_by(plan.bounds);
-    let (mut restored, mut known, mut warm) = (false, 0, Warm::default());
+    let mut restored = false;
+    let mut known = 0;
+    let mut warm = Warm::default();
     loop {
         if let Err(stop) = loop_.step() {
             return Ended::Stopped(stop);
         }
+
         let phase = loop_.phase();
         let healed = with(|w| w.healed);
-        let tasks = if healed && phase == "running" { loop_.running() } else { 0 };
+        let tasks = if healed && phase == "running" {
+            loop_.running()
+        } else {
+            0
+        };
+
         if standby != Standby::None {
             warm.look(&loop_, phase);
         }
+
         let asked = with(|w| {
             if phase != w.processes[p].phase {
                 w.trace(|| format!("process {p} is {phase}"));
             }
+
             if phase == "restoring" && !restored {
                 w.cover(Kind::Restored);
             }
+
             restored = phase == "restoring";
             let repeats = loop_.counters().repeats_dropped;
             if repeats > 0 && !w.plan.untransacted {
-                w.violated(format!("sequence guard: {repeats} repeated records came by"));
+                w.violated(format!(
+                    "sequence guard: {repeats} repeated records came by"
+                ));
             }
+
             w.guard.0 += repeats - known;
             known = repeats;
             let process = &mut w.processes[p];
             (process.phase, process.tasks) = (phase, tasks);
             process.asked_to_stop
         });
+
         if asked {
             return Ended::Asked;
         }

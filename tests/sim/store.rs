@@ -1,5 +1,6 @@
-//! The model of a machine's disk: stores with atomic batches, of which a loss of power takes the last ones; damage that a checksum finds and damage
-//! that only the digest can find; no space; and a lock that the process in charge holds until it ends.
+//! The model of a machine's disk: stores with atomic batches, of which a loss of power takes the
+//! last ones; damage that a checksum finds and damage that only the digest can find; no space; and
+//! a lock that the process in charge holds until it ends.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -20,7 +21,8 @@ pub struct Disk {
     pub holder: Option<usize>,
     pub full_until: u64,
     pub tasks: BTreeMap<u32, Files>,
-    /// Tasks whose store was damaged once. Not again: a second damage while the first is being repaired ends in a stop, as it should.
+    /// Tasks whose store was damaged once. Not again: a second damage while the first is being
+    /// repaired ends in a stop, as it should.
     hurt: BTreeSet<u32>,
 }
 
@@ -37,7 +39,9 @@ impl Disk {
     /// Damage that no checksum finds, in a store that nothing has vouched for yet.
     pub fn flip(&mut self, which: usize) -> bool {
         let Disk { tasks, hurt, .. } = self;
-        tasks.iter_mut().any(|(task, files)| files.is_unverified() && !hurt.contains(task) && files.flip(which) && hurt.insert(*task))
+        tasks.iter_mut().any(|(task, files)| {
+            files.is_unverified() && !hurt.contains(task) && files.flip(which) && hurt.insert(*task)
+        })
     }
 }
 
@@ -61,16 +65,21 @@ impl Files {
     pub fn lose_tail(&mut self, batches: usize) -> bool {
         let mut lost = false;
         for _ in 0..batches {
-            let Some(undo) = self.tail.pop_back() else { break };
+            let Some(undo) = self.tail.pop_back() else {
+                break;
+            };
+
             for (key, value) in undo.keys.into_iter().rev() {
                 match value {
                     Some(value) => self.data.insert(key, value),
                     None => self.data.remove(&key),
                 };
             }
+
             self.meta = undo.meta;
             lost = true;
         }
+
         lost
     }
 
@@ -85,14 +94,19 @@ impl Files {
 
     /// Changes a bit that no checksum covers.
     fn flip(&mut self, which: usize) -> bool {
-        // What is flipped has reached the disk: no loss of power takes the store back to where it was vouched for.
+        // What is flipped has reached the disk: no loss of power takes the store back to where it
+        // was vouched for.
         self.tail.clear();
         let count = self.data.len();
-        let Some(value) = self.data.values_mut().nth(which % count.max(1)) else { return false };
+        let Some(value) = self.data.values_mut().nth(which % count.max(1)) else {
+            return false;
+        };
+
         match value.last_mut() {
             Some(byte) => *byte ^= 1,
             None => value.push(1),
         }
+
         true
     }
 }
@@ -113,7 +127,8 @@ impl Stores for SimStores {
     fn open(&self, task: u32) -> Result<Box<dyn StateStore>, StoreError> {
         a_moment(50, 400);
         with(|w| {
-            let (disk, role) = (w.processes[self.process].disk, w.processes[self.process].role);
+            let disk = w.processes[self.process].disk;
+            let role = w.processes[self.process].role;
             match w.disks[disk].holder {
                 Some(holder) if holder != self.process => {
                     w.cover(Kind::StoreHeld);
@@ -121,14 +136,21 @@ impl Stores for SimStores {
                 }
                 _ => w.disks[disk].holder = Some(self.process),
             }
+
             let full = w.now < w.disks[disk].full_until;
             let new = !w.disks[disk].tasks.contains_key(&task);
             if full && new {
                 w.cover(Kind::DiskFull);
                 return Err(StoreError::Io("no space left".into()));
             }
+
             w.disks[disk].tasks.entry(task).or_default();
-            Ok(Box::new(SimStore { process: self.process, disk, role, task }) as Box<dyn StateStore>)
+            Ok(Box::new(SimStore {
+                process: self.process,
+                disk,
+                role,
+                task,
+            }) as Box<dyn StateStore>)
         })
     }
 
@@ -148,18 +170,26 @@ impl SimStore {
     /// A read: finds damage, if there is any.
     fn look<R>(&self, f: impl FnOnce(&Files) -> R) -> Result<R, StoreError> {
         with(|w| {
-            let rate = if w.healed { 0 } else { w.plan.faults.disk_ppm / 20 };
+            let rate = if w.healed {
+                0
+            } else {
+                w.plan.faults.disk_ppm / 20
+            };
+
             let hit = w.rng.ppm(rate);
             if hit {
                 w.disks[self.disk].damage(self.task);
             }
+
             let Some(files) = w.disks[self.disk].tasks.get(&self.task) else {
                 return Err(StoreError::Corrupt("a file is missing".into()));
             };
+
             if files.damaged {
                 w.cover(Kind::DamageFound);
                 return Err(StoreError::Corrupt("a block's checksum is wrong".into()));
             }
+
             Ok(f(&w.disks[self.disk].tasks[&self.task]))
         })
     }
@@ -175,7 +205,11 @@ impl StateStore for SimStore {
         self.look(|f| f.data.get(key).map(|v| into.extend_from_slice(v)).is_some())
     }
 
-    fn write(&mut self, changes: &mut dyn Iterator<Item = Write<'_>>, meta: &[u8]) -> Result<(), StoreError> {
+    fn write(
+        &mut self,
+        changes: &mut dyn Iterator<Item = Write<'_>>,
+        meta: &[u8],
+    ) -> Result<(), StoreError> {
         // A process can die before the batch and after it, never inside.
         a_moment(10, 120);
         with(|w| {
@@ -184,43 +218,74 @@ impl StateStore for SimStore {
                 w.cover(Kind::DiskFull);
                 return Err(StoreError::Io("no space left".into()));
             }
+
             if let Ok(record) = StoreMeta::decode(meta) {
                 if record.verified {
                     w.check_store(self.role, self.task, &record);
                 }
-                let (disk, task, n, sure) = (self.disk, self.task, record.meta.transaction, record.verified);
-                w.trace(|| format!("disk {disk} gets task {task} at transaction {n}{}", if sure { "" } else { ", not verified" }));
+
+                let disk = self.disk;
+                let task = self.task;
+                let n = record.meta.transaction;
+                let sure = record.verified;
+                w.trace(|| {
+                    format!(
+                        "disk {disk} gets task {task} at transaction {n}{}",
+                        if sure { "" } else { ", not verified" }
+                    )
+                });
             }
+
             let Some(files) = w.disks[self.disk].tasks.get_mut(&self.task) else {
                 return Err(StoreError::Io("the directory is gone".into()));
             };
-            let mut undo = Undo { keys: Vec::new(), meta: files.meta.replace(meta.to_vec()) };
+
+            let mut undo = Undo {
+                keys: Vec::new(),
+                meta: files.meta.replace(meta.to_vec()),
+            };
+
             for (key, value) in changes {
                 let old = match value {
                     Some(value) => files.data.insert(key.to_vec(), value.to_vec()),
                     None => files.data.remove(key),
                 };
+
                 undo.keys.push((key.to_vec(), old));
             }
+
             files.tail.push_back(undo);
             if files.tail.len() > TAIL {
                 files.tail.pop_front();
             }
+
             if files.is_unverified() {
                 let process = self.process;
                 w.unverified(process);
             }
+
             Ok(())
         })?;
+
         a_moment(10, 60);
         Ok(())
     }
 
-    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+    fn scan(
+        &self,
+        prefix: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
         let all: Vec<(Vec<u8>, Vec<u8>)> = self.look(|f| {
-            let range = f.data.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
-            range.take_while(|(k, _)| k.starts_with(prefix)).map(|(k, v)| (k.clone(), v.clone())).collect()
+            let range = f
+                .data
+                .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
+            range
+                .take_while(|(k, _)| k.starts_with(prefix))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect()
         })?;
+
         all.iter().all(|(k, v)| visit(k, v));
         Ok(())
     }

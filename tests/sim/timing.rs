@@ -1,4 +1,5 @@
-//! Times of the model, in microseconds. A tenth of the real ones where those are seconds: what matters is which is longer than which.
+//! Times of the model, in microseconds. A tenth of the real ones where those are seconds: what
+//! matters is which is longer than which.
 
 pub const MS: u64 = 1_000;
 pub const SECOND: u64 = 1_000_000;
@@ -23,8 +24,8 @@ pub const STARTUP_WAIT: u64 = 30 * SECOND;
 pub const PATIENCE: u64 = 90 * SECOND;
 /// No task with something to read may be silent for so long while all is well.
 pub const SILENCE_MAX: u64 = 15 * SECOND;
-/// A partition with something to read may be passed over so often, for each partition that its member reads: once round until its records are taken, and
-/// once more until they are processed.
+/// A partition with something to read may be passed over so often, for each partition that its
+/// member reads: once round until its records are taken, and once more until they are processed.
 pub const PASSED_OVER_MAX: usize = 2;
 /// Milliseconds since 1970 when a run begins.
 pub const EPOCH_MS: i64 = 1_800_000_000_000;

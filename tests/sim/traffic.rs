@@ -1,4 +1,5 @@
-//! Heavy traffic: what makes one transaction large, and what makes one partition busy while others have a single record now and then.
+//! Heavy traffic: what makes one transaction large, and what makes one partition busy while others
+//! have a single record now and then.
 
 use processor::wire::topics;
 
@@ -11,7 +12,8 @@ use super::world::{Event, World};
 pub enum Heavy {
     /// One user's partition gets so many commands at once.
     Flood(u64),
-    /// One user sends so many cancels, repeats and mass cancels at once, of what is there and of what is not.
+    /// One user sends so many cancels, repeats and mass cancels at once, of what is there and of
+    /// what is not.
     Messages(u64),
     /// Users with so many resting orders cancel all of them, several times.
     MassCancels { orders: u64, times: u64 },
@@ -22,24 +24,36 @@ pub enum Heavy {
 }
 
 impl Heavy {
-    /// What a seed gets, mostly nothing; and the limit of its topics' records where that is to matter.
+    /// What a seed gets, mostly nothing; and the limit of its topics' records where that is to
+    /// matter.
     pub fn draw(rng: &mut Rng) -> (Option<Heavy>, Option<u32>) {
         if rng.permille(850) {
             return (None, None);
         }
+
         let small = rng.permille(600);
         let mut limit = 8 * 1024;
         let heavy = match rng.below(8) {
             0..=2 if rng.permille(500) => Heavy::Messages(rng.between(100, 600)),
             0..=2 => Heavy::Flood(rng.between(100, 600)),
-            3..=5 => Heavy::MassCancels { orders: rng.between(20, 120), times: rng.between(1, 12) },
-            6 if small => Heavy::FatRows { listings: rng.between(10, 60), bytes: rng.between(300, 5_000) },
-            6 => Heavy::FatRows { listings: rng.between(17, 40), bytes: rng.between(40_000, 64_000) },
+            3..=5 => Heavy::MassCancels {
+                orders: rng.between(20, 120),
+                times: rng.between(1, 12),
+            },
+            6 if small => Heavy::FatRows {
+                listings: rng.between(10, 60),
+                bytes: rng.between(300, 5_000),
+            },
+            6 => Heavy::FatRows {
+                listings: rng.between(17, 40),
+                bytes: rng.between(40_000, 64_000),
+            },
             _ => {
                 limit = 32 * 1024;
                 Heavy::Positions(rng.between(20, 200))
             }
         };
+
         (Some(heavy), small.then_some(limit))
     }
 }
@@ -53,9 +67,12 @@ impl World {
             Heavy::Flood(records) => {
                 let user = format!("u{}", self.rng.below(self.plan.users));
                 for n in 0..records {
-                    let value = format!(r#"{{"command":"deposit","user_id":"{user}","order_id":"f{n}","amount":"1"}}"#);
+                    let value = format!(
+                        r#"{{"command":"deposit","user_id":"{user}","order_id":"f{n}","amount":"1"}}"#
+                    );
                     self.command(&user, &value);
                 }
+
                 self.cover(Kind::Flood);
             }
             Heavy::Messages(records) => {
@@ -67,13 +84,23 @@ impl World {
                 for n in 0..records {
                     let value = match self.rng.below(6) {
                         0..=1 => order.clone(),
-                        2 => format!(r#"{{"order_id":"q{n}","user_id":"{user}","command":"cancel","orig_order_id":"g"}}"#),
-                        3 => format!(r#"{{"order_id":"m{n}","user_id":"{user}","command":"mass_cancel"}}"#),
-                        4 => format!(r#"{{"order_id":"d{n}","user_id":"{user}","command":"deposit","operator":"u","amount":"x"}}"#),
-                        _ => format!(r#"{{"order_id":"q{n}","user_id":"{user}","command":"cancel","orig_order_id":"none"}}"#),
+                        2 => format!(
+                            r#"{{"order_id":"q{n}","user_id":"{user}","command":"cancel","orig_order_id":"g"}}"#
+                        ),
+                        3 => format!(
+                            r#"{{"order_id":"m{n}","user_id":"{user}","command":"mass_cancel"}}"#
+                        ),
+                        4 => format!(
+                            r#"{{"order_id":"d{n}","user_id":"{user}","command":"deposit","operator":"u","amount":"x"}}"#
+                        ),
+                        _ => format!(
+                            r#"{{"order_id":"q{n}","user_id":"{user}","command":"cancel","orig_order_id":"none"}}"#
+                        ),
                     };
+
                     self.command(&user, &value);
                 }
+
                 self.cover(Kind::Messages);
             }
             Heavy::MassCancels { orders, .. } if step == 0 => {
@@ -84,14 +111,26 @@ impl World {
                     );
                     self.command(&user, &value);
                 }
-                let delay = if self.rng.permille(300) { 0 } else { self.rng.between(200 * MS, 2 * SECOND) };
+
+                let delay = if self.rng.permille(300) {
+                    0
+                } else {
+                    self.rng.between(200 * MS, 2 * SECOND)
+                };
+
                 self.schedule(self.now + delay, Event::Heavy(1));
             }
             Heavy::MassCancels { times, .. } => {
                 for n in 0..times {
                     let user = format!("u{}", n % 2);
-                    self.command(&user, &format!(r#"{{"order_id":"m{n}","user_id":"{user}","command":"mass_cancel"}}"#));
+                    self.command(
+                        &user,
+                        &format!(
+                            r#"{{"order_id":"m{n}","user_id":"{user}","command":"mass_cancel"}}"#
+                        ),
+                    );
                 }
+
                 self.cover(Kind::MassCancels);
             }
             Heavy::FatRows { listings, bytes } => {
@@ -115,9 +154,13 @@ impl World {
             let tick = format!(r#"{{"symbol":"{symbol}","price":20}}"#);
             self.client_sends(topics::MARKET_DATA, &symbol, Some(tick.as_bytes()), false);
         }
+
         for n in 0..count * users {
             let user = format!("u{}", n % users);
-            let value = format!(r#"{{"order_id":"p{n}","user_id":"{user}","symbol":"S{:03}","quantity":1,"order_type":"buy"}}"#, n / users);
+            let value = format!(
+                r#"{{"order_id":"p{n}","user_id":"{user}","symbol":"S{:03}","quantity":1,"order_type":"buy"}}"#,
+                n / users
+            );
             self.command(&user, &value);
         }
     }

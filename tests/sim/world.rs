@@ -1,4 +1,5 @@
-//! The world of one run: a virtual clock, a queue of events, the cluster, the processes and their disks. One thread, one seed.
+//! The world of one run: a virtual clock, a queue of events, the cluster, the processes and their
+//! disks. One thread, one seed.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -25,14 +26,34 @@ use super::traffic::Heavy;
 use super::workload::Sent;
 
 pub enum Event {
-    Wake { process: usize, token: u64 },
-    Thaw { process: usize, life: u32 },
+    Wake {
+        process: usize,
+        token: u64,
+    },
+    Thaw {
+        process: usize,
+        life: u32,
+    },
     Start(usize),
     Arrive(Box<Frame>),
-    Answer { connection: usize, to: Target, token: u64, response: Response },
+    Answer {
+        connection: usize,
+        to: Target,
+        token: u64,
+        response: Response,
+    },
     Cut(usize),
-    Marker { txn: usize, place: Place, pid: u64, epoch: u32, commit: bool },
-    Session { group: usize, instance: u32 },
+    Marker {
+        txn: usize,
+        place: Place,
+        pid: u64,
+        epoch: u32,
+        commit: bool,
+    },
+    Session {
+        group: usize,
+        instance: u32,
+    },
     Rebalance(usize),
     Expire,
     Consumer(usize),
@@ -43,11 +64,22 @@ pub enum Event {
     Heal,
     Look,
     Pulse,
-    Offsets { role: Role, how: Move, wipe: bool },
+    Offsets {
+        role: Role,
+        how: Move,
+        wipe: bool,
+    },
     PutRight(Role),
     Heavy(u32),
-    TakeOver { group: usize, txn: usize, sure: bool },
-    ClockRight { broker: usize, skew_ms: i64 },
+    TakeOver {
+        group: usize,
+        txn: usize,
+        sure: bool,
+    },
+    ClockRight {
+        broker: usize,
+        skew_ms: i64,
+    },
     TimeBoundsLifted,
 }
 
@@ -60,7 +92,12 @@ impl Event {
             Event::Arrive(f) => (4, f.token),
             Event::Answer { token, .. } => (5, *token),
             Event::Cut(c) => (6, *c as u64),
-            Event::Marker { txn, epoch, commit, .. } => (7, *txn as u64 ^ u64::from(*epoch) << 8 ^ u64::from(*commit) << 40),
+            Event::Marker {
+                txn, epoch, commit, ..
+            } => (
+                7,
+                *txn as u64 ^ u64::from(*epoch) << 8 ^ u64::from(*commit) << 40,
+            ),
             Event::Session { group, instance } => (8, *group as u64 ^ u64::from(*instance) << 8),
             Event::Rebalance(g) => (9, *g as u64),
             Event::Expire => (10, 0),
@@ -79,6 +116,7 @@ impl Event {
             Event::TimeBoundsLifted => (23, 0),
             Event::TakeOver { txn, sure, .. } => (24, *txn as u64 ^ u64::from(*sure) << 8),
         };
+
         kind ^ a << 8
     }
 }
@@ -191,7 +229,9 @@ pub fn enter(world: Box<World>) {
 
 /// Takes the world back.
 pub fn leave() -> Box<World> {
-    WORLD.with_borrow_mut(Option::take).expect("a world was entered")
+    WORLD
+        .with_borrow_mut(Option::take)
+        .expect("a world was entered")
 }
 
 /// Looks at the world, or changes it. Not to be nested.
@@ -199,10 +239,20 @@ pub fn with<R>(f: impl FnOnce(&mut World) -> R) -> R {
     WORLD.with_borrow_mut(|w| f(w.as_mut().expect("a world was entered")))
 }
 
-/// The same topics, which take no larger records than that. A dead letter contains what could not be read.
+/// The same topics, which take no larger records than that. A dead letter contains what could not
+/// be read.
 fn small_records(table: &TopicTable, max: u32) -> TopicTable {
     let more = |t| if t == topics::DEAD_LETTERS { 65_536 } else { 0 };
-    TopicTable::new("", table.iter().map(|t| TopicSpec { record_bytes_max: max + more(t), ..table.spec(t).clone() }).collect())
+    TopicTable::new(
+        "",
+        table
+            .iter()
+            .map(|t| TopicSpec {
+                record_bytes_max: max + more(t),
+                ..table.spec(t).clone()
+            })
+            .collect(),
+    )
 }
 
 impl World {
@@ -213,6 +263,7 @@ impl World {
             None => topics::table(""),
             Some(max) => small_records(&topics::table(""), max),
         });
+
         let mut settings = RoleSettings {
             rate_limit: 5,
             burst: 3,
@@ -221,9 +272,14 @@ impl World {
             client_transfers: seed.is_multiple_of(2),
             ..RoleSettings::default()
         };
-        if plan.heavy.is_some_and(|h| !matches!(h, Heavy::Flood(_) | Heavy::Messages(_))) {
+
+        if plan
+            .heavy
+            .is_some_and(|h| !matches!(h, Heavy::Flood(_) | Heavy::Messages(_)))
+        {
             (settings.rate_limit, settings.burst) = (100_000, 100_000);
         }
+
         let cluster = Cluster::new(&table, plan.partitions);
         let mut roles: Vec<Role> = plan.processes.iter().map(|(r, _)| *r).collect();
         roles.dedup();
@@ -235,11 +291,26 @@ impl World {
     /// A cluster and nothing else: for scripts that use the model as they use a broker.
     pub fn bare(table: &TopicTable) -> Box<World> {
         let mut rng = Rng::new(1);
-        let plan = Plan { faults: Faults::default(), attacks: Vec::new(), ..Plan::draw(&mut rng) };
+        let plan = Plan {
+            faults: Faults::default(),
+            attacks: Vec::new(),
+            ..Plan::draw(&mut rng)
+        };
+
         let mut cluster = Cluster::empty(table);
         cluster.real_time = true;
         let settings = RoleSettings::default();
-        let mut w = World::make(1, rng, plan, cluster, Arc::new(table.clone()), settings, Vec::new(), Trace::Off);
+        let mut w = World::make(
+            1,
+            rng,
+            plan,
+            cluster,
+            Arc::new(table.clone()),
+            settings,
+            Vec::new(),
+            Trace::Off,
+        );
+
         w.schedule(TXN_CHECK, Event::Expire);
         w
     }
@@ -304,10 +375,12 @@ impl World {
         for (role, instance) in self.plan.processes.clone() {
             self.add_process(role, instance, None);
         }
+
         for i in 0..self.processes.len() {
             let at = self.rng.below(800 * MS);
             self.schedule(at, Event::Start(i));
         }
+
         self.schedule(TXN_CHECK, Event::Expire);
         let first = self.rng.between(10 * MS, 300 * MS);
         self.schedule(first, Event::Input);
@@ -315,12 +388,14 @@ impl World {
             let first = self.rng.between(100 * MS, SECOND);
             self.schedule(first, Event::Nemesis);
         }
+
         self.schedule(700 * MS, Event::Follow);
         self.schedule(300 * MS, Event::Pulse);
         if self.plan.heavy.is_some() {
             let at = self.rng.between(self.plan.heal_at / 8, self.plan.heal_at);
             self.schedule(at, Event::Heavy(0));
         }
+
         self.schedule(self.plan.heal_at, Event::Heal);
     }
 
@@ -330,6 +405,7 @@ impl World {
             self.disks.push(Disk::default());
             self.disks.len() - 1
         });
+
         self.processes.push(Process {
             role,
             instance,
@@ -347,6 +423,7 @@ impl World {
             hash_key: 0,
             wall_skew_ms: 0,
         });
+
         self.processes.len() - 1
     }
 
@@ -362,6 +439,7 @@ impl World {
                 self.events.len() - 1
             }
         };
+
         self.queue.push(Reverse((at, self.order, slot)));
     }
 
@@ -391,6 +469,7 @@ impl World {
         if !self.healed && self.rng.ppm(kill) {
             self.processes[process].doomed = true;
         }
+
         self.schedule(at, Event::Wake { process, token });
     }
 
@@ -406,15 +485,19 @@ impl World {
         if self.violation.is_some() {
             return Action::Done;
         }
+
         let Some(Reverse((at, _, slot))) = self.queue.pop() else {
             self.violated("nothing is going to happen any more".into());
             return Action::Done;
         };
+
         self.now = at;
         self.steps += 1;
         let event = self.events[slot].take().expect("a scheduled event");
         self.free.push(slot);
-        self.hash = (self.hash ^ at ^ event.mark()).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        self.hash = (self.hash ^ at ^ event.mark())
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(29);
         self.handle(event)
     }
 
@@ -425,16 +508,19 @@ impl World {
                 if p.life != Life::Running || p.token != token {
                     return Action::None;
                 }
+
                 if p.frozen {
                     p.owed = true;
                     return Action::None;
                 }
+
                 p.token += 1;
                 if std::mem::take(&mut p.doomed) {
                     self.cover(Kind::KillInStep);
                     self.trace(|| format!("process {process} is killed at its wait"));
                     return self.put_down(process);
                 }
+
                 return Action::Resume(process);
             }
             Event::Thaw { process, life } => {
@@ -442,6 +528,7 @@ impl World {
                 if p.lives != life || !p.frozen {
                     return Action::None;
                 }
+
                 p.frozen = false;
                 self.trace(|| format!("process {process} goes on"));
                 self.consumers_thaw(process);
@@ -457,9 +544,20 @@ impl World {
                 }
             }
             Event::Arrive(frame) => self.arrive(frame),
-            Event::Answer { connection, to, token, response } => self.answered(connection, to, token, response),
+            Event::Answer {
+                connection,
+                to,
+                token,
+                response,
+            } => self.answered(connection, to, token, response),
             Event::Cut(connection) => self.cut(connection),
-            Event::Marker { txn, place, pid, epoch, commit } => self.marker(txn, place, pid, epoch, commit),
+            Event::Marker {
+                txn,
+                place,
+                pid,
+                epoch,
+                commit,
+            } => self.marker(txn, place, pid, epoch, commit),
             Event::Session { group, instance } => {
                 if self.session_due.get(&(group, instance)) == Some(&self.now) {
                     self.session_due.remove(&(group, instance));
@@ -479,7 +577,12 @@ impl World {
                 self.left_to_send -= 1;
                 if self.left_to_send > 0 {
                     let mean = self.plan.heal_at / (self.plan.inputs + 1) * 2;
-                    let gap = if self.rng.permille(400) { self.rng.below(2 * MS) } else { self.rng.below(mean.max(2)) };
+                    let gap = if self.rng.permille(400) {
+                        self.rng.below(2 * MS)
+                    } else {
+                        self.rng.below(mean.max(2))
+                    };
+
                     self.schedule(self.now + gap, Event::Input);
                 }
             }
@@ -503,18 +606,22 @@ impl World {
             Event::TimeBoundsLifted => self.bound_times(None),
             Event::TakeOver { group, txn, sure } => self.take_over(group, txn, sure),
             Event::Look => {
-                let stopped_is_fine = self.plan.untransacted && self.now > self.plan.heal_at + 5 * SECOND;
+                let stopped_is_fine =
+                    self.plan.untransacted && self.now > self.plan.heal_at + 5 * SECOND;
                 if self.at_rest() || stopped_is_fine {
                     return Action::Done;
                 }
+
                 if self.now > self.plan.heal_at + PATIENCE {
                     let why = self.unrest();
                     self.violated(format!("no rest after the last fault: {why}"));
                     return Action::Done;
                 }
+
                 self.schedule(self.now + 250 * MS, Event::Look);
             }
         }
+
         Action::None
     }
 
@@ -523,6 +630,7 @@ impl World {
         if self.processes[process].phase == "restoring" {
             self.cover(Kind::KilledInRestore);
         }
+
         let p = &mut self.processes[process];
         (p.life, p.phase) = (Life::Down, "starting");
         p.token += 1;
@@ -547,11 +655,15 @@ impl World {
     /// For a mistake: where a process's consumer stood when it last handed records over.
     pub fn retain(&mut self, process: usize, positions: Vec<(TopicPartition, u64)>) {
         self.forget_retained(process);
-        self.retained.extend(positions.into_iter().map(|(at, next)| (process, at, next)));
+        self.retained
+            .extend(positions.into_iter().map(|(at, next)| (process, at, next)));
     }
 
     pub fn retained(&self, process: usize, at: TopicPartition) -> Option<u64> {
-        self.retained.iter().find(|(p, a, _)| *p == process && *a == at).map(|(.., next)| *next)
+        self.retained
+            .iter()
+            .find(|(p, a, _)| *p == process && *a == at)
+            .map(|(.., next)| *next)
     }
 
     pub fn forget_retained(&mut self, process: usize) {

@@ -1,5 +1,6 @@
-//! A disk that is full at any moment. No mount is needed: a limit on the size of files makes a write fail in the middle of whichever file grows to it.
-//! The limit counts for a whole process, so the work is done in a child: this very program, asked for one test.
+//! A disk that is full at any moment. No mount is needed: a limit on the size of files makes a
+//! write fail in the middle of whichever file grows to it. The limit counts for a whole process, so
+//! the work is done in a child: this very program, asked for one test.
 
 use std::process::Command;
 
@@ -13,7 +14,11 @@ fn limit(bytes: u64) {
     // SAFETY: plain calls about this process; the structure is ours and initialised.
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-        let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        let mut now = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+
         assert_eq!(libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut now), 0);
         now.rlim_cur = bytes.min(now.rlim_max);
         assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const now), 0);
@@ -23,10 +28,17 @@ fn limit(bytes: u64) {
 /// Run by the test below; by itself it does nothing.
 #[test]
 fn child() {
-    let Ok(sizes) = std::env::var(CHILD) else { return };
+    let Ok(sizes) = std::env::var(CHILD) else {
+        return;
+    };
+
     let baseline = Baseline::get();
-    let (mut stopped, mut unharmed) = (0, 0);
-    for size in sizes.split(',').map(|n| n.parse::<u64>().expect("a number")) {
+    let mut stopped = 0;
+    let mut unharmed = 0;
+    for size in sizes
+        .split(',')
+        .map(|n| n.parse::<u64>().expect("a number"))
+    {
         let stage = baseline.stage();
         let what = format!("no file may be larger than {size}");
         limit(size);
@@ -44,27 +56,50 @@ fn child() {
             }
             Err(other) => panic!("{what}: {other}"),
         }
+
         // There is room again.
         let mut again = stage.instance(None);
-        stage.drain(&mut again).unwrap_or_else(|e| panic!("{what}, then room again: {e}"));
+        stage
+            .drain(&mut again)
+            .unwrap_or_else(|e| panic!("{what}, then room again: {e}"));
         baseline.check(&stage, &what);
     }
+
     println!("stopped {stopped}, unharmed {unharmed}");
-    assert!(stopped > 10 && unharmed > 0, "stopped {stopped}, unharmed {unharmed}");
+    assert!(
+        stopped > 10 && unharmed > 0,
+        "stopped {stopped}, unharmed {unharmed}"
+    );
 }
 
 #[test]
 fn no_room_at_any_write() {
     // Densely where records are small, then wider; the largest never bites.
-    let mut sizes: Vec<u64> = (0..40).map(|i| i * 37).chain((0..60).map(|i| 1_500 + i * 700)).collect();
+    let mut sizes: Vec<u64> = (0..40)
+        .map(|i| i * 37)
+        .chain((0..60).map(|i| 1_500 + i * 700))
+        .collect();
     sizes.push(1 << 30);
     let list: Vec<String> = sizes.iter().map(u64::to_string).collect();
     let done = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "disk_full::child", "--nocapture", "--test-threads", "1"])
+        .args([
+            "--exact",
+            "disk_full::child",
+            "--nocapture",
+            "--test-threads",
+            "1",
+        ])
         .env(CHILD, list.join(","))
         .output()
         .expect("the child runs");
-    let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+
+    let said =
+        String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success() && said.contains("1 passed"), "{said}");
-    println!("{}", said.lines().find(|l| l.contains("unharmed")).unwrap_or_default());
+    println!(
+        "{}",
+        said.lines()
+            .find(|l| l.contains("unharmed"))
+            .unwrap_or_default()
+    );
 }

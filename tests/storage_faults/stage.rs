@@ -20,12 +20,17 @@ use processor::wire::topics as t;
 /// One task, so that there is one store to hurt.
 const PARTITIONS: u32 = 1;
 const USERS: u64 = 120;
-/// Incarnations that made the store; each leaves a table behind, and the last one a write-ahead log.
+/// Incarnations that made the store; each leaves a table behind, and the last one a write-ahead
+/// log.
 const LIVES: u64 = 4;
 const COMMANDS: u64 = 600;
 
 fn settings() -> RoleSettings {
-    RoleSettings { rate_limit: 0, client_transfers: true, ..Default::default() }
+    RoleSettings {
+        rate_limit: 0,
+        client_transfers: true,
+        ..Default::default()
+    }
 }
 
 fn table() -> Arc<TopicTable> {
@@ -34,7 +39,11 @@ fn table() -> Arc<TopicTable> {
 
 fn log_on(storage: &Memory) -> LocalLog {
     // A clock that stands still: the twin's records carry the same times.
-    let options = Options { clock: Arc::new(|| 1_800_000_000_000), ..Default::default() };
+    let options = Options {
+        clock: Arc::new(|| 1_800_000_000_000),
+        ..Default::default()
+    };
+
     LocalLog::with_storage(Box::new(storage.clone()), &table(), options).expect("a log in memory")
 }
 
@@ -58,27 +67,51 @@ impl Baseline {
     }
 
     fn make() -> Baseline {
-        let (storage, dir) = (Memory::default(), tempfile::tempdir().expect("a directory"));
+        let storage = Memory::default();
+        let dir = tempfile::tempdir().expect("a directory");
         {
             let log = log_on(&storage);
             for topic in table().iter() {
-                let count = if table().spec(topic).partitions == Partitions::One { 1 } else { PARTITIONS };
-                log.create_topic(topic, table().spec(topic), count).expect("a topic");
+                let count = if table().spec(topic).partitions == Partitions::One {
+                    1
+                } else {
+                    PARTITIONS
+                };
+
+                log.create_topic(topic, table().spec(topic), count)
+                    .expect("a topic");
             }
         }
+
         for life in 0..LIVES {
-            let stage = Stage { log: log_on(&storage), state: dir.path().to_path_buf(), _dir: None };
+            let stage = Stage {
+                log: log_on(&storage),
+                state: dir.path().to_path_buf(),
+                _dir: None,
+            };
+
             for n in life * COMMANDS..(life + 1) * COMMANDS {
                 stage.deposit(n % USERS, n, 100 + n);
             }
+
             let mut instance = stage.instance(None);
             stage.drain(&mut instance).expect("no fault yet");
         }
-        let twin = Stage { log: log_on(&storage.fork()), state: dir.path().to_path_buf(), _dir: None };
+
+        let twin = Stage {
+            log: log_on(&storage.fork()),
+            state: dir.path().to_path_buf(),
+            _dir: None,
+        };
+
         let mut instance = twin.run(Box::new(MemoryStores::default()), None);
         twin.probe();
         twin.drain(&mut instance).expect("the twin meets no fault");
-        Baseline { expected: twin.events(), storage, dir }
+        Baseline {
+            expected: twin.events(),
+            storage,
+            dir,
+        }
     }
 
     /// The directory of the store, for looking at.
@@ -90,19 +123,35 @@ impl Baseline {
     pub fn stage(&self) -> Stage {
         let dir = tempfile::tempdir().expect("a directory");
         copy_dir(self.dir.path(), dir.path());
-        Stage { log: log_on(&self.storage.fork()), state: dir.path().to_path_buf(), _dir: Some(dir) }
+        Stage {
+            log: log_on(&self.storage.fork()),
+            state: dir.path().to_path_buf(),
+            _dir: Some(dir),
+        }
     }
 
     /// What all events must be after the probes.
     pub fn check(&self, stage: &Stage, what: &str) {
         let got = stage.events();
-        let at = got.iter().zip(&self.expected).position(|(a, b)| a != b).unwrap_or(got.len().min(self.expected.len()));
-        assert!(got == self.expected, "{what}: the events differ from the twin's at byte {at} of {} ({})", self.expected.len(), got.len());
+        let at = got
+            .iter()
+            .zip(&self.expected)
+            .position(|(a, b)| a != b)
+            .unwrap_or(got.len().min(self.expected.len()));
+        assert!(
+            got == self.expected,
+            "{what}: the events differ from the twin's at byte {at} of {} ({})",
+            self.expected.len(),
+            got.len()
+        );
     }
 
     /// After a stop: what was answered is right, as far as it goes.
     pub fn check_prefix(&self, stage: &Stage, what: &str) {
-        assert!(self.expected.starts_with(&stage.events()), "{what}: answered wrongly before it stopped");
+        assert!(
+            self.expected.starts_with(&stage.events()),
+            "{what}: answered wrongly before it stopped"
+        );
     }
 }
 
@@ -120,7 +169,10 @@ impl Stage {
     /// How often the store was put aside.
     pub fn put_aside(&self) -> usize {
         let entries = std::fs::read_dir(self.state.join("orders/1")).expect("a directory");
-        entries.flatten().filter(|e| e.file_name().to_string_lossy().contains("quarantine")).count()
+        entries
+            .flatten()
+            .filter(|e| e.file_name().to_string_lossy().contains("quarantine"))
+            .count()
     }
 
     pub fn rocks(&self) -> RocksStores {
@@ -139,14 +191,20 @@ impl Stage {
         let loop_settings = Settings {
             group: "processor-orders".into(),
             instance: "processor-orders-1".into(),
-            limits: Limits { records: 40, bytes: 1 << 20, age: Duration::from_millis(5) },
+            limits: Limits {
+                records: 40,
+                bytes: 1 << 20,
+                age: Duration::from_millis(5),
+            },
             idle_wait: Duration::from_millis(1),
             takeover_wait: Duration::from_millis(500),
             startup_wait: Duration::from_secs(2),
             cache_bytes: 1 << 16,
             standby: processor::engine::restore::Standby::None,
         };
-        let (log, clock) = (Arc::new(self.log.clone()), Box::new(SystemClock::new()));
+
+        let log = Arc::new(self.log.clone());
+        let clock = Box::new(SystemClock::new());
         let logic = factory(Role::Orders, settings(), table(), PARTITIONS);
         let mut instance = Instance::new(log, stores, clock, logic, table(), loop_settings);
         instance.scrub_every(scrub);
@@ -164,21 +222,34 @@ impl Stage {
         for (name, value) in headers {
             packed.push(name, value);
         }
-        let record = Record { at, offset: 0, timestamp_ms: 0, key: Some(key), value: Some(value), headers: packed.headers() };
+
+        let record = Record {
+            at,
+            offset: 0,
+            timestamp_ms: 0,
+            key: Some(key),
+            value: Some(value),
+            headers: packed.headers(),
+        };
+
         appender.append(&record).expect("appended");
         appender.flush(Duration::from_secs(5)).expect("flushed");
     }
 
     pub fn deposit(&self, user: u64, id: u64, amount: u64) {
-        let value = format!(r#"{{"user_id":"u{user}","order_id":"{id}","command":"deposit","amount":{amount}}}"#);
+        let value = format!(
+            r#"{{"user_id":"u{user}","order_id":"{id}","command":"deposit","amount":{amount}}}"#
+        );
         self.append(t::ORDER_COMMANDS, &format!("u{user}"), &value);
     }
 
-    /// Touches every account, and asks for old ids from all ages: what became of them, and whether another amount under one is noticed.
+    /// Touches every account, and asks for old ids from all ages: what became of them, and whether
+    /// another amount under one is noticed.
     pub fn probe(&self) {
         for user in 0..USERS {
             self.deposit(user, 1_000_000 + user, 7);
         }
+
         for n in (0..LIVES * COMMANDS).step_by(13) {
             self.deposit(n % USERS, n, 100 + n);
             self.deposit(n % USERS, n, 99);
@@ -191,36 +262,67 @@ impl Stage {
         let end = self.log.bounds(at[0]).expect("bounds").end;
         for _ in 0..20_000 {
             instance.step()?;
-            if instance.phase() == "running" && self.log.group_offsets("processor-orders", &at).expect("offsets")[0] == Some(end) {
+            if instance.phase() == "running"
+                && self
+                    .log
+                    .group_offsets("processor-orders", &at)
+                    .expect("offsets")[0]
+                    == Some(end)
+            {
                 return Ok(());
             }
         }
+
         panic!("no progress");
     }
 
     /// Steps until something is so.
-    pub fn step_until(&self, instance: &mut Instance, mut done: impl FnMut(&Instance) -> bool) -> Result<(), Stop> {
+    pub fn step_until(
+        &self,
+        instance: &mut Instance,
+        mut done: impl FnMut(&Instance) -> bool,
+    ) -> Result<(), Stop> {
         for _ in 0..20_000 {
             instance.step()?;
             if done(instance) {
                 return Ok(());
             }
         }
+
         panic!("it does not come to that");
     }
 
     /// Every byte of every event.
     fn events(&self) -> Vec<u8> {
-        let mut reader = self.log.reader(t::ORDER_EVENTS, &[(0, From::Start)], true).expect("a reader");
-        let limits = Limits { records: 100_000, bytes: 64 << 20, age: Duration::from_secs(1) };
+        let mut reader = self
+            .log
+            .reader(t::ORDER_EVENTS, &[(0, From::Start)], true)
+            .expect("a reader");
+        let limits = Limits {
+            records: 100_000,
+            bytes: 64 << 20,
+            age: Duration::from_secs(1),
+        };
+
         let mut records = Records::new();
         while !reader.caught_up() {
-            reader.poll(Duration::from_millis(10), limits, &mut records).expect("records");
+            reader
+                .poll(Duration::from_millis(10), limits, &mut records)
+                .expect("records");
         }
+
         let mut all = Vec::new();
         for r in records.iter() {
-            all.extend([r.key.unwrap_or_default(), r.value.unwrap_or_default(), r.headers.as_bytes()].concat());
+            all.extend(
+                [
+                    r.key.unwrap_or_default(),
+                    r.value.unwrap_or_default(),
+                    r.headers.as_bytes(),
+                ]
+                .concat(),
+            );
         }
+
         all
     }
 }
@@ -230,6 +332,10 @@ pub fn copy_dir(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).expect("a directory") {
         let path = entry.expect("an entry").path();
         let name = to.join(path.file_name().expect("a name"));
-        if path.is_dir() { copy_dir(&path, &name) } else { std::fs::copy(&path, name).map(drop).expect("a copy") }
+        if path.is_dir() {
+            copy_dir(&path, &name)
+        } else {
+            std::fs::copy(&path, name).map(drop).expect("a copy")
+        }
     }
 }

@@ -1,5 +1,6 @@
-//! Trouble for brokers, in a thread of its own, because each takes its time. One broker at a time, and the next one when all are in sync again; but for
-//! `two_down`, which takes leaders away altogether.
+//! Trouble for brokers, in a thread of its own, because each takes its time. One broker at a time,
+//! and the next one when all are in sync again; but for `two_down`, which takes leaders away
+//! altogether.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,8 +25,16 @@ pub struct Brokers {
 }
 
 impl Brokers {
-    pub fn start(seed: u64, cluster: Arc<Cluster>, brokers: u32, two_down: bool, troubles: Troubles) -> Brokers {
-        let (stop, faults, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Counts::new())));
+    pub fn start(
+        seed: u64,
+        cluster: Arc<Cluster>,
+        brokers: u32,
+        two_down: bool,
+        troubles: Troubles,
+    ) -> Brokers {
+        let stop = Arc::new(AtomicBool::new(false));
+        let faults = Arc::new(AtomicU64::new(0));
+        let counts = Arc::new(Mutex::new(Counts::new()));
         let mut at_work = AtBrokers {
             rng: Rng::new(seed ^ 0x6272_6f6b_6572),
             cluster,
@@ -37,8 +46,17 @@ impl Brokers {
             faults: faults.clone(),
             counts: counts.clone(),
         };
-        let thread = std::thread::Builder::new().name("brokers".into()).spawn(move || at_work.run()).expect("a thread");
-        Brokers { stop, faults, counts, thread }
+
+        let thread = std::thread::Builder::new()
+            .name("brokers".into())
+            .spawn(move || at_work.run())
+            .expect("a thread");
+        Brokers {
+            stop,
+            faults,
+            counts,
+            thread,
+        }
     }
 
     /// Returns when all brokers are back.
@@ -69,6 +87,7 @@ impl AtBrokers {
             if is_lull_near(self.began.elapsed()) {
                 continue;
             }
+
             let trouble = self.troubles.begin("brokers", Whom::All);
             self.strike();
             self.cluster.wait_in_sync(IN_SYNC);
@@ -84,7 +103,12 @@ impl AtBrokers {
     }
 
     fn note(&self, kind: &'static str) {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
+        *self
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(kind)
+            .or_default() += 1;
         self.faults.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -102,7 +126,12 @@ impl AtBrokers {
                 self.note("broker frozen");
                 self.cluster.freeze(broker);
                 let long = self.rng.below(4) == 0;
-                let away = if long { ms(&mut self.rng, 10_000, 40_000) } else { ms(&mut self.rng, 1_000, 8_000) };
+                let away = if long {
+                    ms(&mut self.rng, 10_000, 40_000)
+                } else {
+                    ms(&mut self.rng, 1_000, 8_000)
+                };
+
                 self.wait(away);
                 self.cluster.thaw(broker);
             }

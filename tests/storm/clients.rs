@@ -1,7 +1,9 @@
-//! The load: clients that send orders at a steady pace whatever happens, and keep a log of how each send went: ok, failed, or unknown. What did not
-//! go well is sent again under the same order id, as a real client does; the id is what keeps it one order.
+//! The load: clients that send orders at a steady pace whatever happens, and keep a log of how each
+//! send went: ok, failed, or unknown. What did not go well is sent again under the same order id,
+//! as a real client does; the id is what keeps it one order.
 //!
-//! Every send carries a number of its own (in the command's `timestamp`, which the system does not look at), by which it is found again in the log.
+//! Every send carries a number of its own (in the command's `timestamp`, which the system does not
+//! look at), by which it is found again in the log.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -30,7 +32,8 @@ const RANGE: u64 = 100_000_000;
 /// How a send ended, as its client knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Acknowledged, in this partition; and where, if the broker said that too (of what it had already it does not).
+    /// Acknowledged, in this partition; and where, if the broker said that too (of what it had
+    /// already it does not).
     Ok(u32, Option<u64>),
     /// It cannot be in the log.
     Failed,
@@ -71,10 +74,13 @@ impl ProducerContext for Reports {
             Ok(m) => Outcome::Ok(m.partition() as u32, u64::try_from(m.offset()).ok()),
             // SAFETY: the message lives as long as this call, and the status is only read.
             Err((_, m)) => match unsafe { rdkafka::bindings::rd_kafka_message_status(m.ptr()) } {
-                rdkafka::bindings::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED => Outcome::Failed,
+                rdkafka::bindings::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED => {
+                    Outcome::Failed
+                }
                 _ => Outcome::Unknown,
             },
         };
+
         // Nobody listens any more only when the client has ended and counted this one as unknown.
         self.0.send((*number, outcome)).unwrap_or_default();
     }
@@ -83,10 +89,19 @@ impl ProducerContext for Reports {
 impl Client {
     /// Sends so many commands of a source each second, and further ones when it is told to.
     pub fn start(plan: Plan, index: u64, seed: u64, source: Box<dyn Source>, rate: u64) -> Client {
-        let (stop, burst) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (until, more) = (stop.clone(), burst.clone());
-        let thread = std::thread::spawn(move || Running::new(plan, index, seed, source).run(rate, &until, &more));
-        Client { stop, burst, thread }
+        let stop = Arc::new(AtomicBool::new(false));
+        let burst = Arc::new(AtomicU64::new(0));
+        let until = stop.clone();
+        let more = burst.clone();
+        let thread = std::thread::spawn(move || {
+            Running::new(plan, index, seed, source).run(rate, &until, &more)
+        });
+
+        Client {
+            stop,
+            burst,
+            thread,
+        }
     }
 
     /// Sends so many more at once.
@@ -130,54 +145,89 @@ impl Running {
             .set("reconnect.backoff.max.ms", "1000")
             .create_with_context(Reports(to))
             .expect("a producer");
+
         let path = plan.logs.join(format!("client-{index}.log"));
         let file = std::io::BufWriter::new(std::fs::File::create(&path).expect("a client's log"));
-        let story = Story { sends: BTreeMap::new() };
+        let story = Story {
+            sends: BTreeMap::new(),
+        };
+
         let rng = Rng::new(seed ^ (index << 32));
         let next = FIRST + index * RANGE;
-        let (open, again) = (BTreeMap::new(), Vec::new());
-        Running { plan, rng, producer, reports, source, open, again, next, story, file }
+        let open = BTreeMap::new();
+        let again = Vec::new();
+        Running {
+            plan,
+            rng,
+            producer,
+            reports,
+            source,
+            open,
+            again,
+            next,
+            story,
+            file,
+        }
     }
 
     fn run(mut self, rate: u64, stop: &AtomicBool, more: &AtomicU64) -> Story {
-        let (began, mut due) = (Instant::now(), 0);
+        let began = Instant::now();
+        let mut due = 0;
         loop {
             let last = stop.load(Ordering::Relaxed);
             let by_now = u64::try_from(began.elapsed().as_millis()).unwrap_or(0) * rate / 1_000;
             let now = by_now.saturating_sub(due) + more.swap(0, Ordering::Relaxed);
             due = by_now;
             for _ in 0..now {
-                let command = self.again.pop().unwrap_or_else(|| self.source.next(&mut self.rng));
+                let command = self
+                    .again
+                    .pop()
+                    .unwrap_or_else(|| self.source.next(&mut self.rng));
                 self.send(command);
             }
+
             self.settle();
             if last {
                 break;
             }
+
             std::thread::sleep(Duration::from_millis(10));
         }
+
         let since = Instant::now();
-        while (!self.open.is_empty() || !self.again.is_empty()) && since.elapsed() < Duration::from_secs(60) {
+        while (!self.open.is_empty() || !self.again.is_empty())
+            && since.elapsed() < Duration::from_secs(60)
+        {
             if let Some(command) = self.again.pop() {
                 self.send(command);
             }
+
             self.settle();
             std::thread::sleep(Duration::from_millis(5));
         }
+
         for number in std::mem::take(&mut self.open).into_keys() {
             self.note(number, Outcome::Unknown);
         }
+
         self.file.flush().expect("a client's log");
         self.story
     }
 
     fn send(&mut self, command: Command) {
-        let (number, plan) = (self.next, &self.plan);
+        let number = self.next;
+        let plan = &self.plan;
         self.next += 1;
         let value = format!(r#"{{{}"timestamp":{number}}}"#, command.fields);
         let partition = partitioner::partition(command.user.as_bytes(), plan.partitions) as i32;
-        let record = BaseRecord::<str, str, Box<u64>>::with_opaque_to(&plan.topic, Box::new(number));
-        let queued = self.producer.send(record.key(&command.user).payload(&value).partition(partition));
+        let record =
+            BaseRecord::<str, str, Box<u64>>::with_opaque_to(&plan.topic, Box::new(number));
+        let queued = self.producer.send(
+            record
+                .key(&command.user)
+                .payload(&value)
+                .partition(partition),
+        );
         self.story.sends.insert(number, None);
         match queued {
             Ok(()) => drop(self.open.insert(number, command)),
@@ -196,8 +246,10 @@ impl Running {
             {
                 self.again.push(command);
             }
+
             self.note(number, outcome);
         }
+
         if let Some((code, text)) = self.producer.client().fatal_error() {
             panic!("a client's producer broke: {code:?} {text}");
         }
@@ -206,10 +258,13 @@ impl Running {
     fn note(&mut self, number: u64, outcome: Outcome) {
         self.story.sends.insert(number, Some(outcome));
         let line = match outcome {
-            Outcome::Ok(partition, offset) => writeln!(self.file, "{number} ok {partition}/{offset:?}"),
+            Outcome::Ok(partition, offset) => {
+                writeln!(self.file, "{number} ok {partition}/{offset:?}")
+            }
             Outcome::Failed => writeln!(self.file, "{number} failed"),
             Outcome::Unknown => writeln!(self.file, "{number} unknown"),
         };
+
         line.expect("a client's log");
     }
 }
@@ -223,17 +278,23 @@ pub struct Summary {
     pub unknown: usize,
     /// Of the unknown, those that are in the log.
     pub unknown_in_log: usize,
-    /// Sends that the client library wrote more than once, which it may after a timeout; the order id makes them one order.
+    /// Sends that the client library wrote more than once, which it may after a timeout; the order
+    /// id makes them one order.
     pub written_again: usize,
     pub wrong: Vec<String>,
 }
 
-/// Compares the clients' logs with the topic: what was acknowledged is there, in its place; what failed is not; nobody else wrote there.
+/// Compares the clients' logs with the topic: what was acknowledged is there, in its place; what
+/// failed is not; nobody else wrote there.
 pub fn compare(stories: &[Story], commands: &[Seen]) -> Summary {
     let mut found = BTreeMap::<u64, Vec<(u32, u64)>>::new();
     for c in commands {
-        found.entry(c.number("timestamp") as u64).or_default().push((c.partition, c.offset));
+        found
+            .entry(c.number("timestamp") as u64)
+            .or_default()
+            .push((c.partition, c.offset));
     }
+
     let mut sum = Summary::default();
     for story in stories {
         for (number, outcome) in &story.sends {
@@ -243,14 +304,19 @@ pub fn compare(stories: &[Story], commands: &[Seen]) -> Summary {
             match outcome.unwrap_or(Outcome::Unknown) {
                 Outcome::Ok(partition, offset) => {
                     sum.ok += 1;
-                    if !places.iter().any(|(p, o)| *p == partition && offset.is_none_or(|offset| offset == *o)) {
+                    if !places
+                        .iter()
+                        .any(|(p, o)| *p == partition && offset.is_none_or(|offset| offset == *o))
+                    {
                         sum.wrong.push(format!("send {number} was acknowledged at {partition}/{offset:?}, the log has it at {places:?}"));
                     }
                 }
                 Outcome::Failed => {
                     sum.failed += 1;
                     if !places.is_empty() {
-                        sum.wrong.push(format!("send {number} failed, yet the log has it at {places:?}"));
+                        sum.wrong.push(format!(
+                            "send {number} failed, yet the log has it at {places:?}"
+                        ));
                     }
                 }
                 Outcome::Unknown => {
@@ -260,6 +326,8 @@ pub fn compare(stories: &[Story], commands: &[Seen]) -> Summary {
             }
         }
     }
-    sum.wrong.extend(found.keys().map(|n| format!("nobody made send {n}")));
+
+    sum.wrong
+        .extend(found.keys().map(|n| format!("nobody made send {n}")));
     sum
 }

@@ -1,5 +1,6 @@
-//! All instances of the installation and their supervisor: what was killed or has failed is started again, as a service manager would; what was
-//! replaced must end and stays ended. An exit code that tells a person to look is a finding.
+//! All instances of the installation and their supervisor: what was killed or has failed is started
+//! again, as a service manager would; what was replaced must end and stays ended. An exit code that
+//! tells a person to look is a finding.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::PipeReader;
@@ -17,7 +18,8 @@ pub type Name = (&'static str, u32);
 
 /// How long a replaced copy may take to notice, once it can, before that is a finding.
 const NOTICE: Duration = Duration::from_secs(120);
-/// A graceful stop may take long while brokers are down; then it is cut short, as a service manager would.
+/// A graceful stop may take long while brokers are down; then it is cut short, as a service manager
+/// would.
 const STOP: Duration = Duration::from_secs(60);
 
 /// What was done and seen.
@@ -100,47 +102,84 @@ impl Crew {
     pub fn new(installation: Installation, clocks: Option<PathBuf>) -> Crew {
         let mut second = installation.clone();
         second.state = second.state.with_extension("second");
-        let (posts, older, disputed) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
-        let (counts, findings) = (Counts::default(), Vec::new());
+        let posts = BTreeMap::new();
+        let older = Vec::new();
+        let disputed = BTreeMap::new();
+        let counts = Counts::default();
+        let findings = Vec::new();
         let kept_down = BTreeSet::new();
-        Crew { installations: [installation, second], clocks, posts, older, disputed, kept_down, expected: None, counts, findings }
+        Crew {
+            installations: [installation, second],
+            clocks,
+            posts,
+            older,
+            disputed,
+            kept_down,
+            expected: None,
+            counts,
+            findings,
+        }
     }
 
     /// From now on this instance is to run.
     pub fn want(&mut self, name: Name) {
-        let post = self.posts.entry(name).or_insert(Post { process: None, wanted: true, restart_at: Instant::now() });
+        let post = self.posts.entry(name).or_insert(Post {
+            process: None,
+            wanted: true,
+            restart_at: Instant::now(),
+        });
+
         post.wanted = true;
     }
 
     /// Instances that are to run.
     pub fn wanted(&self) -> Vec<Name> {
-        self.posts.iter().filter(|(_, p)| p.wanted).map(|(n, _)| *n).collect()
+        self.posts
+            .iter()
+            .filter(|(_, p)| p.wanted)
+            .map(|(n, _)| *n)
+            .collect()
     }
 
-    /// Somebody took the places of a role's instances for a moment, so that they may have been fenced.
+    /// Somebody took the places of a role's instances for a moment, so that they may have been
+    /// fenced.
     pub fn places_were_taken(&mut self, role: &str) {
         let names = self.of(role);
-        self.disputed.extend(names.into_iter().map(|name| (name, Instant::now())));
+        self.disputed
+            .extend(names.into_iter().map(|name| (name, Instant::now())));
     }
 
     /// Instances with a process that can be hit, frozen ones included.
     pub fn running(&self) -> Vec<Name> {
         let up = |p: &&Post| p.process.as_ref().is_some_and(|c| c.stopping.is_none());
-        self.posts.iter().filter(|(_, p)| up(p)).map(|(n, _)| *n).collect()
+        self.posts
+            .iter()
+            .filter(|(_, p)| up(p))
+            .map(|(n, _)| *n)
+            .collect()
     }
 
     /// Which tasks running instances say that they run.
     pub fn note_owners(&self, owners: &mut Owners) {
         for (name, post) in &self.posts {
             let Some(copy) = &post.process else { continue };
-            let said = status(&self.installations[usize::from(copy.second_state)], *name, &copy.process);
-            for task in said.into_iter().flat_map(|s| s.tasks).filter(|t| t.state == State::Running) {
+            let said = status(
+                &self.installations[usize::from(copy.second_state)],
+                *name,
+                &copy.process,
+            );
+            for task in said
+                .into_iter()
+                .flat_map(|s| s.tasks)
+                .filter(|t| t.state == State::Running)
+            {
                 owners.note(*name, task.task);
             }
         }
     }
 
-    /// From now on nothing of a role runs: what does is stopped, and copies that are on their own are killed.
+    /// From now on nothing of a role runs: what does is stopped, and copies that are on their own
+    /// are killed.
     pub fn keep_down(&mut self, role: &'static str) {
         self.kept_down.insert(role);
         for name in self.of(role) {
@@ -148,10 +187,12 @@ impl Crew {
                 copy.thaw_at = copy.thaw_at.map(|_| Instant::now());
             }
         }
+
         for older in self.older.iter_mut().filter(|o| o.name.0 == role) {
             older.copy.thaw_at = None;
             older.copy.process.kill9();
         }
+
         self.older.retain(|o| o.name.0 != role);
     }
 
@@ -162,13 +203,16 @@ impl Crew {
             self.stop(name, Duration::ZERO);
             down &= self.posts[&name].process.is_none();
         }
+
         down
     }
 
     /// The role may run again, also what has ended and was not to be started again.
     pub fn release(&mut self, role: &'static str) {
         self.kept_down.remove(role);
-        self.of(role).into_iter().for_each(|name| self.restart(name, Duration::ZERO));
+        self.of(role)
+            .into_iter()
+            .for_each(|name| self.restart(name, Duration::ZERO));
     }
 
     /// The same, if it is kept from that.
@@ -181,7 +225,8 @@ impl Crew {
     /// What has ended as expected may run again.
     pub fn start_the_expected(&mut self) -> BTreeSet<Name> {
         let met = self.expected.take().map(|e| e.met).unwrap_or_default();
-        met.iter().for_each(|name| self.restart(*name, Duration::ZERO));
+        met.iter()
+            .for_each(|name| self.restart(*name, Duration::ZERO));
         met
     }
 
@@ -196,8 +241,14 @@ impl Crew {
 
     /// SIGHUP: a stop like any other.
     pub fn hang_up(&mut self, name: Name) {
-        let Some(post) = self.posts.get_mut(&name) else { return };
-        let Some(copy) = post.process.as_mut() else { return };
+        let Some(post) = self.posts.get_mut(&name) else {
+            return;
+        };
+
+        let Some(copy) = post.process.as_mut() else {
+            return;
+        };
+
         if copy.thaw_at.is_none() && copy.stopping.is_none() && copy.process.is_running() {
             copy.process.signal(libc::SIGHUP);
             copy.stopping = Some(Instant::now());
@@ -206,49 +257,79 @@ impl Crew {
         }
     }
 
-    /// Killed, and started again with a pipe for its words, which nobody reads any more a while later.
+    /// Killed, and started again with a pipe for its words, which nobody reads any more a while
+    /// later.
     pub fn make_deaf(&mut self, name: Name, after: Duration) {
         self.kill9(name);
         if self.kept_down.contains(name.0) || !self.posts.contains_key(&name) {
             return;
         }
+
         let (read, write) = std::io::pipe().expect("a pipe");
         let copy = self.spawn_into(name, false, Some(write));
         let post = self.posts.get_mut(&name).expect("it has a post");
-        post.process = Some(Copy { read_by: Some((read, Instant::now() + after)), unheard: true, ..copy });
+        post.process = Some(Copy {
+            read_by: Some((read, Instant::now() + after)),
+            unheard: true,
+            ..copy
+        });
     }
 
     fn spawn(&mut self, name: Name, second_state: bool) -> Copy {
         self.spawn_into(name, second_state, None)
     }
 
-    fn spawn_into(&mut self, name: Name, second_state: bool, words: Option<std::io::PipeWriter>) -> Copy {
+    fn spawn_into(
+        &mut self,
+        name: Name,
+        second_state: bool,
+        words: Option<std::io::PipeWriter>,
+    ) -> Copy {
         self.counts.starts += 1;
         let mut environment = Vec::new();
         let clock = self.clock_file(name);
         if !clock.exists() {
             set_clock(&clock, 0);
         }
+
         let clock = clock.display().to_string();
         let library = self.clocks.as_ref().map(|l| l.display().to_string());
         if let Some(library) = &library {
-            environment.extend([("LD_PRELOAD", library.as_str()), ("CLOCK_OFFSET_FILE", clock.as_str())]);
+            environment.extend([
+                ("LD_PRELOAD", library.as_str()),
+                ("CLOCK_OFFSET_FILE", clock.as_str()),
+            ]);
         }
+
         let installation = &self.installations[usize::from(second_state)];
         let process = match words {
             None => installation.start_with(name.0, name.1, &environment),
             Some(words) => installation.start_into(name.0, name.1, &environment, words.into()),
         };
-        Copy { process, thaw_at: None, stopping: None, second_state, last: InstanceStatus::default(), read_by: None, unheard: false }
+
+        Copy {
+            process,
+            thaw_at: None,
+            stopping: None,
+            second_state,
+            last: InstanceStatus::default(),
+            read_by: None,
+            unheard: false,
+        }
     }
 
     /// The file that says how many seconds an instance's wall clock is wrong.
     pub fn clock_file(&self, name: Name) -> PathBuf {
-        self.installations[0].logs.join(format!("{}-{}.clock", name.0, name.1))
+        self.installations[0]
+            .logs
+            .join(format!("{}-{}.clock", name.0, name.1))
     }
 
     pub fn kill9(&mut self, name: Name) {
-        let Some(mut copy) = self.posts.get_mut(&name).and_then(|p| p.process.take()) else { return };
+        let Some(mut copy) = self.posts.get_mut(&name).and_then(|p| p.process.take()) else {
+            return;
+        };
+
         self.count(name, &mut copy);
         copy.process.kill9();
         self.counts.kills += 1;
@@ -264,7 +345,10 @@ impl Crew {
 
     /// SIGSTOP for some time.
     pub fn freeze(&mut self, name: Name, time: Duration) {
-        let Some(copy) = self.posts.get_mut(&name).and_then(|p| p.process.as_mut()) else { return };
+        let Some(copy) = self.posts.get_mut(&name).and_then(|p| p.process.as_mut()) else {
+            return;
+        };
+
         if copy.thaw_at.is_none() && copy.process.is_running() {
             copy.process.signal(libc::SIGSTOP);
             copy.thaw_at = Some(Instant::now() + time);
@@ -274,8 +358,14 @@ impl Crew {
 
     /// SIGTERM; started again after a while if it is still wanted.
     pub fn stop(&mut self, name: Name, again_after: Duration) {
-        let Some(post) = self.posts.get_mut(&name) else { return };
-        let Some(copy) = post.process.as_mut() else { return };
+        let Some(post) = self.posts.get_mut(&name) else {
+            return;
+        };
+
+        let Some(copy) = post.process.as_mut() else {
+            return;
+        };
+
         if copy.thaw_at.is_none() && copy.stopping.is_none() && copy.process.is_running() {
             copy.process.signal(libc::SIGTERM);
             copy.stopping = Some(Instant::now());
@@ -289,17 +379,26 @@ impl Crew {
         if let Some(post) = self.posts.get_mut(&name) {
             post.wanted = false;
         }
+
         self.stop(name, Duration::ZERO);
     }
 
-    /// A second process under the same name, over the same state directory or another. The older one is on its own from now on.
+    /// A second process under the same name, over the same state directory or another. The older
+    /// one is on its own from now on.
     pub fn twin(&mut self, name: Name, second_state: bool) {
         if self.kept_down.contains(name.0) {
             return;
         }
-        let Some(copy) = self.posts.get_mut(&name).and_then(|p| p.process.take()) else { return };
+
+        let Some(copy) = self.posts.get_mut(&name).and_then(|p| p.process.take()) else {
+            return;
+        };
+
         self.counts.twins += 1;
-        let since = copy.thaw_at.unwrap_or_else(Instant::now).max(Instant::now());
+        let since = copy
+            .thaw_at
+            .unwrap_or_else(Instant::now)
+            .max(Instant::now());
         self.older.push(Older { name, copy, since });
         let newer = self.spawn(name, second_state);
         self.disputed.insert(name, since + NOTICE);
@@ -307,17 +406,28 @@ impl Crew {
     }
 
     fn directory(&self, name: Name) -> PathBuf {
-        self.installations[0].state.join(name.0).join(name.1.to_string())
+        self.installations[0]
+            .state
+            .join(name.0)
+            .join(name.1.to_string())
     }
 
-    /// Killed, and when it comes back its local state is a copy of another instance's, made while that one runs.
+    /// Killed, and when it comes back its local state is a copy of another instance's, made while
+    /// that one runs.
     pub fn give_state_of(&mut self, name: Name, from: Name) {
         self.wipe(name);
         if self.is_single(name) {
-            let (from, to) = (self.directory(from), self.directory(name));
-            // Files come and go under it: what cannot be copied is missing in the copy, as it would be with any tool.
-            let copied =
-                std::process::Command::new("cp").arg("-r").arg(from.join(".")).arg(to).stderr(std::process::Stdio::null()).status();
+            let from = self.directory(from);
+            let to = self.directory(name);
+
+            // Files come and go under it: what cannot be copied is missing in the copy, as it would
+            // be with any tool.
+            let copied = std::process::Command::new("cp")
+                .arg("-r")
+                .arg(from.join("."))
+                .arg(to)
+                .stderr(std::process::Stdio::null())
+                .status();
             copied.expect("cp can be run");
         }
     }
@@ -325,23 +435,37 @@ impl Crew {
     /// Killed, and its local state is gone when it comes back.
     pub fn wipe(&mut self, name: Name) {
         self.kill9(name);
-        // An older copy over the same directory would be robbed of its files under its hands, which is another matter.
+
+        // An older copy over the same directory would be robbed of its files under its hands, which
+        // is another matter.
         if !self.is_single(name) {
             return;
         }
+
         let dir = self.directory(name);
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-            let gone = if entry.path().is_dir() { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
+            let gone = if entry.path().is_dir() {
+                std::fs::remove_dir_all(entry.path())
+            } else {
+                std::fs::remove_file(entry.path())
+            };
+
             gone.expect("a state directory can be deleted");
         }
+
         self.counts.wipes += 1;
     }
 
     /// Adds what a process says of itself to the counts, once.
     fn count(&mut self, name: Name, copy: &mut Copy) {
-        if let Some(last) = status(&self.installations[usize::from(copy.second_state)], name, &copy.process) {
+        if let Some(last) = status(
+            &self.installations[usize::from(copy.second_state)],
+            name,
+            &copy.process,
+        ) {
             copy.last = last;
         }
+
         self.counts.recoveries += copy.last.counters.recoveries;
         self.counts.repeats += copy.last.counters.repeats_dropped;
         copy.last = InstanceStatus::default();
@@ -353,9 +477,14 @@ impl Crew {
         for name in self.posts.keys().copied().collect::<Vec<_>>() {
             let post = self.posts.get_mut(&name).expect("just listed");
             if let Some(mut copy) = post.process.take() {
-                if copy.read_by.as_mut().is_some_and(|(read, until)| !drained(read) || now >= *until) {
+                if copy
+                    .read_by
+                    .as_mut()
+                    .is_some_and(|(read, until)| !drained(read) || now >= *until)
+                {
                     copy.read_by = None;
                 }
+
                 match attend(&mut copy, now) {
                     None => self.posts.get_mut(&name).expect("just listed").process = Some(copy),
                     Some(code) => self.ended(name, copy, code),
@@ -365,11 +494,15 @@ impl Crew {
                 self.posts.get_mut(&name).expect("just listed").process = Some(copy);
             }
         }
+
         for mut older in std::mem::take(&mut self.older) {
             match attend(&mut older.copy, now) {
                 None if now > older.since + NOTICE => {
                     let log = tail(&older.copy.process.log);
-                    self.findings.push(format!("{:?}: a copy that was replaced {NOTICE:?} ago still runs:\n{log}", older.name));
+                    self.findings.push(format!(
+                        "{:?}: a copy that was replaced {NOTICE:?} ago still runs:\n{log}",
+                        older.name
+                    ));
                     older.copy.process.kill9();
                 }
                 None => self.older.push(older),
@@ -386,20 +519,30 @@ impl Crew {
             self.restart(name, Duration::from_secs(3_600));
             return;
         }
+
         match code {
             Some(0 | 1) if stopped => {}
             None if stopped => self.counts.kills += 1,
             Some(75) => {
                 self.counts.fences += 1;
+
                 // Its older copy may have been the last to join: then that one stays.
                 if let Some(at) = self.older.iter().position(|o| o.name == name) {
                     let older = self.older.remove(at);
                     self.posts.get_mut(&name).expect("it has a post").process = Some(older.copy);
-                } else if self.disputed.get(&name).is_none_or(|until| Instant::now() > *until + NOTICE) {
-                    self.findings.push(format!("{name:?} was fenced, and nobody else was there:\n{}", tail(&copy.process.log)));
+                } else if self
+                    .disputed
+                    .get(&name)
+                    .is_none_or(|until| Instant::now() > *until + NOTICE)
+                {
+                    self.findings.push(format!(
+                        "{name:?} was fenced, and nobody else was there:\n{}",
+                        tail(&copy.process.log)
+                    ));
                 } else {
                     self.counts.fences_by_the_dead += 1;
                 }
+
                 self.restart(name, Duration::from_secs(2));
             }
             Some(1) => {
@@ -412,7 +555,11 @@ impl Crew {
                 self.restart(name, Duration::from_secs(2));
             }
             other => {
-                self.findings.push(format!("{name:?} ended with {other:?}:\n{}", tail(&copy.process.log)));
+                self.findings.push(format!(
+                    "{name:?} ended with {other:?}:\n{}",
+                    tail(&copy.process.log)
+                ));
+
                 // What a person must look at is not started again and again.
                 self.restart(name, Duration::from_secs(3_600));
             }
@@ -420,13 +567,17 @@ impl Crew {
     }
 
     fn is_expected(&mut self, name: Name, code: Option<i32>, copy: &Copy) -> bool {
-        let Some(e) = &mut self.expected else { return false };
+        let Some(e) = &mut self.expected else {
+            return false;
+        };
+
         let said = copy.unheard || tail(&copy.process.log).contains(e.text);
         let as_documented = code == Some(e.code) && e.role.is_none_or(|r| r == name.0) && said;
         if as_documented {
             e.met.insert(name);
             self.counts.as_documented += 1;
         }
+
         as_documented
     }
 
@@ -435,40 +586,63 @@ impl Crew {
         if self.is_expected(older.name, code, &older.copy) {
             return;
         }
+
         match code {
             Some(75) => self.counts.fences += 1,
             // It was being stopped, or failed for another reason before it noticed.
             Some(0 | 1) => self.counts.failures += 1,
-            Some(78) if tail(&older.copy.process.log).contains("is held by") => self.counts.failures += 1,
-            other => {
-                self.findings.push(format!("{:?}, a replaced copy, ended with {other:?}:\n{}", older.name, tail(&older.copy.process.log)))
+            Some(78) if tail(&older.copy.process.log).contains("is held by") => {
+                self.counts.failures += 1
             }
+            other => self.findings.push(format!(
+                "{:?}, a replaced copy, ended with {other:?}:\n{}",
+                older.name,
+                tail(&older.copy.process.log)
+            )),
         }
     }
 
-    /// No more trouble: the frozen are thawed, older copies get their time to notice, and only these instances run, over the usual state directory.
+    /// No more trouble: the frozen are thawed, older copies get their time to notice, and only
+    /// these instances run, over the usual state directory.
     pub fn settle(&mut self, base: &[Name]) {
         let now = Instant::now();
-        for copy in self.posts.values_mut().filter_map(|p| p.process.as_mut()).chain(self.older.iter_mut().map(|o| &mut o.copy)) {
+        for copy in self
+            .posts
+            .values_mut()
+            .filter_map(|p| p.process.as_mut())
+            .chain(self.older.iter_mut().map(|o| &mut o.copy))
+        {
             copy.thaw_at = copy.thaw_at.map(|_| now);
         }
+
         while !self.older.is_empty() {
             self.tend();
             std::thread::sleep(Duration::from_millis(20));
         }
+
         for name in self.posts.keys().copied().collect::<Vec<_>>() {
             if !base.contains(&name) {
                 self.dismiss(name);
-            } else if self.posts[&name].process.as_ref().is_some_and(|c| c.second_state) {
+            } else if self.posts[&name]
+                .process
+                .as_ref()
+                .is_some_and(|c| c.second_state)
+            {
                 self.stop(name, Duration::ZERO);
             }
         }
+
         base.iter().for_each(|n| self.want(*n));
     }
 
     /// Ends all, gracefully.
     pub fn stop_all(&mut self) {
-        self.posts.keys().copied().collect::<Vec<_>>().into_iter().for_each(|n| self.dismiss(n));
+        self.posts
+            .keys()
+            .copied()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|n| self.dismiss(n));
         while self.posts.values().any(|p| p.process.is_some()) {
             self.tend();
             std::thread::sleep(Duration::from_millis(20));
@@ -476,18 +650,28 @@ impl Crew {
     }
 }
 
-/// Thaws a copy when it is time and cuts short a stop that takes too long; its exit code once it has ended (none: by a signal).
-#[allow(clippy::option_option, reason = "not ended, ended by a signal, ended with a code")]
+/// Thaws a copy when it is time and cuts short a stop that takes too long; its exit code once it
+/// has ended (none: by a signal).
+#[allow(
+    clippy::option_option,
+    reason = "not ended, ended by a signal, ended with a code"
+)]
 fn attend(copy: &mut Copy, now: Instant) -> Option<Option<i32>> {
     if copy.thaw_at.is_some_and(|at| now >= at) {
         copy.thaw_at = None;
         copy.process.signal(libc::SIGCONT);
     }
+
     if copy.stopping.is_some_and(|at| now > at + STOP) {
         copy.process.kill9();
         return Some(None);
     }
-    if copy.process.is_running() { None } else { Some(copy.process.exit_code(Duration::from_secs(1))) }
+
+    if copy.process.is_running() {
+        None
+    } else {
+        Some(copy.process.exit_code(Duration::from_secs(1)))
+    }
 }
 
 /// Takes what a pipe holds, as a reader of logs does; false once its writer has gone.
@@ -496,7 +680,12 @@ fn drained(read: &mut PipeReader) -> bool {
     use std::os::fd::AsRawFd as _;
     let mut bytes = [0; 4096];
     loop {
-        let mut ask = libc::pollfd { fd: read.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut ask = libc::pollfd {
+            fd: read.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+
         // SAFETY: asks about one descriptor that the reference keeps open, without waiting.
         if unsafe { libc::poll(&mut ask, 1, 0) } <= 0 {
             return true;

@@ -1,9 +1,12 @@
-//! The storm: five roles as real processes with their default settings against three real brokers with theirs, through a proxy, under load, while
-//! everything that can go wrong does, operators' mistakes included. Then all is healed, everything must come to rest, and judges that know only the inputs
-//! go through all that was written. Besides, probes measure how long each partition was silent, and what was being done meanwhile.
+//! The storm: five roles as real processes with their default settings against three real brokers
+//! with theirs, through a proxy, under load, while everything that can go wrong does, operators'
+//! mistakes included. Then all is healed, everything must come to rest, and judges that know only
+//! the inputs go through all that was written. Besides, probes measure how long each partition was
+//! silent, and what was being done meanwhile.
 //!
-//! `make storm MINUTES=10 SEED=7`; a short one is part of `make test`. `LOUD=1` says what is done as it is done. The exit code is not 0 if anything
-//! was lost, doubled or wrong; then the logs are kept and the command that repeats the run is printed. (A seed repeats what is done, not when the
+//! `make storm MINUTES=10 SEED=7`; a short one is part of `make test`. `LOUD=1` says what is done
+//! as it is done. The exit code is not 0 if anything was lost, doubled or wrong; then the logs are
+//! kept and the command that repeats the run is printed. (A seed repeats what is done, not when the
 //! threads of a dozen processes do what they do.)
 
 mod books;
@@ -11,7 +14,10 @@ mod brokers;
 mod clients;
 mod crew;
 mod mistakes;
-#[allow(dead_code, reason = "its scripts and its way to run roles are for another test")]
+#[allow(
+    dead_code,
+    reason = "its scripts and its way to run roles are for another test"
+)]
 #[path = "../model/mod.rs"]
 mod model;
 mod nemesis;
@@ -58,8 +64,15 @@ const USERS: u64 = 100;
 const CASH: i64 = 100_000_000;
 const PREFIX: &str = "storm-";
 /// Who runs in calm weather.
-const BASE: [Name; 7] =
-    [("orders", 1), ("orders", 2), ("trading", 1), ("trading", 2), ("portfolio", 1), ("notifications", 1), ("audit", 1)];
+const BASE: [Name; 7] = [
+    ("orders", 1),
+    ("orders", 2),
+    ("trading", 1),
+    ("trading", 2),
+    ("portfolio", 1),
+    ("notifications", 1),
+    ("audit", 1),
+];
 /// Its state is on a disk of its own, which fills up.
 const SMALL: Name = ("orders", 2);
 /// How long the calm after the storm may take.
@@ -67,7 +80,9 @@ const REST: Duration = Duration::from_secs(600);
 
 fn number(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
-        Ok(text) if !text.is_empty() => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
+        Ok(text) if !text.is_empty() => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is not a number")),
         _ => default,
     }
 }
@@ -79,48 +94,97 @@ fn main() -> ExitCode {
         println!("storm: test");
         return ExitCode::SUCCESS;
     }
-    if args.iter().any(|a| !a.starts_with('-') && !"storm".contains(a.as_str())) {
+
+    if args
+        .iter()
+        .any(|a| !a.starts_with('-') && !"storm".contains(a.as_str()))
+    {
         return ExitCode::SUCCESS;
     }
+
     if let Some(gone) = mistakes::deletes_a_group() {
-        return if gone { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return if gone {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
     }
+
     let seed = number("SEED", 1);
     let time = Duration::from_secs(number("STORM_SECONDS", number("MINUTES", 0) * 60));
-    let time = if time.is_zero() { Duration::from_secs(75) } else { time };
+    let time = if time.is_zero() {
+        Duration::from_secs(75)
+    } else {
+        time
+    };
+
     println!("storm: {} s with seed {seed}", time.as_secs());
     let report = run(seed, time);
     println!("{report}");
-    if report.damage().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if report.damage().is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn log_on(address: &str) -> Arc<dyn Log> {
-    Arc::new(KafkaLog::new(KafkaSettings::new(address), Arc::new(t::table(PREFIX))))
+    Arc::new(KafkaLog::new(
+        KafkaSettings::new(address),
+        Arc::new(t::table(PREFIX)),
+    ))
 }
 
 fn installation(address: &str, dir: &Path) -> Installation {
     let cash = CASH.to_string();
-    // What decides about orders, so that every answer can be worked out. Sessions, timeouts and all else are as they are by default.
-    let flags = ["--rate-limit", "0", "--client-transfers", "--opening-cash", &cash, "--stale-ms", "1000000000"];
-    let (state, logs) = (dir.join("state"), dir.join("logs"));
+
+    // What decides about orders, so that every answer can be worked out. Sessions, timeouts and all
+    // else are as they are by default.
+    let flags = [
+        "--rate-limit",
+        "0",
+        "--client-transfers",
+        "--opening-cash",
+        &cash,
+        "--stale-ms",
+        "1000000000",
+    ];
+
+    let state = dir.join("state");
+    let logs = dir.join("logs");
     std::fs::create_dir_all(&logs).expect("a directory");
-    Installation { brokers: address.into(), prefix: PREFIX.into(), state, logs, flags: flags.map(String::from).to_vec() }
+    Installation {
+        brokers: address.into(),
+        prefix: PREFIX.into(),
+        state,
+        logs,
+        flags: flags.map(String::from).to_vec(),
+    }
 }
 
 /// The library that moves wall clocks; none without a C compiler.
 fn clock_library(dir: &Path) -> Option<PathBuf> {
     let library = dir.join("clock.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clock.c");
-    let made = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+    let made = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(&library)
+        .arg(source)
+        .arg("-ldl")
+        .status();
     if made.is_ok_and(|s| s.success()) {
         return Some(library);
     }
+
     println!("without clock jumps: there is no C compiler here");
     None
 }
 
 fn run(seed: u64, time: Duration) -> Report {
-    let dir = tempfile::Builder::new().prefix("processor-storm-").tempdir().expect("a directory");
+    let dir = tempfile::Builder::new()
+        .prefix("processor-storm-")
+        .tempdir()
+        .expect("a directory");
     let cluster = Arc::new(Cluster::start_as_shipped());
     let installation = installation(&cluster.address(), dir.path());
     installation.run(&["topics", "create", "--partitions", &PARTITIONS.to_string()]);
@@ -128,10 +192,19 @@ fn run(seed: u64, time: Duration) -> Report {
     let mut sender = Sender::new(&*log);
     reference(&mut sender, SYMBOLS);
     for symbol in (0..BOOKS).map(|n| format!("B{n}")) {
-        sender.send(t::INSTRUMENTS, &symbol, format!(r#"{{"symbol":"{symbol}","half_spread_bps":{HALF_SPREAD_BPS}}}"#));
+        sender.send(
+            t::INSTRUMENTS,
+            &symbol,
+            format!(r#"{{"symbol":"{symbol}","half_spread_bps":{HALF_SPREAD_BPS}}}"#),
+        );
         sender.flush();
-        sender.send(t::MARKET_DATA, &symbol, format!(r#"{{"symbol":"{symbol}","price":"{BOOK_PRICE}","timestamp":1625159076}}"#));
+        sender.send(
+            t::MARKET_DATA,
+            &symbol,
+            format!(r#"{{"symbol":"{symbol}","price":"{BOOK_PRICE}","timestamp":1625159076}}"#),
+        );
     }
+
     sender.flush();
     let follower = Follower::start(log_on(&cluster.direct()), t::ORDER_EVENTS);
 
@@ -139,35 +212,73 @@ fn run(seed: u64, time: Duration) -> Report {
     let disk = SmallDisk::new(96);
     if let Some(disk) = &disk {
         std::fs::create_dir_all(installation.state.join(SMALL.0)).expect("a directory");
-        std::os::unix::fs::symlink(&disk.path, installation.state.join(SMALL.0).join(SMALL.1.to_string())).expect("a link");
+        std::os::unix::fs::symlink(
+            &disk.path,
+            installation.state.join(SMALL.0).join(SMALL.1.to_string()),
+        )
+        .expect("a link");
     }
+
     BASE.iter().for_each(|n| crew.want(*n));
-    // An order may overtake the very first price of its symbol on its way to `trading`, and is then refused; the oracle knows no such thing.
-    let priced = || read_all(&*log, t::REFERENCE_PRICES).iter().map(|p| p.text("symbol").to_string()).collect::<BTreeSet<_>>().len();
+
+    // An order may overtake the very first price of its symbol on its way to `trading`, and is then
+    // refused; the oracle knows no such thing.
+    let priced = || {
+        read_all(&*log, t::REFERENCE_PRICES)
+            .iter()
+            .map(|p| p.text("symbol").to_string())
+            .collect::<BTreeSet<_>>()
+            .len()
+    };
+
     wait_for("all prices to be told", REST, || {
         crew.tend();
         priced() as u64 == SYMBOLS + BOOKS
     });
+
     let plan = Plan {
         brokers: cluster.address(),
         topic: format!("{PREFIX}order-commands"),
         partitions: PARTITIONS,
         logs: installation.logs.clone(),
     };
-    let (troubles, probes) = (Troubles::default(), Probes::new(PARTITIONS, SYMBOLS));
+
+    let troubles = Troubles::default();
+    let probes = Probes::new(PARTITIONS, SYMBOLS);
     let watch = Watch::start(log_on(&cluster.direct()), &probes);
-    let (rate, probes_a_second) = (number("RATE", 25), 4 * u64::from(PARTITIONS));
-    let orders = |client| MarketOrders { client, users: USERS, symbols: SYMBOLS, sent: Vec::new() };
+    let rate = number("RATE", 25);
+    let probes_a_second = 4 * u64::from(PARTITIONS);
+    let orders = |client| MarketOrders {
+        client,
+        users: USERS,
+        symbols: SYMBOLS,
+        sent: Vec::new(),
+    };
+
     let mut clients = vec![
         Client::start(plan.clone(), 0, seed, Box::new(orders(0)), rate),
         Client::start(plan.clone(), 1, seed, Box::new(Books::new(CASH)), rate),
         Client::start(plan.clone(), 2, seed, Box::new(probes), probes_a_second),
     ];
     let size = number("FLOOD", 10_000);
-    let flood = Client::start(plan.clone(), 3, seed, Box::new(Flood::new(PARTITIONS, SYMBOLS, size)), 0);
+    let flood = Client::start(
+        plan.clone(),
+        3,
+        seed,
+        Box::new(Flood::new(PARTITIONS, SYMBOLS, size)),
+        0,
+    );
+
     let two_down = std::env::var_os("TWO_DOWN").is_some();
     let brokers = Brokers::start(seed, cluster.clone(), BROKERS, two_down, troubles.clone());
-    let nemesis = Nemesis::new(seed, &cluster, BROKERS, disk.as_ref().map(|d| (d, SMALL)), troubles.clone());
+    let nemesis = Nemesis::new(
+        seed,
+        &cluster,
+        BROKERS,
+        disk.as_ref().map(|d| (d, SMALL)),
+        troubles.clone(),
+    );
+
     let mut mistakes = Mistakes::new(seed);
     let began = Instant::now();
     let next = began + Duration::from_secs(20);
@@ -180,20 +291,40 @@ fn run(seed: u64, time: Duration) -> Report {
         direct: cluster.direct(),
         log: log.clone(),
         partitions: PARTITIONS,
-        floods: Floods { client: flood, rng: Rng::new(seed ^ 0x66_6c), next, made: 0, size, partitions: PARTITIONS },
+        floods: Floods {
+            client: flood,
+            rng: Rng::new(seed ^ 0x66_6c),
+            next,
+            made: 0,
+            size,
+            partitions: PARTITIONS,
+        },
         began,
         time,
         asked: began,
         loud: std::env::var_os("LOUD").is_some(),
     };
+
     // Damage ends the storm: what it left is then looked at.
     while !site.is_over() {
         mistakes.tend(&mut site);
         site.tend();
     }
-    let Site { mut crew, mut nemesis, troubles, owners, floods, .. } = site;
+
+    let Site {
+        mut crew,
+        mut nemesis,
+        troubles,
+        owners,
+        floods,
+        ..
+    } = site;
+
     let calm = troubles.begin("the end", silence::Whom::All);
-    println!("{:>7.1} s: the storm is over", began.elapsed().as_secs_f64());
+    println!(
+        "{:>7.1} s: the storm is over",
+        began.elapsed().as_secs_f64()
+    );
     let broker_faults = brokers.faults.clone();
     let flooded = floods.made;
     clients.push(floods.client);
@@ -218,6 +349,7 @@ fn run(seed: u64, time: Duration) -> Report {
     if !report.wait_at_rest(&*log, PREFIX, REST, &mut crew) {
         return report.keep(dir, &cluster, &crew);
     }
+
     println!("{:>7.1} s: at rest", began.elapsed().as_secs_f64());
     troubles.end(calm);
     report.silence = watch.stop(&troubles, &owners);

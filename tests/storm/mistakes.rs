@@ -1,5 +1,6 @@
-//! Operators' mistakes, one after the other, chosen by a seed. Each is made on the running system, must be answered as the documentation says, and is put
-//! right by what the answer says to do; the storm goes on meanwhile.
+//! Operators' mistakes, one after the other, chosen by a seed. Each is made on the running system,
+//! must be answered as the documentation says, and is put right by what the answer says to do; the
+//! storm goes on meanwhile.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -23,7 +24,8 @@ use crate::site::Site;
 
 const BUG: i32 = 70;
 const CONFIG: i32 = 78;
-/// How long anything may take that is waited for. Brokers are away for a minute now and then, and sessions end after ten seconds.
+/// How long anything may take that is waited for. Brokers are away for a minute now and then, and
+/// sessions end after ten seconds.
 const PATIENCE: Duration = Duration::from_secs(240);
 const ROLES: [&str; 5] = ["orders", "trading", "portfolio", "notifications", "audit"];
 
@@ -44,7 +46,12 @@ const KINDS: u64 = 7;
 impl Mistakes {
     pub fn new(seed: u64) -> Mistakes {
         let next = Instant::now() + Duration::from_secs(15);
-        Mistakes { rng: Rng::new(seed ^ 0x6f_70_73), next, left: Vec::new(), counts: Counts::new() }
+        Mistakes {
+            rng: Rng::new(seed ^ 0x6f_70_73),
+            next,
+            left: Vec::new(),
+            counts: Counts::new(),
+        }
     }
 
     /// Makes the next one if it is time, and returns when it is put right.
@@ -52,10 +59,14 @@ impl Mistakes {
         if Instant::now() < self.next || is_lull_near(site.began.elapsed()) {
             return;
         }
+
         if self.left.is_empty() {
             self.left = (0..KINDS).collect();
         }
-        let kind = self.left.swap_remove(self.rng.below(self.left.len() as u64) as usize);
+
+        let kind = self
+            .left
+            .swap_remove(self.rng.below(self.left.len() as u64) as usize);
         let role = ROLES[self.rng.below(ROLES.len() as u64) as usize];
         let (name, whom) = match kind {
             0 => ("group deleted", Whom::Role(role)),
@@ -66,6 +77,7 @@ impl Mistakes {
             5 => ("retention on a topic", Whom::All),
             _ => ("clients' timestamps", Whom::All),
         };
+
         site.say(&format!("mistake: {name} ({role})"));
         *self.counts.entry(name).or_default() += 1;
         let trouble = site.troubles.begin(name, whom);
@@ -78,24 +90,36 @@ impl Mistakes {
             5 => refused_at_the_start(site, &mut self.rng),
             _ => clients_timestamps(site),
         };
+
         site.crew.start_the_expected();
-        ROLES.into_iter().for_each(|role| site.crew.release_if_down(role));
+        ROLES
+            .into_iter()
+            .for_each(|role| site.crew.release_if_down(role));
         site.troubles.end(trouble);
         match answered {
             Ok(()) => site.say(&format!("put right: {name} ({role})")),
-            Err(why) => site.crew.findings.push(format!("the mistake `{name}` ({role}) was not answered as documented: {why}")),
+            Err(why) => site.crew.findings.push(format!(
+                "the mistake `{name}` ({role}) was not answered as documented: {why}"
+            )),
         }
+
         self.next = Instant::now() + ms(&mut self.rng, 15_000, 35_000);
     }
 }
 
 fn role_of(name: &str) -> Role {
-    Role::all().into_iter().find(|r| r.name() == name).expect("a role")
+    Role::all()
+        .into_iter()
+        .find(|r| r.name() == name)
+        .expect("a role")
 }
 
 fn client(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("socket.timeout.ms", "10000").set("log_level", "0");
+    config
+        .set("bootstrap.servers", brokers)
+        .set("socket.timeout.ms", "10000")
+        .set("log_level", "0");
     config
 }
 
@@ -106,11 +130,17 @@ const DELETE_GROUP: &str = "STORM_DELETE_GROUP";
 pub fn deletes_a_group() -> Option<bool> {
     let text = std::env::var(DELETE_GROUP).ok()?;
     let (brokers, group) = text.split_once(' ')?;
-    let admin: AdminClient<DefaultClientContext> = client(brokers).create().expect("an admin client");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let admin: AdminClient<DefaultClientContext> =
+        client(brokers).create().expect("an admin client");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let done = runtime.block_on(admin.delete_groups(&[group], &AdminOptions::new()));
+
     // Gone already: the answer to an earlier request was lost.
-    let gone = |one: &GroupResult| matches!(one, Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound)));
+    let gone =
+        |one: &GroupResult| matches!(one, Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound)));
     Some(done.is_ok_and(|all| all.iter().all(gone)))
 }
 
@@ -125,18 +155,30 @@ fn group_deleted(site: &mut Site<'_>, role: &'static str) -> Answered {
     take_down(site, role)?;
     let group = format!("{}processor-{role}", site.installation.prefix);
     let direct = site.direct.clone();
-    // Static members stay until their session ends. In a process of its own: librdkafka aborts now and then (an assertion in rd_kafka_enq_once_del_source_return) where the coordinator moves under this request.
+
+    // Static members stay until their session ends. In a process of its own: librdkafka aborts now
+    // and then (an assertion in rd_kafka_enq_once_del_source_return) where the coordinator moves
+    // under this request.
     site.aside("the group is deleted", move || {
         let me = std::env::current_exe().expect("this program");
-        let done = Command::new(me).env(DELETE_GROUP, format!("{direct} {group}")).stdin(Stdio::null()).stderr(Stdio::null()).status();
+        let done = Command::new(me)
+            .env(DELETE_GROUP, format!("{direct} {group}"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
         done.is_ok_and(|status| status.success())
     })?;
+
     let before = said(site, role);
     site.crew.release(role);
     site.until("somebody says that the offsets were gone", PATIENCE, |s| {
         said(s, role).iter().any(|(log, bytes)| {
-            let from = before.iter().find(|(l, _)| l == log).map_or(0, |(_, b)| b.len());
-            String::from_utf8_lossy(bytes.get(from..).unwrap_or_default()).contains("the group has no committed offsets here")
+            let from = before
+                .iter()
+                .find(|(l, _)| l == log)
+                .map_or(0, |(_, b)| b.len());
+            String::from_utf8_lossy(bytes.get(from..).unwrap_or_default())
+                .contains("the group has no committed offsets here")
         })
     })
 }
@@ -144,56 +186,94 @@ fn group_deleted(site: &mut Site<'_>, role: &'static str) -> Answered {
 /// The logs of a role's instances.
 fn said(site: &Site<'_>, role: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let paths = (1..=3).map(|instance| site.installation.log_of(role, instance));
-    paths.filter_map(|path| std::fs::read(&path).ok().map(|bytes| (path, bytes))).collect()
+    paths
+        .filter_map(|path| std::fs::read(&path).ok().map(|bytes| (path, bytes)))
+        .collect()
 }
 
 fn offsets_reset(site: &mut Site<'_>, role: &'static str) -> Answered {
     take_down(site, role)?;
     let group = format!("{}processor-{role}", site.installation.prefix);
     let topic = role_of(role).spec().inputs[0].topic;
-    let at: Vec<_> = (0..site.partitions).map(|p| TopicPartition::new(topic, p)).collect();
-    let (log, asked) = (site.log.clone(), group.clone());
+    let at: Vec<_> = (0..site.partitions)
+        .map(|p| TopicPartition::new(topic, p))
+        .collect();
+    let log = site.log.clone();
+    let asked = group.clone();
     let mut committed = Vec::new();
     site.until("the group's offsets", PATIENCE, |_| {
         committed = log.group_offsets(&asked, &at).unwrap_or_default();
         !committed.is_empty()
     })?;
+
     // Back by one, or to the beginning.
     let mut earlier = TopicPartitionList::new();
     let name = t::table(&site.installation.prefix).name(topic).to_string();
-    for (p, offset) in committed.into_iter().enumerate().filter_map(|(p, o)| Some((p, o.filter(|o| *o > 1)?))) {
+    for (p, offset) in committed
+        .into_iter()
+        .enumerate()
+        .filter_map(|(p, o)| Some((p, o.filter(|o| *o > 1)?)))
+    {
         let offset = if p % 2 == 0 { offset as i64 - 1 } else { 0 };
-        earlier.add_partition_offset(&name, p as i32, Offset::Offset(offset)).map_err(|e| e.to_string())?;
+        earlier
+            .add_partition_offset(&name, p as i32, Offset::Offset(offset))
+            .map_err(|e| e.to_string())?;
     }
+
     if earlier.count() == 0 {
         // It has hardly begun.
         site.crew.release(role);
         return Ok(());
     }
-    let consumer: BaseConsumer = client(&site.direct).set("group.id", &group).create().expect("a consumer");
-    site.aside("the offsets are reset", move || consumer.commit(&earlier, CommitMode::Sync).is_ok())?;
-    expect(site, Some(role), BUG, "state and committed offsets do not belong together");
+
+    let consumer: BaseConsumer = client(&site.direct)
+        .set("group.id", &group)
+        .create()
+        .expect("a consumer");
+    site.aside("the offsets are reset", move || {
+        consumer.commit(&earlier, CommitMode::Sync).is_ok()
+    })?;
+
+    expect(
+        site,
+        Some(role),
+        BUG,
+        "state and committed offsets do not belong together",
+    );
     site.crew.release(role);
     site.until("an instance refuses to run", PATIENCE, met)?;
     take_down(site, role)?;
     site.crew.expected = None;
+
     // As the message says. Members that are gone are waited for; brokers may be away.
     let repair = ["repair", "offsets", "--role", role];
-    site.until_command("the offsets are repaired", &repair, |code, _| code == Some(0))?;
+    site.until_command("the offsets are repaired", &repair, |code, _| {
+        code == Some(0)
+    })?;
+
     site.crew.release(role);
     Ok(())
 }
 
 fn expect(site: &mut Site<'_>, role: Option<&'static str>, code: i32, text: &'static str) {
-    site.crew.expected = Some(Expected { role, code, text, met: Default::default() });
+    site.crew.expected = Some(Expected {
+        role,
+        code,
+        text,
+        met: Default::default(),
+    });
 }
 
 fn met(site: &mut Site<'_>) -> bool {
-    site.crew.expected.as_ref().is_some_and(|e| !e.met.is_empty())
+    site.crew
+        .expected
+        .as_ref()
+        .is_some_and(|e| !e.met.is_empty())
 }
 
-/// It is told to stop the role first, and nothing is changed; unless brokers do not answer, or all of the role happens to be out of its group for longer than
-/// a session. Then repair takes its places; an instance that comes back meanwhile is fenced, or fences the repair.
+/// It is told to stop the role first, and nothing is changed; unless brokers do not answer, or all
+/// of the role happens to be out of its group for longer than a session. Then repair takes its
+/// places; an instance that comes back meanwhile is fenced, or fences the repair.
 fn busy_repair(site: &mut Site<'_>, role: &'static str) -> Answered {
     let (code, text) = site.command(&["repair", "offsets", "--role", role])?;
     site.crew.places_were_taken(role);
@@ -205,7 +285,8 @@ fn busy_repair(site: &mut Site<'_>, role: &'static str) -> Answered {
     }
 }
 
-/// A copy that is taken while its instance runs is torn or old. It is caught up, or put aside and rebuilt.
+/// A copy that is taken while its instance runs is torn or old. It is caught up, or put aside and
+/// rebuilt.
 fn foreign_state(site: &mut Site<'_>, rng: &mut Rng) -> Answered {
     let role = ["orders", "trading"][rng.below(2) as usize];
     site.crew.give_state_of((role, 1), (role, 2));
@@ -213,25 +294,42 @@ fn foreign_state(site: &mut Site<'_>, rng: &mut Rng) -> Answered {
 }
 
 /// As Kafka's own tool does it, which leaves a topic's other settings as they are.
-fn alter(site: &mut Site<'_>, topic: TopicId, setting: &'static str, value: &'static str) -> Answered {
+fn alter(
+    site: &mut Site<'_>,
+    topic: TopicId,
+    setting: &'static str,
+    value: &'static str,
+) -> Answered {
     let log = site.log.clone();
-    site.aside("a topic's setting is changed", move || log.alter_topic(topic, &[(setting, value)]).is_ok())
+    site.aside("a topic's setting is changed", move || {
+        log.alter_topic(topic, &[(setting, value)]).is_ok()
+    })
 }
 
 fn fix(site: &mut Site<'_>) -> Answered {
     let partitions = site.partitions.to_string();
-    site.until_command("the topics are put right", &["topics", "create", "--partitions", &partitions, "--fix"], |code, _| code == Some(0))
+    site.until_command(
+        "the topics are put right",
+        &["topics", "create", "--partitions", &partitions, "--fix"],
+        |code, _| code == Some(0),
+    )
 }
 
 /// As many as there are replicas: whenever a broker is away, nobody can write there.
 fn in_sync_too_high(site: &mut Site<'_>, rng: &mut Rng) -> Answered {
-    let topic = [t::ORDERS_CHANGELOG, t::TRADING_CHANGELOG, t::AUDIT_CHANGELOG][rng.below(3) as usize];
+    let topic = [
+        t::ORDERS_CHANGELOG,
+        t::TRADING_CHANGELOG,
+        t::AUDIT_CHANGELOG,
+    ][rng.below(3) as usize];
     alter(site, topic, "min.insync.replicas", "3")?;
     let until = Instant::now() + ms(rng, 5_000, 15_000);
     site.until("a while", PATIENCE, |_| Instant::now() >= until)?;
-    site.until_command("`topics check` names it", &["topics", "check"], |code, text| {
-        code == Some(0) && text.contains("min.insync.replicas")
-    })?;
+    site.until_command(
+        "`topics check` names it",
+        &["topics", "check"],
+        |code, text| code == Some(0) && text.contains("min.insync.replicas"),
+    )?;
     fix(site)
 }
 
@@ -244,23 +342,34 @@ fn refused_at_the_start(site: &mut Site<'_>, rng: &mut Rng) -> Answered {
     site.until("an instance refuses to start", PATIENCE, |s| {
         if killed.elapsed() > Duration::from_secs(30) {
             killed = Instant::now();
-            ["orders", "trading", "audit"].into_iter().for_each(|role| s.crew.kill9((role, 1)));
+            ["orders", "trading", "audit"]
+                .into_iter()
+                .for_each(|role| s.crew.kill9((role, 1)));
         }
+
         met(s)
     })?;
+
     put_right_and_start(site)
 }
 
-/// Running roles stop at the first record whose time its client chose. Those records are nobody's orders: dead letters say so.
+/// Running roles stop at the first record whose time its client chose. Those records are nobody's
+/// orders: dead letters say so.
 fn clients_timestamps(site: &mut Site<'_>) -> Answered {
     expect(site, None, CONFIG, "message.timestamp.type");
-    alter(site, t::ORDER_COMMANDS, "message.timestamp.type", "CreateTime")?;
+    alter(
+        site,
+        t::ORDER_COMMANDS,
+        "message.timestamp.type",
+        "CreateTime",
+    )?;
     site.until("an instance stops", PATIENCE, met)?;
     put_right_and_start(site)
 }
 
 fn put_right_and_start(site: &mut Site<'_>) -> Answered {
     fix(site)?;
+
     // Whoever has looked before that ends a moment later.
     let until = Instant::now() + Duration::from_secs(10);
     site.until("a while", PATIENCE, |_| Instant::now() >= until)?;

@@ -1,4 +1,5 @@
-//! What goes wrong, chosen by a seed: to instances, on the wire, and to brokers. Each kind is counted, so that a run can say what it has met.
+//! What goes wrong, chosen by a seed: to instances, on the wire, and to brokers. Each kind is
+//! counted, so that a run can say what it has met.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt as _;
@@ -17,10 +18,16 @@ use crate::support::proxy::{Act, END_TXN, Faults, Rule, TXN_OFFSET_COMMIT, Ticke
 pub type Counts = BTreeMap<&'static str, u64>;
 
 /// Further instances that come and go.
-const EXTRA: [Name; 5] = [("orders", 3), ("trading", 3), ("portfolio", 2), ("notifications", 2), ("audit", 2)];
+const EXTRA: [Name; 5] = [
+    ("orders", 3),
+    ("trading", 3),
+    ("portfolio", 2),
+    ("notifications", 2),
+    ("audit", 2),
+];
 
-/// Storms have lulls, in which brokers and wire are left alone, and of `orders` and `trading` one instance each is still hit: the tasks of the others have
-/// nothing to be silent for.
+/// Storms have lulls, in which brokers and wire are left alone, and of `orders` and `trading` one
+/// instance each is still hit: the tasks of the others have nothing to be silent for.
 const CYCLE: Duration = Duration::from_secs(80);
 const STORMY: Duration = Duration::from_secs(45);
 
@@ -62,8 +69,15 @@ pub struct Nemesis<'a> {
 }
 
 impl<'a> Nemesis<'a> {
-    pub fn new(seed: u64, cluster: &'a Cluster, brokers: u32, disk: Option<(&'a SmallDisk, Name)>, troubles: Troubles) -> Nemesis<'a> {
-        let (rng, now) = (Rng::new(seed), Instant::now());
+    pub fn new(
+        seed: u64,
+        cluster: &'a Cluster,
+        brokers: u32,
+        disk: Option<(&'a SmallDisk, Name)>,
+        troubles: Troubles,
+    ) -> Nemesis<'a> {
+        let rng = Rng::new(seed);
+        let now = Instant::now();
         Nemesis {
             rng,
             faults: &cluster.faults,
@@ -86,13 +100,16 @@ impl<'a> Nemesis<'a> {
         if self.disk_free_at.is_some_and(|at| now >= at) {
             self.free_disk();
         }
+
         if self.calm_at.is_some_and(|at| now >= at) {
             (1..=self.brokers).for_each(|b| self.faults.set_latency(b, Duration::ZERO));
             self.calm_at = None;
         }
+
         if now < self.next {
             return;
         }
+
         self.next = now + ms(&mut self.rng, 1_000, 3_500);
         let lull = is_lull(self.began.elapsed());
         if !lull {
@@ -102,14 +119,20 @@ impl<'a> Nemesis<'a> {
             let number = 1 + self.rng.below(2) as u32;
             self.victims = Some(ON_THE_WAY.map(|role| (role, number)));
         }
+
         // None, one, two or three.
         for _ in 0..self.rng.below(4) {
-            if lull { self.strike_in_a_lull(crew) } else { self.strike(crew) }
+            if lull {
+                self.strike_in_a_lull(crew)
+            } else {
+                self.strike(crew)
+            }
         }
     }
 
     fn strike_in_a_lull(&mut self, crew: &mut Crew) {
-        let spared = |n: &Name| ON_THE_WAY.contains(&n.0) && self.victims.is_some_and(|v| !v.contains(n));
+        let spared =
+            |n: &Name| ON_THE_WAY.contains(&n.0) && self.victims.is_some_and(|v| !v.contains(n));
         let all: Vec<Name> = crew.running().into_iter().filter(|n| !spared(n)).collect();
         let rng = &mut self.rng;
         let Some(name) = pick(rng, &all) else { return };
@@ -135,14 +158,22 @@ impl<'a> Nemesis<'a> {
                 "twin, same state"
             }
         };
-        self.note(kind, name, Duration::from_secs(if kind == "freeze" { 15 } else { 5 }));
+
+        self.note(
+            kind,
+            name,
+            Duration::from_secs(if kind == "freeze" { 15 } else { 5 }),
+        );
     }
 
     fn note(&mut self, kind: &'static str, name: Name, time: Duration) {
         self.troubles.lasting(kind, Whom::Instance(name), time);
         *self.counts.entry(kind).or_default() += 1;
         if self.loud {
-            println!("{:>7.1} s: {kind} ({name:?})", self.began.elapsed().as_secs_f64());
+            println!(
+                "{:>7.1} s: {kind} ({name:?})",
+                self.began.elapsed().as_secs_f64()
+            );
         }
     }
 
@@ -163,30 +194,46 @@ impl<'a> Nemesis<'a> {
 
     fn strike(&mut self, crew: &mut Crew) {
         let rng = &mut self.rng;
-        let Some(name) = pick(rng, &crew.running()) else { return };
+        let Some(name) = pick(rng, &crew.running()) else {
+            return;
+        };
+
         let broker = 1 + rng.below(u64::from(self.brokers)) as u32;
         let of = format!("-processor-{}-{}", name.0, name.1);
         let mut whom = (Whom::Instance(name), Duration::from_secs(5));
         let kind = match rng.below(100) {
             0..30 => {
                 crew.kill9(name);
+
                 // Often several at once, as when a machine goes.
                 for _ in 0..rng.below(4) {
                     if let Some(other) = pick(rng, &crew.running()) {
                         crew.kill9(other);
-                        self.troubles.lasting("kill -9", Whom::Instance(other), Duration::from_secs(5));
+                        self.troubles.lasting(
+                            "kill -9",
+                            Whom::Instance(other),
+                            Duration::from_secs(5),
+                        );
                     }
                 }
+
                 "kill -9"
             }
             30..38 => {
-                let time = if rng.below(4) == 0 { ms(rng, 8_000, 60_000) } else { ms(rng, 1_000, 5_000) };
+                let time = if rng.below(4) == 0 {
+                    ms(rng, 8_000, 60_000)
+                } else {
+                    ms(rng, 1_000, 5_000)
+                };
+
                 crew.freeze(name, time);
                 whom.1 = time;
+
                 // One that is away for long may be thought dead, and replaced.
                 if time > Duration::from_secs(8) && rng.below(2) == 0 {
                     crew.twin(name, rng.below(2) == 0);
                 }
+
                 "freeze"
             }
             38..43 => {
@@ -225,28 +272,60 @@ impl<'a> Nemesis<'a> {
             },
             59..63 => {
                 let days = [-400, -1, 1, 400][rng.below(4) as usize];
-                set_clock(&crew.clock_file(name), days * 86_400 + rng.below(1_000) as i64);
+                set_clock(
+                    &crew.clock_file(name),
+                    days * 86_400 + rng.below(1_000) as i64,
+                );
                 "clock jump"
             }
             63..75 => {
-                // Long enough for the client to give up (8 s), and for the next transaction to be under way.
-                let time = if rng.below(3) == 0 { ms(rng, 500, 4_000) } else { ms(rng, 8_500, 20_000) };
+                // Long enough for the client to give up (8 s), and for the next transaction to be
+                // under way.
+                let time = if rng.below(3) == 0 {
+                    ms(rng, 500, 4_000)
+                } else {
+                    ms(rng, 8_500, 20_000)
+                };
+
                 whom.1 = time + Duration::from_secs(10);
-                self.faults.add(Rule { api: END_TXN, of, act: Act::Hold(Ticket::new(), time), times: 1 });
+                self.faults.add(Rule {
+                    api: END_TXN,
+                    of,
+                    act: Act::Hold(Ticket::new(), time),
+                    times: 1,
+                });
+
                 "EndTxn held"
             }
             75..81 => {
-                self.faults.add(Rule { api: END_TXN, of, act: Act::DropAnswer, times: 1 });
+                self.faults.add(Rule {
+                    api: END_TXN,
+                    of,
+                    act: Act::DropAnswer,
+                    times: 1,
+                });
+
                 "EndTxn's answer dropped"
             }
             81..86 => {
                 let act = Act::Delay(ms(rng, 100, 6_000));
                 whom = (Whom::All, Duration::from_secs(20));
-                self.faults.add(Rule { api: TXN_OFFSET_COMMIT, of: String::new(), act, times: 1 + rng.below(3) as u32 });
+                self.faults.add(Rule {
+                    api: TXN_OFFSET_COMMIT,
+                    of: String::new(),
+                    act,
+                    times: 1 + rng.below(3) as u32,
+                });
+
                 "offset commit delayed"
             }
             86..91 => {
-                let way = if rng.below(2) == 0 { Way::ToBroker } else { Way::ToClient };
+                let way = if rng.below(2) == 0 {
+                    Way::ToBroker
+                } else {
+                    Way::ToClient
+                };
+
                 let time = ms(rng, 500, 12_000);
                 whom = (Whom::All, time);
                 self.faults.cut(broker, way, time);
@@ -261,14 +340,19 @@ impl<'a> Nemesis<'a> {
             }
             _ => {
                 whom = (Whom::All, Duration::ZERO);
-                self.faults.drop_connections(broker, 1 + rng.below(4) as usize);
+                self.faults
+                    .drop_connections(broker, 1 + rng.below(4) as usize);
                 "connections lost"
             }
         };
+
         self.troubles.lasting(kind, whom.0, whom.1);
         *self.counts.entry(kind).or_default() += 1;
         if self.loud {
-            println!("{:>7.1} s: {kind} ({name:?}, broker {broker})", self.began.elapsed().as_secs_f64());
+            println!(
+                "{:>7.1} s: {kind} ({name:?}, broker {broker})",
+                self.began.elapsed().as_secs_f64()
+            );
         }
     }
 
@@ -280,6 +364,7 @@ impl<'a> Nemesis<'a> {
             } else {
                 crew.kill9(name)
             }
+
             crew.dismiss(name);
             "one fewer"
         } else {
@@ -291,6 +376,12 @@ impl<'a> Nemesis<'a> {
 
 /// Makes an instance's wall clock wrong by so many seconds.
 pub fn set_clock(file: &Path, seconds: i64) {
-    let file = std::fs::File::options().write(true).create(true).truncate(false).open(file).expect("a clock file");
-    file.write_all_at(&seconds.to_ne_bytes(), 0).expect("a clock file");
+    let file = std::fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(file)
+        .expect("a clock file");
+    file.write_all_at(&seconds.to_ne_bytes(), 0)
+        .expect("a clock file");
 }

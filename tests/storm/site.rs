@@ -1,4 +1,5 @@
-//! Everything that goes on at the same time, seen from the one thread that drives it: instances belong to the thread that has started them.
+//! Everything that goes on at the same time, seen from the one thread that drives it: instances
+//! belong to the thread that has started them.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -54,6 +55,7 @@ impl Floods {
         if Instant::now() < self.next {
             return None;
         }
+
         let partition = Flood::partition(self.made, self.partitions);
         troubles.lasting("flood", Whom::Partition(partition), BACKLOG);
         self.client.burst(self.size);
@@ -74,14 +76,19 @@ impl Site<'_> {
         if !self.is_over() {
             self.nemesis.tend(&mut self.crew);
             if let Some(partition) = self.floods.tend(&self.troubles) {
-                self.say(&format!("flood of {} commands into partition {partition}", self.floods.size));
+                self.say(&format!(
+                    "flood of {} commands into partition {partition}",
+                    self.floods.size
+                ));
             }
         }
+
         self.crew.tend();
         if self.asked.elapsed() >= ASK {
             self.asked = Instant::now();
             self.crew.note_owners(&mut self.owners);
         }
+
         std::thread::sleep(Duration::from_millis(20));
     }
 
@@ -92,34 +99,53 @@ impl Site<'_> {
     }
 
     /// Waits for something while all goes on.
-    pub fn until(&mut self, what: &str, within: Duration, mut done: impl FnMut(&mut Self) -> bool) -> Result<(), String> {
+    pub fn until(
+        &mut self,
+        what: &str,
+        within: Duration,
+        mut done: impl FnMut(&mut Self) -> bool,
+    ) -> Result<(), String> {
         let began = Instant::now();
         while !done(self) {
             if began.elapsed() > within {
                 return Err(format!("not within {within:?}: {what}"));
             }
+
             self.tend();
         }
+
         Ok(())
     }
 
     /// Tries something that may block, in a thread of its own, until it works.
-    pub fn aside(&mut self, what: &str, mut work: impl FnMut() -> bool + Send + 'static) -> Result<(), String> {
+    pub fn aside(
+        &mut self,
+        what: &str,
+        mut work: impl FnMut() -> bool + Send + 'static,
+    ) -> Result<(), String> {
         let tries = move || {
             let began = Instant::now();
             while !work() {
                 if began.elapsed() > COMMAND {
                     return false;
                 }
+
                 std::thread::sleep(Duration::from_millis(200));
             }
+
             true
         };
+
         let thread = std::thread::spawn(tries);
         while !thread.is_finished() {
             self.tend();
         }
-        if thread.join().expect("no panic") { Ok(()) } else { Err(format!("not within {COMMAND:?}: {what}")) }
+
+        if thread.join().expect("no panic") {
+            Ok(())
+        } else {
+            Err(format!("not within {COMMAND:?}: {what}"))
+        }
     }
 
     /// Runs a command of the program to its end; its exit code and what it said.
@@ -127,25 +153,49 @@ impl Site<'_> {
         let mut past_the_proxies = self.installation.clone();
         past_the_proxies.brokers.clone_from(&self.direct);
         let mut command = past_the_proxies.command(args);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| e.to_string())?;
         let thread = std::thread::spawn(move || child.wait_with_output());
         while !thread.is_finished() {
             self.tend();
         }
-        let out = thread.join().expect("no panic").map_err(|e| e.to_string())?;
-        Ok((out.status.code(), format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))))
+
+        let out = thread
+            .join()
+            .expect("no panic")
+            .map_err(|e| e.to_string())?;
+        Ok((
+            out.status.code(),
+            format!(
+                "{}{}",
+                String::from_utf8_lossy(&out.stdout),
+                String::from_utf8_lossy(&out.stderr)
+            ),
+        ))
     }
 
     /// Runs it again until it ends as it should: brokers are away now and then.
-    pub fn until_command(&mut self, what: &str, args: &[&str], good: impl Fn(Option<i32>, &str) -> bool) -> Result<(), String> {
+    pub fn until_command(
+        &mut self,
+        what: &str,
+        args: &[&str],
+        good: impl Fn(Option<i32>, &str) -> bool,
+    ) -> Result<(), String> {
         let began = Instant::now();
         loop {
             let (code, text) = self.command(args)?;
             if good(code, &text) {
                 return Ok(());
             }
+
             if began.elapsed() > COMMAND {
-                return Err(format!("not within {COMMAND:?}: {what}; the last time {args:?} ended with {code:?}: {text}"));
+                return Err(format!(
+                    "not within {COMMAND:?}: {what}; the last time {args:?} ended with {code:?}: {text}"
+                ));
             }
         }
     }

@@ -1,5 +1,6 @@
-//! What clients send. Market orders of a hundred users, which the house fills; limit orders, cancels and mass cancels of a few other users, which meet in
-//! books of their own; floods by one user into one partition. Each is judged by what it must come to.
+//! What clients send. Market orders of a hundred users, which the house fills; limit orders,
+//! cancels and mass cancels of a few other users, which meet in books of their own; floods by one
+//! user into one partition. Each is judged by what it must come to.
 
 use processor::client::simulate::Rng;
 use processor::domain::partitioner;
@@ -14,12 +15,19 @@ pub struct Command {
 
 impl Command {
     fn new(user: &str, id: &str, fields: &str) -> Command {
-        Command { user: user.into(), fields: format!(r#""order_id":"{id}","user_id":"{user}",{fields}"#) }
+        Command {
+            user: user.into(),
+            fields: format!(r#""order_id":"{id}","user_id":"{user}",{fields}"#),
+        }
     }
 
     /// A market order.
     pub fn buy(id: &str, user: &str, symbol: &str, quantity: u64) -> Command {
-        Command::new(user, id, &format!(r#""symbol":"{symbol}","quantity":{quantity},"order_type":"buy","#))
+        Command::new(
+            user,
+            id,
+            &format!(r#""symbol":"{symbol}","quantity":{quantity},"order_type":"buy","#),
+        )
     }
 
     pub fn mass_cancel(id: &str, user: &str, symbol: Option<&str>) -> Command {
@@ -33,7 +41,8 @@ pub trait Source: Send {
     fn next(&mut self, rng: &mut Rng) -> Command;
 }
 
-/// Market orders: mostly a new one; now and then an earlier one again, its id for something else, or a symbol that nobody knows.
+/// Market orders: mostly a new one; now and then an earlier one again, its id for something else,
+/// or a symbol that nobody knows.
 pub struct MarketOrders {
     pub client: u64,
     pub users: u64,
@@ -49,12 +58,23 @@ impl Source for MarketOrders {
             order.3 += u64::from(kind == 4);
             order
         } else {
-            let symbol = if kind == 99 { 1_000_000 } else { rng.below(self.symbols) };
+            let symbol = if kind == 99 {
+                1_000_000
+            } else {
+                rng.below(self.symbols)
+            };
+
             let user = format!("u{}", rng.below(self.users));
-            let order = (format!("c{}-{}", self.client, self.sent.len()), user, symbol, 1 + rng.below(5));
+            let order = (
+                format!("c{}-{}", self.client, self.sent.len()),
+                user,
+                symbol,
+                1 + rng.below(5),
+            );
             self.sent.push(order.clone());
             order
         };
+
         Command::buy(&id, &user, &format!("S{symbol}"), quantity)
     }
 }
@@ -76,8 +96,9 @@ pub fn is_book(symbol: &str) -> bool {
     symbol.starts_with('B')
 }
 
-/// Limit orders of every kind around the price, cancels, and now and then a mass cancel. First everybody buys shares from the house, and takes out so much cash
-/// that the rest is short now and then.
+/// Limit orders of every kind around the price, cancels, and now and then a mass cancel. First
+/// everybody buys shares from the house, and takes out so much cash that the rest is short now and
+/// then.
 pub struct Books {
     cash: i64,
     next: u64,
@@ -88,7 +109,11 @@ pub struct Books {
 impl Books {
     /// `cash`: what accounts open with.
     pub fn new(cash: i64) -> Books {
-        Books { cash, next: 0, open: vec![Vec::new(); BOOK_USERS as usize] }
+        Books {
+            cash,
+            next: 0,
+            open: vec![Vec::new(); BOOK_USERS as usize],
+        }
     }
 }
 
@@ -99,41 +124,66 @@ impl Source for Books {
     fn next(&mut self, rng: &mut Rng) -> Command {
         let n = self.next;
         self.next += 1;
-        let (first, rest) = (n / BOOK_USERS, n % BOOK_USERS);
+        let first = n / BOOK_USERS;
+        let rest = n % BOOK_USERS;
         if first == 0 {
             let amount = self.cash - 60_000;
-            return Command::new(&format!("b{rest}"), "out", &format!(r#""command":"withdraw","amount":{amount},"#));
+            return Command::new(
+                &format!("b{rest}"),
+                "out",
+                &format!(r#""command":"withdraw","amount":{amount},"#),
+            );
         }
+
         if first <= BOOKS {
             let symbol = format!("B{}", first - 1);
             return Command::buy(&format!("in-{symbol}"), &format!("b{rest}"), &symbol, 60);
         }
+
         let u = rng.below(BOOK_USERS) as usize;
-        let (user, id) = (format!("b{u}"), format!("o{n}"));
+        let user = format!("b{u}");
+        let id = format!("o{n}");
         let symbol = format!("B{}", rng.below(BOOKS));
         match rng.below(100) {
-            0..3 => return Command::mass_cancel(&id, &user, (rng.below(2) == 0).then_some(&symbol)),
+            0..3 => {
+                return Command::mass_cancel(&id, &user, (rng.below(2) == 0).then_some(&symbol));
+            }
             3..22 if !self.open[u].is_empty() => {
                 // Mostly one's own and new; a few are nobody's.
                 let orig = &self.open[u][rng.below(self.open[u].len() as u64) as usize];
                 let orig = if rng.below(20) == 0 { "nobodys" } else { orig };
-                return Command::new(&user, &id, &format!(r#""command":"cancel","orig_order_id":"{orig}","#));
+                return Command::new(
+                    &user,
+                    &id,
+                    &format!(r#""command":"cancel","orig_order_id":"{orig}","#),
+                );
             }
             _ => {}
         }
+
         if self.open[u].len() == PICKED {
             self.open[u].remove(0);
         }
+
         self.open[u].push(id.clone());
-        let (side, quantity) = (["buy", "sell"][rng.below(2) as usize], 1 + rng.below(20));
-        // 97.50 to 102.50, so that about half of them cross; a few far above, beyond the collar for buys.
-        let price = if rng.below(50) == 0 { 12_000 } else { 9_750 + 25 * rng.below(21) };
+        let side = ["buy", "sell"][rng.below(2) as usize];
+        let quantity = 1 + rng.below(20);
+
+        // 97.50 to 102.50, so that about half of them cross; a few far above, beyond the collar for
+        // buys.
+        let price = if rng.below(50) == 0 {
+            12_000
+        } else {
+            9_750 + 25 * rng.below(21)
+        };
+
         let (life, post_only) = match rng.below(10) {
             0 | 1 => ("IOC", false),
             2 => ("FOK", false),
             3 => ("GTC", true),
             _ => ("GTC", false),
         };
+
         let fields = format!(
             r#""symbol":"{symbol}","quantity":{quantity},"order_type":"{side}","type":"limit","limit_price":"{}.{:02}","tif":"{life}","post_only":{post_only},"#,
             price / 100,
@@ -145,10 +195,13 @@ impl Source for Books {
 
 /// Ends whatever is open in the books: what the clients' last word is.
 pub fn last_words() -> Vec<Command> {
-    (0..BOOK_USERS).map(|u| Command::mass_cancel("the-end", &format!("b{u}"), None)).collect()
+    (0..BOOK_USERS)
+        .map(|u| Command::mass_cancel("the-end", &format!("b{u}"), None))
+        .collect()
 }
 
-/// Bursts by one user into one partition, whose symbols are of that partition, too: every fifth is an order, the others repeat it.
+/// Bursts by one user into one partition, whose symbols are of that partition, too: every fifth is
+/// an order, the others repeat it.
 pub struct Flood {
     partitions: u32,
     symbols: u64,
@@ -161,7 +214,14 @@ pub struct Flood {
 impl Flood {
     /// Bursts of that size.
     pub fn new(partitions: u32, symbols: u64, size: u64) -> Flood {
-        Flood { partitions, symbols, size, next: 0, user: String::new(), symbol: String::new() }
+        Flood {
+            partitions,
+            symbols,
+            size,
+            next: 0,
+            user: String::new(),
+            symbol: String::new(),
+        }
     }
 
     /// The partition of the burst of this number.
@@ -172,14 +232,20 @@ impl Flood {
 
 impl Source for Flood {
     fn next(&mut self, _: &mut Rng) -> Command {
-        let (burst, n) = (self.next / self.size, self.next % self.size);
+        let burst = self.next / self.size;
+        let n = self.next % self.size;
         self.next += 1;
         if n == 0 {
             let partition = Flood::partition(burst, self.partitions);
-            let here = |s: &String| partitioner::partition(s.as_bytes(), self.partitions) == partition;
-            self.symbol = (0..self.symbols).map(|s| format!("S{s}")).find(here).expect("a symbol in every partition");
+            let here =
+                |s: &String| partitioner::partition(s.as_bytes(), self.partitions) == partition;
+            self.symbol = (0..self.symbols)
+                .map(|s| format!("S{s}"))
+                .find(here)
+                .expect("a symbol in every partition");
             self.user = format!("f{burst}");
         }
+
         Command::buy(&format!("f{}", n / 5), &self.user, &self.symbol, 1)
     }
 }

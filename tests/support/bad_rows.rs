@@ -9,7 +9,8 @@ pub enum Ends {
     Dead(&'static str),
     /// A dead letter `MALFORMED` and an answer to whose order it was.
     Answered,
-    /// A reject with this reason; and the first field in which the corrected command differs, by which its burnt id is refused.
+    /// A reject with this reason; and the first field in which the corrected command differs, by
+    /// which its burnt id is refused.
     Rejected(&'static str, &'static str),
 }
 
@@ -48,7 +49,13 @@ pub struct Row {
 
 impl Row {
     pub fn key(&self) -> Option<Vec<u8>> {
-        if self.keyless { None } else { self.key.clone().or_else(|| Some(self.user.clone().into_bytes())) }
+        if self.keyless {
+            None
+        } else {
+            self.key
+                .clone()
+                .or_else(|| Some(self.user.clone().into_bytes()))
+        }
     }
 }
 
@@ -68,11 +75,14 @@ impl Rows {
     fn raw(&mut self, name: &str, value: &[u8], ends: Ends) -> &mut Row {
         let user = self.user();
         let mut bytes = value.to_vec();
-        // In MessagePack the length stands before the text, so users of one length are put in: `user0` to `u9999`.
+
+        // In MessagePack the length stands before the text, so users of one length are put in:
+        // `user0` to `u9999`.
         let short = format!("u{:04}", self.0.len());
         while let Some(at) = bytes.windows(5).position(|w| w == b"USER!") {
             bytes.splice(at..at + 5, short.bytes());
         }
+
         let user = if value == bytes { user } else { short };
         let row = Row {
             name: name.to_string(),
@@ -85,6 +95,7 @@ impl Rows {
             keyless: false,
             key: None,
         };
+
         self.0.push(row);
         self.0.last_mut().expect("just added")
     }
@@ -93,8 +104,11 @@ impl Rows {
     fn both(&mut self, json: &str, ends: Ends) {
         self.raw(&format!("JSON {json}"), json.as_bytes(), ends.clone());
         let value: Value = serde_json::from_str(json).unwrap_or_else(|e| panic!("{json}: {e}"));
-        let fields: Value = serde_json::from_str(&json.replace("USER!", &format!("u{:04}", self.0.len()))).expect("JSON");
-        self.raw(&format!("MessagePack {json}"), &packed(&value), ends).fields = Some(fields);
+        let fields: Value =
+            serde_json::from_str(&json.replace("USER!", &format!("u{:04}", self.0.len())))
+                .expect("JSON");
+        self.raw(&format!("MessagePack {json}"), &packed(&value), ends)
+            .fields = Some(fields);
     }
 
     /// An order with these fields instead of, or besides, the usual ones; null takes one away.
@@ -111,8 +125,13 @@ fn changed(changes: &Value) -> String {
     let mut order = good();
     let map = order.as_object_mut().expect("a map");
     for (k, v) in changes.as_object().expect("a map") {
-        if v.is_null() { drop(map.remove(k)) } else { drop(map.insert(k.clone(), v.clone())) }
+        if v.is_null() {
+            drop(map.remove(k))
+        } else {
+            drop(map.insert(k.clone(), v.clone()))
+        }
     }
+
     order.to_string()
 }
 
@@ -148,6 +167,7 @@ fn undecodable(r: &mut Rows) {
     ] {
         r.raw(name, value, DEAD);
     }
+
     let deep = format!(
         r#"{{"user_id":"USER!","order_id":"x","symbol":"AAPL","quantity":1,"order_type":"buy","more":{}1{}}}"#,
         "[".repeat(32),
@@ -185,6 +205,7 @@ fn fields(r: &mut Rows) {
     ] {
         r.order(changes, DEAD);
     }
+
     for changes in [
         json!({"symbol": null}),
         json!({"symbol": 5}),
@@ -222,8 +243,14 @@ fn fields(r: &mut Rows) {
 fn not_served(r: &mut Rows) {
     for (changes, conflict) in [
         (json!({"type": "limit"}), "type"),
-        (json!({"type": "limit", "limit_price": 1, "tif": "GTD"}), "type"),
-        (json!({"type": "limit", "limit_price": 1, "tif": "IOC", "post_only": true}), "type"),
+        (
+            json!({"type": "limit", "limit_price": 1, "tif": "GTD"}),
+            "type",
+        ),
+        (
+            json!({"type": "limit", "limit_price": 1, "tif": "IOC", "post_only": true}),
+            "type",
+        ),
         (json!({"type": "stop"}), "type"),
         (json!({"type": "stop_limit", "stop_price": 1}), "type"),
         (json!({"type": "pegged"}), "type"),
@@ -237,12 +264,28 @@ fn not_served(r: &mut Rows) {
     ] {
         r.order(changes, Ends::Rejected(NOT_SERVED, conflict));
     }
+
     for (changes, reason) in [
-        (json!({"type": "limit", "limit_price": "1000"}), "PRICE_BAND"),
-        (json!({"type": "limit", "limit_price": "1.001"}), "INVALID_PRICE_INCREMENT"),
-        (json!({"type": "limit", "limit_price": 0}), "INVALID_PRICE_INCREMENT"),
-        (json!({"type": "limit", "limit_price": "1.00001"}), "INVALID_PRICE_INCREMENT"),
-        (json!({"type": "stop", "stop_price": -1}), "INVALID_PRICE_INCREMENT"),
+        (
+            json!({"type": "limit", "limit_price": "1000"}),
+            "PRICE_BAND",
+        ),
+        (
+            json!({"type": "limit", "limit_price": "1.001"}),
+            "INVALID_PRICE_INCREMENT",
+        ),
+        (
+            json!({"type": "limit", "limit_price": 0}),
+            "INVALID_PRICE_INCREMENT",
+        ),
+        (
+            json!({"type": "limit", "limit_price": "1.00001"}),
+            "INVALID_PRICE_INCREMENT",
+        ),
+        (
+            json!({"type": "stop", "stop_price": -1}),
+            "INVALID_PRICE_INCREMENT",
+        ),
     ] {
         r.order(changes, Ends::Rejected(reason, "type"));
     }
@@ -263,54 +306,115 @@ fn numbers(r: &mut Rows) {
     ] {
         r.order(json!({"quantity": q}), quantity.clone());
     }
+
     let nan =
         b"\x85\xa7user_id\xa5USER!\xa8order_id\xa1x\xa6symbol\xa4AAPL\xa8quantity\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00\xaaorder_type\xa3buy";
     r.raw("MessagePack NaN", nan, quantity.clone());
-    r.raw("JSON NaN", br#"{"user_id":"USER!","order_id":"x","symbol":"AAPL","quantity":NaN,"order_type":"buy"}"#, quantity);
+    r.raw(
+        "JSON NaN",
+        br#"{"user_id":"USER!","order_id":"x","symbol":"AAPL","quantity":NaN,"order_type":"buy"}"#,
+        quantity,
+    );
     for (changes, reason, conflict) in [
-        (json!({"quantity": 4_611_686_018_427_387_904_i64}), "NOTIONAL_LIMIT", "quantity"),
+        (
+            json!({"quantity": 4_611_686_018_427_387_904_i64}),
+            "NOTIONAL_LIMIT",
+            "quantity",
+        ),
         (json!({"symbol": "BRK-B"}), "UNKNOWN_SYMBOL", "symbol"),
         (json!({"symbol": "aapl"}), "UNKNOWN_SYMBOL", "symbol"),
-        (json!({"order_type": "sell"}), "SHORT_SELL_NOT_PERMITTED", "order_type"),
-        (json!({"quantity": 100_000}), "INSUFFICIENT_FUNDS", "quantity"),
+        (
+            json!({"order_type": "sell"}),
+            "SHORT_SELL_NOT_PERMITTED",
+            "order_type",
+        ),
+        (
+            json!({"quantity": 100_000}),
+            "INSUFFICIENT_FUNDS",
+            "quantity",
+        ),
     ] {
         r.order(changes, Ends::Rejected(reason, conflict));
     }
-    let transfer =
-        |command: &str, amount: Value| json!({"user_id": "USER!", "order_id": "x", "command": command, "amount": amount}).to_string();
-    for amount in [json!(0), json!(-1), json!(0.00001), json!("nan"), json!("461168601842738.7904"), json!(1e30)] {
-        r.both(&transfer("deposit", amount.clone()), Ends::Rejected("INVALID_AMOUNT", "amount"));
+
+    let transfer = |command: &str, amount: Value| {
+        json!({"user_id": "USER!", "order_id": "x", "command": command, "amount": amount})
+            .to_string()
+    };
+
+    for amount in [
+        json!(0),
+        json!(-1),
+        json!(0.00001),
+        json!("nan"),
+        json!("461168601842738.7904"),
+        json!(1e30),
+    ] {
+        r.both(
+            &transfer("deposit", amount.clone()),
+            Ends::Rejected("INVALID_AMOUNT", "amount"),
+        );
     }
-    r.both(&transfer("withdraw", json!(0)), Ends::Rejected("INVALID_AMOUNT", "amount"));
-    r.both(&transfer("withdraw", json!("1000000.0001")), Ends::Rejected("INSUFFICIENT_FUNDS", "amount"));
+
+    r.both(
+        &transfer("withdraw", json!(0)),
+        Ends::Rejected("INVALID_AMOUNT", "amount"),
+    );
+    r.both(
+        &transfer("withdraw", json!("1000000.0001")),
+        Ends::Rejected("INSUFFICIENT_FUNDS", "amount"),
+    );
 }
 
 /// What is wrong with the record, not with its value.
 fn records(r: &mut Rows) {
     let order = good().to_string();
     let order = order.as_bytes();
-    r.raw("wrong partition", order, Ends::Dead("MISPARTITIONED")).misplaced = true;
-    r.raw("wrong partition and rubbish", b"rubbish", Ends::Dead("MISPARTITIONED")).misplaced = true;
+    r.raw("wrong partition", order, Ends::Dead("MISPARTITIONED"))
+        .misplaced = true;
+    r.raw(
+        "wrong partition and rubbish",
+        b"rubbish",
+        Ends::Dead("MISPARTITIONED"),
+    )
+    .misplaced = true;
     r.raw("no key", order, DEAD).keyless = true;
     r.raw("no value", order, DEAD).value = None;
     r.raw("another key", order, DEAD).key = Some(b"somebody".to_vec());
     r.raw("a key that is not text", order, DEAD).key = Some(b"\xff\xfe".to_vec());
     r.raw("an empty key", order, DEAD).key = Some(Vec::new());
-    for (name, bytes) in [("one byte too large", 65_537), ("as large as the topic allows", 1_000_000)] {
+    for (name, bytes) in [
+        ("one byte too large", 65_537),
+        ("as large as the topic allows", 1_000_000),
+    ] {
         let mut value = changed(&json!({"more": ""}));
         value.insert_str(value.len() - 2, &"x".repeat(bytes - value.len()));
         r.raw(name, value.as_bytes(), Ends::Dead("OVERSIZE")).fields = None;
     }
-    let large = r.raw("too large, in the wrong partition and without a key", &[b' '; 70_000], Ends::Dead("OVERSIZE"));
+
+    let large = r.raw(
+        "too large, in the wrong partition and without a key",
+        &[b' '; 70_000],
+        Ends::Dead("OVERSIZE"),
+    );
     (large.misplaced, large.keyless) = (true, true);
     for user in ["external", "house:AAPL", "a b", "ä"] {
         let value = order.to_vec();
-        let row = r.raw(&format!("user {user}"), &String::from_utf8(value).expect("text").replace("USER!", user).into_bytes(), DEAD);
+        let row = r.raw(
+            &format!("user {user}"),
+            &String::from_utf8(value)
+                .expect("text")
+                .replace("USER!", user)
+                .into_bytes(),
+            DEAD,
+        );
+
         (row.user, row.never, row.fields) = (user.to_string(), true, None);
     }
 }
 
-/// A record of `market-data` or `instruments`, and the reason of its dead letter; none if it is not bad.
+/// A record of `market-data` or `instruments`, and the reason of its dead letter; none if it is not
+/// bad.
 pub struct Bad {
     pub name: String,
     pub key: Option<Vec<u8>>,
@@ -320,15 +424,26 @@ pub struct Bad {
 }
 
 fn bad(name: &str, value: &[u8], reason: &'static str) -> Bad {
-    Bad { name: name.to_string(), key: Some(b"AAPL".to_vec()), value: Some(value.to_vec()), reason: Some(reason), misplaced: false }
+    Bad {
+        name: name.to_string(),
+        key: Some(b"AAPL".to_vec()),
+        value: Some(value.to_vec()),
+        reason: Some(reason),
+        misplaced: false,
+    }
 }
 
 fn both(list: &mut Vec<Bad>, value: &Value, reason: &'static str) {
-    list.push(bad(&format!("JSON {value}"), value.to_string().as_bytes(), reason));
+    list.push(bad(
+        &format!("JSON {value}"),
+        value.to_string().as_bytes(),
+        reason,
+    ));
     list.push(bad(&format!("MessagePack {value}"), &packed(value), reason));
 }
 
-/// All rows of the list for `market-data`; the last price before them has the present as its timestamp.
+/// All rows of the list for `market-data`; the last price before them has the present as its
+/// timestamp.
 pub fn ticks() -> Vec<Bad> {
     let mut all = Vec::new();
     for price in [
@@ -342,13 +457,33 @@ pub fn ticks() -> Vec<Bad> {
         json!(1.00001),
         json!("461168601842738.7905"),
     ] {
-        both(&mut all, &json!({"symbol": "AAPL", "price": price}), "INVALID_PRICE");
+        both(
+            &mut all,
+            &json!({"symbol": "AAPL", "price": price}),
+            "INVALID_PRICE",
+        );
     }
-    all.push(bad("MessagePack NaN", b"\x82\xa6symbol\xa4AAPL\xa5price\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00", "INVALID_PRICE"));
+
+    all.push(bad(
+        "MessagePack NaN",
+        b"\x82\xa6symbol\xa4AAPL\xa5price\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00",
+        "INVALID_PRICE",
+    ));
     let ahead = processor::client::now_ms() + 60_000;
-    for time in [json!(ahead), json!(ahead / 1000), json!(ahead * 1000), json!(ahead * 1_000_000), json!(99_999_999_999_i64)] {
-        both(&mut all, &json!({"symbol": "AAPL", "price": 7, "timestamp": time}), "FUTURE_TIMESTAMP");
+    for time in [
+        json!(ahead),
+        json!(ahead / 1000),
+        json!(ahead * 1000),
+        json!(ahead * 1_000_000),
+        json!(99_999_999_999_i64),
+    ] {
+        both(
+            &mut all,
+            &json!({"symbol": "AAPL", "price": 7, "timestamp": time}),
+            "FUTURE_TIMESTAMP",
+        );
     }
+
     for value in [
         json!({"symbol": "AAPL"}),
         json!({"price": 7}),
@@ -364,6 +499,7 @@ pub fn ticks() -> Vec<Bad> {
     ] {
         both(&mut all, &value, "MALFORMED");
     }
+
     for (name, value) in [
         ("empty", &b""[..]),
         ("rubbish", b"rubbish"),
@@ -372,15 +508,41 @@ pub fn ticks() -> Vec<Bad> {
     ] {
         all.push(bad(name, value, "MALFORMED"));
     }
+
     let good = br#"{"symbol":"AAPL","price":7}"#;
-    all.push(Bad { key: Some(b"MSFT".to_vec()), ..bad("not listed", br#"{"symbol":"MSFT","price":7}"#, "UNKNOWN_SYMBOL") });
-    all.push(Bad { misplaced: true, ..bad("wrong partition", good, "MISPARTITIONED") });
-    all.push(Bad { key: None, ..bad("no key", good, "MALFORMED") });
-    all.push(Bad { value: None, ..bad("no value", good, "MALFORMED") });
+    all.push(Bad {
+        key: Some(b"MSFT".to_vec()),
+        ..bad(
+            "not listed",
+            br#"{"symbol":"MSFT","price":7}"#,
+            "UNKNOWN_SYMBOL",
+        )
+    });
+
+    all.push(Bad {
+        misplaced: true,
+        ..bad("wrong partition", good, "MISPARTITIONED")
+    });
+
+    all.push(Bad {
+        key: None,
+        ..bad("no key", good, "MALFORMED")
+    });
+
+    all.push(Bad {
+        value: None,
+        ..bad("no value", good, "MALFORMED")
+    });
+
     all.push(bad("too large", &[b' '; 65_537], "OVERSIZE"));
+
     // Late is not bad: it moves no price and is counted.
     let late = br#"{"symbol":"AAPL","price":7,"timestamp":1625159076}"#;
-    all.push(Bad { reason: None, ..bad("late", late, "") });
+    all.push(Bad {
+        reason: None,
+        ..bad("late", late, "")
+    });
+
     all
 }
 
@@ -407,11 +569,25 @@ pub fn instruments() -> Vec<Bad> {
     ] {
         both(&mut all, &value, "MALFORMED");
     }
-    for (name, value) in [("empty", &b""[..]), ("rubbish", b"rubbish"), ("a key twice", br#"{"symbol":"AAPL","lot":9,"lot":9}"#)] {
+
+    for (name, value) in [
+        ("empty", &b""[..]),
+        ("rubbish", b"rubbish"),
+        ("a key twice", br#"{"symbol":"AAPL","lot":9,"lot":9}"#),
+    ] {
         all.push(bad(name, value, "MALFORMED"));
     }
+
     // A record without a key cannot even be sent: the log refuses it, the topic being compacted.
-    all.push(Bad { key: Some(b"A B".to_vec()), ..bad("a key that is no symbol", br#"{"symbol":"A B"}"#, "MALFORMED") });
+    all.push(Bad {
+        key: Some(b"A B".to_vec()),
+        ..bad(
+            "a key that is no symbol",
+            br#"{"symbol":"A B"}"#,
+            "MALFORMED",
+        )
+    });
+
     let mut large = br#"{"symbol":"AAPL","status":"halted","name":"#.to_vec();
     large.push(b'"');
     large.resize(65_600, b'x');

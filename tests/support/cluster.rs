@@ -1,9 +1,12 @@
-//! A whole cluster of real brokers, each behind a [`proxy`](super::proxy): one broker, or three with replication 3 and at least two in sync.
-//! Each can be killed, stopped, frozen and restarted by its number.
+//! A whole cluster of real brokers, each behind a [`proxy`](super::proxy): one broker, or three
+//! with replication 3 and at least two in sync. Each can be killed, stopped, frozen and restarted
+//! by its number.
 //!
-//! The controller is a process of its own that is left alone: what is put to the test are brokers that lead partitions and coordinate transactions.
-//! (Were every controller killed together with its broker and started at once, Kafka itself would record transactions as finished whose markers it
-//! has skipped; see `broker.rs`.) Brokers talk to each other past the proxies, and [`Cluster::direct`] is for a test's own eyes.
+//! The controller is a process of its own that is left alone: what is put to the test are brokers
+//! that lead partitions and coordinate transactions. (Were every controller killed together with
+//! its broker and started at once, Kafka itself would record transactions as finished whose markers
+//! it has skipped; see `broker.rs`.) Brokers talk to each other past the proxies, and
+//! [`Cluster::direct`] is for a test's own eyes.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -54,8 +57,9 @@ impl Cluster {
         Cluster::start_as(count, replicas, QUICK)
     }
 
-    /// Three brokers as Kafka ships them: only addresses, directories and what three replicas need are set. What depends on timing in groups,
-    /// transactions, elections and copies is as slow as it is in the field.
+    /// Three brokers as Kafka ships them: only addresses, directories and what three replicas need
+    /// are set. What depends on timing in groups, transactions, elections and copies is as slow as
+    /// it is in the field.
     pub fn start_as_shipped() -> Cluster {
         Cluster::start_as(3, 3, AS_SHIPPED)
     }
@@ -63,30 +67,65 @@ impl Cluster {
     fn start_as(count: u32, replicas: u32, settings: Settings) -> Cluster {
         sweep();
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("processor-kafka-{}-cluster-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "processor-kafka-{}-cluster-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let dir = std::env::temp_dir().join(name);
         let faults = Arc::new(Faults::default());
         let quorum = free_port();
-        let controller = Node::new(CONTROLLER, &dir, "-Xmx192m", &controller_properties(quorum, replicas, &dir.join("100/data"), settings));
+        let controller = Node::new(
+            CONTROLLER,
+            &dir,
+            "-Xmx192m",
+            &controller_properties(quorum, replicas, &dir.join("100/data"), settings),
+        );
         let broker = |id: u32| {
             let proxy = Proxy::start(id, faults.clone());
-            let (client, direct) = (free_port(), free_port());
+            let client = free_port();
+            let direct = free_port();
             proxy.set_target(format!("127.0.0.1:{client}").parse().expect("an address"));
-            let text =
-                broker_properties(id, replicas, quorum, &proxy.address, client, direct, &dir.join(id.to_string()).join("data"), settings);
+            let text = broker_properties(
+                id,
+                replicas,
+                quorum,
+                &proxy.address,
+                client,
+                direct,
+                &dir.join(id.to_string()).join("data"),
+                settings,
+            );
+
             let mut node = Node::new(id, &dir, "-Xmx400m", &text);
             (node.direct, node.proxied) = (format!("127.0.0.1:{direct}"), proxy.address);
             node
         };
+
         let brokers = (1..=count).map(broker).collect();
-        let cluster = Cluster { faults, brokers, controller, replicas, dir };
-        let id = storage_tool(&["random-uuid"]).lines().last().unwrap_or_default().trim().to_string();
+        let cluster = Cluster {
+            faults,
+            brokers,
+            controller,
+            replicas,
+            dir,
+        };
+
+        let id = storage_tool(&["random-uuid"])
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .trim()
+            .to_string();
         std::thread::scope(|s| {
             for node in cluster.brokers.iter().chain([&cluster.controller]) {
                 let id = &id;
-                s.spawn(move || storage_tool(&["format", "-t", id, "-c", &node.path("server.properties")]));
+                s.spawn(move || {
+                    storage_tool(&["format", "-t", id, "-c", &node.path("server.properties")])
+                });
             }
         });
+
         cluster.controller.start();
         cluster.controller.wait_started();
         cluster.brokers.iter().for_each(Node::start);
@@ -117,19 +156,25 @@ impl Cluster {
             child.kill().expect("killing a broker");
             child.wait().expect("the broker's end");
         }
+
         node.frozen.store(false, Ordering::Relaxed);
     }
 
-    /// SIGTERM: hands over what it leads, then ends. Killed if that takes too long, as an operator would.
+    /// SIGTERM: hands over what it leads, then ends. Killed if that takes too long, as an operator
+    /// would.
     pub fn stop(&self, id: u32) {
         let node = self.node(id);
-        let Some(mut child) = node.child().take() else { return };
+        let Some(mut child) = node.child().take() else {
+            return;
+        };
+
         signal(&child, "TERM");
         let since = Instant::now();
         while child.try_wait().expect("a status").is_none() {
             if since.elapsed() > Duration::from_secs(20) {
                 child.kill().expect("killing a broker");
             }
+
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -144,27 +189,45 @@ impl Cluster {
         self.node(id).wait_started();
     }
 
-    /// Waits until every partition of every topic has a leader and all its replicas in sync: only then may the next broker fail. A partition that is
-    /// left without a leader is one that Kafka 4.4 forgets to end transactions on ("these partitions are likely deleted already and hence can be
-    /// skipped"): their records stay undecided, or share the fate of the next transaction, while the offsets are committed.
+    /// Waits until every partition of every topic has a leader and all its replicas in sync: only
+    /// then may the next broker fail. A partition that is left without a leader is one that Kafka
+    /// 4.4 forgets to end transactions on ("these partitions are likely deleted already and hence
+    /// can be skipped"): their records stay undecided, or share the fate of the next transaction,
+    /// while the offsets are committed.
     pub fn wait_in_sync(&self, within: Duration) {
-        let asker: BaseConsumer =
-            rdkafka::ClientConfig::new().set("bootstrap.servers", self.direct()).set("log_level", "0").create().expect("a client");
+        let asker: BaseConsumer = rdkafka::ClientConfig::new()
+            .set("bootstrap.servers", self.direct())
+            .set("log_level", "0")
+            .create()
+            .expect("a client");
         let since = Instant::now();
         loop {
             let why = match asker.fetch_metadata(None, Duration::from_secs(2)) {
                 Ok(all) => {
-                    let partitions = all.topics().iter().flat_map(|t| t.partitions().iter().map(move |p| (t.name(), p)));
-                    let mut behind = partitions.filter(|(_, p)| p.leader() < 0 || p.isr().len() < self.replicas as usize);
+                    let partitions = all
+                        .topics()
+                        .iter()
+                        .flat_map(|t| t.partitions().iter().map(move |p| (t.name(), p)));
+                    let mut behind = partitions
+                        .filter(|(_, p)| p.leader() < 0 || p.isr().len() < self.replicas as usize);
                     match behind.next() {
                         None if all.brokers().len() == self.brokers.len() => return,
                         None => format!("{} brokers", all.brokers().len()),
-                        Some((topic, p)) => format!("{topic}/{}: leader {}, in sync {:?}", p.id(), p.leader(), p.isr()),
+                        Some((topic, p)) => format!(
+                            "{topic}/{}: leader {}, in sync {:?}",
+                            p.id(),
+                            p.leader(),
+                            p.isr()
+                        ),
                     }
                 }
                 Err(e) => e.to_string(),
             };
-            assert!(since.elapsed() < within, "the brokers are not in sync within {within:?}: {why}");
+
+            assert!(
+                since.elapsed() < within,
+                "the brokers are not in sync within {within:?}: {why}"
+            );
             std::thread::sleep(Duration::from_millis(200));
         }
     }
@@ -186,7 +249,10 @@ impl Cluster {
 
     /// Whether it runs, frozen or not.
     pub fn runs(&self, id: u32) -> bool {
-        self.node(id).child().as_mut().is_some_and(|c| c.try_wait().expect("a status").is_none())
+        self.node(id)
+            .child()
+            .as_mut()
+            .is_some_and(|c| c.try_wait().expect("a status").is_none())
     }
 
     /// Where its log is, for a person to look at.
@@ -209,8 +275,12 @@ impl Drop for Cluster {
                 eprintln!("ending broker {}: {e}", node.id);
             }
         }
+
         if std::thread::panicking() {
-            eprintln!("the brokers' logs and data stay in {} until the next run", self.dir.display());
+            eprintln!(
+                "the brokers' logs and data stay in {} until the next run",
+                self.dir.display()
+            );
         } else if let Err(e) = fs::remove_dir_all(&self.dir) {
             eprintln!("removing {}: {e}", self.dir.display());
         }
@@ -222,7 +292,15 @@ impl Node {
         let dir = dir.join(id.to_string());
         fs::create_dir_all(&dir).expect("a directory for the broker");
         fs::write(dir.join("server.properties"), properties).expect("server.properties");
-        Node { id, dir, heap, direct: String::new(), proxied: String::new(), child: Mutex::default(), frozen: AtomicBool::default() }
+        Node {
+            id,
+            dir,
+            heap,
+            direct: String::new(),
+            proxied: String::new(),
+            child: Mutex::default(),
+            frozen: AtomicBool::default(),
+        }
     }
 
     fn child(&self) -> MutexGuard<'_, Option<Child>> {
@@ -237,29 +315,55 @@ impl Node {
         let mut child = self.child();
         assert!(child.is_none(), "broker {} is running", self.id);
         let file = self.dir.join("broker.log");
-        // The log of this life begins the file, so that an older life's words are not taken for its own.
+
+        // The log of this life begins the file, so that an older life's words are not taken for its
+        // own.
         if file.exists() {
             fs::rename(&file, self.dir.join("broker.log.before")).expect("broker.log");
         }
+
         let log = fs::File::create(&file).expect("broker.log");
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "java", self.heap, "-Xms64m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]);
-        command.args(["-cp", &classpath(), "kafka.Kafka", &self.path("server.properties")]);
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("broker.log")).stderr(log);
+        command.args([
+            "--pdeathsig",
+            "KILL",
+            "java",
+            self.heap,
+            "-Xms64m",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+        ]);
+
+        command.args([
+            "-cp",
+            &classpath(),
+            "kafka.Kafka",
+            &self.path("server.properties"),
+        ]);
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("broker.log"))
+            .stderr(log);
         *child = Some(spawn_for_life(command));
     }
 
     fn wait_started(&self) {
-        // After a `kill -9` a broker looks through a hundred partitions and more, on a machine that has other things to do.
+        // After a `kill -9` a broker looks through a hundred partitions and more, on a machine that
+        // has other things to do.
         let deadline = Instant::now() + Duration::from_secs(300);
         loop {
             let log = read_from(&self.dir.join("broker.log"), 0);
             if log.contains(STARTED) {
                 return;
             }
+
             let ended = self.child().as_mut().map(|c| c.try_wait());
             let ended = matches!(ended, None | Some(Ok(Some(_)) | Err(_)));
-            assert!(!ended && Instant::now() < deadline, "broker {} did not start; its log:\n{log}", self.id);
+            assert!(
+                !ended && Instant::now() < deadline,
+                "broker {} did not start; its log:\n{log}",
+                self.id
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -268,8 +372,9 @@ impl Node {
 /// More lines of the properties of the controller and of brokers.
 type Settings = &'static [&'static str; 2];
 
-/// Leaders go back to where they belong soon after a broker has come back: one more move of leaders and coordinators each time. Groups, timeouts and
-/// elections are quick, and Kafka's own topics are small.
+/// Leaders go back to where they belong soon after a broker has come back: one more move of leaders
+/// and coordinators each time. Groups, timeouts and elections are quick, and Kafka's own topics are
+/// small.
 const QUICK: Settings = &[
     "leader.imbalance.check.interval.seconds=5
 leader.imbalance.per.broker.percentage=0
@@ -289,7 +394,8 @@ log.cleaner.dedupe.buffer.size=8388608
 ",
 ];
 
-/// Three brokers in 400 MB of heap each have no room for the cleaner's 128 MB; the smaller buffer makes it clean in more rounds, and nothing else.
+/// Three brokers in 400 MB of heap each have no room for the cleaner's 128 MB; the smaller buffer
+/// makes it clean in more rounds, and nothing else.
 const AS_SHIPPED: Settings = &["", "log.cleaner.dedupe.buffer.size=8388608\n"];
 
 fn controller_properties(quorum: u16, replicas: u32, data: &Path, settings: Settings) -> String {

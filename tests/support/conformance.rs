@@ -1,10 +1,12 @@
-//! What every log must do, whatever it is made of. Each adapter's test binary brings a [`Cluster`] and runs the very same functions, so that the
-//! engine may be tested on one log and trusted on all of them.
+//! What every log must do, whatever it is made of. Each adapter's test binary brings a [`Cluster`]
+//! and runs the very same functions, so that the engine may be tested on one log and trusted on all
+//! of them.
 //!
-//! Use: `#[macro_use] #[path = "support/conformance.rs"] mod conformance;` at the root of the test, implement [`Cluster`], then
-//! `conformance!(|| MyCluster::start());`.
+//! Use: `#[macro_use] #[path = "support/conformance.rs"] mod conformance;` at the root of the test,
+//! implement [`Cluster`], then `conformance!(|| MyCluster::start());`.
 //!
-//! Nothing here sleeps for a fixed time: every wait is a condition with a deadline. Nothing computes with offsets: they are compared only.
+//! Nothing here sleeps for a fixed time: every wait is a condition with a deadline. Nothing
+//! computes with offsets: they are compared only.
 #![allow(dead_code)] // Each test binary uses its own part of the suite.
 
 #[path = "conformance_cases.rs"]
@@ -15,9 +17,13 @@ pub use cases::*;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use processor::engine::ports::{Committed, From, Limits, Log, Member, MemberInput, MemberSpec, Outcome, Polled, Reader};
+use processor::engine::ports::{
+    Committed, From, Limits, Log, Member, MemberInput, MemberSpec, Outcome, Polled, Reader,
+};
 use processor::engine::records::{Headers, Record, Records};
-use processor::engine::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use processor::engine::topics::{
+    Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable,
+};
 
 /// Somewhere to run the suite.
 pub trait Cluster {
@@ -48,7 +54,14 @@ pub const SPARE: TopicId = TopicId(6);
 
 /// The suite's topics under a prefix.
 pub fn table(prefix: &str) -> TopicTable {
-    let spec = |name, partitions, cleanup, append_time| TopicSpec { name, partitions, cleanup, append_time, record_bytes_max: 1 << 20 };
+    let spec = |name, partitions, cleanup, append_time| TopicSpec {
+        name,
+        partitions,
+        cleanup,
+        append_time,
+        record_bytes_max: 1 << 20,
+    };
+
     TopicTable::new(
         prefix,
         vec![
@@ -77,16 +90,34 @@ static RUN: AtomicU32 = AtomicU32::new(0);
 impl<'a> World<'a> {
     /// Makes the topics under a prefix nobody else has.
     pub fn new(cluster: &'a dyn Cluster) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros();
-        let prefix = format!("c{now:x}-{}-{}-", std::process::id(), RUN.fetch_add(1, Ordering::Relaxed));
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("after 1970")
+            .as_micros();
+        let prefix = format!(
+            "c{now:x}-{}-{}-",
+            std::process::id(),
+            RUN.fetch_add(1, Ordering::Relaxed)
+        );
         let table = table(&prefix);
         let log = cluster.log(&table);
         for topic in table.iter().filter(|t| *t != SPARE) {
             let spec = table.spec(topic);
-            let count = if spec.partitions == Partitions::One { 1 } else { COUNT };
-            log.create_topic(topic, spec, count).expect("a topic can be made");
+            let count = if spec.partitions == Partitions::One {
+                1
+            } else {
+                COUNT
+            };
+
+            log.create_topic(topic, spec, count)
+                .expect("a topic can be made");
         }
-        World { cluster, table, log }
+
+        World {
+            cluster,
+            table,
+            log,
+        }
     }
 
     /// Another handle to the same cluster and topics.
@@ -101,12 +132,25 @@ impl<'a> World<'a> {
 
     /// Joins the group as an instance.
     pub fn join(&self, log: &dyn Log, instance: u32, inputs: &[TopicId]) -> Box<dyn Member> {
-        log.join(&self.spec(instance, inputs)).expect("joining works")
+        log.join(&self.spec(instance, inputs))
+            .expect("joining works")
     }
 
     fn spec(&self, instance: u32, inputs: &[TopicId]) -> MemberSpec {
-        let inputs = inputs.iter().map(|&topic| MemberInput { topic, headers: true }).collect();
-        MemberSpec { group: self.group(), instance: format!("{}-{instance}", self.group()), inputs, linger: Duration::ZERO }
+        let inputs = inputs
+            .iter()
+            .map(|&topic| MemberInput {
+                topic,
+                headers: true,
+            })
+            .collect();
+
+        MemberSpec {
+            group: self.group(),
+            instance: format!("{}-{instance}", self.group()),
+            inputs,
+            linger: Duration::ZERO,
+        }
     }
 
     /// Repeats until there is an answer.
@@ -116,6 +160,7 @@ impl<'a> World<'a> {
             if let Some(found) = step() {
                 return found;
             }
+
             assert!(Instant::now() < deadline, "gave up waiting until {what}");
         }
     }
@@ -123,15 +168,23 @@ impl<'a> World<'a> {
     /// Polls until partitions are assigned.
     pub fn assigned(&self, member: &mut dyn Member) -> Vec<TopicPartition> {
         let mut records = Records::new();
-        self.until("partitions are assigned", || match member.poll(SHORT, WIDE, &mut records) {
-            Ok(Polled::Assigned(partitions)) => Some(partitions),
-            Ok(_) => None,
-            Err(e) => panic!("polling failed: {e}"),
+        self.until("partitions are assigned", || {
+            match member.poll(SHORT, WIDE, &mut records) {
+                Ok(Polled::Assigned(partitions)) => Some(partitions),
+                Ok(_) => None,
+                Err(e) => panic!("polling failed: {e}"),
+            }
         })
     }
 
-    /// Polls all members until their assignments are as expected. Gives none for a member whose partitions were revoked last.
-    fn settle(&self, what: &str, members: &mut [&mut Box<dyn Member>], mut good: impl FnMut(&[Option<Vec<TopicPartition>>]) -> bool) {
+    /// Polls all members until their assignments are as expected. Gives none for a member whose
+    /// partitions were revoked last.
+    fn settle(
+        &self,
+        what: &str,
+        members: &mut [&mut Box<dyn Member>],
+        mut good: impl FnMut(&[Option<Vec<TopicPartition>>]) -> bool,
+    ) {
         let mut now: Vec<Option<Vec<TopicPartition>>> = vec![None; members.len()];
         let mut records = Records::new();
         self.until(what, || {
@@ -143,6 +196,7 @@ impl<'a> World<'a> {
                     Err(e) => panic!("polling failed: {e}"),
                 }
             }
+
             good(&now).then_some(())
         });
     }
@@ -150,7 +204,11 @@ impl<'a> World<'a> {
     /// The group's stable offsets.
     pub fn committed(&self, partitions: &[TopicPartition]) -> Vec<Option<u64>> {
         self.until("the committed offsets are stable", || {
-            match self.log.committed(&self.group(), partitions).expect("offsets can be asked") {
+            match self
+                .log
+                .committed(&self.group(), partitions)
+                .expect("offsets can be asked")
+            {
                 Committed::Stable(offsets) => Some(offsets),
                 Committed::Pending => None,
             }
@@ -160,22 +218,34 @@ impl<'a> World<'a> {
     /// Starts all partitions where the group left off, or at their beginning.
     pub fn resume(&self, member: &mut dyn Member, partitions: &[TopicPartition]) {
         let offsets = self.committed(partitions);
-        let positions: Vec<_> =
-            partitions.iter().zip(offsets).map(|(at, o)| (*at, o.unwrap_or_else(|| self.log.bounds(*at).expect("bounds").start))).collect();
+        let positions: Vec<_> = partitions
+            .iter()
+            .zip(offsets)
+            .map(|(at, o)| {
+                (
+                    *at,
+                    o.unwrap_or_else(|| self.log.bounds(*at).expect("bounds").start),
+                )
+            })
+            .collect();
+
         member.resume(&positions).expect("resuming works");
     }
 
     /// Polls until at least `count` records came.
     pub fn take(&self, member: &mut dyn Member, count: usize) -> Vec<Owned> {
-        let (mut records, mut all) = (Records::new(), Vec::new());
+        let mut records = Records::new();
+        let mut all = Vec::new();
         self.until("the records arrive", || {
             records.clear();
             match member.poll(SHORT, WIDE, &mut records) {
                 Ok(Polled::Records) => all.extend(records.iter().map(|r| Owned::of(&r))),
                 other => panic!("records were due, not {other:?}"),
             }
+
             (all.len() >= count).then_some(())
         });
+
         all
     }
 
@@ -185,11 +255,14 @@ impl<'a> World<'a> {
         for value in values {
             appender.append(&plain(at, value)).expect("appending works");
         }
-        appender.flush(self.cluster.patience()).expect("flushing works");
+
+        appender
+            .flush(self.cluster.patience())
+            .expect("flushing works");
     }
 
-    /// Reads partitions of a topic from the start until caught up. A commit is decided before it is visible, so it first waits until nothing is
-    /// pending there.
+    /// Reads partitions of a topic from the start until caught up. A commit is decided before it is
+    /// visible, so it first waits until nothing is pending there.
     pub fn read_all(&self, topic: TopicId, partitions: &[u32]) -> Vec<Owned> {
         for partition in partitions {
             self.until("nothing is pending", || {
@@ -197,20 +270,28 @@ impl<'a> World<'a> {
                 (bounds.stable_end == bounds.end).then_some(())
             });
         }
+
         let from: Vec<_> = partitions.iter().map(|p| (*p, From::Start)).collect();
-        let mut reader = self.log.reader(topic, &from, true).expect("a reader can be made");
+        let mut reader = self
+            .log
+            .reader(topic, &from, true)
+            .expect("a reader can be made");
         self.drain(&mut *reader)
     }
 
     /// Polls a reader until it is caught up.
     pub fn drain(&self, reader: &mut dyn Reader) -> Vec<Owned> {
-        let (mut records, mut all) = (Records::new(), Vec::new());
+        let mut records = Records::new();
+        let mut all = Vec::new();
         self.until("the reader is caught up", || {
             records.clear();
-            reader.poll(SHORT, WIDE, &mut records).expect("reading works");
+            reader
+                .poll(SHORT, WIDE, &mut records)
+                .expect("reading works");
             all.extend(records.iter().map(|r| Owned::of(&r)));
             reader.caught_up().then_some(())
         });
+
         all
     }
 
@@ -225,7 +306,11 @@ impl<'a> World<'a> {
 
 const SHORT: Duration = Duration::from_millis(20);
 /// Bounds that no test of this suite reaches.
-pub const WIDE: Limits = Limits { records: 100_000, bytes: 64 << 20, age: Duration::from_secs(5) };
+pub const WIDE: Limits = Limits {
+    records: 100_000,
+    bytes: 64 << 20,
+    age: Duration::from_secs(5),
+};
 
 /// A record that outlives its batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -253,7 +338,11 @@ impl Owned {
             timestamp_ms: r.timestamp_ms,
             key: r.key.map(<[u8]>::to_vec),
             value: r.value.map(<[u8]>::to_vec),
-            headers: r.headers.iter().map(|(n, v)| (n.to_string(), v.to_vec())).collect(),
+            headers: r
+                .headers
+                .iter()
+                .map(|(n, v)| (n.to_string(), v.to_vec()))
+                .collect(),
         }
     }
 
@@ -271,7 +360,14 @@ pub fn tp(topic: TopicId, partition: u32) -> TopicPartition {
 /// A record whose key and value are the same text.
 pub fn plain(at: TopicPartition, value: &str) -> Record<'_> {
     let bytes = Some(value.as_bytes());
-    Record { at, offset: 0, timestamp_ms: 1_625_159_076_000, key: bytes, value: bytes, headers: Headers::default() }
+    Record {
+        at,
+        offset: 0,
+        timestamp_ms: 1_625_159_076_000,
+        key: bytes,
+        value: bytes,
+        headers: Headers::default(),
+    }
 }
 
 fn numbered(name: &str, n: usize) -> Vec<String> {
@@ -287,6 +383,7 @@ fn batch(records: &[(TopicPartition, &str)]) -> Records {
     for (at, value) in records {
         out.push(&plain(*at, value));
     }
+
     out
 }
 
@@ -298,10 +395,17 @@ fn committed_at(outcome: Outcome) -> Vec<(TopicPartition, u64)> {
 }
 
 fn end_of(records: &[Owned], at: TopicPartition) -> u64 {
-    records.iter().filter(|r| r.at == at).map(|r| r.offset).max().expect("a record of the partition") + 1
+    records
+        .iter()
+        .filter(|r| r.at == at)
+        .map(|r| r.offset)
+        .max()
+        .expect("a record of the partition")
+        + 1
 }
 
-/// Makes one `#[test]` of each function of the suite; the argument is a closure that gives a [`Cluster`].
+/// Makes one `#[test]` of each function of the suite; the argument is a closure that gives a
+/// [`Cluster`].
 #[macro_export]
 macro_rules! conformance {
     ($cluster:expr) => {

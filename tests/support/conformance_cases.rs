@@ -3,23 +3,33 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{
-    CHANGELOG, COUNT, INPUT, OUTPUT, Owned, SECOND, SHORT, SINGLE, SPARE, TABLE, WIDE, World, batch, committed_at, end_of, numbered, plain,
-    texts, tp,
+    CHANGELOG, COUNT, INPUT, OUTPUT, Owned, SECOND, SHORT, SINGLE, SPARE, TABLE, WIDE, World,
+    batch, committed_at, end_of, numbered, plain, texts, tp,
 };
 use processor::engine::ports::{From, Limits, LogError, Outcome, Polled, Transaction};
 use processor::engine::records::{HeaderBuf, Headers, Record, Records};
 use processor::engine::topics::{Cleanup, TopicPartition, TopicSpec};
 
-/// A transaction over several partitions and topics moves everything at once, and says where its records went.
+/// A transaction over several partitions and topics moves everything at once, and says where its
+/// records went.
 pub fn a_transaction_is_all_of_it(w: &World<'_>) {
-    let (a, b) = (tp(INPUT, 0), tp(INPUT, 3));
+    let a = tp(INPUT, 0);
+    let b = tp(INPUT, 3);
     w.append(a, &numbered("a", 5));
     w.append(b, &numbered("b", 5));
     let mut member = w.running(0);
     let seen = w.take(&mut *member, 10);
-    let out = batch(&[(tp(OUTPUT, 0), "x"), (tp(OUTPUT, 1), "y"), (tp(CHANGELOG, 0), "z"), (tp(OUTPUT, 0), "x2")]);
+    let out = batch(&[
+        (tp(OUTPUT, 0), "x"),
+        (tp(OUTPUT, 1), "y"),
+        (tp(CHANGELOG, 0), "z"),
+        (tp(OUTPUT, 0), "x2"),
+    ]);
     let offsets = [(a, end_of(&seen, a)), (b, end_of(&seen, b))];
-    let appended = committed_at(member.transact(&Transaction { outputs: &out, offsets: &offsets }));
+    let appended = committed_at(member.transact(&Transaction {
+        outputs: &out,
+        offsets: &offsets,
+    }));
 
     let mut read = w.read_all(OUTPUT, &[0, 1, 2, 3]);
     read.extend(w.read_all(CHANGELOG, &[0, 1, 2, 3]));
@@ -27,15 +37,27 @@ pub fn a_transaction_is_all_of_it(w: &World<'_>) {
     values.sort();
     assert_eq!(values, ["x", "x2", "y", "z"]);
     for at in [tp(OUTPUT, 0), tp(OUTPUT, 1), tp(CHANGELOG, 0)] {
-        let last = read.iter().filter(|r| r.at == at).map(|r| r.offset).max().expect("a record");
-        assert!(appended.contains(&(at, last)), "{at:?} ended at {last}, the transaction said {appended:?}");
+        let last = read
+            .iter()
+            .filter(|r| r.at == at)
+            .map(|r| r.offset)
+            .max()
+            .expect("a record");
+        assert!(
+            appended.contains(&(at, last)),
+            "{at:?} ended at {last}, the transaction said {appended:?}"
+        );
     }
+
     assert_eq!(appended.len(), 3);
     let asked = [a, b, tp(INPUT, 1)];
     let expected = vec![Some(offsets[0].1), Some(offsets[1].1), None];
     assert_eq!(w.committed(&asked), expected);
     let outside = w.second_handle();
-    w.until("the offsets show outside", || (outside.group_offsets(&w.group(), &asked).expect("offsets") == expected).then_some(()));
+    w.until("the offsets show outside", || {
+        (outside.group_offsets(&w.group(), &asked).expect("offsets") == expected).then_some(())
+    });
+
     assert!(!member.suspect(), "nothing odd happened");
 }
 
@@ -46,16 +68,31 @@ pub fn what_is_not_committed_is_never_seen(w: &World<'_>) {
     let mut old = w.running(0);
     let seen = w.take(&mut *old, 3);
     let mut new = w.join(&*w.second_handle(), 0, &[INPUT]);
-    let out = batch(&[(tp(OUTPUT, 0), "ghost"), (tp(OUTPUT, 1), "ghost"), (tp(CHANGELOG, 0), "ghost")]);
-    let outcome = old.transact(&Transaction { outputs: &out, offsets: &[(a, end_of(&seen, a))] });
-    assert!(!matches!(outcome, Outcome::Committed { .. }), "a fenced incarnation committed: {outcome:?}");
+    let out = batch(&[
+        (tp(OUTPUT, 0), "ghost"),
+        (tp(OUTPUT, 1), "ghost"),
+        (tp(CHANGELOG, 0), "ghost"),
+    ]);
+    let outcome = old.transact(&Transaction {
+        outputs: &out,
+        offsets: &[(a, end_of(&seen, a))],
+    });
+
+    assert!(
+        !matches!(outcome, Outcome::Committed { .. }),
+        "a fenced incarnation committed: {outcome:?}"
+    );
     let partitions = w.assigned(&mut *new);
     assert_eq!(w.committed(&[a]), [None]);
     w.resume(&mut *new, &partitions);
     let again = w.take(&mut *new, 3);
     assert_eq!(texts(&again), ["a-0", "a-1", "a-2"]);
     let out = batch(&[(tp(OUTPUT, 0), "real"), (tp(CHANGELOG, 0), "real")]);
-    committed_at(new.transact(&Transaction { outputs: &out, offsets: &[(a, end_of(&again, a))] }));
+    committed_at(new.transact(&Transaction {
+        outputs: &out,
+        offsets: &[(a, end_of(&again, a))],
+    }));
+
     assert_eq!(texts(&w.read_all(OUTPUT, &[0, 1])), ["real"]);
     assert_eq!(texts(&w.read_all(CHANGELOG, &[0])), ["real"]);
     drop(old);
@@ -67,29 +104,52 @@ pub fn the_newer_incarnation_fences_the_older(w: &World<'_>) {
     w.append(a, &numbered("a", 1));
     let mut old = w.running(0);
     let first = w.take(&mut *old, 1);
-    committed_at(old.transact(&Transaction { outputs: &batch(&[(tp(OUTPUT, 0), "before")]), offsets: &[(a, end_of(&first, a))] }));
+    committed_at(old.transact(&Transaction {
+        outputs: &batch(&[(tp(OUTPUT, 0), "before")]),
+        offsets: &[(a, end_of(&first, a))],
+    }));
+
     let mut new = w.join(&*w.second_handle(), 0, &[INPUT]);
-    assert_eq!(w.committed(&[a]), [Some(end_of(&first, a))], "the predecessor's last transaction is decided when join returns");
+    assert_eq!(
+        w.committed(&[a]),
+        [Some(end_of(&first, a))],
+        "the predecessor's last transaction is decided when join returns"
+    );
     w.append(a, &numbered("b", 1));
     let partitions = w.assigned(&mut *new);
     w.resume(&mut *new, &partitions);
     let second = w.take(&mut *new, 1);
     assert_eq!(texts(&second), ["b-0"]);
-    let outcome = old.transact(&Transaction { outputs: &batch(&[(tp(OUTPUT, 0), "zombie")]), offsets: &[(a, end_of(&second, a))] });
-    assert!(matches!(outcome, Outcome::Fenced(_) | Outcome::NotCommitted(_)), "the older one got {outcome:?}");
-    let mut records = Records::new();
-    w.until("the older one learns that it is fenced", || match old.poll(SHORT, WIDE, &mut records) {
-        Err(LogError::Fenced(_)) => Some(()),
-        Err(e) => panic!("fenced was due, not: {e}"),
-        Ok(Polled::Records) => None,
-        Ok(Polled::Revoked { .. }) => Some(()),
-        Ok(Polled::Assigned(p)) => panic!("a fenced member was given {p:?}"),
+    let outcome = old.transact(&Transaction {
+        outputs: &batch(&[(tp(OUTPUT, 0), "zombie")]),
+        offsets: &[(a, end_of(&second, a))],
     });
-    committed_at(new.transact(&Transaction { outputs: &batch(&[(tp(OUTPUT, 0), "after")]), offsets: &[(a, end_of(&second, a))] }));
+
+    assert!(
+        matches!(outcome, Outcome::Fenced(_) | Outcome::NotCommitted(_)),
+        "the older one got {outcome:?}"
+    );
+    let mut records = Records::new();
+    w.until("the older one learns that it is fenced", || {
+        match old.poll(SHORT, WIDE, &mut records) {
+            Err(LogError::Fenced(_)) => Some(()),
+            Err(e) => panic!("fenced was due, not: {e}"),
+            Ok(Polled::Records) => None,
+            Ok(Polled::Revoked { .. }) => Some(()),
+            Ok(Polled::Assigned(p)) => panic!("a fenced member was given {p:?}"),
+        }
+    });
+
+    committed_at(new.transact(&Transaction {
+        outputs: &batch(&[(tp(OUTPUT, 0), "after")]),
+        offsets: &[(a, end_of(&second, a))],
+    }));
+
     assert_eq!(texts(&w.read_all(OUTPUT, &[0])), ["before", "after"]);
 }
 
-/// Records of a partition come in the order of their transactions, with rising offsets, whoever reads.
+/// Records of a partition come in the order of their transactions, with rising offsets, whoever
+/// reads.
 pub fn a_partition_keeps_its_order(w: &World<'_>) {
     let a = tp(INPUT, 1);
     w.append(a, &numbered("a", 40));
@@ -104,8 +164,13 @@ pub fn a_partition_keeps_its_order(w: &World<'_>) {
             out.push(&plain(tp(OUTPUT, 2), &text));
             out.push(&plain(tp(SECOND, 0), &text));
         }
-        committed_at(member.transact(&Transaction { outputs: &out, offsets: &[(a, end_of(chunk, a))] }));
+
+        committed_at(member.transact(&Transaction {
+            outputs: &out,
+            offsets: &[(a, end_of(chunk, a))],
+        }));
     }
+
     for (topic, partition) in [(OUTPUT, 2), (SECOND, 0)] {
         let read = w.read_all(topic, &[partition]);
         assert_eq!(texts(&read), numbered("a", 40));
@@ -113,22 +178,33 @@ pub fn a_partition_keeps_its_order(w: &World<'_>) {
     }
 }
 
-/// A new incarnation goes on exactly where the last transaction stopped reading, also in the middle of what was written at once.
+/// A new incarnation goes on exactly where the last transaction stopped reading, also in the middle
+/// of what was written at once.
 pub fn reading_resumes_in_the_middle(w: &World<'_>) {
-    let (a, b) = (tp(INPUT, 0), tp(INPUT, 1));
+    let a = tp(INPUT, 0);
+    let b = tp(INPUT, 1);
     w.append(a, &numbered("a", 10));
     w.append(b, &numbered("b", 10));
     let mut member = w.running(0);
     let seen = w.take(&mut *member, 20);
     let of_a: Vec<_> = seen.iter().filter(|r| r.at == a).cloned().collect();
     let offsets = [(a, end_of(&of_a[..4], a)), (b, end_of(&seen, b))];
-    committed_at(member.transact(&Transaction { outputs: &batch(&[(tp(OUTPUT, 0), "o")]), offsets: &offsets }));
+    committed_at(member.transact(&Transaction {
+        outputs: &batch(&[(tp(OUTPUT, 0), "o")]),
+        offsets: &offsets,
+    }));
+
     drop(member);
     let mut member = w.running(0);
     let rest = w.take(&mut *member, 6);
     assert_eq!(texts(&rest), numbered("a", 10)[4..]);
     let mut records = Records::new();
-    assert_eq!(member.poll(SHORT, WIDE, &mut records).expect("polling works"), Polled::Records);
+    assert_eq!(
+        member
+            .poll(SHORT, WIDE, &mut records)
+            .expect("polling works"),
+        Polled::Records
+    );
     assert!(records.is_empty(), "nothing else is due");
 }
 
@@ -138,7 +214,11 @@ pub fn a_transaction_may_have_no_output(w: &World<'_>) {
     w.append(a, &numbered("a", 2));
     let mut member = w.running(0);
     let seen = w.take(&mut *member, 2);
-    let appended = committed_at(member.transact(&Transaction { outputs: &Records::new(), offsets: &[(a, end_of(&seen, a))] }));
+    let appended = committed_at(member.transact(&Transaction {
+        outputs: &Records::new(),
+        offsets: &[(a, end_of(&seen, a))],
+    }));
+
     assert!(appended.is_empty());
     assert_eq!(w.committed(&[a]), [Some(end_of(&seen, a))]);
 }
@@ -151,22 +231,33 @@ pub fn assigned_partitions_stay_paused(w: &World<'_>) {
     assert_eq!(w.committed(&partitions), vec![None; partitions.len()]);
     let mut records = Records::new();
     for _ in 0..5 {
-        assert_eq!(member.poll(SHORT, WIDE, &mut records).expect("polling works"), Polled::Records);
+        assert_eq!(
+            member
+                .poll(SHORT, WIDE, &mut records)
+                .expect("polling works"),
+            Polled::Records
+        );
     }
+
     assert!(records.is_empty(), "records came before resume");
     w.resume(&mut *member, &partitions);
     assert_eq!(w.take(&mut *member, 3).len(), 3);
 }
 
-/// Partition i of every input goes to the same member, in order of the instance names, each exactly once; who leaves gives back.
+/// Partition i of every input goes to the same member, in order of the instance names, each exactly
+/// once; who leaves gives back.
 pub fn members_share_co_partitioned_inputs(w: &World<'_>) {
     let inputs = [INPUT, SECOND, SINGLE];
     let all = |range: std::ops::Range<u32>| {
-        let mut partitions: Vec<_> = range.clone().flat_map(|p| [tp(INPUT, p), tp(SECOND, p)]).collect();
+        let mut partitions: Vec<_> = range
+            .clone()
+            .flat_map(|p| [tp(INPUT, p), tp(SECOND, p)])
+            .collect();
         partitions.extend(range.filter(|p| *p == 0).map(|p| tp(SINGLE, p)));
         partitions.sort();
         partitions
     };
+
     let is = |found: &Option<Vec<TopicPartition>>, expected: Vec<TopicPartition>| {
         found.as_ref().is_some_and(|found| {
             let mut found = found.clone();
@@ -174,14 +265,25 @@ pub fn members_share_co_partitioned_inputs(w: &World<'_>) {
             found == expected
         })
     };
+
     // Instance 10 comes first but stands after instance 2: numbers count as numbers.
     let mut ten = w.join(&*w.log, 10, &inputs);
-    w.settle("the first has everything", &mut [&mut ten], |now| is(&now[0], all(0..COUNT)));
+    w.settle("the first has everything", &mut [&mut ten], |now| {
+        is(&now[0], all(0..COUNT))
+    });
+
     let second_handle = w.second_handle();
     let mut two = w.join(&*second_handle, 2, &inputs);
-    w.settle("both have their half", &mut [&mut two, &mut ten], |now| is(&now[0], all(0..2)) && is(&now[1], all(2..COUNT)));
+    w.settle("both have their half", &mut [&mut two, &mut ten], |now| {
+        is(&now[0], all(0..2)) && is(&now[1], all(2..COUNT))
+    });
+
     drop(ten);
-    w.settle("the one that stays has everything", &mut [&mut two], |now| is(&now[0], all(0..COUNT)));
+    w.settle(
+        "the one that stays has everything",
+        &mut [&mut two],
+        |now| is(&now[0], all(0..COUNT)),
+    );
 }
 
 /// Once its partitions were revoked, a member cannot commit what it read before.
@@ -198,40 +300,80 @@ pub fn a_stale_generation_cannot_commit(w: &World<'_>) {
         if matches!(polled, Polled::Revoked { .. }) {
             return Some(());
         }
-        other.poll(SHORT, WIDE, &mut records).expect("polling works");
+
+        other
+            .poll(SHORT, WIDE, &mut records)
+            .expect("polling works");
         None
     });
-    let outcome = old.transact(&Transaction { outputs: &batch(&[(tp(OUTPUT, 0), "stale")]), offsets: &[(a, end_of(&seen, a))] });
-    assert!(!matches!(outcome, Outcome::Committed { .. }), "a stale generation committed: {outcome:?}");
+
+    let outcome = old.transact(&Transaction {
+        outputs: &batch(&[(tp(OUTPUT, 0), "stale")]),
+        offsets: &[(a, end_of(&seen, a))],
+    });
+
+    assert!(
+        !matches!(outcome, Outcome::Committed { .. }),
+        "a stale generation committed: {outcome:?}"
+    );
     assert_eq!(w.committed(&[a]), [None]);
     assert!(w.read_all(OUTPUT, &[0]).is_empty());
 }
 
-/// A changelog is read from an offset until everything that was stable has come; empty partitions and dead tails do not hold it up.
+/// A changelog is read from an offset until everything that was stable has come; empty partitions
+/// and dead tails do not hold it up.
 pub fn a_changelog_is_restored_from_an_offset(w: &World<'_>) {
-    assert!(w.read_all(CHANGELOG, &[0, 1]).is_empty(), "an empty partition is caught up");
-    let (a, log) = (tp(INPUT, 0), tp(CHANGELOG, 2));
+    assert!(
+        w.read_all(CHANGELOG, &[0, 1]).is_empty(),
+        "an empty partition is caught up"
+    );
+    let a = tp(INPUT, 0);
+    let log = tp(CHANGELOG, 2);
     w.append(a, &numbered("a", 6));
     let mut member = w.running(0);
     let seen = w.take(&mut *member, 6);
     let mut ends = Vec::new();
     for (i, r) in seen.iter().enumerate() {
-        let (key, meta) = (format!("k{i}"), format!("meta-{i}"));
+        let key = format!("k{i}");
+        let meta = format!("meta-{i}");
         let out = batch(&[(log, &key), (log, &meta)]);
-        let appended = committed_at(member.transact(&Transaction { outputs: &out, offsets: &[(a, r.offset + 1)] }));
+        let appended = committed_at(member.transact(&Transaction {
+            outputs: &out,
+            offsets: &[(a, r.offset + 1)],
+        }));
+
         ends.push(appended[0].1);
     }
+
     let newer = w.join(&*w.second_handle(), 0, &[INPUT]);
-    let ghost = member.transact(&Transaction { outputs: &batch(&[(log, "ghost")]), offsets: &[(a, end_of(&seen, a))] });
+    let ghost = member.transact(&Transaction {
+        outputs: &batch(&[(log, "ghost")]),
+        offsets: &[(a, end_of(&seen, a))],
+    });
+
     assert!(!matches!(ghost, Outcome::Committed { .. }));
     let all = w.read_all(CHANGELOG, &[2]);
     assert_eq!(all.len(), 12, "{:?}", texts(&all));
-    let mut reader = w.log.reader(CHANGELOG, &[(2, From::Offset(ends[2] + 1)), (3, From::Start)], true).expect("a reader");
+    let mut reader = w
+        .log
+        .reader(
+            CHANGELOG,
+            &[(2, From::Offset(ends[2] + 1)), (3, From::Start)],
+            true,
+        )
+        .expect("a reader");
+
     let tail = w.drain(&mut *reader);
-    assert_eq!(texts(&tail), ["k3", "meta-3", "k4", "meta-4", "k5", "meta-5"]);
+    assert_eq!(
+        texts(&tail),
+        ["k3", "meta-3", "k4", "meta-4", "k5", "meta-5"]
+    );
     assert_eq!(tail.last().expect("records").offset, ends[5]);
     let end = w.log.bounds(log).expect("bounds").stable_end;
-    let mut reader = w.log.reader(CHANGELOG, &[(2, From::Offset(end))], true).expect("a reader at the end");
+    let mut reader = w
+        .log
+        .reader(CHANGELOG, &[(2, From::Offset(end))], true)
+        .expect("a reader at the end");
     assert!(w.drain(&mut *reader).is_empty());
     drop(newer);
 }
@@ -240,19 +382,27 @@ pub fn a_changelog_is_restored_from_an_offset(w: &World<'_>) {
 pub fn a_broadcast_table_is_read_and_followed(w: &World<'_>) {
     let at = tp(TABLE, 0);
     w.append(at, &numbered("row", 20));
-    let mut reader = w.log.reader(TABLE, &[(0, From::Start)], false).expect("a reader");
+    let mut reader = w
+        .log
+        .reader(TABLE, &[(0, From::Start)], false)
+        .expect("a reader");
     assert_eq!(texts(&w.drain(&mut *reader)), numbered("row", 20));
     for round in 0..3 {
         w.append(at, &[format!("live-{round}")]);
-        let (mut records, mut got) = (Records::new(), Vec::new());
+        let mut records = Records::new();
+        let mut got = Vec::new();
         w.until("the row arrives", || {
             records.clear();
-            reader.poll(SHORT, WIDE, &mut records).expect("reading works");
+            reader
+                .poll(SHORT, WIDE, &mut records)
+                .expect("reading works");
             got.extend(records.iter().map(|r| Owned::of(&r)));
             (!got.is_empty()).then_some(())
         });
+
         assert_eq!(texts(&got), [format!("live-{round}")]);
     }
+
     assert!(reader.caught_up());
 }
 
@@ -260,22 +410,30 @@ pub fn a_broadcast_table_is_read_and_followed(w: &World<'_>) {
 pub fn a_reader_can_begin_at_the_end(w: &World<'_>) {
     let at = tp(INPUT, 2);
     w.append(at, &numbered("old", 3));
-    let mut reader = w.log.reader(INPUT, &[(2, From::End)], false).expect("a reader");
+    let mut reader = w
+        .log
+        .reader(INPUT, &[(2, From::End)], false)
+        .expect("a reader");
     assert!(w.drain(&mut *reader).is_empty());
     w.append(at, &numbered("new", 2));
-    let (mut records, mut got) = (Records::new(), Vec::new());
+    let mut records = Records::new();
+    let mut got = Vec::new();
     w.until("the new records arrive", || {
         records.clear();
-        reader.poll(SHORT, WIDE, &mut records).expect("reading works");
+        reader
+            .poll(SHORT, WIDE, &mut records)
+            .expect("reading works");
         got.extend(records.iter().map(|r| Owned::of(&r)));
         (got.len() >= 2).then_some(())
     });
+
     assert_eq!(texts(&got), ["new-0", "new-1"]);
 }
 
 /// Bounds enclose the records, and a time finds the first record at or after it.
 pub fn bounds_and_times_find_records(w: &World<'_>) {
-    let (a, at) = (tp(INPUT, 0), tp(OUTPUT, 1));
+    let a = tp(INPUT, 0);
+    let at = tp(OUTPUT, 1);
     let empty = w.log.bounds(at).expect("bounds");
     assert_eq!((empty.start, empty.stable_end), (empty.end, empty.end));
     assert_eq!(w.log.offset_at(at, 0).expect("offset"), empty.end);
@@ -284,25 +442,54 @@ pub fn bounds_and_times_find_records(w: &World<'_>) {
     let seen = w.take(&mut *member, 3);
     for (i, r) in seen.iter().enumerate() {
         let mut out = Records::new();
-        out.push(&Record { timestamp_ms: 1_000_000 + 1_000 * i as i64, ..plain(at, "v") });
-        committed_at(member.transact(&Transaction { outputs: &out, offsets: &[(a, r.offset + 1)] }));
+        out.push(&Record {
+            timestamp_ms: 1_000_000 + 1_000 * i as i64,
+            ..plain(at, "v")
+        });
+
+        committed_at(member.transact(&Transaction {
+            outputs: &out,
+            offsets: &[(a, r.offset + 1)],
+        }));
     }
+
     let read = w.read_all(OUTPUT, &[1]);
     let bounds = w.log.bounds(at).expect("bounds");
-    assert!(bounds.start <= read[0].offset && read[2].offset < bounds.stable_end && bounds.stable_end <= bounds.end);
-    for (time, expected) in [(0, 0), (1_000_000, 0), (1_000_001, 1), (1_001_000, 1), (1_002_000, 2)] {
-        // A log may have entries of its own between the records; what matters is which record is read first from there.
+    assert!(
+        bounds.start <= read[0].offset
+            && read[2].offset < bounds.stable_end
+            && bounds.stable_end <= bounds.end
+    );
+    for (time, expected) in [
+        (0, 0),
+        (1_000_000, 0),
+        (1_000_001, 1),
+        (1_001_000, 1),
+        (1_002_000, 2),
+    ] {
+        // A log may have entries of its own between the records; what matters is which record is
+        // read first from there.
         let found = w.log.offset_at(at, time).expect("offset");
-        assert_eq!(read.iter().position(|r| r.offset >= found), Some(expected), "at time {time}");
+        assert_eq!(
+            read.iter().position(|r| r.offset >= found),
+            Some(expected),
+            "at time {time}"
+        );
     }
+
     assert!(w.log.offset_at(at, 1_002_001).expect("offset") > read[2].offset);
 }
 
 /// Keys, values and headers come back as they went in; absent and empty are not the same.
 pub fn every_part_of_a_record_comes_back(w: &World<'_>) {
-    let (a, at) = (tp(INPUT, 0), tp(OUTPUT, 0));
+    let a = tp(INPUT, 0);
+    let at = tp(OUTPUT, 0);
     let mut headers = HeaderBuf::default();
-    headers.push("type", b"OrderPending").push("empty", b"").push("bytes", &[0, 255, 128]).push("type", b"again");
+    headers
+        .push("type", b"OrderPending")
+        .push("empty", b"")
+        .push("bytes", &[0, 255, 128])
+        .push("type", b"again");
     let headers = headers.headers();
     type Parts<'a> = (Option<&'a [u8]>, Option<&'a [u8]>, Headers<'a>);
     let parts: [Parts<'_>; 5] = [
@@ -312,36 +499,62 @@ pub fn every_part_of_a_record_comes_back(w: &World<'_>) {
         (Some(b"empty value"), Some(b""), Headers::default()),
         (Some(b""), Some(&[7; 70_000]), headers),
     ];
-    let record = |at, (key, value, headers)| Record { at, offset: 0, timestamp_ms: 5, key, value, headers };
+
+    let record = |at, (key, value, headers)| Record {
+        at,
+        offset: 0,
+        timestamp_ms: 5,
+        key,
+        value,
+        headers,
+    };
+
     let mut appender = w.log.appender().expect("a client can write");
     for part in parts {
         appender.append(&record(a, part)).expect("appending works");
     }
-    appender.flush(w.cluster.patience()).expect("flushing works");
+
+    appender
+        .flush(w.cluster.patience())
+        .expect("flushing works");
     let mut member = w.running(0);
     let seen = w.take(&mut *member, parts.len());
     let mut out = Records::new();
     for part in parts {
         out.push(&record(at, part));
     }
-    committed_at(member.transact(&Transaction { outputs: &out, offsets: &[(a, end_of(&seen, a))] }));
+
+    committed_at(member.transact(&Transaction {
+        outputs: &out,
+        offsets: &[(a, end_of(&seen, a))],
+    }));
+
     let read = w.read_all(OUTPUT, &[0]);
     for found in [&seen, &read] {
         assert_eq!(found.len(), parts.len());
         for (found, part) in found.iter().zip(parts) {
             let expected = Owned::of(&record(found.at, part));
-            assert_eq!((&found.key, &found.value, &found.headers), (&expected.key, &expected.value, &expected.headers));
+            assert_eq!(
+                (&found.key, &found.value, &found.headers),
+                (&expected.key, &expected.value, &expected.headers)
+            );
         }
     }
 }
 
-/// A poll takes no more than it was told to, and loses nothing by it; every partition gets its turn.
+/// A poll takes no more than it was told to, and loses nothing by it; every partition gets its
+/// turn.
 pub fn a_poll_respects_its_limits(w: &World<'_>) {
     for partition in 0..COUNT {
-        w.append(tp(INPUT, partition), &numbered(&format!("p{partition}"), 50));
+        w.append(
+            tp(INPUT, partition),
+            &numbered(&format!("p{partition}"), 50),
+        );
     }
+
     let mut member = w.running(0);
-    let (mut records, mut all) = (Records::new(), Vec::new());
+    let mut records = Records::new();
+    let mut all = Vec::new();
     let few = Limits { records: 7, ..WIDE };
     let small = Limits { bytes: 40, ..WIDE };
     let mut turn = 0;
@@ -349,15 +562,33 @@ pub fn a_poll_respects_its_limits(w: &World<'_>) {
         records.clear();
         turn += 1;
         let limits = if turn % 2 == 0 { few } else { small };
-        assert_eq!(member.poll(SHORT, limits, &mut records).expect("polling works"), Polled::Records);
+        assert_eq!(
+            member
+                .poll(SHORT, limits, &mut records)
+                .expect("polling works"),
+            Polled::Records
+        );
         assert!(records.len() <= limits.records);
-        let largest = records.iter().map(|r| r.key.map_or(0, <[u8]>::len) + r.value.map_or(0, <[u8]>::len)).max().unwrap_or(0);
-        assert!(records.size_bytes() <= limits.bytes + largest, "{} bytes in one poll", records.size_bytes());
+        let largest = records
+            .iter()
+            .map(|r| r.key.map_or(0, <[u8]>::len) + r.value.map_or(0, <[u8]>::len))
+            .max()
+            .unwrap_or(0);
+        assert!(
+            records.size_bytes() <= limits.bytes + largest,
+            "{} bytes in one poll",
+            records.size_bytes()
+        );
         all.extend(records.iter().map(|r| Owned::of(&r)));
         (all.len() >= 50 * COUNT as usize).then_some(())
     });
+
     for partition in 0..COUNT {
-        let of: Vec<_> = all.iter().filter(|r| r.at.partition == partition).cloned().collect();
+        let of: Vec<_> = all
+            .iter()
+            .filter(|r| r.at.partition == partition)
+            .cloned()
+            .collect();
         assert_eq!(texts(&of), numbered(&format!("p{partition}"), 50));
     }
 }
@@ -365,21 +596,47 @@ pub fn a_poll_respects_its_limits(w: &World<'_>) {
 /// The log stamps what clients write, and leaves our own times alone.
 pub fn times_are_stamped_or_kept(w: &World<'_>) {
     let a = tp(INPUT, 0);
-    let before = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as i64;
+    let before = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_millis() as i64;
     w.append(a, &numbered("a", 3));
     let mut member = w.running(0);
     let seen = w.take(&mut *member, 3);
-    let after = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as i64;
+    let after = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_millis() as i64;
     for r in &seen {
-        assert!((before - 1..=after + 1).contains(&r.timestamp_ms), "{} is not between {before} and {after}", r.timestamp_ms);
+        assert!(
+            (before - 1..=after + 1).contains(&r.timestamp_ms),
+            "{} is not between {before} and {after}",
+            r.timestamp_ms
+        );
     }
-    assert!(seen.windows(2).all(|r| r[0].timestamp_ms <= r[1].timestamp_ms));
+
+    assert!(
+        seen.windows(2)
+            .all(|r| r[0].timestamp_ms <= r[1].timestamp_ms)
+    );
     let mut out = Records::new();
     for time in [7_000, 5_000, 9_000] {
-        out.push(&Record { timestamp_ms: time, ..plain(tp(OUTPUT, 0), "v") });
+        out.push(&Record {
+            timestamp_ms: time,
+            ..plain(tp(OUTPUT, 0), "v")
+        });
     }
-    committed_at(member.transact(&Transaction { outputs: &out, offsets: &[(a, end_of(&seen, a))] }));
-    let times: Vec<_> = w.read_all(OUTPUT, &[0]).iter().map(|r| r.timestamp_ms).collect();
+
+    committed_at(member.transact(&Transaction {
+        outputs: &out,
+        offsets: &[(a, end_of(&seen, a))],
+    }));
+
+    let times: Vec<_> = w
+        .read_all(OUTPUT, &[0])
+        .iter()
+        .map(|r| r.timestamp_ms)
+        .collect();
     assert_eq!(times, [7_000, 5_000, 9_000]);
 }
 
@@ -390,15 +647,35 @@ pub fn topics_are_made_once(w: &World<'_>) {
     assert_eq!(w.log.describe_topic(SPARE, &spec).expect("an answer"), None);
     w.log.create_topic(SPARE, &spec, 5).expect("it is made");
     let other = w.second_handle();
-    w.until("the topic shows everywhere", || (other.partitions(SPARE).expect("an answer") == Some(5)).then_some(()));
-    other.create_topic(SPARE, &spec, 5).expect("the same again is fine");
-    let refused = other.create_topic(SPARE, &spec, 7).expect_err("another count is refused");
+    w.until("the topic shows everywhere", || {
+        (other.partitions(SPARE).expect("an answer") == Some(5)).then_some(())
+    });
+
+    other
+        .create_topic(SPARE, &spec, 5)
+        .expect("the same again is fine");
+    let refused = other
+        .create_topic(SPARE, &spec, 7)
+        .expect_err("another count is refused");
     let text = refused.to_string();
-    assert!(matches!(refused, LogError::Invalid(_)) && text.contains('5') && text.contains('7'), "{text}");
-    let state = other.describe_topic(SPARE, &spec).expect("an answer").expect("it exists");
+    assert!(
+        matches!(refused, LogError::Invalid(_)) && text.contains('5') && text.contains('7'),
+        "{text}"
+    );
+    let state = other
+        .describe_topic(SPARE, &spec)
+        .expect("an answer")
+        .expect("it exists");
     assert_eq!((state.partitions, state.mismatches), (5, vec![]));
-    let compacted = TopicSpec { cleanup: Cleanup::Compact, ..spec };
-    let state = other.describe_topic(SPARE, &compacted).expect("an answer").expect("it exists");
+    let compacted = TopicSpec {
+        cleanup: Cleanup::Compact,
+        ..spec
+    };
+
+    let state = other
+        .describe_topic(SPARE, &compacted)
+        .expect("an answer")
+        .expect("it exists");
     assert!(!state.mismatches.is_empty(), "the clean-up differs");
 }
 
@@ -411,7 +688,14 @@ pub fn the_cluster_has_one_identity(w: &World<'_>) {
 
 /// A group cannot read what is not there; the message names the topic.
 pub fn joining_needs_the_topics(w: &World<'_>) {
-    let refused = w.log.join(&w.spec(0, &[INPUT, SPARE])).err().expect("the topic does not exist");
+    let refused = w
+        .log
+        .join(&w.spec(0, &[INPUT, SPARE]))
+        .err()
+        .expect("the topic does not exist");
     assert!(matches!(refused, LogError::Invalid(_)), "{refused}");
-    assert!(refused.to_string().contains(w.table.name(SPARE)), "{refused}");
+    assert!(
+        refused.to_string().contains(w.table.name(SPARE)),
+        "{refused}"
+    );
 }

@@ -1,4 +1,5 @@
-//! The loop over a log in memory, with a role that only counts: its log and stores fail when told to.
+//! The loop over a log in memory, with a role that only counts: its log and stores fail when told
+//! to.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -22,10 +23,22 @@ pub const DEAD: TopicId = TopicId(3);
 pub const PARTITIONS: u32 = 2;
 
 pub fn table() -> Arc<TopicTable> {
-    let spec = |name, cleanup| TopicSpec { name, partitions: Partitions::Many, cleanup, append_time: false, record_bytes_max: 1 << 20 };
+    let spec = |name, cleanup| TopicSpec {
+        name,
+        partitions: Partitions::Many,
+        cleanup,
+        append_time: false,
+        record_bytes_max: 1 << 20,
+    };
+
     Arc::new(TopicTable::new(
         "",
-        vec![spec("in", Cleanup::Keep), spec("out", Cleanup::Keep), spec("changelog", Cleanup::Compact), spec("dead", Cleanup::Keep)],
+        vec![
+            spec("in", Cleanup::Keep),
+            spec("out", Cleanup::Keep),
+            spec("changelog", Cleanup::Compact),
+            spec("dead", Cleanup::Keep),
+        ],
     ))
 }
 
@@ -70,15 +83,24 @@ impl Role for Counter {
     fn process(&mut self, ctx: &mut Ctx<'_>, r: &Record<'_>) -> Result<(), Bug> {
         let key = r.key.expect("keys are set");
         let state = [b"k", key].concat();
-        let count = ctx.get(&state).map_or(0, |v| u64::from_be_bytes(v.try_into().expect("eight bytes"))) + 1;
+        let count = ctx.get(&state).map_or(0, |v| {
+            u64::from_be_bytes(v.try_into().expect("eight bytes"))
+        }) + 1;
         if r.value == Some(b"50") && once_less(&LOOKS_WRONG) {
             return Err(Bug("this cannot be".into()));
         }
+
         if r.value == Some(b"poison") {
             return Err(Bug("poison".into()));
         }
+
         ctx.put(&state, &count.to_be_bytes());
-        ctx.emit(OUT, key, "Count", format!("{}={count}", String::from_utf8_lossy(key)).as_bytes());
+        ctx.emit(
+            OUT,
+            key,
+            "Count",
+            format!("{}={count}", String::from_utf8_lossy(key)).as_bytes(),
+        );
         Ok(())
     }
 }
@@ -97,7 +119,10 @@ impl RoleFactory for Counters {
 pub fn factory() -> Box<dyn RoleFactory> {
     Box::new(Counters(RoleSpec {
         name: "counter",
-        inputs: vec![Input { topic: IN, guarded: false }],
+        inputs: vec![Input {
+            topic: IN,
+            guarded: false,
+        }],
         broadcasts: vec![],
         guarded_outputs: vec![OUT],
         changelog: CHANGELOG,
@@ -134,7 +159,13 @@ pub struct Store {
 
 impl Store {
     fn with<T>(&self, f: impl FnOnce(&mut Files) -> T) -> T {
-        f(self.disk.tasks.lock().unwrap().entry(self.task).or_default())
+        f(self
+            .disk
+            .tasks
+            .lock()
+            .unwrap()
+            .entry(self.task)
+            .or_default())
     }
 }
 
@@ -148,13 +179,19 @@ impl StateStore for Store {
             self.disk.damaged_reads.fetch_sub(1, Ordering::Relaxed);
             return Err(StoreError::Corrupt("a block's checksum is wrong".into()));
         }
+
         Ok(self.with(|f| f.keys.get(key).map(|v| into.extend_from_slice(v)).is_some()))
     }
-    fn write(&mut self, changes: &mut dyn Iterator<Item = Write<'_>>, meta: &[u8]) -> Result<(), StoreError> {
+    fn write(
+        &mut self,
+        changes: &mut dyn Iterator<Item = Write<'_>>,
+        meta: &[u8],
+    ) -> Result<(), StoreError> {
         let left = self.disk.writes_left.load(Ordering::Relaxed);
         if left == 0 {
             return Err(StoreError::Io("no space left".into()));
         }
+
         self.disk.writes_left.store(left - 1, Ordering::Relaxed);
         self.with(|f| {
             for (k, v) in changes {
@@ -163,13 +200,21 @@ impl StateStore for Store {
                     None => f.keys.remove(k),
                 };
             }
+
             f.meta = Some(meta.to_vec());
         });
+
         Ok(())
     }
-    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+    fn scan(
+        &self,
+        prefix: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
         let all = self.with(|f| f.keys.clone());
-        all.iter().filter(|(k, _)| k.starts_with(prefix)).all(|(k, v)| visit(k, v));
+        all.iter()
+            .filter(|(k, _)| k.starts_with(prefix))
+            .all(|(k, v)| visit(k, v));
         Ok(())
     }
 }
@@ -181,7 +226,11 @@ impl Stores for Disk {
             self.held.store(held - 1, Ordering::Relaxed);
             return Err(StoreError::Held("held by process 1".into()));
         }
-        Ok(Box::new(Store { disk: self.clone(), task }))
+
+        Ok(Box::new(Store {
+            disk: self.clone(),
+            task,
+        }))
     }
     fn quarantine(&self, task: u32) -> Result<String, StoreError> {
         self.quarantined.fetch_add(1, Ordering::Relaxed);
@@ -242,13 +291,20 @@ pub struct FaultyMember {
 }
 
 impl Member for FaultyMember {
-    fn poll(&mut self, wait: Duration, limits: Limits, into: &mut Records) -> Result<Polled, LogError> {
+    fn poll(
+        &mut self,
+        wait: Duration,
+        limits: Limits,
+        into: &mut Records,
+    ) -> Result<Polled, LogError> {
         if once_less(&POSITION_GONE) {
             return Err(LogError::Corrupt("in/0 has no offset 7 any more".into()));
         }
+
         if once_less(&REFUSED) {
             return Err(LogError::Refused("no such user".into()));
         }
+
         self.inner.poll(wait, limits, into)
     }
     fn resume(&mut self, positions: &[(TopicPartition, u64)]) -> Result<(), LogError> {
@@ -256,16 +312,24 @@ impl Member for FaultyMember {
     }
     fn transact(&mut self, tx: &Transaction<'_>) -> Outcome {
         let fault = self.log.plan.lock().unwrap().pop().unwrap_or(Fault::Fine);
-        self.log.bare.fetch_add(usize::from(tx.outputs.is_empty()), Ordering::Relaxed);
+        self.log
+            .bare
+            .fetch_add(usize::from(tx.outputs.is_empty()), Ordering::Relaxed);
         self.log.offsets.lock().unwrap().clear();
         match fault {
             Fault::LostUnknown => return Outcome::Unknown("lost".into()),
             Fault::NotCommitted => return Outcome::NotCommitted("refused".into()),
             _ => {}
         }
+
         match (self.inner.transact(tx), fault) {
-            (Outcome::Committed { .. }, Fault::CommittedUnknown) => Outcome::Unknown("no answer".into()),
-            (Outcome::Committed { appended, .. }, Fault::Suspect) => Outcome::Committed { appended, suspect: true },
+            (Outcome::Committed { .. }, Fault::CommittedUnknown) => {
+                Outcome::Unknown("no answer".into())
+            }
+            (Outcome::Committed { appended, .. }, Fault::Suspect) => Outcome::Committed {
+                appended,
+                suspect: true,
+            },
             (other, _) => other,
         }
     }
@@ -278,8 +342,16 @@ impl Member for FaultyMember {
 struct UnreadableReader(u32);
 
 impl Reader for UnreadableReader {
-    fn poll(&mut self, _wait: Duration, _limits: Limits, _into: &mut Records) -> Result<(), LogError> {
-        Err(LogError::Corrupt(format!("changelog/{} cannot be read from offset 7: wrong checksum", self.0)))
+    fn poll(
+        &mut self,
+        _wait: Duration,
+        _limits: Limits,
+        _into: &mut Records,
+    ) -> Result<(), LogError> {
+        Err(LogError::Corrupt(format!(
+            "changelog/{} cannot be read from offset 7: wrong checksum",
+            self.0
+        )))
     }
     fn caught_up(&self) -> bool {
         false
@@ -296,10 +368,22 @@ struct SlowReader {
 }
 
 impl Reader for SlowReader {
-    fn poll(&mut self, _wait: Duration, limits: Limits, into: &mut Records) -> Result<(), LogError> {
+    fn poll(
+        &mut self,
+        _wait: Duration,
+        limits: Limits,
+        into: &mut Records,
+    ) -> Result<(), LogError> {
         std::thread::sleep(Duration::from_millis(1));
         self.polls.fetch_add(1, Ordering::Relaxed);
-        self.inner.poll(Duration::ZERO, Limits { records: 1, ..limits }, into)
+        self.inner.poll(
+            Duration::ZERO,
+            Limits {
+                records: 1,
+                ..limits
+            },
+            into,
+        )
     }
     fn caught_up(&self) -> bool {
         self.inner.caught_up()
@@ -317,7 +401,10 @@ macro_rules! pass_on {
 
 impl Log for Faulty {
     fn join(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
-        Ok(Box::new(FaultyMember { inner: self.inner.join(spec)?, log: self.clone() }))
+        Ok(Box::new(FaultyMember {
+            inner: self.inner.join(spec)?,
+            log: self.clone(),
+        }))
     }
     fn bounds(&self, at: TopicPartition) -> Result<Bounds, LogError> {
         match at.topic == CHANGELOG && self.headless.lock().unwrap().contains(&at.partition) {
@@ -327,17 +414,40 @@ impl Log for Faulty {
     }
     fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Committed, LogError> {
         let bent = self.offsets.lock().unwrap();
-        let Committed::Stable(told) = self.inner.committed(group, partitions)? else { panic!("nothing is pending in memory") };
+        let Committed::Stable(told) = self.inner.committed(group, partitions)? else {
+            panic!("nothing is pending in memory")
+        };
+
         let offset = |(at, told)| bent.get(at).copied().unwrap_or(told);
-        Ok(Committed::Stable(partitions.iter().zip(told).map(offset).collect()))
+        Ok(Committed::Stable(
+            partitions.iter().zip(told).map(offset).collect(),
+        ))
     }
-    fn reader(&self, topic: TopicId, from: &[(u32, From)], headers: bool) -> Result<Box<dyn Reader>, LogError> {
+    fn reader(
+        &self,
+        topic: TopicId,
+        from: &[(u32, From)],
+        headers: bool,
+    ) -> Result<Box<dyn Reader>, LogError> {
         let reader = self.inner.reader(topic, from, headers)?;
         let unreadable = self.unreadable.lock().unwrap();
-        match from.iter().find(|(partition, _)| topic == CHANGELOG && unreadable.contains(partition)) {
+        match from
+            .iter()
+            .find(|(partition, _)| topic == CHANGELOG && unreadable.contains(partition))
+        {
             Some((partition, _)) => Ok(Box::new(UnreadableReader(*partition))),
-            None if topic == CHANGELOG && self.slow.lock().unwrap().iter().any(|slow| from.iter().any(|(p, _)| p == slow)) => {
-                Ok(Box::new(SlowReader { inner: reader, polls: self.slowly.clone() }))
+            None if topic == CHANGELOG
+                && self
+                    .slow
+                    .lock()
+                    .unwrap()
+                    .iter()
+                    .any(|slow| from.iter().any(|(p, _)| p == slow)) =>
+            {
+                Ok(Box::new(SlowReader {
+                    inner: reader,
+                    polls: self.slowly.clone(),
+                }))
             }
             None => Ok(reader),
         }
@@ -365,19 +475,35 @@ impl World {
         for t in table.iter() {
             inner.create_topic(t, table.spec(t), PARTITIONS).unwrap();
         }
+
         let disk = Disk::default();
         disk.writes_left.store(usize::MAX, Ordering::Relaxed);
-        World { log: Faulty::over(inner, plan), disk }
+        World {
+            log: Faulty::over(inner, plan),
+            disk,
+        }
     }
 
     pub fn send(&self, n: std::ops::Range<u64>) {
         let mut appender = self.log.appender().unwrap();
         for i in n {
-            let (key, value) = (format!("key{}", i % 7), format!("{i}"));
+            let key = format!("key{}", i % 7);
+            let value = format!("{i}");
             let at = TopicPartition::new(IN, (i % 7 % u64::from(PARTITIONS)) as u32);
-            let (key, value) = (Some(key.as_bytes()), Some(value.as_bytes()));
-            appender.append(&Record { at, offset: 0, timestamp_ms: i as i64, key, value, headers: Headers::default() }).unwrap();
+            let key = Some(key.as_bytes());
+            let value = Some(value.as_bytes());
+            appender
+                .append(&Record {
+                    at,
+                    offset: 0,
+                    timestamp_ms: i as i64,
+                    key,
+                    value,
+                    headers: Headers::default(),
+                })
+                .unwrap();
         }
+
         appender.flush(Duration::from_secs(5)).unwrap();
     }
 
@@ -389,28 +515,48 @@ impl World {
         let settings = Settings {
             group: "counter".into(),
             instance: name.into(),
-            limits: Limits { records: 10, bytes: 1 << 20, age: Duration::from_millis(5) },
+            limits: Limits {
+                records: 10,
+                bytes: 1 << 20,
+                age: Duration::from_millis(5),
+            },
             idle_wait: Duration::from_millis(1),
             takeover_wait: Duration::from_millis(300),
             startup_wait: Duration::from_secs(5),
             cache_bytes: 1 << 20,
             standby,
         };
-        let (log, clock) = (Arc::new(self.log.clone()), Box::new(SystemClock(std::time::Instant::now())));
-        Instance::new(log, Box::new(self.disk.clone()), clock, factory(), table(), settings)
+
+        let log = Arc::new(self.log.clone());
+        let clock = Box::new(SystemClock(std::time::Instant::now()));
+        Instance::new(
+            log,
+            Box::new(self.disk.clone()),
+            clock,
+            factory(),
+            table(),
+            settings,
+        )
     }
 
     /// Steps until everything sent is committed.
     pub fn drain(&self, instance: &mut Instance) -> Result<(), Stop> {
         for _ in 0..20_000 {
             instance.step()?;
-            let at: Vec<_> = (0..PARTITIONS).map(|p| TopicPartition::new(IN, p)).collect();
+            let at: Vec<_> = (0..PARTITIONS)
+                .map(|p| TopicPartition::new(IN, p))
+                .collect();
             let committed = self.log.group_offsets("counter", &at).unwrap();
-            if at.iter().zip(committed).all(|(at, c)| c.unwrap_or(0) == self.log.bounds(*at).unwrap().end) && instance.phase() == "running"
+            if at
+                .iter()
+                .zip(committed)
+                .all(|(at, c)| c.unwrap_or(0) == self.log.bounds(*at).unwrap().end)
+                && instance.phase() == "running"
             {
                 return Ok(());
             }
         }
+
         panic!("no progress");
     }
 
@@ -418,7 +564,12 @@ impl World {
     pub fn run_until(&self, instance: &mut Instance, mut good: impl FnMut(&Instance) -> bool) {
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
         while !good(instance) {
-            assert!(std::time::Instant::now() < deadline, "no progress: {} {:?}", instance.phase(), instance.tasks());
+            assert!(
+                std::time::Instant::now() < deadline,
+                "no progress: {} {:?}",
+                instance.phase(),
+                instance.tasks()
+            );
             instance.step().unwrap();
         }
     }
@@ -427,7 +578,12 @@ impl World {
     pub fn run_into(&self, instance: &mut Instance) -> Stop {
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
         loop {
-            assert!(std::time::Instant::now() < deadline, "it goes on: {} {:?}", instance.phase(), instance.tasks());
+            assert!(
+                std::time::Instant::now() < deadline,
+                "it goes on: {} {:?}",
+                instance.phase(),
+                instance.tasks()
+            );
             if let Err(stop) = instance.step() {
                 return stop;
             }
@@ -436,12 +592,17 @@ impl World {
 
     /// The group's offset of an input partition.
     pub fn committed(&self, partition: u32) -> u64 {
-        self.log.group_offsets("counter", &[TopicPartition::new(IN, partition)]).unwrap()[0].unwrap_or(0)
+        self.log
+            .group_offsets("counter", &[TopicPartition::new(IN, partition)])
+            .unwrap()[0]
+            .unwrap_or(0)
     }
 
     pub fn outputs(&self) -> Vec<String> {
         let all = super::oracle::read_all(&self.log, OUT);
-        all.into_iter().map(|r| String::from_utf8(r.raw).unwrap()).collect()
+        all.into_iter()
+            .map(|r| String::from_utf8(r.raw).unwrap())
+            .collect()
     }
 
     /// Every record counted once, in order, and the stores right.
@@ -449,13 +610,23 @@ impl World {
         let mut last = BTreeMap::<String, u64>::new();
         for line in self.outputs() {
             let (key, count) = line.split_once('=').unwrap();
-            let before = last.insert(key.to_string(), count.parse().unwrap()).unwrap_or(0);
+            let before = last
+                .insert(key.to_string(), count.parse().unwrap())
+                .unwrap_or(0);
             assert_eq!(before + 1, count.parse::<u64>().unwrap(), "{line}");
         }
+
         assert_eq!(last.values().sum::<u64>(), n, "{last:?}");
         let digests: Vec<String> = instance.tasks().values().map(digest).collect();
-        let scanned = (0..PARTITIONS)
-            .map(|task| processor::engine::restore::scan_digest(&Store { disk: self.disk.clone(), task }).unwrap().to_string());
+        let scanned = (0..PARTITIONS).map(|task| {
+            processor::engine::restore::scan_digest(&Store {
+                disk: self.disk.clone(),
+                task,
+            })
+            .unwrap()
+            .to_string()
+        });
+
         assert_eq!(digests, scanned.collect::<Vec<_>>());
     }
 }

@@ -17,9 +17,21 @@ impl Door {
     pub fn before(fast: bool) -> (Door, Broker) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its address").to_string();
-        let door = Door { address, open: Arc::new(Mutex::new(Some(Vec::new()))) };
-        let broker = Broker::start_with(&[&format!("advertised.listeners=PLAINTEXT://{}", door.address)], fast);
-        let (open, to) = (door.open.clone(), broker.address.clone());
+        let door = Door {
+            address,
+            open: Arc::new(Mutex::new(Some(Vec::new()))),
+        };
+
+        let broker = Broker::start_with(
+            &[&format!(
+                "advertised.listeners=PLAINTEXT://{}",
+                door.address
+            )],
+            fast,
+        );
+
+        let open = door.open.clone();
+        let to = broker.address.clone();
         std::thread::spawn(move || carry(&listener, &open, &to));
         (door, broker)
     }
@@ -27,7 +39,10 @@ impl Door {
     /// Cuts all connections; nobody gets in any more.
     pub fn close(&self) {
         let open = self.open.lock().expect("the connections").take();
-        open.into_iter().flatten().for_each(|c| drop(c.shutdown(Shutdown::Both)));
+        open.into_iter()
+            .flatten()
+            .for_each(|c| drop(c.shutdown(Shutdown::Both)));
+
         // The listener ends with the connection that finds it closed.
         drop(TcpStream::connect(&self.address));
     }
@@ -36,12 +51,21 @@ impl Door {
 fn carry(listener: &TcpListener, open: &Mutex<Option<Vec<TcpStream>>>, to: &str) {
     for client in listener.incoming().flatten() {
         let mut open = open.lock().expect("the connections");
-        let Some(connections) = open.as_mut() else { return };
-        let Ok(broker) = TcpStream::connect(to) else { continue };
+        let Some(connections) = open.as_mut() else {
+            return;
+        };
+
+        let Ok(broker) = TcpStream::connect(to) else {
+            continue;
+        };
+
         for (from, to) in [(&client, &broker), (&broker, &client)] {
-            let (mut from, mut to) = (from.try_clone().expect("a stream"), to.try_clone().expect("a stream"));
+            let mut from = from.try_clone().expect("a stream");
+            let mut to = to.try_clone().expect("a stream");
             connections.push(from.try_clone().expect("a stream"));
-            std::thread::spawn(move || std::io::copy(&mut from, &mut to).map(|_| to.shutdown(Shutdown::Both)));
+            std::thread::spawn(move || {
+                std::io::copy(&mut from, &mut to).map(|_| to.shutdown(Shutdown::Both))
+            });
         }
     }
 }

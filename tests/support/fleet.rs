@@ -1,5 +1,5 @@
-//! All instances of one installation: who runs, who was killed, how long starts took, and what their logs say afterwards. Whoever ends without
-//! being told to fails the test.
+//! All instances of one installation: who runs, who was killed, how long starts took, and what
+//! their logs say afterwards. Whoever ends without being told to fails the test.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -21,7 +21,8 @@ pub struct Fleet {
     ended: Vec<Start>,
     /// `kill -9`s so far, by role.
     pub kills: BTreeMap<&'static str, u32>,
-    /// What instances counted before they ended: recoveries, and repeats that the sequence guard dropped.
+    /// What instances counted before they ended: recoveries, and repeats that the sequence guard
+    /// dropped.
     recoveries: u64,
     repeats: u64,
 }
@@ -65,7 +66,14 @@ impl Start {
 
 impl Fleet {
     pub fn new(installation: Installation) -> Fleet {
-        Fleet { installation, running: BTreeMap::new(), ended: Vec::new(), kills: BTreeMap::new(), recoveries: 0, repeats: 0 }
+        Fleet {
+            installation,
+            running: BTreeMap::new(),
+            ended: Vec::new(),
+            kills: BTreeMap::new(),
+            recoveries: 0,
+            repeats: 0,
+        }
     }
 
     pub fn start(&mut self, name: Name) {
@@ -81,7 +89,8 @@ impl Fleet {
         self.running.insert(name, member);
     }
 
-    /// Whether an armed instance has died of it. Whoever else ends, or ends otherwise, fails the test.
+    /// Whether an armed instance has died of it. Whoever else ends, or ends otherwise, fails the
+    /// test.
     pub fn aborted(&mut self, name: Name, point: &str) -> bool {
         let mut armed = self.running.remove(&name).expect("it was started");
         self.check();
@@ -89,9 +98,15 @@ impl Fleet {
             self.running.insert(name, armed);
             return false;
         };
+
         let said = armed.start.text();
-        let at_point = said.lines().any(|l| l.starts_with(&format!("crash point {point}: ")));
-        assert!(status.signal() == Some(libc::SIGABRT) && at_point, "{name:?} did not die at {point} but of {status}:\n{said}");
+        let at_point = said
+            .lines()
+            .any(|l| l.starts_with(&format!("crash point {point}: ")));
+        assert!(
+            status.signal() == Some(libc::SIGABRT) && at_point,
+            "{name:?} did not die at {point} but of {status}:\n{said}"
+        );
         self.running.insert(name, armed);
         true
     }
@@ -112,13 +127,26 @@ impl Fleet {
         let from = std::fs::metadata(&log).map_or(0, |m| m.len() as usize);
         let at = SystemTime::now();
         let process = self.installation.start_with(name.0, name.1, variables);
-        Member { process, start: Start { name, at, log, from, to: None } }
+        Member {
+            process,
+            start: Start {
+                name,
+                at,
+                log,
+                from,
+                to: None,
+            },
+        }
     }
 
-    /// Starts a second process under a running one's name; the older one is handed out and is not watched any more.
+    /// Starts a second process under a running one's name; the older one is handed out and is not
+    /// watched any more.
     pub fn start_again(&mut self, name: Name) -> Process {
         let newer = self.spawn(name, &[]);
-        let older = self.running.insert(name, newer).expect("the older one runs");
+        let older = self
+            .running
+            .insert(name, newer)
+            .expect("the older one runs");
         self.ended.push(older.start);
         older.process
     }
@@ -126,7 +154,11 @@ impl Fleet {
     pub fn kill9(&mut self, name: Name) {
         self.count(name);
         let mut member = self.running.remove(&name).expect("it runs");
-        assert!(member.process.is_running(), "{name:?} ended by itself:\n{}", tail(&member.process.log));
+        assert!(
+            member.process.is_running(),
+            "{name:?} ended by itself:\n{}",
+            tail(&member.process.log)
+        );
         member.process.kill9();
         self.ended.push(member.start.ended());
         *self.kills.entry(name.0).or_default() += 1;
@@ -156,14 +188,22 @@ impl Fleet {
     pub fn check(&mut self) {
         for (name, member) in &mut self.running {
             if let Some(code) = member.process.exit_code(Duration::from_millis(1)) {
-                panic!("{name:?} ended by itself with code {code}:\n{}", tail(&member.process.log));
+                panic!(
+                    "{name:?} ended by itself with code {code}:\n{}",
+                    tail(&member.process.log)
+                );
             }
         }
     }
 
     /// What an instance says of itself, if it wrote that since its start.
     pub fn status(&self, name: Name) -> Option<InstanceStatus> {
-        let bytes = std::fs::read(InstanceStatus::path(&self.installation.state, name.0, name.1)).ok()?;
+        let bytes = std::fs::read(InstanceStatus::path(
+            &self.installation.state,
+            name.0,
+            name.1,
+        ))
+        .ok()?;
         let status: InstanceStatus = serde_json::from_slice(&bytes).ok()?;
         let pid = self.running.get(&name)?.process.id();
         (status.pid == pid).then_some(status)
@@ -173,7 +213,11 @@ impl Fleet {
     fn tasks(&self, name: Name, since_ms: i64) -> Vec<u32> {
         let status = self.status(name).filter(|s| s.updated_ms >= since_ms);
         let tasks = status.map(|s| s.tasks).unwrap_or_default();
-        tasks.iter().filter(|t| t.state == State::Running).map(|t| t.task).collect()
+        tasks
+            .iter()
+            .filter(|t| t.state == State::Running)
+            .map(|t| t.task)
+            .collect()
     }
 
     /// Whether the present process of an instance has begun to work.
@@ -181,27 +225,55 @@ impl Fleet {
         self.running[&name].start.until_running().is_some()
     }
 
-    /// Waits until each of these instances runs something and together they run all of a role's tasks.
-    pub fn wait_shared(&mut self, role: &'static str, instances: &[u32], all: u32, within: Duration) {
-        let (began, since_ms) = (Instant::now(), processor::client::now_ms());
-        wait_for(&format!("{role} shared by instances {instances:?}"), within, || {
-            self.check();
-            let shares: Vec<_> = instances.iter().map(|i| self.tasks((role, *i), since_ms)).collect();
-            let mut tasks: Vec<u32> = shares.iter().flatten().copied().collect();
-            tasks.sort_unstable();
-            shares.iter().all(|s| !s.is_empty()) && tasks.into_iter().eq(0..all)
-        });
-        println!("  {role}: all tasks run in instances {instances:?} after {:.1} s", began.elapsed().as_secs_f64());
+    /// Waits until each of these instances runs something and together they run all of a role's
+    /// tasks.
+    pub fn wait_shared(
+        &mut self,
+        role: &'static str,
+        instances: &[u32],
+        all: u32,
+        within: Duration,
+    ) {
+        let began = Instant::now();
+        let since_ms = processor::client::now_ms();
+        wait_for(
+            &format!("{role} shared by instances {instances:?}"),
+            within,
+            || {
+                self.check();
+                let shares: Vec<_> = instances
+                    .iter()
+                    .map(|i| self.tasks((role, *i), since_ms))
+                    .collect();
+                let mut tasks: Vec<u32> = shares.iter().flatten().copied().collect();
+                tasks.sort_unstable();
+                shares.iter().all(|s| !s.is_empty()) && tasks.into_iter().eq(0..all)
+            },
+        );
+
+        println!(
+            "  {role}: all tasks run in instances {instances:?} after {:.1} s",
+            began.elapsed().as_secs_f64()
+        );
     }
 
     fn count(&mut self, name: Name) {
-        let bytes = std::fs::read(InstanceStatus::path(&self.installation.state, name.0, name.1)).unwrap_or_default();
-        let Ok(status) = serde_json::from_slice::<InstanceStatus>(&bytes) else { return };
+        let bytes = std::fs::read(InstanceStatus::path(
+            &self.installation.state,
+            name.0,
+            name.1,
+        ))
+        .unwrap_or_default();
+        let Ok(status) = serde_json::from_slice::<InstanceStatus>(&bytes) else {
+            return;
+        };
+
         self.recoveries += status.counters.recoveries;
         self.repeats += status.counters.repeats_dropped;
     }
 
-    /// Incarnations that were given up and begun anew without a new process, as far as status files told.
+    /// Incarnations that were given up and begun anew without a new process, as far as status files
+    /// told.
     pub fn recoveries(&self) -> u64 {
         self.recoveries
     }
@@ -216,12 +288,19 @@ impl Fleet {
         let mut by_role = BTreeMap::<&str, Vec<u128>>::new();
         let mut slow = Vec::new();
         for start in &self.ended {
-            let Some(took) = start.until_running() else { continue };
-            by_role.entry(start.name.0).or_default().push(took.as_millis());
+            let Some(took) = start.until_running() else {
+                continue;
+            };
+
+            by_role
+                .entry(start.name.0)
+                .or_default()
+                .push(took.as_millis());
             if took > Duration::from_secs(2) {
                 slow.push((start.name, took));
             }
         }
+
         for (role, mut took) in by_role {
             took.sort_unstable();
             let at = |percent: usize| took[(took.len() - 1) * percent / 100];
@@ -234,23 +313,32 @@ impl Fleet {
                 at(100)
             );
         }
+
         for (name, took) in slow {
             println!("  slow start of {name:?}: {took:?}");
         }
     }
 
-    /// All that instances logged as a warning or worse, once per wording, with counts; `recovering` lines among them. What the client library says
-    /// is counted by its kind alone.
+    /// All that instances logged as a warning or worse, once per wording, with counts; `recovering`
+    /// lines among them. What the client library says is counted by its kind alone.
     pub fn complaints(&self) -> BTreeMap<String, u32> {
         let mut found = BTreeMap::new();
-        for file in std::fs::read_dir(&self.installation.logs).expect("logs").flatten() {
+        for file in std::fs::read_dir(&self.installation.logs)
+            .expect("logs")
+            .flatten()
+        {
             let bytes = std::fs::read(file.path()).expect("a log");
             for line in String::from_utf8_lossy(&bytes).lines() {
-                if line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked") || line.starts_with("processor:") {
+                if line.contains(" WARN ")
+                    || line.contains(" ERROR ")
+                    || line.contains("panicked")
+                    || line.starts_with("processor:")
+                {
                     *found.entry(wording(line)).or_insert(0) += 1;
                 }
             }
         }
+
         found
     }
 }
@@ -260,7 +348,11 @@ impl Drop for Fleet {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for (name, member) in &self.running {
-                println!("{name:?}: {:?}\n{}", self.status(*name), tail(&member.process.log));
+                println!(
+                    "{name:?}: {:?}\n{}",
+                    self.status(*name),
+                    tail(&member.process.log)
+                );
             }
         }
     }
@@ -268,10 +360,22 @@ impl Drop for Fleet {
 
 /// A log line without its time and with its numbers replaced, so that like lines can be counted.
 fn wording(line: &str) -> String {
-    let line = if line.starts_with("20") { line.split_once(' ').map_or(line, |(_, rest)| rest) } else { line };
+    let line = if line.starts_with("20") {
+        line.split_once(' ').map_or(line, |(_, rest)| rest)
+    } else {
+        line
+    };
+
     if line.contains(" librdkafka: ") {
-        return line.split(": ").take(2).collect::<Vec<_>>().join(": ").trim().to_string();
+        return line
+            .split(": ")
+            .take(2)
+            .collect::<Vec<_>>()
+            .join(": ")
+            .trim()
+            .to_string();
     }
+
     let mut out = String::new();
     for c in line.trim().chars() {
         match c {
@@ -280,5 +384,6 @@ fn wording(line: &str) -> String {
             c => out.push(c),
         }
     }
+
     out
 }

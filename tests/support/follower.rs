@@ -1,4 +1,5 @@
-//! A reader that follows `order-events` from the start, as any stranger might: what it was shown can never be taken back.
+//! A reader that follows `order-events` from the start, as any stranger might: what it was shown
+//! can never be taken back.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher as _;
@@ -23,8 +24,10 @@ pub struct Follower {
 
 impl Follower {
     pub fn start(log: Arc<dyn Log>, topic: TopicId) -> Follower {
-        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (until, seen) = (stop.clone(), count.clone());
+        let stop = Arc::new(AtomicBool::new(false));
+        let count = Arc::new(AtomicU64::new(0));
+        let until = stop.clone();
+        let seen = count.clone();
         let mut reader = from_start(&*log, topic);
         let thread = std::thread::spawn(move || {
             // The reader needs its log's clients no more, but they may as well live as long.
@@ -33,9 +36,15 @@ impl Follower {
             while !until.load(Ordering::Relaxed) {
                 seen.fetch_add(read_on(&mut *reader, &mut story), Ordering::Relaxed);
             }
+
             story
         });
-        Follower { stop, count, thread }
+
+        Follower {
+            stop,
+            count,
+            thread,
+        }
     }
 
     /// Records seen so far.
@@ -51,28 +60,49 @@ impl Follower {
 
 /// The same, read afresh to the present end.
 pub fn read_afresh(log: &dyn Log, topic: TopicId) -> Story {
-    let (mut reader, mut story) = (from_start(log, topic), Story::new());
+    let mut reader = from_start(log, topic);
+    let mut story = Story::new();
     while read_on(&mut *reader, &mut story) > 0 || !reader.caught_up() {}
     story
 }
 
 fn from_start(log: &dyn Log, topic: TopicId) -> Box<dyn Reader> {
-    let partitions = log.partitions(topic).expect("the log answers").expect("the topic exists");
+    let partitions = log
+        .partitions(topic)
+        .expect("the log answers")
+        .expect("the topic exists");
     let all: Vec<_> = (0..partitions).map(|p| (p, From::Start)).collect();
     log.reader(topic, &all, true).expect("a reader")
 }
 
 fn read_on(reader: &mut dyn Reader, story: &mut Story) -> u64 {
     let mut chunk = Records::new();
-    let limits = Limits { records: 10_000, bytes: 16 << 20, age: Duration::from_millis(200) };
-    reader.poll(Duration::from_millis(100), limits, &mut chunk).expect("a read");
+    let limits = Limits {
+        records: 10_000,
+        bytes: 16 << 20,
+        age: Duration::from_millis(200),
+    };
+
+    reader
+        .poll(Duration::from_millis(100), limits, &mut chunk)
+        .expect("a read");
     for r in chunk.iter() {
         let mut hash = rustc_hash::FxHasher::default();
-        for part in [r.key.unwrap_or_default(), r.value.unwrap_or_default(), r.headers.as_bytes(), &r.timestamp_ms.to_be_bytes()] {
+        for part in [
+            r.key.unwrap_or_default(),
+            r.value.unwrap_or_default(),
+            r.headers.as_bytes(),
+            &r.timestamp_ms.to_be_bytes(),
+        ] {
             hash.write(part);
             hash.write_usize(part.len());
         }
-        story.entry(r.at.partition).or_default().push((r.offset, hash.finish()));
+
+        story
+            .entry(r.at.partition)
+            .or_default()
+            .push((r.offset, hash.finish()));
     }
+
     chunk.len() as u64
 }

@@ -1,5 +1,6 @@
-//! Loads whose every answer the oracle can work out: market buys of accounts with ample cash, one price per symbol, and what real clients do
-//! besides: orders sent twice, ids used again for something else, symbols that do not exist.
+//! Loads whose every answer the oracle can work out: market buys of accounts with ample cash, one
+//! price per symbol, and what real clients do besides: orders sent twice, ids used again for
+//! something else, symbols that do not exist.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,8 +24,15 @@ pub struct Sender {
 
 impl Sender {
     pub fn new(log: &dyn Log) -> Sender {
-        let partitions = log.partitions(t::ORDER_COMMANDS).expect("the log answers").expect("topics exist");
-        Sender { appender: log.appender().expect("an appender"), topics: t::table(""), partitions }
+        let partitions = log
+            .partitions(t::ORDER_COMMANDS)
+            .expect("the log answers")
+            .expect("topics exist");
+        Sender {
+            appender: log.appender().expect("an appender"),
+            topics: t::table(""),
+            partitions,
+        }
     }
 
     pub fn partition(&self, topic: TopicId, key: &str) -> u32 {
@@ -33,17 +41,33 @@ impl Sender {
     }
 
     pub fn send(&mut self, topic: TopicId, key: &str, value: impl AsRef<[u8]>) {
-        self.send_to(TopicPartition::new(topic, self.partition(topic, key)), Some(key.as_bytes()), Some(value.as_ref()));
+        self.send_to(
+            TopicPartition::new(topic, self.partition(topic, key)),
+            Some(key.as_bytes()),
+            Some(value.as_ref()),
+        );
     }
 
     pub fn send_to(&mut self, at: TopicPartition, key: Option<&[u8]>, value: Option<&[u8]>) {
         let timestamp_ms = processor::client::now_ms();
-        let record = Record { at, offset: 0, timestamp_ms, key, value, headers: Headers::default() };
-        self.appender.append(&record).expect("the log takes a record");
+        let record = Record {
+            at,
+            offset: 0,
+            timestamp_ms,
+            key,
+            value,
+            headers: Headers::default(),
+        };
+
+        self.appender
+            .append(&record)
+            .expect("the log takes a record");
     }
 
     pub fn flush(&mut self) {
-        self.appender.flush(Duration::from_secs(60)).expect("the log takes the records");
+        self.appender
+            .flush(Duration::from_secs(60))
+            .expect("the log takes the records");
     }
 }
 
@@ -51,8 +75,13 @@ impl Sender {
 pub fn reference(sender: &mut Sender, symbols: u64) {
     for i in 0..symbols {
         let symbol = format!("S{i}");
-        sender.send(t::INSTRUMENTS, &symbol, format!(r#"{{"symbol":"{symbol}"}}"#));
+        sender.send(
+            t::INSTRUMENTS,
+            &symbol,
+            format!(r#"{{"symbol":"{symbol}"}}"#),
+        );
     }
+
     sender.flush();
     (0..symbols).for_each(|i| tick(sender, i, 1_625_159_076));
     sender.flush();
@@ -60,8 +89,13 @@ pub fn reference(sender: &mut Sender, symbols: u64) {
 
 /// A tick at the one price that a symbol has.
 pub fn tick(sender: &mut Sender, i: u64, timestamp: u64) {
-    let (symbol, price) = (format!("S{i}"), 10 + i % 90);
-    sender.send(t::MARKET_DATA, &symbol, format!(r#"{{"symbol":"{symbol}","price":"{price}.25","timestamp":{timestamp}}}"#));
+    let symbol = format!("S{i}");
+    let price = 10 + i % 90;
+    sender.send(
+        t::MARKET_DATA,
+        &symbol,
+        format!(r#"{{"symbol":"{symbol}","price":"{price}.25","timestamp":{timestamp}}}"#),
+    );
 }
 
 /// A stream of commands.
@@ -75,23 +109,48 @@ pub struct Orders {
 
 impl Orders {
     pub fn new(seed: u64, users: u64, symbols: u64) -> Orders {
-        Orders { rng: Rng::new(seed), users, symbols, next: 0, sent: Vec::new() }
+        Orders {
+            rng: Rng::new(seed),
+            users,
+            symbols,
+            next: 0,
+            sent: Vec::new(),
+        }
     }
 
-    /// Sends the next command: 4 % repeat an earlier one, 1 % reuse its id for another quantity, 1 % name an unknown symbol.
+    /// Sends the next command: 4 % repeat an earlier one, 1 % reuse its id for another quantity, 1
+    /// % name an unknown symbol.
     pub fn send_next(&mut self, sender: &mut Sender) {
         let kind = self.rng.below(100);
         let (id, user, symbol, quantity) = if kind < 5 && !self.sent.is_empty() {
-            let (id, user, symbol, quantity) = self.sent[self.rng.below(self.sent.len() as u64) as usize];
-            (id, user, symbol, if kind == 4 { quantity + 1 } else { quantity })
+            let (id, user, symbol, quantity) =
+                self.sent[self.rng.below(self.sent.len() as u64) as usize];
+            (
+                id,
+                user,
+                symbol,
+                if kind == 4 { quantity + 1 } else { quantity },
+            )
         } else {
             self.next += 1;
-            let symbol = if kind == 99 { 1_000_000 } else { self.rng.below(self.symbols) };
-            let order = (self.next, self.rng.below(self.users), symbol, 1 + self.rng.below(5));
+            let symbol = if kind == 99 {
+                1_000_000
+            } else {
+                self.rng.below(self.symbols)
+            };
+
+            let order = (
+                self.next,
+                self.rng.below(self.users),
+                symbol,
+                1 + self.rng.below(5),
+            );
             self.sent.push(order);
             order
         };
-        let (user, timestamp) = (format!("u{user}"), 1_625_159_076 + self.rng.below(1000));
+
+        let user = format!("u{user}");
+        let timestamp = 1_625_159_076 + self.rng.below(1000);
         let value = format!(
             r#"{{"order_id":"o{id}","user_id":"{user}","symbol":"S{symbol}","quantity":{quantity},"order_type":"buy","timestamp":{timestamp}}}"#
         );
@@ -109,13 +168,18 @@ pub struct Stream {
 impl Stream {
     /// About `rate` commands a second, and now and then a tick that repeats its symbol's price.
     pub fn start(log: Arc<dyn Log>, mut orders: Orders, rate: u64) -> Stream {
-        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (until, count) = (stop.clone(), sent.clone());
+        let stop = Arc::new(AtomicBool::new(false));
+        let sent = Arc::new(AtomicU64::new(0));
+        let until = stop.clone();
+        let count = sent.clone();
         let thread = std::thread::spawn(move || {
-            let (mut sender, mut rng) = (Sender::new(&*log), Rng::new(rate));
-            let (began, mut timestamp) = (Instant::now(), 1_625_159_076);
+            let mut sender = Sender::new(&*log);
+            let mut rng = Rng::new(rate);
+            let began = Instant::now();
+            let mut timestamp = 1_625_159_076;
             while !until.load(Ordering::Relaxed) {
-                let due = u64::try_from(began.elapsed().as_micros()).unwrap_or(0) * rate / 1_000_000;
+                let due =
+                    u64::try_from(began.elapsed().as_micros()).unwrap_or(0) * rate / 1_000_000;
                 let burst = due.saturating_sub(count.load(Ordering::Relaxed)).min(1_000);
                 (0..burst).for_each(|_| orders.send_next(&mut sender));
                 count.fetch_add(burst, Ordering::Relaxed);
@@ -124,8 +188,10 @@ impl Stream {
                 tick(&mut sender, i, timestamp);
                 std::thread::sleep(Duration::from_millis(rng.below(60)));
             }
+
             sender.flush();
         });
+
         Stream { stop, sent, thread }
     }
 

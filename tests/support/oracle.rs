@@ -1,5 +1,6 @@
-//! What must be true of a system at rest, worked out from its inputs alone: a plain, slow reading of the contract that shares no code with the
-//! roles. It knows the loads of `load.rs` (market orders of accounts with ample cash, one price per symbol), for which every answer is determined.
+//! What must be true of a system at rest, worked out from its inputs alone: a plain, slow reading
+//! of the contract that shares no code with the roles. It knows the loads of `load.rs` (market
+//! orders of accounts with ample cash, one price per symbol), for which every answer is determined.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -34,7 +35,9 @@ impl Seen {
     }
 
     pub fn number(&self, field: &str) -> i64 {
-        self.value[field].as_i64().unwrap_or_else(|| panic!("no number {field} in {:?}", self.value))
+        self.value[field]
+            .as_i64()
+            .unwrap_or_else(|| panic!("no number {field} in {:?}", self.value))
     }
 
     /// `topic/partition/offset`.
@@ -48,6 +51,7 @@ pub fn decode(bytes: &[u8]) -> Value {
     if bytes.first() == Some(&b'{') {
         return serde_json::from_slice(bytes).unwrap_or(Value::Null);
     }
+
     rmp_serde::from_slice::<Loose>(bytes).map_or(Value::Null, |l| l.0)
 }
 
@@ -87,6 +91,7 @@ impl<'de> serde::Deserialize<'de> for Loose {
                 while let Some(Loose(v)) = a.next_element()? {
                     all.push(v);
                 }
+
                 Ok(Loose(all.into()))
             }
             fn visit_map<A: serde::de::MapAccess<'de>>(self, mut a: A) -> Result<Loose, A::Error> {
@@ -94,6 +99,7 @@ impl<'de> serde::Deserialize<'de> for Loose {
                 while let Some((k, Loose(v))) = a.next_entry::<String, Loose>()? {
                     map.insert(k, v);
                 }
+
                 Ok(Loose(map.into()))
             }
         }
@@ -107,16 +113,31 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// Everything committed in a topic, partition by partition.
 pub fn read_all(log: &dyn Log, topic: TopicId) -> Vec<Seen> {
-    let count = log.partitions(topic).expect("the log answers").expect("the topic exists");
+    let count = log
+        .partitions(topic)
+        .expect("the log answers")
+        .expect("the topic exists");
     let from: Vec<_> = (0..count).map(|p| (p, From::Start)).collect();
     let mut reader = log.reader(topic, &from, true).expect("a reader");
-    let (mut all, mut chunk) = (Vec::new(), Records::new());
-    let limits = Limits { records: 50_000, bytes: 32 << 20, age: Duration::from_millis(500) };
+    let mut all = Vec::new();
+    let mut chunk = Records::new();
+    let limits = Limits {
+        records: 50_000,
+        bytes: 32 << 20,
+        age: Duration::from_millis(500),
+    };
+
     loop {
         chunk.clear();
+
         // Looked at first: what came after that is in the chunk.
         let last = reader.caught_up();
-        let wait = if last { Duration::ZERO } else { Duration::from_millis(50) };
+        let wait = if last {
+            Duration::ZERO
+        } else {
+            Duration::from_millis(50)
+        };
+
         reader.poll(wait, limits, &mut chunk).expect("a read");
         all.extend(chunk.iter().map(|r| {
             Seen {
@@ -128,7 +149,11 @@ pub fn read_all(log: &dyn Log, topic: TopicId) -> Vec<Seen> {
                 tombstone: r.value.is_none(),
                 raw: r.value.unwrap_or_default().to_vec(),
                 value: decode(r.value.unwrap_or_default()),
-                headers: r.headers.iter().map(|(k, v)| (k.to_string(), String::from_utf8_lossy(v).into_owned())).collect(),
+                headers: r
+                    .headers
+                    .iter()
+                    .map(|(k, v)| (k.to_string(), String::from_utf8_lossy(v).into_owned()))
+                    .collect(),
                 bound: r
                     .headers
                     .iter()
@@ -137,6 +162,7 @@ pub fn read_all(log: &dyn Log, topic: TopicId) -> Vec<Seen> {
                     .collect(),
             }
         }));
+
         if chunk.is_empty() && last {
             all.sort_by_key(|r| (r.partition, r.offset));
             return all;
@@ -158,7 +184,12 @@ pub struct Verdict {
 impl Verdict {
     /// Fails the test if anything is wrong, with the first findings.
     pub fn assert_clean(&self) {
-        assert!(self.wrong.is_empty(), "{} findings, the first: {:#?}", self.wrong.len(), &self.wrong[..self.wrong.len().min(10)]);
+        assert!(
+            self.wrong.is_empty(),
+            "{} findings, the first: {:#?}",
+            self.wrong.len(),
+            &self.wrong[..self.wrong.len().min(10)]
+        );
     }
 }
 
@@ -170,14 +201,18 @@ fn prices(log: &dyn Log) -> BTreeMap<String, i64> {
             Value::String(s) => s.clone(),
             other => other.to_string(),
         };
+
         prices.insert(tick.text("symbol").to_string(), e4(&text));
     }
+
     prices
 }
 
 fn e4(text: &str) -> i64 {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    format!("{whole}{fraction:0<4}").parse().expect("a price of at most four decimals")
+    format!("{whole}{fraction:0<4}")
+        .parse()
+        .expect("a price of at most four decimals")
 }
 
 #[derive(Default)]
@@ -192,8 +227,14 @@ pub fn check(log: &dyn Log, topics: &TopicTable, opening_cash_e4: i64) -> Verdic
     check_of(log, topics, opening_cash_e4, &|_| true)
 }
 
-/// The same where some users send what this oracle does not know: their orders and money are for somebody else to judge.
-pub fn check_of(log: &dyn Log, topics: &TopicTable, opening_cash_e4: i64, known: &dyn Fn(&str) -> bool) -> Verdict {
+/// The same where some users send what this oracle does not know: their orders and money are for
+/// somebody else to judge.
+pub fn check_of(
+    log: &dyn Log,
+    topics: &TopicTable,
+    opening_cash_e4: i64,
+    known: &dyn Fn(&str) -> bool,
+) -> Verdict {
     let mut v = Verdict::default();
     let mut commands = read_all(log, t::ORDER_COMMANDS);
     let mut events = read_all(log, t::ORDER_EVENTS);
@@ -212,28 +253,55 @@ pub fn check_of(log: &dyn Log, topics: &TopicTable, opening_cash_e4: i64, known:
     v
 }
 
-/// What a reader says of the time of a record that its client stamped, in a topic that the broker should stamp.
+/// What a reader says of the time of a record that its client stamped, in a topic that the broker
+/// should stamp.
 pub const UNSTAMPED: i64 = -1;
 
-/// What came while the topic took its clients' time is nobody's order: one dead letter each, and no other.
+/// What came while the topic took its clients' time is nobody's order: one dead letter each, and no
+/// other.
 fn check_unstamped(v: &mut Verdict, log: &dyn Log, topics: &TopicTable, commands: &[Seen]) {
-    let due: BTreeSet<String> = commands.iter().filter(|c| c.time_ms == UNSTAMPED).map(|c| c.src(topics, t::ORDER_COMMANDS)).collect();
+    let due: BTreeSet<String> = commands
+        .iter()
+        .filter(|c| c.time_ms == UNSTAMPED)
+        .map(|c| c.src(topics, t::ORDER_COMMANDS))
+        .collect();
     let letters = read_all(log, t::DEAD_LETTERS);
-    let told: Vec<_> = letters.iter().filter(|d| d.headers.get("reason").is_some_and(|r| r == "NO_LOG_TIME")).collect();
+    let told: Vec<_> = letters
+        .iter()
+        .filter(|d| d.headers.get("reason").is_some_and(|r| r == "NO_LOG_TIME"))
+        .collect();
     let sources: BTreeSet<String> = told.iter().map(|d| d.headers["src"].clone()).collect();
     if told.len() != due.len() || sources != due {
-        v.wrong.push(format!("{} dead letters for {} commands that no broker stamped", told.len(), due.len()));
+        v.wrong.push(format!(
+            "{} dead letters for {} commands that no broker stamped",
+            told.len(),
+            due.len()
+        ));
     }
 }
 
-/// For each user the answers to its commands, in order: `(order id, first answer)`; and where it must end.
-fn expect(commands: &[Seen], prices: &BTreeMap<String, i64>, opening: i64) -> BTreeMap<String, User> {
+/// For each user the answers to its commands, in order: `(order id, first answer)`; and where it
+/// must end.
+fn expect(
+    commands: &[Seen],
+    prices: &BTreeMap<String, i64>,
+    opening: i64,
+) -> BTreeMap<String, User> {
     let mut users = BTreeMap::<String, User>::new();
     let mut known = BTreeMap::<(String, String), (String, i64, String)>::new();
     for c in commands {
-        let (user, id) = (c.text("user_id").to_string(), c.text("order_id").to_string());
-        let u = users.entry(user.clone()).or_insert_with(|| User { cash: opening, ..Default::default() });
-        let content = (c.text("symbol").to_string(), c.number("quantity"), c.text("order_type").to_string());
+        let user = c.text("user_id").to_string();
+        let id = c.text("order_id").to_string();
+        let u = users.entry(user.clone()).or_insert_with(|| User {
+            cash: opening,
+            ..Default::default()
+        });
+
+        let content = (
+            c.text("symbol").to_string(),
+            c.number("quantity"),
+            c.text("order_type").to_string(),
+        );
         let answer = match known.get(&(user.clone(), id.clone())) {
             Some(first) if *first == content => "OrderStatus",
             Some(_) => "DuplicateRejected",
@@ -251,8 +319,10 @@ fn expect(commands: &[Seen], prices: &BTreeMap<String, i64>, opening: i64) -> BT
                 }
             }
         };
+
         u.expected.push((id, answer.to_string()));
     }
+
     users
 }
 
@@ -262,42 +332,77 @@ fn check_events(v: &mut Verdict, events: &[Seen], users: &BTreeMap<String, User>
     for e in events {
         by_user.entry(e.text("user_id")).or_default().push(e);
         if !names.insert((&e.headers["src"], &e.headers["n"])) {
-            v.wrong.push(format!("two events are named {} {}", e.headers["src"], e.headers["n"]));
+            v.wrong.push(format!(
+                "two events are named {} {}",
+                e.headers["src"], e.headers["n"]
+            ));
         }
     }
+
     for user in by_user.keys().filter(|u| !users.contains_key(**u)) {
-        v.wrong.push(format!("events for user {user}, who sent nothing"));
+        v.wrong
+            .push(format!("events for user {user}, who sent nothing"));
     }
+
     for (name, user) in users {
         let mine = by_user.remove(name.as_str()).unwrap_or_default();
         for (i, e) in mine.iter().enumerate() {
             if e.number("user_seq") != i as i64 + 1 {
-                v.wrong.push(format!("user {name}: user_seq {} where {} was due", e.number("user_seq"), i + 1));
+                v.wrong.push(format!(
+                    "user {name}: user_seq {} where {} was due",
+                    e.number("user_seq"),
+                    i + 1
+                ));
                 break;
             }
         }
-        let first_hop = ["OrderPending", "OrderRejected", "OrderStatus", "DuplicateRejected"];
+
+        let first_hop = [
+            "OrderPending",
+            "OrderRejected",
+            "OrderStatus",
+            "DuplicateRejected",
+        ];
         let answers: Vec<(String, String)> = mine
             .iter()
             .filter(|e| first_hop.contains(&e.text("event")))
             .map(|e| (e.text("order_id").to_string(), e.text("event").to_string()))
             .collect();
         if answers != user.expected {
-            let at = answers.iter().zip(&user.expected).position(|(a, b)| a != b).unwrap_or(answers.len().min(user.expected.len()));
-            let (got, want) = (answers.get(at), user.expected.get(at));
-            v.wrong.push(format!("user {name}: answer {at} of {} is {got:?} where {want:?} was due", user.expected.len()));
+            let at = answers
+                .iter()
+                .zip(&user.expected)
+                .position(|(a, b)| a != b)
+                .unwrap_or(answers.len().min(user.expected.len()));
+            let got = answers.get(at);
+            let want = user.expected.get(at);
+            v.wrong.push(format!(
+                "user {name}: answer {at} of {} is {got:?} where {want:?} was due",
+                user.expected.len()
+            ));
         }
+
         let mut steps = BTreeMap::<&str, Vec<&str>>::new();
-        for e in mine.iter().filter(|e| ["OrderPending", "OrderAccepted", "OrderFilled"].contains(&e.text("event"))) {
-            steps.entry(e.text("order_id")).or_default().push(e.text("event"));
+        for e in mine
+            .iter()
+            .filter(|e| ["OrderPending", "OrderAccepted", "OrderFilled"].contains(&e.text("event")))
+        {
+            steps
+                .entry(e.text("order_id"))
+                .or_default()
+                .push(e.text("event"));
         }
+
         for (id, steps) in steps {
             if steps != ["OrderPending", "OrderAccepted", "OrderFilled"] {
-                v.wrong.push(format!("user {name}: order {id} went {steps:?}"));
+                v.wrong
+                    .push(format!("user {name}: order {id} went {steps:?}"));
             }
         }
+
         if let Some(last) = mine.last() {
-            let (cash, reserved) = (last.number("cash_available_e4"), last.number("cash_reserved_e4"));
+            let cash = last.number("cash_available_e4");
+            let reserved = last.number("cash_reserved_e4");
             if (cash, reserved) != (user.cash, 0) {
                 v.wrong.push(format!("user {name}: ends with {cash} available and {reserved} reserved where {} and 0 were due", user.cash));
             }
@@ -305,18 +410,39 @@ fn check_events(v: &mut Verdict, events: &[Seen], users: &BTreeMap<String, User>
     }
 }
 
-fn check_trades(v: &mut Verdict, log: &dyn Log, users: &BTreeMap<String, User>, known: &dyn Fn(&str) -> bool) {
+fn check_trades(
+    v: &mut Verdict,
+    log: &dyn Log,
+    users: &BTreeMap<String, User>,
+    known: &dyn Fn(&str) -> bool,
+) {
     let mut trades = read_all(log, t::TRADES);
-    // Users whose orders are worked out here only buy; where the house buys, somebody else's order met it.
+
+    // Users whose orders are worked out here only buy; where the house buys, somebody else's order
+    // met it.
     trades.retain(|trade| known(trade.text("buyer")) && !trade.text("buyer").starts_with("house:"));
     v.trades = trades.len();
-    let filled: usize = users.values().map(|u| u.expected.iter().filter(|(_, a)| a == "OrderPending").count()).sum();
+    let filled: usize = users
+        .values()
+        .map(|u| {
+            u.expected
+                .iter()
+                .filter(|(_, a)| a == "OrderPending")
+                .count()
+        })
+        .sum();
+
     if trades.len() != filled {
-        v.wrong.push(format!("{} trades where {filled} were due", trades.len()));
+        v.wrong
+            .push(format!("{} trades where {filled} were due", trades.len()));
     }
-    let (mut ids, mut orders) = (BTreeSet::new(), BTreeSet::new());
+
+    let mut ids = BTreeSet::new();
+    let mut orders = BTreeSet::new();
     for trade in &trades {
-        if !ids.insert(trade.text("trade_id")) || !orders.insert((trade.text("buyer"), trade.text("buy_order_id"))) {
+        if !ids.insert(trade.text("trade_id"))
+            || !orders.insert((trade.text("buyer"), trade.text("buy_order_id")))
+        {
             v.wrong.push(format!("traded twice: {:?}", trade.value));
         }
     }
@@ -326,33 +452,62 @@ fn check_trades(v: &mut Verdict, log: &dyn Log, users: &BTreeMap<String, User>, 
 pub fn check_notifications(v: &mut Verdict, log: &dyn Log, events: &[Seen]) {
     let notifications = read_all(log, t::NOTIFICATIONS);
     v.notifications = notifications.len();
-    let told: Vec<_> = notifications.iter().map(|n| (n.partition, n.value["event"].clone())).collect();
-    let happened: Vec<_> = events.iter().map(|e| (e.partition, e.value.clone())).collect();
+    let told: Vec<_> = notifications
+        .iter()
+        .map(|n| (n.partition, n.value["event"].clone()))
+        .collect();
+    let happened: Vec<_> = events
+        .iter()
+        .map(|e| (e.partition, e.value.clone()))
+        .collect();
     if told.len() != happened.len() {
-        v.wrong.push(format!("{} notifications for {} events", told.len(), happened.len()));
+        v.wrong.push(format!(
+            "{} notifications for {} events",
+            told.len(),
+            happened.len()
+        ));
     } else if let Some(at) = told.iter().zip(&happened).position(|(a, b)| a != b) {
-        v.wrong.push(format!("notification {at} tells {:?} where {:?} happened", told[at], happened[at]));
+        v.wrong.push(format!(
+            "notification {at} tells {:?} where {:?} happened",
+            told[at], happened[at]
+        ));
     }
 }
 
-fn check_portfolios(v: &mut Verdict, log: &dyn Log, events: &[Seen], users: &BTreeMap<String, User>) {
+fn check_portfolios(
+    v: &mut Verdict,
+    log: &dyn Log,
+    events: &[Seen],
+    users: &BTreeMap<String, User>,
+) {
     let mut last = BTreeMap::new();
     for p in read_all(log, t::PORTFOLIOS) {
         let before = last.insert(p.text("user_id").to_string(), p.value.clone());
         if before.is_some_and(|b| b["user_seq"].as_i64() >= p.value["user_seq"].as_i64()) {
-            v.wrong.push(format!("portfolio versions of {} do not rise", p.text("user_id")));
+            v.wrong.push(format!(
+                "portfolio versions of {} do not rise",
+                p.text("user_id")
+            ));
         }
     }
+
     let mut seq = BTreeMap::new();
     for e in events {
         seq.insert(e.text("user_id"), e.number("user_seq"));
     }
+
     for (name, user) in users {
         let positions: serde_json::Map<String, Value> = user
             .positions
             .iter()
-            .map(|(s, (q, basis))| (s.clone(), serde_json::json!({"quantity": q, "reserved": 0, "cost_basis_e4": basis})))
+            .map(|(s, (q, basis))| {
+                (
+                    s.clone(),
+                    serde_json::json!({"quantity": q, "reserved": 0, "cost_basis_e4": basis}),
+                )
+            })
             .collect();
+
         let p = last.get(name).cloned().unwrap_or_default();
         let wants = [
             ("user_seq", seq.get(name.as_str()).copied().into()),
@@ -361,33 +516,50 @@ fn check_portfolios(v: &mut Verdict, log: &dyn Log, events: &[Seen], users: &BTr
             ("realised_e4", 0.into()),
             ("positions", Value::from(positions)),
         ];
+
         for (field, want) in wants {
             if p[field] != want {
-                v.wrong.push(format!("portfolio of {name}: {field} is {} where {want} was due", p[field]));
+                v.wrong.push(format!(
+                    "portfolio of {name}: {field} is {} where {want} was due",
+                    p[field]
+                ));
             }
         }
     }
 }
 
-/// Every record of the public topics has one entry, in order, and the chains are right to the last byte.
+/// Every record of the public topics has one entry, in order, and the chains are right to the last
+/// byte.
 pub fn check_audit(v: &mut Verdict, log: &dyn Log, topics: &TopicTable) {
     let mut chains = BTreeMap::<(String, i64), Vec<Seen>>::new();
     for e in read_all(log, t::AUDIT_LOG) {
         v.audit_entries += 1;
-        chains.entry((e.text("src_topic").to_string(), e.number("src_partition"))).or_default().push(e);
+        chains
+            .entry((e.text("src_topic").to_string(), e.number("src_partition")))
+            .or_default()
+            .push(e);
     }
+
     for topic in t::AUDITED {
         let mut sources = BTreeMap::<u32, Vec<Seen>>::new();
         for r in read_all(log, topic) {
             sources.entry(r.partition).or_default().push(r);
         }
+
         for (partition, records) in sources {
             let name = topics.name(topic);
-            let entries = chains.remove(&(name.to_string(), i64::from(partition))).unwrap_or_default();
+            let entries = chains
+                .remove(&(name.to_string(), i64::from(partition)))
+                .unwrap_or_default();
             if entries.len() != records.len() {
-                v.wrong.push(format!("{name}/{partition}: {} audit entries for {} records", entries.len(), records.len()));
+                v.wrong.push(format!(
+                    "{name}/{partition}: {} audit entries for {} records",
+                    entries.len(),
+                    records.len()
+                ));
                 continue;
             }
+
             let mut previous = [0u8; 32];
             for (r, e) in records.iter().zip(&entries) {
                 let mut payload = Sha256::new();
@@ -407,17 +579,29 @@ pub fn check_audit(v: &mut Verdict, log: &dyn Log, topics: &TopicTable) {
                 link.update(meta);
                 let hash: [u8; 32] = link.finalize().into();
                 let want = [hex(&payload), hex(&meta), hex(&previous), hex(&hash)];
-                if want != [e.text("payload_hash"), e.text("meta_hash"), e.text("prev_hash"), e.text("hash")]
+                if want
+                    != [
+                        e.text("payload_hash"),
+                        e.text("meta_hash"),
+                        e.text("prev_hash"),
+                        e.text("hash"),
+                    ]
                     || e.number("src_offset") != r.offset as i64
                 {
-                    v.wrong.push(format!("audit entry for {} is wrong", r.src(topics, topic)));
+                    v.wrong
+                        .push(format!("audit entry for {} is wrong", r.src(topics, topic)));
                     break;
                 }
+
                 previous = hash;
             }
         }
     }
+
     for ((topic, partition), entries) in chains {
-        v.wrong.push(format!("{} audit entries of {topic}/{partition}, which has no records", entries.len()));
+        v.wrong.push(format!(
+            "{} audit entries of {topic}/{partition}, which has no records",
+            entries.len()
+        ));
     }
 }

@@ -1,4 +1,5 @@
-//! The real binary in a process of its own: started, killed, frozen, thawed; always ended with the test.
+//! The real binary in a process of its own: started, killed, frozen, thawed; always ended with the
+//! test.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -27,27 +28,52 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// One that keeps all in `dir`: ample accounts, no rate limit, prices that do not age, and a short session.
+    /// One that keeps all in `dir`: ample accounts, no rate limit, prices that do not age, and a
+    /// short session.
     pub fn ample(brokers: &str, prefix: &str, dir: &Path, cash: i64) -> Installation {
         let cash = cash.to_string();
-        let flags = ["--rate-limit", "0", "--client-transfers", "--opening-cash", &cash, "--stale-ms", "1000000000"];
+        let flags = [
+            "--rate-limit",
+            "0",
+            "--client-transfers",
+            "--opening-cash",
+            &cash,
+            "--stale-ms",
+            "1000000000",
+        ];
+
         let flags = [&flags[..], &["-X", "session.timeout.ms=6000"]].concat();
-        let (state, logs) = (dir.join("state"), dir.join("logs"));
+        let state = dir.join("state");
+        let logs = dir.join("logs");
         std::fs::create_dir_all(&logs).expect("a directory");
-        Installation { brokers: brokers.into(), prefix: prefix.into(), state, logs, flags: flags.into_iter().map(String::from).collect() }
+        Installation {
+            brokers: brokers.into(),
+            prefix: prefix.into(),
+            state,
+            logs,
+            flags: flags.into_iter().map(String::from).collect(),
+        }
     }
 
     /// Its log, as any client sees it.
     #[cfg(feature = "kafka")]
     pub fn log(&self) -> Arc<dyn Log> {
-        Arc::new(KafkaLog::new(KafkaSettings::new(&self.brokers), Arc::new(topics::table(&self.prefix))))
+        Arc::new(KafkaLog::new(
+            KafkaSettings::new(&self.brokers),
+            Arc::new(topics::table(&self.prefix)),
+        ))
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
         // A long run names a copy, which a build beside it does not replace.
-        let binary = std::env::var_os("PROCESSOR_UNDER_TEST").unwrap_or_else(|| env!("CARGO_BIN_EXE_processor").into());
+        let binary = std::env::var_os("PROCESSOR_UNDER_TEST")
+            .unwrap_or_else(|| env!("CARGO_BIN_EXE_processor").into());
         let mut c = Command::new(binary);
-        c.args(args).args(["--brokers", &self.brokers, "--topic-prefix", &self.prefix]).arg("--state").arg(&self.state).args(&self.flags);
+        c.args(args)
+            .args(["--brokers", &self.brokers, "--topic-prefix", &self.prefix])
+            .arg("--state")
+            .arg(&self.state)
+            .args(&self.flags);
         c.env_remove("KAFKA_BROKERS");
         c
     }
@@ -55,8 +81,13 @@ impl Installation {
     /// Runs a command to its end; answers stdout. Fails the test on another exit code than 0.
     pub fn run(&self, args: &[&str]) -> String {
         let out = self.command(args).output().expect("the binary starts");
-        let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-        assert!(out.status.success(), "{args:?}: {}\n{stdout}\n{stderr}", out.status);
+        let stdout = String::from_utf8_lossy(&out.stdout);
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        assert!(
+            out.status.success(),
+            "{args:?}: {}\n{stdout}\n{stderr}",
+            out.status
+        );
         stdout.into_owned()
     }
 
@@ -65,7 +96,8 @@ impl Installation {
         self.logs.join(format!("{role}-{instance}.log"))
     }
 
-    /// Starts an instance of a role in the background; its output goes to a log file. It ends with the thread that called this.
+    /// Starts an instance of a role in the background; its output goes to a log file. It ends with
+    /// the thread that called this.
     pub fn start(&self, role: &str, instance: u32) -> Process {
         self.start_with(role, instance, &[])
     }
@@ -76,30 +108,65 @@ impl Installation {
     }
 
     /// The same with another place for what it says.
-    pub fn start_into(&self, role: &str, instance: u32, variables: &[(&str, &str)], err: Stdio) -> Process {
+    pub fn start_into(
+        &self,
+        role: &str,
+        instance: u32,
+        variables: &[(&str, &str)],
+        err: Stdio,
+    ) -> Process {
         self.spawn_into(role, instance, &["--role", role], variables, Some(err))
     }
 
     /// The same of what is typed differently: the gateway.
-    pub fn spawn(&self, role: &str, instance: u32, args: &[&str], variables: &[(&str, &str)]) -> Process {
+    pub fn spawn(
+        &self,
+        role: &str,
+        instance: u32,
+        args: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Process {
         self.spawn_into(role, instance, args, variables, None)
     }
 
-    fn spawn_into(&self, role: &str, instance: u32, args: &[&str], variables: &[(&str, &str)], err: Option<Stdio>) -> Process {
+    fn spawn_into(
+        &self,
+        role: &str,
+        instance: u32,
+        args: &[&str],
+        variables: &[(&str, &str)],
+        err: Option<Stdio>,
+    ) -> Process {
         let log = self.log_of(role, instance);
-        let out = File::options().create(true).append(true).open(&log).expect("a log file");
+        let out = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("a log file");
         let err = err.unwrap_or_else(|| out.try_clone().expect("a second handle").into());
         let mut command = self.command(args);
         command.args(["--instance", &instance.to_string()]);
-        command.stdin(Stdio::null()).stdout(out).stderr(err).envs(variables.iter().copied());
-        // SAFETY: prctl is async-signal-safe and touches nothing of ours; it makes the child end when the test does, even by kill -9.
+        command
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .envs(variables.iter().copied());
+
+        // SAFETY: prctl is async-signal-safe and touches nothing of ours; it makes the child end
+        // when the test does, even by kill -9.
         unsafe {
             command.pre_exec(|| {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 Ok(())
             });
         }
-        Process { child: command.spawn().expect("the binary starts"), log, role: role.to_string(), instance }
+
+        Process {
+            child: command.spawn().expect("the binary starts"),
+            log,
+            role: role.to_string(),
+            instance,
+        }
     }
 }
 
@@ -123,6 +190,7 @@ impl Process {
 
     pub fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.child.id()).expect("a pid");
+
         // SAFETY: sends a signal to a child that we started and have not waited for.
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
     }
@@ -138,8 +206,10 @@ impl Process {
             if let Some(status) = self.ended() {
                 return status.code();
             }
+
             std::thread::sleep(Duration::from_millis(20));
         }
+
         None
     }
 
@@ -152,7 +222,14 @@ impl Process {
     pub fn stop(mut self) {
         self.signal(libc::SIGTERM);
         let code = self.exit_code(Duration::from_secs(30));
-        assert_eq!(code, Some(0), "{}-{} did not stop gracefully:\n{}", self.role, self.instance, tail(&self.log));
+        assert_eq!(
+            code,
+            Some(0),
+            "{}-{} did not stop gracefully:\n{}",
+            self.role,
+            self.instance,
+            tail(&self.log)
+        );
     }
 }
 
@@ -171,9 +248,16 @@ pub fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(25)..].join("\n")
 }
 
-/// The rows of a `replay` that two runs must agree in: all but the number of transactions, which without a journal depends on how records came.
+/// The rows of a `replay` that two runs must agree in: all but the number of transactions, which
+/// without a journal depends on how records came.
 pub fn replayed(table: &str) -> Vec<String> {
-    let columns =
-        |line: &str| line.split_whitespace().enumerate().filter(|(i, _)| *i != 2).map(|(_, c)| format!("{c} ")).collect::<String>();
+    let columns = |line: &str| {
+        line.split_whitespace()
+            .enumerate()
+            .filter(|(i, _)| *i != 2)
+            .map(|(_, c)| format!("{c} "))
+            .collect::<String>()
+    };
+
     table.lines().map(columns).collect()
 }

@@ -1,4 +1,5 @@
-//! The program as a person runs it: typed commands with what they answered, and roles in the background with what they logged.
+//! The program as a person runs it: typed commands with what they answered, and roles in the
+//! background with what they logged.
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -32,15 +33,30 @@ impl Answer {
         for part in parts {
             assert!(said.contains(part), "it should say `{part}`:\n{}", self.err);
         }
+
         let last = self.err.lines().rev().take(8).collect::<Vec<_>>();
-        assert!(!last.is_empty() && !self.err.contains("panicked"), "{}", self.err);
-        println!("{code}: {}", self.err.lines().rfind(|l| l.contains("processor:")).unwrap_or(last[0]));
+        assert!(
+            !last.is_empty() && !self.err.contains("panicked"),
+            "{}",
+            self.err
+        );
+        println!(
+            "{code}: {}",
+            self.err
+                .lines()
+                .rfind(|l| l.contains("processor:"))
+                .unwrap_or(last[0])
+        );
     }
 
     /// The code and the last lines of both outputs, for the report of a test that failed.
     fn last_lines(&self, count: usize) -> String {
-        let last =
-            |text: &str| text.lines().skip(text.lines().count().saturating_sub(count)).fold(String::new(), |all, line| all + line + "\n");
+        let last = |text: &str| {
+            text.lines()
+                .skip(text.lines().count().saturating_sub(count))
+                .fold(String::new(), |all, line| all + line + "\n")
+        };
+
         format!("{:?}\n{}{}", self.code, last(&self.out), last(&self.err))
     }
 
@@ -52,35 +68,62 @@ impl Answer {
 
 impl Program {
     pub fn embedded(dir: &Path, log: &str) -> Program {
-        Program { dir: dir.to_path_buf(), flags: vec!["--embedded".into(), log.into()] }
+        Program {
+            dir: dir.to_path_buf(),
+            flags: vec!["--embedded".into(), log.into()],
+        }
     }
 
     pub fn kafka(dir: &Path, brokers: &str, prefix: &str) -> Program {
-        Program { dir: dir.to_path_buf(), flags: ["--brokers", brokers, "--topic-prefix", prefix].map(String::from).to_vec() }
+        Program {
+            dir: dir.to_path_buf(),
+            flags: ["--brokers", brokers, "--topic-prefix", prefix]
+                .map(String::from)
+                .to_vec(),
+        }
     }
 
     /// With more flags.
     pub fn with(&self, more: &[&str]) -> Program {
-        let flags = self.flags.iter().cloned().chain(more.iter().map(|s| (*s).to_string())).collect();
-        Program { dir: self.dir.clone(), flags }
+        let flags = self
+            .flags
+            .iter()
+            .cloned()
+            .chain(more.iter().map(|s| (*s).to_string()))
+            .collect();
+        Program {
+            dir: self.dir.clone(),
+            flags,
+        }
     }
 
     /// The command, to be started in another way than usual.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut c = Command::new(env!("CARGO_BIN_EXE_processor"));
-        c.args(args).args(&self.flags).current_dir(&self.dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("PROCESSOR_") || n == "KAFKA_BROKERS") {
+        c.args(args)
+            .args(&self.flags)
+            .current_dir(&self.dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        for (name, _) in
+            std::env::vars().filter(|(n, _)| n.starts_with("PROCESSOR_") || n == "KAFKA_BROKERS")
+        {
             c.env_remove(name);
         }
-        // SAFETY: prctl is async-signal-safe and touches nothing of ours; it makes the child end when the test does, even by kill -9.
+
+        // SAFETY: prctl is async-signal-safe and touches nothing of ours; it makes the child end
+        // when the test does, even by kill -9.
         unsafe {
             c.pre_exec(|| {
-                // Whoever runs the tests under nohup has set this one aside, and children inherit that.
+                // Whoever runs the tests under nohup has set this one aside, and children inherit
+                // that.
                 libc::signal(libc::SIGHUP, libc::SIG_DFL);
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 Ok(())
             });
         }
+
         c
     }
 
@@ -91,7 +134,14 @@ impl Program {
 
     pub fn good(&self, args: &[&str]) -> String {
         let answer = self.run(args);
-        assert_eq!(answer.code, Some(0), "{args:?}\n{}\n{}", answer.out, answer.err);
+        assert_eq!(
+            answer.code,
+            Some(0),
+            "{args:?}\n{}\n{}",
+            answer.out,
+            answer.err
+        );
+
         answer.out
     }
 
@@ -120,14 +170,19 @@ impl Program {
         let collect = |mut from: Box<dyn Read + Send>| {
             std::thread::spawn(move || {
                 let mut all = Vec::new();
+
                 // What was read before an error is what there is.
                 from.read_to_end(&mut all).unwrap_or_default();
                 String::from_utf8_lossy(&all).into_owned()
             })
         };
+
         let out = collect(Box::new(child.stdout.take().expect("stdout")));
         let err = collect(Box::new(child.stderr.take().expect("stderr")));
-        Background { child, said: Some((out, err)) }
+        Background {
+            child,
+            said: Some((out, err)),
+        }
     }
 
     /// Starts roles and waits until all of them run.
@@ -138,17 +193,31 @@ impl Program {
             assert!(running.is_running(), "{:?}", running.take_end());
             let status = self.run(&["status", "--format", "json"]);
             let rows: serde_json::Value = serde_json::from_str(&status.out).unwrap_or_default();
-            let of = |r: &&serde_json::Value| roles == "all" || roles.split(',').any(|name| r["role"] == name);
-            rows.as_array().is_some_and(|rows| !rows.is_empty() && rows.iter().filter(of).all(|r| r["state"] == "running"))
-                && self.statuses(pid) == if roles == "all" { 5 } else { roles.split(',').count() }
+            let of = |r: &&serde_json::Value| {
+                roles == "all" || roles.split(',').any(|name| r["role"] == name)
+            };
+
+            rows.as_array().is_some_and(|rows| {
+                !rows.is_empty() && rows.iter().filter(of).all(|r| r["state"] == "running")
+            }) && self.statuses(pid)
+                == if roles == "all" {
+                    5
+                } else {
+                    roles.split(',').count()
+                }
         });
+
         running
     }
 
     /// How many status files this process has written.
     fn statuses(&self, pid: u32) -> usize {
         let mut found = 0;
-        let state = self.flags.iter().position(|f| f == "--state").map(|i| PathBuf::from(&self.flags[i + 1]));
+        let state = self
+            .flags
+            .iter()
+            .position(|f| f == "--state")
+            .map(|i| PathBuf::from(&self.flags[i + 1]));
         let mut open = vec![self.dir.clone()];
         open.extend(state.filter(|s| s.is_absolute()));
         while let Some(dir) = open.pop() {
@@ -163,6 +232,7 @@ impl Program {
                 }
             }
         }
+
         found
     }
 }
@@ -182,6 +252,7 @@ impl Background {
 
     pub fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.child.id()).expect("a pid");
+
         // SAFETY: sends a signal to a child that we started and have not waited for.
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
     }
@@ -193,7 +264,11 @@ impl Background {
     fn take_end(&mut self) -> Answer {
         let code = self.child.wait().expect("its end").code();
         let (out, err) = self.said.take().expect("it ends once");
-        Answer { code, out: out.join().expect("stdout"), err: err.join().expect("stderr") }
+        Answer {
+            code,
+            out: out.join().expect("stdout"),
+            err: err.join().expect("stderr"),
+        }
     }
 
     /// Waits for its end.
@@ -203,10 +278,15 @@ impl Background {
             if began.elapsed() > within {
                 self.child.kill().expect("a kill");
                 let said = self.take_end();
-                panic!("it did not end within {within:?}:\n{}\n{}", said.out, said.err);
+                panic!(
+                    "it did not end within {within:?}:\n{}\n{}",
+                    said.out, said.err
+                );
             }
+
             std::thread::sleep(Duration::from_millis(20));
         }
+
         self.take_end()
     }
 
@@ -226,7 +306,10 @@ impl Drop for Background {
             self.child.kill().unwrap_or_default();
             let end = self.take_end();
             if std::thread::panicking() {
-                println!("a command was running when the test failed: {}", end.last_lines(60));
+                println!(
+                    "a command was running when the test failed: {}",
+                    end.last_lines(60)
+                );
             }
         }
     }
@@ -244,11 +327,17 @@ impl SmallDisk {
         let path = dir.path().join("disk");
         std::fs::create_dir(&path).expect("a directory");
         let options = format!("size={megabytes}m,mode=0777");
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).output();
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(&path)
+            .output();
         match done {
             Ok(o) if o.status.success() => Some(SmallDisk { path, _dir: dir }),
             Ok(o) => {
-                println!("skipped: a small disk cannot be mounted here: {}", String::from_utf8_lossy(&o.stderr).trim());
+                println!(
+                    "skipped: a small disk cannot be mounted here: {}",
+                    String::from_utf8_lossy(&o.stderr).trim()
+                );
                 None
             }
             Err(e) => {
@@ -268,15 +357,25 @@ impl SmallDisk {
     /// Gives it back, unless somebody has deleted everything meanwhile.
     pub fn free(&self) {
         match std::fs::remove_file(self.path.join("filler")) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => panic!("the filler can be deleted: {e}"),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                panic!("the filler can be deleted: {e}")
+            }
             _ => {}
         }
     }
 
     /// Mounts it anew, read-only (`ro`) or writable (`rw`).
     pub fn remount(&self, how: &str) {
-        let done = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(&self.path).output().expect("mount");
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let done = Command::new("mount")
+            .args(["-o", &format!("remount,{how}")])
+            .arg(&self.path)
+            .output()
+            .expect("mount");
+        assert!(
+            done.status.success(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
     }
 }
 

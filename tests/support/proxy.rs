@@ -1,9 +1,12 @@
-//! A proxy between Kafka clients and brokers that understands frames: it can hold one request and deliver it later, also when the client that
-//! sent it has long given up and gone; drop an answer; delay requests; cut one direction; lose connections.
+//! A proxy between Kafka clients and brokers that understands frames: it can hold one request and
+//! deliver it later, also when the client that sent it has long given up and gone; drop an answer;
+//! delay requests; cut one direction; lose connections.
 //!
-//! Brokers advertise the proxy's ports, so every client goes through it. A frame is four bytes of length, then api, version, correlation id and
-//! the client's name; nothing more is understood but the transactional id in front of an EndTxn and its relatives. A held frame holds up what comes
-//! after it on the same connection, as a network would. Two threads carry each connection, one for each direction.
+//! Brokers advertise the proxy's ports, so every client goes through it. A frame is four bytes of
+//! length, then api, version, correlation id and the client's name; nothing more is understood but
+//! the transactional id in front of an EndTxn and its relatives. A held frame holds up what comes
+//! after it on the same connection, as a network would. Two threads carry each connection, one for
+//! each direction.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -71,7 +74,10 @@ impl Ticket {
 
     fn wait(&self, within: Duration, done: impl Fn(&Held) -> bool) -> bool {
         let state = lock(&self.state);
-        let (state, _) = self.changed.wait_timeout_while(state, within, |s| !done(s)).unwrap_or_else(PoisonError::into_inner);
+        let (state, _) = self
+            .changed
+            .wait_timeout_while(state, within, |s| !done(s))
+            .unwrap_or_else(PoisonError::into_inner);
         done(&state)
     }
 
@@ -82,7 +88,10 @@ impl Ticket {
 
     /// Waits until a request is being held.
     pub fn wait_held(&self, within: Duration) {
-        assert!(self.wait(within, |s| s.held), "no request to hold came within {within:?}");
+        assert!(
+            self.wait(within, |s| s.held),
+            "no request to hold came within {within:?}"
+        );
     }
 
     /// Lets it go.
@@ -92,7 +101,10 @@ impl Ticket {
 
     /// The error code that the broker answered the request with, once it was let go.
     pub fn answer(&self, within: Duration) -> i16 {
-        assert!(self.wait(within, |s| s.answer.is_some()), "the request was not answered within {within:?}");
+        assert!(
+            self.wait(within, |s| s.answer.is_some()),
+            "the request was not answered within {within:?}"
+        );
         lock(&self.state).answer.expect("just seen")
     }
 }
@@ -144,10 +156,17 @@ impl Faults {
         lock(&self.rules).push(rule);
     }
 
-    /// Holds the next EndTxn (or another request), or the next few, of a transactional id until the ticket is released.
+    /// Holds the next EndTxn (or another request), or the next few, of a transactional id until the
+    /// ticket is released.
     pub fn hold(&self, api: i16, of: &str, times: u32) -> Arc<Ticket> {
         let ticket = Ticket::new();
-        self.add(Rule { api, of: of.into(), act: Act::Hold(ticket.clone(), Duration::from_secs(600)), times });
+        self.add(Rule {
+            api,
+            of: of.into(),
+            act: Act::Hold(ticket.clone(), Duration::from_secs(600)),
+            times,
+        });
+
         ticket
     }
 
@@ -159,7 +178,8 @@ impl Faults {
 
     /// Nothing passes to or from a broker for a while.
     pub fn cut(&self, broker: u32, way: Way, time: Duration) {
-        lock(&self.links).entry(broker).or_default().cut[way as usize] = Some(Instant::now() + time);
+        lock(&self.links).entry(broker).or_default().cut[way as usize] =
+            Some(Instant::now() + time);
         self.counts.cuts.fetch_add(1, Ordering::Relaxed);
         self.changed.notify_all();
     }
@@ -172,10 +192,15 @@ impl Faults {
     /// Ends each `nth` connection to a broker.
     pub fn drop_connections(&self, broker: u32, nth: usize) {
         let links = lock(&self.links);
-        let Some(link) = links.get(&broker) else { return };
+        let Some(link) = links.get(&broker) else {
+            return;
+        };
+
         for conn in link.open.values().step_by(nth.max(1)) {
             conn.close_client();
-            self.counts.connections_dropped.fetch_add(1, Ordering::Relaxed);
+            self.counts
+                .connections_dropped
+                .fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -186,10 +211,15 @@ impl Faults {
                 ticket.release();
             }
         }
+
         for link in lock(&self.links).values_mut() {
             (link.cut, link.latency) = ([None, None], Duration::ZERO);
-            link.open.values().flat_map(|c| lock(&c.tickets).values().cloned().collect::<Vec<_>>()).for_each(|t| t.release());
+            link.open
+                .values()
+                .flat_map(|c| lock(&c.tickets).values().cloned().collect::<Vec<_>>())
+                .for_each(|t| t.release());
         }
+
         self.changed.notify_all();
     }
 
@@ -197,13 +227,17 @@ impl Faults {
         if frame.api == END_TXN {
             self.counts.end_txn.fetch_add(1, Ordering::Relaxed);
         }
+
         let mut rules = lock(&self.rules);
-        let found = rules.iter().position(|r| r.api == frame.api && frame.text.contains(&r.of))?;
+        let found = rules
+            .iter()
+            .position(|r| r.api == frame.api && frame.text.contains(&r.of))?;
         rules[found].times -= 1;
         let act = rules[found].act.clone();
         if rules[found].times == 0 {
             rules.remove(found);
         }
+
         Some(act)
     }
 
@@ -212,13 +246,20 @@ impl Faults {
         let mut links = lock(&self.links);
         loop {
             let link = links.entry(broker).or_default();
-            let Some(left) = link.cut[way as usize].and_then(|until| until.checked_duration_since(Instant::now())) else {
+            let Some(left) = link.cut[way as usize]
+                .and_then(|until| until.checked_duration_since(Instant::now()))
+            else {
                 let latency = link.latency;
                 drop(links);
                 std::thread::sleep(latency);
                 return;
             };
-            links = self.changed.wait_timeout(links, left).unwrap_or_else(PoisonError::into_inner).0;
+
+            links = self
+                .changed
+                .wait_timeout(links, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 }
@@ -238,8 +279,18 @@ impl<'a> Frame<'a> {
         let correlation = i32::from_be_bytes(bytes.get(4..8)?.try_into().ok()?);
         let body = 10 + usize::try_from(short(8)?).unwrap_or(0);
         let plain = [PRODUCE, 24, ADD_OFFSETS_TO_TXN, END_TXN].contains(&api);
-        let text = || std::str::from_utf8(bytes.get(body + 2..body + 2 + usize::try_from(short(body)?).ok()?)?).ok();
-        Some(Frame { api, correlation, text: plain.then(text).flatten().unwrap_or("") })
+        let text = || {
+            std::str::from_utf8(
+                bytes.get(body + 2..body + 2 + usize::try_from(short(body)?).ok()?)?,
+            )
+            .ok()
+        };
+
+        Some(Frame {
+            api,
+            correlation,
+            text: plain.then(text).flatten().unwrap_or(""),
+        })
     }
 }
 
@@ -267,7 +318,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens at once; connections are refused until there is a target. Its threads live as long as the process.
+    /// Listens at once; connections are refused until there is a target. Its threads live as long
+    /// as the process.
     pub fn start(broker: u32, faults: Arc<Faults>) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port for the proxy");
         let address = listener.local_addr().expect("its address").to_string();
@@ -277,10 +329,14 @@ impl Proxy {
             for client in listener.incoming().flatten() {
                 let Some(address) = *lock(&to) else { continue };
                 let faults = faults.clone();
+
                 // Connecting may take long when the broker is frozen; others must not wait for it.
-                thread("proxy-connect", move || carry(client, address, broker, faults));
+                thread("proxy-connect", move || {
+                    carry(client, address, broker, faults)
+                });
             }
         });
+
         Proxy { address, target }
     }
 
@@ -290,16 +346,31 @@ impl Proxy {
 }
 
 fn thread(name: &str, work: impl FnOnce() + Send + 'static) {
-    std::thread::Builder::new().name(name.into()).stack_size(STACK).spawn(work).expect("a thread can be started");
+    std::thread::Builder::new()
+        .name(name.into())
+        .stack_size(STACK)
+        .spawn(work)
+        .expect("a thread can be started");
 }
 
 fn carry(client: TcpStream, address: SocketAddr, broker: u32, faults: Arc<Faults>) {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let Ok(upstream) = TcpStream::connect_timeout(&address, Duration::from_secs(5)) else { return };
-    let (Ok(client_in), Ok(broker_in)) = (client.try_clone(), upstream.try_clone()) else { return };
-    if client.set_nodelay(true).and(upstream.set_nodelay(true)).is_err() {
+    let Ok(upstream) = TcpStream::connect_timeout(&address, Duration::from_secs(5)) else {
+        return;
+    };
+
+    let (Ok(client_in), Ok(broker_in)) = (client.try_clone(), upstream.try_clone()) else {
+        return;
+    };
+
+    if client
+        .set_nodelay(true)
+        .and(upstream.set_nodelay(true))
+        .is_err()
+    {
         return;
     }
+
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
     let conn = Arc::new(Conn {
         client,
@@ -308,17 +379,29 @@ fn carry(client: TcpStream, address: SocketAddr, broker: u32, faults: Arc<Faults
         no_answer: Mutex::default(),
         tickets: Mutex::default(),
     });
-    lock(&faults.links).entry(broker).or_default().open.insert(id, conn.clone());
+
+    lock(&faults.links)
+        .entry(broker)
+        .or_default()
+        .open
+        .insert(id, conn.clone());
     faults.counts.connections.fetch_add(1, Ordering::Relaxed);
-    let (back, back_faults) = (conn.clone(), faults.clone());
-    thread("proxy-answers", move || answers(&back, broker_in, broker, &back_faults));
+    let back = conn.clone();
+    let back_faults = faults.clone();
+    thread("proxy-answers", move || {
+        answers(&back, broker_in, broker, &back_faults)
+    });
+
     requests(&conn, client_in, broker, &faults);
     conn.client_gone.store(true, Ordering::Relaxed);
-    // What was held must be answered before the line to the broker is closed, or the broker might never look at it.
+
+    // What was held must be answered before the line to the broker is closed, or the broker might
+    // never look at it.
     let since = Instant::now();
     while !lock(&conn.tickets).is_empty() && since.elapsed() < LAST_ANSWER {
         std::thread::sleep(Duration::from_millis(5));
     }
+
     drop(conn.broker.shutdown(Shutdown::Both));
     if let Some(link) = lock(&faults.links).get_mut(&broker) {
         link.open.remove(&id);
@@ -326,9 +409,13 @@ fn carry(client: TcpStream, address: SocketAddr, broker: u32, faults: Arc<Faults
 }
 
 fn requests(conn: &Conn, mut from: TcpStream, broker: u32, faults: &Faults) {
-    let (mut to, mut bytes) = (&conn.broker, Vec::new());
+    let mut to = &conn.broker;
+    let mut bytes = Vec::new();
     while read_frame(&mut from, &mut bytes) {
-        let Some(frame) = Frame::parse(&bytes[4..]) else { return };
+        let Some(frame) = Frame::parse(&bytes[4..]) else {
+            return;
+        };
+
         match faults.judge(&frame) {
             None => {}
             Some(Act::Delay(time)) => {
@@ -336,7 +423,10 @@ fn requests(conn: &Conn, mut from: TcpStream, broker: u32, faults: &Faults) {
                 std::thread::sleep(time);
             }
             Some(Act::DropAnswer) => {
-                faults.counts.answers_dropped.fetch_add(1, Ordering::Relaxed);
+                faults
+                    .counts
+                    .answers_dropped
+                    .fetch_add(1, Ordering::Relaxed);
                 lock(&conn.no_answer).insert(frame.correlation);
             }
             Some(Act::Hold(ticket, at_most)) => {
@@ -345,10 +435,14 @@ fn requests(conn: &Conn, mut from: TcpStream, broker: u32, faults: &Faults) {
                 ticket.set(|s| s.held = true);
                 ticket.wait(at_most, |s| s.released);
                 if gone(&conn.client) {
-                    faults.counts.orphans_delivered.fetch_add(1, Ordering::Relaxed);
+                    faults
+                        .counts
+                        .orphans_delivered
+                        .fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
+
         faults.pass(broker, Way::ToBroker);
         if to.write_all(&bytes).is_err() {
             return;
@@ -358,31 +452,51 @@ fn requests(conn: &Conn, mut from: TcpStream, broker: u32, faults: &Faults) {
 
 /// Whether the client has closed, also when not all that it sent before was read yet.
 fn gone(client: &TcpStream) -> bool {
-    let mut ask = libc::pollfd { fd: client.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    let mut ask = libc::pollfd {
+        fd: client.as_raw_fd(),
+        events: libc::POLLRDHUP,
+        revents: 0,
+    };
+
     // SAFETY: asks about one descriptor that the reference keeps open, without waiting.
     unsafe { libc::poll(&mut ask, 1, 0) > 0 }
 }
 
 fn answers(conn: &Conn, mut from: TcpStream, broker: u32, faults: &Faults) {
-    let (mut to, mut bytes) = (&conn.client, Vec::new());
+    let mut to = &conn.client;
+    let mut bytes = Vec::new();
     while read_frame(&mut from, &mut bytes) {
-        let Some(correlation) = bytes.get(4..8).and_then(|b| b.try_into().ok()).map(i32::from_be_bytes) else { break };
+        let Some(correlation) = bytes
+            .get(4..8)
+            .and_then(|b| b.try_into().ok())
+            .map(i32::from_be_bytes)
+        else {
+            break;
+        };
+
         if let Some(ticket) = lock(&conn.tickets).remove(&correlation) {
             // After the correlation id: how long to hold back, then the error.
-            let code = bytes.get(12..14).and_then(|b| b.try_into().ok()).map_or(-1, i16::from_be_bytes);
+            let code = bytes
+                .get(12..14)
+                .and_then(|b| b.try_into().ok())
+                .map_or(-1, i16::from_be_bytes);
             if code != 0 {
                 faults.counts.stale_refused.fetch_add(1, Ordering::Relaxed);
             }
+
             ticket.set(|s| s.answer = Some(code));
         }
+
         if lock(&conn.no_answer).remove(&correlation) {
             continue;
         }
+
         faults.pass(broker, Way::ToClient);
         if to.write_all(&bytes).is_err() && lock(&conn.tickets).is_empty() {
             break;
         }
     }
+
     // A connection that the broker has closed answers nothing any more.
     lock(&conn.tickets).clear();
     conn.close_client();
@@ -394,10 +508,12 @@ fn read_frame(from: &mut TcpStream, into: &mut Vec<u8>) -> bool {
     if from.read_exact(into).is_err() {
         return false;
     }
+
     let length = u32::from_be_bytes(into[..4].try_into().expect("four bytes")) as usize;
     if length > 128 << 20 {
         return false;
     }
+
     into.resize(4 + length, 0);
     from.read_exact(&mut into[4..]).is_ok()
 }

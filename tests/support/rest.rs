@@ -1,4 +1,5 @@
-//! When a system is at rest: every role has read all of its inputs and nothing was written while we looked.
+//! When a system is at rest: every role has read all of its inputs and nothing was written while we
+//! looked.
 
 use std::time::{Duration, Instant};
 
@@ -7,18 +8,24 @@ use processor::engine::records::Records;
 use processor::engine::topics::TopicPartition;
 use processor::roles::Role;
 
-/// Waits until it is so. The committed offset of a partition may stay below its end by transaction markers, so what lies between is read.
+/// Waits until it is so. The committed offset of a partition may stay below its end by transaction
+/// markers, so what lies between is read.
 pub fn wait_at_rest(log: &dyn Log, prefix: &str, within: Duration, mut meanwhile: impl FnMut()) {
     let began = Instant::now();
     loop {
         meanwhile();
+
         // A broker that has come back a moment ago does not know its own end yet: asked again.
         let why = match unrest(log, prefix) {
             Ok(None) => return,
             Ok(Some(why)) => why,
             Err(e) => e.to_string(),
         };
-        assert!(began.elapsed() < within, "not at rest within {within:?}: {why}");
+
+        assert!(
+            began.elapsed() < within,
+            "not at rest within {within:?}: {why}"
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -28,6 +35,7 @@ fn unrest(log: &dyn Log, prefix: &str) -> Result<Option<String>, LogError> {
     if let Some(why) = unread(log, prefix)? {
         return Ok(Some(why));
     }
+
     // Whoever wrote since then has given somebody something to read.
     Ok((ends(log)? != before).then(|| "records are still being written".into()))
 }
@@ -38,11 +46,15 @@ fn inputs(log: &dyn Log, role: Role) -> Result<Vec<TopicPartition>, LogError> {
         let count = log.partitions(input.topic)?.expect("the topic exists");
         all.extend((0..count).map(|p| TopicPartition::new(input.topic, p)));
     }
+
     Ok(all)
 }
 
 fn ends(log: &dyn Log) -> Result<Vec<(TopicPartition, u64)>, LogError> {
-    inputs(log, Role::Audit)?.into_iter().map(|at| Ok((at, log.bounds(at)?.stable_end))).collect()
+    inputs(log, Role::Audit)?
+        .into_iter()
+        .map(|at| Ok((at, log.bounds(at)?.stable_end)))
+        .collect()
 }
 
 /// The first input found that a role has not read to its end.
@@ -54,20 +66,31 @@ pub fn unread(log: &dyn Log, prefix: &str) -> Result<Option<String>, LogError> {
         for (at, committed) in at.into_iter().zip(committed) {
             let bounds = log.bounds(at)?;
             let next = committed.unwrap_or(bounds.start);
-            if bounds.stable_end != bounds.end || bounds.stable_end > next && has_records(log, at, next)? {
-                return Ok(Some(format!("{role} has read {at:?} up to {committed:?}; {bounds:?}")));
+            if bounds.stable_end != bounds.end
+                || bounds.stable_end > next && has_records(log, at, next)?
+            {
+                return Ok(Some(format!(
+                    "{role} has read {at:?} up to {committed:?}; {bounds:?}"
+                )));
             }
         }
     }
+
     Ok(None)
 }
 
 fn has_records(log: &dyn Log, at: TopicPartition, next: u64) -> Result<bool, LogError> {
     let mut reader = log.reader(at.topic, &[(at.partition, From::Offset(next))], false)?;
-    let limits = Limits { records: 1, bytes: 1 << 20, age: Duration::from_secs(1) };
+    let limits = Limits {
+        records: 1,
+        bytes: 1 << 20,
+        age: Duration::from_secs(1),
+    };
+
     let mut found = Records::new();
     while !reader.caught_up() && found.is_empty() {
         reader.poll(Duration::from_millis(50), limits, &mut found)?;
     }
+
     Ok(!found.is_empty())
 }

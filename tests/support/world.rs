@@ -1,4 +1,5 @@
-//! A whole system in this process, on a real broker or on the embedded log: topics made, all roles running, and readings of what came out.
+//! A whole system in this process, on a real broker or on the embedded log: topics made, all roles
+//! running, and readings of what came out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,6 +52,7 @@ pub fn on_both(test: &str, settings: RoleSettings, body: fn(&mut World)) {
         body(&mut world);
         world.stop();
     };
+
     run(World::embedded(test, settings));
     #[cfg(feature = "kafka")]
     run(World::kafka(test, settings));
@@ -60,7 +62,8 @@ impl World {
     pub fn embedded(test: &str, settings: RoleSettings) -> World {
         let dir = tempfile::tempdir().expect("a directory");
         let topics = Arc::new(t::table(&format!("{test}-")));
-        let log = LocalLog::open(&dir.path().join("log"), &topics, Options::default()).expect("an embedded log");
+        let log = LocalLog::open(&dir.path().join("log"), &topics, Options::default())
+            .expect("an embedded log");
         World::start("embedded", Arc::new(log), topics, settings, dir)
     }
 
@@ -70,60 +73,112 @@ impl World {
         use processor::log::kafka::{KafkaLog, KafkaSettings};
         let dir = tempfile::tempdir().expect("a directory");
         let topics = Arc::new(t::table(&broker::unique_prefix(test)));
-        let log = KafkaLog::new(KafkaSettings::new(&broker::shared().address), topics.clone());
+        let log = KafkaLog::new(
+            KafkaSettings::new(&broker::shared().address),
+            topics.clone(),
+        );
         World::start("kafka", Arc::new(log), topics, settings, dir)
     }
 
-    fn start(name: &'static str, log: Arc<dyn Log>, topics: Arc<TopicTable>, settings: RoleSettings, dir: tempfile::TempDir) -> World {
+    fn start(
+        name: &'static str,
+        log: Arc<dyn Log>,
+        topics: Arc<TopicTable>,
+        settings: RoleSettings,
+        dir: tempfile::TempDir,
+    ) -> World {
         let system = System {
             log: log.clone(),
             topics: topics.clone(),
             state: dir.path().join("state"),
             instance: 1,
             roles: settings,
-            limits: Limits { records: 10_000, bytes: 8 << 20, age: Duration::from_millis(50) },
+            limits: Limits {
+                records: 10_000,
+                bytes: 8 << 20,
+                age: Duration::from_millis(50),
+            },
             scrub_every: Duration::ZERO,
             leave: false,
             standby: processor::engine::restore::Standby::None,
             lock_wait: Duration::from_secs(5),
             memory: SharedMemory::default(),
         };
-        system.create_topics(PARTITIONS, &mut |_, made| assert!(made)).expect("topics can be made");
+
+        system
+            .create_topics(PARTITIONS, &mut |_, made| assert!(made))
+            .expect("topics can be made");
         let kept = system.clone();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
             runtime.block_on(async {
                 let members = Role::all().into_iter().map(|r| system.member(r)).collect();
-                let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone(), Ends::Together);
+                let supervisor = Supervisor::start(
+                    members,
+                    system.topics.clone(),
+                    system.state.clone(),
+                    Ends::Together,
+                );
+
                 // A sender that went away (a test that failed) is a stop too.
                 let until = async { stopped.await.unwrap_or_default() };
                 supervisor.run(until, Duration::from_secs(30)).await
             })
         });
+
         let sender = Sender::new(&*log);
-        World { name, log, topics, settings, sender, system: kept, running: Some(Running { stop, thread }), dir }
+        World {
+            name,
+            log,
+            topics,
+            settings,
+            sender,
+            system: kept,
+            running: Some(Running { stop, thread }),
+            dir,
+        }
     }
 
     /// Lists a symbol and gives it a price, and waits until orders can know both.
     pub fn list(&mut self, symbol: &str, price: &str) {
-        self.sender.send(t::INSTRUMENTS, symbol, format!(r#"{{"symbol":"{symbol}"}}"#));
+        self.sender.send(
+            t::INSTRUMENTS,
+            symbol,
+            format!(r#"{{"symbol":"{symbol}"}}"#),
+        );
         self.sender.flush();
-        // Listing and prices have no common clock: a price that came too early would be a dead letter.
+
+        // Listing and prices have no common clock: a price that came too early would be a dead
+        // letter.
         self.rest();
         let mut prices = MarketDataPublisher::new(self.log.clone()).expect("a publisher");
-        prices.publish(symbol, price, now_ms()).expect("a price is published");
+        prices
+            .publish(symbol, price, now_ms())
+            .expect("a price is published");
         prices.flush(PATIENCE).expect("the log takes it");
         let log = self.log.clone();
-        wait_for("the reference price", PATIENCE, || read_all(&*log, t::REFERENCE_PRICES).iter().any(|p| p.text("symbol") == symbol));
+        wait_for("the reference price", PATIENCE, || {
+            read_all(&*log, t::REFERENCE_PRICES)
+                .iter()
+                .any(|p| p.text("symbol") == symbol)
+        });
+
         self.rest();
     }
 
     /// Waits until every role has read all there is.
     pub fn rest(&self) {
         if let Some(running) = &self.running {
-            wait_at_rest(&*self.log, self.topics.prefix(), PATIENCE, || assert!(!running.thread.is_finished(), "the roles have stopped"));
-            // Broadcast rows are not committed anywhere; an idle instance has seen them after one turn of its loop.
+            wait_at_rest(&*self.log, self.topics.prefix(), PATIENCE, || {
+                assert!(!running.thread.is_finished(), "the roles have stopped")
+            });
+
+            // Broadcast rows are not committed anywhere; an idle instance has seen them after one
+            // turn of its loop.
             std::thread::sleep(Duration::from_millis(300));
         }
     }
@@ -134,7 +189,10 @@ impl World {
 
     /// Events of one user, in order.
     pub fn events(&self, user: &str) -> Vec<Seen> {
-        self.read(t::ORDER_EVENTS).into_iter().filter(|e| e.text("user_id") == user).collect()
+        self.read(t::ORDER_EVENTS)
+            .into_iter()
+            .filter(|e| e.text("user_id") == user)
+            .collect()
     }
 
     /// `topic/partition/offset` of a record.
@@ -147,15 +205,21 @@ impl World {
         drop(self.stop_and_keep());
     }
 
-    /// The same, with all files left for as long as the directory is held, and nobody working on them.
+    /// The same, with all files left for as long as the directory is held, and nobody working on
+    /// them.
     pub fn stop_and_keep(mut self) -> tempfile::TempDir {
         let running = self.running.take().expect("it was started");
         running.stop.send(()).expect("the roles still run");
-        running.thread.join().expect("no panic").expect("a graceful end");
+        running
+            .thread
+            .join()
+            .expect("no panic")
+            .expect("a graceful end");
         self.dir
     }
 
-    /// What the contract says of every record that we write, whatever it is about: headers, their values, keys, partitions, times, audit chains.
+    /// What the contract says of every record that we write, whatever it is about: headers, their
+    /// values, keys, partitions, times, audit chains.
     pub fn check_form(&self) {
         let mut named = BTreeMap::<(TopicId, String), Vec<u32>>::new();
         let mut inputs = BTreeMap::new();
@@ -164,9 +228,18 @@ impl World {
                 inputs.insert(self.src(topic, &r), (topic, r));
             }
         }
-        for (name, (topic, r)) in inputs.iter().filter(|(_, (topic, _))| *topic > t::INSTRUMENTS) {
+
+        for (name, (topic, r)) in inputs
+            .iter()
+            .filter(|(_, (topic, _))| *topic > t::INSTRUMENTS)
+        {
             let what = format!("{} {name} {:?}", self.name, r.headers);
-            let header = |h: &str| r.headers.get(h).unwrap_or_else(|| panic!("no header {h}: {what}"));
+            let header = |h: &str| {
+                r.headers
+                    .get(h)
+                    .unwrap_or_else(|| panic!("no header {h}: {what}"))
+            };
+
             let kind = match *topic {
                 t::ORDER_EVENTS => r.text("event"),
                 t::TRADES if r.value.get("busted_quantity").is_some() => "TradeBusted",
@@ -178,13 +251,24 @@ impl World {
                 t::DEAD_LETTERS => "DeadLetter",
                 _ => header("type"),
             };
+
             assert_eq!(header("type"), kind, "{what}");
-            assert_eq!(header("v"), if *topic == t::AUDIT_LOG { "2" } else { "1" }, "{what}");
-            let (cause_topic, cause) = inputs.get(header("src")).unwrap_or_else(|| panic!("src names no record: {what}"));
-            assert_eq!(r.time_ms, cause.time_ms, "CreateTime is the append time of the direct cause: {what}");
+            assert_eq!(
+                header("v"),
+                if *topic == t::AUDIT_LOG { "2" } else { "1" },
+                "{what}"
+            );
+            let (cause_topic, cause) = inputs
+                .get(header("src"))
+                .unwrap_or_else(|| panic!("src names no record: {what}"));
+            assert_eq!(
+                r.time_ms, cause.time_ms,
+                "CreateTime is the append time of the direct cause: {what}"
+            );
             if let Some(time) = r.value.get("time_us").filter(|_| *topic != t::DEAD_LETTERS) {
                 assert_eq!(*time, Value::from(cause.time_ms * 1000), "{what}");
             }
+
             let key = match *topic {
                 t::ORDER_EVENTS | t::PORTFOLIOS | t::NOTIFICATIONS => r.text("user_id").as_bytes(),
                 t::TRADES | t::REFERENCE_PRICES => r.text("symbol").as_bytes(),
@@ -192,15 +276,30 @@ impl World {
                 t::AUDIT_LOG => name_of(header("src")).as_bytes(),
                 _ => &r.key,
             };
+
             assert_eq!(r.key, key, "{what}");
             if *topic != t::REFERENCE_PRICES && !(*topic == t::DEAD_LETTERS && cause.keyless) {
-                assert_eq!(r.partition, processor::domain::partitioner::partition(&r.key, PARTITIONS), "{what}");
+                assert_eq!(
+                    r.partition,
+                    processor::domain::partitioner::partition(&r.key, PARTITIONS),
+                    "{what}"
+                );
             }
+
             if *topic == t::DEAD_LETTERS {
-                assert_eq!((&r.raw, r.tombstone, r.keyless), (&cause.raw, cause.tombstone, cause.keyless), "untouched: {what}");
-                assert!(!header("reason").is_empty() && !header("text").is_empty(), "{what}");
+                assert_eq!(
+                    (&r.raw, r.tombstone, r.keyless),
+                    (&cause.raw, cause.tombstone, cause.keyless),
+                    "untouched: {what}"
+                );
+                assert!(
+                    !header("reason").is_empty() && !header("text").is_empty(),
+                    "{what}"
+                );
             }
-            // Several roles read one record; each counts its own output. Which role wrote follows from the topic, but for dead letters from their cause.
+
+            // Several roles read one record; each counts its own output. Which role wrote follows
+            // from the topic, but for dead letters from their cause.
             let writer = match *topic {
                 t::DEAD_LETTERS if *cause_topic == t::INSTRUMENTS => t::AUDIT_LOG,
                 t::DEAD_LETTERS if *cause_topic == t::MARKET_DATA => t::TRADES,
@@ -209,13 +308,23 @@ impl World {
                 t::TRADES | t::REFERENCE_PRICES | t::EXECUTIONS => t::TRADES,
                 other => other,
             };
-            named.entry((writer, header("src").clone())).or_default().push(header("n").parse().expect("a number"));
+
+            named
+                .entry((writer, header("src").clone()))
+                .or_default()
+                .push(header("n").parse().expect("a number"));
         }
+
         for ((_, src), mut numbers) in named {
             numbers.sort_unstable();
             let want: Vec<_> = (0..numbers.len() as u32).collect();
-            assert_eq!(numbers, want, "{}: outputs of {src} are numbered from 0", self.name);
+            assert_eq!(
+                numbers, want,
+                "{}: outputs of {src} are numbered from 0",
+                self.name
+            );
         }
+
         let mut verdict = oracle::Verdict::default();
         oracle::check_audit(&mut verdict, &*self.log, &self.topics);
         verdict.assert_clean();

@@ -158,7 +158,8 @@ pub struct Bust {
     /// Only so many shares of it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     pub quantity: Option<i64>,
-    /// Id of this command [default: a new UUID]. Where an answer was lost, the same command with the same id takes back nothing more
+    /// Id of this command [default: a new UUID]. Where an answer was lost, the same command with
+    /// the same id takes back nothing more
     #[arg(long, value_name = "ID")]
     pub id: Option<String>,
     /// The operator who does it, for the record

@@ -123,7 +123,8 @@ pub struct Find {
 /// Options of `audit export`.
 #[derive(Debug, Default, Clone, ClapArgs)]
 pub struct Export {
-    /// First time (2026-01-31T09:30:00Z, a day from 00:00 UTC, or a number since 1970) [default: the beginning]
+    /// First time (2026-01-31T09:30:00Z, a day from 00:00 UTC, or a number since 1970) [default:
+    /// the beginning]
     #[arg(long, value_name = "TIME")]
     pub from: Option<String>,
     /// Time before which to stop [default: now]

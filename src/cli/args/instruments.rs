@@ -43,10 +43,13 @@ pub enum Instruments {
         #[arg(long)]
         replace: bool,
     },
-    /// Take listings away: open orders are cancelled, and further ones refused, until they are loaded again
-    #[command(after_help = "Positions stay. To stop trading for a while, `instruments halt` the symbol instead.\n\
+    /// Take listings away: open orders are cancelled, and further ones refused, until they are
+    /// loaded again
+    #[command(
+        after_help = "Positions stay. To stop trading for a while, `instruments halt` the symbol instead.\n\
 Exit code: 0 done; 1 some symbols were not listed, and are named; the others are delisted.\n\n\
-Example: processor instruments delist AAPL MSFT --brokers localhost:9092")]
+Example: processor instruments delist AAPL MSFT --brokers localhost:9092"
+    )]
     Delist {
         /// The symbols
         #[arg(required = true, value_name = "SYMBOL")]
@@ -70,7 +73,9 @@ Example: processor instruments delist AAPL MSFT --brokers localhost:9092")]
         symbols: Vec<String>,
     },
     /// All listings, with what is not the default
-    #[command(after_help = "Example: processor instruments list --format json --brokers localhost:9092")]
+    #[command(
+        after_help = "Example: processor instruments list --format json --brokers localhost:9092"
+    )]
     List,
     /// One listing with all of its fields
     #[command(after_help = "Example: processor instruments show AAPL --brokers localhost:9092")]

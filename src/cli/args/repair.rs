@@ -19,7 +19,8 @@ Examples:
 /// `repair ...`
 #[derive(Debug, Subcommand)]
 pub enum Repair {
-    /// Put the committed offsets of a role's group to where its changelog says that each task stands
+    /// Put the committed offsets of a role's group to where its changelog says that each task
+    /// stands
     #[command(after_help = OFFSETS)]
     Offsets {
         /// Only say what would be done

@@ -33,32 +33,58 @@ pub fn switch_off(
     check_id("operator", operator).map_err(|e| Failure::usage(e.to_string()))?;
     let log = open::log(config, Access::Write)?;
     let table = Switched::load(&*log)?;
-    // One row for each: to write this one would allow more than before, which nobody asks for who stops somebody.
+
+    // One row for each: to write this one would allow more than before, which nobody asks for who
+    // stops somebody.
     let before = table.rows.get(key);
     let keep_orders = keep_orders && before.is_none_or(|before| before.keep_orders);
     let kept = before.filter(|before| before.state > state && before.keep_orders == keep_orders);
     let now = before.map_or(state, |before| before.state.max(state));
     if kept.is_none() {
         let mut value = Vec::new();
-        ControlRow { state: now, keep_orders, text: text.map(Into::into), operator: Some(operator.into()) }.encode(&mut value);
-        if value.len() > INPUT_BYTES_MAX {
-            return Err(Failure::usage("--text: is too long; a record may have 64 KiB"));
+        ControlRow {
+            state: now,
+            keep_orders,
+            text: text.map(Into::into),
+            operator: Some(operator.into()),
         }
+        .encode(&mut value);
+
+        if value.len() > INPUT_BYTES_MAX {
+            return Err(Failure::usage(
+                "--text: is too long; a record may have 64 KiB",
+            ));
+        }
+
         write(&*log, key, Some(&value), operator)?;
     }
+
     match config.format {
-        Format::Json => output::json(&json!({"user": key, "state": now.name(), "changed": kept.is_none()}))?,
+        Format::Json => {
+            output::json(&json!({"user": key, "state": now.name(), "changed": kept.is_none()}))?
+        }
         Format::Text => output::line(format_args!("{} {}", whom_text(key), now.name()))?,
     }
+
     if kept.is_some() {
-        output::note(format_args!("It was so before, which is more than {}: nothing was written.", state.name()));
+        output::note(format_args!(
+            "It was so before, which is more than {}: nothing was written.",
+            state.name()
+        ));
     }
-    let (user, each) = if key == EVERYBODY { ("USER".into(), " (for each user)") } else { (typed(key), "") };
+
+    let (user, each) = if key == EVERYBODY {
+        ("USER".into(), " (for each user)")
+    } else {
+        (typed(key), "")
+    };
+
     if keep_orders && kept.is_none() {
         output::note(format_args!(
             "Orders that rest stay and may trade. To end them: processor account cancel {user} --operator NAME{each}"
         ));
     }
+
     Ok(())
 }
 
@@ -68,17 +94,20 @@ pub fn resume(config: &Config, whom: &Whom, operator: &str) -> Result<(), Failur
     check_id("operator", operator).map_err(|e| Failure::usage(e.to_string()))?;
     let log = open::log(config, Access::Write)?;
     let mut table = Switched::load(&*log)?;
+
     // A record that cannot be read is taken away as well.
     let there = table.bad.contains_key(key) || table.rows.contains_key(key);
     if there {
         write(&*log, key, None, operator)?;
         table.rows.remove(key);
     }
+
     match config.format {
         Format::Json => output::json(&json!({"user": key, "state": null, "changed": there}))?,
         Format::Text if there => output::line(format_args!("{} resumed", whom_text(key)))?,
         Format::Text => {}
     }
+
     match table.rows.get(EVERYBODY) {
         Some(row) if key != EVERYBODY => {
             output::note(format_args!(
@@ -86,15 +115,21 @@ pub fn resume(config: &Config, whom: &Whom, operator: &str) -> Result<(), Failur
                 row.state.name()
             ));
         }
-        None if key == EVERYBODY && !table.rows.is_empty() => {
-            output::note(format_args!("Still stopped or disabled one by one: {} (`processor account list` names them).", table.rows.len()))
-        }
+        None if key == EVERYBODY && !table.rows.is_empty() => output::note(format_args!(
+            "Still stopped or disabled one by one: {} (`processor account list` names them).",
+            table.rows.len()
+        )),
         _ => {}
     }
+
     match there {
         true => Ok(()),
-        false if key == EVERYBODY => Err(Failure::failed("nothing is switched off for everybody at once")),
-        false => Err(Failure::failed(format!("{key} is neither stopped nor disabled"))),
+        false if key == EVERYBODY => Err(Failure::failed(
+            "nothing is switched off for everybody at once",
+        )),
+        false => Err(Failure::failed(format!(
+            "{key} is neither stopped nor disabled"
+        ))),
     }
 }
 
@@ -112,11 +147,20 @@ pub fn list(config: &Config) -> Result<(), Failure> {
             row.text.clone().into(),
         ]
     };
+
     let rows: Vec<_> = table.rows.iter().map(row).collect();
-    output::rows(config.format, &["USER", "STATE", "ORDERS", "SINCE", "OPERATOR", "TEXT"], &rows)?;
+    output::rows(
+        config.format,
+        &["USER", "STATE", "ORDERS", "SINCE", "OPERATOR", "TEXT"],
+        &rows,
+    )?;
     for (key, bad) in &table.bad {
-        output::note(format_args!("controls/0/{} of `{key}` changes nothing: {}", bad.offset, bad.why));
+        output::note(format_args!(
+            "controls/0/{} of `{key}` changes nothing: {}",
+            bad.offset, bad.why
+        ));
     }
+
     Ok(())
 }
 
@@ -151,14 +195,32 @@ impl Switched {
             all.bad.remove(&key);
             match control::decode(r.key, r.value) {
                 Ok(Some(row)) => {
-                    let (text, operator) = (row.text.map(|t| t.into_owned()), row.operator.map(|t| t.into_owned()));
-                    let (state, keep_orders) = (row.state, row.keep_orders);
-                    all.rows.insert(key, Switch { state, keep_orders, text, operator, since_ms: r.timestamp_ms });
+                    let text = row.text.map(|t| t.into_owned());
+                    let operator = row.operator.map(|t| t.into_owned());
+                    let state = row.state;
+                    let keep_orders = row.keep_orders;
+                    all.rows.insert(
+                        key,
+                        Switch {
+                            state,
+                            keep_orders,
+                            text,
+                            operator,
+                            since_ms: r.timestamp_ms,
+                        },
+                    );
                 }
                 Ok(None) => drop(all.rows.remove(&key)),
-                Err(why) => drop(all.bad.insert(key, Bad { offset: r.offset, why })),
+                Err(why) => drop(all.bad.insert(
+                    key,
+                    Bad {
+                        offset: r.offset,
+                        why,
+                    },
+                )),
             }
         })?;
+
         Ok(all)
     }
 }
@@ -177,11 +239,19 @@ fn key(whom: &Whom) -> Result<&str, Failure> {
 /// A user as a shell takes it: an id may hold whatever a shell has plans with.
 fn typed(user: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@:+".contains(c);
-    if user.chars().all(plain) { user.into() } else { format!("'{}'", user.replace('\'', r"'\''")) }
+    if user.chars().all(plain) {
+        user.into()
+    } else {
+        format!("'{}'", user.replace('\'', r"'\''"))
+    }
 }
 
 fn whom_text(key: &str) -> String {
-    if key == EVERYBODY { "everybody is".into() } else { format!("{key} is") }
+    if key == EVERYBODY {
+        "everybody is".into()
+    } else {
+        format!("{key} is")
+    }
 }
 
 fn write(log: &dyn Log, key: &str, value: Option<&[u8]>, operator: &str) -> Result<(), Failure> {
@@ -197,14 +267,30 @@ mod tests {
     use super::*;
 
     fn of(user: &str) -> Whom {
-        Whom { user: Some(user.into()), all: false }
+        Whom {
+            user: Some(user.into()),
+            all: false,
+        }
     }
 
     #[test]
     fn everybody_is_said_and_not_meant_by_accident() {
         assert_eq!(key(&of("501")).ok(), Some("501"));
-        assert_eq!(key(&Whom { user: None, all: true }).ok(), Some("*"));
-        for (user, part) in [("*", "--all"), ("a b", "printable"), ("house:AAPL", "account of the system"), ("", "printable")] {
+        assert_eq!(
+            key(&Whom {
+                user: None,
+                all: true
+            })
+            .ok(),
+            Some("*")
+        );
+
+        for (user, part) in [
+            ("*", "--all"),
+            ("a b", "printable"),
+            ("house:AAPL", "account of the system"),
+            ("", "printable"),
+        ] {
             let e = key(&of(user)).expect_err("no user to stop");
             assert!(e.message.contains(part), "{user}: {e}");
         }
@@ -212,6 +298,9 @@ mod tests {
 
     #[test]
     fn a_user_can_be_typed_into_a_shell() {
-        assert_eq!([typed("trader-7"), typed("a;b"), typed("it's")], ["trader-7", "'a;b'", r"'it'\''s'"]);
+        assert_eq!(
+            [typed("trader-7"), typed("a;b"), typed("it's")],
+            ["trader-7", "'a;b'", r"'it'\''s'"]
+        );
     }
 }

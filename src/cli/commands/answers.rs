@@ -1,4 +1,5 @@
-//! The answers to a command that was sent: the events about it, up to the one after which nothing more is due.
+//! The answers to a command that was sent: the events about it, up to the one after which nothing
+//! more is due.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,8 @@ use crate::wire::book::{Ask, BookCommand, Execution};
 use crate::wire::command::{self, Kind};
 use crate::wire::topics::{BOOK_COMMANDS, EXECUTIONS, ORDER_EVENTS};
 
-/// An order that may rest is told to have been accepted; what it trades at once follows without a pause as long as this.
+/// An order that may rest is told to have been accepted; what it trades at once follows without a
+/// pause as long as this.
 const LULL: Duration = Duration::from_millis(300);
 
 /// The event that ends the wait.
@@ -39,7 +41,9 @@ impl Awaited {
     pub fn of(command: &[u8]) -> Awaited {
         match command::decode(command) {
             Ok(c) if c.kind == Kind::MassCancel => Awaited::EachEnd,
-            Ok(c) if c.kind == Kind::New && c.served().is_some_and(|order| order.stays()) => Awaited::Acceptance,
+            Ok(c) if c.kind == Kind::New && c.served().is_some_and(|order| order.stays()) => {
+                Awaited::Acceptance
+            }
             _ => Awaited::End,
         }
     }
@@ -68,11 +72,13 @@ pub struct Answers<'a> {
     id: &'a str,
     awaited: Awaited,
     events: Box<dyn Reader>,
-    /// How far the books' commands were looked through, if it matters: first where they ended before this one was sent.
+    /// How far the books' commands were looked through, if it matters: first where they ended
+    /// before this one was sent.
     books: Vec<(TopicPartition, u64)>,
     /// Requests to the books in its name so far.
     asked: Asked,
-    /// Where executions for the user ended before this one was sent, and how far they were looked through for answers that a part is done.
+    /// Where executions for the user ended before this one was sent, and how far they were looked
+    /// through for answers that a part is done.
     parts_done: Option<(TopicPartition, u64)>,
     /// Offset of the last of those answers, and how many there were.
     last_part: (u64, u64),
@@ -83,46 +89,84 @@ pub struct Answers<'a> {
 struct Asked {
     /// Orders to end.
     orders: u64,
-    /// Parts that another one follows: behind each, the mass cancel itself is to be cancelled, which the book refuses.
+    /// Parts that another one follows: behind each, the mass cancel itself is to be cancelled,
+    /// which the book refuses.
     parts: u64,
 }
 
 impl<'a> Answers<'a> {
     /// From here on; the command must not have been sent yet.
-    pub fn listen(config: &'a Config, log: &'a dyn Log, user: &'a str, id: &'a str, command: &[u8]) -> Result<Self, Failure> {
+    pub fn listen(
+        config: &'a Config,
+        log: &'a dyn Log,
+        user: &'a str,
+        id: &'a str,
+        command: &[u8],
+    ) -> Result<Self, Failure> {
         let partition = partitioner::partition(user.as_bytes(), partitions(log, ORDER_EVENTS)?);
+
         // The end before sending: whatever the command causes comes after it.
-        let end = log.bounds(TopicPartition::new(ORDER_EVENTS, partition))?.stable_end;
+        let end = log
+            .bounds(TopicPartition::new(ORDER_EVENTS, partition))?
+            .stable_end;
         let events = log.reader(ORDER_EVENTS, &[(partition, From::Offset(end))], true)?;
         let awaited = Awaited::of(command);
-        let (mut books, mut parts_done) = (Vec::new(), None);
+        let mut books = Vec::new();
+        let mut parts_done = None;
         if awaited == Awaited::EachEnd {
-            let at = TopicPartition::new(EXECUTIONS, partitioner::partition(user.as_bytes(), partitions(log, EXECUTIONS)?));
+            let at = TopicPartition::new(
+                EXECUTIONS,
+                partitioner::partition(user.as_bytes(), partitions(log, EXECUTIONS)?),
+            );
             parts_done = Some((at, log.bounds(at)?.stable_end));
             for p in 0..partitions(log, BOOK_COMMANDS)? {
                 let at = TopicPartition::new(BOOK_COMMANDS, p);
                 books.push((at, log.bounds(at)?.stable_end));
             }
         }
-        Ok(Answers { config, log, user, id, awaited, events, books, asked: Asked::default(), parts_done, last_part: (0, 0) })
+
+        Ok(Answers {
+            config,
+            log,
+            user,
+            id,
+            awaited,
+            events,
+            books,
+            asked: Asked::default(),
+            parts_done,
+            last_part: (0, 0),
+        })
     }
 
-    /// Shows them until nothing more is due. Fails if the command was not carried out, or not in time.
+    /// Shows them until nothing more is due. Fails if the command was not carried out, or not in
+    /// time.
     pub fn wait(mut self, wait: Duration) -> Result<(), Failure> {
         let began = Instant::now();
         let mut batch = Records::new();
-        let (mut last, mut quiet_at) = (None, None);
+        let mut last = None;
+        let mut quiet_at = None;
         let mut ended = 0_u64;
         loop {
             let left = wait.saturating_sub(began.elapsed());
             batch.clear();
-            self.events.poll(left.min(Duration::from_millis(100)), read::LIMITS, &mut batch)?;
+            self.events.poll(
+                left.min(Duration::from_millis(100)),
+                read::LIMITS,
+                &mut batch,
+            )?;
             for r in batch.iter() {
-                let Some(Value::Object(event)) = r.value.map(decode::value) else { continue };
+                let Some(Value::Object(event)) = r.value.map(decode::value) else {
+                    continue;
+                };
+
                 let ours = |field: &str| event.get(field).and_then(Value::as_str) == Some(self.id);
-                if event.get("user_id").and_then(Value::as_str) != Some(self.user) || !(ours("order_id") || ours("cause_id")) {
+                if event.get("user_id").and_then(Value::as_str) != Some(self.user)
+                    || !(ours("order_id") || ours("cause_id"))
+                {
                     continue;
                 }
+
                 show(self.config, &event)?;
                 last = event.get("event").map(output::plain);
                 match step(&event, ours("order_id"), self.awaited) {
@@ -133,25 +177,36 @@ impl<'a> Answers<'a> {
                     Step::Refused(why) => return Err(Failure::failed(why)),
                 }
             }
+
             if ended > 0 && ended >= self.asked.orders && self.is_through(left, ended)? {
                 return Ok(());
             }
+
             if quiet_at.is_some_and(|at| left.is_zero() || Instant::now() >= at) {
                 return Ok(());
             }
+
             if left.is_zero() {
-                return Err(Failure::failed(late(self.id, wait, last.as_deref(), Some((ended, self.asked)).filter(|_| ended > 0))));
+                return Err(Failure::failed(late(
+                    self.id,
+                    wait,
+                    last.as_deref(),
+                    Some((ended, self.asked)).filter(|_| ended > 0),
+                )));
             }
         }
     }
 
-    /// Whether the command has asked the books for all that it will, and so many orders are all of it. `orders` writes a part in one transaction, so once
-    /// one of its orders has ended all of it is in the log.
+    /// Whether the command has asked the books for all that it will, and so many orders are all of
+    /// it. `orders` writes a part in one transaction, so once one of its orders has ended all of it
+    /// is in the log.
     fn is_through(&mut self, patience: Duration, ended: u64) -> Result<bool, Failure> {
         let is_last = self.are_parts_done()?;
         self.count(patience)?;
+
         // The last part is done, and everything that followed from it has been counted.
-        Ok(ended >= self.asked.orders && (self.asked.parts == 0 || (is_last && self.last_part.1 == self.asked.parts)))
+        Ok(ended >= self.asked.orders
+            && (self.asked.parts == 0 || (is_last && self.last_part.1 == self.asked.parts)))
     }
 
     /// Goes on counting what the books were asked.
@@ -159,45 +214,73 @@ impl<'a> Answers<'a> {
         let began = Instant::now();
         for (at, from) in &mut self.books {
             let end = self.log.bounds(*at)?.end;
+
             // A broker may show the end of a transaction later on one partition than on another.
             while self.log.bounds(*at)?.stable_end < end && began.elapsed() < patience {
                 std::thread::sleep(Duration::from_millis(20));
             }
-            let (user, id, asked) = (self.user, self.id, &mut self.asked);
+
+            let user = self.user;
+            let id = self.id;
+            let asked = &mut self.asked;
             Cursor::range(self.log, *at, *from, end, false)?.each(&mut |r| {
                 if let Ok(c) = BookCommand::decode(r.value.unwrap_or_default())
                     && c.user_id == user
                     && matches!(c.ask, Ask::Cancel { cause_id, .. } if cause_id == id)
                 {
-                    let count = if c.order_id == id { &mut asked.parts } else { &mut asked.orders };
+                    let count = if c.order_id == id {
+                        &mut asked.parts
+                    } else {
+                        &mut asked.orders
+                    };
+
                     *count += 1;
                 }
+
                 true
             })?;
+
             *from = end;
         }
+
         Ok(())
     }
 
     /// Whether `orders` has gone on behind every part that the books have done so far.
     fn are_parts_done(&mut self) -> Result<bool, Failure> {
-        let Some((at, from)) = self.parts_done.filter(|_| self.asked.parts > 0) else { return Ok(true) };
+        let Some((at, from)) = self.parts_done.filter(|_| self.asked.parts > 0) else {
+            return Ok(true);
+        };
+
         let end = self.log.bounds(at)?.stable_end;
-        let (user, id, last) = (self.user, self.id, &mut self.last_part);
+        let user = self.user;
+        let id = self.id;
+        let last = &mut self.last_part;
         Cursor::range(self.log, at, from, end, false)?.each(&mut |r| {
-            if Execution::decode(r.value.unwrap_or_default()).is_ok_and(|x| x.user_id == user && x.order_id == id && x.cause_id == Some(id))
+            if Execution::decode(r.value.unwrap_or_default())
+                .is_ok_and(|x| x.user_id == user && x.order_id == id && x.cause_id == Some(id))
             {
                 *last = (r.offset, last.1 + 1);
             }
+
             true
         })?;
+
         self.parts_done = Some((at, end));
-        let read = self.log.group_offsets(&self.config.group(Role::Orders), &[at])?;
-        Ok(self.last_part.1 > 0 && read.first().copied().flatten().is_some_and(|next| next > self.last_part.0))
+        let read = self
+            .log
+            .group_offsets(&self.config.group(Role::Orders), &[at])?;
+        Ok(self.last_part.1 > 0
+            && read
+                .first()
+                .copied()
+                .flatten()
+                .is_some_and(|next| next > self.last_part.0))
     }
 }
 
-/// The message when the answer did not come in time. `last`: the last event that came; `ended`: of orders to be ended, if these are counted.
+/// The message when the answer did not come in time. `last`: the last event that came; `ended`: of
+/// orders to be ended, if these are counted.
 fn late(id: &str, wait: Duration, last: Option<&str>, ended: Option<(u64, Asked)>) -> String {
     let ms = wait.as_millis();
     match (last, ended) {
@@ -223,12 +306,23 @@ fn step(event: &Map<String, Value>, own: bool, awaited: Awaited) -> Step {
     let text = |field: &str| event.get(field).and_then(Value::as_str).unwrap_or_default();
     let refused = || {
         let parts = [text("event"), text("reason"), text("text")];
-        Step::Refused(parts.iter().filter(|t| !t.is_empty()).copied().collect::<Vec<_>>().join(" "))
+        Step::Refused(
+            parts
+                .iter()
+                .filter(|t| !t.is_empty())
+                .copied()
+                .collect::<Vec<_>>()
+                .join(" "),
+        )
     };
+
     match (text("event"), text("status")) {
         // Too late for one of many: it has ended all the same.
-        ("OrderCancelled" | "CancelRejected", _) if awaited == Awaited::EachEnd && !own => Step::OneEnded,
-        ("OrderRejected" | "DuplicateRejected" | "CancelRejected", _) | ("OrderStatus", "rejected") => refused(),
+        ("OrderCancelled" | "CancelRejected", _) if awaited == Awaited::EachEnd && !own => {
+            Step::OneEnded
+        }
+        ("OrderRejected" | "DuplicateRejected" | "CancelRejected", _)
+        | ("OrderStatus", "rejected") => refused(),
         ("OrderStatus" | "OrderReplaced" | "TradeBusted", _) => Step::Done,
         ("OrderCancelled", _) if !own => Step::Done,
         // The opening deposit is caused by a user's first command, but does not end it.
@@ -250,9 +344,17 @@ fn show(config: &Config, event: &Map<String, Value>) -> Result<(), Failure> {
     if config.format == Format::Json {
         return output::json(&Value::Object(event.clone()));
     }
+
     let mut rest = event.clone();
-    let name = rest.shift_remove("event").as_ref().map(output::plain).unwrap_or_default();
-    output::line(format_args!("{name:<22} {}", shown::fields(&as_shown(rest))))
+    let name = rest
+        .shift_remove("event")
+        .as_ref()
+        .map(output::plain)
+        .unwrap_or_default();
+    output::line(format_args!(
+        "{name:<22} {}",
+        shown::fields(&as_shown(rest))
+    ))
 }
 
 fn as_shown(map: Map<String, Value>) -> Fields {
@@ -271,28 +373,65 @@ mod tests {
             for (name, value) in fields.as_object().expect("fields") {
                 command[name] = value.clone();
             }
+
             Awaited::of(command.to_string().as_bytes())
         };
+
         assert_eq!(of(json!({})), Awaited::End);
-        assert_eq!(of(json!({"type": "limit", "limit_price": "1"})), Awaited::Acceptance);
-        assert_eq!(of(json!({"type": "limit", "limit_price": "1", "tif": "DAY"})), Awaited::Acceptance);
-        assert_eq!(of(json!({"type": "limit", "limit_price": "1", "tif": "IOC"})), Awaited::End);
-        assert_eq!(of(json!({"type": "limit", "limit_price": "1", "tif": "FOK"})), Awaited::End);
-        assert_eq!(of(json!({"type": "stop", "stop_price": "1"})), Awaited::Acceptance, "it waits for its price");
+        assert_eq!(
+            of(json!({"type": "limit", "limit_price": "1"})),
+            Awaited::Acceptance
+        );
+        assert_eq!(
+            of(json!({"type": "limit", "limit_price": "1", "tif": "DAY"})),
+            Awaited::Acceptance
+        );
+        assert_eq!(
+            of(json!({"type": "limit", "limit_price": "1", "tif": "IOC"})),
+            Awaited::End
+        );
+        assert_eq!(
+            of(json!({"type": "limit", "limit_price": "1", "tif": "FOK"})),
+            Awaited::End
+        );
+        assert_eq!(
+            of(json!({"type": "stop", "stop_price": "1"})),
+            Awaited::Acceptance,
+            "it waits for its price"
+        );
         assert_eq!(of(json!({"command": "mass_cancel"})), Awaited::EachEnd);
-        assert_eq!(of(json!({"command": "cancel", "orig_order_id": "2"})), Awaited::End);
+        assert_eq!(
+            of(json!({"command": "cancel", "orig_order_id": "2"})),
+            Awaited::End
+        );
         assert_eq!(Awaited::of(b"{"), Awaited::End);
     }
 
     #[test]
     fn who_waits_in_vain_is_told_what_is_known() {
         let said = |last, ended| late("1001", Duration::from_secs(3), last, ended);
-        assert!(said(None, None).contains("is the role `orders` running") && said(None, None).contains("1001 again"));
+        assert!(
+            said(None, None).contains("is the role `orders` running")
+                && said(None, None).contains("1001 again")
+        );
         let pending = said(Some("OrderPending"), None);
-        assert!(pending.contains("the last was OrderPending") && !pending.contains("`orders`"), "orders has answered: {pending}");
-        let asked = Asked { orders: 3, parts: 0 };
+        assert!(
+            pending.contains("the last was OrderPending") && !pending.contains("`orders`"),
+            "orders has answered: {pending}"
+        );
+        let asked = Asked {
+            orders: 3,
+            parts: 0,
+        };
+
         assert!(said(Some("OrderCancelled"), Some((2, asked))).contains("2 of 3 orders"));
-        assert!(said(Some("OrderCancelled"), Some((2, Asked { parts: 1, ..asked }))).contains("2 of at least 3 orders"));
+        assert!(
+            said(
+                Some("OrderCancelled"),
+                Some((2, Asked { parts: 1, ..asked }))
+            )
+            .contains("2 of at least 3 orders")
+        );
     }
 
     #[test]
@@ -301,19 +440,47 @@ mod tests {
             let fields = json!({"event": event, "status": status, "reason": "WHY"});
             step(fields.as_object().expect("fields"), own, awaited)
         };
+
         let refused = |event: &str| Step::Refused(format!("{event} WHY"));
         for awaited in [Awaited::End, Awaited::Acceptance] {
             assert_eq!(says("OrderFilled", "filled", true, awaited), Step::Done);
-            assert_eq!(says("OrderCancelled", "cancelled", true, awaited), refused("OrderCancelled"));
-            assert_eq!(says("OrderRejected", "rejected", true, awaited), refused("OrderRejected"));
+            assert_eq!(
+                says("OrderCancelled", "cancelled", true, awaited),
+                refused("OrderCancelled")
+            );
+            assert_eq!(
+                says("OrderRejected", "rejected", true, awaited),
+                refused("OrderRejected")
+            );
             assert_eq!(says("Deposited", "", false, awaited), Step::More);
         }
+
         assert_eq!(says("OrderAccepted", "new", true, Awaited::End), Step::More);
-        assert_eq!(says("OrderAccepted", "new", true, Awaited::Acceptance), Step::Accepted);
-        assert_eq!(says("OrderCancelled", "cancelled", false, Awaited::End), Step::Done, "another's end was asked for");
-        assert_eq!(says("TradeBusted", "cancelled", false, Awaited::End), Step::Done);
-        assert_eq!(says("OrderCancelled", "cancelled", false, Awaited::EachEnd), Step::OneEnded);
-        assert_eq!(says("CancelRejected", "filled", false, Awaited::EachEnd), Step::OneEnded);
-        assert_eq!(says("CancelRejected", "rejected", true, Awaited::EachEnd), refused("CancelRejected"), "nothing was open");
+        assert_eq!(
+            says("OrderAccepted", "new", true, Awaited::Acceptance),
+            Step::Accepted
+        );
+        assert_eq!(
+            says("OrderCancelled", "cancelled", false, Awaited::End),
+            Step::Done,
+            "another's end was asked for"
+        );
+        assert_eq!(
+            says("TradeBusted", "cancelled", false, Awaited::End),
+            Step::Done
+        );
+        assert_eq!(
+            says("OrderCancelled", "cancelled", false, Awaited::EachEnd),
+            Step::OneEnded
+        );
+        assert_eq!(
+            says("CancelRejected", "filled", false, Awaited::EachEnd),
+            Step::OneEnded
+        );
+        assert_eq!(
+            says("CancelRejected", "rejected", true, Awaited::EachEnd),
+            refused("CancelRejected"),
+            "nothing was open"
+        );
     }
 }

@@ -27,8 +27,14 @@ use crate::wire::topics;
 /// Runs one of the subcommands.
 pub fn run(config: &Config, audit: &Audit) -> Result<(), Failure> {
     match audit {
-        Audit::Verify(Verify { anchors, file: Some(path) }) => verify_file(config, path, &load(anchors.as_deref())?),
-        Audit::Verify(Verify { anchors, file: None }) => verify(config, load(anchors.as_deref())?),
+        Audit::Verify(Verify {
+            anchors,
+            file: Some(path),
+        }) => verify_file(config, path, &load(anchors.as_deref())?),
+        Audit::Verify(Verify {
+            anchors,
+            file: None,
+        }) => verify(config, load(anchors.as_deref())?),
         Audit::Anchor(args) => take_anchor(config, args),
         Audit::Find(args) => super::find::run(config, args),
         Audit::Export(args) => export(config, args),
@@ -36,27 +42,43 @@ pub fn run(config: &Config, audit: &Audit) -> Result<(), Failure> {
 }
 
 fn moment(flag: &str, text: Option<&String>) -> Result<Option<i64>, Failure> {
-    text.map(|text| moment::ms(text).map_err(|why| Failure::usage(format!("{flag}: {why}")))).transpose()
+    text.map(|text| moment::ms(text).map_err(|why| Failure::usage(format!("{flag}: {why}"))))
+        .transpose()
 }
 
 /// A range of time; either end may be open.
-pub fn range(from: Option<&String>, to: Option<&String>) -> Result<(Option<i64>, Option<i64>), Failure> {
+pub fn range(
+    from: Option<&String>,
+    to: Option<&String>,
+) -> Result<(Option<i64>, Option<i64>), Failure> {
     let range = (moment("--from", from)?, moment("--to", to)?);
     match range {
         (Some(from_ms), Some(to_ms)) if from_ms > to_ms => {
             let said = |t: Option<&String>| t.cloned().unwrap_or_default();
-            Err(Failure::usage(format!("--from {} is later than --to {}: nothing lies between them", said(from), said(to))))
+            Err(Failure::usage(format!(
+                "--from {} is later than --to {}: nothing lies between them",
+                said(from),
+                said(to)
+            )))
         }
         _ => Ok(range),
     }
 }
 
 fn load(path: Option<&Path>) -> Result<Vec<Anchor>, Failure> {
-    let Some(path) = path else { return Ok(Vec::new()) };
-    let text = std::fs::read(path).map_err(|e| Failure::config(format!("{}: {e}", path.display())))?;
-    let anchors = anchor::parse_all(&text).map_err(|why| Failure::config(format!("{}, {why}", path.display())))?;
+    let Some(path) = path else {
+        return Ok(Vec::new());
+    };
+
+    let text =
+        std::fs::read(path).map_err(|e| Failure::config(format!("{}: {e}", path.display())))?;
+    let anchors = anchor::parse_all(&text)
+        .map_err(|why| Failure::config(format!("{}, {why}", path.display())))?;
     match anchors.is_empty() {
-        true => Err(Failure::config(format!("{} has no anchors in it: `processor audit anchor -o` adds them", path.display()))),
+        true => Err(Failure::config(format!(
+            "{} has no anchors in it: `processor audit anchor -o` adds them",
+            path.display()
+        ))),
         false => Ok(anchors),
     }
 }
@@ -71,8 +93,8 @@ fn of_this_log(anchors: &[Anchor], cluster: &str) -> Result<(), Failure> {
     }
 }
 
-/// Those that are of our topics. Tenants may share a log and a file of anchors, but a check against anchors none of which says anything about
-/// what is checked would call everything whole.
+/// Those that are of our topics. Tenants may share a log and a file of anchors, but a check against
+/// anchors none of which says anything about what is checked would call everything whole.
 fn of_this_prefix(mut anchors: Vec<Anchor>, prefix: &str) -> Result<Vec<Anchor>, Failure> {
     let all = anchors.len();
     anchors.retain(|a| a.is_of(prefix));
@@ -81,7 +103,10 @@ fn of_this_prefix(mut anchors: Vec<Anchor>, prefix: &str) -> Result<Vec<Anchor>,
             "none of the {all} anchors names a chain of topics with the prefix `{prefix}`: are they of another --topic-prefix?"
         ))),
         (all, ours) if ours < all => {
-            output::note(format_args!("{} of {all} anchors are of another --topic-prefix and say nothing here", all - ours));
+            output::note(format_args!(
+                "{} of {all} anchors are of another --topic-prefix and say nothing here",
+                all - ours
+            ));
             Ok(anchors)
         }
         _ => Ok(anchors),
@@ -89,9 +114,21 @@ fn of_this_prefix(mut anchors: Vec<Anchor>, prefix: &str) -> Result<Vec<Anchor>,
 }
 
 /// Walks all chains, with a bar.
-fn walk(config: &Config, log: &dyn Log, table: &TopicTable, anchors: &[Anchor]) -> Result<Vec<ChainReport>, Failure> {
+fn walk(
+    config: &Config,
+    log: &dyn Log,
+    table: &TopicTable,
+    anchors: &[Anchor],
+) -> Result<Vec<ChainReport>, Failure> {
     let group = config.group(Role::Audit);
-    let chains = Chains { log, topics: table, group: &group, sources: true, anchors };
+    let chains = Chains {
+        log,
+        topics: table,
+        group: &group,
+        sources: true,
+        anchors,
+    };
+
     let mut progress = Progress::new("verifying", chains.total()?);
     let reports = chains.verify(&mut |done| progress.set(done));
     progress.finish();
@@ -99,7 +136,10 @@ fn walk(config: &Config, log: &dyn Log, table: &TopicTable, anchors: &[Anchor]) 
 }
 
 fn open(config: &Config) -> Result<(Arc<dyn Log>, TopicTable), Failure> {
-    Ok((open::log(config, Access::Read)?, topics::table(&config.topic_prefix)))
+    Ok((
+        open::log(config, Access::Read)?,
+        topics::table(&config.topic_prefix),
+    ))
 }
 
 fn verify(config: &Config, anchors: Vec<Anchor>) -> Result<(), Failure> {
@@ -107,33 +147,57 @@ fn verify(config: &Config, anchors: Vec<Anchor>) -> Result<(), Failure> {
     of_this_log(&anchors, &log.cluster_id()?)?;
     let anchors = of_this_prefix(anchors, table.prefix())?;
     let reports = walk(config, &*log, &table, &anchors)?;
-    let bound = |r: &ChainReport| anchors.iter().any(|a| a.heads.iter().any(|h| h.chain == r.name));
+    let bound = |r: &ChainReport| {
+        anchors
+            .iter()
+            .any(|a| a.heads.iter().any(|h| h.chain == r.name))
+    };
+
     for r in &reports {
         match config.format {
             Format::Json => output::json(&report_json(&table, r, bound(r)))?,
             Format::Text => output::line(report_text(&table, r))?,
         }
     }
+
     let bad = reports.iter().filter(|r| r.damage.is_some()).count();
     if bad > 0 {
         return Err(Failure::new(
             Code::Bug,
-            format!("{bad} of {} chains are damaged; the first bad record of each is named above", reports.len()),
+            format!(
+                "{bad} of {} chains are damaged; the first bad record of each is named above",
+                reports.len()
+            ),
         ));
     }
+
     if config.format == Format::Text {
         let records: u64 = reports.iter().map(|r| r.good.entries).sum();
         let against = match &anchors[..] {
-            [] => "without anchors, which alone show that all was cut short or rewritten".to_string(),
+            [] => {
+                "without anchors, which alone show that all was cut short or rewritten".to_string()
+            }
             [a] => format!("as the anchor of {} saw them", a.time),
             all => format!("as {} anchors saw them", all.len()),
         };
-        output::line(format_args!("{} chains with {records} records are whole, {against}", reports.len()))?;
+
+        output::line(format_args!(
+            "{} chains with {records} records are whole, {against}",
+            reports.len()
+        ))?;
     }
-    let unbound: Vec<String> = reports.iter().filter(|r| !anchors.is_empty() && !bound(r)).map(|r| r.name.clone()).collect();
+
+    let unbound: Vec<String> = reports
+        .iter()
+        .filter(|r| !anchors.is_empty() && !bound(r))
+        .map(|r| r.name.clone())
+        .collect();
     match unbound.is_empty() {
         true => Ok(()),
-        false => Err(Failure::failed(format!("{}; `processor audit anchor` binds them from now on", unbound_text(&unbound)))),
+        false => Err(Failure::failed(format!(
+            "{}; `processor audit anchor` binds them from now on",
+            unbound_text(&unbound)
+        ))),
     }
 }
 
@@ -141,20 +205,38 @@ fn verify(config: &Config, anchors: Vec<Anchor>) -> Result<(), Failure> {
 fn unbound_text(unbound: &[String]) -> String {
     const NAMED: usize = 5;
     let more = if unbound.len() > NAMED { ", ..." } else { "" };
-    let names = unbound.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-    format!("no anchor binds anything of {} chains: {names}{more}", unbound.len())
+    let names = unbound
+        .iter()
+        .take(NAMED)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    format!(
+        "no anchor binds anything of {} chains: {names}{more}",
+        unbound.len()
+    )
 }
 
 fn report_text(table: &TopicTable, r: &ChainReport) -> String {
     let good = match r.good.last {
-        Some(last) => format!("{} records up to offset {last}, head {}", r.good.entries, &hex(&r.good.head)[..16]),
+        Some(last) => format!(
+            "{} records up to offset {last}, head {}",
+            r.good.entries,
+            &hex(&r.good.head)[..16]
+        ),
         None => "no record".to_string(),
     };
+
     match &r.damage {
         None => format!("ok   {}: {good}", r.name),
         Some(d) => {
-            let at = d.at.map(|at| format!(" (entry: {} offset {at})", table.show(r.kept_in))).unwrap_or_default();
-            format!("BAD  {} offset {}{at}: {}: {}; good: {good}", r.name, d.offset, d.kind, d.text)
+            let at =
+                d.at.map(|at| format!(" (entry: {} offset {at})", table.show(r.kept_in)))
+                    .unwrap_or_default();
+            format!(
+                "BAD  {} offset {}{at}: {}: {}; good: {good}",
+                r.name, d.offset, d.kind, d.text
+            )
         }
     }
 }
@@ -176,22 +258,41 @@ fn report_json(table: &TopicTable, r: &ChainReport, bound: bool) -> Value {
 fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
     let file = args.output.as_ref().filter(|path| !is_stdout(path));
     let kept = match file {
-        Some(path) if path.exists() => load(Some(path.as_path()).filter(|p| p.metadata().is_ok_and(|m| m.len() > 0)))?,
+        Some(path) if path.exists() => {
+            load(Some(path.as_path()).filter(|p| p.metadata().is_ok_and(|m| m.len() > 0)))?
+        }
         _ => Vec::new(),
     };
+
     let (log, table) = open(config)?;
     of_this_log(&kept, &log.cluster_id()?)?;
     let kept_ours = of_this_prefix(kept.clone(), table.prefix())?;
     let group = config.group(Role::Audit);
-    let chains = Chains { log: &*log, topics: &table, group: &group, sources: false, anchors: &kept_ours };
-    let start = kept_ours.last().filter(|a| !args.from_start && !a.positions.is_empty());
+    let chains = Chains {
+        log: &*log,
+        topics: &table,
+        group: &group,
+        sources: false,
+        anchors: &kept_ours,
+    };
+
+    let start = kept_ours
+        .last()
+        .filter(|a| !args.from_start && !a.positions.is_empty());
     let mut progress = Progress::new("verifying", 0);
     let walked = chains.verify_after(start, &mut |done| progress.set(done));
     progress.finish();
     let (reports, positions) = walked?;
     if let Some(bad) = reports.iter().find(|r| r.damage.is_some()) {
-        return Err(Failure::new(Code::Bug, format!("no anchor is made over a damaged log. {}", report_text(&table, bad))));
+        return Err(Failure::new(
+            Code::Bug,
+            format!(
+                "no anchor is made over a damaged log. {}",
+                report_text(&table, bad)
+            ),
+        ));
     }
+
     let anchor = Anchor::new(now(), log.cluster_id()?, heads(&reports)).read_to(positions);
     if anchor.heads.is_empty() {
         return Err(Failure::failed(format!(
@@ -199,17 +300,40 @@ fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
             table.prefix()
         )));
     }
+
     let Some(path) = file else {
         output::json(&anchor.line())?;
+
         // An anchor that nobody has is none, and whoever relies on it must know.
-        return if output::broken() { Err(Failure::failed("the anchor could not be written: nobody reads this output")) } else { Ok(()) };
+        return if output::broken() {
+            Err(Failure::failed(
+                "the anchor could not be written: nobody reads this output",
+            ))
+        } else {
+            Ok(())
+        };
     };
+
     let wrong = |e| Failure::failed(format!("{}: {e}", path.display()));
-    let mut file = files::options().create(true).read(true).append(true).open(path).map_err(wrong)?;
-    // An editor may have left the last line without its end; behind it, this one would be no line of its own, and the file no file of anchors.
-    let begin = if ends_in_a_line(&mut file).map_err(wrong)? { "" } else { "\n" };
+    let mut file = files::options()
+        .create(true)
+        .read(true)
+        .append(true)
+        .open(path)
+        .map_err(wrong)?;
+
+    // An editor may have left the last line without its end; behind it, this one would be no line
+    // of its own, and the file no file of anchors.
+    let begin = if ends_in_a_line(&mut file).map_err(wrong)? {
+        ""
+    } else {
+        "\n"
+    };
+
     let line = format!("{begin}{}\n", anchor.line());
-    file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(wrong)?;
+    file.write_all(line.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(wrong)?;
     output::note(format_args!(
         "anchored {} chains, root {}; {} anchors in {}",
         anchor.heads.len(),
@@ -217,6 +341,7 @@ fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
         kept.len() + 1,
         path.display()
     ));
+
     Ok(())
 }
 
@@ -225,6 +350,7 @@ fn ends_in_a_line(file: &mut File) -> std::io::Result<bool> {
     if file.seek(SeekFrom::End(0))? == 0 {
         return Ok(true);
     }
+
     let mut last = [0];
     file.seek(SeekFrom::End(-1))?;
     file.read_exact(&mut last)?;
@@ -243,27 +369,46 @@ fn now() -> String {
 fn export(config: &Config, args: &ExportArgs) -> Result<(), Failure> {
     let (from_ms, to_ms) = range(args.from.as_ref(), args.to.as_ref())?;
     let (log, table) = open(config)?;
-    let export = Export { log: &*log, topics: &table, from_ms, to_ms, created: now() };
+    let export = Export {
+        log: &*log,
+        topics: &table,
+        from_ms,
+        to_ms,
+        created: now(),
+    };
+
     let mut progress = Progress::new("exporting", 0);
     let mut tell = |done| progress.set(done);
     let summary = match args.output.as_ref().filter(|path| !is_stdout(path)) {
-        None => export.write(BufWriter::new(std::io::stdout().lock()), &mut tell).map_err(refused)?,
+        None => export
+            .write(BufWriter::new(std::io::stdout().lock()), &mut tell)
+            .map_err(refused)?,
         Some(path) => to_file(&export, path, &mut tell)?,
     };
+
     progress.finish();
     output::note(summary_text("exported", &summary));
     Ok(())
 }
 
 /// Under another name until it is whole: a file that is there is a file that verifies.
-fn to_file(export: &Export<'_>, path: &Path, tell: &mut dyn FnMut(u64)) -> Result<Summary, Failure> {
+fn to_file(
+    export: &Export<'_>,
+    path: &Path,
+    tell: &mut dyn FnMut(u64),
+) -> Result<Summary, Failure> {
     if path.exists() {
-        return Err(Failure::usage(format!("{} exists: evidence is not overwritten; choose another name", path.display())));
+        return Err(Failure::usage(format!(
+            "{} exists: evidence is not overwritten; choose another name",
+            path.display()
+        )));
     }
+
     let mut name = path.as_os_str().to_owned();
     name.push(".part");
     let part = std::path::PathBuf::from(name);
     let wrong = |e| Failure::failed(format!("{}: {e}", part.display()));
+
     // A part that another export is writing, or left behind, is not ours to throw away.
     let file = files::options().write(true).create_new(true).open(&part).map_err(|e| match e.kind() {
         std::io::ErrorKind::AlreadyExists => Failure::usage(format!(
@@ -272,16 +417,24 @@ fn to_file(export: &Export<'_>, path: &Path, tell: &mut dyn FnMut(u64)) -> Resul
         )),
         _ => wrong(e),
     })?;
+
     let written = export.write(BufWriter::new(&file), tell).map_err(refused);
     let done = written.and_then(|summary| {
-        file.sync_all().and_then(|()| std::fs::rename(&part, path)).map_err(wrong)?;
+        file.sync_all()
+            .and_then(|()| std::fs::rename(&part, path))
+            .map_err(wrong)?;
         Ok(summary)
     });
+
     if done.is_err()
         && let Err(e) = std::fs::remove_file(&part)
     {
-        output::note(format_args!("{} is not whole and stays behind: {e}", part.display()));
+        output::note(format_args!(
+            "{} is not whole and stays behind: {e}",
+            part.display()
+        ));
     }
+
     done
 }
 
@@ -294,7 +447,10 @@ fn refused(e: ExportError) -> Failure {
 }
 
 fn summary_text(what: &str, s: &Summary) -> String {
-    format!("{what} {} records of {} chains in {} lines, log {}", s.records, s.chains, s.lines, s.cluster)
+    format!(
+        "{what} {} records of {} chains in {} lines, log {}",
+        s.records, s.chains, s.lines, s.cluster
+    )
 }
 
 fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), Failure> {
@@ -306,11 +462,22 @@ fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), F
         let size = file.metadata().map_err(wrong)?.len();
         (Box::new(file), size)
     };
+
     let mut progress = Progress::new("verifying", size);
-    let verdict = file::verify(BufReader::with_capacity(1 << 16, input), anchors, &mut |bytes| progress.set(bytes)).map_err(wrong)?;
+    let verdict = file::verify(
+        BufReader::with_capacity(1 << 16, input),
+        anchors,
+        &mut |bytes| progress.set(bytes),
+    )
+    .map_err(wrong)?;
     progress.finish();
     match verdict {
-        Ok(Verified { summary, bound_records, unbound, gone }) => {
+        Ok(Verified {
+            summary,
+            bound_records,
+            unbound,
+            gone,
+        }) => {
             of_this_log(anchors, &summary.cluster)?;
             match config.format {
                 Format::Json => {
@@ -322,17 +489,33 @@ fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), F
                 }
                 Format::Text => {
                     let bound = match anchors {
-                        [] => "without anchors, which alone show that it was not written anew".to_string(),
-                        _ => format!("anchors bind {bound_records} records of {} chains", summary.chains - unbound.len() as u64),
+                        [] => "without anchors, which alone show that it was not written anew"
+                            .to_string(),
+                        _ => format!(
+                            "anchors bind {bound_records} records of {} chains",
+                            summary.chains - unbound.len() as u64
+                        ),
                     };
+
                     let gone = match gone {
                         0 => String::new(),
-                        n => format!("; the contents of {n} are gone by compaction, and only their hashes are here"),
+                        n => format!(
+                            "; the contents of {n} are gone by compaction, and only their hashes are here"
+                        ),
                     };
-                    output::line(format_args!("{}; {bound}{gone}", summary_text("whole:", &summary)))?;
+
+                    output::line(format_args!(
+                        "{}; {bound}{gone}",
+                        summary_text("whole:", &summary)
+                    ))?;
                 }
             }
-            if anchors.is_empty() { Ok(()) } else { all_bound(bound_records, summary.records, &unbound) }
+
+            if anchors.is_empty() {
+                Ok(())
+            } else {
+                all_bound(bound_records, summary.records, &unbound)
+            }
         }
         Err(d) => {
             match config.format {
@@ -340,15 +523,27 @@ fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), F
                     &json!({"file": path, "ok": false, "damage": {"kind": d.kind.name(), "line": d.line, "record": d.record, "text": d.text}}),
                 )?,
                 Format::Text => {
-                    output::line(format_args!("BAD  {} line {} ({}): {}: {}", path.display(), d.line, d.record, d.kind, d.text))?;
+                    output::line(format_args!(
+                        "BAD  {} line {} ({}): {}: {}",
+                        path.display(),
+                        d.line,
+                        d.record,
+                        d.kind,
+                        d.text
+                    ))?;
                 }
             }
-            Err(Failure::new(Code::Bug, "the file is damaged; its first bad line is named above"))
+
+            Err(Failure::new(
+                Code::Bug,
+                "the file is damaged; its first bad line is named above",
+            ))
         }
     }
 }
 
-/// Records that no anchor binds may have been written anew, sums and all, and the person who brought anchors thinks that they were checked.
+/// Records that no anchor binds may have been written anew, sums and all, and the person who
+/// brought anchors thinks that they were checked.
 fn all_bound(bound: u64, records: u64, unbound: &[String]) -> Result<(), Failure> {
     if bound == 0 && records > 0 {
         return Err(Failure::failed(
@@ -356,7 +551,12 @@ fn all_bound(bound: u64, records: u64, unbound: &[String]) -> Result<(), Failure
              the file's first one on: a day's file needs an anchor of that day, one of everything needs any that is older than the file",
         ));
     }
-    if unbound.is_empty() { Ok(()) } else { Err(Failure::failed(unbound_text(unbound))) }
+
+    if unbound.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::failed(unbound_text(unbound)))
+    }
 }
 
 #[cfg(test)]
@@ -370,9 +570,12 @@ mod tests {
         assert_eq!(read("1970-01-02").ok(), Some(Some(86_400_000)));
         assert!(read("yesterday").is_err_and(|f| f.code == Code::Usage));
         let between = |from: &str, to: &str| range(Some(&from.to_string()), Some(&to.to_string()));
-        assert_eq!(between("1970-01-01", "1970-01-02").ok(), Some((Some(0), Some(86_400_000))));
-        assert!(
-            between("1970-01-02", "1970-01-01").is_err_and(|f| f.code == Code::Usage && f.message.contains("later than --to 1970-01-01"))
+        assert_eq!(
+            between("1970-01-01", "1970-01-02").ok(),
+            Some((Some(0), Some(86_400_000)))
         );
+        assert!(between("1970-01-02", "1970-01-01").is_err_and(
+            |f| f.code == Code::Usage && f.message.contains("later than --to 1970-01-01")
+        ));
     }
 }

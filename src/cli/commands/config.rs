@@ -12,17 +12,29 @@ pub fn show(config: &Config) -> Result<(), Failure> {
         let all: Map<String, Value> = config
             .shown
             .iter()
-            .map(|(name, value, origin)| (name.clone(), json!({"value": value, "origin": origin.to_string()})))
+            .map(|(name, value, origin)| {
+                (
+                    name.clone(),
+                    json!({"value": value, "origin": origin.to_string()}),
+                )
+            })
             .collect();
+
         return output::json(&Value::Object(all));
     }
+
     let rows: Vec<Vec<Value>> = config
         .shown
         .iter()
         .map(|(name, value, origin)| {
             let value = if value.is_empty() { "-" } else { value };
-            vec![name.as_str().into(), value.into(), origin.to_string().into()]
+            vec![
+                name.as_str().into(),
+                value.into(),
+                origin.to_string().into(),
+            ]
         })
         .collect();
+
     output::rows(Format::Text, &["NAME", "VALUE", "ORIGIN"], &rows)
 }

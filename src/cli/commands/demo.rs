@@ -20,18 +20,37 @@ use crate::wire::topics::{INSTRUMENTS, ORDER_COMMANDS};
 
 /// Runs the demo.
 pub fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
-    let run_for = typed.run_for.as_deref().map(config::duration_ms).transpose().map_err(|e| Failure::usage(format!("--for: {e}")))?;
-    let symbols: Vec<String> = typed.symbols.split(',').map(|s| s.trim().to_string()).filter(|s| !s.is_empty()).collect();
+    let run_for = typed
+        .run_for
+        .as_deref()
+        .map(config::duration_ms)
+        .transpose()
+        .map_err(|e| Failure::usage(format!("--for: {e}")))?;
+    let symbols: Vec<String> = typed
+        .symbols
+        .split(',')
+        .map(|s| s.trim().to_string())
+        .filter(|s| !s.is_empty())
+        .collect();
     if symbols.is_empty() {
         return Err(Failure::usage("--symbols: name at least one"));
     }
+
     for symbol in &symbols {
         crate::client::check_id("symbol", symbol).map_err(|e| Failure::usage(e.to_string()))?;
     }
-    let listen = typed.listen.as_deref().map(gateway::local_address).transpose()?;
+
+    let listen = typed
+        .listen
+        .as_deref()
+        .map(gateway::local_address)
+        .transpose()?;
     let config = config.clone().or_embedded(Path::new("state/demo"));
     let system = system::of(&config, Access::Write)?;
-    let partitions = system.log.partitions(ORDER_COMMANDS)?.unwrap_or(typed.partitions);
+    let partitions = system
+        .log
+        .partitions(ORDER_COMMANDS)?
+        .unwrap_or(typed.partitions);
     system.create_topics(partitions, &mut |_, _| {})?;
     system::check_settings(&system)?;
     list(&system, &symbols)?;
@@ -43,31 +62,52 @@ pub fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
         symbols,
         seed: typed.seed,
     };
-    let gateway = listen.map(|listen| Beside::start(&system, listen)).transpose()?;
+
+    let gateway = listen
+        .map(|listen| Beside::start(&system, listen))
+        .transpose()?;
     let summary = system::block_on(async {
         let signal = signals::first_of()?;
         Ok(demo::run(&system, options, signal, system::grace(&config)).await?)
     });
+
     if let Some(gateway) = gateway {
         gateway.stop();
     }
+
     let summary = summary?;
     match config.format {
         Format::Text => output::line(summary.text.trim_end())?,
-        Format::Json => output::json(&json!({"violations": summary.violations, "text": summary.text}))?,
+        Format::Json => {
+            output::json(&json!({"violations": summary.violations, "text": summary.text}))?
+        }
     }
+
     match summary.violations {
         0 => Ok(()),
-        n => Err(Failure::new(Code::Bug, format!("{n} invariants were violated; keep {} and look", config.state.display()))),
+        n => Err(Failure::new(
+            Code::Bug,
+            format!(
+                "{n} invariants were violated; keep {} and look",
+                config.state.display()
+            ),
+        )),
     }
 }
 
 /// Lists the symbols that are not listed yet.
 fn list(system: &System, symbols: &[String]) -> Result<(), Failure> {
-    let known: Vec<String> = Instruments::load(&system.log)?.tradable().map(String::from).collect();
+    let known: Vec<String> = Instruments::load(&system.log)?
+        .tradable()
+        .map(String::from)
+        .collect();
     let mut topic = KeyedAppender::new(&*system.log, INSTRUMENTS)?;
     for symbol in symbols.iter().filter(|s| !known.contains(s)) {
-        topic.append(symbol, Some(json!({ "symbol": symbol }).to_string().as_bytes()))?;
+        topic.append(
+            symbol,
+            Some(json!({ "symbol": symbol }).to_string().as_bytes()),
+        )?;
     }
+
     Ok(topic.flush(Duration::from_secs(30))?)
 }

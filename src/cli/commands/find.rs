@@ -23,11 +23,16 @@ use crate::wire::topics;
 
 /// Searches and prints.
 pub fn run(config: &Config, args: &Find) -> Result<(), Failure> {
-    for (field, id) in [("--order", &args.order), ("--user", &args.user), ("--symbol", &args.symbol)] {
+    for (field, id) in [
+        ("--order", &args.order),
+        ("--user", &args.user),
+        ("--symbol", &args.symbol),
+    ] {
         if let Some(id) = id {
             check_id(field, id).map_err(|e| Failure::usage(e.to_string()))?;
         }
     }
+
     let (from_ms, to_ms) = audit::range(args.from.as_ref(), args.to.as_ref())?;
     let query = Query {
         order: args.order.clone(),
@@ -38,35 +43,47 @@ pub fn run(config: &Config, args: &Find) -> Result<(), Failure> {
         limit: args.limit,
         ticks: args.ticks,
     };
+
     let log = open::log(config, Access::Read)?;
     let table = topics::table(&config.topic_prefix);
     let timeline = find(&*log, &table, &query).map_err(|e| match e {
         FindError::Log(e) => e.into(),
         FindError::TooMany(_) => Failure::usage(e.to_string()),
     })?;
+
     for (r, hit) in timeline.iter() {
         match config.format {
             Format::Json => output::json(&as_json(&table, &r, hit))?,
             Format::Text => as_text(&table, &r, hit)?,
         }
     }
+
     sum_up(config, &timeline)
 }
 
 fn sum_up(config: &Config, timeline: &Timeline) -> Result<(), Failure> {
     let count = |proof| timeline.iter().filter(|(_, h)| h.proof == proof).count();
-    let (chained, differs, missing) = (count(Proof::Chained), count(Proof::Differs), count(Proof::Missing));
+    let chained = count(Proof::Chained);
+    let differs = count(Proof::Differs);
+    let missing = count(Proof::Missing);
     if config.format == Format::Text {
         match timeline.hits.len() {
-            0 => output::note("nothing is on record; --from and --to may be too narrow, or the id is another"),
-            n => output::note(format_args!("{n} records: {chained} as audited, {differs} not as audited, {missing} not audited yet")),
+            0 => output::note(
+                "nothing is on record; --from and --to may be too narrow, or the id is another",
+            ),
+            n => output::note(format_args!(
+                "{n} records: {chained} as audited, {differs} not as audited, {missing} not audited yet"
+            )),
         }
     }
+
     match differs {
         0 => Ok(()),
         n => Err(Failure::new(
             Code::Bug,
-            format!("{n} records are not those that were audited; `processor audit verify` says what was done"),
+            format!(
+                "{n} records are not those that were audited; `processor audit verify` says what was done"
+            ),
         )),
     }
 }
@@ -91,8 +108,10 @@ fn as_text(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Result<(), Failure>
             topics::CLOCK => "wake-up",
             _ => "record",
         };
+
         named.to_string()
     });
+
     let said = match r.value.map(decode::shown) {
         // Lifted; who did it could be said in a header only.
         None if r.at.topic == topics::CONTROLS => match r.headers.text(OPERATOR) {
@@ -101,42 +120,62 @@ fn as_text(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Result<(), Failure>
         },
         None => "deleted".to_string(),
         // Nothing is in a wake-up: it means that a moment has come, or that a listing has changed.
-        Some(Shown::Map(map)) if r.at.topic == topics::CLOCK && map.is_empty() => format!("of trading task {}", r.at.partition),
+        Some(Shown::Map(map)) if r.at.topic == topics::CLOCK && map.is_empty() => {
+            format!("of trading task {}", r.at.partition)
+        }
         Some(Shown::Map(mut map)) => {
-            // Fields of ours that are shown already, and amounts of ours. What others wrote is shown as they wrote it.
+            // Fields of ours that are shown already, and amounts of ours. What others wrote is
+            // shown as they wrote it.
             if decode::is_ours(r.at.topic) {
                 map.retain(|(name, _)| name != "event" && name != "time_us");
                 map = readable(map);
             }
+
             shown::fields(&map)
         }
         Some(other) => other.to_string(),
     };
-    let why = decode::header(r, "reason").map(|reason| format!(" {reason}")).unwrap_or_default();
+
+    let why = decode::header(r, "reason")
+        .map(|reason| format!(" {reason}"))
+        .unwrap_or_default();
     let indent = "  ".repeat(usize::try_from(hit.depth.min(8)).unwrap_or(0));
     let place = name(table, r);
-    output::line(format_args!("{} {} {place:<24} {indent}{kind}{why} {said}", mark(hit.proof).0, decode::time(r.timestamp_ms)))?;
+    output::line(format_args!(
+        "{} {} {place:<24} {indent}{kind}{why} {said}",
+        mark(hit.proof).0,
+        decode::time(r.timestamp_ms)
+    ))?;
     match &hit.inputs {
-        Some(inputs) => output::line(format_args!("{:52}{indent}  {}", "", inputs_text(table, inputs, is_new(r)))),
+        Some(inputs) => output::line(format_args!(
+            "{:52}{indent}  {}",
+            "",
+            inputs_text(table, inputs, is_new(r))
+        )),
         None => Ok(()),
     }
 }
 
 /// Money as people write it: `last_price_e4=1892500` is `last_price=189.25`.
 fn readable(map: Fields) -> Fields {
-    let entry = |(name, value): (String, Shown)| match (name.strip_suffix("_e4"), value.as_i64(), value) {
-        (Some(short), Some(e4), _) => (short.to_string(), Shown::Text(show_e4(e4))),
-        (_, _, Shown::Map(inner)) => (name, Shown::Map(readable(inner))),
-        (_, _, value) => (name, value),
-    };
+    let entry =
+        |(name, value): (String, Shown)| match (name.strip_suffix("_e4"), value.as_i64(), value) {
+            (Some(short), Some(e4), _) => (short.to_string(), Shown::Text(show_e4(e4))),
+            (_, _, Shown::Map(inner)) => (name, Shown::Map(readable(inner))),
+            (_, _, value) => (name, value),
+        };
+
     map.into_iter().map(entry).collect()
 }
 
-/// Whether it asks for a new order. Of these the listing is always looked at; of a cancel, or of what cannot be read, it says nothing that none was.
+/// Whether it asks for a new order. Of these the listing is always looked at; of a cancel, or of
+/// what cannot be read, it says nothing that none was.
 fn is_new(r: &Record<'_>) -> bool {
     let value = r.value.unwrap_or_default();
     match r.at.topic {
-        topics::ORDER_COMMANDS | topics::OPERATOR_COMMANDS => command::decode(value).is_ok_and(|c| c.kind == Kind::New),
+        topics::ORDER_COMMANDS | topics::OPERATOR_COMMANDS => {
+            command::decode(value).is_ok_and(|c| c.kind == Kind::New)
+        }
         _ => BookCommand::decode(value).is_ok_and(|c| matches!(c.ask, Ask::New(_))),
     }
 }
@@ -146,39 +185,85 @@ fn inputs_text(table: &TopicTable, i: &Inputs, new: bool) -> String {
         Some(offset) => format!("{}/0/{offset}", table.name(topic)),
         None => "the ticks".to_string(),
     };
+
     let mut parts = Vec::new();
     match &i.instrument {
-        Some(row) => parts.push(format!("listing {} {}", place(topics::INSTRUMENTS, row), brief(&row.value))),
+        Some(row) => parts.push(format!(
+            "listing {} {}",
+            place(topics::INSTRUMENTS, row),
+            brief(&row.value)
+        )),
         None if new => parts.push("no listing".into()),
         None => {}
     }
+
     if let Some(row) = &i.reference {
         let v = decode::value(&row.value);
-        let (price, time) = (v["price_e4"].as_i64().unwrap_or(0), v["time_us"].as_i64().unwrap_or(0) / 1000);
-        parts.push(format!("reference price {} of {} ({})", show_e4(price), decode::time(time), place(topics::REFERENCE_PRICES, row)));
+        let price = v["price_e4"].as_i64().unwrap_or(0);
+        let time = v["time_us"].as_i64().unwrap_or(0) / 1000;
+        parts.push(format!(
+            "reference price {} of {} ({})",
+            show_e4(price),
+            decode::time(time),
+            place(topics::REFERENCE_PRICES, row)
+        ));
     }
+
     if let Some(t) = &i.tick {
         let market = table.name(topics::MARKET_DATA);
-        parts.push(format!("last tick {} of {} ({market}/{}/{})", show_e4(t.price_e4), decode::time(t.time_ms), i.task, t.offset));
+        parts.push(format!(
+            "last tick {} of {} ({market}/{}/{})",
+            show_e4(t.price_e4),
+            decode::time(t.time_ms),
+            i.task,
+            t.offset
+        ));
     }
+
     for (whose, row) in &i.controls {
         let row_value = decode::shown(&row.value);
-        let what = shown::word(row_value.get("state").and_then(Shown::as_str).unwrap_or("?"));
-        let whom = if whose == EVERYBODY { "everybody" } else { "the user" };
+        let what = shown::word(
+            row_value
+                .get("state")
+                .and_then(Shown::as_str)
+                .unwrap_or("?"),
+        );
+        let whom = if whose == EVERYBODY {
+            "everybody"
+        } else {
+            "the user"
+        };
+
         parts.push(format!("{whom} {what} ({})", place(topics::CONTROLS, row)));
     }
-    if let Some(set) = i.settings.as_deref().map(unusual).filter(|set| !set.is_empty()) {
+
+    if let Some(set) = i
+        .settings
+        .as_deref()
+        .map(unusual)
+        .filter(|set| !set.is_empty())
+    {
         parts.push(format!("set to {}", shown::fields(&readable(set))));
     }
+
     let colon = if parts.is_empty() { "" } else { ": " };
-    format!("^ decided by {} task {}, transaction {}{colon}{}", i.role, i.task, i.transaction, parts.join("; "))
+    format!(
+        "^ decided by {} task {}, transaction {}{colon}{}",
+        i.role,
+        i.task,
+        i.transaction,
+        parts.join("; ")
+    )
 }
 
 /// The settings that are not what they are when nobody says anything.
 fn unusual(settings: &[u8]) -> Fields {
     let usual = decode::shown(&RoleSettings::default().encode());
     match decode::shown(settings) {
-        Shown::Map(all) => all.into_iter().filter(|(name, value)| usual.get(name) != Some(value)).collect(),
+        Shown::Map(all) => all
+            .into_iter()
+            .filter(|(name, value)| usual.get(name) != Some(value))
+            .collect(),
         _ => Fields::new(),
     }
 }
@@ -188,7 +273,11 @@ fn brief(value: &[u8]) -> String {
     match decode::shown(value) {
         Shown::Map(mut map) => {
             map.retain(|(name, _)| name != "symbol" && name != "name");
-            if map.is_empty() { "(all defaults)".into() } else { format!("({})", shown::fields(&map)) }
+            if map.is_empty() {
+                "(all defaults)".into()
+            } else {
+                format!("({})", shown::fields(&map))
+            }
         }
         other => other.to_string(),
     }
@@ -199,13 +288,25 @@ fn as_json(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Shown {
         ("audited", Shown::Text(mark(hit.proof).1.into())),
         ("depth", number(hit.depth)),
         ("context", Shown::Bool(hit.context)),
-        ("decision", hit.inputs.as_ref().map_or(Shown::Null, inputs_json)),
+        (
+            "decision",
+            hit.inputs.as_ref().map_or(Shown::Null, inputs_json),
+        ),
     ];
-    Shown::Map(decode::record(table.name(r.at.topic), r).into_iter().chain(named(more)).collect())
+
+    Shown::Map(
+        decode::record(table.name(r.at.topic), r)
+            .into_iter()
+            .chain(named(more))
+            .collect(),
+    )
 }
 
 fn named<const N: usize>(fields: [(&str, Shown); N]) -> Fields {
-    fields.into_iter().map(|(name, v)| (name.to_string(), v)).collect()
+    fields
+        .into_iter()
+        .map(|(name, v)| (name.to_string(), v))
+        .collect()
 }
 
 fn number(n: impl ToString) -> Shown {
@@ -215,14 +316,30 @@ fn number(n: impl ToString) -> Shown {
 fn inputs_json(i: &Inputs) -> Shown {
     let offset = |r: &Row| r.offset.map_or(Shown::Null, number);
     let row = |row: &Option<Row>| {
-        row.as_ref().map_or(Shown::Null, |r| Shown::Map(named([("offset", offset(r)), ("value", decode::shown(&r.value))])))
+        row.as_ref().map_or(Shown::Null, |r| {
+            Shown::Map(named([
+                ("offset", offset(r)),
+                ("value", decode::shown(&r.value)),
+            ]))
+        })
     };
+
     let tick = i.tick.as_ref().map_or(Shown::Null, |t| {
-        Shown::Map(named([("offset", number(t.offset)), ("price", Shown::Text(show_e4(t.price_e4))), ("time_ms", number(t.time_ms))]))
+        Shown::Map(named([
+            ("offset", number(t.offset)),
+            ("price", Shown::Text(show_e4(t.price_e4))),
+            ("time_ms", number(t.time_ms)),
+        ]))
     });
+
     let control = |(key, r): &(String, Row)| {
-        Shown::Map(named([("key", Shown::Text(key.clone())), ("offset", offset(r)), ("value", decode::shown(&r.value))]))
+        Shown::Map(named([
+            ("key", Shown::Text(key.clone())),
+            ("offset", offset(r)),
+            ("value", decode::shown(&r.value)),
+        ]))
     };
+
     Shown::Map(named([
         ("role", Shown::Text(i.role.to_string())),
         ("task", number(i.task)),
@@ -230,7 +347,13 @@ fn inputs_json(i: &Inputs) -> Shown {
         ("instrument", row(&i.instrument)),
         ("reference_price", row(&i.reference)),
         ("tick", tick),
-        ("controls", Shown::List(i.controls.iter().map(control).collect())),
-        ("settings", i.settings.as_deref().map_or(Shown::Null, decode::shown)),
+        (
+            "controls",
+            Shown::List(i.controls.iter().map(control).collect()),
+        ),
+        (
+            "settings",
+            i.settings.as_deref().map_or(Shown::Null, decode::shown),
+        ),
     ]))
 }

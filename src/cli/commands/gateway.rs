@@ -1,4 +1,5 @@
-//! `gateway`: notifications over HTTP. With `--role` the roles run in the same process, which the embedded log needs: it belongs to one process.
+//! `gateway`: notifications over HTTP. With `--role` the roles run in the same process, which the
+//! embedded log needs: it belongs to one process.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,11 +25,17 @@ const WORKERS: usize = 2;
 pub fn run(config: &Config, typed: &Gateway) -> Result<(), Failure> {
     if let Some(GatewayCommand::Token { user, admin }) = &typed.command {
         if user.is_none() && !admin {
-            return Err(Failure::usage("say whose token: `processor gateway token USER`, or `processor gateway token --admin`"));
+            return Err(Failure::usage(
+                "say whose token: `processor gateway token USER`, or `processor gateway token --admin`",
+            ));
         }
+
         return token(config, user.as_deref());
     }
-    let (settings, access) = (settings(config, typed)?, access(typed)?);
+
+    let settings = settings(config, typed)?;
+    let access = access(typed)?;
+
     // Said before the log is opened: a gateway that would be open to the world does not even begin.
     if !settings.listen.ip().is_loopback() && !access.needs_token() {
         return Err(Failure::config(format!(
@@ -37,10 +44,12 @@ pub fn run(config: &Config, typed: &Gateway) -> Result<(), Failure> {
             settings.listen
         )));
     }
+
     let system = system::of(config, LogAccess::Write)?;
     if !config.roles.is_empty() {
         system::check_partitions(&system)?;
     }
+
     let runtime = runtime()?;
     let result = runtime.block_on(async {
         let signal = signals::first_of()?;
@@ -52,14 +61,21 @@ pub fn run(config: &Config, typed: &Gateway) -> Result<(), Failure> {
                 e = running.failed() => failed = Some(e),
             }
         };
+
         let mut ended = Ok(());
         if config.roles.is_empty() {
             until.await;
         } else {
             let members = config.roles.iter().map(|r| system.member(*r)).collect();
-            let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone(), config.ends());
+            let supervisor = Supervisor::start(
+                members,
+                system.topics.clone(),
+                system.state.clone(),
+                config.ends(),
+            );
             ended = supervisor.run(until, system::grace(config)).await;
         }
+
         running.stop().await;
         match (ended, failed) {
             (Err(stop), _) => Err(Failure::from(stop)),
@@ -67,6 +83,7 @@ pub fn run(config: &Config, typed: &Gateway) -> Result<(), Failure> {
             _ => Ok(()),
         }
     });
+
     runtime.shutdown_background();
     result
 }
@@ -81,7 +98,15 @@ impl Beside {
     /// Starts it, for this machine only.
     pub fn start(system: &System, listen: SocketAddr) -> Result<Beside, Failure> {
         let runtime = runtime()?;
-        let running = runtime.block_on(start(system, Settings { listen, ..Settings::default() }, Access::open()))?;
+        let running = runtime.block_on(start(
+            system,
+            Settings {
+                listen,
+                ..Settings::default()
+            },
+            Access::open(),
+        ))?;
+
         Ok(Beside { runtime, running })
     }
 
@@ -100,22 +125,31 @@ pub fn local_address(text: &str) -> Result<SocketAddr, Failure> {
             "--listen {listen}: here only this machine can be let in; for others there is `processor gateway`"
         )));
     }
+
     Ok(listen)
 }
 
 async fn start(system: &System, settings: Settings, access: Access) -> Result<Running, Failure> {
-    let running = gateway::start(system.log.clone(), system.topics.clone(), access, settings).await?;
+    let running =
+        gateway::start(system.log.clone(), system.topics.clone(), access, settings).await?;
     output::note(format_args!("listening on http://{}", running.address));
     Ok(running)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    let built = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build();
     built.map_err(|e| Stop::Failed(format!("no threads can be started: {e}")).into())
 }
 
 fn address(text: &str) -> Result<SocketAddr, Failure> {
-    text.parse().map_err(|_| Failure::usage(format!("--listen {text}: say ADDRESS:PORT, for example 127.0.0.1:8080 or [::1]:8080")))
+    text.parse().map_err(|_| {
+        Failure::usage(format!(
+            "--listen {text}: say ADDRESS:PORT, for example 127.0.0.1:8080 or [::1]:8080"
+        ))
+    })
 }
 
 fn access(typed: &Gateway) -> Result<Access, Failure> {
@@ -129,16 +163,32 @@ fn access(typed: &Gateway) -> Result<Access, Failure> {
 fn settings(config: &Config, typed: &Gateway) -> Result<Settings, Failure> {
     let time = |name: &str, text: &str| match duration_ms(text) {
         Ok(ms) if ms > 0 => Ok(Duration::from_millis(ms)),
-        Ok(_) => Err(Failure::usage(format!("--{name} {text}: must be longer than nothing"))),
+        Ok(_) => Err(Failure::usage(format!(
+            "--{name} {text}: must be longer than nothing"
+        ))),
         Err(e) => Err(Failure::usage(format!("--{name}: {e}"))),
     };
-    let history = if typed.history == "all" { None } else { Some(time("history", &typed.history)?) };
-    let retries = typed.webhook_retries.split(',').map(|t| time("webhook-retries", t)).collect::<Result<_, _>>()?;
+
+    let history = if typed.history == "all" {
+        None
+    } else {
+        Some(time("history", &typed.history)?)
+    };
+
+    let retries = typed
+        .webhook_retries
+        .split(',')
+        .map(|t| time("webhook-retries", t))
+        .collect::<Result<_, _>>()?;
     Ok(Settings {
         listen: address(&typed.listen)?,
         history,
-        memory: usize::try_from(typed.memory_mb).unwrap_or(usize::MAX).saturating_mul(1 << 20),
-        connections: usize::try_from(typed.max_connections).unwrap_or(usize::MAX).min(tokio::sync::Semaphore::MAX_PERMITS),
+        memory: usize::try_from(typed.memory_mb)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(1 << 20),
+        connections: usize::try_from(typed.max_connections)
+            .unwrap_or(usize::MAX)
+            .min(tokio::sync::Semaphore::MAX_PERMITS),
         heartbeat: time("heartbeat", &typed.heartbeat)?,
         stall: time("stall", &typed.stall)?,
         webhooks: !typed.no_webhooks,
@@ -152,10 +202,13 @@ fn settings(config: &Config, typed: &Gateway) -> Result<Settings, Failure> {
 
 /// A token of a user; of an admin if there is none.
 fn token(config: &Config, user: Option<&str>) -> Result<(), Failure> {
-    let (token, line) = user.map_or_else(access::new_admin_token, access::new_token).map_err(Failure::usage)?;
+    let (token, line) = user
+        .map_or_else(access::new_admin_token, access::new_token)
+        .map_err(Failure::usage)?;
     if config.format == Format::Json {
         return output::json(&json!({ "token": token, "line": line }));
     }
+
     output::note(
         "the first line is the token, for the user; the second belongs into the file of --token-file, and nobody can make the token out of it",
     );

@@ -24,9 +24,19 @@ pub fn run(config: &Config, args: &Portfolio) -> Result<(), Failure> {
         Format::Json => {}
         Format::Text => output::line(format_args!(
             "{:<24} {:>5} {:<20} {:<16} {:>14} {:>12} {:>12} {:>14} {:>14}  {}",
-            "TIME", "SEQ", "EVENT", "ORDER", "AVAILABLE", "RESERVED", "REALISED", "COST_BASIS", "EQUITY", "POSITIONS"
+            "TIME",
+            "SEQ",
+            "EVENT",
+            "ORDER",
+            "AVAILABLE",
+            "RESERVED",
+            "REALISED",
+            "COST_BASIS",
+            "EQUITY",
+            "POSITIONS"
         ))?,
     }
+
     let mut printed = Ok(());
     let events = history(&*log, &table, &args.user, range, &mut |p| {
         if printed.is_ok() {
@@ -35,9 +45,12 @@ pub fn run(config: &Config, args: &Portfolio) -> Result<(), Failure> {
                 Format::Text => as_text(p),
             };
         }
-        // To the end, also where nobody reads: whether the events are whole is told by the exit code.
+
+        // To the end, also where nobody reads: whether the events are whole is told by the exit
+        // code.
         printed.is_ok()
     });
+
     printed?;
     match events {
         Ok(0) => Err(Failure::failed(format!("user {} has no events", args.user))),
@@ -48,8 +61,14 @@ pub fn run(config: &Config, args: &Portfolio) -> Result<(), Failure> {
 }
 
 fn as_text(p: &Point<'_>) -> Result<(), Failure> {
-    let held: Vec<String> =
-        p.portfolio.positions.iter().filter(|(_, h)| h.quantity != 0).map(|(symbol, h)| format!("{symbol} {}", h.quantity)).collect();
+    let held: Vec<String> = p
+        .portfolio
+        .positions
+        .iter()
+        .filter(|(_, h)| h.quantity != 0)
+        .map(|(symbol, h)| format!("{symbol} {}", h.quantity))
+        .collect();
+
     output::line(format_args!(
         "{:<24} {:>5} {:<20} {:<16} {:>14} {:>12} {:>12} {:>14} {:>14}  {}",
         decode::time(p.event.time_us / 1000),
@@ -66,7 +85,11 @@ fn as_text(p: &Point<'_>) -> Result<(), Failure> {
 }
 
 fn as_json(p: &Point<'_>) -> Value {
-    let held = p.portfolio.positions.iter().filter(|(_, h)| h.quantity != 0);
+    let held = p
+        .portfolio
+        .positions
+        .iter()
+        .filter(|(_, h)| h.quantity != 0);
     let positions: Map<String, Value> = held
         .map(|(symbol, h)| {
             (symbol.clone(), json!({"quantity": h.quantity, "reserved": h.reserved, "cost_basis": show_e4(h.cost_basis_e4)}))

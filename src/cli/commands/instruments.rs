@@ -48,12 +48,18 @@ impl Rows {
     fn take(&mut self, line: u64, row: Result<Row, String>) {
         match row {
             Ok(Row::Nothing) => {}
-            Ok(Row::Listing { symbol, fields, unknown }) => {
+            Ok(Row::Listing {
+                symbol,
+                fields,
+                unknown,
+            }) => {
                 self.leave_out(unknown);
                 match self.good.get(&symbol) {
                     None => drop(self.good.insert(symbol, (line, fields))),
                     Some((first, _)) => {
-                        let why = format!("{symbol} stands in line {first}, too: nobody can say which is meant, so neither is loaded");
+                        let why = format!(
+                            "{symbol} stands in line {first}, too: nobody can say which is meant, so neither is loaded"
+                        );
                         self.bad += u64::from(self.twice.insert(symbol));
                         self.complain(line, &why);
                     }
@@ -65,13 +71,21 @@ impl Rows {
 
     fn leave_out(&mut self, names: Vec<String>) {
         let room = UNKNOWN_MAX.saturating_sub(self.unknown.len());
-        self.unknown.extend(names.into_iter().take(room).map(|name| listings::short(&name)));
+        self.unknown.extend(
+            names
+                .into_iter()
+                .take(room)
+                .map(|name| listings::short(&name)),
+        );
     }
 
     fn complain(&mut self, line: u64, why: &str) {
         self.bad += 1;
         if self.bad <= COMPLAINTS_MAX {
-            output::note(format_args!("line {line}: skipped: {}", shown::one_line(why)));
+            output::note(format_args!(
+                "line {line}: skipped: {}",
+                shown::one_line(why)
+            ));
         }
     }
 }
@@ -86,58 +100,92 @@ pub fn load(config: &Config, file: &Path, replace: bool) -> Result<(), Failure> 
     progress.finish();
     let present = Present::load(&*log)?;
     let mut topic = KeyedAppender::new(&*log, INSTRUMENTS)?;
-    let (mut changes, mut new, mut test_issues, mut loaded) = (Vec::new(), 0_u64, 0_u64, 0_u64);
+    let mut changes = Vec::new();
+    let mut new = 0_u64;
+    let mut test_issues = 0_u64;
+    let mut loaded = 0_u64;
     for (symbol, (line, fields)) in std::mem::take(&mut rows.good) {
         if rows.twice.contains(&symbol) {
             continue;
         }
+
         let before = present.rows.get(&symbol);
         let merged = merge(before, fields, replace);
         let value = encode(&merged)?;
+
         // As the roles will read it: what they would refuse is told here, where somebody looks.
         if let Err(why) = instrument::decode(Some(symbol.as_bytes()), Some(&value)) {
             rows.complain(line, &format!("{symbol}: {why}"));
             continue;
         }
+
         loaded += 1;
         test_issues += u64::from(merged.get("test_issue") == Some(&Value::Bool(true)));
         let changed = before.map(|before| change(&symbol, before, &merged));
         if changed.as_ref().is_some_and(|c| c.fields.is_empty()) && !present.bad.contains(&symbol) {
             continue;
         }
+
         topic.append(&symbol, Some(&value))?;
         new += u64::from(before.is_none());
         changes.extend(changed.filter(|c| !c.fields.is_empty()));
     }
+
     topic.flush(FLUSH)?;
     if !rows.unknown.is_empty() {
-        let names = rows.unknown.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        output::note(format_args!("not part of a listing, and left out: {}", shown::one_line(&names)));
+        let names = rows
+            .unknown
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", ");
+        output::note(format_args!(
+            "not part of a listing, and left out: {}",
+            shown::one_line(&names)
+        ));
     }
+
     told(config, loaded, test_issues, rows.bad, new, &changes)?;
     match (rows.bad, loaded) {
-        (0, 0) => Err(Failure::failed(format!("{} holds no listing", file.display()))),
+        (0, 0) => Err(Failure::failed(format!(
+            "{} holds no listing",
+            file.display()
+        ))),
         (0, _) => Ok(()),
-        (bad, _) => {
-            Err(Failure::failed(format!("{bad} rows were skipped; correct them and load the file again (loading twice does no harm)")))
-        }
+        (bad, _) => Err(Failure::failed(format!(
+            "{bad} rows were skipped; correct them and load the file again (loading twice does no harm)"
+        ))),
     }
 }
 
-fn told(config: &Config, loaded: u64, test_issues: u64, bad: u64, new: u64, changes: &[Change]) -> Result<(), Failure> {
+fn told(
+    config: &Config,
+    loaded: u64,
+    test_issues: u64,
+    bad: u64,
+    new: u64,
+    changes: &[Change],
+) -> Result<(), Failure> {
     if config.format == Format::Json {
         let mut summary = json!({"loaded": loaded, "test_issues": test_issues, "skipped": bad});
         if !changes.is_empty() {
             summary["changes"] = changes.iter().map(Change::json).collect();
         }
+
         return output::json(&summary);
     }
+
     for c in changes.iter().take(CHANGES_MAX) {
         output::line(c)?;
     }
+
     if changes.len() > CHANGES_MAX {
-        output::line(format_args!("and {} more; --format json names all", changes.len() - CHANGES_MAX))?;
+        output::line(format_args!(
+            "and {} more; --format json names all",
+            changes.len() - CHANGES_MAX
+        ))?;
     }
+
     let same = loaded.saturating_sub(new + changes.len() as u64);
     output::line(format_args!(
         "{loaded} listings loaded ({test_issues} test issues, not tradable), {bad} bad rows skipped: {new} new, {} changed, {same} as they were",
@@ -145,19 +193,26 @@ fn told(config: &Config, loaded: u64, test_issues: u64, bad: u64, new: u64, chan
     ))
 }
 
-/// The row as it will be: what the file does not say stays as it is. Without the present one (`replace`) only its status stays, because a file of
-/// names and symbols must not open what somebody has halted.
-fn merge(before: Option<&Map<String, Value>>, fields: Map<String, Value>, replace: bool) -> Map<String, Value> {
+/// The row as it will be: what the file does not say stays as it is. Without the present one
+/// (`replace`) only its status stays, because a file of names and symbols must not open what
+/// somebody has halted.
+fn merge(
+    before: Option<&Map<String, Value>>,
+    fields: Map<String, Value>,
+    replace: bool,
+) -> Map<String, Value> {
     let mut merged = before.cloned().unwrap_or_default();
     if replace {
         merged.retain(|name, _| name == "status");
     }
+
     for (name, value) in fields {
         match value {
             Value::Null => drop(merged.shift_remove(&name)),
             value => drop(merged.insert(name, value)),
         }
     }
+
     merged
 }
 
@@ -166,21 +221,30 @@ pub fn delist(config: &Config, symbols: &[String]) -> Result<(), Failure> {
     for symbol in symbols {
         check_id("symbol", symbol).map_err(|e| Failure::usage(e.to_string()))?;
     }
+
     let log = open::log(config, Access::Write)?;
     let listed = Instruments::load(&log)?;
     let mut topic = KeyedAppender::new(&*log, INSTRUMENTS)?;
-    let (there, absent): (BTreeSet<&str>, BTreeSet<&str>) = symbols.iter().map(String::as_str).partition(|s| listed.lists(s));
+    let (there, absent): (BTreeSet<&str>, BTreeSet<&str>) = symbols
+        .iter()
+        .map(String::as_str)
+        .partition(|s| listed.lists(s));
     for symbol in &there {
         topic.append(symbol, None)?;
     }
+
     topic.flush(FLUSH)?;
     match config.format {
         Format::Json => output::json(&json!({"delisted": there, "not_listed": absent}))?,
         Format::Text => output::line(format_args!("{} listings taken away", there.len()))?,
     }
+
     match absent.len() {
         0 => Ok(()),
-        _ => Err(Failure::failed(format!("not listed: {}", absent.into_iter().collect::<Vec<_>>().join(", ")))),
+        _ => Err(Failure::failed(format!(
+            "not listed: {}",
+            absent.into_iter().collect::<Vec<_>>().join(", ")
+        ))),
     }
 }
 
@@ -189,16 +253,22 @@ pub fn source(file: &Path) -> Result<(Box<dyn Read>, u64), Failure> {
     if file == Path::new("-") {
         return Ok((Box::new(std::io::stdin()), 0));
     }
+
     let open = || -> std::io::Result<_> {
         let f = std::fs::File::open(file)?;
         let bytes = f.metadata()?.len();
         Ok((Box::new(f) as Box<dyn Read>, bytes))
     };
+
     open().map_err(|e| Failure::usage(format!("cannot read {}: {e}", file.display())))
 }
 
 /// Hands over each row with its line number; `progress` is told the number of bytes read so far.
-fn read(source: Box<dyn Read>, rows: &mut Rows, progress: &mut dyn FnMut(u64)) -> Result<(), Failure> {
+fn read(
+    source: Box<dyn Read>,
+    rows: &mut Rows,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), Failure> {
     let mut text = table::open(source)?;
     match text.fill_buf()?.iter().find(|b| !b.is_ascii_whitespace()) {
         Some(b'{') => json_lines(text, rows, progress),
@@ -207,51 +277,81 @@ fn read(source: Box<dyn Read>, rows: &mut Rows, progress: &mut dyn FnMut(u64)) -
     }
 }
 
-fn json_lines(text: BufReader<Box<dyn Read>>, rows: &mut Rows, progress: &mut dyn FnMut(u64)) -> Result<(), Failure> {
+fn json_lines(
+    text: BufReader<Box<dyn Read>>,
+    rows: &mut Rows,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), Failure> {
     let mut position = 0;
     for (i, line) in text.split(b'\n').enumerate() {
         let line = line?;
         position += line.len() as u64 + 1;
         progress(position);
-        rows.take(i as u64 + 1, std::str::from_utf8(&line).map_err(|_| "is no UTF-8".into()).and_then(listings::json_line));
+        rows.take(
+            i as u64 + 1,
+            std::str::from_utf8(&line)
+                .map_err(|_| "is no UTF-8".into())
+                .and_then(listings::json_line),
+        );
     }
+
     Ok(())
 }
 
-/// A list of objects as one value, as brokers' interfaces answer. Its objects are counted instead of lines.
+/// A list of objects as one value, as brokers' interfaces answer. Its objects are counted instead
+/// of lines.
 fn json_list(text: BufReader<Box<dyn Read>>, rows: &mut Rows) -> Result<(), Failure> {
     let mut all = String::new();
     text.take(LIST_MAX + 1).read_to_string(&mut all)?;
     if all.len() as u64 > LIST_MAX {
-        return Err(Failure::failed("the file is one JSON list of more than 64 MiB: write one object on each line instead"));
+        return Err(Failure::failed(
+            "the file is one JSON list of more than 64 MiB: write one object on each line instead",
+        ));
     }
-    let list: Vec<&RawValue> = serde_json::from_str(&all).map_err(|e| Failure::failed(format!("the file is no JSON list: {e}")))?;
+
+    let list: Vec<&RawValue> = serde_json::from_str(&all)
+        .map_err(|e| Failure::failed(format!("the file is no JSON list: {e}")))?;
     for (i, object) in list.into_iter().enumerate() {
         rows.take(i as u64 + 1, listings::json_line(object.get()));
     }
+
     Ok(())
 }
 
-fn columns(text: BufReader<Box<dyn Read>>, rows: &mut Rows, progress: &mut dyn FnMut(u64)) -> Result<(), Failure> {
+fn columns(
+    text: BufReader<Box<dyn Read>>,
+    rows: &mut Rows,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), Failure> {
     let mut table = Table::new(text)?;
-    let columns = Columns::find(table.header().iter().map(String::as_str)).map_err(Failure::failed)?;
+    let columns =
+        Columns::find(table.header().iter().map(String::as_str)).map_err(Failure::failed)?;
     rows.leave_out(columns.unknown().to_vec());
     while let Some(row) = table.next_row()? {
         progress(table.position());
-        rows.take(row.line, row.cells.and_then(|cells| columns.row(|i| cells.get(i).map(String::as_str))));
+        rows.take(
+            row.line,
+            row.cells
+                .and_then(|cells| columns.row(|i| cells.get(i).map(String::as_str))),
+        );
     }
+
     Ok(())
 }
 
 /// A listing's value.
 pub fn encode(fields: &Map<String, Value>) -> Result<Vec<u8>, Failure> {
-    rmp_serde::to_vec_named(fields).map_err(|e| Failure::failed(format!("a listing cannot be encoded: {e}")))
+    rmp_serde::to_vec_named(fields)
+        .map_err(|e| Failure::failed(format!("a listing cannot be encoded: {e}")))
 }
 
 impl std::fmt::Display for Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let fields: Vec<_> =
-            self.fields.iter().map(|(name, from, to)| format!("{} {} -> {}", shown::word(name), text(from), text(to))).collect();
+        let fields: Vec<_> = self
+            .fields
+            .iter()
+            .map(|(name, from, to)| format!("{} {} -> {}", shown::word(name), text(from), text(to)))
+            .collect();
         write!(f, "{}: {}", self.symbol, fields.join(", "))
     }
 }

@@ -1,4 +1,5 @@
-//! Listings as they are: `instruments list`, `show`, `halt` and `resume`, and what a change of one comes to.
+//! Listings as they are: `instruments list`, `show`, `halt` and `resume`, and what a change of one
+//! comes to.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,15 +31,27 @@ impl Present {
     /// Reads the topic to its end.
     pub fn load(log: &dyn Log) -> Result<Present, Failure> {
         let mut all = Present::default();
-        read::to_end(log, INSTRUMENTS, &read::all_partitions(log, INSTRUMENTS)?, |r| {
-            let Some(symbol) = r.key.and_then(|k| std::str::from_utf8(k).ok()) else { return };
-            all.bad.remove(symbol);
-            match instrument::decode(r.key, r.value) {
-                Ok(Some(_)) => drop(all.rows.insert(symbol.to_string(), present(r.value.unwrap_or_default()))),
-                Ok(None) => drop(all.rows.remove(symbol)),
-                Err(_) => drop(all.bad.insert(symbol.to_string())),
-            }
-        })?;
+        read::to_end(
+            log,
+            INSTRUMENTS,
+            &read::all_partitions(log, INSTRUMENTS)?,
+            |r| {
+                let Some(symbol) = r.key.and_then(|k| std::str::from_utf8(k).ok()) else {
+                    return;
+                };
+
+                all.bad.remove(symbol);
+                match instrument::decode(r.key, r.value) {
+                    Ok(Some(_)) => drop(
+                        all.rows
+                            .insert(symbol.to_string(), present(r.value.unwrap_or_default())),
+                    ),
+                    Ok(None) => drop(all.rows.remove(symbol)),
+                    Err(_) => drop(all.bad.insert(symbol.to_string())),
+                }
+            },
+        )?;
+
         Ok(all)
     }
 }
@@ -54,7 +67,11 @@ pub struct Change {
 impl Change {
     /// For programs.
     pub fn json(&self) -> Value {
-        let fields: Map<String, Value> = self.fields.iter().map(|(name, from, to)| (name.clone(), json!([from, to]))).collect();
+        let fields: Map<String, Value> = self
+            .fields
+            .iter()
+            .map(|(name, from, to)| (name.clone(), json!([from, to])))
+            .collect();
         json!({"symbol": self.symbol, "fields": fields})
     }
 }
@@ -67,10 +84,18 @@ pub fn change(symbol: &str, before: &Map<String, Value>, after: &Map<String, Val
         Value::Null => default_of(name).unwrap_or_default().to_string(),
         v => output::plain(v),
     };
-    let pairs = all.into_iter().map(|name| (name.clone(), of(before, name), of(after, name)));
+
+    let pairs = all
+        .into_iter()
+        .map(|name| (name.clone(), of(before, name), of(after, name)));
     let fields = pairs.filter(|(name, from, to)| meaning(name, from) != meaning(name, to));
-    let fields = fields.map(|(name, from, to)| (name.clone(), or_default(&name, from), or_default(&name, to))).collect();
-    Change { symbol: symbol.to_string(), fields }
+    let fields = fields
+        .map(|(name, from, to)| (name.clone(), or_default(&name, from), or_default(&name, to)))
+        .collect();
+    Change {
+        symbol: symbol.to_string(),
+        fields,
+    }
 }
 
 fn or_default(name: &str, v: Value) -> Value {
@@ -94,23 +119,41 @@ pub fn list(config: &Config) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let present = Present::load(&*log)?;
     if config.format == Format::Json {
-        return present.rows.values().try_for_each(|row| output::json(&Value::Object(row.clone())));
+        return present
+            .rows
+            .values()
+            .try_for_each(|row| output::json(&Value::Object(row.clone())));
     }
+
     let rows: Vec<Vec<Value>> = present
         .rows
         .iter()
         .map(|(symbol, row)| {
             let unusual = change(symbol, &Map::new(), row).fields;
-            let terms = unusual.iter().filter(|(name, ..)| !["symbol", "name", "status"].contains(&name.as_str()));
-            let terms: Vec<_> = terms.map(|(name, _, v)| format!("{}={}", shown::word(name), text(v))).collect();
+            let terms = unusual
+                .iter()
+                .filter(|(name, ..)| !["symbol", "name", "status"].contains(&name.as_str()));
+            let terms: Vec<_> = terms
+                .map(|(name, _, v)| format!("{}={}", shown::word(name), text(v)))
+                .collect();
             let status = row.get("status").cloned().unwrap_or("listed".into());
-            vec![symbol.as_str().into(), status, row.get("name").cloned().unwrap_or("".into()), terms.join(" ").into()]
+            vec![
+                symbol.as_str().into(),
+                status,
+                row.get("name").cloned().unwrap_or("".into()),
+                terms.join(" ").into(),
+            ]
         })
         .collect();
+
     output::rows(config.format, &["SYMBOL", "STATUS", "NAME", "TERMS"], &rows)?;
     for symbol in &present.bad {
-        output::note(format_args!("the newest record of {} cannot be read and changes nothing", shown::word(symbol)));
+        output::note(format_args!(
+            "the newest record of {} cannot be read and changes nothing",
+            shown::word(symbol)
+        ));
     }
+
     Ok(())
 }
 
@@ -119,12 +162,20 @@ pub fn show(config: &Config, symbol: &str) -> Result<(), Failure> {
     check_id("symbol", symbol).map_err(|e| Failure::usage(e.to_string()))?;
     let log = open::log(config, Access::Read)?;
     let present = Present::load(&*log)?;
-    let row = present.rows.get(symbol).ok_or_else(|| Failure::failed(format!("{symbol} is not listed")))?;
+    let row = present
+        .rows
+        .get(symbol)
+        .ok_or_else(|| Failure::failed(format!("{symbol} is not listed")))?;
     if config.format == Format::Json {
         return output::json(&Value::Object(row.clone()));
     }
+
     let mut all: Vec<&str> = names().collect();
-    all.extend(row.keys().map(String::as_str).filter(|name| default_of(name).is_none()));
+    all.extend(
+        row.keys()
+            .map(String::as_str)
+            .filter(|name| default_of(name).is_none()),
+    );
     let rows: Vec<Vec<Value>> = all
         .into_iter()
         .map(|name| match row.get(name) {
@@ -132,47 +183,75 @@ pub fn show(config: &Config, symbol: &str) -> Result<(), Failure> {
             None => vec![name.into(), default_of(name).into(), "default".into()],
         })
         .collect();
+
     output::rows(config.format, &["FIELD", "VALUE", "ORIGIN"], &rows)
 }
 
-/// Sets the status of listings and nothing else. `from`: the statuses that it is a step from; others are told.
-pub fn set_status(config: &Config, symbols: &[String], status: &str, from: &[&str]) -> Result<(), Failure> {
+/// Sets the status of listings and nothing else. `from`: the statuses that it is a step from;
+/// others are told.
+pub fn set_status(
+    config: &Config,
+    symbols: &[String],
+    status: &str,
+    from: &[&str],
+) -> Result<(), Failure> {
     for symbol in symbols {
         check_id("symbol", symbol).map_err(|e| Failure::usage(e.to_string()))?;
     }
+
     let log = open::log(config, Access::Write)?;
     let present = Present::load(&*log)?;
     let mut topic = KeyedAppender::new(&*log, INSTRUMENTS)?;
-    let (mut done, mut wrong) = (BTreeMap::new(), Vec::new());
+    let mut done = BTreeMap::new();
+    let mut wrong = Vec::new();
     for symbol in symbols.iter().collect::<BTreeSet<_>>() {
         let Some(row) = present.rows.get(symbol) else {
             wrong.push(format!("{symbol} is not listed"));
             continue;
         };
-        let now = row.get("status").and_then(Value::as_str).unwrap_or("listed");
+
+        let now = row
+            .get("status")
+            .and_then(Value::as_str)
+            .unwrap_or("listed");
         if now != status && !from.contains(&now) {
-            wrong.push(format!("{symbol} is {now}: load the listing with another status"));
+            wrong.push(format!(
+                "{symbol} is {now}: load the listing with another status"
+            ));
             continue;
         }
+
         if now != status || present.bad.contains(symbol) {
             let mut row = row.clone();
             row.insert("status".into(), status.into());
             topic.append(symbol, Some(&encode(&row)?))?;
         }
+
         done.insert(symbol.as_str(), now);
     }
+
     topic.flush(FLUSH)?;
     match config.format {
         Format::Json => {
-            let all: Vec<Value> = done.iter().map(|(symbol, was)| json!({"symbol": symbol, "status": status, "was": was})).collect();
+            let all: Vec<Value> = done
+                .iter()
+                .map(|(symbol, was)| json!({"symbol": symbol, "status": status, "was": was}))
+                .collect();
             output::json(&Value::Array(all))?;
         }
-        Format::Text => done.iter().try_for_each(|(symbol, was)| match *was == status {
-            true => output::line(format_args!("{symbol} is {status}, as it was")),
-            false => output::line(format_args!("{symbol} is {status} (was {was})")),
-        })?,
+        Format::Text => done
+            .iter()
+            .try_for_each(|(symbol, was)| match *was == status {
+                true => output::line(format_args!("{symbol} is {status}, as it was")),
+                false => output::line(format_args!("{symbol} is {status} (was {was})")),
+            })?,
     }
-    if wrong.is_empty() { Ok(()) } else { Err(Failure::failed(wrong.join("; "))) }
+
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::failed(wrong.join("; ")))
+    }
 }
 
 #[cfg(test)]
@@ -186,9 +265,14 @@ mod tests {
     #[test]
     fn changes_are_those_of_meaning() {
         let before = map(json!({"symbol": "A", "tick": "0.01", "fee_bps": 10, "x": 1}));
-        let after = map(json!({"symbol": "A", "collar_bps": 500, "fee_bps": 0, "x": 1, "status": "halted"}));
+        let after = map(
+            json!({"symbol": "A", "collar_bps": 500, "fee_bps": 0, "x": 1, "status": "halted"}),
+        );
         let found = change("A", &before, &after).fields;
-        let names: Vec<_> = found.iter().map(|(name, from, to)| format!("{name} {} {}", text(from), text(to))).collect();
+        let names: Vec<_> = found
+            .iter()
+            .map(|(name, from, to)| format!("{name} {} {}", text(from), text(to)))
+            .collect();
         assert_eq!(names, ["fee_bps 10 0", "status listed halted"]);
     }
 }

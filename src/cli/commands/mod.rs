@@ -29,7 +29,8 @@ pub mod verify;
 use super::exit::Failure;
 use crate::domain::ids;
 
-/// A user that may be named. Commands for the system's own accounts are dead letters, and nobody answers them.
+/// A user that may be named. Commands for the system's own accounts are dead letters, and nobody
+/// answers them.
 fn user(user: &str) -> Result<&str, Failure> {
     match ids::valid_user(user) {
         true => Ok(user),

@@ -1,4 +1,5 @@
-//! `portfolio`: what a user owns, at the latest prices. Marks are computed here, when somebody looks; they are no state.
+//! `portfolio`: what a user owns, at the latest prices. Marks are computed here, when somebody
+//! looks; they are no state.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -28,15 +29,23 @@ pub fn run(config: &Config, user: &str) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let partition = partitioner::partition(user.as_bytes(), partitions(&*log, PORTFOLIOS)?);
     let Some(portfolio) = latest(&*log, partition, user)? else {
-        return Err(Failure::failed(format!("user {user} has no portfolio: no event of theirs has been processed yet")));
+        return Err(Failure::failed(format!(
+            "user {user} has no portfolio: no event of theirs has been processed yet"
+        )));
     };
+
     let mut marks = BTreeMap::new();
     if !portfolio.positions.is_empty() {
         let all = read::all_partitions(&*log, REFERENCE_PRICES)?;
         read::to_end(&*log, REFERENCE_PRICES, &all, |r| {
-            let Some(symbol) = r.key.and_then(|k| std::str::from_utf8(k).ok()).filter(|s| portfolio.positions.contains_key(*s)) else {
+            let Some(symbol) = r
+                .key
+                .and_then(|k| std::str::from_utf8(k).ok())
+                .filter(|s| portfolio.positions.contains_key(*s))
+            else {
                 return;
             };
+
             // A reference price that cannot be read is a missing mark, which is shown as such.
             match r.value.and_then(|v| rmp_serde::from_slice::<Mark>(v).ok()) {
                 Some(mark) => marks.insert(symbol.to_string(), mark),
@@ -44,6 +53,7 @@ pub fn run(config: &Config, user: &str) -> Result<(), Failure> {
             };
         })?;
     }
+
     show(config, user, &portfolio, &marks)
 }
 
@@ -53,7 +63,8 @@ const READINGS: u32 = 5;
 fn latest(log: &dyn Log, partition: u32, user: &str) -> Result<Option<Portfolio>, Failure> {
     let mut missing = String::new();
     for _ in 0..READINGS {
-        let (mut fold, mut unreadable) = (PortfolioFold::default(), None);
+        let mut fold = PortfolioFold::default();
+        let mut unreadable = None;
         read::to_end(log, PORTFOLIOS, &[partition], |r| {
             if let Some((_, symbol)) = r.key.and_then(read_key).filter(|(whose, _)| *whose == user)
                 && let Err(fault) = fold.take(symbol, r.value)
@@ -61,19 +72,32 @@ fn latest(log: &dyn Log, partition: u32, user: &str) -> Result<Option<Portfolio>
                 unreadable.get_or_insert(fault);
             }
         })?;
+
         if let Some(fault) = unreadable {
-            return Err(Failure::new(Code::Bug, format!("the portfolio of {user} cannot be read: {fault}")));
+            return Err(Failure::new(
+                Code::Bug,
+                format!("the portfolio of {user} cannot be read: {fault}"),
+            ));
         }
+
         match fold.portfolio() {
             Ok(portfolio) => return Ok(portfolio),
             // A position that has changed since the reading began may be gone from where it was.
             Err(e) => missing = e.to_string(),
         }
     }
-    Err(Failure::failed(format!("the portfolio of {user} changes too fast to be read: {missing}; try again")))
+
+    Err(Failure::failed(format!(
+        "the portfolio of {user} changes too fast to be read: {missing}; try again"
+    )))
 }
 
-fn show(config: &Config, user: &str, p: &Portfolio, marks: &BTreeMap<String, Mark>) -> Result<(), Failure> {
+fn show(
+    config: &Config,
+    user: &str,
+    p: &Portfolio,
+    marks: &BTreeMap<String, Mark>,
+) -> Result<(), Failure> {
     let mut rows: Vec<Vec<Value>> = Vec::new();
     let mut equity = i128::from(p.cash_available_e4) + i128::from(p.cash_reserved_e4);
     let mut unrealised_total = 0_i128;
@@ -96,10 +120,22 @@ fn show(config: &Config, user: &str, p: &Portfolio, marks: &BTreeMap<String, Mar
             age_s.into(),
         ]);
     }
-    const HEADER: [&str; 7] = ["SYMBOL", "QUANTITY", "RESERVED", "COST_BASIS", "PRICE", "UNREALISED", "PRICE_AGE_S"];
+
+    const HEADER: [&str; 7] = [
+        "SYMBOL",
+        "QUANTITY",
+        "RESERVED",
+        "COST_BASIS",
+        "PRICE",
+        "UNREALISED",
+        "PRICE_AGE_S",
+    ];
+
     if config.format == Format::Json {
-        let positions: Vec<Value> =
-            rows.into_iter().map(|r| Value::Object(HEADER.iter().map(|h| h.to_lowercase()).zip(r).collect())).collect();
+        let positions: Vec<Value> = rows
+            .into_iter()
+            .map(|r| Value::Object(HEADER.iter().map(|h| h.to_lowercase()).zip(r).collect()))
+            .collect();
         return output::json(&json!({
             "user_id": user,
             "user_seq": p.user_seq,
@@ -112,7 +148,11 @@ fn show(config: &Config, user: &str, p: &Portfolio, marks: &BTreeMap<String, Mar
             "positions": positions,
         }));
     }
-    output::line(format_args!("user {user}, as of their event {}", p.user_seq))?;
+
+    output::line(format_args!(
+        "user {user}, as of their event {}",
+        p.user_seq
+    ))?;
     output::line(format_args!(
         "cash {} available, {} reserved; realised {}, fees {}",
         show_e4(p.cash_available_e4),
@@ -120,11 +160,17 @@ fn show(config: &Config, user: &str, p: &Portfolio, marks: &BTreeMap<String, Mar
         show_e4(p.realised_e4),
         show_e4(p.fees_e4)
     ))?;
+
     if !rows.is_empty() {
         output::rows(Format::Text, &HEADER, &rows)?;
     }
+
     match all_marked {
-        true => output::line(format_args!("unrealised {}, equity {}", show_e4_wide(unrealised_total), show_e4_wide(equity))),
+        true => output::line(format_args!(
+            "unrealised {}, equity {}",
+            show_e4_wide(unrealised_total),
+            show_e4_wide(equity)
+        )),
         false => output::line("equity unknown: a position has no price yet"),
     }
 }

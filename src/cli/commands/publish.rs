@@ -26,22 +26,39 @@ const COMPLAINTS_MAX: u64 = 20;
 
 /// Publishes until the end of the file, the count, or a signal.
 pub fn run(config: &Config, publish: &Publish) -> Result<(), Failure> {
-    let speed = Speed::parse(&publish.speed).map_err(|e| Failure::usage(format!("--speed: {e}")))?;
+    let speed =
+        Speed::parse(&publish.speed).map_err(|e| Failure::usage(format!("--speed: {e}")))?;
     let log = open::log(config, Access::Write)?;
     let stop = signals::flag()?;
     let began = Instant::now();
-    let Tally { published, refused, skipped } = match &publish.file {
-        None => Tally { published: walk(log, publish, &stop)?, ..Tally::default() },
+    let Tally {
+        published,
+        refused,
+        skipped,
+    } = match &publish.file {
+        None => Tally {
+            published: walk(log, publish, &stop)?,
+            ..Tally::default()
+        },
         Some(_) => replay(log, publish, speed, &stop)?,
     };
+
     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     match config.format {
-        Format::Json => output::json(&json!({"published": published, "skipped": skipped, "elapsed_ms": ms, "refused": refused}))?,
-        Format::Text => output::line(format_args!("{published} ticks published in {} s, {skipped} bad rows skipped", ms.div_ceil(1000)))?,
+        Format::Json => output::json(
+            &json!({"published": published, "skipped": skipped, "elapsed_ms": ms, "refused": refused}),
+        )?,
+        Format::Text => output::line(format_args!(
+            "{published} ticks published in {} s, {skipped} bad rows skipped",
+            ms.div_ceil(1000)
+        ))?,
     }
+
     match (skipped, refused) {
         (0, 0) => Ok(()),
-        (_, 0) => Err(Failure::failed(format!("{skipped} rows were skipped; see the lines above"))),
+        (_, 0) => Err(Failure::failed(format!(
+            "{skipped} rows were skipped; see the lines above"
+        ))),
         _ => Err(Failure::failed(format!(
             "{skipped} rows were skipped, and {refused} of the prices that were published are dead letters (INVALID_PRICE); see the lines above. --round \
              rounds prices that are too fine"
@@ -51,12 +68,23 @@ pub fn run(config: &Config, publish: &Publish) -> Result<(), Failure> {
 
 fn walk(log: Arc<dyn Log>, publish: &Publish, stop: &AtomicBool) -> Result<u64, Failure> {
     let symbols: Vec<String> = match &publish.symbols {
-        Some(list) => list.split(',').map(|s| s.trim().to_string()).filter(|s| !s.is_empty()).collect(),
-        None => Instruments::load(&log)?.tradable().map(String::from).collect(),
+        Some(list) => list
+            .split(',')
+            .map(|s| s.trim().to_string())
+            .filter(|s| !s.is_empty())
+            .collect(),
+        None => Instruments::load(&log)?
+            .tradable()
+            .map(String::from)
+            .collect(),
     };
+
     if symbols.is_empty() {
-        return Err(Failure::usage("no symbols: say --symbols AAPL,MSFT, or load listings first (`processor instruments load FILE`)"));
+        return Err(Failure::usage(
+            "no symbols: say --symbols AAPL,MSFT, or load listings first (`processor instruments load FILE`)",
+        ));
     }
+
     let mut ticks = MarketDataPublisher::new(log)?;
     let mut prices = PriceWalk::new(publish.seed, symbols);
     let count = publish.count.unwrap_or(u64::MAX);
@@ -67,12 +95,15 @@ fn walk(log: Arc<dyn Log>, publish: &Publish, stop: &AtomicBool) -> Result<u64, 
         if let Some(us) = n.saturating_mul(1_000_000).checked_div(publish.rate) {
             pace::wait_until(began, Duration::from_micros(us), stop);
         }
+
         if let Some((symbol, price_e4)) = prices.tick() {
             ticks.publish(symbol, decimal::show_e4(price_e4), now_ms())?;
         }
+
         n += 1;
         progress.set(n);
     }
+
     ticks.flush(FLUSH)?;
     progress.finish();
     Ok(n)
@@ -103,20 +134,30 @@ struct Tick<'a> {
     fault: Option<&'static str>,
 }
 
-fn replay(log: Arc<dyn Log>, publish: &Publish, speed: Speed, stop: &AtomicBool) -> Result<Tally, Failure> {
-    let file = publish.file.as_deref().ok_or_else(|| Failure::usage("--file is missing"))?;
+fn replay(
+    log: Arc<dyn Log>,
+    publish: &Publish,
+    speed: Speed,
+    stop: &AtomicBool,
+) -> Result<Tally, Failure> {
+    let file = publish
+        .file
+        .as_deref()
+        .ok_or_else(|| Failure::usage("--file is missing"))?;
     let (source, bytes) = super::instruments::source(file)?;
     let mut table = table::open(source).and_then(Table::new)?;
     let columns = columns(table.header(), publish)?;
     let mut ticks = MarketDataPublisher::new(log)?;
     let mut progress = Progress::new("replaying", bytes);
-    let (mut tally, mut complaints) = (Tally::default(), 0);
+    let mut tally = Tally::default();
+    let mut complaints = 0;
     let mut complain = |line: u64, what: String| {
         complaints += 1;
         if complaints <= COMPLAINTS_MAX {
             output::note(format_args!("line {line}: {}", shown::one_line(&what)));
         }
     };
+
     let began = Instant::now();
     let mut first_us = None;
     while tally.published < publish.count.unwrap_or(u64::MAX) && !stop.load(Ordering::Relaxed) {
@@ -127,21 +168,31 @@ fn replay(log: Arc<dyn Log>, publish: &Publish, speed: Speed, stop: &AtomicBool)
             Ok(cells) => tick(cells, &columns, publish),
             Err(why) => Err(why.clone()),
         };
+
         let sent = read.and_then(|tick| {
             let us = pace::timestamp_us(tick.time).ok_or("its time is before 1970")?;
+
             // A feed's clock steps back now and then: what is late is due at once.
             let since = us.saturating_sub(*first_us.get_or_insert(us)).max(0);
             pace::wait_until(began, speed.due(since.unsigned_abs()), stop);
             Ok(tick)
         });
+
         let sent = match sent {
-            Ok(Tick { symbol, price, time, fault }) => match ticks.publish(symbol, &price, time) {
-                Ok(()) => Ok(fault.map(|fault| format!("published, and a dead letter: price `{price}` {fault}"))),
+            Ok(Tick {
+                symbol,
+                price,
+                time,
+                fault,
+            }) => match ticks.publish(symbol, &price, time) {
+                Ok(()) => Ok(fault
+                    .map(|fault| format!("published, and a dead letter: price `{price}` {fault}"))),
                 Err(e @ ClientError::BadField { .. }) => Err(e.to_string()),
                 Err(e) => return Err(e.into()),
             },
             Err(why) => Err(why),
         };
+
         match sent {
             Ok(fault) => {
                 tally.published += 1;
@@ -156,6 +207,7 @@ fn replay(log: Arc<dyn Log>, publish: &Publish, speed: Speed, stop: &AtomicBool)
             }
         }
     }
+
     ticks.flush(FLUSH)?;
     progress.finish();
     Ok(tally)
@@ -165,32 +217,58 @@ fn columns(names: &[String], publish: &Publish) -> Result<Columns, Failure> {
     let find = |option: &str, name: &str| {
         names.iter().position(|n| *n == name).ok_or_else(|| {
             let columns = names.join(", ");
-            Failure::usage(format!("{option} {name}: the file has no such column; its columns are {}", shown::one_line(&columns)))
+            Failure::usage(format!(
+                "{option} {name}: the file has no such column; its columns are {}",
+                shown::one_line(&columns)
+            ))
         })
     };
+
     let symbol = match (&publish.symbol, &publish.symbol_column) {
         (Some(_), _) => None,
         (None, Some(name)) => Some(find("--symbol-column", name)?),
-        (None, None) => Some(
-            find("--symbol-column", "symbol")
-                .map_err(|_| Failure::usage("whose ticks are these? Say --symbol S, or --symbol-column NAME"))?,
-        ),
+        (None, None) => Some(find("--symbol-column", "symbol").map_err(|_| {
+            Failure::usage("whose ticks are these? Say --symbol S, or --symbol-column NAME")
+        })?),
     };
-    Ok(Columns { symbol, time: find("--time-column", &publish.time_column)?, price: find("--price-column", &publish.price_column)? })
+
+    Ok(Columns {
+        symbol,
+        time: find("--time-column", &publish.time_column)?,
+        price: find("--price-column", &publish.price_column)?,
+    })
 }
 
-fn tick<'a>(row: &'a [String], columns: &Columns, publish: &'a Publish) -> Result<Tick<'a>, String> {
+fn tick<'a>(
+    row: &'a [String],
+    columns: &Columns,
+    publish: &'a Publish,
+) -> Result<Tick<'a>, String> {
     let cell = |i: usize| row.get(i).map(String::as_str).filter(|c| !c.is_empty());
-    let symbol = columns.symbol.map_or(publish.symbol.as_deref(), cell).ok_or("has no symbol")?;
+    let symbol = columns
+        .symbol
+        .map_or(publish.symbol.as_deref(), cell)
+        .ok_or("has no symbol")?;
     let price = cell(columns.price).ok_or("has no price")?;
-    // A price that is no price is the roles' to judge; what is no number at all is a fault of the file.
-    let mut price = number::decimal(price).map_err(|_| format!("price `{price}` is no number"))?.to_string();
+
+    // A price that is no price is the roles' to judge; what is no number at all is a fault of the
+    // file.
+    let mut price = number::decimal(price)
+        .map_err(|_| format!("price `{price}` is no number"))?
+        .to_string();
     if publish.round
         && let Some(e4) = number::rounded_e4(&price)
     {
         price = decimal::show_e4(e4);
     }
-    let time = moment::timestamp(cell(columns.time).ok_or("has no time")?).map_err(|why| format!("time {why}"))?;
+
+    let time = moment::timestamp(cell(columns.time).ok_or("has no time")?)
+        .map_err(|why| format!("time {why}"))?;
     let fault = number::price_fault(&price);
-    Ok(Tick { symbol, price, time, fault })
+    Ok(Tick {
+        symbol,
+        price,
+        time,
+        fault,
+    })
 }

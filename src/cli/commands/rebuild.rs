@@ -25,21 +25,40 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         let mut show = |s: &InstanceStatus| {
             let total = s.tasks.iter().map(|t| t.restore_end).sum::<u64>();
             if s.state == State::Restoring && total > 0 {
-                let bar = bar.get_or_insert_with(|| Progress::new(&format!("restoring {role}"), total));
+                let bar =
+                    bar.get_or_insert_with(|| Progress::new(&format!("restoring {role}"), total));
                 bar.set(s.tasks.iter().map(|t| t.restored.min(t.restore_end)).sum());
             }
         };
+
         let done = system::block_on(async {
             let signal = signals::first_of()?;
             Ok(rebuild::run(&system, *role, &mut show, signal, system::grace(config)).await?)
         })?;
+
         if let Some(bar) = bar {
             bar.finish();
         }
+
         if done.tasks.is_empty() {
-            return Err(Failure::failed(format!("stopped before {role} had its tasks; what is restored so far stays, run it again")));
+            return Err(Failure::failed(format!(
+                "stopped before {role} had its tasks; what is restored so far stays, run it again"
+            )));
         }
-        rows.extend(done.tasks.iter().map(|t| vec![role.name().into(), t.task.into(), t.transaction.into(), t.digest.as_str().into()]));
+
+        rows.extend(done.tasks.iter().map(|t| {
+            vec![
+                role.name().into(),
+                t.task.into(),
+                t.transaction.into(),
+                t.digest.as_str().into(),
+            ]
+        }));
     }
-    output::rows(config.format, &["ROLE", "TASK", "TRANSACTION", "DIGEST"], &rows)
+
+    output::rows(
+        config.format,
+        &["ROLE", "TASK", "TRANSACTION", "DIGEST"],
+        &rows,
+    )
 }

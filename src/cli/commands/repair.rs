@@ -9,7 +9,15 @@ use crate::cli::output::{self, Format};
 use crate::cli::system;
 use crate::runtime::repair::{self, Action, RepairError};
 
-const HEADER: [&str; 7] = ["ROLE", "TASK", "TOPIC", "PARTITION", "COMMITTED", "LAST META", "ACTION"];
+const HEADER: [&str; 7] = [
+    "ROLE",
+    "TASK",
+    "TOPIC",
+    "PARTITION",
+    "COMMITTED",
+    "LAST META",
+    "ACTION",
+];
 
 /// Puts the offsets of the roles' groups to where their changelogs say that the tasks stand.
 pub fn offsets(config: &Config, dry_run: bool) -> Result<(), Failure> {
@@ -19,7 +27,12 @@ pub fn offsets(config: &Config, dry_run: bool) -> Result<(), Failure> {
     let (mut rows, mut set): (Vec<Vec<Value>>, usize) = (Vec::new(), 0);
     let mut failed = Ok(());
     for role in roles {
-        let done = if dry_run { repair::plan(&system, *role) } else { repair::offsets(&system, *role) };
+        let done = if dry_run {
+            repair::plan(&system, *role)
+        } else {
+            repair::offsets(&system, *role)
+        };
+
         let tasks = match done {
             Ok(tasks) => tasks,
             Err(e) => {
@@ -28,6 +41,7 @@ pub fn offsets(config: &Config, dry_run: bool) -> Result<(), Failure> {
                 break;
             }
         };
+
         for (task, found) in tasks {
             set += usize::from(found.action == Action::Set);
             let action = match found.action {
@@ -36,6 +50,7 @@ pub fn offsets(config: &Config, dry_run: bool) -> Result<(), Failure> {
                 Action::Set if dry_run => "would be set",
                 Action::Set => "set",
             };
+
             for (at, committed) in &found.standing.committed {
                 rows.push(vec![
                     role.name().into(),
@@ -43,15 +58,22 @@ pub fn offsets(config: &Config, dry_run: bool) -> Result<(), Failure> {
                     system.topics.name(at.topic).into(),
                     at.partition.into(),
                     (*committed).into(),
-                    found.standing.last.as_ref().and_then(|l| l.meta.next(*at)).into(),
+                    found
+                        .standing
+                        .last
+                        .as_ref()
+                        .and_then(|l| l.meta.next(*at))
+                        .into(),
                     action.into(),
                 ]);
             }
         }
     }
+
     if failed.is_ok() || !rows.is_empty() {
         output::rows(config.format, &HEADER, &rows)?;
     }
+
     failed?;
     if config.format == Format::Text {
         output::note(match (set, dry_run) {
@@ -60,6 +82,7 @@ pub fn offsets(config: &Config, dry_run: bool) -> Result<(), Failure> {
             (n, false) => format!("the offsets of {n} tasks were set; the roles can be started"),
         });
     }
+
     Ok(())
 }
 

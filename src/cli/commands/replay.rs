@@ -18,7 +18,15 @@ use crate::runtime::system::System;
 use crate::runtime::{replay, travel};
 use crate::wire::topics;
 
-const HEADER: [&str; 7] = ["ROLE", "TASK", "TRANSACTIONS", "RECORDS", "LIVE", "REPLAYED", "RESULT"];
+const HEADER: [&str; 7] = [
+    "ROLE",
+    "TASK",
+    "TRANSACTIONS",
+    "RECORDS",
+    "LIVE",
+    "REPLAYED",
+    "RESULT",
+];
 
 /// Compares, or rebuilds a moment.
 pub fn run(config: &Config, replay: &Replay) -> Result<(), Failure> {
@@ -30,14 +38,16 @@ pub fn run(config: &Config, replay: &Replay) -> Result<(), Failure> {
 
 /// Replays every task of the roles that has local state here.
 fn compare(config: &Config, only: Option<u32>) -> Result<(), Failure> {
-    // A look at a moving embedded log would be older than the stores it is compared with: it must be at rest. Kafka need not.
+    // A look at a moving embedded log would be older than the stores it is compared with: it must
+    // be at rest. Kafka need not.
     let system = system::of(config, Access::Write)?;
     let mut rows: Vec<Vec<Value>> = Vec::new();
     let mut found_out = Verdict::default();
     for role in config.roles_or_all() {
         for task in (0..system.tasks(role)?).filter(|task| only.is_none_or(|o| o == *task)) {
             let mut progress = Progress::new(&format!("replaying {role} task {task}"), 0);
-            let found = replay::replay_task(&system, role, task, &mut |records| progress.set(records));
+            let found =
+                replay::replay_task(&system, role, task, &mut |records| progress.set(records));
             progress.finish();
             let found = match found {
                 Ok(Some(found)) => found,
@@ -48,8 +58,14 @@ fn compare(config: &Config, only: Option<u32>) -> Result<(), Failure> {
                     continue;
                 }
             };
+
             let r = &found.replayed;
-            let result = if r.divergence.is_none() { "equal" } else { "DIVERGED" };
+            let result = if r.divergence.is_none() {
+                "equal"
+            } else {
+                "DIVERGED"
+            };
+
             rows.push(vec![
                 role.name().into(),
                 task.into(),
@@ -59,12 +75,19 @@ fn compare(config: &Config, only: Option<u32>) -> Result<(), Failure> {
                 r.digest.to_string().into(),
                 result.into(),
             ]);
-            found_out.diverged.extend(r.divergence.as_ref().map(|d| format!("{role} task {task}: {}", describe(&system, d))));
+
+            found_out.diverged.extend(
+                r.divergence
+                    .as_ref()
+                    .map(|d| format!("{role} task {task}: {}", describe(&system, d))),
+            );
         }
     }
+
     if !rows.is_empty() || found_out.failure.is_none() {
         output::rows(config.format, &HEADER, &rows)?;
     }
+
     found_out.end("the replay differs from the live state")?;
     if rows.is_empty() {
         return Err(Failure::failed(format!(
@@ -72,6 +95,7 @@ fn compare(config: &Config, only: Option<u32>) -> Result<(), Failure> {
             config.state.display()
         )));
     }
+
     Ok(())
 }
 
@@ -84,7 +108,11 @@ struct Verdict {
 
 impl Verdict {
     fn failed(&mut self, failure: Failure) {
-        if self.failure.as_ref().is_none_or(|before| before.code != Code::Bug && failure.code == Code::Bug) {
+        if self
+            .failure
+            .as_ref()
+            .is_none_or(|before| before.code != Code::Bug && failure.code == Code::Bug)
+        {
             self.failure = Some(failure);
         }
     }
@@ -93,18 +121,32 @@ impl Verdict {
         if self.diverged.is_empty() {
             return self.failure.map_or(Ok(()), Err);
         }
+
         let also = self.failure.map(|f| f.to_string());
         let all: Vec<_> = self.diverged.into_iter().chain(also).collect();
-        Err(Failure::new(Code::Bug, format!("{what}:\n  {}", all.join("\n  "))))
+        Err(Failure::new(
+            Code::Bug,
+            format!("{what}:\n  {}", all.join("\n  ")),
+        ))
     }
 }
 
-const MOMENT: [&str; 7] = ["ROLE", "TASK", "TRANSACTION", "RECORDS", "DIGEST", "TOPIC", "POSITION"];
+const MOMENT: [&str; 7] = [
+    "ROLE",
+    "TASK",
+    "TRANSACTION",
+    "RECORDS",
+    "DIGEST",
+    "TOPIC",
+    "POSITION",
+];
 
 /// Rebuilds tasks as they were; one row for each input, as it was read.
 fn travel(config: &Config, until: &str, replay: &Replay) -> Result<(), Failure> {
     let moment = moment(config, until)?;
-    // The journal, which the replay is compared with, lies in the log itself, so a look at the log as it is now will do.
+
+    // The journal, which the replay is compared with, lies in the log itself, so a look at the log
+    // as it is now will do.
     let system = system::of(config, Access::Read)?;
     let (mut rows, mut found_out): (Vec<Vec<Value>>, _) = (Vec::new(), Verdict::default());
     'all: for role in config.roles_or_all() {
@@ -112,13 +154,18 @@ fn travel(config: &Config, until: &str, replay: &Replay) -> Result<(), Failure> 
         let reads = |at: TopicPartition| role.spec().inputs.iter().any(|i| i.topic == at.topic);
         for task in (0..system.tasks(role)?).filter(|task| replay.task.is_none_or(|o| o == *task)) {
             if let Moment::Record(at, _) = moment
-                && (replay.task.is_none() && task != at.partition || config.roles.is_empty() && !reads(at))
+                && (replay.task.is_none() && task != at.partition
+                    || config.roles.is_empty() && !reads(at))
             {
                 continue;
             }
+
             let mut progress = Progress::new(&format!("replaying {role} task {task}"), 0);
             let keep = replay.keep.as_deref();
-            let found = travel::travel_task(&system, role, task, moment, keep, &mut |records| progress.set(records));
+            let found = travel::travel_task(&system, role, task, moment, keep, &mut |records| {
+                progress.set(records)
+            });
+
             progress.finish();
             let found = match found {
                 Ok(Some(found)) => found,
@@ -128,7 +175,13 @@ fn travel(config: &Config, until: &str, replay: &Replay) -> Result<(), Failure> 
                     break 'all;
                 }
             };
-            found_out.diverged.extend(found.divergence.as_ref().map(|d| format!("{role} task {task}: {}", describe(&system, d))));
+
+            found_out.diverged.extend(
+                found
+                    .divergence
+                    .as_ref()
+                    .map(|d| format!("{role} task {task}: {}", describe(&system, d))),
+            );
             for (at, next) in &found.meta.offsets {
                 rows.push(vec![
                     role.name().into(),
@@ -142,12 +195,16 @@ fn travel(config: &Config, until: &str, replay: &Replay) -> Result<(), Failure> 
             }
         }
     }
+
     if !rows.is_empty() {
         output::rows(config.format, &MOMENT, &rows)?;
     }
+
     found_out.end("re-execution differs from the journal")?;
     match rows.is_empty() {
-        true => Err(Failure::failed(format!("no task that was asked for has processed anything by {until}"))),
+        true => Err(Failure::failed(format!(
+            "no task that was asked for has processed anything by {until}"
+        ))),
         false => Ok(()),
     }
 }
@@ -158,25 +215,48 @@ fn said_of(role: Role, task: u32, failure: Failure) -> Failure {
 
 /// Reads a moment; a time that has not come is none.
 fn moment(config: &Config, text: &str) -> Result<Moment, Failure> {
-    let (bare, full) = (topics::table(""), topics::table(&config.topic_prefix));
+    let bare = topics::table("");
+    let full = topics::table(&config.topic_prefix);
     let record = || {
         let (rest, offset) = text.rsplit_once('/')?;
         let (name, partition) = rest.rsplit_once('/')?;
         let topic = bare.find(name).or_else(|| full.find(name))?;
-        Some(Moment::Record(TopicPartition::new(topic, partition.parse().ok()?), offset.parse().ok()?))
+        Some(Moment::Record(
+            TopicPartition::new(topic, partition.parse().ok()?),
+            offset.parse().ok()?,
+        ))
     };
+
     match (record(), moment::ms(text)) {
         (Some(record), _) => Ok(record),
-        (None, Ok(ms)) if ms > wall_ms() => Err(Failure::failed(format!("--until {text}: that moment has not come yet"))),
+        (None, Ok(ms)) if ms > wall_ms() => Err(Failure::failed(format!(
+            "--until {text}: that moment has not come yet"
+        ))),
         (None, Ok(ms)) => Ok(Moment::Time(ms)),
-        (None, Err(why)) => Err(Failure::usage(format!("--until: {why}; or a record such as order-commands/2/1234"))),
+        (None, Err(why)) => Err(Failure::usage(format!(
+            "--until: {why}; or a record such as order-commands/2/1234"
+        ))),
     }
 }
 
 fn describe(system: &System, d: &Divergence) -> String {
-    let inputs: Vec<_> = d.inputs.iter().map(|(at, first, end)| format!("{} from {first} to {end}", system.topics.show(*at))).collect();
-    let record = d.record.as_ref().map(|r| format!("; first at record {r}")).unwrap_or_default();
-    format!("transaction {} ({}): recorded {}, replayed {}{record}", d.transaction, inputs.join(", "), d.recorded, d.replayed)
+    let inputs: Vec<_> = d
+        .inputs
+        .iter()
+        .map(|(at, first, end)| format!("{} from {first} to {end}", system.topics.show(*at)))
+        .collect();
+    let record = d
+        .record
+        .as_ref()
+        .map(|r| format!("; first at record {r}"))
+        .unwrap_or_default();
+    format!(
+        "transaction {} ({}): recorded {}, replayed {}{record}",
+        d.transaction,
+        inputs.join(", "),
+        d.recorded,
+        d.replayed
+    )
 }
 
 #[cfg(test)]
@@ -186,14 +266,25 @@ mod tests {
 
     #[test]
     fn moments() {
-        let config = Config::load(&Common { topic_prefix: Some("p-".into()), ..Default::default() }, &|_| None).expect("a configuration");
+        let config = Config::load(
+            &Common {
+                topic_prefix: Some("p-".into()),
+                ..Default::default()
+            },
+            &|_| None,
+        )
+        .expect("a configuration");
+
         let read = |text: &str| moment(&config, text).map_err(|e| e.code);
         assert_eq!(read("1970-01-01T00:00:01.5Z"), Ok(Moment::Time(1500)));
         assert_eq!(read("1769851800"), Ok(Moment::Time(1_769_851_800_000)));
         assert_eq!(read("1769851800000"), Ok(Moment::Time(1_769_851_800_000)));
         assert_eq!(read("2026-01-31"), Ok(Moment::Time(1_769_817_600_000)));
         let record = Moment::Record(TopicPartition::new(topics::ORDER_COMMANDS, 2), 7);
-        assert_eq!((read("order-commands/2/7"), read("p-order-commands/2/7")), (Ok(record), Ok(record)));
+        assert_eq!(
+            (read("order-commands/2/7"), read("p-order-commands/2/7")),
+            (Ok(record), Ok(record))
+        );
         assert_eq!(read("9999999999999"), Err(Code::Failed), "not yet");
         for bad in [
             "yesterday",

@@ -21,7 +21,12 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     system::block_on(async {
         let signal = signals::first_of()?;
         let members = roles.iter().map(|r| system.member(*r)).collect();
-        let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone(), config.ends());
+        let supervisor = Supervisor::start(
+            members,
+            system.topics.clone(),
+            system.state.clone(),
+            config.ends(),
+        );
         Ok(supervisor.run(signal, system::grace(config)).await?)
     })
 }

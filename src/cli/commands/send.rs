@@ -19,7 +19,8 @@ use crate::runtime::supervisor::{Ends, Supervisor};
 use crate::runtime::system::System;
 use crate::wire::command;
 
-/// How long to wait for what follows from a command. What takes longer is done by whoever runs the roles next.
+/// How long to wait for what follows from a command. What takes longer is done by whoever runs the
+/// roles next.
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// A command ready to be sent.
@@ -35,10 +36,14 @@ pub struct Sending {
 impl Sending {
     /// A command of these fields, and the ones that all have.
     pub fn new(user: String, id: String, fields: Map<String, Value>) -> Result<Sending, Failure> {
-        let mut all = Map::from_iter([("order_id".to_string(), id.as_str().into()), ("user_id".to_string(), user.as_str().into())]);
+        let mut all = Map::from_iter([
+            ("order_id".to_string(), id.as_str().into()),
+            ("user_id".to_string(), user.as_str().into()),
+        ]);
         all.extend(fields);
         all.insert("timestamp".into(), now_ms().into());
-        let value = rmp_serde::to_vec_named(&all).map_err(|e| Failure::failed(format!("the command cannot be encoded: {e}")))?;
+        let value = rmp_serde::to_vec_named(&all)
+            .map_err(|e| Failure::failed(format!("the command cannot be encoded: {e}")))?;
         Ok(Sending { user, id, value })
     }
 }
@@ -50,11 +55,13 @@ pub fn new_id() -> String {
 
 /// `--timeout` as typed.
 pub fn patience(timeout: &str) -> Result<Duration, Failure> {
-    config::duration_ms(timeout).map(Duration::from_millis).map_err(|e| Failure::usage(format!("--timeout: {e}")))
+    config::duration_ms(timeout)
+        .map(Duration::from_millis)
+        .map_err(|e| Failure::usage(format!("--timeout: {e}")))
 }
 
-/// Sends what `make` comes to, and waits unless told not to. On the embedded log, which one process has to itself, the roles run here as long as the
-/// command does.
+/// Sends what `make` comes to, and waits unless told not to. On the embedded log, which one process
+/// has to itself, the roles run here as long as the command does.
 pub fn carry_out(
     config: &Config,
     wait: Option<Duration>,
@@ -65,14 +72,21 @@ pub fn carry_out(
     if host {
         as_before::take_over(config, &mut system)?;
     }
+
     let sending = make(&system.log)?;
     if !host {
         return send(config, &*system.log, &sending, wait);
     }
+
     system::block_on(async {
         let signal = signals::first_of()?;
         let members = Role::all().iter().map(|r| system.member(*r)).collect();
-        let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone(), Ends::Together);
+        let supervisor = Supervisor::start(
+            members,
+            system.topics.clone(),
+            system.state.clone(),
+            Ends::Together,
+        );
         let config = config.clone();
         let grace = system::grace(&config);
         let mut outcome = Ok(());
@@ -80,23 +94,27 @@ pub fn carry_out(
             let sent = send(&config, &*system.log, &sending, wait);
             settle(&system).and(sent)
         });
+
         let until = async {
             tokio::select! {
                 sent = sent => outcome = sent.unwrap_or_else(|e| Err(Failure::new(Code::Bug, e.to_string()))),
                 () = signal => outcome = Err(Failure::failed("stopped before the final event; the command is handled once by the next start")),
             }
         };
+
         supervisor.run(until, grace).await?;
         outcome
     })
 }
 
-/// Waits for everything that follows from a command (portfolio, notification, audit entries) before the roles stop: the next command wants to find it.
+/// Waits for everything that follows from a command (portfolio, notification, audit entries) before
+/// the roles stop: the next command wants to find it.
 fn settle(system: &System) -> Result<(), Failure> {
     let began = Instant::now();
     while system.unread()? > 0 && began.elapsed() < SETTLE {
         std::thread::sleep(Duration::from_millis(10));
     }
+
     Ok(())
 }
 
@@ -113,16 +131,28 @@ fn in_use(config: &Config, failure: Failure) -> Failure {
     }
 }
 
-fn send(config: &Config, log: &dyn Log, sending: &Sending, wait: Option<Duration>) -> Result<(), Failure> {
-    let answers = wait.map(|_| Answers::listen(config, log, &sending.user, &sending.id, &sending.value)).transpose()?;
+fn send(
+    config: &Config,
+    log: &dyn Log,
+    sending: &Sending,
+    wait: Option<Duration>,
+) -> Result<(), Failure> {
+    let answers = wait
+        .map(|_| Answers::listen(config, log, &sending.user, &sending.id, &sending.value))
+        .transpose()?;
     let mut commands = KeyedAppender::new(log, command::topic(&sending.value))?;
     commands.append(&sending.user, Some(&sending.value))?;
     commands.flush(Duration::from_secs(30))?;
     match (answers, wait) {
         (Some(answers), Some(wait)) => answers.wait(wait),
         _ => match config.format {
-            Format::Json => output::json(&json!({"sent": true, "user_id": sending.user, "order_id": sending.id})),
-            Format::Text => output::line(format_args!("sent {} for user {}", sending.id, sending.user)),
+            Format::Json => output::json(
+                &json!({"sent": true, "user_id": sending.user, "order_id": sending.id}),
+            ),
+            Format::Text => output::line(format_args!(
+                "sent {} for user {}",
+                sending.id, sending.user
+            )),
         },
     }
 }

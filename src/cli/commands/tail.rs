@@ -17,7 +17,11 @@ use crate::engine::topics::{TopicId, TopicPartition};
 use crate::wire::topics;
 
 fn usage(ms: Result<i64, String>) -> Result<i64, Failure> {
-    ms.map_err(|why| Failure::usage(format!("--from: {why}; or start, end, an offset, or -N for the last N of each partition")))
+    ms.map_err(|why| {
+        Failure::usage(format!(
+            "--from: {why}; or start, end, an offset, or -N for the last N of each partition"
+        ))
+    })
 }
 
 /// Where `--from` points.
@@ -35,6 +39,7 @@ impl Place {
         if let Some(n) = text.strip_prefix('-').and_then(|n| n.parse().ok()) {
             return Ok(Place::Last(n));
         }
+
         match text {
             "start" => Ok(Place::Start),
             "end" => Ok(Place::End),
@@ -43,12 +48,13 @@ impl Place {
                 Ok(offset) if other.starts_with('+') => Ok(Place::Offset(offset)),
                 // No partition is that long; as milliseconds it is a time of this century.
                 Ok(ms) if ms >= 100_000_000_000 => Ok(Place::TimeMs(usage(moment::ms(other))?)),
-                Ok(n) if moment::looks_like_a_day(other) => {
-                    Err(Failure::usage(format!("--from {other}: may be a day or an offset: say {} or +{n}", moment::dashed(other))))
-                }
-                Ok(n) if n >= 1_000_000_000 => {
-                    Err(Failure::usage(format!("--from {other}: may be a time in seconds or an offset: say {n}000 or +{n}")))
-                }
+                Ok(n) if moment::looks_like_a_day(other) => Err(Failure::usage(format!(
+                    "--from {other}: may be a day or an offset: say {} or +{n}",
+                    moment::dashed(other)
+                ))),
+                Ok(n) if n >= 1_000_000_000 => Err(Failure::usage(format!(
+                    "--from {other}: may be a time in seconds or an offset: say {n}000 or +{n}"
+                ))),
                 Ok(offset) => Ok(Place::Offset(offset)),
                 Err(_) => Ok(Place::TimeMs(usage(moment::ms(other))?)),
             },
@@ -81,21 +87,36 @@ pub fn run(config: &Config, tail: &Tail) -> Result<(), Failure> {
     let mut partitions = read::all_partitions(&*log, topic)?;
     if let Some(p) = tail.partition {
         if !partitions.contains(&p) {
-            return Err(Failure::usage(format!("--partition {p}: {} has partitions 0 to {}", tail.topic, partitions.len() - 1)));
+            return Err(Failure::usage(format!(
+                "--partition {p}: {} has partitions 0 to {}",
+                tail.topic,
+                partitions.len() - 1
+            )));
         }
+
         partitions = vec![p];
     }
-    let from =
-        partitions.iter().map(|p| Ok((*p, place.resolve(&*log, TopicPartition::new(topic, *p))?))).collect::<Result<Vec<_>, Failure>>()?;
-    let mut show = Show { config, name: topics::table(&config.topic_prefix).name(topic).to_string(), left: tail.count.unwrap_or(u64::MAX) };
+
+    let from = partitions
+        .iter()
+        .map(|p| Ok((*p, place.resolve(&*log, TopicPartition::new(topic, *p))?)))
+        .collect::<Result<Vec<_>, Failure>>()?;
+    let mut show = Show {
+        config,
+        name: topics::table(&config.topic_prefix).name(topic).to_string(),
+        left: tail.count.unwrap_or(u64::MAX),
+    };
+
     if tail.exit_at_end || matches!(config.target, Target::Kafka { .. }) {
         let mut reader = log.reader(topic, &from, true)?;
         return show.read(&mut *reader, tail.exit_at_end).map(drop);
     }
+
     follow_embedded(config, topic, log, from, &mut show)
 }
 
-/// A look into the embedded log is a look at one moment: to follow it, look again where the last look ended.
+/// A look into the embedded log is a look at one moment: to follow it, look again where the last
+/// look ended.
 fn follow_embedded(
     config: &Config,
     topic: TopicId,
@@ -105,20 +126,26 @@ fn follow_embedded(
 ) -> Result<(), Failure> {
     for (partition, from) in &mut from {
         if *from == From::End {
-            *from = From::Offset(log.bounds(TopicPartition::new(topic, *partition))?.stable_end);
+            *from = From::Offset(
+                log.bounds(TopicPartition::new(topic, *partition))?
+                    .stable_end,
+            );
         }
     }
+
     loop {
         let mut reader = log.reader(topic, &from, true)?;
         let next = show.read(&mut *reader, true)?;
         if show.left == 0 || output::broken() {
             return Ok(());
         }
+
         for (partition, from) in &mut from {
             if let Some(next) = next.get(partition) {
                 *from = From::Offset(*next);
             }
         }
+
         drop(reader);
         std::thread::sleep(Duration::from_millis(500));
         log = open::log(config, Access::Read)?;
@@ -133,8 +160,13 @@ struct Show<'a> {
 }
 
 impl Show<'_> {
-    /// Prints until enough was printed or the end was reached (if that counts). Answers the offset after the last record of each partition.
-    fn read(&mut self, reader: &mut dyn Reader, exit_at_end: bool) -> Result<BTreeMap<u32, u64>, Failure> {
+    /// Prints until enough was printed or the end was reached (if that counts). Answers the offset
+    /// after the last record of each partition.
+    fn read(
+        &mut self,
+        reader: &mut dyn Reader,
+        exit_at_end: bool,
+    ) -> Result<BTreeMap<u32, u64>, Failure> {
         let mut next = BTreeMap::new();
         let mut batch = Records::new();
         while self.left > 0 && !output::broken() && !(exit_at_end && reader.caught_up()) {
@@ -144,6 +176,7 @@ impl Show<'_> {
                 if self.left == 0 {
                     break;
                 }
+
                 self.left -= 1;
                 next.insert(r.at.partition, r.offset + 1);
                 match self.config.format {
@@ -152,16 +185,21 @@ impl Show<'_> {
                 }
             }
         }
+
         Ok(next)
     }
 }
 
 /// The topic of a name, with or without the prefix.
 fn topic(config: &Config, name: &str) -> Result<TopicId, Failure> {
-    let (bare, full) = (topics::table(""), topics::table(&config.topic_prefix));
+    let bare = topics::table("");
+    let full = topics::table(&config.topic_prefix);
     bare.find(name).or_else(|| full.find(name)).ok_or_else(|| {
         let names: Vec<_> = bare.iter().map(|t| bare.name(t)).collect();
-        Failure::usage(format!("there is no topic {name}; the topics are {}", names.join(", ")))
+        Failure::usage(format!(
+            "there is no topic {name}; the topics are {}",
+            names.join(", ")
+        ))
     })
 }
 
@@ -178,9 +216,25 @@ mod tests {
         assert_eq!(place("-100"), Some(Place::Last(100)));
         assert_eq!(place("1970-01-01T00:00:01Z"), Some(Place::TimeMs(1000)));
         assert_eq!(place("2026-01-31"), Some(Place::TimeMs(1_769_817_600_000)));
-        assert_eq!(place("1769851800000"), Some(Place::TimeMs(1_769_851_800_000)));
-        assert_eq!((place("+20260131"), place("+1769851800")), (Some(Place::Offset(20_260_131)), Some(Place::Offset(1_769_851_800))));
-        for bad in ["yesterday", "20260131", "1769851800", "2026-01-31T09:30:00", "1.5"] {
+        assert_eq!(
+            place("1769851800000"),
+            Some(Place::TimeMs(1_769_851_800_000))
+        );
+        assert_eq!(
+            (place("+20260131"), place("+1769851800")),
+            (
+                Some(Place::Offset(20_260_131)),
+                Some(Place::Offset(1_769_851_800))
+            )
+        );
+
+        for bad in [
+            "yesterday",
+            "20260131",
+            "1769851800",
+            "2026-01-31T09:30:00",
+            "1.5",
+        ] {
             assert_eq!(place(bad), None, "{bad}");
         }
     }

@@ -10,22 +10,38 @@ use crate::engine::ports::Log;
 use crate::engine::topics::{Finding, Partitions, Severity, TopicId, TopicTable};
 use crate::wire::topics;
 
-/// Makes the topics that are missing; says what does not fit, and with `fix` puts right what can be without a loss.
-pub fn create(config: &Config, partitions: u32, replication: Option<u16>, fix: bool) -> Result<(), Failure> {
+/// Makes the topics that are missing; says what does not fit, and with `fix` puts right what can be
+/// without a loss.
+pub fn create(
+    config: &Config,
+    partitions: u32,
+    replication: Option<u16>,
+    fix: bool,
+) -> Result<(), Failure> {
     if !(1..=1000).contains(&partitions) {
-        return Err(Failure::usage(format!("--partitions {partitions}: must be from 1 to 1000")));
+        return Err(Failure::usage(format!(
+            "--partitions {partitions}: must be from 1 to 1000"
+        )));
     }
+
     if replication.is_some_and(|n| !(1..=1000).contains(&n)) {
         return Err(Failure::usage("--replication: must be from 1 to 1000"));
     }
+
     let log = open::log_with(config, Access::Write, replication)?;
-    let (log, table) = (&*log, topics::table(&config.topic_prefix));
+    let log = &*log;
+    let table = topics::table(&config.topic_prefix);
     let mut report = Report::of(log, &table, partitions)?;
     if fix {
         let changed = report.fix(log, &table)?;
         report = Report::of(log, &table, partitions)?;
-        report.lines.iter_mut().filter(|l| l.topic.is_some_and(|id| changed.contains(&id))).for_each(|l| l.changed = true);
+        report
+            .lines
+            .iter_mut()
+            .filter(|l| l.topic.is_some_and(|id| changed.contains(&id)))
+            .for_each(|l| l.changed = true);
     }
+
     report.create(log, &table)?;
     report.print(config)?;
     report.verdict(false)
@@ -71,14 +87,20 @@ impl Report {
                 Partitions::One => 1,
                 Partitions::Many => partitions,
             };
+
             let name = table.name(id).to_string();
             let there = log.partitions(id)?;
-            let count = there.filter(|n| *n != expected).map(|n| match table.spec(id).partitions {
-                Partitions::One => format!("has {n} partitions, must have 1"),
-                Partitions::Many => format!("has {n} partitions, not {expected}"),
-            });
+            let count = there
+                .filter(|n| *n != expected)
+                .map(|n| match table.spec(id).partitions {
+                    Partitions::One => format!("has {n} partitions, must have 1"),
+                    Partitions::Many => format!("has {n} partitions, not {expected}"),
+                });
+
             let findings = found.extract_if(.., |f| f.topic == Some(id)).collect();
-            let (created, changed, skipped) = (false, false, false);
+            let created = false;
+            let changed = false;
+            let skipped = false;
             lines.push(Line {
                 topic: Some(id),
                 name,
@@ -91,8 +113,11 @@ impl Report {
                 findings,
             });
         }
+
         for finding in found {
-            let (created, changed, skipped) = (false, false, false);
+            let created = false;
+            let changed = false;
+            let skipped = false;
             let name = finding.subject.clone();
             lines.push(Line {
                 topic: None,
@@ -106,10 +131,12 @@ impl Report {
                 findings: vec![finding],
             });
         }
+
         Ok(Report { lines })
     }
 
-    /// Makes what is missing. All or none: topics made beside some that do not fit would have to be made again once those are put right.
+    /// Makes what is missing. All or none: topics made beside some that do not fit would have to be
+    /// made again once those are put right.
     fn create(&mut self, log: &dyn Log, table: &TopicTable) -> Result<(), Failure> {
         let unfit = self.lines.iter().any(|l| l.partitions > 0 && l.is_wrong());
         for line in self.lines.iter_mut().filter(|l| l.missing()) {
@@ -118,71 +145,127 @@ impl Report {
                 line.skipped = true;
                 continue;
             }
+
             log.create_topic(id, table.spec(id), line.expected)?;
             (line.partitions, line.created) = (line.expected, true);
         }
+
         Ok(())
     }
 
-    /// Changes the settings that can be put right; each topic's in one request, so that none of them holds without the others.
+    /// Changes the settings that can be put right; each topic's in one request, so that none of
+    /// them holds without the others.
     fn fix(&self, log: &dyn Log, table: &TopicTable) -> Result<Vec<TopicId>, Failure> {
         let mut changed = Vec::new();
         for line in &self.lines {
-            let changes: Vec<_> =
-                line.findings.iter().filter_map(|f| f.fix.as_ref()).map(|(name, value)| (*name, value.as_str())).collect();
-            let Some(id) = line.topic.filter(|_| !changes.is_empty()) else { continue };
+            let changes: Vec<_> = line
+                .findings
+                .iter()
+                .filter_map(|f| f.fix.as_ref())
+                .map(|(name, value)| (*name, value.as_str()))
+                .collect();
+            let Some(id) = line.topic.filter(|_| !changes.is_empty()) else {
+                continue;
+            };
+
             log.alter_topic(id, &changes)?;
             for (name, value) in changes {
                 tracing::info!("{}: {name} is {value} now", table.name(id));
             }
+
             changed.push(id);
         }
-        // Brokers take up a change one after the other; what was changed must be seen before it is judged.
+
+        // Brokers take up a change one after the other; what was changed must be seen before it is
+        // judged.
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        let left = |findings: Vec<Finding>| findings.iter().any(|f| f.fix.is_some() && f.topic.is_some_and(|id| changed.contains(&id)));
+        let left = |findings: Vec<Finding>| {
+            findings
+                .iter()
+                .any(|f| f.fix.is_some() && f.topic.is_some_and(|id| changed.contains(&id)))
+        };
+
         while left(log.findings()?) && std::time::Instant::now() < deadline {
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
+
         Ok(changed)
     }
 
     fn print(&self, config: &Config) -> Result<(), Failure> {
         let row = |l: &Line| {
-            let partitions = if l.topic.is_some() { l.partitions.into() } else { Value::from("-") };
-            vec![l.name.as_str().into(), partitions, l.result().into(), l.texts(Severity::Warning).join("; ").into()]
+            let partitions = if l.topic.is_some() {
+                l.partitions.into()
+            } else {
+                Value::from("-")
+            };
+
+            vec![
+                l.name.as_str().into(),
+                partitions,
+                l.result().into(),
+                l.texts(Severity::Warning).join("; ").into(),
+            ]
         };
+
         let rows: Vec<Vec<Value>> = self.lines.iter().map(row).collect();
-        output::rows(config.format, &["TOPIC", "PARTITIONS", "RESULT", "PROBLEM"], &rows)
+        output::rows(
+            config.format,
+            &["TOPIC", "PARTITIONS", "RESULT", "PROBLEM"],
+            &rows,
+        )
     }
 
     /// An error that names everything that does not fit.
     fn verdict(&self, strict: bool) -> Result<(), Failure> {
-        let bad: Vec<_> = self.lines.iter().filter(|l| !l.skipped && (l.is_wrong() || strict && !l.findings.is_empty())).collect();
+        let bad: Vec<_> = self
+            .lines
+            .iter()
+            .filter(|l| !l.skipped && (l.is_wrong() || strict && !l.findings.is_empty()))
+            .collect();
         if bad.is_empty() {
             return Ok(());
         }
+
         let topics = bad.iter().filter(|l| l.topic.is_some()).count();
         let others = bad.len() - topics;
         let mut advice = String::new();
-        if bad.iter().any(|l| l.findings.iter().any(|f| f.fix.is_some())) {
+        if bad
+            .iter()
+            .any(|l| l.findings.iter().any(|f| f.fix.is_some()))
+        {
             advice += "\n`processor topics create --fix` changes these settings of topics, with the same --partitions and --topic-prefix; no record is lost by that.";
         }
+
         if bad.iter().any(|l| l.count.is_some()) {
-            advice +=
-                "\nA partition count cannot change once there are records: say the same --partitions again, or use another --topic-prefix.";
+            advice += "\nA partition count cannot change once there are records: say the same --partitions again, or use another --topic-prefix.";
         }
+
         if others > 0 {
             advice += "\nSettings of brokers are changed by those who run the cluster; docs/operating/kafka.md says which and why.";
         }
+
         let all = self.lines.iter().filter(|l| l.topic.is_some()).count();
         let what = match (topics, others) {
             (n, 0) => format!("{n} of {all} topics do not fit"),
             (0, _) => "the brokers do not fit".to_string(),
             (n, _) => format!("{n} of {all} topics and the brokers do not fit"),
         };
-        let least = if strict { Severity::Warning } else { Severity::Unknown };
-        let texts: Vec<_> = bad.iter().map(|l| format!("{}: {}", l.name, l.texts(least).join("; "))).collect();
-        Err(Failure::config(format!("{what}:\n  {}{advice}", texts.join("\n  "))))
+
+        let least = if strict {
+            Severity::Warning
+        } else {
+            Severity::Unknown
+        };
+
+        let texts: Vec<_> = bad
+            .iter()
+            .map(|l| format!("{}: {}", l.name, l.texts(least).join("; ")))
+            .collect();
+        Err(Failure::config(format!(
+            "{what}:\n  {}{advice}",
+            texts.join("\n  ")
+        )))
     }
 }
 
@@ -192,7 +275,9 @@ impl Line {
     }
 
     fn is_wrong(&self) -> bool {
-        self.missing() || self.count.is_some() || self.findings.iter().any(|f| f.severity > Severity::Warning)
+        self.missing()
+            || self.count.is_some()
+            || self.findings.iter().any(|f| f.severity > Severity::Warning)
     }
 
     fn result(&self) -> &'static str {
@@ -213,7 +298,13 @@ impl Line {
         if self.missing() && !self.skipped {
             all.push("does not exist: run `processor topics create`".into());
         }
-        all.extend(self.findings.iter().filter(|f| f.severity >= least).map(|f| f.text.clone()));
+
+        all.extend(
+            self.findings
+                .iter()
+                .filter(|f| f.severity >= least)
+                .map(|f| f.text.clone()),
+        );
         all
     }
 }

@@ -25,41 +25,81 @@ const SHOW_EVERY: u64 = 256;
 
 /// Sends orders until there were enough of them, or a signal.
 pub fn run(config: &Config, typed: &args::Traders) -> Result<(), Failure> {
-    let run = typed.run.clone().unwrap_or_else(|| format!("sim-{}", uuid::Uuid::now_v7().simple()));
+    let run = typed
+        .run
+        .clone()
+        .unwrap_or_else(|| format!("sim-{}", uuid::Uuid::now_v7().simple()));
+
     // The number of an order goes behind it, so the longest id is checked before anything is sent.
-    check_id("order_id", &format!("{run}-{}", typed.orders.unwrap_or(u64::MAX))).map_err(|e| Failure::usage(format!("--run: {e}")))?;
+    check_id(
+        "order_id",
+        &format!("{run}-{}", typed.orders.unwrap_or(u64::MAX)),
+    )
+    .map_err(|e| Failure::usage(format!("--run: {e}")))?;
     let log = open::log(config, Access::Write)?;
     let stop = signals::flag()?;
     let symbols: Vec<String> = match &typed.symbols {
-        Some(list) => list.split(',').map(|s| s.trim().to_string()).filter(|s| !s.is_empty()).collect(),
-        None => Instruments::load(&log)?.tradable().map(String::from).collect(),
+        Some(list) => list
+            .split(',')
+            .map(|s| s.trim().to_string())
+            .filter(|s| !s.is_empty())
+            .collect(),
+        None => Instruments::load(&log)?
+            .tradable()
+            .map(String::from)
+            .collect(),
     };
+
     if symbols.is_empty() {
-        return Err(Failure::usage("no symbols: say --symbols AAPL,MSFT, or load listings first (`processor instruments load FILE`)"));
+        return Err(Failure::usage(
+            "no symbols: say --symbols AAPL,MSFT, or load listings first (`processor instruments load FILE`)",
+        ));
     }
+
     let mut producer = OrderCommandProducer::new(log)?;
-    // Shares that were bought within the last seconds may not be settled yet; to sell them would be to sell short.
-    let unsettled =
-        if typed.rate == 0 { usize::MAX } else { usize::try_from(typed.rate.saturating_mul(SETTLED_AFTER_S)).unwrap_or(usize::MAX) };
+
+    // Shares that were bought within the last seconds may not be settled yet; to sell them would be
+    // to sell short.
+    let unsettled = if typed.rate == 0 {
+        usize::MAX
+    } else {
+        usize::try_from(typed.rate.saturating_mul(SETTLED_AFTER_S)).unwrap_or(usize::MAX)
+    };
+
     let mut traders = Traders::new(typed.seed, &run, typed.users, symbols).sell_after(unsettled);
     let mut progress = Progress::new("trading", typed.orders.unwrap_or(0));
-    let (began, mut sent) = (Instant::now(), 0_u64);
+    let began = Instant::now();
+    let mut sent = 0_u64;
     while sent < typed.orders.unwrap_or(u64::MAX) && !stop.load(Ordering::Relaxed) {
         if let Some(us) = sent.saturating_mul(1_000_000).checked_div(typed.rate) {
             pace::wait_until(began, Duration::from_micros(us), &stop);
         }
+
         let Some(o) = traders.order() else { break };
-        producer.send_order(&o.order_id, &o.user_id, &o.symbol, o.quantity, o.side, now_ms())?;
+        producer.send_order(
+            &o.order_id,
+            &o.user_id,
+            &o.symbol,
+            o.quantity,
+            o.side,
+            now_ms(),
+        )?;
+
         sent += 1;
         if typed.rate > 0 || sent.is_multiple_of(SHOW_EVERY) {
             progress.set(sent);
         }
     }
+
     producer.flush(FLUSH)?;
     progress.finish();
     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     match config.format {
         Format::Json => output::json(&json!({"sent": sent, "run": run, "elapsed_ms": ms})),
-        Format::Text => output::line(format_args!("{sent} orders sent in {}.{:03} s, as {run}-1 and on", ms / 1000, ms % 1000)),
+        Format::Text => output::line(format_args!(
+            "{sent} orders sent in {}.{:03} s, as {run}-1 and on",
+            ms / 1000,
+            ms % 1000
+        )),
     }
 }

@@ -11,7 +11,8 @@ use crate::runtime::verify;
 
 /// Prints each check as it is made.
 pub fn run(config: &Config) -> Result<(), Failure> {
-    // A look at a moving embedded log would be older than the stores it is compared with: it must be at rest. Kafka need not.
+    // A look at a moving embedded log would be older than the stores it is compared with: it must
+    // be at rest. Kafka need not.
     let system = system::of(config, Access::Write)?;
     let mut bad = 0_u64;
     let mut all = 0_u64;
@@ -19,17 +20,32 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         all += 1;
         bad += u64::from(!check.ok);
         let printed = match config.format {
-            Format::Json => output::json(&json!({"check": check.name, "ok": check.ok, "detail": check.detail})),
-            Format::Text => output::line(format_args!("{:<4} {}: {}", if check.ok { "ok" } else { "BAD" }, check.name, check.detail)),
+            Format::Json => {
+                output::json(&json!({"check": check.name, "ok": check.ok, "detail": check.detail}))
+            }
+            Format::Text => output::line(format_args!(
+                "{:<4} {}: {}",
+                if check.ok { "ok" } else { "BAD" },
+                check.name,
+                check.detail
+            )),
         };
+
         // Never an error: what cannot be printed is told at the end.
         printed.unwrap_or_default();
     });
+
     // Findings stay, also where the rest could not be looked at.
     match (bad, done) {
         (0, Ok(_)) => Ok(()),
         (0, Err(e)) => Err(e.into()),
-        (n, Ok(_)) => Err(Failure::new(Code::Bug, format!("{n} of {all} checks failed"))),
-        (n, Err(e)) => Err(Failure::new(Code::Bug, format!("{n} of {all} checks failed, and the others could not be made: {e}"))),
+        (n, Ok(_)) => Err(Failure::new(
+            Code::Bug,
+            format!("{n} of {all} checks failed"),
+        )),
+        (n, Err(e)) => Err(Failure::new(
+            Code::Bug,
+            format!("{n} of {all} checks failed, and the others could not be made: {e}"),
+        )),
     }
 }

@@ -15,27 +15,58 @@ struct World {
 impl World {
     /// Reserves for an order and fills it in parts at these prices; what is left is released.
     fn trade(&mut self, terms: &Terms, fills: &[(i64, i64)], with_house: bool) {
-        let mut hold = terms.need(0, 0, self.position.sellable()).expect("in bounds");
-        self.account.reserve(&mut self.position, &hold).expect("reserve");
-        let (mut cum, mut value) = (0, 0);
+        let mut hold = terms
+            .need(0, 0, self.position.sellable())
+            .expect("in bounds");
+        self.account
+            .reserve(&mut self.position, &hold)
+            .expect("reserve");
+        let mut cum = 0;
+        let mut value = 0;
         for (quantity, price) in fills {
-            let freed = terms.freed(&hold, cum, value, *quantity, quantity * price).expect("in bounds");
+            let freed = terms
+                .freed(&hold, cum, value, *quantity, quantity * price)
+                .expect("in bounds");
             let fee = terms.fee(value, quantity * price).expect("in bounds");
-            let books = Books { position: &mut self.position, house: &mut self.house, totals: &mut self.totals };
-            let trade = Settled { side: terms.side, quantity: *quantity, value_e4: quantity * price, fee, with_house, keeps: false };
+            let books = Books {
+                position: &mut self.position,
+                house: &mut self.house,
+                totals: &mut self.totals,
+            };
+
+            let trade = Settled {
+                side: terms.side,
+                quantity: *quantity,
+                value_e4: quantity * price,
+                fee,
+                with_house,
+                keeps: false,
+            };
+
             self.account.settle(books, &trade, &freed).expect("settle");
             hold = hold.less(&freed).expect("no more than was held");
             (cum, value) = (cum + quantity, value + quantity * price);
         }
+
         if cum == terms.quantity {
             assert_eq!(hold, Hold::default(), "a filled order holds nothing");
         }
-        self.account.release(&mut self.position, &hold).expect("release");
+
+        self.account
+            .release(&mut self.position, &hold)
+            .expect("release");
     }
 }
 
 fn terms(side: Side, quantity: i64, limit_e4: i64) -> Terms {
-    Terms { side, quantity, limit_e4, ceiling_e4: 2 * limit_e4, fee_bps: 0, short_unit_e4: 0 }
+    Terms {
+        side,
+        quantity,
+        limit_e4,
+        ceiling_e4: 2 * limit_e4,
+        fee_bps: 0,
+        short_unit_e4: 0,
+    }
 }
 
 #[test]
@@ -43,10 +74,29 @@ fn a_round_trip() {
     let mut w = World::default();
     w.account.deposit(&mut w.totals, 1_000).expect("room");
     w.trade(&terms(Side::Buy, 5, 120), &[(5, 100)], true);
-    assert_eq!((w.account.available_e4, w.account.reserved_e4, w.position.long), (500, 0, 5));
+    assert_eq!(
+        (
+            w.account.available_e4,
+            w.account.reserved_e4,
+            w.position.long
+        ),
+        (500, 0, 5)
+    );
+
     w.trade(&terms(Side::Sell, 5, 80), &[(2, 90), (3, 90)], true);
-    assert_eq!((w.account.available_e4, w.account.turnover_e4, w.house.cash_e4), (950, 950, 50));
-    assert_eq!((w.account.incoming_e4, w.position), (0, Position::default()));
+    assert_eq!(
+        (
+            w.account.available_e4,
+            w.account.turnover_e4,
+            w.house.cash_e4
+        ),
+        (950, 950, 50)
+    );
+
+    assert_eq!(
+        (w.account.incoming_e4, w.position),
+        (0, Position::default())
+    );
 }
 
 #[test]
@@ -55,27 +105,112 @@ fn a_trade_that_is_taken_back_was_not() {
         let mut w = World::default();
         w.account.deposit(&mut w.totals, 10_000).expect("room");
         w.trade(&terms(Side::Buy, 5, 100), &[(5, 100)], false);
-        let (account, position) = (w.account, w.position);
-        w.trade(&Terms { fee_bps: 13, ..terms(side, 5, 100) }, &[(5, 100)], false);
-        let trade = Settled { side, quantity: 5, value_e4: 500, fee: Fee { charged_e4: 1, exact_e4: 0 }, with_house: false, keeps: false };
+        let account = w.account;
+        let position = w.position;
+        w.trade(
+            &Terms {
+                fee_bps: 13,
+                ..terms(side, 5, 100)
+            },
+            &[(5, 100)],
+            false,
+        );
+
+        let trade = Settled {
+            side,
+            quantity: 5,
+            value_e4: 500,
+            fee: Fee {
+                charged_e4: 1,
+                exact_e4: 0,
+            },
+            with_house: false,
+            keeps: false,
+        };
+
         assert_eq!(w.account.still_has(&w.position, &trade), Ok(()));
-        w.account.take_back(Books { position: &mut w.position, house: &mut w.house, totals: &mut w.totals }, &trade).expect("it is there");
+        w.account
+            .take_back(
+                Books {
+                    position: &mut w.position,
+                    house: &mut w.house,
+                    totals: &mut w.totals,
+                },
+                &trade,
+            )
+            .expect("it is there");
+
         let turnover_e4 = w.account.turnover_e4;
-        assert_eq!((w.account, w.position), (Account { turnover_e4, ..account }, position));
+        assert_eq!(
+            (w.account, w.position),
+            (
+                Account {
+                    turnover_e4,
+                    ..account
+                },
+                position
+            )
+        );
+
         assert_eq!((w.totals.fees_e4, w.totals.rounding_e4), (0, 0));
+
         // The house stands in for whoever was on the other side, and keeps that.
         let way = if side == Side::Buy { 1 } else { -1 };
         assert_eq!((w.house.quantity, w.house.cash_e4), (5 * way, -500 * way));
     }
+
     let w = World::default();
-    let trade = |side| Settled { side, quantity: 5, value_e4: 500, fee: Fee::default(), with_house: true, keeps: false };
-    assert_eq!(w.account.still_has(&w.position, &trade(Side::Buy)), Err(Reason::ShortSellNotPermitted));
-    assert_eq!(w.account.still_has(&w.position, &trade(Side::Sell)), Err(Reason::InsufficientFunds));
+    let trade = |side| Settled {
+        side,
+        quantity: 5,
+        value_e4: 500,
+        fee: Fee::default(),
+        with_house: true,
+        keeps: false,
+    };
+
+    assert_eq!(
+        w.account.still_has(&w.position, &trade(Side::Buy)),
+        Err(Reason::ShortSellNotPermitted)
+    );
+    assert_eq!(
+        w.account.still_has(&w.position, &trade(Side::Sell)),
+        Err(Reason::InsufficientFunds)
+    );
+
     // A short sale frees what was held for it.
-    let sold = Account { reserved_e4: 525, ..Default::default() };
-    assert_eq!(sold.still_has(&Position { short: 5, collateral_e4: 525, ..Default::default() }, &trade(Side::Sell)), Ok(()));
-    let rich = Account { available_e4: PUBLIC_MAX, ..Default::default() };
-    assert_eq!(rich.still_has(&Position { long: 5, ..Default::default() }, &trade(Side::Buy)), Err(Reason::NotionalLimit));
+    let sold = Account {
+        reserved_e4: 525,
+        ..Default::default()
+    };
+
+    assert_eq!(
+        sold.still_has(
+            &Position {
+                short: 5,
+                collateral_e4: 525,
+                ..Default::default()
+            },
+            &trade(Side::Sell)
+        ),
+        Ok(())
+    );
+
+    let rich = Account {
+        available_e4: PUBLIC_MAX,
+        ..Default::default()
+    };
+
+    assert_eq!(
+        rich.still_has(
+            &Position {
+                long: 5,
+                ..Default::default()
+            },
+            &trade(Side::Buy)
+        ),
+        Err(Reason::NotionalLimit)
+    );
 }
 
 #[test]
@@ -85,25 +220,55 @@ fn what_is_not_there_any_more_is_owed() {
     w.trade(&terms(Side::Buy, 5, 100), &[(5, 100)], false);
     w.trade(&terms(Side::Sell, 5, 100), &[(5, 150)], false);
     w.account.withdraw(&mut w.totals, 1_200).expect("there");
-    let trade = |side, value_e4| Settled { side, quantity: 5, value_e4, fee: Fee::default(), with_house: true, keeps: false };
+    let trade = |side, value_e4| Settled {
+        side,
+        quantity: 5,
+        value_e4,
+        fee: Fee::default(),
+        with_house: true,
+        keeps: false,
+    };
+
     let back = |w: &mut World, trade: &Settled| {
         assert!(w.account.can_take_back(&w.position, trade));
-        w.account.take_back(Books { position: &mut w.position, house: &mut w.house, totals: &mut w.totals }, trade).expect("it can");
+        w.account
+            .take_back(
+                Books {
+                    position: &mut w.position,
+                    house: &mut w.house,
+                    totals: &mut w.totals,
+                },
+                trade,
+            )
+            .expect("it can");
     };
+
     back(&mut w, &trade(Side::Sell, 750));
-    assert_eq!((w.account.balance_e4(), w.account.owed_e4, w.position.long), (-700, 700, 5));
+    assert_eq!(
+        (w.account.balance_e4(), w.account.owed_e4, w.position.long),
+        (-700, 700, 5)
+    );
     assert_eq!(may_withdraw(&w.account, 1), Err(Reason::DebitBalance));
+
     // A sale covers it, and so does a deposit.
     w.trade(&terms(Side::Sell, 2, 100), &[(2, 100)], false);
     assert_eq!(w.account.balance_e4(), -500);
     w.account.deposit(&mut w.totals, 600).expect("room");
     assert_eq!((w.account.available_e4, w.account.owed_e4), (100, 0));
-    // Two of these shares have been sold since: the price that was paid for them is held until they are bought back.
+
+    // Two of these shares have been sold since: the price that was paid for them is held until they
+    // are bought back.
     back(&mut w, &trade(Side::Buy, 500));
-    assert_eq!((w.position.long, w.position.short, w.position.collateral_e4), (0, 2, 200));
+    assert_eq!(
+        (w.position.long, w.position.short, w.position.collateral_e4),
+        (0, 2, 200)
+    );
     assert_eq!((w.account.available_e4, w.account.reserved_e4), (400, 200));
     w.trade(&terms(Side::Buy, 2, 100), &[(2, 100)], false);
-    assert_eq!((w.position, w.account.balance_e4()), (Position::default(), 400));
+    assert_eq!(
+        (w.position, w.account.balance_e4()),
+        (Position::default(), 400)
+    );
 }
 
 #[test]
@@ -111,13 +276,37 @@ fn a_short_sale_holds_cash_until_it_is_covered() {
     let mut w = World::default();
     w.account.deposit(&mut w.totals, 10_000).expect("room");
     w.trade(&terms(Side::Buy, 3, 100), &[(3, 100)], false);
-    w.trade(&Terms { short_unit_e4: 105, ..terms(Side::Sell, 10, 95) }, &[(1, 100), (8, 100), (1, 100)], false);
-    assert_eq!((w.position.net(), w.position.short, w.position.collateral_e4), (-7, 7, 735));
-    assert_eq!((w.account.available_e4, w.account.reserved_e4), (10_700 - 735, 735));
+    w.trade(
+        &Terms {
+            short_unit_e4: 105,
+            ..terms(Side::Sell, 10, 95)
+        },
+        &[(1, 100), (8, 100), (1, 100)],
+        false,
+    );
+
+    assert_eq!(
+        (w.position.net(), w.position.short, w.position.collateral_e4),
+        (-7, 7, 735)
+    );
+    assert_eq!(
+        (w.account.available_e4, w.account.reserved_e4),
+        (10_700 - 735, 735)
+    );
     w.trade(&terms(Side::Buy, 5, 100), &[(5, 90)], false);
     assert_eq!((w.position.net(), w.position.collateral_e4), (-2, 210));
     w.trade(&terms(Side::Buy, 5, 100), &[(5, 90)], false);
-    assert_eq!((w.position, w.account.reserved_e4), (Position { long: 3, ..Default::default() }, 0));
+    assert_eq!(
+        (w.position, w.account.reserved_e4),
+        (
+            Position {
+                long: 3,
+                ..Default::default()
+            },
+            0
+        )
+    );
+
     assert_eq!(w.house.clearing_quantity, -3);
 }
 
@@ -126,38 +315,112 @@ fn shares_that_are_given_back_cover_what_is_owed() {
     let mut w = World::default();
     w.account.deposit(&mut w.totals, 10_000).expect("room");
     w.trade(&terms(Side::Buy, 10, 100), &[(10, 100)], false);
-    let all = terms(Side::Sell, 10, 104).need(0, 0, 10).expect("in bounds");
+    let all = terms(Side::Sell, 10, 104)
+        .need(0, 0, 10)
+        .expect("in bounds");
     w.account.reserve(&mut w.position, &all).expect("shares");
-    w.trade(&Terms { short_unit_e4: 105, ..terms(Side::Sell, 5, 95) }, &[(5, 100)], false);
+    w.trade(
+        &Terms {
+            short_unit_e4: 105,
+            ..terms(Side::Sell, 5, 95)
+        },
+        &[(5, 100)],
+        false,
+    );
+
     assert_eq!((w.position.short, w.account.reserved_e4), (5, 525));
-    w.account.release(&mut w.position, &all).expect("what was held");
-    assert_eq!((w.position, w.account.reserved_e4), (Position { long: 5, ..Default::default() }, 0));
+    w.account
+        .release(&mut w.position, &all)
+        .expect("what was held");
+    assert_eq!(
+        (w.position, w.account.reserved_e4),
+        (
+            Position {
+                long: 5,
+                ..Default::default()
+            },
+            0
+        )
+    );
 }
 
 #[test]
 fn what_must_not_happen_is_an_error() {
-    let cash = |cash_e4| Hold { cash_e4, ..Hold::default() };
+    let cash = |cash_e4| Hold {
+        cash_e4,
+        ..Hold::default()
+    };
+
     let mut p = Position::default();
-    let mut a = Account { available_e4: 10, ..Default::default() };
+    let mut a = Account {
+        available_e4: 10,
+        ..Default::default()
+    };
+
     assert!(a.reserve(&mut p, &cash(11)).is_err());
     assert!(Account::default().release(&mut p, &cash(1)).is_err());
-    let mut full = Position { long: 1, reserved: 1, ..Default::default() };
-    assert!(Account::default().reserve(&mut full, &Hold { shares: 1, incoming_e4: 1, ..Hold::default() }).is_err());
-    let mut totals = Totals { users_e4: 1, ..Default::default() };
-    assert!(a.deposit(&mut totals, 5).is_err(), "totals that were wrong before are found");
+    let mut full = Position {
+        long: 1,
+        reserved: 1,
+        ..Default::default()
+    };
+
+    assert!(
+        Account::default()
+            .reserve(
+                &mut full,
+                &Hold {
+                    shares: 1,
+                    incoming_e4: 1,
+                    ..Hold::default()
+                }
+            )
+            .is_err()
+    );
+
+    let mut totals = Totals {
+        users_e4: 1,
+        ..Default::default()
+    };
+
+    assert!(
+        a.deposit(&mut totals, 5).is_err(),
+        "totals that were wrong before are found"
+    );
 }
 
 #[test]
 fn bounds() {
-    let a = Account { available_e4: PUBLIC_MAX - 10, incoming_e4: 5, ..Default::default() };
-    let (buy, sell) = (|cash_e4| Hold { cash_e4, ..Hold::default() }, |incoming_e4| Hold { incoming_e4, ..Hold::default() });
+    let a = Account {
+        available_e4: PUBLIC_MAX - 10,
+        incoming_e4: 5,
+        ..Default::default()
+    };
+
+    let buy = |cash_e4| Hold {
+        cash_e4,
+        ..Hold::default()
+    };
+
+    let sell = |incoming_e4| Hold {
+        incoming_e4,
+        ..Hold::default()
+    };
+
     assert!(a.can_deposit(5) && !a.can_deposit(6));
     assert!(a.within_bounds(&sell(5)) && !a.within_bounds(&sell(6)) && a.within_bounds(&buy(6)));
-    assert!(!Account { turnover_e4: PUBLIC_MAX, ..a }.within_bounds(&buy(1)));
+    assert!(
+        !Account {
+            turnover_e4: PUBLIC_MAX,
+            ..a
+        }
+        .within_bounds(&buy(1))
+    );
 }
 
 proptest! {
-    /// P6, I1, I2: whatever is done in whatever order, everything sums to zero and nothing is negative.
+    /// P6, I1, I2: whatever is done in whatever order, everything sums to zero and nothing is
+    /// negative.
     #[test]
     fn conservation(steps in prop::collection::vec((0_u8..8, 1_i64..1_000, 1_i64..10_000, 0_i64..300), 1..200)) {
         let mut w = World::default();
@@ -177,7 +440,8 @@ proptest! {
                     let trade = Settled { side, quantity: part, value_e4: part * price, fee: Fee { charged_e4: 2, exact_e4: 1 }, with_house: false, keeps: false };
                     if w.account.can_take_back(&w.position, &trade) {
                         let still = w.account.still_has(&w.position, &trade);
-                        let (owed, short) = (w.account.owed_e4, w.position.short);
+                        let owed = w.account.owed_e4;
+                        let short = w.position.short;
                         let books = Books { position: &mut w.position, house: &mut w.house, totals: &mut w.totals };
                         w.account.take_back(books, &trade).expect("it can");
                         let more = (w.account.owed_e4 > owed, w.position.short > short);
@@ -187,6 +451,7 @@ proptest! {
                 }
                 _ => {}
             }
+
             prop_assert!(w.account.available_e4 >= 0 && w.account.owed_e4 >= 0 && w.account.available_e4.min(w.account.owed_e4) == 0);
             prop_assert!(w.account.reserved_e4 == w.position.collateral_e4 && w.account.incoming_e4 == 0);
             let fees = w.totals.fees_e4 + w.totals.rounding_e4;

@@ -5,32 +5,48 @@ use super::matching::reaches;
 use super::{ASKS, BIDS, Book, Party, Quote, Room, Watch};
 
 impl<P: Party> Book<P> {
-    /// Lets the house trade with the orders of one side that its new quote reaches, best price first, each at the order's own limit: the order was there
-    /// first. Each is given `quote.left` at most. What of an order remains keeps its place, and is passed over for this quote: `passed` counts such orders,
-    /// and is where another step goes on. False: there was no more room, and nobody may touch the book before that step.
-    pub fn cross(&mut self, side: Side, quote: &Quote, passed: &mut u64, now_ms: i64, room: &mut Room, watch: &mut impl Watch<P>) -> bool {
+    /// Lets the house trade with the orders of one side that its new quote reaches, best price
+    /// first, each at the order's own limit: the order was there first. Each is given `quote.left`
+    /// at most. What of an order remains keeps its place, and is passed over for this quote:
+    /// `passed` counts such orders, and is where another step goes on. False: there was no more
+    /// room, and nobody may touch the book before that step.
+    pub fn cross(
+        &mut self,
+        side: Side,
+        quote: &Quote,
+        passed: &mut u64,
+        now_ms: i64,
+        room: &mut Room,
+        watch: &mut impl Watch<P>,
+    ) -> bool {
         let ladder = if side == Side::Buy { BIDS } else { ASKS };
-        let (mut next, mut skip) = (self.first_live(ladder, now_ms), *passed);
+        let mut next = self.first_live(ladder, now_ms);
+        let mut skip = *passed;
         while let Some(slot) = next {
             let order = self.at(slot);
             if !reaches(side, order.limit_e4, quote.price_e4) {
                 break;
             }
-            let (lives, after) = (self.lives(order, now_ms), self.after(ladder, slot));
+
+            let lives = self.lives(order, now_ms);
+            let after = self.after(ladder, slot);
             if !lives || skip > 0 {
                 skip -= u64::from(lives);
                 next = after;
                 continue;
             }
+
             if room.fills == 0 {
                 return false;
             }
+
             next = after;
             room.fills -= 1;
             if !watch.may_trade(self.at(slot)) {
                 self.remove(slot).into_iter().for_each(|o| watch.ended(o));
                 continue;
             }
+
             let order = self.at_mut(slot);
             let quantity = order.leaves.min(quote.left);
             (order.leaves, order.cum) = (order.leaves - quantity, order.cum + quantity);
@@ -41,6 +57,7 @@ impl<P: Party> Book<P> {
                 watch.crossed(&order, quantity);
             }
         }
+
         true
     }
 }

@@ -1,7 +1,10 @@
-//! Sorted prices (or deadlines) of one side, best first, each leading to the list of orders that stand there.
+//! Sorted prices (or deadlines) of one side, best first, each leading to the list of orders that
+//! stand there.
 //!
-//! A sorted array in pieces: found by two binary searches, and what an insertion moves is bounded by one piece. Pieces that become empty are kept for the
-//! next one, so that a book at rest allocates nothing. Most of what happens happens near the best, which lies at the end of the last piece.
+//! A sorted array in pieces: found by two binary searches, and what an insertion moves is bounded
+//! by one piece. Pieces that become empty are kept for the next one, so that a book at rest
+//! allocates nothing. Most of what happens happens near the best, which lies at the end of the last
+//! piece.
 
 /// Entries of one piece.
 const PIECE: usize = 128;
@@ -21,7 +24,11 @@ impl Ladder {
 
     /// All entries, best first.
     pub(super) fn iter(&self) -> impl Iterator<Item = (i64, u32)> + '_ {
-        self.pieces.iter().rev().flat_map(|p| p.iter().rev()).copied()
+        self.pieces
+            .iter()
+            .rev()
+            .flat_map(|p| p.iter().rev())
+            .copied()
     }
 
     fn find(&self, key: i64) -> (usize, Result<usize, usize>) {
@@ -29,9 +36,18 @@ impl Ladder {
         let last = self.pieces.len().saturating_sub(1);
         let i = match self.pieces.last() {
             Some(p) if p[0].0 <= key => last,
-            _ => self.pieces.partition_point(|p| p[0].0 <= key).saturating_sub(1),
+            _ => self
+                .pieces
+                .partition_point(|p| p[0].0 <= key)
+                .saturating_sub(1),
         };
-        (i, self.pieces.get(i).map_or(Err(0), |p| p.binary_search_by_key(&key, |e| e.0)))
+
+        (
+            i,
+            self.pieces
+                .get(i)
+                .map_or(Err(0), |p| p.binary_search_by_key(&key, |e| e.0)),
+        )
     }
 
     /// The list of a key.
@@ -60,7 +76,9 @@ impl Ladder {
             self.pieces.push(piece);
         } else if self.pieces[i].len() == PIECE {
             let mut upper = self.fresh();
-            // At either end the new key begins a piece of its own: prices that only rise or fall would else leave half-empty pieces behind.
+
+            // At either end the new key begins a piece of its own: prices that only rise or fall
+            // would else leave half-empty pieces behind.
             let keep = if at == PIECE { PIECE } else { PIECE / 2 };
             upper.extend(self.pieces[i].drain(keep..));
             self.pieces.insert(i + 1, upper);
@@ -68,6 +86,7 @@ impl Ladder {
                 (i, at) = (i + 1, at - keep);
             }
         }
+
         self.pieces[i].insert(at, (key, list));
     }
 
@@ -82,7 +101,9 @@ impl Ladder {
     }
 
     fn fresh(&mut self) -> Vec<(i64, u32)> {
-        self.spare.pop().unwrap_or_else(|| Vec::with_capacity(PIECE))
+        self.spare
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(PIECE))
     }
 }
 
@@ -95,7 +116,8 @@ mod tests {
     proptest! {
         #[test]
         fn like_a_map(steps in prop::collection::vec((any::<bool>(), -400_i64..400), 1..3_000)) {
-            let (mut ladder, mut map) = (Ladder::default(), BTreeMap::new());
+            let mut ladder = Ladder::default();
+            let mut map = BTreeMap::new();
             for (n, (add, key)) in steps.into_iter().enumerate() {
                 if !add {
                     ladder.remove(key);
@@ -104,10 +126,12 @@ mod tests {
                     free.insert(n as u32);
                     ladder.insert(key, n as u32);
                 }
+
                 prop_assert_eq!(ladder.best(), map.last_key_value().map(|(k, v)| (*k, *v)));
                 prop_assert_eq!(ladder.get(key), map.get(&key).copied());
                 prop_assert_eq!(ladder.below(key), map.range(..key).next_back().map(|(k, v)| (*k, *v)));
             }
+
             prop_assert!(ladder.iter().eq(map.into_iter().rev()));
         }
     }
@@ -116,7 +140,11 @@ mod tests {
     fn rising_and_falling_keys_fill_their_pieces() {
         let mut ladder = Ladder::default();
         (0..10_000).for_each(|n| ladder.insert(n, 1));
-        assert!(ladder.pieces.len() <= 10_000 / PIECE + 1, "{} pieces", ladder.pieces.len());
+        assert!(
+            ladder.pieces.len() <= 10_000 / PIECE + 1,
+            "{} pieces",
+            ladder.pieces.len()
+        );
         (0..10_000).for_each(|n| ladder.remove(n));
         assert_eq!(ladder.best(), None);
     }

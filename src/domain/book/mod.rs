@@ -1,18 +1,23 @@
-//! The matching core: one symbol's orders by price, then by the order of their arrival. Integers only, no clock, no randomness; the same commands in the same
-//! order give the same book to the byte.
+//! The matching core: one symbol's orders by price, then by the order of their arrival. Integers
+//! only, no clock, no randomness; the same commands in the same order give the same book to the
+//! byte.
 //!
-//! Every command is decided before anything is changed, so there is no half-done command. Orders lie in a slab, the orders of one price (and of one
-//! deadline) in a list that runs through the slab: a cancel is a few writes, wherever the order stands. Nothing is allocated per command once the slab has
-//! grown to the book's size.
+//! Every command is decided before anything is changed, so there is no half-done command. Orders
+//! lie in a slab, the orders of one price (and of one deadline) in a list that runs through the
+//! slab: a cancel is a few writes, wherever the order stands. Nothing is allocated per command once
+//! the slab has grown to the book's size.
 //!
-//! Orders whose time has come, or that a delisting has doomed, are *dead* from that moment: they never trade, even while they still wait to be cleared
-//! away. So clearing may be spread over many transactions, and nobody sees a half. Each list of prices remembers its first order that may be alive, so
-//! however many dead wait there, they are passed over once and not by every command.
+//! Orders whose time has come, or that a delisting has doomed, are *dead* from that moment: they
+//! never trade, even while they still wait to be cleared away. So clearing may be spread over many
+//! transactions, and nobody sees a half. Each list of prices remembers its first order that may be
+//! alive, so however many dead wait there, they are passed over once and not by every command.
 //!
-//! An order that would trade with very many others pauses where its step has no more room, and goes on in the next: see [`Room`].
+//! An order that would trade with very many others pauses where its step has no more room, and goes
+//! on in the next: see [`Room`].
 //!
-//! The house is a level of the book that no order stands at: users at its price come first, users at worse prices after it ([`House`]). It has no place in
-//! a queue, so nothing of it is kept. What rests and is reached by its next quote is a matter of [`Book::cross`].
+//! The house is a level of the book that no order stands at: users at its price come first, users
+//! at worse prices after it ([`House`]). It has no place in a queue, so nothing of it is kept. What
+//! rests and is reached by its next quote is a matter of [`Book::cross`].
 
 mod cross;
 mod ladder;
@@ -46,7 +51,11 @@ struct Links {
     next: u32,
 }
 
-const UNLINKED: Links = Links { list: NIL, prev: NIL, next: NIL };
+const UNLINKED: Links = Links {
+    list: NIL,
+    prev: NIL,
+    next: NIL,
+};
 
 #[derive(Debug)]
 struct Node<P> {
@@ -92,7 +101,8 @@ pub struct Book<P> {
     ladders: [Ladder; 5],
     /// The orders known to be dead, by ladder: the finding of [`Book::first_live`].
     fronts: [Cell<Option<Front>>; 4],
-    /// How many orders an all-or-nothing order has passed, and the next one: valid until an order comes or goes.
+    /// How many orders an all-or-nothing order has passed, and the next one: valid until an order
+    /// comes or goes.
     looked: Cell<Option<(u64, Option<u32>)>>,
     len: usize,
     head: Head,
@@ -117,7 +127,10 @@ impl<P> Default for Book<P> {
 impl<P> Book<P> {
     /// An empty book that goes on where another one was.
     pub fn new(head: Head) -> Self {
-        Book { head, ..Default::default() }
+        Book {
+            head,
+            ..Default::default()
+        }
     }
 
     /// The part that is not in the orders.
@@ -159,19 +172,29 @@ impl<P> Book<P> {
         order
     }
 
-    /// All orders of one side that can trade, best first, each price in its queue's order; dead ones included.
+    /// All orders of one side that can trade, best first, each price in its queue's order; dead
+    /// ones included.
     pub fn side(&self, side: Side) -> impl Iterator<Item = &Order<P>> {
-        self.walk(if side == Side::Buy { BIDS } else { ASKS }).map(|slot| self.at(slot))
+        self.walk(if side == Side::Buy { BIDS } else { ASKS })
+            .map(|slot| self.at(slot))
     }
 
     /// All stops of one side that wait, the next to fire first.
     pub fn stops(&self, side: Side) -> impl Iterator<Item = &Order<P>> {
-        self.walk(if side == Side::Buy { BUY_STOPS } else { SELL_STOPS }).map(|slot| self.at(slot))
+        self.walk(if side == Side::Buy {
+            BUY_STOPS
+        } else {
+            SELL_STOPS
+        })
+        .map(|slot| self.at(slot))
     }
 
     /// The earliest deadline of all orders.
     pub fn next_deadline(&self) -> Option<i64> {
-        self.ladders[DEADLINES].best().map(|(key, _)| -key).filter(|d| *d != FOREVER)
+        self.ladders[DEADLINES]
+            .best()
+            .map(|(key, _)| -key)
+            .filter(|d| *d != FOREVER)
     }
 
     /// Gives every order that is in the book now up for lost; they are cleared with [`Book::dead`].
@@ -193,25 +216,33 @@ impl<P> Book<P> {
         self.get(slot).is_some_and(|o| self.lives(o, now_ms))
     }
 
-    /// Up to `max` dead orders, the doomed and the earliest deadlines first. An answer shorter than `max` ends the doom.
+    /// Up to `max` dead orders, the doomed and the earliest deadlines first. An answer shorter than
+    /// `max` ends the doom.
     pub fn dead(&mut self, now_ms: i64, max: usize, into: &mut Vec<u32>) {
         into.clear();
         let expired = self.next_deadline().is_some_and(|d| d <= now_ms);
         if !expired && !self.is_doomed() {
             return;
         }
+
         for (key, list) in self.ladders[DEADLINES].iter() {
             let due = -key <= now_ms;
             if !due && !self.is_doomed() || into.len() == max {
                 break;
             }
-            // Within a deadline, orders stand in the order of their places, so the doomed ones come first.
+
+            // Within a deadline, orders stand in the order of their places, so the doomed ones come
+            // first.
             let mut slot = self.lists[list as usize].head;
-            while slot != NIL && into.len() < max && (due || self.at(slot).seq < self.head.doomed_below) {
+            while slot != NIL
+                && into.len() < max
+                && (due || self.at(slot).seq < self.head.doomed_below)
+            {
                 into.push(slot);
                 slot = self.nodes[slot as usize].links[TIME].next;
             }
         }
+
         if into.len() < max {
             self.head.doomed_below = 0;
             self.fronts = Default::default();
@@ -219,11 +250,17 @@ impl<P> Book<P> {
     }
 
     fn at(&self, slot: u32) -> &Order<P> {
-        self.nodes[slot as usize].order.as_ref().expect("a slot in a list has an order")
+        self.nodes[slot as usize]
+            .order
+            .as_ref()
+            .expect("a slot in a list has an order")
     }
 
     fn at_mut(&mut self, slot: u32) -> &mut Order<P> {
-        self.nodes[slot as usize].order.as_mut().expect("a slot in a list has an order")
+        self.nodes[slot as usize]
+            .order
+            .as_mut()
+            .expect("a slot in a list has an order")
     }
 
     fn walk(&self, ladder: usize) -> impl Iterator<Item = u32> + '_ {
@@ -236,29 +273,43 @@ impl<P> Book<P> {
         })
     }
 
-    /// The first order of a ladder that is alive. Dead ones are passed over once: they stay dead, unless time falls.
+    /// The first order of a ladder that is alive. Dead ones are passed over once: they stay dead,
+    /// unless time falls.
     fn first_live(&self, ladder: usize, now_ms: i64) -> Option<u32> {
         if !self.is_doomed() && self.next_deadline().is_none_or(|d| d > now_ms) {
-            return self.ladders[ladder].best().map(|(_, list)| self.lists[list as usize].head);
+            return self.ladders[ladder]
+                .best()
+                .map(|(_, list)| self.lists[list as usize].head);
         }
+
         let known = self.fronts[ladder].get().filter(|f| f.now_ms <= now_ms);
         let mut next = match known {
             Some(front) => front.at.map(|(_, slot)| slot),
-            None => self.ladders[ladder].best().map(|(_, list)| self.lists[list as usize].head),
+            None => self.ladders[ladder]
+                .best()
+                .map(|(_, list)| self.lists[list as usize].head),
         };
+
         while let Some(slot) = next
             && !self.lives(self.at(slot), now_ms)
         {
             next = self.after(ladder, slot);
         }
-        self.fronts[ladder].set(Some(Front { now_ms, at: next.map(|slot| (home(self.at(slot)).1, slot)) }));
+
+        self.fronts[ladder].set(Some(Front {
+            now_ms,
+            at: next.map(|slot| (home(self.at(slot)).1, slot)),
+        }));
+
         next
     }
 
     /// The order behind another one of its ladder.
     fn after(&self, ladder: usize, slot: u32) -> Option<u32> {
         match self.nodes[slot as usize].links[PLACE].next {
-            NIL => self.ladders[ladder].below(home(self.at(slot)).1).map(|(_, list)| self.lists[list as usize].head),
+            NIL => self.ladders[ladder]
+                .below(home(self.at(slot)).1)
+                .map(|(_, list)| self.lists[list as usize].head),
             next => Some(next),
         }
     }
@@ -268,6 +319,7 @@ impl<P> Book<P> {
         for _ in 0..places {
             slot = self.after(ladder, slot?);
         }
+
         slot
     }
 
@@ -278,7 +330,10 @@ impl<P> Book<P> {
             && let Some(f) = front.get()
             && f.at.is_none_or(|(first, _)| key > first)
         {
-            front.set(Some(Front { at: Some((key, slot)), ..f }));
+            front.set(Some(Front {
+                at: Some((key, slot)),
+                ..f
+            }));
         }
     }
 
@@ -289,7 +344,9 @@ impl<P> Book<P> {
         if let Some(f) = self.fronts[ladder].get()
             && f.at.is_some_and(|(_, first)| first == slot)
         {
-            let at = self.after(ladder, slot).map(|next| (home(self.at(next)).1, next));
+            let at = self
+                .after(ladder, slot)
+                .map(|next| (home(self.at(next)).1, next));
             self.fronts[ladder].set(Some(Front { at, ..f }));
         }
     }
@@ -304,7 +361,11 @@ impl<P> Book<P> {
     fn link(&mut self, order: Order<P>) -> u32 {
         let slot = match self.free {
             NIL => {
-                self.nodes.push(Node { order: None, links: [UNLINKED; 2] });
+                self.nodes.push(Node {
+                    order: None,
+                    links: [UNLINKED; 2],
+                });
+
                 u32::try_from(self.nodes.len() - 1).expect("fewer than 2^32 orders")
             }
             slot => {
@@ -312,6 +373,7 @@ impl<P> Book<P> {
                 slot
             }
         };
+
         let (ladder, key) = home(&order);
         let deadline = order.deadline_ms;
         self.nodes[slot as usize].order = Some(order);
@@ -327,15 +389,26 @@ impl<P> Book<P> {
             Some(list) => list,
             None => {
                 let list = self.free_lists.pop().unwrap_or_else(|| {
-                    self.lists.push(List { head: NIL, tail: NIL });
+                    self.lists.push(List {
+                        head: NIL,
+                        tail: NIL,
+                    });
+
                     u32::try_from(self.lists.len() - 1).expect("fewer than 2^32 prices")
                 });
+
                 self.ladders[ladder].insert(key, list);
                 list
             }
         };
+
         let tail = std::mem::replace(&mut self.lists[list as usize].tail, slot);
-        self.nodes[slot as usize].links[which] = Links { list, prev: tail, next: NIL };
+        self.nodes[slot as usize].links[which] = Links {
+            list,
+            prev: tail,
+            next: NIL,
+        };
+
         match tail {
             NIL => self.lists[list as usize].head = slot,
             tail => self.nodes[tail as usize].links[which].next = slot,
@@ -348,13 +421,20 @@ impl<P> Book<P> {
             NIL => self.lists[list as usize].head = next,
             prev => self.nodes[prev as usize].links[which].next = next,
         }
+
         match next {
             NIL => self.lists[list as usize].tail = prev,
             next => self.nodes[next as usize].links[which].prev = prev,
         }
+
         if self.lists[list as usize].head == NIL {
             let order = self.at(slot);
-            let (ladder, key) = if which == TIME { (DEADLINES, -order.deadline_ms) } else { home(order) };
+            let (ladder, key) = if which == TIME {
+                (DEADLINES, -order.deadline_ms)
+            } else {
+                home(order)
+            };
+
             self.ladders[ladder].remove(key);
             self.free_lists.push(list);
         }
@@ -366,7 +446,8 @@ fn home<P>(o: &Order<P>) -> (usize, i64) {
     match (o.stop_e4, o.side) {
         (None, Side::Buy) => (BIDS, o.limit_e4),
         (None, Side::Sell) => (ASKS, -o.limit_e4),
-        // The stop that is reached first is the best: the lowest above the market, the highest below it.
+        // The stop that is reached first is the best: the lowest above the market, the highest
+        // below it.
         (Some(stop), Side::Buy) => (BUY_STOPS, -stop),
         (Some(stop), Side::Sell) => (SELL_STOPS, stop),
     }

@@ -88,7 +88,8 @@ pub enum Verdict<P> {
 /// How far an order has come that pauses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// All or nothing: nothing was done yet. So many orders were looked at, and so much is still to be found.
+    /// All or nothing: nothing was done yet. So many orders were looked at, and so much is still to
+    /// be found.
     Looks {
         /// Orders.
         passed: u64,
@@ -110,7 +111,10 @@ pub struct Room {
 
 impl Room {
     /// Everything in one step.
-    pub const UNBOUNDED: Room = Room { fills: usize::MAX, looks: usize::MAX };
+    pub const UNBOUNDED: Room = Room {
+        fills: usize::MAX,
+        looks: usize::MAX,
+    };
 }
 
 /// The house's offer on one side.
@@ -127,8 +131,8 @@ pub struct Quote {
 pub enum House {
     /// The house does not deal.
     Away,
-    /// The house stands outside the book, and would take what is left of a market order. So it was before it had a place in the book; that matters for "all or
-    /// nothing".
+    /// The house stands outside the book, and would take what is left of a market order. So it was
+    /// before it had a place in the book; that matters for "all or nothing".
     Outside,
     /// The house has a place in the book: behind users at the same price.
     At(Quote),
@@ -146,7 +150,8 @@ impl House {
 
 /// Hears what happens at a book, and has a say in who trades.
 pub trait Watch<P> {
-    /// Whether an order that rests may trade. If not, it leaves the book when its turn comes, and [`Watch::ended`] has it.
+    /// Whether an order that rests may trade. If not, it leaves the book when its turn comes, and
+    /// [`Watch::ended`] has it.
     fn may_trade(&mut self, _order: &Order<P>) -> bool {
         true
     }

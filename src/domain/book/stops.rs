@@ -1,7 +1,9 @@
 //! Stops: when they fire, and in which order.
 //!
-//! A price that passes stops arms them. They fire one by one, the stop that was reached first before the next, equal stops by their place; what they trade
-//! may arm more. How many fire at once is up to the book's owner: an armed stop stays armed, even if the price goes back before its turn comes.
+//! A price that passes stops arms them. They fire one by one, the stop that was reached first
+//! before the next, equal stops by their place; what they trade may arm more. How many fire at once
+//! is up to the book's owner: an armed stop stays armed, even if the price goes back before its
+//! turn comes.
 
 use super::super::status::Side;
 use super::{BUY_STOPS, Book, Order, Party, SELL_STOPS};
@@ -9,10 +11,17 @@ use super::{BUY_STOPS, Book, Order, Party, SELL_STOPS};
 impl<P: Party> Book<P> {
     /// The market is at this price: arms the stops it has reached.
     pub fn price(&mut self, price_e4: i64) {
-        if self.first_stop(Side::Buy).is_some_and(|stop| stop <= price_e4) {
+        if self
+            .first_stop(Side::Buy)
+            .is_some_and(|stop| stop <= price_e4)
+        {
             self.head.rose_to = Some(self.head.rose_to.map_or(price_e4, |p| p.max(price_e4)));
         }
-        if self.first_stop(Side::Sell).is_some_and(|stop| stop >= price_e4) {
+
+        if self
+            .first_stop(Side::Sell)
+            .is_some_and(|stop| stop >= price_e4)
+        {
             self.head.fell_to = Some(self.head.fell_to.map_or(price_e4, |p| p.min(price_e4)));
         }
     }
@@ -20,27 +29,54 @@ impl<P: Party> Book<P> {
     /// Whether a stop would fire at once, with the market at this price.
     pub fn would_fire(&self, side: Side, stop_e4: i64, price_e4: Option<i64>) -> bool {
         match side {
-            Side::Buy => price_e4.max(self.head.rose_to).is_some_and(|p| stop_e4 <= p),
-            Side::Sell => [price_e4, self.head.fell_to].into_iter().flatten().min().is_some_and(|p| stop_e4 >= p),
+            Side::Buy => price_e4
+                .max(self.head.rose_to)
+                .is_some_and(|p| stop_e4 <= p),
+            Side::Sell => [price_e4, self.head.fell_to]
+                .into_iter()
+                .flatten()
+                .min()
+                .is_some_and(|p| stop_e4 >= p),
         }
     }
 
-    /// The next stop that fires, and the price that the market has reached; taken out of the book, and no stop any more. Dead ones are passed over: they are
-    /// cleared away in their own time.
+    /// The next stop that fires, and the price that the market has reached; taken out of the book,
+    /// and no stop any more. Dead ones are passed over: they are cleared away in their own time.
     pub fn next_fired(&mut self, now_ms: i64) -> Option<(Order<P>, i64)> {
         for (ladder, side) in [(BUY_STOPS, Side::Buy), (SELL_STOPS, Side::Sell)] {
-            let mark = if side == Side::Buy { self.head.rose_to } else { self.head.fell_to };
+            let mark = if side == Side::Buy {
+                self.head.rose_to
+            } else {
+                self.head.fell_to
+            };
+
             let Some(mark) = mark else { continue };
-            let armed = |o: &Order<P>| o.stop_e4.is_some_and(|s| if side == Side::Buy { s <= mark } else { s >= mark });
+            let armed = |o: &Order<P>| {
+                o.stop_e4.is_some_and(|s| {
+                    if side == Side::Buy {
+                        s <= mark
+                    } else {
+                        s >= mark
+                    }
+                })
+            };
+
             // Armed stops come before all others.
-            if let Some(slot) = self.first_live(ladder, now_ms).filter(|s| armed(self.at(*s))) {
-                return self.remove(slot).map(|o| (Order { stop_e4: None, ..o }, mark));
+            if let Some(slot) = self
+                .first_live(ladder, now_ms)
+                .filter(|s| armed(self.at(*s)))
+            {
+                return self
+                    .remove(slot)
+                    .map(|o| (Order { stop_e4: None, ..o }, mark));
             }
+
             match side {
                 Side::Buy => self.head.rose_to = None,
                 Side::Sell => self.head.fell_to = None,
             }
         }
+
         None
     }
 
@@ -50,7 +86,12 @@ impl<P: Party> Book<P> {
     }
 
     fn first_stop(&self, side: Side) -> Option<i64> {
-        let ladder = if side == Side::Buy { BUY_STOPS } else { SELL_STOPS };
+        let ladder = if side == Side::Buy {
+            BUY_STOPS
+        } else {
+            SELL_STOPS
+        };
+
         let (key, _) = self.ladders[ladder].best()?;
         Some(if side == Side::Buy { -key } else { key })
     }

@@ -41,7 +41,8 @@ impl Instance {
             None if self.counters.recoveries > 0 => "recovering",
             None => "joining",
             Some(w) if !w.restoring.is_empty() => "restoring",
-            // Without partitions it waits for its share, be it for a moment or because there are more instances than partitions.
+            // Without partitions it waits for its share, be it for a moment or because there are
+            // more instances than partitions.
             Some(w) if w.tasks.is_empty() => "joining",
             Some(_) => "running",
         }
@@ -54,14 +55,34 @@ impl Instance {
 
     /// Every task and what it is doing.
     pub fn tasks(&self) -> BTreeMap<u32, TaskView> {
-        let Some(work) = &self.work else { return BTreeMap::new() };
+        let Some(work) = &self.work else {
+            return BTreeMap::new();
+        };
+
         let shown = self.restorer.shown();
-        let standbys = shown.standbys.iter().map(|(n, p)| (*n, TaskView::Standby(*p)));
-        let restoring = work.restoring.iter().map(|n| (*n, TaskView::Restoring(shown.restores.get(n).copied().unwrap_or_default())));
+        let standbys = shown
+            .standbys
+            .iter()
+            .map(|(n, p)| (*n, TaskView::Standby(*p)));
+        let restoring = work.restoring.iter().map(|n| {
+            (
+                *n,
+                TaskView::Restoring(shown.restores.get(n).copied().unwrap_or_default()),
+            )
+        });
+
         let running = work.tasks.iter().map(|(n, t)| {
             let m = t.meta();
-            (*n, TaskView::Running { transaction: m.transaction, digest: m.digest.to_string(), inputs: m.offsets.clone() })
+            (
+                *n,
+                TaskView::Running {
+                    transaction: m.transaction,
+                    digest: m.digest.to_string(),
+                    inputs: m.offsets.clone(),
+                },
+            )
         });
+
         standbys.chain(restoring).chain(running).collect()
     }
 }

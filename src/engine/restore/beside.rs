@@ -1,4 +1,5 @@
-//! Where the restorer runs: in a thread of its own, or, where there are no threads, in slices of the loop's turn.
+//! Where the restorer runs: in a thread of its own, or, where there are no threads, in slices of
+//! the loop's turn.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -16,7 +17,8 @@ const SLICE: Duration = Duration::from_millis(100);
 /// Longest wait of the thread for records, and for something to do.
 const WAIT: Duration = Duration::from_millis(20);
 const IDLE: Duration = Duration::from_millis(50);
-/// Longest rest after a slice, while tasks run: they get at least every other moment of a machine that is short of processors.
+/// Longest rest after a slice, while tasks run: they get at least every other moment of a machine
+/// that is short of processors.
 const REST_MAX: Duration = Duration::from_millis(100);
 /// How long the loop waits for the thread to close its stores when it ends itself.
 const CLOSING: Duration = Duration::from_secs(10);
@@ -54,13 +56,22 @@ pub struct RestoreThread {
 
 impl Beside {
     /// Moves the restorer into a thread of its own.
-    pub fn into_thread(self, name: String, clock: Arc<dyn Clock>, spawn: SpawnThread) -> std::io::Result<Beside> {
-        let Beside::Turns { restorer, .. } = self else { return Ok(self) };
+    pub fn into_thread(
+        self,
+        name: String,
+        clock: Arc<dyn Clock>,
+        spawn: SpawnThread,
+    ) -> std::io::Result<Beside> {
+        let Beside::Turns { restorer, .. } = self else {
+            return Ok(self);
+        };
+
         let (requests, theirs) = channel();
         let (theirs_too, reports) = channel();
         let (at_the_end, ended) = channel();
         let shown = Arc::new(Mutex::new(Shown::default()));
-        let (shows, end) = (shown.clone(), at_the_end);
+        let shows = shown.clone();
+        let end = at_the_end;
         spawn(
             name,
             Box::new(move || {
@@ -68,7 +79,13 @@ impl Beside {
                 drop::<Sender<()>>(end);
             }),
         )?;
-        Ok(Beside::Thread(RestoreThread { requests: Some(requests), reports, shown, ended }))
+
+        Ok(Beside::Thread(RestoreThread {
+            requests: Some(requests),
+            reports,
+            shown,
+            ended,
+        }))
     }
 
     /// Tells the restorer something. One that is gone has panicked, which its own thread has said.
@@ -86,7 +103,8 @@ impl Beside {
         }
     }
 
-    /// Whether the loop must come round at once: restores are done in its turns, and have something to do.
+    /// Whether the loop must come round at once: restores are done in its turns, and have something
+    /// to do.
     pub fn needs_turns(&self) -> bool {
         matches!(self, Beside::Turns { restorer, busy: true } if restorer.is_restoring())
     }
@@ -97,9 +115,15 @@ impl Beside {
             Beside::Turns { restorer, busy } => {
                 let mut reports = Vec::new();
                 if restorer.is_restoring() || restorer.has_standbys() {
-                    let (budget, wait) = if tasks == 0 && restorer.is_restoring() { (ALONE, WAIT) } else { (BESIDE_TASKS, Duration::ZERO) };
+                    let (budget, wait) = if tasks == 0 && restorer.is_restoring() {
+                        (ALONE, WAIT)
+                    } else {
+                        (BESIDE_TASKS, Duration::ZERO)
+                    };
+
                     *busy = restorer.step(clock, budget, wait, &mut reports);
                 }
+
                 reports
             }
             Beside::Thread(there) => there.reports.try_iter().collect(),
@@ -113,21 +137,34 @@ impl Beside {
                 let (restores, standbys) = restorer.progress();
                 Shown { restores, standbys }
             }
-            Beside::Thread(there) => there.shown.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            Beside::Thread(there) => there
+                .shown
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
         }
     }
 }
 
 impl Drop for RestoreThread {
-    /// Waits until the stores are closed, so that whoever opens them next in this process finds them free.
+    /// Waits until the stores are closed, so that whoever opens them next in this process finds
+    /// them free.
     fn drop(&mut self) {
         drop(self.requests.take());
-        // Disconnected: it is through. Too late: it hangs in a call to the log, and the process's end closes what is open.
+
+        // Disconnected: it is through. Too late: it hangs in a call to the log, and the process's
+        // end closes what is open.
         let _late: Result<(), RecvTimeoutError> = self.ended.recv_timeout(CLOSING);
     }
 }
 
-fn run(mut restorer: Restorer, clock: &dyn Clock, requests: &Receiver<Request>, reports: &Sender<Report>, shown: &Mutex<Shown>) {
+fn run(
+    mut restorer: Restorer,
+    clock: &dyn Clock,
+    requests: &Receiver<Request>,
+    reports: &Sender<Report>,
+    shown: &Mutex<Shown>,
+) {
     let mut out = Vec::new();
     loop {
         loop {
@@ -137,6 +174,7 @@ fn run(mut restorer: Restorer, clock: &dyn Clock, requests: &Receiver<Request>, 
                 Err(TryRecvError::Disconnected) => return,
             }
         }
+
         let began_us = clock.now_us();
         let worked = restorer.step(clock, SLICE, WAIT, &mut out);
         let took = Duration::from_micros(clock.now_us() - began_us);
@@ -145,10 +183,12 @@ fn run(mut restorer: Restorer, clock: &dyn Clock, requests: &Receiver<Request>, 
                 return;
             }
         }
+
         {
             let (restores, standbys) = restorer.progress();
             *shown.lock().unwrap_or_else(PoisonError::into_inner) = Shown { restores, standbys };
         }
+
         let wait = match (worked, restorer.running() > 0) {
             (true, true) => took.min(REST_MAX),
             (true, false) => continue,
@@ -156,6 +196,7 @@ fn run(mut restorer: Restorer, clock: &dyn Clock, requests: &Receiver<Request>, 
             (false, _) if restorer.has_standbys() => WAIT / 4,
             (false, _) => IDLE,
         };
+
         match requests.recv_timeout(wait) {
             Ok(request) => restorer.request(request, clock),
             Err(RecvTimeoutError::Timeout) => {}

@@ -1,7 +1,7 @@
 //! A store on its way along its changelog.
 //!
-//! Between meta records the store holds a state that never was, and says so (`verified`). That costs a crash in the middle a scan at the end, but
-//! never more memory than a chunk.
+//! Between meta records the store holds a state that never was, and says so (`verified`). That
+//! costs a crash in the middle a scan at the end, but never more memory than a chunk.
 
 use super::scan_digest;
 use crate::engine::crash::{self, Point};
@@ -21,7 +21,8 @@ pub(super) struct StoreCopy {
     digest: Option<Digest>,
     /// Whether `have` was read from the changelog, and not only from the store.
     pub from_log: bool,
-    /// Whether the last record applied was a meta record: the content is that of a transaction's end.
+    /// Whether the last record applied was a meta record: the content is that of a transaction's
+    /// end.
     whole: bool,
     /// Records applied.
     pub records: u64,
@@ -34,8 +35,16 @@ impl StoreCopy {
             Some(bytes) => Some(StoreMeta::decode(&bytes).map_err(StoreError::from)?),
             None => None,
         };
+
         let digest = have.as_ref().filter(|h| h.verified).map(|h| h.meta.digest);
-        Ok(StoreCopy { store, have, digest, from_log: false, whole: true, records: 0 })
+        Ok(StoreCopy {
+            store,
+            have,
+            digest,
+            from_log: false,
+            whole: true,
+            records: 0,
+        })
     }
 
     /// Offset of the changelog record that was applied last.
@@ -45,13 +54,24 @@ impl StoreCopy {
 
     /// The meta record that the content belongs to.
     pub fn meta(&self) -> Option<&Meta> {
-        self.have.as_ref().map(|h| &h.meta).filter(|m| !m.offsets.is_empty())
+        self.have
+            .as_ref()
+            .map(|h| &h.meta)
+            .filter(|m| !m.offsets.is_empty())
     }
 
     /// Puts a chunk of the changelog into the store.
-    pub fn apply<'r>(&mut self, chunk: impl Iterator<Item = Record<'r>>) -> Result<(), RestoreError> {
-        let mut latest: indexmap::IndexMap<&[u8], Option<&[u8]>, rustc_hash::FxBuildHasher> = indexmap::IndexMap::default();
-        let mut meta = self.have.as_ref().map(|h| h.meta.clone()).unwrap_or_default();
+    pub fn apply<'r>(
+        &mut self,
+        chunk: impl Iterator<Item = Record<'r>>,
+    ) -> Result<(), RestoreError> {
+        let mut latest: indexmap::IndexMap<&[u8], Option<&[u8]>, rustc_hash::FxBuildHasher> =
+            indexmap::IndexMap::default();
+        let mut meta = self
+            .have
+            .as_ref()
+            .map(|h| h.meta.clone())
+            .unwrap_or_default();
         let mut last = None;
         for r in chunk {
             self.records += 1;
@@ -64,18 +84,35 @@ impl StoreCopy {
                 latest.insert(r.key.unwrap_or_default(), r.value);
             }
         }
-        let Some(changelog_offset) = last else { return Ok(()) };
+
+        let Some(changelog_offset) = last else {
+            return Ok(());
+        };
+
         if let Some(mut digest) = self.digest {
             let mut old = Vec::new();
             for (key, value) in &latest {
-                let before = if self.store.get(key, &mut old)? { digest::of(key, &old) } else { Digest::ZERO };
+                let before = if self.store.get(key, &mut old)? {
+                    digest::of(key, &old)
+                } else {
+                    Digest::ZERO
+                };
+
                 digest = digest.replace(before, value.map_or(Digest::ZERO, |v| digest::of(key, v)));
             }
+
             self.digest = Some(digest);
         }
+
         let verified = self.whole && self.digest == Some(meta.digest);
-        let record = StoreMeta { changelog_offset, verified, meta };
-        self.store.write(&mut latest.iter().map(|(k, v)| (*k, *v)), &record.encode())?;
+        let record = StoreMeta {
+            changelog_offset,
+            verified,
+            meta,
+        };
+
+        self.store
+            .write(&mut latest.iter().map(|(k, v)| (*k, *v)), &record.encode())?;
         self.have = Some(record);
         crash::point(Point::RestoreChunk);
         Ok(())
@@ -90,20 +127,30 @@ impl StoreCopy {
 
     /// The position is right; now the content must be. An error says how it differs.
     pub fn verify(&mut self) -> Result<Result<(), String>, StoreError> {
-        let Some(record) = &mut self.have else { return Ok(Ok(())) };
+        let Some(record) = &mut self.have else {
+            return Ok(Ok(()));
+        };
+
         if record.verified {
             return Ok(Ok(()));
         }
+
         let digest = match self.digest {
             Some(d) => d,
             None => scan_digest(&*self.store)?,
         };
+
         if digest != record.meta.digest {
-            return Ok(Err(format!("its digest is {digest} where the changelog says {}", record.meta.digest)));
+            return Ok(Err(format!(
+                "its digest is {digest} where the changelog says {}",
+                record.meta.digest
+            )));
         }
+
         record.verified = true;
         crash::point(Point::RestoreChecked);
-        self.store.write(&mut std::iter::empty(), &record.encode())?;
+        self.store
+            .write(&mut std::iter::empty(), &record.encode())?;
         self.digest = Some(digest);
         crash::point(Point::RestoreVerified);
         Ok(Ok(()))

@@ -1,4 +1,5 @@
-//! Restoring: bringing the stores of assigned tasks to the group's committed position, or finding that they are there already.
+//! Restoring: bringing the stores of assigned tasks to the group's committed position, or finding
+//! that they are there already.
 //!
 //! ```text
 //!  Restorer (one per instance, beside the loop)
@@ -7,13 +8,15 @@
 //!    read    changelogs: one reader for all tasks, up to the stable end that was asked for after the offsets
 //!    judge   the last stable meta record must be the committed offsets, and its digest that of the content
 //! ```
-//! A task runs only at the **last** stable meta record of its changelog. Offsets that are older than it were moved by somebody, and running there
-//! would publish again what is published. Offsets that are newer wait for a predecessor's transaction, for a bounded time. Offsets that are
-//! absent, while the changelog has a meta record, were forgotten by the brokers (a group that is idle for `offsets.retention.minutes`):
-//! they are taken from that record.
+//! A task runs only at the **last** stable meta record of its changelog. Offsets that are older
+//! than it were moved by somebody, and running there would publish again what is published. Offsets
+//! that are newer wait for a predecessor's transaction, for a bounded time. Offsets that are
+//! absent, while the changelog has a meta record, were forgotten by the brokers (a group that is
+//! idle for `offsets.retention.minutes`): they are taken from that record.
 //!
-//! Trouble with one changelog partition keeps to its own task. Everything here is done beside the running tasks: in a thread of its own where
-//! the process has threads ([`beside`]), and in short slices of the loop's turn where it has none (the simulation, tests).
+//! Trouble with one changelog partition keeps to its own task. Everything here is done beside the
+//! running tasks: in a thread of its own where the process has threads ([`beside`]), and in short
+//! slices of the loop's turn where it has none (the simulation, tests).
 //!
 //! | file | content |
 //! |---|---|
@@ -52,7 +55,8 @@ pub enum RestoreError {
     /// State and committed position do not belong together, if what was asked is still true.
     #[error("{0}")]
     Doubt(String),
-    /// They do not, although they were compared again and again for as long as a predecessor's transaction may take.
+    /// They do not, although they were compared again and again for as long as a predecessor's
+    /// transaction may take.
     #[error("{0}")]
     Stop(String),
 }
@@ -78,7 +82,8 @@ pub struct Restored {
     pub changelog_offset: Option<u64>,
     /// Changelog records that were applied; 0 if the store was right as it was.
     pub records: u64,
-    /// The group had no offsets (or not all): these were taken from the changelog and must be committed before anything is processed.
+    /// The group had no offsets (or not all): these were taken from the changelog and must be
+    /// committed before anything is processed.
     pub adopted: bool,
 }
 
@@ -132,5 +137,6 @@ pub fn scan_digest(store: &dyn StateStore) -> Result<Digest, StoreError> {
         sum = sum.replace(Digest::ZERO, digest::of(key, value));
         true
     })?;
+
     Ok(sum)
 }

@@ -10,7 +10,9 @@ use super::{Assignment, Env, Progress, Report, Request, RestoreError, Restored};
 use crate::engine::crash::{self, Point};
 use crate::engine::meta::{META_KEY, Meta};
 use crate::engine::mutants::{self, Mutant};
-use crate::engine::ports::{Bounds, Clock, Committed, From, Limits, Log, LogError, Reader, StateStore, StoreError, Stores};
+use crate::engine::ports::{
+    Bounds, Clock, Committed, From, Limits, Log, LogError, Reader, StateStore, StoreError, Stores,
+};
 use crate::engine::records::Records;
 use crate::engine::role::RoleSpec;
 use crate::engine::topics::{TopicPartition, TopicTable};
@@ -52,7 +54,12 @@ pub struct Restorer {
 /// The facts that a judgement needs. A macro, because it borrows some fields while others change.
 macro_rules! judging {
     ($me:ident, $clock:expr) => {
-        Env { topics: &$me.topics, spec: &$me.spec, clock: $clock, takeover_wait: $me.takeover_wait }
+        Env {
+            topics: &$me.topics,
+            spec: &$me.spec,
+            clock: $clock,
+            takeover_wait: $me.takeover_wait,
+        }
     };
 }
 
@@ -104,7 +111,13 @@ impl Restorer {
 
     /// How far each restore and each standby is.
     pub fn progress(&self) -> (BTreeMap<u32, Progress>, BTreeMap<u32, Progress>) {
-        (self.restores.iter().map(|(task, r)| (*task, r.progress)).collect(), self.standbys.progress())
+        (
+            self.restores
+                .iter()
+                .map(|(task, r)| (*task, r.progress))
+                .collect(),
+            self.standbys.progress(),
+        )
     }
 
     /// Takes a request of the loop.
@@ -129,6 +142,7 @@ impl Restorer {
                 self.kept.insert(task, copy.store);
             }
         }
+
         self.running = 0;
     }
 
@@ -138,19 +152,34 @@ impl Restorer {
         let own: BTreeSet<u32> = assignment.tasks.iter().map(|(task, _)| *task).collect();
         let count = match self.standby {
             Standby::None => 0,
-            // An answer that does not come leaves the instance without standbys until the next assignment.
-            _ => self.log.partitions(self.spec.changelog).ok().flatten().unwrap_or(0),
+            // An answer that does not come leaves the instance without standbys until the next
+            // assignment.
+            _ => self
+                .log
+                .partitions(self.spec.changelog)
+                .ok()
+                .flatten()
+                .unwrap_or(0),
         };
+
         let wanted = self.standby.tasks(&own, count);
+
         // A store that is neither ours nor a standby's is closed: its files stay.
-        self.kept.retain(|task, _| own.contains(task) || wanted.contains(task));
+        self.kept
+            .retain(|task, _| own.contains(task) || wanted.contains(task));
         let now_us = clock.now_us();
-        self.restores = assignment.tasks.into_iter().map(|(task, inputs)| (task, Restore::new(task, inputs, now_us))).collect();
+        self.restores = assignment
+            .tasks
+            .into_iter()
+            .map(|(task, inputs)| (task, Restore::new(task, inputs, now_us)))
+            .collect();
         for (task, mut copy) in self.standbys.assign(wanted) {
             if mutants::on(Mutant::StandbyTrusted) {
                 copy.trust();
             }
-            // The restore goes on where the standby is, and counts only the records that it reads itself.
+
+            // The restore goes on where the standby is, and counts only the records that it reads
+            // itself.
             if let Some(restore) = self.restores.get_mut(&task) {
                 copy.records = 0;
                 restore.copy = Some(copy);
@@ -159,8 +188,15 @@ impl Restorer {
         }
     }
 
-    /// Works for about `budget`, and waits up to `wait` for records if that is all there is to do. True if there may be more to do at once.
-    pub fn step(&mut self, clock: &dyn Clock, budget: Duration, wait: Duration, reports: &mut Vec<Report>) -> bool {
+    /// Works for about `budget`, and waits up to `wait` for records if that is all there is to do.
+    /// True if there may be more to do at once.
+    pub fn step(
+        &mut self,
+        clock: &dyn Clock,
+        budget: Duration,
+        wait: Duration,
+        reports: &mut Vec<Report>,
+    ) -> bool {
         let until_us = clock.now_us() + budget.as_micros() as u64;
         let asked = self.ask(clock, reports);
         let opened = self.open(clock, until_us, reports);
@@ -172,31 +208,55 @@ impl Restorer {
                 break;
             }
         }
+
         if self.restores.is_empty() && !worked {
-            worked = self.standbys.tail(&*self.log, &*self.stores, &self.spec, &mut self.kept, clock, wait);
+            worked = self.standbys.tail(
+                &*self.log,
+                &*self.stores,
+                &self.spec,
+                &mut self.kept,
+                clock,
+                wait,
+            );
         }
+
         worked
     }
 
     fn ask(&mut self, clock: &dyn Clock, reports: &mut Vec<Report>) -> bool {
         let now_us = clock.now_us();
-        let due: Vec<u32> = self.restores.values().filter(|r| r.phase == Phase::Ask && r.not_before_us <= now_us).map(|r| r.task).collect();
+        let due: Vec<u32> = self
+            .restores
+            .values()
+            .filter(|r| r.phase == Phase::Ask && r.not_before_us <= now_us)
+            .map(|r| r.task)
+            .collect();
         if due.is_empty() {
             return false;
         }
+
         // One request for all. Only where that is held up by one of them is each asked for alone.
         if self.ask_for(&due, clock, reports) == Some(false) && due.len() > 1 {
             for task in due {
                 self.ask_for(&[task], clock, reports);
             }
         }
+
         true
     }
 
     /// False: some are pending.
-    fn ask_for(&mut self, tasks: &[u32], clock: &dyn Clock, reports: &mut Vec<Report>) -> Option<bool> {
-        let inputs: Vec<TopicPartition> =
-            tasks.iter().filter_map(|t| self.restores.get(t)).flat_map(|r| r.inputs.iter().copied()).collect();
+    fn ask_for(
+        &mut self,
+        tasks: &[u32],
+        clock: &dyn Clock,
+        reports: &mut Vec<Report>,
+    ) -> Option<bool> {
+        let inputs: Vec<TopicPartition> = tasks
+            .iter()
+            .filter_map(|t| self.restores.get(t))
+            .flat_map(|r| r.inputs.iter().copied())
+            .collect();
         let answer = self.log.committed(&self.group, &inputs);
         let env = judging!(self, clock);
         match answer {
@@ -208,6 +268,7 @@ impl Restorer {
                         r.told_offsets(own);
                     }
                 }
+
                 Some(true)
             }
             Ok(Committed::Pending) => {
@@ -216,19 +277,31 @@ impl Restorer {
                 {
                     r.pending(&env);
                 }
+
                 Some(false)
             }
             Err(e) => {
-                tasks.iter().for_each(|task| self.log_failed(*task, &e, clock, reports));
+                tasks
+                    .iter()
+                    .for_each(|task| self.log_failed(*task, &e, clock, reports));
                 None
             }
         }
     }
 
     /// The log failed under a restore: trouble that passes is waited for.
-    fn log_failed(&mut self, task: u32, e: &LogError, clock: &dyn Clock, reports: &mut Vec<Report>) {
+    fn log_failed(
+        &mut self,
+        task: u32,
+        e: &LogError,
+        clock: &dyn Clock,
+        reports: &mut Vec<Report>,
+    ) {
         let env = judging!(self, clock);
-        let Some(restore) = self.restores.get_mut(&task) else { return };
+        let Some(restore) = self.restores.get_mut(&task) else {
+            return;
+        };
+
         match e {
             LogError::Unavailable(_) => restore.failed(&env, e),
             e => self.fail(task, e.clone().into(), reports),
@@ -241,14 +314,26 @@ impl Restorer {
     }
 
     fn open(&mut self, clock: &dyn Clock, until_us: u64, reports: &mut Vec<Report>) -> bool {
-        let tasks: Vec<u32> = self.restores.values().filter(|r| r.phase == Phase::Open).map(|r| r.task).collect();
+        let tasks: Vec<u32> = self
+            .restores
+            .values()
+            .filter(|r| r.phase == Phase::Open)
+            .map(|r| r.task)
+            .collect();
         if tasks.is_empty() {
             return false;
         }
-        // After the offsets: whatever is in the changelog by now was decided before them, or is somebody's who must not be there.
-        let at: Vec<_> = tasks.iter().map(|task| TopicPartition::new(self.spec.changelog, *task)).collect();
+
+        // After the offsets: whatever is in the changelog by now was decided before them, or is
+        // somebody's who must not be there.
+        let at: Vec<_> = tasks
+            .iter()
+            .map(|task| TopicPartition::new(self.spec.changelog, *task))
+            .collect();
         let bounds = self.log.bounds_of(&at);
-        // One at least: the question itself may have taken all of the turn's time, because a partition among them has no leader.
+
+        // One at least: the question itself may have taken all of the turn's time, because a
+        // partition among them has no leader.
         let mut opened = false;
         let mut ready = Vec::with_capacity(tasks.len());
         for (task, bounds) in tasks.into_iter().zip(bounds) {
@@ -257,16 +342,27 @@ impl Restorer {
                 Err(e) => self.log_failed(task, &e, clock, reports),
             }
         }
+
         for some in ready.chunks(self.stores.together().max(1)) {
             if std::mem::replace(&mut opened, true) && clock.now_us() > until_us {
                 break;
             }
-            let closed: Vec<u32> = some.iter().map(|(task, _)| *task).filter(|task| self.wants_opening(*task)).collect();
-            let mut fresh: BTreeMap<u32, _> = closed.iter().copied().zip(self.stores.open_all(&closed)).collect();
+
+            let closed: Vec<u32> = some
+                .iter()
+                .map(|(task, _)| *task)
+                .filter(|task| self.wants_opening(*task))
+                .collect();
+            let mut fresh: BTreeMap<u32, _> = closed
+                .iter()
+                .copied()
+                .zip(self.stores.open_all(&closed))
+                .collect();
             for (task, bounds) in some {
                 self.open_one(*task, *bounds, fresh.remove(task), clock, reports);
             }
         }
+
         true
     }
 
@@ -289,7 +385,11 @@ impl Restorer {
         if let Some(why) = self.distrusted.get(&task).cloned() {
             return self.start_over(task, why, clock, reports);
         }
-        let Some(restore) = self.restores.get_mut(&task) else { return };
+
+        let Some(restore) = self.restores.get_mut(&task) else {
+            return;
+        };
+
         let result = match &restore.copy {
             Some(_) => Ok(()),
             None => match (self.kept.remove(&task), fresh) {
@@ -300,6 +400,7 @@ impl Restorer {
             .map_err(RestoreError::from)
             .and_then(|store| restore.take(store)),
         };
+
         crash::point(Point::RestoreOpened);
         let env = judging!(self, clock);
         let markers = self.log.ends_take_offsets();
@@ -311,26 +412,47 @@ impl Restorer {
             },
             Err(e) => Err(e),
         };
+
         self.follow(task, result, clock, reports);
     }
 
     /// Does what a step of a restore has come to.
-    fn follow(&mut self, task: u32, result: Result<Step, RestoreError>, clock: &dyn Clock, reports: &mut Vec<Report>) {
+    fn follow(
+        &mut self,
+        task: u32,
+        result: Result<Step, RestoreError>,
+        clock: &dyn Clock,
+        reports: &mut Vec<Report>,
+    ) {
         match result {
             Ok(Step::On) => {}
             Ok(Step::StartOver(why)) => self.start_over(task, why, clock, reports),
             Ok(Step::Done(restored)) => self.done(task, restored, clock, reports),
             // Damage of the store is answered by a rebuild; damage of the changelog cannot be.
-            Err(RestoreError::Store(StoreError::Corrupt(why))) => self.start_over(task, why, clock, reports),
-            Err(RestoreError::Log(LogError::Corrupt(why))) => self.unreadable(task, &why, clock, reports),
+            Err(RestoreError::Store(StoreError::Corrupt(why))) => {
+                self.start_over(task, why, clock, reports)
+            }
+            Err(RestoreError::Log(LogError::Corrupt(why))) => {
+                self.unreadable(task, &why, clock, reports)
+            }
             Err(RestoreError::Log(e)) => self.log_failed(task, &e, clock, reports),
             Err(e) => self.fail(task, e, reports),
         }
     }
 
-    fn done(&mut self, task: u32, mut restored: Box<Restored>, clock: &dyn Clock, reports: &mut Vec<Report>) {
-        let Some(restore) = self.restores.get(&task) else { return };
-        // An input that the position does not know, of a newer version or a fresh task, begins where it was committed, or at its start.
+    fn done(
+        &mut self,
+        task: u32,
+        mut restored: Box<Restored>,
+        clock: &dyn Clock,
+        reports: &mut Vec<Report>,
+    ) {
+        let Some(restore) = self.restores.get(&task) else {
+            return;
+        };
+
+        // An input that the position does not know, of a newer version or a fresh task, begins
+        // where it was committed, or at its start.
         let mut offsets = Vec::with_capacity(restore.inputs.len());
         let committed: Vec<_> = restore.committed().collect();
         for (at, committed) in committed {
@@ -338,6 +460,7 @@ impl Restorer {
                 Some(next) => Ok(next),
                 None => self.log.bounds(at).map(|b| b.start),
             };
+
             match start {
                 Ok(next) => offsets.push((at, next)),
                 Err(e) => {
@@ -346,25 +469,32 @@ impl Restorer {
                 }
             }
         }
+
         restored.meta.offsets = offsets;
         self.restores.remove(&task);
         self.bounds.remove(&task);
         reports.push(Report::Ready(self.number, task, restored));
     }
 
-    /// Puts a store aside and begins again from the start of the changelog; the second time the task refuses to run.
+    /// Puts a store aside and begins again from the start of the changelog; the second time the
+    /// task refuses to run.
     fn start_over(&mut self, task: u32, why: String, clock: &dyn Clock, reports: &mut Vec<Report>) {
         let env = judging!(self, clock);
-        let Some(restore) = self.restores.get_mut(&task) else { return };
+        let Some(restore) = self.restores.get_mut(&task) else {
+            return;
+        };
+
         self.kept.remove(&task);
         if let Err(e) = restore.begin_anew(&env, &why) {
             return self.fail(task, e, reports);
         }
+
         crash::point(Point::RestoreDamaged);
         let place = match self.stores.quarantine(task) {
             Ok(place) => place,
             Err(e) => return self.fail(task, e.into(), reports),
         };
+
         crash::point(Point::RestoreQuarantined);
         let role = self.spec.name;
         tracing::warn!(role, task, %why, %place, "local state put aside; rebuilding it from the changelog");
@@ -375,20 +505,28 @@ impl Restorer {
     /// The changelog cannot be read where the restore is.
     fn unreadable(&mut self, task: u32, why: &str, clock: &dyn Clock, reports: &mut Vec<Report>) {
         let env = judging!(self, clock);
-        let Some(restore) = self.restores.get_mut(&task) else { return };
+        let Some(restore) = self.restores.get_mut(&task) else {
+            return;
+        };
+
         if let Err(e) = restore.unreadable(&env, why) {
             self.fail(task, e, reports);
         }
     }
 
-    /// Reads what is there for all restores that wait for the changelog; true if there was anything.
+    /// Reads what is there for all restores that wait for the changelog; true if there was
+    /// anything.
     fn read(&mut self, clock: &dyn Clock, wait: Duration, reports: &mut Vec<Report>) -> bool {
         self.make_readers(clock, reports);
-        let (mut worked, mut wait) = (false, wait);
+        let mut worked = false;
+        let mut wait = wait;
         for i in 0..self.readers.len() {
             let mut chunk = std::mem::take(&mut self.chunk);
             chunk.clear();
-            let polled = self.readers[i].reader.poll(std::mem::take(&mut wait), limits(), &mut chunk);
+            let polled =
+                self.readers[i]
+                    .reader
+                    .poll(std::mem::take(&mut wait), limits(), &mut chunk);
             let reading: Vec<u32> = self.readers[i].reading.iter().copied().collect();
             match polled {
                 Ok(()) => {
@@ -401,61 +539,97 @@ impl Restorer {
                     self.reader_failed(&reading, &e, clock, reports);
                 }
             }
+
             worked |= !chunk.is_empty();
             self.chunk = chunk;
         }
+
         self.readers.retain(|r| !r.reading.is_empty());
         worked
     }
 
     /// Gives one task its records of a chunk. True if that ended its reading.
-    fn take(&mut self, reader: usize, task: u32, chunk: &Records, clock: &dyn Clock, reports: &mut Vec<Report>) -> bool {
+    fn take(
+        &mut self,
+        reader: usize,
+        task: u32,
+        chunk: &Records,
+        clock: &dyn Clock,
+        reports: &mut Vec<Report>,
+    ) -> bool {
         let Some(restore) = self.restores.get_mut(&task) else {
             self.readers[reader].reading.remove(&task);
             return false;
         };
+
         let mut records = chunk.iter().filter(|r| r.at.partition == task).peekable();
         let any = records.peek().is_some();
         let result = match (restore.phase, any) {
             (_, false) => Ok(()),
             (Phase::Look(_), true) => look_at(restore, records),
             (_, true) if mutants::on(Mutant::FirstMeta) => restore.apply_to_the_first(records),
-            (_, true) => restore.copy.as_mut().map_or(Ok(()), |copy| copy.apply(records)),
+            (_, true) => restore
+                .copy
+                .as_mut()
+                .map_or(Ok(()), |copy| copy.apply(records)),
         };
+
         if any {
-            let last = chunk.iter().filter(|r| r.at.partition == task).map(|r| r.offset).last();
+            let last = chunk
+                .iter()
+                .filter(|r| r.at.partition == task)
+                .map(|r| r.offset)
+                .last();
             restore.progress.at = last.unwrap_or(restore.progress.at);
             restore.progress.records = restore.copy.as_ref().map_or(0, |c| c.records);
         }
+
         if let Err(e) = result {
             self.readers[reader].reading.remove(&task);
             self.follow(task, Err(e), clock, reports);
             return true;
         }
-        let reached = self.readers[reader].reader.reached(task) || mutants::on(Mutant::FirstMeta) && restore.fits();
+
+        let reached = self.readers[reader].reader.reached(task)
+            || mutants::on(Mutant::FirstMeta) && restore.fits();
         if !reached {
             return false;
         }
+
         self.readers[reader].reading.remove(&task);
-        let Some(bounds) = self.bounds.get(&task).copied() else { return true };
+        let Some(bounds) = self.bounds.get(&task).copied() else {
+            return true;
+        };
+
         let env = judging!(self, clock);
-        let Some(restore) = self.restores.get_mut(&task) else { return true };
+        let Some(restore) = self.restores.get_mut(&task) else {
+            return true;
+        };
+
         let result = match restore.phase {
             Phase::Look(_) => restore.looked(&env, bounds),
             _ => restore.judge(&env, bounds),
         };
+
         self.follow(task, result, clock, reports);
         true
     }
 
     fn make_readers(&mut self, clock: &dyn Clock, reports: &mut Vec<Report>) {
-        let busy: BTreeSet<u32> = self.readers.iter().flat_map(|r| r.reading.iter().copied()).collect();
+        let busy: BTreeSet<u32> = self
+            .readers
+            .iter()
+            .flat_map(|r| r.reading.iter().copied())
+            .collect();
         let mut waiting: Vec<(u32, From, bool)> = Vec::new();
         for (task, restore) in &self.restores {
-            if let (Phase::Read(from) | Phase::Look(from), false) = (restore.phase, busy.contains(task)) {
+            if let (Phase::Read(from) | Phase::Look(from), false) =
+                (restore.phase, busy.contains(task))
+            {
                 waiting.push((*task, from, restore.alone));
             }
         }
+
         while !waiting.is_empty() && self.readers.len() < READERS_MAX {
             let together = waiting.iter().position(|w| !w.2).is_some();
             let (now, later): (Vec<_>, Vec<_>) = match together {
@@ -466,28 +640,43 @@ impl Restorer {
                     (vec![first], rest)
                 }
             };
+
             waiting = later;
             let from: Vec<(u32, From)> = now.iter().map(|(task, from, _)| (*task, *from)).collect();
             let tasks: Vec<u32> = from.iter().map(|(task, _)| *task).collect();
             match self.log.reader(self.spec.changelog, &from, false) {
                 Ok(reader) => {
                     crash::point(Point::RestoreReader);
-                    self.readers.push(Shared { reader, reading: tasks.into_iter().collect() });
+                    self.readers.push(Shared {
+                        reader,
+                        reading: tasks.into_iter().collect(),
+                    });
                 }
                 Err(e) => self.reader_failed(&tasks, &e, clock, reports),
             }
         }
     }
 
-    /// A reader for several failed: the error does not say for which of them, so each gets one of its own.
-    fn reader_failed(&mut self, tasks: &[u32], e: &LogError, clock: &dyn Clock, reports: &mut Vec<Report>) {
+    /// A reader for several failed: the error does not say for which of them, so each gets one of
+    /// its own.
+    fn reader_failed(
+        &mut self,
+        tasks: &[u32],
+        e: &LogError,
+        clock: &dyn Clock,
+        reports: &mut Vec<Report>,
+    ) {
         for task in tasks {
             match (self.restores.get_mut(task), e) {
-                (Some(restore), LogError::Corrupt(why)) if restore.alone => self.unreadable(*task, why, clock, reports),
+                (Some(restore), LogError::Corrupt(why)) if restore.alone => {
+                    self.unreadable(*task, why, clock, reports)
+                }
                 (Some(restore), _) => {
                     restore.alone = true;
                     let again = LogError::Unavailable(e.to_string());
-                    // An error that does not pass ends the restore of a task that has the reader alone.
+
+                    // An error that does not pass ends the restore of a task that has the reader
+                    // alone.
                     match tasks.len() {
                         1 => self.log_failed(*task, e, clock, reports),
                         _ => self.log_failed(*task, &again, clock, reports),
@@ -501,14 +690,27 @@ impl Restorer {
 
 /// Bounds of one chunk for all tasks of a reader.
 fn limits() -> Limits {
-    let records = if crash::armed(Point::RestoreChunk) { 8 } else { 50_000 };
-    Limits { records, bytes: 16 << 20, age: CHUNK_AGE }
+    let records = if crash::armed(Point::RestoreChunk) {
+        8
+    } else {
+        50_000
+    };
+
+    Limits {
+        records,
+        bytes: 16 << 20,
+        age: CHUNK_AGE,
+    }
 }
 
 /// Notes the meta records of a chunk.
-fn look_at<'r>(restore: &mut Restore, records: impl Iterator<Item = crate::engine::records::Record<'r>>) -> Result<(), RestoreError> {
+fn look_at<'r>(
+    restore: &mut Restore,
+    records: impl Iterator<Item = crate::engine::records::Record<'r>>,
+) -> Result<(), RestoreError> {
     for r in records.filter(|r| r.key == Some(META_KEY)) {
         restore.saw(Meta::decode(r.value.unwrap_or_default()).map_err(LogError::from)?);
     }
+
     Ok(())
 }

@@ -17,7 +17,8 @@ const AGAIN_US: u64 = 20_000;
 /// Asking again after the log has failed, at first and at most.
 const FAILED_US: u64 = 200_000;
 const FAILED_MAX_US: u64 = 5_000_000;
-/// Offsets that are behind the changelog are asked for so often before they count: the process may have stood still between two answers.
+/// Offsets that are behind the changelog are asked for so often before they count: the process may
+/// have stood still between two answers.
 const BEHIND_LOOKS: u32 = 3;
 
 /// The next step of a restore.
@@ -57,7 +58,8 @@ pub(super) struct Restore {
     found: Option<Meta>,
     /// Whether the look has begun at the changelog's start.
     from_start: bool,
-    /// Has a reader of its own, because one for several failed in a way that does not say for which.
+    /// Has a reader of its own, because one for several failed in a way that does not say for
+    /// which.
     pub alone: bool,
     /// Whether it was said what is waited for.
     told: bool,
@@ -109,13 +111,15 @@ impl Restore {
     /// The group's offsets stay pending.
     pub(super) fn pending(&mut self, env: &Env<'_>) {
         if self.waited(env) >= env.takeover_wait && !std::mem::replace(&mut self.told, true) {
-            let (role, task) = (env.spec.name, self.task);
+            let role = env.spec.name;
+            let task = self.task;
             tracing::warn!(
                 role,
                 task,
                 "committed offsets stay pending: a transaction hangs in the cluster, or its coordinator is down; asking again until it is decided"
             );
         }
+
         self.ask_again(env);
     }
 
@@ -125,6 +129,7 @@ impl Restore {
         if self.failures == 0 {
             tracing::warn!(role = env.spec.name, task = self.task, %why, "a restore waits: its part of the log does not answer; asking again");
         }
+
         self.failures += 1;
         self.phase = Phase::Ask;
         self.not_before_us = env.clock.now_us() + wait;
@@ -132,48 +137,74 @@ impl Restore {
 
     /// Somebody else has the store. An error: for too long.
     pub(super) fn held(&mut self, env: &Env<'_>, why: &str) -> Result<(), ()> {
-        // A predecessor on this machine that was fenced and is on its way out. Twice as long as for others: one that was frozen first looks
-        // whether we are alive, and holds on to its directory until it knows. Or the loop: a restore of an assignment that is over is on its way
-        // there, and the store comes back.
+        // A predecessor on this machine that was fenced and is on its way out. Twice as long as for
+        // others: one that was frozen first looks whether we are alive, and holds on to its
+        // directory until it knows. Or the loop: a restore of an assignment that is over is on its
+        // way there, and the store comes back.
         if self.waited(env) >= env.takeover_wait * 2 {
             return Err(());
         }
+
         if !std::mem::replace(&mut self.told, true) {
-            tracing::info!(role = env.spec.name, task = self.task, why, "waiting for local state");
+            tracing::info!(
+                role = env.spec.name,
+                task = self.task,
+                why,
+                "waiting for local state"
+            );
         }
+
         self.ask_again(env);
         Ok(())
     }
 
     /// The store is open, and the changelog's ends were asked for after the offsets.
-    pub(super) fn opened(&mut self, env: &Env<'_>, bounds: Bounds, markers: bool) -> Result<Step, RestoreError> {
+    pub(super) fn opened(
+        &mut self,
+        env: &Env<'_>,
+        bounds: Bounds,
+        markers: bool,
+    ) -> Result<Step, RestoreError> {
         self.failures = 0;
         self.progress.end = bounds.stable_end;
         let Some(at) = self.copy.as_ref().and_then(StoreCopy::at) else {
             if bounds.end == bounds.start {
                 return self.judge(env, bounds);
             }
+
             self.phase = Phase::Read(From::Start);
             return Ok(Step::On);
         };
+
         self.progress.at = at;
         if at >= bounds.end {
-            let why = format!("state was last written at offset {at} of a changelog that ends at {}", bounds.end);
+            let why = format!(
+                "state was last written at offset {at} of a changelog that ends at {}",
+                bounds.end
+            );
             return self.doubtful(env, &why, bounds);
         }
+
         if at + 1 < bounds.start {
-            let why = format!("state was last written at offset {at} of a changelog that begins at {}", bounds.start);
+            let why = format!(
+                "state was last written at offset {at} of a changelog that begins at {}",
+                bounds.start
+            );
             return self.doubtful(env, &why, bounds);
         }
+
         if at >= bounds.stable_end {
             // A leader that has just changed does not know yet what is decided.
             self.ask_again(env);
             return Ok(Step::On);
         }
-        // Behind our last meta record there is the end of its transaction, where those take an offset, and nothing else.
+
+        // Behind our last meta record there is the end of its transaction, where those take an
+        // offset, and nothing else.
         if bounds.stable_end <= at + 1 + u64::from(markers) {
             return self.judge(env, bounds);
         }
+
         self.phase = Phase::Read(From::Offset(at + 1));
         Ok(Step::On)
     }
@@ -184,11 +215,17 @@ impl Restore {
             self.ask_again(env);
             return Ok(Step::On);
         };
-        let Some(meta) = copy.meta().cloned() else { return self.judge_empty(env, bounds) };
-        let (from_log, offsets) = (copy.from_log, self.compare(&meta));
+
+        let Some(meta) = copy.meta().cloned() else {
+            return self.judge_empty(env, bounds);
+        };
+
+        let from_log = copy.from_log;
+        let offsets = self.compare(&meta);
         if mutants::on(Mutant::AbsentIsFresh) && self.offsets.iter().all(Option::is_none) {
             return Ok(self.done(Meta::default(), false));
         }
+
         match offsets {
             Fit::Equal | Fit::Fresh => self.equal(env, &meta, bounds),
             // Which of them is the truth can be said when the log was asked.
@@ -209,6 +246,7 @@ impl Restore {
                 if mutants::on(Mutant::RestoreToStable) || mutants::on(Mutant::EndTrusted) {
                     return self.finish(env, &meta, false);
                 }
+
                 if self.waited(env) < env.takeover_wait {
                     self.ask_again(env);
                     Ok(Step::On)
@@ -226,16 +264,19 @@ impl Restore {
         if self.awaits_the_end_of_a_transaction(env, bounds) {
             return Ok(Step::On);
         }
+
         self.finish(env, meta, false)
     }
 
-    /// Whether a transaction is open in the changelog: its meta record may yet become the last one. Nobody but the task's owner writes there, so the
-    /// transaction is a predecessor's, and the take-over ends it. A transaction that stays open for longer is not waited for.
+    /// Whether a transaction is open in the changelog: its meta record may yet become the last one.
+    /// Nobody but the task's owner writes there, so the transaction is a predecessor's, and the
+    /// take-over ends it. A transaction that stays open for longer is not waited for.
     fn awaits_the_end_of_a_transaction(&mut self, env: &Env<'_>, bounds: Bounds) -> bool {
         let open = bounds.stable_end < bounds.end && self.waited(env) < env.takeover_wait;
         if open {
             self.ask_again(env);
         }
+
         open
     }
 
@@ -244,13 +285,16 @@ impl Restore {
         if self.awaits_the_end_of_a_transaction(env, bounds) {
             return Ok(Step::On);
         }
+
         if self.offsets.iter().all(Option::is_none) {
             return Ok(self.done(Meta::default(), false));
         }
+
         if self.waited(env) < env.takeover_wait {
             self.ask_again(env);
             return Ok(Step::On);
         }
+
         Err(self.ahead_of_the_changelog(env, None))
     }
 
@@ -260,38 +304,52 @@ impl Restore {
             self.ask_again(env);
             return Ok(Step::On);
         }
+
         if bounds.stable_end == bounds.start {
             // No state can be rebuilt from nothing.
             let forgotten = match self.offsets.iter().all(Option::is_none) {
                 true => "; the group has no committed offsets either",
                 false => "",
             };
+
             return Err(self.refuse(env, &format!("{why}{forgotten}"), &self.no_way_out(env)));
         }
+
         Ok(self.look(bounds))
     }
 
     /// Reads the changelog to find its last meta record, before a store is put aside for it.
     fn look(&mut self, bounds: Bounds) -> Step {
-        let at = self.copy.as_ref().and_then(StoreCopy::at).filter(|at| (bounds.start..bounds.stable_end).contains(at));
+        let at = self
+            .copy
+            .as_ref()
+            .and_then(StoreCopy::at)
+            .filter(|at| (bounds.start..bounds.stable_end).contains(at));
         self.found = None;
         self.from_start = at.is_none();
         self.phase = Phase::Look(at.map_or(From::Start, From::Offset));
         Step::On
     }
 
-    /// The changelog cannot be read from where this restore is. From its start it may be (its older records were deleted); a look shows whether it leads to
-    /// the position. Only then is the store put aside: it may be the last good copy.
+    /// The changelog cannot be read from where this restore is. From its start it may be (its older
+    /// records were deleted); a look shows whether it leads to the position. Only then is the store
+    /// put aside: it may be the last good copy.
     pub(super) fn unreadable(&mut self, env: &Env<'_>, why: &str) -> Result<(), RestoreError> {
         let begun_at_start = match self.phase {
             Phase::Look(_) => self.from_start,
             Phase::Read(from) => from == From::Start,
             Phase::Ask | Phase::Open => false,
         };
+
         if begun_at_start {
-            let (role, task, changed) = (env.spec.name, self.task, self.changed());
-            return Err(RestoreError::Doubt(format!("{role} task {task} refuses to run: its changelog cannot be read: {why}. {changed}")));
+            let role = env.spec.name;
+            let task = self.task;
+            let changed = self.changed();
+            return Err(RestoreError::Doubt(format!(
+                "{role} task {task} refuses to run: its changelog cannot be read: {why}. {changed}"
+            )));
         }
+
         (self.found, self.from_start, self.phase) = (None, true, Phase::Look(From::Start));
         Ok(())
     }
@@ -307,8 +365,13 @@ impl Restore {
             self.phase = Phase::Look(From::Start);
             return Ok(Step::On);
         }
+
         let Some(last) = self.found.take() else {
-            let have = self.copy.as_ref().and_then(StoreCopy::meta).map_or(0, |m| m.transaction);
+            let have = self
+                .copy
+                .as_ref()
+                .and_then(StoreCopy::meta)
+                .map_or(0, |m| m.transaction);
             return match self.offsets.iter().all(Option::is_none) {
                 true => {
                     let why = format!(
@@ -319,16 +382,18 @@ impl Restore {
                 false => Err(self.ahead_of_the_changelog(env, None)),
             };
         };
+
         let own = self.copy.as_ref().and_then(StoreCopy::meta) == Some(&last);
         if own && let Some(copy) = &mut self.copy {
             copy.from_log = true;
         }
+
         let offsets = self.compare(&last);
         match offsets {
             // The changelog leads to the position, and the store is not what it leads to.
-            Fit::Equal | Fit::Fresh | Fit::Absent if !own => {
-                Ok(Step::StartOver("it does not hold what the changelog's last transaction says".into()))
-            }
+            Fit::Equal | Fit::Fresh | Fit::Absent if !own => Ok(Step::StartOver(
+                "it does not hold what the changelog's last transaction says".into(),
+            )),
             Fit::Equal | Fit::Fresh => self.equal(env, &last, bounds),
             Fit::Absent => self.adopt(env, &last, bounds),
             Fit::Differ(_) if !offsets.is_ahead() => Err(self.behind_the_changelog(env, &last)),
@@ -341,7 +406,10 @@ impl Restore {
         if self.awaits_the_end_of_a_transaction(env, bounds) {
             return Ok(Step::On);
         }
-        let (role, task, transaction) = (env.spec.name, self.task, meta.transaction);
+
+        let role = env.spec.name;
+        let task = self.task;
+        let transaction = meta.transaction;
         tracing::warn!(
             role,
             task,
@@ -349,6 +417,7 @@ impl Restore {
             "the group has no committed offsets here, though the changelog has transactions: the brokers forgot them, or somebody deleted them; \
              taking them from the last transaction in the changelog and committing them anew"
         );
+
         self.finish(env, meta, true)
     }
 
@@ -359,19 +428,28 @@ impl Restore {
 
     /// For a mistake: whether the store's meta record is the committed offsets.
     pub(super) fn fits(&self) -> bool {
-        self.copy.as_ref().and_then(StoreCopy::meta).is_some_and(|meta| self.compare(meta) == Fit::Equal)
+        self.copy
+            .as_ref()
+            .and_then(StoreCopy::meta)
+            .is_some_and(|meta| self.compare(meta) == Fit::Equal)
     }
 
-    /// For a mistake: puts records into the store up to the first meta record that is the committed offsets.
-    pub(super) fn apply_to_the_first<'r>(&mut self, records: impl Iterator<Item = Record<'r>>) -> Result<(), RestoreError> {
+    /// For a mistake: puts records into the store up to the first meta record that is the committed
+    /// offsets.
+    pub(super) fn apply_to_the_first<'r>(
+        &mut self,
+        records: impl Iterator<Item = Record<'r>>,
+    ) -> Result<(), RestoreError> {
         for r in records {
             if self.fits() {
                 break;
             }
+
             if let Some(copy) = &mut self.copy {
                 copy.apply(std::iter::once(r))?;
             }
         }
+
         Ok(())
     }
 
@@ -381,27 +459,42 @@ impl Restore {
             self.ask_again(env);
             return Ok(Step::On);
         };
+
         crash::point(Point::RestoreReached);
         if let Err(why) = copy.verify()? {
             return Ok(Step::StartOver(why));
         }
+
         Ok(self.done(meta.clone(), adopted))
     }
 
-    /// The task may run. Where inputs begin that the position does not know, the restorer asks the log.
+    /// The task may run. Where inputs begin that the position does not know, the restorer asks the
+    /// log.
     fn done(&mut self, meta: Meta, adopted: bool) -> Step {
-        let Some(copy) = self.copy.take() else { return Step::On };
-        let (changelog_offset, records) = (copy.at(), copy.records);
-        Step::Done(Box::new(Restored { store: copy.store, meta, changelog_offset, records, adopted }))
+        let Some(copy) = self.copy.take() else {
+            return Step::On;
+        };
+
+        let changelog_offset = copy.at();
+        let records = copy.records;
+        Step::Done(Box::new(Restored {
+            store: copy.store,
+            meta,
+            changelog_offset,
+            records,
+            adopted,
+        }))
     }
 
-    /// The store was put aside: everything begins anew with an empty one. An error: that was done once already.
+    /// The store was put aside: everything begins anew with an empty one. An error: that was done
+    /// once already.
     pub(super) fn begin_anew(&mut self, env: &Env<'_>, why: &str) -> Result<(), RestoreError> {
         self.copy = None;
         if let Some(first) = &self.quarantined {
             let text = format!("rebuilding its state did not help (first: {first}; now: {why})");
             return Err(self.refuse(env, &text, &self.no_way_out(env)));
         }
+
         Ok(())
     }
 
@@ -444,6 +537,7 @@ impl Restore {
             last.transaction,
             show_meta(env, last)
         );
+
         let text = self.text(env, &why, &self.repair(env));
         RestoreError::Doubt(text)
     }
@@ -462,7 +556,9 @@ impl Restore {
                 self.refuse(env, &why, &self.repair(env))
             }
             None => {
-                let why = format!("the group has committed offsets ({offsets}), but {changelog} contains no state: was the topic deleted?");
+                let why = format!(
+                    "the group has committed offsets ({offsets}), but {changelog} contains no state: was the topic deleted?"
+                );
                 self.refuse(env, &why, &self.no_way_out(env))
             }
         }
@@ -470,12 +566,20 @@ impl Restore {
 
     fn refuse(&self, env: &Env<'_>, why: &str, advice: &str) -> RestoreError {
         let text = self.text(env, why, advice);
-        if self.waited < env.takeover_wait { RestoreError::Doubt(text) } else { RestoreError::Stop(text) }
+        if self.waited < env.takeover_wait {
+            RestoreError::Doubt(text)
+        } else {
+            RestoreError::Stop(text)
+        }
     }
 
     fn text(&self, env: &Env<'_>, why: &str, advice: &str) -> String {
-        let (role, task, changed) = (env.spec.name, self.task, self.changed());
-        format!("{role} task {task} refuses to run: state and committed offsets do not belong together: {why}. {changed} {advice}")
+        let role = env.spec.name;
+        let task = self.task;
+        let changed = self.changed();
+        format!(
+            "{role} task {task} refuses to run: state and committed offsets do not belong together: {why}. {changed} {advice}"
+        )
     }
 
     fn changed(&self) -> &'static str {
@@ -506,15 +610,28 @@ impl Restore {
             Some(o) => format!("{}: {o}", env.topics.show(*at)),
             None => format!("{}: none", env.topics.show(*at)),
         };
-        self.inputs.iter().zip(&self.offsets).map(one).collect::<Vec<_>>().join(", ")
+
+        self.inputs
+            .iter()
+            .zip(&self.offsets)
+            .map(one)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// The committed offset of each input, if it has one.
     pub(super) fn committed(&self) -> impl Iterator<Item = (TopicPartition, Option<u64>)> + '_ {
-        self.inputs.iter().copied().zip(self.offsets.iter().copied())
+        self.inputs
+            .iter()
+            .copied()
+            .zip(self.offsets.iter().copied())
     }
 }
 
 fn show_meta(env: &Env<'_>, meta: &Meta) -> String {
-    meta.offsets.iter().map(|(at, o)| format!("{}: {o}", env.topics.show(*at))).collect::<Vec<_>>().join(", ")
+    meta.offsets
+        .iter()
+        .map(|(at, o)| format!("{}: {o}", env.topics.show(*at)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -1,8 +1,11 @@
-//! Webhooks: a user's notifications sent to addresses of their choice, signed, one after the other, at least once.
+//! Webhooks: a user's notifications sent to addresses of their choice, signed, one after the other,
+//! at least once.
 //!
-//! Each endpoint has a task of its own, and within one nothing overtakes. Requests that take long move to places of their own, of which each user has a
-//! few, so slow endpoints hold up nobody else. An endpoint that does not work is tried again every few minutes; a notification that it does not take for
-//! a day or two, or that it refuses several times, goes to `dead-letters`, and the next one has its turn.
+//! Each endpoint has a task of its own, and within one nothing overtakes. Requests that take long
+//! move to places of their own, of which each user has a few, so slow endpoints hold up nobody
+//! else. An endpoint that does not work is tried again every few minutes; a notification that it
+//! does not take for a day or two, or that it refuses several times, goes to `dead-letters`, and
+//! the next one has its turn.
 
 mod delivery;
 mod owner;
@@ -25,10 +28,14 @@ use super::subscriptions::{Position, Preferences, Subscriber, Webhook};
 use super::writer::Writer;
 use delivery::Delivery;
 
-/// When to try again: after the first failure, the second, ...; the last pause is that of all further ones. An endpoint that is back after an outage of hours
-/// is served within minutes.
-pub const SCHEDULE: [Duration; 4] =
-    [Duration::from_secs(30), Duration::from_secs(60), Duration::from_secs(2 * 60), Duration::from_secs(5 * 60)];
+/// When to try again: after the first failure, the second, ...; the last pause is that of all
+/// further ones. An endpoint that is back after an outage of hours is served within minutes.
+pub const SCHEDULE: [Duration; 4] = [
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+    Duration::from_secs(2 * 60),
+    Duration::from_secs(5 * 60),
+];
 /// How long a notification is tried.
 pub const GIVE_UP: Duration = Duration::from_secs(36 * 3600);
 
@@ -64,10 +71,23 @@ pub struct Shared {
 }
 
 /// Serves the endpoints of the partitions that are ours, until the gateway stops.
-pub async fn serve(gateway: Arc<Gateway>, writer: Writer, mut owned: watch::Receiver<Owned>) -> Result<(), String> {
-    let client = post::Client::new(gateway.settings.private_webhooks, gateway.settings.webhook_timeout)?;
-    let shared =
-        Arc::new(Shared { gateway: gateway.clone(), client, writer, prompt: Semaphore::new(PROMPT_MAX), slow: slow::Places::default() });
+pub async fn serve(
+    gateway: Arc<Gateway>,
+    writer: Writer,
+    mut owned: watch::Receiver<Owned>,
+) -> Result<(), String> {
+    let client = post::Client::new(
+        gateway.settings.private_webhooks,
+        gateway.settings.webhook_timeout,
+    )?;
+    let shared = Arc::new(Shared {
+        gateway: gateway.clone(),
+        client,
+        writer,
+        prompt: Semaphore::new(PROMPT_MAX),
+        slow: slow::Places::default(),
+    });
+
     let mut changed = gateway.subscriptions.watch();
     let mut running: BTreeMap<(String, String), Running> = BTreeMap::new();
     tokio::select! {
@@ -78,8 +98,11 @@ pub async fn serve(gateway: Arc<Gateway>, writer: Writer, mut owned: watch::Rece
         changed.mark_unchanged();
         let ours = owned.borrow_and_update().clone();
         if !caught_up(&gateway, ours.subscriptions_end).await {
-            tracing::warn!("the positions of webhooks were not all read in time; some may be sent again");
+            tracing::warn!(
+                "the positions of webhooks were not all read in time; some may be sent again"
+            );
         }
+
         reconcile(&shared, &ours, &mut running);
         tokio::select! {
             c = owned.changed() => if c.is_err() { return Ok(()) },
@@ -96,13 +119,19 @@ async fn caught_up(gateway: &Gateway, end: u64) -> bool {
         if tokio::time::Instant::now() > until {
             return false;
         }
+
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+
     true
 }
 
 /// Starts the deliveries that should run and do not, and ends those that should not.
-fn reconcile(shared: &Arc<Shared>, ours: &Owned, running: &mut BTreeMap<(String, String), Running>) {
+fn reconcile(
+    shared: &Arc<Shared>,
+    ours: &Owned,
+    running: &mut BTreeMap<(String, String), Running>,
+) {
     let gateway = &shared.gateway;
     let mut wanted: BTreeMap<(String, String), Arc<Subscriber>> = BTreeMap::new();
     for (user, id, subscriber) in gateway.subscriptions.endpoints() {
@@ -110,15 +139,23 @@ fn reconcile(shared: &Arc<Shared>, ours: &Owned, running: &mut BTreeMap<(String,
             wanted.insert((user, id), subscriber);
         }
     }
+
     running.retain(|key, _| wanted.contains_key(key));
     for ((user, id), subscriber) in wanted {
-        let (Some(hook), Some(mut position)) = (subscriber.webhooks.get(&id), subscriber.position(&id)) else { continue };
+        let (Some(hook), Some(mut position)) =
+            (subscriber.webhooks.get(&id), subscriber.position(&id))
+        else {
+            continue;
+        };
+
         let before = running.remove(&(user.clone(), id.clone()));
         if let Some(before) = before {
-            if before.hook == *hook && before.preferences.webhook == subscriber.preferences.webhook {
+            if before.hook == *hook && before.preferences.webhook == subscriber.preferences.webhook
+            {
                 running.insert((user, id), before);
                 continue;
             }
+
             // Ours is newer than what has been written so far.
             let newest = before.position.lock().expect("plain data").clone();
             if newest.registration == hook.registration && newest.after >= position.after {
@@ -126,12 +163,22 @@ fn reconcile(shared: &Arc<Shared>, ours: &Owned, running: &mut BTreeMap<(String,
                 position.revise(hook.revision);
             }
         }
+
         if position.disabled == Some(hook.revision) {
             continue;
         }
+
         position.disabled = None;
         let held = Arc::new(Mutex::new(position));
-        let delivery = Delivery::new(shared.clone(), &user, &id, hook.clone(), subscriber.preferences.webhook.clone(), held.clone());
+        let delivery = Delivery::new(
+            shared.clone(),
+            &user,
+            &id,
+            hook.clone(),
+            subscriber.preferences.webhook.clone(),
+            held.clone(),
+        );
+
         let task = match delivery {
             Ok(delivery) => tokio::spawn(delivery.run()),
             Err(e) => {
@@ -139,8 +186,17 @@ fn reconcile(shared: &Arc<Shared>, ours: &Owned, running: &mut BTreeMap<(String,
                 continue;
             }
         };
+
         let preferences = subscriber.preferences.clone();
-        running.insert((user, id), Running { hook: hook.clone(), preferences, position: held, task });
+        running.insert(
+            (user, id),
+            Running {
+                hook: hook.clone(),
+                preferences,
+                position: held,
+                task,
+            },
+        );
     }
 }
 

@@ -1,5 +1,5 @@
-//! Places for requests that take long: a bound for all users together, and one for each, so that a few users with endpoints that never answer
-//! cannot take all of them.
+//! Places for requests that take long: a bound for all users together, and one for each, so that a
+//! few users with endpoints that never answer cannot take all of them.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -33,9 +33,13 @@ impl Places {
         if taken.all >= ALL_MAX || own >= USER_MAX {
             return None;
         }
+
         taken.all += 1;
         taken.by_user.insert(user.into(), own + 1);
-        Some(Place { places: self, user: user.into() })
+        Some(Place {
+            places: self,
+            user: user.into(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -65,7 +69,9 @@ mod tests {
         let places = Places::default();
         let thief: Vec<_> = (0..10).filter_map(|_| places.take("thief")).collect();
         assert_eq!(thief.len() as u32, USER_MAX);
-        let others: Vec<_> = (0..ALL_MAX).filter_map(|n| places.take(&n.to_string())).collect();
+        let others: Vec<_> = (0..ALL_MAX)
+            .filter_map(|n| places.take(&n.to_string()))
+            .collect();
         assert_eq!(others.len() as u32, ALL_MAX - USER_MAX);
         drop(thief);
         assert!(places.take("late").is_some());

@@ -1,7 +1,9 @@
-//! Where a webhook may go. Users choose the address, and the gateway stands inside the house: so by default only `https` to public addresses.
+//! Where a webhook may go. Users choose the address, and the gateway stands inside the house: so by
+//! default only `https` to public addresses.
 //!
-//! The name is resolved for every connection, each address is judged, and the connection is made to that very address. So a name that answers
-//! with a public address when it is registered and with 127.0.0.1 afterwards gains nothing; and redirects are not followed at all.
+//! The name is resolved for every connection, each address is judged, and the connection is made to
+//! that very address. So a name that answers with a public address when it is registered and with
+//! 127.0.0.1 afterwards gains nothing; and redirects are not followed at all.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -31,6 +33,7 @@ pub fn parse(url: &str, private: bool) -> Result<Target, String> {
     if url.len() > URL_MAX {
         return Err(format!("is longer than {URL_MAX} bytes"));
     }
+
     let uri: Uri = url.parse().map_err(|e| format!("is no URL: {e}"))?;
     let https = match uri.scheme_str() {
         Some("https") => true,
@@ -38,48 +41,81 @@ pub fn parse(url: &str, private: bool) -> Result<Target, String> {
         Some("http") => return Err("must be https".into()),
         _ => return Err("must begin with https://".into()),
     };
+
     let authority = uri.authority().ok_or("has no host")?;
     if authority.as_str().contains('@') {
-        return Err("must not hold a user name or password: whoever receives it checks the signature".into());
+        return Err(
+            "must not hold a user name or password: whoever receives it checks the signature"
+                .into(),
+        );
     }
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_string();
+
+    let host = uri
+        .host()
+        .unwrap_or_default()
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_string();
     if host.is_empty() {
         return Err("has no host".into());
     }
+
     if let Ok(ip) = host.parse::<IpAddr>()
         && !private
         && !is_public(ip)
     {
         return Err(refused(ip));
     }
+
     let path = uri.path_and_query().map_or("/", |p| p.as_str()).to_string();
     let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
-    Ok(Target { https, host, port, authority: authority.as_str().to_string(), path })
+    Ok(Target {
+        https,
+        host,
+        port,
+        authority: authority.as_str().to_string(),
+        path,
+    })
 }
 
 fn refused(ip: IpAddr) -> String {
-    format!("{ip} is not a public address; start the gateway with --allow-private-webhooks if it is meant")
+    format!(
+        "{ip} is not a public address; start the gateway with --allow-private-webhooks if it is meant"
+    )
 }
 
-/// Said of every host that is not public or not known, so that nobody learns which names this machine knows, and what stands behind them.
+/// Said of every host that is not public or not known, so that nobody learns which names this
+/// machine knows, and what stands behind them.
 const NOT_ALLOWED: &str = "the host is not allowed, or is not known";
 
-/// Connects to the first address of the host that may be connected to. What is said when that fails is for the webhook's owner; more is logged.
+/// Connects to the first address of the host that may be connected to. What is said when that fails
+/// is for the webhook's owner; more is logged.
 pub async fn connect(target: &Target, private: bool) -> Result<TcpStream, String> {
     let addresses: Vec<SocketAddr> = match target.host.parse::<IpAddr>() {
         Ok(ip) => vec![SocketAddr::new(ip, target.port)],
         Err(_) => {
             let found = tokio::net::lookup_host((target.host.as_str(), target.port)).await;
-            let found = found.inspect_err(|e| tracing::debug!("{} cannot be resolved: {e}", target.host));
-            found.map_err(|e| if private { format!("{} cannot be resolved: {e}", target.host) } else { NOT_ALLOWED.into() })?.collect()
+            let found =
+                found.inspect_err(|e| tracing::debug!("{} cannot be resolved: {e}", target.host));
+            found
+                .map_err(|e| {
+                    if private {
+                        format!("{} cannot be resolved: {e}", target.host)
+                    } else {
+                        NOT_ALLOWED.into()
+                    }
+                })?
+                .collect()
         }
     };
+
     let mut wrong = NOT_ALLOWED.to_string();
     for address in addresses {
         if !private && !is_public(address.ip()) {
             tracing::debug!("{}: {}", target.host, refused(address.ip()));
             continue;
         }
+
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
             Err(e) => {
@@ -88,6 +124,7 @@ pub async fn connect(target: &Target, private: bool) -> Result<TcpStream, String
             }
         }
     }
+
     Err(wrong)
 }
 
@@ -111,12 +148,14 @@ fn public_v4(ip: Ipv4Addr) -> bool {
         || (a == 192 && b == 0 && c == 0)
         || (a == 192 && b == 88 && c == 99)
         || (a == 198 && (b == 18 || b == 19));
+
     !special
 }
 
 fn public_v6(ip: Ipv6Addr) -> bool {
     let s = ip.segments();
-    let v4 = |high: u16, low: u16| public_v4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
+    let v4 =
+        |high: u16, low: u16| public_v4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
     match s {
         // Addresses of the older protocol in one of its disguises: mapped, NAT64, 6to4.
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
@@ -165,7 +204,16 @@ mod tests {
         ] {
             assert!(!is_public(bad.parse().expect("an address")), "{bad}");
         }
-        for good in ["8.8.8.8", "1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"] {
+
+        for good in [
+            "8.8.8.8",
+            "1.1.1.1",
+            "172.32.0.1",
+            "100.128.0.1",
+            "2606:4700::1111",
+            "::ffff:8.8.8.8",
+            "64:ff9b::808:808",
+        ] {
             assert!(is_public(good.parse().expect("an address")), "{good}");
         }
     }
@@ -174,11 +222,28 @@ mod tests {
     fn urls() {
         let t = parse("https://example.com/hook?x=1", false).expect("good");
         assert_eq!(
-            (t.https, t.host.as_str(), t.port, t.authority.as_str(), t.path.as_str()),
+            (
+                t.https,
+                t.host.as_str(),
+                t.port,
+                t.authority.as_str(),
+                t.path.as_str()
+            ),
             (true, "example.com", 443, "example.com", "/hook?x=1")
         );
+
         let t = parse("http://[::1]:8000", true).expect("good");
-        assert_eq!((t.https, t.host.as_str(), t.port, t.authority.as_str(), t.path.as_str()), (false, "::1", 8000, "[::1]:8000", "/"));
+        assert_eq!(
+            (
+                t.https,
+                t.host.as_str(),
+                t.port,
+                t.authority.as_str(),
+                t.path.as_str()
+            ),
+            (false, "::1", 8000, "[::1]:8000", "/")
+        );
+
         for (bad, part) in [
             ("http://example.com/", "https"),
             ("ftp://example.com/", "https://"),
@@ -186,13 +251,17 @@ mod tests {
             ("https://user:pw@example.com/", "password"),
             ("https://127.0.0.1/", "--allow-private-webhooks"),
             ("https://[::1]/", "--allow-private-webhooks"),
-            ("https://[::ffff:169.254.169.254]/", "--allow-private-webhooks"),
+            (
+                "https://[::ffff:169.254.169.254]/",
+                "--allow-private-webhooks",
+            ),
             ("", "URL"),
             ("https://exa mple.com/", "URL"),
         ] {
             let e = parse(bad, false).expect_err(bad);
             assert!(e.contains(part), "{bad}: {e}");
         }
+
         assert!(parse(&format!("https://example.com/{}", "x".repeat(3000)), false).is_err());
     }
 
@@ -200,8 +269,16 @@ mod tests {
     async fn a_name_is_judged_by_what_it_resolves_to() {
         let target = parse("https://localhost:1/", false).expect("a name may be registered");
         let e = connect(&target, false).await.expect_err("loopback");
-        assert!(e.contains("not allowed") && !e.contains("127.0.0.1") && !e.contains("::1"), "{e}");
-        let unknown = parse("https://no-such-name.invalid/", false).expect("a name may be registered");
-        assert_eq!(connect(&unknown, false).await.expect_err("unknown"), e, "one answer, whatever this machine knows");
+        assert!(
+            e.contains("not allowed") && !e.contains("127.0.0.1") && !e.contains("::1"),
+            "{e}"
+        );
+        let unknown =
+            parse("https://no-such-name.invalid/", false).expect("a name may be registered");
+        assert_eq!(
+            connect(&unknown, false).await.expect_err("unknown"),
+            e,
+            "one answer, whatever this machine knows"
+        );
     }
 }

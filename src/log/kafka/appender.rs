@@ -11,9 +11,11 @@ use crate::engine::ports::{Appender, LogError};
 use crate::engine::records::Record;
 use crate::engine::topics::{TopicId, TopicTable};
 
-/// How long a full queue is waited for. Records give up by themselves before that, which makes room or an error.
+/// How long a full queue is waited for. Records give up by themselves before that, which makes room
+/// or an error.
 const ROOM_WAIT: Duration = Duration::from_secs(60);
-/// Deliveries are served at least this often, so that failures surface soon and their reports do not pile up.
+/// Deliveries are served at least this often, so that failures surface soon and their reports do
+/// not pile up.
 const SERVE_EVERY: u32 = 256;
 
 /// A client's writer over Kafka.
@@ -27,20 +29,41 @@ pub(super) struct KafkaAppender {
 }
 
 impl KafkaAppender {
-    pub(super) fn new(names: Arc<TopicTable>, settings: Arc<KafkaSettings>, sender: Sender) -> Self {
-        KafkaAppender { names, settings, last: None, since_served: 0, sender: Some(sender) }
+    pub(super) fn new(
+        names: Arc<TopicTable>,
+        settings: Arc<KafkaSettings>,
+        sender: Sender,
+    ) -> Self {
+        KafkaAppender {
+            names,
+            settings,
+            last: None,
+            since_served: 0,
+            sender: Some(sender),
+        }
     }
 
     fn sender(&mut self) -> &mut Sender {
-        self.sender.as_mut().expect("the client is there until the appender is dropped")
+        self.sender
+            .as_mut()
+            .expect("the client is there until the appender is dropped")
     }
 
     fn failed(&mut self) -> Result<(), LogError> {
         let names = self.names.clone();
-        let failure = self.sender().take_failure().map(|failed| self.sender().show(&names, &failed));
+        let failure = self
+            .sender()
+            .take_failure()
+            .map(|failed| self.sender().show(&names, &failed));
         match failure {
             None => Ok(()),
-            Some(why) => Err(self.unavailable(format!("a record was not accepted by {}: {why}", self.settings.brokers), "")),
+            Some(why) => Err(self.unavailable(
+                format!(
+                    "a record was not accepted by {}: {why}",
+                    self.settings.brokers
+                ),
+                "",
+            )),
         }
     }
 
@@ -59,11 +82,16 @@ impl Appender for KafkaAppender {
             self.since_served = 0;
             self.sender().serve(Duration::ZERO);
         }
+
         self.failed()?;
         self.last = Some(record.at.topic);
         let names = Arc::clone(&self.names);
-        // A full queue, a producer that librdkafka has given up, a partition that is not known at the moment: a new writer may do better.
-        self.sender().send(&names, record, Instant::now() + ROOM_WAIT).map_err(Stop::of_a_record)
+
+        // A full queue, a producer that librdkafka has given up, a partition that is not known at
+        // the moment: a new writer may do better.
+        self.sender()
+            .send(&names, record, Instant::now() + ROOM_WAIT)
+            .map_err(Stop::of_a_record)
     }
 
     fn flush(&mut self, wait: Duration) -> Result<(), LogError> {
@@ -73,8 +101,12 @@ impl Appender for KafkaAppender {
         if done {
             return Ok(());
         }
+
         let left = self.sender().outstanding();
-        let what = format!("{left} records were not acknowledged by {} in {wait:?}", self.settings.brokers);
+        let what = format!(
+            "{left} records were not acknowledged by {} in {wait:?}",
+            self.settings.brokers
+        );
         Err(self.unavailable(what, "; is it running? check --brokers"))
     }
 }

@@ -27,7 +27,12 @@ impl Bell {
             if left.is_zero() {
                 return;
             }
-            keys = self.rung.wait_timeout(keys, left).unwrap_or_else(PoisonError::into_inner).0;
+
+            keys = self
+                .rung
+                .wait_timeout(keys, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 

@@ -1,7 +1,9 @@
-//! The meaning of librdkafka's errors for a transaction, and for a read. Each code carries the reason for its place.
+//! The meaning of librdkafka's errors for a transaction, and for a read. Each code carries the
+//! reason for its place.
 //!
-//! "Not committed" is only said before the commit request can have been sent. After that an error proves nothing: librdkafka may report a failure
-//! for a commit that the broker carried out. Then the answer is "unknown", and the group's stable offsets decide.
+//! "Not committed" is only said before the commit request can have been sent. After that an error
+//! proves nothing: librdkafka may report a failure for a commit that the broker carried out. Then
+//! the answer is "unknown", and the group's stable offsets decide.
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
@@ -25,12 +27,14 @@ pub(super) enum Verdict {
     Not,
     /// Perhaps committed.
     Unknown,
-    /// Another producer has our transactional id, or the broker gave the transaction up: the group tells which (see `successor`).
+    /// Another producer has our transactional id, or the broker gave the transaction up: the group
+    /// tells which (see `successor`).
     ProducerFenced,
     /// Another process is this group member now.
     InstanceFenced,
-    /// The brokers do not allow it, and will not until somebody changes their ACLs: the process ends. Whether the transaction was committed all the
-    /// same (a commit that was answered late and asked for again) is for its successor to find out.
+    /// The brokers do not allow it, and will not until somebody changes their ACLs: the process
+    /// ends. Whether the transaction was committed all the same (a commit that was answered late
+    /// and asked for again) is for its successor to find out.
     Forbidden,
 }
 
@@ -39,13 +43,16 @@ pub(super) fn transaction(step: Step, e: &TxError) -> Verdict {
     match e.code {
         // The group's word on static members is final and does not depend on timeouts.
         Code::FencedInstanceId => Verdict::InstanceFenced,
-        // All three names of "your epoch is old". Adding offsets reports it as merely abortable; fatal or not, this producer is done.
+        // All three names of "your epoch is old". Adding offsets reports it as merely abortable;
+        // fatal or not, this producer is done.
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Verdict::ProducerFenced,
         code if is_forbidden(code) => Verdict::Forbidden,
-        // A time-out or a coordinator that is moving. A fatal or abortable error is never worth a second try, whatever its other flags say.
+        // A time-out or a coordinator that is moving. A fatal or abortable error is never worth a
+        // second try, whatever its other flags say.
         _ if e.retriable && !e.fatal && !e.abortable => Verdict::Again,
         _ => match step {
-            // ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID: the group moved on. INVALID_TXN_STATE, lost sequences: the producer is broken.
+            // ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID: the group moved on. INVALID_TXN_STATE, lost
+            // sequences: the producer is broken.
             Step::BeforeCommit => Verdict::Not,
             // Also "the commit succeeded, but the transaction had failed locally".
             Step::Commit => Verdict::Unknown,
@@ -58,19 +65,27 @@ pub(super) fn is_forbidden(code: Code) -> bool {
     missing_right(code, "", "", "").is_some()
 }
 
-/// The right that is missing, in the words of Kafka's tools; none if the error is not about rights. `topics`: which right on which
-/// topics the request was about, if any.
-pub(super) fn missing_right(code: Code, topics: &str, group: &str, instance: &str) -> Option<String> {
+/// The right that is missing, in the words of Kafka's tools; none if the error is not about rights.
+/// `topics`: which right on which topics the request was about, if any.
+pub(super) fn missing_right(
+    code: Code,
+    topics: &str,
+    group: &str,
+    instance: &str,
+) -> Option<String> {
     match code {
         Code::TopicAuthorizationFailed => Some(topics.to_string()),
         Code::GroupAuthorizationFailed => Some(format!("Read on group {group}")),
-        Code::TransactionalIdAuthorizationFailed => Some(format!("Write and Describe on transactional id {instance}")),
+        Code::TransactionalIdAuthorizationFailed => {
+            Some(format!("Write and Describe on transactional id {instance}"))
+        }
         Code::ClusterAuthorizationFailed => Some("IdempotentWrite on the cluster".to_string()),
         _ => None,
     }
 }
 
-/// Whether an error is an answer about a record itself, which the same record will meet again however often it is sent; Kafka's name of it.
+/// Whether an error is an answer about a record itself, which the same record will meet again
+/// however often it is sent; Kafka's name of it.
 pub(super) fn refusal(code: Code) -> Option<&'static str> {
     match code {
         Code::MessageSizeTooLarge => Some("MESSAGE_TOO_LARGE"),
@@ -112,7 +127,9 @@ pub(super) fn read(code: Code, fatal: bool) -> Read {
     match code {
         Code::FencedInstanceId => Read::Fenced,
         Code::AutoOffsetReset | Code::OffsetOutOfRange => Read::PositionGone,
-        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => Read::NoTopic,
+        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
+            Read::NoTopic
+        }
         Code::TopicAuthorizationFailed
         | Code::GroupAuthorizationFailed
         | Code::ClusterAuthorizationFailed
@@ -125,10 +142,15 @@ pub(super) fn read(code: Code, fatal: bool) -> Read {
         | Code::InvalidGroupId
         | Code::UnsupportedVersion
         | Code::UnsupportedFeature => Read::GroupRefuses,
-        // A wrong checksum, a compression that does not come out or is not built in, a format from the future, a record beyond all bounds.
-        Code::BadMessage | Code::BadCompression | Code::NotImplemented | Code::MessageSizeTooLarge => Read::Unreadable,
+        // A wrong checksum, a compression that does not come out or is not built in, a format from
+        // the future, a record beyond all bounds.
+        Code::BadMessage
+        | Code::BadCompression
+        | Code::NotImplemented
+        | Code::MessageSizeTooLarge => Read::Unreadable,
         _ if fatal => Read::Broken,
-        // Lost connections, moving leaders and coordinators, and a poll that came late (the revocation follows by itself).
+        // Lost connections, moving leaders and coordinators, and a poll that came late (the
+        // revocation follows by itself).
         _ => Read::Passing,
     }
 }
@@ -139,37 +161,93 @@ mod tests {
 
     fn e(code: Code, flags: &str) -> TxError {
         let has = |c| flags.contains(c);
-        TxError { code, fatal: has('f'), retriable: has('r'), abortable: has('a'), text: String::new() }
+        TxError {
+            code,
+            fatal: has('f'),
+            retriable: has('r'),
+            abortable: has('a'),
+            text: String::new(),
+        }
     }
 
-    /// Error classes as they were seen from a broker or read in librdkafka's source; f = fatal, r = retriable, a = abortable.
+    /// Error classes as they were seen from a broker or read in librdkafka's source; f = fatal, r =
+    /// retriable, a = abortable.
     #[test]
     fn every_known_error_class_has_its_verdict() {
         use Step::*;
         let table = [
             (Commit, e(Code::Fenced, "f"), Verdict::ProducerFenced),
-            (Commit, e(Code::ProducerFenced, "f"), Verdict::ProducerFenced),
-            (Commit, e(Code::InvalidProducerEpoch, "f"), Verdict::ProducerFenced),
-            (Commit, e(Code::InvalidTransactionalState, "f"), Verdict::Unknown),
-            (Commit, e(Code::OutOfOrderSequenceNumber, "f"), Verdict::Unknown),
+            (
+                Commit,
+                e(Code::ProducerFenced, "f"),
+                Verdict::ProducerFenced,
+            ),
+            (
+                Commit,
+                e(Code::InvalidProducerEpoch, "f"),
+                Verdict::ProducerFenced,
+            ),
+            (
+                Commit,
+                e(Code::InvalidTransactionalState, "f"),
+                Verdict::Unknown,
+            ),
+            (
+                Commit,
+                e(Code::OutOfOrderSequenceNumber, "f"),
+                Verdict::Unknown,
+            ),
             (BeforeCommit, e(Code::IllegalGeneration, "a"), Verdict::Not),
             (BeforeCommit, e(Code::UnknownMemberId, "a"), Verdict::Not),
-            (BeforeCommit, e(Code::FencedInstanceId, "a"), Verdict::InstanceFenced),
+            (
+                BeforeCommit,
+                e(Code::FencedInstanceId, "a"),
+                Verdict::InstanceFenced,
+            ),
             (BeforeCommit, e(Code::Fenced, "a"), Verdict::ProducerFenced),
-            (Commit, e(Code::InvalidTransactionalState, "a"), Verdict::Unknown),
+            (
+                Commit,
+                e(Code::InvalidTransactionalState, "a"),
+                Verdict::Unknown,
+            ),
             (Commit, e(Code::MessageSizeTooLarge, "a"), Verdict::Unknown),
             (Commit, e(Code::OperationTimedOut, "r"), Verdict::Again),
-            (BeforeCommit, e(Code::OperationTimedOut, "r"), Verdict::Again),
+            (
+                BeforeCommit,
+                e(Code::OperationTimedOut, "r"),
+                Verdict::Again,
+            ),
             (Commit, e(Code::UnsupportedFeature, "r"), Verdict::Again),
             (Commit, e(Code::Unknown, "a"), Verdict::Unknown),
             (Commit, e(Code::Unknown, "ra"), Verdict::Unknown),
             (BeforeCommit, e(Code::State, ""), Verdict::Not),
-            (BeforeCommit, e(Code::TopicAuthorizationFailed, "a"), Verdict::Forbidden),
-            (BeforeCommit, e(Code::GroupAuthorizationFailed, "a"), Verdict::Forbidden),
-            (BeforeCommit, e(Code::TransactionalIdAuthorizationFailed, "f"), Verdict::Forbidden),
-            (BeforeCommit, e(Code::ClusterAuthorizationFailed, "f"), Verdict::Forbidden),
-            (Commit, e(Code::TransactionalIdAuthorizationFailed, "f"), Verdict::Forbidden),
+            (
+                BeforeCommit,
+                e(Code::TopicAuthorizationFailed, "a"),
+                Verdict::Forbidden,
+            ),
+            (
+                BeforeCommit,
+                e(Code::GroupAuthorizationFailed, "a"),
+                Verdict::Forbidden,
+            ),
+            (
+                BeforeCommit,
+                e(Code::TransactionalIdAuthorizationFailed, "f"),
+                Verdict::Forbidden,
+            ),
+            (
+                BeforeCommit,
+                e(Code::ClusterAuthorizationFailed, "f"),
+                Verdict::Forbidden,
+            ),
+            (
+                Commit,
+                e(Code::TransactionalIdAuthorizationFailed, "f"),
+                Verdict::Forbidden,
+            ),
         ];
+
         for (step, error, verdict) in table {
             assert_eq!(transaction(step, &error), verdict, "{step:?} {error:?}");
         }
@@ -177,7 +255,10 @@ mod tests {
 
     #[test]
     fn an_outage_is_no_refusal() {
-        assert_eq!(refusal(Code::MessageSizeTooLarge), Some("MESSAGE_TOO_LARGE"));
+        assert_eq!(
+            refusal(Code::MessageSizeTooLarge),
+            Some("MESSAGE_TOO_LARGE")
+        );
         assert_eq!(refusal(Code::InvalidTimestamp), Some("INVALID_TIMESTAMP"));
         for code in [
             Code::MessageTimedOut,

@@ -1,5 +1,6 @@
-//! Refusals by brokers, in words that say what to change. Whether a refusal ends the process is the engine's to say: one at the first start does, one
-//! that comes when everything was right before may pass (a broker that restarts may not know its users yet).
+//! Refusals by brokers, in words that say what to change. Whether a refusal ends the process is the
+//! engine's to say: one at the first start does, one that comes when everything was right before
+//! may pass (a broker that restarts may not know its users yet).
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
@@ -15,7 +16,13 @@ pub(super) fn forbidden(what: &str) -> LogError {
 }
 
 /// The group does not take the member in.
-pub(super) fn by_group(code: Code, text: &str, group: &str, settings: &KafkaSettings, admin: Option<&Admin<'_>>) -> LogError {
+pub(super) fn by_group(
+    code: Code,
+    text: &str,
+    group: &str,
+    settings: &KafkaSettings,
+    admin: Option<&Admin<'_>>,
+) -> LogError {
     let way_out = match code {
         Code::InvalidSessionTimeout => {
             let bound = |name: &str| admin.and_then(|a| a.broker_setting(name)).unwrap_or_else(|| "unknown".into());
@@ -37,5 +44,8 @@ pub(super) fn by_group(code: Code, text: &str, group: &str, settings: &KafkaSett
         }
         _ => "see the brokers' log".to_string(),
     };
-    LogError::Refused(format!("group {group} does not take this member in ({text}): {way_out}"))
+
+    LogError::Refused(format!(
+        "group {group} does not take this member in ({text}): {way_out}"
+    ))
 }

@@ -1,5 +1,6 @@
-//! Clients that brokers hold back. A client over its quota gets its answers late, and nothing else tells it why: without a word, a quota looks like a
-//! slow link or like brokers that are away. Librdkafka counts the delays in its statistics, per broker.
+//! Clients that brokers hold back. A client over its quota gets its answers late, and nothing else
+//! tells it why: without a word, a quota looks like a slow link or like brokers that are away.
+//! Librdkafka counts the delays in its statistics, per broker.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -33,10 +34,14 @@ struct Window {
     max: i64,
 }
 
-/// The broker that held answers back longest since the last statistics, and for how many milliseconds.
+/// The broker that held answers back longest since the last statistics, and for how many
+/// milliseconds.
 fn longest(statistics: &[u8]) -> Option<(String, i64)> {
     let all: Statistics = serde_json::from_slice(statistics).ok()?;
-    let delays = all.brokers.into_iter().map(|(name, b)| (name, b.throttle.max));
+    let delays = all
+        .brokers
+        .into_iter()
+        .map(|(name, b)| (name, b.throttle.max));
     delays.filter(|(_, ms)| *ms > 0).max_by_key(|(_, ms)| *ms)
 }
 
@@ -57,15 +62,21 @@ struct Story {
 impl Throttle {
     /// For a client that people know by this name.
     pub(super) fn of(whose: impl Into<String>) -> Throttle {
-        Throttle { whose: whose.into(), story: Mutex::new(None) }
+        Throttle {
+            whose: whose.into(),
+            story: Mutex::new(None),
+        }
     }
 
     /// Takes in librdkafka's statistics of the client.
     pub(super) fn note(&self, statistics: &[u8], now: Instant) {
-        let (whose, mut story) = (&self.whose, self.story.lock().unwrap_or_else(PoisonError::into_inner));
+        let whose = &self.whose;
+        let mut story = self.story.lock().unwrap_or_else(PoisonError::into_inner);
         match (longest(statistics), story.as_mut()) {
             (Some((broker, ms)), before) => {
-                let told = before.and_then(|s| s.told).filter(|at| now.duration_since(*at) < TELL_EVERY);
+                let told = before
+                    .and_then(|s| s.told)
+                    .filter(|at| now.duration_since(*at) < TELL_EVERY);
                 if told.is_none() {
                     tracing::warn!(
                         "{whose} is throttled: broker {broker} held answers back for up to {ms} ms. Its user or its client id has a quota, which \
@@ -73,7 +84,13 @@ impl Throttle {
                          nothing is lost"
                     );
                 }
-                *story = Some(Story { last: now, told: told.or(Some(now)), broker, ms });
+
+                *story = Some(Story {
+                    last: now,
+                    told: told.or(Some(now)),
+                    broker,
+                    ms,
+                });
             }
             (None, Some(s)) if now.duration_since(s.last) >= OVER_AFTER => {
                 tracing::info!("{whose} is not throttled any more");
@@ -86,7 +103,12 @@ impl Throttle {
     /// The reason why a transaction was slow, if brokers throttled it.
     pub(super) fn why(&self) -> Option<String> {
         let story = self.story.lock().unwrap_or_else(PoisonError::into_inner);
-        story.as_ref().map(|s| format!("throttled: broker {} held answers back for up to {} ms, so a quota is too low", s.broker, s.ms))
+        story.as_ref().map(|s| {
+            format!(
+                "throttled: broker {} held answers back for up to {} ms, so a quota is too low",
+                s.broker, s.ms
+            )
+        })
     }
 }
 
@@ -97,22 +119,33 @@ mod tests {
     #[test]
     fn the_longest_delay_counts_and_ends_after_a_while() {
         let of = |a: i64, b: i64| {
-            let window = |max: i64| format!(r#""throttle":{{"min":0,"max":{max},"avg":1,"cnt":2}}"#);
+            let window =
+                |max: i64| format!(r#""throttle":{{"min":0,"max":{max},"avg":1,"cnt":2}}"#);
             format!(
                 r#"{{"name":"x","brokers":{{"h:1/1":{{"nodeid":1,{}}},"h:1/2":{{{}}},"new/3":{{}}}},"topics":{{}}}}"#,
                 window(a),
                 window(b)
             )
         };
+
         assert_eq!(longest(of(0, 0).as_bytes()), None);
-        assert_eq!(longest(of(3, 70).as_bytes()), Some(("h:1/2".to_string(), 70)));
+        assert_eq!(
+            longest(of(3, 70).as_bytes()),
+            Some(("h:1/2".to_string(), 70))
+        );
         assert_eq!((longest(b"{}"), longest(b"x")), (None, None));
-        let (throttle, began) = (Throttle::of("a client"), Instant::now());
-        let note = |s: u64, ms: i64| throttle.note(of(0, ms).as_bytes(), began + Duration::from_secs(s));
+        let throttle = Throttle::of("a client");
+        let began = Instant::now();
+        let note =
+            |s: u64, ms: i64| throttle.note(of(0, ms).as_bytes(), began + Duration::from_secs(s));
         note(0, 0);
         assert_eq!(throttle.why(), None);
         note(5, 9);
-        assert!(throttle.why().is_some_and(|why| why.contains("h:1/2") && why.contains("9 ms")));
+        assert!(
+            throttle
+                .why()
+                .is_some_and(|why| why.contains("h:1/2") && why.contains("9 ms"))
+        );
         note(30, 0);
         assert!(throttle.why().is_some(), "a pause is not the end");
         note(35, 0);

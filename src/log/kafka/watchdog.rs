@@ -1,13 +1,16 @@
-//! Some calls of librdkafka ignore their time limit (adding offsets while the group's coordinator dies can hang for ever). A thread watches
-//! them and ends the process when one overstays: that is as safe as `kill -9`, which the recovery path handles anyway, and better than a member
-//! that holds its partitions and does nothing.
+//! Some calls of librdkafka ignore their time limit (adding offsets while the group's coordinator
+//! dies can hang for ever). A thread watches them and ends the process when one overstays: that is
+//! as safe as `kill -9`, which the recovery path handles anyway, and better than a member that
+//! holds its partitions and does nothing.
 //!
-//! Time is counted in the watchdog's own ticks. A process that was frozen and thawed has not used its time, although the clock says so.
+//! Time is counted in the watchdog's own ticks. A process that was frozen and thawed has not used
+//! its time, although the clock says so.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Exit code of a process that was ended because a call to Kafka hung (as for a temporary failure: start it again).
+/// Exit code of a process that was ended because a call to Kafka hung (as for a temporary failure:
+/// start it again).
 pub const EXIT_STUCK: i32 = 1;
 
 const TICK: Duration = Duration::from_millis(100);
@@ -28,10 +31,13 @@ struct Watched {
 fn watched() -> &'static Mutex<Watched> {
     static WATCHED: OnceLock<Mutex<Watched>> = OnceLock::new();
     WATCHED.get_or_init(|| {
-        let started = std::thread::Builder::new().name("kafka-watchdog".into()).spawn(watch);
+        let started = std::thread::Builder::new()
+            .name("kafka-watchdog".into())
+            .spawn(watch);
         if let Err(e) = started {
             tracing::warn!("no watchdog over calls to Kafka: {e}");
         }
+
         Mutex::new(Watched::default())
     })
 }
@@ -45,6 +51,7 @@ fn watch() {
                 e.ticks_left -= 1;
                 continue;
             }
+
             if e.exits {
                 tracing::error!(
                     "`{}` has not returned within its time; ending the process, start it again (exit code {EXIT_STUCK})",
@@ -52,6 +59,7 @@ fn watch() {
                 );
                 std::process::exit(EXIT_STUCK);
             }
+
             tracing::warn!("`{}` is taking unusually long", e.what);
             e.ticks_left = 600;
         }
@@ -76,7 +84,13 @@ fn enter(what: &'static str, limit: Duration, exits: bool) -> Guard {
     let mut w = watched().lock().unwrap_or_else(PoisonError::into_inner);
     w.next_id += 1;
     let id = w.next_id;
-    w.entries.push(Entry { id, what, ticks_left, exits });
+    w.entries.push(Entry {
+        id,
+        what,
+        ticks_left,
+        exits,
+    });
+
     Guard(id)
 }
 
@@ -87,14 +101,19 @@ impl Drop for Guard {
     }
 }
 
-/// Drops clients in a thread of its own: closing one can wait for a coordinator that is gone, and the caller has work to do. The thread is left
-/// alone if it hangs; a static member sends no farewell, so nothing depends on it.
+/// Drops clients in a thread of its own: closing one can wait for a coordinator that is gone, and
+/// the caller has work to do. The thread is left alone if it hangs; a static member sends no
+/// farewell, so nothing depends on it.
 pub(super) fn drop_aside<T: Send + 'static>(what: &'static str, clients: T) {
     let work = move || {
         let _guard = warn_after(what, Duration::from_secs(30));
         drop(clients);
     };
-    if let Err(e) = std::thread::Builder::new().name("kafka-close".into()).spawn(work) {
+
+    if let Err(e) = std::thread::Builder::new()
+        .name("kafka-close".into())
+        .spawn(work)
+    {
         tracing::warn!("no thread to close a client: {e}");
     }
 }

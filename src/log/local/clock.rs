@@ -1,8 +1,10 @@
 //! What time it is, for stamps: the machine's clock, as far as it can be believed.
 //!
-//! A clock may be wrong for a moment: a virtual machine that was moved, a time server that lied. The monotonic clock knows how much time has passed since
-//! the last look, so a step can be seen. One of more than a minute, in either direction, is followed only after it has lasted for a minute; until then
-//! time goes on from where it was. Smaller steps are what time servers do all day.
+//! A clock may be wrong for a moment: a virtual machine that was moved, a time server that lied.
+//! The monotonic clock knows how much time has passed since the last look, so a step can be seen.
+//! One of more than a minute, in either direction, is followed only after it has lasted for a
+//! minute; until then time goes on from where it was. Smaller steps are what time servers do all
+//! day.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,29 +14,49 @@ use rustix::time::{ClockId, clock_gettime};
 /// Milliseconds since 1970.
 pub type StampClock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
-/// Steps of the clock up to this are followed at once. Stamps of a partition that lie further ahead than this were made by a clock that was wrong.
+/// Steps of the clock up to this are followed at once. Stamps of a partition that lie further ahead
+/// than this were made by a clock that was wrong.
 pub const STEP_MS: i64 = 60_000;
 /// A larger step must last this long.
 const LASTS_MS: i64 = 60_000;
 
 /// The machine's clock, steadied.
 pub fn of_the_machine() -> StampClock {
-    let wall = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
-    // Unlike the clock of `Instant`, this one also counts the time in which the machine was suspended, so that waking up is no step.
+    let wall = || {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+    };
+
+    // Unlike the clock of `Instant`, this one also counts the time in which the machine was
+    // suspended, so that waking up is no step.
     let passed = || {
         let t = clock_gettime(ClockId::Boottime);
-        t.tv_sec.saturating_mul(1_000).saturating_add(t.tv_nsec / 1_000_000)
+        t.tv_sec
+            .saturating_mul(1_000)
+            .saturating_add(t.tv_nsec / 1_000_000)
     };
+
     steadied(wall, passed)
 }
 
 /// A clock that follows `wall` and knows by `passed`, which only ever counts up, what to believe.
-pub fn steadied(wall: impl Fn() -> i64 + Send + Sync + 'static, passed: impl Fn() -> i64 + Send + Sync + 'static) -> StampClock {
+pub fn steadied(
+    wall: impl Fn() -> i64 + Send + Sync + 'static,
+    passed: impl Fn() -> i64 + Send + Sync + 'static,
+) -> StampClock {
     let steady = Mutex::new(None::<Steady>);
     Arc::new(move || {
         let mut steady = steady.lock().unwrap_or_else(PoisonError::into_inner);
-        let (wall_ms, passed_ms) = (wall(), passed());
-        steady.get_or_insert(Steady { wall_ms, passed_ms, step: None }).now(wall_ms, passed_ms)
+        let wall_ms = wall();
+        let passed_ms = passed();
+        steady
+            .get_or_insert(Steady {
+                wall_ms,
+                passed_ms,
+                step: None,
+            })
+            .now(wall_ms, passed_ms)
     })
 }
 
@@ -54,7 +76,9 @@ struct Step {
 
 impl Steady {
     fn now(&mut self, wall_ms: i64, passed_ms: i64) -> i64 {
-        let due_ms = self.wall_ms.saturating_add(passed_ms.saturating_sub(self.passed_ms));
+        let due_ms = self
+            .wall_ms
+            .saturating_add(passed_ms.saturating_sub(self.passed_ms));
         let by_ms = wall_ms.saturating_sub(due_ms);
         let is_small = |step_ms: i64| (-STEP_MS..=STEP_MS).contains(&step_ms);
         if is_small(by_ms) {
@@ -63,13 +87,26 @@ impl Steady {
                     "the machine's clock is right again, after it was wrong for less than a minute; no record was stamped by it"
                 );
             }
+
             (self.wall_ms, self.passed_ms) = (wall_ms, passed_ms);
             return wall_ms;
         }
-        match self.step.filter(|s| is_small(by_ms.saturating_sub(s.by_ms))) {
+
+        match self
+            .step
+            .filter(|s| is_small(by_ms.saturating_sub(s.by_ms)))
+        {
             Some(step) if passed_ms.saturating_sub(step.since_passed_ms) >= LASTS_MS => {
-                tracing::warn!("the machine's clock has stayed {} s from where it was; stamps follow it from now on", by_ms / 1_000);
-                *self = Steady { wall_ms, passed_ms, step: None };
+                tracing::warn!(
+                    "the machine's clock has stayed {} s from where it was; stamps follow it from now on",
+                    by_ms / 1_000
+                );
+                *self = Steady {
+                    wall_ms,
+                    passed_ms,
+                    step: None,
+                };
+
                 wall_ms
             }
             Some(_) => due_ms,
@@ -78,7 +115,11 @@ impl Steady {
                     "the machine's clock moved by {} s at once; stamps go on without that, and follow if it lasts for a minute",
                     by_ms / 1_000
                 );
-                self.step = Some(Step { by_ms, since_passed_ms: passed_ms });
+                self.step = Some(Step {
+                    by_ms,
+                    since_passed_ms: passed_ms,
+                });
+
                 due_ms
             }
         }
@@ -95,33 +136,56 @@ mod tests {
 
     #[test]
     fn a_step_is_followed_when_it_lasts() {
-        let (wall, passed) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
+        let wall = Arc::new(AtomicI64::new(0));
+        let passed = Arc::new(AtomicI64::new(0));
         let clock = {
-            let (wall, passed) = (wall.clone(), passed.clone());
-            steadied(move || wall.load(Ordering::Relaxed), move || passed.load(Ordering::Relaxed))
+            let wall = wall.clone();
+            let passed = passed.clone();
+            steadied(
+                move || wall.load(Ordering::Relaxed),
+                move || passed.load(Ordering::Relaxed),
+            )
         };
+
         let at = |passed_ms: i64, wall_ms: i64| {
             passed.store(passed_ms, Ordering::Relaxed);
             wall.store(wall_ms, Ordering::Relaxed);
             clock()
         };
+
         let base = 1_000_000;
         assert_eq!(at(0, base), base);
         assert_eq!(at(10, base + 10), base + 10);
-        assert_eq!(at(20, base + STEP_MS), base + STEP_MS, "a small step is followed");
+        assert_eq!(
+            at(20, base + STEP_MS),
+            base + STEP_MS,
+            "a small step is followed"
+        );
         let mut base = base + STEP_MS - 20;
         let mut began = 0;
         for wrong in [YEAR, -YEAR] {
             let at = |passed_ms: i64, wall_ms: i64| at(began + passed_ms, wall_ms);
             assert_eq!(at(1_000, base + 1_000), base + 1_000);
-            assert_eq!(at(2_000, base + 2_000 + wrong), base + 2_000, "for a moment");
+            assert_eq!(
+                at(2_000, base + 2_000 + wrong),
+                base + 2_000,
+                "for a moment"
+            );
             assert_eq!(at(3_000, base + 3_000), base + 3_000, "and right again");
             assert_eq!(at(4_000, base + 4_000 + wrong), base + 4_000);
             assert_eq!(at(63_999, base + 63_999 + wrong), base + 63_999);
-            assert_eq!(at(64_000, base + 64_000 + wrong), base + 64_000 + wrong, "it has lasted");
+            assert_eq!(
+                at(64_000, base + 64_000 + wrong),
+                base + 64_000 + wrong,
+                "it has lasted"
+            );
             assert_eq!(at(65_000, base + 65_000 + wrong), base + 65_000 + wrong);
             assert_eq!(at(66_000, base + 66_000), base + 66_000 + wrong);
-            assert_eq!(at(126_000, base + 126_000), base + 126_000, "put right, it is followed back");
+            assert_eq!(
+                at(126_000, base + 126_000),
+                base + 126_000,
+                "put right, it is followed back"
+            );
             (began, base) = (began + 200_000, base + 200_000);
         }
     }

@@ -1,9 +1,11 @@
 //! The log itself, shared by all handles of a process.
 //!
-//! Two locks. `turn` is held by whoever writes, from the check of its right to write until its records are written; so transactions happen one
-//! after another. They count (can be read, move a group) once they are as durable as was asked for, see [`super::pending`]; a join takes its turn too and
-//! waits for that, so it finds its predecessor's transaction decided. `state` guards what is in memory and is held for moments only: records are packed
-//! before the turn and copied out after, under no lock.
+//! Two locks. `turn` is held by whoever writes, from the check of its right to write until its
+//! records are written; so transactions happen one after another. They count (can be read, move a
+//! group) once they are as durable as was asked for, see [`super::pending`]; a join takes its turn
+//! too and waits for that, so it finds its predecessor's transaction decided. `state` guards what
+//! is in memory and is held for moments only: records are packed before the turn and copied out
+//! after, under no lock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::AtomicBool;
@@ -96,9 +98,11 @@ impl Core {
             sleepers: vec![],
             broken: None,
         };
+
         for row in loaded.topics {
             state.add(row);
         }
+
         for part in &mut state.parts {
             part.compacted = storage.compacted(part.place)?;
             if let Some(last) = storage.last(part.place)? {
@@ -107,22 +111,30 @@ impl Core {
                 part.stamp = last.last_time().unwrap_or(part.max_time);
             }
         }
+
         state.tell_of_the_future((options.clock)());
         for (group, topic, partition, offset) in loaded.offsets {
-            let known = state.topics.iter().find(|t| t.row.number == topic).filter(|t| partition < t.row.partitions);
+            let known = state
+                .topics
+                .iter()
+                .find(|t| t.row.number == topic)
+                .filter(|t| partition < t.row.partitions);
             let Some(part) = known.map(|t| t.first + partition as usize) else {
                 return Err(LogError::Corrupt(format!(
                     "group {group} has an offset in partition {partition} of a topic {topic} that does not exist"
                 )));
             };
+
             let end = state.parts[part].end;
             if offset > end {
                 return Err(LogError::Corrupt(format!(
                     "group {group} has read partition {partition} of topic {topic} up to offset {offset}, but it ends at {end}: records were lost"
                 )));
             }
+
             state.offsets.entry(group).or_default().insert(part, offset);
         }
+
         let core = Core {
             storage,
             options,
@@ -134,16 +146,21 @@ impl Core {
             state: Mutex::new(state),
             pending: Pending::default(),
         };
+
         core.want_compaction(&core.state());
         Ok(core)
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nobody panics while holding the log's state")
+        self.state
+            .lock()
+            .expect("nobody panics while holding the log's state")
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().expect("nobody panics while writing to the log")
+        self.turn
+            .lock()
+            .expect("nobody panics while writing to the log")
     }
 
     /// Whether the disk is asked in the background, and only there.
@@ -154,6 +171,7 @@ impl Core {
     /// Does something that no transaction may overlap. `change` says whether groups changed.
     pub fn exclusively<T>(&self, change: impl FnOnce(&mut State) -> (T, bool)) -> T {
         let _turn = self.turn();
+
         // Whoever failed to have it written knows it, and so does `state.check`.
         self.durable(self.pending.last()).ok();
         let mut state = self.state();
@@ -161,25 +179,33 @@ impl Core {
         if changed {
             state.wake_groups();
         }
+
         found
     }
 
     pub fn writable(&self) -> Result<(), LogError> {
-        self.storage.read_only().map_or(Ok(()), |why| Err(LogError::Invalid(why)))
+        self.storage
+            .read_only()
+            .map_or(Ok(()), |why| Err(LogError::Invalid(why)))
     }
 
     /// Makes a topic that does not exist.
-    pub fn add_topic(&self, make: impl FnOnce(&State) -> Result<Option<TopicRow>, LogError>) -> Result<(), LogError> {
+    pub fn add_topic(
+        &self,
+        make: impl FnOnce(&State) -> Result<Option<TopicRow>, LogError>,
+    ) -> Result<(), LogError> {
         let _turn = self.turn();
         let row = make(&self.state())?;
         if let Some(row) = row {
             self.storage.add_topic(&row)?;
             self.state().add(row);
         }
+
         Ok(())
     }
 
-    /// Appends packed records, and with a ticket moves its group's offsets in the same write. Gives the last offset of each partition.
+    /// Appends packed records, and with a ticket moves its group's offsets in the same write. Gives
+    /// the last offset of each partition.
     pub fn commit(
         &self,
         batches: Vec<(PartId, Builder)>,
@@ -188,7 +214,9 @@ impl Core {
     ) -> Result<Vec<(PartId, u64)>, Refused> {
         let turn = self.turn();
         let now = (self.options.clock)();
-        let (mut places, mut parts, mut moved) = (Vec::with_capacity(batches.len()), Vec::with_capacity(batches.len()), Vec::new());
+        let mut places = Vec::with_capacity(batches.len());
+        let mut parts = Vec::with_capacity(batches.len());
+        let mut moved = Vec::new();
         {
             let mut state = self.state();
             state.check().map_err(Refused::Broken)?;
@@ -199,27 +227,52 @@ impl Core {
                     Ok(_) => {}
                 }
             }
+
             for (id, builder) in batches {
                 let part = &mut state.parts[id];
                 let stamp = part.append_time.then(|| part.stamp_at(now));
                 let batch = builder.append(part.next, stamp, (part.max_time, part.log_bytes));
-                (part.next, part.max_time, part.log_bytes) = (batch.last() + 1, batch.max_time(), batch.log_bytes());
+                (part.next, part.max_time, part.log_bytes) =
+                    (batch.last() + 1, batch.max_time(), batch.log_bytes());
                 part.stamp = stamp.unwrap_or(part.stamp);
                 places.push((part.place, Arc::new(batch)));
                 parts.push(id);
             }
-            moved.extend(offsets.iter().map(|(id, offset)| (state.parts[*id].place, *offset)));
+
+            moved.extend(
+                offsets
+                    .iter()
+                    .map(|(id, offset)| (state.parts[*id].place, *offset)),
+            );
         }
+
         let group = member.map_or("", |(ticket, _)| &ticket.group);
         crash::point(Point::LogWrite);
-        let written = self.storage.commit(&Commit { batches: &places, group, offsets: &moved });
+        let written = self.storage.commit(&Commit {
+            batches: &places,
+            group,
+            offsets: &moved,
+        });
+
         crash::point(Point::LogWritten);
         written.map_err(|e| self.broken(&e))?;
-        let batches: Vec<_> = parts.into_iter().zip(places.into_iter().map(|(_, batch)| batch)).collect();
-        let appended = batches.iter().map(|(id, batch)| (*id, batch.last())).collect();
-        let written = Written { batches, group: group.to_string(), offsets: offsets.to_vec() };
+        let batches: Vec<_> = parts
+            .into_iter()
+            .zip(places.into_iter().map(|(_, batch)| batch))
+            .collect();
+        let appended = batches
+            .iter()
+            .map(|(id, batch)| (*id, batch.last()))
+            .collect();
+        let written = Written {
+            batches,
+            group: group.to_string(),
+            offsets: offsets.to_vec(),
+        };
+
         match self.options.durability {
-            // Published within the turn, or two writers could publish in the other order than they wrote.
+            // Published within the turn, or two writers could publish in the other order than they
+            // wrote.
             Durability::Os => {
                 self.unsynced.count();
                 self.publish([written]);
@@ -230,6 +283,7 @@ impl Core {
                 self.durable(number)?;
             }
         }
+
         Ok(appended)
     }
 
@@ -241,10 +295,14 @@ impl Core {
                 Refused::Fenced | Refused::Stale => e.to_string(),
             })
         };
-        self.pending.wait(number, sync, |ready| self.publish(ready)).map_err(Refused::Broken)
+
+        self.pending
+            .wait(number, sync, |ready| self.publish(ready))
+            .map_err(Refused::Broken)
     }
 
-    /// The storage failed. Whether the write will show up after a restart is unknown; going on from here could contradict it.
+    /// The storage failed. Whether the write will show up after a restart is unknown; going on from
+    /// here could contradict it.
     fn broken(&self, e: &LogError) -> Refused {
         let why = format!("{e}; then start again: what was committed is safe");
         let mut state = self.state();
@@ -256,7 +314,12 @@ impl Core {
     /// From here on transactions count.
     fn publish(&self, written: impl IntoIterator<Item = Written>) {
         let mut state = self.state();
-        for Written { batches, group, offsets } in written {
+        for Written {
+            batches,
+            group,
+            offsets,
+        } in written
+        {
             for (id, batch) in batches {
                 state.parts[id].publish(batch, self.options.tail_bytes);
             }
@@ -274,7 +337,8 @@ impl Core {
         }
     }
 
-    /// Sleeps until something is appended to one of `parts`, a group changes, or the time has come. True unless the time has come.
+    /// Sleeps until something is appended to one of `parts`, a group changes, or the time has come.
+    /// True unless the time has come.
     pub fn sleep<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
@@ -286,14 +350,19 @@ impl Core {
         if left == Duration::ZERO {
             return (state, false);
         }
+
         for id in parts.clone() {
             state.parts[id].sleepers.push(bell.clone());
         }
+
         state.sleepers.push(bell.clone());
-        let (mut state, _) = bell.wait_timeout(state, left).expect("nobody panics while holding the log's state");
+        let (mut state, _) = bell
+            .wait_timeout(state, left)
+            .expect("nobody panics while holding the log's state");
         for id in parts {
             state.parts[id].sleepers.retain(|b| !Arc::ptr_eq(b, bell));
         }
+
         state.sleepers.retain(|b| !Arc::ptr_eq(b, bell));
         (state, true)
     }
@@ -304,7 +373,11 @@ impl State {
         let first = self.parts.len();
         for partition in 0..row.partitions {
             self.parts.push(Part {
-                place: Place { topic: row.number, partition, compact: row.compact },
+                place: Place {
+                    topic: row.number,
+                    partition,
+                    compact: row.compact,
+                },
                 append_time: row.append_time,
                 end: 0,
                 next: 0,
@@ -317,13 +390,24 @@ impl State {
                 sleepers: Vec::new(),
             });
         }
+
         self.topics.push(Arc::new(Topic { row, first }));
     }
 
     /// Says if a clock was wrong before.
     fn tell_of_the_future(&self, now_ms: i64) {
-        let part = self.parts.iter().filter(|p| p.append_time).max_by_key(|p| p.stamp);
-        let Some(ahead_ms) = part.map(|p| p.stamp.saturating_sub(now_ms)).filter(|ms| *ms > STEP_MS) else { return };
+        let part = self
+            .parts
+            .iter()
+            .filter(|p| p.append_time)
+            .max_by_key(|p| p.stamp);
+        let Some(ahead_ms) = part
+            .map(|p| p.stamp.saturating_sub(now_ms))
+            .filter(|ms| *ms > STEP_MS)
+        else {
+            return;
+        };
+
         tracing::warn!(
             "the log's newest record is stamped {} s ahead of this machine's clock: one of the two clocks was wrong. New records are stamped by the clock as it is now, so times in the log fall; if the clock is wrong now, put it right and start again",
             ahead_ms / 1_000
@@ -358,16 +442,23 @@ impl State {
     /// A partition that has grown enough since it was last compacted.
     pub fn due(&self) -> Option<Place> {
         let due = |p: &&Part| {
-            p.place.compact && p.old_bytes().saturating_sub(p.compacted.log_bytes) > self.compact_bytes.max(p.compacted.kept_bytes)
+            p.place.compact
+                && p.old_bytes().saturating_sub(p.compacted.log_bytes)
+                    > self.compact_bytes.max(p.compacted.kept_bytes)
         };
+
         self.parts.iter().find(due).map(|p| p.place)
     }
 
-    /// Where compaction must stop, what the partition has grown to by then, and how far the last compaction got. What readers hold in memory stays
-    /// as it is.
+    /// Where compaction must stop, what the partition has grown to by then, and how far the last
+    /// compaction got. What readers hold in memory stays as it is.
     pub fn compact_to(&self, place: Place) -> Option<(u64, u64, Compacted)> {
         let part = self.parts.iter().find(|p| p.place == place)?;
-        Some((part.tail.front().map_or(part.end, |b| b.base()), part.old_bytes(), part.compacted))
+        Some((
+            part.tail.front().map_or(part.end, |b| b.base()),
+            part.old_bytes(),
+            part.compacted,
+        ))
     }
 }
 
@@ -378,10 +469,14 @@ impl Part {
         published.saturating_sub(self.tail_bytes as u64)
     }
 
-    /// The stamp of what comes now. Stamps do not fall when the clock goes back a little; but one that was far ahead was wrong, and time does not stand
-    /// still until it comes.
+    /// The stamp of what comes now. Stamps do not fall when the clock goes back a little; but one
+    /// that was far ahead was wrong, and time does not stand still until it comes.
     fn stamp_at(&self, now_ms: i64) -> i64 {
-        if self.stamp.saturating_sub(now_ms) > STEP_MS { now_ms } else { now_ms.max(self.stamp) }
+        if self.stamp.saturating_sub(now_ms) > STEP_MS {
+            now_ms
+        } else {
+            now_ms.max(self.stamp)
+        }
     }
 
     fn publish(&mut self, batch: Arc<Packed>, keep: usize) {
@@ -393,6 +488,7 @@ impl Part {
                 self.tail_bytes -= old.as_bytes().len();
             }
         }
+
         for bell in self.sleepers.drain(..) {
             bell.notify_all();
         }

@@ -31,7 +31,16 @@ pub struct Position {
 
 impl Position {
     pub fn new(at: TopicPartition, part: PartId, place: Place, next: u64, headers: bool) -> Self {
-        Position { at, part, place, headers, next, passed_over: false, ready: VecDeque::new(), inside: None }
+        Position {
+            at,
+            part,
+            place,
+            headers,
+            next,
+            passed_over: false,
+            ready: VecDeque::new(),
+            inside: None,
+        }
     }
 
     /// Whether there is something to take.
@@ -42,9 +51,14 @@ impl Position {
     /// Takes batches from the tail in memory. False if they must come from the storage.
     fn fill(&mut self, state: &State) -> bool {
         let part = &state.parts[self.part];
-        if part.tail.front().is_none_or(|first| first.base() > self.next) {
+        if part
+            .tail
+            .front()
+            .is_none_or(|first| first.base() > self.next)
+        {
             return false;
         }
+
         let from = part.tail.partition_point(|b| b.last() < self.next);
         let mut size = 0;
         for batch in part.tail.range(from..) {
@@ -54,22 +68,34 @@ impl Position {
                 break;
             }
         }
+
         true
     }
 
     fn fill_from_storage(&mut self, core: &Core) -> Result<(), LogError> {
-        let (mut due, read) = (self.next, core.storage.read(self.place, self.next, READY_BYTES)?);
+        let mut due = self.next;
+        let read = core.storage.read(self.place, self.next, READY_BYTES)?;
         for batch in &read {
             // Only compaction takes records away. Anything else that is missing was lost.
             if !self.place.compact && batch.base() > due {
-                return Err(LogError::Corrupt(format!("{:?}: the records from offset {due} to {} are missing", self.at, batch.base() - 1)));
+                return Err(LogError::Corrupt(format!(
+                    "{:?}: the records from offset {due} to {} are missing",
+                    self.at,
+                    batch.base() - 1
+                )));
             }
+
             due = batch.last() + 1;
         }
+
         self.ready.extend(read);
         if self.ready.is_empty() {
-            return Err(LogError::Corrupt(format!("nothing was found at or after offset {} although the log goes further", self.next)));
+            return Err(LogError::Corrupt(format!(
+                "nothing was found at or after offset {} although the log goes further",
+                self.next
+            )));
         }
+
         Ok(())
     }
 
@@ -82,10 +108,15 @@ impl Position {
                     self.inside = Some(inside);
                     return;
                 }
-                let Some(record) = batch.next(self.at, self.headers, &mut inside) else { break };
+
+                let Some(record) = batch.next(self.at, self.headers, &mut inside) else {
+                    break;
+                };
+
                 into.push(&record);
                 self.next = record.offset + 1;
             }
+
             self.next = batch.last() + 1;
             self.inside = None;
             self.ready.pop_front();
@@ -93,10 +124,18 @@ impl Position {
     }
 }
 
-/// Fills `into` from the positions, beginning at one of them, until a limit is reached or nothing is left.
-pub fn fetch(core: &Core, positions: &mut [Position], first: usize, limits: Limits, into: &mut Records) -> Result<(), LogError> {
+/// Fills `into` from the positions, beginning at one of them, until a limit is reached or nothing
+/// is left.
+pub fn fetch(
+    core: &Core,
+    positions: &mut [Position],
+    first: usize,
+    limits: Limits,
+    into: &mut Records,
+) -> Result<(), LogError> {
     let count = positions.len();
-    let (records, bytes) = (into.len().saturating_add(limits.records), into.size_bytes().saturating_add(limits.bytes));
+    let records = into.len().saturating_add(limits.records);
+    let bytes = into.size_bytes().saturating_add(limits.bytes);
     let mut began = None;
     loop {
         let mut turns: Vec<(usize, bool)> = Vec::with_capacity(count);
@@ -107,6 +146,7 @@ pub fn fetch(core: &Core, positions: &mut [Position], first: usize, limits: Limi
                 if position.passed_over {
                     continue;
                 }
+
                 if !position.ready.is_empty() {
                     turns.push((i, true));
                 } else if position.has_more(&state) {
@@ -114,20 +154,30 @@ pub fn fetch(core: &Core, positions: &mut [Position], first: usize, limits: Limi
                 }
             }
         }
+
         if turns.is_empty() {
             return Ok(());
         }
+
         let mut left = turns.len();
         for (i, filled) in turns {
-            let (record_room, byte_room) = (records.saturating_sub(into.len()), bytes.saturating_sub(into.size_bytes()));
+            let record_room = records.saturating_sub(into.len());
+            let byte_room = bytes.saturating_sub(into.size_bytes());
             if record_room == 0 || byte_room == 0 {
                 return Ok(());
             }
+
             if !filled {
                 positions[i].fill_from_storage(core)?;
             }
-            let (record_share, byte_share) = (record_room.div_ceil(left), byte_room.div_ceil(left));
-            positions[i].take(into, into.len() + record_share, into.size_bytes() + byte_share);
+
+            let record_share = record_room.div_ceil(left);
+            let byte_share = byte_room.div_ceil(left);
+            positions[i].take(
+                into,
+                into.len() + record_share,
+                into.size_bytes() + byte_share,
+            );
             left -= 1;
             if !into.is_empty() && began.get_or_insert_with(Instant::now).elapsed() > limits.age {
                 return Ok(());
@@ -148,24 +198,53 @@ mod tests {
     use crate::engine::topics::{Cleanup, Partitions, TopicId, TopicSpec, TopicTable};
 
     const AT: TopicPartition = TopicPartition::new(TopicId(0), 0);
-    const PLACE: Place = Place { topic: 0, partition: 0, compact: false };
+    const PLACE: Place = Place {
+        topic: 0,
+        partition: 0,
+        compact: false,
+    };
 
     fn open(storage: &Memory) -> Result<LocalLog, LogError> {
-        let spec =
-            TopicSpec { name: "kept", partitions: Partitions::One, cleanup: Cleanup::Keep, append_time: false, record_bytes_max: 1 << 20 };
-        LocalLog::with_storage(Box::new(storage.clone()), &TopicTable::new("", vec![spec]), Options { tail_bytes: 0, ..Options::default() })
+        let spec = TopicSpec {
+            name: "kept",
+            partitions: Partitions::One,
+            cleanup: Cleanup::Keep,
+            append_time: false,
+            record_bytes_max: 1 << 20,
+        };
+
+        LocalLog::with_storage(
+            Box::new(storage.clone()),
+            &TopicTable::new("", vec![spec]),
+            Options {
+                tail_bytes: 0,
+                ..Options::default()
+            },
+        )
     }
 
     fn written() -> Memory {
         let storage = Memory::default();
         let log = open(&storage).expect("a new log");
-        log.create_topic(AT.topic, log.handle.table.spec(AT.topic), 1).expect("a topic");
+        log.create_topic(AT.topic, log.handle.table.spec(AT.topic), 1)
+            .expect("a topic");
         let mut appender = log.appender().expect("an appender");
         for value in [b"a", b"b", b"c"] {
             let headers = Headers::default();
-            appender.append(&Record { at: AT, offset: 0, timestamp_ms: 1, key: None, value: Some(value), headers }).expect("appended");
+            appender
+                .append(&Record {
+                    at: AT,
+                    offset: 0,
+                    timestamp_ms: 1,
+                    key: None,
+                    value: Some(value),
+                    headers,
+                })
+                .expect("appended");
+
             appender.flush(Duration::from_secs(5)).expect("flushed");
         }
+
         storage
     }
 
@@ -174,9 +253,15 @@ mod tests {
         let mut reader = log.reader(AT.topic, &[(0, From::Start)], false)?;
         let mut records = Records::new();
         while !reader.caught_up() {
-            let limits = Limits { records: 10, bytes: 1 << 20, age: Duration::from_secs(1) };
+            let limits = Limits {
+                records: 10,
+                bytes: 1 << 20,
+                age: Duration::from_secs(1),
+            };
+
             reader.poll(Duration::ZERO, limits, &mut records)?;
         }
+
         Ok(records.len())
     }
 
@@ -186,15 +271,28 @@ mod tests {
         let storage = written();
         assert_eq!(read(&storage).ok(), Some(3));
         storage.replace(PLACE, &[1], None).expect("a batch is gone");
-        assert!(matches!(read(&storage), Err(LogError::Corrupt(why)) if why.contains("from offset 1 to 1 are missing")));
+        assert!(
+            matches!(read(&storage), Err(LogError::Corrupt(why)) if why.contains("from offset 1 to 1 are missing"))
+        );
     }
 
     #[test]
     fn an_end_that_a_group_has_read_past_is_damage() {
         let storage = written();
-        storage.commit(&Commit { batches: &[], group: "g", offsets: &[(PLACE, 3)] }).expect("an offset");
+        storage
+            .commit(&Commit {
+                batches: &[],
+                group: "g",
+                offsets: &[(PLACE, 3)],
+            })
+            .expect("an offset");
+
         assert_eq!(read(&storage).ok(), Some(3));
-        storage.replace(PLACE, &[2], None).expect("the last batch is gone");
-        assert!(matches!(read(&storage), Err(LogError::Corrupt(why)) if why.contains("records were lost")));
+        storage
+            .replace(PLACE, &[2], None)
+            .expect("the last batch is gone");
+        assert!(
+            matches!(read(&storage), Err(LogError::Corrupt(why)) if why.contains("records were lost"))
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! Small values of the embedded log, byte by byte: where groups are, how far compaction got, what topics there are. Each begins with a version; those of
-//! the first days had none, and are read as version 0. Batches have their own format in `batch`.
+//! Small values of the embedded log, byte by byte: where groups are, how far compaction got, what
+//! topics there are. Each begins with a version; those of the first days had none, and are read as
+//! version 0. Batches have their own format in `batch`.
 
 use super::storage::Compacted;
 pub use super::storage::TopicRow;
@@ -11,7 +12,9 @@ pub const VERSION: u8 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// Written by a version that knows more.
-    #[error("{what} has format {version}, this version knows {VERSION}; use the version that wrote it, or a newer one")]
+    #[error(
+        "{what} has format {version}, this version knows {VERSION}; use the version that wrote it, or a newer one"
+    )]
     Newer {
         /// What it is.
         what: &'static str,
@@ -28,18 +31,24 @@ fn numbers<const N: usize>(what: &'static str, value: &[u8]) -> Result<[u64; N],
     let numbers = match value.split_first() {
         _ if value.len() == N * 8 => value,
         Some((&VERSION, rest)) if rest.len() == N * 8 => rest,
-        Some((&version, _)) if version > VERSION => return Err(Unreadable::Newer { what, version }),
+        Some((&version, _)) if version > VERSION => {
+            return Err(Unreadable::Newer { what, version });
+        }
         _ => return Err(Unreadable::Damaged(what)),
     };
+
     let mut all = [0; N];
     for (slot, bytes) in all.iter_mut().zip(numbers.chunks_exact(8)) {
         *slot = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
     }
+
     Ok(all)
 }
 
 fn put_numbers(numbers: &[u64]) -> Vec<u8> {
-    std::iter::once(VERSION).chain(numbers.iter().flat_map(|n| n.to_le_bytes())).collect()
+    std::iter::once(VERSION)
+        .chain(numbers.iter().flat_map(|n| n.to_le_bytes()))
+        .collect()
 }
 
 /// A group's next offset in a partition.
@@ -54,7 +63,13 @@ pub fn put_offset(offset: u64) -> Vec<u8> {
 
 /// How far a partition was compacted.
 pub fn progress(value: &[u8]) -> Result<Compacted, Unreadable> {
-    numbers::<3>("the progress of a compaction", value).map(|[to, log_bytes, kept_bytes]| Compacted { to, log_bytes, kept_bytes })
+    numbers::<3>("the progress of a compaction", value).map(|[to, log_bytes, kept_bytes]| {
+        Compacted {
+            to,
+            log_bytes,
+            kept_bytes,
+        }
+    })
 }
 
 /// To bytes.
@@ -69,11 +84,17 @@ pub fn topic(value: &[u8]) -> Result<TopicRow, Unreadable> {
         #[serde(default)]
         v: u8,
     }
+
     const WHAT: &str = "a topic";
-    let Versioned { v: version } = serde_json::from_slice(value).map_err(|_| Unreadable::Damaged(WHAT))?;
+    let Versioned { v: version } =
+        serde_json::from_slice(value).map_err(|_| Unreadable::Damaged(WHAT))?;
     if version > VERSION {
-        return Err(Unreadable::Newer { what: WHAT, version });
+        return Err(Unreadable::Newer {
+            what: WHAT,
+            version,
+        });
     }
+
     serde_json::from_slice(value).map_err(|_| Unreadable::Damaged(WHAT))
 }
 
@@ -88,17 +109,28 @@ mod tests {
 
     #[test]
     fn the_first_format_and_todays_are_read_and_newer_ones_refused() {
-        let all = Compacted { to: 1, log_bytes: 2, kept_bytes: 3 };
+        let all = Compacted {
+            to: 1,
+            log_bytes: 2,
+            kept_bytes: 3,
+        };
+
         assert_eq!(offset(&put_offset(300)).ok(), Some(300));
         assert_eq!(offset(&300_u64.to_le_bytes()).ok(), Some(300));
         assert_eq!(progress(&put_progress(all)).ok(), Some(all));
         assert_eq!(progress(&put_progress(all)[1..]).ok(), Some(all));
-        assert!(matches!(offset(&[2, 1]), Err(Unreadable::Newer { version: 2, .. })));
+        assert!(matches!(
+            offset(&[2, 1]),
+            Err(Unreadable::Newer { version: 2, .. })
+        ));
         assert!(matches!(offset(&[1, 1]), Err(Unreadable::Damaged(_))));
         assert!(matches!(progress(&[]), Err(Unreadable::Damaged(_))));
         let old = br#"{"number":3,"name":"t","partitions":2,"compact":true,"append_time":false,"record_bytes_max":9}"#;
         assert_eq!(topic(old).map(|r| (r.v, r.number)).ok(), Some((0, 3)));
-        assert!(matches!(topic(br#"{"v":2,"something":"else"}"#), Err(Unreadable::Newer { version: 2, .. })));
+        assert!(matches!(
+            topic(br#"{"v":2,"something":"else"}"#),
+            Err(Unreadable::Newer { version: 2, .. })
+        ));
         assert!(topic(b"{").is_err());
     }
 }

@@ -24,7 +24,10 @@ struct Kept {
 
 impl Default for Memory {
     fn default() -> Self {
-        Memory { id: uuid::Uuid::now_v7().to_string(), kept: Arc::default() }
+        Memory {
+            id: uuid::Uuid::now_v7().to_string(),
+            kept: Arc::default(),
+        }
     }
 }
 
@@ -38,11 +41,17 @@ impl Memory {
             offsets: kept.offsets.clone(),
             compacted: kept.compacted.clone(),
         };
-        Memory { id: self.id.clone(), kept: Arc::new(Mutex::new(copy)) }
+
+        Memory {
+            id: self.id.clone(),
+            kept: Arc::new(Mutex::new(copy)),
+        }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().expect("nobody panics while holding the maps")
+        self.kept
+            .lock()
+            .expect("nobody panics while holding the maps")
     }
 }
 
@@ -53,8 +62,15 @@ impl Storage for Memory {
 
     fn load(&self) -> Result<Loaded, LogError> {
         let kept = self.kept();
-        let offsets = kept.offsets.iter().map(|((group, topic, partition), o)| (group.clone(), *topic, *partition, *o)).collect();
-        Ok(Loaded { topics: kept.topics.clone(), offsets })
+        let offsets = kept
+            .offsets
+            .iter()
+            .map(|((group, topic, partition), o)| (group.clone(), *topic, *partition, *o))
+            .collect();
+        Ok(Loaded {
+            topics: kept.topics.clone(),
+            offsets,
+        })
     }
 
     fn add_topic(&self, row: &TopicRow) -> Result<(), LogError> {
@@ -65,19 +81,33 @@ impl Storage for Memory {
     fn commit(&self, commit: &Commit<'_>) -> Result<(), LogError> {
         let mut kept = self.kept();
         for (at, batch) in commit.batches {
-            kept.batches.entry(*at).or_default().insert(batch.base(), batch.clone());
+            kept.batches
+                .entry(*at)
+                .or_default()
+                .insert(batch.base(), batch.clone());
         }
+
         for (at, offset) in commit.offsets {
-            kept.offsets.insert((commit.group.to_string(), at.topic, at.partition), *offset);
+            kept.offsets
+                .insert((commit.group.to_string(), at.topic, at.partition), *offset);
         }
+
         Ok(())
     }
 
     fn read(&self, at: Place, from: u64, bytes: usize) -> Result<Vec<Arc<Packed>>, LogError> {
         let kept = self.kept();
-        let Some(batches) = kept.batches.get(&at) else { return Ok(Vec::new()) };
-        let start = batches.range(..=from).next_back().filter(|(_, b)| b.last() >= from).map_or(from, |(base, _)| *base);
-        let (mut found, mut size) = (Vec::new(), 0);
+        let Some(batches) = kept.batches.get(&at) else {
+            return Ok(Vec::new());
+        };
+
+        let start = batches
+            .range(..=from)
+            .next_back()
+            .filter(|(_, b)| b.last() >= from)
+            .map_or(from, |(base, _)| *base);
+        let mut found = Vec::new();
+        let mut size = 0;
         for batch in batches.range(start..).map(|(_, b)| b) {
             size += batch.as_bytes().len();
             found.push(batch.clone());
@@ -85,11 +115,16 @@ impl Storage for Memory {
                 break;
             }
         }
+
         Ok(found)
     }
 
     fn last(&self, at: Place) -> Result<Option<Arc<Packed>>, LogError> {
-        Ok(self.kept().batches.get(&at).and_then(|b| b.last_key_value().map(|(_, b)| b.clone())))
+        Ok(self
+            .kept()
+            .batches
+            .get(&at)
+            .and_then(|b| b.last_key_value().map(|(_, b)| b.clone())))
     }
 
     fn compacted(&self, at: Place) -> Result<Compacted, LogError> {
@@ -102,10 +137,13 @@ impl Storage for Memory {
         for base in old {
             batches.remove(base);
         }
+
         if let Some(new) = new {
-            let copy = Packed::parse(new.base(), new.as_bytes().to_vec()).map_err(|e| LogError::Corrupt(e.to_string()))?;
+            let copy = Packed::parse(new.base(), new.as_bytes().to_vec())
+                .map_err(|e| LogError::Corrupt(e.to_string()))?;
             batches.insert(new.base(), copy);
         }
+
         Ok(())
     }
 

@@ -19,8 +19,14 @@ pub struct LocalReader {
 }
 
 impl LocalReader {
-    pub fn new(handle: Arc<Handle>, topic: TopicId, from: &[(u32, From)], headers: bool) -> Result<Self, LogError> {
-        let (mut positions, mut targets) = (Vec::with_capacity(from.len()), Vec::with_capacity(from.len()));
+    pub fn new(
+        handle: Arc<Handle>,
+        topic: TopicId,
+        from: &[(u32, From)],
+        headers: bool,
+    ) -> Result<Self, LogError> {
+        let mut positions = Vec::with_capacity(from.len());
+        let mut targets = Vec::with_capacity(from.len());
         for (partition, from) in from {
             let at = TopicPartition::new(topic, *partition);
             let (part, place, end) = handle.part(at)?;
@@ -35,10 +41,18 @@ impl LocalReader {
                     )));
                 }
             };
+
             positions.push(Position::new(at, part, place, next, headers));
             targets.push(end);
         }
-        Ok(LocalReader { handle, positions, targets, first: 0, bell: Arc::default() })
+
+        Ok(LocalReader {
+            handle,
+            positions,
+            targets,
+            first: 0,
+            bell: Arc::default(),
+        })
     }
 }
 
@@ -49,21 +63,33 @@ impl Reader for LocalReader {
         let mut state = core.state();
         while !self.positions.iter().any(|p| p.has_more(&state)) {
             let in_time;
-            (state, in_time) = core.sleep(state, &self.bell, self.positions.iter().map(|p| p.part), until);
+            (state, in_time) = core.sleep(
+                state,
+                &self.bell,
+                self.positions.iter().map(|p| p.part),
+                until,
+            );
             if !in_time {
                 return Ok(());
             }
         }
+
         drop(state);
         self.first = (self.first + 1) % self.positions.len();
         fetch(core, &mut self.positions, self.first, limits, into)
     }
 
     fn caught_up(&self) -> bool {
-        self.positions.iter().zip(&self.targets).all(|(p, target)| p.next >= *target)
+        self.positions
+            .iter()
+            .zip(&self.targets)
+            .all(|(p, target)| p.next >= *target)
     }
 
     fn reached(&self, partition: u32) -> bool {
-        self.positions.iter().zip(&self.targets).all(|(p, target)| p.at.partition != partition || p.next >= *target)
+        self.positions
+            .iter()
+            .zip(&self.targets)
+            .all(|(p, target)| p.at.partition != partition || p.next >= *target)
     }
 }

@@ -1,4 +1,5 @@
-//! What the local log keeps, and where: a few calls that a map in memory can answer as well as RocksDB.
+//! What the local log keeps, and where: a few calls that a map in memory can answer as well as
+//! RocksDB.
 
 use std::sync::Arc;
 
@@ -46,16 +47,37 @@ impl TopicRow {
     pub fn mismatches(&self, spec: &TopicSpec) -> Vec<String> {
         let mut found = Vec::new();
         let kept = |compact: bool| if compact { "compact" } else { "keep" };
-        let time = |append: bool| if append { "append time" } else { "the writer's time" };
+        let time = |append: bool| {
+            if append {
+                "append time"
+            } else {
+                "the writer's time"
+            }
+        };
+
         if self.compact != (spec.cleanup == Cleanup::Compact) {
-            found.push(format!("clean-up is {}, must be {}", kept(self.compact), kept(!self.compact)));
+            found.push(format!(
+                "clean-up is {}, must be {}",
+                kept(self.compact),
+                kept(!self.compact)
+            ));
         }
+
         if self.append_time != spec.append_time {
-            found.push(format!("records carry {}, must carry {}", time(self.append_time), time(spec.append_time)));
+            found.push(format!(
+                "records carry {}, must carry {}",
+                time(self.append_time),
+                time(spec.append_time)
+            ));
         }
+
         if self.record_bytes_max < spec.record_bytes_max {
-            found.push(format!("records may have {} bytes, must be allowed {}", self.record_bytes_max, spec.record_bytes_max));
+            found.push(format!(
+                "records may have {} bytes, must be allowed {}",
+                self.record_bytes_max, spec.record_bytes_max
+            ));
         }
+
         found
     }
 }
@@ -101,7 +123,8 @@ pub struct Commit<'a> {
     pub offsets: &'a [(Place, u64)],
 }
 
-/// Keeps batches, topics and offsets. Calls of [`Self::commit`] and [`Self::add_topic`] come one at a time, and so do those of [`Self::sync`]; everything else at any time.
+/// Keeps batches, topics and offsets. Calls of [`Self::commit`] and [`Self::add_topic`] come one at
+/// a time, and so do those of [`Self::sync`]; everything else at any time.
 pub trait Storage: Send + Sync {
     /// Identity, made with the storage.
     fn cluster_id(&self) -> &str;
@@ -119,13 +142,15 @@ pub trait Storage: Send + Sync {
     }
     /// Writes atomically.
     fn commit(&self, commit: &Commit<'_>) -> Result<(), LogError>;
-    /// Batches in order from the one that holds `from`, or else the next: at least one if there is any, and no more once `bytes` are reached.
+    /// Batches in order from the one that holds `from`, or else the next: at least one if there is
+    /// any, and no more once `bytes` are reached.
     fn read(&self, at: Place, from: u64, bytes: usize) -> Result<Vec<Arc<Packed>>, LogError>;
     /// The last batch.
     fn last(&self, at: Place) -> Result<Option<Arc<Packed>>, LogError>;
     /// How far the partition was compacted.
     fn compacted(&self, at: Place) -> Result<Compacted, LogError>;
-    /// Puts one batch (or none) in the place of those that begin at the offsets of `old`, atomically.
+    /// Puts one batch (or none) in the place of those that begin at the offsets of `old`,
+    /// atomically.
     fn replace(&self, at: Place, old: &[u64], new: Option<&Packed>) -> Result<(), LogError>;
     /// Remembers how far the partition was compacted.
     fn set_compacted(&self, at: Place, to: Compacted) -> Result<(), LogError>;

@@ -1,5 +1,5 @@
-//! Has the disk write what was committed, every second, where nobody waits for it: so that a power failure costs a second or two, and not what the
-//! operating system keeps back for half a minute.
+//! Has the disk write what was committed, every second, where nobody waits for it: so that a power
+//! failure costs a second or two, and not what the operating system keeps back for half a minute.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -32,7 +32,10 @@ impl Unsynced {
     /// True at the end.
     fn pause(&self) -> bool {
         let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        let (stopped, _) = self.bell.wait_timeout_while(stopped, EVERY, |stopped| !*stopped).unwrap_or_else(PoisonError::into_inner);
+        let (stopped, _) = self
+            .bell
+            .wait_timeout_while(stopped, EVERY, |stopped| !*stopped)
+            .unwrap_or_else(PoisonError::into_inner);
         *stopped
     }
 }
@@ -50,11 +53,14 @@ pub fn run(core: &Core) {
                     core.unsynced.failed.store(false, Ordering::Relaxed);
                 }
                 Err(e) if !core.unsynced.failed.swap(true, Ordering::Relaxed) => {
-                    tracing::warn!("the disk does not take the log: {e}; until it does, a power failure costs what came since");
+                    tracing::warn!(
+                        "the disk does not take the log: {e}; until it does, a power failure costs what came since"
+                    );
                 }
                 Err(_) => {}
             }
         }
+
         if last {
             return;
         }

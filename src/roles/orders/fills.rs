@@ -1,6 +1,7 @@
-//! The trades of an order, kept for as long as the order is: a trade is taken back only as it was. The last few lie in the order's entry, where the commonest
-//! order, of one trade, costs no row. When so many have come together they go into a row of their own, so that an entry does not grow with an order that
-//! trades ten thousand times.
+//! The trades of an order, kept for as long as the order is: a trade is taken back only as it was.
+//! The last few lie in the order's entry, where the commonest order, of one trade, costs no row.
+//! When so many have come together they go into a row of their own, so that an entry does not grow
+//! with an order that trades ten thousand times.
 
 use crate::domain::hold::{Fee, part_of};
 use crate::engine::context::Ctx;
@@ -33,27 +34,50 @@ impl<'a> Fill<'a> {
         self.quantity - self.back
     }
 
-    /// The fee that goes back with so many more. All parts together are the fee that was charged: each is rounded down, and the last has the rest.
+    /// The fee that goes back with so many more. All parts together are the fee that was charged:
+    /// each is rounded down, and the last has the rest.
     pub(super) fn fee_of(&self, quantity: i64) -> Fee {
-        let part = |fee| part_of(fee, self.back + quantity, self.quantity) - part_of(fee, self.back, self.quantity);
-        Fee { charged_e4: part(self.fee.charged_e4), exact_e4: part(self.fee.exact_e4) }
+        let part = |fee| {
+            part_of(fee, self.back + quantity, self.quantity)
+                - part_of(fee, self.back, self.quantity)
+        };
+
+        Fee {
+            charged_e4: part(self.fee.charged_e4),
+            exact_e4: part(self.fee.exact_e4),
+        }
     }
 
     fn write(&self, out: &mut Vec<u8>) {
         put_bytes(out, self.trade_id.as_bytes());
         let fee = self.fee;
-        [self.quantity, self.price_e4, fee.charged_e4, fee.exact_e4].into_iter().for_each(|n| put_signed(out, i128::from(n)));
+        [self.quantity, self.price_e4, fee.charged_e4, fee.exact_e4]
+            .into_iter()
+            .for_each(|n| put_signed(out, i128::from(n)));
         out.push(u8::from(self.with_house));
         put_signed(out, i128::from(self.back));
     }
 
     fn take(r: &mut &'a [u8]) -> Option<Self> {
         let trade_id = std::str::from_utf8(take_bytes(r)?).ok()?;
-        let (quantity, price_e4) = (take_i64(r)?, take_i64(r)?);
-        let fee = Fee { charged_e4: take_i64(r)?, exact_e4: take_i64(r)? };
+        let quantity = take_i64(r)?;
+        let price_e4 = take_i64(r)?;
+        let fee = Fee {
+            charged_e4: take_i64(r)?,
+            exact_e4: take_i64(r)?,
+        };
+
         let (&with_house, rest) = r.split_first()?;
         *r = rest;
-        let fill = Fill { trade_id, quantity, price_e4, fee, with_house: with_house == 1, back: take_i64(r)? };
+        let fill = Fill {
+            trade_id,
+            quantity,
+            price_e4,
+            fee,
+            with_house: with_house == 1,
+            back: take_i64(r)?,
+        };
+
         (with_house < 2 && quantity > 0 && (0..=quantity).contains(&fill.back)).then_some(fill)
     }
 }
@@ -64,10 +88,12 @@ pub(super) fn each(mut bytes: &[u8]) -> impl Iterator<Item = Option<Fill<'_>>> {
         if bytes.is_empty() {
             return None;
         }
+
         let fill = Fill::take(&mut bytes);
         if fill.is_none() {
             bytes = &[];
         }
+
         Some(fill)
     })
 }
@@ -81,9 +107,11 @@ pub(super) struct Fills<'a> {
     new: Option<Fill<'a>>,
     /// Rows of those before.
     rows: u64,
-    /// The quantity of all of them that was not taken back. An order that traded before trades were kept has traded more.
+    /// The quantity of all of them that was not taken back. An order that traded before trades were
+    /// kept has traded more.
     pub stand: i64,
-    /// Some of the rows have been deleted: the order is on its way to be forgotten, and its trades are no more.
+    /// Some of the rows have been deleted: the order is on its way to be forgotten, and its trades
+    /// are no more.
     pub forgotten: bool,
 }
 
@@ -113,7 +141,13 @@ impl<'a> Fills<'a> {
     }
 
     pub(super) fn read(r: &mut &'a [u8]) -> Option<Self> {
-        Some(Fills { rows: take_u64(r)?, stand: take_i64(r)?, last: take_bytes(r)?, new: None, forgotten: false })
+        Some(Fills {
+            rows: take_u64(r)?,
+            stand: take_i64(r)?,
+            last: take_bytes(r)?,
+            new: None,
+            forgotten: false,
+        })
     }
 
     /// Those in the entry; none at the end: they cannot be read.
@@ -123,33 +157,63 @@ impl<'a> Fills<'a> {
     }
 
     /// Adds a trade. Those that have come together go into a row.
-    pub(super) fn add(mut self, ctx: &mut Ctx<'_>, b: &mut Buffers, order: (&str, &str), fill: Fill<'a>) -> Self {
+    pub(super) fn add(
+        mut self,
+        ctx: &mut Ctx<'_>,
+        b: &mut Buffers,
+        order: (&str, &str),
+        fill: Fill<'a>,
+    ) -> Self {
         if each(self.last).count() >= TOGETHER {
             put_row(ctx, b, order, self.rows, self.last);
             (self.rows, self.last) = (self.rows + 1, &[]);
         }
+
         self.stand += fill.quantity;
         self.new = Some(fill);
         self
     }
 
     /// Looks a trade up.
-    pub(super) fn find(&self, ctx: &mut Ctx<'_>, b: &mut Buffers, order: (&str, &str), trade_id: &str) -> Result<Option<Found>, Bug> {
-        let number = |bytes: &[u8]| each(bytes).position(|fill| fill.is_some_and(|fill| fill.trade_id == trade_id));
+    pub(super) fn find(
+        &self,
+        ctx: &mut Ctx<'_>,
+        b: &mut Buffers,
+        order: (&str, &str),
+        trade_id: &str,
+    ) -> Result<Option<Found>, Bug> {
+        let number = |bytes: &[u8]| {
+            each(bytes).position(|fill| fill.is_some_and(|fill| fill.trade_id == trade_id))
+        };
+
         if let Some(number) = number(self.last) {
-            return Ok(Some(Found { row: None, bytes: self.last.to_vec(), number }));
+            return Ok(Some(Found {
+                row: None,
+                bytes: self.last.to_vec(),
+                number,
+            }));
         }
+
         for row in (0..self.rows).rev() {
-            let bytes = ctx.get(row_key(b, order, row)).and_then(state::body).map(<[u8]>::to_vec);
+            let bytes = ctx
+                .get(row_key(b, order, row))
+                .and_then(state::body)
+                .map(<[u8]>::to_vec);
             let bytes = bytes.ok_or_else(|| state::unreadable(ctx, "an order's trades"))?;
             if let Some(number) = number(&bytes) {
-                return Ok(Some(Found { row: Some(row), bytes, number }));
+                return Ok(Some(Found {
+                    row: Some(row),
+                    bytes,
+                    number,
+                }));
             }
         }
+
         Ok(None)
     }
 
-    /// Notes that so many of a trade were taken back. `into` holds those of the entry, if the trade is one of them.
+    /// Notes that so many of a trade were taken back. `into` holds those of the entry, if the trade
+    /// is one of them.
     pub(super) fn taken_back<'n>(
         self,
         ctx: &mut Ctx<'_>,
@@ -164,8 +228,13 @@ impl<'a> Fills<'a> {
     {
         into.clear();
         for (number, fill) in each(&found.bytes).flatten().enumerate() {
-            Fill { back: fill.back + if number == found.number { quantity } else { 0 }, ..fill }.write(into);
+            Fill {
+                back: fill.back + if number == found.number { quantity } else { 0 },
+                ..fill
+            }
+            .write(into);
         }
+
         let last = match found.row {
             Some(row) => {
                 put_row(ctx, b, order, row, into);
@@ -173,15 +242,26 @@ impl<'a> Fills<'a> {
             }
             None => into,
         };
-        Fills { last, stand: self.stand - quantity, ..self }
+
+        Fills {
+            last,
+            stand: self.stand - quantity,
+            ..self
+        }
     }
 
     /// Deletes rows of an order that is to be forgotten. Answers what is left; none: nothing.
-    pub(super) fn forget(mut self, ctx: &mut Ctx<'_>, b: &mut Buffers, order: (&str, &str)) -> Option<Self> {
+    pub(super) fn forget(
+        mut self,
+        ctx: &mut Ctx<'_>,
+        b: &mut Buffers,
+        order: (&str, &str),
+    ) -> Option<Self> {
         for _ in 0..DELETED_AT_ONCE {
             self.rows = self.rows.checked_sub(1)?;
             ctx.delete(row_key(b, order, self.rows));
         }
+
         self.forgotten = true;
         Some(self)
     }
@@ -212,7 +292,17 @@ mod tests {
     use super::*;
 
     fn fill(quantity: i64, charged_e4: i64) -> Fill<'static> {
-        Fill { trade_id: "3-1", quantity, price_e4: 100, fee: Fee { charged_e4, exact_e4: charged_e4 - 1 }, with_house: true, back: 1 }
+        Fill {
+            trade_id: "3-1",
+            quantity,
+            price_e4: 100,
+            fee: Fee {
+                charged_e4,
+                exact_e4: charged_e4 - 1,
+            },
+            with_house: true,
+            back: 1,
+        }
     }
 
     /// Later versions must read what this one wrote.
@@ -224,24 +314,45 @@ mod tests {
         assert_eq!(each(&out).collect::<Vec<_>>(), [Some(fill(3, 4))]);
         assert_eq!(each(&out[..10]).collect::<Vec<_>>(), [None]);
         let mut all = Vec::new();
-        Fills { last: &out, new: Some(fill(3, 4)), rows: 2, stand: 5, forgotten: false }.write(&mut all);
+        Fills {
+            last: &out,
+            new: Some(fill(3, 4)),
+            rows: 2,
+            stand: 5,
+            forgotten: false,
+        }
+        .write(&mut all);
+
         assert_eq!(all[..3], [2, 10, 22]);
         let back = Fills::read(&mut &all[..]).expect("whole");
-        assert_eq!((back.rows, back.stand, back.in_entry().flatten().count()), (2, 5, 2));
+        assert_eq!(
+            (back.rows, back.stand, back.in_entry().flatten().count()),
+            (2, 5, 2)
+        );
     }
 
     #[test]
     fn the_parts_of_a_fee_are_the_fee() {
         for (quantity, charged) in [(7, 10), (3, 1), (1_000, 999), (5, 0)] {
-            let mut f = Fill { back: 0, ..fill(quantity, charged) };
-            let (mut parts, mut exact) = (0, 0);
+            let mut f = Fill {
+                back: 0,
+                ..fill(quantity, charged)
+            };
+
+            let mut parts = 0;
+            let mut exact = 0;
             for step in [1, 2, quantity - 3].into_iter().filter(|n| *n > 0) {
                 let fee = f.fee_of(step);
                 assert!(fee.charged_e4 >= 0);
                 (parts, exact) = (parts + fee.charged_e4, exact + fee.exact_e4);
                 f.back += step;
             }
-            assert_eq!((f.stands(), parts, exact), (0, charged, (charged - 1)), "{quantity} for {charged}");
+
+            assert_eq!(
+                (f.stands(), parts, exact),
+                (0, charged, (charged - 1)),
+                "{quantity} for {charged}"
+            );
         }
     }
 }

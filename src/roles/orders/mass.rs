@@ -1,12 +1,16 @@
 //! Open orders as a mass cancel finds them, and mass cancels, which end them in parts.
 //!
-//! A user may have any number of open orders, and a command must not make a transaction without a bound. So a mass cancel asks the book to end a part of
-//! them, and keeps a row that says where it stopped. Behind a part it asks the book to cancel the mass cancel itself. That is no order, so the book refuses,
-//! and the refusal is the record by which the next part begins: it comes when the book has done the part before. No order, no deadline and no other
-//! topic is needed for that, and a user who goes on trading does not delay it.
+//! A user may have any number of open orders, and a command must not make a transaction without a
+//! bound. So a mass cancel asks the book to end a part of them, and keeps a row that says where it
+//! stopped. Behind a part it asks the book to cancel the mass cancel itself. That is no order, so
+//! the book refuses, and the refusal is the record by which the next part begins: it comes when the
+//! book has done the part before. No order, no deadline and no other topic is needed for that, and
+//! a user who goes on trading does not delay it.
 //!
-//! Each order has the number of its user's event with which it came, so orders that came after the command are left alone. What was asked of the book goes
-//! from the rows that mass cancels look at to others: each order is asked about once, however many mass cancels there are, and none looks at it twice.
+//! Each order has the number of its user's event with which it came, so orders that came after the
+//! command are left alone. What was asked of the book goes from the rows that mass cancels look at
+//! to others: each order is asked about once, however many mass cancels there are, and none looks
+//! at it twice.
 
 use crate::domain::reason::Reason;
 use crate::domain::status::Status;
@@ -51,7 +55,9 @@ impl Row {
             [PLAIN, ENDING] => Some(Row::Ending),
             [NUMBERED, number @ ..] => {
                 let mut rest = number;
-                take_u64(&mut rest).filter(|_| rest.is_empty()).map(Row::Since)
+                take_u64(&mut rest)
+                    .filter(|_| rest.is_empty())
+                    .map(Row::Since)
             }
             _ => None,
         }
@@ -59,7 +65,11 @@ impl Row {
 
     /// The event it came with; 0: before all that have a number.
     pub(super) fn since(self) -> u64 {
-        if let Row::Since(number) = self { number } else { 0 }
+        if let Row::Since(number) = self {
+            number
+        } else {
+            0
+        }
     }
 }
 
@@ -80,17 +90,26 @@ impl UnderWay {
     fn put(&self, out: &mut Vec<u8>) {
         put(out, self.reason as u128);
         put(out, self.since);
+
         // No symbol is empty.
         let symbol = self.symbol.as_deref().unwrap_or_default();
-        [symbol, &self.after.0, &self.after.1].into_iter().for_each(|text| put_bytes(out, text.as_bytes()));
+        [symbol, &self.after.0, &self.after.1]
+            .into_iter()
+            .for_each(|text| put_bytes(out, text.as_bytes()));
     }
 
     pub(super) fn read(bytes: &[u8]) -> Option<UnderWay> {
         let text = |r: &mut &[u8]| String::from_utf8(take_bytes(r)?.to_vec()).ok();
         state::whole(bytes, |r| {
-            let (reason, since) = (Reason::from_number(take_u64(r)?)?, take_u64(r)?);
+            let reason = Reason::from_number(take_u64(r)?)?;
+            let since = take_u64(r)?;
             let symbol = Some(text(r)?).filter(|s| !s.is_empty());
-            Some(UnderWay { symbol, reason, since, after: (text(r)?, text(r)?) })
+            Some(UnderWay {
+                symbol,
+                reason,
+                since,
+                after: (text(r)?, text(r)?),
+            })
         })
     }
 }
@@ -105,10 +124,12 @@ fn row_key<'b>(b: &'b mut Buffers, letter: u8, (user, symbol, order_id): Named<'
 /// An order may be open for long.
 pub(super) fn opened(ctx: &mut Ctx<'_>, b: &mut Buffers, order: Named<'_>, since: u64) {
     b.value.clear();
-    b.value.push(if b.cancel_part > 0 { NUMBERED } else { PLAIN });
+    b.value
+        .push(if b.cancel_part > 0 { NUMBERED } else { PLAIN });
     if b.cancel_part > 0 {
         put(&mut b.value, since);
     }
+
     row_key(b, b'n', order);
     ctx.put(&b.key, &b.value);
 }
@@ -118,16 +139,19 @@ pub(super) fn ended(ctx: &mut Ctx<'_>, b: &mut Buffers, order: Named<'_>) {
     if ctx.get(row_key(b, b'n', order)).is_none() {
         row_key(b, b'x', order);
     }
+
     ctx.delete(&b.key);
 }
 
-/// Its mass cancel is on its way to the book: asked again before the book has answered, a mass cancel finds nothing more to do.
+/// Its mass cancel is on its way to the book: asked again before the book has answered, a mass
+/// cancel finds nothing more to do.
 fn mark(ctx: &mut Ctx<'_>, b: &mut Buffers, order: Named<'_>) {
     row_key(b, b'n', order);
     if b.cancel_part == 0 {
         ctx.put(&b.key, &[PLAIN, ENDING]);
         return;
     }
+
     ctx.delete(&b.key);
     row_key(b, b'x', order);
     ctx.put(&b.key, &[PLAIN]);
@@ -148,10 +172,12 @@ fn prefix<'b>(b: &'b mut Buffers, user: &str, symbol: Option<&str>) -> &'b [u8] 
     if symbol.is_some() {
         b.key.push(0);
     }
+
     &b.key
 }
 
-/// Looks at the next part of a user's open orders, without those that a mass cancel has taken before.
+/// Looks at the next part of a user's open orders, without those that a mass cancel has taken
+/// before.
 fn find(
     ctx: &mut Ctx<'_>,
     b: &mut Buffers,
@@ -160,43 +186,74 @@ fn find(
     since: u64,
     after: Option<&(String, String)>,
 ) -> Result<Part, Bug> {
-    let most = if b.cancel_part > 0 { b.cancel_part } else { usize::MAX };
+    let most = if b.cancel_part > 0 {
+        b.cancel_part
+    } else {
+        usize::MAX
+    };
+
     let begin = after.map(|(symbol, order_id)| row_key(b, b'n', (user, symbol, order_id)).to_vec());
     prefix(b, user, symbol);
-    let (ids, mut part, mut looked, mut last, mut readable) = (user.len() + 2, Part::default(), 0, None, true);
+    let ids = user.len() + 2;
+    let mut part = Part::default();
+    let mut looked = 0;
+    let mut last = None;
+    let mut readable = true;
     ctx.scan_after(&b.key, begin.as_deref(), &mut |key, value| {
-        let order = std::str::from_utf8(&key[ids..]).ok().and_then(|t| t.split_once('\0'));
+        let order = std::str::from_utf8(&key[ids..])
+            .ok()
+            .and_then(|t| t.split_once('\0'));
         let (Some(row), Some((symbol, order_id))) = (Row::read(value), order) else {
             readable = false;
             return false;
         };
+
         // Only an older version has left those here, and no more of them come.
         if row == Row::Ending {
             return true;
         }
+
         if looked == most {
             part.stopped_at = last.take();
             return false;
         }
+
         looked += 1;
         last = Some((symbol.to_string(), order_id.to_string()));
         if row.since() <= since {
             part.orders.extend(last.clone());
         }
+
         true
     });
-    if readable { Ok(part) } else { Err(state::unreadable(ctx, "an open order")) }
+
+    if readable {
+        Ok(part)
+    } else {
+        Err(state::unreadable(ctx, "an open order"))
+    }
 }
 
 /// Whether a mass cancel would find an order that none is ending.
-pub(super) fn finds(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, symbol: Option<&str>) -> Result<bool, Bug> {
-    let (mut found, mut readable) = (false, true);
+pub(super) fn finds(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    user: &str,
+    symbol: Option<&str>,
+) -> Result<bool, Bug> {
+    let mut found = false;
+    let mut readable = true;
     ctx.scan_after(prefix(b, user, symbol), None, &mut |_, value| {
         let row = Row::read(value);
         (readable, found) = (row.is_some(), row.is_some_and(|row| row != Row::Ending));
         readable && !found
     });
-    if readable { Ok(found) } else { Err(state::unreadable(ctx, "an open order")) }
+
+    if readable {
+        Ok(found)
+    } else {
+        Err(state::unreadable(ctx, "an open order"))
+    }
 }
 
 /// Asks the book to end a part, and to answer when it has.
@@ -205,6 +262,7 @@ fn ask(desk: &mut Desk<'_, '_>, cause_id: &str, reason: Reason, part: &Part) {
         mark(desk.ctx, desk.buffers, (desk.user, symbol, order_id));
         desk.ask(symbol, order_id, Ask::Cancel { cause_id, reason });
     }
+
     if let Some((symbol, _)) = &part.stopped_at {
         desk.ask(symbol, cause_id, Ask::Cancel { cause_id, reason });
     }
@@ -217,36 +275,92 @@ fn keep(desk: &mut Desk<'_, '_>, cause_id: &str, way: &UnderWay) {
 }
 
 /// The command: takes the first part.
-pub(super) fn begin(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>) -> Result<Result<(), Refusal>, Bug> {
+pub(super) fn begin(
+    desk: &mut Desk<'_, '_>,
+    c: &Command<'_>,
+    content: Content<'_>,
+) -> Result<Result<(), Refusal>, Bug> {
     let since = desk.account.user_seq;
-    let mut part = find(desk.ctx, desk.buffers, desk.user, c.symbol.as_deref(), since, None)?;
+    let mut part = find(
+        desk.ctx,
+        desk.buffers,
+        desk.user,
+        c.symbol.as_deref(),
+        since,
+        None,
+    )?;
+
     if part.orders.is_empty() {
         changes::refuse(desk, c, content, None, Reason::UnknownOrder.into());
         return Ok(Ok(()));
     }
+
     let reason = on_whose_word(c, Reason::MassCancel);
     ask(desk, &c.order_id, reason, &part);
     match part.stopped_at.take() {
         None => changes::sent(desk, c, content),
         Some(after) => {
-            // Its id is remembered until it is through: the book's answers must not meet another mass cancel of the same id.
-            desk.note(&c.order_id, &Entry { pending: 1, ..Entry::plain(Status::Filled, None, content) });
-            keep(desk, &c.order_id, &UnderWay { symbol: c.symbol.as_deref().map(Into::into), reason, since, after });
+            // Its id is remembered until it is through: the book's answers must not meet another
+            // mass cancel of the same id.
+            desk.note(
+                &c.order_id,
+                &Entry {
+                    pending: 1,
+                    ..Entry::plain(Status::Filled, None, content)
+                },
+            );
+
+            keep(
+                desk,
+                &c.order_id,
+                &UnderWay {
+                    symbol: c.symbol.as_deref().map(Into::into),
+                    reason,
+                    since,
+                    after,
+                },
+            );
+
             crash::point(Point::MassPart);
         }
     }
+
     Ok(Ok(()))
 }
 
 /// The book has done a part: takes the next.
-pub(super) fn go_on(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, cause_id: &str) -> Result<(), Bug> {
-    let way = state::load(ctx, b.key(b'c', user, Some(cause_id)), "a mass cancel", UnderWay::read)?;
+pub(super) fn go_on(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    user: &str,
+    cause_id: &str,
+) -> Result<(), Bug> {
+    let way = state::load(
+        ctx,
+        b.key(b'c', user, Some(cause_id)),
+        "a mass cancel",
+        UnderWay::read,
+    )?;
     let Some(mut way) = way else {
-        return Err(bug(ctx, format_args!("the book answers mass cancel {cause_id} of user {user}, which is not under way")));
+        return Err(bug(
+            ctx,
+            format_args!(
+                "the book answers mass cancel {cause_id} of user {user}, which is not under way"
+            ),
+        ));
     };
+
     crash::point(Point::MassGoesOn);
     let mut desk = Desk::existing(ctx, b, user)?;
-    let mut part = find(desk.ctx, desk.buffers, user, way.symbol.as_deref(), way.since, Some(&way.after))?;
+    let mut part = find(
+        desk.ctx,
+        desk.buffers,
+        user,
+        way.symbol.as_deref(),
+        way.since,
+        Some(&way.after),
+    )?;
+
     ask(&mut desk, cause_id, way.reason, &part);
     match part.stopped_at.take() {
         Some(after) => {
@@ -259,6 +373,7 @@ pub(super) fn go_on(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, cause_id: &s
             desk.buffers.has_ended(user, cause_id);
         }
     }
+
     desk.close();
     Ok(())
 }
@@ -270,21 +385,56 @@ mod tests {
     /// Later versions must read what this one wrote.
     #[test]
     fn golden_bytes() {
-        let way = UnderWay { symbol: Some("A".into()), reason: Reason::MassCancel, since: 300, after: ("A".into(), "17".into()) };
+        let way = UnderWay {
+            symbol: Some("A".into()),
+            reason: Reason::MassCancel,
+            since: 300,
+            after: ("A".into(), "17".into()),
+        };
+
         let mut out = vec![1];
         way.put(&mut out);
-        assert_eq!(out, [1, Reason::MassCancel as u8, 0xac, 2, 1, b'A', 1, b'A', 2, b'1', b'7']);
+        assert_eq!(
+            out,
+            [
+                1,
+                Reason::MassCancel as u8,
+                0xac,
+                2,
+                1,
+                b'A',
+                1,
+                b'A',
+                2,
+                b'1',
+                b'7'
+            ]
+        );
+
         assert_eq!(UnderWay::read(&out), Some(way.clone()));
-        let all = UnderWay { symbol: None, ..way };
+        let all = UnderWay {
+            symbol: None,
+            ..way
+        };
+
         let mut out = vec![1];
         all.put(&mut out);
         assert_eq!(UnderWay::read(&out), Some(all));
-        assert_eq!((UnderWay::read(&out[..4]), UnderWay::read(&[2])), (None, None));
+        assert_eq!(
+            (UnderWay::read(&out[..4]), UnderWay::read(&[2])),
+            (None, None)
+        );
     }
 
     #[test]
     fn rows_of_every_version_are_read() {
-        assert_eq!([&[1][..], &[1, 1], &[2, 0xac, 2]].map(Row::read), [Some(Row::Before), Some(Row::Ending), Some(Row::Since(300))]);
-        assert_eq!([&[][..], &[1, 2], &[2], &[2, 1, 1], &[3, 1]].map(Row::read), [None; 5]);
+        assert_eq!(
+            [&[1][..], &[1, 1], &[2, 0xac, 2]].map(Row::read),
+            [Some(Row::Before), Some(Row::Ending), Some(Row::Since(300))]
+        );
+        assert_eq!(
+            [&[][..], &[1, 2], &[2], &[2, 1, 1], &[3, 1]].map(Row::read),
+            [None; 5]
+        );
     }
 }

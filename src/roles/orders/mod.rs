@@ -1,4 +1,5 @@
-//! `orders`: the only owner of money. It checks and reserves what users want, and books what the book did with it; everything it does is an event.
+//! `orders`: the only owner of money. It checks and reserves what users want, and books what the
+//! book did with it; everything it does is an event.
 
 mod books;
 mod bust;
@@ -60,14 +61,22 @@ impl Orders {
     pub(super) fn new(settings: &RoleSettings) -> Self {
         Orders {
             settings: *settings,
-            limit: Limit::new(settings.rate_limit, settings.burst).map(|limit| match settings.rules >= MESSAGES_BOUNDED {
-                true if settings.time_may_fall => limit,
-                _ => limit.as_before(settings.time_may_fall),
+            limit: Limit::new(settings.rate_limit, settings.burst).map(|limit| {
+                match settings.rules >= MESSAGES_BOUNDED {
+                    true if settings.time_may_fall => limit,
+                    _ => limit.as_before(settings.time_may_fall),
+                }
             }),
-            messages: Limit::times(settings.rate_limit, settings.burst, settings.message_rate_factor)
-                .filter(|_| settings.rules >= MESSAGES_BOUNDED),
+            messages: Limit::times(
+                settings.rate_limit,
+                settings.burst,
+                settings.message_rate_factor,
+            )
+            .filter(|_| settings.rules >= MESSAGES_BOUNDED),
             stale: Stale::new(settings.stale_ms, settings.time_may_fall),
-            max_age_ns: settings.max_command_age_ms.map(|ms| i128::from(ms) * 1_000_000),
+            max_age_ns: settings
+                .max_command_age_ms
+                .map(|ms| i128::from(ms) * 1_000_000),
             instruments: rows::instruments(),
             references: rows::references(),
             controls: rows::controls(),
@@ -94,6 +103,7 @@ impl Role for Orders {
             topics::EXECUTIONS => self.execution(ctx, record)?,
             _ => return Err(bug(ctx, "orders does not read this topic")),
         }
+
         match self.settings.dedup_window_ms {
             Some(window) => {
                 let command = record.at.topic != topics::EXECUTIONS;
@@ -113,11 +123,15 @@ impl Role for Orders {
         self.settings.rules >= MERGED_BY_LOG_TIME
     }
 
-    /// Every posting was checked as it was made (I1, I2); what only holds between records of state is checked here, before anything is committed.
+    /// Every posting was checked as it was made (I1, I2); what only holds between records of state
+    /// is checked here, before anything is committed.
     fn batch_end(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Bug> {
         match std::mem::take(&mut self.buffers.tally) {
             tally if tally == Tally::default() => Ok(()),
-            tally => Err(bug(ctx, format_args!("accounts and the orders they hold money for differ by {tally:?}"))),
+            tally => Err(bug(
+                ctx,
+                format_args!("accounts and the orders they hold money for differ by {tally:?}"),
+            )),
         }
     }
 }

@@ -1,8 +1,11 @@
-//! `portfolio`: folds order events into portfolios. A projection and nothing else; losing it can lose no money.
+//! `portfolio`: folds order events into portfolios. A projection and nothing else; losing it can
+//! lose no money.
 //!
-//! A busy user has many events in a transaction, and only the last portfolio counts. So portfolios are kept in hand while a batch lasts, with those rows
-//! (open sells; positions of a large portfolio) that events came for, and written once at its end: users in the order in which they came up, each with the
-//! rows that changed. What is in hand has a bound: where it is reached, all of it is written at once, and the batch goes on.
+//! A busy user has many events in a transaction, and only the last portfolio counts. So portfolios
+//! are kept in hand while a batch lasts, with those rows (open sells; positions of a large
+//! portfolio) that events came for, and written once at its end: users in the order in which they
+//! came up, each with the rows that changed. What is in hand has a bound: where it is reached, all
+//! of it is written at once, and the batch goes on.
 
 mod state;
 
@@ -36,11 +39,13 @@ pub(super) struct Portfolios {
 }
 
 /// Said of a record that the role cannot read.
-const UNREADABLE: &str = "state of a portfolio cannot be read; it was written by a newer version or is damaged";
+const UNREADABLE: &str =
+    "state of a portfolio cannot be read; it was written by a newer version or is damaged";
 
 /// So much is kept in hand, counted in bytes that are to be written.
 const PENDING_MAX: usize = 8 << 20;
-/// Bytes that a user, a position of theirs in the record, and a row take at most, in state and topic together; about.
+/// Bytes that a user, a position of theirs in the record, and a row take at most, in state and
+/// topic together; about.
 const USER_BYTES: usize = 400;
 const INLINE_BYTES: usize = 120;
 const ROW_BYTES: usize = 500;
@@ -54,7 +59,10 @@ struct Stored<'s, 'c> {
 
 impl Stored<'_, '_> {
     fn read<T: Row>(&mut self) -> Result<Option<T>, &'static str> {
-        self.ctx.get(self.key).map(|bytes| T::read_row(bytes).ok_or(UNREADABLE)).transpose()
+        self.ctx
+            .get(self.key)
+            .map(|bytes| T::read_row(bytes).ok_or(UNREADABLE))
+            .transpose()
     }
 }
 
@@ -71,11 +79,17 @@ impl Rows for Stored<'_, '_> {
 
     fn positions(&mut self) -> Result<Vec<(String, Holding)>, &'static str> {
         position_key(self.user, "", self.key);
-        let (begin, mut all, mut readable) = (self.key.len(), Vec::new(), true);
-        self.ctx.scan(self.key, &mut |key, value| match (std::str::from_utf8(&key[begin..]), Holding::read_row(value)) {
+        let begin = self.key.len();
+        let mut all = Vec::new();
+        let mut readable = true;
+        self.ctx.scan(self.key, &mut |key, value| match (
+            std::str::from_utf8(&key[begin..]),
+            Holding::read_row(value),
+        ) {
             (Ok(symbol), Some(holding)) => all.push((symbol.to_string(), holding)),
             _ => readable = false,
         });
+
         if readable { Ok(all) } else { Err(UNREADABLE) }
     }
 }
@@ -93,19 +107,34 @@ impl Role for Portfolios {
                     None => return Err(bug(ctx, UNREADABLE)),
                 },
             };
+
             self.pending += USER_BYTES + INLINE_BYTES * state.portfolio.positions.len();
             self.touched.insert(e.user_id.into(), (cause, state));
         }
+
         let (last, state) = self.touched.get_mut(e.user_id).expect("just put there");
         *last = cause;
         let inline = state.portfolio.positions.len();
-        let mut rows = Stored { ctx, user: e.user_id, key: &mut self.key };
+        let mut rows = Stored {
+            ctx,
+            user: e.user_id,
+            key: &mut self.key,
+        };
+
         if let Err(what) = fold(state, &e, &mut rows) {
-            return Err(bug(ctx, format_args!("user {}, event {}: {what}", e.user_id, e.user_seq)));
+            return Err(bug(
+                ctx,
+                format_args!("user {}, event {}: {what}", e.user_id, e.user_seq),
+            ));
         }
+
         // An event is about one or two rows, or moves what was in the record.
         self.pending += ROW_BYTES * (1 + inline.abs_diff(state.portfolio.positions.len()));
-        if self.pending > PENDING_MAX { self.write(ctx) } else { Ok(()) }
+        if self.pending > PENDING_MAX {
+            self.write(ctx)
+        } else {
+            Ok(())
+        }
     }
 
     fn batch_end(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Bug> {
@@ -118,8 +147,10 @@ impl Portfolios {
     fn write(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Bug> {
         #[cfg(feature = "faults")]
         if mutants::on(mutants::Mutant::HashOrder) {
-            self.touched.sort_by_cached_key(|user, _| mutants::bucket(user.as_bytes()));
+            self.touched
+                .sort_by_cached_key(|user, _| mutants::bucket(user.as_bytes()));
         }
+
         self.pending = 0;
         for (user, (cause, mut state)) in self.touched.drain(..) {
             ctx.set_cause(cause);
@@ -131,7 +162,9 @@ impl Portfolios {
                 sell_key(&user, order_id, &mut self.key);
                 put_row(ctx, &self.key, sell, &mut self.value);
             }
+
             let user_seq = state.portfolio.user_seq;
+
             // The user's record comes last: it says that the positions before it belong together.
             for (symbol, stored, now) in state.changed_positions() {
                 position_key(&user, symbol, &mut self.key);
@@ -140,16 +173,30 @@ impl Portfolios {
                 if stored != now {
                     published::position_key(&user, symbol, &mut self.key);
                     self.value.clear();
-                    let position = now.map(|h| Position { user_id: &user, user_seq, symbol, holding: *h });
+                    let position = now.map(|h| Position {
+                        user_id: &user,
+                        user_seq,
+                        symbol,
+                        holding: *h,
+                    });
+
                     position.iter().for_each(|p| p.encode(&mut self.value));
                     let value = position.map(|_| &self.value[..]);
-                    ctx.emit_beside(topics::PORTFOLIOS, user.as_bytes(), &self.key, POSITION, value);
+                    ctx.emit_beside(
+                        topics::PORTFOLIOS,
+                        user.as_bytes(),
+                        &self.key,
+                        POSITION,
+                        value,
+                    );
                 }
             }
+
             self.value.clear();
             state.portfolio.encode(&mut self.value);
             ctx.emit(topics::PORTFOLIOS, user.as_bytes(), PORTFOLIO, &self.value);
         }
+
         Ok(())
     }
 }
@@ -209,6 +256,7 @@ fn fold(s: &mut State, e: &OrderEvent<'_>, rows: &mut dyn Rows) -> Result<(), &'
     if e.user_seq != s.portfolio.user_seq + 1 {
         return Err("user_seq does not follow the one before it");
     }
+
     s.portfolio.user_seq = e.user_seq;
     s.portfolio.cash_available_e4 = e.cash_available_e4;
     s.portfolio.cash_reserved_e4 = e.cash_reserved_e4;
@@ -222,22 +270,35 @@ fn fold(s: &mut State, e: &OrderEvent<'_>, rows: &mut dyn Rows) -> Result<(), &'
         }
         Event::OrderFilled | Event::OrderPartiallyFilled => {
             let (order_id, symbol, side) = order().ok_or(INCOMPLETE)?;
-            let (Some(quantity), Some(price)) = (e.last_quantity, e.last_price_e4) else { return Err(INCOMPLETE) };
+            let (Some(quantity), Some(price)) = (e.last_quantity, e.last_price_e4) else {
+                return Err(INCOMPLETE);
+            };
+
             if side == Side::Sell {
                 s.release(order_id, Some(quantity), rows)?;
             }
+
             s.trade(symbol, side, (quantity, price, e.fee_e4.unwrap_or(0)), rows)?;
         }
         Event::TradeBusted => {
             let (_, symbol, side) = order().ok_or(INCOMPLETE)?;
-            let (Some(quantity), Some(price)) = (e.last_quantity, e.last_price_e4) else { return Err(INCOMPLETE) };
+            let (Some(quantity), Some(price)) = (e.last_quantity, e.last_price_e4) else {
+                return Err(INCOMPLETE);
+            };
+
             // As if it had been traded back at its own price.
-            s.trade(symbol, side.opposite(), (quantity, price, e.fee_e4.unwrap_or(0)), rows)?;
+            s.trade(
+                symbol,
+                side.opposite(),
+                (quantity, price, e.fee_e4.unwrap_or(0)),
+                rows,
+            )?;
         }
         Event::OrderCancelled | Event::OrderExpired | Event::OrderRejected => {
-            // A reject at the first hop never held anything; one in the book did. A refused command whose id belongs to an open order says that
-            // order's status, and ends nothing.
-            if let (Some(order_id), true) = (e.order_id, e.status.is_some_and(Status::is_terminal)) {
+            // A reject at the first hop never held anything; one in the book did. A refused command
+            // whose id belongs to an open order says that order's status, and ends nothing.
+            if let (Some(order_id), true) = (e.order_id, e.status.is_some_and(Status::is_terminal))
+            {
                 s.release(order_id, None, rows)?;
                 e.symbol.into_iter().for_each(|symbol| s.drop_empty(symbol));
             }
@@ -252,6 +313,7 @@ fn fold(s: &mut State, e: &OrderEvent<'_>, rows: &mut dyn Rows) -> Result<(), &'
         }
         _ => {}
     }
+
     s.settle(rows)
 }
 
@@ -278,30 +340,89 @@ mod tests {
                 status: Some(status),
                 ..OrderEvent::new(event, "u")
             };
+
             fold(s, &e, &mut NoRows).expect("a good event");
             s.portfolio.positions.get("A").copied()
         };
+
         assert_eq!(
             on(&mut s, Event::OrderFilled, Side::Buy, 5, Status::Filled),
-            Some(Holding { quantity: 5, reserved: 0, cost_basis_e4: 500 })
+            Some(Holding {
+                quantity: 5,
+                reserved: 0,
+                cost_basis_e4: 500
+            })
         );
+
         for end in [Event::OrderCancelled, Event::OrderRejected] {
             assert_eq!(
-                on(&mut s, Event::OrderPending, Side::Sell, 3, Status::PendingNew),
-                Some(Holding { quantity: 5, reserved: 3, cost_basis_e4: 500 })
+                on(
+                    &mut s,
+                    Event::OrderPending,
+                    Side::Sell,
+                    3,
+                    Status::PendingNew
+                ),
+                Some(Holding {
+                    quantity: 5,
+                    reserved: 3,
+                    cost_basis_e4: 500
+                })
             );
-            let refused = on(&mut s, Event::OrderRejected, Side::Sell, 3, Status::PendingNew);
-            assert_eq!(refused.map(|h| h.reserved), Some(3), "the id came again in a command that was refused");
-            assert_eq!(on(&mut s, end, Side::Sell, 3, Status::Cancelled), Some(Holding { quantity: 5, reserved: 0, cost_basis_e4: 500 }));
+
+            let refused = on(
+                &mut s,
+                Event::OrderRejected,
+                Side::Sell,
+                3,
+                Status::PendingNew,
+            );
+
             assert_eq!(
-                on(&mut s, Event::OrderRejected, Side::Sell, 3, Status::Rejected).map(|h| h.reserved),
+                refused.map(|h| h.reserved),
+                Some(3),
+                "the id came again in a command that was refused"
+            );
+            assert_eq!(
+                on(&mut s, end, Side::Sell, 3, Status::Cancelled),
+                Some(Holding {
+                    quantity: 5,
+                    reserved: 0,
+                    cost_basis_e4: 500
+                })
+            );
+
+            assert_eq!(
+                on(
+                    &mut s,
+                    Event::OrderRejected,
+                    Side::Sell,
+                    3,
+                    Status::Rejected
+                )
+                .map(|h| h.reserved),
                 Some(0),
                 "nothing to release"
             );
         }
-        on(&mut s, Event::OrderPending, Side::Sell, 5, Status::PendingNew);
-        assert_eq!(on(&mut s, Event::OrderFilled, Side::Sell, 5, Status::Filled), None);
-        let e = OrderEvent { user_seq: 1, ..OrderEvent::new(Event::Deposited, "u") };
+
+        on(
+            &mut s,
+            Event::OrderPending,
+            Side::Sell,
+            5,
+            Status::PendingNew,
+        );
+
+        assert_eq!(
+            on(&mut s, Event::OrderFilled, Side::Sell, 5, Status::Filled),
+            None
+        );
+        let e = OrderEvent {
+            user_seq: 1,
+            ..OrderEvent::new(Event::Deposited, "u")
+        };
+
         assert!(fold(&mut s, &e, &mut NoRows).is_err(), "a repeat");
     }
 }

@@ -1,10 +1,13 @@
-//! The state of `portfolio`: one record per user, one row per open sell, which says how many shares it holds, and in a large portfolio one row per position.
+//! The state of `portfolio`: one record per user, one row per open sell, which says how many shares
+//! it holds, and in a large portfolio one row per position.
 //!
-//! Rows, because a user may have ten thousand open sells or positions and one event is about one of them: kept in the user's record, they were written
-//! again with every batch, and enough of them made a record that the changelog does not take. A small portfolio stays in the user's record: one read and one
-//! write for all of it is less work than a row each, and its size has a bound.
+//! Rows, because a user may have ten thousand open sells or positions and one event is about one of
+//! them: kept in the user's record, they were written again with every batch, and enough of them
+//! made a record that the changelog does not take. A small portfolio stays in the user's record:
+//! one read and one write for all of it is less work than a row each, and its size has a bound.
 //!
-//! Which form a portfolio has follows from its user's events alone, never from the batches that they came in: so a replay ends with the same state.
+//! Which form a portfolio has follows from its user's events alone, never from the batches that
+//! they came in: so a replay ends with the same state.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +18,8 @@ use crate::domain::status::Side;
 use crate::engine::varint::{put, put_bytes, put_signed, take, take_bytes, take_i64, take_u64};
 use crate::wire::portfolio::Portfolio;
 
-/// Versions of a user's record: with the open sells in it; with all positions in it; with rows of positions besides, or with sells of version 1 that are not
-/// rows yet.
+/// Versions of a user's record: with the open sells in it; with all positions in it; with rows of
+/// positions besides, or with sells of version 1 that are not rows yet.
 const WITH_SELLS: u8 = 1;
 const WHOLE: u8 = 2;
 const APART: u8 = 3;
@@ -24,13 +27,15 @@ const APART: u8 = 3;
 /// Version of the row of an open sell, and of a position.
 const ROW_VERSION: u8 = 1;
 
-/// Between user and order in the key of a sell, and between user and symbol in that of a position. Ids are printable, so the key of a user's record has none.
+/// Between user and order in the key of a sell, and between user and symbol in that of a position.
+/// Ids are printable, so the key of a user's record has none.
 const SELL: u8 = 0;
 const POSITION: u8 = 1;
 
 /// A portfolio has rows when it gets more positions than this, ...
 pub(super) const WHOLE_MAX: usize = 256;
-/// ... and none any more when so many are left; in between it stays as it is, so that a user who goes back and forth does not move everything each time.
+/// ... and none any more when so many are left; in between it stays as it is, so that a user who
+/// goes back and forth does not move everything each time.
 const WHOLE_AGAIN: u64 = 128;
 /// Positions that an older version kept in one record move to rows so many at an event.
 pub(super) const MOVED_AT_ONCE: usize = 500;
@@ -61,7 +66,10 @@ pub(super) trait Row: Sized + Clone + PartialEq {
     }
 
     fn read_row(bytes: &[u8]) -> Option<Self> {
-        let (&ROW_VERSION, mut rest) = bytes.split_first()? else { return None };
+        let (&ROW_VERSION, mut rest) = bytes.split_first()? else {
+            return None;
+        };
+
         Self::take(&mut rest).filter(|_| rest.is_empty())
     }
 }
@@ -73,17 +81,26 @@ impl Row for Sell {
     }
 
     fn take(r: &mut &[u8]) -> Option<Sell> {
-        Some(Sell { symbol: text(r)?, leaves: take_i64(r)? })
+        Some(Sell {
+            symbol: text(r)?,
+            leaves: take_i64(r)?,
+        })
     }
 }
 
 impl Row for Holding {
     fn put(&self, out: &mut Vec<u8>) {
-        [self.quantity, self.reserved, self.cost_basis_e4].into_iter().for_each(|n| put_signed(out, i128::from(n)));
+        [self.quantity, self.reserved, self.cost_basis_e4]
+            .into_iter()
+            .for_each(|n| put_signed(out, i128::from(n)));
     }
 
     fn take(r: &mut &[u8]) -> Option<Holding> {
-        Some(Holding { quantity: take_i64(r)?, reserved: take_i64(r)?, cost_basis_e4: take_i64(r)? })
+        Some(Holding {
+            quantity: take_i64(r)?,
+            reserved: take_i64(r)?,
+            cost_basis_e4: take_i64(r)?,
+        })
     }
 }
 
@@ -136,7 +153,10 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(user: &str) -> Self {
         State {
-            portfolio: Portfolio { user_id: user.to_string(), ..Portfolio::default() },
+            portfolio: Portfolio {
+                user_id: user.to_string(),
+                ..Portfolio::default()
+            },
             rows: 0,
             positions: BTreeMap::new(),
             sells: BTreeMap::new(),
@@ -147,37 +167,70 @@ impl State {
 
     /// One that is kept nowhere, and stays whole.
     pub(super) fn in_memory(user: &str) -> Self {
-        State { whole_max: usize::MAX, ..State::new(user) }
+        State {
+            whole_max: usize::MAX,
+            ..State::new(user)
+        }
     }
 
     /// The position, if there is one.
-    fn position(&mut self, symbol: &str, rows: &mut dyn Rows) -> Result<Option<&mut Holding>, &'static str> {
+    fn position(
+        &mut self,
+        symbol: &str,
+        rows: &mut dyn Rows,
+    ) -> Result<Option<&mut Holding>, &'static str> {
         if let Some(holding) = self.portfolio.positions.get_mut(symbol) {
             return Ok(Some(holding));
         }
+
         if self.rows > 0
             && !self.positions.contains_key(symbol)
             && let Some(stored) = rows.position(symbol)?
         {
-            self.positions.insert(symbol.to_string(), InHand { now: Some(stored), stored: Some(stored) });
+            self.positions.insert(
+                symbol.to_string(),
+                InHand {
+                    now: Some(stored),
+                    stored: Some(stored),
+                },
+            );
         }
-        Ok(self.positions.get_mut(symbol).and_then(|in_hand| in_hand.now.as_mut()))
+
+        Ok(self
+            .positions
+            .get_mut(symbol)
+            .and_then(|in_hand| in_hand.now.as_mut()))
     }
 
     /// The position, which begins with nothing if there was none.
-    fn position_or_new(&mut self, symbol: &str, rows: &mut dyn Rows) -> Result<&mut Holding, &'static str> {
+    fn position_or_new(
+        &mut self,
+        symbol: &str,
+        rows: &mut dyn Rows,
+    ) -> Result<&mut Holding, &'static str> {
         if self.position(symbol, rows)?.is_none() {
             if self.rows == 0 && self.portfolio.positions.len() < self.whole_max {
-                self.portfolio.positions.insert(symbol.to_string(), Holding::default());
+                self.portfolio
+                    .positions
+                    .insert(symbol.to_string(), Holding::default());
             } else {
                 self.put_row(symbol, Holding::default());
             }
         }
-        self.position(symbol, rows)?.ok_or("a position that was just made is not there")
+
+        self.position(symbol, rows)?
+            .ok_or("a position that was just made is not there")
     }
 
     fn put_row(&mut self, symbol: &str, holding: Holding) {
-        self.positions.entry(symbol.to_string()).or_insert(InHand { stored: None, now: None }).now = Some(holding);
+        self.positions
+            .entry(symbol.to_string())
+            .or_insert(InHand {
+                stored: None,
+                now: None,
+            })
+            .now = Some(holding);
+
         self.rows += 1;
     }
 
@@ -187,7 +240,12 @@ impl State {
         if self.portfolio.positions.get(symbol) == Some(&nothing) {
             self.portfolio.positions.remove(symbol);
         }
-        if let Some(in_hand) = self.positions.get_mut(symbol).filter(|in_hand| in_hand.now == Some(nothing)) {
+
+        if let Some(in_hand) = self
+            .positions
+            .get_mut(symbol)
+            .filter(|in_hand| in_hand.now == Some(nothing))
+        {
             (in_hand.now, self.rows) = (None, self.rows - 1);
             if in_hand.stored.is_none() {
                 self.positions.remove(symbol);
@@ -200,55 +258,98 @@ impl State {
         if self.sells.contains_key(order_id) {
             return Ok(true);
         }
+
         let in_hand = match self.kept_sells.remove(order_id) {
-            Some(kept) => InHand { stored: None, now: Some(kept) },
+            Some(kept) => InHand {
+                stored: None,
+                now: Some(kept),
+            },
             None => match rows.sell(order_id)? {
-                Some(stored) => InHand { now: Some(stored.clone()), stored: Some(stored) },
+                Some(stored) => InHand {
+                    now: Some(stored.clone()),
+                    stored: Some(stored),
+                },
                 None => return Ok(false),
             },
         };
+
         self.sells.insert(order_id.to_string(), in_hand);
         Ok(true)
     }
 
     /// An open sell holds shares (or will owe them, if it sells short).
-    pub(super) fn hold(&mut self, order_id: &str, symbol: &str, quantity: i64, rows: &mut dyn Rows) -> Result<(), &'static str> {
+    pub(super) fn hold(
+        &mut self,
+        order_id: &str,
+        symbol: &str,
+        quantity: i64,
+        rows: &mut dyn Rows,
+    ) -> Result<(), &'static str> {
         if quantity == 0 {
             return Ok(());
         }
+
         let holding = self.position_or_new(symbol, rows)?;
-        holding.reserved = holding.reserved.checked_add(quantity).ok_or("the shares that are held left their bounds")?;
+        holding.reserved = holding
+            .reserved
+            .checked_add(quantity)
+            .ok_or("the shares that are held left their bounds")?;
         self.sell(order_id, rows)?;
-        let sell = self.sells.entry(order_id.to_string()).or_insert(InHand { stored: None, now: None });
+        let sell = self.sells.entry(order_id.to_string()).or_insert(InHand {
+            stored: None,
+            now: None,
+        });
+
         if sell.now.is_some() {
             return Err("a sell that is open was opened again");
         }
-        sell.now = Some(Sell { symbol: symbol.to_string(), leaves: quantity });
+
+        sell.now = Some(Sell {
+            symbol: symbol.to_string(),
+            leaves: quantity,
+        });
+
         Ok(())
     }
 
     /// So much of a sell's hold ends (all of it: none). Orders without a hold are passed over.
-    pub(super) fn release(&mut self, order_id: &str, quantity: Option<i64>, rows: &mut dyn Rows) -> Result<(), &'static str> {
+    pub(super) fn release(
+        &mut self,
+        order_id: &str,
+        quantity: Option<i64>,
+        rows: &mut dyn Rows,
+    ) -> Result<(), &'static str> {
         if !self.sell(order_id, rows)? {
             return Ok(());
         }
+
         let in_hand = self.sells.get_mut(order_id).expect("just taken in hand");
-        let Some(sell) = &mut in_hand.now else { return Ok(()) };
+        let Some(sell) = &mut in_hand.now else {
+            return Ok(());
+        };
+
         let quantity = quantity.unwrap_or(sell.leaves);
         sell.leaves -= quantity;
-        let (left, symbol) = (sell.leaves, sell.symbol.clone());
+        let left = sell.leaves;
+        let symbol = sell.symbol.clone();
         if left == 0 {
             in_hand.now = None;
-            // The order came and went: no row has to be told, and a fold of a long history does not keep its dead.
+
+            // The order came and went: no row has to be told, and a fold of a long history does not
+            // keep its dead.
             if in_hand.stored.is_none() {
                 self.sells.remove(order_id);
             }
         }
-        let holding = self.position(&symbol, rows)?.ok_or("a sell of a position that is not there")?;
+
+        let holding = self
+            .position(&symbol, rows)?
+            .ok_or("a sell of a position that is not there")?;
         holding.reserved -= quantity;
         if left < 0 || holding.reserved < 0 {
             return Err("more shares were released than held");
         }
+
         Ok(())
     }
 
@@ -261,7 +362,8 @@ impl State {
         rows: &mut dyn Rows,
     ) -> Result<(), &'static str> {
         let holding = self.position_or_new(symbol, rows)?;
-        let realised = arithmetic::fill(holding, side, quantity, price_e4).ok_or("a position left its bounds")?;
+        let realised = arithmetic::fill(holding, side, quantity, price_e4)
+            .ok_or("a position left its bounds")?;
         let add = |a: i64, b: i64| a.checked_add(b).ok_or("a total left its bounds");
         let p = &mut self.portfolio;
         p.realised_e4 = add(p.realised_e4, realised)?;
@@ -270,28 +372,50 @@ impl State {
         Ok(())
     }
 
-    /// After each event: what is to lie apart moves to rows, so many at an event; what has become small comes together again.
+    /// After each event: what is to lie apart moves to rows, so many at an event; what has become
+    /// small comes together again.
     pub(super) fn settle(&mut self, rows: &mut dyn Rows) -> Result<(), &'static str> {
         let inline = self.portfolio.positions.len();
         if self.rows > 0 && self.rows + inline as u64 <= WHOLE_AGAIN {
             for (symbol, holding) in rows.positions()? {
-                self.positions.entry(symbol).or_insert(InHand { stored: Some(holding), now: Some(holding) });
+                self.positions.entry(symbol).or_insert(InHand {
+                    stored: Some(holding),
+                    now: Some(holding),
+                });
             }
+
             for (symbol, in_hand) in &mut self.positions {
-                self.portfolio.positions.extend(in_hand.now.take().map(|holding| (symbol.clone(), holding)));
+                self.portfolio
+                    .positions
+                    .extend(in_hand.now.take().map(|holding| (symbol.clone(), holding)));
             }
+
             self.positions.retain(|_, in_hand| in_hand.stored.is_some());
             self.rows = 0;
         } else if self.rows > 0 || inline > self.whole_max {
             for _ in 0..MOVED_AT_ONCE.min(inline) {
-                let Some((symbol, holding)) = self.portfolio.positions.pop_first() else { break };
+                let Some((symbol, holding)) = self.portfolio.positions.pop_first() else {
+                    break;
+                };
+
                 self.put_row(&symbol, holding);
             }
         }
+
         for _ in 0..MOVED_AT_ONCE.min(self.kept_sells.len()) {
-            let Some((order_id, sell)) = self.kept_sells.pop_first() else { break };
-            self.sells.insert(order_id, InHand { stored: None, now: Some(sell) });
+            let Some((order_id, sell)) = self.kept_sells.pop_first() else {
+                break;
+            };
+
+            self.sells.insert(
+                order_id,
+                InHand {
+                    stored: None,
+                    now: Some(sell),
+                },
+            );
         }
+
         Ok(())
     }
 
@@ -309,7 +433,9 @@ impl State {
     pub(super) fn count_apart(&mut self) {
         let shown = |h: Option<&Holding>| u64::from(h.is_some_and(|h| h.quantity != 0));
         let apart = self.portfolio.positions_apart;
-        self.portfolio.positions_apart = self.changed_positions().fold(apart, |n, (_, stored, now)| n + shown(now) - shown(stored));
+        self.portfolio.positions_apart = self
+            .changed_positions()
+            .fold(apart, |n, (_, stored, now)| n + shown(now) - shown(stored));
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -317,11 +443,20 @@ impl State {
         let apart = self.rows > 0 || !self.kept_sells.is_empty();
         out.push(if apart { APART } else { WHOLE });
         put(out, p.user_seq);
-        [p.cash_available_e4, p.cash_reserved_e4, p.realised_e4, p.fees_e4].into_iter().for_each(|n| put_signed(out, i128::from(n)));
+        [
+            p.cash_available_e4,
+            p.cash_reserved_e4,
+            p.realised_e4,
+            p.fees_e4,
+        ]
+        .into_iter()
+        .for_each(|n| put_signed(out, i128::from(n)));
+
         if apart {
             put(out, self.rows);
             put(out, p.positions_apart);
         }
+
         put_all(out, &p.positions);
         if apart {
             put_all(out, &self.kept_sells);
@@ -334,26 +469,39 @@ impl State {
         if ![WITH_SELLS, WHOLE, APART].contains(&version) {
             return None;
         }
+
         let r = &mut rest;
         let mut s = State::new(user);
         let p = &mut s.portfolio;
         p.user_seq = take_u64(r)?;
-        for slot in [&mut p.cash_available_e4, &mut p.cash_reserved_e4, &mut p.realised_e4, &mut p.fees_e4] {
+        for slot in [
+            &mut p.cash_available_e4,
+            &mut p.cash_reserved_e4,
+            &mut p.realised_e4,
+            &mut p.fees_e4,
+        ] {
             *slot = take_i64(r)?;
         }
+
         if version == APART {
             (s.rows, p.positions_apart) = (take_u64(r)?, take_u64(r)?);
         }
+
         p.positions = take_all(r)?;
         if version != WHOLE {
             s.kept_sells = take_all(r)?;
         }
+
         rest.is_empty().then_some(s)
     }
 }
 
-fn changed<T: PartialEq>(all: &BTreeMap<String, InHand<T>>) -> impl Iterator<Item = Changed<'_, T>> {
-    all.iter().filter(|(_, h)| h.stored != h.now).map(|(id, h)| (id.as_str(), h.stored.as_ref(), h.now.as_ref()))
+fn changed<T: PartialEq>(
+    all: &BTreeMap<String, InHand<T>>,
+) -> impl Iterator<Item = Changed<'_, T>> {
+    all.iter()
+        .filter(|(_, h)| h.stored != h.now)
+        .map(|(id, h)| (id.as_str(), h.stored.as_ref(), h.now.as_ref()))
 }
 
 fn put_all<T: Row>(out: &mut Vec<u8>, all: &BTreeMap<String, T>) {
@@ -369,6 +517,7 @@ fn take_all<T: Row>(r: &mut &[u8]) -> Option<BTreeMap<String, T>> {
     for _ in 0..take(r)? {
         all.insert(text(r)?, T::take(r)?);
     }
+
     Some(all)
 }
 
@@ -381,11 +530,19 @@ pub(in crate::roles) fn show(key: &str, value: &[u8]) -> Option<(String, Value)>
     let sell = |s: &Sell| json!({"symbol": s.symbol, "leaves_quantity": s.leaves});
     let position = |h: &Holding| json!({"quantity": h.quantity, "reserved": h.reserved, "cost_basis_e4": h.cost_basis_e4});
     if let Some((user, order_id)) = key.split_once(char::from(SELL)) {
-        return Some((format!("sell/{user}/{order_id}"), sell(&Sell::read_row(value)?)));
+        return Some((
+            format!("sell/{user}/{order_id}"),
+            sell(&Sell::read_row(value)?),
+        ));
     }
+
     if let Some((user, symbol)) = key.split_once(char::from(POSITION)) {
-        return Some((format!("position/{user}/{symbol}"), position(&Holding::read_row(value)?)));
+        return Some((
+            format!("position/{user}/{symbol}"),
+            position(&Holding::read_row(value)?),
+        ));
     }
+
     let s = State::read(key, value)?;
     let p = &s.portfolio;
     let mut shown = json!({
@@ -396,18 +553,31 @@ pub(in crate::roles) fn show(key: &str, value: &[u8]) -> Option<(String, Value)>
         "fees_e4": p.fees_e4,
         "positions": p.positions.iter().map(|(symbol, h)| (symbol.clone(), position(h))).collect::<Map<_, _>>(),
     });
+
     if s.rows > 0 {
         shown["positions_apart"] = s.rows.into();
     }
+
     if value.first() == Some(&WITH_SELLS) || !s.kept_sells.is_empty() {
-        shown["open_sells"] = s.kept_sells.iter().map(|(id, now)| (id.clone(), sell(now))).collect::<Map<_, _>>().into();
+        shown["open_sells"] = s
+            .kept_sells
+            .iter()
+            .map(|(id, now)| (id.clone(), sell(now)))
+            .collect::<Map<_, _>>()
+            .into();
     }
+
     Some((format!("portfolio/{key}"), shown))
 }
 
-/// The state key that a readable one stands for, or the beginning of it: `word` and what follows its slash.
+/// The state key that a readable one stands for, or the beginning of it: `word` and what follows
+/// its slash.
 pub(in crate::roles) fn prefix(word: &str, ids: &str) -> Vec<u8> {
-    let separated = |by: u8| ids.replacen('/', char::from(by).encode_utf8(&mut [0]), 1).into_bytes();
+    let separated = |by: u8| {
+        ids.replacen('/', char::from(by).encode_utf8(&mut [0]), 1)
+            .into_bytes()
+    };
+
     match word {
         "portfolio" => ids.into(),
         "sell" => separated(SELL),

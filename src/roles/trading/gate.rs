@@ -1,4 +1,5 @@
-//! Users who may not trade because an operator has switched them off. Their orders end: each when its turn comes, before it trades, and all of them by and by.
+//! Users who may not trade because an operator has switched them off. Their orders end: each when
+//! its turn comes, before it trades, and all of them by and by.
 
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
@@ -23,16 +24,22 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(ends: bool) -> Gate {
-        Gate { rows: ends.then(rows::ends) }
+        Gate {
+            rows: ends.then(rows::ends),
+        }
     }
 
-    /// Why nothing of a user may trade. Where nobody is switched off there is no row: nothing is journaled, and a replay finds none.
+    /// Why nothing of a user may trade. Where nobody is switched off there is no row: nothing is
+    /// journaled, and a replay finds none.
     pub(super) fn closed(&mut self, ctx: &mut Ctx<'_>, user: &str) -> Option<Reason> {
         let rows = self.rows.as_mut()?;
         if ctx.is_empty(topics::CONTROLS) {
             return None;
         }
-        rows.get(ctx, user).max(rows.get(ctx, EVERYBODY)).map(Control::reason)
+
+        rows.get(ctx, user)
+            .max(rows.get(ctx, EVERYBODY))
+            .map(Control::reason)
     }
 }
 
@@ -48,13 +55,18 @@ pub(super) struct Ears<'e, 'o, 'c> {
 
 impl Watch<Owner> for &mut Ears<'_, '_, '_> {
     fn may_trade(&mut self, order: &Order<Owner>) -> bool {
-        self.gate.closed(self.out.ctx, order.party.user_id()).is_none()
+        self.gate
+            .closed(self.out.ctx, order.party.user_id())
+            .is_none()
     }
 
     fn ended(&mut self, order: Order<Owner>) {
         self.slots.swap_remove(&order.party.key);
         self.out.forget(&order.party);
-        let reason = self.gate.closed(self.out.ctx, order.party.user_id()).unwrap_or(Reason::KillSwitch);
+        let reason = self
+            .gate
+            .closed(self.out.ctx, order.party.user_id())
+            .unwrap_or(Reason::KillSwitch);
         self.out.tell(&order.party, None, Outcome::Done(reason));
     }
 
@@ -63,6 +75,7 @@ impl Watch<Owner> for &mut Ears<'_, '_, '_> {
         if let Some(maker) = m.maker.filter(|maker| maker.leaves == 0) {
             self.slots.swap_remove(&maker.party.key);
         }
+
         self.last = Some(m.price_e4);
         self.first = self.first.or(self.last);
     }
@@ -86,17 +99,25 @@ impl Floor<'_, '_> {
         }
     }
 
-    /// Ends up to `max` orders of those who are switched off: each side by price and place, then those that wait for their stop. Answers how many, and whether
-    /// there are more. While an order is on its way nobody touches the book, so it is only looked at.
+    /// Ends up to `max` orders of those who are switched off: each side by price and place, then
+    /// those that wait for their stop. Answers how many, and whether there are more. While an order
+    /// is on its way nobody touches the book, so it is only looked at.
     pub(super) fn end_switched_off(&mut self, max: usize) -> (usize, bool) {
         if self.out.ctx.is_empty(topics::CONTROLS) {
             return (0, false);
         }
+
         let max = if self.stand.is_busy() { 0 } else { max };
-        let (book, gate, ctx) = (&self.stand.book, &mut *self.gate, &mut *self.out.ctx);
+        let book = &self.stand.book;
+        let gate = &mut *self.gate;
+        let ctx = &mut *self.out.ctx;
         let sides = [Side::Buy, Side::Sell];
-        let all = sides.into_iter().flat_map(|side| book.side(side)).chain(sides.into_iter().flat_map(|side| book.stops(side)));
-        let mut off = all.filter_map(|o| Some((o.party.clone(), gate.closed(ctx, o.party.user_id())?)));
+        let all = sides
+            .into_iter()
+            .flat_map(|side| book.side(side))
+            .chain(sides.into_iter().flat_map(|side| book.stops(side)));
+        let mut off =
+            all.filter_map(|o| Some((o.party.clone(), gate.closed(ctx, o.party.user_id())?)));
         let ended: Vec<(Owner, Reason)> = off.by_ref().take(max).collect();
         let more = off.next().is_some();
         drop(off);
@@ -106,6 +127,7 @@ impl Floor<'_, '_> {
                 self.out.tell(owner, None, Outcome::Done(*reason));
             }
         }
+
         (ended.len(), more)
     }
 }

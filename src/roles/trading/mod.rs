@@ -1,4 +1,5 @@
-//! `trading`: the last price of each symbol, the books, and the fills. Where there is a house, it has a place in the book (`quote`).
+//! `trading`: the last price of each symbol, the books, and the fills. Where there is a house, it
+//! has a place in the book (`quote`).
 
 mod floor;
 mod gate;
@@ -47,7 +48,8 @@ pub(super) struct Trading {
     gate: Gate,
     buffers: Buffers,
     texts: Texts,
-    /// Books that were looked at: copies of state. Sorted, because the order in which the clock visits them must not depend on which was looked at first.
+    /// Books that were looked at: copies of state. Sorted, because the order in which the clock
+    /// visits them must not depend on which was looked at first.
     stands: BTreeMap<Box<str>, Stand>,
     /// All books of the state are in `stands`.
     all_open: bool,
@@ -73,11 +75,18 @@ impl Trading {
     }
 
     fn tick(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
-        let Some((key, value)) = vet(ctx, record) else { return Ok(()) };
+        let Some((key, value)) = vet(ctx, record) else {
+            return Ok(());
+        };
+
         let t = match tick::decode(value) {
             Ok(t) if t.symbol.as_bytes() == key => t,
             Ok(_) => {
-                ctx.dead_letter(record, "MALFORMED", "the record's key is not the tick's symbol");
+                ctx.dead_letter(
+                    record,
+                    "MALFORMED",
+                    "the record's key is not the tick's symbol",
+                );
                 return Ok(());
             }
             Err(fault) => {
@@ -85,41 +94,73 @@ impl Trading {
                 return Ok(());
             }
         };
-        let tick = Tick { price_e4: t.price.positive(), seq: t.seq, time_ns: t.timestamp_ns, append_ms: record.timestamp_ms };
+
+        let tick = Tick {
+            price_e4: t.price.positive(),
+            seq: t.seq,
+            time_ns: t.timestamp_ns,
+            append_ms: record.timestamp_ms,
+        };
+
         let (price_e4, instrument) = match tick.fit(|| self.instruments.get(ctx, &t.symbol)) {
             Ok(fit) => fit,
             Err(unfit) => {
                 let (reason, text) = match unfit {
-                    Unfit::Price => ("INVALID_PRICE", "the price is not a positive number of at most four decimals within bounds"),
+                    Unfit::Price => (
+                        "INVALID_PRICE",
+                        "the price is not a positive number of at most four decimals within bounds",
+                    ),
                     Unfit::Symbol => ("UNKNOWN_SYMBOL", "the symbol is not listed"),
-                    Unfit::Future => ("FUTURE_TIMESTAMP", "the timestamp is more than one second ahead of the log's time"),
+                    Unfit::Future => (
+                        "FUTURE_TIMESTAMP",
+                        "the timestamp is more than one second ahead of the log's time",
+                    ),
                 };
+
                 ctx.dead_letter(record, reason, text);
                 return Ok(());
             }
         };
+
         let mut prices = state::load_prices(ctx, &mut self.buffers, &t.symbol)?;
-        let mut source = state::load_source(ctx, &mut self.buffers, &t.symbol, t.source.as_deref())?;
+        let mut source =
+            state::load_source(ctx, &mut self.buffers, &t.symbol, t.source.as_deref())?;
         let known = source;
         let taken = prices.fold(&tick, price_e4, &instrument, &mut source, self.rules);
-        if source != known || (taken != Taken::Late && (t.seq.is_some() || t.timestamp_ns.is_some())) {
-            state::save_source(ctx, &mut self.buffers, &t.symbol, t.source.as_deref(), &source);
+        if source != known
+            || (taken != Taken::Late && (t.seq.is_some() || t.timestamp_ns.is_some()))
+        {
+            state::save_source(
+                ctx,
+                &mut self.buffers,
+                &t.symbol,
+                t.source.as_deref(),
+                &source,
+            );
         }
+
         match taken {
-            Taken::Late if source.tells_late() => ctx.dead_letter(record, LATE_TICKS, &silent(t.source.as_deref(), &source)),
+            Taken::Late if source.tells_late() => {
+                ctx.dead_letter(record, LATE_TICKS, &silent(t.source.as_deref(), &source))
+            }
             Taken::Late | Taken::Held => {}
             Taken::Accepted => {
                 if let Some(told) = prices.tell(self.rules.stale) {
                     self.told(ctx, &t.symbol, told);
                 }
+
                 if self.settings.rules >= LAST_IS_TOLD {
                     self.untold.note(&t.symbol, &prices, self.rules.stale);
                 }
+
                 state::save_prices(ctx, &mut self.buffers, &t.symbol, &prices);
                 let mut room = self.room();
-                return self.on_floor(ctx, &t.symbol, Some(prices.last), &mut room, |floor| floor.take_in(Act::Price(price_e4)));
+                return self.on_floor(ctx, &t.symbol, Some(prices.last), &mut room, |floor| {
+                    floor.take_in(Act::Price(price_e4))
+                });
             }
         }
+
         state::save_prices(ctx, &mut self.buffers, &t.symbol, &prices);
         Ok(())
     }
@@ -127,15 +168,27 @@ impl Trading {
     /// Tells the rest of the system the price of a symbol.
     fn told(&mut self, ctx: &mut Ctx<'_>, symbol: &str, price: Priced) {
         let value = self.buffers.fresh();
-        ReferencePrice { symbol, price_e4: price.price_e4, time_us: price.time_ms.saturating_mul(1_000) }.encode(value);
-        ctx.emit(topics::REFERENCE_PRICES, symbol.as_bytes(), REFERENCE_PRICE, value);
+        ReferencePrice {
+            symbol,
+            price_e4: price.price_e4,
+            time_us: price.time_ms.saturating_mul(1_000),
+        }
+        .encode(value);
+        ctx.emit(
+            topics::REFERENCE_PRICES,
+            symbol.as_bytes(),
+            REFERENCE_PRICE,
+            value,
+        );
     }
 
     fn book_command(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
         let value = own(ctx, record)?;
         let c = BookCommand::decode(value).map_err(|fault| bug(ctx, fault))?;
         let mut room = self.room();
-        self.on_floor(ctx, c.symbol, None, &mut room, |floor| floor.take_in(Act::Command(value)))
+        self.on_floor(ctx, c.symbol, None, &mut room, |floor| {
+            floor.take_in(Act::Command(value))
+        })
     }
 
     /// The bounds of one record's consequences.
@@ -148,6 +201,7 @@ impl Trading {
             let stand = Stand::load(ctx, &mut self.buffers, symbol)?;
             self.stands.insert(symbol.into(), stand);
         }
+
         Ok(())
     }
 
@@ -165,26 +219,54 @@ impl Trading {
             Some(tick) => tick,
             None => state::load_prices(ctx, &mut self.buffers, symbol)?.last,
         };
+
         self.open_book(ctx, symbol)?;
-        let stand = self.stands.get_mut(symbol).ok_or_else(|| bug(ctx, "a book that was just opened is not there"))?;
+        let stand = self
+            .stands
+            .get_mut(symbol)
+            .ok_or_else(|| bug(ctx, "a book that was just opened is not there"))?;
         let now_ms = ctx.time_ms();
-        let out = Out { ctx, buffers: &mut self.buffers, symbol, text: &mut self.texts, now_ms, failed: None };
-        let mut floor =
-            Floor { stand, out, instrument, tick, now_ms, stale: self.rules.stale, rules: self.settings.rules, gate: &mut self.gate, room };
+        let out = Out {
+            ctx,
+            buffers: &mut self.buffers,
+            symbol,
+            text: &mut self.texts,
+            now_ms,
+            failed: None,
+        };
+
+        let mut floor = Floor {
+            stand,
+            out,
+            instrument,
+            tick,
+            now_ms,
+            stale: self.rules.stale,
+            rules: self.settings.rules,
+            gate: &mut self.gate,
+            room,
+        };
+
         act(&mut floor)?;
         let more = floor.has_more();
         if let Some(e) = floor.out.failed {
             return Err(e);
         }
+
         stand.save(ctx, &mut self.buffers, symbol);
-        self.alarm_ms = [self.alarm_ms, stand.book.next_deadline()].into_iter().flatten().min();
+        self.alarm_ms = [self.alarm_ms, stand.book.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min();
         if more {
             self.go_on(ctx, symbol);
         }
+
         Ok(())
     }
 
-    /// Asks for another record, so that what is left over is done in another transaction. One at a time, for all symbols of the task.
+    /// Asks for another record, so that what is left over is done in another transaction. One at a
+    /// time, for all symbols of the task.
     fn go_on(&mut self, ctx: &mut Ctx<'_>, symbol: &str) {
         if !state::goes_on(ctx) {
             state::set_goes_on(ctx, true);
@@ -192,29 +274,44 @@ impl Trading {
         }
     }
 
-    /// Something about time or listings may have changed, or work is left over: goes through all books, and does so much.
+    /// Something about time or listings may have changed, or work is left over: goes through all
+    /// books, and does so much.
     fn clock(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
         if record.value == Some(CONTINUE) {
             state::set_goes_on(ctx, false);
         }
+
         if !std::mem::replace(&mut self.all_open, true) {
             for symbol in state::symbols(ctx) {
                 self.open_book(ctx, &symbol)?;
             }
         }
+
         self.tell_untold(ctx)?;
-        let (mut budget, mut slots, mut room) = (WORK_MAX, Vec::new(), self.room());
-        // Whether somebody was switched off is looked at when a table may have changed, and until it is done.
-        let looks = self.settings.rules >= SWITCHED_OFF_ENDS && (record.value != Some(CONTINUE) || state::ends_orders(ctx));
+        let mut budget = WORK_MAX;
+        let mut slots = Vec::new();
+        let mut room = self.room();
+
+        // Whether somebody was switched off is looked at when a table may have changed, and until
+        // it is done.
+        let looks = self.settings.rules >= SWITCHED_OFF_ENDS
+            && (record.value != Some(CONTINUE) || state::ends_orders(ctx));
         let mut unended = None;
         self.alarm_ms = None;
-        let busy = self.stands.iter().filter(|(_, s)| !s.book.is_empty() || s.book.has_fired() || s.is_busy());
+        let busy = self
+            .stands
+            .iter()
+            .filter(|(_, s)| !s.book.is_empty() || s.book.has_fired() || s.is_busy());
         let mut symbols: Vec<Box<str>> = busy.map(|(symbol, _)| symbol.clone()).collect();
+
         // Books at which somebody waits share the room by turns.
-        let waits: Vec<usize> = (0..symbols.len()).filter(|i| self.stands[&symbols[*i]].is_busy()).collect();
+        let waits: Vec<usize> = (0..symbols.len())
+            .filter(|i| self.stands[&symbols[*i]].is_busy())
+            .collect();
         if !waits.is_empty() {
             symbols.rotate_left(waits[record.offset as usize % waits.len()]);
         }
+
         for symbol in symbols {
             self.on_floor(ctx, &symbol, None, &mut room, |floor| {
                 floor.go_on()?;
@@ -225,9 +322,11 @@ impl Trading {
                         unended = Some(symbol.clone());
                     }
                 }
+
                 if floor.stand.is_busy() {
                     return Ok(());
                 }
+
                 floor.doom();
                 budget -= floor.bury_dead(budget, &mut slots).min(budget);
                 if let Some(crossing) = floor.owed() {
@@ -236,23 +335,34 @@ impl Trading {
                         return Ok(());
                     }
                 }
+
                 floor.arm(floor.market_price());
                 budget -= floor.fire(budget).min(budget);
                 Ok(())
             })?;
         }
+
         if looks {
             state::set_ends_orders(ctx, unended.is_some());
-            unended.into_iter().for_each(|symbol| self.go_on(ctx, &symbol));
+            unended
+                .into_iter()
+                .for_each(|symbol| self.go_on(ctx, &symbol));
         }
+
         Ok(())
     }
 }
 
-/// The text about a source whose ticks are late one after the other: the fault, and how the source goes on.
+/// The text about a source whose ticks are late one after the other: the fault, and how the source
+/// goes on.
 fn silent(name: Option<&str>, source: &Source) -> String {
-    let name = name.map_or_else(|| "ticks without a source".to_string(), |name| format!("ticks of source {name}"));
-    let seq = source.seq.map_or_else(String::new, |seq| format!(" with seq {seq}"));
+    let name = name.map_or_else(
+        || "ticks without a source".to_string(),
+        |name| format!("ticks of source {name}"),
+    );
+    let seq = source
+        .seq
+        .map_or_else(String::new, |seq| format!(" with seq {seq}"));
     format!(
         "{LATE_TOLD} {name} in a row were ignored, this one is the last of them: each is not newer than the last that counted{seq}. A source that began its seq anew \
          counts again {} s after that one; ticks that are older by their own timestamp never do",
@@ -279,6 +389,9 @@ impl Role for Trading {
     }
 
     fn alarm_ms(&self) -> Option<i64> {
-        [self.alarm_ms, self.untold.next_ms()].into_iter().flatten().min()
+        [self.alarm_ms, self.untold.next_ms()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }

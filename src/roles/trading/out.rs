@@ -21,13 +21,21 @@ pub(super) struct Owner {
 
 impl Owner {
     pub(super) fn new(user_id: &str, order_id: &str) -> Owner {
-        Owner { key: [user_id.as_bytes(), b"\0", order_id.as_bytes()].concat().into(), user: user_id.len() }
+        Owner {
+            key: [user_id.as_bytes(), b"\0", order_id.as_bytes()]
+                .concat()
+                .into(),
+            user: user_id.len(),
+        }
     }
 
     pub(super) fn read(key: &[u8]) -> Option<Owner> {
         let user = key.iter().position(|b| *b == 0)?;
         std::str::from_utf8(key).ok()?;
-        Some(Owner { key: key.into(), user })
+        Some(Owner {
+            key: key.into(),
+            user,
+        })
     }
 
     pub(super) fn user_id(&self) -> &str {
@@ -66,16 +74,35 @@ pub(super) struct Texts {
 
 impl Out<'_, '_> {
     pub(super) fn tell(&mut self, owner: &Owner, cause_id: Option<&str>, outcome: Outcome<'_>) {
-        let (user_id, order_id) = (owner.user_id(), owner.order_id());
+        let user_id = owner.user_id();
+        let order_id = owner.order_id();
         let value = self.buffers.fresh();
-        Execution { user_id, order_id, cause_id, outcome }.encode(value);
-        self.ctx.emit(topics::EXECUTIONS, user_id.as_bytes(), EXECUTION, value);
+        Execution {
+            user_id,
+            order_id,
+            cause_id,
+            outcome,
+        }
+        .encode(value);
+
+        self.ctx
+            .emit(topics::EXECUTIONS, user_id.as_bytes(), EXECUTION, value);
     }
 
     /// A fill of `owner`'s order by the trade in hand.
     fn filled(&mut self, owner: &Owner, price_e4: i64, quantity: i64, liquidity: Liquidity) {
         let id = std::mem::take(&mut self.text.trade_id);
-        self.tell(owner, None, Outcome::Fill { trade_id: &id, price_e4, quantity, liquidity });
+        self.tell(
+            owner,
+            None,
+            Outcome::Fill {
+                trade_id: &id,
+                price_e4,
+                quantity,
+                liquidity,
+            },
+        );
+
         self.text.trade_id = id;
     }
 
@@ -83,17 +110,35 @@ impl Out<'_, '_> {
         match state::next_trade(self.ctx, self.buffers) {
             Ok(number) => {
                 self.text.trade_id.clear();
-                write!(self.text.trade_id, "{}-{number}", self.ctx.task()).expect("writing to a string");
+                write!(self.text.trade_id, "{}-{number}", self.ctx.task())
+                    .expect("writing to a string");
             }
             Err(e) => drop(self.failed.get_or_insert(e)),
         }
     }
 
     /// A trade of an order with somebody. `rested`: the order did, and the other came to it.
-    fn trade(&mut self, order: &Order<Owner>, other: (&str, Option<&str>), price_e4: i64, quantity: i64, rested: bool) {
+    fn trade(
+        &mut self,
+        order: &Order<Owner>,
+        other: (&str, Option<&str>),
+        price_e4: i64,
+        quantity: i64,
+        rested: bool,
+    ) {
         let user = (order.party.user_id(), Some(order.party.order_id()));
-        let (buyer, seller) = if order.side == Side::Buy { (user, other) } else { (other, user) };
-        let maker_side = if (order.side == Side::Buy) == rested { Side::Buy } else { Side::Sell };
+        let (buyer, seller) = if order.side == Side::Buy {
+            (user, other)
+        } else {
+            (other, user)
+        };
+
+        let maker_side = if (order.side == Side::Buy) == rested {
+            Side::Buy
+        } else {
+            Side::Sell
+        };
+
         let trade = Trade {
             trade_id: &self.text.trade_id,
             symbol: self.symbol,
@@ -106,22 +151,40 @@ impl Out<'_, '_> {
             maker_side,
             time_us: self.now_ms.saturating_mul(1_000),
         };
+
         let value = self.buffers.fresh();
         trade.encode(value);
-        self.ctx.emit(topics::TRADES, self.symbol.as_bytes(), TRADE, value);
+        self.ctx
+            .emit(topics::TRADES, self.symbol.as_bytes(), TRADE, value);
     }
 
     pub(super) fn matched(&mut self, m: &Match<'_, Owner>) {
-        let Some(maker) = m.maker else { return self.with_house(m.taker, m.price_e4, m.quantity, false) };
+        let Some(maker) = m.maker else {
+            return self.with_house(m.taker, m.price_e4, m.quantity, false);
+        };
+
         self.number();
-        self.trade(m.taker, (maker.party.user_id(), Some(maker.party.order_id())), m.price_e4, m.quantity, false);
+        self.trade(
+            m.taker,
+            (maker.party.user_id(), Some(maker.party.order_id())),
+            m.price_e4,
+            m.quantity,
+            false,
+        );
+
         self.filled(&m.taker.party, m.price_e4, m.quantity, Liquidity::Taker);
         self.filled(&maker.party, m.price_e4, m.quantity, Liquidity::Maker);
         self.left(maker);
     }
 
     /// A trade of an order with the house.
-    pub(super) fn with_house(&mut self, order: &Order<Owner>, price_e4: i64, quantity: i64, rested: bool) {
+    pub(super) fn with_house(
+        &mut self,
+        order: &Order<Owner>,
+        price_e4: i64,
+        quantity: i64,
+        rested: bool,
+    ) {
         self.number();
         let mut name = std::mem::take(&mut self.text.house);
         name.clear();
@@ -133,7 +196,11 @@ impl Out<'_, '_> {
 
     /// Keeps the rest of an order that rested and has traded.
     pub(super) fn left(&mut self, order: &Order<Owner>) {
-        if order.leaves == 0 { self.forget(&order.party) } else { self.keep(order) }
+        if order.leaves == 0 {
+            self.forget(&order.party)
+        } else {
+            self.keep(order)
+        }
     }
 
     pub(super) fn keep(&mut self, o: &Order<Owner>) {

@@ -29,14 +29,22 @@ pub struct BookLine {
 
 /// All orders in the books of a task: by symbol, then by their places.
 pub fn read_books(store: &dyn StateStore) -> Result<Vec<BookLine>, String> {
-    let (mut all, mut wrong) = (Vec::new(), None);
+    let mut all = Vec::new();
+    let mut wrong = None;
     let scanned = store.scan(b"o", &mut |key, value| {
         match line(key, value) {
             Some(line) => all.push(line),
-            None => wrong = Some(format!("the order {} cannot be read", String::from_utf8_lossy(key).escape_debug())),
+            None => {
+                wrong = Some(format!(
+                    "the order {} cannot be read",
+                    String::from_utf8_lossy(key).escape_debug()
+                ))
+            }
         }
+
         wrong.is_none()
     });
+
     scanned.map_err(|e| e.to_string())?;
     wrong.map_or(Ok(()), Err)?;
     all.sort_by(|a, b| (&a.symbol, a.place).cmp(&(&b.symbol, b.place)));

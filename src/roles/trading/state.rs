@@ -28,7 +28,8 @@ use crate::roles::show::number;
 mod line;
 
 pub(super) use line::{
-    Act, Crossing, Dealer, Moment, Rest, Taker, delete_act, delete_rest, load_act, load_line, load_rest, read_waiting, save_act, save_rest,
+    Act, Crossing, Dealer, Moment, Rest, Taker, delete_act, delete_rest, load_act, load_line,
+    load_rest, read_waiting, save_act, save_rest,
 };
 
 const VERSION: u8 = 1;
@@ -68,7 +69,11 @@ impl Buffers {
         self.key.push(if short { b'q' } else { b'Q' });
         self.key.extend_from_slice(symbol.as_bytes());
         self.key.push(0);
-        if short { self.key.extend_from_slice(source) } else { self.key.extend_from_slice(&Sha256::digest(source)) }
+        if short {
+            self.key.extend_from_slice(source)
+        } else {
+            self.key.extend_from_slice(&Sha256::digest(source))
+        }
     }
 }
 
@@ -85,7 +90,14 @@ fn flag(r: &mut &[u8]) -> Option<bool> {
 }
 
 fn take_priced(r: &mut &[u8]) -> Option<Option<Priced>> {
-    Some(if flag(r)? { Some(Priced { price_e4: take_i64(r)?, time_ms: take_i64(r)? }) } else { None })
+    Some(if flag(r)? {
+        Some(Priced {
+            price_e4: take_i64(r)?,
+            time_ms: take_i64(r)?,
+        })
+    } else {
+        None
+    })
 }
 
 fn put_prices(out: &mut Vec<u8>, p: &Prices) {
@@ -96,51 +108,125 @@ fn put_prices(out: &mut Vec<u8>, p: &Prices) {
         put_signed(out, i128::from(price));
         out.push(agreed);
     }
+
     put(out, p.accepted);
     put(out, p.late);
 }
 
 fn whole<T>(bytes: &[u8], read: impl FnOnce(&mut &[u8]) -> Option<T>) -> Option<T> {
-    let (&VERSION, mut rest) = bytes.split_first()? else { return None };
+    let (&VERSION, mut rest) = bytes.split_first()? else {
+        return None;
+    };
+
     let value = read(&mut rest)?;
     rest.is_empty().then_some(value)
 }
 
 fn read_prices(bytes: &[u8]) -> Option<Prices> {
     whole(bytes, |r| {
-        let (last, told) = (take_priced(r)?, take_priced(r)?);
-        let held = if flag(r)? { Some((take_i64(r)?, u8::try_from(take(r)?).ok()?)) } else { None };
-        Some(Prices { last, told, held, accepted: take_u64(r)?, late: take_u64(r)? })
+        let last = take_priced(r)?;
+        let told = take_priced(r)?;
+        let held = if flag(r)? {
+            Some((take_i64(r)?, u8::try_from(take(r)?).ok()?))
+        } else {
+            None
+        };
+
+        Some(Prices {
+            last,
+            told,
+            held,
+            accepted: take_u64(r)?,
+            late: take_u64(r)?,
+        })
     })
 }
 
 fn put_source(out: &mut Vec<u8>, s: &Source) {
-    let parts = [s.seq.is_some(), s.time_ns.is_some(), s.seen_ms.is_some(), s.late > 0, s.before_ns.is_some()];
-    out.push(parts.into_iter().enumerate().map(|(bit, there)| u8::from(there) << bit).sum());
+    let parts = [
+        s.seq.is_some(),
+        s.time_ns.is_some(),
+        s.seen_ms.is_some(),
+        s.late > 0,
+        s.before_ns.is_some(),
+    ];
+
+    out.push(
+        parts
+            .into_iter()
+            .enumerate()
+            .map(|(bit, there)| u8::from(there) << bit)
+            .sum(),
+    );
+
     s.seq.into_iter().for_each(|n| put(out, n));
     s.time_ns.into_iter().for_each(|n| put_signed(out, n));
-    s.seen_ms.into_iter().for_each(|n| put_signed(out, i128::from(n)));
-    Some(s.late).filter(|n| *n > 0).into_iter().for_each(|n| put(out, n));
+    s.seen_ms
+        .into_iter()
+        .for_each(|n| put_signed(out, i128::from(n)));
+    Some(s.late)
+        .filter(|n| *n > 0)
+        .into_iter()
+        .for_each(|n| put(out, n));
     s.before_ns.into_iter().for_each(|n| put_signed(out, n));
 }
 
 fn read_source(bytes: &[u8]) -> Option<Source> {
     whole(bytes, |r| {
         let parts = take(r)?;
-        let seq = if parts & 1 != 0 { Some(take_u64(r)?) } else { None };
-        let time_ns = if parts & 2 != 0 { Some(take_signed(r)?) } else { None };
-        let seen_ms = if parts & 4 != 0 { Some(take_i64(r)?) } else { None };
+        let seq = if parts & 1 != 0 {
+            Some(take_u64(r)?)
+        } else {
+            None
+        };
+
+        let time_ns = if parts & 2 != 0 {
+            Some(take_signed(r)?)
+        } else {
+            None
+        };
+
+        let seen_ms = if parts & 4 != 0 {
+            Some(take_i64(r)?)
+        } else {
+            None
+        };
+
         let late = if parts & 8 != 0 { take_u64(r)? } else { 0 };
-        let before_ns = if parts & 16 != 0 { Some(take_signed(r)?) } else { None };
-        Some(Source { seq, time_ns, seen_ms, late, before_ns })
+        let before_ns = if parts & 16 != 0 {
+            Some(take_signed(r)?)
+        } else {
+            None
+        };
+
+        Some(Source {
+            seq,
+            time_ns,
+            seen_ms,
+            late,
+            before_ns,
+        })
     })
 }
 
-fn load<T: Default>(ctx: &mut Ctx<'_>, key: &[u8], what: &str, read: fn(&[u8]) -> Option<T>) -> Result<T, Bug> {
-    let Some(bytes) = ctx.get(key) else { return Ok(T::default()) };
+fn load<T: Default>(
+    ctx: &mut Ctx<'_>,
+    key: &[u8],
+    what: &str,
+    read: fn(&[u8]) -> Option<T>,
+) -> Result<T, Bug> {
+    let Some(bytes) = ctx.get(key) else {
+        return Ok(T::default());
+    };
+
     match read(bytes) {
         Some(value) => Ok(value),
-        None => Err(bug(ctx, format_args!("state of {what} cannot be read; it was written by a newer version or is damaged"))),
+        None => Err(bug(
+            ctx,
+            format_args!(
+                "state of {what} cannot be read; it was written by a newer version or is damaged"
+            ),
+        )),
     }
 }
 
@@ -155,12 +241,23 @@ pub(super) fn save_prices(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, p: &
     ctx.put(&b.key, &b.value);
 }
 
-pub(super) fn load_source(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, source: Option<&str>) -> Result<Source, Bug> {
+pub(super) fn load_source(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    symbol: &str,
+    source: Option<&str>,
+) -> Result<Source, Bug> {
     b.source(symbol, source);
     load(ctx, &b.key, "a source of ticks", read_source)
 }
 
-pub(super) fn save_source(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, source: Option<&str>, s: &Source) {
+pub(super) fn save_source(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    symbol: &str,
+    source: Option<&str>,
+    s: &Source,
+) {
     put_source(b.state(), s);
     b.source(symbol, source);
     ctx.put(&b.key, &b.value);
@@ -168,7 +265,9 @@ pub(super) fn save_source(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, sour
 
 /// Takes the next trade number of the task; they start at 1.
 pub(super) fn next_trade(ctx: &mut Ctx<'_>, b: &mut Buffers) -> Result<u64, Bug> {
-    let next = load(ctx, b"t", "the trade counter", |bytes| whole(bytes, take_u64))? + 1;
+    let next = load(ctx, b"t", "the trade counter", |bytes| {
+        whole(bytes, take_u64)
+    })? + 1;
     put(b.state(), u128::from(next));
     ctx.put(b"t", &b.value);
     Ok(next)
@@ -180,7 +279,8 @@ pub(super) struct BookHead {
     pub head: Head,
     /// The last trade between users by which stops went.
     pub trade: Option<Priced>,
-    /// The house owes what rests a quote: it was not there (or the symbol not open) when an order came to rest, or a tick came. Said only if it is so.
+    /// The house owes what rests a quote: it was not there (or the symbol not open) when an order
+    /// came to rest, or a tick came. Said only if it is so.
     pub owed: bool,
 }
 
@@ -206,10 +306,21 @@ fn put_head(out: &mut Vec<u8>, h: &BookHead) {
 
 fn read_head(bytes: &[u8]) -> Option<BookHead> {
     whole(bytes, |r| {
-        let (next_seq, doomed_below) = (take_u64(r)?, take_u64(r)?);
-        let head = Head { next_seq, doomed_below, rose_to: take_option(r)?, fell_to: take_option(r)? };
+        let next_seq = take_u64(r)?;
+        let doomed_below = take_u64(r)?;
+        let head = Head {
+            next_seq,
+            doomed_below,
+            rose_to: take_option(r)?,
+            fell_to: take_option(r)?,
+        };
+
         let trade = take_priced(r)?;
-        Some(BookHead { head, trade, owed: !r.is_empty() && flag(r)? })
+        Some(BookHead {
+            head,
+            trade,
+            owed: !r.is_empty() && flag(r)?,
+        })
     })
 }
 
@@ -221,7 +332,9 @@ fn put_order<P>(out: &mut Vec<u8>, o: &Order<P>) {
     out.push(o.side as u8);
     out.push(o.life as u8);
     out.push(u8::from(o.market) * MARKET + u8::from(o.post_only) * POST_ONLY);
-    [o.limit_e4, o.ceiling_e4, o.leaves, o.cum, o.deadline_ms].into_iter().for_each(|n| put_signed(out, i128::from(n)));
+    [o.limit_e4, o.ceiling_e4, o.leaves, o.cum, o.deadline_ms]
+        .into_iter()
+        .for_each(|n| put_signed(out, i128::from(n)));
     put_option(out, o.stop_e4);
 }
 
@@ -285,22 +398,37 @@ pub(super) fn load_orders<P>(
     party: fn(&[u8]) -> Option<P>,
 ) -> Result<Vec<Order<P>>, Bug> {
     b.order(symbol, b"");
-    let (start, mut all, mut wrong) = (b.key.len(), Vec::new(), false);
-    ctx.scan(&b.key, &mut |key, value| match party(&key[start..]).and_then(|p| read_order(value, p)) {
-        Some(order) => all.push(order),
-        None => wrong = true,
-    });
+    let start = b.key.len();
+    let mut all = Vec::new();
+    let mut wrong = false;
+    ctx.scan(
+        &b.key,
+        &mut |key, value| match party(&key[start..]).and_then(|p| read_order(value, p)) {
+            Some(order) => all.push(order),
+            None => wrong = true,
+        },
+    );
+
     if wrong {
         return Err(bug(
             ctx,
-            format_args!("an order in the book of {symbol} cannot be read; it was written by a newer version or is damaged"),
+            format_args!(
+                "an order in the book of {symbol} cannot be read; it was written by a newer version or is damaged"
+            ),
         ));
     }
+
     all.sort_unstable_by_key(|o| o.seq);
     Ok(all)
 }
 
-pub(super) fn save_order<P>(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, owner: &[u8], o: &Order<P>) {
+pub(super) fn save_order<P>(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    symbol: &str,
+    owner: &[u8],
+    o: &Order<P>,
+) {
     put_order(b.state(), o);
     b.order(symbol, owner);
     ctx.put(&b.key, &b.value);
@@ -315,15 +443,24 @@ pub(super) fn delete_order(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, own
 pub(super) fn all_prices(ctx: &mut Ctx<'_>) -> Vec<(String, Prices)> {
     let mut all = Vec::new();
     ctx.scan(b"s", &mut |key, value| {
-        all.extend(std::str::from_utf8(&key[1..]).ok().zip(read_prices(value)).map(|(symbol, p)| (symbol.to_string(), p)));
+        all.extend(
+            std::str::from_utf8(&key[1..])
+                .ok()
+                .zip(read_prices(value))
+                .map(|(symbol, p)| (symbol.to_string(), p)),
+        );
     });
+
     all
 }
 
 /// Symbols that have a book.
 pub(super) fn symbols(ctx: &mut Ctx<'_>) -> Vec<String> {
     let mut all = Vec::new();
-    ctx.scan(b"b", &mut |key, _| all.extend(std::str::from_utf8(&key[1..]).map(str::to_string)));
+    ctx.scan(b"b", &mut |key, _| {
+        all.extend(std::str::from_utf8(&key[1..]).map(str::to_string))
+    });
+
     all
 }
 
@@ -333,7 +470,11 @@ pub(super) fn goes_on(ctx: &mut Ctx<'_>) -> bool {
 }
 
 pub(super) fn set_goes_on(ctx: &mut Ctx<'_>, on: bool) {
-    if on { ctx.put(b"c", &[VERSION]) } else { ctx.delete(b"c") }
+    if on {
+        ctx.put(b"c", &[VERSION])
+    } else {
+        ctx.delete(b"c")
+    }
 }
 
 /// Whether orders of users who are switched off are still to end.
@@ -366,11 +507,14 @@ fn order<P>(o: &Order<P>) -> Value {
 
 /// A value by the letter of its key, readable; none if it cannot be read.
 pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
-    let priced = |p: Option<Priced>| p.map(|p| json!({"price_e4": p.price_e4, "time_ms": p.time_ms}));
+    let priced =
+        |p: Option<Priced>| p.map(|p| json!({"price_e4": p.price_e4, "time_ms": p.time_ms}));
     Some(match letter {
         b's' => {
             let p = read_prices(value)?;
-            let held = p.held.map(|(price, agreed)| json!({"price_e4": price, "agreed": agreed}));
+            let held = p
+                .held
+                .map(|(price, agreed)| json!({"price_e4": price, "agreed": agreed}));
             json!({"last": priced(p.last), "told": priced(p.told), "held": held, "accepted": p.accepted, "late": p.late})
         }
         b'q' | b'Q' => {
@@ -379,21 +523,29 @@ pub(in crate::roles) fn show(letter: u8, value: &[u8]) -> Option<Value> {
             if let Some(ms) = s.seen_ms {
                 source["seen_ms"] = ms.into();
             }
+
             if s.late > 0 {
                 source["late_in_a_row"] = s.late.into();
             }
+
             if let Some(ns) = s.before_ns {
                 source["began_anew_after_ns"] = number(ns);
             }
+
             source
         }
         b't' => json!({"last": whole(value, take_u64)?}),
         b'b' => {
-            let BookHead { head: h, trade, owed } = read_head(value)?;
+            let BookHead {
+                head: h,
+                trade,
+                owed,
+            } = read_head(value)?;
             let mut head = json!({"next_place": h.next_seq, "rose_to_e4": h.rose_to, "fell_to_e4": h.fell_to, "doomed_below": h.doomed_below, "trade": priced(trade)});
             if owed {
                 head["quote_owed"] = true.into();
             }
+
             head
         }
         b'o' => order(&read_order(value, ())?),
@@ -430,26 +582,66 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let mut b = Buffers::default();
-        let p = Prices { last: Some(Priced { price_e4: 5, time_ms: 6 }), told: None, held: Some((-1, 2)), accepted: 300, late: 1 };
+        let p = Prices {
+            last: Some(Priced {
+                price_e4: 5,
+                time_ms: 6,
+            }),
+            told: None,
+            held: Some((-1, 2)),
+            accepted: 300,
+            late: 1,
+        };
+
         put_prices(b.state(), &p);
         assert_eq!(b.value, [1, 1, 10, 12, 0, 1, 1, 2, 0xac, 2, 1]);
         assert_eq!(read_prices(&b.value), Some(p));
-        let s = Source { seq: Some(7), time_ns: Some(8), seen_ms: Some(-1), late: 300, before_ns: Some(-2) };
+        let s = Source {
+            seq: Some(7),
+            time_ns: Some(8),
+            seen_ms: Some(-1),
+            late: 300,
+            before_ns: Some(-2),
+        };
+
         put_source(b.state(), &s);
         assert_eq!(b.value, [1, 31, 7, 16, 1, 0xac, 2, 3]);
         assert_eq!(read_source(&b.value), Some(s));
-        let s = Source { before_ns: None, ..s };
+        let s = Source {
+            before_ns: None,
+            ..s
+        };
+
         put_source(b.state(), &s);
         assert_eq!(b.value, [1, 15, 7, 16, 1, 0xac, 2]);
         assert_eq!(read_source(&b.value), Some(s));
-        let s = Source { seen_ms: None, late: 0, ..s };
+        let s = Source {
+            seen_ms: None,
+            late: 0,
+            ..s
+        };
+
         put_source(b.state(), &s);
         assert_eq!(b.value, [1, 3, 7, 16]);
         assert_eq!(read_source(&b.value), Some(s));
         b.source("A", Some("x"));
         assert_eq!(b.key, b"qA\0x");
-        let head = Head { next_seq: 300, rose_to: Some(-1), fell_to: None, doomed_below: 1 };
-        let h = BookHead { head, trade: Some(Priced { price_e4: 5, time_ms: 6 }), owed: false };
+        let head = Head {
+            next_seq: 300,
+            rose_to: Some(-1),
+            fell_to: None,
+            doomed_below: 1,
+        };
+
+        let h = BookHead {
+            head,
+            trade: Some(Priced {
+                price_e4: 5,
+                time_ms: 6,
+            }),
+            owed: false,
+        };
+
         put_head(b.state(), &h);
         assert_eq!(b.value, [1, 0xac, 2, 1, 1, 1, 0, 1, 10, 12]);
         assert_eq!(read_head(&b.value), Some(h));

@@ -1,5 +1,6 @@
-//! Prices that were not worth telling when they came. A burst of ticks is told by its first one, and by those that move the price; its last one waits, and
-//! when no tick follows, nobody would ever learn of it. So the clock wakes the task when the second is over.
+//! Prices that were not worth telling when they came. A burst of ticks is told by its first one,
+//! and by those that move the price; its last one waits, and when no tick follows, nobody would
+//! ever learn of it. So the clock wakes the task when the second is over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,9 +27,11 @@ impl Untold {
         if self.due.get(symbol).copied() == due {
             return;
         }
+
         if let Some((symbol, old)) = self.due.remove_entry(symbol) {
             self.by_time.remove(&(old, symbol));
         }
+
         if let Some(due) = due {
             self.due.insert(symbol.into(), due);
             self.by_time.insert((due, symbol.into()));
@@ -47,22 +50,33 @@ impl Trading {
         if self.settings.rules < LAST_IS_TOLD {
             return Ok(());
         }
+
         if !std::mem::replace(&mut self.untold.read, true) {
             for (symbol, prices) in state::all_prices(ctx) {
                 self.untold.note(&symbol, &prices, self.rules.stale);
             }
         }
+
         let now_ms = ctx.time_ms();
-        let due: Vec<Box<str>> =
-            self.untold.by_time.iter().take_while(|(due, _)| *due <= now_ms).take(WORK_MAX).map(|(_, symbol)| symbol.clone()).collect();
+        let due: Vec<Box<str>> = self
+            .untold
+            .by_time
+            .iter()
+            .take_while(|(due, _)| *due <= now_ms)
+            .take(WORK_MAX)
+            .map(|(_, symbol)| symbol.clone())
+            .collect();
+
         for symbol in due {
             let mut prices = state::load_prices(ctx, &mut self.buffers, &symbol)?;
             if let Some(told) = prices.tell_last() {
                 self.told(ctx, &symbol, told);
             }
+
             state::save_prices(ctx, &mut self.buffers, &symbol, &prices);
             self.untold.note(&symbol, &prices, self.rules.stale);
         }
+
         Ok(())
     }
 }

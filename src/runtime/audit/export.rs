@@ -1,8 +1,11 @@
-//! A range of the audit log as a file that proves itself: records, links and heads, one JSON object on each line.
+//! A range of the audit log as a file that proves itself: records, links and heads, one JSON object
+//! on each line.
 //!
-//! Every line ends with the SHA-256 of what stands before it, its own number included, and the last line has a hash over all of these. So a byte
-//! that is not what it was, a line too many, too few or out of place shows, and shows where. That finds damage, not forgery: who rewrites a whole file
-//! can rewrite its sums. Against that the file's chains are compared with the log's, or with an anchor kept elsewhere.
+//! Every line ends with the SHA-256 of what stands before it, its own number included, and the last
+//! line has a hash over all of these. So a byte that is not what it was, a line too many, too few
+//! or out of place shows, and shows where. That finds damage, not forgery: who rewrites a whole
+//! file can rewrite its sums. Against that the file's chains are compared with the log's, or with
+//! an anchor kept elsewhere.
 
 use std::io::{self, Write};
 
@@ -21,7 +24,8 @@ use crate::engine::records::Record;
 use crate::engine::topics::{Cleanup, TopicPartition, TopicTable};
 use crate::wire::topics::AUDIT_LOG;
 
-/// Version of the file's form. Since 2 a record says of which version its link is, and has its headers as bytes, in order.
+/// Version of the file's form. Since 2 a record says of which version its link is, and has its
+/// headers as bytes, in order.
 pub const FORMAT: u64 = 2;
 
 /// Why there is no export, or only a part of one.
@@ -72,7 +76,8 @@ pub struct Summary {
     pub heads: Vec<Head>,
 }
 
-/// Lines with their sums. When one cannot be written the others are still made: whether the log is damaged is worth more than the file.
+/// Lines with their sums. When one cannot be written the others are still made: whether the log is
+/// damaged is worth more than the file.
 pub struct Lines<W> {
     out: W,
     failed: Option<io::Error>,
@@ -83,7 +88,12 @@ pub struct Lines<W> {
 impl<W: Write> Lines<W> {
     /// At the start of a file.
     pub fn new(out: W) -> Self {
-        Lines { out, failed: None, lines: 0, sums: Sha256::new() }
+        Lines {
+            out,
+            failed: None,
+            lines: 0,
+            sums: Sha256::new(),
+        }
     }
 
     /// Writes the next line: its number and kind, these fields, its sum.
@@ -95,6 +105,7 @@ impl<W: Write> Lines<W> {
         if let Value::Object(fields) = fields {
             line.extend(fields);
         }
+
         let mut text = Value::Object(line).to_string();
         text.pop();
         let sum = sum(text.as_bytes());
@@ -106,7 +117,10 @@ impl<W: Write> Lines<W> {
 
     /// Everything is written, or this is why not.
     fn end(&mut self) -> io::Result<()> {
-        self.failed.take().map_or(Ok(()), Err).and_then(|()| self.out.flush())
+        self.failed
+            .take()
+            .map_or(Ok(()), Err)
+            .and_then(|()| self.out.flush())
     }
 
     /// Hash over the sums of all lines so far.
@@ -124,10 +138,19 @@ pub fn sum(text: &[u8]) -> Hash {
 }
 
 impl Export<'_> {
-    /// Writes it; `progress` is told how many records are done. What is damaged is not exported: the error names it, also where nobody reads any more.
-    pub fn write(&self, out: impl Write, progress: &mut dyn FnMut(u64)) -> Result<Summary, ExportError> {
+    /// Writes it; `progress` is told how many records are done. What is damaged is not exported:
+    /// the error names it, also where nobody reads any more.
+    pub fn write(
+        &self,
+        out: impl Write,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Summary, ExportError> {
         let mut lines = Lines::new(out);
-        let mut summary = Summary { cluster: self.log.cluster_id()?, ..Summary::default() };
+        let mut summary = Summary {
+            cluster: self.log.cluster_id()?,
+            ..Summary::default()
+        };
+
         lines.put(
             "export",
             json!({"format": FORMAT, "cluster": summary.cluster, "created": self.created, "from_ms": self.from_ms, "to_ms": self.to_ms}),
@@ -137,9 +160,13 @@ impl Export<'_> {
                 summary.heads.push(head);
             }
         }
+
         let heads: Vec<Value> = summary.heads.iter().map(head_json).collect();
         let sums = hex(&lines.sums());
-        lines.put("end", json!({"records": summary.records, "chains": heads, "sums": sums}));
+        lines.put(
+            "end",
+            json!({"records": summary.records, "chains": heads, "sums": sums}),
+        );
         lines.end()?;
         progress(summary.records);
         (summary.chains, summary.lines) = (summary.heads.len() as u64, lines.lines);
@@ -156,28 +183,41 @@ impl Export<'_> {
     ) -> Result<Option<Head>, ExportError> {
         let (from, to) = offsets(self.log, at, self.from_ms, self.to_ms)?;
         let p = partitioner::partition(name.as_bytes(), count(self.log, self.topics, AUDIT_LOG)?);
-        // Entries carry the time of their records, so none of the range stands before the first that is as late.
-        let mut entries = Cursor::between(self.log, TopicPartition::new(AUDIT_LOG, p), self.from_ms, None, false)?;
+
+        // Entries carry the time of their records, so none of the range stands before the first
+        // that is as late.
+        let mut entries = Cursor::between(
+            self.log,
+            TopicPartition::new(AUDIT_LOG, p),
+            self.from_ms,
+            None,
+            false,
+        )?;
+
         let mut source = Cursor::range(self.log, at, from, to, true)?;
         let compacted = self.topics.spec(at.topic).cleanup == Cleanup::Compact;
         if !compacted && source.peek()?.is_none() {
             return Ok(None);
         }
+
         let mut walker: Option<Walker> = None;
         while let Some(r) = entries.peek()? {
             if r.key != Some(name.as_bytes()) {
                 entries.skip();
                 continue;
             }
+
             let link = read_link(name, &r);
             let offset = link.as_ref().map_or(from, |e| e.offset);
             if offset < from {
                 entries.skip();
                 continue;
             }
+
             if offset >= to {
                 break;
             }
+
             let walker = match (&mut walker, &link) {
                 (Some(w), _) => w,
                 (none, first) => {
@@ -186,14 +226,17 @@ impl Export<'_> {
                     none.insert(Walker::after(name, prev, Vec::new()))
                 }
             };
+
             match link {
                 Err(why) => walker.unreadable(r.offset, &why),
                 Ok(e) => {
-                    // The record is wanted as well as its hash: looked at before the cursor goes past it.
+                    // The record is wanted as well as its hash: looked at before the cursor goes
+                    // past it.
                     let before = match source.peek()? {
                         Some(r) if r.offset == e.offset => Some(content(&r)),
                         _ => None,
                     };
+
                     let (gap, here) = beside(&mut source, &e, walker.good().last, compacted)?;
                     walker.link(&e, gap, here);
                     let mut fields = json!({"offset": e.offset, "time_ms": e.time_ms});
@@ -205,31 +248,49 @@ impl Export<'_> {
                             map.extend(e.meta.map(|meta| ("meta".to_string(), hex(&meta).into())));
                         }
                     }
+
                     map.insert("v".into(), if e.meta.is_some() { 2 } else { 1 }.into());
                     map.insert("prev".into(), hex(&e.prev).into());
                     map.insert("hash".into(), hex(&e.hash).into());
                     lines.put("record", fields);
                 }
             }
+
             if !walker.is_good() {
                 break;
             }
+
             *records += 1;
             if records.is_multiple_of(1024) {
                 progress(*records);
             }
+
             entries.skip();
+
             // Of a compacted source, records that are gone may have entries still to come.
             if !compacted && source.peek()?.is_none() {
                 break;
             }
         }
-        let Some(walker) = walker else { return Ok(None) };
+
+        let Some(walker) = walker else {
+            return Ok(None);
+        };
+
         let (good, damage) = walker.end(None);
         if let Some(damage) = damage {
-            return Err(ExportError::Damaged { chain: name.to_string(), damage });
+            return Err(ExportError::Damaged {
+                chain: name.to_string(),
+                damage,
+            });
         }
-        Ok(good.last.map(|offset| Head { chain: name.to_string(), entries: good.entries, offset, hash: good.head }))
+
+        Ok(good.last.map(|offset| Head {
+            chain: name.to_string(),
+            entries: good.entries,
+            offset,
+            hash: good.head,
+        }))
     }
 }
 

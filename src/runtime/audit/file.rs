@@ -1,7 +1,8 @@
 //! Reading an export back: is it what was written? Streams; the longest line bounds the memory.
 //!
-//! A file's own sums find damage, not forgery. An anchor binds what its heads cover, as far as the file has it: up to such a head nothing was
-//! changed. A file that is said to reach as far as an anchor did must; where it need not, it is only said how much of it is bound.
+//! A file's own sums find damage, not forgery. An anchor binds what its heads cover, as far as the
+//! file has it: up to such a head nothing was changed. A file that is said to reach as far as an
+//! anchor did must; where it need not, it is only said how much of it is bound.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead};
@@ -25,7 +26,8 @@ pub struct FileDamage {
     pub kind: Kind,
     /// The line, from 1.
     pub line: u64,
-    /// The chain and offset of the record there, if the line can be trusted to say so; else of the last good one before.
+    /// The chain and offset of the record there, if the line can be trusted to say so; else of the
+    /// last good one before.
     pub record: String,
     /// The damage in words.
     pub text: String,
@@ -40,31 +42,45 @@ pub struct Verified {
     pub bound_records: u64,
     /// Chains without any such record.
     pub unbound: Vec<String>,
-    /// Records whose contents are left out because compaction had dropped them: only their hashes are here.
+    /// Records whose contents are left out because compaction had dropped them: only their hashes
+    /// are here.
     pub gone: u64,
 }
 
 /// The clocks of who anchors and of the brokers may differ by this much.
 const CLOCKS_MS: i64 = 60_000;
 
-/// A line longer than this is no line of ours: a record has 1 MiB and 64 KiB at most, and two digits stand for a byte.
+/// A line longer than this is no line of ours: a record has 1 MiB and 64 KiB at most, and two
+/// digits stand for a byte.
 const LINE_MAX: u64 = 16 << 20;
 
-/// Verifies a file; `progress` is told how many bytes were read. The outer error: it cannot be read.
-pub fn verify(mut input: impl BufRead, anchors: &[Anchor], progress: &mut dyn FnMut(u64)) -> io::Result<Result<Verified, FileDamage>> {
-    let mut f = File { anchors, ..File::default() };
-    let (mut line, mut bytes) = (Vec::new(), 0);
+/// Verifies a file; `progress` is told how many bytes were read. The outer error: it cannot be
+/// read.
+pub fn verify(
+    mut input: impl BufRead,
+    anchors: &[Anchor],
+    progress: &mut dyn FnMut(u64),
+) -> io::Result<Result<Verified, FileDamage>> {
+    let mut f = File {
+        anchors,
+        ..File::default()
+    };
+
+    let mut line = Vec::new();
+    let mut bytes = 0;
     loop {
         line.clear();
         let n = io::Read::take(&mut input, LINE_MAX).read_until(b'\n', &mut line)?;
         if n == 0 {
             return Ok(f.end());
         }
+
         bytes += n as u64;
         f.line += 1;
         if !f.take(&line) {
             return Ok(Err(f.damage.expect("said what is wrong")));
         }
+
         if f.line.is_multiple_of(512) {
             progress(bytes);
         }
@@ -73,7 +89,10 @@ pub fn verify(mut input: impl BufRead, anchors: &[Anchor], progress: &mut dyn Fn
 
 /// Headers as a record has them: names and bytes, in order.
 fn headers(v: &Value) -> Option<Vec<(&str, Vec<u8>)>> {
-    v.as_array()?.iter().map(|pair| Some((pair[0].as_str()?, unhex(pair[1].as_str()?)?))).collect()
+    v.as_array()?
+        .iter()
+        .map(|pair| Some((pair[0].as_str()?, unhex(pair[1].as_str()?)?)))
+        .collect()
 }
 
 #[derive(Default)]
@@ -88,7 +107,8 @@ struct File<'a> {
     to_ms: Option<i64>,
     created_ms: Option<i64>,
     walker: Option<Walker>,
-    /// Records of the chain at hand that an anchor vouches for, and the last offset that it must have.
+    /// Records of the chain at hand that an anchor vouches for, and the last offset that it must
+    /// have.
     bound_here: u64,
     due_here: Option<Checkpoint>,
     bound: u64,
@@ -115,40 +135,59 @@ impl File<'_> {
             if self.missing.is_some() {
                 return true;
             }
+
             let whole = line.ends_with(b"\n");
             return match whole {
                 true => self.wrong(Kind::Changed, "the line is not one of an export"),
                 false => self.wrong(Kind::Truncated, "the file ends in the middle of a line"),
             };
         };
+
         let v = match sum(text) == own {
             // Read with its brace back; the sum says that it is what was written.
             true => serde_json::from_slice::<Value>(&[text, b"}"].concat()).unwrap_or_default(),
             false if self.missing.is_some() => return true,
             false => return self.wrong(Kind::Changed, "the line's sum is not that of its text"),
         };
-        let Some(number) = v["line"].as_u64() else { return self.wrong(Kind::Changed, "the line has no number") };
+
+        let Some(number) = v["line"].as_u64() else {
+            return self.wrong(Kind::Changed, "the line has no number");
+        };
+
         if let Some(missing) = self.missing {
             if number == missing {
-                let (here, came) = (self.line, self.damage.as_ref().map_or(0, |d| d.line));
-                let text = format!("line {came} stands out of place: the one that belongs there is now line {here}");
+                let here = self.line;
+                let came = self.damage.as_ref().map_or(0, |d| d.line);
+                let text = format!(
+                    "line {came} stands out of place: the one that belongs there is now line {here}"
+                );
                 self.settle(Kind::Swapped, text);
                 return false;
             }
+
             return true;
         }
+
         if self.ended {
             return self.wrong(Kind::Inserted, "a line behind the end");
         }
+
         if number < self.line {
             return self.wrong(Kind::Inserted, &format!("it is line {number} again"));
         }
+
         if number > self.line {
-            self.wrong(Kind::Deleted, &format!("line {number} stands where line {} belongs", self.line));
+            self.wrong(
+                Kind::Deleted,
+                &format!("line {number} stands where line {} belongs", self.line),
+            );
+
             // If the chain was found broken before, that is what there is to say.
-            self.missing = Some(self.line).filter(|line| self.damage.as_ref().is_some_and(|d| d.line == *line));
+            self.missing = Some(self.line)
+                .filter(|line| self.damage.as_ref().is_some_and(|d| d.line == *line));
             return self.missing.is_some();
         }
+
         let before: Hash = self.sums.clone().finalize().into();
         self.sums.update(own);
         match self.fields(&v, &before) {
@@ -158,7 +197,8 @@ impl File<'_> {
         }
     }
 
-    /// Reads the line's fields. Its sum is right, so only a line written by somebody else is wrong here.
+    /// Reads the line's fields. Its sum is right, so only a line written by somebody else is wrong
+    /// here.
     fn fields(&mut self, v: &Value, sums: &Hash) -> Result<(), Option<&'static str>> {
         match v["type"].as_str() {
             Some("export") if self.line == 1 => match v["format"].as_u64() {
@@ -169,24 +209,49 @@ impl File<'_> {
                     self.created_ms = v["created"].as_str().and_then(time_ms);
                     Ok(())
                 }
-                _ => Err(Some("the file's format is not known to this version; use the one that wrote it")),
+                _ => Err(Some(
+                    "the file's format is not known to this version; use the one that wrote it",
+                )),
             },
             Some("chain") if self.line > 1 => {
                 self.end_chain()?;
                 let name = v["chain"].as_str().ok_or("a chain without a name")?;
-                let prev = v["prev"].as_str().and_then(hash_of).ok_or("a chain without the hash it begins after")?;
+                let prev = v["prev"]
+                    .as_str()
+                    .and_then(hash_of)
+                    .ok_or("a chain without the hash it begins after")?;
                 if self.from_ms.is_none() && prev != GENESIS {
                     let text = "the file is said to hold everything from the beginning, but this chain begins in the middle".into();
-                    self.damage = Some(FileDamage { kind: Kind::Deleted, line: self.line, record: format!("{name} offset 0"), text });
+                    self.damage = Some(FileDamage {
+                        kind: Kind::Deleted,
+                        line: self.line,
+                        record: format!("{name} offset 0"),
+                        text,
+                    });
+
                     return Err(None);
                 }
+
                 let ours = |a: &&Anchor| a.cluster == self.cluster;
                 let known: Vec<Anchor> = self.anchors.iter().filter(ours).cloned().collect();
-                let due: Vec<Anchor> = self.anchors.iter().filter(ours).filter(|a| self.is_due(a)).cloned().collect();
-                self.compacted = topic_of(name).is_some_and(|t| topics::table("").spec(t).cleanup == Cleanup::Compact);
+                let due: Vec<Anchor> = self
+                    .anchors
+                    .iter()
+                    .filter(ours)
+                    .filter(|a| self.is_due(a))
+                    .cloned()
+                    .collect();
+
+                self.compacted = topic_of(name)
+                    .is_some_and(|t| topics::table("").spec(t).cleanup == Cleanup::Compact);
                 self.due_here = checkpoints(&due, name).pop();
-                // A file may begin behind an anchor's offset, so it is not known how many entries came before.
-                let anchors = checkpoints(&known, name).into_iter().map(|c| Checkpoint { entries: None, ..c }).collect();
+
+                // A file may begin behind an anchor's offset, so it is not known how many entries
+                // came before.
+                let anchors = checkpoints(&known, name)
+                    .into_iter()
+                    .map(|c| Checkpoint { entries: None, ..c })
+                    .collect();
                 self.walker = Some(Walker::after(name, prev, anchors));
                 self.bound_here = 0;
                 Ok(())
@@ -204,12 +269,25 @@ impl File<'_> {
             Value::String(s) => unhex(s).map(Some),
             _ => Some(None),
         };
-        let version = if self.format == 1 { Some(1) } else { v["v"].as_u64() };
-        let Some(version @ (1 | 2)) = version else { return Err(Some("a record whose link is of no known version")) };
+
+        let version = if self.format == 1 {
+            Some(1)
+        } else {
+            v["v"].as_u64()
+        };
+
+        let Some(version @ (1 | 2)) = version else {
+            return Err(Some("a record whose link is of no known version"));
+        };
+
         let time_ms = v["time_ms"].as_i64();
         let (payload, meta) = match v.get("payload") {
             // The maker of a file could withhold any record.
-            Some(_) if !self.compacted => return Err(Some("the record's contents are left out, and its topic is not compacted")),
+            Some(_) if !self.compacted => {
+                return Err(Some(
+                    "the record's contents are left out, and its topic is not compacted",
+                ));
+            }
             Some(_) => {
                 self.gone += 1;
                 (hash("payload"), hash("meta"))
@@ -219,25 +297,48 @@ impl File<'_> {
                     let meta = match (version, headers(&v["headers"]), time_ms) {
                         (2, Some(headers), Some(time_ms)) => {
                             let headers = headers.iter().map(|(n, v)| (*n, v.as_slice()));
-                            Some(chain::meta_hash(time_ms, key.is_some(), value.is_some(), headers))
+                            Some(chain::meta_hash(
+                                time_ms,
+                                key.is_some(),
+                                value.is_some(),
+                                headers,
+                            ))
                         }
                         _ => None,
                     };
-                    (Some(chain::payload_hash(key.as_deref(), value.as_deref())), meta)
+
+                    (
+                        Some(chain::payload_hash(key.as_deref(), value.as_deref())),
+                        meta,
+                    )
                 }
                 _ => (None, None),
             },
         };
+
         let meta = match (version, meta) {
             (2, None) => return Err(Some("a record without one of its fields")),
             (1, _) => None,
             (_, meta) => meta,
         };
-        let (Some(offset), Some(payload), Some(prev), Some(own)) = (v["offset"].as_u64(), payload, hash("prev"), hash("hash")) else {
+
+        let (Some(offset), Some(payload), Some(prev), Some(own)) =
+            (v["offset"].as_u64(), payload, hash("prev"), hash("hash"))
+        else {
             return Err(Some("a record without one of its fields"));
         };
+
         // Anchors from before the file's first record say nothing about it.
-        let link = Link { at: self.line, offset, payload, meta, prev, hash: own, time_ms: time_ms.unwrap_or(0) };
+        let link = Link {
+            at: self.line,
+            offset,
+            payload,
+            meta,
+            prev,
+            hash: own,
+            time_ms: time_ms.unwrap_or(0),
+        };
+
         walker.begin_at(offset);
         walker.link(&link, None, Here::Unknown);
         if walker.is_good() {
@@ -247,59 +348,129 @@ impl File<'_> {
                 self.bound_here = walker.good().entries;
             }
         }
+
         Ok(())
     }
 
     /// Ends the chain in hand; `Err(None)`: it is damaged, and that is said.
     fn end_chain(&mut self) -> Result<(), Option<&'static str>> {
-        let Some(mut walker) = self.walker.take() else { return Ok(()) };
-        // A range may end before an anchor; whether the chain goes on, the file cannot know. What is due is another matter.
+        let Some(mut walker) = self.walker.take() else {
+            return Ok(());
+        };
+
+        // A range may end before an anchor; whether the chain goes on, the file cannot know. What
+        // is due is another matter.
         walker.forget_anchors();
         let name = walker.name().to_string();
         let (good, damage) = walker.end(None);
-        if let Some(Damage { kind, offset, at, text }) = damage {
+        if let Some(Damage {
+            kind,
+            offset,
+            at,
+            text,
+        }) = damage
+        {
             let line = at.unwrap_or(self.line);
-            self.damage = Some(FileDamage { kind, line, record: format!("{name} offset {offset}"), text });
+            self.damage = Some(FileDamage {
+                kind,
+                line,
+                record: format!("{name} offset {offset}"),
+                text,
+            });
+
             return Err(None);
         }
-        if let Some(due) = self.due_here.take().filter(|due| good.last.is_none_or(|last| last < due.offset)) {
+
+        if let Some(due) = self
+            .due_here
+            .take()
+            .filter(|due| good.last.is_none_or(|last| last < due.offset))
+        {
             let next = good.last.map_or(0, |last| last + 1);
-            let end = good.last.map_or("has nothing of it".to_string(), |last| format!("ends it with offset {last}"));
+            let end = good.last.map_or("has nothing of it".to_string(), |last| {
+                format!("ends it with offset {last}")
+            });
+
             return self.falls_short(&name, next, &due, &end);
         }
+
         match self.bound_here {
             0 => self.unbound.push(name.clone()),
             n => self.bound += n,
         }
-        self.heads.extend(good.last.map(|offset| Head { chain: name, entries: good.entries, offset, hash: good.head }));
+
+        self.heads.extend(good.last.map(|offset| Head {
+            chain: name,
+            entries: good.entries,
+            offset,
+            hash: good.head,
+        }));
+
         Ok(())
     }
 
-    /// Whether the file, as it describes itself, must have what this anchor saw, unless that lies before its beginning. Records are older than the
-    /// anchor that saw them, so a file made later has them, if its range goes on for long enough.
+    /// Whether the file, as it describes itself, must have what this anchor saw, unless that lies
+    /// before its beginning. Records are older than the anchor that saw them, so a file made later
+    /// has them, if its range goes on for long enough.
     fn is_due(&self, a: &Anchor) -> bool {
-        let Some(anchored_ms) = time_ms(&a.time) else { return false };
+        let Some(anchored_ms) = time_ms(&a.time) else {
+            return false;
+        };
+
         self.created_ms.is_some_and(|created| created > anchored_ms)
-            && self.to_ms.is_none_or(|to| to >= anchored_ms.saturating_add(CLOCKS_MS))
+            && self
+                .to_ms
+                .is_none_or(|to| to >= anchored_ms.saturating_add(CLOCKS_MS))
     }
 
-    fn falls_short(&mut self, chain: &str, offset: u64, due: &Checkpoint, end: &str) -> Result<(), Option<&'static str>> {
-        let text = format!("{} saw the chain up to offset {}, and the file was made later, but {end}", due.label, due.offset);
-        self.damage = Some(FileDamage { kind: Kind::Truncated, line: self.line, record: format!("{chain} offset {offset}"), text });
+    fn falls_short(
+        &mut self,
+        chain: &str,
+        offset: u64,
+        due: &Checkpoint,
+        end: &str,
+    ) -> Result<(), Option<&'static str>> {
+        let text = format!(
+            "{} saw the chain up to offset {}, and the file was made later, but {end}",
+            due.label, due.offset
+        );
+        self.damage = Some(FileDamage {
+            kind: Kind::Truncated,
+            line: self.line,
+            record: format!("{chain} offset {offset}"),
+            text,
+        });
+
         Err(None)
     }
 
-    /// A chain that an anchor saw must be in a file of everything from the beginning. Of a range it may have no record.
+    /// A chain that an anchor saw must be in a file of everything from the beginning. Of a range it
+    /// may have no record.
     fn vanished(&mut self) -> Result<(), Option<&'static str>> {
         if self.from_ms.is_some() {
             return Ok(());
         }
-        let prefixes: BTreeSet<&str> = self.heads.iter().filter_map(|h| prefix_of(&h.chain)).collect();
-        let ours =
-            |a: &&Anchor| a.cluster == self.cluster && self.is_due(a) && (prefixes.is_empty() || prefixes.iter().any(|p| a.is_of(p)));
+
+        let prefixes: BTreeSet<&str> = self
+            .heads
+            .iter()
+            .filter_map(|h| prefix_of(&h.chain))
+            .collect();
+        let ours = |a: &&Anchor| {
+            a.cluster == self.cluster
+                && self.is_due(a)
+                && (prefixes.is_empty() || prefixes.iter().any(|p| a.is_of(p)))
+        };
+
         let due: Vec<Anchor> = self.anchors.iter().filter(ours).cloned().collect();
-        let seen: BTreeSet<&str> = due.iter().flat_map(|a| &a.heads).map(|h| h.chain.as_str()).collect();
-        let gone = seen.into_iter().find(|name| !self.heads.iter().any(|h| h.chain == *name));
+        let seen: BTreeSet<&str> = due
+            .iter()
+            .flat_map(|a| &a.heads)
+            .map(|h| h.chain.as_str())
+            .collect();
+        let gone = seen
+            .into_iter()
+            .find(|name| !self.heads.iter().any(|h| h.chain == *name));
         match gone.and_then(|name| Some((name.to_string(), checkpoints(&due, name).pop()?))) {
             Some((name, due)) => self.falls_short(&name, 0, &due, "has nothing of it"),
             None => Ok(()),
@@ -308,13 +479,21 @@ impl File<'_> {
 
     fn footer(&mut self, v: &Value, sums: &Hash) -> Result<(), Option<&'static str>> {
         self.end_chain()?;
-        let heads = v["chains"].as_array().and_then(|all| all.iter().map(parse_head).collect::<Option<Vec<_>>>());
+        let heads = v["chains"]
+            .as_array()
+            .and_then(|all| all.iter().map(parse_head).collect::<Option<Vec<_>>>());
         if heads.as_ref() != Some(&self.heads) || v["records"].as_u64() != Some(self.records) {
-            return Err(Some("the heads at the end are not those of the chains in the file"));
+            return Err(Some(
+                "the heads at the end are not those of the chains in the file",
+            ));
         }
+
         if v["sums"].as_str() != Some(hex(sums).as_str()) {
-            return Err(Some("the hash over all sums is another: a line was replaced by one with a sum of its own"));
+            return Err(Some(
+                "the hash over all sums is another: a line was replaced by one with a sum of its own",
+            ));
         }
+
         self.vanished()?;
         self.ended = true;
         Ok(())
@@ -329,6 +508,7 @@ impl File<'_> {
                 self.wrong(Kind::Truncated, "the file ends without its last line");
             }
         }
+
         match self.damage {
             Some(damage) => Err(damage),
             None => Ok(Verified {
@@ -347,14 +527,22 @@ impl File<'_> {
     }
 
     fn wrong(&mut self, kind: Kind, text: &str) -> bool {
-        // A chain that was already found broken is the earlier damage; what follows only helps to say what it is.
+        // A chain that was already found broken is the earlier damage; what follows only helps to
+        // say what it is.
         if self.walker.as_ref().is_none_or(Walker::is_good) || self.end_chain().is_ok() {
             let record = match self.last.as_str() {
                 "" => "before the first record".to_string(),
                 last => format!("after {last}"),
             };
-            self.damage = Some(FileDamage { kind, line: self.line, record, text: text.to_string() });
+
+            self.damage = Some(FileDamage {
+                kind,
+                line: self.line,
+                record,
+                text: text.to_string(),
+            });
         }
+
         false
     }
 
@@ -367,7 +555,9 @@ impl File<'_> {
 
 /// When something is said to have been made; none if that is no time.
 fn time_ms(text: &str) -> Option<i64> {
-    text.parse::<jiff::Timestamp>().ok().map(|t| t.as_millisecond())
+    text.parse::<jiff::Timestamp>()
+        .ok()
+        .map(|t| t.as_millisecond())
 }
 
 /// A line's text and its sum, if it has the form of a line.

@@ -1,8 +1,9 @@
-//! Everything that happened to an order, a user or a symbol: the records, what caused them, what was decided upon, and whether the audit log
-//! vouches for them.
+//! Everything that happened to an order, a user or a symbol: the records, what caused them, what
+//! was decided upon, and whether the audit log vouches for them.
 //!
-//! There is no index. Keys do most of what one would: a user's records are in one partition of each topic, a symbol's too, and the log finds a
-//! time by halving. What is found is held in memory to be put in order, so its number is limited; what is read is not held.
+//! There is no index. Keys do most of what one would: a user's records are in one partition of each
+//! topic, a symbol's too, and the log finds a time by halving. What is found is held in memory to
+//! be put in order, so its number is limited; what is read is not held.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -89,8 +90,8 @@ impl Timeline {
     }
 }
 
-/// Our records carry the time of their cause, so a partition's times may step back by as long as a record waited on its way. Reading goes
-/// on this far behind the end of the range.
+/// Our records carry the time of their cause, so a partition's times may step back by as long as a
+/// record waited on its way. Reading goes on this far behind the end of the range.
 const LATE_MS: i64 = 10 * 60 * 1000;
 
 type Place = (TopicPartition, u64);
@@ -107,22 +108,41 @@ struct Search<'a> {
 
 /// Searches.
 pub fn find(log: &dyn Log, topics: &TopicTable, query: &Query) -> Result<Timeline, FindError> {
-    let mut s = Search { log, topics, query, wanted: Wanted::new(query), found: Records::new(), places: BTreeSet::new() };
+    let mut s = Search {
+        log,
+        topics,
+        query,
+        wanted: Wanted::new(query),
+        found: Records::new(),
+        places: BTreeSet::new(),
+    };
+
     // Commands first: they say whose the order is, and which orders are of the symbol.
     s.scan(t::ORDER_COMMANDS)?;
+
     // A log of an older version has no such topic, and is read all the same.
     if log.partitions(t::OPERATOR_COMMANDS)?.is_some() {
         s.scan(t::OPERATOR_COMMANDS)?;
     }
+
     s.wanted.commands_are_read();
     s.scan(t::ORDER_EVENTS)?;
-    for topic in [t::BOOK_COMMANDS, t::EXECUTIONS, t::TRADES, t::NOTIFICATIONS, t::PORTFOLIOS, t::DEAD_LETTERS] {
+    for topic in [
+        t::BOOK_COMMANDS,
+        t::EXECUTIONS,
+        t::TRADES,
+        t::NOTIFICATIONS,
+        t::PORTFOLIOS,
+        t::DEAD_LETTERS,
+    ] {
         s.scan(topic)?;
     }
+
     // Nor this one.
     if query.user.is_some() && log.partitions(t::CONTROLS)?.is_some() {
         s.scan(t::CONTROLS)?;
     }
+
     if query.order.is_none() && query.user.is_none() {
         s.scan(t::INSTRUMENTS)?;
         s.scan(t::REFERENCE_PRICES)?;
@@ -130,6 +150,7 @@ pub fn find(log: &dyn Log, topics: &TopicTable, query: &Query) -> Result<Timelin
             s.scan(t::MARKET_DATA)?;
         }
     }
+
     let asked = s.found.len();
     s.causes()?;
     let Search { found, .. } = s;
@@ -143,23 +164,41 @@ impl Search<'_> {
         let partitions = count(self.log, self.topics, topic)?;
         for p in self.wanted.partitions(topic, partitions) {
             let at = TopicPartition::new(topic, p);
-            let (from, to) = (self.query.from_ms, self.query.to_ms);
-            let mut cursor = Cursor::between(self.log, at, from, to.map(|ms| ms.saturating_add(LATE_MS)), true)?;
-            let in_time = |r: &Record<'_>| from.is_none_or(|ms| r.timestamp_ms >= ms) && to.is_none_or(|ms| r.timestamp_ms < ms);
-            let (mut too_many, limit) = (false, self.query.limit);
-            let (wanted, found, places) = (&mut self.wanted, &mut self.found, &mut self.places);
+            let from = self.query.from_ms;
+            let to = self.query.to_ms;
+            let mut cursor = Cursor::between(
+                self.log,
+                at,
+                from,
+                to.map(|ms| ms.saturating_add(LATE_MS)),
+                true,
+            )?;
+
+            let in_time = |r: &Record<'_>| {
+                from.is_none_or(|ms| r.timestamp_ms >= ms)
+                    && to.is_none_or(|ms| r.timestamp_ms < ms)
+            };
+
+            let mut too_many = false;
+            let limit = self.query.limit;
+            let wanted = &mut self.wanted;
+            let found = &mut self.found;
+            let places = &mut self.places;
             cursor.each(&mut |r| {
                 if in_time(r) && wanted.is(r) {
                     found.push(r);
                     places.insert((r.at, r.offset));
                     too_many = found.len() > limit;
                 }
+
                 !too_many
             })?;
+
             if too_many {
                 return Err(FindError::TooMany(limit));
             }
         }
+
         Ok(())
     }
 
@@ -167,18 +206,23 @@ impl Search<'_> {
     fn causes(&mut self) -> Result<(), FindError> {
         let mut from = 0;
         while from < self.found.len() {
-            let causes = (from..self.found.len()).filter_map(|i| cause(self.topics, &self.found.get(i)));
+            let causes =
+                (from..self.found.len()).filter_map(|i| cause(self.topics, &self.found.get(i)));
             let missing: BTreeSet<Place> = causes.filter(|c| !self.places.contains(c)).collect();
             from = self.found.len();
             let mut by_partition: BTreeMap<TopicPartition, Vec<u64>> = BTreeMap::new();
-            missing.iter().for_each(|(at, offset)| by_partition.entry(*at).or_default().push(*offset));
+            missing
+                .iter()
+                .for_each(|(at, offset)| by_partition.entry(*at).or_default().push(*offset));
             for (at, offsets) in by_partition {
                 self.fetch(at, &offsets)?;
             }
+
             if self.found.len() > self.query.limit.saturating_mul(2) {
                 return Err(FindError::TooMany(self.query.limit));
             }
         }
+
         Ok(())
     }
 
@@ -192,17 +236,22 @@ impl Search<'_> {
                 Some((c, next)) if *offset >= next && *offset - next <= NEAR => c,
                 _ => Cursor::range(self.log, at, *offset, u64::MAX, true)?,
             };
+
             while let Some(r) = c.peek()? {
                 if r.offset >= *offset {
                     if r.offset == *offset && self.places.insert((at, *offset)) {
                         self.found.push(&r);
                     }
+
                     break;
                 }
+
                 c.skip();
             }
+
             cursor = Some((c, *offset));
         }
+
         Ok(())
     }
 }
@@ -210,40 +259,90 @@ impl Search<'_> {
 /// The record that a record was caused by.
 pub fn cause(topics: &TopicTable, r: &Record<'_>) -> Option<Place> {
     let mut parts = r.headers.text("src")?.rsplitn(3, '/');
-    let (offset, partition, topic) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
+    let offset = parts.next()?.parse().ok()?;
+    let partition = parts.next()?.parse().ok()?;
+    let topic = parts.next()?;
+
     // Clients' records may carry any header; only ours name their cause.
-    let ours = !matches!(r.at.topic, t::ORDER_COMMANDS | t::OPERATOR_COMMANDS | t::MARKET_DATA | t::INSTRUMENTS | t::CONTROLS);
+    let ours = !matches!(
+        r.at.topic,
+        t::ORDER_COMMANDS | t::OPERATOR_COMMANDS | t::MARKET_DATA | t::INSTRUMENTS | t::CONTROLS
+    );
     ours.then_some((TopicPartition::new(topics.find(topic)?, partition), offset))
 }
 
 /// By time; at the same time by what it all came from; then causes before effects.
-fn in_order(topics: &TopicTable, found: Records, asked: usize, mut inputs: BTreeMap<usize, Inputs>, proofs: &[Proof]) -> Timeline {
-    let places: BTreeMap<Place, usize> = (0..found.len()).map(|i| ((found.get(i).at, found.get(i).offset), i)).collect();
+fn in_order(
+    topics: &TopicTable,
+    found: Records,
+    asked: usize,
+    mut inputs: BTreeMap<usize, Inputs>,
+    proofs: &[Proof],
+) -> Timeline {
+    let places: BTreeMap<Place, usize> = (0..found.len())
+        .map(|i| ((found.get(i).at, found.get(i).offset), i))
+        .collect();
     let root = |mut i: usize| {
         let mut depth = 0;
         while let Some(up) = cause(topics, &found.get(i)).and_then(|c| places.get(&c)) {
-            // A cause is older than its effect, so this ends; the bound is for records that others wrote.
+            // A cause is older than its effect, so this ends; the bound is for records that others
+            // wrote.
             if depth > 64 {
                 break;
             }
+
             (i, depth) = (*up, depth + 1);
         }
+
         (i, depth)
     };
+
     let mut order: Vec<_> = (0..found.len())
         .map(|i| {
-            let (r, (first, depth)) = (found.get(i), root(i));
+            let r = found.get(i);
+            let (first, depth) = root(i);
             let from = found.get(first);
-            let n = r.headers.text("n").and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
-            ((from.timestamp_ms.max(r.timestamp_ms), from.at, from.offset, depth, n, r.at, r.offset), i, depth)
+            let n = r
+                .headers
+                .text("n")
+                .and_then(|n| n.parse::<u32>().ok())
+                .unwrap_or(0);
+            (
+                (
+                    from.timestamp_ms.max(r.timestamp_ms),
+                    from.at,
+                    from.offset,
+                    depth,
+                    n,
+                    r.at,
+                    r.offset,
+                ),
+                i,
+                depth,
+            )
         })
         .collect();
+
     order.sort_unstable();
     let hits = order
         .into_iter()
-        .map(|(_, i, depth)| (i, Hit { context: i >= asked, depth, proof: proofs[i], inputs: inputs.remove(&i) }))
+        .map(|(_, i, depth)| {
+            (
+                i,
+                Hit {
+                    context: i >= asked,
+                    depth,
+                    proof: proofs[i],
+                    inputs: inputs.remove(&i),
+                },
+            )
+        })
         .collect();
-    Timeline { records: found, hits }
+
+    Timeline {
+        records: found,
+        hits,
+    }
 }
 
 /// Looks every audited record up in its chain.
@@ -252,29 +351,46 @@ fn proofs(log: &dyn Log, topics: &TopicTable, found: &Records) -> Result<Vec<Pro
     let mut open: BTreeMap<TopicPartition, BTreeMap<(String, u64), usize>> = BTreeMap::new();
     let mut earliest: BTreeMap<TopicPartition, i64> = BTreeMap::new();
     let partitions = count(log, topics, t::AUDIT_LOG)?;
-    for (i, r) in found.iter().enumerate().filter(|(_, r)| t::AUDITED.contains(&r.at.topic)) {
+    for (i, r) in found
+        .iter()
+        .enumerate()
+        .filter(|(_, r)| t::AUDITED.contains(&r.at.topic))
+    {
         let name = topics.show(r.at).to_string();
-        let at = TopicPartition::new(t::AUDIT_LOG, partitioner::partition(name.as_bytes(), partitions));
+        let at = TopicPartition::new(
+            t::AUDIT_LOG,
+            partitioner::partition(name.as_bytes(), partitions),
+        );
         proofs[i] = Proof::Missing;
         let since = earliest.entry(at).or_insert(r.timestamp_ms);
         *since = r.timestamp_ms.min(*since);
         open.entry(at).or_default().insert((name, r.offset), i);
     }
+
     for (at, mut open) in open {
         // Entries carry the time of their records.
         let mut cursor = Cursor::between(log, at, earliest.get(&at).copied(), None, false)?;
         let names: BTreeSet<String> = open.keys().map(|(name, _)| name.clone()).collect();
         cursor.each(&mut |r| {
-            let Some(name) = r.key.and_then(|k| std::str::from_utf8(k).ok()).filter(|k| names.contains(*k)) else { return true };
+            let Some(name) = r
+                .key
+                .and_then(|k| std::str::from_utf8(k).ok())
+                .filter(|k| names.contains(*k))
+            else {
+                return true;
+            };
+
             if let Ok(link) = chains::read_link(name, r)
                 && let Some(i) = open.remove(&(name.to_string(), link.offset))
             {
                 let same = chains::here(&found.get(i), &link) == Here::Record(link.payload);
                 proofs[i] = if same { Proof::Chained } else { Proof::Differs };
             }
+
             !open.is_empty()
         })?;
     }
+
     Ok(proofs)
 }
 

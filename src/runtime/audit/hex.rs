@@ -10,6 +10,7 @@ pub fn hex(bytes: &[u8]) -> String {
         text.push(char::from(DIGITS[usize::from(b >> 4)]));
         text.push(char::from(DIGITS[usize::from(b & 15)]));
     }
+
     text
 }
 
@@ -20,11 +21,15 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
         b'a'..=b'f' => Some(b - b'a' + 10),
         _ => None,
     };
+
     let pairs = text.as_bytes().chunks_exact(2);
     if !pairs.remainder().is_empty() {
         return None;
     }
-    pairs.map(|p| Some(digit(&p[0])? << 4 | digit(&p[1])?)).collect()
+
+    pairs
+        .map(|p| Some(digit(&p[0])? << 4 | digit(&p[1])?))
+        .collect()
 }
 
 /// A hash from its 64 digits.
@@ -40,6 +45,9 @@ mod tests {
     fn there_and_back() {
         assert_eq!(hex(&[0, 0x7f, 0xff]), "007fff");
         assert_eq!(unhex("007fff"), Some(vec![0, 0x7f, 0xff]));
-        assert_eq!((unhex("0"), unhex("0G"), unhex("FF"), hash_of("00")), (None, None, None, None));
+        assert_eq!(
+            (unhex("0"), unhex("0G"), unhex("FF"), hash_of("00")),
+            (None, None, None, None)
+        );
     }
 }

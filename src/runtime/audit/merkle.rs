@@ -1,4 +1,5 @@
-//! A root over many leaves, so that one hash stands for all of them, and a few hashes prove that one of them is in it (RFC 9162, section 2.1.1).
+//! A root over many leaves, so that one hash stands for all of them, and a few hashes prove that
+//! one of them is in it (RFC 9162, section 2.1.1).
 
 use sha2::{Digest, Sha256};
 
@@ -37,10 +38,22 @@ mod tests {
     #[test]
     fn known_roots() {
         let hex = |h: Hash| h.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        assert_eq!(hex(root(&[])), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(
+            hex(root(&[])),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
         let leaves = [&b""[..], b"\x00", b"\x10"].map(|l| leaf(&[l]));
-        assert_eq!(hex(root(&leaves[..1])), "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d");
-        assert_eq!(hex(root(&leaves[..2])), "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125");
-        assert_eq!(hex(root(&leaves)), "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77");
+        assert_eq!(
+            hex(root(&leaves[..1])),
+            "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"
+        );
+        assert_eq!(
+            hex(root(&leaves[..2])),
+            "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"
+        );
+        assert_eq!(
+            hex(root(&leaves)),
+            "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77"
+        );
     }
 }

@@ -1,6 +1,8 @@
-//! Questions to the audit log: is it whole, what was it at a moment, what happened to an order; and a copy that proves itself.
+//! Questions to the audit log: is it whole, what was it at a moment, what happened to an order; and
+//! a copy that proves itself.
 //!
-//! Everything here reads through the log's port, streams, and decides nothing: the roles wrote it all down already.
+//! Everything here reads through the log's port, streams, and decides nothing: the roles wrote it
+//! all down already.
 
 pub mod anchor;
 pub mod chains;

@@ -1,8 +1,10 @@
-//! One chain, link by link: where it first goes wrong, and what kind of damage that is. Pure, and constant in memory: it is shown entries in the
-//! order in which they stand, with what the source has at each of them, and keeps a handful of hashes.
+//! One chain, link by link: where it first goes wrong, and what kind of damage that is. Pure, and
+//! constant in memory: it is shown entries in the order in which they stand, with what the source
+//! has at each of them, and keeps a handful of hashes.
 //!
-//! The first wrong link says *where*. *What* happened often shows only later: an entry that does not continue the chain was moved here if the one
-//! that does comes after it, and the ones between are gone if it never comes. So after the first wrong link the walker goes on listening.
+//! The first wrong link says *where*. *What* happened often shows only later: an entry that does
+//! not continue the chain was moved here if the one that does comes after it, and the ones between
+//! are gone if it never comes. So after the first wrong link the walker goes on listening.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -53,7 +55,8 @@ pub struct Damage {
     pub kind: Kind,
     /// Its offset in the source partition.
     pub offset: u64,
-    /// Where in the audit log (or, of a file, in which line) this shows; none if it shows nowhere there.
+    /// Where in the audit log (or, of a file, in which line) this shows; none if it shows nowhere
+    /// there.
     pub at: Option<u64>,
     /// The damage in words.
     pub text: String,
@@ -127,11 +130,19 @@ pub struct Checkpoint {
 enum Open {
     /// Nothing yet: all is well.
     Nothing,
-    /// An entry came that does not continue the chain. `successor`: the one that does came later; `parent`: so did the one that it continues.
-    Broken { came: Link, gap: Option<u64>, successor: Option<u64>, parent: bool },
-    /// A record has another content than its entry says. A later entry may want just that content: then the two were swapped.
+    /// An entry came that does not continue the chain. `successor`: the one that does came later;
+    /// `parent`: so did the one that it continues.
+    Broken {
+        came: Link,
+        gap: Option<u64>,
+        successor: Option<u64>,
+        parent: bool,
+    },
+    /// A record has another content than its entry says. A later entry may want just that content:
+    /// then the two were swapped.
     Content { wanted: Hash, found: Hash },
-    /// An entry continues the chain, but does not agree with the source. If the chain goes on without it, it was never there.
+    /// An entry continues the chain, but does not agree with the source. If the chain goes on
+    /// without it, it was never there.
     NoRecord { came: Link },
     /// Decided.
     Closed,
@@ -166,7 +177,11 @@ impl Walker {
     }
 
     fn continuing(name: &str, head: Hash, anchors: Vec<Checkpoint>, from_start: bool) -> Walker {
-        let good = Good { head, ..Good::default() };
+        let good = Good {
+            head,
+            ..Good::default()
+        };
+
         let anchors = anchors.into();
         Walker {
             name: name.into(),
@@ -184,8 +199,14 @@ impl Walker {
 
     /// A chain from its start that is known to be good so far: an anchor saw it.
     pub fn resuming(name: &str, good: Good, anchors: Vec<Checkpoint>) -> Walker {
-        let anchors = anchors.into_iter().filter(|c| good.last.is_none_or(|last| c.offset > last)).collect();
-        Walker { good, ..Self::continuing(name, good.head, anchors, true) }
+        let anchors = anchors
+            .into_iter()
+            .filter(|c| good.last.is_none_or(|last| c.offset > last))
+            .collect();
+        Walker {
+            good,
+            ..Self::continuing(name, good.head, anchors, true)
+        }
     }
 
     /// `topic/partition`.
@@ -220,15 +241,22 @@ impl Walker {
         self.anchors.clear();
     }
 
-    /// The next entry. `gap`: a record between the last entry's and this one's, which has none. `here`: what the source has at its offset.
+    /// The next entry. `gap`: a record between the last entry's and this one's, which has none.
+    /// `here`: what the source has at its offset.
     pub fn link(&mut self, e: &Link, gap: Option<u64>, here: Here) {
         match &mut self.open {
             Open::Nothing => self.take(e, gap, here),
             Open::Closed => {}
-            Open::Broken { came, successor, parent, .. } => {
+            Open::Broken {
+                came,
+                successor,
+                parent,
+                ..
+            } => {
                 if e.prev == self.good.head {
                     successor.get_or_insert(e.offset);
                 }
+
                 *parent |= e.hash == came.prev;
                 if successor.is_some() && *parent {
                     self.close();
@@ -236,7 +264,11 @@ impl Walker {
             }
             Open::Content { wanted, found } => {
                 if e.payload == *found && here == Here::Record(*wanted) {
-                    let text = format!("the records at offsets {} and {} stand in each other's place", self.bad_offset(), e.offset);
+                    let text = format!(
+                        "the records at offsets {} and {} stand in each other's place",
+                        self.bad_offset(),
+                        e.offset
+                    );
                     self.settle(Kind::Swapped, text);
                 }
             }
@@ -245,7 +277,13 @@ impl Walker {
                 self.open = Open::Closed;
                 if e.prev == came.prev {
                     let text = "the entry has no record, and the chain goes on without it".into();
-                    self.wrong(Kind::Inserted, came.offset, Some(came.at), text, Open::Closed);
+                    self.wrong(
+                        Kind::Inserted,
+                        came.offset,
+                        Some(came.at),
+                        text,
+                        Open::Closed,
+                    );
                 }
             }
         }
@@ -255,54 +293,108 @@ impl Walker {
     pub fn unreadable(&mut self, at: u64, why: &str) {
         if matches!(self.open, Open::Nothing) {
             let next = self.good.last.map_or(0, |o| o + 1);
-            self.wrong(Kind::Changed, next, Some(at), format!("the entry after {} cannot be read: {why}", self.last_text()), Open::Closed);
+            self.wrong(
+                Kind::Changed,
+                next,
+                Some(at),
+                format!("the entry after {} cannot be read: {why}", self.last_text()),
+                Open::Closed,
+            );
         } else {
             self.close();
         }
     }
 
-    /// Hands over what the first bad record is, now that the last entry was seen. `missing`: a record behind the last entry that should have one.
+    /// Hands over what the first bad record is, now that the last entry was seen. `missing`: a
+    /// record behind the last entry that should have one.
     pub fn end(mut self, missing: Option<u64>) -> (Good, Option<Damage>) {
         self.close();
         if let (None, Some(offset)) = (&self.damage, missing) {
-            let text = format!("the record was audited, but the chain ends with {}", self.last_text());
+            let text = format!(
+                "the record was audited, but the chain ends with {}",
+                self.last_text()
+            );
             self.wrong(Kind::Truncated, offset, None, text, Open::Closed);
         }
+
         if let (None, Some(c)) = (&self.damage, self.anchors.pop_back()) {
             let next = self.good.last.map_or(0, |o| o + 1);
-            let text = format!("{} saw the chain up to offset {}; it ends with {}", c.label, c.offset, self.last_text());
+            let text = format!(
+                "{} saw the chain up to offset {}; it ends with {}",
+                c.label,
+                c.offset,
+                self.last_text()
+            );
             self.wrong(Kind::Truncated, next, None, text, Open::Closed);
         }
+
         (self.good, self.damage)
     }
 
     fn take(&mut self, e: &Link, gap: Option<u64>, here: Here) {
         let at = Some(e.at);
-        if e.hash != link(&e.prev, &format!("{}/{}", self.name, e.offset), &e.payload, e.meta.as_ref()) {
-            return self.wrong(Kind::Changed, e.offset, at, "the entry's hash is not that of its fields".into(), Open::Closed);
+        if e.hash
+            != link(
+                &e.prev,
+                &format!("{}/{}", self.name, e.offset),
+                &e.payload,
+                e.meta.as_ref(),
+            )
+        {
+            return self.wrong(
+                Kind::Changed,
+                e.offset,
+                at,
+                "the entry's hash is not that of its fields".into(),
+                Open::Closed,
+            );
         }
+
         if self.bound && e.meta.is_none() {
-            let text = "an entry of version 1 behind one of version 2: it leaves time and headers open";
+            let text =
+                "an entry of version 1 behind one of version 2: it leaves time and headers open";
             return self.wrong(Kind::Changed, e.offset, at, text.into(), Open::Closed);
         }
+
         if e.prev != self.good.head {
             return self.broken(e, gap);
         }
+
         if self.good.last.is_some_and(|last| e.offset <= last) {
             let text = format!("the entry goes back behind {}", self.last_text());
             return self.wrong(Kind::Inserted, e.offset, at, text, Open::Closed);
         }
+
         if let Some(offset) = gap {
             let text = "the record has no entry, and the chain goes on without it".into();
-            return self.wrong(Kind::Inserted, offset, None, text, Open::NoRecord { came: *e });
+            return self.wrong(
+                Kind::Inserted,
+                offset,
+                None,
+                text,
+                Open::NoRecord { came: *e },
+            );
         }
+
         match here {
             Here::Record(found) if found != e.payload => {
                 let text = "the record is not the one that was audited".into();
-                return self.wrong(Kind::Changed, e.offset, at, text, Open::Content { wanted: e.payload, found });
+                return self.wrong(
+                    Kind::Changed,
+                    e.offset,
+                    at,
+                    text,
+                    Open::Content {
+                        wanted: e.payload,
+                        found,
+                    },
+                );
             }
             Here::Time(found) => {
-                let text = format!("the entry says that the record is of {} ms, and it is of {found} ms", e.time_ms);
+                let text = format!(
+                    "the entry says that the record is of {} ms, and it is of {found} ms",
+                    e.time_ms
+                );
                 return self.wrong(Kind::Changed, e.offset, at, text, Open::Closed);
             }
             Here::Headers => {
@@ -311,31 +403,47 @@ impl Walker {
             }
             Here::Missing { more } => {
                 let kind = if more { Kind::Deleted } else { Kind::Truncated };
-                let text =
-                    if more { "the record was audited and is gone" } else { "the record was audited, but the partition ends before it" };
+                let text = if more {
+                    "the record was audited and is gone"
+                } else {
+                    "the record was audited, but the partition ends before it"
+                };
+
                 return self.wrong(kind, e.offset, at, text.into(), Open::NoRecord { came: *e });
             }
             _ => {}
         }
+
         while let Some(c) = self.anchors.front() {
             if e.offset < c.offset {
                 break;
             }
+
             let entries = self.good.entries + 1;
-            let same = e.offset == c.offset && e.hash == c.hash && c.entries.is_none_or(|n| !self.from_start || n == entries);
+            let same = e.offset == c.offset
+                && e.hash == c.hash
+                && c.entries.is_none_or(|n| !self.from_start || n == entries);
             if !same {
                 let since = self.anchored.as_ref().map_or_else(
                     || "nothing of it is known good".to_string(),
-                    |(offset, label)| format!("up to offset {offset} it is the one that {label} saw"),
+                    |(offset, label)| {
+                        format!("up to offset {offset} it is the one that {label} saw")
+                    },
                 );
                 let text = format!("{} saw another chain up to here; {since}", c.label);
                 return self.wrong(Kind::Rewritten, c.offset, at, text, Open::Closed);
             }
+
             self.anchored = self.anchors.pop_front().map(|c| (c.offset, c.label));
         }
+
         self.bound |= e.meta.is_some();
         (self.before, self.last_at) = (Some(self.good), at);
-        self.good = Good { entries: self.good.entries + 1, last: Some(e.offset), head: e.hash };
+        self.good = Good {
+            entries: self.good.entries + 1,
+            last: Some(e.offset),
+            head: e.hash,
+        };
     }
 
     /// An entry that is whole in itself, but does not continue the chain.
@@ -346,15 +454,34 @@ impl Walker {
             Some(before) if e.prev == before.head && last.is_some_and(|last| e.offset > last) => {
                 self.good = before;
                 let text = "the chain goes on without this record and its entry".into();
-                self.wrong(Kind::Inserted, last.unwrap_or(0), self.last_at, text, Open::Closed);
+                self.wrong(
+                    Kind::Inserted,
+                    last.unwrap_or(0),
+                    self.last_at,
+                    text,
+                    Open::Closed,
+                );
             }
             _ if last.is_some_and(|last| e.offset <= last) => {
-                let text = format!("an entry of this offset stands here a second time, after {}", self.last_text());
+                let text = format!(
+                    "an entry of this offset stands here a second time, after {}",
+                    self.last_text()
+                );
                 self.wrong(Kind::Inserted, e.offset, Some(e.at), text, Open::Closed);
             }
             _ => {
-                let open = Open::Broken { came: *e, gap, successor: None, parent: false };
-                let text = format!("the entry of offset {} does not continue {}", e.offset, self.last_text());
+                let open = Open::Broken {
+                    came: *e,
+                    gap,
+                    successor: None,
+                    parent: false,
+                };
+
+                let text = format!(
+                    "the entry of offset {} does not continue {}",
+                    e.offset,
+                    self.last_text()
+                );
                 self.wrong(Kind::Deleted, e.offset, Some(e.at), text, open);
             }
         }
@@ -362,31 +489,69 @@ impl Walker {
 
     /// Decides what is still open.
     fn close(&mut self) {
-        let Open::Broken { came, gap, successor, parent } = std::mem::replace(&mut self.open, Open::Closed) else { return };
+        let Open::Broken {
+            came,
+            gap,
+            successor,
+            parent,
+        } = std::mem::replace(&mut self.open, Open::Closed)
+        else {
+            return;
+        };
+
         let last = self.last_text();
         let next = self.good.last.map_or(0, |o| o + 1);
         match (successor, parent) {
-            (Some(moved), true) => {
-                self.settle(Kind::Swapped, format!("its entry stands where that of offset {moved} belongs, after {last}"))
-            }
+            (Some(moved), true) => self.settle(
+                Kind::Swapped,
+                format!("its entry stands where that of offset {moved} belongs, after {last}"),
+            ),
             (Some(next), false) => {
                 self.settle(Kind::Inserted, format!("the entry continues nothing that is here; after {last} comes that of offset {next}"));
             }
             (None, _) => match (gap, self.before) {
-                (Some(gap), _) => self.point(gap, format!("its entry is gone: after {last} comes that of offset {}", came.offset)),
-                // Nothing fits between them, so the earlier one is another than it was, together with its entry.
+                (Some(gap), _) => self.point(
+                    gap,
+                    format!(
+                        "its entry is gone: after {last} comes that of offset {}",
+                        came.offset
+                    ),
+                ),
+                // Nothing fits between them, so the earlier one is another than it was, together
+                // with its entry.
                 (None, Some(before)) if came.offset == next => {
-                    let text = "the record and its entry are not those that the next entry continues".into();
-                    self.wrong(Kind::Changed, self.good.last.unwrap_or(0), self.last_at, text, Open::Closed);
+                    let text =
+                        "the record and its entry are not those that the next entry continues"
+                            .into();
+                    self.wrong(
+                        Kind::Changed,
+                        self.good.last.unwrap_or(0),
+                        self.last_at,
+                        text,
+                        Open::Closed,
+                    );
+
                     self.good = before;
                 }
-                _ => self.point(next, format!("entries are gone: after {last} comes that of offset {}", came.offset)),
+                _ => self.point(
+                    next,
+                    format!(
+                        "entries are gone: after {last} comes that of offset {}",
+                        came.offset
+                    ),
+                ),
             },
         }
     }
 
     fn wrong(&mut self, kind: Kind, offset: u64, at: Option<u64>, text: String, open: Open) {
-        self.damage = Some(Damage { kind, offset, at, text });
+        self.damage = Some(Damage {
+            kind,
+            offset,
+            at,
+            text,
+        });
+
         self.open = open;
     }
 
@@ -394,6 +559,7 @@ impl Walker {
         if let Some(d) = &mut self.damage {
             (d.kind, d.text) = (kind, text);
         }
+
         self.open = Open::Closed;
     }
 

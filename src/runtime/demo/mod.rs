@@ -1,4 +1,5 @@
-//! `processor demo`: the whole system in one process, with a feed, simulated traders and a live summary.
+//! `processor demo`: the whole system in one process, with a feed, simulated traders and a live
+//! summary.
 
 mod observer;
 mod screen;
@@ -51,19 +52,32 @@ pub struct Summary {
 }
 
 /// Runs until `until` resolves, the time is over, or a role stops for good.
-pub async fn run(system: &System, o: Options, until: impl Future<Output = ()>, grace: Duration) -> Result<Summary, Stop> {
+pub async fn run(
+    system: &System,
+    o: Options,
+    until: impl Future<Output = ()>,
+    grace: Duration,
+) -> Result<Summary, Stop> {
     let failed = |e: crate::engine::ports::LogError| Stop::Failed(e.to_string());
+
     // A new name for every run: the same ids again would all be duplicates.
     let name = format!("demo-{}", uuid::Uuid::now_v7().simple());
     let observer = Observer::new(&*system.log, &name).map_err(failed)?;
     let members = Role::all().iter().map(|r| system.member(*r)).collect();
-    let supervisor = Supervisor::start(members, system.topics.clone(), system.state.clone(), Ends::Together);
+    let supervisor = Supervisor::start(
+        members,
+        system.topics.clone(),
+        system.state.clone(),
+        Ends::Together,
+    );
     let gauge = Arc::new(Gauge::default());
     let (feed, traders) = traffic(system, &o, &name, &gauge);
     let watch = {
-        let (gauge, monitor) = (gauge.clone(), supervisor.monitor());
+        let gauge = gauge.clone();
+        let monitor = supervisor.monitor();
         std::thread::spawn(move || watch(observer, &gauge, &monitor))
     };
+
     let quiet = async {
         // The time asked for is time with traffic, not time in which the roles start.
         let limited = async |limit| {
@@ -71,27 +85,37 @@ pub async fn run(system: &System, o: Options, until: impl Future<Output = ()>, g
             while !gauge.ready.load(Ordering::Relaxed) && asked.elapsed() < READY {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
+
             tokio::time::sleep(limit).await;
         };
+
         match o.run_for {
             Some(limit) => tokio::select! { () = until => (), () = limited(limit) => () },
             None => until.await,
         }
-        // First the world outside falls silent, then what is on its way ends, then the roles stop: what is left is at rest.
+
+        // First the world outside falls silent, then what is on its way ends, then the roles stop:
+        // what is left is at rest.
         gauge.stop.store(true, Ordering::Relaxed);
         let asked = Instant::now();
         while !gauge.settled.load(Ordering::Relaxed) && asked.elapsed() < SETTLE {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
+
     let result = supervisor.run(quiet, grace).await;
     gauge.stop.store(true, Ordering::Relaxed);
     gauge.settled.store(true, Ordering::Relaxed);
     for (what, thread) in [("feed", feed), ("traders", traders)] {
-        let ended = thread.join().map_err(|_| Stop::Bug(format!("the simulated {what} panicked")))?;
+        let ended = thread
+            .join()
+            .map_err(|_| Stop::Bug(format!("the simulated {what} panicked")))?;
         ended.map_err(|e| Stop::Failed(format!("the simulated {what} failed: {e}")))?;
     }
-    let summary = watch.join().map_err(|_| Stop::Bug("the observer panicked".into()))?;
+
+    let summary = watch
+        .join()
+        .map_err(|_| Stop::Bug("the observer panicked".into()))?;
     result?;
     summary.map_err(failed)
 }
@@ -101,38 +125,67 @@ type Worker = std::thread::JoinHandle<anyhow::Result<()>>;
 fn traffic(system: &System, o: &Options, name: &str, gauge: &Arc<Gauge>) -> (Worker, Worker) {
     let traders = Traders::new(o.seed, name, o.users, o.symbols.clone());
     let feed = {
-        let (log, gauge, o) = (system.log.clone(), gauge.clone(), o.clone());
-        std::thread::spawn(move || traffic::feed(log, o.symbols, o.seed, o.ticks_per_second, &gauge))
+        let log = system.log.clone();
+        let gauge = gauge.clone();
+        let o = o.clone();
+        std::thread::spawn(move || {
+            traffic::feed(log, o.symbols, o.seed, o.ticks_per_second, &gauge)
+        })
     };
-    let (log, gauge, rate) = (system.log.clone(), gauge.clone(), o.orders_per_second);
-    (feed, std::thread::spawn(move || traffic::trade(log, traders, rate, &gauge)))
+
+    let log = system.log.clone();
+    let gauge = gauge.clone();
+    let rate = o.orders_per_second;
+    (
+        feed,
+        std::thread::spawn(move || traffic::trade(log, traders, rate, &gauge)),
+    )
 }
 
-fn watch(mut observer: Observer, gauge: &Gauge, monitor: &Monitor) -> Result<Summary, crate::engine::ports::LogError> {
+fn watch(
+    mut observer: Observer,
+    gauge: &Gauge,
+    monitor: &Monitor,
+) -> Result<Summary, crate::engine::ports::LogError> {
     let mut screen = Screen::new();
     loop {
         observer.poll(Duration::from_millis(50))?;
-        gauge.answered.store(observer.totals.answered, Ordering::Relaxed);
-        let (sent, stopping) = (gauge.sent.load(Ordering::Relaxed), gauge.stop.load(Ordering::Relaxed));
+        gauge
+            .answered
+            .store(observer.totals.answered, Ordering::Relaxed);
+        let sent = gauge.sent.load(Ordering::Relaxed);
+        let stopping = gauge.stop.load(Ordering::Relaxed);
         let side = side(gauge, monitor, observer.open_orders());
-        if !gauge.ready.load(Ordering::Relaxed) && monitor.statuses().iter().all(|s| s.state == State::Running) {
+        if !gauge.ready.load(Ordering::Relaxed)
+            && monitor.statuses().iter().all(|s| s.state == State::Running)
+        {
             gauge.ready.store(true, Ordering::Relaxed);
             screen.begin();
         }
+
         if stopping && observer.totals.answered >= sent && observer.open_orders() == 0 {
             gauge.settled.store(true, Ordering::Relaxed);
         }
+
         if gauge.settled.load(Ordering::Relaxed) {
             observer.at_rest(sent);
-            return Ok(Summary { text: screen.finish(&observer.totals, &side), violations: observer.totals.violated });
+            return Ok(Summary {
+                text: screen.finish(&observer.totals, &side),
+                violations: observer.totals.violated,
+            });
         }
+
         screen.show(&observer.totals, &side);
     }
 }
 
 fn side(gauge: &Gauge, monitor: &Monitor, open: usize) -> Side {
     let all = monitor.statuses();
-    let roles = all.iter().map(|s| format!("{} {}", s.role, s.state.name())).collect::<Vec<_>>().join("   ");
+    let roles = all
+        .iter()
+        .map(|s| format!("{} {}", s.role, s.state.name()))
+        .collect::<Vec<_>>()
+        .join("   ");
     let sum = |f: fn(&Counters) -> u64| all.iter().map(|s| f(&s.counters)).sum();
     Side {
         sent: gauge.sent.load(Ordering::Relaxed),

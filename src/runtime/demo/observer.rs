@@ -1,5 +1,6 @@
-//! Watches `order-events` as a user's client would, counts and times what it sees, and checks what can be checked from outside: sequences without gap
-//! or repeat, every order's life in the right order and ended once, no balance below zero.
+//! Watches `order-events` as a user's client would, counts and times what it sees, and checks what
+//! can be checked from outside: sequences without gap or repeat, every order's life in the right
+//! order and ended once, no balance below zero.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -76,7 +77,8 @@ pub struct Observer {
     pub totals: Totals,
     records: Records,
     key: String,
-    /// Ids of this run's commands begin with it. What an earlier run left behind is carried out too, but is no answer to this one.
+    /// Ids of this run's commands begin with it. What an earlier run left behind is carried out
+    /// too, but is no answer to this one.
     ours: String,
 }
 
@@ -99,12 +101,18 @@ impl Observer {
 
     /// Takes what there is, waiting up to `wait` for the first.
     pub fn poll(&mut self, wait: Duration) -> Result<(), LogError> {
-        let limits = Limits { records: 20_000, bytes: 16 << 20, age: Duration::from_millis(20) };
+        let limits = Limits {
+            records: 20_000,
+            bytes: 16 << 20,
+            age: Duration::from_millis(20),
+        };
+
         let mut records = std::mem::take(&mut self.records);
         records.clear();
         for reader in &mut self.readers {
             reader.poll(wait, limits, &mut records)?;
         }
+
         let now_ms = wall_ms();
         for r in records.iter() {
             match rmp_serde::from_slice::<Event<'_>>(r.value.unwrap_or_default()) {
@@ -112,6 +120,7 @@ impl Observer {
                 Err(e) => self.violation(format!("an event cannot be read: {e}")),
             }
         }
+
         self.records = records;
         Ok(())
     }
@@ -121,11 +130,16 @@ impl Observer {
         self.open.len()
     }
 
-    /// Last checks, when nothing moves any more: every command has its answer, every order has ended.
+    /// Last checks, when nothing moves any more: every command has its answer, every order has
+    /// ended.
     pub fn at_rest(&mut self, sent: u64) {
         if self.totals.answered != sent {
-            self.violation(format!("{} answers to {sent} commands", self.totals.answered));
+            self.violation(format!(
+                "{} answers to {sent} commands",
+                self.totals.answered
+            ));
         }
+
         if !self.open.is_empty() {
             self.violation(format!("{} orders are still open", self.open.len()));
         }
@@ -141,14 +155,25 @@ impl Observer {
                 (e.user_seq - 1, e.cash_available_e4)
             }
         };
+
         if e.user_seq != before.0 + 1 {
-            self.violation(format!("user {}: event {} came where {} was due", e.user_id, e.user_seq, before.0 + 1));
+            self.violation(format!(
+                "user {}: event {} came where {} was due",
+                e.user_id,
+                e.user_seq,
+                before.0 + 1
+            ));
         }
+
         // Only a trade that is taken back leads to a debt, or deeper into it.
         let owes_more = e.cash_available_e4 < before.1.min(0) && e.event != "TradeBusted";
         if owes_more || e.cash_reserved_e4 < 0 {
-            self.violation(format!("user {}: a balance is below zero at event {}", e.user_id, e.user_seq));
+            self.violation(format!(
+                "user {}: a balance is below zero at event {}",
+                e.user_id, e.user_seq
+            ));
         }
+
         self.key.clear();
         self.key.push_str(e.user_id);
         self.key.push('/');
@@ -169,7 +194,11 @@ impl Observer {
             },
             "OrderFilled" => {
                 t.filled += 1;
-                t.fill_ms.saturating_record((now_ms - e.time_us / 1000).clamp(1, 3_600_000).unsigned_abs());
+                t.fill_ms.saturating_record(
+                    (now_ms - e.time_us / 1000)
+                        .clamp(1, 3_600_000)
+                        .unsigned_abs(),
+                );
                 self.ended();
             }
             "OrderCancelled" => {
@@ -177,7 +206,10 @@ impl Observer {
                 self.ended();
             }
             "OrderRejected" => {
-                *t.rejected.entry(e.reason.unwrap_or("?").to_string()).or_default() += 1;
+                *t.rejected
+                    .entry(e.reason.unwrap_or("?").to_string())
+                    .or_default() += 1;
+
                 // In the book if it was pending, at the first hop else.
                 if self.open.swap_remove(self.key.as_str()).is_none() {
                     t.answered += answers;
@@ -191,7 +223,8 @@ impl Observer {
         }
     }
 
-    /// An order that was seen pending ends once, after it was accepted. One that was pending before the watch began is not known.
+    /// An order that was seen pending ends once, after it was accepted. One that was pending before
+    /// the watch began is not known.
     fn ended(&mut self) {
         if self.open.swap_remove(self.key.as_str()) == Some(false) {
             self.violation(format!("order {} ended without being accepted", self.key));

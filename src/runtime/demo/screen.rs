@@ -47,8 +47,14 @@ impl Screen {
             bar.set_style(ProgressStyle::with_template("{msg}").expect("a fixed template"));
             bar
         });
+
         let now = Instant::now();
-        Screen { bar, started: now, shown: now, before: (0, 0) }
+        Screen {
+            bar,
+            started: now,
+            shown: now,
+            before: (0, 0),
+        }
     }
 
     /// Counts time from here on: from now on there is something to count.
@@ -58,12 +64,19 @@ impl Screen {
 
     /// Shows the state of things if it is time.
     pub fn show(&mut self, totals: &Totals, side: &Side) {
-        let every = if self.bar.is_some() { LIVE_EVERY } else { LINE_EVERY };
+        let every = if self.bar.is_some() {
+            LIVE_EVERY
+        } else {
+            LINE_EVERY
+        };
+
         let elapsed = self.shown.elapsed();
         if elapsed < every {
             return;
         }
-        let per_second = |now: u64, before: u64| (now - before) * 1000 / (elapsed.as_millis() as u64).max(1);
+
+        let per_second =
+            |now: u64, before: u64| (now - before) * 1000 / (elapsed.as_millis() as u64).max(1);
         let orders = per_second(totals.answered, self.before.0);
         let fills = per_second(totals.filled, self.before.1);
         self.before = (totals.answered, totals.filled);
@@ -88,16 +101,45 @@ impl Screen {
         let line = |b: &mut String, name: &str, text: String| {
             writeln!(b, "  {name:<12} {text}").expect("writing to a string");
         };
-        writeln!(b, "processor demo, {} s; Ctrl-C stops it, the next run carries on", self.started.elapsed().as_secs())
-            .expect("writing to a string");
+
+        writeln!(
+            b,
+            "processor demo, {} s; Ctrl-C stops it, the next run carries on",
+            self.started.elapsed().as_secs()
+        )
+        .expect("writing to a string");
         line(&mut b, "roles", side.roles.clone());
-        line(&mut b, "orders", format!("{orders}/s   sent {}   answered {}   open {}", side.sent, t.answered, side.open));
-        line(&mut b, "fills", format!("{fills}/s   filled {}   cancelled {}", t.filled, t.cancelled));
+        line(
+            &mut b,
+            "orders",
+            format!(
+                "{orders}/s   sent {}   answered {}   open {}",
+                side.sent, t.answered, side.open
+            ),
+        );
+
+        line(
+            &mut b,
+            "fills",
+            format!(
+                "{fills}/s   filled {}   cancelled {}",
+                t.filled, t.cancelled
+            ),
+        );
+
         line(&mut b, "rejected", reasons(t));
         line(&mut b, "duplicates", format!("{} recognised", t.duplicates));
         line(&mut b, "latency", latency(t));
         line(&mut b, "ticks", side.ticks.to_string());
-        line(&mut b, "commits", format!("{}   recoveries {}   repeats dropped {}", side.transactions, side.recoveries, side.repeats));
+        line(
+            &mut b,
+            "commits",
+            format!(
+                "{}   recoveries {}   repeats dropped {}",
+                side.transactions, side.recoveries, side.repeats
+            ),
+        );
+
         line(&mut b, "invariants", invariants(t));
         b.pop();
         b
@@ -108,22 +150,42 @@ impl Screen {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+
         let seconds = self.started.elapsed();
         let rate = t.answered * 1000 / (seconds.as_millis() as u64).max(1);
         let mut b = String::new();
         for (name, text) in [
-            ("ran", format!("{}.{} s", seconds.as_secs(), seconds.subsec_millis() / 100)),
-            ("orders", format!("sent {}   answered {}   {rate}/s on average", side.sent, t.answered)),
-            ("fills", format!("filled {}   cancelled {}", t.filled, t.cancelled)),
+            (
+                "ran",
+                format!("{}.{} s", seconds.as_secs(), seconds.subsec_millis() / 100),
+            ),
+            (
+                "orders",
+                format!(
+                    "sent {}   answered {}   {rate}/s on average",
+                    side.sent, t.answered
+                ),
+            ),
+            (
+                "fills",
+                format!("filled {}   cancelled {}", t.filled, t.cancelled),
+            ),
             ("rejected", reasons(t)),
             ("duplicates", format!("{} recognised", t.duplicates)),
             ("latency", latency(t)),
             ("ticks", side.ticks.to_string()),
-            ("commits", format!("{}   recoveries {}   repeats dropped {}", side.transactions, side.recoveries, side.repeats)),
+            (
+                "commits",
+                format!(
+                    "{}   recoveries {}   repeats dropped {}",
+                    side.transactions, side.recoveries, side.repeats
+                ),
+            ),
             ("invariants", invariants(t)),
         ] {
             writeln!(b, "{name:<12} {text}").expect("writing to a string");
         }
+
         b
     }
 }
@@ -132,16 +194,29 @@ fn reasons(t: &Totals) -> String {
     if t.rejected.is_empty() {
         return "none".into();
     }
-    t.rejected.iter().map(|(reason, n)| format!("{reason} {n}")).collect::<Vec<_>>().join("   ")
+
+    t.rejected
+        .iter()
+        .map(|(reason, n)| format!("{reason} {n}"))
+        .collect::<Vec<_>>()
+        .join("   ")
 }
 
 fn latency(t: &Totals) -> String {
     let at = |q| t.fill_ms.value_at_quantile(q);
-    format!("order to fill  p50 {} ms   p90 {} ms   p99 {} ms   max {} ms", at(0.5), at(0.9), at(0.99), t.fill_ms.max())
+    format!(
+        "order to fill  p50 {} ms   p90 {} ms   p99 {} ms   max {} ms",
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        t.fill_ms.max()
+    )
 }
 
 fn invariants(t: &Totals) -> String {
     let mut text = format!("{} events checked, {} violations", t.checked, t.violated);
-    t.violations.iter().for_each(|v| write!(text, "\n    {v}").expect("writing to a string"));
+    t.violations
+        .iter()
+        .for_each(|v| write!(text, "\n    {v}").expect("writing to a string"));
     text
 }

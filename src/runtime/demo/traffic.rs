@@ -1,4 +1,5 @@
-//! The demo's outside world: a feed that publishes a random walk and traders who send orders. Both run in threads of their own and end with a flag.
+//! The demo's outside world: a feed that publishes a random walk and traders who send orders. Both
+//! run in threads of their own and end with a flag.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,7 +26,8 @@ pub struct Gauge {
     pub settled: AtomicBool,
 }
 
-/// Orders that may be on their way at full speed: enough to fill batches, few enough to keep latency readable.
+/// Orders that may be on their way at full speed: enough to fill batches, few enough to keep
+/// latency readable.
 const WINDOW: u64 = 20_000;
 
 /// How much of a schedule is due: `n` a second since `started`, in whole pieces.
@@ -33,46 +35,84 @@ fn due(started: Instant, per_second: u64) -> u64 {
     (started.elapsed().as_micros() * u128::from(per_second) / 1_000_000) as u64
 }
 
-/// Publishes ticks until told to stop. Every symbol gets a price at once, so that the first orders can trade.
-pub fn feed(log: Arc<dyn Log>, symbols: Vec<String>, seed: u64, per_second: u64, gauge: &Gauge) -> anyhow::Result<()> {
+/// Publishes ticks until told to stop. Every symbol gets a price at once, so that the first orders
+/// can trade.
+pub fn feed(
+    log: Arc<dyn Log>,
+    symbols: Vec<String>,
+    seed: u64,
+    per_second: u64,
+    gauge: &Gauge,
+) -> anyhow::Result<()> {
     let mut publisher = MarketDataPublisher::new(log)?;
     let count = symbols.len() as u64;
     let mut walk = PriceWalk::new(seed, symbols);
-    let (started, mut published) = (Instant::now(), 0);
+    let started = Instant::now();
+    let mut published = 0;
     while !gauge.stop.load(Ordering::Relaxed) {
         while published < due(started, per_second) + count && !gauge.stop.load(Ordering::Relaxed) {
-            let Some((symbol, price_e4)) = walk.tick() else { return Ok(()) };
+            let Some((symbol, price_e4)) = walk.tick() else {
+                return Ok(());
+            };
+
             let price = format!("{}.{:04}", price_e4 / 10_000, price_e4 % 10_000);
             publisher.publish(symbol, &price, now_ms())?;
             published += 1;
             gauge.ticks.fetch_add(1, Ordering::Relaxed);
         }
+
         publisher.flush(Duration::from_secs(10))?;
         std::thread::sleep(Duration::from_millis(5));
     }
+
     Ok(())
 }
 
 /// Sends orders until told to stop; `per_second` 0 is as fast as answers come.
-pub fn trade(log: Arc<dyn Log>, mut traders: Traders, per_second: u64, gauge: &Gauge) -> anyhow::Result<()> {
+pub fn trade(
+    log: Arc<dyn Log>,
+    mut traders: Traders,
+    per_second: u64,
+    gauge: &Gauge,
+) -> anyhow::Result<()> {
     let mut producer = OrderCommandProducer::new(log)?;
     while !gauge.ready.load(Ordering::Relaxed) && !gauge.stop.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(2));
     }
-    let (started, mut sent) = (Instant::now(), 0u64);
+
+    let started = Instant::now();
+    let mut sent = 0u64;
     while !gauge.stop.load(Ordering::Relaxed) {
         let room = (gauge.answered.load(Ordering::Relaxed) + WINDOW).saturating_sub(sent);
-        let wanted = if per_second == 0 { room } else { due(started, per_second).saturating_sub(sent).min(room) };
+        let wanted = if per_second == 0 {
+            room
+        } else {
+            due(started, per_second).saturating_sub(sent).min(room)
+        };
+
         for _ in 0..wanted.min(1000) {
-            let Some(o) = traders.order() else { return Ok(()) };
-            producer.send_order(&o.order_id, &o.user_id, &o.symbol, o.quantity, o.side, now_ms())?;
+            let Some(o) = traders.order() else {
+                return Ok(());
+            };
+
+            producer.send_order(
+                &o.order_id,
+                &o.user_id,
+                &o.symbol,
+                o.quantity,
+                o.side,
+                now_ms(),
+            )?;
+
             sent += 1;
             gauge.sent.store(sent, Ordering::Relaxed);
         }
+
         if wanted < 1000 {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
+
     producer.flush(Duration::from_secs(10))?;
     Ok(())
 }

@@ -9,7 +9,15 @@ fn ending(role: &'static str, end: fn(u32) -> Stop) -> (Member, Arc<AtomicU32>) 
     let starts = Arc::new(AtomicU32::new(0));
     let counted = starts.clone();
     let make = Box::new(move || Err(end(counted.fetch_add(1, Ordering::Relaxed) + 1)));
-    (Member { role, instance: 1, leave: false, make }, starts)
+    (
+        Member {
+            role,
+            instance: 1,
+            leave: false,
+            make,
+        },
+        starts,
+    )
 }
 
 /// A member that would run for ever: it takes its time to start.
@@ -19,15 +27,34 @@ fn lasting(role: &'static str, began: Arc<AtomicBool>, stopped: Arc<AtomicBool>)
         while !stopped.load(Ordering::Acquire) {
             std::thread::sleep(Duration::from_millis(5));
         }
+
         Err(Stop::Fenced("told to".into()))
     });
-    Member { role, instance: 1, leave: false, make }
+
+    Member {
+        role,
+        instance: 1,
+        leave: false,
+        make,
+    }
 }
 
-fn supervise(members: Vec<Member>, ends: Ends, until: impl Future<Output = ()>) -> Result<(), Stop> {
+fn supervise(
+    members: Vec<Member>,
+    ends: Ends,
+    until: impl Future<Output = ()>,
+) -> Result<(), Stop> {
     let dir = tempfile::tempdir().expect("a directory");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let supervisor = Supervisor::start(members, Arc::new(topics::table("")), dir.path().to_path_buf(), ends);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let supervisor = Supervisor::start(
+        members,
+        Arc::new(topics::table("")),
+        dir.path().to_path_buf(),
+        ends,
+    );
     runtime.block_on(supervisor.run(until, Duration::from_secs(20)))
 }
 
@@ -41,45 +68,70 @@ fn failed(_: u32) -> Stop {
 
 #[test]
 fn one_roles_end_leaves_the_others_running_and_the_worst_is_the_answer() {
-    let (began, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let began = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::new(AtomicBool::new(false));
     let (buggy, starts) = ending("notifications", bug);
     let watched = (starts.clone(), stopped.clone());
     std::thread::spawn(move || {
         while watched.0.load(Ordering::Relaxed) == 0 {
             std::thread::sleep(Duration::from_millis(5));
         }
+
         // Long after the bug, the other one still runs.
         std::thread::sleep(Duration::from_millis(300));
         watched.1.store(true, Ordering::Release);
     });
+
     let members = vec![buggy, lasting("orders", began, stopped.clone())];
     let started = Instant::now();
     let end = supervise(members, Ends::Alone, std::future::pending());
-    assert!(matches!(&end, Err(Stop::Bug(why)) if why == "a bug"), "70 goes before 75: {end:?}");
-    assert!(stopped.load(Ordering::Acquire) && started.elapsed() >= Duration::from_millis(300), "the other role was not left alone");
-    assert_eq!(starts.load(Ordering::Relaxed), 1, "a bug is no reason to start again");
+    assert!(
+        matches!(&end, Err(Stop::Bug(why)) if why == "a bug"),
+        "70 goes before 75: {end:?}"
+    );
+    assert!(
+        stopped.load(Ordering::Acquire) && started.elapsed() >= Duration::from_millis(300),
+        "the other role was not left alone"
+    );
+    assert_eq!(
+        starts.load(Ordering::Relaxed),
+        1,
+        "a bug is no reason to start again"
+    );
 }
 
 #[test]
 fn the_first_end_takes_the_others_with_it_if_asked() {
-    let (began, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let began = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::new(AtomicBool::new(false));
     let (buggy, _) = ending("notifications", bug);
-    let (asked, at_once) = (stopped.clone(), Instant::now());
+    let asked = stopped.clone();
+    let at_once = Instant::now();
     std::thread::spawn(move || {
         std::thread::sleep(Duration::from_secs(2));
         asked.store(true, Ordering::Release);
     });
+
     let dir = tempfile::tempdir().expect("a directory");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let members = vec![buggy, lasting("orders", began, stopped)];
-    let supervisor = Supervisor::start(members, Arc::new(topics::table("")), dir.path().to_path_buf(), Ends::Together);
+    let supervisor = Supervisor::start(
+        members,
+        Arc::new(topics::table("")),
+        dir.path().to_path_buf(),
+        Ends::Together,
+    );
     let end = runtime.block_on(supervisor.run(std::future::pending(), Duration::from_millis(10)));
     assert!(matches!(end, Err(Stop::Bug(_))) && at_once.elapsed() < Duration::from_secs(1));
 }
 
 #[test]
 fn passing_trouble_is_tried_again_beside_others_and_a_signal_ends_it_well() {
-    let (began, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let began = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::new(AtomicBool::new(false));
     let (weak, starts) = ending("audit", failed);
     let members = vec![weak, lasting("orders", began, stopped.clone())];
     let seen = starts.clone();
@@ -87,35 +139,57 @@ fn passing_trouble_is_tried_again_beside_others_and_a_signal_ends_it_well() {
         while seen.load(Ordering::Relaxed) < 2 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+
         stopped.store(true, Ordering::Release);
     };
+
     let end = supervise(members, Ends::Alone, signal);
-    assert!(matches!(end, Err(Stop::Fenced(_))), "a role that waits for its next start has not failed: {end:?}");
+    assert!(
+        matches!(end, Err(Stop::Fenced(_))),
+        "a role that waits for its next start has not failed: {end:?}"
+    );
     assert!(starts.load(Ordering::Relaxed) >= 2);
 }
 
 #[test]
 fn a_process_with_one_role_ends_with_it() {
     let (weak, starts) = ending("audit", failed);
-    assert!(matches!(supervise(vec![weak], Ends::Alone, std::future::pending()), Err(Stop::Failed(_))));
+    assert!(matches!(
+        supervise(vec![weak], Ends::Alone, std::future::pending()),
+        Err(Stop::Failed(_))
+    ));
     assert_eq!(starts.load(Ordering::Relaxed), 1);
 }
 
 #[test]
 fn starts_are_bounded_and_a_long_run_begins_anew() {
-    let (mut restarts, short) = (Restarts::default(), Duration::from_secs(1));
-    let waits: Vec<_> = std::iter::from_fn(|| restarts.next(short)).map(|w| w.as_secs()).collect();
+    let mut restarts = Restarts::default();
+    let short = Duration::from_secs(1);
+    let waits: Vec<_> = std::iter::from_fn(|| restarts.next(short))
+        .map(|w| w.as_secs())
+        .collect();
     assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30, 30, 30]);
-    assert_eq!((restarts.next(short), restarts.next(CALM * 2)), (None, Some(BACKOFF_MIN)));
+    assert_eq!(
+        (restarts.next(short), restarts.next(CALM * 2)),
+        (None, Some(BACKOFF_MIN))
+    );
 }
 
 #[test]
 fn signs_of_life_come_while_a_turn_lasts_and_only_of_who_has_begun() {
     let dir = tempfile::tempdir().expect("a directory");
     let status = |role: &str, updated_ms| {
-        Arc::new(Mutex::new(InstanceStatus { role: role.into(), instance: 1, updated_ms, turned_ms: updated_ms, ..Default::default() }))
+        Arc::new(Mutex::new(InstanceStatus {
+            role: role.into(),
+            instance: 1,
+            updated_ms,
+            turned_ms: updated_ms,
+            ..Default::default()
+        }))
     };
-    let (busy, not_made) = (status("orders", 5), status("trading", 0));
+
+    let busy = status("orders", 5);
+    let not_made = status("trading", 0);
     let heart = Heart::start(vec![busy, not_made], dir.path().to_path_buf());
     let began = Instant::now();
     let found = loop {
@@ -123,10 +197,15 @@ fn signs_of_life_come_while_a_turn_lasts_and_only_of_who_has_begun() {
         if !found.is_empty() {
             break found;
         }
+
         assert!(began.elapsed() < Duration::from_secs(20), "no sign of life");
         std::thread::sleep(Duration::from_millis(20));
     };
-    assert!(found[0].updated_ms > 5 && found[0].turned_ms == 5, "{found:?}");
+
+    assert!(
+        found[0].updated_ms > 5 && found[0].turned_ms == 5,
+        "{found:?}"
+    );
     drop(heart);
     assert!(InstanceStatus::read_all(dir.path(), "trading").is_empty());
 }
@@ -134,42 +213,94 @@ fn signs_of_life_come_while_a_turn_lasts_and_only_of_who_has_begun() {
 /// One line at the start of a month's run is not enough for a role that never ran.
 #[test]
 fn a_role_that_ended_beside_others_is_told_again_and_shown() {
-    let (began, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let began = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::new(AtomicBool::new(false));
     let (wrong, _) = ending("audit", |_| Stop::Invalid("made for 7 partitions".into()));
     let said = Said::default();
-    let (writer, heard, asked) = (said.clone(), said.clone(), stopped.clone());
-    let reminders = |said: &Said| said.lines(&["ERROR", "audit-1 has ended for good", "7 partitions"]).len();
+    let writer = said.clone();
+    let heard = said.clone();
+    let asked = stopped.clone();
+    let reminders = |said: &Said| {
+        said.lines(&["ERROR", "audit-1 has ended for good", "7 partitions"])
+            .len()
+    };
+
     std::thread::spawn(move || {
         while reminders(&heard) < 3 {
             std::thread::sleep(Duration::from_millis(5));
         }
+
         asked.store(true, Ordering::Release);
     });
+
     let dir = tempfile::tempdir().expect("a directory");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let members = vec![wrong, lasting("orders", began, stopped)];
-    let mut supervisor = Supervisor::start(members, Arc::new(topics::table("")), dir.path().to_path_buf(), Ends::Alone);
+    let mut supervisor = Supervisor::start(
+        members,
+        Arc::new(topics::table("")),
+        dir.path().to_path_buf(),
+        Ends::Alone,
+    );
     supervisor.remind = Duration::from_millis(20);
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
     let end = tracing::subscriber::with_default(subscriber, || {
-        runtime.block_on(async { supervisor.run(tokio::time::sleep(Duration::from_secs(60)), Duration::from_secs(20)).await })
+        runtime.block_on(async {
+            supervisor
+                .run(
+                    tokio::time::sleep(Duration::from_secs(60)),
+                    Duration::from_secs(20),
+                )
+                .await
+        })
     });
-    assert!(matches!(&end, Err(Stop::Invalid(why)) if why == "made for 7 partitions"), "{end:?}");
+
+    assert!(
+        matches!(&end, Err(Stop::Invalid(why)) if why == "made for 7 partitions"),
+        "{end:?}"
+    );
     assert!(reminders(&said) >= 3, "told once only");
     let shown = InstanceStatus::read_all(dir.path(), "audit");
-    let [shown] = &shown[..] else { panic!("{shown:?}") };
-    assert_eq!((shown.state, shown.why.as_deref()), (State::Stopped, Some("made for 7 partitions")));
+    let [shown] = &shown[..] else {
+        panic!("{shown:?}")
+    };
+
+    assert_eq!(
+        (shown.state, shown.why.as_deref()),
+        (State::Stopped, Some("made for 7 partitions"))
+    );
 }
 
 /// A second process of the same name does not write over what the living one says.
 #[test]
 fn the_status_of_another_process_is_left_alone() {
     let dir = tempfile::tempdir().expect("a directory");
-    let theirs = InstanceStatus { role: "audit".into(), instance: 1, updated_ms: wall_ms(), state: State::Running, ..Default::default() };
+    let theirs = InstanceStatus {
+        role: "audit".into(),
+        instance: 1,
+        updated_ms: wall_ms(),
+        state: State::Running,
+        ..Default::default()
+    };
+
     theirs.write(dir.path()).expect("written");
     let (wrong, _) = ending("audit", |_| Stop::Invalid("in use".into()));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let supervisor = Supervisor::start(vec![wrong], Arc::new(topics::table("")), dir.path().to_path_buf(), Ends::Alone);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let supervisor = Supervisor::start(
+        vec![wrong],
+        Arc::new(topics::table("")),
+        dir.path().to_path_buf(),
+        Ends::Alone,
+    );
     let end = runtime.block_on(supervisor.run(std::future::pending(), Duration::from_secs(20)));
     assert!(matches!(end, Err(Stop::Invalid(_))));
     assert_eq!(InstanceStatus::read_all(dir.path(), "audit"), [theirs]);

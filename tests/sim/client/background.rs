@@ -1,4 +1,5 @@
-//! What a client does beside the thread that polls it: joining, heartbeats, rebalances, losing its session. It stands still with its process.
+//! What a client does beside the thread that polls it: joining, heartbeats, rebalances, losing its
+//! session. It stands still with its process.
 
 use std::collections::VecDeque;
 
@@ -47,7 +48,11 @@ pub struct Consumer {
 
 impl Consumer {
     pub fn claim(&self) -> Claim {
-        Claim { instance: self.instance, member: self.member, generation: self.generation }
+        Claim {
+            instance: self.instance,
+            member: self.member,
+            generation: self.generation,
+        }
     }
 }
 
@@ -69,6 +74,7 @@ impl World {
             while_frozen: Vec::new(),
             timer: 0,
         });
+
         let c = self.consumers.len() - 1;
         self.consumer_in(c, 0);
         c
@@ -86,22 +92,38 @@ impl World {
         if !k.alive || k.fenced || k.timer != self.now || self.processes[k.process].frozen {
             return;
         }
+
         if k.asked.is_some() {
             // No answer in time: a new connection, and again.
             self.consumers[c].asked = None;
             self.drop_connections(c);
         }
+
         let k = &self.consumers[c];
         if k.state == State::Member && self.now > k.heard + SESSION {
             // Nobody has heard of us for so long that our partitions are somebody else's.
             return self.lose(c, true);
         }
+
         let request = match k.state {
-            State::Joining => Request::Join { group: k.group, instance: k.instance, member: k.member },
-            State::Member | State::Revoking if k.generation >= 0 => Request::Heartbeat { group: k.group, claim: k.claim() },
+            State::Joining => Request::Join {
+                group: k.group,
+                instance: k.instance,
+                member: k.member,
+            },
+            State::Member | State::Revoking if k.generation >= 0 => Request::Heartbeat {
+                group: k.group,
+                claim: k.claim(),
+            },
             _ => return,
         };
-        let wait = if k.state == State::Joining { REBALANCE + SECOND } else { REQUEST_TIMEOUT };
+
+        let wait = if k.state == State::Joining {
+            REBALANCE + SECOND
+        } else {
+            REQUEST_TIMEOUT
+        };
+
         let broker = self.cluster.home(&request);
         match self.connect(Owner::Consumer(c), broker) {
             None => self.consumer_in(c, 50 * MS),
@@ -114,9 +136,13 @@ impl World {
     }
 
     fn drop_connections(&mut self, c: usize) {
-        let open: Vec<usize> =
-            (0..self.connections.len()).filter(|i| self.connections[*i].open && self.connections[*i].owner == Owner::Consumer(c)).collect();
-        open.into_iter().for_each(|i| self.connections[i].open = false);
+        let open: Vec<usize> = (0..self.connections.len())
+            .filter(|i| {
+                self.connections[*i].open && self.connections[*i].owner == Owner::Consumer(c)
+            })
+            .collect();
+        open.into_iter()
+            .for_each(|i| self.connections[i].open = false);
     }
 
     /// An answer, or news that there will be none.
@@ -125,15 +151,18 @@ impl World {
         if !k.alive || k.asked != Some(token) {
             return;
         }
+
         if self.processes[k.process].frozen {
             k.while_frozen.push((token, result));
             return;
         }
+
         k.asked = None;
         match result {
             Err(Cut) => self.consumer_in(c, 20 * MS),
             Ok(Response::Joined(m)) => {
-                (k.member, k.generation, k.state, k.heard) = (m.member, m.generation, State::Member, self.now);
+                (k.member, k.generation, k.state, k.heard) =
+                    (m.member, m.generation, State::Member, self.now);
                 k.changes.push_back(Polled::Assigned(m.partitions));
                 let process = k.process;
                 self.consumer_in(c, HEARTBEAT);
@@ -171,7 +200,9 @@ impl World {
                 k.member = 0;
                 self.consumer_in(c, 10 * MS);
             }
-            (Code::UnknownMember | Code::IllegalGeneration, _) => self.lose(c, code == Code::UnknownMember),
+            (Code::UnknownMember | Code::IllegalGeneration, _) => {
+                self.lose(c, code == Code::UnknownMember)
+            }
             // A coordinator on the move.
             _ => self.consumer_in(c, 30 * MS),
         }
@@ -185,11 +216,14 @@ impl World {
         if forget_member {
             k.member = 0;
         }
+
         let told = k.state == State::Revoking;
         k.state = State::Revoking;
         if told {
-            k.changes.retain(|change| !matches!(change, Polled::Revoked { .. }));
+            k.changes
+                .retain(|change| !matches!(change, Polled::Revoked { .. }));
         }
+
         k.changes.push_back(Polled::Revoked { lost: true });
         let process = k.process;
         self.trace(|| format!("consumer {c} of process {process} has lost its assignment"));
@@ -210,12 +244,14 @@ impl World {
             if self.consumers[c].process != process || !self.consumers[c].alive {
                 continue;
             }
+
             // The application's thread may run first, or this one.
             let delay = self.rng.skewed(10, 20 * MS);
             let heard = std::mem::take(&mut self.consumers[c].while_frozen);
             if self.consumers[c].asked.is_none() || heard.is_empty() {
                 self.consumer_in(c, delay);
             }
+
             for (token, result) in heard {
                 self.consumer_hears(c, token, result);
             }
@@ -224,40 +260,61 @@ impl World {
 
     /// Something on a producer's connections may have left a request behind.
     pub fn suspicion(&mut self, producer: usize) {
-        // Between transactions nothing of ours is on any wire: what was sent twice was noticed when it was.
+        // Between transactions nothing of ours is on any wire: what was sent twice was noticed when
+        // it was.
         if !mutants::on(Mutant::ProducerKept) && self.producers[producer].busy {
             self.producers[producer].suspect = true;
         }
     }
 
-    /// Somebody is given partitions: what an instance that is gone left open there is ended. Who committed last stands beside the offsets.
+    /// Somebody is given partitions: what an instance that is gone left open there is ended. Who
+    /// committed last stands beside the offsets.
     pub fn look_after(&mut self, group: usize, own: usize, partitions: &[TopicPartition]) {
         let g = &self.cluster.groups[group];
-        let mut owners: Vec<usize> = partitions.iter().filter_map(|at| g.signed.get(at).copied()).filter(|txn| *txn != own).collect();
+        let mut owners: Vec<usize> = partitions
+            .iter()
+            .filter_map(|at| g.signed.get(at).copied())
+            .filter(|txn| *txn != own)
+            .collect();
         owners.sort_unstable();
         owners.dedup();
         for txn in owners {
             // Mostly quick; sometimes so late that the other one is back.
-            let delay = if self.rng.permille(800) { self.rng.between(MS, 20 * MS) } else { self.rng.skewed(20 * MS, 6 * SECOND) };
+            let delay = if self.rng.permille(800) {
+                self.rng.between(MS, 20 * MS)
+            } else {
+                self.rng.skewed(20 * MS, 6 * SECOND)
+            };
+
             let sure = self.rng.permille(500);
             if sure && self.is_seated(group, txn) {
                 continue;
             }
+
             self.schedule(self.now + delay, Event::TakeOver { group, txn, sure });
         }
     }
 
     /// Whether the owner of a transactional id is in its group.
     fn is_seated(&self, group: usize, txn: usize) -> bool {
-        self.cluster.groups[group].seats.contains_key(&number(self.cluster.txn_name(txn)))
+        self.cluster.groups[group]
+            .seats
+            .contains_key(&number(self.cluster.txn_name(txn)))
     }
 
-    /// Initialises the id of one that is gone. `sure`: that was seen some time ago, and is not looked at again.
+    /// Initialises the id of one that is gone. `sure`: that was seen some time ago, and is not
+    /// looked at again.
     pub fn take_over(&mut self, group: usize, txn: usize, sure: bool) {
         if !sure && self.is_seated(group, txn) {
             return;
         }
-        self.cover(if self.is_seated(group, txn) { Kind::TakenOverAlive } else { Kind::TakenOver });
+
+        self.cover(if self.is_seated(group, txn) {
+            Kind::TakenOverAlive
+        } else {
+            Kind::TakenOver
+        });
+
         let name = self.cluster.txn_name(txn).to_string();
         self.trace(|| format!("{name} is gone, somebody thinks: what it left open is ended"));
         if let Err(Code::Concurrent) = self.init(txn) {
@@ -272,6 +329,7 @@ impl World {
                 self.end_consumer(c);
             }
         }
+
         let disk = self.processes[process].disk;
         if self.disks[disk].holder == Some(process) {
             self.disks[disk].holder = None;

@@ -1,9 +1,12 @@
-//! A member of a group, as `log::kafka::member` is one: it delivers what it was told to resume, under a generation that it remembers.
+//! A member of a group, as `log::kafka::member` is one: it delivers what it was told to resume,
+//! under a generation that it remembers.
 
 use std::time::Duration;
 
 use processor::engine::mutants::{self, Mutant};
-use processor::engine::ports::{Limits, LogError, Member, MemberSpec, Outcome, Polled, Rejection, Transaction};
+use processor::engine::ports::{
+    Limits, LogError, Member, MemberSpec, Outcome, Polled, Rejection, Transaction,
+};
 use processor::engine::records::{Headers, Record, Records};
 use processor::engine::topics::TopicPartition;
 use processor::roles::Role;
@@ -33,7 +36,8 @@ pub struct SimMember {
     claim: Option<Claim>,
     ended: Option<String>,
     first: usize,
-    /// What is delivered: how far it is committed, and how many transactions in a row have passed it over.
+    /// What is delivered: how far it is committed, and how many transactions in a row have passed
+    /// it over.
     lanes: Vec<Lane>,
 }
 
@@ -44,7 +48,14 @@ struct Lane {
 }
 
 impl SimMember {
-    pub fn new(process: usize, group: usize, txn: usize, spec: &MemberSpec, sender: Sender, consumer: usize) -> SimMember {
+    pub fn new(
+        process: usize,
+        group: usize,
+        txn: usize,
+        spec: &MemberSpec,
+        sender: Sender,
+        consumer: usize,
+    ) -> SimMember {
         SimMember {
             process,
             group,
@@ -64,20 +75,33 @@ impl SimMember {
     }
 
     fn fenced(&self) -> LogError {
-        LogError::Fenced(format!("another process runs as {}, and it started later", self.instance))
+        LogError::Fenced(format!(
+            "another process runs as {}, and it started later",
+            self.instance
+        ))
     }
 
     /// Serves the consumer's own queue.
     fn control(&mut self) -> Result<Option<Polled>, LogError> {
         let (fenced, change) = with(|w| {
             let c = &mut w.consumers[self.consumer];
-            let change = if c.fenced { None } else { c.changes.pop_front() };
+            let change = if c.fenced {
+                None
+            } else {
+                c.changes.pop_front()
+            };
+
             (c.fenced, change)
         });
+
         if fenced {
             return Err(self.fenced());
         }
-        let Some(change) = change else { return Ok(None) };
+
+        let Some(change) = change else {
+            return Ok(None);
+        };
+
         self.claim = None;
         self.held.clear();
         self.lanes.clear();
@@ -85,7 +109,8 @@ impl SimMember {
         match &change {
             Polled::Assigned(partitions) => {
                 self.positions = partitions.iter().map(|at| (*at, None)).collect();
-                let (group, txn) = (self.group, self.txn);
+                let group = self.group;
+                let txn = self.txn;
                 self.claim = Some(with(|w| {
                     w.look_after(group, txn, partitions);
                     w.consumers[self.consumer].claim()
@@ -96,27 +121,47 @@ impl SimMember {
                 with(|w| w.consumer_revoked(self.consumer));
             }
         }
+
         Ok(Some(change))
     }
 
-    /// Takes what can be read, fairly; false if there is nothing. Sometimes more than there is room for.
+    /// Takes what can be read, fairly; false if there is nothing. Sometimes more than there is room
+    /// for.
     fn take(&mut self, limits: Limits, into: &mut Records) -> Result<(), LogError> {
-        let (records, bytes) = (into.len() + limits.records, into.size_bytes().saturating_add(limits.bytes));
+        let records = into.len() + limits.records;
+        let bytes = into.size_bytes().saturating_add(limits.bytes);
         let full = |into: &Records| into.len() >= records || into.size_bytes() >= bytes;
         if mutants::on(Mutant::SharedQueue) {
             return self.take_in_one_queue(&full, into);
         }
+
         let count = self.positions.len();
         if full(into) || count == 0 {
             return Ok(());
         }
+
         let before = std::mem::take(&mut self.held);
-        let Self { positions, held, wants_headers, first, passed_over, .. } = self;
+        let Self {
+            positions,
+            held,
+            wants_headers,
+            first,
+            passed_over,
+            ..
+        } = self;
+
         with(|w| {
-            let mut extra = if w.rng.permille(150) { w.rng.between(1, 4) } else { 0 };
+            let mut extra = if w.rng.permille(150) {
+                w.rng.between(1, 4)
+            } else {
+                0
+            };
+
             let now = w.now;
-            // The next poll begins behind the last partition that had its turn. Counting polls instead would give a partition no turn at all where
-            // a transaction takes as many polls as there are partitions.
+
+            // The next poll begins behind the last partition that had its turn. Counting polls
+            // instead would give a partition no turn at all where a transaction takes as many polls
+            // as there are partitions.
             let begin = *first;
             for i in (0..count).map(|i| (begin + i) % count) {
                 let (at, position) = &mut positions[i];
@@ -129,60 +174,118 @@ impl SimMember {
                         *first = (i + 1) % count;
                     }
                 }
-                let Some(next) = position.as_mut().filter(|_| !is_passed_over) else { continue };
+
+                let Some(next) = position.as_mut().filter(|_| !is_passed_over) else {
+                    continue;
+                };
+
                 let part = w.cluster.part(*at);
                 if !w.cluster.brokers[part.leader].up {
                     continue;
                 }
+
                 if *next < part.start {
-                    return Err(LogError::Corrupt(format!("{at:?} has no offset {next} any more: it begins at {}", part.start)));
+                    return Err(LogError::Corrupt(format!(
+                        "{at:?} has no offset {next} any more: it begins at {}",
+                        part.start
+                    )));
                 }
+
                 let end = part.readable_end(now);
                 let short = end < part.stable_end();
-                let headers = wants_headers.iter().any(|(t, wanted)| *t == at.topic && *wanted);
+                let headers = wants_headers
+                    .iter()
+                    .any(|(t, wanted)| *t == at.topic && *wanted);
                 for offset in part.committed(*next, end).filter(|o| !part.entry(*o).gone) {
                     let r = part.record(offset);
-                    let r = if headers { r } else { Record { headers: Headers::default(), ..r } };
+                    let r = if headers {
+                        r
+                    } else {
+                        Record {
+                            headers: Headers::default(),
+                            ..r
+                        }
+                    };
+
                     if full(into) || held.iter().any(|r| r.at == *at) {
                         if extra == 0 {
                             break;
                         }
+
                         extra -= 1;
                         held.push(&r);
                     } else {
                         into.push(&r);
                         *first = (i + 1) % count;
                     }
+
                     *next = offset + 1;
                 }
+
                 if short {
                     w.coverage.hit(Kind::ShortFetch);
                 }
             }
+
             Ok(())
         })
     }
 
-    /// For a mistake: one queue for all partitions, first come, first served; while it is long, nothing is fetched for anybody.
-    fn take_in_one_queue(&mut self, full: &dyn Fn(&Records) -> bool, into: &mut Records) -> Result<(), LogError> {
-        let Self { positions, held, wants_headers, .. } = self;
+    /// For a mistake: one queue for all partitions, first come, first served; while it is long,
+    /// nothing is fetched for anybody.
+    fn take_in_one_queue(
+        &mut self,
+        full: &dyn Fn(&Records) -> bool,
+        into: &mut Records,
+    ) -> Result<(), LogError> {
+        let Self {
+            positions,
+            held,
+            wants_headers,
+            ..
+        } = self;
         with(|w| {
             for (at, position) in positions.iter_mut() {
-                let Some(next) = position.as_mut().filter(|_| held.len() < 100) else { continue };
+                let Some(next) = position.as_mut().filter(|_| held.len() < 100) else {
+                    continue;
+                };
+
                 let part = w.cluster.part(*at);
                 if !w.cluster.brokers[part.leader].up || *next < part.start {
                     continue;
                 }
-                let headers = wants_headers.iter().any(|(t, wanted)| *t == at.topic && *wanted);
-                for offset in part.committed(*next, part.readable_end(w.now)).filter(|o| !part.entry(*o).gone) {
+
+                let headers = wants_headers
+                    .iter()
+                    .any(|(t, wanted)| *t == at.topic && *wanted);
+                for offset in part
+                    .committed(*next, part.readable_end(w.now))
+                    .filter(|o| !part.entry(*o).gone)
+                {
                     let r = part.record(offset);
-                    held.push(&if headers { r } else { Record { headers: Headers::default(), ..r } });
+                    held.push(&if headers {
+                        r
+                    } else {
+                        Record {
+                            headers: Headers::default(),
+                            ..r
+                        }
+                    });
+
                     *next = offset + 1;
                 }
             }
         });
+
         let all = std::mem::take(held);
-        all.iter().for_each(|r| if full(into) { held.push(&r) } else { into.push(&r) });
+        all.iter().for_each(|r| {
+            if full(into) {
+                held.push(&r)
+            } else {
+                into.push(&r)
+            }
+        });
+
         Ok(())
     }
 
@@ -203,18 +306,28 @@ impl SimMember {
     fn look_who_waits(&mut self, tx: &Transaction<'_>) {
         let most = PASSED_OVER_MAX * self.lanes.len();
         for lane in &mut self.lanes {
-            let next = tx.offsets.iter().find(|(at, _)| *at == lane.at).map_or(lane.done, |(_, next)| *next);
+            let next = tx
+                .offsets
+                .iter()
+                .find(|(at, _)| *at == lane.at)
+                .map_or(lane.done, |(_, next)| *next);
             let moved = next > lane.done;
             lane.done = lane.done.max(next);
             with(|w| {
                 let part = w.cluster.part(lane.at);
                 let end = part.readable_end(w.now);
-                let due = !moved && w.cluster.has_leader(lane.at, w.now) && part.committed(lane.done, end).any(|o| !part.entry(o).gone);
+                let due = !moved
+                    && w.cluster.has_leader(lane.at, w.now)
+                    && part.committed(lane.done, end).any(|o| !part.entry(o).gone);
                 lane.passed = if due { lane.passed + 1 } else { 0 };
                 if lane.passed > 1 {
-                    let (at, passed) = (lane.at, lane.passed);
-                    w.trace(|| format!("{at:?} has something to read, and was passed over {passed} times"));
+                    let at = lane.at;
+                    let passed = lane.passed;
+                    w.trace(|| {
+                        format!("{at:?} has something to read, and was passed over {passed} times")
+                    });
                 }
+
                 w.progress.silence.passed = w.progress.silence.passed.max(lane.passed as u64);
                 if lane.passed > most && !w.plan.untransacted {
                     let at = w.table.show(lane.at).to_string();
@@ -231,9 +344,11 @@ impl SimMember {
             if with(|w| w.consumers[self.consumer].fenced) {
                 return Outcome::Fenced(why.to_string());
             }
+
             if with(|w| w.now) >= until {
                 return Outcome::Unknown(format!("{why}; no other instance has joined"));
             }
+
             // Rebalances are served meanwhile; what they say is void with this incarnation.
             with(|w| {
                 let changes = std::mem::take(&mut w.consumers[self.consumer].changes);
@@ -241,13 +356,19 @@ impl SimMember {
                     w.consumer_revoked(self.consumer);
                 }
             });
+
             pause(20 * MS);
         }
     }
 }
 
 impl Member for SimMember {
-    fn poll(&mut self, wait: Duration, limits: Limits, into: &mut Records) -> Result<Polled, LogError> {
+    fn poll(
+        &mut self,
+        wait: Duration,
+        limits: Limits,
+        into: &mut Records,
+    ) -> Result<Polled, LogError> {
         let before = into.len();
         a_moment(20, 120);
         let deadline = with(|w| w.now) + wait.as_micros() as u64;
@@ -256,43 +377,63 @@ impl Member for SimMember {
                 into.clear();
                 return Ok(change);
             }
+
             self.take(limits, into)?;
             if into.len() > before {
                 break;
             }
+
             if with(|w| w.now) >= deadline {
                 return Ok(Polled::Records);
             }
+
             self.listen();
             wait_until(deadline);
         }
+
         if with(|w| w.rng.permille(100)) {
             a_moment(20, 200);
         }
+
         // Once more: records of an assignment that has just ended would be processed in vain.
         if let Some(change) = self.control()? {
             into.clear();
             return Ok(change);
         }
+
         Ok(Polled::Records)
     }
 
     fn resume(&mut self, positions: &[(TopicPartition, u64)]) -> Result<(), LogError> {
         a_moment(20, 100);
         let held = std::mem::take(&mut self.held);
-        held.iter().filter(|r| !positions.iter().any(|(at, _)| *at == r.at)).for_each(|r| self.held.push(&r));
+        held.iter()
+            .filter(|r| !positions.iter().any(|(at, _)| *at == r.at))
+            .for_each(|r| self.held.push(&r));
         for (at, offset) in positions {
             let slot = self.positions.iter_mut().find(|(p, _)| p == at);
-            let Some((_, next)) = slot else { return Err(LogError::Unavailable(format!("{at:?} is not assigned to {}", self.instance))) };
+            let Some((_, next)) = slot else {
+                return Err(LogError::Unavailable(format!(
+                    "{at:?} is not assigned to {}",
+                    self.instance
+                )));
+            };
+
             let mut offset = *offset;
             if mutants::on(Mutant::NotRewound) {
                 let kept = with(|w| w.retained(self.process, *at));
                 offset = offset.max(kept.unwrap_or(0));
             }
+
             *next = Some(offset);
             self.lanes.retain(|lane| lane.at != *at);
-            self.lanes.push(Lane { at: *at, done: offset, passed: 0 });
+            self.lanes.push(Lane {
+                at: *at,
+                done: offset,
+                passed: 0,
+            });
         }
+
         Ok(())
     }
 
@@ -305,24 +446,47 @@ impl Member for SimMember {
             if !mutants::on(Mutant::UnknownIsAbort) || !self.sender.begin_again() {
                 return Outcome::NotCommitted(format!("this incarnation has ended: {why}"));
             }
+
             self.ended = None;
         }
+
         let mut positions = Vec::new();
-        let mut tx = Transaction { outputs: tx.outputs, offsets: tx.offsets };
+        let mut tx = Transaction {
+            outputs: tx.outputs,
+            offsets: tx.offsets,
+        };
+
         if mutants::on(Mutant::Position) {
-            let here = |at: &TopicPartition| self.positions.iter().find(|(p, _)| p == at).and_then(|(_, next)| *next);
-            positions.extend(tx.offsets.iter().map(|(at, next)| (*at, here(at).unwrap_or(*next))));
+            let here = |at: &TopicPartition| {
+                self.positions
+                    .iter()
+                    .find(|(p, _)| p == at)
+                    .and_then(|(_, next)| *next)
+            };
+
+            positions.extend(
+                tx.offsets
+                    .iter()
+                    .map(|(at, next)| (*at, here(at).unwrap_or(*next))),
+            );
             tx.offsets = &positions;
         }
+
         if mutants::on(Mutant::NotRewound) {
-            let now: Vec<_> = self.positions.iter().filter_map(|(at, next)| next.map(|next| (*at, next))).collect();
+            let now: Vec<_> = self
+                .positions
+                .iter()
+                .filter_map(|(at, next)| next.map(|next| (*at, next)))
+                .collect();
             with(|w| w.retain(self.process, now));
         }
+
         let off = with(|w| w.plan.untransacted) && self.group == Role::Orders as usize;
         let run = match off {
             true => self.sender.run_untransacted(&tx, self.claim, self.group),
             false => self.sender.run(&tx, self.claim, self.group, self.consumer),
         };
+
         let outcome = match run {
             Ok(appended) => {
                 self.look_who_waits(&tx);
@@ -330,6 +494,7 @@ impl Member for SimMember {
                 if suspect {
                     with(|w| w.cover(Kind::Suspect));
                 }
+
                 return Outcome::Committed { appended, suspect };
             }
             Err(Stop::Not(why)) => Outcome::NotCommitted(why),
@@ -342,14 +507,18 @@ impl Member for SimMember {
             Err(Stop::InstanceFenced(why)) => Outcome::Fenced(why),
             Err(Stop::ProducerFenced(why)) => self.fenced_or_expired(&why),
         };
+
         with(|w| {
             if matches!(outcome, Outcome::Unknown(_)) {
                 w.cover(Kind::Unknown);
             }
-            let (p, txn) = (self.process, self.txn);
+
+            let p = self.process;
+            let txn = self.txn;
             let name = w.cluster.txn_name(txn).to_string();
             w.trace(|| format!("process {p}: transaction of {name}: {outcome:?}"));
         });
+
         self.ended = Some(format!("{outcome:?}"));
         outcome
     }
@@ -359,6 +528,7 @@ impl Member for SimMember {
         if suspect {
             with(|w| w.cover(Kind::Suspect));
         }
+
         suspect
     }
 }

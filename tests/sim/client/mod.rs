@@ -1,5 +1,5 @@
-//! The model client: the third adapter of the log port. It takes the same steps and decisions as the one on librdkafka (`log::kafka`), on the model
-//! of the cluster.
+//! The model client: the third adapter of the log port. It takes the same steps and decisions as
+//! the one on librdkafka (`log::kafka`), on the model of the cluster.
 
 pub mod background;
 mod member;
@@ -9,7 +9,9 @@ mod transact;
 
 use std::time::Duration;
 
-use processor::engine::ports::{Appender, Bounds, Clock, Committed, From, Log, LogError, Member, MemberSpec, Reader, TopicState};
+use processor::engine::ports::{
+    Appender, Bounds, Clock, Committed, From, Log, LogError, Member, MemberSpec, Reader, TopicState,
+};
 use processor::engine::records::Record;
 use processor::engine::topics::{TopicId, TopicPartition, TopicSpec};
 
@@ -59,11 +61,18 @@ impl Clock for SimClock {
 
 /// The number at the end of an instance's name.
 fn number(instance: &str) -> u32 {
-    instance.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(0)
+    instance
+        .rsplit('-')
+        .next()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
 }
 
 fn missing(topic: TopicId) -> LogError {
-    LogError::Invalid(format!("topic {} does not exist", with(|w| w.table.name(topic).to_string())))
+    LogError::Invalid(format!(
+        "topic {} does not exist",
+        with(|w| w.table.name(topic).to_string())
+    ))
 }
 
 /// Waits until the leader of a partition is there.
@@ -72,10 +81,14 @@ fn reach_leader(at: TopicPartition) -> Result<(), LogError> {
     let until = with(|w| w.now) + SECOND;
     while with(|w| !w.cluster.has_leader(at, w.now)) {
         if with(|w| w.now) >= until {
-            return Err(LogError::Unavailable(format!("the leader of {at:?} does not answer")));
+            return Err(LogError::Unavailable(format!(
+                "the leader of {at:?} does not answer"
+            )));
         }
+
         pause(50 * MS);
     }
+
     Ok(())
 }
 
@@ -90,16 +103,33 @@ impl Log for SimLog {
 
     /// Fences first, subscribes then.
     fn join(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
-        if let Some(input) = spec.inputs.iter().find(|i| with(|w| w.cluster.made(i.topic).is_none())) {
+        if let Some(input) = spec
+            .inputs
+            .iter()
+            .find(|i| with(|w| w.cluster.made(i.topic).is_none()))
+        {
             return Err(missing(input.topic));
         }
+
         let inputs: Vec<TopicId> = spec.inputs.iter().map(|i| i.topic).collect();
-        let (group, txn) = with(|w| (w.cluster.group(&spec.group, &inputs), w.cluster.txn(&spec.instance)));
+        let (group, txn) = with(|w| {
+            (
+                w.cluster.group(&spec.group, &inputs),
+                w.cluster.txn(&spec.instance),
+            )
+        });
+
         let me = process::current();
         let producer = with(|w| {
-            w.producers.push(world::Producer { suspect: false, busy: true, alive: true });
+            w.producers.push(world::Producer {
+                suspect: false,
+                busy: true,
+                alive: true,
+            });
+
             w.producers.len() - 1
         });
+
         let mut calls = rpc::Calls::of_producer(me, producer);
         let deadline = with(|w| w.now) + TXN_TIMEOUT * 3;
         let answer = calls.one(Request::Init { txn }, deadline);
@@ -107,25 +137,44 @@ impl Log for SimLog {
             Ok(Response::Producer { pid, epoch }) => (pid, epoch),
             other => {
                 with(|w| w.end_producer(producer));
-                return Err(LogError::Unavailable(format!("starting transactions as {}: {other:?}", spec.instance)));
+                return Err(LogError::Unavailable(format!(
+                    "starting transactions as {}: {other:?}",
+                    spec.instance
+                )));
             }
         };
+
         let consumer = with(|w| {
             (w.producers[producer].suspect, w.producers[producer].busy) = (false, false);
             w.add_consumer(me, group, number(&spec.instance))
         });
-        Ok(Box::new(SimMember::new(me, group, txn, spec, transact::Sender::new(txn, producer, pid, epoch), consumer)))
+
+        Ok(Box::new(SimMember::new(
+            me,
+            group,
+            txn,
+            spec,
+            transact::Sender::new(txn, producer, pid, epoch),
+            consumer,
+        )))
     }
 
-    fn reader(&self, topic: TopicId, from: &[(u32, From)], headers: bool) -> Result<Box<dyn Reader>, LogError> {
+    fn reader(
+        &self,
+        topic: TopicId,
+        from: &[(u32, From)],
+        headers: bool,
+    ) -> Result<Box<dyn Reader>, LogError> {
         if with(|w| w.cluster.made(topic).is_none()) {
             return Err(missing(topic));
         }
+
         let mut goals = Vec::with_capacity(from.len());
         for &(partition, from) in from {
             let bounds = self.bounds(TopicPartition::new(topic, partition))?;
             goals.push(reader::Goal::new(partition, from, bounds)?);
         }
+
         Ok(Box::new(SimReader::new(topic, headers, goals)))
     }
 
@@ -137,7 +186,11 @@ impl Log for SimLog {
         reach_leader(at)?;
         Ok(with(|w| {
             let p = w.cluster.part(at);
-            Bounds { start: p.start, stable_end: p.stable_end(), end: p.end() }
+            Bounds {
+                start: p.start,
+                stable_end: p.stable_end(),
+                end: p.end(),
+            }
         }))
     }
 
@@ -152,12 +205,21 @@ impl Log for SimLog {
         let Some(consumer) = with(|w| w.consumers.iter().rposition(|c| c.process == me)) else {
             return Err(LogError::Unavailable("no consumer to ask with".into()));
         };
+
         let deadline = with(|w| w.now) + COMMITTED_WAIT;
-        let request = Request::FetchOffsets { group, parts: partitions.into() };
+        let request = Request::FetchOffsets {
+            group,
+            parts: partitions.into(),
+        };
+
         match rpc::Calls::of_consumer(me, consumer).one(request, deadline) {
             Ok(Response::Offsets(offsets)) => Ok(Committed::Stable(offsets)),
-            Err(rpc::Failed::TimedOut | rpc::Failed::Refused(Code::Unstable)) => Ok(Committed::Pending),
-            other => Err(LogError::Unavailable(format!("committed offsets of group {group}: {other:?}"))),
+            Err(rpc::Failed::TimedOut | rpc::Failed::Refused(Code::Unstable)) => {
+                Ok(Committed::Pending)
+            }
+            other => Err(LogError::Unavailable(format!(
+                "committed offsets of group {group}: {other:?}"
+            ))),
         }
     }
 
@@ -165,12 +227,18 @@ impl Log for SimLog {
         reach_leader(at)?;
         Ok(with(|w| {
             let p = w.cluster.part(at);
-            let found = p.committed(p.start, p.stable_end()).find(|o| !p.entry(*o).gone && p.record(*o).timestamp_ms >= time_ms);
+            let found = p
+                .committed(p.start, p.stable_end())
+                .find(|o| !p.entry(*o).gone && p.record(*o).timestamp_ms >= time_ms);
             found.unwrap_or(p.stable_end())
         }))
     }
 
-    fn group_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<u64>>, LogError> {
+    fn group_offsets(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Option<u64>>, LogError> {
         a_moment(60, 500);
         let group = with(|w| w.cluster.group(group, &[]));
         let deadline = with(|w| w.now) + SECOND;
@@ -178,25 +246,47 @@ impl Log for SimLog {
             if let Some(offsets) = with(|w| w.cluster.groups[group].fetch(partitions)) {
                 return Ok(offsets);
             }
+
             if with(|w| w.now) >= deadline {
-                return Err(LogError::Unavailable("committed offsets stay pending".into()));
+                return Err(LogError::Unavailable(
+                    "committed offsets stay pending".into(),
+                ));
             }
+
             pause(20 * MS);
         }
     }
 
-    fn create_topic(&self, topic: TopicId, spec: &TopicSpec, partitions: u32) -> Result<(), LogError> {
+    fn create_topic(
+        &self,
+        topic: TopicId,
+        spec: &TopicSpec,
+        partitions: u32,
+    ) -> Result<(), LogError> {
         match with(|w| w.cluster.make(topic, spec, partitions)) {
             None => Ok(()),
-            Some(found) => Err(LogError::Invalid(format!("the topic exists with {found} partitions, not {partitions}"))),
+            Some(found) => Err(LogError::Invalid(format!(
+                "the topic exists with {found} partitions, not {partitions}"
+            ))),
         }
     }
 
-    fn describe_topic(&self, topic: TopicId, spec: &TopicSpec) -> Result<Option<TopicState>, LogError> {
+    fn describe_topic(
+        &self,
+        topic: TopicId,
+        spec: &TopicSpec,
+    ) -> Result<Option<TopicState>, LogError> {
         Ok(with(|w| {
             let (made, partitions) = w.cluster.made(topic)?;
             let same = made.cleanup == spec.cleanup && made.append_time == spec.append_time;
-            Some(TopicState { partitions, mismatches: if same { Vec::new() } else { vec!["its settings differ".into()] } })
+            Some(TopicState {
+                partitions,
+                mismatches: if same {
+                    Vec::new()
+                } else {
+                    vec!["its settings differ".into()]
+                },
+            })
         }))
     }
 }
@@ -211,6 +301,7 @@ impl Appender for SimAppender {
             w.cluster.part_mut(record.at).append(record, wall);
             w.readable(record.at);
         });
+
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! Reads one topic's committed records outside any group, as `log::kafka::reader` does: "caught up" goes by the stable ends of the moment in which
-//! the reader was made.
+//! Reads one topic's committed records outside any group, as `log::kafka::reader` does: "caught up"
+//! goes by the stable ends of the moment in which the reader was made.
 
 use std::time::Duration;
 
@@ -26,11 +26,19 @@ impl Goal {
             From::Start => bounds.start,
             From::End => bounds.stable_end,
             From::Offset(o) if o < bounds.start || o > bounds.end => {
-                return Err(LogError::Invalid(format!("partition {partition} holds {bounds:?}; {o} is not there")));
+                return Err(LogError::Invalid(format!(
+                    "partition {partition} holds {bounds:?}; {o} is not there"
+                )));
             }
             From::Offset(o) => o,
         };
-        Ok(Goal { partition, next, end: bounds.stable_end, from_start: (from == From::Start).then_some(next) })
+
+        Ok(Goal {
+            partition,
+            next,
+            end: bounds.stable_end,
+            from_start: (from == From::Start).then_some(next),
+        })
     }
 }
 
@@ -44,11 +52,17 @@ pub struct SimReader {
 
 impl SimReader {
     pub fn new(topic: TopicId, headers: bool, goals: Vec<Goal>) -> SimReader {
-        SimReader { topic, headers, goals, at_end: false }
+        SimReader {
+            topic,
+            headers,
+            goals,
+            at_end: false,
+        }
     }
 
     fn take(&mut self, limits: Limits, into: &mut Records) -> Result<(), LogError> {
-        let (records, bytes) = (into.len() + limits.records, into.size_bytes().saturating_add(limits.bytes));
+        let records = into.len() + limits.records;
+        let bytes = into.size_bytes().saturating_add(limits.bytes);
         with(|w| {
             let now = w.now;
             self.at_end = true;
@@ -59,28 +73,48 @@ impl SimReader {
                     self.at_end = false;
                     continue;
                 }
+
                 if goal.next < part.start {
                     return Err(match goal.from_start == Some(goal.next) {
-                        true => LogError::Unavailable(format!("the first records of {at:?} were just deleted; read again")),
-                        false => LogError::Corrupt(format!("{at:?} has no offset {} any more", goal.next)),
+                        true => LogError::Unavailable(format!(
+                            "the first records of {at:?} were just deleted; read again"
+                        )),
+                        false => LogError::Corrupt(format!(
+                            "{at:?} has no offset {} any more",
+                            goal.next
+                        )),
                     });
                 }
+
                 let end = part.readable_end(now);
                 let mut reached = end;
-                for offset in part.committed(goal.next, end).filter(|o| !part.entry(*o).gone) {
+                for offset in part
+                    .committed(goal.next, end)
+                    .filter(|o| !part.entry(*o).gone)
+                {
                     if into.len() >= records || into.size_bytes() >= bytes {
                         reached = offset;
                         self.at_end = false;
                         break;
                     }
+
                     let r = part.record(offset);
-                    into.push(&if self.headers { r } else { Record { headers: Headers::default(), ..r } });
+                    into.push(&if self.headers {
+                        r
+                    } else {
+                        Record {
+                            headers: Headers::default(),
+                            ..r
+                        }
+                    });
                 }
+
                 goal.next = goal.next.max(reached);
                 if end < part.stable_end() {
                     w.coverage.hit(Kind::ShortFetch);
                 }
             }
+
             Ok(())
         })
     }
@@ -93,6 +127,7 @@ impl Reader for SimReader {
             // Only looks at what was fetched in the background.
             return self.take(limits, into);
         }
+
         a_moment(20, 150);
         let deadline = with(|w| w.now) + wait.as_micros() as u64;
         loop {
@@ -100,15 +135,20 @@ impl Reader for SimReader {
             if into.len() > before || with(|w| w.now) >= deadline || self.caught_up() {
                 return Ok(());
             }
+
             with(|w| {
                 let me = process::current();
                 for goal in &self.goals {
-                    let waiters = &mut w.cluster.part_mut(TopicPartition::new(self.topic, goal.partition)).waiters;
+                    let waiters = &mut w
+                        .cluster
+                        .part_mut(TopicPartition::new(self.topic, goal.partition))
+                        .waiters;
                     if !waiters.contains(&me) {
                         waiters.push(me);
                     }
                 }
             });
+
             wait_until(deadline);
         }
     }
@@ -119,6 +159,7 @@ impl Reader for SimReader {
 
     fn reached(&self, partition: u32) -> bool {
         let own = |g: &&Goal| g.partition == partition;
-        self.at_end && mutants::on(Mutant::EndTrusted) || self.goals.iter().filter(own).all(|g| g.next >= g.end)
+        self.at_end && mutants::on(Mutant::EndTrusted)
+            || self.goals.iter().filter(own).all(|g| g.next >= g.end)
     }
 }

@@ -1,4 +1,5 @@
-//! Calls of a client: sent to the broker in charge, tried again on a new connection after a time-out or a lost one, as librdkafka does inside.
+//! Calls of a client: sent to the broker in charge, tried again on a new connection after a
+//! time-out or a lost one, as librdkafka does inside.
 
 use super::super::cluster::net::{Cut, Owner, Target};
 use super::super::cluster::{Code, Request, Response};
@@ -30,31 +31,57 @@ struct Call {
 
 impl Calls {
     pub fn of_producer(process: usize, producer: usize) -> Calls {
-        Calls { process, owner: Owner::Producer(producer) }
+        Calls {
+            process,
+            owner: Owner::Producer(producer),
+        }
     }
 
     pub fn of_consumer(process: usize, consumer: usize) -> Calls {
-        Calls { process, owner: Owner::Consumer(consumer) }
+        Calls {
+            process,
+            owner: Owner::Consumer(consumer),
+        }
     }
 
     pub fn one(&mut self, request: Request, deadline: u64) -> Result<Response, Failed> {
-        self.many(vec![request], deadline).pop().expect("one call has one end")
+        self.many(vec![request], deadline)
+            .pop()
+            .expect("one call has one end")
     }
 
-    /// All at once; returns when each has its end. The first hard refusal ends what is not answered yet.
+    /// All at once; returns when each has its end. The first hard refusal ends what is not answered
+    /// yet.
     pub fn many(&mut self, requests: Vec<Request>, deadline: u64) -> Vec<Result<Response, Failed>> {
         debug_assert_eq!(process::current(), self.process);
-        let fresh = |request| Call { request, sent: None, not_before: 0, end: None };
+        let fresh = |request| Call {
+            request,
+            sent: None,
+            not_before: 0,
+            end: None,
+        };
+
         let mut calls: Vec<Call> = requests.into_iter().map(fresh).collect();
         with(|w| w.processes[self.process].mailbox.clear());
         loop {
             let wake = with(|w| {
                 for (token, result) in std::mem::take(&mut w.processes[self.process].mailbox) {
-                    let Some(call) = calls.iter_mut().find(|c| c.sent.is_some_and(|(t, ..)| t == token)) else { continue };
+                    let Some(call) = calls
+                        .iter_mut()
+                        .find(|c| c.sent.is_some_and(|(t, ..)| t == token))
+                    else {
+                        continue;
+                    };
+
                     call.sent = None;
                     match result {
                         Ok(Response::Refused(code)) if classify(code) == Verdict::Again => {
-                            let wait = if code == Code::Concurrent { 20 * MS } else { w.rng.between(5 * MS, 30 * MS) };
+                            let wait = if code == Code::Concurrent {
+                                20 * MS
+                            } else {
+                                w.rng.between(5 * MS, 30 * MS)
+                            };
+
                             call.not_before = w.now + wait;
                         }
                         Ok(Response::Refused(code)) => call.end = Some(Err(Failed::Refused(code))),
@@ -62,10 +89,12 @@ impl Calls {
                         Err(Cut) => call.not_before = w.now + w.rng.between(MS, 50 * MS),
                     }
                 }
+
                 let refused = calls.iter().find_map(|c| match c.end {
                     Some(Err(failed)) => Some(failed),
                     _ => None,
                 });
+
                 let mut wake = deadline;
                 for call in calls.iter_mut().filter(|c| c.end.is_none()) {
                     if let Some(failed) = refused {
@@ -73,33 +102,51 @@ impl Calls {
                     } else if w.now >= deadline {
                         call.end = Some(Err(Failed::TimedOut));
                     }
+
                     if call.end.is_some() {
                         continue;
                     }
+
                     if let Some((_, connection, at)) = call.sent
                         && w.now >= at + REQUEST_TIMEOUT
                     {
-                        // librdkafka closes the connection on which a request timed out, and tries again on another.
+                        // librdkafka closes the connection on which a request timed out, and tries
+                        // again on another.
                         w.cut(connection);
                         call.sent = None;
                     }
+
                     if call.sent.is_none() && w.now >= call.not_before {
                         let broker = w.cluster.home(&call.request);
                         match w.connect(self.owner, broker) {
                             Some(connection) => {
-                                let token = w.send(connection, Target::Process(self.process), call.request.clone());
+                                let token = w.send(
+                                    connection,
+                                    Target::Process(self.process),
+                                    call.request.clone(),
+                                );
                                 call.sent = Some((token, connection, w.now));
                             }
                             None => call.not_before = w.now + 50 * MS,
                         }
                     }
-                    wake = wake.min(call.sent.map_or(call.not_before, |(_, _, at)| at + REQUEST_TIMEOUT));
+
+                    wake = wake.min(
+                        call.sent
+                            .map_or(call.not_before, |(_, _, at)| at + REQUEST_TIMEOUT),
+                    );
                 }
+
                 wake
             });
+
             if calls.iter().all(|c| c.end.is_some()) {
-                return calls.into_iter().map(|c| c.end.expect("just looked")).collect();
+                return calls
+                    .into_iter()
+                    .map(|c| c.end.expect("just looked"))
+                    .collect();
             }
+
             wait_until(wake);
         }
     }

@@ -1,4 +1,5 @@
-//! The one transaction, step by step as `log::kafka::transact` does it: outputs, offsets last, commit; and what its end means.
+//! The one transaction, step by step as `log::kafka::transact` does it: outputs, offsets last,
+//! commit; and what its end means.
 
 use std::rc::Rc;
 
@@ -50,7 +51,15 @@ pub struct Sender {
 
 impl Sender {
     pub fn new(txn: usize, producer: usize, pid: u64, epoch: u32) -> Sender {
-        Sender { txn, producer, pid, epoch, sequences: Vec::new(), committed_at: None, serial: with(|w| w.cluster.txns[txn].serial) }
+        Sender {
+            txn,
+            producer,
+            pid,
+            epoch,
+            sequences: Vec::new(),
+            committed_at: None,
+            serial: with(|w| w.cluster.txns[txn].serial),
+        }
     }
 
     pub fn is_suspect(&self) -> bool {
@@ -60,8 +69,12 @@ impl Sender {
     /// For a mistake: a new epoch for the same producer.
     pub fn begin_again(&mut self) -> bool {
         let deadline = with(|w| w.now) + TXN_TIMEOUT * 3;
-        let answer = Calls::of_producer(process::current(), self.producer).one(Request::Init { txn: self.txn }, deadline);
-        let Ok(Response::Producer { pid, epoch }) = answer else { return false };
+        let answer = Calls::of_producer(process::current(), self.producer)
+            .one(Request::Init { txn: self.txn }, deadline);
+        let Ok(Response::Producer { pid, epoch }) = answer else {
+            return false;
+        };
+
         let producer = self.producer;
         with(|w| w.producers[producer].suspect = false);
         *self = Sender::new(self.txn, producer, pid, epoch);
@@ -79,6 +92,7 @@ impl Sender {
         let producer = self.producer;
         with(|w| w.producers[producer].busy = true);
         let end = self.steps(tx, claim, group, consumer);
+
         // After anything but a commit this producer is not used again.
         with(|w| w.producers[producer].busy = end.is_err());
         end
@@ -91,32 +105,68 @@ impl Sender {
         group: usize,
         consumer: usize,
     ) -> Result<Vec<(TopicPartition, u64)>, Stop> {
-        let Some(mut claim) = claim else { return Err(Stop::Not("nothing was polled since the assignment changed".into())) };
+        let Some(mut claim) = claim else {
+            return Err(Stop::Not(
+                "nothing was polled since the assignment changed".into(),
+            ));
+        };
+
         if claim.generation < 0 {
             return Err(Stop::Not("not a member of the group any more".into()));
         }
+
         if self.is_suspect() {
-            return Err(Stop::Not("a connection or request failed before the transaction began".into()));
+            return Err(Stop::Not(
+                "a connection or request failed before the transaction began".into(),
+            ));
         }
+
         // Between the poll and this lies the work on the batch.
         a_moment(20, 300);
+
         // A commit returns before its markers are written; what comes in that moment is refused.
-        let rest = self.committed_at.map_or(0, |at| (at + GAP).saturating_sub(with(|w| w.now)));
+        let rest = self
+            .committed_at
+            .map_or(0, |at| (at + GAP).saturating_sub(with(|w| w.now)));
         if rest > 0 {
             pause(rest);
         }
+
         let deadline = with(|w| w.now) + TXN_TIMEOUT;
         let mut calls = Calls::of_producer(process::current(), self.producer);
         let records = Rc::new(RecordsBox(tx.outputs.clone()));
         let mut by_partition = picks(tx.outputs);
         self.serial += 1;
-        let (txn, pid, epoch, serial) = (self.txn, self.pid, self.epoch, self.serial);
-        // The partitions become known one by one as records are queued: mostly they go in one request, sometimes the first alone.
+        let txn = self.txn;
+        let pid = self.pid;
+        let epoch = self.epoch;
+        let serial = self.serial;
+
+        // The partitions become known one by one as records are queued: mostly they go in one
+        // request, sometimes the first alone.
         let parts: Vec<TopicPartition> = by_partition.iter().map(|(at, _)| *at).collect();
-        let first = if parts.len() > 1 && with(|w| w.rng.permille(250)) { 1 } else { parts.len() };
+        let first = if parts.len() > 1 && with(|w| w.rng.permille(250)) {
+            1
+        } else {
+            parts.len()
+        };
+
         let mut appended = Vec::with_capacity(parts.len());
-        for some in [&parts[..first], &parts[first..]].into_iter().filter(|p| !p.is_empty()) {
-            self.step(calls.one(Request::AddPartitions { txn, pid, epoch, serial, parts: some.into() }, deadline))?;
+        for some in [&parts[..first], &parts[first..]]
+            .into_iter()
+            .filter(|p| !p.is_empty())
+        {
+            self.step(calls.one(
+                Request::AddPartitions {
+                    txn,
+                    pid,
+                    epoch,
+                    serial,
+                    parts: some.into(),
+                },
+                deadline,
+            ))?;
+
             let mut batches = Vec::new();
             for (at, picks) in by_partition.drain(..some.len()) {
                 let sequence = self.sequence(at, picks.len() as u32);
@@ -132,42 +182,86 @@ impl Sender {
                     picks,
                 })));
             }
+
             for (at, end) in some.iter().zip(calls.many(batches, deadline)) {
-                if let Err(Failed::Refused(code @ (Code::TooLarge | Code::InvalidTimestamp))) = end {
+                if let Err(Failed::Refused(code @ (Code::TooLarge | Code::InvalidTimestamp))) = end
+                {
                     let text = format!("a record for {at:?} is refused: {code:?}");
-                    return Err(Stop::Rejected { reason: format!("{code:?}"), text });
+                    return Err(Stop::Rejected {
+                        reason: format!("{code:?}"),
+                        text,
+                    });
                 }
+
                 match self.step(end)? {
                     Response::Appended(last) => appended.push((*at, last)),
                     other => return Err(Stop::Not(format!("{other:?}"))),
                 }
             }
         }
+
         let work = with(|w| w.plan.record_us) * tx.outputs.len() as u64;
         if work > 0 {
             let left = deadline.saturating_sub(with(|w| w.now));
             pause(work.min(left));
             if work >= left {
-                let (done, of) = ((left / with(|w| w.plan.record_us)) as usize, tx.outputs.len());
-                return Err(Stop::Late { why: "not all records were taken before the transaction's timeout".into(), done, of });
+                let done = (left / with(|w| w.plan.record_us)) as usize;
+                let of = tx.outputs.len();
+                return Err(Stop::Late {
+                    why: "not all records were taken before the transaction's timeout".into(),
+                    done,
+                    of,
+                });
             }
         }
+
         if !tx.offsets.is_empty() {
-            self.step(calls.one(Request::AddOffsets { txn, pid, epoch, serial, group }, deadline))?;
+            self.step(calls.one(
+                Request::AddOffsets {
+                    txn,
+                    pid,
+                    epoch,
+                    serial,
+                    group,
+                },
+                deadline,
+            ))?;
+
             if mutants::on(Mutant::LateMetadata) {
                 claim = with(|w| w.consumers[consumer].claim());
             }
+
             let offsets = tx.offsets.to_vec();
-            let commit = OffsetCommit { txn, pid, epoch, group, claim, offsets };
+            let commit = OffsetCommit {
+                txn,
+                pid,
+                epoch,
+                group,
+                claim,
+                offsets,
+            };
+
             self.step(calls.one(Request::TxnOffsets(Rc::new(commit)), deadline))?;
         }
-        match calls.one(Request::EndTxn { txn, pid, epoch, serial, commit: true }, deadline) {
+
+        match calls.one(
+            Request::EndTxn {
+                txn,
+                pid,
+                epoch,
+                serial,
+                commit: true,
+            },
+            deadline,
+        ) {
             Ok(_) => {
                 self.committed_at = Some(with(|w| w.now));
                 appended.sort_unstable();
                 Ok(appended)
             }
-            Err(Failed::Refused(code)) if classify(code) == Verdict::ProducerFenced => Err(Stop::ProducerFenced(format!("{code:?}"))),
+            Err(Failed::Refused(code)) if classify(code) == Verdict::ProducerFenced => {
+                Err(Stop::ProducerFenced(format!("{code:?}")))
+            }
             Err(failed) => Err(Stop::Unknown(format!("{failed:?}"))),
         }
     }
@@ -179,13 +273,21 @@ impl Sender {
         claim: Option<Claim>,
         group: usize,
     ) -> Result<Vec<(TopicPartition, u64)>, Stop> {
-        let Some(claim) = claim else { return Err(Stop::Not("nothing was polled since the assignment changed".into())) };
+        let Some(claim) = claim else {
+            return Err(Stop::Not(
+                "nothing was polled since the assignment changed".into(),
+            ));
+        };
+
         a_moment(20, 300);
         let deadline = with(|w| w.now) + TXN_TIMEOUT;
         let mut calls = Calls::of_producer(process::current(), self.producer);
         let records = Rc::new(RecordsBox(tx.outputs.clone()));
-        let (txn, pid, epoch) = (self.txn, self.pid, self.epoch);
-        let (mut batches, mut parts) = (Vec::new(), Vec::new());
+        let txn = self.txn;
+        let pid = self.pid;
+        let epoch = self.epoch;
+        let mut batches = Vec::new();
+        let mut parts = Vec::new();
         for (at, picks) in picks(tx.outputs) {
             let sequence = self.sequence(at, picks.len() as u32);
             parts.push(at);
@@ -201,6 +303,7 @@ impl Sender {
                 picks,
             })));
         }
+
         let mut appended = Vec::new();
         for (at, end) in parts.into_iter().zip(calls.many(batches, deadline)) {
             match self.step(end)? {
@@ -208,7 +311,16 @@ impl Sender {
                 other => return Err(Stop::Not(format!("{other:?}"))),
             }
         }
-        let commit = OffsetCommit { txn, pid, epoch, group, claim, offsets: tx.offsets.to_vec() };
+
+        let commit = OffsetCommit {
+            txn,
+            pid,
+            epoch,
+            group,
+            claim,
+            offsets: tx.offsets.to_vec(),
+        };
+
         self.step(calls.one(Request::PlainOffsets(Rc::new(commit)), deadline))?;
         Ok(appended)
     }
@@ -229,8 +341,12 @@ impl Sender {
     /// Before the commit was asked for, a failure is certain.
     fn step(&self, end: Result<Response, Failed>) -> Result<Response, Stop> {
         end.map_err(|failed| match failed {
-            Failed::Refused(code) if classify(code) == Verdict::ProducerFenced => Stop::ProducerFenced(format!("{code:?}")),
-            Failed::Refused(Code::FencedInstance) => Stop::InstanceFenced("the group has another member in our place".into()),
+            Failed::Refused(code) if classify(code) == Verdict::ProducerFenced => {
+                Stop::ProducerFenced(format!("{code:?}"))
+            }
+            Failed::Refused(Code::FencedInstance) => {
+                Stop::InstanceFenced("the group has another member in our place".into())
+            }
             other => Stop::Not(format!("{other:?}")),
         })
     }
@@ -245,5 +361,6 @@ fn picks(records: &Records) -> Vec<(TopicPartition, Vec<u32>)> {
             None => all.push((r.at, vec![i as u32])),
         }
     }
+
     all
 }

@@ -1,4 +1,5 @@
-//! The coordinator of transactions, old protocol: what `TransactionCoordinator` does with requests of clients that do not know the new one.
+//! The coordinator of transactions, old protocol: what `TransactionCoordinator` does with requests
+//! of clients that do not know the new one.
 
 use processor::engine::topics::TopicPartition;
 
@@ -54,7 +55,8 @@ impl Txn {
         }
     }
 
-    /// A new producer. With a transaction still open, that one is aborted under a new epoch, and the producer asks again.
+    /// A new producer. With a transaction still open, that one is aborted under a new epoch, and
+    /// the producer asks again.
     pub fn init(&mut self) -> (Result<u32, Code>, Option<Decided>) {
         match self.state {
             TxnState::PrepareAbort | TxnState::PrepareCommit => (Err(Code::Concurrent), None),
@@ -69,27 +71,50 @@ impl Txn {
         }
     }
 
-    /// Aborts an open transaction under a new epoch, so that whoever opened it is refused from now on.
+    /// Aborts an open transaction under a new epoch, so that whoever opened it is refused from now
+    /// on.
     pub fn fence(&mut self) -> Decided {
         self.epoch += 1;
         self.decide(false)
     }
 
     fn decide(&mut self, commit: bool) -> Decided {
-        self.state = if commit { TxnState::PrepareCommit } else { TxnState::PrepareAbort };
+        self.state = if commit {
+            TxnState::PrepareCommit
+        } else {
+            TxnState::PrepareAbort
+        };
+
         self.left = self.partitions.len() + self.groups.len();
-        Decided { commit, pid: self.pid, epoch: self.epoch }
+        Decided {
+            commit,
+            pid: self.pid,
+            epoch: self.epoch,
+        }
     }
 
     fn check(&self, pid: u64, epoch: u32) -> Result<(), Code> {
         if pid != self.pid {
             return Err(Code::InvalidMapping);
         }
-        if epoch != self.epoch { Err(Code::ProducerFenced) } else { Ok(()) }
+
+        if epoch != self.epoch {
+            Err(Code::ProducerFenced)
+        } else {
+            Ok(())
+        }
     }
 
-    /// Adds partitions or a group. True if this began a new transaction on what a finished one had left.
-    pub fn add(&mut self, pid: u64, epoch: u32, parts: &[TopicPartition], group: Option<usize>, now: u64) -> Result<bool, Code> {
+    /// Adds partitions or a group. True if this began a new transaction on what a finished one had
+    /// left.
+    pub fn add(
+        &mut self,
+        pid: u64,
+        epoch: u32,
+        parts: &[TopicPartition],
+        group: Option<usize>,
+        now: u64,
+    ) -> Result<bool, Code> {
         self.check(pid, epoch)?;
         let mut readded = false;
         match self.state {
@@ -104,14 +129,17 @@ impl Txn {
                 self.state = TxnState::Ongoing;
             }
         }
+
         for at in parts {
             if !self.partitions.contains(at) {
                 self.partitions.push(*at);
             }
         }
+
         if let Some(group) = group.filter(|g| !self.groups.contains(g)) {
             self.groups.push(group);
         }
+
         Ok(readded)
     }
 
@@ -120,7 +148,9 @@ impl Txn {
         match (self.state, commit) {
             (TxnState::Ongoing, _) => Ok(Some(self.decide(commit))),
             (TxnState::CompleteCommit, true) | (TxnState::CompleteAbort, false) => Ok(None),
-            (TxnState::PrepareCommit, true) | (TxnState::PrepareAbort, false) => Err(Code::Concurrent),
+            (TxnState::PrepareCommit, true) | (TxnState::PrepareAbort, false) => {
+                Err(Code::Concurrent)
+            }
             _ => Err(Code::InvalidTxnState),
         }
     }
@@ -129,15 +159,31 @@ impl Txn {
     pub fn marked(&mut self) -> bool {
         self.left -= 1;
         if self.left == 0 {
-            self.state = if self.state == TxnState::PrepareCommit { TxnState::CompleteCommit } else { TxnState::CompleteAbort };
+            self.state = if self.state == TxnState::PrepareCommit {
+                TxnState::CompleteCommit
+            } else {
+                TxnState::CompleteAbort
+            };
         }
+
         self.left == 0
     }
 
     /// What partition leaders and group coordinators ask before the first write of a transaction.
-    pub fn verify(&self, pid: u64, epoch: u32, at: Option<TopicPartition>, group: Option<usize>) -> Result<(), Code> {
+    pub fn verify(
+        &self,
+        pid: u64,
+        epoch: u32,
+        at: Option<TopicPartition>,
+        group: Option<usize>,
+    ) -> Result<(), Code> {
         self.check(pid, epoch)?;
-        let known = at.is_none_or(|at| self.partitions.contains(&at)) && group.is_none_or(|g| self.groups.contains(&g));
-        if self.state == TxnState::Ongoing && known { Ok(()) } else { Err(Code::InvalidTxnState) }
+        let known = at.is_none_or(|at| self.partitions.contains(&at))
+            && group.is_none_or(|g| self.groups.contains(&g));
+        if self.state == TxnState::Ongoing && known {
+            Ok(())
+        } else {
+            Err(Code::InvalidTxnState)
+        }
     }
 }

@@ -1,6 +1,8 @@
-//! A consumer group of the classic protocol with static members: who is in it, under which generation, and its offsets, stable and pending.
+//! A consumer group of the classic protocol with static members: who is in it, under which
+//! generation, and its offsets, stable and pending.
 //!
-//! Joining and syncing are one step here: the coordinator deals out the partitions itself, by the `range` rule in the order of the instances.
+//! Joining and syncing are one step here: the coordinator deals out the partitions itself, by the
+//! `range` rule in the order of the instances.
 
 use std::collections::BTreeMap;
 
@@ -92,39 +94,68 @@ impl Group {
     }
 
     /// A member asks to join; `member` is 0 if it has no id yet. `ticket` finds the request again.
-    pub fn join(&mut self, instance: u32, member: u64, ticket: u64, now: u64, wait: u64) -> Result<Join, Code> {
+    pub fn join(
+        &mut self,
+        instance: u32,
+        member: u64,
+        ticket: u64,
+        now: u64,
+        wait: u64,
+    ) -> Result<Join, Code> {
         let stable = self.state == GroupState::Stable;
         if member == 0 {
             self.members += 1;
             let id = self.members;
             if let Some(seat) = self.seats.get_mut(&instance) {
-                // The newer incarnation has the place; the older one learns of it at its next heartbeat.
+                // The newer incarnation has the place; the older one learns of it at its next
+                // heartbeat.
                 (seat.member, seat.seen) = (id, now);
                 if stable {
                     let partitions = seat.partitions.clone();
-                    return Ok(Join::Back(Membership { member: id, generation: self.generation, partitions }));
+                    return Ok(Join::Back(Membership {
+                        member: id,
+                        generation: self.generation,
+                        partitions,
+                    }));
                 }
+
                 seat.waiting = Some(ticket);
             } else {
-                let seat = Seat { member: id, seen: now, partitions: Vec::new(), waiting: Some(ticket), current: false };
+                let seat = Seat {
+                    member: id,
+                    seen: now,
+                    partitions: Vec::new(),
+                    waiting: Some(ticket),
+                    current: false,
+                };
+
                 self.seats.insert(instance, seat);
                 self.prepare(now, wait);
             }
+
             return Ok(Join::Wait);
         }
+
         let seat = self.seats.get_mut(&instance).ok_or(Code::UnknownMember)?;
         if seat.member != member {
             return Err(Code::FencedInstance);
         }
+
         (seat.seen, seat.waiting) = (now, Some(ticket));
         if stable && seat.current {
             seat.waiting = None;
             let partitions = seat.partitions.clone();
-            return Ok(Join::Back(Membership { member, generation: self.generation, partitions }));
+            return Ok(Join::Back(Membership {
+                member,
+                generation: self.generation,
+                partitions,
+            }));
         }
+
         if stable {
             self.prepare(now, wait);
         }
+
         Ok(Join::Wait)
     }
 
@@ -138,17 +169,21 @@ impl Group {
     /// Whether the rebalance can end: everybody is here, or the time is up.
     pub fn ready(&self, now: u64) -> bool {
         match self.state {
-            GroupState::Preparing(until) => now >= until || self.seats.values().all(|s| s.waiting.is_some()),
+            GroupState::Preparing(until) => {
+                now >= until || self.seats.values().all(|s| s.waiting.is_some())
+            }
             _ => false,
         }
     }
 
-    /// Ends the rebalance: a new generation, partitions dealt out anew. Returns whom to answer what.
+    /// Ends the rebalance: a new generation, partitions dealt out anew. Returns whom to answer
+    /// what.
     pub fn complete(&mut self, now: u64) -> Vec<(u64, Membership)> {
         if self.seats.is_empty() {
             self.state = GroupState::Empty;
             return Vec::new();
         }
+
         self.generation += 1;
         self.state = GroupState::Stable;
         let count = self.seats.len() as u32;
@@ -156,20 +191,31 @@ impl Group {
         for (i, seat) in (0_u32..).zip(self.seats.values_mut()) {
             seat.partitions.clear();
             for (topic, n) in &self.inputs {
-                let (each, more) = (n / count, n % count);
+                let each = n / count;
+                let more = n % count;
                 let first = i * each + i.min(more);
                 let share = each + u32::from(i < more);
-                seat.partitions.extend((first..first + share).map(|p| TopicPartition::new(*topic, p)));
+                seat.partitions
+                    .extend((first..first + share).map(|p| TopicPartition::new(*topic, p)));
             }
+
             seat.partitions.sort_unstable();
             let answered = seat.waiting.take();
             seat.current = answered.is_some();
             if let Some(ticket) = answered {
                 seat.seen = now;
                 let partitions = seat.partitions.clone();
-                answers.push((ticket, Membership { member: seat.member, generation: self.generation, partitions }));
+                answers.push((
+                    ticket,
+                    Membership {
+                        member: seat.member,
+                        generation: self.generation,
+                        partitions,
+                    },
+                ));
             }
         }
+
         answers
     }
 
@@ -178,44 +224,79 @@ impl Group {
         if seat.member != claim.member {
             return Err(Code::FencedInstance);
         }
-        if claim.generation != self.generation || !seat.current { Err(Code::IllegalGeneration) } else { Ok(()) }
+
+        if claim.generation != self.generation || !seat.current {
+            Err(Code::IllegalGeneration)
+        } else {
+            Ok(())
+        }
     }
 
     pub fn heartbeat(&mut self, claim: &Claim, now: u64) -> Result<(), Code> {
         let checked = self.check(claim);
-        if let Some(seat) = self.seats.get_mut(&claim.instance).filter(|s| s.member == claim.member) {
+        if let Some(seat) = self
+            .seats
+            .get_mut(&claim.instance)
+            .filter(|s| s.member == claim.member)
+        {
             seat.seen = now;
         }
+
         checked?;
-        if matches!(self.state, GroupState::Preparing(_)) { Err(Code::Rebalancing) } else { Ok(()) }
+        if matches!(self.state, GroupState::Preparing(_)) {
+            Err(Code::Rebalancing)
+        } else {
+            Ok(())
+        }
     }
 
-    /// Puts a member out that was silent for too long; not while it waits for an answer to its join.
+    /// Puts a member out that was silent for too long; not while it waits for an answer to its
+    /// join.
     pub fn expire(&mut self, instance: u32, now: u64, session: u64, wait: u64) -> bool {
-        let silent = self.seats.get(&instance).is_some_and(|s| s.waiting.is_none() && now >= s.seen + session);
+        let silent = self
+            .seats
+            .get(&instance)
+            .is_some_and(|s| s.waiting.is_none() && now >= s.seen + session);
         if silent {
             self.seats.remove(&instance);
             self.prepare(now, wait);
         }
+
         silent
     }
 
-    /// Offsets of a transaction, not valid before its marker. A negative generation is not checked: that is how the broker does it.
-    pub fn txn_offsets(&mut self, pid: u64, epoch: u32, claim: &Claim, offsets: &[(TopicPartition, u64)]) -> Result<(), Code> {
+    /// Offsets of a transaction, not valid before its marker. A negative generation is not checked:
+    /// that is how the broker does it.
+    pub fn txn_offsets(
+        &mut self,
+        pid: u64,
+        epoch: u32,
+        claim: &Claim,
+        offsets: &[(TopicPartition, u64)],
+    ) -> Result<(), Code> {
         if claim.generation >= 0 {
             self.check(claim)?;
         }
+
         let known = self.epochs.entry(pid).or_insert(epoch);
         if epoch < *known {
             return Err(Code::InvalidEpoch);
         }
+
         *known = epoch;
-        self.pending.entry(pid).or_default().extend(offsets.iter().copied());
+        self.pending
+            .entry(pid)
+            .or_default()
+            .extend(offsets.iter().copied());
         Ok(())
     }
 
     /// Offsets outside any transaction.
-    pub fn plain_offsets(&mut self, claim: &Claim, offsets: &[(TopicPartition, u64)]) -> Result<(), Code> {
+    pub fn plain_offsets(
+        &mut self,
+        claim: &Claim,
+        offsets: &[(TopicPartition, u64)],
+    ) -> Result<(), Code> {
         self.check(claim)?;
         self.offsets.extend(offsets.iter().copied());
         Ok(())
@@ -230,14 +311,27 @@ impl Group {
         }
     }
 
-    /// What will be committed once all that is decided is marked: a producer's pending offsets over the stable ones.
+    /// What will be committed once all that is decided is marked: a producer's pending offsets over
+    /// the stable ones.
     pub fn after(&self, pid: u64, at: TopicPartition) -> Option<u64> {
-        self.pending.get(&pid).and_then(|p| p.get(&at)).or_else(|| self.offsets.get(&at)).copied()
+        self.pending
+            .get(&pid)
+            .and_then(|p| p.get(&at))
+            .or_else(|| self.offsets.get(&at))
+            .copied()
     }
 
     /// Stable offsets; none while one of the partitions has a pending one.
     pub fn fetch(&self, parts: &[TopicPartition]) -> Option<Vec<Option<u64>>> {
-        let pending = self.pending.values().any(|p| parts.iter().any(|at| p.contains_key(at)));
-        (!pending).then(|| parts.iter().map(|at| self.offsets.get(at).copied()).collect())
+        let pending = self
+            .pending
+            .values()
+            .any(|p| parts.iter().any(|at| p.contains_key(at)));
+        (!pending).then(|| {
+            parts
+                .iter()
+                .map(|at| self.offsets.get(at).copied())
+                .collect()
+        })
     }
 }

@@ -1,5 +1,6 @@
-//! A model of a Kafka cluster: partition logs, the coordinator of transactions (old protocol), groups, brokers, and connections on which requests
-//! can be delayed, lost, or delivered after their client has given up on them.
+//! A model of a Kafka cluster: partition logs, the coordinator of transactions (old protocol),
+//! groups, brokers, and connections on which requests can be delayed, lost, or delivered after
+//! their client has given up on them.
 
 pub mod coordinator;
 pub mod group;
@@ -11,7 +12,9 @@ use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use processor::engine::records::Records;
-use processor::engine::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use processor::engine::topics::{
+    Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable,
+};
 use processor::roles::Role;
 
 use self::coordinator::Txn;
@@ -82,16 +85,46 @@ pub struct OffsetCommit {
 /// A request of a client.
 #[derive(Clone, Debug)]
 pub enum Request {
-    Init { txn: usize },
-    AddPartitions { txn: usize, pid: u64, epoch: u32, serial: u64, parts: Rc<[TopicPartition]> },
+    Init {
+        txn: usize,
+    },
+    AddPartitions {
+        txn: usize,
+        pid: u64,
+        epoch: u32,
+        serial: u64,
+        parts: Rc<[TopicPartition]>,
+    },
     Produce(Rc<Produce>),
-    AddOffsets { txn: usize, pid: u64, epoch: u32, serial: u64, group: usize },
+    AddOffsets {
+        txn: usize,
+        pid: u64,
+        epoch: u32,
+        serial: u64,
+        group: usize,
+    },
     TxnOffsets(Rc<OffsetCommit>),
-    EndTxn { txn: usize, pid: u64, epoch: u32, serial: u64, commit: bool },
+    EndTxn {
+        txn: usize,
+        pid: u64,
+        epoch: u32,
+        serial: u64,
+        commit: bool,
+    },
     PlainOffsets(Rc<OffsetCommit>),
-    FetchOffsets { group: usize, parts: Rc<[TopicPartition]> },
-    Join { group: usize, instance: u32, member: u64 },
-    Heartbeat { group: usize, claim: Claim },
+    FetchOffsets {
+        group: usize,
+        parts: Rc<[TopicPartition]>,
+    },
+    Join {
+        group: usize,
+        instance: u32,
+        member: u64,
+    },
+    Heartbeat {
+        group: usize,
+        claim: Claim,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -145,7 +178,14 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster without topics, groups or transactional ids.
     pub fn empty(table: &TopicTable) -> Cluster {
-        let brokers = (0..BROKERS).map(|_| Broker { up: true, frozen_until: 0, skew_ms: 0 }).collect();
+        let brokers = (0..BROKERS)
+            .map(|_| Broker {
+                up: true,
+                frozen_until: 0,
+                skew_ms: 0,
+            })
+            .collect();
+
         let topics = table.iter().count();
         Cluster {
             table: table.clone(),
@@ -166,8 +206,17 @@ impl Cluster {
         let mut c = Cluster::empty(table);
         for t in table.iter() {
             let spec = table.spec(t);
-            c.make(t, spec, if spec.partitions == Partitions::One { 1 } else { many });
+            c.make(
+                t,
+                spec,
+                if spec.partitions == Partitions::One {
+                    1
+                } else {
+                    many
+                },
+            );
         }
+
         for role in Role::all() {
             let inputs: Vec<_> = role.spec().inputs.iter().map(|i| i.topic).collect();
             c.group(&format!("processor-{role}"), &inputs);
@@ -175,6 +224,7 @@ impl Cluster {
                 c.txn(&format!("processor-{role}-{n}"));
             }
         }
+
         c
     }
 
@@ -184,13 +234,22 @@ impl Cluster {
         if self.specs[i].is_some() {
             return (self.counts[i] != count).then_some(self.counts[i]);
         }
-        (self.specs[i], self.counts[i], self.first[i]) = (Some(spec.clone()), count, self.partitions.len());
+
+        (self.specs[i], self.counts[i], self.first[i]) =
+            (Some(spec.clone()), count, self.partitions.len());
         for p in 0..count {
             let leader = self.partitions.len() % BROKERS;
             let compacted = spec.cleanup == Cleanup::Compact;
             let at = TopicPartition::new(topic, p);
-            self.partitions.push(Partition::new(at, compacted, spec.append_time, spec.record_bytes_max, leader));
+            self.partitions.push(Partition::new(
+                at,
+                compacted,
+                spec.append_time,
+                spec.record_bytes_max,
+                leader,
+            ));
         }
+
         None
     }
 
@@ -202,14 +261,20 @@ impl Cluster {
 
     /// The place of a group, made if nobody knew it.
     pub fn group(&mut self, name: &str, inputs: &[TopicId]) -> usize {
-        let inputs: Vec<_> = inputs.iter().map(|t| (*t, self.counts[t.0 as usize])).collect();
+        let inputs: Vec<_> = inputs
+            .iter()
+            .map(|t| (*t, self.counts[t.0 as usize]))
+            .collect();
         if let Some(i) = self.names.0.iter().position(|n| n == name) {
             if self.groups[i].inputs.is_empty() {
                 self.groups[i].inputs = inputs;
             }
+
             return i;
         }
-        self.groups.push(Group::new(inputs, self.groups.len() % BROKERS));
+
+        self.groups
+            .push(Group::new(inputs, self.groups.len() % BROKERS));
         self.names.0.push(name.to_string());
         self.groups.len() - 1
     }
@@ -219,7 +284,11 @@ impl Cluster {
         if let Some(i) = self.names.1.iter().position(|n| n == name) {
             return i;
         }
-        self.txns.push(Txn::new(self.txns.len() as u64 + 1, self.txns.len() % BROKERS));
+
+        self.txns.push(Txn::new(
+            self.txns.len() as u64 + 1,
+            self.txns.len() % BROKERS,
+        ));
         self.names.1.push(name.to_string());
         self.txns.len() - 1
     }
@@ -251,9 +320,12 @@ impl Cluster {
     /// What a broker's clock says.
     pub fn wall_ms(&self, broker: usize, now: u64) -> i64 {
         if self.real_time {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+            let since = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .expect("after 1970");
             return since.as_millis() as i64;
         }
+
         EPOCH_MS + (now / 1_000) as i64 + self.brokers[broker].skew_ms
     }
 
@@ -266,14 +338,15 @@ impl Cluster {
     /// The broker that a request has to go to.
     pub fn home(&self, request: &Request) -> usize {
         match request {
-            Request::Init { txn } | Request::AddPartitions { txn, .. } | Request::AddOffsets { txn, .. } | Request::EndTxn { txn, .. } => {
-                self.txns[*txn].broker
-            }
+            Request::Init { txn }
+            | Request::AddPartitions { txn, .. }
+            | Request::AddOffsets { txn, .. }
+            | Request::EndTxn { txn, .. } => self.txns[*txn].broker,
             Request::Produce(p) => self.part(p.at).leader,
             Request::TxnOffsets(o) | Request::PlainOffsets(o) => self.groups[o.group].broker,
-            Request::FetchOffsets { group, .. } | Request::Join { group, .. } | Request::Heartbeat { group, .. } => {
-                self.groups[*group].broker
-            }
+            Request::FetchOffsets { group, .. }
+            | Request::Join { group, .. }
+            | Request::Heartbeat { group, .. } => self.groups[*group].broker,
         }
     }
 }

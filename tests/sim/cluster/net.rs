@@ -1,4 +1,5 @@
-//! Connections: queues in both directions. What was sent on one arrives in order, some time later, also when its client has long closed it.
+//! Connections: queues in both directions. What was sent on one arrives in order, some time later,
+//! also when its client has long closed it.
 
 use super::super::coverage::Kind;
 use super::super::timing::{MS, SECOND};
@@ -45,15 +46,29 @@ pub struct Frame {
 pub struct Cut;
 
 impl World {
-    /// The open connection of a client to a broker, or a new one. None if the broker cannot be reached.
+    /// The open connection of a client to a broker, or a new one. None if the broker cannot be
+    /// reached.
     pub fn connect(&mut self, owner: Owner, broker: usize) -> Option<usize> {
         if !self.cluster.brokers[broker].up {
             return None;
         }
-        if let Some(i) = self.connections.iter().rposition(|c| c.open && c.owner == owner && c.broker == broker) {
+
+        if let Some(i) = self
+            .connections
+            .iter()
+            .rposition(|c| c.open && c.owner == owner && c.broker == broker)
+        {
             return Some(i);
         }
-        self.connections.push(Connection { open: true, broker, owner, last: (0, 0), waiting: Vec::new() });
+
+        self.connections.push(Connection {
+            open: true,
+            broker,
+            owner,
+            last: (0, 0),
+            waiting: Vec::new(),
+        });
+
         Some(self.connections.len() - 1)
     }
 
@@ -68,17 +83,27 @@ impl World {
             delay = self.rng.skewed(MS, 300 * MS);
             self.cover(Kind::Slow);
         }
-        let end = matches!(request, Request::EndTxn { .. } | Request::TxnOffsets(_) | Request::AddPartitions { .. } | Request::Produce(_));
+
+        let end = matches!(
+            request,
+            Request::EndTxn { .. }
+                | Request::TxnOffsets(_)
+                | Request::AddPartitions { .. }
+                | Request::Produce(_)
+        );
+
         if end && self.rng.ppm(f.hold_ppm) {
             delay = self.rng.between(850 * MS, 3 * SECOND);
             held = true;
             self.cover(Kind::Held);
         }
+
         if matches!(request, Request::EndTxn { .. })
             && let Some(us) = self.hold_end.take()
         {
             delay = us;
         }
+
         let lost = self.rng.ppm(f.lost_ppm);
         let cut = lost || self.rng.ppm(f.cut_ppm);
         let now = self.now;
@@ -86,16 +111,33 @@ impl World {
         c.waiting.push((to, token));
         c.last.0 = c.last.0.max(now + delay) + 1;
         let arrival = c.last.0;
-        self.trace(|| format!("{to:?} sends {request:?} on connection {connection}, to arrive in {} us", arrival - now));
+        self.trace(|| {
+            format!(
+                "{to:?} sends {request:?} on connection {connection}, to arrive in {} us",
+                arrival - now
+            )
+        });
+
         if lost {
             self.cover(Kind::RequestLost);
         } else {
-            self.schedule(arrival, Event::Arrive(Box::new(Frame { connection, to, token, request, held })));
+            self.schedule(
+                arrival,
+                Event::Arrive(Box::new(Frame {
+                    connection,
+                    to,
+                    token,
+                    request,
+                    held,
+                })),
+            );
         }
+
         if cut {
             let at = now + self.rng.between(20, 600);
             self.schedule(at, Event::Cut(connection));
         }
+
         token
     }
 
@@ -106,15 +148,25 @@ impl World {
             self.cover(Kind::AnswerLost);
             return;
         }
+
         let mut delay = self.rng.between(50, 400);
         if self.rng.ppm(f.slow_ppm) {
             delay = self.rng.skewed(MS, 300 * MS);
         }
+
         let now = self.now;
         let c = &mut self.connections[connection];
         c.last.1 = c.last.1.max(now + delay) + 1;
         let at = c.last.1;
-        self.schedule(at, Event::Answer { connection, to, token, response });
+        self.schedule(
+            at,
+            Event::Answer {
+                connection,
+                to,
+                token,
+                response,
+            },
+        );
     }
 
     pub fn answered(&mut self, connection: usize, to: Target, token: u64, response: Response) {
@@ -122,24 +174,29 @@ impl World {
         if !c.open {
             return;
         }
+
         c.waiting.retain(|w| *w != (to, token));
         self.trace(|| format!("{to:?} gets {response:?}"));
         self.hand_over(to, token, Ok(response));
     }
 
-    /// Ends a connection at the client's end. What was sent stays under way; what waits for an answer learns that there will be none.
+    /// Ends a connection at the client's end. What was sent stays under way; what waits for an
+    /// answer learns that there will be none.
     pub fn cut(&mut self, connection: usize) {
         let c = &mut self.connections[connection];
         if !c.open {
             return;
         }
+
         c.open = false;
-        let (owner, waiting) = (c.owner, std::mem::take(&mut c.waiting));
+        let owner = c.owner;
+        let waiting = std::mem::take(&mut c.waiting);
         self.cover(Kind::Disconnect);
         self.trace(|| format!("connection {connection} of {owner:?} is cut"));
         if let Owner::Producer(p) = owner {
             self.suspicion(p);
         }
+
         for (to, token) in waiting {
             self.hand_over(to, token, Err(Cut));
         }

@@ -1,6 +1,8 @@
-//! One partition's log: data and markers at dense offsets, the last stable offset, what the leader knows of producers, compaction, retention.
+//! One partition's log: data and markers at dense offsets, the last stable offset, what the leader
+//! knows of producers, compaction, retention.
 //!
-//! Records that compaction or retention takes away stay in memory, marked as gone: the oracle knows all that ever was.
+//! Records that compaction or retention takes away stay in memory, marked as gone: the oracle knows
+//! all that ever was.
 
 use processor::engine::records::{Record, Records};
 use processor::engine::topics::TopicPartition;
@@ -50,7 +52,8 @@ pub struct Partition {
     pub leader: usize,
     /// No broker leads it until then.
     pub no_leader_until: u64,
-    /// A new leader does not know at once how far the log is replicated: until then, fetches end here.
+    /// A new leader does not know at once how far the log is replicated: until then, fetches end
+    /// here.
     pub short: Option<(u64, u64)>,
     /// Processes that wait for something to read.
     pub waiters: Vec<usize>,
@@ -62,7 +65,13 @@ pub struct Partition {
 }
 
 impl Partition {
-    pub fn new(at: TopicPartition, compacted: bool, append_time: bool, record_bytes_max: u32, leader: usize) -> Partition {
+    pub fn new(
+        at: TopicPartition,
+        compacted: bool,
+        append_time: bool,
+        record_bytes_max: u32,
+        leader: usize,
+    ) -> Partition {
         Partition {
             at,
             compacted,
@@ -88,13 +97,19 @@ impl Partition {
 
     /// Last stable offset.
     pub fn stable_end(&self) -> u64 {
-        self.producers.iter().filter_map(|p| p.open).min().unwrap_or(self.end())
+        self.producers
+            .iter()
+            .filter_map(|p| p.open)
+            .min()
+            .unwrap_or(self.end())
     }
 
     /// How far a committed reader gets now.
     pub fn readable_end(&self, now: u64) -> u64 {
         let stable = self.stable_end();
-        self.short.filter(|(until, _)| now < *until).map_or(stable, |(_, end)| stable.min(end))
+        self.short
+            .filter(|(until, _)| now < *until)
+            .map_or(stable, |(_, end)| stable.min(end))
     }
 
     pub fn entry(&self, offset: u64) -> Entry {
@@ -103,7 +118,12 @@ impl Partition {
 
     /// The record at an offset that is not a marker.
     pub fn record(&self, offset: u64) -> Record<'_> {
-        Record { offset, ..self.records.get(self.entries[offset as usize].slot as usize) }
+        Record {
+            offset,
+            ..self
+                .records
+                .get(self.entries[offset as usize].slot as usize)
+        }
     }
 
     /// Offsets of committed records from one offset to another, also of those that are gone.
@@ -113,8 +133,13 @@ impl Partition {
 
     /// Offsets that a transaction in progress has written.
     pub fn written_by(&self, pid: u64) -> impl Iterator<Item = u64> + '_ {
-        let first = self.producers.iter().find(|p| p.pid == pid).and_then(|p| p.open);
-        let (from, to) = (first.unwrap_or(self.end()), self.end());
+        let first = self
+            .producers
+            .iter()
+            .find(|p| p.pid == pid)
+            .and_then(|p| p.open);
+        let from = first.unwrap_or(self.end());
+        let to = self.end();
         (from..to).filter(move |o| {
             let e = &self.entries[*o as usize];
             e.pid == pid && e.state == State::Open
@@ -123,7 +148,8 @@ impl Partition {
 
     /// Whether a record is still to come for a committed reader at this offset.
     pub fn anything_from(&self, from: u64) -> bool {
-        self.committed(from, self.end()).any(|o| !self.entries[o as usize].gone)
+        self.committed(from, self.end())
+            .any(|o| !self.entries[o as usize].gone)
     }
 
     /// Appends a record outside any transaction.
@@ -132,34 +158,66 @@ impl Partition {
     }
 
     fn push(&mut self, r: &Record<'_>, wall_ms: i64, pid: u64, state: State) -> u64 {
-        let timestamp_ms = if self.append_time { wall_ms } else { r.timestamp_ms };
-        self.entries.push(Entry { state, gone: false, pid, slot: self.records.len() as u32 });
-        self.records.push(&Record { at: self.at, timestamp_ms, ..*r });
+        let timestamp_ms = if self.append_time {
+            wall_ms
+        } else {
+            r.timestamp_ms
+        };
+
+        self.entries.push(Entry {
+            state,
+            gone: false,
+            pid,
+            slot: self.records.len() as u32,
+        });
+
+        self.records.push(&Record {
+            at: self.at,
+            timestamp_ms,
+            ..*r
+        });
+
         self.end() - 1
     }
 
     fn producer(&mut self, pid: u64) -> &mut Producer {
         let found = self.producers.iter().position(|p| p.pid == pid);
         let i = found.unwrap_or_else(|| {
-            self.producers.push(Producer { pid, epoch: 0, next: 0, recent: Vec::new(), open: None });
+            self.producers.push(Producer {
+                pid,
+                epoch: 0,
+                next: 0,
+                recent: Vec::new(),
+                open: None,
+            });
+
             self.producers.len() - 1
         });
+
         &mut self.producers[i]
     }
 
-    /// Appends a batch of a producer. `verified`: the coordinator says that this partition is in the producer's transaction.
+    /// Appends a batch of a producer. `verified`: the coordinator says that this partition is in
+    /// the producer's transaction.
     pub fn produce(&mut self, b: &Produce, verified: bool, wall_ms: i64) -> Result<u64, Code> {
         let p = self.producer(b.pid);
         if b.epoch < p.epoch {
             return Err(Code::InvalidEpoch);
         }
+
         if b.transactional && p.open.is_none() && !verified {
             return Err(Code::InvalidTxnState);
         }
+
         if b.epoch == p.epoch {
-            if let Some((_, last)) = p.recent.iter().find(|(sequence, _)| *sequence == b.sequence) {
+            if let Some((_, last)) = p
+                .recent
+                .iter()
+                .find(|(sequence, _)| *sequence == b.sequence)
+            {
                 return Ok(*last);
             }
+
             if b.sequence != p.next {
                 return Err(Code::OutOfOrder);
             }
@@ -167,23 +225,39 @@ impl Partition {
             if b.sequence != 0 {
                 return Err(Code::OutOfOrder);
             }
+
             (p.epoch, p.next) = (b.epoch, 0);
             p.recent.clear();
         }
+
         for r in b.picks.iter().map(|i| b.records.get(*i as usize)) {
-            let size = r.key.map_or(0, <[u8]>::len) + r.value.map_or(0, <[u8]>::len) + r.headers.as_bytes().len();
+            let size = r.key.map_or(0, <[u8]>::len)
+                + r.value.map_or(0, <[u8]>::len)
+                + r.headers.as_bytes().len();
             if size > self.record_bytes_max as usize {
                 return Err(Code::TooLarge);
             }
-            if !self.append_time && self.ahead_ms_max.is_some_and(|max| r.timestamp_ms > wall_ms + max) {
+
+            if !self.append_time
+                && self
+                    .ahead_ms_max
+                    .is_some_and(|max| r.timestamp_ms > wall_ms + max)
+            {
                 return Err(Code::InvalidTimestamp);
             }
         }
+
         let first = self.end();
-        let state = if b.transactional { State::Open } else { State::Committed };
+        let state = if b.transactional {
+            State::Open
+        } else {
+            State::Committed
+        };
+
         for i in &b.picks {
             self.push(&b.records.get(*i as usize), wall_ms, b.pid, state);
         }
+
         let last = self.end() - 1;
         let p = self.producer(b.pid);
         p.next += b.picks.len() as u32;
@@ -191,21 +265,29 @@ impl Partition {
         if p.recent.len() > 5 {
             p.recent.remove(0);
         }
+
         if b.transactional {
             p.open.get_or_insert(first);
         }
+
         Ok(last)
     }
 
     /// Ends a producer's transaction here.
     pub fn marker(&mut self, pid: u64, epoch: u32, commit: bool) {
-        let state = if commit { State::Committed } else { State::Aborted };
+        let state = if commit {
+            State::Committed
+        } else {
+            State::Aborted
+        };
+
         let end = self.end();
         let p = self.producer(pid);
         if epoch > p.epoch {
             (p.epoch, p.next) = (epoch, 0);
             p.recent.clear();
         }
+
         if let Some(first) = p.open.take() {
             for e in &mut self.entries[first as usize..end as usize] {
                 if e.pid == pid && e.state == State::Open {
@@ -213,27 +295,37 @@ impl Partition {
                 }
             }
         }
-        self.entries.push(Entry { state: State::Marker, gone: false, pid, slot: u32::MAX });
+
+        self.entries.push(Entry {
+            state: State::Marker,
+            gone: false,
+            pid,
+            slot: u32::MAX,
+        });
     }
 
-    /// Removes what later records of the same key replace, below `limit`; and tombstones that were clean for long enough. Returns how many records
-    /// and how many tombstones went.
+    /// Removes what later records of the same key replace, below `limit`; and tombstones that were
+    /// clean for long enough. Returns how many records and how many tombstones went.
     pub fn compact(&mut self, limit: u64, now: u64, tombstones_live: u64) -> (u64, u64) {
         let limit = limit.min(self.stable_end()).min(self.end());
         let mut newest = std::collections::BTreeMap::<Box<[u8]>, u64>::new();
-        let (mut records, mut tombstones) = (0, 0);
+        let mut records = 0;
+        let mut tombstones = 0;
         for offset in (self.start..limit).rev() {
             let e = self.entries[offset as usize];
             if e.gone || e.state != State::Committed {
                 continue;
             }
+
             let r = self.record(offset);
-            let (key, tombstone) = (r.key.unwrap_or_default(), r.value.is_none());
+            let key = r.key.unwrap_or_default();
+            let tombstone = r.value.is_none();
             if newest.contains_key(key) {
                 self.entries[offset as usize].gone = true;
                 records += 1;
                 continue;
             }
+
             newest.insert(key.into(), offset);
             if tombstone {
                 match self.tombstones.iter().find(|(o, _)| *o == offset) {
@@ -246,6 +338,7 @@ impl Partition {
                 }
             }
         }
+
         (records, tombstones)
     }
 
@@ -255,6 +348,7 @@ impl Partition {
         for offset in self.start..to.max(self.start) {
             self.entries[offset as usize].gone = true;
         }
+
         self.start = self.start.max(to);
         moved
     }

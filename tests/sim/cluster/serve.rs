@@ -18,24 +18,34 @@ impl World {
         if !b.up {
             return;
         }
+
         if b.frozen_until > self.now {
             let until = b.frozen_until;
             return self.schedule(until, Event::Arrive(frame));
         }
+
         if frame.held {
             self.notice_stale(&frame.request);
         }
+
         self.trace(|| format!("broker {broker} handles {:?}", frame.request));
         if let Some(response) = self.serve(broker, &frame) {
             self.answer(frame.connection, frame.to, frame.token, response);
         }
     }
 
-    /// Counts requests that come when their transaction is over, and another one or another epoch has begun.
+    /// Counts requests that come when their transaction is over, and another one or another epoch
+    /// has begun.
     fn notice_stale(&mut self, request: &Request) {
-        if let Request::AddPartitions { txn, epoch, serial, .. }
-        | Request::AddOffsets { txn, epoch, serial, .. }
-        | Request::EndTxn { txn, epoch, serial, .. } = request
+        if let Request::AddPartitions {
+            txn, epoch, serial, ..
+        }
+        | Request::AddOffsets {
+            txn, epoch, serial, ..
+        }
+        | Request::EndTxn {
+            txn, epoch, serial, ..
+        } = request
         {
             let t = &self.cluster.txns[*txn];
             if t.epoch > *epoch || t.serial > *serial && t.state == TxnState::Ongoing {
@@ -49,30 +59,56 @@ impl World {
         if self.cluster.home(request) != broker {
             return Some(Response::Refused(Code::NotHere));
         }
+
         let now = self.now;
         let result = match request {
             Request::Init { txn } => self.loaded(*txn).and_then(|()| self.init(*txn)),
-            Request::AddPartitions { txn, pid, epoch, parts, .. } => {
-                self.loaded(*txn).and_then(|()| self.add(*txn, *pid, *epoch, parts, None))
-            }
-            Request::AddOffsets { txn, pid, epoch, group, .. } => {
-                self.loaded(*txn).and_then(|()| self.add(*txn, *pid, *epoch, &[], Some(*group)))
-            }
-            Request::EndTxn { txn, pid, epoch, commit, .. } => self.loaded(*txn).and_then(|()| {
+            Request::AddPartitions {
+                txn,
+                pid,
+                epoch,
+                parts,
+                ..
+            } => self
+                .loaded(*txn)
+                .and_then(|()| self.add(*txn, *pid, *epoch, parts, None)),
+            Request::AddOffsets {
+                txn,
+                pid,
+                epoch,
+                group,
+                ..
+            } => self
+                .loaded(*txn)
+                .and_then(|()| self.add(*txn, *pid, *epoch, &[], Some(*group))),
+            Request::EndTxn {
+                txn,
+                pid,
+                epoch,
+                commit,
+                ..
+            } => self.loaded(*txn).and_then(|()| {
                 let decided = self.cluster.txns[*txn].end(*pid, *epoch, *commit)?;
                 if let Some(d) = decided {
                     self.decided(*txn, d);
                 }
+
                 Ok(Response::Done)
             }),
-            Request::Produce(p) if now < self.cluster.part(p.at).no_leader_until => Err(Code::NotHere),
+            Request::Produce(p) if now < self.cluster.part(p.at).no_leader_until => {
+                Err(Code::NotHere)
+            }
             Request::Produce(p) => {
-                let verified = !p.transactional || self.cluster.txns[p.txn].verify(p.pid, p.epoch, Some(p.at), None).is_ok();
+                let verified = !p.transactional
+                    || self.cluster.txns[p.txn]
+                        .verify(p.pid, p.epoch, Some(p.at), None)
+                        .is_ok();
                 let wall = self.cluster.wall_ms(broker, now);
                 let result = self.cluster.part_mut(p.at).produce(p, verified, wall);
                 if result.is_ok() && !p.transactional {
                     self.readable(p.at);
                 }
+
                 result.map(Response::Appended)
             }
             Request::TxnOffsets(o) => {
@@ -81,10 +117,14 @@ impl World {
                 if now < g.loading_until {
                     Err(Code::Loading)
                 } else {
-                    verified.and_then(|()| g.txn_offsets(o.pid, o.epoch, &o.claim, &o.offsets)).map(|()| Response::Done)
+                    verified
+                        .and_then(|()| g.txn_offsets(o.pid, o.epoch, &o.claim, &o.offsets))
+                        .map(|()| Response::Done)
                 }
             }
-            Request::PlainOffsets(o) => self.cluster.groups[o.group].plain_offsets(&o.claim, &o.offsets).map(|()| Response::Done),
+            Request::PlainOffsets(o) => self.cluster.groups[o.group]
+                .plain_offsets(&o.claim, &o.offsets)
+                .map(|()| Response::Done),
             Request::FetchOffsets { group, parts } => {
                 let g = &self.cluster.groups[*group];
                 match g.fetch(parts) {
@@ -96,29 +136,43 @@ impl World {
                     Some(offsets) => Ok(Response::Offsets(offsets)),
                 }
             }
-            Request::Join { group, instance, member } => return self.join(*group, *instance, *member, frame),
+            Request::Join {
+                group,
+                instance,
+                member,
+            } => return self.join(*group, *instance, *member, frame),
             Request::Heartbeat { group, claim } => self.heartbeat(*group, claim),
         };
+
         if let Err(code) = &result {
             match code {
                 Code::Concurrent => self.cover(Kind::Concurrent),
                 Code::InvalidTxnState => self.cover(Kind::InvalidState),
                 Code::ProducerFenced | Code::InvalidEpoch => self.cover(Kind::FencedEpoch),
-                Code::IllegalGeneration | Code::UnknownMember | Code::FencedInstance if matches!(request, Request::TxnOffsets(_)) => {
+                Code::IllegalGeneration | Code::UnknownMember | Code::FencedInstance
+                    if matches!(request, Request::TxnOffsets(_)) =>
+                {
                     self.cover(Kind::NoMember);
                 }
                 Code::FencedInstance => self.cover(Kind::FencedInstance),
                 // The engine looks at all sizes before anything is sent.
-                Code::TooLarge if !self.roles.is_empty() => self.violated("sizes: a record was sent that its topic cannot take".into()),
+                Code::TooLarge if !self.roles.is_empty() => {
+                    self.violated("sizes: a record was sent that its topic cannot take".into())
+                }
                 Code::InvalidTimestamp => self.refuse_a_time(),
                 _ => {}
             }
         }
+
         Some(result.unwrap_or_else(Response::Refused))
     }
 
     fn loaded(&self, txn: usize) -> Result<(), Code> {
-        if self.now < self.cluster.txns[txn].loading_until { Err(Code::Loading) } else { Ok(()) }
+        if self.now < self.cluster.txns[txn].loading_until {
+            Err(Code::Loading)
+        } else {
+            Ok(())
+        }
     }
 
     pub fn init(&mut self, txn: usize) -> Result<Response, Code> {
@@ -126,13 +180,25 @@ impl World {
         if let Some(d) = decided {
             self.decided(txn, d);
         }
-        result.map(|epoch| Response::Producer { pid: self.cluster.txns[txn].pid, epoch })
+
+        result.map(|epoch| Response::Producer {
+            pid: self.cluster.txns[txn].pid,
+            epoch,
+        })
     }
 
-    fn add(&mut self, txn: usize, pid: u64, epoch: u32, parts: &[TopicPartition], group: Option<usize>) -> Result<Response, Code> {
+    fn add(
+        &mut self,
+        txn: usize,
+        pid: u64,
+        epoch: u32,
+        parts: &[TopicPartition],
+        group: Option<usize>,
+    ) -> Result<Response, Code> {
         if self.cluster.txns[txn].add(pid, epoch, parts, group, self.now)? {
             self.cover(Kind::Readded);
         }
+
         Ok(Response::Done)
     }
 
@@ -140,13 +206,24 @@ impl World {
     pub fn decided(&mut self, txn: usize, d: Decided) {
         self.cover(if d.commit { Kind::Commit } else { Kind::Abort });
         let t = &self.cluster.txns[txn];
-        let places: Vec<Place> =
-            t.partitions.iter().map(|at| Place::Partition(*at)).chain(t.groups.iter().map(|g| Place::Group(*g))).collect();
+        let places: Vec<Place> = t
+            .partitions
+            .iter()
+            .map(|at| Place::Partition(*at))
+            .chain(t.groups.iter().map(|g| Place::Group(*g)))
+            .collect();
         let name = self.cluster.txn_name(txn).to_string();
-        self.trace(|| format!("transaction of {name} decided: {}", if d.commit { "commit" } else { "abort" }));
+        self.trace(|| {
+            format!(
+                "transaction of {name} decided: {}",
+                if d.commit { "commit" } else { "abort" }
+            )
+        });
+
         if d.commit {
             self.check_commit(txn);
         }
+
         let late = self.rng.permille(self.plan.faults.late_markers);
         for place in places {
             let mut delay = self.rng.between(50, 800);
@@ -155,8 +232,18 @@ impl World {
                 self.cover(Kind::LateMarker);
                 self.hand_over_now(txn / INSTANCES, &place, delay);
             }
+
             let at = self.now + delay;
-            self.schedule(at, Event::Marker { txn, place, pid: d.pid, epoch: d.epoch, commit: d.commit });
+            self.schedule(
+                at,
+                Event::Marker {
+                    txn,
+                    place,
+                    pid: d.pid,
+                    epoch: d.epoch,
+                    commit: d.commit,
+                },
+            );
         }
     }
 
@@ -164,7 +251,16 @@ impl World {
         match place {
             Place::Partition(at) if self.now < self.cluster.part(at).no_leader_until => {
                 let until = self.cluster.part(at).no_leader_until;
-                return self.schedule(until, Event::Marker { txn, place, pid, epoch, commit });
+                return self.schedule(
+                    until,
+                    Event::Marker {
+                        txn,
+                        place,
+                        pid,
+                        epoch,
+                        commit,
+                    },
+                );
             }
             Place::Partition(at) => {
                 self.cluster.part_mut(at).marker(pid, epoch, commit);
@@ -172,6 +268,7 @@ impl World {
             }
             Place::Group(g) => self.cluster.groups[g].marker(pid, epoch, commit, txn),
         }
+
         self.cluster.txns[txn].marked();
     }
 
@@ -184,12 +281,19 @@ impl World {
         }
     }
 
-    fn join(&mut self, group: usize, instance: u32, member: u64, frame: &Frame) -> Option<Response> {
+    fn join(
+        &mut self,
+        group: usize,
+        instance: u32,
+        member: u64,
+        frame: &Frame,
+    ) -> Option<Response> {
         let now = self.now;
         let g = &mut self.cluster.groups[group];
         if now < g.loading_until {
             return Some(Response::Refused(Code::Loading));
         }
+
         let ticket = frame.token;
         match g.join(instance, member, ticket, now, REBALANCE) {
             Err(code) => Some(Response::Refused(code)),
@@ -218,11 +322,14 @@ impl World {
                 g.timer = g.round;
                 self.schedule(until, Event::Rebalance(group));
             }
+
             return;
         }
+
         if !g.ready(now) {
             return;
         }
+
         let answers = g.complete(now);
         let generation = g.generation;
         self.cover(Kind::Rebalance);
@@ -242,6 +349,7 @@ impl World {
         if now < g.loading_until {
             return Err(Code::Loading);
         }
+
         g.heartbeat(claim, now).map(|()| Response::Done)
     }
 
@@ -249,7 +357,10 @@ impl World {
     pub fn session(&mut self, group: usize, instance: u32) {
         let now = self.now;
         let g = &mut self.cluster.groups[group];
-        let Some(seen) = g.seats.get(&instance).map(|s| s.seen) else { return };
+        let Some(seen) = g.seats.get(&instance).map(|s| s.seen) else {
+            return;
+        };
+
         if g.expire(instance, now, SESSION, REBALANCE) {
             self.cover(Kind::SessionExpired);
             self.trace(|| format!("instance {instance} of group {group} was silent for too long"));
@@ -263,7 +374,10 @@ impl World {
     pub fn expire_transactions(&mut self) {
         for txn in 0..self.cluster.txns.len() {
             let t = &mut self.cluster.txns[txn];
-            if t.state == TxnState::Ongoing && self.now >= t.since + TXN_TIMEOUT && self.now >= t.loading_until {
+            if t.state == TxnState::Ongoing
+                && self.now >= t.since + TXN_TIMEOUT
+                && self.now >= t.loading_until
+            {
                 let d = t.fence();
                 self.cover(Kind::TimedOut);
                 self.decided(txn, d);

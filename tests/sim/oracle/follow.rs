@@ -1,4 +1,5 @@
-//! A reader that is there all the time: what it has seen must still be there in the end, in the same order, and nothing in between.
+//! A reader that is there all the time: what it has seen must still be there in the end, in the
+//! same order, and nothing in between.
 
 use processor::engine::digest;
 use processor::engine::records::Record;
@@ -15,34 +16,48 @@ pub struct Follower {
 }
 
 fn fold(sum: u128, r: &Record<'_>) -> u128 {
-    let one = digest::of(r.key.unwrap_or_default(), r.value.unwrap_or_default()).0 ^ u128::from(r.offset);
-    sum.rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).wrapping_add(one)
+    let one =
+        digest::of(r.key.unwrap_or_default(), r.value.unwrap_or_default()).0 ^ u128::from(r.offset);
+    sum.rotate_left(7)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+        .wrapping_add(one)
 }
 
 impl World {
     /// Reads on, everywhere.
     pub fn follow(&mut self) {
-        let World { cluster, oracle, now, .. } = self;
-        oracle.followers.resize_with(cluster.all().len(), Follower::default);
+        let World {
+            cluster,
+            oracle,
+            now,
+            ..
+        } = self;
+        oracle
+            .followers
+            .resize_with(cluster.all().len(), Follower::default);
         for (part, f) in cluster.all().iter().zip(&mut oracle.followers) {
             let end = part.readable_end(*now);
             for offset in part.committed(f.next, end) {
                 f.sum = fold(f.sum, &part.record(offset));
                 f.count += 1;
             }
+
             f.next = f.next.max(end);
         }
+
         self.cover(Kind::ReaderChecked);
     }
 
     /// The same from the beginning.
     pub fn check_followers(&self) -> Result<(), String> {
         for (part, f) in self.cluster.all().iter().zip(&self.oracle.followers) {
-            let (mut sum, mut count) = (0, 0);
+            let mut sum = 0;
+            let mut count = 0;
             for offset in part.committed(0, f.next) {
                 sum = fold(sum, &part.record(offset));
                 count += 1;
             }
+
             if (sum, count) != (f.sum, f.count) {
                 return Err(format!(
                     "a reader never sees a record vanish: {} had {} records and has {count}",
@@ -51,6 +66,7 @@ impl World {
                 ));
             }
         }
+
         Ok(())
     }
 }

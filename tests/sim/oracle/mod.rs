@@ -1,7 +1,9 @@
-//! What must come out. Beside the system runs the same role code, alone, in one thread, over one store per task that never fails. Whenever the cluster
-//! decides to commit a transaction, the oracle takes the inputs between the last positions and the new ones *from the log*, processes them, and
-//! compares everything that the transaction wrote, byte for byte: outputs, state changes, journal, digest, position. So each output is a prefix of
-//! the oracle's at every commit, every input counts exactly once and in order, and what a journal claims is checked, not believed.
+//! What must come out. Beside the system runs the same role code, alone, in one thread, over one
+//! store per task that never fails. Whenever the cluster decides to commit a transaction, the
+//! oracle takes the inputs between the last positions and the new ones *from the log*, processes
+//! them, and compares everything that the transaction wrote, byte for byte: outputs, state changes,
+//! journal, digest, position. So each output is a prefix of the oracle's at every commit, every
+//! input counts exactly once and in order, and what a journal claims is checked, not believed.
 
 mod finish;
 mod follow;
@@ -54,93 +56,165 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    pub fn new(table: &Arc<TopicTable>, counts: &[u32], settings: RoleSettings, running: &[Role]) -> Oracle {
+    pub fn new(
+        table: &Arc<TopicTable>,
+        counts: &[u32],
+        settings: RoleSettings,
+        running: &[Role],
+    ) -> Oracle {
         let counts: Arc<[u32]> = counts.into();
         let many = counts[topics::ORDER_COMMANDS.0 as usize];
-        let roles = Role::all()
-            .into_iter()
-            .map(|role| running.contains(&role).then(|| RoleOracle::new(factory(role, settings, table.clone(), many), table, &counts)));
-        Oracle { roles: roles.collect(), followers: Vec::new(), out: Records::new(), batch: Records::new() }
+        let roles = Role::all().into_iter().map(|role| {
+            running.contains(&role).then(|| {
+                RoleOracle::new(factory(role, settings, table.clone(), many), table, &counts)
+            })
+        });
+
+        Oracle {
+            roles: roles.collect(),
+            followers: Vec::new(),
+            out: Records::new(),
+            batch: Records::new(),
+        }
     }
 
     pub fn role(&self, role: Role) -> Option<&RoleOracle> {
         self.roles[role as usize].as_ref()
     }
 
-    /// In how large parts the rows of a journal's entries are written; for all roles, before anything runs.
+    /// In how large parts the rows of a journal's entries are written; for all roles, before
+    /// anything runs.
     pub fn set_journal_part(&mut self, bytes: usize) {
-        self.roles.iter_mut().flatten().flat_map(|r| &mut r.tasks).for_each(|t| t.task.journal_part = bytes);
+        self.roles
+            .iter_mut()
+            .flatten()
+            .flat_map(|r| &mut r.tasks)
+            .for_each(|t| t.task.journal_part = bytes);
     }
 
     /// A transaction is committed: is it the one that had to come?
     fn commit(&mut self, role: usize, cluster: &Cluster, txn: &Txn) -> Result<Vec<u32>, String> {
-        let Oracle { roles, out, batch, .. } = self;
-        let Some(oracle) = roles[role].as_mut() else { return Err("a role that does not run has committed".into()) };
+        let Oracle {
+            roles, out, batch, ..
+        } = self;
+        let Some(oracle) = roles[role].as_mut() else {
+            return Err("a role that does not run has committed".into());
+        };
+
         let spec = oracle.spec.clone();
         let mut touched: Vec<(u32, Meta)> = Vec::new();
         let mut written = 0;
         for at in &txn.partitions {
             let part = cluster.part(*at);
-            let Some(last) = part.written_by(txn.pid).last() else { continue };
+            let Some(last) = part.written_by(txn.pid).last() else {
+                continue;
+            };
+
             written += 1;
             if at.topic == spec.changelog {
                 let r = part.record(last);
                 if r.key != Some(META_KEY) {
-                    return Err(format!("torn transaction: what {} got does not end with a position", cluster.table.show(*at)));
+                    return Err(format!(
+                        "torn transaction: what {} got does not end with a position",
+                        cluster.table.show(*at)
+                    ));
                 }
+
                 let meta = Meta::decode(r.value.unwrap_or_default()).map_err(|e| e.to_string())?;
                 touched.push((at.partition, meta));
             }
         }
+
         if touched.is_empty() {
-            return if written > 0 { Err("torn transaction: committed output without a position".into()) } else { Ok(Vec::new()) };
+            return if written > 0 {
+                Err("torn transaction: committed output without a position".into())
+            } else {
+                Ok(Vec::new())
+            };
         }
+
         touched.sort_by_key(|(task, _)| *task);
         out.clear();
         for (number, meta) in &touched {
             let expected = &mut oracle.tasks[*number as usize];
-            expected.process(&spec, &*oracle.logic, *number, meta, cluster, txn.pid, batch, out)?;
+            expected.process(
+                &spec,
+                &*oracle.logic,
+                *number,
+                meta,
+                cluster,
+                txn.pid,
+                batch,
+                out,
+            )?;
         }
+
         for (number, meta) in &touched {
             let expected = &mut oracle.tasks[*number as usize];
             let prepared = expected.task.prepare(out).clone();
             if prepared != *meta {
-                return Err(format!("state digest and position: {} task {number} wrote {meta:?} where {prepared:?} was due", spec.name));
+                return Err(format!(
+                    "state digest and position: {} task {number} wrote {meta:?} where {prepared:?} was due",
+                    spec.name
+                ));
             }
+
             expected.task.post_commit(0).map_err(|e| e.to_string())?;
             expected.done.push((meta.digest, meta.offsets.clone()));
             for (at, next) in &meta.offsets {
                 let committed = cluster.groups[role].after(txn.pid, *at);
                 if committed != Some(*next) {
                     let at = cluster.table.show(*at);
-                    return Err(format!("meta = committed offsets: {at} is committed to {committed:?} and the state goes to {next}"));
+                    return Err(format!(
+                        "meta = committed offsets: {at} is committed to {committed:?} and the state goes to {next}"
+                    ));
                 }
             }
         }
+
         compare(out, cluster, txn)?;
         Ok(touched.into_iter().map(|(task, _)| task).collect())
     }
 
     /// What a store is told to hold must be in the log.
     fn store(&self, role: Role, task: u32, record: &StoreMeta) -> Result<(), String> {
-        let Some(oracle) = self.role(role) else { return Ok(()) };
+        let Some(oracle) = self.role(role) else {
+            return Ok(());
+        };
+
         let known = &oracle.tasks[task as usize].done;
         let n = record.meta.transaction as usize;
         if n > known.len() {
-            return Err(format!("store ahead of the log: {role} task {task} holds transaction {n}, of {} decided", known.len()));
+            return Err(format!(
+                "store ahead of the log: {role} task {task} holds transaction {n}, of {} decided",
+                known.len()
+            ));
         }
+
         if n > 0 && known[n - 1].0 != record.meta.digest {
-            return Err(format!("state digest: the store of {role} task {task} holds another transaction {n} than the log"));
+            return Err(format!(
+                "state digest: the store of {role} task {task} holds another transaction {n} than the log"
+            ));
         }
+
         Ok(())
     }
 }
 
 impl RoleOracle {
-    fn new(factory: Box<dyn RoleFactory>, table: &Arc<TopicTable>, counts: &Arc<[u32]>) -> RoleOracle {
-        let (spec, stores) = (Arc::new(factory.spec().clone()), MemoryStores::default());
+    fn new(
+        factory: Box<dyn RoleFactory>,
+        table: &Arc<TopicTable>,
+        counts: &Arc<[u32]>,
+    ) -> RoleOracle {
+        let spec = Arc::new(factory.spec().clone());
+        let stores = MemoryStores::default();
         let tasks = (0..counts[spec.changelog.0 as usize]).map(|number| {
-            let mut offsets: Vec<_> = spec.inputs.iter().map(|i| (TopicPartition::new(i.topic, number), 0)).collect();
+            let mut offsets: Vec<_> = spec
+                .inputs
+                .iter()
+                .map(|i| (TopicPartition::new(i.topic, number), 0))
+                .collect();
             offsets.retain(|(at, _)| at.partition < counts[at.topic.0 as usize]);
             offsets.sort_unstable();
             let parts = TaskParts {
@@ -150,13 +224,34 @@ impl RoleOracle {
                 partitions: counts.clone(),
                 cache_bytes: 1 << 20,
             };
+
             let store = stores.open(number).expect("memory");
             let first = offsets.clone();
-            let task = Task::new(number, parts, store, Meta { offsets, ..Meta::default() });
-            Expected { task, tables: Tables::default(), first, done: Vec::new() }
+            let task = Task::new(
+                number,
+                parts,
+                store,
+                Meta {
+                    offsets,
+                    ..Meta::default()
+                },
+            );
+
+            Expected {
+                task,
+                tables: Tables::default(),
+                first,
+                done: Vec::new(),
+            }
         });
+
         let tasks = tasks.collect();
-        RoleOracle { spec, logic: factory, tasks, stores }
+        RoleOracle {
+            spec,
+            logic: factory,
+            tasks,
+            stores,
+        }
     }
 }
 
@@ -164,7 +259,8 @@ impl RoleOracle {
     /// How far a partition was read by the role.
     pub fn read_to(&self, at: TopicPartition) -> u64 {
         let task = self.tasks.get(at.partition as usize);
-        task.and_then(|t| t.position().iter().find(|(a, _)| *a == at)).map_or(0, |(_, next)| *next)
+        task.and_then(|t| t.position().iter().find(|(a, _)| *a == at))
+            .map_or(0, |(_, next)| *next)
     }
 }
 
@@ -179,8 +275,13 @@ impl Expected {
     }
 
     /// Next offsets after a transaction; before the first, where it began.
-    pub fn offsets_after(&self, transaction: u64) -> impl Iterator<Item = (TopicPartition, u64)> + Clone + '_ {
-        let at = (transaction as usize).checked_sub(1).map_or(&self.first, |i| &self.done[i].1);
+    pub fn offsets_after(
+        &self,
+        transaction: u64,
+    ) -> impl Iterator<Item = (TopicPartition, u64)> + Clone + '_ {
+        let at = (transaction as usize)
+            .checked_sub(1)
+            .map_or(&self.first, |i| &self.done[i].1);
         at.iter().copied()
     }
 
@@ -200,69 +301,141 @@ impl Expected {
         let name = format!("{} task {number}", spec.name);
         if meta.transaction != before.transaction + 1 {
             let due = before.transaction + 1;
-            return Err(format!("transactions in one chain: {name} committed number {} where {due} was due", meta.transaction));
+            return Err(format!(
+                "transactions in one chain: {name} committed number {} where {due} was due",
+                meta.transaction
+            ));
         }
+
         if let Some(journal) = spec.journal {
-            self.journal(&name, TopicPartition::new(journal, number), logic, cluster, pid)?;
+            self.journal(
+                &name,
+                TopicPartition::new(journal, number),
+                logic,
+                cluster,
+                pid,
+            )?;
         }
+
         let mut inputs = Vec::new();
         for input in &spec.inputs {
             let at = TopicPartition::new(input.topic, number);
             let mut records = Vec::new();
-            let Some(from) = before.next(at) else { continue };
-            let to = meta.next(at).ok_or_else(|| format!("inputs exactly once: {name} has no position in {}", cluster.table.show(at)))?;
+            let Some(from) = before.next(at) else {
+                continue;
+            };
+
+            let to = meta.next(at).ok_or_else(|| {
+                format!(
+                    "inputs exactly once: {name} has no position in {}",
+                    cluster.table.show(at)
+                )
+            })?;
+
             let part = cluster.part(at);
             if to < from || to > part.end() {
                 let at = cluster.table.show(at);
-                return Err(format!("inputs exactly once: {name} went from {from} to {to} in {at}, which ends at {}", part.end()));
+                return Err(format!(
+                    "inputs exactly once: {name} went from {from} to {to} in {at}, which ends at {}",
+                    part.end()
+                ));
             }
+
             for offset in (from..to).filter(|o| !part.entry(*o).gone) {
                 match part.entry(offset).state {
                     super::cluster::partition::State::Committed => {
                         let r = part.record(offset);
-                        records.push(if input.guarded || spec.headers { r } else { Record { headers: Headers::default(), ..r } });
+                        records.push(if input.guarded || spec.headers {
+                            r
+                        } else {
+                            Record {
+                                headers: Headers::default(),
+                                ..r
+                            }
+                        });
                     }
                     super::cluster::partition::State::Open => {
-                        return Err(format!("only stable records: {name} read past the undecided {}/{offset}", cluster.table.show(at)));
+                        return Err(format!(
+                            "only stable records: {name} read past the undecided {}/{offset}",
+                            cluster.table.show(at)
+                        ));
                     }
                     _ => {}
                 }
             }
+
             inputs.push(records.into_iter());
         }
+
         // The oldest of the inputs' next records; of several, that of the first input.
         batch.clear();
-        let time = |input: &std::vec::IntoIter<Record<'_>>| input.as_slice().first().map(|r| r.timestamp_ms);
-        while let Some(input) = inputs.iter_mut().filter(|i| i.len() > 0).min_by_key(|i| time(i)) {
+        let time = |input: &std::vec::IntoIter<Record<'_>>| {
+            input.as_slice().first().map(|r| r.timestamp_ms)
+        };
+
+        while let Some(input) = inputs
+            .iter_mut()
+            .filter(|i| i.len() > 0)
+            .min_by_key(|i| time(i))
+        {
             batch.push(&input.next().expect("looked at"));
         }
+
         self.task.view.tables = Arc::new(std::mem::take(&mut self.tables));
-        let done = self.task.process(batch.iter(), out, Room::UNBOUNDED).map(drop);
-        self.tables = Arc::try_unwrap(std::mem::take(&mut self.task.view.tables)).unwrap_or_else(|shared| (*shared).clone());
+        let done = self
+            .task
+            .process(batch.iter(), out, Room::UNBOUNDED)
+            .map(drop);
+        self.tables = Arc::try_unwrap(std::mem::take(&mut self.task.view.tables))
+            .unwrap_or_else(|shared| (*shared).clone());
         done.map_err(|e| format!("replay: {name} fails where the system committed: {e}"))
     }
 
-    /// Takes the broadcast rows that the transaction claims to have used, and checks each against its topic; and the settings of a new incarnation.
-    fn journal(&mut self, name: &str, at: TopicPartition, logic: &dyn RoleFactory, cluster: &Cluster, pid: u64) -> Result<(), String> {
+    /// Takes the broadcast rows that the transaction claims to have used, and checks each against
+    /// its topic; and the settings of a new incarnation.
+    fn journal(
+        &mut self,
+        name: &str,
+        at: TopicPartition,
+        logic: &dyn RoleFactory,
+        cluster: &Cluster,
+        pid: u64,
+    ) -> Result<(), String> {
         let part = cluster.part(at);
         let written: Vec<u64> = part.written_by(pid).collect();
-        let (mut whole, mut entries) = (Assembler::default(), Vec::new());
+        let mut whole = Assembler::default();
+        let mut entries = Vec::new();
         for offset in written {
-            entries.extend(whole.take(part.record(offset).value.unwrap_or_default()).map_err(|e| e.to_string())?);
+            entries.extend(
+                whole
+                    .take(part.record(offset).value.unwrap_or_default())
+                    .map_err(|e| e.to_string())?,
+            );
         }
+
         let Ok([entry]) = <[JournalEntry; 1]>::try_from(entries) else {
-            return Err(format!("torn transaction: {name} wrote no whole journal entry, or several"));
+            return Err(format!(
+                "torn transaction: {name} wrote no whole journal entry, or several"
+            ));
         };
+
         if entry.forget {
             self.tables = Tables::default();
             self.task.view = TableView::new(Arc::default(), true);
-            let settings = entry.settings.as_deref().ok_or_else(|| format!("settings: {name} begins anew and does not say under which"))?;
-            self.task.decide_by(logic.make_under(settings, at.partition)?);
+            let settings = entry.settings.as_deref().ok_or_else(|| {
+                format!("settings: {name} begins anew and does not say under which")
+            })?;
+
+            self.task
+                .decide_by(logic.make_under(settings, at.partition)?);
         }
+
         for row in &entry.rows {
-            check_row(row, cluster).map_err(|why| format!("broadcast rows: {name} used {row:?}: {why}"))?;
+            check_row(row, cluster)
+                .map_err(|why| format!("broadcast rows: {name} used {row:?}: {why}"))?;
             self.tables.force(row);
         }
+
         Ok(())
     }
 }
@@ -274,14 +447,21 @@ fn check_row(row: &Seen, cluster: &Cluster) -> Result<(), &'static str> {
         processor::engine::broadcast::ABSENT => Ok(()),
         // Read ahead from ticks; the tick must exist.
         0 => {
-            let price = processor::wire::trade::ReferencePrice::decode(&row.value).map_err(|_| "it cannot be read")?;
+            let price = processor::wire::trade::ReferencePrice::decode(&row.value)
+                .map_err(|_| "it cannot be read")?;
             let known = cluster.topic(topics::MARKET_DATA).any(|p| {
                 p.committed(0, p.end()).any(|o| {
                     let r = p.record(o);
-                    r.key == Some(&*row.key) && r.timestamp_ms.saturating_mul(1_000) == price.time_us
+                    r.key == Some(&*row.key)
+                        && r.timestamp_ms.saturating_mul(1_000) == price.time_us
                 })
             });
-            if known { Ok(()) } else { Err("no tick has that time") }
+
+            if known {
+                Ok(())
+            } else {
+                Err("no tick has that time")
+            }
         }
         version if version > part.end() => Err("its topic is not that long"),
         version => {
@@ -290,27 +470,47 @@ fn check_row(row: &Seen, cluster: &Cluster) -> Result<(), &'static str> {
                 let r = part.record(offset);
                 r.key == Some(&*row.key) && r.value.unwrap_or_default() == &*row.value
             };
-            if fits { Ok(()) } else { Err("its topic says otherwise") }
+
+            if fits {
+                Ok(())
+            } else {
+                Err("its topic says otherwise")
+            }
         }
     }
 }
 
-/// The task that wrote a record: its output names the record of its inputs that it follows from, and all else is in its own partition.
+/// The task that wrote a record: its output names the record of its inputs that it follows from,
+/// and all else is in its own partition.
 fn task_of(r: &Record<'_>) -> u32 {
-    r.headers.text("src").and_then(|src| src.rsplit('/').nth(1)?.parse().ok()).unwrap_or(r.at.partition)
+    r.headers
+        .text("src")
+        .and_then(|src| src.rsplit('/').nth(1)?.parse().ok())
+        .unwrap_or(r.at.partition)
 }
 
-/// Byte by byte, partition by partition and in each task's order. In which order an instance takes its tasks is its own affair.
+/// Byte by byte, partition by partition and in each task's order. In which order an instance takes
+/// its tasks is its own affair.
 fn compare(out: &Records, cluster: &Cluster, txn: &Txn) -> Result<(), String> {
     let show = |r: &Record<'_>| {
-        let text = |b: Option<&[u8]>| b.map(|b| String::from_utf8_lossy(b).escape_debug().to_string());
-        format!("key {:?}, value {:?}, headers {:?}, time {}", text(r.key), text(r.value), r.headers, r.timestamp_ms)
+        let text =
+            |b: Option<&[u8]>| b.map(|b| String::from_utf8_lossy(b).escape_debug().to_string());
+        format!(
+            "key {:?}, value {:?}, headers {:?}, time {}",
+            text(r.key),
+            text(r.value),
+            r.headers,
+            r.timestamp_ms
+        )
     };
+
     let mut total = 0;
     for at in &txn.partitions {
         let part = cluster.part(*at);
         let mut due: BTreeMap<u32, VecDeque<Record<'_>>> = BTreeMap::new();
-        out.iter().filter(|r| r.at == *at).for_each(|r| due.entry(task_of(&r)).or_default().push_back(r));
+        out.iter()
+            .filter(|r| r.at == *at)
+            .for_each(|r| due.entry(task_of(&r)).or_default().push_back(r));
         for offset in part.written_by(txn.pid) {
             total += 1;
             let is = part.record(offset);
@@ -318,20 +518,38 @@ fn compare(out: &Records, cluster: &Cluster, txn: &Txn) -> Result<(), String> {
             let same = must.is_some_and(|m| {
                 // What the broker stamps has the broker's time.
                 let time = part.append_time || m.timestamp_ms == is.timestamp_ms;
-                m.key == is.key && m.value == is.value && m.headers.as_bytes() == is.headers.as_bytes() && time
+                m.key == is.key
+                    && m.value == is.value
+                    && m.headers.as_bytes() == is.headers.as_bytes()
+                    && time
             });
+
             if !same {
-                let (at, must) = (cluster.table.show(*at), must.map(|m| show(&m)));
-                return Err(format!("outputs bit-identical: {at}/{offset} is {} where {must:?} was due", show(&is)));
+                let at = cluster.table.show(*at);
+                let must = must.map(|m| show(&m));
+                return Err(format!(
+                    "outputs bit-identical: {at}/{offset} is {} where {must:?} was due",
+                    show(&is)
+                ));
             }
         }
+
         if let Some(missing) = due.values().flatten().next() {
-            return Err(format!("torn transaction: {} lacks {}", cluster.table.show(*at), show(missing)));
+            return Err(format!(
+                "torn transaction: {} lacks {}",
+                cluster.table.show(*at),
+                show(missing)
+            ));
         }
     }
+
     if total != out.len() {
-        return Err(format!("torn transaction: {total} records where {} were due", out.len()));
+        return Err(format!(
+            "torn transaction: {total} records where {} were due",
+            out.len()
+        ));
     }
+
     Ok(())
 }
 
@@ -342,12 +560,17 @@ impl World {
         if self.roles.is_empty() || self.plan.untransacted && role == Role::Orders as usize {
             return;
         }
+
         // The oracle makes no mistakes.
         let mutant = mutants::switch(None);
-        let result = self.oracle.commit(role, &self.cluster, &self.cluster.txns[txn]);
+        let result = self
+            .oracle
+            .commit(role, &self.cluster, &self.cluster.txns[txn]);
         mutants::switch(mutant);
         match result {
-            Ok(touched) => touched.into_iter().for_each(|task| self.moved_on(role, task)),
+            Ok(touched) => touched
+                .into_iter()
+                .for_each(|task| self.moved_on(role, task)),
             Err(why) => self.violated(why),
         }
     }
@@ -356,6 +579,7 @@ impl World {
         if self.plan.untransacted && role == Role::Orders {
             return;
         }
+
         if let Err(why) = self.oracle.store(role, task, record) {
             self.violated(why);
         }

@@ -34,53 +34,111 @@ struct Answers(NonNull<sys::rd_kafka_queue_t>);
 
 impl Drop for Answers {
     fn drop(&mut self) {
-        // SAFETY: made by us, destroyed exactly once; an answer that comes later is dropped by librdkafka.
+        // SAFETY: made by us, destroyed exactly once; an answer that comes later is dropped by
+        // librdkafka.
         unsafe { sys::rd_kafka_queue_destroy(self.0.as_ptr()) }
     }
 }
 
-/// Sends the changes and waits for the answer. An error has librdkafka's code and the broker's text.
-pub(in super::super) fn alter_topic(h: Handle, name: &str, changes: &[(&str, &str)], wait: Duration) -> Result<(), Failed> {
+/// Sends the changes and waits for the answer. An error has librdkafka's code and the broker's
+/// text.
+pub(in super::super) fn alter_topic(
+    h: Handle,
+    name: &str,
+    changes: &[(&str, &str)],
+    wait: Duration,
+) -> Result<(), Failed> {
     let c = |s: &str| CString::new(s).map_err(|e| (Code::InvalidArgument, e.to_string()));
     let memory = || (Code::Unknown, "librdkafka has no memory".to_string());
     let topic = c(name)?;
+
     // SAFETY: the name is a C string and copied.
-    let resource = unsafe { sys::rd_kafka_ConfigResource_new(sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC, topic.as_ptr()) };
+    let resource = unsafe {
+        sys::rd_kafka_ConfigResource_new(
+            sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC,
+            topic.as_ptr(),
+        )
+    };
+
     let resource = Resource(NonNull::new(resource).ok_or_else(memory)?);
     for (setting, value) in changes {
-        let (setting, value) = (c(setting)?, c(value)?);
+        let setting = c(setting)?;
+        let value = c(value)?;
         let set = sys::rd_kafka_AlterConfigOpType_t::RD_KAFKA_ALTER_CONFIG_OP_TYPE_SET;
-        // SAFETY: the resource is alive, both texts are C strings and copied; an error is ours to take.
-        let added =
-            unsafe { sys::rd_kafka_ConfigResource_add_incremental_config(resource.0.as_ptr(), setting.as_ptr(), set, value.as_ptr()) };
+
+        // SAFETY: the resource is alive, both texts are C strings and copied; an error is ours to
+        // take.
+        let added = unsafe {
+            sys::rd_kafka_ConfigResource_add_incremental_config(
+                resource.0.as_ptr(),
+                setting.as_ptr(),
+                set,
+                value.as_ptr(),
+            )
+        };
+
         take_error(added).map_err(|e| (e.code, e.text))?;
     }
+
     // SAFETY: the handle is alive (see `Handle`); the object is ours.
-    let options = unsafe { sys::rd_kafka_AdminOptions_new(h.0, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_INCREMENTALALTERCONFIGS) };
+    let options = unsafe {
+        sys::rd_kafka_AdminOptions_new(
+            h.0,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_INCREMENTALALTERCONFIGS,
+        )
+    };
+
     let options = Options(NonNull::new(options).ok_or_else(memory)?);
+
     // SAFETY: the options are alive; no text is wanted, so none is written.
-    let bounded = unsafe { sys::rd_kafka_AdminOptions_set_request_timeout(options.0.as_ptr(), ms(wait), ptr::null_mut(), 0) };
+    let bounded = unsafe {
+        sys::rd_kafka_AdminOptions_set_request_timeout(
+            options.0.as_ptr(),
+            ms(wait),
+            ptr::null_mut(),
+            0,
+        )
+    };
+
     if let Some(code) = code(bounded) {
         return Err((code, "its time limit".into()));
     }
+
     // SAFETY: the handle is alive; the queue is ours.
-    let answers = Answers(NonNull::new(unsafe { sys::rd_kafka_queue_new(h.0) }).ok_or_else(memory)?);
+    let answers =
+        Answers(NonNull::new(unsafe { sys::rd_kafka_queue_new(h.0) }).ok_or_else(memory)?);
     let mut list = [resource.0.as_ptr()];
+
     // SAFETY: one resource, options and queue are alive for the call, which copies what it needs.
-    unsafe { sys::rd_kafka_IncrementalAlterConfigs(h.0, list.as_mut_ptr(), 1, options.0.as_ptr(), answers.0.as_ptr()) };
+    unsafe {
+        sys::rd_kafka_IncrementalAlterConfigs(
+            h.0,
+            list.as_mut_ptr(),
+            1,
+            options.0.as_ptr(),
+            answers.0.as_ptr(),
+        )
+    };
+
     let deadline = Instant::now() + wait * 2;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
+
         // SAFETY: the queue is alive; an event is ours to destroy.
-        let Some(event) = NonNull::new(unsafe { sys::rd_kafka_queue_poll(answers.0.as_ptr(), ms(left)) }) else {
+        let Some(event) =
+            NonNull::new(unsafe { sys::rd_kafka_queue_poll(answers.0.as_ptr(), ms(left)) })
+        else {
             return Err((Code::OperationTimedOut, "no answer".into()));
         };
-        // SAFETY: the event is alive until it is destroyed below; what is read from it is copied before.
+
+        // SAFETY: the event is alive until it is destroyed below; what is read from it is copied
+        // before.
         let outcome = unsafe {
             let outcome = read(event.as_ptr());
             sys::rd_kafka_event_destroy(event.as_ptr());
             outcome
         };
+
         if let Some(outcome) = outcome {
             return outcome;
         }
@@ -98,17 +156,23 @@ unsafe fn read(event: *mut sys::rd_kafka_event_t) -> Option<Result<(), Failed>> 
         if result.is_null() {
             return None;
         }
+
         if let Some(code) = code(sys::rd_kafka_event_error(event)) {
             return Some(Err((code, text(sys::rd_kafka_event_error_string(event)))));
         }
+
         let mut n = 0;
         let resources = sys::rd_kafka_IncrementalAlterConfigs_result_resources(result, &mut n);
         for i in 0..n {
             let resource = *resources.add(i);
             if let Some(code) = code(sys::rd_kafka_ConfigResource_error(resource)) {
-                return Some(Err((code, text(sys::rd_kafka_ConfigResource_error_string(resource)))));
+                return Some(Err((
+                    code,
+                    text(sys::rd_kafka_ConfigResource_error_string(resource)),
+                )));
             }
         }
+
         Some(Ok(()))
     }
 }

@@ -1,10 +1,14 @@
-//! An order that goes on in a later record, because it meets more than one record may lead to, and what waits behind it.
+//! An order that goes on in a later record, because it meets more than one record may lead to, and
+//! what waits behind it.
 
 use std::io::Write;
 
 use serde_json::{Value, json};
 
-use super::{Buffers, VERSION, flag, order, put_option, put_order, put_priced, take, take_option, take_order, take_priced, whole};
+use super::{
+    Buffers, VERSION, flag, order, put_option, put_order, put_priced, take, take_option,
+    take_order, take_priced, whole,
+};
 use crate::domain::book::{Order, Quote, Stage};
 use crate::domain::price::Priced;
 use crate::domain::reason::Reason;
@@ -14,7 +18,8 @@ use crate::engine::role::Bug;
 use crate::engine::varint::{put, put_bytes, put_signed, take_bytes, take_i64, take_u64};
 use crate::roles::intake::bug;
 
-/// The circumstances in which an order came, or a price: it is decided by that, whenever its turn comes.
+/// The circumstances in which an order came, or a price: it is decided by that, whenever its turn
+/// comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::roles::trading) struct Moment {
     pub time_ms: i64,
@@ -37,10 +42,12 @@ pub(in crate::roles::trading) struct Taker {
 /// The house's place when an order came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::roles::trading) enum Dealer {
-    /// The house takes the rest that the book leaves of a market order, at this price; or the reason why not. So it was before it had a place in the book, and so it is where
-    /// there is none.
+    /// The house takes the rest that the book leaves of a market order, at this price; or the
+    /// reason why not. So it was before it had a place in the book, and so it is where there is
+    /// none.
     Outside(Result<i64, Reason>),
-    /// The house has a place in the book, with the offer that is left; none, for as long as there is no fresh price. Stops go by ticks alone.
+    /// The house has a place in the book, with the offer that is left; none, for as long as there
+    /// is no fresh price. Stops go by ticks alone.
     InBook(Option<Quote>),
 }
 
@@ -85,16 +92,30 @@ fn put_moment(out: &mut Vec<u8>, m: Moment) {
 }
 
 fn take_moment(r: &mut &[u8]) -> Option<Moment> {
-    Some(Moment { time_ms: take_i64(r)?, tick: take_priced(r)? })
+    Some(Moment {
+        time_ms: take_i64(r)?,
+        tick: take_priced(r)?,
+    })
 }
 
 fn put_quote(out: &mut Vec<u8>, quote: Option<Quote>) {
     out.push(u8::from(quote.is_some()));
-    quote.into_iter().for_each(|q| [q.price_e4, q.left].into_iter().for_each(|n| put_signed(out, i128::from(n))));
+    quote.into_iter().for_each(|q| {
+        [q.price_e4, q.left]
+            .into_iter()
+            .for_each(|n| put_signed(out, i128::from(n)))
+    });
 }
 
 fn take_quote(r: &mut &[u8]) -> Option<Option<Quote>> {
-    Some(if flag(r)? { Some(Quote { price_e4: take_i64(r)?, left: take_i64(r)? }) } else { None })
+    Some(if flag(r)? {
+        Some(Quote {
+            price_e4: take_i64(r)?,
+            left: take_i64(r)?,
+        })
+    } else {
+        None
+    })
 }
 
 fn put_rest<P>(out: &mut Vec<u8>, owner: &[u8], rest: &Rest<P>) {
@@ -108,6 +129,7 @@ fn put_rest<P>(out: &mut Vec<u8>, owner: &[u8], rest: &Rest<P>) {
             put_signed(out, i128::from(left));
         }
     }
+
     out.push(u8::from(rest.taker.new));
     match rest.taker.dealer {
         Dealer::Outside(Err(reason)) => {
@@ -123,6 +145,7 @@ fn put_rest<P>(out: &mut Vec<u8>, owner: &[u8], rest: &Rest<P>) {
             put_quote(out, quote);
         }
     }
+
     put_option(out, rest.taker.first);
     put_option(out, rest.taker.last);
     put_moment(out, rest.moment);
@@ -132,7 +155,15 @@ fn read_rest<P>(bytes: &[u8], party: impl FnOnce(&[u8]) -> Option<P>) -> Option<
     whole(bytes, |r| {
         let party = party(take_bytes(r)?)?;
         let order = take_order(r, party)?;
-        let stage = if flag(r)? { Stage::Looks { passed: take_u64(r)?, left: take_i64(r)? } } else { Stage::Trades };
+        let stage = if flag(r)? {
+            Stage::Looks {
+                passed: take_u64(r)?,
+                left: take_i64(r)?,
+            }
+        } else {
+            Stage::Trades
+        };
+
         let new = flag(r)?;
         let dealer = match take(r)? {
             0 => Dealer::Outside(Err(Reason::from_number(take_u64(r)?)?)),
@@ -140,8 +171,20 @@ fn read_rest<P>(bytes: &[u8], party: impl FnOnce(&[u8]) -> Option<P>) -> Option<
             2 => Dealer::InBook(take_quote(r)?),
             _ => return None,
         };
-        let taker = Taker { new, dealer, first: take_option(r)?, last: take_option(r)? };
-        Some(Rest { order, stage, taker, moment: take_moment(r)? })
+
+        let taker = Taker {
+            new,
+            dealer,
+            first: take_option(r)?,
+            last: take_option(r)?,
+        };
+
+        Some(Rest {
+            order,
+            stage,
+            taker,
+            moment: take_moment(r)?,
+        })
     })
 }
 
@@ -168,7 +211,10 @@ fn put_act(out: &mut Vec<u8>, moment: Moment, act: Act<'_>) {
 }
 
 fn read_act(bytes: &[u8]) -> Option<(Moment, Act<'_>)> {
-    let (&VERSION, mut rest) = bytes.split_first()? else { return None };
+    let (&VERSION, mut rest) = bytes.split_first()? else {
+        return None;
+    };
+
     let r = &mut rest;
     let moment = take_moment(r)?;
     let act = match take(r)? {
@@ -183,6 +229,7 @@ fn read_act(bytes: &[u8]) -> Option<(Moment, Act<'_>)> {
         }),
         _ => return None,
     };
+
     r.is_empty().then_some((moment, act))
 }
 
@@ -213,16 +260,28 @@ pub(in crate::roles::trading) fn load_rest<P>(
     party: fn(&[u8]) -> Option<P>,
 ) -> Result<Option<Rest<P>>, Bug> {
     b.rest(symbol);
-    let Some(bytes) = ctx.get(&b.key) else { return Ok(None) };
+    let Some(bytes) = ctx.get(&b.key) else {
+        return Ok(None);
+    };
+
     match read_rest(bytes, party) {
         Some(rest) => Ok(Some(rest)),
-        None => {
-            Err(bug(ctx, format_args!("an order of {symbol} that goes on cannot be read; it was written by a newer version or is damaged")))
-        }
+        None => Err(bug(
+            ctx,
+            format_args!(
+                "an order of {symbol} that goes on cannot be read; it was written by a newer version or is damaged"
+            ),
+        )),
     }
 }
 
-pub(in crate::roles::trading) fn save_rest<P>(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, owner: &[u8], rest: &Rest<P>) {
+pub(in crate::roles::trading) fn save_rest<P>(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    symbol: &str,
+    owner: &[u8],
+    rest: &Rest<P>,
+) {
     put_rest(b.state(), owner, rest);
     b.rest(symbol);
     ctx.put(&b.key, &b.value);
@@ -233,53 +292,95 @@ pub(in crate::roles::trading) fn delete_rest(ctx: &mut Ctx<'_>, b: &mut Buffers,
     ctx.delete(&b.key);
 }
 
-/// Numbers of what waits in a symbol's line: the first, and the one behind the last. An empty line begins at 0.
-pub(in crate::roles::trading) fn load_line(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) -> std::ops::Range<u64> {
+/// Numbers of what waits in a symbol's line: the first, and the one behind the last. An empty line
+/// begins at 0.
+pub(in crate::roles::trading) fn load_line(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    symbol: &str,
+) -> std::ops::Range<u64> {
     b.place(symbol, None);
-    let (start, mut line) = (b.key.len(), None);
+    let start = b.key.len();
+    let mut line = None;
     ctx.scan(&b.key, &mut |key, _| {
-        if let Some(number) = std::str::from_utf8(&key[start..]).ok().and_then(|n| n.parse().ok()) {
+        if let Some(number) = std::str::from_utf8(&key[start..])
+            .ok()
+            .and_then(|n| n.parse().ok())
+        {
             line.get_or_insert(number..number).end = number + 1;
         }
     });
+
     line.unwrap_or_default()
 }
 
-pub(in crate::roles::trading) fn save_act(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, number: u64, moment: Moment, act: Act<'_>) {
+pub(in crate::roles::trading) fn save_act(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    symbol: &str,
+    number: u64,
+    moment: Moment,
+    act: Act<'_>,
+) {
     put_act(b.state(), moment, act);
     b.place(symbol, Some(number));
     ctx.put(&b.key, &b.value);
 }
 
 /// Puts what has a place in a line into `value`, as it lies in state; [`read_waiting`] reads it.
-pub(in crate::roles::trading) fn load_act(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, number: u64, value: &mut Vec<u8>) {
+pub(in crate::roles::trading) fn load_act(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    symbol: &str,
+    number: u64,
+    value: &mut Vec<u8>,
+) {
     b.place(symbol, Some(number));
     value.clear();
     value.extend_from_slice(ctx.get(&b.key).unwrap_or_default());
 }
 
-pub(in crate::roles::trading) fn read_waiting<'v>(ctx: &Ctx<'_>, symbol: &str, value: &'v [u8]) -> Result<(Moment, Act<'v>), Bug> {
-    let text = format_args!("what waits in the line of {symbol} cannot be read; it was written by a newer version or is damaged");
+pub(in crate::roles::trading) fn read_waiting<'v>(
+    ctx: &Ctx<'_>,
+    symbol: &str,
+    value: &'v [u8],
+) -> Result<(Moment, Act<'v>), Bug> {
+    let text = format_args!(
+        "what waits in the line of {symbol} cannot be read; it was written by a newer version or is damaged"
+    );
     read_act(value).ok_or_else(|| bug(ctx, text))
 }
 
-pub(in crate::roles::trading) fn delete_act(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, number: u64) {
+pub(in crate::roles::trading) fn delete_act(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    symbol: &str,
+    number: u64,
+) {
     b.place(symbol, Some(number));
     ctx.delete(&b.key);
 }
 
 pub(super) fn show(letter: u8, value: &[u8]) -> Option<Value> {
     if letter == b'u' {
-        let r = read_rest(value, |owner| Some(String::from_utf8_lossy(owner).replace('\0', "/")))?;
+        let r = read_rest(value, |owner| {
+            Some(String::from_utf8_lossy(owner).replace('\0', "/"))
+        })?;
+
         return Some(
             json!({"owner": r.order.party, "order": order(&r.order), "trades": r.stage == Stage::Trades, "time_ms": r.moment.time_ms}),
         );
     }
+
     let (moment, act) = read_act(value)?;
     Some(match act {
         Act::Price(price_e4) => json!({"time_ms": moment.time_ms, "price_e4": price_e4}),
-        Act::Command(bytes) => json!({"time_ms": moment.time_ms, "command": rmp_serde::from_slice::<Value>(bytes).ok()?}),
-        Act::Crossing(c) => json!({"time_ms": moment.time_ms, "price_e4": c.price_e4, "quote_to": c.side.name(), "passed": c.passed}),
+        Act::Command(bytes) => {
+            json!({"time_ms": moment.time_ms, "command": rmp_serde::from_slice::<Value>(bytes).ok()?})
+        }
+        Act::Crossing(c) => {
+            json!({"time_ms": moment.time_ms, "price_e4": c.price_e4, "quote_to": c.side.name(), "passed": c.passed})
+        }
     })
 }
 
@@ -294,35 +395,110 @@ mod tests {
     fn golden_bytes() {
         let mut b = Buffers::default();
         let o = sample(1);
-        let tick = Some(Priced { price_e4: 5, time_ms: 6 });
+        let tick = Some(Priced {
+            price_e4: 5,
+            time_ms: 6,
+        });
+
         let moment = Moment { time_ms: 7, tick };
-        let taker = Taker { new: true, dealer: Dealer::Outside(Err(Reason::NoLiquidity)), first: Some(8), last: Some(9) };
-        let rest = Rest { order: o, stage: Stage::Looks { passed: 300, left: 2 }, taker, moment };
+        let taker = Taker {
+            new: true,
+            dealer: Dealer::Outside(Err(Reason::NoLiquidity)),
+            first: Some(8),
+            last: Some(9),
+        };
+
+        let rest = Rest {
+            order: o,
+            stage: Stage::Looks {
+                passed: 300,
+                left: 2,
+            },
+            taker,
+            moment,
+        };
+
         put_rest(b.state(), b"u\x001", &rest);
         let reason = Reason::NoLiquidity as u8;
         let order = [3, 2, 3, 2, 2, 4, 8, 10, 12, 1, 18];
-        let bytes = [&[1, 3, b'u', 0, b'1'][..], &order, &[1, 0xac, 2, 4, 1, 0, reason, 1, 16, 1, 18, 14, 1, 10, 12]].concat();
+        let bytes = [
+            &[1, 3, b'u', 0, b'1'][..],
+            &order,
+            &[1, 0xac, 2, 4, 1, 0, reason, 1, 16, 1, 18, 14, 1, 10, 12],
+        ]
+        .concat();
         assert_eq!(b.value, bytes);
-        assert_eq!(read_rest(&b.value, |owner| (owner == b"u\x001").then_some(1)), Some(rest.clone()));
-        let quote = Quote { price_e4: 7, left: 300 };
-        for (dealer, bytes) in
-            [(Dealer::Outside(Ok(7)), &[1, 14][..]), (Dealer::InBook(None), &[2, 0]), (Dealer::InBook(Some(quote)), &[2, 1, 14, 0xd8, 4])]
-        {
-            let trades = Rest { stage: Stage::Trades, taker: Taker { dealer, ..taker }, ..rest.clone() };
+        assert_eq!(
+            read_rest(&b.value, |owner| (owner == b"u\x001").then_some(1)),
+            Some(rest.clone())
+        );
+        let quote = Quote {
+            price_e4: 7,
+            left: 300,
+        };
+
+        for (dealer, bytes) in [
+            (Dealer::Outside(Ok(7)), &[1, 14][..]),
+            (Dealer::InBook(None), &[2, 0]),
+            (Dealer::InBook(Some(quote)), &[2, 1, 14, 0xd8, 4]),
+        ] {
+            let trades = Rest {
+                stage: Stage::Trades,
+                taker: Taker { dealer, ..taker },
+                ..rest.clone()
+            };
+
             put_rest(b.state(), b"", &trades);
-            assert_eq!(b.value, [&[1, 0][..], &order, &[0, 1], bytes, &[1, 16, 1, 18, 14, 1, 10, 12]].concat());
+            assert_eq!(
+                b.value,
+                [
+                    &[1, 0][..],
+                    &order,
+                    &[0, 1],
+                    bytes,
+                    &[1, 16, 1, 18, 14, 1, 10, 12]
+                ]
+                .concat()
+            );
+
             assert_eq!(read_rest(&b.value, |_| Some(1)), Some(trades));
         }
-        let crossing = Crossing { price_e4: 7, side: Side::Buy, ask: None, bid: Some(quote), passed: 5 };
+
+        let crossing = Crossing {
+            price_e4: 7,
+            side: Side::Buy,
+            ask: None,
+            bid: Some(quote),
+            passed: 5,
+        };
+
         for (act, bytes) in [
             (Act::Price(-2), &[0, 3][..]),
             (Act::Command(b"xy"), &[1, 2, b'x', b'y']),
             (Act::Crossing(crossing), &[2, 14, 1, 0, 1, 14, 0xd8, 4, 5]),
         ] {
-            put_act(b.state(), Moment { tick: None, ..moment }, act);
+            put_act(
+                b.state(),
+                Moment {
+                    tick: None,
+                    ..moment
+                },
+                act,
+            );
+
             assert_eq!(b.value, [&[1, 14, 0], bytes].concat());
-            assert_eq!(read_act(&b.value), Some((Moment { tick: None, ..moment }, act)));
+            assert_eq!(
+                read_act(&b.value),
+                Some((
+                    Moment {
+                        tick: None,
+                        ..moment
+                    },
+                    act
+                ))
+            );
         }
+
         b.place("A", Some(258));
         assert_eq!(b.key, b"wA\x0000000000000000000258");
     }
