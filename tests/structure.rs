@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 
 /// A file of more lines is probably two rooms.
 const LINES_MAX: usize = 1_200;
+/// A function of more lines is hard to read in one go.
+const FUNCTION_LINES_MAX: usize = 70;
+/// So many functions of the product are longer today. The number may only fall.
+const LONG_FUNCTIONS: usize = 67;
 
 /// Each module of the crate and the modules it may use.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -84,6 +88,35 @@ fn files_are_short_enough_to_read() {
     assert!(
         main <= 60,
         "main.rs only starts the command line, yet has {main} lines"
+    );
+}
+
+/// Lines of code are counted, with the blank ones, from `fn` to the brace that closes its body.
+#[test]
+fn no_more_functions_are_long_than_before() {
+    let mut long = Vec::new();
+    for file in rust_files(&root().join("src")) {
+        let lines = product_lines(&file);
+        for (at, (n, line)) in lines.iter().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let names_a_function = line.split_whitespace().any(|word| word == "fn");
+            let end = format!("{}}}", " ".repeat(indent));
+            let length = lines[at..].iter().position(|(_, l)| l.trim_end() == end);
+            if names_a_function && length.is_some_and(|l| l >= FUNCTION_LINES_MAX) {
+                long.push(format!(
+                    "{}:{n}: {}",
+                    file.display(),
+                    length.unwrap_or_default() + 1
+                ));
+            }
+        }
+    }
+
+    assert_eq!(
+        long.len(),
+        LONG_FUNCTIONS,
+        "functions over {FUNCTION_LINES_MAX} lines; set LONG_FUNCTIONS when there are fewer:\n{}",
+        long.join("\n")
     );
 }
 
