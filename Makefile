@@ -43,6 +43,10 @@ lint: ## formatting and clippy
 	cargo clippy --locked --all-targets --features faults -- -D warnings
 	@for script in .ci/run scripts/*; do bash -n $$script || exit 1; done
 
+.PHONY: audit-deps
+audit-deps: ## licences, unused dependencies, spelling; builds its tools once, which takes minutes
+	@scripts/audit-deps
+
 fmt: ## format the code
 	cargo fmt
 
