@@ -1,6 +1,6 @@
 //! Bad surroundings on a cluster: brokers that are not there, topics that are missing or do not
 //! fit, local state of another world, a twin that lives. Each ends in a message that says what to
-//! do and in the exit code that the README lists; after the repair nothing is lost.
+//! do and in the exit code that troubleshooting.md lists; after the repair nothing is lost.
 #![cfg(all(feature = "kafka", feature = "rocks"))]
 
 mod support;

@@ -1,5 +1,5 @@
 //! Bad surroundings, as a person meets them: each ends in a message that says what to do and in the
-//! exit code that the README lists, and after the repair the run goes on with nothing lost.
+//! exit code that troubleshooting.md lists, and after the repair the run goes on with nothing lost.
 #![cfg(feature = "rocks")]
 
 mod support;

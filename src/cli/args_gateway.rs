@@ -15,7 +15,7 @@ Examples:
   processor gateway --listen 0.0.0.0:8080 --token-file tokens --brokers ...
 
 Paths: /v1/users/{user}/notifications (Server-Sent Events: Last-Event-ID, ?after=N, ?kinds=a,b), .../notifications/ws
-(WebSocket, ?resume_from=N), .../portfolio, .../preferences, .../webhooks/{id}, .../alerts/{id}; /healthz, /metrics. docs/clients/gateway.md has them all.
+(WebSocket, ?resume_from=N), .../portfolio, .../preferences, .../webhooks/{id}, .../alerts/{id}; /healthz, /metrics. docs/clients/http.md has them all.
 
 Several gateways may run; give each its own --instance, so that they share the webhooks. There is no TLS in it: put a proxy in front.
 

@@ -3,7 +3,7 @@
 
 use crate::engine::ports::{LogError, StoreError};
 
-/// Exit codes; the README lists them.
+/// Exit codes; `docs/operating/troubleshooting.md` says what to do about each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// Done, or stopped gracefully.
