@@ -1,5 +1,5 @@
-//! The pages, held by a test: every link leads somewhere, every path under `docs` is a file, and
-//! every page can be found from README.
+//! Every link leads somewhere, every path under `docs` is a file, and every page can be found
+//! from README.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -62,6 +62,53 @@ fn every_page_is_reached_from_the_readme() {
 }
 
 #[test]
+fn the_messages_of_the_page_of_troubles_are_those_of_the_program() {
+    let texts = texts();
+    let page = &texts[Path::new("docs/operating/troubleshooting.md")];
+    let code: String = texts
+        .iter()
+        .filter(|(file, _)| file.extension().is_some_and(|e| e == "rs"))
+        .filter(|(file, _)| !file.components().any(|part| part.as_os_str() == "tests"))
+        .map(|(_, text)| joined(text))
+        .collect();
+    let tables = page.split("## By message").nth(1).expect("the part");
+    let rows = tables.split("### To clients").next().into_iter();
+    let mut seen = 0;
+    let mut gone = Vec::new();
+    for row in rows.flat_map(str::lines).filter(|l| l.starts_with("| `")) {
+        let message = row.split('|').nth(1).unwrap_or_default();
+        for part in message.split('`').skip(1).step_by(2) {
+            let words = part
+                .split("...")
+                .map(|w| w.trim().trim_matches([',', ';']).trim());
+            for words in words.filter(|w| w.len() > 3) {
+                seen += 1;
+                if !code.contains(words) {
+                    gone.push(words.to_string());
+                }
+            }
+        }
+    }
+
+    assert!(seen >= 20, "the page lists messages: {seen}");
+    assert!(
+        gone.is_empty(),
+        "docs/operating/troubleshooting.md lists messages that the program does not say; correct the \
+         page: {gone:#?}"
+    );
+}
+
+/// Code whose texts over several lines are in one line.
+fn joined(code: &str) -> String {
+    let mut parts = code.split("\\\n");
+    let mut whole = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        whole += part.trim_start();
+    }
+    whole
+}
+
+#[test]
 fn a_broken_link_is_seen() {
     let page = "# A title, and `more`\n\n## Twice\n\n## Twice\n\n```\n[no](link.md)\n## no heading\n```\n[a](b.md#c) `[d](e.md)` <img src=\"f.svg\">\n";
     let expected = ["a-title-and-more", "twice", "twice-1"].map(String::from);
@@ -95,8 +142,7 @@ fn references(file: &Path, text: &str) -> Vec<(usize, String)> {
     } else {
         Vec::new()
     };
-
-    let this_test = file == Path::new("tests/pages.rs");
+    let this_test = file == Path::new("tests/pages/links.rs");
     for (n, line) in text.lines().enumerate().filter(|_| !this_test) {
         // Written from the root, whatever file they are in.
         all.extend(

@@ -1,0 +1,5 @@
+//! The pages, held by tests: links, and the commands that are shown. Links need no C++ libraries: `--no-default-features` will do.
+
+#[cfg(feature = "rocks")]
+mod commands;
+mod links;
