@@ -108,6 +108,70 @@ fn joined(code: &str) -> String {
     whole
 }
 
+/// Pages that say which test shows what.
+const PAGES_OF_TESTS: &[&str] = &[
+    "acceptance",
+    "figures",
+    "invariants",
+    "reliability",
+    "tests",
+];
+
+#[test]
+fn the_tests_that_pages_name_exist() {
+    let texts = texts();
+    let mut known = BTreeSet::new();
+    for (file, text) in texts
+        .iter()
+        .filter(|(file, _)| file.extension().is_some_and(|e| e == "rs"))
+    {
+        let stem = |p: &Path| p.file_stem().map(|s| s.to_string_lossy().into_owned());
+        known.extend(stem(file).into_iter().chain(file.parent().and_then(stem)));
+        for declared in ["fn ", "mod "] {
+            let names = text.split(declared).skip(1);
+            known.extend(names.map(|n| n.chars().take_while(is_of_name).collect::<String>()));
+        }
+    }
+
+    let mut seen = 0;
+    let mut gone = Vec::new();
+    for page in PAGES_OF_TESTS {
+        let page = format!("docs/internals/{page}.md");
+        let text = &texts[Path::new(&page)];
+        for name in text.split('`').skip(1).step_by(2).filter_map(test_name) {
+            seen += 1;
+            let start = name.trim_end_matches(['*', '.']);
+            let exists = if start.len() == name.len() {
+                known.contains(name)
+            } else {
+                known.iter().any(|k| k.starts_with(start))
+            };
+            if !exists {
+                gone.push(format!("{page}: {name}"));
+            }
+        }
+    }
+
+    assert!(seen >= 150, "pages name tests: {seen}");
+    assert!(
+        gone.is_empty(),
+        "pages name tests that do not exist: {gone:#?}"
+    );
+}
+
+/// The last part of what looks like the name of a test: `module::name`, or at least three `_`. `*` or
+/// `...` at the end stand for more.
+fn test_name(code: &str) -> Option<&str> {
+    let plain = |c: char| is_of_name(&c) || c == ':';
+    let looks_like = code.contains("::") || code.matches('_').count() >= 3;
+    (looks_like && code.trim_end_matches(['*', '.']).chars().all(plain))
+        .then(|| code.rsplit("::").next().unwrap_or(code))
+}
+
+fn is_of_name(c: &char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_'
+}
+
 #[test]
 fn a_broken_link_is_seen() {
     let page = "# A title, and `more`\n\n## Twice\n\n## Twice\n\n```\n[no](link.md)\n## no heading\n```\n[a](b.md#c) `[d](e.md)` <img src=\"f.svg\">\n";
