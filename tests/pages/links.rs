@@ -4,15 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-/// Directories that hold no text of ours.
-const SKIPPED: &[&str] = &[
-    ".git",
-    "target",
-    "state",
-    "fuzz_corpus",
-    "golden",
-    "node_modules",
-];
+/// Directories that hold no text of ours: wherever they are, and below the root only.
+const SKIPPED: &[&str] = &[".git", "fuzz_corpus", "golden", "node_modules"];
+const SKIPPED_AT_ROOT: &[&str] = &["target", "state"];
 const TEXT_MAX: u64 = 1 << 20;
 
 #[test]
@@ -359,7 +353,10 @@ fn texts() -> BTreeMap<PathBuf, String> {
             let entry = entry.expect("an entry");
             let path = entry.path();
             let kind = entry.file_type().expect("a kind");
-            if kind.is_dir() && !SKIPPED.contains(&entry.file_name().to_string_lossy().as_ref()) {
+            let name = entry.file_name();
+            let skipped = |all: &[&str]| all.iter().any(|s| name == *s);
+            let at_root = dir == root();
+            if kind.is_dir() && !skipped(SKIPPED) && !(at_root && skipped(SKIPPED_AT_ROOT)) {
                 dirs.push(path);
             } else if kind.is_file() && entry.metadata().is_ok_and(|m| m.len() <= TEXT_MAX) {
                 let name = path
