@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
@@ -159,8 +160,16 @@ fn rights() -> Vec<Right> {
                 .for_each(|o| right(CLUSTER, "kafka-cluster", LITERAL, o));
         }
 
-        if principal == "orders" {
-            right(GROUP, "processor-trading", LITERAL, DESCRIBE);
+        match principal.as_str() {
+            "orders" => right(GROUP, "processor-trading", LITERAL, DESCRIBE),
+            "gateway" => {
+                right(GROUP, "processor-gateway", LITERAL, READ);
+                for operation in [WRITE, DESCRIBE] {
+                    right(TRANSACTIONAL_ID, "processor-gateway-", PREFIXED, operation);
+                }
+            }
+            "auditor" => right(GROUP, "processor-audit", LITERAL, DESCRIBE),
+            _ => {}
         }
     }
 
@@ -300,6 +309,9 @@ fn each_role_and_client_runs_with_the_rights_of_the_page_and_no_more() {
 
     wait_for("every role to have read everything", SOON, at_rest);
 
+    a_gateway_serves(&p("gateway"));
+    an_auditor_looks(&p("auditor"), id("order_id").as_str());
+
     // The desk's topic is closed to clients, and so is the record of everybody's money.
     let refused = client.run(&[
         "order",
@@ -351,4 +363,64 @@ fn each_role_and_client_runs_with_the_rights_of_the_page_and_no_more() {
 
     running.into_iter().for_each(|r| drop(r.stop()));
     owner.good(&["verify"]);
+}
+
+/// The gateway reads what it shows, and writes what users want.
+fn a_gateway_serves(p: &Program) {
+    const SOON: Duration = Duration::from_secs(60);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = free.local_addr().expect("its address").to_string();
+    drop(free);
+    let gateway = p.start(&["gateway", "--listen", &address]);
+    let ask = |head: &str, body: &str| {
+        let Ok(mut stream) = TcpStream::connect(&address) else {
+            return String::new();
+        };
+
+        stream
+            .set_read_timeout(Some(Duration::from_secs(2)))
+            .expect("a timeout");
+        let kind = "content-type: application/json";
+        let length = body.len();
+        let text = format!(
+            "{head} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{kind}\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(text.as_bytes()).expect("sent");
+
+        // A stream has no end; what came within the time will do.
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok();
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+
+    wait_for("the gateway to serve", SOON, || {
+        ask("GET /healthz", "").starts_with("HTTP/1.1 200")
+    });
+
+    assert!(ask("GET /v1/users/501/notifications?after=0", "").contains("order-filled"));
+    assert!(ask("GET /v1/users/501/portfolio", "").contains("cash_available"));
+    let alert = ask(
+        "PUT /v1/users/501/alerts/a",
+        r#"{"symbol":"AAPL","above":"1.00"}"#,
+    );
+
+    assert!(alert.contains("registration"), "{alert}");
+    let said = gateway.stop();
+    assert!(
+        !said.err.contains("granted") && !said.err.contains("refuse"),
+        "{said:?}"
+    );
+}
+
+/// An auditor looks at everything, and changes nothing.
+fn an_auditor_looks(p: &Program, order_id: &str) {
+    assert!(p.good(&["audit", "verify"]).contains("whole"));
+    assert!(
+        p.good(&["audit", "find", "--order", order_id])
+            .contains("decided by")
+    );
+    p.good(&["audit", "anchor"]);
+    let stopped = p.run(&["account", "stop", "501", "--operator", "eve"]);
+    assert_ne!(stopped.code, Some(0), "{stopped:?}");
+    assert!(!p.good(&["account", "list"]).contains("501"));
 }
