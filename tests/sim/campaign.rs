@@ -431,8 +431,16 @@ fn all_mutants(o: &Options) -> bool {
 
 fn write(rows: &[Caught]) {
     let mut text = String::from(
-        "# Mutants\n\nEach row is a wrong idea that a loop like ours could contain, switched on in the shipping code (or, for what the Kafka adapter decides, \
-         in the model client), and left to the simulation to find. Made by `make mutants`.\n\n| mutant | seeds needed | invariant that caught it | again |\n|---|---|---|---|\n",
+        "\
+# Mutants
+
+For people who change the loop. Each row is a mistake that a loop like ours could contain. It is
+switched on in the shipping code (or, for what the Kafka adapter decides, in the model client), and
+the simulation must find it. Made by `make mutants`.
+
+| mutant | seeds needed | invariant that caught it | again |
+|---|---|---|---|
+",
     );
     for Caught {
         mutant,
