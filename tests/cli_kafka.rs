@@ -169,3 +169,114 @@ fn a_mass_cancel_ends_with_its_last_answer_and_anchors_know_their_prefix() {
         kept
     );
 }
+
+/// What README types under "Five minutes on Kafka", line by line, and what it says comes of it.
+#[test]
+fn the_five_minutes_of_the_readme_are_as_it_says() {
+    const SOON: Duration = Duration::from_secs(120);
+    let page = include_str!("../README.md");
+    let part = page
+        .split("\n## ")
+        .find(|part| part.starts_with("Five minutes on Kafka"))
+        .expect("the part");
+    let dir = tempfile::tempdir().expect("a directory");
+    let address = &broker::shared().address;
+    let p = Program::kafka(dir.path(), address, &broker::unique_prefix("readme"));
+    let mut running = Vec::new();
+    let mut told = String::new();
+    let mut awaited = false;
+    for line in typed_in(part) {
+        let at_rest = || {
+            let status = p.run(&["status", "--format", "json"]);
+            let rows: Value = serde_json::from_str(&status.out).unwrap_or_default();
+            rows.as_array().is_some_and(|rows| {
+                rows.len() >= 5 * 6 && rows.iter().all(|r| r["state"] == "running")
+            })
+        };
+
+        match line.as_str() {
+            "make kafka" | "export KAFKA_BROKERS=localhost:9092" => {}
+            "kill -9 %1" => {
+                let first: support::program::Background = running.remove(0);
+                first.signal(libc::SIGKILL);
+                first.ends(SOON);
+            }
+            line if line.ends_with('&') => {
+                let args = words(line.trim_end_matches('&'));
+                running.push(p.start(&args[1..].iter().map(String::as_str).collect::<Vec<_>>()));
+                awaited = false;
+            }
+            line if line.contains(" | ") => {
+                let (input, command) = line.split_once(" | ").expect("a pipe");
+                let made = std::process::Command::new("sh")
+                    .args(["-c", input])
+                    .output();
+                std::fs::write(dir.path().join("input"), made.expect("sh").stdout).expect("a file");
+                let args = words(&command.replace(" -", " input"));
+                p.good(&args[1..].iter().map(String::as_str).collect::<Vec<_>>());
+            }
+            line => {
+                // A person types slower than roles start.
+                if !awaited && running.len() > 1 && !line.contains(" status ") {
+                    support::load::wait_for("all tasks to run", SOON, at_rest);
+                    awaited = true;
+                }
+
+                let args = words(line);
+                let answer = p.run(&args[1..].iter().map(String::as_str).collect::<Vec<_>>());
+                let refused = answer.out.contains("DuplicateRejected");
+                assert_eq!(answer.code, Some(i32::from(refused)), "{line}: {answer:?}");
+                told += &answer.out;
+            }
+        }
+    }
+
+    let shown = part.split("```\n").find(|block| block.contains("_e4="));
+    for line in shown.expect("what comes of it").lines() {
+        let event = line.split_whitespace().next().unwrap_or_default();
+        let number = line.split_whitespace().find(|w| w.starts_with("user_seq="));
+        let as_shown = |l: &&str| l.starts_with(event) && number.is_some_and(|n| l.contains(n));
+        let found = told
+            .lines()
+            .find(as_shown)
+            .unwrap_or_else(|| panic!("{line} in {told}"));
+        for field in line.split_whitespace().filter(|w| w.contains('=')) {
+            let varies = ["trade_id=", "last_price_e4="]
+                .iter()
+                .any(|f| field.starts_with(f));
+            let name = field.split_inclusive('=').next().unwrap_or_default();
+            assert!(
+                found.contains(if varies { name } else { field }),
+                "{field} in {found}"
+            );
+        }
+    }
+
+    let of_502 = told.lines().rfind(|l| l.contains("user_id=502"));
+    assert!(
+        of_502.is_some_and(|l| l.starts_with("OrderFilled")),
+        "{told}"
+    );
+    assert!(
+        told.contains("records chained"),
+        "verify looks at chains: {told}"
+    );
+    running.into_iter().for_each(|r| drop(r.stop()));
+}
+
+/// The lines of the blocks marked `sh`, without comments.
+fn typed_in(part: &str) -> Vec<String> {
+    let blocks = part.split("```sh\n").skip(1);
+    let lines = blocks
+        .filter_map(|b| b.split("```").next())
+        .flat_map(str::lines);
+    lines
+        .map(|l| l.split(" #").next().unwrap_or_default().trim().to_string())
+        .filter(|l| !l.is_empty())
+        .collect()
+}
+
+/// Splits like a shell does, as far as README needs it.
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(String::from).collect()
+}
