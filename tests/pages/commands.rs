@@ -51,7 +51,7 @@ fn a_command_that_does_not_exist_is_seen() {
 
 /// Line, words and whether it stands in a block of code, of each command that a page shows. Blocks
 /// marked `text` are output.
-fn commands_in(page: &str) -> Vec<(usize, Vec<String>, bool)> {
+pub fn commands_in(page: &str) -> Vec<(usize, Vec<String>, bool)> {
     let mut found = Vec::new();
     let mut fence: Option<&str> = None;
     for (n, line) in page.lines().enumerate() {
@@ -102,7 +102,7 @@ fn names_nothing_there_is(e: &clap::Error) -> bool {
 }
 
 /// README and all pages below `docs`.
-fn pages() -> Vec<PathBuf> {
+pub fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (mut pages, mut dirs) = (vec![root.join("README.md")], vec![root.join("docs")]);
     while let Some(dir) = dirs.pop() {

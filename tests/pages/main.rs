@@ -3,3 +3,5 @@
 #[cfg(feature = "rocks")]
 mod commands;
 mod links;
+#[cfg(feature = "rocks")]
+mod typed;
