@@ -33,13 +33,13 @@ fn the_pages_type_only_what_the_program_understands() {
 
 #[test]
 fn a_command_that_does_not_exist_is_seen() {
-    let page = "Say `processor statsu`, `processor ...`.\n```sh\n$ ./processor tail x | processor order --sell   # no\n```\n```text\nprocessor no\n```\n";
+    let page = "Say `processor gone`, `processor ...`.\n```sh\n$ ./processor tail x | processor order --sell   # no\n```\n```text\nprocessor no\n```\n";
     let found: Vec<_> = commands_in(page)
         .into_iter()
         .map(|(n, typed, whole)| (n, typed.join(" "), whole))
         .collect();
     let expected = [
-        (1, "processor statsu", false),
+        (1, "processor gone", false),
         (3, "processor tail x", true),
         (3, "processor order --sell", true),
     ];
