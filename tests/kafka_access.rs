@@ -334,6 +334,11 @@ fn each_role_and_client_runs_with_the_rights_of_the_page_and_no_more() {
         .run(&["tail", "audit-log", "--from", "start", "--exit-at-end"])
         .fails(78, &["audit-log"]);
 
+    client.run(&["status", "--role", "portfolio"]).fails(
+        78,
+        &["Describe on group processor-portfolio is not granted"],
+    );
+
     // What goes round the command line is refused by `orders` itself.
     let minted = r#"{"user_id":"501","order_id":"mint","command":"deposit","amount":"1000000"}"#;
     let topic = processor::wire::topics::ORDER_COMMANDS;

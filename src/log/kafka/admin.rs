@@ -236,6 +236,10 @@ impl Askers {
         }
 
         let unanswered = code(&answer).is_some_and(unanswered);
+        if unanswered && let Some(refusal) = self.group_refused(settings, who) {
+            return Err(refusal);
+        }
+
         let answer = answer.map_err(|e| {
             failed(
                 &Admin {
@@ -254,6 +258,20 @@ impl Askers {
         }
 
         answer
+    }
+}
+
+impl Askers {
+    /// The refusal of a question about a group. librdkafka tells only that there was no answer, and
+    /// beside that why it cannot find the group's coordinator.
+    fn group_refused(&self, settings: &KafkaSettings, who: &Who) -> Option<LogError> {
+        let (Who::Group(group) | Who::Stable(group)) = who else {
+            return None;
+        };
+
+        let (told, _) = why(&*self.get(settings, who.clone()).ok()?)?;
+        let refused = told.rdkafka_error_code() == Some(Code::GroupAuthorizationFailed);
+        refused.then(|| forbidden(&format!("Describe on group {group} is not granted")))
     }
 }
 
