@@ -426,6 +426,6 @@ fn an_auditor_looks(p: &Program, order_id: &str) {
     );
     p.good(&["audit", "anchor"]);
     let stopped = p.run(&["account", "stop", "501", "--operator", "eve"]);
-    assert_ne!(stopped.code, Some(0), "{stopped:?}");
+    stopped.fails(1, &["controls/0", "authorization failed"]);
     assert!(!p.good(&["account", "list"]).contains("501"));
 }

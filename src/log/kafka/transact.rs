@@ -126,13 +126,16 @@ impl Sender {
         self.failure.take()
     }
 
-    /// Where a failed record was to go, and why it did not get there.
+    /// Where a failed record was to go, and why it did not get there. Records of a producer that the
+    /// brokers refuse merely come back as purged; the producer knows why.
     pub(super) fn show(&self, names: &TopicTable, failed: &Failed) -> String {
+        let purged = matches!(failed.code, Code::PurgeQueue | Code::PurgeInflight);
+        let fatal = self.client.client().fatal_error().filter(|_| purged);
         format!(
             "{}: {}",
             self.place_of(failed)
                 .map_or("a topic".into(), |at| names.show(at).to_string()),
-            failed.code
+            fatal.map_or_else(|| failed.code.to_string(), |(_, text)| text)
         )
     }
 
