@@ -21,7 +21,7 @@ build: ## build, and link ./processor to the program
 
 test: install-tools ## everything, with a real broker that the tests start themselves
 	@# With the faults that only tests may switch on. They build the same file that ./processor names, so that is put right again at the end.
-	cargo test --locked --features faults --no-fail-fast $(ARGS); code=$$?; if [ -e processor ]; then cargo build --locked; fi; exit $$code
+	cargo test --locked --workspace --features faults --no-fail-fast $(ARGS); code=$$?; if [ -e processor ]; then cargo build --locked; fi; exit $$code
 
 storm: install-tools ## everything that can go wrong, on three brokers; make storm MINUTES=10 SEED=1
 	@MINUTES=$(or $(MINUTES),10) STORM_SECONDS=$(STORM_SECONDS) SEED=$(or $(SEED),1) cargo test --locked --features faults --test storm; \
@@ -35,12 +35,13 @@ mutants: ## which deliberate mistakes the simulation finds; writes docs/internal
 	cargo test --locked --no-default-features --features faults --test sim -- --mutants --write
 
 unit: ## what needs neither a broker nor the C++ libraries
-	cargo test --locked --no-default-features --lib --test structure $(ARGS)
+	cargo test --locked --workspace --exclude processor --exclude processor-log-kafka --lib $(ARGS)
+	cargo test --locked --no-default-features --test structure --test pages $(ARGS)
 
 lint: ## formatting and clippy
 	cargo fmt --check
-	cargo clippy --locked -- -D warnings
-	cargo clippy --locked --all-targets --features faults -- -D warnings
+	cargo clippy --locked --workspace -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features faults -- -D warnings
 	@for script in .ci/run scripts/*; do bash -n $$script || exit 1; done
 
 .PHONY: audit-deps

@@ -25,18 +25,18 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use log_kafka::{KafkaLog, KafkaSettings};
+use log_local::{LocalLog, Options};
 use place::LIMITS;
-use processor::engine::ports::{From, Log};
-use processor::engine::records::Records;
-use processor::engine::topics::TopicId;
-use processor::log::kafka::{KafkaLog, KafkaSettings};
-use processor::log::local::{LocalLog, Options};
-use processor::roles::Role;
+use ports::records::Records;
+use ports::topics::TopicId;
+use ports::{From, Log};
 use processor::runtime::demo;
 use processor::runtime::system::System;
-use processor::wire::topics;
+use roles::Role;
 use running::Running;
 use serde::Deserialize;
+use wire::topics;
 
 const BATCH: usize = 5_000;
 
@@ -164,11 +164,7 @@ fn kafka(brokers: &str, prefix: &str, dir: &Path) -> System {
     )
 }
 
-fn system(
-    log: Arc<dyn Log>,
-    topics: Arc<processor::engine::topics::TopicTable>,
-    state: &Path,
-) -> System {
+fn system(log: Arc<dyn Log>, topics: Arc<ports::topics::TopicTable>, state: &Path) -> System {
     let system = place::system(log, topics, state);
     load::prepare(&system);
     system

@@ -14,18 +14,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use engine::instance::{Instance, Settings};
+use engine::role::{Role as Logic, RoleFactory, RoleSpec};
+use log_local::LocalLog;
+use os::clock::SystemClock;
 use place::LIMITS;
-use processor::engine::instance::{Instance, Settings};
-use processor::engine::ports::{Clock, From, Limits, Log, LogError, Stores};
-use processor::engine::records::{Record, Records};
-use processor::engine::role::{Role as Logic, RoleFactory, RoleSpec};
-use processor::engine::topics::{TopicId, TopicPartition};
-use processor::log::local::LocalLog;
-use processor::roles::Role;
-use processor::runtime::clock::SystemClock;
+use ports::records::{Record, Records};
+use ports::topics::{TopicId, TopicPartition};
+use ports::{Clock, From, Limits, Log, LogError, Stores};
 use processor::runtime::system::System;
-use processor::store::memory::MemoryStores;
-use processor::wire::topics;
+use roles::Role;
+use store::memory::MemoryStores;
+use wire::topics;
 
 const ORDERS: u64 = 5_000;
 
@@ -57,7 +57,7 @@ impl RoleFactory for Eager {
         topic: TopicId,
         log: &dyn Log,
         clock: &dyn Clock,
-        loaded: &processor::engine::broadcast::Tables,
+        loaded: &engine::broadcast::Tables,
     ) -> Result<Records, LogError> {
         self.0.seed_broadcast(topic, log, clock, loaded)
     }
@@ -72,7 +72,7 @@ fn instance(system: &System, role: Role, stores: Box<dyn Stores>) -> Instance {
         takeover_wait: Duration::from_secs(5),
         startup_wait: Duration::from_secs(5),
         cache_bytes: 64 << 20,
-        standby: processor::engine::restore::Standby::None,
+        standby: engine::restore::Standby::None,
     };
 
     let factory = system.factory(role).expect("the topics are there");

@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use copy::{INPUT, OUTPUT, PARTITIONS, VALUE, bare, fill, topic};
-use processor::engine::ports::{
+use log_kafka::{KafkaLog, KafkaSettings};
+use ports::records::{HeaderBuf, Record, Records};
+use ports::topics::{Cleanup, TopicPartition, TopicTable};
+use ports::{
     Committed, Limits, Log, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction,
 };
-use processor::engine::records::{HeaderBuf, Record, Records};
-use processor::engine::topics::{Cleanup, TopicPartition, TopicTable};
-use processor::log::kafka::{KafkaLog, KafkaSettings};
 
 fn main() {
     let records: u64 = std::env::var("COPY_RECORDS")

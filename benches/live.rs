@@ -25,19 +25,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use client::KeyedAppender;
+use domain::status::Side;
+use log_kafka::{KafkaLog, KafkaSettings};
+use log_local::{LocalLog, Options};
 use place::LIMITS;
-use processor::client::KeyedAppender;
-use processor::domain::partitioner;
-use processor::domain::status::Side;
-use processor::engine::ports::{From, Log, Reader};
-use processor::engine::records::{Headers, Record, Records};
-use processor::engine::topics::{TopicPartition, TopicTable};
-use processor::log::kafka::{KafkaLog, KafkaSettings};
-use processor::log::local::{LocalLog, Options};
-use processor::roles::{Role, RoleSettings};
+use ports::partitioner;
+use ports::records::{Headers, Record, Records};
+use ports::topics::{TopicPartition, TopicTable};
+use ports::{From, Log, Reader};
 use processor::runtime::system::System;
-use processor::wire::encode::{Format, MarketOrder};
-use processor::wire::topics;
+use roles::{Role, RoleSettings};
+use wire::encode::{Format, MarketOrder};
+use wire::topics;
 
 /// Partitions of the backlog's topics: of one role on one machine.
 const PARTITIONS: u32 = 6;

@@ -4,10 +4,10 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use client::simulate::Rng;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use processor::client::simulate::Rng;
-use processor::engine::ports::{StateStore, Write};
-use processor::store::rocks::{RocksStore, SharedMemory};
+use ports::{StateStore, Write};
+use store::rocks::{RocksStore, SharedMemory};
 
 const KEYS: u64 = 500_000;
 const BATCH: u64 = 1000;

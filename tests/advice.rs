@@ -120,11 +120,10 @@ const CARRIED_OUT: &[(&str, &str)] = &[
 fn every_advice_is_carried_out_by_a_test() {
     let mut unknown = Vec::new();
     for dir in [
-        "src/log/kafka",
-        "src/engine",
-        "src/cli",
-        "src/runtime",
-        "src/store",
+        "crates/log-kafka/src",
+        "crates/engine/src",
+        "crates/store/src",
+        "src",
     ] {
         for file in rust_files(&root().join(dir)) {
             for (n, line) in messages(&file) {

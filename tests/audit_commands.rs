@@ -6,17 +6,17 @@ mod support;
 
 use std::path::Path;
 
-use processor::roles::RoleSettings;
-use processor::runtime::audit::anchor::Anchor;
-use processor::runtime::audit::chains::{Chains, heads};
-use processor::runtime::audit::export::Export;
-use processor::runtime::audit::file;
-use processor::runtime::audit::find::{Proof, Query, find};
-use processor::wire::topics as t;
+use audit::anchor::Anchor;
+use audit::chains::{Chains, heads};
+use audit::export::Export;
+use audit::file;
+use audit::find::{Proof, Query, find};
+use roles::RoleSettings;
 use serde_json::Value;
 use support::load::{Orders, Stream};
 use support::program::Program;
 use support::world::on_both;
+use wire::topics as t;
 
 /// An embedded log with one filled order of user 501.
 fn traded(dir: &Path) -> Program {

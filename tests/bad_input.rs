@@ -7,16 +7,16 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use processor::client::OrderCommandProducer;
-use processor::client::Side::Buy;
-use processor::engine::topics::{TopicId, TopicPartition};
-use processor::roles::RoleSettings;
-use processor::wire::topics as t;
+use client::OrderCommandProducer;
+use client::Side::Buy;
+use ports::topics::{TopicId, TopicPartition};
+use roles::RoleSettings;
 use serde_json::{Value, json};
 use support::bad_rows::{Ends, Row, commands, instruments, packed, ticks};
 use support::load::Sender;
 use support::oracle::Seen;
 use support::world::{World, names, on_both};
+use wire::topics as t;
 
 #[test]
 fn every_row_of_bad_input() {
@@ -107,7 +107,7 @@ fn place(
 
     let due = key.map_or_else(
         || sender.partition(topic, fallback),
-        |k| processor::domain::partitioner::partition(k, count),
+        |k| ports::partitioner::partition(k, count),
     );
     TopicPartition::new(topic, if misplaced { (due + 1) % count } else { due })
 }

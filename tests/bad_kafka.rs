@@ -8,10 +8,9 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::Log;
-use processor::engine::topics::{Cleanup, TopicId, TopicSpec};
-use processor::log::kafka::{KafkaLog, KafkaSettings};
-use processor::wire::topics as t;
+use log_kafka::{KafkaLog, KafkaSettings};
+use ports::Log;
+use ports::topics::{Cleanup, TopicId, TopicSpec};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -19,6 +18,7 @@ use serde_json::Value;
 use support::broker::{self, Broker};
 use support::load::wait_for;
 use support::program::{Program, SmallDisk};
+use wire::topics as t;
 
 fn temp() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
@@ -196,7 +196,7 @@ fn topics_that_are_missing_or_do_not_fit() {
     );
     for topic in table.iter().filter(|topic| *topic != t::BOOK_COMMANDS) {
         let spec = table.spec(topic);
-        let one = spec.partitions == processor::engine::topics::Partitions::One;
+        let one = spec.partitions == ports::topics::Partitions::One;
         wide_log
             .create_topic(topic, spec, if one { 1 } else { 2 })
             .expect("a topic");

@@ -11,12 +11,12 @@ mod model;
 #[path = "model/riskless.rs"]
 mod riskless;
 
+use client::simulate::Rng;
 use model::limits::{Limit, flooded};
 use model::roles::{Pair, limited, settings};
 use model::script::{Command, Kind, START_MS, SYMBOLS, Status, script, settled, shrink};
 use model::{Model, Symbol};
-use processor::client::simulate::Rng;
-use processor::roles::RoleSettings;
+use roles::RoleSettings;
 
 /// Commands of one script; the model looks at all orders there ever were, so long scripts are slow.
 const LENGTH: usize = 400;

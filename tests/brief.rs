@@ -6,14 +6,14 @@ mod support;
 
 use std::time::Duration;
 
-use processor::client::{ClientError, MarketDataPublisher, OrderCommandProducer, Side};
-use processor::domain::partitioner::partition;
-use processor::roles::RoleSettings;
-use processor::wire::topics as t;
+use client::{ClientError, MarketDataPublisher, OrderCommandProducer, Side};
+use ports::partitioner::partition;
+use roles::RoleSettings;
 use serde_json::{Value, json};
 use support::load::wait_for;
 use support::oracle::{Seen, check};
 use support::world::{PARTITIONS, PATIENCE, World, names, on_both};
+use wire::topics as t;
 
 /// 1 000 000.00, what an account opens with.
 const OPENING: i64 = 10_000_000_000;
@@ -61,7 +61,7 @@ fn order_placed_notification() {
         assert_eq!(command.value, sent, "the six fields and nothing else");
         let time_us = command.time_ms * 1000;
         assert!(
-            (processor::client::now_ms() - command.time_ms).abs() < 120_000,
+            (client::now_ms() - command.time_ms).abs() < 120_000,
             "append time, not the client's claim"
         );
 

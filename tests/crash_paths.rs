@@ -10,16 +10,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::Log;
-use processor::engine::topics::{TopicId, TopicPartition};
-use processor::log::local::{LocalLog, Options};
-use processor::wire::topics as t;
+use log_local::{LocalLog, Options};
+use ports::Log;
+use ports::topics::{TopicId, TopicPartition};
 use serde_json::{Value, json};
 use support::forgotten::forget;
 use support::load::Sender;
 use support::oracle::{self, Seen, Verdict};
 use support::program::Program;
 use support::rest;
+use wire::topics as t;
 
 const ORDERS: &str = "processor-orders";
 /// Bounds of a part, as they are set for everybody, and orders that make some parts.

@@ -1,4 +1,4 @@
-//! Every crash point of the program (`src/engine/crash.rs`), visited by every role under load on a
+//! Every crash point of the program (`crates/faults/src/crash.rs`), visited by every role under load on a
 //! real broker: it aborts there, is started again (to die at the next one), and at the end an
 //! oracle that knows only the inputs goes through everything that was written. Then the same on the
 //! embedded log, where all roles die together. A point that was not hit fails the test; one that
@@ -14,13 +14,13 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
-use processor::engine::crash::Point::{self, *};
-use processor::wire::topics as t;
+use faults::crash::Point::{self, *};
 use support::fleet::{Fleet, Name};
 use support::follower::{self, Follower};
 use support::load::{Orders, Sender, Stream, reference, wait_for};
 use support::process::{Installation, replayed};
 use support::{broker, oracle, rest};
+use wire::topics as t;
 
 const ROLES: [&str; 5] = ["orders", "trading", "portfolio", "notifications", "audit"];
 const PARTITIONS: u32 = 4;

@@ -12,14 +12,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use processor::client::simulate::Rng;
-use processor::engine::crash::Point::{self, *};
-use processor::engine::ports::Log;
-use processor::log::local::{LocalLog, Options};
-use processor::wire::topics as t;
+use client::simulate::Rng;
+use faults::crash::Point::{self, *};
+use log_local::{LocalLog, Options};
+use ports::Log;
 use support::load::{Orders, Sender, reference, wait_for};
 use support::process::replayed;
 use support::{oracle, rest};
+use wire::topics as t;
 
 const PARTITIONS: u32 = 3;
 const SYMBOLS: u64 = 10;

@@ -6,12 +6,12 @@ mod support;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use processor::engine::instance::Stop;
-use processor::engine::meta::StoreMeta;
-use processor::engine::ports::*;
-use processor::engine::records::{Headers, Record};
-use processor::engine::topics::*;
-use processor::log::local::LocalLog;
+use engine::instance::Stop;
+use engine::meta::StoreMeta;
+use log_local::LocalLog;
+use ports::records::{Headers, Record};
+use ports::topics::*;
+use ports::*;
 use support::counter::*;
 
 #[test]

@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use processor::engine::instance::{Instance, Stop, TaskView};
-use processor::engine::ports::*;
-use processor::engine::records::Records;
-use processor::engine::restore::{Assignment, Report, Request, Restorer, Standby};
-use processor::engine::topics::*;
+use engine::instance::{Instance, Stop, TaskView};
+use engine::restore::{Assignment, Report, Request, Restorer, Standby};
+use ports::records::Records;
+use ports::topics::*;
+use ports::*;
 use support::counter::*;
 
 fn input(partition: u32) -> TopicPartition {
@@ -48,9 +48,9 @@ fn worked() -> (World, Vec<BTreeMap<TopicPartition, u64>>) {
 
     for r in records
         .iter()
-        .filter(|r| r.key == Some(processor::engine::meta::META_KEY))
+        .filter(|r| r.key == Some(engine::meta::META_KEY))
     {
-        let meta = processor::engine::meta::Meta::decode(r.value.unwrap()).unwrap();
+        let meta = engine::meta::Meta::decode(r.value.unwrap()).unwrap();
         boundaries.push(meta.offsets.into_iter().collect());
     }
 
@@ -176,9 +176,8 @@ fn a_store_that_is_not_the_changelogs_is_rebuilt_when_offsets_are_gone() {
     let mut files = foreign.disk.tasks.lock().unwrap().clone();
     for (task, files) in &mut files {
         let own = world.disk.tasks.lock().unwrap()[task].meta.clone().unwrap();
-        let own = processor::engine::meta::StoreMeta::decode(&own).unwrap();
-        let mut theirs =
-            processor::engine::meta::StoreMeta::decode(files.meta.as_ref().unwrap()).unwrap();
+        let own = engine::meta::StoreMeta::decode(&own).unwrap();
+        let mut theirs = engine::meta::StoreMeta::decode(files.meta.as_ref().unwrap()).unwrap();
         theirs.changelog_offset = own.changelog_offset;
         files.meta = Some(theirs.encode());
     }
@@ -422,25 +421,13 @@ fn a_damaged_standby_is_copied_anew() {
             .and_then(|f| f.meta.clone())
     };
 
-    both(&|| {
-        stored().is_some_and(|m| {
-            processor::engine::meta::StoreMeta::decode(&m)
-                .unwrap()
-                .verified
-        })
-    });
+    both(&|| stored().is_some_and(|m| engine::meta::StoreMeta::decode(&m).unwrap().verified));
 
     let flip = |f: &mut Files| f.keys.values_mut().for_each(|v| v[7] ^= 1);
     spare.disk.tasks.lock().unwrap().entry(0).and_modify(flip);
     world.send(50..100);
     both(&|| spare.disk.quarantined.load(Ordering::Relaxed) == 1);
-    both(&|| {
-        stored().is_some_and(|m| {
-            processor::engine::meta::StoreMeta::decode(&m)
-                .unwrap()
-                .verified
-        })
-    });
+    both(&|| stored().is_some_and(|m| engine::meta::StoreMeta::decode(&m).unwrap().verified));
 
     drop(first);
     spare.run_until(&mut second, |i| {

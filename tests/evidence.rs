@@ -7,12 +7,12 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 
-use processor::engine::ports::Log;
-use processor::engine::records::{HeaderBuf, Record};
-use processor::engine::topics::{TopicId, TopicPartition};
-use processor::log::local::{LocalLog, Options};
-use processor::wire::topics as t;
+use log_local::{LocalLog, Options};
+use ports::Log;
+use ports::records::{HeaderBuf, Record};
+use ports::topics::{TopicId, TopicPartition};
 use support::program::Program;
+use wire::topics as t;
 
 const LIE: &str = "+\u{a0}2026-11-30T00:00:00.000Z\u{a0}order-events/0/999\u{a0}\u{a0}OrderFilled\u{a0}user_id:victim";
 

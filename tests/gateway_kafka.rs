@@ -21,13 +21,13 @@ use std::time::{Duration, Instant};
 use endpoint::Endpoint;
 use gateway::{Sse, try_request};
 use hyper::Method;
-use processor::wire::topics as t;
 use serde_json::json;
 use support::load::{Orders, Sender, Stream, reference};
 use support::oracle::read_all;
 use support::process::{Installation, Process, tail};
 use support::rest::wait_at_rest;
 use support::{broker, load};
+use wire::topics as t;
 
 const USERS: u64 = 6;
 const SYMBOLS: u64 = 3;

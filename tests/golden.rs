@@ -13,31 +13,31 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use audit::anchor::parse_all;
+use audit::file as audit_file;
+use engine::journal::JournalPart;
+use engine::meta::{JournalEntry, META_KEY, Meta, StoreMeta};
+use engine::restore::scan_digest;
+use log_local::batch::Packed;
+use log_local::{LocalLog, Options, format};
+use ports::topics::{TopicId, TopicPartition};
+use ports::{Log, StateStore};
 use processor::cli::decode;
-use processor::engine::journal::JournalPart;
-use processor::engine::meta::{JournalEntry, META_KEY, Meta, StoreMeta};
-use processor::engine::ports::{Log, StateStore};
-use processor::engine::restore::scan_digest;
-use processor::engine::topics::{TopicId, TopicPartition};
-use processor::log::local::batch::Packed;
-use processor::log::local::{LocalLog, Options, format};
-use processor::roles::{Role, RoleSettings, show};
-use processor::runtime::audit::anchor::parse_all;
-use processor::runtime::audit::file as audit_file;
 use processor::runtime::replay::newest_store;
-use processor::store::dir::read_identity;
-use processor::store::rocks::{RocksStore, SharedMemory};
-use processor::wire::audit::AuditEntry;
-use processor::wire::book::{BookCommand, Execution};
-use processor::wire::event::OrderEvent;
-use processor::wire::notification::Notification;
-use processor::wire::portfolio::{Portfolio, Position};
-use processor::wire::topics as t;
-use processor::wire::trade::{ReferencePrice, Trade, TradeBusted};
+use roles::{Role, RoleSettings, show};
 use serde_json::{Value, json};
+use store::dir::read_identity;
+use store::rocks::{RocksStore, SharedMemory};
 use support::oracle::{hex, read_all};
 use support::program::Program;
 use support::world::World;
+use wire::audit::AuditEntry;
+use wire::book::{BookCommand, Execution};
+use wire::event::OrderEvent;
+use wire::notification::Notification;
+use wire::portfolio::{Portfolio, Position};
+use wire::topics as t;
+use wire::trade::{ReferencePrice, Trade, TradeBusted};
 
 fn dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -85,7 +85,7 @@ fn read(what: &str, key: &[u8], bytes: &[u8]) -> Value {
         }
         "journal" => {
             let j = JournalEntry::decode(bytes).expect("readable");
-            let row = |r: &processor::engine::broadcast::Seen| json!({"table": r.table.0, "key": decode::text(&r.key), "version": r.version, "value": hex(&r.value)});
+            let row = |r: &engine::broadcast::Seen| json!({"table": r.table.0, "key": decode::text(&r.key), "version": r.version, "value": hex(&r.value)});
             let rows: Vec<Value> = j.rows.iter().map(row).collect();
             json!({"transaction": j.transaction, "offsets": positions(&j.offsets), "digest": j.digest.to_string(), "forget": j.forget, "rows": rows})
         }
@@ -93,7 +93,7 @@ fn read(what: &str, key: &[u8], bytes: &[u8]) -> Value {
             let p = JournalPart::decode(bytes)
                 .expect("readable")
                 .expect("a part");
-            let row = |r: &processor::engine::broadcast::Seen| json!({"table": r.table.0, "key": decode::text(&r.key), "version": r.version, "value": hex(&r.value)});
+            let row = |r: &engine::broadcast::Seen| json!({"table": r.table.0, "key": decode::text(&r.key), "version": r.version, "value": hex(&r.value)});
             json!({"transaction": p.transaction, "number": p.number, "rows": p.rows.iter().map(row).collect::<Vec<_>>()})
         }
         "message" => {
@@ -128,7 +128,7 @@ fn read(what: &str, key: &[u8], bytes: &[u8]) -> Value {
         "batch" => {
             let batch = Packed::parse(7, bytes.to_vec()).expect("readable");
             let at = TopicPartition::new(TopicId(0), 0);
-            let record = |r: processor::engine::records::Record<'_>| {
+            let record = |r: ports::records::Record<'_>| {
                 let headers: Vec<Value> = r
                     .headers
                     .iter()
@@ -239,7 +239,7 @@ fn log_content(dir: &Path, prefix: &str) -> Value {
         let records = read_all(&log, topic);
         let sum = records.iter().fold(0_u128, |sum, r| {
             sum.wrapping_add(
-                processor::engine::digest::of(
+                engine::digest::of(
                     &[
                         &r.key[..],
                         &r.offset.to_be_bytes(),
@@ -415,11 +415,8 @@ fn write_all() {
     ];
 
     for command in commands {
-        w.sender.send(
-            processor::wire::command::topic(command.as_bytes()),
-            "501",
-            command,
-        );
+        w.sender
+            .send(wire::command::topic(command.as_bytes()), "501", command);
         w.sender.flush();
         w.rest();
     }
@@ -539,12 +536,12 @@ fn write_all() {
         }),
     );
 
-    let mut builder = processor::log::local::batch::Builder::default();
-    let mut headers = processor::engine::records::HeaderBuf::default();
+    let mut builder = log_local::batch::Builder::default();
+    let mut headers = ports::records::HeaderBuf::default();
     headers.push("src", b"order-commands/0/1").push("n", b"0");
     let at = TopicPartition::new(TopicId(0), 0);
     for (key, value) in [(Some(&b"k"[..]), None), (None, Some(&b"value"[..]))] {
-        builder.push(&processor::engine::records::Record {
+        builder.push(&ports::records::Record {
             at,
             offset: 0,
             timestamp_ms: 5,

@@ -9,10 +9,10 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-use processor::wire::topics;
 use support::broker::{Broker, ask, wire_text};
 use support::load::wait_for;
 use support::program::Program;
+use wire::topics;
 
 const PAGE: &str = include_str!("../docs/operating/security.md");
 const ROLES: [&str; 5] = ["orders", "trading", "portfolio", "notifications", "audit"];
@@ -213,7 +213,7 @@ fn the_page_names_topics_that_exist() {
         }
     }
 
-    for role in processor::roles::Role::all() {
+    for role in roles::Role::all() {
         let (_, reads, _) = rows()
             .into_iter()
             .find(|(name, ..)| name == role.name())
@@ -341,21 +341,19 @@ fn each_role_and_client_runs_with_the_rights_of_the_page_and_no_more() {
 
     // What goes round the command line is refused by `orders` itself.
     let minted = r#"{"user_id":"501","order_id":"mint","command":"deposit","amount":"1000000"}"#;
-    let topic = processor::wire::topics::ORDER_COMMANDS;
+    let topic = wire::topics::ORDER_COMMANDS;
     let properties = [
         ("security.protocol", "sasl_plaintext"),
         ("sasl.mechanism", "PLAIN"),
         ("sasl.username", "client"),
         ("sasl.password", "client-secret"),
     ];
-    let mut settings = processor::log::kafka::KafkaSettings::new(&broker.address);
+    let mut settings = log_kafka::KafkaSettings::new(&broker.address);
     settings.properties = properties
         .map(|(k, v)| (k.to_string(), v.to_string()))
         .to_vec();
-    let log =
-        processor::log::kafka::KafkaLog::new(settings, std::sync::Arc::new(topics::table("")));
-    let mut commands =
-        processor::client::KeyedAppender::new(&log, topic).expect("the topic is there");
+    let log = log_kafka::KafkaLog::new(settings, std::sync::Arc::new(topics::table("")));
+    let mut commands = client::KeyedAppender::new(&log, topic).expect("the topic is there");
     commands
         .append("501", Some(minted.as_bytes()))
         .expect("sent");

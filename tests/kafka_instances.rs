@@ -14,14 +14,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::{
+use log_kafka::{KafkaLog, KafkaSettings};
+use ports::records::{Headers, Record, Records};
+use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use ports::{
     Committed, From, Limits, Log, LogError, MemberInput, MemberSpec, Outcome, Polled, Transaction,
 };
-use processor::engine::records::{Headers, Record, Records};
-use processor::engine::topics::{
-    Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable,
-};
-use processor::log::kafka::{KafkaLog, KafkaSettings};
 
 const INPUT: TopicId = TopicId(0);
 const OUTPUT: TopicId = TopicId(1);

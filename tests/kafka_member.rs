@@ -13,15 +13,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::{
+use log_kafka::{KafkaLog, KafkaSettings};
+use ports::records::{Headers, Record, Records};
+use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use ports::{
     Appender, Committed, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Outcome,
     Polled, Transaction,
 };
-use processor::engine::records::{Headers, Record, Records};
-use processor::engine::topics::{
-    Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable,
-};
-use processor::log::kafka::{KafkaLog, KafkaSettings};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use broker::Broker;

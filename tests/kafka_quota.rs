@@ -6,11 +6,11 @@ mod support;
 
 use std::time::Duration;
 
-use processor::log::kafka::{KafkaLog, KafkaSettings};
-use processor::wire::topics as t;
+use log_kafka::{KafkaLog, KafkaSettings};
 use support::broker::{Broker, wire_text};
 use support::load::{Sender, wait_for};
 use support::program::Program;
+use wire::topics as t;
 
 /// Sets (or takes away) a quota of every client with our client id. No client library that we use
 /// can send that request.

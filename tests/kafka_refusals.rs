@@ -8,8 +8,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use processor::log::kafka::{KafkaLog, KafkaSettings};
-use processor::wire::topics as t;
+use log_kafka::{KafkaLog, KafkaSettings};
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -18,6 +17,7 @@ use support::broker::Broker;
 use support::load::{Sender, wait_for};
 use support::program::Program;
 use support::rest::wait_at_rest;
+use wire::topics as t;
 
 const LONG: Duration = Duration::from_secs(120);
 

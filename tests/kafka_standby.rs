@@ -10,13 +10,13 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use processor::engine::crash::Point;
+use faults::crash::Point;
 use processor::runtime::status::{InstanceStatus, State, TaskStatus};
-use processor::wire::topics as t;
 use support::follower::Follower;
 use support::load::{Orders, Sender, reference, wait_for};
 use support::process::{Installation, Process, tail};
 use support::{broker, oracle, rest};
+use wire::topics as t;
 
 const PARTITIONS: u32 = 4;
 const SYMBOLS: u64 = 20;

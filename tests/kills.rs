@@ -8,13 +8,13 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use processor::client::simulate::Rng;
-use processor::wire::topics as t;
+use client::simulate::Rng;
 use support::fleet::{Fleet, Name};
 use support::follower::{self, Follower};
 use support::load::{Orders, Sender, Stream, reference, wait_for};
 use support::process::{Installation, replayed, tail};
 use support::{broker, oracle, rest};
+use wire::topics as t;
 
 const ROLES: [&str; 5] = ["orders", "trading", "portfolio", "notifications", "audit"];
 const PARTITIONS: u32 = 4;

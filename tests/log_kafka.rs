@@ -13,14 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::{
+use log_kafka::{KafkaLog, KafkaSettings};
+use ports::records::Records;
+use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use ports::{
     Committed, Log, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction,
 };
-use processor::engine::records::Records;
-use processor::engine::topics::{
-    Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable,
-};
-use processor::log::kafka::{KafkaLog, KafkaSettings};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, Producer};
 

@@ -10,10 +10,10 @@ mod memory {
     use std::sync::{Arc, Mutex, mpsc};
     use std::time::{Duration, Instant};
 
-    use processor::engine::ports::{From, Log, LogError, MemberInput, MemberSpec, Polled};
-    use processor::engine::records::Records;
-    use processor::engine::topics::TopicTable;
-    use processor::log::local::{LocalLog, Options};
+    use log_local::{LocalLog, Options};
+    use ports::records::Records;
+    use ports::topics::TopicTable;
+    use ports::{From, Log, LogError, MemberInput, MemberSpec, Polled};
 
     use crate::conformance::{Cluster, INPUT, Owned, WIDE, plain, table, tp};
 
@@ -35,7 +35,7 @@ mod memory {
     const LONG: Duration = Duration::from_secs(60);
 
     fn with_input(options: Options) -> LocalLog {
-        let storage = Box::new(processor::log::local::Memory::default());
+        let storage = Box::new(log_local::Memory::default());
         let log = LocalLog::with_storage(storage, &table(""), options).expect("the log opens");
         log.create_topic(INPUT, table("").spec(INPUT), 1)
             .expect("a topic");
@@ -76,7 +76,7 @@ mod memory {
     #[test]
     fn a_clock_that_was_far_ahead_is_outlived() {
         const YEAR: i64 = 365 * 86_400_000;
-        let storage = processor::log::local::Memory::default();
+        let storage = log_local::Memory::default();
         let now = Arc::new(AtomicI64::new(0));
         let open = || {
             let theirs = now.clone();
@@ -195,9 +195,9 @@ mod memory {
 
 #[cfg(feature = "rocks")]
 mod embedded {
-    use processor::engine::ports::Log;
-    use processor::engine::topics::TopicTable;
-    use processor::log::local::{LocalLog, Options};
+    use log_local::{LocalLog, Options};
+    use ports::Log;
+    use ports::topics::TopicTable;
 
     use crate::conformance::Cluster;
 
@@ -240,11 +240,11 @@ mod directory {
     use std::process::{Child, Command, Stdio};
     use std::time::Duration;
 
-    use processor::engine::ports::{
+    use log_local::{LocalLog, Options};
+    use ports::records::{Headers, Record, Records};
+    use ports::{
         From, Log, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction,
     };
-    use processor::engine::records::{Headers, Record, Records};
-    use processor::log::local::{LocalLog, Options};
 
     use crate::conformance::{
         CHANGELOG, COUNT, INPUT, OUTPUT, Owned, TABLE, WIDE, plain, table, tp,
@@ -299,7 +299,7 @@ mod directory {
         member
     }
 
-    fn read(log: &LocalLog, at: processor::engine::topics::TopicPartition) -> Vec<Owned> {
+    fn read(log: &LocalLog, at: ports::topics::TopicPartition) -> Vec<Owned> {
         let mut reader = log
             .reader(at.topic, &[(at.partition, From::Start)], true)
             .expect("a reader");
@@ -577,7 +577,7 @@ mod directory {
         reader
             .poll(
                 PATIENCE,
-                processor::engine::ports::Limits {
+                ports::Limits {
                     records: 10,
                     ..WIDE
                 },

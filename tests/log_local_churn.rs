@@ -7,14 +7,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::{
+use log_local::{LocalLog, Memory, Options};
+use ports::records::{Headers, Record, Records};
+use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use ports::{
     Committed, From, Limits, Log, LogError, MemberInput, MemberSpec, Outcome, Polled, Transaction,
 };
-use processor::engine::records::{Headers, Record, Records};
-use processor::engine::topics::{
-    Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable,
-};
-use processor::log::local::{LocalLog, Memory, Options};
 
 const INPUT: TopicId = TopicId(0);
 const OUTPUT: TopicId = TopicId(1);

@@ -6,11 +6,11 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use processor::client::now_ms;
-use processor::roles::RoleSettings;
-use processor::wire::topics as t;
+use client::now_ms;
+use roles::RoleSettings;
 use support::load::wait_for;
 use support::world::{PATIENCE, World, names, on_both};
+use wire::topics as t;
 
 fn send(w: &mut World, user: &str, fields: &str) {
     w.sender.send(

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use processor::domain::partitioner::partition;
-use processor::engine::instance::{Instance, Settings};
-use processor::engine::ports::{Clock, From, Limits, Log};
-use processor::engine::records::{Headers, Record, Records};
-use processor::engine::topics::{Partitions, TopicId, TopicPartition};
-use processor::log::local::{LocalLog, Memory, Options};
-use processor::roles::{Role, RoleSettings, factory};
-use processor::store::memory::MemoryStores;
-use processor::wire::event::OrderEvent;
-use processor::wire::topics;
+use engine::instance::{Instance, Settings};
+use log_local::{LocalLog, Memory, Options};
+use ports::partitioner::partition;
+use ports::records::{Headers, Record, Records};
+use ports::topics::{Partitions, TopicId, TopicPartition};
+use ports::{Clock, From, Limits, Log};
+use roles::{Role, RoleSettings, factory};
+use store::memory::MemoryStores;
+use wire::event::OrderEvent;
+use wire::topics;
 
 const PARTITIONS: u32 = 2;
 const START_MS: i64 = 1_800_000_000_000;
@@ -35,7 +35,7 @@ impl Clock for Hand {
 struct World {
     hand: Hand,
     log: LocalLog,
-    names: Arc<processor::engine::topics::TopicTable>,
+    names: Arc<ports::topics::TopicTable>,
     stores: [MemoryStores; 2],
     running: Vec<Instance>,
 }
@@ -99,7 +99,7 @@ impl World {
                 takeover_wait: Duration::from_millis(300),
                 startup_wait: Duration::from_secs(5),
                 cache_bytes: 1 << 20,
-                standby: processor::engine::restore::Standby::None,
+                standby: engine::restore::Standby::None,
             };
 
             let made = factory(

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use processor::engine::ports::{Log, LogError};
-use processor::engine::topics::TopicPartition;
-use processor::log::kafka::{KafkaLog, KafkaSettings};
-use processor::wire::topics as t;
+use log_kafka::{KafkaLog, KafkaSettings};
+use ports::topics::TopicPartition;
+use ports::{Log, LogError};
 use support::cluster::Cluster;
+use wire::topics as t;
 
 const PARTITIONS: u32 = 6;
 const IN_SYNC: Duration = Duration::from_secs(120);

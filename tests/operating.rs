@@ -10,17 +10,15 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::{
-    Limits, Log, MemberInput, MemberSpec, Outcome, Polled, Transaction,
-};
-use processor::engine::records::Records;
-use processor::engine::topics::TopicPartition;
-use processor::log::local::{LocalLog, Options};
-use processor::wire::topics as t;
+use log_local::{LocalLog, Options};
+use ports::records::Records;
+use ports::topics::TopicPartition;
+use ports::{Limits, Log, MemberInput, MemberSpec, Outcome, Polled, Transaction};
 use serde_json::Value;
 use support::forgotten;
 use support::load::wait_for;
 use support::program::Program;
+use wire::topics as t;
 
 const BUG: i32 = 70;
 const CONFIG: i32 = 78;

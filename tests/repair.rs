@@ -8,10 +8,9 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use processor::engine::ports::Log;
-use processor::engine::topics::{TopicId, TopicPartition};
-use processor::log::kafka::{KafkaLog, KafkaSettings};
-use processor::wire::topics as t;
+use log_kafka::{KafkaLog, KafkaSettings};
+use ports::Log;
+use ports::topics::{TopicId, TopicPartition};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -22,6 +21,7 @@ use serde_json::Value;
 use support::broker;
 use support::load::wait_for;
 use support::program::Program;
+use wire::topics as t;
 
 const BUG: i32 = 70;
 const CONFIG: i32 = 78;

@@ -1,7 +1,7 @@
 //! The stores: what they keep, what they refuse, and what they notice.
 
-use processor::engine::ports::{StateStore, Stores, Write};
-use processor::store::memory::MemoryStores;
+use ports::{StateStore, Stores, Write};
+use store::memory::MemoryStores;
 
 fn put(store: &mut dyn StateStore, changes: &[(&str, Option<&str>)], meta: &str) {
     let mut changes = changes
@@ -114,12 +114,12 @@ mod rocks {
     use std::path::{Path, PathBuf};
     use std::time::Duration;
 
-    use processor::engine::meta::{Meta, StoreMeta};
-    use processor::engine::ports::StoreError;
-    use processor::roles::Role;
+    use engine::meta::{Meta, StoreMeta};
+    use ports::StoreError;
     use processor::runtime::replay::newest_store;
-    use processor::store::dir::{Identity, InstanceDir};
-    use processor::store::rocks::{RocksStore, RocksStores, SharedMemory};
+    use roles::Role;
+    use store::dir::{Identity, InstanceDir};
+    use store::rocks::{RocksStore, RocksStores, SharedMemory};
 
     use super::*;
 

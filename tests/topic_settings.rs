@@ -8,17 +8,17 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use processor::engine::ports::{From, Limits, Log};
-use processor::engine::records::{Headers, Record, Records};
-use processor::engine::topics::{TopicId, TopicPartition};
-use processor::log::kafka::{KafkaLog, KafkaSettings};
-use processor::wire::topics as t;
+use log_kafka::{KafkaLog, KafkaSettings};
+use ports::records::{Headers, Record, Records};
+use ports::topics::{TopicId, TopicPartition};
+use ports::{From, Limits, Log};
 use serde_json::Value;
 use support::broker::{self, Broker};
 use support::cluster::Cluster;
 use support::door::Door;
 use support::load::wait_for;
 use support::program::{Answer, Background, Program};
+use wire::topics as t;
 
 const CONFIG: i32 = 78;
 const FAILED: i32 = 1;

@@ -6,16 +6,16 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use processor::engine::meta::StoreMeta;
-use processor::engine::ports::StateStore;
-use processor::engine::replay::ReplayError;
-use processor::engine::topics::TopicPartition;
-use processor::engine::travel::Moment;
-use processor::roles::{Role, RoleSettings, show};
+use engine::meta::StoreMeta;
+use engine::replay::ReplayError;
+use engine::travel::Moment;
+use ports::StateStore;
+use ports::topics::TopicPartition;
 use processor::runtime::replay::newest_store;
 use processor::runtime::travel::{kept_store, travel_task};
-use processor::wire::topics as t;
+use roles::{Role, RoleSettings, show};
 use support::world::{PARTITIONS, World, on_both};
+use wire::topics as t;
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 

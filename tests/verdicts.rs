@@ -11,15 +11,15 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use processor::domain::chain::{GENESIS, Hash};
-use processor::engine::ports::Log;
-use processor::engine::records::{Headers, Record};
-use processor::engine::topics::{TopicId, TopicPartition};
-use processor::log::local::{LocalLog, Options};
-use processor::wire::audit::AuditEntry;
-use processor::wire::topics as t;
+use domain::chain::{GENESIS, Hash};
+use log_local::{LocalLog, Options};
+use ports::Log;
+use ports::records::{Headers, Record};
+use ports::topics::{TopicId, TopicPartition};
 use support::load::wait_for;
 use support::program::Program;
+use wire::audit::AuditEntry;
+use wire::topics as t;
 
 const OK: i32 = 0;
 const FAILED: i32 = 1;

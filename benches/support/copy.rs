@@ -4,12 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::Log;
-use processor::engine::records::{Headers, Record};
-use processor::engine::topics::{
-    Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable,
-};
-use processor::log::kafka::KafkaLog;
+use log_kafka::KafkaLog;
+use ports::Log;
+use ports::records::{Headers, Record};
+use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Message, OwnedHeaders};

@@ -4,11 +4,9 @@
 
 use std::hint::black_box;
 
+use domain::book::{Book, Change, FOREVER, House, Life, Match, Order, Party, Room, Verdict};
+use domain::status::Side;
 use indexmap::IndexMap;
-use processor::domain::book::{
-    Book, Change, FOREVER, House, Life, Match, Order, Party, Room, Verdict,
-};
-use processor::domain::status::Side;
 use rustc_hash::FxBuildHasher;
 
 const RESTING: usize = 1_000;

@@ -3,15 +3,15 @@
 
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
-use processor::client::KeyedAppender;
-use processor::client::simulate::Rng;
-use processor::domain::status::Side;
-use processor::engine::ports::Log;
+use client::KeyedAppender;
+use client::simulate::Rng;
+use domain::status::Side;
+use ports::Log;
 use processor::runtime::system::System;
-use processor::wire::encode::{self, Format, MarketOrder};
-use processor::wire::topics;
 use serde_json::{Value, json};
 use std::time::Duration;
+use wire::encode::{self, Format, MarketOrder};
+use wire::topics;
 
 pub const PARTITIONS: u32 = 6;
 const SYMBOLS: u64 = 8;

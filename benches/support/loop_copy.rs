@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use processor::engine::context::Ctx;
-use processor::engine::instance::{Instance, Settings};
-use processor::engine::ports::{Limits, Log};
-use processor::engine::records::Record;
-use processor::engine::role::{Bug, Input, Role, RoleFactory, RoleSpec};
-use processor::engine::topics::{Cleanup, TopicId, TopicTable};
-use processor::runtime::clock::SystemClock;
-use processor::store::dir::Identity;
-use processor::store::rocks::{RocksStores, SharedMemory};
+use engine::context::Ctx;
+use engine::instance::{Instance, Settings};
+use engine::role::{Bug, Input, Role, RoleFactory, RoleSpec};
+use os::clock::SystemClock;
+use ports::records::Record;
+use ports::topics::{Cleanup, TopicId, TopicTable};
+use ports::{Limits, Log};
+use store::dir::Identity;
+use store::rocks::{RocksStores, SharedMemory};
 
 use crate::copy::{INPUT, OUTPUT, PARTITIONS, topic};
 
@@ -115,7 +115,7 @@ pub fn instance(
         takeover_wait: Duration::from_secs(30),
         startup_wait: Duration::from_secs(30),
         cache_bytes: 64 << 20,
-        standby: processor::engine::restore::Standby::None,
+        standby: engine::restore::Standby::None,
     };
 
     let clock = Box::new(SystemClock::new());

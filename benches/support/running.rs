@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use processor::engine::instance::Turn;
-use processor::engine::topics::{TopicId, TopicPartition};
-use processor::roles::Role;
+use engine::instance::Turn;
+use ports::topics::{TopicId, TopicPartition};
 use processor::runtime::system::System;
+use roles::Role;
 
 /// After this long without anything to do everywhere, nothing is on its way any more.
 const REST: Duration = Duration::from_millis(500);
@@ -98,12 +98,7 @@ impl Running {
                 .max()
                 .unwrap_or(0);
             let last = self.began + Duration::from_micros(last);
-            if last.elapsed() > REST
-                && consumed(
-                    system,
-                    Role::Orders,
-                    processor::wire::topics::ORDER_COMMANDS,
-                )
+            if last.elapsed() > REST && consumed(system, Role::Orders, wire::topics::ORDER_COMMANDS)
             {
                 return last;
             }

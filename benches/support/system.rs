@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use processor::engine::ports::{Limits, Log};
-use processor::engine::restore::Standby;
-use processor::engine::topics::TopicTable;
-use processor::roles::RoleSettings;
+use engine::restore::Standby;
+use ports::topics::TopicTable;
+use ports::{Limits, Log};
 use processor::runtime::system::System;
-use processor::store::rocks::SharedMemory;
+use roles::RoleSettings;
+use store::rocks::SharedMemory;
 
 /// Bounds of a transaction's input.
 pub const LIMITS: Limits = Limits {

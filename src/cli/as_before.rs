@@ -4,11 +4,11 @@
 
 use super::config::{Config, Origin};
 use super::output;
-use crate::client::decimal;
-use crate::engine::ports::LogError;
-use crate::roles::{Role, RoleSettings};
 use crate::runtime::settings;
 use crate::runtime::system::System;
+use client::decimal;
+use ports::LogError;
+use roles::{Role, RoleSettings};
 
 /// One setting: its name in the configuration, how it is taken over, and how it is shown.
 struct Setting {
@@ -83,7 +83,7 @@ const SETTINGS: &[Setting] = &[
 
 /// Takes over what the installation last ran with, and says on stderr what is not the default, or
 /// not what it was.
-pub fn take_over(config: &Config, system: &mut System) -> Result<(), LogError> {
+pub(super) fn take_over(config: &Config, system: &mut System) -> Result<(), LogError> {
     let last = match settings::last_used(system, Role::Orders)? {
         Some(last) => Some(last),
         None => settings::last_used(system, Role::Trading)?,

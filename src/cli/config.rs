@@ -9,12 +9,12 @@ use super::args::{self, Common};
 use super::exit::{Code, Failure};
 use super::output::Format;
 use super::properties as allowed;
-use crate::client::decimal;
-use crate::domain::decimal::{Num, WHOLE, parse};
-use crate::engine::restore::Standby;
-use crate::log::local::Durability;
-use crate::roles::Role;
 use crate::runtime::supervisor::Ends;
+use client::decimal;
+use domain::decimal::{Num, WHOLE, parse};
+use engine::restore::Standby;
+use log_local::Durability;
+use roles::Role;
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
 use super::shown::{self, Fields, Shown, word};
-use crate::engine::records::Record;
-use crate::engine::topics::TopicId;
-use crate::wire::topics as t;
+use ports::records::Record;
+use ports::topics::TopicId;
+use wire::topics as t;
 
 /// Deepest nesting that is taken apart; what lies deeper is shown as the text it is.
 const DEPTH_MAX: usize = 64;
@@ -419,8 +419,8 @@ mod tests {
 
     #[test]
     fn headers_are_believed_on_our_own_topics_only() {
-        use crate::engine::records::HeaderBuf;
-        use crate::engine::topics::TopicPartition;
+        use ports::records::HeaderBuf;
+        use ports::topics::TopicPartition;
         let mut headers = HeaderBuf::default();
         headers.push("type", b"OrderFilled user_id:victim");
         let line = |topic| {

@@ -1,7 +1,7 @@
 //! How the program ends. Scripts and service managers act on these codes, so each says one thing
 //! only.
 
-use crate::engine::ports::{LogError, StoreError};
+use ports::{LogError, StoreError};
 
 /// Exit codes; `docs/operating/troubleshooting.md` says what to do about each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,10 +95,10 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-impl From<crate::client::ClientError> for Failure {
-    fn from(e: crate::client::ClientError) -> Self {
+impl From<client::ClientError> for Failure {
+    fn from(e: client::ClientError) -> Self {
         match e {
-            crate::client::ClientError::Log(e) => e.into(),
+            client::ClientError::Log(e) => e.into(),
             refused => Failure::failed(refused.to_string()),
         }
     }

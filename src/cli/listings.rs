@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::shown::Shown;
 use super::table::is_trailer;
 use super::{decode, number};
-use crate::client::{check_id, decimal};
+use client::{check_id, decimal};
 
 /// One row of a file.
 #[derive(Clone, Debug, PartialEq)]

@@ -29,13 +29,13 @@ use args::{Args, Command, ConfigCommand, Instruments, Repair, Topics};
 use config::Config;
 use exit::{Code, Failure};
 
-use crate::domain::control::Control;
 use crate::runtime::limits;
 use crate::runtime::stderr::Stderr;
+use domain::control::Control;
 
 /// Runs the program and says how it ended.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    crate::files::owner_only();
+    os::files::owner_only();
     let args: Vec<_> = args.into_iter().collect();
     let args = match Args::command()
         .try_get_matches_from(args)

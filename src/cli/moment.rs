@@ -8,17 +8,17 @@
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 
-use crate::domain::decimal::{Num, WHOLE, parse as number};
-use crate::wire::input::timestamp_ns;
+use domain::decimal::{Num, WHOLE, parse as number};
+use wire::input::timestamp_ns;
 
 /// The spellings, for help and complaints.
-pub const FORMS: &str = "a time such as 2026-01-31T09:30:00Z or 2026-01-31T10:30:00+01:00, a day such as 2026-01-31 (from 00:00 UTC), or seconds, \
+pub(super) const FORMS: &str = "a time such as 2026-01-31T09:30:00Z or 2026-01-31T10:30:00+01:00, a day such as 2026-01-31 (from 00:00 UTC), or seconds, \
                          milliseconds, microseconds or nanoseconds since 1970";
 
 const NS_OF_MS: i128 = 1_000_000;
 
 /// A moment in nanoseconds since 1970. The error says what is wrong with the text.
-pub fn ns(text: &str) -> Result<i128, String> {
+pub(super) fn ns(text: &str) -> Result<i128, String> {
     let text = text.trim();
     if let Some(n) = number(text.as_bytes(), WHOLE) {
         let n = match n {
@@ -61,13 +61,13 @@ pub fn ns(text: &str) -> Result<i128, String> {
 }
 
 /// The same in milliseconds, rounded down.
-pub fn ms(text: &str) -> Result<i64, String> {
+pub(super) fn ms(text: &str) -> Result<i64, String> {
     i64::try_from(ns(text)?.div_euclid(NS_OF_MS)).map_err(|_| format!("`{text}` is too far away"))
 }
 
 /// A moment as a number whose unit follows from its size (see the contract), as exact as one can
 /// be.
-pub fn timestamp(text: &str) -> Result<i64, String> {
+pub(super) fn timestamp(text: &str) -> Result<i64, String> {
     let ns = ns(text)?;
     let ms = ns.div_euclid(NS_OF_MS);
     let number = if timestamp_ns(ms) == ns {
@@ -94,14 +94,14 @@ fn is_a_day(text: &str) -> bool {
 }
 
 /// Whether eight digits can be read as a day.
-pub fn looks_like_a_day(text: &str) -> bool {
+pub(super) fn looks_like_a_day(text: &str) -> bool {
     text.len() == 8
         && text.bytes().all(|b| b.is_ascii_digit())
         && dashed(text).parse::<Date>().is_ok()
 }
 
 /// The day of eight digits as people write it.
-pub fn dashed(text: &str) -> String {
+pub(super) fn dashed(text: &str) -> String {
     format!("{}-{}-{}", &text[..4], &text[4..6], &text[6..])
 }
 

@@ -1,10 +1,10 @@
 //! One reader of numbers for the whole command line: the contract's, so that what is right in a
 //! record is right when typed.
 
-use crate::domain::decimal::{MONEY, Num, Odd, PUBLIC_MAX, WHOLE, parse};
+use domain::decimal::{MONEY, Num, Odd, PUBLIC_MAX, WHOLE, parse};
 
 /// A whole number of zero or more, in any spelling: `10`, `10.0`, `1e1`.
-pub fn whole(text: &str) -> Result<u64, String> {
+pub(super) fn whole(text: &str) -> Result<u64, String> {
     let n = parse(text.trim().as_bytes(), WHOLE)
         .and_then(Num::not_negative)
         .ok_or_else(|| format!("`{text}` must be a whole number"))?;
@@ -13,7 +13,7 @@ pub fn whole(text: &str) -> Result<u64, String> {
 
 /// A price or an amount as it is sent: a number without blanks around it. Whether it is a good one
 /// is the roles' to judge.
-pub fn decimal(text: &str) -> Result<&str, String> {
+pub(super) fn decimal(text: &str) -> Result<&str, String> {
     let text = text.trim();
     match parse(text.as_bytes(), MONEY) {
         Some(_) => Ok(text),
@@ -22,7 +22,7 @@ pub fn decimal(text: &str) -> Result<&str, String> {
 }
 
 /// Why the contract refuses a price; none: it takes it.
-pub fn price_fault(text: &str) -> Option<&'static str> {
+pub(super) fn price_fault(text: &str) -> Option<&'static str> {
     match parse(text.as_bytes(), MONEY) {
         Some(Num::Exact(1..=PUBLIC_MAX)) => None,
         Some(Num::Exact(n)) if n <= 0 => Some("is not above zero"),
@@ -34,7 +34,7 @@ pub fn price_fault(text: &str) -> Option<&'static str> {
 
 /// A number that is too fine, to the nearest that is not (a half goes away from zero); none if it
 /// has too many digits to say.
-pub fn rounded_e4(text: &str) -> Option<i64> {
+pub(super) fn rounded_e4(text: &str) -> Option<i64> {
     let exact = |scale| match parse(text.as_bytes(), scale) {
         Some(Num::Exact(n)) => Some((n, scale)),
         _ => None,

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use super::config::{Config, Target};
 use super::exit::Failure;
-use crate::engine::ports::Log;
-use crate::engine::topics::TopicTable;
-use crate::log::local::{Durability, LocalLog, Options};
-use crate::wire::topics;
+use log_local::{Durability, LocalLog, Options};
+use ports::Log;
+use ports::topics::TopicTable;
+use wire::topics;
 
 /// The access to the log that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub(super) enum Access {
     /// To look. On the embedded log this works while another process runs on it, and shows that
     /// moment.
     Read,
@@ -21,12 +21,12 @@ pub enum Access {
 }
 
 /// Opens the log that was asked for.
-pub fn log(config: &Config, access: Access) -> Result<Arc<dyn Log>, Failure> {
+pub(super) fn log(config: &Config, access: Access) -> Result<Arc<dyn Log>, Failure> {
     log_with(config, access, None)
 }
 
 /// The same, to make topics with that many replicas.
-pub fn log_with(
+pub(super) fn log_with(
     config: &Config,
     access: Access,
     replication: Option<u16>,
@@ -48,7 +48,7 @@ fn kafka(
     table: TopicTable,
     replication: Option<u16>,
 ) -> Result<Arc<dyn Log>, Failure> {
-    use crate::log::kafka::{KafkaLog, KafkaSettings};
+    use log_kafka::{KafkaLog, KafkaSettings};
     let mut settings = KafkaSettings::new(brokers);
     settings.replication = replication;
     settings.properties = config

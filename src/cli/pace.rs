@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// How fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speed {
+pub(super) enum Speed {
     /// As fast as it goes.
     Max,
     /// So many thousandths of real time per real time.
@@ -13,12 +13,12 @@ pub enum Speed {
 
 impl Speed {
     /// `max`, `100`, `0.5`.
-    pub fn parse(text: &str) -> Result<Speed, String> {
+    pub(super) fn parse(text: &str) -> Result<Speed, String> {
         if text == "max" {
             return Ok(Speed::Max);
         }
 
-        match crate::client::decimal::parse_e4(text).map(|e4| e4 / 10) {
+        match client::decimal::parse_e4(text).map(|e4| e4 / 10) {
             Ok(n) if n > 0 => Ok(Speed::Thousandths(n.unsigned_abs())),
             _ => Err(format!(
                 "`{text}` is no speed; say 1 for real time, 100 for a hundred times that, or max"
@@ -27,7 +27,7 @@ impl Speed {
     }
 
     /// How long after the start something is due that happened `us` after the first event.
-    pub fn due(self, us: u64) -> Duration {
+    pub(super) fn due(self, us: u64) -> Duration {
         match self {
             Speed::Max => Duration::ZERO,
             Speed::Thousandths(n) => Duration::from_micros(us.saturating_mul(1000) / n.max(1)),
@@ -36,7 +36,7 @@ impl Speed {
 }
 
 /// Sleeps until `due` after `began`, in steps short enough to notice a stop.
-pub fn wait_until(began: Instant, due: Duration, stop: &std::sync::atomic::AtomicBool) {
+pub(super) fn wait_until(began: Instant, due: Duration, stop: &std::sync::atomic::AtomicBool) {
     while let Some(left) = due.checked_sub(began.elapsed()).filter(|d| !d.is_zero()) {
         if stop.load(std::sync::atomic::Ordering::Relaxed) {
             return;
@@ -47,7 +47,7 @@ pub fn wait_until(began: Instant, due: Duration, stop: &std::sync::atomic::Atomi
 }
 
 /// Microseconds of a timestamp whose unit is told by its size.
-pub fn timestamp_us(t: i64) -> Option<i64> {
+pub(super) fn timestamp_us(t: i64) -> Option<i64> {
     match t {
         ..0 => None,
         0..100_000_000_000 => t.checked_mul(1_000_000),

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::exit::Failure;
-use crate::client;
-use crate::engine::ports::{From, Limits, Log};
-use crate::engine::records::{Record, Records};
-use crate::engine::topics::TopicId;
+use client;
+use ports::records::{Record, Records};
+use ports::topics::TopicId;
+use ports::{From, Limits, Log};
 
 /// Bounds of one poll of a command.
-pub const LIMITS: Limits = Limits {
+pub(super) const LIMITS: Limits = Limits {
     records: 5000,
     bytes: 8 << 20,
     age: Duration::from_millis(100),
@@ -19,7 +19,7 @@ pub const LIMITS: Limits = Limits {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Shows every committed record of some partitions from the start to their present end.
-pub fn to_end(
+pub(super) fn to_end(
     log: &dyn Log,
     topic: TopicId,
     partitions: &[u32],
@@ -46,6 +46,6 @@ pub fn to_end(
 }
 
 /// All partitions of a topic that must exist.
-pub fn all_partitions(log: &dyn Log, topic: TopicId) -> Result<Vec<u32>, Failure> {
+pub(super) fn all_partitions(log: &dyn Log, topic: TopicId) -> Result<Vec<u32>, Failure> {
     Ok((0..client::partitions(log, topic)?).collect())
 }

@@ -6,23 +6,23 @@ use std::time::Duration;
 use super::config::Config;
 use super::exit::{Code, Failure};
 use super::open::{self, Access};
-use crate::engine::instance::Stop;
-use crate::engine::ports::{Limits, Log, LogError};
-use crate::engine::replay::ReplayError;
-use crate::engine::task::TaskError;
-use crate::engine::topics::{Finding, Severity};
-use crate::roles::RoleSettings;
 use crate::runtime::system::System;
 use crate::runtime::verify::VerifyError;
-use crate::store::rocks::SharedMemory;
-use crate::wire::topics;
+use engine::instance::Stop;
+use engine::replay::ReplayError;
+use engine::task::TaskError;
+use ports::topics::{Finding, Severity};
+use ports::{Limits, Log, LogError};
+use roles::RoleSettings;
+use store::rocks::SharedMemory;
+use wire::topics;
 
 /// How long a new instance waits for the local state of the one it replaces: longer than that one
 /// needs to notice.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
 
 /// Puts the installation together.
-pub fn of(config: &Config, access: Access) -> Result<System, Failure> {
+pub(super) fn of(config: &Config, access: Access) -> Result<System, Failure> {
     Ok(System {
         log: open::log(config, access)?,
         topics: Arc::new(topics::table(&config.topic_prefix)),
@@ -58,7 +58,7 @@ pub fn of(config: &Config, access: Access) -> Result<System, Failure> {
 }
 
 /// A look at the topics before anything runs or is thrown away.
-pub fn check_partitions(system: &System) -> Result<(), Failure> {
+pub(super) fn check_partitions(system: &System) -> Result<(), Failure> {
     let counts = system.partitions()?;
     system
         .topics
@@ -69,7 +69,7 @@ pub fn check_partitions(system: &System) -> Result<(), Failure> {
 /// A look at the settings of topics and brokers before roles run: an error refuses the start, a
 /// warning is logged once. Where the settings cannot be looked at (a right is missing, a broker is
 /// restarting) the roles run all the same: they need none of the answers to be exact.
-pub fn check_settings(system: &System) -> Result<(), Failure> {
+pub(super) fn check_settings(system: &System) -> Result<(), Failure> {
     let findings = match system.log.findings() {
         Ok(findings) => findings,
         Err(e) => {
@@ -127,7 +127,7 @@ fn named(subjects: &[String]) -> String {
 /// Looks again every so often while roles run, in a thread of its own: settings can be changed
 /// under them. What has become wrong is logged once; it does not stop a role that works, but the
 /// next start will refuse it. The thread ends when nobody else has the log any more.
-pub fn watch_settings(log: &Arc<dyn Log>, every: Duration) -> Result<(), Failure> {
+pub(super) fn watch_settings(log: &Arc<dyn Log>, every: Duration) -> Result<(), Failure> {
     let log = Arc::downgrade(log);
     std::thread::Builder::new().name("settings".into()).spawn(move || {
         let mut known: Option<Vec<Finding>> = None;
@@ -155,12 +155,12 @@ pub fn watch_settings(log: &Arc<dyn Log>, every: Duration) -> Result<(), Failure
 }
 
 /// How long roles get to stop.
-pub fn grace(config: &Config) -> Duration {
+pub(super) fn grace(config: &Config) -> Duration {
     Duration::from_millis(config.shutdown_grace_ms)
 }
 
 /// Runs a future to its end, with signals and timers.
-pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -214,12 +214,10 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::engine::ports::{
-        Appender, Bounds, Committed, From, Member, MemberSpec, Reader, TopicState,
-    };
-    use crate::engine::topics::{TopicId, TopicPartition, TopicSpec};
-    use crate::log::local::LocalLog;
     use crate::runtime::said::Said;
+    use log_local::LocalLog;
+    use ports::topics::{TopicId, TopicPartition, TopicSpec};
+    use ports::{Appender, Bounds, Committed, From, Member, MemberSpec, Reader, TopicState};
 
     /// A log whose settings are what somebody says they are; an answer of none: they cannot be
     /// looked at.

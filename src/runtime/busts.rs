@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::wire::event::{Event, OrderEvent};
-use crate::wire::trade::TradeBusted;
+use wire::event::{Event, OrderEvent};
+use wire::trade::TradeBusted;
 
 /// User, order and trade.
 type Key = [String; 3];
@@ -37,12 +37,12 @@ fn key(e: &OrderEvent<'_>) -> Key {
 }
 
 impl Busts {
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
     /// First, every event.
-    pub fn event(&mut self, e: &OrderEvent<'_>) {
+    pub(super) fn event(&mut self, e: &OrderEvent<'_>) {
         if e.event != Event::TradeBusted {
             return;
         }
@@ -57,7 +57,7 @@ impl Busts {
     }
 
     /// Then, if there were any, every event again, for the fills: each bust came after its own.
-    pub fn fill(&mut self, e: &OrderEvent<'_>) {
+    pub(super) fn fill(&mut self, e: &OrderEvent<'_>) {
         if !matches!(e.event, Event::OrderFilled | Event::OrderPartiallyFilled) {
             return;
         }
@@ -71,7 +71,7 @@ impl Busts {
     }
 
     /// Then all of `trades`. The house has no order.
-    pub fn told(&mut self, b: &TradeBusted<'_>) {
+    pub(super) fn told(&mut self, b: &TradeBusted<'_>) {
         for (user, order) in [(b.buyer, b.buy_order_id), (b.seller, b.sell_order_id)] {
             let (Some(user), Some(order)) = (user, order) else {
                 continue;
@@ -88,7 +88,7 @@ impl Busts {
     }
 
     /// The first thing that is wrong.
-    pub fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         if let Some(([user, order, trade], _)) =
             self.all.iter().find(|(_, back)| !back.is_like_its_fill)
         {

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::clock::SystemClock;
-use crate::client;
-use crate::engine::last_meta::fill_absent;
-use crate::engine::ports::{From, Limits, Log, LogError};
-use crate::engine::records::Records;
-use crate::engine::topics::TopicPartition;
-use crate::roles::Role;
-use crate::wire::topics;
+use client;
+use engine::last_meta::fill_absent;
+use os::clock::SystemClock;
+use ports::records::Records;
+use ports::topics::TopicPartition;
+use ports::{From, Limits, Log, LogError};
+use roles::Role;
+use wire::topics;
 
 /// An offset may lag behind the end by transaction markers, which are no records. Below this
 /// distance the records are counted.

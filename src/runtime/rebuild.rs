@@ -11,9 +11,9 @@ use super::standing;
 use super::status::{InstanceStatus, State};
 use super::supervisor::{Ends, Supervisor};
 use super::system::{System, stop_log, stop_store};
-use crate::engine::instance::Stop;
-use crate::engine::last_meta::Fit;
-use crate::roles::Role;
+use engine::instance::Stop;
+use engine::last_meta::Fit;
+use roles::Role;
 
 /// Wipes and restores; `show` is told now and then where it stands. Ends when every task that this
 /// instance was given runs again, or `until` resolves.

@@ -10,17 +10,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::clock::SystemClock;
 use super::standing::{self, Standing};
 use super::system::System;
-use crate::engine::crash::{self, Point};
-use crate::engine::last_meta::{Fit, fit, last_meta};
-use crate::engine::ports::{
+use engine::last_meta::{Fit, fit, last_meta};
+use faults::crash::{self, Point};
+use os::clock::SystemClock;
+use ports::records::Records;
+use ports::topics::TopicPartition;
+use ports::{
     Committed, Limits, Log, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction,
 };
-use crate::engine::records::Records;
-use crate::engine::topics::TopicPartition;
-use crate::roles::Role;
+use roles::Role;
 
 /// An instance that was killed stays in its group until its session ends.
 const EMPTY_WAIT: Duration = Duration::from_secs(30);

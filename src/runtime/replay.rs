@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::scratch::Scratch;
 use super::system::System;
-use crate::engine::meta::{Meta, StoreMeta};
-use crate::engine::ports::{StateStore, StoreError};
-use crate::engine::replay::{Replay, ReplayError, Replayed};
-use crate::roles::Role;
-use crate::store::dir::io;
-use crate::store::rocks::RocksStore;
+use engine::meta::{Meta, StoreMeta};
+use engine::replay::{Replay, ReplayError, Replayed};
+use ports::{StateStore, StoreError};
+use roles::Role;
+use store::dir::io;
+use store::rocks::RocksStore;
 
 /// The result of one task's replay.
 pub struct TaskReplay {

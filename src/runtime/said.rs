@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Collects lines.
 #[derive(Clone, Default)]
-pub struct Said(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Said(Arc<Mutex<Vec<u8>>>);
 
 impl Said {
     /// The lines so far that contain all of these.
-    pub fn lines(&self, parts: &[&str]) -> Vec<String> {
+    pub(crate) fn lines(&self, parts: &[&str]) -> Vec<String> {
         let all = String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
             .into_owned();
         all.lines()

@@ -9,8 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::engine::ports::LogError;
-use crate::files;
+use os::files;
+use ports::LogError;
 
 /// The first letters of their names.
 const PREFIX: &str = ".replay-";

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::system::System;
-use crate::engine::meta::JournalEntry;
-use crate::engine::ports::{From, Limits, LogError};
-use crate::engine::records::Records;
-use crate::engine::topics::TopicPartition;
-use crate::roles::{Role, RoleSettings};
+use engine::meta::JournalEntry;
+use ports::records::Records;
+use ports::topics::TopicPartition;
+use ports::{From, Limits, LogError};
+use roles::{Role, RoleSettings};
 
 /// Entries that are looked at first; then twice as many, and so on back. The first entry of each
 /// incarnation has the settings, and commands that run one at a time are such incarnations.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::stderr;
-use crate::engine::instance::Stop;
+use engine::instance::Stop;
 
 /// Exit code of a forced stop.
 pub const FORCED: i32 = 130;

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::clock::SystemClock;
 use super::system::System;
-use crate::engine::last_meta::{Fit, LastMeta, fit, last_meta_within};
-use crate::engine::ports::LogError;
-use crate::engine::topics::TopicPartition;
-use crate::roles::Role;
+use engine::last_meta::{Fit, LastMeta, fit, last_meta_within};
+use os::clock::SystemClock;
+use ports::LogError;
+use ports::topics::TopicPartition;
+use roles::Role;
 
 /// How long a difference must last without a change before it counts: a running role moves both,
 /// and not in the same moment.

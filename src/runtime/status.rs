@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::engine::instance::Counters;
-use crate::files;
+pub use engine::instance::Counters;
+use os::files;
 
 /// Phase of an instance or a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,11 +17,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::clock::wall_ms;
 use super::status::{InputStatus, InstanceStatus, State, TaskStatus, host};
-use crate::engine::crash::{self, Point};
-use crate::engine::instance::{Instance, Stop, TaskView};
-use crate::engine::topics::TopicTable;
+use engine::instance::{Instance, Stop, TaskView};
+use faults::crash::{self, Point};
+use os::clock::wall_ms;
+use ports::topics::TopicTable;
 
 /// How often what a status file says is renewed, and how often the file is written whatever the
 /// loop does.

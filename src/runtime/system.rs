@@ -5,19 +5,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::audit::links;
-use super::clock::SystemClock;
 use super::lag;
 use super::supervisor::Member;
-use crate::engine::instance::{Instance, Settings, Stop};
-use crate::engine::ports::{Limits, Log, LogError, StoreError};
-use crate::engine::restore::Standby;
-use crate::engine::role::RoleFactory;
-use crate::engine::topics::{Partitions, TopicTable};
-use crate::roles::{self, Role, RoleSettings};
-use crate::store::dir::Identity;
-use crate::store::rocks::{RocksStores, SharedMemory};
-use crate::wire::topics;
+use audit::links;
+use engine::instance::{Instance, Settings, Stop};
+use engine::restore::Standby;
+use engine::role::RoleFactory;
+use os::clock::SystemClock;
+use ports::topics::{Partitions, TopicTable};
+use ports::{Limits, Log, LogError, StoreError};
+use roles::{self, Role, RoleSettings};
+use store::dir::Identity;
+use store::rocks::{RocksStores, SharedMemory};
+use wire::topics;
 
 /// Transaction timeout, the broker's check interval, and slack: the longest that a dead
 /// predecessor's transaction can stay pending.

@@ -4,19 +4,19 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::clock::SystemClock;
 use super::scratch::Scratch;
 use super::system::System;
-use crate::engine::last_meta::fill_absent;
-use crate::engine::meta::StoreMeta;
-use crate::engine::ports::{LogError, StoreError};
-use crate::engine::replay::{Replay, ReplayError};
-use crate::engine::topics::TopicPartition;
-use crate::engine::travel::{Moment, Travelled};
-use crate::files;
-use crate::roles::Role;
-use crate::store::dir::{Identity, write_identity};
-use crate::store::rocks::RocksStore;
+use engine::last_meta::fill_absent;
+use engine::meta::StoreMeta;
+use engine::replay::{Replay, ReplayError};
+use engine::travel::{Moment, Travelled};
+use os::clock::SystemClock;
+use os::files;
+use ports::topics::TopicPartition;
+use ports::{LogError, StoreError};
+use roles::Role;
+use store::dir::{Identity, write_identity};
+use store::rocks::RocksStore;
 
 /// Longest silence of the changelog while its end is read.
 const GIVE_UP: Duration = Duration::from_secs(30);
@@ -131,7 +131,7 @@ pub fn kept_store(
     role: Role,
     task: u32,
 ) -> Result<Option<(PathBuf, RocksStore, Option<StoreMeta>)>, StoreError> {
-    use crate::engine::ports::StateStore as _;
+    use ports::StateStore as _;
     let dir = keep.join(role.name()).join(task.to_string());
     if !dir.is_dir() {
         return Ok(None);

@@ -3,23 +3,23 @@
 
 use std::collections::BTreeMap;
 
-use super::audit::chains::Chains;
 use super::busts::Busts;
-use super::clock::wall_ms;
 use super::replay::newest_store;
 use super::system::System;
 use super::{lag, scan, standing};
-use crate::engine::digest::{self, Digest};
-use crate::engine::last_meta::Fit;
-use crate::engine::meta::Meta;
-use crate::engine::ports::{LogError, StoreError};
-use crate::engine::restore::scan_digest;
-use crate::engine::topics::{TopicId, TopicPartition};
-use crate::roles::at_rest::AtRest;
-use crate::roles::{Role, orders};
-use crate::wire::event::{Event, OrderEvent};
-use crate::wire::topics;
-use crate::wire::trade::{Trade, TradeBusted};
+use audit::chains::Chains;
+use engine::digest::{self, Digest};
+use engine::last_meta::Fit;
+use engine::meta::Meta;
+use engine::restore::scan_digest;
+use os::clock::wall_ms;
+use ports::topics::{TopicId, TopicPartition};
+use ports::{LogError, StoreError};
+use roles::at_rest::AtRest;
+use roles::{Role, orders};
+use wire::event::{Event, OrderEvent};
+use wire::topics;
+use wire::trade::{Trade, TradeBusted};
 
 /// Clients' transactions that are open for longer are told of.
 const HELD_MS: i64 = 10_000;

@@ -1,12 +1,12 @@
 //! Row A1 where a chain alone cannot help: history that was cut short or rewritten as a whole,
 //! against an anchor kept elsewhere.
 
-use processor::domain::chain::payload_hash;
-use processor::engine::topics::TopicPartition;
-use processor::runtime::audit::anchor::{Anchor, Head};
-use processor::runtime::audit::chains::heads;
-use processor::runtime::audit::walk::Kind;
-use processor::wire::topics as t;
+use audit::anchor::{Anchor, Head};
+use audit::chains::heads;
+use audit::walk::Kind;
+use domain::chain::payload_hash;
+use ports::topics::TopicPartition;
+use wire::topics as t;
 
 use super::tape::Tape;
 use super::world::busy;

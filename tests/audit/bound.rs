@@ -1,19 +1,19 @@
 //! What a link binds besides a record's key and value: its time, its headers, and whether it has a
 //! key and a value at all. And what a file may leave out.
 
-use processor::domain::chain;
-use processor::engine::records::{HeaderBuf, Headers};
-use processor::engine::topics::TopicPartition;
-use processor::runtime::audit::anchor::Anchor;
-use processor::runtime::audit::chains::heads;
-use processor::runtime::audit::export::{Export, sum};
-use processor::runtime::audit::file;
-use processor::runtime::audit::hex::hex;
-use processor::runtime::audit::walk::Kind;
-use processor::wire::audit::AuditEntry;
-use processor::wire::topics as t;
+use audit::anchor::Anchor;
+use audit::chains::heads;
+use audit::export::{Export, sum};
+use audit::file;
+use audit::hex::hex;
+use audit::walk::Kind;
+use domain::chain;
+use ports::records::{HeaderBuf, Headers};
+use ports::topics::TopicPartition;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use wire::audit::AuditEntry;
+use wire::topics as t;
 
 use super::tape::Tape;
 use super::world::busy;
@@ -154,10 +154,7 @@ fn a2_contents_are_left_out_of_compacted_topics_only() {
             }
 
             if v["type"] == "record" && inside && v.get("payload").is_none() {
-                let unhex = |v: &Value| {
-                    v.as_str()
-                        .map(|s| processor::runtime::audit::hex::unhex(s).expect("bytes"))
-                };
+                let unhex = |v: &Value| v.as_str().map(|s| audit::hex::unhex(s).expect("bytes"));
 
                 let key = unhex(&v["key"]);
                 let value = unhex(&v["value"]);

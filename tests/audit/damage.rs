@@ -1,9 +1,9 @@
 //! Row A1 in the topics: every kind of damage, at every place, to records and to entries.
 
-use processor::engine::topics::{TopicId, TopicPartition};
-use processor::runtime::audit::walk::Kind;
-use processor::wire::topics as t;
+use audit::walk::Kind;
+use ports::topics::{TopicId, TopicPartition};
 use proptest::prelude::*;
+use wire::topics as t;
 
 use super::tape::{Kept, Tape};
 use super::world::busy;
@@ -222,8 +222,7 @@ fn a1_a_record_changed_together_with_its_entry_is_named() {
     let (name, at) = chain(&tape);
     tape.at(at)[9].value.as_mut().expect("a value")[40] ^= 1;
     let kept = tape.at(at)[9].clone();
-    let payload =
-        processor::domain::chain::payload_hash(kept.key.as_deref(), kept.value.as_deref());
+    let payload = domain::chain::payload_hash(kept.key.as_deref(), kept.value.as_deref());
     let (log, places) = tape.entries(&name);
     tape.forge(log, places[9], |e| e.payload_hash = payload);
     let bad = tape.damaged(&[]);
@@ -342,7 +341,7 @@ proptest! {
             5 => {
                 // Any bit of an entry that is not a detail of its encoding.
                 flip(&mut tape.at(log)[places[i]]);
-                let entry = |tape: &Tape| processor::wire::audit::AuditEntry::decode(tape.partitions[&log][places[i]].value.as_deref().unwrap_or_default())
+                let entry = |tape: &Tape| wire::audit::AuditEntry::decode(tape.partitions[&log][places[i]].value.as_deref().unwrap_or_default())
                     .map(|e| (e.src_topic.to_string(), e.src_partition, e.src_offset, e.log_time_ms, e.payload_hash, e.meta_hash, e.prev_hash, e.hash)).ok();
                 let harmless = entry(&tape) == entry(busy());
                 let bad = tape.verify(&[]).into_iter().filter(|r| r.damage.is_some()).collect::<Vec<_>>();

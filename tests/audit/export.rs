@@ -1,12 +1,12 @@
 //! Row A1 in a file: an export proves itself, and whatever is done to it is found and named.
 
-use processor::domain::chain::payload_hash;
-use processor::engine::topics::TopicPartition;
-use processor::runtime::audit::anchor::{Anchor, Head};
-use processor::runtime::audit::chains::heads;
-use processor::runtime::audit::export::{Export, ExportError, Summary};
-use processor::runtime::audit::file::{self, FileDamage, Verified};
-use processor::runtime::audit::walk::Kind;
+use audit::anchor::{Anchor, Head};
+use audit::chains::heads;
+use audit::export::{Export, ExportError, Summary};
+use audit::file::{self, FileDamage, Verified};
+use audit::walk::Kind;
+use domain::chain::payload_hash;
+use ports::topics::TopicPartition;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -181,7 +181,7 @@ fn a_file_that_is_later_than_an_anchor_reaches_it() {
 fn a_file_from_the_beginning_has_every_chain_that_an_anchor_saw() {
     let anchor = [anchored(busy(), NINE)];
     let mut tape = busy().clone();
-    let at = TopicPartition::new(processor::wire::topics::INSTRUMENTS, 0);
+    let at = TopicPartition::new(wire::topics::INSTRUMENTS, 0);
     let audit_log = tape.entries("instruments/0").0;
     tape.at(at).clear();
     tape.at(audit_log)
@@ -227,8 +227,8 @@ fn a_file_from_the_beginning_has_every_chain_that_an_anchor_saw() {
 
 /// The first line changed, with all sums made to fit again.
 fn relabelled(file: &[u8], from: &str, to: &str) -> Vec<u8> {
-    use processor::runtime::audit::export::sum;
-    use processor::runtime::audit::hex::hex;
+    use audit::export::sum;
+    use audit::hex::hex;
     let all = lines(file);
     let mut sums = <sha2::Sha256 as sha2::Digest>::new();
     let mut out = Vec::new();
@@ -294,7 +294,7 @@ fn how_much_of_a_file_anchors_bind_is_counted() {
     let at = *tape
         .partitions
         .keys()
-        .find(|at| at.topic == processor::wire::topics::ORDER_EVENTS)
+        .find(|at| at.topic == wire::topics::ORDER_EVENTS)
         .expect("events");
     let name = tape.topics.show(at).to_string();
     tape.at(at)[0].value.as_mut().expect("a value")[40] ^= 1;
@@ -319,9 +319,8 @@ fn how_much_of_a_file_anchors_bind_is_counted() {
 /// only.
 fn forged(tape: &Tape) -> Vec<u8> {
     let mut bare = tape.clone();
-    let compacted = |at: &TopicPartition| {
-        tape.topics.spec(at.topic).cleanup == processor::engine::topics::Cleanup::Compact
-    };
+    let compacted =
+        |at: &TopicPartition| tape.topics.spec(at.topic).cleanup == ports::topics::Cleanup::Compact;
 
     bare.partitions
         .iter_mut()
@@ -336,7 +335,7 @@ fn damage_is_not_exported() {
     let at = *tape
         .partitions
         .keys()
-        .find(|at| at.topic == processor::wire::topics::TRADES)
+        .find(|at| at.topic == wire::topics::TRADES)
         .expect("trades");
     tape.at(at)[0].value.as_mut().expect("a value")[5] ^= 1;
     let refused = export(&tape, None, None).expect_err("it is damaged");
@@ -357,12 +356,8 @@ fn a1_a_line_with_a_new_sum_is_named_by_the_chain() {
     let text = String::from_utf8(all[i].clone()).expect("text");
     let (head, _) = text.split_once(",\"sum\":\"").expect("a sum");
     let changed = head.replacen("\"value\":\"", "\"value\":\"00", 1);
-    let sum = processor::runtime::audit::export::sum(changed.as_bytes());
-    all[i] = format!(
-        "{changed},\"sum\":\"{}\"}}\n",
-        processor::runtime::audit::hex::hex(&sum)
-    )
-    .into_bytes();
+    let sum = audit::export::sum(changed.as_bytes());
+    all[i] = format!("{changed},\"sum\":\"{}\"}}\n", audit::hex::hex(&sum)).into_bytes();
     let bad = verify(&all.concat(), &[]).expect_err("damage");
     assert_eq!(
         (bad.kind, bad.line),

@@ -3,16 +3,16 @@
 
 use std::sync::atomic::Ordering;
 
-use processor::domain::price::{Stale, is_fresh};
-use processor::engine::topics::TopicPartition;
-use processor::roles::Role;
-use processor::runtime::audit::equity;
-use processor::runtime::audit::find::{FindError, Proof, Query, Timeline, find};
-use processor::wire::event::{Event, OrderEvent};
-use processor::wire::portfolio::Portfolio;
-use processor::wire::topics as t;
-use processor::wire::trade::{ReferencePrice, Trade};
+use audit::equity;
+use audit::find::{FindError, Proof, Query, Timeline, find};
+use domain::price::{Stale, is_fresh};
+use ports::topics::TopicPartition;
+use roles::Role;
 use serde_json::Value;
+use wire::event::{Event, OrderEvent};
+use wire::portfolio::Portfolio;
+use wire::topics as t;
+use wire::trade::{ReferencePrice, Trade};
 
 use super::tape::{Kept, Tape};
 use super::world::{START_MS, World, busy};

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use processor::domain::chain;
-use processor::engine::ports::*;
-use processor::engine::records::{Headers, Record, Records};
-use processor::engine::topics::*;
-use processor::runtime::audit::anchor::Anchor;
-use processor::runtime::audit::chains::{ChainReport, Chains};
-use processor::wire::audit::AuditEntry;
-use processor::wire::topics as t;
+use audit::anchor::Anchor;
+use audit::chains::{ChainReport, Chains};
+use domain::chain;
+use ports::records::{Headers, Record, Records};
+use ports::topics::*;
+use ports::*;
+use wire::audit::AuditEntry;
+use wire::topics as t;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {

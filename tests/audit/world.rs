@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use processor::domain::partitioner;
-use processor::engine::instance::{Instance, Settings};
-use processor::engine::ports::*;
-use processor::engine::records::{Headers, Record};
-use processor::engine::role::Input;
-use processor::engine::topics::*;
-use processor::log::local::{LocalLog, Memory, Options};
-use processor::roles::{Role, RoleSettings, factory};
-use processor::runtime::clock::SystemClock;
-use processor::store::memory::MemoryStores;
-use processor::wire::topics as t;
+use engine::instance::{Instance, Settings};
+use engine::role::Input;
+use log_local::{LocalLog, Memory, Options};
+use os::clock::SystemClock;
+use ports::partitioner;
+use ports::records::{Headers, Record};
+use ports::topics::*;
+use ports::*;
+use roles::{Role, RoleSettings, factory};
+use store::memory::MemoryStores;
+use wire::topics as t;
 
 use super::tape::Tape;
 
@@ -66,7 +66,7 @@ impl World {
                 takeover_wait: Duration::from_secs(1),
                 startup_wait: Duration::from_secs(5),
                 cache_bytes: 1 << 20,
-                standby: processor::engine::restore::Standby::None,
+                standby: engine::restore::Standby::None,
             };
 
             let factory = factory(role, RoleSettings::default(), topics.clone(), PARTITIONS);

@@ -14,14 +14,12 @@ mod support;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::{
+use log_kafka::{KafkaLog, KafkaSettings};
+use ports::records::{Headers, Record, Records};
+use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use ports::{
     Committed, From, Limits, Log, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction,
 };
-use processor::engine::records::{Headers, Record, Records};
-use processor::engine::topics::{
-    Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable,
-};
-use processor::log::kafka::{KafkaLog, KafkaSettings};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use support::broker::unique_prefix;

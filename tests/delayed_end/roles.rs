@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use processor::engine::guard;
-use processor::engine::ports::Log;
-use processor::engine::topics::TopicId;
-use processor::log::kafka::{KafkaLog, KafkaSettings};
+use engine::guard;
+use log_kafka::{KafkaLog, KafkaSettings};
+use ports::Log;
+use ports::topics::TopicId;
 use processor::runtime::status::InstanceStatus;
-use processor::wire::topics as t;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _};
+use wire::topics as t;
 
 use crate::support::broker::unique_prefix;
 use crate::support::load::{Sender, reference, wait_for};

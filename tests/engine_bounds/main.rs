@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use processor::engine::instance::Stop;
-use processor::engine::pace::Bounds;
-use processor::engine::ports::{Limits, Log, Outcome, Rejection};
-use processor::engine::topics::TopicPartition;
+use engine::instance::Stop;
+use engine::pace::Bounds;
+use ports::topics::TopicPartition;
+use ports::{Limits, Log, Outcome, Rejection};
 use world::*;
 
 fn numbered(n: usize, what: &str) -> impl Iterator<Item = (&'static str, String)> + '_ {
@@ -214,9 +214,7 @@ fn an_outage_is_waited_for_without_a_limit_and_counted() {
     assert_eq!(world.check().values().sum::<u64>(), 100);
 }
 
-fn refuses(
-    key: &'static [u8],
-) -> impl Fn(&processor::engine::ports::Transaction<'_>) -> Option<Outcome> {
+fn refuses(key: &'static [u8]) -> impl Fn(&ports::Transaction<'_>) -> Option<Outcome> {
     move |tx| {
         let rejection = || Rejection {
             reason: "MESSAGE_TOO_LARGE out".into(),
@@ -360,7 +358,7 @@ fn what_is_left_goes_with_the_assignment() {
         first.step().unwrap();
         others
             .iter_mut()
-            .try_for_each(|o: &mut processor::engine::instance::Instance| o.step().map(drop))
+            .try_for_each(|o: &mut engine::instance::Instance| o.step().map(drop))
             .unwrap();
 
         // Others come and go while something is left.

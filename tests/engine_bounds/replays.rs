@@ -3,22 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use processor::domain::partitioner::partition;
-use processor::engine::instance::{Instance, Settings};
-use processor::engine::meta::Meta;
-use processor::engine::pace::Bounds;
-use processor::engine::ports::{From, Limits, Log, Stores};
-use processor::engine::records::{Headers, Record, Records};
-use processor::engine::replay::Replay;
-use processor::engine::role::RoleFactory;
-use processor::engine::topics::{Partitions, TopicId, TopicPartition, TopicTable};
-use processor::engine::travel::Moment;
-use processor::log::local::LocalLog;
-use processor::roles::{Role, RoleSettings, factory};
-use processor::runtime::clock::SystemClock;
-use processor::store::memory::MemoryStores;
-use processor::wire::topics;
-use processor::wire::trade::Trade;
+use engine::instance::{Instance, Settings};
+use engine::meta::Meta;
+use engine::pace::Bounds;
+use engine::replay::Replay;
+use engine::role::RoleFactory;
+use engine::travel::Moment;
+use log_local::LocalLog;
+use os::clock::SystemClock;
+use ports::partitioner::partition;
+use ports::records::{Headers, Record, Records};
+use ports::topics::{Partitions, TopicId, TopicPartition, TopicTable};
+use ports::{From, Limits, Log, Stores};
+use roles::{Role, RoleSettings, factory};
+use store::memory::MemoryStores;
+use wire::topics;
+use wire::trade::Trade;
 
 use super::world::{self, World};
 
@@ -39,7 +39,7 @@ fn compare(
     counts: Arc<[u32]>,
     instance: &Instance,
 ) {
-    use processor::engine::instance::TaskView;
+    use engine::instance::TaskView;
     for (task, view) in instance.tasks() {
         let TaskView::Running {
             transaction,
@@ -149,7 +149,7 @@ fn instance(
         takeover_wait: Duration::from_secs(45),
         startup_wait: Duration::from_secs(30),
         cache_bytes: 64 << 20,
-        standby: processor::engine::restore::Standby::None,
+        standby: engine::restore::Standby::None,
     };
 
     Instance::new(
@@ -162,13 +162,7 @@ fn instance(
     )
 }
 
-fn append(
-    a: &mut dyn processor::engine::ports::Appender,
-    log: &LocalLog,
-    topic: TopicId,
-    key: &str,
-    value: &[u8],
-) {
+fn append(a: &mut dyn ports::Appender, log: &LocalLog, topic: TopicId, key: &str, value: &[u8]) {
     let at = TopicPartition::new(
         topic,
         partition(key.as_bytes(), log.partitions(topic).unwrap().unwrap()),

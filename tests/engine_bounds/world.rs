@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use processor::engine::context::Ctx;
-use processor::engine::instance::{Instance, Settings, Stop, TaskView};
-use processor::engine::ports::*;
-use processor::engine::records::{Headers, Record, Records};
-use processor::engine::role::{Bug, Input, Role, RoleFactory, RoleSpec};
-use processor::engine::topics::*;
-use processor::log::local::LocalLog;
-use processor::store::memory::MemoryStores;
+use engine::context::Ctx;
+use engine::instance::{Instance, Settings, Stop, TaskView};
+use engine::role::{Bug, Input, Role, RoleFactory, RoleSpec};
+use log_local::LocalLog;
+use ports::records::{Headers, Record, Records};
+use ports::topics::*;
+use ports::*;
+use store::memory::MemoryStores;
 
 pub const IN: TopicId = TopicId(0);
 pub const OUT: TopicId = TopicId(1);
@@ -401,7 +401,7 @@ impl World {
             takeover_wait: Duration::from_millis(300),
             startup_wait: Duration::from_secs(5),
             cache_bytes: 1 << 20,
-            standby: processor::engine::restore::Standby::None,
+            standby: engine::restore::Standby::None,
         };
 
         let log = Arc::new(self.log.clone());

@@ -10,8 +10,8 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use processor::engine::ports::Log;
-use processor::log::kafka::{KafkaLog, KafkaSettings};
+use log_kafka::{KafkaLog, KafkaSettings};
+use ports::Log;
 
 use super::broker;
 use super::conformance::{INPUT, OUTPUT, table};

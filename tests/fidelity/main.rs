@@ -54,8 +54,8 @@ mod workload;
 #[path = "../sim/world.rs"]
 mod world;
 
-use processor::engine::ports::Log;
-use processor::engine::topics::TopicTable;
+use ports::Log;
+use ports::topics::TopicTable;
 
 /// The model as a cluster for the suite.
 struct Model;

@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use processor::engine::ports::{Committed, From, Limits, Log};
-use processor::engine::records::Records;
-use processor::engine::topics::TopicPartition;
+use ports::records::Records;
+use ports::topics::TopicPartition;
+use ports::{Committed, From, Limits, Log};
 
 use super::client::rpc::{Calls, Failed};
 use super::client::{SimLog, pause};
@@ -82,7 +82,7 @@ impl Model {
         ))
     }
 
-    fn bounds(&self, partition: u32) -> processor::engine::ports::Bounds {
+    fn bounds(&self, partition: u32) -> ports::Bounds {
         SimLog.bounds(tp(OUTPUT, partition)).expect("bounds")
     }
 }

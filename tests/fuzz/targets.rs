@@ -3,32 +3,32 @@
 
 use std::sync::{Arc, OnceLock};
 
-use processor::domain::book::Life;
-use processor::domain::price::Priced;
-use processor::domain::reason::Reason;
-use processor::domain::status::{Liquidity, Side, Status};
-use processor::engine::broadcast::{Seen, TableView, Tables};
-use processor::engine::context::{Cause, Ctx, Outbox};
-use processor::engine::digest::Digest;
-use processor::engine::guard::{self, OutSequences};
-use processor::engine::journal::{Assembler, JournalPart};
-use processor::engine::meta::{JournalEntry, Meta, StoreMeta};
-use processor::engine::overlay::Overlay;
-use processor::engine::records::{HeaderBuf, Headers, Record, Records};
-use processor::engine::topics::{Partitions, TopicId, TopicPartition};
-use processor::engine::varint;
-use processor::log::local::batch::{Builder, Packed};
-use processor::log::local::format;
-use processor::roles::{Role, RoleSettings, factory, show};
-use processor::store::memory::MemoryStore;
-use processor::wire::audit::AuditEntry;
-use processor::wire::book::{Ask, BookCommand, Execution, NewOrder, Outcome};
-use processor::wire::content::{self, Content};
-use processor::wire::event::{Event, OrderEvent};
-use processor::wire::notification::{self, Notification};
-use processor::wire::portfolio::Portfolio;
-use processor::wire::trade::{ReferencePrice, Trade};
-use processor::wire::{command, control, instrument, tick, topics};
+use domain::book::Life;
+use domain::price::Priced;
+use domain::reason::Reason;
+use domain::status::{Liquidity, Side, Status};
+use engine::broadcast::{Seen, TableView, Tables};
+use engine::context::{Cause, Ctx, Outbox};
+use engine::digest::Digest;
+use engine::guard::{self, OutSequences};
+use engine::journal::{Assembler, JournalPart};
+use engine::meta::{JournalEntry, Meta, StoreMeta};
+use engine::overlay::Overlay;
+use log_local::batch::{Builder, Packed};
+use log_local::format;
+use ports::records::{HeaderBuf, Headers, Record, Records};
+use ports::topics::{Partitions, TopicId, TopicPartition};
+use ports::varint;
+use roles::{Role, RoleSettings, factory, show};
+use store::memory::MemoryStore;
+use wire::audit::AuditEntry;
+use wire::book::{Ask, BookCommand, Execution, NewOrder, Outcome};
+use wire::content::{self, Content};
+use wire::event::{Event, OrderEvent};
+use wire::notification::{self, Notification};
+use wire::portfolio::Portfolio;
+use wire::trade::{ReferencePrice, Trade};
+use wire::{command, control, instrument, tick, topics};
 
 /// Something that reads bytes.
 pub struct Target {
@@ -273,10 +273,10 @@ fn read_command(bytes: &[u8]) -> u64 {
                 c.symbol.as_deref().filter(|s| !s.is_empty()),
                 "{c:?}"
             );
-            let odd = |n: &Option<processor::domain::decimal::Num>| match n {
+            let odd = |n: &Option<domain::decimal::Num>| match n {
                 None => 0,
-                Some(processor::domain::decimal::Num::Exact(_)) => 1,
-                Some(processor::domain::decimal::Num::Odd(..)) => 2,
+                Some(domain::decimal::Num::Exact(_)) => 1,
+                Some(domain::decimal::Num::Odd(..)) => 2,
             };
 
             answer(&[
@@ -689,7 +689,7 @@ fn read_batch(bytes: &[u8]) -> u64 {
 /// One byte says which.
 fn log_values() -> Vec<Vec<u8>> {
     let row = br#"{"v":1,"number":3,"name":"t","partitions":2,"compact":true,"append_time":false,"record_bytes_max":9}"#;
-    let progress = processor::log::local::format::put_progress(Default::default());
+    let progress = log_local::format::put_progress(Default::default());
     vec![
         [&[0], &format::put_offset(300)[..]].concat(),
         [&[1], &progress[..]].concat(),
@@ -815,13 +815,13 @@ fn decimals() -> Vec<Vec<u8>> {
 }
 
 fn read_decimal(bytes: &[u8]) -> u64 {
-    let money = processor::domain::decimal::parse(bytes, 4);
-    let whole = processor::domain::decimal::parse(bytes, 0);
+    let money = domain::decimal::parse(bytes, 4);
+    let whole = domain::decimal::parse(bytes, 0);
     let text = String::from_utf8_lossy(bytes);
-    let ours = processor::client::decimal::parse_e4(&text);
+    let ours = client::decimal::parse_e4(&text);
     if let Ok(n) = ours {
         assert_eq!(
-            processor::client::decimal::parse_e4(&processor::client::decimal::show_e4(n)),
+            client::decimal::parse_e4(&client::decimal::show_e4(n)),
             Ok(n),
             "{text}"
         );

@@ -1,9 +1,9 @@
 //! Who may see what, over HTTP.
 
+use gateway::Settings;
+use gateway::access::{Access, new_admin_token, new_token};
 use hyper::Method;
-use processor::engine::ports::LogError;
-use processor::gateway::Settings;
-use processor::gateway::access::{Access, new_admin_token, new_token};
+use ports::LogError;
 
 use crate::support::{Sse, World, ask, count, request, settings};
 
@@ -121,8 +121,8 @@ async fn other_machines_are_let_in_with_tokens_only() {
             ..settings()
         };
 
-        let topics = std::sync::Arc::new(processor::wire::topics::table(""));
-        match processor::gateway::start(world.log.clone(), topics, Access::open(), settings).await {
+        let topics = std::sync::Arc::new(wire::topics::table(""));
+        match gateway::start(world.log.clone(), topics, Access::open(), settings).await {
             Err(LogError::Invalid(why)) => assert!(why.contains("--token-file"), "{why}"),
             Err(e) => panic!("{e}"),
             Ok(_) => panic!("{open} is open to the world"),

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
+use gateway::Running;
 use hyper::Method;
-use processor::gateway::Running;
-use processor::wire::topics;
-use processor::wire::trade::ReferencePrice;
 use serde_json::{Value, json};
+use wire::topics;
+use wire::trade::ReferencePrice;
 
 use crate::support::{Sse, World, ask, settings, until};
 

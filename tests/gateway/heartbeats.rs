@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use gateway::access::Access;
+use gateway::{Running, Settings};
 use hyper::Method;
-use processor::gateway::access::Access;
-use processor::gateway::{Running, Settings};
-use processor::wire::event::Event;
+use wire::event::Event;
 
 use crate::access::tokens;
 use crate::support::{Sse, World, ask, settings};

@@ -3,11 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use domain::portfolio::Holding;
+use gateway::Settings;
 use hyper::Method;
-use processor::domain::portfolio::Holding;
-use processor::gateway::Settings;
-use processor::wire::portfolio::{Portfolio, Position};
-use processor::wire::topics;
+use wire::portfolio::{Portfolio, Position};
+use wire::topics;
 
 use crate::support::{Sse, World, ask, old_user, settings, until};
 

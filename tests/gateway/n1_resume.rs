@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use processor::wire::event::Event;
+use wire::event::Event;
 
 use crate::support::{Sse, World, settings, until};
 
@@ -104,8 +104,8 @@ async fn n1_the_seam_between_history_and_live_is_none() {
     running.stop().await;
 }
 
-fn gateway_settings(memory: usize) -> processor::gateway::Settings {
-    processor::gateway::Settings {
+fn gateway_settings(memory: usize) -> gateway::Settings {
+    gateway::Settings {
         memory,
         ..settings()
     }

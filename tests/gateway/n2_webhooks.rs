@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use gateway::webhooks::sign;
+use gateway::{Running, Settings};
 use hyper::Method;
-use processor::gateway::webhooks::sign;
-use processor::gateway::{Running, Settings};
-use processor::wire::event::Event;
-use processor::wire::topics;
 use serde_json::{Value, json};
+use wire::event::Event;
+use wire::topics;
 
 use crate::endpoint::{Endpoint, Got};
 use crate::support::{World, ask, count, old_user, settings, until};
@@ -93,7 +93,7 @@ async fn n2_three_failures_then_success_is_one_delivery_with_one_id() {
     let key = sign::key(&secret).expect("a secret");
     for g in &got {
         let time: i64 = g.headers["webhook-timestamp"].parse().expect("seconds");
-        assert!((processor::client::now_ms() / 1000 - time).abs() < 60);
+        assert!((client::now_ms() / 1000 - time).abs() < 60);
         assert_eq!(
             g.headers["webhook-signature"],
             sign::signature(&key, &g.headers["webhook-id"], time, &g.body)
@@ -217,7 +217,7 @@ async fn n2_what_is_refused_again_and_again_is_dead_lettered_and_the_next_has_it
         "{headers:?}"
     );
     let source = world.records(topics::NOTIFICATIONS);
-    let partition = processor::domain::partitioner::partition(b"501", crate::support::PARTITIONS);
+    let partition = ports::partitioner::partition(b"501", crate::support::PARTITIONS);
     assert_eq!(headers["src"], format!("notifications/{partition}/0"));
     assert!(
         source.iter().any(|(k, v, _)| k == "501" && v == value),

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use processor::gateway::Settings;
+use gateway::Settings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 

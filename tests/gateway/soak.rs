@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use processor::client::simulate::Rng;
-use processor::gateway::Settings;
+use client::simulate::Rng;
+use gateway::Settings;
 
 use crate::n3_slow::deaf;
 use crate::support::{Sse, World, count, settings};
@@ -154,8 +154,7 @@ impl Client {
                         tally.received.fetch_add(1, Ordering::Relaxed);
                         let written_ms =
                             said.data["event"]["time_us"].as_i64().expect("a time") / 1000;
-                        let late =
-                            u64::try_from(processor::client::now_ms() - written_ms).unwrap_or(0);
+                        let late = u64::try_from(client::now_ms() - written_ms).unwrap_or(0);
 
                         // Those that stay; who comes back asks for what is old.
                         if !self.leaves {

@@ -5,22 +5,22 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use gateway::access::Access;
+use gateway::{self, Gateway, Running, Settings};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use processor::domain::partitioner;
-use processor::engine::ports::{Appender, From, Limits, Log};
-use processor::engine::records::{HeaderBuf, Headers, Record, Records};
-use processor::engine::topics::{Partitions, TopicId, TopicPartition};
-use processor::gateway::access::Access;
-use processor::gateway::{self, Gateway, Running, Settings};
-use processor::log::local::LocalLog;
-use processor::wire::event::{Event, OrderEvent};
-use processor::wire::{notification, topics};
+use log_local::LocalLog;
+use ports::partitioner;
+use ports::records::{HeaderBuf, Headers, Record, Records};
+use ports::topics::{Partitions, TopicId, TopicPartition};
+use ports::{Appender, From, Limits, Log};
 use serde_json::Value;
 use tokio::net::TcpStream;
+use wire::event::{Event, OrderEvent};
+use wire::{notification, topics};
 
 pub const PARTITIONS: u32 = 3;
 pub const LONG: Duration = Duration::from_secs(60);
@@ -222,7 +222,7 @@ pub fn settings() -> Settings {
 }
 
 fn now() -> i64 {
-    processor::client::now_ms()
+    client::now_ms()
 }
 
 /// Waits until something holds.

@@ -1,7 +1,7 @@
 //! The same promises over a WebSocket.
 
 use futures_util::{SinkExt, StreamExt};
-use processor::gateway::Settings;
+use gateway::Settings;
 use serde_json::Value;
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::model::roles::{Pair, settings};
 use super::model::script::{Command, Dice, Kind, START_MS, Tif};
-use processor::roles::RoleSettings;
+use roles::RoleSettings;
 
 /// Two accounts of the agent, and others.
 const AGENT: [&str; 2] = ["agent1", "agent2"];

@@ -3,20 +3,20 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use processor::engine::broadcast::{TableView, Tables};
-use processor::engine::context::{Cause, Ctx, Outbox};
-use processor::engine::guard::OutSequences;
-use processor::engine::overlay::Overlay;
-use processor::engine::ports::StateStore;
-use processor::engine::records::{Headers, Record, Records};
-use processor::engine::role::{Role as Logic, RoleFactory};
-use processor::engine::topics::{TopicId, TopicPartition};
-use processor::roles::at_rest::AtRest;
-use processor::roles::{Role, RoleSettings, factory};
-use processor::store::memory::MemoryStore;
-use processor::wire::event::OrderEvent;
-use processor::wire::trade::{TRADE_BUSTED, TradeBusted};
-use processor::wire::{command, topics};
+use engine::broadcast::{TableView, Tables};
+use engine::context::{Cause, Ctx, Outbox};
+use engine::guard::OutSequences;
+use engine::overlay::Overlay;
+use engine::role::{Role as Logic, RoleFactory};
+use ports::StateStore;
+use ports::records::{Headers, Record, Records};
+use ports::topics::{TopicId, TopicPartition};
+use roles::at_rest::AtRest;
+use roles::{Role, RoleSettings, factory};
+use store::memory::MemoryStore;
+use wire::event::OrderEvent;
+use wire::trade::{TRADE_BUSTED, TradeBusted};
+use wire::{command, topics};
 
 use super::Told;
 use super::script::{Command, Off, START_MS, SYMBOLS, Status, json};
@@ -365,7 +365,7 @@ impl Pair {
 
     /// I1 to I3 from scratch.
     pub fn check(&self) -> Result<String, String> {
-        processor::roles::orders::check_books(&self.tasks[0].store)
+        roles::orders::check_books(&self.tasks[0].store)
     }
 
     /// Nothing is under way any more, and both roles have the same orders.
@@ -378,8 +378,7 @@ impl Pair {
 
     /// The books, in the order in which their orders would trade.
     pub fn books(&self) -> Vec<(String, bool, bool, i64, i64, String, String)> {
-        let lines =
-            processor::roles::trading::read_books(&self.tasks[1].store).expect("readable books");
+        let lines = roles::trading::read_books(&self.tasks[1].store).expect("readable books");
         lines
             .into_iter()
             .map(|l| {

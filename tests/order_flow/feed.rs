@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use processor::client::simulate::Rng;
+use client::simulate::Rng;
 
 pub const SYMBOL: &str = "BTCUSD";
 pub const USERS: u64 = 50;

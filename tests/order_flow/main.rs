@@ -25,14 +25,14 @@ use std::time::{Duration, Instant};
 
 use feed::{SYMBOL, Step};
 use outcome::Outcome;
-use processor::engine::ports::{From, Limits, Log, Reader};
-use processor::engine::records::Records;
-use processor::wire::topics as t;
+use ports::records::Records;
+use ports::{From, Limits, Log, Reader};
 use support::fleet::{Fleet, Name};
 use support::load::{Sender, wait_for};
 use support::oracle;
 use support::process::{Installation, replayed};
 use support::{broker, rest};
+use wire::topics as t;
 
 const ROLES: [&str; 5] = ["orders", "trading", "portfolio", "notifications", "audit"];
 /// Rows of the feed that is made up.

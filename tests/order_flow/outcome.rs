@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use processor::engine::ports::Log;
-use processor::engine::topics::TopicTable;
-use processor::wire::topics as t;
+use ports::Log;
+use ports::topics::TopicTable;
 use serde_json::Value;
+use wire::topics as t;
 
 use super::feed::{Expect, Step, USERS};
 use crate::support::oracle::{self, Seen, Verdict, read_all};

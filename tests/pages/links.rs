@@ -1,5 +1,5 @@
-//! Every link leads somewhere, every path under `docs` is a file, and every page can be found
-//! from README.
+//! Every link leads somewhere, every path of a page or a file of code is there, and every page can
+//! be found from README.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -27,6 +27,28 @@ fn links_and_paths_of_pages_resolve() {
     }
 
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// A page that names a file of the code by its path, as `crates/engine/src/commit.rs`, names one
+/// that is there.
+#[test]
+fn files_of_code_that_pages_name_exist() {
+    let texts = texts();
+    let mut seen = 0;
+    let mut gone = Vec::new();
+    for (page, text) in texts.iter().filter(|(p, _)| is_page(p)) {
+        for code in text.split('`').skip(1).step_by(2) {
+            let path = Path::new(code);
+            if code.ends_with(".rs") && code.contains('/') && !code.contains(' ') {
+                seen += 1;
+                let there = texts.contains_key(path);
+                gone.extend((!there).then(|| format!("{}: {code}", page.display())));
+            }
+        }
+    }
+
+    assert!(seen >= 20, "pages name files: {seen}");
+    assert!(gone.is_empty(), "no such file:\n{}", gone.join("\n"));
 }
 
 #[test]

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
-use processor::client::simulate::Rng;
+use client::simulate::Rng;
 
 /// One entry of the record; see `writes.c`.
 pub struct Entry {

@@ -17,16 +17,12 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use client::simulate::Rng;
 use disk::{Disk, Entry};
-use processor::client::simulate::Rng;
-use processor::engine::ports::{
-    From, Limits, Log, MemberInput, MemberSpec, Outcome, Polled, Transaction,
-};
-use processor::engine::records::{Headers, Record, Records};
-use processor::engine::topics::{
-    Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable,
-};
-use processor::log::local::{Durability, LocalLog, Options};
+use log_local::{Durability, LocalLog, Options};
+use ports::records::{Headers, Record, Records};
+use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use ports::{From, Limits, Log, MemberInput, MemberSpec, Outcome, Polled, Transaction};
 
 const CHILD: &str = "POWER_CUT_CHILD";
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,12 +1,12 @@
 //! The right to write a topic is what tells an operator from a client.
 
-use processor::roles::RoleSettings;
-use processor::wire::topics::{OPERATOR_COMMANDS, ORDER_COMMANDS};
+use roles::RoleSettings;
 use serde_json::json;
+use wire::topics::{OPERATOR_COMMANDS, ORDER_COMMANDS};
 
 use crate::driver::World;
 
-fn send(w: &mut World, topic: processor::engine::topics::TopicId, user: &str, fields: &str) {
+fn send(w: &mut World, topic: ports::topics::TopicId, user: &str, fields: &str) {
     w.append(
         topic,
         user,

@@ -1,10 +1,10 @@
 //! Every row of the contract's two lists of bad input.
 
-use processor::domain::partitioner;
-use processor::engine::topics::TopicPartition;
-use processor::roles::{Role, RoleSettings};
-use processor::wire::{command, topics};
+use ports::partitioner;
+use ports::topics::TopicPartition;
+use roles::{Role, RoleSettings};
 use serde_json::json;
+use wire::{command, topics};
 
 use super::driver::World;
 
@@ -239,7 +239,7 @@ fn nesting_has_an_end() {
 
         let packed = [&b"\x81\xa1x"[..], &vec![0x91; deep], b"\x01"].concat();
         assert_eq!(
-            processor::wire::input::read_map(&packed, |_, _| {}) == Ok(None),
+            wire::input::read_map(&packed, |_, _| {}) == Ok(None),
             fine,
             "{deep}"
         );
@@ -263,7 +263,7 @@ fn ours_are_not_theirs() {
 fn a_record_that_the_log_did_not_stamp() {
     let mut w = World::ready(RoleSettings::default());
     let before = w.records(topics::REFERENCE_PRICES).len();
-    w.now_ms = processor::engine::records::NO_LOG_TIME;
+    w.now_ms = ports::records::NO_LOG_TIME;
     w.order("u", "x", "AAPL", "1", "buy");
     w.tick("AAPL", "190");
     w.pump();

@@ -1,9 +1,9 @@
 //! Trades that operators take back: as they were, in parts, whatever has become of what they
 //! brought; and told to everybody who follows the trades.
 
-use processor::roles::{Role, RoleSettings};
-use processor::wire::topics;
+use roles::{Role, RoleSettings};
 use serde_json::{Value, json};
+use wire::topics;
 
 use super::driver::{START_MS, World};
 use super::market::floor;

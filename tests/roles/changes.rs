@@ -1,9 +1,9 @@
 //! Changes and cancels of orders: what they may say, what they hold while they are under way, and
 //! what they give back.
 
-use processor::roles::{Role, RoleSettings};
-use processor::wire::topics;
+use roles::{Role, RoleSettings};
 use serde_json::json;
+use wire::topics;
 
 use super::driver::World;
 use super::market::floor;
@@ -293,7 +293,7 @@ fn s5_an_order_that_overtakes_its_first_tick_is_filled() {
 
     // What `orders` reads of market-data at its start, it knows like a price that was told.
     let mut price = Vec::new();
-    processor::wire::trade::ReferencePrice {
+    wire::trade::ReferencePrice {
         symbol: "AAPL",
         price_e4: 1_892_500,
         time_us: w.now_ms * 1_000,

@@ -1,7 +1,7 @@
 //! A broker's clock that was a day ahead for a moment: what it stamped is in the log for ever, and
 //! nobody waits for that day.
 
-use processor::roles::{Role, RoleSettings};
+use roles::{Role, RoleSettings};
 
 use crate::driver::World;
 

@@ -1,9 +1,9 @@
 //! Whatever users do, nothing is created and nothing lost, and a replay says the same.
 
-use processor::roles::{Role, RoleSettings};
-use processor::wire::portfolio::Portfolio;
-use processor::wire::topics;
 use proptest::prelude::*;
+use roles::{Role, RoleSettings};
+use wire::portfolio::Portfolio;
+use wire::topics;
 
 use super::driver::World;
 

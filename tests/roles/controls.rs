@@ -1,11 +1,11 @@
 //! What operators switch off: the kill switch, for one user or for all, and accounts that may not
 //! trade.
 
-use processor::engine::broadcast::ABSENT;
-use processor::engine::topics::TopicPartition;
-use processor::roles::{Role, RoleSettings};
-use processor::wire::topics;
+use engine::broadcast::ABSENT;
+use ports::topics::TopicPartition;
+use roles::{Role, RoleSettings};
 use serde_json::json;
+use wire::topics;
 
 use super::driver::World;
 use super::market::floor;

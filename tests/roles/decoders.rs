@@ -1,14 +1,14 @@
 //! Whatever bytes come, no decoder panics, and JSON and MessagePack say the same.
 
-use processor::wire::audit::AuditEntry;
-use processor::wire::book::{BookCommand, Execution};
-use processor::wire::event::OrderEvent;
-use processor::wire::input::read_map;
-use processor::wire::notification::Notification;
-use processor::wire::portfolio::Portfolio;
-use processor::wire::trade::{ReferencePrice, Trade, TradeBusted};
-use processor::wire::{command, control, instrument, tick};
 use proptest::prelude::*;
+use wire::audit::AuditEntry;
+use wire::book::{BookCommand, Execution};
+use wire::event::OrderEvent;
+use wire::input::read_map;
+use wire::notification::Notification;
+use wire::portfolio::Portfolio;
+use wire::trade::{ReferencePrice, Trade, TradeBusted};
+use wire::{command, control, instrument, tick};
 
 fn throw(bytes: &[u8]) {
     let _ = command::decode(bytes);

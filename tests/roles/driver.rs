@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use processor::domain::partitioner;
-use processor::engine::broadcast::{Seen, TableView, Tables};
-use processor::engine::context::{Cause, Ctx, Outbox};
-use processor::engine::guard::{self, InSequences, OutSequences, Verdict};
-use processor::engine::overlay::Overlay;
-use processor::engine::ports::{StateStore, StoreError, Write};
-use processor::engine::records::{HeaderBuf, Headers, Record, Records};
-use processor::engine::role::{Bug, Role as Logic, RoleFactory};
-use processor::engine::topics::{Partitions, TopicId, TopicPartition, TopicTable};
-use processor::roles::at_rest::AtRest;
-use processor::roles::{Role, RoleSettings, factory};
-use processor::wire::event::OrderEvent;
-use processor::wire::{command, topics};
+use engine::broadcast::{Seen, TableView, Tables};
+use engine::context::{Cause, Ctx, Outbox};
+use engine::guard::{self, InSequences, OutSequences, Verdict};
+use engine::overlay::Overlay;
+use engine::role::{Bug, Role as Logic, RoleFactory};
+use ports::partitioner;
+use ports::records::{HeaderBuf, Headers, Record, Records};
+use ports::topics::{Partitions, TopicId, TopicPartition, TopicTable};
+use ports::{StateStore, StoreError, Write};
+use roles::at_rest::AtRest;
+use roles::{Role, RoleSettings, factory};
 use serde_json::Value;
+use wire::event::OrderEvent;
+use wire::{command, topics};
 
 /// A record in the log.
 #[derive(Clone, Debug)]
@@ -391,7 +391,7 @@ impl World {
     /// Checks the books of all tasks of `orders` as `verify` does.
     pub fn check_books(&self) {
         for t in self.tasks.iter().filter(|t| t.role == Role::Orders) {
-            processor::roles::orders::check_books(&t.store).expect("books that balance");
+            roles::orders::check_books(&t.store).expect("books that balance");
         }
     }
 

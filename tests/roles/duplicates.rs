@@ -1,8 +1,8 @@
 //! The duplicate matrix, and what may be tried again.
 
-use processor::roles::{Role, RoleSettings};
-use processor::wire::topics;
+use roles::{Role, RoleSettings};
 use serde_json::{Value, json};
+use wire::topics;
 
 use super::driver::{START_MS, World};
 

@@ -1,9 +1,9 @@
 //! Feeds that begin their numbers anew, and a wrong number among good ones: a feed is not dead for
 //! ever, and a dead one is told of.
 
-use processor::roles::{Role, RoleSettings};
-use processor::wire::topics;
+use roles::{Role, RoleSettings};
 use serde_json::json;
+use wire::topics;
 
 use super::driver::World;
 

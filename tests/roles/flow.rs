@@ -1,12 +1,12 @@
 //! Good orders from end to end.
 
-use processor::domain::chain;
-use processor::roles::{Role, RoleSettings};
-use processor::wire::audit::AuditEntry;
-use processor::wire::notification::Notification;
-use processor::wire::portfolio::Portfolio;
-use processor::wire::topics;
+use domain::chain;
+use roles::{Role, RoleSettings};
 use serde_json::json;
+use wire::audit::AuditEntry;
+use wire::notification::Notification;
+use wire::portfolio::Portfolio;
+use wire::topics;
 
 use super::driver::{START_MS, World};
 

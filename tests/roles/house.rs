@@ -1,9 +1,9 @@
 //! The house as a participant: it quotes around the last fresh price, behind users at the same
 //! price, and everybody meets it.
 
-use processor::roles::{Role, RoleSettings};
-use processor::wire::topics;
+use roles::{Role, RoleSettings};
 use serde_json::{Value, json};
+use wire::topics;
 
 use super::driver::{START_MS, World};
 

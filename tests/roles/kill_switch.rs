@@ -1,8 +1,8 @@
 //! A kill switch that kills: nothing of who is switched off trades any more, and their orders end.
 
-use processor::engine::topics::TopicPartition;
-use processor::roles::{Role, RoleSettings};
-use processor::wire::topics;
+use ports::topics::TopicPartition;
+use roles::{Role, RoleSettings};
+use wire::topics;
 
 use super::driver::World;
 

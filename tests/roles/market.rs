@@ -1,8 +1,8 @@
 //! Books: the rows X and S of the acceptance matrix, and the kinds of order that go with them.
 
-use processor::roles::{Role, RoleSettings};
-use processor::wire::topics;
+use roles::{Role, RoleSettings};
 use serde_json::{Value, json};
+use wire::topics;
 
 use super::driver::{START_MS, World};
 
@@ -531,7 +531,7 @@ fn s2_delisting_cancels_and_listing_again_begins_anew() {
     w.stop("b", "stop", "AAPL", 5, "buy", "103");
     w.pump();
     w.append_at(
-        processor::engine::topics::TopicPartition::new(topics::INSTRUMENTS, 0),
+        ports::topics::TopicPartition::new(topics::INSTRUMENTS, 0),
         Some(b"AAPL"),
         None,
     );

@@ -3,10 +3,10 @@
 
 use std::time::Instant;
 
-use processor::domain::book::{Book, FOREVER, House, Life, Match, Order, Party, Room};
-use processor::domain::status::Side;
-use processor::roles::{Role, RoleSettings};
-use processor::wire::topics;
+use domain::book::{Book, FOREVER, House, Life, Match, Order, Party, Room};
+use domain::status::Side;
+use roles::{Role, RoleSettings};
+use wire::topics;
 
 use super::driver::World;
 use super::market::floor;

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use processor::client::simulate::Rng;
-use processor::roles::{Role, RoleSettings};
-use processor::wire::topics;
+use client::simulate::Rng;
+use roles::{Role, RoleSettings};
 use serde_json::{Value, json};
+use wire::topics;
 
 use super::driver::World;
 use super::market::floor;

@@ -1,10 +1,10 @@
 //! The second bucket: cancels, transfers, repeats and bad commands are bounded, and what ends
 //! something always gets in.
 
-use processor::engine::topics::TopicId;
-use processor::roles::{Role, RoleSettings};
-use processor::wire::topics;
+use ports::topics::TopicId;
+use roles::{Role, RoleSettings};
 use serde_json::{Value, json};
+use wire::topics;
 
 use super::driver::World;
 

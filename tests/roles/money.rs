@@ -1,9 +1,9 @@
 //! Rows P of the acceptance matrix: cost, profit, shorts, fees, and that nothing is created or
 //! lost.
 
-use processor::roles::RoleSettings;
-use processor::wire::topics;
+use roles::RoleSettings;
 use serde_json::{Value, json};
+use wire::topics;
 
 use super::driver::World;
 use super::market::floor;

@@ -1,6 +1,6 @@
 //! What operators do to orders of others: end them; and bounds that they set.
 
-use processor::roles::RoleSettings;
+use roles::RoleSettings;
 use serde_json::{Value, json};
 
 use super::market::floor;

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use processor::client::simulate::Rng;
-use processor::domain::partitioner;
-use processor::domain::status::{Side, Status};
-use processor::engine::topics::TopicPartition;
-use processor::engine::varint::{put, put_bytes};
-use processor::roles::portfolio::History;
-use processor::roles::{Role, RoleSettings, show};
-use processor::wire::event::{Event, OrderEvent};
-use processor::wire::portfolio::{Portfolio, PortfolioFold, read_key};
-use processor::wire::topics;
+use client::simulate::Rng;
+use domain::status::{Side, Status};
+use ports::partitioner;
+use ports::topics::TopicPartition;
+use ports::varint::{put, put_bytes};
+use roles::portfolio::History;
+use roles::{Role, RoleSettings, show};
 use serde_json::json;
+use wire::event::{Event, OrderEvent};
+use wire::portfolio::{Portfolio, PortfolioFold, read_key};
+use wire::topics;
 
 use super::driver::{Stored, World};
 use super::market::floor;
@@ -556,8 +556,7 @@ fn what_version_2_kept_in_one_record_moves_in_parts_and_is_right_on_the_way() {
     let p = trader.now();
     let mut old = vec![2];
     put(&mut old, p.user_seq);
-    let signed =
-        |out: &mut Vec<u8>, n: i64| processor::engine::varint::put_signed(out, i128::from(n));
+    let signed = |out: &mut Vec<u8>, n: i64| ports::varint::put_signed(out, i128::from(n));
     [
         p.cash_available_e4,
         p.cash_reserved_e4,

@@ -1,9 +1,9 @@
 //! Prices and listings: what orders trade at, and when they do not.
 
-use processor::engine::topics::TopicPartition;
-use processor::roles::{Role, RoleSettings};
-use processor::wire::topics;
+use ports::topics::TopicPartition;
+use roles::{Role, RoleSettings};
 use serde_json::json;
+use wire::topics;
 
 use super::driver::{START_MS, World};
 

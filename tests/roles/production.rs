@@ -1,9 +1,9 @@
 //! The files that a desk should run with (docs/operating/production.md): they are read, and they
 //! prevent what the page says.
 
-use processor::roles::RoleSettings;
-use processor::wire::topics;
+use roles::RoleSettings;
 use serde_json::{Map, Value, json};
+use wire::topics;
 
 use super::driver::World;
 

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use processor::engine::broadcast::Tables;
-use processor::engine::meta::{META_KEY, Meta};
-use processor::engine::ports::{
+use engine::broadcast::Tables;
+use engine::meta::{META_KEY, Meta};
+use log_local::LocalLog;
+use os::clock::SystemClock;
+use ports::records::{Record, Records};
+use ports::topics::{TopicId, TopicPartition, TopicSpec};
+use ports::{
     Appender, Bounds, Committed, From, Limits, Log, LogError, Member, MemberSpec, Reader,
     TopicState,
 };
-use processor::engine::records::{Record, Records};
-use processor::engine::topics::{TopicId, TopicPartition, TopicSpec};
-use processor::log::local::LocalLog;
-use processor::roles::{Role, RoleSettings, factory};
-use processor::runtime::clock::SystemClock;
-use processor::wire::topics;
-use processor::wire::trade::ReferencePrice;
+use roles::{Role, RoleSettings, factory};
+use wire::topics;
+use wire::trade::ReferencePrice;
 
 /// `market-data` with one partition, how far `trading` has come, and the prices it has told,
 /// undecided for the first few looks.

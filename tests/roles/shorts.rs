@@ -1,7 +1,7 @@
 //! Short sales: what they bring stays held, with a margin, by the price of now; and buying back may
 //! use both.
 
-use processor::roles::RoleSettings;
+use roles::RoleSettings;
 use serde_json::json;
 
 use super::driver::World;
@@ -221,7 +221,7 @@ fn fees_margins_and_mixed_sales() {
     w.pump();
     assert_eq!((outcome(&w).as_str(), cash(&w, "u").1), ("OrderFilled", 0));
     let shares = w
-        .records(processor::wire::topics::PORTFOLIOS)
+        .records(wire::topics::PORTFOLIOS)
         .into_iter()
         .rev()
         .find(|r| r.key.as_deref() == Some(b"u"))

@@ -1,6 +1,6 @@
 //! Stops in a market that gaps: they are bound by the price that set them off.
 
-use processor::roles::{Role, RoleSettings};
+use roles::{Role, RoleSettings};
 use serde_json::{Value, json};
 
 use super::driver::World;

@@ -1,10 +1,10 @@
 //! Orders that meet very many others: they trade with them in parts, one transaction each, and all
 //! comes out as if it had been one step.
 
-use processor::client::simulate::Rng;
-use processor::roles::{Role, RoleSettings};
-use processor::wire::topics;
+use client::simulate::Rng;
+use roles::{Role, RoleSettings};
 use serde_json::Value;
+use wire::topics;
 
 use super::driver::World;
 use super::market::floor;
@@ -35,7 +35,7 @@ fn bids(w: &mut World, orders: usize, more: &str) {
     w.pump();
 }
 
-fn values(w: &World, topic: processor::engine::topics::TopicId) -> Vec<Value> {
+fn values(w: &World, topic: ports::topics::TopicId) -> Vec<Value> {
     w.records(topic).iter().map(|r| r.tree()).collect()
 }
 

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use processor::engine::mutants::{self, Mutant};
+use faults::mutants::{self, Mutant};
 
 use super::coverage::{Coverage, Kind};
 use super::plan::set_untransacted;

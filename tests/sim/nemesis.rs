@@ -1,7 +1,7 @@
 //! What goes wrong beside the network: processes, brokers, machines, clocks. And the end of it.
 
-use processor::engine::topics::TopicPartition;
-use processor::roles::Role;
+use ports::topics::TopicPartition;
+use roles::Role;
 
 use super::cluster::coordinator::{Txn, TxnState};
 use super::cluster::group::GroupState;
@@ -532,7 +532,7 @@ impl World {
     fn retention(&mut self) {
         for i in 0..self.cluster.all().len() {
             let at = self.cluster.all()[i].at;
-            if at.topic == processor::wire::topics::MARKET_DATA {
+            if at.topic == wire::topics::MARKET_DATA {
                 let read = self.read_by_all(at);
                 if read != u64::MAX && read > 0 && self.cluster.all_mut()[i].truncate_start(read) {
                     self.cover(Kind::Retention);
@@ -655,7 +655,7 @@ impl World {
     /// A process has ended by itself.
     pub fn ended(&mut self, process: usize, ended: super::process::Ended) {
         use super::process::Ended;
-        use processor::engine::instance::Stop;
+        use engine::instance::Stop;
         self.trace(|| format!("process {process} has ended: {ended:?}"));
         let p = &self.processes[process];
         let role = p.role;

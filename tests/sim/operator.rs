@@ -7,9 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use processor::engine::meta::{META_KEY, Meta};
-use processor::engine::topics::TopicPartition;
-use processor::roles::Role;
+use engine::meta::{META_KEY, Meta};
+use ports::topics::TopicPartition;
+use roles::Role;
 
 use super::cluster::INSTANCES;
 use super::cluster::coordinator::TxnState;

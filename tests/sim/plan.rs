@@ -3,9 +3,9 @@
 
 use std::cell::Cell;
 
-use processor::engine::pace::Bounds;
-use processor::engine::restore::Standby;
-use processor::roles::Role;
+use engine::pace::Bounds;
+use engine::restore::Standby;
+use roles::Role;
 
 use super::rng::Rng;
 use super::timing::*;

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
-use processor::engine::instance::Stop;
+use engine::instance::Stop;
 
 /// How a process ended by itself.
 #[derive(Debug)]

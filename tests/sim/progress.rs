@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use processor::engine::topics::TopicPartition;
+use ports::topics::TopicPartition;
 
 use super::cluster::INSTANCES;
 use super::cluster::coordinator::Txn;
@@ -39,7 +39,7 @@ pub struct Progress {
 
 impl World {
     /// Whether nothing is wrong that could hold a role up.
-    fn is_well(&self, role: processor::roles::Role) -> bool {
+    fn is_well(&self, role: roles::Role) -> bool {
         let brokers = self
             .cluster
             .brokers
@@ -65,8 +65,8 @@ impl World {
 
         // `orders` reads at its start how far `trading` is: in its changelog, where the group has
         // no offsets.
-        let asked = processor::roles::Role::Trading.spec().changelog;
-        let seeds = role != processor::roles::Role::Orders
+        let asked = roles::Role::Trading.spec().changelog;
+        let seeds = role != roles::Role::Orders
             || self
                 .cluster
                 .topic(asked)
@@ -107,7 +107,7 @@ impl World {
 
         let all: Vec<_> = self.progress.due.keys().copied().collect();
         for (role, task) in all {
-            let changelog = processor::roles::Role::all()[role].spec().changelog;
+            let changelog = roles::Role::all()[role].spec().changelog;
             if self
                 .cluster
                 .has_leader(TopicPartition::new(changelog, task), now)
@@ -167,7 +167,7 @@ impl World {
         let silent = now - since.max(*well);
         s.well = s.well.max(silent);
         if silent > SILENCE_MAX {
-            let name = processor::roles::Role::all()[role];
+            let name = roles::Role::all()[role];
             self.violated(format!(
                 "progress: {name} task {task} has been silent for {} ms while all was well",
                 silent / MS

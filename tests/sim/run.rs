@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use processor::engine::instance::{Instance, Settings, TaskView};
-use processor::engine::mutants;
-use processor::engine::ports::Limits;
-use processor::engine::restore::Standby;
-use processor::engine::topics::TopicTable;
-use processor::roles::{Role, RoleSettings, factory};
-use processor::wire::topics;
+use engine::instance::{Instance, Settings, TaskView};
+use engine::restore::Standby;
+use faults::mutants;
+use ports::Limits;
+use ports::topics::TopicTable;
+use roles::{Role, RoleSettings, factory};
+use wire::topics;
 
 use super::client::{SimClock, SimLog};
 use super::coverage::{Coverage, Kind};

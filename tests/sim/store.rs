@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
-use processor::engine::meta::StoreMeta;
-use processor::engine::ports::{StateStore, StoreError, Stores, Write};
-use processor::roles::Role;
+use engine::meta::StoreMeta;
+use ports::{StateStore, StoreError, Stores, Write};
+use roles::Role;
 
 use super::client::a_moment;
 use super::coverage::Kind;

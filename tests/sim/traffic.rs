@@ -1,7 +1,7 @@
 //! Heavy traffic: what makes one transaction large, and what makes one partition busy while others
 //! have a single record now and then.
 
-use processor::wire::topics;
+use wire::topics;
 
 use super::coverage::Kind;
 use super::rng::Rng;

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use processor::client::decimal::show_e4;
-use processor::domain::partitioner;
-use processor::engine::records::{Headers, Record};
-use processor::engine::topics::{TopicId, TopicPartition};
-use processor::wire::event::{Event, OrderEvent};
-use processor::wire::{command, topics};
+use client::decimal::show_e4;
+use ports::partitioner;
+use ports::records::{Headers, Record};
+use ports::topics::{TopicId, TopicPartition};
+use wire::event::{Event, OrderEvent};
+use wire::{command, topics};
 
 use super::coverage::Kind;
 use super::world::World;

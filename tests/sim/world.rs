@@ -6,9 +6,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
-use processor::engine::topics::{TopicPartition, TopicSpec, TopicTable};
-use processor::roles::{Role, RoleSettings};
-use processor::wire::topics;
+use ports::topics::{TopicPartition, TopicSpec, TopicTable};
+use roles::{Role, RoleSettings};
+use wire::topics;
 
 use super::client::background::Consumer;
 use super::cluster::net::{Connection, Cut, Frame, Target};

@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use processor::engine::instance::Stop;
+use engine::instance::Stop;
 
 use super::stage::Baseline;
 

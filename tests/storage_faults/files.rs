@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use processor::engine::instance::Stop;
+use engine::instance::Stop;
 
 use super::stage::{Baseline, Stage, copy_dir};
 

@@ -1,11 +1,11 @@
 //! What a newer version wrote is left alone, with a message that says what to do. Each of these
 //! ends the program with exit code 78.
 
-use processor::engine::guard;
-use processor::engine::instance::Stop;
-use processor::engine::meta::META_KEY;
-use processor::engine::ports::{StoreError, Stores};
-use processor::wire::topics as t;
+use engine::guard;
+use engine::instance::Stop;
+use engine::meta::META_KEY;
+use ports::{StoreError, Stores};
+use wire::topics as t;
 
 use super::stage::{Baseline, Stage};
 
@@ -136,8 +136,8 @@ fn an_instance_directory_of_a_newer_version() {
 
 #[test]
 fn an_embedded_log_with_newer_values() {
-    use processor::engine::ports::{Log, LogError};
-    use processor::log::local::{LocalLog, Options};
+    use log_local::{LocalLog, Options};
+    use ports::{Log, LogError};
     let dir = tempfile::tempdir().expect("a directory");
     let table = t::table("");
     let open = || {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use processor::engine::ports::{Stores, Write};
+use ports::{Stores, Write};
 
 use super::stage::{Baseline, Stage};
 

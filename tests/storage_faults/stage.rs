@@ -4,18 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use processor::domain::partitioner;
-use processor::engine::instance::{Instance, Settings, Stop};
-use processor::engine::ports::{From, Limits, Log, StoreError, Stores};
-use processor::engine::records::{HeaderBuf, Record, Records};
-use processor::engine::topics::{Partitions, TopicId, TopicPartition, TopicTable};
-use processor::log::local::{LocalLog, Memory, Options};
-use processor::roles::{Role, RoleSettings, factory};
-use processor::runtime::clock::SystemClock;
-use processor::store::dir::Identity;
-use processor::store::memory::MemoryStores;
-use processor::store::rocks::{RocksStores, SharedMemory};
-use processor::wire::topics as t;
+use engine::instance::{Instance, Settings, Stop};
+use log_local::{LocalLog, Memory, Options};
+use os::clock::SystemClock;
+use ports::partitioner;
+use ports::records::{HeaderBuf, Record, Records};
+use ports::topics::{Partitions, TopicId, TopicPartition, TopicTable};
+use ports::{From, Limits, Log, StoreError, Stores};
+use roles::{Role, RoleSettings, factory};
+use store::dir::Identity;
+use store::memory::MemoryStores;
+use store::rocks::{RocksStores, SharedMemory};
+use wire::topics as t;
 
 /// One task, so that there is one store to hurt.
 const PARTITIONS: u32 = 1;
@@ -200,7 +200,7 @@ impl Stage {
             takeover_wait: Duration::from_millis(500),
             startup_wait: Duration::from_secs(2),
             cache_bytes: 1 << 16,
-            standby: processor::engine::restore::Standby::None,
+            standby: engine::restore::Standby::None,
         };
 
         let log = Arc::new(self.log.clone());

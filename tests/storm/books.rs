@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use processor::engine::ports::Log;
-use processor::engine::topics::TopicTable;
-use processor::wire::topics as t;
+use ports::Log;
+use ports::topics::TopicTable;
+use wire::topics as t;
 
 use crate::model::script::{Status, Tif};
 use crate::model::{Model, Order, Symbol};

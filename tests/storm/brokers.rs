@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use processor::client::simulate::Rng;
+use client::simulate::Rng;
 
 use crate::nemesis::{Counts, is_lull_near, ms};
 use crate::silence::{Troubles, Whom};

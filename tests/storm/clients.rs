@@ -14,8 +14,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use processor::client::simulate::Rng;
-use processor::domain::partitioner;
+use client::simulate::Rng;
+use ports::partitioner;
 use rdkafka::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::message::Message as _;

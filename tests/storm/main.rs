@@ -35,16 +35,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::Log;
-use processor::log::kafka::{KafkaLog, KafkaSettings};
-use processor::wire::topics as t;
+use log_kafka::{KafkaLog, KafkaSettings};
+use ports::Log;
+use wire::topics as t;
 
 use brokers::Brokers;
+use client::simulate::Rng;
 use clients::{Client, Plan};
 use crew::{Crew, Name};
 use mistakes::Mistakes;
 use nemesis::Nemesis;
-use processor::client::simulate::Rng;
 use report::Report;
 use silence::{Owners, Probes, Troubles, Watch};
 use site::{Floods, Site};

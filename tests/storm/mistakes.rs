@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use processor::client::simulate::Rng;
-use processor::engine::topics::{TopicId, TopicPartition};
-use processor::roles::Role;
-use processor::wire::topics as t;
+use client::simulate::Rng;
+use ports::topics::{TopicId, TopicPartition};
 use rdkafka::admin::{AdminClient, AdminOptions, GroupResult};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
+use roles::Role;
+use wire::topics as t;
 
 use crate::crew::Expected;
 use crate::nemesis::{Counts, is_lull_near, ms};

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use processor::client::simulate::Rng;
+use client::simulate::Rng;
 
 use crate::crew::{Crew, Name};
 use crate::silence::{ON_THE_WAY, Troubles, Whom};

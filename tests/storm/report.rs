@@ -6,9 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::Log;
-use processor::engine::topics::{TopicId, TopicTable};
-use processor::wire::topics as t;
+use ports::Log;
+use ports::topics::{TopicId, TopicTable};
+use wire::topics as t;
 
 use crate::books::{self, Evidence};
 use crate::clients::{self, Story, Summary};

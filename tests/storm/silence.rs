@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use processor::client::simulate::Rng;
-use processor::domain::partitioner;
-use processor::engine::ports::{From, Limits, Log};
-use processor::engine::records::Records;
-use processor::wire::topics as t;
+use client::simulate::Rng;
+use ports::partitioner;
+use ports::records::Records;
+use ports::{From, Limits, Log};
+use wire::topics as t;
 
 use crate::crew::Name;
 use crate::support::oracle::decode;

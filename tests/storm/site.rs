@@ -5,8 +5,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use processor::client::simulate::Rng;
-use processor::engine::ports::Log;
+use client::simulate::Rng;
+use ports::Log;
 
 use crate::clients::Client;
 use crate::crew::Crew;

@@ -2,8 +2,8 @@
 //! cancels and mass cancels of a few other users, which meet in books of their own; floods by one
 //! user into one partition. Each is judged by what it must come to.
 
-use processor::client::simulate::Rng;
-use processor::domain::partitioner;
+use client::simulate::Rng;
+use ports::partitioner;
 
 /// One command, as it is sent and sent again.
 #[derive(Clone, Debug)]

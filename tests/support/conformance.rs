@@ -17,12 +17,10 @@ pub use cases::*;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use processor::engine::ports::{
+use ports::records::{Headers, Record, Records};
+use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use ports::{
     Committed, From, Limits, Log, Member, MemberInput, MemberSpec, Outcome, Polled, Reader,
-};
-use processor::engine::records::{Headers, Record, Records};
-use processor::engine::topics::{
-    Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable,
 };
 
 /// Somewhere to run the suite.

@@ -6,9 +6,9 @@ use super::{
     CHANGELOG, COUNT, INPUT, OUTPUT, Owned, SECOND, SHORT, SINGLE, SPARE, TABLE, WIDE, World,
     batch, committed_at, end_of, numbered, plain, texts, tp,
 };
-use processor::engine::ports::{From, Limits, LogError, Outcome, Polled, Transaction};
-use processor::engine::records::{HeaderBuf, Headers, Record, Records};
-use processor::engine::topics::{Cleanup, TopicPartition, TopicSpec};
+use ports::records::{HeaderBuf, Headers, Record, Records};
+use ports::topics::{Cleanup, TopicPartition, TopicSpec};
+use ports::{From, Limits, LogError, Outcome, Polled, Transaction};
 
 /// A transaction over several partitions and topics moves everything at once, and says where its
 /// records went.

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use processor::engine::context::Ctx;
-use processor::engine::instance::{Instance, Settings, Stop, TaskView};
-use processor::engine::ports::*;
-use processor::engine::records::{Headers, Record, Records};
-use processor::engine::restore::Standby;
-use processor::engine::role::{Bug, Input, Role, RoleFactory, RoleSpec};
-use processor::engine::topics::*;
-use processor::log::local::LocalLog;
+use engine::context::Ctx;
+use engine::instance::{Instance, Settings, Stop, TaskView};
+use engine::restore::Standby;
+use engine::role::{Bug, Input, Role, RoleFactory, RoleSpec};
+use log_local::LocalLog;
+use ports::records::{Headers, Record, Records};
+use ports::topics::*;
+use ports::*;
 
 pub const IN: TopicId = TopicId(0);
 pub const OUT: TopicId = TopicId(1);
@@ -619,7 +619,7 @@ impl World {
         assert_eq!(last.values().sum::<u64>(), n, "{last:?}");
         let digests: Vec<String> = instance.tasks().values().map(digest).collect();
         let scanned = (0..PARTITIONS).map(|task| {
-            processor::engine::restore::scan_digest(&Store {
+            engine::restore::scan_digest(&Store {
                 disk: self.disk.clone(),
                 task,
             })

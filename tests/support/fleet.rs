@@ -235,7 +235,7 @@ impl Fleet {
         within: Duration,
     ) {
         let began = Instant::now();
-        let since_ms = processor::client::now_ms();
+        let since_ms = client::now_ms();
         wait_for(
             &format!("{role} shared by instances {instances:?}"),
             within,

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use processor::engine::ports::{From, Limits, Log, Reader};
-use processor::engine::records::Records;
-use processor::engine::topics::TopicId;
+use ports::records::Records;
+use ports::topics::TopicId;
+use ports::{From, Limits, Log, Reader};
 
 /// What was read of each partition: offset and a hash of everything else.
 pub type Story = BTreeMap<u32, Vec<(u64, u64)>>;

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use processor::client::simulate::Rng;
-use processor::domain::partitioner;
-use processor::engine::ports::{Appender, Log};
-use processor::engine::records::{Headers, Record};
-use processor::engine::topics::{Partitions, TopicId, TopicPartition, TopicTable};
-use processor::wire::topics as t;
+use client::simulate::Rng;
+use ports::partitioner;
+use ports::records::{Headers, Record};
+use ports::topics::{Partitions, TopicId, TopicPartition, TopicTable};
+use ports::{Appender, Log};
+use wire::topics as t;
 
 /// Appends to the partition of the key, as a Java client would.
 pub struct Sender {
@@ -49,7 +49,7 @@ impl Sender {
     }
 
     pub fn send_to(&mut self, at: TopicPartition, key: Option<&[u8]>, value: Option<&[u8]>) {
-        let timestamp_ms = processor::client::now_ms();
+        let timestamp_ms = client::now_ms();
         let record = Record {
             at,
             offset: 0,

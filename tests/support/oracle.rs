@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use processor::engine::ports::{From, Limits, Log};
-use processor::engine::records::Records;
-use processor::engine::topics::{TopicId, TopicTable};
-use processor::wire::topics as t;
+use ports::records::Records;
+use ports::topics::{TopicId, TopicTable};
+use ports::{From, Limits, Log};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use wire::topics as t;
 
 /// One record, decoded as far as it can be.
 #[derive(Clone, Debug)]

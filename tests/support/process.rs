@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "kafka")]
-use processor::{
-    engine::ports::Log,
-    log::kafka::{KafkaLog, KafkaSettings},
+use {
+    log_kafka::{KafkaLog, KafkaSettings},
+    ports::Log,
     wire::topics,
 };
 

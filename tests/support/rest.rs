@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use processor::engine::ports::{From, Limits, Log, LogError};
-use processor::engine::records::Records;
-use processor::engine::topics::TopicPartition;
-use processor::roles::Role;
+use ports::records::Records;
+use ports::topics::TopicPartition;
+use ports::{From, Limits, Log, LogError};
+use roles::Role;
 
 /// Waits until it is so. The committed offset of a partition may stay below its end by transaction
 /// markers, so what lies between is read.

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use processor::client::{MarketDataPublisher, now_ms};
-use processor::engine::instance::Stop;
-use processor::engine::ports::{Limits, Log};
-use processor::engine::topics::{TopicId, TopicTable};
-use processor::log::local::{LocalLog, Options};
-use processor::roles::{Role, RoleSettings};
+use client::{MarketDataPublisher, now_ms};
+use engine::instance::Stop;
+use log_local::{LocalLog, Options};
+use ports::topics::{TopicId, TopicTable};
+use ports::{Limits, Log};
 use processor::runtime::supervisor::{Ends, Supervisor};
 use processor::runtime::system::System;
-use processor::store::rocks::SharedMemory;
-use processor::wire::topics as t;
+use roles::{Role, RoleSettings};
 use serde_json::Value;
+use store::rocks::SharedMemory;
+use wire::topics as t;
 
 use super::load::{Sender, wait_for};
 use super::oracle::{self, Seen, read_all};
@@ -70,7 +70,7 @@ impl World {
     #[cfg(feature = "kafka")]
     pub fn kafka(test: &str, settings: RoleSettings) -> World {
         use super::broker;
-        use processor::log::kafka::{KafkaLog, KafkaSettings};
+        use log_kafka::{KafkaLog, KafkaSettings};
         let dir = tempfile::tempdir().expect("a directory");
         let topics = Arc::new(t::table(&broker::unique_prefix(test)));
         let log = KafkaLog::new(
@@ -100,7 +100,7 @@ impl World {
             },
             scrub_every: Duration::ZERO,
             leave: false,
-            standby: processor::engine::restore::Standby::None,
+            standby: engine::restore::Standby::None,
             lock_wait: Duration::from_secs(5),
             memory: SharedMemory::default(),
         };
@@ -281,7 +281,7 @@ impl World {
             if *topic != t::REFERENCE_PRICES && !(*topic == t::DEAD_LETTERS && cause.keyless) {
                 assert_eq!(
                     r.partition,
-                    processor::domain::partitioner::partition(&r.key, PARTITIONS),
+                    ports::partitioner::partition(&r.key, PARTITIONS),
                     "{what}"
                 );
             }

@@ -11,17 +11,17 @@ use crate::cli::exit::Failure;
 use crate::cli::open::Access;
 use crate::cli::output::{self, Format};
 use crate::cli::{decode, open, read};
-use crate::client::{KeyedAppender, check_id};
-use crate::domain::control::{Control, EVERYBODY};
-use crate::engine::ports::Log;
-use crate::engine::records::HeaderBuf;
-use crate::wire::control::{self, ControlRow};
-use crate::wire::topics::{CONTROLS, INPUT_BYTES_MAX};
+use client::{KeyedAppender, check_id};
+use domain::control::{Control, EVERYBODY};
+use ports::Log;
+use ports::records::HeaderBuf;
+use wire::control::{self, ControlRow};
+use wire::topics::{CONTROLS, INPUT_BYTES_MAX};
 
 const FLUSH: Duration = Duration::from_secs(60);
 
 /// Switches off what `state` says, for a user or for everybody.
-pub fn switch_off(
+pub(crate) fn switch_off(
     config: &Config,
     whom: &Whom,
     state: Control,
@@ -89,7 +89,7 @@ pub fn switch_off(
 }
 
 /// Lifts what was switched off for a user, or for everybody.
-pub fn resume(config: &Config, whom: &Whom, operator: &str) -> Result<(), Failure> {
+pub(crate) fn resume(config: &Config, whom: &Whom, operator: &str) -> Result<(), Failure> {
     let key = key(whom)?;
     check_id("operator", operator).map_err(|e| Failure::usage(e.to_string()))?;
     let log = open::log(config, Access::Write)?;
@@ -134,7 +134,7 @@ pub fn resume(config: &Config, whom: &Whom, operator: &str) -> Result<(), Failur
 }
 
 /// Prints who is stopped or disabled.
-pub fn list(config: &Config) -> Result<(), Failure> {
+pub(crate) fn list(config: &Config) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let table = Switched::load(&*log)?;
     let row = |(key, row): (&String, &Switch)| -> Vec<Value> {

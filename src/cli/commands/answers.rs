@@ -10,16 +10,16 @@ use crate::cli::exit::Failure;
 use crate::cli::output::{self, Format};
 use crate::cli::shown::{self, Fields};
 use crate::cli::{decode, read};
-use crate::client::partitions;
-use crate::domain::partitioner;
-use crate::engine::ports::{From, Log, Reader};
-use crate::engine::records::Records;
-use crate::engine::topics::TopicPartition;
-use crate::roles::Role;
-use crate::runtime::audit::cursor::Cursor;
-use crate::wire::book::{Ask, BookCommand, Execution};
-use crate::wire::command::{self, Kind};
-use crate::wire::topics::{BOOK_COMMANDS, EXECUTIONS, ORDER_EVENTS};
+use audit::cursor::Cursor;
+use client::partitions;
+use ports::partitioner;
+use ports::records::Records;
+use ports::topics::TopicPartition;
+use ports::{From, Log, Reader};
+use roles::Role;
+use wire::book::{Ask, BookCommand, Execution};
+use wire::command::{self, Kind};
+use wire::topics::{BOOK_COMMANDS, EXECUTIONS, ORDER_EVENTS};
 
 /// An order that may rest is told to have been accepted; what it trades at once follows without a
 /// pause as long as this.
@@ -27,7 +27,7 @@ const LULL: Duration = Duration::from_millis(300);
 
 /// The event that ends the wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Awaited {
+pub(crate) enum Awaited {
     /// The end of the order, or the one answer to another command.
     End,
     /// The order may rest or wait for days: that it was accepted is all that is due.
@@ -38,7 +38,7 @@ pub enum Awaited {
 
 impl Awaited {
     /// Of a command's bytes.
-    pub fn of(command: &[u8]) -> Awaited {
+    pub(crate) fn of(command: &[u8]) -> Awaited {
         match command::decode(command) {
             Ok(c) if c.kind == Kind::MassCancel => Awaited::EachEnd,
             Ok(c) if c.kind == Kind::New && c.served().is_some_and(|order| order.stays()) => {
@@ -65,7 +65,7 @@ enum Step {
 }
 
 /// Listens for the answers to one command.
-pub struct Answers<'a> {
+pub(crate) struct Answers<'a> {
     config: &'a Config,
     log: &'a dyn Log,
     user: &'a str,
@@ -96,7 +96,7 @@ struct Asked {
 
 impl<'a> Answers<'a> {
     /// From here on; the command must not have been sent yet.
-    pub fn listen(
+    pub(crate) fn listen(
         config: &'a Config,
         log: &'a dyn Log,
         user: &'a str,
@@ -141,7 +141,7 @@ impl<'a> Answers<'a> {
 
     /// Shows them until nothing more is due. Fails if the command was not carried out, or not in
     /// time.
-    pub fn wait(mut self, wait: Duration) -> Result<(), Failure> {
+    pub(crate) fn wait(mut self, wait: Duration) -> Result<(), Failure> {
         let began = Instant::now();
         let mut batch = Records::new();
         let mut last = None;

@@ -13,19 +13,19 @@ use crate::cli::exit::{Code, Failure};
 use crate::cli::moment;
 use crate::cli::open::{self, Access};
 use crate::cli::output::{self, Format, Progress};
-use crate::engine::ports::Log;
-use crate::engine::topics::TopicTable;
-use crate::files;
-use crate::roles::Role;
-use crate::runtime::audit::anchor::{self, Anchor};
-use crate::runtime::audit::chains::{ChainReport, Chains, heads};
-use crate::runtime::audit::export::{Export, ExportError, Summary};
-use crate::runtime::audit::file::{self, Verified};
-use crate::runtime::audit::hex::hex;
-use crate::wire::topics;
+use audit::anchor::{self, Anchor};
+use audit::chains::{ChainReport, Chains, heads};
+use audit::export::{Export, ExportError, Summary};
+use audit::file::{self, Verified};
+use audit::hex::hex;
+use os::files;
+use ports::Log;
+use ports::topics::TopicTable;
+use roles::Role;
+use wire::topics;
 
 /// Runs one of the subcommands.
-pub fn run(config: &Config, audit: &Audit) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, audit: &Audit) -> Result<(), Failure> {
     match audit {
         Audit::Verify(Verify {
             anchors,
@@ -47,7 +47,7 @@ fn moment(flag: &str, text: Option<&String>) -> Result<Option<i64>, Failure> {
 }
 
 /// A range of time; either end may be open.
-pub fn range(
+pub(crate) fn range(
     from: Option<&String>,
     to: Option<&String>,
 ) -> Result<(Option<i64>, Option<i64>), Failure> {

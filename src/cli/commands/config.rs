@@ -7,7 +7,7 @@ use crate::cli::exit::Failure;
 use crate::cli::output::{self, Format};
 
 /// Prints every value with its origin. That it prints at all means the configuration is valid.
-pub fn show(config: &Config) -> Result<(), Failure> {
+pub(crate) fn show(config: &Config) -> Result<(), Failure> {
     if config.format == Format::Json {
         let all: Map<String, Value> = config
             .shown

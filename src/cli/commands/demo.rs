@@ -12,14 +12,14 @@ use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
 use crate::cli::output::{self, Format};
 use crate::cli::system;
-use crate::client::KeyedAppender;
-use crate::client::instruments::Instruments;
 use crate::runtime::system::System;
 use crate::runtime::{demo, signals};
-use crate::wire::topics::{INSTRUMENTS, ORDER_COMMANDS};
+use client::KeyedAppender;
+use client::instruments::Instruments;
+use wire::topics::{INSTRUMENTS, ORDER_COMMANDS};
 
 /// Runs the demo.
-pub fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
     let run_for = typed
         .run_for
         .as_deref()
@@ -37,7 +37,7 @@ pub fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
     }
 
     for symbol in &symbols {
-        crate::client::check_id("symbol", symbol).map_err(|e| Failure::usage(e.to_string()))?;
+        client::check_id("symbol", symbol).map_err(|e| Failure::usage(e.to_string()))?;
     }
 
     let listen = typed

@@ -8,21 +8,21 @@ use crate::cli::open::Access;
 use crate::cli::output::{self, Format};
 use crate::cli::shown::{self, Fields, Shown};
 use crate::cli::{decode, open};
-use crate::client::check_id;
-use crate::client::decimal::show_e4;
-use crate::domain::control::EVERYBODY;
-use crate::engine::records::Record;
-use crate::engine::topics::TopicTable;
-use crate::roles::RoleSettings;
-use crate::runtime::audit::find::{FindError, Hit, Proof, Query, Timeline, find, name};
-use crate::runtime::audit::inputs::{Inputs, Row};
-use crate::wire::book::{Ask, BookCommand};
-use crate::wire::command::{self, Kind};
-use crate::wire::control::OPERATOR;
-use crate::wire::topics;
+use ::audit::find::{FindError, Hit, Proof, Query, Timeline, find, name};
+use ::audit::inputs::{Inputs, Row};
+use client::check_id;
+use client::decimal::show_e4;
+use domain::control::EVERYBODY;
+use ports::records::Record;
+use ports::topics::TopicTable;
+use roles::RoleSettings;
+use wire::book::{Ask, BookCommand};
+use wire::command::{self, Kind};
+use wire::control::OPERATOR;
+use wire::topics;
 
 /// Searches and prints.
-pub fn run(config: &Config, args: &Find) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, args: &Find) -> Result<(), Failure> {
     for (field, id) in [
         ("--order", &args.order),
         ("--user", &args.user),

@@ -12,17 +12,17 @@ use crate::cli::exit::Failure;
 use crate::cli::open::Access as LogAccess;
 use crate::cli::output::{self, Format};
 use crate::cli::system;
-use crate::engine::instance::Stop;
-use crate::gateway::access::{self, Access};
-use crate::gateway::{self, Running, Settings};
 use crate::runtime::system::System;
 use crate::runtime::{signals, supervisor::Supervisor};
+use engine::instance::Stop;
+use gateway::access::{self, Access};
+use gateway::{self, Running, Settings};
 
 /// Threads that serve connections; reading the log has its own.
 const WORKERS: usize = 2;
 
 /// Runs the gateway, or makes a token.
-pub fn run(config: &Config, typed: &Gateway) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, typed: &Gateway) -> Result<(), Failure> {
     if let Some(GatewayCommand::Token { user, admin }) = &typed.command {
         if user.is_none() && !admin {
             return Err(Failure::usage(
@@ -89,14 +89,14 @@ pub fn run(config: &Config, typed: &Gateway) -> Result<(), Failure> {
 }
 
 /// A gateway beside something else that runs on the same log.
-pub struct Beside {
+pub(crate) struct Beside {
     runtime: tokio::runtime::Runtime,
     running: Running,
 }
 
 impl Beside {
     /// Starts it, for this machine only.
-    pub fn start(system: &System, listen: SocketAddr) -> Result<Beside, Failure> {
+    pub(crate) fn start(system: &System, listen: SocketAddr) -> Result<Beside, Failure> {
         let runtime = runtime()?;
         let running = runtime.block_on(start(
             system,
@@ -111,14 +111,14 @@ impl Beside {
     }
 
     /// Ends it.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         self.runtime.block_on(self.running.stop());
         self.runtime.shutdown_background();
     }
 }
 
 /// An address of this machine.
-pub fn local_address(text: &str) -> Result<SocketAddr, Failure> {
+pub(crate) fn local_address(text: &str) -> Result<SocketAddr, Failure> {
     let listen = address(text)?;
     if !listen.ip().is_loopback() {
         return Err(Failure::usage(format!(

@@ -9,13 +9,13 @@ use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
 use crate::cli::output::{self, Format};
 use crate::cli::{decode, open};
-use crate::client::check_id;
-use crate::client::decimal::{show_e4, show_e4_wide};
-use crate::runtime::audit::equity::{EquityError, Point, history};
-use crate::wire::topics;
+use ::audit::equity::{EquityError, Point, history};
+use client::check_id;
+use client::decimal::{show_e4, show_e4_wide};
+use wire::topics;
 
 /// Prints one line for each event.
-pub fn run(config: &Config, args: &Portfolio) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, args: &Portfolio) -> Result<(), Failure> {
     check_id("user_id", &args.user).map_err(|e| Failure::usage(e.to_string()))?;
     let range = audit::range(args.from.as_ref(), args.to.as_ref())?;
     let log = open::log(config, Access::Read)?;

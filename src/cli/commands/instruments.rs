@@ -17,10 +17,10 @@ use crate::cli::open::Access;
 use crate::cli::output::{self, Format, Progress};
 use crate::cli::table::{self, Table};
 use crate::cli::{open, shown};
-use crate::client::instruments::Instruments;
-use crate::client::{KeyedAppender, check_id};
-use crate::wire::instrument;
-use crate::wire::topics::INSTRUMENTS;
+use client::instruments::Instruments;
+use client::{KeyedAppender, check_id};
+use wire::instrument;
+use wire::topics::INSTRUMENTS;
 
 /// After this many complaints the rest is only counted.
 const COMPLAINTS_MAX: u64 = 20;
@@ -31,7 +31,7 @@ const UNKNOWN_MAX: usize = 50;
 /// A JSON list is one value, and read as one.
 const LIST_MAX: u64 = 64 << 20;
 /// How long the last records may take to reach the log.
-pub const FLUSH: Duration = Duration::from_secs(60);
+pub(crate) const FLUSH: Duration = Duration::from_secs(60);
 
 /// A file's rows, each looked at; nothing is written before all have been.
 #[derive(Default)]
@@ -91,7 +91,7 @@ impl Rows {
 }
 
 /// Loads a file into what is there; bad rows are told and skipped.
-pub fn load(config: &Config, file: &Path, replace: bool) -> Result<(), Failure> {
+pub(crate) fn load(config: &Config, file: &Path, replace: bool) -> Result<(), Failure> {
     let (source, bytes) = source(file)?;
     let log = open::log(config, Access::Write)?;
     let mut progress = Progress::new("loading listings", bytes);
@@ -217,7 +217,7 @@ fn merge(
 }
 
 /// Writes a null value for each symbol that is listed.
-pub fn delist(config: &Config, symbols: &[String]) -> Result<(), Failure> {
+pub(crate) fn delist(config: &Config, symbols: &[String]) -> Result<(), Failure> {
     for symbol in symbols {
         check_id("symbol", symbol).map_err(|e| Failure::usage(e.to_string()))?;
     }
@@ -249,7 +249,7 @@ pub fn delist(config: &Config, symbols: &[String]) -> Result<(), Failure> {
 }
 
 /// A file or stdin, and its size (0: unknown).
-pub fn source(file: &Path) -> Result<(Box<dyn Read>, u64), Failure> {
+pub(crate) fn source(file: &Path) -> Result<(Box<dyn Read>, u64), Failure> {
     if file == Path::new("-") {
         return Ok((Box::new(std::io::stdin()), 0));
     }
@@ -340,7 +340,7 @@ fn columns(
 }
 
 /// A listing's value.
-pub fn encode(fields: &Map<String, Value>) -> Result<Vec<u8>, Failure> {
+pub(crate) fn encode(fields: &Map<String, Value>) -> Result<Vec<u8>, Failure> {
     rmp_serde::to_vec_named(fields)
         .map_err(|e| Failure::failed(format!("a listing cannot be encoded: {e}")))
 }

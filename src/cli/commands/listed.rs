@@ -13,14 +13,14 @@ use crate::cli::listings::{default_of, names, present};
 use crate::cli::open::Access;
 use crate::cli::output::{self, Format};
 use crate::cli::{open, read, shown};
-use crate::client::{KeyedAppender, check_id};
-use crate::engine::ports::Log;
-use crate::wire::instrument;
-use crate::wire::topics::INSTRUMENTS;
+use client::{KeyedAppender, check_id};
+use ports::Log;
+use wire::instrument;
+use wire::topics::INSTRUMENTS;
 
 /// The topic as the roles have it, with all fields of each record.
 #[derive(Default)]
-pub struct Present {
+pub(crate) struct Present {
     /// Listings by symbol.
     pub rows: BTreeMap<String, Map<String, Value>>,
     /// Symbols whose newest record changes nothing because it cannot be read.
@@ -29,7 +29,7 @@ pub struct Present {
 
 impl Present {
     /// Reads the topic to its end.
-    pub fn load(log: &dyn Log) -> Result<Present, Failure> {
+    pub(crate) fn load(log: &dyn Log) -> Result<Present, Failure> {
         let mut all = Present::default();
         read::to_end(
             log,
@@ -57,7 +57,7 @@ impl Present {
 }
 
 /// The changes of a listing: field, before, after.
-pub struct Change {
+pub(crate) struct Change {
     /// Whose.
     pub symbol: String,
     /// The fields.
@@ -66,7 +66,7 @@ pub struct Change {
 
 impl Change {
     /// For programs.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let fields: Map<String, Value> = self
             .fields
             .iter()
@@ -77,7 +77,11 @@ impl Change {
 }
 
 /// Compares two rows by what they mean: a field that says the default is as good as none.
-pub fn change(symbol: &str, before: &Map<String, Value>, after: &Map<String, Value>) -> Change {
+pub(crate) fn change(
+    symbol: &str,
+    before: &Map<String, Value>,
+    after: &Map<String, Value>,
+) -> Change {
     let all: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let of = |row: &Map<String, Value>, name: &str| row.get(name).cloned().unwrap_or(Value::Null);
     let meaning = |name: &str, v: &Value| match v {
@@ -106,7 +110,7 @@ fn or_default(name: &str, v: Value) -> Value {
 }
 
 /// A value as one word.
-pub fn text(v: &Value) -> Cow<'_, str> {
+pub(crate) fn text(v: &Value) -> Cow<'_, str> {
     match v {
         Value::Null => "-".into(),
         Value::String(s) => shown::word(s),
@@ -115,7 +119,7 @@ pub fn text(v: &Value) -> Cow<'_, str> {
 }
 
 /// Prints all listings: symbol, status, and whatever is not the default.
-pub fn list(config: &Config) -> Result<(), Failure> {
+pub(crate) fn list(config: &Config) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let present = Present::load(&*log)?;
     if config.format == Format::Json {
@@ -158,7 +162,7 @@ pub fn list(config: &Config) -> Result<(), Failure> {
 }
 
 /// Prints one listing with all of its fields, defaults included.
-pub fn show(config: &Config, symbol: &str) -> Result<(), Failure> {
+pub(crate) fn show(config: &Config, symbol: &str) -> Result<(), Failure> {
     check_id("symbol", symbol).map_err(|e| Failure::usage(e.to_string()))?;
     let log = open::log(config, Access::Read)?;
     let present = Present::load(&*log)?;
@@ -189,7 +193,7 @@ pub fn show(config: &Config, symbol: &str) -> Result<(), Failure> {
 
 /// Sets the status of listings and nothing else. `from`: the statuses that it is a step from;
 /// others are told.
-pub fn set_status(
+pub(crate) fn set_status(
     config: &Config,
     symbols: &[String],
     status: &str,

@@ -1,33 +1,33 @@
 //! One file per command.
 
-pub mod account;
-pub mod answers;
-pub mod audit;
-pub mod config;
-pub mod demo;
-pub mod find;
-pub mod gateway;
-pub mod history;
-pub mod instruments;
-pub mod listed;
-pub mod operator;
-pub mod order;
-pub mod portfolio;
-pub mod publish;
-pub mod rebuild;
-pub mod repair;
-pub mod replay;
-pub mod run;
-pub mod send;
-pub mod state;
-pub mod status;
-pub mod tail;
-pub mod topics;
-pub mod traders;
-pub mod verify;
+pub(super) mod account;
+pub(super) mod answers;
+pub(super) mod audit;
+pub(super) mod config;
+pub(super) mod demo;
+pub(super) mod find;
+pub(super) mod gateway;
+pub(super) mod history;
+pub(super) mod instruments;
+pub(super) mod listed;
+pub(super) mod operator;
+pub(super) mod order;
+pub(super) mod portfolio;
+pub(super) mod publish;
+pub(super) mod rebuild;
+pub(super) mod repair;
+pub(super) mod replay;
+pub(super) mod run;
+pub(super) mod send;
+pub(super) mod state;
+pub(super) mod status;
+pub(super) mod tail;
+pub(super) mod topics;
+pub(super) mod traders;
+pub(super) mod verify;
 
 use super::exit::Failure;
-use crate::domain::ids;
+use domain::ids;
 
 /// A user that may be named. Commands for the system's own accounts are dead letters, and nobody
 /// answers them.

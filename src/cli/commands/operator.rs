@@ -7,15 +7,16 @@ use crate::cli::args::account::{Bust, Cancel};
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::read;
-use crate::client::decimal::show_e4;
-use crate::client::{check_id, partitions};
-use crate::domain::{hold, partitioner};
-use crate::engine::ports::Log;
-use crate::wire::event::{Event, OrderEvent};
-use crate::wire::topics::ORDER_EVENTS;
+use client::decimal::show_e4;
+use client::{check_id, partitions};
+use domain::hold;
+use ports::Log;
+use ports::partitioner;
+use wire::event::{Event, OrderEvent};
+use wire::topics::ORDER_EVENTS;
 
 /// Ends one order of a user, or all, or those of a symbol.
-pub fn cancel(config: &Config, cancel: &Cancel) -> Result<(), Failure> {
+pub(crate) fn cancel(config: &Config, cancel: &Cancel) -> Result<(), Failure> {
     let mut fields = Map::new();
     let command = match (&cancel.order_id, &cancel.symbol) {
         (Some(id), _) => {
@@ -37,7 +38,7 @@ pub fn cancel(config: &Config, cancel: &Cancel) -> Result<(), Failure> {
 }
 
 /// Takes a trade of a user's order back, as the user's events describe it.
-pub fn bust(config: &Config, bust: &Bust) -> Result<(), Failure> {
+pub(crate) fn bust(config: &Config, bust: &Bust) -> Result<(), Failure> {
     let mut fields = Map::new();
     let named = [
         ("command", "bust"),

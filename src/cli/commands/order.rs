@@ -7,12 +7,12 @@ use crate::cli::args::{Order, SideArg};
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::{moment, number, shown};
-use crate::client::check_id;
-use crate::client::instruments::Instruments;
-use crate::wire::command;
+use client::check_id;
+use client::instruments::Instruments;
+use wire::command;
 
 /// Sends, and waits unless told not to.
-pub fn run(config: &Config, order: &Order) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, order: &Order) -> Result<(), Failure> {
     let timeout = patience(&order.timeout)?;
     let sending = match &order.json {
         Some(text) => raw(text)?,
@@ -58,7 +58,7 @@ fn raw(text: &str) -> Result<Sending, Failure> {
 }
 
 fn build(order: &Order) -> Result<Sending, Failure> {
-    let wrong = |e: crate::client::ClientError| Failure::usage(e.to_string());
+    let wrong = |e: client::ClientError| Failure::usage(e.to_string());
     let user = order
         .user
         .clone()
@@ -109,7 +109,7 @@ fn build(order: &Order) -> Result<Sending, Failure> {
         .map(|a| ("deposit", a))
         .or_else(|| order.withdraw.as_ref().map(|a| ("withdraw", a)))
     {
-        crate::client::decimal::parse_e4(amount)
+        client::decimal::parse_e4(amount)
             .map_err(|e| Failure::usage(format!("--{command}: {e}")))?;
         set("command", command.into());
         set("amount", amount.trim().into());

@@ -10,12 +10,12 @@ use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
 use crate::cli::output::{self, Format};
 use crate::cli::{open, read};
-use crate::client::decimal::{show_e4, show_e4_wide};
-use crate::client::{check_id, now_ms, partitions};
-use crate::domain::partitioner;
-use crate::engine::ports::Log;
-use crate::wire::portfolio::{Portfolio, PortfolioFold, read_key};
-use crate::wire::topics::{PORTFOLIOS, REFERENCE_PRICES};
+use client::decimal::{show_e4, show_e4_wide};
+use client::{check_id, now_ms, partitions};
+use ports::Log;
+use ports::partitioner;
+use wire::portfolio::{Portfolio, PortfolioFold, read_key};
+use wire::topics::{PORTFOLIOS, REFERENCE_PRICES};
 
 #[derive(Debug, Deserialize)]
 struct Mark {
@@ -24,7 +24,7 @@ struct Mark {
 }
 
 /// Prints it.
-pub fn run(config: &Config, user: &str) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, user: &str) -> Result<(), Failure> {
     check_id("user_id", user).map_err(|e| Failure::usage(e.to_string()))?;
     let log = open::log(config, Access::Read)?;
     let partition = partitioner::partition(user.as_bytes(), partitions(&*log, PORTFOLIOS)?);

@@ -14,18 +14,18 @@ use crate::cli::output::{self, Format, Progress};
 use crate::cli::pace::{self, Speed};
 use crate::cli::table::{self, Table};
 use crate::cli::{moment, number, open, shown};
-use crate::client::instruments::Instruments;
-use crate::client::simulate::PriceWalk;
-use crate::client::{ClientError, MarketDataPublisher, decimal, now_ms};
-use crate::engine::ports::Log;
 use crate::runtime::signals;
+use client::instruments::Instruments;
+use client::simulate::PriceWalk;
+use client::{ClientError, MarketDataPublisher, decimal, now_ms};
+use ports::Log;
 
 /// How long the last records may take to reach the log.
 const FLUSH: Duration = Duration::from_secs(60);
 const COMPLAINTS_MAX: u64 = 20;
 
 /// Publishes until the end of the file, the count, or a signal.
-pub fn run(config: &Config, publish: &Publish) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, publish: &Publish) -> Result<(), Failure> {
     let speed =
         Speed::parse(&publish.speed).map_err(|e| Failure::usage(format!("--speed: {e}")))?;
     let log = open::log(config, Access::Write)?;

@@ -14,7 +14,7 @@ use crate::runtime::{rebuild, signals};
 const LOCK_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Rebuilds the roles that were asked for, one after the other.
-pub fn run(config: &Config) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     let roles = config.roles_required()?;
     let mut system = system::of(config, Access::Write)?;
     system.lock_wait = LOCK_WAIT;

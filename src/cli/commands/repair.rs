@@ -20,7 +20,7 @@ const HEADER: [&str; 7] = [
 ];
 
 /// Puts the offsets of the roles' groups to where their changelogs say that the tasks stand.
-pub fn offsets(config: &Config, dry_run: bool) -> Result<(), Failure> {
+pub(crate) fn offsets(config: &Config, dry_run: bool) -> Result<(), Failure> {
     let roles = config.roles_required()?;
     let system = system::of(config, if dry_run { Access::Read } else { Access::Write })?;
     system::check_partitions(&system)?;

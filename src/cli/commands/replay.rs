@@ -9,14 +9,14 @@ use crate::cli::moment;
 use crate::cli::open::Access;
 use crate::cli::output::{self, Progress};
 use crate::cli::system;
-use crate::engine::replay::Divergence;
-use crate::engine::topics::TopicPartition;
-use crate::engine::travel::Moment;
-use crate::roles::Role;
-use crate::runtime::clock::wall_ms;
 use crate::runtime::system::System;
 use crate::runtime::{replay, travel};
-use crate::wire::topics;
+use engine::replay::Divergence;
+use engine::travel::Moment;
+use os::clock::wall_ms;
+use ports::topics::TopicPartition;
+use roles::Role;
+use wire::topics;
 
 const HEADER: [&str; 7] = [
     "ROLE",
@@ -29,7 +29,7 @@ const HEADER: [&str; 7] = [
 ];
 
 /// Compares, or rebuilds a moment.
-pub fn run(config: &Config, replay: &Replay) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, replay: &Replay) -> Result<(), Failure> {
     match &replay.until {
         None => compare(config, replay.task),
         Some(until) => travel(config, until, replay),

@@ -12,7 +12,7 @@ use crate::runtime::{signals, supervisor::Supervisor};
 const SETTINGS_EVERY: Duration = Duration::from_mins(10);
 
 /// Runs the roles that were asked for.
-pub fn run(config: &Config) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     let roles = config.roles_required()?;
     let system = system::of(config, Access::Write)?;
     system::check_partitions(&system)?;

@@ -11,20 +11,20 @@ use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
 use crate::cli::output::Format;
 use crate::cli::{as_before, output, system};
-use crate::client::{KeyedAppender, now_ms};
-use crate::engine::ports::Log;
-use crate::roles::Role;
 use crate::runtime::signals;
 use crate::runtime::supervisor::{Ends, Supervisor};
 use crate::runtime::system::System;
-use crate::wire::command;
+use client::{KeyedAppender, now_ms};
+use ports::Log;
+use roles::Role;
+use wire::command;
 
 /// How long to wait for what follows from a command. What takes longer is done by whoever runs the
 /// roles next.
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// A command ready to be sent.
-pub struct Sending {
+pub(crate) struct Sending {
     /// The user; the record's key.
     pub user: String,
     /// Its id.
@@ -35,7 +35,11 @@ pub struct Sending {
 
 impl Sending {
     /// A command of these fields, and the ones that all have.
-    pub fn new(user: String, id: String, fields: Map<String, Value>) -> Result<Sending, Failure> {
+    pub(crate) fn new(
+        user: String,
+        id: String,
+        fields: Map<String, Value>,
+    ) -> Result<Sending, Failure> {
         let mut all = Map::from_iter([
             ("order_id".to_string(), id.as_str().into()),
             ("user_id".to_string(), user.as_str().into()),
@@ -49,12 +53,12 @@ impl Sending {
 }
 
 /// The id of a command that nobody gave one.
-pub fn new_id() -> String {
+pub(crate) fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
 /// `--timeout` as typed.
-pub fn patience(timeout: &str) -> Result<Duration, Failure> {
+pub(crate) fn patience(timeout: &str) -> Result<Duration, Failure> {
     config::duration_ms(timeout)
         .map(Duration::from_millis)
         .map_err(|e| Failure::usage(format!("--timeout: {e}")))
@@ -62,7 +66,7 @@ pub fn patience(timeout: &str) -> Result<Duration, Failure> {
 
 /// Sends what `make` comes to, and waits unless told not to. On the embedded log, which one process
 /// has to itself, the roles run here as long as the command does.
-pub fn carry_out(
+pub(crate) fn carry_out(
     config: &Config,
     wait: Option<Duration>,
     make: impl FnOnce(&Arc<dyn Log>) -> Result<Sending, Failure>,

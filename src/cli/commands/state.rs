@@ -11,14 +11,14 @@ use crate::cli::decode;
 use crate::cli::exit::Failure;
 use crate::cli::output::{self, Format};
 use crate::cli::shown;
-use crate::engine::ports::StateStore;
-use crate::roles::{Role, show};
 use crate::runtime::replay::newest_store;
 use crate::runtime::travel::kept_store;
-use crate::store::dir::read_identity;
+use ports::StateStore;
+use roles::{Role, show};
+use store::dir::read_identity;
 
 /// Prints what was asked for.
-pub fn run(config: &Config, state: &State) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, state: &State) -> Result<(), Failure> {
     match state {
         State::Get { key, place } => {
             let role = match config.roles_required()? {

@@ -11,10 +11,10 @@ use crate::cli::exit::Failure;
 use crate::cli::open::Access;
 use crate::cli::output::Format;
 use crate::cli::{decode, open, output};
-use crate::runtime::clock::wall_ms;
 use crate::runtime::lag::{self, Lag};
 use crate::runtime::status::{InstanceStatus, Life, SILENCE_MS, State, TaskStatus};
-use crate::wire::topics;
+use os::clock::wall_ms;
+use wire::topics;
 
 const HEADER: [&str; 15] = [
     "ROLE",
@@ -41,7 +41,7 @@ const TASKS: [&str; 6] = ["ROLE", "TASK", "STATE", "INSTANCE", "LAG", "RESTORED%
 const HELD_MS: i64 = 5_000;
 
 /// Prints the table; for people, below it, what they must know.
-pub fn run(config: &Config) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let table = topics::table(&config.topic_prefix);
     let mut rows = Vec::new();

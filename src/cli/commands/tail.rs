@@ -11,10 +11,10 @@ use crate::cli::open::Access;
 use crate::cli::output::Format;
 use crate::cli::shown::Shown;
 use crate::cli::{decode, moment, open, output, read};
-use crate::engine::ports::{From, Log, Reader};
-use crate::engine::records::Records;
-use crate::engine::topics::{TopicId, TopicPartition};
-use crate::wire::topics;
+use ports::records::Records;
+use ports::topics::{TopicId, TopicPartition};
+use ports::{From, Log, Reader};
+use wire::topics;
 
 fn usage(ms: Result<i64, String>) -> Result<i64, Failure> {
     ms.map_err(|why| {
@@ -80,7 +80,7 @@ impl Place {
 }
 
 /// Prints until told to stop.
-pub fn run(config: &Config, tail: &Tail) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, tail: &Tail) -> Result<(), Failure> {
     let place = Place::parse(&tail.from)?;
     let topic = topic(config, &tail.topic)?;
     let log = open::log(config, Access::Read)?;

@@ -6,13 +6,13 @@ use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::open::Access;
 use crate::cli::{open, output};
-use crate::engine::ports::Log;
-use crate::engine::topics::{Finding, Partitions, Severity, TopicId, TopicTable};
-use crate::wire::topics;
+use ports::Log;
+use ports::topics::{Finding, Partitions, Severity, TopicId, TopicTable};
+use wire::topics;
 
 /// Makes the topics that are missing; says what does not fit, and with `fix` puts right what can be
 /// without a loss.
-pub fn create(
+pub(crate) fn create(
     config: &Config,
     partitions: u32,
     replication: Option<u16>,
@@ -48,7 +48,7 @@ pub fn create(
 }
 
 /// Compares what is there with what must be.
-pub fn check(config: &Config, strict: bool) -> Result<(), Failure> {
+pub(crate) fn check(config: &Config, strict: bool) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let table = topics::table(&config.topic_prefix);
     let count = log.partitions(topics::ORDER_COMMANDS)?.unwrap_or(0);

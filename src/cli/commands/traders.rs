@@ -11,10 +11,10 @@ use crate::cli::exit::Failure;
 use crate::cli::open::Access;
 use crate::cli::output::{self, Format, Progress};
 use crate::cli::{open, pace};
-use crate::client::instruments::Instruments;
-use crate::client::simulate::Traders;
-use crate::client::{OrderCommandProducer, check_id, now_ms};
 use crate::runtime::signals;
+use client::instruments::Instruments;
+use client::simulate::Traders;
+use client::{OrderCommandProducer, check_id, now_ms};
 
 /// How long the last orders may take to reach the log.
 const FLUSH: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ const SETTLED_AFTER_S: u64 = 5;
 const SHOW_EVERY: u64 = 256;
 
 /// Sends orders until there were enough of them, or a signal.
-pub fn run(config: &Config, typed: &args::Traders) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, typed: &args::Traders) -> Result<(), Failure> {
     let run = typed
         .run
         .clone()

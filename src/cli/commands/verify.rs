@@ -10,7 +10,7 @@ use crate::cli::system;
 use crate::runtime::verify;
 
 /// Prints each check as it is made.
-pub fn run(config: &Config) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     // A look at a moving embedded log would be older than the stores it is compared with: it must
     // be at rest. Kafka need not.
     let system = system::of(config, Access::Write)?;

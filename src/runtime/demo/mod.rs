@@ -16,9 +16,9 @@ use traffic::Gauge;
 use super::status::{Counters, State};
 use super::supervisor::{Ends, Monitor, Supervisor};
 use super::system::System;
-use crate::client::simulate::Traders;
-use crate::engine::instance::Stop;
-use crate::roles::Role;
+use client::simulate::Traders;
+use engine::instance::Stop;
+use roles::Role;
 
 /// The simulation's settings.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ pub async fn run(
     until: impl Future<Output = ()>,
     grace: Duration,
 ) -> Result<Summary, Stop> {
-    let failed = |e: crate::engine::ports::LogError| Stop::Failed(e.to_string());
+    let failed = |e: ports::LogError| Stop::Failed(e.to_string());
 
     // A new name for every run: the same ids again would all be duplicates.
     let name = format!("demo-{}", uuid::Uuid::now_v7().simple());
@@ -146,7 +146,7 @@ fn watch(
     mut observer: Observer,
     gauge: &Gauge,
     monitor: &Monitor,
-) -> Result<Summary, crate::engine::ports::LogError> {
+) -> Result<Summary, ports::LogError> {
     let mut screen = Screen::new();
     loop {
         observer.poll(Duration::from_millis(50))?;

@@ -10,14 +10,14 @@ use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 use serde::Deserialize;
 
-use crate::engine::ports::{From, Limits, Log, LogError, Reader};
-use crate::engine::records::Records;
-use crate::runtime::clock::wall_ms;
-use crate::wire::topics;
+use os::clock::wall_ms;
+use ports::records::Records;
+use ports::{From, Limits, Log, LogError, Reader};
+use wire::topics;
 
 /// The totals so far.
 #[derive(Clone)]
-pub struct Totals {
+pub(super) struct Totals {
     /// First answers to this run's commands: pending, rejected, or recognised as repeated.
     pub answered: u64,
     /// Orders filled.
@@ -67,7 +67,7 @@ struct Event<'a> {
 }
 
 /// See the module.
-pub struct Observer {
+pub(super) struct Observer {
     readers: Vec<Box<dyn Reader>>,
     /// By user, the number of the last event and the cash that was available then.
     last: IndexMap<String, (i64, i64), FxBuildHasher>,
@@ -84,7 +84,7 @@ pub struct Observer {
 
 impl Observer {
     /// Watches from now on; `run` is the name of the run, with which the ids of its commands begin.
-    pub fn new(log: &dyn Log, run: &str) -> Result<Observer, LogError> {
+    pub(super) fn new(log: &dyn Log, run: &str) -> Result<Observer, LogError> {
         let count = log.partitions(topics::ORDER_EVENTS)?.unwrap_or(0);
         let from: Vec<(u32, From)> = (0..count).map(|p| (p, From::End)).collect();
         let readers = vec![log.reader(topics::ORDER_EVENTS, &from, false)?];
@@ -100,7 +100,7 @@ impl Observer {
     }
 
     /// Takes what there is, waiting up to `wait` for the first.
-    pub fn poll(&mut self, wait: Duration) -> Result<(), LogError> {
+    pub(super) fn poll(&mut self, wait: Duration) -> Result<(), LogError> {
         let limits = Limits {
             records: 20_000,
             bytes: 16 << 20,
@@ -126,13 +126,13 @@ impl Observer {
     }
 
     /// Orders that were seen pending and have not ended.
-    pub fn open_orders(&self) -> usize {
+    pub(super) fn open_orders(&self) -> usize {
         self.open.len()
     }
 
     /// Last checks, when nothing moves any more: every command has its answer, every order has
     /// ended.
-    pub fn at_rest(&mut self, sent: u64) {
+    pub(super) fn at_rest(&mut self, sent: u64) {
         if self.totals.answered != sent {
             self.violation(format!(
                 "{} answers to {sent} commands",

@@ -14,7 +14,7 @@ const LIVE_EVERY: Duration = Duration::from_millis(500);
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// See the module.
-pub struct Screen {
+pub(super) struct Screen {
     bar: Option<ProgressBar>,
     started: Instant,
     shown: Instant,
@@ -22,7 +22,7 @@ pub struct Screen {
 }
 
 /// Figures on the screen besides the observed ones.
-pub struct Side {
+pub(super) struct Side {
     /// Orders sent.
     pub sent: u64,
     /// Ticks published.
@@ -41,7 +41,7 @@ pub struct Side {
 
 impl Screen {
     /// A screen on stderr.
-    pub fn new() -> Screen {
+    pub(super) fn new() -> Screen {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner();
             bar.set_style(ProgressStyle::with_template("{msg}").expect("a fixed template"));
@@ -58,12 +58,12 @@ impl Screen {
     }
 
     /// Counts time from here on: from now on there is something to count.
-    pub fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         self.started = Instant::now();
     }
 
     /// Shows the state of things if it is time.
-    pub fn show(&mut self, totals: &Totals, side: &Side) {
+    pub(super) fn show(&mut self, totals: &Totals, side: &Side) {
         let every = if self.bar.is_some() {
             LIVE_EVERY
         } else {
@@ -146,7 +146,7 @@ impl Screen {
     }
 
     /// Ends the live block; the summary that stays is data and goes to stdout.
-    pub fn finish(&self, t: &Totals, side: &Side) -> String {
+    pub(super) fn finish(&self, t: &Totals, side: &Side) -> String {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

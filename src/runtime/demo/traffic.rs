@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::client::simulate::{PriceWalk, Traders};
-use crate::client::{MarketDataPublisher, OrderCommandProducer, now_ms};
-use crate::engine::ports::Log;
+use client::simulate::{PriceWalk, Traders};
+use client::{MarketDataPublisher, OrderCommandProducer, now_ms};
+use ports::Log;
 
 /// Values that the threads share.
 #[derive(Default)]
-pub struct Gauge {
+pub(super) struct Gauge {
     /// Set to end them.
     pub stop: AtomicBool,
     /// Set when every role runs: traders who come earlier would measure the start, not the system.
@@ -37,7 +37,7 @@ fn due(started: Instant, per_second: u64) -> u64 {
 
 /// Publishes ticks until told to stop. Every symbol gets a price at once, so that the first orders
 /// can trade.
-pub fn feed(
+pub(super) fn feed(
     log: Arc<dyn Log>,
     symbols: Vec<String>,
     seed: u64,
@@ -69,7 +69,7 @@ pub fn feed(
 }
 
 /// Sends orders until told to stop; `per_second` 0 is as fast as answers come.
-pub fn trade(
+pub(super) fn trade(
     log: Arc<dyn Log>,
     mut traders: Traders,
     per_second: u64,

@@ -2,7 +2,7 @@ use std::sync::atomic::AtomicU32;
 
 use super::*;
 use crate::runtime::said::Said;
-use crate::wire::topics;
+use wire::topics;
 
 /// A member that ends like this, each time it is started; answers how often that was.
 fn ending(role: &'static str, end: fn(u32) -> Stop) -> (Member, Arc<AtomicU32>) {

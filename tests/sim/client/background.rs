@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 
-use processor::engine::mutants::{self, Mutant};
-use processor::engine::ports::Polled;
-use processor::engine::topics::TopicPartition;
+use faults::mutants::{self, Mutant};
+use ports::Polled;
+use ports::topics::TopicPartition;
 
 use super::super::cluster::group::Claim;
 use super::super::cluster::net::{Cut, Owner, Target};

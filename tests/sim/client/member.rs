@@ -1,15 +1,13 @@
-//! A member of a group, as `log::kafka::member` is one: it delivers what it was told to resume,
+//! A member of a group, as `log_kafka::member` is one: it delivers what it was told to resume,
 //! under a generation that it remembers.
 
 use std::time::Duration;
 
-use processor::engine::mutants::{self, Mutant};
-use processor::engine::ports::{
-    Limits, LogError, Member, MemberSpec, Outcome, Polled, Rejection, Transaction,
-};
-use processor::engine::records::{Headers, Record, Records};
-use processor::engine::topics::TopicPartition;
-use processor::roles::Role;
+use faults::mutants::{self, Mutant};
+use ports::records::{Headers, Record, Records};
+use ports::topics::TopicPartition;
+use ports::{Limits, LogError, Member, MemberSpec, Outcome, Polled, Rejection, Transaction};
+use roles::Role;
 
 use super::super::cluster::group::Claim;
 use super::super::coverage::Kind;
@@ -23,7 +21,7 @@ pub struct SimMember {
     group: usize,
     txn: usize,
     instance: String,
-    wants_headers: Vec<(processor::engine::topics::TopicId, bool)>,
+    wants_headers: Vec<(ports::topics::TopicId, bool)>,
     sender: Sender,
     consumer: usize,
     /// Sorted. `None` while paused.

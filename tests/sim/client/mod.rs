@@ -1,5 +1,5 @@
 //! The model client: the third adapter of the log port. It takes the same steps and decisions as
-//! the one on librdkafka (`log::kafka`), on the model of the cluster.
+//! the one on librdkafka (`log_kafka`), on the model of the cluster.
 
 pub mod background;
 mod member;
@@ -9,11 +9,11 @@ mod transact;
 
 use std::time::Duration;
 
-use processor::engine::ports::{
+use ports::records::Record;
+use ports::topics::{TopicId, TopicPartition, TopicSpec};
+use ports::{
     Appender, Bounds, Clock, Committed, From, Log, LogError, Member, MemberSpec, Reader, TopicState,
 };
-use processor::engine::records::Record;
-use processor::engine::topics::{TopicId, TopicPartition, TopicSpec};
 
 use self::member::SimMember;
 use self::reader::SimReader;
@@ -310,7 +310,7 @@ impl Appender for SimAppender {
     }
 }
 
-/// What a refusal is for a transaction, as `log::kafka::classify` has it.
+/// What a refusal is for a transaction, as `log_kafka::classify` has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     Again,

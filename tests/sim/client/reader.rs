@@ -1,12 +1,12 @@
-//! Reads one topic's committed records outside any group, as `log::kafka::reader` does: "caught up"
+//! Reads one topic's committed records outside any group, as `log_kafka::reader` does: "caught up"
 //! goes by the stable ends of the moment in which the reader was made.
 
 use std::time::Duration;
 
-use processor::engine::mutants::{self, Mutant};
-use processor::engine::ports::{Bounds, From, Limits, LogError, Reader};
-use processor::engine::records::{Headers, Record, Records};
-use processor::engine::topics::{TopicId, TopicPartition};
+use faults::mutants::{self, Mutant};
+use ports::records::{Headers, Record, Records};
+use ports::topics::{TopicId, TopicPartition};
+use ports::{Bounds, From, Limits, LogError, Reader};
 
 use super::super::coverage::Kind;
 use super::super::process;

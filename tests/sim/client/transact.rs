@@ -1,12 +1,12 @@
-//! The one transaction, step by step as `log::kafka::transact` does it: outputs, offsets last,
+//! The one transaction, step by step as `log_kafka::transact` does it: outputs, offsets last,
 //! commit; and what its end means.
 
 use std::rc::Rc;
 
-use processor::engine::mutants::{self, Mutant};
-use processor::engine::ports::Transaction;
-use processor::engine::records::Records;
-use processor::engine::topics::TopicPartition;
+use faults::mutants::{self, Mutant};
+use ports::Transaction;
+use ports::records::Records;
+use ports::topics::TopicPartition;
 
 use super::super::cluster::group::Claim;
 use super::super::cluster::{Code, OffsetCommit, Produce, RecordsBox, Request, Response};

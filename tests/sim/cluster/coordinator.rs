@@ -1,7 +1,7 @@
 //! The coordinator of transactions, old protocol: what `TransactionCoordinator` does with requests
 //! of clients that do not know the new one.
 
-use processor::engine::topics::TopicPartition;
+use ports::topics::TopicPartition;
 
 use super::Code;
 

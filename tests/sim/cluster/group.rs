@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use processor::engine::topics::{TopicId, TopicPartition};
+use ports::topics::{TopicId, TopicPartition};
 
 use super::Code;
 

@@ -11,11 +11,9 @@ mod serve;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use processor::engine::records::Records;
-use processor::engine::topics::{
-    Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable,
-};
-use processor::roles::Role;
+use ports::records::Records;
+use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
+use roles::Role;
 
 use self::coordinator::Txn;
 use self::group::{Claim, Group, Membership};

@@ -4,8 +4,8 @@
 //! Records that compaction or retention takes away stay in memory, marked as gone: the oracle knows
 //! all that ever was.
 
-use processor::engine::records::{Record, Records};
-use processor::engine::topics::TopicPartition;
+use ports::records::{Record, Records};
+use ports::topics::TopicPartition;
 
 use super::{Code, Produce};
 

@@ -1,6 +1,6 @@
 //! What brokers do with requests that arrive, and with time that passes.
 
-use processor::engine::topics::TopicPartition;
+use ports::topics::TopicPartition;
 
 use super::super::coverage::Kind;
 use super::super::timing::*;

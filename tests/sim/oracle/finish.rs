@@ -3,19 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use processor::domain::chain;
-use processor::domain::reason::Reason;
-use processor::domain::status::{Liquidity, Side, Status};
-use processor::engine::meta::StoreMeta;
-use processor::engine::ports::{StateStore, Stores};
-use processor::engine::topics::TopicId;
-use processor::roles::at_rest::AtRest;
-use processor::roles::{Role, orders, show};
-use processor::wire::audit::AuditEntry;
-use processor::wire::event::{Event, OrderEvent};
-use processor::wire::portfolio::Portfolio;
-use processor::wire::topics;
-use processor::wire::trade::{Trade, TradeBusted};
+use domain::chain;
+use domain::reason::Reason;
+use domain::status::{Liquidity, Side, Status};
+use engine::meta::StoreMeta;
+use ports::topics::TopicId;
+use ports::{StateStore, Stores};
+use roles::at_rest::AtRest;
+use roles::{Role, orders, show};
+use wire::audit::AuditEntry;
+use wire::event::{Event, OrderEvent};
+use wire::portfolio::Portfolio;
+use wire::topics;
+use wire::trade::{Trade, TradeBusted};
 
 use super::super::cluster::Cluster;
 use super::super::coverage::Kind;

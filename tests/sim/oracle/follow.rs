@@ -1,8 +1,8 @@
 //! A reader that is there all the time: what it has seen must still be there in the end, in the
 //! same order, and nothing in between.
 
-use processor::engine::digest;
-use processor::engine::records::Record;
+use engine::digest;
+use ports::records::Record;
 
 use super::super::coverage::Kind;
 use super::super::world::World;

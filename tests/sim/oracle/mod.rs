@@ -11,20 +11,20 @@ mod follow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use processor::engine::broadcast::{Seen, TableView, Tables};
-use processor::engine::digest::Digest;
-use processor::engine::journal::Assembler;
-use processor::engine::meta::{JournalEntry, META_KEY, Meta, StoreMeta};
-use processor::engine::mutants;
-use processor::engine::pace::Room;
-use processor::engine::ports::Stores;
-use processor::engine::records::{Headers, Record, Records};
-use processor::engine::role::{RoleFactory, RoleSpec};
-use processor::engine::task::{Task, TaskParts};
-use processor::engine::topics::{TopicPartition, TopicTable};
-use processor::roles::{Role, RoleSettings, factory};
-use processor::store::memory::MemoryStores;
-use processor::wire::topics;
+use engine::broadcast::{Seen, TableView, Tables};
+use engine::digest::Digest;
+use engine::journal::Assembler;
+use engine::meta::{JournalEntry, META_KEY, Meta, StoreMeta};
+use engine::pace::Room;
+use engine::role::{RoleFactory, RoleSpec};
+use engine::task::{Task, TaskParts};
+use faults::mutants;
+use ports::Stores;
+use ports::records::{Headers, Record, Records};
+use ports::topics::{TopicPartition, TopicTable};
+use roles::{Role, RoleSettings, factory};
+use store::memory::MemoryStores;
+use wire::topics;
 
 use self::follow::Follower;
 use super::cluster::coordinator::Txn;
@@ -444,11 +444,11 @@ impl Expected {
 fn check_row(row: &Seen, cluster: &Cluster) -> Result<(), &'static str> {
     let part = cluster.part(TopicPartition::new(row.table, 0));
     match row.version {
-        processor::engine::broadcast::ABSENT => Ok(()),
+        engine::broadcast::ABSENT => Ok(()),
         // Read ahead from ticks; the tick must exist.
         0 => {
-            let price = processor::wire::trade::ReferencePrice::decode(&row.value)
-                .map_err(|_| "it cannot be read")?;
+            let price =
+                wire::trade::ReferencePrice::decode(&row.value).map_err(|_| "it cannot be read")?;
             let known = cluster.topic(topics::MARKET_DATA).any(|p| {
                 p.committed(0, p.end()).any(|o| {
                     let r = p.record(o);

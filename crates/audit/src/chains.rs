@@ -1,0 +1,525 @@
+//! All chains of an installation, streamed: each partition of the audit log beside the source
+//! partitions whose chains lie in it.
+//!
+//! Reads only, and may run beside the roles: what arrives meanwhile is left to the next run. Memory
+//! is bounded by the number of chains.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::anchor::{Anchor, Head};
+use super::cursor::Cursor;
+use super::walk::{Checkpoint, Damage, Good, Here, Kind, Link, Walker};
+use domain::chain;
+use engine::last_meta::fill_absent;
+use os::clock::SystemClock;
+use ports::partitioner;
+use ports::records::Record;
+use ports::topics::{Cleanup, TopicPartition, TopicTable};
+use ports::{Log, LogError};
+use wire::audit::AuditEntry;
+use wire::topics::{AUDIT_CHANGELOG, AUDIT_LOG, AUDITED};
+
+/// Longer than a transaction of ours can stay open.
+const SETTLE_TRIES: u32 = 300;
+const SETTLE_WAIT: Duration = Duration::from_millis(100);
+/// Longest silence of the changelog while its end is read.
+const GIVE_UP: Duration = Duration::from_secs(30);
+
+/// How one chain is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainReport {
+    /// `topic/partition` of the source, prefix included.
+    pub name: String,
+    /// Partition of the audit log that its entries are in.
+    pub kept_in: TopicPartition,
+    /// How far it is good.
+    pub good: Good,
+    /// The first bad record, if there is one.
+    pub damage: Option<Damage>,
+}
+
+/// A look at all chains of an installation.
+pub struct Chains<'a> {
+    /// The log.
+    pub log: &'a dyn Log,
+    /// Names of topics.
+    pub topics: &'a TopicTable,
+    /// Consumer group of the audit role: its positions say which records must have an entry.
+    pub group: &'a str,
+    /// Compare with the source records, too; else only the links are checked.
+    pub sources: bool,
+    /// Anchors kept elsewhere.
+    pub anchors: &'a [Anchor],
+}
+
+/// One chain on its way.
+struct Beside {
+    source: Option<Cursor>,
+    walker: Walker,
+    compacted: bool,
+    /// Position of the audit role before anything was read.
+    audited: Option<u64>,
+    at: TopicPartition,
+}
+
+/// The name of every chain there can be, with its source, in the order of the topics.
+pub fn names(
+    log: &dyn Log,
+    topics: &TopicTable,
+) -> Result<Vec<(String, TopicPartition)>, LogError> {
+    let mut all = Vec::new();
+    for topic in AUDITED {
+        for p in 0..count(log, topics, topic)? {
+            let at = TopicPartition::new(topic, p);
+            all.push((topics.show(at).to_string(), at));
+        }
+    }
+
+    Ok(all)
+}
+
+/// Number of partitions of a topic that must exist.
+pub fn count(
+    log: &dyn Log,
+    topics: &TopicTable,
+    topic: ports::topics::TopicId,
+) -> Result<u32, LogError> {
+    log.partitions(topic)?.filter(|n| *n > 0).ok_or_else(|| {
+        LogError::Invalid(format!(
+            "topic {} does not exist; run `processor topics create` first",
+            topics.name(topic)
+        ))
+    })
+}
+
+impl Chains<'_> {
+    /// How many entries there are to read, roughly (transaction markers count, too).
+    pub fn total(&self) -> Result<u64, LogError> {
+        let mut total = 0;
+        for p in 0..count(self.log, self.topics, AUDIT_LOG)? {
+            let bounds = self.log.bounds(TopicPartition::new(AUDIT_LOG, p))?;
+            total += bounds.stable_end.saturating_sub(bounds.start);
+        }
+
+        Ok(total)
+    }
+
+    /// Walks every chain; `progress` is told how many entries were read. The reports are in the
+    /// order of the topics; chains without any entry that need none are left out. A chain that an
+    /// anchor saw is never left out: one that cannot even be there any more is cut short at its
+    /// start.
+    pub fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<Vec<ChainReport>, LogError> {
+        Ok(self.verify_after(None, progress)?.0)
+    }
+
+    /// The same behind what an anchor saw, if its last entries are where it saw them; else from the
+    /// start. Also answers how far each partition of the audit log was read.
+    pub fn verify_after(
+        &self,
+        start: Option<&Anchor>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(Vec<ChainReport>, Vec<u64>), LogError> {
+        let start = match start {
+            Some(anchor) if self.continues(anchor)? => Some(anchor),
+            _ => None,
+        };
+
+        let partitions = count(self.log, self.topics, AUDIT_LOG)?;
+        let all = names(self.log, self.topics)?;
+        let places: Vec<TopicPartition> = all.iter().map(|(_, at)| *at).collect();
+
+        // Before the entries are read, so that all of what it covers must be among them.
+        let mut audited: Vec<_> = places
+            .iter()
+            .copied()
+            .zip(self.log.group_offsets(self.group, &places)?)
+            .collect();
+        fill_absent(
+            self.log,
+            &SystemClock::new(),
+            self.topics,
+            AUDIT_CHANGELOG,
+            &mut audited,
+            GIVE_UP,
+        )?;
+
+        let audited: BTreeMap<_, _> = audited.into_iter().collect();
+        let settled = self.settled(partitions)?;
+        let mut reports = BTreeMap::new();
+        let mut strangers = Vec::new();
+        let mut done = 0_u64;
+        let mut positions = Vec::new();
+        for p in 0..partitions {
+            let mut position = start.map_or(0, |anchor| anchor.positions[p as usize]);
+            let mine = all
+                .iter()
+                .filter(|(name, _)| partitioner::partition(name.as_bytes(), partitions) == p);
+            let mut entries = Cursor::range(
+                self.log,
+                TopicPartition::new(AUDIT_LOG, p),
+                position,
+                u64::MAX,
+                false,
+            )?;
+
+            let mut chains = BTreeMap::new();
+            for (name, at) in mine {
+                // After the entries' end was asked for: a record that has an entry is here, too.
+                let source = if self.sources {
+                    Some(Cursor::whole(self.log, *at, true)?)
+                } else {
+                    None
+                };
+
+                let compacted = self.topics.spec(at.topic).cleanup == Cleanup::Compact;
+                let seen = start.and_then(|anchor| anchor.heads.iter().find(|h| h.chain == *name));
+                let walker = match seen {
+                    None => Walker::new(name, self.checkpoints(name)),
+                    Some(h) => {
+                        let good = Good {
+                            entries: h.entries,
+                            last: Some(h.offset),
+                            head: h.hash,
+                        };
+
+                        Walker::resuming(name, good, self.checkpoints(name))
+                    }
+                };
+
+                let audited = audited.get(at).copied().flatten().filter(|_| settled);
+                chains.insert(
+                    name.clone(),
+                    Beside {
+                        source,
+                        walker,
+                        compacted,
+                        audited,
+                        at: *at,
+                    },
+                );
+            }
+
+            while let Some(r) = entries.peek()? {
+                let key = r
+                    .key
+                    .and_then(|k| std::str::from_utf8(k).ok())
+                    .unwrap_or_default();
+                match chains.get_mut(key) {
+                    Some(chain) => chain.entry(&r)?,
+                    None => strangers.push(stranger(self.topics, &r)),
+                }
+
+                position = r.offset + 1;
+                entries.skip();
+                done += 1;
+                if done.is_multiple_of(1024) {
+                    progress(done);
+                }
+            }
+
+            positions.push(position);
+            for (name, chain) in chains {
+                let at = chain.at;
+                let kept_in = TopicPartition::new(AUDIT_LOG, p);
+                let (good, damage) = chain.end()?;
+                if good.entries > 0 || damage.is_some() {
+                    reports.insert(
+                        at,
+                        ChainReport {
+                            name,
+                            kept_in,
+                            good,
+                            damage,
+                        },
+                    );
+                }
+            }
+        }
+
+        progress(done);
+        let mut reports: Vec<_> = reports.into_values().collect();
+        reports.extend(self.vanished(&all, partitions));
+        strangers.sort_by(|a, b| a.name.cmp(&b.name));
+        strangers.dedup_by(|a, b| a.name == b.name);
+        reports.extend(strangers);
+        Ok((reports, positions))
+    }
+
+    /// Whether the last entry before each of an anchor's positions is one of its heads. One hash
+    /// there binds all that came before it in its chain; the other chains of the partition show by
+    /// their next entry.
+    fn continues(&self, anchor: &Anchor) -> Result<bool, LogError> {
+        if anchor.positions.len() != count(self.log, self.topics, AUDIT_LOG)? as usize {
+            return Ok(false);
+        }
+
+        for (p, position) in (0..)
+            .zip(&anchor.positions)
+            .filter(|(_, position)| **position > 0)
+        {
+            let mut last = Cursor::range(
+                self.log,
+                TopicPartition::new(AUDIT_LOG, p),
+                position - 1,
+                *position,
+                false,
+            )?;
+
+            let Some(r) = last.peek()?.filter(|r| r.offset == position - 1) else {
+                return Ok(false);
+            };
+
+            let name = r
+                .key
+                .and_then(|k| std::str::from_utf8(k).ok())
+                .unwrap_or_default();
+            let is_head = |link: &Link| {
+                anchor
+                    .heads
+                    .iter()
+                    .any(|h| h.chain == name && h.offset == link.offset && h.hash == link.hash)
+            };
+
+            if !read_link(name, &r).is_ok_and(|link| is_head(&link)) {
+                return Ok(false);
+            }
+        }
+
+        Ok(true)
+    }
+
+    /// Chains that anchors saw, of partitions that do not exist.
+    fn vanished(&self, all: &[(String, TopicPartition)], partitions: u32) -> Vec<ChainReport> {
+        let seen: BTreeSet<&str> = self
+            .anchors
+            .iter()
+            .flat_map(|a| &a.heads)
+            .map(|h| h.chain.as_str())
+            .collect();
+        let gone = seen
+            .into_iter()
+            .filter(|name| !all.iter().any(|(n, _)| n == name));
+        gone.map(|name| {
+            let (good, damage) = Walker::new(name, self.checkpoints(name)).end(None);
+            let text = |d: Damage| Damage {
+                text: format!("{}; there is no such partition", d.text),
+                ..d
+            };
+
+            let kept_in = TopicPartition::new(
+                AUDIT_LOG,
+                partitioner::partition(name.as_bytes(), partitions),
+            );
+            ChainReport {
+                name: name.to_string(),
+                kept_in,
+                good,
+                damage: damage.map(text),
+            }
+        })
+        .collect()
+    }
+
+    /// A broker may show committed positions a moment before it shows the entries that were
+    /// committed with them. They are in the log by then, so once everything that is in it now can
+    /// be read, they can. False if that takes too long: then the ends of chains are not judged.
+    fn settled(&self, partitions: u32) -> Result<bool, LogError> {
+        let places: Vec<_> = (0..partitions)
+            .map(|p| TopicPartition::new(AUDIT_LOG, p))
+            .collect();
+        let ends = places
+            .iter()
+            .map(|at| Ok(self.log.bounds(*at)?.end))
+            .collect::<Result<Vec<_>, LogError>>()?;
+        for _ in 0..SETTLE_TRIES {
+            let mut behind = false;
+            for (at, end) in places.iter().zip(&ends) {
+                behind |= self.log.bounds(*at)?.stable_end < *end;
+            }
+
+            if !behind {
+                return Ok(true);
+            }
+
+            std::thread::sleep(SETTLE_WAIT);
+        }
+
+        Ok(false)
+    }
+
+    /// The anchors' checkpoints of a chain, in rising order.
+    fn checkpoints(&self, name: &str) -> Vec<Checkpoint> {
+        checkpoints(self.anchors, name)
+    }
+}
+
+/// Checkpoints of a chain from these anchors, in rising order.
+pub fn checkpoints(anchors: &[Anchor], name: &str) -> Vec<Checkpoint> {
+    let of = |a: &Anchor| {
+        let head = a.heads.iter().find(|h| h.chain == name)?;
+        let label = format!("the anchor of {}", a.time);
+        Some(Checkpoint {
+            entries: Some(head.entries),
+            offset: head.offset,
+            hash: head.hash,
+            label,
+        })
+    };
+
+    let mut all: Vec<_> = anchors.iter().filter_map(of).collect();
+    all.sort_by_key(|c| c.offset);
+    all
+}
+
+/// The heads of chains that were found good, for an anchor.
+pub fn heads(reports: &[ChainReport]) -> Vec<Head> {
+    let head = |r: &ChainReport| {
+        Some(Head {
+            chain: r.name.clone(),
+            entries: r.good.entries,
+            offset: r.good.last?,
+            hash: r.good.head,
+        })
+    };
+
+    reports.iter().filter_map(head).collect()
+}
+
+/// An entry as the walker sees it; an error says why it is none.
+pub fn read_link(chain: &str, r: &Record<'_>) -> Result<Link, String> {
+    let e = AuditEntry::decode(r.value.unwrap_or_default()).map_err(str::to_string)?;
+    let named = format!("{}/{}", e.src_topic, e.src_partition);
+    if named != chain {
+        return Err(format!("it says that it is of {named}"));
+    }
+
+    Ok(Link {
+        at: r.offset,
+        offset: e.src_offset,
+        payload: e.payload_hash,
+        meta: e.meta_hash,
+        prev: e.prev_hash,
+        hash: e.hash,
+        time_ms: e.log_time_ms,
+    })
+}
+
+fn stranger(topics: &TopicTable, r: &Record<'_>) -> ChainReport {
+    let key = r.key.map(String::from_utf8_lossy).unwrap_or_default();
+    let name = format!("{} ({key})", topics.show(r.at));
+    let text = format!("an entry under the key `{key}`, whose chain is not kept in this partition");
+    let damage = Damage {
+        kind: Kind::Inserted,
+        offset: 0,
+        at: Some(r.offset),
+        text,
+    };
+
+    ChainReport {
+        name,
+        kept_in: r.at,
+        good: Good::default(),
+        damage: Some(damage),
+    }
+}
+
+impl Beside {
+    fn entry(&mut self, r: &Record<'_>) -> Result<(), LogError> {
+        let e = match read_link(self.walker.name(), r) {
+            Ok(e) => e,
+            Err(why) => {
+                self.walker.unreadable(r.offset, &why);
+                return Ok(());
+            }
+        };
+
+        let (gap, here) = match &mut self.source {
+            None => (None, Here::Unknown),
+            Some(source) => beside(source, &e, self.walker.good().last, self.compacted)?,
+        };
+
+        self.walker.link(&e, gap, here);
+        Ok(())
+    }
+
+    /// Every record below the audit role's position must have had an entry by now.
+    fn end(mut self) -> Result<(Good, Option<Damage>), LogError> {
+        let mut missing = None;
+        let last = self.walker.good().last;
+        if let (Some(source), Some(audited), true) =
+            (&mut self.source, self.audited, self.walker.is_good())
+        {
+            while let Some(r) = source.peek()? {
+                if last.is_none_or(|last| r.offset > last) {
+                    missing = Some(r.offset).filter(|o| *o < audited);
+                    break;
+                }
+
+                source.skip();
+            }
+        }
+
+        // Without the source there is still the position: it was committed together with the
+        // entries up to it.
+        Ok(self.walker.end(missing))
+    }
+}
+
+/// Goes to an entry's record. Answers a record on the way that has no entry, and what is at the
+/// entry's offset.
+pub fn beside(
+    source: &mut Cursor,
+    e: &Link,
+    last: Option<u64>,
+    compacted: bool,
+) -> Result<(Option<u64>, Here), LogError> {
+    let mut gap = None;
+    while let Some(r) = source.peek()? {
+        if r.offset > e.offset {
+            return Ok((gap, missing(compacted, true)));
+        }
+
+        if r.offset == e.offset {
+            let here = here(&r, e);
+            source.skip();
+            return Ok((gap, here));
+        }
+
+        if last.is_none_or(|last| r.offset > last) {
+            gap.get_or_insert(r.offset);
+        }
+
+        source.skip();
+    }
+
+    Ok((gap, missing(compacted, false)))
+}
+
+/// Compares a record with the entry of its offset. The source must have been read with headers.
+pub fn here(r: &Record<'_>, e: &Link) -> Here {
+    let payload = chain::payload_hash(r.key, r.value);
+    let meta = || {
+        chain::meta_hash(
+            r.timestamp_ms,
+            r.key.is_some(),
+            r.value.is_some(),
+            r.headers.iter(),
+        )
+    };
+
+    match () {
+        () if payload != e.payload => Here::Record(payload),
+        () if r.timestamp_ms != e.time_ms => Here::Time(r.timestamp_ms),
+        () if e.meta.is_some_and(|bound| bound != meta()) => Here::Headers,
+        () => Here::Record(payload),
+    }
+}
+
+fn missing(compacted: bool, more: bool) -> Here {
+    if compacted {
+        Here::Compacted
+    } else {
+        Here::Missing { more }
+    }
+}

@@ -1,0 +1,186 @@
+//! A user's worth after each of their events, by replay: the portfolio is folded again from
+//! `order-events`, by the code of the role, and marked at the prices that were told at that time.
+//! Nothing of it is stored anywhere, so any moment can be looked at.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::cursor::Cursor;
+use ports::partitioner;
+use ports::topics::{TopicPartition, TopicTable};
+use ports::{Log, LogError};
+use roles::portfolio::History;
+use wire::event::OrderEvent;
+use wire::portfolio::Portfolio;
+use wire::topics as t;
+
+use super::chains::count;
+use super::prices::PriceWalk;
+
+/// Why there is no history.
+#[derive(Debug, thiserror::Error)]
+pub enum EquityError {
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The events are not what `orders` writes.
+    #[error("{at}: {why}; `processor audit verify` says whether the log was changed")]
+    Events {
+        /// The record.
+        at: String,
+        /// The fault.
+        why: &'static str,
+    },
+}
+
+/// The user's state after one event. Amounts in 10^-4.
+pub struct Point<'a> {
+    /// The event.
+    pub event: &'a OrderEvent<'a>,
+    /// The portfolio after it.
+    pub portfolio: &'a Portfolio,
+    /// The cost of all positions.
+    pub cost_basis_e4: i128,
+    /// Their worth at the price of each symbol that was told last; none if a position has had no
+    /// price.
+    pub worth_e4: Option<i128>,
+}
+
+impl Point<'_> {
+    /// Cash and positions together.
+    pub fn equity_e4(&self) -> Option<i128> {
+        let p = self.portfolio;
+        Some(i128::from(p.cash_available_e4) + i128::from(p.cash_reserved_e4) + self.worth_e4?)
+    }
+}
+
+/// Calls `each` after every event of the user with a log time in `from_ms..to_ms`, until it answers
+/// `false`. The fold begins at their first event all the same: that is what makes it exact. Answers
+/// how many events they have in all.
+pub fn history(
+    log: &dyn Log,
+    topics: &TopicTable,
+    user: &str,
+    (from_ms, to_ms): (Option<i64>, Option<i64>),
+    each: &mut dyn FnMut(&Point<'_>) -> bool,
+) -> Result<u64, EquityError> {
+    let at = TopicPartition::new(
+        t::ORDER_EVENTS,
+        partitioner::partition(user.as_bytes(), count(log, topics, t::ORDER_EVENTS)?),
+    );
+    let mut marks = Marks::new(log, topics, at, user)?;
+    let mut fold = History::of(user);
+    let mut events = 0;
+    let mut cursor = Cursor::whole(log, at, false)?;
+    while let Some(r) = cursor.peek()? {
+        if r.key == Some(user.as_bytes()) {
+            let wrong = |why| EquityError::Events {
+                at: format!("{}/{}", topics.show(r.at), r.offset),
+                why,
+            };
+
+            let event = OrderEvent::decode(r.value.unwrap_or_default()).map_err(wrong)?;
+            let portfolio = fold.fold(&event).map_err(wrong)?;
+            events += 1;
+            if from_ms.is_none_or(|from| r.timestamp_ms >= from)
+                && to_ms.is_none_or(|to| r.timestamp_ms < to)
+            {
+                marks.until(r.timestamp_ms)?;
+                let cost_basis_e4 = portfolio
+                    .positions
+                    .values()
+                    .map(|h| i128::from(h.cost_basis_e4))
+                    .sum();
+                let worth = portfolio
+                    .positions
+                    .iter()
+                    .filter(|(_, h)| h.quantity != 0)
+                    .map(|(symbol, h)| {
+                        let mark = marks.of(symbol)?;
+                        Some(i128::from(mark) * i128::from(h.quantity))
+                    });
+
+                let point = Point {
+                    event: &event,
+                    portfolio,
+                    cost_basis_e4,
+                    worth_e4: worth.sum(),
+                };
+
+                if !each(&point) {
+                    break;
+                }
+            }
+        }
+
+        cursor.skip();
+    }
+
+    Ok(events)
+}
+
+/// Prices of the symbols that a user has traded, as time goes on.
+struct Marks {
+    walks: Vec<PriceWalk>,
+    symbols: BTreeMap<String, usize>,
+    ms: i64,
+}
+
+impl Marks {
+    fn new(
+        log: &dyn Log,
+        topics: &TopicTable,
+        events: TopicPartition,
+        user: &str,
+    ) -> Result<Marks, LogError> {
+        let mut symbols = BTreeSet::new();
+        Cursor::whole(log, events, false)?.each(&mut |r| {
+            if r.key == Some(user.as_bytes())
+                && let Ok(OrderEvent {
+                    symbol: Some(symbol),
+                    trade_id: Some(_),
+                    ..
+                }) = OrderEvent::decode(r.value.unwrap_or_default())
+                && !symbols.contains(symbol)
+            {
+                symbols.insert(symbol.to_string());
+            }
+
+            true
+        })?;
+
+        let partitions = count(log, topics, t::MARKET_DATA)?;
+        let mut by_task: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
+        for symbol in symbols {
+            by_task
+                .entry(partitioner::partition(symbol.as_bytes(), partitions))
+                .or_default()
+                .insert(symbol);
+        }
+
+        let mut walks = Vec::new();
+        let mut places = BTreeMap::new();
+        for (task, symbols) in by_task {
+            places.extend(symbols.iter().map(|s| (s.clone(), walks.len())));
+            walks.push(PriceWalk::new(log, topics, task, symbols)?);
+        }
+
+        Ok(Marks {
+            walks,
+            symbols: places,
+            ms: 0,
+        })
+    }
+
+    /// Takes the ticks up to a moment in.
+    fn until(&mut self, ms: i64) -> Result<(), LogError> {
+        self.ms = ms;
+        self.walks
+            .iter_mut()
+            .try_for_each(|walk| walk.advance(|r| r.timestamp_ms <= ms))
+    }
+
+    /// The price of a symbol that was told by then.
+    fn of(&self, symbol: &str) -> Option<i64> {
+        self.walks[*self.symbols.get(symbol)?].told(symbol, self.ms)
+    }
+}

@@ -1,0 +1,305 @@
+//! A range of the audit log as a file that proves itself: records, links and heads, one JSON object
+//! on each line.
+//!
+//! Every line ends with the SHA-256 of what stands before it, its own number included, and the last
+//! line has a hash over all of these. So a byte that is not what it was, a line too many, too few
+//! or out of place shows, and shows where. That finds damage, not forgery: who rewrites a whole
+//! file can rewrite its sums. Against that the file's chains are compared with the log's, or with
+//! an anchor kept elsewhere.
+
+use std::io::{self, Write};
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::anchor::{Head, head_json};
+use super::chains::{self, beside, count, read_link};
+use super::cursor::{Cursor, offsets};
+use super::hex::hex;
+use super::walk::{Damage, Here, Walker};
+use domain::chain::Hash;
+use ports::partitioner;
+use ports::records::Record;
+use ports::topics::{Cleanup, TopicPartition, TopicTable};
+use ports::{Log, LogError};
+use wire::topics::AUDIT_LOG;
+
+/// Version of the file's form. Since 2 a record says of which version its link is, and has its
+/// headers as bytes, in order.
+pub const FORMAT: u64 = 2;
+
+/// Why there is no export, or only a part of one.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The file could not be written.
+    #[error("the export cannot be written: {0}")]
+    Write(#[from] io::Error),
+    /// The chain that should be exported is not whole.
+    #[error("{chain}, offset {}: {}: {}; `processor audit verify` says more", .damage.offset, .damage.kind, .damage.text)]
+    Damaged {
+        /// The chain.
+        chain: String,
+        /// Its first bad record.
+        damage: Damage,
+    },
+}
+
+/// An export's range and places.
+pub struct Export<'a> {
+    /// The log.
+    pub log: &'a dyn Log,
+    /// Names of topics.
+    pub topics: &'a TopicTable,
+    /// First log time, milliseconds; none: from the start.
+    pub from_ms: Option<i64>,
+    /// Log time to stop at; none: the present end.
+    pub to_ms: Option<i64>,
+    /// When it is made, RFC 3339; a claim.
+    pub created: String,
+}
+
+/// The content of an export or a verified file, counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Which log it is of.
+    pub cluster: String,
+    /// Chains with records in it.
+    pub chains: u64,
+    /// Records.
+    pub records: u64,
+    /// Lines.
+    pub lines: u64,
+    /// Last entries of the chains in it; `entries` counts those of the file.
+    pub heads: Vec<Head>,
+}
+
+/// Lines with their sums. When one cannot be written the others are still made: whether the log is
+/// damaged is worth more than the file.
+pub struct Lines<W> {
+    out: W,
+    failed: Option<io::Error>,
+    lines: u64,
+    sums: Sha256,
+}
+
+impl<W: Write> Lines<W> {
+    /// At the start of a file.
+    pub fn new(out: W) -> Self {
+        Lines {
+            out,
+            failed: None,
+            lines: 0,
+            sums: Sha256::new(),
+        }
+    }
+
+    /// Writes the next line: its number and kind, these fields, its sum.
+    pub fn put(&mut self, kind: &str, fields: Value) {
+        self.lines += 1;
+        let mut line = Map::new();
+        line.insert("line".into(), self.lines.into());
+        line.insert("type".into(), kind.into());
+        if let Value::Object(fields) = fields {
+            line.extend(fields);
+        }
+
+        let mut text = Value::Object(line).to_string();
+        text.pop();
+        let sum = sum(text.as_bytes());
+        self.sums.update(sum);
+        if self.failed.is_none() {
+            self.failed = writeln!(self.out, "{text}{SUM}{}\"}}", hex(&sum)).err();
+        }
+    }
+
+    /// Everything is written, or this is why not.
+    fn end(&mut self) -> io::Result<()> {
+        self.failed
+            .take()
+            .map_or(Ok(()), Err)
+            .and_then(|()| self.out.flush())
+    }
+
+    /// Hash over the sums of all lines so far.
+    pub fn sums(&self) -> Hash {
+        self.sums.clone().finalize().into()
+    }
+}
+
+/// The text between a line's fields and its sum.
+pub const SUM: &str = ",\"sum\":\"";
+
+/// The sum of a line's text up to [`SUM`].
+pub fn sum(text: &[u8]) -> Hash {
+    Sha256::digest(text).into()
+}
+
+impl Export<'_> {
+    /// Writes it; `progress` is told how many records are done. What is damaged is not exported:
+    /// the error names it, also where nobody reads any more.
+    pub fn write(
+        &self,
+        out: impl Write,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Summary, ExportError> {
+        let mut lines = Lines::new(out);
+        let mut summary = Summary {
+            cluster: self.log.cluster_id()?,
+            ..Summary::default()
+        };
+
+        lines.put(
+            "export",
+            json!({"format": FORMAT, "cluster": summary.cluster, "created": self.created, "from_ms": self.from_ms, "to_ms": self.to_ms}),
+        );
+        for (name, at) in chains::names(self.log, self.topics)? {
+            if let Some(head) = self.chain(&name, at, &mut lines, &mut summary.records, progress)? {
+                summary.heads.push(head);
+            }
+        }
+
+        let heads: Vec<Value> = summary.heads.iter().map(head_json).collect();
+        let sums = hex(&lines.sums());
+        lines.put(
+            "end",
+            json!({"records": summary.records, "chains": heads, "sums": sums}),
+        );
+        lines.end()?;
+        progress(summary.records);
+        (summary.chains, summary.lines) = (summary.heads.len() as u64, lines.lines);
+        Ok(summary)
+    }
+
+    fn chain<W: Write>(
+        &self,
+        name: &str,
+        at: TopicPartition,
+        lines: &mut Lines<W>,
+        records: &mut u64,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Option<Head>, ExportError> {
+        let (from, to) = offsets(self.log, at, self.from_ms, self.to_ms)?;
+        let p = partitioner::partition(name.as_bytes(), count(self.log, self.topics, AUDIT_LOG)?);
+
+        // Entries carry the time of their records, so none of the range stands before the first
+        // that is as late.
+        let mut entries = Cursor::between(
+            self.log,
+            TopicPartition::new(AUDIT_LOG, p),
+            self.from_ms,
+            None,
+            false,
+        )?;
+
+        let mut source = Cursor::range(self.log, at, from, to, true)?;
+        let compacted = self.topics.spec(at.topic).cleanup == Cleanup::Compact;
+        if !compacted && source.peek()?.is_none() {
+            return Ok(None);
+        }
+
+        let mut walker: Option<Walker> = None;
+        while let Some(r) = entries.peek()? {
+            if r.key != Some(name.as_bytes()) {
+                entries.skip();
+                continue;
+            }
+
+            let link = read_link(name, &r);
+            let offset = link.as_ref().map_or(from, |e| e.offset);
+            if offset < from {
+                entries.skip();
+                continue;
+            }
+
+            if offset >= to {
+                break;
+            }
+
+            let walker = match (&mut walker, &link) {
+                (Some(w), _) => w,
+                (none, first) => {
+                    let prev = first.as_ref().map_or([0; 32], |e| e.prev);
+                    lines.put("chain", json!({"chain": name, "prev": hex(&prev)}));
+                    none.insert(Walker::after(name, prev, Vec::new()))
+                }
+            };
+
+            match link {
+                Err(why) => walker.unreadable(r.offset, &why),
+                Ok(e) => {
+                    // The record is wanted as well as its hash: looked at before the cursor goes
+                    // past it.
+                    let before = match source.peek()? {
+                        Some(r) if r.offset == e.offset => Some(content(&r)),
+                        _ => None,
+                    };
+
+                    let (gap, here) = beside(&mut source, &e, walker.good().last, compacted)?;
+                    walker.link(&e, gap, here);
+                    let mut fields = json!({"offset": e.offset, "time_ms": e.time_ms});
+                    let map = fields.as_object_mut().expect("an object");
+                    match (here, before) {
+                        (Here::Record(_), Some(content)) => map.extend(content),
+                        _ => {
+                            map.insert("payload".into(), hex(&e.payload).into());
+                            map.extend(e.meta.map(|meta| ("meta".to_string(), hex(&meta).into())));
+                        }
+                    }
+
+                    map.insert("v".into(), if e.meta.is_some() { 2 } else { 1 }.into());
+                    map.insert("prev".into(), hex(&e.prev).into());
+                    map.insert("hash".into(), hex(&e.hash).into());
+                    lines.put("record", fields);
+                }
+            }
+
+            if !walker.is_good() {
+                break;
+            }
+
+            *records += 1;
+            if records.is_multiple_of(1024) {
+                progress(*records);
+            }
+
+            entries.skip();
+
+            // Of a compacted source, records that are gone may have entries still to come.
+            if !compacted && source.peek()?.is_none() {
+                break;
+            }
+        }
+
+        let Some(walker) = walker else {
+            return Ok(None);
+        };
+
+        let (good, damage) = walker.end(None);
+        if let Some(damage) = damage {
+            return Err(ExportError::Damaged {
+                chain: name.to_string(),
+                damage,
+            });
+        }
+
+        Ok(good.last.map(|offset| Head {
+            chain: name.to_string(),
+            entries: good.entries,
+            offset,
+            hash: good.head,
+        }))
+    }
+}
+
+/// A record's fields in a line besides its place and its time: all that is hashed.
+fn content(r: &Record<'_>) -> Map<String, Value> {
+    let headers: Vec<Value> = r.headers.iter().map(|(n, v)| json!([n, hex(v)])).collect();
+    let mut map = Map::new();
+    map.insert("key".into(), r.key.map(hex).into());
+    map.insert("value".into(), r.value.map(hex).into());
+    map.insert("headers".into(), headers.into());
+    map
+}

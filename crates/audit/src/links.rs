@@ -1,0 +1,55 @@
+//! Where chains that began under version 1 went on under version 2: a replay of `audit` does again
+//! what was done, and only the log says when the program was changed.
+
+use super::chains::{count, read_link};
+use super::cursor::Cursor;
+use ports::partitioner;
+use ports::topics::{TopicPartition, TopicTable};
+use ports::{Log, LogError};
+use roles::Links;
+use wire::topics::{AUDIT_LOG, AUDITED};
+
+/// The chains of one task. Each is read up to its first link of version 2; those that begin with
+/// one are left out.
+pub fn of_task(log: &dyn Log, topics: &TopicTable, task: u32) -> Result<Links, LogError> {
+    let partitions = count(log, topics, AUDIT_LOG)?;
+    let mut wanted: Vec<(u32, String)> = Vec::new();
+    for topic in AUDITED {
+        let name = topics.show(TopicPartition::new(topic, task)).to_string();
+        wanted.push((partitioner::partition(name.as_bytes(), partitions), name));
+    }
+
+    wanted.sort();
+    let mut links = Links::new();
+    for chains in wanted.chunk_by(|a, b| a.0 == b.0) {
+        let mut open: Vec<&str> = chains.iter().map(|(_, name)| name.as_str()).collect();
+        let mut entries = Cursor::whole(log, TopicPartition::new(AUDIT_LOG, chains[0].0), false)?;
+        entries.each(&mut |r| {
+            let name = r
+                .key
+                .and_then(|k| std::str::from_utf8(k).ok())
+                .unwrap_or_default();
+            let Some(i) = open.iter().position(|o| *o == name) else {
+                return true;
+            };
+
+            match read_link(name, r) {
+                // The first one decides where version 1 ends.
+                Ok(link) if link.meta.is_some() => {
+                    if let Some(since) = links.get_mut(name) {
+                        *since = link.offset;
+                    }
+
+                    open.swap_remove(i);
+                }
+                Ok(_) => drop(links.insert(name.to_string(), u64::MAX)),
+                // Damage is for others to judge.
+                Err(_) => {}
+            }
+
+            !open.is_empty()
+        })?;
+    }
+
+    Ok(links)
+}

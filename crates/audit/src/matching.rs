@@ -1,0 +1,232 @@
+//! Which records a question is about. Bytes are looked at before anything is decoded: most records
+//! are about something else.
+
+use std::collections::BTreeSet;
+
+use super::find::Query;
+use domain::decimal::{Num, WHOLE};
+use ports::partitioner;
+use ports::records::Record;
+use ports::topics::TopicId;
+use wire::input::{Value, read_map};
+use wire::topics as t;
+
+/// The records that are wanted, and the facts learned on the way.
+pub struct Wanted {
+    user: Option<String>,
+    order: Option<String>,
+    symbol: Option<String>,
+    /// The users whose records to look at; none: everybody's.
+    users: Option<BTreeSet<String>>,
+    /// Users of the commands that were found.
+    met: BTreeSet<String>,
+    /// Symbols of the records that were found.
+    symbols: BTreeSet<String>,
+    /// Orders of the wanted symbol: cancels and executions name only the order.
+    orders: BTreeSet<(String, String)>,
+}
+
+impl Wanted {
+    /// For a question.
+    pub fn new(q: &Query) -> Wanted {
+        Wanted {
+            user: q.user.clone(),
+            order: q.order.clone(),
+            symbol: q.symbol.clone(),
+            users: q.user.clone().map(|u| BTreeSet::from([u])),
+            met: BTreeSet::new(),
+            symbols: q.symbol.clone().into_iter().collect(),
+            orders: BTreeSet::new(),
+        }
+    }
+
+    /// From here on it is known whose the order is, if any command was found.
+    pub fn commands_are_read(&mut self) {
+        if self.order.is_some() && self.users.is_none() && !self.met.is_empty() {
+            self.users = Some(self.met.clone());
+        }
+    }
+
+    /// Partitions of a topic in which there can be anything.
+    pub fn partitions(&self, topic: TopicId, count: u32) -> Vec<u32> {
+        let of = |keys: &BTreeSet<String>| {
+            keys.iter()
+                .map(|k| partitioner::partition(k.as_bytes(), count))
+                .collect::<BTreeSet<_>>()
+        };
+
+        let by_symbol = matches!(
+            topic,
+            t::BOOK_COMMANDS | t::TRADES | t::MARKET_DATA | t::INSTRUMENTS | t::REFERENCE_PRICES
+        );
+        match (by_symbol, &self.users) {
+            (true, _) => of(&self.symbols).into_iter().collect(),
+            // A dead letter has the key of its source, which may be a symbol, a user, or nothing.
+            (false, Some(users)) if topic != t::DEAD_LETTERS => of(users).into_iter().collect(),
+            _ => (0..count).collect(),
+        }
+    }
+
+    /// Whether a record is one of them. Learns from those that are.
+    pub fn is(&mut self, r: &Record<'_>) -> bool {
+        let key = r.key.unwrap_or_default();
+        let value = r.value.unwrap_or_default();
+
+        // JSON may write a letter as an escape.
+        let has = |id: &str| {
+            key == id.as_bytes()
+                || contains(value, id.as_bytes())
+                || value.contains(&b'\\')
+                || packed(id).is_some_and(|n| contains(value, &n))
+        };
+
+        let by_order = self.order.as_deref().is_none_or(has);
+        let by_user = self.user.as_deref().is_none_or(has);
+
+        // An order of the symbol may go by its id alone.
+        let by_symbol = self.symbol.as_deref().is_none_or(has)
+            || !matches!(r.at.topic, t::TRADES | t::BOOK_COMMANDS | t::MARKET_DATA);
+        if !(by_order && by_user && by_symbol) {
+            return false;
+        }
+
+        if value.is_empty() {
+            // A tombstone, or nothing: the key is all there is.
+            let of = |id: &Option<String>| id.as_deref().is_some_and(|id| key == id.as_bytes());
+            return self.order.is_none()
+                && (of(&self.user) || self.user.is_none() && of(&self.symbol));
+        }
+
+        let mut ids = Ids::default();
+        if read_map(value, |name, v| ids.take(name, v)).is_err() {
+            // The record cannot be read; the order's bytes are in it.
+            return self.order.is_some()
+                && contains(value, self.order.as_deref().unwrap_or_default().as_bytes())
+                || self.order.is_none()
+                    && self.user.as_deref().is_some_and(|u| key == u.as_bytes());
+        }
+
+        if ids.users.is_empty() {
+            ids.users
+                .extend(std::str::from_utf8(key).ok().map(str::to_string));
+        }
+
+        let named =
+            |id: &Option<String>, among: &[String]| id.as_ref().is_none_or(|id| among.contains(id));
+        let mine = |o: &String| {
+            ids.users
+                .iter()
+                .any(|u| self.orders.contains(&(u.clone(), o.clone())))
+        };
+
+        let symbol = match (&self.symbol, &ids.symbol) {
+            (None, _) => true,
+            (Some(want), Some(has)) => want == has,
+            (Some(_), None) => ids.orders.iter().any(mine),
+        };
+
+        if !(named(&self.user, &ids.users) && named(&self.order, &ids.orders) && symbol) {
+            return false;
+        }
+
+        if matches!(
+            r.at.topic,
+            t::ORDER_COMMANDS | t::OPERATOR_COMMANDS | t::ORDER_EVENTS
+        ) {
+            self.met.extend(ids.users.iter().cloned());
+            self.symbols.extend(ids.symbol.iter().cloned());
+            if self.symbol.is_some() && ids.symbol.is_some() {
+                let user = ids.users.first().cloned().unwrap_or_default();
+                self.orders
+                    .extend(ids.orders.iter().map(|o| (user.clone(), o.clone())));
+            }
+        }
+
+        true
+    }
+}
+
+/// The ids in a record.
+#[derive(Default)]
+struct Ids {
+    users: Vec<String>,
+    orders: Vec<String>,
+    symbol: Option<String>,
+}
+
+impl Ids {
+    fn take(&mut self, name: &str, v: Value<'_>) {
+        let to = match name {
+            "user_id" | "buyer" | "seller" => &mut self.users,
+            "order_id" | "orig_order_id" | "cause_id" | "buy_order_id" | "sell_order_id" => {
+                &mut self.orders
+            }
+            "symbol" => {
+                self.symbol = v.text().map(Into::into);
+                return;
+            }
+            // A notification carries the whole event, with ids that it does not repeat outside.
+            "event" => {
+                if let Value::Nested(inner) = v {
+                    let mut ids = Ids::default();
+                    if read_map(inner, |name, v| ids.take(name, v)).is_ok() {
+                        self.orders.extend(ids.orders);
+                        self.symbol = self.symbol.take().or(ids.symbol);
+                    }
+                }
+
+                return;
+            }
+            _ => return,
+        };
+
+        // An id sent as a number is no id, and its record a dead letter; whoever looks for the
+        // order wants to see that.
+        to.extend(match v {
+            Value::Text(t) => Some(t.to_string()),
+            v => match v.num(WHOLE) {
+                Some(Num::Exact(n)) => Some(n.to_string()),
+                _ => None,
+            },
+        });
+    }
+}
+
+/// Some fields of a record as text, in the order asked for.
+pub fn text_fields<const N: usize>(value: &[u8], names: [&str; N]) -> [Option<String>; N] {
+    let mut found = [const { None }; N];
+    let read = read_map(value, |name, v| {
+        if let Some(i) = names.iter().position(|n| *n == name) {
+            found[i] = v.text().map(|t| t.to_string());
+        }
+    });
+
+    if read.is_ok() {
+        found
+    } else {
+        [const { None }; N]
+    }
+}
+
+/// The bytes that a number has in MessagePack, whatever its width.
+fn packed(id: &str) -> Option<Vec<u8>> {
+    let bytes = id.parse::<u64>().ok()?.to_be_bytes();
+    let first = bytes.iter().position(|b| *b != 0).unwrap_or(7);
+    Some(bytes[first..].to_vec())
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    let Some((first, rest)) = part.split_first() else {
+        return true;
+    };
+
+    let mut from = 0;
+    while let Some(i) = bytes[from..].iter().position(|b| b == first) {
+        from += i + 1;
+        if bytes[from..].starts_with(rest) {
+            return true;
+        }
+    }
+
+    false
+}

@@ -1,0 +1,234 @@
+//! The last price of a symbol at any place of its ticks, as `trading` had it: by the same rules,
+//! from the first tick on, under the listings and settings that the role's journal says it saw. A
+//! second, simpler rule would show prices that nobody decided upon: ticks that were late, of the
+//! future, held until others agreed, of symbols that were not listed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::cursor::{self, Cursor};
+use super::inputs::Tick;
+use domain::instrument::Instrument;
+use domain::price::{Prices, Taken};
+use domain::tick::{Rules, Source, Tick as Judged};
+use engine::meta::next_offset;
+use ports::records::Record;
+use ports::topics::{TopicPartition, TopicTable};
+use ports::{Log, LogError};
+use roles::RoleSettings;
+use wire::{instrument, tick, topics as t};
+
+/// From this place of the ticks on, ...
+struct Change {
+    from: u64,
+    what: What,
+}
+
+enum What {
+    /// ... this is the listing that the role looks at; none: the symbol is not listed.
+    Listing(String, Option<Instrument>),
+    /// ... it decides by these settings, and has forgotten its listings.
+    Began(Rules),
+}
+
+/// One symbol on its way.
+#[derive(Default)]
+struct Followed {
+    prices: Prices,
+    sources: BTreeMap<Option<String>, Source>,
+    listing: Option<Instrument>,
+    last: Option<Tick>,
+}
+
+/// See the module. Memory is bounded by the symbols, their sources and the changes of their
+/// listings.
+pub struct PriceWalk {
+    ticks: Cursor,
+    changes: std::vec::IntoIter<Change>,
+    next: Option<Change>,
+    rules: Rules,
+    symbols: BTreeMap<String, Followed>,
+}
+
+impl PriceWalk {
+    /// Of these symbols, which must be of partition `task`. Ticks behind what `trading` has taken
+    /// in are left out.
+    pub fn new(
+        log: &dyn Log,
+        topics: &TopicTable,
+        task: u32,
+        symbols: BTreeSet<String>,
+    ) -> Result<PriceWalk, LogError> {
+        let (changes, end) = changes(log, topics, task, &symbols)?;
+        let mut changes = changes.into_iter();
+        let ticks = Cursor::range(
+            log,
+            TopicPartition::new(t::MARKET_DATA, task),
+            0,
+            end,
+            false,
+        )?;
+
+        let symbols = symbols
+            .into_iter()
+            .map(|s| (s, Followed::default()))
+            .collect();
+        let rules = Rules {
+            last_is_told: false,
+            begins_anew: false,
+            ..RoleSettings::default().price_rules()
+        };
+
+        Ok(PriceWalk {
+            ticks,
+            next: changes.next(),
+            changes,
+            rules,
+            symbols,
+        })
+    }
+
+    /// Takes in the ticks for which `wanted` holds, in their order.
+    pub fn advance(&mut self, mut wanted: impl FnMut(&Record<'_>) -> bool) -> Result<(), LogError> {
+        while let Some(r) = self.ticks.peek()?.filter(|r| wanted(r)) {
+            while let Some(change) = self.next.take_if(|c| c.from <= r.offset) {
+                self.next = self.changes.next();
+                match change.what {
+                    What::Began(rules) => {
+                        self.rules = rules;
+                        self.symbols.values_mut().for_each(|s| s.listing = None);
+                    }
+                    What::Listing(symbol, listing) => {
+                        self.symbols
+                            .get_mut(&symbol)
+                            .into_iter()
+                            .for_each(|s| s.listing = listing);
+                    }
+                }
+            }
+
+            let symbol = r
+                .key
+                .and_then(|k| std::str::from_utf8(k).ok())
+                .and_then(|k| self.symbols.get_mut(k));
+            if let Some(followed) = symbol {
+                if self.rules.last_is_told {
+                    followed.prices.tell_due(r.timestamp_ms, self.rules.stale);
+                }
+
+                followed.take(&r, self.rules);
+            }
+
+            self.ticks.skip();
+        }
+
+        Ok(())
+    }
+
+    /// The last price that counted.
+    pub fn last(&self, symbol: &str) -> Option<Tick> {
+        self.symbols.get(symbol)?.last
+    }
+
+    /// The price that the rest of the system had been told at a moment.
+    pub fn told(&self, symbol: &str, ms: i64) -> Option<i64> {
+        let mut prices = self.symbols.get(symbol)?.prices;
+        if self.rules.last_is_told {
+            prices.tell_due(ms, self.rules.stale);
+        }
+
+        prices.told.map(|told| told.price_e4)
+    }
+}
+
+impl Followed {
+    /// As `trading` does; what it sends to the dead letters counts for nothing.
+    fn take(&mut self, r: &Record<'_>, rules: Rules) {
+        let Some(value) = r.value.filter(|v| v.len() <= t::INPUT_BYTES_MAX) else {
+            return;
+        };
+
+        let Some(t) = tick::decode(value)
+            .ok()
+            .filter(|t| r.key == Some(t.symbol.as_bytes()))
+        else {
+            return;
+        };
+
+        let tick = Judged {
+            price_e4: t.price.positive(),
+            seq: t.seq,
+            time_ns: t.timestamp_ns,
+            append_ms: r.timestamp_ms,
+        };
+
+        let Ok((price_e4, listing)) = tick.fit(|| self.listing) else {
+            return;
+        };
+
+        let source = self.sources.entry(t.source.map(Into::into)).or_default();
+        if self.prices.fold(&tick, price_e4, &listing, source, rules) == Taken::Accepted {
+            self.prices.tell(rules.stale);
+            self.last = Some(Tick {
+                offset: r.offset,
+                price_e4,
+                time_ms: r.timestamp_ms,
+            });
+        }
+    }
+}
+
+/// The changes for these symbols, by the place of the ticks before which it did; and how far the
+/// ticks were taken in.
+fn changes(
+    log: &dyn Log,
+    topics: &TopicTable,
+    task: u32,
+    symbols: &BTreeSet<String>,
+) -> Result<(Vec<Change>, u64), LogError> {
+    let ticks = TopicPartition::new(t::MARKET_DATA, task);
+    let mut all = Vec::new();
+    let mut position = 0;
+    cursor::journal(
+        log,
+        topics,
+        TopicPartition::new(t::TRADING_JOURNAL, task),
+        &mut |entry| {
+            if entry.forget {
+                // Journals of before settings were noted were written by the first rules.
+                let settings = RoleSettings::decode(entry.settings.as_deref().unwrap_or(b"{}"))
+                    .unwrap_or_default();
+                all.push(Change {
+                    from: position,
+                    what: What::Began(settings.price_rules()),
+                });
+            }
+
+            for seen in entry
+                .rows
+                .into_iter()
+                .filter(|seen| seen.table == t::INSTRUMENTS)
+            {
+                let Some(symbol) = std::str::from_utf8(&seen.key)
+                    .ok()
+                    .filter(|s| symbols.contains(*s))
+                else {
+                    continue;
+                };
+
+                let value = Some(&*seen.value).filter(|v| !v.is_empty());
+                let listing = instrument::decode(Some(symbol.as_bytes()), value)
+                    .ok()
+                    .flatten();
+                all.push(Change {
+                    from: position,
+                    what: What::Listing(symbol.to_string(), listing),
+                });
+            }
+
+            position = next_offset(&entry.offsets, ticks).unwrap_or(position);
+            true
+        },
+    )?;
+
+    Ok((all, position))
+}

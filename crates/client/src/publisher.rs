@@ -1,0 +1,68 @@
+//! Publishes prices.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::producer::encode;
+use super::{ClientError, KeyedAppender, check_id};
+use ports::{Log, LogError};
+use wire::topics::MARKET_DATA;
+
+#[derive(Serialize)]
+struct Tick<'a> {
+    symbol: &'a str,
+    price: &'a str,
+    timestamp: i64,
+}
+
+/// Publishes ticks. A burst waits for the log to take it, no tick is ever dropped. Every price that
+/// can be written down is accepted, 0 too: the reader judges it (and dead-letters what is no
+/// price).
+pub struct MarketDataPublisher {
+    ticks: KeyedAppender,
+}
+
+impl MarketDataPublisher {
+    /// For the log's `market-data`.
+    pub fn new(log: Arc<dyn Log>) -> Result<Self, ClientError> {
+        Ok(MarketDataPublisher {
+            ticks: KeyedAppender::new(&*log, MARKET_DATA)?,
+        })
+    }
+
+    /// Queues a tick; the price is sent as the decimal text it displays as (`"189.25"`, `7`).
+    pub fn publish(
+        &mut self,
+        symbol: &str,
+        price: impl std::fmt::Display,
+        timestamp: i64,
+    ) -> Result<(), ClientError> {
+        check_id("symbol", symbol)?;
+        let price = price.to_string();
+        self.ticks.append(
+            symbol,
+            Some(&encode(&Tick {
+                symbol,
+                price: &price,
+                timestamp,
+            })?),
+        )?;
+
+        Ok(())
+    }
+
+    /// Waits until everything published is in the log.
+    pub fn flush(&mut self, wait: Duration) -> Result<(), LogError> {
+        self.ticks.flush(wait)
+    }
+}
+
+impl Drop for MarketDataPublisher {
+    fn drop(&mut self) {
+        if let Err(e) = self.flush(Duration::from_secs(10)) {
+            tracing::warn!("ticks may not have reached the log: {e}");
+        }
+    }
+}

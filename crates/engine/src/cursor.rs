@@ -1,0 +1,131 @@
+//! Reading one partition forward in pieces that end where a replay wants them to end.
+
+use std::time::Duration;
+
+use super::meta::next_offset;
+use super::replay::ReplayError;
+use ports::records::Records;
+use ports::topics::TopicPartition;
+use ports::{From, Limits, Log, LogError, Reader};
+
+/// How much is read at a time.
+pub(super) const LIMITS: Limits = Limits {
+    records: 20_000,
+    bytes: 16 << 20,
+    age: Duration::from_millis(200),
+};
+/// How long a log may be silent in the middle of a partition.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The position of one partition among those on record.
+pub(super) fn position(
+    positions: &[(TopicPartition, u64)],
+    at: TopicPartition,
+) -> Result<u64, ReplayError> {
+    next_offset(positions, at)
+        .ok_or_else(|| ReplayError::Journal(format!("no position for {at:?} on record")))
+}
+
+/// Reads one partition forward, in pieces that end at given offsets.
+pub(super) struct Cursor {
+    /// The partition.
+    pub(super) at: TopicPartition,
+    reader: Box<dyn Reader>,
+    ahead: Records,
+    /// Next record in `ahead`.
+    used: usize,
+    /// Everything below this offset was handed out.
+    pub(super) position: u64,
+}
+
+impl Cursor {
+    /// Reads from the beginning. `headers`: whether anyone looks at them.
+    pub(super) fn new(
+        log: &dyn Log,
+        at: TopicPartition,
+        start: u64,
+        headers: bool,
+    ) -> Result<Cursor, LogError> {
+        let reader = log.reader(at.topic, &[(at.partition, From::Start)], headers)?;
+        Ok(Cursor {
+            at,
+            reader,
+            ahead: Records::new(),
+            used: 0,
+            position: start,
+        })
+    }
+
+    /// Moves records below `end` to `into`, until one at or above it shows up or the partition
+    /// ends.
+    pub(super) fn take_until(&mut self, end: u64, into: &mut Records) -> Result<(), ReplayError> {
+        while self.position < end && self.take_some(end, into)? {}
+        self.position = self.position.max(end);
+        Ok(())
+    }
+
+    /// Moves what is at hand and below `end`; false when there can be no more.
+    pub(super) fn take_some(&mut self, end: u64, into: &mut Records) -> Result<bool, ReplayError> {
+        if self.used == self.ahead.len() && !self.fill()? {
+            return Ok(false);
+        }
+
+        while self.used < self.ahead.len() {
+            let r = self.ahead.get(self.used);
+            if r.offset >= end {
+                return Ok(false);
+            }
+
+            into.push(&r);
+            self.position = r.offset + 1;
+            self.used += 1;
+        }
+
+        Ok(true)
+    }
+
+    /// Reads on; false at the end of the partition.
+    fn fill(&mut self) -> Result<bool, ReplayError> {
+        self.ahead.clear();
+        self.used = 0;
+        let mut waited = Duration::ZERO;
+        while self.ahead.is_empty() && waited < PATIENCE {
+            if self.reader.caught_up() {
+                self.reader.poll(Duration::ZERO, LIMITS, &mut self.ahead)?;
+                return Ok(!self.ahead.is_empty());
+            }
+
+            self.reader
+                .poll(Duration::from_millis(100), LIMITS, &mut self.ahead)?;
+            waited += Duration::from_millis(100);
+        }
+
+        if self.ahead.is_empty() {
+            // To go on without them would look like a divergence.
+            return Err(LogError::Unavailable(format!(
+                "no records of {:?} came for {} s",
+                self.at,
+                PATIENCE.as_secs()
+            ))
+            .into());
+        }
+
+        Ok(true)
+    }
+
+    /// The next record's value; none at the end of the partition.
+    pub(super) fn next_value(&mut self) -> Result<Option<Vec<u8>>, ReplayError> {
+        if self.used == self.ahead.len() && !self.fill()? {
+            return Ok(None);
+        }
+
+        self.used += 1;
+        Ok(Some(
+            self.ahead
+                .get(self.used - 1)
+                .value
+                .unwrap_or_default()
+                .to_vec(),
+        ))
+    }
+}

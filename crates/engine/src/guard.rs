@@ -1,0 +1,135 @@
+//! The second line of defence: every record between two stages carries `(task, sequence)`. With
+//! healthy transactions the reader's counters stay at zero; if a transaction was torn, a repeat is
+//! dropped and counted, and a gap stops the task before money moves on wrong grounds.
+
+use std::collections::BTreeMap;
+
+use ports::topics::{TopicId, TopicPartition};
+
+/// Header that carries `task/sequence`.
+pub const HEADER: &str = "task-seq";
+
+/// Header that carries the format of a value that we wrote.
+pub const VERSION_HEADER: &str = "v";
+/// The format of all values of today.
+pub const VERSION: &[u8] = b"1";
+
+/// Last sequence sent to each guarded output partition; sequences start at 1.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutSequences {
+    guarded: Vec<TopicId>,
+    last: BTreeMap<TopicPartition, u64>,
+}
+
+impl OutSequences {
+    /// None sent yet, to these topics.
+    pub fn new(guarded: &[TopicId]) -> Self {
+        OutSequences {
+            guarded: guarded.to_vec(),
+            last: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the next sequence for a partition; none if its topic is not guarded.
+    pub fn next(&mut self, at: TopicPartition) -> Option<u64> {
+        if !self.guarded.contains(&at.topic) {
+            return None;
+        }
+
+        let last = self.last.entry(at).or_insert(0);
+        *last += 1;
+        Some(*last)
+    }
+
+    /// The last sequence sent, in order of topic and partition.
+    pub fn iter(&self) -> impl Iterator<Item = (TopicPartition, u64)> + '_ {
+        self.last.iter().map(|(k, v)| (*k, *v))
+    }
+
+    /// Restores one counter.
+    pub fn set(&mut self, at: TopicPartition, last: u64) {
+        self.last.insert(at, last);
+    }
+}
+
+/// The verdict about a guarded record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The one that was due.
+    Next,
+    /// Seen before: drop it and count.
+    Repeat,
+    /// Something is missing before it: stop.
+    Gap {
+        /// The sequence that was due.
+        due: u64,
+        /// The sequence that came.
+        came: u64,
+    },
+}
+
+/// Last sequence seen from each upstream task, for each guarded input topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InSequences {
+    last: BTreeMap<(TopicId, u32), u64>,
+}
+
+impl InSequences {
+    /// Checks and remembers.
+    pub fn check(&mut self, topic: TopicId, task: u32, sequence: u64) -> Verdict {
+        let last = self.last.entry((topic, task)).or_insert(0);
+        if sequence <= *last {
+            return Verdict::Repeat;
+        }
+
+        if sequence != *last + 1 {
+            return Verdict::Gap {
+                due: *last + 1,
+                came: sequence,
+            };
+        }
+
+        *last = sequence;
+        Verdict::Next
+    }
+
+    /// The last sequence seen, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (TopicId, u32, u64)> + '_ {
+        self.last.iter().map(|(k, v)| (k.0, k.1, *v))
+    }
+
+    /// Restores one counter.
+    pub fn set(&mut self, topic: TopicId, task: u32, last: u64) {
+        self.last.insert((topic, task), last);
+    }
+}
+
+/// Reads the header's `task/sequence`.
+pub fn parse(header: &[u8]) -> Option<(u32, u64)> {
+    let text = std::str::from_utf8(header).ok()?;
+    let (task, sequence) = text.split_once('/')?;
+    Some((task.parse().ok()?, sequence.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeat_is_dropped_and_a_gap_is_seen() {
+        let mut out = OutSequences::new(&[TopicId(3)]);
+        let at = TopicPartition::new(TopicId(3), 1);
+        assert_eq!(out.next(TopicPartition::new(TopicId(4), 1)), None);
+        assert_eq!((out.next(at), out.next(at)), (Some(1), Some(2)));
+        let mut seen = InSequences::default();
+        assert_eq!(seen.check(TopicId(3), 7, 1), Verdict::Next);
+        assert_eq!(seen.check(TopicId(3), 7, 1), Verdict::Repeat);
+        assert_eq!(
+            seen.check(TopicId(3), 7, 3),
+            Verdict::Gap { due: 2, came: 3 }
+        );
+        assert_eq!(seen.check(TopicId(3), 8, 1), Verdict::Next);
+        assert_eq!(parse(b"7/12"), Some((7, 12)));
+        assert_eq!(parse(b"7"), None);
+    }
+}

@@ -1,0 +1,686 @@
+//! One instance of one role: the loop.
+//!
+//! ```text
+//!            +--------------------------------------------------------------+
+//!            v                                                              |
+//!  joining: fence the predecessor, read broadcast tables to their end       |
+//!            |                                                              |
+//!            v                                                              | anything that is not a clean commit
+//!  working:  poll --> restore new tasks --> process --> commit --> (again)  |
+//!            |                                                    ----------+
+//!            v
+//!  stopped (fenced, invariant broken, configuration wrong, store unusable)
+//! ```
+//! There is one recovery path: give everything up and join again, exactly as after `kill -9`.
+//! [`Instance::step`] does one turn and returns, so that a caller can run many instances in one
+//! thread.
+
+mod assign;
+mod batch;
+#[cfg(feature = "faults")]
+mod mistakes;
+mod turns;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) use turns::deal;
+pub use view::TaskView;
+
+use super::broadcast::Tables;
+use super::halt::Halt;
+use super::pace::{Bounds, Pace};
+use super::refusal::{Refusals, Refused};
+use super::rejections::Rejections;
+use super::restore::beside::Beside;
+use super::restore::{Request, Restorer, Standby};
+use super::role::{Bug, RoleFactory, RoleSpec};
+use super::scrub::Scrubber;
+use super::task::{Task, TaskError};
+use super::wake::Wake;
+use faults::crash::{self, Point};
+use faults::mutants::{self, Mutant};
+use ports::partitioner::partition;
+use ports::records::Records;
+use ports::topics::{TopicId, TopicTable};
+use ports::{
+    Clock, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, Reader,
+    SpawnThread, StateStore, StoreError, Stores,
+};
+
+/// Settings of the loop; all bounds are here.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Consumer group.
+    pub group: String,
+    /// Transactional id and static member name.
+    pub instance: String,
+    /// Most records, bytes and age of one transaction.
+    pub limits: Limits,
+    /// Longest wait for input when there is none; bounds how late a broadcast row or a stop is seen
+    /// on an idle system.
+    pub idle_wait: Duration,
+    /// Longest wait for a predecessor's pending transaction after a take-over: its timeout, the
+    /// broker's check interval, and slack.
+    pub takeover_wait: Duration,
+    /// How long the first join may fail before the process gives up; later ones are tried for ever.
+    pub startup_wait: Duration,
+    /// Committed values kept in memory, all tasks together.
+    pub cache_bytes: usize,
+    /// Of which tasks that others run this instance keeps warm copies.
+    pub standby: Standby,
+}
+
+/// Why an instance stopped for good.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    /// A newer incarnation with the same name is there.
+    #[error("fenced: {0}")]
+    Fenced(String),
+    /// Configuration, topics or local state do not fit.
+    #[error("{0}")]
+    Invalid(String),
+    /// An invariant broke; nothing was committed after that.
+    #[error("stopped by an invariant: {0}")]
+    Bug(String),
+    /// A record cannot be written as it must be, now or after a restart.
+    #[error("{0}")]
+    Refused(String),
+    /// The log did not answer at start, or a disk failed: restart me.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// The figures that an instance counts since the process began; also as it stands in status files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Counters {
+    /// Records processed and committed.
+    pub records_in: u64,
+    /// Records written, changelog included.
+    pub records_out: u64,
+    /// Transactions committed.
+    pub transactions: u64,
+    /// Incarnations after the first.
+    pub recoveries: u64,
+    /// Incarnations since something was last committed, or since all was last quiet for a while:
+    /// more than a few say that something does not pass.
+    #[serde(default)]
+    pub without_progress: u64,
+    /// Records of ours that came twice and were dropped; more than 0 means that transactions are
+    /// broken.
+    pub repeats_dropped: u64,
+    /// Records sent to `dead-letters`.
+    pub dead_letters: u64,
+    /// Stores that were looked through and found right.
+    #[serde(default)]
+    pub scrubs: u64,
+}
+
+/// The result of one turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing to do.
+    Idle,
+    /// Something; more may be waiting.
+    Busy,
+}
+
+/// One instance; see the module.
+pub struct Instance {
+    log: Arc<dyn Log>,
+    restorer: Beside,
+    clock: Arc<dyn Clock>,
+    factory: Box<dyn RoleFactory>,
+    topics: Arc<TopicTable>,
+    settings: Settings,
+    spec: Arc<RoleSpec>,
+    counters: Counters,
+    joined_once: bool,
+    started_us: u64,
+    backoff: Duration,
+    not_before_us: u64,
+    work: Option<Incarnation>,
+    /// Counts assignments: a restore that was asked for by an earlier one is void.
+    assignments: u64,
+    /// Findings that cannot be, and are looked at a second time; with the moment of the first look.
+    /// What a task found is forgotten when the task gets past it, all else when the loop has worked
+    /// for a while since.
+    doubted: BTreeMap<(Option<u32>, String), u64>,
+    /// Partition counts when the process began; keys would move between tasks if they changed.
+    counts: Option<Arc<[u32]>>,
+    recovered_us: u64,
+    refusals: Refusals,
+    /// Why the last incarnation ended, until there is progress.
+    trouble: Option<String>,
+    scrubber: Scrubber,
+    pace: Pace,
+    rejections: Rejections,
+    wake: Wake,
+    /// The partition whose records are processed first in the next turn.
+    first: turns::First,
+    batch: Records,
+    out: Records,
+}
+
+struct Incarnation {
+    member: Box<dyn Member>,
+    partitions: Arc<[u32]>,
+    tables: Arc<Tables>,
+    readers: Vec<Box<dyn Reader>>,
+    /// Tasks that are assigned and do not run yet.
+    restoring: BTreeSet<u32>,
+    tasks: BTreeMap<u32, Task>,
+    /// Records that were taken and had no room in the last transaction; they come first in the
+    /// next. They go with the incarnation and with the assignment, and are read again.
+    left: Records,
+    /// Whether the member was told to pass over their partitions.
+    passes_over: bool,
+}
+
+impl Incarnation {
+    /// The stores of all tasks, which end here.
+    fn end_tasks(&mut self) -> Vec<(u32, Box<dyn StateStore>)> {
+        std::mem::take(&mut self.tasks)
+            .into_iter()
+            .map(|(number, task)| (number, task.into_store()))
+            .collect()
+    }
+}
+
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Longest wait for input between two slices of a scrub.
+const SCRUB_WAIT: Duration = Duration::from_millis(5);
+const CALM: Duration = Duration::from_secs(30);
+/// Most that is read of one broadcast table in a turn: records wait meanwhile, and a table of any
+/// size may be written while tasks run.
+const TABLE_LIMITS: Limits = Limits {
+    records: 1_000,
+    bytes: 1 << 20,
+    age: Duration::from_millis(5),
+};
+/// Longest wait for input while tasks are restored beside: a task that is ready begins to run this
+/// late.
+const RESTORING_WAIT: Duration = Duration::from_millis(5);
+/// After this long of work a doubt that no task is to blame for is over.
+const DOUBT: Duration = Duration::from_secs(120);
+
+impl Instance {
+    /// An instance that has not joined yet.
+    pub fn new(
+        log: Arc<dyn Log>,
+        stores: Box<dyn Stores>,
+        clock: Box<dyn Clock>,
+        factory: Box<dyn RoleFactory>,
+        topics: Arc<TopicTable>,
+        settings: Settings,
+    ) -> Instance {
+        let spec = Arc::new(factory.spec().clone());
+        let clock: Arc<dyn Clock> = clock.into();
+        let started_us = clock.now_us();
+        let pace = Pace::new(settings.limits, Bounds::default(), !spec.linger.is_zero());
+        let group = settings.group.clone();
+        let wait = settings.takeover_wait;
+        let standby = settings.standby;
+        let restorer = Restorer::new(
+            log.clone(),
+            topics.clone(),
+            spec.clone(),
+            stores,
+            group,
+            wait,
+            standby,
+        );
+
+        Instance {
+            log,
+            restorer: Beside::Turns {
+                restorer: Box::new(restorer),
+                busy: false,
+            },
+            clock,
+            factory,
+            topics,
+            settings,
+            spec,
+            counters: Counters::default(),
+            joined_once: false,
+            started_us,
+            backoff: BACKOFF_MIN,
+            not_before_us: 0,
+            work: None,
+            assignments: 0,
+            doubted: BTreeMap::new(),
+            counts: None,
+            recovered_us: started_us,
+            refusals: Refusals::default(),
+            trouble: None,
+            scrubber: Scrubber::new(),
+            pace,
+            rejections: Rejections::default(),
+            wake: Wake::default(),
+            first: turns::First::default(),
+            batch: Records::new(),
+            out: Records::new(),
+        }
+    }
+
+    /// Looks through every store this often, in slices; see [`super::scrub`]. Never, if not called.
+    pub fn scrub_every(&mut self, every: Option<Duration>) {
+        self.scrubber.set(every, self.clock.now_us());
+    }
+
+    /// Bounds transactions otherwise than usual; for tests.
+    pub fn bound_by(&mut self, bounds: Bounds) {
+        self.pace = Pace::new(self.settings.limits, bounds, !self.spec.linger.is_zero());
+    }
+
+    /// Restores in a thread beside the loop, from now on; to be called before the first step.
+    /// Without it they take slices of the loop's turns.
+    pub fn restore_in_thread(self, spawn: SpawnThread) -> std::io::Result<Instance> {
+        let name = format!("{}-restore", self.spec.name);
+        let clock = self.clock.clone();
+        let restorer = self.restorer;
+        Ok(Instance {
+            restorer: restorer.into_thread(name, clock, spawn)?,
+            ..self
+        })
+    }
+
+    /// One turn of the loop.
+    pub fn step(&mut self) -> Result<Turn, Stop> {
+        let result = match self.work.take() {
+            None => self.join(),
+            Some(mut work) => {
+                let result = self.turn(&mut work);
+                match result {
+                    Ok(_) => self.work = Some(work),
+                    // Stores stay open for the next incarnation: it proves their positions anew,
+                    // whoever held them.
+                    Err(_) => self.end_assignment(&mut work)?,
+                }
+
+                result
+            }
+        };
+
+        match result {
+            Ok(turn) => {
+                if turn == Turn::Idle
+                    && self.counters.without_progress > 0
+                    && self.phase() == "running"
+                {
+                    let calm = Duration::from_micros(
+                        self.clock.now_us().saturating_sub(self.recovered_us),
+                    ) > CALM;
+                    calm.then(|| self.progressed());
+                }
+
+                Ok(turn)
+            }
+            Err(Halt::Stop(stop)) => Err(stop),
+            Err(Halt::Recover(why)) => self.recover(&why),
+            Err(Halt::Refused(why)) => self.refused(why),
+            Err(Halt::Doubt(task, why)) => match self
+                .doubted
+                .insert((task, why.clone()), self.clock.now_us())
+            {
+                None => self.recover(&format!(
+                    "looking again, with fresh state, at what cannot be: {why}"
+                )),
+                Some(_) => Err(Stop::Bug(why)),
+            },
+        }
+    }
+
+    /// Hands the tasks over to the other instances at once: this one stops for good.
+    pub fn leave(&mut self) {
+        if let Some(mut work) = self.work.take() {
+            work.member.leave();
+        }
+    }
+
+    /// The log refuses us: the configuration does not fit, or something there is not as it was (see
+    /// [`super::refusal`]).
+    fn refused(&mut self, why: String) -> Result<Turn, Stop> {
+        match self.refusals.refused(self.clock.now_us()) {
+            Refused::Stop => return Err(Stop::Invalid(why)),
+            Refused::Wait {
+                tell: Some(seconds),
+            } => {
+                tracing::error!(role = self.spec.name, instance = %self.settings.instance, "{why}; trying again for {seconds} s, then the role ends");
+            }
+            Refused::Wait { tell: None } => {}
+        }
+
+        self.recover(&why)
+    }
+
+    fn recover(&mut self, why: &str) -> Result<Turn, Stop> {
+        self.refusals.ended();
+        let waited = Duration::from_micros(self.clock.now_us() - self.started_us);
+        if !self.joined_once && waited > self.settings.startup_wait {
+            return Err(Stop::Failed(why.to_string()));
+        }
+
+        self.counters.recoveries += 1;
+        self.counters.without_progress += 1;
+        self.trouble = Some(why.to_string());
+        tracing::warn!(
+            role = self.spec.name,
+            instance = %self.settings.instance,
+            %why,
+            without_progress = self.counters.without_progress,
+            backoff_ms = self.backoff.as_millis() as u64,
+            "recovering: everything since the last commit is done again by a new incarnation"
+        );
+
+        // Trouble long past says nothing about this one.
+        let now = self.clock.now_us();
+        if Duration::from_micros(now - std::mem::replace(&mut self.recovered_us, now)) > CALM {
+            self.backoff = BACKOFF_MIN;
+        }
+
+        self.not_before_us = self.clock.now_us() + self.backoff.as_micros() as u64;
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        Ok(Turn::Busy)
+    }
+
+    fn progressed(&mut self) {
+        self.counters.without_progress = 0;
+        self.trouble = None;
+    }
+
+    fn join(&mut self) -> Result<Turn, Halt> {
+        let now = self.clock.now_us();
+        if now < self.not_before_us {
+            self.clock.sleep(
+                Duration::from_micros(self.not_before_us - now).min(self.settings.idle_wait),
+            );
+            return Ok(Turn::Idle);
+        }
+
+        let partitions = self.check_topics()?;
+        let inputs = self
+            .spec
+            .inputs
+            .iter()
+            .map(|i| MemberInput {
+                topic: i.topic,
+                headers: i.guarded || self.spec.headers,
+            })
+            .collect();
+
+        let group = self.settings.group.clone();
+        let instance = self.settings.instance.clone();
+
+        // Fence first: whatever is read after this line can no longer be changed by a predecessor.
+        let member = self.log.join(&MemberSpec {
+            group,
+            instance,
+            inputs,
+            linger: self.spec.linger,
+        })?;
+
+        crash::point(Point::JoinMember);
+        let mut tables = Tables::default();
+        let mut readers = Vec::new();
+        for topic in &self.spec.broadcasts {
+            readers.push(self.load_table(*topic, &mut tables)?);
+        }
+
+        for topic in &self.spec.broadcasts {
+            for row in self
+                .factory
+                .seed_broadcast(*topic, &*self.log, &*self.clock, &tables)?
+                .iter()
+            {
+                tables.set(
+                    *topic,
+                    row.key.unwrap_or_default(),
+                    0,
+                    row.value.unwrap_or_default(),
+                );
+            }
+        }
+
+        crash::point(Point::JoinTables);
+        self.joined_once = true;
+        let restoring = BTreeSet::new();
+        let tasks = BTreeMap::new();
+        let tables = Arc::new(tables);
+        let left = Records::new();
+        self.work = Some(Incarnation {
+            member,
+            partitions,
+            tables,
+            readers,
+            restoring,
+            tasks,
+            left,
+            passes_over: false,
+        });
+
+        self.wake.begin();
+        tracing::info!(role = self.spec.name, instance = %self.settings.instance, "predecessor fenced, asking the group for partitions");
+        Ok(Turn::Busy)
+    }
+
+    /// Partition counts by topic number; refuses topics that are missing or cannot be shared out
+    /// together.
+    fn check_topics(&mut self) -> Result<Arc<[u32]>, Halt> {
+        let mut counts = Vec::new();
+        for topic in self.topics.iter() {
+            let Some(n) = self.log.partitions(topic)? else {
+                let name = self.topics.name(topic);
+                if self.joined_once {
+                    // The topic was there: a broker that has just started may not know it yet.
+                    return Err(Halt::Recover(format!(
+                        "topic {name} is not known at the moment"
+                    )));
+                }
+
+                return Err(Halt::invalid(format!(
+                    "topic {name} does not exist; run `processor topics create` first"
+                )));
+            };
+
+            counts.push(n);
+        }
+
+        if let Some(why) = self.topics.misfit(&counts) {
+            return Err(Halt::invalid(why));
+        }
+
+        let counts: Arc<[u32]> = counts.into();
+        if *self.counts.get_or_insert_with(|| counts.clone()) != counts {
+            return Err(Halt::invalid(
+                "the partition counts of the topics were changed, which moves keys to other tasks; nothing was processed under the new ones. Kafka cannot \
+                 take partitions away: `processor topics check` shows which topics have more"
+                    .into(),
+            ));
+        }
+
+        Ok(counts)
+    }
+
+    fn load_table(&self, topic: TopicId, tables: &mut Tables) -> Result<Box<dyn Reader>, Halt> {
+        let mut reader = self.log.reader(topic, &[(0, From::Start)], false)?;
+        let mut chunk = Records::new();
+        let mut quiet_us = self.clock.now_us();
+        while !reader.caught_up() {
+            chunk.clear();
+            reader.poll(Duration::from_millis(100), self.settings.limits, &mut chunk)?;
+            crash::point(Point::JoinTable);
+            for r in chunk.iter() {
+                if self.factory.accepts_broadcast(&r) {
+                    tables.apply(&r);
+                }
+
+                quiet_us = self.clock.now_us();
+            }
+
+            if Duration::from_micros(self.clock.now_us() - quiet_us) > self.settings.startup_wait {
+                return Err(Halt::Recover(format!(
+                    "{} cannot be read to its end",
+                    self.topics.name(topic)
+                )));
+            }
+        }
+
+        Ok(reader)
+    }
+
+    fn turn(&mut self, work: &mut Incarnation) -> Result<Turn, Halt> {
+        if work.member.suspect() {
+            return Err(Halt::Recover(
+                "a connection or request failed; taking a new epoch before the next transaction"
+                    .into(),
+            ));
+        }
+
+        let wait = match work.restoring.is_empty() {
+            _ if self.restorer.needs_turns() => Duration::ZERO,
+            true if self.scrubber.busy() => self.settings.idle_wait.min(SCRUB_WAIT),
+            true => self.settings.idle_wait,
+            false => self.settings.idle_wait.min(RESTORING_WAIT),
+        };
+
+        match self.gather(work, wait)? {
+            Polled::Assigned(partitions) => {
+                self.assigned(work, &partitions)?;
+                return Ok(Turn::Busy);
+            }
+            Polled::Revoked { lost: true } if mutants::on(Mutant::LostIgnored) => {
+                return Ok(Turn::Busy);
+            }
+            Polled::Revoked { lost } => {
+                if !mutants::on(Mutant::LeftKept) {
+                    work.left.clear();
+                }
+
+                tracing::info!(role = self.spec.name, instance = %self.settings.instance, lost, "partitions revoked");
+                crash::point(Point::RevokeTasks);
+                self.end_assignment(work).map_err(Halt::Stop)?;
+                return Ok(Turn::Busy);
+            }
+            Polled::Records => {}
+        }
+
+        let changed = refresh_tables(&*self.factory, work)?;
+        if let Some(clock) = self.spec.clock {
+            self.wake(work, clock, &changed)?;
+        }
+
+        let mut turn = match self.restore(work)? {
+            0 if work.restoring.is_empty() => Turn::Idle,
+            _ => Turn::Busy,
+        };
+
+        if work.restoring.is_empty() && !work.tasks.is_empty() {
+            self.refusals.ran(self.clock.now_us());
+        }
+
+        if !self.batch.is_empty() {
+            self.process(work)?;
+            turn = Turn::Busy;
+        }
+
+        match self
+            .scrubber
+            .turn(&mut work.tasks, self.clock.now_us(), turn == Turn::Idle)
+        {
+            Ok(done) => self.counters.scrubs += u64::from(done),
+            Err((number, e)) => return Err(self.failed(number, e.into())),
+        }
+
+        #[cfg(feature = "faults")]
+        if turn == Turn::Idle && mutants::on(Mutant::TimerWithoutOffsets) {
+            mistakes::timer(&self.spec, &self.topics, work)?;
+        }
+
+        Ok(turn)
+    }
+
+    /// Wakes tasks whose alarm is due, and those that the changed rows of broadcast tables belong
+    /// to.
+    fn wake(
+        &mut self,
+        work: &mut Incarnation,
+        clock: TopicId,
+        changed: &[Box<[u8]>],
+    ) -> Result<(), LogError> {
+        let now_us = self.clock.now_us();
+        self.wake.saw(&self.batch, now_us);
+        let mut tasks: Vec<u32> = changed
+            .iter()
+            .map(|key| partition(key, work.partitions[clock.0 as usize]))
+            .collect();
+        tasks.sort_unstable();
+        tasks.dedup();
+        for task in tasks.into_iter().filter(|t| work.tasks.contains_key(t)) {
+            self.wake.wake(&*self.log, clock, task, now_us)?;
+        }
+
+        self.wake.ring(
+            &*self.log,
+            clock,
+            work.tasks.iter().map(|(n, t)| (*n, t.alarm_ms())),
+            now_us,
+        )
+    }
+
+    /// A task failed. Damage is remembered until the store is put aside: a restore would find the
+    /// position right and never look at the content.
+    fn failed(&mut self, number: u32, e: TaskError) -> Halt {
+        match e {
+            TaskError::Store(StoreError::Corrupt(why)) => {
+                match self.tell(Request::Distrust(number, why.clone())) {
+                    Ok(()) => StoreError::Corrupt(why).into(),
+                    Err(stop) => Halt::Stop(stop),
+                }
+            }
+            TaskError::Bug(Bug(why)) => Halt::Doubt(Some(number), why),
+            e => e.into(),
+        }
+    }
+}
+
+/// Reads what is new in the broadcast topics; answers the keys of the rows that changed.
+fn refresh_tables(
+    factory: &dyn RoleFactory,
+    work: &mut Incarnation,
+) -> Result<Vec<Box<[u8]>>, LogError> {
+    let mut fresh = Records::new();
+    for reader in &mut work.readers {
+        reader.poll(Duration::ZERO, TABLE_LIMITS, &mut fresh)?;
+    }
+
+    if fresh.is_empty() {
+        return Ok(Vec::new());
+    }
+
+    // Let go of the tasks' handles first, so that the rows are changed in place and not copied.
+    work.tasks
+        .values_mut()
+        .for_each(|t| t.view.tables = Arc::default());
+    debug_assert_eq!(
+        Arc::strong_count(&work.tables),
+        1,
+        "somebody else holds the tables, and every change copies all of them"
+    );
+    let tables = Arc::make_mut(&mut work.tables);
+    let mut changed = Vec::new();
+    for r in fresh.iter().filter(|r| factory.accepts_broadcast(r)) {
+        if tables.apply(&r) {
+            changed.push(r.key.unwrap_or_default().into());
+        }
+    }
+
+    work.tasks
+        .values_mut()
+        .for_each(|t| t.view.tables = work.tables.clone());
+    Ok(changed)
+}

@@ -1,0 +1,185 @@
+//! Tasks come and go: from an assignment of partitions to running tasks, and back.
+
+use std::collections::BTreeMap;
+
+use super::super::commit::{Commit, commit_positions};
+use super::super::halt::Halt;
+use super::super::restore::{Assignment, Report, Request, Restored};
+use super::super::task::{Task, TaskParts};
+use super::{Incarnation, Instance, Stop};
+use faults::crash::{self, Point};
+use faults::mutants::{self, Mutant};
+use ports::topics::TopicPartition;
+
+impl Instance {
+    pub(super) fn tell(&mut self, request: Request) -> Result<(), Stop> {
+        self.restorer.send(request, &*self.clock).map_err(Stop::Bug)
+    }
+
+    /// All tasks end; the restorer gets their stores.
+    pub(super) fn end_assignment(&mut self, work: &mut Incarnation) -> Result<(), Stop> {
+        work.restoring.clear();
+        if !mutants::on(Mutant::LeftKept) {
+            work.left.clear();
+        }
+
+        let stores = work.end_tasks();
+        self.tell(Request::Keep(stores))?;
+        self.tell(Request::Cease)
+    }
+
+    pub(super) fn assigned(
+        &mut self,
+        work: &mut Incarnation,
+        partitions: &[TopicPartition],
+    ) -> Result<(), Halt> {
+        if !mutants::on(Mutant::LeftKept) {
+            work.left.clear();
+        }
+
+        let mut inputs = BTreeMap::<u32, Vec<TopicPartition>>::new();
+        let spec = self.spec.clone();
+        for at in partitions {
+            inputs.entry(at.partition).or_default().push(*at);
+        }
+
+        for (task, got) in &mut inputs {
+            got.sort();
+            let want = spec.inputs_of(*task, &work.partitions);
+            if *got != want {
+                // The likely cause first: partitions that were added meanwhile.
+                self.check_topics()?;
+                return Err(Halt::invalid(format!(
+                    "task {task} of {} got {} of {} input partitions: is another kind of member in group {}?",
+                    spec.name,
+                    got.len(),
+                    want.len(),
+                    self.settings.group
+                )));
+            }
+        }
+
+        let mut stores = Vec::new();
+        if mutants::on(Mutant::LostIgnored) {
+            work.tasks.retain(|task, _| inputs.remove(task).is_some());
+            work.tasks
+                .values()
+                .try_for_each(|task| work.member.resume(&task.meta().offsets))?;
+        } else {
+            stores = work.end_tasks();
+        }
+
+        self.assignments += 1;
+        work.restoring = inputs.keys().copied().collect();
+        let assignment = Assignment {
+            number: self.assignments,
+            tasks: inputs.into_iter().collect(),
+        };
+
+        self.tell(Request::Keep(stores)).map_err(Halt::Stop)?;
+        self.tell(Request::Assign(assignment)).map_err(Halt::Stop)?;
+        tracing::info!(role = spec.name, instance = %self.settings.instance, tasks = ?work.restoring, "joined");
+        crash::point(Point::AssignTasks);
+        Ok(())
+    }
+
+    /// Lets tasks run whose restore is done; answers how many.
+    pub(super) fn restore(&mut self, work: &mut Incarnation) -> Result<usize, Halt> {
+        let share = self.settings.cache_bytes / (work.restoring.len() + work.tasks.len()).max(1);
+        let mut ready = Vec::new();
+        let mut failed = Ok(());
+        for report in self.restorer.reports(&*self.clock, work.tasks.len()) {
+            match report {
+                Report::Ready(assignment, number, restored)
+                    if assignment == self.assignments && work.restoring.remove(&number) =>
+                {
+                    ready.push((number, *restored));
+                }
+                // Of an assignment that is over.
+                Report::Ready(_, number, restored) => self
+                    .tell(Request::Keep(vec![(number, restored.store)]))
+                    .map_err(Halt::Stop)?,
+                Report::Failed(assignment, number, e)
+                    if assignment == self.assignments && work.restoring.contains(&number) =>
+                {
+                    failed = failed.and(Err(Halt::of_restore(number, e)));
+                }
+                Report::Failed(..) => {}
+            }
+        }
+
+        let count = ready.len();
+        if count > 0 {
+            self.run_tasks(work, ready, share)?;
+            self.tell(Request::Running(work.tasks.len()))
+                .map_err(Halt::Stop)?;
+        }
+
+        failed.map(|()| count)
+    }
+
+    /// Tasks begin to run where their restores have ended: all that are ready together, because
+    /// each question to the log takes its time.
+    fn run_tasks(
+        &mut self,
+        work: &mut Incarnation,
+        ready: Vec<(u32, Restored)>,
+        share: usize,
+    ) -> Result<(), Halt> {
+        let mut positions = Vec::new();
+        let mut adopted = Vec::new();
+        let mut begun = Vec::new();
+        for (number, done) in ready {
+            if done.adopted {
+                adopted.extend_from_slice(&done.meta.offsets);
+            }
+
+            positions.extend_from_slice(&done.meta.offsets);
+            begun.push((number, done.meta.transaction, done.records));
+            let parts = TaskParts {
+                spec: self.spec.clone(),
+                role: self.factory.make(number),
+                topics: self.topics.clone(),
+                partitions: work.partitions.clone(),
+                cache_bytes: share,
+            };
+
+            let mut task = Task::new(number, parts, done.store, done.meta);
+            (task.view.tables, task.changelog_offset) =
+                (work.tables.clone(), done.changelog_offset);
+            task.journal_part = self.pace.bounds().journal_part;
+            crash::point(Point::ResumeBefore);
+            work.tasks.insert(number, task);
+        }
+
+        work.member.resume(&positions)?;
+        if !adopted.is_empty() {
+            crash::point(Point::AdoptPositions);
+            match commit_positions(&mut *work.member, &adopted) {
+                Commit::Done { suspect: false } => {}
+                Commit::Fenced(why) => return Err(Halt::Stop(Stop::Fenced(why))),
+                Commit::Refused(why) => return Err(Halt::invalid(why)),
+                Commit::Recover(why) | Commit::Late { why, .. } => return Err(Halt::Recover(why)),
+                _ => {
+                    return Err(Halt::Recover(
+                        "committing the positions of a restored task was not well".into(),
+                    ));
+                }
+            }
+
+            crash::point(Point::AdoptCommitted);
+        }
+
+        for (task, transaction, records) in begun {
+            if let Some(clock) = self.spec.clock {
+                self.wake
+                    .wake(&*self.log, clock, task, self.clock.now_us())?;
+            }
+
+            tracing::info!(role = self.spec.name, task, transaction, records, "running");
+            crash::point(Point::ResumeAfter);
+        }
+
+        Ok(())
+    }
+}

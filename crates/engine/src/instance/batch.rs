@@ -1,0 +1,321 @@
+//! One batch: what is taken, what of it is processed in this turn, and what its transaction came
+//! to.
+
+use std::time::Duration;
+
+use super::super::commit::{Commit, commit};
+use super::super::halt::Halt;
+use super::super::merge::{Place, by_log_time, by_task};
+use super::super::pace::Written;
+use super::super::rejections::TIMES;
+use super::super::role::Bug;
+use super::super::task::TaskError;
+#[cfg(feature = "faults")]
+use super::mistakes;
+use super::turns::{First, Turns, choose};
+use super::{BACKOFF_MIN, Incarnation, Instance, Stop};
+use faults::crash::{self, Point};
+use faults::mutants::{self, Mutant};
+use ports::topics::TopicPartition;
+use ports::{Limits, LogError, Polled, Rejection};
+
+/// The work of the tasks in one turn.
+#[derive(Default)]
+struct Processed {
+    /// Tasks that processed something, ascending.
+    touched: Vec<u32>,
+    /// Tasks that read a wake-up.
+    woken: Vec<u32>,
+    /// Records processed.
+    taken: usize,
+    /// The first of them.
+    first: Option<(TopicPartition, u64)>,
+}
+
+impl Instance {
+    /// Waits for records and takes what is there; then for more, as long as the role lingers and
+    /// the batch has room. What is left of the last batch comes first, and then nothing is waited
+    /// for; all other partitions get what is there for them, so that they need not wait until all
+    /// of it is done.
+    pub(super) fn gather(
+        &mut self,
+        work: &mut Incarnation,
+        wait: Duration,
+    ) -> Result<Polled, LogError> {
+        let limits = self.pace.limits(self.clock.now_us());
+        self.batch.clear();
+        std::mem::swap(&mut self.batch, &mut work.left);
+        let left = self.batch.len();
+        let mut partitions: Vec<TopicPartition> = self.batch.iter().map(|r| r.at).collect();
+        partitions.sort_unstable();
+        partitions.dedup();
+        if left > 0 || work.passes_over {
+            work.member.pass_over(&partitions);
+            work.passes_over = left > 0;
+        }
+
+        if left > 0 {
+            let all = work
+                .tasks
+                .keys()
+                .map(|task| self.spec.inputs_of(*task, &work.partitions).len())
+                .sum::<usize>();
+            let limits = self.limits_beside(limits, all, all.saturating_sub(partitions.len()));
+            let rest = mutants::on(Mutant::LeftKept).then(|| self.batch.clone());
+            let polled = work.member.poll(Duration::ZERO, limits, &mut self.batch)?;
+            if let Some(rest) = rest.filter(|_| polled != Polled::Records) {
+                work.left = rest;
+            }
+
+            return Ok(polled);
+        }
+
+        let mut polled = work.member.poll(wait, limits, &mut self.batch)?;
+        if self.batch.is_empty() || self.spec.linger.is_zero() {
+            return Ok(polled);
+        }
+
+        let until = self.clock.now_us() + self.spec.linger.as_micros() as u64;
+        while polled == Polled::Records
+            && self.batch.len() < limits.records
+            && self.batch.size_bytes() < limits.bytes
+        {
+            let left = until.saturating_sub(self.clock.now_us());
+            if left == 0 {
+                break;
+            }
+
+            let room = Limits {
+                records: limits.records - self.batch.len(),
+                bytes: limits.bytes - self.batch.size_bytes(),
+                ..limits
+            };
+
+            polled = work
+                .member
+                .poll(Duration::from_micros(left), room, &mut self.batch)?;
+        }
+
+        Ok(polled)
+    }
+
+    /// How much is polled beside what is left, of the `others` among `all` partitions. About two
+    /// batches are kept at most, and whatever one partition has, the others find room for a record
+    /// each: else a partition would wait until all that the rest has is done.
+    fn limits_beside(&self, limits: Limits, all: usize, others: usize) -> Limits {
+        let most = self.settings.limits;
+        let has = (self.batch.len(), self.batch.size_bytes());
+
+        // A member that does not pass over partitions must not pile up their records here.
+        if others == 0 || has.0 >= most.records.saturating_mul(2).saturating_add(all) {
+            return Limits {
+                records: 0,
+                bytes: 0,
+                ..limits
+            };
+        }
+
+        let share = |most: usize, has: usize| {
+            (most.saturating_mul(2).saturating_sub(has) / (2 * others)).max(1)
+        };
+
+        Limits {
+            records: limits.records.min(share(most.records, has.0)),
+            bytes: limits.bytes.min(share(most.bytes, has.1)),
+            ..limits
+        }
+    }
+
+    pub(super) fn process(&mut self, work: &mut Incarnation) -> Result<(), Halt> {
+        crash::point(Point::LoopPolled);
+        let began_us = self.clock.now_us();
+        let done = self.process_tasks(work, began_us)?;
+        crash::point(Point::ProcessDone);
+        let repeats: u64 = work.tasks.values().map(|t| t.repeats).sum();
+        let dead = self.out.count_topic(self.spec.dead_letters);
+        let taken = done.taken;
+        let written = self.out.len();
+        match commit(
+            &self.spec,
+            &self.topics,
+            &mut *work.member,
+            &mut work.tasks,
+            &done.touched,
+            &mut self.out,
+        ) {
+            Commit::Done { suspect } => {
+                crash::point(Point::CommitDone);
+                if !work.left.is_empty() {
+                    crash::point(Point::BatchLeft);
+                }
+
+                let c = &mut self.counters;
+                c.records_in += taken as u64;
+                c.records_out += self.out.len() as u64;
+                c.transactions += 1;
+                c.dead_letters += dead;
+                c.repeats_dropped = c.repeats_dropped.max(repeats);
+                let now_us = self.clock.now_us();
+                self.doubted.retain(|(task, _), since_us| match task {
+                    Some(task) => !done.touched.contains(task),
+                    None => now_us.saturating_sub(*since_us) < super::DOUBT.as_micros() as u64,
+                });
+
+                self.backoff = BACKOFF_MIN;
+                self.refusals.allowed();
+                self.progressed();
+                self.pace
+                    .well(taken, written, self.clock.now_us().saturating_sub(began_us));
+                done.touched
+                    .iter()
+                    .for_each(|task| self.rejections.past(*task));
+                done.woken.iter().for_each(|task| self.wake.read(*task));
+                if suspect {
+                    return Err(Halt::Recover("something odd happened inside a transaction that committed; taking a new epoch".into()));
+                }
+
+                Ok(())
+            }
+            #[cfg(feature = "faults")]
+            Commit::Recover(why) | Commit::Late { why, .. }
+                if mutants::on(Mutant::UnknownIsAbort) && why.starts_with("outcome unknown") =>
+            {
+                mistakes::go_back(work, &done.touched, why)
+            }
+            Commit::Recover(why) => Err(Halt::Recover(why)),
+            Commit::Late {
+                why,
+                done: (accepted, of),
+            } => {
+                self.pace.late(taken, written, accepted, of);
+                let next = self.pace.next();
+                Err(Halt::Recover(format!(
+                    "{why}; it took in {taken} records, and the next transaction takes at most {next}"
+                )))
+            }
+            Commit::Rejected(Rejection { reason, text }) => {
+                Err(self.rejected(taken, &done.first, &reason, &text))
+            }
+            Commit::TooLarge(why) => Err(Halt::Stop(Stop::Refused(why))),
+            Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
+            // An answer of the log is no old news: there is nothing to look at again.
+            Commit::TaskFailed(_, TaskError::Bug(e)) => Err(e.into()),
+            // The first transaction of a process shows whether it may write at all.
+            Commit::Refused(why) if self.counters.transactions == 0 => Err(Halt::invalid(why)),
+            Commit::Refused(why) => Err(Halt::Refused(why)),
+            Commit::TaskFailed(number, e) => Err(self.failed(number, e)),
+        }
+    }
+
+    /// Lets the tasks process what there is room for; what is left of the batch goes to
+    /// `work.left`. Whoever got nothing of the turn begins the next one, so a partition with
+    /// records waits for as many turns as there are partitions, at most.
+    fn process_tasks(&mut self, work: &mut Incarnation, now_us: u64) -> Result<Processed, Halt> {
+        let order = by_task(&self.spec, &self.batch);
+        let mut groups: Vec<&[Place]> = order.chunk_by(|a, b| a.task == b.task).collect();
+        let behind = groups.partition_point(|g| g[0].task < self.first.task);
+        groups.rotate_left(behind);
+        let counts: Vec<(u32, usize)> = groups.iter().map(|g| (g[0].task, g.len())).collect();
+        let more = self.batch.len() >= self.pace.limits(now_us).records;
+        let shares = self.pace.share(&counts, more, now_us);
+        self.out.clear();
+        work.left.clear();
+        let mut done = Processed::default();
+        let mut room = self.pace.room();
+        let mut turns = Turns::default();
+        for (group, share) in groups.iter().zip(shares) {
+            let number = group[0].task;
+            let first = self.first.input.filter(|_| number == self.first.task);
+            let full = room.is_used_up_by(Written {
+                records: self.out.len(),
+                bytes: self.out.size_bytes(),
+                row_bytes: 0,
+            });
+
+            let mut taken: &[Place] = &[];
+            let mut chosen = choose(group, &self.batch, share, first);
+            if !chosen.is_empty() && (!full || done.taken == 0) {
+                let task = work.tasks.get_mut(&number).ok_or_else(|| {
+                    Bug(format!(
+                        "a record came for task {number}, which does not run"
+                    ))
+                })?;
+
+                let batch = &self.batch;
+                if task.merges_by_log_time() {
+                    by_log_time(&mut chosen, batch);
+                }
+
+                let r = batch.get(chosen[0].index as usize);
+                done.first.get_or_insert((r.at, r.offset));
+                let n = match task.process(
+                    chosen.iter().map(|place| batch.get(place.index as usize)),
+                    &mut self.out,
+                    room,
+                ) {
+                    Ok(n) => n,
+                    Err(e) => return Err(self.failed(number, e)),
+                };
+
+                chosen[..n].sort_unstable();
+                taken = &chosen[..n];
+                room = room.beside(task.to_prepare());
+                done.touched.push(number);
+                done.taken += taken.len();
+                if self.spec.clock.is_some_and(|clock| {
+                    taken
+                        .iter()
+                        .any(|place| batch.get(place.index as usize).at.topic == clock)
+                }) {
+                    done.woken.push(number);
+                }
+            }
+
+            turns.took(group, first, taken);
+            if !mutants::on(Mutant::LeftForgotten) {
+                let left = group
+                    .iter()
+                    .filter(|place| taken.binary_search(place).is_err());
+                left.for_each(|place| work.left.push(&self.batch.get(place.index as usize)));
+            }
+        }
+
+        self.first = turns.next().unwrap_or(First {
+            input: None,
+            ..self.first
+        });
+
+        done.touched.sort_unstable();
+        Ok(done)
+    }
+
+    /// The log will not have what the batch led to: less the next time, until one record is known
+    /// to be to blame; and that one not for ever.
+    fn rejected(
+        &mut self,
+        taken: usize,
+        first: &Option<(TopicPartition, u64)>,
+        reason: &str,
+        text: &str,
+    ) -> Halt {
+        self.pace.refused(taken);
+        let (Some((at, offset)), 1) = (first, taken) else {
+            let next = self.pace.next();
+            return Halt::Recover(format!(
+                "not committed: {text}. The transaction took in {taken} records; the next takes at most {next}, until the one to blame is known"
+            ));
+        };
+
+        let times = self.rejections.again(*at, *offset, reason);
+        let record = format!("{}/{offset}", self.topics.show(*at));
+        if times < TIMES {
+            return Halt::Recover(format!(
+                "not committed: {text}. {record} leads to that; refused {times} of {TIMES} times"
+            ));
+        }
+
+        Halt::Stop(Stop::Refused(format!(
+            "what record {record} leads to was refused {times} times, while brokers were there: {text}. Nothing behind that record is processed until then;              nothing is lost, and the role goes on from there when it is started again"
+        )))
+    }
+}

@@ -1,0 +1,318 @@
+//! A journal entry in as many records as it takes.
+//!
+//! A transaction may use many rows of broadcast tables for the first time: after a start, or after
+//! all listings were loaded anew. One record for all of them could be larger than any topic takes,
+//! and the transaction would be refused for ever. So rows that are too much for one record go into
+//! *parts*, and the entry (positions, digest, settings) comes last and says how many parts it has.
+//! An entry that fits is one record, as ever.
+//!
+//! A part begins with a version that no older build reads: it says that a newer one wrote the
+//! journal, and stops.
+
+use super::broadcast::Seen;
+use super::meta::{JournalEntry, Unreadable, put_row, take_row};
+use ports::varint::{put, take_u64 as take};
+
+/// Most bytes of rows in one record. A row has up to 64 KiB and a key, so a part stays far below
+/// the 1 MiB that the topic takes; and a replay holds no more than this at a time besides the rows
+/// themselves.
+pub const PART_BYTES: usize = 256 << 10;
+
+/// Version of a part. Far above those of [`super::meta`], which count up and tell other things
+/// apart.
+const VERSION: u64 = 1 << 16;
+
+/// Bytes that a row takes in a part besides its key and value, at most.
+const ROW_OVERHEAD: usize = 24;
+
+/// Some of the rows that a transaction used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalPart {
+    /// Number of the task's transaction.
+    pub transaction: u64,
+    /// Which part of its entry this is, from 0.
+    pub number: u64,
+    /// The rows.
+    pub rows: Vec<Seen>,
+}
+
+impl JournalPart {
+    /// To bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self.transaction, self.number, &self.rows)
+    }
+
+    /// From bytes; none if they are no part but, perhaps, an entry.
+    pub fn decode(mut bytes: &[u8]) -> Result<Option<JournalPart>, Unreadable> {
+        const WHAT: &str = "a part of a journal entry";
+        let b = &mut bytes;
+        match take(b) {
+            Some(VERSION) => {}
+            Some(version) if version > VERSION => {
+                return Err(Unreadable::Newer {
+                    what: WHAT,
+                    version,
+                });
+            }
+            _ => return Ok(None),
+        }
+
+        let mut read = || {
+            let transaction = take(b)?;
+            let number = take(b)?;
+            let rows = (0..take(b)?).map(|_| take_row(b)).collect::<Option<_>>()?;
+            b.is_empty().then_some(JournalPart {
+                transaction,
+                number,
+                rows,
+            })
+        };
+
+        read().map(Some).ok_or(Unreadable::Damaged(WHAT))
+    }
+}
+
+fn encode(transaction: u64, number: u64, rows: &[Seen]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(32 + rows.iter().map(size).sum::<usize>());
+    put(&mut out, VERSION);
+    put(&mut out, transaction);
+    put(&mut out, number);
+    put(&mut out, rows.len() as u64);
+    rows.iter()
+        .for_each(|r| put_row(&mut out, r.table, &r.key, r.version, &r.value));
+    out
+}
+
+/// Bytes that a row takes in a journal record, at most.
+pub(super) fn size(row: &Seen) -> usize {
+    row.key.len() + row.value.len() + ROW_OVERHEAD
+}
+
+impl JournalEntry {
+    /// To the records that hold it, in order: parts if the rows are more than so many bytes, and
+    /// the entry last.
+    pub fn encode_all(&self, part_bytes: usize) -> Vec<Vec<u8>> {
+        if self.rows.iter().map(size).sum::<usize>() <= part_bytes {
+            return vec![self.encode()];
+        }
+
+        let mut records = Vec::new();
+        let mut rest = &self.rows[..];
+        while !rest.is_empty() {
+            let mut room = part_bytes;
+
+            // A row that is too large for the bound goes alone.
+            let fit = rest
+                .iter()
+                .take_while(|r| room.checked_sub(size(r)).map(|left| room = left).is_some())
+                .count()
+                .max(1);
+            let (part, after) = rest.split_at(fit);
+            records.push(encode(self.transaction, records.len() as u64, part));
+            rest = after;
+        }
+
+        let parts = records.len() as u64;
+        records.push(self.encode_behind(parts));
+        records
+    }
+}
+
+/// Puts entries together from the records of a journal, read in order.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    transaction: u64,
+    parts: u64,
+    rows: Vec<Seen>,
+}
+
+impl Assembler {
+    /// Takes the journal's next record; answers the entry that it completes, if it does.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<Option<JournalEntry>, Unreadable> {
+        const APART: Unreadable =
+            Unreadable::Damaged("a journal entry, whose parts do not belong together,");
+        match JournalPart::decode(bytes)? {
+            Some(part) => {
+                if part.number != self.parts
+                    || self.parts > 0 && part.transaction != self.transaction
+                {
+                    return Err(APART);
+                }
+
+                (self.transaction, self.parts) = (part.transaction, self.parts + 1);
+                self.rows.extend(part.rows);
+                Ok(None)
+            }
+            None => {
+                let (mut entry, parts) = JournalEntry::decode_last(bytes)?;
+                if parts != self.parts || parts > 0 && entry.transaction != self.transaction {
+                    return Err(APART);
+                }
+
+                if parts > 0 {
+                    let rest = std::mem::replace(&mut entry.rows, std::mem::take(&mut self.rows));
+                    entry.rows.extend(rest);
+                    self.parts = 0;
+                }
+
+                Ok(Some(entry))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::digest::Digest;
+    use super::super::meta::Meta;
+    use super::*;
+    use ports::topics::{TopicId, TopicPartition};
+
+    fn entry(rows: usize, bytes: usize) -> JournalEntry {
+        let row = |i: usize| Seen {
+            table: TopicId(2),
+            key: format!("S{i}").into_bytes().into(),
+            version: i as u64 + 1,
+            value: vec![b'x'; bytes].into(),
+        };
+
+        JournalEntry {
+            transaction: 300,
+            offsets: vec![(TopicPartition::new(TopicId(0), 2), 17)],
+            digest: Digest(5),
+            forget: true,
+            rows: (0..rows).map(row).collect(),
+            settings: Some(b"{}".to_vec()),
+        }
+    }
+
+    fn read(records: &[Vec<u8>]) -> Result<Vec<JournalEntry>, Unreadable> {
+        let mut assembler = Assembler::default();
+        let read = records
+            .iter()
+            .map(|bytes| assembler.take(bytes))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(read.into_iter().flatten().collect())
+    }
+
+    #[test]
+    fn an_entry_that_fits_is_one_record_as_ever() {
+        let e = entry(3, 10);
+        assert_eq!(e.encode_all(PART_BYTES), [e.encode()]);
+        assert_eq!(read(&e.encode_all(PART_BYTES)).unwrap(), [e]);
+    }
+
+    #[test]
+    fn rows_that_are_too_many_for_one_record_go_into_parts() {
+        for (rows, bytes) in [(600, 2_200), (17, 64 << 10), (3, 400 << 10)] {
+            let e = entry(rows, bytes);
+            let records = e.encode_all(PART_BYTES);
+            assert!(records.len() > 2, "{}", records.len());
+            assert!(
+                records
+                    .iter()
+                    .all(|r| r.len() <= PART_BYTES.max(bytes + 64)),
+                "{:?}",
+                records.iter().map(Vec::len).collect::<Vec<_>>()
+            );
+
+            // Two such transactions in a row, and a small one between them.
+            let all = [records.clone(), entry(1, 1).encode_all(PART_BYTES), records].concat();
+            assert_eq!(read(&all).unwrap(), [e.clone(), entry(1, 1), e]);
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_belong_together_are_damage() {
+        let records = entry(4, 100).encode_all(150);
+        assert_eq!(records.len(), 5);
+        for left_out in 0..4 {
+            let mut cut = records.clone();
+            cut.remove(left_out);
+            assert!(
+                matches!(read(&cut), Err(Unreadable::Damaged(_))),
+                "without part {left_out}"
+            );
+        }
+
+        let mut other = entry(4, 100);
+        other.transaction += 1;
+        let mut mixed = records.clone();
+        mixed[4] = other.encode_all(150).remove(4);
+        assert!(matches!(read(&mixed), Err(Unreadable::Damaged(_))));
+        let mut doubled = records.clone();
+        doubled.insert(1, records[0].clone());
+        assert!(matches!(read(&doubled), Err(Unreadable::Damaged(_))));
+        for cut in 0..records[0].len() {
+            assert!(read(&[records[0][..cut].to_vec()]).is_err(), "cut at {cut}");
+        }
+
+        // Alone, neither says all there is to know.
+        assert!(
+            JournalEntry::decode(&records[0]).is_err()
+                && JournalEntry::decode(&records[4]).is_err()
+        );
+    }
+
+    /// A reader of versions as every build before parts had it (the meta record's reader still is
+    /// one) must not take a part for a record it knows.
+    #[test]
+    fn a_version_from_before_parts_says_that_a_newer_one_wrote_them() {
+        let records = entry(4, 100).encode_all(150);
+        let refused = Meta::decode(&records[0]).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                Unreadable::Newer {
+                    version: VERSION,
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+
+        assert!(
+            refused
+                .to_string()
+                .contains("use the version that wrote it, or a newer one"),
+            "{refused}"
+        );
+    }
+
+    /// Bytes written once: every later version must read them.
+    #[test]
+    fn a_part_of_version_1_is_read_for_ever() {
+        let golden = [&[0x80, 0x80, 4, 0xac, 2, 1, 1, 2, 2, b'S', b'0', 1, 1, b'x'][..]].concat();
+        let mut rows = entry(1, 1).rows;
+        let part = JournalPart {
+            transaction: 300,
+            number: 1,
+            rows: std::mem::take(&mut rows),
+        };
+
+        assert_eq!(JournalPart::decode(&golden).unwrap(), Some(part.clone()));
+        assert_eq!(part.encode(), golden);
+
+        // The entry behind two parts: settings and the number of parts stand where rows do.
+        let last = [
+            &[2, 0xac, 2, 1, 0, 2, 17][..],
+            &5_u128.to_be_bytes(),
+            &[
+                1, 2, 0xff, 0xff, 3, 0, 0, 2, b'{', b'}', 0xfe, 0xff, 3, 0, 2, 0,
+            ],
+        ]
+        .concat();
+
+        let (read, parts) = JournalEntry::decode_last(&last).unwrap();
+        assert_eq!(
+            (read, parts),
+            (
+                JournalEntry {
+                    rows: Vec::new(),
+                    ..entry(0, 0)
+                },
+                2
+            )
+        );
+    }
+}

@@ -1,0 +1,142 @@
+//! The order in which a transaction's records are processed.
+//!
+//! A task takes records of several inputs into one transaction. They are merged by log time, so
+//! that a stop, a price and an order follow each other as they came; of records of the same
+//! millisecond, the input that the role declares first comes first. The records of one input never
+//! overtake each other: where a broker's clock stepped back, a record counts as no older than the
+//! records before it.
+//!
+//! The order depends only on which records are in the transaction. So the positions before and
+//! after say everything about it, and a replay needs nothing else; also where the transaction took
+//! only the first of the records that were merged.
+
+use super::role::RoleSpec;
+use ports::records::Records;
+
+/// A record of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub task: u32,
+    /// Which of the role's inputs.
+    pub input: u32,
+    /// Which of the batch's records.
+    pub index: u32,
+}
+
+/// The batch by task, then by input as the role declares them, each in log order. Journals of
+/// before [`by_log_time`] were written in this order.
+pub(super) fn by_task(spec: &RoleSpec, batch: &Records) -> Vec<Place> {
+    let mut order: Vec<Place> = Vec::with_capacity(batch.len());
+    for (i, r) in batch.iter().enumerate() {
+        let input = spec
+            .inputs
+            .iter()
+            .position(|x| x.topic == r.at.topic)
+            .unwrap_or(usize::MAX);
+        order.push(Place {
+            task: r.at.partition,
+            input: input as u32,
+            index: i as u32,
+        });
+    }
+
+    order.sort_unstable();
+    order
+}
+
+/// Merges the records of one task, which stand input by input, by log time.
+pub(super) fn by_log_time(places: &mut [Place], batch: &Records) {
+    if places.first().map(|p| p.input) == places.last().map(|p| p.input) {
+        return;
+    }
+
+    let mut timed = Vec::with_capacity(places.len());
+    for input in places.chunk_by(|a, b| a.input == b.input) {
+        let mut latest = i64::MIN;
+        for place in input {
+            latest = latest.max(batch.get(place.index as usize).timestamp_ms);
+            timed.push((latest, *place));
+        }
+    }
+
+    timed.sort_unstable();
+    places
+        .iter_mut()
+        .zip(timed)
+        .for_each(|(place, (_, merged))| *place = merged);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ports::records::{Headers, Record};
+    use ports::topics::{TopicId, TopicPartition};
+
+    /// Inputs of one task, each with its log times; answers the order as (input, which of its
+    /// records).
+    fn merged(inputs: &[&[i64]]) -> Vec<(u32, u32)> {
+        let mut batch = Records::new();
+        let mut places = Vec::new();
+        for (input, times) in (0..).zip(inputs) {
+            for (offset, &timestamp_ms) in (0..).zip(*times) {
+                let at = TopicPartition::new(TopicId(input as u16), 0);
+                places.push(Place {
+                    task: 0,
+                    input,
+                    index: batch.len() as u32,
+                });
+
+                batch.push(&Record {
+                    at,
+                    offset,
+                    timestamp_ms,
+                    key: None,
+                    value: None,
+                    headers: Headers::default(),
+                });
+            }
+        }
+
+        by_log_time(&mut places, &batch);
+        places
+            .iter()
+            .map(|p| batch.get(p.index as usize))
+            .map(|r| (u32::from(r.at.topic.0), r.offset as u32))
+            .collect()
+    }
+
+    #[test]
+    fn inputs_are_merged_by_log_time_and_then_by_input() {
+        assert_eq!(
+            merged(&[&[10, 30], &[20, 30]]),
+            [(0, 0), (1, 0), (0, 1), (1, 1)]
+        );
+        assert_eq!(merged(&[&[], &[5, 7], &[6]]), [(1, 0), (2, 0), (1, 1)]);
+        assert_eq!(merged(&[]), []);
+    }
+
+    #[test]
+    fn records_of_one_input_keep_their_order_where_its_clock_stepped_back() {
+        assert_eq!(
+            merged(&[&[100, 50, 110], &[60, 105]]),
+            [(1, 0), (0, 0), (0, 1), (1, 1), (0, 2)]
+        );
+    }
+
+    /// A transaction that ended early took the first of what was merged; a replay merges only
+    /// those.
+    #[test]
+    fn the_first_of_what_is_merged_are_merged_alike_alone() {
+        let inputs: [&[i64]; 3] = [&[3, 1, 4, 1, 5, 9], &[2, 6, 5, 3], &[5, 8, 9, 7, 9]];
+        let all = merged(&inputs);
+        for n in 0..=all.len() {
+            let taken: Vec<&[i64]> = (0..)
+                .zip(inputs)
+                .map(|(input, times)| {
+                    &times[..all[..n].iter().filter(|(i, _)| *i == input).count()]
+                })
+                .collect();
+            assert_eq!(merged(&taken), all[..n], "the first {n}");
+        }
+    }
+}

@@ -1,0 +1,570 @@
+//! How much a turn takes: the one place that decides it.
+//!
+//! Three things bound a transaction besides the settings. What it will contain (output, state
+//! changes, rows for the journal) is counted while it is made, and the batch ends early at
+//! [`Bounds`]: a thousand commands may cause a million records. A transaction that did not fit into
+//! its time makes the next one smaller, until one fits; then larger again, slowly. And while one
+//! task has a backlog and another has a record now and then, a turn is kept short, so that the
+//! quiet one waits for a short transaction and not for ten thousand records of somebody else; and
+//! its record gets a transaction without the backlog, every second one at most. A short turn is as
+//! long as four transactions of next to nothing, wherever the log is: so an order beside a backlog
+//! takes about three times as long as alone (half a turn, and its own), and three quarters of the
+//! time go into the backlog. Where every active task has a backlog, or only one is active, nobody
+//! is helped by that, and full batches are taken.
+//!
+//! The rest of a batch stays with the instance and comes first in the next turn. Positions say all
+//! there is to say, so a replay needs to know none of this.
+
+use std::collections::BTreeMap;
+
+use super::instance::deal;
+use super::journal::PART_BYTES;
+use faults::crash::{self, Point};
+use ports::Limits;
+
+/// The most that one transaction may contain. The last record of a batch may go past it by what
+/// that record causes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Records written, state changes included. Ten thousand ordinary inputs write fewer; a client
+    /// library needs about a second for so many.
+    pub records: usize,
+    /// Bytes of them. Well below what a client library queues (1 GiB), and what a slow link takes
+    /// in a transaction's 20 s at 2 MB/s.
+    pub bytes: usize,
+    /// Bytes of broadcast rows that a journal must take in. All rows of some thousand listings;
+    /// more of them come in the next transactions.
+    pub row_bytes: usize,
+    /// Bytes of such rows in one journal record.
+    pub journal_part: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            records: 150_000,
+            bytes: 32 << 20,
+            row_bytes: 1 << 20,
+            journal_part: PART_BYTES,
+        }
+    }
+}
+
+/// The content of a transaction so far, or a part of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Records.
+    pub records: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// Bytes of rows for the journal; they count among `bytes`, too.
+    pub row_bytes: usize,
+}
+
+impl Written {
+    /// With more records and bytes.
+    pub fn and(self, (records, bytes): (usize, usize)) -> Written {
+        Written {
+            records: self.records + records,
+            bytes: self.bytes + bytes,
+            ..self
+        }
+    }
+}
+
+/// The room that a transaction still has.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    records: usize,
+    bytes: usize,
+    row_bytes: usize,
+}
+
+impl Room {
+    /// For a replay: what a batch is was decided when it was first processed.
+    pub const UNBOUNDED: Room = Room {
+        records: usize::MAX,
+        bytes: usize::MAX,
+        row_bytes: usize::MAX,
+    };
+
+    /// Whether there is enough in it.
+    pub fn is_used_up_by(&self, w: Written) -> bool {
+        w.records >= self.records || w.bytes >= self.bytes || w.row_bytes >= self.row_bytes
+    }
+
+    /// The room that is left beside something that is not among the output yet.
+    pub fn beside(self, w: Written) -> Room {
+        Room {
+            records: self.records.saturating_sub(w.records),
+            bytes: self.bytes.saturating_sub(w.bytes),
+            row_bytes: self.row_bytes.saturating_sub(w.row_bytes),
+        }
+    }
+}
+
+/// A short turn takes so many times as long as one that writes next to nothing.
+const SHORT_TIMES: u64 = 4;
+/// Its bounds, whatever a commit takes.
+const SHORT_MIN_US: u64 = 500;
+const SHORT_MAX_US: u64 = 250_000;
+/// The time that a commit is believed to take until one was seen; so it is on a cluster.
+const COMMIT_US: u64 = 5_000;
+/// A turn that writes no more records than this says what a commit takes, and would not get shorter
+/// by taking less.
+const SMALL: usize = 64;
+/// A task that had a record within this time counts as active.
+const LATELY_US: u64 = 5_000_000;
+/// Turns stay short for this long after the last one in which somebody would have waited.
+const SHORT_FOR_US: u64 = 1_000_000;
+/// So many transactions that used what they were allowed must go well before they may be larger;
+/// twice as many after each attempt that was too much.
+const WELL: u32 = 16;
+const WELL_MOST: u32 = 4096;
+
+/// See the module.
+pub(super) struct Pace {
+    most: Limits,
+    bounds: Bounds,
+    /// Whether nobody waits for this role, so that turns are never kept short.
+    patient: bool,
+    /// Most records of input and of output that are known to fit, or are being tried.
+    inputs: usize,
+    outputs: usize,
+    well: u32,
+    well_needed: u32,
+    /// Whether the sizes were raised last.
+    raised: bool,
+    /// How long a turn takes that writes next to nothing.
+    commit_us: u64,
+    /// Records that fit into a short turn.
+    short: usize,
+    /// Whether the last turn was for quiet tasks alone.
+    was_for_quiet: bool,
+    short_until_us: u64,
+    active_us: BTreeMap<u32, u64>,
+}
+
+impl Pace {
+    pub(super) fn new(most: Limits, bounds: Bounds, patient: bool) -> Pace {
+        let inputs = most.records.max(1);
+
+        // A test that lets a role die between two parts of a batch gets there with little traffic.
+        let bounds = if crash::armed(Point::BatchLeft) {
+            Bounds {
+                records: 8,
+                ..bounds
+            }
+        } else {
+            bounds
+        };
+
+        Pace {
+            most,
+            bounds,
+            patient,
+            inputs,
+            outputs: bounds.records,
+            well: 0,
+            well_needed: WELL,
+            raised: false,
+            commit_us: COMMIT_US,
+            short: 1_000,
+            was_for_quiet: false,
+            short_until_us: 0,
+            active_us: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// Limits of the next poll.
+    pub(super) fn limits(&self, now_us: u64) -> Limits {
+        Limits {
+            records: self.records(now_us),
+            ..self.most
+        }
+    }
+
+    fn records(&self, now_us: u64) -> usize {
+        if now_us < self.short_until_us {
+            self.inputs.min(self.short)
+        } else {
+            self.inputs
+        }
+    }
+
+    /// The room of a new transaction.
+    pub(super) fn room(&self) -> Room {
+        Room {
+            records: self.outputs,
+            bytes: self.bounds.bytes,
+            row_bytes: self.bounds.row_bytes,
+        }
+    }
+
+    /// A batch is there, with so many records of each task. `more`: there may be more than was
+    /// taken. Answers how many of each are processed now.
+    pub(super) fn share(&mut self, counts: &[(u32, usize)], more: bool, now_us: u64) -> Vec<usize> {
+        for (task, _) in counts {
+            self.active_us.insert(*task, now_us);
+        }
+
+        self.active_us
+            .retain(|_, at| now_us.saturating_sub(*at) < LATELY_US);
+
+        // A task that does not fill half of its share has no backlog, and would wait for that of
+        // the others.
+        let quiet_most = self.records(now_us) / self.active_us.len().max(1) / 2;
+        if more && !self.patient && self.active_us.len() > 1 {
+            let has = |task: &u32| {
+                counts
+                    .iter()
+                    .find(|(t, _)| t == task)
+                    .map_or(0, |(_, n)| *n)
+            };
+
+            if self.active_us.keys().any(|task| has(task) <= quiet_most) {
+                self.short_until_us = now_us + SHORT_FOR_US;
+            }
+        }
+
+        let counts: Vec<usize> = counts.iter().map(|(_, n)| *n).collect();
+        let quiet: Vec<usize> = counts
+            .iter()
+            .map(|n| if *n <= quiet_most { *n } else { 0 })
+            .collect();
+        let some_are_quiet = quiet.iter().any(|n| *n > 0) && quiet != counts;
+        self.was_for_quiet = now_us < self.short_until_us && some_are_quiet && !self.was_for_quiet;
+        deal(
+            if self.was_for_quiet { &quiet } else { &counts },
+            self.records(now_us),
+        )
+    }
+
+    /// How long a short turn should take, its commit included.
+    fn short_us(&self) -> u64 {
+        (self.commit_us * SHORT_TIMES).clamp(SHORT_MIN_US, SHORT_MAX_US)
+    }
+
+    /// A transaction of so many records, in and out, was committed; the turn took so long.
+    pub(super) fn well(&mut self, records: usize, outputs: usize, took_us: u64) {
+        if outputs <= SMALL {
+            // One that was held up by something else says little.
+            self.commit_us =
+                took_us.min(self.commit_us + took_us.saturating_sub(self.commit_us) / 8);
+        }
+
+        let short_us = self.short_us();
+        if records * 2 >= self.short || took_us > 2 * short_us {
+            let fit =
+                usize::try_from(records as u64 * short_us / took_us.max(1)).unwrap_or(usize::MAX);
+            let fit = fit.max(records * SMALL / outputs.max(1));
+            self.short = fit
+                .clamp(self.short / 4, self.short * 2)
+                .clamp(1, self.most.records.max(1));
+        }
+
+        let top = (self.most.records.max(1), self.bounds.records);
+        let at_top = (self.inputs, self.outputs) == top;
+        if at_top && !self.raised || records * 2 <= self.inputs && outputs * 2 <= self.outputs {
+            return;
+        }
+
+        self.well += 1;
+        if self.well >= self.well_needed {
+            self.well = 0;
+            if at_top {
+                (self.raised, self.well_needed) = (false, WELL);
+            } else {
+                self.raised = true;
+                (self.inputs, self.outputs) =
+                    ((self.inputs * 2).min(top.0), (self.outputs * 2).min(top.1));
+            }
+        }
+    }
+
+    /// A transaction of so many records, in and out, did not fit into its time; so many of those
+    /// `of` it wrote were accepted.
+    pub(super) fn late(&mut self, records: usize, outputs: usize, done: usize, of: usize) {
+        // Half of what was managed: the rest of a transaction's time is for its offsets and its
+        // end. When nothing was, brokers may have been away, which says little about sizes.
+        let less = |n: usize| (n * done / (2 * of.max(1))).clamp(n / 16, n / 2).max(1);
+        self.shrink(less(records), less(outputs));
+    }
+
+    /// A transaction of so many records was refused for one of its records, which shows sooner
+    /// among few.
+    pub(super) fn refused(&mut self, records: usize) {
+        self.shrink((records / 8).max(1), self.outputs);
+    }
+
+    fn shrink(&mut self, inputs: usize, outputs: usize) {
+        (self.inputs, self.outputs) = (self.inputs.min(inputs), self.outputs.min(outputs));
+        self.well = 0;
+        if std::mem::replace(&mut self.raised, false) {
+            self.well_needed = (self.well_needed * 2).min(WELL_MOST);
+        }
+    }
+
+    /// Most records that the next transaction takes.
+    pub(super) fn next(&self) -> usize {
+        self.inputs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const MS: u64 = 1_000;
+
+    fn pace() -> Pace {
+        Pace::new(
+            Limits {
+                records: 10_000,
+                bytes: 8 << 20,
+                age: Duration::ZERO,
+            },
+            Bounds::default(),
+            false,
+        )
+    }
+
+    #[test]
+    fn what_did_not_fit_comes_back_smaller_until_it_fits_and_grows_again_slowly() {
+        let mut p = pace();
+        let mut attempts = Vec::new();
+        let mut largest = 0;
+
+        // Transactions of more than 300 records never fit; what was managed is not told.
+        for _ in 0..100_000 {
+            let n = p.limits(0).records;
+            if n > 300 {
+                attempts.push(n);
+                p.late(n, n * 3, 0, n * 3);
+            } else {
+                largest = largest.max(n);
+                p.well(n, n * 3, 10 * MS);
+            }
+        }
+
+        assert!(
+            largest > 150,
+            "it uses at least half of what fits: {largest}"
+        );
+        assert!(
+            attempts.len() < 40,
+            "{} attempts were in vain: {attempts:?}",
+            attempts.len()
+        );
+        assert_eq!(attempts[0], 10_000);
+    }
+
+    #[test]
+    fn one_record_is_the_least() {
+        let mut p = pace();
+        for _ in 0..100 {
+            let n = p.limits(0).records;
+            p.late(n, n, 0, n);
+        }
+
+        assert_eq!((p.limits(0).records, p.outputs), (1, 1));
+        for _ in 0..2_000 {
+            p.well(p.limits(0).records, p.outputs, MS);
+        }
+
+        assert_eq!(p.limits(0).records, 10_000, "and all is well again");
+        assert_eq!(p.outputs, p.bounds.records);
+    }
+
+    #[test]
+    fn what_was_managed_says_how_much_fits() {
+        let mut p = pace();
+        p.late(8_000, 80_000, 20_000, 80_000);
+        assert_eq!((p.inputs, p.outputs), (1_000, 10_000));
+    }
+
+    /// Wherever the log is: in memory, on this machine, or on a cluster that takes its time. 20 us
+    /// a record, and a commit.
+    #[test]
+    fn beside_a_backlog_an_order_takes_about_three_times_as_long_as_alone() {
+        for commit_us in [300, 5_000, 20_000] {
+            let mut p = pace();
+            let mut now = 1_000 * MS;
+            let turn = |p: &mut Pace, now: &mut u64, quiet: usize| {
+                let limit = p.limits(*now).records;
+                let counts: Vec<_> = [(0, limit - quiet), (1, quiet)]
+                    .into_iter()
+                    .filter(|(_, n)| *n > 0)
+                    .collect();
+                let share = p.share(&counts, true, *now);
+                let n: usize = share.iter().sum();
+                let took = commit_us + n as u64 * 20;
+                p.well(n, n * 3, took);
+                *now += took;
+                (took, counts.len() == 2 && share[0] == 0)
+            };
+
+            // Before there was a backlog, orders came one at a time.
+            for _ in 0..60 {
+                p.share(&[(1, 1)], false, now);
+                p.well(1, 3, commit_us + 20);
+            }
+
+            for _ in 0..100 {
+                turn(&mut p, &mut now, 0);
+            }
+
+            now += 2 * LATELY_US;
+            turn(&mut p, &mut now, 0);
+            assert_eq!(p.limits(now).records, 10_000, "alone it takes all");
+            let mut waits = Vec::new();
+            let mut spent = 0;
+            let mut began = now;
+            let mut rest = 0;
+            for i in 0..400 {
+                let quiet = usize::from(i % 4 == 0);
+                let (took, alone) = turn(&mut p, &mut now, quiet);
+                assert_eq!(
+                    alone,
+                    quiet == 1,
+                    "an order has its turn for itself, turn {i}"
+                );
+                if i == 40 {
+                    (began, spent) = (now, 0);
+                }
+
+                if quiet == 1 && i > 40 {
+                    // The order came in the middle of the turn before, whenever that was.
+                    waits.push(rest * (i % 100) / 100 + took);
+                } else {
+                    spent += took - commit_us;
+                }
+
+                rest = took;
+            }
+
+            let mean = waits.iter().sum::<u64>() / waits.len() as u64;
+            assert!(
+                mean * 10 <= 32 * (commit_us + 20),
+                "{mean} us beside a backlog, {commit_us} us a commit"
+            );
+            let worst = waits.iter().max().expect("some");
+            assert!(
+                *worst <= 6 * commit_us + 1_000,
+                "{worst} us at most, {commit_us} us a commit"
+            );
+            assert!(
+                spent * 10 >= (now - began) * 6,
+                "{} % of the time for the backlog, {commit_us} us a commit",
+                spent * 100 / (now - began)
+            );
+            now += 2 * LATELY_US;
+            for _ in 0..5 {
+                turn(&mut p, &mut now, 0);
+            }
+
+            assert_eq!(p.limits(now).records, 10_000, "and alone again");
+        }
+    }
+
+    /// A quiet task that always has a record takes every second turn, no more.
+    #[test]
+    fn the_backlog_gets_every_second_turn_at_least() {
+        let mut p = pace();
+        let mut now = 1_000 * MS;
+        let mut taken = [0, 0];
+        for _ in 0..50 {
+            let limit = p.limits(now).records;
+            let share = p.share(&[(0, limit - 1), (1, 1)], true, now);
+            (taken[0], taken[1]) = (taken[0] + usize::from(share[0] > 0), taken[1] + share[1]);
+            let n: usize = share.iter().sum();
+            p.well(n, n * 3, 5 * MS + n as u64 * 20);
+            now += 5 * MS + n as u64 * 20;
+        }
+
+        assert_eq!(taken, [25, 50]);
+    }
+
+    /// Found by a storm: a commit took 70 ms, so one record was taken at a time, thirteen a second,
+    /// and a backlog of 17 000 was there for good.
+    #[test]
+    fn where_a_commit_takes_longer_than_a_short_turn_a_backlog_still_goes_down() {
+        let turns = |commit: u64, record: u64, writes: usize| {
+            let mut p = pace();
+            let mut now = 1_000 * MS;
+            let mut done = 0;
+
+            // The smallest that a turn can come down to: nothing is left to make it shorter.
+            p.short = 1;
+            for i in 0..200 {
+                let limit = p.limits(now).records;
+                let quiet = usize::from(i % 4 == 0 && limit > 1);
+                let counts: Vec<_> = [(0, limit - quiet), (1, quiet)]
+                    .into_iter()
+                    .filter(|(_, n)| *n > 0)
+                    .collect();
+                let n: usize = p.share(&counts, true, now).into_iter().sum();
+                let took = commit * MS + n as u64 * record;
+                p.well(n, n * writes, took);
+                (now, done) = (now + took, done + n);
+            }
+
+            (
+                done as u64 * 1_000_000 / (now - 1_000 * MS),
+                p.limits(now).records,
+            )
+        };
+
+        let (a_second, least) = turns(70, 20, 3);
+        assert!(
+            a_second > 1_000 && least >= 100,
+            "{a_second} records a second, {least} at a time"
+        );
+
+        // But one record that causes twenty thousand is a turn for itself.
+        let (_, least) = turns(70, 140_000, 20_000);
+        assert_eq!(least, 1);
+    }
+
+    #[test]
+    fn where_all_have_a_backlog_turns_are_full() {
+        let mut p = pace();
+        for i in 0..100 {
+            let limit = p.limits(i * 200 * MS).records;
+            assert_eq!(limit, 10_000);
+            let counts = [
+                (0, limit / 4),
+                (1, limit / 4),
+                (2, limit / 4 + 100),
+                (5, limit / 4 - 100),
+            ];
+            assert_eq!(p.share(&counts, true, i * 200 * MS), counts.map(|(_, n)| n));
+            p.well(limit, limit * 3, 150 * MS);
+        }
+    }
+
+    #[test]
+    fn a_task_with_few_records_gets_all_of_them_in() {
+        let mut p = pace();
+        p.late(20, 20, 0, 0);
+        assert_eq!(p.limits(0).records, 1, "a sixteenth at a time");
+        let mut p = pace();
+        p.inputs = 100;
+        assert_eq!(
+            p.share(&[(0, 5_000), (1, 3), (2, 700)], true, 0),
+            [0, 3, 0],
+            "first without the backlogs"
+        );
+        assert_eq!(
+            p.share(&[(0, 5_000), (1, 3), (2, 700)], true, 0),
+            [48, 3, 49]
+        );
+        assert_eq!(p.share(&[(0, 5), (1, 3)], false, 0), [5, 3]);
+    }
+}

@@ -1,0 +1,428 @@
+//! Re-executing a task's inputs from offset zero into scratch state, and comparing with what really
+//! happened.
+//!
+//! Roles whose result depends on how several inputs were merged have a journal: each entry names
+//! the positions after one transaction and the broadcast rows it used, so the very same batches are
+//! formed again and the digest is compared after each of them. Other roles are replayed input by
+//! input up to the live position, and the digest is compared there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::broadcast::Tables;
+use super::cursor::{Cursor, LIMITS, position};
+use super::digest::Digest;
+use super::journal::Assembler;
+use super::merge::{by_log_time, by_task};
+use super::meta::{JournalEntry, Meta, Unreadable, next_offset};
+use super::pace::Room;
+use super::role::{RoleFactory, RoleSpec};
+use super::task::{Task, TaskError, TaskParts};
+use ports::records::Records;
+use ports::topics::{TopicId, TopicPartition, TopicTable};
+use ports::{From, Log, LogError, StateStore, StoreError};
+
+/// Why a replay could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The log failed, or something needed is no longer in it.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The role or the scratch store failed.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// The journal and the inputs do not fit together.
+    #[error("{0}")]
+    Journal(String),
+    /// A journal entry cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// The moment that was asked for is not one of this task's past.
+    #[error("{0}")]
+    Moment(String),
+}
+
+/// Where a replay differs from what is on record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Divergence {
+    /// Transaction of the task.
+    pub transaction: u64,
+    /// Input records of that transaction: partition, first offset, end.
+    pub inputs: Vec<(TopicPartition, u64, u64)>,
+    /// Digest on record.
+    pub recorded: Digest,
+    /// Digest of the replay.
+    pub replayed: Digest,
+    /// The first record whose output differs from what stands in the log, if outputs show it.
+    pub record: Option<String>,
+}
+
+/// The findings of a replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    /// Transactions re-executed.
+    pub transactions: u64,
+    /// Records re-executed.
+    pub records: u64,
+    /// Digest at the end.
+    pub digest: Digest,
+    /// None if everything agrees.
+    pub divergence: Option<Divergence>,
+}
+
+/// The ports and settings of a replay.
+pub struct Replay<'a> {
+    /// The log.
+    pub log: &'a dyn Log,
+    /// Names.
+    pub topics: Arc<TopicTable>,
+    /// The role.
+    pub factory: &'a dyn RoleFactory,
+    /// Partition counts by topic number.
+    pub partitions: Arc<[u32]>,
+    /// The task.
+    pub task: u32,
+    /// Told now and then how many records are done.
+    pub progress: &'a mut dyn FnMut(u64),
+}
+
+/// A task being re-executed.
+pub(super) struct Run {
+    pub(super) task: Task,
+    cursors: Vec<Cursor>,
+    /// Broadcast rows as the journal has them so far.
+    tables: Tables,
+    out: Records,
+    batch: Records,
+    /// Records re-executed.
+    pub(super) records: u64,
+}
+
+impl Run {
+    pub(super) fn new(task: Task, cursors: Vec<Cursor>) -> Run {
+        Run {
+            task,
+            cursors,
+            tables: Tables::default(),
+            out: Records::new(),
+            batch: Records::new(),
+            records: 0,
+        }
+    }
+}
+
+impl Replay<'_> {
+    /// Replays up to the position in `live` (the meta record of a live store, or of the changelog)
+    /// into an empty scratch store.
+    pub fn run(
+        mut self,
+        scratch: Box<dyn StateStore>,
+        live: &Meta,
+    ) -> Result<Replayed, ReplayError> {
+        let spec = Arc::new(self.factory.spec().clone());
+        let inputs: Vec<TopicPartition> = live.offsets.iter().map(|(at, _)| *at).collect();
+        let (task, cursors) = self.start(&spec, scratch, &inputs)?;
+        match spec.journal {
+            Some(journal) => self.by_journal(&spec, journal, task, cursors, live),
+            None => {
+                let mut run = Run::new(task, cursors);
+                self.by_position(&mut run, &live.offsets)?;
+                Ok(self.verdict(&run.task, live, run.records))
+            }
+        }
+    }
+
+    /// A task that has done nothing yet, and its inputs from their beginning.
+    pub(super) fn start(
+        &self,
+        spec: &Arc<RoleSpec>,
+        scratch: Box<dyn StateStore>,
+        inputs: &[TopicPartition],
+    ) -> Result<(Task, Vec<Cursor>), ReplayError> {
+        let starts = inputs
+            .iter()
+            .map(|at| Ok((*at, self.log.bounds(*at)?.start)))
+            .collect::<Result<Vec<_>, LogError>>()?;
+        let mut cursors = Vec::new();
+        for input in &spec.inputs {
+            for (at, start) in starts.iter().filter(|(at, _)| at.topic == input.topic) {
+                cursors.push(Cursor::new(
+                    self.log,
+                    *at,
+                    *start,
+                    input.guarded || spec.headers,
+                )?);
+            }
+        }
+
+        let parts = TaskParts {
+            spec: spec.clone(),
+            role: self.factory.make(self.task),
+            topics: self.topics.clone(),
+            partitions: self.partitions.clone(),
+            cache_bytes: 64 << 20,
+        };
+
+        Ok((
+            Task::new(
+                self.task,
+                parts,
+                scratch,
+                Meta {
+                    offsets: starts,
+                    ..Meta::default()
+                },
+            ),
+            cursors,
+        ))
+    }
+
+    fn by_journal(
+        &mut self,
+        spec: &RoleSpec,
+        journal: TopicId,
+        task: Task,
+        cursors: Vec<Cursor>,
+        live: &Meta,
+    ) -> Result<Replayed, ReplayError> {
+        let mut entries = Cursor::new(self.log, TopicPartition::new(journal, self.task), 0, false)?;
+        let mut run = Run::new(task, cursors);
+        let mut whole = Assembler::default();
+        while run.task.meta().transaction < live.transaction {
+            let Some(record) = entries.next_value()? else {
+                return Err(ReplayError::Journal(format!(
+                    "the journal ends too early in partition {}",
+                    self.task
+                )));
+            };
+
+            let Some(entry) = whole.take(&record)? else {
+                continue;
+            };
+
+            if let Some(divergence) = self.entry(spec, journal, &mut run, &entry)? {
+                let transactions = divergence.transaction;
+                let digest = divergence.replayed;
+                return Ok(Replayed {
+                    transactions,
+                    records: run.records,
+                    digest,
+                    divergence: Some(divergence),
+                });
+            }
+        }
+
+        Ok(self.verdict(&run.task, live, run.records))
+    }
+
+    /// Re-executes one transaction and compares its digest with the one on record.
+    pub(super) fn entry(
+        &mut self,
+        spec: &RoleSpec,
+        journal: TopicId,
+        run: &mut Run,
+        entry: &JournalEntry,
+    ) -> Result<Option<Divergence>, ReplayError> {
+        let Run {
+            task,
+            cursors,
+            tables,
+            out,
+            batch,
+            records,
+        } = run;
+
+        if entry.transaction != task.meta().transaction + 1 {
+            let want = task.meta().transaction + 1;
+            let got = entry.transaction;
+            return Err(ReplayError::Journal(format!(
+                "{} skips from transaction {want} to {got}",
+                self.topics.name(journal)
+            )));
+        }
+
+        task.view.tables = Arc::default();
+        if entry.forget {
+            *tables = Tables::default();
+        }
+
+        for row in &entry.rows {
+            tables.force(row);
+        }
+
+        // As the incarnation did that began here. Where it did not say under what, nobody knows.
+        if entry.forget {
+            task.decide_by(match &entry.settings {
+                Some(settings) => self
+                    .factory
+                    .make_under(settings, self.task)
+                    .map_err(TaskError::Newer)?,
+                None => self.factory.make_unrecorded(self.task),
+            });
+        }
+
+        task.view.tables = Arc::new(std::mem::take(tables));
+        batch.clear();
+        let before = task.meta().offsets.clone();
+        for c in cursors {
+            // An input that a later version added is not named in older entries: nothing of it had
+            // been processed then.
+            c.take_until(
+                next_offset(&entry.offsets, c.at).unwrap_or(c.position),
+                batch,
+            )?;
+        }
+
+        out.clear();
+        let mut order = by_task(spec, batch);
+        if task.merges_by_log_time() {
+            by_log_time(&mut order, batch);
+        }
+
+        task.process(
+            order.iter().map(|place| batch.get(place.index as usize)),
+            out,
+            Room::UNBOUNDED,
+        )?;
+        *records += batch.len() as u64;
+        (self.progress)(*records);
+        let replayed = task.prepare(out).digest;
+        if replayed != entry.digest {
+            let started = |at| {
+                before
+                    .iter()
+                    .find(|(a, _)| *a == at)
+                    .map_or(0, |(_, next)| *next)
+            };
+
+            let inputs = entry
+                .offsets
+                .iter()
+                .map(|(at, end)| (*at, started(*at), *end))
+                .collect();
+            let record = self.first_wrong_output(spec, out)?;
+            return Ok(Some(Divergence {
+                transaction: entry.transaction,
+                inputs,
+                recorded: entry.digest,
+                replayed,
+                record,
+            }));
+        }
+
+        task.post_commit(0).map_err(TaskError::from)?;
+        *tables = Arc::try_unwrap(std::mem::take(&mut task.view.tables))
+            .unwrap_or_else(|shared| (*shared).clone());
+        Ok(None)
+    }
+
+    /// Re-executes input by input, each up to its end in `ends`.
+    pub(super) fn by_position(
+        &mut self,
+        run: &mut Run,
+        ends: &[(TopicPartition, u64)],
+    ) -> Result<(), ReplayError> {
+        let Run {
+            task,
+            cursors,
+            out,
+            batch,
+            records,
+            ..
+        } = run;
+
+        for c in cursors {
+            let end = position(ends, c.at)?;
+            while c.position < end {
+                batch.clear();
+                let got = c.take_some(end, batch)?;
+                out.clear();
+                task.process(batch.iter(), out, Room::UNBOUNDED)?;
+                task.prepare(out);
+                task.post_commit(0).map_err(TaskError::from)?;
+                *records += batch.len() as u64;
+                (self.progress)(*records);
+                if !got {
+                    break;
+                }
+            }
+        }
+
+        Ok(())
+    }
+
+    fn verdict(&self, task: &Task, live: &Meta, records: u64) -> Replayed {
+        let digest = task.digest();
+        let transactions = task.meta().transaction;
+        let divergence = (digest != live.digest).then(|| Divergence {
+            transaction: live.transaction,
+            inputs: live.offsets.iter().map(|(at, o)| (*at, 0, *o)).collect(),
+            recorded: live.digest,
+            replayed: digest,
+            record: None,
+        });
+
+        Replayed {
+            transactions,
+            records,
+            digest,
+            divergence,
+        }
+    }
+
+    /// Compares the outputs of one re-executed transaction with the log's, by `(src, n)`; names the
+    /// first cause that differs.
+    fn first_wrong_output(
+        &self,
+        spec: &RoleSpec,
+        out: &Records,
+    ) -> Result<Option<String>, ReplayError> {
+        let ours = |t| t == spec.changelog || Some(t) == spec.journal;
+        let mut by_partition: std::collections::BTreeMap<TopicPartition, Vec<usize>> =
+            Default::default();
+        for (i, r) in out.iter().enumerate().filter(|(_, r)| !ours(r.at.topic)) {
+            by_partition.entry(r.at).or_default().push(i);
+        }
+
+        let name = |r: &ports::records::Record<'_>| {
+            Some((r.headers.get("src")?.to_vec(), r.headers.get("n")?.to_vec()))
+        };
+
+        let mut first: Option<usize> = None;
+        for (at, wanted) in by_partition {
+            let mut reader = self
+                .log
+                .reader(at.topic, &[(at.partition, From::Start)], true)?;
+            let mut found: std::collections::BTreeMap<_, Vec<u8>> = Default::default();
+            let mut chunk = Records::new();
+            loop {
+                chunk.clear();
+                reader.poll(Duration::from_millis(200), LIMITS, &mut chunk)?;
+                for r in chunk.iter() {
+                    if let Some(key) = name(&r) {
+                        found.insert(key, r.value.unwrap_or_default().to_vec());
+                    }
+                }
+
+                if chunk.is_empty() && reader.caught_up() {
+                    break;
+                }
+            }
+
+            let wrong = wanted.into_iter().find(|i| {
+                let r = out.get(*i);
+                name(&r).and_then(|key| found.get(&key)).map(Vec::as_slice) != r.value
+            });
+
+            first = [first, wrong].into_iter().flatten().min();
+        }
+
+        Ok(first.and_then(|i| out.get(i).headers.text("src").map(str::to_string)))
+    }
+}
+
+impl std::convert::From<StoreError> for ReplayError {
+    fn from(e: StoreError) -> Self {
+        ReplayError::Task(e.into())
+    }
+}

@@ -1,0 +1,637 @@
+//! One task's restore: which position its store must have, and what follows when it has another.
+
+use std::time::Duration;
+
+use super::copy::StoreCopy;
+use super::{Env, Progress, RestoreError, Restored};
+use crate::last_meta::{Fit, fit};
+use crate::meta::Meta;
+use faults::crash::{self, Point};
+use faults::mutants::{self, Mutant};
+use ports::records::Record;
+use ports::topics::TopicPartition;
+use ports::{Bounds, From, LogError, StateStore};
+
+/// Asking again, while something may still change.
+const AGAIN_US: u64 = 20_000;
+/// Asking again after the log has failed, at first and at most.
+const FAILED_US: u64 = 200_000;
+const FAILED_MAX_US: u64 = 5_000_000;
+/// Offsets that are behind the changelog are asked for so often before they count: the process may
+/// have stood still between two answers.
+const BEHIND_LOOKS: u32 = 3;
+
+/// The next step of a restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Wants the group's committed offsets.
+    Ask,
+    /// Knows them, and wants its store.
+    Open,
+    /// Reads the changelog from here, into the store.
+    Read(From),
+    /// Reads the changelog from here, only to find its last meta record.
+    Look(From),
+}
+
+/// A restore in progress.
+pub(super) struct Restore {
+    pub task: u32,
+    pub inputs: Vec<TopicPartition>,
+    pub phase: Phase,
+    /// Not before this moment.
+    pub not_before_us: u64,
+    /// For display.
+    pub progress: Progress,
+    /// The store, while it is open and not in use.
+    pub copy: Option<StoreCopy>,
+    /// When the wait was last looked at, and how long it is by then.
+    looked_us: u64,
+    waited: Duration,
+    /// Committed offsets, as they were told last.
+    offsets: Vec<Option<u64>>,
+    behind: u32,
+    failures: u32,
+    /// Why the store was put aside.
+    quarantined: Option<String>,
+    /// The last meta record that a look has found; outer none: it has not begun.
+    found: Option<Meta>,
+    /// Whether the look has begun at the changelog's start.
+    from_start: bool,
+    /// Has a reader of its own, because one for several failed in a way that does not say for
+    /// which.
+    pub alone: bool,
+    /// Whether it was said what is waited for.
+    told: bool,
+}
+
+/// The result of a step.
+pub(super) enum Step {
+    /// Goes on by its phase.
+    On,
+    /// The task may run.
+    Done(Box<Restored>),
+    /// The store must be put aside and rebuilt.
+    StartOver(String),
+}
+
+impl Restore {
+    /// For a task that was just assigned.
+    pub(super) fn new(task: u32, inputs: Vec<TopicPartition>, now_us: u64) -> Restore {
+        Restore {
+            task,
+            inputs,
+            phase: Phase::Ask,
+            not_before_us: 0,
+            progress: Progress::default(),
+            copy: None,
+            looked_us: now_us,
+            waited: Duration::ZERO,
+            offsets: Vec::new(),
+            behind: 0,
+            failures: 0,
+            quarantined: None,
+            found: None,
+            from_start: false,
+            alone: false,
+            told: false,
+        }
+    }
+
+    /// The changelog partition.
+    pub(super) fn changelog(&self, env: &Env<'_>) -> TopicPartition {
+        TopicPartition::new(env.spec.changelog, self.task)
+    }
+
+    /// The group has answered.
+    pub(super) fn told_offsets(&mut self, offsets: Vec<Option<u64>>) {
+        (self.offsets, self.phase) = (offsets, Phase::Open);
+    }
+
+    /// The group's offsets stay pending.
+    pub(super) fn pending(&mut self, env: &Env<'_>) {
+        if self.waited(env) >= env.takeover_wait && !std::mem::replace(&mut self.told, true) {
+            let role = env.spec.name;
+            let task = self.task;
+            tracing::warn!(
+                role,
+                task,
+                "committed offsets stay pending: a transaction hangs in the cluster, or its coordinator is down; asking again until it is decided"
+            );
+        }
+
+        self.ask_again(env);
+    }
+
+    /// The log did not answer. That is no reason to stop anything but this restore.
+    pub(super) fn failed(&mut self, env: &Env<'_>, why: &LogError) {
+        let wait = (FAILED_US << self.failures.min(8)).min(FAILED_MAX_US);
+        if self.failures == 0 {
+            tracing::warn!(role = env.spec.name, task = self.task, %why, "a restore waits: its part of the log does not answer; asking again");
+        }
+
+        self.failures += 1;
+        self.phase = Phase::Ask;
+        self.not_before_us = env.clock.now_us() + wait;
+    }
+
+    /// Somebody else has the store. An error: for too long.
+    pub(super) fn held(&mut self, env: &Env<'_>, why: &str) -> Result<(), ()> {
+        // A predecessor on this machine that was fenced and is on its way out. Twice as long as for
+        // others: one that was frozen first looks whether we are alive, and holds on to its
+        // directory until it knows. Or the loop: a restore of an assignment that is over is on its
+        // way there, and the store comes back.
+        if self.waited(env) >= env.takeover_wait * 2 {
+            return Err(());
+        }
+
+        if !std::mem::replace(&mut self.told, true) {
+            tracing::info!(
+                role = env.spec.name,
+                task = self.task,
+                why,
+                "waiting for local state"
+            );
+        }
+
+        self.ask_again(env);
+        Ok(())
+    }
+
+    /// The store is open, and the changelog's ends were asked for after the offsets.
+    pub(super) fn opened(
+        &mut self,
+        env: &Env<'_>,
+        bounds: Bounds,
+        markers: bool,
+    ) -> Result<Step, RestoreError> {
+        self.failures = 0;
+        self.progress.end = bounds.stable_end;
+        let Some(at) = self.copy.as_ref().and_then(StoreCopy::at) else {
+            if bounds.end == bounds.start {
+                return self.judge(env, bounds);
+            }
+
+            self.phase = Phase::Read(From::Start);
+            return Ok(Step::On);
+        };
+
+        self.progress.at = at;
+        if at >= bounds.end {
+            let why = format!(
+                "state was last written at offset {at} of a changelog that ends at {}",
+                bounds.end
+            );
+            return self.doubtful(env, &why, bounds);
+        }
+
+        if at + 1 < bounds.start {
+            let why = format!(
+                "state was last written at offset {at} of a changelog that begins at {}",
+                bounds.start
+            );
+            return self.doubtful(env, &why, bounds);
+        }
+
+        if at >= bounds.stable_end {
+            // A leader that has just changed does not know yet what is decided.
+            self.ask_again(env);
+            return Ok(Step::On);
+        }
+
+        // Behind our last meta record there is the end of its transaction, where those take an
+        // offset, and nothing else.
+        if bounds.stable_end <= at + 1 + u64::from(markers) {
+            return self.judge(env, bounds);
+        }
+
+        self.phase = Phase::Read(From::Offset(at + 1));
+        Ok(Step::On)
+    }
+
+    /// All that was stable when the reader was made has been read: is it the position?
+    pub(super) fn judge(&mut self, env: &Env<'_>, bounds: Bounds) -> Result<Step, RestoreError> {
+        let Some(copy) = &self.copy else {
+            self.ask_again(env);
+            return Ok(Step::On);
+        };
+
+        let Some(meta) = copy.meta().cloned() else {
+            return self.judge_empty(env, bounds);
+        };
+
+        let from_log = copy.from_log;
+        let offsets = self.compare(&meta);
+        if mutants::on(Mutant::AbsentIsFresh) && self.offsets.iter().all(Option::is_none) {
+            return Ok(self.done(Meta::default(), false));
+        }
+
+        match offsets {
+            Fit::Equal | Fit::Fresh => self.equal(env, &meta, bounds),
+            // Which of them is the truth can be said when the log was asked.
+            Fit::Absent if from_log => self.adopt(env, &meta, bounds),
+            Fit::Absent => Ok(self.look(bounds)),
+            Fit::Differ(_) if !offsets.is_ahead() => {
+                self.behind += 1;
+                if self.behind < BEHIND_LOOKS {
+                    self.ask_again(env);
+                    Ok(Step::On)
+                } else if from_log {
+                    Err(self.behind_the_changelog(env, &meta))
+                } else {
+                    Ok(self.look(bounds))
+                }
+            }
+            Fit::Differ(_) => {
+                if mutants::on(Mutant::RestoreToStable) || mutants::on(Mutant::EndTrusted) {
+                    return self.finish(env, &meta, false);
+                }
+
+                if self.waited(env) < env.takeover_wait {
+                    self.ask_again(env);
+                    Ok(Step::On)
+                } else if from_log {
+                    Err(self.ahead_of_the_changelog(env, Some(&meta)))
+                } else {
+                    Ok(self.look(bounds))
+                }
+            }
+        }
+    }
+
+    /// The committed offsets are those of the last stable meta record.
+    fn equal(&mut self, env: &Env<'_>, meta: &Meta, bounds: Bounds) -> Result<Step, RestoreError> {
+        if self.awaits_the_end_of_a_transaction(env, bounds) {
+            return Ok(Step::On);
+        }
+
+        self.finish(env, meta, false)
+    }
+
+    /// Whether a transaction is open in the changelog: its meta record may yet become the last one.
+    /// Nobody but the task's owner writes there, so the transaction is a predecessor's, and the
+    /// take-over ends it. A transaction that stays open for longer is not waited for.
+    fn awaits_the_end_of_a_transaction(&mut self, env: &Env<'_>, bounds: Bounds) -> bool {
+        let open = bounds.stable_end < bounds.end && self.waited(env) < env.takeover_wait;
+        if open {
+            self.ask_again(env);
+        }
+
+        open
+    }
+
+    /// Neither the store nor the changelog has a meta record.
+    fn judge_empty(&mut self, env: &Env<'_>, bounds: Bounds) -> Result<Step, RestoreError> {
+        if self.awaits_the_end_of_a_transaction(env, bounds) {
+            return Ok(Step::On);
+        }
+
+        if self.offsets.iter().all(Option::is_none) {
+            return Ok(self.done(Meta::default(), false));
+        }
+
+        if self.waited(env) < env.takeover_wait {
+            self.ask_again(env);
+            return Ok(Step::On);
+        }
+
+        Err(self.ahead_of_the_changelog(env, None))
+    }
+
+    /// The store and the changelog's ends cannot belong together.
+    fn doubtful(&mut self, env: &Env<'_>, why: &str, bounds: Bounds) -> Result<Step, RestoreError> {
+        if self.waited(env) < env.takeover_wait {
+            self.ask_again(env);
+            return Ok(Step::On);
+        }
+
+        if bounds.stable_end == bounds.start {
+            // No state can be rebuilt from nothing.
+            let forgotten = match self.offsets.iter().all(Option::is_none) {
+                true => "; the group has no committed offsets either",
+                false => "",
+            };
+
+            return Err(self.refuse(env, &format!("{why}{forgotten}"), &self.no_way_out(env)));
+        }
+
+        Ok(self.look(bounds))
+    }
+
+    /// Reads the changelog to find its last meta record, before a store is put aside for it.
+    fn look(&mut self, bounds: Bounds) -> Step {
+        let at = self
+            .copy
+            .as_ref()
+            .and_then(StoreCopy::at)
+            .filter(|at| (bounds.start..bounds.stable_end).contains(at));
+        self.found = None;
+        self.from_start = at.is_none();
+        self.phase = Phase::Look(at.map_or(From::Start, From::Offset));
+        Step::On
+    }
+
+    /// The changelog cannot be read from where this restore is. From its start it may be (its older
+    /// records were deleted); a look shows whether it leads to the position. Only then is the store
+    /// put aside: it may be the last good copy.
+    pub(super) fn unreadable(&mut self, env: &Env<'_>, why: &str) -> Result<(), RestoreError> {
+        let begun_at_start = match self.phase {
+            Phase::Look(_) => self.from_start,
+            Phase::Read(from) => from == From::Start,
+            Phase::Ask | Phase::Open => false,
+        };
+
+        if begun_at_start {
+            let role = env.spec.name;
+            let task = self.task;
+            let changed = self.changed();
+            return Err(RestoreError::Doubt(format!(
+                "{role} task {task} refuses to run: its changelog cannot be read: {why}. {changed}"
+            )));
+        }
+
+        (self.found, self.from_start, self.phase) = (None, true, Phase::Look(From::Start));
+        Ok(())
+    }
+
+    /// A meta record came by in a look.
+    pub(super) fn saw(&mut self, meta: Meta) {
+        self.found = Some(meta);
+    }
+
+    /// A look has come to the stable end.
+    pub(super) fn looked(&mut self, env: &Env<'_>, bounds: Bounds) -> Result<Step, RestoreError> {
+        if self.found.is_none() && !std::mem::replace(&mut self.from_start, true) {
+            self.phase = Phase::Look(From::Start);
+            return Ok(Step::On);
+        }
+
+        let Some(last) = self.found.take() else {
+            let have = self
+                .copy
+                .as_ref()
+                .and_then(StoreCopy::meta)
+                .map_or(0, |m| m.transaction);
+            return match self.offsets.iter().all(Option::is_none) {
+                true => {
+                    let why = format!(
+                        "the group has no committed offsets and the changelog contains no state, but local state contains {have} transactions"
+                    );
+                    Err(self.refuse(env, &why, &self.no_way_out(env)))
+                }
+                false => Err(self.ahead_of_the_changelog(env, None)),
+            };
+        };
+
+        let own = self.copy.as_ref().and_then(StoreCopy::meta) == Some(&last);
+        if own && let Some(copy) = &mut self.copy {
+            copy.from_log = true;
+        }
+
+        let offsets = self.compare(&last);
+        match offsets {
+            // The changelog leads to the position, and the store is not what it leads to.
+            Fit::Equal | Fit::Fresh | Fit::Absent if !own => Ok(Step::StartOver(
+                "it does not hold what the changelog's last transaction says".into(),
+            )),
+            Fit::Equal | Fit::Fresh => self.equal(env, &last, bounds),
+            Fit::Absent => self.adopt(env, &last, bounds),
+            Fit::Differ(_) if !offsets.is_ahead() => Err(self.behind_the_changelog(env, &last)),
+            Fit::Differ(_) => Err(self.ahead_of_the_changelog(env, Some(&last))),
+        }
+    }
+
+    /// Offsets that the brokers have forgotten are those of the last transaction.
+    fn adopt(&mut self, env: &Env<'_>, meta: &Meta, bounds: Bounds) -> Result<Step, RestoreError> {
+        if self.awaits_the_end_of_a_transaction(env, bounds) {
+            return Ok(Step::On);
+        }
+
+        let role = env.spec.name;
+        let task = self.task;
+        let transaction = meta.transaction;
+        tracing::warn!(
+            role,
+            task,
+            transaction,
+            "the group has no committed offsets here, though the changelog has transactions: the brokers forgot them, or somebody deleted them; \
+             taking them from the last transaction in the changelog and committing them anew"
+        );
+
+        self.finish(env, meta, true)
+    }
+
+    fn compare(&self, meta: &Meta) -> Fit {
+        let committed: Vec<_> = self.committed().collect();
+        fit(&committed, Some(meta))
+    }
+
+    /// For a mistake: whether the store's meta record is the committed offsets.
+    pub(super) fn fits(&self) -> bool {
+        self.copy
+            .as_ref()
+            .and_then(StoreCopy::meta)
+            .is_some_and(|meta| self.compare(meta) == Fit::Equal)
+    }
+
+    /// For a mistake: puts records into the store up to the first meta record that is the committed
+    /// offsets.
+    pub(super) fn apply_to_the_first<'r>(
+        &mut self,
+        records: impl Iterator<Item = Record<'r>>,
+    ) -> Result<(), RestoreError> {
+        for r in records {
+            if self.fits() {
+                break;
+            }
+
+            if let Some(copy) = &mut self.copy {
+                copy.apply(std::iter::once(r))?;
+            }
+        }
+
+        Ok(())
+    }
+
+    /// The position is right; now the content must be.
+    fn finish(&mut self, env: &Env<'_>, meta: &Meta, adopted: bool) -> Result<Step, RestoreError> {
+        let Some(copy) = &mut self.copy else {
+            self.ask_again(env);
+            return Ok(Step::On);
+        };
+
+        crash::point(Point::RestoreReached);
+        if let Err(why) = copy.verify()? {
+            return Ok(Step::StartOver(why));
+        }
+
+        Ok(self.done(meta.clone(), adopted))
+    }
+
+    /// The task may run. Where inputs begin that the position does not know, the restorer asks the
+    /// log.
+    fn done(&mut self, meta: Meta, adopted: bool) -> Step {
+        let Some(copy) = self.copy.take() else {
+            return Step::On;
+        };
+
+        let changelog_offset = copy.at();
+        let records = copy.records;
+        Step::Done(Box::new(Restored {
+            store: copy.store,
+            meta,
+            changelog_offset,
+            records,
+            adopted,
+        }))
+    }
+
+    /// The store was put aside: everything begins anew with an empty one. An error: that was done
+    /// once already.
+    pub(super) fn begin_anew(&mut self, env: &Env<'_>, why: &str) -> Result<(), RestoreError> {
+        self.copy = None;
+        if let Some(first) = &self.quarantined {
+            let text = format!("rebuilding its state did not help (first: {first}; now: {why})");
+            return Err(self.refuse(env, &text, &self.no_way_out(env)));
+        }
+
+        Ok(())
+    }
+
+    /// Notes that the store is aside now.
+    pub(super) fn put_aside(&mut self, env: &Env<'_>, why: String) {
+        self.quarantined = Some(why);
+        (self.looked_us, self.waited) = (env.clock.now_us(), Duration::ZERO);
+        self.progress = Progress::default();
+        self.ask_again(env);
+        self.not_before_us = 0;
+    }
+
+    /// Takes an open store for this restore.
+    pub(super) fn take(&mut self, store: Box<dyn StateStore>) -> Result<(), RestoreError> {
+        self.copy = Some(StoreCopy::of(store)?);
+        Ok(())
+    }
+
+    /// How long it has waited, looking again all the time. A process that stood still has not.
+    fn waited(&mut self, env: &Env<'_>) -> Duration {
+        let now = env.clock.now_us();
+        let since = Duration::from_micros(now - std::mem::replace(&mut self.looked_us, now));
+        self.waited += since.min(env.takeover_wait / 20);
+        self.waited
+    }
+
+    /// Committed offsets and changelog may still move: look at both afresh in a moment.
+    fn ask_again(&mut self, env: &Env<'_>) {
+        self.waited(env);
+        self.phase = Phase::Ask;
+        self.not_before_us = env.clock.now_us() + AGAIN_US;
+    }
+
+    fn behind_the_changelog(&self, env: &Env<'_>, last: &Meta) -> RestoreError {
+        let changelog = env.topics.name(env.spec.changelog);
+        let why = format!(
+            "the group's committed offsets ({}) are older than transaction {} in {changelog} ({}): somebody reset them, or the brokers lost the \
+             newest ones; running from there would carry out again what is carried out",
+            self.show_offsets(env),
+            last.transaction,
+            show_meta(env, last)
+        );
+
+        let text = self.text(env, &why, &self.repair(env));
+        RestoreError::Doubt(text)
+    }
+
+    fn ahead_of_the_changelog(&self, env: &Env<'_>, last: Option<&Meta>) -> RestoreError {
+        let changelog = env.topics.show(self.changelog(env)).to_string();
+        let offsets = self.show_offsets(env);
+        match last {
+            Some(last) => {
+                let why = format!(
+                    "the group's committed offsets ({offsets}) are ahead of the last transaction in {changelog} (number {}: {}): somebody moved \
+                     them, or the brokers lost the end of the changelog",
+                    last.transaction,
+                    show_meta(env, last)
+                );
+                self.refuse(env, &why, &self.repair(env))
+            }
+            None => {
+                let why = format!(
+                    "the group has committed offsets ({offsets}), but {changelog} contains no state: was the topic deleted?"
+                );
+                self.refuse(env, &why, &self.no_way_out(env))
+            }
+        }
+    }
+
+    fn refuse(&self, env: &Env<'_>, why: &str, advice: &str) -> RestoreError {
+        let text = self.text(env, why, advice);
+        if self.waited < env.takeover_wait {
+            RestoreError::Doubt(text)
+        } else {
+            RestoreError::Stop(text)
+        }
+    }
+
+    fn text(&self, env: &Env<'_>, why: &str, advice: &str) -> String {
+        let role = env.spec.name;
+        let task = self.task;
+        let changed = self.changed();
+        format!(
+            "{role} task {task} refuses to run: state and committed offsets do not belong together: {why}. {changed} {advice}"
+        )
+    }
+
+    fn changed(&self) -> &'static str {
+        match self.quarantined {
+            Some(_) => "The local state was put aside, the log is as it was.",
+            None => "Nothing was changed.",
+        }
+    }
+
+    fn repair(&self, env: &Env<'_>) -> String {
+        format!(
+            "`processor repair offsets --role {} --dry-run` shows what the offsets should be; without --dry-run it sets them to the last \
+             transaction, then start again",
+            env.spec.name
+        )
+    }
+
+    fn no_way_out(&self, env: &Env<'_>) -> String {
+        format!(
+            "Delete nothing: bring {} back from a backup or a mirror; if there is none, keep this installation for reading and begin a new one \
+             under another --topic-prefix",
+            env.topics.name(env.spec.changelog)
+        )
+    }
+
+    fn show_offsets(&self, env: &Env<'_>) -> String {
+        let one = |(at, o): (&TopicPartition, &Option<u64>)| match o {
+            Some(o) => format!("{}: {o}", env.topics.show(*at)),
+            None => format!("{}: none", env.topics.show(*at)),
+        };
+
+        self.inputs
+            .iter()
+            .zip(&self.offsets)
+            .map(one)
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    /// The committed offset of each input, if it has one.
+    pub(super) fn committed(&self) -> impl Iterator<Item = (TopicPartition, Option<u64>)> + '_ {
+        self.inputs
+            .iter()
+            .copied()
+            .zip(self.offsets.iter().copied())
+    }
+}
+
+fn show_meta(env: &Env<'_>, meta: &Meta) -> String {
+    meta.offsets
+        .iter()
+        .map(|(at, o)| format!("{}: {o}", env.topics.show(*at)))
+        .collect::<Vec<_>>()
+        .join(", ")
+}

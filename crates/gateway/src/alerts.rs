@@ -1,0 +1,207 @@
+//! Price alerts: a user names a symbol and a price, and is told once when the reference price has
+//! come there.
+//!
+//! The gateway that serves the user's partition watches `reference-prices` from where the alert was
+//! set. That an alert fires is **one record**, under the alert's own key in `subscriptions`: it is
+//! the decision and the message at once, so nothing can come between them. Should two gateways both
+//! believe to be in charge for a moment, both write that record, and every reader goes by the first
+//! one. So an alert fires exactly once; it is *told* at least once: to every stream that the user
+//! opens, until they remove the alert or set it anew.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::Gateway;
+use super::passing::Passing;
+use super::subscriptions::{Alert, Fired, fired_key};
+use super::webhooks::Owned;
+use super::writer::Writer;
+use ports::records::Records;
+use ports::topics::TopicPartition;
+use ports::{From, Limits, LogError};
+use wire::topics::REFERENCE_PRICES;
+use wire::trade::ReferencePrice;
+
+const LIMITS: Limits = Limits {
+    records: 5_000,
+    bytes: 1 << 20,
+    age: Duration::from_millis(10),
+};
+const WAIT: Duration = Duration::from_millis(50);
+const BACKOFF: Duration = Duration::from_millis(500);
+/// Prices remembered for alerts that are set while we read on: what they have to look back at is
+/// milliseconds.
+const LOOK_BACK: usize = 4_096;
+
+/// A price as it was told.
+#[derive(Clone, Debug)]
+struct Price {
+    offset: u64,
+    symbol: String,
+    price_e4: i64,
+    time_us: i64,
+}
+
+/// Alerts that have not fired, by symbol: user, id and alert.
+type Armed = BTreeMap<String, Vec<(String, String, Alert)>>;
+
+/// Watches prices until told to stop.
+pub(crate) fn run(
+    g: &Gateway,
+    writer: &Writer,
+    owned: watch::Receiver<Owned>,
+    stop: &AtomicBool,
+) -> Result<(), LogError> {
+    let mut passing = Passing::default();
+    while !stop.load(Ordering::Acquire) {
+        let mut watcher = Watcher {
+            g,
+            writer,
+            owned: owned.clone(),
+            fired: BTreeSet::new(),
+            recent: VecDeque::new(),
+        };
+
+        if let Err(e) = watcher.watch(stop, &mut passing) {
+            let why = passing.wait(e)?;
+            tracing::warn!("price alerts pause: {why}");
+            std::thread::sleep(BACKOFF);
+        }
+    }
+
+    Ok(())
+}
+
+struct Watcher<'a> {
+    g: &'a Gateway,
+    writer: &'a Writer,
+    owned: watch::Receiver<Owned>,
+    /// Registrations that fired and have not come back from the log yet.
+    fired: BTreeSet<String>,
+    recent: VecDeque<Price>,
+}
+
+impl Watcher<'_> {
+    /// Watches for as long as the partitions that are ours stay the same.
+    fn watch(&mut self, stop: &AtomicBool, passing: &mut Passing) -> Result<(), LogError> {
+        let ours = self.owned.borrow_and_update().clone();
+        while self.g.subscriptions.next_offset() < ours.subscriptions_end {
+            if stop.load(Ordering::Acquire) {
+                return Ok(());
+            }
+
+            std::thread::sleep(Duration::from_millis(5));
+        }
+
+        let mut changes = self.g.subscriptions.watch();
+        changes.mark_unchanged();
+        let mut armed = self.armed(&ours);
+
+        // What came about while nobody watched fires now.
+        let bounds = self
+            .g
+            .log
+            .bounds(TopicPartition::new(REFERENCE_PRICES, 0))?;
+        let oldest = armed
+            .values()
+            .flatten()
+            .map(|(.., a)| a.from)
+            .min()
+            .unwrap_or(bounds.stable_end);
+        let from = oldest.clamp(bounds.start, bounds.stable_end.max(bounds.start));
+        let mut reader = self
+            .g
+            .log
+            .reader(REFERENCE_PRICES, &[(0, From::Offset(from))], false)?;
+        let mut batch = Records::new();
+        while !stop.load(Ordering::Acquire) && !self.owned.has_changed().unwrap_or(false) {
+            if changes.has_changed().unwrap_or(false) {
+                changes.mark_unchanged();
+                armed = self.armed(&ours);
+                for price in self.recent.clone() {
+                    self.judge(&armed, &price)?;
+                }
+            }
+
+            batch.clear();
+            reader.poll(WAIT, LIMITS, &mut batch)?;
+            passing.works();
+            for r in batch.iter() {
+                let Some(p) = r.value.and_then(|v| ReferencePrice::decode(v).ok()) else {
+                    continue;
+                };
+
+                let price = Price {
+                    offset: r.offset,
+                    symbol: p.symbol.into(),
+                    price_e4: p.price_e4,
+                    time_us: p.time_us,
+                };
+
+                self.judge(&armed, &price)?;
+                if self.recent.len() == LOOK_BACK {
+                    self.recent.pop_front();
+                }
+
+                self.recent.push_back(price);
+            }
+        }
+
+        Ok(())
+    }
+
+    fn armed(&mut self, ours: &Owned) -> Armed {
+        let mut armed = Armed::new();
+        let mut waiting = BTreeSet::new();
+        for (user, subscriber) in self.g.subscriptions.with_alerts() {
+            if !ours.partitions.contains(&self.g.feed.partition(&user)) {
+                continue;
+            }
+
+            for (id, alert) in &subscriber.alerts {
+                if subscriber.fired(id).is_none() {
+                    waiting.insert(alert.registration.clone());
+                    armed.entry(alert.symbol.clone()).or_default().push((
+                        user.clone(),
+                        id.clone(),
+                        alert.clone(),
+                    ));
+                }
+            }
+        }
+
+        self.fired.retain(|r| waiting.contains(r));
+        armed
+    }
+
+    /// Fires what the price has come to.
+    fn judge(&mut self, armed: &Armed, price: &Price) -> Result<(), LogError> {
+        for (user, id, alert) in armed.get(&price.symbol).into_iter().flatten() {
+            if price.offset < alert.from
+                || !alert.reached(price.price_e4)
+                || self.fired.contains(&alert.registration)
+            {
+                continue;
+            }
+
+            let fired = Fired {
+                registration: alert.registration.clone(),
+                price_e4: price.price_e4,
+                time_us: price.time_us,
+            };
+
+            let value = serde_json::to_vec(&fired).expect("plain data can be written");
+            let written = self
+                .writer
+                .subscribe_blocking(fired_key(user, id), Some(value));
+            written.map_err(LogError::Unavailable)?;
+            self.fired.insert(alert.registration.clone());
+            self.g.metrics.alerts.fetch_add(1, Ordering::Relaxed);
+        }
+
+        Ok(())
+    }
+}

@@ -1,0 +1,642 @@
+//! Where every user's notifications are: the newest ones in memory, the older ones in the log, and
+//! an index that leads to them.
+//!
+//! One reader follows the `notifications` topic for all connections. What it reads goes into
+//! memory, and when the memory of a partition is full, the oldest of that partition goes (it stays
+//! in the log). For each user the index keeps the offset of the first notification, and of every
+//! 64th after it, so that older ones are found by reading the log from a place near them. Memory is
+//! therefore bounded by `memory + users x ~200 bytes + notifications / 4 bytes`, all within the
+//! history that is kept, whatever the number of connections.
+//!
+//! A connection is a [`Cursor`]: it asks for what comes after its position, and waits if there is
+//! nothing. History and live are the same question, so there is no seam between them where
+//! something could be lost or told twice.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use super::history;
+use ports::partitioner;
+use ports::records::Record;
+use ports::topics::{TopicId, TopicPartition};
+use ports::{Log, LogError};
+use wire::input::read_map;
+
+/// Every so many notifications of a user, one offset is kept.
+const MARK_EVERY: u64 = 64;
+/// Most that a cursor answers at once.
+const PAGE_ITEMS: usize = 64;
+/// Bookkeeping of one notification in memory, about.
+const ITEM_BYTES: usize = 96;
+/// Pages of history that are read from the log at the same time; the others wait.
+const READERS: usize = 4;
+
+/// One notification as it lies in the log.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// The user's number of it.
+    pub seq: u64,
+    /// Where it is in its partition.
+    pub offset: u64,
+    /// Log time.
+    pub time_ms: i64,
+    /// MessagePack, untouched.
+    pub value: Bytes,
+}
+
+/// What comes after a cursor's position.
+#[derive(Debug)]
+pub enum Next {
+    /// Some notifications, in order and without a gap.
+    Items(Vec<Item>),
+    /// What follows is not there: it is there no more, or the position is of a future that did not
+    /// come about. The next one that is there, or that will be, has this number. The cursor stands
+    /// before it.
+    Gone {
+        /// The first that can be told.
+        first: u64,
+    },
+}
+
+/// Where a cursor begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// After the notification of this number; 0: before the first.
+    After(u64),
+    /// With the first that comes from now on.
+    Now,
+    /// With the oldest there is within the history, or the first that comes, whatever its number.
+    Oldest,
+}
+
+/// See the module.
+pub struct Feed {
+    pub(super) log: Arc<dyn Log>,
+    pub(super) topic: TopicId,
+    parts: Vec<Mutex<Part>>,
+    part_bytes: usize,
+    /// How long a position may be ahead of what was read: another gateway may have been quicker
+    /// than this one.
+    ahead: Duration,
+    ready: watch::Sender<bool>,
+    pub(super) readers: Semaphore,
+    /// Notifications read since the start.
+    pub read: AtomicU64,
+    /// Pages of history that came from the log.
+    pub pages: AtomicU64,
+    /// Records of the topic that are no notification.
+    pub odd: AtomicU64,
+}
+
+#[derive(Default)]
+struct Part {
+    users: FxHashMap<Arc<str>, User>,
+    /// Whose notification is the oldest in memory, the second oldest, ...
+    order: VecDeque<Arc<str>>,
+    bytes: usize,
+    /// First offset that was not read yet.
+    next: u64,
+}
+
+#[derive(Default)]
+struct User {
+    /// The first notification of the history, and every 64th after it: number and offset.
+    marks: Vec<(u64, u64)>,
+    recent: VecDeque<Item>,
+    /// Number of the newest; 0 if there is none.
+    latest: u64,
+    wake: Option<watch::Sender<u64>>,
+}
+
+/// Where a partition stands, for the metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extent {
+    /// Users known.
+    pub users: usize,
+    /// Bytes in memory.
+    pub bytes: usize,
+    /// First offset that was not read yet.
+    pub next: u64,
+}
+
+impl Feed {
+    /// A feed that knows nothing yet. `starts` has the first offset of the history for each
+    /// partition.
+    pub fn new(
+        log: Arc<dyn Log>,
+        topic: TopicId,
+        starts: &[u64],
+        memory: usize,
+        ahead: Duration,
+    ) -> Arc<Feed> {
+        let parts = starts
+            .iter()
+            .map(|next| {
+                Mutex::new(Part {
+                    next: *next,
+                    ..Part::default()
+                })
+            })
+            .collect();
+
+        Arc::new(Feed {
+            log,
+            topic,
+            parts,
+            part_bytes: memory / starts.len().max(1),
+            ahead,
+            ready: watch::channel(false).0,
+            readers: Semaphore::new(READERS),
+            read: AtomicU64::new(0),
+            pages: AtomicU64::new(0),
+            odd: AtomicU64::new(0),
+        })
+    }
+
+    fn part(&self, user: &str) -> (u32, MutexGuard<'_, Part>) {
+        let partition = self.partition(user);
+        (partition, self.lock(partition))
+    }
+
+    fn lock(&self, partition: u32) -> MutexGuard<'_, Part> {
+        self.parts[partition as usize]
+            .lock()
+            .expect("nobody panics while holding a partition")
+    }
+
+    /// The partition that holds a user.
+    pub fn partition(&self, user: &str) -> u32 {
+        partitioner::partition(
+            user.as_bytes(),
+            u32::try_from(self.parts.len()).expect("partitions are few"),
+        )
+    }
+
+    /// First offset of a partition that was not read yet.
+    pub fn next_offset(&self, partition: u32) -> u64 {
+        self.lock(partition).next
+    }
+
+    /// How much each partition holds.
+    pub fn extents(&self) -> Vec<Extent> {
+        let of = |p: &Mutex<Part>| {
+            let p = p.lock().expect("nobody panics while holding a partition");
+            Extent {
+                users: p.users.len(),
+                bytes: p.bytes,
+                next: p.next,
+            }
+        };
+
+        self.parts.iter().map(of).collect()
+    }
+
+    /// Takes in records of the topic, in order, and wakes whoever waits for them.
+    pub fn take<'a>(&self, records: impl Iterator<Item = Record<'a>>) {
+        let mut touched: Vec<(u32, Arc<str>)> = Vec::new();
+        for r in records {
+            let mut part = self.lock(r.at.partition);
+            if r.offset < part.next {
+                continue;
+            }
+
+            part.next = r.offset + 1;
+            self.read.fetch_add(1, Ordering::Relaxed);
+            let Some((user, item)) = read(&r) else {
+                self.odd.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
+
+            let waits = part.push(user, item, self.part_bytes);
+            if let Some(user) = waits
+                && touched.last().is_none_or(|(_, last)| *last != user)
+            {
+                touched.push((r.at.partition, user));
+            }
+        }
+
+        for (partition, user) in touched {
+            let part = self.lock(partition);
+            if let Some(u) = part.users.get(&user)
+                && let Some(wake) = &u.wake
+            {
+                wake.send_replace(u.latest);
+            }
+        }
+    }
+
+    /// Says that everything that was there at the start has been read.
+    pub fn set_ready(&self) {
+        self.ready.send_replace(true);
+    }
+
+    /// Resolves once [`Feed::set_ready`] was called.
+    pub async fn ready(&self) {
+        // The sender lives in `self`, so this cannot fail while it is waited for.
+        self.ready
+            .subscribe()
+            .wait_for(|r| *r)
+            .await
+            .map(drop)
+            .unwrap_or_default();
+    }
+
+    /// Whether the history has been read.
+    pub fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    /// The number of a user's newest notification; none if there is none within the history.
+    pub fn latest(&self, user: &str) -> Option<u64> {
+        self.part(user)
+            .1
+            .users
+            .get(user)
+            .map(|u| u.latest)
+            .filter(|n| *n > 0)
+    }
+
+    /// How many connections (and endpoints) follow a user.
+    pub fn followers(&self, user: &str) -> usize {
+        self.part(user)
+            .1
+            .users
+            .get(user)
+            .and_then(|u| u.wake.as_ref())
+            .map_or(0, watch::Sender::receiver_count)
+    }
+
+    /// A cursor over a user's notifications.
+    pub fn cursor(self: &Arc<Self>, user: &str, begin: Begin) -> Cursor {
+        let user: Arc<str> = user.into();
+        let (partition, mut part) = self.part(&user);
+        let u = part.users.entry(user.clone()).or_default();
+        let wake = u
+            .wake
+            .get_or_insert_with(|| watch::channel(0).0)
+            .subscribe();
+        let known = u.latest;
+        drop(part);
+
+        // Without any notification within the history nobody knows what the number of the next one
+        // is.
+        let (after, placed) = match begin {
+            Begin::After(after) => (after, true),
+            Begin::Now => (known, known > 0),
+            Begin::Oldest => (0, false),
+        };
+
+        Cursor {
+            feed: self.clone(),
+            at: TopicPartition::new(self.topic, partition),
+            user,
+            after,
+            placed,
+            known,
+            ahead: None,
+            scan: None,
+            wake: Some(wake),
+            live: false,
+        }
+    }
+}
+
+/// Whose it is, and what; none if the record is no notification.
+fn read<'a>(r: &Record<'a>) -> Option<(&'a str, Item)> {
+    let key = std::str::from_utf8(r.key?).ok()?;
+    let value = r.value?;
+    let mut seq = None;
+    read_map(value, |name, v| {
+        if name == "user_seq" {
+            seq = v.i64();
+        }
+    })
+    .ok()?;
+    let seq = u64::try_from(seq?).ok().filter(|n| *n > 0)?;
+    Some((
+        key,
+        Item {
+            seq,
+            offset: r.offset,
+            time_ms: r.timestamp_ms,
+            value: Bytes::copy_from_slice(value),
+        },
+    ))
+}
+
+/// The user's notification in a record, if it is theirs and comes after `after`.
+pub(super) fn pick(r: &Record<'_>, user: &str, after: u64) -> Option<Item> {
+    if r.key != Some(user.as_bytes()) {
+        return None;
+    }
+
+    read(r)
+        .map(|(_, item)| item)
+        .filter(|item| item.seq > after)
+}
+
+impl Part {
+    /// Adds a notification; answers its user if somebody waits for it.
+    fn push(&mut self, user: &str, item: Item, bytes_max: usize) -> Option<Arc<str>> {
+        let name = match self.users.get_key_value(user) {
+            Some((name, _)) => name.clone(),
+            None => Arc::from(user),
+        };
+
+        let u = self.users.entry(name.clone()).or_default();
+        if item.seq <= u.latest {
+            // Only a second record of the same number could be here, and the first one stands.
+            return None;
+        }
+
+        if u.marks.is_empty() || item.seq.is_multiple_of(MARK_EVERY) {
+            u.marks.push((item.seq, item.offset));
+        }
+
+        u.latest = item.seq;
+        self.bytes += item.value.len() + ITEM_BYTES;
+        u.recent.push_back(item);
+        let waits = u.wake.is_some().then(|| name.clone());
+        self.order.push_back(name);
+        while self.bytes > bytes_max {
+            let Some(oldest) = self.order.pop_front() else {
+                break;
+            };
+
+            if let Some(item) = self
+                .users
+                .get_mut(&oldest)
+                .and_then(|u| u.recent.pop_front())
+            {
+                self.bytes -= item.value.len() + ITEM_BYTES;
+            }
+        }
+
+        waits
+    }
+}
+
+/// What to do next for a cursor.
+enum Step {
+    Have(Next),
+    /// Read the log from here, up to this offset.
+    Scan(u64, u64),
+    Wait,
+    /// The position is ahead of the newest: which may be on its way.
+    Ahead,
+}
+
+/// One reader's place among a user's notifications.
+pub struct Cursor {
+    feed: Arc<Feed>,
+    at: TopicPartition,
+    user: Arc<str>,
+    after: u64,
+    /// False until the first notification says where a cursor stands that began without a position.
+    placed: bool,
+    /// Number of the newest when the cursor was made.
+    known: u64,
+    /// Until when a position ahead of the newest may come true.
+    ahead: Option<Instant>,
+    /// Where the log was read to for this cursor, while it is behind what is in memory.
+    scan: Option<u64>,
+    /// None only while the cursor is dropped.
+    wake: Option<watch::Receiver<u64>>,
+    live: bool,
+}
+
+impl Cursor {
+    /// Number of the last notification that was answered.
+    pub fn after(&self) -> u64 {
+        self.after
+    }
+
+    /// Whether the cursor has once had everything there was.
+    pub fn was_live(&self) -> bool {
+        self.live
+    }
+
+    /// Whether what comes next is no longer in memory.
+    pub fn is_behind(&self) -> bool {
+        let part = self.feed.lock(self.at.partition);
+        part.users
+            .get(&self.user)
+            .is_some_and(|u| matches!(self.step(u), Step::Scan(..)))
+    }
+
+    fn step(&self, u: &User) -> Step {
+        if u.latest <= self.after {
+            return if (1..self.after).contains(&u.latest) {
+                Step::Ahead
+            } else {
+                Step::Wait
+            };
+        }
+
+        let wanted = self.after + 1;
+        if let Some(front) = u.recent.front()
+            && front.seq <= wanted
+        {
+            // Numbers rise by one, but for holes that the log itself may have: so look, do not
+            // count.
+            let from = u.recent.partition_point(|i| i.seq < wanted);
+            if u.recent[from].seq > wanted {
+                return Step::Have(Next::Gone {
+                    first: u.recent[from].seq,
+                });
+            }
+
+            let mut last = self.after;
+            let items = u
+                .recent
+                .iter()
+                .skip(from)
+                .take_while(|i| std::mem::replace(&mut last, i.seq) + 1 == i.seq);
+            return Step::Have(Next::Items(items.take(PAGE_ITEMS).cloned().collect()));
+        }
+
+        let Some(&(first, _)) = u.marks.first() else {
+            return Step::Wait;
+        };
+
+        if wanted < first {
+            return Step::Have(Next::Gone { first });
+        }
+
+        let place = u
+            .marks
+            .partition_point(|(seq, _)| *seq <= wanted)
+            .saturating_sub(1);
+        let upto = u.recent.front().map_or(u64::MAX, |i| i.offset);
+        Step::Scan(self.scan.unwrap_or(0).max(u.marks[place].1), upto)
+    }
+
+    /// What comes next; waits if there is nothing. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<Next, LogError> {
+        loop {
+            let step = {
+                let part = self.feed.lock(self.at.partition);
+
+                // Seen before it is looked at, so that what comes in between wakes us.
+                self.wake
+                    .as_mut()
+                    .expect("there until the drop")
+                    .mark_unchanged();
+                let next = part.next;
+                if !self.placed
+                    && let Some((first, _)) =
+                        part.users.get(&self.user).and_then(|u| u.marks.first())
+                {
+                    (self.after, self.placed) = (first - 1, true);
+                }
+
+                match part
+                    .users
+                    .get(&self.user)
+                    .map_or(Step::Wait, |u| self.step(u))
+                {
+                    Step::Scan(from, upto) => Step::Scan(from, upto.min(next)),
+                    other => other,
+                }
+            };
+
+            match step {
+                Step::Have(Next::Gone { first }) => {
+                    (self.after, self.scan) = (first - 1, None);
+                    return Ok(Next::Gone { first });
+                }
+                Step::Have(Next::Items(items)) => return Ok(self.answer(items)),
+                Step::Scan(from, upto) => {
+                    let page = history::page(
+                        &self.feed,
+                        self.at,
+                        self.user.clone(),
+                        self.after,
+                        from,
+                        upto,
+                    )
+                    .await?;
+
+                    self.scan = Some(page.next);
+                    self.feed.pages.fetch_add(1, Ordering::Relaxed);
+                    match page.items.first() {
+                        None if page.next >= upto => return Ok(self.nothing_before(upto)),
+                        None => {}
+                        Some(i) if i.seq > self.after + 1 => {
+                            let first = i.seq;
+                            (self.after, self.scan) = (first - 1, Some(i.offset));
+                            return Ok(Next::Gone { first });
+                        }
+                        Some(_) => return Ok(self.answer(page.items)),
+                    }
+                }
+                Step::Wait => {
+                    self.live = true;
+                    self.changed().await?;
+                }
+                Step::Ahead => {
+                    let until = *self
+                        .ahead
+                        .get_or_insert_with(|| Instant::now() + self.feed.ahead);
+                    if Instant::now() >= until {
+                        return Ok(self.back());
+                    }
+
+                    // Whether something came or the time is over is seen in the next round.
+                    if let Ok(changed) = tokio::time::timeout_at(until, self.changed()).await {
+                        changed?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn changed(&mut self) -> Result<(), LogError> {
+        self.wake
+            .as_mut()
+            .expect("there until the drop")
+            .changed()
+            .await
+            .map_err(|_| gone())
+    }
+
+    /// The position is of some other log, or of a future that did not come about: stands before the
+    /// first that came since the cursor was made.
+    fn back(&mut self) -> Next {
+        let part = self.feed.lock(self.at.partition);
+        let oldest = part
+            .users
+            .get(&self.user)
+            .and_then(|u| u.marks.first())
+            .map_or(1, |(seq, _)| *seq);
+        drop(part);
+        let first = if self.known > 0 {
+            self.known + 1
+        } else {
+            oldest
+        };
+
+        (self.after, self.scan, self.ahead) = (first - 1, None, None);
+        Next::Gone { first }
+    }
+
+    /// The log has nothing of the user before `upto` although the index says so: its beginning was
+    /// cut off. Go on with what is after that.
+    fn nothing_before(&mut self, upto: u64) -> Next {
+        let part = self.feed.lock(self.at.partition);
+        let user = part.users.get(&self.user);
+        let in_memory = user
+            .and_then(|u| u.recent.iter().find(|i| i.offset >= upto))
+            .map(|i| i.seq);
+        let marked = || {
+            user.and_then(|u| u.marks.iter().find(|(_, offset)| *offset >= upto))
+                .map(|(seq, _)| *seq)
+        };
+
+        let first = in_memory
+            .or_else(marked)
+            .unwrap_or_else(|| user.map_or(self.after, |u| u.latest) + 1)
+            .max(self.after + 1);
+        drop(part);
+        (self.after, self.scan) = (first - 1, None);
+        Next::Gone { first }
+    }
+
+    fn answer(&mut self, items: Vec<Item>) -> Next {
+        if let Some(last) = items.last() {
+            self.after = last.seq;
+        }
+
+        Next::Items(items)
+    }
+}
+
+fn gone() -> LogError {
+    LogError::Unavailable("the gateway is stopping".into())
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        drop(self.wake.take());
+        let mut part = self.feed.lock(self.at.partition);
+        let Some(u) = part.users.get_mut(&self.user) else {
+            return;
+        };
+
+        if u.wake.as_ref().is_some_and(|w| w.receiver_count() == 0) {
+            u.wake = None;
+            if u.latest == 0 {
+                // Somebody asked for a user who has nothing; keeping them would let anyone fill our
+                // memory with names.
+                part.users.remove(&self.user);
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Threads that follow topics: what they read they hand to whoever keeps it. A log that does not
+//! answer is asked again; one that cannot be right ends the gateway.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::passing::Passing;
+use ports::records::Records;
+use ports::topics::TopicId;
+use ports::{From, Limits, Log, LogError};
+
+const LIMITS: Limits = Limits {
+    records: 5_000,
+    bytes: 4 << 20,
+    age: Duration::from_millis(20),
+};
+const WAIT: Duration = Duration::from_millis(250);
+const BACKOFF: Duration = Duration::from_millis(500);
+
+/// Follows a topic from `starts` (one offset for each partition) until told to stop. `batch` gets
+/// what was read, and whether everything that was there at the start has been read by then.
+pub(crate) fn run(
+    log: &Arc<dyn Log>,
+    topic: TopicId,
+    starts: &[u64],
+    stop: &AtomicBool,
+    mut batch: impl FnMut(&Records, bool),
+) -> Result<(), LogError> {
+    let mut next = starts.to_vec();
+    let mut records = Records::new();
+    let mut passing = Passing::default();
+    while !stop.load(Ordering::Acquire) {
+        let from: Vec<_> = (0..)
+            .zip(&next)
+            .map(|(p, offset)| (p, From::Offset(*offset)))
+            .collect();
+        let ended = log.reader(topic, &from, false).and_then(|mut reader| {
+            while !stop.load(Ordering::Acquire) {
+                records.clear();
+                reader.poll(WAIT, LIMITS, &mut records)?;
+                passing.works();
+                for r in records.iter() {
+                    next[r.at.partition as usize] = r.offset + 1;
+                }
+
+                batch(&records, reader.caught_up());
+            }
+
+            Ok(())
+        });
+
+        if let Err(e) = ended {
+            let why = passing.wait(e)?;
+            tracing::warn!("following the log: {why}; trying again");
+            std::thread::sleep(BACKOFF);
+        }
+    }
+
+    Ok(())
+}

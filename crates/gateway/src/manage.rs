@@ -1,0 +1,500 @@
+//! A user's preferences, endpoints and alerts: read, set, removed. What was set is answered once it
+//! has come back from the log, so that whoever asks next, at whichever gateway has read as far,
+//! finds it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Method, Request, Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Gateway;
+use super::http::{self, Body, Refusal, check_kinds};
+use super::subscriptions::{Alert, Preferences, Subscriber, Webhook};
+use super::subscriptions::{alert_key, fired_key, position_key, preferences_key, webhook_key};
+use super::webhooks::{sign, target};
+use super::writer::Writer;
+use client::check_id;
+use client::decimal::{parse_e4, show_e4};
+use ports::topics::TopicPartition;
+use wire::topics::REFERENCE_PRICES;
+
+/// Endpoints that a user may have.
+const WEBHOOKS_MAX: usize = 10;
+/// Alerts that a user may have.
+const ALERTS_MAX: usize = 50;
+const BODY_MAX: usize = 16 << 10;
+const BODY_WAIT: Duration = Duration::from_secs(10);
+const SEEN_WAIT: Duration = Duration::from_secs(10);
+
+/// A webhook as it is put.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wish {
+    url: String,
+    #[serde(default)]
+    kinds: Option<std::collections::BTreeSet<String>>,
+    #[serde(default)]
+    secret: Option<String>,
+    #[serde(default)]
+    after: Option<u64>,
+}
+
+/// An alert as it is put: a symbol, and a price above or below.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AlertWish {
+    symbol: String,
+    #[serde(default)]
+    above: Option<String>,
+    #[serde(default)]
+    below: Option<String>,
+}
+
+/// `/v1/users/{user}/preferences`.
+pub(crate) async fn preferences(
+    gateway: &Arc<Gateway>,
+    writer: &Writer,
+    user: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    let value = match *request.method() {
+        Method::GET => {
+            return Ok(http::json(
+                StatusCode::OK,
+                &shown(&gateway.subscriptions.of(user).preferences),
+            ));
+        }
+        Method::DELETE => None,
+        _ => {
+            let wish: Preferences = body(request).await?;
+            for kinds in [&wish.stream, &wish.webhook].into_iter().flatten() {
+                check_kinds(kinds)?;
+            }
+
+            Some(wish)
+        }
+    };
+
+    let wanted = value.clone().unwrap_or_default();
+    let set = put(gateway, writer, user, preferences_key(user), value, |s| {
+        s.preferences == wanted
+    });
+
+    gateway.turns.after_others(user, set).await?;
+    Ok(http::json(StatusCode::OK, &shown(&wanted)))
+}
+
+/// `/v1/users/{user}/webhooks`.
+pub(crate) fn webhooks(gateway: &Arc<Gateway>, user: &str) -> Response<Body> {
+    let subscriber = gateway.subscriptions.of(user);
+    let all: Vec<Value> = subscriber
+        .webhooks
+        .keys()
+        .filter_map(|id| status(&subscriber, id))
+        .collect();
+    http::json(StatusCode::OK, &json!({ "webhooks": all }))
+}
+
+/// `/v1/users/{user}/webhooks/{id}`.
+pub(crate) async fn webhook(
+    gateway: &Arc<Gateway>,
+    writer: &Writer,
+    user: &str,
+    id: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    check_id("webhook id", id).map_err(|e| Refusal::bad(e.to_string()))?;
+    let method = request.method().clone();
+    if method == Method::GET {
+        return Ok(http::json(
+            StatusCode::OK,
+            &status(&gateway.subscriptions.of(user), id).ok_or_else(|| no_webhook(user, id))?,
+        ));
+    }
+
+    if method == Method::DELETE {
+        return gateway
+            .turns
+            .after_others(user, remove(gateway, writer, user, id))
+            .await;
+    }
+
+    // Read before it is our turn: a slow sender holds nobody up.
+    let wish: Wish = body(request).await?;
+    gateway
+        .turns
+        .after_others(user, register(gateway, writer, user, id, wish))
+        .await
+}
+
+fn no_webhook(user: &str, id: &str) -> Refusal {
+    Refusal::not_found(format!("user {user} has no webhook {id}"))
+}
+
+async fn remove(
+    gateway: &Arc<Gateway>,
+    writer: &Writer,
+    user: &str,
+    id: &str,
+) -> Result<Response<Body>, Refusal> {
+    if !gateway.subscriptions.of(user).webhooks.contains_key(id) {
+        return Err(no_webhook(user, id));
+    }
+
+    put::<Webhook>(gateway, writer, user, webhook_key(user, id), None, |s| {
+        !s.webhooks.contains_key(id)
+    })
+    .await?;
+
+    // Only to be tidy: a position of a registration that is gone counts for nothing.
+    put::<Webhook>(gateway, writer, user, position_key(user, id), None, |_| {
+        true
+    })
+    .await?;
+    Ok(http::json(StatusCode::OK, &json!({ "removed": id })))
+}
+
+async fn register(
+    gateway: &Arc<Gateway>,
+    writer: &Writer,
+    user: &str,
+    id: &str,
+    wish: Wish,
+) -> Result<Response<Body>, Refusal> {
+    let subscriber = gateway.subscriptions.of(user);
+    target::parse(&wish.url, gateway.settings.private_webhooks)
+        .map_err(|e| Refusal::bad(format!("url {e}")))?;
+    if let Some(kinds) = &wish.kinds {
+        check_kinds(kinds)?;
+    }
+
+    if let Some(secret) = &wish.secret {
+        sign::key(secret).map_err(|e| Refusal::bad(format!("secret {e}")))?;
+    }
+
+    let before = subscriber.webhooks.get(id);
+    if before.is_none() && subscriber.webhooks.len() >= WEBHOOKS_MAX {
+        return Err(Refusal(
+            StatusCode::CONFLICT,
+            "TOO_MANY_WEBHOOKS",
+            format!("a user may have {WEBHOOKS_MAX} webhooks; remove one first"),
+        ));
+    }
+
+    // Where a new one begins: what comes from now on, which is only known once the history has been
+    // read.
+    if !gateway.feed.is_ready() {
+        return Err(Refusal::unavailable(
+            "the gateway is still reading the history",
+        ));
+    }
+
+    // In this order: what comes in between is after it either way.
+    let end = gateway.feed.next_offset(gateway.feed.partition(user));
+    let (after, from) = match wish.after.or_else(|| gateway.feed.latest(user)) {
+        Some(after) => (after, None),
+        None => (0, Some(end)),
+    };
+
+    let made = wish.secret.is_none() && before.is_none();
+    let secret = match (wish.secret, before) {
+        (Some(secret), _) => secret,
+        (None, Some(before)) => before.secret.clone(),
+        (None, None) => sign::new_secret().map_err(Refusal::unavailable)?,
+    };
+
+    let hook = match before {
+        // The same registration: it goes on from where it is.
+        Some(b) if wish.after.is_none() => Webhook {
+            url: wish.url,
+            secret,
+            kinds: wish.kinds,
+            revision: b.revision + 1,
+            ..b.clone()
+        },
+        _ => {
+            let registration = uuid::Uuid::now_v7().to_string();
+            Webhook {
+                url: wish.url,
+                secret,
+                kinds: wish.kinds,
+                registration,
+                revision: 1,
+                after,
+                from,
+            }
+        }
+    };
+
+    let created = before.is_none();
+    let secret = hook.secret.clone();
+    put(
+        gateway,
+        writer,
+        user,
+        webhook_key(user, id),
+        Some(hook.clone()),
+        |s| s.webhooks.get(id) == Some(&hook),
+    )
+    .await?;
+
+    let mut shown = status(&gateway.subscriptions.of(user), id).unwrap_or_default();
+    if made {
+        shown["secret"] = secret.into();
+    }
+
+    Ok(http::json(
+        if created {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        },
+        &shown,
+    ))
+}
+
+/// `/v1/users/{user}/alerts`.
+pub(crate) fn alerts(gateway: &Arc<Gateway>, user: &str) -> Response<Body> {
+    let subscriber = gateway.subscriptions.of(user);
+    let all: Vec<Value> = subscriber
+        .alerts
+        .keys()
+        .map(|id| alert(&subscriber, id))
+        .collect();
+    http::json(StatusCode::OK, &json!({ "alerts": all }))
+}
+
+/// An alert as it is shown.
+pub(crate) fn alert(subscriber: &Subscriber, id: &str) -> Value {
+    let Some(alert) = subscriber.alerts.get(id) else {
+        return Value::Null;
+    };
+
+    let mut shown = json!({ "id": id, "registration": alert.registration, "symbol": alert.symbol });
+    for (name, price) in [("above", alert.above_e4), ("below", alert.below_e4)] {
+        if let Some(price) = price {
+            shown[name] = show_e4(price).into();
+        }
+    }
+
+    let fired = subscriber.fired(id);
+    shown["fired"] = fired.is_some().into();
+    if let Some(fired) = fired {
+        (shown["price"], shown["time_us"]) = (show_e4(fired.price_e4).into(), fired.time_us.into());
+    }
+
+    shown
+}
+
+/// `/v1/users/{user}/alerts/{id}`.
+pub(crate) async fn one_alert(
+    gateway: &Arc<Gateway>,
+    writer: &Writer,
+    user: &str,
+    id: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    check_id("alert id", id).map_err(|e| Refusal::bad(e.to_string()))?;
+    let method = request.method().clone();
+    if method == Method::PUT {
+        let wish: AlertWish = body(request).await?;
+        return gateway
+            .turns
+            .after_others(user, arm(gateway, writer, user, id, wish))
+            .await;
+    }
+
+    let subscriber = gateway.subscriptions.of(user);
+    if !subscriber.alerts.contains_key(id) {
+        return Err(Refusal::not_found(format!("user {user} has no alert {id}")));
+    }
+
+    if method == Method::GET {
+        return Ok(http::json(StatusCode::OK, &alert(&subscriber, id)));
+    }
+
+    let disarm = async {
+        put::<Alert>(gateway, writer, user, alert_key(user, id), None, |s| {
+            !s.alerts.contains_key(id)
+        })
+        .await?;
+        put::<Alert>(gateway, writer, user, fired_key(user, id), None, |_| true).await
+    };
+
+    gateway.turns.after_others(user, disarm).await?;
+    Ok(http::json(StatusCode::OK, &json!({ "removed": id })))
+}
+
+async fn arm(
+    gateway: &Arc<Gateway>,
+    writer: &Writer,
+    user: &str,
+    id: &str,
+    wish: AlertWish,
+) -> Result<Response<Body>, Refusal> {
+    check_id("symbol", &wish.symbol).map_err(|e| Refusal::bad(e.to_string()))?;
+    let price = |name: &str, text: &Option<String>| match text.as_deref().map(parse_e4).transpose()
+    {
+        Ok(Some(price)) if price <= 0 => {
+            Err(Refusal::bad(format!("{name} must be a price above 0")))
+        }
+        Ok(price) => Ok(price),
+        Err(e) => Err(Refusal::bad(format!("{name}: {e}"))),
+    };
+
+    let above_e4 = price("above", &wish.above)?;
+    let below_e4 = price("below", &wish.below)?;
+    if above_e4.is_some() == below_e4.is_some() {
+        return Err(Refusal::bad(
+            "give either above or below, a price as text such as \"189.25\"",
+        ));
+    }
+
+    let subscriber = gateway.subscriptions.of(user);
+    let known = subscriber.alerts.contains_key(id);
+    if !known && subscriber.alerts.len() >= ALERTS_MAX {
+        return Err(Refusal(
+            StatusCode::CONFLICT,
+            "TOO_MANY_ALERTS",
+            format!("a user may have {ALERTS_MAX} alerts; remove one first"),
+        ));
+    }
+
+    let theirs = gateway.clone();
+    let end = tokio::task::spawn_blocking(move || {
+        theirs.log.bounds(TopicPartition::new(REFERENCE_PRICES, 0))
+    })
+    .await;
+    let end = end
+        .map_err(|e| Refusal::unavailable(e.to_string()))?
+        .map_err(|e| Refusal::unavailable(e.to_string()))?;
+    let registration = uuid::Uuid::now_v7().to_string();
+    let new = Alert {
+        symbol: wish.symbol,
+        above_e4,
+        below_e4,
+        registration,
+        from: end.stable_end,
+    };
+
+    put(
+        gateway,
+        writer,
+        user,
+        alert_key(user, id),
+        Some(new.clone()),
+        |s| s.alerts.get(id) == Some(&new),
+    )
+    .await?;
+
+    let status = if known {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
+
+    Ok(http::json(
+        status,
+        &alert(&gateway.subscriptions.of(user), id),
+    ))
+}
+
+/// An endpoint as it is shown; its secret is not.
+fn status(subscriber: &Subscriber, id: &str) -> Option<Value> {
+    let hook = subscriber.webhooks.get(id)?;
+    let position = subscriber.position(id)?;
+    Some(json!({
+        "id": id,
+        "url": hook.url,
+        "kinds": hook.kinds,
+        "enabled": subscriber.is_enabled(id),
+        "after": position.after,
+        "failed_attempts": position.attempts,
+        "next_attempt_ms": (position.next_ms > 0).then_some(position.next_ms),
+        "error": position.error,
+    }))
+}
+
+fn shown(preferences: &Preferences) -> Value {
+    json!({ "stream": preferences.stream, "webhook": preferences.webhook })
+}
+
+/// Writes a record and waits until this gateway has read it: or something that came after it and
+/// made it obsolete.
+async fn put<T: Serialize>(
+    gateway: &Arc<Gateway>,
+    writer: &Writer,
+    user: &str,
+    key: String,
+    value: Option<T>,
+    seen: impl Fn(&Subscriber) -> bool,
+) -> Result<(), Refusal> {
+    let mut changed = gateway.subscriptions.watch();
+    let value = value.map(|v| serde_json::to_vec(&v).expect("plain data can be written"));
+    writer
+        .subscribe(key, value)
+        .await
+        .map_err(|e| Refusal::unavailable(format!("it could not be written: {e}")))?;
+    let wait = async {
+        while !seen(&gateway.subscriptions.of(user)) {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+
+    tokio::time::timeout(SEEN_WAIT, wait).await.map_err(|_| {
+        Refusal::unavailable("it is written, but has not come back from the log yet; ask again")
+    })
+}
+
+/// A JSON body. The content type must say so: a web page of another site cannot send that without
+/// being asked first, and we do not agree.
+async fn body<T: for<'a> Deserialize<'a>>(request: Request<Incoming>) -> Result<T, Refusal> {
+    let kind = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    if !kind
+        .split(';')
+        .next()
+        .is_some_and(|k| k.trim().eq_ignore_ascii_case("application/json"))
+    {
+        let text = "the content type must be application/json";
+        return Err(Refusal(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "UNSUPPORTED_MEDIA_TYPE",
+            text.into(),
+        ));
+    }
+
+    let read = tokio::time::timeout(
+        BODY_WAIT,
+        Limited::new(request.into_body(), BODY_MAX).collect(),
+    )
+    .await;
+    let slow = |_| {
+        Refusal(
+            StatusCode::REQUEST_TIMEOUT,
+            "REQUEST_TIMEOUT",
+            "the body did not arrive in time".into(),
+        )
+    };
+
+    let large = |e| {
+        Refusal(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "PAYLOAD_TOO_LARGE",
+            format!("at most {BODY_MAX} bytes: {e}"),
+        )
+    };
+
+    let bytes = read.map_err(slow)?.map_err(large)?.to_bytes();
+    serde_json::from_slice(&bytes).map_err(|e| Refusal::bad(format!("the body: {e}")))
+}

@@ -1,0 +1,227 @@
+//! Connections: accepted up to a bound, each with small buffers, each ended when its stream is.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+use super::unread::Unread;
+use super::writer::Writer;
+use super::{Gateway, Settings, http};
+use ports::LogError;
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
+/// How long a client may take to send its request, or to send another one.
+const REQUEST_WAIT: Duration = Duration::from_secs(30);
+/// What is buffered of a response before the client has to read.
+const BUFFER: usize = 16 << 10;
+const TOKENS_EVERY: Duration = Duration::from_secs(2);
+
+/// Listens.
+pub(crate) fn bind(settings: &Settings) -> Result<TcpListener, LogError> {
+    let listen = || {
+        let socket = if settings.listen.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+
+        socket.set_reuseaddr(true)?;
+
+        // Connections inherit it. The kernel would otherwise hold megabytes for a client that does
+        // not read.
+        socket.set_send_buffer_size(settings.send_buffer)?;
+        socket.bind(settings.listen)?;
+        socket.listen(BACKLOG)
+    };
+
+    listen().map_err(|e: std::io::Error| {
+        LogError::Invalid(format!(
+            "cannot listen on {}: {e}; choose another with --listen",
+            settings.listen
+        ))
+    })
+}
+
+/// Accepts connections until the gateway stops, then gives them a moment to end.
+pub(crate) async fn serve(gateway: Arc<Gateway>, writer: Writer, listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(gateway.settings.connections));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = gateway.stopping() => break,
+        };
+
+        while connections.try_join_next().is_some() {}
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(e) => {
+                // Out of file descriptors, most likely: others will end.
+                tracing::warn!("cannot accept a connection: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            gateway.metrics.refused.fetch_add(1, Ordering::Relaxed);
+            connections.spawn(refuse(stream));
+            continue;
+        };
+
+        let gateway = gateway.clone();
+        let writer = writer.clone();
+        connections.spawn(async move {
+            let place = Place::take(&gateway, place);
+            connection(gateway, writer, stream, from, place).await;
+        });
+    }
+
+    drop(listener);
+
+    // All places free again, those of WebSockets too.
+    let all = places.acquire_many(u32::try_from(gateway.settings.connections).unwrap_or(u32::MAX));
+    if tokio::time::timeout(gateway.settings.grace, all)
+        .await
+        .is_err()
+    {
+        connections.shutdown().await;
+    }
+}
+
+/// A connection's place among those that are allowed. A WebSocket keeps it when it has become one.
+pub(crate) struct Place {
+    gateway: Arc<Gateway>,
+    permit: Option<OwnedSemaphorePermit>,
+    streams: Arc<AtomicBool>,
+}
+
+impl Place {
+    fn take(gateway: &Arc<Gateway>, permit: OwnedSemaphorePermit) -> Arc<Place> {
+        gateway.metrics.connections.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Place {
+            gateway: gateway.clone(),
+            permit: Some(permit),
+            streams: Arc::default(),
+        })
+    }
+
+    /// From now on the connection carries a stream, which minds by itself whether it is read.
+    pub(crate) fn streams(&self) {
+        self.streams.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // First free, then counted as such.
+        drop(self.permit.take());
+        self.gateway
+            .metrics
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn refuse(mut stream: TcpStream) {
+    let body = json!({ "error": "UNAVAILABLE", "message": "there are too many connections (--max-connections); come back later" });
+    let body = format!("{body}\n");
+    let status = "HTTP/1.1 503 Service Unavailable";
+    let headers = format!(
+        "retry-after: 5\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}",
+        body.len()
+    );
+    let answer = format!("{status}\r\n{headers}\r\n\r\n{body}");
+    let work = async {
+        // An answer to a question that was not read yet would be lost with the reset that follows.
+        // How much of the question there is does not matter: it is the same answer to all.
+        let _asked = stream.read(&mut [0; 4096]).await?;
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await
+    };
+
+    // Whether it arrives is the client's affair.
+    drop(tokio::time::timeout(Duration::from_secs(1), work).await);
+}
+
+async fn connection(
+    gateway: Arc<Gateway>,
+    writer: Writer,
+    stream: TcpStream,
+    from: SocketAddr,
+    place: Arc<Place>,
+) {
+    if let Err(e) = stream.set_nodelay(true) {
+        tracing::debug!(%from, "no TCP_NODELAY: {e}");
+    }
+
+    let kill = Arc::new(Notify::new());
+    let io = TokioIo::new(Unread::new(
+        stream,
+        gateway.settings.stall,
+        place.streams.clone(),
+    ));
+    let service = service_fn(|request| {
+        let gateway = gateway.clone();
+        let writer = writer.clone();
+        let kill = kill.clone();
+        let place = place.clone();
+        async move { Ok::<_, Infallible>(http::answer(gateway, writer, kill, place, request).await) }
+    });
+
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_WAIT)
+        .max_buf_size(BUFFER);
+    let mut serving = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            ended = &mut serving => {
+                if let Err(e) = ended {
+                    tracing::debug!(%from, "a connection ended: {e}");
+                }
+
+                return;
+            }
+            () = kill.notified() => return,
+            () = gateway.stopping(), if !stopping => {
+                stopping = true;
+                serving.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// Looks at the token file now and then.
+pub(crate) async fn watch_tokens(gateway: Arc<Gateway>) {
+    while gateway.access.needs_token() {
+        tokio::select! {
+            () = tokio::time::sleep(TOKENS_EVERY) => {}
+            () = gateway.stopping() => return,
+        }
+        match gateway.access.reload() {
+            Ok(None) => {}
+            Ok(Some(0)) => tracing::warn!(
+                "the token file has no token any more, or is gone: nobody is let in until it has one"
+            ),
+            Ok(Some(tokens)) => tracing::info!(tokens, "the token file was read again"),
+            Err(e) => {
+                tracing::error!("the token file is not used: {e}; the tokens from before stay")
+            }
+        }
+    }
+}

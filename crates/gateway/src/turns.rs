@@ -1,0 +1,86 @@
+//! One change of a user's subscriptions at a time, so that what a limit was checked against still
+//! holds when the change is in the log. Several gateways do not wait for each other: there a user
+//! can get past a limit by as many changes as there are gateways.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    users: Mutex<BTreeMap<String, Turn>>,
+}
+
+impl Turns {
+    /// Does something when nothing else is being done for this user.
+    pub(crate) async fn after_others<T>(&self, user: &str, work: impl Future<Output = T>) -> T {
+        // Dropped last, also when who asked has left in the middle.
+        let _forget = Forget { turns: self, user };
+        let turn = self
+            .users
+            .lock()
+            .expect("plain data")
+            .entry(user.to_string())
+            .or_default()
+            .clone();
+
+        let _mine = turn.lock_owned().await;
+        work.await
+    }
+}
+
+struct Forget<'a> {
+    turns: &'a Turns,
+    user: &'a str,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        let mut users = self.turns.users.lock().expect("plain data");
+        if users
+            .get(self.user)
+            .is_some_and(|turn| Arc::strong_count(turn) == 1)
+        {
+            users.remove(self.user);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_at_a_time_per_user_and_nobody_is_remembered() {
+        let turns = Turns::default();
+        let inside = Cell::new(0);
+        let most = Cell::new(0);
+        let one = |user| {
+            turns.after_others(user, async {
+                inside.set(inside.get() + 1);
+                most.set(most.get().max(inside.get()));
+                tokio::task::yield_now().await;
+                inside.set(inside.get() - 1);
+            })
+        };
+
+        tokio::join!(one("501"), one("501"), one("501"));
+        assert_eq!(most.get(), 1);
+        tokio::join!(one("501"), one("502"));
+        assert_eq!(most.get(), 2, "others need not wait");
+        {
+            let mut left = std::pin::pin!(turns.after_others("501", std::future::pending::<()>()));
+            tokio::select! {
+                biased;
+                () = &mut left => unreachable!("it has no end"),
+                () = std::future::ready(()) => {}
+            }
+        }
+
+        assert_eq!(turns.users.lock().expect("plain").len(), 0);
+    }
+}

@@ -1,0 +1,98 @@
+//! Notifications as JSON: what the log has, with money as decimal text instead of integers of
+//! 10^-4, because a browser's numbers are floats.
+
+use serde_json::{Map, Value, json};
+
+use super::feed::Item;
+use client::decimal::show_e4;
+
+/// A notification as JSON. What is no MessagePack map is shown as text, so that nobody's stream
+/// ends at it.
+pub fn notification(item: &Item) -> Value {
+    match rmp_serde::from_slice::<Value>(&item.value) {
+        Ok(value) => plain(value),
+        Err(e) => json!({ "user_seq": item.seq, "kind": "unreadable", "text": e.to_string() }),
+    }
+}
+
+/// Money fields lose the `_e4` of their names and become decimal text.
+pub fn plain(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let shown =
+                fields
+                    .into_iter()
+                    .map(|(name, v)| match (name.strip_suffix("_e4"), v.as_i64()) {
+                        (Some(short), Some(n)) => (short.to_string(), Value::String(show_e4(n))),
+                        _ => (name, plain(v)),
+                    });
+
+            Value::Object(shown.collect::<Map<_, _>>())
+        }
+        other => other,
+    }
+}
+
+/// The kind of a notification as it lies in the log.
+pub fn kind(item: &Item) -> Option<&str> {
+    let mut kind = None;
+    wire::input::read_map(&item.value, |name, v| {
+        if name == "kind" {
+            kind = v.plain_text();
+        }
+    })
+    .ok()?;
+    kind
+}
+
+/// Names the notification for ever, over all retries and gateways: who has handled this id may
+/// ignore it. `cluster` tells installations apart.
+pub fn id(cluster: &str, topic: &str, user: &str, seq: u64, channel: &str) -> String {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    for part in [cluster, topic, user, &seq.to_string(), channel] {
+        hash.update(
+            u32::try_from(part.len())
+                .expect("names are short")
+                .to_be_bytes(),
+        );
+        hash.update(part.as_bytes());
+    }
+
+    let hex: String = hash
+        .finalize()
+        .iter()
+        .take(16)
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    format!("msg_{hex}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn money_is_text_and_everything_else_stays() {
+        let value = json!({"user_seq": 3, "event": {"last_price_e4": 1_892_500, "quantity": 10, "amount_e4": -5, "text_e4": "x"}});
+        assert_eq!(
+            plain(value),
+            json!({"user_seq": 3, "event": {"last_price": "189.25", "quantity": 10, "amount": "-0.0005", "text_e4": "x"}})
+        );
+    }
+
+    #[test]
+    fn ids_are_stable_and_differ_in_every_part() {
+        let a = id("c", "notifications", "501", 7, "webhook");
+        assert_eq!(a, id("c", "notifications", "501", 7, "webhook"));
+        for other in [
+            id("d", "notifications", "501", 7, "webhook"),
+            id("c", "notifications", "50", 17, "webhook"),
+            id("c", "notifications", "501", 7, "mail"),
+        ] {
+            assert_ne!(a, other);
+        }
+
+        assert!(a.len() == 36 && a.starts_with("msg_"));
+    }
+}

@@ -1,0 +1,401 @@
+//! One endpoint: its notifications in order, each until it is accepted or given up.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::{Shared, sign};
+use crate::feed::{Begin, Item, Next};
+use crate::subscriptions::{Position, Webhook, position_key};
+use crate::view;
+use crate::writer::Write;
+use client::now_ms;
+use ports::records::HeaderBuf;
+use ports::topics::TopicPartition;
+use wire::topics::DEAD_LETTERS;
+
+/// How long the log may fail to answer before it is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// An endpoint that takes longer to answer holds up nobody but its user's slow ones.
+const PROMPT: Duration = Duration::from_secs(2);
+/// Longest error text that is kept.
+const ERROR_MAX: usize = 300;
+
+/// How an attempt ended.
+enum Outcome {
+    Accepted,
+    /// 410: never again.
+    Gone,
+    /// The endpoint does not work, or not now; or (`refused`) it takes others, but not this
+    /// notification.
+    Failed {
+        why: String,
+        refused: bool,
+    },
+}
+
+/// See the module.
+pub(super) struct Delivery {
+    shared: Arc<Shared>,
+    user: String,
+    id: String,
+    hook: Webhook,
+    key: Vec<u8>,
+    preferred: Option<BTreeSet<String>>,
+    position: Arc<Mutex<Position>>,
+}
+
+impl Delivery {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        user: &str,
+        id: &str,
+        hook: Webhook,
+        preferred: Option<BTreeSet<String>>,
+        position: Arc<Mutex<Position>>,
+    ) -> Result<Self, String> {
+        let key = sign::key(&hook.secret)?;
+        Ok(Delivery {
+            shared,
+            user: user.into(),
+            id: id.into(),
+            hook,
+            key,
+            preferred,
+            position,
+        })
+    }
+
+    pub(super) async fn run(self) {
+        // Before anything is settled, where an endpoint begins may be an offset instead of a
+        // number.
+        let begin = match self.position().after {
+            0 if self.hook.from.is_some() => Begin::Oldest,
+            after => Begin::After(after),
+        };
+
+        let mut cursor = self.shared.gateway.feed.cursor(&self.user, begin);
+        loop {
+            match cursor.next().await {
+                Ok(Next::Items(items)) => {
+                    for item in items {
+                        if !self.settle(&item).await {
+                            return;
+                        }
+                    }
+                }
+                Ok(Next::Gone { first }) => {
+                    let mut position = self.position();
+                    let why = if position.after >= first {
+                        format!(
+                            "position {} is ahead of the log; it goes on with notification {first}",
+                            position.after
+                        )
+                    } else {
+                        self.shared
+                            .gateway
+                            .metrics
+                            .webhooks_dead
+                            .fetch_add(1, Ordering::Relaxed);
+                        format!(
+                            "what came before notification {first} is older than the history and was not sent"
+                        )
+                    };
+
+                    tracing::warn!(user = self.user, id = self.id, "{why}");
+                    position.begin_with(first - 1);
+                    position.error = Some(why);
+                    self.save(position).await;
+                }
+                Err(e) => {
+                    tracing::warn!(user = self.user, id = self.id, "webhooks wait: {e}");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Brings one notification to its end; false if the endpoint is not to be served any more.
+    async fn settle(&self, item: &Item) -> bool {
+        let m = &self.shared.gateway.metrics;
+        let before = self.hook.from.is_some_and(|from| item.offset < from);
+        if before || !self.wants(item) {
+            self.done(item.seq, false).await;
+            return true;
+        }
+
+        loop {
+            let due = self.position().next_ms;
+            let wait =
+                Duration::from_millis(u64::try_from(due.saturating_sub(now_ms())).unwrap_or(0));
+
+            // No longer than the settings say by now, wherever the clock was when the moment was
+            // set.
+            tokio::time::sleep(wait.min(self.longest_pause())).await;
+            match self.attempt(item).await {
+                Outcome::Accepted => {
+                    m.webhooks_ok.fetch_add(1, Ordering::Relaxed);
+                    self.done(item.seq, false).await;
+                    return true;
+                }
+                Outcome::Gone => {
+                    m.webhooks_failed.fetch_add(1, Ordering::Relaxed);
+                    m.webhooks_disabled.fetch_add(1, Ordering::Relaxed);
+                    let mut position = self.position();
+                    position.error = Some("the endpoint answered 410 Gone".into());
+                    position.disabled = Some(self.hook.revision);
+                    self.save(position).await;
+                    return false;
+                }
+                Outcome::Failed { why, refused } => {
+                    m.webhooks_failed.fetch_add(1, Ordering::Relaxed);
+                    if self.failed(item, why, refused).await {
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn longest_pause(&self) -> Duration {
+        self.shared
+            .gateway
+            .settings
+            .schedule
+            .iter()
+            .max()
+            .map_or(PAUSE, |longest| *longest + *longest / 5)
+    }
+
+    fn wants(&self, item: &Item) -> bool {
+        let kind = view::kind(item).unwrap_or_default();
+        [&self.preferred, &self.hook.kinds]
+            .into_iter()
+            .all(|wanted| wanted.as_ref().is_none_or(|w| w.contains(kind)))
+    }
+
+    async fn attempt(&self, item: &Item) -> Outcome {
+        let failed = |why| Outcome::Failed {
+            why,
+            refused: false,
+        };
+
+        let shared = &self.shared;
+        let Ok(place) = shared.prompt.acquire().await else {
+            return failed("the gateway is stopping".into());
+        };
+
+        let gateway = &shared.gateway;
+        let time = jiff::Timestamp::from_millisecond(item.time_ms)
+            .map(|t| format!("{t:.3}"))
+            .unwrap_or_default();
+        let kind = view::kind(item).unwrap_or_default();
+        let body = json!({ "type": kind, "timestamp": time, "data": view::notification(item) })
+            .to_string();
+        let id = view::id(
+            &gateway.cluster,
+            gateway.topic_name(),
+            &self.user,
+            item.seq,
+            "webhook",
+        );
+
+        let now_s = now_ms() / 1000;
+        let signature = sign::signature(&self.key, &id, now_s, body.as_bytes());
+        let headers = [
+            ("webhook-id", id),
+            ("webhook-timestamp", now_s.to_string()),
+            ("webhook-signature", signature),
+        ];
+        let mut request = std::pin::pin!(shared.client.post(
+            &self.hook.url,
+            &headers,
+            Bytes::from(body)
+        ));
+        let answer = match tokio::time::timeout(PROMPT, &mut request).await {
+            Ok(answer) => answer,
+            // Its place is for those that answer.
+            Err(_) => {
+                drop(place);
+                let Some(_place) = shared.slow.take(&self.user) else {
+                    return failed(format!(
+                        "no answer within {PROMPT:?}, and the gateway waits for too many slow endpoints"
+                    ));
+                };
+
+                request.await
+            }
+        };
+
+        match answer {
+            Ok(200..=299) => Outcome::Accepted,
+            Ok(410) => Outcome::Gone,
+            Ok(status @ (400 | 409 | 413 | 415 | 422)) => Outcome::Failed {
+                why: format!("the endpoint refused this notification with {status}"),
+                refused: true,
+            },
+            Ok(status) => failed(format!("the endpoint answered {status}")),
+            Err(why) => failed(why),
+        }
+    }
+
+    /// Notes a failure; true if it was the last attempt and the notification is given up. An
+    /// endpoint that does not work is tried for as long as the settings say, and its notifications
+    /// wait; one that refuses this notification is asked a few times, so that those behind it need
+    /// not wait.
+    async fn failed(&self, item: &Item, mut why: String, refused: bool) -> bool {
+        why.truncate(
+            (0..=ERROR_MAX.min(why.len()))
+                .rev()
+                .find(|n| why.is_char_boundary(*n))
+                .unwrap_or(0),
+        );
+        let mut position = self.position();
+        let now_ms = now_ms();
+        let schedule = &self.shared.gateway.settings.schedule;
+        let give_up = self.shared.gateway.settings.give_up;
+        let pause = schedule
+            .get(position.attempts as usize)
+            .or(schedule.last())
+            .copied()
+            .unwrap_or(PAUSE);
+        if position.attempts == 0 {
+            position.failing_since_ms = now_ms;
+        }
+
+        position.attempts = position.attempts.saturating_add(1);
+        position.refused = position.refused.saturating_add(u32::from(refused));
+        position.error = Some(why.clone());
+        let failing =
+            Duration::from_millis(u64::try_from(now_ms - position.failing_since_ms).unwrap_or(0));
+        if position.refused as usize <= schedule.len() && failing < give_up {
+            position.next_ms = now_ms
+                .saturating_add(i64::try_from(jittered(pause).as_millis()).unwrap_or(i64::MAX));
+            self.save(position).await;
+            return false;
+        }
+
+        let why = format!(
+            "given up after {} attempts in {} s: {why}",
+            position.attempts,
+            failing.as_secs()
+        );
+
+        // First the letter, then the position: dying in between writes the letter twice, the other
+        // way round it would be lost.
+        while let Err(e) = self.dead_letter(item, &why).await {
+            tracing::warn!(user = self.user, id = self.id, "a dead letter waits: {e}");
+            tokio::time::sleep(PAUSE).await;
+        }
+
+        self.shared
+            .gateway
+            .metrics
+            .webhooks_dead
+            .fetch_add(1, Ordering::Relaxed);
+        self.done(item.seq, true).await;
+        true
+    }
+
+    async fn dead_letter(&self, item: &Item, why: &str) -> Result<(), String> {
+        let gateway = &self.shared.gateway;
+        let source = TopicPartition::new(gateway.feed.topic, gateway.feed.partition(&self.user));
+        let src = format!("{}/{}", gateway.topics.show(source), item.offset);
+        let text = format!("webhook {} of {}: {why}", self.id, self.user);
+        let mut headers = HeaderBuf::default();
+        headers
+            .push("type", b"DeadLetter")
+            .push("v", b"1")
+            .push("src", src.as_bytes())
+            .push("n", self.number().to_string().as_bytes());
+        headers
+            .push("reason", b"WEBHOOK_UNDELIVERABLE")
+            .push("text", text.as_bytes());
+
+        // Topics that are keyed by user have the same number of partitions.
+        let at = TopicPartition::new(DEAD_LETTERS, gateway.feed.partition(&self.user));
+        self.shared
+            .writer
+            .write(Write {
+                at,
+                key: self.user.clone(),
+                value: Some(item.value.to_vec()),
+                headers,
+                time_ms: item.time_ms,
+            })
+            .await
+    }
+
+    /// `n` of our dead letters: `(src, n)` names a record for ever, so it tells the registrations
+    /// of a user apart that give the same notification up, and the repeat of a letter that was
+    /// written before a crash has its name again. Small numbers are those of roles that read
+    /// `notifications`.
+    fn number(&self) -> u32 {
+        let mut hash = Sha256::new();
+        for part in [&self.id, &self.hook.registration] {
+            hash.update(
+                u32::try_from(part.len())
+                    .expect("names are short")
+                    .to_be_bytes(),
+            );
+            hash.update(part);
+        }
+
+        let start = hash
+            .finalize()
+            .first_chunk()
+            .copied()
+            .expect("a hash has 32 bytes");
+        (1 << 30) | (u32::from_be_bytes(start) >> 2)
+    }
+
+    fn position(&self) -> Position {
+        self.position.lock().expect("plain data").clone()
+    }
+
+    /// The notification is dealt with. `at_once`: write that down before going on.
+    async fn done(&self, seq: u64, at_once: bool) {
+        let mut position = self.position();
+        position.begin_with(seq);
+        if !at_once {
+            position.error = None;
+            let value = serde_json::to_vec(&position).expect("a position can be written");
+            *self.position.lock().expect("plain data") = position;
+            self.shared
+                .writer
+                .soon(position_key(&self.user, &self.id), value);
+            return;
+        }
+
+        self.save(position).await;
+    }
+
+    /// Writes the position down. If that fails we go on with what we know, and may repeat something
+    /// after a restart.
+    async fn save(&self, position: Position) {
+        let value = serde_json::to_vec(&position).expect("a position can be written");
+        *self.position.lock().expect("plain data") = position;
+        if let Err(e) = self
+            .shared
+            .writer
+            .subscribe(position_key(&self.user, &self.id), Some(value))
+            .await
+        {
+            tracing::warn!(
+                user = self.user,
+                id = self.id,
+                "the position could not be written: {e}"
+            );
+        }
+    }
+}
+
+/// A fifth more at most, so that what failed together does not come back together.
+fn jittered(pause: Duration) -> Duration {
+    pause + pause.mul_f64(f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX) / 5.0)
+}

@@ -1,0 +1,234 @@
+//! Writes what the gateway has to remember: subscriptions, positions of webhooks, dead letters. One
+//! thread, because the log's writer blocks.
+//!
+//! Positions that merely moved on are written a few times a second, the latest only; all else at
+//! once, and the caller learns when it is in the log.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use client::now_ms;
+use ports::records::{HeaderBuf, Record};
+use ports::topics::TopicPartition;
+use ports::{Appender, Log, LogError};
+use wire::topics::SUBSCRIPTIONS;
+
+const FLUSH_WAIT: Duration = Duration::from_secs(30);
+/// How long a record may wait for room before the log counts as gone.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One record to write.
+pub struct Write {
+    /// Where to.
+    pub at: TopicPartition,
+    /// Its key.
+    pub key: String,
+    /// Its value; none removes.
+    pub value: Option<Vec<u8>>,
+    /// Its headers.
+    pub headers: HeaderBuf,
+    /// Its time: that of its direct cause.
+    pub time_ms: i64,
+}
+
+impl Write {
+    /// A record of `subscriptions`, caused by somebody's wish now.
+    fn subscription(key: String, value: Option<Vec<u8>>) -> Write {
+        Write {
+            at: TopicPartition::new(SUBSCRIPTIONS, 0),
+            key,
+            value,
+            headers: HeaderBuf::default(),
+            time_ms: now_ms(),
+        }
+    }
+}
+
+struct Job {
+    write: Write,
+    done: oneshot::Sender<Result<(), String>>,
+}
+
+type Moved = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
+
+/// Hands records to the thread.
+#[derive(Clone)]
+pub struct Writer {
+    jobs: Sender<Job>,
+    moved: Moved,
+}
+
+/// The thread; ends, having written everything, when the last [`Writer`] is gone.
+pub(crate) type Thread = std::thread::JoinHandle<()>;
+
+impl Writer {
+    /// Starts the thread. `every`: how often positions are written.
+    pub fn start(log: Arc<dyn Log>, every: Duration) -> Result<(Writer, Thread), LogError> {
+        let (jobs, queue) = std::sync::mpsc::channel();
+        let moved = Moved::default();
+        let theirs = moved.clone();
+        let appender = log.appender()?;
+        let thread = std::thread::Builder::new()
+            .name("gateway-writer".into())
+            .spawn(move || {
+                Work {
+                    log,
+                    appender,
+                    moved: theirs,
+                }
+                .run(&queue, every)
+            });
+
+        let thread =
+            thread.map_err(|e| LogError::Unavailable(format!("no thread can be started: {e}")))?;
+        Ok((Writer { jobs, moved }, thread))
+    }
+
+    /// Writes a record; resolves when it is in the log.
+    pub async fn write(&self, write: Write) -> Result<(), String> {
+        let gone = || "the gateway is stopping".to_string();
+        let (done, written) = oneshot::channel();
+        self.jobs.send(Job { write, done }).map_err(|_| gone())?;
+        written.await.map_err(|_| gone())?
+    }
+
+    /// Writes a record of `subscriptions`.
+    pub async fn subscribe(&self, key: String, value: Option<Vec<u8>>) -> Result<(), String> {
+        // What is waiting to be written under this key is older.
+        self.moved.lock().expect("plain data").remove(&key);
+        self.write(Write::subscription(key, value)).await
+    }
+
+    /// The same for a thread that may wait.
+    pub fn subscribe_blocking(&self, key: String, value: Option<Vec<u8>>) -> Result<(), String> {
+        let gone = || "the gateway is stopping".to_string();
+        let (done, written) = oneshot::channel();
+        self.jobs
+            .send(Job {
+                write: Write::subscription(key, value),
+                done,
+            })
+            .map_err(|_| gone())?;
+        written.blocking_recv().map_err(|_| gone())?
+    }
+
+    /// Has a record of `subscriptions` written soon; a later one of the same key takes its place.
+    pub fn soon(&self, key: String, value: Vec<u8>) {
+        self.moved.lock().expect("plain data").insert(key, value);
+    }
+}
+
+struct Work {
+    log: Arc<dyn Log>,
+    appender: Box<dyn Appender>,
+    moved: Moved,
+}
+
+impl Work {
+    fn run(mut self, queue: &Receiver<Job>, every: Duration) {
+        let mut written = Instant::now();
+        loop {
+            let job = queue.recv_timeout(
+                every
+                    .saturating_sub(written.elapsed())
+                    .max(Duration::from_millis(1)),
+            );
+            let ended = matches!(job, Err(RecvTimeoutError::Disconnected));
+            if let Ok(first) = job {
+                self.jobs(std::iter::once(first).chain(queue.try_iter()).collect());
+            }
+
+            if ended || written.elapsed() >= every {
+                self.positions();
+                written = Instant::now();
+            }
+
+            if ended {
+                return;
+            }
+        }
+    }
+
+    fn jobs(&mut self, jobs: Vec<Job>) {
+        let mut failed = None;
+        for job in &jobs {
+            failed = failed.or(self.append(&job.write).err());
+        }
+
+        let failed = failed
+            .or(self.appender.flush(FLUSH_WAIT).err())
+            .map(|e| e.to_string());
+        if let Some(e) = &failed {
+            tracing::warn!("writing to the log: {e}");
+            self.renew();
+        }
+
+        for job in jobs {
+            // Who asked may have gone away; the record is written all the same.
+            job.done
+                .send(failed.clone().map_or(Ok(()), Err))
+                .unwrap_or_default();
+        }
+    }
+
+    /// Writes the positions that moved. If that fails they stay to be written: unless newer ones
+    /// have come.
+    fn positions(&mut self) {
+        let moved = std::mem::take(&mut *self.moved.lock().expect("plain data"));
+        if moved.is_empty() {
+            return;
+        }
+
+        let mut write = |key: &String, value: &Vec<u8>| {
+            self.append(&Write::subscription(key.clone(), Some(value.clone())))
+        };
+
+        let written = moved
+            .iter()
+            .try_for_each(|(k, v)| write(k, v))
+            .and_then(|()| self.appender.flush(FLUSH_WAIT));
+        if let Err(e) = written {
+            tracing::warn!("positions of webhooks could not be written, trying again: {e}");
+            let mut waiting = self.moved.lock().expect("plain data");
+            for (key, value) in moved {
+                waiting.entry(key).or_insert(value);
+            }
+
+            drop(waiting);
+            self.renew();
+        }
+    }
+
+    /// A writer that failed once may fail for ever; a new one is cheap.
+    fn renew(&mut self) {
+        match self.log.appender() {
+            Ok(appender) => self.appender = appender,
+            Err(e) => tracing::warn!("no new writer: {e}"),
+        }
+    }
+
+    fn append(&mut self, w: &Write) -> Result<(), LogError> {
+        let record = Record {
+            at: w.at,
+            offset: 0,
+            timestamp_ms: w.time_ms,
+            key: Some(w.key.as_bytes()),
+            value: w.value.as_deref(),
+            headers: w.headers.headers(),
+        };
+
+        let began = Instant::now();
+        loop {
+            match self.appender.append(&record) {
+                Err(LogError::Unavailable(_)) if began.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(20))
+                }
+                other => return other,
+            }
+        }
+    }
+}

@@ -1,0 +1,884 @@
+//! Questions about the cluster and its topics, and making topics.
+//!
+//! Clients that only ask are kept: a connection per question would make `status` slow. A client
+//! that asked about a topic before it existed may go on answering "unknown partition" for a long
+//! time, so that answer is only believed from a new client.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
+
+use super::config::KafkaSettings;
+use super::refused::forbidden;
+use super::requirements as req;
+use super::suspect::Quiet;
+use super::watchdog;
+use ports::topics::{Partitions, Severity, TopicSpec};
+use ports::{Bounds, Committed, LogError, TopicState};
+
+/// After this long without an answer, committed offsets count as pending.
+const COMMITTED_WAIT: Duration = Duration::from_millis(1_000);
+/// After so many answers in a row that offsets are pending a new client asks.
+const AFRESH: u32 = 10;
+/// How long the ends of many partitions are waited for before each is asked for alone.
+const ENDS_WAIT: Duration = Duration::from_secs(2);
+/// Times by which ListOffsets means the end (for this client's isolation level) and the start.
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+
+/// Which client answers.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Who {
+    /// Sees what is stable.
+    Committed,
+    /// Sees everything.
+    Everything,
+    /// Asks about a group, without waiting for pending transactions.
+    Group(String),
+    /// Asks about a group, and waits for pending transactions.
+    Stable(String),
+}
+
+pub(super) type Asker = Arc<BaseConsumer<Told>>;
+
+/// Remembers why a connection failed last. A question that is not answered only says that it took
+/// too long.
+#[derive(Default)]
+pub(super) struct Told(Mutex<Option<(KafkaError, String)>>);
+
+impl Told {
+    /// That credentials were refused is not forgotten over a connection that closed, which may be
+    /// how the broker said so.
+    fn note(&self, error: KafkaError, reason: &str) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last
+            .as_ref()
+            .is_none_or(|(before, _)| !refuses(before) || refuses(&error))
+        {
+            *last = Some((error, reason.to_string()));
+        }
+    }
+}
+
+impl ClientContext for Told {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        Quiet.log(level, facility, line);
+
+        // A connection that merely closed is no error to librdkafka, and only logged; the line
+        // begins with the name of a thread.
+        if facility == "FAIL" {
+            let said = line.split_once("]: ").map_or(line, |(_, said)| said);
+            self.note(KafkaError::Global(Code::BrokerTransportFailure), said);
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Quiet.error(error.clone(), reason);
+
+        // That none is left follows from what happened to each, which was told before.
+        if error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
+            self.note(error, reason);
+        }
+    }
+}
+
+impl ConsumerContext for Told {}
+
+/// Why this client's last connection failed, if one did.
+fn why(asker: &BaseConsumer<Told>) -> Option<(KafkaError, String)> {
+    // Errors of librdkafka wait until the client is polled.
+    let deadline = Instant::now() + Duration::from_millis(200);
+    while Instant::now() < deadline {
+        drop(asker.poll(Duration::from_millis(20)));
+    }
+
+    asker
+        .context()
+        .0
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
+}
+
+/// Forgets errors that were told before a question was asked: they have nothing to do with its
+/// answer.
+fn forget_why(asker: &BaseConsumer<Told>) {
+    // Each call takes one thing that librdkafka has to tell, and does not wait.
+    for _ in 0..64 {
+        drop(asker.poll(Duration::ZERO));
+    }
+
+    *asker
+        .context()
+        .0
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+/// The clients that ask.
+#[derive(Default)]
+pub(super) struct Askers {
+    clients: Mutex<BTreeMap<Who, Asker>>,
+    /// Topics that the cluster knew when it was asked. Such a topic does not go away: a broker that
+    /// does not know it has just started.
+    known: Mutex<BTreeSet<String>>,
+    /// Answers in a row that offsets are pending.
+    pending: AtomicU32,
+}
+
+impl Askers {
+    pub(super) fn get(&self, settings: &KafkaSettings, who: Who) -> Result<Asker, LogError> {
+        let mut all = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(asker) = all.get(&who) {
+            return Ok(Arc::clone(asker));
+        }
+
+        let config = match &who {
+            Who::Committed => settings.inquirer(None, true),
+            Who::Everything => settings.inquirer(None, false),
+            Who::Group(group) => settings.inquirer(Some(group), false),
+            Who::Stable(group) => settings.inquirer(Some(group), true),
+        };
+
+        let made: BaseConsumer<Told> = config
+            .create_with_context(Told::default())
+            .map_err(|e| super::bad_config(&e))?;
+        let asker = Arc::new(made);
+        all.insert(who, Arc::clone(&asker));
+        Ok(asker)
+    }
+
+    /// Whether the topic was there when somebody asked before.
+    pub(super) fn knew(&self, topic: &str) -> bool {
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(topic)
+    }
+
+    fn forget(&self, who: &Who) {
+        if let Some(asker) = self
+            .clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(who)
+        {
+            watchdog::drop_aside("closing a client", asker);
+        }
+    }
+
+    /// Asks; on an answer that a stale client would give, asks a new one until the time is up.
+    /// `exists`: whether what is asked about is there after all, by the cluster's metadata; then an
+    /// answer that it is not is one more that comes from a cluster on the move.
+    pub(super) fn ask<T>(
+        &self,
+        settings: &KafkaSettings,
+        who: &Who,
+        exists: &dyn Fn() -> bool,
+        question: impl Fn(&BaseConsumer<Told>) -> Result<T, KafkaError>,
+    ) -> Result<T, LogError> {
+        let _guard = watchdog::exit_after(
+            "asking the cluster",
+            settings.request_wait * 2 + settings.stuck_after,
+        );
+        let asker = self.get(settings, who.clone())?;
+        forget_why(&asker);
+        let code = |answer: &Result<T, KafkaError>| {
+            answer
+                .as_ref()
+                .err()
+                .and_then(KafkaError::rdkafka_error_code)
+        };
+
+        let mut answer = question(&asker);
+        if code(&answer).is_some_and(stale) {
+            self.forget(who);
+            let asker = self.get(settings, who.clone())?;
+            answer = question(&asker);
+        }
+
+        // A coordinator or leader that is moving or loading says so and is right again in a moment;
+        // nobody who asks can do anything but ask again. A partition whose leader has just gone is
+        // "unknown" to librdkafka, like one that never was.
+        let deadline = Instant::now() + settings.request_wait;
+        while let Some(found) = code(&answer).filter(|c| moving(*c) || stale(*c) && exists()) {
+            if Instant::now() >= deadline {
+                let cause = Admin {
+                    settings,
+                    askers: self,
+                }
+                .diagnose(&[]);
+                return Err(LogError::Unavailable(
+                    cause.unwrap_or_else(|| format!("the cluster is on the move: {found}")),
+                ));
+            }
+
+            if stale(found) {
+                self.forget(who);
+                std::thread::sleep(Duration::from_millis(200));
+            }
+
+            std::thread::sleep(Duration::from_millis(50));
+            let asker = self.get(settings, who.clone())?;
+            answer = question(&asker);
+        }
+
+        let unanswered = code(&answer).is_some_and(unanswered);
+        if unanswered && let Some(refusal) = self.group_refused(settings, who) {
+            return Err(refusal);
+        }
+
+        let answer = answer.map_err(|e| {
+            failed(
+                &Admin {
+                    settings,
+                    askers: self,
+                },
+                &e,
+                || why(&*self.get(settings, who.clone()).ok()?),
+            )
+        });
+
+        if unanswered {
+            // A client that was told addresses that lead nowhere goes on looking there for minutes;
+            // a new one begins with those that it was given.
+            self.forget(who);
+        }
+
+        answer
+    }
+}
+
+impl Askers {
+    /// The refusal of a question about a group. librdkafka tells only that there was no answer, and
+    /// beside that why it cannot find the group's coordinator.
+    fn group_refused(&self, settings: &KafkaSettings, who: &Who) -> Option<LogError> {
+        let (Who::Group(group) | Who::Stable(group)) = who else {
+            return None;
+        };
+
+        let (told, _) = why(&*self.get(settings, who.clone()).ok()?)?;
+        let refused = told.rdkafka_error_code() == Some(Code::GroupAuthorizationFailed);
+        refused.then(|| forbidden(&format!("Describe on group {group} is not granted")))
+    }
+}
+
+impl Drop for Askers {
+    fn drop(&mut self) {
+        let all = std::mem::take(
+            self.clients
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        if !all.is_empty() {
+            watchdog::drop_aside("closing clients", all);
+        }
+    }
+}
+
+fn moving(code: Code) -> bool {
+    use Code::{
+        CoordinatorLoadInProgress, CoordinatorNotAvailable, LeaderNotAvailable, NotCoordinator,
+        NotLeaderForPartition,
+    };
+
+    matches!(
+        code,
+        NotCoordinator
+            | CoordinatorNotAvailable
+            | CoordinatorLoadInProgress
+            | LeaderNotAvailable
+            | NotLeaderForPartition
+    )
+}
+
+fn unanswered(code: Code) -> bool {
+    matches!(
+        code,
+        Code::BrokerTransportFailure
+            | Code::OperationTimedOut
+            | Code::AllBrokersDown
+            | Code::Resolve
+    )
+}
+
+pub(super) fn stale(code: Code) -> bool {
+    matches!(
+        code,
+        Code::UnknownPartition | Code::UnknownTopic | Code::UnknownTopicOrPartition
+    )
+}
+
+/// An error of a question, with what to do about it. `why` the connection failed is only asked if
+/// there was no answer.
+pub(super) fn failed(
+    admin: &Admin<'_>,
+    e: &KafkaError,
+    why: impl FnOnce() -> Option<(KafkaError, String)>,
+) -> LogError {
+    let code = match e {
+        KafkaError::AdminOp(code) => Some(*code),
+        _ => e.rdkafka_error_code(),
+    };
+
+    match code {
+        Some(code) if unanswered(code) => match why() {
+            Some((e, why)) if refuses(&e) => forbidden(&why),
+            why => no_answer(admin, why.map(|(_, why)| why)),
+        },
+        Some(
+            Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed,
+        ) => forbidden(&e.to_string()),
+        Some(code) if stale(code) => LogError::Invalid(format!(
+            "a topic does not exist ({e}); run `processor topics create`"
+        )),
+        _ => LogError::Unavailable(e.to_string()),
+    }
+}
+
+fn refuses(e: &KafkaError) -> bool {
+    matches!(
+        e.rdkafka_error_code(),
+        Some(Code::Authentication | Code::SaslAuthenticationFailed)
+    )
+}
+
+fn no_answer(admin: &Admin<'_>, why: Option<String>) -> LogError {
+    let settings = admin.settings;
+
+    // Brokers that answer some questions are there; asking whether they run would send a person the
+    // wrong way.
+    if let Some(cause) = admin.diagnose(&[]) {
+        return LogError::Unavailable(cause);
+    }
+
+    let wait = settings.request_wait.as_secs();
+    let why = why.map_or(String::new(), |why| format!(" ({why})"));
+
+    // A listener that speaks something else hangs up on our first request.
+    let hint = if ["APIVERSION_QUERY", "SSL_HANDSHAKE"]
+        .iter()
+        .any(|s| why.contains(&format!("in state {s}")))
+    {
+        "check security.protocol and what belongs to it (-X, or [kafka] in the file)"
+    } else {
+        "is it running? check --brokers"
+    };
+
+    LogError::Unavailable(format!(
+        "no answer from {} in {wait} s{why}; {hint}",
+        settings.brokers
+    ))
+}
+
+/// All questions that are answered here.
+pub(super) struct Admin<'a> {
+    pub(super) settings: &'a KafkaSettings,
+    pub(super) askers: &'a Askers,
+}
+
+impl Admin<'_> {
+    pub(super) fn ask<T>(
+        &self,
+        who: &Who,
+        exists: &dyn Fn() -> bool,
+        question: impl Fn(&BaseConsumer<Told>) -> Result<T, KafkaError>,
+    ) -> Result<T, LogError> {
+        self.askers.ask(self.settings, who, exists, question)
+    }
+
+    pub(super) fn cluster_id(&self) -> Result<String, LogError> {
+        let wait = self.settings.request_wait;
+        self.ask(&Who::Everything, &|| false, |c| {
+            c.client()
+                .fetch_cluster_id(wait)
+                .ok_or(KafkaError::MetadataFetch(Code::OperationTimedOut))
+        })
+    }
+
+    pub(super) fn partitions(&self, topic: &str) -> Result<Option<u32>, LogError> {
+        let wait = self.settings.request_wait;
+        let found = self.ask(&Who::Everything, &|| false, |c| {
+            let metadata = c.fetch_metadata(Some(topic), wait)?;
+            let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else {
+                return Ok(Ok(None));
+            };
+
+            match found.error().map(Code::from) {
+                None => Ok(Ok(u32::try_from(found.partitions().len())
+                    .ok()
+                    .filter(|n| *n > 0))),
+                Some(code) if stale(code) => Ok(Ok(None)),
+                // An answer, and one that names no topic.
+                Some(Code::TopicAuthorizationFailed) => Ok(Err(())),
+                Some(code) => Err(KafkaError::MetadataFetch(code)),
+            }
+        })?;
+
+        let found = found.map_err(|()| {
+            forbidden(&format!(
+                "neither Read nor Write on topic {topic} is granted"
+            ))
+        })?;
+
+        if found.is_some() && !self.askers.knew(topic) {
+            self.askers
+                .known
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(topic.to_string());
+        }
+
+        Ok(found)
+    }
+
+    /// Whether the cluster's metadata names a partition, or named the topic before; one that cannot
+    /// be asked has not said no.
+    fn exists(&self, topic: &str, partition: u32) -> bool {
+        self.askers.knew(topic)
+            || self
+                .partitions(topic)
+                .map_or(true, |n| n.is_some_and(|n| partition < n))
+    }
+
+    pub(super) fn bounds(&self, topic: &str, partition: u32) -> Result<Bounds, LogError> {
+        let wait = self.settings.request_wait;
+        let exists = || self.exists(topic, partition);
+        let ask = |who| {
+            self.ask(who, &exists, |c| {
+                c.fetch_watermarks(topic, partition as i32, wait)
+            })
+        };
+
+        // The stable end first: it never passes the other one in between.
+        let (_, stable_end) = ask(&Who::Committed)?;
+        let (start, end) = ask(&Who::Everything)?;
+        let offset = |o: i64| {
+            u64::try_from(o)
+                .map_err(|_| LogError::Corrupt(format!("{topic}/{partition} has offset {o}")))
+        };
+
+        Ok(Bounds {
+            start: offset(start)?,
+            stable_end: offset(stable_end)?,
+            end: offset(end)?,
+        })
+    }
+
+    /// The first offset at or after a time; none if the log ends before it.
+    pub(super) fn offset_at(
+        &self,
+        topic: &str,
+        partition: u32,
+        time_ms: i64,
+    ) -> Result<Option<u64>, LogError> {
+        let wait = self.settings.request_wait;
+        self.ask(&Who::Committed, &|| self.exists(topic, partition), |c| {
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(topic, partition as i32, Offset::Offset(time_ms.max(0)))?;
+            let found = c.offsets_for_times(list, wait)?;
+            let element = found
+                .find_partition(topic, partition as i32)
+                .ok_or(KafkaError::MetadataFetch(Code::UnknownPartition))?;
+            element.error()?;
+            Ok(match element.offset() {
+                Offset::Offset(o) => u64::try_from(o).ok(),
+                _ => None,
+            })
+        })
+    }
+
+    pub(super) fn group_offsets(
+        &self,
+        group: &str,
+        partitions: &[(&str, u32)],
+    ) -> Result<Vec<Option<u64>>, LogError> {
+        self.group_commits(group, partitions, offset_in)
+    }
+
+    /// The metadata beside the committed offsets of a group.
+    pub(super) fn group_metadata(
+        &self,
+        group: &str,
+        partitions: &[(&str, u32)],
+    ) -> Result<Vec<String>, LogError> {
+        self.group_commits(group, partitions, |element| element.metadata().to_string())
+    }
+
+    /// The ids of a group's members.
+    pub(super) fn group_members(&self, group: &str) -> Result<Vec<String>, LogError> {
+        let wait = self.settings.request_wait;
+        self.ask(&Who::Group(group.to_string()), &|| false, |c| {
+            let list = c.client().fetch_group_list(Some(group), wait)?;
+            let members = list
+                .groups()
+                .iter()
+                .filter(|g| g.name() == group)
+                .flat_map(|g| g.members());
+            Ok(members.map(|m| m.id().to_string()).collect())
+        })
+    }
+
+    /// One field of each partition's commit, without waiting for commits that are pending.
+    fn group_commits<T>(
+        &self,
+        group: &str,
+        partitions: &[(&str, u32)],
+        wanted: impl Fn(&TopicPartitionListElem<'_>) -> T,
+    ) -> Result<Vec<T>, LogError> {
+        let wait = self.settings.request_wait;
+        let exist = || {
+            partitions
+                .iter()
+                .all(|(topic, partition)| self.exists(topic, *partition))
+        };
+
+        self.ask(&Who::Group(group.to_string()), &exist, |c| {
+            commits_of(c, partitions, wait, &wanted)
+        })
+    }
+
+    /// Committed offsets as far as they are decided.
+    pub(super) fn committed(
+        &self,
+        group: &str,
+        partitions: &[(&str, u32)],
+    ) -> Result<Committed, LogError> {
+        let exist = || {
+            partitions
+                .iter()
+                .all(|(topic, partition)| self.exists(topic, *partition))
+        };
+
+        let ask =
+            |c: &BaseConsumer<Told>| match commits_of(c, partitions, COMMITTED_WAIT, &offset_in) {
+                // librdkafka asks again while offsets are unstable, until the time is up.
+                Err(KafkaError::MetadataFetch(
+                    Code::OperationTimedOut | Code::WaitingForCoordinator,
+                )) => Ok(Committed::Pending),
+                answer => answer.map(Committed::Stable),
+            };
+
+        let who = Who::Stable(group.to_string());
+        let answer = self.ask(&who, &exist, ask);
+        match &answer {
+            // A client that cannot reach the coordinator where it looks for it says the same, for
+            // ever: now and then a new one looks afresh.
+            Ok(Committed::Pending)
+                if self.askers.pending.fetch_add(1, Ordering::Relaxed) % AFRESH == AFRESH - 1 =>
+            {
+                self.askers.forget(&who)
+            }
+            Ok(Committed::Stable(_)) => self.askers.pending.store(0, Ordering::Relaxed),
+            _ => {}
+        }
+
+        answer
+    }
+
+    /// Both ends of many partitions, in one request to each broker for the starts, the stable ends
+    /// and the ends. Where that fails each partition is asked for alone, so that one without a
+    /// leader is an error of its own.
+    pub(super) fn bounds_of(&self, partitions: &[(&str, u32)]) -> Vec<Result<Bounds, LogError>> {
+        if partitions.len() > 1
+            && let Ok(all) = self.all_bounds(partitions)
+        {
+            return all.into_iter().map(Ok).collect();
+        }
+
+        partitions
+            .iter()
+            .map(|(topic, partition)| self.bounds(topic, *partition))
+            .collect()
+    }
+
+    fn all_bounds(&self, partitions: &[(&str, u32)]) -> Result<Vec<Bounds>, LogError> {
+        let ask = |who: &Who, time: i64| self.ask(who, &|| false, |c| ends_of(c, partitions, time));
+
+        // The stable ends first: they never pass the other ones in between.
+        let stable = ask(&Who::Committed, LATEST)?;
+        let starts = ask(&Who::Everything, EARLIEST)?;
+        let ends = ask(&Who::Everything, LATEST)?;
+        let all = starts.into_iter().zip(stable).zip(ends);
+        Ok(all
+            .map(|((start, stable_end), end)| Bounds {
+                start,
+                stable_end,
+                end,
+            })
+            .collect())
+    }
+
+    pub(super) fn create_topic(
+        &self,
+        name: &str,
+        spec: &TopicSpec,
+        partitions: u32,
+    ) -> Result<(), LogError> {
+        let _guard = watchdog::exit_after(
+            "creating a topic",
+            self.settings.request_wait * 4 + self.settings.stuck_after,
+        );
+        match self.partitions(name)? {
+            Some(found) if found == partitions => return Ok(()),
+            Some(found) => {
+                return Err(LogError::Invalid(format!(
+                    "{name} exists with {found} partitions, not {partitions}; counts are fixed when topics are made: choose {found} or another prefix"
+                )));
+            }
+            None => {}
+        }
+
+        let count = i32::try_from(partitions)
+            .map_err(|_| LogError::Invalid(format!("{partitions} partitions are too many")))?;
+        let replicas = self.settings.replication.map_or(-1, i32::from);
+        let wanted = req::wanted(spec);
+        let insync = self
+            .settings
+            .replication
+            .map(|n| req::insync(n.into()).to_string());
+        let mut topic = NewTopic::new(name, count, TopicReplication::Fixed(replicas));
+        for (setting, value) in &wanted {
+            topic = topic.set(setting, value);
+        }
+
+        if let Some(insync) = &insync {
+            topic = topic.set("min.insync.replicas", insync);
+        }
+
+        let admin = self.admin()?;
+        let results = block_on(admin.create_topics([&topic], &self.options()))
+            .map_err(|e| failed(self, &e, || None))?;
+        for result in results {
+            match result {
+                Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
+                Err((name, Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed)) => {
+                    return Err(forbidden(&format!("creating {name}")));
+                }
+                Err((name, Code::RequestTimedOut | Code::OperationTimedOut)) => {
+                    return Err(LogError::Unavailable(format!(
+                        "creating {name} took too long"
+                    )));
+                }
+                Err((name, code)) => return Err(self.not_created(&name, code)),
+            }
+        }
+
+        // The brokers learn of a topic one after the other.
+        let deadline = Instant::now() + self.settings.request_wait;
+        while self.partitions(name)?.is_none() {
+            if Instant::now() >= deadline {
+                return Err(LogError::Unavailable(format!(
+                    "{name} was created but does not show up"
+                )));
+            }
+
+            std::thread::sleep(Duration::from_millis(20));
+        }
+
+        if self.settings.replication.is_none() {
+            self.set_insync(name)?;
+        }
+
+        Ok(())
+    }
+
+    /// The cluster alone knows how many replicas it gives to a topic that does not say.
+    fn set_insync(&self, name: &str) -> Result<(), LogError> {
+        let replicas = self.replicas(name)?;
+        let insync = req::insync(replicas).to_string();
+        let settings = self.describe(&[name])?.pop().and_then(Result::ok);
+        if replicas == 0 || settings.is_none_or(|s| s.get("min.insync.replicas") == Some(&insync)) {
+            return Ok(());
+        }
+
+        match self.alter_topic(name, &[("min.insync.replicas", &insync)]) {
+            // The topic is there and works; `topics check` says what it lacks.
+            Err(LogError::Invalid(why)) => {
+                tracing::warn!("{why}");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn not_created(&self, name: &str, code: Code) -> LogError {
+        LogError::Invalid(match code {
+            Code::InvalidTopic => format!(
+                "{name} could not be created: the brokers refuse its name. Kafka takes two names that differ only in `.` and `_` for the same (a topic \
+                 of another --topic-prefix may have this one's), and allows 249 letters, digits, `.`, `_` and `-`: use another --topic-prefix"
+            ),
+            Code::InvalidReplicationFactor => format!(
+                "{name} could not be created: the brokers cannot give it {} replicas, because fewer of them are there; start the others, or say \
+                 a smaller --replication",
+                self.settings
+                    .replication
+                    .map_or("default.replication.factor".to_string(), |n| n.to_string())
+            ),
+            Code::PolicyViolation => format!(
+                "{name} could not be created: a policy of the cluster forbids it; ask its operators"
+            ),
+            code => format!("{name} could not be created: {code}"),
+        })
+    }
+
+    pub(super) fn describe_topic(
+        &self,
+        name: &str,
+        spec: &TopicSpec,
+    ) -> Result<Option<TopicState>, LogError> {
+        let _guard = watchdog::exit_after(
+            "describing a topic",
+            self.settings.request_wait * 4 + self.settings.stuck_after,
+        );
+        let Some(partitions) = self.partitions(name)? else {
+            return Ok(None);
+        };
+
+        let settings = self.describe(&[name])?.pop().unwrap_or(Err(Code::Unknown));
+        let settings = settings
+            .map_err(|code| LogError::Unavailable(format!("settings of {name}: {code}")))?;
+        let mut mismatches = Vec::new();
+        if spec.partitions == Partitions::One && partitions != 1 {
+            mismatches.push(format!("has {partitions} partitions, must have 1"));
+        }
+
+        let found = req::of_topic(spec, self.replicas(name)?, &settings);
+        mismatches.extend(
+            found
+                .into_iter()
+                .filter(|f| f.severity == Severity::Error)
+                .map(|f| f.text),
+        );
+        Ok(Some(TopicState {
+            partitions,
+            mismatches,
+        }))
+    }
+
+    /// How a broker is set; none if it does not say. Any broker: what is asked for here is set
+    /// alike on all of a sane cluster.
+    pub(super) fn broker_setting(&self, name: &str) -> Option<String> {
+        let wait = self.settings.request_wait;
+        let broker = self.ask(&Who::Everything, &|| false, |c| {
+            let metadata = c.fetch_metadata(None, wait)?;
+            Ok(metadata
+                .brokers()
+                .first()
+                .map(rdkafka::metadata::MetadataBroker::id))
+        });
+
+        self.broker_settings(&[broker.ok()??]).remove(name)
+    }
+
+    pub(super) fn admin(&self) -> Result<AdminClient<Quiet>, LogError> {
+        self.settings
+            .admin()
+            .create_with_context(Quiet)
+            .map_err(|e| super::bad_config(&e))
+    }
+
+    pub(super) fn options(&self) -> AdminOptions {
+        AdminOptions::new()
+            .request_timeout(Some(self.settings.request_wait))
+            .operation_timeout(Some(self.settings.request_wait))
+    }
+}
+
+/// One field of the commit of each partition.
+fn commits_of<T>(
+    c: &BaseConsumer<Told>,
+    partitions: &[(&str, u32)],
+    wait: Duration,
+    wanted: &dyn Fn(&TopicPartitionListElem<'_>) -> T,
+) -> Result<Vec<T>, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for &(topic, partition) in partitions {
+        list.add_partition(topic, partition as i32);
+    }
+
+    let found = c.committed_offsets(list, wait)?;
+    let mut all = Vec::with_capacity(partitions.len());
+    for &(topic, partition) in partitions {
+        let element = found
+            .find_partition(topic, partition as i32)
+            .ok_or(KafkaError::MetadataFetch(Code::UnknownPartition))?;
+        element.error()?;
+        all.push(wanted(&element));
+    }
+
+    Ok(all)
+}
+
+/// The offset in a commit, if there is one.
+fn offset_in(element: &TopicPartitionListElem<'_>) -> Option<u64> {
+    match element.offset() {
+        Offset::Offset(o) => u64::try_from(o).ok(),
+        _ => None,
+    }
+}
+
+/// The offset that the protocol names by one of its two special times.
+fn ends_of(
+    c: &BaseConsumer<Told>,
+    partitions: &[(&str, u32)],
+    time: i64,
+) -> Result<Vec<u64>, KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for &(topic, partition) in partitions {
+        list.add_partition_offset(topic, partition as i32, Offset::from_raw(time))?;
+    }
+
+    let found = c.offsets_for_times(list, ENDS_WAIT)?;
+    let mut offsets = Vec::with_capacity(partitions.len());
+    for &(topic, partition) in partitions {
+        let element = found
+            .find_partition(topic, partition as i32)
+            .ok_or(KafkaError::MetadataFetch(Code::UnknownPartition))?;
+        element.error()?;
+        let Offset::Offset(offset) = element.offset() else {
+            return Err(KafkaError::MetadataFetch(Code::InvalidArgument));
+        };
+
+        offsets.push(
+            u64::try_from(offset).map_err(|_| KafkaError::MetadataFetch(Code::InvalidArgument))?,
+        );
+    }
+
+    Ok(offsets)
+}
+
+/// Waits for a future on this thread. Administration is rare and has threads of its own inside; a
+/// runtime would be too much for it.
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

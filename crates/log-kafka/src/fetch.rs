@@ -1,0 +1,375 @@
+//! A member's partitions: a queue for each, taken from in turns.
+//!
+//! With one queue for all, whatever stands in it goes first, and librdkafka fetches nothing for
+//! anybody while it is full: a backlog in one partition was everybody's. Here each partition is
+//! fetched ahead by itself, up to a bound of its own, and a poll deals its room out evenly: a
+//! partition that has less than its share leaves the rest to the others. The partition that begins
+//! moves on from poll to poll.
+//!
+//! A queue rings when it was empty and gets something (see [`super::bell`]). Rings are taken
+//! *before* queues are looked into, and a partition counts as awake until its queue was found empty
+//! after that; so what comes in between rings again and is not missed.
+
+use std::ffi::CString;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::bell::Bell;
+use super::classify::{self, Read};
+use super::ffi::{Handle, Message, Queue};
+use super::trouble::Trouble;
+use ports::records::{HeaderBuf, NO_LOG_TIME, Record, Records};
+use ports::topics::{TopicPartition, TopicTable};
+use ports::{Limits, LogError, MemberInput};
+
+/// Most records that one call to librdkafka hands over.
+const CHUNK: usize = 1_024;
+/// First guess of a record's size.
+const RECORD_BYTES: usize = 256;
+
+/// One partition.
+struct Slot {
+    at: TopicPartition,
+    /// Next offset to deliver; none while paused.
+    next: Option<u64>,
+    headers: bool,
+    /// Whether nothing is taken from it for now, although there may be something.
+    passed_over: bool,
+    queue: Queue,
+    /// Whether there may be something in the queue.
+    awake: bool,
+    /// Taken from the queue, but too much for the poll that took it; delivered first by the next
+    /// one.
+    held: Records,
+    /// How many of those were delivered.
+    released: usize,
+    /// Running guess of a record's size, to take no more than asked for.
+    record_bytes: usize,
+    trouble: Trouble,
+    /// The first record that the broker did not stamp.
+    unstamped: Option<u64>,
+    /// The error that ended the reading here. Told by the first poll that has nothing else to say,
+    /// so that the records before it are committed.
+    failed: Option<LogError>,
+}
+
+/// How far a batch may grow.
+#[derive(Clone, Copy)]
+struct Room {
+    records: usize,
+    bytes: usize,
+}
+
+impl Room {
+    fn full(self, into: &Records) -> bool {
+        into.len() >= self.records || into.size_bytes() >= self.bytes
+    }
+}
+
+/// The partitions of a member.
+pub(super) struct Slots {
+    /// Sorted by partition.
+    slots: Vec<Slot>,
+    bell: Arc<Bell>,
+    /// Which one begins the next poll.
+    first: usize,
+    buffer: Vec<usize>,
+    headers: HeaderBuf,
+    /// The first record that the broker did not stamp, though its topic wants that, since somebody
+    /// asked.
+    unstamped: Option<(TopicPartition, u64)>,
+}
+
+impl Slots {
+    pub(super) fn new(bell: Arc<Bell>) -> Self {
+        Slots {
+            slots: Vec::new(),
+            bell,
+            first: 0,
+            buffer: Vec::new(),
+            headers: HeaderBuf::default(),
+            unstamped: None,
+        }
+    }
+
+    /// Takes over these partitions, paused, instead of those before.
+    pub(super) fn assign(
+        &mut self,
+        h: Handle,
+        names: &TopicTable,
+        inputs: &[MemberInput],
+        partitions: &[TopicPartition],
+    ) -> Result<(), LogError> {
+        self.clear();
+        for (&at, key) in partitions.iter().zip(0_u32..) {
+            let name =
+                CString::new(names.name(at.topic)).map_err(|e| LogError::Invalid(e.to_string()))?;
+            let queue = i32::try_from(at.partition)
+                .ok()
+                .and_then(|partition| Queue::of_partition(h, &name, partition));
+            let mut queue = queue
+                .ok_or_else(|| LogError::Unavailable(format!("{} has no queue", names.show(at))))?;
+            queue.connect(&self.bell, key);
+            self.slots.push(Slot {
+                at,
+                next: None,
+                headers: inputs.iter().any(|i| i.topic == at.topic && i.headers),
+                passed_over: false,
+                queue,
+                awake: true,
+                held: Records::new(),
+                released: 0,
+                record_bytes: RECORD_BYTES,
+                trouble: Trouble::default(),
+                unstamped: None,
+                failed: None,
+            });
+        }
+
+        debug_assert!(self.slots.is_sorted_by_key(|s| s.at));
+        Ok(())
+    }
+
+    /// Gives all partitions up.
+    pub(super) fn clear(&mut self) {
+        // Their queues ring no more; what they rang before means nothing to those that come next,
+        // which are looked into once anyway.
+        self.slots.clear();
+        self.first = 0;
+    }
+
+    /// Whether the partition is ours.
+    pub(super) fn has(&self, at: TopicPartition) -> bool {
+        self.find(at).is_some()
+    }
+
+    /// The first partition and how far it was read.
+    pub(super) fn any(&self) -> Option<(TopicPartition, u64)> {
+        self.slots.first().map(|s| (s.at, s.next.unwrap_or(0)))
+    }
+
+    /// The first record without the broker's time since the last call.
+    pub(super) fn take_unstamped(&mut self) -> Option<(TopicPartition, u64)> {
+        self.unstamped.take()
+    }
+
+    fn find(&self, at: TopicPartition) -> Option<usize> {
+        self.slots.binary_search_by_key(&at, |s| s.at).ok()
+    }
+
+    /// Delivers from these offsets on. What was taken from the queues before is void.
+    pub(super) fn resume(&mut self, positions: &[(TopicPartition, u64)]) {
+        for &(at, offset) in positions {
+            let Some(i) = self.find(at) else { continue };
+            let slot = &mut self.slots[i];
+            (slot.next, slot.awake, slot.released, slot.failed) = (Some(offset), true, 0, None);
+            slot.held.clear();
+        }
+    }
+
+    /// Takes nothing from these partitions until it is told otherwise.
+    pub(super) fn pass_over(&mut self, partitions: &[TopicPartition]) {
+        self.slots
+            .iter_mut()
+            .for_each(|s| s.passed_over = partitions.contains(&s.at));
+    }
+
+    /// Takes what is there, within the limits, in turns.
+    pub(super) fn take(
+        &mut self,
+        names: &TopicTable,
+        limits: Limits,
+        into: &mut Records,
+    ) -> Result<(), LogError> {
+        if into.is_empty()
+            && let Some(failed) = self.slots.iter_mut().find_map(|s| s.failed.take())
+        {
+            return Err(failed);
+        }
+
+        let room = Room {
+            records: into.len().saturating_add(limits.records),
+            bytes: into.size_bytes().saturating_add(limits.bytes),
+        };
+
+        let count = self.slots.len();
+        let first = self.first;
+        let began = Instant::now();
+        let mut turns = Vec::new();
+        let start = into.len();
+        while !room.full(into) {
+            for key in self.bell.take() {
+                if let Some(slot) = self.slots.get_mut(key as usize) {
+                    slot.awake = true;
+                }
+            }
+
+            turns.clear();
+            turns.extend(
+                (0..count)
+                    .map(|i| (first + i) % count)
+                    .filter(|i| self.slots[*i].has_more()),
+            );
+            for (left, i) in (1..=turns.len()).rev().zip(&turns) {
+                if room.full(into) {
+                    break;
+                }
+
+                let share = Room {
+                    records: into.len() + (room.records - into.len()).div_ceil(left),
+                    bytes: into.size_bytes() + (room.bytes - into.size_bytes()).div_ceil(left),
+                };
+
+                self.slots[*i].take(names, share, &mut self.buffer, &mut self.headers, into);
+                if let Some(offset) = self.slots[*i].unstamped.take() {
+                    self.unstamped.get_or_insert((self.slots[*i].at, offset));
+                }
+
+                if into.len() > start && began.elapsed() >= limits.age {
+                    self.first = (*i + 1) % count;
+                    return Ok(());
+                }
+            }
+
+            if turns.is_empty() {
+                break;
+            }
+        }
+
+        self.first = if count == 0 { 0 } else { (first + 1) % count };
+        Ok(())
+    }
+}
+
+impl Slot {
+    fn has_more(&self) -> bool {
+        self.next.is_some()
+            && !self.passed_over
+            && self.failed.is_none()
+            && (self.awake || self.released < self.held.len())
+    }
+
+    /// Takes records until the batch has grown to its share, or nothing is left here.
+    fn take(
+        &mut self,
+        names: &TopicTable,
+        share: Room,
+        buffer: &mut Vec<usize>,
+        headers: &mut HeaderBuf,
+        into: &mut Records,
+    ) {
+        while self.released < self.held.len() && !share.full(into) {
+            into.push(&self.held.get(self.released));
+            self.released += 1;
+        }
+
+        if self.released == self.held.len() {
+            self.held.clear();
+            self.released = 0;
+        }
+
+        let Slot {
+            at,
+            next: Some(next),
+            headers: wanted,
+            queue,
+            held,
+            record_bytes,
+            trouble,
+            unstamped,
+            failed,
+            ..
+        } = self
+        else {
+            return;
+        };
+
+        while self.awake && failed.is_none() && !share.full(into) {
+            let start = into.len();
+            let start_bytes = into.size_bytes();
+            let by_bytes = (share.bytes - start_bytes) / (*record_bytes).max(1) + 1;
+            let max = (share.records - start).min(by_bytes).min(CHUNK);
+            let n = queue.take_ready(max, buffer, &mut |m| {
+                if failed.is_none() {
+                    *failed = deliver(
+                        *at,
+                        next,
+                        *wanted,
+                        trouble,
+                        unstamped,
+                        names,
+                        m,
+                        headers,
+                        if share.full(into) { held } else { into },
+                    );
+                }
+            });
+
+            if into.len() > start {
+                *record_bytes = (into.size_bytes() - start_bytes).div_ceil(into.len() - start);
+            }
+
+            self.awake = n == max;
+        }
+    }
+}
+
+/// Copies one record into the batch, if it is the next one; answers what ends the reading, if
+/// something does.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "a partition's parts, borrowed one by one beside its queue"
+)]
+fn deliver(
+    at: TopicPartition,
+    next: &mut u64,
+    wants_headers: bool,
+    trouble: &mut Trouble,
+    unstamped: &mut Option<u64>,
+    names: &TopicTable,
+    m: &Message<'_>,
+    headers: &mut HeaderBuf,
+    into: &mut Records,
+) -> Option<LogError> {
+    if let Some(code) = m.error() {
+        let place = names.show(at).to_string();
+        if classify::read(code, false) == Read::PositionGone {
+            return Some(LogError::Corrupt(format!(
+                "{place} has no offset {next} any more ({}): were records deleted before they were processed? Its retention must be unlimited",
+                m.error_text()
+            )));
+        }
+
+        tracing::debug!("{place}: {}", m.error_text());
+        return trouble.note(&place, *next, code, &m.error_text(), Instant::now());
+    }
+
+    let offset = u64::try_from(m.offset()).ok().filter(|o| o >= next)?;
+    if trouble.is_some() {
+        trouble.passed(&names.show(at).to_string());
+    }
+
+    *next = offset + 1;
+    headers.clear();
+    if wants_headers {
+        m.headers(headers);
+    }
+
+    let timestamp_ms = m
+        .log_time_ms(names.spec(at.topic).append_time)
+        .unwrap_or_else(|| {
+            unstamped.get_or_insert(offset);
+            NO_LOG_TIME
+        });
+
+    into.push(&Record {
+        at,
+        offset,
+        timestamp_ms,
+        key: m.key(),
+        value: m.value(),
+        headers: headers.headers(),
+    });
+
+    None
+}

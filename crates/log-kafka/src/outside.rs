@@ -1,0 +1,94 @@
+//! Operators' questions that no role asks: who is in a group, and since when records wait behind an
+//! open transaction.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::bad_config;
+use super::config::KafkaSettings;
+use super::suspect::Quiet;
+use super::watchdog;
+use ports::LogError;
+
+/// How long the record at the stable end is waited for; a report must not take long over a detail.
+const RECORD_WAIT: Duration = Duration::from_secs(3);
+
+/// The members of a group. All brokers are asked, as in `successor`.
+pub(super) fn members(settings: &KafkaSettings, group: &str) -> Result<Vec<String>, LogError> {
+    let _guard = watchdog::exit_after(
+        "asking for a group's members",
+        settings.request_wait * 2 + settings.stuck_after,
+    );
+    let client: BaseConsumer<Quiet> = settings
+        .inquirer(None, false)
+        .create_with_context(Quiet)
+        .map_err(|e| bad_config(&e))?;
+    let deadline = Instant::now() + settings.request_wait;
+    let answer = loop {
+        match client
+            .client()
+            .fetch_group_list(Some(group), settings.request_wait)
+        {
+            Ok(list) => break list,
+            // A coordinator on the move says so, and is right again in a moment.
+            Err(e) if Instant::now() >= deadline => {
+                return Err(LogError::Unavailable(format!(
+                    "members of group {group}: {e}"
+                )));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        }
+    };
+
+    let found = answer
+        .groups()
+        .iter()
+        .filter(|g| g.name() == group && !matches!(g.state(), "Empty" | "Dead"));
+    let all = found
+        .flat_map(|g| {
+            g.members()
+                .iter()
+                .map(|m| format!("{} at {}", m.id(), m.client_host()))
+        })
+        .collect();
+
+    watchdog::drop_aside("closing a client", client);
+    Ok(all)
+}
+
+/// The time of a record that committed readers do not see yet.
+pub(super) fn time_of(
+    settings: &KafkaSettings,
+    topic: &str,
+    partition: u32,
+    offset: u64,
+) -> Result<Option<i64>, LogError> {
+    let _guard = watchdog::exit_after(
+        "looking behind the stable end",
+        RECORD_WAIT * 2 + settings.stuck_after,
+    );
+    let mut config = settings.reader(1);
+    config.set("isolation.level", "read_uncommitted");
+    let client: BaseConsumer<Quiet> = config
+        .create_with_context(Quiet)
+        .map_err(|e| bad_config(&e))?;
+    let mut list = TopicPartitionList::new();
+    let unavailable = |e| LogError::Unavailable(format!("reading {topic}: {e}"));
+    let place = i64::try_from(offset).map_or(Offset::End, Offset::Offset);
+    list.add_partition_offset(topic, partition as i32, place)
+        .map_err(unavailable)?;
+    client.assign(&list).map_err(unavailable)?;
+    let deadline = Instant::now() + RECORD_WAIT;
+    let mut found = None;
+    while found.is_none() && Instant::now() < deadline {
+        if let Some(Ok(record)) = client.poll(Duration::from_millis(100)) {
+            found = record.timestamp().to_millis();
+        }
+    }
+
+    watchdog::drop_aside("closing a client", client);
+    Ok(found)
+}

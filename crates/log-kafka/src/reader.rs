@@ -1,0 +1,299 @@
+//! Reads one topic's committed records outside any group: restore, broadcast tables, `tail`,
+//! `replay`.
+//!
+//! "Caught up" goes by the stable ends asked for when the reader was made, not by a broker's
+//! end-of-partition signal alone: that one says nothing about how far the log was when somebody
+//! cared. A partition is done when a record at or past its end was delivered, or when the consumer
+//! stands at or past the end with nothing left before it (the last offsets of a partition are often
+//! transaction markers, which are never delivered).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use super::classify::{self, Read};
+use super::ffi::{Message, Queue};
+use super::suspect::Quiet;
+use super::trouble::Trouble;
+use super::watchdog;
+use ports::records::{HeaderBuf, NO_LOG_TIME, Record, Records};
+use ports::topics::{TopicId, TopicPartition, TopicTable};
+use ports::{Limits, LogError, Reader};
+
+const SLICE: Duration = Duration::from_millis(50);
+const CHUNK: usize = 1_024;
+
+/// Where a partition's reading stands.
+pub(super) struct Goal {
+    pub(super) partition: u32,
+    /// First offset wanted.
+    pub(super) next: u64,
+    /// Stable end when the reader was made.
+    pub(super) end: u64,
+    /// Where the partition began, if it is read from there.
+    pub(super) start: Option<u64>,
+    pub(super) trouble: Trouble,
+}
+
+/// A reader of one topic over Kafka.
+pub(super) struct KafkaReader {
+    names: Arc<TopicTable>,
+    topic: TopicId,
+    headers: bool,
+    /// Sorted by partition.
+    goals: Vec<Goal>,
+    open: usize,
+    buffer: Vec<usize>,
+    scratch: HeaderBuf,
+    clients: Option<Clients>,
+}
+
+/// Clients that have to be closed, in this order.
+struct Clients {
+    data: Queue,
+    consumer: BaseConsumer<Quiet>,
+}
+
+impl KafkaReader {
+    pub(super) fn new(
+        names: Arc<TopicTable>,
+        topic: TopicId,
+        headers: bool,
+        mut goals: Vec<Goal>,
+        data: Queue,
+        consumer: BaseConsumer<Quiet>,
+    ) -> Self {
+        goals.sort_by_key(|g| g.partition);
+        let open = goals.iter().filter(|g| g.next < g.end).count();
+        let clients = Some(Clients { data, consumer });
+        KafkaReader {
+            names,
+            topic,
+            headers,
+            goals,
+            open,
+            buffer: Vec::new(),
+            scratch: HeaderBuf::default(),
+            clients,
+        }
+    }
+
+    fn serve_control(&self) -> Result<(), LogError> {
+        let Some(c) = &self.clients else {
+            return Ok(());
+        };
+
+        while let Some(event) = c.consumer.poll(Duration::ZERO) {
+            match event {
+                Ok(_) => {
+                    return Err(LogError::Unavailable(
+                        "a record came past the reader's queue; read again".into(),
+                    ));
+                }
+                Err(e) => tracing::debug!("reading {}: {e}", self.names.name(self.topic)),
+            }
+        }
+
+        Ok(())
+    }
+}
+
+/// The means to read a message, apart from the queue it comes from.
+struct Sink<'a> {
+    names: &'a TopicTable,
+    topic: TopicId,
+    headers: bool,
+    goals: &'a mut [Goal],
+    open: &'a mut usize,
+    scratch: &'a mut HeaderBuf,
+}
+
+impl Sink<'_> {
+    fn take(&mut self, m: &Message<'_>, into: &mut Records) -> Result<(), LogError> {
+        let Ok(partition) = u32::try_from(m.partition()) else {
+            return Ok(());
+        };
+
+        let at = TopicPartition::new(self.topic, partition);
+        let Ok(i) = self.goals.binary_search_by_key(&partition, |g| g.partition) else {
+            return Ok(());
+        };
+
+        let goal = &mut self.goals[i];
+        let offset = u64::try_from(m.offset()).ok();
+        match (m.error(), offset) {
+            (None, Some(offset)) if offset >= goal.next => {
+                if goal.trouble.is_some() {
+                    goal.trouble.passed(&self.names.show(at).to_string());
+                }
+
+                *self.open -= usize::from(goal.advance(offset + 1));
+                self.scratch.clear();
+                if self.headers {
+                    m.headers(self.scratch);
+                }
+
+                let headers = self.scratch.headers();
+                let timestamp_ms = m
+                    .log_time_ms(self.names.spec(self.topic).append_time)
+                    .unwrap_or(NO_LOG_TIME);
+                into.push(&Record {
+                    at,
+                    offset,
+                    timestamp_ms,
+                    key: m.key(),
+                    value: m.value(),
+                    headers,
+                });
+
+                Ok(())
+            }
+            (None, _) => Ok(()),
+            // The consumer stands at this offset, and everything stable before it was delivered.
+            (Some(Code::PartitionEOF), Some(offset)) => {
+                *self.open -= usize::from(goal.advance(offset));
+                Ok(())
+            }
+            (Some(code), _) => {
+                let place = self.names.show(at).to_string();
+                let text = m.error_text();
+                match classify::read(code, false) {
+                    // The partition began there a moment ago, when the reader was made; the next
+                    // reader begins later.
+                    Read::PositionGone if goal.start == Some(goal.next) => {
+                        Err(LogError::Unavailable(format!(
+                            "the first records of {place} were just deleted; read again"
+                        )))
+                    }
+                    Read::PositionGone => Err(LogError::Corrupt(format!(
+                        "{place} has no offset {} any more ({text}): its older records were deleted",
+                        goal.next
+                    ))),
+                    // The topic was there when the reader was made; the next reader is told if it
+                    // is gone.
+                    Read::NoTopic => Err(LogError::Unavailable(format!(
+                        "{place} is not known at the moment"
+                    ))),
+                    _ => {
+                        tracing::debug!("reading {place}: {text}");
+                        goal.trouble
+                            .note(&place, goal.next, code, &text, Instant::now())
+                            .map_or(Ok(()), Err)
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Goal {
+    /// Moves on; whether the end that was asked for is reached by that.
+    fn advance(&mut self, next: u64) -> bool {
+        let was_open = self.next < self.end;
+        self.next = self.next.max(next);
+        was_open && self.next >= self.end
+    }
+}
+
+impl Reader for KafkaReader {
+    fn poll(&mut self, wait: Duration, limits: Limits, into: &mut Records) -> Result<(), LogError> {
+        let _guard = watchdog::exit_after("reading", wait + Duration::from_secs(60));
+        let deadline = Instant::now() + wait;
+        let start = into.len();
+        let start_bytes = into.size_bytes();
+        let mut first: Option<Instant> = None;
+        let mut failed = None;
+        self.serve_control()?;
+        loop {
+            let taken = into.len() - start;
+            let bytes = into.size_bytes() - start_bytes;
+            if taken >= limits.records
+                || bytes >= limits.bytes && taken > 0
+                || first.is_some_and(|t| t.elapsed() >= limits.age)
+            {
+                break;
+            }
+
+            let left = if taken == 0 {
+                deadline.saturating_duration_since(Instant::now())
+            } else {
+                Duration::ZERO
+            };
+
+            let Some(c) = &self.clients else { break };
+            let Self {
+                names,
+                topic,
+                headers,
+                goals,
+                open,
+                scratch,
+                buffer,
+                ..
+            } = self;
+
+            let mut sink = Sink {
+                names,
+                topic: *topic,
+                headers: *headers,
+                goals,
+                open,
+                scratch,
+            };
+
+            let average = if taken == 0 {
+                256
+            } else {
+                bytes.div_ceil(taken).max(1)
+            };
+
+            let max = (limits.records - taken)
+                .min(CHUNK)
+                .min((limits.bytes - bytes.min(limits.bytes)) / average + 1);
+            let n = c.data.take(left.min(SLICE), max, buffer, &mut |m| {
+                // Nothing behind what cannot be read: librdkafka goes on there.
+                if failed.is_none() {
+                    failed = sink.take(m, into).err();
+                }
+            });
+
+            if let Some(e) = failed {
+                return Err(e);
+            }
+
+            if into.len() > start {
+                first.get_or_insert_with(Instant::now);
+            }
+
+            if n == 0 && (into.len() > start || left.is_zero()) {
+                break;
+            }
+
+            if n == 0 {
+                self.serve_control()?;
+            }
+        }
+
+        Ok(())
+    }
+
+    fn caught_up(&self) -> bool {
+        self.open == 0
+    }
+
+    fn reached(&self, partition: u32) -> bool {
+        self.goals
+            .iter()
+            .all(|g| g.partition != partition || g.next >= g.end)
+    }
+}
+
+impl Drop for KafkaReader {
+    fn drop(&mut self) {
+        if let Some(clients) = self.clients.take() {
+            watchdog::drop_aside("closing a reader's client", clients);
+        }
+    }
+}

@@ -1,0 +1,605 @@
+//! The one transaction: hand over the outputs, wait until they are delivered, add the offsets,
+//! commit; and what its end means.
+//!
+//! Its order is chosen for speed as well as safety. Offsets go **last**, because a request that
+//! meets the previous transaction still being finished is retried after 20 ms when it is the first
+//! one, but after a growing back-off when it is the offsets. Deliveries are awaited on the event
+//! queue itself, because rdkafka's own flush waits in steps of 100 ms. And the first record is held
+//! back until a short gap after the previous commit has passed: a commit returns before its markers
+//! are written, and what arrives in that moment is refused for 20 ms. The gap is measured: it grows
+//! when deliveries stall after a short one and shrinks otherwise. An idle member never waits.
+//!
+//! Nothing is ever aborted here. An incarnation that failed is dropped; `init_transactions` of the
+//! next one finishes what it left.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::classify::{self, Step, Verdict};
+use super::ffi::{self, Event, GroupMetadata, Handle, Queue, Topic};
+use super::in_flight;
+use super::rejection::{self, size};
+use super::suspect::{self, ProducerWatch};
+use super::takeover;
+use super::throttle::Throttle;
+use faults::crash::{self, Point};
+use ports::records::{Record, Records};
+use ports::topics::{TopicId, TopicPartition, TopicTable};
+use ports::{LogError, MemberSpec, Rejection, Transaction};
+
+const GAP_MIN: Duration = Duration::from_micros(500);
+const GAP_MAX: Duration = Duration::from_micros(4_000);
+/// A refused first request waits this long inside librdkafka.
+const REFUSED: Duration = Duration::from_millis(20);
+
+/// How one call ended that did not go well.
+pub(super) enum Stop {
+    Not(String),
+    /// The transaction's time is up before its end was asked for; so many records had been
+    /// accepted.
+    Late(String, usize),
+    /// The brokers will not have one of the records.
+    Rejected(Rejection),
+    Unknown(String),
+    ProducerFenced(String),
+    InstanceFenced(String),
+    Forbidden(String),
+}
+
+/// A record that did not get into the log.
+#[derive(Clone, Copy)]
+pub(super) struct Failed {
+    /// Handle of its topic.
+    topic: usize,
+    partition: i32,
+    code: Code,
+}
+
+impl Stop {
+    /// The same as an error of a writer outside transactions.
+    pub(super) fn of_a_record(self) -> LogError {
+        match self {
+            Stop::Late(why, _) => LogError::Unavailable(why),
+            Stop::Rejected(rejection) => LogError::Invalid(rejection.text),
+            Stop::Not(why)
+            | Stop::Unknown(why)
+            | Stop::ProducerFenced(why)
+            | Stop::InstanceFenced(why)
+            | Stop::Forbidden(why) => LogError::Unavailable(why),
+        }
+    }
+}
+
+/// A producer with its event queue. Fields are dropped in this order: what belongs to the client
+/// goes before it.
+pub(super) struct Sender {
+    topics: Vec<Option<Topic>>,
+    events: Queue,
+    pub(super) handle: Handle,
+    client: BaseProducer<ProducerWatch>,
+    sent: u64,
+    reported: u64,
+    failure: Option<Failed>,
+    appended: Vec<(usize, i32, i64)>,
+    suspect: bool,
+    throttle: Throttle,
+    /// Whether a transaction is open, or one ended other than well: only then can a lost connection
+    /// leave a request behind.
+    busy: bool,
+}
+
+impl Sender {
+    pub(super) fn new(
+        client: BaseProducer<ProducerWatch>,
+        topics: &TopicTable,
+        whose: &str,
+    ) -> Self {
+        let handle = Handle::of(client.client());
+        Sender {
+            topics: topics.iter().map(|_| None).collect(),
+            events: Queue::main(handle),
+            handle,
+            client,
+            sent: 0,
+            reported: 0,
+            failure: None,
+            appended: Vec::new(),
+            suspect: false,
+            throttle: Throttle::of(whose),
+            busy: false,
+        }
+    }
+
+    /// How many records were neither delivered nor refused yet.
+    pub(super) fn outstanding(&self) -> u64 {
+        self.sent - self.reported
+    }
+
+    /// The delivery that failed since the last call: the first one that brokers refused for what it
+    /// is, or else the first one. When one of a transaction's records is refused the others merely
+    /// come back as purged.
+    pub(super) fn take_failure(&mut self) -> Option<Failed> {
+        self.failure.take()
+    }
+
+    /// Where a failed record was to go, and why it did not get there. Records of a producer that the
+    /// brokers refuse merely come back as purged; the producer knows why.
+    pub(super) fn show(&self, names: &TopicTable, failed: &Failed) -> String {
+        let purged = matches!(failed.code, Code::PurgeQueue | Code::PurgeInflight);
+        let fatal = self.client.client().fatal_error().filter(|_| purged);
+        format!(
+            "{}: {}",
+            self.place_of(failed)
+                .map_or("a topic".into(), |at| names.show(at).to_string()),
+            fatal.map_or_else(|| failed.code.to_string(), |(_, text)| text)
+        )
+    }
+
+    fn place_of(&self, failed: &Failed) -> Option<TopicPartition> {
+        let topic = self
+            .topics
+            .iter()
+            .position(|t| t.as_ref().is_some_and(|t| t.handle() == failed.topic))?;
+        Some(TopicPartition::new(
+            TopicId(u16::try_from(topic).ok()?),
+            u32::try_from(failed.partition).ok()?,
+        ))
+    }
+
+    /// Whether a request may have been left on the wire since the last [`Sender::trust`].
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect && !suspect::keeps_producer()
+    }
+
+    /// Forgets suspicions: a new epoch makes whatever was left behind harmless.
+    pub(super) fn trust(&mut self) {
+        self.suspect = false;
+    }
+
+    pub(super) fn client(&self) -> &BaseProducer<ProducerWatch> {
+        &self.client
+    }
+
+    /// Serves deliveries, log lines and errors: waits for the first, takes what is there.
+    pub(super) fn serve(&mut self, wait: Duration) {
+        let Sender {
+            events,
+            reported,
+            failure,
+            appended,
+            suspect,
+            throttle,
+            busy,
+            ..
+        } = self;
+
+        let mut on = |event: Event<'_>| match event {
+            Event::Delivery {
+                topic,
+                partition,
+                offset,
+                error,
+            } => {
+                *reported += 1;
+                match error {
+                    Some(code) => {
+                        let tells_more = |known: &mut Failed| {
+                            classify::refusal(code).is_some()
+                                && classify::refusal(known.code).is_none()
+                        };
+
+                        if failure.as_mut().is_none_or(tells_more) {
+                            *failure = Some(Failed {
+                                topic,
+                                partition,
+                                code,
+                            });
+                        }
+                    }
+                    // Deliveries come a batch at a time, so the place is nearly always the last
+                    // one.
+                    None => match appended
+                        .iter_mut()
+                        .rfind(|(t, p, _)| *t == topic && *p == partition)
+                    {
+                        Some((_, _, last)) => *last = offset.max(*last),
+                        None => appended.push((topic, partition, offset)),
+                    },
+                }
+            }
+            Event::Log {
+                level,
+                facility,
+                line,
+            } => {
+                *suspect |= suspect::is_suspect(facility, line, *busy);
+                suspect::trace_line(level, facility, line);
+            }
+            Event::Statistics(json) => throttle.note(json, Instant::now()),
+            Event::Error { code, fatal, line } => {
+                tracing::debug!(target: "librdkafka", "producer: {line} ({code:?}{})", if fatal { ", fatal" } else { "" });
+            }
+        };
+
+        let mut wait = wait;
+        while events.next_event(wait, &mut on) {
+            wait = Duration::ZERO;
+        }
+    }
+
+    /// Whether this producer's epoch is over, whatever the call that failed has said: records of a
+    /// fenced producer merely come back as purged.
+    pub(super) fn fenced(&self) -> Option<String> {
+        let (code, text) = self.client.client().fatal_error()?;
+        matches!(
+            code,
+            Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch
+        )
+        .then_some(text)
+    }
+
+    /// Queues one record; waits for room until the deadline.
+    pub(super) fn send(
+        &mut self,
+        names: &TopicTable,
+        r: &Record<'_>,
+        deadline: Instant,
+    ) -> Result<(), Stop> {
+        if size(r) > names.spec(r.at.topic).record_bytes_max as usize {
+            return Err(Stop::Rejected(rejection::of(
+                names,
+                Code::MessageSizeTooLarge,
+                Some(r),
+            )));
+        }
+
+        let slot = r.at.topic.0 as usize;
+        if self.topics[slot].is_none() {
+            self.topics[slot] = Topic::open(self.handle, names.name(r.at.topic));
+        }
+
+        loop {
+            let topic = self.topics[slot].as_ref();
+            let topic = topic.ok_or_else(|| {
+                Stop::Not(format!("{} is not a topic name", names.name(r.at.topic)))
+            })?;
+
+            match topic.produce(self.handle, r) {
+                Ok(()) => {
+                    self.sent += 1;
+                    return Ok(());
+                }
+                Err(Code::QueueFull) if Instant::now() < deadline => {
+                    self.serve(Duration::from_millis(5))
+                }
+                Err(Code::QueueFull) => {
+                    return Err(Stop::Late(
+                        "the client's queue was full until the transaction's time was up".into(),
+                        0,
+                    ));
+                }
+                Err(Code::UnknownPartition) => {
+                    return Err(Stop::Not(format!(
+                        "{} does not exist; `processor topics check` says what differs",
+                        names.show(r.at)
+                    )));
+                }
+                Err(code) if classify::refusal(code).is_some() => {
+                    return Err(Stop::Rejected(rejection::of(names, code, Some(r))));
+                }
+                Err(e) => return Err(Stop::Not(format!("{}: {e}", names.show(r.at)))),
+            }
+        }
+    }
+
+    /// Waits until everything sent is delivered or failed. False when the deadline passed first.
+    pub(super) fn drain(&mut self, deadline: Instant) -> bool {
+        while self.outstanding() > 0 {
+            let now = Instant::now();
+            if now >= deadline {
+                return false;
+            }
+
+            self.serve((deadline - now).min(Duration::from_millis(100)));
+        }
+
+        true
+    }
+
+    fn take_appended(&mut self) -> Vec<(TopicPartition, u64)> {
+        let place = |handle: usize| {
+            self.topics
+                .iter()
+                .position(|t| t.as_ref().is_some_and(|t| t.handle() == handle))
+        };
+
+        let mut all: Vec<_> = (self.appended.iter())
+            .filter_map(|&(t, p, o)| {
+                let topic = TopicId(u16::try_from(place(t)?).ok()?);
+                Some((
+                    TopicPartition::new(topic, u32::try_from(p).ok()?),
+                    u64::try_from(o).ok()?,
+                ))
+            })
+            .collect();
+
+        all.sort_unstable();
+        self.appended.clear();
+        all
+    }
+}
+
+/// When the next transaction may hand over its first record.
+pub(super) struct Pace {
+    gap: Duration,
+    last_commit: Option<Instant>,
+}
+
+impl Pace {
+    pub(super) fn new() -> Self {
+        Pace {
+            gap: Duration::from_micros(1_500),
+            last_commit: None,
+        }
+    }
+
+    /// Waits out the rest of the gap; returns whether there was one to wait for.
+    fn hold_back(&self) -> bool {
+        let Some(rest) = self
+            .last_commit
+            .and_then(|at| self.gap.checked_sub(at.elapsed()))
+        else {
+            return false;
+        };
+
+        std::thread::sleep(rest);
+        true
+    }
+
+    /// Learns from how long the deliveries took after a wait of exactly the gap.
+    fn learn(&mut self, waited: bool, deliveries: Duration) {
+        if !waited {
+            return;
+        }
+
+        self.gap = if deliveries >= REFUSED {
+            self.gap * 5 / 4
+        } else {
+            self.gap - self.gap / 128
+        }
+        .clamp(GAP_MIN, GAP_MAX);
+    }
+}
+
+/// Everything a transaction needs of its member.
+pub(super) struct Parts<'a> {
+    pub(super) names: &'a TopicTable,
+    pub(super) spec: &'a MemberSpec,
+    pub(super) sender: &'a mut Sender,
+    pub(super) pace: &'a mut Pace,
+    pub(super) group: &'a GroupMetadata,
+    pub(super) timeout: Duration,
+}
+
+impl Parts<'_> {
+    /// Runs the transaction. On success returns the last offset written per partition.
+    pub(super) fn run(&mut self, tx: &Transaction<'_>) -> Result<Vec<(TopicPartition, u64)>, Stop> {
+        let handle = self.sender.handle;
+
+        // Checked before anything is begun: a group of -1 would not be checked by the broker at
+        // all.
+        if self.group.generation() < 0 {
+            return Err(Stop::Not("not a member of the group any more".into()));
+        }
+
+        if tx.offsets.is_empty() {
+            return Err(Stop::Not(
+                "a transaction without offsets would not be fenced by the group".into(),
+            ));
+        }
+
+        // A line that came since the last look: what it speaks of may still be on the wire, and
+        // must not meet this transaction.
+        self.sender.serve(Duration::ZERO);
+        if self.sender.is_suspect() {
+            return Err(Stop::Not("a connection or request failed before the transaction began; it begins again under a new epoch".into()));
+        }
+
+        self.sender.busy = true;
+        let deadline = Instant::now() + self.timeout;
+        self.step(Step::BeforeCommit, deadline, |_| {
+            ffi::begin_transaction(handle)
+        })?;
+
+        crash::point(Point::TxBegun);
+        let waited = self.pace.hold_back();
+        let started = Instant::now();
+        self.send_all(tx.outputs, deadline)?;
+        crash::point(Point::TxSent);
+        if !self.sender.drain(deadline) {
+            let left = self.sender.outstanding();
+            let all = tx.outputs.len();
+            let done = all.saturating_sub(usize::try_from(left).unwrap_or(usize::MAX));
+            let cause = self
+                .sender
+                .throttle
+                .why()
+                .unwrap_or_else(|| "a slow link, a quota, or brokers that are away".into());
+            let why = format!(
+                "{left} of {all} records were not acknowledged in {:?} ({cause})",
+                self.timeout
+            );
+            return Err(Stop::Late(why, done));
+        }
+
+        if let Some(failed) = self.sender.take_failure() {
+            return Err(self.cause(&failed, tx));
+        }
+
+        if !tx.outputs.is_empty() {
+            self.pace.learn(waited, started.elapsed());
+        }
+
+        crash::point(Point::TxDelivered);
+        let offsets = self.offsets(tx).map_err(Stop::Not)?;
+        self.step(Step::BeforeCommit, deadline, |me| {
+            let wait = deadline
+                .saturating_duration_since(Instant::now())
+                .min(Duration::from_secs(5));
+            in_flight::call(Point::TxOffsetsInFlight, handle, || {
+                ffi::send_offsets(handle, &offsets, me.group, wait)
+            })
+        })?;
+
+        crash::point(Point::TxOffsets);
+        self.step(Step::Commit, deadline, |_| {
+            let wait = deadline
+                .saturating_duration_since(Instant::now())
+                .max(Duration::from_millis(500));
+            in_flight::call(Point::TxEndInFlight, handle, || {
+                ffi::commit_transaction(handle, wait)
+            })
+        })?;
+
+        self.pace.last_commit = Some(Instant::now());
+
+        // The log lines of the commit are in the queue by now; whoever asks for `suspect` next must
+        // see them.
+        self.sender.serve(Duration::ZERO);
+        self.sender.busy = false;
+        Ok(self.sender.take_appended())
+    }
+
+    fn send_all(&mut self, outputs: &Records, deadline: Instant) -> Result<(), Stop> {
+        for (sent, r) in outputs.iter().enumerate() {
+            self.sender
+                .send(self.names, &r, deadline)
+                .map_err(|e| match e {
+                    Stop::Late(why, _) => Stop::Late(
+                        why,
+                        sent.saturating_sub(
+                            usize::try_from(self.sender.outstanding()).unwrap_or(usize::MAX),
+                        ),
+                    ),
+                    e => e,
+                })?;
+
+            crash::point(Point::TxSending);
+        }
+
+        Ok(())
+    }
+
+    fn offsets(&self, tx: &Transaction<'_>) -> Result<TopicPartitionList, String> {
+        let mut list = TopicPartitionList::with_capacity(tx.offsets.len());
+        for &(at, next) in tx.offsets {
+            let next = i64::try_from(next)
+                .map_err(|_| format!("offset {next} of {} is no offset", self.names.show(at)))?;
+            let mut element = list.add_partition(self.names.name(at.topic), at.partition as i32);
+            element
+                .set_offset(Offset::Offset(next))
+                .map_err(|e| e.to_string())?;
+            element.set_metadata(takeover::signature(&self.spec.instance));
+        }
+
+        Ok(list)
+    }
+
+    /// Calls until it succeeds, fails for good, or the transaction's time is up. A commit that ran
+    /// out of time may still happen.
+    fn step(
+        &mut self,
+        step: Step,
+        deadline: Instant,
+        mut call: impl FnMut(&mut Self) -> Result<(), ffi::TxError>,
+    ) -> Result<(), Stop> {
+        loop {
+            let Err(e) = call(self) else { return Ok(()) };
+            self.sender.serve(Duration::ZERO);
+            let text = format!("{} ({:?})", e.text, e.code);
+            match classify::transaction(step, &e) {
+                Verdict::Again if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5))
+                }
+                Verdict::Again if step == Step::Commit => return Err(Stop::Unknown(text)),
+                Verdict::Again => return Err(Stop::Late(text, 0)),
+                Verdict::Not => return Err(Stop::Not(text)),
+                Verdict::Unknown => return Err(Stop::Unknown(text)),
+                Verdict::ProducerFenced => return Err(Stop::ProducerFenced(text)),
+                Verdict::InstanceFenced => return Err(Stop::InstanceFenced(text)),
+                // After the records are delivered, only the right to read topics can be missing:
+                // the offsets are of those.
+                Verdict::Forbidden => {
+                    return Err(self.forbidden(
+                        &e,
+                        "Read",
+                        self.spec.inputs.iter().map(|i| i.topic),
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Why records were not accepted. When a transaction fails as a whole they merely come back as
+    /// purged; the next call says what it failed of.
+    fn cause(&self, failed: &Failed, tx: &Transaction<'_>) -> Stop {
+        let at = self.sender.place_of(failed);
+        if classify::refusal(failed.code).is_some() {
+            return Stop::Rejected(rejection::of(
+                self.names,
+                failed.code,
+                at.and_then(|at| rejection::to_blame(failed.code, tx.outputs, at))
+                    .as_ref(),
+            ));
+        }
+
+        let why = self.sender.show(self.names, failed);
+        let asked = self.offsets(tx).map(|list| {
+            ffi::send_offsets(
+                self.sender.handle,
+                &list,
+                self.group,
+                Duration::from_secs(1),
+            )
+        });
+
+        match asked {
+            Ok(Err(e)) if classify::is_forbidden(e.code) => {
+                self.forbidden(&e, "Write", tx.outputs.iter().map(|r| r.at.topic))
+            }
+            Ok(Err(e)) => Stop::Not(format!("a record was not accepted: {why}; {}", e.text)),
+            _ => Stop::Not(format!("a record was not accepted: {why}")),
+        }
+    }
+
+    fn forbidden(
+        &self,
+        e: &ffi::TxError,
+        right: &str,
+        topics: impl Iterator<Item = TopicId>,
+    ) -> Stop {
+        let names: BTreeSet<&str> = topics.map(|t| self.names.name(t)).collect();
+        let topics = format!(
+            "{right} on topics {}",
+            names.into_iter().collect::<Vec<_>>().join(", ")
+        );
+        let missing =
+            classify::missing_right(e.code, &topics, &self.spec.group, &self.spec.instance);
+        Stop::Forbidden(refused(
+            &self.spec.instance,
+            &missing.unwrap_or_default(),
+            &e.text,
+        ))
+    }
+}
+
+/// Tells a person which right to grant.
+pub(super) fn refused(instance: &str, missing: &str, text: &str) -> String {
+    format!(
+        "the brokers refuse the transactions of {instance} ({text}): allow its principal {missing} (kafka-acls.sh), then start again; nothing is lost"
+    )
+}

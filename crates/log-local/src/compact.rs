@@ -1,0 +1,270 @@
+//! Compaction: of old records, only the last one of each key stays.
+//!
+//! The keys of what came since the last time are noted with their last offsets; then everything
+//! older than the newest batches is read once and written again without what those notes make
+//! obsolete, from the oldest on. A stop at any moment leaves a log that says the same. Offsets stay
+//! as they are: a batch stands for a run of offsets even where records of it are gone. Costs at
+//! most as much writing again as the log took.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::batch::{Builder, Packed};
+use super::core::Core;
+use super::storage::{Compacted, Place};
+use ports::LogError;
+use ports::topics::{TopicId, TopicPartition};
+
+/// Keys noted at a time; bounds memory to about 200 MB. What is beyond waits for the next time.
+const KEYS_MAX: usize = 4_000_000;
+/// After a compaction that failed.
+const FAILED_WAIT: Duration = Duration::from_secs(60);
+const READ_BYTES: usize = 1 << 20;
+/// Small neighbours are put together up to this.
+const BATCH_BYTES: usize = 256 << 10;
+/// Place in a packed batch's own terms; compaction does not care which topic it is.
+const ANY: TopicPartition = TopicPartition::new(TopicId(0), 0);
+
+/// Wakes the compactor.
+#[derive(Default)]
+pub(crate) struct Wanted {
+    asked: Mutex<bool>,
+    bell: Condvar,
+}
+
+impl Wanted {
+    pub(crate) fn ask(&self) {
+        *self.asked.lock().expect("nobody panics while asking") = true;
+        self.bell.notify_one();
+    }
+
+    /// Waits for a while, or for the end.
+    fn pause(&self, core: &Core, wait: Duration) {
+        let asked = self.asked.lock().expect("nobody panics while asking");
+        let ended = |_: &mut bool| !core.stop.load(Ordering::Acquire);
+        let _woken = self
+            .bell
+            .wait_timeout_while(asked, wait, ended)
+            .expect("nobody panics while asking");
+    }
+
+    fn wait(&self, core: &Core) {
+        let mut asked = self.asked.lock().expect("nobody panics while asking");
+        while !*asked && !core.stop.load(Ordering::Acquire) {
+            asked = self.bell.wait(asked).expect("nobody panics while asking");
+        }
+
+        *asked = false;
+    }
+}
+
+/// What a compaction did to one partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compaction {
+    /// Records that were looked at.
+    pub read: u64,
+    /// Records that are gone.
+    pub dropped: u64,
+}
+
+/// The compactor's thread: works off what has grown, until the log is closed.
+pub(crate) fn run(core: &Core) {
+    while !core.stop.load(Ordering::Acquire) {
+        let due = core.state().due();
+        let Some(place) = due else {
+            core.wanted.wait(core);
+            continue;
+        };
+
+        match compact(core, place) {
+            Ok(done) => {
+                tracing::debug!(
+                    topic = place.topic,
+                    partition = place.partition,
+                    read = done.read,
+                    dropped = done.dropped,
+                    "compacted"
+                )
+            }
+            // A full disk, say, or too many open files: such things pass.
+            Err(e) => {
+                tracing::warn!(
+                    topic = place.topic,
+                    partition = place.partition,
+                    "compaction failed and the log only grows; the next attempt is in {FAILED_WAIT:?}: {e}"
+                );
+                core.wanted.pause(core, FAILED_WAIT);
+            }
+        }
+    }
+}
+
+/// Compacts one partition as far as it may be.
+pub(crate) fn compact(core: &Core, place: Place) -> Result<Compaction, LogError> {
+    let _alone = core
+        .compacting
+        .lock()
+        .expect("nobody panics while compacting");
+    let Some((memory, grown, before)) = core.state().compact_to(place) else {
+        return Ok(Compaction::default());
+    };
+
+    let newest = core.storage.last(place)?.map_or(0, |b| b.base());
+    let (last, to) = note_keys(core, place, before.to, memory.min(newest))?;
+    let mut work = Rewrite {
+        core,
+        place,
+        oldest_tombstone: (core.options.clock)() - core.options.tombstones_ms,
+        last,
+        done: Compaction::default(),
+        kept: 0,
+        pending: Pending::default(),
+    };
+
+    let mut next = 0;
+    let mut log_bytes = before.log_bytes;
+    'all: while next < to && to > before.to {
+        for batch in core.storage.read(place, next, READ_BYTES)? {
+            if batch.base() >= to {
+                break 'all;
+            }
+
+            if core.stop.load(Ordering::Acquire) {
+                return Ok(work.done);
+            }
+
+            work.add(&batch)?;
+            (next, log_bytes) = (batch.last() + 1, batch.log_bytes());
+        }
+    }
+
+    work.flush()?;
+    let mut after = Compacted {
+        to,
+        log_bytes,
+        kept_bytes: work.kept,
+    };
+
+    if to > before.to {
+        core.storage.set_compacted(place, after)?;
+    } else {
+        // Nothing could be done yet; ask again only after more growth.
+        after = Compacted {
+            log_bytes: grown,
+            ..before
+        };
+    }
+
+    core.state().compacted(place, after);
+    Ok(work.done)
+}
+
+/// Last offset of each key from one offset to another. Says how far it got.
+fn note_keys(
+    core: &Core,
+    place: Place,
+    from: u64,
+    to: u64,
+) -> Result<(FxHashMap<u128, u64>, u64), LogError> {
+    let mut last = FxHashMap::default();
+    let mut next = from;
+    while next < to && last.len() < KEYS_MAX && !core.stop.load(Ordering::Acquire) {
+        let batches = core.storage.read(place, next, READ_BYTES)?;
+        let mut moved = false;
+        for batch in batches.iter().take_while(|b| b.base() < to) {
+            for (key, offset) in batch
+                .iter(ANY)
+                .filter_map(|r| r.key.map(|key| (key, r.offset)))
+            {
+                last.insert(xxh3_128(key), offset);
+            }
+
+            (next, moved) = (batch.last() + 1, true);
+        }
+
+        if !moved {
+            next = to;
+        }
+    }
+
+    Ok((last, next.min(to)))
+}
+
+struct Rewrite<'a> {
+    core: &'a Core,
+    place: Place,
+    last: FxHashMap<u128, u64>,
+    oldest_tombstone: i64,
+    done: Compaction,
+    kept: u64,
+    pending: Pending,
+}
+
+/// Batches that will become one.
+#[derive(Default)]
+struct Pending {
+    old: Vec<u64>,
+    builder: Builder,
+    dropped: u64,
+    last: Option<std::sync::Arc<Packed>>,
+}
+
+impl Rewrite<'_> {
+    fn add(&mut self, batch: &std::sync::Arc<Packed>) -> Result<(), LogError> {
+        let first = self.pending.old.first().copied().unwrap_or(batch.base());
+        if self.pending.builder.len() >= BATCH_BYTES || u32::try_from(batch.last() - first).is_err()
+        {
+            self.flush()?;
+        }
+
+        let first = self.pending.old.first().copied().unwrap_or(batch.base());
+        self.pending.old.push(batch.base());
+        self.pending.last = Some(batch.clone());
+        for record in batch.iter(ANY) {
+            self.done.read += 1;
+            let newer = record
+                .key
+                .and_then(|key| self.last.get(&xxh3_128(key)))
+                .is_some_and(|last| *last > record.offset);
+            let expired = record.value.is_none() && record.timestamp_ms < self.oldest_tombstone;
+            if newer || expired {
+                self.pending.dropped += 1;
+                continue;
+            }
+
+            let distance = u32::try_from(record.offset - first)
+                .map_err(|_| LogError::Corrupt("a batch spans too many offsets".to_string()))?;
+            self.pending.builder.push_at(distance, &record);
+        }
+
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), LogError> {
+        let Pending {
+            old,
+            builder,
+            dropped,
+            last,
+        } = std::mem::take(&mut self.pending);
+        let (Some(first), Some(last)) = (old.first(), last) else {
+            return Ok(());
+        };
+
+        if builder.count() > 0 {
+            self.kept += builder.len() as u64;
+        }
+
+        if dropped > 0 || old.len() > 1 {
+            let new = (builder.count() > 0).then(|| builder.replace(*first, &last));
+            self.core.storage.replace(self.place, &old, new.as_ref())?;
+            self.done.dropped += dropped;
+        }
+
+        Ok(())
+    }
+}

@@ -1,0 +1,525 @@
+//! The log of one process: embedded in a directory ([`LocalLog::open`]) or in memory
+//! ([`LocalLog::in_memory`]).
+//!
+//! It keeps the port's promises by being small. A transaction is one atomic write of the storage,
+//! taken in turn; so there are no open transactions, everything that can be read is stable, and a
+//! reader needs no isolation level. It is not a broker: past one process, the answer is Kafka.
+#![warn(unreachable_pub)]
+
+mod appender;
+pub mod batch;
+pub mod clock;
+mod compact;
+mod core;
+mod fetch;
+pub mod format;
+mod groups;
+mod member;
+mod memory;
+mod pending;
+mod reader;
+#[cfg(feature = "rocks")]
+mod rocks;
+mod storage;
+mod syncer;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use self::batch::Builder;
+use self::clock::StampClock;
+pub use self::compact::Compaction;
+use self::core::{Core, PartId, State, Topic};
+pub use self::memory::Memory;
+pub use self::storage::Storage;
+use self::storage::{Place, TopicRow};
+use ports::records::{Record, Records};
+use ports::topics::{TopicId, TopicPartition, TopicSpec, TopicTable};
+use ports::{
+    Appender, Bounds, Committed, From, Log, LogError, Member, MemberSpec, Reader, TopicState,
+};
+
+/// What a commit waits for before it is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The disk: what was acknowledged survives a power failure. Commits that come at the same time
+    /// share one wait.
+    Disk,
+    /// The operating system: what was acknowledged survives the death of the process at any point,
+    /// and a power failure costs what the system had not written yet, whole transactions from the
+    /// end.
+    #[default]
+    Os,
+}
+
+/// How a local log behaves.
+#[derive(Clone)]
+pub struct Options {
+    /// Stamps records of topics with append time. A partition's stamps do not fall, unless the
+    /// clock does by more than [`clock::STEP_MS`].
+    pub clock: StampClock,
+    /// What a commit waits for.
+    pub durability: Durability,
+    /// How much of each partition's end stays in memory for readers that keep up.
+    pub tail_bytes: usize,
+    /// A partition of a compacted topic is compacted when it has grown by this much (and has
+    /// doubled).
+    pub compact_bytes: u64,
+    /// How long tombstones outlive their key, so that a reader that was away still learns of them.
+    /// By record time.
+    pub tombstones_ms: i64,
+    /// How long a member that leaves keeps its seat.
+    pub rejoin: Duration,
+    /// How long a client's record waits for company before it is written.
+    pub linger: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            clock: clock::of_the_machine(),
+            durability: Durability::default(),
+            tail_bytes: 2 << 20,
+            compact_bytes: 64 << 20,
+            tombstones_ms: 24 * 3600 * 1000,
+            rejoin: Duration::from_millis(500),
+            linger: Duration::from_micros(500),
+        }
+    }
+}
+
+/// The local log, for one table of topics. Clones and [`Self::with_topics`] share everything.
+#[derive(Clone)]
+pub struct LocalLog {
+    handle: Arc<Handle>,
+    owner: Arc<Owner>,
+}
+
+/// Stops the threads when the last log goes, so that the directory is free when its last member,
+/// reader and writer are gone too.
+struct Owner {
+    core: Arc<Core>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Owner {
+    fn start(&mut self, name: &str, work: fn(&Core)) -> Result<(), LogError> {
+        let theirs = self.core.clone();
+        let thread = std::thread::Builder::new()
+            .name(name.to_string())
+            .spawn(move || work(&theirs));
+        let thread =
+            thread.map_err(|e| LogError::Unavailable(format!("no thread can be started: {e}")))?;
+        self.threads
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(thread);
+        Ok(())
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.core.stop.store(true, Ordering::Release);
+        self.core.wanted.ask();
+        self.core.unsynced.stop();
+        for thread in self
+            .threads
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+        {
+            // A panic there has already been printed by its own thread, and a destructor cannot
+            // hand it on.
+            let _joined = thread.join();
+        }
+    }
+}
+
+/// What members, readers and writers share: the log and the names of its topics.
+pub(crate) struct Handle {
+    core: Arc<Core>,
+    table: Arc<TopicTable>,
+    /// Topics found so far, by [`TopicId`]. Topics never go away.
+    known: RwLock<Vec<Option<Arc<Topic>>>>,
+}
+
+impl LocalLog {
+    /// A new log in memory.
+    pub fn in_memory(table: &TopicTable) -> Self {
+        Self::with_storage(Box::new(Memory::default()), table, Options::default())
+            .expect("memory cannot fail to open")
+    }
+
+    /// A log on any storage.
+    pub fn with_storage(
+        storage: Box<dyn Storage>,
+        table: &TopicTable,
+        options: Options,
+    ) -> Result<Self, LogError> {
+        let core = Arc::new(Core::open(storage, options)?);
+        let handle = Handle::new(core.clone(), table);
+
+        // Made first, so that a second thread that cannot be started does not leave the first one
+        // alone.
+        let mut owner = Owner {
+            core,
+            threads: Mutex::default(),
+        };
+
+        if owner.core.storage.read_only().is_none() {
+            owner.start("log-compactor", compact::run)?;
+            if owner.core.syncs_later() {
+                owner.start("log-syncer", syncer::run)?;
+            }
+        }
+
+        Ok(LocalLog {
+            handle,
+            owner: Arc::new(owner),
+        })
+    }
+
+    /// Opens the embedded log in a directory, or makes one. Only one process may have it open.
+    #[cfg(feature = "rocks")]
+    pub fn open(
+        dir: &std::path::Path,
+        table: &TopicTable,
+        options: Options,
+    ) -> Result<Self, LogError> {
+        Self::with_storage(
+            Box::new(rocks::Rocks::open(dir, options.durability)?),
+            table,
+            options,
+        )
+    }
+
+    /// Looks into an embedded log, also while another process runs on it: everything as it was at
+    /// this moment, and nothing can be written.
+    #[cfg(feature = "rocks")]
+    pub fn open_read_only(dir: &std::path::Path, table: &TopicTable) -> Result<Self, LogError> {
+        Self::with_storage(
+            Box::new(rocks::Rocks::open_read_only(dir)?),
+            table,
+            Options::default(),
+        )
+    }
+
+    /// The same log for other topics.
+    pub fn with_topics(&self, table: &TopicTable) -> Self {
+        LocalLog {
+            handle: Handle::new(self.owner.core.clone(), table),
+            owner: self.owner.clone(),
+        }
+    }
+
+    /// Compacts all compacted topics now, as far as they may be. What readers hold in memory stays
+    /// as it is.
+    pub fn compact(&self) -> Result<Compaction, LogError> {
+        let core = &self.owner.core;
+        core.writable()?;
+        let places: Vec<Place> = core
+            .state()
+            .parts
+            .iter()
+            .map(|p| p.place)
+            .filter(|p| p.compact)
+            .collect();
+
+        let mut all = Compaction::default();
+        for place in places {
+            let one = compact::compact(core, place)?;
+            (all.read, all.dropped) = (all.read + one.read, all.dropped + one.dropped);
+        }
+
+        Ok(all)
+    }
+}
+
+impl Handle {
+    fn new(core: Arc<Core>, table: &TopicTable) -> Arc<Self> {
+        let known = RwLock::new(vec![None; table.iter().count()]);
+        Arc::new(Handle {
+            core,
+            table: Arc::new(table.clone()),
+            known,
+        })
+    }
+
+    fn find(&self, topic: TopicId) -> Option<Arc<Topic>> {
+        let known = |found: &[Option<Arc<Topic>>]| found.get(topic.0 as usize).cloned().flatten();
+        if let Some(found) = known(&self.known.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Some(found);
+        }
+
+        let found = self.core.state().topic(self.table.name(topic)).cloned()?;
+        self.known.write().unwrap_or_else(PoisonError::into_inner)[topic.0 as usize] =
+            Some(found.clone());
+        Some(found)
+    }
+
+    fn topic(&self, topic: TopicId) -> Result<Arc<Topic>, LogError> {
+        let name = self.table.name(topic);
+        self.find(topic).ok_or_else(|| {
+            LogError::Invalid(format!(
+                "topic {name} does not exist; make it with `processor topics create`"
+            ))
+        })
+    }
+
+    /// The topic that has a number in the storage, if it is one of ours.
+    fn topic_id(&self, state: &State, number: u16) -> Option<TopicId> {
+        state
+            .topics
+            .iter()
+            .find(|t| t.row.number == number)
+            .and_then(|t| self.table.find(&t.row.name))
+    }
+
+    /// A partition's number, place and end.
+    fn part(&self, at: TopicPartition) -> Result<(PartId, Place, u64), LogError> {
+        let topic = self.topic(at.topic)?;
+        let part = self.part_of(&topic, at)?;
+        let state = self.core.state();
+        Ok((part, state.parts[part].place, state.parts[part].end))
+    }
+
+    fn part_of(&self, topic: &Topic, at: TopicPartition) -> Result<PartId, LogError> {
+        if at.partition >= topic.row.partitions {
+            let name = &topic.row.name;
+            let count = topic.row.partitions;
+            return Err(LogError::Invalid(format!(
+                "topic {name} has {count} partitions and none with number {}",
+                at.partition
+            )));
+        }
+
+        Ok(topic.first + at.partition as usize)
+    }
+
+    /// Whether the log would take a record; the same rules as a broker's.
+    fn check(&self, r: &Record<'_>) -> Result<PartId, LogError> {
+        let topic = self.topic(r.at.topic)?;
+        self.check_for(&topic, r)?;
+        self.part_of(&topic, r.at)
+    }
+
+    fn check_for(&self, topic: &Topic, r: &Record<'_>) -> Result<(), LogError> {
+        let size = r.key.map_or(0, <[u8]>::len)
+            + r.value.map_or(0, <[u8]>::len)
+            + r.headers.as_bytes().len();
+        let row = &topic.row;
+        if size > row.record_bytes_max as usize {
+            return Err(LogError::Invalid(format!(
+                "a record of {size} bytes is too large for topic {}, which takes {}",
+                row.name, row.record_bytes_max
+            )));
+        }
+
+        if row.compact && r.key.is_none() {
+            return Err(LogError::Invalid(format!(
+                "a record without a key cannot go to topic {}, which is compacted",
+                row.name
+            )));
+        }
+
+        Ok(())
+    }
+
+    /// Sorts records into one batch for each partition. Needs no lock that anyone waits for.
+    fn pack(&self, records: &Records) -> Result<Vec<(TopicPartition, PartId, Builder)>, LogError> {
+        let mut packed: Vec<(TopicPartition, PartId, Arc<Topic>, Builder)> = Vec::new();
+        let mut places: FxHashMap<TopicPartition, usize> = FxHashMap::default();
+        for r in records.iter() {
+            let i = match places.get(&r.at) {
+                Some(i) => *i,
+                None => {
+                    let topic = self.topic(r.at.topic)?;
+                    packed.push((r.at, self.part_of(&topic, r.at)?, topic, Builder::default()));
+                    places.insert(r.at, packed.len() - 1);
+                    packed.len() - 1
+                }
+            };
+
+            let (_, _, topic, builder) = &mut packed[i];
+            self.check_for(topic, &r)?;
+            builder.push(&r);
+        }
+
+        Ok(packed
+            .into_iter()
+            .map(|(at, part, _, builder)| (at, part, builder))
+            .collect())
+    }
+
+    fn offsets(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Option<u64>>, LogError> {
+        let mut parts = Vec::with_capacity(partitions.len());
+        for at in partitions {
+            parts.push(self.part(*at)?.0);
+        }
+
+        let state = self.core.state();
+        Ok(parts
+            .into_iter()
+            .map(|part| state.offset(group, part))
+            .collect())
+    }
+}
+
+impl Log for LocalLog {
+    fn cluster_id(&self) -> Result<String, LogError> {
+        Ok(self.handle.core.storage.cluster_id().to_string())
+    }
+
+    fn partitions(&self, topic: TopicId) -> Result<Option<u32>, LogError> {
+        Ok(self.handle.find(topic).map(|t| t.row.partitions))
+    }
+
+    fn join(&self, spec: &MemberSpec) -> Result<Box<dyn Member>, LogError> {
+        let core = &self.handle.core;
+        core.writable()?;
+        let mut inputs = Vec::with_capacity(spec.inputs.len());
+        for input in &spec.inputs {
+            let topic = self.handle.topic(input.topic)?;
+            inputs.push((topic.row.number, topic.row.partitions));
+        }
+
+        let joined = core.exclusively(|state| {
+            if let Err(why) = state.check() {
+                return (Err(LogError::Io(why)), false);
+            }
+
+            let joined = state.groups.join(&spec.group, &spec.instance, &inputs);
+
+            // Always awake: a fenced predecessor that sleeps must learn of it.
+            (
+                joined.map(|(ticket, _)| ticket).map_err(LogError::Invalid),
+                true,
+            )
+        });
+
+        let ticket = joined?;
+        Ok(Box::new(member::LocalMember::new(
+            self.handle.clone(),
+            ticket,
+            spec.inputs.clone(),
+        )))
+    }
+
+    fn reader(
+        &self,
+        topic: TopicId,
+        from: &[(u32, From)],
+        headers: bool,
+    ) -> Result<Box<dyn Reader>, LogError> {
+        Ok(Box::new(reader::LocalReader::new(
+            self.handle.clone(),
+            topic,
+            from,
+            headers,
+        )?))
+    }
+
+    fn appender(&self) -> Result<Box<dyn Appender>, LogError> {
+        self.handle.core.writable()?;
+        Ok(Box::new(appender::LocalAppender::new(self.handle.clone())?))
+    }
+
+    fn bounds(&self, at: TopicPartition) -> Result<Bounds, LogError> {
+        let (_, _, end) = self.handle.part(at)?;
+        Ok(Bounds {
+            start: 0,
+            stable_end: end,
+            end,
+        })
+    }
+
+    fn offset_at(&self, at: TopicPartition, time_ms: i64) -> Result<u64, LogError> {
+        let (_, place, end) = self.handle.part(at)?;
+        let read = |from, bytes| self.handle.core.storage.read(place, from, bytes);
+
+        // The largest time so far never falls from batch to batch, so the batch can be found by
+        // halving; the record is looked for from there on.
+        let mut low = 0;
+        let mut high = end;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match read(middle, 1)?.first() {
+                Some(batch) if batch.max_time() < time_ms => low = batch.last() + 1,
+                Some(batch) => high = batch.base().min(middle).max(low),
+                None => high = middle,
+            }
+        }
+
+        while low < end {
+            let batches = read(low, 1 << 20)?;
+            let Some(last) = batches.last() else { break };
+            let found = batches
+                .iter()
+                .flat_map(|b| b.iter(at))
+                .find(|r| r.offset >= low && r.timestamp_ms >= time_ms);
+            if let Some(record) = found {
+                return Ok(record.offset);
+            }
+
+            low = last.last() + 1;
+        }
+
+        Ok(end)
+    }
+
+    fn group_offsets(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Option<u64>>, LogError> {
+        self.handle.offsets(group, partitions)
+    }
+
+    fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Committed, LogError> {
+        self.handle
+            .offsets(group, partitions)
+            .map(Committed::Stable)
+    }
+
+    fn create_topic(
+        &self,
+        topic: TopicId,
+        spec: &TopicSpec,
+        partitions: u32,
+    ) -> Result<(), LogError> {
+        let core = &self.handle.core;
+        let name = self.handle.table.name(topic);
+        core.add_topic(|state| match state.topic(name).map(|t| t.row.partitions) {
+            Some(count) if count == partitions => Ok(None),
+            Some(count) => Err(LogError::Invalid(format!(
+                "topic {name} exists with {count} partitions, not {partitions}; counts cannot be changed: use {count}, or another prefix or directory"
+            ))),
+            None if partitions == 0 => Err(LogError::Invalid(format!("topic {name} needs at least one partition"))),
+            None => {
+                core.writable()?;
+                let number = u16::try_from(state.topics.len()).map_err(|_| LogError::Invalid("this log has 65536 topics, which is the limit".into()))?;
+                Ok(Some(TopicRow::new(number, name, spec, partitions)))
+            }
+        })
+    }
+
+    fn describe_topic(
+        &self,
+        topic: TopicId,
+        spec: &TopicSpec,
+    ) -> Result<Option<TopicState>, LogError> {
+        Ok(self.handle.find(topic).map(|t| TopicState {
+            partitions: t.row.partitions,
+            mismatches: t.row.mismatches(spec),
+        }))
+    }
+}

@@ -1,0 +1,154 @@
+//! Storage in memory, for tests, benches and anything that may forget.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::batch::Packed;
+use super::storage::{Commit, Compacted, Loaded, Place, Storage, TopicRow};
+use ports::LogError;
+
+/// Keeps everything in maps. Clones share them, so that a test can close a log and open it again.
+#[derive(Clone)]
+pub struct Memory {
+    id: String,
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    topics: Vec<TopicRow>,
+    batches: BTreeMap<Place, BTreeMap<u64, Arc<Packed>>>,
+    offsets: BTreeMap<(String, u16, u32), u64>,
+    compacted: BTreeMap<Place, Compacted>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Memory {
+            id: uuid::Uuid::now_v7().to_string(),
+            kept: Arc::default(),
+        }
+    }
+}
+
+impl Memory {
+    /// A copy of everything that goes its own way from here.
+    pub fn fork(&self) -> Memory {
+        let kept = self.kept();
+        let copy = Kept {
+            topics: kept.topics.clone(),
+            batches: kept.batches.clone(),
+            offsets: kept.offsets.clone(),
+            compacted: kept.compacted.clone(),
+        };
+
+        Memory {
+            id: self.id.clone(),
+            kept: Arc::new(Mutex::new(copy)),
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept
+            .lock()
+            .expect("nobody panics while holding the maps")
+    }
+}
+
+impl Storage for Memory {
+    fn cluster_id(&self) -> &str {
+        &self.id
+    }
+
+    fn load(&self) -> Result<Loaded, LogError> {
+        let kept = self.kept();
+        let offsets = kept
+            .offsets
+            .iter()
+            .map(|((group, topic, partition), o)| (group.clone(), *topic, *partition, *o))
+            .collect();
+        Ok(Loaded {
+            topics: kept.topics.clone(),
+            offsets,
+        })
+    }
+
+    fn add_topic(&self, row: &TopicRow) -> Result<(), LogError> {
+        self.kept().topics.push(row.clone());
+        Ok(())
+    }
+
+    fn commit(&self, commit: &Commit<'_>) -> Result<(), LogError> {
+        let mut kept = self.kept();
+        for (at, batch) in commit.batches {
+            kept.batches
+                .entry(*at)
+                .or_default()
+                .insert(batch.base(), batch.clone());
+        }
+
+        for (at, offset) in commit.offsets {
+            kept.offsets
+                .insert((commit.group.to_string(), at.topic, at.partition), *offset);
+        }
+
+        Ok(())
+    }
+
+    fn read(&self, at: Place, from: u64, bytes: usize) -> Result<Vec<Arc<Packed>>, LogError> {
+        let kept = self.kept();
+        let Some(batches) = kept.batches.get(&at) else {
+            return Ok(Vec::new());
+        };
+
+        let start = batches
+            .range(..=from)
+            .next_back()
+            .filter(|(_, b)| b.last() >= from)
+            .map_or(from, |(base, _)| *base);
+        let mut found = Vec::new();
+        let mut size = 0;
+        for batch in batches.range(start..).map(|(_, b)| b) {
+            size += batch.as_bytes().len();
+            found.push(batch.clone());
+            if size >= bytes {
+                break;
+            }
+        }
+
+        Ok(found)
+    }
+
+    fn last(&self, at: Place) -> Result<Option<Arc<Packed>>, LogError> {
+        Ok(self
+            .kept()
+            .batches
+            .get(&at)
+            .and_then(|b| b.last_key_value().map(|(_, b)| b.clone())))
+    }
+
+    fn compacted(&self, at: Place) -> Result<Compacted, LogError> {
+        Ok(self.kept().compacted.get(&at).copied().unwrap_or_default())
+    }
+
+    fn replace(&self, at: Place, old: &[u64], new: Option<&Packed>) -> Result<(), LogError> {
+        let mut kept = self.kept();
+        let batches = kept.batches.entry(at).or_default();
+        for base in old {
+            batches.remove(base);
+        }
+
+        if let Some(new) = new {
+            let copy = Packed::parse(new.base(), new.as_bytes().to_vec())
+                .map_err(|e| LogError::Corrupt(e.to_string()))?;
+            batches.insert(new.base(), copy);
+        }
+
+        Ok(())
+    }
+
+    fn set_compacted(&self, at: Place, to: Compacted) -> Result<(), LogError> {
+        self.kept().compacted.insert(at, to);
+        Ok(())
+    }
+}

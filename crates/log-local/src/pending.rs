@@ -1,0 +1,191 @@
+//! What is written and not yet on the disk, and who waits for that.
+//!
+//! Writers take turns only to write. Then each waits until the disk has its transaction; one of
+//! those who wait does it for all that were written by then, so that any number of them share one
+//! wait for the disk. What is written counts (can be read, moves a group) only when it is there.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use super::batch::Packed;
+use super::core::PartId;
+
+/// A transaction that is written.
+pub(crate) struct Written {
+    pub batches: Vec<(PartId, Arc<Packed>)>,
+    pub group: String,
+    pub offsets: Vec<(PartId, u64)>,
+}
+
+#[derive(Default)]
+pub(crate) struct Pending {
+    inner: Mutex<Inner>,
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    queue: VecDeque<Written>,
+    /// Transactions that were written, ever.
+    written: u64,
+    /// And that are on the disk.
+    synced: u64,
+    syncing: bool,
+    failed: Option<String>,
+}
+
+impl Pending {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner
+            .lock()
+            .expect("nobody panics while holding what is pending")
+    }
+
+    /// Adds one that was just written; the caller still has the turn, so they are in order. Answers
+    /// its number.
+    pub(crate) fn add(&self, written: Written) -> u64 {
+        let mut inner = self.lock();
+        inner.queue.push_back(written);
+        inner.written += 1;
+        inner.written
+    }
+
+    /// The number of the last one that was written.
+    pub(crate) fn last(&self) -> u64 {
+        self.lock().written
+    }
+
+    /// Waits until transaction `number` is on the disk and counts. `sync` has the disk write all
+    /// that was written, `publish` makes transactions count; each is called by one caller at a
+    /// time, for all that wait.
+    pub(crate) fn wait(
+        &self,
+        number: u64,
+        sync: impl Fn() -> Result<(), String>,
+        publish: impl Fn(Vec<Written>),
+    ) -> Result<(), String> {
+        let mut inner = self.lock();
+        loop {
+            if inner.synced >= number {
+                return Ok(());
+            }
+
+            if let Some(why) = &inner.failed {
+                return Err(why.clone());
+            }
+
+            if inner.syncing {
+                inner = self
+                    .done
+                    .wait(inner)
+                    .expect("nobody panics while holding what is pending");
+                continue;
+            }
+
+            inner.syncing = true;
+            let upto = inner.written;
+            drop(inner);
+            let done = sync();
+            inner = self.lock();
+            match done {
+                Ok(()) => {
+                    let count = usize::try_from(upto - inner.synced)
+                        .unwrap_or(usize::MAX)
+                        .min(inner.queue.len());
+                    let ready: Vec<_> = inner.queue.drain(..count).collect();
+                    drop(inner);
+                    publish(ready);
+                    inner = self.lock();
+                    inner.synced = upto;
+                }
+                Err(why) => inner.failed = Some(why),
+            }
+
+            inner.syncing = false;
+            self.done.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn one(offset: u64) -> Written {
+        Written {
+            batches: Vec::new(),
+            group: "g".into(),
+            offsets: vec![(0, offset)],
+        }
+    }
+
+    #[test]
+    fn many_share_one_wait_and_count_in_order() {
+        let pending = Pending::default();
+        let syncs = AtomicU64::new(0);
+        let turn = Mutex::new(0_u64);
+        let published = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let number = {
+                            let mut turn = turn.lock().expect("not poisoned");
+                            *turn += 1;
+                            pending.add(one(*turn))
+                        };
+
+                        let sync = || {
+                            syncs.fetch_add(1, Ordering::Relaxed);
+                            std::thread::sleep(Duration::from_millis(1));
+                            Ok(())
+                        };
+
+                        let publish = |ready: Vec<Written>| {
+                            published
+                                .lock()
+                                .expect("not poisoned")
+                                .extend(ready.iter().map(|w| w.offsets[0].1));
+                        };
+
+                        pending.wait(number, sync, publish).expect("synced");
+                        assert!(
+                            published.lock().expect("not poisoned").contains(&number),
+                            "who returns finds its own"
+                        );
+                    }
+                });
+            }
+        });
+
+        assert_eq!(
+            *published.lock().expect("not poisoned"),
+            (1..=400).collect::<Vec<_>>()
+        );
+        let syncs = syncs.load(Ordering::Relaxed);
+        assert!(
+            syncs < 200,
+            "400 transactions of 8 threads had {syncs} waits for the disk"
+        );
+    }
+
+    #[test]
+    fn a_disk_that_fails_fails_all_who_wait_and_publishes_nothing() {
+        let pending = Pending::default();
+        let first = pending.add(one(1));
+        let publish = |_: Vec<Written>| panic!("nothing is on the disk");
+        assert_eq!(
+            pending.wait(first, || Err("no".into()), publish),
+            Err("no".to_string())
+        );
+        let second = pending.add(one(2));
+        assert_eq!(
+            pending.wait(second, || Ok(()), publish),
+            Err("no".to_string()),
+            "and it stays so"
+        );
+    }
+}

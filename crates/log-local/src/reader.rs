@@ -1,0 +1,95 @@
+//! Reads partitions of one topic from given offsets, outside any group.
+
+use std::sync::{Arc, Condvar};
+use std::time::{Duration, Instant};
+
+use super::Handle;
+use super::fetch::{Position, fetch};
+use ports::records::Records;
+use ports::topics::{TopicId, TopicPartition};
+use ports::{From, Limits, LogError, Reader};
+
+pub(crate) struct LocalReader {
+    handle: Arc<Handle>,
+    positions: Vec<Position>,
+    /// Ends of the partitions when the reader was made.
+    targets: Vec<u64>,
+    first: usize,
+    bell: Arc<Condvar>,
+}
+
+impl LocalReader {
+    pub(crate) fn new(
+        handle: Arc<Handle>,
+        topic: TopicId,
+        from: &[(u32, From)],
+        headers: bool,
+    ) -> Result<Self, LogError> {
+        let mut positions = Vec::with_capacity(from.len());
+        let mut targets = Vec::with_capacity(from.len());
+        for (partition, from) in from {
+            let at = TopicPartition::new(topic, *partition);
+            let (part, place, end) = handle.part(at)?;
+            let next = match from {
+                From::Start => 0,
+                From::End => end,
+                From::Offset(offset) if *offset <= end => *offset,
+                From::Offset(offset) => {
+                    let at = handle.table.show(at);
+                    return Err(LogError::Invalid(format!(
+                        "{at} ends at offset {end} and cannot be read from {offset}; was its log replaced?"
+                    )));
+                }
+            };
+
+            positions.push(Position::new(at, part, place, next, headers));
+            targets.push(end);
+        }
+
+        Ok(LocalReader {
+            handle,
+            positions,
+            targets,
+            first: 0,
+            bell: Arc::default(),
+        })
+    }
+}
+
+impl Reader for LocalReader {
+    fn poll(&mut self, wait: Duration, limits: Limits, into: &mut Records) -> Result<(), LogError> {
+        let core = &self.handle.core;
+        let until = Instant::now() + wait;
+        let mut state = core.state();
+        while !self.positions.iter().any(|p| p.has_more(&state)) {
+            let in_time;
+            (state, in_time) = core.sleep(
+                state,
+                &self.bell,
+                self.positions.iter().map(|p| p.part),
+                until,
+            );
+            if !in_time {
+                return Ok(());
+            }
+        }
+
+        drop(state);
+        self.first = (self.first + 1) % self.positions.len();
+        fetch(core, &mut self.positions, self.first, limits, into)
+    }
+
+    fn caught_up(&self) -> bool {
+        self.positions
+            .iter()
+            .zip(&self.targets)
+            .all(|(p, target)| p.next >= *target)
+    }
+
+    fn reached(&self, partition: u32) -> bool {
+        self.positions
+            .iter()
+            .zip(&self.targets)
+            .all(|(p, target)| p.at.partition != partition || p.next >= *target)
+    }
+}

@@ -1,0 +1,196 @@
+//! `audit`: one hash chain per source partition over everything that is public. It also says what
+//! is wrong with a bad record of `instruments`, which all roles pass over and none of them owns.
+
+use std::collections::BTreeMap;
+
+use domain::chain::{self, GENESIS, Hash};
+use engine::context::Ctx;
+use engine::guard;
+use engine::role::{Bug, Role};
+use ports::records::Record;
+use ports::varint::{put, take_u64};
+use wire::audit::{AUDIT_ENTRY, AuditEntry, VERSION as ENTRY_VERSION};
+use wire::{instrument, topics};
+
+use super::intake::bug;
+
+const VERSION: u8 = 1;
+
+/// Chains with links of version 1 (by the source's full name), and the first offset whose link is
+/// of version 2.
+pub type Links = BTreeMap<String, u64>;
+
+/// The role's logic; see the module.
+#[derive(Default)]
+pub(super) struct Audit {
+    /// Only for a replay. What is done for the first time is done in version 2.
+    links: Links,
+    key: String,
+    source: String,
+    value: Vec<u8>,
+}
+
+impl Audit {
+    pub(super) fn new(links: Links) -> Self {
+        Audit {
+            links,
+            ..Audit::default()
+        }
+    }
+}
+
+impl Role for Audit {
+    fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+        if !topics::AUDITED.contains(&record.at.topic) {
+            return Ok(());
+        }
+
+        // `topic/partition`: in state without the prefix, so that the state does not depend on it;
+        // in the log in full, as everywhere.
+        let name = ctx.src();
+        let full = name.rsplit_once('/').map_or(name, |(source, _)| source);
+        self.source.clear();
+        self.source.push_str(full);
+        self.key.clear();
+        self.key.push_str(short_name(record));
+        self.key
+            .push_str(&self.source[self.source.rfind('/').unwrap_or(0)..]);
+
+        let (previous, count) = match ctx.get(self.key.as_bytes()) {
+            None => (GENESIS, 0),
+            Some(bytes) => match read(bytes) {
+                Some(head) => head,
+                None => {
+                    return Err(bug(
+                        ctx,
+                        "state of a chain cannot be read; it was written by a newer version or is damaged",
+                    ));
+                }
+            },
+        };
+
+        let payload = chain::payload_hash(record.key, record.value);
+        let first = self
+            .links
+            .get(&self.source)
+            .is_some_and(|since| record.offset < *since);
+        let meta = chain::meta_hash(
+            record.timestamp_ms,
+            record.key.is_some(),
+            record.value.is_some(),
+            record.headers.iter(),
+        );
+        let meta = Some(meta).filter(|_| !first);
+        let hash = chain::link(&previous, ctx.src(), &payload, meta.as_ref());
+        self.value.clear();
+        AuditEntry {
+            src_topic: ctx.topic_name(record.at.topic),
+            src_partition: record.at.partition,
+            src_offset: record.offset,
+            log_time_ms: record.timestamp_ms,
+            payload_hash: payload,
+            meta_hash: meta,
+            prev_hash: previous,
+            hash,
+        }
+        .encode(&mut self.value);
+
+        let version = if first { guard::VERSION } else { ENTRY_VERSION };
+        ctx.emit_as(
+            version,
+            topics::AUDIT_LOG,
+            self.source.as_bytes(),
+            AUDIT_ENTRY,
+            &self.value,
+        );
+
+        self.value.clear();
+        write(&mut self.value, &hash, count + 1);
+        ctx.put(self.key.as_bytes(), &self.value);
+
+        if record.at.topic == topics::INSTRUMENTS {
+            let large = record
+                .value
+                .is_some_and(|v| v.len() > topics::INPUT_BYTES_MAX);
+            if let Err(fault) = instrument::decode(record.key, record.value) {
+                ctx.dead_letter(record, if large { "OVERSIZE" } else { "MALFORMED" }, fault);
+            }
+        }
+
+        Ok(())
+    }
+}
+
+/// The topic's name without the prefix.
+fn short_name(record: &Record<'_>) -> &'static str {
+    match record.at.topic {
+        topics::ORDER_COMMANDS => "order-commands",
+        topics::MARKET_DATA => "market-data",
+        topics::INSTRUMENTS => "instruments",
+        topics::ORDER_EVENTS => "order-events",
+        topics::TRADES => "trades",
+        topics::REFERENCE_PRICES => "reference-prices",
+        topics::PORTFOLIOS => "portfolios",
+        topics::NOTIFICATIONS => "notifications",
+        topics::CONTROLS => "controls",
+        topics::OPERATOR_COMMANDS => "operator-commands",
+        _ => "dead-letters",
+    }
+}
+
+/// State of a chain: version, head, number of entries.
+fn write(out: &mut Vec<u8>, head: &Hash, count: u64) {
+    out.push(VERSION);
+    out.extend_from_slice(head);
+    put(out, count);
+}
+
+fn read(bytes: &[u8]) -> Option<(Hash, u64)> {
+    let (&VERSION, rest) = bytes.split_first()? else {
+        return None;
+    };
+
+    let (head, mut rest) = rest.split_at_checked(32)?;
+    let count = take_u64(&mut rest)?;
+    rest.is_empty().then_some((head.try_into().ok()?, count))
+}
+
+/// State of a chain, readable.
+pub(super) fn show(value: &[u8]) -> Option<serde_json::Value> {
+    let (head, count) = read(value)?;
+    let head: String = head.iter().map(|b| format!("{b:02x}")).collect();
+    Some(serde_json::json!({"entries": count, "head": head}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Later versions must read what this one wrote.
+    #[test]
+    fn golden_bytes() {
+        let mut out = Vec::new();
+        write(&mut out, &[7; 32], 300);
+        assert_eq!(out, [&[1][..], &[7; 32], &[0xac, 2]].concat());
+        assert_eq!(read(&out), Some(([7; 32], 300)));
+        assert_eq!(read(&out[1..]), None);
+    }
+
+    #[test]
+    fn every_audited_topic_has_its_own_name() {
+        let table = wire::topics::table("p-");
+        for topic in topics::AUDITED {
+            let at = ports::topics::TopicPartition::new(topic, 0);
+            let record = Record {
+                at,
+                offset: 0,
+                timestamp_ms: 0,
+                key: None,
+                value: None,
+                headers: Default::default(),
+            };
+
+            assert_eq!(short_name(&record), table.spec(topic).name);
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! One user's account in hand while a record is handled: numbers and stamps the user's events, and
+//! opens the account before the first of them.
+
+use crate::intake::bug;
+use domain::account::{Account, Broken, Position, Totals};
+use domain::hold::Hold;
+use domain::status::Side;
+use engine::context::Ctx;
+use engine::role::Bug;
+use wire::book::{Ask, BOOK_COMMAND, BookCommand};
+use wire::command::Kind;
+use wire::event::{Event, OrderEvent};
+use wire::topics;
+
+use super::mass;
+use super::state::{self, Buffers, Entry};
+
+pub(super) struct Desk<'d, 'c> {
+    pub ctx: &'d mut Ctx<'c>,
+    pub buffers: &'d mut Buffers,
+    pub user: &'d str,
+    pub account: Account,
+}
+
+impl<'d, 'c> Desk<'d, 'c> {
+    /// The account of a user who must have one.
+    pub(super) fn existing(
+        ctx: &'d mut Ctx<'c>,
+        buffers: &'d mut Buffers,
+        user: &'d str,
+    ) -> Result<Self, Bug> {
+        let account = state::load_account(ctx, buffers, user)?
+            .ok_or_else(|| bug(ctx, "an execution for a user without an account"))?;
+        Ok(Desk {
+            ctx,
+            buffers,
+            user,
+            account,
+        })
+    }
+
+    /// The account of a user who is about to get an event. The first command that may open the
+    /// account does: `opening` says with how much cash, or none while the user may not have an
+    /// account.
+    pub(super) fn open(
+        ctx: &'d mut Ctx<'c>,
+        buffers: &'d mut Buffers,
+        user: &'d str,
+        opening: impl FnOnce(&mut Ctx<'c>) -> Option<i64>,
+        cause_id: &str,
+    ) -> Result<Self, Bug> {
+        let found = state::load_account(ctx, buffers, user)?;
+        let mut desk = Desk {
+            ctx,
+            buffers,
+            user,
+            account: found.unwrap_or_default(),
+        };
+
+        if found.is_some_and(|account| !account.unopened) {
+            return Ok(desk);
+        }
+
+        let opening_cash_e4 = opening(desk.ctx);
+        desk.account.unopened = opening_cash_e4.is_none();
+        if let Some(opening_cash_e4) = opening_cash_e4.filter(|cash| *cash > 0) {
+            desk.post(|account, totals| account.deposit(totals, opening_cash_e4))?;
+            desk.event(OrderEvent {
+                cause_id: Some(cause_id),
+                amount_e4: Some(opening_cash_e4),
+                ..OrderEvent::new(Event::Deposited, user)
+            });
+        }
+
+        Ok(desk)
+    }
+
+    /// A posting between the account and the task's totals.
+    pub(super) fn post(
+        &mut self,
+        posting: impl FnOnce(&mut Account, &mut Totals) -> Result<(), Broken>,
+    ) -> Result<(), Bug> {
+        let mut totals = state::load_totals(self.ctx)?;
+        posting(&mut self.account, &mut totals).map_err(|e| bug(self.ctx, e))?;
+        state::save_totals(self.ctx, self.buffers, &totals);
+        Ok(())
+    }
+
+    /// The next event of the user.
+    pub(super) fn event(&mut self, mut e: OrderEvent<'_>) {
+        self.account.user_seq += 1;
+        e.user_seq = self.account.user_seq;
+        e.time_us = self.ctx.time_ms().saturating_mul(1_000);
+        e.cash_available_e4 = self.account.balance_e4();
+        e.cash_reserved_e4 = self.account.reserved_e4;
+        let unanswered = i64::try_from(std::mem::take(&mut self.account.messages.unanswered))
+            .unwrap_or(i64::MAX);
+        e.unanswered = Some(unanswered).filter(|n| *n > 0);
+        self.buffers.value.clear();
+        e.encode(&mut self.buffers.value);
+        self.ctx.emit(
+            topics::ORDER_EVENTS,
+            self.user.as_bytes(),
+            e.event.name(),
+            &self.buffers.value,
+        );
+    }
+
+    /// Notes what became of an id.
+    pub(super) fn note(&mut self, order_id: &str, entry: &Entry<'_>) {
+        state::save_order(self.ctx, self.buffers, self.user, order_id, entry);
+    }
+
+    /// Counts an order that may be open for long, or ceases to.
+    pub(super) fn mark_open(
+        &mut self,
+        symbol: &str,
+        order_id: &str,
+        open: bool,
+    ) -> Result<(), Bug> {
+        if open {
+            // Its first event is the next one.
+            mass::opened(
+                self.ctx,
+                self.buffers,
+                (self.user, symbol, order_id),
+                self.account.user_seq + 1,
+            );
+        } else {
+            mass::ended(self.ctx, self.buffers, (self.user, symbol, order_id));
+        }
+
+        let count = self.account.open_orders;
+        let count = if open {
+            count.checked_add(1)
+        } else {
+            count.checked_sub(1)
+        };
+
+        self.account.open_orders =
+            count.ok_or_else(|| bug(self.ctx, "more orders ended than were open"))?;
+        Ok(())
+    }
+
+    /// Shares of a symbol.
+    pub(super) fn position(&mut self, symbol: &str) -> Result<Position, Bug> {
+        state::load_position(self.ctx, self.buffers, self.user, symbol)
+    }
+
+    /// Keeps the shares of a symbol, and in mind whether they are owed.
+    pub(super) fn save_position(&mut self, symbol: &str, position: &Position) -> Result<(), Bug> {
+        state::save_position(self.ctx, self.buffers, self.user, symbol, position);
+
+        // By the rules of before nothing is marked, so there is nothing to find.
+        let short = position.short > 0 && self.buffers.margin;
+        if (short || self.account.shorts > 0)
+            && state::mark_short(self.ctx, self.buffers, self.user, symbol, short)
+        {
+            let count = if short {
+                self.account.shorts.checked_add(1)
+            } else {
+                self.account.shorts.checked_sub(1)
+            };
+
+            self.account.shorts = count
+                .ok_or_else(|| bug(self.ctx, "more short positions were closed than were open"))?;
+        }
+
+        Ok(())
+    }
+
+    /// Frees so much of what is held for a short position, for an order that covers it.
+    pub(super) fn borrow(&mut self, symbol: &str, amount_e4: i64) -> Result<(), Bug> {
+        if amount_e4 > 0 {
+            let mut position = self.position(symbol)?;
+            self.account
+                .lend(&mut position, amount_e4)
+                .map_err(|e| bug(self.ctx, e))?;
+            self.save_position(symbol, &position)?;
+        }
+
+        Ok(())
+    }
+
+    /// Sets aside, or gives back, what an order holds. Only sells touch the position.
+    pub(super) fn hold(
+        &mut self,
+        side: Side,
+        symbol: &str,
+        hold: &Hold,
+        take: bool,
+    ) -> Result<(), Bug> {
+        if *hold == Hold::default() {
+            return Ok(());
+        }
+
+        let mut position = if side == Side::Sell {
+            self.position(symbol)?
+        } else {
+            Position::default()
+        };
+
+        let moved = if take {
+            self.account.reserve(&mut position, hold)
+        } else {
+            self.account.release(&mut position, hold)
+        };
+
+        moved.map_err(|e| bug(self.ctx, e))?;
+        if side == Side::Sell {
+            self.save_position(symbol, &position)?;
+        }
+
+        Ok(())
+    }
+
+    /// Asks the book.
+    pub(super) fn ask(&mut self, symbol: &str, order_id: &str, ask: Ask<'_>) {
+        self.buffers.value.clear();
+        BookCommand {
+            user_id: self.user,
+            order_id,
+            symbol,
+            ask,
+        }
+        .encode(&mut self.buffers.value);
+
+        self.ctx.emit(
+            topics::BOOK_COMMANDS,
+            symbol.as_bytes(),
+            BOOK_COMMAND,
+            &self.buffers.value,
+        );
+    }
+
+    /// Puts the account back.
+    pub(super) fn close(self) {
+        state::save_account(self.ctx, self.buffers, self.user, &self.account);
+    }
+}
+
+/// Whether an event says the value of what was traded before it, or has been left of that.
+fn has_value(event: Event) -> bool {
+    matches!(
+        event,
+        Event::OrderTriggered
+            | Event::OrderReplaced
+            | Event::OrderCancelled
+            | Event::OrderExpired
+            | Event::TradeBusted
+    )
+}
+
+/// An event about an order (or transfer) as its entry has it.
+pub(super) fn about<'a>(
+    event: Event,
+    user: &'a str,
+    order_id: &'a str,
+    entry: &Entry<'a>,
+) -> OrderEvent<'a> {
+    let is_order = entry.content.kind() == Some(Kind::New);
+    OrderEvent {
+        order_id: Some(order_id),
+        cause_id: Some(order_id),
+        symbol: entry.content.symbol(),
+        side: entry.content.side(),
+        quantity: if is_order { entry.quantity() } else { None },
+        cum_quantity: is_order.then_some(entry.cum),
+        leaves_quantity: is_order.then(|| entry.leaves()),
+        cum_value_e4: Some(entry.value_e4)
+            .filter(|value| is_order && entry.cum > 0 && *value > 0 && has_value(event)),
+        status: Some(entry.status),
+        limit_price_e4: if is_order { entry.limit_price() } else { None },
+        amount_e4: entry.content.amount(),
+        ..OrderEvent::new(event, user)
+    }
+}

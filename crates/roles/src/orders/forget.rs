@@ -1,0 +1,305 @@
+//! Ids that are forgotten. With a window (`--dedup-window`) what is known of an id goes away that
+//! long after it has ended. A queue holds what has ended, in the order in which it did; every
+//! command marks in it what time it is, and takes up to two due ids off its front. It brings one id
+//! that will end some day, so the queue drains faster than it fills, and no transaction does much
+//! of it. Without a window nothing is queued and nothing costs anything.
+//!
+//! Time is the log time of commands, unless their own timestamp contradicts it (they are older or
+//! newer than commands may be): so a broker's clock that is ahead for a moment neither forgets ids
+//! too early nor stops the queue until that time comes. That of an execution is its cause's, long
+//! ago when somebody was away for a while, and what ends late must not be forgotten at once:
+//! whatever has ended since the last mark counts from the next one.
+
+use engine::context::Ctx;
+use engine::role::Bug;
+use ports::varint::{put, put_bytes, put_signed, take_bytes, take_i64, take_u64};
+
+use super::state::{self, Buffers};
+
+/// How many ids a command takes off the queue.
+const AT_ONCE: usize = 2;
+/// Marks are so far apart, or a sixteenth of the window if that is less.
+const MARK_MS: i64 = 1_000;
+
+/// The queue's ends, in numbers of rows: those from `first` on are there, `next` excluded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub first: u64,
+    pub next: u64,
+    /// The same of marks.
+    pub first_mark: u64,
+    pub next_mark: u64,
+    /// Rows below this are behind a mark.
+    pub marked: u64,
+    /// Time of the last mark.
+    pub marked_ms: i64,
+}
+
+/// One id of the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Row<'a> {
+    pub user: &'a str,
+    pub order_id: &'a str,
+}
+
+/// Ids with numbers below this had ended by this time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub below: u64,
+    pub time_ms: i64,
+}
+
+impl Ended {
+    fn write(&self, out: &mut Vec<u8>) {
+        [
+            self.first,
+            self.next,
+            self.first_mark,
+            self.next_mark,
+            self.marked,
+        ]
+        .into_iter()
+        .for_each(|n| put(out, n));
+
+        put_signed(out, i128::from(self.marked_ms));
+    }
+
+    pub(super) fn read(bytes: &[u8]) -> Option<Ended> {
+        state::whole(bytes, |r| {
+            let mut n = || take_u64(r);
+            let first = n()?;
+            let next = n()?;
+            let first_mark = n()?;
+            let next_mark = n()?;
+            let marked = n()?;
+            Some(Ended {
+                first,
+                next,
+                first_mark,
+                next_mark,
+                marked,
+                marked_ms: take_i64(r)?,
+            })
+        })
+    }
+}
+
+impl<'a> Row<'a> {
+    fn write(&self, out: &mut Vec<u8>) {
+        put_bytes(out, self.user.as_bytes());
+        put_bytes(out, self.order_id.as_bytes());
+    }
+
+    pub(super) fn read(bytes: &'a [u8]) -> Option<Row<'a>> {
+        let mut r = state::body(bytes)?;
+        let user = take_bytes(&mut r)?;
+        let order_id = take_bytes(&mut r)?;
+        r.is_empty().then_some(Row {
+            user: std::str::from_utf8(user).ok()?,
+            order_id: std::str::from_utf8(order_id).ok()?,
+        })
+    }
+}
+
+impl Mark {
+    fn write(&self, out: &mut Vec<u8>) {
+        put(out, self.below);
+        put_signed(out, i128::from(self.time_ms));
+    }
+
+    pub(super) fn read(bytes: &[u8]) -> Option<Mark> {
+        state::whole(bytes, |r| {
+            Some(Mark {
+                below: take_u64(r)?,
+                time_ms: take_i64(r)?,
+            })
+        })
+    }
+}
+
+/// After a record: what has ended with it joins the queue, and a little of what is due is
+/// forgotten. `command`: it was one whose time may be believed, so that is the time. `falls`: marks
+/// that are further ahead of it than the window are of a clock that was wrong, and count from now
+/// on.
+pub(super) fn some(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    window_ms: i64,
+    command: bool,
+    falls: bool,
+) -> Result<(), Bug> {
+    if !command && b.ended.is_empty() {
+        return Ok(());
+    }
+
+    let before = load(ctx)?;
+    let mut ended = before;
+    for (user, order_id) in std::mem::take(&mut b.ended) {
+        Row {
+            user: &user,
+            order_id: &order_id,
+        }
+        .write(b.fresh());
+        put_row(ctx, b, b'e', ended.next);
+        ended.next += 1;
+    }
+
+    if command {
+        let now_ms = ctx.time_ms();
+        let latest_ms = if falls {
+            now_ms.saturating_add(window_ms)
+        } else {
+            i64::MAX
+        };
+
+        let is_due = now_ms >= ended.marked_ms.saturating_add(MARK_MS.min(window_ms / 16))
+            || ended.marked_ms > latest_ms;
+        if ended.next > ended.marked && is_due {
+            Mark {
+                below: ended.next,
+                time_ms: now_ms,
+            }
+            .write(b.fresh());
+            put_row(ctx, b, b'm', ended.next_mark);
+            (ended.marked, ended.marked_ms, ended.next_mark) =
+                (ended.next, now_ms, ended.next_mark + 1);
+        }
+
+        for _ in 0..AT_ONCE {
+            if !forget_one(
+                ctx,
+                b,
+                &mut ended,
+                now_ms.saturating_sub(window_ms),
+                latest_ms,
+            )? {
+                break;
+            }
+        }
+    }
+
+    if ended != before {
+        ended.write(b.fresh());
+        ctx.put(b"w", &b.value);
+    }
+
+    Ok(())
+}
+
+/// Forgets the oldest id, if it had ended by then. A mark after `latest_ms` is set to now.
+fn forget_one(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    ended: &mut Ended,
+    by_ms: i64,
+    latest_ms: i64,
+) -> Result<bool, Bug> {
+    if ended.first >= ended.marked {
+        return Ok(false);
+    }
+
+    let mark = state::load(
+        ctx,
+        row_key(b, b'm', ended.first_mark),
+        "a mark",
+        Mark::read,
+    )?;
+    let Mark { below, time_ms } = mark.ok_or_else(|| state::unreadable(ctx, "a mark"))?;
+    if time_ms > latest_ms {
+        Mark {
+            below,
+            time_ms: ctx.time_ms(),
+        }
+        .write(b.fresh());
+        put_row(ctx, b, b'm', ended.first_mark);
+    }
+
+    if time_ms > by_ms {
+        return Ok(false);
+    }
+
+    let row = ctx
+        .get(row_key(b, b'e', ended.first))
+        .unwrap_or_default()
+        .to_vec();
+    let Row { user, order_id } =
+        Row::read(&row).ok_or_else(|| state::unreadable(ctx, "an id that has ended"))?;
+    if !state::delete_order(ctx, b, user, order_id)? {
+        return Ok(false);
+    }
+
+    ctx.delete(row_key(b, b'e', ended.first));
+    ended.first += 1;
+    if ended.first >= below {
+        ctx.delete(row_key(b, b'm', ended.first_mark));
+        ended.first_mark += 1;
+    }
+
+    Ok(true)
+}
+
+/// Whether this task has ever forgotten an id.
+pub(super) fn has_forgotten(ctx: &mut Ctx<'_>) -> Result<bool, Bug> {
+    Ok(load(ctx)?.first > 0)
+}
+
+fn load(ctx: &mut Ctx<'_>) -> Result<Ended, Bug> {
+    Ok(state::load(ctx, b"w", "the ids that have ended", Ended::read)?.unwrap_or_default())
+}
+
+fn row_key(b: &mut Buffers, letter: u8, number: u64) -> &[u8] {
+    b.key(letter, &number.to_string(), None)
+}
+
+/// Puts the value in hand.
+fn put_row(ctx: &mut Ctx<'_>, b: &mut Buffers, letter: u8, number: u64) {
+    row_key(b, letter, number);
+    ctx.put(&b.key, &b.value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Later versions must read what this one wrote.
+    #[test]
+    fn golden_bytes() {
+        let ended = Ended {
+            first: 1,
+            next: 300,
+            first_mark: 2,
+            next_mark: 3,
+            marked: 4,
+            marked_ms: 5,
+        };
+
+        let mut out = vec![1];
+        ended.write(&mut out);
+        assert_eq!(out, [1, 1, 0xac, 2, 2, 3, 4, 10]);
+        assert_eq!(Ended::read(&out), Some(ended));
+        let row = Row {
+            user: "u",
+            order_id: "17",
+        };
+
+        let mut out = vec![1];
+        row.write(&mut out);
+        assert_eq!(out, [1, 1, b'u', 2, b'1', b'7']);
+        assert_eq!(Row::read(&out), Some(row));
+        assert_eq!(
+            (Row::read(&out[..5]), Row::read(&[&out[..], &[0]].concat())),
+            (None, None)
+        );
+        let mark = Mark {
+            below: 300,
+            time_ms: 5,
+        };
+
+        let mut out = vec![1];
+        mark.write(&mut out);
+        assert_eq!(
+            (&out[..], Mark::read(&out)),
+            (&[1, 0xac, 2, 10][..], Some(mark))
+        );
+    }
+}

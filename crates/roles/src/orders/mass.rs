@@ -1,0 +1,440 @@
+//! Open orders as a mass cancel finds them, and mass cancels, which end them in parts.
+//!
+//! A user may have any number of open orders, and a command must not make a transaction without a
+//! bound. So a mass cancel asks the book to end a part of them, and keeps a row that says where it
+//! stopped. Behind a part it asks the book to cancel the mass cancel itself. That is no order, so
+//! the book refuses, and the refusal is the record by which the next part begins: it comes when the
+//! book has done the part before. No order, no deadline and no other topic is needed for that, and
+//! a user who goes on trading does not delay it.
+//!
+//! Each order has the number of its user's event with which it came, so orders that came after the
+//! command are left alone. What was asked of the book goes from the rows that mass cancels look at
+//! to others: each order is asked about once, however many mass cancels there are, and none looks
+//! at it twice.
+
+use crate::intake::bug;
+use domain::reason::Reason;
+use domain::status::Status;
+use engine::context::Ctx;
+use engine::role::Bug;
+use faults::crash::{self, Point};
+use ports::varint::{put, put_bytes, take_bytes, take_u64};
+use wire::book::Ask;
+use wire::command::Command;
+use wire::content::Content;
+
+use super::changes::{self, on_whose_word};
+use super::commands::Refusal;
+use super::desk::Desk;
+use super::state::{self, Buffers, Entry};
+
+/// Version of a row without a number: [`Row::Before`], or [`Row::Ending`] with one more byte.
+const PLAIN: u8 = 1;
+const ENDING: u8 = 1;
+/// Version of a row with the number of an event.
+const NUMBERED: u8 = 2;
+
+/// User, symbol and id of an order.
+type Named<'a> = (&'a str, &'a str, &'a str);
+
+/// The content of an open order's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Row {
+    /// The order came before there were numbers.
+    Before,
+    /// The same, and its mass cancel is on its way to the book: older versions noted that here.
+    Ending,
+    /// The order came with this event of its user.
+    Since(u64),
+}
+
+impl Row {
+    pub(super) fn read(value: &[u8]) -> Option<Row> {
+        match value {
+            [PLAIN] => Some(Row::Before),
+            [PLAIN, ENDING] => Some(Row::Ending),
+            [NUMBERED, number @ ..] => {
+                let mut rest = number;
+                take_u64(&mut rest)
+                    .filter(|_| rest.is_empty())
+                    .map(Row::Since)
+            }
+            _ => None,
+        }
+    }
+
+    /// The event it came with; 0: before all that have a number.
+    pub(super) fn since(self) -> u64 {
+        if let Row::Since(number) = self {
+            number
+        } else {
+            0
+        }
+    }
+}
+
+/// A mass cancel that has more to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct UnderWay {
+    /// Only orders of this symbol.
+    pub symbol: Option<String>,
+    /// The reason that their ends are to name.
+    pub reason: Reason,
+    /// Only orders that came with this event of the user or an earlier one.
+    pub since: u64,
+    /// Symbol and id of the last order that was looked at.
+    pub after: (String, String),
+}
+
+impl UnderWay {
+    fn put(&self, out: &mut Vec<u8>) {
+        put(out, self.reason as u128);
+        put(out, self.since);
+
+        // No symbol is empty.
+        let symbol = self.symbol.as_deref().unwrap_or_default();
+        [symbol, &self.after.0, &self.after.1]
+            .into_iter()
+            .for_each(|text| put_bytes(out, text.as_bytes()));
+    }
+
+    pub(super) fn read(bytes: &[u8]) -> Option<UnderWay> {
+        let text = |r: &mut &[u8]| String::from_utf8(take_bytes(r)?.to_vec()).ok();
+        state::whole(bytes, |r| {
+            let reason = Reason::from_number(take_u64(r)?)?;
+            let since = take_u64(r)?;
+            let symbol = Some(text(r)?).filter(|s| !s.is_empty());
+            Some(UnderWay {
+                symbol,
+                reason,
+                since,
+                after: (text(r)?, text(r)?),
+            })
+        })
+    }
+}
+
+fn row_key<'b>(b: &'b mut Buffers, letter: u8, (user, symbol, order_id): Named<'_>) -> &'b [u8] {
+    b.key(letter, user, Some(symbol));
+    b.key.push(0);
+    b.key.extend_from_slice(order_id.as_bytes());
+    &b.key
+}
+
+/// An order may be open for long.
+pub(super) fn opened(ctx: &mut Ctx<'_>, b: &mut Buffers, order: Named<'_>, since: u64) {
+    b.value.clear();
+    b.value
+        .push(if b.cancel_part > 0 { NUMBERED } else { PLAIN });
+    if b.cancel_part > 0 {
+        put(&mut b.value, since);
+    }
+
+    row_key(b, b'n', order);
+    ctx.put(&b.key, &b.value);
+}
+
+/// The order is not open any more.
+pub(super) fn ended(ctx: &mut Ctx<'_>, b: &mut Buffers, order: Named<'_>) {
+    if ctx.get(row_key(b, b'n', order)).is_none() {
+        row_key(b, b'x', order);
+    }
+
+    ctx.delete(&b.key);
+}
+
+/// Its mass cancel is on its way to the book: asked again before the book has answered, a mass
+/// cancel finds nothing more to do.
+fn mark(ctx: &mut Ctx<'_>, b: &mut Buffers, order: Named<'_>) {
+    row_key(b, b'n', order);
+    if b.cancel_part == 0 {
+        ctx.put(&b.key, &[PLAIN, ENDING]);
+        return;
+    }
+
+    ctx.delete(&b.key);
+    row_key(b, b'x', order);
+    ctx.put(&b.key, &[PLAIN]);
+}
+
+/// Some open orders of a user.
+#[derive(Default)]
+struct Part {
+    /// Symbols and ids of those that the mass cancel is about.
+    orders: Vec<(String, String)>,
+    /// The last one that was looked at, if there are more.
+    stopped_at: Option<(String, String)>,
+}
+
+/// The keys of a user's open orders, of one symbol or of all.
+fn prefix<'b>(b: &'b mut Buffers, user: &str, symbol: Option<&str>) -> &'b [u8] {
+    b.key(b'n', user, Some(symbol.unwrap_or_default()));
+    if symbol.is_some() {
+        b.key.push(0);
+    }
+
+    &b.key
+}
+
+/// Looks at the next part of a user's open orders, without those that a mass cancel has taken
+/// before.
+fn find(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    user: &str,
+    symbol: Option<&str>,
+    since: u64,
+    after: Option<&(String, String)>,
+) -> Result<Part, Bug> {
+    let most = if b.cancel_part > 0 {
+        b.cancel_part
+    } else {
+        usize::MAX
+    };
+
+    let begin = after.map(|(symbol, order_id)| row_key(b, b'n', (user, symbol, order_id)).to_vec());
+    prefix(b, user, symbol);
+    let ids = user.len() + 2;
+    let mut part = Part::default();
+    let mut looked = 0;
+    let mut last = None;
+    let mut readable = true;
+    ctx.scan_after(&b.key, begin.as_deref(), &mut |key, value| {
+        let order = std::str::from_utf8(&key[ids..])
+            .ok()
+            .and_then(|t| t.split_once('\0'));
+        let (Some(row), Some((symbol, order_id))) = (Row::read(value), order) else {
+            readable = false;
+            return false;
+        };
+
+        // Only an older version has left those here, and no more of them come.
+        if row == Row::Ending {
+            return true;
+        }
+
+        if looked == most {
+            part.stopped_at = last.take();
+            return false;
+        }
+
+        looked += 1;
+        last = Some((symbol.to_string(), order_id.to_string()));
+        if row.since() <= since {
+            part.orders.extend(last.clone());
+        }
+
+        true
+    });
+
+    if readable {
+        Ok(part)
+    } else {
+        Err(state::unreadable(ctx, "an open order"))
+    }
+}
+
+/// Whether a mass cancel would find an order that none is ending.
+pub(super) fn finds(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    user: &str,
+    symbol: Option<&str>,
+) -> Result<bool, Bug> {
+    let mut found = false;
+    let mut readable = true;
+    ctx.scan_after(prefix(b, user, symbol), None, &mut |_, value| {
+        let row = Row::read(value);
+        (readable, found) = (row.is_some(), row.is_some_and(|row| row != Row::Ending));
+        readable && !found
+    });
+
+    if readable {
+        Ok(found)
+    } else {
+        Err(state::unreadable(ctx, "an open order"))
+    }
+}
+
+/// Asks the book to end a part, and to answer when it has.
+fn ask(desk: &mut Desk<'_, '_>, cause_id: &str, reason: Reason, part: &Part) {
+    for (symbol, order_id) in &part.orders {
+        mark(desk.ctx, desk.buffers, (desk.user, symbol, order_id));
+        desk.ask(symbol, order_id, Ask::Cancel { cause_id, reason });
+    }
+
+    if let Some((symbol, _)) = &part.stopped_at {
+        desk.ask(symbol, cause_id, Ask::Cancel { cause_id, reason });
+    }
+}
+
+fn keep(desk: &mut Desk<'_, '_>, cause_id: &str, way: &UnderWay) {
+    way.put(desk.buffers.fresh());
+    desk.buffers.key(b'c', desk.user, Some(cause_id));
+    desk.ctx.put(&desk.buffers.key, &desk.buffers.value);
+}
+
+/// The command: takes the first part.
+pub(super) fn begin(
+    desk: &mut Desk<'_, '_>,
+    c: &Command<'_>,
+    content: Content<'_>,
+) -> Result<Result<(), Refusal>, Bug> {
+    let since = desk.account.user_seq;
+    let mut part = find(
+        desk.ctx,
+        desk.buffers,
+        desk.user,
+        c.symbol.as_deref(),
+        since,
+        None,
+    )?;
+
+    if part.orders.is_empty() {
+        changes::refuse(desk, c, content, None, Reason::UnknownOrder.into());
+        return Ok(Ok(()));
+    }
+
+    let reason = on_whose_word(c, Reason::MassCancel);
+    ask(desk, &c.order_id, reason, &part);
+    match part.stopped_at.take() {
+        None => changes::sent(desk, c, content),
+        Some(after) => {
+            // Its id is remembered until it is through: the book's answers must not meet another
+            // mass cancel of the same id.
+            desk.note(
+                &c.order_id,
+                &Entry {
+                    pending: 1,
+                    ..Entry::plain(Status::Filled, None, content)
+                },
+            );
+
+            keep(
+                desk,
+                &c.order_id,
+                &UnderWay {
+                    symbol: c.symbol.as_deref().map(Into::into),
+                    reason,
+                    since,
+                    after,
+                },
+            );
+
+            crash::point(Point::MassPart);
+        }
+    }
+
+    Ok(Ok(()))
+}
+
+/// The book has done a part: takes the next.
+pub(super) fn go_on(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    user: &str,
+    cause_id: &str,
+) -> Result<(), Bug> {
+    let way = state::load(
+        ctx,
+        b.key(b'c', user, Some(cause_id)),
+        "a mass cancel",
+        UnderWay::read,
+    )?;
+    let Some(mut way) = way else {
+        return Err(bug(
+            ctx,
+            format_args!(
+                "the book answers mass cancel {cause_id} of user {user}, which is not under way"
+            ),
+        ));
+    };
+
+    crash::point(Point::MassGoesOn);
+    let mut desk = Desk::existing(ctx, b, user)?;
+    let mut part = find(
+        desk.ctx,
+        desk.buffers,
+        user,
+        way.symbol.as_deref(),
+        way.since,
+        Some(&way.after),
+    )?;
+
+    ask(&mut desk, cause_id, way.reason, &part);
+    match part.stopped_at.take() {
+        Some(after) => {
+            way.after = after;
+            keep(&mut desk, cause_id, &way);
+        }
+        None => {
+            desk.buffers.key(b'c', user, Some(cause_id));
+            desk.ctx.delete(&desk.buffers.key);
+            desk.buffers.has_ended(user, cause_id);
+        }
+    }
+
+    desk.close();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Later versions must read what this one wrote.
+    #[test]
+    fn golden_bytes() {
+        let way = UnderWay {
+            symbol: Some("A".into()),
+            reason: Reason::MassCancel,
+            since: 300,
+            after: ("A".into(), "17".into()),
+        };
+
+        let mut out = vec![1];
+        way.put(&mut out);
+        assert_eq!(
+            out,
+            [
+                1,
+                Reason::MassCancel as u8,
+                0xac,
+                2,
+                1,
+                b'A',
+                1,
+                b'A',
+                2,
+                b'1',
+                b'7'
+            ]
+        );
+
+        assert_eq!(UnderWay::read(&out), Some(way.clone()));
+        let all = UnderWay {
+            symbol: None,
+            ..way
+        };
+
+        let mut out = vec![1];
+        all.put(&mut out);
+        assert_eq!(UnderWay::read(&out), Some(all));
+        assert_eq!(
+            (UnderWay::read(&out[..4]), UnderWay::read(&[2])),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn rows_of_every_version_are_read() {
+        assert_eq!(
+            [&[1][..], &[1, 1], &[2, 0xac, 2]].map(Row::read),
+            [Some(Row::Before), Some(Row::Ending), Some(Row::Since(300))]
+        );
+        assert_eq!(
+            [&[][..], &[1, 2], &[2], &[2, 1, 1], &[3, 1]].map(Row::read),
+            [None; 5]
+        );
+    }
+}

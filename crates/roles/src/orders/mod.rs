@@ -1,0 +1,137 @@
+//! `orders`: the only owner of money. It checks and reserves what users want, and books what the
+//! book did with it; everything it does is an event.
+
+mod books;
+mod bust;
+mod changes;
+mod commands;
+mod desk;
+mod entry;
+mod fills;
+mod forget;
+mod mass;
+mod messages;
+pub(super) mod seed;
+mod settlement;
+mod shorts;
+mod show;
+mod state;
+
+use domain::control::Control;
+use domain::instrument::Instrument;
+use domain::price::Stale;
+use domain::rate_limit::Limit;
+use engine::context::Ctx;
+use engine::role::{Bug, Role};
+use ports::records::Record;
+use wire::topics;
+
+use super::RoleSettings;
+use super::intake::bug;
+use super::rows::{self, Rows};
+use super::settings::{BUST_BY_TRADE, MERGED_BY_LOG_TIME, MESSAGES_BOUNDED, SHORT_MARGIN};
+pub(super) use books::Shared;
+pub use books::check_books;
+pub(super) use show::show;
+use state::{Buffers, Tally};
+
+/// The role's logic; see the module.
+pub(super) struct Orders {
+    settings: RoleSettings,
+    limit: Option<Limit>,
+    /// The second bucket.
+    messages: Option<Limit>,
+    stale: Stale,
+    max_age_ns: Option<i128>,
+    instruments: Rows<Instrument>,
+    references: Rows<(i64, i64)>,
+    controls: Rows<Control>,
+    buffers: Buffers,
+    /// Content of the command in hand.
+    content: Vec<u8>,
+    /// The order entry in hand as it lies in state.
+    entry: Vec<u8>,
+    /// The order that a cancel or replacement names.
+    other: Vec<u8>,
+    /// The command in hand has no time of its own, or one that fits that of the log.
+    in_time: bool,
+}
+
+impl Orders {
+    pub(super) fn new(settings: &RoleSettings) -> Self {
+        Orders {
+            settings: *settings,
+            limit: Limit::new(settings.rate_limit, settings.burst).map(|limit| {
+                match settings.rules >= MESSAGES_BOUNDED {
+                    true if settings.time_may_fall => limit,
+                    _ => limit.as_before(settings.time_may_fall),
+                }
+            }),
+            messages: Limit::times(
+                settings.rate_limit,
+                settings.burst,
+                settings.message_rate_factor,
+            )
+            .filter(|_| settings.rules >= MESSAGES_BOUNDED),
+            stale: Stale::new(settings.stale_ms, settings.time_may_fall),
+            max_age_ns: settings
+                .max_command_age_ms
+                .map(|ms| i128::from(ms) * 1_000_000),
+            instruments: rows::instruments(),
+            references: rows::references(),
+            controls: rows::controls(),
+            buffers: Buffers {
+                forgets: settings.dedup_window_ms.is_some(),
+                cancel_part: usize::try_from(settings.mass_cancel_part).unwrap_or(usize::MAX),
+                margin: settings.rules >= SHORT_MARGIN,
+                keeps_trades: settings.rules >= BUST_BY_TRADE,
+                unknown_burns: settings.rules < MESSAGES_BOUNDED,
+                ..Buffers::default()
+            },
+            content: Vec::new(),
+            entry: Vec::new(),
+            other: Vec::new(),
+            in_time: false,
+        }
+    }
+}
+
+impl Role for Orders {
+    fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+        match record.at.topic {
+            topics::ORDER_COMMANDS | topics::OPERATOR_COMMANDS => self.command(ctx, record)?,
+            topics::EXECUTIONS => self.execution(ctx, record)?,
+            _ => return Err(bug(ctx, "orders does not read this topic")),
+        }
+
+        match self.settings.dedup_window_ms {
+            Some(window) => {
+                let command = record.at.topic != topics::EXECUTIONS;
+                let in_time = std::mem::take(&mut self.in_time) || !self.settings.time_may_fall;
+                let falls = self.settings.marks_may_fall;
+                forget::some(ctx, &mut self.buffers, window, command && in_time, falls)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn settings(&self) -> Option<Vec<u8>> {
+        Some(self.settings.encode())
+    }
+
+    fn merges_by_log_time(&self) -> bool {
+        self.settings.rules >= MERGED_BY_LOG_TIME
+    }
+
+    /// Every posting was checked as it was made (I1, I2); what only holds between records of state
+    /// is checked here, before anything is committed.
+    fn batch_end(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Bug> {
+        match std::mem::take(&mut self.buffers.tally) {
+            tally if tally == Tally::default() => Ok(()),
+            tally => Err(bug(
+                ctx,
+                format_args!("accounts and the orders they hold money for differ by {tally:?}"),
+            )),
+        }
+    }
+}

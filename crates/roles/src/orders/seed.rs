@@ -1,0 +1,318 @@
+//! Prices that `trading` has not told yet. `orders` starts with the reference prices that are in
+//! their topic; ticks that lie in `market-data` but were not handled yet would be missing, and
+//! orders that came after them would be refused for no good reason. So they are read once, at the
+//! start, and fill the gap until the real reference price comes.
+//!
+//! How far `trading` has come is known by its committed offsets, and these can be visible before
+//! the prices that it told in the same transaction: markers are written one partition at a time,
+//! and with a broker away that takes its time. So the prices are read once more after the offsets
+//! were asked for, up to where their topic ended at that moment, and for as long as that is
+//! undecided it is waited for.
+//!
+//! Brokers forget the offsets of a group that was away for a week. Then `trading` takes them from
+//! its last transaction, and so does this; or all ticks that ever were would be read.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::RoleSettings;
+use domain::price::{Priced, Prices};
+use domain::tick::{Source, Tick};
+use engine::broadcast::Tables;
+use engine::last_meta::fill_absent;
+use ports::partitioner;
+use ports::records::{NO_LOG_TIME, Record, Records};
+use ports::topics::{TopicPartition, TopicTable};
+use ports::{Clock, From, Limits, Log, LogError};
+use wire::topics::INPUT_BYTES_MAX;
+use wire::trade::ReferencePrice;
+use wire::{instrument, tick, topics};
+
+const LIMITS: Limits = Limits {
+    records: 20_000,
+    bytes: 8 << 20,
+    age: Duration::from_millis(50),
+};
+const WAIT: Duration = Duration::from_millis(200);
+
+/// Longest silence of `trading`'s changelog while its end is read.
+const GIVE_UP: Duration = Duration::from_secs(30);
+/// Polls without a record before the log counts as gone.
+const IDLE_MAX: u32 = 300;
+
+/// Rows for the table of reference prices, where ticks are newer than what is loaded.
+pub(crate) fn reference_prices(
+    log: &dyn Log,
+    clock: &dyn Clock,
+    loaded: &Tables,
+    names: &TopicTable,
+    partitions: u32,
+) -> Result<Records, LogError> {
+    let all: Vec<_> = (0..partitions)
+        .map(|p| TopicPartition::new(topics::MARKET_DATA, p))
+        .collect();
+    let done = log.group_offsets(&format!("{}processor-trading", names.prefix()), &all)?;
+    let mut done: Vec<_> = all.into_iter().zip(done).collect();
+    fill_absent(
+        log,
+        clock,
+        names,
+        topics::TRADING_CHANGELOG,
+        &mut done,
+        GIVE_UP,
+    )?;
+
+    let mut book = Book {
+        told: told_since(log, loaded)?,
+        ..Book::default()
+    };
+
+    let mut from = Vec::new();
+    for (at, done) in done {
+        let bounds = log.bounds(at)?;
+        let start = done.unwrap_or(0).max(bounds.start);
+        if start < bounds.stable_end {
+            from.push((at.partition, From::Offset(start)));
+        }
+    }
+
+    if !from.is_empty() {
+        let mut reader = log
+            .reader(topics::MARKET_DATA, &from, false)
+            .map_err(|e| still_there(log, &from, e))?;
+        let mut batch = Records::new();
+        let mut idle = 0;
+        loop {
+            batch.clear();
+            reader
+                .poll(WAIT, LIMITS, &mut batch)
+                .map_err(|e| still_there(log, &from, e))?;
+            idle = if batch.is_empty() { idle + 1 } else { 0 };
+            if idle > IDLE_MAX {
+                return Err(LogError::Unavailable(
+                    "market-data cannot be read to its end".into(),
+                ));
+            }
+
+            batch.iter().for_each(|r| book.take(&r, loaded, partitions));
+            if reader.caught_up() {
+                break;
+            }
+        }
+    }
+
+    Ok(book.rows())
+}
+
+/// Old ticks may be deleted between the question where they begin and the reading of them. That is
+/// no reason to stop: the next start asks again.
+fn still_there(log: &dyn Log, from: &[(u32, From)], e: LogError) -> LogError {
+    let gone = |(partition, from): &(u32, From)| match from {
+        From::Offset(offset) => log
+            .bounds(TopicPartition::new(topics::MARKET_DATA, *partition))
+            .is_ok_and(|b| b.start > *offset),
+        From::Start | From::End => false,
+    };
+
+    match e {
+        LogError::Invalid(why) | LogError::Corrupt(why) if from.iter().any(gone) => {
+            LogError::Unavailable(format!(
+                "ticks were deleted while they were read ({why}); reading again"
+            ))
+        }
+        e => e,
+    }
+}
+
+/// Reference prices that are not in the loaded table, complete as of now.
+fn told_since(log: &dyn Log, loaded: &Tables) -> Result<BTreeMap<String, Priced>, LogError> {
+    let at = TopicPartition::new(topics::REFERENCE_PRICES, 0);
+
+    // A row's version is the offset after its record.
+    let next = loaded
+        .iter(topics::REFERENCE_PRICES)
+        .map(|(_, row)| row.version)
+        .max()
+        .unwrap_or(0);
+    let end = log.bounds(at)?.end;
+    let mut told = BTreeMap::new();
+    let mut batch = Records::new();
+    let mut idle = 0;
+    let mut watch = None;
+    let mut now = log.bounds(at)?;
+    while now.stable_end < end {
+        if idle > IDLE_MAX {
+            return Err(LogError::Unavailable(
+                "prices that trading has told stay undecided".into(),
+            ));
+        }
+
+        if watch.is_none() {
+            watch = Some(log.reader(at.topic, &[(0, From::End)], false)?);
+        }
+
+        batch.clear();
+
+        // Only to wait; what comes is read in its place below.
+        watch
+            .as_mut()
+            .map_or(Ok(()), |w| w.poll(WAIT, LIMITS, &mut batch))?;
+        idle = if batch.is_empty() { idle + 1 } else { 0 };
+        now = log.bounds(at)?;
+    }
+
+    if next.max(now.start) >= now.stable_end {
+        return Ok(told);
+    }
+
+    let mut reader = log.reader(at.topic, &[(0, From::Offset(next.max(now.start)))], false)?;
+    idle = 0;
+    while !reader.caught_up() {
+        batch.clear();
+        reader.poll(WAIT, LIMITS, &mut batch)?;
+        idle = if batch.is_empty() { idle + 1 } else { 0 };
+        if idle > IDLE_MAX {
+            return Err(LogError::Unavailable(
+                "reference-prices cannot be read to its end".into(),
+            ));
+        }
+
+        for price in batch
+            .iter()
+            .filter_map(|r| ReferencePrice::decode(r.value?).ok())
+        {
+            told.insert(price.symbol.to_string(), priced(&price));
+        }
+    }
+
+    Ok(told)
+}
+
+fn priced(p: &ReferencePrice<'_>) -> Priced {
+    Priced {
+        price_e4: p.price_e4,
+        time_ms: p.time_us.div_euclid(1_000),
+    }
+}
+
+#[derive(Default)]
+struct Book {
+    /// Prices told since the table was loaded.
+    told: BTreeMap<String, Priced>,
+    prices: BTreeMap<String, Prices>,
+    sources: BTreeMap<(String, String), Source>,
+}
+
+impl Book {
+    /// The same acceptance as in `trading`; what is bad there is dead-lettered there.
+    fn take(&mut self, r: &Record<'_>, loaded: &Tables, partitions: u32) {
+        let (Some(key), Some(value)) = (r.key, r.value) else {
+            return;
+        };
+
+        if r.timestamp_ms == NO_LOG_TIME
+            || value.len() > INPUT_BYTES_MAX
+            || partitioner::partition(key, partitions) != r.at.partition
+        {
+            return;
+        }
+
+        let Ok(t) = tick::decode(value) else { return };
+        if t.symbol.as_bytes() != key {
+            return;
+        }
+
+        let tick = Tick {
+            price_e4: t.price.positive(),
+            seq: t.seq,
+            time_ns: t.timestamp_ns,
+            append_ms: r.timestamp_ms,
+        };
+
+        let row = || {
+            loaded.get(topics::INSTRUMENTS, key).and_then(|row| {
+                instrument::decode(Some(key), Some(row.value))
+                    .ok()
+                    .flatten()
+            })
+        };
+
+        let Ok((price_e4, i)) = tick.fit(row) else {
+            return;
+        };
+
+        let source = self
+            .sources
+            .entry((
+                t.symbol.to_string(),
+                t.source.as_deref().unwrap_or_default().to_string(),
+            ))
+            .or_default();
+
+        let prices = self.prices.entry(t.symbol.to_string()).or_insert_with(|| {
+            let row = || {
+                loaded
+                    .get(topics::REFERENCE_PRICES, key)
+                    .and_then(|row| ReferencePrice::decode(row.value).ok())
+            };
+
+            let told = self
+                .told
+                .get(t.symbol.as_ref())
+                .copied()
+                .or_else(|| row().map(|p| priced(&p)));
+            Prices {
+                last: told,
+                told,
+                ..Prices::default()
+            }
+        });
+
+        // Only until `trading` speaks, which decides by the rules of now.
+        prices.fold(
+            &tick,
+            price_e4,
+            &i,
+            source,
+            RoleSettings::default().price_rules(),
+        );
+    }
+
+    fn rows(&self) -> Records {
+        let mut rows = Records::new();
+        let mut value = Vec::new();
+        let mut newest: BTreeMap<&String, Priced> = self
+            .told
+            .iter()
+            .map(|(symbol, told)| (symbol, *told))
+            .collect();
+        for (symbol, p) in &self.prices {
+            if let Some(last) = p.last.filter(|last| {
+                p.told
+                    .is_none_or(|told| last.time_ms >= told.time_ms && *last != told)
+            }) {
+                newest.insert(symbol, last);
+            }
+        }
+
+        for (symbol, last) in newest {
+            value.clear();
+            ReferencePrice {
+                symbol,
+                price_e4: last.price_e4,
+                time_us: last.time_ms.saturating_mul(1_000),
+            }
+            .encode(&mut value);
+            rows.push(&Record {
+                at: TopicPartition::new(topics::REFERENCE_PRICES, 0),
+                offset: 0,
+                timestamp_ms: last.time_ms,
+                key: Some(symbol.as_bytes()),
+                value: Some(&value),
+                headers: Default::default(),
+            });
+        }
+
+        rows
+    }
+}

@@ -1,0 +1,80 @@
+//! Rows of broadcast tables in decoded form. Every order looks at some of them, so what was decoded
+//! is kept as long as the row's version is the same.
+
+use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
+
+use domain::control::Control;
+use domain::instrument::Instrument;
+use engine::context::Ctx;
+use ports::topics::TopicId;
+use wire::trade::ReferencePrice;
+use wire::{control, instrument, topics};
+
+/// Decoded rows of one table.
+pub(super) struct Rows<T> {
+    table: TopicId,
+    decode: fn(&[u8], &[u8]) -> Option<T>,
+    seen: IndexMap<Box<[u8]>, (u64, Option<T>), FxBuildHasher>,
+}
+
+impl<T: Copy> Rows<T> {
+    fn new(table: TopicId, decode: fn(&[u8], &[u8]) -> Option<T>) -> Self {
+        Rows {
+            table,
+            decode,
+            seen: IndexMap::default(),
+        }
+    }
+
+    /// The row of a key; none if there is none, or none that can be understood.
+    pub(super) fn get(&mut self, ctx: &mut Ctx<'_>, key: &str) -> Option<T> {
+        let row = ctx.lookup(self.table, key.as_bytes())?;
+
+        // Version 0 is not a version: such a row may change without notice.
+        if row.version > 0
+            && let Some((version, decoded)) = self.seen.get(key.as_bytes())
+            && *version == row.version
+        {
+            return *decoded;
+        }
+
+        let decoded = (self.decode)(key.as_bytes(), row.value);
+        self.seen
+            .insert(key.as_bytes().into(), (row.version, decoded));
+        decoded
+    }
+}
+
+/// Reference data.
+pub(super) fn instruments() -> Rows<Instrument> {
+    Rows::new(topics::INSTRUMENTS, |key, value| {
+        instrument::decode(Some(key), Some(value)).ok().flatten()
+    })
+}
+
+/// Reference prices: price and append time in milliseconds.
+pub(super) fn references() -> Rows<(i64, i64)> {
+    Rows::new(topics::REFERENCE_PRICES, |_, value| {
+        let p = ReferencePrice::decode(value).ok()?;
+        Some((p.price_e4, p.time_us.div_euclid(1_000)))
+    })
+}
+
+/// The rows of `controls` by which orders end: what of an account is switched off, where its orders
+/// are not kept.
+pub(super) fn ends() -> Rows<Control> {
+    Rows::new(topics::CONTROLS, |key, value| {
+        control::decode(Some(key), Some(value))
+            .ok()?
+            .filter(|row| !row.keep_orders)
+            .map(|row| row.state)
+    })
+}
+
+/// The rows of `controls`: everything that operators have switched off.
+pub(super) fn controls() -> Rows<Control> {
+    Rows::new(topics::CONTROLS, |key, value| {
+        Some(control::decode(Some(key), Some(value)).ok()??.state)
+    })
+}

@@ -1,0 +1,775 @@
+//! One symbol's book at work: every step changes the book, the state that it is rebuilt from, and
+//! tells the owners, all three together.
+
+use std::ops::Range;
+
+use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
+
+use crate::intake::bug;
+use crate::settings::{HOUSE_IN_BOOK, LAST_PROCESSED, OWED_TO_WHAT_RESTS, STOPS_BY_TRIGGER};
+use domain::book::{self, Book, Change, Life, Order, Stage, Verdict};
+use domain::house;
+use domain::instrument::Instrument;
+use domain::price::{Priced, Stale, is_beyond, is_fresh};
+use domain::reason::Reason;
+use domain::status::Side;
+use engine::context::Ctx;
+use engine::role::Bug;
+use faults::crash::{self, Point};
+use wire::book::{Ask, BookCommand, NewOrder, Outcome, Trigger};
+
+use super::gate::{Ears, Gate};
+use super::out::{Out, Owner};
+use super::state::{self, Act, BookHead, Buffers, Crossing, Dealer, Moment, Rest, Taker};
+
+/// Stops that fire at once by one tick or command, before and after it; the rest go on in later
+/// transactions.
+const FIRE_MAX: usize = 64;
+/// Stops that fire, and commands and prices whose turn comes, in one record.
+const STEPS_MAX: usize = 1_000;
+/// Orders that all-or-nothing orders look at in one record, for each trade that it may lead to: a
+/// look is that much cheaper.
+const LOOKS: usize = 20;
+
+/// A symbol's book in memory. It is a copy of what is in state, made when the symbol is first
+/// looked at.
+pub(super) struct Stand {
+    pub book: Book<Owner>,
+    pub slots: IndexMap<Box<[u8]>, u32, FxBuildHasher>,
+    /// The last trade between users by which stops went.
+    pub trade: Option<Priced>,
+    /// The house owes what rests a quote.
+    pub owed: bool,
+    /// The order that is on its way through the book, if it met more than one record may lead to.
+    rest: Option<Rest<Owner>>,
+    /// Numbers of what waits behind it, in state.
+    line: Range<u64>,
+    saved: BookHead,
+}
+
+impl Stand {
+    /// Brings the book back as it was, queues included.
+    pub(super) fn load(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) -> Result<Stand, Bug> {
+        let saved = state::load_head(ctx, b, symbol)?;
+        let rest = state::load_rest(ctx, b, symbol, Owner::read)?;
+        let line = state::load_line(ctx, b, symbol);
+        let mut stand = Stand {
+            book: Book::new(saved.head),
+            slots: IndexMap::default(),
+            trade: saved.trade,
+            owed: saved.owed,
+            rest,
+            line,
+            saved,
+        };
+
+        for order in state::load_orders(ctx, b, symbol, Owner::read)? {
+            let key = order.party.key.clone();
+            let slot = stand.book.restore(order);
+            stand.slots.insert(key, slot);
+        }
+
+        Ok(stand)
+    }
+
+    /// Whether an order is on its way, or something waits for its turn: whatever comes now waits
+    /// behind that.
+    pub(super) fn is_busy(&self) -> bool {
+        self.rest.is_some() || !self.line.is_empty()
+    }
+
+    pub(super) fn save(&mut self, ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) {
+        let now = BookHead {
+            head: self.book.head(),
+            trade: self.trade,
+            owed: self.owed,
+        };
+
+        if now != self.saved {
+            state::save_head(ctx, b, symbol, &now);
+            self.saved = now;
+        }
+    }
+}
+
+/// The bounds of one record's consequences, at whatever books.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    pub book: book::Room,
+    pub steps: usize,
+}
+
+impl Room {
+    /// For so many trades; 0: for all there are.
+    pub(super) fn new(fills: u64) -> Room {
+        match usize::try_from(fills).unwrap_or(usize::MAX) {
+            0 => Room {
+                book: book::Room::UNBOUNDED,
+                steps: usize::MAX,
+            },
+            fills => Room {
+                book: book::Room {
+                    fills,
+                    looks: fills.saturating_mul(LOOKS),
+                },
+                steps: STEPS_MAX,
+            },
+        }
+    }
+}
+
+/// A book with what its decisions rest on.
+pub(super) struct Floor<'o, 'c> {
+    pub stand: &'o mut Stand,
+    pub out: Out<'o, 'c>,
+    pub instrument: Option<Instrument>,
+    /// The last accepted tick.
+    pub tick: Option<Priced>,
+    pub now_ms: i64,
+    pub stale: Stale,
+    /// The rules of the desk.
+    pub rules: u64,
+    /// Users who are switched off, if that ends orders.
+    pub gate: &'o mut Gate,
+    pub room: &'o mut Room,
+}
+
+impl Floor<'_, '_> {
+    pub(super) fn is_open(&self) -> bool {
+        self.instrument.is_some_and(|i| i.is_open())
+    }
+
+    /// Why nothing new may enter now.
+    fn closed(&self) -> Option<Reason> {
+        match self.instrument.filter(Instrument::is_listed) {
+            None => Some(Reason::UnknownSymbol),
+            Some(i) => (!i.is_open()).then_some(Reason::SymbolHalted),
+        }
+    }
+
+    /// The book has the last word on whether the symbol trades and the price is fresh.
+    fn may_enter(&self, n: &NewOrder) -> Result<(), Reason> {
+        if let Some(reason) = self.closed() {
+            return Err(reason);
+        }
+
+        if n.market && n.stop_e4.is_none() {
+            let last = self.tick.ok_or(Reason::NoReferencePrice)?;
+            if !is_fresh(last.time_ms, self.now_ms, self.stale) {
+                return Err(Reason::StalePrice);
+            }
+        }
+
+        match n.stop_e4 {
+            Some(stop)
+                if self
+                    .stand
+                    .book
+                    .would_fire(n.side, stop, self.market_price()) =>
+            {
+                Err(Reason::StopWouldTrigger)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn enter(&mut self, user_id: &str, order_id: &str, n: &NewOrder) {
+        let party = Owner::new(user_id, order_id);
+
+        // The order may have come before the tick by which it was let in: topics have no common
+        // clock.
+        let reference = n
+            .reference
+            .filter(|p| !is_beyond(p.time_ms, self.now_ms, self.stale));
+
+        // Where times may fall, a reference that is ahead of the order says nothing against a fresh
+        // tick: it may be from before the fall.
+        let ahead =
+            self.stale.ahead_ms != i64::MAX && reference.is_some_and(|p| p.time_ms > self.now_ms);
+        let own = ahead || self.rules >= LAST_PROCESSED;
+        if !(own
+            && self
+                .tick
+                .is_some_and(|t| is_fresh(t.time_ms, self.now_ms, self.stale)))
+        {
+            self.tick = [reference, self.tick]
+                .into_iter()
+                .flatten()
+                .max_by_key(|p| p.time_ms);
+        }
+
+        // An owner who was switched off while the order was on its way is told so.
+        let off = self.gate.closed(self.out.ctx, party.user_id());
+        if let Err(reason) = off.map_or(Ok(()), Err).and_then(|()| self.may_enter(n)) {
+            self.out.tell(&party, None, Outcome::Rejected(reason));
+            return;
+        }
+
+        let order = Order {
+            party,
+            seq: 0,
+            side: n.side,
+            market: n.market,
+            limit_e4: n.limit_e4,
+            ceiling_e4: n.ceiling_e4,
+            stop_e4: n.stop_e4,
+            leaves: n.quantity,
+            cum: 0,
+            deadline_ms: n.deadline_ms,
+            life: n.life,
+            post_only: n.post_only,
+        };
+
+        self.put(order, true);
+    }
+
+    /// Puts an order to the book. `new`: its owner has not heard of it yet.
+    fn put(&mut self, order: Order<Owner>, new: bool) {
+        let dealer = self.dealer(&order);
+        self.meet(
+            order,
+            None,
+            Taker {
+                new,
+                dealer,
+                first: None,
+                last: None,
+            },
+        );
+    }
+
+    /// Lets an order trade, and deals with what becomes of it. `stage`: how far it had come, if it
+    /// goes on.
+    fn meet(&mut self, order: Order<Owner>, stage: Option<Stage>, taker: Taker) {
+        // An order that goes on is asked again, since its owner may be switched off by now.
+        if let Some(reason) =
+            stage.and_then(|_| self.gate.closed(self.out.ctx, order.party.user_id()))
+        {
+            self.out.tell(&order.party, None, Outcome::Done(reason));
+            return;
+        }
+
+        let Taker {
+            new,
+            dealer,
+            first,
+            last,
+        } = taker;
+        let mut ears = Ears {
+            out: &mut self.out,
+            slots: &mut self.stand.slots,
+            gate: self.gate,
+            first,
+            last,
+        };
+
+        let book = &mut self.stand.book;
+        let room = &mut self.room.book;
+        let mut house = dealer.house();
+        let verdict = match stage {
+            None => book.submit(order, self.now_ms, &mut house, room, &mut ears),
+            Some(stage) => book.go_on(order, stage, self.now_ms, &mut house, room, &mut ears),
+        };
+
+        let Ears { first, last, .. } = ears;
+        if let Verdict::Pauses(order, stage) = verdict {
+            let moment = Moment {
+                time_ms: self.now_ms,
+                tick: self.tick,
+            };
+
+            let taker = Taker {
+                first,
+                last,
+                dealer: dealer.after(house),
+                ..taker
+            };
+
+            let rest = self.stand.rest.insert(Rest {
+                order,
+                stage,
+                taker,
+                moment,
+            });
+
+            state::save_rest(
+                self.out.ctx,
+                self.out.buffers,
+                self.out.symbol,
+                &rest.order.party.key,
+                rest,
+            );
+
+            crash::point(Point::MatchPart);
+            return;
+        }
+
+        // An order trades at one price after the other, up or down: the first and the last reach
+        // every stop that any of them does.
+        if let (Some(from), Some(price_e4), Dealer::Outside(_)) = (first, last, dealer) {
+            self.stand.trade = Some(Priced {
+                price_e4,
+                time_ms: self.now_ms,
+            });
+
+            self.stand.book.price(from);
+            self.stand.book.price(price_e4);
+        }
+
+        match verdict {
+            Verdict::Filled(_) | Verdict::Pauses(..) => {}
+            Verdict::Rests(slot) => {
+                let Some(order) = self.stand.book.get(slot) else {
+                    return;
+                };
+
+                self.stand.slots.insert(order.party.key.clone(), slot);
+                self.out.keep(order);
+                if new && last.is_none() {
+                    self.out.tell(&order.party, None, Outcome::Accepted);
+                }
+
+                let sides = [Side::Buy, Side::Sell]
+                    .into_iter()
+                    .flat_map(|side| self.stand.book.side(side));
+                if order.stop_e4.is_none()
+                    && self.rules >= OWED_TO_WHAT_RESTS
+                    && sides.take(2).count() == 1
+                {
+                    // The quote was owed to orders that are gone.
+                    self.stand.owed = false;
+                }
+
+                // The order came while there was no house, or while that had no place in the book:
+                // the next quote may reach it.
+                self.stand.owed |= order.stop_e4.is_none()
+                    && matches!(dealer, Dealer::Outside(_))
+                    && self.rules >= HOUSE_IN_BOOK;
+            }
+            Verdict::Cancelled(o, reason) => self.out.tell(&o.party, None, Outcome::Done(reason)),
+            Verdict::Rejected(o, reason) => {
+                self.out.tell(
+                    &o.party,
+                    None,
+                    if new {
+                        Outcome::Rejected(reason)
+                    } else {
+                        Outcome::Done(reason)
+                    },
+                );
+            }
+            Verdict::Unfilled(o, reason) => match dealer {
+                Dealer::Outside(Ok(price_e4)) => self.out.with_house(&o, price_e4, o.leaves, false),
+                Dealer::Outside(Err(Reason::NoLiquidity)) | Dealer::InBook(_) => {
+                    self.out.tell(&o.party, None, Outcome::Done(reason))
+                }
+                Dealer::Outside(Err(band)) => self.out.tell(&o.party, None, Outcome::Done(band)),
+            },
+        }
+    }
+
+    /// The slot of an order that is in the book and alive. A dead one is cleared away on the spot.
+    pub(super) fn find(&mut self, owner: &Owner) -> Option<u32> {
+        let slot = self.stand.slots.get(&owner.key).copied()?;
+        if self.stand.book.is_live(slot, self.now_ms) {
+            return Some(slot);
+        }
+
+        self.bury(slot);
+        None
+    }
+
+    pub(super) fn cancel(&mut self, user_id: &str, order_id: &str, cause_id: &str, reason: Reason) {
+        let owner = Owner::new(user_id, order_id);
+        match self.find(&owner).and_then(|slot| self.take(slot)) {
+            Some(o) => self
+                .out
+                .tell(&o.party, Some(cause_id), Outcome::Done(reason)),
+            None => self.out.tell(
+                &owner,
+                Some(cause_id),
+                Outcome::CancelRefused(Reason::TooLateToCancel),
+            ),
+        }
+    }
+
+    pub(super) fn replace(
+        &mut self,
+        user_id: &str,
+        order_id: &str,
+        cause_id: &str,
+        quantity: i64,
+        limit_e4: i64,
+        ceiling_e4: i64,
+    ) {
+        let owner = Owner::new(user_id, order_id);
+        let cause = Some(cause_id);
+        let replaced = Outcome::Replaced { quantity, limit_e4 };
+        self.end_if_off(&owner);
+        let found = self.find(&owner).ok_or(Reason::TooLateToCancel);
+        let checked = match (found, self.closed()) {
+            (Err(reason), _) | (Ok(_), Some(reason)) => Err(reason),
+            (Ok(slot), None) => self
+                .check_replace(slot, quantity, limit_e4)
+                .map(|change| (slot, change)),
+        };
+
+        match checked {
+            Err(reason) => self
+                .out
+                .tell(&owner, cause, Outcome::ReplaceRefused(reason)),
+            Ok((slot, Change::InPlace)) => {
+                self.stand.book.shrink(slot, quantity);
+                self.stand
+                    .book
+                    .get(slot)
+                    .into_iter()
+                    .for_each(|o| self.out.keep(o));
+                self.out.tell(&owner, cause, replaced);
+            }
+            Ok((slot, Change::Fills)) => {
+                self.take(slot);
+                self.out.tell(&owner, cause, replaced);
+            }
+            Ok((slot, Change::Anew)) => {
+                self.out.tell(&owner, cause, replaced);
+                if let Some(o) = self.take(slot) {
+                    let ceiling_e4 = if o.side == Side::Sell {
+                        ceiling_e4
+                    } else {
+                        o.ceiling_e4
+                    };
+
+                    self.put(
+                        Order {
+                            leaves: quantity - o.cum,
+                            limit_e4,
+                            ceiling_e4,
+                            ..o
+                        },
+                        false,
+                    );
+                }
+            }
+        }
+    }
+
+    fn check_replace(&mut self, slot: u32, quantity: i64, limit_e4: i64) -> Result<Change, Reason> {
+        let (house, side) = match self.stand.book.get(slot) {
+            Some(o) => (self.dealer(o).house(), o.side),
+            None => return Err(Reason::TooLateToCancel),
+        };
+
+        let mut ears = Ears {
+            out: &mut self.out,
+            slots: &mut self.stand.slots,
+            gate: self.gate,
+            first: None,
+            last: None,
+        };
+
+        self.stand
+            .book
+            .clear_way(side, self.now_ms, &mut self.room.book, &mut &mut ears);
+        self.stand
+            .book
+            .check_replace(slot, quantity, limit_e4, self.now_ms, &house)
+    }
+
+    /// Takes an order out of book, index and state.
+    pub(super) fn take(&mut self, slot: u32) -> Option<Order<Owner>> {
+        let order = self.stand.book.remove(slot)?;
+        self.stand.slots.swap_remove(&order.party.key);
+        self.out.forget(&order.party);
+        Some(order)
+    }
+
+    /// Clears a dead order away, and says what it died of.
+    fn bury(&mut self, slot: u32) {
+        if let Some(o) = self.take(slot) {
+            let outcome = if o.deadline_ms <= self.now_ms {
+                Outcome::Expired
+            } else {
+                Outcome::Done(Reason::Delisted)
+            };
+
+            self.out.tell(&o.party, None, outcome);
+        }
+    }
+
+    /// Clears away up to `max` dead orders; answers how many there were.
+    pub(super) fn bury_dead(&mut self, max: usize, slots: &mut Vec<u32>) -> usize {
+        self.stand.book.dead(self.now_ms, max, slots);
+        slots.iter().for_each(|slot| self.bury(*slot));
+        slots.len()
+    }
+
+    /// The market is at a price: arms stops, unless nothing may trade.
+    pub(super) fn arm(&mut self, price_e4: Option<i64>) {
+        if self.is_open()
+            && let Some(price) = price_e4
+        {
+            self.stand.book.price(price);
+        }
+    }
+
+    /// Lets up to `max` armed stops fire, as far as there is room; answers how many did.
+    pub(super) fn fire(&mut self, max: usize) -> usize {
+        let mut fired = 0;
+        while fired < max.min(self.room.steps)
+            && self.room.book.fills > 0
+            && self.stand.rest.is_none()
+            && self.is_open()
+            && let Some((order, price_e4)) = self.stand.book.next_fired(self.now_ms)
+        {
+            fired += 1;
+            self.stand.slots.swap_remove(&order.party.key);
+            self.out.forget(&order.party);
+            if let Some(reason) = self.gate.closed(self.out.ctx, order.party.user_id()) {
+                self.out.tell(&order.party, None, Outcome::Done(reason));
+                continue;
+            }
+
+            let (order, told) = if self.rules >= STOPS_BY_TRIGGER {
+                self.set_off(order, price_e4)
+            } else {
+                (order, None)
+            };
+
+            self.out.tell(&order.party, None, Outcome::Triggered(told));
+            self.put(order, false);
+        }
+
+        self.room.steps -= fired;
+        fired
+    }
+
+    /// A stop at the price that has set it off. Without a limit of its own, it is bound by the
+    /// collar from that price. A buy has set cash aside up to the collar from its stop price: where
+    /// the market has gone further, it waits there instead of being nothing.
+    fn set_off(&self, mut order: Order<Owner>, price_e4: i64) -> (Order<Owner>, Option<Trigger>) {
+        if let Some(i) = self.instrument.filter(|_| order.market) {
+            // No bound: beyond all prices.
+            let worst = house::worst_price(order.side, price_e4, i.collar_bps).unwrap_or(i64::MAX);
+            if order.side == Side::Buy && worst > order.limit_e4 {
+                order.market = false;
+                order.life = if order.life == Life::Fok {
+                    Life::Fok
+                } else {
+                    Life::Rest
+                };
+            } else {
+                order.limit_e4 = worst;
+            }
+        }
+
+        let limit_e4 = order.limit_e4;
+        (order, Some(Trigger { price_e4, limit_e4 }))
+    }
+
+    /// A symbol that is not listed has lost its orders.
+    pub(super) fn doom(&mut self) {
+        if !self.stand.book.is_empty()
+            && !self.instrument.is_some_and(|i| i.is_listed())
+            && !self.stand.book.is_doomed()
+        {
+            self.stand.book.doom();
+        }
+    }
+
+    /// Does what came for the symbol, or lets it wait for its turn. Whatever waits goes on.
+    pub(super) fn take_in(&mut self, act: Act<'_>) -> Result<(), Bug> {
+        let moment = Moment {
+            time_ms: self.now_ms,
+            tick: self.tick,
+        };
+
+        let left = if self.stand.is_busy() {
+            Some(act)
+        } else {
+            self.act(act)?
+        };
+
+        if let Some(act) = left {
+            state::save_act(
+                self.out.ctx,
+                self.out.buffers,
+                self.out.symbol,
+                self.stand.line.end,
+                moment,
+                act,
+            );
+
+            self.stand.line.end += 1;
+            self.go_on()?;
+        }
+
+        Ok(())
+    }
+
+    /// Answers what is not done of it; all of it, if something must come first that is not done.
+    fn act<'a>(&mut self, act: Act<'a>) -> Result<Option<Act<'a>>, Bug> {
+        self.doom();
+        match act {
+            Act::Price(price_e4) => {
+                if self.rules >= LAST_PROCESSED {
+                    self.stand.trade = None;
+                }
+
+                match self.quote_anew(price_e4) {
+                    Some(crossing) => return self.act(Act::Crossing(crossing)),
+                    None => return Ok(self.reached(price_e4)),
+                }
+            }
+            Act::Crossing(mut crossing) => {
+                let crossed = self.cross(&mut crossing);
+                return Ok(if crossed {
+                    self.reached(crossing.price_e4)
+                } else {
+                    Some(Act::Crossing(crossing))
+                });
+            }
+            Act::Command(value) => {
+                let c = BookCommand::decode(value).map_err(|fault| bug(self.out.ctx, fault))?;
+
+                // Stops that were armed before come before the present order, as far as one record
+                // goes.
+                self.fire(FIRE_MAX);
+                let cut_short =
+                    self.room.book.fills == 0 && self.stand.book.has_fired() && self.is_open();
+                if self.stand.rest.is_some() || cut_short {
+                    return Ok(Some(act));
+                }
+
+                match c.ask {
+                    Ask::New(order) => self.enter(c.user_id, c.order_id, &order),
+                    Ask::Cancel { cause_id, reason } => {
+                        self.cancel(c.user_id, c.order_id, cause_id, reason)
+                    }
+                    Ask::Replace {
+                        cause_id,
+                        quantity,
+                        limit_e4,
+                        ceiling_e4,
+                    } => {
+                        self.replace(
+                            c.user_id, c.order_id, cause_id, quantity, limit_e4, ceiling_e4,
+                        );
+                    }
+                }
+
+                self.fire(FIRE_MAX);
+            }
+        }
+
+        Ok(None)
+    }
+
+    /// The market is at a price: stops that it reaches fire. Answers what is left to do: all of
+    /// them fire before anything else comes, by the house's quote at that price.
+    fn reached(&mut self, price_e4: i64) -> Option<Act<'static>> {
+        self.arm(Some(price_e4));
+        self.fire(FIRE_MAX);
+        let unfired = self.rules >= HOUSE_IN_BOOK && self.stand.book.has_fired() && self.is_open();
+        unfired.then_some(Act::Crossing(Crossing {
+            price_e4,
+            side: Side::Sell,
+            ask: None,
+            bid: None,
+            passed: 0,
+        }))
+    }
+
+    /// Goes on with the order that is on its way, and then with what waits behind it, as far as
+    /// there is room. Each is decided by the moment at which it came, so nothing depends on how
+    /// much of it one record takes.
+    pub(super) fn go_on(&mut self) -> Result<(), Bug> {
+        let now = Moment {
+            time_ms: self.now_ms,
+            tick: self.tick,
+        };
+
+        let done = self.go_on_in_turn();
+        self.at(now);
+        done
+    }
+
+    fn go_on_in_turn(&mut self) -> Result<(), Bug> {
+        let mut value = Vec::new();
+        loop {
+            if let Some(Rest {
+                order,
+                stage,
+                taker,
+                moment,
+            }) = self.stand.rest.take()
+            {
+                crash::point(Point::MatchGoesOn);
+                self.at(moment);
+                self.meet(order, Some(stage), taker);
+                if self.stand.rest.is_some() {
+                    return Ok(());
+                }
+
+                state::delete_rest(self.out.ctx, self.out.buffers, self.out.symbol);
+                self.fire(FIRE_MAX);
+            }
+
+            let number = self.stand.line.start;
+            if self.stand.rest.is_some()
+                || self.stand.line.is_empty()
+                || self.room.steps == 0
+                || self.room.book.fills == 0
+            {
+                return Ok(());
+            }
+
+            state::load_act(
+                self.out.ctx,
+                self.out.buffers,
+                self.out.symbol,
+                number,
+                &mut value,
+            );
+
+            let (moment, act) = state::read_waiting(self.out.ctx, self.out.symbol, &value)?;
+            self.at(moment);
+            match self.act(act)? {
+                None => {
+                    self.room.steps -= 1.min(self.room.steps);
+                    state::delete_act(self.out.ctx, self.out.buffers, self.out.symbol, number);
+                    self.stand.line.start += 1;
+                    if self.stand.line.is_empty() {
+                        // As it is found after a restart.
+                        self.stand.line = 0..0;
+                    }
+                }
+                Some(left) if left != act => {
+                    state::save_act(
+                        self.out.ctx,
+                        self.out.buffers,
+                        self.out.symbol,
+                        number,
+                        moment,
+                        left,
+                    );
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn at(&mut self, moment: Moment) {
+        (self.now_ms, self.out.now_ms, self.tick) = (moment.time_ms, moment.time_ms, moment.tick);
+    }
+
+    /// Whether work is left that a later record must go on with.
+    pub(super) fn has_more(&self) -> bool {
+        let book = &self.stand.book;
+        self.stand.is_busy()
+            || book.is_doomed()
+            || book.next_deadline().is_some_and(|d| d <= self.now_ms)
+            || (book.has_fired() && self.is_open())
+    }
+}

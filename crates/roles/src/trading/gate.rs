@@ -1,0 +1,133 @@
+//! Users who may not trade because an operator has switched them off. Their orders end: each when
+//! its turn comes, before it trades, and all of them by and by.
+
+use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
+
+use crate::rows::{self, Rows};
+use domain::book::{Match, Order, Watch};
+use domain::control::{Control, EVERYBODY};
+use domain::reason::Reason;
+use domain::status::Side;
+use engine::context::Ctx;
+use wire::book::Outcome;
+use wire::topics;
+
+use super::floor::Floor;
+use super::out::{Out, Owner};
+
+/// Users who are switched off.
+pub(super) struct Gate {
+    /// None: by the rules of before that ends no orders.
+    rows: Option<Rows<Control>>,
+}
+
+impl Gate {
+    pub(super) fn new(ends: bool) -> Gate {
+        Gate {
+            rows: ends.then(rows::ends),
+        }
+    }
+
+    /// Why nothing of a user may trade. Where nobody is switched off there is no row: nothing is
+    /// journaled, and a replay finds none.
+    pub(super) fn closed(&mut self, ctx: &mut Ctx<'_>, user: &str) -> Option<Reason> {
+        let rows = self.rows.as_mut()?;
+        if ctx.is_empty(topics::CONTROLS) {
+            return None;
+        }
+
+        rows.get(ctx, user)
+            .max(rows.get(ctx, EVERYBODY))
+            .map(Control::reason)
+    }
+}
+
+/// Hears what happens at a book and tells the owners.
+pub(super) struct Ears<'e, 'o, 'c> {
+    pub out: &'e mut Out<'o, 'c>,
+    pub slots: &'e mut IndexMap<Box<[u8]>, u32, FxBuildHasher>,
+    pub gate: &'e mut Gate,
+    /// Prices of the first and the last trade of the order that came.
+    pub first: Option<i64>,
+    pub last: Option<i64>,
+}
+
+impl Watch<Owner> for &mut Ears<'_, '_, '_> {
+    fn may_trade(&mut self, order: &Order<Owner>) -> bool {
+        self.gate
+            .closed(self.out.ctx, order.party.user_id())
+            .is_none()
+    }
+
+    fn ended(&mut self, order: Order<Owner>) {
+        self.slots.swap_remove(&order.party.key);
+        self.out.forget(&order.party);
+        let reason = self
+            .gate
+            .closed(self.out.ctx, order.party.user_id())
+            .unwrap_or(Reason::KillSwitch);
+        self.out.tell(&order.party, None, Outcome::Done(reason));
+    }
+
+    fn matched(&mut self, m: Match<'_, Owner>) {
+        self.out.matched(&m);
+        if let Some(maker) = m.maker.filter(|maker| maker.leaves == 0) {
+            self.slots.swap_remove(&maker.party.key);
+        }
+
+        self.last = Some(m.price_e4);
+        self.first = self.first.or(self.last);
+    }
+
+    fn crossed(&mut self, order: &Order<Owner>, quantity: i64) {
+        self.out.with_house(order, order.limit_e4, quantity, true);
+        self.out.left(order);
+        if order.leaves == 0 {
+            self.slots.swap_remove(&order.party.key);
+        }
+    }
+}
+
+impl Floor<'_, '_> {
+    /// An order of who is switched off ends, whatever was asked of it.
+    pub(super) fn end_if_off(&mut self, owner: &Owner) {
+        let Some(slot) = self.find(owner) else { return };
+        if let Some(reason) = self.gate.closed(self.out.ctx, owner.user_id()) {
+            self.take(slot);
+            self.out.tell(owner, None, Outcome::Done(reason));
+        }
+    }
+
+    /// Ends up to `max` orders of those who are switched off: each side by price and place, then
+    /// those that wait for their stop. Answers how many, and whether there are more. While an order
+    /// is on its way nobody touches the book, so it is only looked at.
+    pub(super) fn end_switched_off(&mut self, max: usize) -> (usize, bool) {
+        if self.out.ctx.is_empty(topics::CONTROLS) {
+            return (0, false);
+        }
+
+        let max = if self.stand.is_busy() { 0 } else { max };
+        let book = &self.stand.book;
+        let gate = &mut *self.gate;
+        let ctx = &mut *self.out.ctx;
+        let sides = [Side::Buy, Side::Sell];
+        let all = sides
+            .into_iter()
+            .flat_map(|side| book.side(side))
+            .chain(sides.into_iter().flat_map(|side| book.stops(side)));
+        let mut off =
+            all.filter_map(|o| Some((o.party.clone(), gate.closed(ctx, o.party.user_id())?)));
+        let ended: Vec<(Owner, Reason)> = off.by_ref().take(max).collect();
+        let more = off.next().is_some();
+        drop(off);
+        for (owner, reason) in &ended {
+            if let Some(slot) = self.stand.slots.get(&owner.key).copied() {
+                self.take(slot);
+                self.out.tell(owner, None, Outcome::Done(*reason));
+            }
+        }
+
+        (ended.len(), more)
+    }
+}

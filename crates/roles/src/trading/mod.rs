@@ -1,0 +1,397 @@
+//! `trading`: the last price of each symbol, the books, and the fills. Where there is a house, it
+//! has a place in the book (`quote`).
+
+mod floor;
+mod gate;
+mod out;
+mod quote;
+mod reading;
+mod state;
+mod untold;
+
+use std::collections::BTreeMap;
+
+use domain::instrument::Instrument;
+use domain::price::{Priced, Taken};
+use domain::tick::{ANEW_MS, LATE_TOLD, Rules, Source, Tick, Unfit};
+use engine::context::Ctx;
+use engine::role::{Bug, Role};
+use ports::records::Record;
+use wire::book::BookCommand;
+use wire::trade::{REFERENCE_PRICE, ReferencePrice};
+use wire::{tick, topics};
+
+use super::RoleSettings;
+use super::intake::{bug, own, vet};
+use super::rows::{self, Rows};
+use super::settings::{LAST_IS_TOLD, MERGED_BY_LOG_TIME, SWITCHED_OFF_ENDS};
+use floor::{Floor, Room, Stand};
+use gate::Gate;
+use out::{Out, Texts};
+pub use reading::{BookLine, read_books};
+pub(super) use state::show;
+use state::{Act, Buffers};
+use untold::Untold;
+
+/// Orders that one record of the clock clears away or fires.
+const WORK_MAX: usize = 1_000;
+/// Value of the clock's records that go on with what is left over: a map of one field.
+const CONTINUE: &[u8] = b"\x81\xa8continue\xc3";
+/// Reason of the dead letter that says that a source is not listened to.
+const LATE_TICKS: &str = "LATE_TICKS";
+
+/// The role's logic; see the module.
+pub(super) struct Trading {
+    settings: RoleSettings,
+    rules: Rules,
+    instruments: Rows<Instrument>,
+    gate: Gate,
+    buffers: Buffers,
+    texts: Texts,
+    /// Books that were looked at: copies of state. Sorted, because the order in which the clock
+    /// visits them must not depend on which was looked at first.
+    stands: BTreeMap<Box<str>, Stand>,
+    /// All books of the state are in `stands`.
+    all_open: bool,
+    /// No deadline is before this.
+    alarm_ms: Option<i64>,
+    untold: Untold,
+}
+
+impl Trading {
+    pub(super) fn new(settings: &RoleSettings) -> Self {
+        Trading {
+            settings: *settings,
+            rules: settings.price_rules(),
+            instruments: rows::instruments(),
+            gate: Gate::new(settings.rules >= SWITCHED_OFF_ENDS),
+            buffers: Buffers::default(),
+            texts: Texts::default(),
+            stands: BTreeMap::new(),
+            all_open: false,
+            alarm_ms: None,
+            untold: Untold::default(),
+        }
+    }
+
+    fn tick(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+        let Some((key, value)) = vet(ctx, record) else {
+            return Ok(());
+        };
+
+        let t = match tick::decode(value) {
+            Ok(t) if t.symbol.as_bytes() == key => t,
+            Ok(_) => {
+                ctx.dead_letter(
+                    record,
+                    "MALFORMED",
+                    "the record's key is not the tick's symbol",
+                );
+                return Ok(());
+            }
+            Err(fault) => {
+                ctx.dead_letter(record, "MALFORMED", fault);
+                return Ok(());
+            }
+        };
+
+        let tick = Tick {
+            price_e4: t.price.positive(),
+            seq: t.seq,
+            time_ns: t.timestamp_ns,
+            append_ms: record.timestamp_ms,
+        };
+
+        let (price_e4, instrument) = match tick.fit(|| self.instruments.get(ctx, &t.symbol)) {
+            Ok(fit) => fit,
+            Err(unfit) => {
+                let (reason, text) = match unfit {
+                    Unfit::Price => (
+                        "INVALID_PRICE",
+                        "the price is not a positive number of at most four decimals within bounds",
+                    ),
+                    Unfit::Symbol => ("UNKNOWN_SYMBOL", "the symbol is not listed"),
+                    Unfit::Future => (
+                        "FUTURE_TIMESTAMP",
+                        "the timestamp is more than one second ahead of the log's time",
+                    ),
+                };
+
+                ctx.dead_letter(record, reason, text);
+                return Ok(());
+            }
+        };
+
+        let mut prices = state::load_prices(ctx, &mut self.buffers, &t.symbol)?;
+        let mut source =
+            state::load_source(ctx, &mut self.buffers, &t.symbol, t.source.as_deref())?;
+        let known = source;
+        let taken = prices.fold(&tick, price_e4, &instrument, &mut source, self.rules);
+        if source != known
+            || (taken != Taken::Late && (t.seq.is_some() || t.timestamp_ns.is_some()))
+        {
+            state::save_source(
+                ctx,
+                &mut self.buffers,
+                &t.symbol,
+                t.source.as_deref(),
+                &source,
+            );
+        }
+
+        match taken {
+            Taken::Late if source.tells_late() => {
+                ctx.dead_letter(record, LATE_TICKS, &silent(t.source.as_deref(), &source))
+            }
+            Taken::Late | Taken::Held => {}
+            Taken::Accepted => {
+                if let Some(told) = prices.tell(self.rules.stale) {
+                    self.told(ctx, &t.symbol, told);
+                }
+
+                if self.settings.rules >= LAST_IS_TOLD {
+                    self.untold.note(&t.symbol, &prices, self.rules.stale);
+                }
+
+                state::save_prices(ctx, &mut self.buffers, &t.symbol, &prices);
+                let mut room = self.room();
+                return self.on_floor(ctx, &t.symbol, Some(prices.last), &mut room, |floor| {
+                    floor.take_in(Act::Price(price_e4))
+                });
+            }
+        }
+
+        state::save_prices(ctx, &mut self.buffers, &t.symbol, &prices);
+        Ok(())
+    }
+
+    /// Tells the rest of the system the price of a symbol.
+    fn told(&mut self, ctx: &mut Ctx<'_>, symbol: &str, price: Priced) {
+        let value = self.buffers.fresh();
+        ReferencePrice {
+            symbol,
+            price_e4: price.price_e4,
+            time_us: price.time_ms.saturating_mul(1_000),
+        }
+        .encode(value);
+        ctx.emit(
+            topics::REFERENCE_PRICES,
+            symbol.as_bytes(),
+            REFERENCE_PRICE,
+            value,
+        );
+    }
+
+    fn book_command(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+        let value = own(ctx, record)?;
+        let c = BookCommand::decode(value).map_err(|fault| bug(ctx, fault))?;
+        let mut room = self.room();
+        self.on_floor(ctx, c.symbol, None, &mut room, |floor| {
+            floor.take_in(Act::Command(value))
+        })
+    }
+
+    /// The bounds of one record's consequences.
+    fn room(&self) -> Room {
+        Room::new(self.settings.match_part)
+    }
+
+    fn open_book(&mut self, ctx: &mut Ctx<'_>, symbol: &str) -> Result<(), Bug> {
+        if !self.stands.contains_key(symbol) {
+            let stand = Stand::load(ctx, &mut self.buffers, symbol)?;
+            self.stands.insert(symbol.into(), stand);
+        }
+
+        Ok(())
+    }
+
+    /// Does something with a symbol's book. `tick`: the last tick, if the caller has it at hand.
+    fn on_floor(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        symbol: &str,
+        tick: Option<Option<Priced>>,
+        room: &mut Room,
+        act: impl FnOnce(&mut Floor<'_, '_>) -> Result<(), Bug>,
+    ) -> Result<(), Bug> {
+        let instrument = self.instruments.get(ctx, symbol);
+        let tick = match tick {
+            Some(tick) => tick,
+            None => state::load_prices(ctx, &mut self.buffers, symbol)?.last,
+        };
+
+        self.open_book(ctx, symbol)?;
+        let stand = self
+            .stands
+            .get_mut(symbol)
+            .ok_or_else(|| bug(ctx, "a book that was just opened is not there"))?;
+        let now_ms = ctx.time_ms();
+        let out = Out {
+            ctx,
+            buffers: &mut self.buffers,
+            symbol,
+            text: &mut self.texts,
+            now_ms,
+            failed: None,
+        };
+
+        let mut floor = Floor {
+            stand,
+            out,
+            instrument,
+            tick,
+            now_ms,
+            stale: self.rules.stale,
+            rules: self.settings.rules,
+            gate: &mut self.gate,
+            room,
+        };
+
+        act(&mut floor)?;
+        let more = floor.has_more();
+        if let Some(e) = floor.out.failed {
+            return Err(e);
+        }
+
+        stand.save(ctx, &mut self.buffers, symbol);
+        self.alarm_ms = [self.alarm_ms, stand.book.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min();
+        if more {
+            self.go_on(ctx, symbol);
+        }
+
+        Ok(())
+    }
+
+    /// Asks for another record, so that what is left over is done in another transaction. One at a
+    /// time, for all symbols of the task.
+    fn go_on(&mut self, ctx: &mut Ctx<'_>, symbol: &str) {
+        if !state::goes_on(ctx) {
+            state::set_goes_on(ctx, true);
+            ctx.emit(topics::CLOCK, symbol.as_bytes(), "Continue", CONTINUE);
+        }
+    }
+
+    /// Something about time or listings may have changed, or work is left over: goes through all
+    /// books, and does so much.
+    fn clock(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+        if record.value == Some(CONTINUE) {
+            state::set_goes_on(ctx, false);
+        }
+
+        if !std::mem::replace(&mut self.all_open, true) {
+            for symbol in state::symbols(ctx) {
+                self.open_book(ctx, &symbol)?;
+            }
+        }
+
+        self.tell_untold(ctx)?;
+        let mut budget = WORK_MAX;
+        let mut slots = Vec::new();
+        let mut room = self.room();
+
+        // Whether somebody was switched off is looked at when a table may have changed, and until
+        // it is done.
+        let looks = self.settings.rules >= SWITCHED_OFF_ENDS
+            && (record.value != Some(CONTINUE) || state::ends_orders(ctx));
+        let mut unended = None;
+        self.alarm_ms = None;
+        let busy = self
+            .stands
+            .iter()
+            .filter(|(_, s)| !s.book.is_empty() || s.book.has_fired() || s.is_busy());
+        let mut symbols: Vec<Box<str>> = busy.map(|(symbol, _)| symbol.clone()).collect();
+
+        // Books at which somebody waits share the room by turns.
+        let waits: Vec<usize> = (0..symbols.len())
+            .filter(|i| self.stands[&symbols[*i]].is_busy())
+            .collect();
+        if !waits.is_empty() {
+            symbols.rotate_left(waits[record.offset as usize % waits.len()]);
+        }
+
+        for symbol in symbols {
+            self.on_floor(ctx, &symbol, None, &mut room, |floor| {
+                floor.go_on()?;
+                if looks {
+                    let (ended, more) = floor.end_switched_off(budget);
+                    budget -= ended.min(budget);
+                    if more {
+                        unended = Some(symbol.clone());
+                    }
+                }
+
+                if floor.stand.is_busy() {
+                    return Ok(());
+                }
+
+                floor.doom();
+                budget -= floor.bury_dead(budget, &mut slots).min(budget);
+                if let Some(crossing) = floor.owed() {
+                    floor.take_in(Act::Crossing(crossing))?;
+                    if floor.stand.is_busy() {
+                        return Ok(());
+                    }
+                }
+
+                floor.arm(floor.market_price());
+                budget -= floor.fire(budget).min(budget);
+                Ok(())
+            })?;
+        }
+
+        if looks {
+            state::set_ends_orders(ctx, unended.is_some());
+            unended
+                .into_iter()
+                .for_each(|symbol| self.go_on(ctx, &symbol));
+        }
+
+        Ok(())
+    }
+}
+
+/// The text about a source whose ticks are late one after the other: the fault, and how the source
+/// goes on.
+fn silent(name: Option<&str>, source: &Source) -> String {
+    let name = name.map_or_else(
+        || "ticks without a source".to_string(),
+        |name| format!("ticks of source {name}"),
+    );
+    let seq = source
+        .seq
+        .map_or_else(String::new, |seq| format!(" with seq {seq}"));
+    format!(
+        "{LATE_TOLD} {name} in a row were ignored, this one is the last of them: each is not newer than the last that counted{seq}. A source that began its seq anew \
+         counts again {} s after that one; ticks that are older by their own timestamp never do",
+        ANEW_MS / 1_000
+    )
+}
+
+impl Role for Trading {
+    fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
+        match record.at.topic {
+            topics::MARKET_DATA => self.tick(ctx, record),
+            topics::CLOCK => self.clock(ctx, record),
+            topics::BOOK_COMMANDS => self.book_command(ctx, record),
+            _ => Err(bug(ctx, "trading does not read this topic")),
+        }
+    }
+
+    fn settings(&self) -> Option<Vec<u8>> {
+        Some(self.settings.encode())
+    }
+
+    fn merges_by_log_time(&self) -> bool {
+        self.settings.rules >= MERGED_BY_LOG_TIME
+    }
+
+    fn alarm_ms(&self) -> Option<i64> {
+        [self.alarm_ms, self.untold.next_ms()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}

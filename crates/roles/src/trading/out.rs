@@ -1,0 +1,213 @@
+//! Messages to the owners of orders and to the world, and the rows in which orders are kept.
+
+use std::fmt::Write;
+
+use domain::book::{Match, Order, Party};
+use domain::status::{Liquidity, Side};
+use engine::context::Ctx;
+use engine::role::Bug;
+use wire::book::{EXECUTION, Execution, Outcome};
+use wire::topics;
+use wire::trade::{TRADE, Trade};
+
+use super::state::{self, Buffers};
+
+/// Whose an order is: user and order id, as they stand in the order's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) key: Box<[u8]>,
+    user: usize,
+}
+
+impl Owner {
+    pub(super) fn new(user_id: &str, order_id: &str) -> Owner {
+        Owner {
+            key: [user_id.as_bytes(), b"\0", order_id.as_bytes()]
+                .concat()
+                .into(),
+            user: user_id.len(),
+        }
+    }
+
+    pub(super) fn read(key: &[u8]) -> Option<Owner> {
+        let user = key.iter().position(|b| *b == 0)?;
+        std::str::from_utf8(key).ok()?;
+        Some(Owner {
+            key: key.into(),
+            user,
+        })
+    }
+
+    pub(super) fn user_id(&self) -> &str {
+        std::str::from_utf8(&self.key[..self.user]).unwrap_or_default()
+    }
+
+    pub(super) fn order_id(&self) -> &str {
+        std::str::from_utf8(&self.key[self.user + 1..]).unwrap_or_default()
+    }
+}
+
+impl Party for Owner {
+    fn same(&self, other: &Owner) -> bool {
+        self.key[..self.user] == other.key[..other.user]
+    }
+}
+
+/// Tells the owners and the world.
+pub(super) struct Out<'o, 'c> {
+    pub ctx: &'o mut Ctx<'c>,
+    pub buffers: &'o mut Buffers,
+    pub symbol: &'o str,
+    pub text: &'o mut Texts,
+    /// When what is told came to the book.
+    pub now_ms: i64,
+    /// A trade's number could not be had.
+    pub failed: Option<Bug>,
+}
+
+/// Room for texts, used again and again.
+#[derive(Default)]
+pub(super) struct Texts {
+    trade_id: String,
+    house: String,
+}
+
+impl Out<'_, '_> {
+    pub(super) fn tell(&mut self, owner: &Owner, cause_id: Option<&str>, outcome: Outcome<'_>) {
+        let user_id = owner.user_id();
+        let order_id = owner.order_id();
+        let value = self.buffers.fresh();
+        Execution {
+            user_id,
+            order_id,
+            cause_id,
+            outcome,
+        }
+        .encode(value);
+
+        self.ctx
+            .emit(topics::EXECUTIONS, user_id.as_bytes(), EXECUTION, value);
+    }
+
+    /// A fill of `owner`'s order by the trade in hand.
+    fn filled(&mut self, owner: &Owner, price_e4: i64, quantity: i64, liquidity: Liquidity) {
+        let id = std::mem::take(&mut self.text.trade_id);
+        self.tell(
+            owner,
+            None,
+            Outcome::Fill {
+                trade_id: &id,
+                price_e4,
+                quantity,
+                liquidity,
+            },
+        );
+
+        self.text.trade_id = id;
+    }
+
+    fn number(&mut self) {
+        match state::next_trade(self.ctx, self.buffers) {
+            Ok(number) => {
+                self.text.trade_id.clear();
+                write!(self.text.trade_id, "{}-{number}", self.ctx.task())
+                    .expect("writing to a string");
+            }
+            Err(e) => drop(self.failed.get_or_insert(e)),
+        }
+    }
+
+    /// A trade of an order with somebody. `rested`: the order did, and the other came to it.
+    fn trade(
+        &mut self,
+        order: &Order<Owner>,
+        other: (&str, Option<&str>),
+        price_e4: i64,
+        quantity: i64,
+        rested: bool,
+    ) {
+        let user = (order.party.user_id(), Some(order.party.order_id()));
+        let (buyer, seller) = if order.side == Side::Buy {
+            (user, other)
+        } else {
+            (other, user)
+        };
+
+        let maker_side = if (order.side == Side::Buy) == rested {
+            Side::Buy
+        } else {
+            Side::Sell
+        };
+
+        let trade = Trade {
+            trade_id: &self.text.trade_id,
+            symbol: self.symbol,
+            price_e4,
+            quantity,
+            buyer: buyer.0,
+            seller: seller.0,
+            buy_order_id: buyer.1,
+            sell_order_id: seller.1,
+            maker_side,
+            time_us: self.now_ms.saturating_mul(1_000),
+        };
+
+        let value = self.buffers.fresh();
+        trade.encode(value);
+        self.ctx
+            .emit(topics::TRADES, self.symbol.as_bytes(), TRADE, value);
+    }
+
+    pub(super) fn matched(&mut self, m: &Match<'_, Owner>) {
+        let Some(maker) = m.maker else {
+            return self.with_house(m.taker, m.price_e4, m.quantity, false);
+        };
+
+        self.number();
+        self.trade(
+            m.taker,
+            (maker.party.user_id(), Some(maker.party.order_id())),
+            m.price_e4,
+            m.quantity,
+            false,
+        );
+
+        self.filled(&m.taker.party, m.price_e4, m.quantity, Liquidity::Taker);
+        self.filled(&maker.party, m.price_e4, m.quantity, Liquidity::Maker);
+        self.left(maker);
+    }
+
+    /// A trade of an order with the house.
+    pub(super) fn with_house(
+        &mut self,
+        order: &Order<Owner>,
+        price_e4: i64,
+        quantity: i64,
+        rested: bool,
+    ) {
+        self.number();
+        let mut name = std::mem::take(&mut self.text.house);
+        name.clear();
+        write!(name, "house:{}", self.symbol).expect("writing to a string");
+        self.trade(order, (&name, None), price_e4, quantity, rested);
+        self.text.house = name;
+        self.filled(&order.party, price_e4, quantity, Liquidity::House);
+    }
+
+    /// Keeps the rest of an order that rested and has traded.
+    pub(super) fn left(&mut self, order: &Order<Owner>) {
+        if order.leaves == 0 {
+            self.forget(&order.party)
+        } else {
+            self.keep(order)
+        }
+    }
+
+    pub(super) fn keep(&mut self, o: &Order<Owner>) {
+        state::save_order(self.ctx, self.buffers, self.symbol, &o.party.key, o);
+    }
+
+    pub(super) fn forget(&mut self, owner: &Owner) {
+        state::delete_order(self.ctx, self.buffers, self.symbol, &owner.key);
+    }
+}

@@ -1,0 +1,167 @@
+//! The house at the book: its place, its quote, and the orders that its next quote reaches.
+
+use crate::settings::{HOUSE_IN_BOOK, LAST_PROCESSED};
+use domain::book::{House, Order, Quote};
+use domain::house;
+use domain::instrument::Instrument;
+use domain::price::{is_beyond, is_fresh};
+use domain::reason::Reason;
+use domain::status::Side;
+
+use super::floor::Floor;
+use super::gate::Ears;
+use super::out::Owner;
+use super::state::{Crossing, Dealer};
+
+impl Dealer {
+    /// The house as the book must know it.
+    pub(super) fn house(self) -> House {
+        match self {
+            Dealer::Outside(Ok(_)) => House::Outside,
+            Dealer::InBook(Some(quote)) => House::At(quote),
+            Dealer::Outside(Err(_)) | Dealer::InBook(None) => House::Away,
+        }
+    }
+
+    /// The same after it has given the order something.
+    pub(super) fn after(self, house: House) -> Dealer {
+        if let House::At(quote) = house {
+            Dealer::InBook(Some(quote))
+        } else {
+            self
+        }
+    }
+}
+
+impl Floor<'_, '_> {
+    /// The listing, if the house has a place in this symbol's book.
+    fn with_house(&self) -> Option<Instrument> {
+        self.instrument
+            .filter(|i| i.house && self.rules >= HOUSE_IN_BOOK)
+    }
+
+    /// The house's offer to orders of this side now.
+    fn quote(&self, side: Side) -> Option<Quote> {
+        let i = self.with_house().filter(Instrument::is_open)?;
+        let last = self
+            .tick
+            .filter(|t| is_fresh(t.time_ms, self.now_ms, self.stale))?;
+        Some(Quote {
+            price_e4: house::price(side, last.price_e4, i.half_spread_bps)?,
+            left: i.house_max.unwrap_or(i64::MAX),
+        })
+    }
+
+    /// The house's place, as an order meets it.
+    pub(super) fn dealer(&self, o: &Order<Owner>) -> Dealer {
+        match self.with_house() {
+            Some(_) => Dealer::InBook(self.quote(o.side)),
+            None if o.market => {
+                Dealer::Outside(self.price_outside(o.side, o.limit_e4, o.ceiling_e4))
+            }
+            None => Dealer::Outside(Err(Reason::NoLiquidity)),
+        }
+    }
+
+    /// The house's price for a market order now, where the house stands outside the book.
+    fn price_outside(&self, side: Side, limit_e4: i64, ceiling_e4: i64) -> Result<i64, Reason> {
+        let i = self
+            .instrument
+            .filter(|i| i.house)
+            .ok_or(Reason::NoLiquidity)?;
+        let last = self
+            .tick
+            .filter(|t| is_fresh(t.time_ms, self.now_ms, self.stale))
+            .ok_or(Reason::NoLiquidity)?;
+        let price = house::price(side, last.price_e4, i.half_spread_bps);
+        price
+            .filter(|p| {
+                house::acceptable(side, *p, limit_e4) && (side == Side::Buy || *p <= ceiling_e4)
+            })
+            .ok_or(Reason::PriceBand)
+    }
+
+    /// The price that stops look at: where the house has a place in the book, the last tick; else
+    /// that or the last trade between users, whichever was processed later.
+    pub(super) fn market_price(&self) -> Option<i64> {
+        let trade = self.stand.trade.filter(|_| self.with_house().is_none());
+        let last = match (self.tick, trade) {
+            // A tick takes the place of the trade before it.
+            _ if self.rules >= LAST_PROCESSED => trade.or(self.tick),
+            // A trade that a wrong clock stamped would be the last word until that time comes.
+            (Some(tick), Some(trade))
+                if tick.time_ms > trade.time_ms
+                    || is_beyond(trade.time_ms, self.now_ms, self.stale) =>
+            {
+                Some(tick)
+            }
+            (tick, trade) => trade.or(tick),
+        };
+
+        last.map(|p| p.price_e4)
+    }
+
+    /// The quote that a tick at this price makes: it is put to what rests before anything else is.
+    /// Without one (no house, or a halt) it is owed.
+    pub(super) fn quote_anew(&mut self, price_e4: i64) -> Option<Crossing> {
+        if self.rules < HOUSE_IN_BOOK || self.stand.book.is_empty() {
+            return None;
+        }
+
+        let ask = self.quote(Side::Buy);
+        let bid = self.quote(Side::Sell);
+        self.stand.owed = ask.is_none() && bid.is_none();
+        (!self.stand.owed).then_some(Crossing {
+            price_e4,
+            side: Side::Buy,
+            ask,
+            bid,
+            passed: 0,
+        })
+    }
+
+    /// The quote by the last tick that the house owes what rests, if it can make one now. The tick
+    /// is no new one: a trade since then is still the later price.
+    pub(super) fn owed(&mut self) -> Option<Crossing> {
+        let price_e4 = self
+            .tick
+            .filter(|_| self.stand.owed && !self.stand.is_busy())?
+            .price_e4;
+        self.quote_anew(price_e4)
+    }
+
+    /// The house trades with what its new quote reaches. False: there was no more room, and a later
+    /// record goes on.
+    pub(super) fn cross(&mut self, c: &mut Crossing) -> bool {
+        loop {
+            let buys = c.side == Side::Buy;
+            if let Some(quote) = if buys { &c.ask } else { &c.bid } {
+                let mut ears = Ears {
+                    out: &mut self.out,
+                    slots: &mut self.stand.slots,
+                    gate: self.gate,
+                    first: None,
+                    last: None,
+                };
+
+                let book = &mut self.stand.book;
+                if !book.cross(
+                    c.side,
+                    quote,
+                    &mut c.passed,
+                    self.now_ms,
+                    &mut self.room.book,
+                    &mut &mut ears,
+                ) {
+                    return false;
+                }
+            }
+
+            if !buys {
+                return true;
+            }
+
+            (c.side, c.passed) = (Side::Sell, 0);
+        }
+    }
+}

@@ -1,0 +1,512 @@
+//! An order that goes on in a later record, because it meets more than one record may lead to, and
+//! what waits behind it.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::{
+    Buffers, VERSION, flag, order, put_option, put_order, put_priced, take, take_option,
+    take_order, take_priced, whole,
+};
+use crate::intake::bug;
+use domain::book::{Order, Quote, Stage};
+use domain::price::Priced;
+use domain::reason::Reason;
+use domain::status::Side;
+use engine::context::Ctx;
+use engine::role::Bug;
+use ports::varint::{put, put_bytes, put_signed, take_bytes, take_i64, take_u64};
+
+/// The circumstances in which an order came, or a price: it is decided by that, whenever its turn
+/// comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::trading) struct Moment {
+    pub time_ms: i64,
+    /// The last tick then.
+    pub tick: Option<Priced>,
+}
+
+/// The facts about an order on its way through the book.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::trading) struct Taker {
+    /// Its owner has not heard of it yet.
+    pub new: bool,
+    /// The house's place, as the order met it.
+    pub dealer: Dealer,
+    /// Prices of its first and last trade on its way.
+    pub first: Option<i64>,
+    pub last: Option<i64>,
+}
+
+/// The house's place when an order came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::trading) enum Dealer {
+    /// The house takes the rest that the book leaves of a market order, at this price; or the
+    /// reason why not. So it was before it had a place in the book, and so it is where there is
+    /// none.
+    Outside(Result<i64, Reason>),
+    /// The house has a place in the book, with the offer that is left; none, for as long as there
+    /// is no fresh price. Stops go by ticks alone.
+    InBook(Option<Quote>),
+}
+
+/// The house's new quote on its way through what rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::trading) struct Crossing {
+    /// The tick that moved the quote: stops look at it afterwards.
+    pub price_e4: i64,
+    /// Whose orders have their turn: first those who buy, then those who sell.
+    pub side: Side,
+    /// The house's price for users who buy.
+    pub ask: Option<Quote>,
+    /// The house's price for users who sell.
+    pub bid: Option<Quote>,
+    /// Orders at the front that have had all that this quote gives them.
+    pub passed: u64,
+}
+
+/// An order that goes on in a later record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::trading) struct Rest<P> {
+    pub order: Order<P>,
+    pub stage: Stage,
+    pub taker: Taker,
+    pub moment: Moment,
+}
+
+/// A command or a price that waits for its turn behind such an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::trading) enum Act<'a> {
+    /// The market is at a price.
+    Price(i64),
+    /// A command to the book, as it came.
+    Command(&'a [u8]),
+    /// A price that has begun to move the house's quote and to reach stops.
+    Crossing(Crossing),
+}
+
+fn put_moment(out: &mut Vec<u8>, m: Moment) {
+    put_signed(out, i128::from(m.time_ms));
+    put_priced(out, m.tick);
+}
+
+fn take_moment(r: &mut &[u8]) -> Option<Moment> {
+    Some(Moment {
+        time_ms: take_i64(r)?,
+        tick: take_priced(r)?,
+    })
+}
+
+fn put_quote(out: &mut Vec<u8>, quote: Option<Quote>) {
+    out.push(u8::from(quote.is_some()));
+    quote.into_iter().for_each(|q| {
+        [q.price_e4, q.left]
+            .into_iter()
+            .for_each(|n| put_signed(out, i128::from(n)))
+    });
+}
+
+fn take_quote(r: &mut &[u8]) -> Option<Option<Quote>> {
+    Some(if flag(r)? {
+        Some(Quote {
+            price_e4: take_i64(r)?,
+            left: take_i64(r)?,
+        })
+    } else {
+        None
+    })
+}
+
+fn put_rest<P>(out: &mut Vec<u8>, owner: &[u8], rest: &Rest<P>) {
+    put_bytes(out, owner);
+    put_order(out, &rest.order);
+    match rest.stage {
+        Stage::Trades => out.push(0),
+        Stage::Looks { passed, left } => {
+            out.push(1);
+            put(out, passed);
+            put_signed(out, i128::from(left));
+        }
+    }
+
+    out.push(u8::from(rest.taker.new));
+    match rest.taker.dealer {
+        Dealer::Outside(Err(reason)) => {
+            out.push(0);
+            put(out, reason as u128);
+        }
+        Dealer::Outside(Ok(price_e4)) => {
+            out.push(1);
+            put_signed(out, i128::from(price_e4));
+        }
+        Dealer::InBook(quote) => {
+            out.push(2);
+            put_quote(out, quote);
+        }
+    }
+
+    put_option(out, rest.taker.first);
+    put_option(out, rest.taker.last);
+    put_moment(out, rest.moment);
+}
+
+fn read_rest<P>(bytes: &[u8], party: impl FnOnce(&[u8]) -> Option<P>) -> Option<Rest<P>> {
+    whole(bytes, |r| {
+        let party = party(take_bytes(r)?)?;
+        let order = take_order(r, party)?;
+        let stage = if flag(r)? {
+            Stage::Looks {
+                passed: take_u64(r)?,
+                left: take_i64(r)?,
+            }
+        } else {
+            Stage::Trades
+        };
+
+        let new = flag(r)?;
+        let dealer = match take(r)? {
+            0 => Dealer::Outside(Err(Reason::from_number(take_u64(r)?)?)),
+            1 => Dealer::Outside(Ok(take_i64(r)?)),
+            2 => Dealer::InBook(take_quote(r)?),
+            _ => return None,
+        };
+
+        let taker = Taker {
+            new,
+            dealer,
+            first: take_option(r)?,
+            last: take_option(r)?,
+        };
+
+        Some(Rest {
+            order,
+            stage,
+            taker,
+            moment: take_moment(r)?,
+        })
+    })
+}
+
+fn put_act(out: &mut Vec<u8>, moment: Moment, act: Act<'_>) {
+    put_moment(out, moment);
+    match act {
+        Act::Price(price_e4) => {
+            out.push(0);
+            put_signed(out, i128::from(price_e4));
+        }
+        Act::Command(value) => {
+            out.push(1);
+            put_bytes(out, value);
+        }
+        Act::Crossing(c) => {
+            out.push(2);
+            put_signed(out, i128::from(c.price_e4));
+            out.push(c.side as u8);
+            put_quote(out, c.ask);
+            put_quote(out, c.bid);
+            put(out, c.passed);
+        }
+    }
+}
+
+fn read_act(bytes: &[u8]) -> Option<(Moment, Act<'_>)> {
+    let (&VERSION, mut rest) = bytes.split_first()? else {
+        return None;
+    };
+
+    let r = &mut rest;
+    let moment = take_moment(r)?;
+    let act = match take(r)? {
+        0 => Act::Price(take_i64(r)?),
+        1 => Act::Command(take_bytes(r)?),
+        2 => Act::Crossing(Crossing {
+            price_e4: take_i64(r)?,
+            side: Side::from_number(u8::try_from(take(r)?).ok()?)?,
+            ask: take_quote(r)?,
+            bid: take_quote(r)?,
+            passed: take_u64(r)?,
+        }),
+        _ => return None,
+    };
+
+    r.is_empty().then_some((moment, act))
+}
+
+impl Buffers {
+    fn rest(&mut self, symbol: &str) {
+        self.key.clear();
+        self.key.push(b'u');
+        self.key.extend_from_slice(symbol.as_bytes());
+    }
+
+    /// The place with a number in a symbol's line; none: the beginning of all of them.
+    fn place(&mut self, symbol: &str, number: Option<u64>) {
+        self.key.clear();
+        self.key.push(b'w');
+        self.key.extend_from_slice(symbol.as_bytes());
+        self.key.push(0);
+        if let Some(number) = number {
+            write!(self.key, "{number:020}").expect("writing to memory");
+        }
+    }
+}
+
+/// The order of a symbol that goes on, if there is one.
+pub(in crate::trading) fn load_rest<P>(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    symbol: &str,
+    party: fn(&[u8]) -> Option<P>,
+) -> Result<Option<Rest<P>>, Bug> {
+    b.rest(symbol);
+    let Some(bytes) = ctx.get(&b.key) else {
+        return Ok(None);
+    };
+
+    match read_rest(bytes, party) {
+        Some(rest) => Ok(Some(rest)),
+        None => Err(bug(
+            ctx,
+            format_args!(
+                "an order of {symbol} that goes on cannot be read; it was written by a newer version or is damaged"
+            ),
+        )),
+    }
+}
+
+pub(in crate::trading) fn save_rest<P>(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    symbol: &str,
+    owner: &[u8],
+    rest: &Rest<P>,
+) {
+    put_rest(b.state(), owner, rest);
+    b.rest(symbol);
+    ctx.put(&b.key, &b.value);
+}
+
+pub(in crate::trading) fn delete_rest(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) {
+    b.rest(symbol);
+    ctx.delete(&b.key);
+}
+
+/// Numbers of what waits in a symbol's line: the first, and the one behind the last. An empty line
+/// begins at 0.
+pub(in crate::trading) fn load_line(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    symbol: &str,
+) -> std::ops::Range<u64> {
+    b.place(symbol, None);
+    let start = b.key.len();
+    let mut line = None;
+    ctx.scan(&b.key, &mut |key, _| {
+        if let Some(number) = std::str::from_utf8(&key[start..])
+            .ok()
+            .and_then(|n| n.parse().ok())
+        {
+            line.get_or_insert(number..number).end = number + 1;
+        }
+    });
+
+    line.unwrap_or_default()
+}
+
+pub(in crate::trading) fn save_act(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    symbol: &str,
+    number: u64,
+    moment: Moment,
+    act: Act<'_>,
+) {
+    put_act(b.state(), moment, act);
+    b.place(symbol, Some(number));
+    ctx.put(&b.key, &b.value);
+}
+
+/// Puts what has a place in a line into `value`, as it lies in state; [`read_waiting`] reads it.
+pub(in crate::trading) fn load_act(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    symbol: &str,
+    number: u64,
+    value: &mut Vec<u8>,
+) {
+    b.place(symbol, Some(number));
+    value.clear();
+    value.extend_from_slice(ctx.get(&b.key).unwrap_or_default());
+}
+
+pub(in crate::trading) fn read_waiting<'v>(
+    ctx: &Ctx<'_>,
+    symbol: &str,
+    value: &'v [u8],
+) -> Result<(Moment, Act<'v>), Bug> {
+    let text = format_args!(
+        "what waits in the line of {symbol} cannot be read; it was written by a newer version or is damaged"
+    );
+    read_act(value).ok_or_else(|| bug(ctx, text))
+}
+
+pub(in crate::trading) fn delete_act(
+    ctx: &mut Ctx<'_>,
+    b: &mut Buffers,
+    symbol: &str,
+    number: u64,
+) {
+    b.place(symbol, Some(number));
+    ctx.delete(&b.key);
+}
+
+pub(super) fn show(letter: u8, value: &[u8]) -> Option<Value> {
+    if letter == b'u' {
+        let r = read_rest(value, |owner| {
+            Some(String::from_utf8_lossy(owner).replace('\0', "/"))
+        })?;
+
+        return Some(
+            json!({"owner": r.order.party, "order": order(&r.order), "trades": r.stage == Stage::Trades, "time_ms": r.moment.time_ms}),
+        );
+    }
+
+    let (moment, act) = read_act(value)?;
+    Some(match act {
+        Act::Price(price_e4) => json!({"time_ms": moment.time_ms, "price_e4": price_e4}),
+        Act::Command(bytes) => {
+            json!({"time_ms": moment.time_ms, "command": rmp_serde::from_slice::<Value>(bytes).ok()?})
+        }
+        Act::Crossing(c) => {
+            json!({"time_ms": moment.time_ms, "price_e4": c.price_e4, "quote_to": c.side.name(), "passed": c.passed})
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::sample;
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Later versions must read what this one wrote.
+    #[test]
+    fn golden_bytes() {
+        let mut b = Buffers::default();
+        let o = sample(1);
+        let tick = Some(Priced {
+            price_e4: 5,
+            time_ms: 6,
+        });
+
+        let moment = Moment { time_ms: 7, tick };
+        let taker = Taker {
+            new: true,
+            dealer: Dealer::Outside(Err(Reason::NoLiquidity)),
+            first: Some(8),
+            last: Some(9),
+        };
+
+        let rest = Rest {
+            order: o,
+            stage: Stage::Looks {
+                passed: 300,
+                left: 2,
+            },
+            taker,
+            moment,
+        };
+
+        put_rest(b.state(), b"u\x001", &rest);
+        let reason = Reason::NoLiquidity as u8;
+        let order = [3, 2, 3, 2, 2, 4, 8, 10, 12, 1, 18];
+        let bytes = [
+            &[1, 3, b'u', 0, b'1'][..],
+            &order,
+            &[1, 0xac, 2, 4, 1, 0, reason, 1, 16, 1, 18, 14, 1, 10, 12],
+        ]
+        .concat();
+        assert_eq!(b.value, bytes);
+        assert_eq!(
+            read_rest(&b.value, |owner| (owner == b"u\x001").then_some(1)),
+            Some(rest.clone())
+        );
+        let quote = Quote {
+            price_e4: 7,
+            left: 300,
+        };
+
+        for (dealer, bytes) in [
+            (Dealer::Outside(Ok(7)), &[1, 14][..]),
+            (Dealer::InBook(None), &[2, 0]),
+            (Dealer::InBook(Some(quote)), &[2, 1, 14, 0xd8, 4]),
+        ] {
+            let trades = Rest {
+                stage: Stage::Trades,
+                taker: Taker { dealer, ..taker },
+                ..rest.clone()
+            };
+
+            put_rest(b.state(), b"", &trades);
+            assert_eq!(
+                b.value,
+                [
+                    &[1, 0][..],
+                    &order,
+                    &[0, 1],
+                    bytes,
+                    &[1, 16, 1, 18, 14, 1, 10, 12]
+                ]
+                .concat()
+            );
+
+            assert_eq!(read_rest(&b.value, |_| Some(1)), Some(trades));
+        }
+
+        let crossing = Crossing {
+            price_e4: 7,
+            side: Side::Buy,
+            ask: None,
+            bid: Some(quote),
+            passed: 5,
+        };
+
+        for (act, bytes) in [
+            (Act::Price(-2), &[0, 3][..]),
+            (Act::Command(b"xy"), &[1, 2, b'x', b'y']),
+            (Act::Crossing(crossing), &[2, 14, 1, 0, 1, 14, 0xd8, 4, 5]),
+        ] {
+            put_act(
+                b.state(),
+                Moment {
+                    tick: None,
+                    ..moment
+                },
+                act,
+            );
+
+            assert_eq!(b.value, [&[1, 14, 0], bytes].concat());
+            assert_eq!(
+                read_act(&b.value),
+                Some((
+                    Moment {
+                        tick: None,
+                        ..moment
+                    },
+                    act
+                ))
+            );
+        }
+
+        b.place("A", Some(258));
+        assert_eq!(b.key, b"wA\x0000000000000000000258");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes(bytes: Vec<u8>) {
+            let _ = (read_rest(&bytes, |_| Some(())), read_act(&bytes));
+        }
+    }
+}

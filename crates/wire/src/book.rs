@@ -1,0 +1,529 @@
+//! Between `orders` and `trading`: `book-commands` (keyed by symbol) and `executions` (keyed by
+//! user). Internal, yet maps like everything else, so that an old record stays readable when fields
+//! are added.
+
+use super::event::named;
+use super::input::{Fault, read_map};
+use super::writer::MapWriter;
+use domain::book::{FOREVER, Life};
+use domain::named_enum;
+use domain::price::Priced;
+use domain::reason::Reason;
+use domain::status::{Liquidity, Side};
+
+/// `type` header of book commands.
+pub const BOOK_COMMAND: &str = "BookCommand";
+/// `type` header of executions.
+pub const EXECUTION: &str = "Execution";
+
+/// A reserved order on its way to the book.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewOrder {
+    /// Which way.
+    pub side: Side,
+    /// How many.
+    pub quantity: i64,
+    /// A market order: it has no price of its own.
+    pub market: bool,
+    /// It must not trade at a worse price, ...
+    pub limit_e4: i64,
+    /// ... nor, if it sells, at a better one than its account can take.
+    pub ceiling_e4: i64,
+    /// Waits for this price.
+    pub stop_e4: Option<i64>,
+    /// What becomes of the rest.
+    pub life: Life,
+    /// From then on it must not trade.
+    pub deadline_ms: i64,
+    /// Must not trade on arrival.
+    pub post_only: bool,
+    /// The tick that a market order without a stop was let in by.
+    pub reference: Option<Priced>,
+}
+
+named_enum! {
+    /// What is asked of the book.
+    Verb {
+        /// Take an order.
+        New = 1, "new";
+        /// End one.
+        Cancel = 2, "cancel";
+        /// Change one.
+        Replace = 3, "replace";
+    }
+}
+
+/// What is asked of the book, with what it takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Ask<'a> {
+    /// Take an order.
+    New(NewOrder),
+    /// End one.
+    Cancel {
+        /// The command that asks.
+        cause_id: &'a str,
+        /// What the order's end is to say.
+        reason: Reason,
+    },
+    /// Change one.
+    Replace {
+        /// The command that asks.
+        cause_id: &'a str,
+        /// The new quantity, what has traded included.
+        quantity: i64,
+        /// The new limit.
+        limit_e4: i64,
+        /// The new ceiling.
+        ceiling_e4: i64,
+    },
+}
+
+/// A command to a book.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BookCommand<'a> {
+    /// Whose order; the executions go back to this key.
+    pub user_id: &'a str,
+    /// Which order.
+    pub order_id: &'a str,
+    /// Which stock.
+    pub symbol: &'a str,
+    /// What is asked.
+    pub ask: Ask<'a>,
+}
+
+impl<'a> BookCommand<'a> {
+    /// Appends its MessagePack form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut w = MapWriter::begin(out);
+        w.text("user_id", self.user_id)
+            .text("order_id", self.order_id)
+            .text("symbol", self.symbol);
+        match self.ask {
+            Ask::New(o) => {
+                w.text("side", o.side.name())
+                    .int("quantity", o.quantity)
+                    .int("limit_e4", o.limit_e4);
+
+                // Defaults are left out: most orders have them.
+                if o.market {
+                    w.flag("market", true);
+                }
+
+                w.maybe_int(
+                    "ceiling_e4",
+                    (o.ceiling_e4 != i64::MAX).then_some(o.ceiling_e4),
+                );
+                w.maybe_int("stop_e4", o.stop_e4)
+                    .text("life", o.life.name());
+                w.maybe_int(
+                    "deadline_ms",
+                    (o.deadline_ms != FOREVER).then_some(o.deadline_ms),
+                );
+                if o.post_only {
+                    w.flag("post_only", true);
+                }
+
+                w.maybe_int("tick_e4", o.reference.map(|t| t.price_e4))
+                    .maybe_int("tick_ms", o.reference.map(|t| t.time_ms));
+            }
+            Ask::Cancel { cause_id, reason } => {
+                w.text("verb", Verb::Cancel.name())
+                    .text("cause_id", cause_id)
+                    .text("reason", reason.name());
+            }
+            Ask::Replace {
+                cause_id,
+                quantity,
+                limit_e4,
+                ceiling_e4,
+            } => {
+                w.text("verb", Verb::Replace.name())
+                    .text("cause_id", cause_id);
+                w.int("quantity", quantity)
+                    .int("limit_e4", limit_e4)
+                    .int("ceiling_e4", ceiling_e4);
+            }
+        }
+
+        w.end();
+    }
+
+    /// Reads what [`BookCommand::encode`] wrote.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
+        let mut user = None;
+        let mut order = None;
+        let mut symbol = None;
+        let mut side = None;
+        let mut quantity = None;
+        let mut limit = None;
+        let mut ceiling = None;
+        let mut stop = None;
+        let mut deadline = None;
+        let mut verb = Some(Verb::New);
+        let mut life = None;
+        let mut cause = None;
+        let mut reason = None;
+        let mut market = false;
+        let mut post_only = false;
+        let mut value_max = None;
+        let mut tick = None;
+        let mut tick_ms = None;
+        let fault = read_map(bytes, |name, v| match name {
+            "user_id" => user = v.plain_text(),
+            "order_id" => order = v.plain_text(),
+            "symbol" => symbol = v.plain_text(),
+            "side" => side = named(v, Side::from_name).flatten(),
+            "quantity" => quantity = v.i64(),
+            "limit_e4" => limit = v.i64(),
+            // So the first version called it; it knew market orders only.
+            "worst_price_e4" => (limit, market, life) = (v.i64(), true, Some(Life::Ioc)),
+            "value_max_e4" => value_max = v.i64(),
+            "ceiling_e4" => ceiling = v.i64(),
+            "stop_e4" => stop = v.i64(),
+            "deadline_ms" => deadline = v.i64(),
+            "verb" => verb = named(v, Verb::from_name).flatten(),
+            "life" => life = named(v, Life::from_name).flatten(),
+            "cause_id" => cause = v.plain_text(),
+            "reason" => reason = named(v, Reason::from_name).flatten(),
+            "market" => market = true,
+            "post_only" => post_only = true,
+            "tick_e4" => tick = v.i64(),
+            "tick_ms" => tick_ms = v.i64(),
+            _ => {}
+        })?;
+
+        const ODD: Fault = "a book command without one of its fields";
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
+
+        // The first version bounded what a sell may bring as a whole.
+        if let (Some(Side::Sell), None, Some(max), Some(quantity)) =
+            (side, ceiling, value_max, quantity.filter(|q| *q > 0))
+        {
+            ceiling = Some(max / quantity);
+        }
+
+        let ask = match verb.ok_or(ODD)? {
+            Verb::New => Ask::New(NewOrder {
+                side: side.ok_or(ODD)?,
+                quantity: quantity.ok_or(ODD)?,
+                market,
+                limit_e4: limit.ok_or(ODD)?,
+                ceiling_e4: ceiling.unwrap_or(i64::MAX),
+                stop_e4: stop,
+                life: life.ok_or(ODD)?,
+                deadline_ms: deadline.unwrap_or(FOREVER),
+                post_only,
+                reference: tick
+                    .zip(tick_ms)
+                    .map(|(price_e4, time_ms)| Priced { price_e4, time_ms }),
+            }),
+            Verb::Cancel => Ask::Cancel {
+                cause_id: cause.ok_or(ODD)?,
+                reason: reason.ok_or(ODD)?,
+            },
+            Verb::Replace => Ask::Replace {
+                cause_id: cause.ok_or(ODD)?,
+                quantity: quantity.ok_or(ODD)?,
+                limit_e4: limit.ok_or(ODD)?,
+                ceiling_e4: ceiling.ok_or(ODD)?,
+            },
+        };
+
+        Ok(BookCommand {
+            user_id: user.ok_or(ODD)?,
+            order_id: order.ok_or(ODD)?,
+            symbol: symbol.ok_or(ODD)?,
+            ask,
+        })
+    }
+}
+
+named_enum! {
+    /// What the book did with an order.
+    Kind {
+        /// Some of it traded.
+        Fill = 1, "fill";
+        /// What was left of it is cancelled.
+        Done = 2, "done";
+        /// Not taken into the book.
+        Rejected = 3, "rejected";
+        /// Taken; nothing else happened yet.
+        Accepted = 4, "accepted";
+        /// Its time was up.
+        Expired = 5, "expired";
+        /// Its stop fired.
+        Triggered = 6, "triggered";
+        /// Its terms are other ones now.
+        Replaced = 7, "replaced";
+        /// A cancel came to nothing.
+        CancelRefused = 8, "cancel_refused";
+        /// A change came to nothing.
+        ReplaceRefused = 9, "replace_refused";
+    }
+}
+
+/// The price that set a stop off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// The price that the market reached.
+    pub price_e4: i64,
+    /// The worst price at which the order trades from now on.
+    pub limit_e4: i64,
+}
+
+/// How an order fared. Whatever comes first for an order, other than a rejection, also says that it
+/// was taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Outcome<'a> {
+    /// Taken; nothing else happened yet.
+    Accepted,
+    /// Some of it traded.
+    Fill {
+        /// Unique under one prefix.
+        trade_id: &'a str,
+        /// At this price.
+        price_e4: i64,
+        /// So many.
+        quantity: i64,
+        /// Which part it played.
+        liquidity: Liquidity,
+    },
+    /// What was left of it is cancelled.
+    Done(Reason),
+    /// Its time was up.
+    Expired,
+    /// Not taken.
+    Rejected(Reason),
+    /// Its stop fired. None: in a record of before it was said at which price.
+    Triggered(Option<Trigger>),
+    /// Its terms are other ones now.
+    Replaced {
+        /// The quantity, what has traded included; if that is all, the order is filled.
+        quantity: i64,
+        /// The limit.
+        limit_e4: i64,
+    },
+    /// A cancel came to nothing.
+    CancelRefused(Reason),
+    /// A change came to nothing.
+    ReplaceRefused(Reason),
+}
+
+/// One outcome of one order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Execution<'a> {
+    /// Whose order.
+    pub user_id: &'a str,
+    /// Which order.
+    pub order_id: &'a str,
+    /// The command that caused it, where that is not the order itself.
+    pub cause_id: Option<&'a str>,
+    /// What came of it.
+    pub outcome: Outcome<'a>,
+}
+
+impl<'a> Execution<'a> {
+    /// Appends its MessagePack form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut w = MapWriter::begin(out);
+        w.text("user_id", self.user_id)
+            .text("order_id", self.order_id)
+            .maybe_text("cause_id", self.cause_id);
+        let (kind, reason) = match self.outcome {
+            Outcome::Accepted => (Kind::Accepted, None),
+            Outcome::Fill {
+                trade_id,
+                price_e4,
+                quantity,
+                liquidity,
+            } => {
+                w.text("trade_id", trade_id)
+                    .int("price_e4", price_e4)
+                    .int("quantity", quantity)
+                    .text("liquidity", liquidity.name());
+                (Kind::Fill, None)
+            }
+            Outcome::Done(reason) => (Kind::Done, Some(reason)),
+            Outcome::Expired => (Kind::Expired, None),
+            Outcome::Rejected(reason) => (Kind::Rejected, Some(reason)),
+            Outcome::Triggered(trigger) => {
+                w.maybe_int("price_e4", trigger.map(|t| t.price_e4))
+                    .maybe_int("limit_e4", trigger.map(|t| t.limit_e4));
+                (Kind::Triggered, None)
+            }
+            Outcome::Replaced { quantity, limit_e4 } => {
+                w.int("quantity", quantity).int("price_e4", limit_e4);
+                (Kind::Replaced, None)
+            }
+            Outcome::CancelRefused(reason) => (Kind::CancelRefused, Some(reason)),
+            Outcome::ReplaceRefused(reason) => (Kind::ReplaceRefused, Some(reason)),
+        };
+
+        w.text("kind", kind.name())
+            .maybe_text("reason", reason.map(Reason::name));
+        w.end();
+    }
+
+    /// Reads what [`Execution::encode`] wrote.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
+        let mut user = None;
+        let mut order = None;
+        let mut kind = None;
+        let mut reason = None;
+        let mut cause = None;
+        let mut trade = None;
+        let mut price = None;
+        let mut limit = None;
+        let mut quantity = None;
+        let mut liquidity = None;
+        let fault = read_map(bytes, |name, v| match name {
+            "user_id" => user = v.plain_text(),
+            "order_id" => order = v.plain_text(),
+            "cause_id" => cause = v.plain_text(),
+            "kind" => kind = named(v, Kind::from_name).flatten(),
+            "reason" => reason = named(v, Reason::from_name).flatten(),
+            "trade_id" => trade = v.plain_text(),
+            "price_e4" => price = v.i64(),
+            "limit_e4" => limit = v.i64(),
+            "quantity" => quantity = v.i64(),
+            "liquidity" => liquidity = named(v, Liquidity::from_name).flatten(),
+            _ => {}
+        })?;
+
+        const ODD: Fault = "an execution without one of its fields";
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
+
+        let outcome = match kind.ok_or(ODD)? {
+            Kind::Accepted => Outcome::Accepted,
+            Kind::Fill => Outcome::Fill {
+                trade_id: trade.ok_or(ODD)?,
+                price_e4: price.ok_or(ODD)?,
+                quantity: quantity.ok_or(ODD)?,
+                // The first version knew no others.
+                liquidity: liquidity.unwrap_or(Liquidity::House),
+            },
+            Kind::Done => Outcome::Done(reason.ok_or(ODD)?),
+            Kind::Expired => Outcome::Expired,
+            Kind::Rejected => Outcome::Rejected(reason.ok_or(ODD)?),
+            Kind::Triggered => Outcome::Triggered(
+                price
+                    .zip(limit)
+                    .map(|(price_e4, limit_e4)| Trigger { price_e4, limit_e4 }),
+            ),
+            Kind::Replaced => Outcome::Replaced {
+                quantity: quantity.ok_or(ODD)?,
+                limit_e4: price.ok_or(ODD)?,
+            },
+            Kind::CancelRefused => Outcome::CancelRefused(reason.ok_or(ODD)?),
+            Kind::ReplaceRefused => Outcome::ReplaceRefused(reason.ok_or(ODD)?),
+        };
+
+        Ok(Execution {
+            user_id: user.ok_or(ODD)?,
+            order_id: order.ok_or(ODD)?,
+            cause_id: cause,
+            outcome,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trips() {
+        let plain = NewOrder {
+            side: Side::Buy,
+            quantity: 1,
+            market: true,
+            limit_e4: 2,
+            ceiling_e4: i64::MAX,
+            stop_e4: None,
+            life: Life::Ioc,
+            deadline_ms: FOREVER,
+            post_only: false,
+            reference: Some(Priced {
+                price_e4: 4,
+                time_ms: -5,
+            }),
+        };
+
+        let full = NewOrder {
+            side: Side::Sell,
+            market: false,
+            ceiling_e4: 9,
+            stop_e4: Some(3),
+            deadline_ms: 7,
+            post_only: true,
+            reference: None,
+            ..plain
+        };
+
+        let mut out = Vec::new();
+        for ask in [
+            Ask::New(plain),
+            Ask::New(full),
+            Ask::Cancel {
+                cause_id: "c",
+                reason: Reason::MassCancel,
+            },
+            Ask::Replace {
+                cause_id: "c",
+                quantity: 5,
+                limit_e4: 6,
+                ceiling_e4: 7,
+            },
+        ] {
+            let command = BookCommand {
+                user_id: "u",
+                order_id: "1",
+                symbol: "A",
+                ask,
+            };
+
+            out.clear();
+            command.encode(&mut out);
+            assert_eq!(BookCommand::decode(&out), Ok(command));
+        }
+
+        for outcome in [
+            Outcome::Accepted,
+            Outcome::Fill {
+                trade_id: "0-1",
+                price_e4: 5,
+                quantity: 6,
+                liquidity: Liquidity::Maker,
+            },
+            Outcome::Done(Reason::NoLiquidity),
+            Outcome::Expired,
+            Outcome::Rejected(Reason::StalePrice),
+            Outcome::Triggered(None),
+            Outcome::Triggered(Some(Trigger {
+                price_e4: 5,
+                limit_e4: 4,
+            })),
+            Outcome::Replaced {
+                quantity: 5,
+                limit_e4: 6,
+            },
+            Outcome::CancelRefused(Reason::TooLateToCancel),
+            Outcome::ReplaceRefused(Reason::PostOnlyWouldCross),
+        ] {
+            let e = Execution {
+                user_id: "u",
+                order_id: "1",
+                cause_id: Some("c"),
+                outcome,
+            };
+
+            out.clear();
+            e.encode(&mut out);
+            assert_eq!(Execution::decode(&out), Ok(e));
+        }
+    }
+}

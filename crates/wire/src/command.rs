@@ -1,0 +1,560 @@
+//! `order-commands`: bytes to a typed command, and the content of a command in the one form in
+//! which two commands are compared.
+
+use std::borrow::Cow;
+
+use super::content::mark_of;
+use super::input::{Fault, Value, read_map, timestamp_ns};
+use super::protections::{self, Protection};
+use super::topics;
+use domain::book::Life;
+use domain::checks::Pricing;
+use domain::decimal::{MONEY, Num, WHOLE};
+use domain::ids;
+use domain::named_enum;
+use domain::reason::Reason;
+use domain::status::Side;
+use ports::topics::TopicId;
+
+named_enum! {
+    /// What a command asks for.
+    Kind {
+        /// A new order.
+        New = 1, "new";
+        /// Cancel one order.
+        Cancel = 2, "cancel";
+        /// Change one order.
+        Replace = 3, "replace";
+        /// Cancel all orders.
+        MassCancel = 4, "mass_cancel";
+        /// Money in.
+        Deposit = 5, "deposit";
+        /// Money out.
+        Withdraw = 6, "withdraw";
+        /// Take a trade back, for an operator.
+        Bust = 7, "bust";
+    }
+}
+
+named_enum! {
+    /// Type of an order.
+    OrderType {
+        /// At once, at the price there is.
+        Market = 1, "market";
+        /// At a price or better.
+        Limit = 2, "limit";
+        /// A market order that waits for a price.
+        Stop = 3, "stop";
+        /// A limit order that waits for a price.
+        StopLimit = 4, "stop_limit";
+    }
+}
+
+named_enum! {
+    /// How long an order lives.
+    TimeInForce {
+        /// Until cancelled.
+        Gtc = 1, "GTC";
+        /// Until the day ends.
+        Day = 2, "DAY";
+        /// What cannot trade at once is cancelled.
+        Ioc = 3, "IOC";
+        /// All at once or nothing.
+        Fok = 4, "FOK";
+        /// Until a time.
+        Gtd = 5, "GTD";
+    }
+}
+
+/// A word of a list, or one that is not in it: that is no error of form, only something nobody
+/// serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Choice<T> {
+    /// In the list.
+    Known(T),
+    /// Not in the list; the mark tells different ones apart.
+    Unknown([u8; 16]),
+}
+
+/// A command. Optional fields are those that its kind does not need.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Command<'a> {
+    /// What it asks for.
+    pub kind: Kind,
+    /// Who.
+    pub user_id: Cow<'a, str>,
+    /// Its id.
+    pub order_id: Cow<'a, str>,
+    /// The client's claim, nanoseconds since 1970.
+    pub timestamp_ns: Option<i128>,
+    /// Which stock.
+    pub symbol: Option<Cow<'a, str>>,
+    /// How many.
+    pub quantity: Option<Num>,
+    /// Which way (`order_type` in the contract).
+    pub side: Option<Side>,
+    /// `type`, defaulted.
+    pub order_type: Choice<OrderType>,
+    /// Limit.
+    pub limit_price: Option<Num>,
+    /// Stop.
+    pub stop_price: Option<Num>,
+    /// Time in force, defaulted.
+    pub tif: Choice<TimeInForce>,
+    /// Deadline, nanoseconds since 1970.
+    pub expire_at_ns: Option<i128>,
+    /// Must not trade at once.
+    pub post_only: bool,
+    /// The order that a cancel, replacement or bust is about.
+    pub orig_order_id: Option<Cow<'a, str>>,
+    /// Money to move.
+    pub amount: Option<Num>,
+    /// The operator who asks, if it is not the user. Of transfers it is for the record only: the
+    /// same amount under the same id is the same transfer.
+    pub operator: Option<Cow<'a, str>>,
+    /// The trade to take back, ...
+    pub trade_id: Option<Cow<'a, str>>,
+    /// ... its price, ...
+    pub price: Option<Num>,
+    /// ... and its fee.
+    pub fee: Option<Num>,
+    /// A field that would protect the order under a name that is not ours (see [`protections`]).
+    pub unlike: Option<Cow<'a, str>>,
+}
+
+/// The topic that a command belongs to: the operators' own, if it moves money or names an operator.
+/// One that cannot be read goes where clients write.
+pub fn topic(bytes: &[u8]) -> TopicId {
+    match decode(bytes) {
+        Ok(c)
+            if c.operator.is_some()
+                || matches!(c.kind, Kind::Deposit | Kind::Withdraw | Kind::Bust) =>
+        {
+            topics::OPERATOR_COMMANDS
+        }
+        _ => topics::ORDER_COMMANDS,
+    }
+}
+
+/// Until when an order lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Until {
+    /// It ends by itself, or is cancelled.
+    Ended,
+    /// The end of the day on which it came.
+    DayEnd,
+    /// This moment, nanoseconds since 1970.
+    Time(i128),
+}
+
+/// A new order whose fields fit together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Served {
+    /// Its prices.
+    pub pricing: Pricing,
+    /// What becomes of the rest.
+    pub life: Life,
+    /// Until when.
+    pub until: Until,
+}
+
+impl Command<'_> {
+    /// Why it came to nothing, for people.
+    pub fn text(&self, reason: Reason) -> Cow<'static, str> {
+        match &self.unlike {
+            Some(field) if reason == Reason::UnsupportedCharacteristic => {
+                format!("the field {field} is not one that is served here").into()
+            }
+            _ => reason.text().into(),
+        }
+    }
+
+    /// The order, if its fields fit together.
+    pub fn served(&self) -> Option<Served> {
+        let (Choice::Known(kind), Choice::Known(tif)) = (self.order_type, self.tif) else {
+            return None;
+        };
+
+        let pricing = match (kind, self.limit_price, self.stop_price) {
+            (OrderType::Market, None, None) => Pricing::Market,
+            (OrderType::Limit, Some(limit), None) => Pricing::Limit(limit),
+            (OrderType::Stop, None, Some(stop)) => Pricing::Stop(stop),
+            (OrderType::StopLimit, Some(limit), Some(stop)) => Pricing::StopLimit { stop, limit },
+            _ => return None,
+        };
+
+        let until = match (tif, self.expire_at_ns) {
+            (TimeInForce::Gtd, Some(time)) => Until::Time(time),
+            (TimeInForce::Gtd, None) | (_, Some(_)) => return None,
+            (TimeInForce::Day, None) => Until::DayEnd,
+            _ => Until::Ended,
+        };
+
+        let passing = matches!(tif, TimeInForce::Ioc | TimeInForce::Fok);
+        if (kind == OrderType::Market && !passing)
+            || (self.post_only && (kind != OrderType::Limit || passing))
+        {
+            return None;
+        }
+
+        let life = match tif {
+            TimeInForce::Fok => Life::Fok,
+            TimeInForce::Ioc => Life::Ioc,
+            // A stop that has fired is a market order, whatever it waited for.
+            _ if kind == OrderType::Stop => Life::Ioc,
+            _ => Life::Rest,
+        };
+
+        Some(Served {
+            pricing,
+            life,
+            until,
+        })
+    }
+}
+
+impl Served {
+    /// Whether it may stay in the book for a while, resting or waiting.
+    pub fn stays(&self) -> bool {
+        self.life == Life::Rest
+            || matches!(self.pricing, Pricing::Stop(_) | Pricing::StopLimit { .. })
+    }
+}
+
+/// A command that cannot be understood, with what could be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Malformed<'a> {
+    /// What is wrong with it.
+    pub text: Fault,
+    /// The user, if valid.
+    pub user_id: Option<Cow<'a, str>>,
+    /// The id, if valid.
+    pub order_id: Option<Cow<'a, str>>,
+    /// The stock, if valid.
+    pub symbol: Option<Cow<'a, str>>,
+    /// How many, if it is a number that can be shown.
+    pub quantity: Option<i64>,
+    /// Which way, if known.
+    pub side: Option<Side>,
+}
+
+#[derive(Default)]
+struct Raw<'a> {
+    command: Option<Value<'a>>,
+    user_id: Option<Value<'a>>,
+    order_id: Option<Value<'a>>,
+    timestamp: Option<Value<'a>>,
+    symbol: Option<Value<'a>>,
+    quantity: Option<Value<'a>>,
+    side: Option<Value<'a>>,
+    order_type: Option<Value<'a>>,
+    limit_price: Option<Value<'a>>,
+    stop_price: Option<Value<'a>>,
+    tif: Option<Value<'a>>,
+    expire_at: Option<Value<'a>>,
+    post_only: Option<Value<'a>>,
+    orig_order_id: Option<Value<'a>>,
+    amount: Option<Value<'a>>,
+    operator: Option<Value<'a>>,
+    trade_id: Option<Value<'a>>,
+    price: Option<Value<'a>>,
+    fee: Option<Value<'a>>,
+    /// The first field that asks for a protection under another name, and the first that asks for a
+    /// trial.
+    unlike: [Option<String>; 2],
+}
+
+/// Reads a command from a record's value.
+pub fn decode(bytes: &[u8]) -> Result<Command<'_>, Malformed<'_>> {
+    let mut raw = Raw::default();
+    let read = read_map(bytes, |name, value| {
+        let slot = match name {
+            "command" => &mut raw.command,
+            "user_id" => &mut raw.user_id,
+            "order_id" => &mut raw.order_id,
+            "timestamp" => &mut raw.timestamp,
+            "symbol" => &mut raw.symbol,
+            "quantity" => &mut raw.quantity,
+            "order_type" => &mut raw.side,
+            "type" => &mut raw.order_type,
+            "limit_price" => &mut raw.limit_price,
+            "stop_price" => &mut raw.stop_price,
+            "tif" => &mut raw.tif,
+            "expire_at" => &mut raw.expire_at,
+            "post_only" => &mut raw.post_only,
+            "orig_order_id" => &mut raw.orig_order_id,
+            "amount" => &mut raw.amount,
+            "operator" => &mut raw.operator,
+            "trade_id" => &mut raw.trade_id,
+            "price" => &mut raw.price,
+            "fee" => &mut raw.fee,
+            _ => {
+                if raw.unlike.iter().any(Option::is_none)
+                    && let Some(protection) = protections::asked(name, &value)
+                {
+                    raw.unlike[protection as usize].get_or_insert_with(|| name.to_string());
+                }
+
+                return;
+            }
+        };
+
+        *slot = Some(value).filter(|v| *v != Value::Null);
+    });
+
+    match read {
+        Err(text) => Err(Malformed {
+            text,
+            user_id: None,
+            order_id: None,
+            symbol: None,
+            quantity: None,
+            side: None,
+        }),
+        Ok(Some(text)) => Err(raw.remains(text)),
+        Ok(None) => raw.command().map_err(|text| raw.remains(text)),
+    }
+}
+
+impl<'a> Raw<'a> {
+    fn remains(&self, text: Fault) -> Malformed<'a> {
+        let id = |v: &Option<Value<'a>>, valid: fn(&str) -> bool| {
+            v.clone().and_then(Value::text).filter(|t| valid(t))
+        };
+
+        Malformed {
+            text,
+            user_id: id(&self.user_id, ids::valid_user),
+            order_id: id(&self.order_id, ids::valid),
+            symbol: id(&self.symbol, ids::valid),
+            quantity: self
+                .quantity
+                .as_ref()
+                .and_then(|v| v.num(WHOLE))
+                .and_then(Num::shown),
+            side: self
+                .side
+                .clone()
+                .and_then(Value::text)
+                .and_then(|t| Side::from_name(&t)),
+        }
+    }
+
+    fn command(&self) -> Result<Command<'a>, Fault> {
+        let user_id = id(&self.user_id, "user_id is missing or not text")?;
+        if !ids::valid_user(&user_id) {
+            return Err(
+                "user_id is not a valid id (1 to 64 printable ASCII characters without blank and '/', not a system account)",
+            );
+        }
+
+        let order_id = valid(id(&self.order_id, "order_id is missing or not text")?)?;
+        let kind = match word(&self.command, "command is not text")? {
+            None => Kind::New,
+            Some(t) => Kind::from_name(&t).ok_or("command is unknown")?,
+        };
+
+        let timestamp_ns = time(&self.timestamp, "timestamp is not a whole number")?;
+        let mut c = Command {
+            kind,
+            user_id,
+            order_id,
+            timestamp_ns,
+            symbol: None,
+            quantity: None,
+            side: None,
+            order_type: Choice::Known(OrderType::Market),
+            limit_price: None,
+            stop_price: None,
+            tif: Choice::Known(TimeInForce::Ioc),
+            expire_at_ns: None,
+            post_only: false,
+            orig_order_id: None,
+            amount: None,
+            operator: None,
+            trade_id: None,
+            price: None,
+            fee: None,
+            unlike: None,
+        };
+
+        match kind {
+            Kind::New => self.order(&mut c)?,
+            Kind::Cancel => {
+                c.orig_order_id = Some(self.orig()?);
+                c.operator = self.operator()?;
+            }
+            Kind::Replace => {
+                c.orig_order_id = Some(self.orig()?);
+                c.quantity = number(&self.quantity, WHOLE, "quantity is not a number")?;
+                c.limit_price = number(&self.limit_price, MONEY, "limit_price is not a number")?;
+            }
+            Kind::MassCancel => {
+                c.symbol = self.symbol.is_some().then(|| self.symbol()).transpose()?;
+                c.operator = self.operator()?;
+            }
+            Kind::Bust => self.bust(&mut c)?,
+            Kind::Deposit | Kind::Withdraw => {
+                c.operator = self.operator()?;
+                c.amount = Some(
+                    number(&self.amount, MONEY, "amount is not a number")?
+                        .ok_or("amount is missing")?,
+                );
+            }
+        }
+
+        c.unlike = self.unlike(&c);
+        Ok(c)
+    }
+
+    /// Protections are of orders and replacements; a trial is none of whatever moves money or
+    /// shares. Fields of ours that this kind does not read count, too.
+    fn unlike(&self, c: &Command<'a>) -> Option<Cow<'a, str>> {
+        let kind = c.kind;
+        let orders = matches!(kind, Kind::New | Kind::Replace);
+        let fields = [
+            ("stop_price", &self.stop_price),
+            ("tif", &self.tif),
+            ("expire_at", &self.expire_at),
+            ("post_only", &self.post_only),
+        ];
+        let of_others = |(name, v): &(&'static str, &Option<Value<'a>>)| {
+            v.as_ref()
+                .is_some_and(|v| *v != Value::Bool(false))
+                .then_some(*name)
+        };
+
+        let ours = match kind {
+            // They are for the operator's safety: one that cannot be read fits no trade.
+            Kind::Bust if self.symbol.is_some() && c.symbol.is_none() => Some("symbol"),
+            Kind::Bust if self.side.is_some() && c.side.is_none() => Some("order_type"),
+            Kind::New => of_others(&("price", &self.price)),
+            Kind::Replace => {
+                of_others(&("price", &self.price)).or_else(|| fields.iter().find_map(of_others))
+            }
+            _ => None,
+        };
+
+        let moves = orders || matches!(kind, Kind::Deposit | Kind::Withdraw);
+        let other =
+            |p: Protection, counts: bool| self.unlike[p as usize].clone().filter(|_| counts);
+        let others =
+            || other(Protection::Order, orders).or_else(|| other(Protection::Trial, moves));
+        ours.map(Cow::Borrowed).or_else(|| others().map(Cow::Owned))
+    }
+
+    fn symbol(&self) -> Result<Cow<'a, str>, Fault> {
+        valid(id(&self.symbol, "symbol is missing or not text")?)
+    }
+
+    fn orig(&self) -> Result<Cow<'a, str>, Fault> {
+        valid(id(
+            &self.orig_order_id,
+            "orig_order_id is missing or not text",
+        )?)
+    }
+
+    fn operator(&self) -> Result<Option<Cow<'a, str>>, Fault> {
+        self.operator
+            .is_some()
+            .then(|| valid(id(&self.operator, "operator is not text")?))
+            .transpose()
+    }
+
+    fn bust(&self, c: &mut Command<'a>) -> Result<(), Fault> {
+        c.operator = Some(self.operator()?.ok_or("operator is missing")?);
+        c.orig_order_id = Some(self.orig()?);
+        c.trade_id = Some(valid(id(
+            &self.trade_id,
+            "trade_id is missing or not text",
+        )?)?);
+        c.quantity = Some(
+            number(&self.quantity, WHOLE, "quantity is not a number")?
+                .ok_or("quantity is missing")?,
+        );
+        c.price =
+            Some(number(&self.price, MONEY, "price is not a number")?.ok_or("price is missing")?);
+        c.fee = number(&self.fee, MONEY, "fee is not a number")?;
+        c.symbol = id(&self.symbol, "")
+            .ok()
+            .filter(|symbol| ids::valid(symbol));
+        c.side = word(&self.side, "")
+            .ok()
+            .flatten()
+            .and_then(|side| Side::from_name(&side));
+        Ok(())
+    }
+
+    fn order(&self, c: &mut Command<'a>) -> Result<(), Fault> {
+        c.symbol = Some(self.symbol()?);
+        c.quantity = Some(
+            number(&self.quantity, WHOLE, "quantity is not a number")?
+                .ok_or("quantity is missing")?,
+        );
+        let side = word(&self.side, "order_type is not text")?.ok_or("order_type is missing")?;
+        c.side = Some(Side::from_name(&side).ok_or("order_type is neither buy nor sell")?);
+        if let Some(t) = word(&self.order_type, "type is not text")? {
+            c.order_type = OrderType::from_name(&t)
+                .map_or_else(|| Choice::Unknown(mark_of(&t)), Choice::Known);
+        }
+
+        c.limit_price = number(&self.limit_price, MONEY, "limit_price is not a number")?;
+        c.stop_price = number(&self.stop_price, MONEY, "stop_price is not a number")?;
+        c.tif = match word(&self.tif, "tif is not text")? {
+            Some(t) => TimeInForce::from_name(&t)
+                .map_or_else(|| Choice::Unknown(mark_of(&t)), Choice::Known),
+            None if matches!(
+                c.order_type,
+                Choice::Known(OrderType::Market | OrderType::Stop)
+            ) =>
+            {
+                Choice::Known(TimeInForce::Ioc)
+            }
+            None => Choice::Known(TimeInForce::Gtc),
+        };
+
+        c.expire_at_ns = time(&self.expire_at, "expire_at is not a whole number")?;
+        c.post_only = match &self.post_only {
+            None => false,
+            Some(Value::Bool(b)) => *b,
+            Some(_) => return Err("post_only is neither true nor false"),
+        };
+
+        Ok(())
+    }
+}
+
+fn id<'a>(v: &Option<Value<'a>>, otherwise: Fault) -> Result<Cow<'a, str>, Fault> {
+    match v {
+        Some(Value::Text(t)) => Ok(t.clone()),
+        _ => Err(otherwise),
+    }
+}
+
+fn valid(id: Cow<'_, str>) -> Result<Cow<'_, str>, Fault> {
+    if ids::valid(&id) {
+        Ok(id)
+    } else {
+        Err("an id is not 1 to 64 printable ASCII characters without blank and '/'")
+    }
+}
+
+fn word<'a>(v: &Option<Value<'a>>, otherwise: Fault) -> Result<Option<Cow<'a, str>>, Fault> {
+    match v {
+        None => Ok(None),
+        Some(Value::Text(t)) => Ok(Some(t.clone())),
+        Some(_) => Err(otherwise),
+    }
+}
+
+fn number(v: &Option<Value<'_>>, scale: u32, otherwise: Fault) -> Result<Option<Num>, Fault> {
+    v.as_ref()
+        .map(|v| v.num(scale).ok_or(otherwise))
+        .transpose()
+}
+
+fn time(v: &Option<Value<'_>>, otherwise: Fault) -> Result<Option<i128>, Fault> {
+    v.as_ref()
+        .map(|v| v.integer().map(timestamp_ns).ok_or(otherwise))
+        .transpose()
+}

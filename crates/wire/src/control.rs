@@ -1,0 +1,185 @@
+//! `controls`: what operators have switched off. Internal, but written by hand now and then, so it
+//! is read as strictly as what clients write.
+
+use std::borrow::Cow;
+
+use super::encode::{self, Field, Format};
+use super::input::{Fault, Value, read_map};
+use super::topics::INPUT_BYTES_MAX;
+use domain::control::{Control, EVERYBODY};
+use domain::ids;
+
+/// A row: what is switched off, and why, in an operator's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlRow<'a> {
+    /// How much.
+    pub state: Control,
+    /// Orders that rest or wait stay, and may trade.
+    pub keep_orders: bool,
+    /// For whoever reads the list; decides nothing.
+    pub text: Option<Cow<'a, str>>,
+    /// The operator who says so, for the record.
+    pub operator: Option<Cow<'a, str>>,
+}
+
+/// Header that names who wrote a record; where something is lifted there is no value to do so.
+pub const OPERATOR: &str = "operator";
+
+/// Reads a record of `controls`. None: a null value has lifted it. An error: the record changes
+/// nothing.
+pub fn decode<'a>(
+    key: Option<&[u8]>,
+    value: Option<&'a [u8]>,
+) -> Result<Option<ControlRow<'a>>, Fault> {
+    let key = key.and_then(|k| std::str::from_utf8(k).ok());
+    key.filter(|k| *k == EVERYBODY || ids::valid_user(k))
+        .ok_or("the key is neither a user nor `*`")?;
+    let Some(value) = value else { return Ok(None) };
+    if value.len() > INPUT_BYTES_MAX {
+        return Err("the value is larger than 64 KiB");
+    }
+
+    let mut state = None;
+    let mut keep_orders = false;
+    let mut text = None;
+    let mut operator = None;
+    let mut wrong = None;
+    let fault = read_map(value, |name, v| match name {
+        _ if v == Value::Null => {}
+        "state" => match v.text().and_then(|t| Control::from_name(&t)) {
+            None => wrong = Some("state is neither `stopped` nor `disabled`"),
+            known => state = known,
+        },
+        "keep_orders" => match v {
+            Value::Bool(keep) => keep_orders = keep,
+            _ => wrong = Some("keep_orders is neither true nor false"),
+        },
+        "text" => match v.text() {
+            None => wrong = Some("text is not text"),
+            some => text = some,
+        },
+        // Decides nothing, so whatever it is, the row holds.
+        "operator" => operator = v.text(),
+        _ => {}
+    })?;
+
+    match (fault.or(wrong), state) {
+        (Some(fault), _) => Err(fault),
+        (None, None) => Err("state is missing; a null value lifts what was switched off"),
+        (None, Some(state)) => Ok(Some(ControlRow {
+            state,
+            keep_orders,
+            text,
+            operator,
+        })),
+    }
+}
+
+impl ControlRow<'_> {
+    /// Appends its wire form, which a person can read.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let keep = self
+            .keep_orders
+            .then_some(("keep_orders", Field::Flag(true)));
+        let more = [
+            ("text", self.text.as_deref()),
+            ("operator", self.operator.as_deref()),
+        ];
+        let more = more
+            .into_iter()
+            .filter_map(|(name, text)| Some((name, Field::Text(text?))));
+        let all: Vec<_> = std::iter::once(("state", Field::Text(self.state.name())))
+            .chain(keep)
+            .chain(more)
+            .collect();
+        encode::fields(Format::Json, &all, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        for row in [
+            ControlRow {
+                state: Control::Stopped,
+                keep_orders: false,
+                text: None,
+                operator: None,
+            },
+            ControlRow {
+                state: Control::Stopped,
+                keep_orders: true,
+                text: None,
+                operator: None,
+            },
+            ControlRow {
+                state: Control::Disabled,
+                keep_orders: false,
+                text: Some("\"left\"\nin May".into()),
+                operator: Some("ana".into()),
+            },
+        ] {
+            let mut value = Vec::new();
+            row.encode(&mut value);
+            for key in ["501", "*"] {
+                assert_eq!(
+                    decode(Some(key.as_bytes()), Some(&value)),
+                    Ok(Some(row.clone()))
+                );
+            }
+        }
+
+        assert_eq!(decode(Some(b"501"), None), Ok(None));
+        let more = br#"{"state":"stopped","text":null,"by":{"name":"x"}}"#;
+        let stopped = ControlRow {
+            state: Control::Stopped,
+            keep_orders: false,
+            text: None,
+            operator: None,
+        };
+
+        assert_eq!(decode(Some(b"501"), Some(more)), Ok(Some(stopped)));
+    }
+
+    #[test]
+    fn bad_records_are_bad() {
+        for bad in [
+            "",
+            "stopped",
+            "{}",
+            r#"{"state":null}"#,
+            r#"{"state":"halted"}"#,
+            r#"{"state":1}"#,
+            r#"{"state":"stopped","state":"stopped"}"#,
+            r#"{"state":"stopped","text":1}"#,
+            r#"{"state":"stopped","keep_orders":1}"#,
+            r#"{"text":"why"}"#,
+        ] {
+            assert!(decode(Some(b"501"), Some(bad.as_bytes())).is_err(), "{bad}");
+        }
+
+        for key in [
+            None,
+            Some(&b""[..]),
+            Some(b"a b"),
+            Some(b"external"),
+            Some(b"house:AAPL"),
+            Some(b"\xff"),
+        ] {
+            assert!(decode(key, None).is_err(), "{key:?}");
+            assert!(
+                decode(key, Some(br#"{"state":"stopped"}"#)).is_err(),
+                "{key:?}"
+            );
+        }
+
+        let long = format!(
+            r#"{{"state":"stopped","text":"{}"}}"#,
+            "x".repeat(INPUT_BYTES_MAX)
+        );
+        assert!(decode(Some(b"501"), Some(long.as_bytes())).is_err());
+    }
+}

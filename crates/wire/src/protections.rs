@@ -1,0 +1,379 @@
+//! Fields that protect an order elsewhere, or ours under a slip of the pen. A command that has one
+//! asks for something that would not be done: `reduce_only`, `stopPrice` and `dry_run` were ignored
+//! like any unknown field, and what was meant to be protected became a plain market order. So it is
+//! refused, and the answer names the field. All other unknown fields are ignored, as the contract
+//! says.
+//!
+//! The list decides what becomes of records, so it only ever grows together with a setting in the
+//! journal.
+
+use super::input::Value;
+
+/// Names are compared without case and without what stands between their words.
+const NAME_MAX: usize = 24;
+
+/// An order that must not be sent for good, whatever it asks for.
+const TRIALS: &[&str] = &[
+    "dryrun",
+    "test",
+    "testonly",
+    "testorder",
+    "validate",
+    "validateonly",
+    "whatif",
+    "simulate",
+    "simulated",
+    "simulation",
+    "preview",
+    "paper",
+    "papertrading",
+    "sandbox",
+];
+
+/// The protections of an order: a position that it must not turn, a price that it must wait for or
+/// not pass, a time after which or before which it must not trade, a quantity that it must have at
+/// once or must not show, another order that ends with it.
+const PROTECTIONS: &[&str] = &[
+    // Only against what is there.
+    "reduceonly",
+    "closeonly",
+    "closeposition",
+    "reducing",
+    "isreduceonly",
+    "noshort",
+    "longonly",
+    "positioneffect",
+    "openclose",
+    // Prices.
+    "price",
+    "px",
+    "limit",
+    "limitpx",
+    "orderprice",
+    "maxprice",
+    "minprice",
+    "worstprice",
+    "pricelimit",
+    "pricecap",
+    "priceprotect",
+    "protectionprice",
+    "boundprice",
+    "stop",
+    "stoppx",
+    "stoploss",
+    "stoplossprice",
+    "sl",
+    "slprice",
+    "takeprofit",
+    "takeprofitprice",
+    "tp",
+    "tpprice",
+    "trigger",
+    "triggerprice",
+    "triggerpx",
+    "triggertype",
+    "workingtype",
+    "activationprice",
+    "trail",
+    "trailprice",
+    "trailpercent",
+    "trailamount",
+    "trailingstop",
+    "trailingamount",
+    "trailingdelta",
+    "trailingpercent",
+    "trailingdistance",
+    "callbackrate",
+    "slippage",
+    "maxslippage",
+    "slippagebps",
+    "collar",
+    "collarbps",
+    "pegoffset",
+    "discretion",
+    // Times.
+    "timeinforce",
+    "timeinforcetype",
+    "orderduration",
+    "duration",
+    "goodtill",
+    "goodtilldate",
+    "goodtiltime",
+    "gtd",
+    "gtt",
+    "expire",
+    "expires",
+    "expiresat",
+    "expiretime",
+    "expirein",
+    "expiry",
+    "expirytime",
+    "expirydate",
+    "expiration",
+    "expirationtime",
+    "expirationdate",
+    "validuntil",
+    "validto",
+    "validfrom",
+    "validtill",
+    "effectivetime",
+    "goodaftertime",
+    "startat",
+    "starttime",
+    "notbefore",
+    "cancelafter",
+    "cancelat",
+    "timeout",
+    "ttl",
+    // How much of it, and how.
+    "ioc",
+    "fok",
+    "aon",
+    "immediateorcancel",
+    "fillorkill",
+    "allornone",
+    "minqty",
+    "minquantity",
+    "minexecqty",
+    "minimumquantity",
+    "maxquantity",
+    "maxqty",
+    "maxnotional",
+    "displayqty",
+    "displayquantity",
+    "visibleqty",
+    "iceberg",
+    "icebergqty",
+    "hidden",
+    "maxshow",
+    "maxfloor",
+    "maker",
+    "makeronly",
+    "passive",
+    "passiveonly",
+    "addliquidityonly",
+    "alo",
+    "gtx",
+    "execinst",
+    "executioninstructions",
+    "ordtype",
+    "ordertypename",
+    // With other orders.
+    "oco",
+    "bracket",
+    "orderclass",
+    "linkedorder",
+    "contingent",
+    "condition",
+    "conditional",
+    "attached",
+    "stp",
+    "stpmode",
+    "selftradeprevention",
+    "selftradepreventionmode",
+];
+
+/// Ours that protect an order, long enough that a slip of the pen can be told from another word.
+const OURS: &[&str] = &["limitprice", "stopprice", "expireat", "postonly"];
+
+/// All of ours, as they are written.
+const EXACT: &[&str] = &[
+    "command",
+    "user_id",
+    "order_id",
+    "timestamp",
+    "symbol",
+    "quantity",
+    "order_type",
+    "type",
+    "limit_price",
+    "stop_price",
+    "tif",
+    "expire_at",
+    "post_only",
+    "orig_order_id",
+    "amount",
+    "operator",
+    "trade_id",
+    "fee",
+];
+
+/// The meaning of a field with a name that is not read, for a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// For whatever moves money or shares: it was only a trial.
+    Trial,
+    /// For orders and their replacements.
+    Order,
+}
+
+/// The protection that a field of this name would be; none if the name says nothing of the kind.
+fn of(name: &str) -> Option<Protection> {
+    if EXACT.contains(&name) {
+        return None;
+    }
+
+    let mut plain = [0_u8; NAME_MAX];
+    let mut n = 0;
+    for b in name.bytes().filter(|b| !b"_- .".contains(b)) {
+        *plain.get_mut(n)? = b.to_ascii_lowercase();
+        n += 1;
+    }
+
+    let plain = std::str::from_utf8(&plain[..n]).ok()?;
+    if TRIALS.contains(&plain) {
+        return Some(Protection::Trial);
+    }
+
+    let ours = EXACT
+        .iter()
+        .any(|own| own.bytes().filter(|b| *b != b'_').eq(plain.bytes()));
+    let slip = || {
+        OURS.iter()
+            .any(|own| distance(plain.as_bytes(), own.as_bytes()) <= 1)
+    };
+
+    (ours || PROTECTIONS.contains(&plain) || slip()).then_some(Protection::Order)
+}
+
+/// The protection that a field asks for. Nothing, and `false`, ask for none.
+pub fn asked(name: &str, value: &Value<'_>) -> Option<Protection> {
+    if matches!(value, Value::Null | Value::Bool(false)) {
+        None
+    } else {
+        of(name)
+    }
+}
+
+/// How many letters must be put in, taken out, exchanged or swapped with their neighbour to make
+/// one word of the other; 2 stands for more than one.
+fn distance(a: &[u8], b: &[u8]) -> usize {
+    let same = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+    let a = &a[same..];
+    let b = &b[same..];
+    let one = match (a, b) {
+        ([], []) => return 0,
+        ([_, rest @ ..], _) if rest == b => true,
+        (_, [_, rest @ ..]) if rest == a => true,
+        ([x1, x2, x @ ..], [y1, y2, y @ ..]) if (x1, x2) == (y2, y1) && x == y => true,
+        ([_, x @ ..], [_, y @ ..]) => x == y,
+        _ => false,
+    };
+
+    if one { 1 } else { 2 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_protections_and_slips_are_told_from_other_words() {
+        for name in [
+            "reduce_only",
+            "reduceOnly",
+            "ReduceOnly",
+            "stopPrice",
+            "limitPrice",
+            "LIMIT_PRICE",
+            "limit-price",
+            "limit_prise",
+            "limi_price",
+            "stop_prices",
+            "sotp_price",
+            "postOnly",
+            "pots_only",
+            "post_olny",
+            "expireAt",
+            "expire_att",
+            "time_in_force",
+            "timeInForce",
+            "TIF",
+            "price",
+            "trailing_stop",
+            "Type",
+            "orderType",
+            "iceberg_qty",
+            "stop_loss",
+        ] {
+            assert_eq!(of(name), Some(Protection::Order), "{name}");
+        }
+
+        for name in ["dry_run", "dryRun", "test", "validate_only", "paper"] {
+            assert_eq!(of(name), Some(Protection::Trial), "{name}");
+        }
+
+        for name in EXACT.iter().copied().chain([
+            "note",
+            "comment",
+            "client_tag",
+            "extra",
+            "account",
+            "strategy",
+            "source",
+            "time",
+            "sent_at",
+            "version",
+            "",
+            "_",
+            "x",
+            "priority",
+            "type_name",
+            "a_name_that_is_longer_than_any_of_ours",
+            "limit_price_shown",
+            "fee_rate",
+            "label",
+            "leverage",
+            "stopping",
+        ]) {
+            assert_eq!(of(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_off_asks_for_nothing() {
+        for off in [Value::Null, Value::Bool(false)] {
+            assert_eq!(asked("reduce_only", &off), None);
+        }
+
+        for on in [
+            Value::Bool(true),
+            Value::Int(0),
+            Value::Text("false".into()),
+            Value::Twice,
+        ] {
+            assert_eq!(asked("reduce_only", &on), Some(Protection::Order), "{on:?}");
+        }
+    }
+
+    #[test]
+    fn distances() {
+        for (a, b, n) in [
+            ("a", "a", 0),
+            ("ab", "a", 1),
+            ("a", "ab", 1),
+            ("ab", "ba", 1),
+            ("abc", "axc", 1),
+            ("abc", "xyc", 2),
+            ("abcd", "badc", 2),
+            ("", "ab", 2),
+        ] {
+            assert_eq!(distance(a.as_bytes(), b.as_bytes()), n, "{a} {b}");
+        }
+    }
+
+    /// A name that the contract does not list could not be known by who writes a client.
+    #[test]
+    fn the_contract_lists_every_name() {
+        let contract = include_str!("../../../docs/contract.md");
+        let listed: Vec<String> = contract
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .map(|w| w.replace('_', ""))
+            .collect();
+        for name in PROTECTIONS.iter().chain(TRIALS) {
+            assert!(listed.iter().any(|w| w == name), "{name}");
+        }
+    }
+}

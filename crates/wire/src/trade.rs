@@ -1,0 +1,208 @@
+//! `trades`, as they were made and as they were taken back, and `reference-prices`.
+
+use super::event::named;
+use super::input::{Fault, read_map};
+use super::writer::MapWriter;
+use domain::status::Side;
+
+/// `type` header of trades.
+pub const TRADE: &str = "Trade";
+/// `type` header of trades that were taken back.
+pub const TRADE_BUSTED: &str = "TradeBusted";
+/// `type` header of reference prices.
+pub const REFERENCE_PRICE: &str = "ReferencePrice";
+
+/// One trade. Field names are the contract's; the house has no order ids.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct Trade<'a> {
+    pub trade_id: &'a str,
+    pub symbol: &'a str,
+    pub price_e4: i64,
+    pub quantity: i64,
+    pub buyer: &'a str,
+    pub seller: &'a str,
+    pub buy_order_id: Option<&'a str>,
+    pub sell_order_id: Option<&'a str>,
+    pub maker_side: Side,
+    pub time_us: i64,
+}
+
+impl<'a> Trade<'a> {
+    /// Appends its MessagePack form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut w = MapWriter::begin(out);
+        w.text("trade_id", self.trade_id)
+            .text("symbol", self.symbol)
+            .int("price_e4", self.price_e4)
+            .int("quantity", self.quantity);
+        w.text("buyer", self.buyer).text("seller", self.seller);
+        w.maybe_text("buy_order_id", self.buy_order_id)
+            .maybe_text("sell_order_id", self.sell_order_id);
+        w.text("maker_side", self.maker_side.name())
+            .int("time_us", self.time_us);
+        w.end();
+    }
+
+    /// Reads what [`Trade::encode`] wrote.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
+        let mut id = None;
+        let mut symbol = None;
+        let mut price = None;
+        let mut quantity = None;
+        let mut buyer = None;
+        let mut seller = None;
+        let mut buy = None;
+        let mut sell = None;
+        let mut maker = None;
+        let mut time = None;
+        let fault = read_map(bytes, |name, v| match name {
+            "trade_id" => id = v.plain_text(),
+            "symbol" => symbol = v.plain_text(),
+            "price_e4" => price = v.i64(),
+            "quantity" => quantity = v.i64(),
+            "buyer" => buyer = v.plain_text(),
+            "seller" => seller = v.plain_text(),
+            "buy_order_id" => buy = v.plain_text(),
+            "sell_order_id" => sell = v.plain_text(),
+            "maker_side" => maker = named(v, Side::from_name).flatten(),
+            "time_us" => time = v.i64(),
+            _ => {}
+        })?;
+
+        const ODD: Fault = "a trade without one of its fields";
+        match fault {
+            Some(fault) => Err(fault),
+            None => Ok(Trade {
+                trade_id: id.ok_or(ODD)?,
+                symbol: symbol.ok_or(ODD)?,
+                price_e4: price.ok_or(ODD)?,
+                quantity: quantity.ok_or(ODD)?,
+                buyer: buyer.ok_or(ODD)?,
+                seller: seller.ok_or(ODD)?,
+                buy_order_id: buy,
+                sell_order_id: sell,
+                maker_side: maker.ok_or(ODD)?,
+                time_us: time.ok_or(ODD)?,
+            }),
+        }
+    }
+}
+
+/// A trade of before that is taken back, or a part of it. A side that is named is taken back; of a
+/// trade between two users it is one at a time, and the trade stands for as long as one side does.
+/// Its quantity has a name of its own, so that nobody takes it for a trade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct TradeBusted<'a> {
+    pub trade_id: &'a str,
+    pub symbol: &'a str,
+    pub price_e4: i64,
+    pub busted_quantity: i64,
+    pub buyer: Option<&'a str>,
+    pub seller: Option<&'a str>,
+    pub buy_order_id: Option<&'a str>,
+    pub sell_order_id: Option<&'a str>,
+    pub time_us: i64,
+}
+
+impl<'a> TradeBusted<'a> {
+    /// Appends its MessagePack form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut w = MapWriter::begin(out);
+        w.text("trade_id", self.trade_id)
+            .text("symbol", self.symbol)
+            .int("price_e4", self.price_e4);
+        w.int("busted_quantity", self.busted_quantity)
+            .maybe_text("buyer", self.buyer)
+            .maybe_text("seller", self.seller);
+        w.maybe_text("buy_order_id", self.buy_order_id)
+            .maybe_text("sell_order_id", self.sell_order_id)
+            .int("time_us", self.time_us);
+        w.end();
+    }
+
+    /// Reads what [`TradeBusted::encode`] wrote.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
+        let mut id = None;
+        let mut symbol = None;
+        let mut price = None;
+        let mut quantity = None;
+        let mut time = None;
+        let mut buyer = None;
+        let mut seller = None;
+        let mut buy = None;
+        let mut sell = None;
+        let fault = read_map(bytes, |name, v| match name {
+            "trade_id" => id = v.plain_text(),
+            "symbol" => symbol = v.plain_text(),
+            "price_e4" => price = v.i64(),
+            "busted_quantity" => quantity = v.i64(),
+            "buyer" => buyer = v.plain_text(),
+            "seller" => seller = v.plain_text(),
+            "buy_order_id" => buy = v.plain_text(),
+            "sell_order_id" => sell = v.plain_text(),
+            "time_us" => time = v.i64(),
+            _ => {}
+        })?;
+
+        const ODD: Fault = "a trade that was taken back, without one of its fields";
+        match fault {
+            Some(fault) => Err(fault),
+            None => Ok(TradeBusted {
+                trade_id: id.ok_or(ODD)?,
+                symbol: symbol.ok_or(ODD)?,
+                price_e4: price.ok_or(ODD)?,
+                busted_quantity: quantity.ok_or(ODD)?,
+                buyer,
+                seller,
+                buy_order_id: buy,
+                sell_order_id: sell,
+                time_us: time.ok_or(ODD)?,
+            }),
+        }
+    }
+}
+
+/// The price that orders are checked against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct ReferencePrice<'a> {
+    pub symbol: &'a str,
+    pub price_e4: i64,
+    pub time_us: i64,
+}
+
+impl<'a> ReferencePrice<'a> {
+    /// Appends its MessagePack form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut w = MapWriter::begin(out);
+        w.text("symbol", self.symbol)
+            .int("price_e4", self.price_e4)
+            .int("time_us", self.time_us);
+        w.end();
+    }
+
+    /// Reads what [`ReferencePrice::encode`] wrote.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
+        let mut symbol = None;
+        let mut price = None;
+        let mut time = None;
+        let fault = read_map(bytes, |name, v| match name {
+            "symbol" => symbol = v.plain_text(),
+            "price_e4" => price = v.i64(),
+            "time_us" => time = v.i64(),
+            _ => {}
+        })?;
+
+        const ODD: Fault = "a reference price without one of its fields";
+        match fault {
+            Some(fault) => Err(fault),
+            None => Ok(ReferencePrice {
+                symbol: symbol.ok_or(ODD)?,
+                price_e4: price.filter(|p| *p > 0).ok_or(ODD)?,
+                time_us: time.ok_or(ODD)?,
+            }),
+        }
+    }
+}
