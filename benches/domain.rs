@@ -7,23 +7,23 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use domain::account::{Account, Books, House, Position, Settled, Totals};
+use domain::account::{Account, Books, CashTotals, HousePosition, Position, Settled};
 use domain::chain::{GENESIS, link, meta_hash, payload_hash};
-use domain::checks::{Bands, Facts, Pricing, Request, order as check};
+use domain::checks::{Bands, Facts, OrderRequest, Pricing, order as check};
 use domain::decimal::Num;
 use domain::instrument::Instrument;
 use domain::price::Stale;
-use domain::rate_limit::{Clock, Limit};
+use domain::rate_limit::{Limit, UserBucket};
 use domain::status::{Liquidity, Side, Status};
 use ports::partitioner::partition;
-use wire::encode::{Format, MarketOrder};
+use wire::encode::{Encoding, MarketOrder};
 use wire::event::{Event, OrderEvent};
 use wire::{command, tick};
 
 const OPENING_E4: i64 = 10_000_000_000;
 const PRICE_E4: i64 = 1_892_500;
 
-fn order(format: Format) -> Vec<u8> {
+fn order(format: Encoding) -> Vec<u8> {
     let order = MarketOrder {
         order_id: "1001",
         user_id: "501",
@@ -40,8 +40,8 @@ fn order(format: Format) -> Vec<u8> {
 
 fn decoding(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");
-    let json = order(Format::Json);
-    let packed = order(Format::MessagePack);
+    let json = order(Encoding::Json);
+    let packed = order(Encoding::MessagePack);
     group.bench_function("command, six fields, JSON", |b| {
         b.iter(|| command::decode(black_box(&json)).expect("a command"))
     });
@@ -59,7 +59,7 @@ fn decoding(c: &mut Criterion) {
 }
 
 fn deciding(c: &mut Criterion) {
-    let request = Request {
+    let request = OrderRequest {
         side: Side::Buy,
         quantity: Num::Exact(10),
         pricing: Some(Pricing::Market),
@@ -70,8 +70,8 @@ fn deciding(c: &mut Criterion) {
     c.bench_function("decide and post a market order and its fill", |b| {
         let mut account = Account::default();
         let mut position = Position::default();
-        let mut house = House::default();
-        let mut totals = Totals::default();
+        let mut house = HousePosition::default();
+        let mut totals = CashTotals::default();
         account
             .deposit(&mut totals, OPENING_E4)
             .expect("within bounds");
@@ -121,7 +121,7 @@ fn deciding(c: &mut Criterion) {
 
     let limit = Limit::new(100, 200).expect("a rate");
     c.bench_function("rate limit (GCRA)", |b| {
-        let mut clock = Clock::default();
+        let mut clock = UserBucket::default();
         let mut now_us = 0_i64;
         b.iter(|| {
             now_us += 10_000;

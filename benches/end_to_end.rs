@@ -26,13 +26,13 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use log_kafka::{KafkaLog, KafkaSettings};
-use log_local::{LocalLog, Options};
+use log_local::{LocalLog, LocalOptions};
 use place::LIMITS;
 use ports::records::Records;
 use ports::topics::TopicId;
 use ports::{From, Log};
 use processor::runtime::demo;
-use processor::runtime::system::System;
+use processor::runtime::system::Installation;
 use roles::Role;
 use running::Running;
 use serde::Deserialize;
@@ -155,7 +155,7 @@ fn copies(brokers: &str, dir: &Path, records: u64) {
     );
 }
 
-fn kafka(brokers: &str, prefix: &str, dir: &Path) -> System {
+fn kafka(brokers: &str, prefix: &str, dir: &Path) -> Installation {
     let table = Arc::new(topics::table(prefix));
     system(
         Arc::new(KafkaLog::new(KafkaSettings::new(brokers), table.clone())),
@@ -164,14 +164,14 @@ fn kafka(brokers: &str, prefix: &str, dir: &Path) -> System {
     )
 }
 
-fn system(log: Arc<dyn Log>, topics: Arc<ports::topics::TopicTable>, state: &Path) -> System {
+fn system(log: Arc<dyn Log>, topics: Arc<ports::topics::TopicTable>, state: &Path) -> Installation {
     let system = place::system(log, topics, state);
     load::prepare(&system);
     system
 }
 
 /// How fast `orders` alone works off what has piled up.
-fn drain(system: &System, count: u64) {
+fn drain(system: &Installation, count: u64) {
     load::orders(&*system.log, count);
     let before = cpu_us();
     let began = Instant::now();
@@ -192,7 +192,7 @@ fn drain(system: &System, count: u64) {
 }
 
 /// How fast all roles together bring commands that have piled up to their end, in commands/s.
-fn pipeline(system: &System, what: &str, count: u64, send: fn(&dyn Log, u64)) -> f64 {
+fn pipeline(system: &Installation, what: &str, count: u64, send: fn(&dyn Log, u64)) -> f64 {
     let events = count_records(system, topics::ORDER_EVENTS);
     let trades = count_records(system, topics::TRADES);
     send(&*system.log, count);
@@ -225,7 +225,7 @@ fn pipeline(system: &System, what: &str, count: u64, send: fn(&dyn Log, u64)) ->
 }
 
 /// From sending an order to what its user can read, at a rate that leaves everybody time.
-fn latency(system: &System, per_second: u64, during: Duration) {
+fn latency(system: &Installation, per_second: u64, during: Duration) {
     let running = Running::start(system, &Role::all());
     let stop = Arc::new(AtomicBool::new(false));
     let sent: Arc<Mutex<BTreeMap<String, Instant>>> = Arc::default();
@@ -288,7 +288,7 @@ type Times = BTreeMap<String, Histogram<u64>>;
 /// Reads a topic as a client would and times what belongs to the orders sent; microseconds by kind
 /// of record.
 fn watch(
-    system: &System,
+    system: &Installation,
     topic: TopicId,
     sent: &Arc<Mutex<BTreeMap<String, Instant>>>,
     stop: &Arc<AtomicBool>,
@@ -345,9 +345,9 @@ fn watch(
 /// The demo in one process at full speed, as `processor demo --orders-per-second 0` runs it.
 fn embedded(dir: &Path, during: Duration) {
     let table = Arc::new(topics::table(""));
-    let log = LocalLog::open(dir, &table, Options::default()).expect("an embedded log");
+    let log = LocalLog::open(dir, &table, LocalOptions::default()).expect("an embedded log");
     let system = system(Arc::new(log), table, &dir.join("state"));
-    let options = demo::Options {
+    let options = demo::DemoOptions {
         run_for: Some(during),
         orders_per_second: 0,
         ticks_per_second: 100,
@@ -385,7 +385,7 @@ fn embedded(dir: &Path, during: Duration) {
     assert_eq!(summary.violations, 0, "{}", summary.text);
 }
 
-fn count_records(system: &System, topic: TopicId) -> u64 {
+fn count_records(system: &Installation, topic: TopicId) -> u64 {
     let count = system
         .log
         .partitions(topic)

@@ -14,22 +14,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use engine::instance::{Instance, Settings};
-use engine::role::{Role as Logic, RoleFactory, RoleSpec};
+use engine::instance::{Instance, InstanceSettings};
+use engine::role::{RoleFactory, RoleLogic as Logic, RoleSpec};
 use log_local::LocalLog;
 use os::clock::SystemClock;
 use place::LIMITS;
 use ports::records::{Record, Records};
 use ports::topics::{TopicId, TopicPartition};
 use ports::{Clock, From, Limits, Log, LogError, Stores};
-use processor::runtime::system::System;
+use processor::runtime::system::Installation;
 use roles::Role;
 use store::memory::MemoryStores;
 use wire::topics;
 
 const ORDERS: u64 = 5_000;
 
-fn system(state: &Path) -> System {
+fn system(state: &Path) -> Installation {
     let table = Arc::new(topics::table("bench-"));
     let system = place::system(Arc::new(LocalLog::in_memory(&table)), table, state);
     system
@@ -63,8 +63,8 @@ impl RoleFactory for Eager {
     }
 }
 
-fn instance(system: &System, role: Role, stores: Box<dyn Stores>) -> Instance {
-    let settings = Settings {
+fn instance(system: &Installation, role: Role, stores: Box<dyn Stores>) -> Instance {
+    let settings = InstanceSettings {
         group: system.group(role),
         instance: format!("{}-1", system.group(role)),
         limits: LIMITS,
@@ -100,7 +100,7 @@ fn partitions(log: &dyn Log, topic: TopicId) -> Vec<TopicPartition> {
     (0..count).map(|p| TopicPartition::new(topic, p)).collect()
 }
 
-fn drained(system: &System, role: Role) -> bool {
+fn drained(system: &Installation, role: Role) -> bool {
     role.spec().inputs.iter().all(|input| {
         let at = partitions(&*system.log, input.topic);
         let committed = system
@@ -114,7 +114,7 @@ fn drained(system: &System, role: Role) -> bool {
 }
 
 /// Runs to rest; the time from when all had their tasks.
-fn run(system: &System, members: &mut [(Role, Instance)]) -> Duration {
+fn run(system: &Installation, members: &mut [(Role, Instance)]) -> Duration {
     while members.iter().any(|(_, i)| i.phase() != "running") {
         for (_, instance) in members.iter_mut() {
             instance.step().expect("joining works");
@@ -168,13 +168,13 @@ fn history(state: &Path) -> Vec<Records> {
         .collect()
 }
 
-fn run_all(system: &System) -> Duration {
+fn run_all(system: &Installation) -> Duration {
     let memory = |role| (role, instance(system, role, Box::<MemoryStores>::default()));
     run(system, &mut Role::all().map(memory))
 }
 
 /// A log that holds a role's input and nothing else.
-fn before(state: &Path, role: Role, history: &[Records]) -> System {
+fn before(state: &Path, role: Role, history: &[Records]) -> Installation {
     let system = system(state);
     let mut appender = system.log.appender().expect("a writer");
     let spec = role.spec();

@@ -19,7 +19,8 @@ use log_kafka::{KafkaLog, KafkaSettings};
 use ports::records::{HeaderBuf, Record, Records};
 use ports::topics::{Cleanup, TopicPartition, TopicTable};
 use ports::{
-    Committed, Limits, Log, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction,
+    Committed, Limits, Log, Member, MemberInput, MemberSpec, Polled, Transaction,
+    TransactionOutcome,
 };
 
 fn main() {
@@ -161,7 +162,10 @@ fn adapted(
                     offsets: &offsets,
                 });
 
-                assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+                assert!(
+                    matches!(outcome, TransactionOutcome::Committed { .. }),
+                    "{outcome:?}"
+                );
                 done += input.len() as u64;
             }
         }

@@ -28,15 +28,15 @@ use std::time::{Duration, Instant};
 use client::KeyedAppender;
 use domain::status::Side;
 use log_kafka::{KafkaLog, KafkaSettings};
-use log_local::{LocalLog, Options};
+use log_local::{LocalLog, LocalOptions};
 use place::LIMITS;
 use ports::partitioner;
 use ports::records::{Headers, Record, Records};
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{From, Log, Reader};
-use processor::runtime::system::System;
+use processor::runtime::system::Installation;
 use roles::{Role, RoleSettings};
-use wire::encode::{Format, MarketOrder};
+use wire::encode::{Encoding, MarketOrder};
 use wire::topics;
 
 /// Partitions of the backlog's topics: of one role on one machine.
@@ -68,7 +68,7 @@ fn main() {
                     LocalLog::open(
                         &dir.path().join(name).join("log"),
                         table,
-                        Options::default(),
+                        LocalOptions::default(),
                     )
                     .expect("an embedded log"),
                 ),
@@ -125,21 +125,21 @@ fn wanted(name: &str) -> bool {
     same_kind.peek().is_none() || same_kind.any(|a| a == name)
 }
 
-fn system(log: Arc<dyn Log>, topics: &Arc<TopicTable>, state: &Path) -> System {
+fn system(log: Arc<dyn Log>, topics: &Arc<TopicTable>, state: &Path) -> Installation {
     // Prices of this run never get too old for it.
     let roles = RoleSettings {
         stale_ms: 1_000_000_000,
         ..RoleSettings::default()
     };
 
-    System {
+    Installation {
         roles,
         ..place::system(log, topics.clone(), state)
     }
 }
 
 /// One partition has a backlog; an order of another one must not feel it.
-fn backlog(on: &str, system: &System, records: u64) {
+fn backlog(on: &str, system: &Installation, records: u64) {
     load::prepare_with(system, PARTITIONS);
     let mut probe = Probe::new(system, PARTITIONS, 1);
     let running = Running::start(system);
@@ -169,7 +169,7 @@ fn backlog(on: &str, system: &System, records: u64) {
 }
 
 /// 24 tasks are restored from nothing; the healthy one beside them must not feel it.
-fn restore(on: &str, system: &System, records: u64) {
+fn restore(on: &str, system: &Installation, records: u64) {
     load::prepare_with(system, RESTORED + 1);
     let others: Vec<u32> = (1..=RESTORED).collect();
     let mut probe = Probe::new(system, RESTORED + 1, 0);
@@ -328,7 +328,7 @@ fn row(what: &str, alone: &Times, beside: &Times, note: &str) {
 }
 
 /// Records of commands that a task has not taken in yet.
-fn left(system: &System, partition: u32) -> u64 {
+fn left(system: &Installation, partition: u32) -> u64 {
     let at = TopicPartition::new(topics::ORDER_COMMANDS, partition);
     let next = system
         .log
@@ -352,7 +352,7 @@ struct Sender {
 }
 
 impl Sender {
-    fn new(system: &System, count: u32, partitions: &[u32]) -> Sender {
+    fn new(system: &Installation, count: u32, partitions: &[u32]) -> Sender {
         let all = (0..)
             .map(|n| format!("trader-{n}"))
             .filter(|u| partitions.contains(&partitioner::partition(u.as_bytes(), count)));
@@ -390,7 +390,7 @@ impl Sender {
         };
 
         self.value.clear();
-        order.encode(Format::MessagePack, &mut self.value);
+        order.encode(Encoding::MessagePack, &mut self.value);
         self.commands
             .append(user, Some(&self.value))
             .expect("appending works");
@@ -407,7 +407,7 @@ struct Probe {
 }
 
 impl Probe {
-    fn new(system: &System, count: u32, partition: u32) -> Probe {
+    fn new(system: &Installation, count: u32, partition: u32) -> Probe {
         let sender = Sender::new(system, count, &[partition]);
         let events = system
             .log
@@ -475,7 +475,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(system: &System) -> Running {
+    fn start(system: &Installation) -> Running {
         let stop = Arc::<AtomicBool>::default();
         let tasks = Arc::<AtomicU64>::default();
         let member = system.member(Role::Orders);

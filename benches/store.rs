@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use client::simulate::Rng;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ports::{StateStore, Write};
+use ports::{StateStore, StoreWrite};
 use store::rocks::{RocksStore, SharedMemory};
 
 const KEYS: u64 = 500_000;
@@ -20,7 +20,7 @@ fn key(n: u64) -> Vec<u8> {
 fn write(store: &mut RocksStore, keys: &[Vec<u8>]) {
     let mut changes = keys
         .iter()
-        .map(|k| -> Write<'_> { (k.as_slice(), Some(&VALUE)) });
+        .map(|k| -> StoreWrite<'_> { (k.as_slice(), Some(&VALUE)) });
     store
         .write(&mut changes, b"a meta record")
         .expect("the disk takes it");

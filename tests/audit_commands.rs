@@ -8,7 +8,7 @@ use std::path::Path;
 
 use audit::anchor::Anchor;
 use audit::chains::{Chains, heads};
-use audit::export::Export;
+use audit::export::ExportPlan;
 use audit::file;
 use audit::find::{Proof, Query, find};
 use roles::RoleSettings;
@@ -565,7 +565,7 @@ fn a1_a2_on_both_logs() {
         assert_eq!(chained, 8, "{}", w.name);
 
         let mut out = Vec::new();
-        let export = Export {
+        let export = ExportPlan {
             log: &*w.log,
             topics: &w.topics,
             from_ms: None,

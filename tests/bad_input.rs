@@ -8,7 +8,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use client::OrderCommandProducer;
-use client::Side::Buy;
+use client::OrderSide::Buy;
 use ports::topics::{TopicId, TopicPartition};
 use roles::RoleSettings;
 use serde_json::{Value, json};

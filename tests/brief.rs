@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use client::{ClientError, MarketDataPublisher, OrderCommandProducer, Side};
+use client::{ClientError, MarketDataPublisher, OrderCommandProducer, OrderSide};
 use ports::partitioner::partition;
 use roles::RoleSettings;
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ fn send(w: &World, orders: &[(&str, &str, &str, u64, i64)]) {
     let mut producer = OrderCommandProducer::new(w.log.clone()).expect("a producer");
     for (order, user, symbol, quantity, timestamp) in orders {
         producer
-            .send_order(order, user, symbol, *quantity, Side::Buy, *timestamp)
+            .send_order(order, user, symbol, *quantity, OrderSide::Buy, *timestamp)
             .expect("the order is sent");
     }
 
@@ -309,7 +309,7 @@ fn invalid_stock_orders() {
     on_both("invalid", RoleSettings::default(), |w| {
         w.list("AAPL", "189.25");
         let mut producer = OrderCommandProducer::new(w.log.clone()).expect("a producer");
-        let refused = producer.send_order("1003", "501", "ZZZZ", 10, Side::Buy, 1_625_159_076);
+        let refused = producer.send_order("1003", "501", "ZZZZ", 10, OrderSide::Buy, 1_625_159_076);
         assert!(
             matches!(&refused, Err(ClientError::UnknownSymbol(s)) if s == "ZZZZ"),
             "{refused:?}"
@@ -352,10 +352,10 @@ fn invalid_stock_orders() {
         // The listing comes too late for this id; a new one is served.
         w.list("ZZZZ", "5");
         producer
-            .send_order("1003", "501", "ZZZZ", 10, Side::Buy, 1_625_159_090)
+            .send_order("1003", "501", "ZZZZ", 10, OrderSide::Buy, 1_625_159_090)
             .expect("listed now");
         producer
-            .send_order("1004", "501", "ZZZZ", 10, Side::Buy, 1_625_159_091)
+            .send_order("1004", "501", "ZZZZ", 10, OrderSide::Buy, 1_625_159_091)
             .expect("listed now");
         producer.flush(PATIENCE).expect("the log takes them");
         w.rest();

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log_local::{LocalLog, Options};
+use log_local::{LocalLog, LocalOptions};
 use ports::Log;
 use ports::topics::{TopicId, TopicPartition};
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ impl Place {
     }
 
     fn log(&self) -> LocalLog {
-        LocalLog::open(&self.path(), &t::table(""), Options::default())
+        LocalLog::open(&self.path(), &t::table(""), LocalOptions::default())
             .expect("nobody else has the log")
     }
 

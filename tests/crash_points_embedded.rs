@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use client::simulate::Rng;
 use faults::crash::Point::{self, *};
-use log_local::{LocalLog, Options};
+use log_local::{LocalLog, LocalOptions};
 use ports::Log;
 use support::load::{Orders, Sender, reference, wait_for};
 use support::process::replayed;
@@ -63,7 +63,7 @@ impl Place {
     }
 
     fn log(&self) -> LocalLog {
-        LocalLog::open(&self.path("log"), &t::table(""), Options::default())
+        LocalLog::open(&self.path("log"), &t::table(""), LocalOptions::default())
             .expect("nobody else has the log")
     }
 

@@ -6,7 +6,7 @@ mod support;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use engine::instance::Stop;
+use engine::instance::FatalError;
 use engine::meta::StoreMeta;
 use log_local::LocalLog;
 use ports::records::{Headers, Record};
@@ -174,7 +174,7 @@ fn state_without_committed_offsets_refuses_to_run() {
     other.send(0..10);
     let stopped = other.drain(&mut other.instance()).unwrap_err();
     assert!(
-        matches!(&stopped, Stop::Bug(text) if text.contains("no committed offsets")),
+        matches!(&stopped, FatalError::Bug(text) if text.contains("no committed offsets")),
         "{stopped}"
     );
     assert_eq!(other.outputs(), Vec::<String>::new());
@@ -190,7 +190,7 @@ fn a_second_instance_with_the_same_name_fences_the_first() {
     world.send(50..100);
     world.drain(&mut second).unwrap();
     let fenced = (0..100).find_map(|_| first.step().err());
-    assert!(matches!(fenced, Some(Stop::Fenced(_))), "{fenced:?}");
+    assert!(matches!(fenced, Some(FatalError::Fenced(_))), "{fenced:?}");
     world.check(100, &second);
 }
 
@@ -207,7 +207,7 @@ fn a_store_that_is_still_held_is_waited_for() {
     assert_eq!(instance.counters().recoveries, 0);
     world.disk.held.store(usize::MAX, Ordering::Relaxed);
     match world.drain(&mut world.instance()) {
-        Err(Stop::Failed(text)) => assert!(text.contains("held by process 1"), "{text}"),
+        Err(FatalError::Failed(text)) => assert!(text.contains("held by process 1"), "{text}"),
         other => panic!("{other:?}"),
     }
 }
@@ -233,7 +233,7 @@ fn a_bug_stops_before_anything_is_committed() {
     appender.flush(Duration::from_secs(5)).unwrap();
     let stopped = world.drain(&mut world.instance()).unwrap_err();
     assert!(
-        matches!(&stopped, Stop::Bug(text) if text.contains("in/0/1: poison")),
+        matches!(&stopped, FatalError::Bug(text) if text.contains("in/0/1: poison")),
         "{stopped}"
     );
     assert_eq!(world.outputs(), Vec::<String>::new());
@@ -262,7 +262,7 @@ fn what_cannot_be_is_looked_at_again_with_fresh_state() {
         POSITION_GONE.set(gone);
         let stopped = world.drain(&mut world.instance()).unwrap_err();
         assert!(
-            matches!(stopped, Stop::Bug(_)),
+            matches!(stopped, FatalError::Bug(_)),
             "the second time it stops: {stopped}"
         );
     }
@@ -310,7 +310,7 @@ fn a_doubt_that_is_over_does_not_count_when_it_comes_again() {
     assert_eq!(doubt(&mut sent, 0, 0).unwrap(), 7);
     let stopped = doubt(&mut sent, 0, 1).unwrap_err();
     assert!(
-        matches!(stopped, Stop::Bug(_)),
+        matches!(stopped, FatalError::Bug(_)),
         "twice within two minutes is a fact: {stopped}"
     );
 }
@@ -348,7 +348,7 @@ fn a_refusal_ends_a_role_that_was_never_let_in_and_is_waited_for_by_others() {
     REFUSED.set(1);
     let stopped = world.drain(&mut world.instance()).unwrap_err();
     assert!(
-        matches!(&stopped, Stop::Invalid(why) if why == "no such user"),
+        matches!(&stopped, FatalError::Invalid(why) if why == "no such user"),
         "{stopped}"
     );
     let mut instance = world.instance();

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use engine::instance::{Instance, Stop, TaskView};
-use engine::restore::{Assignment, Report, Request, Restorer, Standby};
+use engine::instance::{FatalError, Instance, TaskView};
+use engine::restore::{Assignment, Restorer, RestorerReport, RestorerRequest, Standby};
 use ports::records::Records;
 use ports::topics::*;
 use ports::*;
@@ -50,7 +50,7 @@ fn worked() -> (World, Vec<BTreeMap<TopicPartition, u64>>) {
         .iter()
         .filter(|r| r.key == Some(engine::meta::META_KEY))
     {
-        let meta = engine::meta::Meta::decode(r.value.unwrap()).unwrap();
+        let meta = engine::meta::Checkpoint::decode(r.value.unwrap()).unwrap();
         boundaries.push(meta.offsets.into_iter().collect());
     }
 
@@ -82,7 +82,7 @@ fn offsets_that_went_back_to_any_transaction_stop_the_task() {
             *world.log.offsets.lock().unwrap() = offsets;
             let stopped = world.run_into(&mut world.instance());
             assert!(
-                matches!(&stopped, Stop::Bug(text) if text.contains("older than transaction") && text.contains("repair offsets")),
+                matches!(&stopped, FatalError::Bug(text) if text.contains("older than transaction") && text.contains("repair offsets")),
                 "{stopped}"
             );
             assert_eq!(world.outputs().len(), 100, "boundary {n}");
@@ -122,7 +122,7 @@ fn offsets_that_went_ahead_stop_the_task_and_leave_its_state() {
             .insert(input(0), Some(last + 1));
         let stopped = world.run_into(&mut world.instance());
         assert!(
-            matches!(&stopped, Stop::Bug(text) if text.contains("ahead of the last transaction")),
+            matches!(&stopped, FatalError::Bug(text) if text.contains("ahead of the last transaction")),
             "{stopped}"
         );
         assert_eq!(
@@ -277,7 +277,7 @@ fn a_changelog_that_cannot_be_read_stops_the_task_and_leaves_its_state() {
     world.log.unreadable.lock().unwrap().push(0);
     let stopped = world.run_into(&mut world.instance());
     assert!(
-        matches!(&stopped, Stop::Bug(text) if text.contains("changelog/0 cannot be read from offset 7")),
+        matches!(&stopped, FatalError::Bug(text) if text.contains("changelog/0 cannot be read from offset 7")),
         "{stopped}"
     );
     assert_eq!(
@@ -462,7 +462,7 @@ impl StateStore for Open {
     }
     fn write(
         &mut self,
-        changes: &mut dyn Iterator<Item = Write<'_>>,
+        changes: &mut dyn Iterator<Item = StoreWrite<'_>>,
         meta: &[u8],
     ) -> Result<(), StoreError> {
         self.0.write(changes, meta)
@@ -510,7 +510,7 @@ fn a_store_on_its_way_to_the_loop_is_waited_for() {
     );
 
     let assign = |number| {
-        Request::Assign(Assignment {
+        RestorerRequest::Assign(Assignment {
             number,
             tasks: vec![(0, vec![input(0)])],
         })
@@ -536,7 +536,7 @@ fn a_store_on_its_way_to_the_loop_is_waited_for() {
     };
 
     restorer.request(assign(1), &clock);
-    let Some(Report::Ready(1, 0, first)) = step(&mut restorer, 10_000) else {
+    let Some(RestorerReport::Ready(1, 0, first)) = step(&mut restorer, 10_000) else {
         panic!("the first restore did not end well")
     };
 
@@ -545,12 +545,12 @@ fn a_store_on_its_way_to_the_loop_is_waited_for() {
     assert!(
         early.is_none(),
         "the store is not there yet: {}",
-        matches!(early, Some(Report::Failed(..)))
+        matches!(early, Some(RestorerReport::Failed(..)))
     );
-    restorer.request(Request::Keep(vec![(0, first.store)]), &clock);
+    restorer.request(RestorerRequest::Keep(vec![(0, first.store)]), &clock);
     assert!(matches!(
         step(&mut restorer, 10_000),
-        Some(Report::Ready(2, 0, _))
+        Some(RestorerReport::Ready(2, 0, _))
     ));
 }
 
@@ -577,7 +577,7 @@ fn restores_in_a_thread_end_the_same_way() {
     world.log.offsets.lock().unwrap().insert(input(0), Some(1));
     let stopped = world.run_into(&mut world.instance().restore_in_thread(spawn).unwrap());
     assert!(
-        matches!(&stopped, Stop::Bug(text) if text.contains("older than transaction")),
+        matches!(&stopped, FatalError::Bug(text) if text.contains("older than transaction")),
         "{stopped}"
     );
 }

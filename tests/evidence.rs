@@ -7,7 +7,7 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 
-use log_local::{LocalLog, Options};
+use log_local::{LocalLog, LocalOptions};
 use ports::Log;
 use ports::records::{HeaderBuf, Record};
 use ports::topics::{TopicId, TopicPartition};
@@ -35,7 +35,8 @@ fn embedded(dir: &Path) -> Program {
 }
 
 fn append(dir: &Path, topic: TopicId, key: &str, headers: &[(&str, &str)], value: &[u8]) {
-    let log = LocalLog::open(&dir.join("log"), &t::table(""), Options::default()).expect("the log");
+    let log =
+        LocalLog::open(&dir.join("log"), &t::table(""), LocalOptions::default()).expect("the log");
     let mut appender = log.appender().expect("an appender");
     let mut packed = HeaderBuf::default();
     for (name, value) in headers {

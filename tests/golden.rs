@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 use audit::anchor::parse_all;
 use audit::file as audit_file;
 use engine::journal::JournalPart;
-use engine::meta::{JournalEntry, META_KEY, Meta, StoreMeta};
+use engine::meta::{Checkpoint, JournalEntry, META_KEY, StoreMeta};
 use engine::restore::scan_digest;
-use log_local::batch::Packed;
-use log_local::{LocalLog, Options, format};
+use log_local::batch::PackedBatch;
+use log_local::{LocalLog, LocalOptions, format};
 use ports::topics::{TopicId, TopicPartition};
 use ports::{Log, StateStore};
 use processor::cli::decode;
@@ -35,7 +35,7 @@ use wire::audit::AuditEntry;
 use wire::book::{BookCommand, Execution};
 use wire::event::OrderEvent;
 use wire::notification::Notification;
-use wire::portfolio::{Portfolio, Position};
+use wire::portfolio::{PortfolioRecord, PositionRecord};
 use wire::topics as t;
 use wire::trade::{ReferencePrice, Trade, TradeBusted};
 
@@ -56,7 +56,7 @@ fn positions(all: &[(TopicPartition, u64)]) -> Value {
         .collect()
 }
 
-fn meta(m: &Meta) -> Value {
+fn meta(m: &Checkpoint) -> Value {
     let seen: Value = m
         .seen
         .iter()
@@ -78,14 +78,14 @@ fn read(what: &str, key: &[u8], bytes: &[u8]) -> Value {
             let (key, value) = show::show(role, key, bytes).expect("readable");
             json!({"key": key, "value": value})
         }
-        "meta" => meta(&Meta::decode(bytes).expect("readable")),
+        "meta" => meta(&Checkpoint::decode(bytes).expect("readable")),
         "store-meta" => {
             let s = StoreMeta::decode(bytes).expect("readable");
             json!({"changelog_offset": s.changelog_offset, "verified": s.verified, "meta": meta(&s.meta)})
         }
         "journal" => {
             let j = JournalEntry::decode(bytes).expect("readable");
-            let row = |r: &engine::broadcast::Seen| json!({"table": r.table.0, "key": decode::text(&r.key), "version": r.version, "value": hex(&r.value)});
+            let row = |r: &engine::broadcast::UsedBroadcastRow| json!({"table": r.table.0, "key": decode::text(&r.key), "version": r.version, "value": hex(&r.value)});
             let rows: Vec<Value> = j.rows.iter().map(row).collect();
             json!({"transaction": j.transaction, "offsets": positions(&j.offsets), "digest": j.digest.to_string(), "forget": j.forget, "rows": rows})
         }
@@ -93,7 +93,7 @@ fn read(what: &str, key: &[u8], bytes: &[u8]) -> Value {
             let p = JournalPart::decode(bytes)
                 .expect("readable")
                 .expect("a part");
-            let row = |r: &engine::broadcast::Seen| json!({"table": r.table.0, "key": decode::text(&r.key), "version": r.version, "value": hex(&r.value)});
+            let row = |r: &engine::broadcast::UsedBroadcastRow| json!({"table": r.table.0, "key": decode::text(&r.key), "version": r.version, "value": hex(&r.value)});
             json!({"transaction": p.transaction, "number": p.number, "rows": p.rows.iter().map(row).collect::<Vec<_>>()})
         }
         "message" => {
@@ -101,8 +101,8 @@ fn read(what: &str, key: &[u8], bytes: &[u8]) -> Value {
                 "Trade" => Trade::decode(bytes).is_ok(),
                 "TradeBusted of trades" => TradeBusted::decode(bytes).is_ok(),
                 "ReferencePrice" => ReferencePrice::decode(bytes).is_ok(),
-                "Portfolio" => Portfolio::decode(bytes).is_ok(),
-                "Position" => Position::decode(bytes).is_ok(),
+                "Portfolio" => PortfolioRecord::decode(bytes).is_ok(),
+                "Position" => PositionRecord::decode(bytes).is_ok(),
                 "Notification" => Notification::decode(bytes).is_ok(),
                 "AuditEntry" => AuditEntry::decode(bytes).is_ok(),
                 "BookCommand" => BookCommand::decode(bytes).is_ok(),
@@ -126,7 +126,7 @@ fn read(what: &str, key: &[u8], bytes: &[u8]) -> Value {
             }
         },
         "batch" => {
-            let batch = Packed::parse(7, bytes.to_vec()).expect("readable");
+            let batch = PackedBatch::parse(7, bytes.to_vec()).expect("readable");
             let at = TopicPartition::new(TopicId(0), 0);
             let record = |r: ports::records::Record<'_>| {
                 let headers: Vec<Value> = r
@@ -228,7 +228,7 @@ fn copy(from: &Path, to: &Path) {
 /// Everything in a log, topic by topic, in one number each.
 fn log_content(dir: &Path, prefix: &str) -> Value {
     let table = t::table(prefix);
-    let log = LocalLog::open(dir, &table, Options::default()).expect("an old log opens");
+    let log = LocalLog::open(dir, &table, LocalOptions::default()).expect("an old log opens");
     let mut all = serde_json::Map::new();
 
     // A log of an older version lacks the topics that came later; `topics create` adds them.

@@ -18,7 +18,8 @@ use log_kafka::{KafkaLog, KafkaSettings};
 use ports::records::{Headers, Record, Records};
 use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{
-    Committed, From, Limits, Log, LogError, MemberInput, MemberSpec, Outcome, Polled, Transaction,
+    Committed, From, Limits, Log, LogError, MemberInput, MemberSpec, Polled, Transaction,
+    TransactionOutcome,
 };
 
 const INPUT: TopicId = TopicId(0);
@@ -157,16 +158,20 @@ fn incarnation(
             outputs: &out,
             offsets: &offsets,
         }) {
-            Outcome::Committed { suspect: false, .. } => say("committed"),
-            Outcome::Committed { .. } => {
+            TransactionOutcome::Committed { suspect: false, .. } => say("committed"),
+            TransactionOutcome::Committed { .. } => {
                 return Err(LogError::Unavailable("suspect commit".into()));
             }
-            Outcome::Fenced(why) => return Err(LogError::Fenced(why)),
-            Outcome::Refused(why) => return Err(LogError::Invalid(why)),
-            Outcome::NotCommitted(why) | Outcome::Unknown(why) | Outcome::Late { why, .. } => {
+            TransactionOutcome::Fenced(why) => return Err(LogError::Fenced(why)),
+            TransactionOutcome::Refused(why) => return Err(LogError::Invalid(why)),
+            TransactionOutcome::NotCommitted(why)
+            | TransactionOutcome::Unknown(why)
+            | TransactionOutcome::Late { why, .. } => {
                 return Err(LogError::Unavailable(why));
             }
-            Outcome::Rejected(rejection) => return Err(LogError::Invalid(rejection.text)),
+            TransactionOutcome::Rejected(rejection) => {
+                return Err(LogError::Invalid(rejection.text));
+            }
         }
     }
 

@@ -17,8 +17,8 @@ use log_kafka::{KafkaLog, KafkaSettings};
 use ports::records::{Headers, Record, Records};
 use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{
-    Appender, Committed, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Outcome,
-    Polled, Transaction,
+    Appender, Committed, From, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled,
+    Transaction, TransactionOutcome,
 };
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
@@ -213,7 +213,10 @@ fn copy(member: &mut dyn Member, wait: Duration) -> BTreeMap<u32, usize> {
             offsets: &offsets,
         });
 
-        assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+        assert!(
+            matches!(outcome, TransactionOutcome::Committed { .. }),
+            "{outcome:?}"
+        );
     }
 
     counts
@@ -332,14 +335,16 @@ fn a_transaction_that_reaches_nobody_names_the_advertised_listener() {
                 offsets: &offsets,
             });
 
-            if !matches!(outcome, Outcome::Committed { .. }) {
+            if !matches!(outcome, TransactionOutcome::Committed { .. }) {
                 return outcome;
             }
         }
     });
 
     println!("{outcome:?}");
-    let (Outcome::NotCommitted(why) | Outcome::Late { why, .. } | Outcome::Unknown(why)) = outcome
+    let (TransactionOutcome::NotCommitted(why)
+    | TransactionOutcome::Late { why, .. }
+    | TransactionOutcome::Unknown(why)) = outcome
     else {
         panic!("{outcome:?}")
     };

@@ -11,7 +11,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use faults::crash::Point;
-use processor::runtime::status::{InstanceStatus, State, TaskStatus};
+use processor::runtime::status::{InstanceStatus, Phase, TaskStatus};
 use support::follower::Follower;
 use support::load::{Orders, Sender, reference, wait_for};
 use support::process::{Installation, Process, tail};
@@ -66,7 +66,7 @@ impl Stage {
         self.spare.start_with("orders", 2, variables)
     }
 
-    fn tasks(&self, process: &Process, state: State) -> Vec<TaskStatus> {
+    fn tasks(&self, process: &Process, state: Phase) -> Vec<TaskStatus> {
         let status = std::fs::read(InstanceStatus::path(
             &self.installation.state,
             "orders",
@@ -89,14 +89,14 @@ impl Stage {
         wait_for("two shares", SOON, || {
             [one, other]
                 .iter()
-                .all(|p| self.tasks(p, State::Running).len() == 2)
+                .all(|p| self.tasks(p, Phase::Running).len() == 2)
         });
     }
 
     /// Waits until the heir keeps a copy of each task that it does not run, up to the end.
     fn warm(&self, heir: &Process) {
         wait_for("warm copies", SOON, || {
-            let copies = self.tasks(heir, State::Standby);
+            let copies = self.tasks(heir, Phase::Standby);
             copies.len() == 2
                 && copies
                     .iter()
@@ -112,7 +112,7 @@ impl Stage {
         self.sender.flush();
         self.sent += USERS;
         wait_for("all tasks", SOON, || {
-            self.tasks(heir, State::Running).len() == 4
+            self.tasks(heir, Phase::Running).len() == 4
         });
 
         let took = began.elapsed();
@@ -240,7 +240,7 @@ fn hard_cases(stage: &mut Stage, first: &mut Process, second: &mut Process) {
     stage.rest();
     stage.warm(second);
     let copies: Vec<u32> = stage
-        .tasks(second, State::Standby)
+        .tasks(second, Phase::Standby)
         .iter()
         .map(|c| c.task)
         .collect();

@@ -17,7 +17,8 @@ use log_kafka::{KafkaLog, KafkaSettings};
 use ports::records::Records;
 use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{
-    Committed, Log, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction,
+    Committed, Log, LogError, Member, MemberInput, MemberSpec, Polled, Transaction,
+    TransactionOutcome,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, Producer};
@@ -169,7 +170,10 @@ fn a_commit_is_not_held_up_by_a_flush() {
 
         took.push(started.elapsed());
         assert!(
-            matches!(outcome, Outcome::Committed { suspect: false, .. }),
+            matches!(
+                outcome,
+                TransactionOutcome::Committed { suspect: false, .. }
+            ),
             "{outcome:?}"
         );
 
@@ -335,7 +339,7 @@ fn a_record_too_large_for_its_topic_is_refused_before_it_is_sent() {
         offsets: &[(at, offset + 1)],
     });
 
-    let Outcome::Rejected(rejection) = outcome else {
+    let TransactionOutcome::Rejected(rejection) = outcome else {
         panic!("{outcome:?}")
     };
 
@@ -367,7 +371,10 @@ fn a_connection_that_is_lost_between_two_transactions_leaves_nothing_behind() {
     });
 
     assert!(
-        matches!(outcome, Outcome::Committed { suspect: false, .. }),
+        matches!(
+            outcome,
+            TransactionOutcome::Committed { suspect: false, .. }
+        ),
         "{outcome:?}"
     );
     broker.kill();
@@ -381,7 +388,10 @@ fn a_connection_that_is_lost_between_two_transactions_leaves_nothing_behind() {
 
     // A line that comes late counts for the transaction in which it is seen, so both are right; to
     // be lost is not.
-    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+    assert!(
+        matches!(outcome, TransactionOutcome::Committed { .. }),
+        "{outcome:?}"
+    );
 }
 
 /// A consumer in the place of a member, which is all that a late request to join looks like. Names
@@ -454,7 +464,10 @@ fn a_place_taken_by_a_late_request_is_taken_again() {
         offsets: &[(seen[1].0, seen[1].1 + 1)],
     });
 
-    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+    assert!(
+        matches!(outcome, TransactionOutcome::Committed { .. }),
+        "{outcome:?}"
+    );
 
     // Somebody who really comes after us is believed, by the next heartbeat.
     let mut newer = log.join(&us).expect("joining works");
@@ -493,7 +506,10 @@ fn an_expired_transaction_is_not_mistaken_for_a_newer_instance() {
         offsets: &[(seen[0].0, seen[0].1 + 1)],
     });
 
-    assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+    assert!(
+        matches!(outcome, TransactionOutcome::Unknown(_)),
+        "{outcome:?}"
+    );
     drop(member);
     let mut member = log
         .join(&spec(&table, "group", "group-1"))
@@ -506,7 +522,10 @@ fn an_expired_transaction_is_not_mistaken_for_a_newer_instance() {
         offsets: &[(seen[1].0, seen[1].1 + 1)],
     });
 
-    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+    assert!(
+        matches!(outcome, TransactionOutcome::Committed { .. }),
+        "{outcome:?}"
+    );
 }
 
 /// The epoch is over and the place in the group is gone, after a transaction that was open for
@@ -566,9 +585,13 @@ fn after_a_long_transaction_only_a_living_successor_ends_the_member() {
         });
 
         println!("{prefix}: {outcome:?}");
-        assert_eq!(matches!(outcome, Outcome::Fenced(_)), alive, "{outcome:?}");
+        assert_eq!(
+            matches!(outcome, TransactionOutcome::Fenced(_)),
+            alive,
+            "{outcome:?}"
+        );
         assert!(
-            alive || matches!(outcome, Outcome::Unknown(_)),
+            alive || matches!(outcome, TransactionOutcome::Unknown(_)),
             "{outcome:?}"
         );
         if !alive {
@@ -582,7 +605,10 @@ fn after_a_long_transaction_only_a_living_successor_ends_the_member() {
                 offsets: &[(seen[0].0, seen[0].1 + 1)],
             });
 
-            assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+            assert!(
+                matches!(outcome, TransactionOutcome::Committed { .. }),
+                "{outcome:?}"
+            );
         }
     }
 }

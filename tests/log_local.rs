@@ -10,7 +10,7 @@ mod memory {
     use std::sync::{Arc, Mutex, mpsc};
     use std::time::{Duration, Instant};
 
-    use log_local::{LocalLog, Options};
+    use log_local::{LocalLog, LocalOptions};
     use ports::records::Records;
     use ports::topics::TopicTable;
     use ports::{From, Log, LogError, MemberInput, MemberSpec, Polled};
@@ -34,7 +34,7 @@ mod memory {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    fn with_input(options: Options) -> LocalLog {
+    fn with_input(options: LocalOptions) -> LocalLog {
         let storage = Box::new(log_local::Memory::default());
         let log = LocalLog::with_storage(storage, &table(""), options).expect("the log opens");
         log.create_topic(INPUT, table("").spec(INPUT), 1)
@@ -46,9 +46,9 @@ mod memory {
     fn stamps_never_fall_whatever_the_clock_does() {
         let now = Arc::new(AtomicI64::new(0));
         let theirs = now.clone();
-        let log = with_input(Options {
+        let log = with_input(LocalOptions {
             clock: Arc::new(move || theirs.load(Ordering::Relaxed)),
-            ..Options::default()
+            ..LocalOptions::default()
         });
 
         let mut appender = log.appender().expect("a client can write");
@@ -80,9 +80,9 @@ mod memory {
         let now = Arc::new(AtomicI64::new(0));
         let open = || {
             let theirs = now.clone();
-            let options = Options {
+            let options = LocalOptions {
                 clock: Arc::new(move || theirs.load(Ordering::Relaxed)),
-                ..Options::default()
+                ..LocalOptions::default()
             };
 
             LocalLog::with_storage(Box::new(storage.clone()), &table(""), options)
@@ -140,7 +140,7 @@ mod memory {
 
     #[test]
     fn who_sleeps_is_woken() {
-        let log = with_input(Options::default());
+        let log = with_input(LocalOptions::default());
         let spec = MemberSpec {
             group: "g".into(),
             instance: "g-0".into(),
@@ -195,7 +195,7 @@ mod memory {
 
 #[cfg(feature = "rocks")]
 mod embedded {
-    use log_local::{LocalLog, Options};
+    use log_local::{LocalLog, LocalOptions};
     use ports::Log;
     use ports::topics::TopicTable;
 
@@ -212,9 +212,9 @@ mod embedded {
             let dir = tempfile::tempdir().expect("a directory");
 
             // A short tail, so that much of what is read comes from the disk.
-            let options = Options {
+            let options = LocalOptions {
                 tail_bytes: 256,
-                ..Options::default()
+                ..LocalOptions::default()
             };
 
             let log = LocalLog::open(dir.path(), &crate::conformance::table(""), options)
@@ -240,10 +240,11 @@ mod directory {
     use std::process::{Child, Command, Stdio};
     use std::time::Duration;
 
-    use log_local::{LocalLog, Options};
+    use log_local::{LocalLog, LocalOptions};
     use ports::records::{Headers, Record, Records};
     use ports::{
-        From, Log, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction,
+        From, Log, LogError, Member, MemberInput, MemberSpec, Polled, Transaction,
+        TransactionOutcome,
     };
 
     use crate::conformance::{
@@ -257,10 +258,10 @@ mod directory {
         LocalLog::open(
             dir,
             &table(""),
-            Options {
+            LocalOptions {
                 tail_bytes: 4_000,
                 tombstones_ms: -1,
-                ..Options::default()
+                ..LocalOptions::default()
             },
         )
     }
@@ -331,7 +332,10 @@ mod directory {
             offsets: &[(tp(INPUT, 0), offset)],
         });
 
-        assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+        assert!(
+            matches!(outcome, TransactionOutcome::Committed { .. }),
+            "{outcome:?}"
+        );
     }
 
     #[test]
@@ -645,10 +649,10 @@ mod directory {
     #[test]
     fn a_topic_that_grows_is_compacted_in_the_background() {
         let dir = tempfile::tempdir().expect("a directory");
-        let options = Options {
+        let options = LocalOptions {
             tail_bytes: 4_000,
             compact_bytes: 20_000,
-            ..Options::default()
+            ..LocalOptions::default()
         };
 
         let log = LocalLog::open(dir.path(), &table(""), options).expect("the log opens");

@@ -7,11 +7,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use log_local::{LocalLog, Memory, Options};
+use log_local::{LocalLog, LocalOptions, Memory};
 use ports::records::{Headers, Record, Records};
 use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{
-    Committed, From, Limits, Log, LogError, MemberInput, MemberSpec, Outcome, Polled, Transaction,
+    Committed, From, Limits, Log, LogError, MemberInput, MemberSpec, Polled, Transaction,
+    TransactionOutcome,
 };
 
 const INPUT: TopicId = TopicId(0);
@@ -40,12 +41,12 @@ fn table() -> TopicTable {
     )
 }
 
-fn options() -> Options {
-    Options {
+fn options() -> LocalOptions {
+    LocalOptions {
         tail_bytes: 3_000,
         compact_bytes: 50_000,
         rejoin: Duration::from_millis(3),
-        ..Options::default()
+        ..LocalOptions::default()
     }
 }
 
@@ -158,12 +159,14 @@ fn copier(log: &LocalLog, instance: u64, seed: u64, done: &AtomicBool, count: &C
                 outputs: &output,
                 offsets: &offsets.into_iter().collect::<Vec<_>>(),
             }) {
-                Outcome::Committed { .. } => count.commits.fetch_add(1, Ordering::Relaxed),
-                Outcome::NotCommitted(_) => {
+                TransactionOutcome::Committed { .. } => {
+                    count.commits.fetch_add(1, Ordering::Relaxed)
+                }
+                TransactionOutcome::NotCommitted(_) => {
                     count.refused.fetch_add(1, Ordering::Relaxed);
                     continue 'incarnation;
                 }
-                Outcome::Fenced(_) => {
+                TransactionOutcome::Fenced(_) => {
                     count.fenced.fetch_add(1, Ordering::Relaxed);
                     continue 'incarnation;
                 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use engine::instance::{Instance, Settings};
-use log_local::{LocalLog, Memory, Options};
+use engine::instance::{Instance, InstanceSettings};
+use log_local::{LocalLog, LocalOptions, Memory};
 use ports::partitioner::partition;
 use ports::records::{Headers, Record, Records};
 use ports::topics::{Partitions, TopicId, TopicPartition};
@@ -47,10 +47,10 @@ impl World {
         let hand = Hand(Arc::new(AtomicI64::new(START_MS)));
         let names = Arc::new(topics::table(""));
         let stamps = hand.0.clone();
-        let options = Options {
+        let options = LocalOptions {
             clock: Arc::new(move || stamps.load(Ordering::SeqCst)),
             linger: Duration::ZERO,
-            ..Options::default()
+            ..LocalOptions::default()
         };
 
         let log = LocalLog::with_storage(Box::new(Memory::default()), &names, options)
@@ -91,7 +91,7 @@ impl World {
 
         for (role, stores) in ROLES.iter().zip(&self.stores) {
             let group = format!("processor-{}", role.name());
-            let settings = Settings {
+            let settings = InstanceSettings {
                 instance: format!("{group}-1"),
                 group,
                 limits,

@@ -10,10 +10,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use log_local::{LocalLog, Options};
+use log_local::{LocalLog, LocalOptions};
 use ports::records::Records;
 use ports::topics::TopicPartition;
-use ports::{Limits, Log, MemberInput, MemberSpec, Outcome, Polled, Transaction};
+use ports::{Limits, Log, MemberInput, MemberSpec, Polled, Transaction, TransactionOutcome};
 use serde_json::Value;
 use support::forgotten;
 use support::load::wait_for;
@@ -68,7 +68,7 @@ impl Place {
         LocalLog::open(
             &self.dir.path().join("log"),
             &t::table(""),
-            Options::default(),
+            LocalOptions::default(),
         )
         .expect("the log")
     }
@@ -111,7 +111,10 @@ impl Place {
             offsets: &[(at, offset)],
         });
 
-        assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+        assert!(
+            matches!(outcome, TransactionOutcome::Committed { .. }),
+            "{outcome:?}"
+        );
     }
 
     fn orders_at(&self, offset: u64) {

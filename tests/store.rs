@@ -1,12 +1,12 @@
 //! The stores: what they keep, what they refuse, and what they notice.
 
-use ports::{StateStore, Stores, Write};
+use ports::{StateStore, StoreWrite, Stores};
 use store::memory::MemoryStores;
 
 fn put(store: &mut dyn StateStore, changes: &[(&str, Option<&str>)], meta: &str) {
     let mut changes = changes
         .iter()
-        .map(|(k, v)| -> Write<'_> { (k.as_bytes(), v.map(str::as_bytes)) });
+        .map(|(k, v)| -> StoreWrite<'_> { (k.as_bytes(), v.map(str::as_bytes)) });
     store
         .write(&mut changes, meta.as_bytes())
         .expect("writing works");
@@ -114,19 +114,19 @@ mod rocks {
     use std::path::{Path, PathBuf};
     use std::time::Duration;
 
-    use engine::meta::{Meta, StoreMeta};
+    use engine::meta::{Checkpoint, StoreMeta};
     use ports::StoreError;
     use processor::runtime::replay::newest_store;
     use roles::Role;
-    use store::dir::{Identity, InstanceDir};
+    use store::dir::{InstanceDir, StateIdentity};
     use store::rocks::{RocksStore, RocksStores, SharedMemory};
 
     use super::*;
 
     const SOON: Duration = Duration::from_millis(50);
 
-    fn identity() -> Identity {
-        Identity::new("cluster-a", "p-", "orders", 6)
+    fn identity() -> StateIdentity {
+        StateIdentity::new("cluster-a", "p-", "orders", 6)
     }
 
     fn open(state: &Path) -> Result<RocksStores, StoreError> {
@@ -527,7 +527,7 @@ mod rocks {
     fn state_of_another_world_is_refused() {
         let state = tempfile::tempdir().expect("a directory");
         drop(open(state.path()).expect("the directory opens"));
-        let other = |change: fn(&mut Identity)| {
+        let other = |change: fn(&mut StateIdentity)| {
             let mut wanted = identity();
             change(&mut wanted);
             refusal(InstanceDir::open(state.path(), "0", &wanted, SOON))
@@ -584,11 +584,11 @@ mod rocks {
     fn a_directory_is_looked_at_before_it_is_locked() {
         let state = tempfile::tempdir().expect("a directory");
         let first = open(state.path()).expect("the directory opens");
-        let later = |identity: &Identity| {
+        let later = |identity: &StateIdentity| {
             RocksStores::open_later(state.path(), "0", identity, &SharedMemory::default())
         };
 
-        let other = Identity {
+        let other = StateIdentity {
             partitions: 12,
             ..identity()
         };
@@ -649,9 +649,9 @@ mod rocks {
         let meta = StoreMeta {
             changelog_offset: 0,
             verified: true,
-            meta: Meta {
+            meta: Checkpoint {
                 transaction: 7,
-                ..Meta::default()
+                ..Checkpoint::default()
             },
         };
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use engine::meta::StoreMeta;
 use engine::replay::ReplayError;
-use engine::travel::Moment;
+use engine::travel::PointInTime;
 use ports::StateStore;
 use ports::topics::TopicPartition;
 use processor::runtime::replay::newest_store;
@@ -114,7 +114,7 @@ fn every_moment_of_the_past_can_be_rebuilt() {
                     &w.system,
                     *role,
                     *task,
-                    Moment::Time(then.time_ms),
+                    PointInTime::Time(then.time_ms),
                     Some(keep.path()),
                     &mut |_| {},
                 );
@@ -164,7 +164,7 @@ fn at_a_record(w: &World) {
         &w.system,
         Role::Orders,
         at.partition,
-        Moment::Record(at, command.offset),
+        PointInTime::Record(at, command.offset),
         Some(keep.path()),
         &mut |_| {},
     );
@@ -184,7 +184,7 @@ fn at_a_record(w: &World) {
         (order["quantity"].as_i64(), order["symbol"].as_str()),
         (Some(8), Some("AAPL"))
     );
-    let first = Moment::Record(at, 0);
+    let first = PointInTime::Record(at, 0);
     let keep = tempfile::tempdir().expect("a directory");
     travel_task(
         &w.system,
@@ -211,7 +211,7 @@ fn at_a_record(w: &World) {
         &w.system,
         Role::Portfolio,
         at.partition,
-        Moment::Record(at, middle.offset),
+        PointInTime::Record(at, middle.offset),
         Some(keep.path()),
         &mut |_| {},
     );
@@ -242,9 +242,9 @@ fn not_yet(w: &World) {
         other => panic!("{other:?}"),
     };
 
-    assert!(refused(Role::Orders, Moment::Record(at, 1 << 40)).contains("not been reached"));
+    assert!(refused(Role::Orders, PointInTime::Record(at, 1 << 40)).contains("not been reached"));
     assert!(
-        refused(Role::Trading, Moment::Record(at, 0))
+        refused(Role::Trading, PointInTime::Record(at, 0))
             .contains("no input of trading task 0; its inputs are")
     );
 }

@@ -12,7 +12,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use domain::chain::{GENESIS, Hash};
-use log_local::{LocalLog, Options};
+use log_local::{LocalLog, LocalOptions};
 use ports::Log;
 use ports::records::{Headers, Record};
 use ports::topics::{TopicId, TopicPartition};
@@ -118,7 +118,7 @@ fn run(p: &Program, typed: &str, out: Out) -> (Option<i32>, String) {
 }
 
 fn log(dir: &Path) -> LocalLog {
-    LocalLog::open(&dir.join("log"), &t::table(""), Options::default()).expect("the log")
+    LocalLog::open(&dir.join("log"), &t::table(""), LocalOptions::default()).expect("the log")
 }
 
 fn append(log: &LocalLog, topic: TopicId, key: &[u8], value: &[u8]) {

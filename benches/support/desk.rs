@@ -4,7 +4,9 @@
 
 use std::hint::black_box;
 
-use domain::book::{Book, Change, FOREVER, House, Life, Match, Order, Party, Room, Verdict};
+use domain::book::{
+    Book, FOREVER, HouseQuote, Life, Match, Order, Party, ReplaceKind, StepBudget, SubmitOutcome,
+};
 use domain::status::Side;
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
@@ -160,8 +162,8 @@ impl Desk {
                     Side::Sell => price.max(1_000_100),
                 };
 
-                match book.check_replace(slot, order.quantity(), limit_e4, 0, &House::Away) {
-                    Ok(Change::Anew) => {
+                match book.check_replace(slot, order.quantity(), limit_e4, 0, &HouseQuote::Away) {
+                    Ok(ReplaceKind::Anew) => {
                         let Some(order) = book.remove(slot) else {
                             return;
                         };
@@ -212,8 +214,8 @@ impl Desk {
         let verdict = self.book.submit(
             order,
             0,
-            &mut House::Away,
-            &mut Room::UNBOUNDED.clone(),
+            &mut HouseQuote::Away,
+            &mut StepBudget::UNBOUNDED.clone(),
             |m: Match<'_, Id>| {
                 *traded += m.quantity as u64;
                 if let Some(maker) = m.maker.filter(|maker| maker.leaves == 0) {
@@ -222,7 +224,7 @@ impl Desk {
             },
         );
 
-        if let Verdict::Rests(slot) = verdict {
+        if let SubmitOutcome::Rests(slot) = verdict {
             slots.insert(id, slot);
         }
     }

@@ -7,10 +7,10 @@ use client::KeyedAppender;
 use client::simulate::Rng;
 use domain::status::Side;
 use ports::Log;
-use processor::runtime::system::System;
+use processor::runtime::system::Installation;
 use serde_json::{Value, json};
 use std::time::Duration;
-use wire::encode::{self, Format, MarketOrder};
+use wire::encode::{self, Encoding, MarketOrder};
 use wire::topics;
 
 pub const PARTITIONS: u32 = 6;
@@ -20,12 +20,12 @@ const MIDDLE: u64 = 10_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Topics, listings, prices.
-pub fn prepare(system: &System) {
+pub fn prepare(system: &Installation) {
     prepare_with(system, PARTITIONS);
 }
 
 /// The same with so many partitions.
-pub fn prepare_with(system: &System, partitions: u32) {
+pub fn prepare_with(system: &Installation, partitions: u32) {
     system
         .create_topics(partitions, &mut |_, _| {})
         .expect("the topics can be made");
@@ -45,7 +45,7 @@ pub fn prepare_with(system: &System, partitions: u32) {
                 .append(&symbol, Some(listing.to_string().as_bytes()))
                 .expect("appending works");
             value.clear();
-            encode::tick(Format::MessagePack, &symbol, &price, None, &mut value);
+            encode::tick(Encoding::MessagePack, &symbol, &price, None, &mut value);
             ticks
                 .append(&symbol, Some(&value))
                 .expect("appending works");
@@ -102,7 +102,7 @@ impl Orders {
         };
 
         self.value.clear();
-        order.encode(Format::MessagePack, &mut self.value);
+        order.encode(Encoding::MessagePack, &mut self.value);
         self.commands
             .append(&user, Some(&self.value))
             .expect("appending works");

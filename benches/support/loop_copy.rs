@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::context::Ctx;
-use engine::instance::{Instance, Settings};
-use engine::role::{Bug, Input, Role, RoleFactory, RoleSpec};
+use engine::instance::{Instance, InstanceSettings};
+use engine::role::{Bug, RoleFactory, RoleInput, RoleLogic, RoleSpec};
 use os::clock::SystemClock;
 use ports::records::Record;
 use ports::topics::{Cleanup, TopicId, TopicTable};
 use ports::{Limits, Log};
-use store::dir::Identity;
+use store::dir::StateIdentity;
 use store::rocks::{RocksStores, SharedMemory};
 
 use crate::copy::{INPUT, OUTPUT, PARTITIONS, topic};
@@ -43,7 +43,7 @@ pub static DOUBT: AtomicBool = AtomicBool::new(false);
 
 struct Copy;
 
-impl Role for Copy {
+impl RoleLogic for Copy {
     fn process(&mut self, ctx: &mut Ctx<'_>, r: &Record<'_>) -> Result<(), Bug> {
         let key = r.key.unwrap_or_default();
         let value = r.value.unwrap_or_default();
@@ -63,7 +63,7 @@ impl RoleFactory for Copies {
     fn spec(&self) -> &RoleSpec {
         &self.0
     }
-    fn make(&self, _task: u32) -> Box<dyn Role> {
+    fn make(&self, _task: u32) -> Box<dyn RoleLogic> {
         Box::new(Copy)
     }
 }
@@ -77,7 +77,7 @@ pub fn instance(
     batch: usize,
 ) -> Instance {
     let cluster = log.cluster_id().expect("the log answers");
-    let identity = Identity::new(&cluster, table.prefix(), "copy", partitions);
+    let identity = StateIdentity::new(&cluster, table.prefix(), "copy", partitions);
     let stores = RocksStores::open(
         dir,
         "1",
@@ -89,7 +89,7 @@ pub fn instance(
 
     let spec = RoleSpec {
         name: "copy",
-        inputs: vec![Input {
+        inputs: vec![RoleInput {
             topic: INPUT,
             guarded: false,
         }],
@@ -103,7 +103,7 @@ pub fn instance(
         headers: false,
     };
 
-    let settings = Settings {
+    let settings = InstanceSettings {
         group: format!("{}loop", table.prefix()),
         instance: format!("{}loop-1", table.prefix()),
         limits: Limits {

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use engine::instance::Turn;
+use engine::instance::TurnResult;
 use ports::topics::{TopicId, TopicPartition};
-use processor::runtime::system::System;
+use processor::runtime::system::Installation;
 use roles::Role;
 
 /// After this long without anything to do everywhere, nothing is on its way any more.
@@ -31,7 +31,7 @@ pub struct Running {
 
 impl Running {
     /// Starts an instance of each role and waits until all have their tasks.
-    pub fn start(system: &System, roles: &[Role]) -> Running {
+    pub fn start(system: &Installation, roles: &[Role]) -> Running {
         let mut all = Running {
             began: Instant::now(),
             stop: Arc::default(),
@@ -44,7 +44,7 @@ impl Running {
     }
 
     /// Starts more.
-    pub fn add(&mut self, system: &System, roles: &[Role]) {
+    pub fn add(&mut self, system: &Installation, roles: &[Role]) {
         for role in roles {
             let member = system.member(*role);
             let stop = self.stop.clone();
@@ -54,7 +54,7 @@ impl Running {
             self.threads.push(std::thread::spawn(move || {
                 let mut instance = (member.make)().expect("an instance");
                 while !stop.load(Ordering::Relaxed) {
-                    if instance.step().expect("a turn") == Turn::Busy {
+                    if instance.step().expect("a turn") == TurnResult::Busy {
                         gauge
                             .busy_us
                             .store(began.elapsed().as_micros() as u64, Ordering::Relaxed);
@@ -87,7 +87,7 @@ impl Running {
     }
 
     /// Waits until all that was sent is handled; the moment when the last role was busy.
-    pub fn rest(&self, system: &System) -> Instant {
+    pub fn rest(&self, system: &Installation) -> Instant {
         let asked = Instant::now();
         loop {
             self.alive();
@@ -118,7 +118,7 @@ impl Running {
 }
 
 /// Whether a role has committed all of a topic that clients write.
-fn consumed(system: &System, role: Role, topic: TopicId) -> bool {
+fn consumed(system: &Installation, role: Role, topic: TopicId) -> bool {
     let count = system
         .log
         .partitions(topic)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use engine::restore::Standby;
 use ports::topics::TopicTable;
 use ports::{Limits, Log};
-use processor::runtime::system::System;
+use processor::runtime::system::Installation;
 use roles::RoleSettings;
 use store::rocks::SharedMemory;
 
@@ -19,8 +19,8 @@ pub const LIMITS: Limits = Limits {
 };
 
 /// The installation on this log.
-pub fn system(log: Arc<dyn Log>, topics: Arc<TopicTable>, state: &Path) -> System {
-    System {
+pub fn system(log: Arc<dyn Log>, topics: Arc<TopicTable>, state: &Path) -> Installation {
+    Installation {
         log,
         topics,
         state: state.to_path_buf(),

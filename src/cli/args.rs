@@ -13,7 +13,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 pub use self::instruments::Instruments;
 pub use self::repair::Repair;
 pub use super::args_gateway::{Gateway, GatewayCommand};
-use super::output::Format;
+use super::output::OutputFormat;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -615,10 +615,10 @@ pub struct Tail {
 }
 
 /// Reads `text` or `json`.
-pub fn format(text: &str) -> Result<Format, String> {
+pub fn format(text: &str) -> Result<OutputFormat, String> {
     match text {
-        "text" => Ok(Format::Text),
-        "json" => Ok(Format::Json),
+        "text" => Ok(OutputFormat::Text),
+        "json" => Ok(OutputFormat::Json),
         other => Err(format!("`{other}` is no format; say text or json")),
     }
 }

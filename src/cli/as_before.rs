@@ -5,45 +5,45 @@
 use super::config::{Config, Origin};
 use super::output;
 use crate::runtime::settings;
-use crate::runtime::system::System;
+use crate::runtime::system::Installation;
 use client::decimal;
 use ports::LogError;
 use roles::{Role, RoleSettings};
 
 /// One setting: its name in the configuration, how it is taken over, and how it is shown.
-struct Setting {
+struct KeptSetting {
     name: &'static str,
     take: fn(&mut RoleSettings, &RoleSettings),
     show: fn(&RoleSettings) -> String,
 }
 
-const SETTINGS: &[Setting] = &[
-    Setting {
+const SETTINGS: &[KeptSetting] = &[
+    KeptSetting {
         name: "rate_limit",
         take: |to, from| to.rate_limit = from.rate_limit,
         show: |s| s.rate_limit.to_string(),
     },
-    Setting {
+    KeptSetting {
         name: "burst",
         take: |to, from| to.burst = from.burst,
         show: |s| s.burst.to_string(),
     },
-    Setting {
+    KeptSetting {
         name: "message_rate_factor",
         take: |to, from| to.message_rate_factor = from.message_rate_factor,
         show: |s| s.message_rate_factor.to_string(),
     },
-    Setting {
+    KeptSetting {
         name: "stale_ms",
         take: |to, from| to.stale_ms = from.stale_ms,
         show: |s| s.stale_ms.to_string(),
     },
-    Setting {
+    KeptSetting {
         name: "opening_cash",
         take: |to, from| to.opening_cash_e4 = from.opening_cash_e4,
         show: |s| decimal::show_e4(s.opening_cash_e4),
     },
-    Setting {
+    KeptSetting {
         name: "max_command_age",
         take: |to, from| to.max_command_age_ms = from.max_command_age_ms,
         show: |s| {
@@ -51,22 +51,22 @@ const SETTINGS: &[Setting] = &[
                 .map_or("0".into(), |ms| format!("{ms}ms"))
         },
     },
-    Setting {
+    KeptSetting {
         name: "dedup_window",
         take: |to, from| to.dedup_window_ms = from.dedup_window_ms,
         show: |s| s.dedup_window_ms.map_or("0".into(), |ms| format!("{ms}ms")),
     },
-    Setting {
+    KeptSetting {
         name: "open_orders_max",
         take: |to, from| to.open_orders_max = from.open_orders_max,
         show: |s| s.open_orders_max.to_string(),
     },
-    Setting {
+    KeptSetting {
         name: "client_transfers",
         take: |to, from| to.client_transfers = from.client_transfers,
         show: |s| s.client_transfers.to_string(),
     },
-    Setting {
+    KeptSetting {
         name: "day_end",
         take: |to, from| to.day_ends_ms = from.day_ends_ms,
         // As it is typed: a day that ends at midnight ends at 24:00.
@@ -83,7 +83,7 @@ const SETTINGS: &[Setting] = &[
 
 /// Takes over what the installation last ran with, and says on stderr what is not the default, or
 /// not what it was.
-pub(super) fn take_over(config: &Config, system: &mut System) -> Result<(), LogError> {
+pub(super) fn take_over(config: &Config, system: &mut Installation) -> Result<(), LogError> {
     let last = match settings::last_used(system, Role::Orders)? {
         Some(last) => Some(last),
         None => settings::last_used(system, Role::Trading)?,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::{self, Common};
 use super::exit::{Code, Failure};
-use super::output::Format;
+use super::output::OutputFormat;
 use super::properties as allowed;
 use crate::runtime::supervisor::Ends;
 use client::decimal;
@@ -42,7 +42,7 @@ impl std::fmt::Display for Origin {
 
 /// The log to work on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum LogTarget {
     /// A Kafka cluster.
     Kafka {
         /// Bootstrap servers.
@@ -61,7 +61,7 @@ pub enum Target {
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The log to work on.
-    pub target: Target,
+    pub target: LogTarget,
     /// Goes before every name.
     pub topic_prefix: String,
     /// Root of local state.
@@ -71,7 +71,7 @@ pub struct Config {
     /// Number of this instance.
     pub instance: u32,
     /// Output format.
-    pub format: Format,
+    pub format: OutputFormat,
     /// librdkafka properties.
     pub properties: BTreeMap<String, String>,
     /// Orders per second and user; 0 = no limit.
@@ -122,149 +122,149 @@ pub struct Config {
 
 /// One setting: its name (flag with dashes, variable in capitals after `PROCESSOR_`, key in the
 /// file) and default.
-struct Setting {
+struct ConfigSetting {
     name: &'static str,
     default: &'static str,
     flag: fn(&Common) -> Option<&String>,
 }
 
-const SETTINGS: &[Setting] = &[
-    Setting {
+const SETTINGS: &[ConfigSetting] = &[
+    ConfigSetting {
         name: "brokers",
         default: "",
         flag: |c| c.brokers.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "embedded",
         default: "",
         flag: |c| c.embedded.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "topic_prefix",
         default: "",
         flag: |c| c.topic_prefix.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "state",
         default: "state",
         flag: |c| c.state.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "role",
         default: "",
         flag: |c| c.role.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "instance",
         default: "1",
         flag: |c| c.instance.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "format",
         default: "text",
         flag: |c| c.format.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "rate_limit",
         default: "100",
         flag: |c| c.rate_limit.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "burst",
         default: "200",
         flag: |c| c.burst.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "message_rate_factor",
         default: "10",
         flag: |c| c.message_rate_factor.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "stale_ms",
         default: "120000",
         flag: |c| c.stale_ms.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "opening_cash",
         default: "1000000.00",
         flag: |c| c.opening_cash.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "max_command_age",
         default: "0",
         flag: |c| c.max_command_age.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "dedup_window",
         default: "0",
         flag: |c| c.dedup_window.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "open_orders_max",
         default: "10000",
         flag: |c| c.open_orders_max.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "client_transfers",
         default: "false",
         flag: |c| c.client_transfers.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "day_end",
         default: "24:00",
         flag: |c| c.day_end.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "commit_interval_ms",
         default: "50",
         flag: |c| c.commit_interval_ms.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "batch_records_max",
         default: "10000",
         flag: |c| c.batch_records_max.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "batch_bytes_max",
         default: "8388608",
         flag: |c| c.batch_bytes_max.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "scrub_every",
         default: "24h",
         flag: |c| c.scrub_every.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "leave",
         default: "false",
         flag: |c| c.leave.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "standby",
         default: "0",
         flag: |c| c.standby.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "shutdown_grace_ms",
         default: "10000",
         flag: |c| c.shutdown_grace_ms.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "durability",
         default: "os",
         flag: |c| c.durability.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "fail_fast",
         default: "false",
         flag: |c| c.fail_fast.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "log",
         default: "",
         flag: |c| c.log.as_ref(),
     },
-    Setting {
+    ConfigSetting {
         name: "log_format",
         default: "text",
         flag: |c| c.log_format.as_ref(),
@@ -274,7 +274,7 @@ const SETTINGS: &[Setting] = &[
 impl Config {
     /// Joins the layers. `env` answers for environment variables, so that tests need none.
     pub fn load(flags: &Common, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Failure> {
-        Self::join(flags, env, &File::read(flags, env)?)
+        Self::join(flags, env, &ConfigFile::read(flags, env)?)
     }
 
     /// The same with a configuration file's text in hand.
@@ -284,13 +284,13 @@ impl Config {
         path: &Path,
         text: &str,
     ) -> Result<Config, Failure> {
-        Self::join(flags, env, &File::parse(path.to_path_buf(), text)?)
+        Self::join(flags, env, &ConfigFile::parse(path.to_path_buf(), text)?)
     }
 
     fn join(
         flags: &Common,
         env: &dyn Fn(&str) -> Option<String>,
-        file: &File,
+        file: &ConfigFile,
     ) -> Result<Config, Failure> {
         let mut values = BTreeMap::new();
         let mut shown = Vec::new();
@@ -305,7 +305,7 @@ impl Config {
         let target = v.target()?;
         let max_command_age_ms = v.parse("max_command_age", duration_ms)?;
         let mut state = v.text("state").to_string();
-        if let (Target::Embedded { dir }, Origin::Default) = (&target, v.origin("state")) {
+        if let (LogTarget::Embedded { dir }, Origin::Default) = (&target, v.origin("state")) {
             state = dir.join("state").display().to_string();
             shown
                 .iter_mut()
@@ -353,7 +353,7 @@ impl Config {
                 t.parse().map_err(|_| "must be true or false".to_string())
             })?,
             log: v.parse("log", log_filter)?,
-            log_json: v.parse("log_format", args::format)? == Format::Json,
+            log_json: v.parse("log_format", args::format)? == OutputFormat::Json,
             shown,
         })
     }
@@ -390,8 +390,8 @@ impl Config {
 
     /// The same on the embedded log in `dir`, if no log was named.
     pub fn or_embedded(mut self, dir: &Path) -> Config {
-        if self.target == Target::Unset {
-            self.target = Target::Embedded {
+        if self.target == LogTarget::Unset {
+            self.target = LogTarget::Embedded {
                 dir: dir.to_path_buf(),
             };
 
@@ -423,14 +423,14 @@ impl Config {
 
 /// The configuration file's layer.
 #[derive(Default)]
-struct File {
+struct ConfigFile {
     path: PathBuf,
     values: BTreeMap<String, String>,
     properties: BTreeMap<String, String>,
 }
 
-impl File {
-    fn read(flags: &Common, env: &dyn Fn(&str) -> Option<String>) -> Result<File, Failure> {
+impl ConfigFile {
+    fn read(flags: &Common, env: &dyn Fn(&str) -> Option<String>) -> Result<ConfigFile, Failure> {
         let named = flags
             .config
             .clone()
@@ -438,7 +438,7 @@ impl File {
         let path = match named {
             Some(path) => path,
             None if Path::new("processor.toml").is_file() => PathBuf::from("processor.toml"),
-            None => return Ok(File::default()),
+            None => return Ok(ConfigFile::default()),
         };
 
         let text = std::fs::read_to_string(&path).map_err(|e| {
@@ -448,12 +448,12 @@ impl File {
             ))
         })?;
 
-        File::parse(path, &text)
+        ConfigFile::parse(path, &text)
     }
 
-    fn parse(path: PathBuf, text: &str) -> Result<File, Failure> {
+    fn parse(path: PathBuf, text: &str) -> Result<ConfigFile, Failure> {
         let table: toml::Table = text.parse().map_err(|e| not_toml(&path, text, &e))?;
-        let mut file = File {
+        let mut file = ConfigFile {
             path,
             ..Default::default()
         };
@@ -529,10 +529,10 @@ fn scalar(value: &toml::Value) -> Option<String> {
 }
 
 fn pick(
-    s: &Setting,
+    s: &ConfigSetting,
     flags: &Common,
     env: &dyn Fn(&str) -> Option<String>,
-    file: &File,
+    file: &ConfigFile,
 ) -> (String, Origin) {
     if let Some(value) = (s.flag)(flags) {
         return (value.clone(), Origin::Flag);
@@ -554,7 +554,7 @@ fn pick(
 
 fn properties(
     flags: &Common,
-    file: &File,
+    file: &ConfigFile,
     shown: &mut Vec<(String, String, Origin)>,
 ) -> Result<BTreeMap<String, String>, Failure> {
     let mut all: BTreeMap<String, (String, Origin)> = file
@@ -636,7 +636,7 @@ impl Values {
     }
 
     /// The log that was named at the strongest layer; two at the same layer contradict each other.
-    fn target(&self) -> Result<Target, Failure> {
+    fn target(&self) -> Result<LogTarget, Failure> {
         let rank = |name: &str| match self.origin(name) {
             _ if self.text(name).is_empty() => 0,
             Origin::Default => 0,
@@ -648,13 +648,13 @@ impl Values {
         let kafka = rank("brokers");
         let embedded = rank("embedded");
         match kafka.cmp(&embedded) {
-            std::cmp::Ordering::Greater => Ok(Target::Kafka {
+            std::cmp::Ordering::Greater => Ok(LogTarget::Kafka {
                 brokers: self.parse("brokers", brokers)?,
             }),
-            std::cmp::Ordering::Less => Ok(Target::Embedded {
+            std::cmp::Ordering::Less => Ok(LogTarget::Embedded {
                 dir: PathBuf::from(self.text("embedded")),
             }),
-            std::cmp::Ordering::Equal if kafka == 0 => Ok(Target::Unset),
+            std::cmp::Ordering::Equal if kafka == 0 => Ok(LogTarget::Unset),
             std::cmp::Ordering::Equal => Err(complaint(
                 self.origin("embedded"),
                 "both brokers and embedded are given: choose --brokers for Kafka or --embedded for the embedded log",

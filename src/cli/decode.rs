@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
-use super::shown::{self, Fields, Shown, word};
+use super::shown::{self, Fields, SentValue, word};
 use ports::records::Record;
 use ports::topics::TopicId;
 use wire::topics as t;
@@ -15,13 +15,13 @@ use wire::topics as t;
 /// Deepest nesting that is taken apart; what lies deeper is shown as the text it is.
 const DEPTH_MAX: usize = 64;
 
-/// A record's value, for programs that look into it. See [`Shown::into_value`] for what is lost.
+/// A record's value, for programs that look into it. See [`SentValue::into_value`] for what is lost.
 pub fn value(bytes: &[u8]) -> Value {
     shown(bytes).into_value()
 }
 
 /// A record's value as it was sent. Secrets are masked.
-pub fn shown(bytes: &[u8]) -> Shown {
+pub fn shown(bytes: &[u8]) -> SentValue {
     let bytes = &*masked(bytes);
     if bytes.first() == Some(&b'{')
         && let Some(v) = std::str::from_utf8(bytes)
@@ -41,19 +41,19 @@ pub fn shown(bytes: &[u8]) -> Shown {
 
     match decoded {
         // A lone number or text is more likely some other encoding's first byte.
-        Ok(Any(v @ (Shown::Map(_) | Shown::List(_)))) if rest.is_empty() => v,
-        _ => Shown::Bytes(hex(bytes)),
+        Ok(Any(v @ (SentValue::Map(_) | SentValue::List(_)))) if rest.is_empty() => v,
+        _ => SentValue::Bytes(hex(bytes)),
     }
 }
 
 /// JSON by its text, so that numbers keep their digits and maps all of their keys.
-fn json(raw: &RawValue, depth: usize) -> Option<Shown> {
+fn json(raw: &RawValue, depth: usize) -> Option<SentValue> {
     let text = raw.get();
     Some(match text.as_bytes().first()? {
-        b'{' | b'[' if depth == DEPTH_MAX => Shown::Text(text.into()),
+        b'{' | b'[' if depth == DEPTH_MAX => SentValue::Text(text.into()),
         b'{' => {
             let pairs: Pairs<'_> = serde_json::from_str(text).ok()?;
-            Shown::Map(
+            SentValue::Map(
                 pairs
                     .0
                     .into_iter()
@@ -63,17 +63,17 @@ fn json(raw: &RawValue, depth: usize) -> Option<Shown> {
         }
         b'[' => {
             let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-            Shown::List(
+            SentValue::List(
                 items
                     .into_iter()
                     .map(|v| json(v, depth + 1))
                     .collect::<Option<_>>()?,
             )
         }
-        b'"' => Shown::Text(serde_json::from_str(text).ok()?),
-        b't' | b'f' => Shown::Bool(text == "true"),
-        b'n' => Shown::Null,
-        _ => Shown::Number(text.into()),
+        b'"' => SentValue::Text(serde_json::from_str(text).ok()?),
+        b't' | b'f' => SentValue::Bool(text == "true"),
+        b'n' => SentValue::Null,
+        _ => SentValue::Number(text.into()),
     })
 }
 
@@ -150,18 +150,21 @@ pub fn record(topic: &str, r: &Record<'_>) -> Fields {
     let headers = r
         .headers
         .iter()
-        .map(|(n, v)| (n.to_string(), Shown::Text(text(v))))
+        .map(|(n, v)| (n.to_string(), SentValue::Text(text(v))))
         .collect();
-    let number = |n: &dyn std::fmt::Display| Shown::Number(n.to_string());
+    let number = |n: &dyn std::fmt::Display| SentValue::Number(n.to_string());
     [
-        ("topic", Shown::Text(topic.into())),
+        ("topic", SentValue::Text(topic.into())),
         ("partition", number(&r.at.partition)),
         ("offset", number(&r.offset)),
-        ("time", Shown::Text(time(r.timestamp_ms))),
+        ("time", SentValue::Text(time(r.timestamp_ms))),
         ("timestamp_ms", number(&r.timestamp_ms)),
-        ("key", r.key.map_or(Shown::Null, |k| Shown::Text(text(k)))),
-        ("headers", Shown::Map(headers)),
-        ("value", r.value.map_or(Shown::Null, shown)),
+        (
+            "key",
+            r.key.map_or(SentValue::Null, |k| SentValue::Text(text(k))),
+        ),
+        ("headers", SentValue::Map(headers)),
+        ("value", r.value.map_or(SentValue::Null, shown)),
     ]
     .into_iter()
     .map(|(name, v)| (name.to_string(), v))
@@ -182,7 +185,7 @@ pub fn record_line(r: &Record<'_>) -> String {
     let key = r.key.map_or("-".into(), name);
     let fields = match r.value.map(shown) {
         None => "tombstone".to_string(),
-        Some(Shown::Map(map)) => shown::fields(&map),
+        Some(SentValue::Map(map)) => shown::fields(&map),
         Some(v) => v.to_string(),
     };
 
@@ -241,7 +244,7 @@ impl<'de> Deserialize<'de> for Pairs<'de> {
 
 /// Any MessagePack value; unlike `serde_json::Value` it takes bytes and keys that are not text, and
 /// keys that come twice.
-struct Any(Shown);
+struct Any(SentValue);
 
 impl<'de> Deserialize<'de> for Any {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
@@ -252,76 +255,76 @@ impl<'de> Deserialize<'de> for Any {
 struct AnyVisitor;
 
 impl<'de> Visitor<'de> for AnyVisitor {
-    type Value = Shown;
+    type Value = SentValue;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("any value")
     }
 
-    fn visit_bool<E>(self, v: bool) -> Result<Shown, E> {
-        Ok(Shown::Bool(v))
+    fn visit_bool<E>(self, v: bool) -> Result<SentValue, E> {
+        Ok(SentValue::Bool(v))
     }
 
-    fn visit_i64<E>(self, v: i64) -> Result<Shown, E> {
-        Ok(Shown::Number(v.to_string()))
+    fn visit_i64<E>(self, v: i64) -> Result<SentValue, E> {
+        Ok(SentValue::Number(v.to_string()))
     }
 
-    fn visit_u64<E>(self, v: u64) -> Result<Shown, E> {
-        Ok(Shown::Number(v.to_string()))
+    fn visit_u64<E>(self, v: u64) -> Result<SentValue, E> {
+        Ok(SentValue::Number(v.to_string()))
     }
 
     /// By the shortest form, as the roles read it.
-    fn visit_f32<E>(self, v: f32) -> Result<Shown, E> {
-        Ok(Shown::Number(format!("{v:?}")))
+    fn visit_f32<E>(self, v: f32) -> Result<SentValue, E> {
+        Ok(SentValue::Number(format!("{v:?}")))
     }
 
-    fn visit_f64<E>(self, v: f64) -> Result<Shown, E> {
-        Ok(Shown::Number(
+    fn visit_f64<E>(self, v: f64) -> Result<SentValue, E> {
+        Ok(SentValue::Number(
             Number::from_f64(v).map_or_else(|| v.to_string(), |n| n.to_string()),
         ))
     }
 
-    fn visit_str<E>(self, v: &str) -> Result<Shown, E> {
-        Ok(Shown::Text(v.into()))
+    fn visit_str<E>(self, v: &str) -> Result<SentValue, E> {
+        Ok(SentValue::Text(v.into()))
     }
 
-    fn visit_bytes<E>(self, v: &[u8]) -> Result<Shown, E> {
-        Ok(Shown::Text(hex(v)))
+    fn visit_bytes<E>(self, v: &[u8]) -> Result<SentValue, E> {
+        Ok(SentValue::Text(hex(v)))
     }
 
-    fn visit_unit<E>(self) -> Result<Shown, E> {
-        Ok(Shown::Null)
+    fn visit_unit<E>(self) -> Result<SentValue, E> {
+        Ok(SentValue::Null)
     }
 
-    fn visit_none<E>(self) -> Result<Shown, E> {
-        Ok(Shown::Null)
+    fn visit_none<E>(self) -> Result<SentValue, E> {
+        Ok(SentValue::Null)
     }
 
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<Shown, D::Error> {
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<SentValue, D::Error> {
         d.deserialize_any(AnyVisitor)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Shown, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<SentValue, A::Error> {
         let mut items = Vec::new();
         while let Some(Any(v)) = seq.next_element()? {
             items.push(v);
         }
 
-        Ok(Shown::List(items))
+        Ok(SentValue::List(items))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shown, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SentValue, A::Error> {
         let mut items = Fields::new();
         while let Some((Any(k), Any(v))) = map.next_entry()? {
             let key = match k {
-                Shown::Text(text) => text,
+                SentValue::Text(text) => text,
                 other => other.to_string(),
             };
 
             items.push((key, v));
         }
 
-        Ok(Shown::Map(items))
+        Ok(SentValue::Map(items))
     }
 }
 

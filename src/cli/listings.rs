@@ -3,14 +3,14 @@
 
 use serde_json::{Map, Value};
 
-use super::shown::Shown;
+use super::shown::SentValue;
 use super::table::is_trailer;
 use super::{decode, number};
 use client::{check_id, decimal};
 
 /// One row of a file.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Row {
+pub enum ListingRow {
     /// A listing, ready to be written. A null takes back what the present row has.
     Listing {
         /// The symbol.
@@ -26,7 +26,7 @@ pub enum Row {
 
 /// The kind of each field that a listing may have.
 #[derive(Clone, Copy)]
-enum Kind {
+enum FieldKind {
     Text,
     Currency,
     Status,
@@ -36,26 +36,26 @@ enum Kind {
 }
 
 /// Fields, their kinds and their defaults.
-const FIELDS: &[(&str, Kind, &str)] = &[
-    ("symbol", Kind::Text, ""),
-    ("name", Kind::Text, ""),
-    ("status", Kind::Status, "listed"),
-    ("tick", Kind::Decimal, "0.01"),
-    ("lot", Kind::Whole, "1"),
-    ("max_quantity", Kind::Whole, "none"),
-    ("clip_size", Kind::Whole, "none"),
-    ("max_notional", Kind::Decimal, "none"),
-    ("collar_bps", Kind::Whole, "500"),
-    ("limit_band_bps", Kind::Whole, "off"),
-    ("band_bps", Kind::Whole, "off"),
-    ("short_ok", Kind::YesNo, "false"),
-    ("short_margin_bps", Kind::Whole, "5000"),
-    ("fee_bps", Kind::Whole, "0"),
-    ("half_spread_bps", Kind::Whole, "0"),
-    ("house", Kind::YesNo, "true"),
-    ("house_max", Kind::Whole, "none"),
-    ("currency", Kind::Currency, "USD"),
-    ("test_issue", Kind::YesNo, "false"),
+const FIELDS: &[(&str, FieldKind, &str)] = &[
+    ("symbol", FieldKind::Text, ""),
+    ("name", FieldKind::Text, ""),
+    ("status", FieldKind::Status, "listed"),
+    ("tick", FieldKind::Decimal, "0.01"),
+    ("lot", FieldKind::Whole, "1"),
+    ("max_quantity", FieldKind::Whole, "none"),
+    ("clip_size", FieldKind::Whole, "none"),
+    ("max_notional", FieldKind::Decimal, "none"),
+    ("collar_bps", FieldKind::Whole, "500"),
+    ("limit_band_bps", FieldKind::Whole, "off"),
+    ("band_bps", FieldKind::Whole, "off"),
+    ("short_ok", FieldKind::YesNo, "false"),
+    ("short_margin_bps", FieldKind::Whole, "5000"),
+    ("fee_bps", FieldKind::Whole, "0"),
+    ("half_spread_bps", FieldKind::Whole, "0"),
+    ("house", FieldKind::YesNo, "true"),
+    ("house_max", FieldKind::Whole, "none"),
+    ("currency", FieldKind::Currency, "USD"),
+    ("test_issue", FieldKind::YesNo, "false"),
 ];
 
 /// Columns of well-known files that stand for a field; the first that a file has is taken. A round
@@ -67,14 +67,14 @@ const SYNONYMS: &[(&str, &[&str])] = &[
 ];
 
 /// Which column holds which field.
-pub struct Columns {
-    found: Vec<(usize, &'static str, Kind)>,
+pub struct ListingColumns {
+    found: Vec<(usize, &'static str, FieldKind)>,
     unknown: Vec<String>,
 }
 
-impl Columns {
+impl ListingColumns {
     /// Finds the fields in a header row.
-    pub fn find<'a>(header: impl Iterator<Item = &'a str>) -> Result<Columns, String> {
+    pub fn find<'a>(header: impl Iterator<Item = &'a str>) -> Result<ListingColumns, String> {
         let header: Vec<String> = header.map(|h| h.trim().to_lowercase()).collect();
         if let Some(twice) = header
             .iter()
@@ -118,7 +118,7 @@ impl Columns {
             .filter(|h| !h.is_empty() && !known(h))
             .cloned()
             .collect();
-        Ok(Columns { found, unknown })
+        Ok(ListingColumns { found, unknown })
     }
 
     /// Columns that mean nothing to us.
@@ -127,12 +127,12 @@ impl Columns {
     }
 
     /// Reads one row. An empty cell says nothing.
-    pub fn row<'a>(&self, cell: impl Fn(usize) -> Option<&'a str>) -> Result<Row, String> {
+    pub fn row<'a>(&self, cell: impl Fn(usize) -> Option<&'a str>) -> Result<ListingRow, String> {
         let mut fields = Map::new();
         for (column, field, kind) in &self.found {
             let text = cell(*column).unwrap_or_default().trim();
             if *field == "symbol" && is_trailer(text) {
-                return Ok(Row::Nothing);
+                return Ok(ListingRow::Nothing);
             }
 
             if !text.is_empty() {
@@ -141,7 +141,7 @@ impl Columns {
         }
 
         if fields.is_empty() {
-            Ok(Row::Nothing)
+            Ok(ListingRow::Nothing)
         } else {
             listing(fields, Vec::new())
         }
@@ -149,12 +149,12 @@ impl Columns {
 }
 
 /// Reads one line of JSON.
-pub fn json_line(line: &str) -> Result<Row, String> {
+pub fn json_line(line: &str) -> Result<ListingRow, String> {
     if line.trim().is_empty() {
-        return Ok(Row::Nothing);
+        return Ok(ListingRow::Nothing);
     }
 
-    let Shown::Map(given) = decode::shown(line.trim().as_bytes()) else {
+    let SentValue::Map(given) = decode::shown(line.trim().as_bytes()) else {
         let why = serde_json::from_str::<Map<String, Value>>(line)
             .err()
             .map_or("it is something else".into(), |e| e.to_string());
@@ -176,13 +176,13 @@ pub fn json_line(line: &str) -> Result<Row, String> {
         };
 
         let text = match value {
-            Shown::Null if *field == "symbol" => continue,
-            Shown::Null => {
+            SentValue::Null if *field == "symbol" => continue,
+            SentValue::Null => {
                 fields.insert((*field).to_string(), Value::Null);
                 continue;
             }
-            Shown::Text(s) => s.clone(),
-            v @ (Shown::Number(_) | Shown::Bool(_)) if *field != "symbol" => v.to_string(),
+            SentValue::Text(s) => s.clone(),
+            v @ (SentValue::Number(_) | SentValue::Bool(_)) if *field != "symbol" => v.to_string(),
             other => return Err(format!("{field} cannot be {}", short(&other.to_string()))),
         };
 
@@ -199,17 +199,17 @@ pub fn json_line(line: &str) -> Result<Row, String> {
 
 /// A record of the topic as a file would have it, with all that others may have put in.
 pub fn present(value: &[u8]) -> Map<String, Value> {
-    let Shown::Map(given) = decode::shown(value) else {
+    let SentValue::Map(given) = decode::shown(value) else {
         return Map::new();
     };
 
-    let read = |(name, v): (String, Shown)| {
+    let read = |(name, v): (String, SentValue)| {
         let kind = FIELDS
             .iter()
             .find(|(f, ..)| *f == name)
             .map(|(_, kind, _)| *kind);
         let text = match &v {
-            Shown::Text(s) => s.clone(),
+            SentValue::Text(s) => s.clone(),
             other => other.to_string(),
         };
 
@@ -221,7 +221,7 @@ pub fn present(value: &[u8]) -> Map<String, Value> {
 
     given
         .into_iter()
-        .filter(|(_, v)| *v != Shown::Null)
+        .filter(|(_, v)| *v != SentValue::Null)
         .map(read)
         .collect()
 }
@@ -239,45 +239,45 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     FIELDS.iter().map(|(f, ..)| *f)
 }
 
-fn listing(fields: Map<String, Value>, unknown: Vec<String>) -> Result<Row, String> {
+fn listing(fields: Map<String, Value>, unknown: Vec<String>) -> Result<ListingRow, String> {
     let symbol = fields
         .get("symbol")
         .and_then(Value::as_str)
         .ok_or("has no symbol")?
         .to_string();
     check_id("symbol", &symbol).map_err(|e| e.to_string())?;
-    Ok(Row::Listing {
+    Ok(ListingRow::Listing {
         symbol,
         fields,
         unknown,
     })
 }
 
-fn convert(field: &str, kind: Kind, text: &str) -> Result<Value, String> {
+fn convert(field: &str, kind: FieldKind, text: &str) -> Result<Value, String> {
     let wrong = |what: &str| Err(format!("{field} `{}` {what}", short(text)));
     match kind {
-        Kind::Text => Ok(text.into()),
+        FieldKind::Text => Ok(text.into()),
         // A code of three capitals, however it was typed: in another spelling no order of the
         // listing would be served.
-        Kind::Currency => match text.trim() {
+        FieldKind::Currency => match text.trim() {
             code if code.len() == 3 && code.bytes().all(|b| b.is_ascii_alphabetic()) => {
                 Ok(code.to_ascii_uppercase().into())
             }
             _ => wrong("is no currency, such as USD"),
         },
-        Kind::Status if ["listed", "halted", "cancel_only", "delisted"].contains(&text) => {
+        FieldKind::Status if ["listed", "halted", "cancel_only", "delisted"].contains(&text) => {
             Ok(text.into())
         }
-        Kind::Status => wrong("is not listed, halted, cancel_only or delisted"),
-        Kind::Whole => match number::whole(text) {
+        FieldKind::Status => wrong("is not listed, halted, cancel_only or delisted"),
+        FieldKind::Whole => match number::whole(text) {
             Ok(n) if n < 1 << 62 && !(field == "lot" && n == 0) => Ok(n.into()),
             _ => wrong("is no whole number"),
         },
-        Kind::Decimal => match decimal::parse_e4(text) {
+        FieldKind::Decimal => match decimal::parse_e4(text) {
             Ok(n) if n > 0 => Ok(decimal::show_e4(n).into()),
             _ => wrong("is no amount above zero with at most four decimals"),
         },
-        Kind::YesNo => match text.to_lowercase().as_str() {
+        FieldKind::YesNo => match text.to_lowercase().as_str() {
             "y" | "yes" | "true" | "1" => Ok(true.into()),
             "n" | "no" | "false" | "0" => Ok(false.into()),
             _ => wrong("is neither yes nor no"),
@@ -300,13 +300,14 @@ mod tests {
     use crate::cli::table::Table;
     use serde_json::json;
 
-    fn rows(text: &str) -> Vec<Result<Row, String>> {
+    fn rows(text: &str) -> Vec<Result<ListingRow, String>> {
         let source: Box<dyn std::io::Read> =
             Box::new(std::io::Cursor::new(text.as_bytes().to_vec()));
         let mut table = crate::cli::table::open(source)
             .and_then(Table::new)
             .expect("a table");
-        let columns = Columns::find(table.header().iter().map(String::as_str)).expect("columns");
+        let columns =
+            ListingColumns::find(table.header().iter().map(String::as_str)).expect("columns");
         let mut rows = Vec::new();
         while let Some(row) = table.next_row().expect("readable") {
             rows.push(
@@ -318,9 +319,9 @@ mod tests {
         rows
     }
 
-    fn fields(row: &Result<Row, String>) -> Value {
+    fn fields(row: &Result<ListingRow, String>) -> Value {
         match row {
-            Ok(Row::Listing { fields, .. }) => Value::Object(fields.clone()),
+            Ok(ListingRow::Listing { fields, .. }) => Value::Object(fields.clone()),
             other => json!(format!("{other:?}")),
         }
     }
@@ -336,7 +337,10 @@ mod tests {
             json!({"symbol": "AACG", "name": "ATA - Shares, each", "test_issue": false})
         );
         assert_eq!(fields(&found[1])["test_issue"], json!(true));
-        assert_eq!(found[2..], [Ok(Row::Nothing), Ok(Row::Nothing)]);
+        assert_eq!(
+            found[2..],
+            [Ok(ListingRow::Nothing), Ok(ListingRow::Nothing)]
+        );
     }
 
     #[test]
@@ -353,7 +357,7 @@ mod tests {
             json!({"symbol": "A", "tick": "0.05", "lot": 1, "house": false, "short_ok": true})
         );
         assert!(own[1..].iter().all(Result::is_err), "{own:?}");
-        assert!(Columns::find(["name"].into_iter()).is_err());
+        assert!(ListingColumns::find(["name"].into_iter()).is_err());
     }
 
     /// `fee_bps` was dropped without a word, and so was whatever else was not in the table.
@@ -367,7 +371,8 @@ mod tests {
             fields(&json_line(r#"{"symbol":"A","fee_bps":25}"#)),
             json!({"symbol": "A", "fee_bps": 25})
         );
-        let unknown = |header: &str| Columns::find(header.split(',')).map(|c| c.unknown().to_vec());
+        let unknown =
+            |header: &str| ListingColumns::find(header.split(',')).map(|c| c.unknown().to_vec());
         assert_eq!(
             unknown("Symbol,Security,fee_bsp,Round Lot Size,"),
             Ok(vec!["fee_bsp".to_string(), "round lot size".to_string()])
@@ -375,7 +380,7 @@ mod tests {
         let all: Vec<_> = names().collect();
         assert_eq!(unknown(&all.join(",")), Ok(vec![]));
         match json_line(r#"{"symbol":"A","fee":1,"house":true}"#) {
-            Ok(Row::Listing { unknown, .. }) => assert_eq!(unknown, ["fee"]),
+            Ok(ListingRow::Listing { unknown, .. }) => assert_eq!(unknown, ["fee"]),
             other => panic!("{other:?}"),
         }
     }
@@ -388,7 +393,7 @@ mod tests {
             )),
             json!({"symbol":"A","tick":"0.01","house":true})
         );
-        assert_eq!(json_line("  "), Ok(Row::Nothing));
+        assert_eq!(json_line("  "), Ok(ListingRow::Nothing));
         for bad in [
             "{}",
             "[]",
@@ -404,7 +409,10 @@ mod tests {
     /// Both were taken without a word, one of them for nothing.
     #[test]
     fn what_is_said_twice_is_refused() {
-        assert!(Columns::find("symbol,tick,Tick".split(',')).is_err_and(|e| e.contains("`tick`")));
+        assert!(
+            ListingColumns::find("symbol,tick,Tick".split(','))
+                .is_err_and(|e| e.contains("`tick`"))
+        );
         assert!(
             json_line(r#"{"symbol":"A","tick":1,"tick":2}"#)
                 .is_err_and(|e| e.contains("`tick` twice"))
@@ -443,7 +451,7 @@ mod tests {
         let long = format!("[{}]", "{\"symbol\":\"A\"},".repeat(2000));
         assert!(json_line(&long).expect_err("no object").len() < 300);
         assert!(
-            convert("tick", Kind::Decimal, &long)
+            convert("tick", FieldKind::Decimal, &long)
                 .expect_err("no amount")
                 .len()
                 < 300

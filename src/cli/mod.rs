@@ -72,7 +72,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     if let Some(Command::Tail(tail)) = &args.command
         && tail.json
     {
-        config.format = output::Format::Json;
+        config.format = output::OutputFormat::Json;
     }
 
     init_log(&config, args.command.as_ref());

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::config::{Config, Target};
+use super::config::{Config, LogTarget};
 use super::exit::Failure;
-use log_local::{Durability, LocalLog, Options};
+use log_local::{Durability, LocalLog, LocalOptions};
 use ports::Log;
 use ports::topics::TopicTable;
 use wire::topics;
@@ -33,11 +33,11 @@ pub(super) fn log_with(
 ) -> Result<Arc<dyn Log>, Failure> {
     let table = topics::table(&config.topic_prefix);
     match &config.target {
-        Target::Unset => Err(Failure::usage(
+        LogTarget::Unset => Err(Failure::usage(
             "which log? Say --brokers HOST:PORT (or set KAFKA_BROKERS) for Kafka, or --embedded DIR for the embedded log",
         )),
-        Target::Kafka { brokers } => kafka(config, brokers, table, replication),
-        Target::Embedded { dir } => embedded(dir, &table, access, config.durability),
+        LogTarget::Kafka { brokers } => kafka(config, brokers, table, replication),
+        LogTarget::Embedded { dir } => embedded(dir, &table, access, config.durability),
     }
 }
 
@@ -89,9 +89,9 @@ fn embedded(
         Access::Write => Arc::new(LocalLog::open(
             dir,
             table,
-            Options {
+            LocalOptions {
                 durability,
-                ..Options::default()
+                ..LocalOptions::default()
             },
         )?),
     })

@@ -19,19 +19,19 @@ use crate::runtime::stderr;
 
 /// How data is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum OutputFormat {
     /// For people.
     Text,
     /// For programs: one JSON value, or one per line where there are many.
     Json,
 }
 
-impl Format {
+impl OutputFormat {
     /// The name used on the command line.
     pub fn name(self) -> &'static str {
         match self {
-            Format::Text => "text",
-            Format::Json => "json",
+            OutputFormat::Text => "text",
+            OutputFormat::Json => "json",
         }
     }
 }
@@ -87,8 +87,8 @@ pub fn json(value: &impl std::fmt::Display) -> Result<(), Failure> {
 
 /// Prints rows under a header: a plain table, or a JSON array of objects with the header's names in
 /// lower case.
-pub fn rows(format: Format, header: &[&str], rows: &[Vec<Value>]) -> Result<(), Failure> {
-    if format == Format::Json {
+pub fn rows(format: OutputFormat, header: &[&str], rows: &[Vec<Value>]) -> Result<(), Failure> {
+    if format == OutputFormat::Json {
         let name = |h: &str| {
             h.to_lowercase()
                 .replace([' ', '-'], "_")
@@ -147,7 +147,7 @@ pub fn colour() -> bool {
 }
 
 /// Progress of a long job: a bar on a terminal, else one line every five seconds.
-pub struct Progress {
+pub struct JobProgress {
     bar: ProgressBar,
     what: String,
     terminal: bool,
@@ -157,7 +157,7 @@ pub struct Progress {
     said: Instant,
 }
 
-impl Progress {
+impl JobProgress {
     /// Starts at zero of `total` (0: unknown).
     pub fn new(what: &str, total: u64) -> Self {
         let terminal = std::io::stderr().is_terminal();
@@ -180,7 +180,7 @@ impl Progress {
         }
 
         bar.set_message(what.to_string());
-        Progress {
+        JobProgress {
             bar,
             what: what.into(),
             terminal,

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 /// A value as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shown {
+pub enum SentValue {
     /// Nothing.
     Null,
     /// True or false.
@@ -22,19 +22,19 @@ pub enum Shown {
     /// Neither JSON nor one whole MessagePack value; in hexadecimal.
     Bytes(String),
     /// A list.
-    List(Vec<Shown>),
+    List(Vec<SentValue>),
     /// A map, in its own order and with all of its keys.
     Map(Fields),
 }
 
 /// Names and values in their order.
-pub type Fields = Vec<(String, Shown)>;
+pub type Fields = Vec<(String, SentValue)>;
 
-impl Shown {
+impl SentValue {
     /// The first field of that name.
-    pub fn get(&self, name: &str) -> Option<&Shown> {
+    pub fn get(&self, name: &str) -> Option<&SentValue> {
         match self {
-            Shown::Map(fields) => fields.iter().find(|(n, _)| n == name).map(|(_, v)| v),
+            SentValue::Map(fields) => fields.iter().find(|(n, _)| n == name).map(|(_, v)| v),
             _ => None,
         }
     }
@@ -42,7 +42,7 @@ impl Shown {
     /// The text, if it is one.
     pub fn as_str(&self) -> Option<&str> {
         match self {
-            Shown::Text(text) => Some(text),
+            SentValue::Text(text) => Some(text),
             _ => None,
         }
     }
@@ -50,7 +50,7 @@ impl Shown {
     /// The number, if it is a whole one.
     pub fn as_i64(&self) -> Option<i64> {
         match self {
-            Shown::Number(digits) => digits.parse().ok(),
+            SentValue::Number(digits) => digits.parse().ok(),
             _ => None,
         }
     }
@@ -59,13 +59,15 @@ impl Shown {
     /// number holds are lost.
     pub fn into_value(self) -> Value {
         match self {
-            Shown::Null => Value::Null,
-            Shown::Bool(b) => b.into(),
-            Shown::Number(digits) => serde_json::from_str(&digits).unwrap_or(Value::String(digits)),
-            Shown::Text(text) => text.into(),
-            Shown::Bytes(hex) => serde_json::json!({ "bytes": hex }),
-            Shown::List(items) => items.into_iter().map(Shown::into_value).collect(),
-            Shown::Map(fields) => Value::Object(
+            SentValue::Null => Value::Null,
+            SentValue::Bool(b) => b.into(),
+            SentValue::Number(digits) => {
+                serde_json::from_str(&digits).unwrap_or(Value::String(digits))
+            }
+            SentValue::Text(text) => text.into(),
+            SentValue::Bytes(hex) => serde_json::json!({ "bytes": hex }),
+            SentValue::List(items) => items.into_iter().map(SentValue::into_value).collect(),
+            SentValue::Map(fields) => Value::Object(
                 fields
                     .into_iter()
                     .map(|(name, v)| (name, v.into_value()))
@@ -75,34 +77,36 @@ impl Shown {
     }
 }
 
-impl From<Value> for Shown {
-    fn from(value: Value) -> Shown {
+impl From<Value> for SentValue {
+    fn from(value: Value) -> SentValue {
         match value {
-            Value::Null => Shown::Null,
-            Value::Bool(b) => Shown::Bool(b),
-            Value::Number(n) => Shown::Number(n.to_string()),
-            Value::String(text) => Shown::Text(text),
-            Value::Array(items) => Shown::List(items.into_iter().map(Shown::from).collect()),
+            Value::Null => SentValue::Null,
+            Value::Bool(b) => SentValue::Bool(b),
+            Value::Number(n) => SentValue::Number(n.to_string()),
+            Value::String(text) => SentValue::Text(text),
+            Value::Array(items) => {
+                SentValue::List(items.into_iter().map(SentValue::from).collect())
+            }
             Value::Object(map) => {
-                Shown::Map(map.into_iter().map(|(name, v)| (name, v.into())).collect())
+                SentValue::Map(map.into_iter().map(|(name, v)| (name, v.into())).collect())
             }
         }
     }
 }
 
 /// As JSON on one line, in characters that no terminal obeys.
-impl Display for Shown {
+impl Display for SentValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Shown::Null => f.write_str("null"),
-            Shown::Bool(b) => write!(f, "{b}"),
+            SentValue::Null => f.write_str("null"),
+            SentValue::Bool(b) => write!(f, "{b}"),
             // JSON has no word for what is not a number.
-            Shown::Number(digits) if digits.ends_with(|c: char| c.is_ascii_digit()) => {
+            SentValue::Number(digits) if digits.ends_with(|c: char| c.is_ascii_digit()) => {
                 f.write_str(digits)
             }
-            Shown::Number(text) | Shown::Text(text) => f.write_str(&quoted(text)),
-            Shown::Bytes(hex) => write!(f, "{{\"bytes\":\"{hex}\"}}"),
-            Shown::List(items) => {
+            SentValue::Number(text) | SentValue::Text(text) => f.write_str(&quoted(text)),
+            SentValue::Bytes(hex) => write!(f, "{{\"bytes\":\"{hex}\"}}"),
+            SentValue::List(items) => {
                 f.write_char('[')?;
                 for (i, item) in items.iter().enumerate() {
                     write!(f, "{}{item}", if i > 0 { "," } else { "" })?;
@@ -110,7 +114,7 @@ impl Display for Shown {
 
                 f.write_char(']')
             }
-            Shown::Map(fields) => {
+            SentValue::Map(fields) => {
                 f.write_char('{')?;
                 for (i, (name, value)) in fields.iter().enumerate() {
                     write!(
@@ -128,7 +132,7 @@ impl Display for Shown {
 }
 
 /// `name=value` pairs in the record's order.
-pub fn fields(fields: &[(String, Shown)]) -> String {
+pub fn fields(fields: &[(String, SentValue)]) -> String {
     let mut line = String::new();
     for (name, value) in fields {
         if !line.is_empty() {
@@ -138,7 +142,7 @@ pub fn fields(fields: &[(String, Shown)]) -> String {
         line.push_str(&word(name));
         line.push('=');
         match value {
-            Shown::Text(text) => line.push_str(&word(text)),
+            SentValue::Text(text) => line.push_str(&word(text)),
             other => line.push_str(&other.to_string()),
         }
     }
@@ -275,12 +279,15 @@ mod tests {
         for nasty in NASTY {
             let text = format!("a{nasty}b");
             let map = vec![
-                (text.clone(), Shown::Text(text.clone())),
-                ("l".into(), Shown::List(vec![Shown::Text(text.clone())])),
+                (text.clone(), SentValue::Text(text.clone())),
+                (
+                    "l".into(),
+                    SentValue::List(vec![SentValue::Text(text.clone())]),
+                ),
             ];
             for shown in [
                 fields(&map),
-                Shown::Map(map.clone()).to_string(),
+                SentValue::Map(map.clone()).to_string(),
                 one_line(&text).into_owned(),
                 word(&text).into_owned(),
                 quoted(&text),
@@ -289,7 +296,7 @@ mod tests {
             }
 
             let read: Value =
-                serde_json::from_str(&Shown::Map(map).to_string()).expect("it is JSON");
+                serde_json::from_str(&SentValue::Map(map).to_string()).expect("it is JSON");
             assert_eq!(
                 (read["l"][0].as_str(), read[&text].as_str()),
                 (Some(&*text), Some(&*text)),
@@ -333,12 +340,12 @@ mod tests {
         let v = serde_json::json!({"a": [1, -2.5, null, true, "x"], "b": {}});
         assert_eq!(
             (
-                Shown::from(v.clone()).to_string(),
-                Shown::from(v.clone()).into_value()
+                SentValue::from(v.clone()).to_string(),
+                SentValue::from(v.clone()).into_value()
             ),
             (v.to_string(), v)
         );
 
-        assert_eq!(Shown::Number("NaN".into()).to_string(), "\"NaN\"");
+        assert_eq!(SentValue::Number("NaN".into()).to_string(), "\"NaN\"");
     }
 }

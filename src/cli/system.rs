@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::config::Config;
 use super::exit::{Code, Failure};
 use super::open::{self, Access};
-use crate::runtime::system::System;
+use crate::runtime::system::Installation;
 use crate::runtime::verify::VerifyError;
-use engine::instance::Stop;
+use engine::instance::FatalError;
 use engine::replay::ReplayError;
 use engine::task::TaskError;
 use ports::topics::{Finding, Severity};
@@ -22,8 +22,8 @@ use wire::topics;
 const LOCK_WAIT: Duration = Duration::from_secs(30);
 
 /// Puts the installation together.
-pub(super) fn of(config: &Config, access: Access) -> Result<System, Failure> {
-    Ok(System {
+pub(super) fn of(config: &Config, access: Access) -> Result<Installation, Failure> {
+    Ok(Installation {
         log: open::log(config, access)?,
         topics: Arc::new(topics::table(&config.topic_prefix)),
         state: config.state.clone(),
@@ -58,7 +58,7 @@ pub(super) fn of(config: &Config, access: Access) -> Result<System, Failure> {
 }
 
 /// A look at the topics before anything runs or is thrown away.
-pub(super) fn check_partitions(system: &System) -> Result<(), Failure> {
+pub(super) fn check_partitions(system: &Installation) -> Result<(), Failure> {
     let counts = system.partitions()?;
     system
         .topics
@@ -69,7 +69,7 @@ pub(super) fn check_partitions(system: &System) -> Result<(), Failure> {
 /// A look at the settings of topics and brokers before roles run: an error refuses the start, a
 /// warning is logged once. Where the settings cannot be looked at (a right is missing, a broker is
 /// restarting) the roles run all the same: they need none of the answers to be exact.
-pub(super) fn check_settings(system: &System) -> Result<(), Failure> {
+pub(super) fn check_settings(system: &Installation) -> Result<(), Failure> {
     let findings = match system.log.findings() {
         Ok(findings) => findings,
         Err(e) => {
@@ -172,13 +172,13 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
     result
 }
 
-impl From<Stop> for Failure {
-    fn from(stop: Stop) -> Self {
+impl From<FatalError> for Failure {
+    fn from(stop: FatalError) -> Self {
         let code = match &stop {
-            Stop::Fenced(_) => Code::Fenced,
-            Stop::Invalid(_) => Code::Config,
-            Stop::Bug(_) | Stop::Refused(_) => Code::Bug,
-            Stop::Failed(_) => Code::Failed,
+            FatalError::Fenced(_) => Code::Fenced,
+            FatalError::Invalid(_) => Code::Config,
+            FatalError::Bug(_) | FatalError::Refused(_) => Code::Bug,
+            FatalError::Failed(_) => Code::Failed,
         };
 
         Failure::new(code, stop.to_string())
@@ -221,13 +221,13 @@ mod tests {
 
     /// A log whose settings are what somebody says they are; an answer of none: they cannot be
     /// looked at.
-    struct Settings {
+    struct StatedSettings {
         log: LocalLog,
         findings: Mutex<Option<Vec<Finding>>>,
         looks: Mutex<u64>,
     }
 
-    impl Settings {
+    impl StatedSettings {
         /// From now on these do not fit; comes back when they were looked at.
         fn are(&self, findings: Option<Vec<Finding>>) {
             *self.findings.lock().expect("whole") = findings;
@@ -243,7 +243,7 @@ mod tests {
         }
     }
 
-    impl Log for Settings {
+    impl Log for StatedSettings {
         fn findings(&self) -> Result<Vec<Finding>, LogError> {
             *self.looks.lock().expect("whole") += 1;
             self.findings
@@ -331,7 +331,7 @@ mod tests {
             finding("is wrong now", Severity::Error),
             finding("is odd now", Severity::Warning),
         );
-        let settings = Arc::new(Settings {
+        let settings = Arc::new(StatedSettings {
             log: LocalLog::in_memory(&topics::table("")),
             findings: Mutex::new(Some(vec![old.clone()])),
             looks: Mutex::new(0),

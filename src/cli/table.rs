@@ -21,7 +21,7 @@ pub struct Table {
 }
 
 /// One row, or what is wrong with it.
-pub struct Row {
+pub struct TableRow {
     /// The line that it begins on, from 1.
     pub line: u64,
     /// Its cells without blanks around them, as many as there are columns.
@@ -119,7 +119,7 @@ impl Table {
     }
 
     /// The next row that is not empty.
-    pub fn next_row(&mut self) -> Result<Option<Row>, TableError> {
+    pub fn next_row(&mut self) -> Result<Option<TableRow>, TableError> {
         loop {
             let mut text = Vec::new();
             if !self.more(&mut text)? {
@@ -132,7 +132,7 @@ impl Table {
 
             let line = self.line;
             let cells = self.cells(text, line)?.and_then(|cells| self.fit(cells));
-            return Ok(Some(Row { line, cells }));
+            return Ok(Some(TableRow { line, cells }));
         }
     }
 
@@ -286,9 +286,9 @@ mod tests {
     use super::*;
 
     type Cells = Result<Vec<String>, String>;
-    type Rows = Vec<(u64, Cells)>;
+    type TableRows = Vec<(u64, Cells)>;
 
-    fn read(text: &[u8]) -> Result<(Vec<String>, Rows), String> {
+    fn read(text: &[u8]) -> Result<(Vec<String>, TableRows), String> {
         let source: Box<dyn Read> = Box::new(io::Cursor::new(text.to_vec()));
         let mut table = open(source)
             .and_then(Table::new)

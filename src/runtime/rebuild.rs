@@ -8,22 +8,22 @@ use std::time::Duration;
 
 use super::replay::newest_store;
 use super::standing;
-use super::status::{InstanceStatus, State};
+use super::status::{InstanceStatus, Phase};
 use super::supervisor::{Ends, Supervisor};
-use super::system::{System, stop_log, stop_store};
-use engine::instance::Stop;
+use super::system::{Installation, stop_log, stop_store};
+use engine::instance::FatalError;
 use engine::last_meta::Fit;
 use roles::Role;
 
 /// Wipes and restores; `show` is told now and then where it stands. Ends when every task that this
 /// instance was given runs again, or `until` resolves.
 pub async fn run(
-    system: &System,
+    system: &Installation,
     role: Role,
     show: &mut dyn FnMut(&InstanceStatus),
     until: impl Future<Output = ()>,
     grace: Duration,
-) -> Result<InstanceStatus, Stop> {
+) -> Result<InstanceStatus, FatalError> {
     can_be_restored(system, role)?;
     system.local_state(role)?.wipe().map_err(stop_store)?;
     let supervisor = Supervisor::start(
@@ -43,7 +43,7 @@ pub async fn run(
 
             show(&status);
             last = status;
-            if last.state == State::Running && !last.tasks.is_empty() {
+            if last.state == Phase::Running && !last.tasks.is_empty() {
                 return;
             }
         }
@@ -58,9 +58,9 @@ pub async fn run(
 }
 
 /// Whether a start could restore every task of the role.
-fn can_be_restored(system: &System, role: Role) -> Result<(), Stop> {
+fn can_be_restored(system: &Installation, role: Role) -> Result<(), FatalError> {
     let refuse = |task, why| {
-        Stop::Bug(format!(
+        FatalError::Bug(format!(
             "{} task {task} cannot be rebuilt: {why}. Nothing was changed",
             role.name()
         ))

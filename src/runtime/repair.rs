@@ -11,14 +11,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::standing::{self, Standing};
-use super::system::System;
+use super::system::Installation;
 use engine::last_meta::{Fit, fit, last_meta};
 use faults::crash::{self, Point};
 use os::clock::SystemClock;
 use ports::records::Records;
 use ports::topics::TopicPartition;
 use ports::{
-    Committed, Limits, Log, LogError, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction,
+    Committed, Limits, Log, LogError, Member, MemberInput, MemberSpec, Polled, Transaction,
+    TransactionOutcome,
 };
 use roles::Role;
 
@@ -47,7 +48,7 @@ pub enum Action {
 
 /// One task, before the repair.
 #[derive(Clone, Debug)]
-pub struct Task {
+pub struct RepairTask {
     /// Where it stood.
     pub standing: Standing,
     /// The action about it.
@@ -69,12 +70,15 @@ pub enum RepairError {
 }
 
 /// The plan, by looking only: it may be different by the time that it is carried out.
-pub fn plan(system: &System, role: Role) -> Result<BTreeMap<u32, Task>, RepairError> {
+pub fn plan(system: &Installation, role: Role) -> Result<BTreeMap<u32, RepairTask>, RepairError> {
     judge(system, role, standing::look(system, role)?)
 }
 
 /// Puts the offsets right; answers how it was before.
-pub fn offsets(system: &System, role: Role) -> Result<BTreeMap<u32, Task>, RepairError> {
+pub fn offsets(
+    system: &Installation,
+    role: Role,
+) -> Result<BTreeMap<u32, RepairTask>, RepairError> {
     let group = system.group(role);
     wait_until_empty(system, &group)?;
     let inputs = role
@@ -104,10 +108,10 @@ pub fn offsets(system: &System, role: Role) -> Result<BTreeMap<u32, Task>, Repai
 
 /// The repair itself, by a member beside whom there is no other.
 fn put_right(
-    system: &System,
+    system: &Installation,
     role: Role,
     member: &mut dyn Member,
-) -> Result<BTreeMap<u32, Task>, RepairError> {
+) -> Result<BTreeMap<u32, RepairTask>, RepairError> {
     let spec = role.spec();
     let group = system.group(role);
     let inputs = standing::inputs(system, role)?;
@@ -162,7 +166,7 @@ fn put_right(
 }
 
 /// The positions of a task's last meta record.
-fn positions(task: &Task) -> Vec<(TopicPartition, u64)> {
+fn positions(task: &RepairTask) -> Vec<(TopicPartition, u64)> {
     let meta = task.standing.last.as_ref().map(|l| &l.meta);
     task.standing
         .committed
@@ -171,7 +175,7 @@ fn positions(task: &Task) -> Vec<(TopicPartition, u64)> {
         .collect()
 }
 
-fn wait_until_empty(system: &System, group: &str) -> Result<(), RepairError> {
+fn wait_until_empty(system: &Installation, group: &str) -> Result<(), RepairError> {
     let until = Instant::now() + EMPTY_WAIT;
     let mut told = false;
     loop {
@@ -250,10 +254,10 @@ fn committed(
 /// Decides the action for each task. A position that its input does not hold any more, or not yet,
 /// cannot be committed: the next start would skip or stop.
 fn judge(
-    system: &System,
+    system: &Installation,
     role: Role,
     found: BTreeMap<u32, Standing>,
-) -> Result<BTreeMap<u32, Task>, RepairError> {
+) -> Result<BTreeMap<u32, RepairTask>, RepairError> {
     let mut judged = BTreeMap::new();
     let mut wrong = Vec::new();
     for (task, standing) in found {
@@ -270,7 +274,7 @@ fn judge(
             ));
         }
 
-        let task_found = Task { standing, action };
+        let task_found = RepairTask { standing, action };
         if action != Action::Fresh {
             for (at, next) in positions(&task_found) {
                 let bounds = system.log.bounds(at)?;
@@ -315,19 +319,19 @@ fn commit(
         outputs: &Records::new(),
         offsets: positions,
     }) {
-        Outcome::Committed { .. } => {}
-        Outcome::NotCommitted(why) | Outcome::Late { why, .. } => {
+        TransactionOutcome::Committed { .. } => {}
+        TransactionOutcome::NotCommitted(why) | TransactionOutcome::Late { why, .. } => {
             return Err(again(format!("nothing was changed: {why}")).into());
         }
-        Outcome::Rejected(r) => return Err(LogError::Invalid(r.text).into()),
-        Outcome::Unknown(why) => {
+        TransactionOutcome::Rejected(r) => return Err(LogError::Invalid(r.text).into()),
+        TransactionOutcome::Unknown(why) => {
             return Err(again(format!(
                 "nobody knows whether the offsets were committed: {why}"
             ))
             .into());
         }
-        Outcome::Fenced(why) => return Err(LogError::Fenced(why).into()),
-        Outcome::Refused(why) => return Err(LogError::Invalid(why).into()),
+        TransactionOutcome::Fenced(why) => return Err(LogError::Fenced(why).into()),
+        TransactionOutcome::Refused(why) => return Err(LogError::Invalid(why).into()),
     }
 
     let asked: Vec<_> = positions.iter().map(|(at, _)| *at).collect();

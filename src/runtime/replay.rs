@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::scratch::Scratch;
-use super::system::System;
-use engine::meta::{Meta, StoreMeta};
-use engine::replay::{Replay, ReplayError, Replayed};
+use super::system::Installation;
+use engine::meta::{Checkpoint, StoreMeta};
+use engine::replay::{ReplayError, ReplaySettings, Replayed};
 use ports::{StateStore, StoreError};
 use roles::Role;
 use store::dir::io;
@@ -18,18 +18,18 @@ pub struct TaskReplay {
     /// The store it was compared with.
     pub store: PathBuf,
     /// The store's position and digest when the replay began.
-    pub live: Meta,
+    pub live: Checkpoint,
     /// The replayed state.
     pub replayed: Replayed,
 }
 
 /// A store, where it is and how far it is.
-pub type Found = (PathBuf, Box<dyn StateStore>, StoreMeta);
+pub type FoundStore = (PathBuf, Box<dyn StateStore>, StoreMeta);
 
 /// The newest local store of a task among all instances below `state`, opened for reading only: its
 /// owner may go on.
-pub fn newest_store(state: &Path, role: Role, task: u32) -> Result<Option<Found>, StoreError> {
-    let mut newest: Option<Found> = None;
+pub fn newest_store(state: &Path, role: Role, task: u32) -> Result<Option<FoundStore>, StoreError> {
+    let mut newest: Option<FoundStore> = None;
     let root = state.join(role.name());
     let instances = match std::fs::read_dir(&root) {
         Ok(instances) => instances,
@@ -68,7 +68,7 @@ pub fn newest_store(state: &Path, role: Role, task: u32) -> Result<Option<Found>
 
 /// Replays one task; none if it has no local state to compare with.
 pub fn replay_task(
-    system: &System,
+    system: &Installation,
     role: Role,
     task: u32,
     progress: &mut dyn FnMut(u64),
@@ -80,7 +80,7 @@ pub fn replay_task(
     drop(live_store);
     let factory = system.factory_of_past(role, task)?;
     let scratch = Scratch::new(&system.state)?;
-    let replay = Replay {
+    let replay = ReplaySettings {
         log: &*system.log,
         topics: system.topics.clone(),
         factory: &*factory,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::system::System;
+use super::system::Installation;
 use engine::meta::JournalEntry;
 use ports::records::Records;
 use ports::topics::TopicPartition;
@@ -20,7 +20,7 @@ const LIMITS: Limits = Limits {
 
 /// The settings of the newest incarnation of a role that committed anything; none if there is none,
 /// or only versions that did not say.
-pub fn last_used(system: &System, role: Role) -> Result<Option<RoleSettings>, LogError> {
+pub fn last_used(system: &Installation, role: Role) -> Result<Option<RoleSettings>, LogError> {
     let Some(journal) = system.factory(role)?.spec().journal else {
         return Ok(None);
     };
@@ -41,7 +41,7 @@ pub fn last_used(system: &System, role: Role) -> Result<Option<RoleSettings>, Lo
 }
 
 /// The last settings in a partition, with the time of their entry.
-fn last_of(system: &System, at: TopicPartition) -> Result<Option<(i64, Vec<u8>)>, LogError> {
+fn last_of(system: &Installation, at: TopicPartition) -> Result<Option<(i64, Vec<u8>)>, LogError> {
     let bounds = system.log.bounds(at)?;
     let mut end = bounds.stable_end;
     let mut count = FIRST_LOOK;

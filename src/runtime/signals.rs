@@ -11,18 +11,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::stderr;
-use engine::instance::Stop;
+use engine::instance::FatalError;
 
 /// Exit code of a forced stop.
 pub const FORCED: i32 = 130;
 
-fn failed(e: std::io::Error) -> Stop {
-    Stop::Failed(format!("cannot listen for signals: {e}"))
+fn failed(e: std::io::Error) -> FatalError {
+    FatalError::Failed(format!("cannot listen for signals: {e}"))
 }
 
 /// Resolves at the first signal; from then on a second one ends the process with [`FORCED`]. Call
 /// it inside a tokio runtime.
-pub fn first_of() -> Result<impl Future<Output = ()>, Stop> {
+pub fn first_of() -> Result<impl Future<Output = ()>, FatalError> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -81,7 +81,7 @@ fn ignores_hangup(status: &str) -> bool {
 }
 
 /// The same for work that has no runtime and looks between two steps: true after the first signal.
-pub fn flag() -> Result<Arc<AtomicBool>, Stop> {
+pub fn flag() -> Result<Arc<AtomicBool>, FatalError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

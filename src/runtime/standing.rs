@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::system::System;
+use super::system::Installation;
 use engine::last_meta::{Fit, LastMeta, fit, last_meta_within};
 use os::clock::SystemClock;
 use ports::LogError;
@@ -32,7 +32,10 @@ pub struct Standing {
 }
 
 /// The inputs of every task of a role, in the order of meta records.
-pub fn inputs(system: &System, role: Role) -> Result<BTreeMap<u32, Vec<TopicPartition>>, LogError> {
+pub fn inputs(
+    system: &Installation,
+    role: Role,
+) -> Result<BTreeMap<u32, Vec<TopicPartition>>, LogError> {
     let spec = role.spec();
     let partitions = system.partitions()?;
     let tasks = 0..partitions[spec.changelog.0 as usize];
@@ -42,7 +45,7 @@ pub fn inputs(system: &System, role: Role) -> Result<BTreeMap<u32, Vec<TopicPart
 }
 
 /// Looks, also while the role runs. A difference is only told when it lasts.
-pub fn look(system: &System, role: Role) -> Result<BTreeMap<u32, Standing>, LogError> {
+pub fn look(system: &Installation, role: Role) -> Result<BTreeMap<u32, Standing>, LogError> {
     let inputs = inputs(system, role)?;
     let began = Instant::now();
     let mut done = BTreeMap::new();
@@ -85,7 +88,7 @@ pub fn look(system: &System, role: Role) -> Result<BTreeMap<u32, Standing>, LogE
 /// One look. Offsets are asked for before and after the changelog is read: a transaction in between
 /// moves them.
 fn once(
-    system: &System,
+    system: &Installation,
     role: Role,
     inputs: &BTreeMap<u32, &[TopicPartition]>,
 ) -> Result<Vec<(u32, Standing)>, LogError> {
@@ -153,7 +156,7 @@ fn once(
 }
 
 /// The differences, in words.
-pub fn differences(system: &System, role: Role, task: u32, standing: &Standing) -> String {
+pub fn differences(system: &Installation, role: Role, task: u32, standing: &Standing) -> String {
     let Fit::Differ(differ) = &standing.fit else {
         return String::new();
     };

@@ -16,7 +16,7 @@ use os::files;
 /// Phase of an instance or a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum Phase {
     /// Waiting for its share of the partitions.
     #[default]
     Joining,
@@ -32,16 +32,16 @@ pub enum State {
     Stopped,
 }
 
-impl State {
+impl Phase {
     /// As in the file.
     pub fn name(self) -> &'static str {
         match self {
-            State::Joining => "joining",
-            State::Restoring => "restoring",
-            State::Running => "running",
-            State::Recovering => "recovering",
-            State::Standby => "standby",
-            State::Stopped => "stopped",
+            Phase::Joining => "joining",
+            Phase::Restoring => "restoring",
+            Phase::Running => "running",
+            Phase::Recovering => "recovering",
+            Phase::Standby => "standby",
+            Phase::Stopped => "stopped",
         }
     }
 }
@@ -59,7 +59,7 @@ pub struct InstanceStatus {
     #[serde(default)]
     pub host: String,
     /// Its state.
-    pub state: State,
+    pub state: Phase,
     /// When that began, milliseconds since 1970.
     pub since_ms: i64,
     /// Why it is not running, or why it ended, if it did not end well.
@@ -85,7 +85,7 @@ pub struct TaskStatus {
     /// Its number, which is its partitions' number.
     pub task: u32,
     /// Its state.
-    pub state: State,
+    pub state: Phase,
     /// Changelog offset up to which state is restored.
     pub restored: u64,
     /// Changelog offset at which the restore ends.
@@ -146,11 +146,11 @@ impl InstanceStatus {
     pub fn life(&self, now_ms: i64) -> Life {
         let silent = |ms: i64| now_ms.saturating_sub(ms).abs() > SILENCE_MS;
         match self.state {
-            State::Stopped => Life::Ended,
+            Phase::Stopped => Life::Ended,
             _ if silent(self.updated_ms) => Life::Silent {
                 since_ms: self.updated_ms,
             },
-            State::Running if self.turned_ms > 0 && silent(self.turned_ms) => Life::Busy {
+            Phase::Running if self.turned_ms > 0 && silent(self.turned_ms) => Life::Busy {
                 since_ms: self.turned_ms,
             },
             _ => Life::Alive,
@@ -212,28 +212,28 @@ mod tests {
 
         // Process 1 is there on every machine.
         assert_eq!(
-            at(State::Running, now - 6_000, now - 6_000).life(now),
+            at(Phase::Running, now - 6_000, now - 6_000).life(now),
             Life::Silent {
                 since_ms: now - 6_000
             }
         );
         assert_eq!(
-            at(State::Running, now - 1_000, now - 1_500).life(now),
+            at(Phase::Running, now - 1_000, now - 1_500).life(now),
             Life::Alive
         );
         assert_eq!(
-            at(State::Running, now - 1_000, now - 9_000).life(now),
+            at(Phase::Running, now - 1_000, now - 9_000).life(now),
             Life::Busy {
                 since_ms: now - 9_000
             }
         );
         assert_eq!(
-            at(State::Restoring, now - 1_000, now - 9_000).life(now),
+            at(Phase::Restoring, now - 1_000, now - 9_000).life(now),
             Life::Alive
         );
-        assert_eq!(at(State::Stopped, 5, 5).life(now), Life::Ended);
+        assert_eq!(at(Phase::Stopped, 5, 5).life(now), Life::Ended);
         assert_eq!(
-            at(State::Running, now + 3_600_000, 0).life(now),
+            at(Phase::Running, now + 3_600_000, 0).life(now),
             Life::Silent {
                 since_ms: now + 3_600_000
             },

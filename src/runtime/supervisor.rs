@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::status::{InputStatus, InstanceStatus, State, TaskStatus, host};
-use engine::instance::{Instance, Stop, TaskView};
+use super::status::{InputStatus, InstanceStatus, Phase, TaskStatus, host};
+use engine::instance::{FatalError, Instance, TaskView};
 use faults::crash::{self, Point};
 use os::clock::wall_ms;
 use ports::topics::TopicTable;
@@ -52,34 +52,34 @@ pub enum Ends {
 pub struct Supervisor {
     stop: Arc<AtomicBool>,
     ends: Ends,
-    members: Vec<Running>,
-    ended: tokio::sync::mpsc::UnboundedReceiver<Ended>,
+    members: Vec<RunningInstance>,
+    ended: tokio::sync::mpsc::UnboundedReceiver<EndedInstance>,
     remind: Duration,
     _heart: Heart,
 }
 
-struct Running {
+struct RunningInstance {
     name: String,
     thread: Option<JoinHandle<()>>,
-    status: Told,
+    status: SharedStatus,
 }
 
-struct Ended {
+struct EndedInstance {
     name: String,
-    result: Result<(), Stop>,
+    result: Result<(), FatalError>,
 }
 
 /// An instance's status, shared by its loop, the thread that gives signs of life, and those who
 /// look.
-type Told = Arc<Mutex<InstanceStatus>>;
+type SharedStatus = Arc<Mutex<InstanceStatus>>;
 
-fn lock(told: &Told) -> std::sync::MutexGuard<'_, InstanceStatus> {
+fn lock(told: &SharedStatus) -> std::sync::MutexGuard<'_, InstanceStatus> {
     // Plain data, whole at any time.
     told.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The statuses of running instances.
-pub struct Monitor(Vec<Told>);
+pub struct Monitor(Vec<SharedStatus>);
 
 impl Monitor {
     /// Every instance as of its last report.
@@ -89,7 +89,7 @@ impl Monitor {
 }
 
 /// One instance to run and how it is called.
-pub struct Member {
+pub struct InstanceSpec {
     /// Role name.
     pub role: &'static str,
     /// Instance number.
@@ -97,13 +97,13 @@ pub struct Member {
     /// Whether it leaves its group when it is stopped.
     pub leave: bool,
     /// Makes the instance, in its own thread; again for each start.
-    pub make: Box<dyn Fn() -> Result<Instance, Stop> + Send>,
+    pub make: Box<dyn Fn() -> Result<Instance, FatalError> + Send>,
 }
 
 impl Supervisor {
     /// Starts a thread for every member. `state` is where status files go.
     pub fn start(
-        members: Vec<Member>,
+        members: Vec<InstanceSpec>,
         topics: Arc<TopicTable>,
         state: PathBuf,
         ends: Ends,
@@ -149,16 +149,17 @@ impl Supervisor {
                     let result = live(&m, &stop, reporter, ends, &working);
 
                     // The receiver is gone only when the process is on its way out.
-                    tell.send(Ended { name: mine, result }).unwrap_or_default();
+                    tell.send(EndedInstance { name: mine, result })
+                        .unwrap_or_default();
                 };
 
                 let thread = match std::thread::Builder::new().name(name.clone()).spawn(live) {
                     Ok(thread) => Some(thread),
                     Err(e) => {
-                        let result = Err(Stop::Failed(format!(
+                        let result = Err(FatalError::Failed(format!(
                             "no thread can be started for {name}: {e}"
                         )));
-                        send.send(Ended {
+                        send.send(EndedInstance {
                             name: name.clone(),
                             result,
                         })
@@ -167,7 +168,7 @@ impl Supervisor {
                     }
                 };
 
-                Running {
+                RunningInstance {
                     name,
                     thread,
                     status,
@@ -198,7 +199,7 @@ impl Supervisor {
         mut self,
         until: impl Future<Output = ()>,
         grace: Duration,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), FatalError> {
         tokio::pin!(until);
         let mut left = self.members.len();
         let mut worst = Ok(());
@@ -267,7 +268,7 @@ impl Supervisor {
             if let Some(thread) = m.thread.take() {
                 thread
                     .join()
-                    .map_err(|_| Stop::Bug(format!("{} panicked while closing", m.name)))?;
+                    .map_err(|_| FatalError::Bug(format!("{} panicked while closing", m.name)))?;
             }
         }
 
@@ -276,7 +277,7 @@ impl Supervisor {
 }
 
 /// Says that an instance has ended, and remembers the worst reason.
-fn settle(worst: &mut Result<(), Stop>, ended: Ended, others: usize) {
+fn settle(worst: &mut Result<(), FatalError>, ended: EndedInstance, others: usize) {
     let Err(e) = ended.result else { return };
     match others {
         0 => tracing::error!(instance = %ended.name, "{e}"),
@@ -296,16 +297,16 @@ fn settle(worst: &mut Result<(), Stop>, ended: Ended, others: usize) {
 
 /// Which end a person must see first: a broken invariant (70), then a wrong configuration (78), a
 /// takeover (75), and passing trouble (1).
-fn badness(stop: &Stop) -> u8 {
+fn badness(stop: &FatalError) -> u8 {
     match stop {
-        Stop::Failed(_) => 1,
-        Stop::Fenced(_) => 2,
-        Stop::Invalid(_) => 3,
-        Stop::Bug(_) | Stop::Refused(_) => 4,
+        FatalError::Failed(_) => 1,
+        FatalError::Fenced(_) => 2,
+        FatalError::Invalid(_) => 3,
+        FatalError::Bug(_) | FatalError::Refused(_) => 4,
     }
 }
 
-fn finished(m: &Running) -> bool {
+fn finished(m: &RunningInstance) -> bool {
     m.thread.as_ref().is_none_or(JoinHandle::is_finished)
 }
 
@@ -315,12 +316,12 @@ fn finished(m: &Running) -> bool {
 /// is left, the process ends, and whoever started it decides: trouble of all roles is the process's
 /// own (its disk, its brokers).
 fn live(
-    member: &Member,
+    member: &InstanceSpec,
     stop: &AtomicBool,
     mut reporter: Reporter,
     ends: Ends,
     working: &AtomicUsize,
-) -> Result<(), Stop> {
+) -> Result<(), FatalError> {
     let mut restarts = Restarts::default();
     loop {
         let began = Instant::now();
@@ -330,14 +331,14 @@ fn live(
                 .downcast_ref::<String>()
                 .map(String::as_str)
                 .or(panic.downcast_ref::<&str>().copied());
-            Err(Stop::Bug(format!(
+            Err(FatalError::Bug(format!(
                 "panicked: {}",
                 text.unwrap_or("no message")
             )))
         });
 
         let others = working.fetch_sub(1, Ordering::AcqRel) - 1;
-        let Err(Stop::Failed(why)) = &result else {
+        let Err(FatalError::Failed(why)) = &result else {
             reporter.ended(result.as_ref().err());
             return result;
         };
@@ -397,7 +398,11 @@ impl Restarts {
     }
 }
 
-fn run(member: &Member, stop: &AtomicBool, reporter: &mut Reporter) -> Result<(), Stop> {
+fn run(
+    member: &InstanceSpec,
+    stop: &AtomicBool,
+    reporter: &mut Reporter,
+) -> Result<(), FatalError> {
     let mut instance = (member.make)()?;
     let mut reported: Option<(Instant, &'static str)> = None;
     while !stop.load(Ordering::Acquire) {
@@ -431,7 +436,7 @@ struct Heart {
 }
 
 impl Heart {
-    fn start(members: Vec<Told>, state: PathBuf) -> Heart {
+    fn start(members: Vec<SharedStatus>, state: PathBuf) -> Heart {
         let stop = Arc::new(AtomicBool::new(false));
         let ended = stop.clone();
         let beat = move || {
@@ -440,7 +445,7 @@ impl Heart {
                 for told in &members {
                     let mut status = lock(told);
                     if status.updated_ms > 0
-                        && status.state != State::Stopped
+                        && status.state != Phase::Stopped
                         && !ended.load(Ordering::Acquire)
                     {
                         status.updated_ms = wall_ms();
@@ -482,7 +487,7 @@ impl Drop for Heart {
 
 struct Reporter {
     name: String,
-    status: Told,
+    status: SharedStatus,
     topics: Arc<TopicTable>,
     state: PathBuf,
     warned: bool,
@@ -491,10 +496,10 @@ struct Reporter {
 impl Reporter {
     fn report(&mut self, instance: &Instance) {
         let state = match instance.phase() {
-            "running" => State::Running,
-            "restoring" => State::Restoring,
-            "recovering" => State::Recovering,
-            _ => State::Joining,
+            "running" => Phase::Running,
+            "restoring" => Phase::Restoring,
+            "recovering" => Phase::Recovering,
+            _ => Phase::Joining,
         };
 
         let tasks = instance
@@ -504,7 +509,7 @@ impl Reporter {
             .collect();
         let counters = instance.counters();
         let trouble = instance.trouble().map(String::from);
-        let why = trouble.clone().filter(|_| state != State::Running);
+        let why = trouble.clone().filter(|_| state != Phase::Running);
         self.tell(state, why, |status| {
             (status.tasks, status.counters, status.trouble) = (tasks, counters, trouble)
         });
@@ -512,17 +517,17 @@ impl Reporter {
 
     /// The role has ended for a passing reason and is started again in a moment.
     fn waiting(&mut self, why: &str) {
-        self.tell(State::Recovering, Some(why.to_string()), |status| {
+        self.tell(Phase::Recovering, Some(why.to_string()), |status| {
             status.tasks.clear()
         });
     }
 
-    fn ended(&mut self, why: Option<&Stop>) {
+    fn ended(&mut self, why: Option<&FatalError>) {
         // The file of an instance that could not even be made may be that of another process, which
         // lives.
         let made = lock(&self.status).updated_ms > 0;
         if made || why.is_some() && !self.is_somebody_elses() {
-            self.tell(State::Stopped, why.map(ToString::to_string), |_| {});
+            self.tell(Phase::Stopped, why.map(ToString::to_string), |_| {});
         }
     }
 
@@ -535,13 +540,13 @@ impl Reporter {
 
         let files = InstanceStatus::read_all(&self.state, &role);
         let fresh = |s: &InstanceStatus| {
-            s.state != State::Stopped && wall_ms().saturating_sub(s.updated_ms) < FRESH_MS
+            s.state != Phase::Stopped && wall_ms().saturating_sub(s.updated_ms) < FRESH_MS
         };
 
         files.iter().any(|s| s.instance == instance && fresh(s))
     }
 
-    fn tell(&mut self, state: State, why: Option<String>, more: impl FnOnce(&mut InstanceStatus)) {
+    fn tell(&mut self, state: Phase, why: Option<String>, more: impl FnOnce(&mut InstanceStatus)) {
         let mut status = lock(&self.status);
         let now = wall_ms();
         if status.state != state {
@@ -568,14 +573,14 @@ impl Reporter {
         match view {
             TaskView::Restoring(p) => TaskStatus {
                 task,
-                state: State::Restoring,
+                state: Phase::Restoring,
                 restored: p.at,
                 restore_end: p.end,
                 ..Default::default()
             },
             TaskView::Standby(p) => TaskStatus {
                 task,
-                state: State::Standby,
+                state: Phase::Standby,
                 restored: p.at,
                 restore_end: p.end,
                 ..Default::default()
@@ -586,7 +591,7 @@ impl Reporter {
                 inputs,
             } => TaskStatus {
                 task,
-                state: State::Running,
+                state: Phase::Running,
                 transaction,
                 digest,
                 inputs: inputs

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lag;
-use super::supervisor::Member;
+use super::supervisor::InstanceSpec;
 use audit::links;
-use engine::instance::{Instance, Settings, Stop};
+use engine::instance::{FatalError, Instance, InstanceSettings};
 use engine::restore::Standby;
 use engine::role::RoleFactory;
 use os::clock::SystemClock;
 use ports::topics::{Partitions, TopicTable};
 use ports::{Limits, Log, LogError, StoreError};
 use roles::{self, Role, RoleSettings};
-use store::dir::Identity;
+use store::dir::StateIdentity;
 use store::rocks::{RocksStores, SharedMemory};
 use wire::topics;
 
@@ -31,7 +31,7 @@ const CACHE_BYTES: usize = 64 << 20;
 
 /// See the module.
 #[derive(Clone)]
-pub struct System {
+pub struct Installation {
     /// The log.
     pub log: Arc<dyn Log>,
     /// Names of topics.
@@ -56,7 +56,7 @@ pub struct System {
     pub memory: SharedMemory,
 }
 
-impl System {
+impl Installation {
     /// Consumer group of a role.
     pub fn group(&self, role: Role) -> String {
         format!("{}processor-{}", self.topics.prefix(), role.name())
@@ -109,7 +109,7 @@ impl System {
         let links = if role == Role::Audit {
             links::of_task(&*self.log, &self.topics, task)?
         } else {
-            roles::Links::default()
+            roles::EarlyLinks::default()
         };
 
         Ok(roles::factory_of_past(
@@ -122,7 +122,7 @@ impl System {
     }
 
     /// Opens the local state of a role for this process alone.
-    pub fn local_state(&self, role: Role) -> Result<RocksStores, Stop> {
+    pub fn local_state(&self, role: Role) -> Result<RocksStores, FatalError> {
         let identity = self.identity(role)?;
         RocksStores::open(
             &self.state,
@@ -134,9 +134,9 @@ impl System {
         .map_err(stop_store)
     }
 
-    fn identity(&self, role: Role) -> Result<Identity, Stop> {
+    fn identity(&self, role: Role) -> Result<StateIdentity, FatalError> {
         let belongs = || {
-            Ok(Identity::new(
+            Ok(StateIdentity::new(
                 &self.log.cluster_id()?,
                 self.topics.prefix(),
                 role.name(),
@@ -148,9 +148,9 @@ impl System {
     }
 
     /// An instance of a role, to be run by a supervisor.
-    pub fn member(&self, role: Role) -> Member {
+    pub fn member(&self, role: Role) -> InstanceSpec {
         let system = self.clone();
-        Member {
+        InstanceSpec {
             role: role.name(),
             instance: self.instance,
             leave: self.leave,
@@ -158,7 +158,7 @@ impl System {
         }
     }
 
-    fn instance(&self, role: Role) -> Result<Instance, Stop> {
+    fn instance(&self, role: Role) -> Result<Instance, FatalError> {
         let stores = RocksStores::open_later(
             &self.state,
             &self.instance.to_string(),
@@ -166,7 +166,7 @@ impl System {
             &self.memory,
         );
         let stores = stores.map_err(stop_store)?;
-        let settings = Settings {
+        let settings = InstanceSettings {
             group: self.group(role),
             instance: format!("{}-{}", self.group(role), self.instance),
             limits: self.limits,
@@ -196,7 +196,7 @@ impl System {
 
         instance
             .restore_in_thread(spawn)
-            .map_err(|e| Stop::Failed(format!("no thread can be started: {e}")))
+            .map_err(|e| FatalError::Failed(format!("no thread can be started: {e}")))
     }
 
     /// Makes the topics that are missing; those that exist must fit. `many` is the number of
@@ -254,21 +254,21 @@ impl System {
 }
 
 /// The end that a failing log means before anything runs.
-pub fn stop_log(e: LogError) -> Stop {
+pub fn stop_log(e: LogError) -> FatalError {
     match e {
-        LogError::Unavailable(_) | LogError::Io(_) => Stop::Failed(e.to_string()),
-        LogError::Fenced(why) => Stop::Fenced(why),
-        LogError::Invalid(why) | LogError::Refused(why) => Stop::Invalid(why),
-        LogError::Corrupt(_) => Stop::Bug(e.to_string()),
+        LogError::Unavailable(_) | LogError::Io(_) => FatalError::Failed(e.to_string()),
+        LogError::Fenced(why) => FatalError::Fenced(why),
+        LogError::Invalid(why) | LogError::Refused(why) => FatalError::Invalid(why),
+        LogError::Corrupt(_) => FatalError::Bug(e.to_string()),
     }
 }
 
 /// The end that a failing store means before anything runs.
-pub fn stop_store(e: StoreError) -> Stop {
+pub fn stop_store(e: StoreError) -> FatalError {
     match e {
         // The process that holds the store ends some day: starting again later helps.
-        StoreError::Io(_) | StoreError::Held(_) => Stop::Failed(e.to_string()),
-        StoreError::Corrupt(_) => Stop::Bug(e.to_string()),
-        StoreError::Invalid(why) => Stop::Invalid(why),
+        StoreError::Io(_) | StoreError::Held(_) => FatalError::Failed(e.to_string()),
+        StoreError::Corrupt(_) => FatalError::Bug(e.to_string()),
+        StoreError::Invalid(why) => FatalError::Invalid(why),
     }
 }

@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::scratch::Scratch;
-use super::system::System;
+use super::system::Installation;
 use engine::last_meta::fill_absent;
 use engine::meta::StoreMeta;
-use engine::replay::{Replay, ReplayError};
-use engine::travel::{Moment, Travelled};
+use engine::replay::{ReplayError, ReplaySettings};
+use engine::travel::{PointInTime, Travelled};
 use os::clock::SystemClock;
 use os::files;
 use ports::topics::TopicPartition;
 use ports::{LogError, StoreError};
 use roles::Role;
-use store::dir::{Identity, write_identity};
+use store::dir::{StateIdentity, write_identity};
 use store::rocks::RocksStore;
 
 /// Longest silence of the changelog while its end is read.
@@ -24,10 +24,10 @@ const GIVE_UP: Duration = Duration::from_secs(30);
 /// Rebuilds one task as it was; none if it has never committed anything. `keep`: where its store
 /// stays, as `KEEP/<role>/<task>`.
 pub fn travel_task(
-    system: &System,
+    system: &Installation,
     role: Role,
     task: u32,
-    moment: Moment,
+    moment: PointInTime,
     keep: Option<&Path>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Option<Travelled>, ReplayError> {
@@ -78,7 +78,7 @@ pub fn travel_task(
         }
     };
 
-    let replay = Replay {
+    let replay = ReplaySettings {
         log: &*system.log,
         topics: system.topics.clone(),
         factory: &*factory,
@@ -96,7 +96,12 @@ pub fn travel_task(
 }
 
 /// An empty place for a store that is kept, labelled with what it belongs to.
-fn place(system: &System, role: Role, task: u32, keep: &Path) -> Result<PathBuf, ReplayError> {
+fn place(
+    system: &Installation,
+    role: Role,
+    task: u32,
+    keep: &Path,
+) -> Result<PathBuf, ReplayError> {
     let parent = keep.join(role.name());
     let dir = parent.join(task.to_string());
     let cannot = |e: std::io::Error| {
@@ -115,7 +120,7 @@ fn place(system: &System, role: Role, task: u32, keep: &Path) -> Result<PathBuf,
     }
 
     files::create_dir(&dir).map_err(cannot)?;
-    let identity = Identity::new(
+    let identity = StateIdentity::new(
         &system.log.cluster_id()?,
         system.topics.prefix(),
         role.name(),

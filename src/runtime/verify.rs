@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use super::busts::Busts;
 use super::replay::newest_store;
-use super::system::System;
+use super::system::Installation;
 use super::{lag, scan, standing};
 use audit::chains::Chains;
 use engine::digest::{self, Digest};
 use engine::last_meta::Fit;
-use engine::meta::Meta;
+use engine::meta::Checkpoint;
 use engine::restore::scan_digest;
 use os::clock::wall_ms;
 use ports::topics::{TopicId, TopicPartition};
@@ -48,7 +48,7 @@ pub enum VerifyError {
 
 /// Runs all checks for these roles; `each` is told every result as it comes.
 pub fn run(
-    system: &System,
+    system: &Installation,
     roles: &[Role],
     each: &mut dyn FnMut(&Check),
 ) -> Result<bool, VerifyError> {
@@ -91,11 +91,11 @@ pub fn run(
 
 /// Content against digest, and for `orders` the books. Answers where the store is.
 fn store(
-    system: &System,
+    system: &Installation,
     role: Role,
     task: u32,
     tell: &mut dyn FnMut(Check),
-) -> Result<Option<Meta>, VerifyError> {
+) -> Result<Option<Checkpoint>, VerifyError> {
     let name = format!("{} task {task}: state", role.name());
     let (path, store, meta) = match newest_store(&system.state, role, task) {
         Ok(Some(found)) => found,
@@ -171,9 +171,9 @@ fn store(
 /// Compares as a start does: the group's committed offsets, the last meta record of each changelog
 /// partition, and the local stores.
 fn positions(
-    system: &System,
+    system: &Installation,
     role: Role,
-    stores: &BTreeMap<u32, Meta>,
+    stores: &BTreeMap<u32, Checkpoint>,
     tell: &mut dyn FnMut(Check),
 ) -> Result<(), VerifyError> {
     for (task, standing) in standing::look(system, role)? {
@@ -248,7 +248,7 @@ fn positions(
 
 /// Input that nobody can read: a client's transaction is open before it. Nothing is damaged by
 /// that, but everything behind it stands.
-fn held(system: &System, role: Role, tell: &mut dyn FnMut(Check)) -> Result<(), LogError> {
+fn held(system: &Installation, role: Role, tell: &mut dyn FnMut(Check)) -> Result<(), LogError> {
     let now = wall_ms();
     for lag in lag::of_role(&*system.log, role, &system.group(role))? {
         let Some(since) = lag.held_since_ms.filter(|since| now - since > HELD_MS) else {
@@ -272,7 +272,7 @@ fn held(system: &System, role: Role, tell: &mut dyn FnMut(Check)) -> Result<(), 
 }
 
 /// A check that no task can make alone. Nothing is said unless the state of all tasks is here.
-fn market(system: &System) -> Result<Option<Check>, VerifyError> {
+fn market(system: &Installation) -> Result<Option<Check>, VerifyError> {
     let name = "orders and trading: clearing and open orders".to_string();
     let wrong = |detail: String| {
         Ok(Some(Check {
@@ -318,7 +318,7 @@ fn market(system: &System) -> Result<Option<Check>, VerifyError> {
 }
 
 /// Every user's events are numbered 1, 2, 3, ...
-fn sequences(system: &System, partition: u32) -> Result<Check, LogError> {
+fn sequences(system: &Installation, partition: u32) -> Result<Check, LogError> {
     let mut last = BTreeMap::<String, u64>::new();
     let mut events = 0u64;
     let mut wrong = Vec::new();
@@ -364,7 +364,7 @@ fn sequences(system: &System, partition: u32) -> Result<Check, LogError> {
 
 /// Every side of every trade is settled exactly once at its quantity and price: two sums over
 /// hashes, equal or not.
-fn settlement(system: &System, partitions: &[u32]) -> Result<Check, LogError> {
+fn settlement(system: &Installation, partitions: &[u32]) -> Result<Check, LogError> {
     let share = |id: &str, quantity: i64, price: i64| {
         digest::of(
             id.as_bytes(),
@@ -471,7 +471,7 @@ fn settlement(system: &System, partitions: &[u32]) -> Result<Check, LogError> {
 }
 
 /// Recomputes every chain, and compares its payloads with the source records that are still there.
-fn audit(system: &System, tell: &mut dyn FnMut(Check)) -> Result<(), LogError> {
+fn audit(system: &Installation, tell: &mut dyn FnMut(Check)) -> Result<(), LogError> {
     let group = system.group(Role::Audit);
     let chains = Chains {
         log: &*system.log,

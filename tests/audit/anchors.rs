@@ -1,9 +1,9 @@
 //! Row A1 where a chain alone cannot help: history that was cut short or rewritten as a whole,
 //! against an anchor kept elsewhere.
 
-use audit::anchor::{Anchor, Head};
+use audit::anchor::{Anchor, ChainHead};
 use audit::chains::heads;
-use audit::walk::Kind;
+use audit::walk::DamageKind;
 use domain::chain::payload_hash;
 use ports::topics::TopicPartition;
 use wire::topics as t;
@@ -75,7 +75,7 @@ fn a1_history_that_was_cut_short_everywhere_is_named_by_an_anchor() {
         let d = r.damage.expect("damage");
         assert_eq!(
             (d.kind, d.offset, r.good.entries),
-            (Kind::Truncated, r.good.last.unwrap_or(0) + 1, 12)
+            (DamageKind::Truncated, r.good.last.unwrap_or(0) + 1, 12)
         );
         assert!(d.text.contains("the anchor of noon"), "{}", d.text);
     }
@@ -108,7 +108,7 @@ fn a1_history_that_was_rewritten_as_a_whole_is_named_by_an_anchor() {
     );
     let bad = tape.damaged(&kept);
     let d = bad.damage.expect("damage");
-    assert_eq!((d.kind, d.offset), (Kind::Rewritten, 24));
+    assert_eq!((d.kind, d.offset), (DamageKind::Rewritten, 24));
     assert!(
         d.text.contains("noon") && d.text.contains("up to offset 7") && d.text.contains("morning"),
         "{}",
@@ -129,7 +129,7 @@ fn a_chain_that_vanished_as_a_whole_is_named_by_an_anchor() {
     let bad = tape.damaged(&kept);
     assert_eq!(
         (bad.name.as_str(), bad.damage.map(|d| d.kind)),
-        ("instruments/0", Some(Kind::Truncated))
+        ("instruments/0", Some(DamageKind::Truncated))
     );
 }
 
@@ -146,7 +146,7 @@ fn a_chain_of_a_partition_that_is_gone_is_named_by_an_anchor() {
     let d = bad.damage.expect("damage");
     assert_eq!(
         (bad.name.as_str(), d.kind, d.offset, bad.good.entries),
-        ("order-events/77", Kind::Truncated, 0, 0)
+        ("order-events/77", DamageKind::Truncated, 0, 0)
     );
     assert!(
         d.text.contains(&format!(
@@ -161,7 +161,7 @@ fn a_chain_of_a_partition_that_is_gone_is_named_by_an_anchor() {
     let heads: Vec<_> = kept[0]
         .heads
         .iter()
-        .map(|h| Head {
+        .map(|h| ChainHead {
             chain: format!("a-{}", h.chain),
             ..*h
         })

@@ -3,10 +3,10 @@
 
 use audit::anchor::Anchor;
 use audit::chains::heads;
-use audit::export::{Export, sum};
+use audit::export::{ExportPlan, sum};
 use audit::file;
 use audit::hex::hex;
-use audit::walk::Kind;
+use audit::walk::DamageKind;
 use domain::chain;
 use ports::records::{HeaderBuf, Headers};
 use ports::topics::TopicPartition;
@@ -27,7 +27,7 @@ fn anchor(tape: &Tape) -> Anchor {
 
 fn export(tape: &Tape) -> Vec<u8> {
     let mut out = Vec::new();
-    let export = Export {
+    let export = ExportPlan {
         log: tape,
         topics: &tape.topics,
         from_ms: None,
@@ -62,7 +62,7 @@ fn anew(file: &[u8], mut change: impl FnMut(&mut Value)) -> Vec<u8> {
 }
 
 /// The kind of damage and the chain; none if the file is whole.
-fn said(file: &[u8], anchors: &[Anchor]) -> Option<(Kind, String)> {
+fn said(file: &[u8], anchors: &[Anchor]) -> Option<(DamageKind, String)> {
     file::verify(file, anchors, &mut |_| {})
         .expect("readable")
         .err()
@@ -134,7 +134,7 @@ fn a1_times_and_headers_of_a_file_are_bound() {
                 });
 
                 assert!(
-                    said(&forged, anchors).is_some_and(|(kind, _)| kind == Kind::Changed),
+                    said(&forged, anchors).is_some_and(|(kind, _)| kind == DamageKind::Changed),
                     "{what} {only:?}"
                 );
             }
@@ -187,7 +187,7 @@ fn a2_contents_are_left_out_of_compacted_topics_only() {
     for topic in ["order-commands", "order-events", "dead-letters"] {
         let (kind, text) = said(&withheld(topic), &[]).expect("it is withheld");
         assert!(
-            kind == Kind::Changed && text.contains("left out"),
+            kind == DamageKind::Changed && text.contains("left out"),
             "{topic}: {text}"
         );
     }
@@ -229,7 +229,11 @@ fn a4_times_in_the_log_are_bound() {
         let damage = bad.damage.expect("damage");
         assert_eq!(
             (bad.name.as_str(), damage.kind, damage.offset),
-            (name.as_str(), Kind::Changed, tape.partitions[&at][2].offset)
+            (
+                name.as_str(),
+                DamageKind::Changed,
+                tape.partitions[&at][2].offset
+            )
         );
 
         // With the link made anew an anchor knows.
@@ -248,7 +252,7 @@ fn a4_times_in_the_log_are_bound() {
         assert!(tape.verify(&[]).iter().all(|r| r.damage.is_none()));
         assert_eq!(
             tape.damaged(&anchors).damage.expect("damage").kind,
-            Kind::Rewritten
+            DamageKind::Rewritten
         );
     }
 }
@@ -275,7 +279,7 @@ fn headers_and_absent_values_in_the_log_are_bound() {
     });
 
     assert!(
-        lie.kind == Kind::Changed && lie.text.contains("headers"),
+        lie.kind == DamageKind::Changed && lie.text.contains("headers"),
         "{lie:?}"
     );
 
@@ -326,7 +330,7 @@ fn chains_of_both_versions_verify_and_none_goes_back() {
     let bad = tape.damaged(&[]).damage.expect("damage");
     assert_eq!(
         (bad.kind, bad.offset),
-        (Kind::Changed, tape.partitions[&at][half + 3].offset),
+        (DamageKind::Changed, tape.partitions[&at][half + 3].offset),
         "{bad:?}"
     );
     assert!(
@@ -419,12 +423,11 @@ fn anchoring_goes_on_where_the_last_anchor_left_off() {
     );
 
     assert_eq!(read(busy(), Some(&elsewhere)).0, all);
-    assert!(
-        read(&before(1), Some(&first))
-            .1
-            .iter()
-            .any(|r| r.damage.as_ref().is_some_and(|d| d.kind == Kind::Truncated))
-    );
+    assert!(read(&before(1), Some(&first)).1.iter().any(|r| {
+        r.damage
+            .as_ref()
+            .is_some_and(|d| d.kind == DamageKind::Truncated)
+    }));
     let mut tape = busy().clone();
     for name in first
         .heads
@@ -437,10 +440,9 @@ fn anchoring_goes_on_where_the_last_anchor_left_off() {
         tape.rewrite(&name, 0);
     }
 
-    assert!(
-        read(&tape, Some(&first))
-            .1
-            .iter()
-            .any(|r| r.damage.as_ref().is_some_and(|d| d.kind == Kind::Changed))
-    );
+    assert!(read(&tape, Some(&first)).1.iter().any(|r| {
+        r.damage
+            .as_ref()
+            .is_some_and(|d| d.kind == DamageKind::Changed)
+    }));
 }

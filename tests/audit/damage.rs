@@ -1,6 +1,6 @@
 //! Row A1 in the topics: every kind of damage, at every place, to records and to entries.
 
-use audit::walk::Kind;
+use audit::walk::DamageKind;
 use ports::topics::{TopicId, TopicPartition};
 use proptest::prelude::*;
 use wire::topics as t;
@@ -59,7 +59,10 @@ fn a1_a_changed_record_is_named() {
     let offset = kept.offset;
     let bad = tape.damaged(&[]);
     let d = bad.damage.expect("damage");
-    assert_eq!((bad.name, d.kind, d.offset), (name, Kind::Changed, offset));
+    assert_eq!(
+        (bad.name, d.kind, d.offset),
+        (name, DamageKind::Changed, offset)
+    );
     assert_eq!(
         (bad.good.entries, bad.good.last),
         (9, Some(offset - 1)),
@@ -76,7 +79,7 @@ fn a1_a_deleted_record_is_named_and_so_is_a_deleted_entry() {
     let d = bad.damage.expect("damage");
     assert_eq!(
         (bad.name.as_str(), d.kind, d.offset, bad.good.entries),
-        (name.as_str(), Kind::Deleted, gone, 9)
+        (name.as_str(), DamageKind::Deleted, gone, 9)
     );
 
     let mut tape = busy().clone();
@@ -86,7 +89,7 @@ fn a1_a_deleted_record_is_named_and_so_is_a_deleted_entry() {
     let d = bad.damage.expect("damage");
     assert_eq!(
         (bad.name.as_str(), d.kind, d.offset, bad.good.entries),
-        (name.as_str(), Kind::Deleted, gone, 9),
+        (name.as_str(), DamageKind::Deleted, gone, 9),
         "{}",
         d.text
     );
@@ -99,7 +102,12 @@ fn a1_swapped_records_and_swapped_entries_are_named() {
     swap_content(tape.at(at), 5, 20);
     let first = tape.at(at)[5].offset;
     let d = tape.damaged(&[]).damage.expect("damage");
-    assert_eq!((d.kind, d.offset), (Kind::Swapped, first), "{}", d.text);
+    assert_eq!(
+        (d.kind, d.offset),
+        (DamageKind::Swapped, first),
+        "{}",
+        d.text
+    );
 
     for (a, b) in [(5, 6), (5, 20), (0, 1)] {
         let mut tape = busy().clone();
@@ -110,7 +118,7 @@ fn a1_swapped_records_and_swapped_entries_are_named() {
         let d = bad.damage.expect("damage");
         assert_eq!(
             (d.kind, d.at, bad.good.entries),
-            (Kind::Swapped, Some(here), a as u64),
+            (DamageKind::Swapped, Some(here), a as u64),
             "{}",
             d.text
         );
@@ -125,7 +133,7 @@ fn a1_truncation_is_named_on_both_sides() {
     let d = tape.damaged(&[]).damage.expect("damage");
     assert_eq!(
         (d.kind, d.offset),
-        (Kind::Truncated, cut[0].offset),
+        (DamageKind::Truncated, cut[0].offset),
         "records: {}",
         d.text
     );
@@ -146,7 +154,7 @@ fn a1_truncation_is_named_on_both_sides() {
         .expect("the audit role's position says that there was more");
     assert_eq!(
         (d.kind, d.offset),
-        (Kind::Truncated, cut[0].offset),
+        (DamageKind::Truncated, cut[0].offset),
         "entries: {}",
         d.text
     );
@@ -157,7 +165,7 @@ fn a1_truncation_is_named_on_both_sides() {
         .expect("brokers forget positions; the last transaction of the audit role has them");
     assert_eq!(
         (d.kind, d.offset),
-        (Kind::Truncated, cut[0].offset),
+        (DamageKind::Truncated, cut[0].offset),
         "entries: {}",
         d.text
     );
@@ -183,7 +191,7 @@ fn a1_what_was_inserted_is_named() {
     tape.rewrite(&name, 9);
     *tape.audited.get_mut(&at).expect("audited") += 1;
     let d = tape.damaged(&[]).damage.expect("damage");
-    assert_eq!((d.kind, d.offset), (Kind::Inserted, 9), "{}", d.text);
+    assert_eq!((d.kind, d.offset), (DamageKind::Inserted, 9), "{}", d.text);
 
     // An entry a second time; one without a record; and one that continues nothing.
     for (change, want) in [(0, 5), (1, 10_000), (2, 8)] {
@@ -209,7 +217,7 @@ fn a1_what_was_inserted_is_named() {
         let d = bad.damage.expect("damage");
         assert_eq!(
             (d.kind, d.offset, bad.good.entries),
-            (Kind::Inserted, want, 8),
+            (DamageKind::Inserted, want, 8),
             "{change}: {}",
             d.text
         );
@@ -229,7 +237,7 @@ fn a1_a_record_changed_together_with_its_entry_is_named() {
     let d = bad.damage.expect("damage");
     assert_eq!(
         (d.kind, d.offset, bad.good.entries),
-        (Kind::Changed, kept.offset, 9),
+        (DamageKind::Changed, kept.offset, 9),
         "{}",
         d.text
     );
@@ -245,7 +253,7 @@ fn a1_entries_that_cannot_be_read_or_belong_elsewhere_are_named() {
     assert_eq!(
         bad.damage.map(|d| (d.kind, d.at)),
         Some((
-            Kind::Changed,
+            DamageKind::Changed,
             Some(busy().partitions[&log][places[9]].offset)
         ))
     );
@@ -260,7 +268,8 @@ fn a1_entries_that_cannot_be_read_or_belong_elsewhere_are_named() {
     tape.at(other).push(copy);
     let bad = tape.damaged(&[]);
     assert!(
-        bad.name.starts_with("audit-log/") && bad.damage.is_some_and(|d| d.kind == Kind::Inserted)
+        bad.name.starts_with("audit-log/")
+            && bad.damage.is_some_and(|d| d.kind == DamageKind::Inserted)
     );
 }
 
@@ -273,7 +282,7 @@ fn a1_an_entry_with_another_time_is_named() {
     let bad = tape.damaged(&[]);
     assert_eq!(
         (bad.damage.map(|d| (d.kind, d.offset)), bad.good.entries),
-        (Some((Kind::Changed, 9)), 9)
+        (Some((DamageKind::Changed, 9)), 9)
     );
 }
 
@@ -287,7 +296,7 @@ fn a_compacted_source_may_have_gaps_and_may_not_have_other_content() {
     tape.at(at)[1].value.as_mut().expect("a value")[3] ^= 1;
     assert_eq!(
         tape.damaged(&[]).damage.map(|d| (d.kind, d.offset)),
-        Some((Kind::Changed, 2))
+        Some((DamageKind::Changed, 2))
     );
 }
 
@@ -328,16 +337,16 @@ proptest! {
 
         let j = (i + 1).min(n - 1);
         let want = match what {
-            0 => { flip(&mut tape.at(at)[i]); Some((Kind::Changed, offset)) }
-            1 => { tape.at(at).remove(i); Some((if i + 1 == n { Kind::Truncated } else { Kind::Deleted }, offset)) }
-            2 => { tape.at(log).remove(places[i]); Some((if i + 1 == n { Kind::Truncated } else { Kind::Deleted }, offset)) }
+            0 => { flip(&mut tape.at(at)[i]); Some((DamageKind::Changed, offset)) }
+            1 => { tape.at(at).remove(i); Some((if i + 1 == n { DamageKind::Truncated } else { DamageKind::Deleted }, offset)) }
+            2 => { tape.at(log).remove(places[i]); Some((if i + 1 == n { DamageKind::Truncated } else { DamageKind::Deleted }, offset)) }
             3 if i != j => {
                 let kept = tape.at(at);
                 let same = kept[i].value == kept[j].value && kept[i].key == kept[j].key;
                 swap_content(kept, i, j);
-                (!same).then_some((Kind::Swapped, offset))
+                (!same).then_some((DamageKind::Swapped, offset))
             }
-            4 if i != j => { swap_content(tape.at(log), places[i], places[j]); Some((Kind::Swapped, tape.partitions[&at][j].offset)) }
+            4 if i != j => { swap_content(tape.at(log), places[i], places[j]); Some((DamageKind::Swapped, tape.partitions[&at][j].offset)) }
             5 => {
                 // Any bit of an entry that is not a detail of its encoding.
                 flip(&mut tape.at(log)[places[i]]);

@@ -1,10 +1,10 @@
 //! Row A1 in a file: an export proves itself, and whatever is done to it is found and named.
 
-use audit::anchor::{Anchor, Head};
+use audit::anchor::{Anchor, ChainHead};
 use audit::chains::heads;
-use audit::export::{Export, ExportError, Summary};
+use audit::export::{ExportError, ExportPlan, ExportSummary};
 use audit::file::{self, FileDamage, Verified};
-use audit::walk::Kind;
+use audit::walk::DamageKind;
 use domain::chain::payload_hash;
 use ports::topics::TopicPartition;
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ fn export(
     tape: &Tape,
     from_ms: Option<i64>,
     to_ms: Option<i64>,
-) -> Result<(Vec<u8>, Summary), ExportError> {
+) -> Result<(Vec<u8>, ExportSummary), ExportError> {
     export_made(tape, from_ms, to_ms, "now")
 }
 
@@ -27,9 +27,9 @@ fn export_made(
     from_ms: Option<i64>,
     to_ms: Option<i64>,
     created: &str,
-) -> Result<(Vec<u8>, Summary), ExportError> {
+) -> Result<(Vec<u8>, ExportSummary), ExportError> {
     let mut out = Vec::new();
-    let export = Export {
+    let export = ExportPlan {
         log: tape,
         topics: &tape.topics,
         from_ms,
@@ -41,7 +41,7 @@ fn export_made(
     Ok((out, summary))
 }
 
-fn verify(file: &[u8], anchors: &[Anchor]) -> Result<Summary, FileDamage> {
+fn verify(file: &[u8], anchors: &[Anchor]) -> Result<ExportSummary, FileDamage> {
     verified(file, anchors).map(|v| v.summary)
 }
 
@@ -132,7 +132,7 @@ fn an_anchor_within_the_range_binds_the_file() {
     let file = forged(&tape);
     assert!(verify(&file, &[]).is_ok(), "by itself it is whole");
     let bad = verify(&file, &[anchor]).expect_err("the anchor knows better");
-    assert_eq!(bad.kind, Kind::Rewritten);
+    assert_eq!(bad.kind, DamageKind::Rewritten);
     assert!(bad.record.starts_with(&name), "{bad:?}");
 }
 
@@ -151,7 +151,7 @@ fn a_file_that_is_later_than_an_anchor_reaches_it() {
     assert!(first > 3);
     for file in [&short, &made(&cut, None, Some(TEN_MS), TEN)] {
         let bad = verified(file, &anchor).expect_err("it is as late as the anchor");
-        assert_eq!(bad.kind, Kind::Truncated, "{bad:?}");
+        assert_eq!(bad.kind, DamageKind::Truncated, "{bad:?}");
         assert!(
             bad.text.contains(NINE) && bad.text.contains("the file was made later"),
             "{bad:?}"
@@ -161,7 +161,7 @@ fn a_file_that_is_later_than_an_anchor_reaches_it() {
     // From the middle on: what the file has of a chain goes on to the anchor's head.
     let bad = verified(&made(&cut, Some(START_MS + 700), None, TEN), &anchor)
         .expect_err("open at its end");
-    assert_eq!(bad.kind, Kind::Truncated, "{bad:?}");
+    assert_eq!(bad.kind, DamageKind::Truncated, "{bad:?}");
 
     // What was made before the anchor, or ends before it, need not reach it; then it is not bound
     // by it either.
@@ -191,7 +191,7 @@ fn a_file_from_the_beginning_has_every_chain_that_an_anchor_saw() {
     let bad = verified(&file, &anchor).expect_err("a chain is gone");
     assert_eq!(
         (bad.kind, bad.record.as_str()),
-        (Kind::Truncated, "instruments/0 offset 0"),
+        (DamageKind::Truncated, "instruments/0 offset 0"),
         "{bad:?}"
     );
 
@@ -199,7 +199,7 @@ fn a_file_from_the_beginning_has_every_chain_that_an_anchor_saw() {
     let heads = anchor[0]
         .heads
         .iter()
-        .map(|h| Head {
+        .map(|h| ChainHead {
             chain: format!("a-{}", h.chain),
             ..*h
         })
@@ -222,7 +222,7 @@ fn a_file_from_the_beginning_has_every_chain_that_an_anchor_saw() {
     )
     .expect_err("it does not");
 
-    assert_eq!((bad.kind, bad.line), (Kind::Deleted, 2), "{bad:?}");
+    assert_eq!((bad.kind, bad.line), (DamageKind::Deleted, 2), "{bad:?}");
 }
 
 /// The first line changed, with all sums made to fit again.
@@ -340,7 +340,7 @@ fn damage_is_not_exported() {
     tape.at(at)[0].value.as_mut().expect("a value")[5] ^= 1;
     let refused = export(&tape, None, None).expect_err("it is damaged");
     assert!(
-        matches!(&refused, ExportError::Damaged { damage, .. } if damage.kind == Kind::Changed),
+        matches!(&refused, ExportError::Damaged { damage, .. } if damage.kind == DamageKind::Changed),
         "{refused}"
     );
 }
@@ -361,7 +361,7 @@ fn a1_a_line_with_a_new_sum_is_named_by_the_chain() {
     let bad = verify(&all.concat(), &[]).expect_err("damage");
     assert_eq!(
         (bad.kind, bad.line),
-        (Kind::Changed, i as u64 + 1),
+        (DamageKind::Changed, i as u64 + 1),
         "{bad:?}"
     );
 }
@@ -378,7 +378,7 @@ proptest! {
         let line = 1 + whole()[..place].iter().filter(|b| **b == b'\n').count() as u64;
         let bad = verify(&file, &[]).expect_err("damage");
         prop_assert_eq!(bad.line, line, "{:?}", bad);
-        prop_assert!(matches!(bad.kind, Kind::Changed | Kind::Truncated), "{:?}", bad);
+        prop_assert!(matches!(bad.kind, DamageKind::Changed | DamageKind::Truncated), "{:?}", bad);
     }
 
     /// Cut anywhere.
@@ -386,7 +386,7 @@ proptest! {
     fn a1_a_file_cut_short_is_found(place in any::<prop::sample::Index>()) {
         let place = place.index(whole().len());
         let bad = verify(&whole()[..place], &[]).expect_err("damage");
-        prop_assert_eq!(bad.kind, Kind::Truncated, "{:?}", bad);
+        prop_assert_eq!(bad.kind, DamageKind::Truncated, "{:?}", bad);
         prop_assert_eq!(bad.line, 1 + whole()[..place].iter().filter(|b| **b == b'\n').count() as u64);
     }
 
@@ -401,10 +401,10 @@ proptest! {
         }
 
         let want = match what {
-            0 => { all.remove(a); (if a + 1 == lines(whole()).len() { Kind::Truncated } else { Kind::Deleted }, a) }
-            1 if a != b => { all.swap(a, b); (Kind::Swapped, a) }
+            0 => { all.remove(a); (if a + 1 == lines(whole()).len() { DamageKind::Truncated } else { DamageKind::Deleted }, a) }
+            1 if a != b => { all.swap(a, b); (DamageKind::Swapped, a) }
             1 => return Ok(()),
-            _ => { let copy = all[a].clone(); all.insert(b + 1, copy); (Kind::Inserted, b + 1) }
+            _ => { let copy = all[a].clone(); all.insert(b + 1, copy); (DamageKind::Inserted, b + 1) }
         };
 
         let bad = verify(&all.concat(), &[]).expect_err("damage");

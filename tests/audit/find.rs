@@ -10,7 +10,7 @@ use ports::topics::TopicPartition;
 use roles::Role;
 use serde_json::Value;
 use wire::event::{Event, OrderEvent};
-use wire::portfolio::Portfolio;
+use wire::portfolio::PortfolioRecord;
 use wire::topics as t;
 use wire::trade::{ReferencePrice, Trade};
 
@@ -562,7 +562,7 @@ fn equity_by_replay_ends_where_the_portfolio_is() {
         assert_eq!(
             last,
             Some(
-                Portfolio::decode(published.value.as_deref().expect("a value"))
+                PortfolioRecord::decode(published.value.as_deref().expect("a value"))
                     .expect("a portfolio")
             )
         );

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use engine::instance::{Instance, Settings};
-use engine::role::Input;
-use log_local::{LocalLog, Memory, Options};
+use engine::instance::{Instance, InstanceSettings};
+use engine::role::RoleInput;
+use log_local::{LocalLog, LocalOptions, Memory};
 use os::clock::SystemClock;
 use ports::partitioner;
 use ports::records::{Headers, Record};
@@ -34,10 +34,10 @@ impl World {
         let topics = Arc::new(t::table(""));
         let now = Arc::new(AtomicI64::new(START_MS));
         let theirs = now.clone();
-        let options = Options {
+        let options = LocalOptions {
             clock: Arc::new(move || theirs.load(Ordering::Relaxed)),
             linger: Duration::ZERO,
-            ..Options::default()
+            ..LocalOptions::default()
         };
 
         let log =
@@ -54,7 +54,7 @@ impl World {
         }
 
         let instance = |role: Role| {
-            let settings = Settings {
+            let settings = InstanceSettings {
                 group: format!("processor-{role}"),
                 instance: format!("processor-{role}-1"),
                 limits: Limits {
@@ -175,7 +175,7 @@ impl World {
 impl World {
     fn has_read_all(&self, role: Role) -> bool {
         let count = |topic| self.log.partitions(topic).expect("log").expect("topic");
-        let at = |i: &Input| {
+        let at = |i: &RoleInput| {
             (0..count(i.topic))
                 .map(|p| TopicPartition::new(i.topic, p))
                 .collect::<Vec<_>>()

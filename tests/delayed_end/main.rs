@@ -18,7 +18,8 @@ use log_kafka::{KafkaLog, KafkaSettings};
 use ports::records::{Headers, Record, Records};
 use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{
-    Committed, From, Limits, Log, Member, MemberInput, MemberSpec, Outcome, Polled, Transaction,
+    Committed, From, Limits, Log, Member, MemberInput, MemberSpec, Polled, Transaction,
+    TransactionOutcome,
 };
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -355,7 +356,7 @@ fn takes_a_new_epoch(number: usize, s: Script) {
         });
 
         assert!(
-            matches!(outcome, Outcome::Committed { suspect: true, .. }),
+            matches!(outcome, TransactionOutcome::Committed { suspect: true, .. }),
             "{outcome:?}"
         );
         assert!(member.suspect());
@@ -414,8 +415,11 @@ fn takes_a_new_epoch(number: usize, s: Script) {
     assert!(
         matches!(
             (&outcome, committing),
-            (Outcome::Committed { .. }, true)
-                | (Outcome::NotCommitted(_) | Outcome::Late { .. }, false)
+            (TransactionOutcome::Committed { .. }, true)
+                | (
+                    TransactionOutcome::NotCommitted(_) | TransactionOutcome::Late { .. },
+                    false
+                )
         ),
         "{outcome:?}"
     );

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use engine::instance::Stop;
-use engine::pace::Bounds;
+use engine::instance::FatalError;
+use engine::pace::TransactionBounds;
 use ports::topics::TopicPartition;
-use ports::{Limits, Log, Outcome, Rejection};
+use ports::{Limits, Log, Rejection, TransactionOutcome};
 use world::*;
 
 fn numbered(n: usize, what: &str) -> impl Iterator<Item = (&'static str, String)> + '_ {
@@ -20,10 +20,10 @@ fn numbered(n: usize, what: &str) -> impl Iterator<Item = (&'static str, String)
     (0..n).map(move |i| (KEYS[i % 3], what.to_string()))
 }
 
-fn bounds(records: usize) -> Bounds {
-    Bounds {
+fn bounds(records: usize) -> TransactionBounds {
+    TransactionBounds {
         records,
-        ..Bounds::default()
+        ..TransactionBounds::default()
     }
 }
 
@@ -54,10 +54,10 @@ fn a_batch_ends_early_when_there_is_enough_output() {
     world.rows((0..50).map(|i| (format!("S{i}"), vec![b'x'; 10_000])));
     world.send(1, (0..50).map(|i| ("b", format!("look=S{i}"))));
     let mut instance = world.instance(1, LIMITS);
-    instance.bound_by(Bounds {
+    instance.bound_by(TransactionBounds {
         bytes: 30_000,
         row_bytes: 25_000,
-        ..Bounds::default()
+        ..TransactionBounds::default()
     });
 
     world.drain(&mut instance).unwrap();
@@ -88,9 +88,9 @@ fn a_journal_takes_as_many_records_as_it_needs() {
     let mut instance = world.instance(1, LIMITS);
 
     // No bound but that of the topic: 3 MiB of rows in one transaction.
-    instance.bound_by(Bounds {
+    instance.bound_by(TransactionBounds {
         row_bytes: usize::MAX,
-        ..Bounds::default()
+        ..TransactionBounds::default()
     });
 
     world.drain(&mut instance).unwrap();
@@ -139,13 +139,13 @@ fn a_transaction_that_was_late_comes_back_smaller_until_one_fits() {
             let of = tx.outputs.len();
             (of > 400).then(|| {
                 if told {
-                    Outcome::Late {
+                    TransactionOutcome::Late {
                         why: "no time".into(),
                         done: 400,
                         of,
                     }
                 } else {
-                    Outcome::Unknown("no answer".into())
+                    TransactionOutcome::Unknown("no answer".into())
                 }
             })
         });
@@ -175,7 +175,7 @@ fn a_transaction_that_was_late_comes_back_smaller_until_one_fits() {
 #[test]
 fn an_outage_is_waited_for_without_a_limit_and_counted() {
     let world = World::new(|_, n| {
-        (n < 60).then(|| Outcome::Late {
+        (n < 60).then(|| TransactionOutcome::Late {
             why: "brokers are away".into(),
             done: 0,
             of: 9,
@@ -214,14 +214,14 @@ fn an_outage_is_waited_for_without_a_limit_and_counted() {
     assert_eq!(world.check().values().sum::<u64>(), 100);
 }
 
-fn refuses(key: &'static [u8]) -> impl Fn(&ports::Transaction<'_>) -> Option<Outcome> {
+fn refuses(key: &'static [u8]) -> impl Fn(&ports::Transaction<'_>) -> Option<TransactionOutcome> {
     move |tx| {
         let rejection = || Rejection {
             reason: "MESSAGE_TOO_LARGE out".into(),
             text: "a record for out/1 is too large: raise max.message.bytes of out".into(),
         };
 
-        writes(tx, OUT, key).then(|| Outcome::Rejected(rejection()))
+        writes(tx, OUT, key).then(|| TransactionOutcome::Rejected(rejection()))
     }
 }
 
@@ -239,7 +239,7 @@ fn the_third_refusal_of_the_same_record_ends_the_role() {
         let refused = refuse(tx)?;
         if n % 2 == 0 {
             o.fetch_add(1, Ordering::Relaxed);
-            return Some(Outcome::NotCommitted("brokers are away".into()));
+            return Some(TransactionOutcome::NotCommitted("brokers are away".into()));
         }
 
         r.fetch_add(1, Ordering::Relaxed);
@@ -256,7 +256,7 @@ fn the_third_refusal_of_the_same_record_ends_the_role() {
     let mut instance = world.instance(1, LIMITS);
     let stopped = world.drain(&mut instance).unwrap_err();
     let text = stopped.to_string();
-    assert!(matches!(stopped, Stop::Refused(_)), "{text}");
+    assert!(matches!(stopped, FatalError::Refused(_)), "{text}");
     for part in [
         "in/1/300",
         "refused 3 times",
@@ -301,7 +301,7 @@ fn what_is_refused_only_together_gets_through_in_pieces() {
         };
 
         (tx.outputs.iter().filter(|r| r.at.topic == OUT).count() > 50)
-            .then_some(Outcome::Rejected(rejection))
+            .then_some(TransactionOutcome::Rejected(rejection))
     });
 
     world.send(0, numbered(2_000, "emit=2"));
@@ -321,7 +321,7 @@ fn a_record_that_its_topic_can_never_take_ends_the_role_at_once() {
     world.send(0, [("a", "big=2000000".to_string())]);
     let stopped = world.drain(&mut instance).unwrap_err();
     let text = stopped.to_string();
-    assert!(matches!(stopped, Stop::Refused(_)), "{text}");
+    assert!(matches!(stopped, FatalError::Refused(_)), "{text}");
     for part in [
         "changelog/0",
         "key \"big\"",
@@ -557,7 +557,8 @@ fn a_quiet_partition_waits_for_short_turns_only() {
 /// one each time.
 #[test]
 fn wake_ups_do_not_pile_up() {
-    let world = World::new(|_, n| (n < 40).then(|| Outcome::NotCommitted("not now".into())));
+    let world =
+        World::new(|_, n| (n < 40).then(|| TransactionOutcome::NotCommitted("not now".into())));
     world.send(0, numbered(10, "emit=1"));
     let mut instance = world.instance(1, LIMITS);
     world.drain(&mut instance).unwrap();
@@ -635,11 +636,11 @@ fn other_bounds_lead_to_the_same_state_and_output() {
             },
         );
 
-        instance.bound_by(Bounds {
+        instance.bound_by(TransactionBounds {
             records: output,
             row_bytes,
             journal_part: 200,
-            ..Bounds::default()
+            ..TransactionBounds::default()
         });
 
         world.drain(&mut instance).unwrap();

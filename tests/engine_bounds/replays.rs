@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::instance::{Instance, Settings};
-use engine::meta::Meta;
-use engine::pace::Bounds;
-use engine::replay::Replay;
+use engine::instance::{Instance, InstanceSettings};
+use engine::meta::Checkpoint;
+use engine::pace::TransactionBounds;
+use engine::replay::ReplaySettings;
 use engine::role::RoleFactory;
-use engine::travel::Moment;
+use engine::travel::PointInTime;
 use log_local::LocalLog;
 use os::clock::SystemClock;
 use ports::partitioner::partition;
@@ -51,7 +51,7 @@ fn compare(
         };
 
         let progress = &mut |_| {};
-        let replay = Replay {
+        let replay = ReplaySettings {
             log,
             topics: names.clone(),
             factory: logic,
@@ -60,10 +60,10 @@ fn compare(
             progress,
         };
 
-        let goal = Meta {
+        let goal = Checkpoint {
             transaction,
             offsets: inputs.clone(),
-            ..Meta::default()
+            ..Checkpoint::default()
         };
 
         let replayed = replay
@@ -78,7 +78,7 @@ fn compare(
             "task {task}: {replayed:?}"
         );
         let progress = &mut |_| {};
-        let replay = Replay {
+        let replay = ReplaySettings {
             log,
             topics: names.clone(),
             factory: logic,
@@ -90,7 +90,7 @@ fn compare(
         let there = replay
             .until(
                 MemoryStores::default().open(task).unwrap(),
-                Moment::Time(i64::MAX - 1),
+                PointInTime::Time(i64::MAX - 1),
                 &inputs,
             )
             .unwrap();
@@ -137,7 +137,7 @@ fn instance(
     logic: Box<dyn RoleFactory>,
 ) -> Instance {
     let group = format!("processor-{}", role.name());
-    let settings = Settings {
+    let settings = InstanceSettings {
         instance: format!("{group}-1"),
         group,
         limits: Limits {
@@ -235,7 +235,7 @@ fn orders_and_trading_get_past_large_listings() {
             .map(|(role, stores)| {
                 let mut i = instance(role, &log, &names, stores, logic(role));
                 if tight {
-                    i.bound_by(Bounds {
+                    i.bound_by(TransactionBounds {
                         records: 30,
                         bytes: 4_000,
                         row_bytes: 1_000,

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use engine::context::Ctx;
-use engine::instance::{Instance, Settings, Stop, TaskView};
-use engine::role::{Bug, Input, Role, RoleFactory, RoleSpec};
+use engine::instance::{FatalError, Instance, InstanceSettings, TaskView};
+use engine::role::{Bug, RoleFactory, RoleInput, RoleLogic, RoleSpec};
 use log_local::LocalLog;
 use ports::records::{Headers, Record, Records};
 use ports::topics::*;
@@ -76,7 +76,7 @@ impl Clock for Ticks {
 /// of state. Counts records by key.
 struct Does(Ticks);
 
-impl Role for Does {
+impl RoleLogic for Does {
     fn process(&mut self, ctx: &mut Ctx<'_>, r: &Record<'_>) -> Result<(), Bug> {
         self.0.pass(20);
         if r.at.topic == CLOCK {
@@ -126,13 +126,13 @@ impl RoleFactory for Doing {
     fn spec(&self) -> &RoleSpec {
         &self.0
     }
-    fn make(&self, _task: u32) -> Box<dyn Role> {
+    fn make(&self, _task: u32) -> Box<dyn RoleLogic> {
         Box::new(Does(self.1.clone()))
     }
 }
 
 pub fn factory(ticks: &Ticks) -> Box<dyn RoleFactory> {
-    let input = |topic| Input {
+    let input = |topic| RoleInput {
         topic,
         guarded: false,
     };
@@ -154,7 +154,7 @@ pub fn factory(ticks: &Ticks) -> Box<dyn RoleFactory> {
 }
 
 /// How a transaction is to end, by its output; none: well. The second figure counts transactions.
-pub type Policy = Arc<dyn Fn(&Transaction<'_>, usize) -> Option<Outcome> + Send + Sync>;
+pub type Policy = Arc<dyn Fn(&Transaction<'_>, usize) -> Option<TransactionOutcome> + Send + Sync>;
 
 /// What a transaction held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,7 +194,7 @@ impl Member for ToldMember {
     fn pass_over(&mut self, partitions: &[TopicPartition]) {
         self.0.pass_over(partitions);
     }
-    fn transact(&mut self, tx: &Transaction<'_>) -> Outcome {
+    fn transact(&mut self, tx: &Transaction<'_>) -> TransactionOutcome {
         self.1.ticks.pass(5_000);
         let number = self.1.seen.lock().unwrap().len();
         let outcome = (self.1.policy)(tx, number).unwrap_or_else(|| self.0.transact(tx));
@@ -208,7 +208,7 @@ impl Member for ToldMember {
                 .map(|r| r.value.unwrap_or_default().len())
                 .collect(),
             offsets: tx.offsets.to_vec(),
-            committed: matches!(outcome, Outcome::Committed { .. }),
+            committed: matches!(outcome, TransactionOutcome::Committed { .. }),
         });
 
         outcome
@@ -273,7 +273,7 @@ impl Told {
     /// The same log, whose commits end otherwise.
     pub fn with_policy(
         self,
-        policy: impl Fn(&Transaction<'_>, usize) -> Option<Outcome> + Send + Sync + 'static,
+        policy: impl Fn(&Transaction<'_>, usize) -> Option<TransactionOutcome> + Send + Sync + 'static,
     ) -> Told {
         Told {
             policy: Arc::new(policy),
@@ -296,7 +296,7 @@ pub const LIMITS: Limits = Limits {
 
 impl World {
     pub fn new(
-        policy: impl Fn(&Transaction<'_>, usize) -> Option<Outcome> + Send + Sync + 'static,
+        policy: impl Fn(&Transaction<'_>, usize) -> Option<TransactionOutcome> + Send + Sync + 'static,
     ) -> World {
         let table = table();
         let ticks = Ticks::default();
@@ -393,7 +393,7 @@ impl World {
     }
 
     pub fn instance(&self, number: u32, limits: Limits) -> Instance {
-        let settings = Settings {
+        let settings = InstanceSettings {
             group: "does".into(),
             instance: format!("does-{number}"),
             limits,
@@ -437,7 +437,7 @@ impl World {
     }
 
     /// Steps until everything sent is committed, wake-ups included.
-    pub fn drain(&self, instance: &mut Instance) -> Result<(), Stop> {
+    pub fn drain(&self, instance: &mut Instance) -> Result<(), FatalError> {
         for _ in 0..200_000 {
             instance.step()?;
             if self.is_drained() && instance.phase() == "running" {

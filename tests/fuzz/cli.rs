@@ -188,7 +188,7 @@ fn read_listing(bytes: &[u8]) -> u64 {
     let mut lines = text.lines().map(|l| l.split(',').collect::<Vec<_>>());
     let rows: Vec<bool> = match lines
         .next()
-        .map(|header| listings::Columns::find(header.into_iter()))
+        .map(|header| listings::ListingColumns::find(header.into_iter()))
     {
         Some(Ok(columns)) => lines
             .take(4)

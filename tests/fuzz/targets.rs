@@ -7,14 +7,14 @@ use domain::book::Life;
 use domain::price::Priced;
 use domain::reason::Reason;
 use domain::status::{Liquidity, Side, Status};
-use engine::broadcast::{Seen, TableView, Tables};
+use engine::broadcast::{TableView, Tables, UsedBroadcastRow};
 use engine::context::{Cause, Ctx, Outbox};
 use engine::digest::Digest;
 use engine::guard::{self, OutSequences};
 use engine::journal::{Assembler, JournalPart};
-use engine::meta::{JournalEntry, Meta, StoreMeta};
+use engine::meta::{Checkpoint, JournalEntry, StoreMeta};
 use engine::overlay::Overlay;
-use log_local::batch::{Builder, Packed};
+use log_local::batch::{Builder, PackedBatch};
 use log_local::format;
 use ports::records::{HeaderBuf, Headers, Record, Records};
 use ports::topics::{Partitions, TopicId, TopicPartition};
@@ -22,11 +22,11 @@ use ports::varint;
 use roles::{Role, RoleSettings, factory, show};
 use store::memory::MemoryStore;
 use wire::audit::AuditEntry;
-use wire::book::{Ask, BookCommand, Execution, NewOrder, Outcome};
-use wire::content::{self, Content};
+use wire::book::{Ask, BookCommand, Execution, NewOrder, OrderOutcome};
+use wire::content::{self, CommandFingerprint};
 use wire::event::{Event, OrderEvent};
 use wire::notification::{self, Notification};
-use wire::portfolio::Portfolio;
+use wire::portfolio::PortfolioRecord;
 use wire::trade::{ReferencePrice, Trade};
 use wire::{command, control, instrument, tick, topics};
 
@@ -265,7 +265,7 @@ fn read_command(bytes: &[u8]) -> u64 {
         Ok(c) => {
             let mut packed = Vec::new();
             content::put(&c, &mut packed);
-            let content = Content(&packed);
+            let content = CommandFingerprint(&packed);
             assert_eq!(content.kind(), Some(c.kind));
             assert_eq!(content.conflict(content), None);
             assert_eq!(
@@ -436,7 +436,7 @@ fn events() -> Vec<Vec<u8>> {
         })
     };
 
-    let mut portfolio = Portfolio {
+    let mut portfolio = PortfolioRecord {
         user_id: "501".into(),
         user_seq: 3,
         cash_available_e4: -1,
@@ -494,19 +494,19 @@ fn events() -> Vec<Vec<u8>> {
             limit_e4: 9,
             ceiling_e4: 18,
         }),
-        execution(Outcome::Fill {
+        execution(OrderOutcome::Fill {
             trade_id: "3-7",
             price_e4: 5,
             quantity: 10,
             liquidity: Liquidity::Maker,
         }),
-        execution(Outcome::Replaced {
+        execution(OrderOutcome::Replaced {
             quantity: 5,
             limit_e4: 6,
         }),
-        execution(Outcome::CancelRefused(Reason::TooLateToCancel)),
-        execution(Outcome::Done(Reason::PriceBand)),
-        execution(Outcome::Rejected(Reason::StalePrice)),
+        execution(OrderOutcome::CancelRefused(Reason::TooLateToCancel)),
+        execution(OrderOutcome::Done(Reason::PriceBand)),
+        execution(OrderOutcome::Rejected(Reason::StalePrice)),
     ]
 }
 
@@ -533,7 +533,7 @@ fn read_ours(bytes: &[u8]) -> u64 {
         OrderEvent,
         Trade,
         ReferencePrice,
-        Portfolio,
+        PortfolioRecord,
         AuditEntry,
         BookCommand,
         Execution
@@ -542,7 +542,7 @@ fn read_ours(bytes: &[u8]) -> u64 {
 
 fn metas() -> Vec<Vec<u8>> {
     let at = |t, p| TopicPartition::new(TopicId(t), p);
-    let meta = Meta {
+    let meta = Checkpoint {
         transaction: 300,
         offsets: vec![(at(0, 2), 17), (at(11, 2), 0)],
         digest: Digest(7 << 90),
@@ -556,7 +556,7 @@ fn metas() -> Vec<Vec<u8>> {
         meta: meta.clone(),
     };
 
-    let rows = vec![Seen {
+    let rows = vec![UsedBroadcastRow {
         table: TopicId(2),
         key: (*b"AAPL").into(),
         version: 3,
@@ -593,7 +593,7 @@ fn read_meta(bytes: &[u8]) -> u64 {
         })*};
     }
 
-    read!(Meta, StoreMeta, JournalEntry);
+    read!(Checkpoint, StoreMeta, JournalEntry);
     match JournalPart::decode(bytes) {
         Ok(Some(part)) => {
             assert_eq!(
@@ -654,7 +654,7 @@ fn read_batch(bytes: &[u8]) -> u64 {
         return 0;
     };
 
-    match Packed::parse(u64::from_le_bytes(*base), bytes.to_vec()) {
+    match PackedBatch::parse(u64::from_le_bytes(*base), bytes.to_vec()) {
         Err(e) => {
             let text: String = e
                 .to_string()
@@ -713,8 +713,8 @@ fn read_log_value(bytes: &[u8]) -> u64 {
 
     match told {
         Ok(()) => answer(&[b"ok", &[which % 3]]),
-        Err(format::Unreadable::Newer { what, .. }) => answer(&[b"newer", what.as_bytes()]),
-        Err(format::Unreadable::Damaged(what)) => answer(&[b"bad", what.as_bytes()]),
+        Err(format::UnreadableValue::Newer { what, .. }) => answer(&[b"newer", what.as_bytes()]),
+        Err(format::UnreadableValue::Damaged(what)) => answer(&[b"bad", what.as_bytes()]),
     }
 }
 

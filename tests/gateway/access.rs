@@ -1,7 +1,7 @@
 //! Who may see what, over HTTP.
 
-use gateway::Settings;
-use gateway::access::{Access, new_admin_token, new_token};
+use gateway::GatewaySettings;
+use gateway::access::{AccessControl, new_admin_token, new_token};
 use hyper::Method;
 use ports::LogError;
 
@@ -39,7 +39,7 @@ async fn a_token_opens_its_user_and_an_admins_opens_all() {
     let world = World::new();
     world.tell(["501", "502"]);
     let (file, tokens) = tokens(&["501", "502", ADMIN]);
-    let access = Access::with_file(file.path()).expect("a good file");
+    let access = AccessControl::with_file(file.path()).expect("a good file");
     let running = world.gateway_with(access, settings()).await;
     let at = running.address;
     let status = async |path: &str, token: Option<&str>| {
@@ -116,13 +116,13 @@ async fn a_token_opens_its_user_and_an_admins_opens_all() {
 async fn other_machines_are_let_in_with_tokens_only() {
     let world = World::new();
     for open in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
-        let settings = Settings {
+        let settings = GatewaySettings {
             listen: open.parse().expect("an address"),
             ..settings()
         };
 
         let topics = std::sync::Arc::new(wire::topics::table(""));
-        match gateway::start(world.log.clone(), topics, Access::open(), settings).await {
+        match gateway::start(world.log.clone(), topics, AccessControl::open(), settings).await {
             Err(LogError::Invalid(why)) => assert!(why.contains("--token-file"), "{why}"),
             Err(e) => panic!("{e}"),
             Ok(_) => panic!("{open} is open to the world"),
@@ -130,11 +130,11 @@ async fn other_machines_are_let_in_with_tokens_only() {
     }
 
     let (file, _) = tokens(&["501"]);
-    let access = Access::with_file(file.path()).expect("a good file");
+    let access = AccessControl::with_file(file.path()).expect("a good file");
     let running = world
         .gateway_with(
             access,
-            Settings {
+            GatewaySettings {
                 listen: "0.0.0.0:0".parse().expect("an address"),
                 ..settings()
             },
@@ -190,9 +190,9 @@ async fn what_a_proxy_passed_on_is_answered_with_tokens_or_when_told_to() {
         ("x-real-ip", "203.0.113.9"),
     ];
     let kinds = [
-        (Access::open(), 403),
-        (Access::open_to_proxies(), 200),
-        (Access::with_file(file.path()).expect("a file"), 200),
+        (AccessControl::open(), 403),
+        (AccessControl::open_to_proxies(), 200),
+        (AccessControl::with_file(file.path()).expect("a file"), 200),
     ];
     for (access, want) in kinds {
         let running = world.gateway_with(access, settings()).await;
@@ -317,7 +317,7 @@ async fn methods_and_spellings() {
 async fn wrong_requests_are_explained() {
     let world = World::new();
     let running = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             streams_per_user: 1,
             ..settings()
         })
@@ -413,7 +413,7 @@ async fn every_user_that_may_exist_can_be_asked_for() {
     let (file, tokens) = tokens(&users);
     let running = world
         .gateway_with(
-            Access::with_file(file.path()).expect("a good file"),
+            AccessControl::with_file(file.path()).expect("a good file"),
             settings(),
         )
         .await;
@@ -443,7 +443,7 @@ async fn every_user_that_may_exist_can_be_asked_for() {
 async fn more_connections_than_allowed_are_told_to_come_back() {
     let world = World::new();
     let running = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             connections: 2,
             ..settings()
         })

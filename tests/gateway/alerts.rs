@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use gateway::Running;
+use gateway::RunningGateway;
 use hyper::Method;
 use serde_json::{Value, json};
 use wire::topics;
@@ -22,7 +22,7 @@ fn price(world: &World, symbol: &str, price_e4: i64) {
     world.put(topics::REFERENCE_PRICES, symbol, &value);
 }
 
-async fn set(running: &Running, user: &str, id: &str, wish: Value) -> Value {
+async fn set(running: &RunningGateway, user: &str, id: &str, wish: Value) -> Value {
     let (status, answer) = ask(
         running.address,
         Method::PUT,

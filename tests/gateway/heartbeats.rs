@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use gateway::access::Access;
-use gateway::{Running, Settings};
+use gateway::access::AccessControl;
+use gateway::{GatewaySettings, RunningGateway};
 use hyper::Method;
 use wire::event::Event;
 
@@ -31,7 +31,7 @@ async fn a_token_that_is_taken_away_ends_a_busy_stream_too() {
     let (file, tokens) = tokens(&["501", "502"]);
     let running = world
         .gateway_with(
-            Access::with_file(file.path()).expect("a good file"),
+            AccessControl::with_file(file.path()).expect("a good file"),
             settings(),
         )
         .await;
@@ -75,7 +75,7 @@ async fn heartbeat(sse: &mut Sse, position: u64) {
     }
 }
 
-async fn quiet(running: &Running, query: &str) -> Sse {
+async fn quiet(running: &RunningGateway, query: &str) -> Sse {
     let mut sse = Sse::open(
         running.address,
         &format!("/v1/users/quiet/notifications?{query}"),
@@ -90,7 +90,7 @@ async fn quiet(running: &Running, query: &str) -> Sse {
 async fn heartbeats_come_while_others_change_what_they_want() {
     let world = World::new();
     let running = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             heartbeat: Duration::from_millis(400),
             ..settings()
         })

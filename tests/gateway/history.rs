@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use domain::portfolio::Holding;
-use gateway::Settings;
+use gateway::GatewaySettings;
 use hyper::Method;
-use wire::portfolio::{Portfolio, Position};
+use wire::portfolio::{PortfolioRecord, PositionRecord};
 use wire::topics;
 
 use crate::support::{Sse, World, ask, old_user, settings, until};
@@ -19,7 +19,7 @@ async fn what_left_the_memory_is_read_from_the_log() {
     }
 
     let running = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             memory: 30 << 10,
             ..settings()
         })
@@ -57,7 +57,7 @@ async fn what_is_older_than_the_history_is_gone_and_said_so() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     world.tell(["501"; 5]);
     let running = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             history: Some(Duration::from_millis(250)),
             ..settings()
         })
@@ -158,7 +158,7 @@ async fn a_position_a_little_ahead_comes_true() {
     let world = World::new();
     world.tell(["501"; 3]);
     let running = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             ahead: Duration::from_secs(20),
             ..settings()
         })
@@ -261,11 +261,11 @@ async fn the_snapshot_of_a_large_portfolio_has_all_its_positions() {
     };
 
     let user = |seq: u64, inline: &[(&str, i64)], apart: u64| {
-        let mut p = Portfolio {
+        let mut p = PortfolioRecord {
             user_id: "501".into(),
             user_seq: seq,
             positions_apart: apart,
-            ..Portfolio::default()
+            ..PortfolioRecord::default()
         };
 
         p.positions = inline
@@ -280,7 +280,7 @@ async fn the_snapshot_of_a_large_portfolio_has_all_its_positions() {
     let position = |seq: u64, symbol: &str, quantity: Option<i64>| {
         let mut out = Vec::new();
         let value = quantity.map(|quantity| {
-            Position {
+            PositionRecord {
                 user_id: "501",
                 user_seq: seq,
                 symbol,

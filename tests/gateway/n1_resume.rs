@@ -104,8 +104,8 @@ async fn n1_the_seam_between_history_and_live_is_none() {
     running.stop().await;
 }
 
-fn gateway_settings(memory: usize) -> gateway::Settings {
-    gateway::Settings {
+fn gateway_settings(memory: usize) -> gateway::GatewaySettings {
+    gateway::GatewaySettings {
         memory,
         ..settings()
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gateway::webhooks::sign;
-use gateway::{Running, Settings};
+use gateway::{GatewaySettings, RunningGateway};
 use hyper::Method;
 use serde_json::{Value, json};
 use wire::event::Event;
@@ -14,16 +14,16 @@ use wire::topics;
 use crate::endpoint::{Endpoint, Got};
 use crate::support::{World, ask, count, old_user, settings, until};
 
-fn quick() -> Settings {
+fn quick() -> GatewaySettings {
     let schedule = [30, 40, 50, 60, 70, 80].map(Duration::from_millis).to_vec();
-    Settings {
+    GatewaySettings {
         schedule,
         webhook_timeout: Duration::from_millis(300),
         ..settings()
     }
 }
 
-async fn register(running: &Running, user: &str, id: &str, wish: Value) -> Value {
+async fn register(running: &RunningGateway, user: &str, id: &str, wish: Value) -> Value {
     until("ready", || running.gateway.feed.is_ready()).await;
     let path = format!("/v1/users/{user}/webhooks/{id}");
     let (status, answer) = ask(running.address, Method::PUT, &path, &[], &wish.to_string()).await;
@@ -31,7 +31,7 @@ async fn register(running: &Running, user: &str, id: &str, wish: Value) -> Value
     answer
 }
 
-async fn shown(running: &Running, user: &str, id: &str) -> Value {
+async fn shown(running: &RunningGateway, user: &str, id: &str) -> Value {
     ask(
         running.address,
         Method::GET,
@@ -242,7 +242,7 @@ async fn an_endpoint_that_does_not_work_is_tried_at_the_last_pause_until_it_is_g
 
     let pauses = [10, 20].map(Duration::from_millis).to_vec();
     let long = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             schedule: pauses.clone(),
             give_up: Duration::from_secs(3_600),
             ..quick()
@@ -269,7 +269,7 @@ async fn an_endpoint_that_does_not_work_is_tried_at_the_last_pause_until_it_is_g
 
     let world = World::new();
     let short = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             schedule: pauses,
             give_up: Duration::from_millis(200),
             ..quick()
@@ -299,7 +299,7 @@ async fn endpoints_that_never_answer_hold_up_no_other_user() {
     let endpoint = Endpoint::start(|path, _| if path == "/stuck" { 0 } else { 200 }).await;
     let patience = Duration::from_secs(60);
     let running = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             schedule: vec![patience],
             webhook_timeout: patience,
             ..quick()
@@ -348,7 +348,7 @@ async fn two_endpoints_that_give_up_the_same_notification_write_letters_of_two_n
     let world = World::new();
     let endpoint = Endpoint::start(|_, _| 500).await;
     let running = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             schedule: vec![Duration::from_millis(200)],
             give_up: Duration::from_millis(100),
             ..quick()
@@ -393,7 +393,7 @@ async fn two_endpoints_that_give_up_the_same_notification_write_letters_of_two_n
 async fn an_endpoint_that_was_corrected_is_tried_at_once() {
     let world = World::new();
     let endpoint = Endpoint::start(|path, _| if path == "/wrong" { 500 } else { 200 }).await;
-    let day = || Settings {
+    let day = || GatewaySettings {
         schedule: vec![Duration::from_secs(86_400)],
         ..quick()
     };
@@ -455,7 +455,7 @@ async fn an_endpoint_that_was_corrected_is_tried_at_once() {
     .await;
     running.stop().await;
     let clerk = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             webhooks: false,
             ..day()
         })
@@ -733,7 +733,7 @@ async fn preferences_and_kinds_decide_what_is_sent() {
 async fn endpoints_are_listed_changed_and_removed_and_bad_ones_refused() {
     let world = World::new();
     let running = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             private_webhooks: false,
             ..quick()
         })

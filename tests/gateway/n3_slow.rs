@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use gateway::Settings;
+use gateway::GatewaySettings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -37,7 +37,7 @@ fn resident_kib() -> u64 {
 async fn n3_a_slow_reader_is_disconnected_with_a_position_and_slows_nobody() {
     let world = World::new();
     let running = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             memory: 8 << 20,
             ..settings()
         })
@@ -120,7 +120,7 @@ async fn n3_a_slow_reader_is_disconnected_with_a_position_and_slows_nobody() {
 async fn n3_the_last_event_of_a_slow_reader_names_its_position() {
     let world = World::new();
     let running = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             stall: Duration::from_millis(200),
             grace: Duration::from_secs(20),
             ..settings()
@@ -164,7 +164,7 @@ async fn n3_memory_is_bounded_whatever_clients_do() {
 
     // They would be given up after a minute only, so that they are all there at once.
     let running = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             stall: Duration::from_secs(60),
             memory: 1 << 20,
             streams_per_user: 1000,
@@ -212,7 +212,7 @@ async fn n3_memory_is_bounded_whatever_clients_do() {
 async fn who_asks_and_asks_and_never_reads_loses_the_place() {
     let world = World::new();
     let running = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             connections: 1,
             ..settings()
         })

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use client::simulate::Rng;
-use gateway::Settings;
+use gateway::GatewaySettings;
 
 use crate::n3_slow::deaf;
 use crate::support::{Sse, World, count, settings};
@@ -40,7 +40,7 @@ async fn soak_clients_come_and_go_without_gap_or_repeat() {
         .collect();
     let world = Arc::new(World::new());
     let running = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             stall: Duration::from_secs(2),
             heartbeat: Duration::from_secs(1),
             memory: 16 << 20,

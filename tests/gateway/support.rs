@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gateway::access::Access;
-use gateway::{self, Gateway, Running, Settings};
+use gateway::access::AccessControl;
+use gateway::{self, GatewayContext, GatewaySettings, RunningGateway};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
@@ -176,11 +176,15 @@ impl World {
         self.all(topic).iter().map(|r| r.timestamp_ms).collect()
     }
 
-    pub async fn gateway(&self, settings: Settings) -> Running {
-        self.gateway_with(Access::open(), settings).await
+    pub async fn gateway(&self, settings: GatewaySettings) -> RunningGateway {
+        self.gateway_with(AccessControl::open(), settings).await
     }
 
-    pub async fn gateway_with(&self, access: Access, settings: Settings) -> Running {
+    pub async fn gateway_with(
+        &self,
+        access: AccessControl,
+        settings: GatewaySettings,
+    ) -> RunningGateway {
         gateway::start(
             self.log.clone(),
             Arc::new(topics::table("")),
@@ -193,11 +197,11 @@ impl World {
 }
 
 /// A user with ten notifications, all of them older than the history; and a gateway.
-pub async fn old_user(world: &World, user: &str, settings: Settings) -> Running {
+pub async fn old_user(world: &World, user: &str, settings: GatewaySettings) -> RunningGateway {
     world.tell([user; 10]);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let running = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             history: Some(Duration::from_millis(250)),
             ..settings
         })
@@ -208,8 +212,8 @@ pub async fn old_user(world: &World, user: &str, settings: Settings) -> Running 
 }
 
 /// Any port, and everything quick.
-pub fn settings() -> Settings {
-    Settings {
+pub fn settings() -> GatewaySettings {
+    GatewaySettings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         heartbeat: Duration::from_millis(200),
         stall: Duration::from_millis(500),
@@ -217,7 +221,7 @@ pub fn settings() -> Settings {
         ahead: Duration::from_millis(100),
         positions_every: Duration::from_millis(10),
         private_webhooks: true,
-        ..Settings::default()
+        ..GatewaySettings::default()
     }
 }
 
@@ -416,6 +420,9 @@ fn parse(event: &str) -> Said {
 }
 
 /// One of the gateway's counters.
-pub fn count(g: &Gateway, which: fn(&gateway::Metrics) -> &std::sync::atomic::AtomicU64) -> u64 {
+pub fn count(
+    g: &GatewayContext,
+    which: fn(&gateway::Metrics) -> &std::sync::atomic::AtomicU64,
+) -> u64 {
     which(&g.metrics).load(std::sync::atomic::Ordering::Relaxed)
 }

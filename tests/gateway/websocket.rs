@@ -1,7 +1,7 @@
 //! The same promises over a WebSocket.
 
 use futures_util::{SinkExt, StreamExt};
-use gateway::Settings;
+use gateway::GatewaySettings;
 use serde_json::Value;
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
@@ -91,7 +91,7 @@ async fn n3_a_slow_websocket_is_closed_with_its_position() {
     let world = World::new();
     world.tell(["501"; 5_000]);
     let running = world
-        .gateway(Settings {
+        .gateway(GatewaySettings {
             stall: Duration::from_millis(200),
             grace: Duration::from_secs(20),
             ..settings()

@@ -7,7 +7,7 @@ use engine::broadcast::{TableView, Tables};
 use engine::context::{Cause, Ctx, Outbox};
 use engine::guard::OutSequences;
 use engine::overlay::Overlay;
-use engine::role::{Role as Logic, RoleFactory};
+use engine::role::{RoleFactory, RoleLogic as Logic};
 use ports::StateStore;
 use ports::records::{Headers, Record, Records};
 use ports::topics::{TopicId, TopicPartition};

@@ -1,4 +1,4 @@
-//! The pages, held by tests: links, and the commands that are shown. Links need no C++ libraries: `--no-default-features` will do.
+//! The pages, held by tests: links, and the commands that are shown. EarlyLinks need no C++ libraries: `--no-default-features` will do.
 
 #[cfg(feature = "rocks")]
 mod commands;

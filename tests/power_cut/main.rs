@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 
 use client::simulate::Rng;
 use disk::{Disk, Entry};
-use log_local::{Durability, LocalLog, Options};
+use log_local::{Durability, LocalLog, LocalOptions};
 use ports::records::{Headers, Record, Records};
 use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
-use ports::{From, Limits, Log, MemberInput, MemberSpec, Outcome, Polled, Transaction};
+use ports::{From, Limits, Log, MemberInput, MemberSpec, Polled, Transaction, TransactionOutcome};
 
 const CHILD: &str = "POWER_CUT_CHILD";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -82,10 +82,10 @@ fn child() {
     };
 
     // A small bound, so that compaction runs too.
-    let options = Options {
+    let options = LocalOptions {
         durability,
         compact_bytes: 4 << 20,
-        ..Options::default()
+        ..LocalOptions::default()
     };
 
     let log = LocalLog::open(&below.join("log"), &table(), options).expect("the log opens");
@@ -186,7 +186,10 @@ fn child() {
                     offsets: &offsets,
                 });
 
-                assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+                assert!(
+                    matches!(outcome, TransactionOutcome::Committed { .. }),
+                    "{outcome:?}"
+                );
                 offsets
                     .iter()
                     .for_each(|(at, next)| tell(format!("g{} {}\n", at.partition, next - 1)));
@@ -275,7 +278,7 @@ fn told(entries: &[Entry]) -> BTreeMap<String, Vec<(u64, u64)>> {
 
 /// What a log has of each writer: how many numbers, none missing between.
 fn found(dir: &Path, what: &str) -> BTreeMap<String, u64> {
-    let log = LocalLog::open(dir, &table(), Options::default())
+    let log = LocalLog::open(dir, &table(), LocalOptions::default())
         .unwrap_or_else(|e| panic!("{what}: the log does not open: {e}"));
     let mut all = BTreeMap::new();
     if log.partitions(INPUT).expect("an answer").is_none()

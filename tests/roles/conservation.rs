@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use roles::{Role, RoleSettings};
-use wire::portfolio::Portfolio;
+use wire::portfolio::PortfolioRecord;
 use wire::topics;
 
 use super::driver::World;
@@ -119,7 +119,7 @@ proptest! {
             // E6: the portfolio is a fold of the events, and its last version holds the last event.
             let all = w.records(topics::PORTFOLIOS);
             let p = all.iter().rev().find(|r| r.key.as_deref() == Some(user.as_bytes())).expect("a portfolio");
-            let p = Portfolio::decode(p.value.as_deref().unwrap()).unwrap();
+            let p = PortfolioRecord::decode(p.value.as_deref().unwrap()).unwrap();
             prop_assert_eq!(p.user_seq, events.len() as u64);
             prop_assert_eq!(p.cash_available_e4, last["cash_available_e4"].as_i64().unwrap());
             for (symbol, h) in &p.positions {

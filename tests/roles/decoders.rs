@@ -6,7 +6,7 @@ use wire::book::{BookCommand, Execution};
 use wire::event::OrderEvent;
 use wire::input::read_map;
 use wire::notification::Notification;
-use wire::portfolio::Portfolio;
+use wire::portfolio::PortfolioRecord;
 use wire::trade::{ReferencePrice, Trade, TradeBusted};
 use wire::{command, control, instrument, tick};
 
@@ -28,7 +28,7 @@ fn throw(bytes: &[u8]) {
     );
 
     let _ = (
-        Portfolio::decode(bytes),
+        PortfolioRecord::decode(bytes),
         AuditEntry::decode(bytes),
         BookCommand::decode(bytes),
         Execution::decode(bytes),

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use engine::broadcast::{Seen, TableView, Tables};
+use engine::broadcast::{TableView, Tables, UsedBroadcastRow};
 use engine::context::{Cause, Ctx, Outbox};
-use engine::guard::{self, InSequences, OutSequences, Verdict};
+use engine::guard::{self, InSequences, OutSequences, SequenceCheck};
 use engine::overlay::Overlay;
-use engine::role::{Bug, Role as Logic, RoleFactory};
+use engine::role::{Bug, RoleFactory, RoleLogic as Logic};
 use ports::partitioner;
 use ports::records::{HeaderBuf, Headers, Record, Records};
 use ports::topics::{Partitions, TopicId, TopicPartition, TopicTable};
-use ports::{StateStore, StoreError, Write};
+use ports::{StateStore, StoreError, StoreWrite};
 use roles::at_rest::AtRest;
 use roles::{Role, RoleSettings, factory};
 use serde_json::Value;
@@ -63,7 +63,7 @@ impl StateStore for Memory {
 
     fn write(
         &mut self,
-        changes: &mut dyn Iterator<Item = Write<'_>>,
+        changes: &mut dyn Iterator<Item = StoreWrite<'_>>,
         _meta: &[u8],
     ) -> Result<(), StoreError> {
         for (key, value) in changes {
@@ -532,7 +532,10 @@ impl World {
                     let (task, sequence) =
                         guard::parse(record.headers.get(guard::HEADER).expect("guarded"))
                             .expect("task/sequence");
-                    assert_eq!(t.seen.check(input.topic, task, sequence), Verdict::Next);
+                    assert_eq!(
+                        t.seen.check(input.topic, task, sequence),
+                        SequenceCheck::Next
+                    );
                 }
 
                 ctx.set_cause(Cause {
@@ -640,7 +643,7 @@ impl World {
 
     /// Rows of broadcast tables that the tasks of a role have used since this was last asked; what
     /// goes into their journals.
-    pub fn used(&mut self, role: Role) -> Vec<Seen> {
+    pub fn used(&mut self, role: Role) -> Vec<UsedBroadcastRow> {
         self.tasks
             .iter_mut()
             .filter(|t| t.role == role)

@@ -5,7 +5,7 @@ use roles::{Role, RoleSettings};
 use serde_json::json;
 use wire::audit::AuditEntry;
 use wire::notification::Notification;
-use wire::portfolio::Portfolio;
+use wire::portfolio::PortfolioRecord;
 use wire::topics;
 
 use super::driver::{START_MS, World};
@@ -71,7 +71,7 @@ fn x0_six_field_order() {
     assert_eq!(note["event"], w.events("501")[3]);
 
     let portfolios = w.records(topics::PORTFOLIOS);
-    let last = Portfolio::decode(
+    let last = PortfolioRecord::decode(
         portfolios
             .last()
             .expect("one")

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use domain::book::{Book, FOREVER, House, Life, Match, Order, Party, Room};
+use domain::book::{Book, FOREVER, HouseQuote, Life, Match, Order, Party, StepBudget};
 use domain::status::Side;
 use roles::{Role, RoleSettings};
 use wire::topics;
@@ -200,8 +200,8 @@ fn the_dead_are_passed_over_once() {
         b.submit(
             o,
             now_ms,
-            &mut House::Away,
-            &mut Room::UNBOUNDED.clone(),
+            &mut HouseQuote::Away,
+            &mut StepBudget::UNBOUNDED.clone(),
             |m: Match<'_, Id>| traded += m.quantity,
         );
 

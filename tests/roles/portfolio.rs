@@ -11,7 +11,7 @@ use roles::portfolio::History;
 use roles::{Role, RoleSettings, show};
 use serde_json::json;
 use wire::event::{Event, OrderEvent};
-use wire::portfolio::{Portfolio, PortfolioFold, read_key};
+use wire::portfolio::{PortfolioFold, PortfolioRecord, read_key};
 use wire::topics;
 
 use super::driver::{Stored, World};
@@ -44,7 +44,7 @@ fn sells(w: &World, user: &str) -> Vec<String> {
 }
 
 /// What a reader of the topic makes of some of its records.
-fn folded<'a>(records: impl IntoIterator<Item = &'a Stored>) -> BTreeMap<String, Portfolio> {
+fn folded<'a>(records: impl IntoIterator<Item = &'a Stored>) -> BTreeMap<String, PortfolioRecord> {
     let mut folds = BTreeMap::<String, PortfolioFold>::new();
     for r in records {
         let (user, symbol) = read_key(r.key.as_deref().expect("a key")).expect("text");
@@ -63,7 +63,7 @@ fn folded<'a>(records: impl IntoIterator<Item = &'a Stored>) -> BTreeMap<String,
 
 /// The last published portfolio of each user, which must also be what folding their events outside
 /// the role gives.
-fn published(w: &World) -> BTreeMap<String, Portfolio> {
+fn published(w: &World) -> BTreeMap<String, PortfolioRecord> {
     let last = folded(w.records(topics::PORTFOLIOS));
     let mut folds = BTreeMap::<String, History>::new();
     for r in w.records(topics::ORDER_EVENTS) {
@@ -229,7 +229,7 @@ struct Trader {
     seq: u64,
     fold: History,
     /// What the portfolio was after each event, as it is to be published; if that is kept.
-    was: Option<Vec<Portfolio>>,
+    was: Option<Vec<PortfolioRecord>>,
 }
 
 impl Trader {
@@ -243,7 +243,7 @@ impl Trader {
     }
 
     /// As it is now.
-    fn now(&self) -> Portfolio {
+    fn now(&self) -> PortfolioRecord {
         let mut now = self.fold.portfolio().clone();
         now.positions.retain(|_, h| h.quantity != 0);
         now

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use engine::broadcast::Tables;
-use engine::meta::{META_KEY, Meta};
+use engine::meta::{Checkpoint, META_KEY};
 use log_local::LocalLog;
 use os::clock::SystemClock;
 use ports::records::{Record, Records};
@@ -421,10 +421,10 @@ fn ticks_that_trading_has_handled_are_not_read_again_when_its_offsets_are_forgot
     };
 
     let meta = |next| {
-        Meta {
+        Checkpoint {
             transaction: 1,
             offsets: vec![(at(topics::MARKET_DATA), next)],
-            ..Meta::default()
+            ..Checkpoint::default()
         }
         .encode()
     };

@@ -655,7 +655,7 @@ impl World {
     /// A process has ended by itself.
     pub fn ended(&mut self, process: usize, ended: super::process::Ended) {
         use super::process::Ended;
-        use engine::instance::Stop;
+        use engine::instance::FatalError;
         self.trace(|| format!("process {process} has ended: {ended:?}"));
         let p = &self.processes[process];
         let role = p.role;
@@ -665,15 +665,15 @@ impl World {
         let mut away = false;
         match ended {
             Ended::Asked => self.cover(Kind::CleanStop),
-            Ended::Stopped(Stop::Fenced(_)) => {
+            Ended::Stopped(FatalError::Fenced(_)) => {
                 // Whoever took the place is there, or was: the supervisor of this one leaves it to
                 // that one.
                 away = self.processes.iter().enumerate().any(|(i, o)| {
                     i != process && o.role == role && o.instance == instance && o.life != Life::Gone
                 });
             }
-            Ended::Stopped(Stop::Failed(why)) => self.trace(|| why),
-            Ended::Stopped(Stop::Bug(_)) if self.may_stop_over_offsets(role) => {
+            Ended::Stopped(FatalError::Failed(why)) => self.trace(|| why),
+            Ended::Stopped(FatalError::Bug(_)) if self.may_stop_over_offsets(role) => {
                 self.call_an_operator(role)
             }
             // What stops is stopped before money moves on wrong grounds: what the guard is there
@@ -683,15 +683,15 @@ impl World {
                 away = true;
             }
             // A limit on the time of records: somebody takes it away.
-            Ended::Stopped(Stop::Refused(why))
+            Ended::Stopped(FatalError::Refused(why))
                 if self.times_refused && why.contains("InvalidTimestamp") =>
             {
                 self.cover(Kind::StoppedOverTimes)
             }
-            Ended::Stopped(Stop::Bug(why) | Stop::Refused(why)) => self.violated(format!(
-                "stopped by an invariant of its own: {role}-{instance}: {why}"
-            )),
-            Ended::Stopped(Stop::Invalid(why)) => {
+            Ended::Stopped(FatalError::Bug(why) | FatalError::Refused(why)) => self.violated(
+                format!("stopped by an invariant of its own: {role}-{instance}: {why}"),
+            ),
+            Ended::Stopped(FatalError::Invalid(why)) => {
                 // A store that somebody else holds for too long, while both are the same instance:
                 // one of them is not needed.
                 if !why.starts_with("held by") {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::meta::{META_KEY, Meta};
+use engine::meta::{Checkpoint, META_KEY};
 use ports::topics::TopicPartition;
 use roles::Role;
 
@@ -247,7 +247,7 @@ impl World {
                 .committed(0, part.end())
                 .filter(|o| part.record(*o).key == Some(META_KEY))
                 .last();
-            let meta = last.map(|o| Meta::decode(part.record(o).value.unwrap_or_default()));
+            let meta = last.map(|o| Checkpoint::decode(part.record(o).value.unwrap_or_default()));
             right.extend(meta.into_iter().flatten().flat_map(|m| m.offsets));
         }
 

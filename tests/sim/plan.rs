@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 
-use engine::pace::Bounds;
+use engine::pace::TransactionBounds;
 use engine::restore::Standby;
 use roles::Role;
 
@@ -122,17 +122,17 @@ impl Attack {
 
 /// What one transaction may contain: mostly what the product lets it, sometimes so little that
 /// batches end early.
-fn draw_bounds(rng: &mut Rng, record_bytes_max: Option<u32>) -> Bounds {
-    let usual = Bounds::default();
+fn draw_bounds(rng: &mut Rng, record_bytes_max: Option<u32>) -> TransactionBounds {
+    let usual = TransactionBounds::default();
     let most = record_bytes_max.map_or(usual.journal_part, |max| max as usize / 2);
     match rng.permille(300) {
-        true => Bounds {
+        true => TransactionBounds {
             records: rng.skewed(1, 300) as usize,
             bytes: rng.skewed(200, 100_000) as usize,
             row_bytes: rng.skewed(100, 100_000) as usize,
             journal_part: (rng.skewed(100, 20_000) as usize).min(most),
         },
-        false => Bounds {
+        false => TransactionBounds {
             journal_part: most,
             ..usual
         },
@@ -165,7 +165,7 @@ pub struct Plan {
     /// How far ahead of a broker's clock the times of records may be, if that is limited.
     pub ahead_ms_max: Option<i64>,
     /// What one transaction may contain.
-    pub bounds: Bounds,
+    pub bounds: TransactionBounds,
     /// Of which tasks the instances keep warm copies; each in every other life only.
     pub standby: Standby,
     /// How long a broker takes for each record of a transaction.

@@ -7,12 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
-use engine::instance::Stop;
+use engine::instance::FatalError;
 
 /// How a process ended by itself.
 #[derive(Debug)]
 pub enum Ended {
-    Stopped(Stop),
+    Stopped(FatalError),
     /// Was asked to, and came to the end of a turn.
     Asked,
     Panicked(String),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::instance::{Instance, Settings, TaskView};
+use engine::instance::{Instance, InstanceSettings, TaskView};
 use engine::restore::Standby;
 use faults::mutants;
 use ports::Limits;
@@ -225,7 +225,7 @@ fn body(p: usize) -> Ended {
     });
 
     let group = format!("processor-{role}");
-    let settings_of_loop = Settings {
+    let settings_of_loop = InstanceSettings {
         instance: format!("{group}-{instance}"),
         group,
         limits,

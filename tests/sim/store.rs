@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use engine::meta::StoreMeta;
-use ports::{StateStore, StoreError, Stores, Write};
+use ports::{StateStore, StoreError, StoreWrite, Stores};
 use roles::Role;
 
 use super::client::a_moment;
@@ -207,7 +207,7 @@ impl StateStore for SimStore {
 
     fn write(
         &mut self,
-        changes: &mut dyn Iterator<Item = Write<'_>>,
+        changes: &mut dyn Iterator<Item = StoreWrite<'_>>,
         meta: &[u8],
     ) -> Result<(), StoreError> {
         // A process can die before the batch and after it, never inside.

@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use engine::instance::Stop;
+use engine::instance::FatalError;
 
 use super::stage::Baseline;
 
@@ -49,7 +49,7 @@ fn child() {
         limit(u64::MAX);
         match ended {
             Ok(()) => unharmed += 1,
-            Err(Stop::Failed(why)) => {
+            Err(FatalError::Failed(why)) => {
                 stopped += 1;
                 assert!(why.contains("nothing is lost"), "{what}: {why}");
                 baseline.check_prefix(&stage, &what);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use engine::instance::Stop;
+use engine::instance::FatalError;
 
 use super::stage::{Baseline, Stage, copy_dir};
 
@@ -52,7 +52,7 @@ fn after(what: &str, hurt: impl FnOnce(&Path)) -> End {
         Err(stop) => {
             baseline.check_prefix(&stage, what);
             assert!(
-                matches!(&stop, Stop::Bug(_) | Stop::Failed(_)),
+                matches!(&stop, FatalError::Bug(_) | FatalError::Failed(_)),
                 "{what}: {stop}"
             );
             println!("{what}: stopped: {stop}");

@@ -2,7 +2,7 @@
 //! ends the program with exit code 78.
 
 use engine::guard;
-use engine::instance::Stop;
+use engine::instance::FatalError;
 use engine::meta::META_KEY;
 use ports::{StoreError, Stores};
 use wire::topics as t;
@@ -14,7 +14,7 @@ fn refused(stage: &Stage, parts: &[&str]) {
     let mut instance = stage.instance(None);
     stage.probe();
     match stage.drain(&mut instance) {
-        Err(Stop::Invalid(text)) => parts
+        Err(FatalError::Invalid(text)) => parts
             .iter()
             .for_each(|part| assert!(text.contains(part), "{text}")),
         other => panic!("{other:?}"),
@@ -136,7 +136,7 @@ fn an_instance_directory_of_a_newer_version() {
 
 #[test]
 fn an_embedded_log_with_newer_values() {
-    use log_local::{LocalLog, Options};
+    use log_local::{LocalLog, LocalOptions};
     use ports::{Log, LogError};
     let dir = tempfile::tempdir().expect("a directory");
     let table = t::table("");
@@ -144,9 +144,9 @@ fn an_embedded_log_with_newer_values() {
         LocalLog::open(
             dir.path(),
             &table,
-            Options {
+            LocalOptions {
                 tail_bytes: 0,
-                ..Options::default()
+                ..LocalOptions::default()
             },
         )
     };

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ports::{Stores, Write};
+use ports::{StoreWrite, Stores};
 
 use super::stage::{Baseline, Stage};
 
@@ -14,7 +14,7 @@ fn tamper(stage: &Stage, key: &[u8], value: Option<&[u8]>) {
     let stores = stage.rocks();
     let mut store = stores.open(0).expect("the store opens");
     let meta = store.meta().expect("a read").expect("a meta record");
-    let change: Write<'_> = (key, value);
+    let change: StoreWrite<'_> = (key, value);
     store
         .write(&mut std::iter::once(change), &meta)
         .expect("a write");

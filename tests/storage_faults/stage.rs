@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use engine::instance::{Instance, Settings, Stop};
-use log_local::{LocalLog, Memory, Options};
+use engine::instance::{FatalError, Instance, InstanceSettings};
+use log_local::{LocalLog, LocalOptions, Memory};
 use os::clock::SystemClock;
 use ports::partitioner;
 use ports::records::{HeaderBuf, Record, Records};
 use ports::topics::{Partitions, TopicId, TopicPartition, TopicTable};
 use ports::{From, Limits, Log, StoreError, Stores};
 use roles::{Role, RoleSettings, factory};
-use store::dir::Identity;
+use store::dir::StateIdentity;
 use store::memory::MemoryStores;
 use store::rocks::{RocksStores, SharedMemory};
 use wire::topics as t;
@@ -39,7 +39,7 @@ fn table() -> Arc<TopicTable> {
 
 fn log_on(storage: &Memory) -> LocalLog {
     // A clock that stands still: the twin's records carry the same times.
-    let options = Options {
+    let options = LocalOptions {
         clock: Arc::new(|| 1_800_000_000_000),
         ..Default::default()
     };
@@ -47,8 +47,8 @@ fn log_on(storage: &Memory) -> LocalLog {
     LocalLog::with_storage(Box::new(storage.clone()), &table(), options).expect("a log in memory")
 }
 
-fn identity() -> Identity {
-    Identity::new("cluster", "", "orders", PARTITIONS)
+fn identity() -> StateIdentity {
+    StateIdentity::new("cluster", "", "orders", PARTITIONS)
 }
 
 /// What every fault begins from.
@@ -188,7 +188,7 @@ impl Stage {
     }
 
     fn run(&self, stores: Box<dyn Stores>, scrub: Option<Duration>) -> Instance {
-        let loop_settings = Settings {
+        let loop_settings = InstanceSettings {
             group: "processor-orders".into(),
             instance: "processor-orders-1".into(),
             limits: Limits {
@@ -257,7 +257,7 @@ impl Stage {
     }
 
     /// Steps until everything is answered.
-    pub fn drain(&self, instance: &mut Instance) -> Result<(), Stop> {
+    pub fn drain(&self, instance: &mut Instance) -> Result<(), FatalError> {
         let at = [TopicPartition::new(t::ORDER_COMMANDS, 0)];
         let end = self.log.bounds(at[0]).expect("bounds").end;
         for _ in 0..20_000 {
@@ -281,7 +281,7 @@ impl Stage {
         &self,
         instance: &mut Instance,
         mut done: impl FnMut(&Instance) -> bool,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), FatalError> {
         for _ in 0..20_000 {
             instance.step()?;
             if done(instance) {

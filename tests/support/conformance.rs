@@ -20,7 +20,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ports::records::{Headers, Record, Records};
 use ports::topics::{Cleanup, Partitions, TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{
-    Committed, From, Limits, Log, Member, MemberInput, MemberSpec, Outcome, Polled, Reader,
+    Committed, From, Limits, Log, Member, MemberInput, MemberSpec, Polled, Reader,
+    TransactionOutcome,
 };
 
 /// Somewhere to run the suite.
@@ -385,9 +386,9 @@ fn batch(records: &[(TopicPartition, &str)]) -> Records {
     out
 }
 
-fn committed_at(outcome: Outcome) -> Vec<(TopicPartition, u64)> {
+fn committed_at(outcome: TransactionOutcome) -> Vec<(TopicPartition, u64)> {
     match outcome {
-        Outcome::Committed { appended, .. } => appended,
+        TransactionOutcome::Committed { appended, .. } => appended,
         other => panic!("the transaction should have been committed, but: {other:?}"),
     }
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use ports::records::{HeaderBuf, Headers, Record, Records};
 use ports::topics::{Cleanup, TopicPartition, TopicSpec};
-use ports::{From, Limits, LogError, Outcome, Polled, Transaction};
+use ports::{From, Limits, LogError, Polled, Transaction, TransactionOutcome};
 
 /// A transaction over several partitions and topics moves everything at once, and says where its
 /// records went.
@@ -79,7 +79,7 @@ pub fn what_is_not_committed_is_never_seen(w: &World<'_>) {
     });
 
     assert!(
-        !matches!(outcome, Outcome::Committed { .. }),
+        !matches!(outcome, TransactionOutcome::Committed { .. }),
         "a fenced incarnation committed: {outcome:?}"
     );
     let partitions = w.assigned(&mut *new);
@@ -126,7 +126,10 @@ pub fn the_newer_incarnation_fences_the_older(w: &World<'_>) {
     });
 
     assert!(
-        matches!(outcome, Outcome::Fenced(_) | Outcome::NotCommitted(_)),
+        matches!(
+            outcome,
+            TransactionOutcome::Fenced(_) | TransactionOutcome::NotCommitted(_)
+        ),
         "the older one got {outcome:?}"
     );
     let mut records = Records::new();
@@ -313,7 +316,7 @@ pub fn a_stale_generation_cannot_commit(w: &World<'_>) {
     });
 
     assert!(
-        !matches!(outcome, Outcome::Committed { .. }),
+        !matches!(outcome, TransactionOutcome::Committed { .. }),
         "a stale generation committed: {outcome:?}"
     );
     assert_eq!(w.committed(&[a]), [None]);
@@ -351,7 +354,7 @@ pub fn a_changelog_is_restored_from_an_offset(w: &World<'_>) {
         offsets: &[(a, end_of(&seen, a))],
     });
 
-    assert!(!matches!(ghost, Outcome::Committed { .. }));
+    assert!(!matches!(ghost, TransactionOutcome::Committed { .. }));
     let all = w.read_all(CHANGELOG, &[2]);
     assert_eq!(all.len(), 12, "{:?}", texts(&all));
     let mut reader = w

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use engine::context::Ctx;
-use engine::instance::{Instance, Settings, Stop, TaskView};
+use engine::instance::{FatalError, Instance, InstanceSettings, TaskView};
 use engine::restore::Standby;
-use engine::role::{Bug, Input, Role, RoleFactory, RoleSpec};
+use engine::role::{Bug, RoleFactory, RoleInput, RoleLogic, RoleSpec};
 use log_local::LocalLog;
 use ports::records::{Headers, Record, Records};
 use ports::topics::*;
@@ -79,7 +79,7 @@ pub fn once_less(left: &'static std::thread::LocalKey<Cell<u32>>) -> bool {
 /// Counts records per key and says the count.
 pub struct Counter;
 
-impl Role for Counter {
+impl RoleLogic for Counter {
     fn process(&mut self, ctx: &mut Ctx<'_>, r: &Record<'_>) -> Result<(), Bug> {
         let key = r.key.expect("keys are set");
         let state = [b"k", key].concat();
@@ -111,7 +111,7 @@ impl RoleFactory for Counters {
     fn spec(&self) -> &RoleSpec {
         &self.0
     }
-    fn make(&self, _task: u32) -> Box<dyn Role> {
+    fn make(&self, _task: u32) -> Box<dyn RoleLogic> {
         Box::new(Counter)
     }
 }
@@ -119,7 +119,7 @@ impl RoleFactory for Counters {
 pub fn factory() -> Box<dyn RoleFactory> {
     Box::new(Counters(RoleSpec {
         name: "counter",
-        inputs: vec![Input {
+        inputs: vec![RoleInput {
             topic: IN,
             guarded: false,
         }],
@@ -184,7 +184,7 @@ impl StateStore for Store {
     }
     fn write(
         &mut self,
-        changes: &mut dyn Iterator<Item = Write<'_>>,
+        changes: &mut dyn Iterator<Item = StoreWrite<'_>>,
         meta: &[u8],
     ) -> Result<(), StoreError> {
         let left = self.disk.writes_left.load(Ordering::Relaxed);
@@ -310,26 +310,28 @@ impl Member for FaultyMember {
     fn resume(&mut self, positions: &[(TopicPartition, u64)]) -> Result<(), LogError> {
         self.inner.resume(positions)
     }
-    fn transact(&mut self, tx: &Transaction<'_>) -> Outcome {
+    fn transact(&mut self, tx: &Transaction<'_>) -> TransactionOutcome {
         let fault = self.log.plan.lock().unwrap().pop().unwrap_or(Fault::Fine);
         self.log
             .bare
             .fetch_add(usize::from(tx.outputs.is_empty()), Ordering::Relaxed);
         self.log.offsets.lock().unwrap().clear();
         match fault {
-            Fault::LostUnknown => return Outcome::Unknown("lost".into()),
-            Fault::NotCommitted => return Outcome::NotCommitted("refused".into()),
+            Fault::LostUnknown => return TransactionOutcome::Unknown("lost".into()),
+            Fault::NotCommitted => return TransactionOutcome::NotCommitted("refused".into()),
             _ => {}
         }
 
         match (self.inner.transact(tx), fault) {
-            (Outcome::Committed { .. }, Fault::CommittedUnknown) => {
-                Outcome::Unknown("no answer".into())
+            (TransactionOutcome::Committed { .. }, Fault::CommittedUnknown) => {
+                TransactionOutcome::Unknown("no answer".into())
             }
-            (Outcome::Committed { appended, .. }, Fault::Suspect) => Outcome::Committed {
-                appended,
-                suspect: true,
-            },
+            (TransactionOutcome::Committed { appended, .. }, Fault::Suspect) => {
+                TransactionOutcome::Committed {
+                    appended,
+                    suspect: true,
+                }
+            }
             (other, _) => other,
         }
     }
@@ -512,7 +514,7 @@ impl World {
     }
 
     pub fn instance_of(&self, name: &str, standby: Standby) -> Instance {
-        let settings = Settings {
+        let settings = InstanceSettings {
             group: "counter".into(),
             instance: name.into(),
             limits: Limits {
@@ -540,7 +542,7 @@ impl World {
     }
 
     /// Steps until everything sent is committed.
-    pub fn drain(&self, instance: &mut Instance) -> Result<(), Stop> {
+    pub fn drain(&self, instance: &mut Instance) -> Result<(), FatalError> {
         for _ in 0..20_000 {
             instance.step()?;
             let at: Vec<_> = (0..PARTITIONS)
@@ -575,7 +577,7 @@ impl World {
     }
 
     /// Steps until the instance stops for good.
-    pub fn run_into(&self, instance: &mut Instance) -> Stop {
+    pub fn run_into(&self, instance: &mut Instance) -> FatalError {
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
         loop {
             assert!(

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use processor::runtime::status::{InstanceStatus, State};
+use processor::runtime::status::{InstanceStatus, Phase};
 
 use super::load::wait_for;
 use super::process::{Installation, Process, tail};
@@ -215,7 +215,7 @@ impl Fleet {
         let tasks = status.map(|s| s.tasks).unwrap_or_default();
         tasks
             .iter()
-            .filter(|t| t.state == State::Running)
+            .filter(|t| t.state == Phase::Running)
             .map(|t| t.task)
             .collect()
     }

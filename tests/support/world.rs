@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{MarketDataPublisher, now_ms};
-use engine::instance::Stop;
-use log_local::{LocalLog, Options};
+use engine::instance::FatalError;
+use log_local::{LocalLog, LocalOptions};
 use ports::topics::{TopicId, TopicTable};
 use ports::{Limits, Log};
 use processor::runtime::supervisor::{Ends, Supervisor};
-use processor::runtime::system::System;
+use processor::runtime::system::Installation;
 use roles::{Role, RoleSettings};
 use serde_json::Value;
 use store::rocks::SharedMemory;
@@ -35,14 +35,14 @@ pub struct World {
     pub settings: RoleSettings,
     pub sender: Sender,
     /// What the roles run on.
-    pub system: System,
+    pub system: Installation,
     running: Option<Running>,
     dir: tempfile::TempDir,
 }
 
 struct Running {
     stop: tokio::sync::oneshot::Sender<()>,
-    thread: std::thread::JoinHandle<Result<(), Stop>>,
+    thread: std::thread::JoinHandle<Result<(), FatalError>>,
 }
 
 /// Runs a test on the embedded log and, if this build has it, on a real broker.
@@ -62,7 +62,7 @@ impl World {
     pub fn embedded(test: &str, settings: RoleSettings) -> World {
         let dir = tempfile::tempdir().expect("a directory");
         let topics = Arc::new(t::table(&format!("{test}-")));
-        let log = LocalLog::open(&dir.path().join("log"), &topics, Options::default())
+        let log = LocalLog::open(&dir.path().join("log"), &topics, LocalOptions::default())
             .expect("an embedded log");
         World::start("embedded", Arc::new(log), topics, settings, dir)
     }
@@ -87,7 +87,7 @@ impl World {
         settings: RoleSettings,
         dir: tempfile::TempDir,
     ) -> World {
-        let system = System {
+        let system = Installation {
             log: log.clone(),
             topics: topics.clone(),
             state: dir.path().join("state"),

@@ -15,7 +15,7 @@ pub const FORMAT: u64 = 1;
 
 /// The last entry of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct ChainHead {
     /// `topic/partition` of the source, prefix included.
     pub chain: String,
     /// Entries from the start up to it.
@@ -34,7 +34,7 @@ pub struct Anchor {
     /// Which log it is of.
     pub cluster: String,
     /// Heads of all chains that have entries, by name.
-    pub heads: Vec<Head>,
+    pub heads: Vec<ChainHead>,
     /// Hash over all of it.
     pub root: Hash,
     /// Where each partition of the audit log was read to, so that the next anchor can go on there;
@@ -45,7 +45,7 @@ pub struct Anchor {
 
 impl Anchor {
     /// Over these heads.
-    pub fn new(time: String, cluster: String, mut heads: Vec<Head>) -> Anchor {
+    pub fn new(time: String, cluster: String, mut heads: Vec<ChainHead>) -> Anchor {
         heads.sort_by(|a, b| a.chain.cmp(&b.chain));
         let root = root(&time, &cluster, &heads);
         Anchor {
@@ -151,13 +151,13 @@ pub fn topic_of(chain: &str) -> Option<TopicId> {
 }
 
 /// A head as JSON.
-pub fn head_json(h: &Head) -> Value {
+pub fn head_json(h: &ChainHead) -> Value {
     json!({"chain": h.chain, "entries": h.entries, "offset": h.offset, "hash": hex(&h.hash)})
 }
 
 /// A head from JSON.
-pub fn parse_head(v: &Value) -> Option<Head> {
-    Some(Head {
+pub fn parse_head(v: &Value) -> Option<ChainHead> {
+    Some(ChainHead {
         chain: v["chain"].as_str()?.to_string(),
         entries: v["entries"].as_u64()?,
         offset: v["offset"].as_u64()?,
@@ -166,7 +166,7 @@ pub fn parse_head(v: &Value) -> Option<Head> {
 }
 
 /// The first leaf says when and of what; the others are the heads, by name.
-fn root(time: &str, cluster: &str, heads: &[Head]) -> Hash {
+fn root(time: &str, cluster: &str, heads: &[ChainHead]) -> Hash {
     let mut leaves = vec![merkle::leaf(&[time.as_bytes(), b"\n", cluster.as_bytes()])];
     leaves.extend(heads.iter().map(|h| {
         let name = format!("{}/{}", h.chain, h.offset);
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     fn anchor() -> Anchor {
-        let head = |chain: &str, n: u64| Head {
+        let head = |chain: &str, n: u64| ChainHead {
             chain: chain.into(),
             entries: n,
             offset: n + 1,

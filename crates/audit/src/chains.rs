@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::anchor::{Anchor, Head};
-use super::cursor::Cursor;
-use super::walk::{Checkpoint, Damage, Good, Here, Kind, Link, Walker};
+use super::anchor::{Anchor, ChainHead};
+use super::cursor::AuditCursor;
+use super::walk::{ChainVerifier, Checkpoint, Damage, DamageKind, Here, Link, VerifiedPrefix};
 use domain::chain;
 use engine::last_meta::fill_absent;
 use os::clock::SystemClock;
@@ -34,7 +34,7 @@ pub struct ChainReport {
     /// Partition of the audit log that its entries are in.
     pub kept_in: TopicPartition,
     /// How far it is good.
-    pub good: Good,
+    pub good: VerifiedPrefix,
     /// The first bad record, if there is one.
     pub damage: Option<Damage>,
 }
@@ -54,9 +54,9 @@ pub struct Chains<'a> {
 }
 
 /// One chain on its way.
-struct Beside {
-    source: Option<Cursor>,
-    walker: Walker,
+struct ChainWithSource {
+    source: Option<AuditCursor>,
+    walker: ChainVerifier,
     compacted: bool,
     /// Position of the audit role before anything was read.
     audited: Option<u64>,
@@ -155,7 +155,7 @@ impl Chains<'_> {
             let mine = all
                 .iter()
                 .filter(|(name, _)| partitioner::partition(name.as_bytes(), partitions) == p);
-            let mut entries = Cursor::range(
+            let mut entries = AuditCursor::range(
                 self.log,
                 TopicPartition::new(AUDIT_LOG, p),
                 position,
@@ -167,7 +167,7 @@ impl Chains<'_> {
             for (name, at) in mine {
                 // After the entries' end was asked for: a record that has an entry is here, too.
                 let source = if self.sources {
-                    Some(Cursor::whole(self.log, *at, true)?)
+                    Some(AuditCursor::whole(self.log, *at, true)?)
                 } else {
                     None
                 };
@@ -175,22 +175,22 @@ impl Chains<'_> {
                 let compacted = self.topics.spec(at.topic).cleanup == Cleanup::Compact;
                 let seen = start.and_then(|anchor| anchor.heads.iter().find(|h| h.chain == *name));
                 let walker = match seen {
-                    None => Walker::new(name, self.checkpoints(name)),
+                    None => ChainVerifier::new(name, self.checkpoints(name)),
                     Some(h) => {
-                        let good = Good {
+                        let good = VerifiedPrefix {
                             entries: h.entries,
                             last: Some(h.offset),
                             head: h.hash,
                         };
 
-                        Walker::resuming(name, good, self.checkpoints(name))
+                        ChainVerifier::resuming(name, good, self.checkpoints(name))
                     }
                 };
 
                 let audited = audited.get(at).copied().flatten().filter(|_| settled);
                 chains.insert(
                     name.clone(),
-                    Beside {
+                    ChainWithSource {
                         source,
                         walker,
                         compacted,
@@ -258,7 +258,7 @@ impl Chains<'_> {
             .zip(&anchor.positions)
             .filter(|(_, position)| **position > 0)
         {
-            let mut last = Cursor::range(
+            let mut last = AuditCursor::range(
                 self.log,
                 TopicPartition::new(AUDIT_LOG, p),
                 position - 1,
@@ -301,7 +301,7 @@ impl Chains<'_> {
             .into_iter()
             .filter(|name| !all.iter().any(|(n, _)| n == name));
         gone.map(|name| {
-            let (good, damage) = Walker::new(name, self.checkpoints(name)).end(None);
+            let (good, damage) = ChainVerifier::new(name, self.checkpoints(name)).end(None);
             let text = |d: Damage| Damage {
                 text: format!("{}; there is no such partition", d.text),
                 ..d
@@ -373,9 +373,9 @@ pub fn checkpoints(anchors: &[Anchor], name: &str) -> Vec<Checkpoint> {
 }
 
 /// The heads of chains that were found good, for an anchor.
-pub fn heads(reports: &[ChainReport]) -> Vec<Head> {
+pub fn heads(reports: &[ChainReport]) -> Vec<ChainHead> {
     let head = |r: &ChainReport| {
-        Some(Head {
+        Some(ChainHead {
             chain: r.name.clone(),
             entries: r.good.entries,
             offset: r.good.last?,
@@ -410,7 +410,7 @@ fn stranger(topics: &TopicTable, r: &Record<'_>) -> ChainReport {
     let name = format!("{} ({key})", topics.show(r.at));
     let text = format!("an entry under the key `{key}`, whose chain is not kept in this partition");
     let damage = Damage {
-        kind: Kind::Inserted,
+        kind: DamageKind::Inserted,
         offset: 0,
         at: Some(r.offset),
         text,
@@ -419,12 +419,12 @@ fn stranger(topics: &TopicTable, r: &Record<'_>) -> ChainReport {
     ChainReport {
         name,
         kept_in: r.at,
-        good: Good::default(),
+        good: VerifiedPrefix::default(),
         damage: Some(damage),
     }
 }
 
-impl Beside {
+impl ChainWithSource {
     fn entry(&mut self, r: &Record<'_>) -> Result<(), LogError> {
         let e = match read_link(self.walker.name(), r) {
             Ok(e) => e,
@@ -444,7 +444,7 @@ impl Beside {
     }
 
     /// Every record below the audit role's position must have had an entry by now.
-    fn end(mut self) -> Result<(Good, Option<Damage>), LogError> {
+    fn end(mut self) -> Result<(VerifiedPrefix, Option<Damage>), LogError> {
         let mut missing = None;
         let last = self.walker.good().last;
         if let (Some(source), Some(audited), true) =
@@ -469,7 +469,7 @@ impl Beside {
 /// Goes to an entry's record. Answers a record on the way that has no entry, and what is at the
 /// entry's offset.
 pub fn beside(
-    source: &mut Cursor,
+    source: &mut AuditCursor,
     e: &Link,
     last: Option<u64>,
     compacted: bool,

@@ -18,7 +18,7 @@ const SLICE: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// See the module. Ends where the partition ended when it was made.
-pub struct Cursor {
+pub struct AuditCursor {
     at: TopicPartition,
     reader: Option<Box<dyn Reader>>,
     chunk: Records,
@@ -26,9 +26,13 @@ pub struct Cursor {
     end: u64,
 }
 
-impl Cursor {
+impl AuditCursor {
     /// Everything of a partition.
-    pub fn whole(log: &dyn Log, at: TopicPartition, headers: bool) -> Result<Cursor, LogError> {
+    pub fn whole(
+        log: &dyn Log,
+        at: TopicPartition,
+        headers: bool,
+    ) -> Result<AuditCursor, LogError> {
         Self::range(log, at, 0, u64::MAX, headers)
     }
 
@@ -39,7 +43,7 @@ impl Cursor {
         from: u64,
         to: u64,
         headers: bool,
-    ) -> Result<Cursor, LogError> {
+    ) -> Result<AuditCursor, LogError> {
         let bounds = log.bounds(at)?;
         let end = to.min(bounds.stable_end);
         let place = if from <= bounds.start {
@@ -54,7 +58,7 @@ impl Cursor {
             None
         };
 
-        Ok(Cursor {
+        Ok(AuditCursor {
             at,
             reader,
             chunk: Records::new(),
@@ -71,7 +75,7 @@ impl Cursor {
         from_ms: Option<i64>,
         to_ms: Option<i64>,
         headers: bool,
-    ) -> Result<Cursor, LogError> {
+    ) -> Result<AuditCursor, LogError> {
         let (from, to) = offsets(log, at, from_ms, to_ms)?;
         Self::range(log, at, from, to, headers)
     }
@@ -152,7 +156,7 @@ pub fn journal(
     at: TopicPartition,
     visit: &mut dyn FnMut(JournalEntry) -> bool,
 ) -> Result<(), LogError> {
-    let mut records = Cursor::whole(log, at, false)?;
+    let mut records = AuditCursor::whole(log, at, false)?;
     let mut whole = Assembler::default();
     while let Some(r) = records.peek()? {
         let entry = whole.take(r.value.unwrap_or_default());

@@ -4,17 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cursor::Cursor;
+use super::cursor::AuditCursor;
 use ports::partitioner;
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{Log, LogError};
 use roles::portfolio::History;
 use wire::event::OrderEvent;
-use wire::portfolio::Portfolio;
+use wire::portfolio::PortfolioRecord;
 use wire::topics as t;
 
 use super::chains::count;
-use super::prices::PriceWalk;
+use super::prices::PriceHistory;
 
 /// Why there is no history.
 #[derive(Debug, thiserror::Error)]
@@ -33,11 +33,11 @@ pub enum EquityError {
 }
 
 /// The user's state after one event. Amounts in 10^-4.
-pub struct Point<'a> {
+pub struct EquityPoint<'a> {
     /// The event.
     pub event: &'a OrderEvent<'a>,
     /// The portfolio after it.
-    pub portfolio: &'a Portfolio,
+    pub portfolio: &'a PortfolioRecord,
     /// The cost of all positions.
     pub cost_basis_e4: i128,
     /// Their worth at the price of each symbol that was told last; none if a position has had no
@@ -45,7 +45,7 @@ pub struct Point<'a> {
     pub worth_e4: Option<i128>,
 }
 
-impl Point<'_> {
+impl EquityPoint<'_> {
     /// Cash and positions together.
     pub fn equity_e4(&self) -> Option<i128> {
         let p = self.portfolio;
@@ -61,16 +61,16 @@ pub fn history(
     topics: &TopicTable,
     user: &str,
     (from_ms, to_ms): (Option<i64>, Option<i64>),
-    each: &mut dyn FnMut(&Point<'_>) -> bool,
+    each: &mut dyn FnMut(&EquityPoint<'_>) -> bool,
 ) -> Result<u64, EquityError> {
     let at = TopicPartition::new(
         t::ORDER_EVENTS,
         partitioner::partition(user.as_bytes(), count(log, topics, t::ORDER_EVENTS)?),
     );
-    let mut marks = Marks::new(log, topics, at, user)?;
+    let mut marks = MarkPrices::new(log, topics, at, user)?;
     let mut fold = History::of(user);
     let mut events = 0;
-    let mut cursor = Cursor::whole(log, at, false)?;
+    let mut cursor = AuditCursor::whole(log, at, false)?;
     while let Some(r) = cursor.peek()? {
         if r.key == Some(user.as_bytes()) {
             let wrong = |why| EquityError::Events {
@@ -99,7 +99,7 @@ pub fn history(
                         Some(i128::from(mark) * i128::from(h.quantity))
                     });
 
-                let point = Point {
+                let point = EquityPoint {
                     event: &event,
                     portfolio,
                     cost_basis_e4,
@@ -119,21 +119,21 @@ pub fn history(
 }
 
 /// Prices of the symbols that a user has traded, as time goes on.
-struct Marks {
-    walks: Vec<PriceWalk>,
+struct MarkPrices {
+    walks: Vec<PriceHistory>,
     symbols: BTreeMap<String, usize>,
     ms: i64,
 }
 
-impl Marks {
+impl MarkPrices {
     fn new(
         log: &dyn Log,
         topics: &TopicTable,
         events: TopicPartition,
         user: &str,
-    ) -> Result<Marks, LogError> {
+    ) -> Result<MarkPrices, LogError> {
         let mut symbols = BTreeSet::new();
-        Cursor::whole(log, events, false)?.each(&mut |r| {
+        AuditCursor::whole(log, events, false)?.each(&mut |r| {
             if r.key == Some(user.as_bytes())
                 && let Ok(OrderEvent {
                     symbol: Some(symbol),
@@ -161,10 +161,10 @@ impl Marks {
         let mut places = BTreeMap::new();
         for (task, symbols) in by_task {
             places.extend(symbols.iter().map(|s| (s.clone(), walks.len())));
-            walks.push(PriceWalk::new(log, topics, task, symbols)?);
+            walks.push(PriceHistory::new(log, topics, task, symbols)?);
         }
 
-        Ok(Marks {
+        Ok(MarkPrices {
             walks,
             symbols: places,
             ms: 0,

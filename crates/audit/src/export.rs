@@ -12,11 +12,11 @@ use std::io::{self, Write};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::anchor::{Head, head_json};
+use super::anchor::{ChainHead, head_json};
 use super::chains::{self, beside, count, read_link};
-use super::cursor::{Cursor, offsets};
+use super::cursor::{AuditCursor, offsets};
 use super::hex::hex;
-use super::walk::{Damage, Here, Walker};
+use super::walk::{ChainVerifier, Damage, Here};
 use domain::chain::Hash;
 use ports::partitioner;
 use ports::records::Record;
@@ -48,7 +48,7 @@ pub enum ExportError {
 }
 
 /// An export's range and places.
-pub struct Export<'a> {
+pub struct ExportPlan<'a> {
     /// The log.
     pub log: &'a dyn Log,
     /// Names of topics.
@@ -63,7 +63,7 @@ pub struct Export<'a> {
 
 /// The content of an export or a verified file, counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
+pub struct ExportSummary {
     /// Which log it is of.
     pub cluster: String,
     /// Chains with records in it.
@@ -73,7 +73,7 @@ pub struct Summary {
     /// Lines.
     pub lines: u64,
     /// Last entries of the chains in it; `entries` counts those of the file.
-    pub heads: Vec<Head>,
+    pub heads: Vec<ChainHead>,
 }
 
 /// Lines with their sums. When one cannot be written the others are still made: whether the log is
@@ -137,18 +137,18 @@ pub fn sum(text: &[u8]) -> Hash {
     Sha256::digest(text).into()
 }
 
-impl Export<'_> {
+impl ExportPlan<'_> {
     /// Writes it; `progress` is told how many records are done. What is damaged is not exported:
     /// the error names it, also where nobody reads any more.
     pub fn write(
         &self,
         out: impl Write,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<Summary, ExportError> {
+    ) -> Result<ExportSummary, ExportError> {
         let mut lines = Lines::new(out);
-        let mut summary = Summary {
+        let mut summary = ExportSummary {
             cluster: self.log.cluster_id()?,
-            ..Summary::default()
+            ..ExportSummary::default()
         };
 
         lines.put(
@@ -180,13 +180,13 @@ impl Export<'_> {
         lines: &mut Lines<W>,
         records: &mut u64,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<Option<Head>, ExportError> {
+    ) -> Result<Option<ChainHead>, ExportError> {
         let (from, to) = offsets(self.log, at, self.from_ms, self.to_ms)?;
         let p = partitioner::partition(name.as_bytes(), count(self.log, self.topics, AUDIT_LOG)?);
 
         // Entries carry the time of their records, so none of the range stands before the first
         // that is as late.
-        let mut entries = Cursor::between(
+        let mut entries = AuditCursor::between(
             self.log,
             TopicPartition::new(AUDIT_LOG, p),
             self.from_ms,
@@ -194,13 +194,13 @@ impl Export<'_> {
             false,
         )?;
 
-        let mut source = Cursor::range(self.log, at, from, to, true)?;
+        let mut source = AuditCursor::range(self.log, at, from, to, true)?;
         let compacted = self.topics.spec(at.topic).cleanup == Cleanup::Compact;
         if !compacted && source.peek()?.is_none() {
             return Ok(None);
         }
 
-        let mut walker: Option<Walker> = None;
+        let mut walker: Option<ChainVerifier> = None;
         while let Some(r) = entries.peek()? {
             if r.key != Some(name.as_bytes()) {
                 entries.skip();
@@ -223,7 +223,7 @@ impl Export<'_> {
                 (none, first) => {
                     let prev = first.as_ref().map_or([0; 32], |e| e.prev);
                     lines.put("chain", json!({"chain": name, "prev": hex(&prev)}));
-                    none.insert(Walker::after(name, prev, Vec::new()))
+                    none.insert(ChainVerifier::after(name, prev, Vec::new()))
                 }
             };
 
@@ -285,7 +285,7 @@ impl Export<'_> {
             });
         }
 
-        Ok(good.last.map(|offset| Head {
+        Ok(good.last.map(|offset| ChainHead {
             chain: name.to_string(),
             entries: good.entries,
             offset,

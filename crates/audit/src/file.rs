@@ -10,11 +10,11 @@ use std::io::{self, BufRead};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::anchor::{Anchor, Head, parse_head, prefix_of, topic_of};
+use super::anchor::{Anchor, ChainHead, parse_head, prefix_of, topic_of};
 use super::chains::checkpoints;
-use super::export::{FORMAT, SUM, Summary, sum};
+use super::export::{ExportSummary, FORMAT, SUM, sum};
 use super::hex::{hash_of, hex, unhex};
-use super::walk::{Checkpoint, Damage, Here, Kind, Link, Walker};
+use super::walk::{ChainVerifier, Checkpoint, Damage, DamageKind, Here, Link};
 use domain::chain::{self, GENESIS, Hash};
 use ports::topics::Cleanup;
 use wire::topics;
@@ -23,7 +23,7 @@ use wire::topics;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileDamage {
     /// The kind of damage.
-    pub kind: Kind,
+    pub kind: DamageKind,
     /// The line, from 1.
     pub line: u64,
     /// The chain and offset of the record there, if the line can be trusted to say so; else of the
@@ -37,7 +37,7 @@ pub struct FileDamage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     /// The content, counted.
-    pub summary: Summary,
+    pub summary: ExportSummary,
     /// How many records lie at or before one that an anchor saw as it is here.
     pub bound_records: u64,
     /// Chains without any such record.
@@ -61,9 +61,9 @@ pub fn verify(
     anchors: &[Anchor],
     progress: &mut dyn FnMut(u64),
 ) -> io::Result<Result<Verified, FileDamage>> {
-    let mut f = File {
+    let mut f = ExportFile {
         anchors,
-        ..File::default()
+        ..ExportFile::default()
     };
 
     let mut line = Vec::new();
@@ -96,7 +96,7 @@ fn headers(v: &Value) -> Option<Vec<(&str, Vec<u8>)>> {
 }
 
 #[derive(Default)]
-struct File<'a> {
+struct ExportFile<'a> {
     anchors: &'a [Anchor],
     /// Lines read.
     line: u64,
@@ -106,14 +106,14 @@ struct File<'a> {
     from_ms: Option<i64>,
     to_ms: Option<i64>,
     created_ms: Option<i64>,
-    walker: Option<Walker>,
+    walker: Option<ChainVerifier>,
     /// Records of the chain at hand that an anchor vouches for, and the last offset that it must
     /// have.
     bound_here: u64,
     due_here: Option<Checkpoint>,
     bound: u64,
     unbound: Vec<String>,
-    heads: Vec<Head>,
+    heads: Vec<ChainHead>,
     records: u64,
     gone: u64,
     /// The format that the first line says.
@@ -128,7 +128,7 @@ struct File<'a> {
     missing: Option<u64>,
 }
 
-impl File<'_> {
+impl ExportFile<'_> {
     /// One more line; false when nothing that follows can say more.
     fn take(&mut self, line: &[u8]) -> bool {
         let Some((text, own)) = split(line) else {
@@ -138,8 +138,11 @@ impl File<'_> {
 
             let whole = line.ends_with(b"\n");
             return match whole {
-                true => self.wrong(Kind::Changed, "the line is not one of an export"),
-                false => self.wrong(Kind::Truncated, "the file ends in the middle of a line"),
+                true => self.wrong(DamageKind::Changed, "the line is not one of an export"),
+                false => self.wrong(
+                    DamageKind::Truncated,
+                    "the file ends in the middle of a line",
+                ),
             };
         };
 
@@ -147,11 +150,16 @@ impl File<'_> {
             // Read with its brace back; the sum says that it is what was written.
             true => serde_json::from_slice::<Value>(&[text, b"}"].concat()).unwrap_or_default(),
             false if self.missing.is_some() => return true,
-            false => return self.wrong(Kind::Changed, "the line's sum is not that of its text"),
+            false => {
+                return self.wrong(
+                    DamageKind::Changed,
+                    "the line's sum is not that of its text",
+                );
+            }
         };
 
         let Some(number) = v["line"].as_u64() else {
-            return self.wrong(Kind::Changed, "the line has no number");
+            return self.wrong(DamageKind::Changed, "the line has no number");
         };
 
         if let Some(missing) = self.missing {
@@ -161,7 +169,7 @@ impl File<'_> {
                 let text = format!(
                     "line {came} stands out of place: the one that belongs there is now line {here}"
                 );
-                self.settle(Kind::Swapped, text);
+                self.settle(DamageKind::Swapped, text);
                 return false;
             }
 
@@ -169,16 +177,16 @@ impl File<'_> {
         }
 
         if self.ended {
-            return self.wrong(Kind::Inserted, "a line behind the end");
+            return self.wrong(DamageKind::Inserted, "a line behind the end");
         }
 
         if number < self.line {
-            return self.wrong(Kind::Inserted, &format!("it is line {number} again"));
+            return self.wrong(DamageKind::Inserted, &format!("it is line {number} again"));
         }
 
         if number > self.line {
             self.wrong(
-                Kind::Deleted,
+                DamageKind::Deleted,
                 &format!("line {number} stands where line {} belongs", self.line),
             );
 
@@ -193,7 +201,7 @@ impl File<'_> {
         match self.fields(&v, &before) {
             Ok(()) => true,
             Err(None) => false,
-            Err(Some(text)) => self.wrong(Kind::Changed, text),
+            Err(Some(text)) => self.wrong(DamageKind::Changed, text),
         }
     }
 
@@ -223,7 +231,7 @@ impl File<'_> {
                 if self.from_ms.is_none() && prev != GENESIS {
                     let text = "the file is said to hold everything from the beginning, but this chain begins in the middle".into();
                     self.damage = Some(FileDamage {
-                        kind: Kind::Deleted,
+                        kind: DamageKind::Deleted,
                         line: self.line,
                         record: format!("{name} offset 0"),
                         text,
@@ -252,7 +260,7 @@ impl File<'_> {
                     .into_iter()
                     .map(|c| Checkpoint { entries: None, ..c })
                     .collect();
-                self.walker = Some(Walker::after(name, prev, anchors));
+                self.walker = Some(ChainVerifier::after(name, prev, anchors));
                 self.bound_here = 0;
                 Ok(())
             }
@@ -399,7 +407,7 @@ impl File<'_> {
             n => self.bound += n,
         }
 
-        self.heads.extend(good.last.map(|offset| Head {
+        self.heads.extend(good.last.map(|offset| ChainHead {
             chain: name,
             entries: good.entries,
             offset,
@@ -435,7 +443,7 @@ impl File<'_> {
             due.label, due.offset
         );
         self.damage = Some(FileDamage {
-            kind: Kind::Truncated,
+            kind: DamageKind::Truncated,
             line: self.line,
             record: format!("{chain} offset {offset}"),
             text,
@@ -505,14 +513,14 @@ impl File<'_> {
             let open = self.end_chain();
             self.line += 1;
             if open.is_ok() {
-                self.wrong(Kind::Truncated, "the file ends without its last line");
+                self.wrong(DamageKind::Truncated, "the file ends without its last line");
             }
         }
 
         match self.damage {
             Some(damage) => Err(damage),
             None => Ok(Verified {
-                summary: Summary {
+                summary: ExportSummary {
                     cluster: self.cluster,
                     chains: self.heads.len() as u64,
                     records: self.records,
@@ -526,10 +534,10 @@ impl File<'_> {
         }
     }
 
-    fn wrong(&mut self, kind: Kind, text: &str) -> bool {
+    fn wrong(&mut self, kind: DamageKind, text: &str) -> bool {
         // A chain that was already found broken is the earlier damage; what follows only helps to
         // say what it is.
-        if self.walker.as_ref().is_none_or(Walker::is_good) || self.end_chain().is_ok() {
+        if self.walker.as_ref().is_none_or(ChainVerifier::is_good) || self.end_chain().is_ok() {
             let record = match self.last.as_str() {
                 "" => "before the first record".to_string(),
                 last => format!("after {last}"),
@@ -546,7 +554,7 @@ impl File<'_> {
         false
     }
 
-    fn settle(&mut self, kind: Kind, text: String) {
+    fn settle(&mut self, kind: DamageKind, text: String) {
         if let Some(d) = &mut self.damage {
             (d.kind, d.text) = (kind, text);
         }

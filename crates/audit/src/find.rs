@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::chains::{self, count};
-use super::cursor::Cursor;
+use super::cursor::AuditCursor;
 use super::inputs::{self, Inputs};
-use super::matching::{self, Wanted};
+use super::matching::{self, QueryFilter};
 use super::walk::Here;
 use ports::partitioner;
 use ports::records::{Record, Records};
@@ -94,16 +94,16 @@ impl Timeline {
 /// record waited on its way. Reading goes on this far behind the end of the range.
 const LATE_MS: i64 = 10 * 60 * 1000;
 
-type Place = (TopicPartition, u64);
+type EntryPlace = (TopicPartition, u64);
 
 /// A search under way.
 struct Search<'a> {
     log: &'a dyn Log,
     topics: &'a TopicTable,
     query: &'a Query,
-    wanted: Wanted,
+    wanted: QueryFilter,
     found: Records,
-    places: BTreeSet<Place>,
+    places: BTreeSet<EntryPlace>,
 }
 
 /// Searches.
@@ -112,7 +112,7 @@ pub fn find(log: &dyn Log, topics: &TopicTable, query: &Query) -> Result<Timelin
         log,
         topics,
         query,
-        wanted: Wanted::new(query),
+        wanted: QueryFilter::new(query),
         found: Records::new(),
         places: BTreeSet::new(),
     };
@@ -166,7 +166,7 @@ impl Search<'_> {
             let at = TopicPartition::new(topic, p);
             let from = self.query.from_ms;
             let to = self.query.to_ms;
-            let mut cursor = Cursor::between(
+            let mut cursor = AuditCursor::between(
                 self.log,
                 at,
                 from,
@@ -208,7 +208,8 @@ impl Search<'_> {
         while from < self.found.len() {
             let causes =
                 (from..self.found.len()).filter_map(|i| cause(self.topics, &self.found.get(i)));
-            let missing: BTreeSet<Place> = causes.filter(|c| !self.places.contains(c)).collect();
+            let missing: BTreeSet<EntryPlace> =
+                causes.filter(|c| !self.places.contains(c)).collect();
             from = self.found.len();
             let mut by_partition: BTreeMap<TopicPartition, Vec<u64>> = BTreeMap::new();
             missing
@@ -230,11 +231,11 @@ impl Search<'_> {
     fn fetch(&mut self, at: TopicPartition, offsets: &[u64]) -> Result<(), LogError> {
         /// Reading on costs less than asking anew.
         const NEAR: u64 = 5_000;
-        let mut cursor: Option<(Cursor, u64)> = None;
+        let mut cursor: Option<(AuditCursor, u64)> = None;
         for offset in offsets {
             let mut c = match cursor.take() {
                 Some((c, next)) if *offset >= next && *offset - next <= NEAR => c,
-                _ => Cursor::range(self.log, at, *offset, u64::MAX, true)?,
+                _ => AuditCursor::range(self.log, at, *offset, u64::MAX, true)?,
             };
 
             while let Some(r) = c.peek()? {
@@ -257,7 +258,7 @@ impl Search<'_> {
 }
 
 /// The record that a record was caused by.
-pub fn cause(topics: &TopicTable, r: &Record<'_>) -> Option<Place> {
+pub fn cause(topics: &TopicTable, r: &Record<'_>) -> Option<EntryPlace> {
     let mut parts = r.headers.text("src")?.rsplitn(3, '/');
     let offset = parts.next()?.parse().ok()?;
     let partition = parts.next()?.parse().ok()?;
@@ -279,7 +280,7 @@ fn in_order(
     mut inputs: BTreeMap<usize, Inputs>,
     proofs: &[Proof],
 ) -> Timeline {
-    let places: BTreeMap<Place, usize> = (0..found.len())
+    let places: BTreeMap<EntryPlace, usize> = (0..found.len())
         .map(|i| ((found.get(i).at, found.get(i).offset), i))
         .collect();
     let root = |mut i: usize| {
@@ -369,7 +370,7 @@ fn proofs(log: &dyn Log, topics: &TopicTable, found: &Records) -> Result<Vec<Pro
 
     for (at, mut open) in open {
         // Entries carry the time of their records.
-        let mut cursor = Cursor::between(log, at, earliest.get(&at).copied(), None, false)?;
+        let mut cursor = AuditCursor::between(log, at, earliest.get(&at).copied(), None, false)?;
         let names: BTreeSet<String> = open.keys().map(|(name, _)| name.clone()).collect();
         cursor.each(&mut |r| {
             let Some(name) = r

@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::cursor::{self, Cursor};
+use super::cursor::{self, AuditCursor};
 use super::matching::text_fields;
-use super::prices::PriceWalk;
+use super::prices::PriceHistory;
 use domain::control::EVERYBODY;
 use engine::meta::next_offset;
 use ports::records::Records;
@@ -18,7 +18,7 @@ use wire::topics as t;
 
 /// A row of a table as a decision saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct DecisionRow {
     /// Where the record that brought it is (or was) in the log; none: it was read from the ticks
     /// when `trading` had not spoken yet.
     pub offset: Option<u64>,
@@ -28,7 +28,7 @@ pub struct Row {
 
 /// A tick as a decision saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tick {
+pub struct DecisionTick {
     /// Where it is.
     pub offset: u64,
     /// 10^-4.
@@ -47,14 +47,14 @@ pub struct Inputs {
     /// Number of the transaction.
     pub transaction: u64,
     /// The listing, with its limits; none: not listed, or not looked at.
-    pub instrument: Option<Row>,
+    pub instrument: Option<DecisionRow>,
     /// The reference price (`orders`); none: there was none, or it was not looked at.
-    pub reference: Option<Row>,
+    pub reference: Option<DecisionRow>,
     /// The last price that counted (`trading`).
-    pub tick: Option<Tick>,
+    pub tick: Option<DecisionTick>,
     /// Switches of the user, then of everybody (`orders`); none: nothing was switched off, or they
     /// were not looked at.
-    pub controls: Vec<(String, Row)>,
+    pub controls: Vec<(String, DecisionRow)>,
     /// The role's settings, as JSON; none in journals of before they were noted.
     pub settings: Option<Vec<u8>>,
 }
@@ -80,10 +80,10 @@ const DECIDERS: [Decider; 2] = [
 ];
 
 /// Records of one task that wait for their transactions, by input and offset.
-type Waiting = BTreeMap<(TopicId, u64), Open>;
+type Waiting = BTreeMap<(TopicId, u64), UncommittedInput>;
 
 /// A record waiting for its transaction.
-struct Open {
+struct UncommittedInput {
     place: usize,
     symbol: Option<String>,
     /// The user whose controls were looked at, if any were.
@@ -116,7 +116,7 @@ pub fn of(
 
             by_partition.entry(r.at.partition).or_default().insert(
                 (r.at.topic, r.offset),
-                Open {
+                UncommittedInput {
                     place,
                     symbol,
                     user,
@@ -140,7 +140,7 @@ fn decisions(
     mut open: Waiting,
     inputs: &mut BTreeMap<usize, Inputs>,
 ) -> Result<(), LogError> {
-    let mut rows: BTreeMap<(TopicId, Box<[u8]>), Row> = BTreeMap::new();
+    let mut rows: BTreeMap<(TopicId, Box<[u8]>), DecisionRow> = BTreeMap::new();
     let keys = open
         .values()
         .flat_map(|o| [&o.symbol, &o.user])
@@ -148,7 +148,7 @@ fn decisions(
         .map(String::as_str)
         .chain([EVERYBODY]);
     let keys: BTreeSet<Vec<u8>> = keys.map(|k| k.as_bytes().to_vec()).collect();
-    let mut ticks_for: Vec<Wanted> = Vec::new();
+    let mut ticks_for: Vec<WantedTick> = Vec::new();
     let mut settings = None;
     let mut by_log_time = false;
     let mut began: Vec<(TopicPartition, u64)> = Vec::new();
@@ -169,7 +169,7 @@ fn decisions(
             for seen in entry.rows {
                 // Rows of other symbols and users would only take room.
                 if keys.contains(&*seen.key) {
-                    let row = Row {
+                    let row = DecisionRow {
                         offset: seen.version.checked_sub(1),
                         value: seen.value.into(),
                     };
@@ -216,7 +216,7 @@ fn decisions(
                     let merged =
                         by_log_time.then(|| position(&began, t::BOOK_COMMANDS)..offset + 1);
                     let ticks = position(&began, t::MARKET_DATA)..next(t::MARKET_DATA);
-                    ticks_for.push(Wanted {
+                    ticks_for.push(WantedTick {
                         ticks,
                         merged,
                         place: o.place,
@@ -249,7 +249,7 @@ fn decisions(
 }
 
 /// A command of which the last tick before it is wanted.
-struct Wanted {
+struct WantedTick {
     /// The ticks of its transaction; those before them were in.
     ticks: Range<u64>,
     /// The commands of its transaction up to itself, where those were merged with the ticks by log
@@ -264,7 +264,7 @@ fn ticks(
     log: &dyn Log,
     topics: &TopicTable,
     task: u32,
-    mut wanted: Vec<Wanted>,
+    mut wanted: Vec<WantedTick>,
     inputs: &mut BTreeMap<usize, Inputs>,
 ) -> Result<(), LogError> {
     if wanted.is_empty() {
@@ -273,12 +273,12 @@ fn ticks(
 
     wanted.sort_by_key(|w| (w.ticks.end, w.merged.as_ref().map(|commands| commands.end)));
     let symbols = wanted.iter().map(|w| w.symbol.clone()).collect();
-    let mut prices = PriceWalk::new(log, topics, task, symbols)?;
+    let mut prices = PriceHistory::new(log, topics, task, symbols)?;
     let merged = || wanted.iter().filter_map(|w| w.merged.as_ref());
     let all =
         merged().map(|c| c.start).min().unwrap_or(0)..merged().map(|c| c.end).max().unwrap_or(0);
     let mut times = Times::of(log, TopicPartition::new(t::BOOK_COMMANDS, task), all)?;
-    for Wanted {
+    for WantedTick {
         ticks,
         merged,
         place,
@@ -310,7 +310,7 @@ fn ticks(
 /// The log times of commands, read forward once: a transaction has thousands, and each of them may
 /// be asked about.
 struct Times {
-    commands: Cursor,
+    commands: AuditCursor,
     /// The transaction in hand begins there, ...
     begins: u64,
     /// ... and this is the latest time of its commands so far.
@@ -320,7 +320,7 @@ struct Times {
 impl Times {
     fn of(log: &dyn Log, at: TopicPartition, offsets: Range<u64>) -> Result<Times, LogError> {
         Ok(Times {
-            commands: Cursor::range(log, at, offsets.start, offsets.end, false)?,
+            commands: AuditCursor::range(log, at, offsets.start, offsets.end, false)?,
             begins: 0,
             latest_ms: i64::MIN,
         })

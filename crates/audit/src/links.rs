@@ -2,16 +2,16 @@
 //! what was done, and only the log says when the program was changed.
 
 use super::chains::{count, read_link};
-use super::cursor::Cursor;
+use super::cursor::AuditCursor;
 use ports::partitioner;
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{Log, LogError};
-use roles::Links;
+use roles::EarlyLinks;
 use wire::topics::{AUDIT_LOG, AUDITED};
 
 /// The chains of one task. Each is read up to its first link of version 2; those that begin with
 /// one are left out.
-pub fn of_task(log: &dyn Log, topics: &TopicTable, task: u32) -> Result<Links, LogError> {
+pub fn of_task(log: &dyn Log, topics: &TopicTable, task: u32) -> Result<EarlyLinks, LogError> {
     let partitions = count(log, topics, AUDIT_LOG)?;
     let mut wanted: Vec<(u32, String)> = Vec::new();
     for topic in AUDITED {
@@ -20,10 +20,11 @@ pub fn of_task(log: &dyn Log, topics: &TopicTable, task: u32) -> Result<Links, L
     }
 
     wanted.sort();
-    let mut links = Links::new();
+    let mut links = EarlyLinks::new();
     for chains in wanted.chunk_by(|a, b| a.0 == b.0) {
         let mut open: Vec<&str> = chains.iter().map(|(_, name)| name.as_str()).collect();
-        let mut entries = Cursor::whole(log, TopicPartition::new(AUDIT_LOG, chains[0].0), false)?;
+        let mut entries =
+            AuditCursor::whole(log, TopicPartition::new(AUDIT_LOG, chains[0].0), false)?;
         entries.each(&mut |r| {
             let name = r
                 .key

@@ -8,11 +8,11 @@ use domain::decimal::{Num, WHOLE};
 use ports::partitioner;
 use ports::records::Record;
 use ports::topics::TopicId;
-use wire::input::{Value, read_map};
+use wire::input::{FieldValue, read_map};
 use wire::topics as t;
 
 /// The records that are wanted, and the facts learned on the way.
-pub struct Wanted {
+pub struct QueryFilter {
     user: Option<String>,
     order: Option<String>,
     symbol: Option<String>,
@@ -26,10 +26,10 @@ pub struct Wanted {
     orders: BTreeSet<(String, String)>,
 }
 
-impl Wanted {
+impl QueryFilter {
     /// For a question.
-    pub fn new(q: &Query) -> Wanted {
-        Wanted {
+    pub fn new(q: &Query) -> QueryFilter {
+        QueryFilter {
             user: q.user.clone(),
             order: q.order.clone(),
             symbol: q.symbol.clone(),
@@ -155,7 +155,7 @@ struct Ids {
 }
 
 impl Ids {
-    fn take(&mut self, name: &str, v: Value<'_>) {
+    fn take(&mut self, name: &str, v: FieldValue<'_>) {
         let to = match name {
             "user_id" | "buyer" | "seller" => &mut self.users,
             "order_id" | "orig_order_id" | "cause_id" | "buy_order_id" | "sell_order_id" => {
@@ -167,7 +167,7 @@ impl Ids {
             }
             // A notification carries the whole event, with ids that it does not repeat outside.
             "event" => {
-                if let Value::Nested(inner) = v {
+                if let FieldValue::Nested(inner) = v {
                     let mut ids = Ids::default();
                     if read_map(inner, |name, v| ids.take(name, v)).is_ok() {
                         self.orders.extend(ids.orders);
@@ -183,7 +183,7 @@ impl Ids {
         // An id sent as a number is no id, and its record a dead letter; whoever looks for the
         // order wants to see that.
         to.extend(match v {
-            Value::Text(t) => Some(t.to_string()),
+            FieldValue::Text(t) => Some(t.to_string()),
             v => match v.num(WHOLE) {
                 Some(Num::Exact(n)) => Some(n.to_string()),
                 _ => None,

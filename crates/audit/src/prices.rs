@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cursor::{self, Cursor};
-use super::inputs::Tick;
+use super::cursor::{self, AuditCursor};
+use super::inputs::DecisionTick;
 use domain::instrument::Instrument;
-use domain::price::{Prices, Taken};
+use domain::price::{Prices, TickFate};
 use domain::tick::{Rules, Source, Tick as Judged};
 use engine::meta::next_offset;
 use ports::records::Record;
@@ -18,7 +18,7 @@ use roles::RoleSettings;
 use wire::{instrument, tick, topics as t};
 
 /// From this place of the ticks on, ...
-struct Change {
+struct PriceRuleChange {
     from: u64,
     what: What,
 }
@@ -36,20 +36,20 @@ struct Followed {
     prices: Prices,
     sources: BTreeMap<Option<String>, Source>,
     listing: Option<Instrument>,
-    last: Option<Tick>,
+    last: Option<DecisionTick>,
 }
 
 /// See the module. Memory is bounded by the symbols, their sources and the changes of their
 /// listings.
-pub struct PriceWalk {
-    ticks: Cursor,
-    changes: std::vec::IntoIter<Change>,
-    next: Option<Change>,
+pub struct PriceHistory {
+    ticks: AuditCursor,
+    changes: std::vec::IntoIter<PriceRuleChange>,
+    next: Option<PriceRuleChange>,
     rules: Rules,
     symbols: BTreeMap<String, Followed>,
 }
 
-impl PriceWalk {
+impl PriceHistory {
     /// Of these symbols, which must be of partition `task`. Ticks behind what `trading` has taken
     /// in are left out.
     pub fn new(
@@ -57,10 +57,10 @@ impl PriceWalk {
         topics: &TopicTable,
         task: u32,
         symbols: BTreeSet<String>,
-    ) -> Result<PriceWalk, LogError> {
+    ) -> Result<PriceHistory, LogError> {
         let (changes, end) = changes(log, topics, task, &symbols)?;
         let mut changes = changes.into_iter();
-        let ticks = Cursor::range(
+        let ticks = AuditCursor::range(
             log,
             TopicPartition::new(t::MARKET_DATA, task),
             0,
@@ -78,7 +78,7 @@ impl PriceWalk {
             ..RoleSettings::default().price_rules()
         };
 
-        Ok(PriceWalk {
+        Ok(PriceHistory {
             ticks,
             next: changes.next(),
             changes,
@@ -125,7 +125,7 @@ impl PriceWalk {
     }
 
     /// The last price that counted.
-    pub fn last(&self, symbol: &str) -> Option<Tick> {
+    pub fn last(&self, symbol: &str) -> Option<DecisionTick> {
         self.symbols.get(symbol)?.last
     }
 
@@ -166,9 +166,9 @@ impl Followed {
         };
 
         let source = self.sources.entry(t.source.map(Into::into)).or_default();
-        if self.prices.fold(&tick, price_e4, &listing, source, rules) == Taken::Accepted {
+        if self.prices.fold(&tick, price_e4, &listing, source, rules) == TickFate::Accepted {
             self.prices.tell(rules.stale);
-            self.last = Some(Tick {
+            self.last = Some(DecisionTick {
                 offset: r.offset,
                 price_e4,
                 time_ms: r.timestamp_ms,
@@ -184,7 +184,7 @@ fn changes(
     topics: &TopicTable,
     task: u32,
     symbols: &BTreeSet<String>,
-) -> Result<(Vec<Change>, u64), LogError> {
+) -> Result<(Vec<PriceRuleChange>, u64), LogError> {
     let ticks = TopicPartition::new(t::MARKET_DATA, task);
     let mut all = Vec::new();
     let mut position = 0;
@@ -197,7 +197,7 @@ fn changes(
                 // Journals of before settings were noted were written by the first rules.
                 let settings = RoleSettings::decode(entry.settings.as_deref().unwrap_or(b"{}"))
                     .unwrap_or_default();
-                all.push(Change {
+                all.push(PriceRuleChange {
                     from: position,
                     what: What::Began(settings.price_rules()),
                 });
@@ -219,7 +219,7 @@ fn changes(
                 let listing = instrument::decode(Some(symbol.as_bytes()), value)
                     .ok()
                     .flatten();
-                all.push(Change {
+                all.push(PriceRuleChange {
                     from: position,
                     what: What::Listing(symbol.to_string(), listing),
                 });

@@ -13,7 +13,7 @@ use domain::chain::{GENESIS, Hash, link};
 
 /// The damage done to a chain or its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DamageKind {
     /// A record or an entry is not what it was.
     Changed,
     /// The record is gone, and later ones are there.
@@ -28,21 +28,21 @@ pub enum Kind {
     Rewritten,
 }
 
-impl Kind {
+impl DamageKind {
     /// The word for it.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Changed => "changed",
-            Kind::Deleted => "deleted",
-            Kind::Swapped => "swapped",
-            Kind::Truncated => "truncated",
-            Kind::Inserted => "inserted",
-            Kind::Rewritten => "rewritten",
+            DamageKind::Changed => "changed",
+            DamageKind::Deleted => "deleted",
+            DamageKind::Swapped => "swapped",
+            DamageKind::Truncated => "truncated",
+            DamageKind::Inserted => "inserted",
+            DamageKind::Rewritten => "rewritten",
         }
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for DamageKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -52,7 +52,7 @@ impl fmt::Display for Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// The kind of damage.
-    pub kind: Kind,
+    pub kind: DamageKind,
     /// Its offset in the source partition.
     pub offset: u64,
     /// Where in the audit log (or, of a file, in which line) this shows; none if it shows nowhere
@@ -103,7 +103,7 @@ pub enum Here {
 
 /// How far a chain is known to be good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Good {
+pub struct VerifiedPrefix {
     /// So many entries.
     pub entries: u64,
     /// The source offset of the last of them.
@@ -127,7 +127,7 @@ pub struct Checkpoint {
 
 /// Damage that cannot be told apart until more of the chain was seen.
 #[derive(Clone, Debug)]
-enum Open {
+enum OpenDamage {
     /// Nothing yet: all is well.
     Nothing,
     /// An entry came that does not continue the chain. `successor`: the one that does came later;
@@ -149,13 +149,13 @@ enum Open {
 }
 
 /// See the module.
-pub struct Walker {
+pub struct ChainVerifier {
     name: String,
-    good: Good,
-    before: Option<Good>,
+    good: VerifiedPrefix,
+    before: Option<VerifiedPrefix>,
     /// Where the last good entry is.
     last_at: Option<u64>,
-    open: Open,
+    open: OpenDamage,
     damage: Option<Damage>,
     anchors: VecDeque<Checkpoint>,
     anchored: Option<(u64, String)>,
@@ -165,30 +165,35 @@ pub struct Walker {
     bound: bool,
 }
 
-impl Walker {
+impl ChainVerifier {
     /// A chain from its start. `name` is `topic/partition`; `anchors` in rising order of offsets.
-    pub fn new(name: &str, anchors: Vec<Checkpoint>) -> Walker {
+    pub fn new(name: &str, anchors: Vec<Checkpoint>) -> ChainVerifier {
         Self::continuing(name, GENESIS, anchors, true)
     }
 
     /// A chain from somewhere in the middle, after this hash.
-    pub fn after(name: &str, head: Hash, anchors: Vec<Checkpoint>) -> Walker {
+    pub fn after(name: &str, head: Hash, anchors: Vec<Checkpoint>) -> ChainVerifier {
         Self::continuing(name, head, anchors, false)
     }
 
-    fn continuing(name: &str, head: Hash, anchors: Vec<Checkpoint>, from_start: bool) -> Walker {
-        let good = Good {
+    fn continuing(
+        name: &str,
+        head: Hash,
+        anchors: Vec<Checkpoint>,
+        from_start: bool,
+    ) -> ChainVerifier {
+        let good = VerifiedPrefix {
             head,
-            ..Good::default()
+            ..VerifiedPrefix::default()
         };
 
         let anchors = anchors.into();
-        Walker {
+        ChainVerifier {
             name: name.into(),
             good,
             before: None,
             last_at: None,
-            open: Open::Nothing,
+            open: OpenDamage::Nothing,
             damage: None,
             anchors,
             anchored: None,
@@ -198,12 +203,12 @@ impl Walker {
     }
 
     /// A chain from its start that is known to be good so far: an anchor saw it.
-    pub fn resuming(name: &str, good: Good, anchors: Vec<Checkpoint>) -> Walker {
+    pub fn resuming(name: &str, good: VerifiedPrefix, anchors: Vec<Checkpoint>) -> ChainVerifier {
         let anchors = anchors
             .into_iter()
             .filter(|c| good.last.is_none_or(|last| c.offset > last))
             .collect();
-        Walker {
+        ChainVerifier {
             good,
             ..Self::continuing(name, good.head, anchors, true)
         }
@@ -215,7 +220,7 @@ impl Walker {
     }
 
     /// How far all is well.
-    pub fn good(&self) -> Good {
+    pub fn good(&self) -> VerifiedPrefix {
         self.good
     }
 
@@ -245,9 +250,9 @@ impl Walker {
     /// `here`: what the source has at its offset.
     pub fn link(&mut self, e: &Link, gap: Option<u64>, here: Here) {
         match &mut self.open {
-            Open::Nothing => self.take(e, gap, here),
-            Open::Closed => {}
-            Open::Broken {
+            OpenDamage::Nothing => self.take(e, gap, here),
+            OpenDamage::Closed => {}
+            OpenDamage::Broken {
                 came,
                 successor,
                 parent,
@@ -262,27 +267,27 @@ impl Walker {
                     self.close();
                 }
             }
-            Open::Content { wanted, found } => {
+            OpenDamage::Content { wanted, found } => {
                 if e.payload == *found && here == Here::Record(*wanted) {
                     let text = format!(
                         "the records at offsets {} and {} stand in each other's place",
                         self.bad_offset(),
                         e.offset
                     );
-                    self.settle(Kind::Swapped, text);
+                    self.settle(DamageKind::Swapped, text);
                 }
             }
-            Open::NoRecord { came } => {
+            OpenDamage::NoRecord { came } => {
                 let came = *came;
-                self.open = Open::Closed;
+                self.open = OpenDamage::Closed;
                 if e.prev == came.prev {
                     let text = "the entry has no record, and the chain goes on without it".into();
                     self.wrong(
-                        Kind::Inserted,
+                        DamageKind::Inserted,
                         came.offset,
                         Some(came.at),
                         text,
-                        Open::Closed,
+                        OpenDamage::Closed,
                     );
                 }
             }
@@ -291,14 +296,14 @@ impl Walker {
 
     /// An entry that cannot be read, or does not belong to the chain it is filed under.
     pub fn unreadable(&mut self, at: u64, why: &str) {
-        if matches!(self.open, Open::Nothing) {
+        if matches!(self.open, OpenDamage::Nothing) {
             let next = self.good.last.map_or(0, |o| o + 1);
             self.wrong(
-                Kind::Changed,
+                DamageKind::Changed,
                 next,
                 Some(at),
                 format!("the entry after {} cannot be read: {why}", self.last_text()),
-                Open::Closed,
+                OpenDamage::Closed,
             );
         } else {
             self.close();
@@ -307,14 +312,20 @@ impl Walker {
 
     /// Hands over what the first bad record is, now that the last entry was seen. `missing`: a
     /// record behind the last entry that should have one.
-    pub fn end(mut self, missing: Option<u64>) -> (Good, Option<Damage>) {
+    pub fn end(mut self, missing: Option<u64>) -> (VerifiedPrefix, Option<Damage>) {
         self.close();
         if let (None, Some(offset)) = (&self.damage, missing) {
             let text = format!(
                 "the record was audited, but the chain ends with {}",
                 self.last_text()
             );
-            self.wrong(Kind::Truncated, offset, None, text, Open::Closed);
+            self.wrong(
+                DamageKind::Truncated,
+                offset,
+                None,
+                text,
+                OpenDamage::Closed,
+            );
         }
 
         if let (None, Some(c)) = (&self.damage, self.anchors.pop_back()) {
@@ -325,7 +336,7 @@ impl Walker {
                 c.offset,
                 self.last_text()
             );
-            self.wrong(Kind::Truncated, next, None, text, Open::Closed);
+            self.wrong(DamageKind::Truncated, next, None, text, OpenDamage::Closed);
         }
 
         (self.good, self.damage)
@@ -342,18 +353,24 @@ impl Walker {
             )
         {
             return self.wrong(
-                Kind::Changed,
+                DamageKind::Changed,
                 e.offset,
                 at,
                 "the entry's hash is not that of its fields".into(),
-                Open::Closed,
+                OpenDamage::Closed,
             );
         }
 
         if self.bound && e.meta.is_none() {
             let text =
                 "an entry of version 1 behind one of version 2: it leaves time and headers open";
-            return self.wrong(Kind::Changed, e.offset, at, text.into(), Open::Closed);
+            return self.wrong(
+                DamageKind::Changed,
+                e.offset,
+                at,
+                text.into(),
+                OpenDamage::Closed,
+            );
         }
 
         if e.prev != self.good.head {
@@ -362,17 +379,17 @@ impl Walker {
 
         if self.good.last.is_some_and(|last| e.offset <= last) {
             let text = format!("the entry goes back behind {}", self.last_text());
-            return self.wrong(Kind::Inserted, e.offset, at, text, Open::Closed);
+            return self.wrong(DamageKind::Inserted, e.offset, at, text, OpenDamage::Closed);
         }
 
         if let Some(offset) = gap {
             let text = "the record has no entry, and the chain goes on without it".into();
             return self.wrong(
-                Kind::Inserted,
+                DamageKind::Inserted,
                 offset,
                 None,
                 text,
-                Open::NoRecord { came: *e },
+                OpenDamage::NoRecord { came: *e },
             );
         }
 
@@ -380,11 +397,11 @@ impl Walker {
             Here::Record(found) if found != e.payload => {
                 let text = "the record is not the one that was audited".into();
                 return self.wrong(
-                    Kind::Changed,
+                    DamageKind::Changed,
                     e.offset,
                     at,
                     text,
-                    Open::Content {
+                    OpenDamage::Content {
                         wanted: e.payload,
                         found,
                     },
@@ -395,21 +412,37 @@ impl Walker {
                     "the entry says that the record is of {} ms, and it is of {found} ms",
                     e.time_ms
                 );
-                return self.wrong(Kind::Changed, e.offset, at, text, Open::Closed);
+                return self.wrong(DamageKind::Changed, e.offset, at, text, OpenDamage::Closed);
             }
             Here::Headers => {
                 let text = "the record's headers, or whether it has a key and a value, are not those that were audited";
-                return self.wrong(Kind::Changed, e.offset, at, text.into(), Open::Closed);
+                return self.wrong(
+                    DamageKind::Changed,
+                    e.offset,
+                    at,
+                    text.into(),
+                    OpenDamage::Closed,
+                );
             }
             Here::Missing { more } => {
-                let kind = if more { Kind::Deleted } else { Kind::Truncated };
+                let kind = if more {
+                    DamageKind::Deleted
+                } else {
+                    DamageKind::Truncated
+                };
                 let text = if more {
                     "the record was audited and is gone"
                 } else {
                     "the record was audited, but the partition ends before it"
                 };
 
-                return self.wrong(kind, e.offset, at, text.into(), Open::NoRecord { came: *e });
+                return self.wrong(
+                    kind,
+                    e.offset,
+                    at,
+                    text.into(),
+                    OpenDamage::NoRecord { came: *e },
+                );
             }
             _ => {}
         }
@@ -431,7 +464,13 @@ impl Walker {
                     },
                 );
                 let text = format!("{} saw another chain up to here; {since}", c.label);
-                return self.wrong(Kind::Rewritten, c.offset, at, text, Open::Closed);
+                return self.wrong(
+                    DamageKind::Rewritten,
+                    c.offset,
+                    at,
+                    text,
+                    OpenDamage::Closed,
+                );
             }
 
             self.anchored = self.anchors.pop_front().map(|c| (c.offset, c.label));
@@ -439,7 +478,7 @@ impl Walker {
 
         self.bound |= e.meta.is_some();
         (self.before, self.last_at) = (Some(self.good), at);
-        self.good = Good {
+        self.good = VerifiedPrefix {
             entries: self.good.entries + 1,
             last: Some(e.offset),
             head: e.hash,
@@ -455,11 +494,11 @@ impl Walker {
                 self.good = before;
                 let text = "the chain goes on without this record and its entry".into();
                 self.wrong(
-                    Kind::Inserted,
+                    DamageKind::Inserted,
                     last.unwrap_or(0),
                     self.last_at,
                     text,
-                    Open::Closed,
+                    OpenDamage::Closed,
                 );
             }
             _ if last.is_some_and(|last| e.offset <= last) => {
@@ -467,10 +506,16 @@ impl Walker {
                     "an entry of this offset stands here a second time, after {}",
                     self.last_text()
                 );
-                self.wrong(Kind::Inserted, e.offset, Some(e.at), text, Open::Closed);
+                self.wrong(
+                    DamageKind::Inserted,
+                    e.offset,
+                    Some(e.at),
+                    text,
+                    OpenDamage::Closed,
+                );
             }
             _ => {
-                let open = Open::Broken {
+                let open = OpenDamage::Broken {
                     came: *e,
                     gap,
                     successor: None,
@@ -482,19 +527,19 @@ impl Walker {
                     e.offset,
                     self.last_text()
                 );
-                self.wrong(Kind::Deleted, e.offset, Some(e.at), text, open);
+                self.wrong(DamageKind::Deleted, e.offset, Some(e.at), text, open);
             }
         }
     }
 
     /// Decides what is still open.
     fn close(&mut self) {
-        let Open::Broken {
+        let OpenDamage::Broken {
             came,
             gap,
             successor,
             parent,
-        } = std::mem::replace(&mut self.open, Open::Closed)
+        } = std::mem::replace(&mut self.open, OpenDamage::Closed)
         else {
             return;
         };
@@ -503,11 +548,11 @@ impl Walker {
         let next = self.good.last.map_or(0, |o| o + 1);
         match (successor, parent) {
             (Some(moved), true) => self.settle(
-                Kind::Swapped,
+                DamageKind::Swapped,
                 format!("its entry stands where that of offset {moved} belongs, after {last}"),
             ),
             (Some(next), false) => {
-                self.settle(Kind::Inserted, format!("the entry continues nothing that is here; after {last} comes that of offset {next}"));
+                self.settle(DamageKind::Inserted, format!("the entry continues nothing that is here; after {last} comes that of offset {next}"));
             }
             (None, _) => match (gap, self.before) {
                 (Some(gap), _) => self.point(
@@ -524,11 +569,11 @@ impl Walker {
                         "the record and its entry are not those that the next entry continues"
                             .into();
                     self.wrong(
-                        Kind::Changed,
+                        DamageKind::Changed,
                         self.good.last.unwrap_or(0),
                         self.last_at,
                         text,
-                        Open::Closed,
+                        OpenDamage::Closed,
                     );
 
                     self.good = before;
@@ -544,7 +589,14 @@ impl Walker {
         }
     }
 
-    fn wrong(&mut self, kind: Kind, offset: u64, at: Option<u64>, text: String, open: Open) {
+    fn wrong(
+        &mut self,
+        kind: DamageKind,
+        offset: u64,
+        at: Option<u64>,
+        text: String,
+        open: OpenDamage,
+    ) {
         self.damage = Some(Damage {
             kind,
             offset,
@@ -555,12 +607,12 @@ impl Walker {
         self.open = open;
     }
 
-    fn settle(&mut self, kind: Kind, text: String) {
+    fn settle(&mut self, kind: DamageKind, text: String) {
         if let Some(d) = &mut self.damage {
             (d.kind, d.text) = (kind, text);
         }
 
-        self.open = Open::Closed;
+        self.open = OpenDamage::Closed;
     }
 
     fn point(&mut self, offset: u64, text: String) {

@@ -24,20 +24,20 @@ const LIMITS: Limits = Limits {
 };
 
 /// All listings, by symbol.
-pub struct Instruments {
+pub struct Listings {
     reader: Box<dyn Reader>,
     batch: Records,
     listings: BTreeMap<String, Instrument>,
     polled: Instant,
 }
 
-impl Instruments {
+impl Listings {
     /// Reads the topic to its end.
     pub fn load(log: &Arc<dyn Log>) -> Result<Self, LogError> {
         let parts: Vec<_> = (0..partitions(&**log, INSTRUMENTS)?)
             .map(|p| (p, From::Start))
             .collect();
-        let mut all = Instruments {
+        let mut all = Listings {
             reader: log.reader(INSTRUMENTS, &parts, false)?,
             batch: Records::new(),
             listings: BTreeMap::new(),

@@ -8,7 +8,7 @@ mod producer;
 mod publisher;
 pub mod simulate;
 
-pub use producer::{OrderCommandProducer, Side};
+pub use producer::{OrderCommandProducer, OrderSide};
 pub use publisher::MarketDataPublisher;
 
 use std::time::{Duration, Instant};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::instruments::Instruments;
+use super::instruments::Listings;
 use super::{ClientError, KeyedAppender, check_id};
 use domain::ids;
 use ports::{Log, LogError};
@@ -14,30 +14,30 @@ use wire::topics::ORDER_COMMANDS;
 /// Buy or sell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Side {
+pub enum OrderSide {
     /// Buy.
     Buy,
     /// Sell.
     Sell,
 }
 
-impl Side {
+impl OrderSide {
     /// As on the wire.
     pub fn name(self) -> &'static str {
         match self {
-            Side::Buy => "buy",
-            Side::Sell => "sell",
+            OrderSide::Buy => "buy",
+            OrderSide::Sell => "sell",
         }
     }
 }
 
 #[derive(Serialize)]
-struct NewOrder<'a> {
+struct OrderFields<'a> {
     order_id: &'a str,
     user_id: &'a str,
     symbol: &'a str,
     quantity: u64,
-    order_type: Side,
+    order_type: OrderSide,
     timestamp: i64,
 }
 
@@ -46,14 +46,14 @@ struct NewOrder<'a> {
 /// Sending queues; [`OrderCommandProducer::flush`] waits until everything is in the log, and so
 /// does dropping it. To send the same id again after a doubt is safe: the engine executes it once.
 pub struct OrderCommandProducer {
-    instruments: Instruments,
+    instruments: Listings,
     commands: KeyedAppender,
 }
 
 impl OrderCommandProducer {
     /// Reads the listings to their end.
     pub fn new(log: Arc<dyn Log>) -> Result<Self, ClientError> {
-        let instruments = Instruments::load(&log)?;
+        let instruments = Listings::load(&log)?;
         Ok(OrderCommandProducer {
             instruments,
             commands: KeyedAppender::new(&*log, ORDER_COMMANDS)?,
@@ -68,7 +68,7 @@ impl OrderCommandProducer {
         user_id: &str,
         symbol: &str,
         quantity: u64,
-        side: Side,
+        side: OrderSide,
         timestamp: i64,
     ) -> Result<(), ClientError> {
         check_id("order_id", order_id)?;
@@ -92,7 +92,7 @@ impl OrderCommandProducer {
         }
 
         self.instruments.check(symbol)?;
-        let order = NewOrder {
+        let order = OrderFields {
             order_id,
             user_id,
             symbol,

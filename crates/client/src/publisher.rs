@@ -11,7 +11,7 @@ use ports::{Log, LogError};
 use wire::topics::MARKET_DATA;
 
 #[derive(Serialize)]
-struct Tick<'a> {
+struct OutgoingTick<'a> {
     symbol: &'a str,
     price: &'a str,
     timestamp: i64,
@@ -43,7 +43,7 @@ impl MarketDataPublisher {
         let price = price.to_string();
         self.ticks.append(
             symbol,
-            Some(&encode(&Tick {
+            Some(&encode(&OutgoingTick {
                 symbol,
                 price: &price,
                 timestamp,

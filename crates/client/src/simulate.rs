@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::Side;
+use super::OrderSide;
 
 /// A small generator (xorshift64*): good enough for a simulation, and ours, so that its numbers
 /// never change under us.
@@ -89,7 +89,7 @@ pub struct SimulatedOrder {
     /// 1 to 100.
     pub quantity: u64,
     /// Buys, and sells of what was bought a while ago; now and then a sell of what is not there.
-    pub side: Side,
+    pub side: OrderSide,
 }
 
 /// Traders who send market orders; now and then one sends an order twice, as real clients do after
@@ -143,10 +143,10 @@ impl Traders {
     }
 
     /// All or part of the oldest purchase.
-    fn sale(&mut self) -> Option<(Side, u64, usize, u64)> {
+    fn sale(&mut self) -> Option<(OrderSide, u64, usize, u64)> {
         let (user, place, held) = self.bought.pop_front()?;
         let quantity = self.rng.below(held) + 1;
-        Some((Side::Sell, user, place, quantity))
+        Some((OrderSide::Sell, user, place, quantity))
     }
 
     /// The next order. None only if there are no symbols.
@@ -163,7 +163,7 @@ impl Traders {
 
         let (side, user, place, quantity) = match self.rng.below(200) {
             0 => (
-                Side::Sell,
+                OrderSide::Sell,
                 self.user(),
                 self.place(),
                 self.rng.below(100) + 1,
@@ -178,7 +178,7 @@ impl Traders {
                     self.bought.pop_front();
                 }
 
-                (Side::Buy, user, place, quantity)
+                (OrderSide::Buy, user, place, quantity)
             }
         };
 

@@ -11,7 +11,7 @@
 
 use super::decimal::PUBLIC_MAX;
 use super::hold::{Fee, Hold};
-use super::rate_limit::{Clock, Messages};
+use super::rate_limit::{Messages, UserBucket};
 use super::reason::Reason;
 use super::status::Side;
 
@@ -34,7 +34,7 @@ pub struct Account {
     /// Number of the user's last event.
     pub user_seq: u64,
     /// Rate limit.
-    pub clock: Clock,
+    pub clock: UserBucket,
     /// Orders that rest or wait for their stop.
     pub open_orders: u64,
     /// Symbols that it is short of.
@@ -65,7 +65,7 @@ pub struct Position {
 
 /// The other sides, for one symbol, as far as one task's users traded with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct House {
+pub struct HousePosition {
     /// The house's cash from this symbol.
     pub cash_e4: i128,
     /// The house's shares.
@@ -81,7 +81,7 @@ pub struct House {
 
 /// Cash of one task, by whose it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
+pub struct CashTotals {
     /// All users' available and reserved cash.
     pub users_e4: i128,
     /// The house's.
@@ -96,7 +96,7 @@ pub struct Totals {
     pub rounding_e4: i128,
 }
 
-impl Totals {
+impl CashTotals {
     fn balanced(&self) -> Result<(), Broken> {
         let sum = self.users_e4
             + self.house_e4
@@ -112,7 +112,7 @@ impl Totals {
     }
 }
 
-impl House {
+impl HousePosition {
     fn balanced(&self) -> Result<(), Broken> {
         if self.quantity + self.users_quantity + self.clearing_quantity == 0 {
             Ok(())
@@ -190,7 +190,7 @@ impl Account {
     }
 
     /// From outside into the account.
-    pub fn deposit(&mut self, totals: &mut Totals, amount: i64) -> Result<(), Broken> {
+    pub fn deposit(&mut self, totals: &mut CashTotals, amount: i64) -> Result<(), Broken> {
         add(&mut self.available_e4, amount)?;
         self.pay();
         totals.users_e4 += i128::from(amount);
@@ -199,7 +199,7 @@ impl Account {
     }
 
     /// From the account to outside.
-    pub fn withdraw(&mut self, totals: &mut Totals, amount: i64) -> Result<(), Broken> {
+    pub fn withdraw(&mut self, totals: &mut CashTotals, amount: i64) -> Result<(), Broken> {
         sub(&mut self.available_e4, amount)?;
         totals.users_e4 -= i128::from(amount);
         totals.external_e4 += i128::from(amount);
@@ -386,8 +386,8 @@ impl Account {
         let fits = account.can_take_back(&position, trade);
         let books = Books {
             position: &mut position,
-            house: &mut House::default(),
-            totals: &mut Totals::default(),
+            house: &mut HousePosition::default(),
+            totals: &mut CashTotals::default(),
         };
 
         match account.take_back(books, trade) {
@@ -492,9 +492,9 @@ pub struct Books<'a> {
     /// The user's shares.
     pub position: &'a mut Position,
     /// The other sides.
-    pub house: &'a mut House,
+    pub house: &'a mut HousePosition,
     /// The task's cash.
-    pub totals: &'a mut Totals,
+    pub totals: &'a mut CashTotals,
 }
 
 impl Position {

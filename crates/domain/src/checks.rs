@@ -30,7 +30,7 @@ pub enum Pricing {
 
 /// The order that is asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Request {
+pub struct OrderRequest {
     /// Which way.
     pub side: Side,
     /// How much, as it was written.
@@ -89,7 +89,7 @@ pub struct Reservation {
 }
 
 /// Quantity representable, which is also when the kind of order is looked at.
-pub fn representable(r: &Request) -> Result<(i64, Pricing), Reason> {
+pub fn representable(r: &OrderRequest) -> Result<(i64, Pricing), Reason> {
     let quantity = r.quantity.positive().ok_or(Reason::IncorrectQuantity)?;
     Ok((
         quantity,
@@ -305,7 +305,7 @@ pub fn due_for_short(short: i64, price_e4: i64, margin_bps: i64) -> i128 {
 }
 
 /// All checks from "quantity representable" on.
-pub fn order(r: &Request, f: &Facts<'_>) -> Result<Reservation, Reason> {
+pub fn order(r: &OrderRequest, f: &Facts<'_>) -> Result<Reservation, Reason> {
     let (quantity, pricing) = representable(r)?;
     let i = listed(f.instrument)?;
     if r.deadline_ms.is_some_and(|d| d <= f.now_ms) {
@@ -396,7 +396,7 @@ mod tests {
     use super::*;
 
     struct Case {
-        request: Request,
+        request: OrderRequest,
         instrument: Option<Instrument>,
         reference: Option<(i64, i64)>,
         account: Account,
@@ -406,7 +406,7 @@ mod tests {
 
     fn good() -> Case {
         Case {
-            request: Request {
+            request: OrderRequest {
                 side: Side::Buy,
                 quantity: Num::Exact(10),
                 pricing: Some(Pricing::Market),
@@ -700,7 +700,7 @@ mod tests {
         assert_eq!(borrowed(&c), Err(Reason::InsufficientFunds));
 
         // Not at any price that somebody asks.
-        c.request = Request {
+        c.request = OrderRequest {
             quantity: Num::Exact(1),
             pricing: Some(Pricing::Limit(Num::Exact(9_000_000))),
             ..c.request

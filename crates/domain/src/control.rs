@@ -29,7 +29,7 @@ pub const EVERYBODY: &str = "*";
 /// The effect of a command, as far as controls tell commands apart. An effect that only lessens
 /// risk is always allowed, and not asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
+pub enum CommandEffect {
     /// A new order, or a change of one.
     Order,
     /// Money in or out.
@@ -37,11 +37,17 @@ pub enum Act {
 }
 
 /// Whether a user may do that, by what is switched off for the user and for everybody.
-pub fn check(act: Act, user: Option<Control>, everybody: Option<Control>) -> Result<(), Reason> {
+pub fn check(
+    act: CommandEffect,
+    user: Option<Control>,
+    everybody: Option<Control>,
+) -> Result<(), Reason> {
     match (user.max(everybody), act) {
-        (None, _) | (Some(Control::Stopped), Act::Transfer) => Ok(()),
-        (Some(Control::Stopped), Act::Order) => Err(Reason::KillSwitch),
-        (Some(Control::Disabled), Act::Order | Act::Transfer) => Err(Reason::AccountDisabled),
+        (None, _) | (Some(Control::Stopped), CommandEffect::Transfer) => Ok(()),
+        (Some(Control::Stopped), CommandEffect::Order) => Err(Reason::KillSwitch),
+        (Some(Control::Disabled), CommandEffect::Order | CommandEffect::Transfer) => {
+            Err(Reason::AccountDisabled)
+        }
     }
 }
 
@@ -77,7 +83,7 @@ mod tests {
         ] {
             let may = |act| check(act, user, everybody);
             assert_eq!(
-                (may(Act::Order), may(Act::Transfer)),
+                (may(CommandEffect::Order), may(CommandEffect::Transfer)),
                 (order, transfer),
                 "{user:?}, {everybody:?}"
             );

@@ -45,7 +45,7 @@ pub fn is_ahead(time_ns: i128, append_ms: i64) -> bool {
 
 /// The fate of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum TickFate {
     /// The tick is the last price now.
     Accepted,
     /// Too far from the last price; waits for others to agree.
@@ -64,10 +64,10 @@ impl Prices {
         instrument: &Instrument,
         source: &mut Source,
         rules: Rules,
-    ) -> Taken {
+    ) -> TickFate {
         if !source.admits(tick, rules.begins_anew) {
             self.late += 1;
-            return Taken::Late;
+            return TickFate::Late;
         }
 
         self.take(
@@ -80,7 +80,7 @@ impl Prices {
     }
 
     /// Folds a tick in that is not late.
-    fn take(&mut self, tick: Priced, instrument: &Instrument) -> Taken {
+    fn take(&mut self, tick: Priced, instrument: &Instrument) -> TickFate {
         if let (Some(last), Some(band)) = (self.last, instrument.band_bps)
             && outside(tick.price_e4, last.price_e4, band)
         {
@@ -91,14 +91,14 @@ impl Prices {
 
             if agreed < CONFIRMATIONS {
                 self.held = Some((tick.price_e4, agreed));
-                return Taken::Held;
+                return TickFate::Held;
             }
         }
 
         self.held = None;
         self.last = Some(tick);
         self.accepted += 1;
-        Taken::Accepted
+        TickFate::Accepted
     }
 
     /// Whether the last price must be told; if so it counts as told from here on. Told prices are
@@ -218,23 +218,23 @@ mod tests {
         };
 
         let mut p = Prices::default();
-        assert_eq!(p.take(at(1_000_000, 0), &banded), Taken::Accepted);
-        assert_eq!(p.take(at(1_050_000, 1), &banded), Taken::Held);
+        assert_eq!(p.take(at(1_000_000, 0), &banded), TickFate::Accepted);
+        assert_eq!(p.take(at(1_050_000, 1), &banded), TickFate::Held);
         assert_eq!(
             p.take(at(1_001_000, 2), &banded),
-            Taken::Accepted,
+            TickFate::Accepted,
             "back to normal: the spike is forgotten"
         );
-        assert_eq!(p.take(at(1_050_000, 3), &banded), Taken::Held);
-        assert_eq!(p.take(at(1_051_000, 4), &banded), Taken::Held);
+        assert_eq!(p.take(at(1_050_000, 3), &banded), TickFate::Held);
+        assert_eq!(p.take(at(1_051_000, 4), &banded), TickFate::Held);
         assert_eq!(p.last, Some(at(1_001_000, 2)));
         assert_eq!(
             p.take(at(900_000, 5), &banded),
-            Taken::Held,
+            TickFate::Held,
             "another spike starts anew"
         );
-        assert_eq!(p.take(at(900_000, 6), &banded), Taken::Held);
-        assert_eq!(p.take(at(900_000, 7), &banded), Taken::Accepted);
+        assert_eq!(p.take(at(900_000, 6), &banded), TickFate::Held);
+        assert_eq!(p.take(at(900_000, 7), &banded), TickFate::Accepted);
         assert_eq!(p.last, Some(at(900_000, 7)));
         assert_eq!(
             Prices {
@@ -242,7 +242,7 @@ mod tests {
                 ..p
             }
             .take(at(i64::MAX, 8), &Instrument::default()),
-            Taken::Accepted,
+            TickFate::Accepted,
             "no band, no hold"
         );
     }

@@ -15,7 +15,7 @@ const FALL_MAX_US: i64 = 1_000_000;
 
 /// State of one user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Clock {
+pub struct UserBucket {
     /// When the bucket is full again ("theoretical arrival time"), microseconds.
     pub tat_us: i64,
     /// Latest append time seen. A change of leader may set time back by a little, and the limit
@@ -68,7 +68,7 @@ impl Limit {
     /// seen was wrong, and nobody may be locked out until the time comes that it showed. The
     /// account is then reckoned from now on: what was spent stays spent, as far as it does not stop
     /// this one.
-    pub fn take(&self, clock: Clock, now_us: i64) -> Result<Clock, i64> {
+    pub fn take(&self, clock: UserBucket, now_us: i64) -> Result<UserBucket, i64> {
         if self
             .fall_us
             .is_some_and(|most| clock.last_seen_us.saturating_sub(now_us) > most)
@@ -77,7 +77,7 @@ impl Limit {
                 .tat_us
                 .saturating_sub(clock.last_seen_us)
                 .clamp(0, self.tolerance_us);
-            return Ok(Clock {
+            return Ok(UserBucket {
                 tat_us: now_us
                     .saturating_add(spent)
                     .saturating_add(self.interval_us),
@@ -93,7 +93,7 @@ impl Limit {
             return Err(free.saturating_sub(from).saturating_add(999) / 1_000);
         }
 
-        Ok(Clock {
+        Ok(UserBucket {
             tat_us: now.max(clock.tat_us).saturating_add(self.interval_us),
             last_seen_us: now,
         })
@@ -109,7 +109,7 @@ const TELL_EVERY_MS: i64 = 1_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Messages {
     /// State of the bucket.
-    pub clock: Clock,
+    pub clock: UserBucket,
     /// Append time of the command whose refusal was told last; 0: none was.
     pub told_ms: i64,
     /// Commands that were refused without an event since the user's last event.
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn r1_vector_ten_per_second_burst_five() {
         let limit = Limit::new(10, 5).expect("on");
-        let mut clock = Clock::default();
+        let mut clock = UserBucket::default();
         for i in 0..5 {
             clock = limit
                 .take(clock, 0)
@@ -182,7 +182,7 @@ mod tests {
             (limit.as_before(true), 2_000),
             (limit.as_before(false), 1_000),
         ] {
-            let clock = limit.take(Clock::default(), 5_000_000).expect("first");
+            let clock = limit.take(UserBucket::default(), 5_000_000).expect("first");
             assert_eq!(
                 limit.take(clock, 4_000_000),
                 Err(wait),
@@ -197,7 +197,7 @@ mod tests {
     fn a_moment_in_the_future_locks_nobody_out() {
         const DAY: i64 = 86_400_000_000;
         let limit = Limit::new(1, 200).expect("on");
-        let mut clock = limit.take(Clock::default(), 1_000_000).expect("first");
+        let mut clock = limit.take(UserBucket::default(), 1_000_000).expect("first");
         for _ in 0..200 {
             clock = limit.take(clock, DAY).expect("a burst");
         }
@@ -222,7 +222,7 @@ mod tests {
     fn a_clock_that_was_ahead_by_less_than_the_bucket_takes_to_fill_is_not_waited_for() {
         let limit = Limit::new(1, 200).expect("on");
         for (limit, most) in [(limit, 1_000), (limit.as_before(true), 61_000)] {
-            let mut clock = Clock::default();
+            let mut clock = UserBucket::default();
             while let Ok(next) = limit.take(clock, 160_000_000) {
                 clock = next;
             }
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn the_old_rule_waits_for_the_future() {
         let limit = Limit::new(1, 1).expect("on").as_before(false);
-        let clock = limit.take(Clock::default(), 5_000_000).expect("first");
+        let clock = limit.take(UserBucket::default(), 5_000_000).expect("first");
         assert_eq!(limit.take(clock, 1), Err(1_000));
     }
 
@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(Limit::times(10, 5, 10), Limit::new(100, 50));
         assert!(
             Limit::times(u32::MAX, u32::MAX, u32::MAX)
-                .is_some_and(|all| all.take(Clock::default(), 1).is_ok())
+                .is_some_and(|all| all.take(UserBucket::default(), 1).is_ok())
         );
     }
 
@@ -304,7 +304,7 @@ mod tests {
         ) {
             let limit = Limit::times(rate, burst, factor).expect("on");
             let most_ms = (limit.interval_us + FALL_MAX_US) / 1_000 + 1;
-            let mut clock = Clock::default();
+            let mut clock = UserBucket::default();
             let mut now_ms = 1_000_000_000_000_i64;
             for (by, times) in moves {
                 now_ms += by;

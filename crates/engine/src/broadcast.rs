@@ -16,7 +16,7 @@ use ports::topics::TopicId;
 
 /// A row: its value and the offset of the record that brought it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Row<'a> {
+pub struct BroadcastRow<'a> {
     /// Rises with every change of the row.
     pub version: u64,
     /// The record's value.
@@ -24,7 +24,7 @@ pub struct Row<'a> {
 }
 
 #[derive(Clone, Debug)]
-struct Stored {
+struct StoredBroadcastRow {
     version: u64,
     value: Arc<[u8]>,
 }
@@ -32,7 +32,7 @@ struct Stored {
 /// Rows of some tables. A removed row stays as an empty value, so that its removal is seen.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
-    rows: BTreeMap<TopicId, IndexMap<Box<[u8]>, Stored, FxBuildHasher>>,
+    rows: BTreeMap<TopicId, IndexMap<Box<[u8]>, StoredBroadcastRow, FxBuildHasher>>,
 }
 
 impl Tables {
@@ -50,7 +50,7 @@ impl Tables {
         match rows.get_mut(key) {
             Some(old) if old.version >= version && version > 0 => false,
             Some(old) => {
-                *old = Stored {
+                *old = StoredBroadcastRow {
                     version,
                     value: value.into(),
                 };
@@ -60,7 +60,7 @@ impl Tables {
             None => {
                 rows.insert(
                     key.into(),
-                    Stored {
+                    StoredBroadcastRow {
                         version,
                         value: value.into(),
                     },
@@ -72,11 +72,11 @@ impl Tables {
     }
 
     /// Sets a row to what a task saw, in a replay; absence included.
-    pub fn force(&mut self, seen: &Seen) {
+    pub fn force(&mut self, seen: &UsedBroadcastRow) {
         let rows = self.rows.entry(seen.table).or_default();
         rows.insert(
             seen.key.clone(),
-            Stored {
+            StoredBroadcastRow {
                 version: seen.version,
                 value: (*seen.value).into(),
             },
@@ -84,21 +84,21 @@ impl Tables {
     }
 
     /// The row of a key; none if it never was or was removed.
-    pub fn get(&self, table: TopicId, key: &[u8]) -> Option<Row<'_>> {
+    pub fn get(&self, table: TopicId, key: &[u8]) -> Option<BroadcastRow<'_>> {
         let s = self.rows.get(&table)?.get(key)?;
-        (!s.value.is_empty()).then_some(Row {
+        (!s.value.is_empty()).then_some(BroadcastRow {
             version: s.version,
             value: &s.value,
         })
     }
 
     /// All rows of a table that are there, in the order in which their keys were first seen.
-    pub fn iter(&self, table: TopicId) -> impl Iterator<Item = (&[u8], Row<'_>)> {
+    pub fn iter(&self, table: TopicId) -> impl Iterator<Item = (&[u8], BroadcastRow<'_>)> {
         let rows = self.rows.get(&table).into_iter().flatten();
         rows.filter(|(_, s)| !s.value.is_empty()).map(|(k, s)| {
             (
                 &**k,
-                Row {
+                BroadcastRow {
                     version: s.version,
                     value: &s.value,
                 },
@@ -109,7 +109,7 @@ impl Tables {
 
 /// A row that a task used for the first time at this version.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct UsedBroadcastRow {
     /// The table.
     pub table: TopicId,
     /// The row's key.
@@ -128,7 +128,7 @@ pub struct TableView {
     journaled: bool,
     /// The version last noted of each row; absence counts as [`ABSENT`].
     noted: BTreeMap<TopicId, IndexMap<Box<[u8]>, u64, FxBuildHasher>>,
-    fresh: Vec<Seen>,
+    fresh: Vec<UsedBroadcastRow>,
     fresh_bytes: usize,
     /// Whether something was taken from this view before.
     taken: bool,
@@ -148,7 +148,7 @@ impl TableView {
     }
 
     /// The row of a key, noted when it is not what this task saw last.
-    pub fn lookup(&mut self, table: TopicId, key: &[u8]) -> Option<Row<'_>> {
+    pub fn lookup(&mut self, table: TopicId, key: &[u8]) -> Option<BroadcastRow<'_>> {
         let row = self.tables.get(table, key);
         if self.journaled {
             let version = row.map_or(ABSENT, |r| r.version);
@@ -159,7 +159,7 @@ impl TableView {
             if noted.get(key).copied().unwrap_or(ABSENT) != version {
                 noted.insert(key.into(), version);
                 let value = row.map_or(&[][..], |r| r.value).into();
-                let seen = Seen {
+                let seen = UsedBroadcastRow {
                     table,
                     key: key.into(),
                     version,
@@ -190,7 +190,7 @@ impl TableView {
     /// The rows seen anew since the last call; they go into the journal with the transaction. The
     /// flag says that this is the first call: whatever an earlier incarnation noted counts no more,
     /// rows may have vanished since.
-    pub fn take_fresh(&mut self) -> (bool, Vec<Seen>) {
+    pub fn take_fresh(&mut self) -> (bool, Vec<UsedBroadcastRow>) {
         self.fresh_bytes = 0;
         (
             !std::mem::replace(&mut self.taken, true),

@@ -12,13 +12,13 @@ use faults::crash::{self, Point};
 use faults::mutants::{self, Mutant};
 use ports::records::{Record, Records};
 use ports::topics::{TopicPartition, TopicTable};
-use ports::{Member, Outcome, RECORD_OVERHEAD, Rejection, Transaction};
+use ports::{Member, RECORD_OVERHEAD, Rejection, Transaction, TransactionOutcome};
 
 /// How a commit ended.
-pub enum Commit {
+pub enum CommitOutcome {
     /// In the log and in the stores. `suspect`: begin the next one as a new incarnation.
     Done {
-        /// See [`Outcome::Committed`].
+        /// See [`TransactionOutcome::Committed`].
         suspect: bool,
     },
     /// Not, or nobody knows: give this incarnation up; the next one finds out.
@@ -50,22 +50,24 @@ fn decide(
     member: &mut dyn Member,
     outputs: &Records,
     offsets: &[(TopicPartition, u64)],
-) -> Result<Decided, Commit> {
+) -> Result<Decided, CommitOutcome> {
     Err(match member.transact(&Transaction { outputs, offsets }) {
-        Outcome::Committed { appended, suspect } => return Ok((appended, suspect)),
-        Outcome::NotCommitted(why) => Commit::Recover(format!("not committed: {why}")),
-        Outcome::Late { why, done, of } => Commit::Late {
+        TransactionOutcome::Committed { appended, suspect } => return Ok((appended, suspect)),
+        TransactionOutcome::NotCommitted(why) => {
+            CommitOutcome::Recover(format!("not committed: {why}"))
+        }
+        TransactionOutcome::Late { why, done, of } => CommitOutcome::Late {
             why: format!("not committed: {why}"),
             done: (done, of),
         },
-        Outcome::Rejected(rejection) => Commit::Rejected(rejection),
+        TransactionOutcome::Rejected(rejection) => CommitOutcome::Rejected(rejection),
         // Mostly a commit that had no answer in time; that it was too large is one of the reasons.
-        Outcome::Unknown(why) => Commit::Late {
+        TransactionOutcome::Unknown(why) => CommitOutcome::Late {
             why: format!("{UNKNOWN}: {why}"),
             done: (outputs.len(), outputs.len()),
         },
-        Outcome::Fenced(why) => Commit::Fenced(why),
-        Outcome::Refused(why) => Commit::Refused(why),
+        TransactionOutcome::Fenced(why) => CommitOutcome::Fenced(why),
+        TransactionOutcome::Refused(why) => CommitOutcome::Refused(why),
     })
 }
 
@@ -73,9 +75,12 @@ fn decide(
 const UNKNOWN: &str = "outcome unknown";
 
 /// Commits positions alone, of a task whose group had forgotten them.
-pub fn commit_positions(member: &mut dyn Member, offsets: &[(TopicPartition, u64)]) -> Commit {
+pub fn commit_positions(
+    member: &mut dyn Member,
+    offsets: &[(TopicPartition, u64)],
+) -> CommitOutcome {
     match decide(member, &Records::new(), offsets) {
-        Ok((_, suspect)) => Commit::Done { suspect },
+        Ok((_, suspect)) => CommitOutcome::Done { suspect },
         Err(end) => end,
     }
 }
@@ -88,7 +93,7 @@ pub fn commit(
     tasks: &mut BTreeMap<u32, Task>,
     touched: &[u32],
     out: &mut Records,
-) -> Commit {
+) -> CommitOutcome {
     let mut offsets: Vec<(TopicPartition, u64)> = Vec::new();
     let early = mutants::on(Mutant::SizeBeforePrepare).then(|| too_large(topics, out));
     for number in touched {
@@ -100,7 +105,7 @@ pub fn commit(
 
     crash::point(Point::CommitPrepared);
     if let Some(why) = early.unwrap_or_else(|| too_large(topics, out)) {
-        return Commit::TooLarge(why);
+        return CommitOutcome::TooLarge(why);
     }
 
     #[cfg(feature = "faults")]
@@ -119,14 +124,14 @@ pub fn commit(
                 .expect("only running tasks are touched")
                 .write_early()
             {
-                return Commit::TaskFailed(*number, e.into());
+                return CommitOutcome::TaskFailed(*number, e.into());
             }
         }
     }
 
     let (appended, suspect) = match decide(member, out, &offsets) {
         Ok(decided) => decided,
-        Err(Commit::Late { why, .. })
+        Err(CommitOutcome::Late { why, .. })
             if mutants::on(Mutant::UnknownIsCommit) && why.starts_with(UNKNOWN) =>
         {
             (
@@ -155,7 +160,7 @@ pub fn commit(
 
         // Committed all the same; the next incarnation finds the store behind and catches up.
         let Some(last) = last else {
-            return Commit::Recover(format!(
+            return CommitOutcome::Recover(format!(
                 "committed, but the log did not say where task {number}'s meta record is"
             ));
         };
@@ -168,17 +173,17 @@ pub fn commit(
                 "task {number}: its changelog went back from offset {before} to {last}: was the topic deleted and made again? No state can be \
                  rebuilt from what is left of it"
             );
-            return Commit::TaskFailed(*number, Bug(why).into());
+            return CommitOutcome::TaskFailed(*number, Bug(why).into());
         }
 
         if let Err(e) = task.post_commit(last) {
-            return Commit::TaskFailed(*number, e.into());
+            return CommitOutcome::TaskFailed(*number, e.into());
         }
 
         crash::point(Point::CommitStored);
     }
 
-    Commit::Done { suspect }
+    CommitOutcome::Done { suspect }
 }
 
 /// The first record that its topic cannot take. It would be refused again after every recovery, for

@@ -4,10 +4,10 @@
 //! Nothing leaves the process here. Writes go to the overlay, output to the batch of the
 //! transaction; both vanish if it does not commit.
 
-use super::broadcast::{Row, TableView};
+use super::broadcast::{BroadcastRow, TableView};
 use super::guard::OutSequences;
 use super::overlay::Overlay;
-use super::pace::Written;
+use super::pace::TransactionContent;
 #[cfg(feature = "faults")]
 use faults::mutants;
 use ports::partitioner;
@@ -196,7 +196,7 @@ impl<'a> Ctx<'a> {
     }
 
     /// A row of a broadcast table. What was seen goes on record in the journal.
-    pub fn lookup(&mut self, table: TopicId, key: &[u8]) -> Option<Row<'_>> {
+    pub fn lookup(&mut self, table: TopicId, key: &[u8]) -> Option<BroadcastRow<'_>> {
         self.tables.lookup(table, key)
     }
 
@@ -313,10 +313,10 @@ impl<'a> Ctx<'a> {
 
     /// The size of the transaction so far: this task's output and that of tasks before it, this
     /// task's state changes and rows for its journal.
-    pub(super) fn written(&self) -> Written {
+    pub(super) fn written(&self) -> TransactionContent {
         let (changes, bytes) = self.overlay.written();
         let rows = self.tables.fresh_bytes();
-        Written {
+        TransactionContent {
             records: self.out.len() + changes,
             bytes: self.out.size_bytes() + bytes + rows,
             row_bytes: rows,

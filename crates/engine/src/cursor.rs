@@ -27,7 +27,7 @@ pub(super) fn position(
 }
 
 /// Reads one partition forward, in pieces that end at given offsets.
-pub(super) struct Cursor {
+pub(super) struct PartitionCursor {
     /// The partition.
     pub(super) at: TopicPartition,
     reader: Box<dyn Reader>,
@@ -38,16 +38,16 @@ pub(super) struct Cursor {
     pub(super) position: u64,
 }
 
-impl Cursor {
+impl PartitionCursor {
     /// Reads from the beginning. `headers`: whether anyone looks at them.
     pub(super) fn new(
         log: &dyn Log,
         at: TopicPartition,
         start: u64,
         headers: bool,
-    ) -> Result<Cursor, LogError> {
+    ) -> Result<PartitionCursor, LogError> {
         let reader = log.reader(at.topic, &[(at.partition, From::Start)], headers)?;
-        Ok(Cursor {
+        Ok(PartitionCursor {
             at,
             reader,
             ahead: Records::new(),

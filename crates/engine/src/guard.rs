@@ -54,7 +54,7 @@ impl OutSequences {
 
 /// The verdict about a guarded record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum SequenceCheck {
     /// The one that was due.
     Next,
     /// Seen before: drop it and count.
@@ -76,21 +76,21 @@ pub struct InSequences {
 
 impl InSequences {
     /// Checks and remembers.
-    pub fn check(&mut self, topic: TopicId, task: u32, sequence: u64) -> Verdict {
+    pub fn check(&mut self, topic: TopicId, task: u32, sequence: u64) -> SequenceCheck {
         let last = self.last.entry((topic, task)).or_insert(0);
         if sequence <= *last {
-            return Verdict::Repeat;
+            return SequenceCheck::Repeat;
         }
 
         if sequence != *last + 1 {
-            return Verdict::Gap {
+            return SequenceCheck::Gap {
                 due: *last + 1,
                 came: sequence,
             };
         }
 
         *last = sequence;
-        Verdict::Next
+        SequenceCheck::Next
     }
 
     /// The last sequence seen, in order.
@@ -122,13 +122,13 @@ mod tests {
         assert_eq!(out.next(TopicPartition::new(TopicId(4), 1)), None);
         assert_eq!((out.next(at), out.next(at)), (Some(1), Some(2)));
         let mut seen = InSequences::default();
-        assert_eq!(seen.check(TopicId(3), 7, 1), Verdict::Next);
-        assert_eq!(seen.check(TopicId(3), 7, 1), Verdict::Repeat);
+        assert_eq!(seen.check(TopicId(3), 7, 1), SequenceCheck::Next);
+        assert_eq!(seen.check(TopicId(3), 7, 1), SequenceCheck::Repeat);
         assert_eq!(
             seen.check(TopicId(3), 7, 3),
-            Verdict::Gap { due: 2, came: 3 }
+            SequenceCheck::Gap { due: 2, came: 3 }
         );
-        assert_eq!(seen.check(TopicId(3), 8, 1), Verdict::Next);
+        assert_eq!(seen.check(TopicId(3), 8, 1), SequenceCheck::Next);
         assert_eq!(parse(b"7/12"), Some((7, 12)));
         assert_eq!(parse(b"7"), None);
     }

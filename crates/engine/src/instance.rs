@@ -30,12 +30,12 @@ pub(super) use turns::deal;
 pub use view::TaskView;
 
 use super::broadcast::Tables;
-use super::halt::Halt;
-use super::pace::{Bounds, Pace};
-use super::refusal::{Refusals, Refused};
+use super::halt::StepError;
+use super::pace::{BatchPace, TransactionBounds};
+use super::refusal::{RefusalAction, Refusals};
 use super::rejections::Rejections;
-use super::restore::beside::Beside;
-use super::restore::{Request, Restorer, Standby};
+use super::restore::beside::RestorerHandle;
+use super::restore::{Restorer, RestorerRequest, Standby};
 use super::role::{Bug, RoleFactory, RoleSpec};
 use super::scrub::Scrubber;
 use super::task::{Task, TaskError};
@@ -52,7 +52,7 @@ use ports::{
 
 /// Settings of the loop; all bounds are here.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct InstanceSettings {
     /// Consumer group.
     pub group: String,
     /// Transactional id and static member name.
@@ -75,7 +75,7 @@ pub struct Settings {
 
 /// Why an instance stopped for good.
 #[derive(Debug, thiserror::Error)]
-pub enum Stop {
+pub enum FatalError {
     /// A newer incarnation with the same name is there.
     #[error("fenced: {0}")]
     Fenced(String),
@@ -120,7 +120,7 @@ pub struct Counters {
 
 /// The result of one turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum TurnResult {
     /// Nothing to do.
     Idle,
     /// Something; more may be waiting.
@@ -130,11 +130,11 @@ pub enum Turn {
 /// One instance; see the module.
 pub struct Instance {
     log: Arc<dyn Log>,
-    restorer: Beside,
+    restorer: RestorerHandle,
     clock: Arc<dyn Clock>,
     factory: Box<dyn RoleFactory>,
     topics: Arc<TopicTable>,
-    settings: Settings,
+    settings: InstanceSettings,
     spec: Arc<RoleSpec>,
     counters: Counters,
     joined_once: bool,
@@ -155,7 +155,7 @@ pub struct Instance {
     /// Why the last incarnation ended, until there is progress.
     trouble: Option<String>,
     scrubber: Scrubber,
-    pace: Pace,
+    pace: BatchPace,
     rejections: Rejections,
     wake: Wake,
     /// The partition whose records are processed first in the next turn.
@@ -215,12 +215,16 @@ impl Instance {
         clock: Box<dyn Clock>,
         factory: Box<dyn RoleFactory>,
         topics: Arc<TopicTable>,
-        settings: Settings,
+        settings: InstanceSettings,
     ) -> Instance {
         let spec = Arc::new(factory.spec().clone());
         let clock: Arc<dyn Clock> = clock.into();
         let started_us = clock.now_us();
-        let pace = Pace::new(settings.limits, Bounds::default(), !spec.linger.is_zero());
+        let pace = BatchPace::new(
+            settings.limits,
+            TransactionBounds::default(),
+            !spec.linger.is_zero(),
+        );
         let group = settings.group.clone();
         let wait = settings.takeover_wait;
         let standby = settings.standby;
@@ -236,7 +240,7 @@ impl Instance {
 
         Instance {
             log,
-            restorer: Beside::Turns {
+            restorer: RestorerHandle::Turns {
                 restorer: Box::new(restorer),
                 busy: false,
             },
@@ -273,8 +277,8 @@ impl Instance {
     }
 
     /// Bounds transactions otherwise than usual; for tests.
-    pub fn bound_by(&mut self, bounds: Bounds) {
-        self.pace = Pace::new(self.settings.limits, bounds, !self.spec.linger.is_zero());
+    pub fn bound_by(&mut self, bounds: TransactionBounds) {
+        self.pace = BatchPace::new(self.settings.limits, bounds, !self.spec.linger.is_zero());
     }
 
     /// Restores in a thread beside the loop, from now on; to be called before the first step.
@@ -290,7 +294,7 @@ impl Instance {
     }
 
     /// One turn of the loop.
-    pub fn step(&mut self) -> Result<Turn, Stop> {
+    pub fn step(&mut self) -> Result<TurnResult, FatalError> {
         let result = match self.work.take() {
             None => self.join(),
             Some(mut work) => {
@@ -308,7 +312,7 @@ impl Instance {
 
         match result {
             Ok(turn) => {
-                if turn == Turn::Idle
+                if turn == TurnResult::Idle
                     && self.counters.without_progress > 0
                     && self.phase() == "running"
                 {
@@ -320,17 +324,17 @@ impl Instance {
 
                 Ok(turn)
             }
-            Err(Halt::Stop(stop)) => Err(stop),
-            Err(Halt::Recover(why)) => self.recover(&why),
-            Err(Halt::Refused(why)) => self.refused(why),
-            Err(Halt::Doubt(task, why)) => match self
+            Err(StepError::Stop(stop)) => Err(stop),
+            Err(StepError::Recover(why)) => self.recover(&why),
+            Err(StepError::Refused(why)) => self.refused(why),
+            Err(StepError::Doubt(task, why)) => match self
                 .doubted
                 .insert((task, why.clone()), self.clock.now_us())
             {
                 None => self.recover(&format!(
                     "looking again, with fresh state, at what cannot be: {why}"
                 )),
-                Some(_) => Err(Stop::Bug(why)),
+                Some(_) => Err(FatalError::Bug(why)),
             },
         }
     }
@@ -344,25 +348,25 @@ impl Instance {
 
     /// The log refuses us: the configuration does not fit, or something there is not as it was (see
     /// [`super::refusal`]).
-    fn refused(&mut self, why: String) -> Result<Turn, Stop> {
+    fn refused(&mut self, why: String) -> Result<TurnResult, FatalError> {
         match self.refusals.refused(self.clock.now_us()) {
-            Refused::Stop => return Err(Stop::Invalid(why)),
-            Refused::Wait {
+            RefusalAction::Stop => return Err(FatalError::Invalid(why)),
+            RefusalAction::Wait {
                 tell: Some(seconds),
             } => {
                 tracing::error!(role = self.spec.name, instance = %self.settings.instance, "{why}; trying again for {seconds} s, then the role ends");
             }
-            Refused::Wait { tell: None } => {}
+            RefusalAction::Wait { tell: None } => {}
         }
 
         self.recover(&why)
     }
 
-    fn recover(&mut self, why: &str) -> Result<Turn, Stop> {
+    fn recover(&mut self, why: &str) -> Result<TurnResult, FatalError> {
         self.refusals.ended();
         let waited = Duration::from_micros(self.clock.now_us() - self.started_us);
         if !self.joined_once && waited > self.settings.startup_wait {
-            return Err(Stop::Failed(why.to_string()));
+            return Err(FatalError::Failed(why.to_string()));
         }
 
         self.counters.recoveries += 1;
@@ -385,7 +389,7 @@ impl Instance {
 
         self.not_before_us = self.clock.now_us() + self.backoff.as_micros() as u64;
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-        Ok(Turn::Busy)
+        Ok(TurnResult::Busy)
     }
 
     fn progressed(&mut self) {
@@ -393,13 +397,13 @@ impl Instance {
         self.trouble = None;
     }
 
-    fn join(&mut self) -> Result<Turn, Halt> {
+    fn join(&mut self) -> Result<TurnResult, StepError> {
         let now = self.clock.now_us();
         if now < self.not_before_us {
             self.clock.sleep(
                 Duration::from_micros(self.not_before_us - now).min(self.settings.idle_wait),
             );
-            return Ok(Turn::Idle);
+            return Ok(TurnResult::Idle);
         }
 
         let partitions = self.check_topics()?;
@@ -465,24 +469,24 @@ impl Instance {
 
         self.wake.begin();
         tracing::info!(role = self.spec.name, instance = %self.settings.instance, "predecessor fenced, asking the group for partitions");
-        Ok(Turn::Busy)
+        Ok(TurnResult::Busy)
     }
 
     /// Partition counts by topic number; refuses topics that are missing or cannot be shared out
     /// together.
-    fn check_topics(&mut self) -> Result<Arc<[u32]>, Halt> {
+    fn check_topics(&mut self) -> Result<Arc<[u32]>, StepError> {
         let mut counts = Vec::new();
         for topic in self.topics.iter() {
             let Some(n) = self.log.partitions(topic)? else {
                 let name = self.topics.name(topic);
                 if self.joined_once {
                     // The topic was there: a broker that has just started may not know it yet.
-                    return Err(Halt::Recover(format!(
+                    return Err(StepError::Recover(format!(
                         "topic {name} is not known at the moment"
                     )));
                 }
 
-                return Err(Halt::invalid(format!(
+                return Err(StepError::invalid(format!(
                     "topic {name} does not exist; run `processor topics create` first"
                 )));
             };
@@ -491,12 +495,12 @@ impl Instance {
         }
 
         if let Some(why) = self.topics.misfit(&counts) {
-            return Err(Halt::invalid(why));
+            return Err(StepError::invalid(why));
         }
 
         let counts: Arc<[u32]> = counts.into();
         if *self.counts.get_or_insert_with(|| counts.clone()) != counts {
-            return Err(Halt::invalid(
+            return Err(StepError::invalid(
                 "the partition counts of the topics were changed, which moves keys to other tasks; nothing was processed under the new ones. Kafka cannot \
                  take partitions away: `processor topics check` shows which topics have more"
                     .into(),
@@ -506,7 +510,11 @@ impl Instance {
         Ok(counts)
     }
 
-    fn load_table(&self, topic: TopicId, tables: &mut Tables) -> Result<Box<dyn Reader>, Halt> {
+    fn load_table(
+        &self,
+        topic: TopicId,
+        tables: &mut Tables,
+    ) -> Result<Box<dyn Reader>, StepError> {
         let mut reader = self.log.reader(topic, &[(0, From::Start)], false)?;
         let mut chunk = Records::new();
         let mut quiet_us = self.clock.now_us();
@@ -523,7 +531,7 @@ impl Instance {
             }
 
             if Duration::from_micros(self.clock.now_us() - quiet_us) > self.settings.startup_wait {
-                return Err(Halt::Recover(format!(
+                return Err(StepError::Recover(format!(
                     "{} cannot be read to its end",
                     self.topics.name(topic)
                 )));
@@ -533,9 +541,9 @@ impl Instance {
         Ok(reader)
     }
 
-    fn turn(&mut self, work: &mut Incarnation) -> Result<Turn, Halt> {
+    fn turn(&mut self, work: &mut Incarnation) -> Result<TurnResult, StepError> {
         if work.member.suspect() {
-            return Err(Halt::Recover(
+            return Err(StepError::Recover(
                 "a connection or request failed; taking a new epoch before the next transaction"
                     .into(),
             ));
@@ -551,10 +559,10 @@ impl Instance {
         match self.gather(work, wait)? {
             Polled::Assigned(partitions) => {
                 self.assigned(work, &partitions)?;
-                return Ok(Turn::Busy);
+                return Ok(TurnResult::Busy);
             }
             Polled::Revoked { lost: true } if mutants::on(Mutant::LostIgnored) => {
-                return Ok(Turn::Busy);
+                return Ok(TurnResult::Busy);
             }
             Polled::Revoked { lost } => {
                 if !mutants::on(Mutant::LeftKept) {
@@ -563,8 +571,8 @@ impl Instance {
 
                 tracing::info!(role = self.spec.name, instance = %self.settings.instance, lost, "partitions revoked");
                 crash::point(Point::RevokeTasks);
-                self.end_assignment(work).map_err(Halt::Stop)?;
-                return Ok(Turn::Busy);
+                self.end_assignment(work).map_err(StepError::Stop)?;
+                return Ok(TurnResult::Busy);
             }
             Polled::Records => {}
         }
@@ -575,8 +583,8 @@ impl Instance {
         }
 
         let mut turn = match self.restore(work)? {
-            0 if work.restoring.is_empty() => Turn::Idle,
-            _ => Turn::Busy,
+            0 if work.restoring.is_empty() => TurnResult::Idle,
+            _ => TurnResult::Busy,
         };
 
         if work.restoring.is_empty() && !work.tasks.is_empty() {
@@ -585,19 +593,20 @@ impl Instance {
 
         if !self.batch.is_empty() {
             self.process(work)?;
-            turn = Turn::Busy;
+            turn = TurnResult::Busy;
         }
 
-        match self
-            .scrubber
-            .turn(&mut work.tasks, self.clock.now_us(), turn == Turn::Idle)
-        {
+        match self.scrubber.turn(
+            &mut work.tasks,
+            self.clock.now_us(),
+            turn == TurnResult::Idle,
+        ) {
             Ok(done) => self.counters.scrubs += u64::from(done),
             Err((number, e)) => return Err(self.failed(number, e.into())),
         }
 
         #[cfg(feature = "faults")]
-        if turn == Turn::Idle && mutants::on(Mutant::TimerWithoutOffsets) {
+        if turn == TurnResult::Idle && mutants::on(Mutant::TimerWithoutOffsets) {
             mistakes::timer(&self.spec, &self.topics, work)?;
         }
 
@@ -634,15 +643,15 @@ impl Instance {
 
     /// A task failed. Damage is remembered until the store is put aside: a restore would find the
     /// position right and never look at the content.
-    fn failed(&mut self, number: u32, e: TaskError) -> Halt {
+    fn failed(&mut self, number: u32, e: TaskError) -> StepError {
         match e {
             TaskError::Store(StoreError::Corrupt(why)) => {
-                match self.tell(Request::Distrust(number, why.clone())) {
+                match self.tell(RestorerRequest::Distrust(number, why.clone())) {
                     Ok(()) => StoreError::Corrupt(why).into(),
-                    Err(stop) => Halt::Stop(stop),
+                    Err(stop) => StepError::Stop(stop),
                 }
             }
-            TaskError::Bug(Bug(why)) => Halt::Doubt(Some(number), why),
+            TaskError::Bug(Bug(why)) => StepError::Doubt(Some(number), why),
             e => e.into(),
         }
     }

@@ -9,8 +9,8 @@
 //! A part begins with a version that no older build reads: it says that a newer one wrote the
 //! journal, and stops.
 
-use super::broadcast::Seen;
-use super::meta::{JournalEntry, Unreadable, put_row, take_row};
+use super::broadcast::UsedBroadcastRow;
+use super::meta::{JournalEntry, UnreadableMeta, put_row, take_row};
 use ports::varint::{put, take_u64 as take};
 
 /// Most bytes of rows in one record. A row has up to 64 KiB and a key, so a part stays far below
@@ -33,7 +33,7 @@ pub struct JournalPart {
     /// Which part of its entry this is, from 0.
     pub number: u64,
     /// The rows.
-    pub rows: Vec<Seen>,
+    pub rows: Vec<UsedBroadcastRow>,
 }
 
 impl JournalPart {
@@ -43,13 +43,13 @@ impl JournalPart {
     }
 
     /// From bytes; none if they are no part but, perhaps, an entry.
-    pub fn decode(mut bytes: &[u8]) -> Result<Option<JournalPart>, Unreadable> {
+    pub fn decode(mut bytes: &[u8]) -> Result<Option<JournalPart>, UnreadableMeta> {
         const WHAT: &str = "a part of a journal entry";
         let b = &mut bytes;
         match take(b) {
             Some(VERSION) => {}
             Some(version) if version > VERSION => {
-                return Err(Unreadable::Newer {
+                return Err(UnreadableMeta::Newer {
                     what: WHAT,
                     version,
                 });
@@ -68,11 +68,11 @@ impl JournalPart {
             })
         };
 
-        read().map(Some).ok_or(Unreadable::Damaged(WHAT))
+        read().map(Some).ok_or(UnreadableMeta::Damaged(WHAT))
     }
 }
 
-fn encode(transaction: u64, number: u64, rows: &[Seen]) -> Vec<u8> {
+fn encode(transaction: u64, number: u64, rows: &[UsedBroadcastRow]) -> Vec<u8> {
     let mut out = Vec::with_capacity(32 + rows.iter().map(size).sum::<usize>());
     put(&mut out, VERSION);
     put(&mut out, transaction);
@@ -84,7 +84,7 @@ fn encode(transaction: u64, number: u64, rows: &[Seen]) -> Vec<u8> {
 }
 
 /// Bytes that a row takes in a journal record, at most.
-pub(super) fn size(row: &Seen) -> usize {
+pub(super) fn size(row: &UsedBroadcastRow) -> usize {
     row.key.len() + row.value.len() + ROW_OVERHEAD
 }
 
@@ -123,14 +123,14 @@ impl JournalEntry {
 pub struct Assembler {
     transaction: u64,
     parts: u64,
-    rows: Vec<Seen>,
+    rows: Vec<UsedBroadcastRow>,
 }
 
 impl Assembler {
     /// Takes the journal's next record; answers the entry that it completes, if it does.
-    pub fn take(&mut self, bytes: &[u8]) -> Result<Option<JournalEntry>, Unreadable> {
-        const APART: Unreadable =
-            Unreadable::Damaged("a journal entry, whose parts do not belong together,");
+    pub fn take(&mut self, bytes: &[u8]) -> Result<Option<JournalEntry>, UnreadableMeta> {
+        const APART: UnreadableMeta =
+            UnreadableMeta::Damaged("a journal entry, whose parts do not belong together,");
         match JournalPart::decode(bytes)? {
             Some(part) => {
                 if part.number != self.parts
@@ -164,12 +164,12 @@ impl Assembler {
 #[cfg(test)]
 mod tests {
     use super::super::digest::Digest;
-    use super::super::meta::Meta;
+    use super::super::meta::Checkpoint;
     use super::*;
     use ports::topics::{TopicId, TopicPartition};
 
     fn entry(rows: usize, bytes: usize) -> JournalEntry {
-        let row = |i: usize| Seen {
+        let row = |i: usize| UsedBroadcastRow {
             table: TopicId(2),
             key: format!("S{i}").into_bytes().into(),
             version: i as u64 + 1,
@@ -186,7 +186,7 @@ mod tests {
         }
     }
 
-    fn read(records: &[Vec<u8>]) -> Result<Vec<JournalEntry>, Unreadable> {
+    fn read(records: &[Vec<u8>]) -> Result<Vec<JournalEntry>, UnreadableMeta> {
         let mut assembler = Assembler::default();
         let read = records
             .iter()
@@ -230,7 +230,7 @@ mod tests {
             let mut cut = records.clone();
             cut.remove(left_out);
             assert!(
-                matches!(read(&cut), Err(Unreadable::Damaged(_))),
+                matches!(read(&cut), Err(UnreadableMeta::Damaged(_))),
                 "without part {left_out}"
             );
         }
@@ -239,10 +239,10 @@ mod tests {
         other.transaction += 1;
         let mut mixed = records.clone();
         mixed[4] = other.encode_all(150).remove(4);
-        assert!(matches!(read(&mixed), Err(Unreadable::Damaged(_))));
+        assert!(matches!(read(&mixed), Err(UnreadableMeta::Damaged(_))));
         let mut doubled = records.clone();
         doubled.insert(1, records[0].clone());
-        assert!(matches!(read(&doubled), Err(Unreadable::Damaged(_))));
+        assert!(matches!(read(&doubled), Err(UnreadableMeta::Damaged(_))));
         for cut in 0..records[0].len() {
             assert!(read(&[records[0][..cut].to_vec()]).is_err(), "cut at {cut}");
         }
@@ -259,11 +259,11 @@ mod tests {
     #[test]
     fn a_version_from_before_parts_says_that_a_newer_one_wrote_them() {
         let records = entry(4, 100).encode_all(150);
-        let refused = Meta::decode(&records[0]).unwrap_err();
+        let refused = Checkpoint::decode(&records[0]).unwrap_err();
         assert!(
             matches!(
                 refused,
-                Unreadable::Newer {
+                UnreadableMeta::Newer {
                     version: VERSION,
                     ..
                 }

@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::meta::{META_KEY, Meta};
+use super::meta::{Checkpoint, META_KEY};
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition, TopicTable};
 use ports::{Bounds, Clock, From, Limits, Log, LogError};
@@ -33,7 +33,7 @@ const POLL: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastMeta {
     /// The meta record.
-    pub meta: Meta,
+    pub meta: Checkpoint,
     /// Its offset in the changelog.
     pub offset: u64,
 }
@@ -153,7 +153,7 @@ impl Fit {
 
 /// Compares. An input that the meta record does not know was added by a later version, and says
 /// nothing.
-pub fn fit(committed: &[(TopicPartition, Option<u64>)], last: Option<&Meta>) -> Fit {
+pub fn fit(committed: &[(TopicPartition, Option<u64>)], last: Option<&Checkpoint>) -> Fit {
     let Some(meta) = last else {
         let differ: Vec<_> = committed
             .iter()
@@ -292,7 +292,7 @@ fn read(
             Ok((
                 task,
                 LastMeta {
-                    meta: Meta::decode(&bytes)?,
+                    meta: Checkpoint::decode(&bytes)?,
                     offset,
                 },
             ))
@@ -349,11 +349,11 @@ mod tests {
         log
     }
 
-    fn meta(transaction: u64) -> Meta {
-        Meta {
+    fn meta(transaction: u64) -> Checkpoint {
+        Checkpoint {
             transaction,
             offsets: vec![(TopicPartition::new(CHANGELOG, 0), transaction * 10)],
-            ..Meta::default()
+            ..Checkpoint::default()
         }
     }
 
@@ -565,9 +565,9 @@ mod tests {
     #[test]
     fn how_offsets_and_meta_records_fit() {
         let at = |p| TopicPartition::new(CHANGELOG, p);
-        let meta = Meta {
+        let meta = Checkpoint {
             offsets: vec![(at(0), 10), (at(1), 20)],
-            ..Meta::default()
+            ..Checkpoint::default()
         };
 
         let of = |a: Option<u64>, b: Option<u64>, last| fit(&[(at(0), a), (at(1), b)], last);
@@ -607,9 +607,9 @@ mod tests {
             Fit::Differ(vec![(at(1), Some(1), None)]),
             "committed by nobody that we know"
         );
-        let older = Meta {
+        let older = Checkpoint {
             offsets: vec![(at(0), 10)],
-            ..Meta::default()
+            ..Checkpoint::default()
         };
 
         assert_eq!(

@@ -15,7 +15,7 @@ use ports::records::Records;
 
 /// A record of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct BatchRecord {
     pub task: u32,
     /// Which of the role's inputs.
     pub input: u32,
@@ -25,15 +25,15 @@ pub(super) struct Place {
 
 /// The batch by task, then by input as the role declares them, each in log order. Journals of
 /// before [`by_log_time`] were written in this order.
-pub(super) fn by_task(spec: &RoleSpec, batch: &Records) -> Vec<Place> {
-    let mut order: Vec<Place> = Vec::with_capacity(batch.len());
+pub(super) fn by_task(spec: &RoleSpec, batch: &Records) -> Vec<BatchRecord> {
+    let mut order: Vec<BatchRecord> = Vec::with_capacity(batch.len());
     for (i, r) in batch.iter().enumerate() {
         let input = spec
             .inputs
             .iter()
             .position(|x| x.topic == r.at.topic)
             .unwrap_or(usize::MAX);
-        order.push(Place {
+        order.push(BatchRecord {
             task: r.at.partition,
             input: input as u32,
             index: i as u32,
@@ -45,7 +45,7 @@ pub(super) fn by_task(spec: &RoleSpec, batch: &Records) -> Vec<Place> {
 }
 
 /// Merges the records of one task, which stand input by input, by log time.
-pub(super) fn by_log_time(places: &mut [Place], batch: &Records) {
+pub(super) fn by_log_time(places: &mut [BatchRecord], batch: &Records) {
     if places.first().map(|p| p.input) == places.last().map(|p| p.input) {
         return;
     }
@@ -80,7 +80,7 @@ mod tests {
         for (input, times) in (0..).zip(inputs) {
             for (offset, &timestamp_ms) in (0..).zip(*times) {
                 let at = TopicPartition::new(TopicId(input as u16), 0);
-                places.push(Place {
+                places.push(BatchRecord {
                     task: 0,
                     input,
                     index: batch.len() as u32,

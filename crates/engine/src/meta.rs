@@ -1,13 +1,13 @@
 //! The record that a task writes about itself with every transaction.
 //!
-//! [`Meta`] is the last changelog record of each transaction: how far every input was read, which
+//! [`Checkpoint`] is the last changelog record of each transaction: how far every input was read, which
 //! transaction it was, and the digest of the state after it. A start compares it with the group's
 //! committed offsets: equality proves that state and input position belong together, and a restore
 //! knows where to stop without trusting any end of a partition. [`StoreMeta`] is the same in the
 //! local store. [`JournalEntry`] is the same for replay, kept for ever, with the broadcast rows
 //! that were used; [`super::journal`] spreads it over several records where they are many.
 
-use super::broadcast::Seen;
+use super::broadcast::UsedBroadcastRow;
 use super::digest::Digest;
 use super::guard::{InSequences, OutSequences};
 use ports::topics::{TopicId, TopicPartition};
@@ -31,7 +31,7 @@ const VERSION: u64 = 6;
 
 /// A task's position, identity of its state, and guard counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Meta {
+pub struct Checkpoint {
     /// Transactions of this task so far.
     pub transaction: u64,
     /// Next offset to read, by input partition, ascending.
@@ -46,7 +46,7 @@ pub struct Meta {
 
 /// Bytes of this file's kinds that cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
+pub enum UnreadableMeta {
     /// Written by a version that this build does not know.
     #[error(
         "{what} is not readable by this version of processor (format {version}, this one knows {VERSION}); use the version that wrote it, or a newer one"
@@ -62,21 +62,21 @@ pub enum Unreadable {
     Damaged(&'static str),
 }
 
-impl std::convert::From<Unreadable> for StoreError {
+impl std::convert::From<UnreadableMeta> for StoreError {
     /// A store that is damaged can be rebuilt; one that is newer must be left alone.
-    fn from(e: Unreadable) -> StoreError {
+    fn from(e: UnreadableMeta) -> StoreError {
         match e {
-            Unreadable::Newer { .. } => StoreError::Invalid(e.to_string()),
-            Unreadable::Damaged(_) => StoreError::Corrupt(e.to_string()),
+            UnreadableMeta::Newer { .. } => StoreError::Invalid(e.to_string()),
+            UnreadableMeta::Damaged(_) => StoreError::Corrupt(e.to_string()),
         }
     }
 }
 
-impl std::convert::From<Unreadable> for LogError {
-    fn from(e: Unreadable) -> LogError {
+impl std::convert::From<UnreadableMeta> for LogError {
+    fn from(e: UnreadableMeta) -> LogError {
         match e {
-            Unreadable::Newer { .. } => LogError::Invalid(e.to_string()),
-            Unreadable::Damaged(_) => LogError::Corrupt(e.to_string()),
+            UnreadableMeta::Newer { .. } => LogError::Invalid(e.to_string()),
+            UnreadableMeta::Damaged(_) => LogError::Corrupt(e.to_string()),
         }
     }
 }
@@ -111,17 +111,17 @@ fn checked<T>(
     what: &'static str,
     mut bytes: &[u8],
     read: impl FnOnce(&mut &[u8]) -> Option<T>,
-) -> Result<T, Unreadable> {
+) -> Result<T, UnreadableMeta> {
     match take(&mut bytes) {
         Some(1..=VERSION) => read(&mut bytes)
             .filter(|_| bytes.is_empty())
-            .ok_or(Unreadable::Damaged(what)),
-        Some(version) if version > VERSION => Err(Unreadable::Newer { what, version }),
-        _ => Err(Unreadable::Damaged(what)),
+            .ok_or(UnreadableMeta::Damaged(what)),
+        Some(version) if version > VERSION => Err(UnreadableMeta::Newer { what, version }),
+        _ => Err(UnreadableMeta::Damaged(what)),
     }
 }
 
-impl Meta {
+impl Checkpoint {
     /// Rebuilds the guard counters.
     pub fn sequences(&self, guarded: &[TopicId]) -> (OutSequences, InSequences) {
         let mut out = OutSequences::new(guarded);
@@ -158,7 +158,7 @@ impl Meta {
     }
 
     /// From bytes.
-    pub fn decode(bytes: &[u8]) -> Result<Meta, Unreadable> {
+    pub fn decode(bytes: &[u8]) -> Result<Checkpoint, UnreadableMeta> {
         checked("a task's meta record", bytes, |b| {
             let transaction = take(b)?;
             let offsets = take_positions(b)?;
@@ -167,7 +167,7 @@ impl Meta {
             let seen = (0..take(b)?)
                 .map(|_| take_at(b).and_then(|at| Some((at.topic, at.partition, take(b)?))))
                 .collect::<Option<_>>()?;
-            Some(Meta {
+            Some(Checkpoint {
                 transaction,
                 offsets,
                 digest,
@@ -187,7 +187,7 @@ pub struct StoreMeta {
     /// restore: a compacted changelog passes through states that never were.
     pub verified: bool,
     /// The meta record.
-    pub meta: Meta,
+    pub meta: Checkpoint,
 }
 
 impl StoreMeta {
@@ -202,7 +202,7 @@ impl StoreMeta {
     }
 
     /// From bytes.
-    pub fn decode(bytes: &[u8]) -> Result<StoreMeta, Unreadable> {
+    pub fn decode(bytes: &[u8]) -> Result<StoreMeta, UnreadableMeta> {
         let (changelog_offset, verified, meta) = checked("a store's meta record", bytes, |b| {
             Some((take(b)?, take(b)? == 1, take_bytes(b)?.to_vec()))
         })?;
@@ -210,7 +210,7 @@ impl StoreMeta {
         Ok(StoreMeta {
             changelog_offset,
             verified,
-            meta: Meta::decode(&meta)?,
+            meta: Checkpoint::decode(&meta)?,
         })
     }
 }
@@ -233,7 +233,7 @@ pub struct JournalEntry {
     /// The first entry of an incarnation: forget all rows of the entries before.
     pub forget: bool,
     /// Broadcast rows used that differ from what the task had used before.
-    pub rows: Vec<Seen>,
+    pub rows: Vec<UsedBroadcastRow>,
     /// The settings that the role decides by from here on; said once by each incarnation. Absent in
     /// journals of before there was this: then nobody knows.
     pub settings: Option<Vec<u8>>,
@@ -257,7 +257,7 @@ impl JournalEntry {
         self.encode_with(&[], parts)
     }
 
-    fn encode_with(&self, rows: &[Seen], parts: u64) -> Vec<u8> {
+    fn encode_with(&self, rows: &[UsedBroadcastRow], parts: u64) -> Vec<u8> {
         let mut out = Vec::new();
         put(&mut out, VERSION);
         put(&mut out, self.transaction);
@@ -281,15 +281,15 @@ impl JournalEntry {
     }
 
     /// From the only record that it is in.
-    pub fn decode(bytes: &[u8]) -> Result<JournalEntry, Unreadable> {
+    pub fn decode(bytes: &[u8]) -> Result<JournalEntry, UnreadableMeta> {
         match JournalEntry::decode_last(bytes)? {
             (entry, 0) => Ok(entry),
-            _ => Err(Unreadable::Damaged("a journal entry without its parts")),
+            _ => Err(UnreadableMeta::Damaged("a journal entry without its parts")),
         }
     }
 
     /// From its last record, with the number of parts before it.
-    pub(super) fn decode_last(bytes: &[u8]) -> Result<(JournalEntry, u64), Unreadable> {
+    pub(super) fn decode_last(bytes: &[u8]) -> Result<(JournalEntry, u64), UnreadableMeta> {
         checked("a journal entry", bytes, |b| {
             let transaction = take(b)?;
             let offsets = take_positions(b)?;
@@ -340,9 +340,9 @@ pub(super) fn put_row(out: &mut Vec<u8>, table: TopicId, key: &[u8], version: u6
     put_bytes(out, value);
 }
 
-pub(super) fn take_row(b: &mut &[u8]) -> Option<Seen> {
+pub(super) fn take_row(b: &mut &[u8]) -> Option<UsedBroadcastRow> {
     let table = TopicId(u16::try_from(take(b)?).ok()?);
-    Some(Seen {
+    Some(UsedBroadcastRow {
         table,
         key: take_bytes(b)?.into(),
         version: take(b)?,
@@ -354,9 +354,9 @@ pub(super) fn take_row(b: &mut &[u8]) -> Option<Seen> {
 mod tests {
     use super::*;
 
-    fn meta() -> Meta {
+    fn meta() -> Checkpoint {
         let at = |t, p| TopicPartition::new(TopicId(t), p);
-        Meta {
+        Checkpoint {
             transaction: 300,
             offsets: vec![(at(0, 2), 17), (at(11, 2), 0)],
             digest: Digest(0x1234_5678_9abc_def0_1122_3344_5566_7788),
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn what_is_written_comes_back() {
         let m = meta();
-        assert_eq!(Meta::decode(&m.encode()).unwrap(), m);
+        assert_eq!(Checkpoint::decode(&m.encode()).unwrap(), m);
         let s = StoreMeta {
             changelog_offset: 77,
             verified: true,
@@ -376,7 +376,7 @@ mod tests {
         };
 
         assert_eq!(StoreMeta::decode(&s.encode()).unwrap(), s);
-        let rows = vec![Seen {
+        let rows = vec![UsedBroadcastRow {
             table: TopicId(2),
             key: (*b"AAPL").into(),
             version: 3,
@@ -410,7 +410,7 @@ mod tests {
 
         for version in 1..=6 {
             assert_eq!(
-                Meta::decode(&golden(version)).unwrap(),
+                Checkpoint::decode(&golden(version)).unwrap(),
                 meta(),
                 "version {version}"
             );
@@ -424,14 +424,14 @@ mod tests {
         let mut bytes = meta().encode();
         bytes[0] = 7;
         assert!(
-            Meta::decode(&bytes)
+            Checkpoint::decode(&bytes)
                 .unwrap_err()
                 .to_string()
                 .contains("format 7")
         );
         let whole = meta().encode();
         for cut in 0..whole.len() {
-            assert!(Meta::decode(&whole[..cut]).is_err(), "cut at {cut}");
+            assert!(Checkpoint::decode(&whole[..cut]).is_err(), "cut at {cut}");
         }
     }
 }

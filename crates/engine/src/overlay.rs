@@ -9,11 +9,11 @@ use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
 use super::digest::{self, Digest};
-use ports::{StateStore, StoreError, Write};
+use ports::{StateStore, StoreError, StoreWrite};
 
 type Map<V> = IndexMap<Box<[u8]>, V, FxBuildHasher>;
 
-struct Slot {
+struct OverlaySlot {
     value: Option<Box<[u8]>>,
     /// Digest share of the committed value that this slot replaces.
     base: Digest,
@@ -22,7 +22,7 @@ struct Slot {
 
 /// See the module.
 pub struct Overlay {
-    slots: Map<Slot>,
+    slots: Map<OverlaySlot>,
     dirty: usize,
     dirty_bytes: usize,
     cache: ReadCache,
@@ -61,7 +61,7 @@ impl Overlay {
         // written next.
         self.slots.insert(
             key.into(),
-            Slot {
+            OverlaySlot {
                 value: None,
                 base: Digest::ZERO,
                 dirty: false,
@@ -108,7 +108,7 @@ impl Overlay {
 
         self.slots.insert(
             key.into(),
-            Slot {
+            OverlaySlot {
                 value: value.map(Into::into),
                 base,
                 dirty: true,
@@ -178,7 +178,7 @@ impl Overlay {
     }
 
     /// All writes, in the order in which their keys were first touched.
-    pub fn changes(&self) -> impl Iterator<Item = Write<'_>> {
+    pub fn changes(&self) -> impl Iterator<Item = StoreWrite<'_>> {
         self.slots
             .iter()
             .filter(|(_, s)| s.dirty)

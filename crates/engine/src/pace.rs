@@ -2,7 +2,7 @@
 //!
 //! Three things bound a transaction besides the settings. What it will contain (output, state
 //! changes, rows for the journal) is counted while it is made, and the batch ends early at
-//! [`Bounds`]: a thousand commands may cause a million records. A transaction that did not fit into
+//! [`TransactionBounds`]: a thousand commands may cause a million records. A transaction that did not fit into
 //! its time makes the next one smaller, until one fits; then larger again, slowly. And while one
 //! task has a backlog and another has a record now and then, a turn is kept short, so that the
 //! quiet one waits for a short transaction and not for ten thousand records of somebody else; and
@@ -25,7 +25,7 @@ use ports::Limits;
 /// The most that one transaction may contain. The last record of a batch may go past it by what
 /// that record causes.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct TransactionBounds {
     /// Records written, state changes included. Ten thousand ordinary inputs write fewer; a client
     /// library needs about a second for so many.
     pub records: usize,
@@ -39,9 +39,9 @@ pub struct Bounds {
     pub journal_part: usize,
 }
 
-impl Default for Bounds {
+impl Default for TransactionBounds {
     fn default() -> Self {
-        Bounds {
+        TransactionBounds {
             records: 150_000,
             bytes: 32 << 20,
             row_bytes: 1 << 20,
@@ -52,7 +52,7 @@ impl Default for Bounds {
 
 /// The content of a transaction so far, or a part of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct TransactionContent {
     /// Records.
     pub records: usize,
     /// Their bytes.
@@ -61,10 +61,10 @@ pub struct Written {
     pub row_bytes: usize,
 }
 
-impl Written {
+impl TransactionContent {
     /// With more records and bytes.
-    pub fn and(self, (records, bytes): (usize, usize)) -> Written {
-        Written {
+    pub fn and(self, (records, bytes): (usize, usize)) -> TransactionContent {
+        TransactionContent {
             records: self.records + records,
             bytes: self.bytes + bytes,
             ..self
@@ -74,28 +74,28 @@ impl Written {
 
 /// The room that a transaction still has.
 #[derive(Clone, Copy, Debug)]
-pub struct Room {
+pub struct TransactionRoom {
     records: usize,
     bytes: usize,
     row_bytes: usize,
 }
 
-impl Room {
+impl TransactionRoom {
     /// For a replay: what a batch is was decided when it was first processed.
-    pub const UNBOUNDED: Room = Room {
+    pub const UNBOUNDED: TransactionRoom = TransactionRoom {
         records: usize::MAX,
         bytes: usize::MAX,
         row_bytes: usize::MAX,
     };
 
     /// Whether there is enough in it.
-    pub fn is_used_up_by(&self, w: Written) -> bool {
+    pub fn is_used_up_by(&self, w: TransactionContent) -> bool {
         w.records >= self.records || w.bytes >= self.bytes || w.row_bytes >= self.row_bytes
     }
 
     /// The room that is left beside something that is not among the output yet.
-    pub fn beside(self, w: Written) -> Room {
-        Room {
+    pub fn beside(self, w: TransactionContent) -> TransactionRoom {
+        TransactionRoom {
             records: self.records.saturating_sub(w.records),
             bytes: self.bytes.saturating_sub(w.bytes),
             row_bytes: self.row_bytes.saturating_sub(w.row_bytes),
@@ -123,9 +123,9 @@ const WELL: u32 = 16;
 const WELL_MOST: u32 = 4096;
 
 /// See the module.
-pub(super) struct Pace {
+pub(super) struct BatchPace {
     most: Limits,
-    bounds: Bounds,
+    bounds: TransactionBounds,
     /// Whether nobody waits for this role, so that turns are never kept short.
     patient: bool,
     /// Most records of input and of output that are known to fit, or are being tried.
@@ -145,13 +145,13 @@ pub(super) struct Pace {
     active_us: BTreeMap<u32, u64>,
 }
 
-impl Pace {
-    pub(super) fn new(most: Limits, bounds: Bounds, patient: bool) -> Pace {
+impl BatchPace {
+    pub(super) fn new(most: Limits, bounds: TransactionBounds, patient: bool) -> BatchPace {
         let inputs = most.records.max(1);
 
         // A test that lets a role die between two parts of a batch gets there with little traffic.
         let bounds = if crash::armed(Point::BatchLeft) {
-            Bounds {
+            TransactionBounds {
                 records: 8,
                 ..bounds
             }
@@ -159,7 +159,7 @@ impl Pace {
             bounds
         };
 
-        Pace {
+        BatchPace {
             most,
             bounds,
             patient,
@@ -176,7 +176,7 @@ impl Pace {
         }
     }
 
-    pub(super) fn bounds(&self) -> Bounds {
+    pub(super) fn bounds(&self) -> TransactionBounds {
         self.bounds
     }
 
@@ -197,8 +197,8 @@ impl Pace {
     }
 
     /// The room of a new transaction.
-    pub(super) fn room(&self) -> Room {
-        Room {
+    pub(super) fn room(&self) -> TransactionRoom {
+        TransactionRoom {
             records: self.outputs,
             bytes: self.bounds.bytes,
             row_bytes: self.bounds.row_bytes,
@@ -323,14 +323,14 @@ mod tests {
 
     const MS: u64 = 1_000;
 
-    fn pace() -> Pace {
-        Pace::new(
+    fn pace() -> BatchPace {
+        BatchPace::new(
             Limits {
                 records: 10_000,
                 bytes: 8 << 20,
                 age: Duration::ZERO,
             },
-            Bounds::default(),
+            TransactionBounds::default(),
             false,
         )
     }
@@ -396,7 +396,7 @@ mod tests {
         for commit_us in [300, 5_000, 20_000] {
             let mut p = pace();
             let mut now = 1_000 * MS;
-            let turn = |p: &mut Pace, now: &mut u64, quiet: usize| {
+            let turn = |p: &mut BatchPace, now: &mut u64, quiet: usize| {
                 let limit = p.limits(*now).records;
                 let counts: Vec<_> = [(0, limit - quiet), (1, quiet)]
                     .into_iter()

@@ -24,7 +24,7 @@ pub(super) struct Refusals {
 
 /// The answer to a refusal.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum RefusalAction {
     /// The refusal will not pass: stop.
     Stop,
     /// Try again; `tell`, with the seconds that are left, if it is time to.
@@ -58,14 +58,14 @@ impl Refusals {
     }
 
     /// The log refused something.
-    pub(super) fn refused(&mut self, now_us: u64) -> Refused {
+    pub(super) fn refused(&mut self, now_us: u64) -> RefusalAction {
         if !self.proven {
-            return Refused::Stop;
+            return RefusalAction::Stop;
         }
 
         let since = *self.refused_since_us.get_or_insert(now_us);
         if past(now_us, since, ENDS_AFTER) {
-            return Refused::Stop;
+            return RefusalAction::Stop;
         }
 
         let tell = self
@@ -75,7 +75,7 @@ impl Refusals {
             self.told_us = Some(now_us);
         }
 
-        Refused::Wait {
+        RefusalAction::Wait {
             tell: tell.then(|| {
                 ENDS_AFTER
                     .as_secs()
@@ -98,10 +98,14 @@ mod tests {
     #[test]
     fn at_the_first_start_a_refusal_ends_the_role() {
         let mut r = Refusals::default();
-        assert_eq!(r.refused(S), Refused::Stop);
+        assert_eq!(r.refused(S), RefusalAction::Stop);
         r.ran(2 * S);
         r.ran(6 * S);
-        assert_eq!(r.refused(6 * S), Refused::Stop, "it had just begun to run");
+        assert_eq!(
+            r.refused(6 * S),
+            RefusalAction::Stop,
+            "it had just begun to run"
+        );
     }
 
     #[test]
@@ -109,23 +113,23 @@ mod tests {
         let mut r = Refusals::default();
         r.ran(S);
         r.ran(6 * S);
-        assert_eq!(r.refused(7 * S), Refused::Wait { tell: Some(300) });
+        assert_eq!(r.refused(7 * S), RefusalAction::Wait { tell: Some(300) });
         r.ended();
-        assert_eq!(r.refused(9 * S), Refused::Wait { tell: None });
-        assert_eq!(r.refused(17 * S), Refused::Wait { tell: Some(290) });
+        assert_eq!(r.refused(9 * S), RefusalAction::Wait { tell: None });
+        assert_eq!(r.refused(17 * S), RefusalAction::Wait { tell: Some(290) });
 
         // To run for a moment is no proof that it has passed.
         r.ran(18 * S);
         r.ended();
-        assert_eq!(r.refused(307 * S), Refused::Stop);
+        assert_eq!(r.refused(307 * S), RefusalAction::Stop);
     }
 
     #[test]
     fn a_commit_proves_at_once_and_a_later_refusal_counts_from_its_own_beginning() {
         let mut r = Refusals::default();
         r.allowed();
-        assert_eq!(r.refused(10 * S), Refused::Wait { tell: Some(300) });
+        assert_eq!(r.refused(10 * S), RefusalAction::Wait { tell: Some(300) });
         r.allowed();
-        assert_eq!(r.refused(400 * S), Refused::Wait { tell: Some(300) });
+        assert_eq!(r.refused(400 * S), RefusalAction::Wait { tell: Some(300) });
     }
 }

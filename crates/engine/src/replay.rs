@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::broadcast::Tables;
-use super::cursor::{Cursor, LIMITS, position};
+use super::cursor::{LIMITS, PartitionCursor, position};
 use super::digest::Digest;
 use super::journal::Assembler;
 use super::merge::{by_log_time, by_task};
-use super::meta::{JournalEntry, Meta, Unreadable, next_offset};
-use super::pace::Room;
+use super::meta::{Checkpoint, JournalEntry, UnreadableMeta, next_offset};
+use super::pace::TransactionRoom;
 use super::role::{RoleFactory, RoleSpec};
 use super::task::{Task, TaskError, TaskParts};
 use ports::records::Records;
@@ -36,7 +36,7 @@ pub enum ReplayError {
     Journal(String),
     /// A journal entry cannot be read.
     #[error(transparent)]
-    Unreadable(#[from] Unreadable),
+    Unreadable(#[from] UnreadableMeta),
     /// The moment that was asked for is not one of this task's past.
     #[error("{0}")]
     Moment(String),
@@ -71,7 +71,7 @@ pub struct Replayed {
 }
 
 /// The ports and settings of a replay.
-pub struct Replay<'a> {
+pub struct ReplaySettings<'a> {
     /// The log.
     pub log: &'a dyn Log,
     /// Names.
@@ -89,7 +89,7 @@ pub struct Replay<'a> {
 /// A task being re-executed.
 pub(super) struct Run {
     pub(super) task: Task,
-    cursors: Vec<Cursor>,
+    cursors: Vec<PartitionCursor>,
     /// Broadcast rows as the journal has them so far.
     tables: Tables,
     out: Records,
@@ -99,7 +99,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(task: Task, cursors: Vec<Cursor>) -> Run {
+    pub(super) fn new(task: Task, cursors: Vec<PartitionCursor>) -> Run {
         Run {
             task,
             cursors,
@@ -111,13 +111,13 @@ impl Run {
     }
 }
 
-impl Replay<'_> {
+impl ReplaySettings<'_> {
     /// Replays up to the position in `live` (the meta record of a live store, or of the changelog)
     /// into an empty scratch store.
     pub fn run(
         mut self,
         scratch: Box<dyn StateStore>,
-        live: &Meta,
+        live: &Checkpoint,
     ) -> Result<Replayed, ReplayError> {
         let spec = Arc::new(self.factory.spec().clone());
         let inputs: Vec<TopicPartition> = live.offsets.iter().map(|(at, _)| *at).collect();
@@ -138,7 +138,7 @@ impl Replay<'_> {
         spec: &Arc<RoleSpec>,
         scratch: Box<dyn StateStore>,
         inputs: &[TopicPartition],
-    ) -> Result<(Task, Vec<Cursor>), ReplayError> {
+    ) -> Result<(Task, Vec<PartitionCursor>), ReplayError> {
         let starts = inputs
             .iter()
             .map(|at| Ok((*at, self.log.bounds(*at)?.start)))
@@ -146,7 +146,7 @@ impl Replay<'_> {
         let mut cursors = Vec::new();
         for input in &spec.inputs {
             for (at, start) in starts.iter().filter(|(at, _)| at.topic == input.topic) {
-                cursors.push(Cursor::new(
+                cursors.push(PartitionCursor::new(
                     self.log,
                     *at,
                     *start,
@@ -168,9 +168,9 @@ impl Replay<'_> {
                 self.task,
                 parts,
                 scratch,
-                Meta {
+                Checkpoint {
                     offsets: starts,
-                    ..Meta::default()
+                    ..Checkpoint::default()
                 },
             ),
             cursors,
@@ -182,10 +182,11 @@ impl Replay<'_> {
         spec: &RoleSpec,
         journal: TopicId,
         task: Task,
-        cursors: Vec<Cursor>,
-        live: &Meta,
+        cursors: Vec<PartitionCursor>,
+        live: &Checkpoint,
     ) -> Result<Replayed, ReplayError> {
-        let mut entries = Cursor::new(self.log, TopicPartition::new(journal, self.task), 0, false)?;
+        let mut entries =
+            PartitionCursor::new(self.log, TopicPartition::new(journal, self.task), 0, false)?;
         let mut run = Run::new(task, cursors);
         let mut whole = Assembler::default();
         while run.task.meta().transaction < live.transaction {
@@ -282,7 +283,7 @@ impl Replay<'_> {
         task.process(
             order.iter().map(|place| batch.get(place.index as usize)),
             out,
-            Room::UNBOUNDED,
+            TransactionRoom::UNBOUNDED,
         )?;
         *records += batch.len() as u64;
         (self.progress)(*records);
@@ -337,7 +338,7 @@ impl Replay<'_> {
                 batch.clear();
                 let got = c.take_some(end, batch)?;
                 out.clear();
-                task.process(batch.iter(), out, Room::UNBOUNDED)?;
+                task.process(batch.iter(), out, TransactionRoom::UNBOUNDED)?;
                 task.prepare(out);
                 task.post_commit(0).map_err(TaskError::from)?;
                 *records += batch.len() as u64;
@@ -351,7 +352,7 @@ impl Replay<'_> {
         Ok(())
     }
 
-    fn verdict(&self, task: &Task, live: &Meta, records: u64) -> Replayed {
+    fn verdict(&self, task: &Task, live: &Checkpoint, records: u64) -> Replayed {
         let digest = task.digest();
         let transactions = task.meta().transaction;
         let divergence = (digest != live.digest).then(|| Divergence {

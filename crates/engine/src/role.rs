@@ -6,7 +6,7 @@ use ports::topics::{TopicId, TopicPartition};
 
 /// A topic that a role's group shares out.
 #[derive(Clone, Copy, Debug)]
-pub struct Input {
+pub struct RoleInput {
     /// The topic.
     pub topic: TopicId,
     /// Written by another role of ours with a `(task, sequence)` header: repeated records are
@@ -21,7 +21,7 @@ pub struct RoleSpec {
     /// `orders`, `trading`, ...
     pub name: &'static str,
     /// Inputs. Of records with the same log time, those of an earlier input are processed first.
-    pub inputs: Vec<Input>,
+    pub inputs: Vec<RoleInput>,
     /// Compacted one-partition topics that every instance holds whole in memory.
     pub broadcasts: Vec<TopicId>,
     /// Topics written whose readers check `(task, sequence)`.
@@ -70,7 +70,7 @@ pub struct Bug(pub String);
 /// iteration over unordered maps. All lasting state goes through [`Ctx`]; the struct itself may
 /// only keep configuration, scratch buffers and what it needs until `batch_end`. After a batch that
 /// did not commit the engine makes a new one.
-pub trait Role: Send {
+pub trait RoleLogic: Send {
     /// Handles one record. Bad input is answered with events or a dead letter, never with an error.
     fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug>;
 
@@ -111,15 +111,15 @@ pub trait RoleFactory: Send {
     /// The role's description.
     fn spec(&self) -> &RoleSpec;
     /// Logic for task `task`.
-    fn make(&self, task: u32) -> Box<dyn Role>;
+    fn make(&self, task: u32) -> Box<dyn RoleLogic>;
     /// The same logic for a replay of a journal that says nothing about settings: by the rules of
     /// the time in which journals did not.
-    fn make_unrecorded(&self, task: u32) -> Box<dyn Role> {
+    fn make_unrecorded(&self, task: u32) -> Box<dyn RoleLogic> {
         self.make(task)
     }
-    /// The same logic under settings that a journal has; see [`Role::settings`]. An error: a newer
+    /// The same logic under settings that a journal has; see [`RoleLogic::settings`]. An error: a newer
     /// version wrote them.
-    fn make_under(&self, _settings: &[u8], _task: u32) -> Result<Box<dyn Role>, String> {
+    fn make_under(&self, _settings: &[u8], _task: u32) -> Result<Box<dyn RoleLogic>, String> {
         Err("the journal has settings, and this version of the role knows of none: use the version that wrote it".into())
     }
     /// Whether a record may change a broadcast table. One that may not is passed over, and the row

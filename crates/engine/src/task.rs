@@ -12,12 +12,12 @@ use std::sync::Arc;
 use super::broadcast::TableView;
 use super::context::{Cause, Ctx, Outbox};
 use super::digest::Digest;
-use super::guard::{self, InSequences, Verdict};
+use super::guard::{self, InSequences, SequenceCheck};
 use super::journal::PART_BYTES;
-use super::meta::{JournalEntry, META_KEY, Meta, StoreMeta};
+use super::meta::{Checkpoint, JournalEntry, META_KEY, StoreMeta};
 use super::overlay::Overlay;
-use super::pace::{Room, Written};
-use super::role::{Bug, Role, RoleSpec};
+use super::pace::{TransactionContent, TransactionRoom};
+use super::role::{Bug, RoleLogic, RoleSpec};
 use super::scrub::Scrub;
 use faults::crash::{self, Point};
 use faults::mutants::{self, Mutant};
@@ -43,17 +43,17 @@ pub enum TaskError {
 pub struct Task {
     number: u32,
     spec: Arc<RoleSpec>,
-    role: Box<dyn Role>,
+    role: Box<dyn RoleLogic>,
     store: Box<dyn StateStore>,
     overlay: Overlay,
     outbox: Outbox,
     seen: InSequences,
     /// The rows of the broadcast tables, as far as the task knows them.
     pub view: TableView,
-    meta: Meta,
+    meta: Checkpoint,
     /// Where the last meta record is in the changelog; none before the first transaction.
     pub changelog_offset: Option<u64>,
-    prepared: Option<Meta>,
+    prepared: Option<Checkpoint>,
     /// Most bytes of rows in one journal record.
     pub journal_part: usize,
     /// Log time of the last record processed; state changes carry it.
@@ -70,7 +70,7 @@ pub struct TaskParts {
     /// The role's description.
     pub spec: Arc<RoleSpec>,
     /// The role's logic.
-    pub role: Box<dyn Role>,
+    pub role: Box<dyn RoleLogic>,
     /// Names of topics.
     pub topics: Arc<TopicTable>,
     /// Partition counts by topic number.
@@ -81,7 +81,12 @@ pub struct TaskParts {
 
 impl Task {
     /// A task over a store that holds exactly what `meta` says.
-    pub fn new(number: u32, parts: TaskParts, store: Box<dyn StateStore>, meta: Meta) -> Task {
+    pub fn new(
+        number: u32,
+        parts: TaskParts,
+        store: Box<dyn StateStore>,
+        meta: Checkpoint,
+    ) -> Task {
         let (sent, seen) = meta.sequences(&parts.spec.guarded_outputs);
         let view = TableView::new(Arc::default(), parts.spec.journal.is_some());
         Task {
@@ -104,7 +109,7 @@ impl Task {
     }
 
     /// Position, digest and counters as of the last commit.
-    pub fn meta(&self) -> &Meta {
+    pub fn meta(&self) -> &Checkpoint {
         &self.meta
     }
 
@@ -115,7 +120,7 @@ impl Task {
         &mut self,
         records: impl Iterator<Item = Record<'r>>,
         out: &mut Records,
-        room: Room,
+        room: TransactionRoom,
     ) -> Result<usize, TaskError> {
         let mut next = std::mem::take(&mut self.meta.offsets);
         let result = self.process_all(records, out, room, &mut next);
@@ -124,10 +129,10 @@ impl Task {
     }
 
     /// The records that `prepare` will add to the transaction, the entry and the meta record apart.
-    pub fn to_prepare(&self) -> Written {
+    pub fn to_prepare(&self) -> TransactionContent {
         let (changes, bytes) = self.overlay.written();
         let rows = self.view.fresh_bytes();
-        Written {
+        TransactionContent {
             records: changes,
             bytes: bytes + rows,
             row_bytes: rows,
@@ -138,7 +143,7 @@ impl Task {
         &mut self,
         records: impl Iterator<Item = Record<'r>>,
         out: &mut Records,
-        room: Room,
+        room: TransactionRoom,
         next: &mut [(TopicPartition, u64)],
     ) -> Result<usize, TaskError> {
         let spec = &self.spec;
@@ -185,13 +190,13 @@ impl Task {
                 .any(|i| i.guarded && i.topic == r.at.topic)
             {
                 match check(&mut self.seen, &r, ctx.src())? {
-                    Verdict::Next => {}
+                    SequenceCheck::Next => {}
                     _ if mutants::on(Mutant::GuardOff) => {}
-                    Verdict::Repeat => {
+                    SequenceCheck::Repeat => {
                         self.repeats += 1;
                         continue;
                     }
-                    Verdict::Gap { due, came } => {
+                    SequenceCheck::Gap { due, came } => {
                         let src = ctx.src();
                         return Err(Bug(format!("{src}: a record of ours is missing: sequence {came} came where {due} was due")).into());
                     }
@@ -219,7 +224,7 @@ impl Task {
     }
 
     /// Adds the state changes, the journal entry and, last, the meta record to the transaction.
-    pub fn prepare(&mut self, out: &mut Records) -> &Meta {
+    pub fn prepare(&mut self, out: &mut Records) -> &Checkpoint {
         let changelog = TopicPartition::new(self.spec.changelog, self.number);
         let timestamp_ms = self.time_ms;
         let mut push = |at, key, value: Option<&[u8]>| {
@@ -237,7 +242,7 @@ impl Task {
             push(changelog, Some(key), value);
         }
 
-        let meta = Meta {
+        let meta = Checkpoint {
             transaction: self.meta.transaction + 1,
             offsets: self.meta.offsets.clone(),
             digest: self.overlay.digest_after(self.meta.digest),
@@ -303,7 +308,7 @@ impl Task {
     }
 
     /// Decides by other settings from now on; between transactions, for a replay.
-    pub fn decide_by(&mut self, role: Box<dyn Role>) {
+    pub fn decide_by(&mut self, role: Box<dyn RoleLogic>) {
         self.role = role;
     }
 
@@ -392,7 +397,7 @@ impl Task {
     }
 }
 
-fn check(seen: &mut InSequences, r: &Record<'_>, src: &str) -> Result<Verdict, TaskError> {
+fn check(seen: &mut InSequences, r: &Record<'_>, src: &str) -> Result<SequenceCheck, TaskError> {
     // Read as if it were known, it could mean something else.
     if let Some(version) = r
         .headers

@@ -9,10 +9,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cursor::{Cursor, LIMITS, position};
+use super::cursor::{LIMITS, PartitionCursor, position};
 use super::journal::Assembler;
-use super::meta::Meta;
-use super::replay::{Divergence, Replay, ReplayError, Run};
+use super::meta::Checkpoint;
+use super::replay::{Divergence, ReplayError, ReplaySettings, Run};
 use super::role::RoleSpec;
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition, TopicTable};
@@ -20,7 +20,7 @@ use ports::{From, LogError, StateStore};
 
 /// Where to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
+pub enum PointInTime {
     /// With everything whose log time is not after this, milliseconds since 1970.
     Time(i64),
     /// With this record: behind the transaction that took it in, or, without a journal, at its log
@@ -33,7 +33,7 @@ pub enum Moment {
 pub struct Travelled {
     /// Positions of all inputs, digest, and guard counters; the transaction counts only if
     /// [`Self::transaction`] says so.
-    pub meta: Meta,
+    pub meta: Checkpoint,
     /// The task's transaction, where the journal tells.
     pub transaction: Option<u64>,
     /// Records re-executed.
@@ -42,13 +42,13 @@ pub struct Travelled {
     pub divergence: Option<Divergence>,
 }
 
-impl Replay<'_> {
+impl ReplaySettings<'_> {
     /// Re-executes into an empty scratch store up to a moment. `committed`: how far the task's
     /// group has read each of its inputs.
     pub fn until(
         mut self,
         scratch: Box<dyn StateStore>,
-        moment: Moment,
+        moment: PointInTime,
         committed: &[(TopicPartition, u64)],
     ) -> Result<Travelled, ReplayError> {
         let spec = Arc::new(self.factory.spec().clone());
@@ -79,9 +79,10 @@ impl Replay<'_> {
         spec: &RoleSpec,
         journal: TopicId,
         run: &mut Run,
-        goal: &Goal,
+        goal: &TaskGoal,
     ) -> Result<Option<Divergence>, ReplayError> {
-        let mut entries = Cursor::new(self.log, TopicPartition::new(journal, self.task), 0, false)?;
+        let mut entries =
+            PartitionCursor::new(self.log, TopicPartition::new(journal, self.task), 0, false)?;
         let mut whole = Assembler::default();
         while let Some(record) = entries.next_value()? {
             let Some(entry) = whole.take(&record)? else {
@@ -116,12 +117,12 @@ impl Replay<'_> {
     fn goal(
         &self,
         spec: &RoleSpec,
-        moment: Moment,
+        moment: PointInTime,
         committed: &[(TopicPartition, u64)],
-    ) -> Result<Goal, ReplayError> {
+    ) -> Result<TaskGoal, ReplayError> {
         let (time_ms, record) = match moment {
-            Moment::Time(ms) => (ms, None),
-            Moment::Record(at, offset) => {
+            PointInTime::Time(ms) => (ms, None),
+            PointInTime::Record(at, offset) => {
                 let Some((_, next)) = committed.iter().find(|(a, _)| *a == at) else {
                     let inputs: Vec<_> = committed
                         .iter()
@@ -142,7 +143,7 @@ impl Replay<'_> {
                 }
 
                 if spec.journal.is_some() {
-                    return Ok(Goal {
+                    return Ok(TaskGoal {
                         ends: Vec::new(),
                         record: Some((at, offset)),
                     });
@@ -170,7 +171,7 @@ impl Replay<'_> {
             ends.push((*at, end.min(*next)));
         }
 
-        Ok(Goal { ends, record: None })
+        Ok(TaskGoal { ends, record: None })
     }
 
     fn time_of(&self, at: TopicPartition, offset: u64) -> Result<i64, ReplayError> {
@@ -237,14 +238,14 @@ impl Replay<'_> {
 }
 
 /// A moment in a task's own terms.
-struct Goal {
+struct TaskGoal {
     /// With a time: where each input ends.
     ends: Vec<(TopicPartition, u64)>,
     /// With a journal: the record that must be in.
     record: Option<(TopicPartition, u64)>,
 }
 
-impl Goal {
+impl TaskGoal {
     /// Whether a transaction that ended at these positions came after the moment.
     fn passed_by(&self, offsets: &[(TopicPartition, u64)]) -> bool {
         offsets

@@ -29,7 +29,7 @@ use sha2::{Digest, Sha256};
 use super::percent;
 use client::check_id;
 
-type Hash = [u8; 32];
+type TokenHash = [u8; 32];
 
 /// Stands for an admin in the token file. A user of this name is written `%2A`.
 const ADMIN: &str = "*";
@@ -69,18 +69,18 @@ const OF_PROXIES: [&str; 14] = [
 
 /// Who is asking: the hash of the token, or nobody in particular on an open gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller(Option<Hash>);
+pub struct Caller(Option<TokenHash>);
 
 /// The tokens of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tokens {
-    users: BTreeMap<String, Vec<Hash>>,
-    admins: Vec<Hash>,
+    users: BTreeMap<String, Vec<TokenHash>>,
+    admins: Vec<TokenHash>,
 }
 
 /// Decides; see the module.
 #[derive(Debug)]
-pub struct Access {
+pub struct AccessControl {
     file: Option<PathBuf>,
     tokens: RwLock<Arc<Tokens>>,
     stamp: RwLock<Option<Stamp>>,
@@ -92,10 +92,10 @@ pub struct Access {
 /// file that another one was put in the place of, and one that has become readable.
 type Stamp = (SystemTime, i64, i64, u64);
 
-impl Access {
+impl AccessControl {
     /// Every program of this machine may see everything.
-    pub fn open() -> Access {
-        Access {
+    pub fn open() -> AccessControl {
+        AccessControl {
             file: None,
             tokens: RwLock::default(),
             stamp: RwLock::default(),
@@ -104,15 +104,15 @@ impl Access {
     }
 
     /// Everybody whose requests a proxy passes on may, too.
-    pub fn open_to_proxies() -> Access {
-        Access {
+    pub fn open_to_proxies() -> AccessControl {
+        AccessControl {
             passed_on: true,
-            ..Access::open()
+            ..AccessControl::open()
         }
     }
 
     /// Only who has a token of this file.
-    pub fn with_file(file: &Path) -> Result<Access, String> {
+    pub fn with_file(file: &Path) -> Result<AccessControl, String> {
         // Before it is read: what is written in between is read again.
         let stamp = stamp(file);
         let tokens = read(file)?;
@@ -123,7 +123,7 @@ impl Access {
             ));
         }
 
-        Ok(Access {
+        Ok(AccessControl {
             file: Some(file.into()),
             tokens: RwLock::new(Arc::new(tokens)),
             stamp: RwLock::new(stamp),
@@ -254,12 +254,12 @@ fn make(name: &str) -> Result<(String, String), String> {
     Ok((token, line))
 }
 
-fn hash(token: &str) -> Hash {
+fn hash(token: &str) -> TokenHash {
     Sha256::digest(token.as_bytes()).into()
 }
 
 /// Whether a hash is among some, in a time that does not depend on where they differ.
-fn any(hashes: &[Hash], given: &Hash) -> bool {
+fn any(hashes: &[TokenHash], given: &TokenHash) -> bool {
     hashes.iter().fold(false, |found, h| {
         let difference = h.iter().zip(given).fold(0, |d, (a, b)| d | (a ^ b));
         found | (std::hint::black_box(difference) == 0)
@@ -327,7 +327,7 @@ fn parse(text: &str) -> Result<Tokens, String> {
     Ok(tokens)
 }
 
-fn unhex(text: &str) -> Option<Hash> {
+fn unhex(text: &str) -> Option<TokenHash> {
     let mut hash = [0; 32];
     if text.len() != 64 || !text.is_ascii() {
         return None;
@@ -367,7 +367,7 @@ mod tests {
             format!("# tokens\n{my_line}\n\n{their_line} # second\n{admin_line}\n"),
         )
         .expect("written");
-        let access = Access::with_file(file.path()).expect("a good file");
+        let access = AccessControl::with_file(file.path()).expect("a good file");
         let may = |token: &str, user: Option<&str>| {
             let caller = access.caller(&headers(&[
                 ("host", "x"),
@@ -446,7 +446,7 @@ mod tests {
             .collect();
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), lines.join("\n")).expect("written");
-        let access = Access::with_file(file.path()).expect("a good file");
+        let access = AccessControl::with_file(file.path()).expect("a good file");
         for (user, (token, _)) in users.iter().zip(&made) {
             let caller = access
                 .caller(&headers(&[("authorization", &format!("Bearer {token}"))]))
@@ -467,7 +467,7 @@ mod tests {
 
     #[test]
     fn an_open_gateway_answers_this_machine_and_no_web_page() {
-        let open = Access::open();
+        let open = AccessControl::open();
         for good in [
             "localhost",
             "localhost:8080",
@@ -512,16 +512,19 @@ mod tests {
         for name in OF_PROXIES {
             let asked = headers(&[("host", "127.0.0.1:8080"), (name, "203.0.113.9")]);
             assert_eq!(
-                Access::open().caller(&asked),
+                AccessControl::open().caller(&asked),
                 Err(Denied::PassedOn),
                 "{name}"
             );
-            assert!(Access::open_to_proxies().caller(&asked).is_ok(), "{name}");
+            assert!(
+                AccessControl::open_to_proxies().caller(&asked).is_ok(),
+                "{name}"
+            );
         }
 
         let mut two = headers(&[("host", "localhost")]);
         two.append("host", "evil.example".parse().expect("a value"));
-        assert_eq!(Access::open().caller(&two), Err(Denied::Foreign));
+        assert_eq!(AccessControl::open().caller(&two), Err(Denied::Foreign));
     }
 
     #[test]
@@ -545,7 +548,7 @@ mod tests {
         assert!(parse(&format!("501 sha256:{}", "é".repeat(32))).is_err());
         let empty = tempfile::NamedTempFile::new().expect("a file");
         assert!(
-            Access::with_file(empty.path())
+            AccessControl::with_file(empty.path())
                 .expect_err("useless")
                 .contains("has no token"),
             "at the start it is a mistake"

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::Gateway;
+use super::GatewayContext;
 use super::passing::Passing;
 use super::subscriptions::{Alert, Fired, fired_key};
 use super::webhooks::Owned;
@@ -50,7 +50,7 @@ type Armed = BTreeMap<String, Vec<(String, String, Alert)>>;
 
 /// Watches prices until told to stop.
 pub(crate) fn run(
-    g: &Gateway,
+    g: &GatewayContext,
     writer: &Writer,
     owned: watch::Receiver<Owned>,
     stop: &AtomicBool,
@@ -76,7 +76,7 @@ pub(crate) fn run(
 }
 
 struct Watcher<'a> {
-    g: &'a Gateway,
+    g: &'a GatewayContext,
     writer: &'a Writer,
     owned: watch::Receiver<Owned>,
     /// Registrations that fired and have not come back from the log yet.

@@ -8,7 +8,7 @@
 //! therefore bounded by `memory + users x ~200 bytes + notifications / 4 bytes`, all within the
 //! history that is kept, whatever the number of connections.
 //!
-//! A connection is a [`Cursor`]: it asks for what comes after its position, and waits if there is
+//! A connection is a [`FeedCursor`]: it asks for what comes after its position, and waits if there is
 //! nothing. History and live are the same question, so there is no seam between them where
 //! something could be lost or told twice.
 
@@ -80,7 +80,7 @@ pub enum Begin {
 pub struct Feed {
     pub(super) log: Arc<dyn Log>,
     pub(super) topic: TopicId,
-    parts: Vec<Mutex<Part>>,
+    parts: Vec<Mutex<FeedPartition>>,
     part_bytes: usize,
     /// How long a position may be ahead of what was read: another gateway may have been quicker
     /// than this one.
@@ -96,8 +96,8 @@ pub struct Feed {
 }
 
 #[derive(Default)]
-struct Part {
-    users: FxHashMap<Arc<str>, User>,
+struct FeedPartition {
+    users: FxHashMap<Arc<str>, UserFeed>,
     /// Whose notification is the oldest in memory, the second oldest, ...
     order: VecDeque<Arc<str>>,
     bytes: usize,
@@ -106,7 +106,7 @@ struct Part {
 }
 
 #[derive(Default)]
-struct User {
+struct UserFeed {
     /// The first notification of the history, and every 64th after it: number and offset.
     marks: Vec<(u64, u64)>,
     recent: VecDeque<Item>,
@@ -139,9 +139,9 @@ impl Feed {
         let parts = starts
             .iter()
             .map(|next| {
-                Mutex::new(Part {
+                Mutex::new(FeedPartition {
                     next: *next,
-                    ..Part::default()
+                    ..FeedPartition::default()
                 })
             })
             .collect();
@@ -160,12 +160,12 @@ impl Feed {
         })
     }
 
-    fn part(&self, user: &str) -> (u32, MutexGuard<'_, Part>) {
+    fn part(&self, user: &str) -> (u32, MutexGuard<'_, FeedPartition>) {
         let partition = self.partition(user);
         (partition, self.lock(partition))
     }
 
-    fn lock(&self, partition: u32) -> MutexGuard<'_, Part> {
+    fn lock(&self, partition: u32) -> MutexGuard<'_, FeedPartition> {
         self.parts[partition as usize]
             .lock()
             .expect("nobody panics while holding a partition")
@@ -186,7 +186,7 @@ impl Feed {
 
     /// How much each partition holds.
     pub fn extents(&self) -> Vec<Extent> {
-        let of = |p: &Mutex<Part>| {
+        let of = |p: &Mutex<FeedPartition>| {
             let p = p.lock().expect("nobody panics while holding a partition");
             Extent {
                 users: p.users.len(),
@@ -274,7 +274,7 @@ impl Feed {
     }
 
     /// A cursor over a user's notifications.
-    pub fn cursor(self: &Arc<Self>, user: &str, begin: Begin) -> Cursor {
+    pub fn cursor(self: &Arc<Self>, user: &str, begin: Begin) -> FeedCursor {
         let user: Arc<str> = user.into();
         let (partition, mut part) = self.part(&user);
         let u = part.users.entry(user.clone()).or_default();
@@ -293,7 +293,7 @@ impl Feed {
             Begin::Oldest => (0, false),
         };
 
-        Cursor {
+        FeedCursor {
             feed: self.clone(),
             at: TopicPartition::new(self.topic, partition),
             user,
@@ -342,7 +342,7 @@ pub(super) fn pick(r: &Record<'_>, user: &str, after: u64) -> Option<Item> {
         .filter(|item| item.seq > after)
 }
 
-impl Part {
+impl FeedPartition {
     /// Adds a notification; answers its user if somebody waits for it.
     fn push(&mut self, user: &str, item: Item, bytes_max: usize) -> Option<Arc<str>> {
         let name = match self.users.get_key_value(user) {
@@ -384,7 +384,7 @@ impl Part {
 }
 
 /// What to do next for a cursor.
-enum Step {
+enum FeedStep {
     Have(Next),
     /// Read the log from here, up to this offset.
     Scan(u64, u64),
@@ -394,7 +394,7 @@ enum Step {
 }
 
 /// One reader's place among a user's notifications.
-pub struct Cursor {
+pub struct FeedCursor {
     feed: Arc<Feed>,
     at: TopicPartition,
     user: Arc<str>,
@@ -412,7 +412,7 @@ pub struct Cursor {
     live: bool,
 }
 
-impl Cursor {
+impl FeedCursor {
     /// Number of the last notification that was answered.
     pub fn after(&self) -> u64 {
         self.after
@@ -428,15 +428,15 @@ impl Cursor {
         let part = self.feed.lock(self.at.partition);
         part.users
             .get(&self.user)
-            .is_some_and(|u| matches!(self.step(u), Step::Scan(..)))
+            .is_some_and(|u| matches!(self.step(u), FeedStep::Scan(..)))
     }
 
-    fn step(&self, u: &User) -> Step {
+    fn step(&self, u: &UserFeed) -> FeedStep {
         if u.latest <= self.after {
             return if (1..self.after).contains(&u.latest) {
-                Step::Ahead
+                FeedStep::Ahead
             } else {
-                Step::Wait
+                FeedStep::Wait
             };
         }
 
@@ -448,7 +448,7 @@ impl Cursor {
             // count.
             let from = u.recent.partition_point(|i| i.seq < wanted);
             if u.recent[from].seq > wanted {
-                return Step::Have(Next::Gone {
+                return FeedStep::Have(Next::Gone {
                     first: u.recent[from].seq,
                 });
             }
@@ -459,15 +459,15 @@ impl Cursor {
                 .iter()
                 .skip(from)
                 .take_while(|i| std::mem::replace(&mut last, i.seq) + 1 == i.seq);
-            return Step::Have(Next::Items(items.take(PAGE_ITEMS).cloned().collect()));
+            return FeedStep::Have(Next::Items(items.take(PAGE_ITEMS).cloned().collect()));
         }
 
         let Some(&(first, _)) = u.marks.first() else {
-            return Step::Wait;
+            return FeedStep::Wait;
         };
 
         if wanted < first {
-            return Step::Have(Next::Gone { first });
+            return FeedStep::Have(Next::Gone { first });
         }
 
         let place = u
@@ -475,7 +475,7 @@ impl Cursor {
             .partition_point(|(seq, _)| *seq <= wanted)
             .saturating_sub(1);
         let upto = u.recent.front().map_or(u64::MAX, |i| i.offset);
-        Step::Scan(self.scan.unwrap_or(0).max(u.marks[place].1), upto)
+        FeedStep::Scan(self.scan.unwrap_or(0).max(u.marks[place].1), upto)
     }
 
     /// What comes next; waits if there is nothing. Dropping the future loses nothing.
@@ -500,20 +500,20 @@ impl Cursor {
                 match part
                     .users
                     .get(&self.user)
-                    .map_or(Step::Wait, |u| self.step(u))
+                    .map_or(FeedStep::Wait, |u| self.step(u))
                 {
-                    Step::Scan(from, upto) => Step::Scan(from, upto.min(next)),
+                    FeedStep::Scan(from, upto) => FeedStep::Scan(from, upto.min(next)),
                     other => other,
                 }
             };
 
             match step {
-                Step::Have(Next::Gone { first }) => {
+                FeedStep::Have(Next::Gone { first }) => {
                     (self.after, self.scan) = (first - 1, None);
                     return Ok(Next::Gone { first });
                 }
-                Step::Have(Next::Items(items)) => return Ok(self.answer(items)),
-                Step::Scan(from, upto) => {
+                FeedStep::Have(Next::Items(items)) => return Ok(self.answer(items)),
+                FeedStep::Scan(from, upto) => {
                     let page = history::page(
                         &self.feed,
                         self.at,
@@ -537,11 +537,11 @@ impl Cursor {
                         Some(_) => return Ok(self.answer(page.items)),
                     }
                 }
-                Step::Wait => {
+                FeedStep::Wait => {
                     self.live = true;
                     self.changed().await?;
                 }
-                Step::Ahead => {
+                FeedStep::Ahead => {
                     let until = *self
                         .ahead
                         .get_or_insert_with(|| Instant::now() + self.feed.ahead);
@@ -622,7 +622,7 @@ fn gone() -> LogError {
     LogError::Unavailable("the gateway is stopping".into())
 }
 
-impl Drop for Cursor {
+impl Drop for FeedCursor {
     fn drop(&mut self) {
         drop(self.wake.take());
         let mut part = self.feed.lock(self.at.partition);

@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::access::{Caller, Denied};
-use super::server::Place;
+use super::server::ConnectionSlot;
 use super::sse::SseBody;
-use super::stream::{self, Wanted};
+use super::stream::{self, KindFilter};
 use super::writer::Writer;
-use super::{Gateway, manage, metrics, percent, ws};
+use super::{GatewayContext, manage, metrics, percent, ws};
 use client::check_id;
 use wire::event::Event;
 
@@ -31,26 +31,26 @@ pub(crate) type Body = BoxBody<Bytes, Infallible>;
 
 /// An answer that is an error: status, name for programs, sentence for people.
 #[derive(Debug)]
-pub(crate) struct Refusal(pub StatusCode, pub &'static str, pub String);
+pub(crate) struct ApiError(pub StatusCode, pub &'static str, pub String);
 
-impl Refusal {
+impl ApiError {
     /// 400.
-    pub(crate) fn bad(text: impl Into<String>) -> Refusal {
-        Refusal(StatusCode::BAD_REQUEST, "BAD_REQUEST", text.into())
+    pub(crate) fn bad(text: impl Into<String>) -> ApiError {
+        ApiError(StatusCode::BAD_REQUEST, "BAD_REQUEST", text.into())
     }
 
     /// 404.
-    pub(crate) fn not_found(text: impl Into<String>) -> Refusal {
-        Refusal(StatusCode::NOT_FOUND, "NOT_FOUND", text.into())
+    pub(crate) fn not_found(text: impl Into<String>) -> ApiError {
+        ApiError(StatusCode::NOT_FOUND, "NOT_FOUND", text.into())
     }
 
     /// 503.
-    pub(crate) fn unavailable(text: impl Into<String>) -> Refusal {
-        Refusal(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", text.into())
+    pub(crate) fn unavailable(text: impl Into<String>) -> ApiError {
+        ApiError(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", text.into())
     }
 
     fn response(self) -> Response<Body> {
-        let Refusal(status, name, text) = self;
+        let ApiError(status, name, text) = self;
         let mut response = json(status, &json!({ "error": name, "message": text }));
         match status {
             StatusCode::UNAUTHORIZED => drop(
@@ -89,26 +89,26 @@ impl Refusal {
 /// How a refusal of a method begins; behind it comes the list of those that are answered.
 const ANSWERS: &str = "this path answers ";
 
-impl From<Denied> for Refusal {
-    fn from(denied: Denied) -> Refusal {
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> ApiError {
         match denied {
             Denied::Unknown => {
                 let text = "give a token: Authorization: Bearer ptk_...; `processor gateway token USER` makes one";
-                Refusal(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", text.into())
+                ApiError(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", text.into())
             }
-            Denied::NotYours => Refusal(
+            Denied::NotYours => ApiError(
                 StatusCode::FORBIDDEN,
                 "FORBIDDEN",
                 "this token is for another user".into(),
             ),
             Denied::Foreign => {
                 let text = "the Host must name this machine (127.0.0.1 or localhost), and an Origin must be the same as the Host";
-                Refusal(StatusCode::FORBIDDEN, "FOREIGN_ORIGIN", text.into())
+                ApiError(StatusCode::FORBIDDEN, "FOREIGN_ORIGIN", text.into())
             }
             Denied::PassedOn => {
                 let text = "a proxy passed this request on, and without tokens whoever reaches the proxy could read everything: start the gateway with \
                             --token-file FILE, or with --open if everybody may";
-                Refusal(StatusCode::FORBIDDEN, "PASSED_ON", text.into())
+                ApiError(StatusCode::FORBIDDEN, "PASSED_ON", text.into())
             }
         }
     }
@@ -138,21 +138,21 @@ fn text(status: StatusCode, kind: &'static str, text: String) -> Response<Body> 
 
 /// Marks a request for the head of an answer only.
 #[derive(Clone, Copy)]
-struct Head;
+struct HeadOnly;
 
 /// Answers a request.
 pub(crate) async fn answer(
-    gateway: Arc<Gateway>,
+    gateway: Arc<GatewayContext>,
     writer: Writer,
     kill: Arc<Notify>,
-    place: Arc<Place>,
+    place: Arc<ConnectionSlot>,
     mut request: Request<Incoming>,
 ) -> Response<Body> {
     // Every path answers GET, and so HEAD: the same answer, whose body is left out on its way. Only
     // a stream must not even begin.
     if *request.method() == Method::HEAD {
         *request.method_mut() = Method::GET;
-        request.extensions_mut().insert(Head);
+        request.extensions_mut().insert(HeadOnly);
     }
 
     let answered = route(&gateway, &writer, kill, place, request).await;
@@ -166,12 +166,12 @@ pub(crate) async fn answer(
 }
 
 async fn route(
-    gateway: &Arc<Gateway>,
+    gateway: &Arc<GatewayContext>,
     writer: &Writer,
     kill: Arc<Notify>,
-    place: Arc<Place>,
+    place: Arc<ConnectionSlot>,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Response<Body>, ApiError> {
     let decoded = segments(request.uri().path())?;
     let parts: Vec<&str> = decoded.iter().map(String::as_str).collect();
     if parts == ["healthz"] {
@@ -192,8 +192,8 @@ async fn route(
         let gateway = gateway.clone();
         let counted = tokio::task::spawn_blocking(move || metrics::text(&gateway))
             .await
-            .map_err(|e| Refusal::unavailable(e.to_string()))?;
-        let counted = counted.map_err(|e| Refusal::unavailable(e.to_string()))?;
+            .map_err(|e| ApiError::unavailable(e.to_string()))?;
+        let counted = counted.map_err(|e| ApiError::unavailable(e.to_string()))?;
         return Ok(text(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
@@ -202,14 +202,14 @@ async fn route(
     }
 
     let ["v1", "users", user, rest @ ..] = parts.as_slice() else {
-        return Err(Refusal::not_found(
+        return Err(ApiError::not_found(
             "there is no such path; notifications are at /v1/users/{user}/notifications",
         ));
     };
 
     // Before the token is looked at, so that a name that cannot be one is told so; it says nothing
     // about who exists.
-    check_id("user", user).map_err(|e| Refusal::bad(e.to_string()))?;
+    check_id("user", user).map_err(|e| ApiError::bad(e.to_string()))?;
     gateway.access.check(caller, Some(user))?;
     match rest {
         ["notifications"] => {
@@ -244,7 +244,7 @@ async fn route(
             only(&request, &[Method::GET, Method::PUT, Method::DELETE])?;
             manage::one_alert(gateway, writer, user, id, request).await
         }
-        _ => Err(Refusal::not_found(
+        _ => Err(ApiError::not_found(
             "a user has notifications, notifications/ws, portfolio, preferences, webhooks and alerts",
         )),
     }
@@ -252,9 +252,9 @@ async fn route(
 
 /// The segments of a path. One path has one spelling: a rule of a proxy for `/metrics` must not be
 /// got round by `//metrics` or `/%6detrics`.
-fn segments(path: &str) -> Result<Vec<String>, Refusal> {
+fn segments(path: &str) -> Result<Vec<String>, ApiError> {
     let elsewhere = || {
-        Refusal::not_found(
+        ApiError::not_found(
             "there is no such path; notifications are at /v1/users/{user}/notifications",
         )
     };
@@ -266,7 +266,7 @@ fn segments(path: &str) -> Result<Vec<String>, Refusal> {
         .collect();
     let decoded: Option<Vec<String>> = raw.iter().map(|s| percent::decode(s)).collect();
     let decoded = decoded.ok_or_else(|| {
-        Refusal::bad("in the path, a % must be followed by two hex digits; a % itself is %25")
+        ApiError::bad("in the path, a % must be followed by two hex digits; a % itself is %25")
     })?;
 
     // Only ids may need escapes, and in these only characters that a path cannot have as they are.
@@ -289,7 +289,7 @@ fn segments(path: &str) -> Result<Vec<String>, Refusal> {
     }
 }
 
-fn only(request: &Request<Incoming>, methods: &[Method]) -> Result<(), Refusal> {
+fn only(request: &Request<Incoming>, methods: &[Method]) -> Result<(), ApiError> {
     if methods.contains(request.method()) {
         return Ok(());
     }
@@ -303,7 +303,7 @@ fn only(request: &Request<Incoming>, methods: &[Method]) -> Result<(), Refusal> 
     };
 
     let list = methods.iter().map(named).collect::<Vec<_>>().join(", ");
-    Err(Refusal(
+    Err(ApiError(
         StatusCode::METHOD_NOT_ALLOWED,
         "METHOD_NOT_ALLOWED",
         format!("{ANSWERS}{list}"),
@@ -312,13 +312,13 @@ fn only(request: &Request<Incoming>, methods: &[Method]) -> Result<(), Refusal> 
 
 /// Parameters of a stream: where it begins and what it carries.
 fn parameters(
-    gateway: &Gateway,
+    gateway: &GatewayContext,
     user: &str,
     request: &Request<Incoming>,
-) -> Result<(Option<u64>, Wanted), Refusal> {
+) -> Result<(Option<u64>, KindFilter), ApiError> {
     let number = |name: &str, text: &str| {
         text.trim().parse::<u64>().map_err(|_| {
-            Refusal::bad(format!(
+            ApiError::bad(format!(
                 "{name} `{text}` must be the number of a notification, 0 for all"
             ))
         })
@@ -344,7 +344,7 @@ fn parameters(
             .map_or((pair, None), |(name, value)| (name, Some(value)));
         let decoded = |text: &str| {
             percent::decode_query(text).ok_or_else(|| {
-                Refusal::bad(format!(
+                ApiError::bad(format!(
                     "{text}: in the query, a % must be followed by two hex digits"
                 ))
             })
@@ -358,7 +358,7 @@ fn parameters(
                 after.get_or_insert(given);
             }
             ("kinds", None) => {
-                return Err(Refusal::bad(
+                return Err(ApiError::bad(
                     "kinds: say which, as in kinds=order-filled,order-rejected; or kinds=all",
                 ));
             }
@@ -382,7 +382,7 @@ fn parameters(
             "user {user} has {} streams already",
             gateway.settings.streams_per_user
         );
-        return Err(Refusal(
+        return Err(ApiError(
             StatusCode::TOO_MANY_REQUESTS,
             "TOO_MANY_STREAMS",
             text,
@@ -393,13 +393,13 @@ fn parameters(
 }
 
 /// Kinds must exist, or a misspelt one would silence a stream.
-pub(crate) fn check_kinds(kinds: &BTreeSet<String>) -> Result<(), Refusal> {
+pub(crate) fn check_kinds(kinds: &BTreeSet<String>) -> Result<(), ApiError> {
     let known = || Event::ALL.iter().map(|e| e.kebab());
     match kinds
         .iter()
         .find(|k| !known().any(|known| known == k.as_str()))
     {
-        Some(unknown) => Err(Refusal::bad(format!(
+        Some(unknown) => Err(ApiError::bad(format!(
             "there is no kind `{unknown}`; the kinds are {}",
             known().collect::<Vec<_>>().join(", ")
         ))),
@@ -408,15 +408,15 @@ pub(crate) fn check_kinds(kinds: &BTreeSet<String>) -> Result<(), Refusal> {
 }
 
 fn sse(
-    gateway: &Arc<Gateway>,
+    gateway: &Arc<GatewayContext>,
     caller: Caller,
     user: &str,
     kill: Arc<Notify>,
-    place: &Place,
+    place: &ConnectionSlot,
     request: &Request<Incoming>,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Response<Body>, ApiError> {
     let (after, wanted) = parameters(gateway, user, request)?;
-    let body = if request.extensions().get::<Head>().is_some() {
+    let body = if request.extensions().get::<HeadOnly>().is_some() {
         Full::new(Bytes::new()).boxed()
     } else {
         place.streams();
@@ -439,15 +439,15 @@ fn sse(
 }
 
 fn websocket(
-    gateway: &Arc<Gateway>,
+    gateway: &Arc<GatewayContext>,
     caller: Caller,
     user: &str,
     kill: Arc<Notify>,
-    place: Arc<Place>,
+    place: Arc<ConnectionSlot>,
     mut request: Request<Incoming>,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Response<Body>, ApiError> {
     let accepted = ws::accept(request.headers())
-        .map_err(|why| Refusal(StatusCode::UPGRADE_REQUIRED, "UPGRADE_REQUIRED", why.into()))?;
+        .map_err(|why| ApiError(StatusCode::UPGRADE_REQUIRED, "UPGRADE_REQUIRED", why.into()))?;
     let (after, wanted) = parameters(gateway, user, &request)?;
     place.streams();
     let outgoing = stream::start(gateway, caller, user, after, wanted, kill.clone());
@@ -464,8 +464,8 @@ fn websocket(
     Ok(response)
 }
 
-async fn portfolio(gateway: &Arc<Gateway>, user: &str) -> Result<Response<Body>, Refusal> {
-    let failed = |e: &dyn std::fmt::Display| Refusal::unavailable(e.to_string());
+async fn portfolio(gateway: &Arc<GatewayContext>, user: &str) -> Result<Response<Body>, ApiError> {
+    let failed = |e: &dyn std::fmt::Display| ApiError::unavailable(e.to_string());
     let _turn = gateway
         .feed
         .readers
@@ -479,7 +479,7 @@ async fn portfolio(gateway: &Arc<Gateway>, user: &str) -> Result<Response<Body>,
         .map_err(|e| failed(&e))?;
     match read.map_err(|e| failed(&e))? {
         Some(portfolio) => Ok(json(StatusCode::OK, &portfolio)),
-        None => Err(Refusal::not_found(format!(
+        None => Err(ApiError::not_found(format!(
             "user {user} has no portfolio: no event of theirs has been processed yet"
         ))),
     }

@@ -40,21 +40,21 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use access::Access;
+use access::AccessControl;
 use client::now_ms;
 use feed::Feed;
 pub use metrics::Metrics;
-use portfolios::Portfolios;
+use portfolios::PortfolioIndex;
 use ports::topics::{TopicId, TopicPartition, TopicTable};
 use ports::{Log, LogError};
 use subscriptions::Subscriptions;
-use turns::Turns;
+use turns::UserTurns;
 use wire::topics::{NOTIFICATIONS, PORTFOLIOS, SUBSCRIPTIONS};
 use writer::Writer;
 
 /// How a gateway behaves; all bounds are here.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct GatewaySettings {
     /// Where to listen.
     pub listen: SocketAddr,
     /// How far back notifications can be asked for; none: to the beginning of the log.
@@ -94,9 +94,9 @@ pub struct Settings {
     pub instance: u32,
 }
 
-impl Default for Settings {
+impl Default for GatewaySettings {
     fn default() -> Self {
-        Settings {
+        GatewaySettings {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             history: Some(Duration::from_secs(7 * 86_400)),
             memory: 256 << 20,
@@ -120,23 +120,23 @@ impl Default for Settings {
 }
 
 /// What all parts of a gateway share.
-pub struct Gateway {
-    pub(crate) settings: Settings,
+pub struct GatewayContext {
+    pub(crate) settings: GatewaySettings,
     pub(crate) log: Arc<dyn Log>,
     pub(crate) topics: Arc<TopicTable>,
     pub(crate) cluster: String,
-    pub(crate) access: Access,
+    pub(crate) access: AccessControl,
     /// Where notifications are.
     pub feed: Arc<Feed>,
     pub(crate) subscriptions: Subscriptions,
-    pub(crate) portfolios: Portfolios,
-    pub(crate) turns: Turns,
+    pub(crate) portfolios: PortfolioIndex,
+    pub(crate) turns: UserTurns,
     /// What is counted.
     pub metrics: Metrics,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
-impl Gateway {
+impl GatewayContext {
     /// Resolves when the gateway is asked to stop.
     pub(crate) async fn stopping(&self) {
         // The sender lives as long as the gateway runs; if it is gone, that is a stop too.
@@ -159,11 +159,11 @@ impl Gateway {
 }
 
 /// A gateway that listens.
-pub struct Running {
+pub struct RunningGateway {
     /// The address it listens on.
     pub address: SocketAddr,
     /// Its parts, for the curious.
-    pub gateway: Arc<Gateway>,
+    pub gateway: Arc<GatewayContext>,
     stop: watch::Sender<bool>,
     flag: Arc<AtomicBool>,
     failed: mpsc::UnboundedReceiver<LogError>,
@@ -176,9 +176,9 @@ pub struct Running {
 pub async fn start(
     log: Arc<dyn Log>,
     topics: Arc<TopicTable>,
-    access: Access,
-    settings: Settings,
-) -> Result<Running, LogError> {
+    access: AccessControl,
+    settings: GatewaySettings,
+) -> Result<RunningGateway, LogError> {
     if !settings.listen.ip().is_loopback() && !access.needs_token() {
         return Err(LogError::Invalid(format!(
             "listening on {} lets other machines in, and without tokens everybody could read everything: give --token-file, or listen on 127.0.0.1",
@@ -219,7 +219,7 @@ pub async fn start(
 
     let (stop, stopping) = watch::channel(false);
     let (writer, writer_thread) = Writer::start(log.clone(), settings.positions_every)?;
-    let gateway = Arc::new(Gateway {
+    let gateway = Arc::new(GatewayContext {
         settings,
         log,
         topics,
@@ -227,14 +227,14 @@ pub async fn start(
         access,
         feed,
         subscriptions: Subscriptions::default(),
-        portfolios: Portfolios::default(),
-        turns: Turns::default(),
+        portfolios: PortfolioIndex::default(),
+        turns: UserTurns::default(),
         metrics: Metrics::default(),
         stop: stopping,
     });
 
     let (send, failed) = mpsc::unbounded_channel();
-    let mut running = Running {
+    let mut running = RunningGateway {
         address,
         gateway: gateway.clone(),
         stop,
@@ -307,12 +307,12 @@ fn starts(log: &dyn Log, topic: TopicId, history: Option<Duration>) -> Result<Ve
     (0..client::partitions(log, topic)?).map(start).collect()
 }
 
-impl Running {
+impl RunningGateway {
     fn thread(
         &mut self,
         name: &str,
         failed: &mpsc::UnboundedSender<LogError>,
-        work: impl FnOnce(&Gateway, &AtomicBool) -> Result<(), LogError> + Send + 'static,
+        work: impl FnOnce(&GatewayContext, &AtomicBool) -> Result<(), LogError> + Send + 'static,
     ) -> Result<(), LogError> {
         let gateway = self.gateway.clone();
         let flag = self.flag.clone();
@@ -338,7 +338,7 @@ impl Running {
         topic: TopicId,
         starts: Vec<u64>,
         failed: &mpsc::UnboundedSender<LogError>,
-        mut take: impl FnMut(&Gateway, &ports::records::Records, bool) + Send + 'static,
+        mut take: impl FnMut(&GatewayContext, &ports::records::Records, bool) + Send + 'static,
     ) -> Result<(), LogError> {
         self.thread(name, failed, move |g, stop| {
             follow::run(&g.log, topic, &starts, stop, |records, all| {

@@ -12,8 +12,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Gateway;
-use super::http::{self, Body, Refusal, check_kinds};
+use super::GatewayContext;
+use super::http::{self, ApiError, Body, check_kinds};
 use super::subscriptions::{Alert, Preferences, Subscriber, Webhook};
 use super::subscriptions::{alert_key, fired_key, position_key, preferences_key, webhook_key};
 use super::webhooks::{sign, target};
@@ -57,11 +57,11 @@ struct AlertWish {
 
 /// `/v1/users/{user}/preferences`.
 pub(crate) async fn preferences(
-    gateway: &Arc<Gateway>,
+    gateway: &Arc<GatewayContext>,
     writer: &Writer,
     user: &str,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Response<Body>, ApiError> {
     let value = match *request.method() {
         Method::GET => {
             return Ok(http::json(
@@ -90,7 +90,7 @@ pub(crate) async fn preferences(
 }
 
 /// `/v1/users/{user}/webhooks`.
-pub(crate) fn webhooks(gateway: &Arc<Gateway>, user: &str) -> Response<Body> {
+pub(crate) fn webhooks(gateway: &Arc<GatewayContext>, user: &str) -> Response<Body> {
     let subscriber = gateway.subscriptions.of(user);
     let all: Vec<Value> = subscriber
         .webhooks
@@ -102,13 +102,13 @@ pub(crate) fn webhooks(gateway: &Arc<Gateway>, user: &str) -> Response<Body> {
 
 /// `/v1/users/{user}/webhooks/{id}`.
 pub(crate) async fn webhook(
-    gateway: &Arc<Gateway>,
+    gateway: &Arc<GatewayContext>,
     writer: &Writer,
     user: &str,
     id: &str,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Refusal> {
-    check_id("webhook id", id).map_err(|e| Refusal::bad(e.to_string()))?;
+) -> Result<Response<Body>, ApiError> {
+    check_id("webhook id", id).map_err(|e| ApiError::bad(e.to_string()))?;
     let method = request.method().clone();
     if method == Method::GET {
         return Ok(http::json(
@@ -132,16 +132,16 @@ pub(crate) async fn webhook(
         .await
 }
 
-fn no_webhook(user: &str, id: &str) -> Refusal {
-    Refusal::not_found(format!("user {user} has no webhook {id}"))
+fn no_webhook(user: &str, id: &str) -> ApiError {
+    ApiError::not_found(format!("user {user} has no webhook {id}"))
 }
 
 async fn remove(
-    gateway: &Arc<Gateway>,
+    gateway: &Arc<GatewayContext>,
     writer: &Writer,
     user: &str,
     id: &str,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Response<Body>, ApiError> {
     if !gateway.subscriptions.of(user).webhooks.contains_key(id) {
         return Err(no_webhook(user, id));
     }
@@ -160,26 +160,26 @@ async fn remove(
 }
 
 async fn register(
-    gateway: &Arc<Gateway>,
+    gateway: &Arc<GatewayContext>,
     writer: &Writer,
     user: &str,
     id: &str,
     wish: Wish,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Response<Body>, ApiError> {
     let subscriber = gateway.subscriptions.of(user);
     target::parse(&wish.url, gateway.settings.private_webhooks)
-        .map_err(|e| Refusal::bad(format!("url {e}")))?;
+        .map_err(|e| ApiError::bad(format!("url {e}")))?;
     if let Some(kinds) = &wish.kinds {
         check_kinds(kinds)?;
     }
 
     if let Some(secret) = &wish.secret {
-        sign::key(secret).map_err(|e| Refusal::bad(format!("secret {e}")))?;
+        sign::key(secret).map_err(|e| ApiError::bad(format!("secret {e}")))?;
     }
 
     let before = subscriber.webhooks.get(id);
     if before.is_none() && subscriber.webhooks.len() >= WEBHOOKS_MAX {
-        return Err(Refusal(
+        return Err(ApiError(
             StatusCode::CONFLICT,
             "TOO_MANY_WEBHOOKS",
             format!("a user may have {WEBHOOKS_MAX} webhooks; remove one first"),
@@ -189,7 +189,7 @@ async fn register(
     // Where a new one begins: what comes from now on, which is only known once the history has been
     // read.
     if !gateway.feed.is_ready() {
-        return Err(Refusal::unavailable(
+        return Err(ApiError::unavailable(
             "the gateway is still reading the history",
         ));
     }
@@ -205,7 +205,7 @@ async fn register(
     let secret = match (wish.secret, before) {
         (Some(secret), _) => secret,
         (None, Some(before)) => before.secret.clone(),
-        (None, None) => sign::new_secret().map_err(Refusal::unavailable)?,
+        (None, None) => sign::new_secret().map_err(ApiError::unavailable)?,
     };
 
     let hook = match before {
@@ -259,7 +259,7 @@ async fn register(
 }
 
 /// `/v1/users/{user}/alerts`.
-pub(crate) fn alerts(gateway: &Arc<Gateway>, user: &str) -> Response<Body> {
+pub(crate) fn alerts(gateway: &Arc<GatewayContext>, user: &str) -> Response<Body> {
     let subscriber = gateway.subscriptions.of(user);
     let all: Vec<Value> = subscriber
         .alerts
@@ -293,13 +293,13 @@ pub(crate) fn alert(subscriber: &Subscriber, id: &str) -> Value {
 
 /// `/v1/users/{user}/alerts/{id}`.
 pub(crate) async fn one_alert(
-    gateway: &Arc<Gateway>,
+    gateway: &Arc<GatewayContext>,
     writer: &Writer,
     user: &str,
     id: &str,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Refusal> {
-    check_id("alert id", id).map_err(|e| Refusal::bad(e.to_string()))?;
+) -> Result<Response<Body>, ApiError> {
+    check_id("alert id", id).map_err(|e| ApiError::bad(e.to_string()))?;
     let method = request.method().clone();
     if method == Method::PUT {
         let wish: AlertWish = body(request).await?;
@@ -311,7 +311,9 @@ pub(crate) async fn one_alert(
 
     let subscriber = gateway.subscriptions.of(user);
     if !subscriber.alerts.contains_key(id) {
-        return Err(Refusal::not_found(format!("user {user} has no alert {id}")));
+        return Err(ApiError::not_found(format!(
+            "user {user} has no alert {id}"
+        )));
     }
 
     if method == Method::GET {
@@ -331,26 +333,26 @@ pub(crate) async fn one_alert(
 }
 
 async fn arm(
-    gateway: &Arc<Gateway>,
+    gateway: &Arc<GatewayContext>,
     writer: &Writer,
     user: &str,
     id: &str,
     wish: AlertWish,
-) -> Result<Response<Body>, Refusal> {
-    check_id("symbol", &wish.symbol).map_err(|e| Refusal::bad(e.to_string()))?;
+) -> Result<Response<Body>, ApiError> {
+    check_id("symbol", &wish.symbol).map_err(|e| ApiError::bad(e.to_string()))?;
     let price = |name: &str, text: &Option<String>| match text.as_deref().map(parse_e4).transpose()
     {
         Ok(Some(price)) if price <= 0 => {
-            Err(Refusal::bad(format!("{name} must be a price above 0")))
+            Err(ApiError::bad(format!("{name} must be a price above 0")))
         }
         Ok(price) => Ok(price),
-        Err(e) => Err(Refusal::bad(format!("{name}: {e}"))),
+        Err(e) => Err(ApiError::bad(format!("{name}: {e}"))),
     };
 
     let above_e4 = price("above", &wish.above)?;
     let below_e4 = price("below", &wish.below)?;
     if above_e4.is_some() == below_e4.is_some() {
-        return Err(Refusal::bad(
+        return Err(ApiError::bad(
             "give either above or below, a price as text such as \"189.25\"",
         ));
     }
@@ -358,7 +360,7 @@ async fn arm(
     let subscriber = gateway.subscriptions.of(user);
     let known = subscriber.alerts.contains_key(id);
     if !known && subscriber.alerts.len() >= ALERTS_MAX {
-        return Err(Refusal(
+        return Err(ApiError(
             StatusCode::CONFLICT,
             "TOO_MANY_ALERTS",
             format!("a user may have {ALERTS_MAX} alerts; remove one first"),
@@ -371,8 +373,8 @@ async fn arm(
     })
     .await;
     let end = end
-        .map_err(|e| Refusal::unavailable(e.to_string()))?
-        .map_err(|e| Refusal::unavailable(e.to_string()))?;
+        .map_err(|e| ApiError::unavailable(e.to_string()))?
+        .map_err(|e| ApiError::unavailable(e.to_string()))?;
     let registration = uuid::Uuid::now_v7().to_string();
     let new = Alert {
         symbol: wish.symbol,
@@ -427,19 +429,19 @@ fn shown(preferences: &Preferences) -> Value {
 /// Writes a record and waits until this gateway has read it: or something that came after it and
 /// made it obsolete.
 async fn put<T: Serialize>(
-    gateway: &Arc<Gateway>,
+    gateway: &Arc<GatewayContext>,
     writer: &Writer,
     user: &str,
     key: String,
     value: Option<T>,
     seen: impl Fn(&Subscriber) -> bool,
-) -> Result<(), Refusal> {
+) -> Result<(), ApiError> {
     let mut changed = gateway.subscriptions.watch();
     let value = value.map(|v| serde_json::to_vec(&v).expect("plain data can be written"));
     writer
         .subscribe(key, value)
         .await
-        .map_err(|e| Refusal::unavailable(format!("it could not be written: {e}")))?;
+        .map_err(|e| ApiError::unavailable(format!("it could not be written: {e}")))?;
     let wait = async {
         while !seen(&gateway.subscriptions.of(user)) {
             if changed.changed().await.is_err() {
@@ -449,13 +451,13 @@ async fn put<T: Serialize>(
     };
 
     tokio::time::timeout(SEEN_WAIT, wait).await.map_err(|_| {
-        Refusal::unavailable("it is written, but has not come back from the log yet; ask again")
+        ApiError::unavailable("it is written, but has not come back from the log yet; ask again")
     })
 }
 
 /// A JSON body. The content type must say so: a web page of another site cannot send that without
 /// being asked first, and we do not agree.
-async fn body<T: for<'a> Deserialize<'a>>(request: Request<Incoming>) -> Result<T, Refusal> {
+async fn body<T: for<'a> Deserialize<'a>>(request: Request<Incoming>) -> Result<T, ApiError> {
     let kind = request
         .headers()
         .get(CONTENT_TYPE)
@@ -467,7 +469,7 @@ async fn body<T: for<'a> Deserialize<'a>>(request: Request<Incoming>) -> Result<
         .is_some_and(|k| k.trim().eq_ignore_ascii_case("application/json"))
     {
         let text = "the content type must be application/json";
-        return Err(Refusal(
+        return Err(ApiError(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "UNSUPPORTED_MEDIA_TYPE",
             text.into(),
@@ -480,7 +482,7 @@ async fn body<T: for<'a> Deserialize<'a>>(request: Request<Incoming>) -> Result<
     )
     .await;
     let slow = |_| {
-        Refusal(
+        ApiError(
             StatusCode::REQUEST_TIMEOUT,
             "REQUEST_TIMEOUT",
             "the body did not arrive in time".into(),
@@ -488,7 +490,7 @@ async fn body<T: for<'a> Deserialize<'a>>(request: Request<Incoming>) -> Result<
     };
 
     let large = |e| {
-        Refusal(
+        ApiError(
             StatusCode::PAYLOAD_TOO_LARGE,
             "PAYLOAD_TOO_LARGE",
             format!("at most {BODY_MAX} bytes: {e}"),
@@ -496,5 +498,5 @@ async fn body<T: for<'a> Deserialize<'a>>(request: Request<Incoming>) -> Result<
     };
 
     let bytes = read.map_err(slow)?.map_err(large)?.to_bytes();
-    serde_json::from_slice(&bytes).map_err(|e| Refusal::bad(format!("the body: {e}")))
+    serde_json::from_slice(&bytes).map_err(|e| ApiError::bad(format!("the body: {e}")))
 }

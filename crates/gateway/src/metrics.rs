@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Gateway;
+use super::GatewayContext;
 use ports::LogError;
 use ports::topics::TopicPartition;
 
@@ -36,7 +36,7 @@ pub struct Metrics {
 }
 
 /// The metrics as text. Lag needs the log, so this blocks.
-pub(crate) fn text(gateway: &Gateway) -> Result<String, LogError> {
+pub(crate) fn text(gateway: &GatewayContext) -> Result<String, LogError> {
     let m = &gateway.metrics;
     let feed = &gateway.feed;
     let extents = feed.extents();

@@ -13,7 +13,7 @@ use super::view;
 use ports::records::{Record, Records};
 use ports::topics::TopicPartition;
 use ports::{From, Limits, Log, LogError};
-use wire::portfolio::{Portfolio, PortfolioFold, read_key};
+use wire::portfolio::{PortfolioFold, PortfolioRecord, read_key};
 use wire::topics::PORTFOLIOS;
 
 const LIMITS: Limits = Limits {
@@ -27,7 +27,7 @@ const APART: &str = "positions_apart";
 
 /// Where a user's portfolio is.
 #[derive(Default)]
-struct Kept {
+struct PortfolioPlace {
     /// Partition and offset of the user's last record, once there was one.
     place: Option<(u32, u64)>,
     /// Everything, if positions are in records of their own.
@@ -36,9 +36,9 @@ struct Kept {
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Portfolios(Mutex<FxHashMap<Box<str>, Kept>>);
+pub(crate) struct PortfolioIndex(Mutex<FxHashMap<Box<str>, PortfolioPlace>>);
 
-impl Portfolios {
+impl PortfolioIndex {
     /// Takes records of the topic in.
     pub(crate) fn take<'a>(&self, records: impl Iterator<Item = Record<'a>>) {
         let mut all = self.0.lock().expect("plain data");
@@ -48,7 +48,7 @@ impl Portfolios {
             };
 
             if !all.contains_key(user) {
-                all.insert(user.into(), Kept::default());
+                all.insert(user.into(), PortfolioPlace::default());
             }
 
             let kept = all.get_mut(user).expect("just put there");
@@ -130,7 +130,7 @@ impl Portfolios {
 }
 
 /// As the record of a small portfolio would show it.
-fn tree(p: &Portfolio) -> Value {
+fn tree(p: &PortfolioRecord) -> Value {
     let position = |h: &domain::portfolio::Holding| json!({"quantity": h.quantity, "reserved": h.reserved, "cost_basis_e4": h.cost_basis_e4});
     json!({
         "user_id": p.user_id,

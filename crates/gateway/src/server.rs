@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::unread::Unread;
 use super::writer::Writer;
-use super::{Gateway, Settings, http};
+use super::{GatewayContext, GatewaySettings, http};
 use ports::LogError;
 
 /// Connections that wait to be accepted.
@@ -29,7 +29,7 @@ const BUFFER: usize = 16 << 10;
 const TOKENS_EVERY: Duration = Duration::from_secs(2);
 
 /// Listens.
-pub(crate) fn bind(settings: &Settings) -> Result<TcpListener, LogError> {
+pub(crate) fn bind(settings: &GatewaySettings) -> Result<TcpListener, LogError> {
     let listen = || {
         let socket = if settings.listen.is_ipv4() {
             TcpSocket::new_v4()?
@@ -55,7 +55,7 @@ pub(crate) fn bind(settings: &Settings) -> Result<TcpListener, LogError> {
 }
 
 /// Accepts connections until the gateway stops, then gives them a moment to end.
-pub(crate) async fn serve(gateway: Arc<Gateway>, writer: Writer, listener: TcpListener) {
+pub(crate) async fn serve(gateway: Arc<GatewayContext>, writer: Writer, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(gateway.settings.connections));
     let mut connections = JoinSet::new();
     loop {
@@ -84,7 +84,7 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, writer: Writer, listener: TcpLi
         let gateway = gateway.clone();
         let writer = writer.clone();
         connections.spawn(async move {
-            let place = Place::take(&gateway, place);
+            let place = ConnectionSlot::take(&gateway, place);
             connection(gateway, writer, stream, from, place).await;
         });
     }
@@ -102,16 +102,16 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, writer: Writer, listener: TcpLi
 }
 
 /// A connection's place among those that are allowed. A WebSocket keeps it when it has become one.
-pub(crate) struct Place {
-    gateway: Arc<Gateway>,
+pub(crate) struct ConnectionSlot {
+    gateway: Arc<GatewayContext>,
     permit: Option<OwnedSemaphorePermit>,
     streams: Arc<AtomicBool>,
 }
 
-impl Place {
-    fn take(gateway: &Arc<Gateway>, permit: OwnedSemaphorePermit) -> Arc<Place> {
+impl ConnectionSlot {
+    fn take(gateway: &Arc<GatewayContext>, permit: OwnedSemaphorePermit) -> Arc<ConnectionSlot> {
         gateway.metrics.connections.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Place {
+        Arc::new(ConnectionSlot {
             gateway: gateway.clone(),
             permit: Some(permit),
             streams: Arc::default(),
@@ -124,7 +124,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         // First free, then counted as such.
         drop(self.permit.take());
@@ -157,11 +157,11 @@ async fn refuse(mut stream: TcpStream) {
 }
 
 async fn connection(
-    gateway: Arc<Gateway>,
+    gateway: Arc<GatewayContext>,
     writer: Writer,
     stream: TcpStream,
     from: SocketAddr,
-    place: Arc<Place>,
+    place: Arc<ConnectionSlot>,
 ) {
     if let Err(e) = stream.set_nodelay(true) {
         tracing::debug!(%from, "no TCP_NODELAY: {e}");
@@ -207,7 +207,7 @@ async fn connection(
 }
 
 /// Looks at the token file now and then.
-pub(crate) async fn watch_tokens(gateway: Arc<Gateway>) {
+pub(crate) async fn watch_tokens(gateway: Arc<GatewayContext>) {
     while gateway.access.needs_token() {
         tokio::select! {
             () = tokio::time::sleep(TOKENS_EVERY) => {}

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
 
-use super::stream::{Message, Outgoing};
+use super::stream::{Outgoing, StreamMessage};
 
 /// Messages that go into one write at most.
 const TOGETHER: usize = 16;
@@ -18,7 +18,7 @@ const TOGETHER: usize = 16;
 pub(crate) struct SseBody {
     user: String,
     outgoing: Outgoing,
-    batch: Vec<Message>,
+    batch: Vec<StreamMessage>,
     ended: bool,
 }
 
@@ -73,12 +73,14 @@ impl Body for SseBody {
 }
 
 /// One event. JSON has no line ends of its own, so `data` is one line.
-fn encode(message: &Message, user: &str, out: &mut String) {
+fn encode(message: &StreamMessage, user: &str, out: &mut String) {
     let written = match (message, message.parts(user)) {
         // An id without data moves a browser's `Last-Event-ID` and shows it nothing.
-        (Message::Heartbeat(Some(position)), _) => write!(out, ": heartbeat\nid: {position}\n\n"),
+        (StreamMessage::Heartbeat(Some(position)), _) => {
+            write!(out, ": heartbeat\nid: {position}\n\n")
+        }
         (_, None) => write!(out, ": heartbeat\n\n"),
-        (Message::Hello(_), Some((name, Some(id), data))) => write!(
+        (StreamMessage::Hello(_), Some((name, Some(id), data))) => write!(
             out,
             "retry: 1000\nid: {id}\nevent: {name}\ndata: {data}\n\n"
         ),
@@ -115,16 +117,19 @@ mod tests {
         };
 
         assert_eq!(
-            text(Message::Notification(item)),
+            text(StreamMessage::Notification(item)),
             "id: 7\nevent: notification\ndata: {\"user_seq\":7,\"text\":\"a\\nb\"}\n\n"
         );
-        assert_eq!(text(Message::Heartbeat(None)), ": heartbeat\n\n");
-        assert_eq!(text(Message::Heartbeat(Some(9))), ": heartbeat\nid: 9\n\n");
+        assert_eq!(text(StreamMessage::Heartbeat(None)), ": heartbeat\n\n");
         assert_eq!(
-            text(Message::Hello(3)),
+            text(StreamMessage::Heartbeat(Some(9))),
+            ": heartbeat\nid: 9\n\n"
+        );
+        assert_eq!(
+            text(StreamMessage::Hello(3)),
             "retry: 1000\nid: 3\nevent: hello\ndata: {\"user_id\":\"501\",\"resume_from\":3}\n\n"
         );
-        let gone = text(Message::Resync {
+        let gone = text(StreamMessage::Resync {
             after: 3,
             first: 10,
         });
@@ -134,12 +139,14 @@ mod tests {
                 && gone.contains("\"first_user_seq\":10"),
             "{gone}"
         );
-        let alert = Message::Alert(serde_json::json!({"id": "a"}));
+        let alert = StreamMessage::Alert(serde_json::json!({"id": "a"}));
         assert_eq!(
             text(alert),
             "event: price_alert\ndata: {\"id\":\"a\"}\n\n",
             "no id: the position stays"
         );
-        assert!(text(Message::End(End::Slow, 4)).starts_with("id: 4\nevent: slow_consumer\n"));
+        assert!(
+            text(StreamMessage::End(End::Slow, 4)).starts_with("id: 4\nevent: slow_consumer\n")
+        );
     }
 }

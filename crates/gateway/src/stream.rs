@@ -15,12 +15,12 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::access::Caller;
-use super::feed::{Begin, Cursor, Item, Next};
-use super::{Gateway, manage, percent, view};
+use super::feed::{Begin, FeedCursor, Item, Next};
+use super::{GatewayContext, manage, percent, view};
 
 /// What a connection is told.
 #[derive(Clone, Debug)]
-pub(crate) enum Message {
+pub(crate) enum StreamMessage {
     /// Where the stream begins: the number of the last notification before it.
     Hello(u64),
     /// A notification.
@@ -67,20 +67,20 @@ impl End {
     }
 }
 
-impl Message {
+impl StreamMessage {
     /// Event name, id (an alert has none) and data; none for a heartbeat.
     pub(crate) fn parts(&self, user: &str) -> Option<(&'static str, Option<u64>, Value)> {
         match self {
-            Message::Alert(data) => Some(("price_alert", None, data.clone())),
-            Message::Hello(after) => Some((
+            StreamMessage::Alert(data) => Some(("price_alert", None, data.clone())),
+            StreamMessage::Hello(after) => Some((
                 "hello",
                 Some(*after),
                 json!({ "user_id": user, "resume_from": after }),
             )),
-            Message::Notification(item) => {
+            StreamMessage::Notification(item) => {
                 Some(("notification", Some(item.seq), view::notification(item)))
             }
-            Message::Resync { after, first } => {
+            StreamMessage::Resync { after, first } => {
                 let snapshot = format!("/v1/users/{}/portfolio", percent::encode(user));
                 Some((
                     "resync_required",
@@ -88,8 +88,8 @@ impl Message {
                     json!({ "user_id": user, "after": after, "first_user_seq": first, "snapshot": snapshot }),
                 ))
             }
-            Message::Heartbeat(_) => None,
-            Message::End(why, after) => Some((
+            StreamMessage::Heartbeat(_) => None,
+            StreamMessage::End(why, after) => Some((
                 why.name(),
                 Some(*after),
                 json!({ "user_id": user, "resume_from": after }),
@@ -99,10 +99,10 @@ impl Message {
 }
 
 /// The kinds that a stream carries; none: all.
-pub(crate) type Wanted = Option<BTreeSet<String>>;
+pub(crate) type KindFilter = Option<BTreeSet<String>>;
 
 /// Whether a notification is among the kinds.
-pub(crate) fn wants(wanted: &Wanted, item: &Item) -> bool {
+pub(crate) fn wants(wanted: &KindFilter, item: &Item) -> bool {
     wanted
         .as_ref()
         .is_none_or(|kinds| view::kind(item).is_some_and(|k| kinds.contains(k)))
@@ -111,19 +111,19 @@ pub(crate) fn wants(wanted: &Wanted, item: &Item) -> bool {
 /// The receiving end of a connection.
 pub(crate) struct Outgoing {
     /// What is to be sent, in order.
-    pub queue: mpsc::Receiver<Message>,
+    pub queue: mpsc::Receiver<StreamMessage>,
     /// What to send after the queue has ended.
-    pub last: Arc<OnceLock<Message>>,
+    pub last: Arc<OnceLock<StreamMessage>>,
 }
 
 /// Starts telling a user's notifications after `after`. `kill` is notified when the connection
 /// should be cut, having had time to read its end.
 pub(crate) fn start(
-    gateway: &Arc<Gateway>,
+    gateway: &Arc<GatewayContext>,
     caller: Caller,
     user: &str,
     after: Option<u64>,
-    wanted: Wanted,
+    wanted: KindFilter,
     kill: Arc<Notify>,
 ) -> Outgoing {
     let (send, queue) = mpsc::channel(gateway.settings.queue);
@@ -161,7 +161,9 @@ pub(crate) fn start(
             gateway.metrics.slow.fetch_add(1, Ordering::Relaxed);
         }
 
-        theirs.set(Message::End(why, position)).unwrap_or_default();
+        theirs
+            .set(StreamMessage::End(why, position))
+            .unwrap_or_default();
         drop(open);
         tokio::time::sleep(gateway.settings.grace).await;
         kill.notify_one();
@@ -171,11 +173,11 @@ pub(crate) fn start(
 }
 
 struct Pump {
-    gateway: Arc<Gateway>,
+    gateway: Arc<GatewayContext>,
     caller: Caller,
     user: String,
-    wanted: Wanted,
-    send: mpsc::Sender<Message>,
+    wanted: KindFilter,
+    send: mpsc::Sender<StreamMessage>,
     /// The position that the client knows of.
     told: u64,
     /// When the next heartbeat is due, and the token looked at again: kept over everything that
@@ -207,7 +209,7 @@ impl Pump {
             .feed
             .cursor(&self.user, after.map_or(Begin::Now, Begin::After));
         self.told = cursor.after();
-        if let Err(over) = self.put(Message::Hello(cursor.after())).await {
+        if let Err(over) = self.put(StreamMessage::Hello(cursor.after())).await {
             return over;
         }
 
@@ -219,7 +221,7 @@ impl Pump {
     }
 
     /// Waits for what comes next and hands it on.
-    async fn step(&mut self, cursor: &mut Cursor) -> Result<(), Over> {
+    async fn step(&mut self, cursor: &mut FeedCursor) -> Result<(), Over> {
         let after = cursor.after();
         if cursor.was_live() && cursor.is_behind() {
             return Err(Some((End::Slow, self.told)));
@@ -251,7 +253,7 @@ impl Pump {
                 Err(Some((End::Unavailable, self.told)))
             }
             Ok(Next::Gone { first }) => {
-                self.put(Message::Resync { after, first }).await?;
+                self.put(StreamMessage::Resync { after, first }).await?;
                 self.told = first - 1;
                 Ok(())
             }
@@ -259,7 +261,7 @@ impl Pump {
                 for item in items {
                     if wants(&self.wanted, &item) {
                         let seq = item.seq;
-                        self.put(Message::Notification(item)).await?;
+                        self.put(StreamMessage::Notification(item)).await?;
                         self.told = seq;
                         gateway.metrics.delivered.fetch_add(1, Ordering::Relaxed);
                     }
@@ -273,7 +275,7 @@ impl Pump {
     /// A sign of life that carries the position past what was not wanted.
     async fn beat(&mut self, after: u64) -> Result<(), Over> {
         let moved = (self.told < after).then_some(after);
-        self.put(Message::Heartbeat(moved)).await?;
+        self.put(StreamMessage::Heartbeat(moved)).await?;
         self.told = self.told.max(after);
         self.due = Instant::now() + self.gateway.settings.heartbeat;
         Ok(())
@@ -288,7 +290,7 @@ impl Pump {
             };
 
             if self.alerted.insert(fired.registration.clone()) {
-                self.put(Message::Alert(manage::alert(&subscriber, id)))
+                self.put(StreamMessage::Alert(manage::alert(&subscriber, id)))
                     .await?;
             }
         }
@@ -299,7 +301,7 @@ impl Pump {
     }
 
     /// Puts a message into the queue; once a heartbeat is due, only for who still may have it.
-    async fn put(&self, message: Message) -> Result<(), Over> {
+    async fn put(&self, message: StreamMessage) -> Result<(), Over> {
         let place =
             match tokio::time::timeout(self.gateway.settings.stall, self.send.reserve()).await {
                 Ok(Ok(place)) => place,

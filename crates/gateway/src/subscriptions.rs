@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `USER/preferences` | [`Preferences`] |
 //! | `USER/webhook/ID` | [`Webhook`] |
-//! | `USER/position/ID` | [`Position`]: how far the webhook was delivered |
+//! | `USER/position/ID` | [`DeliveryPosition`]: how far the webhook was delivered |
 //! | `USER/alert/ID` | [`Alert`] |
 //! | `USER/fired/ID` | [`Fired`]: the alert's price was reached; the first record of a registration counts |
 //!
@@ -59,7 +59,7 @@ pub struct Webhook {
 
 /// How far an endpoint was served.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
+pub struct DeliveryPosition {
     /// Of which registration.
     pub registration: String,
     /// Everything up to here was delivered, not wanted, or given up.
@@ -83,7 +83,7 @@ pub struct Position {
     pub disabled: Option<u64>,
 }
 
-impl Position {
+impl DeliveryPosition {
     /// Goes on under a revision of the endpoint: one that was corrected need not wait for what the
     /// wrong one has earned.
     pub fn revise(&mut self, revision: u64) {
@@ -146,7 +146,7 @@ pub struct Subscriber {
     /// Their endpoints.
     pub webhooks: BTreeMap<String, Webhook>,
     /// How far those were served.
-    pub positions: BTreeMap<String, Position>,
+    pub positions: BTreeMap<String, DeliveryPosition>,
     /// Their price alerts.
     pub alerts: BTreeMap<String, Alert>,
     fired: BTreeMap<String, Fired>,
@@ -154,12 +154,12 @@ pub struct Subscriber {
 
 impl Subscriber {
     /// Where an endpoint stands.
-    pub fn position(&self, id: &str) -> Option<Position> {
+    pub fn position(&self, id: &str) -> Option<DeliveryPosition> {
         let hook = self.webhooks.get(id)?;
-        let fresh = || Position {
+        let fresh = || DeliveryPosition {
             registration: hook.registration.clone(),
             after: hook.after,
-            ..Position::default()
+            ..DeliveryPosition::default()
         };
 
         let mut position = self
@@ -416,7 +416,7 @@ mod tests {
         );
 
         let failures =
-            |p: Option<Position>| p.map(|p| (p.after, p.attempts, p.next_ms, p.revision));
+            |p: Option<DeliveryPosition>| p.map(|p| (p.after, p.attempts, p.next_ms, p.revision));
         assert_eq!(failures(s.of("501").position("a")), Some((9, 3, 77, 2)));
         feed(&s, 4, "501/webhook/a", Some(&hook("r1", 3)));
         assert_eq!(

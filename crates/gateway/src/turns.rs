@@ -5,15 +5,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-type Turn = Arc<tokio::sync::Mutex<()>>;
+type UserTurn = Arc<tokio::sync::Mutex<()>>;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Turns {
-    users: Mutex<BTreeMap<String, Turn>>,
+pub(crate) struct UserTurns {
+    users: Mutex<BTreeMap<String, UserTurn>>,
 }
 
-impl Turns {
+impl UserTurns {
     /// Does something when nothing else is being done for this user.
     pub(crate) async fn after_others<T>(&self, user: &str, work: impl Future<Output = T>) -> T {
         // Dropped last, also when who asked has left in the middle.
@@ -32,7 +32,7 @@ impl Turns {
 }
 
 struct Forget<'a> {
-    turns: &'a Turns,
+    turns: &'a UserTurns,
     user: &'a str,
 }
 
@@ -56,7 +56,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_at_a_time_per_user_and_nobody_is_remembered() {
-        let turns = Turns::default();
+        let turns = UserTurns::default();
         let inside = Cell::new(0);
         let most = Cell::new(0);
         let one = |user| {

@@ -22,7 +22,7 @@ const FLUSH_WAIT: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One record to write.
-pub struct Write {
+pub struct RecordWrite {
     /// Where to.
     pub at: TopicPartition,
     /// Its key.
@@ -35,10 +35,10 @@ pub struct Write {
     pub time_ms: i64,
 }
 
-impl Write {
+impl RecordWrite {
     /// A record of `subscriptions`, caused by somebody's wish now.
-    fn subscription(key: String, value: Option<Vec<u8>>) -> Write {
-        Write {
+    fn subscription(key: String, value: Option<Vec<u8>>) -> RecordWrite {
+        RecordWrite {
             at: TopicPartition::new(SUBSCRIPTIONS, 0),
             key,
             value,
@@ -49,7 +49,7 @@ impl Write {
 }
 
 struct Job {
-    write: Write,
+    write: RecordWrite,
     done: oneshot::Sender<Result<(), String>>,
 }
 
@@ -89,7 +89,7 @@ impl Writer {
     }
 
     /// Writes a record; resolves when it is in the log.
-    pub async fn write(&self, write: Write) -> Result<(), String> {
+    pub async fn write(&self, write: RecordWrite) -> Result<(), String> {
         let gone = || "the gateway is stopping".to_string();
         let (done, written) = oneshot::channel();
         self.jobs.send(Job { write, done }).map_err(|_| gone())?;
@@ -100,7 +100,7 @@ impl Writer {
     pub async fn subscribe(&self, key: String, value: Option<Vec<u8>>) -> Result<(), String> {
         // What is waiting to be written under this key is older.
         self.moved.lock().expect("plain data").remove(&key);
-        self.write(Write::subscription(key, value)).await
+        self.write(RecordWrite::subscription(key, value)).await
     }
 
     /// The same for a thread that may wait.
@@ -109,7 +109,7 @@ impl Writer {
         let (done, written) = oneshot::channel();
         self.jobs
             .send(Job {
-                write: Write::subscription(key, value),
+                write: RecordWrite::subscription(key, value),
                 done,
             })
             .map_err(|_| gone())?;
@@ -184,7 +184,7 @@ impl Work {
         }
 
         let mut write = |key: &String, value: &Vec<u8>| {
-            self.append(&Write::subscription(key.clone(), Some(value.clone())))
+            self.append(&RecordWrite::subscription(key.clone(), Some(value.clone())))
         };
 
         let written = moved
@@ -211,7 +211,7 @@ impl Work {
         }
     }
 
-    fn append(&mut self, w: &Write) -> Result<(), LogError> {
+    fn append(&mut self, w: &RecordWrite) -> Result<(), LogError> {
         let record = Record {
             at: w.at,
             offset: 0,

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message as Frame};
 
-use super::stream::{End, Message, Outgoing};
+use super::stream::{End, Outgoing, StreamMessage};
 
 /// What a client may send: pongs, and a close. Anything longer is not for us.
 const INCOMING_MAX: usize = 4 << 10;
@@ -96,7 +96,7 @@ pub(crate) async fn run(
 
         if let Some(last) = outgoing.last.get() {
             ws.send(frame(last, &user)).await?;
-            if let Message::End(why, position) = last {
+            if let StreamMessage::End(why, position) = last {
                 let code = if *why == End::Slow {
                     CloseCode::Again
                 } else {
@@ -121,7 +121,7 @@ pub(crate) async fn run(
     }
 }
 
-fn frame(message: &Message, user: &str) -> Frame {
+fn frame(message: &StreamMessage, user: &str) -> Frame {
     match message.parts(user) {
         Some((name, id, data)) => {
             Frame::text(json!({ "type": name, "id": id, "data": data }).to_string())

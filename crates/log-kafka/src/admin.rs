@@ -51,14 +51,14 @@ pub(super) enum Who {
     Stable(String),
 }
 
-pub(super) type Asker = Arc<BaseConsumer<Told>>;
+pub(super) type Asker = Arc<BaseConsumer<LastFailure>>;
 
 /// Remembers why a connection failed last. A question that is not answered only says that it took
 /// too long.
 #[derive(Default)]
-pub(super) struct Told(Mutex<Option<(KafkaError, String)>>);
+pub(super) struct LastFailure(Mutex<Option<(KafkaError, String)>>);
 
-impl Told {
+impl LastFailure {
     /// That credentials were refused is not forgotten over a connection that closed, which may be
     /// how the broker said so.
     fn note(&self, error: KafkaError, reason: &str) {
@@ -72,7 +72,7 @@ impl Told {
     }
 }
 
-impl ClientContext for Told {
+impl ClientContext for LastFailure {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         Quiet.log(level, facility, line);
 
@@ -94,10 +94,10 @@ impl ClientContext for Told {
     }
 }
 
-impl ConsumerContext for Told {}
+impl ConsumerContext for LastFailure {}
 
 /// Why this client's last connection failed, if one did.
-fn why(asker: &BaseConsumer<Told>) -> Option<(KafkaError, String)> {
+fn why(asker: &BaseConsumer<LastFailure>) -> Option<(KafkaError, String)> {
     // Errors of librdkafka wait until the client is polled.
     let deadline = Instant::now() + Duration::from_millis(200);
     while Instant::now() < deadline {
@@ -114,7 +114,7 @@ fn why(asker: &BaseConsumer<Told>) -> Option<(KafkaError, String)> {
 
 /// Forgets errors that were told before a question was asked: they have nothing to do with its
 /// answer.
-fn forget_why(asker: &BaseConsumer<Told>) {
+fn forget_why(asker: &BaseConsumer<LastFailure>) {
     // Each call takes one thing that librdkafka has to tell, and does not wait.
     for _ in 0..64 {
         drop(asker.poll(Duration::ZERO));
@@ -152,8 +152,8 @@ impl Askers {
             Who::Stable(group) => settings.inquirer(Some(group), true),
         };
 
-        let made: BaseConsumer<Told> = config
-            .create_with_context(Told::default())
+        let made: BaseConsumer<LastFailure> = config
+            .create_with_context(LastFailure::default())
             .map_err(|e| super::bad_config(&e))?;
         let asker = Arc::new(made);
         all.insert(who, Arc::clone(&asker));
@@ -187,7 +187,7 @@ impl Askers {
         settings: &KafkaSettings,
         who: &Who,
         exists: &dyn Fn() -> bool,
-        question: impl Fn(&BaseConsumer<Told>) -> Result<T, KafkaError>,
+        question: impl Fn(&BaseConsumer<LastFailure>) -> Result<T, KafkaError>,
     ) -> Result<T, LogError> {
         let _guard = watchdog::exit_after(
             "asking the cluster",
@@ -396,7 +396,7 @@ impl Admin<'_> {
         &self,
         who: &Who,
         exists: &dyn Fn() -> bool,
-        question: impl Fn(&BaseConsumer<Told>) -> Result<T, KafkaError>,
+        question: impl Fn(&BaseConsumer<LastFailure>) -> Result<T, KafkaError>,
     ) -> Result<T, LogError> {
         self.askers.ask(self.settings, who, exists, question)
     }
@@ -564,14 +564,18 @@ impl Admin<'_> {
                 .all(|(topic, partition)| self.exists(topic, *partition))
         };
 
-        let ask =
-            |c: &BaseConsumer<Told>| match commits_of(c, partitions, COMMITTED_WAIT, &offset_in) {
-                // librdkafka asks again while offsets are unstable, until the time is up.
-                Err(KafkaError::MetadataFetch(
-                    Code::OperationTimedOut | Code::WaitingForCoordinator,
-                )) => Ok(Committed::Pending),
-                answer => answer.map(Committed::Stable),
-            };
+        let ask = |c: &BaseConsumer<LastFailure>| match commits_of(
+            c,
+            partitions,
+            COMMITTED_WAIT,
+            &offset_in,
+        ) {
+            // librdkafka asks again while offsets are unstable, until the time is up.
+            Err(KafkaError::MetadataFetch(
+                Code::OperationTimedOut | Code::WaitingForCoordinator,
+            )) => Ok(Committed::Pending),
+            answer => answer.map(Committed::Stable),
+        };
 
         let who = Who::Stable(group.to_string());
         let answer = self.ask(&who, &exist, ask);
@@ -801,7 +805,7 @@ impl Admin<'_> {
 
 /// One field of the commit of each partition.
 fn commits_of<T>(
-    c: &BaseConsumer<Told>,
+    c: &BaseConsumer<LastFailure>,
     partitions: &[(&str, u32)],
     wait: Duration,
     wanted: &dyn Fn(&TopicPartitionListElem<'_>) -> T,
@@ -834,7 +838,7 @@ fn offset_in(element: &TopicPartitionListElem<'_>) -> Option<u64> {
 
 /// The offset that the protocol names by one of its two special times.
 fn ends_of(
-    c: &BaseConsumer<Told>,
+    c: &BaseConsumer<LastFailure>,
     partitions: &[(&str, u32)],
     time: i64,
 ) -> Result<Vec<u64>, KafkaError> {

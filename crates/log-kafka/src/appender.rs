@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::config::KafkaSettings;
 use super::survey;
-use super::transact::{Sender, Stop};
+use super::transact::{TransactError, TransactionalProducer};
 use super::watchdog;
 use ports::records::Record;
 use ports::topics::{TopicId, TopicTable};
@@ -25,14 +25,14 @@ pub(super) struct KafkaAppender {
     /// Where the last record went: a failure is most likely about that.
     last: Option<TopicId>,
     since_served: u32,
-    sender: Option<Sender>,
+    sender: Option<TransactionalProducer>,
 }
 
 impl KafkaAppender {
     pub(super) fn new(
         names: Arc<TopicTable>,
         settings: Arc<KafkaSettings>,
-        sender: Sender,
+        sender: TransactionalProducer,
     ) -> Self {
         KafkaAppender {
             names,
@@ -43,7 +43,7 @@ impl KafkaAppender {
         }
     }
 
-    fn sender(&mut self) -> &mut Sender {
+    fn sender(&mut self) -> &mut TransactionalProducer {
         self.sender
             .as_mut()
             .expect("the client is there until the appender is dropped")
@@ -91,7 +91,7 @@ impl Appender for KafkaAppender {
         // the moment: a new writer may do better.
         self.sender()
             .send(&names, record, Instant::now() + ROOM_WAIT)
-            .map_err(Stop::of_a_record)
+            .map_err(TransactError::of_a_record)
     }
 
     fn flush(&mut self, wait: Duration) -> Result<(), LogError> {

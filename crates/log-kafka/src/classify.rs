@@ -11,7 +11,7 @@ use super::ffi::TxError;
 
 /// Where in the transaction it happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Step {
+pub(super) enum TxStep {
     /// Up to and including the offsets: the end of the transaction was not requested yet.
     BeforeCommit,
     /// The commit itself.
@@ -20,7 +20,7 @@ pub(super) enum Step {
 
 /// The verdict about an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Verdict {
+pub(super) enum TxErrorClass {
     /// Call again with the same arguments, until the transaction's time is up.
     Again,
     /// Certainly not committed.
@@ -39,23 +39,25 @@ pub(super) enum Verdict {
 }
 
 /// Judges an error of a transactional call.
-pub(super) fn transaction(step: Step, e: &TxError) -> Verdict {
+pub(super) fn transaction(step: TxStep, e: &TxError) -> TxErrorClass {
     match e.code {
         // The group's word on static members is final and does not depend on timeouts.
-        Code::FencedInstanceId => Verdict::InstanceFenced,
+        Code::FencedInstanceId => TxErrorClass::InstanceFenced,
         // All three names of "your epoch is old". Adding offsets reports it as merely abortable;
         // fatal or not, this producer is done.
-        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Verdict::ProducerFenced,
-        code if is_forbidden(code) => Verdict::Forbidden,
+        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => {
+            TxErrorClass::ProducerFenced
+        }
+        code if is_forbidden(code) => TxErrorClass::Forbidden,
         // A time-out or a coordinator that is moving. A fatal or abortable error is never worth a
         // second try, whatever its other flags say.
-        _ if e.retriable && !e.fatal && !e.abortable => Verdict::Again,
+        _ if e.retriable && !e.fatal && !e.abortable => TxErrorClass::Again,
         _ => match step {
             // ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID: the group moved on. INVALID_TXN_STATE, lost
             // sequences: the producer is broken.
-            Step::BeforeCommit => Verdict::Not,
+            TxStep::BeforeCommit => TxErrorClass::Not,
             // Also "the commit succeeded, but the transaction had failed locally".
-            Step::Commit => Verdict::Unknown,
+            TxStep::Commit => TxErrorClass::Unknown,
         },
     }
 }
@@ -174,77 +176,97 @@ mod tests {
     /// retriable, a = abortable.
     #[test]
     fn every_known_error_class_has_its_verdict() {
-        use Step::*;
+        use TxStep::*;
         let table = [
-            (Commit, e(Code::Fenced, "f"), Verdict::ProducerFenced),
+            (Commit, e(Code::Fenced, "f"), TxErrorClass::ProducerFenced),
             (
                 Commit,
                 e(Code::ProducerFenced, "f"),
-                Verdict::ProducerFenced,
+                TxErrorClass::ProducerFenced,
             ),
             (
                 Commit,
                 e(Code::InvalidProducerEpoch, "f"),
-                Verdict::ProducerFenced,
+                TxErrorClass::ProducerFenced,
             ),
             (
                 Commit,
                 e(Code::InvalidTransactionalState, "f"),
-                Verdict::Unknown,
+                TxErrorClass::Unknown,
             ),
             (
                 Commit,
                 e(Code::OutOfOrderSequenceNumber, "f"),
-                Verdict::Unknown,
+                TxErrorClass::Unknown,
             ),
-            (BeforeCommit, e(Code::IllegalGeneration, "a"), Verdict::Not),
-            (BeforeCommit, e(Code::UnknownMemberId, "a"), Verdict::Not),
+            (
+                BeforeCommit,
+                e(Code::IllegalGeneration, "a"),
+                TxErrorClass::Not,
+            ),
+            (
+                BeforeCommit,
+                e(Code::UnknownMemberId, "a"),
+                TxErrorClass::Not,
+            ),
             (
                 BeforeCommit,
                 e(Code::FencedInstanceId, "a"),
-                Verdict::InstanceFenced,
+                TxErrorClass::InstanceFenced,
             ),
-            (BeforeCommit, e(Code::Fenced, "a"), Verdict::ProducerFenced),
+            (
+                BeforeCommit,
+                e(Code::Fenced, "a"),
+                TxErrorClass::ProducerFenced,
+            ),
             (
                 Commit,
                 e(Code::InvalidTransactionalState, "a"),
-                Verdict::Unknown,
+                TxErrorClass::Unknown,
             ),
-            (Commit, e(Code::MessageSizeTooLarge, "a"), Verdict::Unknown),
-            (Commit, e(Code::OperationTimedOut, "r"), Verdict::Again),
+            (
+                Commit,
+                e(Code::MessageSizeTooLarge, "a"),
+                TxErrorClass::Unknown,
+            ),
+            (Commit, e(Code::OperationTimedOut, "r"), TxErrorClass::Again),
             (
                 BeforeCommit,
                 e(Code::OperationTimedOut, "r"),
-                Verdict::Again,
+                TxErrorClass::Again,
             ),
-            (Commit, e(Code::UnsupportedFeature, "r"), Verdict::Again),
-            (Commit, e(Code::Unknown, "a"), Verdict::Unknown),
-            (Commit, e(Code::Unknown, "ra"), Verdict::Unknown),
-            (BeforeCommit, e(Code::State, ""), Verdict::Not),
+            (
+                Commit,
+                e(Code::UnsupportedFeature, "r"),
+                TxErrorClass::Again,
+            ),
+            (Commit, e(Code::Unknown, "a"), TxErrorClass::Unknown),
+            (Commit, e(Code::Unknown, "ra"), TxErrorClass::Unknown),
+            (BeforeCommit, e(Code::State, ""), TxErrorClass::Not),
             (
                 BeforeCommit,
                 e(Code::TopicAuthorizationFailed, "a"),
-                Verdict::Forbidden,
+                TxErrorClass::Forbidden,
             ),
             (
                 BeforeCommit,
                 e(Code::GroupAuthorizationFailed, "a"),
-                Verdict::Forbidden,
+                TxErrorClass::Forbidden,
             ),
             (
                 BeforeCommit,
                 e(Code::TransactionalIdAuthorizationFailed, "f"),
-                Verdict::Forbidden,
+                TxErrorClass::Forbidden,
             ),
             (
                 BeforeCommit,
                 e(Code::ClusterAuthorizationFailed, "f"),
-                Verdict::Forbidden,
+                TxErrorClass::Forbidden,
             ),
             (
                 Commit,
                 e(Code::TransactionalIdAuthorizationFailed, "f"),
-                Verdict::Forbidden,
+                TxErrorClass::Forbidden,
             ),
         ];
 

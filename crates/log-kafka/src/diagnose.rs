@@ -11,7 +11,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::metadata::Metadata;
 
 use super::admin::{Admin, Askers, Who, stale};
-use super::requirements::{INTERNAL, Internal, Settings};
+use super::requirements::{BrokerSettings, INTERNAL, Internal};
 use ports::LogError;
 
 /// Longest wait for the metadata of one topic, and for one connection.
@@ -23,7 +23,7 @@ const BROKERS_MAX: usize = 5;
 
 /// One partition as the metadata shows it.
 #[derive(Clone, Copy)]
-struct Place {
+struct PartitionMetadata {
     number: i32,
     leader: i32,
     replicas: usize,
@@ -89,7 +89,7 @@ impl Admin<'_> {
     /// Kafka's own topics that the brokers cannot make.
     fn internal(
         &self,
-        shapes: &BTreeMap<&str, Option<Vec<Place>>>,
+        shapes: &BTreeMap<&str, Option<Vec<PartitionMetadata>>>,
         brokers: &[i32],
     ) -> Option<String> {
         let missing = |kind: &&Internal| shapes.get(kind.name).is_some_and(Option::is_none);
@@ -102,7 +102,10 @@ impl Admin<'_> {
     }
 
     /// Partitions without a leader, or with fewer replicas in sync than a write needs.
-    fn replicas_missing(&self, shapes: &BTreeMap<&str, Option<Vec<Place>>>) -> Option<String> {
+    fn replicas_missing(
+        &self,
+        shapes: &BTreeMap<&str, Option<Vec<PartitionMetadata>>>,
+    ) -> Option<String> {
         for (name, places) in shapes
             .iter()
             .filter_map(|(name, places)| Some((*name, places.as_ref()?)))
@@ -133,9 +136,9 @@ impl Admin<'_> {
     }
 
     /// Of the first of these that answers.
-    pub(super) fn broker_settings(&self, brokers: &[i32]) -> Settings {
+    pub(super) fn broker_settings(&self, brokers: &[i32]) -> BrokerSettings {
         let Ok(admin) = self.admin() else {
-            return Settings::new();
+            return BrokerSettings::new();
         };
 
         let answers = self.describe_brokers(&admin, &brokers[..brokers.len().min(1)]);
@@ -156,13 +159,13 @@ fn addresses(metadata: &Metadata) -> Vec<(i32, String, i32)> {
         .collect()
 }
 
-fn places(metadata: &Metadata, name: &str) -> Option<Vec<Place>> {
+fn places(metadata: &Metadata, name: &str) -> Option<Vec<PartitionMetadata>> {
     let topic = metadata.topics().iter().find(|t| t.name() == name)?;
     if topic.error().map(Code::from).is_some_and(stale) {
         return None;
     }
 
-    let place = |p: &rdkafka::metadata::MetadataPartition| Place {
+    let place = |p: &rdkafka::metadata::MetadataPartition| PartitionMetadata {
         number: p.id(),
         leader: p.leader(),
         replicas: p.replicas().len(),
@@ -186,7 +189,7 @@ fn cannot_make(kind: &Internal, wanted: usize, there: usize) -> String {
     )
 }
 
-fn unmet(name: &str, p: &Place, least: usize) -> String {
+fn unmet(name: &str, p: &PartitionMetadata, least: usize) -> String {
     format!(
         "the brokers acknowledge no write to {name}/{} (NOT_ENOUGH_REPLICAS): min.insync.replicas is {least}, and {} of its {} replicas \
          {} in sync; {}",

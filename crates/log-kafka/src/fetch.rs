@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use super::bell::Bell;
 use super::classify::{self, Read};
-use super::ffi::{Handle, Message, Queue};
+use super::ffi::{ClientHandle, EventQueue, FetchedMessage};
 use super::trouble::Trouble;
 use ports::records::{HeaderBuf, NO_LOG_TIME, Record, Records};
 use ports::topics::{TopicPartition, TopicTable};
@@ -28,14 +28,14 @@ const CHUNK: usize = 1_024;
 const RECORD_BYTES: usize = 256;
 
 /// One partition.
-struct Slot {
+struct PartitionQueue {
     at: TopicPartition,
     /// Next offset to deliver; none while paused.
     next: Option<u64>,
     headers: bool,
     /// Whether nothing is taken from it for now, although there may be something.
     passed_over: bool,
-    queue: Queue,
+    queue: EventQueue,
     /// Whether there may be something in the queue.
     awake: bool,
     /// Taken from the queue, but too much for the poll that took it; delivered first by the next
@@ -55,12 +55,12 @@ struct Slot {
 
 /// How far a batch may grow.
 #[derive(Clone, Copy)]
-struct Room {
+struct PollBudget {
     records: usize,
     bytes: usize,
 }
 
-impl Room {
+impl PollBudget {
     fn full(self, into: &Records) -> bool {
         into.len() >= self.records || into.size_bytes() >= self.bytes
     }
@@ -69,7 +69,7 @@ impl Room {
 /// The partitions of a member.
 pub(super) struct Slots {
     /// Sorted by partition.
-    slots: Vec<Slot>,
+    slots: Vec<PartitionQueue>,
     bell: Arc<Bell>,
     /// Which one begins the next poll.
     first: usize,
@@ -95,7 +95,7 @@ impl Slots {
     /// Takes over these partitions, paused, instead of those before.
     pub(super) fn assign(
         &mut self,
-        h: Handle,
+        h: ClientHandle,
         names: &TopicTable,
         inputs: &[MemberInput],
         partitions: &[TopicPartition],
@@ -106,11 +106,11 @@ impl Slots {
                 CString::new(names.name(at.topic)).map_err(|e| LogError::Invalid(e.to_string()))?;
             let queue = i32::try_from(at.partition)
                 .ok()
-                .and_then(|partition| Queue::of_partition(h, &name, partition));
+                .and_then(|partition| EventQueue::of_partition(h, &name, partition));
             let mut queue = queue
                 .ok_or_else(|| LogError::Unavailable(format!("{} has no queue", names.show(at))))?;
             queue.connect(&self.bell, key);
-            self.slots.push(Slot {
+            self.slots.push(PartitionQueue {
                 at,
                 next: None,
                 headers: inputs.iter().any(|i| i.topic == at.topic && i.headers),
@@ -187,7 +187,7 @@ impl Slots {
             return Err(failed);
         }
 
-        let room = Room {
+        let room = PollBudget {
             records: into.len().saturating_add(limits.records),
             bytes: into.size_bytes().saturating_add(limits.bytes),
         };
@@ -215,7 +215,7 @@ impl Slots {
                     break;
                 }
 
-                let share = Room {
+                let share = PollBudget {
                     records: into.len() + (room.records - into.len()).div_ceil(left),
                     bytes: into.size_bytes() + (room.bytes - into.size_bytes()).div_ceil(left),
                 };
@@ -241,7 +241,7 @@ impl Slots {
     }
 }
 
-impl Slot {
+impl PartitionQueue {
     fn has_more(&self) -> bool {
         self.next.is_some()
             && !self.passed_over
@@ -253,7 +253,7 @@ impl Slot {
     fn take(
         &mut self,
         names: &TopicTable,
-        share: Room,
+        share: PollBudget,
         buffer: &mut Vec<usize>,
         headers: &mut HeaderBuf,
         into: &mut Records,
@@ -268,7 +268,7 @@ impl Slot {
             self.released = 0;
         }
 
-        let Slot {
+        let PartitionQueue {
             at,
             next: Some(next),
             headers: wanted,
@@ -327,7 +327,7 @@ fn deliver(
     trouble: &mut Trouble,
     unstamped: &mut Option<u64>,
     names: &TopicTable,
-    m: &Message<'_>,
+    m: &FetchedMessage<'_>,
     headers: &mut HeaderBuf,
     into: &mut Records,
 ) -> Option<LogError> {

@@ -57,15 +57,15 @@ pub(super) fn keep_openssl_to_the_end() {
 /// A client handle of librdkafka. Whoever holds one keeps the client alive longer (field order in
 /// the owning structs).
 #[derive(Clone, Copy)]
-pub(super) struct Handle(*mut sys::rd_kafka_t);
+pub(super) struct ClientHandle(*mut sys::rd_kafka_t);
 
 // SAFETY: librdkafka's handle may be used from any thread (its manual, "Threads"); we only pass it
 // back to librdkafka.
-unsafe impl Send for Handle {}
+unsafe impl Send for ClientHandle {}
 
-impl Handle {
+impl ClientHandle {
     pub(super) fn of<C: rdkafka::ClientContext>(client: &rdkafka::client::Client<C>) -> Self {
-        Handle(client.native_ptr())
+        ClientHandle(client.native_ptr())
     }
 }
 
@@ -121,27 +121,27 @@ fn take_error(error: *mut sys::rd_kafka_error_t) -> Result<(), TxError> {
 
 /// Starts the producer's transactional life: fences the predecessor and waits until its transaction
 /// is finished.
-pub(super) fn init_transactions(h: Handle, wait: Duration) -> Result<(), TxError> {
-    // SAFETY: the handle is alive (see `Handle`).
+pub(super) fn init_transactions(h: ClientHandle, wait: Duration) -> Result<(), TxError> {
+    // SAFETY: the handle is alive (see `ClientHandle`).
     take_error(unsafe { sys::rd_kafka_init_transactions(h.0, ms(wait)) })
 }
 
 /// Begins a transaction (local, no request).
-pub(super) fn begin_transaction(h: Handle) -> Result<(), TxError> {
-    // SAFETY: the handle is alive (see `Handle`).
+pub(super) fn begin_transaction(h: ClientHandle) -> Result<(), TxError> {
+    // SAFETY: the handle is alive (see `ClientHandle`).
     take_error(unsafe { sys::rd_kafka_begin_transaction(h.0) })
 }
 
 /// Commits; everything sent must have been delivered before, else librdkafka waits for reports that
 /// nobody serves.
-pub(super) fn commit_transaction(h: Handle, wait: Duration) -> Result<(), TxError> {
-    // SAFETY: the handle is alive (see `Handle`).
+pub(super) fn commit_transaction(h: ClientHandle, wait: Duration) -> Result<(), TxError> {
+    // SAFETY: the handle is alive (see `ClientHandle`).
     take_error(unsafe { sys::rd_kafka_commit_transaction(h.0, ms(wait)) })
 }
 
 /// Adds the group's offsets to the transaction.
 pub(super) fn send_offsets(
-    h: Handle,
+    h: ClientHandle,
     offsets: &TopicPartitionList,
     group: &GroupMetadata,
     wait: Duration,
@@ -159,7 +159,7 @@ pub(super) struct GroupMetadata(NonNull<sys::rd_kafka_consumer_group_metadata_t>
 unsafe impl Send for GroupMetadata {}
 
 impl GroupMetadata {
-    pub(super) fn of(consumer: Handle) -> Option<Self> {
+    pub(super) fn of(consumer: ClientHandle) -> Option<Self> {
         // SAFETY: the handle is alive; the result is null or ours to destroy.
         NonNull::new(unsafe { sys::rd_kafka_consumer_group_metadata(consumer.0) })
             .map(GroupMetadata)
@@ -180,7 +180,7 @@ impl Drop for GroupMetadata {
 }
 
 /// One queue of librdkafka.
-pub(super) struct Queue {
+pub(super) struct EventQueue {
     raw: NonNull<sys::rd_kafka_queue_t>,
     /// The argument of librdkafka's callback; null if the queue rings no bell.
     ring: *mut Ring,
@@ -194,9 +194,9 @@ struct Ring {
 
 // SAFETY: librdkafka's queues are locked inside, so one may be polled from any thread; the ring is
 // only read, and a bell may be rung from any thread.
-unsafe impl Send for Queue {}
+unsafe impl Send for EventQueue {}
 
-impl Drop for Queue {
+impl Drop for EventQueue {
     fn drop(&mut self) {
         // SAFETY: we hold one reference, given up once, before the client (field order in the
         // owners). Librdkafka calls back and takes the callback off under the same lock of the
@@ -216,14 +216,14 @@ impl Drop for Queue {
 /// Librdkafka calls this when a queue that was empty has got something, with the queue's lock held:
 /// it must not call back into librdkafka.
 unsafe extern "C" fn rung(_: *mut sys::rd_kafka_t, ring: *mut c_void) {
-    // SAFETY: `ring` is what `Queue::connect` gave, alive until the callback is taken off; nobody
+    // SAFETY: `ring` is what `EventQueue::connect` gave, alive until the callback is taken off; nobody
     // has a mutable reference to it.
     let ring = unsafe { &*ring.cast::<Ring>() };
     ring.bell.ring(ring.key);
 }
 
 /// An event of a producer's queue.
-pub(super) enum Event<'a> {
+pub(super) enum ProducerEvent<'a> {
     /// The fate of one record that was sent.
     Delivery {
         topic: usize,
@@ -247,34 +247,34 @@ pub(super) enum Event<'a> {
     },
 }
 
-impl Queue {
+impl EventQueue {
     /// A new queue for records.
-    pub(super) fn new(h: Handle) -> Self {
+    pub(super) fn new(h: ClientHandle) -> Self {
         // SAFETY: the handle is alive; librdkafka never answers null here.
-        Queue::of(unsafe { sys::rd_kafka_queue_new(h.0) }).expect("librdkafka makes a queue")
+        EventQueue::of(unsafe { sys::rd_kafka_queue_new(h.0) }).expect("librdkafka makes a queue")
     }
 
     /// The client's main queue: deliveries, logs, errors.
-    pub(super) fn main(h: Handle) -> Self {
+    pub(super) fn main(h: ClientHandle) -> Self {
         // SAFETY: the handle is alive; librdkafka never answers null here.
-        Queue::of(unsafe { sys::rd_kafka_queue_get_main(h.0) })
+        EventQueue::of(unsafe { sys::rd_kafka_queue_get_main(h.0) })
             .expect("librdkafka has a main queue")
     }
 
     /// A consumer's own queue: rebalances and errors. None if the client is no consumer of a group.
-    pub(super) fn control(h: Handle) -> Option<Self> {
+    pub(super) fn control(h: ClientHandle) -> Option<Self> {
         // SAFETY: the handle is alive.
-        Queue::of(unsafe { sys::rd_kafka_queue_get_consumer(h.0) })
+        EventQueue::of(unsafe { sys::rd_kafka_queue_get_consumer(h.0) })
     }
 
     /// The queue of one partition. From now on what is fetched for the partition stays there: that
     /// holds for the client's life, also over new assignments. What came before went to the
     /// consumer's own queue.
-    pub(super) fn of_partition(h: Handle, topic: &CStr, partition: i32) -> Option<Self> {
+    pub(super) fn of_partition(h: ClientHandle, topic: &CStr, partition: i32) -> Option<Self> {
         // SAFETY: handle and name are alive; the reference that we get is ours until `drop`; null
         // is allowed as the place to forward to.
         unsafe {
-            let queue = Queue::of(sys::rd_kafka_queue_get_partition(
+            let queue = EventQueue::of(sys::rd_kafka_queue_get_partition(
                 h.0,
                 topic.as_ptr(),
                 partition,
@@ -285,7 +285,7 @@ impl Queue {
     }
 
     fn of(raw: *mut sys::rd_kafka_queue_t) -> Option<Self> {
-        Some(Queue {
+        Some(EventQueue {
             raw: NonNull::new(raw)?,
             ring: ptr::null_mut(),
         })
@@ -308,7 +308,7 @@ impl Queue {
 
     /// Sends what is fetched for a partition to this queue. Stays in force for the client's life,
     /// also over new assignments.
-    pub(super) fn attach(&self, h: Handle, topic: &CStr, partition: i32) {
+    pub(super) fn attach(&self, h: ClientHandle, topic: &CStr, partition: i32) {
         // SAFETY: handle, name and both queues are alive; the partition's reference is given up
         // after forwarding, which keeps its own.
         unsafe {
@@ -324,7 +324,7 @@ impl Queue {
     }
 
     /// Waits for one event and hands over what it carries. False if none came.
-    pub(super) fn next_event(&self, wait: Duration, on: &mut dyn FnMut(Event<'_>)) -> bool {
+    pub(super) fn next_event(&self, wait: Duration, on: &mut dyn FnMut(ProducerEvent<'_>)) -> bool {
         // SAFETY: the queue is alive; the event is ours, read with its own accessors and destroyed
         // once; borrowed texts and messages do not leave the callback.
         unsafe {
@@ -342,7 +342,7 @@ impl Queue {
                     }
 
                     let m = &*m;
-                    on(Event::Delivery {
+                    on(ProducerEvent::Delivery {
                         topic: m.rkt as usize,
                         partition: m.partition,
                         offset: m.offset,
@@ -356,7 +356,7 @@ impl Queue {
                     if sys::rd_kafka_event_log(e, &mut facility, &mut line, &mut level) == 0 {
                         let facility = CStr::from_ptr(facility).to_string_lossy();
                         let line = CStr::from_ptr(line).to_string_lossy();
-                        on(Event::Log {
+                        on(ProducerEvent::Log {
                             level,
                             facility: &facility,
                             line: &line,
@@ -366,7 +366,7 @@ impl Queue {
                 sys::RD_KAFKA_EVENT_ERROR => {
                     let line = text(sys::rd_kafka_event_error_string(e));
                     let fatal = sys::rd_kafka_event_error_is_fatal(e) != 0;
-                    on(Event::Error {
+                    on(ProducerEvent::Error {
                         code: code(sys::rd_kafka_event_error(e)),
                         fatal,
                         line: &line,
@@ -375,7 +375,7 @@ impl Queue {
                 sys::RD_KAFKA_EVENT_STATS => {
                     let json = sys::rd_kafka_event_stats(e);
                     if !json.is_null() {
-                        on(Event::Statistics(CStr::from_ptr(json).to_bytes()));
+                        on(ProducerEvent::Statistics(CStr::from_ptr(json).to_bytes()));
                     }
                 }
                 _ => {}
@@ -393,7 +393,7 @@ impl Queue {
         wait: Duration,
         max: usize,
         buffer: &mut Vec<usize>,
-        on: &mut dyn FnMut(&Message<'_>),
+        on: &mut dyn FnMut(&FetchedMessage<'_>),
     ) -> usize {
         // The C call waits until its array is full, so the first record is awaited alone and the
         // rest taken without waiting.
@@ -411,7 +411,7 @@ impl Queue {
         &self,
         max: usize,
         buffer: &mut Vec<usize>,
-        on: &mut dyn FnMut(&Message<'_>),
+        on: &mut dyn FnMut(&FetchedMessage<'_>),
     ) -> usize {
         self.batch(Duration::ZERO, max, buffer, on)
     }
@@ -421,7 +421,7 @@ impl Queue {
         wait: Duration,
         max: usize,
         buffer: &mut Vec<usize>,
-        on: &mut dyn FnMut(&Message<'_>),
+        on: &mut dyn FnMut(&FetchedMessage<'_>),
     ) -> usize {
         if buffer.len() < max {
             buffer.resize(max, 0);
@@ -440,7 +440,7 @@ impl Queue {
             let n = usize::try_from(n).unwrap_or(0);
             for p in &buffer[..n] {
                 let m = *p as *mut sys::rd_kafka_message_t;
-                on(&Message { raw: &*m });
+                on(&FetchedMessage { raw: &*m });
                 sys::rd_kafka_message_destroy(m);
             }
 
@@ -450,11 +450,11 @@ impl Queue {
 }
 
 /// A fetched record, or an error of a partition.
-pub(super) struct Message<'a> {
+pub(super) struct FetchedMessage<'a> {
     raw: &'a sys::rd_kafka_message_t,
 }
 
-impl Message<'_> {
+impl FetchedMessage<'_> {
     pub(super) fn partition(&self) -> i32 {
         self.raw.partition
     }
@@ -529,20 +529,20 @@ impl Message<'_> {
 }
 
 /// A producer's handle of one topic.
-pub(super) struct Topic(NonNull<sys::rd_kafka_topic_t>);
+pub(super) struct ProducerTopic(NonNull<sys::rd_kafka_topic_t>);
 
 // SAFETY: topic handles are reference counted and locked inside librdkafka.
-unsafe impl Send for Topic {}
+unsafe impl Send for ProducerTopic {}
 
-impl Topic {
+impl ProducerTopic {
     /// Opens the topic. Must be dropped before the client (field order in the owners).
-    pub(super) fn open(h: Handle, name: &str) -> Option<Self> {
+    pub(super) fn open(h: ClientHandle, name: &str) -> Option<Self> {
         let name = CString::new(name).ok()?;
 
         // SAFETY: handle and name are alive; no topic configuration is passed, so none changes
         // owner.
         NonNull::new(unsafe { sys::rd_kafka_topic_new(h.0, name.as_ptr(), ptr::null_mut()) })
-            .map(Topic)
+            .map(ProducerTopic)
     }
 
     /// Identity, as delivery reports carry it.
@@ -551,7 +551,7 @@ impl Topic {
     }
 
     /// Queues a record for its partition. Timestamp 0 lets librdkafka take the present time.
-    pub(super) fn produce(&self, h: Handle, r: &Record<'_>) -> Result<(), RDKafkaErrorCode> {
+    pub(super) fn produce(&self, h: ClientHandle, r: &Record<'_>) -> Result<(), RDKafkaErrorCode> {
         let part = |b: Option<&[u8]>| match b {
             None => (ptr::null_mut::<c_void>(), 0usize),
             Some([]) => (EMPTY.as_ptr() as *mut c_void, 0),
@@ -621,7 +621,7 @@ impl Topic {
 /// An address for parts that are present but empty; a null pointer would mean "absent".
 static EMPTY: [u8; 1] = [0];
 
-impl Drop for Topic {
+impl Drop for ProducerTopic {
     fn drop(&mut self) {
         // SAFETY: ours, given up once.
         unsafe { sys::rd_kafka_topic_destroy(self.0.as_ptr()) }

@@ -5,7 +5,7 @@
 //! the system. So during the call a second thread reads the log and aborts at that line. Without
 //! the feature `faults`, or with another point, the call is simply made.
 
-use super::ffi::{Handle, TxError};
+use super::ffi::{ClientHandle, TxError};
 use faults::crash::{self, Point};
 
 /// The transactional producer's `debug` setting; `suspect` needs `broker`.
@@ -26,7 +26,7 @@ pub(super) fn debug() -> &'static str {
 #[inline(always)]
 pub(super) fn call(
     _: Point,
-    _: Handle,
+    _: ClientHandle,
     call: impl FnOnce() -> Result<(), TxError>,
 ) -> Result<(), TxError> {
     call()
@@ -36,10 +36,10 @@ pub(super) fn call(
 #[cfg(feature = "faults")]
 pub(super) fn call(
     at: Point,
-    handle: Handle,
+    handle: ClientHandle,
     call: impl FnOnce() -> Result<(), TxError>,
 ) -> Result<(), TxError> {
-    use super::ffi::{Event, Queue};
+    use super::ffi::{EventQueue, ProducerEvent};
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
@@ -54,7 +54,7 @@ pub(super) fn call(
         _ => unreachable!("{at:?} is not the sending of a request"),
     };
 
-    let events = Queue::main(handle);
+    let events = EventQueue::main(handle);
     let over = AtomicBool::new(false);
     let watch = || {
         // Moved as a whole: a queue may go to another thread, its pointer may not.
@@ -64,7 +64,7 @@ pub(super) fn call(
             // that is the same moment all the same.
             let last = over.load(Ordering::Acquire);
             let found = events.next_event(Duration::from_millis(10), &mut |event| match event {
-                Event::Log { line, .. } if line.contains(request) => crash::die(at),
+                ProducerEvent::Log { line, .. } if line.contains(request) => crash::die(at),
                 _ => {}
             });
 

@@ -57,9 +57,9 @@ pub use config::KafkaSettings;
 pub use watchdog::EXIT_STUCK;
 
 use self::admin::{Admin, Askers};
-use self::ffi::{Handle, Queue};
+use self::ffi::{ClientHandle, EventQueue};
 use self::suspect::{MemberWatch, Quiet};
-use self::transact::Sender;
+use self::transact::TransactionalProducer;
 use self::trouble::Trouble;
 use faults::crash::{self, Point};
 use ports::records::Records;
@@ -75,7 +75,7 @@ pub struct KafkaLog {
     topics: Arc<TopicTable>,
     askers: Arc<Askers>,
     /// The members that were seen in each group.
-    seen: Mutex<BTreeMap<String, Arc<takeover::Seen>>>,
+    seen: Mutex<BTreeMap<String, Arc<takeover::SeenMembers>>>,
 }
 
 /// A setting that librdkafka refuses.
@@ -123,7 +123,7 @@ impl KafkaLog {
     }
 
     /// A producer whose predecessor is fenced and finished.
-    fn fencing_producer(&self, instance: &str) -> Result<Sender, LogError> {
+    fn fencing_producer(&self, instance: &str) -> Result<TransactionalProducer, LogError> {
         let config = self.settings.transactional(&self.topics, instance);
         let client: BaseProducer<Quiet> = config
             .create_with_context(Quiet)
@@ -142,13 +142,17 @@ impl KafkaLog {
             }
         }
 
-        let mut sender = Sender::new(client, &self.topics, &format!("the producer of {instance}"));
+        let mut sender = TransactionalProducer::new(
+            client,
+            &self.topics,
+            &format!("the producer of {instance}"),
+        );
 
         // A predecessor that is being finished answers "try again"; brokers that are starting up do
         // not answer at all.
         let deadline = Instant::now() + self.settings.transaction_timeout * 3;
         let result = loop {
-            let handle = Handle::of(sender.client().client());
+            let handle = ClientHandle::of(sender.client().client());
             let result = in_flight::call(Point::JoinFencing, handle, || {
                 ffi::init_transactions(handle, Duration::from_secs(5))
             });
@@ -233,7 +237,7 @@ impl Log for KafkaLog {
             .or_default()
             .clone();
 
-        let shared = member::Shared {
+        let shared = member::SharedParts {
             settings: Arc::clone(&self.settings),
             askers: Arc::clone(&self.askers),
             names: Arc::clone(&self.topics),
@@ -282,7 +286,7 @@ impl Log for KafkaLog {
             list.add_partition_offset(name, partition as i32, Offset::Offset(next as i64))
                 .map_err(invalid)?;
             let start = (from == From::Start).then_some(next);
-            goals.push(reader::Goal {
+            goals.push(reader::ReadGoal {
                 partition,
                 next,
                 end: stable_end,
@@ -296,8 +300,8 @@ impl Log for KafkaLog {
             .reader(u32::try_from(from.len()).unwrap_or(u32::MAX))
             .create_with_context(Quiet)
             .map_err(|e| bad_config(&e))?;
-        let handle = Handle::of(consumer.client());
-        let data = Queue::new(handle);
+        let handle = ClientHandle::of(consumer.client());
+        let data = EventQueue::new(handle);
         let c_name = CString::new(name).map_err(|e| LogError::Invalid(e.to_string()))?;
 
         // Before the assignment, so that the first records already come this way.
@@ -322,7 +326,7 @@ impl Log for KafkaLog {
             .appender(&self.topics)
             .create_with_context(Quiet)
             .map_err(|e| bad_config(&e))?;
-        let sender = Sender::new(client, &self.topics, "a client's producer");
+        let sender = TransactionalProducer::new(client, &self.topics, "a client's producer");
         Ok(Box::new(appender::KafkaAppender::new(
             Arc::clone(&self.topics),
             Arc::clone(&self.settings),

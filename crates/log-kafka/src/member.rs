@@ -31,18 +31,18 @@ use super::bell::Bell;
 use super::classify::{self, Read};
 use super::config::KafkaSettings;
 use super::fetch::Slots;
-use super::ffi::{GroupMetadata, Handle, Queue};
+use super::ffi::{ClientHandle, EventQueue, GroupMetadata};
 use super::refused::{self, forbidden};
 use super::successor;
 use super::survey;
-use super::suspect::{Change, MemberWatch};
-use super::takeover::{Look, Seen};
-use super::transact::{Pace, Parts, Sender, Stop};
+use super::suspect::{AssignmentChange, MemberWatch};
+use super::takeover::{GroupLook, SeenMembers};
+use super::transact::{MarkerPacing, Parts, TransactError, TransactionalProducer};
 use super::watchdog;
 use faults::crash::{self, Point};
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition, TopicTable};
-use ports::{Limits, LogError, Member, MemberSpec, Outcome, Polled, Transaction};
+use ports::{Limits, LogError, Member, MemberSpec, Polled, Transaction, TransactionOutcome};
 
 /// How often an idle member looks at what rings no bell: the log lines of its producer.
 const SLICE: Duration = Duration::from_millis(50);
@@ -61,12 +61,12 @@ pub(super) struct KafkaMember {
     settings: Arc<KafkaSettings>,
     askers: Arc<Askers>,
     names: Arc<TopicTable>,
-    seen: Arc<Seen>,
+    seen: Arc<SeenMembers>,
     spec: MemberSpec,
     /// Whether the group has put this incarnation out since it joined, so that somebody may have
     /// ended our transactions for us.
     was_out: bool,
-    pace: Pace,
+    pace: MarkerPacing,
     slots: Slots,
     bell: Arc<Bell>,
     /// Since when the group has not taken this member in, and when that was told last.
@@ -76,41 +76,41 @@ pub(super) struct KafkaMember {
     /// Topics with records that the broker did not stamp, and whose settings were found to be right
     /// again.
     told_unstamped: Vec<TopicId>,
-    clients: Option<Clients>,
+    clients: Option<MemberClients>,
 }
 
 /// The parts of a log that its members share.
-pub(super) struct Shared {
+pub(super) struct SharedParts {
     pub(super) settings: Arc<KafkaSettings>,
     pub(super) askers: Arc<Askers>,
     pub(super) names: Arc<TopicTable>,
-    pub(super) seen: Arc<Seen>,
+    pub(super) seen: Arc<SeenMembers>,
 }
 
 /// Everything that has to be closed, in this order.
-struct Clients {
+struct MemberClients {
     group: Option<GroupMetadata>,
     /// Rings when the consumer's own queue gets something; that is polled through the consumer.
-    _control: Option<Queue>,
-    sender: Sender,
+    _control: Option<EventQueue>,
+    sender: TransactionalProducer,
     consumer: BaseConsumer<MemberWatch>,
 }
 
 impl KafkaMember {
     pub(super) fn new(
-        shared: Shared,
+        shared: SharedParts,
         spec: &MemberSpec,
-        sender: Sender,
+        sender: TransactionalProducer,
         consumer: BaseConsumer<MemberWatch>,
     ) -> Self {
-        let Shared {
+        let SharedParts {
             settings,
             askers,
             names,
             seen,
         } = shared;
         let bell = Arc::new(Bell::default());
-        let mut control = Queue::control(Handle::of(consumer.client()));
+        let mut control = EventQueue::control(ClientHandle::of(consumer.client()));
         if let Some(queue) = &mut control {
             queue.connect(&bell, CONTROL);
         }
@@ -123,13 +123,13 @@ impl KafkaMember {
             seen,
             spec: spec.clone(),
             was_out: false,
-            pace: Pace::new(),
+            pace: MarkerPacing::new(),
             slots: Slots::new(Arc::clone(&bell)),
             bell,
             waiting: Some((now, now)),
             ended: None,
             told_unstamped: Vec::new(),
-            clients: Some(Clients {
+            clients: Some(MemberClients {
                 group: None,
                 _control: control,
                 sender,
@@ -138,7 +138,7 @@ impl KafkaMember {
         }
     }
 
-    fn clients(&mut self) -> &mut Clients {
+    fn clients(&mut self) -> &mut MemberClients {
         self.clients
             .as_mut()
             .expect("the clients are there until the member is dropped")
@@ -174,7 +174,7 @@ impl KafkaMember {
             .first()
             .map(|i| (TopicPartition::new(i.topic, 0), Offset::Offset(0)));
         let list = self.list(here.or(any).into_iter());
-        let group = GroupMetadata::of(Handle::of(c.consumer.client()));
+        let group = GroupMetadata::of(ClientHandle::of(c.consumer.client()));
         match (list, group) {
             (Ok(list), Some(group))
                 if !successor::epoch_is_over(&c.sender, &list, &group, self.settings.request_wait)
@@ -267,12 +267,12 @@ impl KafkaMember {
         c.group = None;
         self.slots.clear();
         match change.map_err(LogError::Unavailable)? {
-            Change::Revoked { lost } => {
+            AssignmentChange::Revoked { lost } => {
                 self.waiting.get_or_insert((Instant::now(), Instant::now()));
                 self.was_out |= lost;
                 Ok(Some(Polled::Revoked { lost }))
             }
-            Change::Assigned { partitions, group } => {
+            AssignmentChange::Assigned { partitions, group } => {
                 self.waiting = None;
                 let mut assigned = Vec::with_capacity(partitions.len());
                 for (topic, partition) in &partitions {
@@ -296,7 +296,7 @@ impl KafkaMember {
                     .as_mut()
                     .expect("the clients are there until the member is dropped");
                 self.slots.assign(
-                    Handle::of(c.consumer.client()),
+                    ClientHandle::of(c.consumer.client()),
                     &self.names,
                     &self.spec.inputs,
                     &assigned,
@@ -310,7 +310,7 @@ impl KafkaMember {
 
     /// Ends what those have left open who had these partitions before and are gone.
     fn look_after(&self, assigned: &[TopicPartition]) {
-        let look = Look {
+        let look = GroupLook {
             settings: Arc::clone(&self.settings),
             askers: Arc::clone(&self.askers),
             names: Arc::clone(&self.names),
@@ -497,10 +497,10 @@ impl Member for KafkaMember {
         self.slots.pass_over(partitions);
     }
 
-    fn transact(&mut self, tx: &Transaction<'_>) -> Outcome {
+    fn transact(&mut self, tx: &Transaction<'_>) -> TransactionOutcome {
         let _guard = watchdog::exit_after("a transaction", self.watched_for());
         if let Some(why) = &self.ended {
-            return Outcome::NotCommitted(format!("this incarnation has ended: {why}"));
+            return TransactionOutcome::NotCommitted(format!("this incarnation has ended: {why}"));
         }
 
         let timeout = self.settings.transaction_timeout;
@@ -509,7 +509,7 @@ impl Member for KafkaMember {
             .as_mut()
             .expect("the clients are there until the member is dropped");
         let Some(group) = &c.group else {
-            return Outcome::NotCommitted("no partitions are assigned".into());
+            return TransactionOutcome::NotCommitted("no partitions are assigned".into());
         };
 
         let begun = Instant::now();
@@ -530,34 +530,39 @@ impl Member for KafkaMember {
         };
 
         let run = match (run, c.sender.fenced()) {
-            (Err(Stop::Not(_) | Stop::Late(..) | Stop::Unknown(_)), Some(why)) => {
-                Err(Stop::ProducerFenced(why))
-            }
+            (
+                Err(TransactError::Not(_) | TransactError::Late(..) | TransactError::Unknown(_)),
+                Some(why),
+            ) => Err(TransactError::ProducerFenced(why)),
             (run, _) => run,
         };
 
         let outcome = match run {
             Ok(appended) => {
-                return Outcome::Committed {
+                return TransactionOutcome::Committed {
                     appended,
                     suspect: c.sender.is_suspect(),
                 };
             }
-            Err(Stop::Not(why)) => Outcome::NotCommitted(self.diagnosed(why, begun.elapsed(), tx)),
-            Err(Stop::Late(why, done)) => Outcome::Late {
+            Err(TransactError::Not(why)) => {
+                TransactionOutcome::NotCommitted(self.diagnosed(why, begun.elapsed(), tx))
+            }
+            Err(TransactError::Late(why, done)) => TransactionOutcome::Late {
                 why: self.diagnosed(why, begun.elapsed(), tx),
                 done,
                 of: tx.outputs.len(),
             },
-            Err(Stop::Rejected(rejection)) => Outcome::Rejected(rejection),
-            Err(Stop::Unknown(why)) => Outcome::Unknown(self.diagnosed(why, begun.elapsed(), tx)),
-            Err(Stop::Forbidden(why)) => Outcome::Refused(why),
+            Err(TransactError::Rejected(rejection)) => TransactionOutcome::Rejected(rejection),
+            Err(TransactError::Unknown(why)) => {
+                TransactionOutcome::Unknown(self.diagnosed(why, begun.elapsed(), tx))
+            }
+            Err(TransactError::Forbidden(why)) => TransactionOutcome::Refused(why),
             // Our epoch was in force a moment ago, when the offsets were added: nobody has come
             // after us.
-            Err(Stop::InstanceFenced(why)) => {
-                Outcome::NotCommitted(format!("{why}; taking our place in the group again"))
-            }
-            Err(Stop::ProducerFenced(why)) => successor::fenced_or_expired(
+            Err(TransactError::InstanceFenced(why)) => TransactionOutcome::NotCommitted(format!(
+                "{why}; taking our place in the group again"
+            )),
+            Err(TransactError::ProducerFenced(why)) => successor::fenced_or_expired(
                 &why,
                 begun.elapsed(),
                 &c.consumer,
@@ -590,7 +595,7 @@ impl Member for KafkaMember {
         while !revoked && Instant::now() < deadline {
             drop(clients.consumer.poll(Duration::from_millis(20)));
             while let Some(change) = clients.consumer.context().next_change() {
-                revoked |= matches!(change, Ok(Change::Revoked { .. }));
+                revoked |= matches!(change, Ok(AssignmentChange::Revoked { .. }));
             }
         }
 

@@ -14,7 +14,7 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::classify::{self, Read};
-use super::ffi::{Message, Queue};
+use super::ffi::{EventQueue, FetchedMessage};
 use super::suspect::Quiet;
 use super::trouble::Trouble;
 use super::watchdog;
@@ -26,7 +26,7 @@ const SLICE: Duration = Duration::from_millis(50);
 const CHUNK: usize = 1_024;
 
 /// Where a partition's reading stands.
-pub(super) struct Goal {
+pub(super) struct ReadGoal {
     pub(super) partition: u32,
     /// First offset wanted.
     pub(super) next: u64,
@@ -43,16 +43,16 @@ pub(super) struct KafkaReader {
     topic: TopicId,
     headers: bool,
     /// Sorted by partition.
-    goals: Vec<Goal>,
+    goals: Vec<ReadGoal>,
     open: usize,
     buffer: Vec<usize>,
     scratch: HeaderBuf,
-    clients: Option<Clients>,
+    clients: Option<ReaderClients>,
 }
 
 /// Clients that have to be closed, in this order.
-struct Clients {
-    data: Queue,
+struct ReaderClients {
+    data: EventQueue,
     consumer: BaseConsumer<Quiet>,
 }
 
@@ -61,13 +61,13 @@ impl KafkaReader {
         names: Arc<TopicTable>,
         topic: TopicId,
         headers: bool,
-        mut goals: Vec<Goal>,
-        data: Queue,
+        mut goals: Vec<ReadGoal>,
+        data: EventQueue,
         consumer: BaseConsumer<Quiet>,
     ) -> Self {
         goals.sort_by_key(|g| g.partition);
         let open = goals.iter().filter(|g| g.next < g.end).count();
-        let clients = Some(Clients { data, consumer });
+        let clients = Some(ReaderClients { data, consumer });
         KafkaReader {
             names,
             topic,
@@ -105,13 +105,13 @@ struct Sink<'a> {
     names: &'a TopicTable,
     topic: TopicId,
     headers: bool,
-    goals: &'a mut [Goal],
+    goals: &'a mut [ReadGoal],
     open: &'a mut usize,
     scratch: &'a mut HeaderBuf,
 }
 
 impl Sink<'_> {
-    fn take(&mut self, m: &Message<'_>, into: &mut Records) -> Result<(), LogError> {
+    fn take(&mut self, m: &FetchedMessage<'_>, into: &mut Records) -> Result<(), LogError> {
         let Ok(partition) = u32::try_from(m.partition()) else {
             return Ok(());
         };
@@ -188,7 +188,7 @@ impl Sink<'_> {
     }
 }
 
-impl Goal {
+impl ReadGoal {
     /// Moves on; whether the end that was asked for is reached by that.
     fn advance(&mut self, next: u64) -> bool {
         let was_open = self.next < self.end;

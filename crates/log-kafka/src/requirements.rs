@@ -13,7 +13,7 @@ use ports::topics::{Cleanup, Severity, TopicSpec};
 
 /// Settings of a topic or broker, by name. A name that a broker's version does not have is absent,
 /// and nothing is said about it.
-pub(super) type Settings = BTreeMap<String, String>;
+pub(super) type BrokerSettings = BTreeMap<String, String>;
 
 /// "Any time", as Kafka writes it.
 pub(super) const UNBOUNDED: &str = "9223372036854775807";
@@ -24,23 +24,23 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// Something that does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct Misfit {
     pub(super) severity: Severity,
     pub(super) text: String,
     /// The setting and the value that puts it right and loses nothing.
     pub(super) fix: Option<(&'static str, String)>,
 }
 
-fn error(text: String, fix: Option<(&'static str, String)>) -> Found {
-    Found {
+fn error(text: String, fix: Option<(&'static str, String)>) -> Misfit {
+    Misfit {
         severity: Severity::Error,
         text,
         fix,
     }
 }
 
-fn warning(text: String, fix: Option<(&'static str, String)>) -> Found {
-    Found {
+fn warning(text: String, fix: Option<(&'static str, String)>) -> Misfit {
+    Misfit {
         severity: Severity::Warning,
         text,
         fix,
@@ -97,7 +97,11 @@ const BOUNDS: [&str; 2] = [
 ];
 
 /// Compares a topic with what it must be; `replicas` of its weakest partition.
-pub(super) fn of_topic(spec: &TopicSpec, replicas: usize, settings: &Settings) -> Vec<Found> {
+pub(super) fn of_topic(
+    spec: &TopicSpec,
+    replicas: usize,
+    settings: &BrokerSettings,
+) -> Vec<Misfit> {
     let mut all = Vec::new();
     let text = |name: &str| settings.get(name).map(String::as_str);
     let number = |name: &str| text(name).and_then(|v| v.parse::<i64>().ok());
@@ -192,7 +196,7 @@ pub(super) fn of_topic(spec: &TopicSpec, replicas: usize, settings: &Settings) -
 
 /// Whether times of records are bounded where roles set them: output has the time of the command
 /// that caused it.
-fn bound(name: &'static str, ms: i64) -> Option<Found> {
+fn bound(name: &'static str, ms: i64) -> Option<Misfit> {
     if ms == i64::MAX {
         return None;
     }
@@ -214,7 +218,7 @@ fn bound(name: &'static str, ms: i64) -> Option<Found> {
 }
 
 /// Judges the number of replicas, and how many of them must have a record.
-fn replication(replicas: usize, insync_min: Option<usize>) -> Vec<Found> {
+fn replication(replicas: usize, insync_min: Option<usize>) -> Vec<Misfit> {
     let mut all = Vec::new();
     match replicas {
         // Not known.
@@ -254,7 +258,7 @@ fn replication(replicas: usize, insync_min: Option<usize>) -> Vec<Found> {
 }
 
 /// Settings under which a compacted topic is never compacted, or too soon.
-fn compaction(number: &dyn Fn(&str) -> Option<i64>, dirty_ratio: Option<&str>) -> Vec<Found> {
+fn compaction(number: &dyn Fn(&str) -> Option<i64>, dirty_ratio: Option<&str>) -> Vec<Misfit> {
     let mut all = Vec::new();
     if let Some(ms) = number("min.compaction.lag.ms").filter(|ms| *ms > 7 * DAY_MS) {
         let cost = "the topic grows without end, and so does the time of a restore";
@@ -301,7 +305,7 @@ pub(super) struct Needs {
 }
 
 /// Compares a broker with what roles need.
-pub(super) fn of_broker(needs: &Needs, settings: &Settings) -> Vec<Found> {
+pub(super) fn of_broker(needs: &Needs, settings: &BrokerSettings) -> Vec<Misfit> {
     let mut all = Vec::new();
     let number = |name: &str| settings.get(name).and_then(|v| v.parse::<i64>().ok());
     let millis = |d: Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
@@ -366,8 +370,8 @@ pub(super) fn of_internal(
     kind: Internal,
     replicas: Option<usize>,
     brokers: usize,
-    settings: &Settings,
-) -> Vec<Found> {
+    settings: &BrokerSettings,
+) -> Vec<Misfit> {
     let mut all = Vec::new();
     let number = |name: &str| settings.get(name).and_then(|v| v.parse::<usize>().ok());
     let Some(replicas) = replicas else {
@@ -450,15 +454,15 @@ mod tests {
     use super::*;
     use wire::topics;
 
-    fn settings(pairs: &[(&str, &str)]) -> Settings {
+    fn settings(pairs: &[(&str, &str)]) -> BrokerSettings {
         pairs
             .iter()
             .map(|(k, v)| ((*k).to_string(), (*v).to_string()))
             .collect()
     }
 
-    fn fitting(spec: &TopicSpec) -> Settings {
-        let mut all: Settings = wanted(spec)
+    fn fitting(spec: &TopicSpec) -> BrokerSettings {
+        let mut all: BrokerSettings = wanted(spec)
             .into_iter()
             .map(|(k, v)| (k.to_string(), v))
             .collect();

@@ -29,12 +29,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::topic_partition_list::TopicPartitionList;
 
-use super::classify::{self, Step, Verdict};
+use super::classify::{self, TxErrorClass, TxStep};
 use super::config::{KafkaSettings, group_instance};
 use super::ffi::{self, GroupMetadata};
 use super::suspect::MemberWatch;
-use super::transact::Sender;
-use ports::{MemberSpec, Outcome};
+use super::transact::TransactionalProducer;
+use ports::{MemberSpec, TransactionOutcome};
 
 /// Between two looks at the group.
 const LOOK: Duration = Duration::from_millis(500);
@@ -43,7 +43,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// out in good time: then we join again, and whoever may be there finds out for certain. Begins a
 /// transaction to ask, which is left to the next incarnation to finish, like any other.
 pub(super) fn epoch_is_over(
-    sender: &Sender,
+    sender: &TransactionalProducer,
     offsets: &TopicPartitionList,
     group: &GroupMetadata,
     within: Duration,
@@ -53,9 +53,9 @@ pub(super) fn epoch_is_over(
         // The fate of the offsets does not matter: they are added to the transaction first, and
         // that is refused when the epoch is over.
         while let Err(e) = ffi::send_offsets(sender.handle, offsets, group, within) {
-            match classify::transaction(Step::BeforeCommit, &e) {
-                Verdict::ProducerFenced => return true,
-                Verdict::Again if Instant::now() < deadline => {
+            match classify::transaction(TxStep::BeforeCommit, &e) {
+                TxErrorClass::ProducerFenced => return true,
+                TxErrorClass::Again if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(20))
                 }
                 _ => break,
@@ -73,10 +73,10 @@ pub(super) fn fenced_or_expired(
     consumer: &BaseConsumer<MemberWatch>,
     settings: &KafkaSettings,
     spec: &MemberSpec,
-) -> Outcome {
+) -> TransactionOutcome {
     let Some(taken) = place_taken(consumer, settings.heartbeat() * 2 + Duration::from_secs(2))
     else {
-        return Outcome::Unknown(format!(
+        return TransactionOutcome::Unknown(format!(
             "{why}; no other instance has joined, so the broker has given the transaction up"
         ));
     };
@@ -88,13 +88,13 @@ pub(super) fn fenced_or_expired(
             "{why}, and {taken}: waiting until it is clear whether there is another instance"
         );
         if !is_alive(consumer, settings, spec) {
-            return Outcome::Unknown(format!(
+            return TransactionOutcome::Unknown(format!(
                 "{why}; and a late request, of somebody who is not there any more, has taken our place in the group"
             ));
         }
     }
 
-    Outcome::Fenced(taken)
+    TransactionOutcome::Fenced(taken)
 }
 
 /// The group's message when it has given our place away; keeps the consumer alive for some time to
@@ -128,11 +128,11 @@ pub(super) fn is_alive(
     let mut seen: Option<(String, Instant)> = None;
     while Instant::now() < deadline {
         seen = match place(consumer, &spec.group, &instance, settings.session() / 2) {
-            Place::Free => return false,
-            Place::Taken(member) => seen
+            MembershipSlot::Free => return false,
+            MembershipSlot::Taken(member) => seen
                 .filter(|(before, _)| *before == member)
                 .or_else(|| Some((member, Instant::now()))),
-            Place::Unknown => None,
+            MembershipSlot::Unknown => None,
         };
 
         if seen
@@ -149,7 +149,7 @@ pub(super) fn is_alive(
 }
 
 /// A static member's place in its group.
-enum Place {
+enum MembershipSlot {
     Free,
     /// By this member.
     Taken(String),
@@ -166,16 +166,16 @@ fn place(
     group: &str,
     instance: &str,
     wait: Duration,
-) -> Place {
+) -> MembershipSlot {
     let Ok(list) = consumer.client().fetch_group_list(Some(group), wait) else {
-        return Place::Unknown;
+        return MembershipSlot::Unknown;
     };
 
     let group = list.groups().iter().find(|g| g.name() == group);
     match group.map(|g| g.state()) {
         Some("Stable") => {}
-        Some("Empty" | "Dead") => return Place::Free,
-        _ => return Place::Unknown,
+        Some("Empty" | "Dead") => return MembershipSlot::Free,
+        _ => return MembershipSlot::Unknown,
     }
 
     let ours = group.and_then(|g| {
@@ -184,7 +184,9 @@ fn place(
             .find(|m| static_name(m.id()) == Some(instance))
     });
 
-    ours.map_or(Place::Free, |m| Place::Taken(m.id().to_string()))
+    ours.map_or(MembershipSlot::Free, |m| {
+        MembershipSlot::Taken(m.id().to_string())
+    })
 }
 
 /// The name of the static member that has this id: brokers make it of the name, a dash and a UUID.

@@ -13,9 +13,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::admin::{Admin, Askers, Who, block_on, failed, stale};
 use super::config::KafkaSettings;
-use super::ffi::{self, Handle};
+use super::ffi::{self, ClientHandle};
 use super::refused::forbidden;
-use super::requirements::{self as req, Found, Needs, Settings};
+use super::requirements::{self as req, BrokerSettings, Misfit, Needs};
 use super::suspect::Quiet;
 use super::watchdog;
 use ports::LogError;
@@ -111,13 +111,13 @@ impl Admin<'_> {
     }
 
     /// The settings of brokers that do not fit; the same of several is said once.
-    fn of_brokers(&self, answers: Vec<(i32, Result<Settings, Code>)>) -> Vec<Finding> {
+    fn of_brokers(&self, answers: Vec<(i32, Result<BrokerSettings, Code>)>) -> Vec<Finding> {
         let needs = Needs {
             session: self.settings.session(),
             transaction: self.settings.transaction_timeout,
         };
 
-        let mut said: BTreeMap<String, (Found, Vec<String>)> = BTreeMap::new();
+        let mut said: BTreeMap<String, (Misfit, Vec<String>)> = BTreeMap::new();
         for (id, answer) in answers {
             let found = match answer {
                 Ok(settings) => req::of_broker(&needs, &settings),
@@ -178,7 +178,10 @@ impl Admin<'_> {
     }
 
     /// The settings of topics, in their order.
-    pub(super) fn describe(&self, names: &[&str]) -> Result<Vec<Result<Settings, Code>>, LogError> {
+    pub(super) fn describe(
+        &self,
+        names: &[&str],
+    ) -> Result<Vec<Result<BrokerSettings, Code>>, LogError> {
         let admin = self.admin()?;
         let answers = self.describe_by(&admin, names);
         watchdog::drop_aside("closing a client", admin);
@@ -187,9 +190,9 @@ impl Admin<'_> {
 
     /// The same for those who look for the cause of a failure, and must not look for the cause of
     /// their own.
-    pub(super) fn settings_of(&self, name: &str) -> Settings {
+    pub(super) fn settings_of(&self, name: &str) -> BrokerSettings {
         let Ok(admin) = self.admin() else {
-            return Settings::new();
+            return BrokerSettings::new();
         };
 
         let answers = self.describe_by(&admin, &[name]);
@@ -205,7 +208,7 @@ impl Admin<'_> {
         &self,
         admin: &AdminClient<Quiet>,
         names: &[&str],
-    ) -> Result<Vec<Result<Settings, Code>>, KafkaError> {
+    ) -> Result<Vec<Result<BrokerSettings, Code>>, KafkaError> {
         if names.is_empty() {
             return Ok(Vec::new());
         }
@@ -225,7 +228,7 @@ impl Admin<'_> {
         &self,
         admin: &AdminClient<Quiet>,
         brokers: &[i32],
-    ) -> Vec<(i32, Result<Settings, Code>)> {
+    ) -> Vec<(i32, Result<BrokerSettings, Code>)> {
         let mut all = Vec::new();
         let deadline = Instant::now() + self.settings.request_wait;
         for &id in brokers.iter().take(BROKERS_MAX) {
@@ -257,7 +260,7 @@ impl Admin<'_> {
         );
         let admin = self.admin()?;
         let outcome = ffi::alter_topic(
-            Handle::of(admin.inner()),
+            ClientHandle::of(admin.inner()),
             name,
             changes,
             self.settings.request_wait,
@@ -336,7 +339,7 @@ pub(super) fn judge_unstamped(
 
 /// The settings in an answer. rdkafka drops the error of a resource and hands over an empty list;
 /// every topic and every broker has settings, so an empty list is a refusal.
-fn readable(answer: Result<ConfigResource, Code>, refused: Code) -> Result<Settings, Code> {
+fn readable(answer: Result<ConfigResource, Code>, refused: Code) -> Result<BrokerSettings, Code> {
     answer.map(entries).and_then(|found| {
         if found.is_empty() {
             Err(refused)
@@ -346,7 +349,7 @@ fn readable(answer: Result<ConfigResource, Code>, refused: Code) -> Result<Setti
     })
 }
 
-fn entries(resource: ConfigResource) -> Settings {
+fn entries(resource: ConfigResource) -> BrokerSettings {
     resource
         .entries
         .into_iter()
@@ -354,7 +357,7 @@ fn entries(resource: ConfigResource) -> Settings {
         .collect()
 }
 
-fn unreadable(right: &str, code: Code, severity: Severity) -> Found {
+fn unreadable(right: &str, code: Code, severity: Severity) -> Misfit {
     let text = match code {
         Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
             format!("the settings cannot be looked at, because the right {right} is missing")
@@ -362,14 +365,14 @@ fn unreadable(right: &str, code: Code, severity: Severity) -> Found {
         _ => format!("the settings cannot be looked at: {code}"),
     };
 
-    Found {
+    Misfit {
         severity,
         text,
         fix: None,
     }
 }
 
-fn finding(topic: Option<TopicId>, subject: &str, f: Found) -> Finding {
+fn finding(topic: Option<TopicId>, subject: &str, f: Misfit) -> Finding {
     Finding {
         topic,
         subject: subject.to_string(),

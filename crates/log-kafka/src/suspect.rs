@@ -32,7 +32,7 @@ use rdkafka::producer::ProducerContext;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
-use super::ffi::{GroupMetadata, Handle};
+use super::ffi::{ClientHandle, GroupMetadata};
 use super::throttle::Throttle;
 use faults::crash::{self, Point};
 
@@ -128,7 +128,7 @@ impl ProducerContext for Quiet {
 pub(super) type ProducerWatch = Quiet;
 
 /// A change of assignment, as the callback saw it.
-pub(super) enum Change {
+pub(super) enum AssignmentChange {
     /// With who we are in the group now: the generation that this assignment belongs to.
     Assigned {
         partitions: Vec<(String, i32)>,
@@ -142,7 +142,7 @@ pub(super) enum Change {
 /// Context of a member's consumer: answers rebalances and remembers them for the poll that served
 /// them.
 pub(super) struct MemberWatch {
-    changes: Mutex<VecDeque<Result<Change, String>>>,
+    changes: Mutex<VecDeque<Result<AssignmentChange, String>>>,
     closing: AtomicBool,
     throttle: Throttle,
 }
@@ -159,7 +159,7 @@ impl MemberWatch {
     }
 
     /// The next change that the member has not been told of.
-    pub(super) fn next_change(&self) -> Option<Result<Change, String>> {
+    pub(super) fn next_change(&self) -> Option<Result<AssignmentChange, String>> {
         self.changes
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -204,14 +204,14 @@ impl ConsumerContext for MemberWatch {
                 .iter()
                 .map(|e| (e.topic().to_string(), e.partition()))
                 .collect();
-            let group = GroupMetadata::of(Handle::of(consumer.client()));
+            let group = GroupMetadata::of(ClientHandle::of(consumer.client()));
             let taken = list
                 .set_all_offsets(Offset::Beginning)
                 .and_then(|()| consumer.assign(list))
                 .and_then(|()| consumer.pause(list));
             crash::point(Point::AssignCallback);
             taken
-                .map(|()| Change::Assigned { partitions, group })
+                .map(|()| AssignmentChange::Assigned { partitions, group })
                 .map_err(|e| format!("taking over partitions: {e}"))
         } else {
             // Asked before giving them up: afterwards the answer is always no.
@@ -219,7 +219,7 @@ impl ConsumerContext for MemberWatch {
             crash::point(Point::RevokeCallback);
             consumer
                 .unassign()
-                .map(|()| Change::Revoked { lost })
+                .map(|()| AssignmentChange::Revoked { lost })
                 .map_err(|e| format!("giving up partitions: {e}"))
         };
 

@@ -27,7 +27,7 @@ use rdkafka::producer::{BaseProducer, Producer};
 
 use super::admin::{Admin, Askers};
 use super::config::{KafkaSettings, group_instance};
-use super::ffi::{self, Handle};
+use super::ffi::{self, ClientHandle};
 use super::successor;
 use super::suspect::Quiet;
 use super::watchdog;
@@ -56,19 +56,19 @@ fn signer(metadata: &str) -> Option<&str> {
 /// The group's static members when somebody looked last, by name. Shared by the incarnations of one
 /// process.
 #[derive(Default)]
-pub(super) struct Seen(Mutex<BTreeSet<String>>);
+pub(super) struct SeenMembers(Mutex<BTreeSet<String>>);
 
 /// One look after an assignment.
-pub(super) struct Look {
+pub(super) struct GroupLook {
     pub(super) settings: Arc<KafkaSettings>,
     pub(super) askers: Arc<Askers>,
     pub(super) names: Arc<TopicTable>,
-    pub(super) seen: Arc<Seen>,
+    pub(super) seen: Arc<SeenMembers>,
     pub(super) group: String,
     pub(super) instance: String,
 }
 
-impl Look {
+impl GroupLook {
     /// Looks who committed these partitions last, and ends what those have open who are gone. In
     /// threads of its own.
     pub(super) fn after(self, partitions: Vec<TopicPartition>) {
@@ -183,7 +183,7 @@ impl Look {
             }
         };
 
-        let handle = Handle::of(client.client());
+        let handle = ClientHandle::of(client.client());
         let result = loop {
             let left = deadline
                 .saturating_duration_since(Instant::now())

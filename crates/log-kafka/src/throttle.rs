@@ -49,10 +49,10 @@ fn longest(statistics: &[u8]) -> Option<(String, i64)> {
 pub(super) struct Throttle {
     /// The client in words, for people.
     whose: String,
-    story: Mutex<Option<Story>>,
+    story: Mutex<Option<ThrottleStory>>,
 }
 
-struct Story {
+struct ThrottleStory {
     last: Instant,
     told: Option<Instant>,
     broker: String,
@@ -85,7 +85,7 @@ impl Throttle {
                     );
                 }
 
-                *story = Some(Story {
+                *story = Some(ThrottleStory {
                     last: now,
                     told: told.or(Some(now)),
                     broker,

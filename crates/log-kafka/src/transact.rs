@@ -19,8 +19,8 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::classify::{self, Step, Verdict};
-use super::ffi::{self, Event, GroupMetadata, Handle, Queue, Topic};
+use super::classify::{self, TxErrorClass, TxStep};
+use super::ffi::{self, ClientHandle, EventQueue, GroupMetadata, ProducerEvent, ProducerTopic};
 use super::in_flight;
 use super::rejection::{self, size};
 use super::suspect::{self, ProducerWatch};
@@ -37,7 +37,7 @@ const GAP_MAX: Duration = Duration::from_micros(4_000);
 const REFUSED: Duration = Duration::from_millis(20);
 
 /// How one call ended that did not go well.
-pub(super) enum Stop {
+pub(super) enum TransactError {
     Not(String),
     /// The transaction's time is up before its end was asked for; so many records had been
     /// accepted.
@@ -52,38 +52,38 @@ pub(super) enum Stop {
 
 /// A record that did not get into the log.
 #[derive(Clone, Copy)]
-pub(super) struct Failed {
+pub(super) struct FailedRecord {
     /// Handle of its topic.
     topic: usize,
     partition: i32,
     code: Code,
 }
 
-impl Stop {
+impl TransactError {
     /// The same as an error of a writer outside transactions.
     pub(super) fn of_a_record(self) -> LogError {
         match self {
-            Stop::Late(why, _) => LogError::Unavailable(why),
-            Stop::Rejected(rejection) => LogError::Invalid(rejection.text),
-            Stop::Not(why)
-            | Stop::Unknown(why)
-            | Stop::ProducerFenced(why)
-            | Stop::InstanceFenced(why)
-            | Stop::Forbidden(why) => LogError::Unavailable(why),
+            TransactError::Late(why, _) => LogError::Unavailable(why),
+            TransactError::Rejected(rejection) => LogError::Invalid(rejection.text),
+            TransactError::Not(why)
+            | TransactError::Unknown(why)
+            | TransactError::ProducerFenced(why)
+            | TransactError::InstanceFenced(why)
+            | TransactError::Forbidden(why) => LogError::Unavailable(why),
         }
     }
 }
 
 /// A producer with its event queue. Fields are dropped in this order: what belongs to the client
 /// goes before it.
-pub(super) struct Sender {
-    topics: Vec<Option<Topic>>,
-    events: Queue,
-    pub(super) handle: Handle,
+pub(super) struct TransactionalProducer {
+    topics: Vec<Option<ProducerTopic>>,
+    events: EventQueue,
+    pub(super) handle: ClientHandle,
     client: BaseProducer<ProducerWatch>,
     sent: u64,
     reported: u64,
-    failure: Option<Failed>,
+    failure: Option<FailedRecord>,
     appended: Vec<(usize, i32, i64)>,
     suspect: bool,
     throttle: Throttle,
@@ -92,16 +92,16 @@ pub(super) struct Sender {
     busy: bool,
 }
 
-impl Sender {
+impl TransactionalProducer {
     pub(super) fn new(
         client: BaseProducer<ProducerWatch>,
         topics: &TopicTable,
         whose: &str,
     ) -> Self {
-        let handle = Handle::of(client.client());
-        Sender {
+        let handle = ClientHandle::of(client.client());
+        TransactionalProducer {
             topics: topics.iter().map(|_| None).collect(),
-            events: Queue::main(handle),
+            events: EventQueue::main(handle),
             handle,
             client,
             sent: 0,
@@ -122,13 +122,13 @@ impl Sender {
     /// The delivery that failed since the last call: the first one that brokers refused for what it
     /// is, or else the first one. When one of a transaction's records is refused the others merely
     /// come back as purged.
-    pub(super) fn take_failure(&mut self) -> Option<Failed> {
+    pub(super) fn take_failure(&mut self) -> Option<FailedRecord> {
         self.failure.take()
     }
 
     /// Where a failed record was to go, and why it did not get there. Records of a producer that the
     /// brokers refuse merely come back as purged; the producer knows why.
-    pub(super) fn show(&self, names: &TopicTable, failed: &Failed) -> String {
+    pub(super) fn show(&self, names: &TopicTable, failed: &FailedRecord) -> String {
         let purged = matches!(failed.code, Code::PurgeQueue | Code::PurgeInflight);
         let fatal = self.client.client().fatal_error().filter(|_| purged);
         format!(
@@ -139,7 +139,7 @@ impl Sender {
         )
     }
 
-    fn place_of(&self, failed: &Failed) -> Option<TopicPartition> {
+    fn place_of(&self, failed: &FailedRecord) -> Option<TopicPartition> {
         let topic = self
             .topics
             .iter()
@@ -150,7 +150,7 @@ impl Sender {
         ))
     }
 
-    /// Whether a request may have been left on the wire since the last [`Sender::trust`].
+    /// Whether a request may have been left on the wire since the last [`TransactionalProducer::trust`].
     pub(super) fn is_suspect(&self) -> bool {
         self.suspect && !suspect::keeps_producer()
     }
@@ -166,7 +166,7 @@ impl Sender {
 
     /// Serves deliveries, log lines and errors: waits for the first, takes what is there.
     pub(super) fn serve(&mut self, wait: Duration) {
-        let Sender {
+        let TransactionalProducer {
             events,
             reported,
             failure,
@@ -177,8 +177,8 @@ impl Sender {
             ..
         } = self;
 
-        let mut on = |event: Event<'_>| match event {
-            Event::Delivery {
+        let mut on = |event: ProducerEvent<'_>| match event {
+            ProducerEvent::Delivery {
                 topic,
                 partition,
                 offset,
@@ -187,13 +187,13 @@ impl Sender {
                 *reported += 1;
                 match error {
                     Some(code) => {
-                        let tells_more = |known: &mut Failed| {
+                        let tells_more = |known: &mut FailedRecord| {
                             classify::refusal(code).is_some()
                                 && classify::refusal(known.code).is_none()
                         };
 
                         if failure.as_mut().is_none_or(tells_more) {
-                            *failure = Some(Failed {
+                            *failure = Some(FailedRecord {
                                 topic,
                                 partition,
                                 code,
@@ -211,7 +211,7 @@ impl Sender {
                     },
                 }
             }
-            Event::Log {
+            ProducerEvent::Log {
                 level,
                 facility,
                 line,
@@ -219,8 +219,8 @@ impl Sender {
                 *suspect |= suspect::is_suspect(facility, line, *busy);
                 suspect::trace_line(level, facility, line);
             }
-            Event::Statistics(json) => throttle.note(json, Instant::now()),
-            Event::Error { code, fatal, line } => {
+            ProducerEvent::Statistics(json) => throttle.note(json, Instant::now()),
+            ProducerEvent::Error { code, fatal, line } => {
                 tracing::debug!(target: "librdkafka", "producer: {line} ({code:?}{})", if fatal { ", fatal" } else { "" });
             }
         };
@@ -248,9 +248,9 @@ impl Sender {
         names: &TopicTable,
         r: &Record<'_>,
         deadline: Instant,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), TransactError> {
         if size(r) > names.spec(r.at.topic).record_bytes_max as usize {
-            return Err(Stop::Rejected(rejection::of(
+            return Err(TransactError::Rejected(rejection::of(
                 names,
                 Code::MessageSizeTooLarge,
                 Some(r),
@@ -259,13 +259,13 @@ impl Sender {
 
         let slot = r.at.topic.0 as usize;
         if self.topics[slot].is_none() {
-            self.topics[slot] = Topic::open(self.handle, names.name(r.at.topic));
+            self.topics[slot] = ProducerTopic::open(self.handle, names.name(r.at.topic));
         }
 
         loop {
             let topic = self.topics[slot].as_ref();
             let topic = topic.ok_or_else(|| {
-                Stop::Not(format!("{} is not a topic name", names.name(r.at.topic)))
+                TransactError::Not(format!("{} is not a topic name", names.name(r.at.topic)))
             })?;
 
             match topic.produce(self.handle, r) {
@@ -277,21 +277,21 @@ impl Sender {
                     self.serve(Duration::from_millis(5))
                 }
                 Err(Code::QueueFull) => {
-                    return Err(Stop::Late(
+                    return Err(TransactError::Late(
                         "the client's queue was full until the transaction's time was up".into(),
                         0,
                     ));
                 }
                 Err(Code::UnknownPartition) => {
-                    return Err(Stop::Not(format!(
+                    return Err(TransactError::Not(format!(
                         "{} does not exist; `processor topics check` says what differs",
                         names.show(r.at)
                     )));
                 }
                 Err(code) if classify::refusal(code).is_some() => {
-                    return Err(Stop::Rejected(rejection::of(names, code, Some(r))));
+                    return Err(TransactError::Rejected(rejection::of(names, code, Some(r))));
                 }
-                Err(e) => return Err(Stop::Not(format!("{}: {e}", names.show(r.at)))),
+                Err(e) => return Err(TransactError::Not(format!("{}: {e}", names.show(r.at)))),
             }
         }
     }
@@ -334,14 +334,14 @@ impl Sender {
 }
 
 /// When the next transaction may hand over its first record.
-pub(super) struct Pace {
+pub(super) struct MarkerPacing {
     gap: Duration,
     last_commit: Option<Instant>,
 }
 
-impl Pace {
+impl MarkerPacing {
     pub(super) fn new() -> Self {
-        Pace {
+        MarkerPacing {
             gap: Duration::from_micros(1_500),
             last_commit: None,
         }
@@ -379,25 +379,30 @@ impl Pace {
 pub(super) struct Parts<'a> {
     pub(super) names: &'a TopicTable,
     pub(super) spec: &'a MemberSpec,
-    pub(super) sender: &'a mut Sender,
-    pub(super) pace: &'a mut Pace,
+    pub(super) sender: &'a mut TransactionalProducer,
+    pub(super) pace: &'a mut MarkerPacing,
     pub(super) group: &'a GroupMetadata,
     pub(super) timeout: Duration,
 }
 
 impl Parts<'_> {
     /// Runs the transaction. On success returns the last offset written per partition.
-    pub(super) fn run(&mut self, tx: &Transaction<'_>) -> Result<Vec<(TopicPartition, u64)>, Stop> {
+    pub(super) fn run(
+        &mut self,
+        tx: &Transaction<'_>,
+    ) -> Result<Vec<(TopicPartition, u64)>, TransactError> {
         let handle = self.sender.handle;
 
         // Checked before anything is begun: a group of -1 would not be checked by the broker at
         // all.
         if self.group.generation() < 0 {
-            return Err(Stop::Not("not a member of the group any more".into()));
+            return Err(TransactError::Not(
+                "not a member of the group any more".into(),
+            ));
         }
 
         if tx.offsets.is_empty() {
-            return Err(Stop::Not(
+            return Err(TransactError::Not(
                 "a transaction without offsets would not be fenced by the group".into(),
             ));
         }
@@ -406,12 +411,12 @@ impl Parts<'_> {
         // must not meet this transaction.
         self.sender.serve(Duration::ZERO);
         if self.sender.is_suspect() {
-            return Err(Stop::Not("a connection or request failed before the transaction began; it begins again under a new epoch".into()));
+            return Err(TransactError::Not("a connection or request failed before the transaction began; it begins again under a new epoch".into()));
         }
 
         self.sender.busy = true;
         let deadline = Instant::now() + self.timeout;
-        self.step(Step::BeforeCommit, deadline, |_| {
+        self.step(TxStep::BeforeCommit, deadline, |_| {
             ffi::begin_transaction(handle)
         })?;
 
@@ -433,7 +438,7 @@ impl Parts<'_> {
                 "{left} of {all} records were not acknowledged in {:?} ({cause})",
                 self.timeout
             );
-            return Err(Stop::Late(why, done));
+            return Err(TransactError::Late(why, done));
         }
 
         if let Some(failed) = self.sender.take_failure() {
@@ -445,8 +450,8 @@ impl Parts<'_> {
         }
 
         crash::point(Point::TxDelivered);
-        let offsets = self.offsets(tx).map_err(Stop::Not)?;
-        self.step(Step::BeforeCommit, deadline, |me| {
+        let offsets = self.offsets(tx).map_err(TransactError::Not)?;
+        self.step(TxStep::BeforeCommit, deadline, |me| {
             let wait = deadline
                 .saturating_duration_since(Instant::now())
                 .min(Duration::from_secs(5));
@@ -456,7 +461,7 @@ impl Parts<'_> {
         })?;
 
         crash::point(Point::TxOffsets);
-        self.step(Step::Commit, deadline, |_| {
+        self.step(TxStep::Commit, deadline, |_| {
             let wait = deadline
                 .saturating_duration_since(Instant::now())
                 .max(Duration::from_millis(500));
@@ -474,12 +479,12 @@ impl Parts<'_> {
         Ok(self.sender.take_appended())
     }
 
-    fn send_all(&mut self, outputs: &Records, deadline: Instant) -> Result<(), Stop> {
+    fn send_all(&mut self, outputs: &Records, deadline: Instant) -> Result<(), TransactError> {
         for (sent, r) in outputs.iter().enumerate() {
             self.sender
                 .send(self.names, &r, deadline)
                 .map_err(|e| match e {
-                    Stop::Late(why, _) => Stop::Late(
+                    TransactError::Late(why, _) => TransactError::Late(
                         why,
                         sent.saturating_sub(
                             usize::try_from(self.sender.outstanding()).unwrap_or(usize::MAX),
@@ -513,27 +518,29 @@ impl Parts<'_> {
     /// out of time may still happen.
     fn step(
         &mut self,
-        step: Step,
+        step: TxStep,
         deadline: Instant,
         mut call: impl FnMut(&mut Self) -> Result<(), ffi::TxError>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), TransactError> {
         loop {
             let Err(e) = call(self) else { return Ok(()) };
             self.sender.serve(Duration::ZERO);
             let text = format!("{} ({:?})", e.text, e.code);
             match classify::transaction(step, &e) {
-                Verdict::Again if Instant::now() < deadline => {
+                TxErrorClass::Again if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(5))
                 }
-                Verdict::Again if step == Step::Commit => return Err(Stop::Unknown(text)),
-                Verdict::Again => return Err(Stop::Late(text, 0)),
-                Verdict::Not => return Err(Stop::Not(text)),
-                Verdict::Unknown => return Err(Stop::Unknown(text)),
-                Verdict::ProducerFenced => return Err(Stop::ProducerFenced(text)),
-                Verdict::InstanceFenced => return Err(Stop::InstanceFenced(text)),
+                TxErrorClass::Again if step == TxStep::Commit => {
+                    return Err(TransactError::Unknown(text));
+                }
+                TxErrorClass::Again => return Err(TransactError::Late(text, 0)),
+                TxErrorClass::Not => return Err(TransactError::Not(text)),
+                TxErrorClass::Unknown => return Err(TransactError::Unknown(text)),
+                TxErrorClass::ProducerFenced => return Err(TransactError::ProducerFenced(text)),
+                TxErrorClass::InstanceFenced => return Err(TransactError::InstanceFenced(text)),
                 // After the records are delivered, only the right to read topics can be missing:
                 // the offsets are of those.
-                Verdict::Forbidden => {
+                TxErrorClass::Forbidden => {
                     return Err(self.forbidden(
                         &e,
                         "Read",
@@ -546,10 +553,10 @@ impl Parts<'_> {
 
     /// Why records were not accepted. When a transaction fails as a whole they merely come back as
     /// purged; the next call says what it failed of.
-    fn cause(&self, failed: &Failed, tx: &Transaction<'_>) -> Stop {
+    fn cause(&self, failed: &FailedRecord, tx: &Transaction<'_>) -> TransactError {
         let at = self.sender.place_of(failed);
         if classify::refusal(failed.code).is_some() {
-            return Stop::Rejected(rejection::of(
+            return TransactError::Rejected(rejection::of(
                 self.names,
                 failed.code,
                 at.and_then(|at| rejection::to_blame(failed.code, tx.outputs, at))
@@ -571,8 +578,10 @@ impl Parts<'_> {
             Ok(Err(e)) if classify::is_forbidden(e.code) => {
                 self.forbidden(&e, "Write", tx.outputs.iter().map(|r| r.at.topic))
             }
-            Ok(Err(e)) => Stop::Not(format!("a record was not accepted: {why}; {}", e.text)),
-            _ => Stop::Not(format!("a record was not accepted: {why}")),
+            Ok(Err(e)) => {
+                TransactError::Not(format!("a record was not accepted: {why}; {}", e.text))
+            }
+            _ => TransactError::Not(format!("a record was not accepted: {why}")),
         }
     }
 
@@ -581,7 +590,7 @@ impl Parts<'_> {
         e: &ffi::TxError,
         right: &str,
         topics: impl Iterator<Item = TopicId>,
-    ) -> Stop {
+    ) -> TransactError {
         let names: BTreeSet<&str> = topics.map(|t| self.names.name(t)).collect();
         let topics = format!(
             "{right} on topics {}",
@@ -589,7 +598,7 @@ impl Parts<'_> {
         );
         let missing =
             classify::missing_right(e.code, &topics, &self.spec.group, &self.spec.instance);
-        Stop::Forbidden(refused(
+        TransactError::Forbidden(refused(
             &self.spec.instance,
             &missing.unwrap_or_default(),
             &e.text,

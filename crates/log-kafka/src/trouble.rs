@@ -24,9 +24,9 @@ const OVER_AFTER: Duration = Duration::from_secs(10);
 
 /// A partition's errors since something could be read last.
 #[derive(Default)]
-pub(super) struct Trouble(Option<Story>);
+pub(super) struct Trouble(Option<TroubleStory>);
 
-struct Story {
+struct TroubleStory {
     since: Instant,
     last: Instant,
     told: Option<Instant>,
@@ -70,7 +70,7 @@ impl Trouble {
             .0
             .take()
             .filter(|s| now.duration_since(s.last) < OVER_AFTER);
-        let mut story = story.unwrap_or(Story {
+        let mut story = story.unwrap_or(TroubleStory {
             since: now,
             last: now,
             told: None,

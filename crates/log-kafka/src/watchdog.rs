@@ -15,7 +15,7 @@ pub const EXIT_STUCK: i32 = 1;
 
 const TICK: Duration = Duration::from_millis(100);
 
-struct Entry {
+struct WatchedCall {
     id: u64,
     what: &'static str,
     ticks_left: u64,
@@ -24,7 +24,7 @@ struct Entry {
 
 #[derive(Default)]
 struct Watched {
-    entries: Vec<Entry>,
+    entries: Vec<WatchedCall>,
     next_id: u64,
 }
 
@@ -84,7 +84,7 @@ fn enter(what: &'static str, limit: Duration, exits: bool) -> Guard {
     let mut w = watched().lock().unwrap_or_else(PoisonError::into_inner);
     w.next_id += 1;
     let id = w.next_id;
-    w.entries.push(Entry {
+    w.entries.push(WatchedCall {
         id,
         what,
         ticks_left,

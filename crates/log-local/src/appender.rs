@@ -5,8 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::Handle;
-use super::core::Refused;
+use super::LogHandle;
+use super::core::WriteRefused;
 use ports::records::{Record, Records};
 use ports::{Appender, LogError};
 
@@ -16,14 +16,14 @@ const QUEUE_BYTES: usize = 8 << 20;
 const ENOUGH_BYTES: usize = 64 << 10;
 
 pub(crate) struct LocalAppender {
-    handle: Arc<Handle>,
-    queue: Arc<Queue>,
+    handle: Arc<LogHandle>,
+    queue: Arc<AppendQueue>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct Queue {
-    inner: Mutex<Inner>,
+struct AppendQueue {
+    inner: Mutex<AppenderInner>,
     /// Something to do for the thread.
     work: Condvar,
     /// Something was done.
@@ -31,7 +31,7 @@ struct Queue {
 }
 
 #[derive(Default)]
-struct Inner {
+struct AppenderInner {
     records: Records,
     queued: u64,
     written: u64,
@@ -40,15 +40,15 @@ struct Inner {
     failed: Option<String>,
 }
 
-impl Queue {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+impl AppendQueue {
+    fn lock(&self) -> MutexGuard<'_, AppenderInner> {
         self.inner
             .lock()
             .expect("nobody panics while holding the queue")
     }
 }
 
-impl Inner {
+impl AppenderInner {
     fn check(&self) -> Result<(), LogError> {
         self.failed
             .clone()
@@ -57,8 +57,8 @@ impl Inner {
 }
 
 impl LocalAppender {
-    pub(crate) fn new(handle: Arc<Handle>) -> Result<Self, LogError> {
-        let queue = Arc::new(Queue::default());
+    pub(crate) fn new(handle: Arc<LogHandle>) -> Result<Self, LogError> {
+        let queue = Arc::new(AppendQueue::default());
         let theirs = queue.clone();
         let log = handle.clone();
         let thread = std::thread::Builder::new()
@@ -74,7 +74,7 @@ impl LocalAppender {
     }
 }
 
-fn write_all(handle: &Handle, queue: &Queue) {
+fn write_all(handle: &LogHandle, queue: &AppendQueue) {
     let mut batch = Records::new();
     loop {
         let mut inner = queue.lock();
@@ -116,8 +116,8 @@ fn write_all(handle: &Handle, queue: &Queue) {
                     .collect();
                 handle.core.commit(batches, None, &[]).map(|_| ()).map_err(
                     |refused| match refused {
-                        Refused::Broken(why) => LogError::Io(why),
-                        Refused::Fenced | Refused::Stale => {
+                        WriteRefused::Broken(why) => LogError::Io(why),
+                        WriteRefused::Fenced | WriteRefused::Stale => {
                             LogError::Invalid("an append belongs to no group".to_string())
                         }
                     },

@@ -20,7 +20,7 @@ const NONE: u32 = u32::MAX;
 
 /// Why a batch cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
+pub enum UnreadableBatch {
     /// Written by a version that knows more.
     #[error(
         "a batch has format {0}, this version knows {FORMAT}; use the version that wrote it, or a newer one"
@@ -33,7 +33,7 @@ pub enum Unreadable {
 
 /// A finished batch.
 #[derive(Debug)]
-pub struct Packed {
+pub struct PackedBatch {
     base: u64,
     bytes: Vec<u8>,
 }
@@ -50,14 +50,14 @@ fn length(n: u32) -> usize {
     if n == NONE { 0 } else { n as usize }
 }
 
-impl Packed {
+impl PackedBatch {
     /// Takes what the storage kept, after a look at its structure, so that reading it later cannot
     /// fail.
-    pub fn parse(base: u64, bytes: Vec<u8>) -> Result<Arc<Self>, Unreadable> {
+    pub fn parse(base: u64, bytes: Vec<u8>) -> Result<Arc<Self>, UnreadableBatch> {
         match bytes.first() {
-            Some(&format) if format > FORMAT => Err(Unreadable::Newer(format)),
-            Some(&FORMAT) => Self::checked(base, bytes).map_err(Unreadable::Damaged),
-            _ => Err(Unreadable::Damaged(format!(
+            Some(&format) if format > FORMAT => Err(UnreadableBatch::Newer(format)),
+            Some(&FORMAT) => Self::checked(base, bytes).map_err(UnreadableBatch::Damaged),
+            _ => Err(UnreadableBatch::Damaged(format!(
                 "the batch at offset {base} has no format"
             ))),
         }
@@ -68,7 +68,7 @@ impl Packed {
             return Err(format!("the batch at offset {base} is cut short"));
         }
 
-        let packed = Packed { base, bytes };
+        let packed = PackedBatch { base, bytes };
 
         // The offset after the last one must be a number, too.
         if base
@@ -283,8 +283,8 @@ impl Builder {
     }
 
     /// Gives freshly appended records their offsets and, where the log stamps, their time. `before`
-    /// is what [`Packed::max_time`] and [`Packed::log_bytes`] were at the end of the partition.
-    pub fn append(self, base: u64, stamp: Option<i64>, before: (i64, u64)) -> Packed {
+    /// is what [`PackedBatch::max_time`] and [`PackedBatch::log_bytes`] were at the end of the partition.
+    pub fn append(self, base: u64, stamp: Option<i64>, before: (i64, u64)) -> PackedBatch {
         let span = u64::from(self.count.max(1) - 1);
         let bytes = before.1 + self.bytes.len() as u64;
         let max_time = stamp.unwrap_or(self.max_time).max(before.0);
@@ -292,7 +292,7 @@ impl Builder {
     }
 
     /// Puts the survivors of a compaction in the place of the batches from `base` to `last`.
-    pub fn replace(self, base: u64, last: &Packed) -> Packed {
+    pub fn replace(self, base: u64, last: &PackedBatch) -> PackedBatch {
         self.seal(
             base,
             last.last() - base,
@@ -309,7 +309,7 @@ impl Builder {
         stamp: Option<i64>,
         max_time: i64,
         log_bytes: u64,
-    ) -> Packed {
+    ) -> PackedBatch {
         let b = &mut self.bytes;
         b[0] = FORMAT;
         b[1] = if stamp.is_some() { STAMPED } else { 0 };
@@ -318,7 +318,7 @@ impl Builder {
         b[16..24].copy_from_slice(&stamp.unwrap_or_default().to_le_bytes());
         b[24..32].copy_from_slice(&max_time.to_le_bytes());
         b[32..40].copy_from_slice(&log_bytes.to_le_bytes());
-        Packed {
+        PackedBatch {
             base,
             bytes: self.bytes,
         }
@@ -394,20 +394,23 @@ mod tests {
         b.push(&record(Some(b"key"), Some(b"value"), 7));
         b.push(&record(Some(b"key"), Some(b"value"), 7));
         let bytes = b.append(0, None, (0, 0)).bytes;
-        assert!(Packed::parse(0, bytes.clone()).is_ok());
+        assert!(PackedBatch::parse(0, bytes.clone()).is_ok());
         for cut in 0..bytes.len() {
             assert!(
-                Packed::parse(0, bytes[..cut].to_vec()).is_err(),
+                PackedBatch::parse(0, bytes[..cut].to_vec()).is_err(),
                 "cut at {cut}"
             );
         }
 
         let mut long = bytes.clone();
         long[HEADER + 12] = 200;
-        assert!(Packed::parse(0, long).is_err());
+        assert!(PackedBatch::parse(0, long).is_err());
         let mut newer = bytes;
         newer[0] = 9;
-        assert!(matches!(Packed::parse(0, newer), Err(Unreadable::Newer(9))));
+        assert!(matches!(
+            PackedBatch::parse(0, newer),
+            Err(UnreadableBatch::Newer(9))
+        ));
     }
 
     /// Both were taken as they were, and whoever read the records then panicked.
@@ -422,14 +425,14 @@ mod tests {
         });
 
         let bytes = b.append(0, None, (0, 0)).bytes;
-        assert!(Packed::parse(0, bytes.clone()).is_ok());
+        assert!(PackedBatch::parse(0, bytes.clone()).is_ok());
         let mut long = bytes.clone();
         long[HEADER + RECORD + 1] = 200;
         assert!(
-            matches!(Packed::parse(0, long), Err(Unreadable::Damaged(why)) if why.contains("headers"))
+            matches!(PackedBatch::parse(0, long), Err(UnreadableBatch::Damaged(why)) if why.contains("headers"))
         );
         assert!(
-            matches!(Packed::parse(u64::MAX, bytes), Err(Unreadable::Damaged(why)) if why.contains("nowhere"))
+            matches!(PackedBatch::parse(u64::MAX, bytes), Err(UnreadableBatch::Damaged(why)) if why.contains("nowhere"))
         );
     }
 }

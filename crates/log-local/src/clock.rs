@@ -64,12 +64,12 @@ struct Steady {
     /// Both clocks at the last time that was believed.
     wall_ms: i64,
     passed_ms: i64,
-    step: Option<Step>,
+    step: Option<ClockStep>,
 }
 
 /// A step that is not followed yet.
 #[derive(Clone, Copy)]
-struct Step {
+struct ClockStep {
     by_ms: i64,
     since_passed_ms: i64,
 }
@@ -115,7 +115,7 @@ impl Steady {
                     "the machine's clock moved by {} s at once; stamps go on without that, and follow if it lasts for a minute",
                     by_ms / 1_000
                 );
-                self.step = Some(Step {
+                self.step = Some(ClockStep {
                     by_ms,
                     since_passed_ms: passed_ms,
                 });

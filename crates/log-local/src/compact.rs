@@ -13,9 +13,9 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::batch::{Builder, Packed};
+use super::batch::{Builder, PackedBatch};
 use super::core::Core;
-use super::storage::{Compacted, Place};
+use super::storage::{Compacted, StoredPartition};
 use ports::LogError;
 use ports::topics::{TopicId, TopicPartition};
 
@@ -31,12 +31,12 @@ const ANY: TopicPartition = TopicPartition::new(TopicId(0), 0);
 
 /// Wakes the compactor.
 #[derive(Default)]
-pub(crate) struct Wanted {
+pub(crate) struct CompactionSignal {
     asked: Mutex<bool>,
     bell: Condvar,
 }
 
-impl Wanted {
+impl CompactionSignal {
     pub(crate) fn ask(&self) {
         *self.asked.lock().expect("nobody panics while asking") = true;
         self.bell.notify_one();
@@ -104,7 +104,7 @@ pub(crate) fn run(core: &Core) {
 }
 
 /// Compacts one partition as far as it may be.
-pub(crate) fn compact(core: &Core, place: Place) -> Result<Compaction, LogError> {
+pub(crate) fn compact(core: &Core, place: StoredPartition) -> Result<Compaction, LogError> {
     let _alone = core
         .compacting
         .lock()
@@ -122,7 +122,7 @@ pub(crate) fn compact(core: &Core, place: Place) -> Result<Compaction, LogError>
         last,
         done: Compaction::default(),
         kept: 0,
-        pending: Pending::default(),
+        pending: PendingBatches::default(),
     };
 
     let mut next = 0;
@@ -166,7 +166,7 @@ pub(crate) fn compact(core: &Core, place: Place) -> Result<Compaction, LogError>
 /// Last offset of each key from one offset to another. Says how far it got.
 fn note_keys(
     core: &Core,
-    place: Place,
+    place: StoredPartition,
     from: u64,
     to: u64,
 ) -> Result<(FxHashMap<u128, u64>, u64), LogError> {
@@ -196,25 +196,25 @@ fn note_keys(
 
 struct Rewrite<'a> {
     core: &'a Core,
-    place: Place,
+    place: StoredPartition,
     last: FxHashMap<u128, u64>,
     oldest_tombstone: i64,
     done: Compaction,
     kept: u64,
-    pending: Pending,
+    pending: PendingBatches,
 }
 
 /// Batches that will become one.
 #[derive(Default)]
-struct Pending {
+struct PendingBatches {
     old: Vec<u64>,
     builder: Builder,
     dropped: u64,
-    last: Option<std::sync::Arc<Packed>>,
+    last: Option<std::sync::Arc<PackedBatch>>,
 }
 
 impl Rewrite<'_> {
-    fn add(&mut self, batch: &std::sync::Arc<Packed>) -> Result<(), LogError> {
+    fn add(&mut self, batch: &std::sync::Arc<PackedBatch>) -> Result<(), LogError> {
         let first = self.pending.old.first().copied().unwrap_or(batch.base());
         if self.pending.builder.len() >= BATCH_BYTES || u32::try_from(batch.last() - first).is_err()
         {
@@ -245,7 +245,7 @@ impl Rewrite<'_> {
     }
 
     fn flush(&mut self) -> Result<(), LogError> {
-        let Pending {
+        let PendingBatches {
             old,
             builder,
             dropped,

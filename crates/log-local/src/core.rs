@@ -14,36 +14,36 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use super::batch::{Builder, Packed};
+use super::batch::{Builder, PackedBatch};
 use super::clock::STEP_MS;
-use super::compact::Wanted;
+use super::compact::CompactionSignal;
 use super::groups::{Fenced, Groups, Ticket};
-use super::pending::{Pending, Written};
-use super::storage::{Commit, Compacted, Place, Storage, TopicRow};
+use super::pending::{PendingWrites, WrittenTransaction};
+use super::storage::{Compacted, Storage, StorageCommit, StoredPartition, TopicRow};
 use super::syncer::Unsynced;
-use super::{Durability, Options};
+use super::{Durability, LocalOptions};
 use faults::crash::{self, Point};
 use ports::LogError;
 
-/// A partition's place in [`State::parts`].
+/// A partition's place in [`CoreState::parts`].
 pub(crate) type PartId = usize;
 
 pub(crate) struct Core {
     pub storage: Box<dyn Storage>,
-    pub options: Options,
+    pub options: LocalOptions,
     pub stop: AtomicBool,
-    pub wanted: Wanted,
+    pub wanted: CompactionSignal,
     pub unsynced: Unsynced,
     /// Held by whoever compacts: two at once would write each other's work away.
     pub compacting: Mutex<()>,
     turn: Mutex<()>,
-    state: Mutex<State>,
-    pending: Pending,
+    state: Mutex<CoreState>,
+    pending: PendingWrites,
 }
 
-pub(crate) struct State {
-    pub topics: Vec<Arc<Topic>>,
-    pub parts: Vec<Part>,
+pub(crate) struct CoreState {
+    pub topics: Vec<Arc<LocalTopic>>,
+    pub parts: Vec<LocalPartition>,
     pub groups: Groups,
     compact_bytes: u64,
     offsets: FxHashMap<String, BTreeMap<PartId, u64>>,
@@ -52,21 +52,21 @@ pub(crate) struct State {
     broken: Option<String>,
 }
 
-pub(crate) struct Topic {
+pub(crate) struct LocalTopic {
     pub row: TopicRow,
     /// Its first partition; the others follow.
     pub first: PartId,
 }
 
-pub(crate) struct Part {
-    pub place: Place,
+pub(crate) struct LocalPartition {
+    pub place: StoredPartition,
     append_time: bool,
     /// Offset of the next record for readers: all before it are as durable as was asked for.
     pub end: u64,
     /// Offset of the next record that is written.
     next: u64,
     /// The newest batches, for readers that keep up.
-    pub tail: VecDeque<Arc<Packed>>,
+    pub tail: VecDeque<Arc<PackedBatch>>,
     tail_bytes: usize,
     /// What the last record is stamped with.
     stamp: i64,
@@ -78,7 +78,7 @@ pub(crate) struct Part {
 }
 
 /// Why nothing was written.
-pub(crate) enum Refused {
+pub(crate) enum WriteRefused {
     Fenced,
     Stale,
     /// The storage failed in the middle.
@@ -86,10 +86,10 @@ pub(crate) enum Refused {
 }
 
 impl Core {
-    pub(crate) fn open(storage: Box<dyn Storage>, options: Options) -> Result<Self, LogError> {
+    pub(crate) fn open(storage: Box<dyn Storage>, options: LocalOptions) -> Result<Self, LogError> {
         let loaded = storage.load()?;
         let groups = Groups::new(options.rejoin);
-        let mut state = State {
+        let mut state = CoreState {
             topics: vec![],
             parts: vec![],
             groups,
@@ -139,19 +139,19 @@ impl Core {
             storage,
             options,
             stop: AtomicBool::new(false),
-            wanted: Wanted::default(),
+            wanted: CompactionSignal::default(),
             unsynced: Unsynced::default(),
             compacting: Mutex::default(),
             turn: Mutex::default(),
             state: Mutex::new(state),
-            pending: Pending::default(),
+            pending: PendingWrites::default(),
         };
 
         core.want_compaction(&core.state());
         Ok(core)
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, CoreState> {
         self.state
             .lock()
             .expect("nobody panics while holding the log's state")
@@ -169,7 +169,7 @@ impl Core {
     }
 
     /// Does something that no transaction may overlap. `change` says whether groups changed.
-    pub(crate) fn exclusively<T>(&self, change: impl FnOnce(&mut State) -> (T, bool)) -> T {
+    pub(crate) fn exclusively<T>(&self, change: impl FnOnce(&mut CoreState) -> (T, bool)) -> T {
         let _turn = self.turn();
 
         // Whoever failed to have it written knows it, and so does `state.check`.
@@ -192,7 +192,7 @@ impl Core {
     /// Makes a topic that does not exist.
     pub(crate) fn add_topic(
         &self,
-        make: impl FnOnce(&State) -> Result<Option<TopicRow>, LogError>,
+        make: impl FnOnce(&CoreState) -> Result<Option<TopicRow>, LogError>,
     ) -> Result<(), LogError> {
         let _turn = self.turn();
         let row = make(&self.state())?;
@@ -211,7 +211,7 @@ impl Core {
         batches: Vec<(PartId, Builder)>,
         member: Option<(&Ticket, u64)>,
         offsets: &[(PartId, u64)],
-    ) -> Result<Vec<(PartId, u64)>, Refused> {
+    ) -> Result<Vec<(PartId, u64)>, WriteRefused> {
         let turn = self.turn();
         let now = (self.options.clock)();
         let mut places = Vec::with_capacity(batches.len());
@@ -219,11 +219,11 @@ impl Core {
         let mut moved = Vec::new();
         {
             let mut state = self.state();
-            state.check().map_err(Refused::Broken)?;
+            state.check().map_err(WriteRefused::Broken)?;
             if let Some((ticket, generation)) = member {
                 match state.groups.generation(ticket) {
-                    Err(Fenced) => return Err(Refused::Fenced),
-                    Ok(current) if current != generation => return Err(Refused::Stale),
+                    Err(Fenced) => return Err(WriteRefused::Fenced),
+                    Ok(current) if current != generation => return Err(WriteRefused::Stale),
                     Ok(_) => {}
                 }
             }
@@ -248,7 +248,7 @@ impl Core {
 
         let group = member.map_or("", |(ticket, _)| &ticket.group);
         crash::point(Point::LogWrite);
-        let written = self.storage.commit(&Commit {
+        let written = self.storage.commit(&StorageCommit {
             batches: &places,
             group,
             offsets: &moved,
@@ -264,7 +264,7 @@ impl Core {
             .iter()
             .map(|(id, batch)| (*id, batch.last()))
             .collect();
-        let written = Written {
+        let written = WrittenTransaction {
             batches,
             group: group.to_string(),
             offsets: offsets.to_vec(),
@@ -288,33 +288,33 @@ impl Core {
     }
 
     /// Waits until transaction `number` is on the disk and counts.
-    fn durable(&self, number: u64) -> Result<(), Refused> {
+    fn durable(&self, number: u64) -> Result<(), WriteRefused> {
         let sync = || {
             self.storage.sync().map_err(|e| match self.broken(&e) {
-                Refused::Broken(why) => why,
-                Refused::Fenced | Refused::Stale => e.to_string(),
+                WriteRefused::Broken(why) => why,
+                WriteRefused::Fenced | WriteRefused::Stale => e.to_string(),
             })
         };
 
         self.pending
             .wait(number, sync, |ready| self.publish(ready))
-            .map_err(Refused::Broken)
+            .map_err(WriteRefused::Broken)
     }
 
     /// The storage failed. Whether the write will show up after a restart is unknown; going on from
     /// here could contradict it.
-    fn broken(&self, e: &LogError) -> Refused {
+    fn broken(&self, e: &LogError) -> WriteRefused {
         let why = format!("{e}; then start again: what was committed is safe");
         let mut state = self.state();
         state.broken = Some(why.clone());
         state.wake_groups();
-        Refused::Broken(why)
+        WriteRefused::Broken(why)
     }
 
     /// From here on transactions count.
-    fn publish(&self, written: impl IntoIterator<Item = Written>) {
+    fn publish(&self, written: impl IntoIterator<Item = WrittenTransaction>) {
         let mut state = self.state();
-        for Written {
+        for WrittenTransaction {
             batches,
             group,
             offsets,
@@ -331,7 +331,7 @@ impl Core {
     }
 
     /// Tells the compactor which partitions have grown enough.
-    fn want_compaction(&self, state: &State) {
+    fn want_compaction(&self, state: &CoreState) {
         if state.due().is_some() && self.storage.read_only().is_none() {
             self.wanted.ask();
         }
@@ -341,11 +341,11 @@ impl Core {
     /// True unless the time has come.
     pub(crate) fn sleep<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, CoreState>,
         bell: &Arc<Condvar>,
         parts: impl Iterator<Item = PartId> + Clone,
         until: Instant,
-    ) -> (MutexGuard<'a, State>, bool) {
+    ) -> (MutexGuard<'a, CoreState>, bool) {
         let left = until.saturating_duration_since(Instant::now());
         if left == Duration::ZERO {
             return (state, false);
@@ -368,12 +368,12 @@ impl Core {
     }
 }
 
-impl State {
+impl CoreState {
     fn add(&mut self, row: TopicRow) {
         let first = self.parts.len();
         for partition in 0..row.partitions {
-            self.parts.push(Part {
-                place: Place {
+            self.parts.push(LocalPartition {
+                place: StoredPartition {
                     topic: row.number,
                     partition,
                     compact: row.compact,
@@ -391,7 +391,7 @@ impl State {
             });
         }
 
-        self.topics.push(Arc::new(Topic { row, first }));
+        self.topics.push(Arc::new(LocalTopic { row, first }));
     }
 
     /// Says if a clock was wrong before.
@@ -414,7 +414,7 @@ impl State {
         );
     }
 
-    pub(crate) fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
+    pub(crate) fn topic(&self, name: &str) -> Option<&Arc<LocalTopic>> {
         self.topics.iter().find(|t| t.row.name == name)
     }
 
@@ -433,15 +433,15 @@ impl State {
         }
     }
 
-    pub(crate) fn compacted(&mut self, place: Place, to: Compacted) {
+    pub(crate) fn compacted(&mut self, place: StoredPartition, to: Compacted) {
         if let Some(part) = self.parts.iter_mut().find(|p| p.place == place) {
             part.compacted = to;
         }
     }
 
     /// A partition that has grown enough since it was last compacted.
-    pub(crate) fn due(&self) -> Option<Place> {
-        let due = |p: &&Part| {
+    pub(crate) fn due(&self) -> Option<StoredPartition> {
+        let due = |p: &&LocalPartition| {
             p.place.compact
                 && p.old_bytes().saturating_sub(p.compacted.log_bytes)
                     > self.compact_bytes.max(p.compacted.kept_bytes)
@@ -452,7 +452,7 @@ impl State {
 
     /// Where compaction must stop, what the partition has grown to by then, and how far the last
     /// compaction got. What readers hold in memory stays as it is.
-    pub(crate) fn compact_to(&self, place: Place) -> Option<(u64, u64, Compacted)> {
+    pub(crate) fn compact_to(&self, place: StoredPartition) -> Option<(u64, u64, Compacted)> {
         let part = self.parts.iter().find(|p| p.place == place)?;
         Some((
             part.tail.front().map_or(part.end, |b| b.base()),
@@ -462,7 +462,7 @@ impl State {
     }
 }
 
-impl Part {
+impl LocalPartition {
     /// Bytes ever appended, without what is in the tail or not on the disk yet.
     fn old_bytes(&self) -> u64 {
         let published = self.tail.back().map_or(self.log_bytes, |b| b.log_bytes());
@@ -479,7 +479,7 @@ impl Part {
         }
     }
 
-    fn publish(&mut self, batch: Arc<Packed>, keep: usize) {
+    fn publish(&mut self, batch: Arc<PackedBatch>, keep: usize) {
         self.end = batch.last() + 1;
         self.tail_bytes += batch.as_bytes().len();
         self.tail.push_back(batch);

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::batch::Packed;
-use super::core::{Core, PartId, State};
-use super::storage::Place;
+use super::batch::PackedBatch;
+use super::core::{Core, CoreState, PartId};
+use super::storage::StoredPartition;
 use ports::records::Records;
 use ports::topics::TopicPartition;
 use ports::{Limits, LogError};
@@ -15,29 +15,29 @@ use ports::{Limits, LogError};
 const READY_BYTES: usize = 512 * 1024;
 
 /// How far a partition was read.
-pub(crate) struct Position {
+pub(crate) struct ReadPosition {
     pub at: TopicPartition,
     pub part: PartId,
-    place: Place,
+    place: StoredPartition,
     headers: bool,
     /// Next offset to deliver.
     pub next: u64,
     /// Whether nothing is taken from it for now.
     pub passed_over: bool,
-    ready: VecDeque<Arc<Packed>>,
+    ready: VecDeque<Arc<PackedBatch>>,
     /// Where in the first ready batch.
     inside: Option<usize>,
 }
 
-impl Position {
+impl ReadPosition {
     pub(crate) fn new(
         at: TopicPartition,
         part: PartId,
-        place: Place,
+        place: StoredPartition,
         next: u64,
         headers: bool,
     ) -> Self {
-        Position {
+        ReadPosition {
             at,
             part,
             place,
@@ -50,12 +50,12 @@ impl Position {
     }
 
     /// Whether there is something to take.
-    pub(crate) fn has_more(&self, state: &State) -> bool {
+    pub(crate) fn has_more(&self, state: &CoreState) -> bool {
         !self.passed_over && self.next < state.parts[self.part].end
     }
 
     /// Takes batches from the tail in memory. False if they must come from the storage.
-    fn fill(&mut self, state: &State) -> bool {
+    fn fill(&mut self, state: &CoreState) -> bool {
         let part = &state.parts[self.part];
         if part
             .tail
@@ -134,7 +134,7 @@ impl Position {
 /// is left.
 pub(crate) fn fetch(
     core: &Core,
-    positions: &mut [Position],
+    positions: &mut [ReadPosition],
     first: usize,
     limits: Limits,
     into: &mut Records,
@@ -196,15 +196,15 @@ pub(crate) fn fetch(
 mod tests {
     use std::time::Duration;
 
-    use super::super::storage::{Commit, Storage};
-    use super::super::{LocalLog, Memory, Options};
+    use super::super::storage::{Storage, StorageCommit};
+    use super::super::{LocalLog, LocalOptions, Memory};
     use super::*;
     use ports::records::{Headers, Record};
     use ports::topics::{Cleanup, Partitions, TopicId, TopicSpec, TopicTable};
     use ports::{From, Log};
 
     const AT: TopicPartition = TopicPartition::new(TopicId(0), 0);
-    const PLACE: Place = Place {
+    const PLACE: StoredPartition = StoredPartition {
         topic: 0,
         partition: 0,
         compact: false,
@@ -222,9 +222,9 @@ mod tests {
         LocalLog::with_storage(
             Box::new(storage.clone()),
             &TopicTable::new("", vec![spec]),
-            Options {
+            LocalOptions {
                 tail_bytes: 0,
-                ..Options::default()
+                ..LocalOptions::default()
             },
         )
     }
@@ -286,7 +286,7 @@ mod tests {
     fn an_end_that_a_group_has_read_past_is_damage() {
         let storage = written();
         storage
-            .commit(&Commit {
+            .commit(&StorageCommit {
                 batches: &[],
                 group: "g",
                 offsets: &[(PLACE, 3)],

@@ -10,7 +10,7 @@ pub const VERSION: u8 = 1;
 
 /// Why a value cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
+pub enum UnreadableValue {
     /// Written by a version that knows more.
     #[error(
         "{what} has format {version}, this version knows {VERSION}; use the version that wrote it, or a newer one"
@@ -27,14 +27,14 @@ pub enum Unreadable {
 }
 
 /// Numbers behind a version, or without one in the first format.
-fn numbers<const N: usize>(what: &'static str, value: &[u8]) -> Result<[u64; N], Unreadable> {
+fn numbers<const N: usize>(what: &'static str, value: &[u8]) -> Result<[u64; N], UnreadableValue> {
     let numbers = match value.split_first() {
         _ if value.len() == N * 8 => value,
         Some((&VERSION, rest)) if rest.len() == N * 8 => rest,
         Some((&version, _)) if version > VERSION => {
-            return Err(Unreadable::Newer { what, version });
+            return Err(UnreadableValue::Newer { what, version });
         }
-        _ => return Err(Unreadable::Damaged(what)),
+        _ => return Err(UnreadableValue::Damaged(what)),
     };
 
     let mut all = [0; N];
@@ -52,7 +52,7 @@ fn put_numbers(numbers: &[u64]) -> Vec<u8> {
 }
 
 /// A group's next offset in a partition.
-pub fn offset(value: &[u8]) -> Result<u64, Unreadable> {
+pub fn offset(value: &[u8]) -> Result<u64, UnreadableValue> {
     numbers::<1>("a group's offset", value).map(|[n]| n)
 }
 
@@ -62,7 +62,7 @@ pub fn put_offset(offset: u64) -> Vec<u8> {
 }
 
 /// How far a partition was compacted.
-pub fn progress(value: &[u8]) -> Result<Compacted, Unreadable> {
+pub fn progress(value: &[u8]) -> Result<Compacted, UnreadableValue> {
     numbers::<3>("the progress of a compaction", value).map(|[to, log_bytes, kept_bytes]| {
         Compacted {
             to,
@@ -78,24 +78,24 @@ pub fn put_progress(c: Compacted) -> Vec<u8> {
 }
 
 /// A topic. Looked at for its version first: a newer row may have other fields.
-pub fn topic(value: &[u8]) -> Result<TopicRow, Unreadable> {
+pub fn topic(value: &[u8]) -> Result<TopicRow, UnreadableValue> {
     #[derive(serde::Deserialize)]
-    struct Versioned {
+    struct VersionedValue {
         #[serde(default)]
         v: u8,
     }
 
     const WHAT: &str = "a topic";
-    let Versioned { v: version } =
-        serde_json::from_slice(value).map_err(|_| Unreadable::Damaged(WHAT))?;
+    let VersionedValue { v: version } =
+        serde_json::from_slice(value).map_err(|_| UnreadableValue::Damaged(WHAT))?;
     if version > VERSION {
-        return Err(Unreadable::Newer {
+        return Err(UnreadableValue::Newer {
             what: WHAT,
             version,
         });
     }
 
-    serde_json::from_slice(value).map_err(|_| Unreadable::Damaged(WHAT))
+    serde_json::from_slice(value).map_err(|_| UnreadableValue::Damaged(WHAT))
 }
 
 /// To bytes.
@@ -121,15 +121,15 @@ mod tests {
         assert_eq!(progress(&put_progress(all)[1..]).ok(), Some(all));
         assert!(matches!(
             offset(&[2, 1]),
-            Err(Unreadable::Newer { version: 2, .. })
+            Err(UnreadableValue::Newer { version: 2, .. })
         ));
-        assert!(matches!(offset(&[1, 1]), Err(Unreadable::Damaged(_))));
-        assert!(matches!(progress(&[]), Err(Unreadable::Damaged(_))));
+        assert!(matches!(offset(&[1, 1]), Err(UnreadableValue::Damaged(_))));
+        assert!(matches!(progress(&[]), Err(UnreadableValue::Damaged(_))));
         let old = br#"{"number":3,"name":"t","partitions":2,"compact":true,"append_time":false,"record_bytes_max":9}"#;
         assert_eq!(topic(old).map(|r| (r.v, r.number)).ok(), Some((0, 3)));
         assert!(matches!(
             topic(br#"{"v":2,"something":"else"}"#),
-            Err(Unreadable::Newer { version: 2, .. })
+            Err(UnreadableValue::Newer { version: 2, .. })
         ));
         assert!(topic(b"{").is_err());
     }

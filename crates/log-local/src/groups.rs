@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// One input of a group: a topic's number and how many partitions it has.
-pub(crate) type Input = (u16, u32);
+pub(crate) type GroupInput = (u16, u32);
 
 /// A seat in a group, held by one incarnation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(crate) struct Groups {
 #[derive(Default)]
 struct Group {
     generation: u64,
-    inputs: Vec<Input>,
+    inputs: Vec<GroupInput>,
     seats: BTreeMap<Natural, Seat>,
 }
 
@@ -61,7 +61,7 @@ impl Groups {
         &mut self,
         group: &str,
         instance: &str,
-        inputs: &[Input],
+        inputs: &[GroupInput],
     ) -> Result<(Ticket, bool), String> {
         let name = Natural(instance.to_string());
         let g = self.groups.entry(group.to_string()).or_default();

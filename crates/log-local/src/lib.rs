@@ -33,10 +33,10 @@ use rustc_hash::FxHashMap;
 use self::batch::Builder;
 use self::clock::StampClock;
 pub use self::compact::Compaction;
-use self::core::{Core, PartId, State, Topic};
+use self::core::{Core, CoreState, LocalTopic, PartId};
 pub use self::memory::Memory;
 pub use self::storage::Storage;
-use self::storage::{Place, TopicRow};
+use self::storage::{StoredPartition, TopicRow};
 use ports::records::{Record, Records};
 use ports::topics::{TopicId, TopicPartition, TopicSpec, TopicTable};
 use ports::{
@@ -58,7 +58,7 @@ pub enum Durability {
 
 /// How a local log behaves.
 #[derive(Clone)]
-pub struct Options {
+pub struct LocalOptions {
     /// Stamps records of topics with append time. A partition's stamps do not fall, unless the
     /// clock does by more than [`clock::STEP_MS`].
     pub clock: StampClock,
@@ -78,9 +78,9 @@ pub struct Options {
     pub linger: Duration,
 }
 
-impl Default for Options {
+impl Default for LocalOptions {
     fn default() -> Self {
-        Options {
+        LocalOptions {
             clock: clock::of_the_machine(),
             durability: Durability::default(),
             tail_bytes: 2 << 20,
@@ -95,18 +95,18 @@ impl Default for Options {
 /// The local log, for one table of topics. Clones and [`Self::with_topics`] share everything.
 #[derive(Clone)]
 pub struct LocalLog {
-    handle: Arc<Handle>,
-    owner: Arc<Owner>,
+    handle: Arc<LogHandle>,
+    owner: Arc<ThreadOwner>,
 }
 
 /// Stops the threads when the last log goes, so that the directory is free when its last member,
 /// reader and writer are gone too.
-struct Owner {
+struct ThreadOwner {
     core: Arc<Core>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-impl Owner {
+impl ThreadOwner {
     fn start(&mut self, name: &str, work: fn(&Core)) -> Result<(), LogError> {
         let theirs = self.core.clone();
         let thread = std::thread::Builder::new()
@@ -122,7 +122,7 @@ impl Owner {
     }
 }
 
-impl Drop for Owner {
+impl Drop for ThreadOwner {
     fn drop(&mut self) {
         self.core.stop.store(true, Ordering::Release);
         self.core.wanted.ask();
@@ -141,17 +141,17 @@ impl Drop for Owner {
 }
 
 /// What members, readers and writers share: the log and the names of its topics.
-pub(crate) struct Handle {
+pub(crate) struct LogHandle {
     core: Arc<Core>,
     table: Arc<TopicTable>,
     /// Topics found so far, by [`TopicId`]. Topics never go away.
-    known: RwLock<Vec<Option<Arc<Topic>>>>,
+    known: RwLock<Vec<Option<Arc<LocalTopic>>>>,
 }
 
 impl LocalLog {
     /// A new log in memory.
     pub fn in_memory(table: &TopicTable) -> Self {
-        Self::with_storage(Box::new(Memory::default()), table, Options::default())
+        Self::with_storage(Box::new(Memory::default()), table, LocalOptions::default())
             .expect("memory cannot fail to open")
     }
 
@@ -159,14 +159,14 @@ impl LocalLog {
     pub fn with_storage(
         storage: Box<dyn Storage>,
         table: &TopicTable,
-        options: Options,
+        options: LocalOptions,
     ) -> Result<Self, LogError> {
         let core = Arc::new(Core::open(storage, options)?);
-        let handle = Handle::new(core.clone(), table);
+        let handle = LogHandle::new(core.clone(), table);
 
         // Made first, so that a second thread that cannot be started does not leave the first one
         // alone.
-        let mut owner = Owner {
+        let mut owner = ThreadOwner {
             core,
             threads: Mutex::default(),
         };
@@ -189,7 +189,7 @@ impl LocalLog {
     pub fn open(
         dir: &std::path::Path,
         table: &TopicTable,
-        options: Options,
+        options: LocalOptions,
     ) -> Result<Self, LogError> {
         Self::with_storage(
             Box::new(rocks::Rocks::open(dir, options.durability)?),
@@ -205,14 +205,14 @@ impl LocalLog {
         Self::with_storage(
             Box::new(rocks::Rocks::open_read_only(dir)?),
             table,
-            Options::default(),
+            LocalOptions::default(),
         )
     }
 
     /// The same log for other topics.
     pub fn with_topics(&self, table: &TopicTable) -> Self {
         LocalLog {
-            handle: Handle::new(self.owner.core.clone(), table),
+            handle: LogHandle::new(self.owner.core.clone(), table),
             owner: self.owner.clone(),
         }
     }
@@ -222,7 +222,7 @@ impl LocalLog {
     pub fn compact(&self) -> Result<Compaction, LogError> {
         let core = &self.owner.core;
         core.writable()?;
-        let places: Vec<Place> = core
+        let places: Vec<StoredPartition> = core
             .state()
             .parts
             .iter()
@@ -240,18 +240,19 @@ impl LocalLog {
     }
 }
 
-impl Handle {
+impl LogHandle {
     fn new(core: Arc<Core>, table: &TopicTable) -> Arc<Self> {
         let known = RwLock::new(vec![None; table.iter().count()]);
-        Arc::new(Handle {
+        Arc::new(LogHandle {
             core,
             table: Arc::new(table.clone()),
             known,
         })
     }
 
-    fn find(&self, topic: TopicId) -> Option<Arc<Topic>> {
-        let known = |found: &[Option<Arc<Topic>>]| found.get(topic.0 as usize).cloned().flatten();
+    fn find(&self, topic: TopicId) -> Option<Arc<LocalTopic>> {
+        let known =
+            |found: &[Option<Arc<LocalTopic>>]| found.get(topic.0 as usize).cloned().flatten();
         if let Some(found) = known(&self.known.read().unwrap_or_else(PoisonError::into_inner)) {
             return Some(found);
         }
@@ -262,7 +263,7 @@ impl Handle {
         Some(found)
     }
 
-    fn topic(&self, topic: TopicId) -> Result<Arc<Topic>, LogError> {
+    fn topic(&self, topic: TopicId) -> Result<Arc<LocalTopic>, LogError> {
         let name = self.table.name(topic);
         self.find(topic).ok_or_else(|| {
             LogError::Invalid(format!(
@@ -272,7 +273,7 @@ impl Handle {
     }
 
     /// The topic that has a number in the storage, if it is one of ours.
-    fn topic_id(&self, state: &State, number: u16) -> Option<TopicId> {
+    fn topic_id(&self, state: &CoreState, number: u16) -> Option<TopicId> {
         state
             .topics
             .iter()
@@ -281,14 +282,14 @@ impl Handle {
     }
 
     /// A partition's number, place and end.
-    fn part(&self, at: TopicPartition) -> Result<(PartId, Place, u64), LogError> {
+    fn part(&self, at: TopicPartition) -> Result<(PartId, StoredPartition, u64), LogError> {
         let topic = self.topic(at.topic)?;
         let part = self.part_of(&topic, at)?;
         let state = self.core.state();
         Ok((part, state.parts[part].place, state.parts[part].end))
     }
 
-    fn part_of(&self, topic: &Topic, at: TopicPartition) -> Result<PartId, LogError> {
+    fn part_of(&self, topic: &LocalTopic, at: TopicPartition) -> Result<PartId, LogError> {
         if at.partition >= topic.row.partitions {
             let name = &topic.row.name;
             let count = topic.row.partitions;
@@ -308,7 +309,7 @@ impl Handle {
         self.part_of(&topic, r.at)
     }
 
-    fn check_for(&self, topic: &Topic, r: &Record<'_>) -> Result<(), LogError> {
+    fn check_for(&self, topic: &LocalTopic, r: &Record<'_>) -> Result<(), LogError> {
         let size = r.key.map_or(0, <[u8]>::len)
             + r.value.map_or(0, <[u8]>::len)
             + r.headers.as_bytes().len();
@@ -332,7 +333,7 @@ impl Handle {
 
     /// Sorts records into one batch for each partition. Needs no lock that anyone waits for.
     fn pack(&self, records: &Records) -> Result<Vec<(TopicPartition, PartId, Builder)>, LogError> {
-        let mut packed: Vec<(TopicPartition, PartId, Arc<Topic>, Builder)> = Vec::new();
+        let mut packed: Vec<(TopicPartition, PartId, Arc<LocalTopic>, Builder)> = Vec::new();
         let mut places: FxHashMap<TopicPartition, usize> = FxHashMap::default();
         for r in records.iter() {
             let i = match places.get(&r.at) {

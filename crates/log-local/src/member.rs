@@ -3,29 +3,31 @@
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
-use super::Handle;
-use super::core::Refused;
-use super::fetch::{Position, fetch};
+use super::LogHandle;
+use super::core::WriteRefused;
+use super::fetch::{ReadPosition, fetch};
 use super::groups::{Fenced, Ticket};
 use ports::records::Records;
 use ports::topics::TopicPartition;
-use ports::{Limits, LogError, Member, MemberInput, Outcome, Polled, Rejection, Transaction};
+use ports::{
+    Limits, LogError, Member, MemberInput, Polled, Rejection, Transaction, TransactionOutcome,
+};
 
 pub(crate) struct LocalMember {
-    handle: Arc<Handle>,
+    handle: Arc<LogHandle>,
     ticket: Ticket,
     inputs: Vec<MemberInput>,
     /// The generation whose partitions were handed out by `poll`; none after they were revoked.
     generation: Option<u64>,
     assigned: Vec<TopicPartition>,
-    positions: Vec<Position>,
+    positions: Vec<ReadPosition>,
     /// Which position the next poll begins at.
     first: usize,
     bell: Arc<Condvar>,
 }
 
 impl LocalMember {
-    pub(crate) fn new(handle: Arc<Handle>, ticket: Ticket, inputs: Vec<MemberInput>) -> Self {
+    pub(crate) fn new(handle: Arc<LogHandle>, ticket: Ticket, inputs: Vec<MemberInput>) -> Self {
         let bell = Arc::default();
         LocalMember {
             handle,
@@ -143,7 +145,7 @@ impl Member for LocalMember {
             let headers = self.inputs.iter().any(|i| i.topic == at.topic && i.headers);
             self.positions.retain(|p| p.at != *at);
             self.positions
-                .push(Position::new(*at, part, place, *offset, headers));
+                .push(ReadPosition::new(*at, part, place, *offset, headers));
         }
 
         Ok(())
@@ -155,17 +157,17 @@ impl Member for LocalMember {
             .for_each(|p| p.passed_over = partitions.contains(&p.at));
     }
 
-    fn transact(&mut self, tx: &Transaction<'_>) -> Outcome {
+    fn transact(&mut self, tx: &Transaction<'_>) -> TransactionOutcome {
         // What this log does not take it will not take the next time either.
         let packed = match self.handle.pack(tx.outputs) {
             Ok(packed) => packed,
             Err(e @ LogError::Invalid(_)) => {
-                return Outcome::Rejected(Rejection {
+                return TransactionOutcome::Rejected(Rejection {
                     reason: "embedded log".into(),
                     text: e.to_string(),
                 });
             }
-            Err(e) => return Outcome::NotCommitted(e.to_string()),
+            Err(e) => return TransactionOutcome::NotCommitted(e.to_string()),
         };
 
         let offsets: Result<Vec<_>, _> = tx
@@ -175,7 +177,7 @@ impl Member for LocalMember {
             .collect();
         let offsets = match offsets {
             Ok(offsets) => offsets,
-            Err(e) => return Outcome::NotCommitted(e.to_string()),
+            Err(e) => return TransactionOutcome::NotCommitted(e.to_string()),
         };
 
         let ids: Vec<_> = packed.iter().map(|(at, part, _)| (*at, *part)).collect();
@@ -198,16 +200,16 @@ impl Member for LocalMember {
                     .zip(appended)
                     .map(|((at, _), (_, last))| (at, last))
                     .collect();
-                Outcome::Committed {
+                TransactionOutcome::Committed {
                     appended,
                     suspect: false,
                 }
             }
-            Err(Refused::Fenced) => Outcome::Fenced(self.fenced_text()),
-            Err(Refused::Stale) => {
-                Outcome::NotCommitted("the group's partitions were dealt out anew".to_string())
-            }
-            Err(Refused::Broken(why)) => Outcome::Unknown(why),
+            Err(WriteRefused::Fenced) => TransactionOutcome::Fenced(self.fenced_text()),
+            Err(WriteRefused::Stale) => TransactionOutcome::NotCommitted(
+                "the group's partitions were dealt out anew".to_string(),
+            ),
+            Err(WriteRefused::Broken(why)) => TransactionOutcome::Unknown(why),
         }
     }
 

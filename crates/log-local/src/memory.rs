@@ -3,23 +3,23 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::batch::Packed;
-use super::storage::{Commit, Compacted, Loaded, Place, Storage, TopicRow};
+use super::batch::PackedBatch;
+use super::storage::{Compacted, Loaded, Storage, StorageCommit, StoredPartition, TopicRow};
 use ports::LogError;
 
 /// Keeps everything in maps. Clones share them, so that a test can close a log and open it again.
 #[derive(Clone)]
 pub struct Memory {
     id: String,
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Mutex<StoredBatch>>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct StoredBatch {
     topics: Vec<TopicRow>,
-    batches: BTreeMap<Place, BTreeMap<u64, Arc<Packed>>>,
+    batches: BTreeMap<StoredPartition, BTreeMap<u64, Arc<PackedBatch>>>,
     offsets: BTreeMap<(String, u16, u32), u64>,
-    compacted: BTreeMap<Place, Compacted>,
+    compacted: BTreeMap<StoredPartition, Compacted>,
 }
 
 impl Default for Memory {
@@ -35,7 +35,7 @@ impl Memory {
     /// A copy of everything that goes its own way from here.
     pub fn fork(&self) -> Memory {
         let kept = self.kept();
-        let copy = Kept {
+        let copy = StoredBatch {
             topics: kept.topics.clone(),
             batches: kept.batches.clone(),
             offsets: kept.offsets.clone(),
@@ -48,7 +48,7 @@ impl Memory {
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, StoredBatch> {
         self.kept
             .lock()
             .expect("nobody panics while holding the maps")
@@ -78,7 +78,7 @@ impl Storage for Memory {
         Ok(())
     }
 
-    fn commit(&self, commit: &Commit<'_>) -> Result<(), LogError> {
+    fn commit(&self, commit: &StorageCommit<'_>) -> Result<(), LogError> {
         let mut kept = self.kept();
         for (at, batch) in commit.batches {
             kept.batches
@@ -95,7 +95,12 @@ impl Storage for Memory {
         Ok(())
     }
 
-    fn read(&self, at: Place, from: u64, bytes: usize) -> Result<Vec<Arc<Packed>>, LogError> {
+    fn read(
+        &self,
+        at: StoredPartition,
+        from: u64,
+        bytes: usize,
+    ) -> Result<Vec<Arc<PackedBatch>>, LogError> {
         let kept = self.kept();
         let Some(batches) = kept.batches.get(&at) else {
             return Ok(Vec::new());
@@ -119,7 +124,7 @@ impl Storage for Memory {
         Ok(found)
     }
 
-    fn last(&self, at: Place) -> Result<Option<Arc<Packed>>, LogError> {
+    fn last(&self, at: StoredPartition) -> Result<Option<Arc<PackedBatch>>, LogError> {
         Ok(self
             .kept()
             .batches
@@ -127,11 +132,16 @@ impl Storage for Memory {
             .and_then(|b| b.last_key_value().map(|(_, b)| b.clone())))
     }
 
-    fn compacted(&self, at: Place) -> Result<Compacted, LogError> {
+    fn compacted(&self, at: StoredPartition) -> Result<Compacted, LogError> {
         Ok(self.kept().compacted.get(&at).copied().unwrap_or_default())
     }
 
-    fn replace(&self, at: Place, old: &[u64], new: Option<&Packed>) -> Result<(), LogError> {
+    fn replace(
+        &self,
+        at: StoredPartition,
+        old: &[u64],
+        new: Option<&PackedBatch>,
+    ) -> Result<(), LogError> {
         let mut kept = self.kept();
         let batches = kept.batches.entry(at).or_default();
         for base in old {
@@ -139,7 +149,7 @@ impl Storage for Memory {
         }
 
         if let Some(new) = new {
-            let copy = Packed::parse(new.base(), new.as_bytes().to_vec())
+            let copy = PackedBatch::parse(new.base(), new.as_bytes().to_vec())
                 .map_err(|e| LogError::Corrupt(e.to_string()))?;
             batches.insert(new.base(), copy);
         }
@@ -147,7 +157,7 @@ impl Storage for Memory {
         Ok(())
     }
 
-    fn set_compacted(&self, at: Place, to: Compacted) -> Result<(), LogError> {
+    fn set_compacted(&self, at: StoredPartition, to: Compacted) -> Result<(), LogError> {
         self.kept().compacted.insert(at, to);
         Ok(())
     }

@@ -7,25 +7,25 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use super::batch::Packed;
+use super::batch::PackedBatch;
 use super::core::PartId;
 
 /// A transaction that is written.
-pub(crate) struct Written {
-    pub batches: Vec<(PartId, Arc<Packed>)>,
+pub(crate) struct WrittenTransaction {
+    pub batches: Vec<(PartId, Arc<PackedBatch>)>,
     pub group: String,
     pub offsets: Vec<(PartId, u64)>,
 }
 
 #[derive(Default)]
-pub(crate) struct Pending {
-    inner: Mutex<Inner>,
+pub(crate) struct PendingWrites {
+    inner: Mutex<PendingInner>,
     done: Condvar,
 }
 
 #[derive(Default)]
-struct Inner {
-    queue: VecDeque<Written>,
+struct PendingInner {
+    queue: VecDeque<WrittenTransaction>,
     /// Transactions that were written, ever.
     written: u64,
     /// And that are on the disk.
@@ -34,8 +34,8 @@ struct Inner {
     failed: Option<String>,
 }
 
-impl Pending {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+impl PendingWrites {
+    fn lock(&self) -> MutexGuard<'_, PendingInner> {
         self.inner
             .lock()
             .expect("nobody panics while holding what is pending")
@@ -43,7 +43,7 @@ impl Pending {
 
     /// Adds one that was just written; the caller still has the turn, so they are in order. Answers
     /// its number.
-    pub(crate) fn add(&self, written: Written) -> u64 {
+    pub(crate) fn add(&self, written: WrittenTransaction) -> u64 {
         let mut inner = self.lock();
         inner.queue.push_back(written);
         inner.written += 1;
@@ -62,7 +62,7 @@ impl Pending {
         &self,
         number: u64,
         sync: impl Fn() -> Result<(), String>,
-        publish: impl Fn(Vec<Written>),
+        publish: impl Fn(Vec<WrittenTransaction>),
     ) -> Result<(), String> {
         let mut inner = self.lock();
         loop {
@@ -114,8 +114,8 @@ mod tests {
 
     use super::*;
 
-    fn one(offset: u64) -> Written {
-        Written {
+    fn one(offset: u64) -> WrittenTransaction {
+        WrittenTransaction {
             batches: Vec::new(),
             group: "g".into(),
             offsets: vec![(0, offset)],
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn many_share_one_wait_and_count_in_order() {
-        let pending = Pending::default();
+        let pending = PendingWrites::default();
         let syncs = AtomicU64::new(0);
         let turn = Mutex::new(0_u64);
         let published = Mutex::new(Vec::new());
@@ -144,7 +144,7 @@ mod tests {
                             Ok(())
                         };
 
-                        let publish = |ready: Vec<Written>| {
+                        let publish = |ready: Vec<WrittenTransaction>| {
                             published
                                 .lock()
                                 .expect("not poisoned")
@@ -174,9 +174,9 @@ mod tests {
 
     #[test]
     fn a_disk_that_fails_fails_all_who_wait_and_publishes_nothing() {
-        let pending = Pending::default();
+        let pending = PendingWrites::default();
         let first = pending.add(one(1));
-        let publish = |_: Vec<Written>| panic!("nothing is on the disk");
+        let publish = |_: Vec<WrittenTransaction>| panic!("nothing is on the disk");
         assert_eq!(
             pending.wait(first, || Err("no".into()), publish),
             Err("no".to_string())

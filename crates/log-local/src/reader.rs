@@ -3,15 +3,15 @@
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
-use super::Handle;
-use super::fetch::{Position, fetch};
+use super::LogHandle;
+use super::fetch::{ReadPosition, fetch};
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition};
 use ports::{From, Limits, LogError, Reader};
 
 pub(crate) struct LocalReader {
-    handle: Arc<Handle>,
-    positions: Vec<Position>,
+    handle: Arc<LogHandle>,
+    positions: Vec<ReadPosition>,
     /// Ends of the partitions when the reader was made.
     targets: Vec<u64>,
     first: usize,
@@ -20,7 +20,7 @@ pub(crate) struct LocalReader {
 
 impl LocalReader {
     pub(crate) fn new(
-        handle: Arc<Handle>,
+        handle: Arc<LogHandle>,
         topic: TopicId,
         from: &[(u32, From)],
         headers: bool,
@@ -42,7 +42,7 @@ impl LocalReader {
                 }
             };
 
-            positions.push(Position::new(at, part, place, next, headers));
+            positions.push(ReadPosition::new(at, part, place, next, headers));
             targets.push(end);
         }
 

@@ -19,11 +19,11 @@ use rocksdb::{
 use serde::{Deserialize, Serialize};
 
 use super::Durability;
-use super::batch::{Packed, Unreadable};
+use super::batch::{PackedBatch, UnreadableBatch};
 use super::format;
-use super::storage::{Commit, Compacted, Loaded, Place, Storage, TopicRow};
+use super::storage::{Compacted, Loaded, Storage, StorageCommit, StoredPartition, TopicRow};
 use os::files;
-use os::files::look::{self, Look};
+use os::files::look::{self, Inspection};
 use ports::LogError;
 
 const FORMAT: u32 = 1;
@@ -43,7 +43,7 @@ pub(crate) struct Rocks {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Identity {
+struct LogIdentity {
     format: u32,
     cluster_id: String,
 }
@@ -109,8 +109,8 @@ impl Rocks {
         };
 
         let db = match look::at_rest(&files, open) {
-            Look::Found(opened) => opened?,
-            Look::Busy(tries) => {
+            Inspection::Found(opened) => opened?,
+            Inspection::Busy(tries) => {
                 return Err(LogError::Io(format!(
                     "{}: the process that runs on this log replaced its files during each of {tries} attempts to look into it; try again when it has less to do",
                     dir.display()
@@ -133,7 +133,7 @@ impl Rocks {
             .expect("the column families are opened with the log")
     }
 
-    fn iterator(&self, at: Place) -> DBRawIterator<'_> {
+    fn iterator(&self, at: StoredPartition) -> DBRawIterator<'_> {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(key(at, 0));
         let mut past = key(at, u64::MAX);
@@ -144,7 +144,7 @@ impl Rocks {
     }
 
     /// The batch an iterator stands on.
-    fn current(&self, iterator: &DBRawIterator<'_>) -> Result<Option<Arc<Packed>>, LogError> {
+    fn current(&self, iterator: &DBRawIterator<'_>) -> Result<Option<Arc<PackedBatch>>, LogError> {
         let Some((key, value)) = iterator.item() else {
             iterator.status().map_err(|e| self.error(&e))?;
             return Ok(None);
@@ -155,21 +155,23 @@ impl Rocks {
             .and_then(|b| b.try_into().ok())
             .map(u64::from_be_bytes);
         let base = base.ok_or_else(|| self.damaged("a key is cut short"))?;
-        Packed::parse(base, value.to_vec())
+        PackedBatch::parse(base, value.to_vec())
             .map(Some)
             .map_err(|e| match e {
-                Unreadable::Newer(_) => LogError::Invalid(format!("{}: {e}", self.dir.display())),
-                Unreadable::Damaged(why) => self.damaged(&why),
+                UnreadableBatch::Newer(_) => {
+                    LogError::Invalid(format!("{}: {e}", self.dir.display()))
+                }
+                UnreadableBatch::Damaged(why) => self.damaged(&why),
             })
     }
 
     /// What a format says of a small value.
-    fn known<T>(&self, found: Result<T, format::Unreadable>) -> Result<T, LogError> {
+    fn known<T>(&self, found: Result<T, format::UnreadableValue>) -> Result<T, LogError> {
         found.map_err(|e| match e {
-            format::Unreadable::Newer { .. } => {
+            format::UnreadableValue::Newer { .. } => {
                 LogError::Invalid(format!("{}: {e}", self.dir.display()))
             }
-            format::Unreadable::Damaged(_) => self.damaged(&e.to_string()),
+            format::UnreadableValue::Damaged(_) => self.damaged(&e.to_string()),
         })
     }
 
@@ -247,7 +249,7 @@ impl Storage for Rocks {
         self.db.flush_wal(true).map_err(|e| self.error(&e))
     }
 
-    fn commit(&self, commit: &Commit<'_>) -> Result<(), LogError> {
+    fn commit(&self, commit: &StorageCommit<'_>) -> Result<(), LogError> {
         let mut batch = WriteBatch::default();
         for (at, packed) in commit.batches {
             batch.put_cf(
@@ -264,7 +266,12 @@ impl Storage for Rocks {
         self.db.write(batch).map_err(|e| self.error(&e))
     }
 
-    fn read(&self, at: Place, from: u64, bytes: usize) -> Result<Vec<Arc<Packed>>, LogError> {
+    fn read(
+        &self,
+        at: StoredPartition,
+        from: u64,
+        bytes: usize,
+    ) -> Result<Vec<Arc<PackedBatch>>, LogError> {
         let mut iterator = self.iterator(at);
         iterator.seek_for_prev(key(at, from));
         let mut found = Vec::new();
@@ -292,13 +299,13 @@ impl Storage for Rocks {
         Ok(found)
     }
 
-    fn last(&self, at: Place) -> Result<Option<Arc<Packed>>, LogError> {
+    fn last(&self, at: StoredPartition) -> Result<Option<Arc<PackedBatch>>, LogError> {
         let mut iterator = self.iterator(at);
         iterator.seek_to_last();
         self.current(&iterator)
     }
 
-    fn compacted(&self, at: Place) -> Result<Compacted, LogError> {
+    fn compacted(&self, at: StoredPartition) -> Result<Compacted, LogError> {
         let Some(value) = self.db.get(progress_key(at)).map_err(|e| self.error(&e))? else {
             return Ok(Compacted::default());
         };
@@ -306,7 +313,12 @@ impl Storage for Rocks {
         self.known(format::progress(&value))
     }
 
-    fn replace(&self, at: Place, old: &[u64], new: Option<&Packed>) -> Result<(), LogError> {
+    fn replace(
+        &self,
+        at: StoredPartition,
+        old: &[u64],
+        new: Option<&PackedBatch>,
+    ) -> Result<(), LogError> {
         let mut batch = WriteBatch::default();
         let family = self.family(at.compact);
         for base in old {
@@ -320,14 +332,14 @@ impl Storage for Rocks {
         self.db.write(batch).map_err(|e| self.error(&e))
     }
 
-    fn set_compacted(&self, at: Place, to: Compacted) -> Result<(), LogError> {
+    fn set_compacted(&self, at: StoredPartition, to: Compacted) -> Result<(), LogError> {
         self.db
             .put(progress_key(at), format::put_progress(to))
             .map_err(|e| self.error(&e))
     }
 }
 
-fn key(at: Place, base: u64) -> Vec<u8> {
+fn key(at: StoredPartition, base: u64) -> Vec<u8> {
     let mut key = Vec::with_capacity(15);
     key.extend_from_slice(&at.topic.to_be_bytes());
     key.extend_from_slice(&at.partition.to_be_bytes());
@@ -335,14 +347,14 @@ fn key(at: Place, base: u64) -> Vec<u8> {
     key
 }
 
-fn progress_key(at: Place) -> Vec<u8> {
+fn progress_key(at: StoredPartition) -> Vec<u8> {
     let mut key = vec![PROGRESS];
     key.extend_from_slice(&at.topic.to_be_bytes());
     key.extend_from_slice(&at.partition.to_be_bytes());
     key
 }
 
-fn offset_key(group: &str, at: Place) -> Vec<u8> {
+fn offset_key(group: &str, at: StoredPartition) -> Vec<u8> {
     let mut key = vec![OFFSET];
     key.extend_from_slice(group.as_bytes());
     key.extend_from_slice(&at.topic.to_be_bytes());
@@ -409,7 +421,7 @@ fn families() -> Vec<ColumnFamilyDescriptor> {
     ]
 }
 
-fn read_identity(dir: &Path) -> Result<Option<Identity>, LogError> {
+fn read_identity(dir: &Path) -> Result<Option<LogIdentity>, LogError> {
     let path = dir.join("identity");
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
@@ -417,7 +429,7 @@ fn read_identity(dir: &Path) -> Result<Option<Identity>, LogError> {
         Err(e) => return Err(unusable(dir, &e.to_string())),
     };
 
-    let identity: Identity = serde_json::from_slice(&bytes).map_err(|e| {
+    let identity: LogIdentity = serde_json::from_slice(&bytes).map_err(|e| {
         LogError::Invalid(format!(
             "{} is unreadable ({e}); put it back, or use another directory",
             path.display()
@@ -436,7 +448,7 @@ fn read_identity(dir: &Path) -> Result<Option<Identity>, LogError> {
 }
 
 fn make_identity(dir: &Path) -> std::io::Result<String> {
-    let identity = Identity {
+    let identity = LogIdentity {
         format: FORMAT,
         cluster_id: uuid::Uuid::now_v7().to_string(),
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::batch::Packed;
+use super::batch::PackedBatch;
 use ports::LogError;
 use ports::topics::{Cleanup, TopicSpec};
 
@@ -84,7 +84,7 @@ impl TopicRow {
 
 /// One partition of one topic of the storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct StoredPartition {
     /// The topic's number.
     pub topic: u16,
     /// The partition.
@@ -98,7 +98,7 @@ pub struct Place {
 pub struct Compacted {
     /// Every batch before this offset was looked at.
     pub to: u64,
-    /// [`Packed::log_bytes`] there.
+    /// [`PackedBatch::log_bytes`] there.
     pub log_bytes: u64,
     /// Bytes that were left of it.
     pub kept_bytes: u64,
@@ -114,13 +114,13 @@ pub struct Loaded {
 }
 
 /// New batches and, from a transaction, where its group has got to; all or nothing.
-pub struct Commit<'a> {
+pub struct StorageCommit<'a> {
     /// Batches with their places.
-    pub batches: &'a [(Place, Arc<Packed>)],
+    pub batches: &'a [(StoredPartition, Arc<PackedBatch>)],
     /// The group.
     pub group: &'a str,
     /// Its offsets.
-    pub offsets: &'a [(Place, u64)],
+    pub offsets: &'a [(StoredPartition, u64)],
 }
 
 /// Keeps batches, topics and offsets. Calls of [`Self::commit`] and [`Self::add_topic`] come one at
@@ -141,17 +141,27 @@ pub trait Storage: Send + Sync {
         Ok(())
     }
     /// Writes atomically.
-    fn commit(&self, commit: &Commit<'_>) -> Result<(), LogError>;
+    fn commit(&self, commit: &StorageCommit<'_>) -> Result<(), LogError>;
     /// Batches in order from the one that holds `from`, or else the next: at least one if there is
     /// any, and no more once `bytes` are reached.
-    fn read(&self, at: Place, from: u64, bytes: usize) -> Result<Vec<Arc<Packed>>, LogError>;
+    fn read(
+        &self,
+        at: StoredPartition,
+        from: u64,
+        bytes: usize,
+    ) -> Result<Vec<Arc<PackedBatch>>, LogError>;
     /// The last batch.
-    fn last(&self, at: Place) -> Result<Option<Arc<Packed>>, LogError>;
+    fn last(&self, at: StoredPartition) -> Result<Option<Arc<PackedBatch>>, LogError>;
     /// How far the partition was compacted.
-    fn compacted(&self, at: Place) -> Result<Compacted, LogError>;
+    fn compacted(&self, at: StoredPartition) -> Result<Compacted, LogError>;
     /// Puts one batch (or none) in the place of those that begin at the offsets of `old`,
     /// atomically.
-    fn replace(&self, at: Place, old: &[u64], new: Option<&Packed>) -> Result<(), LogError>;
+    fn replace(
+        &self,
+        at: StoredPartition,
+        old: &[u64],
+        new: Option<&PackedBatch>,
+    ) -> Result<(), LogError>;
     /// Remembers how far the partition was compacted.
-    fn set_compacted(&self, at: Place, to: Compacted) -> Result<(), LogError>;
+    fn set_compacted(&self, at: StoredPartition, to: Compacted) -> Result<(), LogError>;
 }

@@ -111,7 +111,7 @@ pub struct Transaction<'a> {
 
 /// How a transaction ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum TransactionOutcome {
     /// Decided, and in the log for ever.
     Committed {
         /// Last offset written, for each partition that got output.
@@ -191,7 +191,7 @@ pub trait Member {
     fn pass_over(&mut self, _partitions: &[TopicPartition]) {}
     /// Appends and commits in one transaction, fenced by the generation of the last poll. Blocks
     /// until decided or given up.
-    fn transact(&mut self, tx: &Transaction<'_>) -> Outcome;
+    fn transact(&mut self, tx: &Transaction<'_>) -> TransactionOutcome;
     /// Whether something odd was seen since the incarnation began (also outside a transaction).
     fn suspect(&self) -> bool;
     /// Leaves the group for good, so that others get its partitions at once and not when its
@@ -345,7 +345,7 @@ pub enum StoreError {
 }
 
 /// One change of a store: a key and its new value, or none to delete it.
-pub type Write<'a> = (&'a [u8], Option<&'a [u8]>);
+pub type StoreWrite<'a> = (&'a [u8], Option<&'a [u8]>);
 
 /// Key-value state of one task. A cache of its changelog partition, never the truth.
 pub trait StateStore: Send {
@@ -356,7 +356,7 @@ pub trait StateStore: Send {
     /// Applies changes and the meta record, atomically.
     fn write(
         &mut self,
-        changes: &mut dyn Iterator<Item = Write<'_>>,
+        changes: &mut dyn Iterator<Item = StoreWrite<'_>>,
         meta: &[u8],
     ) -> Result<(), StoreError>;
     /// Visits all keys of a prefix in order; `false` stops.

@@ -14,11 +14,11 @@ pub const NO_LOG_TIME: i64 = -1;
 #[derive(Default, Clone)]
 pub struct Records {
     bytes: Vec<u8>,
-    slots: Vec<Slot>,
+    slots: Vec<RecordSlot>,
 }
 
 #[derive(Clone, Copy)]
-struct Slot {
+struct RecordSlot {
     at: TopicPartition,
     offset: u64,
     timestamp_ms: i64,
@@ -180,7 +180,7 @@ impl Records {
         let key = put(r.key);
         let value = put(r.value);
         let headers = put(Some(r.headers.0));
-        self.slots.push(Slot {
+        self.slots.push(RecordSlot {
             at: r.at,
             offset: r.offset,
             timestamp_ms: r.timestamp_ms,

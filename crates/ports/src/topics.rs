@@ -163,13 +163,13 @@ impl TopicTable {
 
     /// `topic/partition`, for messages and headers.
     pub fn show(&self, at: TopicPartition) -> impl fmt::Display + '_ {
-        struct Show<'a>(&'a str, u32);
-        impl fmt::Display for Show<'_> {
+        struct TopicDisplay<'a>(&'a str, u32);
+        impl fmt::Display for TopicDisplay<'_> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{}/{}", self.0, self.1)
             }
         }
 
-        Show(self.name(at.topic), at.partition)
+        TopicDisplay(self.name(at.topic), at.partition)
     }
 }

@@ -12,7 +12,7 @@ pub type OpenOrder = (String, String, i64);
 /// The state of all tasks of both roles, as far as it was added.
 #[derive(Default)]
 pub struct AtRest {
-    accounts: orders::Shared,
+    accounts: orders::SharedSums,
     in_books: Vec<OpenOrder>,
 }
 

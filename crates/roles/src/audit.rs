@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use domain::chain::{self, GENESIS, Hash};
 use engine::context::Ctx;
 use engine::guard;
-use engine::role::{Bug, Role};
+use engine::role::{Bug, RoleLogic};
 use ports::records::Record;
 use ports::varint::{put, take_u64};
 use wire::audit::{AUDIT_ENTRY, AuditEntry, VERSION as ENTRY_VERSION};
@@ -18,28 +18,28 @@ const VERSION: u8 = 1;
 
 /// Chains with links of version 1 (by the source's full name), and the first offset whose link is
 /// of version 2.
-pub type Links = BTreeMap<String, u64>;
+pub type EarlyLinks = BTreeMap<String, u64>;
 
 /// The role's logic; see the module.
 #[derive(Default)]
-pub(super) struct Audit {
+pub(super) struct AuditRole {
     /// Only for a replay. What is done for the first time is done in version 2.
-    links: Links,
+    links: EarlyLinks,
     key: String,
     source: String,
     value: Vec<u8>,
 }
 
-impl Audit {
-    pub(super) fn new(links: Links) -> Self {
-        Audit {
+impl AuditRole {
+    pub(super) fn new(links: EarlyLinks) -> Self {
+        AuditRole {
             links,
-            ..Audit::default()
+            ..AuditRole::default()
         }
     }
 }
 
-impl Role for Audit {
+impl RoleLogic for AuditRole {
     fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
         if !topics::AUDITED.contains(&record.at.topic) {
             return Ok(());

@@ -20,9 +20,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use audit::Links;
+pub use audit::EarlyLinks;
 use engine::broadcast::Tables;
-use engine::role::{Input, Role as Logic, RoleFactory, RoleSpec};
+use engine::role::{RoleFactory, RoleInput, RoleLogic as Logic, RoleSpec};
 use ports::records::{Record, Records};
 use ports::topics::{TopicId, TopicTable};
 use ports::{Clock, Log, LogError};
@@ -69,12 +69,12 @@ impl Role {
 
     /// The topics that the role reads, owns and writes.
     pub fn spec(self) -> RoleSpec {
-        let guarded = |topic| Input {
+        let guarded = |topic| RoleInput {
             topic,
             guarded: true,
         };
 
-        let open = |topic| Input {
+        let open = |topic| RoleInput {
             topic,
             guarded: false,
         };
@@ -191,7 +191,7 @@ pub fn factory(
         settings,
         topics,
         partitions,
-        links: Links::default(),
+        links: EarlyLinks::default(),
     })
 }
 
@@ -202,7 +202,7 @@ pub fn factory_of_past(
     settings: RoleSettings,
     topics: Arc<TopicTable>,
     partitions: u32,
-    links: Links,
+    links: EarlyLinks,
 ) -> Box<dyn RoleFactory> {
     Box::new(Factory {
         role,
@@ -220,7 +220,7 @@ struct Factory {
     settings: RoleSettings,
     topics: Arc<TopicTable>,
     partitions: u32,
-    links: Links,
+    links: EarlyLinks,
 }
 
 impl Factory {
@@ -228,9 +228,9 @@ impl Factory {
         match self.role {
             Role::Orders => Box::new(orders::Orders::new(settings)),
             Role::Trading => Box::new(trading::Trading::new(settings)),
-            Role::Portfolio => Box::<portfolio::Portfolios>::default(),
+            Role::Portfolio => Box::<portfolio::PortfolioRole>::default(),
             Role::Notifications => Box::<notifications::Notifications>::default(),
-            Role::Audit => Box::new(audit::Audit::new(self.links.clone())),
+            Role::Audit => Box::new(audit::AuditRole::new(self.links.clone())),
         }
     }
 }

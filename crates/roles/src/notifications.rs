@@ -8,7 +8,7 @@ use domain::instrument::CURRENCY;
 use domain::reason::Reason;
 use domain::status::{Side, Status};
 use engine::context::Ctx;
-use engine::role::{Bug, Role};
+use engine::role::{Bug, RoleLogic};
 use ports::records::Record;
 use wire::event::{Event, OrderEvent};
 use wire::notification::{self, NOTIFICATION};
@@ -23,7 +23,7 @@ pub(super) struct Notifications {
     value: Vec<u8>,
 }
 
-impl Role for Notifications {
+impl RoleLogic for Notifications {
     fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
         let raw = own(ctx, record)?;
         let e = OrderEvent::decode(raw).map_err(|fault| bug(ctx, fault))?;

@@ -12,15 +12,15 @@ use wire::trade::ReferencePrice;
 use wire::{control, instrument, topics};
 
 /// Decoded rows of one table.
-pub(super) struct Rows<T> {
+pub(super) struct DecodedTable<T> {
     table: TopicId,
     decode: fn(&[u8], &[u8]) -> Option<T>,
     seen: IndexMap<Box<[u8]>, (u64, Option<T>), FxBuildHasher>,
 }
 
-impl<T: Copy> Rows<T> {
+impl<T: Copy> DecodedTable<T> {
     fn new(table: TopicId, decode: fn(&[u8], &[u8]) -> Option<T>) -> Self {
-        Rows {
+        DecodedTable {
             table,
             decode,
             seen: IndexMap::default(),
@@ -47,15 +47,15 @@ impl<T: Copy> Rows<T> {
 }
 
 /// Reference data.
-pub(super) fn instruments() -> Rows<Instrument> {
-    Rows::new(topics::INSTRUMENTS, |key, value| {
+pub(super) fn instruments() -> DecodedTable<Instrument> {
+    DecodedTable::new(topics::INSTRUMENTS, |key, value| {
         instrument::decode(Some(key), Some(value)).ok().flatten()
     })
 }
 
 /// Reference prices: price and append time in milliseconds.
-pub(super) fn references() -> Rows<(i64, i64)> {
-    Rows::new(topics::REFERENCE_PRICES, |_, value| {
+pub(super) fn references() -> DecodedTable<(i64, i64)> {
+    DecodedTable::new(topics::REFERENCE_PRICES, |_, value| {
         let p = ReferencePrice::decode(value).ok()?;
         Some((p.price_e4, p.time_us.div_euclid(1_000)))
     })
@@ -63,8 +63,8 @@ pub(super) fn references() -> Rows<(i64, i64)> {
 
 /// The rows of `controls` by which orders end: what of an account is switched off, where its orders
 /// are not kept.
-pub(super) fn ends() -> Rows<Control> {
-    Rows::new(topics::CONTROLS, |key, value| {
+pub(super) fn ends() -> DecodedTable<Control> {
+    DecodedTable::new(topics::CONTROLS, |key, value| {
         control::decode(Some(key), Some(value))
             .ok()?
             .filter(|row| !row.keep_orders)
@@ -73,8 +73,8 @@ pub(super) fn ends() -> Rows<Control> {
 }
 
 /// The rows of `controls`: everything that operators have switched off.
-pub(super) fn controls() -> Rows<Control> {
-    Rows::new(topics::CONTROLS, |key, value| {
+pub(super) fn controls() -> DecodedTable<Control> {
+    DecodedTable::new(topics::CONTROLS, |key, value| {
         Some(control::decode(Some(key), Some(value)).ok()??.state)
     })
 }

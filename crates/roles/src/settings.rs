@@ -4,7 +4,7 @@
 
 use domain::price::Stale;
 use domain::tick::Rules;
-use wire::encode::{self, Field, Format};
+use wire::encode::{self, Encoding, Field};
 use wire::input::read_map;
 
 /// See the module.
@@ -193,7 +193,7 @@ impl RoleSettings {
             .chain(limits.into_iter().filter_map(|(name, n)| Some((name, n?))))
             .collect();
         let mut out = Vec::new();
-        encode::fields(Format::Json, &all, &mut out);
+        encode::fields(Encoding::Json, &all, &mut out);
         out
     }
 

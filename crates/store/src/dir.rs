@@ -23,7 +23,7 @@ const WIPED: &str = "wiped";
 
 /// What state belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
+pub struct StateIdentity {
     /// See [`FORMAT`].
     pub format: u32,
     /// Identity of the log's cluster.
@@ -36,10 +36,10 @@ pub struct Identity {
     pub partitions: u32,
 }
 
-impl Identity {
+impl StateIdentity {
     /// An identity in today's format.
     pub fn new(cluster_id: &str, topic_prefix: &str, role: &str, partitions: u32) -> Self {
-        Identity {
+        StateIdentity {
             format: FORMAT,
             cluster_id: cluster_id.into(),
             topic_prefix: topic_prefix.into(),
@@ -48,7 +48,7 @@ impl Identity {
         }
     }
 
-    fn differences(&self, wanted: &Identity) -> Vec<String> {
+    fn differences(&self, wanted: &StateIdentity) -> Vec<String> {
         let mut found = Vec::new();
         if self.cluster_id != wanted.cluster_id {
             found.push(format!(
@@ -94,7 +94,7 @@ impl InstanceDir {
     pub fn open(
         state: &Path,
         instance: &str,
-        wanted: &Identity,
+        wanted: &StateIdentity,
         wait: Duration,
     ) -> Result<Self, StoreError> {
         let path = make(state, instance, wanted)?;
@@ -110,7 +110,7 @@ impl InstanceDir {
 
     /// Makes the directory if it is not there, and says what [`InstanceDir::open`] would complain
     /// about, but for a holder.
-    pub fn look(state: &Path, instance: &str, wanted: &Identity) -> Result<(), StoreError> {
+    pub fn look(state: &Path, instance: &str, wanted: &StateIdentity) -> Result<(), StoreError> {
         let path = make(state, instance, wanted)?;
         let lock = lock_file(&path)?;
         match fits(&path, wanted) {
@@ -194,7 +194,7 @@ impl InstanceDir {
 }
 
 /// Makes the directory of an instance, for its owner alone.
-fn make(state: &Path, instance: &str, wanted: &Identity) -> Result<PathBuf, StoreError> {
+fn make(state: &Path, instance: &str, wanted: &StateIdentity) -> Result<PathBuf, StoreError> {
     let role = state.join(&wanted.role);
     let path = role.join(instance);
     for dir in [&role, &path] {
@@ -206,7 +206,7 @@ fn make(state: &Path, instance: &str, wanted: &Identity) -> Result<PathBuf, Stor
 
 /// Whether the directory says that it is what is wanted; false if it says nothing yet, and holds
 /// nothing.
-fn fits(path: &Path, wanted: &Identity) -> Result<bool, StoreError> {
+fn fits(path: &Path, wanted: &StateIdentity) -> Result<bool, StoreError> {
     let Some(found) = read_identity(path)? else {
         // The label is on the disk before the first store is made. So stores without one were
         // brought here, or have lost it.
@@ -259,7 +259,7 @@ fn unlabelled(path: &Path) -> StoreError {
 }
 
 /// The identity of an instance's directory, for looking in from outside; none if it has none yet.
-pub fn read_identity(path: &Path) -> Result<Option<Identity>, StoreError> {
+pub fn read_identity(path: &Path) -> Result<Option<StateIdentity>, StoreError> {
     let file = path.join("identity");
     let bytes = match std::fs::read(&file) {
         Ok(bytes) => bytes,
@@ -269,7 +269,7 @@ pub fn read_identity(path: &Path) -> Result<Option<Identity>, StoreError> {
 
     /// Read on its own first: a newer format may have other fields.
     #[derive(Deserialize)]
-    struct Versioned {
+    struct VersionedIdentity {
         format: u32,
     }
 
@@ -281,7 +281,7 @@ pub fn read_identity(path: &Path) -> Result<Option<Identity>, StoreError> {
         ))
     };
 
-    let Versioned { format } = serde_json::from_slice(&bytes).map_err(unreadable)?;
+    let VersionedIdentity { format } = serde_json::from_slice(&bytes).map_err(unreadable)?;
     if format > FORMAT {
         return Err(newer(path, format));
     }
@@ -314,7 +314,7 @@ pub fn io(path: &Path, e: &std::io::Error) -> StoreError {
 }
 
 /// Labels a directory.
-pub fn write_identity(path: &Path, identity: &Identity) -> std::io::Result<()> {
+pub fn write_identity(path: &Path, identity: &StateIdentity) -> std::io::Result<()> {
     files::replace(
         &path.join("identity"),
         &serde_json::to_vec_pretty(identity)?,

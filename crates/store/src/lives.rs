@@ -12,12 +12,12 @@ use ports::varint::{put, take_u64};
 
 /// A life's number and its writes so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Mark {
+struct GenerationMark {
     life: u64,
     writes: u64,
 }
 
-impl Mark {
+impl GenerationMark {
     fn bytes(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(8);
         put(&mut out, self.life);
@@ -25,9 +25,9 @@ impl Mark {
         out
     }
 
-    fn read(mut bytes: &[u8]) -> Result<Mark, &'static str> {
+    fn read(mut bytes: &[u8]) -> Result<GenerationMark, &'static str> {
         match (take_u64(&mut bytes), take_u64(&mut bytes)) {
-            (Some(life), Some(writes)) if bytes.is_empty() => Ok(Mark { life, writes }),
+            (Some(life), Some(writes)) if bytes.is_empty() => Ok(GenerationMark { life, writes }),
             _ => Err("the mark of a life is unreadable"),
         }
     }
@@ -36,8 +36,8 @@ impl Mark {
 /// The marks of a store that is open.
 #[derive(Debug)]
 pub(super) struct Lives {
-    now: Mark,
-    before: Mark,
+    now: GenerationMark,
+    before: GenerationMark,
 }
 
 impl Lives {
@@ -47,7 +47,9 @@ impl Lives {
         marks: [Option<Vec<u8>>; 2],
         before: Option<Vec<u8>>,
     ) -> Result<Lives, &'static str> {
-        let mark = |bytes: Option<Vec<u8>>| bytes.map_or(Ok(Mark::default()), |b| Mark::read(&b));
+        let mark = |bytes: Option<Vec<u8>>| {
+            bytes.map_or(Ok(GenerationMark::default()), |b| GenerationMark::read(&b))
+        };
         let [even, odd] = marks.map(mark);
         let found = mark(before)?;
         let even = even?;
@@ -63,7 +65,7 @@ impl Lives {
         }
 
         Ok(Lives {
-            now: Mark {
+            now: GenerationMark {
                 life: last.life + 1,
                 writes: 0,
             },
@@ -85,12 +87,12 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Kept {
+    struct KeptGeneration {
         marks: [Option<Vec<u8>>; 2],
         before: Option<Vec<u8>>,
     }
 
-    impl Kept {
+    impl KeptGeneration {
         fn live(&mut self, writes: u64) {
             let mut lives =
                 Lives::read(self.marks.clone(), self.before.clone()).expect("nothing is missing");
@@ -104,7 +106,7 @@ mod tests {
 
     #[test]
     fn lives_follow_each_other_and_a_lost_end_is_seen() {
-        let mut kept = Kept::default();
+        let mut kept = KeptGeneration::default();
         for writes in [3, 0, 1, 7, 0, 0, 2] {
             kept.live(writes);
         }
@@ -114,16 +116,17 @@ mod tests {
             .expect("nothing is missing")
             .before;
         let other = usize::from(last.life.is_multiple_of(2));
-        let older = Mark::read(kept.marks[other].as_deref().expect("a mark")).expect("readable");
+        let older =
+            GenerationMark::read(kept.marks[other].as_deref().expect("a mark")).expect("readable");
         for lost in [
             Some(
-                Mark {
+                GenerationMark {
                     writes: older.writes - 1,
                     ..older
                 }
                 .bytes(),
             ),
-            Some(Mark { life: 1, writes: 3 }.bytes()),
+            Some(GenerationMark { life: 1, writes: 3 }.bytes()),
             None,
         ] {
             let mut kept = kept.clone();

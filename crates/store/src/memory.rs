@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use ports::{StateStore, StoreError, Stores, Write};
+use ports::{StateStore, StoreError, StoreWrite, Stores};
 
 #[derive(Default)]
-struct Content {
+struct MemoryContent {
     data: BTreeMap<Vec<u8>, Vec<u8>>,
     meta: Option<Vec<u8>>,
 }
@@ -43,11 +43,11 @@ impl Stores for MemoryStores {
 /// The store of one task. Clones share it.
 #[derive(Clone, Default)]
 pub struct MemoryStore {
-    content: Arc<RwLock<Content>>,
+    content: Arc<RwLock<MemoryContent>>,
 }
 
 impl MemoryStore {
-    fn read(&self) -> RwLockReadGuard<'_, Content> {
+    fn read(&self) -> RwLockReadGuard<'_, MemoryContent> {
         self.content.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -67,7 +67,7 @@ impl StateStore for MemoryStore {
 
     fn write(
         &mut self,
-        changes: &mut dyn Iterator<Item = Write<'_>>,
+        changes: &mut dyn Iterator<Item = StoreWrite<'_>>,
         meta: &[u8],
     ) -> Result<(), StoreError> {
         let mut content = self.content.write().unwrap_or_else(PoisonError::into_inner);

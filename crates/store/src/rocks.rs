@@ -14,13 +14,13 @@ use rocksdb::{
     LogLevel, Options, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
-use super::dir::{FORMAT, Identity, InstanceDir, newer};
+use super::dir::{FORMAT, InstanceDir, StateIdentity, newer};
 use super::lives::Lives;
-use super::room::{Open, Room, Slot, State};
+use super::room::{DatabaseState, OpenDatabase, OpenStores, StoreSlot};
 use faults::crash::{self, Point};
 use os::files;
-use os::files::look::{self, Look};
-use ports::{StateStore, StoreError, Stores, Write};
+use os::files::look::{self, Inspection};
+use ports::{StateStore, StoreError, StoreWrite, Stores};
 
 const DATA: u8 = 1;
 pub(super) const META: &[u8] = &[0, b'm'];
@@ -34,7 +34,7 @@ const BEFORE: &[u8] = &[0, b'p'];
 pub struct SharedMemory {
     cache: Cache,
     buffers: WriteBufferManager,
-    room: Arc<Room>,
+    room: Arc<OpenStores>,
 }
 
 impl SharedMemory {
@@ -51,7 +51,7 @@ impl SharedMemory {
     /// has room for.
     pub fn with_open_stores(self, most: usize) -> Self {
         SharedMemory {
-            room: Arc::new(Room::at_most(most)),
+            room: Arc::new(OpenStores::at_most(most)),
             ..self
         }
     }
@@ -67,7 +67,7 @@ impl Default for SharedMemory {
 pub struct RocksStores {
     state: PathBuf,
     instance: String,
-    identity: Identity,
+    identity: StateIdentity,
     dir: OnceLock<InstanceDir>,
     shared: SharedMemory,
 }
@@ -77,7 +77,7 @@ impl RocksStores {
     pub fn open(
         state: &Path,
         instance: &str,
-        identity: &Identity,
+        identity: &StateIdentity,
         wait: Duration,
         shared: &SharedMemory,
     ) -> Result<Self, StoreError> {
@@ -94,14 +94,19 @@ impl RocksStores {
     pub fn open_later(
         state: &Path,
         instance: &str,
-        identity: &Identity,
+        identity: &StateIdentity,
         shared: &SharedMemory,
     ) -> Result<Self, StoreError> {
         InstanceDir::look(state, instance, identity)?;
         Ok(Self::unopened(state, instance, identity, shared))
     }
 
-    fn unopened(state: &Path, instance: &str, identity: &Identity, shared: &SharedMemory) -> Self {
+    fn unopened(
+        state: &Path,
+        instance: &str,
+        identity: &StateIdentity,
+        shared: &SharedMemory,
+    ) -> Self {
         let state = state.to_path_buf();
         let instance = instance.to_string();
         let identity = identity.clone();
@@ -187,7 +192,7 @@ fn without_current(path: &Path) -> StoreError {
 /// The store of one task.
 pub struct RocksStore {
     path: PathBuf,
-    slot: Arc<Slot>,
+    slot: Arc<StoreSlot>,
     shared: SharedMemory,
     write: WriteOptions,
     key: Vec<u8>,
@@ -202,7 +207,7 @@ impl RocksStore {
     }
 
     /// Opens a database once others were closed for it, if files are scarce.
-    fn open_with_room(path: &Path, shared: &SharedMemory) -> Result<Open, StoreError> {
+    fn open_with_room(path: &Path, shared: &SharedMemory) -> Result<OpenDatabase, StoreError> {
         // Without this file RocksDB would take the rest for rubbish and begin anew.
         let has_files = std::fs::read_dir(path).is_ok_and(|mut files| files.next().is_some());
         if has_files && !path.join("CURRENT").exists() {
@@ -238,8 +243,8 @@ impl RocksStore {
     /// Looks into a store, also while its owner runs: as it was at this moment. Writing fails.
     pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
         match look::at_rest(path, || Self::open_once(path)) {
-            Look::Found(found) => found,
-            Look::Busy(tries) => Err(StoreError::Io(format!(
+            Inspection::Found(found) => found,
+            Inspection::Busy(tries) => Err(StoreError::Io(format!(
                 "{}: the process that owns this store replaced its files during each of {tries} attempts to open it; try again when it has less to do",
                 path.display()
             ))),
@@ -267,7 +272,7 @@ impl RocksStore {
         Ok(Self::with(path, Self::look_into(path, db, false)?, &shared))
     }
 
-    fn with(path: &Path, open: Open, shared: &SharedMemory) -> Self {
+    fn with(path: &Path, open: OpenDatabase, shared: &SharedMemory) -> Self {
         let slot = shared.room.add(open);
         let shared = shared.clone();
         RocksStore {
@@ -281,7 +286,7 @@ impl RocksStore {
 
     /// Whether a database that has just been opened is whole, and of a version that is known. A new
     /// one gets its version if the opener may write.
-    fn look_into(path: &Path, db: DB, writes: bool) -> Result<Open, StoreError> {
+    fn look_into(path: &Path, db: DB, writes: bool) -> Result<OpenDatabase, StoreError> {
         let get = |key| db.get(key).map_err(|e| error(path, &e));
         let lives = Lives::read([get(LIVES[0])?, get(LIVES[1])?], get(BEFORE)?);
         let lives =
@@ -302,7 +307,7 @@ impl RocksStore {
             }
         }
 
-        Ok(Open { db, lives })
+        Ok(OpenDatabase { db, lives })
     }
 
     /// Runs something with the database, which opens again if it was closed to make room.
@@ -314,7 +319,7 @@ impl RocksStore {
                 .state
                 .read()
                 .unwrap_or_else(PoisonError::into_inner);
-            if let State::Open(open) = &*state {
+            if let DatabaseState::Open(open) = &*state {
                 return then(&open.db);
             }
 
@@ -329,7 +334,7 @@ impl RocksStore {
             .state
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let State::Closed(meta) = &*state else {
+        let DatabaseState::Closed(meta) = &*state else {
             return Ok(());
         };
 
@@ -341,7 +346,7 @@ impl RocksStore {
             )));
         }
 
-        *state = State::Open(open);
+        *state = DatabaseState::Open(open);
         self.shared.room.reopened(&self.slot);
         Ok(())
     }
@@ -406,7 +411,7 @@ impl Drop for RocksStore {
 impl StateStore for RocksStore {
     fn meta(&self) -> Result<Option<Vec<u8>>, StoreError> {
         // What is asked of every store at a start of the loop must not open those that were closed.
-        if let State::Closed(meta) = &*self
+        if let DatabaseState::Closed(meta) = &*self
             .slot
             .state
             .read()
@@ -429,7 +434,7 @@ impl StateStore for RocksStore {
 
     fn write(
         &mut self,
-        changes: &mut dyn Iterator<Item = Write<'_>>,
+        changes: &mut dyn Iterator<Item = StoreWrite<'_>>,
         meta: &[u8],
     ) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
@@ -449,7 +454,7 @@ impl StateStore for RocksStore {
                 .state
                 .write()
                 .unwrap_or_else(PoisonError::into_inner);
-            let State::Open(open) = &mut *state else {
+            let DatabaseState::Open(open) = &mut *state else {
                 drop(state);
                 self.reopen()?;
                 continue;

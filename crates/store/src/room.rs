@@ -29,48 +29,48 @@ const STAY: usize = 4;
 const LOOK_EVERY: u64 = 64;
 
 /// An open database.
-pub(super) struct Open {
+pub(super) struct OpenDatabase {
     pub db: DB,
     pub lives: Lives,
 }
 
 /// A store's database, or what is remembered of one that was closed to make room.
-pub(super) enum State {
-    Open(Open),
+pub(super) enum DatabaseState {
+    Open(OpenDatabase),
     /// The meta record that must be found again.
     Closed(Option<Vec<u8>>),
 }
 
 /// A store as the room knows it.
-pub(super) struct Slot {
+pub(super) struct StoreSlot {
     /// Only its owner waits for this lock. Others try, and leave a store alone that is in use.
-    pub state: RwLock<State>,
+    pub state: RwLock<DatabaseState>,
     is_open: AtomicBool,
     used: AtomicU64,
 }
 
 /// The stores of a process, and how many of them may be open.
 #[derive(Default)]
-pub(super) struct Room {
-    slots: Mutex<Vec<Weak<Slot>>>,
+pub(super) struct OpenStores {
+    slots: Mutex<Vec<Weak<StoreSlot>>>,
     uses: AtomicU64,
     told: AtomicBool,
     most: Option<usize>,
 }
 
-impl Room {
+impl OpenStores {
     /// A room for so many stores, whatever the process may open.
-    pub(super) fn at_most(stores: usize) -> Room {
-        Room {
+    pub(super) fn at_most(stores: usize) -> OpenStores {
+        OpenStores {
             most: Some(stores),
-            ..Room::default()
+            ..OpenStores::default()
         }
     }
 
     /// Takes a store in that has just been opened.
-    pub(super) fn add(&self, open: Open) -> Arc<Slot> {
-        let slot = Slot {
-            state: RwLock::new(State::Open(open)),
+    pub(super) fn add(&self, open: OpenDatabase) -> Arc<StoreSlot> {
+        let slot = StoreSlot {
+            state: RwLock::new(DatabaseState::Open(open)),
             is_open: AtomicBool::new(true),
             used: AtomicU64::new(self.tick()),
         };
@@ -91,7 +91,7 @@ impl Room {
     }
 
     /// Notes that a store was written to. Now and then, closes others if files have become scarce.
-    pub(super) fn wrote(&self, slot: &Slot) {
+    pub(super) fn wrote(&self, slot: &StoreSlot) {
         let now = self.tick();
         slot.used.store(now, Ordering::Relaxed);
         if now.is_multiple_of(LOOK_EVERY) {
@@ -126,7 +126,7 @@ impl Room {
             })
     }
 
-    fn open(&self) -> Vec<Arc<Slot>> {
+    fn open(&self) -> Vec<Arc<StoreSlot>> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots
             .iter()
@@ -163,20 +163,20 @@ impl Room {
     }
 
     /// A store that was closed is open again.
-    pub(super) fn reopened(&self, slot: &Slot) {
+    pub(super) fn reopened(&self, slot: &StoreSlot) {
         slot.used.store(self.tick(), Ordering::Relaxed);
         slot.is_open.store(true, Ordering::Relaxed);
     }
 }
 
-impl Slot {
+impl StoreSlot {
     /// Closes the database unless it is in use.
     fn close(&self) -> bool {
         let Ok(mut state) = self.state.try_write() else {
             return false;
         };
 
-        let State::Open(open) = &*state else {
+        let DatabaseState::Open(open) = &*state else {
             return false;
         };
 
@@ -185,7 +185,7 @@ impl Slot {
             return false;
         };
 
-        *state = State::Closed(meta);
+        *state = DatabaseState::Closed(meta);
         self.is_open.store(false, Ordering::Relaxed);
         true
     }
@@ -193,7 +193,7 @@ impl Slot {
     /// Closes the database for good. Whoever opens it next finds it free, also while another thread
     /// was about to close it.
     pub(super) fn end(&self) {
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Closed(None);
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = DatabaseState::Closed(None);
         self.is_open.store(false, Ordering::Relaxed);
     }
 }

@@ -1,6 +1,6 @@
 //! `audit-log`: one entry of a hash chain.
 
-use super::input::{Fault, Value, read_map};
+use super::input::{Fault, FieldValue, read_map};
 use super::writer::MapWriter;
 use domain::chain::Hash;
 
@@ -85,9 +85,9 @@ impl<'a> AuditEntry<'a> {
     }
 }
 
-fn bytes32(v: &Value<'_>) -> Option<Hash> {
+fn bytes32(v: &FieldValue<'_>) -> Option<Hash> {
     match v {
-        Value::Binary(b) => (*b).try_into().ok(),
+        FieldValue::Binary(b) => (*b).try_into().ok(),
         _ => None,
     }
 }

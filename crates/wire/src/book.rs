@@ -276,7 +276,7 @@ pub struct Trigger {
 /// How an order fared. Whatever comes first for an order, other than a rejection, also says that it
 /// was taken.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Outcome<'a> {
+pub enum OrderOutcome<'a> {
     /// Taken; nothing else happened yet.
     Accepted,
     /// Some of it traded.
@@ -321,7 +321,7 @@ pub struct Execution<'a> {
     /// The command that caused it, where that is not the order itself.
     pub cause_id: Option<&'a str>,
     /// What came of it.
-    pub outcome: Outcome<'a>,
+    pub outcome: OrderOutcome<'a>,
 }
 
 impl<'a> Execution<'a> {
@@ -332,8 +332,8 @@ impl<'a> Execution<'a> {
             .text("order_id", self.order_id)
             .maybe_text("cause_id", self.cause_id);
         let (kind, reason) = match self.outcome {
-            Outcome::Accepted => (Kind::Accepted, None),
-            Outcome::Fill {
+            OrderOutcome::Accepted => (Kind::Accepted, None),
+            OrderOutcome::Fill {
                 trade_id,
                 price_e4,
                 quantity,
@@ -345,20 +345,20 @@ impl<'a> Execution<'a> {
                     .text("liquidity", liquidity.name());
                 (Kind::Fill, None)
             }
-            Outcome::Done(reason) => (Kind::Done, Some(reason)),
-            Outcome::Expired => (Kind::Expired, None),
-            Outcome::Rejected(reason) => (Kind::Rejected, Some(reason)),
-            Outcome::Triggered(trigger) => {
+            OrderOutcome::Done(reason) => (Kind::Done, Some(reason)),
+            OrderOutcome::Expired => (Kind::Expired, None),
+            OrderOutcome::Rejected(reason) => (Kind::Rejected, Some(reason)),
+            OrderOutcome::Triggered(trigger) => {
                 w.maybe_int("price_e4", trigger.map(|t| t.price_e4))
                     .maybe_int("limit_e4", trigger.map(|t| t.limit_e4));
                 (Kind::Triggered, None)
             }
-            Outcome::Replaced { quantity, limit_e4 } => {
+            OrderOutcome::Replaced { quantity, limit_e4 } => {
                 w.int("quantity", quantity).int("price_e4", limit_e4);
                 (Kind::Replaced, None)
             }
-            Outcome::CancelRefused(reason) => (Kind::CancelRefused, Some(reason)),
-            Outcome::ReplaceRefused(reason) => (Kind::ReplaceRefused, Some(reason)),
+            OrderOutcome::CancelRefused(reason) => (Kind::CancelRefused, Some(reason)),
+            OrderOutcome::ReplaceRefused(reason) => (Kind::ReplaceRefused, Some(reason)),
         };
 
         w.text("kind", kind.name())
@@ -398,28 +398,28 @@ impl<'a> Execution<'a> {
         }
 
         let outcome = match kind.ok_or(ODD)? {
-            Kind::Accepted => Outcome::Accepted,
-            Kind::Fill => Outcome::Fill {
+            Kind::Accepted => OrderOutcome::Accepted,
+            Kind::Fill => OrderOutcome::Fill {
                 trade_id: trade.ok_or(ODD)?,
                 price_e4: price.ok_or(ODD)?,
                 quantity: quantity.ok_or(ODD)?,
                 // The first version knew no others.
                 liquidity: liquidity.unwrap_or(Liquidity::House),
             },
-            Kind::Done => Outcome::Done(reason.ok_or(ODD)?),
-            Kind::Expired => Outcome::Expired,
-            Kind::Rejected => Outcome::Rejected(reason.ok_or(ODD)?),
-            Kind::Triggered => Outcome::Triggered(
+            Kind::Done => OrderOutcome::Done(reason.ok_or(ODD)?),
+            Kind::Expired => OrderOutcome::Expired,
+            Kind::Rejected => OrderOutcome::Rejected(reason.ok_or(ODD)?),
+            Kind::Triggered => OrderOutcome::Triggered(
                 price
                     .zip(limit)
                     .map(|(price_e4, limit_e4)| Trigger { price_e4, limit_e4 }),
             ),
-            Kind::Replaced => Outcome::Replaced {
+            Kind::Replaced => OrderOutcome::Replaced {
                 quantity: quantity.ok_or(ODD)?,
                 limit_e4: price.ok_or(ODD)?,
             },
-            Kind::CancelRefused => Outcome::CancelRefused(reason.ok_or(ODD)?),
-            Kind::ReplaceRefused => Outcome::ReplaceRefused(reason.ok_or(ODD)?),
+            Kind::CancelRefused => OrderOutcome::CancelRefused(reason.ok_or(ODD)?),
+            Kind::ReplaceRefused => OrderOutcome::ReplaceRefused(reason.ok_or(ODD)?),
         };
 
         Ok(Execution {
@@ -492,27 +492,27 @@ mod tests {
         }
 
         for outcome in [
-            Outcome::Accepted,
-            Outcome::Fill {
+            OrderOutcome::Accepted,
+            OrderOutcome::Fill {
                 trade_id: "0-1",
                 price_e4: 5,
                 quantity: 6,
                 liquidity: Liquidity::Maker,
             },
-            Outcome::Done(Reason::NoLiquidity),
-            Outcome::Expired,
-            Outcome::Rejected(Reason::StalePrice),
-            Outcome::Triggered(None),
-            Outcome::Triggered(Some(Trigger {
+            OrderOutcome::Done(Reason::NoLiquidity),
+            OrderOutcome::Expired,
+            OrderOutcome::Rejected(Reason::StalePrice),
+            OrderOutcome::Triggered(None),
+            OrderOutcome::Triggered(Some(Trigger {
                 price_e4: 5,
                 limit_e4: 4,
             })),
-            Outcome::Replaced {
+            OrderOutcome::Replaced {
                 quantity: 5,
                 limit_e4: 6,
             },
-            Outcome::CancelRefused(Reason::TooLateToCancel),
-            Outcome::ReplaceRefused(Reason::PostOnlyWouldCross),
+            OrderOutcome::CancelRefused(Reason::TooLateToCancel),
+            OrderOutcome::ReplaceRefused(Reason::PostOnlyWouldCross),
         ] {
             let e = Execution {
                 user_id: "u",

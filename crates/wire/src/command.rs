@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::content::mark_of;
-use super::input::{Fault, Value, read_map, timestamp_ns};
+use super::input::{Fault, FieldValue, read_map, timestamp_ns};
 use super::protections::{self, Protection};
 use super::topics;
 use domain::book::Life;
@@ -240,25 +240,25 @@ pub struct Malformed<'a> {
 
 #[derive(Default)]
 struct Raw<'a> {
-    command: Option<Value<'a>>,
-    user_id: Option<Value<'a>>,
-    order_id: Option<Value<'a>>,
-    timestamp: Option<Value<'a>>,
-    symbol: Option<Value<'a>>,
-    quantity: Option<Value<'a>>,
-    side: Option<Value<'a>>,
-    order_type: Option<Value<'a>>,
-    limit_price: Option<Value<'a>>,
-    stop_price: Option<Value<'a>>,
-    tif: Option<Value<'a>>,
-    expire_at: Option<Value<'a>>,
-    post_only: Option<Value<'a>>,
-    orig_order_id: Option<Value<'a>>,
-    amount: Option<Value<'a>>,
-    operator: Option<Value<'a>>,
-    trade_id: Option<Value<'a>>,
-    price: Option<Value<'a>>,
-    fee: Option<Value<'a>>,
+    command: Option<FieldValue<'a>>,
+    user_id: Option<FieldValue<'a>>,
+    order_id: Option<FieldValue<'a>>,
+    timestamp: Option<FieldValue<'a>>,
+    symbol: Option<FieldValue<'a>>,
+    quantity: Option<FieldValue<'a>>,
+    side: Option<FieldValue<'a>>,
+    order_type: Option<FieldValue<'a>>,
+    limit_price: Option<FieldValue<'a>>,
+    stop_price: Option<FieldValue<'a>>,
+    tif: Option<FieldValue<'a>>,
+    expire_at: Option<FieldValue<'a>>,
+    post_only: Option<FieldValue<'a>>,
+    orig_order_id: Option<FieldValue<'a>>,
+    amount: Option<FieldValue<'a>>,
+    operator: Option<FieldValue<'a>>,
+    trade_id: Option<FieldValue<'a>>,
+    price: Option<FieldValue<'a>>,
+    fee: Option<FieldValue<'a>>,
     /// The first field that asks for a protection under another name, and the first that asks for a
     /// trial.
     unlike: [Option<String>; 2],
@@ -299,7 +299,7 @@ pub fn decode(bytes: &[u8]) -> Result<Command<'_>, Malformed<'_>> {
             }
         };
 
-        *slot = Some(value).filter(|v| *v != Value::Null);
+        *slot = Some(value).filter(|v| *v != FieldValue::Null);
     });
 
     match read {
@@ -318,8 +318,8 @@ pub fn decode(bytes: &[u8]) -> Result<Command<'_>, Malformed<'_>> {
 
 impl<'a> Raw<'a> {
     fn remains(&self, text: Fault) -> Malformed<'a> {
-        let id = |v: &Option<Value<'a>>, valid: fn(&str) -> bool| {
-            v.clone().and_then(Value::text).filter(|t| valid(t))
+        let id = |v: &Option<FieldValue<'a>>, valid: fn(&str) -> bool| {
+            v.clone().and_then(FieldValue::text).filter(|t| valid(t))
         };
 
         Malformed {
@@ -335,7 +335,7 @@ impl<'a> Raw<'a> {
             side: self
                 .side
                 .clone()
-                .and_then(Value::text)
+                .and_then(FieldValue::text)
                 .and_then(|t| Side::from_name(&t)),
         }
     }
@@ -418,9 +418,9 @@ impl<'a> Raw<'a> {
             ("expire_at", &self.expire_at),
             ("post_only", &self.post_only),
         ];
-        let of_others = |(name, v): &(&'static str, &Option<Value<'a>>)| {
+        let of_others = |(name, v): &(&'static str, &Option<FieldValue<'a>>)| {
             v.as_ref()
-                .is_some_and(|v| *v != Value::Bool(false))
+                .is_some_and(|v| *v != FieldValue::Bool(false))
                 .then_some(*name)
         };
 
@@ -516,7 +516,7 @@ impl<'a> Raw<'a> {
         c.expire_at_ns = time(&self.expire_at, "expire_at is not a whole number")?;
         c.post_only = match &self.post_only {
             None => false,
-            Some(Value::Bool(b)) => *b,
+            Some(FieldValue::Bool(b)) => *b,
             Some(_) => return Err("post_only is neither true nor false"),
         };
 
@@ -524,9 +524,9 @@ impl<'a> Raw<'a> {
     }
 }
 
-fn id<'a>(v: &Option<Value<'a>>, otherwise: Fault) -> Result<Cow<'a, str>, Fault> {
+fn id<'a>(v: &Option<FieldValue<'a>>, otherwise: Fault) -> Result<Cow<'a, str>, Fault> {
     match v {
-        Some(Value::Text(t)) => Ok(t.clone()),
+        Some(FieldValue::Text(t)) => Ok(t.clone()),
         _ => Err(otherwise),
     }
 }
@@ -539,21 +539,21 @@ fn valid(id: Cow<'_, str>) -> Result<Cow<'_, str>, Fault> {
     }
 }
 
-fn word<'a>(v: &Option<Value<'a>>, otherwise: Fault) -> Result<Option<Cow<'a, str>>, Fault> {
+fn word<'a>(v: &Option<FieldValue<'a>>, otherwise: Fault) -> Result<Option<Cow<'a, str>>, Fault> {
     match v {
         None => Ok(None),
-        Some(Value::Text(t)) => Ok(Some(t.clone())),
+        Some(FieldValue::Text(t)) => Ok(Some(t.clone())),
         Some(_) => Err(otherwise),
     }
 }
 
-fn number(v: &Option<Value<'_>>, scale: u32, otherwise: Fault) -> Result<Option<Num>, Fault> {
+fn number(v: &Option<FieldValue<'_>>, scale: u32, otherwise: Fault) -> Result<Option<Num>, Fault> {
     v.as_ref()
         .map(|v| v.num(scale).ok_or(otherwise))
         .transpose()
 }
 
-fn time(v: &Option<Value<'_>>, otherwise: Fault) -> Result<Option<i128>, Fault> {
+fn time(v: &Option<FieldValue<'_>>, otherwise: Fault) -> Result<Option<i128>, Fault> {
     v.as_ref()
         .map(|v| v.integer().map(timestamp_ns).ok_or(otherwise))
         .transpose()

@@ -126,9 +126,9 @@ fn put_choice<T>(out: &mut Vec<u8>, c: Choice<T>, number: impl Fn(T) -> u8) {
 
 /// Stored content.
 #[derive(Clone, Copy, Debug)]
-pub struct Content<'a>(pub &'a [u8]);
+pub struct CommandFingerprint<'a>(pub &'a [u8]);
 
-impl<'a> Content<'a> {
+impl<'a> CommandFingerprint<'a> {
     /// What kind of command it was.
     pub fn kind(self) -> Option<Kind> {
         Kind::from_number(*self.0.first()?)
@@ -150,7 +150,7 @@ impl<'a> Content<'a> {
     }
 
     /// The first field in which two contents differ; none if they are the same.
-    pub fn conflict(self, other: Content<'_>) -> Option<&'static str> {
+    pub fn conflict(self, other: CommandFingerprint<'_>) -> Option<&'static str> {
         if self.0 == other.0 {
             return None;
         }
@@ -262,18 +262,21 @@ mod tests {
         ] {
             let other = content(&BASE.replace(from, to));
             assert_eq!(
-                Content(&base).conflict(Content(&other)),
+                CommandFingerprint(&base).conflict(CommandFingerprint(&other)),
                 Some(field),
                 "{to}"
             );
             assert_eq!(
-                Content(&other).conflict(Content(&base)),
+                CommandFingerprint(&other).conflict(CommandFingerprint(&base)),
                 Some(field),
                 "{to}"
             );
         }
 
-        assert_eq!(Content(&base).conflict(Content(&base)), None);
+        assert_eq!(
+            CommandFingerprint(&base).conflict(CommandFingerprint(&base)),
+            None
+        );
     }
 
     #[test]
@@ -282,14 +285,15 @@ mod tests {
             content(BASE),
             b"\x01\x04AAPL\x02\x00\x14\x01\x01\x01\x01\x00\x00\x01\x03\x00\x00"
         );
-        let c = Content(b"\x01\x04AAPL\x02\x00\x14\x01\x01\x01\x01\x00\x00\x01\x03\x00\x00");
+        let c =
+            CommandFingerprint(b"\x01\x04AAPL\x02\x00\x14\x01\x01\x01\x01\x00\x00\x01\x03\x00\x00");
         assert_eq!(
             (c.symbol(), c.quantity(), c.side(), c.limit_price()),
             (Some("AAPL"), Some(10), Some(Side::Buy), None)
         );
         let d = content(r#"{"user_id":"u","order_id":"1","command":"deposit","amount":"2.5"}"#);
         assert_eq!(d, b"\x05\x04\x00\xd0\x86\x03");
-        assert_eq!(Content(&d).amount(), Some(25_000));
+        assert_eq!(CommandFingerprint(&d).amount(), Some(25_000));
         let (user, operator) = (
             r#"{"user_id":"u","order_id":"1","command":"cancel","orig_order_id":"2"}"#,
             r#""command":"cancel","operator":"ana""#,
@@ -303,7 +307,7 @@ mod tests {
             (&b"\x02\x012"[..], &b"\x02\x012\x03ana"[..])
         );
         assert_eq!(
-            Content(&user).conflict(Content(&operator)),
+            CommandFingerprint(&user).conflict(CommandFingerprint(&operator)),
             Some("operator")
         );
     }
@@ -311,8 +315,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_bytes_can_be_looked_at(a: Vec<u8>, b: Vec<u8>) {
-            let a = Content(&a);
-            let b = Content(&b);
+            let a = CommandFingerprint(&a);
+            let b = CommandFingerprint(&b);
             let _ = (a.conflict(b), a.symbol(), a.quantity(), a.side(), a.amount(), a.limit_price());
         }
     }

@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use super::encode::{self, Field, Format};
-use super::input::{Fault, Value, read_map};
+use super::encode::{self, Encoding, Field};
+use super::input::{Fault, FieldValue, read_map};
 use super::topics::INPUT_BYTES_MAX;
 use domain::control::{Control, EVERYBODY};
 use domain::ids;
@@ -45,13 +45,13 @@ pub fn decode<'a>(
     let mut operator = None;
     let mut wrong = None;
     let fault = read_map(value, |name, v| match name {
-        _ if v == Value::Null => {}
+        _ if v == FieldValue::Null => {}
         "state" => match v.text().and_then(|t| Control::from_name(&t)) {
             None => wrong = Some("state is neither `stopped` nor `disabled`"),
             known => state = known,
         },
         "keep_orders" => match v {
-            Value::Bool(keep) => keep_orders = keep,
+            FieldValue::Bool(keep) => keep_orders = keep,
             _ => wrong = Some("keep_orders is neither true nor false"),
         },
         "text" => match v.text() {
@@ -92,7 +92,7 @@ impl ControlRow<'_> {
             .chain(keep)
             .chain(more)
             .collect();
-        encode::fields(Format::Json, &all, out);
+        encode::fields(Encoding::Json, &all, out);
     }
 }
 

@@ -6,7 +6,7 @@ use domain::status::Side;
 
 /// How to write a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub enum Encoding {
     /// A MessagePack map.
     #[default]
     MessagePack,
@@ -26,9 +26,9 @@ pub enum Field<'a> {
 }
 
 /// Appends a map of these fields.
-pub fn fields(format: Format, fields: &[(&str, Field<'_>)], out: &mut Vec<u8>) {
+pub fn fields(format: Encoding, fields: &[(&str, Field<'_>)], out: &mut Vec<u8>) {
     match format {
-        Format::MessagePack => {
+        Encoding::MessagePack => {
             let mut w = MapWriter::begin(out);
             for (name, value) in fields {
                 match value {
@@ -40,7 +40,7 @@ pub fn fields(format: Format, fields: &[(&str, Field<'_>)], out: &mut Vec<u8>) {
 
             w.end();
         }
-        Format::Json => {
+        Encoding::Json => {
             out.push(b'{');
             for (i, (name, value)) in fields.iter().enumerate() {
                 if i > 0 {
@@ -79,7 +79,7 @@ pub struct MarketOrder<'a> {
 
 impl MarketOrder<'_> {
     /// Appends its wire form.
-    pub fn encode(&self, format: Format, out: &mut Vec<u8>) {
+    pub fn encode(&self, format: Encoding, out: &mut Vec<u8>) {
         let all = [
             ("order_id", Field::Text(self.order_id)),
             ("user_id", Field::Text(self.user_id)),
@@ -96,7 +96,7 @@ impl MarketOrder<'_> {
 
 /// Appends a deposit (`deposit`) or withdrawal (`withdraw`) of a decimal amount.
 pub fn transfer(
-    format: Format,
+    format: Encoding,
     command: &str,
     order_id: &str,
     user_id: &str,
@@ -113,7 +113,13 @@ pub fn transfer(
 }
 
 /// Appends a tick; the price is a decimal number as text.
-pub fn tick(format: Format, symbol: &str, price: &str, timestamp: Option<i64>, out: &mut Vec<u8>) {
+pub fn tick(
+    format: Encoding,
+    symbol: &str,
+    price: &str,
+    timestamp: Option<i64>,
+    out: &mut Vec<u8>,
+) {
     let all = [
         ("symbol", Field::Text(symbol)),
         ("price", Field::Text(price)),
@@ -140,8 +146,8 @@ mod tests {
 
         let mut packed = Vec::new();
         let mut json = Vec::new();
-        order.encode(Format::MessagePack, &mut packed);
-        order.encode(Format::Json, &mut json);
+        order.encode(Encoding::MessagePack, &mut packed);
+        order.encode(Encoding::Json, &mut json);
         let c = command::decode(&packed).expect("a command");
         assert_eq!(c, command::decode(&json).expect("a command"));
         assert_eq!(
@@ -155,7 +161,7 @@ mod tests {
         );
 
         packed.clear();
-        super::tick(Format::MessagePack, "A", "1.5", None, &mut packed);
+        super::tick(Encoding::MessagePack, "A", "1.5", None, &mut packed);
         assert_eq!(
             tick::decode(&packed).expect("a tick").price,
             domain::decimal::Num::Exact(15_000)

@@ -1,6 +1,6 @@
 //! `order-events`: the system of record. One struct for all events; what does not apply is absent.
 
-use super::input::{Fault, Value, read_map};
+use super::input::{Fault, FieldValue, read_map};
 use super::writer::MapWriter;
 use domain::named_enum;
 use domain::reason::Reason;
@@ -236,18 +236,18 @@ impl<'a> OrderEvent<'a> {
     }
 }
 
-fn text<'a>(v: Value<'a>, slot: &mut Option<&'a str>) -> Option<()> {
+fn text<'a>(v: FieldValue<'a>, slot: &mut Option<&'a str>) -> Option<()> {
     *slot = Some(v.plain_text()?);
     Some(())
 }
 
-fn int(v: &Value<'_>, slot: &mut Option<i64>) -> Option<()> {
+fn int(v: &FieldValue<'_>, slot: &mut Option<i64>) -> Option<()> {
     *slot = Some(v.i64()?);
     Some(())
 }
 
 /// A word of a list: the outer `None` says that it is not in it.
-pub(super) fn named<T>(v: Value<'_>, from_name: fn(&str) -> Option<T>) -> Option<Option<T>> {
+pub(super) fn named<T>(v: FieldValue<'_>, from_name: fn(&str) -> Option<T>) -> Option<Option<T>> {
     from_name(v.plain_text()?).map(Some)
 }
 

@@ -19,7 +19,7 @@ pub type Fault = &'static str;
 
 /// A field's value.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value<'a> {
+pub enum FieldValue<'a> {
     /// Nothing; the same as an absent field.
     Null,
     /// True or false.
@@ -42,16 +42,16 @@ pub enum Value<'a> {
     Twice,
 }
 
-impl<'a> Value<'a> {
+impl<'a> FieldValue<'a> {
     /// The number, wherever one is due: a number, or text that reads as one.
     pub fn num(&self, scale: u32) -> Option<Num> {
         match self {
-            Value::Int(n) => Some(decimal::from_integer(*n, scale)),
+            FieldValue::Int(n) => Some(decimal::from_integer(*n, scale)),
             // Formatting finds the shortest decimal form; nothing is computed with the float.
-            Value::F64(n) => decimal::from_text(format_args!("{n:e}"), scale),
-            Value::F32(n) => decimal::from_text(format_args!("{n:e}"), scale),
-            Value::Number(t) => decimal::parse(t.as_bytes(), scale),
-            Value::Text(t) => decimal::parse(t.as_bytes(), scale),
+            FieldValue::F64(n) => decimal::from_text(format_args!("{n:e}"), scale),
+            FieldValue::F32(n) => decimal::from_text(format_args!("{n:e}"), scale),
+            FieldValue::Number(t) => decimal::parse(t.as_bytes(), scale),
+            FieldValue::Text(t) => decimal::parse(t.as_bytes(), scale),
             _ => None,
         }
     }
@@ -59,20 +59,20 @@ impl<'a> Value<'a> {
     /// A whole number given as a number; what is beyond i64 is cut to a number that is as good as
     /// infinite.
     pub fn integer(&self) -> Option<i128> {
-        if matches!(self, Value::Text(_)) {
+        if matches!(self, FieldValue::Text(_)) {
             return None;
         }
 
         match (self, self.num(WHOLE)?) {
-            (Value::Int(n), _) => Some(*n),
+            (FieldValue::Int(n), _) => Some(*n),
             (_, Num::Exact(n)) => Some(i128::from(n)),
-            (Value::Number(t), Num::Odd(Odd::TooLarge, _)) => {
+            (FieldValue::Number(t), Num::Odd(Odd::TooLarge, _)) => {
                 Some(if t.starts_with('-') { -FAR } else { FAR })
             }
-            (Value::F64(n), Num::Odd(Odd::TooLarge, _)) => {
+            (FieldValue::F64(n), Num::Odd(Odd::TooLarge, _)) => {
                 Some(if n.is_sign_negative() { -FAR } else { FAR })
             }
-            (Value::F32(n), Num::Odd(Odd::TooLarge, _)) => {
+            (FieldValue::F32(n), Num::Odd(Odd::TooLarge, _)) => {
                 Some(if n.is_sign_negative() { -FAR } else { FAR })
             }
             _ => None,
@@ -82,7 +82,7 @@ impl<'a> Value<'a> {
     /// The text.
     pub fn text(self) -> Option<Cow<'a, str>> {
         match self {
-            Value::Text(t) => Some(t),
+            FieldValue::Text(t) => Some(t),
             _ => None,
         }
     }
@@ -90,7 +90,7 @@ impl<'a> Value<'a> {
     /// The text of a record we wrote ourselves, which never needs unescaping.
     pub fn plain_text(self) -> Option<&'a str> {
         match self {
-            Value::Text(Cow::Borrowed(t)) => Some(t),
+            FieldValue::Text(Cow::Borrowed(t)) => Some(t),
             _ => None,
         }
     }
@@ -98,7 +98,7 @@ impl<'a> Value<'a> {
     /// The number of a record we wrote ourselves.
     pub fn i64(&self) -> Option<i64> {
         match self {
-            Value::Int(n) => i64::try_from(*n).ok(),
+            FieldValue::Int(n) => i64::try_from(*n).ok(),
             _ => None,
         }
     }
@@ -116,11 +116,11 @@ pub fn timestamp_ns(n: i128) -> i128 {
     }
 }
 
-/// Reads a map and hands over each field of it once, [`Value::Twice`] for one that comes again.
+/// Reads a map and hands over each field of it once, [`FieldValue::Twice`] for one that comes again.
 /// `Ok(Some(_))`: it was read to its end but has a fault.
 pub fn read_map<'a>(
     bytes: &'a [u8],
-    field: impl FnMut(&str, Value<'a>),
+    field: impl FnMut(&str, FieldValue<'a>),
 ) -> Result<Option<Fault>, Fault> {
     match bytes.first() {
         None => Err("the value is empty"),
@@ -131,9 +131,9 @@ pub fn read_map<'a>(
 
 fn read_msgpack<'a>(
     bytes: &'a [u8],
-    mut field: impl FnMut(&str, Value<'a>),
+    mut field: impl FnMut(&str, FieldValue<'a>),
 ) -> Result<Option<Fault>, Fault> {
-    let mut r = Packed {
+    let mut r = PackedMap {
         bytes,
         at: 0,
         fault: None,
@@ -152,7 +152,7 @@ fn read_msgpack<'a>(
             field(key, value);
         } else {
             r.fault.get_or_insert(TWICE);
-            field(key, Value::Twice);
+            field(key, FieldValue::Twice);
         }
     }
 
@@ -204,14 +204,14 @@ impl<'a> Keys<'a> {
     }
 }
 
-struct Packed<'a> {
+struct PackedMap<'a> {
     bytes: &'a [u8],
     at: usize,
     fault: Option<Fault>,
 }
 
 enum Token<'a> {
-    Plain(Value<'a>),
+    Plain(FieldValue<'a>),
     Map(u32),
     List(u32),
     Extension(usize),
@@ -219,7 +219,7 @@ enum Token<'a> {
 
 const CUT: Fault = "the value ends too early";
 
-impl<'a> Packed<'a> {
+impl<'a> PackedMap<'a> {
     fn take(&mut self, n: usize) -> Result<&'a [u8], Fault> {
         let part = self
             .bytes
@@ -237,10 +237,10 @@ impl<'a> Packed<'a> {
     fn text(&mut self, n: usize) -> Result<Token<'a>, Fault> {
         let bytes = self.take(n)?;
         let value = match std::str::from_utf8(bytes) {
-            Ok(text) => Value::Text(Cow::Borrowed(text)),
+            Ok(text) => FieldValue::Text(Cow::Borrowed(text)),
             Err(_) => {
                 self.fault.get_or_insert("a text is not UTF-8");
-                Value::Nested(bytes)
+                FieldValue::Nested(bytes)
             }
         };
 
@@ -248,23 +248,27 @@ impl<'a> Packed<'a> {
     }
 
     fn token(&mut self) -> Result<Token<'a>, Fault> {
-        let int = |n: i128| Ok(Token::Plain(Value::Int(n)));
+        let int = |n: i128| Ok(Token::Plain(FieldValue::Int(n)));
         let marker = self.number::<1>()?[0];
         match marker {
             0x00..=0x7f => int(i128::from(marker)),
             0x80..=0x8f => Ok(Token::Map(u32::from(marker & 0x0f))),
             0x90..=0x9f => Ok(Token::List(u32::from(marker & 0x0f))),
             0xa0..=0xbf => self.text(usize::from(marker & 0x1f)),
-            0xc0 => Ok(Token::Plain(Value::Null)),
+            0xc0 => Ok(Token::Plain(FieldValue::Null)),
             0xc1 => Err("byte c1 is not MessagePack"),
-            0xc2 | 0xc3 => Ok(Token::Plain(Value::Bool(marker == 0xc3))),
+            0xc2 | 0xc3 => Ok(Token::Plain(FieldValue::Bool(marker == 0xc3))),
             0xc4..=0xc6 => {
                 let n = self.length(1 << (marker - 0xc4))?;
-                Ok(Token::Plain(Value::Binary(self.take(n)?)))
+                Ok(Token::Plain(FieldValue::Binary(self.take(n)?)))
             }
             0xc7..=0xc9 => Ok(Token::Extension(self.length(1 << (marker - 0xc7))?)),
-            0xca => Ok(Token::Plain(Value::F32(f32::from_be_bytes(self.number()?)))),
-            0xcb => Ok(Token::Plain(Value::F64(f64::from_be_bytes(self.number()?)))),
+            0xca => Ok(Token::Plain(FieldValue::F32(f32::from_be_bytes(
+                self.number()?,
+            )))),
+            0xcb => Ok(Token::Plain(FieldValue::F64(f64::from_be_bytes(
+                self.number()?,
+            )))),
             0xcc => int(i128::from(u8::from_be_bytes(self.number()?))),
             0xcd => int(i128::from(u16::from_be_bytes(self.number()?))),
             0xce => int(i128::from(u32::from_be_bytes(self.number()?))),
@@ -297,7 +301,7 @@ impl<'a> Packed<'a> {
     /// A map's key; none, and a fault, if it is not text.
     fn key(&mut self) -> Result<Option<&'a str>, Fault> {
         match self.value(DEPTH_MAX)? {
-            Value::Text(Cow::Borrowed(key)) => Ok(Some(key)),
+            FieldValue::Text(Cow::Borrowed(key)) => Ok(Some(key)),
             _ => {
                 self.fault.get_or_insert("a map's key is not text");
                 Ok(None)
@@ -305,7 +309,7 @@ impl<'a> Packed<'a> {
         }
     }
 
-    fn value(&mut self, depth: u32) -> Result<Value<'a>, Fault> {
+    fn value(&mut self, depth: u32) -> Result<FieldValue<'a>, Fault> {
         let start = self.at;
         match (self.token()?, deeper(depth)) {
             (Token::Plain(v), _) => return Ok(v),
@@ -330,7 +334,7 @@ impl<'a> Packed<'a> {
             (Token::Map(n), None) => self.pass(2 * u64::from(n))?,
         }
 
-        Ok(Value::Nested(&self.bytes[start..self.at]))
+        Ok(FieldValue::Nested(&self.bytes[start..self.at]))
     }
 
     /// Passes over so many values that lie too deep, without going deeper itself.
@@ -359,28 +363,31 @@ mod tests {
     #[test]
     fn floats_are_read_by_their_shortest_form() {
         use domain::decimal::MONEY;
-        assert_eq!(Value::F64(189.25).num(MONEY), Some(Num::Exact(1_892_500)));
-        assert_eq!(Value::F64(0.1).num(MONEY), Some(Num::Exact(1_000)));
-        assert_eq!(Value::F32(0.1).num(MONEY), Some(Num::Exact(1_000)));
-        assert_eq!(Value::F64(-0.0).num(MONEY), Some(Num::Exact(0)));
         assert_eq!(
-            Value::F64(1.5).num(WHOLE),
-            Value::Number("15e-1").num(WHOLE)
+            FieldValue::F64(189.25).num(MONEY),
+            Some(Num::Exact(1_892_500))
+        );
+        assert_eq!(FieldValue::F64(0.1).num(MONEY), Some(Num::Exact(1_000)));
+        assert_eq!(FieldValue::F32(0.1).num(MONEY), Some(Num::Exact(1_000)));
+        assert_eq!(FieldValue::F64(-0.0).num(MONEY), Some(Num::Exact(0)));
+        assert_eq!(
+            FieldValue::F64(1.5).num(WHOLE),
+            FieldValue::Number("15e-1").num(WHOLE)
         );
         assert!(matches!(
-            Value::F64(f64::MAX).num(MONEY),
+            FieldValue::F64(f64::MAX).num(MONEY),
             Some(Num::Odd(Odd::TooLarge, _))
         ));
         assert!(matches!(
-            Value::F64(f64::MIN_POSITIVE).num(MONEY),
+            FieldValue::F64(f64::MIN_POSITIVE).num(MONEY),
             Some(Num::Odd(Odd::TooFine, _))
         ));
         assert!(matches!(
-            Value::F64(f64::NAN).num(MONEY),
+            FieldValue::F64(f64::NAN).num(MONEY),
             Some(Num::Odd(Odd::NotANumber, _))
         ));
         assert!(matches!(
-            Value::F32(f32::NEG_INFINITY).num(MONEY),
+            FieldValue::F32(f32::NEG_INFINITY).num(MONEY),
             Some(Num::Odd(Odd::NotANumber, _))
         ));
     }
@@ -407,7 +414,7 @@ mod tests {
         let read = |bytes: &[u8]| {
             let mut names = Vec::new();
             let fault = read_map(bytes, |name, v| {
-                names.push((name.to_string(), v != Value::Twice))
+                names.push((name.to_string(), v != FieldValue::Twice))
             });
 
             (fault, names)

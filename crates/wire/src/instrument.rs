@@ -1,6 +1,6 @@
 //! `instruments`: reference data.
 
-use super::input::{Fault, Value, read_map};
+use super::input::{Fault, FieldValue, read_map};
 use super::topics::INPUT_BYTES_MAX;
 use domain::decimal::{MONEY, Num, WHOLE};
 use domain::ids;
@@ -27,7 +27,7 @@ pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<Instrum
     let mut symbol = None;
     let mut wrong = None;
     let fault = read_map(value, |name, v| {
-        if v == Value::Null {
+        if v == FieldValue::Null {
             return;
         }
 
@@ -83,16 +83,16 @@ pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<Instrum
     }
 }
 
-fn whole(v: &Value<'_>, scale: u32, min: i64, max: i64) -> Option<i64> {
+fn whole(v: &FieldValue<'_>, scale: u32, min: i64, max: i64) -> Option<i64> {
     match v.num(scale)? {
         Num::Exact(n) if (min..=max).contains(&n) => Some(n),
         _ => None,
     }
 }
 
-fn flag(v: &Value<'_>) -> Option<bool> {
+fn flag(v: &FieldValue<'_>) -> Option<bool> {
     match v {
-        Value::Bool(b) => Some(*b),
+        FieldValue::Bool(b) => Some(*b),
         _ => None,
     }
 }

@@ -3,11 +3,11 @@
 
 use std::borrow::Cow;
 
-use super::input::{DEEP, Fault, Keys, TWICE, Value, deeper};
+use super::input::{DEEP, Fault, FieldValue, Keys, TWICE, deeper};
 
 pub(super) fn read_map<'a>(
     bytes: &'a [u8],
-    mut field: impl FnMut(&str, Value<'a>),
+    mut field: impl FnMut(&str, FieldValue<'a>),
 ) -> Result<Option<Fault>, Fault> {
     let text = std::str::from_utf8(bytes).map_err(|_| "the value is not UTF-8")?;
     let mut r = Json {
@@ -62,7 +62,11 @@ impl<'a> Json<'a> {
         Ok(())
     }
 
-    fn object(&mut self, depth: u32, field: &mut dyn FnMut(&str, Value<'a>)) -> Result<(), Fault> {
+    fn object(
+        &mut self,
+        depth: u32,
+        field: &mut dyn FnMut(&str, FieldValue<'a>),
+    ) -> Result<(), Fault> {
         self.expect(b'{')?;
         let mut seen = Keys::default();
         if self.next() == Some(b'}') {
@@ -85,7 +89,7 @@ impl<'a> Json<'a> {
                 field(&key, value);
             } else {
                 self.fault.get_or_insert(TWICE);
-                field(&key, Value::Twice);
+                field(&key, FieldValue::Twice);
             }
 
             if self.more(b'}')? {
@@ -107,9 +111,9 @@ impl<'a> Json<'a> {
         }
     }
 
-    fn value(&mut self, depth: u32) -> Result<Value<'a>, Fault> {
+    fn value(&mut self, depth: u32) -> Result<FieldValue<'a>, Fault> {
         match self.next() {
-            Some(b'"') => Ok(Value::Text(self.string()?)),
+            Some(b'"') => Ok(FieldValue::Text(self.string()?)),
             Some(b'N' | b'I') => self.not_a_number(),
             Some(b'-') if self.bytes[self.at..].starts_with(b"-I") => self.not_a_number(),
             Some(b'-' | b'0'..=b'9') => self.number(),
@@ -121,13 +125,13 @@ impl<'a> Json<'a> {
                     None => self.pass()?,
                 }
 
-                Ok(Value::Nested(&self.bytes[start..self.at]))
+                Ok(FieldValue::Nested(&self.bytes[start..self.at]))
             }
             _ => {
                 for (word, value) in [
-                    ("null", Value::Null),
-                    ("true", Value::Bool(true)),
-                    ("false", Value::Bool(false)),
+                    ("null", FieldValue::Null),
+                    ("true", FieldValue::Bool(true)),
+                    ("false", FieldValue::Bool(false)),
                 ] {
                     if self.bytes[self.at..].starts_with(word.as_bytes()) {
                         self.at += word.len();
@@ -190,17 +194,17 @@ impl<'a> Json<'a> {
 
     /// No JSON, but what common encoders write for a float that is no number; whoever reads the
     /// field says what is wrong with it.
-    fn not_a_number(&mut self) -> Result<Value<'a>, Fault> {
+    fn not_a_number(&mut self) -> Result<FieldValue<'a>, Fault> {
         let rest = &self.text[self.at..];
         let word = ["NaN", "Infinity", "-Infinity"]
             .into_iter()
             .find(|w| rest.starts_with(w))
             .ok_or(SYNTAX)?;
         self.at += word.len();
-        Ok(Value::Number(&rest[..word.len()]))
+        Ok(FieldValue::Number(&rest[..word.len()]))
     }
 
-    fn number(&mut self) -> Result<Value<'a>, Fault> {
+    fn number(&mut self) -> Result<FieldValue<'a>, Fault> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -230,7 +234,7 @@ impl<'a> Json<'a> {
             }
         }
 
-        Ok(Value::Number(&self.text[start..self.at]))
+        Ok(FieldValue::Number(&self.text[start..self.at]))
     }
 
     fn string(&mut self) -> Result<Cow<'a, str>, Fault> {

@@ -1,7 +1,7 @@
 //! `notifications`: what a user is told about one event.
 
 use super::event::OrderEvent;
-use super::input::{Fault, Value, read_map};
+use super::input::{Fault, FieldValue, read_map};
 use super::writer::MapWriter;
 
 /// `type` header of notifications.
@@ -55,7 +55,7 @@ impl<'a> Notification<'a> {
             "order_id" => order = v.plain_text(),
             "text" => text = v.plain_text(),
             "event" => {
-                if let Value::Nested(raw) = v {
+                if let FieldValue::Nested(raw) = v {
                     event = Some(raw);
                 }
             }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::input::{Fault, Value, read_map};
+use super::input::{Fault, FieldValue, read_map};
 use super::writer::MapWriter;
 use domain::portfolio::Holding;
 
@@ -22,7 +22,7 @@ const SEPARATOR: char = '/';
 /// A portfolio. Field names are the contract's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub struct Portfolio {
+pub struct PortfolioRecord {
     pub user_id: String,
     pub user_seq: u64,
     pub cash_available_e4: i64,
@@ -34,7 +34,7 @@ pub struct Portfolio {
     pub positions_apart: u64,
 }
 
-impl Portfolio {
+impl PortfolioRecord {
     /// Appends its MessagePack form; positions of zero are left out.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let int = |n: u64| i64::try_from(n).expect("nobody has 2^63 events or positions");
@@ -58,12 +58,12 @@ impl Portfolio {
         w.end();
     }
 
-    /// Reads what [`Portfolio::encode`] wrote.
+    /// Reads what [`PortfolioRecord::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self, Fault> {
-        let mut p = Portfolio::default();
+        let mut p = PortfolioRecord::default();
         let mut wrong = None;
         let fault = read_map(bytes, |name, v| {
-            let natural = |v: Value<'_>| v.i64().and_then(|n| u64::try_from(n).ok());
+            let natural = |v: FieldValue<'_>| v.i64().and_then(|n| u64::try_from(n).ok());
             let done = match name {
                 "user_id" => v.plain_text().map(|t| p.user_id = t.to_string()),
                 "user_seq" => natural(v).map(|n| p.user_seq = n),
@@ -91,8 +91,10 @@ fn put_holding(w: &mut MapWriter<'_>, h: &Holding) {
         .int("cost_basis_e4", h.cost_basis_e4);
 }
 
-fn positions(v: Value<'_>) -> Option<BTreeMap<String, Holding>> {
-    let Value::Nested(raw) = v else { return None };
+fn positions(v: FieldValue<'_>) -> Option<BTreeMap<String, Holding>> {
+    let FieldValue::Nested(raw) = v else {
+        return None;
+    };
     let mut all = BTreeMap::new();
     let mut wrong = false;
     let read = read_map(raw, |symbol, v| match holding(v) {
@@ -103,8 +105,10 @@ fn positions(v: Value<'_>) -> Option<BTreeMap<String, Holding>> {
     (read == Ok(None) && !wrong).then_some(all)
 }
 
-fn holding(v: Value<'_>) -> Option<Holding> {
-    let Value::Nested(raw) = v else { return None };
+fn holding(v: FieldValue<'_>) -> Option<Holding> {
+    let FieldValue::Nested(raw) = v else {
+        return None;
+    };
     let mut quantity = None;
     let mut reserved = None;
     let mut basis = None;
@@ -124,7 +128,7 @@ fn holding(v: Value<'_>) -> Option<Holding> {
 
 /// A position in a record of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position<'a> {
+pub struct PositionRecord<'a> {
     /// Whose.
     pub user_id: &'a str,
     /// The last event of the user that is in it, and in the user's record behind it.
@@ -135,7 +139,7 @@ pub struct Position<'a> {
     pub holding: Holding,
 }
 
-impl<'a> Position<'a> {
+impl<'a> PositionRecord<'a> {
     /// Appends its MessagePack form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = MapWriter::begin(out);
@@ -148,7 +152,7 @@ impl<'a> Position<'a> {
         w.end();
     }
 
-    /// Reads what [`Position::encode`] wrote.
+    /// Reads what [`PositionRecord::encode`] wrote.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Fault> {
         let mut user = None;
         let mut seq = None;
@@ -177,7 +181,7 @@ impl<'a> Position<'a> {
             cost_basis_e4: basis.ok_or(ODD)?,
         };
 
-        Ok(Position {
+        Ok(PositionRecord {
             user_id: user.ok_or(ODD)?,
             user_seq: seq.ok_or(ODD)?,
             symbol: symbol.ok_or(ODD)?,
@@ -220,7 +224,7 @@ pub struct Incomplete {
 /// half.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortfolioFold {
-    user: Option<Portfolio>,
+    user: Option<PortfolioRecord>,
     apart: BTreeMap<String, Holding>,
     changed: BTreeMap<String, Option<Holding>>,
 }
@@ -230,11 +234,14 @@ impl PortfolioFold {
     pub fn take(&mut self, symbol: Option<&str>, value: Option<&[u8]>) -> Result<(), Fault> {
         match (symbol, value) {
             (Some(symbol), value) => {
-                let holding = value.map(Position::decode).transpose()?.map(|p| p.holding);
+                let holding = value
+                    .map(PositionRecord::decode)
+                    .transpose()?
+                    .map(|p| p.holding);
                 self.changed.insert(symbol.to_string(), holding);
             }
             (None, Some(value)) => {
-                let user = Portfolio::decode(value)?;
+                let user = PortfolioRecord::decode(value)?;
                 for (symbol, holding) in std::mem::take(&mut self.changed) {
                     match holding {
                         Some(holding) => self.apart.insert(symbol, holding),
@@ -264,7 +271,7 @@ impl PortfolioFold {
     }
 
     /// The portfolio with all its positions, if there is one.
-    pub fn portfolio(&self) -> Result<Option<Portfolio>, Incomplete> {
+    pub fn portfolio(&self) -> Result<Option<PortfolioRecord>, Incomplete> {
         let Some(user) = &self.user else {
             return Ok(None);
         };
@@ -277,7 +284,7 @@ impl PortfolioFold {
             });
         }
 
-        let mut all = Portfolio {
+        let mut all = PortfolioRecord {
             positions_apart: 0,
             ..user.clone()
         };
@@ -312,12 +319,12 @@ mod tests {
             })
             .collect();
 
-        let p = Portfolio {
+        let p = PortfolioRecord {
             user_id: "u".into(),
             user_seq: seq,
             positions,
             positions_apart: apart,
-            ..Portfolio::default()
+            ..PortfolioRecord::default()
         };
 
         bytes(|out| p.encode(out))
@@ -330,7 +337,7 @@ mod tests {
         };
 
         bytes(|out| {
-            Position {
+            PositionRecord {
                 user_id: "u",
                 user_seq: seq,
                 symbol,
@@ -360,7 +367,7 @@ mod tests {
             cost_basis_e4: i64::MIN,
         };
 
-        let p = Position {
+        let p = PositionRecord {
             user_id: "u",
             user_seq: 300,
             symbol: "A",
@@ -368,20 +375,20 @@ mod tests {
         };
 
         let out = bytes(|out| p.encode(out));
-        assert_eq!(Position::decode(&out), Ok(p));
-        assert!(Position::decode(&out[..out.len() - 1]).is_err());
+        assert_eq!(PositionRecord::decode(&out), Ok(p));
+        assert!(PositionRecord::decode(&out[..out.len() - 1]).is_err());
         assert!(
-            Position::decode(&user(1, &[], 0)).is_err(),
+            PositionRecord::decode(&user(1, &[], 0)).is_err(),
             "a field is missing"
         );
-        let whole = Portfolio::decode(&user(3, &[("A", 1)], 0)).expect("readable");
+        let whole = PortfolioRecord::decode(&user(3, &[("A", 1)], 0)).expect("readable");
         assert_eq!((whole.positions_apart, whole.positions.len()), (0, 1));
         assert!(
             !String::from_utf8_lossy(&user(3, &[("A", 1)], 0)).contains("apart"),
             "a small one is as it always was"
         );
         assert_eq!(
-            Portfolio::decode(&user(3, &[], 7)).map(|p| p.positions_apart),
+            PortfolioRecord::decode(&user(3, &[], 7)).map(|p| p.positions_apart),
             Ok(7)
         );
     }

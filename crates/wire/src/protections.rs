@@ -7,7 +7,7 @@
 //! The list decides what becomes of records, so it only ever grows together with a setting in the
 //! journal.
 
-use super::input::Value;
+use super::input::FieldValue;
 
 /// Names are compared without case and without what stands between their words.
 const NAME_MAX: usize = 24;
@@ -237,8 +237,8 @@ fn of(name: &str) -> Option<Protection> {
 }
 
 /// The protection that a field asks for. Nothing, and `false`, ask for none.
-pub fn asked(name: &str, value: &Value<'_>) -> Option<Protection> {
-    if matches!(value, Value::Null | Value::Bool(false)) {
+pub fn asked(name: &str, value: &FieldValue<'_>) -> Option<Protection> {
+    if matches!(value, FieldValue::Null | FieldValue::Bool(false)) {
         None
     } else {
         of(name)
@@ -332,15 +332,15 @@ mod tests {
 
     #[test]
     fn what_is_off_asks_for_nothing() {
-        for off in [Value::Null, Value::Bool(false)] {
+        for off in [FieldValue::Null, FieldValue::Bool(false)] {
             assert_eq!(asked("reduce_only", &off), None);
         }
 
         for on in [
-            Value::Bool(true),
-            Value::Int(0),
-            Value::Text("false".into()),
-            Value::Twice,
+            FieldValue::Bool(true),
+            FieldValue::Int(0),
+            FieldValue::Text("false".into()),
+            FieldValue::Twice,
         ] {
             assert_eq!(asked("reduce_only", &on), Some(Protection::Order), "{on:?}");
         }

@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-use super::input::{Fault, Value, read_map, timestamp_ns};
+use super::input::{Fault, FieldValue, read_map, timestamp_ns};
 use domain::decimal::{MONEY, Num, WHOLE};
 use domain::ids;
 
 /// A tick as it was written; its price may be anything that is a number.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Tick<'a> {
+pub struct TickRecord<'a> {
     /// Which stock.
     pub symbol: Cow<'a, str>,
     /// The price.
@@ -22,7 +22,7 @@ pub struct Tick<'a> {
 }
 
 /// Reads a tick from a record's value.
-pub fn decode(bytes: &[u8]) -> Result<Tick<'_>, Fault> {
+pub fn decode(bytes: &[u8]) -> Result<TickRecord<'_>, Fault> {
     let mut symbol = None;
     let mut price = None;
     let mut timestamp = None;
@@ -40,7 +40,7 @@ pub fn decode(bytes: &[u8]) -> Result<Tick<'_>, Fault> {
             _ => return,
         };
 
-        *slot = Some(value).filter(|v| *v != Value::Null);
+        *slot = Some(value).filter(|v| *v != FieldValue::Null);
     })?;
 
     if let Some(fault) = fault {
@@ -48,7 +48,7 @@ pub fn decode(bytes: &[u8]) -> Result<Tick<'_>, Fault> {
     }
 
     let symbol = symbol
-        .and_then(Value::text)
+        .and_then(FieldValue::text)
         .ok_or("symbol is missing or not text")?;
     if !ids::valid(&symbol) {
         return Err("symbol is not 1 to 64 printable ASCII characters without blank and '/'");
@@ -58,7 +58,7 @@ pub fn decode(bytes: &[u8]) -> Result<Tick<'_>, Fault> {
         return Err("size is not a number");
     }
 
-    Ok(Tick {
+    Ok(TickRecord {
         symbol,
         price: price
             .ok_or("price is missing")?

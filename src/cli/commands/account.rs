@@ -9,7 +9,7 @@ use crate::cli::args::account::Whom;
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::open::Access;
-use crate::cli::output::{self, Format};
+use crate::cli::output::{self, OutputFormat};
 use crate::cli::{decode, open, read};
 use client::{KeyedAppender, check_id};
 use domain::control::{Control, EVERYBODY};
@@ -60,10 +60,10 @@ pub(crate) fn switch_off(
     }
 
     match config.format {
-        Format::Json => {
+        OutputFormat::Json => {
             output::json(&json!({"user": key, "state": now.name(), "changed": kept.is_none()}))?
         }
-        Format::Text => output::line(format_args!("{} {}", whom_text(key), now.name()))?,
+        OutputFormat::Text => output::line(format_args!("{} {}", whom_text(key), now.name()))?,
     }
 
     if kept.is_some() {
@@ -103,9 +103,9 @@ pub(crate) fn resume(config: &Config, whom: &Whom, operator: &str) -> Result<(),
     }
 
     match config.format {
-        Format::Json => output::json(&json!({"user": key, "state": null, "changed": there}))?,
-        Format::Text if there => output::line(format_args!("{} resumed", whom_text(key)))?,
-        Format::Text => {}
+        OutputFormat::Json => output::json(&json!({"user": key, "state": null, "changed": there}))?,
+        OutputFormat::Text if there => output::line(format_args!("{} resumed", whom_text(key)))?,
+        OutputFormat::Text => {}
     }
 
     match table.rows.get(EVERYBODY) {

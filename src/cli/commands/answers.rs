@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
-use crate::cli::output::{self, Format};
+use crate::cli::output::{self, OutputFormat};
 use crate::cli::shown::{self, Fields};
 use crate::cli::{decode, read};
-use audit::cursor::Cursor;
+use audit::cursor::AuditCursor;
 use client::partitions;
 use ports::partitioner;
 use ports::records::Records;
@@ -51,7 +51,7 @@ impl Awaited {
 
 /// The command's state after one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
+enum AnswerStep {
     /// There is more to come.
     More,
     /// The order may rest now.
@@ -65,7 +65,7 @@ enum Step {
 }
 
 /// Listens for the answers to one command.
-pub(crate) struct Answers<'a> {
+pub(crate) struct PendingAnswers<'a> {
     config: &'a Config,
     log: &'a dyn Log,
     user: &'a str,
@@ -94,7 +94,7 @@ struct Asked {
     parts: u64,
 }
 
-impl<'a> Answers<'a> {
+impl<'a> PendingAnswers<'a> {
     /// From here on; the command must not have been sent yet.
     pub(crate) fn listen(
         config: &'a Config,
@@ -125,7 +125,7 @@ impl<'a> Answers<'a> {
             }
         }
 
-        Ok(Answers {
+        Ok(PendingAnswers {
             config,
             log,
             user,
@@ -170,11 +170,11 @@ impl<'a> Answers<'a> {
                 show(self.config, &event)?;
                 last = event.get("event").map(output::plain);
                 match step(&event, ours("order_id"), self.awaited) {
-                    Step::More => quiet_at = quiet_at.map(|_| Instant::now() + LULL),
-                    Step::Accepted => quiet_at = Some(Instant::now() + LULL),
-                    Step::OneEnded => ended += 1,
-                    Step::Done => return Ok(()),
-                    Step::Refused(why) => return Err(Failure::failed(why)),
+                    AnswerStep::More => quiet_at = quiet_at.map(|_| Instant::now() + LULL),
+                    AnswerStep::Accepted => quiet_at = Some(Instant::now() + LULL),
+                    AnswerStep::OneEnded => ended += 1,
+                    AnswerStep::Done => return Ok(()),
+                    AnswerStep::Refused(why) => return Err(Failure::failed(why)),
                 }
             }
 
@@ -223,7 +223,7 @@ impl<'a> Answers<'a> {
             let user = self.user;
             let id = self.id;
             let asked = &mut self.asked;
-            Cursor::range(self.log, *at, *from, end, false)?.each(&mut |r| {
+            AuditCursor::range(self.log, *at, *from, end, false)?.each(&mut |r| {
                 if let Ok(c) = BookCommand::decode(r.value.unwrap_or_default())
                     && c.user_id == user
                     && matches!(c.ask, Ask::Cancel { cause_id, .. } if cause_id == id)
@@ -256,7 +256,7 @@ impl<'a> Answers<'a> {
         let user = self.user;
         let id = self.id;
         let last = &mut self.last_part;
-        Cursor::range(self.log, at, from, end, false)?.each(&mut |r| {
+        AuditCursor::range(self.log, at, from, end, false)?.each(&mut |r| {
             if Execution::decode(r.value.unwrap_or_default())
                 .is_ok_and(|x| x.user_id == user && x.order_id == id && x.cause_id == Some(id))
             {
@@ -302,11 +302,11 @@ fn late(id: &str, wait: Duration, last: Option<&str>, ended: Option<(u64, Asked)
 }
 
 /// Reads an event. `own`: it talks about the command's own id.
-fn step(event: &Map<String, Value>, own: bool, awaited: Awaited) -> Step {
+fn step(event: &Map<String, Value>, own: bool, awaited: Awaited) -> AnswerStep {
     let text = |field: &str| event.get(field).and_then(Value::as_str).unwrap_or_default();
     let refused = || {
         let parts = [text("event"), text("reason"), text("text")];
-        Step::Refused(
+        AnswerStep::Refused(
             parts
                 .iter()
                 .filter(|t| !t.is_empty())
@@ -319,29 +319,29 @@ fn step(event: &Map<String, Value>, own: bool, awaited: Awaited) -> Step {
     match (text("event"), text("status")) {
         // Too late for one of many: it has ended all the same.
         ("OrderCancelled" | "CancelRejected", _) if awaited == Awaited::EachEnd && !own => {
-            Step::OneEnded
+            AnswerStep::OneEnded
         }
         ("OrderRejected" | "DuplicateRejected" | "CancelRejected", _)
         | ("OrderStatus", "rejected") => refused(),
-        ("OrderStatus" | "OrderReplaced" | "TradeBusted", _) => Step::Done,
-        ("OrderCancelled", _) if !own => Step::Done,
+        ("OrderStatus" | "OrderReplaced" | "TradeBusted", _) => AnswerStep::Done,
+        ("OrderCancelled", _) if !own => AnswerStep::Done,
         // The opening deposit is caused by a user's first command, but does not end it.
         ("Deposited" | "Withdrawn", _) => {
             if own {
-                Step::Done
+                AnswerStep::Done
             } else {
-                Step::More
+                AnswerStep::More
             }
         }
-        ("OrderAccepted", _) if awaited == Awaited::Acceptance => Step::Accepted,
-        (_, "filled") => Step::Done,
+        ("OrderAccepted", _) if awaited == Awaited::Acceptance => AnswerStep::Accepted,
+        (_, "filled") => AnswerStep::Done,
         (_, "cancelled" | "expired" | "rejected") => refused(),
-        _ => Step::More,
+        _ => AnswerStep::More,
     }
 }
 
 fn show(config: &Config, event: &Map<String, Value>) -> Result<(), Failure> {
-    if config.format == Format::Json {
+    if config.format == OutputFormat::Json {
         return output::json(&Value::Object(event.clone()));
     }
 
@@ -441,9 +441,12 @@ mod tests {
             step(fields.as_object().expect("fields"), own, awaited)
         };
 
-        let refused = |event: &str| Step::Refused(format!("{event} WHY"));
+        let refused = |event: &str| AnswerStep::Refused(format!("{event} WHY"));
         for awaited in [Awaited::End, Awaited::Acceptance] {
-            assert_eq!(says("OrderFilled", "filled", true, awaited), Step::Done);
+            assert_eq!(
+                says("OrderFilled", "filled", true, awaited),
+                AnswerStep::Done
+            );
             assert_eq!(
                 says("OrderCancelled", "cancelled", true, awaited),
                 refused("OrderCancelled")
@@ -452,30 +455,33 @@ mod tests {
                 says("OrderRejected", "rejected", true, awaited),
                 refused("OrderRejected")
             );
-            assert_eq!(says("Deposited", "", false, awaited), Step::More);
+            assert_eq!(says("Deposited", "", false, awaited), AnswerStep::More);
         }
 
-        assert_eq!(says("OrderAccepted", "new", true, Awaited::End), Step::More);
+        assert_eq!(
+            says("OrderAccepted", "new", true, Awaited::End),
+            AnswerStep::More
+        );
         assert_eq!(
             says("OrderAccepted", "new", true, Awaited::Acceptance),
-            Step::Accepted
+            AnswerStep::Accepted
         );
         assert_eq!(
             says("OrderCancelled", "cancelled", false, Awaited::End),
-            Step::Done,
+            AnswerStep::Done,
             "another's end was asked for"
         );
         assert_eq!(
             says("TradeBusted", "cancelled", false, Awaited::End),
-            Step::Done
+            AnswerStep::Done
         );
         assert_eq!(
             says("OrderCancelled", "cancelled", false, Awaited::EachEnd),
-            Step::OneEnded
+            AnswerStep::OneEnded
         );
         assert_eq!(
             says("CancelRejected", "filled", false, Awaited::EachEnd),
-            Step::OneEnded
+            AnswerStep::OneEnded
         );
         assert_eq!(
             says("CancelRejected", "rejected", true, Awaited::EachEnd),

@@ -12,10 +12,10 @@ use crate::cli::config::Config;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::moment;
 use crate::cli::open::{self, Access};
-use crate::cli::output::{self, Format, Progress};
+use crate::cli::output::{self, JobProgress, OutputFormat};
 use audit::anchor::{self, Anchor};
 use audit::chains::{ChainReport, Chains, heads};
-use audit::export::{Export, ExportError, Summary};
+use audit::export::{ExportError, ExportPlan, ExportSummary};
 use audit::file::{self, Verified};
 use audit::hex::hex;
 use os::files;
@@ -129,7 +129,7 @@ fn walk(
         anchors,
     };
 
-    let mut progress = Progress::new("verifying", chains.total()?);
+    let mut progress = JobProgress::new("verifying", chains.total()?);
     let reports = chains.verify(&mut |done| progress.set(done));
     progress.finish();
     Ok(reports?)
@@ -155,8 +155,8 @@ fn verify(config: &Config, anchors: Vec<Anchor>) -> Result<(), Failure> {
 
     for r in &reports {
         match config.format {
-            Format::Json => output::json(&report_json(&table, r, bound(r)))?,
-            Format::Text => output::line(report_text(&table, r))?,
+            OutputFormat::Json => output::json(&report_json(&table, r, bound(r)))?,
+            OutputFormat::Text => output::line(report_text(&table, r))?,
         }
     }
 
@@ -171,7 +171,7 @@ fn verify(config: &Config, anchors: Vec<Anchor>) -> Result<(), Failure> {
         ));
     }
 
-    if config.format == Format::Text {
+    if config.format == OutputFormat::Text {
         let records: u64 = reports.iter().map(|r| r.good.entries).sum();
         let against = match &anchors[..] {
             [] => {
@@ -279,7 +279,7 @@ fn take_anchor(config: &Config, args: &AnchorArgs) -> Result<(), Failure> {
     let start = kept_ours
         .last()
         .filter(|a| !args.from_start && !a.positions.is_empty());
-    let mut progress = Progress::new("verifying", 0);
+    let mut progress = JobProgress::new("verifying", 0);
     let walked = chains.verify_after(start, &mut |done| progress.set(done));
     progress.finish();
     let (reports, positions) = walked?;
@@ -369,7 +369,7 @@ fn now() -> String {
 fn export(config: &Config, args: &ExportArgs) -> Result<(), Failure> {
     let (from_ms, to_ms) = range(args.from.as_ref(), args.to.as_ref())?;
     let (log, table) = open(config)?;
-    let export = Export {
+    let export = ExportPlan {
         log: &*log,
         topics: &table,
         from_ms,
@@ -377,7 +377,7 @@ fn export(config: &Config, args: &ExportArgs) -> Result<(), Failure> {
         created: now(),
     };
 
-    let mut progress = Progress::new("exporting", 0);
+    let mut progress = JobProgress::new("exporting", 0);
     let mut tell = |done| progress.set(done);
     let summary = match args.output.as_ref().filter(|path| !is_stdout(path)) {
         None => export
@@ -393,10 +393,10 @@ fn export(config: &Config, args: &ExportArgs) -> Result<(), Failure> {
 
 /// Under another name until it is whole: a file that is there is a file that verifies.
 fn to_file(
-    export: &Export<'_>,
+    export: &ExportPlan<'_>,
     path: &Path,
     tell: &mut dyn FnMut(u64),
-) -> Result<Summary, Failure> {
+) -> Result<ExportSummary, Failure> {
     if path.exists() {
         return Err(Failure::usage(format!(
             "{} exists: evidence is not overwritten; choose another name",
@@ -446,7 +446,7 @@ fn refused(e: ExportError) -> Failure {
     }
 }
 
-fn summary_text(what: &str, s: &Summary) -> String {
+fn summary_text(what: &str, s: &ExportSummary) -> String {
     format!(
         "{what} {} records of {} chains in {} lines, log {}",
         s.records, s.chains, s.lines, s.cluster
@@ -463,7 +463,7 @@ fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), F
         (Box::new(file), size)
     };
 
-    let mut progress = Progress::new("verifying", size);
+    let mut progress = JobProgress::new("verifying", size);
     let verdict = file::verify(
         BufReader::with_capacity(1 << 16, input),
         anchors,
@@ -480,14 +480,14 @@ fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), F
         }) => {
             of_this_log(anchors, &summary.cluster)?;
             match config.format {
-                Format::Json => {
+                OutputFormat::Json => {
                     let heads: Vec<Value> = summary.heads.iter().map(anchor::head_json).collect();
                     output::json(
                         &json!({"file": path, "ok": true, "cluster": summary.cluster, "records": summary.records, "chains": heads,
                         "bound_records": bound_records, "unbound_chains": unbound, "contents_gone": gone}),
                     )?;
                 }
-                Format::Text => {
+                OutputFormat::Text => {
                     let bound = match anchors {
                         [] => "without anchors, which alone show that it was not written anew"
                             .to_string(),
@@ -519,10 +519,10 @@ fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), F
         }
         Err(d) => {
             match config.format {
-                Format::Json => output::json(
+                OutputFormat::Json => output::json(
                     &json!({"file": path, "ok": false, "damage": {"kind": d.kind.name(), "line": d.line, "record": d.record, "text": d.text}}),
                 )?,
-                Format::Text => {
+                OutputFormat::Text => {
                     output::line(format_args!(
                         "BAD  {} line {} ({}): {}: {}",
                         path.display(),

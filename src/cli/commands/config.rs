@@ -4,11 +4,11 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
-use crate::cli::output::{self, Format};
+use crate::cli::output::{self, OutputFormat};
 
 /// Prints every value with its origin. That it prints at all means the configuration is valid.
 pub(crate) fn show(config: &Config) -> Result<(), Failure> {
-    if config.format == Format::Json {
+    if config.format == OutputFormat::Json {
         let all: Map<String, Value> = config
             .shown
             .iter()
@@ -36,5 +36,5 @@ pub(crate) fn show(config: &Config) -> Result<(), Failure> {
         })
         .collect();
 
-    output::rows(Format::Text, &["NAME", "VALUE", "ORIGIN"], &rows)
+    output::rows(OutputFormat::Text, &["NAME", "VALUE", "ORIGIN"], &rows)
 }

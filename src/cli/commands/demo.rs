@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::gateway::{self, Beside};
+use super::gateway::{self, GatewayBeside};
 use crate::cli::args::Demo;
 use crate::cli::config::{self, Config};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
-use crate::cli::output::{self, Format};
+use crate::cli::output::{self, OutputFormat};
 use crate::cli::system;
-use crate::runtime::system::System;
+use crate::runtime::system::Installation;
 use crate::runtime::{demo, signals};
 use client::KeyedAppender;
-use client::instruments::Instruments;
+use client::instruments::Listings;
 use wire::topics::{INSTRUMENTS, ORDER_COMMANDS};
 
 /// Runs the demo.
@@ -54,7 +54,7 @@ pub(crate) fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
     system.create_topics(partitions, &mut |_, _| {})?;
     system::check_settings(&system)?;
     list(&system, &symbols)?;
-    let options = demo::Options {
+    let options = demo::DemoOptions {
         run_for: run_for.map(Duration::from_millis),
         orders_per_second: typed.orders_per_second,
         ticks_per_second: typed.ticks_per_second,
@@ -64,7 +64,7 @@ pub(crate) fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
     };
 
     let gateway = listen
-        .map(|listen| Beside::start(&system, listen))
+        .map(|listen| GatewayBeside::start(&system, listen))
         .transpose()?;
     let summary = system::block_on(async {
         let signal = signals::first_of()?;
@@ -77,8 +77,8 @@ pub(crate) fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
 
     let summary = summary?;
     match config.format {
-        Format::Text => output::line(summary.text.trim_end())?,
-        Format::Json => {
+        OutputFormat::Text => output::line(summary.text.trim_end())?,
+        OutputFormat::Json => {
             output::json(&json!({"violations": summary.violations, "text": summary.text}))?
         }
     }
@@ -96,8 +96,8 @@ pub(crate) fn run(config: &Config, typed: &Demo) -> Result<(), Failure> {
 }
 
 /// Lists the symbols that are not listed yet.
-fn list(system: &System, symbols: &[String]) -> Result<(), Failure> {
-    let known: Vec<String> = Instruments::load(&system.log)?
+fn list(system: &Installation, symbols: &[String]) -> Result<(), Failure> {
+    let known: Vec<String> = Listings::load(&system.log)?
         .tradable()
         .map(String::from)
         .collect();

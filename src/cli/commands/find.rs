@@ -5,11 +5,11 @@ use crate::cli::args::audit::Find;
 use crate::cli::config::Config;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
-use crate::cli::output::{self, Format};
-use crate::cli::shown::{self, Fields, Shown};
+use crate::cli::output::{self, OutputFormat};
+use crate::cli::shown::{self, Fields, SentValue};
 use crate::cli::{decode, open};
 use ::audit::find::{FindError, Hit, Proof, Query, Timeline, find, name};
-use ::audit::inputs::{Inputs, Row};
+use ::audit::inputs::{DecisionRow, Inputs};
 use client::check_id;
 use client::decimal::show_e4;
 use domain::control::EVERYBODY;
@@ -53,8 +53,8 @@ pub(crate) fn run(config: &Config, args: &Find) -> Result<(), Failure> {
 
     for (r, hit) in timeline.iter() {
         match config.format {
-            Format::Json => output::json(&as_json(&table, &r, hit))?,
-            Format::Text => as_text(&table, &r, hit)?,
+            OutputFormat::Json => output::json(&as_json(&table, &r, hit))?,
+            OutputFormat::Text => as_text(&table, &r, hit)?,
         }
     }
 
@@ -66,7 +66,7 @@ fn sum_up(config: &Config, timeline: &Timeline) -> Result<(), Failure> {
     let chained = count(Proof::Chained);
     let differs = count(Proof::Differs);
     let missing = count(Proof::Missing);
-    if config.format == Format::Text {
+    if config.format == OutputFormat::Text {
         match timeline.hits.len() {
             0 => output::note(
                 "nothing is on record; --from and --to may be too narrow, or the id is another",
@@ -120,10 +120,10 @@ fn as_text(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Result<(), Failure>
         },
         None => "deleted".to_string(),
         // Nothing is in a wake-up: it means that a moment has come, or that a listing has changed.
-        Some(Shown::Map(map)) if r.at.topic == topics::CLOCK && map.is_empty() => {
+        Some(SentValue::Map(map)) if r.at.topic == topics::CLOCK && map.is_empty() => {
             format!("of trading task {}", r.at.partition)
         }
-        Some(Shown::Map(mut map)) => {
+        Some(SentValue::Map(mut map)) => {
             // Fields of ours that are shown already, and amounts of ours. What others wrote is
             // shown as they wrote it.
             if decode::is_ours(r.at.topic) {
@@ -158,12 +158,15 @@ fn as_text(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Result<(), Failure>
 
 /// Money as people write it: `last_price_e4=1892500` is `last_price=189.25`.
 fn readable(map: Fields) -> Fields {
-    let entry =
-        |(name, value): (String, Shown)| match (name.strip_suffix("_e4"), value.as_i64(), value) {
-            (Some(short), Some(e4), _) => (short.to_string(), Shown::Text(show_e4(e4))),
-            (_, _, Shown::Map(inner)) => (name, Shown::Map(readable(inner))),
-            (_, _, value) => (name, value),
-        };
+    let entry = |(name, value): (String, SentValue)| match (
+        name.strip_suffix("_e4"),
+        value.as_i64(),
+        value,
+    ) {
+        (Some(short), Some(e4), _) => (short.to_string(), SentValue::Text(show_e4(e4))),
+        (_, _, SentValue::Map(inner)) => (name, SentValue::Map(readable(inner))),
+        (_, _, value) => (name, value),
+    };
 
     map.into_iter().map(entry).collect()
 }
@@ -181,7 +184,7 @@ fn is_new(r: &Record<'_>) -> bool {
 }
 
 fn inputs_text(table: &TopicTable, i: &Inputs, new: bool) -> String {
-    let place = |topic, row: &Row| match row.offset {
+    let place = |topic, row: &DecisionRow| match row.offset {
         Some(offset) => format!("{}/0/{offset}", table.name(topic)),
         None => "the ticks".to_string(),
     };
@@ -225,7 +228,7 @@ fn inputs_text(table: &TopicTable, i: &Inputs, new: bool) -> String {
         let what = shown::word(
             row_value
                 .get("state")
-                .and_then(Shown::as_str)
+                .and_then(SentValue::as_str)
                 .unwrap_or("?"),
         );
         let whom = if whose == EVERYBODY {
@@ -260,7 +263,7 @@ fn inputs_text(table: &TopicTable, i: &Inputs, new: bool) -> String {
 fn unusual(settings: &[u8]) -> Fields {
     let usual = decode::shown(&RoleSettings::default().encode());
     match decode::shown(settings) {
-        Shown::Map(all) => all
+        SentValue::Map(all) => all
             .into_iter()
             .filter(|(name, value)| usual.get(name) != Some(value))
             .collect(),
@@ -271,7 +274,7 @@ fn unusual(settings: &[u8]) -> Fields {
 /// A listing's fields without its name.
 fn brief(value: &[u8]) -> String {
     match decode::shown(value) {
-        Shown::Map(mut map) => {
+        SentValue::Map(mut map) => {
             map.retain(|(name, _)| name != "symbol" && name != "name");
             if map.is_empty() {
                 "(all defaults)".into()
@@ -283,18 +286,18 @@ fn brief(value: &[u8]) -> String {
     }
 }
 
-fn as_json(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Shown {
+fn as_json(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> SentValue {
     let more = [
-        ("audited", Shown::Text(mark(hit.proof).1.into())),
+        ("audited", SentValue::Text(mark(hit.proof).1.into())),
         ("depth", number(hit.depth)),
-        ("context", Shown::Bool(hit.context)),
+        ("context", SentValue::Bool(hit.context)),
         (
             "decision",
-            hit.inputs.as_ref().map_or(Shown::Null, inputs_json),
+            hit.inputs.as_ref().map_or(SentValue::Null, inputs_json),
         ),
     ];
 
-    Shown::Map(
+    SentValue::Map(
         decode::record(table.name(r.at.topic), r)
             .into_iter()
             .chain(named(more))
@@ -302,46 +305,46 @@ fn as_json(table: &TopicTable, r: &Record<'_>, hit: &Hit) -> Shown {
     )
 }
 
-fn named<const N: usize>(fields: [(&str, Shown); N]) -> Fields {
+fn named<const N: usize>(fields: [(&str, SentValue); N]) -> Fields {
     fields
         .into_iter()
         .map(|(name, v)| (name.to_string(), v))
         .collect()
 }
 
-fn number(n: impl ToString) -> Shown {
-    Shown::Number(n.to_string())
+fn number(n: impl ToString) -> SentValue {
+    SentValue::Number(n.to_string())
 }
 
-fn inputs_json(i: &Inputs) -> Shown {
-    let offset = |r: &Row| r.offset.map_or(Shown::Null, number);
-    let row = |row: &Option<Row>| {
-        row.as_ref().map_or(Shown::Null, |r| {
-            Shown::Map(named([
+fn inputs_json(i: &Inputs) -> SentValue {
+    let offset = |r: &DecisionRow| r.offset.map_or(SentValue::Null, number);
+    let row = |row: &Option<DecisionRow>| {
+        row.as_ref().map_or(SentValue::Null, |r| {
+            SentValue::Map(named([
                 ("offset", offset(r)),
                 ("value", decode::shown(&r.value)),
             ]))
         })
     };
 
-    let tick = i.tick.as_ref().map_or(Shown::Null, |t| {
-        Shown::Map(named([
+    let tick = i.tick.as_ref().map_or(SentValue::Null, |t| {
+        SentValue::Map(named([
             ("offset", number(t.offset)),
-            ("price", Shown::Text(show_e4(t.price_e4))),
+            ("price", SentValue::Text(show_e4(t.price_e4))),
             ("time_ms", number(t.time_ms)),
         ]))
     });
 
-    let control = |(key, r): &(String, Row)| {
-        Shown::Map(named([
-            ("key", Shown::Text(key.clone())),
+    let control = |(key, r): &(String, DecisionRow)| {
+        SentValue::Map(named([
+            ("key", SentValue::Text(key.clone())),
             ("offset", offset(r)),
             ("value", decode::shown(&r.value)),
         ]))
     };
 
-    Shown::Map(named([
-        ("role", Shown::Text(i.role.to_string())),
+    SentValue::Map(named([
+        ("role", SentValue::Text(i.role.to_string())),
         ("task", number(i.task)),
         ("transaction", number(i.transaction)),
         ("instrument", row(&i.instrument)),
@@ -349,11 +352,11 @@ fn inputs_json(i: &Inputs) -> Shown {
         ("tick", tick),
         (
             "controls",
-            Shown::List(i.controls.iter().map(control).collect()),
+            SentValue::List(i.controls.iter().map(control).collect()),
         ),
         (
             "settings",
-            i.settings.as_deref().map_or(Shown::Null, decode::shown),
+            i.settings.as_deref().map_or(SentValue::Null, decode::shown),
         ),
     ]))
 }

@@ -10,13 +10,13 @@ use crate::cli::args::{Gateway, GatewayCommand};
 use crate::cli::config::{Config, duration_ms};
 use crate::cli::exit::Failure;
 use crate::cli::open::Access as LogAccess;
-use crate::cli::output::{self, Format};
+use crate::cli::output::{self, OutputFormat};
 use crate::cli::system;
-use crate::runtime::system::System;
+use crate::runtime::system::Installation;
 use crate::runtime::{signals, supervisor::Supervisor};
-use engine::instance::Stop;
-use gateway::access::{self, Access};
-use gateway::{self, Running, Settings};
+use engine::instance::FatalError;
+use gateway::access::{self, AccessControl};
+use gateway::{self, GatewaySettings, RunningGateway};
 
 /// Threads that serve connections; reading the log has its own.
 const WORKERS: usize = 2;
@@ -89,25 +89,28 @@ pub(crate) fn run(config: &Config, typed: &Gateway) -> Result<(), Failure> {
 }
 
 /// A gateway beside something else that runs on the same log.
-pub(crate) struct Beside {
+pub(crate) struct GatewayBeside {
     runtime: tokio::runtime::Runtime,
-    running: Running,
+    running: RunningGateway,
 }
 
-impl Beside {
+impl GatewayBeside {
     /// Starts it, for this machine only.
-    pub(crate) fn start(system: &System, listen: SocketAddr) -> Result<Beside, Failure> {
+    pub(crate) fn start(
+        system: &Installation,
+        listen: SocketAddr,
+    ) -> Result<GatewayBeside, Failure> {
         let runtime = runtime()?;
         let running = runtime.block_on(start(
             system,
-            Settings {
+            GatewaySettings {
                 listen,
-                ..Settings::default()
+                ..GatewaySettings::default()
             },
-            Access::open(),
+            AccessControl::open(),
         ))?;
 
-        Ok(Beside { runtime, running })
+        Ok(GatewayBeside { runtime, running })
     }
 
     /// Ends it.
@@ -129,7 +132,11 @@ pub(crate) fn local_address(text: &str) -> Result<SocketAddr, Failure> {
     Ok(listen)
 }
 
-async fn start(system: &System, settings: Settings, access: Access) -> Result<Running, Failure> {
+async fn start(
+    system: &Installation,
+    settings: GatewaySettings,
+    access: AccessControl,
+) -> Result<RunningGateway, Failure> {
     let running =
         gateway::start(system.log.clone(), system.topics.clone(), access, settings).await?;
     output::note(format_args!("listening on http://{}", running.address));
@@ -141,7 +148,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .worker_threads(WORKERS)
         .enable_all()
         .build();
-    built.map_err(|e| Stop::Failed(format!("no threads can be started: {e}")).into())
+    built.map_err(|e| FatalError::Failed(format!("no threads can be started: {e}")).into())
 }
 
 fn address(text: &str) -> Result<SocketAddr, Failure> {
@@ -152,15 +159,15 @@ fn address(text: &str) -> Result<SocketAddr, Failure> {
     })
 }
 
-fn access(typed: &Gateway) -> Result<Access, Failure> {
+fn access(typed: &Gateway) -> Result<AccessControl, Failure> {
     match &typed.token_file {
-        Some(file) => Access::with_file(file).map_err(Failure::config),
-        None if typed.open => Ok(Access::open_to_proxies()),
-        None => Ok(Access::open()),
+        Some(file) => AccessControl::with_file(file).map_err(Failure::config),
+        None if typed.open => Ok(AccessControl::open_to_proxies()),
+        None => Ok(AccessControl::open()),
     }
 }
 
-fn settings(config: &Config, typed: &Gateway) -> Result<Settings, Failure> {
+fn settings(config: &Config, typed: &Gateway) -> Result<GatewaySettings, Failure> {
     let time = |name: &str, text: &str| match duration_ms(text) {
         Ok(ms) if ms > 0 => Ok(Duration::from_millis(ms)),
         Ok(_) => Err(Failure::usage(format!(
@@ -180,7 +187,7 @@ fn settings(config: &Config, typed: &Gateway) -> Result<Settings, Failure> {
         .split(',')
         .map(|t| time("webhook-retries", t))
         .collect::<Result<_, _>>()?;
-    Ok(Settings {
+    Ok(GatewaySettings {
         listen: address(&typed.listen)?,
         history,
         memory: usize::try_from(typed.memory_mb)
@@ -196,7 +203,7 @@ fn settings(config: &Config, typed: &Gateway) -> Result<Settings, Failure> {
         schedule: retries,
         give_up: time("webhook-give-up", &typed.webhook_give_up)?,
         instance: config.instance,
-        ..Settings::default()
+        ..GatewaySettings::default()
     })
 }
 
@@ -205,7 +212,7 @@ fn token(config: &Config, user: Option<&str>) -> Result<(), Failure> {
     let (token, line) = user
         .map_or_else(access::new_admin_token, access::new_token)
         .map_err(Failure::usage)?;
-    if config.format == Format::Json {
+    if config.format == OutputFormat::Json {
         return output::json(&json!({ "token": token, "line": line }));
     }
 

@@ -7,9 +7,9 @@ use crate::cli::args::Portfolio;
 use crate::cli::config::Config;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
-use crate::cli::output::{self, Format};
+use crate::cli::output::{self, OutputFormat};
 use crate::cli::{decode, open};
-use ::audit::equity::{EquityError, Point, history};
+use ::audit::equity::{EquityError, EquityPoint, history};
 use client::check_id;
 use client::decimal::{show_e4, show_e4_wide};
 use wire::topics;
@@ -21,8 +21,8 @@ pub(crate) fn run(config: &Config, args: &Portfolio) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let table = topics::table(&config.topic_prefix);
     match config.format {
-        Format::Json => {}
-        Format::Text => output::line(format_args!(
+        OutputFormat::Json => {}
+        OutputFormat::Text => output::line(format_args!(
             "{:<24} {:>5} {:<20} {:<16} {:>14} {:>12} {:>12} {:>14} {:>14}  {}",
             "TIME",
             "SEQ",
@@ -41,8 +41,8 @@ pub(crate) fn run(config: &Config, args: &Portfolio) -> Result<(), Failure> {
     let events = history(&*log, &table, &args.user, range, &mut |p| {
         if printed.is_ok() {
             printed = match config.format {
-                Format::Json => output::json(&as_json(p)),
-                Format::Text => as_text(p),
+                OutputFormat::Json => output::json(&as_json(p)),
+                OutputFormat::Text => as_text(p),
             };
         }
 
@@ -60,7 +60,7 @@ pub(crate) fn run(config: &Config, args: &Portfolio) -> Result<(), Failure> {
     }
 }
 
-fn as_text(p: &Point<'_>) -> Result<(), Failure> {
+fn as_text(p: &EquityPoint<'_>) -> Result<(), Failure> {
     let held: Vec<String> = p
         .portfolio
         .positions
@@ -84,7 +84,7 @@ fn as_text(p: &Point<'_>) -> Result<(), Failure> {
     ))
 }
 
-fn as_json(p: &Point<'_>) -> Value {
+fn as_json(p: &EquityPoint<'_>) -> Value {
     let held = p
         .portfolio
         .positions

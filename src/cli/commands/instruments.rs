@@ -9,15 +9,15 @@ use indexmap::IndexMap;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::listed::{Change, Present, change, text};
+use super::listed::{ListingChange, Present, change, text};
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
-use crate::cli::listings::{self, Columns, Row};
+use crate::cli::listings::{self, ListingColumns, ListingRow};
 use crate::cli::open::Access;
-use crate::cli::output::{self, Format, Progress};
+use crate::cli::output::{self, JobProgress, OutputFormat};
 use crate::cli::table::{self, Table};
 use crate::cli::{open, shown};
-use client::instruments::Instruments;
+use client::instruments::Listings;
 use client::{KeyedAppender, check_id};
 use wire::instrument;
 use wire::topics::INSTRUMENTS;
@@ -35,7 +35,7 @@ pub(crate) const FLUSH: Duration = Duration::from_secs(60);
 
 /// A file's rows, each looked at; nothing is written before all have been.
 #[derive(Default)]
-struct Rows {
+struct CheckedRows {
     good: IndexMap<String, (u64, Map<String, Value>)>,
     /// Symbols of several rows, none of which is loaded.
     twice: BTreeSet<String>,
@@ -44,11 +44,11 @@ struct Rows {
     unknown: BTreeSet<String>,
 }
 
-impl Rows {
-    fn take(&mut self, line: u64, row: Result<Row, String>) {
+impl CheckedRows {
+    fn take(&mut self, line: u64, row: Result<ListingRow, String>) {
         match row {
-            Ok(Row::Nothing) => {}
-            Ok(Row::Listing {
+            Ok(ListingRow::Nothing) => {}
+            Ok(ListingRow::Listing {
                 symbol,
                 fields,
                 unknown,
@@ -94,8 +94,8 @@ impl Rows {
 pub(crate) fn load(config: &Config, file: &Path, replace: bool) -> Result<(), Failure> {
     let (source, bytes) = source(file)?;
     let log = open::log(config, Access::Write)?;
-    let mut progress = Progress::new("loading listings", bytes);
-    let mut rows = Rows::default();
+    let mut progress = JobProgress::new("loading listings", bytes);
+    let mut rows = CheckedRows::default();
     read(source, &mut rows, &mut |position| progress.set(position))?;
     progress.finish();
     let present = Present::load(&*log)?;
@@ -164,12 +164,12 @@ fn told(
     test_issues: u64,
     bad: u64,
     new: u64,
-    changes: &[Change],
+    changes: &[ListingChange],
 ) -> Result<(), Failure> {
-    if config.format == Format::Json {
+    if config.format == OutputFormat::Json {
         let mut summary = json!({"loaded": loaded, "test_issues": test_issues, "skipped": bad});
         if !changes.is_empty() {
-            summary["changes"] = changes.iter().map(Change::json).collect();
+            summary["changes"] = changes.iter().map(ListingChange::json).collect();
         }
 
         return output::json(&summary);
@@ -223,7 +223,7 @@ pub(crate) fn delist(config: &Config, symbols: &[String]) -> Result<(), Failure>
     }
 
     let log = open::log(config, Access::Write)?;
-    let listed = Instruments::load(&log)?;
+    let listed = Listings::load(&log)?;
     let mut topic = KeyedAppender::new(&*log, INSTRUMENTS)?;
     let (there, absent): (BTreeSet<&str>, BTreeSet<&str>) = symbols
         .iter()
@@ -235,8 +235,8 @@ pub(crate) fn delist(config: &Config, symbols: &[String]) -> Result<(), Failure>
 
     topic.flush(FLUSH)?;
     match config.format {
-        Format::Json => output::json(&json!({"delisted": there, "not_listed": absent}))?,
-        Format::Text => output::line(format_args!("{} listings taken away", there.len()))?,
+        OutputFormat::Json => output::json(&json!({"delisted": there, "not_listed": absent}))?,
+        OutputFormat::Text => output::line(format_args!("{} listings taken away", there.len()))?,
     }
 
     match absent.len() {
@@ -266,7 +266,7 @@ pub(crate) fn source(file: &Path) -> Result<(Box<dyn Read>, u64), Failure> {
 /// Hands over each row with its line number; `progress` is told the number of bytes read so far.
 fn read(
     source: Box<dyn Read>,
-    rows: &mut Rows,
+    rows: &mut CheckedRows,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), Failure> {
     let mut text = table::open(source)?;
@@ -279,7 +279,7 @@ fn read(
 
 fn json_lines(
     text: BufReader<Box<dyn Read>>,
-    rows: &mut Rows,
+    rows: &mut CheckedRows,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), Failure> {
     let mut position = 0;
@@ -300,7 +300,7 @@ fn json_lines(
 
 /// A list of objects as one value, as brokers' interfaces answer. Its objects are counted instead
 /// of lines.
-fn json_list(text: BufReader<Box<dyn Read>>, rows: &mut Rows) -> Result<(), Failure> {
+fn json_list(text: BufReader<Box<dyn Read>>, rows: &mut CheckedRows) -> Result<(), Failure> {
     let mut all = String::new();
     text.take(LIST_MAX + 1).read_to_string(&mut all)?;
     if all.len() as u64 > LIST_MAX {
@@ -320,12 +320,12 @@ fn json_list(text: BufReader<Box<dyn Read>>, rows: &mut Rows) -> Result<(), Fail
 
 fn columns(
     text: BufReader<Box<dyn Read>>,
-    rows: &mut Rows,
+    rows: &mut CheckedRows,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), Failure> {
     let mut table = Table::new(text)?;
     let columns =
-        Columns::find(table.header().iter().map(String::as_str)).map_err(Failure::failed)?;
+        ListingColumns::find(table.header().iter().map(String::as_str)).map_err(Failure::failed)?;
     rows.leave_out(columns.unknown().to_vec());
     while let Some(row) = table.next_row()? {
         progress(table.position());
@@ -345,7 +345,7 @@ pub(crate) fn encode(fields: &Map<String, Value>) -> Result<Vec<u8>, Failure> {
         .map_err(|e| Failure::failed(format!("a listing cannot be encoded: {e}")))
 }
 
-impl std::fmt::Display for Change {
+impl std::fmt::Display for ListingChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let fields: Vec<_> = self
             .fields

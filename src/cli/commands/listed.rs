@@ -11,7 +11,7 @@ use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::listings::{default_of, names, present};
 use crate::cli::open::Access;
-use crate::cli::output::{self, Format};
+use crate::cli::output::{self, OutputFormat};
 use crate::cli::{open, read, shown};
 use client::{KeyedAppender, check_id};
 use ports::Log;
@@ -57,14 +57,14 @@ impl Present {
 }
 
 /// The changes of a listing: field, before, after.
-pub(crate) struct Change {
+pub(crate) struct ListingChange {
     /// Whose.
     pub symbol: String,
     /// The fields.
     pub fields: Vec<(String, Value, Value)>,
 }
 
-impl Change {
+impl ListingChange {
     /// For programs.
     pub(crate) fn json(&self) -> Value {
         let fields: Map<String, Value> = self
@@ -81,7 +81,7 @@ pub(crate) fn change(
     symbol: &str,
     before: &Map<String, Value>,
     after: &Map<String, Value>,
-) -> Change {
+) -> ListingChange {
     let all: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let of = |row: &Map<String, Value>, name: &str| row.get(name).cloned().unwrap_or(Value::Null);
     let meaning = |name: &str, v: &Value| match v {
@@ -96,7 +96,7 @@ pub(crate) fn change(
     let fields = fields
         .map(|(name, from, to)| (name.clone(), or_default(&name, from), or_default(&name, to)))
         .collect();
-    Change {
+    ListingChange {
         symbol: symbol.to_string(),
         fields,
     }
@@ -122,7 +122,7 @@ pub(crate) fn text(v: &Value) -> Cow<'_, str> {
 pub(crate) fn list(config: &Config) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let present = Present::load(&*log)?;
-    if config.format == Format::Json {
+    if config.format == OutputFormat::Json {
         return present
             .rows
             .values()
@@ -170,7 +170,7 @@ pub(crate) fn show(config: &Config, symbol: &str) -> Result<(), Failure> {
         .rows
         .get(symbol)
         .ok_or_else(|| Failure::failed(format!("{symbol} is not listed")))?;
-    if config.format == Format::Json {
+    if config.format == OutputFormat::Json {
         return output::json(&Value::Object(row.clone()));
     }
 
@@ -236,14 +236,14 @@ pub(crate) fn set_status(
 
     topic.flush(FLUSH)?;
     match config.format {
-        Format::Json => {
+        OutputFormat::Json => {
             let all: Vec<Value> = done
                 .iter()
                 .map(|(symbol, was)| json!({"symbol": symbol, "status": status, "was": was}))
                 .collect();
             output::json(&Value::Array(all))?;
         }
-        Format::Text => done
+        OutputFormat::Text => done
             .iter()
             .try_for_each(|(symbol, was)| match *was == status {
                 true => output::line(format_args!("{symbol} is {status}, as it was")),

@@ -8,7 +8,7 @@ use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::{moment, number, shown};
 use client::check_id;
-use client::instruments::Instruments;
+use client::instruments::Listings;
 use wire::command;
 
 /// Sends, and waits unless told not to.
@@ -29,7 +29,7 @@ pub(crate) fn run(config: &Config, order: &Order) -> Result<(), Failure> {
         // The same check that the client library makes: an unlisted symbol is told before anything
         // is sent.
         if let Some(symbol) = order.side.and(order.symbol.as_ref()) {
-            Instruments::load(log)?.check(symbol)?;
+            Listings::load(log)?.check(symbol)?;
         }
 
         Ok(sending)

@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 use crate::cli::config::Config;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
-use crate::cli::output::{self, Format};
+use crate::cli::output::{self, OutputFormat};
 use crate::cli::{open, read};
 use client::decimal::{show_e4, show_e4_wide};
 use client::{check_id, now_ms, partitions};
 use ports::Log;
 use ports::partitioner;
-use wire::portfolio::{Portfolio, PortfolioFold, read_key};
+use wire::portfolio::{PortfolioFold, PortfolioRecord, read_key};
 use wire::topics::{PORTFOLIOS, REFERENCE_PRICES};
 
 #[derive(Debug, Deserialize)]
-struct Mark {
+struct PriceMark {
     price_e4: i64,
     time_us: i64,
 }
@@ -47,7 +47,10 @@ pub(crate) fn run(config: &Config, user: &str) -> Result<(), Failure> {
             };
 
             // A reference price that cannot be read is a missing mark, which is shown as such.
-            match r.value.and_then(|v| rmp_serde::from_slice::<Mark>(v).ok()) {
+            match r
+                .value
+                .and_then(|v| rmp_serde::from_slice::<PriceMark>(v).ok())
+            {
                 Some(mark) => marks.insert(symbol.to_string(), mark),
                 None => marks.remove(symbol),
             };
@@ -60,7 +63,7 @@ pub(crate) fn run(config: &Config, user: &str) -> Result<(), Failure> {
 /// How often the topic is read again if it was compacted under our hands.
 const READINGS: u32 = 5;
 
-fn latest(log: &dyn Log, partition: u32, user: &str) -> Result<Option<Portfolio>, Failure> {
+fn latest(log: &dyn Log, partition: u32, user: &str) -> Result<Option<PortfolioRecord>, Failure> {
     let mut missing = String::new();
     for _ in 0..READINGS {
         let mut fold = PortfolioFold::default();
@@ -95,8 +98,8 @@ fn latest(log: &dyn Log, partition: u32, user: &str) -> Result<Option<Portfolio>
 fn show(
     config: &Config,
     user: &str,
-    p: &Portfolio,
-    marks: &BTreeMap<String, Mark>,
+    p: &PortfolioRecord,
+    marks: &BTreeMap<String, PriceMark>,
 ) -> Result<(), Failure> {
     let mut rows: Vec<Vec<Value>> = Vec::new();
     let mut equity = i128::from(p.cash_available_e4) + i128::from(p.cash_reserved_e4);
@@ -131,7 +134,7 @@ fn show(
         "PRICE_AGE_S",
     ];
 
-    if config.format == Format::Json {
+    if config.format == OutputFormat::Json {
         let positions: Vec<Value> = rows
             .into_iter()
             .map(|r| Value::Object(HEADER.iter().map(|h| h.to_lowercase()).zip(r).collect()))
@@ -162,7 +165,7 @@ fn show(
     ))?;
 
     if !rows.is_empty() {
-        output::rows(Format::Text, &HEADER, &rows)?;
+        output::rows(OutputFormat::Text, &HEADER, &rows)?;
     }
 
     match all_marked {

@@ -10,12 +10,12 @@ use crate::cli::args::Publish;
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::open::Access;
-use crate::cli::output::{self, Format, Progress};
+use crate::cli::output::{self, JobProgress, OutputFormat};
 use crate::cli::pace::{self, Speed};
 use crate::cli::table::{self, Table};
 use crate::cli::{moment, number, open, shown};
 use crate::runtime::signals;
-use client::instruments::Instruments;
+use client::instruments::Listings;
 use client::simulate::PriceWalk;
 use client::{ClientError, MarketDataPublisher, decimal, now_ms};
 use ports::Log;
@@ -31,24 +31,24 @@ pub(crate) fn run(config: &Config, publish: &Publish) -> Result<(), Failure> {
     let log = open::log(config, Access::Write)?;
     let stop = signals::flag()?;
     let began = Instant::now();
-    let Tally {
+    let PublishTally {
         published,
         refused,
         skipped,
     } = match &publish.file {
-        None => Tally {
+        None => PublishTally {
             published: walk(log, publish, &stop)?,
-            ..Tally::default()
+            ..PublishTally::default()
         },
         Some(_) => replay(log, publish, speed, &stop)?,
     };
 
     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     match config.format {
-        Format::Json => output::json(
+        OutputFormat::Json => output::json(
             &json!({"published": published, "skipped": skipped, "elapsed_ms": ms, "refused": refused}),
         )?,
-        Format::Text => output::line(format_args!(
+        OutputFormat::Text => output::line(format_args!(
             "{published} ticks published in {} s, {skipped} bad rows skipped",
             ms.div_ceil(1000)
         ))?,
@@ -73,10 +73,7 @@ fn walk(log: Arc<dyn Log>, publish: &Publish, stop: &AtomicBool) -> Result<u64, 
             .map(|s| s.trim().to_string())
             .filter(|s| !s.is_empty())
             .collect(),
-        None => Instruments::load(&log)?
-            .tradable()
-            .map(String::from)
-            .collect(),
+        None => Listings::load(&log)?.tradable().map(String::from).collect(),
     };
 
     if symbols.is_empty() {
@@ -88,7 +85,7 @@ fn walk(log: Arc<dyn Log>, publish: &Publish, stop: &AtomicBool) -> Result<u64, 
     let mut ticks = MarketDataPublisher::new(log)?;
     let mut prices = PriceWalk::new(publish.seed, symbols);
     let count = publish.count.unwrap_or(u64::MAX);
-    let mut progress = Progress::new("publishing", publish.count.unwrap_or(0));
+    let mut progress = JobProgress::new("publishing", publish.count.unwrap_or(0));
     let began = Instant::now();
     let mut n = 0;
     while n < count && !stop.load(Ordering::Relaxed) {
@@ -110,7 +107,7 @@ fn walk(log: Arc<dyn Log>, publish: &Publish, stop: &AtomicBool) -> Result<u64, 
 }
 
 /// Which columns matter.
-struct Columns {
+struct TickColumns {
     symbol: Option<usize>,
     time: usize,
     price: usize,
@@ -118,7 +115,7 @@ struct Columns {
 
 /// The outcome of a file's rows.
 #[derive(Default)]
-struct Tally {
+struct PublishTally {
     published: u64,
     /// Of these, prices that the contract refuses.
     refused: u64,
@@ -126,7 +123,7 @@ struct Tally {
 }
 
 /// A row that can be published.
-struct Tick<'a> {
+struct PublishableTick<'a> {
     symbol: &'a str,
     price: String,
     time: i64,
@@ -139,7 +136,7 @@ fn replay(
     publish: &Publish,
     speed: Speed,
     stop: &AtomicBool,
-) -> Result<Tally, Failure> {
+) -> Result<PublishTally, Failure> {
     let file = publish
         .file
         .as_deref()
@@ -148,8 +145,8 @@ fn replay(
     let mut table = table::open(source).and_then(Table::new)?;
     let columns = columns(table.header(), publish)?;
     let mut ticks = MarketDataPublisher::new(log)?;
-    let mut progress = Progress::new("replaying", bytes);
-    let mut tally = Tally::default();
+    let mut progress = JobProgress::new("replaying", bytes);
+    let mut tally = PublishTally::default();
     let mut complaints = 0;
     let mut complain = |line: u64, what: String| {
         complaints += 1;
@@ -179,7 +176,7 @@ fn replay(
         });
 
         let sent = match sent {
-            Ok(Tick {
+            Ok(PublishableTick {
                 symbol,
                 price,
                 time,
@@ -213,7 +210,7 @@ fn replay(
     Ok(tally)
 }
 
-fn columns(names: &[String], publish: &Publish) -> Result<Columns, Failure> {
+fn columns(names: &[String], publish: &Publish) -> Result<TickColumns, Failure> {
     let find = |option: &str, name: &str| {
         names.iter().position(|n| *n == name).ok_or_else(|| {
             let columns = names.join(", ");
@@ -232,7 +229,7 @@ fn columns(names: &[String], publish: &Publish) -> Result<Columns, Failure> {
         })?),
     };
 
-    Ok(Columns {
+    Ok(TickColumns {
         symbol,
         time: find("--time-column", &publish.time_column)?,
         price: find("--price-column", &publish.price_column)?,
@@ -241,9 +238,9 @@ fn columns(names: &[String], publish: &Publish) -> Result<Columns, Failure> {
 
 fn tick<'a>(
     row: &'a [String],
-    columns: &Columns,
+    columns: &TickColumns,
     publish: &'a Publish,
-) -> Result<Tick<'a>, String> {
+) -> Result<PublishableTick<'a>, String> {
     let cell = |i: usize| row.get(i).map(String::as_str).filter(|c| !c.is_empty());
     let symbol = columns
         .symbol
@@ -265,7 +262,7 @@ fn tick<'a>(
     let time = moment::timestamp(cell(columns.time).ok_or("has no time")?)
         .map_err(|why| format!("time {why}"))?;
     let fault = number::price_fault(&price);
-    Ok(Tick {
+    Ok(PublishableTick {
         symbol,
         price,
         time,

@@ -5,9 +5,9 @@ use serde_json::Value;
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::open::Access;
-use crate::cli::output::{self, Progress};
+use crate::cli::output::{self, JobProgress};
 use crate::cli::system;
-use crate::runtime::status::{InstanceStatus, State};
+use crate::runtime::status::{InstanceStatus, Phase};
 use crate::runtime::{rebuild, signals};
 
 /// A running instance holds its state; there is no point in waiting long for it.
@@ -21,12 +21,12 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
     system::check_partitions(&system)?;
     let mut rows: Vec<Vec<Value>> = Vec::new();
     for role in roles {
-        let mut bar: Option<Progress> = None;
+        let mut bar: Option<JobProgress> = None;
         let mut show = |s: &InstanceStatus| {
             let total = s.tasks.iter().map(|t| t.restore_end).sum::<u64>();
-            if s.state == State::Restoring && total > 0 {
-                let bar =
-                    bar.get_or_insert_with(|| Progress::new(&format!("restoring {role}"), total));
+            if s.state == Phase::Restoring && total > 0 {
+                let bar = bar
+                    .get_or_insert_with(|| JobProgress::new(&format!("restoring {role}"), total));
                 bar.set(s.tasks.iter().map(|t| t.restored.min(t.restore_end)).sum());
             }
         };

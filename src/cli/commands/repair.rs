@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::cli::config::Config;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
-use crate::cli::output::{self, Format};
+use crate::cli::output::{self, OutputFormat};
 use crate::cli::system;
 use crate::runtime::repair::{self, Action, RepairError};
 
@@ -75,7 +75,7 @@ pub(crate) fn offsets(config: &Config, dry_run: bool) -> Result<(), Failure> {
     }
 
     failed?;
-    if config.format == Format::Text {
+    if config.format == OutputFormat::Text {
         output::note(match (set, dry_run) {
             (0, _) => "the offsets are right; nothing was changed".to_string(),
             (n, true) => format!("the offsets of {n} tasks would be set; nothing was changed"),

@@ -7,12 +7,12 @@ use crate::cli::config::Config;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::moment;
 use crate::cli::open::Access;
-use crate::cli::output::{self, Progress};
+use crate::cli::output::{self, JobProgress};
 use crate::cli::system;
-use crate::runtime::system::System;
+use crate::runtime::system::Installation;
 use crate::runtime::{replay, travel};
 use engine::replay::Divergence;
-use engine::travel::Moment;
+use engine::travel::PointInTime;
 use os::clock::wall_ms;
 use ports::topics::TopicPartition;
 use roles::Role;
@@ -42,10 +42,10 @@ fn compare(config: &Config, only: Option<u32>) -> Result<(), Failure> {
     // be at rest. Kafka need not.
     let system = system::of(config, Access::Write)?;
     let mut rows: Vec<Vec<Value>> = Vec::new();
-    let mut found_out = Verdict::default();
+    let mut found_out = WorstResult::default();
     for role in config.roles_or_all() {
         for task in (0..system.tasks(role)?).filter(|task| only.is_none_or(|o| o == *task)) {
-            let mut progress = Progress::new(&format!("replaying {role} task {task}"), 0);
+            let mut progress = JobProgress::new(&format!("replaying {role} task {task}"), 0);
             let found =
                 replay::replay_task(&system, role, task, &mut |records| progress.set(records));
             progress.finish();
@@ -101,12 +101,12 @@ fn compare(config: &Config, only: Option<u32>) -> Result<(), Failure> {
 
 /// The worst that tasks came to: damage that was found outlives whatever could not be looked at.
 #[derive(Default)]
-struct Verdict {
+struct WorstResult {
     diverged: Vec<String>,
     failure: Option<Failure>,
 }
 
-impl Verdict {
+impl WorstResult {
     fn failed(&mut self, failure: Failure) {
         if self
             .failure
@@ -148,19 +148,19 @@ fn travel(config: &Config, until: &str, replay: &Replay) -> Result<(), Failure> 
     // The journal, which the replay is compared with, lies in the log itself, so a look at the log
     // as it is now will do.
     let system = system::of(config, Access::Read)?;
-    let (mut rows, mut found_out): (Vec<Vec<Value>>, _) = (Vec::new(), Verdict::default());
+    let (mut rows, mut found_out): (Vec<Vec<Value>>, _) = (Vec::new(), WorstResult::default());
     'all: for role in config.roles_or_all() {
         // A record is an input of one task of some roles; without --role those are meant.
         let reads = |at: TopicPartition| role.spec().inputs.iter().any(|i| i.topic == at.topic);
         for task in (0..system.tasks(role)?).filter(|task| replay.task.is_none_or(|o| o == *task)) {
-            if let Moment::Record(at, _) = moment
+            if let PointInTime::Record(at, _) = moment
                 && (replay.task.is_none() && task != at.partition
                     || config.roles.is_empty() && !reads(at))
             {
                 continue;
             }
 
-            let mut progress = Progress::new(&format!("replaying {role} task {task}"), 0);
+            let mut progress = JobProgress::new(&format!("replaying {role} task {task}"), 0);
             let keep = replay.keep.as_deref();
             let found = travel::travel_task(&system, role, task, moment, keep, &mut |records| {
                 progress.set(records)
@@ -214,14 +214,14 @@ fn said_of(role: Role, task: u32, failure: Failure) -> Failure {
 }
 
 /// Reads a moment; a time that has not come is none.
-fn moment(config: &Config, text: &str) -> Result<Moment, Failure> {
+fn moment(config: &Config, text: &str) -> Result<PointInTime, Failure> {
     let bare = topics::table("");
     let full = topics::table(&config.topic_prefix);
     let record = || {
         let (rest, offset) = text.rsplit_once('/')?;
         let (name, partition) = rest.rsplit_once('/')?;
         let topic = bare.find(name).or_else(|| full.find(name))?;
-        Some(Moment::Record(
+        Some(PointInTime::Record(
             TopicPartition::new(topic, partition.parse().ok()?),
             offset.parse().ok()?,
         ))
@@ -232,14 +232,14 @@ fn moment(config: &Config, text: &str) -> Result<Moment, Failure> {
         (None, Ok(ms)) if ms > wall_ms() => Err(Failure::failed(format!(
             "--until {text}: that moment has not come yet"
         ))),
-        (None, Ok(ms)) => Ok(Moment::Time(ms)),
+        (None, Ok(ms)) => Ok(PointInTime::Time(ms)),
         (None, Err(why)) => Err(Failure::usage(format!(
             "--until: {why}; or a record such as order-commands/2/1234"
         ))),
     }
 }
 
-fn describe(system: &System, d: &Divergence) -> String {
+fn describe(system: &Installation, d: &Divergence) -> String {
     let inputs: Vec<_> = d
         .inputs
         .iter()
@@ -276,11 +276,14 @@ mod tests {
         .expect("a configuration");
 
         let read = |text: &str| moment(&config, text).map_err(|e| e.code);
-        assert_eq!(read("1970-01-01T00:00:01.5Z"), Ok(Moment::Time(1500)));
-        assert_eq!(read("1769851800"), Ok(Moment::Time(1_769_851_800_000)));
-        assert_eq!(read("1769851800000"), Ok(Moment::Time(1_769_851_800_000)));
-        assert_eq!(read("2026-01-31"), Ok(Moment::Time(1_769_817_600_000)));
-        let record = Moment::Record(TopicPartition::new(topics::ORDER_COMMANDS, 2), 7);
+        assert_eq!(read("1970-01-01T00:00:01.5Z"), Ok(PointInTime::Time(1500)));
+        assert_eq!(read("1769851800"), Ok(PointInTime::Time(1_769_851_800_000)));
+        assert_eq!(
+            read("1769851800000"),
+            Ok(PointInTime::Time(1_769_851_800_000))
+        );
+        assert_eq!(read("2026-01-31"), Ok(PointInTime::Time(1_769_817_600_000)));
+        let record = PointInTime::Record(TopicPartition::new(topics::ORDER_COMMANDS, 2), 7);
         assert_eq!(
             (read("order-commands/2/7"), read("p-order-commands/2/7")),
             (Ok(record), Ok(record))

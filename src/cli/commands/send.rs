@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::answers::Answers;
-use crate::cli::config::{self, Config, Target};
+use super::answers::PendingAnswers;
+use crate::cli::config::{self, Config, LogTarget};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
-use crate::cli::output::Format;
+use crate::cli::output::OutputFormat;
 use crate::cli::{as_before, output, system};
 use crate::runtime::signals;
 use crate::runtime::supervisor::{Ends, Supervisor};
-use crate::runtime::system::System;
+use crate::runtime::system::Installation;
 use client::{KeyedAppender, now_ms};
 use ports::Log;
 use roles::Role;
@@ -71,7 +71,7 @@ pub(crate) fn carry_out(
     wait: Option<Duration>,
     make: impl FnOnce(&Arc<dyn Log>) -> Result<Sending, Failure>,
 ) -> Result<(), Failure> {
-    let host = wait.is_some() && matches!(config.target, Target::Embedded { .. });
+    let host = wait.is_some() && matches!(config.target, LogTarget::Embedded { .. });
     let mut system = system::of(config, Access::Write).map_err(|f| in_use(config, f))?;
     if host {
         as_before::take_over(config, &mut system)?;
@@ -113,7 +113,7 @@ pub(crate) fn carry_out(
 
 /// Waits for everything that follows from a command (portfolio, notification, audit entries) before
 /// the roles stop: the next command wants to find it.
-fn settle(system: &System) -> Result<(), Failure> {
+fn settle(system: &Installation) -> Result<(), Failure> {
     let began = Instant::now();
     while system.unread()? > 0 && began.elapsed() < SETTLE {
         std::thread::sleep(Duration::from_millis(10));
@@ -125,7 +125,7 @@ fn settle(system: &System) -> Result<(), Failure> {
 /// Says what to do about an embedded log that another process has.
 fn in_use(config: &Config, failure: Failure) -> Failure {
     match &config.target {
-        Target::Embedded { .. } => Failure::new(
+        LogTarget::Embedded { .. } => Failure::new(
             failure.code,
             format!(
                 "{failure}\nOrders for an embedded log are sent by the process that has it: stop that one first, or use Kafka (--brokers)"
@@ -142,7 +142,7 @@ fn send(
     wait: Option<Duration>,
 ) -> Result<(), Failure> {
     let answers = wait
-        .map(|_| Answers::listen(config, log, &sending.user, &sending.id, &sending.value))
+        .map(|_| PendingAnswers::listen(config, log, &sending.user, &sending.id, &sending.value))
         .transpose()?;
     let mut commands = KeyedAppender::new(log, command::topic(&sending.value))?;
     commands.append(&sending.user, Some(&sending.value))?;
@@ -150,10 +150,10 @@ fn send(
     match (answers, wait) {
         (Some(answers), Some(wait)) => answers.wait(wait),
         _ => match config.format {
-            Format::Json => output::json(
+            OutputFormat::Json => output::json(
                 &json!({"sent": true, "user_id": sending.user, "order_id": sending.id}),
             ),
-            Format::Text => output::line(format_args!(
+            OutputFormat::Text => output::line(format_args!(
                 "sent {} for user {}",
                 sending.id, sending.user
             )),

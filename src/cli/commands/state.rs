@@ -9,7 +9,7 @@ use crate::cli::args::{State, StatePlace};
 use crate::cli::config::Config;
 use crate::cli::decode;
 use crate::cli::exit::Failure;
-use crate::cli::output::{self, Format};
+use crate::cli::output::{self, OutputFormat};
 use crate::cli::shown;
 use crate::runtime::replay::newest_store;
 use crate::runtime::travel::kept_store;
@@ -34,7 +34,7 @@ pub(crate) fn run(config: &Config, state: &State) -> Result<(), Failure> {
             place,
         } => {
             config.roles_required()?;
-            let mut looked = Look {
+            let mut looked = PrintEntries {
                 config,
                 place,
                 left: limit.unwrap_or(u64::MAX),
@@ -65,7 +65,7 @@ fn get(config: &Config, role: Role, key: &str, place: &StatePlace) -> Result<(),
         )));
     };
 
-    let mut looked = Look {
+    let mut looked = PrintEntries {
         config,
         place,
         left: 1,
@@ -92,7 +92,7 @@ fn about(config: &Config, what: &str, place: &StatePlace) -> Result<(), Failure>
         .split_once('/')
         .map_or((what, None), |(u, o)| (u, Some(o)));
     let root = Root::of(config, place);
-    let mut looked = Look {
+    let mut looked = PrintEntries {
         config,
         place,
         left: u64::MAX,
@@ -214,14 +214,14 @@ impl<'a> Root<'a> {
 }
 
 /// Prints entries, so many at most.
-struct Look<'a> {
+struct PrintEntries<'a> {
     config: &'a Config,
     place: &'a StatePlace,
     left: u64,
     found: u64,
 }
 
-impl Look<'_> {
+impl PrintEntries<'_> {
     fn list(&mut self, role: Role, task: Option<u32>, prefix: &str) -> Result<(), Failure> {
         self.entries(role, task, prefix, &|shown| shown.starts_with(prefix))
     }
@@ -271,10 +271,10 @@ impl Look<'_> {
 
     fn print(&self, role: Role, task: u32, key: &str, value: &Value) -> Result<(), Failure> {
         match (self.config.format, value) {
-            (Format::Json, _) => output::json(
+            (OutputFormat::Json, _) => output::json(
                 &json!({"role": role.name(), "task": task, "key": key, "value": value}),
             ),
-            (Format::Text, Value::Object(map)) => {
+            (OutputFormat::Text, Value::Object(map)) => {
                 let fields: Vec<_> = map
                     .iter()
                     .map(|(name, v)| (name.clone(), v.clone().into()))
@@ -285,7 +285,9 @@ impl Look<'_> {
                     shown::fields(&fields)
                 ))
             }
-            (Format::Text, other) => output::line(format_args!("{} {other}", shown::one_line(key))),
+            (OutputFormat::Text, other) => {
+                output::line(format_args!("{} {other}", shown::one_line(key)))
+            }
         }
     }
 }

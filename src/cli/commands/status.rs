@@ -9,10 +9,10 @@ use serde_json::Value;
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::open::Access;
-use crate::cli::output::Format;
+use crate::cli::output::OutputFormat;
 use crate::cli::{decode, open, output};
 use crate::runtime::lag::{self, Lag};
-use crate::runtime::status::{InstanceStatus, Life, SILENCE_MS, State, TaskStatus};
+use crate::runtime::status::{InstanceStatus, Life, Phase, SILENCE_MS, TaskStatus};
 use os::clock::wall_ms;
 use wire::topics;
 
@@ -97,7 +97,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         }
     }
 
-    if config.format == Format::Json {
+    if config.format == OutputFormat::Json {
         return output::rows(config.format, &HEADER, &rows);
     }
 
@@ -188,7 +188,7 @@ fn per_task(rows: &[Vec<Value>]) -> Vec<Vec<Value>> {
 
 /// A task as its instance tells it.
 #[derive(Default)]
-struct Told {
+struct TaskRow {
     state: Value,
     instance: Value,
     restored: Value,
@@ -197,7 +197,7 @@ struct Told {
     why: Value,
 }
 
-fn told(instances: &[InstanceStatus], task: u32, now: i64) -> Told {
+fn told(instances: &[InstanceStatus], task: u32, now: i64) -> TaskRow {
     let has = |s: &InstanceStatus| s.tasks.iter().find(|t| t.task == task).cloned();
     let mut all: Vec<(&InstanceStatus, TaskStatus)> = instances
         .iter()
@@ -208,14 +208,14 @@ fn told(instances: &[InstanceStatus], task: u32, now: i64) -> Told {
     // An instance that has a task knows more of it than a standby's.
     all.sort_by_key(|(s, t)| {
         (
-            t.state != State::Standby,
+            t.state != Phase::Standby,
             matches!(s.life(now), Life::Alive | Life::Busy { .. }),
             s.updated_ms,
         )
     });
 
     let Some((instance, task)) = all.pop() else {
-        return Told::default();
+        return TaskRow::default();
     };
 
     let life = instance.life(now);
@@ -226,14 +226,14 @@ fn told(instances: &[InstanceStatus], task: u32, now: i64) -> Told {
     };
 
     let restored = match task.restore_end {
-        _ if task.state == State::Running => 100.into(),
+        _ if task.state == Phase::Running => 100.into(),
         0 => Value::Null,
         end => u64::try_from(u128::from(task.restored.min(end)) * 100 / u128::from(end))
             .unwrap_or(100)
             .into(),
     };
 
-    Told {
+    TaskRow {
         state: state.into(),
         instance: instance.instance.into(),
         restored,
@@ -248,10 +248,10 @@ mod tests {
     use super::*;
     use crate::runtime::status::Counters;
 
-    fn instance(state: State, updated_ms: i64, why: Option<&str>) -> InstanceStatus {
+    fn instance(state: Phase, updated_ms: i64, why: Option<&str>) -> InstanceStatus {
         let tasks = vec![TaskStatus {
             task: 0,
-            state: State::Running,
+            state: Phase::Running,
             ..Default::default()
         }];
         let role = "orders".to_string();
@@ -277,21 +277,21 @@ mod tests {
     fn states_are_told_by_signs_of_life() {
         let now = 1_000_000;
         let state = |s: InstanceStatus| told(&[s], 0, now).state;
-        assert_eq!(state(instance(State::Running, now - 500, None)), "running");
+        assert_eq!(state(instance(Phase::Running, now - 500, None)), "running");
         assert_eq!(
-            state(instance(State::Running, now - 60_000, None)),
+            state(instance(Phase::Running, now - 60_000, None)),
             "gone",
             "the process id is of somebody else"
         );
         assert_eq!(
-            state(instance(State::Stopped, now - 60_000, None)),
+            state(instance(Phase::Stopped, now - 60_000, None)),
             "stopped"
         );
         let (old, new) = (
-            instance(State::Running, now - 60_000, None),
+            instance(Phase::Running, now - 60_000, None),
             InstanceStatus {
                 instance: 2,
-                ..instance(State::Running, now, None)
+                ..instance(Phase::Running, now, None)
             },
         );
 
@@ -302,25 +302,25 @@ mod tests {
     fn remarks_say_why_and_since_when() {
         let now = 1_000_000;
         let said = |s: InstanceStatus| remark(&s, now).unwrap_or_default();
-        assert_eq!(said(instance(State::Running, now, None)), "");
-        assert_eq!(said(instance(State::Stopped, now - 60_000, None)), "");
+        assert_eq!(said(instance(Phase::Running, now, None)), "");
+        assert_eq!(said(instance(Phase::Stopped, now - 60_000, None)), "");
         assert!(
-            said(instance(State::Running, now - 60_000, None))
+            said(instance(Phase::Running, now - 60_000, None))
                 .starts_with("orders-1 on h1: no sign of life since 1970-01-01T00:15:40")
         );
-        let ended = said(instance(State::Stopped, now, Some("a bug")));
+        let ended = said(instance(Phase::Stopped, now, Some("a bug")));
         assert!(
             ended.contains("ended at") && ended.ends_with("a bug"),
             "{ended}"
         );
-        let recovering = said(instance(State::Recovering, now, Some("no broker")));
+        let recovering = said(instance(Phase::Recovering, now, Some("no broker")));
         assert!(
             recovering.contains("recovering since 1970") && recovering.ends_with("no broker"),
             "{recovering}"
         );
         let busy = InstanceStatus {
             turned_ms: now - 9_000,
-            ..instance(State::Running, now, None)
+            ..instance(Phase::Running, now, None)
         };
 
         assert!(said(busy).contains("one turn of its loop has lasted since 1970-01-01T00:16:31"));
@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(
             trouble(
                 &InstanceStatus {
-                    state: State::Stopped,
+                    state: Phase::Stopped,
                     ..s
                 },
                 0

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::args::Tail;
-use crate::cli::config::{Config, Target};
+use crate::cli::config::{Config, LogTarget};
 use crate::cli::exit::Failure;
 use crate::cli::open::Access;
-use crate::cli::output::Format;
-use crate::cli::shown::Shown;
+use crate::cli::output::OutputFormat;
+use crate::cli::shown::SentValue;
 use crate::cli::{decode, moment, open, output, read};
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition};
@@ -26,7 +26,7 @@ fn usage(ms: Result<i64, String>) -> Result<i64, Failure> {
 
 /// Where `--from` points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum StartPoint {
     Start,
     End,
     Offset(u64),
@@ -34,20 +34,22 @@ enum Place {
     TimeMs(i64),
 }
 
-impl Place {
-    fn parse(text: &str) -> Result<Place, Failure> {
+impl StartPoint {
+    fn parse(text: &str) -> Result<StartPoint, Failure> {
         if let Some(n) = text.strip_prefix('-').and_then(|n| n.parse().ok()) {
-            return Ok(Place::Last(n));
+            return Ok(StartPoint::Last(n));
         }
 
         match text {
-            "start" => Ok(Place::Start),
-            "end" => Ok(Place::End),
+            "start" => Ok(StartPoint::Start),
+            "end" => Ok(StartPoint::End),
             other => match other.parse::<u64>() {
                 // Said to be one, with a sign.
-                Ok(offset) if other.starts_with('+') => Ok(Place::Offset(offset)),
+                Ok(offset) if other.starts_with('+') => Ok(StartPoint::Offset(offset)),
                 // No partition is that long; as milliseconds it is a time of this century.
-                Ok(ms) if ms >= 100_000_000_000 => Ok(Place::TimeMs(usage(moment::ms(other))?)),
+                Ok(ms) if ms >= 100_000_000_000 => {
+                    Ok(StartPoint::TimeMs(usage(moment::ms(other))?))
+                }
                 Ok(n) if moment::looks_like_a_day(other) => Err(Failure::usage(format!(
                     "--from {other}: may be a day or an offset: say {} or +{n}",
                     moment::dashed(other)
@@ -55,8 +57,8 @@ impl Place {
                 Ok(n) if n >= 1_000_000_000 => Err(Failure::usage(format!(
                     "--from {other}: may be a time in seconds or an offset: say {n}000 or +{n}"
                 ))),
-                Ok(offset) => Ok(Place::Offset(offset)),
-                Err(_) => Ok(Place::TimeMs(usage(moment::ms(other))?)),
+                Ok(offset) => Ok(StartPoint::Offset(offset)),
+                Err(_) => Ok(StartPoint::TimeMs(usage(moment::ms(other))?)),
             },
         }
     }
@@ -64,14 +66,14 @@ impl Place {
     /// An offset outside what is there means the nearest that is.
     fn resolve(self, log: &dyn Log, at: TopicPartition) -> Result<From, Failure> {
         Ok(match self {
-            Place::Start => From::Start,
-            Place::End => From::End,
-            Place::TimeMs(ms) => From::Offset(log.offset_at(at, ms)?),
-            Place::Offset(offset) => {
+            StartPoint::Start => From::Start,
+            StartPoint::End => From::End,
+            StartPoint::TimeMs(ms) => From::Offset(log.offset_at(at, ms)?),
+            StartPoint::Offset(offset) => {
                 let b = log.bounds(at)?;
                 From::Offset(offset.clamp(b.start, b.stable_end.max(b.start)))
             }
-            Place::Last(n) => {
+            StartPoint::Last(n) => {
                 let b = log.bounds(at)?;
                 From::Offset(b.stable_end.saturating_sub(n).max(b.start))
             }
@@ -81,7 +83,7 @@ impl Place {
 
 /// Prints until told to stop.
 pub(crate) fn run(config: &Config, tail: &Tail) -> Result<(), Failure> {
-    let place = Place::parse(&tail.from)?;
+    let place = StartPoint::parse(&tail.from)?;
     let topic = topic(config, &tail.topic)?;
     let log = open::log(config, Access::Read)?;
     let mut partitions = read::all_partitions(&*log, topic)?;
@@ -101,13 +103,13 @@ pub(crate) fn run(config: &Config, tail: &Tail) -> Result<(), Failure> {
         .iter()
         .map(|p| Ok((*p, place.resolve(&*log, TopicPartition::new(topic, *p))?)))
         .collect::<Result<Vec<_>, Failure>>()?;
-    let mut show = Show {
+    let mut show = PrintRecords {
         config,
         name: topics::table(&config.topic_prefix).name(topic).to_string(),
         left: tail.count.unwrap_or(u64::MAX),
     };
 
-    if tail.exit_at_end || matches!(config.target, Target::Kafka { .. }) {
+    if tail.exit_at_end || matches!(config.target, LogTarget::Kafka { .. }) {
         let mut reader = log.reader(topic, &from, true)?;
         return show.read(&mut *reader, tail.exit_at_end).map(drop);
     }
@@ -122,7 +124,7 @@ fn follow_embedded(
     topic: TopicId,
     mut log: Arc<dyn Log>,
     mut from: Vec<(u32, From)>,
-    show: &mut Show<'_>,
+    show: &mut PrintRecords<'_>,
 ) -> Result<(), Failure> {
     for (partition, from) in &mut from {
         if *from == From::End {
@@ -153,13 +155,13 @@ fn follow_embedded(
 }
 
 /// Prints records, so many at most.
-struct Show<'a> {
+struct PrintRecords<'a> {
     config: &'a Config,
     name: String,
     left: u64,
 }
 
-impl Show<'_> {
+impl PrintRecords<'_> {
     /// Prints until enough was printed or the end was reached (if that counts). Answers the offset
     /// after the last record of each partition.
     fn read(
@@ -180,8 +182,10 @@ impl Show<'_> {
                 self.left -= 1;
                 next.insert(r.at.partition, r.offset + 1);
                 match self.config.format {
-                    Format::Json => output::json(&Shown::Map(decode::record(&self.name, &r)))?,
-                    Format::Text => output::line(decode::record_line(&r))?,
+                    OutputFormat::Json => {
+                        output::json(&SentValue::Map(decode::record(&self.name, &r)))?
+                    }
+                    OutputFormat::Text => output::line(decode::record_line(&r))?,
                 }
             }
         }
@@ -209,22 +213,28 @@ mod tests {
 
     #[test]
     fn places() {
-        let place = |t| Place::parse(t).ok();
-        assert_eq!(place("start"), Some(Place::Start));
-        assert_eq!(place("end"), Some(Place::End));
-        assert_eq!(place("42"), Some(Place::Offset(42)));
-        assert_eq!(place("-100"), Some(Place::Last(100)));
-        assert_eq!(place("1970-01-01T00:00:01Z"), Some(Place::TimeMs(1000)));
-        assert_eq!(place("2026-01-31"), Some(Place::TimeMs(1_769_817_600_000)));
+        let place = |t| StartPoint::parse(t).ok();
+        assert_eq!(place("start"), Some(StartPoint::Start));
+        assert_eq!(place("end"), Some(StartPoint::End));
+        assert_eq!(place("42"), Some(StartPoint::Offset(42)));
+        assert_eq!(place("-100"), Some(StartPoint::Last(100)));
+        assert_eq!(
+            place("1970-01-01T00:00:01Z"),
+            Some(StartPoint::TimeMs(1000))
+        );
+        assert_eq!(
+            place("2026-01-31"),
+            Some(StartPoint::TimeMs(1_769_817_600_000))
+        );
         assert_eq!(
             place("1769851800000"),
-            Some(Place::TimeMs(1_769_851_800_000))
+            Some(StartPoint::TimeMs(1_769_851_800_000))
         );
         assert_eq!(
             (place("+20260131"), place("+1769851800")),
             (
-                Some(Place::Offset(20_260_131)),
-                Some(Place::Offset(1_769_851_800))
+                Some(StartPoint::Offset(20_260_131)),
+                Some(StartPoint::Offset(1_769_851_800))
             )
         );
 

@@ -31,10 +31,10 @@ pub(crate) fn create(
     let log = open::log_with(config, Access::Write, replication)?;
     let log = &*log;
     let table = topics::table(&config.topic_prefix);
-    let mut report = Report::of(log, &table, partitions)?;
+    let mut report = TopicsReport::of(log, &table, partitions)?;
     if fix {
         let changed = report.fix(log, &table)?;
-        report = Report::of(log, &table, partitions)?;
+        report = TopicsReport::of(log, &table, partitions)?;
         report
             .lines
             .iter_mut()
@@ -52,13 +52,13 @@ pub(crate) fn check(config: &Config, strict: bool) -> Result<(), Failure> {
     let log = open::log(config, Access::Read)?;
     let table = topics::table(&config.topic_prefix);
     let count = log.partitions(topics::ORDER_COMMANDS)?.unwrap_or(0);
-    let report = Report::of(&*log, &table, count)?;
+    let report = TopicsReport::of(&*log, &table, count)?;
     report.print(config)?;
     report.verdict(strict)
 }
 
 /// Findings and changes, for each topic and for the brokers.
-struct Report {
+struct TopicsReport {
     lines: Vec<Line>,
 }
 
@@ -78,8 +78,8 @@ struct Line {
     findings: Vec<Finding>,
 }
 
-impl Report {
-    fn of(log: &dyn Log, table: &TopicTable, partitions: u32) -> Result<Report, Failure> {
+impl TopicsReport {
+    fn of(log: &dyn Log, table: &TopicTable, partitions: u32) -> Result<TopicsReport, Failure> {
         let mut found = log.findings()?;
         let mut lines = Vec::new();
         for id in table.iter() {
@@ -132,7 +132,7 @@ impl Report {
             });
         }
 
-        Ok(Report { lines })
+        Ok(TopicsReport { lines })
     }
 
     /// Makes what is missing. All or none: topics made beside some that do not fit would have to be

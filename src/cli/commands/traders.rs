@@ -9,10 +9,10 @@ use crate::cli::args;
 use crate::cli::config::Config;
 use crate::cli::exit::Failure;
 use crate::cli::open::Access;
-use crate::cli::output::{self, Format, Progress};
+use crate::cli::output::{self, JobProgress, OutputFormat};
 use crate::cli::{open, pace};
 use crate::runtime::signals;
-use client::instruments::Instruments;
+use client::instruments::Listings;
 use client::simulate::Traders;
 use client::{OrderCommandProducer, check_id, now_ms};
 
@@ -44,10 +44,7 @@ pub(crate) fn run(config: &Config, typed: &args::Traders) -> Result<(), Failure>
             .map(|s| s.trim().to_string())
             .filter(|s| !s.is_empty())
             .collect(),
-        None => Instruments::load(&log)?
-            .tradable()
-            .map(String::from)
-            .collect(),
+        None => Listings::load(&log)?.tradable().map(String::from).collect(),
     };
 
     if symbols.is_empty() {
@@ -67,7 +64,7 @@ pub(crate) fn run(config: &Config, typed: &args::Traders) -> Result<(), Failure>
     };
 
     let mut traders = Traders::new(typed.seed, &run, typed.users, symbols).sell_after(unsettled);
-    let mut progress = Progress::new("trading", typed.orders.unwrap_or(0));
+    let mut progress = JobProgress::new("trading", typed.orders.unwrap_or(0));
     let began = Instant::now();
     let mut sent = 0_u64;
     while sent < typed.orders.unwrap_or(u64::MAX) && !stop.load(Ordering::Relaxed) {
@@ -95,8 +92,8 @@ pub(crate) fn run(config: &Config, typed: &args::Traders) -> Result<(), Failure>
     progress.finish();
     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     match config.format {
-        Format::Json => output::json(&json!({"sent": sent, "run": run, "elapsed_ms": ms})),
-        Format::Text => output::line(format_args!(
+        OutputFormat::Json => output::json(&json!({"sent": sent, "run": run, "elapsed_ms": ms})),
+        OutputFormat::Text => output::line(format_args!(
             "{sent} orders sent in {}.{:03} s, as {run}-1 and on",
             ms / 1000,
             ms % 1000

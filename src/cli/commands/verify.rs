@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::cli::config::Config;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::open::Access;
-use crate::cli::output::{self, Format};
+use crate::cli::output::{self, OutputFormat};
 use crate::cli::system;
 use crate::runtime::verify;
 
@@ -20,10 +20,10 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         all += 1;
         bad += u64::from(!check.ok);
         let printed = match config.format {
-            Format::Json => {
+            OutputFormat::Json => {
                 output::json(&json!({"check": check.name, "ok": check.ok, "detail": check.detail}))
             }
-            Format::Text => output::line(format_args!(
+            OutputFormat::Text => output::line(format_args!(
                 "{:<4} {}: {}",
                 if check.ok { "ok" } else { "BAD" },
                 check.name,

@@ -10,19 +10,19 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use observer::Observer;
-use screen::{Screen, Side};
+use screen::{Screen, SideFigures};
 use traffic::Gauge;
 
-use super::status::{Counters, State};
+use super::status::{Counters, Phase};
 use super::supervisor::{Ends, Monitor, Supervisor};
-use super::system::System;
+use super::system::Installation;
 use client::simulate::Traders;
-use engine::instance::Stop;
+use engine::instance::FatalError;
 use roles::Role;
 
 /// The simulation's settings.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct DemoOptions {
     /// Stop after this long; none: until told to.
     pub run_for: Option<Duration>,
     /// Orders per second, 0 = as fast as it goes.
@@ -44,7 +44,7 @@ const SETTLE: Duration = Duration::from_secs(15);
 const READY: Duration = Duration::from_secs(60);
 
 /// The result of a run.
-pub struct Summary {
+pub struct DemoSummary {
     /// For stdout.
     pub text: String,
     /// Things that were wrong.
@@ -53,12 +53,12 @@ pub struct Summary {
 
 /// Runs until `until` resolves, the time is over, or a role stops for good.
 pub async fn run(
-    system: &System,
-    o: Options,
+    system: &Installation,
+    o: DemoOptions,
     until: impl Future<Output = ()>,
     grace: Duration,
-) -> Result<Summary, Stop> {
-    let failed = |e: ports::LogError| Stop::Failed(e.to_string());
+) -> Result<DemoSummary, FatalError> {
+    let failed = |e: ports::LogError| FatalError::Failed(e.to_string());
 
     // A new name for every run: the same ids again would all be duplicates.
     let name = format!("demo-{}", uuid::Uuid::now_v7().simple());
@@ -109,20 +109,25 @@ pub async fn run(
     for (what, thread) in [("feed", feed), ("traders", traders)] {
         let ended = thread
             .join()
-            .map_err(|_| Stop::Bug(format!("the simulated {what} panicked")))?;
-        ended.map_err(|e| Stop::Failed(format!("the simulated {what} failed: {e}")))?;
+            .map_err(|_| FatalError::Bug(format!("the simulated {what} panicked")))?;
+        ended.map_err(|e| FatalError::Failed(format!("the simulated {what} failed: {e}")))?;
     }
 
     let summary = watch
         .join()
-        .map_err(|_| Stop::Bug("the observer panicked".into()))?;
+        .map_err(|_| FatalError::Bug("the observer panicked".into()))?;
     result?;
     summary.map_err(failed)
 }
 
 type Worker = std::thread::JoinHandle<anyhow::Result<()>>;
 
-fn traffic(system: &System, o: &Options, name: &str, gauge: &Arc<Gauge>) -> (Worker, Worker) {
+fn traffic(
+    system: &Installation,
+    o: &DemoOptions,
+    name: &str,
+    gauge: &Arc<Gauge>,
+) -> (Worker, Worker) {
     let traders = Traders::new(o.seed, name, o.users, o.symbols.clone());
     let feed = {
         let log = system.log.clone();
@@ -146,7 +151,7 @@ fn watch(
     mut observer: Observer,
     gauge: &Gauge,
     monitor: &Monitor,
-) -> Result<Summary, ports::LogError> {
+) -> Result<DemoSummary, ports::LogError> {
     let mut screen = Screen::new();
     loop {
         observer.poll(Duration::from_millis(50))?;
@@ -157,7 +162,7 @@ fn watch(
         let stopping = gauge.stop.load(Ordering::Relaxed);
         let side = side(gauge, monitor, observer.open_orders());
         if !gauge.ready.load(Ordering::Relaxed)
-            && monitor.statuses().iter().all(|s| s.state == State::Running)
+            && monitor.statuses().iter().all(|s| s.state == Phase::Running)
         {
             gauge.ready.store(true, Ordering::Relaxed);
             screen.begin();
@@ -169,7 +174,7 @@ fn watch(
 
         if gauge.settled.load(Ordering::Relaxed) {
             observer.at_rest(sent);
-            return Ok(Summary {
+            return Ok(DemoSummary {
                 text: screen.finish(&observer.totals, &side),
                 violations: observer.totals.violated,
             });
@@ -179,7 +184,7 @@ fn watch(
     }
 }
 
-fn side(gauge: &Gauge, monitor: &Monitor, open: usize) -> Side {
+fn side(gauge: &Gauge, monitor: &Monitor, open: usize) -> SideFigures {
     let all = monitor.statuses();
     let roles = all
         .iter()
@@ -187,7 +192,7 @@ fn side(gauge: &Gauge, monitor: &Monitor, open: usize) -> Side {
         .collect::<Vec<_>>()
         .join("   ");
     let sum = |f: fn(&Counters) -> u64| all.iter().map(|s| f(&s.counters)).sum();
-    Side {
+    SideFigures {
         sent: gauge.sent.load(Ordering::Relaxed),
         ticks: gauge.ticks.load(Ordering::Relaxed),
         open,

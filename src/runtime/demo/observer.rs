@@ -17,7 +17,7 @@ use wire::topics;
 
 /// The totals so far.
 #[derive(Clone)]
-pub(super) struct Totals {
+pub(super) struct ObservedTotals {
     /// First answers to this run's commands: pending, rejected, or recognised as repeated.
     pub answered: u64,
     /// Orders filled.
@@ -38,9 +38,9 @@ pub(super) struct Totals {
     pub violated: u64,
 }
 
-impl Default for Totals {
+impl Default for ObservedTotals {
     fn default() -> Self {
-        Totals {
+        ObservedTotals {
             answered: 0,
             filled: 0,
             cancelled: 0,
@@ -55,7 +55,7 @@ impl Default for Totals {
 }
 
 #[derive(Deserialize)]
-struct Event<'a> {
+struct ObservedEvent<'a> {
     event: &'a str,
     user_id: &'a str,
     user_seq: i64,
@@ -74,7 +74,7 @@ pub(super) struct Observer {
     /// Orders seen pending and not ended: whether they were accepted.
     open: IndexMap<String, bool, FxBuildHasher>,
     /// The totals that it found.
-    pub totals: Totals,
+    pub totals: ObservedTotals,
     records: Records,
     key: String,
     /// Ids of this run's commands begin with it. What an earlier run left behind is carried out
@@ -92,7 +92,7 @@ impl Observer {
             readers,
             last: IndexMap::default(),
             open: IndexMap::default(),
-            totals: Totals::default(),
+            totals: ObservedTotals::default(),
             records: Records::new(),
             key: String::new(),
             ours: format!("{run}-"),
@@ -115,7 +115,7 @@ impl Observer {
 
         let now_ms = wall_ms();
         for r in records.iter() {
-            match rmp_serde::from_slice::<Event<'_>>(r.value.unwrap_or_default()) {
+            match rmp_serde::from_slice::<ObservedEvent<'_>>(r.value.unwrap_or_default()) {
                 Ok(event) => self.see(&event, now_ms),
                 Err(e) => self.violation(format!("an event cannot be read: {e}")),
             }
@@ -145,7 +145,7 @@ impl Observer {
         }
     }
 
-    fn see(&mut self, e: &Event<'_>, now_ms: i64) {
+    fn see(&mut self, e: &ObservedEvent<'_>, now_ms: i64) {
         self.totals.checked += 1;
         let now = (e.user_seq, e.cash_available_e4);
         let before = match self.last.get_mut(e.user_id) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::stderr;
-use super::observer::Totals;
+use super::observer::ObservedTotals;
 
 /// How often the summary is renewed on a terminal, and elsewhere.
 const LIVE_EVERY: Duration = Duration::from_millis(500);
@@ -22,7 +22,7 @@ pub(super) struct Screen {
 }
 
 /// Figures on the screen besides the observed ones.
-pub(super) struct Side {
+pub(super) struct SideFigures {
     /// Orders sent.
     pub sent: u64,
     /// Ticks published.
@@ -63,7 +63,7 @@ impl Screen {
     }
 
     /// Shows the state of things if it is time.
-    pub(super) fn show(&mut self, totals: &Totals, side: &Side) {
+    pub(super) fn show(&mut self, totals: &ObservedTotals, side: &SideFigures) {
         let every = if self.bar.is_some() {
             LIVE_EVERY
         } else {
@@ -96,7 +96,7 @@ impl Screen {
         }
     }
 
-    fn block(&self, t: &Totals, side: &Side, orders: u64, fills: u64) -> String {
+    fn block(&self, t: &ObservedTotals, side: &SideFigures, orders: u64, fills: u64) -> String {
         let mut b = String::new();
         let line = |b: &mut String, name: &str, text: String| {
             writeln!(b, "  {name:<12} {text}").expect("writing to a string");
@@ -146,7 +146,7 @@ impl Screen {
     }
 
     /// Ends the live block; the summary that stays is data and goes to stdout.
-    pub(super) fn finish(&self, t: &Totals, side: &Side) -> String {
+    pub(super) fn finish(&self, t: &ObservedTotals, side: &SideFigures) -> String {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -190,7 +190,7 @@ impl Screen {
     }
 }
 
-fn reasons(t: &Totals) -> String {
+fn reasons(t: &ObservedTotals) -> String {
     if t.rejected.is_empty() {
         return "none".into();
     }
@@ -202,7 +202,7 @@ fn reasons(t: &Totals) -> String {
         .join("   ")
 }
 
-fn latency(t: &Totals) -> String {
+fn latency(t: &ObservedTotals) -> String {
     let at = |q| t.fill_ms.value_at_quantile(q);
     format!(
         "order to fill  p50 {} ms   p90 {} ms   p99 {} ms   max {} ms",
@@ -213,7 +213,7 @@ fn latency(t: &Totals) -> String {
     )
 }
 
-fn invariants(t: &Totals) -> String {
+fn invariants(t: &ObservedTotals) -> String {
     let mut text = format!("{} events checked, {} violations", t.checked, t.violated);
     t.violations
         .iter()

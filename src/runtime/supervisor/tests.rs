@@ -5,12 +5,12 @@ use crate::runtime::said::Said;
 use wire::topics;
 
 /// A member that ends like this, each time it is started; answers how often that was.
-fn ending(role: &'static str, end: fn(u32) -> Stop) -> (Member, Arc<AtomicU32>) {
+fn ending(role: &'static str, end: fn(u32) -> FatalError) -> (InstanceSpec, Arc<AtomicU32>) {
     let starts = Arc::new(AtomicU32::new(0));
     let counted = starts.clone();
     let make = Box::new(move || Err(end(counted.fetch_add(1, Ordering::Relaxed) + 1)));
     (
-        Member {
+        InstanceSpec {
             role,
             instance: 1,
             leave: false,
@@ -21,17 +21,17 @@ fn ending(role: &'static str, end: fn(u32) -> Stop) -> (Member, Arc<AtomicU32>) 
 }
 
 /// A member that would run for ever: it takes its time to start.
-fn lasting(role: &'static str, began: Arc<AtomicBool>, stopped: Arc<AtomicBool>) -> Member {
+fn lasting(role: &'static str, began: Arc<AtomicBool>, stopped: Arc<AtomicBool>) -> InstanceSpec {
     let make = Box::new(move || {
         began.store(true, Ordering::Release);
         while !stopped.load(Ordering::Acquire) {
             std::thread::sleep(Duration::from_millis(5));
         }
 
-        Err(Stop::Fenced("told to".into()))
+        Err(FatalError::Fenced("told to".into()))
     });
 
-    Member {
+    InstanceSpec {
         role,
         instance: 1,
         leave: false,
@@ -40,10 +40,10 @@ fn lasting(role: &'static str, began: Arc<AtomicBool>, stopped: Arc<AtomicBool>)
 }
 
 fn supervise(
-    members: Vec<Member>,
+    members: Vec<InstanceSpec>,
     ends: Ends,
     until: impl Future<Output = ()>,
-) -> Result<(), Stop> {
+) -> Result<(), FatalError> {
     let dir = tempfile::tempdir().expect("a directory");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -58,12 +58,12 @@ fn supervise(
     runtime.block_on(supervisor.run(until, Duration::from_secs(20)))
 }
 
-fn bug(_: u32) -> Stop {
-    Stop::Bug("a bug".into())
+fn bug(_: u32) -> FatalError {
+    FatalError::Bug("a bug".into())
 }
 
-fn failed(_: u32) -> Stop {
-    Stop::Failed("no broker".into())
+fn failed(_: u32) -> FatalError {
+    FatalError::Failed("no broker".into())
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn one_roles_end_leaves_the_others_running_and_the_worst_is_the_answer() {
     let started = Instant::now();
     let end = supervise(members, Ends::Alone, std::future::pending());
     assert!(
-        matches!(&end, Err(Stop::Bug(why)) if why == "a bug"),
+        matches!(&end, Err(FatalError::Bug(why)) if why == "a bug"),
         "70 goes before 75: {end:?}"
     );
     assert!(
@@ -125,7 +125,7 @@ fn the_first_end_takes_the_others_with_it_if_asked() {
         Ends::Together,
     );
     let end = runtime.block_on(supervisor.run(std::future::pending(), Duration::from_millis(10)));
-    assert!(matches!(end, Err(Stop::Bug(_))) && at_once.elapsed() < Duration::from_secs(1));
+    assert!(matches!(end, Err(FatalError::Bug(_))) && at_once.elapsed() < Duration::from_secs(1));
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn passing_trouble_is_tried_again_beside_others_and_a_signal_ends_it_well() {
 
     let end = supervise(members, Ends::Alone, signal);
     assert!(
-        matches!(end, Err(Stop::Fenced(_))),
+        matches!(end, Err(FatalError::Fenced(_))),
         "a role that waits for its next start has not failed: {end:?}"
     );
     assert!(starts.load(Ordering::Relaxed) >= 2);
@@ -156,7 +156,7 @@ fn a_process_with_one_role_ends_with_it() {
     let (weak, starts) = ending("audit", failed);
     assert!(matches!(
         supervise(vec![weak], Ends::Alone, std::future::pending()),
-        Err(Stop::Failed(_))
+        Err(FatalError::Failed(_))
     ));
     assert_eq!(starts.load(Ordering::Relaxed), 1);
 }
@@ -215,7 +215,9 @@ fn signs_of_life_come_while_a_turn_lasts_and_only_of_who_has_begun() {
 fn a_role_that_ended_beside_others_is_told_again_and_shown() {
     let began = Arc::new(AtomicBool::new(false));
     let stopped = Arc::new(AtomicBool::new(false));
-    let (wrong, _) = ending("audit", |_| Stop::Invalid("made for 7 partitions".into()));
+    let (wrong, _) = ending("audit", |_| {
+        FatalError::Invalid("made for 7 partitions".into())
+    });
     let said = Said::default();
     let writer = said.clone();
     let heard = said.clone();
@@ -262,7 +264,7 @@ fn a_role_that_ended_beside_others_is_told_again_and_shown() {
     });
 
     assert!(
-        matches!(&end, Err(Stop::Invalid(why)) if why == "made for 7 partitions"),
+        matches!(&end, Err(FatalError::Invalid(why)) if why == "made for 7 partitions"),
         "{end:?}"
     );
     assert!(reminders(&said) >= 3, "told once only");
@@ -273,7 +275,7 @@ fn a_role_that_ended_beside_others_is_told_again_and_shown() {
 
     assert_eq!(
         (shown.state, shown.why.as_deref()),
-        (State::Stopped, Some("made for 7 partitions"))
+        (Phase::Stopped, Some("made for 7 partitions"))
     );
 }
 
@@ -285,12 +287,12 @@ fn the_status_of_another_process_is_left_alone() {
         role: "audit".into(),
         instance: 1,
         updated_ms: wall_ms(),
-        state: State::Running,
+        state: Phase::Running,
         ..Default::default()
     };
 
     theirs.write(dir.path()).expect("written");
-    let (wrong, _) = ending("audit", |_| Stop::Invalid("in use".into()));
+    let (wrong, _) = ending("audit", |_| FatalError::Invalid("in use".into()));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -302,6 +304,6 @@ fn the_status_of_another_process_is_left_alone() {
         Ends::Alone,
     );
     let end = runtime.block_on(supervisor.run(std::future::pending(), Duration::from_secs(20)));
-    assert!(matches!(end, Err(Stop::Invalid(_))));
+    assert!(matches!(end, Err(FatalError::Invalid(_))));
     assert_eq!(InstanceStatus::read_all(dir.path(), "audit"), [theirs]);
 }

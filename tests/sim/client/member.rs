@@ -6,7 +6,9 @@ use std::time::Duration;
 use faults::mutants::{self, Mutant};
 use ports::records::{Headers, Record, Records};
 use ports::topics::TopicPartition;
-use ports::{Limits, LogError, Member, MemberSpec, Outcome, Polled, Rejection, Transaction};
+use ports::{
+    Limits, LogError, Member, MemberSpec, Polled, Rejection, Transaction, TransactionOutcome,
+};
 use roles::Role;
 
 use super::super::cluster::group::Claim;
@@ -336,15 +338,15 @@ impl SimMember {
     }
 
     /// Whether somebody has our place in the group, or the broker merely gave our transaction up.
-    fn fenced_or_expired(&mut self, why: &str) -> Outcome {
+    fn fenced_or_expired(&mut self, why: &str) -> TransactionOutcome {
         let until = with(|w| w.now) + FENCE_WAIT;
         loop {
             if with(|w| w.consumers[self.consumer].fenced) {
-                return Outcome::Fenced(why.to_string());
+                return TransactionOutcome::Fenced(why.to_string());
             }
 
             if with(|w| w.now) >= until {
-                return Outcome::Unknown(format!("{why}; no other instance has joined"));
+                return TransactionOutcome::Unknown(format!("{why}; no other instance has joined"));
             }
 
             // Rebalances are served meanwhile; what they say is void with this incarnation.
@@ -439,10 +441,12 @@ impl Member for SimMember {
         self.passed_over = partitions.to_vec();
     }
 
-    fn transact(&mut self, tx: &Transaction<'_>) -> Outcome {
+    fn transact(&mut self, tx: &Transaction<'_>) -> TransactionOutcome {
         if let Some(why) = &self.ended {
             if !mutants::on(Mutant::UnknownIsAbort) || !self.sender.begin_again() {
-                return Outcome::NotCommitted(format!("this incarnation has ended: {why}"));
+                return TransactionOutcome::NotCommitted(format!(
+                    "this incarnation has ended: {why}"
+                ));
             }
 
             self.ended = None;
@@ -493,21 +497,23 @@ impl Member for SimMember {
                     with(|w| w.cover(Kind::Suspect));
                 }
 
-                return Outcome::Committed { appended, suspect };
+                return TransactionOutcome::Committed { appended, suspect };
             }
-            Err(Stop::Not(why)) => Outcome::NotCommitted(why),
+            Err(Stop::Not(why)) => TransactionOutcome::NotCommitted(why),
             Err(Stop::Late { why, done, of }) => {
                 with(|w| w.cover(Kind::LateTransaction));
-                Outcome::Late { why, done, of }
+                TransactionOutcome::Late { why, done, of }
             }
-            Err(Stop::Rejected { reason, text }) => Outcome::Rejected(Rejection { reason, text }),
-            Err(Stop::Unknown(why)) => Outcome::Unknown(why),
-            Err(Stop::InstanceFenced(why)) => Outcome::Fenced(why),
+            Err(Stop::Rejected { reason, text }) => {
+                TransactionOutcome::Rejected(Rejection { reason, text })
+            }
+            Err(Stop::Unknown(why)) => TransactionOutcome::Unknown(why),
+            Err(Stop::InstanceFenced(why)) => TransactionOutcome::Fenced(why),
             Err(Stop::ProducerFenced(why)) => self.fenced_or_expired(&why),
         };
 
         with(|w| {
-            if matches!(outcome, Outcome::Unknown(_)) {
+            if matches!(outcome, TransactionOutcome::Unknown(_)) {
                 w.cover(Kind::Unknown);
             }
 

@@ -13,7 +13,7 @@ use roles::at_rest::AtRest;
 use roles::{Role, orders, show};
 use wire::audit::AuditEntry;
 use wire::event::{Event, OrderEvent};
-use wire::portfolio::Portfolio;
+use wire::portfolio::PortfolioRecord;
 use wire::topics;
 use wire::trade::{Trade, TradeBusted};
 
@@ -215,7 +215,7 @@ impl World {
         if self.runs(Role::Portfolio) {
             let mut portfolios = BTreeMap::new();
             each(&self.cluster, topics::PORTFOLIOS, &mut |value| {
-                let p = Portfolio::decode(value)?;
+                let p = PortfolioRecord::decode(value)?;
                 portfolios.insert(p.user_id, p.user_seq);
                 Ok(())
             })?;

@@ -11,11 +11,11 @@ mod follow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use engine::broadcast::{Seen, TableView, Tables};
+use engine::broadcast::{TableView, Tables, UsedBroadcastRow};
 use engine::digest::Digest;
 use engine::journal::Assembler;
-use engine::meta::{JournalEntry, META_KEY, Meta, StoreMeta};
-use engine::pace::Room;
+use engine::meta::{Checkpoint, JournalEntry, META_KEY, StoreMeta};
+use engine::pace::TransactionRoom;
 use engine::role::{RoleFactory, RoleSpec};
 use engine::task::{Task, TaskParts};
 use faults::mutants;
@@ -102,7 +102,7 @@ impl Oracle {
         };
 
         let spec = oracle.spec.clone();
-        let mut touched: Vec<(u32, Meta)> = Vec::new();
+        let mut touched: Vec<(u32, Checkpoint)> = Vec::new();
         let mut written = 0;
         for at in &txn.partitions {
             let part = cluster.part(*at);
@@ -120,7 +120,8 @@ impl Oracle {
                     ));
                 }
 
-                let meta = Meta::decode(r.value.unwrap_or_default()).map_err(|e| e.to_string())?;
+                let meta =
+                    Checkpoint::decode(r.value.unwrap_or_default()).map_err(|e| e.to_string())?;
                 touched.push((at.partition, meta));
             }
         }
@@ -231,9 +232,9 @@ impl RoleOracle {
                 number,
                 parts,
                 store,
-                Meta {
+                Checkpoint {
                     offsets,
-                    ..Meta::default()
+                    ..Checkpoint::default()
                 },
             );
 
@@ -291,7 +292,7 @@ impl Expected {
         spec: &RoleSpec,
         logic: &dyn RoleFactory,
         number: u32,
-        meta: &Meta,
+        meta: &Checkpoint,
         cluster: &Cluster,
         pid: u64,
         batch: &mut Records,
@@ -384,7 +385,7 @@ impl Expected {
         self.task.view.tables = Arc::new(std::mem::take(&mut self.tables));
         let done = self
             .task
-            .process(batch.iter(), out, Room::UNBOUNDED)
+            .process(batch.iter(), out, TransactionRoom::UNBOUNDED)
             .map(drop);
         self.tables = Arc::try_unwrap(std::mem::take(&mut self.task.view.tables))
             .unwrap_or_else(|shared| (*shared).clone());
@@ -441,7 +442,7 @@ impl Expected {
 }
 
 /// A row that was used must be one that was there.
-fn check_row(row: &Seen, cluster: &Cluster) -> Result<(), &'static str> {
+fn check_row(row: &UsedBroadcastRow, cluster: &Cluster) -> Result<(), &'static str> {
     let part = cluster.part(TopicPartition::new(row.table, 0));
     match row.version {
         engine::broadcast::ABSENT => Ok(()),

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 struct World {
     account: Account,
     position: Position,
-    house: House,
-    totals: Totals,
+    house: HousePosition,
+    totals: CashTotals,
 }
 
 impl World {
@@ -378,7 +378,7 @@ fn what_must_not_happen_is_an_error() {
             .is_err()
     );
 
-    let mut totals = Totals {
+    let mut totals = CashTotals {
         users_e4: 1,
         ..Default::default()
     };

@@ -2,7 +2,7 @@
 
 use super::super::status::Side;
 use super::matching::reaches;
-use super::{ASKS, BIDS, Book, Party, Quote, Room, Watch};
+use super::{ASKS, BIDS, Book, Party, Quote, StepBudget, Watch};
 
 impl<P: Party> Book<P> {
     /// Lets the house trade with the orders of one side that its new quote reaches, best price
@@ -16,7 +16,7 @@ impl<P: Party> Book<P> {
         quote: &Quote,
         passed: &mut u64,
         now_ms: i64,
-        room: &mut Room,
+        room: &mut StepBudget,
         watch: &mut impl Watch<P>,
     ) -> bool {
         let ladder = if side == Side::Buy { BIDS } else { ASKS };

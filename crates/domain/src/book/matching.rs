@@ -3,13 +3,13 @@
 use super::super::reason::Reason;
 use super::super::status::Side;
 use super::{
-    ASKS, BIDS, Book, House, Life, Match, NIL, Order, PLACE, Party, Quote, Room, Stage, Verdict,
-    Watch,
+    ASKS, BIDS, Book, HouseQuote, Life, Match, NIL, Order, PLACE, Party, Quote, Stage, StepBudget,
+    SubmitOutcome, Watch,
 };
 
 /// The effect of a replacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum ReplaceKind {
     /// The order keeps its place.
     InPlace,
     /// The order leaves its place and comes anew.
@@ -19,7 +19,7 @@ pub enum Change {
 }
 
 /// Why matching ended before the order was filled.
-enum Stop {
+enum MatchStop {
     /// Nobody, or nobody at a price that suits.
     NoOne,
     /// Somebody, at a price that does not.
@@ -69,16 +69,16 @@ impl<P: Party> Book<P> {
         &mut self,
         order: Order<P>,
         now_ms: i64,
-        house: &mut House,
-        room: &mut Room,
+        house: &mut HouseQuote,
+        room: &mut StepBudget,
         mut watch: impl Watch<P>,
-    ) -> Verdict<P> {
+    ) -> SubmitOutcome<P> {
         if order.deadline_ms <= now_ms {
-            return Verdict::Rejected(order, Reason::TooLateToEnter);
+            return SubmitOutcome::Rejected(order, Reason::TooLateToEnter);
         }
 
         if order.stop_e4.is_some() {
-            return Verdict::Rests(self.place(order));
+            return SubmitOutcome::Rests(self.place(order));
         }
 
         if order.post_only {
@@ -86,7 +86,7 @@ impl<P: Party> Book<P> {
         }
 
         if order.post_only && self.would_cross(order.side, order.limit_e4, now_ms, house) {
-            return Verdict::Rejected(order, Reason::PostOnlyWouldCross);
+            return SubmitOutcome::Rejected(order, Reason::PostOnlyWouldCross);
         }
 
         let stage = if order.life == Life::Fok {
@@ -108,37 +108,43 @@ impl<P: Party> Book<P> {
         mut order: Order<P>,
         stage: Stage,
         now_ms: i64,
-        house: &mut House,
-        room: &mut Room,
+        house: &mut HouseQuote,
+        room: &mut StepBudget,
         mut watch: impl Watch<P>,
-    ) -> Verdict<P> {
+    ) -> SubmitOutcome<P> {
         if let Stage::Looks { passed, left } = stage {
             match self.look(&order, (passed, left), now_ms, house, room, &mut watch) {
                 Looked::Whole => {}
-                Looked::Short(reason) => return Verdict::Cancelled(order, reason),
+                Looked::Short(reason) => return SubmitOutcome::Cancelled(order, reason),
                 Looked::Room(passed, left) => {
-                    return Verdict::Pauses(order, Stage::Looks { passed, left });
+                    return SubmitOutcome::Pauses(order, Stage::Looks { passed, left });
                 }
             }
         }
         match self.fill(&mut order, now_ms, house, room, &mut watch) {
-            None => Verdict::Filled(order),
-            Some(Stop::Room) => Verdict::Pauses(order, Stage::Trades),
-            Some(Stop::Oneself) => Verdict::Cancelled(order, Reason::SelfTradePrevented),
-            Some(Stop::TooFar) if order.market => Verdict::Unfilled(order, Reason::PriceBand),
-            Some(_) if order.market => Verdict::Unfilled(order, Reason::NoLiquidity),
+            None => SubmitOutcome::Filled(order),
+            Some(MatchStop::Room) => SubmitOutcome::Pauses(order, Stage::Trades),
+            Some(MatchStop::Oneself) => SubmitOutcome::Cancelled(order, Reason::SelfTradePrevented),
+            Some(MatchStop::TooFar) if order.market => {
+                SubmitOutcome::Unfilled(order, Reason::PriceBand)
+            }
+            Some(_) if order.market => SubmitOutcome::Unfilled(order, Reason::NoLiquidity),
             // A bid above what the seller's account can take: resting below it would leave the book
             // crossed.
-            Some(Stop::TooFar) if self.would_cross(order.side, order.limit_e4, now_ms, house) => {
-                Verdict::Cancelled(order, Reason::PriceBand)
+            Some(MatchStop::TooFar)
+                if self.would_cross(order.side, order.limit_e4, now_ms, house) =>
+            {
+                SubmitOutcome::Cancelled(order, Reason::PriceBand)
             }
-            Some(_) if order.life != Life::Rest => Verdict::Cancelled(order, Reason::IocRemainder),
-            Some(_) => Verdict::Rests(self.place(order)),
+            Some(_) if order.life != Life::Rest => {
+                SubmitOutcome::Cancelled(order, Reason::IocRemainder)
+            }
+            Some(_) => SubmitOutcome::Rests(self.place(order)),
         }
     }
 
     /// Whether an order of that limit would meet somebody, whatever its owner's account can take.
-    fn would_cross(&self, side: Side, limit_e4: i64, now_ms: i64, house: &House) -> bool {
+    fn would_cross(&self, side: Side, limit_e4: i64, now_ms: i64, house: &HouseQuote) -> bool {
         let user = self
             .next_maker(side, now_ms)
             .map(|slot| self.at(slot).limit_e4);
@@ -154,7 +160,7 @@ impl<P: Party> Book<P> {
         &mut self,
         side: Side,
         now_ms: i64,
-        room: &mut Room,
+        room: &mut StepBudget,
         watch: &mut impl Watch<P>,
     ) {
         while room.fills > 0
@@ -174,25 +180,25 @@ impl<P: Party> Book<P> {
         quantity: i64,
         limit_e4: i64,
         now_ms: i64,
-        house: &House,
-    ) -> Result<Change, Reason> {
+        house: &HouseQuote,
+    ) -> Result<ReplaceKind, Reason> {
         let order = self
             .get(slot)
             .filter(|o| self.lives(o, now_ms))
             .ok_or(Reason::TooLateToCancel)?;
         if quantity <= order.cum {
-            return Ok(Change::Fills);
+            return Ok(ReplaceKind::Fills);
         }
 
         if limit_e4 == order.limit_e4 && quantity <= order.quantity() {
-            return Ok(Change::InPlace);
+            return Ok(ReplaceKind::InPlace);
         }
 
         if order.post_only && self.would_cross(order.side, limit_e4, now_ms, house) {
             return Err(Reason::PostOnlyWouldCross);
         }
 
-        Ok(Change::Anew)
+        Ok(ReplaceKind::Anew)
     }
 
     /// Makes an order smaller where it stands.
@@ -214,8 +220,8 @@ impl<P: Party> Book<P> {
         order: &Order<P>,
         from: (u64, i64),
         now_ms: i64,
-        house: &House,
-        room: &mut Room,
+        house: &HouseQuote,
+        room: &mut StepBudget,
         watch: &mut impl Watch<P>,
     ) -> Looked {
         let (mut passed, mut left) = from;
@@ -265,7 +271,7 @@ impl<P: Party> Book<P> {
             next = self.after(ladder, slot);
         }
 
-        let whole = *house == House::Outside || quote.is_some_and(|q| left <= q.left);
+        let whole = *house == HouseQuote::Outside || quote.is_some_and(|q| left <= q.left);
         if whole {
             Looked::Whole
         } else {
@@ -277,23 +283,23 @@ impl<P: Party> Book<P> {
         &mut self,
         taker: &mut Order<P>,
         now_ms: i64,
-        house: &mut House,
-        room: &mut Room,
+        house: &mut HouseQuote,
+        room: &mut StepBudget,
         watch: &mut impl Watch<P>,
-    ) -> Option<Stop> {
+    ) -> Option<MatchStop> {
         while taker.leaves > 0 {
             let slot = self.next_maker(taker.side, now_ms);
-            if let House::At(quote) = house
+            if let HouseQuote::At(quote) = house
                 && quote.left > 0
                 && slot.is_none_or(|slot| is_before(taker.side, quote, self.at(slot).limit_e4))
             {
                 let price_e4 = quote.price_e4;
                 if !taker.accepts(price_e4) {
-                    return Some(Stop::TooFar);
+                    return Some(MatchStop::TooFar);
                 }
 
                 if room.fills == 0 {
-                    return Some(Stop::Room);
+                    return Some(MatchStop::Room);
                 }
 
                 room.fills -= 1;
@@ -314,13 +320,13 @@ impl<P: Party> Book<P> {
             }
 
             let Some(slot) = slot else {
-                return Some(Stop::NoOne);
+                return Some(MatchStop::NoOne);
             };
 
             let maker = self.at_mut(slot);
             let price_e4 = maker.limit_e4;
             if !taker.accepts(price_e4) {
-                return Some(Stop::TooFar);
+                return Some(MatchStop::TooFar);
             }
 
             if room.fills > 0 && !watch.may_trade(maker) {
@@ -330,11 +336,11 @@ impl<P: Party> Book<P> {
             }
 
             if maker.party.same(&taker.party) {
-                return Some(Stop::Oneself);
+                return Some(MatchStop::Oneself);
             }
 
             if room.fills == 0 {
-                return Some(Stop::Room);
+                return Some(MatchStop::Room);
             }
 
             room.fills -= 1;

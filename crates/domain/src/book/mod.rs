@@ -13,10 +13,10 @@
 //! alive, so however many dead wait there, they are passed over once and not by every command.
 //!
 //! An order that would trade with very many others pauses where its step has no more room, and goes
-//! on in the next: see [`Room`].
+//! on in the next: see [`StepBudget`].
 //!
 //! The house is a level of the book that no order stands at: users at its price come first, users
-//! at worse prices after it ([`House`]). It has no place in a queue, so nothing of it is kept. What
+//! at worse prices after it ([`HouseQuote`]). It has no place in a queue, so nothing of it is kept. What
 //! rests and is reached by its next quote is a matter of [`Book::cross`].
 
 mod cross;
@@ -29,8 +29,10 @@ use std::cell::Cell;
 
 use super::status::Side;
 use ladder::Ladder;
-pub use matching::Change;
-pub use order::{FOREVER, House, Life, Match, Order, Party, Quote, Room, Stage, Verdict, Watch};
+pub use matching::ReplaceKind;
+pub use order::{
+    FOREVER, HouseQuote, Life, Match, Order, Party, Quote, Stage, StepBudget, SubmitOutcome, Watch,
+};
 
 const NIL: u32 = u32::MAX;
 /// Which of the two lists an order is in.
@@ -45,13 +47,13 @@ const SELL_STOPS: usize = 3;
 const DEADLINES: usize = 4;
 
 #[derive(Clone, Copy, Debug)]
-struct Links {
+struct QueueLinks {
     list: u32,
     prev: u32,
     next: u32,
 }
 
-const UNLINKED: Links = Links {
+const UNLINKED: QueueLinks = QueueLinks {
     list: NIL,
     prev: NIL,
     next: NIL,
@@ -61,7 +63,7 @@ const UNLINKED: Links = Links {
 struct Node<P> {
     /// None: the slot is free, and `links[0].next` is the next free one.
     order: Option<Order<P>>,
-    links: [Links; 2],
+    links: [QueueLinks; 2],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +82,7 @@ struct Front {
 
 /// The part of a book that is not in its orders, as its owner keeps it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Head {
+pub struct BookState {
     /// The next place in the queue.
     pub next_seq: u64,
     /// Highest price since stops above the market began to fire and were not done; and lowest.
@@ -105,7 +107,7 @@ pub struct Book<P> {
     /// comes or goes.
     looked: Cell<Option<(u64, Option<u32>)>>,
     len: usize,
-    head: Head,
+    head: BookState,
 }
 
 impl<P> Default for Book<P> {
@@ -119,14 +121,14 @@ impl<P> Default for Book<P> {
             fronts: Default::default(),
             looked: Cell::new(None),
             len: 0,
-            head: Head::default(),
+            head: BookState::default(),
         }
     }
 }
 
 impl<P> Book<P> {
     /// An empty book that goes on where another one was.
-    pub fn new(head: Head) -> Self {
+    pub fn new(head: BookState) -> Self {
         Book {
             head,
             ..Default::default()
@@ -134,7 +136,7 @@ impl<P> Book<P> {
     }
 
     /// The part that is not in the orders.
-    pub fn head(&self) -> Head {
+    pub fn head(&self) -> BookState {
         self.head
     }
 
@@ -403,7 +405,7 @@ impl<P> Book<P> {
         };
 
         let tail = std::mem::replace(&mut self.lists[list as usize].tail, slot);
-        self.nodes[slot as usize].links[which] = Links {
+        self.nodes[slot as usize].links[which] = QueueLinks {
             list,
             prev: tail,
             next: NIL,
@@ -416,7 +418,7 @@ impl<P> Book<P> {
     }
 
     fn unlink(&mut self, slot: u32, which: usize) {
-        let Links { list, prev, next } = self.nodes[slot as usize].links[which];
+        let QueueLinks { list, prev, next } = self.nodes[slot as usize].links[which];
         match prev {
             NIL => self.lists[list as usize].head = next,
             prev => self.nodes[prev as usize].links[which].next = next,

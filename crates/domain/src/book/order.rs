@@ -71,7 +71,7 @@ impl<P> Order<P> {
 
 /// How an order that was put to the book fared.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verdict<P> {
+pub enum SubmitOutcome<P> {
     /// The order has a place in the book now (or waits for its stop).
     Rests(u32),
     /// Nothing of it is left.
@@ -103,16 +103,16 @@ pub enum Stage {
 
 /// How much one step may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct StepBudget {
     /// Trades.
     pub fills: usize,
     /// Orders that an all-or-nothing order looks at.
     pub looks: usize,
 }
 
-impl Room {
+impl StepBudget {
     /// Everything in one step.
-    pub const UNBOUNDED: Room = Room {
+    pub const UNBOUNDED: StepBudget = StepBudget {
         fills: usize::MAX,
         looks: usize::MAX,
     };
@@ -129,7 +129,7 @@ pub struct Quote {
 
 /// The house's place, as an order that comes meets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum House {
+pub enum HouseQuote {
     /// The house does not deal.
     Away,
     /// The house stands outside the book, and would take what is left of a market order. So it was
@@ -139,11 +139,11 @@ pub enum House {
     At(Quote),
 }
 
-impl House {
+impl HouseQuote {
     /// The quote, for as long as the house deals.
     pub(super) fn quote(&self) -> Option<&Quote> {
         match self {
-            House::At(quote) if quote.left > 0 => Some(quote),
+            HouseQuote::At(quote) if quote.left > 0 => Some(quote),
             _ => None,
         }
     }

@@ -26,13 +26,17 @@ fn limit(party: u32, side: Side, price: i64, quantity: i64) -> Order<u32> {
     }
 }
 
-fn put(b: &mut Book<u32>, o: Order<u32>) -> (Verdict<u32>, Vec<(u32, i64, i64)>) {
+fn put(b: &mut Book<u32>, o: Order<u32>) -> (SubmitOutcome<u32>, Vec<(u32, i64, i64)>) {
     put_at(b, o, 0)
 }
 
-fn put_at(b: &mut Book<u32>, o: Order<u32>, now: i64) -> (Verdict<u32>, Vec<(u32, i64, i64)>) {
+fn put_at(
+    b: &mut Book<u32>,
+    o: Order<u32>,
+    now: i64,
+) -> (SubmitOutcome<u32>, Vec<(u32, i64, i64)>) {
     let mut matches = Vec::new();
-    let v = with_house(b, o, now, House::Away, |m| {
+    let v = with_house(b, o, now, HouseQuote::Away, |m| {
         matches.push((m.maker.expect("no house").party, m.price_e4, m.quantity))
     });
 
@@ -43,10 +47,10 @@ fn with_house(
     b: &mut Book<u32>,
     o: Order<u32>,
     now: i64,
-    mut house: House,
+    mut house: HouseQuote,
     told: impl FnMut(Match<'_, u32>),
-) -> Verdict<u32> {
-    let v = b.submit(o, now, &mut house, &mut Room::UNBOUNDED.clone(), told);
+) -> SubmitOutcome<u32> {
+    let v = b.submit(o, now, &mut house, &mut StepBudget::UNBOUNDED.clone(), told);
     b.check(now).expect("a good book");
     v
 }
@@ -65,7 +69,7 @@ fn x3_a_partly_filled_head_keeps_its_place() {
         [(3, 99, 1), (1, 100, 4)],
         "the better price first, at the maker's price"
     );
-    assert!(matches!(v, Verdict::Filled(_)));
+    assert!(matches!(v, SubmitOutcome::Filled(_)));
     let (_, m) = put(&mut b, limit(9, Buy, 100, 8));
     assert_eq!(m, [(1, 100, 6), (2, 100, 2)]);
 }
@@ -81,7 +85,7 @@ fn x1_x2_fok_and_ioc() {
 
     assert_eq!(
         put(&mut b, fok),
-        (Verdict::Cancelled(fok, Reason::FokUnfilled), vec![])
+        (SubmitOutcome::Cancelled(fok, Reason::FokUnfilled), vec![])
     );
     let (v, m) = put(
         &mut b,
@@ -94,7 +98,7 @@ fn x1_x2_fok_and_ioc() {
     assert_eq!(m, [(1, 100, 99)]);
     assert!(matches!(
         v,
-        Verdict::Cancelled(
+        SubmitOutcome::Cancelled(
             Order {
                 leaves: 1,
                 cum: 99,
@@ -116,7 +120,7 @@ fn x6_oneself_is_no_partner() {
     assert_eq!(m, [(2, 99, 1)]);
     assert!(matches!(
         v,
-        Verdict::Cancelled(Order { leaves: 4, .. }, Reason::SelfTradePrevented)
+        SubmitOutcome::Cancelled(Order { leaves: 4, .. }, Reason::SelfTradePrevented)
     ));
     let fok = Order {
         life: Life::Fok,
@@ -125,7 +129,7 @@ fn x6_oneself_is_no_partner() {
 
     assert!(matches!(
         put(&mut b, fok).0,
-        Verdict::Cancelled(_, Reason::SelfTradePrevented)
+        SubmitOutcome::Cancelled(_, Reason::SelfTradePrevented)
     ));
     assert_eq!(
         b.side(Sell).map(|o| o.leaves).collect::<Vec<_>>(),
@@ -145,7 +149,7 @@ fn post_only_and_market() {
 
     assert_eq!(
         put(&mut b, post).0,
-        Verdict::Rejected(post, Reason::PostOnlyWouldCross)
+        SubmitOutcome::Rejected(post, Reason::PostOnlyWouldCross)
     );
     assert!(matches!(
         put(
@@ -156,7 +160,7 @@ fn post_only_and_market() {
             }
         )
         .0,
-        Verdict::Rests(_)
+        SubmitOutcome::Rests(_)
     ));
 
     let market = Order {
@@ -167,12 +171,12 @@ fn post_only_and_market() {
 
     assert!(matches!(
         put(&mut b, market).0,
-        Verdict::Unfilled(Order { leaves: 2, .. }, Reason::NoLiquidity)
+        SubmitOutcome::Unfilled(Order { leaves: 2, .. }, Reason::NoLiquidity)
     ));
     put(&mut b, limit(1, Sell, 106, 5));
     assert!(matches!(
         put(&mut b, market).0,
-        Verdict::Unfilled(Order { leaves: 7, .. }, Reason::PriceBand)
+        SubmitOutcome::Unfilled(Order { leaves: 7, .. }, Reason::PriceBand)
     ));
 }
 
@@ -300,7 +304,7 @@ fn the_house_comes_behind_users_at_its_price() {
             .into_iter()
             .for_each(|price| drop(put(&mut b, limit(1, Sell, price, 5))));
         let mut got = Vec::new();
-        let house = House::At(Quote {
+        let house = HouseQuote::At(Quote {
             price_e4: *price_e4,
             left: *left,
         });
@@ -311,11 +315,11 @@ fn the_house_comes_behind_users_at_its_price() {
 
         assert_eq!(got, *fills, "{what}");
         match (verdict, life) {
-            (Verdict::Filled(_), _) => assert_eq!(*leaves, 0, "{what}"),
-            (Verdict::Rests(slot), Life::Rest) => {
+            (SubmitOutcome::Filled(_), _) => assert_eq!(*leaves, 0, "{what}"),
+            (SubmitOutcome::Rests(slot), Life::Rest) => {
                 assert_eq!(b.get(slot).map(|o| o.leaves), Some(*leaves), "{what}")
             }
-            (Verdict::Cancelled(o, _), Life::Ioc | Life::Fok) => {
+            (SubmitOutcome::Cancelled(o, _), Life::Ioc | Life::Fok) => {
                 assert_eq!(o.leaves, *leaves, "{what}")
             }
             (other, _) => panic!("{what}: {other:?}"),
@@ -326,7 +330,7 @@ fn the_house_comes_behind_users_at_its_price() {
 #[test]
 fn what_the_house_reaches_is_refused_to_post_only_and_to_accounts_that_cannot_take_it() {
     let mut b = Book::default();
-    let house = House::At(Quote {
+    let house = HouseQuote::At(Quote {
         price_e4: 100,
         left: 1,
     });
@@ -338,9 +342,9 @@ fn what_the_house_reaches_is_refused_to_post_only_and_to_accounts_that_cannot_ta
 
     assert_eq!(
         with_house(&mut b, post, 0, house, |_| panic!("a trade")),
-        Verdict::Rejected(post, Reason::PostOnlyWouldCross)
+        SubmitOutcome::Rejected(post, Reason::PostOnlyWouldCross)
     );
-    let Verdict::Rests(slot) = with_house(
+    let SubmitOutcome::Rests(slot) = with_house(
         &mut b,
         Order {
             limit_e4: 99,
@@ -363,12 +367,12 @@ fn what_the_house_reaches_is_refused_to_post_only_and_to_accounts_that_cannot_ta
             5,
             100,
             0,
-            &House::At(Quote {
+            &HouseQuote::At(Quote {
                 price_e4: 101,
                 left: 1
             })
         ),
-        Ok(Change::Anew)
+        Ok(ReplaceKind::Anew)
     );
 
     let poor = Order {
@@ -379,7 +383,7 @@ fn what_the_house_reaches_is_refused_to_post_only_and_to_accounts_that_cannot_ta
     b.remove(slot);
     assert_eq!(
         with_house(&mut b, poor, 0, house, |_| panic!("a trade")),
-        Verdict::Cancelled(poor, Reason::PriceBand)
+        SubmitOutcome::Cancelled(poor, Reason::PriceBand)
     );
     let market = Order {
         market: true,
@@ -389,20 +393,20 @@ fn what_the_house_reaches_is_refused_to_post_only_and_to_accounts_that_cannot_ta
 
     assert_eq!(
         with_house(&mut b, market, 0, house, |_| panic!("a trade")),
-        Verdict::Unfilled(market, Reason::PriceBand)
+        SubmitOutcome::Unfilled(market, Reason::PriceBand)
     );
     assert_eq!(
         with_house(
             &mut b,
             market,
             0,
-            House::At(Quote {
+            HouseQuote::At(Quote {
                 price_e4: 100,
                 left: 0
             }),
             |_| panic!("a trade")
         ),
-        Verdict::Unfilled(market, Reason::NoLiquidity),
+        SubmitOutcome::Unfilled(market, Reason::NoLiquidity),
         "it has given all it gives"
     );
 }
@@ -451,18 +455,24 @@ fn who_may_not_trade_leaves_when_the_turn_comes() {
             put(&mut b, limit(party, Sell, price, 5));
         }
 
-        let room = Room {
+        let room = StepBudget {
             fills,
             looks: fills,
         };
 
-        let mut v = b.submit(order, 0, &mut House::Away, &mut room.clone(), &mut told);
-        while let Verdict::Pauses(order, stage) = v {
+        let mut v = b.submit(
+            order,
+            0,
+            &mut HouseQuote::Away,
+            &mut room.clone(),
+            &mut told,
+        );
+        while let SubmitOutcome::Pauses(order, stage) = v {
             v = b.go_on(
                 order,
                 stage,
                 0,
-                &mut House::Away,
+                &mut HouseQuote::Away,
                 &mut room.clone(),
                 &mut told,
             );
@@ -479,7 +489,7 @@ fn who_may_not_trade_leaves_when_the_turn_comes() {
 
     for fills in [1, 2, 100] {
         let (v, ended, trades, left) = meets(limit(2, Buy, 103, 7), fills);
-        assert!(matches!(v, Verdict::Filled(_)));
+        assert!(matches!(v, SubmitOutcome::Filled(_)));
         assert_eq!(
             (ended, trades, left),
             (3, vec![(1, 100, 5, 2), (1, 103, 2, 0)], vec![1])
@@ -491,9 +501,9 @@ fn who_may_not_trade_leaves_when_the_turn_comes() {
             ..limit(2, Buy, 103, quantity)
         };
 
-        assert!(matches!(meets(fok(10), fills).0, Verdict::Filled(_)));
+        assert!(matches!(meets(fok(10), fills).0, SubmitOutcome::Filled(_)));
         let (v, ended, ..) = meets(fok(11), fills);
-        assert!(matches!(v, Verdict::Cancelled(_, Reason::FokUnfilled)) && ended == 0);
+        assert!(matches!(v, SubmitOutcome::Cancelled(_, Reason::FokUnfilled)) && ended == 0);
     }
 
     let mut told = Told {
@@ -514,11 +524,11 @@ fn who_may_not_trade_leaves_when_the_turn_comes() {
         b.submit(
             post,
             0,
-            &mut House::Away,
-            &mut Room::UNBOUNDED.clone(),
+            &mut HouseQuote::Away,
+            &mut StepBudget::UNBOUNDED.clone(),
             &mut told
         ),
-        Verdict::Rests(_)
+        SubmitOutcome::Rests(_)
     ));
 
     let mut told = Told {
@@ -535,7 +545,7 @@ fn who_may_not_trade_leaves_when_the_turn_comes() {
         },
         &mut passed,
         0,
-        &mut Room::UNBOUNDED.clone(),
+        &mut StepBudget::UNBOUNDED.clone(),
         &mut &mut told
     ));
 
@@ -571,7 +581,7 @@ fn a_new_quote_trades_with_what_it_reaches_at_the_orders_own_prices() {
         };
 
         let mut go_on = |b: &mut Book<u32>, passed: &mut u64| {
-            let mut room = Room {
+            let mut room = StepBudget {
                 fills: step,
                 looks: 0,
             };
@@ -607,27 +617,27 @@ fn a_new_quote_trades_with_what_it_reaches_at_the_orders_own_prices() {
 #[test]
 fn replacing() {
     let mut b = Book::default();
-    let Verdict::Rests(a) = put(&mut b, limit(1, Sell, 100, 10)).0 else {
+    let SubmitOutcome::Rests(a) = put(&mut b, limit(1, Sell, 100, 10)).0 else {
         panic!("rests")
     };
 
     put(&mut b, limit(2, Sell, 100, 10));
     put(&mut b, limit(9, Buy, 100, 4));
     assert_eq!(
-        b.check_replace(a, 8, 100, 0, &House::Away),
-        Ok(Change::InPlace)
+        b.check_replace(a, 8, 100, 0, &HouseQuote::Away),
+        Ok(ReplaceKind::InPlace)
     );
     assert_eq!(
-        b.check_replace(a, 12, 100, 0, &House::Away),
-        Ok(Change::Anew)
+        b.check_replace(a, 12, 100, 0, &HouseQuote::Away),
+        Ok(ReplaceKind::Anew)
     );
     assert_eq!(
-        b.check_replace(a, 8, 101, 0, &House::Away),
-        Ok(Change::Anew)
+        b.check_replace(a, 8, 101, 0, &HouseQuote::Away),
+        Ok(ReplaceKind::Anew)
     );
     assert_eq!(
-        b.check_replace(a, 4, 101, 0, &House::Away),
-        Ok(Change::Fills)
+        b.check_replace(a, 4, 101, 0, &HouseQuote::Away),
+        Ok(ReplaceKind::Fills)
     );
     b.shrink(a, 8);
     assert_eq!(
@@ -635,7 +645,7 @@ fn replacing() {
         [(1, 100, 4), (2, 100, 1)],
         "smaller keeps its place"
     );
-    let Verdict::Rests(p) = put(
+    let SubmitOutcome::Rests(p) = put(
         &mut b,
         Order {
             post_only: true,
@@ -648,11 +658,11 @@ fn replacing() {
     };
 
     assert_eq!(
-        b.check_replace(p, 1, 100, 0, &House::Away),
+        b.check_replace(p, 1, 100, 0, &HouseQuote::Away),
         Err(Reason::PostOnlyWouldCross)
     );
     assert_eq!(
-        b.check_replace(77, 1, 100, 0, &House::Away),
+        b.check_replace(77, 1, 100, 0, &HouseQuote::Away),
         Err(Reason::TooLateToCancel)
     );
 }
@@ -682,7 +692,7 @@ fn the_dead_do_not_trade() {
 
     assert_eq!(
         put_at(&mut b, late, 1_000).0,
-        Verdict::Rejected(late, Reason::TooLateToEnter)
+        SubmitOutcome::Rejected(late, Reason::TooLateToEnter)
     );
     let mut dead = Vec::new();
     b.dead(999, 10, &mut dead);
@@ -802,9 +812,9 @@ fn what_goes_on_in_steps_comes_out_as_in_one() {
         };
 
         let house = match below(4) {
-            0 => House::Away,
-            1 => House::Outside,
-            _ => House::At(Quote {
+            0 => HouseQuote::Away,
+            1 => HouseQuote::Outside,
+            _ => HouseQuote::At(Quote {
                 price_e4: 100 + below(20) as i64,
                 left: if below(2) == 0 {
                     i64::MAX
@@ -831,11 +841,11 @@ fn what_goes_on_in_steps_comes_out_as_in_one() {
             order,
             now,
             &mut at_whole,
-            &mut Room::UNBOUNDED.clone(),
+            &mut StepBudget::UNBOUNDED.clone(),
             |m: Match<'_, u32>| told(&mut due, m),
         );
 
-        let step = Room {
+        let step = StepBudget {
             fills: 1 + below(3) as usize,
             looks: 1 + below(3) as usize,
         };
@@ -848,7 +858,7 @@ fn what_goes_on_in_steps_comes_out_as_in_one() {
             |m: Match<'_, u32>| told(&mut got, m),
         );
 
-        while let Verdict::Pauses(order, stage) = outcome {
+        while let SubmitOutcome::Pauses(order, stage) = outcome {
             pauses[usize::from(stage == Stage::Trades)] += 1;
             if below(8) == 0 {
                 parts = again(&parts);
@@ -871,8 +881,10 @@ fn what_goes_on_in_steps_comes_out_as_in_one() {
         }
 
         // Slots are a book's own business.
-        let same = matches!((&outcome, &verdict), (Verdict::Rests(_), Verdict::Rests(_)))
-            || outcome == verdict;
+        let same = matches!(
+            (&outcome, &verdict),
+            (SubmitOutcome::Rests(_), SubmitOutcome::Rests(_))
+        ) || outcome == verdict;
         assert!(same, "order {n}: {outcome:?} where {verdict:?} was due");
         assert_eq!((&got, at_parts), (&due, at_whole), "order {n}");
 

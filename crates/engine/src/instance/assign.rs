@@ -2,37 +2,39 @@
 
 use std::collections::BTreeMap;
 
-use super::super::commit::{Commit, commit_positions};
-use super::super::halt::Halt;
-use super::super::restore::{Assignment, Report, Request, Restored};
+use super::super::commit::{CommitOutcome, commit_positions};
+use super::super::halt::StepError;
+use super::super::restore::{Assignment, Restored, RestorerReport, RestorerRequest};
 use super::super::task::{Task, TaskParts};
-use super::{Incarnation, Instance, Stop};
+use super::{FatalError, Incarnation, Instance};
 use faults::crash::{self, Point};
 use faults::mutants::{self, Mutant};
 use ports::topics::TopicPartition;
 
 impl Instance {
-    pub(super) fn tell(&mut self, request: Request) -> Result<(), Stop> {
-        self.restorer.send(request, &*self.clock).map_err(Stop::Bug)
+    pub(super) fn tell(&mut self, request: RestorerRequest) -> Result<(), FatalError> {
+        self.restorer
+            .send(request, &*self.clock)
+            .map_err(FatalError::Bug)
     }
 
     /// All tasks end; the restorer gets their stores.
-    pub(super) fn end_assignment(&mut self, work: &mut Incarnation) -> Result<(), Stop> {
+    pub(super) fn end_assignment(&mut self, work: &mut Incarnation) -> Result<(), FatalError> {
         work.restoring.clear();
         if !mutants::on(Mutant::LeftKept) {
             work.left.clear();
         }
 
         let stores = work.end_tasks();
-        self.tell(Request::Keep(stores))?;
-        self.tell(Request::Cease)
+        self.tell(RestorerRequest::Keep(stores))?;
+        self.tell(RestorerRequest::Cease)
     }
 
     pub(super) fn assigned(
         &mut self,
         work: &mut Incarnation,
         partitions: &[TopicPartition],
-    ) -> Result<(), Halt> {
+    ) -> Result<(), StepError> {
         if !mutants::on(Mutant::LeftKept) {
             work.left.clear();
         }
@@ -49,7 +51,7 @@ impl Instance {
             if *got != want {
                 // The likely cause first: partitions that were added meanwhile.
                 self.check_topics()?;
-                return Err(Halt::invalid(format!(
+                return Err(StepError::invalid(format!(
                     "task {task} of {} got {} of {} input partitions: is another kind of member in group {}?",
                     spec.name,
                     got.len(),
@@ -76,43 +78,45 @@ impl Instance {
             tasks: inputs.into_iter().collect(),
         };
 
-        self.tell(Request::Keep(stores)).map_err(Halt::Stop)?;
-        self.tell(Request::Assign(assignment)).map_err(Halt::Stop)?;
+        self.tell(RestorerRequest::Keep(stores))
+            .map_err(StepError::Stop)?;
+        self.tell(RestorerRequest::Assign(assignment))
+            .map_err(StepError::Stop)?;
         tracing::info!(role = spec.name, instance = %self.settings.instance, tasks = ?work.restoring, "joined");
         crash::point(Point::AssignTasks);
         Ok(())
     }
 
     /// Lets tasks run whose restore is done; answers how many.
-    pub(super) fn restore(&mut self, work: &mut Incarnation) -> Result<usize, Halt> {
+    pub(super) fn restore(&mut self, work: &mut Incarnation) -> Result<usize, StepError> {
         let share = self.settings.cache_bytes / (work.restoring.len() + work.tasks.len()).max(1);
         let mut ready = Vec::new();
         let mut failed = Ok(());
         for report in self.restorer.reports(&*self.clock, work.tasks.len()) {
             match report {
-                Report::Ready(assignment, number, restored)
+                RestorerReport::Ready(assignment, number, restored)
                     if assignment == self.assignments && work.restoring.remove(&number) =>
                 {
                     ready.push((number, *restored));
                 }
                 // Of an assignment that is over.
-                Report::Ready(_, number, restored) => self
-                    .tell(Request::Keep(vec![(number, restored.store)]))
-                    .map_err(Halt::Stop)?,
-                Report::Failed(assignment, number, e)
+                RestorerReport::Ready(_, number, restored) => self
+                    .tell(RestorerRequest::Keep(vec![(number, restored.store)]))
+                    .map_err(StepError::Stop)?,
+                RestorerReport::Failed(assignment, number, e)
                     if assignment == self.assignments && work.restoring.contains(&number) =>
                 {
-                    failed = failed.and(Err(Halt::of_restore(number, e)));
+                    failed = failed.and(Err(StepError::of_restore(number, e)));
                 }
-                Report::Failed(..) => {}
+                RestorerReport::Failed(..) => {}
             }
         }
 
         let count = ready.len();
         if count > 0 {
             self.run_tasks(work, ready, share)?;
-            self.tell(Request::Running(work.tasks.len()))
-                .map_err(Halt::Stop)?;
+            self.tell(RestorerRequest::Running(work.tasks.len()))
+                .map_err(StepError::Stop)?;
         }
 
         failed.map(|()| count)
@@ -125,7 +129,7 @@ impl Instance {
         work: &mut Incarnation,
         ready: Vec<(u32, Restored)>,
         share: usize,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), StepError> {
         let mut positions = Vec::new();
         let mut adopted = Vec::new();
         let mut begun = Vec::new();
@@ -156,12 +160,14 @@ impl Instance {
         if !adopted.is_empty() {
             crash::point(Point::AdoptPositions);
             match commit_positions(&mut *work.member, &adopted) {
-                Commit::Done { suspect: false } => {}
-                Commit::Fenced(why) => return Err(Halt::Stop(Stop::Fenced(why))),
-                Commit::Refused(why) => return Err(Halt::invalid(why)),
-                Commit::Recover(why) | Commit::Late { why, .. } => return Err(Halt::Recover(why)),
+                CommitOutcome::Done { suspect: false } => {}
+                CommitOutcome::Fenced(why) => return Err(StepError::Stop(FatalError::Fenced(why))),
+                CommitOutcome::Refused(why) => return Err(StepError::invalid(why)),
+                CommitOutcome::Recover(why) | CommitOutcome::Late { why, .. } => {
+                    return Err(StepError::Recover(why));
+                }
                 _ => {
-                    return Err(Halt::Recover(
+                    return Err(StepError::Recover(
                         "committing the positions of a restored task was not well".into(),
                     ));
                 }

@@ -3,17 +3,17 @@
 
 use std::time::Duration;
 
-use super::super::commit::{Commit, commit};
-use super::super::halt::Halt;
-use super::super::merge::{Place, by_log_time, by_task};
-use super::super::pace::Written;
+use super::super::commit::{CommitOutcome, commit};
+use super::super::halt::StepError;
+use super::super::merge::{BatchRecord, by_log_time, by_task};
+use super::super::pace::TransactionContent;
 use super::super::rejections::TIMES;
 use super::super::role::Bug;
 use super::super::task::TaskError;
 #[cfg(feature = "faults")]
 use super::mistakes;
-use super::turns::{First, Turns, choose};
-use super::{BACKOFF_MIN, Incarnation, Instance, Stop};
+use super::turns::{First, LastTurns, choose};
+use super::{BACKOFF_MIN, FatalError, Incarnation, Instance};
 use faults::crash::{self, Point};
 use faults::mutants::{self, Mutant};
 use ports::topics::TopicPartition;
@@ -126,7 +126,7 @@ impl Instance {
         }
     }
 
-    pub(super) fn process(&mut self, work: &mut Incarnation) -> Result<(), Halt> {
+    pub(super) fn process(&mut self, work: &mut Incarnation) -> Result<(), StepError> {
         crash::point(Point::LoopPolled);
         let began_us = self.clock.now_us();
         let done = self.process_tasks(work, began_us)?;
@@ -143,7 +143,7 @@ impl Instance {
             &done.touched,
             &mut self.out,
         ) {
-            Commit::Done { suspect } => {
+            CommitOutcome::Done { suspect } => {
                 crash::point(Point::CommitDone);
                 if !work.left.is_empty() {
                     crash::point(Point::BatchLeft);
@@ -171,48 +171,54 @@ impl Instance {
                     .for_each(|task| self.rejections.past(*task));
                 done.woken.iter().for_each(|task| self.wake.read(*task));
                 if suspect {
-                    return Err(Halt::Recover("something odd happened inside a transaction that committed; taking a new epoch".into()));
+                    return Err(StepError::Recover("something odd happened inside a transaction that committed; taking a new epoch".into()));
                 }
 
                 Ok(())
             }
             #[cfg(feature = "faults")]
-            Commit::Recover(why) | Commit::Late { why, .. }
+            CommitOutcome::Recover(why) | CommitOutcome::Late { why, .. }
                 if mutants::on(Mutant::UnknownIsAbort) && why.starts_with("outcome unknown") =>
             {
                 mistakes::go_back(work, &done.touched, why)
             }
-            Commit::Recover(why) => Err(Halt::Recover(why)),
-            Commit::Late {
+            CommitOutcome::Recover(why) => Err(StepError::Recover(why)),
+            CommitOutcome::Late {
                 why,
                 done: (accepted, of),
             } => {
                 self.pace.late(taken, written, accepted, of);
                 let next = self.pace.next();
-                Err(Halt::Recover(format!(
+                Err(StepError::Recover(format!(
                     "{why}; it took in {taken} records, and the next transaction takes at most {next}"
                 )))
             }
-            Commit::Rejected(Rejection { reason, text }) => {
+            CommitOutcome::Rejected(Rejection { reason, text }) => {
                 Err(self.rejected(taken, &done.first, &reason, &text))
             }
-            Commit::TooLarge(why) => Err(Halt::Stop(Stop::Refused(why))),
-            Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
+            CommitOutcome::TooLarge(why) => Err(StepError::Stop(FatalError::Refused(why))),
+            CommitOutcome::Fenced(why) => Err(StepError::Stop(FatalError::Fenced(why))),
             // An answer of the log is no old news: there is nothing to look at again.
-            Commit::TaskFailed(_, TaskError::Bug(e)) => Err(e.into()),
+            CommitOutcome::TaskFailed(_, TaskError::Bug(e)) => Err(e.into()),
             // The first transaction of a process shows whether it may write at all.
-            Commit::Refused(why) if self.counters.transactions == 0 => Err(Halt::invalid(why)),
-            Commit::Refused(why) => Err(Halt::Refused(why)),
-            Commit::TaskFailed(number, e) => Err(self.failed(number, e)),
+            CommitOutcome::Refused(why) if self.counters.transactions == 0 => {
+                Err(StepError::invalid(why))
+            }
+            CommitOutcome::Refused(why) => Err(StepError::Refused(why)),
+            CommitOutcome::TaskFailed(number, e) => Err(self.failed(number, e)),
         }
     }
 
     /// Lets the tasks process what there is room for; what is left of the batch goes to
     /// `work.left`. Whoever got nothing of the turn begins the next one, so a partition with
     /// records waits for as many turns as there are partitions, at most.
-    fn process_tasks(&mut self, work: &mut Incarnation, now_us: u64) -> Result<Processed, Halt> {
+    fn process_tasks(
+        &mut self,
+        work: &mut Incarnation,
+        now_us: u64,
+    ) -> Result<Processed, StepError> {
         let order = by_task(&self.spec, &self.batch);
-        let mut groups: Vec<&[Place]> = order.chunk_by(|a, b| a.task == b.task).collect();
+        let mut groups: Vec<&[BatchRecord]> = order.chunk_by(|a, b| a.task == b.task).collect();
         let behind = groups.partition_point(|g| g[0].task < self.first.task);
         groups.rotate_left(behind);
         let counts: Vec<(u32, usize)> = groups.iter().map(|g| (g[0].task, g.len())).collect();
@@ -222,17 +228,17 @@ impl Instance {
         work.left.clear();
         let mut done = Processed::default();
         let mut room = self.pace.room();
-        let mut turns = Turns::default();
+        let mut turns = LastTurns::default();
         for (group, share) in groups.iter().zip(shares) {
             let number = group[0].task;
             let first = self.first.input.filter(|_| number == self.first.task);
-            let full = room.is_used_up_by(Written {
+            let full = room.is_used_up_by(TransactionContent {
                 records: self.out.len(),
                 bytes: self.out.size_bytes(),
                 row_bytes: 0,
             });
 
-            let mut taken: &[Place] = &[];
+            let mut taken: &[BatchRecord] = &[];
             let mut chosen = choose(group, &self.batch, share, first);
             if !chosen.is_empty() && (!full || done.taken == 0) {
                 let task = work.tasks.get_mut(&number).ok_or_else(|| {
@@ -297,11 +303,11 @@ impl Instance {
         first: &Option<(TopicPartition, u64)>,
         reason: &str,
         text: &str,
-    ) -> Halt {
+    ) -> StepError {
         self.pace.refused(taken);
         let (Some((at, offset)), 1) = (first, taken) else {
             let next = self.pace.next();
-            return Halt::Recover(format!(
+            return StepError::Recover(format!(
                 "not committed: {text}. The transaction took in {taken} records; the next takes at most {next}, until the one to blame is known"
             ));
         };
@@ -309,12 +315,12 @@ impl Instance {
         let times = self.rejections.again(*at, *offset, reason);
         let record = format!("{}/{offset}", self.topics.show(*at));
         if times < TIMES {
-            return Halt::Recover(format!(
+            return StepError::Recover(format!(
                 "not committed: {text}. {record} leads to that; refused {times} of {TIMES} times"
             ));
         }
 
-        Halt::Stop(Stop::Refused(format!(
+        StepError::Stop(FatalError::Refused(format!(
             "what record {record} leads to was refused {times} times, while brokers were there: {text}. Nothing behind that record is processed until then;              nothing is lost, and the role goes on from there when it is started again"
         )))
     }

@@ -1,15 +1,15 @@
 //! Two of the mistakes in [`faults::mutants`], in the place of the loop's own steps. For
 //! tests only.
 
-use super::super::commit::{Commit, commit};
-use super::{Halt, Incarnation, Records, RoleSpec, Stop, Task, TopicTable, mutants};
+use super::super::commit::{CommitOutcome, commit};
+use super::{FatalError, Incarnation, Records, RoleSpec, StepError, Task, TopicTable, mutants};
 
 /// A transaction that no record caused.
 pub(super) fn timer(
     spec: &RoleSpec,
     topics: &TopicTable,
     work: &mut Incarnation,
-) -> Result<(), Halt> {
+) -> Result<(), StepError> {
     let touched: Vec<u32> = work.tasks.keys().copied().collect();
 
     // Only what a working timer would do: a task that has done nothing yet has no time and no
@@ -27,27 +27,33 @@ pub(super) fn timer(
         &touched,
         &mut Records::new(),
     ) {
-        Commit::Done { suspect: false } => Ok(()),
-        Commit::Fenced(why) => Err(Halt::Stop(Stop::Fenced(why))),
-        Commit::TaskFailed(_, e) => Err(e.into()),
-        Commit::Done { .. }
-        | Commit::Recover(_)
-        | Commit::Late { .. }
-        | Commit::Rejected(_)
-        | Commit::TooLarge(_)
-        | Commit::Refused(_) => Err(Halt::Recover("the timer's transaction was not well".into())),
+        CommitOutcome::Done { suspect: false } => Ok(()),
+        CommitOutcome::Fenced(why) => Err(StepError::Stop(FatalError::Fenced(why))),
+        CommitOutcome::TaskFailed(_, e) => Err(e.into()),
+        CommitOutcome::Done { .. }
+        | CommitOutcome::Recover(_)
+        | CommitOutcome::Late { .. }
+        | CommitOutcome::Rejected(_)
+        | CommitOutcome::TooLarge(_)
+        | CommitOutcome::Refused(_) => Err(StepError::Recover(
+            "the timer's transaction was not well".into(),
+        )),
     }
 }
 
 /// Goes on in place, as if the transaction were certainly aborted.
-pub(super) fn go_back(work: &mut Incarnation, touched: &[u32], why: String) -> Result<(), Halt> {
+pub(super) fn go_back(
+    work: &mut Incarnation,
+    touched: &[u32],
+    why: String,
+) -> Result<(), StepError> {
     for number in touched {
         let task = work
             .tasks
             .get_mut(number)
             .expect("only running tasks are touched");
         if !task.go_back() {
-            return Err(Halt::Recover(why));
+            return Err(StepError::Recover(why));
         }
 
         work.member.resume(&task.meta().offsets)?;

@@ -7,7 +7,7 @@
 //! got nothing because the others had older records comes first in the next turn, which leaves
 //! those others out.
 
-use super::super::merge::Place;
+use super::super::merge::BatchRecord;
 use ports::records::Records;
 
 /// The partition that begins a turn.
@@ -22,19 +22,19 @@ pub(super) struct First {
 /// about the same number. If `first` or an input behind it has records, the first of those comes
 /// first: inputs whose next record is older get nothing.
 pub(super) fn choose(
-    group: &[Place],
+    group: &[BatchRecord],
     batch: &Records,
     share: usize,
     first: Option<u32>,
-) -> Vec<Place> {
-    let head = |input: &&[Place]| {
+) -> Vec<BatchRecord> {
+    let head = |input: &&[BatchRecord]| {
         (
             batch.get(input[0].index as usize).timestamp_ms,
             input[0].input,
         )
     };
 
-    let mut inputs: Vec<&[Place]> = group.chunk_by(|a, b| a.input == b.input).collect();
+    let mut inputs: Vec<&[BatchRecord]> = group.chunk_by(|a, b| a.input == b.input).collect();
     if let Some(from) = first
         .and_then(|first| inputs.iter().find(|i| i[0].input >= first))
         .map(head)
@@ -49,7 +49,7 @@ pub(super) fn choose(
     // Where there is not a record for each, the oldest get one.
     inputs.sort_unstable_by_key(head);
     let counts: Vec<usize> = inputs.iter().map(|i| i.len()).collect();
-    let mut chosen: Vec<Place> = inputs
+    let mut chosen: Vec<BatchRecord> = inputs
         .iter()
         .zip(deal(&counts, share))
         .flat_map(|(input, n)| input[..n].iter().copied())
@@ -79,7 +79,7 @@ pub(in super::super) fn deal(counts: &[usize], mut room: usize) -> Vec<usize> {
 
 /// The outcome of a turn, as far as the next one needs to know it.
 #[derive(Default)]
-pub(super) struct Turns {
+pub(super) struct LastTurns {
     /// The first that had records and got nothing.
     nothing: Option<First>,
     /// The same, of inputs before the one that came first: their turn comes after all others.
@@ -88,12 +88,17 @@ pub(super) struct Turns {
     left: Option<u32>,
 }
 
-impl Turns {
+impl LastTurns {
     /// A task's records, the input that came first, and which records were taken; to be called task
     /// by task, in the order of the turn.
-    pub(super) fn took(&mut self, group: &[Place], came_first: Option<u32>, taken: &[Place]) {
+    pub(super) fn took(
+        &mut self,
+        group: &[BatchRecord],
+        came_first: Option<u32>,
+        taken: &[BatchRecord],
+    ) {
         for input in group.chunk_by(|a, b| a.input == b.input) {
-            let Place { task, input, .. } = input[0];
+            let BatchRecord { task, input, .. } = input[0];
             if !taken.iter().any(|place| place.input == input) {
                 let slot = if Some(input) < came_first {
                     &mut self.before
@@ -132,12 +137,12 @@ mod tests {
     use ports::topics::{TopicId, TopicPartition};
 
     /// Inputs of a task: number, how many records, and the log time of all of them.
-    fn group(batch: &mut Records, task: u32, inputs: &[(u32, u32, i64)]) -> Vec<Place> {
+    fn group(batch: &mut Records, task: u32, inputs: &[(u32, u32, i64)]) -> Vec<BatchRecord> {
         let mut places = Vec::new();
         for &(input, n, timestamp_ms) in inputs {
             for offset in 0..u64::from(n) {
                 let at = TopicPartition::new(TopicId(input as u16), task);
-                places.push(Place {
+                places.push(BatchRecord {
                     task,
                     input,
                     index: batch.len() as u32,
@@ -206,11 +211,11 @@ mod tests {
                 let all: Vec<_> = (0..inputs)
                     .map(|i| (i, sizes[i as usize], times[i as usize]))
                     .collect();
-                let mut groups: Vec<Vec<Place>> =
+                let mut groups: Vec<Vec<BatchRecord>> =
                     (0..tasks).map(|t| group(&mut batch, t, &all)).collect();
                 let behind = groups.partition_point(|g| g[0].task < first.task);
                 groups.rotate_left(behind);
-                let mut turns = Turns::default();
+                let mut turns = LastTurns::default();
                 for (n, g) in groups.iter().enumerate() {
                     let came_first = first.input.filter(|_| g[0].task == first.task);
                     let mut chosen = choose(g, &batch, 100, came_first);

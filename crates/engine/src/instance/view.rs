@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::restore::Progress;
+use super::super::restore::RestoreProgress;
 use super::{Counters, Instance};
 use ports::topics::TopicPartition;
 
@@ -10,9 +10,9 @@ use ports::topics::TopicPartition;
 #[derive(Clone, Debug)]
 pub enum TaskView {
     /// Catching up with the changelog.
-    Restoring(Progress),
+    Restoring(RestoreProgress),
     /// Run by another instance; kept warm here.
-    Standby(Progress),
+    Standby(RestoreProgress),
     /// At work.
     Running {
         /// Transactions so far.

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel}
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Progress, Report, Request, Restorer};
+use super::{RestoreProgress, Restorer, RestorerReport, RestorerRequest};
 use ports::{Clock, SpawnThread};
 
 /// A slice of the loop's turn, while no task runs and while some do.
@@ -25,15 +25,15 @@ const CLOSING: Duration = Duration::from_secs(10);
 
 /// How far restores and standbys are, for people.
 #[derive(Clone, Debug, Default)]
-pub struct Shown {
+pub struct RestoreFigures {
     /// By task.
-    pub restores: BTreeMap<u32, Progress>,
+    pub restores: BTreeMap<u32, RestoreProgress>,
     /// By task.
-    pub standbys: BTreeMap<u32, Progress>,
+    pub standbys: BTreeMap<u32, RestoreProgress>,
 }
 
 /// The loop's end of it.
-pub enum Beside {
+pub enum RestorerHandle {
     /// In the loop's own turns.
     Turns {
         /// The restorer.
@@ -47,29 +47,29 @@ pub enum Beside {
 
 /// The loop's end of the thread that restores.
 pub struct RestoreThread {
-    requests: Option<Sender<Request>>,
-    reports: Receiver<Report>,
-    shown: Arc<Mutex<Shown>>,
+    requests: Option<Sender<RestorerRequest>>,
+    reports: Receiver<RestorerReport>,
+    shown: Arc<Mutex<RestoreFigures>>,
     /// Closed when the thread has closed its stores.
     ended: Receiver<()>,
 }
 
-impl Beside {
+impl RestorerHandle {
     /// Moves the restorer into a thread of its own.
     pub fn into_thread(
         self,
         name: String,
         clock: Arc<dyn Clock>,
         spawn: SpawnThread,
-    ) -> std::io::Result<Beside> {
-        let Beside::Turns { restorer, .. } = self else {
+    ) -> std::io::Result<RestorerHandle> {
+        let RestorerHandle::Turns { restorer, .. } = self else {
             return Ok(self);
         };
 
         let (requests, theirs) = channel();
         let (theirs_too, reports) = channel();
         let (at_the_end, ended) = channel();
-        let shown = Arc::new(Mutex::new(Shown::default()));
+        let shown = Arc::new(Mutex::new(RestoreFigures::default()));
         let shows = shown.clone();
         let end = at_the_end;
         spawn(
@@ -80,7 +80,7 @@ impl Beside {
             }),
         )?;
 
-        Ok(Beside::Thread(RestoreThread {
+        Ok(RestorerHandle::Thread(RestoreThread {
             requests: Some(requests),
             reports,
             shown,
@@ -89,14 +89,15 @@ impl Beside {
     }
 
     /// Tells the restorer something. One that is gone has panicked, which its own thread has said.
-    pub fn send(&mut self, request: Request, clock: &dyn Clock) -> Result<(), String> {
+    pub fn send(&mut self, request: RestorerRequest, clock: &dyn Clock) -> Result<(), String> {
         match self {
-            Beside::Turns { restorer, busy } => {
+            RestorerHandle::Turns { restorer, busy } => {
                 *busy = true;
                 restorer.request(request, clock);
                 Ok(())
             }
-            Beside::Thread(there) => match there.requests.as_ref().map(|r| r.send(request)) {
+            RestorerHandle::Thread(there) => match there.requests.as_ref().map(|r| r.send(request))
+            {
                 Some(Ok(())) => Ok(()),
                 _ => Err("the restorer has ended".into()),
             },
@@ -106,13 +107,13 @@ impl Beside {
     /// Whether the loop must come round at once: restores are done in its turns, and have something
     /// to do.
     pub fn needs_turns(&self) -> bool {
-        matches!(self, Beside::Turns { restorer, busy: true } if restorer.is_restoring())
+        matches!(self, RestorerHandle::Turns { restorer, busy: true } if restorer.is_restoring())
     }
 
     /// Results of restores since the last call; `tasks`: how many tasks run.
-    pub fn reports(&mut self, clock: &dyn Clock, tasks: usize) -> Vec<Report> {
+    pub fn reports(&mut self, clock: &dyn Clock, tasks: usize) -> Vec<RestorerReport> {
         match self {
-            Beside::Turns { restorer, busy } => {
+            RestorerHandle::Turns { restorer, busy } => {
                 let mut reports = Vec::new();
                 if restorer.is_restoring() || restorer.has_standbys() {
                     let (budget, wait) = if tasks == 0 && restorer.is_restoring() {
@@ -126,18 +127,18 @@ impl Beside {
 
                 reports
             }
-            Beside::Thread(there) => there.reports.try_iter().collect(),
+            RestorerHandle::Thread(there) => there.reports.try_iter().collect(),
         }
     }
 
     /// How far it is.
-    pub fn shown(&self) -> Shown {
+    pub fn shown(&self) -> RestoreFigures {
         match self {
-            Beside::Turns { restorer, .. } => {
+            RestorerHandle::Turns { restorer, .. } => {
                 let (restores, standbys) = restorer.progress();
-                Shown { restores, standbys }
+                RestoreFigures { restores, standbys }
             }
-            Beside::Thread(there) => there
+            RestorerHandle::Thread(there) => there
                 .shown
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -161,9 +162,9 @@ impl Drop for RestoreThread {
 fn run(
     mut restorer: Restorer,
     clock: &dyn Clock,
-    requests: &Receiver<Request>,
-    reports: &Sender<Report>,
-    shown: &Mutex<Shown>,
+    requests: &Receiver<RestorerRequest>,
+    reports: &Sender<RestorerReport>,
+    shown: &Mutex<RestoreFigures>,
 ) {
     let mut out = Vec::new();
     loop {
@@ -186,7 +187,8 @@ fn run(
 
         {
             let (restores, standbys) = restorer.progress();
-            *shown.lock().unwrap_or_else(PoisonError::into_inner) = Shown { restores, standbys };
+            *shown.lock().unwrap_or_else(PoisonError::into_inner) =
+                RestoreFigures { restores, standbys };
         }
 
         let wait = match (worked, restorer.running() > 0) {

@@ -5,7 +5,7 @@
 
 use super::scan_digest;
 use crate::digest::{self, Digest};
-use crate::meta::{META_KEY, Meta, StoreMeta};
+use crate::meta::{Checkpoint, META_KEY, StoreMeta};
 use faults::crash::{self, Point};
 use ports::records::Record;
 use ports::{LogError, StateStore, StoreError};
@@ -53,7 +53,7 @@ impl StoreCopy {
     }
 
     /// The meta record that the content belongs to.
-    pub(super) fn meta(&self) -> Option<&Meta> {
+    pub(super) fn meta(&self) -> Option<&Checkpoint> {
         self.have
             .as_ref()
             .map(|h| &h.meta)
@@ -78,7 +78,7 @@ impl StoreCopy {
             last = Some(r.offset);
             self.whole = r.key == Some(META_KEY);
             if self.whole {
-                meta = Meta::decode(r.value.unwrap_or_default()).map_err(LogError::from)?;
+                meta = Checkpoint::decode(r.value.unwrap_or_default()).map_err(LogError::from)?;
                 self.from_log = true;
             } else {
                 latest.insert(r.key.unwrap_or_default(), r.value);

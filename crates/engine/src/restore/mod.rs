@@ -35,7 +35,7 @@ mod task;
 use std::time::Duration;
 
 use super::digest::{self, Digest};
-use super::meta::Meta;
+use super::meta::Checkpoint;
 use super::role::RoleSpec;
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{Clock, LogError, StateStore, StoreError};
@@ -63,7 +63,7 @@ pub enum RestoreError {
 
 /// How far a restore or a standby is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct RestoreProgress {
     /// Changelog offset reached.
     pub at: u64,
     /// Changelog end when it was last asked for.
@@ -77,7 +77,7 @@ pub struct Restored {
     /// The store, verified.
     pub store: Box<dyn StateStore>,
     /// Its position, which is the group's.
-    pub meta: Meta,
+    pub meta: Checkpoint,
     /// Where in the changelog that position's meta record is; none before the first transaction.
     pub changelog_offset: Option<u64>,
     /// Changelog records that were applied; 0 if the store was right as it was.
@@ -97,7 +97,7 @@ pub struct Assignment {
 }
 
 /// A request of the loop to the restorer.
-pub enum Request {
+pub enum RestorerRequest {
     /// These tasks are ours now, and no others.
     Assign(Assignment),
     /// The assignment is over; stores stay open, because most tasks come back.
@@ -111,7 +111,7 @@ pub enum Request {
 }
 
 /// An answer of the restorer to the loop.
-pub enum Report {
+pub enum RestorerReport {
     /// A task of that assignment may run.
     Ready(u64, u32, Box<Restored>),
     /// A task of that assignment cannot run.

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::standby::{Standby, Standbys};
-use super::task::{Phase, Restore, Step};
-use super::{Assignment, Env, Progress, Report, Request, RestoreError, Restored};
-use crate::meta::{META_KEY, Meta};
+use super::task::{Phase, Restore, RestoreStep};
+use super::{
+    Assignment, Env, RestoreError, RestoreProgress, Restored, RestorerReport, RestorerRequest,
+};
+use crate::meta::{Checkpoint, META_KEY};
 use crate::role::RoleSpec;
 use faults::crash::{self, Point};
 use faults::mutants::{self, Mutant};
@@ -23,7 +25,7 @@ const READERS_MAX: usize = 4;
 pub(super) const CHUNK_AGE: Duration = Duration::from_millis(100);
 
 /// A reader of some changelog partitions.
-struct Shared {
+struct SharedReader {
     reader: Box<dyn Reader>,
     /// The tasks whose turn it still is.
     reading: BTreeSet<u32>,
@@ -41,7 +43,7 @@ pub struct Restorer {
     number: u64,
     restores: BTreeMap<u32, Restore>,
     bounds: BTreeMap<u32, Bounds>,
-    readers: Vec<Shared>,
+    readers: Vec<SharedReader>,
     /// Open stores that are not in use: a task that comes back finds its store open.
     kept: BTreeMap<u32, Box<dyn StateStore>>,
     /// Stores that were found damaged, and how; until they are put aside.
@@ -110,7 +112,12 @@ impl Restorer {
     }
 
     /// How far each restore and each standby is.
-    pub fn progress(&self) -> (BTreeMap<u32, Progress>, BTreeMap<u32, Progress>) {
+    pub fn progress(
+        &self,
+    ) -> (
+        BTreeMap<u32, RestoreProgress>,
+        BTreeMap<u32, RestoreProgress>,
+    ) {
         (
             self.restores
                 .iter()
@@ -121,16 +128,16 @@ impl Restorer {
     }
 
     /// Takes a request of the loop.
-    pub fn request(&mut self, request: Request, clock: &dyn Clock) {
+    pub fn request(&mut self, request: RestorerRequest, clock: &dyn Clock) {
         match request {
-            Request::Assign(assignment) => self.assign(assignment, clock),
-            Request::Cease => self.cease(),
-            Request::Keep(stores) => self.kept.extend(stores),
-            Request::Distrust(task, why) => {
+            RestorerRequest::Assign(assignment) => self.assign(assignment, clock),
+            RestorerRequest::Cease => self.cease(),
+            RestorerRequest::Keep(stores) => self.kept.extend(stores),
+            RestorerRequest::Distrust(task, why) => {
                 self.kept.remove(&task);
                 self.distrusted.insert(task, why);
             }
-            Request::Running(tasks) => self.running = tasks,
+            RestorerRequest::Running(tasks) => self.running = tasks,
         }
     }
 
@@ -195,7 +202,7 @@ impl Restorer {
         clock: &dyn Clock,
         budget: Duration,
         wait: Duration,
-        reports: &mut Vec<Report>,
+        reports: &mut Vec<RestorerReport>,
     ) -> bool {
         let until_us = clock.now_us() + budget.as_micros() as u64;
         let asked = self.ask(clock, reports);
@@ -223,7 +230,7 @@ impl Restorer {
         worked
     }
 
-    fn ask(&mut self, clock: &dyn Clock, reports: &mut Vec<Report>) -> bool {
+    fn ask(&mut self, clock: &dyn Clock, reports: &mut Vec<RestorerReport>) -> bool {
         let now_us = clock.now_us();
         let due: Vec<u32> = self
             .restores
@@ -250,7 +257,7 @@ impl Restorer {
         &mut self,
         tasks: &[u32],
         clock: &dyn Clock,
-        reports: &mut Vec<Report>,
+        reports: &mut Vec<RestorerReport>,
     ) -> Option<bool> {
         let inputs: Vec<TopicPartition> = tasks
             .iter()
@@ -295,7 +302,7 @@ impl Restorer {
         task: u32,
         e: &LogError,
         clock: &dyn Clock,
-        reports: &mut Vec<Report>,
+        reports: &mut Vec<RestorerReport>,
     ) {
         let env = judging!(self, clock);
         let Some(restore) = self.restores.get_mut(&task) else {
@@ -308,12 +315,17 @@ impl Restorer {
         }
     }
 
-    fn fail(&mut self, task: u32, e: RestoreError, reports: &mut Vec<Report>) {
+    fn fail(&mut self, task: u32, e: RestoreError, reports: &mut Vec<RestorerReport>) {
         self.restores.remove(&task);
-        reports.push(Report::Failed(self.number, task, e));
+        reports.push(RestorerReport::Failed(self.number, task, e));
     }
 
-    fn open(&mut self, clock: &dyn Clock, until_us: u64, reports: &mut Vec<Report>) -> bool {
+    fn open(
+        &mut self,
+        clock: &dyn Clock,
+        until_us: u64,
+        reports: &mut Vec<RestorerReport>,
+    ) -> bool {
         let tasks: Vec<u32> = self
             .restores
             .values()
@@ -378,7 +390,7 @@ impl Restorer {
         bounds: Bounds,
         fresh: Option<Result<Box<dyn StateStore>, StoreError>>,
         clock: &dyn Clock,
-        reports: &mut Vec<Report>,
+        reports: &mut Vec<RestorerReport>,
     ) {
         crash::point(Point::RestoreOffsets);
         self.bounds.insert(task, bounds);
@@ -407,7 +419,7 @@ impl Restorer {
         let result = match result {
             Ok(()) => restore.opened(&env, bounds, markers),
             Err(RestoreError::Store(StoreError::Held(why))) => match restore.held(&env, &why) {
-                Ok(()) => Ok(Step::On),
+                Ok(()) => Ok(RestoreStep::On),
                 Err(()) => Err(StoreError::Held(why).into()),
             },
             Err(e) => Err(e),
@@ -420,14 +432,14 @@ impl Restorer {
     fn follow(
         &mut self,
         task: u32,
-        result: Result<Step, RestoreError>,
+        result: Result<RestoreStep, RestoreError>,
         clock: &dyn Clock,
-        reports: &mut Vec<Report>,
+        reports: &mut Vec<RestorerReport>,
     ) {
         match result {
-            Ok(Step::On) => {}
-            Ok(Step::StartOver(why)) => self.start_over(task, why, clock, reports),
-            Ok(Step::Done(restored)) => self.done(task, restored, clock, reports),
+            Ok(RestoreStep::On) => {}
+            Ok(RestoreStep::StartOver(why)) => self.start_over(task, why, clock, reports),
+            Ok(RestoreStep::Done(restored)) => self.done(task, restored, clock, reports),
             // Damage of the store is answered by a rebuild; damage of the changelog cannot be.
             Err(RestoreError::Store(StoreError::Corrupt(why))) => {
                 self.start_over(task, why, clock, reports)
@@ -445,7 +457,7 @@ impl Restorer {
         task: u32,
         mut restored: Box<Restored>,
         clock: &dyn Clock,
-        reports: &mut Vec<Report>,
+        reports: &mut Vec<RestorerReport>,
     ) {
         let Some(restore) = self.restores.get(&task) else {
             return;
@@ -473,12 +485,18 @@ impl Restorer {
         restored.meta.offsets = offsets;
         self.restores.remove(&task);
         self.bounds.remove(&task);
-        reports.push(Report::Ready(self.number, task, restored));
+        reports.push(RestorerReport::Ready(self.number, task, restored));
     }
 
     /// Puts a store aside and begins again from the start of the changelog; the second time the
     /// task refuses to run.
-    fn start_over(&mut self, task: u32, why: String, clock: &dyn Clock, reports: &mut Vec<Report>) {
+    fn start_over(
+        &mut self,
+        task: u32,
+        why: String,
+        clock: &dyn Clock,
+        reports: &mut Vec<RestorerReport>,
+    ) {
         let env = judging!(self, clock);
         let Some(restore) = self.restores.get_mut(&task) else {
             return;
@@ -503,7 +521,13 @@ impl Restorer {
     }
 
     /// The changelog cannot be read where the restore is.
-    fn unreadable(&mut self, task: u32, why: &str, clock: &dyn Clock, reports: &mut Vec<Report>) {
+    fn unreadable(
+        &mut self,
+        task: u32,
+        why: &str,
+        clock: &dyn Clock,
+        reports: &mut Vec<RestorerReport>,
+    ) {
         let env = judging!(self, clock);
         let Some(restore) = self.restores.get_mut(&task) else {
             return;
@@ -516,7 +540,12 @@ impl Restorer {
 
     /// Reads what is there for all restores that wait for the changelog; true if there was
     /// anything.
-    fn read(&mut self, clock: &dyn Clock, wait: Duration, reports: &mut Vec<Report>) -> bool {
+    fn read(
+        &mut self,
+        clock: &dyn Clock,
+        wait: Duration,
+        reports: &mut Vec<RestorerReport>,
+    ) -> bool {
         self.make_readers(clock, reports);
         let mut worked = false;
         let mut wait = wait;
@@ -555,7 +584,7 @@ impl Restorer {
         task: u32,
         chunk: &Records,
         clock: &dyn Clock,
-        reports: &mut Vec<Report>,
+        reports: &mut Vec<RestorerReport>,
     ) -> bool {
         let Some(restore) = self.restores.get_mut(&task) else {
             self.readers[reader].reading.remove(&task);
@@ -615,7 +644,7 @@ impl Restorer {
         true
     }
 
-    fn make_readers(&mut self, clock: &dyn Clock, reports: &mut Vec<Report>) {
+    fn make_readers(&mut self, clock: &dyn Clock, reports: &mut Vec<RestorerReport>) {
         let busy: BTreeSet<u32> = self
             .readers
             .iter()
@@ -647,7 +676,7 @@ impl Restorer {
             match self.log.reader(self.spec.changelog, &from, false) {
                 Ok(reader) => {
                     crash::point(Point::RestoreReader);
-                    self.readers.push(Shared {
+                    self.readers.push(SharedReader {
                         reader,
                         reading: tasks.into_iter().collect(),
                     });
@@ -664,7 +693,7 @@ impl Restorer {
         tasks: &[u32],
         e: &LogError,
         clock: &dyn Clock,
-        reports: &mut Vec<Report>,
+        reports: &mut Vec<RestorerReport>,
     ) {
         for task in tasks {
             match (self.restores.get_mut(task), e) {
@@ -709,7 +738,7 @@ fn look_at<'r>(
     records: impl Iterator<Item = ports::records::Record<'r>>,
 ) -> Result<(), RestoreError> {
     for r in records.filter(|r| r.key == Some(META_KEY)) {
-        restore.saw(Meta::decode(r.value.unwrap_or_default()).map_err(LogError::from)?);
+        restore.saw(Checkpoint::decode(r.value.unwrap_or_default()).map_err(LogError::from)?);
     }
 
     Ok(())

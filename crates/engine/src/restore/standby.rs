@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use super::Progress;
+use super::RestoreProgress;
 use super::copy::StoreCopy;
 use super::restorer::CHUNK_AGE;
 use crate::role::RoleSpec;
@@ -91,7 +91,7 @@ pub(super) struct Standbys {
     copies: BTreeMap<u32, StoreCopy>,
     /// When each is opened again, if it could not be.
     again_us: BTreeMap<u32, u64>,
-    progress: BTreeMap<u32, Progress>,
+    progress: BTreeMap<u32, RestoreProgress>,
     reader: Option<Box<dyn Reader>>,
     /// When the next reader may be made.
     not_before_us: u64,
@@ -105,7 +105,7 @@ impl Standbys {
     }
 
     /// How far each is.
-    pub(super) fn progress(&self) -> BTreeMap<u32, Progress> {
+    pub(super) fn progress(&self) -> BTreeMap<u32, RestoreProgress> {
         self.progress.clone()
     }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::copy::StoreCopy;
-use super::{Env, Progress, RestoreError, Restored};
+use super::{Env, RestoreError, RestoreProgress, Restored};
 use crate::last_meta::{Fit, fit};
-use crate::meta::Meta;
+use crate::meta::Checkpoint;
 use faults::crash::{self, Point};
 use faults::mutants::{self, Mutant};
 use ports::records::Record;
@@ -42,7 +42,7 @@ pub(super) struct Restore {
     /// Not before this moment.
     pub not_before_us: u64,
     /// For display.
-    pub progress: Progress,
+    pub progress: RestoreProgress,
     /// The store, while it is open and not in use.
     pub copy: Option<StoreCopy>,
     /// When the wait was last looked at, and how long it is by then.
@@ -55,7 +55,7 @@ pub(super) struct Restore {
     /// Why the store was put aside.
     quarantined: Option<String>,
     /// The last meta record that a look has found; outer none: it has not begun.
-    found: Option<Meta>,
+    found: Option<Checkpoint>,
     /// Whether the look has begun at the changelog's start.
     from_start: bool,
     /// Has a reader of its own, because one for several failed in a way that does not say for
@@ -66,7 +66,7 @@ pub(super) struct Restore {
 }
 
 /// The result of a step.
-pub(super) enum Step {
+pub(super) enum RestoreStep {
     /// Goes on by its phase.
     On,
     /// The task may run.
@@ -83,7 +83,7 @@ impl Restore {
             inputs,
             phase: Phase::Ask,
             not_before_us: 0,
-            progress: Progress::default(),
+            progress: RestoreProgress::default(),
             copy: None,
             looked_us: now_us,
             waited: Duration::ZERO,
@@ -164,7 +164,7 @@ impl Restore {
         env: &Env<'_>,
         bounds: Bounds,
         markers: bool,
-    ) -> Result<Step, RestoreError> {
+    ) -> Result<RestoreStep, RestoreError> {
         self.failures = 0;
         self.progress.end = bounds.stable_end;
         let Some(at) = self.copy.as_ref().and_then(StoreCopy::at) else {
@@ -173,7 +173,7 @@ impl Restore {
             }
 
             self.phase = Phase::Read(From::Start);
-            return Ok(Step::On);
+            return Ok(RestoreStep::On);
         };
 
         self.progress.at = at;
@@ -196,7 +196,7 @@ impl Restore {
         if at >= bounds.stable_end {
             // A leader that has just changed does not know yet what is decided.
             self.ask_again(env);
-            return Ok(Step::On);
+            return Ok(RestoreStep::On);
         }
 
         // Behind our last meta record there is the end of its transaction, where those take an
@@ -206,14 +206,18 @@ impl Restore {
         }
 
         self.phase = Phase::Read(From::Offset(at + 1));
-        Ok(Step::On)
+        Ok(RestoreStep::On)
     }
 
     /// All that was stable when the reader was made has been read: is it the position?
-    pub(super) fn judge(&mut self, env: &Env<'_>, bounds: Bounds) -> Result<Step, RestoreError> {
+    pub(super) fn judge(
+        &mut self,
+        env: &Env<'_>,
+        bounds: Bounds,
+    ) -> Result<RestoreStep, RestoreError> {
         let Some(copy) = &self.copy else {
             self.ask_again(env);
-            return Ok(Step::On);
+            return Ok(RestoreStep::On);
         };
 
         let Some(meta) = copy.meta().cloned() else {
@@ -223,7 +227,7 @@ impl Restore {
         let from_log = copy.from_log;
         let offsets = self.compare(&meta);
         if mutants::on(Mutant::AbsentIsFresh) && self.offsets.iter().all(Option::is_none) {
-            return Ok(self.done(Meta::default(), false));
+            return Ok(self.done(Checkpoint::default(), false));
         }
 
         match offsets {
@@ -235,7 +239,7 @@ impl Restore {
                 self.behind += 1;
                 if self.behind < BEHIND_LOOKS {
                     self.ask_again(env);
-                    Ok(Step::On)
+                    Ok(RestoreStep::On)
                 } else if from_log {
                     Err(self.behind_the_changelog(env, &meta))
                 } else {
@@ -249,7 +253,7 @@ impl Restore {
 
                 if self.waited(env) < env.takeover_wait {
                     self.ask_again(env);
-                    Ok(Step::On)
+                    Ok(RestoreStep::On)
                 } else if from_log {
                     Err(self.ahead_of_the_changelog(env, Some(&meta)))
                 } else {
@@ -260,9 +264,14 @@ impl Restore {
     }
 
     /// The committed offsets are those of the last stable meta record.
-    fn equal(&mut self, env: &Env<'_>, meta: &Meta, bounds: Bounds) -> Result<Step, RestoreError> {
+    fn equal(
+        &mut self,
+        env: &Env<'_>,
+        meta: &Checkpoint,
+        bounds: Bounds,
+    ) -> Result<RestoreStep, RestoreError> {
         if self.awaits_the_end_of_a_transaction(env, bounds) {
-            return Ok(Step::On);
+            return Ok(RestoreStep::On);
         }
 
         self.finish(env, meta, false)
@@ -281,28 +290,33 @@ impl Restore {
     }
 
     /// Neither the store nor the changelog has a meta record.
-    fn judge_empty(&mut self, env: &Env<'_>, bounds: Bounds) -> Result<Step, RestoreError> {
+    fn judge_empty(&mut self, env: &Env<'_>, bounds: Bounds) -> Result<RestoreStep, RestoreError> {
         if self.awaits_the_end_of_a_transaction(env, bounds) {
-            return Ok(Step::On);
+            return Ok(RestoreStep::On);
         }
 
         if self.offsets.iter().all(Option::is_none) {
-            return Ok(self.done(Meta::default(), false));
+            return Ok(self.done(Checkpoint::default(), false));
         }
 
         if self.waited(env) < env.takeover_wait {
             self.ask_again(env);
-            return Ok(Step::On);
+            return Ok(RestoreStep::On);
         }
 
         Err(self.ahead_of_the_changelog(env, None))
     }
 
     /// The store and the changelog's ends cannot belong together.
-    fn doubtful(&mut self, env: &Env<'_>, why: &str, bounds: Bounds) -> Result<Step, RestoreError> {
+    fn doubtful(
+        &mut self,
+        env: &Env<'_>,
+        why: &str,
+        bounds: Bounds,
+    ) -> Result<RestoreStep, RestoreError> {
         if self.waited(env) < env.takeover_wait {
             self.ask_again(env);
-            return Ok(Step::On);
+            return Ok(RestoreStep::On);
         }
 
         if bounds.stable_end == bounds.start {
@@ -319,7 +333,7 @@ impl Restore {
     }
 
     /// Reads the changelog to find its last meta record, before a store is put aside for it.
-    fn look(&mut self, bounds: Bounds) -> Step {
+    fn look(&mut self, bounds: Bounds) -> RestoreStep {
         let at = self
             .copy
             .as_ref()
@@ -328,7 +342,7 @@ impl Restore {
         self.found = None;
         self.from_start = at.is_none();
         self.phase = Phase::Look(at.map_or(From::Start, From::Offset));
-        Step::On
+        RestoreStep::On
     }
 
     /// The changelog cannot be read from where this restore is. From its start it may be (its older
@@ -355,15 +369,19 @@ impl Restore {
     }
 
     /// A meta record came by in a look.
-    pub(super) fn saw(&mut self, meta: Meta) {
+    pub(super) fn saw(&mut self, meta: Checkpoint) {
         self.found = Some(meta);
     }
 
     /// A look has come to the stable end.
-    pub(super) fn looked(&mut self, env: &Env<'_>, bounds: Bounds) -> Result<Step, RestoreError> {
+    pub(super) fn looked(
+        &mut self,
+        env: &Env<'_>,
+        bounds: Bounds,
+    ) -> Result<RestoreStep, RestoreError> {
         if self.found.is_none() && !std::mem::replace(&mut self.from_start, true) {
             self.phase = Phase::Look(From::Start);
-            return Ok(Step::On);
+            return Ok(RestoreStep::On);
         }
 
         let Some(last) = self.found.take() else {
@@ -391,7 +409,7 @@ impl Restore {
         let offsets = self.compare(&last);
         match offsets {
             // The changelog leads to the position, and the store is not what it leads to.
-            Fit::Equal | Fit::Fresh | Fit::Absent if !own => Ok(Step::StartOver(
+            Fit::Equal | Fit::Fresh | Fit::Absent if !own => Ok(RestoreStep::StartOver(
                 "it does not hold what the changelog's last transaction says".into(),
             )),
             Fit::Equal | Fit::Fresh => self.equal(env, &last, bounds),
@@ -402,9 +420,14 @@ impl Restore {
     }
 
     /// Offsets that the brokers have forgotten are those of the last transaction.
-    fn adopt(&mut self, env: &Env<'_>, meta: &Meta, bounds: Bounds) -> Result<Step, RestoreError> {
+    fn adopt(
+        &mut self,
+        env: &Env<'_>,
+        meta: &Checkpoint,
+        bounds: Bounds,
+    ) -> Result<RestoreStep, RestoreError> {
         if self.awaits_the_end_of_a_transaction(env, bounds) {
-            return Ok(Step::On);
+            return Ok(RestoreStep::On);
         }
 
         let role = env.spec.name;
@@ -421,7 +444,7 @@ impl Restore {
         self.finish(env, meta, true)
     }
 
-    fn compare(&self, meta: &Meta) -> Fit {
+    fn compare(&self, meta: &Checkpoint) -> Fit {
         let committed: Vec<_> = self.committed().collect();
         fit(&committed, Some(meta))
     }
@@ -454,15 +477,20 @@ impl Restore {
     }
 
     /// The position is right; now the content must be.
-    fn finish(&mut self, env: &Env<'_>, meta: &Meta, adopted: bool) -> Result<Step, RestoreError> {
+    fn finish(
+        &mut self,
+        env: &Env<'_>,
+        meta: &Checkpoint,
+        adopted: bool,
+    ) -> Result<RestoreStep, RestoreError> {
         let Some(copy) = &mut self.copy else {
             self.ask_again(env);
-            return Ok(Step::On);
+            return Ok(RestoreStep::On);
         };
 
         crash::point(Point::RestoreReached);
         if let Err(why) = copy.verify()? {
-            return Ok(Step::StartOver(why));
+            return Ok(RestoreStep::StartOver(why));
         }
 
         Ok(self.done(meta.clone(), adopted))
@@ -470,14 +498,14 @@ impl Restore {
 
     /// The task may run. Where inputs begin that the position does not know, the restorer asks the
     /// log.
-    fn done(&mut self, meta: Meta, adopted: bool) -> Step {
+    fn done(&mut self, meta: Checkpoint, adopted: bool) -> RestoreStep {
         let Some(copy) = self.copy.take() else {
-            return Step::On;
+            return RestoreStep::On;
         };
 
         let changelog_offset = copy.at();
         let records = copy.records;
-        Step::Done(Box::new(Restored {
+        RestoreStep::Done(Box::new(Restored {
             store: copy.store,
             meta,
             changelog_offset,
@@ -502,7 +530,7 @@ impl Restore {
     pub(super) fn put_aside(&mut self, env: &Env<'_>, why: String) {
         self.quarantined = Some(why);
         (self.looked_us, self.waited) = (env.clock.now_us(), Duration::ZERO);
-        self.progress = Progress::default();
+        self.progress = RestoreProgress::default();
         self.ask_again(env);
         self.not_before_us = 0;
     }
@@ -528,7 +556,7 @@ impl Restore {
         self.not_before_us = env.clock.now_us() + AGAIN_US;
     }
 
-    fn behind_the_changelog(&self, env: &Env<'_>, last: &Meta) -> RestoreError {
+    fn behind_the_changelog(&self, env: &Env<'_>, last: &Checkpoint) -> RestoreError {
         let changelog = env.topics.name(env.spec.changelog);
         let why = format!(
             "the group's committed offsets ({}) are older than transaction {} in {changelog} ({}): somebody reset them, or the brokers lost the \
@@ -542,7 +570,7 @@ impl Restore {
         RestoreError::Doubt(text)
     }
 
-    fn ahead_of_the_changelog(&self, env: &Env<'_>, last: Option<&Meta>) -> RestoreError {
+    fn ahead_of_the_changelog(&self, env: &Env<'_>, last: Option<&Checkpoint>) -> RestoreError {
         let changelog = env.topics.show(self.changelog(env)).to_string();
         let offsets = self.show_offsets(env);
         match last {
@@ -628,7 +656,7 @@ impl Restore {
     }
 }
 
-fn show_meta(env: &Env<'_>, meta: &Meta) -> String {
+fn show_meta(env: &Env<'_>, meta: &Checkpoint) -> String {
     meta.offsets
         .iter()
         .map(|(at, o)| format!("{}: {o}", env.topics.show(*at)))

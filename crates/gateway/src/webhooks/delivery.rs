@@ -9,11 +9,11 @@ use bytes::Bytes;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{Shared, sign};
+use super::{DeliveryContext, sign};
 use crate::feed::{Begin, Item, Next};
-use crate::subscriptions::{Position, Webhook, position_key};
+use crate::subscriptions::{DeliveryPosition, Webhook, position_key};
 use crate::view;
-use crate::writer::Write;
+use crate::writer::RecordWrite;
 use client::now_ms;
 use ports::records::HeaderBuf;
 use ports::topics::TopicPartition;
@@ -27,7 +27,7 @@ const PROMPT: Duration = Duration::from_secs(2);
 const ERROR_MAX: usize = 300;
 
 /// How an attempt ended.
-enum Outcome {
+enum AttemptOutcome {
     Accepted,
     /// 410: never again.
     Gone,
@@ -41,23 +41,23 @@ enum Outcome {
 
 /// See the module.
 pub(super) struct Delivery {
-    shared: Arc<Shared>,
+    shared: Arc<DeliveryContext>,
     user: String,
     id: String,
     hook: Webhook,
     key: Vec<u8>,
     preferred: Option<BTreeSet<String>>,
-    position: Arc<Mutex<Position>>,
+    position: Arc<Mutex<DeliveryPosition>>,
 }
 
 impl Delivery {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<DeliveryContext>,
         user: &str,
         id: &str,
         hook: Webhook,
         preferred: Option<BTreeSet<String>>,
-        position: Arc<Mutex<Position>>,
+        position: Arc<Mutex<DeliveryPosition>>,
     ) -> Result<Self, String> {
         let key = sign::key(&hook.secret)?;
         Ok(Delivery {
@@ -138,12 +138,12 @@ impl Delivery {
             // set.
             tokio::time::sleep(wait.min(self.longest_pause())).await;
             match self.attempt(item).await {
-                Outcome::Accepted => {
+                AttemptOutcome::Accepted => {
                     m.webhooks_ok.fetch_add(1, Ordering::Relaxed);
                     self.done(item.seq, false).await;
                     return true;
                 }
-                Outcome::Gone => {
+                AttemptOutcome::Gone => {
                     m.webhooks_failed.fetch_add(1, Ordering::Relaxed);
                     m.webhooks_disabled.fetch_add(1, Ordering::Relaxed);
                     let mut position = self.position();
@@ -152,7 +152,7 @@ impl Delivery {
                     self.save(position).await;
                     return false;
                 }
-                Outcome::Failed { why, refused } => {
+                AttemptOutcome::Failed { why, refused } => {
                     m.webhooks_failed.fetch_add(1, Ordering::Relaxed);
                     if self.failed(item, why, refused).await {
                         return true;
@@ -179,8 +179,8 @@ impl Delivery {
             .all(|wanted| wanted.as_ref().is_none_or(|w| w.contains(kind)))
     }
 
-    async fn attempt(&self, item: &Item) -> Outcome {
-        let failed = |why| Outcome::Failed {
+    async fn attempt(&self, item: &Item) -> AttemptOutcome {
+        let failed = |why| AttemptOutcome::Failed {
             why,
             refused: false,
         };
@@ -233,9 +233,9 @@ impl Delivery {
         };
 
         match answer {
-            Ok(200..=299) => Outcome::Accepted,
-            Ok(410) => Outcome::Gone,
-            Ok(status @ (400 | 409 | 413 | 415 | 422)) => Outcome::Failed {
+            Ok(200..=299) => AttemptOutcome::Accepted,
+            Ok(410) => AttemptOutcome::Gone,
+            Ok(status @ (400 | 409 | 413 | 415 | 422)) => AttemptOutcome::Failed {
                 why: format!("the endpoint refused this notification with {status}"),
                 refused: true,
             },
@@ -321,7 +321,7 @@ impl Delivery {
         let at = TopicPartition::new(DEAD_LETTERS, gateway.feed.partition(&self.user));
         self.shared
             .writer
-            .write(Write {
+            .write(RecordWrite {
                 at,
                 key: self.user.clone(),
                 value: Some(item.value.to_vec()),
@@ -354,7 +354,7 @@ impl Delivery {
         (1 << 30) | (u32::from_be_bytes(start) >> 2)
     }
 
-    fn position(&self) -> Position {
+    fn position(&self) -> DeliveryPosition {
         self.position.lock().expect("plain data").clone()
     }
 
@@ -377,7 +377,7 @@ impl Delivery {
 
     /// Writes the position down. If that fails we go on with what we know, and may repeat something
     /// after a restart.
-    async fn save(&self, position: Position) {
+    async fn save(&self, position: DeliveryPosition) {
         let value = serde_json::to_vec(&position).expect("a position can be written");
         *self.position.lock().expect("plain data") = position;
         if let Err(e) = self

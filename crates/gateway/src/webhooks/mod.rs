@@ -23,8 +23,8 @@ use tokio::sync::{Semaphore, watch};
 
 pub use owner::{Owned, run as own};
 
-use super::Gateway;
-use super::subscriptions::{Position, Preferences, Subscriber, Webhook};
+use super::GatewayContext;
+use super::subscriptions::{DeliveryPosition, Preferences, Subscriber, Webhook};
 use super::writer::Writer;
 use delivery::Delivery;
 
@@ -46,22 +46,22 @@ const GATHER: Duration = Duration::from_millis(10);
 /// How long our reading of `subscriptions` may take to come to what a predecessor wrote.
 const CATCH_UP: Duration = Duration::from_secs(30);
 
-struct Running {
+struct RunningDelivery {
     hook: Webhook,
     preferences: Preferences,
-    position: Arc<Mutex<Position>>,
+    position: Arc<Mutex<DeliveryPosition>>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Drop for Running {
+impl Drop for RunningDelivery {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 /// What deliveries share.
-pub struct Shared {
-    pub(super) gateway: Arc<Gateway>,
+pub struct DeliveryContext {
+    pub(super) gateway: Arc<GatewayContext>,
     pub(super) client: post::Client,
     pub(super) writer: Writer,
     /// Places for requests that have just begun.
@@ -72,7 +72,7 @@ pub struct Shared {
 
 /// Serves the endpoints of the partitions that are ours, until the gateway stops.
 pub async fn serve(
-    gateway: Arc<Gateway>,
+    gateway: Arc<GatewayContext>,
     writer: Writer,
     mut owned: watch::Receiver<Owned>,
 ) -> Result<(), String> {
@@ -80,7 +80,7 @@ pub async fn serve(
         gateway.settings.private_webhooks,
         gateway.settings.webhook_timeout,
     )?;
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(DeliveryContext {
         gateway: gateway.clone(),
         client,
         writer,
@@ -89,7 +89,7 @@ pub async fn serve(
     });
 
     let mut changed = gateway.subscriptions.watch();
-    let mut running: BTreeMap<(String, String), Running> = BTreeMap::new();
+    let mut running: BTreeMap<(String, String), RunningDelivery> = BTreeMap::new();
     tokio::select! {
         () = gateway.feed.ready() => {}
         () = gateway.stopping() => return Ok(()),
@@ -113,7 +113,7 @@ pub async fn serve(
     }
 }
 
-async fn caught_up(gateway: &Gateway, end: u64) -> bool {
+async fn caught_up(gateway: &GatewayContext, end: u64) -> bool {
     let until = tokio::time::Instant::now() + CATCH_UP;
     while gateway.subscriptions.next_offset() < end {
         if tokio::time::Instant::now() > until {
@@ -128,9 +128,9 @@ async fn caught_up(gateway: &Gateway, end: u64) -> bool {
 
 /// Starts the deliveries that should run and do not, and ends those that should not.
 fn reconcile(
-    shared: &Arc<Shared>,
+    shared: &Arc<DeliveryContext>,
     ours: &Owned,
-    running: &mut BTreeMap<(String, String), Running>,
+    running: &mut BTreeMap<(String, String), RunningDelivery>,
 ) {
     let gateway = &shared.gateway;
     let mut wanted: BTreeMap<(String, String), Arc<Subscriber>> = BTreeMap::new();
@@ -190,7 +190,7 @@ fn reconcile(
         let preferences = subscriber.preferences.clone();
         running.insert(
             (user, id),
-            Running {
+            RunningDelivery {
                 hook: hook.clone(),
                 preferences,
                 position: held,

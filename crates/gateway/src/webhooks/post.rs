@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
-use super::target::{self, Target};
+use super::target::{self, WebhookUrl};
 
 /// Sends requests.
 pub(crate) struct Client {
@@ -76,7 +76,7 @@ impl Client {
 
 async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    target: &Target,
+    target: &WebhookUrl,
     headers: &[(&'static str, String)],
     body: Bytes,
 ) -> Result<u16, String> {

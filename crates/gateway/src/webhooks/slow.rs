@@ -11,23 +11,23 @@ const USER_MAX: u32 = 2;
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Places(Mutex<Taken>);
+pub(crate) struct Places(Mutex<SlowSlots>);
 
 #[derive(Default)]
-struct Taken {
+struct SlowSlots {
     all: u32,
     by_user: BTreeMap<String, u32>,
 }
 
 /// A place; free again when it is dropped.
-pub(super) struct Place<'a> {
+pub(super) struct SlowSlot<'a> {
     places: &'a Places,
     user: String,
 }
 
 impl Places {
     /// A place for a request of this user, if there is one.
-    pub(super) fn take(&self, user: &str) -> Option<Place<'_>> {
+    pub(super) fn take(&self, user: &str) -> Option<SlowSlot<'_>> {
         let mut taken = self.lock();
         let own = taken.by_user.get(user).copied().unwrap_or(0);
         if taken.all >= ALL_MAX || own >= USER_MAX {
@@ -36,18 +36,18 @@ impl Places {
 
         taken.all += 1;
         taken.by_user.insert(user.into(), own + 1);
-        Some(Place {
+        Some(SlowSlot {
             places: self,
             user: user.into(),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
+    fn lock(&self) -> MutexGuard<'_, SlowSlots> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for SlowSlot<'_> {
     fn drop(&mut self) {
         let mut taken = self.places.lock();
         taken.all -= 1;

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 /// A URL taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct WebhookUrl {
     /// Whether to speak TLS.
     pub https: bool,
     /// Name or address, without brackets.
@@ -29,7 +29,7 @@ pub struct Target {
 const URL_MAX: usize = 2048;
 
 /// Takes a URL apart, or says what is wrong with it.
-pub fn parse(url: &str, private: bool) -> Result<Target, String> {
+pub fn parse(url: &str, private: bool) -> Result<WebhookUrl, String> {
     if url.len() > URL_MAX {
         return Err(format!("is longer than {URL_MAX} bytes"));
     }
@@ -69,7 +69,7 @@ pub fn parse(url: &str, private: bool) -> Result<Target, String> {
 
     let path = uri.path_and_query().map_or("/", |p| p.as_str()).to_string();
     let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
-    Ok(Target {
+    Ok(WebhookUrl {
         https,
         host,
         port,
@@ -90,7 +90,7 @@ const NOT_ALLOWED: &str = "the host is not allowed, or is not known";
 
 /// Connects to the first address of the host that may be connected to. What is said when that fails
 /// is for the webhook's owner; more is logged.
-pub async fn connect(target: &Target, private: bool) -> Result<TcpStream, String> {
+pub async fn connect(target: &WebhookUrl, private: bool) -> Result<TcpStream, String> {
     let addresses: Vec<SocketAddr> = match target.host.parse::<IpAddr>() {
         Ok(ip) => vec![SocketAddr::new(ip, target.port)],
         Err(_) => {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka_sys as sys;
 
-use super::{Handle, code, ms, take_error, text};
+use super::{ClientHandle, code, ms, take_error, text};
 
-type Failed = (Code, String);
+type AlterFailure = (Code, String);
 
 /// The topic and its changes.
 struct Resource(NonNull<sys::rd_kafka_ConfigResource_t>);
@@ -21,18 +21,18 @@ impl Drop for Resource {
     }
 }
 
-struct Options(NonNull<sys::rd_kafka_AdminOptions_t>);
+struct AlterOptions(NonNull<sys::rd_kafka_AdminOptions_t>);
 
-impl Drop for Options {
+impl Drop for AlterOptions {
     fn drop(&mut self) {
         // SAFETY: made by us, destroyed exactly once; the request works on a copy.
         unsafe { sys::rd_kafka_AdminOptions_destroy(self.0.as_ptr()) }
     }
 }
 
-struct Answers(NonNull<sys::rd_kafka_queue_t>);
+struct AlterAnswers(NonNull<sys::rd_kafka_queue_t>);
 
-impl Drop for Answers {
+impl Drop for AlterAnswers {
     fn drop(&mut self) {
         // SAFETY: made by us, destroyed exactly once; an answer that comes later is dropped by
         // librdkafka.
@@ -43,11 +43,11 @@ impl Drop for Answers {
 /// Sends the changes and waits for the answer. An error has librdkafka's code and the broker's
 /// text.
 pub(in super::super) fn alter_topic(
-    h: Handle,
+    h: ClientHandle,
     name: &str,
     changes: &[(&str, &str)],
     wait: Duration,
-) -> Result<(), Failed> {
+) -> Result<(), AlterFailure> {
     let c = |s: &str| CString::new(s).map_err(|e| (Code::InvalidArgument, e.to_string()));
     let memory = || (Code::Unknown, "librdkafka has no memory".to_string());
     let topic = c(name)?;
@@ -80,7 +80,7 @@ pub(in super::super) fn alter_topic(
         take_error(added).map_err(|e| (e.code, e.text))?;
     }
 
-    // SAFETY: the handle is alive (see `Handle`); the object is ours.
+    // SAFETY: the handle is alive (see `ClientHandle`); the object is ours.
     let options = unsafe {
         sys::rd_kafka_AdminOptions_new(
             h.0,
@@ -88,7 +88,7 @@ pub(in super::super) fn alter_topic(
         )
     };
 
-    let options = Options(NonNull::new(options).ok_or_else(memory)?);
+    let options = AlterOptions(NonNull::new(options).ok_or_else(memory)?);
 
     // SAFETY: the options are alive; no text is wanted, so none is written.
     let bounded = unsafe {
@@ -106,7 +106,7 @@ pub(in super::super) fn alter_topic(
 
     // SAFETY: the handle is alive; the queue is ours.
     let answers =
-        Answers(NonNull::new(unsafe { sys::rd_kafka_queue_new(h.0) }).ok_or_else(memory)?);
+        AlterAnswers(NonNull::new(unsafe { sys::rd_kafka_queue_new(h.0) }).ok_or_else(memory)?);
     let mut list = [resource.0.as_ptr()];
 
     // SAFETY: one resource, options and queue are alive for the call, which copies what it needs.
@@ -149,7 +149,7 @@ pub(in super::super) fn alter_topic(
 ///
 /// # Safety
 /// The event must be alive.
-unsafe fn read(event: *mut sys::rd_kafka_event_t) -> Option<Result<(), Failed>> {
+unsafe fn read(event: *mut sys::rd_kafka_event_t) -> Option<Result<(), AlterFailure>> {
     // SAFETY: by contract; result and resources belong to the event and are not kept.
     unsafe {
         let result = sys::rd_kafka_event_IncrementalAlterConfigs_result(event);

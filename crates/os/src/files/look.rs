@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// What came of looking.
 #[derive(Debug)]
-pub enum Look<T> {
+pub enum Inspection<T> {
     /// Nothing was deleted meanwhile, so this is how things are: a success or a failure.
     Found(T),
     /// The owner deleted files during every one of so many attempts.
@@ -28,11 +28,11 @@ pub enum Look<T> {
 }
 
 /// Opens what is in a directory until no file of it was deleted meanwhile.
-pub fn at_rest<T>(dir: &Path, open: impl Fn() -> T) -> Look<T> {
+pub fn at_rest<T>(dir: &Path, open: impl Fn() -> T) -> Inspection<T> {
     at_rest_within(dir, PATIENCE, open)
 }
 
-fn at_rest_within<T>(dir: &Path, patience: Duration, open: impl Fn() -> T) -> Look<T> {
+fn at_rest_within<T>(dir: &Path, patience: Duration, open: impl Fn() -> T) -> Inspection<T> {
     let until = Instant::now() + patience;
     let mut tries = 0;
     loop {
@@ -42,16 +42,16 @@ fn at_rest_within<T>(dir: &Path, patience: Duration, open: impl Fn() -> T) -> Lo
         // A directory that cannot be listed says nothing about its owner; the attempt itself has
         // met the same trouble.
         let (Ok(before), Ok(after)) = (before, names(dir)) else {
-            return Look::Found(found);
+            return Inspection::Found(found);
         };
 
         if after.is_superset(&before) {
-            return Look::Found(found);
+            return Inspection::Found(found);
         }
 
         tries += 1;
         if tries >= TRIES_MIN && Instant::now() >= until {
-            return Look::Busy(tries);
+            return Inspection::Busy(tries);
         }
 
         drop(found);
@@ -111,7 +111,7 @@ mod tests {
             tries.get()
         });
 
-        assert!(matches!(look, Look::Found(3)), "{look:?}");
+        assert!(matches!(look, Inspection::Found(3)), "{look:?}");
         let busy = at_rest_within(dir.path(), Duration::ZERO, || {
             tries.set(tries.get() + 1);
             std::fs::rename(
@@ -121,6 +121,6 @@ mod tests {
             .expect("renamed");
         });
 
-        assert!(matches!(busy, Look::Busy(TRIES_MIN)), "{busy:?}");
+        assert!(matches!(busy, Inspection::Busy(TRIES_MIN)), "{busy:?}");
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fills::{self, Fill};
-use super::state::{self, Entry};
+use super::state::{self, OrderRecord};
 use ports::StateStore;
 
 /// Invariants I1 to I3 over everything in a store. Answers figures for people, or the first thing
@@ -33,7 +33,7 @@ pub fn check_books(store: &dyn StateStore) -> Result<String, String> {
 /// The sums that one task cannot check alone: its share of what is on its way between users, and
 /// its open orders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Shared {
+pub(crate) struct SharedSums {
     /// Cash and shares on their way, per symbol. Over all tasks, and at rest, each sums to zero.
     pub clearing: BTreeMap<String, (i128, i128)>,
     /// User, order id and leaves of all open orders.
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     pub mass_cancels: Vec<(String, String)>,
 }
 
-impl Shared {
+impl SharedSums {
     /// Adds a task's share.
     pub(crate) fn add(&mut self, store: &dyn StateStore) -> Result<(), String> {
         let mut unreadable = None;
@@ -73,7 +73,7 @@ impl Shared {
             }
             b'o' => {
                 let (user, order) = rest.split_once('\0')?;
-                let e = Entry::read(value)?;
+                let e = OrderRecord::read(value)?;
                 if e.is_open() {
                     self.open.push((user.into(), order.into(), e.leaves()));
                 }
@@ -91,7 +91,7 @@ impl Shared {
 
 #[derive(Default)]
 struct Sums {
-    users: BTreeMap<String, User>,
+    users: BTreeMap<String, UserSums>,
     /// Per symbol: what users hold by their positions, and by the house's book.
     shares: BTreeMap<String, (i128, i128)>,
     /// Per user and symbol: shares reserved by the position, and by open sells.
@@ -101,7 +101,7 @@ struct Sums {
     in_rows: BTreeMap<(String, String), (i64, i64)>,
     /// Orders some of whose rows are gone.
     forgotten: BTreeSet<(String, String)>,
-    totals: domain::account::Totals,
+    totals: domain::account::CashTotals,
     house_cash: i128,
     clearing_cash: i128,
     open: u64,
@@ -109,7 +109,7 @@ struct Sums {
 }
 
 #[derive(Default)]
-struct User {
+struct UserSums {
     available: i64,
     reserved: i64,
     owed: i64,
@@ -154,7 +154,7 @@ impl Sums {
                     .0 = p.reserved;
                 self.users.entry(first.into()).or_default().held += i128::from(p.collateral_e4);
             }
-            b'o' => self.order(first, second, &Entry::read(value)?)?,
+            b'o' => self.order(first, second, &OrderRecord::read(value)?)?,
             b'h' => {
                 let h = state::read_house(value)?;
                 self.shares.entry(first.into()).or_default().1 = h.users_quantity;
@@ -181,7 +181,7 @@ impl Sums {
         Some(())
     }
 
-    fn order(&mut self, user: &str, id: &str, e: &Entry<'_>) -> Option<()> {
+    fn order(&mut self, user: &str, id: &str, e: &OrderRecord<'_>) -> Option<()> {
         self.orders += 1;
         if e.fills.stand > e.cum {
             return None;

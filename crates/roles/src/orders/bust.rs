@@ -6,7 +6,7 @@
 //! were kept has traded more than is kept of it; for that the operator's word counts.
 
 use crate::intake::bug;
-use crate::rows::Rows;
+use crate::rows::DecodedTable;
 use domain::account::{Account, Books, Position, Settled};
 use domain::hold::Fee;
 use domain::house;
@@ -17,33 +17,33 @@ use domain::status::{Side, Status};
 use engine::context::Ctx;
 use engine::role::Bug;
 use wire::command::Command;
-use wire::content::Content;
+use wire::content::CommandFingerprint;
 use wire::event::{Event, OrderEvent};
 use wire::topics;
 use wire::trade::{TRADE_BUSTED, TradeBusted};
 
 use super::changes::sent;
-use super::commands::Refusal;
-use super::desk::{Desk, about};
+use super::commands::CommandRefusal;
+use super::desk::{AccountTx, about};
 use super::fills::Fill;
 use super::shorts;
-use super::state::{self, Buffers, Entry, unreadable};
+use super::state::{self, OrderRecord, OrdersBuffers, unreadable};
 
 /// The prices by which a position is marked that owes shares since a trade was taken back.
-pub(super) struct Marks<'r> {
-    pub instruments: &'r mut Rows<Instrument>,
-    pub references: &'r mut Rows<(i64, i64)>,
+pub(super) struct BustMarks<'r> {
+    pub instruments: &'r mut DecodedTable<Instrument>,
+    pub references: &'r mut DecodedTable<(i64, i64)>,
 }
 
 /// Takes back what an order traded. Refused if there is no such order, while it may still trade
 /// (the id is free then), and if the order has no such trade, or nothing is left of it.
 pub(super) fn trade(
-    desk: &mut Desk<'_, '_>,
+    desk: &mut AccountTx<'_, '_>,
     c: &Command<'_>,
-    content: Content<'_>,
-    named: Option<Entry<'_>>,
-    marks: Marks<'_>,
-) -> Result<Result<(), Refusal>, Bug> {
+    content: CommandFingerprint<'_>,
+    named: Option<OrderRecord<'_>>,
+    marks: BustMarks<'_>,
+) -> Result<Result<(), CommandRefusal>, Bug> {
     let (Some(order_id), Some(trade_id)) = (c.orig_order_id.as_deref(), c.trade_id.as_deref())
     else {
         return Err(bug(
@@ -84,7 +84,7 @@ pub(super) fn trade(
         None if desk.buffers.keeps_trades && entry.cum == entry.fills.stand => {
             Err(Reason::UnknownTrade.into())
         }
-        None => by_the_operators_word(c, &entry).map_err(Refusal::from),
+        None => by_the_operators_word(c, &entry).map_err(CommandRefusal::from),
     };
 
     let trade = match described {
@@ -132,7 +132,7 @@ pub(super) fn trade(
         mark_busted(desk.ctx, desk.buffers, desk.user, order_id, trade_id);
     }
 
-    let mut entry = Entry {
+    let mut entry = OrderRecord {
         cum: entry.cum - trade.quantity,
         value_e4: (entry.value_e4 - trade.value_e4).max(0),
         fills,
@@ -160,10 +160,10 @@ pub(super) fn trade(
 
 /// Tells the user, and everybody who follows the trades.
 fn told(
-    desk: &mut Desk<'_, '_>,
+    desk: &mut AccountTx<'_, '_>,
     c: &Command<'_>,
     (order_id, symbol): (&str, &str),
-    entry: &Entry<'_>,
+    entry: &OrderRecord<'_>,
     trade: &Settled,
     with_house: bool,
 ) {
@@ -213,7 +213,12 @@ fn told(
     );
 }
 
-fn busted_key<'a>(b: &'a mut Buffers, user: &str, order_id: &str, trade_id: &str) -> &'a [u8] {
+fn busted_key<'a>(
+    b: &'a mut OrdersBuffers,
+    user: &str,
+    order_id: &str,
+    trade_id: &str,
+) -> &'a [u8] {
     b.key(b'b', user, Some(order_id));
     b.key.push(0);
     b.key.extend_from_slice(trade_id.as_bytes());
@@ -223,7 +228,7 @@ fn busted_key<'a>(b: &'a mut Buffers, user: &str, order_id: &str, trade_id: &str
 /// Whether a trade that is not kept was taken back.
 fn was_busted(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut OrdersBuffers,
     user: &str,
     order_id: &str,
     trade_id: &str,
@@ -232,7 +237,13 @@ fn was_busted(
 }
 
 /// Notes that it was. The value is a version and nothing else.
-fn mark_busted(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, order_id: &str, trade_id: &str) {
+fn mark_busted(
+    ctx: &mut Ctx<'_>,
+    b: &mut OrdersBuffers,
+    user: &str,
+    order_id: &str,
+    trade_id: &str,
+) {
     let nothing = b.fresh().clone();
     ctx.put(busted_key(b, user, order_id, trade_id), &nothing);
 }
@@ -274,10 +285,10 @@ fn may(
 /// The part of a trade that the command describes, if that is how the trade was.
 fn as_it_was(
     c: &Command<'_>,
-    entry: &Entry<'_>,
+    entry: &OrderRecord<'_>,
     symbol: &str,
     fill: &Fill<'_>,
-) -> Result<Settled, Refusal> {
+) -> Result<Settled, CommandRefusal> {
     let side = entry.content.side().ok_or(Reason::UnknownOrder)?;
     let left = fill.stands();
     if left == 0 {
@@ -311,7 +322,7 @@ fn as_it_was(
     ];
 
     if let Some((field, _)) = fields.iter().find(|(_, fits)| !fits) {
-        return Err(Refusal::of_field(Reason::TradeMismatch, field));
+        return Err(CommandRefusal::of_field(Reason::TradeMismatch, field));
     }
 
     let value_e4 = house::value(quantity, price_e4).ok_or(Reason::InvalidAmount)?;
@@ -326,7 +337,7 @@ fn as_it_was(
 }
 
 /// A trade that was not kept, as far as the order allows it.
-fn by_the_operators_word(c: &Command<'_>, entry: &Entry<'_>) -> Result<Settled, Reason> {
+fn by_the_operators_word(c: &Command<'_>, entry: &OrderRecord<'_>) -> Result<Settled, Reason> {
     let side = entry.content.side().ok_or(Reason::UnknownOrder)?;
     let most = entry.cum - entry.fills.stand;
     let quantity = c

@@ -9,30 +9,30 @@ use domain::status::{Side, Status};
 use engine::role::Bug;
 use wire::book::Ask;
 use wire::command::{Command, Kind};
-use wire::content::Content;
+use wire::content::CommandFingerprint;
 use wire::event::{Event, OrderEvent};
 
 use super::bust;
-use super::commands::{Market, Refusal};
-use super::desk::{Desk, about};
-use super::state::Entry;
+use super::commands::{CommandRefusal, Market};
+use super::desk::{AccountTx, about};
+use super::state::OrderRecord;
 
 /// The command did not reach the book: for most reasons its id is used up, and the order it named
 /// (if there is one) is as it was.
 pub(super) fn refuse(
-    desk: &mut Desk<'_, '_>,
+    desk: &mut AccountTx<'_, '_>,
     c: &Command<'_>,
-    content: Content<'_>,
-    named: Option<&Entry<'_>>,
-    refusal: Refusal,
+    content: CommandFingerprint<'_>,
+    named: Option<&OrderRecord<'_>>,
+    refusal: CommandRefusal,
 ) {
-    let Refusal {
+    let CommandRefusal {
         reason,
         retry_after_ms,
         field,
         ..
     } = refusal;
-    let own = Entry::plain(Status::Rejected, Some(reason), content);
+    let own = OrderRecord::plain(Status::Rejected, Some(reason), content);
     let user = desk.user;
     let (order_id, entry) = match (c.orig_order_id.as_deref(), named) {
         (Some(id), Some(named)) => (id, named),
@@ -61,7 +61,7 @@ pub(super) fn refuse(
 }
 
 /// The order that a command named, if it may still trade.
-fn open<'a>(named: Option<Entry<'a>>) -> Result<(Entry<'a>, Terms, &'a str), Reason> {
+fn open<'a>(named: Option<OrderRecord<'a>>) -> Result<(OrderRecord<'a>, Terms, &'a str), Reason> {
     // An order that was rejected never was one.
     let e = named
         .filter(|e| e.status != Status::Rejected)
@@ -73,8 +73,11 @@ fn open<'a>(named: Option<Entry<'a>>) -> Result<(Entry<'a>, Terms, &'a str), Rea
 }
 
 /// The command went on its way.
-pub(super) fn sent(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>) {
-    desk.note(&c.order_id, &Entry::plain(Status::Filled, None, content));
+pub(super) fn sent(desk: &mut AccountTx<'_, '_>, c: &Command<'_>, content: CommandFingerprint<'_>) {
+    desk.note(
+        &c.order_id,
+        &OrderRecord::plain(Status::Filled, None, content),
+    );
 }
 
 /// The reason of an order's end that was asked for.
@@ -87,11 +90,11 @@ pub(super) fn on_whose_word(c: &Command<'_>, users: Reason) -> Reason {
 }
 
 pub(super) fn cancel(
-    desk: &mut Desk<'_, '_>,
+    desk: &mut AccountTx<'_, '_>,
     c: &Command<'_>,
-    content: Content<'_>,
-    named: Option<Entry<'_>>,
-) -> Result<(), Refusal> {
+    content: CommandFingerprint<'_>,
+    named: Option<OrderRecord<'_>>,
+) -> Result<(), CommandRefusal> {
     match open(named) {
         Err(reason) => refuse(desk, c, content, named.as_ref(), reason.into()),
         Ok((_, _, symbol)) => {
@@ -111,12 +114,12 @@ pub(super) fn cancel(
 }
 
 pub(super) fn replace(
-    desk: &mut Desk<'_, '_>,
+    desk: &mut AccountTx<'_, '_>,
     c: &Command<'_>,
-    content: Content<'_>,
-    named: Option<Entry<'_>>,
+    content: CommandFingerprint<'_>,
+    named: Option<OrderRecord<'_>>,
     market: &Market,
-) -> Result<Result<(), Refusal>, Bug> {
+) -> Result<Result<(), CommandRefusal>, Bug> {
     let (entry, terms, symbol) = match open(named) {
         Ok(found) => found,
         Err(reason) => {
@@ -172,7 +175,7 @@ pub(super) fn replace(
 
     desk.note(
         order_id,
-        &Entry {
+        &OrderRecord {
             terms: Some(terms),
             hold: entry.hold.plus(&more),
             pending: entry.pending + 1,
@@ -197,7 +200,7 @@ pub(super) fn replace(
 /// [`MARGIN_OF_CHANGES`](crate::settings::MARGIN_OF_CHANGES).
 fn changed(
     c: &Command<'_>,
-    entry: &Entry<'_>,
+    entry: &OrderRecord<'_>,
     old: Terms,
     f: &Facts<'_>,
     anew: bool,

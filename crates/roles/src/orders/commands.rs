@@ -4,13 +4,13 @@
 use std::borrow::Cow;
 
 use crate::intake::vet;
-use crate::rows::Rows;
+use crate::rows::DecodedTable;
 use crate::settings::{
     BANDS_BY_SIDE, BUST_BY_TRADE, MARGIN_OF_CHANGES, OPERATORS_APART, SHORT_MARGIN, STRICT_FIELDS,
 };
 use domain::account::may_withdraw;
 use domain::checks::Bands;
-use domain::control::{self, Act, Control, EVERYBODY};
+use domain::control::{self, CommandEffect, Control, EVERYBODY};
 use domain::instrument::Instrument;
 use domain::price::{Stale, is_ahead};
 use domain::reason::Reason;
@@ -20,17 +20,17 @@ use engine::role::Bug;
 use ports::records::Record;
 use ports::topics::TopicId;
 use wire::command::{self, Command, Kind, Malformed};
-use wire::content::{self, Content};
+use wire::content::{self, CommandFingerprint};
 use wire::event::{Event, OrderEvent};
 use wire::topics;
 
-use super::desk::{Desk, about};
-use super::state::{self, Entry, unreadable};
+use super::desk::{AccountTx, about};
+use super::state::{self, OrderRecord, unreadable};
 use super::{Orders, RoleSettings, bust, changes, entry, mass, messages, shorts};
 
 /// Why a command came to nothing.
 #[derive(Clone, Copy)]
-pub(super) struct Refusal {
+pub(super) struct CommandRefusal {
     pub reason: Reason,
     pub retry_after_ms: Option<i64>,
     /// The field that is wrong, where it is one.
@@ -52,9 +52,9 @@ pub(super) struct Market {
     pub margin_of_changes: bool,
 }
 
-impl From<Reason> for Refusal {
+impl From<Reason> for CommandRefusal {
     fn from(reason: Reason) -> Self {
-        Refusal {
+        CommandRefusal {
             reason,
             retry_after_ms: None,
             field: None,
@@ -63,9 +63,9 @@ impl From<Reason> for Refusal {
     }
 }
 
-impl Refusal {
+impl CommandRefusal {
     pub(super) fn of_field(reason: Reason, field: &'static str) -> Self {
-        Refusal {
+        CommandRefusal {
             field: Some(field),
             ..reason.into()
         }
@@ -116,7 +116,7 @@ impl Orders {
 
         self.content.clear();
         content::put(&c, &mut self.content);
-        let content = Content(&self.content);
+        let content = CommandFingerprint(&self.content);
 
         // The order that a cancel, replacement or bust names.
         let named = match &c.orig_order_id {
@@ -136,15 +136,19 @@ impl Orders {
             (!off).then_some(settings.opening_cash_e4)
         };
 
-        let mut desk = Desk::open(ctx, &mut self.buffers, &c.user_id, opening, &c.order_id)?;
+        let mut desk = AccountTx::open(ctx, &mut self.buffers, &c.user_id, opening, &c.order_id)?;
 
         let first = match known {
-            true => Some(Entry::read(&self.entry).ok_or_else(|| unreadable(desk.ctx, "an order"))?),
+            true => Some(
+                OrderRecord::read(&self.entry).ok_or_else(|| unreadable(desk.ctx, "an order"))?,
+            ),
             false => None,
         };
 
         let named = match named {
-            true => Some(Entry::read(&self.other).ok_or_else(|| unreadable(desk.ctx, "an order"))?),
+            true => Some(
+                OrderRecord::read(&self.other).ok_or_else(|| unreadable(desk.ctx, "an order"))?,
+            ),
             false => None,
         };
 
@@ -166,7 +170,7 @@ impl Orders {
 
         let refusal = match (admitted, fit) {
             (Ok(()), Ok(())) => None,
-            (Ok(()), Err(reason)) => Some(Refusal::from(reason)),
+            (Ok(()), Err(reason)) => Some(CommandRefusal::from(reason)),
             (Err(Some(refusal)), _) => Some(refusal),
             (Err(None), _) => {
                 desk.close();
@@ -196,11 +200,13 @@ impl Orders {
             };
 
             let may = match limited {
-                Err(wait) => Err(Refusal {
+                Err(wait) => Err(CommandRefusal {
                     retry_after_ms: Some(wait),
                     ..Reason::RateLimited.into()
                 }),
-                Ok(()) => switched_on(&mut self.controls, desk.ctx, &c).map_err(Refusal::from),
+                Ok(()) => {
+                    switched_on(&mut self.controls, desk.ctx, &c).map_err(CommandRefusal::from)
+                }
             };
 
             if may.is_ok() && matches!(c.kind, Kind::New | Kind::Replace | Kind::Withdraw) {
@@ -255,7 +261,7 @@ impl Orders {
                 (Ok(()), Kind::Cancel) => changes::cancel(&mut desk, &c, content, named),
                 (Ok(()), Kind::MassCancel) => mass::begin(&mut desk, &c, content)?,
                 (Ok(()), Kind::Bust) => {
-                    let marks = bust::Marks {
+                    let marks = bust::BustMarks {
                         instruments: &mut self.instruments,
                         references: &mut self.references,
                     };
@@ -301,7 +307,7 @@ impl Orders {
             (settings.rules < OPERATORS_APART).then_some(settings.opening_cash_e4)
         };
 
-        let mut desk = Desk::open(ctx, &mut self.buffers, user, opening, order_id)?;
+        let mut desk = AccountTx::open(ctx, &mut self.buffers, user, opening, order_id)?;
         let admitted = match &self.messages {
             Some(limit) if record.at.topic == topics::ORDER_COMMANDS => {
                 messages::admit(&mut desk, limit)
@@ -318,14 +324,15 @@ impl Orders {
             }
         };
 
-        let Refusal {
+        let CommandRefusal {
             reason,
             retry_after_ms,
             ..
         } = refusal;
         let text = refusal.text.unwrap_or(m.text);
         if known {
-            let first = Entry::read(&self.entry).ok_or_else(|| unreadable(desk.ctx, "an order"))?;
+            let first =
+                OrderRecord::read(&self.entry).ok_or_else(|| unreadable(desk.ctx, "an order"))?;
             refuse_known(&mut desk, order_id, &first, &refusal, text);
             desk.close();
             return Ok(());
@@ -393,13 +400,13 @@ fn check_age(max_ns: Option<i128>, timestamp_ns: Option<i128>, now_ms: i64) -> R
 /// Whether operators let this user, and everybody, do that. Where nothing is switched off there is
 /// no row: nothing is journaled, and a replay finds none.
 fn switched_on(
-    controls: &mut Rows<Control>,
+    controls: &mut DecodedTable<Control>,
     ctx: &mut Ctx<'_>,
     c: &Command<'_>,
 ) -> Result<(), Reason> {
     let act = match c.kind {
-        Kind::New | Kind::Replace => Act::Order,
-        Kind::Deposit | Kind::Withdraw => Act::Transfer,
+        Kind::New | Kind::Replace => CommandEffect::Order,
+        Kind::Deposit | Kind::Withdraw => CommandEffect::Transfer,
         Kind::Cancel | Kind::MassCancel | Kind::Bust => return Ok(()),
     };
 
@@ -414,11 +421,11 @@ fn switched_on(
 /// does anything. What a cancel did is how the order stands that it named; so is what a replacement
 /// or bust did, unless it was refused.
 fn repeated(
-    desk: &mut Desk<'_, '_>,
+    desk: &mut AccountTx<'_, '_>,
     c: &Command<'_>,
-    content: Content<'_>,
-    first: &Entry<'_>,
-    named: Option<&Entry<'_>>,
+    content: CommandFingerprint<'_>,
+    first: &OrderRecord<'_>,
+    named: Option<&OrderRecord<'_>>,
 ) {
     let user = desk.user;
     let conflict = first.content.conflict(content);
@@ -447,14 +454,14 @@ fn repeated(
 /// A command that is refused before its id is even looked up, while the id belongs to an order:
 /// that order is untouched, and the event says how it stands, so that nobody takes it for ended.
 fn refuse_known(
-    desk: &mut Desk<'_, '_>,
+    desk: &mut AccountTx<'_, '_>,
     order_id: &str,
-    first: &Entry<'_>,
-    refusal: &Refusal,
+    first: &OrderRecord<'_>,
+    refusal: &CommandRefusal,
     text: &str,
 ) {
     let user = desk.user;
-    let Refusal {
+    let CommandRefusal {
         reason,
         retry_after_ms,
         ..
@@ -467,13 +474,18 @@ fn refuse_known(
     });
 }
 
-fn reject(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, refusal: Refusal) {
-    let Refusal {
+fn reject(
+    desk: &mut AccountTx<'_, '_>,
+    c: &Command<'_>,
+    content: CommandFingerprint<'_>,
+    refusal: CommandRefusal,
+) {
+    let CommandRefusal {
         reason,
         retry_after_ms,
         ..
     } = refusal;
-    let entry = Entry::plain(Status::Rejected, Some(reason), content);
+    let entry = OrderRecord::plain(Status::Rejected, Some(reason), content);
     let user = desk.user;
     desk.event(OrderEvent {
         reason: Some(reason),
@@ -488,10 +500,10 @@ fn reject(desk: &mut Desk<'_, '_>, c: &Command<'_>, content: Content<'_>, refusa
 }
 
 fn transfer(
-    desk: &mut Desk<'_, '_>,
+    desk: &mut AccountTx<'_, '_>,
     c: &Command<'_>,
-    content: Content<'_>,
-) -> Result<Result<(), Refusal>, Bug> {
+    content: CommandFingerprint<'_>,
+) -> Result<Result<(), CommandRefusal>, Bug> {
     let deposits = c.kind == Kind::Deposit;
     let Some(amount) = c.amount.and_then(|a| a.positive()) else {
         return Ok(Err(Reason::InvalidAmount.into()));
@@ -513,7 +525,7 @@ fn transfer(
         }
     })?;
 
-    let entry = Entry::plain(Status::Filled, None, content);
+    let entry = OrderRecord::plain(Status::Filled, None, content);
     let user = desk.user;
     desk.event(about(
         if deposits {

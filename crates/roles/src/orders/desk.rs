@@ -2,7 +2,7 @@
 //! opens the account before the first of them.
 
 use crate::intake::bug;
-use domain::account::{Account, Broken, Position, Totals};
+use domain::account::{Account, Broken, CashTotals, Position};
 use domain::hold::Hold;
 use domain::status::Side;
 use engine::context::Ctx;
@@ -13,25 +13,25 @@ use wire::event::{Event, OrderEvent};
 use wire::topics;
 
 use super::mass;
-use super::state::{self, Buffers, Entry};
+use super::state::{self, OrderRecord, OrdersBuffers};
 
-pub(super) struct Desk<'d, 'c> {
+pub(super) struct AccountTx<'d, 'c> {
     pub ctx: &'d mut Ctx<'c>,
-    pub buffers: &'d mut Buffers,
+    pub buffers: &'d mut OrdersBuffers,
     pub user: &'d str,
     pub account: Account,
 }
 
-impl<'d, 'c> Desk<'d, 'c> {
+impl<'d, 'c> AccountTx<'d, 'c> {
     /// The account of a user who must have one.
     pub(super) fn existing(
         ctx: &'d mut Ctx<'c>,
-        buffers: &'d mut Buffers,
+        buffers: &'d mut OrdersBuffers,
         user: &'d str,
     ) -> Result<Self, Bug> {
         let account = state::load_account(ctx, buffers, user)?
             .ok_or_else(|| bug(ctx, "an execution for a user without an account"))?;
-        Ok(Desk {
+        Ok(AccountTx {
             ctx,
             buffers,
             user,
@@ -44,13 +44,13 @@ impl<'d, 'c> Desk<'d, 'c> {
     /// account.
     pub(super) fn open(
         ctx: &'d mut Ctx<'c>,
-        buffers: &'d mut Buffers,
+        buffers: &'d mut OrdersBuffers,
         user: &'d str,
         opening: impl FnOnce(&mut Ctx<'c>) -> Option<i64>,
         cause_id: &str,
     ) -> Result<Self, Bug> {
         let found = state::load_account(ctx, buffers, user)?;
-        let mut desk = Desk {
+        let mut desk = AccountTx {
             ctx,
             buffers,
             user,
@@ -78,7 +78,7 @@ impl<'d, 'c> Desk<'d, 'c> {
     /// A posting between the account and the task's totals.
     pub(super) fn post(
         &mut self,
-        posting: impl FnOnce(&mut Account, &mut Totals) -> Result<(), Broken>,
+        posting: impl FnOnce(&mut Account, &mut CashTotals) -> Result<(), Broken>,
     ) -> Result<(), Bug> {
         let mut totals = state::load_totals(self.ctx)?;
         posting(&mut self.account, &mut totals).map_err(|e| bug(self.ctx, e))?;
@@ -107,7 +107,7 @@ impl<'d, 'c> Desk<'d, 'c> {
     }
 
     /// Notes what became of an id.
-    pub(super) fn note(&mut self, order_id: &str, entry: &Entry<'_>) {
+    pub(super) fn note(&mut self, order_id: &str, entry: &OrderRecord<'_>) {
         state::save_order(self.ctx, self.buffers, self.user, order_id, entry);
     }
 
@@ -256,7 +256,7 @@ pub(super) fn about<'a>(
     event: Event,
     user: &'a str,
     order_id: &'a str,
-    entry: &Entry<'a>,
+    entry: &OrderRecord<'a>,
 ) -> OrderEvent<'a> {
     let is_order = entry.content.kind() == Some(Kind::New);
     OrderEvent {

@@ -3,18 +3,18 @@
 use crate::intake::bug;
 use domain::account::Position;
 use domain::book::FOREVER;
-use domain::checks::{self, Facts, Pricing, Request, Reservation};
+use domain::checks::{self, Facts, OrderRequest, Pricing, Reservation};
 use domain::price::Priced;
 use domain::status::{Side, Status};
 use engine::role::Bug;
 use wire::book::{Ask, NewOrder};
 use wire::command::{Command, Served, Until};
-use wire::content::Content;
+use wire::content::CommandFingerprint;
 use wire::event::Event;
 
-use super::commands::{Market, Refusal};
-use super::desk::{Desk, about};
-use super::state::Entry;
+use super::commands::{CommandRefusal, Market};
+use super::desk::{AccountTx, about};
+use super::state::OrderRecord;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -40,11 +40,11 @@ fn deadline(until: Until, now_ms: i64, day_ends_ms: i64) -> Option<i64> {
 }
 
 pub(super) fn order(
-    desk: &mut Desk<'_, '_>,
+    desk: &mut AccountTx<'_, '_>,
     c: &Command<'_>,
-    content: Content<'_>,
+    content: CommandFingerprint<'_>,
     market: &Market,
-) -> Result<Result<(), Refusal>, Bug> {
+) -> Result<Result<(), CommandRefusal>, Bug> {
     let (Some(symbol), Some(side), Some(quantity)) = (c.symbol.as_deref(), c.side, c.quantity)
     else {
         return Err(bug(
@@ -63,7 +63,7 @@ pub(super) fn order(
     };
 
     let stays = served.is_some_and(|s| s.stays());
-    let request = Request {
+    let request = OrderRequest {
         side,
         quantity,
         pricing: served.map(|s| s.pricing),
@@ -107,11 +107,11 @@ pub(super) fn order(
         desk.mark_open(symbol, &c.order_id, true)?;
     }
 
-    let entry = Entry {
+    let entry = OrderRecord {
         terms: Some(terms),
         hold,
         stays,
-        ..Entry::plain(Status::PendingNew, None, content)
+        ..OrderRecord::plain(Status::PendingNew, None, content)
     };
 
     let user = desk.user;

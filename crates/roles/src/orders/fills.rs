@@ -8,7 +8,7 @@ use engine::context::Ctx;
 use engine::role::Bug;
 use ports::varint::{put, put_bytes, put_signed, take_bytes, take_i64, take_u64};
 
-use super::state::{self, Buffers};
+use super::state::{self, OrdersBuffers};
 
 /// So many trades lie in an entry, and then in a row.
 const TOGETHER: usize = 8;
@@ -100,7 +100,7 @@ pub(super) fn each(mut bytes: &[u8]) -> impl Iterator<Item = Option<Fill<'_>>> {
 
 /// Those of an order.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Fills<'a> {
+pub(super) struct OrderFills<'a> {
     /// The last ones.
     last: &'a [u8],
     /// The one that joins them.
@@ -116,13 +116,13 @@ pub(super) struct Fills<'a> {
 }
 
 /// Where a trade lies: with which others, and in which row.
-pub(super) struct Found {
+pub(super) struct FillPlace {
     row: Option<u64>,
     bytes: Vec<u8>,
     number: usize,
 }
 
-impl<'a> Fills<'a> {
+impl<'a> OrderFills<'a> {
     pub(super) fn is_empty(&self) -> bool {
         self.last.is_empty() && self.new.is_none() && self.rows == 0
     }
@@ -141,7 +141,7 @@ impl<'a> Fills<'a> {
     }
 
     pub(super) fn read(r: &mut &'a [u8]) -> Option<Self> {
-        Some(Fills {
+        Some(OrderFills {
             rows: take_u64(r)?,
             stand: take_i64(r)?,
             last: take_bytes(r)?,
@@ -160,7 +160,7 @@ impl<'a> Fills<'a> {
     pub(super) fn add(
         mut self,
         ctx: &mut Ctx<'_>,
-        b: &mut Buffers,
+        b: &mut OrdersBuffers,
         order: (&str, &str),
         fill: Fill<'a>,
     ) -> Self {
@@ -178,16 +178,16 @@ impl<'a> Fills<'a> {
     pub(super) fn find(
         &self,
         ctx: &mut Ctx<'_>,
-        b: &mut Buffers,
+        b: &mut OrdersBuffers,
         order: (&str, &str),
         trade_id: &str,
-    ) -> Result<Option<Found>, Bug> {
+    ) -> Result<Option<FillPlace>, Bug> {
         let number = |bytes: &[u8]| {
             each(bytes).position(|fill| fill.is_some_and(|fill| fill.trade_id == trade_id))
         };
 
         if let Some(number) = number(self.last) {
-            return Ok(Some(Found {
+            return Ok(Some(FillPlace {
                 row: None,
                 bytes: self.last.to_vec(),
                 number,
@@ -201,7 +201,7 @@ impl<'a> Fills<'a> {
                 .map(<[u8]>::to_vec);
             let bytes = bytes.ok_or_else(|| state::unreadable(ctx, "an order's trades"))?;
             if let Some(number) = number(&bytes) {
-                return Ok(Some(Found {
+                return Ok(Some(FillPlace {
                     row: Some(row),
                     bytes,
                     number,
@@ -217,12 +217,12 @@ impl<'a> Fills<'a> {
     pub(super) fn taken_back<'n>(
         self,
         ctx: &mut Ctx<'_>,
-        b: &mut Buffers,
+        b: &mut OrdersBuffers,
         order: (&str, &str),
-        found: &Found,
+        found: &FillPlace,
         quantity: i64,
         into: &'n mut Vec<u8>,
-    ) -> Fills<'n>
+    ) -> OrderFills<'n>
     where
         'a: 'n,
     {
@@ -243,7 +243,7 @@ impl<'a> Fills<'a> {
             None => into,
         };
 
-        Fills {
+        OrderFills {
             last,
             stand: self.stand - quantity,
             ..self
@@ -254,7 +254,7 @@ impl<'a> Fills<'a> {
     pub(super) fn forget(
         mut self,
         ctx: &mut Ctx<'_>,
-        b: &mut Buffers,
+        b: &mut OrdersBuffers,
         order: (&str, &str),
     ) -> Option<Self> {
         for _ in 0..DELETED_AT_ONCE {
@@ -267,21 +267,21 @@ impl<'a> Fills<'a> {
     }
 }
 
-impl Found {
+impl FillPlace {
     /// The trade.
     pub(super) fn fill(&self) -> Option<Fill<'_>> {
         each(&self.bytes).nth(self.number)?
     }
 }
 
-fn row_key<'b>(b: &'b mut Buffers, (user, order_id): (&str, &str), row: u64) -> &'b [u8] {
+fn row_key<'b>(b: &'b mut OrdersBuffers, (user, order_id): (&str, &str), row: u64) -> &'b [u8] {
     b.key(b'f', user, Some(order_id));
     b.key.push(0);
     b.key.extend_from_slice(row.to_string().as_bytes());
     &b.key
 }
 
-fn put_row(ctx: &mut Ctx<'_>, b: &mut Buffers, order: (&str, &str), row: u64, fills: &[u8]) {
+fn put_row(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, order: (&str, &str), row: u64, fills: &[u8]) {
     b.fresh().extend_from_slice(fills);
     row_key(b, order, row);
     ctx.put(&b.key, &b.value);
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(each(&out).collect::<Vec<_>>(), [Some(fill(3, 4))]);
         assert_eq!(each(&out[..10]).collect::<Vec<_>>(), [None]);
         let mut all = Vec::new();
-        Fills {
+        OrderFills {
             last: &out,
             new: Some(fill(3, 4)),
             rows: 2,
@@ -324,7 +324,7 @@ mod tests {
         .write(&mut all);
 
         assert_eq!(all[..3], [2, 10, 22]);
-        let back = Fills::read(&mut &all[..]).expect("whole");
+        let back = OrderFills::read(&mut &all[..]).expect("whole");
         assert_eq!(
             (back.rows, back.stand, back.in_entry().flatten().count()),
             (2, 5, 2)

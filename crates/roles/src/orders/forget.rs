@@ -14,7 +14,7 @@ use engine::context::Ctx;
 use engine::role::Bug;
 use ports::varint::{put, put_bytes, put_signed, take_bytes, take_i64, take_u64};
 
-use super::state::{self, Buffers};
+use super::state::{self, OrdersBuffers};
 
 /// How many ids a command takes off the queue.
 const AT_ONCE: usize = 2;
@@ -23,7 +23,7 @@ const MARK_MS: i64 = 1_000;
 
 /// The queue's ends, in numbers of rows: those from `first` on are there, `next` excluded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ended {
+pub(super) struct ExpiryQueue {
     pub first: u64,
     pub next: u64,
     /// The same of marks.
@@ -37,19 +37,19 @@ pub(super) struct Ended {
 
 /// One id of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Row<'a> {
+pub(super) struct ExpiryRow<'a> {
     pub user: &'a str,
     pub order_id: &'a str,
 }
 
 /// Ids with numbers below this had ended by this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(super) struct ExpiryMark {
     pub below: u64,
     pub time_ms: i64,
 }
 
-impl Ended {
+impl ExpiryQueue {
     fn write(&self, out: &mut Vec<u8>) {
         [
             self.first,
@@ -64,7 +64,7 @@ impl Ended {
         put_signed(out, i128::from(self.marked_ms));
     }
 
-    pub(super) fn read(bytes: &[u8]) -> Option<Ended> {
+    pub(super) fn read(bytes: &[u8]) -> Option<ExpiryQueue> {
         state::whole(bytes, |r| {
             let mut n = || take_u64(r);
             let first = n()?;
@@ -72,7 +72,7 @@ impl Ended {
             let first_mark = n()?;
             let next_mark = n()?;
             let marked = n()?;
-            Some(Ended {
+            Some(ExpiryQueue {
                 first,
                 next,
                 first_mark,
@@ -84,32 +84,32 @@ impl Ended {
     }
 }
 
-impl<'a> Row<'a> {
+impl<'a> ExpiryRow<'a> {
     fn write(&self, out: &mut Vec<u8>) {
         put_bytes(out, self.user.as_bytes());
         put_bytes(out, self.order_id.as_bytes());
     }
 
-    pub(super) fn read(bytes: &'a [u8]) -> Option<Row<'a>> {
+    pub(super) fn read(bytes: &'a [u8]) -> Option<ExpiryRow<'a>> {
         let mut r = state::body(bytes)?;
         let user = take_bytes(&mut r)?;
         let order_id = take_bytes(&mut r)?;
-        r.is_empty().then_some(Row {
+        r.is_empty().then_some(ExpiryRow {
             user: std::str::from_utf8(user).ok()?,
             order_id: std::str::from_utf8(order_id).ok()?,
         })
     }
 }
 
-impl Mark {
+impl ExpiryMark {
     fn write(&self, out: &mut Vec<u8>) {
         put(out, self.below);
         put_signed(out, i128::from(self.time_ms));
     }
 
-    pub(super) fn read(bytes: &[u8]) -> Option<Mark> {
+    pub(super) fn read(bytes: &[u8]) -> Option<ExpiryMark> {
         state::whole(bytes, |r| {
-            Some(Mark {
+            Some(ExpiryMark {
                 below: take_u64(r)?,
                 time_ms: take_i64(r)?,
             })
@@ -123,7 +123,7 @@ impl Mark {
 /// on.
 pub(super) fn some(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut OrdersBuffers,
     window_ms: i64,
     command: bool,
     falls: bool,
@@ -135,7 +135,7 @@ pub(super) fn some(
     let before = load(ctx)?;
     let mut ended = before;
     for (user, order_id) in std::mem::take(&mut b.ended) {
-        Row {
+        ExpiryRow {
             user: &user,
             order_id: &order_id,
         }
@@ -155,7 +155,7 @@ pub(super) fn some(
         let is_due = now_ms >= ended.marked_ms.saturating_add(MARK_MS.min(window_ms / 16))
             || ended.marked_ms > latest_ms;
         if ended.next > ended.marked && is_due {
-            Mark {
+            ExpiryMark {
                 below: ended.next,
                 time_ms: now_ms,
             }
@@ -189,8 +189,8 @@ pub(super) fn some(
 /// Forgets the oldest id, if it had ended by then. A mark after `latest_ms` is set to now.
 fn forget_one(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
-    ended: &mut Ended,
+    b: &mut OrdersBuffers,
+    ended: &mut ExpiryQueue,
     by_ms: i64,
     latest_ms: i64,
 ) -> Result<bool, Bug> {
@@ -202,11 +202,11 @@ fn forget_one(
         ctx,
         row_key(b, b'm', ended.first_mark),
         "a mark",
-        Mark::read,
+        ExpiryMark::read,
     )?;
-    let Mark { below, time_ms } = mark.ok_or_else(|| state::unreadable(ctx, "a mark"))?;
+    let ExpiryMark { below, time_ms } = mark.ok_or_else(|| state::unreadable(ctx, "a mark"))?;
     if time_ms > latest_ms {
-        Mark {
+        ExpiryMark {
             below,
             time_ms: ctx.time_ms(),
         }
@@ -222,8 +222,8 @@ fn forget_one(
         .get(row_key(b, b'e', ended.first))
         .unwrap_or_default()
         .to_vec();
-    let Row { user, order_id } =
-        Row::read(&row).ok_or_else(|| state::unreadable(ctx, "an id that has ended"))?;
+    let ExpiryRow { user, order_id } =
+        ExpiryRow::read(&row).ok_or_else(|| state::unreadable(ctx, "an id that has ended"))?;
     if !state::delete_order(ctx, b, user, order_id)? {
         return Ok(false);
     }
@@ -243,16 +243,16 @@ pub(super) fn has_forgotten(ctx: &mut Ctx<'_>) -> Result<bool, Bug> {
     Ok(load(ctx)?.first > 0)
 }
 
-fn load(ctx: &mut Ctx<'_>) -> Result<Ended, Bug> {
-    Ok(state::load(ctx, b"w", "the ids that have ended", Ended::read)?.unwrap_or_default())
+fn load(ctx: &mut Ctx<'_>) -> Result<ExpiryQueue, Bug> {
+    Ok(state::load(ctx, b"w", "the ids that have ended", ExpiryQueue::read)?.unwrap_or_default())
 }
 
-fn row_key(b: &mut Buffers, letter: u8, number: u64) -> &[u8] {
+fn row_key(b: &mut OrdersBuffers, letter: u8, number: u64) -> &[u8] {
     b.key(letter, &number.to_string(), None)
 }
 
 /// Puts the value in hand.
-fn put_row(ctx: &mut Ctx<'_>, b: &mut Buffers, letter: u8, number: u64) {
+fn put_row(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, letter: u8, number: u64) {
     row_key(b, letter, number);
     ctx.put(&b.key, &b.value);
 }
@@ -264,7 +264,7 @@ mod tests {
     /// Later versions must read what this one wrote.
     #[test]
     fn golden_bytes() {
-        let ended = Ended {
+        let ended = ExpiryQueue {
             first: 1,
             next: 300,
             first_mark: 2,
@@ -276,8 +276,8 @@ mod tests {
         let mut out = vec![1];
         ended.write(&mut out);
         assert_eq!(out, [1, 1, 0xac, 2, 2, 3, 4, 10]);
-        assert_eq!(Ended::read(&out), Some(ended));
-        let row = Row {
+        assert_eq!(ExpiryQueue::read(&out), Some(ended));
+        let row = ExpiryRow {
             user: "u",
             order_id: "17",
         };
@@ -285,12 +285,15 @@ mod tests {
         let mut out = vec![1];
         row.write(&mut out);
         assert_eq!(out, [1, 1, b'u', 2, b'1', b'7']);
-        assert_eq!(Row::read(&out), Some(row));
+        assert_eq!(ExpiryRow::read(&out), Some(row));
         assert_eq!(
-            (Row::read(&out[..5]), Row::read(&[&out[..], &[0]].concat())),
+            (
+                ExpiryRow::read(&out[..5]),
+                ExpiryRow::read(&[&out[..], &[0]].concat())
+            ),
             (None, None)
         );
-        let mark = Mark {
+        let mark = ExpiryMark {
             below: 300,
             time_ms: 5,
         };
@@ -298,7 +301,7 @@ mod tests {
         let mut out = vec![1];
         mark.write(&mut out);
         assert_eq!(
-            (&out[..], Mark::read(&out)),
+            (&out[..], ExpiryMark::read(&out)),
             (&[1, 0xac, 2, 10][..], Some(mark))
         );
     }

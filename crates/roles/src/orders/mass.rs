@@ -21,14 +21,14 @@ use faults::crash::{self, Point};
 use ports::varint::{put, put_bytes, take_bytes, take_u64};
 use wire::book::Ask;
 use wire::command::Command;
-use wire::content::Content;
+use wire::content::CommandFingerprint;
 
 use super::changes::{self, on_whose_word};
-use super::commands::Refusal;
-use super::desk::Desk;
-use super::state::{self, Buffers, Entry};
+use super::commands::CommandRefusal;
+use super::desk::AccountTx;
+use super::state::{self, OrderRecord, OrdersBuffers};
 
-/// Version of a row without a number: [`Row::Before`], or [`Row::Ending`] with one more byte.
+/// Version of a row without a number: [`OpenOrderRow::Before`], or [`OpenOrderRow::Ending`] with one more byte.
 const PLAIN: u8 = 1;
 const ENDING: u8 = 1;
 /// Version of a row with the number of an event.
@@ -39,7 +39,7 @@ type Named<'a> = (&'a str, &'a str, &'a str);
 
 /// The content of an open order's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Row {
+pub(super) enum OpenOrderRow {
     /// The order came before there were numbers.
     Before,
     /// The same, and its mass cancel is on its way to the book: older versions noted that here.
@@ -48,16 +48,16 @@ pub(super) enum Row {
     Since(u64),
 }
 
-impl Row {
-    pub(super) fn read(value: &[u8]) -> Option<Row> {
+impl OpenOrderRow {
+    pub(super) fn read(value: &[u8]) -> Option<OpenOrderRow> {
         match value {
-            [PLAIN] => Some(Row::Before),
-            [PLAIN, ENDING] => Some(Row::Ending),
+            [PLAIN] => Some(OpenOrderRow::Before),
+            [PLAIN, ENDING] => Some(OpenOrderRow::Ending),
             [NUMBERED, number @ ..] => {
                 let mut rest = number;
                 take_u64(&mut rest)
                     .filter(|_| rest.is_empty())
-                    .map(Row::Since)
+                    .map(OpenOrderRow::Since)
             }
             _ => None,
         }
@@ -65,7 +65,7 @@ impl Row {
 
     /// The event it came with; 0: before all that have a number.
     pub(super) fn since(self) -> u64 {
-        if let Row::Since(number) = self {
+        if let OpenOrderRow::Since(number) = self {
             number
         } else {
             0
@@ -114,7 +114,11 @@ impl UnderWay {
     }
 }
 
-fn row_key<'b>(b: &'b mut Buffers, letter: u8, (user, symbol, order_id): Named<'_>) -> &'b [u8] {
+fn row_key<'b>(
+    b: &'b mut OrdersBuffers,
+    letter: u8,
+    (user, symbol, order_id): Named<'_>,
+) -> &'b [u8] {
     b.key(letter, user, Some(symbol));
     b.key.push(0);
     b.key.extend_from_slice(order_id.as_bytes());
@@ -122,7 +126,7 @@ fn row_key<'b>(b: &'b mut Buffers, letter: u8, (user, symbol, order_id): Named<'
 }
 
 /// An order may be open for long.
-pub(super) fn opened(ctx: &mut Ctx<'_>, b: &mut Buffers, order: Named<'_>, since: u64) {
+pub(super) fn opened(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, order: Named<'_>, since: u64) {
     b.value.clear();
     b.value
         .push(if b.cancel_part > 0 { NUMBERED } else { PLAIN });
@@ -135,7 +139,7 @@ pub(super) fn opened(ctx: &mut Ctx<'_>, b: &mut Buffers, order: Named<'_>, since
 }
 
 /// The order is not open any more.
-pub(super) fn ended(ctx: &mut Ctx<'_>, b: &mut Buffers, order: Named<'_>) {
+pub(super) fn ended(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, order: Named<'_>) {
     if ctx.get(row_key(b, b'n', order)).is_none() {
         row_key(b, b'x', order);
     }
@@ -145,7 +149,7 @@ pub(super) fn ended(ctx: &mut Ctx<'_>, b: &mut Buffers, order: Named<'_>) {
 
 /// Its mass cancel is on its way to the book: asked again before the book has answered, a mass
 /// cancel finds nothing more to do.
-fn mark(ctx: &mut Ctx<'_>, b: &mut Buffers, order: Named<'_>) {
+fn mark(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, order: Named<'_>) {
     row_key(b, b'n', order);
     if b.cancel_part == 0 {
         ctx.put(&b.key, &[PLAIN, ENDING]);
@@ -159,7 +163,7 @@ fn mark(ctx: &mut Ctx<'_>, b: &mut Buffers, order: Named<'_>) {
 
 /// Some open orders of a user.
 #[derive(Default)]
-struct Part {
+struct MassCancelPart {
     /// Symbols and ids of those that the mass cancel is about.
     orders: Vec<(String, String)>,
     /// The last one that was looked at, if there are more.
@@ -167,7 +171,7 @@ struct Part {
 }
 
 /// The keys of a user's open orders, of one symbol or of all.
-fn prefix<'b>(b: &'b mut Buffers, user: &str, symbol: Option<&str>) -> &'b [u8] {
+fn prefix<'b>(b: &'b mut OrdersBuffers, user: &str, symbol: Option<&str>) -> &'b [u8] {
     b.key(b'n', user, Some(symbol.unwrap_or_default()));
     if symbol.is_some() {
         b.key.push(0);
@@ -180,12 +184,12 @@ fn prefix<'b>(b: &'b mut Buffers, user: &str, symbol: Option<&str>) -> &'b [u8] 
 /// before.
 fn find(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut OrdersBuffers,
     user: &str,
     symbol: Option<&str>,
     since: u64,
     after: Option<&(String, String)>,
-) -> Result<Part, Bug> {
+) -> Result<MassCancelPart, Bug> {
     let most = if b.cancel_part > 0 {
         b.cancel_part
     } else {
@@ -195,7 +199,7 @@ fn find(
     let begin = after.map(|(symbol, order_id)| row_key(b, b'n', (user, symbol, order_id)).to_vec());
     prefix(b, user, symbol);
     let ids = user.len() + 2;
-    let mut part = Part::default();
+    let mut part = MassCancelPart::default();
     let mut looked = 0;
     let mut last = None;
     let mut readable = true;
@@ -203,13 +207,13 @@ fn find(
         let order = std::str::from_utf8(&key[ids..])
             .ok()
             .and_then(|t| t.split_once('\0'));
-        let (Some(row), Some((symbol, order_id))) = (Row::read(value), order) else {
+        let (Some(row), Some((symbol, order_id))) = (OpenOrderRow::read(value), order) else {
             readable = false;
             return false;
         };
 
         // Only an older version has left those here, and no more of them come.
-        if row == Row::Ending {
+        if row == OpenOrderRow::Ending {
             return true;
         }
 
@@ -237,15 +241,18 @@ fn find(
 /// Whether a mass cancel would find an order that none is ending.
 pub(super) fn finds(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut OrdersBuffers,
     user: &str,
     symbol: Option<&str>,
 ) -> Result<bool, Bug> {
     let mut found = false;
     let mut readable = true;
     ctx.scan_after(prefix(b, user, symbol), None, &mut |_, value| {
-        let row = Row::read(value);
-        (readable, found) = (row.is_some(), row.is_some_and(|row| row != Row::Ending));
+        let row = OpenOrderRow::read(value);
+        (readable, found) = (
+            row.is_some(),
+            row.is_some_and(|row| row != OpenOrderRow::Ending),
+        );
         readable && !found
     });
 
@@ -257,7 +264,7 @@ pub(super) fn finds(
 }
 
 /// Asks the book to end a part, and to answer when it has.
-fn ask(desk: &mut Desk<'_, '_>, cause_id: &str, reason: Reason, part: &Part) {
+fn ask(desk: &mut AccountTx<'_, '_>, cause_id: &str, reason: Reason, part: &MassCancelPart) {
     for (symbol, order_id) in &part.orders {
         mark(desk.ctx, desk.buffers, (desk.user, symbol, order_id));
         desk.ask(symbol, order_id, Ask::Cancel { cause_id, reason });
@@ -268,7 +275,7 @@ fn ask(desk: &mut Desk<'_, '_>, cause_id: &str, reason: Reason, part: &Part) {
     }
 }
 
-fn keep(desk: &mut Desk<'_, '_>, cause_id: &str, way: &UnderWay) {
+fn keep(desk: &mut AccountTx<'_, '_>, cause_id: &str, way: &UnderWay) {
     way.put(desk.buffers.fresh());
     desk.buffers.key(b'c', desk.user, Some(cause_id));
     desk.ctx.put(&desk.buffers.key, &desk.buffers.value);
@@ -276,10 +283,10 @@ fn keep(desk: &mut Desk<'_, '_>, cause_id: &str, way: &UnderWay) {
 
 /// The command: takes the first part.
 pub(super) fn begin(
-    desk: &mut Desk<'_, '_>,
+    desk: &mut AccountTx<'_, '_>,
     c: &Command<'_>,
-    content: Content<'_>,
-) -> Result<Result<(), Refusal>, Bug> {
+    content: CommandFingerprint<'_>,
+) -> Result<Result<(), CommandRefusal>, Bug> {
     let since = desk.account.user_seq;
     let mut part = find(
         desk.ctx,
@@ -304,9 +311,9 @@ pub(super) fn begin(
             // mass cancel of the same id.
             desk.note(
                 &c.order_id,
-                &Entry {
+                &OrderRecord {
                     pending: 1,
-                    ..Entry::plain(Status::Filled, None, content)
+                    ..OrderRecord::plain(Status::Filled, None, content)
                 },
             );
 
@@ -331,7 +338,7 @@ pub(super) fn begin(
 /// The book has done a part: takes the next.
 pub(super) fn go_on(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut OrdersBuffers,
     user: &str,
     cause_id: &str,
 ) -> Result<(), Bug> {
@@ -351,7 +358,7 @@ pub(super) fn go_on(
     };
 
     crash::point(Point::MassGoesOn);
-    let mut desk = Desk::existing(ctx, b, user)?;
+    let mut desk = AccountTx::existing(ctx, b, user)?;
     let mut part = find(
         desk.ctx,
         desk.buffers,
@@ -429,11 +436,15 @@ mod tests {
     #[test]
     fn rows_of_every_version_are_read() {
         assert_eq!(
-            [&[1][..], &[1, 1], &[2, 0xac, 2]].map(Row::read),
-            [Some(Row::Before), Some(Row::Ending), Some(Row::Since(300))]
+            [&[1][..], &[1, 1], &[2, 0xac, 2]].map(OpenOrderRow::read),
+            [
+                Some(OpenOrderRow::Before),
+                Some(OpenOrderRow::Ending),
+                Some(OpenOrderRow::Since(300))
+            ]
         );
         assert_eq!(
-            [&[][..], &[1, 2], &[2], &[2, 1, 1], &[3, 1]].map(Row::read),
+            [&[][..], &[1, 2], &[2], &[2, 1, 1], &[3, 1]].map(OpenOrderRow::read),
             [None; 5]
         );
     }

@@ -25,20 +25,23 @@ use engine::context::Ctx;
 use engine::role::Bug;
 use wire::command::{Command, Kind};
 
-use super::commands::Refusal;
-use super::desk::Desk;
+use super::commands::CommandRefusal;
+use super::desk::AccountTx;
 use super::mass;
-use super::state::Entry;
+use super::state::OrderRecord;
 
 const TEXT: &str = "too many cancels, transfers, repeats or bad commands in a short time";
 
 /// Whether a command that does not take from the first bucket gets in; else its refusal, if that is
 /// to be told.
-pub(super) fn admit(desk: &mut Desk<'_, '_>, limit: &Limit) -> Result<(), Option<Refusal>> {
+pub(super) fn admit(
+    desk: &mut AccountTx<'_, '_>,
+    limit: &Limit,
+) -> Result<(), Option<CommandRefusal>> {
     let now_ms = desk.ctx.time_ms();
     match desk.account.messages.take(limit, now_ms) {
         Admission::Admitted => Ok(()),
-        Admission::Refused(wait) => Err(Some(Refusal {
+        Admission::Refused(wait) => Err(Some(CommandRefusal {
             retry_after_ms: Some(wait),
             text: Some(TEXT),
             ..Reason::RateLimited.into()
@@ -49,11 +52,11 @@ pub(super) fn admit(desk: &mut Desk<'_, '_>, limit: &Limit) -> Result<(), Option
 
 /// The same of a cancel or mass cancel: what ends something gets in.
 pub(super) fn admit_cancel(
-    desk: &mut Desk<'_, '_>,
+    desk: &mut AccountTx<'_, '_>,
     limit: &Limit,
     c: &Command<'_>,
-    named: Option<&mut Entry<'_>>,
-) -> Result<Result<(), Option<Refusal>>, Bug> {
+    named: Option<&mut OrderRecord<'_>>,
+) -> Result<Result<(), Option<CommandRefusal>>, Bug> {
     if let Ok(clock) = limit.take(desk.account.messages.clock, now_us(desk.ctx)) {
         desk.account.messages.clock = clock;
         return Ok(Ok(()));

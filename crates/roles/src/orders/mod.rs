@@ -22,18 +22,18 @@ use domain::instrument::Instrument;
 use domain::price::Stale;
 use domain::rate_limit::Limit;
 use engine::context::Ctx;
-use engine::role::{Bug, Role};
+use engine::role::{Bug, RoleLogic};
 use ports::records::Record;
 use wire::topics;
 
 use super::RoleSettings;
 use super::intake::bug;
-use super::rows::{self, Rows};
+use super::rows::{self, DecodedTable};
 use super::settings::{BUST_BY_TRADE, MERGED_BY_LOG_TIME, MESSAGES_BOUNDED, SHORT_MARGIN};
-pub(super) use books::Shared;
+pub(super) use books::SharedSums;
 pub use books::check_books;
 pub(super) use show::show;
-use state::{Buffers, Tally};
+use state::{HoldTally, OrdersBuffers};
 
 /// The role's logic; see the module.
 pub(super) struct Orders {
@@ -43,10 +43,10 @@ pub(super) struct Orders {
     messages: Option<Limit>,
     stale: Stale,
     max_age_ns: Option<i128>,
-    instruments: Rows<Instrument>,
-    references: Rows<(i64, i64)>,
-    controls: Rows<Control>,
-    buffers: Buffers,
+    instruments: DecodedTable<Instrument>,
+    references: DecodedTable<(i64, i64)>,
+    controls: DecodedTable<Control>,
+    buffers: OrdersBuffers,
     /// Content of the command in hand.
     content: Vec<u8>,
     /// The order entry in hand as it lies in state.
@@ -80,13 +80,13 @@ impl Orders {
             instruments: rows::instruments(),
             references: rows::references(),
             controls: rows::controls(),
-            buffers: Buffers {
+            buffers: OrdersBuffers {
                 forgets: settings.dedup_window_ms.is_some(),
                 cancel_part: usize::try_from(settings.mass_cancel_part).unwrap_or(usize::MAX),
                 margin: settings.rules >= SHORT_MARGIN,
                 keeps_trades: settings.rules >= BUST_BY_TRADE,
                 unknown_burns: settings.rules < MESSAGES_BOUNDED,
-                ..Buffers::default()
+                ..OrdersBuffers::default()
             },
             content: Vec::new(),
             entry: Vec::new(),
@@ -96,7 +96,7 @@ impl Orders {
     }
 }
 
-impl Role for Orders {
+impl RoleLogic for Orders {
     fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
         match record.at.topic {
             topics::ORDER_COMMANDS | topics::OPERATOR_COMMANDS => self.command(ctx, record)?,
@@ -127,7 +127,7 @@ impl Role for Orders {
     /// is checked here, before anything is committed.
     fn batch_end(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Bug> {
         match std::mem::take(&mut self.buffers.tally) {
-            tally if tally == Tally::default() => Ok(()),
+            tally if tally == HoldTally::default() => Ok(()),
             tally => Err(bug(
                 ctx,
                 format_args!("accounts and the orders they hold money for differ by {tally:?}"),

@@ -62,9 +62,9 @@ pub(crate) fn reference_prices(
         GIVE_UP,
     )?;
 
-    let mut book = Book {
+    let mut book = SeedBook {
         told: told_since(log, loaded)?,
-        ..Book::default()
+        ..SeedBook::default()
     };
 
     let mut from = Vec::new();
@@ -196,14 +196,14 @@ fn priced(p: &ReferencePrice<'_>) -> Priced {
 }
 
 #[derive(Default)]
-struct Book {
+struct SeedBook {
     /// Prices told since the table was loaded.
     told: BTreeMap<String, Priced>,
     prices: BTreeMap<String, Prices>,
     sources: BTreeMap<(String, String), Source>,
 }
 
-impl Book {
+impl SeedBook {
     /// The same acceptance as in `trading`; what is bad there is dead-lettered there.
     fn take(&mut self, r: &Record<'_>, loaded: &Tables, partitions: u32) {
         let (Some(key), Some(value)) = (r.key, r.value) else {

@@ -10,24 +10,24 @@ use domain::status::{Liquidity, Side, Status};
 use engine::context::Ctx;
 use engine::role::Bug;
 use ports::records::Record;
-use wire::book::{Execution, Outcome, Trigger};
+use wire::book::{Execution, OrderOutcome, Trigger};
 use wire::event::{Event, OrderEvent};
 
 use super::Orders;
-use super::desk::{Desk, about};
+use super::desk::{AccountTx, about};
 use super::fills::Fill;
-use super::state::{self, Entry, unreadable};
+use super::state::{self, OrderRecord, unreadable};
 use super::{forget, mass};
 
 /// The order that is settled.
-struct Open<'a> {
+struct OpenOrder<'a> {
     user: &'a str,
     id: &'a str,
     /// The command that caused what happened.
     cause: &'a str,
     symbol: &'a str,
     terms: Terms,
-    entry: Entry<'a>,
+    entry: OrderRecord<'a>,
 }
 
 impl Orders {
@@ -36,13 +36,13 @@ impl Orders {
         let x = Execution::decode(value).map_err(|fault| bug(ctx, fault))?;
 
         // No order was ever cancelled by itself: this is how a mass cancel asks to be gone on with.
-        if x.cause_id == Some(x.order_id) && matches!(x.outcome, Outcome::CancelRefused(_)) {
+        if x.cause_id == Some(x.order_id) && matches!(x.outcome, OrderOutcome::CancelRefused(_)) {
             return mass::go_on(ctx, &mut self.buffers, x.user_id, x.order_id);
         }
 
         let refusal = matches!(
             x.outcome,
-            Outcome::CancelRefused(_) | Outcome::ReplaceRefused(_)
+            OrderOutcome::CancelRefused(_) | OrderOutcome::ReplaceRefused(_)
         );
         let known = state::load_order(
             ctx,
@@ -53,14 +53,14 @@ impl Orders {
         );
 
         let entry = if known {
-            Some(Entry::read(&self.entry).ok_or_else(|| unreadable(ctx, "an order"))?)
+            Some(OrderRecord::read(&self.entry).ok_or_else(|| unreadable(ctx, "an order"))?)
         } else {
             None
         };
 
         // A cancel is refused because the order has ended. It may be forgotten by now, and its id
         // may be another command's.
-        if let Outcome::CancelRefused(reason) = x.outcome
+        if let OrderOutcome::CancelRefused(reason) = x.outcome
             && entry.is_none_or(|e| e.terms.is_none() || e.is_open())
             && forget::has_forgotten(ctx)?
         {
@@ -91,7 +91,7 @@ impl Orders {
             ));
         };
 
-        let mut open = Open {
+        let mut open = OpenOrder {
             user: x.user_id,
             id: x.order_id,
             cause: x.cause_id.unwrap_or(x.order_id),
@@ -100,12 +100,12 @@ impl Orders {
             entry,
         };
 
-        let mut desk = Desk::existing(ctx, &mut self.buffers, x.user_id)?;
+        let mut desk = AccountTx::existing(ctx, &mut self.buffers, x.user_id)?;
 
         // Whatever comes first, except a rejection, says that the book has taken the order.
         if open.entry.status == Status::PendingNew
             && !refusal
-            && !matches!(x.outcome, Outcome::Rejected(_))
+            && !matches!(x.outcome, OrderOutcome::Rejected(_))
         {
             open.entry.status = Status::New;
             desk.event(OrderEvent {
@@ -115,32 +115,34 @@ impl Orders {
         }
 
         match x.outcome {
-            Outcome::Accepted => desk.note(open.id, &open.entry),
-            Outcome::Fill {
+            OrderOutcome::Accepted => desk.note(open.id, &open.entry),
+            OrderOutcome::Fill {
                 trade_id,
                 price_e4,
                 quantity,
                 liquidity,
             } => open.fill(&mut desk, trade_id, price_e4, quantity, liquidity)?,
-            Outcome::Done(reason) => open.end(
+            OrderOutcome::Done(reason) => open.end(
                 &mut desk,
                 Event::OrderCancelled,
                 Status::Cancelled,
                 Some(reason),
             )?,
-            Outcome::Expired => open.end(&mut desk, Event::OrderExpired, Status::Expired, None)?,
-            Outcome::Rejected(reason) => open.end(
+            OrderOutcome::Expired => {
+                open.end(&mut desk, Event::OrderExpired, Status::Expired, None)?
+            }
+            OrderOutcome::Rejected(reason) => open.end(
                 &mut desk,
                 Event::OrderRejected,
                 Status::Rejected,
                 Some(reason),
             )?,
-            Outcome::Triggered(by) => open.triggered(&mut desk, by)?,
-            Outcome::Replaced { quantity, limit_e4 } => {
+            OrderOutcome::Triggered(by) => open.triggered(&mut desk, by)?,
+            OrderOutcome::Replaced { quantity, limit_e4 } => {
                 open.replaced(&mut desk, quantity, limit_e4)?
             }
-            Outcome::CancelRefused(reason) => open.refused(&mut desk, reason),
-            Outcome::ReplaceRefused(reason) => {
+            OrderOutcome::CancelRefused(reason) => open.refused(&mut desk, reason),
+            OrderOutcome::ReplaceRefused(reason) => {
                 if open.entry.is_open() {
                     open.answered(desk.ctx)?;
                     open.decided(&mut desk)?;
@@ -165,7 +167,7 @@ impl Orders {
         x: &Execution<'_>,
         reason: Reason,
     ) -> Result<(), Bug> {
-        let mut desk = Desk::existing(ctx, &mut self.buffers, x.user_id)?;
+        let mut desk = AccountTx::existing(ctx, &mut self.buffers, x.user_id)?;
         desk.event(OrderEvent {
             order_id: Some(x.order_id),
             cause_id: Some(x.cause_id.unwrap_or(x.order_id)),
@@ -179,7 +181,7 @@ impl Orders {
     }
 }
 
-impl<'a> Open<'a> {
+impl<'a> OpenOrder<'a> {
     fn event(&self, event: Event) -> OrderEvent<'a> {
         OrderEvent {
             cause_id: Some(self.cause),
@@ -189,7 +191,7 @@ impl<'a> Open<'a> {
 
     fn fill(
         &mut self,
-        desk: &mut Desk<'_, '_>,
+        desk: &mut AccountTx<'_, '_>,
         trade_id: &'a str,
         price_e4: i64,
         quantity: i64,
@@ -299,7 +301,7 @@ impl<'a> Open<'a> {
     }
 
     /// Gives back what the order still holds, and counts it as open no more.
-    fn close(&mut self, desk: &mut Desk<'_, '_>) -> Result<(), Bug> {
+    fn close(&mut self, desk: &mut AccountTx<'_, '_>) -> Result<(), Bug> {
         let hold = std::mem::take(&mut self.entry.hold);
         desk.hold(self.terms.side, self.symbol, &hold, false)?;
         if std::mem::take(&mut self.entry.stays) {
@@ -311,7 +313,7 @@ impl<'a> Open<'a> {
 
     fn end(
         &mut self,
-        desk: &mut Desk<'_, '_>,
+        desk: &mut AccountTx<'_, '_>,
         event: Event,
         status: Status,
         reason: Option<Reason>,
@@ -330,7 +332,7 @@ impl<'a> Open<'a> {
 
     /// Its stop fired. From now on it is bound by the price that set it off; a buy by what it holds
     /// at most, so it may only hold too much.
-    fn triggered(&mut self, desk: &mut Desk<'_, '_>, by: Option<Trigger>) -> Result<(), Bug> {
+    fn triggered(&mut self, desk: &mut AccountTx<'_, '_>, by: Option<Trigger>) -> Result<(), Bug> {
         if let Some(by) = by {
             self.terms.limit_e4 = by.limit_e4;
             self.entry.terms = Some(self.terms);
@@ -350,7 +352,7 @@ impl<'a> Open<'a> {
 
     fn replaced(
         &mut self,
-        desk: &mut Desk<'_, '_>,
+        desk: &mut AccountTx<'_, '_>,
         quantity: i64,
         limit_e4: i64,
     ) -> Result<(), Bug> {
@@ -384,7 +386,7 @@ impl<'a> Open<'a> {
     }
 
     /// When no change is on its way any more, the order holds what its terms need, and no more.
-    fn decided(&mut self, desk: &mut Desk<'_, '_>) -> Result<(), Bug> {
+    fn decided(&mut self, desk: &mut AccountTx<'_, '_>) -> Result<(), Bug> {
         let e = &mut self.entry;
         if e.pending > 0 {
             return Ok(());
@@ -416,7 +418,7 @@ impl<'a> Open<'a> {
         desk.hold(self.terms.side, self.symbol, &surplus, false)
     }
 
-    fn refused(&self, desk: &mut Desk<'_, '_>, reason: Reason) {
+    fn refused(&self, desk: &mut AccountTx<'_, '_>, reason: Reason) {
         desk.event(OrderEvent {
             reason: Some(reason),
             text: Some(reason.text()),

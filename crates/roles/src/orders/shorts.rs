@@ -4,20 +4,20 @@
 //! that is all.
 
 use crate::intake::bug;
-use crate::rows::Rows;
+use crate::rows::DecodedTable;
 use domain::checks::due_for_short;
 use domain::instrument::Instrument;
 use engine::role::Bug;
 
-use super::desk::Desk;
+use super::desk::AccountTx;
 use super::state;
 
 /// Marks all short positions of the account in hand. First those that hold more than is due, so
 /// that the others can have that.
 pub(super) fn mark(
-    desk: &mut Desk<'_, '_>,
-    instruments: &mut Rows<Instrument>,
-    references: &mut Rows<(i64, i64)>,
+    desk: &mut AccountTx<'_, '_>,
+    instruments: &mut DecodedTable<Instrument>,
+    references: &mut DecodedTable<(i64, i64)>,
 ) -> Result<(), Bug> {
     if desk.account.shorts == 0 || !desk.buffers.margin {
         return Ok(());

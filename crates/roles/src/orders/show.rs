@@ -3,9 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::fills::{self, Fill};
-use super::forget::{Ended, Mark, Row};
+use super::forget::{ExpiryMark, ExpiryQueue, ExpiryRow};
 use super::mass;
-use super::state::{self, Entry};
+use super::state::{self, OrderRecord};
 use crate::show::number;
 use domain::rate_limit::Messages;
 use domain::status::Side;
@@ -56,7 +56,7 @@ pub(crate) fn show(letter: u8, value: &[u8]) -> Option<Value> {
                 ],
             )
         }
-        b'o' => order(&Entry::read(value)?)?,
+        b'o' => order(&OrderRecord::read(value)?)?,
         b'h' => {
             let h = state::read_house(value)?;
             let shown = json!({"cash_e4": number(h.cash_e4), "quantity": number(h.quantity), "users_quantity": number(h.users_quantity)});
@@ -86,7 +86,7 @@ pub(crate) fn show(letter: u8, value: &[u8]) -> Option<Value> {
             json!({}),
             &[(
                 "since_user_seq",
-                i128::from(mass::Row::read(value)?.since()),
+                i128::from(mass::OpenOrderRow::read(value)?.since()),
             )],
         ),
         b'c' => {
@@ -99,15 +99,15 @@ pub(crate) fn show(letter: u8, value: &[u8]) -> Option<Value> {
             json!({"symbol": symbol, "reason": reason.name(), "up_to_user_seq": since, "after_symbol": after.0, "after_order_id": after.1})
         }
         b'e' => {
-            let Row { user, order_id } = Row::read(value)?;
+            let ExpiryRow { user, order_id } = ExpiryRow::read(value)?;
             json!({"user_id": user, "order_id": order_id})
         }
         b'm' => {
-            let Mark { below, time_ms } = Mark::read(value)?;
+            let ExpiryMark { below, time_ms } = ExpiryMark::read(value)?;
             json!({"ended_below": below, "time_ms": time_ms})
         }
         b'w' => {
-            let e = Ended::read(value)?;
+            let e = ExpiryQueue::read(value)?;
             json!({"ended": [e.first, e.next], "marks": [e.first_mark, e.next_mark], "marked": e.marked, "marked_ms": e.marked_ms})
         }
         _ => return None,
@@ -137,7 +137,7 @@ fn trades<'a>(all: impl Iterator<Item = Option<Fill<'a>>>) -> Option<Value> {
     .collect()
 }
 
-fn order(e: &Entry<'_>) -> Option<Value> {
+fn order(e: &OrderRecord<'_>) -> Option<Value> {
     let mut shown = Map::new();
     let mut put =
         |name: &str, value: Option<Value>| shown.extend(value.map(|v| (name.to_string(), v)));

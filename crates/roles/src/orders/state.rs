@@ -21,16 +21,16 @@
 mod account;
 
 use crate::intake::bug;
-use domain::account::{Account, House, Position, Totals};
+use domain::account::{Account, CashTotals, HousePosition, Position};
 use domain::hold::{Hold, Terms};
 use domain::reason::Reason;
 use domain::status::{Side, Status};
 use engine::context::Ctx;
 use engine::role::Bug;
 use ports::varint::{put, put_signed, take_i64, take_signed, take_u64};
-use wire::content::Content;
+use wire::content::CommandFingerprint;
 
-use super::fills::Fills;
+use super::fills::OrderFills;
 
 use account::put_account;
 pub(super) use account::read_account;
@@ -43,10 +43,10 @@ const TRADED_VERSION: u8 = 3;
 
 /// Room for a key and a value, used again and again.
 #[derive(Default)]
-pub(super) struct Buffers {
+pub(super) struct OrdersBuffers {
     pub key: Vec<u8>,
     pub value: Vec<u8>,
-    pub tally: Tally,
+    pub tally: HoldTally,
     /// Ids are forgotten some day.
     pub forgets: bool,
     /// Orders that a mass cancel takes at a time; 0: all.
@@ -65,13 +65,13 @@ pub(super) struct Buffers {
 /// orders (and short positions) they hold it for came to hold. The two are written in different
 /// places, so nothing but good bookkeeping makes them equal.
 #[derive(Default, Debug, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(super) struct HoldTally {
     cash: i128,
     incoming: i128,
     shares: i128,
 }
 
-impl Tally {
+impl HoldTally {
     fn account(&mut self, a: &Account, sign: i128) {
         self.cash += sign * i128::from(a.reserved_e4);
         self.incoming += sign * i128::from(a.incoming_e4);
@@ -89,7 +89,7 @@ impl Tally {
     }
 }
 
-impl Buffers {
+impl OrdersBuffers {
     pub(super) fn key(&mut self, letter: u8, first: &str, second: Option<&str>) -> &[u8] {
         self.key.clear();
         self.key.push(letter);
@@ -170,13 +170,13 @@ pub(super) fn read_position(bytes: &[u8]) -> Option<Position> {
     })
 }
 
-pub(super) fn read_house(bytes: &[u8]) -> Option<House> {
+pub(super) fn read_house(bytes: &[u8]) -> Option<HousePosition> {
     whole(bytes, |r| {
         let cash_e4 = take_signed(r)?;
         let quantity = take_signed(r)?;
         let users_quantity = take_signed(r)?;
         let [clearing_e4, clearing_quantity] = take_later(r)?;
-        Some(House {
+        Some(HousePosition {
             cash_e4,
             quantity,
             users_quantity,
@@ -186,13 +186,13 @@ pub(super) fn read_house(bytes: &[u8]) -> Option<House> {
     })
 }
 
-pub(super) fn read_totals(bytes: &[u8]) -> Option<Totals> {
+pub(super) fn read_totals(bytes: &[u8]) -> Option<CashTotals> {
     whole(bytes, |r| {
         let users_e4 = take_signed(r)?;
         let house_e4 = take_signed(r)?;
         let external_e4 = take_signed(r)?;
         let [clearing_e4, fees_e4, rounding_e4] = take_later(r)?;
-        Some(Totals {
+        Some(CashTotals {
             users_e4,
             house_e4,
             external_e4,
@@ -205,7 +205,7 @@ pub(super) fn read_totals(bytes: &[u8]) -> Option<Totals> {
 
 /// The fate of an order id.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry<'a> {
+pub(super) struct OrderRecord<'a> {
     pub status: Status,
     /// Why it was rejected or cancelled.
     pub reason: Option<Reason>,
@@ -214,7 +214,7 @@ pub(super) struct Entry<'a> {
     /// For how much. Nothing, if the order ended before trades were kept.
     pub value_e4: i64,
     /// In which trades.
-    pub fills: Fills<'a>,
+    pub fills: OrderFills<'a>,
     /// The terms that bind the order now; none for an id that is no order's, or was rejected at
     /// once.
     pub terms: Option<Terms>,
@@ -227,7 +227,7 @@ pub(super) struct Entry<'a> {
     /// A cancel that no bucket had room for is on its way to the book, see [`super::messages`].
     pub ending: bool,
     /// The command's content, by which a repeat is told from another command.
-    pub content: Content<'a>,
+    pub content: CommandFingerprint<'a>,
 }
 
 const HAS_TERMS: u8 = 1;
@@ -236,15 +236,19 @@ const STAYS: u8 = 4;
 const FORGOTTEN: u8 = 8;
 const ENDS: u8 = 16;
 
-impl<'a> Entry<'a> {
+impl<'a> OrderRecord<'a> {
     /// Of a command that is no order, or did not become one.
-    pub(super) fn plain(status: Status, reason: Option<Reason>, content: Content<'a>) -> Self {
-        Entry {
+    pub(super) fn plain(
+        status: Status,
+        reason: Option<Reason>,
+        content: CommandFingerprint<'a>,
+    ) -> Self {
+        OrderRecord {
             status,
             reason,
             cum: 0,
             value_e4: 0,
-            fills: Fills::default(),
+            fills: OrderFills::default(),
             terms: None,
             hold: Hold::default(),
             pending: 0,
@@ -320,12 +324,16 @@ impl<'a> Entry<'a> {
             n => Some(Reason::from_number(n)?),
         };
 
-        let mut e = Entry::plain(Status::from_number(status)?, reason, Content(&[]));
+        let mut e = OrderRecord::plain(
+            Status::from_number(status)?,
+            reason,
+            CommandFingerprint(&[]),
+        );
         match version {
             VERSION => {
                 let cum = take_i64(r)?;
                 let hold_e4 = take_i64(r)?;
-                e.first_version(cum, hold_e4, Content(r));
+                e.first_version(cum, hold_e4, CommandFingerprint(r));
             }
             ENTRY_VERSION | TRADED_VERSION => {
                 let (&flags, tail) = r.split_first()?;
@@ -348,7 +356,7 @@ impl<'a> Entry<'a> {
                 }
 
                 if version == TRADED_VERSION {
-                    (e.value_e4, e.fills) = (take_i64(r)?, Fills::read(r)?);
+                    (e.value_e4, e.fills) = (take_i64(r)?, OrderFills::read(r)?);
                     e.fills.forgotten = flags & FORGOTTEN != 0;
                 }
 
@@ -368,7 +376,7 @@ impl<'a> Entry<'a> {
                     e.pending = take_u64(r)?;
                 }
 
-                e.content = Content(r);
+                e.content = CommandFingerprint(r);
                 if let Some(t) = &mut e.terms {
                     t.side = e.content.side()?;
                 }
@@ -383,7 +391,7 @@ impl<'a> Entry<'a> {
 
     /// The fields that version 1 left out follow from the one kind of order it had: a market order
     /// that trades whole.
-    fn first_version(&mut self, cum: i64, hold_e4: i64, content: Content<'a>) {
+    fn first_version(&mut self, cum: i64, hold_e4: i64, content: CommandFingerprint<'a>) {
         self.content = content;
         self.cum = cum;
         let (Some(side), Some(quantity), true) = (
@@ -473,7 +481,7 @@ pub(super) fn unreadable(ctx: &Ctx<'_>, what: &str) -> Bug {
 
 pub(super) fn load_account(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut OrdersBuffers,
     user: &str,
 ) -> Result<Option<Account>, Bug> {
     let account = load(ctx, b.key(b'a', user, None), "an account", read_account)?;
@@ -481,7 +489,7 @@ pub(super) fn load_account(
     Ok(account)
 }
 
-pub(super) fn save_account(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, a: &Account) {
+pub(super) fn save_account(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, user: &str, a: &Account) {
     b.tally.account(a, 1);
     put_account(b.fresh(), a);
     b.key(b'a', user, None);
@@ -490,7 +498,7 @@ pub(super) fn save_account(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str, a: &A
 
 pub(super) fn load_position(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut OrdersBuffers,
     user: &str,
     symbol: &str,
 ) -> Result<Position, Bug> {
@@ -505,7 +513,7 @@ pub(super) fn load_position(
 
 pub(super) fn save_position(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut OrdersBuffers,
     user: &str,
     symbol: &str,
     p: &Position,
@@ -528,7 +536,7 @@ pub(super) fn save_position(
 }
 
 /// Symbols of a user's short positions.
-pub(super) fn shorts(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str) -> Vec<String> {
+pub(super) fn shorts(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, user: &str) -> Vec<String> {
     b.key(b's', user, Some(""));
     let start = b.key.len();
     let mut all = Vec::new();
@@ -542,7 +550,7 @@ pub(super) fn shorts(ctx: &mut Ctx<'_>, b: &mut Buffers, user: &str) -> Vec<Stri
 /// Notes whether a position is short; answers whether that is new.
 pub(super) fn mark_short(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut OrdersBuffers,
     user: &str,
     symbol: &str,
     short: bool,
@@ -561,7 +569,7 @@ pub(super) fn mark_short(
 /// Copies the entry of an order id into `into`; false if the id was never used.
 pub(super) fn load_order(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut OrdersBuffers,
     user: &str,
     order_id: &str,
     into: &mut Vec<u8>,
@@ -578,14 +586,14 @@ pub(super) fn load_order(
 
 pub(super) fn save_order(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut OrdersBuffers,
     user: &str,
     order_id: &str,
-    e: &Entry<'_>,
+    e: &OrderRecord<'_>,
 ) {
     e.put(&mut b.value);
     b.key(b'o', user, Some(order_id));
-    let before = ctx.get(&b.key).and_then(Entry::read);
+    let before = ctx.get(&b.key).and_then(OrderRecord::read);
     before
         .iter()
         .for_each(|before| b.tally.order(&before.hold, -1));
@@ -603,17 +611,17 @@ pub(super) fn save_order(
 /// Forgets an id that has ended. False: it had too many trades to be forgotten at once.
 pub(super) fn delete_order(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut OrdersBuffers,
     user: &str,
     order_id: &str,
 ) -> Result<bool, Bug> {
     let bytes = ctx
         .get(b.key(b'o', user, Some(order_id)))
         .map(<[u8]>::to_vec);
-    match bytes.as_deref().map(Entry::read) {
+    match bytes.as_deref().map(OrderRecord::read) {
         Some(Some(entry)) if !entry.is_open() => {
             if let Some(fills) = entry.fills.forget(ctx, b, (user, order_id)) {
-                save_order(ctx, b, user, order_id, &Entry { fills, ..entry });
+                save_order(ctx, b, user, order_id, &OrderRecord { fills, ..entry });
                 return Ok(false);
             }
 
@@ -630,11 +638,20 @@ pub(super) fn delete_order(
     }
 }
 
-pub(super) fn load_house(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) -> Result<House, Bug> {
+pub(super) fn load_house(
+    ctx: &mut Ctx<'_>,
+    b: &mut OrdersBuffers,
+    symbol: &str,
+) -> Result<HousePosition, Bug> {
     Ok(load(ctx, b.key(b'h', symbol, None), "the house", read_house)?.unwrap_or_default())
 }
 
-pub(super) fn save_house(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, h: &House) {
+pub(super) fn save_house(
+    ctx: &mut Ctx<'_>,
+    b: &mut OrdersBuffers,
+    symbol: &str,
+    h: &HousePosition,
+) {
     let value = b.fresh();
     [h.cash_e4, h.quantity, h.users_quantity]
         .into_iter()
@@ -644,11 +661,11 @@ pub(super) fn save_house(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, h: &H
     ctx.put(&b.key, &b.value);
 }
 
-pub(super) fn load_totals(ctx: &mut Ctx<'_>) -> Result<Totals, Bug> {
+pub(super) fn load_totals(ctx: &mut Ctx<'_>) -> Result<CashTotals, Bug> {
     Ok(load(ctx, b"t", "the totals", read_totals)?.unwrap_or_default())
 }
 
-pub(super) fn save_totals(ctx: &mut Ctx<'_>, b: &mut Buffers, t: &Totals) {
+pub(super) fn save_totals(ctx: &mut Ctx<'_>, b: &mut OrdersBuffers, t: &CashTotals) {
     let value = b.fresh();
     [t.users_e4, t.house_e4, t.external_e4]
         .into_iter()
@@ -660,20 +677,20 @@ pub(super) fn save_totals(ctx: &mut Ctx<'_>, b: &mut Buffers, t: &Totals) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::rate_limit::{Clock, Messages};
+    use domain::rate_limit::{Messages, UserBucket};
     use proptest::prelude::*;
 
     /// Later versions must read what this one wrote.
     #[test]
     fn golden_bytes() {
-        let mut b = Buffers::default();
+        let mut b = OrdersBuffers::default();
         let a = Account {
             available_e4: 1,
             reserved_e4: 2,
             incoming_e4: 3,
             turnover_e4: 4,
             user_seq: 300,
-            clock: Clock {
+            clock: UserBucket {
                 tat_us: -1,
                 last_seen_us: 6,
             },
@@ -723,7 +740,7 @@ mod tests {
         assert_eq!(b.value, [1, 2, 4, 6, 8, 0xac, 2, 1, 12, 0, 0, 0, 10]);
         assert_eq!(read_account(&b.value), Some(a));
         let messages = Messages {
-            clock: Clock {
+            clock: UserBucket {
                 tat_us: -1,
                 last_seen_us: 2,
             },
@@ -744,13 +761,14 @@ mod tests {
         );
         assert_eq!(read_account(&b.value), Some(a));
         let first = [1, 6, 19, 0, 10, 5, 2, 0, 2];
-        let back = Entry::read(&first).expect("an entry of version 1");
+        let back = OrderRecord::read(&first).expect("an entry of version 1");
         assert_eq!(
             (back.status, back.reason, back.content.amount()),
             (Status::Rejected, Some(Reason::InsufficientFunds), Some(1))
         );
-        let content =
-            Content(b"\x01\x01A\x02\x00\x14\x01\x02\x01\x02\x02\x00\x0a\x00\x01\x01\x00\x00");
+        let content = CommandFingerprint(
+            b"\x01\x01A\x02\x00\x14\x01\x02\x01\x02\x02\x00\x0a\x00\x01\x01\x00\x00",
+        );
         let terms = Terms {
             side: Side::Sell,
             quantity: 10,
@@ -766,7 +784,7 @@ mod tests {
             incoming_e4: 3,
         };
 
-        let e = Entry {
+        let e = OrderRecord {
             cum: 4,
             value_e4: 9,
             terms: Some(terms),
@@ -774,7 +792,7 @@ mod tests {
             pending: 1,
             stays: true,
             ending: false,
-            ..Entry::plain(Status::PartiallyFilled, None, content)
+            ..OrderRecord::plain(Status::PartiallyFilled, None, content)
         };
 
         e.put(&mut b.value);
@@ -782,16 +800,16 @@ mod tests {
             b.value[..16],
             [2, 3, 0, 7, 8, 20, 10, 12, 14, 16, 18, 2, 4, 6, 1, 1]
         );
-        let back = Entry::read(&b.value).expect("an entry");
+        let back = OrderRecord::read(&b.value).expect("an entry");
         assert_eq!(
             (back.terms, back.hold, back.cum, back.value_e4, back.pending),
             (e.terms, hold, 4, 9, 1)
         );
-        let ending = Entry { ending: true, ..e };
+        let ending = OrderRecord { ending: true, ..e };
         ending.put(&mut b.value);
         assert_eq!(b.value[..5], [2, 3, 0, 23, 8]);
-        assert!(Entry::read(&b.value).expect("an entry").ending);
-        let ended = Entry {
+        assert!(OrderRecord::read(&b.value).expect("an entry").ending);
+        let ended = OrderRecord {
             status: Status::Filled,
             ..ending
         };
@@ -799,21 +817,21 @@ mod tests {
         ended.put(&mut b.value);
         assert_eq!(b.value[..8], [2, 4, 0, 5, 8, 20, 10, 1]);
         assert_eq!(
-            Entry::read(&b.value).expect("an entry").quantity(),
+            OrderRecord::read(&b.value).expect("an entry").quantity(),
             Some(10)
         );
         for e in [e, ended] {
             // A row of trades, 4 of whose shares have not been taken back; and one in the entry
             // itself.
             let fills =
-                Fills::read(&mut &[1, 8, 11, 3, b'3', b'-', b'1', 6, 200, 1, 8, 6, 1, 2][..])
+                OrderFills::read(&mut &[1, 8, 11, 3, b'3', b'-', b'1', 6, 200, 1, 8, 6, 1, 2][..])
                     .expect("trades");
-            Entry { fills, ..e }.put(&mut b.value);
+            OrderRecord { fills, ..e }.put(&mut b.value);
             assert_eq!(
                 b.value[..10],
                 [3, e.status as u8, 0, b.value[3], 8, 20, 10, 18, 1, 8]
             );
-            let back = Entry::read(&b.value).expect("an entry");
+            let back = OrderRecord::read(&b.value).expect("an entry");
             assert_eq!(
                 (back.hold, back.cum, back.value_e4, back.fills.stand),
                 (
@@ -860,7 +878,7 @@ mod tests {
 
         assert_eq!(
             read_house(&[1, 20, 1, 2]),
-            Some(House {
+            Some(HousePosition {
                 cash_e4: 10,
                 quantity: -1,
                 users_quantity: 1,
@@ -874,7 +892,7 @@ mod tests {
         );
         assert_eq!(
             read_totals(&[1, 20, 0, 19]),
-            Some(Totals {
+            Some(CashTotals {
                 users_e4: 10,
                 external_e4: -10,
                 ..Default::default()
@@ -897,7 +915,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes(bytes: Vec<u8>) {
-            let _ = (read_account(&bytes), read_position(&bytes), read_house(&bytes), read_totals(&bytes), Entry::read(&bytes).map(|e| e.leaves()));
+            let _ = (read_account(&bytes), read_position(&bytes), read_house(&bytes), read_totals(&bytes), OrderRecord::read(&bytes).map(|e| e.leaves()));
         }
     }
 }

@@ -15,23 +15,23 @@ use rustc_hash::FxBuildHasher;
 use domain::portfolio::Holding;
 use domain::status::{Side, Status};
 use engine::context::{Cause, Ctx};
-use engine::role::{Bug, Role};
+use engine::role::{Bug, RoleLogic};
 #[cfg(feature = "faults")]
 use faults::mutants;
 use ports::records::Record;
 use wire::event::{Event, OrderEvent};
-use wire::portfolio::{self as published, PORTFOLIO, POSITION, Portfolio, Position};
+use wire::portfolio::{self as published, PORTFOLIO, POSITION, PortfolioRecord, PositionRecord};
 use wire::topics;
 
 use super::intake::{bug, own};
-use state::{Row, Rows, Sell, State, position_key, sell_key};
+use state::{PortfolioRow, PortfolioRows, PortfolioState, Sell, position_key, sell_key};
 pub(super) use state::{prefix, show};
 
 /// The role's logic; see the module.
 #[derive(Default)]
-pub(super) struct Portfolios {
+pub(super) struct PortfolioRole {
     /// Portfolios touched by the batch, with the cause of the last event of each.
-    touched: IndexMap<Box<str>, (Cause, State), FxBuildHasher>,
+    touched: IndexMap<Box<str>, (Cause, PortfolioState), FxBuildHasher>,
     /// About so many bytes will be written for them.
     pending: usize,
     key: Vec<u8>,
@@ -51,14 +51,14 @@ const INLINE_BYTES: usize = 120;
 const ROW_BYTES: usize = 500;
 
 /// Rows in state, of one user.
-struct Stored<'s, 'c> {
+struct StoredRows<'s, 'c> {
     ctx: &'s mut Ctx<'c>,
     user: &'s str,
     key: &'s mut Vec<u8>,
 }
 
-impl Stored<'_, '_> {
-    fn read<T: Row>(&mut self) -> Result<Option<T>, &'static str> {
+impl StoredRows<'_, '_> {
+    fn read<T: PortfolioRow>(&mut self) -> Result<Option<T>, &'static str> {
         self.ctx
             .get(self.key)
             .map(|bytes| T::read_row(bytes).ok_or(UNREADABLE))
@@ -66,7 +66,7 @@ impl Stored<'_, '_> {
     }
 }
 
-impl Rows for Stored<'_, '_> {
+impl PortfolioRows for StoredRows<'_, '_> {
     fn sell(&mut self, order_id: &str) -> Result<Option<Sell>, &'static str> {
         sell_key(self.user, order_id, self.key);
         self.read()
@@ -94,15 +94,15 @@ impl Rows for Stored<'_, '_> {
     }
 }
 
-impl Role for Portfolios {
+impl RoleLogic for PortfolioRole {
     fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
         let value = own(ctx, record)?;
         let e = OrderEvent::decode(value).map_err(|fault| bug(ctx, fault))?;
         let cause = ctx.cause();
         if !self.touched.contains_key(e.user_id) {
             let state = match ctx.get(e.user_id.as_bytes()) {
-                None => State::new(e.user_id),
-                Some(bytes) => match State::read(e.user_id, bytes) {
+                None => PortfolioState::new(e.user_id),
+                Some(bytes) => match PortfolioState::read(e.user_id, bytes) {
                     Some(state) => state,
                     None => return Err(bug(ctx, UNREADABLE)),
                 },
@@ -115,7 +115,7 @@ impl Role for Portfolios {
         let (last, state) = self.touched.get_mut(e.user_id).expect("just put there");
         *last = cause;
         let inline = state.portfolio.positions.len();
-        let mut rows = Stored {
+        let mut rows = StoredRows {
             ctx,
             user: e.user_id,
             key: &mut self.key,
@@ -142,7 +142,7 @@ impl Role for Portfolios {
     }
 }
 
-impl Portfolios {
+impl PortfolioRole {
     /// Writes and publishes all that is in hand.
     fn write(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Bug> {
         #[cfg(feature = "faults")]
@@ -173,7 +173,7 @@ impl Portfolios {
                 if stored != now {
                     published::position_key(&user, symbol, &mut self.key);
                     self.value.clear();
-                    let position = now.map(|h| Position {
+                    let position = now.map(|h| PositionRecord {
                         user_id: &user,
                         user_seq,
                         symbol,
@@ -201,7 +201,7 @@ impl Portfolios {
     }
 }
 
-fn put_row<T: Row>(ctx: &mut Ctx<'_>, key: &[u8], row: Option<&T>, value: &mut Vec<u8>) {
+fn put_row<T: PortfolioRow>(ctx: &mut Ctx<'_>, key: &[u8], row: Option<&T>, value: &mut Vec<u8>) {
     match row {
         Some(row) => {
             value.clear();
@@ -215,7 +215,7 @@ fn put_row<T: Row>(ctx: &mut Ctx<'_>, key: &[u8], row: Option<&T>, value: &mut V
 /// For a fold outside the role: from the first event on, everything is in hand.
 struct NoRows;
 
-impl Rows for NoRows {
+impl PortfolioRows for NoRows {
     fn sell(&mut self, _order_id: &str) -> Result<Option<Sell>, &'static str> {
         Ok(None)
     }
@@ -230,28 +230,32 @@ impl Rows for NoRows {
 }
 
 /// A portfolio folded event by event outside the role, to look back at what it was.
-pub struct History(State);
+pub struct History(PortfolioState);
 
 impl History {
     /// Of a user who has no events yet.
     pub fn of(user: &str) -> History {
-        History(State::in_memory(user))
+        History(PortfolioState::in_memory(user))
     }
 
     /// Folds the user's next event in; answers the portfolio after it.
-    pub fn fold(&mut self, e: &OrderEvent<'_>) -> Result<&Portfolio, &'static str> {
+    pub fn fold(&mut self, e: &OrderEvent<'_>) -> Result<&PortfolioRecord, &'static str> {
         fold(&mut self.0, e, &mut NoRows)?;
         Ok(&self.0.portfolio)
     }
 
     /// The portfolio after the last event.
-    pub fn portfolio(&self) -> &Portfolio {
+    pub fn portfolio(&self) -> &PortfolioRecord {
         &self.0.portfolio
     }
 }
 
 /// Folds one event in. An error: the events cannot be what `orders` wrote.
-fn fold(s: &mut State, e: &OrderEvent<'_>, rows: &mut dyn Rows) -> Result<(), &'static str> {
+fn fold(
+    s: &mut PortfolioState,
+    e: &OrderEvent<'_>,
+    rows: &mut dyn PortfolioRows,
+) -> Result<(), &'static str> {
     const INCOMPLETE: &str = "a field is missing";
     if e.user_seq != s.portfolio.user_seq + 1 {
         return Err("user_seq does not follow the one before it");
@@ -324,9 +328,9 @@ mod tests {
 
     #[test]
     fn sells_hold_shares_until_they_end() {
-        let mut s = State::new("u");
+        let mut s = PortfolioState::new("u");
         let mut seq = 0;
-        let mut on = |s: &mut State, event, side, quantity: i64, status| {
+        let mut on = |s: &mut PortfolioState, event, side, quantity: i64, status| {
             seq += 1;
             let e = OrderEvent {
                 user_seq: seq,

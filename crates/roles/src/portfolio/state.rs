@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use domain::portfolio::{self as arithmetic, Holding};
 use domain::status::Side;
 use ports::varint::{put, put_bytes, put_signed, take, take_bytes, take_i64, take_u64};
-use wire::portfolio::Portfolio;
+use wire::portfolio::PortfolioRecord;
 
 /// Versions of a user's record: with the open sells in it; with all positions in it; with rows of
 /// positions besides, or with sells of version 1 that are not rows yet.
@@ -41,7 +41,7 @@ const WHOLE_AGAIN: u64 = 128;
 pub(super) const MOVED_AT_ONCE: usize = 500;
 
 /// Reads rows of the user.
-pub(super) trait Rows {
+pub(super) trait PortfolioRows {
     fn sell(&mut self, order_id: &str) -> Result<Option<Sell>, &'static str>;
     fn position(&mut self, symbol: &str) -> Result<Option<Holding>, &'static str>;
     fn positions(&mut self) -> Result<Vec<(String, Holding)>, &'static str>;
@@ -55,7 +55,7 @@ pub(super) struct Sell {
 }
 
 /// A value that lies in a row.
-pub(super) trait Row: Sized + Clone + PartialEq {
+pub(super) trait PortfolioRow: Sized + Clone + PartialEq {
     fn put(&self, out: &mut Vec<u8>);
     fn take(bytes: &mut &[u8]) -> Option<Self>;
 
@@ -74,7 +74,7 @@ pub(super) trait Row: Sized + Clone + PartialEq {
     }
 }
 
-impl Row for Sell {
+impl PortfolioRow for Sell {
     fn put(&self, out: &mut Vec<u8>) {
         put_bytes(out, self.symbol.as_bytes());
         put_signed(out, i128::from(self.leaves));
@@ -88,7 +88,7 @@ impl Row for Sell {
     }
 }
 
-impl Row for Holding {
+impl PortfolioRow for Holding {
     fn put(&self, out: &mut Vec<u8>) {
         [self.quantity, self.reserved, self.cost_basis_e4]
             .into_iter()
@@ -135,9 +135,9 @@ type Changed<'a, T> = (&'a str, Option<&'a T>, Option<&'a T>);
 
 /// One user's state, as far as it is needed: of the rows only those that something happened to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct State {
+pub(super) struct PortfolioState {
     /// Figures, and the positions that are no rows.
-    pub portfolio: Portfolio,
+    pub portfolio: PortfolioRecord,
     /// How many positions are rows.
     rows: u64,
     /// Positions that are rows, by symbol.
@@ -150,12 +150,12 @@ pub(super) struct State {
     whole_max: usize,
 }
 
-impl State {
+impl PortfolioState {
     pub(super) fn new(user: &str) -> Self {
-        State {
-            portfolio: Portfolio {
+        PortfolioState {
+            portfolio: PortfolioRecord {
                 user_id: user.to_string(),
-                ..Portfolio::default()
+                ..PortfolioRecord::default()
             },
             rows: 0,
             positions: BTreeMap::new(),
@@ -167,9 +167,9 @@ impl State {
 
     /// One that is kept nowhere, and stays whole.
     pub(super) fn in_memory(user: &str) -> Self {
-        State {
+        PortfolioState {
             whole_max: usize::MAX,
-            ..State::new(user)
+            ..PortfolioState::new(user)
         }
     }
 
@@ -177,7 +177,7 @@ impl State {
     fn position(
         &mut self,
         symbol: &str,
-        rows: &mut dyn Rows,
+        rows: &mut dyn PortfolioRows,
     ) -> Result<Option<&mut Holding>, &'static str> {
         if let Some(holding) = self.portfolio.positions.get_mut(symbol) {
             return Ok(Some(holding));
@@ -206,7 +206,7 @@ impl State {
     fn position_or_new(
         &mut self,
         symbol: &str,
-        rows: &mut dyn Rows,
+        rows: &mut dyn PortfolioRows,
     ) -> Result<&mut Holding, &'static str> {
         if self.position(symbol, rows)?.is_none() {
             if self.rows == 0 && self.portfolio.positions.len() < self.whole_max {
@@ -254,7 +254,7 @@ impl State {
     }
 
     /// Takes a sell in hand; false if there is none.
-    fn sell(&mut self, order_id: &str, rows: &mut dyn Rows) -> Result<bool, &'static str> {
+    fn sell(&mut self, order_id: &str, rows: &mut dyn PortfolioRows) -> Result<bool, &'static str> {
         if self.sells.contains_key(order_id) {
             return Ok(true);
         }
@@ -283,7 +283,7 @@ impl State {
         order_id: &str,
         symbol: &str,
         quantity: i64,
-        rows: &mut dyn Rows,
+        rows: &mut dyn PortfolioRows,
     ) -> Result<(), &'static str> {
         if quantity == 0 {
             return Ok(());
@@ -317,7 +317,7 @@ impl State {
         &mut self,
         order_id: &str,
         quantity: Option<i64>,
-        rows: &mut dyn Rows,
+        rows: &mut dyn PortfolioRows,
     ) -> Result<(), &'static str> {
         if !self.sell(order_id, rows)? {
             return Ok(());
@@ -359,7 +359,7 @@ impl State {
         symbol: &str,
         side: Side,
         (quantity, price_e4, fee_e4): (i64, i64, i64),
-        rows: &mut dyn Rows,
+        rows: &mut dyn PortfolioRows,
     ) -> Result<(), &'static str> {
         let holding = self.position_or_new(symbol, rows)?;
         let realised = arithmetic::fill(holding, side, quantity, price_e4)
@@ -374,7 +374,7 @@ impl State {
 
     /// After each event: what is to lie apart moves to rows, so many at an event; what has become
     /// small comes together again.
-    pub(super) fn settle(&mut self, rows: &mut dyn Rows) -> Result<(), &'static str> {
+    pub(super) fn settle(&mut self, rows: &mut dyn PortfolioRows) -> Result<(), &'static str> {
         let inline = self.portfolio.positions.len();
         if self.rows > 0 && self.rows + inline as u64 <= WHOLE_AGAIN {
             for (symbol, holding) in rows.positions()? {
@@ -464,14 +464,14 @@ impl State {
     }
 
     /// From a record of any version.
-    pub(super) fn read(user: &str, bytes: &[u8]) -> Option<State> {
+    pub(super) fn read(user: &str, bytes: &[u8]) -> Option<PortfolioState> {
         let (&version, mut rest) = bytes.split_first()?;
         if ![WITH_SELLS, WHOLE, APART].contains(&version) {
             return None;
         }
 
         let r = &mut rest;
-        let mut s = State::new(user);
+        let mut s = PortfolioState::new(user);
         let p = &mut s.portfolio;
         p.user_seq = take_u64(r)?;
         for slot in [
@@ -504,7 +504,7 @@ fn changed<T: PartialEq>(
         .map(|(id, h)| (id.as_str(), h.stored.as_ref(), h.now.as_ref()))
 }
 
-fn put_all<T: Row>(out: &mut Vec<u8>, all: &BTreeMap<String, T>) {
+fn put_all<T: PortfolioRow>(out: &mut Vec<u8>, all: &BTreeMap<String, T>) {
     put(out, all.len() as u128);
     for (id, value) in all {
         put_bytes(out, id.as_bytes());
@@ -512,7 +512,7 @@ fn put_all<T: Row>(out: &mut Vec<u8>, all: &BTreeMap<String, T>) {
     }
 }
 
-fn take_all<T: Row>(r: &mut &[u8]) -> Option<BTreeMap<String, T>> {
+fn take_all<T: PortfolioRow>(r: &mut &[u8]) -> Option<BTreeMap<String, T>> {
     let mut all = BTreeMap::new();
     for _ in 0..take(r)? {
         all.insert(text(r)?, T::take(r)?);
@@ -543,7 +543,7 @@ pub(crate) fn show(key: &str, value: &[u8]) -> Option<(String, Value)> {
         ));
     }
 
-    let s = State::read(key, value)?;
+    let s = PortfolioState::read(key, value)?;
     let p = &s.portfolio;
     let mut shown = json!({
         "user_seq": p.user_seq,

@@ -8,7 +8,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::intake::bug;
 use crate::settings::{HOUSE_IN_BOOK, LAST_PROCESSED, OWED_TO_WHAT_RESTS, STOPS_BY_TRIGGER};
-use domain::book::{self, Book, Change, Life, Order, Stage, Verdict};
+use domain::book::{self, Book, Life, Order, ReplaceKind, Stage, SubmitOutcome};
 use domain::house;
 use domain::instrument::Instrument;
 use domain::price::{Priced, Stale, is_beyond, is_fresh};
@@ -17,11 +17,13 @@ use domain::status::Side;
 use engine::context::Ctx;
 use engine::role::Bug;
 use faults::crash::{self, Point};
-use wire::book::{Ask, BookCommand, NewOrder, Outcome, Trigger};
+use wire::book::{Ask, BookCommand, NewOrder, OrderOutcome, Trigger};
 
 use super::gate::{Ears, Gate};
-use super::out::{Out, Owner};
-use super::state::{self, Act, BookHead, Buffers, Crossing, Dealer, Moment, Rest, Taker};
+use super::out::{OrderKey, Out};
+use super::state::{
+    self, ArrivalMoment, BookHead, Crossing, Dealer, Rest, Taker, TradingBuffers, WaitingAct,
+};
 
 /// Stops that fire at once by one tick or command, before and after it; the rest go on in later
 /// transactions.
@@ -35,14 +37,14 @@ const LOOKS: usize = 20;
 /// A symbol's book in memory. It is a copy of what is in state, made when the symbol is first
 /// looked at.
 pub(super) struct Stand {
-    pub book: Book<Owner>,
+    pub book: Book<OrderKey>,
     pub slots: IndexMap<Box<[u8]>, u32, FxBuildHasher>,
     /// The last trade between users by which stops went.
     pub trade: Option<Priced>,
     /// The house owes what rests a quote.
     pub owed: bool,
     /// The order that is on its way through the book, if it met more than one record may lead to.
-    rest: Option<Rest<Owner>>,
+    rest: Option<Rest<OrderKey>>,
     /// Numbers of what waits behind it, in state.
     line: Range<u64>,
     saved: BookHead,
@@ -50,9 +52,13 @@ pub(super) struct Stand {
 
 impl Stand {
     /// Brings the book back as it was, queues included.
-    pub(super) fn load(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) -> Result<Stand, Bug> {
+    pub(super) fn load(
+        ctx: &mut Ctx<'_>,
+        b: &mut TradingBuffers,
+        symbol: &str,
+    ) -> Result<Stand, Bug> {
         let saved = state::load_head(ctx, b, symbol)?;
-        let rest = state::load_rest(ctx, b, symbol, Owner::read)?;
+        let rest = state::load_rest(ctx, b, symbol, OrderKey::read)?;
         let line = state::load_line(ctx, b, symbol);
         let mut stand = Stand {
             book: Book::new(saved.head),
@@ -64,7 +70,7 @@ impl Stand {
             saved,
         };
 
-        for order in state::load_orders(ctx, b, symbol, Owner::read)? {
+        for order in state::load_orders(ctx, b, symbol, OrderKey::read)? {
             let key = order.party.key.clone();
             let slot = stand.book.restore(order);
             stand.slots.insert(key, slot);
@@ -79,7 +85,7 @@ impl Stand {
         self.rest.is_some() || !self.line.is_empty()
     }
 
-    pub(super) fn save(&mut self, ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) {
+    pub(super) fn save(&mut self, ctx: &mut Ctx<'_>, b: &mut TradingBuffers, symbol: &str) {
         let now = BookHead {
             head: self.book.head(),
             trade: self.trade,
@@ -95,21 +101,21 @@ impl Stand {
 
 /// The bounds of one record's consequences, at whatever books.
 #[derive(Clone, Copy)]
-pub(super) struct Room {
-    pub book: book::Room,
+pub(super) struct RecordBudget {
+    pub book: book::StepBudget,
     pub steps: usize,
 }
 
-impl Room {
+impl RecordBudget {
     /// For so many trades; 0: for all there are.
-    pub(super) fn new(fills: u64) -> Room {
+    pub(super) fn new(fills: u64) -> RecordBudget {
         match usize::try_from(fills).unwrap_or(usize::MAX) {
-            0 => Room {
-                book: book::Room::UNBOUNDED,
+            0 => RecordBudget {
+                book: book::StepBudget::UNBOUNDED,
                 steps: usize::MAX,
             },
-            fills => Room {
-                book: book::Room {
+            fills => RecordBudget {
+                book: book::StepBudget {
                     fills,
                     looks: fills.saturating_mul(LOOKS),
                 },
@@ -120,7 +126,7 @@ impl Room {
 }
 
 /// A book with what its decisions rest on.
-pub(super) struct Floor<'o, 'c> {
+pub(super) struct BookSession<'o, 'c> {
     pub stand: &'o mut Stand,
     pub out: Out<'o, 'c>,
     pub instrument: Option<Instrument>,
@@ -132,10 +138,10 @@ pub(super) struct Floor<'o, 'c> {
     pub rules: u64,
     /// Users who are switched off, if that ends orders.
     pub gate: &'o mut Gate,
-    pub room: &'o mut Room,
+    pub room: &'o mut RecordBudget,
 }
 
-impl Floor<'_, '_> {
+impl BookSession<'_, '_> {
     pub(super) fn is_open(&self) -> bool {
         self.instrument.is_some_and(|i| i.is_open())
     }
@@ -175,7 +181,7 @@ impl Floor<'_, '_> {
     }
 
     pub(super) fn enter(&mut self, user_id: &str, order_id: &str, n: &NewOrder) {
-        let party = Owner::new(user_id, order_id);
+        let party = OrderKey::new(user_id, order_id);
 
         // The order may have come before the tick by which it was let in: topics have no common
         // clock.
@@ -202,7 +208,7 @@ impl Floor<'_, '_> {
         // An owner who was switched off while the order was on its way is told so.
         let off = self.gate.closed(self.out.ctx, party.user_id());
         if let Err(reason) = off.map_or(Ok(()), Err).and_then(|()| self.may_enter(n)) {
-            self.out.tell(&party, None, Outcome::Rejected(reason));
+            self.out.tell(&party, None, OrderOutcome::Rejected(reason));
             return;
         }
 
@@ -225,7 +231,7 @@ impl Floor<'_, '_> {
     }
 
     /// Puts an order to the book. `new`: its owner has not heard of it yet.
-    fn put(&mut self, order: Order<Owner>, new: bool) {
+    fn put(&mut self, order: Order<OrderKey>, new: bool) {
         let dealer = self.dealer(&order);
         self.meet(
             order,
@@ -241,12 +247,13 @@ impl Floor<'_, '_> {
 
     /// Lets an order trade, and deals with what becomes of it. `stage`: how far it had come, if it
     /// goes on.
-    fn meet(&mut self, order: Order<Owner>, stage: Option<Stage>, taker: Taker) {
+    fn meet(&mut self, order: Order<OrderKey>, stage: Option<Stage>, taker: Taker) {
         // An order that goes on is asked again, since its owner may be switched off by now.
         if let Some(reason) =
             stage.and_then(|_| self.gate.closed(self.out.ctx, order.party.user_id()))
         {
-            self.out.tell(&order.party, None, Outcome::Done(reason));
+            self.out
+                .tell(&order.party, None, OrderOutcome::Done(reason));
             return;
         }
 
@@ -273,8 +280,8 @@ impl Floor<'_, '_> {
         };
 
         let Ears { first, last, .. } = ears;
-        if let Verdict::Pauses(order, stage) = verdict {
-            let moment = Moment {
+        if let SubmitOutcome::Pauses(order, stage) = verdict {
+            let moment = ArrivalMoment {
                 time_ms: self.now_ms,
                 tick: self.tick,
             };
@@ -318,8 +325,8 @@ impl Floor<'_, '_> {
         }
 
         match verdict {
-            Verdict::Filled(_) | Verdict::Pauses(..) => {}
-            Verdict::Rests(slot) => {
+            SubmitOutcome::Filled(_) | SubmitOutcome::Pauses(..) => {}
+            SubmitOutcome::Rests(slot) => {
                 let Some(order) = self.stand.book.get(slot) else {
                     return;
                 };
@@ -327,7 +334,7 @@ impl Floor<'_, '_> {
                 self.stand.slots.insert(order.party.key.clone(), slot);
                 self.out.keep(order);
                 if new && last.is_none() {
-                    self.out.tell(&order.party, None, Outcome::Accepted);
+                    self.out.tell(&order.party, None, OrderOutcome::Accepted);
                 }
 
                 let sides = [Side::Buy, Side::Sell]
@@ -347,30 +354,34 @@ impl Floor<'_, '_> {
                     && matches!(dealer, Dealer::Outside(_))
                     && self.rules >= HOUSE_IN_BOOK;
             }
-            Verdict::Cancelled(o, reason) => self.out.tell(&o.party, None, Outcome::Done(reason)),
-            Verdict::Rejected(o, reason) => {
+            SubmitOutcome::Cancelled(o, reason) => {
+                self.out.tell(&o.party, None, OrderOutcome::Done(reason))
+            }
+            SubmitOutcome::Rejected(o, reason) => {
                 self.out.tell(
                     &o.party,
                     None,
                     if new {
-                        Outcome::Rejected(reason)
+                        OrderOutcome::Rejected(reason)
                     } else {
-                        Outcome::Done(reason)
+                        OrderOutcome::Done(reason)
                     },
                 );
             }
-            Verdict::Unfilled(o, reason) => match dealer {
+            SubmitOutcome::Unfilled(o, reason) => match dealer {
                 Dealer::Outside(Ok(price_e4)) => self.out.with_house(&o, price_e4, o.leaves, false),
                 Dealer::Outside(Err(Reason::NoLiquidity)) | Dealer::InBook(_) => {
-                    self.out.tell(&o.party, None, Outcome::Done(reason))
+                    self.out.tell(&o.party, None, OrderOutcome::Done(reason))
                 }
-                Dealer::Outside(Err(band)) => self.out.tell(&o.party, None, Outcome::Done(band)),
+                Dealer::Outside(Err(band)) => {
+                    self.out.tell(&o.party, None, OrderOutcome::Done(band))
+                }
             },
         }
     }
 
     /// The slot of an order that is in the book and alive. A dead one is cleared away on the spot.
-    pub(super) fn find(&mut self, owner: &Owner) -> Option<u32> {
+    pub(super) fn find(&mut self, owner: &OrderKey) -> Option<u32> {
         let slot = self.stand.slots.get(&owner.key).copied()?;
         if self.stand.book.is_live(slot, self.now_ms) {
             return Some(slot);
@@ -381,15 +392,15 @@ impl Floor<'_, '_> {
     }
 
     pub(super) fn cancel(&mut self, user_id: &str, order_id: &str, cause_id: &str, reason: Reason) {
-        let owner = Owner::new(user_id, order_id);
+        let owner = OrderKey::new(user_id, order_id);
         match self.find(&owner).and_then(|slot| self.take(slot)) {
             Some(o) => self
                 .out
-                .tell(&o.party, Some(cause_id), Outcome::Done(reason)),
+                .tell(&o.party, Some(cause_id), OrderOutcome::Done(reason)),
             None => self.out.tell(
                 &owner,
                 Some(cause_id),
-                Outcome::CancelRefused(Reason::TooLateToCancel),
+                OrderOutcome::CancelRefused(Reason::TooLateToCancel),
             ),
         }
     }
@@ -403,9 +414,9 @@ impl Floor<'_, '_> {
         limit_e4: i64,
         ceiling_e4: i64,
     ) {
-        let owner = Owner::new(user_id, order_id);
+        let owner = OrderKey::new(user_id, order_id);
         let cause = Some(cause_id);
-        let replaced = Outcome::Replaced { quantity, limit_e4 };
+        let replaced = OrderOutcome::Replaced { quantity, limit_e4 };
         self.end_if_off(&owner);
         let found = self.find(&owner).ok_or(Reason::TooLateToCancel);
         let checked = match (found, self.closed()) {
@@ -418,8 +429,8 @@ impl Floor<'_, '_> {
         match checked {
             Err(reason) => self
                 .out
-                .tell(&owner, cause, Outcome::ReplaceRefused(reason)),
-            Ok((slot, Change::InPlace)) => {
+                .tell(&owner, cause, OrderOutcome::ReplaceRefused(reason)),
+            Ok((slot, ReplaceKind::InPlace)) => {
                 self.stand.book.shrink(slot, quantity);
                 self.stand
                     .book
@@ -428,11 +439,11 @@ impl Floor<'_, '_> {
                     .for_each(|o| self.out.keep(o));
                 self.out.tell(&owner, cause, replaced);
             }
-            Ok((slot, Change::Fills)) => {
+            Ok((slot, ReplaceKind::Fills)) => {
                 self.take(slot);
                 self.out.tell(&owner, cause, replaced);
             }
-            Ok((slot, Change::Anew)) => {
+            Ok((slot, ReplaceKind::Anew)) => {
                 self.out.tell(&owner, cause, replaced);
                 if let Some(o) = self.take(slot) {
                     let ceiling_e4 = if o.side == Side::Sell {
@@ -455,7 +466,12 @@ impl Floor<'_, '_> {
         }
     }
 
-    fn check_replace(&mut self, slot: u32, quantity: i64, limit_e4: i64) -> Result<Change, Reason> {
+    fn check_replace(
+        &mut self,
+        slot: u32,
+        quantity: i64,
+        limit_e4: i64,
+    ) -> Result<ReplaceKind, Reason> {
         let (house, side) = match self.stand.book.get(slot) {
             Some(o) => (self.dealer(o).house(), o.side),
             None => return Err(Reason::TooLateToCancel),
@@ -478,7 +494,7 @@ impl Floor<'_, '_> {
     }
 
     /// Takes an order out of book, index and state.
-    pub(super) fn take(&mut self, slot: u32) -> Option<Order<Owner>> {
+    pub(super) fn take(&mut self, slot: u32) -> Option<Order<OrderKey>> {
         let order = self.stand.book.remove(slot)?;
         self.stand.slots.swap_remove(&order.party.key);
         self.out.forget(&order.party);
@@ -489,9 +505,9 @@ impl Floor<'_, '_> {
     fn bury(&mut self, slot: u32) {
         if let Some(o) = self.take(slot) {
             let outcome = if o.deadline_ms <= self.now_ms {
-                Outcome::Expired
+                OrderOutcome::Expired
             } else {
-                Outcome::Done(Reason::Delisted)
+                OrderOutcome::Done(Reason::Delisted)
             };
 
             self.out.tell(&o.party, None, outcome);
@@ -527,7 +543,8 @@ impl Floor<'_, '_> {
             self.stand.slots.swap_remove(&order.party.key);
             self.out.forget(&order.party);
             if let Some(reason) = self.gate.closed(self.out.ctx, order.party.user_id()) {
-                self.out.tell(&order.party, None, Outcome::Done(reason));
+                self.out
+                    .tell(&order.party, None, OrderOutcome::Done(reason));
                 continue;
             }
 
@@ -537,7 +554,8 @@ impl Floor<'_, '_> {
                 (order, None)
             };
 
-            self.out.tell(&order.party, None, Outcome::Triggered(told));
+            self.out
+                .tell(&order.party, None, OrderOutcome::Triggered(told));
             self.put(order, false);
         }
 
@@ -548,7 +566,11 @@ impl Floor<'_, '_> {
     /// A stop at the price that has set it off. Without a limit of its own, it is bound by the
     /// collar from that price. A buy has set cash aside up to the collar from its stop price: where
     /// the market has gone further, it waits there instead of being nothing.
-    fn set_off(&self, mut order: Order<Owner>, price_e4: i64) -> (Order<Owner>, Option<Trigger>) {
+    fn set_off(
+        &self,
+        mut order: Order<OrderKey>,
+        price_e4: i64,
+    ) -> (Order<OrderKey>, Option<Trigger>) {
         if let Some(i) = self.instrument.filter(|_| order.market) {
             // No bound: beyond all prices.
             let worst = house::worst_price(order.side, price_e4, i.collar_bps).unwrap_or(i64::MAX);
@@ -579,8 +601,8 @@ impl Floor<'_, '_> {
     }
 
     /// Does what came for the symbol, or lets it wait for its turn. Whatever waits goes on.
-    pub(super) fn take_in(&mut self, act: Act<'_>) -> Result<(), Bug> {
-        let moment = Moment {
+    pub(super) fn take_in(&mut self, act: WaitingAct<'_>) -> Result<(), Bug> {
+        let moment = ArrivalMoment {
             time_ms: self.now_ms,
             tick: self.tick,
         };
@@ -609,28 +631,28 @@ impl Floor<'_, '_> {
     }
 
     /// Answers what is not done of it; all of it, if something must come first that is not done.
-    fn act<'a>(&mut self, act: Act<'a>) -> Result<Option<Act<'a>>, Bug> {
+    fn act<'a>(&mut self, act: WaitingAct<'a>) -> Result<Option<WaitingAct<'a>>, Bug> {
         self.doom();
         match act {
-            Act::Price(price_e4) => {
+            WaitingAct::Price(price_e4) => {
                 if self.rules >= LAST_PROCESSED {
                     self.stand.trade = None;
                 }
 
                 match self.quote_anew(price_e4) {
-                    Some(crossing) => return self.act(Act::Crossing(crossing)),
+                    Some(crossing) => return self.act(WaitingAct::Crossing(crossing)),
                     None => return Ok(self.reached(price_e4)),
                 }
             }
-            Act::Crossing(mut crossing) => {
+            WaitingAct::Crossing(mut crossing) => {
                 let crossed = self.cross(&mut crossing);
                 return Ok(if crossed {
                     self.reached(crossing.price_e4)
                 } else {
-                    Some(Act::Crossing(crossing))
+                    Some(WaitingAct::Crossing(crossing))
                 });
             }
-            Act::Command(value) => {
+            WaitingAct::Command(value) => {
                 let c = BookCommand::decode(value).map_err(|fault| bug(self.out.ctx, fault))?;
 
                 // Stops that were armed before come before the present order, as far as one record
@@ -668,11 +690,11 @@ impl Floor<'_, '_> {
 
     /// The market is at a price: stops that it reaches fire. Answers what is left to do: all of
     /// them fire before anything else comes, by the house's quote at that price.
-    fn reached(&mut self, price_e4: i64) -> Option<Act<'static>> {
+    fn reached(&mut self, price_e4: i64) -> Option<WaitingAct<'static>> {
         self.arm(Some(price_e4));
         self.fire(FIRE_MAX);
         let unfired = self.rules >= HOUSE_IN_BOOK && self.stand.book.has_fired() && self.is_open();
-        unfired.then_some(Act::Crossing(Crossing {
+        unfired.then_some(WaitingAct::Crossing(Crossing {
             price_e4,
             side: Side::Sell,
             ask: None,
@@ -685,7 +707,7 @@ impl Floor<'_, '_> {
     /// there is room. Each is decided by the moment at which it came, so nothing depends on how
     /// much of it one record takes.
     pub(super) fn go_on(&mut self) -> Result<(), Bug> {
-        let now = Moment {
+        let now = ArrivalMoment {
             time_ms: self.now_ms,
             tick: self.tick,
         };
@@ -760,7 +782,7 @@ impl Floor<'_, '_> {
         }
     }
 
-    fn at(&mut self, moment: Moment) {
+    fn at(&mut self, moment: ArrivalMoment) {
         (self.now_ms, self.out.now_ms, self.tick) = (moment.time_ms, moment.time_ms, moment.tick);
     }
 

@@ -4,22 +4,22 @@
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
-use crate::rows::{self, Rows};
+use crate::rows::{self, DecodedTable};
 use domain::book::{Match, Order, Watch};
 use domain::control::{Control, EVERYBODY};
 use domain::reason::Reason;
 use domain::status::Side;
 use engine::context::Ctx;
-use wire::book::Outcome;
+use wire::book::OrderOutcome;
 use wire::topics;
 
-use super::floor::Floor;
-use super::out::{Out, Owner};
+use super::floor::BookSession;
+use super::out::{OrderKey, Out};
 
 /// Users who are switched off.
 pub(super) struct Gate {
     /// None: by the rules of before that ends no orders.
-    rows: Option<Rows<Control>>,
+    rows: Option<DecodedTable<Control>>,
 }
 
 impl Gate {
@@ -53,24 +53,25 @@ pub(super) struct Ears<'e, 'o, 'c> {
     pub last: Option<i64>,
 }
 
-impl Watch<Owner> for &mut Ears<'_, '_, '_> {
-    fn may_trade(&mut self, order: &Order<Owner>) -> bool {
+impl Watch<OrderKey> for &mut Ears<'_, '_, '_> {
+    fn may_trade(&mut self, order: &Order<OrderKey>) -> bool {
         self.gate
             .closed(self.out.ctx, order.party.user_id())
             .is_none()
     }
 
-    fn ended(&mut self, order: Order<Owner>) {
+    fn ended(&mut self, order: Order<OrderKey>) {
         self.slots.swap_remove(&order.party.key);
         self.out.forget(&order.party);
         let reason = self
             .gate
             .closed(self.out.ctx, order.party.user_id())
             .unwrap_or(Reason::KillSwitch);
-        self.out.tell(&order.party, None, Outcome::Done(reason));
+        self.out
+            .tell(&order.party, None, OrderOutcome::Done(reason));
     }
 
-    fn matched(&mut self, m: Match<'_, Owner>) {
+    fn matched(&mut self, m: Match<'_, OrderKey>) {
         self.out.matched(&m);
         if let Some(maker) = m.maker.filter(|maker| maker.leaves == 0) {
             self.slots.swap_remove(&maker.party.key);
@@ -80,7 +81,7 @@ impl Watch<Owner> for &mut Ears<'_, '_, '_> {
         self.first = self.first.or(self.last);
     }
 
-    fn crossed(&mut self, order: &Order<Owner>, quantity: i64) {
+    fn crossed(&mut self, order: &Order<OrderKey>, quantity: i64) {
         self.out.with_house(order, order.limit_e4, quantity, true);
         self.out.left(order);
         if order.leaves == 0 {
@@ -89,13 +90,13 @@ impl Watch<Owner> for &mut Ears<'_, '_, '_> {
     }
 }
 
-impl Floor<'_, '_> {
+impl BookSession<'_, '_> {
     /// An order of who is switched off ends, whatever was asked of it.
-    pub(super) fn end_if_off(&mut self, owner: &Owner) {
+    pub(super) fn end_if_off(&mut self, owner: &OrderKey) {
         let Some(slot) = self.find(owner) else { return };
         if let Some(reason) = self.gate.closed(self.out.ctx, owner.user_id()) {
             self.take(slot);
-            self.out.tell(owner, None, Outcome::Done(reason));
+            self.out.tell(owner, None, OrderOutcome::Done(reason));
         }
     }
 
@@ -118,13 +119,13 @@ impl Floor<'_, '_> {
             .chain(sides.into_iter().flat_map(|side| book.stops(side)));
         let mut off =
             all.filter_map(|o| Some((o.party.clone(), gate.closed(ctx, o.party.user_id())?)));
-        let ended: Vec<(Owner, Reason)> = off.by_ref().take(max).collect();
+        let ended: Vec<(OrderKey, Reason)> = off.by_ref().take(max).collect();
         let more = off.next().is_some();
         drop(off);
         for (owner, reason) in &ended {
             if let Some(slot) = self.stand.slots.get(&owner.key).copied() {
                 self.take(slot);
-                self.out.tell(owner, None, Outcome::Done(*reason));
+                self.out.tell(owner, None, OrderOutcome::Done(*reason));
             }
         }
 

@@ -12,10 +12,10 @@ mod untold;
 use std::collections::BTreeMap;
 
 use domain::instrument::Instrument;
-use domain::price::{Priced, Taken};
+use domain::price::{Priced, TickFate};
 use domain::tick::{ANEW_MS, LATE_TOLD, Rules, Source, Tick, Unfit};
 use engine::context::Ctx;
-use engine::role::{Bug, Role};
+use engine::role::{Bug, RoleLogic};
 use ports::records::Record;
 use wire::book::BookCommand;
 use wire::trade::{REFERENCE_PRICE, ReferencePrice};
@@ -23,14 +23,14 @@ use wire::{tick, topics};
 
 use super::RoleSettings;
 use super::intake::{bug, own, vet};
-use super::rows::{self, Rows};
+use super::rows::{self, DecodedTable};
 use super::settings::{LAST_IS_TOLD, MERGED_BY_LOG_TIME, SWITCHED_OFF_ENDS};
-use floor::{Floor, Room, Stand};
+use floor::{BookSession, RecordBudget, Stand};
 use gate::Gate;
 use out::{Out, Texts};
 pub use reading::{BookLine, read_books};
 pub(super) use state::show;
-use state::{Act, Buffers};
+use state::{TradingBuffers, WaitingAct};
 use untold::Untold;
 
 /// Orders that one record of the clock clears away or fires.
@@ -44,9 +44,9 @@ const LATE_TICKS: &str = "LATE_TICKS";
 pub(super) struct Trading {
     settings: RoleSettings,
     rules: Rules,
-    instruments: Rows<Instrument>,
+    instruments: DecodedTable<Instrument>,
     gate: Gate,
-    buffers: Buffers,
+    buffers: TradingBuffers,
     texts: Texts,
     /// Books that were looked at: copies of state. Sorted, because the order in which the clock
     /// visits them must not depend on which was looked at first.
@@ -65,7 +65,7 @@ impl Trading {
             rules: settings.price_rules(),
             instruments: rows::instruments(),
             gate: Gate::new(settings.rules >= SWITCHED_OFF_ENDS),
-            buffers: Buffers::default(),
+            buffers: TradingBuffers::default(),
             texts: Texts::default(),
             stands: BTreeMap::new(),
             all_open: false,
@@ -128,7 +128,7 @@ impl Trading {
         let known = source;
         let taken = prices.fold(&tick, price_e4, &instrument, &mut source, self.rules);
         if source != known
-            || (taken != Taken::Late && (t.seq.is_some() || t.timestamp_ns.is_some()))
+            || (taken != TickFate::Late && (t.seq.is_some() || t.timestamp_ns.is_some()))
         {
             state::save_source(
                 ctx,
@@ -140,11 +140,11 @@ impl Trading {
         }
 
         match taken {
-            Taken::Late if source.tells_late() => {
+            TickFate::Late if source.tells_late() => {
                 ctx.dead_letter(record, LATE_TICKS, &silent(t.source.as_deref(), &source))
             }
-            Taken::Late | Taken::Held => {}
-            Taken::Accepted => {
+            TickFate::Late | TickFate::Held => {}
+            TickFate::Accepted => {
                 if let Some(told) = prices.tell(self.rules.stale) {
                     self.told(ctx, &t.symbol, told);
                 }
@@ -156,7 +156,7 @@ impl Trading {
                 state::save_prices(ctx, &mut self.buffers, &t.symbol, &prices);
                 let mut room = self.room();
                 return self.on_floor(ctx, &t.symbol, Some(prices.last), &mut room, |floor| {
-                    floor.take_in(Act::Price(price_e4))
+                    floor.take_in(WaitingAct::Price(price_e4))
                 });
             }
         }
@@ -187,13 +187,13 @@ impl Trading {
         let c = BookCommand::decode(value).map_err(|fault| bug(ctx, fault))?;
         let mut room = self.room();
         self.on_floor(ctx, c.symbol, None, &mut room, |floor| {
-            floor.take_in(Act::Command(value))
+            floor.take_in(WaitingAct::Command(value))
         })
     }
 
     /// The bounds of one record's consequences.
-    fn room(&self) -> Room {
-        Room::new(self.settings.match_part)
+    fn room(&self) -> RecordBudget {
+        RecordBudget::new(self.settings.match_part)
     }
 
     fn open_book(&mut self, ctx: &mut Ctx<'_>, symbol: &str) -> Result<(), Bug> {
@@ -211,8 +211,8 @@ impl Trading {
         ctx: &mut Ctx<'_>,
         symbol: &str,
         tick: Option<Option<Priced>>,
-        room: &mut Room,
-        act: impl FnOnce(&mut Floor<'_, '_>) -> Result<(), Bug>,
+        room: &mut RecordBudget,
+        act: impl FnOnce(&mut BookSession<'_, '_>) -> Result<(), Bug>,
     ) -> Result<(), Bug> {
         let instrument = self.instruments.get(ctx, symbol);
         let tick = match tick {
@@ -235,7 +235,7 @@ impl Trading {
             failed: None,
         };
 
-        let mut floor = Floor {
+        let mut floor = BookSession {
             stand,
             out,
             instrument,
@@ -330,7 +330,7 @@ impl Trading {
                 floor.doom();
                 budget -= floor.bury_dead(budget, &mut slots).min(budget);
                 if let Some(crossing) = floor.owed() {
-                    floor.take_in(Act::Crossing(crossing))?;
+                    floor.take_in(WaitingAct::Crossing(crossing))?;
                     if floor.stand.is_busy() {
                         return Ok(());
                     }
@@ -370,7 +370,7 @@ fn silent(name: Option<&str>, source: &Source) -> String {
     )
 }
 
-impl Role for Trading {
+impl RoleLogic for Trading {
     fn process(&mut self, ctx: &mut Ctx<'_>, record: &Record<'_>) -> Result<(), Bug> {
         match record.at.topic {
             topics::MARKET_DATA => self.tick(ctx, record),

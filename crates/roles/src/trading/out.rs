@@ -6,22 +6,22 @@ use domain::book::{Match, Order, Party};
 use domain::status::{Liquidity, Side};
 use engine::context::Ctx;
 use engine::role::Bug;
-use wire::book::{EXECUTION, Execution, Outcome};
+use wire::book::{EXECUTION, Execution, OrderOutcome};
 use wire::topics;
 use wire::trade::{TRADE, Trade};
 
-use super::state::{self, Buffers};
+use super::state::{self, TradingBuffers};
 
 /// Whose an order is: user and order id, as they stand in the order's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
+pub(super) struct OrderKey {
     pub(super) key: Box<[u8]>,
     user: usize,
 }
 
-impl Owner {
-    pub(super) fn new(user_id: &str, order_id: &str) -> Owner {
-        Owner {
+impl OrderKey {
+    pub(super) fn new(user_id: &str, order_id: &str) -> OrderKey {
+        OrderKey {
             key: [user_id.as_bytes(), b"\0", order_id.as_bytes()]
                 .concat()
                 .into(),
@@ -29,10 +29,10 @@ impl Owner {
         }
     }
 
-    pub(super) fn read(key: &[u8]) -> Option<Owner> {
+    pub(super) fn read(key: &[u8]) -> Option<OrderKey> {
         let user = key.iter().position(|b| *b == 0)?;
         std::str::from_utf8(key).ok()?;
-        Some(Owner {
+        Some(OrderKey {
             key: key.into(),
             user,
         })
@@ -47,8 +47,8 @@ impl Owner {
     }
 }
 
-impl Party for Owner {
-    fn same(&self, other: &Owner) -> bool {
+impl Party for OrderKey {
+    fn same(&self, other: &OrderKey) -> bool {
         self.key[..self.user] == other.key[..other.user]
     }
 }
@@ -56,7 +56,7 @@ impl Party for Owner {
 /// Tells the owners and the world.
 pub(super) struct Out<'o, 'c> {
     pub ctx: &'o mut Ctx<'c>,
-    pub buffers: &'o mut Buffers,
+    pub buffers: &'o mut TradingBuffers,
     pub symbol: &'o str,
     pub text: &'o mut Texts,
     /// When what is told came to the book.
@@ -73,7 +73,12 @@ pub(super) struct Texts {
 }
 
 impl Out<'_, '_> {
-    pub(super) fn tell(&mut self, owner: &Owner, cause_id: Option<&str>, outcome: Outcome<'_>) {
+    pub(super) fn tell(
+        &mut self,
+        owner: &OrderKey,
+        cause_id: Option<&str>,
+        outcome: OrderOutcome<'_>,
+    ) {
         let user_id = owner.user_id();
         let order_id = owner.order_id();
         let value = self.buffers.fresh();
@@ -90,12 +95,12 @@ impl Out<'_, '_> {
     }
 
     /// A fill of `owner`'s order by the trade in hand.
-    fn filled(&mut self, owner: &Owner, price_e4: i64, quantity: i64, liquidity: Liquidity) {
+    fn filled(&mut self, owner: &OrderKey, price_e4: i64, quantity: i64, liquidity: Liquidity) {
         let id = std::mem::take(&mut self.text.trade_id);
         self.tell(
             owner,
             None,
-            Outcome::Fill {
+            OrderOutcome::Fill {
                 trade_id: &id,
                 price_e4,
                 quantity,
@@ -120,7 +125,7 @@ impl Out<'_, '_> {
     /// A trade of an order with somebody. `rested`: the order did, and the other came to it.
     fn trade(
         &mut self,
-        order: &Order<Owner>,
+        order: &Order<OrderKey>,
         other: (&str, Option<&str>),
         price_e4: i64,
         quantity: i64,
@@ -158,7 +163,7 @@ impl Out<'_, '_> {
             .emit(topics::TRADES, self.symbol.as_bytes(), TRADE, value);
     }
 
-    pub(super) fn matched(&mut self, m: &Match<'_, Owner>) {
+    pub(super) fn matched(&mut self, m: &Match<'_, OrderKey>) {
         let Some(maker) = m.maker else {
             return self.with_house(m.taker, m.price_e4, m.quantity, false);
         };
@@ -180,7 +185,7 @@ impl Out<'_, '_> {
     /// A trade of an order with the house.
     pub(super) fn with_house(
         &mut self,
-        order: &Order<Owner>,
+        order: &Order<OrderKey>,
         price_e4: i64,
         quantity: i64,
         rested: bool,
@@ -195,7 +200,7 @@ impl Out<'_, '_> {
     }
 
     /// Keeps the rest of an order that rested and has traded.
-    pub(super) fn left(&mut self, order: &Order<Owner>) {
+    pub(super) fn left(&mut self, order: &Order<OrderKey>) {
         if order.leaves == 0 {
             self.forget(&order.party)
         } else {
@@ -203,11 +208,11 @@ impl Out<'_, '_> {
         }
     }
 
-    pub(super) fn keep(&mut self, o: &Order<Owner>) {
+    pub(super) fn keep(&mut self, o: &Order<OrderKey>) {
         state::save_order(self.ctx, self.buffers, self.symbol, &o.party.key, o);
     }
 
-    pub(super) fn forget(&mut self, owner: &Owner) {
+    pub(super) fn forget(&mut self, owner: &OrderKey) {
         state::delete_order(self.ctx, self.buffers, self.symbol, &owner.key);
     }
 }

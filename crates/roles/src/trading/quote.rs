@@ -1,31 +1,31 @@
 //! The house at the book: its place, its quote, and the orders that its next quote reaches.
 
 use crate::settings::{HOUSE_IN_BOOK, LAST_PROCESSED};
-use domain::book::{House, Order, Quote};
+use domain::book::{HouseQuote, Order, Quote};
 use domain::house;
 use domain::instrument::Instrument;
 use domain::price::{is_beyond, is_fresh};
 use domain::reason::Reason;
 use domain::status::Side;
 
-use super::floor::Floor;
+use super::floor::BookSession;
 use super::gate::Ears;
-use super::out::Owner;
+use super::out::OrderKey;
 use super::state::{Crossing, Dealer};
 
 impl Dealer {
     /// The house as the book must know it.
-    pub(super) fn house(self) -> House {
+    pub(super) fn house(self) -> HouseQuote {
         match self {
-            Dealer::Outside(Ok(_)) => House::Outside,
-            Dealer::InBook(Some(quote)) => House::At(quote),
-            Dealer::Outside(Err(_)) | Dealer::InBook(None) => House::Away,
+            Dealer::Outside(Ok(_)) => HouseQuote::Outside,
+            Dealer::InBook(Some(quote)) => HouseQuote::At(quote),
+            Dealer::Outside(Err(_)) | Dealer::InBook(None) => HouseQuote::Away,
         }
     }
 
     /// The same after it has given the order something.
-    pub(super) fn after(self, house: House) -> Dealer {
-        if let House::At(quote) = house {
+    pub(super) fn after(self, house: HouseQuote) -> Dealer {
+        if let HouseQuote::At(quote) = house {
             Dealer::InBook(Some(quote))
         } else {
             self
@@ -33,7 +33,7 @@ impl Dealer {
     }
 }
 
-impl Floor<'_, '_> {
+impl BookSession<'_, '_> {
     /// The listing, if the house has a place in this symbol's book.
     fn with_house(&self) -> Option<Instrument> {
         self.instrument
@@ -53,7 +53,7 @@ impl Floor<'_, '_> {
     }
 
     /// The house's place, as an order meets it.
-    pub(super) fn dealer(&self, o: &Order<Owner>) -> Dealer {
+    pub(super) fn dealer(&self, o: &Order<OrderKey>) -> Dealer {
         match self.with_house() {
             Some(_) => Dealer::InBook(self.quote(o.side)),
             None if o.market => {

@@ -3,7 +3,7 @@
 use domain::status::Side;
 use ports::StateStore;
 
-use super::out::Owner;
+use super::out::OrderKey;
 use super::state;
 
 /// One order in a book.
@@ -54,7 +54,7 @@ pub fn read_books(store: &dyn StateStore) -> Result<Vec<BookLine>, String> {
 fn line(key: &[u8], value: &[u8]) -> Option<BookLine> {
     let end = key.iter().position(|b| *b == 0)?;
     let symbol = std::str::from_utf8(key.get(1..end)?).ok()?;
-    let o = state::read_order(value, Owner::read(key.get(end + 1..)?)?)?;
+    let o = state::read_order(value, OrderKey::read(key.get(end + 1..)?)?)?;
     Some(BookLine {
         symbol: symbol.to_string(),
         place: o.seq,

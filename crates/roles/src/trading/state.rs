@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::intake::bug;
 use crate::show::number;
-use domain::book::{FOREVER, Head, Life, Order};
+use domain::book::{BookState, FOREVER, Life, Order};
 use domain::price::{Priced, Prices};
 use domain::status::Side;
 use domain::tick::Source;
@@ -28,8 +28,8 @@ use ports::varint::{put, put_signed, take, take_i64, take_signed, take_u64};
 mod line;
 
 pub(super) use line::{
-    Act, Crossing, Dealer, Moment, Rest, Taker, delete_act, delete_rest, load_act, load_line,
-    load_rest, read_waiting, save_act, save_rest,
+    ArrivalMoment, Crossing, Dealer, Rest, Taker, WaitingAct, delete_act, delete_rest, load_act,
+    load_line, load_rest, read_waiting, save_act, save_rest,
 };
 
 const VERSION: u8 = 1;
@@ -38,12 +38,12 @@ const SOURCE_BYTES_MAX: usize = 64;
 
 /// Room for a key and a value, used again and again.
 #[derive(Default)]
-pub(super) struct Buffers {
+pub(super) struct TradingBuffers {
     key: Vec<u8>,
     value: Vec<u8>,
 }
 
-impl Buffers {
+impl TradingBuffers {
     /// An empty value.
     pub(super) fn fresh(&mut self) -> &mut Vec<u8> {
         self.value.clear();
@@ -230,12 +230,16 @@ fn load<T: Default>(
     }
 }
 
-pub(super) fn load_prices(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) -> Result<Prices, Bug> {
+pub(super) fn load_prices(
+    ctx: &mut Ctx<'_>,
+    b: &mut TradingBuffers,
+    symbol: &str,
+) -> Result<Prices, Bug> {
     b.symbol(symbol);
     load(ctx, &b.key, "a symbol's prices", read_prices)
 }
 
-pub(super) fn save_prices(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, p: &Prices) {
+pub(super) fn save_prices(ctx: &mut Ctx<'_>, b: &mut TradingBuffers, symbol: &str, p: &Prices) {
     put_prices(b.state(), p);
     b.symbol(symbol);
     ctx.put(&b.key, &b.value);
@@ -243,7 +247,7 @@ pub(super) fn save_prices(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, p: &
 
 pub(super) fn load_source(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut TradingBuffers,
     symbol: &str,
     source: Option<&str>,
 ) -> Result<Source, Bug> {
@@ -253,7 +257,7 @@ pub(super) fn load_source(
 
 pub(super) fn save_source(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut TradingBuffers,
     symbol: &str,
     source: Option<&str>,
     s: &Source,
@@ -264,7 +268,7 @@ pub(super) fn save_source(
 }
 
 /// Takes the next trade number of the task; they start at 1.
-pub(super) fn next_trade(ctx: &mut Ctx<'_>, b: &mut Buffers) -> Result<u64, Bug> {
+pub(super) fn next_trade(ctx: &mut Ctx<'_>, b: &mut TradingBuffers) -> Result<u64, Bug> {
     let next = load(ctx, b"t", "the trade counter", |bytes| {
         whole(bytes, take_u64)
     })? + 1;
@@ -276,7 +280,7 @@ pub(super) fn next_trade(ctx: &mut Ctx<'_>, b: &mut Buffers) -> Result<u64, Bug>
 /// The part of a book that is not in its orders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct BookHead {
-    pub head: Head,
+    pub head: BookState,
     /// The last trade between users by which stops went.
     pub trade: Option<Priced>,
     /// The house owes what rests a quote: it was not there (or the symbol not open) when an order
@@ -308,7 +312,7 @@ fn read_head(bytes: &[u8]) -> Option<BookHead> {
     whole(bytes, |r| {
         let next_seq = take_u64(r)?;
         let doomed_below = take_u64(r)?;
-        let head = Head {
+        let head = BookState {
             next_seq,
             doomed_below,
             rose_to: take_option(r)?,
@@ -363,7 +367,7 @@ pub(super) fn read_order<P>(bytes: &[u8], party: P) -> Option<Order<P>> {
     whole(bytes, |r| take_order(r, party))
 }
 
-impl Buffers {
+impl TradingBuffers {
     fn book(&mut self, symbol: &str) {
         self.key.clear();
         self.key.push(b'b');
@@ -379,12 +383,16 @@ impl Buffers {
     }
 }
 
-pub(super) fn load_head(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) -> Result<BookHead, Bug> {
+pub(super) fn load_head(
+    ctx: &mut Ctx<'_>,
+    b: &mut TradingBuffers,
+    symbol: &str,
+) -> Result<BookHead, Bug> {
     b.book(symbol);
     load(ctx, &b.key, "a book", read_head)
 }
 
-pub(super) fn save_head(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, h: &BookHead) {
+pub(super) fn save_head(ctx: &mut Ctx<'_>, b: &mut TradingBuffers, symbol: &str, h: &BookHead) {
     put_head(b.state(), h);
     b.book(symbol);
     ctx.put(&b.key, &b.value);
@@ -393,7 +401,7 @@ pub(super) fn save_head(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, h: &Bo
 /// Orders of a symbol in the order of their places, each with its owner's part of the key.
 pub(super) fn load_orders<P>(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut TradingBuffers,
     symbol: &str,
     party: fn(&[u8]) -> Option<P>,
 ) -> Result<Vec<Order<P>>, Bug> {
@@ -424,7 +432,7 @@ pub(super) fn load_orders<P>(
 
 pub(super) fn save_order<P>(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut TradingBuffers,
     symbol: &str,
     owner: &[u8],
     o: &Order<P>,
@@ -434,7 +442,7 @@ pub(super) fn save_order<P>(
     ctx.put(&b.key, &b.value);
 }
 
-pub(super) fn delete_order(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str, owner: &[u8]) {
+pub(super) fn delete_order(ctx: &mut Ctx<'_>, b: &mut TradingBuffers, symbol: &str, owner: &[u8]) {
     b.order(symbol, owner);
     ctx.delete(&b.key);
 }
@@ -581,7 +589,7 @@ mod tests {
     /// Later versions must read what this one wrote.
     #[test]
     fn golden_bytes() {
-        let mut b = Buffers::default();
+        let mut b = TradingBuffers::default();
         let p = Prices {
             last: Some(Priced {
                 price_e4: 5,
@@ -626,7 +634,7 @@ mod tests {
         assert_eq!(read_source(&b.value), Some(s));
         b.source("A", Some("x"));
         assert_eq!(b.key, b"qA\0x");
-        let head = Head {
+        let head = BookState {
             next_seq: 300,
             rose_to: Some(-1),
             fell_to: None,

@@ -2,7 +2,7 @@
 
 use super::{put_later, whole};
 use domain::account::Account;
-use domain::rate_limit::{Clock, Messages};
+use domain::rate_limit::{Messages, UserBucket};
 use ports::varint::{put, put_signed, take_i64, take_signed, take_u64};
 
 pub(super) fn put_account(out: &mut Vec<u8>, a: &Account) {
@@ -42,7 +42,7 @@ pub(in crate::orders) fn read_account(bytes: &[u8]) -> Option<Account> {
             incoming_e4: take_i64(r)?,
             turnover_e4: take_i64(r)?,
             user_seq: take_u64(r)?,
-            clock: Clock {
+            clock: UserBucket {
                 tat_us: take_i64(r)?,
                 last_seen_us: take_i64(r)?,
             },
@@ -79,7 +79,7 @@ pub(in crate::orders) fn read_account(bytes: &[u8]) -> Option<Account> {
             count(unopened)? != 0,
             signed(owed)?,
         );
-        let clock = Clock {
+        let clock = UserBucket {
             tat_us: signed(tat)?,
             last_seen_us: signed(seen)?,
         };

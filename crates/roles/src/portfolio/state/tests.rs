@@ -15,7 +15,7 @@ struct Store {
     asked: Vec<String>,
 }
 
-impl Rows for Store {
+impl PortfolioRows for Store {
     fn sell(&mut self, order_id: &str) -> Result<Option<Sell>, &'static str> {
         self.asked.push(order_id.to_string());
         Ok(self.sells.get(order_id).cloned())
@@ -37,7 +37,7 @@ impl Rows for Store {
 }
 
 /// Puts the rows that changed there, and the record, and reads it again.
-fn stored(mut s: State, store: &mut Store) -> State {
+fn stored(mut s: PortfolioState, store: &mut Store) -> PortfolioState {
     for (id, _, now) in s.changed_sells() {
         store.sells.remove(id);
         store
@@ -53,7 +53,7 @@ fn stored(mut s: State, store: &mut Store) -> State {
     }
 
     s.count_apart();
-    State::read("u", &bytes(|out| s.put(out))).expect("readable")
+    PortfolioState::read("u", &bytes(|out| s.put(out))).expect("readable")
 }
 
 fn sell(leaves: i64) -> Sell {
@@ -64,8 +64,8 @@ fn sell(leaves: i64) -> Sell {
 }
 
 /// A position with a sell of 2 open.
-fn state(in_store: Option<Sell>) -> State {
-    let mut s = State::new("u");
+fn state(in_store: Option<Sell>) -> PortfolioState {
+    let mut s = PortfolioState::new("u");
     s.portfolio.user_seq = 3;
     s.portfolio.realised_e4 = -1;
     s.portfolio.positions.insert(
@@ -98,7 +98,7 @@ fn golden_bytes() {
         [2, 3, 0, 0, 1, 0, 1, 1, b'A', 10, 4, 12],
         "a small portfolio is as in version 2"
     );
-    let read = State::read("u", &user).expect("readable");
+    let read = PortfolioState::read("u", &user).expect("readable");
     assert_eq!(
         (&read.portfolio, read.sells.len(), read.rows),
         (&s.portfolio, 0, 0)
@@ -143,14 +143,14 @@ fn golden_bytes() {
             3, 3, 0, 0, 1, 0, 0xac, 2, 0xab, 2, 1, 1, b'A', 10, 4, 12, 1, 1, b'7', 1, b'A', 2
         ]
     );
-    let read = State::read("u", &user).expect("readable");
+    let read = PortfolioState::read("u", &user).expect("readable");
     assert_eq!(
         (&read.portfolio, read.rows, &read.kept_sells),
         (&apart.portfolio, 300, &apart.kept_sells)
     );
     assert_eq!(
         (
-            State::read("u", &[4]),
+            PortfolioState::read("u", &[4]),
             Sell::read_row(&[2, 1, b'A', 4]),
             Holding::read_row(&[2, 1, 1, 1])
         ),
@@ -169,7 +169,7 @@ fn version_1_is_read_for_ever() {
         shown["open_sells"],
         json!({"1": {"symbol": "A", "leaves_quantity": 2}})
     );
-    let mut s = State::read("u", &with_sells).expect("readable");
+    let mut s = PortfolioState::read("u", &with_sells).expect("readable");
     s.settle(&mut Store::default()).expect("rows");
     assert_eq!(
         s,
@@ -210,13 +210,13 @@ fn rows_are_written_if_and_only_if_they_changed() {
     );
 }
 
-fn buy(s: &mut State, symbol: &str, rows: &mut Store) {
+fn buy(s: &mut PortfolioState, symbol: &str, rows: &mut Store) {
     s.trade(symbol, Side::Buy, (1, 10, 0), rows)
         .expect("a good trade");
     s.settle(rows).expect("rows");
 }
 
-fn close(s: &mut State, symbol: &str, rows: &mut Store) {
+fn close(s: &mut PortfolioState, symbol: &str, rows: &mut Store) {
     s.trade(symbol, Side::Sell, (1, 10, 0), rows)
         .expect("a good trade");
     s.settle(rows).expect("rows");
@@ -225,7 +225,7 @@ fn close(s: &mut State, symbol: &str, rows: &mut Store) {
 #[test]
 fn a_portfolio_goes_apart_above_256_positions_and_comes_together_at_128() {
     let name = |n: usize| format!("{n:04}");
-    let mut s = State::new("u");
+    let mut s = PortfolioState::new("u");
     let mut store = Store::default();
     (0..WHOLE_MAX).for_each(|n| buy(&mut s, &name(n), &mut store));
     let mut s = stored(s, &mut store);
@@ -290,7 +290,7 @@ fn a_portfolio_goes_apart_above_256_positions_and_comes_together_at_128() {
 
 #[test]
 fn what_an_older_version_kept_whole_moves_in_parts_and_nothing_is_lost_on_the_way() {
-    let mut s = State::new("u");
+    let mut s = PortfolioState::new("u");
     let mut store = Store::default();
     s.portfolio.positions = (0..1_200)
         .map(|n| {
@@ -306,7 +306,7 @@ fn what_an_older_version_kept_whole_moves_in_parts_and_nothing_is_lost_on_the_wa
 
     let old = bytes(|out| s.put(out));
     assert_eq!(old[0], 2);
-    let mut s = State::read("u", &old).expect("readable");
+    let mut s = PortfolioState::read("u", &old).expect("readable");
     for (inline, rows) in [(700, 500), (200, 1_000), (0, 1_200), (0, 1_200)] {
         // An event about one that is still in the record, and at last about one that is not.
         let holding = s
@@ -330,7 +330,7 @@ fn what_an_older_version_kept_whole_moves_in_parts_and_nothing_is_lost_on_the_wa
 /// A published portfolio leaves positions of nothing out, rows or not.
 #[test]
 fn a_position_of_nothing_that_sells_hold_is_a_row_and_is_not_counted() {
-    let mut s = State::new("u");
+    let mut s = PortfolioState::new("u");
     let mut store = Store::default();
     (0..300).for_each(|n| buy(&mut s, &format!("{n:04}"), &mut store));
     s.hold("1", "short", 5, &mut store).expect("a good hold");
@@ -351,7 +351,7 @@ fn a_position_of_nothing_that_sells_hold_is_a_row_and_is_not_counted() {
 proptest! {
     #[test]
     fn any_bytes(bytes: Vec<u8>) {
-        let _ = State::read("u", &bytes);
+        let _ = PortfolioState::read("u", &bytes);
         let _ = Sell::read_row(&bytes);
         let _ = Holding::read_row(&bytes);
     }

@@ -6,7 +6,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use super::{
-    Buffers, VERSION, flag, order, put_option, put_order, put_priced, take, take_option,
+    TradingBuffers, VERSION, flag, order, put_option, put_order, put_priced, take, take_option,
     take_order, take_priced, whole,
 };
 use crate::intake::bug;
@@ -21,7 +21,7 @@ use ports::varint::{put, put_bytes, put_signed, take_bytes, take_i64, take_u64};
 /// The circumstances in which an order came, or a price: it is decided by that, whenever its turn
 /// comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::trading) struct Moment {
+pub(in crate::trading) struct ArrivalMoment {
     pub time_ms: i64,
     /// The last tick then.
     pub tick: Option<Priced>,
@@ -72,12 +72,12 @@ pub(in crate::trading) struct Rest<P> {
     pub order: Order<P>,
     pub stage: Stage,
     pub taker: Taker,
-    pub moment: Moment,
+    pub moment: ArrivalMoment,
 }
 
 /// A command or a price that waits for its turn behind such an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::trading) enum Act<'a> {
+pub(in crate::trading) enum WaitingAct<'a> {
     /// The market is at a price.
     Price(i64),
     /// A command to the book, as it came.
@@ -86,13 +86,13 @@ pub(in crate::trading) enum Act<'a> {
     Crossing(Crossing),
 }
 
-fn put_moment(out: &mut Vec<u8>, m: Moment) {
+fn put_moment(out: &mut Vec<u8>, m: ArrivalMoment) {
     put_signed(out, i128::from(m.time_ms));
     put_priced(out, m.tick);
 }
 
-fn take_moment(r: &mut &[u8]) -> Option<Moment> {
-    Some(Moment {
+fn take_moment(r: &mut &[u8]) -> Option<ArrivalMoment> {
+    Some(ArrivalMoment {
         time_ms: take_i64(r)?,
         tick: take_priced(r)?,
     })
@@ -188,18 +188,18 @@ fn read_rest<P>(bytes: &[u8], party: impl FnOnce(&[u8]) -> Option<P>) -> Option<
     })
 }
 
-fn put_act(out: &mut Vec<u8>, moment: Moment, act: Act<'_>) {
+fn put_act(out: &mut Vec<u8>, moment: ArrivalMoment, act: WaitingAct<'_>) {
     put_moment(out, moment);
     match act {
-        Act::Price(price_e4) => {
+        WaitingAct::Price(price_e4) => {
             out.push(0);
             put_signed(out, i128::from(price_e4));
         }
-        Act::Command(value) => {
+        WaitingAct::Command(value) => {
             out.push(1);
             put_bytes(out, value);
         }
-        Act::Crossing(c) => {
+        WaitingAct::Crossing(c) => {
             out.push(2);
             put_signed(out, i128::from(c.price_e4));
             out.push(c.side as u8);
@@ -210,7 +210,7 @@ fn put_act(out: &mut Vec<u8>, moment: Moment, act: Act<'_>) {
     }
 }
 
-fn read_act(bytes: &[u8]) -> Option<(Moment, Act<'_>)> {
+fn read_act(bytes: &[u8]) -> Option<(ArrivalMoment, WaitingAct<'_>)> {
     let (&VERSION, mut rest) = bytes.split_first()? else {
         return None;
     };
@@ -218,9 +218,9 @@ fn read_act(bytes: &[u8]) -> Option<(Moment, Act<'_>)> {
     let r = &mut rest;
     let moment = take_moment(r)?;
     let act = match take(r)? {
-        0 => Act::Price(take_i64(r)?),
-        1 => Act::Command(take_bytes(r)?),
-        2 => Act::Crossing(Crossing {
+        0 => WaitingAct::Price(take_i64(r)?),
+        1 => WaitingAct::Command(take_bytes(r)?),
+        2 => WaitingAct::Crossing(Crossing {
             price_e4: take_i64(r)?,
             side: Side::from_number(u8::try_from(take(r)?).ok()?)?,
             ask: take_quote(r)?,
@@ -233,7 +233,7 @@ fn read_act(bytes: &[u8]) -> Option<(Moment, Act<'_>)> {
     r.is_empty().then_some((moment, act))
 }
 
-impl Buffers {
+impl TradingBuffers {
     fn rest(&mut self, symbol: &str) {
         self.key.clear();
         self.key.push(b'u');
@@ -255,7 +255,7 @@ impl Buffers {
 /// The order of a symbol that goes on, if there is one.
 pub(in crate::trading) fn load_rest<P>(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut TradingBuffers,
     symbol: &str,
     party: fn(&[u8]) -> Option<P>,
 ) -> Result<Option<Rest<P>>, Bug> {
@@ -277,7 +277,7 @@ pub(in crate::trading) fn load_rest<P>(
 
 pub(in crate::trading) fn save_rest<P>(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut TradingBuffers,
     symbol: &str,
     owner: &[u8],
     rest: &Rest<P>,
@@ -287,7 +287,7 @@ pub(in crate::trading) fn save_rest<P>(
     ctx.put(&b.key, &b.value);
 }
 
-pub(in crate::trading) fn delete_rest(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol: &str) {
+pub(in crate::trading) fn delete_rest(ctx: &mut Ctx<'_>, b: &mut TradingBuffers, symbol: &str) {
     b.rest(symbol);
     ctx.delete(&b.key);
 }
@@ -296,7 +296,7 @@ pub(in crate::trading) fn delete_rest(ctx: &mut Ctx<'_>, b: &mut Buffers, symbol
 /// begins at 0.
 pub(in crate::trading) fn load_line(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut TradingBuffers,
     symbol: &str,
 ) -> std::ops::Range<u64> {
     b.place(symbol, None);
@@ -316,11 +316,11 @@ pub(in crate::trading) fn load_line(
 
 pub(in crate::trading) fn save_act(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut TradingBuffers,
     symbol: &str,
     number: u64,
-    moment: Moment,
-    act: Act<'_>,
+    moment: ArrivalMoment,
+    act: WaitingAct<'_>,
 ) {
     put_act(b.state(), moment, act);
     b.place(symbol, Some(number));
@@ -330,7 +330,7 @@ pub(in crate::trading) fn save_act(
 /// Puts what has a place in a line into `value`, as it lies in state; [`read_waiting`] reads it.
 pub(in crate::trading) fn load_act(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut TradingBuffers,
     symbol: &str,
     number: u64,
     value: &mut Vec<u8>,
@@ -344,7 +344,7 @@ pub(in crate::trading) fn read_waiting<'v>(
     ctx: &Ctx<'_>,
     symbol: &str,
     value: &'v [u8],
-) -> Result<(Moment, Act<'v>), Bug> {
+) -> Result<(ArrivalMoment, WaitingAct<'v>), Bug> {
     let text = format_args!(
         "what waits in the line of {symbol} cannot be read; it was written by a newer version or is damaged"
     );
@@ -353,7 +353,7 @@ pub(in crate::trading) fn read_waiting<'v>(
 
 pub(in crate::trading) fn delete_act(
     ctx: &mut Ctx<'_>,
-    b: &mut Buffers,
+    b: &mut TradingBuffers,
     symbol: &str,
     number: u64,
 ) {
@@ -374,11 +374,11 @@ pub(super) fn show(letter: u8, value: &[u8]) -> Option<Value> {
 
     let (moment, act) = read_act(value)?;
     Some(match act {
-        Act::Price(price_e4) => json!({"time_ms": moment.time_ms, "price_e4": price_e4}),
-        Act::Command(bytes) => {
+        WaitingAct::Price(price_e4) => json!({"time_ms": moment.time_ms, "price_e4": price_e4}),
+        WaitingAct::Command(bytes) => {
             json!({"time_ms": moment.time_ms, "command": rmp_serde::from_slice::<Value>(bytes).ok()?})
         }
-        Act::Crossing(c) => {
+        WaitingAct::Crossing(c) => {
             json!({"time_ms": moment.time_ms, "price_e4": c.price_e4, "quote_to": c.side.name(), "passed": c.passed})
         }
     })
@@ -393,14 +393,14 @@ mod tests {
     /// Later versions must read what this one wrote.
     #[test]
     fn golden_bytes() {
-        let mut b = Buffers::default();
+        let mut b = TradingBuffers::default();
         let o = sample(1);
         let tick = Some(Priced {
             price_e4: 5,
             time_ms: 6,
         });
 
-        let moment = Moment { time_ms: 7, tick };
+        let moment = ArrivalMoment { time_ms: 7, tick };
         let taker = Taker {
             new: true,
             dealer: Dealer::Outside(Err(Reason::NoLiquidity)),
@@ -473,13 +473,16 @@ mod tests {
         };
 
         for (act, bytes) in [
-            (Act::Price(-2), &[0, 3][..]),
-            (Act::Command(b"xy"), &[1, 2, b'x', b'y']),
-            (Act::Crossing(crossing), &[2, 14, 1, 0, 1, 14, 0xd8, 4, 5]),
+            (WaitingAct::Price(-2), &[0, 3][..]),
+            (WaitingAct::Command(b"xy"), &[1, 2, b'x', b'y']),
+            (
+                WaitingAct::Crossing(crossing),
+                &[2, 14, 1, 0, 1, 14, 0xd8, 4, 5],
+            ),
         ] {
             put_act(
                 b.state(),
-                Moment {
+                ArrivalMoment {
                     tick: None,
                     ..moment
                 },
@@ -490,7 +493,7 @@ mod tests {
             assert_eq!(
                 read_act(&b.value),
                 Some((
-                    Moment {
+                    ArrivalMoment {
                         tick: None,
                         ..moment
                     },
