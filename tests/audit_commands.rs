@@ -9,7 +9,7 @@ use std::path::Path;
 use audit::anchor::Anchor;
 use audit::chains::{Chains, heads};
 use audit::export::ExportPlan;
-use audit::file;
+use audit::export_verifier;
 use audit::find::{Proof, Query, find};
 use roles::RoleSettings;
 use serde_json::Value;
@@ -575,7 +575,7 @@ fn a1_a2_on_both_logs() {
 
         let written = export.write(&mut out, &mut |_| {}).expect("written");
         assert_eq!(written.records, records as u64, "{}", w.name);
-        let verified = file::verify(&out[..], &anchors, &mut |_| {}).expect("readable");
+        let verified = export_verifier::verify(&out[..], &anchors, &mut |_| {}).expect("readable");
         assert_eq!(
             verified.map(|v| (v.bound_records, v.summary)),
             Ok((records as u64, written)),

@@ -6,8 +6,8 @@ mod support;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use engine::checkpoint::StoreMeta;
 use engine::instance::FatalError;
-use engine::meta::StoreMeta;
 use log_local::LocalLog;
 use ports::records::{Headers, Record};
 use ports::topics::*;

@@ -48,9 +48,9 @@ fn worked() -> (World, Vec<BTreeMap<TopicPartition, u64>>) {
 
     for r in records
         .iter()
-        .filter(|r| r.key == Some(engine::meta::META_KEY))
+        .filter(|r| r.key == Some(engine::checkpoint::META_KEY))
     {
-        let meta = engine::meta::Checkpoint::decode(r.value.unwrap()).unwrap();
+        let meta = engine::checkpoint::Checkpoint::decode(r.value.unwrap()).unwrap();
         boundaries.push(meta.offsets.into_iter().collect());
     }
 
@@ -176,8 +176,9 @@ fn a_store_that_is_not_the_changelogs_is_rebuilt_when_offsets_are_gone() {
     let mut files = foreign.disk.tasks.lock().unwrap().clone();
     for (task, files) in &mut files {
         let own = world.disk.tasks.lock().unwrap()[task].meta.clone().unwrap();
-        let own = engine::meta::StoreMeta::decode(&own).unwrap();
-        let mut theirs = engine::meta::StoreMeta::decode(files.meta.as_ref().unwrap()).unwrap();
+        let own = engine::checkpoint::StoreMeta::decode(&own).unwrap();
+        let mut theirs =
+            engine::checkpoint::StoreMeta::decode(files.meta.as_ref().unwrap()).unwrap();
         theirs.changelog_offset = own.changelog_offset;
         files.meta = Some(theirs.encode());
     }
@@ -421,13 +422,13 @@ fn a_damaged_standby_is_copied_anew() {
             .and_then(|f| f.meta.clone())
     };
 
-    both(&|| stored().is_some_and(|m| engine::meta::StoreMeta::decode(&m).unwrap().verified));
+    both(&|| stored().is_some_and(|m| engine::checkpoint::StoreMeta::decode(&m).unwrap().verified));
 
     let flip = |f: &mut Files| f.keys.values_mut().for_each(|v| v[7] ^= 1);
     spare.disk.tasks.lock().unwrap().entry(0).and_modify(flip);
     world.send(50..100);
     both(&|| spare.disk.quarantined.load(Ordering::Relaxed) == 1);
-    both(&|| stored().is_some_and(|m| engine::meta::StoreMeta::decode(&m).unwrap().verified));
+    both(&|| stored().is_some_and(|m| engine::checkpoint::StoreMeta::decode(&m).unwrap().verified));
 
     drop(first);
     spare.run_until(&mut second, |i| {

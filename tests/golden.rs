@@ -14,9 +14,9 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use audit::anchor::parse_all;
-use audit::file as audit_file;
+use audit::export_verifier as audit_file;
+use engine::checkpoint::{Checkpoint, JournalEntry, META_KEY, StoreMeta};
 use engine::journal::JournalPart;
-use engine::meta::{Checkpoint, JournalEntry, META_KEY, StoreMeta};
 use engine::restore::scan_digest;
 use log_local::batch::PackedBatch;
 use log_local::{LocalLog, LocalOptions, format};

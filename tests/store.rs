@@ -114,7 +114,7 @@ mod rocks {
     use std::path::{Path, PathBuf};
     use std::time::Duration;
 
-    use engine::meta::{Checkpoint, StoreMeta};
+    use engine::checkpoint::{Checkpoint, StoreMeta};
     use ports::StoreError;
     use processor::runtime::replay::newest_store;
     use roles::Role;

@@ -6,9 +6,9 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use engine::meta::StoreMeta;
+use engine::checkpoint::StoreMeta;
+use engine::point_in_time::PointInTime;
 use engine::replay::ReplayError;
-use engine::travel::PointInTime;
 use ports::StateStore;
 use ports::topics::TopicPartition;
 use processor::runtime::replay::newest_store;

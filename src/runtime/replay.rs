@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::scratch::Scratch;
 use super::system::Installation;
-use engine::meta::{Checkpoint, StoreMeta};
+use engine::checkpoint::{Checkpoint, StoreMeta};
 use engine::replay::{ReplayError, ReplaySettings, Replayed};
 use ports::{StateStore, StoreError};
 use roles::Role;

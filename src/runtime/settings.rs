@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::system::Installation;
-use engine::meta::JournalEntry;
+use engine::checkpoint::JournalEntry;
 use ports::records::Records;
 use ports::topics::TopicPartition;
 use ports::{From, Limits, LogError};

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::scratch::Scratch;
 use super::system::Installation;
+use engine::checkpoint::StoreMeta;
 use engine::last_meta::fill_absent;
-use engine::meta::StoreMeta;
+use engine::point_in_time::{PointInTime, Travelled};
 use engine::replay::{ReplayError, ReplaySettings};
-use engine::travel::{PointInTime, Travelled};
 use os::clock::SystemClock;
 use os::files;
 use ports::topics::TopicPartition;

@@ -2,8 +2,8 @@
 //! against an anchor kept elsewhere.
 
 use audit::anchor::{Anchor, ChainHead};
+use audit::chain_verifier::DamageKind;
 use audit::chains::heads;
-use audit::walk::DamageKind;
 use domain::chain::payload_hash;
 use ports::topics::TopicPartition;
 use wire::topics as t;

@@ -2,11 +2,11 @@
 //! key and a value at all. And what a file may leave out.
 
 use audit::anchor::Anchor;
+use audit::chain_verifier::DamageKind;
 use audit::chains::heads;
 use audit::export::{ExportPlan, sum};
-use audit::file;
+use audit::export_verifier;
 use audit::hex::hex;
-use audit::walk::DamageKind;
 use domain::chain;
 use ports::records::{HeaderBuf, Headers};
 use ports::topics::TopicPartition;
@@ -63,7 +63,7 @@ fn anew(file: &[u8], mut change: impl FnMut(&mut Value)) -> Vec<u8> {
 
 /// The kind of damage and the chain; none if the file is whole.
 fn said(file: &[u8], anchors: &[Anchor]) -> Option<(DamageKind, String)> {
-    file::verify(file, anchors, &mut |_| {})
+    export_verifier::verify(file, anchors, &mut |_| {})
         .expect("readable")
         .err()
         .map(|d| (d.kind, format!("{}: {}", d.record, d.text)))
@@ -193,14 +193,14 @@ fn a2_contents_are_left_out_of_compacted_topics_only() {
     }
 
     for topic in ["instruments", "portfolios"] {
-        let v = file::verify(&withheld(topic)[..], &[], &mut |_| {})
+        let v = export_verifier::verify(&withheld(topic)[..], &[], &mut |_| {})
             .expect("readable")
             .expect("compaction may have dropped them");
         assert!(v.gone > 0, "{topic}: and how many are gone is said");
     }
 
     assert_eq!(
-        file::verify(&file[..], &[], &mut |_| {})
+        export_verifier::verify(&file[..], &[], &mut |_| {})
             .expect("readable")
             .expect("whole")
             .gone,

@@ -1,10 +1,10 @@
 //! Row A1 in a file: an export proves itself, and whatever is done to it is found and named.
 
 use audit::anchor::{Anchor, ChainHead};
+use audit::chain_verifier::DamageKind;
 use audit::chains::heads;
 use audit::export::{ExportError, ExportPlan, ExportSummary};
-use audit::file::{self, FileDamage, Verified};
-use audit::walk::DamageKind;
+use audit::export_verifier::{self, FileDamage, Verified};
 use domain::chain::payload_hash;
 use ports::topics::TopicPartition;
 use proptest::prelude::*;
@@ -46,7 +46,7 @@ fn verify(file: &[u8], anchors: &[Anchor]) -> Result<ExportSummary, FileDamage> 
 }
 
 fn verified(file: &[u8], anchors: &[Anchor]) -> Result<Verified, FileDamage> {
-    file::verify(file, anchors, &mut |_| {}).expect("it can be read")
+    export_verifier::verify(file, anchors, &mut |_| {}).expect("it can be read")
 }
 
 /// Some time after the last record.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use engine::guard;
+use engine::sequence_check;
 use log_kafka::{KafkaLog, KafkaSettings};
 use ports::Log;
 use ports::topics::TopicId;
@@ -259,13 +259,13 @@ fn a_lost_record_stops_trading() {
     let producer = producer(&name);
     let last = read_all(&*pair.log, t::BOOK_COMMANDS).pop().expect("o1's");
     let (task, sequence) =
-        guard::parse(last.headers[guard::HEADER].as_bytes()).expect("a sequence");
+        sequence_check::parse(last.headers[sequence_check::HEADER].as_bytes()).expect("a sequence");
     let book = format!("{prefix}book-commands");
     let notes = format!("{prefix}notifications");
     let send = |topic: &str, step: u64| {
         let value = format!("{task}/{}", sequence + step);
         let headers = OwnedHeaders::new().insert(Header {
-            key: guard::HEADER,
+            key: sequence_check::HEADER,
             value: Some(value.as_bytes()),
         });
 

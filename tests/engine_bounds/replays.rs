@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::checkpoint::Checkpoint;
 use engine::instance::{Instance, InstanceSettings};
-use engine::meta::Checkpoint;
 use engine::pace::TransactionBounds;
+use engine::point_in_time::PointInTime;
 use engine::replay::ReplaySettings;
 use engine::role::RoleFactory;
-use engine::travel::PointInTime;
 use log_local::LocalLog;
 use os::clock::SystemClock;
 use ports::partitioner::partition;

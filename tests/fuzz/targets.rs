@@ -8,12 +8,12 @@ use domain::price::Priced;
 use domain::reason::Reason;
 use domain::status::{Liquidity, Side, Status};
 use engine::broadcast::{TableView, Tables, UsedBroadcastRow};
+use engine::checkpoint::{Checkpoint, JournalEntry, StoreMeta};
 use engine::context::{Cause, Ctx, Outbox};
 use engine::digest::Digest;
-use engine::guard::{self, OutSequences};
 use engine::journal::{Assembler, JournalPart};
-use engine::meta::{Checkpoint, JournalEntry, StoreMeta};
 use engine::overlay::Overlay;
+use engine::sequence_check::{self, OutSequences};
 use log_local::batch::{Builder, PackedBatch};
 use log_local::format;
 use ports::records::{HeaderBuf, Headers, Record, Records};
@@ -23,7 +23,7 @@ use roles::{Role, RoleSettings, factory, show};
 use store::memory::MemoryStore;
 use wire::audit::AuditEntry;
 use wire::book::{Ask, BookCommand, Execution, NewOrder, OrderOutcome};
-use wire::content::{self, CommandFingerprint};
+use wire::command_fingerprint::{self, CommandFingerprint};
 use wire::event::{Event, OrderEvent};
 use wire::notification::{self, Notification};
 use wire::portfolio::PortfolioRecord;
@@ -264,7 +264,7 @@ fn read_command(bytes: &[u8]) -> u64 {
         ]),
         Ok(c) => {
             let mut packed = Vec::new();
-            content::put(&c, &mut packed);
+            command_fingerprint::put(&c, &mut packed);
             let content = CommandFingerprint(&packed);
             assert_eq!(content.kind(), Some(c.kind));
             assert_eq!(content.conflict(content), None);
@@ -612,10 +612,10 @@ fn read_meta(bytes: &[u8]) -> u64 {
 }
 
 fn read_guard(bytes: &[u8]) -> u64 {
-    match guard::parse(bytes) {
+    match sequence_check::parse(bytes) {
         Some((task, sequence)) => {
             assert_eq!(
-                guard::parse(format!("{task}/{sequence}").as_bytes()),
+                sequence_check::parse(format!("{task}/{sequence}").as_bytes()),
                 Some((task, sequence))
             );
             1

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use engine::broadcast::{TableView, Tables};
 use engine::context::{Cause, Ctx, Outbox};
-use engine::guard::OutSequences;
 use engine::overlay::Overlay;
 use engine::role::{RoleFactory, RoleLogic as Logic};
+use engine::sequence_check::OutSequences;
 use ports::StateStore;
 use ports::records::{Headers, Record, Records};
 use ports::topics::{TopicId, TopicPartition};
-use roles::at_rest::AtRest;
+use roles::reconciliation::AtRest;
 use roles::{Role, RoleSettings, factory};
 use store::memory::MemoryStore;
 use wire::event::OrderEvent;

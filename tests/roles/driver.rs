@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use engine::broadcast::{TableView, Tables, UsedBroadcastRow};
 use engine::context::{Cause, Ctx, Outbox};
-use engine::guard::{self, InSequences, OutSequences, SequenceCheck};
 use engine::overlay::Overlay;
 use engine::role::{Bug, RoleFactory, RoleLogic as Logic};
+use engine::sequence_check::{self, InSequences, OutSequences, SequenceCheck};
 use ports::partitioner;
 use ports::records::{HeaderBuf, Headers, Record, Records};
 use ports::topics::{Partitions, TopicId, TopicPartition, TopicTable};
 use ports::{StateStore, StoreError, StoreWrite};
-use roles::at_rest::AtRest;
+use roles::reconciliation::AtRest;
 use roles::{Role, RoleSettings, factory};
 use serde_json::Value;
 use wire::event::OrderEvent;
@@ -236,7 +236,7 @@ impl World {
         );
         let events = self.log.entry(at).or_default();
         headers.push(
-            guard::HEADER,
+            sequence_check::HEADER,
             format!("{}/{}", at.partition, events.len() + 1).as_bytes(),
         );
         let headers = headers.headers().as_bytes().to_vec();
@@ -529,9 +529,10 @@ impl World {
                 busy = true;
                 let record = borrow(at, offset, s);
                 if input.guarded {
-                    let (task, sequence) =
-                        guard::parse(record.headers.get(guard::HEADER).expect("guarded"))
-                            .expect("task/sequence");
+                    let (task, sequence) = sequence_check::parse(
+                        record.headers.get(sequence_check::HEADER).expect("guarded"),
+                    )
+                    .expect("task/sequence");
                     assert_eq!(
                         t.seen.check(input.topic, task, sequence),
                         SequenceCheck::Next

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use engine::broadcast::Tables;
-use engine::meta::{Checkpoint, META_KEY};
+use engine::checkpoint::{Checkpoint, META_KEY};
 use log_local::LocalLog;
 use os::clock::SystemClock;
 use ports::records::{Record, Records};

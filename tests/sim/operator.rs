@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::meta::{Checkpoint, META_KEY};
+use engine::checkpoint::{Checkpoint, META_KEY};
 use ports::topics::TopicPartition;
 use roles::Role;
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
-use engine::meta::StoreMeta;
+use engine::checkpoint::StoreMeta;
 use ports::{StateStore, StoreError, StoreWrite, Stores};
 use roles::Role;
 

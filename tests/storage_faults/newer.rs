@@ -1,9 +1,9 @@
 //! What a newer version wrote is left alone, with a message that says what to do. Each of these
 //! ends the program with exit code 78.
 
-use engine::guard;
+use engine::checkpoint::META_KEY;
 use engine::instance::FatalError;
-use engine::meta::META_KEY;
+use engine::sequence_check;
 use ports::{StoreError, Stores};
 use wire::topics as t;
 
@@ -106,7 +106,10 @@ fn a_record_between_roles_from_a_newer_version() {
         t::EXECUTIONS,
         b"u1",
         b"whatever it is",
-        &[(guard::VERSION_HEADER, b"2"), (guard::HEADER, b"0/1")],
+        &[
+            (sequence_check::VERSION_HEADER, b"2"),
+            (sequence_check::HEADER, b"0/1"),
+        ],
     );
     refused(
         &stage,

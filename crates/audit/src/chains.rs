@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::anchor::{Anchor, ChainHead};
+use super::chain_verifier::{
+    ChainVerifier, Checkpoint, Damage, DamageKind, Here, Link, VerifiedPrefix,
+};
 use super::cursor::AuditCursor;
-use super::walk::{ChainVerifier, Checkpoint, Damage, DamageKind, Here, Link, VerifiedPrefix};
 use domain::chain;
 use engine::last_meta::fill_absent;
 use os::clock::SystemClock;

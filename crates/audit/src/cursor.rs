@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use engine::checkpoint::JournalEntry;
 use engine::journal::Assembler;
-use engine::meta::JournalEntry;
 use ports::records::{Record, Records};
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{From, Limits, Log, LogError, Reader};

@@ -13,10 +13,10 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::anchor::{ChainHead, head_json};
+use super::chain_verifier::{ChainVerifier, Damage, Here};
 use super::chains::{self, beside, count, read_link};
 use super::cursor::{AuditCursor, offsets};
 use super::hex::hex;
-use super::walk::{ChainVerifier, Damage, Here};
 use domain::chain::Hash;
 use ports::partitioner;
 use ports::records::Record;

@@ -7,11 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::chain_verifier::Here;
 use super::chains::{self, count};
 use super::cursor::AuditCursor;
-use super::inputs::{self, Inputs};
-use super::matching::{self, QueryFilter};
-use super::walk::Here;
+use super::decision_inputs::{self, Inputs};
+use super::query_filter::{self, QueryFilter};
 use ports::partitioner;
 use ports::records::{Record, Records};
 use ports::topics::{TopicId, TopicPartition, TopicTable};
@@ -154,7 +154,7 @@ pub fn find(log: &dyn Log, topics: &TopicTable, query: &Query) -> Result<Timelin
     let asked = s.found.len();
     s.causes()?;
     let Search { found, .. } = s;
-    let inputs = inputs::of(log, topics, &found)?;
+    let inputs = decision_inputs::of(log, topics, &found)?;
     let proofs = proofs(log, topics, &found)?;
     Ok(in_order(topics, found, asked, inputs, &proofs))
 }
@@ -400,4 +400,4 @@ pub fn name(topics: &TopicTable, r: &Record<'_>) -> String {
     format!("{}/{}", topics.show(r.at), r.offset)
 }
 
-pub use matching::text_fields;
+pub use query_filter::text_fields;

@@ -6,16 +6,16 @@
 #![warn(unreachable_pub)]
 
 pub mod anchor;
+pub mod chain_verifier;
 pub mod chains;
 pub mod cursor;
+pub mod decision_inputs;
 pub mod equity;
 pub mod export;
-pub mod file;
+pub mod export_verifier;
 pub mod find;
 pub mod hex;
-pub mod inputs;
 pub mod links;
-pub mod matching;
 pub mod merkle;
 pub mod prices;
-pub mod walk;
+pub mod query_filter;

@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cursor::{self, AuditCursor};
-use super::inputs::DecisionTick;
+use super::decision_inputs::DecisionTick;
 use domain::instrument::Instrument;
 use domain::price::{Prices, TickFate};
 use domain::tick::{Rules, Source, Tick as Judged};
-use engine::meta::next_offset;
+use engine::checkpoint::next_offset;
 use ports::records::Record;
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{Log, LogError};

@@ -5,9 +5,9 @@
 //! transaction; both vanish if it does not commit.
 
 use super::broadcast::{BroadcastRow, TableView};
-use super::guard::OutSequences;
 use super::overlay::Overlay;
 use super::pace::TransactionContent;
+use super::sequence_check::OutSequences;
 #[cfg(feature = "faults")]
 use faults::mutants;
 use ports::partitioner;
@@ -216,7 +216,7 @@ impl<'a> Ctx<'a> {
         self.emit_beside(topic, key, key, kind, Some(value));
     }
 
-    /// The same with a value of another format than [`guard::VERSION`](super::guard::VERSION).
+    /// The same with a value of another format than [`VERSION`](super::sequence_check::VERSION).
     pub fn emit_as(
         &mut self,
         version: &[u8],
@@ -241,7 +241,7 @@ impl<'a> Ctx<'a> {
         value: Option<&[u8]>,
     ) {
         let at = TopicPartition::new(topic, self.partition_of(topic, beside));
-        self.write_headers(at, kind, super::guard::VERSION);
+        self.write_headers(at, kind, super::sequence_check::VERSION);
         self.append(at, Some(key), value);
     }
 
@@ -255,7 +255,7 @@ impl<'a> Ctx<'a> {
         };
 
         let at = TopicPartition::new(self.dead_letters, partition);
-        self.write_headers(at, "DeadLetter", super::guard::VERSION);
+        self.write_headers(at, "DeadLetter", super::sequence_check::VERSION);
         let room = (self.outbox.topics.spec(self.dead_letters).record_bytes_max as usize)
             .saturating_sub(RECORD_OVERHEAD + 1024);
         let key = record.key.map_or(0, <[u8]>::len);
@@ -289,13 +289,14 @@ impl<'a> Ctx<'a> {
         o.headers
             .clear()
             .push("type", kind.as_bytes())
-            .push(super::guard::VERSION_HEADER, version)
+            .push(super::sequence_check::VERSION_HEADER, version)
             .push("src", o.src.as_bytes())
             .push("n", number.text());
         if let Some(sequence) = o.sequences.next(at) {
             o.scratch.clear();
             write!(o.scratch, "{}/{}", self.task, sequence).expect("writing to a string");
-            o.headers.push(super::guard::HEADER, o.scratch.as_bytes());
+            o.headers
+                .push(super::sequence_check::HEADER, o.scratch.as_bytes());
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::meta::next_offset;
+use super::checkpoint::next_offset;
 use super::replay::ReplayError;
 use ports::records::Records;
 use ports::topics::TopicPartition;

@@ -30,7 +30,6 @@ pub(super) use turns::deal;
 pub use view::TaskView;
 
 use super::broadcast::Tables;
-use super::halt::StepError;
 use super::pace::{BatchPace, TransactionBounds};
 use super::refusal::{RefusalAction, Refusals};
 use super::rejections::Rejections;
@@ -38,8 +37,9 @@ use super::restore::beside::RestorerHandle;
 use super::restore::{Restorer, RestorerRequest, Standby};
 use super::role::{Bug, RoleFactory, RoleSpec};
 use super::scrub::Scrubber;
+use super::step_error::StepError;
 use super::task::{Task, TaskError};
-use super::wake::Wake;
+use super::timers::Wake;
 use faults::crash::{self, Point};
 use faults::mutants::{self, Mutant};
 use ports::partitioner::partition;

@@ -10,7 +10,7 @@
 //! journal, and stops.
 
 use super::broadcast::UsedBroadcastRow;
-use super::meta::{JournalEntry, UnreadableMeta, put_row, take_row};
+use super::checkpoint::{JournalEntry, UnreadableMeta, put_row, take_row};
 use ports::varint::{put, take_u64 as take};
 
 /// Most bytes of rows in one record. A row has up to 64 KiB and a key, so a part stays far below
@@ -18,7 +18,7 @@ use ports::varint::{put, take_u64 as take};
 /// themselves.
 pub const PART_BYTES: usize = 256 << 10;
 
-/// Version of a part. Far above those of [`super::meta`], which count up and tell other things
+/// Version of a part. Far above those of [`super::checkpoint`], which count up and tell other things
 /// apart.
 const VERSION: u64 = 1 << 16;
 
@@ -163,8 +163,8 @@ impl Assembler {
 
 #[cfg(test)]
 mod tests {
+    use super::super::checkpoint::Checkpoint;
     use super::super::digest::Digest;
-    use super::super::meta::Checkpoint;
     use super::*;
     use ports::topics::{TopicId, TopicPartition};
 

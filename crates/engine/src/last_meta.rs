@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::meta::{Checkpoint, META_KEY};
+use super::checkpoint::{Checkpoint, META_KEY};
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition, TopicTable};
 use ports::{Bounds, Clock, From, Limits, Log, LogError};

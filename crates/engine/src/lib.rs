@@ -5,25 +5,25 @@
 #![warn(unreachable_pub)]
 
 pub mod broadcast;
+pub mod checkpoint;
 pub mod commit;
 pub mod context;
 mod cursor;
 pub mod digest;
-pub mod guard;
-mod halt;
 pub mod instance;
 pub mod journal;
 pub mod last_meta;
 mod merge;
-pub mod meta;
 pub mod overlay;
 pub mod pace;
+pub mod point_in_time;
 mod refusal;
 mod rejections;
 pub mod replay;
 pub mod restore;
 pub mod role;
 mod scrub;
+pub mod sequence_check;
+mod step_error;
 pub mod task;
-pub mod travel;
-mod wake;
+mod timers;

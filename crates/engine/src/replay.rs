@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::broadcast::Tables;
+use super::checkpoint::{Checkpoint, JournalEntry, UnreadableMeta, next_offset};
 use super::cursor::{LIMITS, PartitionCursor, position};
 use super::digest::Digest;
 use super::journal::Assembler;
 use super::merge::{by_log_time, by_task};
-use super::meta::{Checkpoint, JournalEntry, UnreadableMeta, next_offset};
 use super::pace::TransactionRoom;
 use super::role::{RoleFactory, RoleSpec};
 use super::task::{Task, TaskError, TaskParts};

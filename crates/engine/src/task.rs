@@ -10,15 +10,15 @@
 use std::sync::Arc;
 
 use super::broadcast::TableView;
+use super::checkpoint::{Checkpoint, JournalEntry, META_KEY, StoreMeta};
 use super::context::{Cause, Ctx, Outbox};
 use super::digest::Digest;
-use super::guard::{self, InSequences, SequenceCheck};
 use super::journal::PART_BYTES;
-use super::meta::{Checkpoint, JournalEntry, META_KEY, StoreMeta};
 use super::overlay::Overlay;
 use super::pace::{TransactionContent, TransactionRoom};
 use super::role::{Bug, RoleLogic, RoleSpec};
 use super::scrub::Scrub;
+use super::sequence_check::{self, InSequences, SequenceCheck};
 use faults::crash::{self, Point};
 use faults::mutants::{self, Mutant};
 use ports::records::{Headers, Record, Records};
@@ -401,21 +401,24 @@ fn check(seen: &mut InSequences, r: &Record<'_>, src: &str) -> Result<SequenceCh
     // Read as if it were known, it could mean something else.
     if let Some(version) = r
         .headers
-        .get(guard::VERSION_HEADER)
-        .filter(|v| *v != guard::VERSION)
+        .get(sequence_check::VERSION_HEADER)
+        .filter(|v| *v != sequence_check::VERSION)
     {
         let theirs = String::from_utf8_lossy(version);
-        let ours = String::from_utf8_lossy(guard::VERSION);
+        let ours = String::from_utf8_lossy(sequence_check::VERSION);
         return Err(TaskError::Newer(format!(
             "{src}: a record of format {theirs}, this version reads {ours}; upgrade this role, too"
         )));
     }
 
-    let header = r.headers.get(guard::HEADER).and_then(guard::parse);
+    let header = r
+        .headers
+        .get(sequence_check::HEADER)
+        .and_then(sequence_check::parse);
     let (task, sequence) = header.ok_or_else(|| {
         Bug(format!(
             "{src}: a record without a {} header stands in an internal topic: who wrote it?",
-            guard::HEADER
+            sequence_check::HEADER
         ))
     })?;
 

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::GatewayContext;
-use super::http::{self, ApiError, Body, check_kinds};
+use super::router::{self, ApiError, Body, check_kinds};
 use super::subscriptions::{Alert, Preferences, Subscriber, Webhook};
 use super::subscriptions::{alert_key, fired_key, position_key, preferences_key, webhook_key};
-use super::webhooks::{sign, target};
+use super::webhooks::{sign, url_policy};
 use super::writer::Writer;
 use client::check_id;
 use client::decimal::{parse_e4, show_e4};
@@ -64,7 +64,7 @@ pub(crate) async fn preferences(
 ) -> Result<Response<Body>, ApiError> {
     let value = match *request.method() {
         Method::GET => {
-            return Ok(http::json(
+            return Ok(router::json(
                 StatusCode::OK,
                 &shown(&gateway.subscriptions.of(user).preferences),
             ));
@@ -86,7 +86,7 @@ pub(crate) async fn preferences(
     });
 
     gateway.turns.after_others(user, set).await?;
-    Ok(http::json(StatusCode::OK, &shown(&wanted)))
+    Ok(router::json(StatusCode::OK, &shown(&wanted)))
 }
 
 /// `/v1/users/{user}/webhooks`.
@@ -97,7 +97,7 @@ pub(crate) fn webhooks(gateway: &Arc<GatewayContext>, user: &str) -> Response<Bo
         .keys()
         .filter_map(|id| status(&subscriber, id))
         .collect();
-    http::json(StatusCode::OK, &json!({ "webhooks": all }))
+    router::json(StatusCode::OK, &json!({ "webhooks": all }))
 }
 
 /// `/v1/users/{user}/webhooks/{id}`.
@@ -111,7 +111,7 @@ pub(crate) async fn webhook(
     check_id("webhook id", id).map_err(|e| ApiError::bad(e.to_string()))?;
     let method = request.method().clone();
     if method == Method::GET {
-        return Ok(http::json(
+        return Ok(router::json(
             StatusCode::OK,
             &status(&gateway.subscriptions.of(user), id).ok_or_else(|| no_webhook(user, id))?,
         ));
@@ -156,7 +156,7 @@ async fn remove(
         true
     })
     .await?;
-    Ok(http::json(StatusCode::OK, &json!({ "removed": id })))
+    Ok(router::json(StatusCode::OK, &json!({ "removed": id })))
 }
 
 async fn register(
@@ -167,7 +167,7 @@ async fn register(
     wish: Wish,
 ) -> Result<Response<Body>, ApiError> {
     let subscriber = gateway.subscriptions.of(user);
-    target::parse(&wish.url, gateway.settings.private_webhooks)
+    url_policy::parse(&wish.url, gateway.settings.private_webhooks)
         .map_err(|e| ApiError::bad(format!("url {e}")))?;
     if let Some(kinds) = &wish.kinds {
         check_kinds(kinds)?;
@@ -248,7 +248,7 @@ async fn register(
         shown["secret"] = secret.into();
     }
 
-    Ok(http::json(
+    Ok(router::json(
         if created {
             StatusCode::CREATED
         } else {
@@ -266,7 +266,7 @@ pub(crate) fn alerts(gateway: &Arc<GatewayContext>, user: &str) -> Response<Body
         .keys()
         .map(|id| alert(&subscriber, id))
         .collect();
-    http::json(StatusCode::OK, &json!({ "alerts": all }))
+    router::json(StatusCode::OK, &json!({ "alerts": all }))
 }
 
 /// An alert as it is shown.
@@ -317,7 +317,7 @@ pub(crate) async fn one_alert(
     }
 
     if method == Method::GET {
-        return Ok(http::json(StatusCode::OK, &alert(&subscriber, id)));
+        return Ok(router::json(StatusCode::OK, &alert(&subscriber, id)));
     }
 
     let disarm = async {
@@ -329,7 +329,7 @@ pub(crate) async fn one_alert(
     };
 
     gateway.turns.after_others(user, disarm).await?;
-    Ok(http::json(StatusCode::OK, &json!({ "removed": id })))
+    Ok(router::json(StatusCode::OK, &json!({ "removed": id })))
 }
 
 async fn arm(
@@ -400,7 +400,7 @@ async fn arm(
         StatusCode::CREATED
     };
 
-    Ok(http::json(
+    Ok(router::json(
         status,
         &alert(&gateway.subscriptions.of(user), id),
     ))

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value, json};
 
-use super::view;
+use super::json;
 use ports::records::{Record, Records};
 use ports::topics::TopicPartition;
 use ports::{From, Limits, Log, LogError};
@@ -87,7 +87,7 @@ impl PortfolioIndex {
 
         match fold {
             Some(Err(e)) => return Err(moving(&e.to_string())),
-            Some(Ok(Some(portfolio))) => return Ok(Some(view::plain(tree(&portfolio)))),
+            Some(Ok(Some(portfolio))) => return Ok(Some(json::plain(tree(&portfolio)))),
             // It has just begun to go apart: the record from before is the portfolio.
             Some(Ok(None)) | None => {}
         }
@@ -114,7 +114,7 @@ impl PortfolioIndex {
                 Some(Ok(found)) if found.get(APART).is_some() => {
                     return Err(moving("its positions are in records of their own by now"));
                 }
-                Some(Ok(found)) => return Ok(Some(view::plain(found))),
+                Some(Ok(found)) => return Ok(Some(json::plain(found))),
                 Some(Err(e)) => {
                     return Err(LogError::Corrupt(format!("the portfolio of {user}: {e}")));
                 }

@@ -15,9 +15,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::unread::Unread;
+use super::write_timeout::Unread;
 use super::writer::Writer;
-use super::{GatewayContext, GatewaySettings, http};
+use super::{GatewayContext, GatewaySettings, router};
 use ports::LogError;
 
 /// Connections that wait to be accepted.
@@ -178,7 +178,7 @@ async fn connection(
         let writer = writer.clone();
         let kill = kill.clone();
         let place = place.clone();
-        async move { Ok::<_, Infallible>(http::answer(gateway, writer, kill, place, request).await) }
+        async move { Ok::<_, Infallible>(router::answer(gateway, writer, kill, place, request).await) }
     });
 
     let mut builder = http1::Builder::new();

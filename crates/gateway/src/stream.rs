@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::access::Caller;
 use super::feed::{Begin, FeedCursor, Item, Next};
-use super::{GatewayContext, manage, percent, view};
+use super::{GatewayContext, json, manage, percent};
 
 /// What a connection is told.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ impl StreamMessage {
                 json!({ "user_id": user, "resume_from": after }),
             )),
             StreamMessage::Notification(item) => {
-                Some(("notification", Some(item.seq), view::notification(item)))
+                Some(("notification", Some(item.seq), json::notification(item)))
             }
             StreamMessage::Resync { after, first } => {
                 let snapshot = format!("/v1/users/{}/portfolio", percent::encode(user));
@@ -105,7 +105,7 @@ pub(crate) type KindFilter = Option<BTreeSet<String>>;
 pub(crate) fn wants(wanted: &KindFilter, item: &Item) -> bool {
     wanted
         .as_ref()
-        .is_none_or(|kinds| view::kind(item).is_some_and(|k| kinds.contains(k)))
+        .is_none_or(|kinds| json::kind(item).is_some_and(|k| kinds.contains(k)))
 }
 
 /// The receiving end of a connection.

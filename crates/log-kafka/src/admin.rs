@@ -23,7 +23,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionLi
 use super::config::KafkaSettings;
 use super::refused::forbidden;
 use super::requirements as req;
-use super::suspect::Quiet;
+use super::stale_requests::Quiet;
 use super::watchdog;
 use ports::topics::{Partitions, Severity, TopicSpec};
 use ports::{Bounds, Committed, LogError, TopicState};

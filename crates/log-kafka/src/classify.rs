@@ -28,7 +28,7 @@ pub(super) enum TxErrorClass {
     /// Perhaps committed.
     Unknown,
     /// Another producer has our transactional id, or the broker gave the transaction up: the group
-    /// tells which (see `successor`).
+    /// tells which (see `fencing`).
     ProducerFenced,
     /// Another process is this group member now.
     InstanceFenced,

@@ -164,7 +164,7 @@ impl KafkaSettings {
             .set("socket.timeout.ms", (timeout / 2).to_string())
             .set("request.timeout.ms", (timeout * 2 / 5).to_string())
             // A lost connection or a timed-out request shows in the log only, and at level Info
-            // only once in 30 s: see `suspect`.
+            // only once in 30 s: see `stale_requests`.
             .set("debug", super::in_flight::debug())
             .set_log_level(RDKafkaLogLevel::Debug);
 

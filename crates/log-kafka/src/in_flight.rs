@@ -8,7 +8,7 @@
 use super::ffi::{ClientHandle, TxError};
 use faults::crash::{self, Point};
 
-/// The transactional producer's `debug` setting; `suspect` needs `broker`.
+/// The transactional producer's `debug` setting; `stale_requests` needs `broker`.
 pub(super) fn debug() -> &'static str {
     let wanted = [
         Point::JoinFencing,

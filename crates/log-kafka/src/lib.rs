@@ -8,8 +8,8 @@
 //! | `trouble`, `refused` | errors of a partition: waited for, told, or the end; what brokers refuse, and what to change |
 //! | `transact` | the one transaction and the meaning of its end |
 //! | `classify` | what each error code means |
-//! | `suspect` | which log lines mean that a request may have been left on the wire; the client contexts |
-//! | `successor`, `takeover` | whether somebody came after us; ending what a dead instance left open |
+//! | `stale_requests` | which log lines mean that a request may have been left on the wire; the client contexts |
+//! | `fencing`, `takeover` | whether somebody came after us; ending what a dead instance left open |
 //! | `watchdog` | ends the process when a call never returns |
 //! | `reader`, `appender`, `admin` | reading outside groups, writing as a client, topics and offsets |
 //! | `survey`, `requirements` | what topics and brokers are like, and what they must be like |
@@ -25,6 +25,7 @@ mod bell;
 mod classify;
 mod config;
 mod diagnose;
+mod fencing;
 mod fetch;
 mod ffi;
 mod in_flight;
@@ -34,9 +35,8 @@ mod reader;
 mod refused;
 mod rejection;
 mod requirements;
-mod successor;
+mod stale_requests;
 mod survey;
-mod suspect;
 mod takeover;
 mod throttle;
 mod transact;
@@ -58,7 +58,7 @@ pub use watchdog::EXIT_STUCK;
 
 use self::admin::{Admin, Askers};
 use self::ffi::{ClientHandle, EventQueue};
-use self::suspect::{MemberWatch, Quiet};
+use self::stale_requests::{MemberWatch, Quiet};
 use self::transact::TransactionalProducer;
 use self::trouble::Trouble;
 use faults::crash::{self, Point};

@@ -2,7 +2,7 @@
 //! and the producer of its transactions.
 //!
 //! The member's one thread serves the consumer's own queue, which carries rebalances and client
-//! errors, with `BaseConsumer::poll`, which runs the callback of [`super::suspect`]; records wait
+//! errors, with `BaseConsumer::poll`, which runs the callback of [`super::stale_requests`]; records wait
 //! in a queue for each partition (see [`super::fetch`]). All of them ring one bell, which an idle
 //! member waits for.
 //!
@@ -30,12 +30,12 @@ use super::admin::{Admin, Askers};
 use super::bell::Bell;
 use super::classify::{self, Read};
 use super::config::KafkaSettings;
+use super::fencing;
 use super::fetch::Slots;
 use super::ffi::{ClientHandle, EventQueue, GroupMetadata};
 use super::refused::{self, forbidden};
-use super::successor;
+use super::stale_requests::{AssignmentChange, MemberWatch};
 use super::survey;
-use super::suspect::{AssignmentChange, MemberWatch};
 use super::takeover::{GroupLook, SeenMembers};
 use super::transact::{MarkerPacing, Parts, TransactError, TransactionalProducer};
 use super::watchdog;
@@ -158,7 +158,7 @@ impl KafkaMember {
     }
 
     /// The group has given our place to somebody: to a newer process, or to nobody (see
-    /// [`super::successor`]).
+    /// [`super::fencing`]).
     fn place_lost(&self) -> LogError {
         let c = self
             .clients
@@ -177,10 +177,10 @@ impl KafkaMember {
         let group = GroupMetadata::of(ClientHandle::of(c.consumer.client()));
         match (list, group) {
             (Ok(list), Some(group))
-                if !successor::epoch_is_over(&c.sender, &list, &group, self.settings.request_wait)
+                if !fencing::epoch_is_over(&c.sender, &list, &group, self.settings.request_wait)
                     // The epoch proves nothing if others have ended our transactions while we were
                     // out of the group.
-                    || self.was_out && !successor::is_alive(&c.consumer, &self.settings, &self.spec) =>
+                    || self.was_out && !fencing::is_alive(&c.consumer, &self.settings, &self.spec) =>
             {
                 LogError::Unavailable("the group gave our place to a late request of our own or of a predecessor; taking it again".into())
             }
@@ -562,7 +562,7 @@ impl Member for KafkaMember {
             Err(TransactError::InstanceFenced(why)) => TransactionOutcome::NotCommitted(format!(
                 "{why}; taking our place in the group again"
             )),
-            Err(TransactError::ProducerFenced(why)) => successor::fenced_or_expired(
+            Err(TransactError::ProducerFenced(why)) => fencing::fenced_or_expired(
                 &why,
                 begun.elapsed(),
                 &c.consumer,

@@ -9,14 +9,14 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::bad_config;
 use super::config::KafkaSettings;
-use super::suspect::Quiet;
+use super::stale_requests::Quiet;
 use super::watchdog;
 use ports::LogError;
 
 /// How long the record at the stable end is waited for; a report must not take long over a detail.
 const RECORD_WAIT: Duration = Duration::from_secs(3);
 
-/// The members of a group. All brokers are asked, as in `successor`.
+/// The members of a group. All brokers are asked, as in `fencing`.
 pub(super) fn members(settings: &KafkaSettings, group: &str) -> Result<Vec<String>, LogError> {
     let _guard = watchdog::exit_after(
         "asking for a group's members",

@@ -15,7 +15,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::classify::{self, Read};
 use super::ffi::{EventQueue, FetchedMessage};
-use super::suspect::Quiet;
+use super::stale_requests::Quiet;
 use super::trouble::Trouble;
 use super::watchdog;
 use ports::records::{HeaderBuf, NO_LOG_TIME, Record, Records};

@@ -16,7 +16,7 @@ use super::config::KafkaSettings;
 use super::ffi::{self, ClientHandle};
 use super::refused::forbidden;
 use super::requirements::{self as req, BrokerSettings, Misfit, Needs};
-use super::suspect::Quiet;
+use super::stale_requests::Quiet;
 use super::watchdog;
 use ports::LogError;
 use ports::topics::{Finding, Severity, TopicId, TopicTable};

@@ -12,7 +12,7 @@
 //! **That is safe whatever the other one is doing.** To initialise an id is what its owner does
 //! itself at each start. If the owner is alive after all (it was frozen, or is starting this very
 //! moment), it is fenced as a *producer* and not as a member, finds that its place in the group is
-//! free or its own, and begins a new incarnation (see [`super::successor`]): it loses seconds and
+//! free or its own, and begins a new incarnation (see [`super::fencing`]): it loses seconds and
 //! nothing else. So that instances which start together do not do this to each other, one that was
 //! not seen in the group before is given a moment to appear.
 //!
@@ -27,9 +27,9 @@ use rdkafka::producer::{BaseProducer, Producer};
 
 use super::admin::{Admin, Askers};
 use super::config::{KafkaSettings, group_instance};
+use super::fencing;
 use super::ffi::{self, ClientHandle};
-use super::successor;
-use super::suspect::Quiet;
+use super::stale_requests::Quiet;
 use super::watchdog;
 use ports::LogError;
 use ports::topics::{TopicPartition, TopicTable};
@@ -135,7 +135,7 @@ impl GroupLook {
         let ids = admin.group_members(&self.group)?;
         let there: BTreeSet<String> = ids
             .iter()
-            .filter_map(|id| successor::static_name(id))
+            .filter_map(|id| fencing::static_name(id))
             .map(str::to_string)
             .collect();
         if there.contains(&group_instance(&self.instance)) {

@@ -23,7 +23,7 @@ use super::classify::{self, TxErrorClass, TxStep};
 use super::ffi::{self, ClientHandle, EventQueue, GroupMetadata, ProducerEvent, ProducerTopic};
 use super::in_flight;
 use super::rejection::{self, size};
-use super::suspect::{self, ProducerWatch};
+use super::stale_requests::{self, ProducerWatch};
 use super::takeover;
 use super::throttle::Throttle;
 use faults::crash::{self, Point};
@@ -152,7 +152,7 @@ impl TransactionalProducer {
 
     /// Whether a request may have been left on the wire since the last [`TransactionalProducer::trust`].
     pub(super) fn is_suspect(&self) -> bool {
-        self.suspect && !suspect::keeps_producer()
+        self.suspect && !stale_requests::keeps_producer()
     }
 
     /// Forgets suspicions: a new epoch makes whatever was left behind harmless.
@@ -216,8 +216,8 @@ impl TransactionalProducer {
                 facility,
                 line,
             } => {
-                *suspect |= suspect::is_suspect(facility, line, *busy);
-                suspect::trace_line(level, facility, line);
+                *suspect |= stale_requests::is_suspect(facility, line, *busy);
+                stale_requests::trace_line(level, facility, line);
             }
             ProducerEvent::Statistics(json) => throttle.note(json, Instant::now()),
             ProducerEvent::Error { code, fatal, line } => {

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 
 use domain::chain::{self, GENESIS, Hash};
 use engine::context::Ctx;
-use engine::guard;
 use engine::role::{Bug, RoleLogic};
+use engine::sequence_check;
 use ports::records::Record;
 use ports::varint::{put, take_u64};
 use wire::audit::{AUDIT_ENTRY, AuditEntry, VERSION as ENTRY_VERSION};
 use wire::{instrument, topics};
 
-use super::intake::bug;
+use super::ingress::bug;
 
 const VERSION: u8 = 1;
 
@@ -95,7 +95,11 @@ impl RoleLogic for AuditRole {
         }
         .encode(&mut self.value);
 
-        let version = if first { guard::VERSION } else { ENTRY_VERSION };
+        let version = if first {
+            sequence_check::VERSION
+        } else {
+            ENTRY_VERSION
+        };
         ctx.emit_as(
             version,
             topics::AUDIT_LOG,

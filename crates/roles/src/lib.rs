@@ -4,13 +4,13 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 #![warn(unreachable_pub)]
 
-pub mod at_rest;
 mod audit;
-mod intake;
+mod decoded_table;
+mod ingress;
 mod notifications;
 pub mod orders;
 pub mod portfolio;
-mod rows;
+pub mod reconciliation;
 mod settings;
 pub mod show;
 pub mod trading;

@@ -14,7 +14,7 @@ use wire::event::{Event, OrderEvent};
 use wire::notification::{self, NOTIFICATION};
 use wire::topics;
 
-use super::intake::{bug, own};
+use super::ingress::{bug, own};
 
 /// The role's logic; see the module.
 #[derive(Default)]

@@ -3,10 +3,10 @@
 #![warn(unreachable_pub)]
 
 pub mod dir;
-#[cfg(feature = "rocks")]
-mod lives;
 pub mod memory;
 #[cfg(feature = "rocks")]
-pub mod rocks;
+mod open_generations;
 #[cfg(feature = "rocks")]
-mod room;
+mod open_stores;
+#[cfg(feature = "rocks")]
+pub mod rocks;

@@ -15,8 +15,8 @@ use rocksdb::{
 };
 
 use super::dir::{FORMAT, InstanceDir, StateIdentity, newer};
-use super::lives::Lives;
-use super::room::{DatabaseState, OpenDatabase, OpenStores, StoreSlot};
+use super::open_generations::Lives;
+use super::open_stores::{DatabaseState, OpenDatabase, OpenStores, StoreSlot};
 use faults::crash::{self, Point};
 use os::files;
 use os::files::look::{self, Inspection};
@@ -25,7 +25,7 @@ use ports::{StateStore, StoreError, StoreWrite, Stores};
 const DATA: u8 = 1;
 pub(super) const META: &[u8] = &[0, b'm'];
 const VERSION: &[u8] = &[0, b'f'];
-/// See [`super::lives`].
+/// See [`super::open_generations`].
 const LIVES: [&[u8]; 2] = [&[0, b'l', 0], &[0, b'l', 1]];
 const BEFORE: &[u8] = &[0, b'p'];
 
@@ -537,7 +537,7 @@ fn options(shared: &SharedMemory, mut o: Options) -> Options {
     o.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     o.set_max_background_jobs(2);
 
-    // Thirty stores must not eat a process's file handles; see also `room`.
+    // Thirty stores must not eat a process's file handles; see also `open_stores`.
     o.set_max_open_files(32);
     o.set_skip_stats_update_on_db_open(true);
 

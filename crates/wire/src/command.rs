@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::content::mark_of;
+use super::command_fingerprint::mark_of;
 use super::input::{Fault, FieldValue, read_map, timestamp_ns};
 use super::protections::{self, Protection};
 use super::topics;

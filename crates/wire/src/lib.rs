@@ -6,7 +6,7 @@
 pub mod audit;
 pub mod book;
 pub mod command;
-pub mod content;
+pub mod command_fingerprint;
 pub mod control;
 pub mod encode;
 pub mod event;

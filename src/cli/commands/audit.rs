@@ -16,7 +16,7 @@ use crate::cli::output::{self, JobProgress, OutputFormat};
 use audit::anchor::{self, Anchor};
 use audit::chains::{ChainReport, Chains, heads};
 use audit::export::{ExportError, ExportPlan, ExportSummary};
-use audit::file::{self, Verified};
+use audit::export_verifier::{self, Verified};
 use audit::hex::hex;
 use os::files;
 use ports::Log;
@@ -464,7 +464,7 @@ fn verify_file(config: &Config, path: &Path, anchors: &[Anchor]) -> Result<(), F
     };
 
     let mut progress = JobProgress::new("verifying", size);
-    let verdict = file::verify(
+    let verdict = export_verifier::verify(
         BufReader::with_capacity(1 << 16, input),
         anchors,
         &mut |bytes| progress.set(bytes),

@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use engine::broadcast::{TableView, Tables, UsedBroadcastRow};
+use engine::checkpoint::{Checkpoint, JournalEntry, META_KEY, StoreMeta};
 use engine::digest::Digest;
 use engine::journal::Assembler;
-use engine::meta::{Checkpoint, JournalEntry, META_KEY, StoreMeta};
 use engine::pace::TransactionRoom;
 use engine::role::{RoleFactory, RoleSpec};
 use engine::task::{Task, TaskParts};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::super::commit::{CommitOutcome, commit_positions};
-use super::super::halt::StepError;
 use super::super::restore::{Assignment, Restored, RestorerReport, RestorerRequest};
+use super::super::step_error::StepError;
 use super::super::task::{Task, TaskParts};
 use super::{FatalError, Incarnation, Instance};
 use faults::crash::{self, Point};

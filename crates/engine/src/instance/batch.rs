@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use super::super::commit::{CommitOutcome, commit};
-use super::super::halt::StepError;
 use super::super::merge::{BatchRecord, by_log_time, by_task};
 use super::super::pace::TransactionContent;
 use super::super::rejections::TIMES;
 use super::super::role::Bug;
+use super::super::step_error::StepError;
 use super::super::task::TaskError;
 #[cfg(feature = "faults")]
 use super::mistakes;

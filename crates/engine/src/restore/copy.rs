@@ -4,8 +4,8 @@
 //! costs a crash in the middle a scan at the end, but never more memory than a chunk.
 
 use super::scan_digest;
+use crate::checkpoint::{Checkpoint, META_KEY, StoreMeta};
 use crate::digest::{self, Digest};
-use crate::meta::{Checkpoint, META_KEY, StoreMeta};
 use faults::crash::{self, Point};
 use ports::records::Record;
 use ports::{LogError, StateStore, StoreError};

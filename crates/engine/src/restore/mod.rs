@@ -34,8 +34,8 @@ mod task;
 
 use std::time::Duration;
 
+use super::checkpoint::Checkpoint;
 use super::digest::{self, Digest};
-use super::meta::Checkpoint;
 use super::role::RoleSpec;
 use ports::topics::{TopicPartition, TopicTable};
 use ports::{Clock, LogError, StateStore, StoreError};

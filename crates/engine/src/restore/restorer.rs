@@ -9,7 +9,7 @@ use super::task::{Phase, Restore, RestoreStep};
 use super::{
     Assignment, Env, RestoreError, RestoreProgress, Restored, RestorerReport, RestorerRequest,
 };
-use crate::meta::{Checkpoint, META_KEY};
+use crate::checkpoint::{Checkpoint, META_KEY};
 use crate::role::RoleSpec;
 use faults::crash::{self, Point};
 use faults::mutants::{self, Mutant};

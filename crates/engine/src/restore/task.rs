@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::copy::StoreCopy;
 use super::{Env, RestoreError, RestoreProgress, Restored};
+use crate::checkpoint::Checkpoint;
 use crate::last_meta::{Fit, fit};
-use crate::meta::Checkpoint;
 use faults::crash::{self, Point};
 use faults::mutants::{self, Mutant};
 use ports::records::Record;

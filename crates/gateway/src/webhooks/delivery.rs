@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::{DeliveryContext, sign};
 use crate::feed::{Begin, Item, Next};
+use crate::json;
 use crate::subscriptions::{DeliveryPosition, Webhook, position_key};
-use crate::view;
 use crate::writer::RecordWrite;
 use client::now_ms;
 use ports::records::HeaderBuf;
@@ -173,7 +173,7 @@ impl Delivery {
     }
 
     fn wants(&self, item: &Item) -> bool {
-        let kind = view::kind(item).unwrap_or_default();
+        let kind = json::kind(item).unwrap_or_default();
         [&self.preferred, &self.hook.kinds]
             .into_iter()
             .all(|wanted| wanted.as_ref().is_none_or(|w| w.contains(kind)))
@@ -194,10 +194,10 @@ impl Delivery {
         let time = jiff::Timestamp::from_millisecond(item.time_ms)
             .map(|t| format!("{t:.3}"))
             .unwrap_or_default();
-        let kind = view::kind(item).unwrap_or_default();
-        let body = json!({ "type": kind, "timestamp": time, "data": view::notification(item) })
+        let kind = json::kind(item).unwrap_or_default();
+        let body = json!({ "type": kind, "timestamp": time, "data": json::notification(item) })
             .to_string();
-        let id = view::id(
+        let id = json::id(
             &gateway.cluster,
             gateway.topic_name(),
             &self.user,

@@ -8,11 +8,11 @@
 //! the next one has its turn.
 
 mod delivery;
+mod http_client;
 mod owner;
-mod post;
 pub mod sign;
 mod slow;
-pub mod target;
+pub mod url_policy;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -62,7 +62,7 @@ impl Drop for RunningDelivery {
 /// What deliveries share.
 pub struct DeliveryContext {
     pub(super) gateway: Arc<GatewayContext>,
-    pub(super) client: post::Client,
+    pub(super) client: http_client::Client,
     pub(super) writer: Writer,
     /// Places for requests that have just begun.
     pub(super) prompt: Semaphore,
@@ -76,7 +76,7 @@ pub async fn serve(
     writer: Writer,
     mut owned: watch::Receiver<Owned>,
 ) -> Result<(), String> {
-    let client = post::Client::new(
+    let client = http_client::Client::new(
         gateway.settings.private_webhooks,
         gateway.settings.webhook_timeout,
     )?;

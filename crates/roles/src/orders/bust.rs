@@ -5,8 +5,8 @@
 //! The command must describe the trade as the order keeps it. An order that traded before trades
 //! were kept has traded more than is kept of it; for that the operator's word counts.
 
-use crate::intake::bug;
-use crate::rows::DecodedTable;
+use crate::decoded_table::DecodedTable;
+use crate::ingress::bug;
 use domain::account::{Account, Books, Position, Settled};
 use domain::hold::Fee;
 use domain::house;
@@ -17,14 +17,14 @@ use domain::status::{Side, Status};
 use engine::context::Ctx;
 use engine::role::Bug;
 use wire::command::Command;
-use wire::content::CommandFingerprint;
+use wire::command_fingerprint::CommandFingerprint;
 use wire::event::{Event, OrderEvent};
 use wire::topics;
 use wire::trade::{TRADE_BUSTED, TradeBusted};
 
-use super::changes::sent;
+use super::account_tx::{AccountTx, about};
+use super::cancel_replace::sent;
 use super::commands::CommandRefusal;
-use super::desk::{AccountTx, about};
 use super::fills::Fill;
 use super::shorts;
 use super::state::{self, OrderRecord, OrdersBuffers, unreadable};

@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use crate::intake::vet;
-use crate::rows::DecodedTable;
+use crate::decoded_table::DecodedTable;
+use crate::ingress::vet;
 use crate::settings::{
     BANDS_BY_SIDE, BUST_BY_TRADE, MARGIN_OF_CHANGES, OPERATORS_APART, SHORT_MARGIN, STRICT_FIELDS,
 };
@@ -20,13 +20,13 @@ use engine::role::Bug;
 use ports::records::Record;
 use ports::topics::TopicId;
 use wire::command::{self, Command, Kind, Malformed};
-use wire::content::{self, CommandFingerprint};
+use wire::command_fingerprint::{self, CommandFingerprint};
 use wire::event::{Event, OrderEvent};
 use wire::topics;
 
-use super::desk::{AccountTx, about};
+use super::account_tx::{AccountTx, about};
 use super::state::{self, OrderRecord, unreadable};
-use super::{Orders, RoleSettings, bust, changes, entry, mass, messages, shorts};
+use super::{Orders, RoleSettings, bust, cancel_replace, mass, messages, new_order, shorts};
 
 /// Why a command came to nothing.
 #[derive(Clone, Copy)]
@@ -115,7 +115,7 @@ impl Orders {
         );
 
         self.content.clear();
-        content::put(&c, &mut self.content);
+        command_fingerprint::put(&c, &mut self.content);
         let content = CommandFingerprint(&self.content);
 
         // The order that a cancel, replacement or bust names.
@@ -185,7 +185,7 @@ impl Orders {
                     refuse_known(&mut desk, &c.order_id, first, &refusal, &refusal.text(&c))
                 }
                 None if ends || c.orig_order_id.is_some() => {
-                    changes::refuse(&mut desk, &c, content, named.as_ref(), refusal)
+                    cancel_replace::refuse(&mut desk, &c, content, named.as_ref(), refusal)
                 }
                 None => reject(&mut desk, &c, content, refusal),
             }
@@ -253,12 +253,12 @@ impl Orders {
                     };
 
                     match c.kind {
-                        Kind::New => entry::order(&mut desk, &c, content, &market)?,
-                        _ => changes::replace(&mut desk, &c, content, named, &market)?,
+                        Kind::New => new_order::order(&mut desk, &c, content, &market)?,
+                        _ => cancel_replace::replace(&mut desk, &c, content, named, &market)?,
                     }
                 }
                 (Ok(()), Kind::Deposit | Kind::Withdraw) => transfer(&mut desk, &c, content)?,
-                (Ok(()), Kind::Cancel) => changes::cancel(&mut desk, &c, content, named),
+                (Ok(()), Kind::Cancel) => cancel_replace::cancel(&mut desk, &c, content, named),
                 (Ok(()), Kind::MassCancel) => mass::begin(&mut desk, &c, content)?,
                 (Ok(()), Kind::Bust) => {
                     let marks = bust::BustMarks {
@@ -273,7 +273,7 @@ impl Orders {
             match outcome {
                 Ok(()) => {}
                 Err(refusal) if matches!(c.kind, Kind::Replace | Kind::Bust) => {
-                    changes::refuse(&mut desk, &c, content, named.as_ref(), refusal);
+                    cancel_replace::refuse(&mut desk, &c, content, named.as_ref(), refusal);
                 }
                 Err(refusal) => reject(&mut desk, &c, content, refusal),
             }

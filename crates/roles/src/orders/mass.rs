@@ -12,7 +12,7 @@
 //! to others: each order is asked about once, however many mass cancels there are, and none looks
 //! at it twice.
 
-use crate::intake::bug;
+use crate::ingress::bug;
 use domain::reason::Reason;
 use domain::status::Status;
 use engine::context::Ctx;
@@ -21,11 +21,11 @@ use faults::crash::{self, Point};
 use ports::varint::{put, put_bytes, take_bytes, take_u64};
 use wire::book::Ask;
 use wire::command::Command;
-use wire::content::CommandFingerprint;
+use wire::command_fingerprint::CommandFingerprint;
 
-use super::changes::{self, on_whose_word};
+use super::account_tx::AccountTx;
+use super::cancel_replace::{self, on_whose_word};
 use super::commands::CommandRefusal;
-use super::desk::AccountTx;
 use super::state::{self, OrderRecord, OrdersBuffers};
 
 /// Version of a row without a number: [`OpenOrderRow::Before`], or [`OpenOrderRow::Ending`] with one more byte.
@@ -298,14 +298,14 @@ pub(super) fn begin(
     )?;
 
     if part.orders.is_empty() {
-        changes::refuse(desk, c, content, None, Reason::UnknownOrder.into());
+        cancel_replace::refuse(desk, c, content, None, Reason::UnknownOrder.into());
         return Ok(Ok(()));
     }
 
     let reason = on_whose_word(c, Reason::MassCancel);
     ask(desk, &c.order_id, reason, &part);
     match part.stopped_at.take() {
-        None => changes::sent(desk, c, content),
+        None => cancel_replace::sent(desk, c, content),
         Some(after) => {
             // Its id is remembered until it is through: the book's answers must not meet another
             // mass cancel of the same id.

@@ -25,8 +25,8 @@ use engine::context::Ctx;
 use engine::role::Bug;
 use wire::command::{Command, Kind};
 
+use super::account_tx::AccountTx;
 use super::commands::CommandRefusal;
-use super::desk::AccountTx;
 use super::mass;
 use super::state::OrderRecord;
 

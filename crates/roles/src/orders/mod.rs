@@ -1,18 +1,18 @@
 //! `orders`: the only owner of money. It checks and reserves what users want, and books what the
 //! book did with it; everything it does is an event.
 
-mod books;
+mod account_tx;
 mod bust;
-mod changes;
+mod cancel_replace;
 mod commands;
-mod desk;
-mod entry;
+mod dedup_window;
+mod executions;
 mod fills;
-mod forget;
+mod ledger_check;
 mod mass;
 mod messages;
+mod new_order;
 pub(super) mod seed;
-mod settlement;
 mod shorts;
 mod show;
 mod state;
@@ -27,11 +27,11 @@ use ports::records::Record;
 use wire::topics;
 
 use super::RoleSettings;
-use super::intake::bug;
-use super::rows::{self, DecodedTable};
+use super::decoded_table::{self, DecodedTable};
+use super::ingress::bug;
 use super::settings::{BUST_BY_TRADE, MERGED_BY_LOG_TIME, MESSAGES_BOUNDED, SHORT_MARGIN};
-pub(super) use books::SharedSums;
-pub use books::check_books;
+pub(super) use ledger_check::SharedSums;
+pub use ledger_check::check_books;
 pub(super) use show::show;
 use state::{HoldTally, OrdersBuffers};
 
@@ -77,9 +77,9 @@ impl Orders {
             max_age_ns: settings
                 .max_command_age_ms
                 .map(|ms| i128::from(ms) * 1_000_000),
-            instruments: rows::instruments(),
-            references: rows::references(),
-            controls: rows::controls(),
+            instruments: decoded_table::instruments(),
+            references: decoded_table::references(),
+            controls: decoded_table::controls(),
             buffers: OrdersBuffers {
                 forgets: settings.dedup_window_ms.is_some(),
                 cancel_part: usize::try_from(settings.mass_cancel_part).unwrap_or(usize::MAX),
@@ -109,7 +109,7 @@ impl RoleLogic for Orders {
                 let command = record.at.topic != topics::EXECUTIONS;
                 let in_time = std::mem::take(&mut self.in_time) || !self.settings.time_may_fall;
                 let falls = self.settings.marks_may_fall;
-                forget::some(ctx, &mut self.buffers, window, command && in_time, falls)
+                dedup_window::some(ctx, &mut self.buffers, window, command && in_time, falls)
             }
             None => Ok(()),
         }

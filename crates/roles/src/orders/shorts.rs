@@ -3,13 +3,13 @@
 //! calls: an account that holds less than is due can neither withdraw nor add to its orders, and
 //! that is all.
 
-use crate::intake::bug;
-use crate::rows::DecodedTable;
+use crate::decoded_table::DecodedTable;
+use crate::ingress::bug;
 use domain::checks::due_for_short;
 use domain::instrument::Instrument;
 use engine::role::Bug;
 
-use super::desk::AccountTx;
+use super::account_tx::AccountTx;
 use super::state;
 
 /// Marks all short positions of the account in hand. First those that hold more than is due, so

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::dedup_window::{ExpiryMark, ExpiryQueue, ExpiryRow};
 use super::fills::{self, Fill};
-use super::forget::{ExpiryMark, ExpiryQueue, ExpiryRow};
 use super::mass;
 use super::state::{self, OrderRecord};
 use crate::show::number;

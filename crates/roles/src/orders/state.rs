@@ -20,7 +20,7 @@
 
 mod account;
 
-use crate::intake::bug;
+use crate::ingress::bug;
 use domain::account::{Account, CashTotals, HousePosition, Position};
 use domain::hold::{Hold, Terms};
 use domain::reason::Reason;
@@ -28,7 +28,7 @@ use domain::status::{Side, Status};
 use engine::context::Ctx;
 use engine::role::Bug;
 use ports::varint::{put, put_signed, take_i64, take_signed, take_u64};
-use wire::content::CommandFingerprint;
+use wire::command_fingerprint::CommandFingerprint;
 
 use super::fills::OrderFills;
 

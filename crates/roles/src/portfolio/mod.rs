@@ -23,7 +23,7 @@ use wire::event::{Event, OrderEvent};
 use wire::portfolio::{self as published, PORTFOLIO, POSITION, PortfolioRecord, PositionRecord};
 use wire::topics;
 
-use super::intake::{bug, own};
+use super::ingress::{bug, own};
 use state::{PortfolioRow, PortfolioRows, PortfolioState, Sell, position_key, sell_key};
 pub(super) use state::{prefix, show};
 

@@ -4,7 +4,7 @@
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
-use crate::rows::{self, DecodedTable};
+use crate::decoded_table::{self, DecodedTable};
 use domain::book::{Match, Order, Watch};
 use domain::control::{Control, EVERYBODY};
 use domain::reason::Reason;
@@ -13,8 +13,8 @@ use engine::context::Ctx;
 use wire::book::OrderOutcome;
 use wire::topics;
 
-use super::floor::BookSession;
-use super::out::{OrderKey, Out};
+use super::book_session::BookSession;
+use super::execution_writer::{OrderKey, Out};
 
 /// Users who are switched off.
 pub(super) struct Gate {
@@ -25,7 +25,7 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn new(ends: bool) -> Gate {
         Gate {
-            rows: ends.then(rows::ends),
+            rows: ends.then(decoded_table::ends),
         }
     }
 

@@ -1,9 +1,9 @@
 //! `trading`: the last price of each symbol, the books, and the fills. Where there is a house, it
 //! has a place in the book (`quote`).
 
-mod floor;
+mod book_session;
+mod execution_writer;
 mod gate;
-mod out;
 mod quote;
 mod reading;
 mod state;
@@ -22,12 +22,12 @@ use wire::trade::{REFERENCE_PRICE, ReferencePrice};
 use wire::{tick, topics};
 
 use super::RoleSettings;
-use super::intake::{bug, own, vet};
-use super::rows::{self, DecodedTable};
+use super::decoded_table::{self, DecodedTable};
+use super::ingress::{bug, own, vet};
 use super::settings::{LAST_IS_TOLD, MERGED_BY_LOG_TIME, SWITCHED_OFF_ENDS};
-use floor::{BookSession, RecordBudget, Stand};
+use book_session::{BookSession, RecordBudget, Stand};
+use execution_writer::{Out, Texts};
 use gate::Gate;
-use out::{Out, Texts};
 pub use reading::{BookLine, read_books};
 pub(super) use state::show;
 use state::{TradingBuffers, WaitingAct};
@@ -63,7 +63,7 @@ impl Trading {
         Trading {
             settings: *settings,
             rules: settings.price_rules(),
-            instruments: rows::instruments(),
+            instruments: decoded_table::instruments(),
             gate: Gate::new(settings.rules >= SWITCHED_OFF_ENDS),
             buffers: TradingBuffers::default(),
             texts: Texts::default(),

@@ -8,9 +8,9 @@ use domain::price::{is_beyond, is_fresh};
 use domain::reason::Reason;
 use domain::status::Side;
 
-use super::floor::BookSession;
+use super::book_session::BookSession;
+use super::execution_writer::OrderKey;
 use super::gate::Ears;
-use super::out::OrderKey;
 use super::state::{Crossing, Dealer};
 
 impl Dealer {

@@ -3,7 +3,7 @@
 use domain::status::Side;
 use ports::StateStore;
 
-use super::out::OrderKey;
+use super::execution_writer::OrderKey;
 use super::state;
 
 /// One order in a book.

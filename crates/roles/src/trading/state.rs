@@ -15,7 +15,7 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::intake::bug;
+use crate::ingress::bug;
 use crate::show::number;
 use domain::book::{BookState, FOREVER, Life, Order};
 use domain::price::{Priced, Prices};

@@ -9,7 +9,7 @@ use super::{
     TradingBuffers, VERSION, flag, order, put_option, put_order, put_priced, take, take_option,
     take_order, take_priced, whole,
 };
-use crate::intake::bug;
+use crate::ingress::bug;
 use domain::book::{Order, Quote, Stage};
 use domain::price::Priced;
 use domain::reason::Reason;

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
-use super::target::{self, WebhookUrl};
+use super::url_policy::{self, WebhookUrl};
 
 /// Sends requests.
 pub(crate) struct Client {
@@ -51,9 +51,9 @@ impl Client {
         headers: &[(&'static str, String)],
         body: Bytes,
     ) -> Result<u16, String> {
-        let target = target::parse(url, self.private)?;
+        let target = url_policy::parse(url, self.private)?;
         let work = async {
-            let stream = target::connect(&target, self.private).await?;
+            let stream = url_policy::connect(&target, self.private).await?;
             if !target.https {
                 return send(stream, &target, headers, body).await;
             }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
-use crate::intake::bug;
+use crate::ingress::bug;
 use crate::settings::{HOUSE_IN_BOOK, LAST_PROCESSED, OWED_TO_WHAT_RESTS, STOPS_BY_TRIGGER};
 use domain::book::{self, Book, Life, Order, ReplaceKind, Stage, SubmitOutcome};
 use domain::house;
@@ -19,8 +19,8 @@ use engine::role::Bug;
 use faults::crash::{self, Point};
 use wire::book::{Ask, BookCommand, NewOrder, OrderOutcome, Trigger};
 
+use super::execution_writer::{OrderKey, Out};
 use super::gate::{Ears, Gate};
-use super::out::{OrderKey, Out};
 use super::state::{
     self, ArrivalMoment, BookHead, Crossing, Dealer, Rest, Taker, TradingBuffers, WaitingAct,
 };

@@ -1,7 +1,7 @@
 //! Cancels and changes of orders. What they need is set aside here; whether they come in time is
 //! for the book to say.
 
-use crate::intake::bug;
+use crate::ingress::bug;
 use domain::checks::{self, Facts};
 use domain::hold::{Hold, Terms};
 use domain::reason::Reason;
@@ -9,12 +9,12 @@ use domain::status::{Side, Status};
 use engine::role::Bug;
 use wire::book::Ask;
 use wire::command::{Command, Kind};
-use wire::content::CommandFingerprint;
+use wire::command_fingerprint::CommandFingerprint;
 use wire::event::{Event, OrderEvent};
 
+use super::account_tx::{AccountTx, about};
 use super::bust;
 use super::commands::{CommandRefusal, Market};
-use super::desk::{AccountTx, about};
 use super::state::OrderRecord;
 
 /// The command did not reach the book: for most reasons its id is used up, and the order it named

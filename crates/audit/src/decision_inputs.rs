@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::cursor::{self, AuditCursor};
-use super::matching::text_fields;
 use super::prices::PriceHistory;
+use super::query_filter::text_fields;
 use domain::control::EVERYBODY;
-use engine::meta::next_offset;
+use engine::checkpoint::next_offset;
 use ports::records::Records;
 use ports::topics::{TopicId, TopicPartition, TopicTable};
 use ports::{Log, LogError};

@@ -1,7 +1,7 @@
 //! `executions`: what the book did is booked. Settlement never refuses; if it cannot be booked, the
 //! system is wrong and stops.
 
-use crate::intake::{bug, own};
+use crate::ingress::{bug, own};
 use domain::account::{Books, Settled};
 use domain::hold::Terms;
 use domain::house;
@@ -14,10 +14,10 @@ use wire::book::{Execution, OrderOutcome, Trigger};
 use wire::event::{Event, OrderEvent};
 
 use super::Orders;
-use super::desk::{AccountTx, about};
+use super::account_tx::{AccountTx, about};
 use super::fills::Fill;
 use super::state::{self, OrderRecord, unreadable};
-use super::{forget, mass};
+use super::{dedup_window, mass};
 
 /// The order that is settled.
 struct OpenOrder<'a> {
@@ -62,7 +62,7 @@ impl Orders {
         // may be another command's.
         if let OrderOutcome::CancelRefused(reason) = x.outcome
             && entry.is_none_or(|e| e.terms.is_none() || e.is_open())
-            && forget::has_forgotten(ctx)?
+            && dedup_window::has_forgotten(ctx)?
         {
             return self.too_late(ctx, &x, reason);
         }

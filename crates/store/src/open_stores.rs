@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use rocksdb::DB;
 
-use super::lives::Lives;
+use super::open_generations::Lives;
 use os::files;
 
 /// What a store takes at most: its own five, as many tables as [`super::rocks`] allows, and those

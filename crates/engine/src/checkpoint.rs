@@ -9,7 +9,7 @@
 
 use super::broadcast::UsedBroadcastRow;
 use super::digest::Digest;
-use super::guard::{InSequences, OutSequences};
+use super::sequence_check::{InSequences, OutSequences};
 use ports::topics::{TopicId, TopicPartition};
 use ports::varint::{put, put_bytes, take_bytes, take_u64 as take};
 use ports::{LogError, StoreError};

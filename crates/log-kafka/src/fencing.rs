@@ -32,7 +32,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use super::classify::{self, TxErrorClass, TxStep};
 use super::config::{KafkaSettings, group_instance};
 use super::ffi::{self, GroupMetadata};
-use super::suspect::MemberWatch;
+use super::stale_requests::MemberWatch;
 use super::transact::TransactionalProducer;
 use ports::{MemberSpec, TransactionOutcome};
 

@@ -1,6 +1,6 @@
 //! New orders: checked, funded, noted, sent to the book.
 
-use crate::intake::bug;
+use crate::ingress::bug;
 use domain::account::Position;
 use domain::book::FOREVER;
 use domain::checks::{self, Facts, OrderRequest, Pricing, Reservation};
@@ -9,11 +9,11 @@ use domain::status::{Side, Status};
 use engine::role::Bug;
 use wire::book::{Ask, NewOrder};
 use wire::command::{Command, Served, Until};
-use wire::content::CommandFingerprint;
+use wire::command_fingerprint::CommandFingerprint;
 use wire::event::Event;
 
+use super::account_tx::{AccountTx, about};
 use super::commands::{CommandRefusal, Market};
-use super::desk::{AccountTx, about};
 use super::state::OrderRecord;
 
 const DAY_MS: i64 = 86_400_000;

@@ -11,10 +11,10 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::anchor::{Anchor, ChainHead, parse_head, prefix_of, topic_of};
+use super::chain_verifier::{ChainVerifier, Checkpoint, Damage, DamageKind, Here, Link};
 use super::chains::checkpoints;
 use super::export::{ExportSummary, FORMAT, SUM, sum};
 use super::hex::{hash_of, hex, unhex};
-use super::walk::{ChainVerifier, Checkpoint, Damage, DamageKind, Here, Link};
 use domain::chain::{self, GENESIS, Hash};
 use ports::topics::Cleanup;
 use wire::topics;

@@ -1,7 +1,7 @@
 //! One user's account in hand while a record is handled: numbers and stamps the user's events, and
 //! opens the account before the first of them.
 
-use crate::intake::bug;
+use crate::ingress::bug;
 use domain::account::{Account, Broken, CashTotals, Position};
 use domain::hold::Hold;
 use domain::status::Side;

@@ -9,9 +9,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::checkpoint::Checkpoint;
 use super::cursor::{LIMITS, PartitionCursor, position};
 use super::journal::Assembler;
-use super::meta::Checkpoint;
 use super::replay::{Divergence, ReplayError, ReplaySettings, Run};
 use super::role::RoleSpec;
 use ports::records::Records;
