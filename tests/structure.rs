@@ -199,6 +199,27 @@ fn every_crash_point_is_somewhere() {
     assert!(lost.is_empty(), "no code passes {lost:?}");
 }
 
+/// A profile without these would compute money unchecked. `crates/domain` refuses to be compiled
+/// without assertions; for overflow checks the language has no such question yet.
+#[test]
+fn every_profile_checks_arithmetic_and_asserts_invariants() {
+    let manifest = read(&root().join("Cargo.toml"));
+    let profiles: Vec<_> = manifest
+        .split("\n[profile.")
+        .skip(1)
+        .filter(|p| !p.split(']').next().unwrap_or_default().contains("package"))
+        .collect();
+    assert_eq!(profiles.len(), 2, "dev and release: {profiles:?}");
+    for profile in profiles {
+        for setting in ["overflow-checks = true", "debug-assertions = true"] {
+            assert!(
+                profile.contains(setting),
+                "{setting} is missing in {profile}"
+            );
+        }
+    }
+}
+
 #[test]
 fn one_place_commits() {
     let mut calls: BTreeMap<PathBuf, usize> = BTreeMap::new();

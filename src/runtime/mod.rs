@@ -10,7 +10,6 @@ pub mod repair;
 pub mod replay;
 #[cfg(test)]
 pub(crate) mod said;
-pub mod scan;
 mod scratch;
 pub mod settings;
 pub mod signals;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::busts::Busts;
 use super::replay::newest_store;
 use super::system::Installation;
-use super::{lag, scan, standing};
+use super::{lag, standing};
 use audit::chains::Chains;
 use engine::checkpoint::Checkpoint;
 use engine::digest::{self, Digest};
@@ -322,7 +322,7 @@ fn sequences(system: &Installation, partition: u32) -> Result<Check, LogError> {
     let mut last = BTreeMap::<String, u64>::new();
     let mut events = 0u64;
     let mut wrong = Vec::new();
-    scan::partition(
+    ports::scan::partition(
         &*system.log,
         TopicPartition::new(topics::ORDER_EVENTS, partition),
         &mut |r| {
@@ -374,7 +374,7 @@ fn settlement(system: &Installation, partitions: &[u32]) -> Result<Check, LogErr
 
     let every = |topic: TopicId, visit: &mut dyn FnMut(&[u8])| {
         (0..partitions[topic.0 as usize]).try_for_each(|p| {
-            scan::partition(&*system.log, TopicPartition::new(topic, p), &mut |r| {
+            ports::scan::partition(&*system.log, TopicPartition::new(topic, p), &mut |r| {
                 visit(r.value.unwrap_or_default())
             })
         })

@@ -73,6 +73,26 @@ pub struct InstanceSettings {
     pub standby: Standby,
 }
 
+impl InstanceSettings {
+    /// Member `instance` of `group`, with bounds for small records, and without standbys.
+    pub fn new(group: &str, instance: &str) -> InstanceSettings {
+        InstanceSettings {
+            group: group.into(),
+            instance: instance.into(),
+            limits: Limits {
+                records: 1_000,
+                bytes: 4 << 20,
+                age: Duration::from_millis(100),
+            },
+            idle_wait: Duration::from_millis(100),
+            takeover_wait: Duration::from_secs(30),
+            startup_wait: Duration::from_secs(30),
+            cache_bytes: 16 << 20,
+            standby: Standby::None,
+        }
+    }
+}
+
 /// Why an instance stopped for good.
 #[derive(Debug, thiserror::Error)]
 pub enum FatalError {

@@ -45,6 +45,30 @@ pub struct RoleSpec {
 }
 
 impl RoleSpec {
+    /// A role with one input, no broadcast tables, no journal and no wake-ups.
+    pub fn new(
+        name: &'static str,
+        input: TopicId,
+        changelog: TopicId,
+        dead_letters: TopicId,
+    ) -> RoleSpec {
+        RoleSpec {
+            name,
+            inputs: vec![RoleInput {
+                topic: input,
+                guarded: false,
+            }],
+            broadcasts: Vec::new(),
+            guarded_outputs: Vec::new(),
+            changelog,
+            journal: None,
+            dead_letters,
+            clock: None,
+            linger: std::time::Duration::ZERO,
+            headers: false,
+        }
+    }
+
     /// The input partitions of a task, ascending, as meta records have them. `partitions`: counts
     /// by topic number; an input with fewer has none for it.
     pub fn inputs_of(&self, task: u32, partitions: &[u32]) -> Vec<TopicPartition> {

@@ -11,6 +11,7 @@
 
 pub mod partitioner;
 pub mod records;
+pub mod scan;
 pub mod topics;
 pub mod varint;
 

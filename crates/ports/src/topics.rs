@@ -56,6 +56,20 @@ pub struct TopicSpec {
     pub record_bytes_max: u32,
 }
 
+impl TopicSpec {
+    /// A topic with as many partitions as the installation, times of its writer, and records of
+    /// up to 1 MiB.
+    pub fn new(name: &'static str, cleanup: Cleanup) -> TopicSpec {
+        TopicSpec {
+            name,
+            partitions: Partitions::Many,
+            cleanup,
+            append_time: false,
+            record_bytes_max: 1 << 20,
+        }
+    }
+}
+
 /// How much it matters that something does not fit.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Severity {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use ports::records::{Record, Records};
-use ports::topics::TopicPartition;
-use ports::{From, Limits, Log, LogError};
+use crate::records::{Record, Records};
+use crate::topics::TopicPartition;
+use crate::{From, Limits, Log, LogError};
 
 /// Calls `visit` with every committed record of a partition, in order.
 pub fn partition(
